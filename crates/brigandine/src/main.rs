@@ -1,0 +1,3 @@
+//! The Brigandine server: arguments, configuration, `run`; nothing else.
+
+fn main() {}
