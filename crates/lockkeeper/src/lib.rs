@@ -1,1 +1,67 @@
-//! SQLite for concurrent programs.
+#![cfg_attr(feature = "sqlite", doc = include_str!("../README.md"))]
+#![cfg_attr(
+    not(feature = "sqlite"),
+    doc = "Threads that own a resource, behind a bounded fair queue."
+)]
+
+#[cfg(feature = "sqlite")]
+mod checkpoint;
+#[cfg(feature = "sqlite")]
+mod config;
+#[cfg(feature = "sqlite")]
+mod connection;
+#[cfg(feature = "sqlite")]
+mod database;
+#[cfg(feature = "sqlite")]
+mod error;
+#[cfg(feature = "sqlite")]
+mod exclusive;
+#[cfg(feature = "sqlite")]
+mod ffi;
+#[cfg(feature = "sqlite")]
+mod interrupt;
+#[cfg(feature = "sqlite")]
+mod job;
+#[cfg(feature = "sqlite")]
+mod read;
+#[cfg(feature = "sqlite")]
+mod reader;
+#[cfg(feature = "sqlite")]
+mod short;
+#[cfg(feature = "sqlite")]
+mod snapshot;
+#[cfg(feature = "sqlite")]
+mod snapshots;
+#[cfg(feature = "sqlite")]
+mod statement;
+#[cfg(feature = "sqlite")]
+mod transaction;
+#[cfg(feature = "sqlite")]
+mod write;
+#[cfg(feature = "sqlite")]
+mod writer;
+
+pub mod queue;
+
+#[cfg(feature = "sqlite")]
+pub use config::Synchronous;
+#[cfg(feature = "sqlite")]
+pub use database::{Builder, Client, Close, Database};
+#[cfg(feature = "sqlite")]
+pub use error::{Error, ErrorKind};
+#[cfg(feature = "sqlite")]
+pub use exclusive::Exclusive;
+pub use queue::{Closed, Phase, Priority, Refused, RefusedReason};
+#[cfg(feature = "sqlite")]
+pub use read::Read;
+/// The SQLite bindings that this crate is built on, in the version it uses.
+#[cfg(feature = "sqlite")]
+pub use rusqlite;
+#[cfg(feature = "sqlite")]
+pub use snapshots::{HeldSnapshot, Snapshots};
+#[cfg(feature = "sqlite")]
+pub use statement::Statement;
+#[cfg(feature = "sqlite")]
+pub use transaction::{Snapshot, Transaction};
+#[cfg(feature = "sqlite")]
+pub use write::{Write, WriteAndSnapshot};

@@ -1,0 +1,114 @@
+//! What the caller may choose, with the defaults and their reasons.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+/// When a commit reaches the disk, as SQLite's `PRAGMA synchronous` means it in WAL mode
+/// (<https://www.sqlite.org/pragma.html#pragma_synchronous>).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Synchronous {
+    /// Never synced: a crash of the machine may lose commits or damage the file.
+    Off,
+    /// Synced at checkpoints: the file stays whole, the last commits may be lost on power failure.
+    Normal,
+    /// Each commit is synced before its calls are answered. The default: group commit shares the
+    /// sync among all calls of a batch, so it costs little.
+    #[default]
+    Full,
+}
+
+impl Synchronous {
+    pub(crate) fn sql(self) -> &'static str {
+        match self {
+            Self::Off => "OFF",
+            Self::Normal => "NORMAL",
+            Self::Full => "FULL",
+        }
+    }
+}
+
+pub(crate) type Setup = Arc<dyn Fn(&Connection) -> rusqlite::Result<()> + Send + Sync>;
+
+/// Everything that [`Builder`](crate::Builder) collects.
+#[derive(Clone)]
+pub(crate) struct Config {
+    pub(crate) place: Place,
+    pub(crate) vfs: Option<String>,
+    pub(crate) readers: usize,
+    pub(crate) readers_max: usize,
+    pub(crate) queue_capacity: usize,
+    pub(crate) synchronous: Synchronous,
+    pub(crate) busy_timeout: Duration,
+    pub(crate) page_cache_bytes: usize,
+    pub(crate) statement_cache: usize,
+    pub(crate) setup: Vec<Setup>,
+    pub(crate) batch_calls_max: usize,
+    pub(crate) batch_time_max: Duration,
+    pub(crate) batch_wal_bytes_max: u64,
+    pub(crate) checkpoint_wal_bytes: u64,
+    pub(crate) snapshot_age_max: Duration,
+    pub(crate) snapshots_max: usize,
+    pub(crate) on_thread_start: Option<Arc<dyn Fn() + Send + Sync>>,
+}
+
+/// Where the database lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    File(PathBuf),
+    Memory,
+}
+
+impl Config {
+    pub(crate) fn new(path: &Path) -> Self {
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        Self {
+            place: match path.to_str() {
+                Some(":memory:") => Place::Memory,
+                _ => Place::File(path.to_owned()),
+            },
+            vfs: None,
+            // More readers than cores only trade caches for each other; fewer leave cores idle.
+            readers: cores.clamp(2, 8),
+            // Long scans take readers away; as many again may be started while they last.
+            readers_max: 16.max(cores * 2),
+            queue_capacity: 1024,
+            synchronous: Synchronous::Full,
+            busy_timeout: Duration::from_secs(30),
+            page_cache_bytes: 16 << 20,
+            // rusqlite's 16 is soon outgrown by a program with a schema of some size.
+            statement_cache: 128,
+            setup: Vec::new(),
+            // Enough to make the cost of a commit vanish; small enough to answer soon.
+            batch_calls_max: 1024,
+            batch_time_max: Duration::from_millis(5),
+            batch_wal_bytes_max: 16 << 20,
+            // SQLite's own 1,000 pages make a busy writer checkpoint dozens of times a second.
+            checkpoint_wal_bytes: 16 << 20,
+            snapshot_age_max: Duration::from_secs(60),
+            snapshots_max: 64,
+            on_thread_start: None,
+        }
+    }
+
+    pub(crate) fn is_memory(&self) -> bool {
+        self.place == Place::Memory
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("place", &self.place)
+            .field("readers", &self.readers)
+            .field("readers_max", &self.readers_max)
+            .field("queue_capacity", &self.queue_capacity)
+            .field("synchronous", &self.synchronous)
+            .field("busy_timeout", &self.busy_timeout)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,297 @@
+//! Opening a connection, and the state it must be in between two calls.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+
+use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
+use rusqlite::{Connection, OpenFlags, TransactionState, ffi};
+
+use crate::config::{Config, Place};
+use crate::error::{Error, ErrorKind};
+use crate::ffi::{Session, Sql};
+use crate::interrupt::{self, LockWait};
+use crate::transaction::Snapshot;
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Writer,
+    Reader,
+    /// A private copy of a memory database.
+    Copy,
+}
+
+/// What the authorizer lets through; it runs whenever a statement is prepared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Gate {
+    /// The library's own statements, `setup` and exclusive calls: anything.
+    Open,
+    /// Calls: no transaction control, no ATTACH, no PRAGMA that outlives the call.
+    Call,
+}
+
+/// Shared between a connection's callbacks and its owner. All on the owner's thread: the atomics
+/// only satisfy the callbacks' `Send` bound, so every access is relaxed.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    gate: AtomicU8,
+    /// The running call prepared `PRAGMA defer_foreign_keys`, which holds until the COMMIT.
+    deferred_keys: AtomicBool,
+    /// Frames in the WAL after the last commit on this connection.
+    pub(crate) wal_frames: AtomicU32,
+    pub(crate) lock_wait: Arc<LockWait>,
+}
+
+impl Guard {
+    fn new() -> Self {
+        Self {
+            gate: AtomicU8::new(Gate::Open as u8),
+            deferred_keys: AtomicBool::new(false),
+            wal_frames: AtomicU32::new(0),
+            lock_wait: Arc::new(LockWait::default()),
+        }
+    }
+
+    fn authorize(&self, action: &AuthAction<'_>) -> Authorization {
+        if self.gate.load(Ordering::Relaxed) == Gate::Open as u8 {
+            return Authorization::Allow;
+        }
+        match action {
+            AuthAction::Transaction { .. }
+            | AuthAction::Savepoint { .. }
+            | AuthAction::Attach { .. }
+            | AuthAction::Detach { .. } => Authorization::Deny,
+            AuthAction::Pragma { pragma_name, pragma_value } => {
+                let deferred = pragma_name.eq_ignore_ascii_case("defer_foreign_keys");
+                if deferred {
+                    self.deferred_keys.store(true, Ordering::Relaxed);
+                }
+                match pragma_value.is_none() || deferred || keeps_state(pragma_name) {
+                    true => Authorization::Allow,
+                    false => Authorization::Deny,
+                }
+            }
+            _ => Authorization::Allow,
+        }
+    }
+}
+
+/// PRAGMAs whose argument changes nothing on the connection, or only what the transaction undoes.
+fn keeps_state(pragma: &str) -> bool {
+    const ALLOWED: [&str; 17] = [
+        "application_id",
+        "data_version",
+        "foreign_key_check",
+        "foreign_key_list",
+        "function_list",
+        "incremental_vacuum",
+        "index_info",
+        "index_list",
+        "index_xinfo",
+        "integrity_check",
+        "optimize",
+        "quick_check",
+        "table_info",
+        "table_list",
+        "table_xinfo",
+        "user_version",
+        "collation_list",
+    ];
+    ALLOWED.iter().any(|allowed| pragma.eq_ignore_ascii_case(allowed))
+}
+
+/// The connection as calls see it. Owned by one thread at a time.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) session: Session,
+    pub(crate) guard: Arc<Guard>,
+    /// Statements that calls hold; above 0 between calls: one was leaked.
+    pub(crate) open_statements: Cell<usize>,
+    /// Calls on this connection may only read.
+    pub(crate) read_only: Cell<bool>,
+    /// The running call has stepped a statement that may write.
+    pub(crate) wrote: Cell<bool>,
+    /// An earlier call of this transaction wrote: the running call needs a savepoint to fail alone.
+    pub(crate) protect: Cell<bool>,
+    /// The running call's savepoint is open.
+    pub(crate) saved: Cell<bool>,
+}
+
+impl Link {
+    /// Begins a call: closes the gate and forgets the last call's marks.
+    pub(crate) fn begin_call(&self, read_only: bool, protect: bool) {
+        self.guard.gate.store(Gate::Call as u8, Ordering::Relaxed);
+        self.read_only.set(read_only);
+        self.wrote.set(false);
+        self.saved.set(false);
+        self.protect.set(protect);
+    }
+
+    /// Ends a call: opens the gate, closes what it left open, restores what it changed.
+    pub(crate) fn end_call(&self) {
+        self.guard.gate.store(Gate::Open as u8, Ordering::Relaxed);
+        if self.open_statements.replace(0) != 0 {
+            self.session.reset_statements();
+        }
+    }
+
+    /// Undoes `PRAGMA defer_foreign_keys`, which would hold for the next calls of the batch.
+    ///
+    /// To be called after the check for violations: switching it off does not check them.
+    pub(crate) fn restore_keys(&self) -> rusqlite::Result<()> {
+        match self.guard.deferred_keys.swap(false, Ordering::Relaxed) {
+            true => self.session.conn().execute_batch("PRAGMA defer_foreign_keys = OFF"),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether the transaction that the library began is gone.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.session.conn().is_autocommit()
+    }
+
+    /// Leaves no transaction and no statement behind; false: the connection must be replaced.
+    pub(crate) fn clean(&self) -> bool {
+        if !self.session.conn().is_autocommit() && self.session.run(Sql::Rollback).is_err() {
+            self.session.reset_statements();
+            if self.session.run(Sql::Rollback).is_err() {
+                return false;
+            }
+        }
+        let state = self.session.conn().transaction_state::<&str>(None);
+        if matches!(state, Ok(TransactionState::None)) {
+            return true;
+        }
+        // A statement that a call leaked keeps its snapshot.
+        self.session.reset_statements();
+        matches!(self.session.conn().transaction_state::<&str>(None), Ok(TransactionState::None))
+    }
+}
+
+/// Opens a connection for `role` and brings it into the state that calls rely on.
+pub(crate) fn open(config: &Config, role: Role) -> Result<Snapshot, Error> {
+    let failed = |error| Error::sqlite_error(ErrorKind::Open, error);
+    let mut conn = connect(config, role).map_err(|error| explain(config, error))?;
+    let guard = Arc::new(Guard::new());
+    interrupt::install(&mut conn, Arc::clone(&guard.lock_wait), config.busy_timeout)
+        .map_err(failed)?;
+    configure(&conn, config, role).map_err(|error| explain(config, error))?;
+    conn.set_prepared_statement_cache_capacity(config.statement_cache);
+    for setup in &config.setup {
+        setup(&conn).map_err(|error| failed(error).detail("in the caller's setup"))?;
+    }
+    // A statement that setup left in the cache was prepared with the gate open.
+    conn.flush_prepared_statement_cache();
+    verify(&conn, config, role)?;
+    // Again: setup may have changed the busy timeout, which removes the handler.
+    interrupt::install(&mut conn, Arc::clone(&guard.lock_wait), config.busy_timeout)
+        .map_err(failed)?;
+    let gate = Arc::clone(&guard);
+    conn.authorizer(Some(move |context: AuthContext<'_>| gate.authorize(&context.action)))
+        .map_err(failed)?;
+    if role == Role::Writer && !config.is_memory() {
+        let frames = Arc::clone(&guard);
+        conn.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages| {
+            frames.wal_frames.store(u32::try_from(pages).unwrap_or(0), Ordering::Relaxed);
+            Ok(())
+        }))
+        .map_err(failed)?;
+    }
+    let session = Session::new(conn).map_err(failed)?;
+    Ok(Snapshot::new(Link {
+        session,
+        guard,
+        open_statements: Cell::new(0),
+        read_only: Cell::new(role != Role::Writer),
+        wrote: Cell::new(false),
+        protect: Cell::new(false),
+        saved: Cell::new(false),
+    }))
+}
+
+fn connect(config: &Config, role: Role) -> rusqlite::Result<Connection> {
+    let path = match &config.place {
+        Place::Memory => return Connection::open_in_memory(),
+        Place::File(path) => path,
+    };
+    let access = match role {
+        Role::Writer => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
+        Role::Reader | Role::Copy => OpenFlags::SQLITE_OPEN_READ_ONLY,
+    };
+    let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    match &config.vfs {
+        None => Connection::open_with_flags(path, flags),
+        Some(vfs) => Connection::open_with_flags_and_vfs(path, flags, vfs.as_str()),
+    }
+}
+
+fn configure(conn: &Connection, config: &Config, role: Role) -> rusqlite::Result<()> {
+    let kib = config.page_cache_bytes / 1024;
+    conn.execute_batch(&format!("PRAGMA cache_size = -{kib}; PRAGMA foreign_keys = ON"))?;
+    if config.is_memory() {
+        return Ok(());
+    }
+    if role == Role::Writer {
+        // Answers with the mode that it is in; `verify` looks at it.
+        conn.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
+        // After a checkpoint that reset the WAL, the file is cut back to this.
+        let limit = config.checkpoint_wal_bytes.saturating_mul(2);
+        conn.query_row(&format!("PRAGMA journal_size_limit = {limit}"), [], |_| Ok(()))?;
+    }
+    conn.execute_batch(&format!("PRAGMA synchronous = {}", config.synchronous.sql()))?;
+    // Automatic checkpoints run inside somebody's COMMIT; see `checkpoint.rs`.
+    conn.query_row("PRAGMA wal_autocheckpoint = 0", [], |_| Ok(()))
+}
+
+/// Checks what SQLite may have refused without an error.
+fn verify(conn: &Connection, config: &Config, role: Role) -> Result<(), Error> {
+    let failed = |error| explain(config, error);
+    let keys: bool =
+        conn.pragma_query_value(None, "foreign_keys", |row| row.get(0)).map_err(failed)?;
+    if !keys {
+        conn.execute_batch("PRAGMA foreign_keys = ON").map_err(failed)?;
+    }
+    if role == Role::Writer && !config.is_memory() {
+        let mode: String =
+            conn.pragma_query_value(None, "journal_mode", |row| row.get(0)).map_err(failed)?;
+        if mode != "wal" {
+            let detail = format!("the file system or VFS offers no WAL: journal_mode is {mode}");
+            return Err(Error::new(ErrorKind::Open).detail(detail));
+        }
+    }
+    Ok(())
+}
+
+/// Says which file it was and what its owner can do about it.
+fn explain(config: &Config, error: rusqlite::Error) -> Error {
+    let Place::File(path) = &config.place else {
+        return Error::sqlite_error(ErrorKind::Open, error);
+    };
+    let shown = path.display();
+    let code = error.sqlite_error().map_or(0, |error| error.extended_code & 0xff);
+    let (kind, detail) = match code {
+        ffi::SQLITE_CANTOPEN if path.is_dir() => {
+            (ErrorKind::Open, format!("{shown} is a directory; name a file in it"))
+        }
+        ffi::SQLITE_CANTOPEN => {
+            let hint = match path.parent() {
+                Some(parent) if !parent.as_os_str().is_empty() && !parent.exists() => {
+                    "its directory does not exist"
+                }
+                _ => "check that the file and its directory can be read and written",
+            };
+            (ErrorKind::Open, format!("{shown}: {hint}"))
+        }
+        ffi::SQLITE_READONLY | ffi::SQLITE_PERM | ffi::SQLITE_AUTH => (
+            ErrorKind::Open,
+            format!("{shown} or its directory is not writable; WAL mode needs both"),
+        ),
+        ffi::SQLITE_NOTADB => (ErrorKind::Corrupt, format!("{shown} is not a SQLite database")),
+        ffi::SQLITE_CORRUPT => (ErrorKind::Corrupt, format!("{shown} is damaged")),
+        ffi::SQLITE_BUSY => (ErrorKind::Busy, format!("{shown} is locked by another process")),
+        _ => (ErrorKind::Open, shown.to_string()),
+    };
+    Error::sqlite_error(kind, error).detail(detail)
+}

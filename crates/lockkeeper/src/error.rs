@@ -1,0 +1,291 @@
+//! The public error.
+
+use std::any::Any;
+use std::borrow::Cow;
+use std::fmt;
+
+use rusqlite::ErrorCode;
+
+use crate::queue::{CallError, Phase};
+
+/// Why a call failed. Unless the kind is [`ErrorKind::Unknown`], nothing of it was stored.
+///
+/// `E` is the error of the caller's own closures, `rusqlite::Error` unless the handle was made by
+/// [`Client::with_error`](crate::Client::with_error); it passes through untouched, see
+/// [`Error::into_call`].
+pub struct Error<E = rusqlite::Error>(Box<Repr<E>>);
+
+struct Repr<E> {
+    kind: ErrorKind,
+    /// What the caller's closure returned.
+    call: Option<E>,
+    /// What SQLite said to the library itself.
+    sqlite: Option<rusqlite::Error>,
+    detail: Option<Cow<'static, str>>,
+}
+
+/// What went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The closure itself returned an error; [`Error::into_call`] hands it out.
+    Call,
+    /// Another process kept the write lock for the whole busy timeout.
+    Busy,
+    /// The call's deadline passed.
+    Timeout(Phase),
+    /// The database was aborted while the call ran.
+    Canceled,
+    /// The call was undone together with its transaction, through no fault of its own, and may not
+    /// be run twice ([`write_once`](crate::Client::write_once)). Trying again is right.
+    NotApplied,
+    /// An I/O error in COMMIT itself: the call's effects may or may not survive a crash.
+    Unknown,
+    /// Called from inside a call of the same database, which would wait for itself. Use the
+    /// transaction or snapshot that the closure was given.
+    Nested,
+    /// A write in a read.
+    ReadOnly,
+    /// The database is closed; nothing ran.
+    Closed,
+    /// A thread of the database died, or its connection could not be opened again.
+    Faulted,
+    /// The call's own statement rolled the whole transaction back (`OR ROLLBACK`,
+    /// `RAISE(ROLLBACK)`, a full disk), but the closure returned `Ok`.
+    RolledBack,
+    /// The call left a deferred foreign key violated.
+    ForeignKey,
+    /// The snapshot reached its maximum age and was released.
+    SnapshotExpired,
+    /// As many snapshots as allowed are held.
+    TooManySnapshots,
+    /// The disk or the quota is full.
+    DiskFull,
+    /// The file is damaged or no database.
+    Corrupt,
+    /// The database could not be opened.
+    Open,
+    /// A setting makes no sense.
+    Config,
+    /// The process forked; a connection must not be used in the child.
+    Forked,
+    /// Another failure of SQLite, see the source.
+    Sqlite,
+}
+
+impl<E> Error<E> {
+    pub(crate) fn new(kind: ErrorKind) -> Self {
+        Self(Box::new(Repr { kind, call: None, sqlite: None, detail: None }))
+    }
+
+    pub(crate) fn sqlite_error(kind: ErrorKind, error: rusqlite::Error) -> Self {
+        Self(Box::new(Repr { kind, call: None, sqlite: Some(error), detail: None }))
+    }
+
+    pub(crate) fn detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
+        self.0.detail = Some(detail.into());
+        self
+    }
+
+    /// What went wrong.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The error that the closure returned, if it did.
+    pub fn call(&self) -> Option<&E> {
+        self.0.call.as_ref()
+    }
+
+    /// The closure's own error as it was returned, or this error when the closure returned none.
+    ///
+    /// # Errors
+    /// This error itself.
+    pub fn into_call(mut self) -> Result<E, Self> {
+        match self.0.call.take() {
+            Some(error) => Ok(error),
+            None => Err(self),
+        }
+    }
+
+    /// What SQLite said when the library itself failed (in `BEGIN`, `COMMIT`, while opening).
+    pub fn sqlite(&self) -> Option<&rusqlite::Error> {
+        self.0.sqlite.as_ref()
+    }
+
+    pub(crate) fn into_sqlite(self) -> Option<rusqlite::Error> {
+        self.0.sqlite
+    }
+
+    /// Another process kept the lock; nothing was stored.
+    pub fn is_busy(&self) -> bool {
+        self.0.kind == ErrorKind::Busy
+    }
+
+    /// The database is closed; nothing ran.
+    pub fn is_closed(&self) -> bool {
+        self.0.kind == ErrorKind::Closed
+    }
+
+    /// The call was stopped: by its deadline, an abort, or its snapshot's age.
+    pub fn is_interrupted(&self) -> bool {
+        matches!(
+            self.0.kind,
+            ErrorKind::Timeout(_) | ErrorKind::Canceled | ErrorKind::SnapshotExpired
+        )
+    }
+
+    /// The deadline passed.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self.0.kind, ErrorKind::Timeout(_))
+    }
+
+    /// The file is damaged or no database.
+    pub fn is_corrupt(&self) -> bool {
+        self.0.kind == ErrorKind::Corrupt
+    }
+
+    /// Nothing was stored, and the same call may well succeed when it is made again.
+    pub fn is_retryable(&self) -> bool {
+        matches!(
+            self.0.kind,
+            ErrorKind::Busy
+                | ErrorKind::Timeout(_)
+                | ErrorKind::NotApplied
+                | ErrorKind::SnapshotExpired
+                | ErrorKind::TooManySnapshots
+        )
+    }
+
+    /// Changes the closure's error, if there is one.
+    pub fn map_call<F>(self, f: impl FnOnce(E) -> F) -> Error<F> {
+        let Repr { kind, call, sqlite, detail } = *self.0;
+        Error(Box::new(Repr { kind, call: call.map(f), sqlite, detail }))
+    }
+}
+
+impl Error {
+    /// An error of the library itself, as the error of a call with closures of another type.
+    pub(crate) fn without_call<E>(self) -> Error<E> {
+        let Repr { kind, sqlite, detail, .. } = *self.0;
+        Error(Box::new(Repr { kind, call: None, sqlite, detail }))
+    }
+}
+
+impl<E: 'static> Error<E> {
+    /// The error of a closure that returned `error`.
+    pub(crate) fn of_call(error: E) -> Self {
+        let kind = match (&error as &dyn Any).downcast_ref::<rusqlite::Error>() {
+            Some(error) => kind_of_call(error),
+            None => ErrorKind::Call,
+        };
+        Self::of_call_as(kind, error)
+    }
+
+    /// The error of a closure that returned `error`, for a reason that the library knows better.
+    pub(crate) fn of_call_as(kind: ErrorKind, error: E) -> Self {
+        Self(Box::new(Repr { kind, call: Some(error), sqlite: None, detail: None }))
+    }
+}
+
+/// The kind of an error that a closure met, where callers may want to tell it apart.
+fn kind_of_call(error: &rusqlite::Error) -> ErrorKind {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::ReadOnly) => ErrorKind::ReadOnly,
+        Some(ErrorCode::DiskFull) => ErrorKind::DiskFull,
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => ErrorKind::Corrupt,
+        _ => ErrorKind::Call,
+    }
+}
+
+/// The kind of an error that the library met in its own statements.
+pub(crate) fn kind_of_own(error: &rusqlite::Error) -> ErrorKind {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => ErrorKind::Busy,
+        _ => match kind_of_call(error) {
+            ErrorKind::Call => ErrorKind::Sqlite,
+            kind => kind,
+        },
+    }
+}
+
+impl<E> From<CallError> for Error<E> {
+    fn from(error: CallError) -> Self {
+        Self::new(match error {
+            CallError::Closed => ErrorKind::Closed,
+            CallError::Aborted => ErrorKind::Canceled,
+            CallError::Timeout(phase) => ErrorKind::Timeout(phase),
+            CallError::Nested => ErrorKind::Nested,
+            CallError::Faulted => ErrorKind::Faulted,
+        })
+    }
+}
+
+impl<E: fmt::Debug> fmt::Debug for Error<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("Error");
+        out.field("kind", &self.0.kind);
+        if let Some(error) = &self.0.call {
+            out.field("call", error);
+        }
+        if let Some(error) = &self.0.sqlite {
+            out.field("sqlite", error);
+        }
+        if let Some(detail) = &self.0.detail {
+            out.field("detail", detail);
+        }
+        out.finish()
+    }
+}
+
+impl<E> fmt::Display for Error<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.kind {
+            ErrorKind::Call => f.write_str("the call returned an error"),
+            ErrorKind::Busy => {
+                f.write_str("another process kept the database locked for the whole busy timeout")
+            }
+            ErrorKind::Timeout(phase) => write!(f, "the deadline passed while {phase}"),
+            ErrorKind::Canceled => f.write_str("the database was aborted while the call ran"),
+            ErrorKind::NotApplied => {
+                f.write_str("the call was undone with its transaction; it may be made again")
+            }
+            ErrorKind::Unknown => {
+                f.write_str("an I/O error in COMMIT: whether the call was stored is not known")
+            }
+            ErrorKind::Nested => f.write_str(
+                "called from inside a call of the same database; use the transaction or snapshot \
+                 given to the closure",
+            ),
+            ErrorKind::ReadOnly => f.write_str("a write in a read; use `write`"),
+            ErrorKind::Closed => f.write_str("the database is closed"),
+            ErrorKind::Faulted => f.write_str("a thread or connection of the database is gone"),
+            ErrorKind::RolledBack => f.write_str("a statement of the call rolled everything back"),
+            ErrorKind::ForeignKey => f.write_str("the call left a foreign key violated"),
+            ErrorKind::SnapshotExpired => f.write_str("the snapshot reached its maximum age"),
+            ErrorKind::TooManySnapshots => f.write_str("too many snapshots are held"),
+            ErrorKind::DiskFull => f.write_str("the disk or the quota is full"),
+            ErrorKind::Corrupt => f.write_str("the file is damaged or not a database"),
+            ErrorKind::Open => f.write_str("the database could not be opened"),
+            ErrorKind::Config => f.write_str("a setting makes no sense"),
+            ErrorKind::Forked => {
+                f.write_str("the process forked; open the database anew in the child")
+            }
+            ErrorKind::Sqlite => f.write_str("SQLite failed"),
+        }?;
+        match &self.0.detail {
+            Some(detail) => write!(f, ": {detail}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl<E: std::error::Error + 'static> std::error::Error for Error<E> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match (&self.0.call, &self.0.sqlite) {
+            (Some(error), _) => Some(error),
+            (None, Some(error)) => Some(error),
+            (None, None) => None,
+        }
+    }
+}

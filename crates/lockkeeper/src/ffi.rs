@@ -1,0 +1,215 @@
+//! The only `unsafe` of the crate: what rusqlite does not offer.
+//!
+//! - The library's own statements (`BEGIN IMMEDIATE`, `SAVEPOINT`, ...) live here, outside the
+//!   caller's statement cache: the authorizer that denies them to calls runs at prepare time only,
+//!   so a call that found one in a shared cache could run it.
+//! - `sqlite3_db_status(SQLITE_DBSTATUS_DEFERRED_FKS)` tells whether a call left a deferred
+//!   foreign key violated; rusqlite has no wrapper for it.
+//! - Statements that a call leaked with `mem::forget` are reset, and finalized before closing,
+//!   because an unfinished one keeps a snapshot pinned and a connection from closing.
+#![expect(unsafe_code, reason = "SQLite's C interface; each block says why it is sound")]
+
+use std::ffi::{CStr, c_int};
+use std::ptr::{self, NonNull};
+
+use rusqlite::{Connection, Error, ffi};
+
+/// A connection with the library's own statements prepared on it.
+///
+/// Field order matters: the statements are finalized before the connection is closed.
+#[derive(Debug)]
+pub(crate) struct Session {
+    own: Option<Own>,
+    conn: Connection,
+}
+
+/// The library's own statements.
+#[derive(Debug)]
+struct Own([Prepared; TEXTS.len()]);
+
+/// Names the library's own statements; the order is that of [`TEXTS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sql {
+    BeginImmediate,
+    Begin,
+    Commit,
+    Rollback,
+    Savepoint,
+    Release,
+    RollbackTo,
+    /// A savepoint of the caller's own, inside the call's.
+    Nest,
+    Unnest,
+    RollbackToNest,
+    /// Reads the schema table's first page, which takes the snapshot of a transaction.
+    Pin,
+}
+
+const TEXTS: [&CStr; 11] = [
+    c"BEGIN IMMEDIATE",
+    c"BEGIN",
+    c"COMMIT",
+    c"ROLLBACK",
+    c"SAVEPOINT lockkeeper_call",
+    c"RELEASE lockkeeper_call",
+    c"ROLLBACK TO lockkeeper_call",
+    c"SAVEPOINT lockkeeper_nested",
+    c"RELEASE lockkeeper_nested",
+    c"ROLLBACK TO lockkeeper_nested",
+    c"SELECT 1 FROM sqlite_schema LIMIT 1",
+];
+
+#[derive(Debug)]
+struct Prepared(NonNull<ffi::sqlite3_stmt>);
+
+// SAFETY: rusqlite refuses to open a connection on a SQLite compiled single-threaded, and in the
+// other modes a statement may move between threads as long as one thread at a time uses it. A
+// `Prepared` is owned by its `Session`, which is not `Sync`, and moves with its connection only.
+unsafe impl Send for Prepared {}
+
+impl Prepared {
+    fn new(conn: &Connection, sql: &CStr) -> Result<Self, Error> {
+        let mut statement = ptr::null_mut();
+        // SAFETY: the handle is open as long as `conn` is borrowed; `sql` ends with a NUL, which
+        // -1 tells SQLite to look for; both out pointers are valid or null as the C API allows.
+        let code = unsafe {
+            let flags = ffi::SQLITE_PREPARE_PERSISTENT;
+            let (db, text) = (conn.handle(), sql.as_ptr());
+            ffi::sqlite3_prepare_v3(db, text, -1, flags, &raw mut statement, ptr::null_mut())
+        };
+        match NonNull::new(statement) {
+            Some(statement) if code == ffi::SQLITE_OK => Ok(Self(statement)),
+            _ => Err(failure(conn, code)),
+        }
+    }
+
+    /// Steps once and resets; a row that is returned is ignored.
+    fn run(&self, conn: &Connection) -> Result<(), Error> {
+        // SAFETY: the statement is not finalized before `self` is dropped, and this thread has the
+        // session to itself.
+        let code = unsafe { ffi::sqlite3_step(self.0.as_ptr()) };
+        let result = match code {
+            ffi::SQLITE_DONE | ffi::SQLITE_ROW => Ok(()),
+            code => Err(failure(conn, code)),
+        };
+        // SAFETY: as above. The code repeats the error of the step, which `result` already holds.
+        unsafe { ffi::sqlite3_reset(self.0.as_ptr()) };
+        result
+    }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        // SAFETY: `Session` finalizes its statements before it closes or hands out its connection,
+        // so the statement is still valid, and nobody uses it afterwards.
+        unsafe { ffi::sqlite3_finalize(self.0.as_ptr()) };
+    }
+}
+
+fn failure(conn: &Connection, code: c_int) -> Error {
+    // SAFETY: the handle is open; the message is copied before anything else is called on it.
+    let message = unsafe {
+        let text = ffi::sqlite3_errmsg(conn.handle());
+        (!text.is_null()).then(|| CStr::from_ptr(text).to_string_lossy().into_owned())
+    };
+    Error::SqliteFailure(ffi::Error::new(code), message)
+}
+
+impl Session {
+    /// Prepares the library's own statements on `conn`.
+    pub(crate) fn new(conn: Connection) -> Result<Self, Error> {
+        let mut session = Self { own: None, conn };
+        session.prepare()?;
+        Ok(session)
+    }
+
+    fn prepare(&mut self) -> Result<(), Error> {
+        let prepared: Result<Vec<_>, _> =
+            TEXTS.iter().map(|sql| Prepared::new(&self.conn, sql)).collect();
+        let own = prepared?.try_into().expect("one statement per text");
+        self.own = Some(Own(own));
+        Ok(())
+    }
+
+    pub(crate) fn conn(&self) -> &Connection {
+        &self.conn
+    }
+
+    /// Lends the connection itself to `f`; the library's statements are prepared anew afterwards,
+    /// because `f` may have put another connection in its place.
+    pub(crate) fn lend<T>(
+        &mut self,
+        f: impl FnOnce(&mut Connection) -> T,
+    ) -> (T, Result<(), Error>) {
+        self.own = None;
+        let value = f(&mut self.conn);
+        (value, self.prepare())
+    }
+
+    /// Runs one of the library's own statements.
+    pub(crate) fn run(&self, sql: Sql) -> Result<(), Error> {
+        match &self.own {
+            Some(own) => own.0[sql as usize].run(&self.conn),
+            // The statements could not be prepared again after a `lend`.
+            None => Err(failure(&self.conn, ffi::SQLITE_MISUSE)),
+        }
+    }
+
+    /// Whether a deferred foreign key is violated at this moment.
+    pub(crate) fn has_deferred_violation(&self) -> bool {
+        let (mut current, mut highest) = (0, 0);
+        // SAFETY: the handle is open and both out pointers are valid.
+        let code = unsafe {
+            let db = self.conn.handle();
+            let op = ffi::SQLITE_DBSTATUS_DEFERRED_FKS;
+            ffi::sqlite3_db_status(db, op, &raw mut current, &raw mut highest, 0)
+        };
+        code == ffi::SQLITE_OK && current != 0
+    }
+
+    /// Resets every statement that is not at its end; returns how many there were.
+    pub(crate) fn reset_statements(&self) -> usize {
+        let mut reset = 0;
+        let mut statement = ptr::null_mut();
+        loop {
+            // SAFETY: the handle is open. No reference to a statement is alive: this is called
+            // between calls, when all that can be left are statements leaked with `mem::forget`,
+            // cached ones and our own, and resetting is allowed on each of them.
+            unsafe {
+                statement = ffi::sqlite3_next_stmt(self.conn.handle(), statement);
+                if statement.is_null() {
+                    return reset;
+                }
+                if ffi::sqlite3_stmt_busy(statement) != 0 {
+                    ffi::sqlite3_reset(statement);
+                    reset += 1;
+                }
+            }
+        }
+    }
+
+    /// The extended code of the last failure on this connection.
+    pub(crate) fn last_code(&self) -> c_int {
+        // SAFETY: the handle is open.
+        unsafe { ffi::sqlite3_extended_errcode(self.conn.handle()) }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.own = None;
+        self.conn.flush_prepared_statement_cache();
+        loop {
+            // SAFETY: the library's and the cached statements are finalized; a statement that is
+            // left was leaked, so nobody can use it again, and finalizing it lets the close
+            // succeed, which would otherwise keep the file and its locks.
+            unsafe {
+                let leaked = ffi::sqlite3_next_stmt(self.conn.handle(), ptr::null_mut());
+                if leaked.is_null() {
+                    return;
+                }
+                ffi::sqlite3_finalize(leaked);
+            }
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! How a running statement learns that it should stop.
+//!
+//! SQLite's own `sqlite3_interrupt` is aimed at a connection: sent a moment too late it hits the
+//! next call, and it does not end a wait for a lock at all. So the library never uses it. Instead
+//! a progress handler asks, every [`TICK_OPS`] virtual-machine steps, for the token of the call
+//! that this thread runs, and the busy handler asks for it between its naps.
+//!
+//! - I1: both handlers read the thread's own frames (`queue/context.rs`), so they can only stop the
+//!   call that runs on this thread now.
+//! - I2: neither can panic or wait longer than [`NAP_MAX`].
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, Result};
+
+use crate::queue::{self, Mutex, lock, now};
+
+/// Virtual-machine steps between two looks at the token: some 10 to 50 microseconds of work.
+pub(crate) const TICK_OPS: i32 = 1000;
+
+/// The longest nap between two attempts to get a lock.
+const NAP_MAX: Duration = Duration::from_millis(4);
+
+/// When the wait for a lock that is under way ends.
+#[derive(Debug, Default)]
+pub(crate) struct LockWait(Mutex<Option<Instant>>);
+
+impl LockWait {
+    /// Sets the end of the next waits; `None`: the busy timeout from their beginning.
+    pub(crate) fn set_end(&self, end: Option<Instant>) {
+        *lock(&self.0) = end;
+    }
+
+    fn end(&self) -> Option<Instant> {
+        *lock(&self.0)
+    }
+}
+
+/// Installs both handlers on `conn`.
+pub(crate) fn install(
+    conn: &mut Connection,
+    lock_wait: Arc<LockWait>,
+    busy_timeout: Duration,
+) -> Result<()> {
+    conn.progress_handler(TICK_OPS, Some(queue::tick))?;
+    let mut give_up_at = None;
+    let mut seed = std::process::id() | 1;
+    conn.busy_handler(Some(move |attempt: i32| {
+        let now = now();
+        if attempt == 0 {
+            give_up_at = lock_wait.end().or_else(|| now.checked_add(busy_timeout));
+        }
+        if queue::interrupt().is_some() || give_up_at.is_some_and(|at| now >= at) {
+            return false;
+        }
+        let nap = nap(attempt, &mut seed);
+        std::thread::sleep(give_up_at.map_or(nap, |at| nap.min(at - now)));
+        true
+    }))
+}
+
+/// The nap after the `attempt`-th failure: 0.1 ms, growing to [`NAP_MAX`], with jitter, so that two
+/// processes that wait for each other's locks fall out of step.
+fn nap(attempt: i32, seed: &mut u32) -> Duration {
+    // xorshift32 (Marsaglia 2003); any spread will do.
+    *seed ^= *seed << 13;
+    *seed ^= *seed >> 17;
+    *seed ^= *seed << 5;
+    let growing = Duration::from_micros(100) * 2_u32.saturating_pow(attempt.clamp(0, 6) as u32);
+    let full = growing.min(NAP_MAX);
+    full / 2 + full * (*seed % 1024) / 2048
+}

@@ -1,0 +1,365 @@
+//! Calls in the form in which they wait in a queue: boxed, with their reply.
+
+use std::any::Any;
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::error::{Error, ErrorKind};
+use crate::queue::{
+    Ancestry, CallError, Domain, Frame, Interrupt, Interruptible, Item, Phase, Reply, now, stopped,
+};
+use crate::snapshot::Held;
+use crate::transaction::{Snapshot, Transaction};
+
+/// What a caller's future receives: the call's result, or its panic.
+pub(crate) type Outcome<T, E> = Result<Result<T, Error<E>>, Box<dyn Any + Send>>;
+
+/// A caller's closure over a view `V` of the database.
+pub trait Body<V, T, E>: Send + 'static {
+    /// Whether it may run more than once.
+    const REPEATABLE: bool;
+
+    /// Runs it.
+    fn call(&mut self, view: &V) -> Result<T, E>;
+}
+
+/// A closure that may run more than once.
+#[derive(Debug)]
+pub struct Many<F>(pub(crate) F);
+
+/// A closure that runs at most once.
+#[derive(Debug)]
+pub struct Once<F>(pub(crate) Option<F>);
+
+impl<V, T, E, F> Body<V, T, E> for Many<F>
+where
+    F: FnMut(&V) -> Result<T, E> + Send + 'static,
+{
+    const REPEATABLE: bool = true;
+
+    fn call(&mut self, view: &V) -> Result<T, E> {
+        (self.0)(view)
+    }
+}
+
+impl<V, T, E, F> Body<V, T, E> for Once<F>
+where
+    F: FnOnce(&V) -> Result<T, E> + Send + 'static,
+{
+    const REPEATABLE: bool = false;
+
+    fn call(&mut self, view: &V) -> Result<T, E> {
+        let f = self.0.take().expect("a call that may not be repeated runs once");
+        f(view)
+    }
+}
+
+/// How a run of a closure ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ran {
+    Good,
+    Failed,
+    Panicked,
+}
+
+/// What a write is told in the end.
+#[derive(Debug)]
+pub(crate) enum Fate {
+    /// Its own result; for a successful one: it is stored.
+    Own,
+    /// Its own result, with the state of the database right after its commit.
+    OwnAt(Result<Arc<Held>, ErrorKind>),
+    /// It was not stored (or, for `Unknown`, perhaps), whatever the closure returned.
+    Instead(ErrorKind, Option<rusqlite::Error>),
+}
+
+impl Fate {
+    pub(crate) fn kind(kind: ErrorKind) -> Self {
+        Self::Instead(kind, None)
+    }
+}
+
+/// What waits in the writer's queue.
+pub(crate) enum WriterItem {
+    Write(Box<dyn WriteJob>),
+    Exclusive(Box<dyn ExclusiveJob>),
+    /// Memory databases only: their one connection serves reads as well.
+    Read(Box<dyn ReadJob>),
+    /// Memory databases only: a snapshot is a copy.
+    Pin(Pin),
+}
+
+/// What waits in the readers' queue.
+pub(crate) enum ReaderItem {
+    Read(Box<dyn ReadJob>),
+    /// A read on a held snapshot.
+    Held(Arc<Held>, Box<dyn ReadJob>),
+    Pin(Pin),
+    /// Opens a connection for reads on the callers' threads.
+    OpenShort,
+    /// A connection to be kept or closed by a thread that may do I/O.
+    Retire(Box<Snapshot>),
+}
+
+pub(crate) trait WriteJob: Send {
+    fn interruptible(&self) -> Option<Arc<dyn Interruptible>>;
+    fn interrupt(&self) -> Option<Interrupt>;
+    fn submitted(&self) -> Instant;
+    fn is_repeatable(&self) -> bool;
+    fn wants_snapshot(&self) -> bool;
+    /// Runs the closure and keeps its result until [`WriteJob::finish`].
+    fn run(&mut self, domain: Domain, tx: &Transaction) -> Ran;
+    fn finish(self: Box<Self>, fate: Fate);
+}
+
+pub(crate) trait ExclusiveJob: Send {
+    fn interruptible(&self) -> Option<Arc<dyn Interruptible>>;
+    fn run(self: Box<Self>, domain: Domain, conn: &mut rusqlite::Connection);
+    fn refuse(self: Box<Self>, kind: ErrorKind, error: Option<rusqlite::Error>);
+}
+
+pub(crate) trait ReadJob: Send {
+    fn interruptible(&self) -> Option<Arc<dyn Interruptible>>;
+    fn interrupt(&self) -> Option<Interrupt>;
+    /// Runs the closure and answers.
+    fn run(self: Box<Self>, domain: Domain, snapshot: &Snapshot);
+    fn refuse(self: Box<Self>, kind: ErrorKind, error: Option<rusqlite::Error>);
+}
+
+impl Item for WriterItem {
+    fn interruptible(&self) -> Option<Arc<dyn Interruptible>> {
+        match self {
+            Self::Write(job) => job.interruptible(),
+            Self::Exclusive(job) => job.interruptible(),
+            Self::Read(job) => job.interruptible(),
+            Self::Pin(pin) => pin.reply.interruptible(),
+        }
+    }
+
+    fn refuse(self, why: CallError) {
+        let kind = Error::<()>::from(why).kind();
+        match self {
+            Self::Write(job) => job.finish(Fate::kind(kind)),
+            Self::Exclusive(job) => job.refuse(kind, None),
+            Self::Read(job) => job.refuse(kind, None),
+            Self::Pin(pin) => pin.answer(Err(Error::new(kind))),
+        }
+    }
+}
+
+impl Item for ReaderItem {
+    fn interruptible(&self) -> Option<Arc<dyn Interruptible>> {
+        match self {
+            Self::Read(job) | Self::Held(_, job) => job.interruptible(),
+            Self::Pin(pin) => pin.reply.interruptible(),
+            Self::OpenShort | Self::Retire(_) => None,
+        }
+    }
+
+    fn refuse(self, why: CallError) {
+        let kind = Error::<()>::from(why).kind();
+        match self {
+            Self::Read(job) | Self::Held(_, job) => job.refuse(kind, None),
+            Self::Pin(pin) => pin.answer(Err(Error::new(kind))),
+            Self::OpenShort | Self::Retire(_) => {}
+        }
+    }
+}
+
+/// A request for a held snapshot.
+pub(crate) struct Pin {
+    pub(crate) reply: Reply<Result<Arc<Held>, Error>>,
+}
+
+impl Pin {
+    pub(crate) fn answer(self, answer: Result<Arc<Held>, Error>) {
+        self.reply.answer(answer);
+    }
+}
+
+/// The kind of error of a call that was asked to stop.
+pub(crate) fn kind_of_stop(why: Interrupt, phase: Phase) -> ErrorKind {
+    match why {
+        Interrupt::Expired => ErrorKind::SnapshotExpired,
+        other => Error::<()>::from(stopped(other, phase)).kind(),
+    }
+}
+
+pub(crate) struct WriteCall<B, T, E> {
+    body: B,
+    reply: Reply<Outcome<(T, Option<Arc<Held>>), E>>,
+    ancestry: Ancestry,
+    submitted: Instant,
+    wants_snapshot: bool,
+    ran: Option<Result<Result<T, E>, Box<dyn Any + Send>>>,
+}
+
+impl<B, T, E> WriteCall<B, T, E> {
+    pub(crate) fn new(
+        body: B,
+        reply: Reply<Outcome<(T, Option<Arc<Held>>), E>>,
+        ancestry: Ancestry,
+        wants_snapshot: bool,
+    ) -> Self {
+        Self { body, reply, ancestry, submitted: now(), wants_snapshot, ran: None }
+    }
+}
+
+impl<B, T, E> WriteJob for WriteCall<B, T, E>
+where
+    B: Body<Transaction, T, E>,
+    T: Send + 'static,
+    E: Send + 'static,
+{
+    fn interruptible(&self) -> Option<Arc<dyn Interruptible>> {
+        self.reply.interruptible()
+    }
+
+    fn interrupt(&self) -> Option<Interrupt> {
+        self.reply.token()
+    }
+
+    fn submitted(&self) -> Instant {
+        self.submitted
+    }
+
+    fn is_repeatable(&self) -> bool {
+        B::REPEATABLE
+    }
+
+    fn wants_snapshot(&self) -> bool {
+        self.wants_snapshot
+    }
+
+    fn run(&mut self, domain: Domain, tx: &Transaction) -> Ran {
+        let _frame = Frame::enter(domain, self.ancestry.clone(), self.reply.interruptible());
+        let body = &mut self.body;
+        let ran = catch_unwind(AssertUnwindSafe(|| body.call(tx)));
+        let how = match &ran {
+            Ok(Ok(_)) => Ran::Good,
+            Ok(Err(_)) => Ran::Failed,
+            Err(_) => Ran::Panicked,
+        };
+        self.ran = Some(ran);
+        how
+    }
+
+    fn finish(mut self: Box<Self>, fate: Fate) {
+        let stop = self.reply.token();
+        let ran = self.ran.take();
+        let outcome =
+            match (fate, ran) {
+                // A panic is the caller's, whatever became of the transaction.
+                (_, Some(Err(payload))) => Err(payload),
+                (Fate::Own, Some(Ok(Ok(value)))) => Ok(Ok((value, None))),
+                (Fate::OwnAt(Ok(held)), Some(Ok(Ok(value)))) => Ok(Ok((value, Some(held)))),
+                (Fate::OwnAt(Err(kind)), Some(Ok(Ok(_)))) => Ok(Err(Error::new(kind)
+                    .detail("the write is stored, but the snapshot could not be taken"))),
+                (Fate::Own | Fate::OwnAt(_), Some(Ok(Err(error)))) => Ok(Err(match stop {
+                    Some(why) => Error::of_call_as(kind_of_stop(why, Phase::Running), error),
+                    None => Error::of_call(error),
+                })),
+                (Fate::Own | Fate::OwnAt(_), None) => Ok(Err(Error::new(ErrorKind::Faulted))),
+                (Fate::Instead(kind, error), _) => Ok(Err(match error {
+                    Some(error) => Error::sqlite_error(kind, error),
+                    None => Error::new(kind),
+                })),
+            };
+        self.reply.answer(outcome);
+    }
+}
+
+pub(crate) struct ExclusiveCall<F, T, E> {
+    pub(crate) f: F,
+    pub(crate) reply: Reply<Outcome<T, E>>,
+    pub(crate) ancestry: Ancestry,
+}
+
+impl<F, T, E> ExclusiveJob for ExclusiveCall<F, T, E>
+where
+    F: FnOnce(&mut rusqlite::Connection) -> Result<T, E> + Send + 'static,
+    T: Send + 'static,
+    E: Send + 'static,
+{
+    fn interruptible(&self) -> Option<Arc<dyn Interruptible>> {
+        self.reply.interruptible()
+    }
+
+    fn run(self: Box<Self>, domain: Domain, conn: &mut rusqlite::Connection) {
+        let Self { f, reply, ancestry } = *self;
+        let stop = reply.interruptible();
+        let ran = {
+            let _frame = Frame::enter(domain, ancestry, stop);
+            catch_unwind(AssertUnwindSafe(|| f(conn)))
+        };
+        answer(reply, ran);
+    }
+
+    fn refuse(self: Box<Self>, kind: ErrorKind, error: Option<rusqlite::Error>) {
+        refuse(self.reply, kind, error);
+    }
+}
+
+pub(crate) struct ReadCall<B, T, E> {
+    body: B,
+    reply: Reply<Outcome<T, E>>,
+    ancestry: Ancestry,
+    types: PhantomData<fn() -> (T, E)>,
+}
+
+impl<B, T, E> ReadCall<B, T, E> {
+    pub(crate) fn new(body: B, reply: Reply<Outcome<T, E>>, ancestry: Ancestry) -> Self {
+        Self { body, reply, ancestry, types: PhantomData }
+    }
+}
+
+impl<B, T, E> ReadJob for ReadCall<B, T, E>
+where
+    B: Body<Snapshot, T, E>,
+    T: Send + 'static,
+    E: Send + 'static,
+{
+    fn interruptible(&self) -> Option<Arc<dyn Interruptible>> {
+        self.reply.interruptible()
+    }
+
+    fn interrupt(&self) -> Option<Interrupt> {
+        self.reply.token()
+    }
+
+    fn run(self: Box<Self>, domain: Domain, snapshot: &Snapshot) {
+        let Self { mut body, reply, ancestry, .. } = *self;
+        let stop = reply.interruptible();
+        let ran = {
+            let _frame = Frame::enter(domain, ancestry, stop);
+            catch_unwind(AssertUnwindSafe(|| body.call(snapshot)))
+        };
+        answer(reply, ran);
+    }
+
+    fn refuse(self: Box<Self>, kind: ErrorKind, error: Option<rusqlite::Error>) {
+        refuse(self.reply, kind, error);
+    }
+}
+
+fn answer<T, E: 'static>(
+    reply: Reply<Outcome<T, E>>,
+    ran: Result<Result<T, E>, Box<dyn Any + Send>>,
+) {
+    let stop = reply.token();
+    reply.answer(ran.map(|result| {
+        result.map_err(|error| match stop {
+            Some(why) => Error::of_call_as(kind_of_stop(why, Phase::Running), error),
+            None => Error::of_call(error),
+        })
+    }));
+}
+
+fn refuse<T, E>(reply: Reply<Outcome<T, E>>, kind: ErrorKind, error: Option<rusqlite::Error>) {
+    reply.answer(Ok(Err(match error {
+        Some(error) => Error::sqlite_error(kind, error),
+        None => Error::new(kind),
+    })));
+}

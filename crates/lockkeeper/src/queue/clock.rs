@@ -1,0 +1,124 @@
+//! A thread that rings alarms: deadlines of waiting calls, ages of snapshots, stalled pools.
+//!
+//! The library has no runtime and so no timer. The thread starts with the first alarm and ends
+//! when its owner closes the clock; a program that uses no deadline never starts it for that.
+//!
+//! - T1: an alarm rings at most once, not before its time, outside the clock's lock.
+//! - T2: an alarm that is taken back is forgotten at once, so the number kept is bounded by the
+//!   number of calls and snapshots that have one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use super::sync::{Condvar, Mutex, lock, now, wait, wait_until};
+
+type Ring = Box<dyn FnOnce() + Send>;
+
+pub(crate) struct Clock(Arc<Inner>);
+
+struct Inner {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    alarms: BTreeMap<(Instant, u64), Ring>,
+    next: u64,
+    closed: bool,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// An alarm that was set; dropping it takes it back.
+pub(crate) struct Alarm {
+    key: (Instant, u64),
+    inner: Arc<Inner>,
+}
+
+impl Clock {
+    pub(crate) fn new() -> Self {
+        let state = Mutex::new(State::default());
+        Self(Arc::new(Inner { state, changed: Condvar::new() }))
+    }
+
+    /// Rings at `at`. On a closed clock, or when no thread can be had, it never rings.
+    pub(crate) fn set(&self, at: Instant, ring: impl FnOnce() + Send + 'static) -> Alarm {
+        let mut state = lock(&self.0.state);
+        let key = (at, state.next);
+        state.next += 1;
+        if !state.closed {
+            let first = state.alarms.first_key_value().is_none_or(|(&soonest, _)| key < soonest);
+            state.alarms.insert(key, Box::new(ring));
+            if state.thread.is_none() {
+                let inner = Arc::clone(&self.0);
+                let builder = std::thread::Builder::new().name("lockkeeper-clock".to_owned());
+                state.thread = builder.spawn(move || inner.run()).ok();
+            } else if first {
+                self.0.changed.notify_one();
+            }
+        }
+        drop(state);
+        Alarm { key, inner: Arc::clone(&self.0) }
+    }
+
+    /// Forgets all alarms and ends the thread; waits for it unless called on it.
+    pub(crate) fn close(&self) {
+        let mut state = lock(&self.0.state);
+        state.closed = true;
+        let forgotten = std::mem::take(&mut state.alarms);
+        let thread = state.thread.take();
+        self.0.changed.notify_one();
+        drop(state);
+        drop(forgotten);
+        if let Some(thread) = thread
+            && thread.thread().id() != std::thread::current().id()
+        {
+            // A panic of an alarm has been reported by the panic hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Clock {
+    fn drop(&mut self) {
+        let mut state = lock(&self.0.state);
+        state.closed = true;
+        let forgotten = std::mem::take(&mut state.alarms);
+        self.0.changed.notify_one();
+        drop(state);
+        drop(forgotten);
+    }
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        // T2
+        let ring = lock(&self.inner.state).alarms.remove(&self.key);
+        drop(ring);
+    }
+}
+
+impl Inner {
+    fn run(&self) {
+        let mut state = lock(&self.state);
+        while !state.closed {
+            let Some((&key, _)) = state.alarms.first_key_value() else {
+                state = wait(&self.changed, state);
+                continue;
+            };
+            if key.0 > now() {
+                state = wait_until(&self.changed, state, key.0);
+                continue;
+            }
+            let ring = state.alarms.remove(&key);
+            // T1
+            drop(state);
+            if let Some(ring) = ring {
+                ring();
+            }
+            state = lock(&self.state);
+        }
+    }
+}

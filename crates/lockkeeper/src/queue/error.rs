@@ -1,0 +1,135 @@
+//! One small error per operation.
+
+use std::fmt;
+
+/// What a call was doing when its time ran out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Phase {
+    /// Its client's queue was full: it waited for room.
+    Room,
+    /// It was accepted and waited for its turn.
+    Queued,
+    /// It was first in line and waited for the resource itself (SQLite: another process's lock).
+    Locked,
+    /// Its code was running.
+    Running,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Room => "waiting for room in the queue",
+            Self::Queued => "waiting in the queue",
+            Self::Locked => "waiting for the lock",
+            Self::Running => "running",
+        })
+    }
+}
+
+/// Why a call was not run to its end. Nothing of it was kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CallError {
+    /// The queue is closed; the call never began.
+    Closed,
+    /// The queue was aborted while the call ran.
+    Aborted,
+    /// The deadline passed.
+    Timeout(Phase),
+    /// The call was submitted from inside a call that the same thread is running; waiting for it
+    /// would never end.
+    Nested,
+    /// The worker thread ended without answering.
+    Faulted,
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed => f.write_str("the queue is closed"),
+            Self::Aborted => f.write_str("the queue was aborted while the call ran"),
+            Self::Timeout(phase) => write!(f, "the deadline passed while {phase}"),
+            Self::Nested => f.write_str(
+                "called from inside a call of the same queue, which would wait for itself",
+            ),
+            Self::Faulted => f.write_str("the worker thread ended without answering"),
+        }
+    }
+}
+
+impl std::error::Error for CallError {}
+
+/// A refused submission; hands the call back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Refused<F> {
+    /// Why it was refused.
+    pub reason: RefusedReason,
+    /// The call, as it was given.
+    pub call: F,
+}
+
+/// Why a `try_` submission was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RefusedReason {
+    /// The client's share of the queue is full.
+    Full,
+    /// The queue is closed.
+    Closed,
+    /// See [`CallError::Nested`].
+    Nested,
+}
+
+impl<F> fmt::Debug for Refused<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refused").field("reason", &self.reason).finish_non_exhaustive()
+    }
+}
+
+impl<F> fmt::Display for Refused<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.reason {
+            RefusedReason::Full => "the queue is full",
+            RefusedReason::Closed => "the queue is closed",
+            RefusedReason::Nested => "called from inside a call of the same queue",
+        })
+    }
+}
+
+impl<F> std::error::Error for Refused<F> {}
+
+/// The worker could not be started.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum StartError<E> {
+    /// The capacity is zero: no call could ever be accepted.
+    ZeroCapacity,
+    /// The operating system gave no thread.
+    Thread(std::io::Error),
+    /// The resource could not be built; the build function's own error.
+    Build(E),
+    /// The build function panicked or the thread died.
+    Faulted,
+}
+
+impl<E: fmt::Display> fmt::Display for StartError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ZeroCapacity => f.write_str("capacity is 0; give at least 1"),
+            Self::Thread(_) => f.write_str("no thread could be started"),
+            Self::Build(_) => f.write_str("the resource could not be built"),
+            Self::Faulted => f.write_str("the worker thread died while building the resource"),
+        }
+    }
+}
+
+impl<E: std::error::Error + 'static> std::error::Error for StartError<E> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Thread(error) => Some(error),
+            Self::Build(error) => Some(error),
+            Self::ZeroCapacity | Self::Faulted => None,
+        }
+    }
+}

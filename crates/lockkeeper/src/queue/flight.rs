@@ -1,0 +1,119 @@
+//! A call on its way: what a caller's future holds between submission and answer.
+//!
+//! - F1: dropping a flight takes the call out of its lane if it still waits there (it never runs);
+//!   otherwise it raises the call's token, and the worker stops or finishes it.
+//! - F2: a flight keeps its client's lane alive.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use super::{
+    Alarm, Ancestry, CallError, Clock, Domain, Interrupt, Item, LaneId, MAIN, Position, Pushed,
+    Queue, Receiver, Refused, RefusedReason, call::Lost,
+};
+
+/// A client's lane; retired when its last holder goes.
+pub(crate) struct Lane<C: Item> {
+    pub(crate) queue: Arc<Queue<C>>,
+    pub(crate) id: LaneId,
+}
+
+impl<C: Item> Lane<C> {
+    pub(crate) fn main(queue: Arc<Queue<C>>) -> Arc<Self> {
+        Arc::new(Self { queue, id: MAIN })
+    }
+
+    pub(crate) fn named(queue: &Arc<Queue<C>>, name: &str) -> Arc<Self> {
+        let id = queue.open_lane(name);
+        Arc::new(Self { queue: Arc::clone(queue), id })
+    }
+}
+
+impl<C: Item> Drop for Lane<C> {
+    fn drop(&mut self) {
+        self.queue.retire_lane(self.id);
+    }
+}
+
+pub(crate) struct Flight<C: Item, V: Send + 'static> {
+    lane: Arc<Lane<C>>,
+    receiver: Receiver<V>,
+    position: Position,
+    /// The call has been answered: there is nothing to take back.
+    landed: bool,
+    _alarm: Option<Alarm>,
+}
+
+/// How a submission deals with a full lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    Wait,
+    Need,
+}
+
+impl<C: Item, V: Send + 'static> Flight<C, V> {
+    /// Submits `call`; the second value asks for a stall check.
+    pub(crate) fn take_off(
+        lane: &Arc<Lane<C>>,
+        call: C,
+        receiver: Receiver<V>,
+        room: Room,
+        deadline: Option<(Instant, &Clock)>,
+    ) -> Result<(Self, bool), Refused<C>> {
+        let queue = &lane.queue;
+        let Pushed { position, check_for_stall } = match room {
+            Room::Wait => queue.push(lane.id, call)?,
+            Room::Need => queue.try_push(lane.id, call)?,
+        };
+        let alarm = deadline.map(|(at, clock)| {
+            let queue = Arc::clone(queue);
+            let running = receiver.interruptible();
+            clock.set(at, move || {
+                // Taken meanwhile: the worker notices the token, and says in which phase.
+                if !queue.expire(position) {
+                    running.token().raise(Interrupt::Deadline);
+                }
+            })
+        });
+        let lane = Arc::clone(lane);
+        let flight = Self { lane, receiver, position, landed: false, _alarm: alarm };
+        Ok((flight, check_for_stall))
+    }
+
+    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<V, Lost>> {
+        let polled = self.receiver.poll(context);
+        self.landed |= polled.is_ready();
+        polled
+    }
+}
+
+impl<C: Item, V: Send + 'static> Drop for Flight<C, V> {
+    fn drop(&mut self) {
+        if self.landed {
+            return;
+        }
+        // F1
+        match self.lane.queue.remove(self.position) {
+            Some(call) => drop(call),
+            None => self.receiver.token().raise(Interrupt::Canceled),
+        }
+    }
+}
+
+/// What a submission from this thread must carry, or why it would never end.
+pub(crate) fn ancestry_for(domain: Domain) -> Result<Ancestry, CallError> {
+    let ancestry = Ancestry::of_this_thread();
+    match ancestry.contains(domain) {
+        true => Err(CallError::Nested),
+        false => Ok(ancestry),
+    }
+}
+
+/// The error of an awaited submission that was refused.
+pub(crate) fn refused<F>(refused: &Refused<F>) -> CallError {
+    match refused.reason {
+        RefusedReason::Closed | RefusedReason::Full => CallError::Closed,
+        RefusedReason::Nested => CallError::Nested,
+    }
+}

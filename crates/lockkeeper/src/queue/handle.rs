@@ -1,0 +1,553 @@
+//! The public face for resources of any kind: [`Worker`], [`Client`] and their calls.
+
+use std::any::Any;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::ops::Deref;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use super::close::Closing;
+use super::flight::{Flight, Lane, Room, ancestry_for, refused};
+use super::{
+    Ancestry, Batch, CallError, Clock, Close, Closed, Domain, Frame, Interrupt, Interruptible,
+    Item, Phase, Pool, PoolConfig, Priority, Queue, Receiver, Refused, RefusedReason, Reply,
+    Service, StartError, Taken, after, block_on, context, now, reply,
+};
+
+/// Whether a resource may serve the next call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Keep it.
+    Reuse,
+    /// Drop it and build another one before the next call.
+    Replace,
+}
+
+type Recycle<R> = Box<dyn FnMut(&mut R, bool) -> Verdict + Send>;
+type Pools<R, E> = Pool<Owner<R, E>, E>;
+
+/// Choices for a [`Worker`]; see [`Worker::builder`].
+pub struct Builder<R> {
+    name: String,
+    capacity: usize,
+    recycle: Recycle<R>,
+    on_start: Option<Arc<dyn Fn() + Send + Sync>>,
+}
+
+impl<R: 'static> Builder<R> {
+    /// Calls that each client may have accepted and waiting at once. Default: 1,024.
+    pub fn capacity(mut self, calls: usize) -> Self {
+        self.capacity = calls;
+        self
+    }
+
+    /// Decides after each call whether the resource may serve the next one; the second argument
+    /// tells whether the call panicked. Default: replaced after a panic, reused otherwise.
+    pub fn recycle(mut self, f: impl FnMut(&mut R, bool) -> Verdict + Send + 'static) -> Self {
+        self.recycle = Box::new(f);
+        self
+    }
+
+    /// Runs first on the worker's thread; the place to pin it to a CPU or to set its priority.
+    pub fn on_thread_start(mut self, f: impl Fn() + Send + Sync + 'static) -> Self {
+        self.on_start = Some(Arc::new(f));
+        self
+    }
+
+    /// Pins the worker's thread to the processor `cpu`, counted from 0; without effect where the
+    /// system does not allow it.
+    #[cfg(feature = "affinity")]
+    pub fn pin_to_cpu(self, cpu: usize) -> Self {
+        self.on_thread_start(move || {
+            core_affinity::set_for_current(core_affinity::CoreId { id: cpu });
+        })
+    }
+
+    /// Starts the thread and builds the resource on it; `build` runs again for each replacement.
+    ///
+    /// # Errors
+    /// A capacity of 0, no thread, or the build function's own error.
+    ///
+    /// # Cancel safety
+    /// Dropping the future lets the thread end as soon as the resource is built.
+    pub fn spawn<E: Send + 'static>(
+        self,
+        build: impl FnMut() -> Result<R, E> + Send + 'static,
+    ) -> Spawn<R, E> {
+        Spawn { state: Some(self.start(build)) }
+    }
+
+    /// As [`Builder::spawn`], but blocks this thread until the resource is built.
+    ///
+    /// # Errors
+    /// As [`Builder::spawn`].
+    pub fn blocking_spawn<E: Send + 'static>(
+        self,
+        build: impl FnMut() -> Result<R, E> + Send + 'static,
+    ) -> Result<Worker<R>, StartError<E>> {
+        block_on(self.spawn(build))
+    }
+
+    fn start<E: Send + 'static>(
+        self,
+        build: impl FnMut() -> Result<R, E> + Send + 'static,
+    ) -> Result<Starting<R, E>, StartError<E>> {
+        if self.capacity == 0 {
+            return Err(StartError::ZeroCapacity);
+        }
+        let queue = Arc::new(Queue::new(self.capacity, Domain::new()));
+        let clock = Arc::new(Clock::new());
+        let config = PoolConfig { name: self.name, min: 1, max: 1, on_start: self.on_start };
+        // The one thread takes it; the mutex only makes the factory shareable.
+        let parts = super::Mutex::new(Some((build, self.recycle)));
+        let domain = queue.domain;
+        let pool = Pool::new(Arc::clone(&queue), config, Arc::clone(&clock), move || {
+            let (mut build, recycle) = super::lock(&parts).take().expect("one worker, one factory");
+            let resource = Some(build()?);
+            Ok(Owner { build: Box::new(build), recycle, resource, domain })
+        });
+        let mut built = pool.start()?;
+        let built = built.pop().ok_or(StartError::Faulted)?;
+        let closing: Arc<dyn Closing> = Arc::new(Parts { pool, clock: Arc::clone(&clock) });
+        let client = Client { lane: Lane::main(queue), clock };
+        Ok(Starting {
+            worker: Some(Worker { client, shutdown: Arc::new(Shutdown(closing)) }),
+            built,
+        })
+    }
+}
+
+struct Starting<R: 'static, E> {
+    worker: Option<Worker<R>>,
+    built: Receiver<Result<(), E>>,
+}
+
+/// A worker being started; see [`Builder::spawn`].
+#[must_use = "futures do nothing unless polled"]
+pub struct Spawn<R: 'static, E> {
+    state: Option<Result<Starting<R, E>, StartError<E>>>,
+}
+
+impl<R, E> Unpin for Spawn<R, E> {}
+
+impl<R, E> Future for Spawn<R, E> {
+    type Output = Result<Worker<R>, StartError<E>>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.state.take() {
+            None => Poll::Ready(Err(StartError::Faulted)),
+            Some(Err(error)) => Poll::Ready(Err(error)),
+            Some(Ok(mut starting)) => match starting.built.poll(context) {
+                Poll::Pending => {
+                    self.state = Some(Ok(starting));
+                    Poll::Pending
+                }
+                Poll::Ready(Ok(Ok(()))) => {
+                    Poll::Ready(starting.worker.take().ok_or(StartError::Faulted))
+                }
+                Poll::Ready(Ok(Err(error))) => Poll::Ready(Err(StartError::Build(error))),
+                Poll::Ready(Err(_)) => Poll::Ready(Err(StartError::Faulted)),
+            },
+        }
+    }
+}
+
+/// A thread that owns an `R`, and the handle to it. Cheap to clone; derefs to its main [`Client`].
+///
+/// When the last handle goes, intake is closed and the thread ends after it has served what was
+/// accepted; dropping never blocks. Use [`Worker::close`] to wait for it.
+pub struct Worker<R: 'static> {
+    client: Client<R>,
+    shutdown: Arc<Shutdown>,
+}
+
+struct Shutdown(Arc<dyn Closing>);
+
+impl Drop for Shutdown {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+impl<R> Clone for Worker<R> {
+    fn clone(&self) -> Self {
+        Self { client: self.client.clone(), shutdown: Arc::clone(&self.shutdown) }
+    }
+}
+
+impl<R> Deref for Worker<R> {
+    type Target = Client<R>;
+
+    fn deref(&self) -> &Client<R> {
+        &self.client
+    }
+}
+
+impl<R: 'static> Worker<R> {
+    /// Starts to describe a worker whose thread is called `name`.
+    pub fn builder(name: &str) -> Builder<R> {
+        Builder {
+            name: name.to_owned(),
+            capacity: 1024,
+            recycle: Box::new(|_, panicked| match panicked {
+                true => Verdict::Replace,
+                false => Verdict::Reuse,
+            }),
+            on_start: None,
+        }
+    }
+
+    /// Stops intake, serves what was accepted, drops the resource on its thread and joins it.
+    ///
+    /// Calls that waited for room are refused. With [`Close::deadline`] what remains then is
+    /// aborted.
+    pub fn close(&self) -> Close {
+        Close::new(Arc::clone(&self.shutdown.0), false)
+    }
+
+    /// As [`Worker::close`], but refuses what waits and asks the running call to stop.
+    pub fn abort(&self) -> Close {
+        Close::new(Arc::clone(&self.shutdown.0), true)
+    }
+
+    /// Closes and blocks this thread until the worker's thread has ended.
+    ///
+    /// # Errors
+    /// [`CallError::Nested`] on the worker's own thread.
+    pub fn blocking_close(&self) -> Result<Closed, CallError> {
+        ancestry_for(self.client.lane.queue.domain)?;
+        Ok(self.close().blocking_wait())
+    }
+}
+
+/// A client of a worker: a lane of its own in the queue, served fairly among the others.
+pub struct Client<R: 'static> {
+    lane: Arc<Lane<Box<dyn Job<R>>>>,
+    clock: Arc<Clock>,
+}
+
+impl<R> Clone for Client<R> {
+    fn clone(&self) -> Self {
+        Self { lane: Arc::clone(&self.lane), clock: Arc::clone(&self.clock) }
+    }
+}
+
+impl<R: 'static> Client<R> {
+    /// The client called `name`; clients of one name share a lane.
+    pub fn client(&self, name: &str) -> Self {
+        Self { lane: Lane::named(&self.lane.queue, name), clock: Arc::clone(&self.clock) }
+    }
+
+    /// This client's share of the running time, relative to the others'. Default: 1.
+    pub fn weight(self, weight: u32) -> Self {
+        self.lane.queue.set_weight(self.lane.id, weight);
+        self
+    }
+
+    /// Whether this client goes first or last.
+    pub fn priority(self, priority: Priority) -> Self {
+        self.lane.queue.set_priority(self.lane.id, priority);
+        self
+    }
+
+    /// Runs `f` on the resource, on its thread, in this client's turn.
+    ///
+    /// Submitted when first polled; waits for room where this client's share is full.
+    ///
+    /// # Errors
+    /// [`CallError`]: closed, timed out or nested; nothing ran, or was asked to stop.
+    ///
+    /// # Panics
+    /// Resumes a panic of `f` on the caller; the worker lives on.
+    ///
+    /// # Cancel safety
+    /// Dropped while waiting: `f` never runs and its place is free at once. Dropped while running:
+    /// `f` goes on unless it asks [`should_stop`].
+    pub fn call<T, F>(&self, f: F) -> Call<R, F, T>
+    where
+        F: FnOnce(&mut R) -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        Call { client: self.clone(), state: State::New(f), deadline: None }
+    }
+
+    /// Submits `f` at once if there is room; otherwise hands it back.
+    ///
+    /// # Errors
+    /// [`Refused`] holds `f` and the reason.
+    pub fn try_call<T, F>(&self, f: F) -> Result<Call<R, F, T>, Refused<F>>
+    where
+        F: FnOnce(&mut R) -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let mut call = Call { client: self.clone(), state: State::Over, deadline: None };
+        let ancestry = match ancestry_for(self.lane.queue.domain) {
+            Ok(ancestry) => ancestry,
+            Err(_) => return Err(Refused { reason: RefusedReason::Nested, call: f }),
+        };
+        call.state = State::Flying(call.submit(f, ancestry, Room::Need)?);
+        Ok(call)
+    }
+
+    /// Runs `f` and blocks this thread until it has run.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    ///
+    /// # Panics
+    /// As [`Client::call`].
+    pub fn blocking_call<T, F>(&self, f: F) -> Result<T, CallError>
+    where
+        F: FnOnce(&mut R) -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        block_on(self.call(f))
+    }
+}
+
+/// Whether the call that runs on this thread was canceled, timed out or aborted; for long calls to
+/// ask between steps. `None` outside a call.
+pub fn should_stop() -> Option<Interrupt> {
+    context::interrupt()
+}
+
+/// A call: first a builder, then a future.
+#[must_use = "a call is submitted when it is polled"]
+pub struct Call<R: 'static, F, T: Send + 'static> {
+    client: Client<R>,
+    state: State<R, F, T>,
+    deadline: Option<Duration>,
+}
+
+enum State<R: 'static, F, T: Send + 'static> {
+    New(F),
+    Flying(Flight<Box<dyn Job<R>>, Outcome<T>>),
+    Over,
+}
+
+impl<R, F, T: Send + 'static> Unpin for Call<R, F, T> {}
+
+enum Outcome<T> {
+    Done(T),
+    Panicked(Box<dyn Any + Send>),
+    Refused(CallError),
+}
+
+impl<R, F, T> Call<R, F, T>
+where
+    F: FnOnce(&mut R) -> T + Send + 'static,
+    T: Send + 'static,
+{
+    /// Gives up after `patience`, counted from submission; covers waiting and running.
+    pub fn deadline(mut self, patience: Duration) -> Self {
+        self.deadline = Some(patience);
+        self
+    }
+
+    fn submit(
+        &self,
+        f: F,
+        ancestry: Ancestry,
+        room: Room,
+    ) -> Result<Flight<Box<dyn Job<R>>, Outcome<T>>, Refused<F>> {
+        let (reply, receiver) = reply();
+        // Where the submission is refused, `f` goes back through this slot.
+        let slot = Arc::new(super::Mutex::new(Some(f)));
+        let job = Closure { f: Arc::clone(&slot), reply, ancestry, resource: PhantomData };
+        let deadline = self.deadline.map(|patience| (after(patience), &*self.client.clock));
+        match Flight::take_off(&self.client.lane, Box::new(job) as Box<_>, receiver, room, deadline)
+        {
+            Ok((flight, _)) => Ok(flight),
+            Err(Refused { reason, call }) => {
+                drop(call);
+                let call = super::lock(&slot).take().expect("a refused call has not run");
+                Err(Refused { reason, call })
+            }
+        }
+    }
+}
+
+impl<R, F, T> Future for Call<R, F, T>
+where
+    F: FnOnce(&mut R) -> T + Send + 'static,
+    T: Send + 'static,
+{
+    type Output = Result<T, CallError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let State::New(_) = self.state {
+            let State::New(f) = std::mem::replace(&mut self.state, State::Over) else {
+                return Poll::Ready(Err(CallError::Faulted));
+            };
+            let ancestry = ancestry_for(self.client.lane.queue.domain)?;
+            match self.submit(f, ancestry, Room::Wait) {
+                Ok(flight) => self.state = State::Flying(flight),
+                Err(error) => return Poll::Ready(Err(refused(&error))),
+            }
+        }
+        let State::Flying(flight) = &mut self.state else {
+            return Poll::Ready(Err(CallError::Faulted));
+        };
+        let outcome = ready!(flight.poll(context));
+        self.state = State::Over;
+        Poll::Ready(match outcome {
+            Ok(Outcome::Done(value)) => Ok(value),
+            Ok(Outcome::Panicked(payload)) => resume_unwind(payload),
+            Ok(Outcome::Refused(error)) => Err(error),
+            Err(_) => Err(CallError::Faulted),
+        })
+    }
+}
+
+/// A boxed call on an `R`.
+pub(crate) trait Job<R>: Send {
+    /// Runs the call; true: it panicked.
+    fn run(self: Box<Self>, domain: Domain, resource: &mut R) -> bool;
+    fn interruptible(&self) -> Option<Arc<dyn Interruptible>>;
+    fn refuse(self: Box<Self>, why: CallError);
+}
+
+struct Closure<R, F, T> {
+    f: Arc<super::Mutex<Option<F>>>,
+    reply: Reply<Outcome<T>>,
+    ancestry: Ancestry,
+    resource: PhantomData<fn(R)>,
+}
+
+impl<R, F, T> Job<R> for Closure<R, F, T>
+where
+    F: FnOnce(&mut R) -> T + Send + 'static,
+    T: Send + 'static,
+{
+    fn run(self: Box<Self>, domain: Domain, resource: &mut R) -> bool {
+        let Self { f, reply, ancestry, .. } = *self;
+        let Some(f) = super::lock(&f).take() else { return false };
+        match reply.token() {
+            Some(Interrupt::Canceled) => return false,
+            Some(why) => {
+                reply.answer(Outcome::Refused(stopped(why, Phase::Queued)));
+                return false;
+            }
+            None => {}
+        }
+        let ran = {
+            let _frame = Frame::enter(domain, ancestry, reply.interruptible());
+            catch_unwind(AssertUnwindSafe(|| f(resource)))
+        };
+        match ran {
+            Ok(value) => {
+                reply.answer(Outcome::Done(value));
+                false
+            }
+            Err(payload) => {
+                reply.answer(Outcome::Panicked(payload));
+                true
+            }
+        }
+    }
+
+    fn interruptible(&self) -> Option<Arc<dyn Interruptible>> {
+        self.reply.interruptible()
+    }
+
+    fn refuse(self: Box<Self>, why: CallError) {
+        self.reply.answer(Outcome::Refused(why));
+    }
+}
+
+/// The error of a call that was asked to stop.
+pub(crate) fn stopped(why: Interrupt, phase: Phase) -> CallError {
+    match why {
+        Interrupt::Deadline => CallError::Timeout(phase),
+        Interrupt::Canceled | Interrupt::Aborted | Interrupt::Expired => CallError::Aborted,
+    }
+}
+
+impl<R: 'static> Item for Box<dyn Job<R>> {
+    fn interruptible(&self) -> Option<Arc<dyn Interruptible>> {
+        Job::interruptible(&**self)
+    }
+
+    fn refuse(self, why: CallError) {
+        Job::refuse(self, why);
+    }
+}
+
+/// The service: the resource, how to build it, and when to replace it.
+struct Owner<R, E> {
+    build: Box<dyn FnMut() -> Result<R, E> + Send>,
+    recycle: Recycle<R>,
+    /// `None`: the last one was dropped and no other could be built yet.
+    resource: Option<R>,
+    domain: Domain,
+}
+
+impl<R: 'static, E: 'static> Service for Owner<R, E> {
+    type Call = Box<dyn Job<R>>;
+
+    fn serve(&mut self, first: Taken<Self::Call>, batch: &mut Batch<'_, Self::Call>) {
+        let mut next = Some(first);
+        while let Some(Taken { lane, call }) = next {
+            let began = now();
+            self.run(call);
+            next = batch.charge_and_take(lane, now() - began);
+        }
+    }
+
+    fn finish(self) {
+        // A panicking destructor must not look like a dead worker.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(self)));
+    }
+}
+
+impl<R: 'static, E> Owner<R, E> {
+    fn run(&mut self, call: Box<dyn Job<R>>) {
+        if self.resource.is_none() {
+            // A build function that fails or panics fails this call; the next one tries again.
+            self.resource =
+                catch_unwind(AssertUnwindSafe(&mut self.build)).ok().and_then(Result::ok);
+        }
+        let Some(resource) = self.resource.as_mut() else {
+            call.refuse(CallError::Faulted);
+            return;
+        };
+        let panicked = call.run(self.domain, resource);
+        let recycle = &mut self.recycle;
+        let verdict = catch_unwind(AssertUnwindSafe(|| recycle(resource, panicked)));
+        if !matches!(verdict, Ok(Verdict::Reuse)) {
+            let dirty = self.resource.take();
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(dirty)));
+        }
+    }
+}
+
+struct Parts<R: 'static, E: Send + 'static> {
+    pool: Arc<Pools<R, E>>,
+    clock: Arc<Clock>,
+}
+
+impl<R: 'static, E: Send + 'static> Closing for Parts<R, E> {
+    fn close(&self) {
+        self.pool.queue.close();
+    }
+
+    fn abort(&self) {
+        self.pool.queue.abort();
+    }
+
+    fn gone(&self) -> Receiver<()> {
+        self.pool.queue.gone()
+    }
+
+    fn join(&self) {
+        self.pool.join();
+    }
+
+    fn clock(&self) -> &Clock {
+        &self.clock
+    }
+}

@@ -1,0 +1,479 @@
+//! Which waiting call is next: a pure data structure, no threads, no clock.
+//!
+//! Each client has a *lane*. A lane serves its calls first in, first out; the lanes take turns by
+//! deficit round robin over running time: a turn grants a lane `QUANTUM x weight` of credit, each
+//! call it runs is charged its running time, and a lane without credit waits for its next turn.
+//! A *batch* is one round: what a writer commits together, or a reader serves on one snapshot.
+//!
+//! - L1: inside a lane, calls leave in the order of their sequence numbers.
+//! - L2: `accepted` holds at most `capacity` live calls; the rest of the lane waits in `overflow`,
+//!   and every sequence number there is larger than any in `accepted`.
+//! - L3: a lane is in the ring of its priority if it holds an accepted live call (a ring may also
+//!   hold lanes that became empty; they are dropped when met).
+//! - L4: a lane may exceed its credit in a batch only while no other lane waits or takes part in
+//!   this batch. So capacity is never left idle, and one client delays another's single call by
+//!   one batch at most.
+//! - L5: a low-priority lane is passed over in at most `AGEING` batches in a row.
+//! - L6: removed calls leave a tombstone; tombstones are compacted when they outnumber the live.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+/// Running time that one turn grants to a lane of weight 1.
+///
+/// With calls of about 10 microseconds it lets a greedy client put eight to ten calls into a
+/// commit that others wait for, the middle of the settings measured in `docs/design/fairness.md`.
+pub(crate) const QUANTUM: Duration = Duration::from_micros(100);
+
+/// The most running time that a lane can owe; a longer call is forgiven the rest, so that a bulk
+/// write does not shut its client out for seconds.
+const DEBT_MAX_NS: i64 = 50_000_000;
+
+/// Batches in a row in which a waiting low-priority lane may be passed over.
+pub(crate) const AGEING: u32 = 8;
+
+/// Which lanes go first while both kinds wait.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Priority {
+    /// Served first.
+    #[default]
+    High,
+    /// Served when no high-priority call waits, and at least once in every nine batches.
+    Low,
+}
+
+/// Where a waiting call is; stays valid until the call is taken or removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Position {
+    pub(crate) lane: LaneId,
+    pub(crate) seq: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LaneId(usize);
+
+/// The lane of the handle that opened the queue.
+pub(crate) const MAIN: LaneId = LaneId(0);
+
+/// A call that left its lane to be run.
+#[derive(Debug)]
+pub(crate) struct Taken<C> {
+    pub(crate) lane: LaneId,
+    pub(crate) call: C,
+}
+
+/// Whose turn may come next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// The rest of the batch that began with [`Lanes::begin_batch`]; L4 ends it.
+    Batch,
+    /// Any call older than this sequence number, round after round.
+    OlderThan(u64),
+}
+
+struct Entry<C> {
+    seq: u64,
+    /// `None`: removed (a tombstone).
+    call: Option<C>,
+}
+
+struct Lane<C> {
+    name: Option<String>,
+    weight: u32,
+    priority: Priority,
+    capacity: usize,
+    accepted: VecDeque<Entry<C>>,
+    overflow: VecDeque<Entry<C>>,
+    accepted_live: usize,
+    overflow_live: usize,
+    in_ring: bool,
+    credit_ns: i64,
+    /// The round in which `credit_ns` was last granted.
+    granted_in: u64,
+    /// The batch in which this lane last ran a call.
+    served_in: u64,
+    /// Its last handle is gone: forget the lane when it is empty.
+    retired: bool,
+}
+
+pub(crate) struct Lanes<C> {
+    lanes: Vec<Option<Lane<C>>>,
+    names: HashMap<String, LaneId>,
+    /// Lanes that may have accepted calls, by priority.
+    rings: [VecDeque<LaneId>; 2],
+    capacity: usize,
+    next_seq: u64,
+    round: u64,
+    /// Distinct lanes that ran a call in this batch.
+    participants: usize,
+    /// Batches (or reads) in a row in which low-priority calls waited and none was taken.
+    low_passed: u32,
+    accepted_live: usize,
+    waiting_live: usize,
+}
+
+impl<C> Lanes<C> {
+    pub(crate) fn new(capacity: usize) -> Self {
+        let mut lanes = Self {
+            lanes: Vec::new(),
+            names: HashMap::new(),
+            rings: [VecDeque::new(), VecDeque::new()],
+            capacity,
+            next_seq: 0,
+            round: 1,
+            participants: 0,
+            low_passed: 0,
+            accepted_live: 0,
+            waiting_live: 0,
+        };
+        let main = lanes.insert(None);
+        debug_assert_eq!(main, MAIN);
+        lanes
+    }
+
+    fn insert(&mut self, name: Option<String>) -> LaneId {
+        let lane = Lane {
+            name,
+            weight: 1,
+            priority: Priority::High,
+            capacity: self.capacity,
+            accepted: VecDeque::new(),
+            overflow: VecDeque::new(),
+            accepted_live: 0,
+            overflow_live: 0,
+            in_ring: false,
+            credit_ns: 0,
+            granted_in: 0,
+            served_in: 0,
+            retired: false,
+        };
+        let free = self.lanes.iter().position(Option::is_none);
+        let index = free.unwrap_or(self.lanes.len());
+        if index == self.lanes.len() {
+            self.lanes.push(Some(lane));
+        } else {
+            self.lanes[index] = Some(lane);
+        }
+        LaneId(index)
+    }
+
+    /// The lane called `name`, made when there is none.
+    pub(crate) fn open(&mut self, name: &str) -> LaneId {
+        if let Some(&id) = self.names.get(name) {
+            if let Some(lane) = self.lane_mut(id) {
+                lane.retired = false;
+            }
+            return id;
+        }
+        let id = self.insert(Some(name.to_owned()));
+        self.names.insert(name.to_owned(), id);
+        id
+    }
+
+    /// The last handle of this lane is gone.
+    pub(crate) fn retire(&mut self, id: LaneId) {
+        if id == MAIN {
+            return;
+        }
+        if let Some(lane) = self.lane_mut(id) {
+            lane.retired = true;
+        }
+        self.forget_if_over(id);
+    }
+
+    fn forget_if_over(&mut self, id: LaneId) {
+        let over = self
+            .lane_mut(id)
+            .is_some_and(|lane| lane.retired && lane.accepted_live == 0 && lane.overflow_live == 0);
+        if !over {
+            return;
+        }
+        for ring in &mut self.rings {
+            ring.retain(|&other| other != id);
+        }
+        if let Some(name) = self.lanes[id.0].take().and_then(|lane| lane.name) {
+            self.names.remove(&name);
+        }
+    }
+
+    pub(crate) fn set_weight(&mut self, id: LaneId, weight: u32) {
+        if let Some(lane) = self.lane_mut(id) {
+            lane.weight = weight.max(1);
+        }
+    }
+
+    pub(crate) fn set_priority(&mut self, id: LaneId, priority: Priority) {
+        let Some(lane) = self.lane_mut(id) else { return };
+        if lane.priority == priority {
+            return;
+        }
+        lane.priority = priority;
+        let was_in_ring = std::mem::replace(&mut lane.in_ring, false);
+        if was_in_ring {
+            for ring in &mut self.rings {
+                ring.retain(|&other| other != id);
+            }
+            self.enter_ring(id);
+        }
+    }
+
+    fn lane_mut(&mut self, id: LaneId) -> Option<&mut Lane<C>> {
+        self.lanes.get_mut(id.0).and_then(Option::as_mut)
+    }
+
+    /// Calls that wait for their turn, those waiting for room included.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting_live
+    }
+
+    /// Calls that were accepted and wait for their turn.
+    pub(crate) fn accepted(&self) -> usize {
+        self.accepted_live
+    }
+
+    /// Every call pushed from now on is at least this old.
+    pub(crate) fn next_seq(&self) -> u64 {
+        self.next_seq
+    }
+
+    /// Adds a call behind its lane; it waits for room where the lane is full.
+    pub(crate) fn push(&mut self, id: LaneId, call: C) -> Result<Position, C> {
+        let seq = self.next_seq;
+        let Some(lane) = self.lanes.get_mut(id.0).and_then(Option::as_mut) else {
+            return Err(call);
+        };
+        self.next_seq += 1;
+        self.waiting_live += 1;
+        let entry = Entry { seq, call: Some(call) };
+        if lane.accepted_live < lane.capacity && lane.overflow_live == 0 {
+            lane.accepted.push_back(entry);
+            lane.accepted_live += 1;
+            self.accepted_live += 1;
+            self.enter_ring(id);
+        } else {
+            lane.overflow.push_back(entry);
+            lane.overflow_live += 1;
+        }
+        Ok(Position { lane: id, seq })
+    }
+
+    /// Adds a call behind its lane if there is room; otherwise hands it back.
+    pub(crate) fn try_push(&mut self, id: LaneId, call: C) -> Result<Position, C> {
+        match self.lane_mut(id) {
+            Some(lane) if lane.accepted_live < lane.capacity && lane.overflow_live == 0 => {
+                self.push(id, call)
+            }
+            _ => Err(call),
+        }
+    }
+
+    fn enter_ring(&mut self, id: LaneId) {
+        let Some(lane) = self.lanes.get_mut(id.0).and_then(Option::as_mut) else { return };
+        if !lane.in_ring && lane.accepted_live > 0 {
+            lane.in_ring = true;
+            self.rings[lane.priority as usize].push_back(id);
+        }
+    }
+
+    /// Takes a waiting call out; its place is free at once. `None`: it was taken before.
+    pub(crate) fn remove(&mut self, position: Position) -> Option<C> {
+        let lane = self.lanes.get_mut(position.lane.0)?.as_mut()?;
+        if let Some(call) = bury(&mut lane.accepted, lane.accepted_live, position.seq) {
+            lane.accepted_live -= 1;
+            self.accepted_live -= 1;
+            self.waiting_live -= 1;
+            self.promote(position.lane);
+            self.forget_if_over(position.lane);
+            return Some(call);
+        }
+        let call = bury(&mut lane.overflow, lane.overflow_live, position.seq)?;
+        lane.overflow_live -= 1;
+        self.waiting_live -= 1;
+        self.forget_if_over(position.lane);
+        Some(call)
+    }
+
+    /// Whether the call waits for room rather than for its turn.
+    pub(crate) fn waits_for_room(&self, position: Position) -> bool {
+        let lane = self.lanes.get(position.lane.0).and_then(Option::as_ref);
+        lane.and_then(|lane| lane.overflow.front()).is_some_and(|front| front.seq <= position.seq)
+    }
+
+    /// Moves calls that waited for room into the room there is.
+    fn promote(&mut self, id: LaneId) {
+        let Some(lane) = self.lanes.get_mut(id.0).and_then(Option::as_mut) else { return };
+        while lane.accepted_live < lane.capacity {
+            let Some(entry) = lane.overflow.pop_front() else { break };
+            if entry.call.is_some() {
+                lane.overflow_live -= 1;
+                lane.accepted_live += 1;
+                self.accepted_live += 1;
+                lane.accepted.push_back(entry);
+            }
+        }
+        self.enter_ring(id);
+    }
+
+    /// Begins a new round, so that each lane gets a turn in it.
+    pub(crate) fn begin_batch(&mut self) {
+        self.round += 1;
+        self.participants = 0;
+        if !self.rings[Priority::Low as usize].is_empty() {
+            self.low_passed += 1;
+        }
+    }
+
+    /// The next call in `scope`, if there is one.
+    ///
+    /// In a batch without participants there is one whenever a call waits.
+    pub(crate) fn pick(&mut self, scope: Scope) -> Option<Taken<C>> {
+        if self.accepted_live == 0 {
+            return None;
+        }
+        let aged = self.low_passed > AGEING;
+        let order = if aged { [1, 0] } else { [0, 1] };
+        for ring in order {
+            if let Some(id) = self.eligible(ring) {
+                return self.take(id, ring, scope);
+            }
+            // A high lane that used up its turn waits for the next batch, and low lanes with it.
+            if !self.rings[ring].is_empty() && scope == Scope::Batch && self.participants > 0 {
+                return None;
+            }
+        }
+        if scope == Scope::Batch && self.participants > 0 {
+            return None;
+        }
+        // Everybody who waits is in debt: grant as many rounds as it takes for one to be served.
+        self.grant_until_served();
+        order.into_iter().find_map(|ring| {
+            let id = self.eligible(ring)?;
+            self.take(id, ring, scope)
+        })
+    }
+
+    /// Rotates ring to the first lane that may run a call; drops empty lanes on the way.
+    fn eligible(&mut self, ring: usize) -> Option<LaneId> {
+        for _ in 0..self.rings[ring].len() {
+            let id = *self.rings[ring].front()?;
+            let alone = self.alone(id);
+            let round = self.round;
+            let lane = self.lanes.get_mut(id.0).and_then(Option::as_mut);
+            let Some(lane) = lane.filter(|lane| lane.accepted_live > 0) else {
+                self.rings[ring].pop_front();
+                if let Some(lane) = self.lane_mut(id) {
+                    lane.in_ring = false;
+                    lane.credit_ns = 0;
+                }
+                continue;
+            };
+            if lane.granted_in != round {
+                lane.granted_in = round;
+                lane.credit_ns = lane.credit_ns.min(0) + grant_ns(lane.weight);
+            }
+            if lane.credit_ns > 0 || alone {
+                return Some(id);
+            }
+            self.rings[ring].rotate_left(1);
+        }
+        None
+    }
+
+    /// L4: nobody else waits, and nobody else takes part in this batch.
+    fn alone(&self, id: LaneId) -> bool {
+        let Some(lane) = self.lanes[id.0].as_ref() else { return false };
+        let served = usize::from(lane.served_in == self.round && self.participants > 0);
+        lane.accepted_live == self.accepted_live && self.participants == served
+    }
+
+    fn grant_until_served(&mut self) {
+        let rings = &self.rings;
+        let waiting = |id: &LaneId| self.lanes[id.0].as_ref().filter(|lane| lane.accepted_live > 0);
+        let rounds = rings
+            .iter()
+            .flatten()
+            .filter_map(waiting)
+            .map(|lane| (-lane.credit_ns).max(0) / grant_ns(lane.weight) + 1)
+            .min()
+            .unwrap_or(0);
+        for id in self.rings.iter().flatten() {
+            if let Some(lane) = self.lanes[id.0].as_mut() {
+                lane.credit_ns += rounds * grant_ns(lane.weight);
+            }
+        }
+    }
+
+    fn take(&mut self, id: LaneId, ring: usize, scope: Scope) -> Option<Taken<C>> {
+        let lane = self.lanes.get_mut(id.0)?.as_mut()?;
+        while lane.accepted.front().is_some_and(|entry| entry.call.is_none()) {
+            lane.accepted.pop_front();
+        }
+        if let Scope::OlderThan(limit) = scope
+            && lane.accepted.front().is_some_and(|entry| entry.seq >= limit)
+        {
+            return None;
+        }
+        let call = lane.accepted.pop_front()?.call?;
+        lane.accepted_live -= 1;
+        self.accepted_live -= 1;
+        self.waiting_live -= 1;
+        if lane.served_in != self.round {
+            lane.served_in = self.round;
+            self.participants += 1;
+        }
+        if ring == Priority::Low as usize {
+            self.low_passed = 0;
+        } else if scope != Scope::Batch && !self.rings[Priority::Low as usize].is_empty() {
+            self.low_passed += 1;
+        }
+        self.promote(id);
+        self.forget_if_over(id);
+        Some(Taken { lane: id, call })
+    }
+
+    /// Charges a lane for the running time of its call.
+    pub(crate) fn charge(&mut self, id: LaneId, run: Duration) {
+        // While nobody else is there the time is nobody's loss: no debt is kept for later.
+        let floor = if self.lanes.get(id.0).is_some_and(Option::is_some) && self.alone(id) {
+            0
+        } else {
+            -DEBT_MAX_NS
+        };
+        if let Some(lane) = self.lane_mut(id) {
+            let run = i64::try_from(run.as_nanos()).unwrap_or(i64::MAX);
+            lane.credit_ns = lane.credit_ns.saturating_sub(run).max(floor);
+        }
+    }
+
+    /// Takes out the calls that wait for room, or every waiting call.
+    pub(crate) fn clear(&mut self, overflow_only: bool) -> Vec<C> {
+        let mut calls = Vec::new();
+        for lane in self.lanes.iter_mut().flatten() {
+            if !overflow_only {
+                calls.extend(lane.accepted.drain(..).filter_map(|entry| entry.call));
+                lane.accepted_live = 0;
+            }
+            calls.extend(lane.overflow.drain(..).filter_map(|entry| entry.call));
+            lane.overflow_live = 0;
+        }
+        self.accepted_live = self.lanes.iter().flatten().map(|lane| lane.accepted_live).sum();
+        self.waiting_live = self.accepted_live;
+        calls
+    }
+}
+
+fn grant_ns(weight: u32) -> i64 {
+    i64::try_from(QUANTUM.as_nanos()).unwrap_or(i64::MAX).saturating_mul(i64::from(weight))
+}
+
+/// Turns the entry `seq` of `entries` into a tombstone and hands out its call (L6).
+fn bury<C>(entries: &mut VecDeque<Entry<C>>, live: usize, seq: u64) -> Option<C> {
+    let index = entries.partition_point(|entry| entry.seq < seq);
+    let entry = entries.get_mut(index).filter(|entry| entry.seq == seq)?;
+    let call = entry.call.take()?;
+    if entries.len() > 2 * live + 16 {
+        entries.retain(|entry| entry.call.is_some());
+    }
+    Some(call)
+}

@@ -1,0 +1,418 @@
+//! Threads that own a resource, and the bounded fair queue in front of them.
+//!
+//! This module knows nothing of SQLite. A [`Worker`] builds a resource on its own thread, so the
+//! resource need not be `Send` (an OpenGL context, an `Rc` tree, another embedded store), and runs
+//! calls on it one after another:
+//!
+//! ```
+//! use lockkeeper::queue::Worker;
+//! use std::{cell::Cell, rc::Rc};
+//!
+//! let worker = Worker::builder("counter")
+//!     .capacity(64)
+//!     .blocking_spawn(|| Ok::<_, std::convert::Infallible>(Rc::new(Cell::new(0))))?;
+//! let n = worker.blocking_call(|counter| {
+//!     counter.set(counter.get() + 1);
+//!     counter.get()
+//! })?;
+//! assert_eq!(n, 1);
+//! worker.blocking_close()?;
+//! # Ok::<_, Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # The algorithm
+//!
+//! One mutex guards everything that waits: the lanes (see `lanes.rs`), whether intake is open, and
+//! the workers that sleep. A submission pushes under the lock and rings one sleeping worker. A
+//! worker takes calls under the lock, one at a time, and runs them outside of it.
+//!
+//! | state of a call | what may be trusted | left by |
+//! |---|---|---|
+//! | waiting for room | in `overflow` of its lane; never began | promotion, `remove`, `close`, `abort` |
+//! | queued | in `accepted` of its lane; never began | `take`, `remove`, `abort` |
+//! | taken | in nobody's lane; one worker owns it | the worker's answer |
+//! | answered | its reply holds the result | the caller |
+//!
+//! | intake | what may be trusted | left by |
+//! |---|---|---|
+//! | open | a push is accepted or waits for room | `close`, `abort`, the last worker's exit |
+//! | closed | nothing enters; workers serve what was accepted, then exit | never |
+//!
+//! Invariants:
+//!
+//! - Q1: a call is taken by a worker or removed by its caller, never both: both happen under the
+//!   lock. So a canceled call that was not taken never runs, and its place is free at once.
+//! - Q2: a call that was taken is answered by its worker, also when it is skipped, panics or the
+//!   thread dies (C1).
+//! - Q3: once intake is closed nothing enters; `close` and `push` hold the same lock, so no call is
+//!   forgotten. Calls that waited for room are refused by `close`, accepted ones are served.
+//! - Q4: a worker sleeps only after it has seen, under the lock, that nothing is accepted; a push
+//!   that finds a sleeping worker takes it off the list of sleepers before it rings, so that the
+//!   next push rings another. No wake-up is lost and none is spent twice.
+//! - Q5: calls are dropped and refused outside the lock: their captured values are the caller's
+//!   code, which may call back.
+//! - Q6: when the last worker exits, for whatever reason, intake is closed and what waits is
+//!   refused. A dead worker is an error, not a hang.
+//!
+//! Lock order: the queue's lock, then a reply's slot; the clock's lock is never held while another
+//! is taken, nor taken while another is held. Waiting for room is first in, first out per lane and
+//! costs no wake-up: the call itself waits, and moves up when a place becomes free.
+
+mod call;
+mod clock;
+mod close;
+mod context;
+mod error;
+mod flight;
+mod handle;
+mod lanes;
+mod sync;
+mod worker;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub use call::Interrupt;
+pub use close::{Close, Closed};
+pub use error::{CallError, Phase, Refused, RefusedReason, StartError};
+pub use handle::{Builder, Call, Client, Spawn, Verdict, Worker, should_stop};
+pub use lanes::Priority;
+
+pub(crate) use call::{Interruptible, Receiver, Reply, block_on, reply};
+pub(crate) use clock::{Alarm, Clock};
+pub(crate) use close::Closing;
+pub(crate) use context::{Ancestry, Domain, Frame, interrupt, tick};
+pub(crate) use flight::{Flight, Lane, Room, ancestry_for, refused};
+pub(crate) use handle::stopped;
+pub(crate) use lanes::{LaneId, MAIN, Position, Scope, Taken};
+pub(crate) use sync::{AtomicBool, Condvar, Mutex, Ordering, lock, now, wait, wait_until};
+pub(crate) use worker::{Batch, Pool, PoolConfig, Service};
+
+use lanes::Lanes;
+
+/// What the queue needs to know of the calls it carries.
+pub(crate) trait Item: Send + 'static {
+    /// The call's token, to be raised when a running call must stop.
+    fn interruptible(&self) -> Option<Arc<dyn Interruptible>>;
+    /// Answers a call that never ran.
+    fn refuse(self, why: CallError);
+}
+
+pub(crate) struct Queue<C> {
+    state: Mutex<State<C>>,
+    pub(crate) domain: Domain,
+}
+
+struct State<C> {
+    lanes: Lanes<C>,
+    open: bool,
+    /// A worker per index; each has its own bell so that the one that slept least is rung first.
+    workers: Vec<Seat>,
+    /// Sleeping workers, the most recent last (its caches are the warmest).
+    sleeping: Vec<usize>,
+    /// Workers that have not exited.
+    alive: usize,
+    /// Calls taken so far; tells a stalled pool from a busy one.
+    taken: u64,
+    /// Rung when `alive` becomes 0.
+    exit: Vec<Reply<()>>,
+    /// A stall check is on its way.
+    checking: bool,
+}
+
+struct Seat {
+    bell: Arc<Condvar>,
+    /// The call that this worker runs, to be asked to stop by `abort`.
+    running: Option<Arc<dyn Interruptible>>,
+    alive: bool,
+}
+
+/// What a push tells its caller.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pushed {
+    pub(crate) position: Position,
+    /// Nobody sleeps: should this last, the pool may need another worker.
+    pub(crate) check_for_stall: bool,
+}
+
+impl<C: Item> Queue<C> {
+    pub(crate) fn new(capacity: usize, domain: Domain) -> Self {
+        let state = State {
+            lanes: Lanes::new(capacity),
+            open: true,
+            workers: Vec::new(),
+            sleeping: Vec::new(),
+            alive: 0,
+            taken: 0,
+            exit: Vec::new(),
+            checking: false,
+        };
+        Self { state: Mutex::new(state), domain }
+    }
+
+    pub(crate) fn open_lane(&self, name: &str) -> LaneId {
+        lock(&self.state).lanes.open(name)
+    }
+
+    pub(crate) fn retire_lane(&self, lane: LaneId) {
+        lock(&self.state).lanes.retire(lane);
+    }
+
+    pub(crate) fn set_weight(&self, lane: LaneId, weight: u32) {
+        lock(&self.state).lanes.set_weight(lane, weight);
+    }
+
+    pub(crate) fn set_priority(&self, lane: LaneId, priority: Priority) {
+        lock(&self.state).lanes.set_priority(lane, priority);
+    }
+
+    /// Adds a call; it waits for room where its lane is full.
+    pub(crate) fn push(&self, lane: LaneId, call: C) -> Result<Pushed, Refused<C>> {
+        self.push_with(lane, call, Lanes::push, RefusedReason::Closed)
+    }
+
+    /// Adds a call if there is room.
+    pub(crate) fn try_push(&self, lane: LaneId, call: C) -> Result<Pushed, Refused<C>> {
+        self.push_with(lane, call, Lanes::try_push, RefusedReason::Full)
+    }
+
+    fn push_with(
+        &self,
+        lane: LaneId,
+        call: C,
+        push: impl FnOnce(&mut Lanes<C>, LaneId, C) -> Result<Position, C>,
+        otherwise: RefusedReason,
+    ) -> Result<Pushed, Refused<C>> {
+        let mut state = lock(&self.state);
+        // Q3
+        if !state.open {
+            return Err(Refused { reason: RefusedReason::Closed, call });
+        }
+        let position = match push(&mut state.lanes, lane, call) {
+            Ok(position) => position,
+            Err(call) => return Err(Refused { reason: otherwise, call }),
+        };
+        // Q4
+        let bell = state.sleeping.pop().map(|worker| Arc::clone(&state.workers[worker].bell));
+        let check_for_stall = bell.is_none() && !state.checking;
+        drop(state);
+        if let Some(bell) = bell {
+            bell.notify_one();
+        }
+        Ok(Pushed { position, check_for_stall })
+    }
+
+    /// Takes a waiting call out; `None`: it was taken by a worker before (Q1).
+    pub(crate) fn remove(&self, position: Position) -> Option<C> {
+        lock(&self.state).lanes.remove(position)
+    }
+
+    /// Answers a call whose deadline passed while it waited; a taken one is left to its token.
+    pub(crate) fn expire(&self, position: Position) -> bool {
+        let mut state = lock(&self.state);
+        let room = state.lanes.waits_for_room(position);
+        let call = state.lanes.remove(position);
+        drop(state);
+        let Some(call) = call else { return false };
+        call.refuse(CallError::Timeout(if room { Phase::Room } else { Phase::Queued }));
+        true
+    }
+
+    /// Sets up a seat for a new worker.
+    pub(crate) fn seat(&self) -> usize {
+        let mut state = lock(&self.state);
+        state.alive += 1;
+        let seat = Seat { bell: Arc::new(Condvar::new()), running: None, alive: true };
+        if let Some(free) = state.workers.iter().position(|seat| !seat.alive) {
+            state.workers[free] = seat;
+            return free;
+        }
+        state.workers.push(seat);
+        state.workers.len() - 1
+    }
+
+    /// Waits for a call and takes it; a new batch begins with it.
+    ///
+    /// `None`: intake is closed and nothing is left, or nothing came for `patience`.
+    pub(crate) fn take_first(&self, worker: usize, patience: Option<Duration>) -> Option<First<C>> {
+        let mut state = lock(&self.state);
+        let give_up_at = patience.map(|patience| now() + patience);
+        loop {
+            if state.lanes.accepted() > 0 {
+                let limit = state.lanes.next_seq();
+                state.lanes.begin_batch();
+                if let Some(taken) = state.take(worker, Scope::Batch) {
+                    return Some(First { taken, limit });
+                }
+            }
+            if !state.open && state.lanes.waiting() == 0 {
+                return None;
+            }
+            // Q4
+            let bell = Arc::clone(&state.workers[worker].bell);
+            state.sleeping.push(worker);
+            state = match give_up_at {
+                None => wait(&bell, state),
+                Some(at) => wait_until(&bell, state, at),
+            };
+            let rung = match state.sleeping.iter().position(|&other| other == worker) {
+                None => true,
+                Some(index) => {
+                    state.sleeping.remove(index);
+                    false
+                }
+            };
+            if !rung && give_up_at.is_some_and(|at| now() >= at) && state.lanes.accepted() == 0 {
+                return None;
+            }
+        }
+    }
+
+    /// Takes the next call of the batch.
+    pub(crate) fn take_next(&self, worker: usize, scope: Scope) -> Option<Taken<C>> {
+        lock(&self.state).take(worker, scope)
+    }
+
+    /// Charges a lane for what its call used; then takes the next one, under the same lock.
+    pub(crate) fn charge_and_take(
+        &self,
+        worker: usize,
+        lane: LaneId,
+        run: Duration,
+        scope: Option<Scope>,
+    ) -> Option<Taken<C>> {
+        let mut state = lock(&self.state);
+        state.lanes.charge(lane, run);
+        match scope {
+            Some(scope) => state.take(worker, scope),
+            None => {
+                state.workers[worker].running = None;
+                None
+            }
+        }
+    }
+
+    /// No call of this worker is running any more.
+    pub(crate) fn rest(&self, worker: usize) {
+        let running = lock(&self.state).workers[worker].running.take();
+        drop(running);
+    }
+
+    /// Stops intake; what was accepted is served. Calls waiting for room are refused.
+    pub(crate) fn close(&self) {
+        self.shut(false);
+    }
+
+    /// Stops intake, refuses what waits, and asks running calls to stop.
+    pub(crate) fn abort(&self) {
+        self.shut(true);
+    }
+
+    fn shut(&self, abort: bool) {
+        let mut state = lock(&self.state);
+        state.open = false;
+        let refused = state.lanes.clear(!abort);
+        if abort {
+            for seat in &state.workers {
+                if let Some(running) = &seat.running {
+                    running.token().raise(Interrupt::Aborted);
+                }
+            }
+        }
+        state.sleeping.clear();
+        for seat in &state.workers {
+            seat.bell.notify_one();
+        }
+        let exit = if state.alive == 0 { std::mem::take(&mut state.exit) } else { Vec::new() };
+        drop(state);
+        // Q5
+        for call in refused {
+            call.refuse(CallError::Closed);
+        }
+        exit.into_iter().for_each(|reply| reply.answer(()));
+    }
+
+    /// The worker's thread is about to end.
+    pub(crate) fn leave(&self, worker: usize) {
+        let mut state = lock(&self.state);
+        state.workers[worker].alive = false;
+        state.workers[worker].running = None;
+        state.sleeping.retain(|&other| other != worker);
+        state.alive -= 1;
+        if state.alive > 0 {
+            return;
+        }
+        // Q6
+        state.open = false;
+        let refused = state.lanes.clear(false);
+        let exit = std::mem::take(&mut state.exit);
+        drop(state);
+        for call in refused {
+            call.refuse(CallError::Faulted);
+        }
+        exit.into_iter().for_each(|reply| reply.answer(()));
+    }
+
+    /// Resolves when no worker is left.
+    pub(crate) fn gone(&self) -> Receiver<()> {
+        let (reply, receiver) = reply();
+        let mut state = lock(&self.state);
+        if state.alive == 0 && !state.open {
+            drop(state);
+            reply.answer(());
+        } else {
+            state.exit.push(reply);
+        }
+        receiver
+    }
+
+    /// How the pool is doing, for the stall check.
+    pub(crate) fn pulse(&self) -> Pulse {
+        let state = lock(&self.state);
+        Pulse {
+            taken: state.taken,
+            starved: state.open && state.lanes.accepted() > 0 && state.sleeping.is_empty(),
+            alive: state.alive,
+        }
+    }
+
+    /// Claims the stall check; false: somebody else has it.
+    pub(crate) fn claim_check(&self) -> bool {
+        let mut state = lock(&self.state);
+        !std::mem::replace(&mut state.checking, true)
+    }
+
+    pub(crate) fn release_check(&self) {
+        lock(&self.state).checking = false;
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pulse {
+    pub(crate) taken: u64,
+    pub(crate) starved: bool,
+    pub(crate) alive: usize,
+}
+
+/// The first call of a batch.
+pub(crate) struct First<C> {
+    pub(crate) taken: Taken<C>,
+    /// Calls older than this were submitted before the batch began.
+    pub(crate) limit: u64,
+}
+
+impl<C: Item> State<C> {
+    fn take(&mut self, worker: usize, scope: Scope) -> Option<Taken<C>> {
+        let taken = self.lanes.pick(scope)?;
+        self.taken += 1;
+        self.workers[worker].running = taken.call.interruptible();
+        Some(taken)
+    }
+}
+
+/// The absolute form of a deadline.
+pub(crate) fn after(patience: Duration) -> Instant {
+    let now = now();
+    // A deadline beyond what the clock can say is none that anybody will see.
+    now.checked_add(patience).unwrap_or(now + Duration::from_secs(60 * 60 * 24 * 365))
+}

@@ -1,0 +1,74 @@
+//! The only file that names the primitives of `std` or of loom.
+//!
+//! Under `--cfg loom` mutexes, condition variables and atomics are loom's, so that the models in
+//! `models.rs` explore every interleaving, and the clock stands still, because loom needs each
+//! execution to be repeatable.
+
+use std::time::Instant;
+
+#[cfg(not(loom))]
+pub(crate) use std::sync::{
+    Condvar, Mutex, MutexGuard,
+    atomic::{AtomicBool, AtomicU8, Ordering},
+};
+
+#[cfg(loom)]
+pub(crate) use loom::sync::{
+    Condvar, Mutex, MutexGuard,
+    atomic::{AtomicBool, AtomicU8, Ordering},
+};
+
+/// Locks `mutex`, also when a thread panicked while it held it.
+///
+/// No code of a caller runs under a lock of this crate, so a poisoned lock still guards a whole
+/// state: the panic came from an assertion of ours, and the thread's exit guard reports it.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    match mutex.lock() {
+        Ok(guard) => guard,
+        Err(poisoned) => poisoned.into_inner(),
+    }
+}
+
+/// Waits on `bell`; the caller re-checks its condition in a loop.
+pub(crate) fn wait<'a, T>(bell: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+    match bell.wait(guard) {
+        Ok(guard) => guard,
+        Err(poisoned) => poisoned.into_inner(),
+    }
+}
+
+/// Waits on `bell` until `until` at the latest; the caller re-checks its condition in a loop.
+#[cfg(not(loom))]
+pub(crate) fn wait_until<'a, T>(
+    bell: &Condvar,
+    guard: MutexGuard<'a, T>,
+    until: Instant,
+) -> MutexGuard<'a, T> {
+    let left = until.saturating_duration_since(now());
+    match bell.wait_timeout(guard, left) {
+        Ok((guard, _)) => guard,
+        Err(poisoned) => poisoned.into_inner().0,
+    }
+}
+
+/// Loom has no time: a timed wait is one that nobody cuts short.
+#[cfg(loom)]
+pub(crate) fn wait_until<'a, T>(
+    bell: &Condvar,
+    guard: MutexGuard<'a, T>,
+    _until: Instant,
+) -> MutexGuard<'a, T> {
+    wait(bell, guard)
+}
+
+/// The monotonic clock.
+#[cfg(not(loom))]
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
+
+#[cfg(loom)]
+pub(crate) fn now() -> Instant {
+    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    *START.get_or_init(Instant::now)
+}

@@ -1,0 +1,237 @@
+//! The worker side: threads that build a service on themselves and serve batches of calls.
+//!
+//! | thread | what may be trusted | left by |
+//! |---|---|---|
+//! | building | it has a seat; nothing was taken | the factory's result |
+//! | sleeping | its index is in `sleeping` (Q4) | its bell, its patience |
+//! | serving | its seat names the running call | the end of the batch |
+//! | leaving | its service is finished, its seat is free | the end of the thread |
+//!
+//! - W1: a thread finishes its service before it leaves its seat, so whoever waits for the last
+//!   worker to be gone finds every resource released.
+//! - W2: the first `min` threads stay until the queue is closed; further ones are started when
+//!   calls wait and none was taken for `STALL`, and leave after `PATIENCE` without work.
+
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::sync::{Mutex, lock, now};
+use super::{
+    Alarm, Clock, Item, Queue, Receiver, Reply, Scope, StartError, Taken, call::reply,
+    lanes::LaneId,
+};
+
+/// No call taken for this long while some wait: the pool's workers are all held up.
+const STALL: Duration = Duration::from_millis(2);
+
+/// How long a worker above the minimum waits for work.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What runs on a worker thread; it need not be `Send`.
+pub(crate) trait Service: 'static {
+    type Call: Item;
+
+    /// Serves `first` and as many calls of the batch as it likes.
+    fn serve(&mut self, first: Taken<Self::Call>, batch: &mut Batch<'_, Self::Call>);
+
+    /// Releases the resource, on its own thread, when the worker ends.
+    fn finish(self);
+}
+
+/// The calls that may be served together with the first one.
+pub(crate) struct Batch<'q, C> {
+    queue: &'q Queue<C>,
+    worker: usize,
+    limit: u64,
+}
+
+impl<C: Item> Batch<'_, C> {
+    /// Charges `lane` for its call and takes the next call of this batch.
+    pub(crate) fn charge_and_take(&mut self, lane: LaneId, run: Duration) -> Option<Taken<C>> {
+        self.queue.charge_and_take(self.worker, lane, run, Some(Scope::Batch))
+    }
+
+    /// Charges `lane` and takes the next call that was submitted before this batch began.
+    pub(crate) fn charge_and_take_older(
+        &mut self,
+        lane: LaneId,
+        run: Duration,
+    ) -> Option<Taken<C>> {
+        let scope = Some(Scope::OlderThan(self.limit));
+        self.queue.charge_and_take(self.worker, lane, run, scope)
+    }
+
+    /// Charges `lane` for its call and takes none.
+    pub(crate) fn charge(&mut self, lane: LaneId, run: Duration) {
+        self.queue.charge_and_take(self.worker, lane, run, None);
+    }
+
+    /// Takes another call of this batch without charging anybody.
+    pub(crate) fn take(&mut self) -> Option<Taken<C>> {
+        self.queue.take_next(self.worker, Scope::Batch)
+    }
+}
+
+/// How many threads, and how they are called.
+#[derive(Clone)]
+pub(crate) struct PoolConfig {
+    pub(crate) name: String,
+    pub(crate) min: usize,
+    pub(crate) max: usize,
+    /// Runs first on each thread.
+    pub(crate) on_start: Option<Arc<dyn Fn() + Send + Sync>>,
+}
+
+type Factory<S, E> = Box<dyn Fn() -> Result<S, E> + Send + Sync>;
+
+/// The threads that serve one queue.
+pub(crate) struct Pool<S: Service, E> {
+    pub(crate) queue: Arc<Queue<S::Call>>,
+    config: PoolConfig,
+    factory: Factory<S, E>,
+    clock: Arc<Clock>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    check: Mutex<Option<Alarm>>,
+}
+
+impl<S: Service, E: Send + 'static> Pool<S, E> {
+    /// Makes a pool without threads.
+    pub(crate) fn new(
+        queue: Arc<Queue<S::Call>>,
+        config: PoolConfig,
+        clock: Arc<Clock>,
+        factory: impl Fn() -> Result<S, E> + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            queue,
+            config,
+            factory: Box::new(factory),
+            clock,
+            threads: Mutex::new(Vec::new()),
+            check: Mutex::new(None),
+        })
+    }
+
+    /// Starts the `min` workers; the receivers tell when each has built its service.
+    pub(crate) fn start(self: &Arc<Self>) -> Result<Vec<Receiver<Result<(), E>>>, StartError<E>> {
+        (0..self.config.min)
+            .map(|_| {
+                let (built, receiver) = reply();
+                self.spawn(None, built).map_err(StartError::Thread)?;
+                Ok(receiver)
+            })
+            .collect()
+    }
+
+    fn spawn(
+        self: &Arc<Self>,
+        patience: Option<Duration>,
+        built: Reply<Result<(), E>>,
+    ) -> std::io::Result<()> {
+        let worker = self.queue.seat();
+        let name = match self.config.max {
+            1 => self.config.name.clone(),
+            _ => format!("{}-{worker}", self.config.name),
+        };
+        let leave = Leave { queue: Arc::clone(&self.queue), worker };
+        let pool = Arc::clone(self);
+        let thread = std::thread::Builder::new()
+            .name(name)
+            .spawn(move || pool.run(leave, patience, built))?;
+        let mut threads = lock(&self.threads);
+        threads.retain(|thread| !thread.is_finished());
+        threads.push(thread);
+        Ok(())
+    }
+
+    fn run(
+        self: Arc<Self>,
+        leave: Leave<S::Call>,
+        patience: Option<Duration>,
+        built: Reply<Result<(), E>>,
+    ) {
+        if let Some(on_start) = &self.config.on_start {
+            on_start();
+        }
+        let mut service = match (self.factory)() {
+            Ok(service) => {
+                built.answer(Ok(()));
+                service
+            }
+            Err(error) => {
+                built.answer(Err(error));
+                return;
+            }
+        };
+        // From here on the thread holds the queue alone, so that an abandoned pool can go.
+        drop(self);
+        while let Some(first) = leave.queue.take_first(leave.worker, patience) {
+            let mut batch = Batch { queue: &leave.queue, worker: leave.worker, limit: first.limit };
+            service.serve(first.taken, &mut batch);
+            leave.queue.rest(leave.worker);
+        }
+        // W1
+        service.finish();
+    }
+
+    /// Starts another worker, unless the pool soon proves to be moving (W2).
+    pub(crate) fn check_for_stall(self: &Arc<Self>) {
+        if self.config.max <= self.config.min || !self.queue.claim_check() {
+            return;
+        }
+        self.check_again(self.queue.pulse().taken);
+    }
+
+    fn check_again(self: &Arc<Self>, taken_before: u64) {
+        let pool: Weak<Self> = Arc::downgrade(self);
+        let alarm = self.clock.set(now() + STALL, move || {
+            if let Some(pool) = pool.upgrade() {
+                pool.check_now(taken_before);
+            }
+        });
+        let before = lock(&self.check).replace(alarm);
+        drop(before);
+    }
+
+    fn check_now(self: &Arc<Self>, taken_before: u64) {
+        let pulse = self.queue.pulse();
+        if pulse.starved {
+            if pulse.taken == taken_before && pulse.alive < self.config.max {
+                // Without another thread the calls wait for the present ones, as they would have.
+                let (built, _) = reply();
+                let _ = self.spawn(Some(PATIENCE), built);
+            }
+            self.check_again(pulse.taken);
+        } else {
+            self.queue.release_check();
+            // A call may have come between the pulse and the release.
+            if self.queue.pulse().starved {
+                self.check_for_stall();
+            }
+        }
+    }
+
+    /// Waits until every thread has ended; for use when the last worker has left its seat.
+    pub(crate) fn join(&self) {
+        let threads = std::mem::take(&mut *lock(&self.threads));
+        for thread in threads {
+            if thread.thread().id() != std::thread::current().id() {
+                // The panic hook has reported it, and Q6 has answered its calls.
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+/// Leaves the seat however the thread ends (Q6).
+struct Leave<C: Item> {
+    queue: Arc<Queue<C>>,
+    worker: usize,
+}
+
+impl<C: Item> Drop for Leave<C> {
+    fn drop(&mut self) {
+        self.queue.leave(self.worker);
+    }
+}

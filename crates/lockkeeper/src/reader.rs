@@ -1,0 +1,162 @@
+//! The reader threads' service: several waiting reads on one snapshot, each answered when it ends.
+//!
+//! A read outside a transaction costs two `fcntl` and one `stat`; inside one it costs neither. So a
+//! reader that finds several reads waiting begins one transaction for them all.
+//!
+//! - R1: a read is only served on a snapshot that was taken after it was submitted, so it sees
+//!   every write that was answered before. The snapshot is taken by the first read of the
+//!   transaction, and only calls that waited before the transaction began join it.
+//! - R2: reads are taken from the queue one by one, never ahead. One that turns out long holds up
+//!   nobody: the others are still in the queue, for any other reader.
+//! - R3: a transaction is not held longer than [`SHARE_TIME`] plus its last read, so that the WAL
+//!   can start over.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::connection::{self, Role};
+use crate::database::Core;
+use crate::error::{Error, ErrorKind, kind_of_own};
+use crate::ffi::Sql;
+use crate::job::{Pin, ReadJob, ReaderItem, kind_of_stop};
+use crate::queue::{Batch, Domain, Phase, Service, Taken, now};
+use crate::snapshot::Held;
+use crate::transaction::Snapshot;
+
+/// How long reads may join a transaction after it began.
+const SHARE_TIME: Duration = Duration::from_millis(1);
+
+pub(crate) struct Reader {
+    core: Arc<Core>,
+    /// `None`: to be opened by the next read.
+    conn: Option<Box<Snapshot>>,
+}
+
+impl Reader {
+    pub(crate) fn open(core: Arc<Core>) -> Result<Self, Error> {
+        let mut reader = Self { core, conn: None };
+        reader.connect()?;
+        Ok(reader)
+    }
+
+    fn connect(&mut self) -> Result<(), Error> {
+        // A memory database has one connection, the writer's; this thread serves its copies.
+        if self.conn.is_none() && !self.core.config.is_memory() {
+            self.conn = Some(Box::new(connection::open(&self.core.config, Role::Reader)?));
+        }
+        Ok(())
+    }
+
+    /// Serves `first` and the reads that were submitted before it began; returns another item.
+    fn serve_reads(
+        &mut self,
+        lane: crate::queue::LaneId,
+        first: Box<dyn ReadJob>,
+        batch: &mut Batch<'_, ReaderItem>,
+    ) -> Option<Taken<ReaderItem>> {
+        if let Err(error) = self.connect() {
+            first.refuse(ErrorKind::Faulted, error.into_sqlite());
+            batch.charge(lane, Duration::ZERO);
+            return None;
+        }
+        let conn = self.conn.as_ref()?;
+        if let Err(error) = conn.link.session.run(Sql::Begin) {
+            first.refuse(kind_of_own(&error), Some(error));
+            batch.charge(lane, Duration::ZERO);
+            self.settle();
+            return None;
+        }
+        let domain = self.core.domain;
+        let began = now();
+        let mut last = began;
+        let mut next = (lane, first);
+        let other = loop {
+            let (lane, job) = next;
+            run_in_call(conn, domain, job);
+            let time = now();
+            let run = time - last;
+            last = time;
+            if time - began >= SHARE_TIME || conn.link.is_lost() {
+                batch.charge(lane, run);
+                break None;
+            }
+            next = match batch.charge_and_take_older(lane, run) {
+                Some(Taken { lane, call: ReaderItem::Read(job) }) => (lane, job),
+                other => break other,
+            };
+        };
+        self.settle();
+        other
+    }
+
+    /// Ends the transaction; a connection that cannot be cleaned is closed.
+    fn settle(&mut self) {
+        let Some(conn) = &self.conn else { return };
+        let ended = conn.link.is_lost() || conn.link.session.run(Sql::Commit).is_ok();
+        if !(ended && conn.link.open_statements.get() == 0) && !conn.link.clean() {
+            self.conn = None;
+        }
+    }
+}
+
+impl Service for Reader {
+    type Call = ReaderItem;
+
+    fn serve(&mut self, first: Taken<ReaderItem>, batch: &mut Batch<'_, ReaderItem>) {
+        let mut next = Some(first);
+        while let Some(Taken { lane, call }) = next {
+            let began = now();
+            match call {
+                ReaderItem::Read(job) => {
+                    next = self.serve_reads(lane, job, batch);
+                    continue;
+                }
+                ReaderItem::Held(held, job) => held.serve(job),
+                ReaderItem::Pin(pin) => self.pin(pin),
+                ReaderItem::OpenShort => self.core.short.open_one(&self.core),
+                ReaderItem::Retire(conn) => self.core.short.put_back(conn),
+            }
+            batch.charge(lane, now() - began);
+            next = None;
+        }
+    }
+
+    fn finish(self) {}
+}
+
+impl Reader {
+    fn pin(&self, pin: Pin) {
+        let held = Held::pin(&self.core, None);
+        pin.answer(held);
+    }
+}
+
+/// Runs a read inside the transaction that is open on `conn`.
+fn run_in_call(conn: &Snapshot, domain: Domain, job: Box<dyn ReadJob>) {
+    if let Some(why) = job.interrupt() {
+        job.refuse(kind_of_stop(why, Phase::Queued), None);
+        return;
+    }
+    conn.link.begin_call(true, false);
+    job.run(domain, conn);
+    conn.link.end_call();
+}
+
+/// Runs a read on a held snapshot, whose transaction stays open.
+pub(crate) fn run_held(conn: &Snapshot, domain: Domain, job: Box<dyn ReadJob>) {
+    run_in_call(conn, domain, job);
+}
+
+/// Runs a read in a transaction of its own, on a connection that can also write.
+pub(crate) fn run_on(conn: &Snapshot, domain: Domain, job: Box<dyn ReadJob>) {
+    match conn.link.session.run(Sql::Begin) {
+        Ok(()) => {
+            run_in_call(conn, domain, job);
+            conn.link.clean();
+        }
+        Err(error) => {
+            job.refuse(kind_of_own(&error), Some(error));
+            conn.link.clean();
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! A read transaction that outlives one call.
+//!
+//! | state | what may be trusted | left by |
+//! |---|---|---|
+//! | idle | the connection is here, its snapshot pinned | a read, release, expiry |
+//! | running | a reader thread has the connection; further reads wait in `pending` | the end of the read |
+//! | over | no connection; `why` says why | never |
+//!
+//! - H1: whoever takes the connection out brings it back, or finds the snapshot over and retires it.
+//! - H2: a snapshot is released by its last handle's drop, by its age, or by the close of the
+//!   database, whichever comes first; releasing never does I/O on the caller's thread.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Weak};
+
+use rusqlite::backup::Backup;
+
+use crate::connection::{self, Role};
+use crate::database::Core;
+use crate::error::{Error, ErrorKind};
+use crate::ffi::Sql;
+use crate::job::ReadJob;
+use crate::queue::{Alarm, Interrupt, Interruptible, Mutex, after, lock};
+use crate::reader;
+use crate::transaction::{Snapshot, Transaction};
+
+/// A held snapshot: what its handle, its reads and the clock share.
+pub(crate) struct Held {
+    core: Weak<Core>,
+    state: Mutex<State>,
+    commit: Option<u64>,
+    alarm: Mutex<Option<Alarm>>,
+}
+
+struct State {
+    conn: Conn,
+    pending: VecDeque<Box<dyn ReadJob>>,
+}
+
+enum Conn {
+    Idle(Box<Snapshot>),
+    Running(Option<Arc<dyn Interruptible>>),
+    Over(ErrorKind),
+}
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Held").field("commit", &self.commit).finish_non_exhaustive()
+    }
+}
+
+impl Held {
+    /// Pins the present state on a connection of its own.
+    pub(crate) fn pin(core: &Arc<Core>, commit: Option<u64>) -> Result<Arc<Self>, Error> {
+        let room = core.snapshot_room()?;
+        let conn = match core.short.take() {
+            Some(conn) => conn,
+            None => Box::new(connection::open(&core.config, Role::Reader)?),
+        };
+        let sqlite = |error| Error::sqlite_error(crate::error::kind_of_own(&error), error);
+        conn.link.session.run(Sql::Begin).map_err(sqlite)?;
+        // BEGIN takes no snapshot; the first read does.
+        conn.link.session.run(Sql::Pin).map_err(sqlite)?;
+        room.keep();
+        Ok(Self::hold(core, conn, commit))
+    }
+
+    /// Copies a memory database: its only connection cannot hold one state and go on.
+    pub(crate) fn copy(
+        core: &Arc<Core>,
+        tx: &Transaction,
+        commit: u64,
+    ) -> Result<Arc<Self>, Error> {
+        let room = core.snapshot_room()?;
+        let sqlite = |error| Error::sqlite_error(crate::error::kind_of_own(&error), error);
+        let mut copy = connection::open(&core.config, Role::Copy)?;
+        let (copied, prepared) = copy.link.session.lend(|conn| {
+            let backup = Backup::new(tx.link.session.conn(), conn)?;
+            backup.run_to_completion(i32::MAX, std::time::Duration::ZERO, None)
+        });
+        copied.and(prepared).map_err(sqlite)?;
+        copy.link.session.run(Sql::Begin).map_err(sqlite)?;
+        room.keep();
+        Ok(Self::hold(core, Box::new(copy), Some(commit)))
+    }
+
+    fn hold(core: &Arc<Core>, conn: Box<Snapshot>, commit: Option<u64>) -> Arc<Self> {
+        let state = State { conn: Conn::Idle(conn), pending: VecDeque::new() };
+        let held = Arc::new(Self {
+            core: Arc::downgrade(core),
+            state: Mutex::new(state),
+            commit,
+            alarm: Mutex::new(None),
+        });
+        core.register(&held);
+        let weak = Arc::downgrade(&held);
+        let alarm = core.clock.set(after(core.config.snapshot_age_max), move || {
+            if let Some(held) = weak.upgrade() {
+                held.release(ErrorKind::SnapshotExpired);
+            }
+        });
+        *lock(&held.alarm) = Some(alarm);
+        held
+    }
+
+    pub(crate) fn commit(&self) -> Option<u64> {
+        self.commit
+    }
+
+    /// Runs `job` on this snapshot, on a reader thread, after the reads that wait for it.
+    pub(crate) fn serve(self: &Arc<Self>, job: Box<dyn ReadJob>) {
+        let mut state = lock(&self.state);
+        let conn = match &state.conn {
+            Conn::Over(kind) => {
+                let kind = *kind;
+                drop(state);
+                job.refuse(kind, None);
+                return;
+            }
+            Conn::Running(_) => {
+                state.pending.push_back(job);
+                return;
+            }
+            Conn::Idle(_) => std::mem::replace(&mut state.conn, Conn::Running(job.interruptible())),
+        };
+        drop(state);
+        let Conn::Idle(conn) = conn else { return };
+        let mut job = job;
+        let Some(domain) = self.core.upgrade().map(|core| core.domain) else { return };
+        loop {
+            reader::run_held(&conn, domain, job);
+            let mut state = lock(&self.state);
+            if let Conn::Over(_) = state.conn {
+                drop(state);
+                self.retire(conn);
+                return;
+            }
+            // H1
+            match state.pending.pop_front() {
+                None => {
+                    state.conn = Conn::Idle(conn);
+                    return;
+                }
+                Some(next) => {
+                    state.conn = Conn::Running(next.interruptible());
+                    job = next;
+                }
+            }
+        }
+    }
+
+    /// Ends the snapshot (H2); later reads are answered with `why`.
+    pub(crate) fn release(&self, why: ErrorKind) {
+        let mut state = lock(&self.state);
+        if let Conn::Over(_) = state.conn {
+            return;
+        }
+        let conn = std::mem::replace(&mut state.conn, Conn::Over(why));
+        let pending = std::mem::take(&mut state.pending);
+        drop(state);
+        for job in pending {
+            job.refuse(why, None);
+        }
+        match conn {
+            Conn::Idle(conn) => self.retire(conn),
+            Conn::Running(Some(running)) => running.token().raise(match why {
+                ErrorKind::SnapshotExpired => Interrupt::Expired,
+                _ => Interrupt::Aborted,
+            }),
+            Conn::Running(None) | Conn::Over(_) => {}
+        }
+    }
+
+    /// Hands the connection to a thread that may do I/O.
+    fn retire(&self, conn: Box<Snapshot>) {
+        // Ends the read transaction at once, so that the WAL can start over: no I/O, only locks.
+        let _ = conn.link.session.run(Sql::Rollback);
+        if let Some(core) = self.core.upgrade() {
+            core.snapshot_released();
+            core.retire(conn);
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let state = lock(&self.state);
+        let idle = matches!(state.conn, Conn::Idle(_));
+        drop(state);
+        if idle {
+            self.release(ErrorKind::Closed);
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Prepared statements as calls see them.
+
+use rusqlite::{CachedStatement, MappedRows, Params, Result, Row, Rows};
+
+use crate::transaction::Snapshot;
+
+/// A prepared statement of a [`Snapshot`] or [`Transaction`](crate::Transaction).
+///
+/// It offers what `rusqlite::Statement` offers. Before each execution it checks that the call was
+/// not asked to stop, that its transaction still exists (`OR ROLLBACK` may have ended it, and the
+/// next statement would then commit by itself), and that a read only reads.
+pub struct Statement<'c> {
+    inner: Inner<'c>,
+    snapshot: &'c Snapshot,
+    readonly: bool,
+}
+
+enum Inner<'c> {
+    Plain(rusqlite::Statement<'c>),
+    Cached(CachedStatement<'c>),
+}
+
+impl<'c> Inner<'c> {
+    fn get(&self) -> &rusqlite::Statement<'c> {
+        match self {
+            Self::Plain(statement) => statement,
+            Self::Cached(statement) => statement,
+        }
+    }
+
+    fn get_mut(&mut self) -> &mut rusqlite::Statement<'c> {
+        match self {
+            Self::Plain(statement) => statement,
+            Self::Cached(statement) => statement,
+        }
+    }
+}
+
+impl<'c> Statement<'c> {
+    pub(crate) fn plain(
+        snapshot: &'c Snapshot,
+        statement: rusqlite::Statement<'c>,
+    ) -> Result<Self> {
+        Self::new(snapshot, Inner::Plain(statement))
+    }
+
+    pub(crate) fn cached(snapshot: &'c Snapshot, statement: CachedStatement<'c>) -> Result<Self> {
+        Self::new(snapshot, Inner::Cached(statement))
+    }
+
+    fn new(snapshot: &'c Snapshot, inner: Inner<'c>) -> Result<Self> {
+        let readonly = inner.get().readonly();
+        snapshot.statement_opened();
+        let statement = Self { inner, snapshot, readonly };
+        if !readonly {
+            snapshot.check_may_write()?;
+        }
+        Ok(statement)
+    }
+
+    fn ready(&mut self) -> Result<&mut rusqlite::Statement<'c>> {
+        self.snapshot.before_statement(self.readonly)?;
+        Ok(self.inner.get_mut())
+    }
+
+    /// Executes the statement and returns the number of rows that it changed.
+    ///
+    /// # Errors
+    /// SQLite's; an error also when the statement returns rows.
+    pub fn execute<P: Params>(&mut self, params: P) -> Result<usize> {
+        self.ready()?.execute(params)
+    }
+
+    /// Executes an INSERT of exactly one row and returns its row id.
+    ///
+    /// # Errors
+    /// SQLite's; `StatementChangedRows` when it inserted no row or several.
+    pub fn insert<P: Params>(&mut self, params: P) -> Result<i64> {
+        self.ready()?.insert(params)
+    }
+
+    /// Executes the statement and returns its rows.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn query<P: Params>(&mut self, params: P) -> Result<Rows<'_>> {
+        self.ready()?.query(params)
+    }
+
+    /// Executes the statement and maps its rows through `f`.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn query_map<T, P, F>(&mut self, params: P, f: F) -> Result<MappedRows<'_, F>>
+    where
+        P: Params,
+        F: FnMut(&Row<'_>) -> Result<T>,
+    {
+        self.ready()?.query_map(params, f)
+    }
+
+    /// Executes the statement and maps its rows through `f`, whose errors may be of another type.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn query_and_then<T, E, P, F>(
+        &mut self,
+        params: P,
+        f: F,
+    ) -> Result<rusqlite::AndThenRows<'_, F>>
+    where
+        P: Params,
+        E: From<rusqlite::Error>,
+        F: FnMut(&Row<'_>) -> std::result::Result<T, E>,
+    {
+        self.ready()?.query_and_then(params, f)
+    }
+
+    /// Executes the statement and maps its first row.
+    ///
+    /// # Errors
+    /// SQLite's; `QueryReturnedNoRows` when there is none.
+    pub fn query_row<T, P, F>(&mut self, params: P, f: F) -> Result<T>
+    where
+        P: Params,
+        F: FnOnce(&Row<'_>) -> Result<T>,
+    {
+        self.ready()?.query_row(params, f)
+    }
+
+    /// Executes the statement and maps its only row.
+    ///
+    /// # Errors
+    /// SQLite's; also when there is no row or more than one.
+    pub fn query_one<T, P, F>(&mut self, params: P, f: F) -> Result<T>
+    where
+        P: Params,
+        F: FnOnce(&Row<'_>) -> Result<T>,
+    {
+        self.ready()?.query_one(params, f)
+    }
+
+    /// Whether the statement returns a row.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn exists<P: Params>(&mut self, params: P) -> Result<bool> {
+        self.ready()?.exists(params)
+    }
+
+    /// Steps a statement without parameters to its end; rows are ignored.
+    pub(crate) fn run(&mut self) -> Result<()> {
+        let mut rows = self.ready()?.raw_query();
+        while rows.next()?.is_some() {}
+        Ok(())
+    }
+
+    /// Whether the statement cannot change the database.
+    pub fn readonly(&self) -> bool {
+        self.readonly
+    }
+
+    /// The names of the columns of the result.
+    pub fn column_names(&self) -> Vec<&str> {
+        self.inner.get().column_names().collect()
+    }
+
+    /// The number of columns of the result.
+    pub fn column_count(&self) -> usize {
+        self.inner.get().column_count()
+    }
+
+    /// The number of parameters.
+    pub fn parameter_count(&self) -> usize {
+        self.inner.get().parameter_count()
+    }
+
+    /// The index of the parameter called `name`, if there is one.
+    ///
+    /// # Errors
+    /// When `name` holds a NUL.
+    pub fn parameter_index(&self, name: &str) -> Result<Option<usize>> {
+        self.inner.get().parameter_index(name)
+    }
+
+    /// The text with the bound values in place, as far as SQLite can say.
+    pub fn expanded_sql(&self) -> Option<String> {
+        self.inner.get().expanded_sql()
+    }
+}
+
+impl Drop for Statement<'_> {
+    fn drop(&mut self) {
+        self.snapshot.statement_closed();
+    }
+}
+
+impl std::fmt::Debug for Statement<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Statement").field("readonly", &self.readonly).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,288 @@
+//! What closures are given: [`Snapshot`] to read, [`Transaction`] to read and write.
+
+use std::ops::Deref;
+
+use rusqlite::fallible_iterator::FallibleIterator;
+use rusqlite::{Batch, Params, Result, Row, ffi};
+
+use crate::connection::Link;
+use crate::error::Error;
+use crate::ffi::Sql;
+use crate::queue;
+use crate::statement::Statement;
+
+/// One state of the database: all statements of a read see the same one.
+///
+/// It offers rusqlite's reading methods. Transaction control, `ATTACH` and `PRAGMA`s that would
+/// outlive the call are refused when the statement is prepared.
+#[derive(Debug)]
+pub struct Snapshot {
+    pub(crate) link: Link,
+}
+
+/// The transaction of a write; derefs to [`Snapshot`], so that functions which read can be given
+/// either.
+///
+/// Every call has it to itself until it returns: what the call wrote is kept or undone as a whole,
+/// also when it shares its commit with other calls. There is no `commit`: returning `Ok` keeps the
+/// call's writes, and they are stored when the call is answered.
+#[derive(Debug)]
+pub struct Transaction {
+    snapshot: Snapshot,
+}
+
+impl Deref for Transaction {
+    type Target = Snapshot;
+
+    fn deref(&self) -> &Snapshot {
+        &self.snapshot
+    }
+}
+
+impl Snapshot {
+    pub(crate) fn new(link: Link) -> Self {
+        Self { link }
+    }
+
+    /// Prepares a statement.
+    ///
+    /// # Errors
+    /// SQLite's; `AuthorizationForStatementDenied` for what calls may not do; `ReadOnly` for a
+    /// statement that writes, in a read.
+    pub fn prepare(&self, sql: &str) -> Result<Statement<'_>> {
+        let statement = self.link.session.conn().prepare(sql).map_err(explain_denial)?;
+        Statement::plain(self, statement)
+    }
+
+    /// Prepares a statement, or takes it from the connection's cache, to which it returns.
+    ///
+    /// # Errors
+    /// As [`Snapshot::prepare`].
+    pub fn prepare_cached(&self, sql: &str) -> Result<Statement<'_>> {
+        let statement = self.link.session.conn().prepare_cached(sql).map_err(explain_denial)?;
+        Statement::cached(self, statement)
+    }
+
+    /// Runs a query and maps its first row. Prepared through the cache.
+    ///
+    /// # Errors
+    /// SQLite's; `QueryReturnedNoRows` when there is none.
+    pub fn query_row<T, P, F>(&self, sql: &str, params: P, f: F) -> Result<T>
+    where
+        P: Params,
+        F: FnOnce(&Row<'_>) -> Result<T>,
+    {
+        self.prepare_cached(sql)?.query_row(params, f)
+    }
+
+    /// Runs a query and maps its only row. Prepared through the cache.
+    ///
+    /// # Errors
+    /// SQLite's; also when there is no row or more than one.
+    pub fn query_one<T, P, F>(&self, sql: &str, params: P, f: F) -> Result<T>
+    where
+        P: Params,
+        F: FnOnce(&Row<'_>) -> Result<T>,
+    {
+        self.prepare_cached(sql)?.query_one(params, f)
+    }
+
+    /// The value of a PRAGMA.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn pragma_query_value<T, F>(&self, pragma: &str, f: F) -> Result<T>
+    where
+        F: FnOnce(&Row<'_>) -> Result<T>,
+    {
+        self.link.session.conn().pragma_query_value(None, pragma, f)
+    }
+
+    /// Whether the table or view `name` exists.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn table_exists(&self, name: &str) -> Result<bool> {
+        let sql = "SELECT 1 FROM sqlite_schema WHERE type IN ('table', 'view') AND name = ?1";
+        self.prepare_cached(sql)?.exists([name])
+    }
+
+    /// Why this call should stop, for loops that run long outside SQLite: its caller is gone, its
+    /// deadline passed, or the database is aborted.
+    pub fn should_stop(&self) -> Option<queue::Interrupt> {
+        queue::interrupt()
+    }
+
+    pub(crate) fn statement_opened(&self) {
+        self.link.open_statements.set(self.link.open_statements.get() + 1);
+    }
+
+    pub(crate) fn statement_closed(&self) {
+        self.link.open_statements.set(self.link.open_statements.get().saturating_sub(1));
+    }
+
+    pub(crate) fn check_may_write(&self) -> Result<()> {
+        match self.link.read_only.get() {
+            true => Err(sqlite(ffi::SQLITE_READONLY, "a write in a read; use `write`")),
+            false => Ok(()),
+        }
+    }
+
+    /// Checks, before each statement, that it still belongs to this call and its transaction.
+    pub(crate) fn before_statement(&self, readonly: bool) -> Result<()> {
+        if queue::interrupt().is_some() {
+            return Err(sqlite(ffi::SQLITE_INTERRUPT, "the call was asked to stop"));
+        }
+        if self.link.is_lost() {
+            return Err(sqlite(
+                ffi::SQLITE_ABORT_ROLLBACK,
+                "an earlier statement of this call rolled its transaction back",
+            ));
+        }
+        if readonly {
+            return Ok(());
+        }
+        self.check_may_write()?;
+        if self.link.protect.get() && !self.link.saved.get() {
+            self.link.session.run(Sql::Savepoint)?;
+            self.link.saved.set(true);
+        }
+        self.link.wrote.set(true);
+        Ok(())
+    }
+}
+
+impl Transaction {
+    pub(crate) fn new(snapshot: Snapshot) -> Self {
+        Self { snapshot }
+    }
+
+    pub(crate) fn link_mut(&mut self) -> &mut Link {
+        &mut self.snapshot.link
+    }
+
+    /// Executes one statement and returns the number of rows that it changed. Prepared through the
+    /// cache.
+    ///
+    /// # Errors
+    /// SQLite's; an error also when the text holds several statements or returns rows.
+    pub fn execute<P: Params>(&self, sql: &str, params: P) -> Result<usize> {
+        self.prepare_cached(sql)?.execute(params)
+    }
+
+    /// Executes the statements of `sql` one after another; rows are ignored.
+    ///
+    /// # Errors
+    /// SQLite's, for the first statement that fails; the ones before it were executed, and are
+    /// undone if the call returns the error.
+    pub fn execute_batch(&self, sql: &str) -> Result<()> {
+        let mut batch = Batch::new(self.link.session.conn(), sql);
+        while let Some(statement) = batch.next().map_err(explain_denial)? {
+            Statement::plain(self, statement)?.run()?;
+        }
+        Ok(())
+    }
+
+    /// The row id of the last row that this call inserted.
+    pub fn last_insert_rowid(&self) -> i64 {
+        self.link.session.conn().last_insert_rowid()
+    }
+
+    /// The number of rows that the last statement changed.
+    pub fn changes(&self) -> u64 {
+        self.link.session.conn().changes()
+    }
+
+    /// Sets a PRAGMA that belongs to the file and to this transaction, such as `user_version`.
+    ///
+    /// # Errors
+    /// `AuthorizationForStatementDenied` for PRAGMAs of the connection.
+    pub fn pragma_update(&self, pragma: &str, value: i64) -> Result<()> {
+        self.execute_batch(&format!("PRAGMA {pragma} = {value}"))
+    }
+
+    /// Runs `f` in a savepoint: an error undoes what `f` wrote and leaves the rest of the call.
+    ///
+    /// # Errors
+    /// What `f` returned.
+    pub fn savepoint<T, E: From<rusqlite::Error>>(
+        &self,
+        f: impl FnOnce(&Self) -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E> {
+        self.nest()?;
+        match f(self) {
+            Ok(value) => {
+                self.unnest(true)?;
+                Ok(value)
+            }
+            Err(error) => {
+                self.unnest(false)?;
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Transaction {
+    /// Whether a write call of this connection is running (rather than a read of a memory database
+    /// or an exclusive call).
+    pub(crate) fn in_write_call(&self) -> bool {
+        !self.link.read_only.get() && !self.link.is_lost()
+    }
+
+    /// Runs a read inside the running write.
+    pub(crate) fn read_nested<T, E: 'static>(
+        &self,
+        f: impl FnOnce(&Snapshot) -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, Error<E>> {
+        /// Lets the call write again, also when the read panicked.
+        struct WriteAgain<'c>(&'c Link);
+
+        impl Drop for WriteAgain<'_> {
+            fn drop(&mut self) {
+                self.0.read_only.set(false);
+            }
+        }
+
+        self.link.read_only.set(true);
+        let _again = WriteAgain(&self.link);
+        f(self).map_err(Error::of_call)
+    }
+
+    /// Opens a savepoint inside the call's. A panic leaves it open, which the call's own undo, or
+    /// the commit, sees to: it has another name.
+    pub(crate) fn nest(&self) -> Result<()> {
+        self.before_statement(false)?;
+        self.link.session.run(Sql::Nest)
+    }
+
+    /// Keeps or undoes what was written since [`Transaction::nest`].
+    pub(crate) fn unnest(&self, keep: bool) -> Result<()> {
+        if keep {
+            self.before_statement(true)?;
+        } else if self.link.is_lost() {
+            // The whole transaction is gone: nothing is left to undo.
+            return Ok(());
+        } else {
+            self.link.session.run(Sql::RollbackToNest)?;
+        }
+        self.link.session.run(Sql::Unnest)
+    }
+}
+
+fn sqlite(code: i32, message: &str) -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(ffi::Error::new(code), Some(message.to_owned()))
+}
+
+/// SQLite says "not authorized"; say what it means here.
+fn explain_denial(error: rusqlite::Error) -> rusqlite::Error {
+    match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::AuthorizationForStatementDenied) => sqlite(
+            ffi::SQLITE_AUTH,
+            "not allowed inside a call: transactions and savepoints belong to the library (use \
+             `tx.savepoint`), ATTACH and PRAGMAs of the connection belong into `setup` or \
+             `exclusive`",
+        ),
+        _ => error,
+    }
+}

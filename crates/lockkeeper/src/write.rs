@@ -1,0 +1,201 @@
+//! The writing side of a call: a builder, then a future.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use crate::database::{Client, unwind};
+use crate::error::{Error, ErrorKind};
+use crate::job::{Body, Many, Outcome, WriteCall, WriterItem};
+use crate::queue::{
+    Flight, Mutex, Refused, RefusedReason, Room, after, ancestry_for, block_on, lock, refused,
+    reply,
+};
+use crate::snapshot::Held;
+use crate::snapshots::HeldSnapshot;
+use crate::transaction::Transaction;
+use crate::writer;
+
+type Answer<T, E> = Outcome<(T, Option<Arc<Held>>), E>;
+
+/// A write; see [`Client::write`].
+#[must_use = "a call is submitted when it is polled"]
+pub struct Write<B, T: Send + 'static, E: Send + 'static> {
+    client: Client<E>,
+    state: State<B, T, E>,
+    deadline: Option<Duration>,
+}
+
+enum State<B, T: Send + 'static, E: Send + 'static> {
+    New(B),
+    Flying(Flight<WriterItem, Answer<T, E>>),
+    Over,
+}
+
+impl<B, T: Send + 'static, E: Send + 'static> Unpin for Write<B, T, E> {}
+
+impl<B, T: Send + 'static, E: Send + 'static> std::fmt::Debug for Write<B, T, E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Write").field("deadline", &self.deadline).finish_non_exhaustive()
+    }
+}
+
+impl<B, T, E> Write<B, T, E>
+where
+    B: Body<Transaction, T, E>,
+    T: Send + 'static,
+    E: Send + 'static,
+{
+    pub(crate) fn new(client: Client<E>, body: B) -> Self {
+        Self { client, state: State::New(body), deadline: None }
+    }
+
+    pub(crate) fn try_new(client: Client<E>, body: B) -> Result<Self, Refused<B>> {
+        let core = client.inner.core();
+        if core.check_process().is_err() {
+            return Err(Refused { reason: RefusedReason::Closed, call: body });
+        }
+        let Ok(ancestry) = ancestry_for(core.domain) else {
+            return Err(Refused { reason: RefusedReason::Nested, call: body });
+        };
+        // The queue hands a refused call back boxed; the body comes back through this slot.
+        let slot = Arc::new(Mutex::new(Some(body)));
+        let (reply, receiver) = reply();
+        let call = WriteCall::new(Slotted(Arc::clone(&slot)), reply, ancestry, false);
+        let item = WriterItem::Write(Box::new(call));
+        match Flight::take_off(&client.inner.writes, item, receiver, Room::Need, None) {
+            Ok((flight, _)) => Ok(Self { client, state: State::Flying(flight), deadline: None }),
+            Err(Refused { reason, call }) => {
+                drop(call);
+                let body = lock(&slot).take().expect("a refused call has not run");
+                Err(Refused { reason, call: body })
+            }
+        }
+    }
+
+    /// Gives up after `patience`, counted from the first poll: waiting for room, for the turn and
+    /// for the lock, and running. What was begun is undone.
+    pub fn deadline(mut self, patience: Duration) -> Self {
+        self.deadline = Some(patience);
+        self
+    }
+
+    /// Also takes a snapshot of exactly the state that this write's commit leaves, which holds no
+    /// later commit. The writer waits for it to be taken (well below a millisecond).
+    pub fn and_snapshot(self) -> WriteAndSnapshot<B, T, E> {
+        WriteAndSnapshot(self)
+    }
+
+    fn poll_answer(
+        &mut self,
+        wants_snapshot: bool,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(T, Option<Arc<Held>>), Error<E>>> {
+        if let State::New(_) = self.state {
+            let State::New(body) = std::mem::replace(&mut self.state, State::Over) else {
+                return Poll::Ready(Err(Error::new(ErrorKind::Faulted)));
+            };
+            let core = self.client.inner.core();
+            core.check_process().map_err(Error::new)?;
+            let ancestry = ancestry_for(core.domain)?;
+            let (reply, receiver) = reply();
+            let call = WriteCall::new(body, reply, ancestry, wants_snapshot);
+            let deadline = self.deadline.map(|patience| (after(patience), &*core.clock));
+            let item = WriterItem::Write(Box::new(call));
+            match Flight::take_off(&self.client.inner.writes, item, receiver, Room::Wait, deadline)
+            {
+                Ok((flight, _)) => self.state = State::Flying(flight),
+                Err(error) => return Poll::Ready(Err(refused(&error).into())),
+            }
+        }
+        let State::Flying(flight) = &mut self.state else {
+            return Poll::Ready(Err(Error::new(ErrorKind::Faulted)));
+        };
+        let outcome = ready!(flight.poll(context));
+        self.state = State::Over;
+        Poll::Ready(match outcome {
+            Ok(outcome) => unwind(outcome),
+            Err(_) => Err(Error::new(ErrorKind::Faulted)),
+        })
+    }
+}
+
+impl<B, T, E> Future for Write<B, T, E>
+where
+    B: Body<Transaction, T, E>,
+    T: Send + 'static,
+    E: Send + 'static,
+{
+    type Output = Result<T, Error<E>>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.poll_answer(false, context).map_ok(|(value, _)| value)
+    }
+}
+
+/// A write that also takes a snapshot; see [`Write::and_snapshot`].
+#[must_use = "a call is submitted when it is polled"]
+#[derive(Debug)]
+pub struct WriteAndSnapshot<B, T: Send + 'static, E: Send + 'static>(Write<B, T, E>);
+
+impl<B, T, E> Future for WriteAndSnapshot<B, T, E>
+where
+    B: Body<Transaction, T, E>,
+    T: Send + 'static,
+    E: Send + 'static,
+{
+    type Output = Result<(T, HeldSnapshot<E>), Error<E>>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let (value, held) = ready!(self.0.poll_answer(true, context))?;
+        Poll::Ready(match held {
+            Some(held) => Ok((value, HeldSnapshot::new(self.0.client.clone(), held))),
+            None => Err(Error::new(ErrorKind::Faulted)),
+        })
+    }
+}
+
+/// A body that can be taken back as long as it has not run.
+struct Slotted<B>(Arc<Mutex<Option<B>>>);
+
+impl<B, T, E> Body<Transaction, T, E> for Slotted<B>
+where
+    B: Body<Transaction, T, E>,
+{
+    const REPEATABLE: bool = B::REPEATABLE;
+
+    fn call(&mut self, tx: &Transaction) -> Result<T, E> {
+        let mut body = lock(&self.0).take().expect("only a refused call gives its body back");
+        let result = body.call(tx);
+        *lock(&self.0) = Some(body);
+        result
+    }
+}
+
+/// Runs a write and waits for it, or runs it at once in a savepoint of the write that this thread
+/// is running.
+pub(crate) fn blocking<T, E, F>(client: Client<E>, mut f: F) -> Result<T, Error<E>>
+where
+    F: FnMut(&Transaction) -> Result<T, E> + Send + 'static,
+    T: Send + 'static,
+    E: Send + 'static,
+{
+    let core = client.inner.core();
+    let Some(tx) = writer::current(core.domain) else {
+        return block_on(Write::new(client, Many(f)));
+    };
+    if !tx.in_write_call() {
+        return Err(Error::new(ErrorKind::Nested));
+    }
+    let sqlite = |error| Error::sqlite_error(ErrorKind::Sqlite, error);
+    tx.nest().map_err(sqlite)?;
+    match f(&tx) {
+        Ok(value) => tx.unnest(true).map(|()| value).map_err(sqlite),
+        Err(error) => {
+            tx.unnest(false).map_err(sqlite)?;
+            Err(Error::of_call(error))
+        }
+    }
+}

@@ -1,0 +1,554 @@
+//! The writer thread's service: group commit with a fate for each call.
+//!
+//! A batch is what waits when the writer comes round, and what arrives while it runs. One
+//! `BEGIN IMMEDIATE`, the calls one after another, one `COMMIT`, then the answers. No timer.
+//!
+//! | state of a batch | what may be trusted | left by |
+//! |---|---|---|
+//! | waiting for the lock | no transaction; the first call may time out or leave | `begin` |
+//! | running | calls in `ran` are in the transaction, unanswered | each `run_one` |
+//! | lost | SQLite rolled everything back; calls in `ran` are undone | `replay` |
+//! | committed | calls in `ran` are stored, unanswered | `answer` |
+//!
+//! Invariants:
+//!
+//! - B1: a call is answered after the COMMIT that stores it returned, or when it is certain that
+//!   nothing of it is stored. A failure that may rest on a neighbour's unstored write (a constraint)
+//!   is held back until that write is stored, and found anew if it is not.
+//! - B2: undoing a call never undoes another. The first writing call of a transaction is undone by
+//!   rolling back the transaction, which holds nothing else; each later one runs in a savepoint,
+//!   opened before its first statement that may write.
+//! - B3: after each call the writer asks SQLite whether the transaction still exists (interrupts,
+//!   full disks, `OR ROLLBACK` and `RAISE(ROLLBACK)` end it). If not, the call that lost it is
+//!   answered, and the earlier ones are run again, or told `NotApplied` when they may run only once.
+//! - B4: replaying ends: each loss takes at least one call out of the set that is run again.
+//! - B5: no call leaves anything to the next one: statements are reset, deferred foreign keys
+//!   checked and switched back, transaction control is denied to calls by the authorizer.
+//! - B6: an error of COMMIT itself leaves `Unknown` only if it was an I/O error; the connection is
+//!   opened again before anything else runs.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rusqlite::ErrorCode;
+
+use crate::checkpoint::Checkpointer;
+use crate::config::Config;
+use crate::connection::{self, Link, Role};
+use crate::database::Core;
+use crate::error::{Error, ErrorKind, kind_of_own};
+use crate::ffi::Sql;
+use crate::job::{Fate, Pin, Ran, ReadJob, WriteJob, WriterItem, kind_of_stop};
+use crate::queue::{Ancestry, Batch, Domain, Frame, LaneId, Phase, Service, Taken, now};
+use crate::snapshot::Held;
+use crate::transaction::Transaction;
+
+thread_local! {
+    /// The transaction view of the writer that runs on this thread, for nested calls.
+    static CURRENT: RefCell<Option<(Domain, Rc<Transaction>)>> = const { RefCell::new(None) };
+}
+
+/// The view of the call that this thread runs as the writer of `domain`.
+pub(crate) fn current(domain: Domain) -> Option<Rc<Transaction>> {
+    CURRENT.with_borrow(|current| {
+        current.as_ref().filter(|(of, _)| *of == domain).map(|(_, tx)| Rc::clone(tx))
+    })
+}
+
+pub(crate) struct Writer {
+    core: Arc<Core>,
+    domain: Domain,
+    /// `None`: it must be opened (again) before the next call.
+    tx: Option<Rc<Transaction>>,
+    checkpointer: Checkpointer,
+    /// Calls of this batch that have run and wait for the commit.
+    ran: Vec<Box<dyn WriteJob>>,
+    /// A call of this batch has written: later ones need savepoints (B2).
+    dirty: bool,
+    commits: u64,
+    /// Since when another process has kept the lock.
+    locked_since: Option<Instant>,
+    /// A memory database whose connection had to be given up: its content is gone.
+    content_lost: bool,
+}
+
+/// What became of a call that was run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum After {
+    /// It is in `ran`, or was answered and left nothing behind.
+    Going,
+    /// It was answered, and undone by rolling back the transaction, which held nothing else.
+    Restart,
+    /// The transaction is gone, and with it the calls in `ran`.
+    Lost { alone: bool },
+}
+
+impl Writer {
+    pub(crate) fn open(core: Arc<Core>) -> Result<Self, Error> {
+        let checkpointer = Checkpointer::new(&core.config);
+        let mut writer = Self {
+            domain: core.domain,
+            core,
+            tx: None,
+            checkpointer,
+            ran: Vec::new(),
+            dirty: false,
+            commits: 0,
+            locked_since: None,
+            content_lost: false,
+        };
+        writer.connect()?;
+        Ok(writer)
+    }
+
+    fn config(&self) -> &Config {
+        &self.core.config
+    }
+
+    fn connect(&mut self) -> Result<Rc<Transaction>, Error> {
+        if let Some(tx) = &self.tx {
+            return Ok(Rc::clone(tx));
+        }
+        if self.content_lost {
+            return Err(Error::new(ErrorKind::Faulted).detail("the memory database was lost"));
+        }
+        let tx = Rc::new(Transaction::new(connection::open(self.config(), Role::Writer)?));
+        CURRENT.set(Some((self.domain, Rc::clone(&tx))));
+        self.tx = Some(Rc::clone(&tx));
+        Ok(tx)
+    }
+
+    fn disconnect(&mut self) {
+        CURRENT.set(None);
+        self.tx = None;
+        self.content_lost = self.config().is_memory();
+    }
+
+    /// Serves calls until one comes that must run outside a transaction; returns that one.
+    fn serve_writes(
+        &mut self,
+        lane: LaneId,
+        job: Box<dyn WriteJob>,
+        batch: &mut Batch<'_, WriterItem>,
+    ) -> Option<Taken<WriterItem>> {
+        let tx = match self.begin(&*job) {
+            Ok(tx) => tx,
+            Err(fate) => {
+                job.finish(fate);
+                batch.charge(lane, Duration::ZERO);
+                return batch.take();
+            }
+        };
+        let began = now();
+        let mut last = began;
+        let mut calls = 0;
+        let mut next = (lane, job);
+        loop {
+            let (lane, job) = next;
+            let after = self.run_one(&tx, job);
+            calls += 1;
+            let time = now();
+            let run = time - last;
+            last = time;
+            match after {
+                After::Going => {}
+                After::Restart => {
+                    batch.charge(lane, run);
+                    // Nothing was unstored when they ran, so nothing they saw was.
+                    self.answer();
+                    return batch.take();
+                }
+                After::Lost { alone } => {
+                    batch.charge(lane, run);
+                    self.replay(alone);
+                    return batch.take();
+                }
+            }
+            if self.is_full(&tx, calls, time - began) {
+                batch.charge(lane, run);
+                self.finish_batch(&tx);
+                return None;
+            }
+            next = match batch.charge_and_take(lane, run) {
+                Some(Taken { lane, call: WriterItem::Write(job) }) => (lane, job),
+                other => {
+                    self.finish_batch(&tx);
+                    return other;
+                }
+            };
+        }
+    }
+
+    /// Whether the batch has reached a ceiling.
+    fn is_full(&self, tx: &Transaction, calls: usize, run: Duration) -> bool {
+        calls >= self.config().batch_calls_max
+            || run >= self.config().batch_time_max
+            || self.checkpointer.estimate(tx) >= self.config().batch_wal_bytes_max
+    }
+
+    /// Gets the write lock on behalf of `job`, the first call of the batch.
+    fn begin(&mut self, job: &dyn WriteJob) -> Result<Rc<Transaction>, Fate> {
+        if let Some(why) = job.interrupt() {
+            return Err(Fate::kind(kind_of_stop(why, Phase::Queued)));
+        }
+        let tx = self
+            .connect()
+            .map_err(|error| Fate::Instead(ErrorKind::Faulted, error.into_sqlite()))?;
+        // Each call waits for the lock for the busy timeout, and those that queued up behind the
+        // first one have waited as long: the time counts from the later of the call and the lock.
+        let since = self.locked_since.get_or_insert_with(now);
+        let end = job.submitted().max(*since).checked_add(self.core.config.busy_timeout);
+        tx.link.guard.lock_wait.set_end(end);
+        let frame = Frame::enter(self.domain, Ancestry::default(), job.interruptible());
+        let begun = tx.link.session.run(Sql::BeginImmediate);
+        drop(frame);
+        tx.link.guard.lock_wait.set_end(None);
+        match begun {
+            Ok(()) => {
+                self.locked_since = None;
+                self.dirty = false;
+                self.checkpointer.begin(&tx);
+                Ok(tx)
+            }
+            Err(error) => {
+                let fate = match (kind_of_own(&error), job.interrupt()) {
+                    (ErrorKind::Busy, Some(why)) => Fate::kind(kind_of_stop(why, Phase::Locked)),
+                    (kind, _) => Fate::Instead(kind, Some(error)),
+                };
+                if !tx.link.clean() {
+                    self.disconnect();
+                }
+                Err(fate)
+            }
+        }
+    }
+
+    /// Runs one call inside the open transaction.
+    fn run_one(&mut self, tx: &Transaction, mut job: Box<dyn WriteJob>) -> After {
+        if let Some(why) = job.interrupt() {
+            job.finish(Fate::kind(kind_of_stop(why, Phase::Queued)));
+            return After::Going;
+        }
+        let link = &tx.link;
+        link.begin_call(false, self.dirty);
+        let ran = job.run(self.domain, tx);
+        link.end_call();
+        if link.is_lost() {
+            // B3
+            let alone = !is_own_doing(link);
+            let stop = job.interrupt();
+            job.finish(match (ran, stop) {
+                (Ran::Good, Some(why)) => Fate::kind(kind_of_stop(why, Phase::Running)),
+                (Ran::Good, None) => Fate::kind(ErrorKind::RolledBack),
+                (Ran::Failed | Ran::Panicked, _) => Fate::Own,
+            });
+            return After::Lost { alone };
+        }
+        let violated =
+            ran == Ran::Good && link.wrote.get() && link.session.has_deferred_violation();
+        if ran == Ran::Good && !violated {
+            return self.keep(link, job);
+        }
+        let fate = match violated {
+            true => Fate::kind(ErrorKind::ForeignKey),
+            false => Fate::Own,
+        };
+        if !link.wrote.get() {
+            // Nothing to undo; but what it read may be unstored yet (B1).
+            return self.hold_back(link, job, fate);
+        }
+        if !link.saved.get() {
+            // B2: the transaction holds nothing else.
+            let rolled_back = link.session.run(Sql::Rollback).is_ok() || link.is_lost();
+            let _ = link.restore_keys();
+            job.finish(fate);
+            if !rolled_back {
+                self.disconnect();
+            }
+            return After::Restart;
+        }
+        let undone =
+            link.session.run(Sql::RollbackTo).and_then(|()| link.session.run(Sql::Release));
+        if undone.is_err() || link.is_lost() {
+            // The savepoint could not be trusted: start over without this call.
+            if !link.clean() {
+                self.disconnect();
+            }
+            job.finish(fate);
+            return After::Lost { alone: true };
+        }
+        self.hold_back(link, job, fate)
+    }
+
+    /// The call succeeded: it waits for the commit.
+    fn keep(&mut self, link: &Link, job: Box<dyn WriteJob>) -> After {
+        let settled = match link.saved.get() {
+            true => link.session.run(Sql::Release),
+            false => Ok(()),
+        };
+        if settled.and_then(|()| link.restore_keys()).is_err() || link.is_lost() {
+            if !link.clean() {
+                self.disconnect();
+            }
+            job.finish(Fate::kind(ErrorKind::Sqlite));
+            return After::Lost { alone: true };
+        }
+        self.dirty |= link.wrote.get();
+        self.ran.push(job);
+        After::Going
+    }
+
+    /// The call failed and is undone: its answer waits if it may rest on unstored writes (B1).
+    fn hold_back(&mut self, link: &Link, job: Box<dyn WriteJob>, fate: Fate) -> After {
+        let _ = link.restore_keys();
+        if self.dirty && matches!(fate, Fate::Own) {
+            self.ran.push(job);
+        } else {
+            job.finish(fate);
+        }
+        After::Going
+    }
+
+    fn finish_batch(&mut self, tx: &Transaction) {
+        match self.commit(tx) {
+            Ok(()) => self.answer(),
+            Err(alone) => self.replay(alone),
+        }
+    }
+
+    /// Commits; `Err`: the calls in `ran` are undone and must be run again (alone or together).
+    fn commit(&mut self, tx: &Transaction) -> Result<(), bool> {
+        let link = &tx.link;
+        let give_up_at = now() + self.config().busy_timeout;
+        loop {
+            let Err(error) = link.session.run(Sql::Commit) else {
+                self.commits += 1;
+                self.checkpointer.committed(tx);
+                return Ok(());
+            };
+            let code = error.sqlite_error_code();
+            if code == Some(ErrorCode::DatabaseBusy) && !link.is_lost() && now() < give_up_at {
+                // A statement that a call leaked, or a reader in a mode without WAL.
+                link.session.reset_statements();
+                continue;
+            }
+            let io = matches!(
+                code,
+                Some(
+                    ErrorCode::SystemIoFailure
+                        | ErrorCode::OutOfMemory
+                        | ErrorCode::DatabaseCorrupt
+                        | ErrorCode::FileLockingProtocolFailed
+                        | ErrorCode::CannotOpen
+                )
+            );
+            if io {
+                // B6
+                for job in std::mem::take(&mut self.ran) {
+                    job.finish(Fate::Instead(ErrorKind::Unknown, copy_of(&error)));
+                }
+                link.clean();
+                self.disconnect();
+                return Ok(());
+            }
+            if !link.clean() {
+                self.disconnect();
+            }
+            return Err(true);
+        }
+    }
+
+    /// Tells every call of the batch that it is stored, or how it failed.
+    fn answer(&mut self) {
+        // A wake-up may run the caller's code at once: the list is not borrowed meanwhile.
+        let mut ran = std::mem::take(&mut self.ran);
+        for job in ran.drain(..) {
+            let fate = match job.wants_snapshot() {
+                true => Fate::OwnAt(self.pin().map_err(|error| error.kind())),
+                false => Fate::Own,
+            };
+            job.finish(fate);
+        }
+        self.ran = ran;
+    }
+
+    /// Runs the calls of a lost transaction again (B3, B4).
+    fn replay(&mut self, alone: bool) {
+        let mut again: std::collections::VecDeque<_> = std::mem::take(&mut self.ran).into();
+        let mut alone = alone;
+        while let Some(job) = again.pop_front() {
+            if !job.is_repeatable() {
+                job.finish(Fate::kind(ErrorKind::NotApplied));
+                continue;
+            }
+            let tx = match self.begin(&*job) {
+                Ok(tx) => tx,
+                Err(fate) => {
+                    job.finish(fate);
+                    continue;
+                }
+            };
+            let mut after = self.run_one(&tx, job);
+            while after == After::Going && !alone {
+                let Some(job) = again.pop_front() else { break };
+                after = match job.is_repeatable() {
+                    true => self.run_one(&tx, job),
+                    false => {
+                        job.finish(Fate::kind(ErrorKind::NotApplied));
+                        After::Going
+                    }
+                };
+            }
+            let lost = match after {
+                After::Going => match self.commit(&tx) {
+                    Ok(()) => {
+                        self.answer();
+                        false
+                    }
+                    // Alone and still not to be committed: the failure is this call's own.
+                    Err(_) if alone => {
+                        for job in std::mem::take(&mut self.ran) {
+                            job.finish(Fate::kind(ErrorKind::DiskFull));
+                        }
+                        false
+                    }
+                    Err(_) => true,
+                },
+                After::Restart => {
+                    self.answer();
+                    false
+                }
+                After::Lost { .. } => true,
+            };
+            if lost {
+                for job in std::mem::take(&mut self.ran).into_iter().rev() {
+                    again.push_front(job);
+                }
+                alone = true;
+            }
+        }
+    }
+
+    fn run_exclusive(&mut self, job: Box<dyn crate::job::ExclusiveJob>) {
+        let mut tx = match self.connect() {
+            Ok(tx) => tx,
+            Err(error) => {
+                job.refuse(ErrorKind::Faulted, error.into_sqlite());
+                return;
+            }
+        };
+        // Nested calls find no transaction here.
+        CURRENT.set(None);
+        self.tx = None;
+        let Some(view) = Rc::get_mut(&mut tx) else {
+            // Only a nested call that is still on this thread's stack could hold it.
+            job.refuse(ErrorKind::Nested, None);
+            return;
+        };
+        let busy_timeout = self.config().busy_timeout;
+        let domain = self.domain;
+        let lock_wait = Arc::clone(&view.link.guard.lock_wait);
+        let link = view.link_mut();
+        let ((), prepared) = link.session.lend(|conn| {
+            job.run(domain, conn);
+            // What it prepared, it prepared with the gate open; and it may have set a timeout.
+            conn.flush_prepared_statement_cache();
+            let _ = crate::interrupt::install(conn, lock_wait, busy_timeout);
+            let _ = conn.execute_batch("PRAGMA foreign_keys = ON");
+        });
+        let usable = prepared.is_ok() && view.link.clean();
+        if usable || self.config().is_memory() {
+            CURRENT.set(Some((self.domain, Rc::clone(&tx))));
+            self.tx = Some(tx);
+        }
+    }
+
+    /// Memory databases: a read on the one connection, between two transactions.
+    fn run_read(&mut self, job: Box<dyn ReadJob>) {
+        if let Some(why) = job.interrupt() {
+            job.refuse(kind_of_stop(why, Phase::Queued), None);
+            return;
+        }
+        match self.connect() {
+            Ok(tx) => crate::reader::run_on(&tx, self.domain, job),
+            Err(error) => job.refuse(ErrorKind::Faulted, error.into_sqlite()),
+        }
+    }
+
+    /// Takes a snapshot of the state after the last commit.
+    fn pin(&mut self) -> Result<Arc<Held>, Error> {
+        let commit = self.commits;
+        match self.config().is_memory() {
+            true => {
+                let tx = self.connect()?;
+                Held::copy(&self.core, &tx, commit)
+            }
+            false => Held::pin(&self.core, Some(commit)),
+        }
+    }
+
+    fn run_pin(&mut self, pin: Pin) {
+        let held = self.pin();
+        pin.answer(held);
+    }
+}
+
+impl Service for Writer {
+    type Call = WriterItem;
+
+    fn serve(&mut self, first: Taken<WriterItem>, batch: &mut Batch<'_, WriterItem>) {
+        let mut next = Some(first);
+        while let Some(Taken { lane, call }) = next {
+            let began = now();
+            next = match call {
+                WriterItem::Write(job) => self.serve_writes(lane, job, batch),
+                WriterItem::Exclusive(job) => {
+                    self.run_exclusive(job);
+                    batch.charge(lane, now() - began);
+                    None
+                }
+                WriterItem::Read(job) => {
+                    self.run_read(job);
+                    batch.charge_and_take(lane, now() - began)
+                }
+                WriterItem::Pin(pin) => {
+                    self.run_pin(pin);
+                    batch.charge_and_take(lane, now() - began)
+                }
+            };
+        }
+        if let Some(tx) = &self.tx {
+            self.checkpointer.between_batches(tx);
+        }
+    }
+
+    fn finish(mut self) {
+        // The connection that is closed last removes the WAL; it must be one that can write.
+        self.core.wait_for_readers();
+        self.disconnect();
+    }
+}
+
+/// Whether the transaction was lost by something that this call did or that was done to it alone,
+/// so that the calls before it may well be run again together.
+fn is_own_doing(link: &Link) -> bool {
+    let code = rusqlite::ffi::Error::new(link.session.last_code()).code;
+    matches!(
+        code,
+        ErrorCode::OperationInterrupted
+            | ErrorCode::ConstraintViolation
+            | ErrorCode::OperationAborted
+    )
+}
+
+/// `rusqlite::Error` is not `Clone`; SQLite's own failures can be told to several callers.
+fn copy_of(error: &rusqlite::Error) -> Option<rusqlite::Error> {
+    match error {
+        rusqlite::Error::SqliteFailure(code, message) => {
+            Some(rusqlite::Error::SqliteFailure(*code, message.clone()))
+        }
+        _ => None,
+    }
+}
