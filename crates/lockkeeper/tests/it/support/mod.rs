@@ -1,0 +1,168 @@
+//! What the tests share: databases that clean up after themselves, time limits, forced schedules.
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::mpsc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use lockkeeper::{Builder, Client, Database, ErrorKind};
+
+/// After this long a test is taken to hang. An order of magnitude above what any needs.
+pub(crate) const HANG: Duration = Duration::from_secs(120);
+
+/// Whether the long forms are wanted.
+pub(crate) fn long() -> bool {
+    std::env::var_os("LOCKKEEPER_LONG").is_some_and(|value| value == "1")
+}
+
+/// `short` in the default form, `extended` in the long form.
+pub(crate) fn count(short: usize, extended: usize) -> usize {
+    if long() { extended } else { short }
+}
+
+/// Where a test's database lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    File,
+    Memory,
+}
+
+/// Both kinds of database, for behaviour that they share (promise A35).
+pub(crate) const PLACES: [Place; 2] = [Place::File, Place::Memory];
+
+/// A directory of its own; gone with the test.
+pub(crate) struct Dir(tempfile::TempDir);
+
+impl Dir {
+    pub(crate) fn new() -> Self {
+        Self(tempfile::tempdir().expect("a temporary directory"))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.path().join(name)
+    }
+
+    /// A database in this directory, or in memory.
+    pub(crate) fn builder(&self, place: Place) -> Builder {
+        match place {
+            Place::File => Database::builder(self.file("test.db")),
+            Place::Memory => Database::builder(":memory:"),
+        }
+    }
+}
+
+/// Runs `check` on a fresh database of each kind, with a table `t (id INTEGER PRIMARY KEY, v)`.
+pub(crate) fn on_each_place(check: impl Fn(&Database, Place)) {
+    for place in PLACES {
+        let dir = Dir::new();
+        let db = dir.builder(place).blocking_open().expect("the database opens");
+        db.blocking_write(|tx| tx.execute_batch(TABLE)).expect("the table is created");
+        check(&db, place);
+        db.blocking_close().expect("the database closes");
+    }
+}
+
+/// The table most tests use.
+pub(crate) const TABLE: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, v INTEGER) STRICT";
+
+/// A file database with the table `t`; the directory must be kept as long as the database.
+pub(crate) fn file_db(tune: impl FnOnce(Builder) -> Builder) -> (Dir, Database) {
+    let dir = Dir::new();
+    let db = tune(dir.builder(Place::File)).blocking_open().expect("the database opens");
+    db.blocking_write(|tx| tx.execute_batch(TABLE)).expect("the table is created");
+    (dir, db)
+}
+
+/// Inserts a row with this id.
+pub(crate) fn insert(tx: &lockkeeper::Transaction, id: i64) -> rusqlite::Result<()> {
+    tx.execute("INSERT INTO t (id, v) VALUES (?1, ?1)", [id]).map(drop)
+}
+
+/// The ids in the table `t`, in order.
+pub(crate) fn ids(db: &Client) -> Vec<i64> {
+    db.blocking_read(|s| {
+        s.prepare_cached("SELECT id FROM t ORDER BY id")?
+            .query_map([], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()
+    })
+    .expect("the rows can be read")
+}
+
+/// Runs `f` on a thread of its own and fails when it does not end in time.
+pub(crate) fn within<T: Send + 'static>(
+    limit: Duration,
+    f: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    let (done, ended) = mpsc::channel();
+    let thread = std::thread::Builder::new()
+        .name(String::from("test-body"))
+        .spawn(move || {
+            let _ = done.send(f());
+        })
+        .expect("a thread");
+    match ended.recv_timeout(limit) {
+        Ok(value) => {
+            thread.join().expect("the body has ended");
+            value
+        }
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!("hangs: not done after {limit:?}"),
+        Err(mpsc::RecvTimeoutError::Disconnected) => match thread.join() {
+            Err(payload) => std::panic::resume_unwind(payload),
+            Ok(()) => unreachable!("the body sends before it ends"),
+        },
+    }
+}
+
+/// Polls `future` once, with a waker that does nothing.
+pub(crate) fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+    pin!(future).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// Runs `future` on this thread, without any runtime.
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+    futures_lite::future::block_on(future)
+}
+
+/// The writer, held inside a call until released: what is submitted meanwhile shares one batch.
+pub(crate) struct HeldWriter {
+    release: mpsc::Sender<()>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl HeldWriter {
+    /// Returns when the holding call runs. It writes nothing.
+    pub(crate) fn hold(db: &Client) -> Self {
+        let (release, released) = mpsc::channel::<()>();
+        let (begun, has_begun) = mpsc::channel();
+        let db = db.clone();
+        let thread = std::thread::spawn(move || {
+            let write = db.write_once(move |_| {
+                let _ = begun.send(());
+                let _ = released.recv();
+                Ok(())
+            });
+            block_on(write).expect("the holding call succeeds");
+        });
+        has_begun.recv_timeout(HANG).expect("the holding call begins");
+        Self { release, thread }
+    }
+
+    /// Lets the writer go on, and waits until the holding call is answered.
+    pub(crate) fn release(self) {
+        let _ = self.release.send(());
+        self.thread.join().expect("the holding call ends");
+    }
+}
+
+/// The kind of an error, for comparing.
+pub(crate) fn kind<T: std::fmt::Debug, E: std::fmt::Debug>(
+    result: Result<T, lockkeeper::Error<E>>,
+) -> ErrorKind {
+    result.expect_err("an error was expected").kind()
+}
