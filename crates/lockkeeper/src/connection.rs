@@ -129,6 +129,17 @@ impl Link {
         self.protect.set(protect);
     }
 
+    /// Runs one of the library's own statements while a call runs.
+    ///
+    /// The gate is open meanwhile: whatever expires the connection's statements (a schema change, a
+    /// PRAGMA) has this one prepared again, which the authorizer would deny to a call.
+    pub(crate) fn run_in_call(&self, sql: Sql) -> rusqlite::Result<()> {
+        let gate = self.guard.gate.swap(Gate::Open as u8, Ordering::Relaxed);
+        let result = self.session.run(sql);
+        self.guard.gate.store(gate, Ordering::Relaxed);
+        result
+    }
+
     /// Ends a call: opens the gate, closes what it left open, restores what it changed.
     pub(crate) fn end_call(&self) {
         self.guard.gate.store(Gate::Open as u8, Ordering::Relaxed);

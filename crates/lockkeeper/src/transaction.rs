@@ -144,7 +144,7 @@ impl Snapshot {
         }
         self.check_may_write()?;
         if self.link.protect.get() && !self.link.saved.get() {
-            self.link.session.run(Sql::Savepoint)?;
+            self.link.run_in_call(Sql::Savepoint)?;
             self.link.saved.set(true);
         }
         self.link.wrote.set(true);
@@ -253,7 +253,7 @@ impl Transaction {
     /// the commit, sees to: it has another name.
     pub(crate) fn nest(&self) -> Result<()> {
         self.before_statement(false)?;
-        self.link.session.run(Sql::Nest)
+        self.link.run_in_call(Sql::Nest)
     }
 
     /// Keeps or undoes what was written since [`Transaction::nest`].
@@ -264,9 +264,9 @@ impl Transaction {
             // The whole transaction is gone: nothing is left to undo.
             return Ok(());
         } else {
-            self.link.session.run(Sql::RollbackToNest)?;
+            self.link.run_in_call(Sql::RollbackToNest)?;
         }
-        self.link.session.run(Sql::Unnest)
+        self.link.run_in_call(Sql::Unnest)
     }
 }
 
