@@ -238,6 +238,7 @@ impl Writer {
         if link.is_lost() {
             // B3
             let alone = !is_own_doing(link);
+            let _ = link.restore_keys();
             let stop = job.interrupt();
             job.finish(match (ran, stop) {
                 (Ran::Good, Some(why)) => Fate::kind(kind_of_stop(why, Phase::Running)),
@@ -455,8 +456,8 @@ impl Writer {
             job.run(domain, conn);
             // What it prepared, it prepared with the gate open; and it may have set a timeout.
             conn.flush_prepared_statement_cache();
-            let _ = crate::interrupt::install(conn, lock_wait, busy_timeout);
-            let _ = conn.execute_batch("PRAGMA foreign_keys = ON");
+            let _ = connection::install(conn, &guard, config, Role::Writer);
+            let _ = conn.execute_batch("PRAGMA foreign_keys = ON; PRAGMA defer_foreign_keys = OFF");
         });
         let usable = prepared.is_ok() && view.link.clean();
         if usable || self.config().is_memory() {
