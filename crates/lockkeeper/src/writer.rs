@@ -247,14 +247,14 @@ impl Writer {
             });
             return After::Lost { alone };
         }
-        let violated =
-            ran == Ran::Good && link.wrote.get() && link.session.has_deferred_violation();
-        if ran == Ran::Good && !violated {
-            return self.keep(link, job);
-        }
-        let fate = match violated {
-            true => Fate::kind(ErrorKind::ForeignKey),
-            false => Fate::Own,
+        let fate = match (ran, job.interrupt()) {
+            // A closure that overlooked that its statements were stopped did half of its work.
+            (Ran::Good, Some(why)) => Fate::kind(kind_of_stop(why, Phase::Running)),
+            (Ran::Good, None) if link.wrote.get() && link.session.has_deferred_violation() => {
+                Fate::kind(ErrorKind::ForeignKey)
+            }
+            (Ran::Good, None) => return self.keep(link, job),
+            (Ran::Failed | Ran::Panicked, _) => Fate::Own,
         };
         if !link.wrote.get() {
             // Nothing to undo; but what it read may be unstored yet (B1).
