@@ -197,19 +197,7 @@ pub(crate) fn open(config: &Config, role: Role) -> Result<Snapshot, Error> {
     conn.flush_prepared_statement_cache();
     verify(&conn, config, role)?;
     // Again: setup may have changed the busy timeout, which removes the handler.
-    interrupt::install(&mut conn, Arc::clone(&guard.lock_wait), config.busy_timeout)
-        .map_err(failed)?;
-    let gate = Arc::clone(&guard);
-    conn.authorizer(Some(move |context: AuthContext<'_>| gate.authorize(&context.action)))
-        .map_err(failed)?;
-    if role == Role::Writer && !config.is_memory() {
-        let frames = Arc::clone(&guard);
-        conn.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages| {
-            frames.wal_frames.store(u32::try_from(pages).unwrap_or(0), Ordering::Relaxed);
-            Ok(())
-        }))
-        .map_err(failed)?;
-    }
+    install(&mut conn, &guard, config, role).map_err(failed)?;
     let session = Session::new(conn).map_err(failed)?;
     Ok(Snapshot::new(Link {
         session,
@@ -219,6 +207,34 @@ pub(crate) fn open(config: &Config, role: Role) -> Result<Snapshot, Error> {
         wrote: Cell::new(false),
         protect: Cell::new(false),
         saved: Cell::new(false),
+    }))
+}
+
+/// Installs what guards the connection: the handlers of waits and interrupts, the authorizer, and
+/// the hooks. To be called again when somebody had the bare connection.
+pub(crate) fn install(
+    conn: &mut Connection,
+    guard: &Arc<Guard>,
+    config: &Config,
+    role: Role,
+) -> rusqlite::Result<()> {
+    interrupt::install(conn, Arc::clone(&guard.lock_wait), config.busy_timeout)?;
+    let gate = Arc::clone(guard);
+    conn.authorizer(Some(move |context: AuthContext<'_>| gate.authorize(&context.action)))?;
+    if role != Role::Writer {
+        return Ok(());
+    }
+    // Calls cannot commit. A statement that was begun before its transaction was lost, and is
+    // stepped only then, would: it is rolled back instead.
+    let gate = Arc::clone(guard);
+    conn.commit_hook(Some(move || gate.gate.load(Ordering::Relaxed) == Gate::Call as u8))?;
+    if config.is_memory() {
+        return Ok(());
+    }
+    let frames = Arc::clone(guard);
+    conn.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages| {
+        frames.wal_frames.store(u32::try_from(pages).unwrap_or(0), Ordering::Relaxed);
+        Ok(())
     }))
 }
 

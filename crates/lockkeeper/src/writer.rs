@@ -448,13 +448,14 @@ impl Writer {
             job.refuse(ErrorKind::Nested, None);
             return;
         };
-        let busy_timeout = self.config().busy_timeout;
         let domain = self.domain;
-        let lock_wait = Arc::clone(&view.link.guard.lock_wait);
+        let config = &self.core.config;
+        let guard = Arc::clone(&view.link.guard);
         let link = view.link_mut();
         let ((), prepared) = link.session.lend(|conn| {
             job.run(domain, conn);
-            // What it prepared, it prepared with the gate open; and it may have set a timeout.
+            // What it prepared, it prepared with the gate open; and it may have set a timeout or
+            // hooks of its own.
             conn.flush_prepared_statement_cache();
             let _ = connection::install(conn, &guard, config, Role::Writer);
             let _ = conn.execute_batch("PRAGMA foreign_keys = ON; PRAGMA defer_foreign_keys = OFF");
