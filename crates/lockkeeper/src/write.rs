@@ -167,10 +167,18 @@ where
     const REPEATABLE: bool = B::REPEATABLE;
 
     fn call(&mut self, tx: &Transaction) -> Result<T, E> {
-        let mut body = lock(&self.0).take().expect("only a refused call gives its body back");
-        let result = body.call(tx);
-        *lock(&self.0) = Some(body);
-        result
+        /// Puts the body back for the next run, also when this one panics.
+        struct Back<'s, B>(&'s Mutex<Option<B>>, Option<B>);
+
+        impl<B> Drop for Back<'_, B> {
+            fn drop(&mut self) {
+                *lock(self.0) = self.1.take();
+            }
+        }
+
+        let body = lock(&self.0).take();
+        let mut body = Back(&self.0, body);
+        body.1.as_mut().expect("only a refused call gives its body back").call(tx)
     }
 }
 
