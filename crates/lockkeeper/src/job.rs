@@ -111,6 +111,10 @@ pub(crate) trait WriteJob: Send {
     fn wants_snapshot(&self) -> bool;
     /// Runs the closure and keeps its result until [`WriteJob::finish`].
     fn run(&mut self, domain: Domain, tx: &Transaction) -> Ran;
+    /// Makes the last run, which returned `Ok`, a failure of this kind.
+    fn judge(&mut self, kind: ErrorKind);
+    /// Whether the last run was a success.
+    fn has_succeeded(&self) -> bool;
     fn finish(self: Box<Self>, fate: Fate);
 }
 
@@ -194,6 +198,7 @@ pub(crate) struct WriteCall<B, T, E> {
     submitted: Instant,
     wants_snapshot: bool,
     ran: Option<Result<Result<T, E>, Box<dyn Any + Send>>>,
+    judged: Option<ErrorKind>,
 }
 
 impl<B, T, E> WriteCall<B, T, E> {
@@ -203,7 +208,7 @@ impl<B, T, E> WriteCall<B, T, E> {
         ancestry: Ancestry,
         wants_snapshot: bool,
     ) -> Self {
-        Self { body, reply, ancestry, submitted: now(), wants_snapshot, ran: None }
+        Self { body, reply, ancestry, submitted: now(), wants_snapshot, ran: None, judged: None }
     }
 }
 
@@ -243,12 +248,25 @@ where
             Err(_) => Ran::Panicked,
         };
         self.ran = Some(ran);
+        self.judged = None;
         how
+    }
+
+    fn judge(&mut self, kind: ErrorKind) {
+        self.judged = Some(kind);
+    }
+
+    fn has_succeeded(&self) -> bool {
+        matches!(self.ran, Some(Ok(Ok(_)))) && self.judged.is_none()
     }
 
     fn finish(mut self: Box<Self>, fate: Fate) {
         let stop = self.reply.token();
         let ran = self.ran.take();
+        let fate = match (fate, self.judged) {
+            (Fate::Own | Fate::OwnAt(_), Some(kind)) => Fate::kind(kind),
+            (fate, _) => fate,
+        };
         let outcome =
             match (fate, ran) {
                 // A panic is the caller's, whatever became of the transaction.

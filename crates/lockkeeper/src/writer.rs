@@ -14,7 +14,8 @@
 //!
 //! - B1: a call is answered after the COMMIT that stores it returned, or when it is certain that
 //!   nothing of it is stored. A failure that may rest on a neighbour's unstored write (a constraint)
-//!   is held back until that write is stored, and found anew if it is not.
+//!   is held back until that write is stored, and found anew if it is not. That goes for the call
+//!   that lost the transaction too: it is run again, after and apart from the others.
 //! - B2: undoing a call never undoes another. The first writing call of a transaction is undone by
 //!   rolling back the transaction, which holds nothing else; each later one runs in a savepoint,
 //!   opened before its first statement that may write.
@@ -28,6 +29,7 @@
 //!   opened again before anything else runs.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -65,6 +67,10 @@ pub(crate) struct Writer {
     checkpointer: Checkpointer,
     /// Calls of this batch that have run and wait for the commit.
     ran: Vec<Box<dyn WriteJob>>,
+    /// The call that lost the transaction, if it may have failed on unstored writes (B1).
+    loser: Option<Box<dyn WriteJob>>,
+    /// The call that was run last waits in `ran` for its commit, and has succeeded.
+    kept: bool,
     /// A call of this batch has written: later ones need savepoints (B2).
     dirty: bool,
     commits: u64,
@@ -94,6 +100,8 @@ impl Writer {
             tx: None,
             checkpointer,
             ran: Vec::new(),
+            loser: None,
+            kept: false,
             dirty: false,
             commits: 0,
             locked_since: None,
@@ -227,6 +235,7 @@ impl Writer {
 
     /// Runs one call inside the open transaction.
     fn run_one(&mut self, tx: &Transaction, mut job: Box<dyn WriteJob>) -> After {
+        self.kept = false;
         if let Some(why) = job.interrupt() {
             job.finish(Fate::kind(kind_of_stop(why, Phase::Queued)));
             return After::Going;
@@ -239,19 +248,23 @@ impl Writer {
             // B3
             let alone = !is_own_doing(link);
             let _ = link.restore_keys();
-            let stop = job.interrupt();
-            job.finish(match (ran, stop) {
-                (Ran::Good, Some(why)) => Fate::kind(kind_of_stop(why, Phase::Running)),
-                (Ran::Good, None) => Fate::kind(ErrorKind::RolledBack),
-                (Ran::Failed | Ran::Panicked, _) => Fate::Own,
-            });
+            match (ran, job.interrupt()) {
+                (Ran::Good, Some(why)) => {
+                    job.finish(Fate::kind(kind_of_stop(why, Phase::Running)));
+                    return After::Lost { alone };
+                }
+                (Ran::Good, None) => job.judge(ErrorKind::RolledBack),
+                (Ran::Failed | Ran::Panicked, _) => {}
+            }
+            self.lose(job);
             return After::Lost { alone };
         }
         let fate = match (ran, job.interrupt()) {
             // A closure that overlooked that its statements were stopped did half of its work.
             (Ran::Good, Some(why)) => Fate::kind(kind_of_stop(why, Phase::Running)),
             (Ran::Good, None) if link.wrote.get() && link.session.has_deferred_violation() => {
-                Fate::kind(ErrorKind::ForeignKey)
+                job.judge(ErrorKind::ForeignKey);
+                Fate::Own
             }
             (Ran::Good, None) => return self.keep(link, job),
             (Ran::Failed | Ran::Panicked, _) => Fate::Own,
@@ -277,10 +290,22 @@ impl Writer {
             if !link.clean() {
                 self.disconnect();
             }
-            job.finish(fate);
+            match fate {
+                Fate::Own => self.lose(job),
+                fate => job.finish(fate),
+            }
             return After::Lost { alone: true };
         }
         self.hold_back(link, job, fate)
+    }
+
+    /// The call lost the transaction by a failure of its own: it is answered, or waits for the end
+    /// of the replay when it may have failed on unstored writes (B1).
+    fn lose(&mut self, job: Box<dyn WriteJob>) {
+        match self.dirty && job.interrupt().is_none() {
+            true => self.loser = Some(job),
+            false => job.finish(Fate::Own),
+        }
     }
 
     /// The call succeeded: it waits for the commit.
@@ -297,6 +322,7 @@ impl Writer {
             return After::Lost { alone: true };
         }
         self.dirty |= link.wrote.get();
+        self.kept = true;
         self.ran.push(job);
         After::Going
     }
@@ -377,26 +403,43 @@ impl Writer {
 
     /// Runs the calls of a lost transaction again (B3, B4).
     fn replay(&mut self, alone: bool) {
-        let mut again: std::collections::VecDeque<_> = std::mem::take(&mut self.ran).into();
+        let mut again: VecDeque<_> = std::mem::take(&mut self.ran).into();
+        let mut loser = self.loser.take();
         let mut alone = alone;
-        while let Some(job) = again.pop_front() {
+        // A call that had succeeded before has failed now, or the other way round.
+        let mut differs = false;
+        loop {
+            let Some(job) = again.pop_front() else {
+                // B1: nobody else is left.
+                let Some(job) = loser.take() else { return };
+                if job.is_repeatable() {
+                    again.push_back(job);
+                    alone = true;
+                    continue;
+                }
+                let fate = if differs { Fate::kind(ErrorKind::NotApplied) } else { Fate::Own };
+                return job.finish(fate);
+            };
             if !job.is_repeatable() {
+                differs |= job.has_succeeded();
                 job.finish(Fate::kind(ErrorKind::NotApplied));
                 continue;
             }
             let tx = match self.begin(&*job) {
                 Ok(tx) => tx,
                 Err(fate) => {
+                    differs |= job.has_succeeded();
                     job.finish(fate);
                     continue;
                 }
             };
-            let mut after = self.run_one(&tx, job);
+            let mut after = self.run_again(&tx, job, &mut differs);
             while after == After::Going && !alone {
                 let Some(job) = again.pop_front() else { break };
                 after = match job.is_repeatable() {
-                    true => self.run_one(&tx, job),
+                    true => self.run_again(&tx, job, &mut differs),
                     false => {
+                        differs |= job.has_succeeded();
                         job.finish(Fate::kind(ErrorKind::NotApplied));
                         After::Going
                     }
@@ -410,6 +453,7 @@ impl Writer {
                     }
                     // Alone and still not to be committed: the failure is this call's own.
                     Err(_) if alone => {
+                        differs = true;
                         for job in std::mem::take(&mut self.ran) {
                             job.finish(Fate::kind(ErrorKind::DiskFull));
                         }
@@ -424,12 +468,23 @@ impl Writer {
                 After::Lost { .. } => true,
             };
             if lost {
+                if let Some(job) = self.loser.take() {
+                    again.push_front(job);
+                }
                 for job in std::mem::take(&mut self.ran).into_iter().rev() {
                     again.push_front(job);
                 }
                 alone = true;
             }
         }
+    }
+
+    /// Runs a call of a replay; `differs` is set when it does not end as it did before.
+    fn run_again(&mut self, tx: &Transaction, job: Box<dyn WriteJob>, differs: &mut bool) -> After {
+        let before = job.has_succeeded();
+        let after = self.run_one(tx, job);
+        *differs |= before != self.kept;
+        after
     }
 
     fn run_exclusive(&mut self, job: Box<dyn crate::job::ExclusiveJob>) {
