@@ -2,6 +2,7 @@
 //! contract), one module per behaviour. `LOCKKEEPER_LONG=1` runs the long forms.
 
 mod bad_use;
+mod differential;
 
 #[expect(dead_code, reason = "the suite is being written; the modules that use the rest follow")]
 mod support;
