@@ -111,8 +111,8 @@ pub(crate) struct Link {
     pub(crate) open_statements: Cell<usize>,
     /// Calls on this connection may only read.
     pub(crate) read_only: Cell<bool>,
-    /// The running call has stepped a statement that may write.
-    pub(crate) wrote: Cell<bool>,
+    /// Statements of the running call that may have left something behind.
+    pub(crate) writes: Cell<u32>,
     /// An earlier call of this transaction wrote: the running call needs a savepoint to fail alone.
     pub(crate) protect: Cell<bool>,
     /// The running call's savepoint is open.
@@ -124,7 +124,7 @@ impl Link {
     pub(crate) fn begin_call(&self, read_only: bool, protect: bool) {
         self.guard.gate.store(Gate::Call as u8, Ordering::Relaxed);
         self.read_only.set(read_only);
-        self.wrote.set(false);
+        self.writes.set(0);
         self.saved.set(false);
         self.protect.set(protect);
     }
@@ -204,7 +204,7 @@ pub(crate) fn open(config: &Config, role: Role) -> Result<Snapshot, Error> {
         guard,
         open_statements: Cell::new(0),
         read_only: Cell::new(role != Role::Writer),
-        wrote: Cell::new(false),
+        writes: Cell::new(0),
         protect: Cell::new(false),
         saved: Cell::new(false),
     }))

@@ -666,7 +666,7 @@ impl Builder {
         self
     }
 
-    /// Size of the WAL at which the writer begins to fold it back. Default: 16 MiB.
+    /// Size to which the WAL may grow under load before the writer folds it back. Default: 32 MiB.
     pub fn checkpoint_wal_bytes(mut self, bytes: u64) -> Self {
         self.config.checkpoint_wal_bytes = bytes;
         self
@@ -744,7 +744,7 @@ impl Builder {
         });
         let on_start = core.config.on_thread_start.clone();
         let name = String::from("lockkeeper-writer");
-        let writer = PoolConfig { name, min: 1, max: 1, on_start: on_start.clone() };
+        let writer = PoolConfig { name, min: 1, max: 1, spin: true, on_start: on_start.clone() };
         let for_writer = Arc::clone(&core);
         let writer_pool =
             Pool::new(Arc::clone(&core.writer), writer, Arc::clone(&clock), move || {
@@ -754,6 +754,8 @@ impl Builder {
             name: String::from("lockkeeper-read"),
             min: core.config.readers,
             max: core.config.readers_max,
+            // On few cores a spinning reader takes time from the callers it waits for.
+            spin: false,
             on_start,
         };
         let for_readers = Arc::clone(&core);

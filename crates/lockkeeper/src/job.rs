@@ -1,6 +1,6 @@
 //! Calls in the form in which they wait in a queue: boxed, with their reply.
 
-use std::any::Any;
+use std::any::{Any, TypeId};
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -108,6 +108,8 @@ pub(crate) trait WriteJob: Send {
     fn interrupt(&self) -> Option<Interrupt>;
     fn submitted(&self) -> Instant;
     fn is_repeatable(&self) -> bool;
+    /// The type of its closure: what calls of one place in the caller's program have in common.
+    fn closure(&self) -> TypeId;
     fn wants_snapshot(&self) -> bool;
     /// Runs the closure and keeps its result until [`WriteJob::finish`].
     fn run(&mut self, domain: Domain, tx: &Transaction) -> Ran;
@@ -232,6 +234,10 @@ where
 
     fn is_repeatable(&self) -> bool {
         B::REPEATABLE
+    }
+
+    fn closure(&self) -> TypeId {
+        TypeId::of::<B>()
     }
 
     fn wants_snapshot(&self) -> bool {

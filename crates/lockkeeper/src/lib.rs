@@ -5,6 +5,8 @@
 )]
 
 #[cfg(feature = "sqlite")]
+mod bare;
+#[cfg(feature = "sqlite")]
 mod checkpoint;
 #[cfg(feature = "sqlite")]
 mod config;

@@ -63,12 +63,21 @@ impl<'c> Statement<'c> {
         Ok(self.inner.get_mut())
     }
 
+    fn write<T>(&mut self, f: impl FnOnce(&mut rusqlite::Statement<'c>) -> Result<T>) -> Result<T> {
+        if self.readonly {
+            return f(self.ready()?);
+        }
+        let changes_before = self.snapshot.link.session.conn().total_changes();
+        let result = f(self.ready()?);
+        self.snapshot.after_write(changes_before, result)
+    }
+
     /// Executes the statement and returns the number of rows that it changed.
     ///
     /// # Errors
     /// SQLite's; an error also when the statement returns rows.
     pub fn execute<P: Params>(&mut self, params: P) -> Result<usize> {
-        self.ready()?.execute(params)
+        self.write(|statement| statement.execute(params))
     }
 
     /// Executes an INSERT of exactly one row and returns its row id.
@@ -76,7 +85,7 @@ impl<'c> Statement<'c> {
     /// # Errors
     /// SQLite's; `StatementChangedRows` when it inserted no row or several.
     pub fn insert<P: Params>(&mut self, params: P) -> Result<i64> {
-        self.ready()?.insert(params)
+        self.write(|statement| statement.insert(params))
     }
 
     /// Executes the statement and returns its rows.

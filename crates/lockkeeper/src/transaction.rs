@@ -128,6 +128,19 @@ impl Snapshot {
         }
     }
 
+    /// Takes a write that SQLite undid by itself off the count: a constraint ends the statement and
+    /// undoes it alone (<https://www.sqlite.org/lang_conflict.html>), unless it is `FAIL`, which
+    /// keeps and counts the rows before the one that failed.
+    pub(crate) fn after_write<T>(&self, changes_before: u64, result: Result<T>) -> Result<T> {
+        if let Err(error) = &result
+            && error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation)
+            && self.link.session.conn().total_changes() == changes_before
+        {
+            self.link.writes.set(self.link.writes.get().saturating_sub(1));
+        }
+        result
+    }
+
     /// Checks, before each statement, that it still belongs to this call and its transaction.
     pub(crate) fn before_statement(&self, readonly: bool) -> Result<()> {
         if queue::interrupt().is_some() {
@@ -147,7 +160,7 @@ impl Snapshot {
             self.link.run_in_call(Sql::Savepoint)?;
             self.link.saved.set(true);
         }
-        self.link.wrote.set(true);
+        self.link.writes.set(self.link.writes.get().saturating_add(1));
         Ok(())
     }
 }

@@ -18,7 +18,8 @@
 //!   that lost the transaction too: it is run again, after and apart from the others.
 //! - B2: undoing a call never undoes another. The first writing call of a transaction is undone by
 //!   rolling back the transaction, which holds nothing else; each later one runs in a savepoint,
-//!   opened before its first statement that may write.
+//!   opened before its first statement that may write, or *bare* (`bare.rs`): then undoing it is
+//!   losing the transaction (B3), which is allowed only while every earlier call may run again.
 //! - B3: after each call the writer asks SQLite whether the transaction still exists (interrupts,
 //!   full disks, `OR ROLLBACK` and `RAISE(ROLLBACK)` end it). If not, the call that lost it is
 //!   answered, and the earlier ones are run again, or told `NotApplied` when they may run only once.
@@ -36,6 +37,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::ErrorCode;
 
+use crate::bare::Trust;
 use crate::checkpoint::Checkpointer;
 use crate::config::Config;
 use crate::connection::{self, Link, Role};
@@ -73,6 +75,10 @@ pub(crate) struct Writer {
     kept: bool,
     /// A call of this batch has written: later ones need savepoints (B2).
     dirty: bool,
+    /// Every call in `ran` may run again.
+    all_repeatable: bool,
+    /// Which closures may run without a savepoint.
+    trust: Trust,
     commits: u64,
     /// Since when another process has kept the lock.
     locked_since: Option<Instant>,
@@ -103,6 +109,8 @@ impl Writer {
             loser: None,
             kept: false,
             dirty: false,
+            all_repeatable: true,
+            trust: Trust::default(),
             commits: 0,
             locked_since: None,
             content_lost: false,
@@ -217,6 +225,7 @@ impl Writer {
             Ok(()) => {
                 self.locked_since = None;
                 self.dirty = false;
+                self.all_repeatable = true;
                 self.checkpointer.begin(&tx);
                 Ok(tx)
             }
@@ -241,9 +250,12 @@ impl Writer {
             return After::Going;
         }
         let link = &tx.link;
-        link.begin_call(false, self.dirty);
+        let closure = job.closure();
+        let bare = self.dirty && self.trust.allows(closure) && self.all_repeatable;
+        link.begin_call(false, self.dirty && !bare);
         let ran = job.run(self.domain, tx);
         link.end_call();
+        self.trust.record(closure, link.writes.get(), ran == Ran::Good);
         if link.is_lost() {
             // B3
             let alone = !is_own_doing(link);
@@ -262,26 +274,34 @@ impl Writer {
         let fate = match (ran, job.interrupt()) {
             // A closure that overlooked that its statements were stopped did half of its work.
             (Ran::Good, Some(why)) => Fate::kind(kind_of_stop(why, Phase::Running)),
-            (Ran::Good, None) if link.wrote.get() && link.session.has_deferred_violation() => {
+            (Ran::Good, None) if link.writes.get() > 0 && link.session.has_deferred_violation() => {
                 job.judge(ErrorKind::ForeignKey);
                 Fate::Own
             }
             (Ran::Good, None) => return self.keep(link, job),
             (Ran::Failed | Ran::Panicked, _) => Fate::Own,
         };
-        if !link.wrote.get() {
+        if link.writes.get() == 0 {
             // Nothing to undo; but what it read may be unstored yet (B1).
             return self.hold_back(link, job, fate);
         }
         if !link.saved.get() {
-            // B2: the transaction holds nothing else.
+            // B2: the transaction holds nothing else, or what it holds may run again.
             let rolled_back = link.session.run(Sql::Rollback).is_ok() || link.is_lost();
             let _ = link.restore_keys();
-            job.finish(fate);
             if !rolled_back {
                 self.disconnect();
             }
-            return After::Restart;
+            if !bare {
+                job.finish(fate);
+                return After::Restart;
+            }
+            self.trust.betray(closure);
+            match fate {
+                Fate::Own => self.lose(job),
+                fate => job.finish(fate),
+            }
+            return After::Lost { alone: false };
         }
         let undone =
             link.session.run(Sql::RollbackTo).and_then(|()| link.session.run(Sql::Release));
@@ -321,8 +341,9 @@ impl Writer {
             job.finish(Fate::kind(ErrorKind::Sqlite));
             return After::Lost { alone: true };
         }
-        self.dirty |= link.wrote.get();
+        self.dirty |= link.writes.get() > 0;
         self.kept = true;
+        self.all_repeatable &= job.is_repeatable();
         self.ran.push(job);
         After::Going
     }
@@ -331,6 +352,7 @@ impl Writer {
     fn hold_back(&mut self, link: &Link, job: Box<dyn WriteJob>, fate: Fate) -> After {
         let _ = link.restore_keys();
         if self.dirty && matches!(fate, Fate::Own) {
+            self.all_repeatable &= job.is_repeatable();
             self.ran.push(job);
         } else {
             job.finish(fate);

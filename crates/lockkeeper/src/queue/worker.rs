@@ -79,6 +79,8 @@ pub(crate) struct PoolConfig {
     pub(crate) name: String,
     pub(crate) min: usize,
     pub(crate) max: usize,
+    /// Look a little while for the next call before sleeping; see [`Queue::take_first`].
+    pub(crate) spin: bool,
     /// Runs first on each thread.
     pub(crate) on_start: Option<Arc<dyn Fn() + Send + Sync>>,
 }
@@ -164,9 +166,10 @@ impl<S: Service, E: Send + 'static> Pool<S, E> {
                 return;
             }
         };
+        let spin = self.config.spin;
         // From here on the thread holds the queue alone, so that an abandoned pool can go.
         drop(self);
-        while let Some(first) = leave.queue.take_first(leave.worker, patience) {
+        while let Some(first) = leave.queue.take_first(leave.worker, patience, spin) {
             let mut batch = Batch { queue: &leave.queue, worker: leave.worker, limit: first.limit };
             service.serve(first.taken, &mut batch);
             leave.queue.rest(leave.worker);
