@@ -5,6 +5,8 @@
 //! Each figure is measured `R` times, ours and the raw loop in turn, and the median of the ratios
 //! is printed with the medians of both. Machines are noisy; ratios of one run are what counts.
 
+#![expect(clippy::disallowed_methods, reason = "measures raw connections and plain threads")]
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -16,6 +16,9 @@ use crate::transaction::{Snapshot, Transaction};
 /// What a caller's future receives: the call's result, or its panic.
 pub(crate) type Outcome<T, E> = Result<Result<T, Error<E>>, Box<dyn Any + Send>>;
 
+/// What a write's future receives: also the snapshot that it may have asked for.
+pub(crate) type WriteOutcome<T, E> = Outcome<(T, Option<Arc<Held>>), E>;
+
 /// A caller's closure over a view `V` of the database.
 pub trait Body<V, T, E>: Send + 'static {
     /// Whether it may run more than once.
@@ -195,7 +198,7 @@ pub(crate) fn kind_of_stop(why: Interrupt, phase: Phase) -> ErrorKind {
 
 pub(crate) struct WriteCall<B, T, E> {
     body: B,
-    reply: Reply<Outcome<(T, Option<Arc<Held>>), E>>,
+    reply: Reply<WriteOutcome<T, E>>,
     ancestry: Ancestry,
     submitted: Instant,
     wants_snapshot: bool,
@@ -206,7 +209,7 @@ pub(crate) struct WriteCall<B, T, E> {
 impl<B, T, E> WriteCall<B, T, E> {
     pub(crate) fn new(
         body: B,
-        reply: Reply<Outcome<(T, Option<Arc<Held>>), E>>,
+        reply: Reply<WriteOutcome<T, E>>,
         ancestry: Ancestry,
         wants_snapshot: bool,
     ) -> Self {

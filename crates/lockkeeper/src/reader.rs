@@ -93,7 +93,8 @@ impl Reader {
     fn settle(&mut self) {
         let Some(conn) = &self.conn else { return };
         let ended = conn.link.is_lost() || conn.link.session.run(Sql::Commit).is_ok();
-        if !(ended && conn.link.open_statements.get() == 0) && !conn.link.clean() {
+        let clean = ended && conn.link.open_statements.get() == 0;
+        if !clean && !conn.link.clean() {
             self.conn = None;
         }
     }

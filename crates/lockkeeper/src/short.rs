@@ -32,6 +32,7 @@ pub(crate) struct ShortReads {
 #[derive(Default)]
 struct State {
     /// The most recently used last: its cache is the warmest.
+    #[expect(clippy::vec_box, reason = "a connection moves between queues as one pointer")]
     idle: Vec<Box<Snapshot>>,
     /// Connections in use by short reads.
     used: usize,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::database::{Client, unwind};
 use crate::error::{Error, ErrorKind};
-use crate::job::{Body, Many, Outcome, WriteCall, WriterItem};
+use crate::job::{Body, Many, WriteCall, WriteOutcome, WriterItem};
 use crate::queue::{
     Flight, Mutex, Refused, RefusedReason, Room, after, ancestry_for, block_on, lock, refused,
     reply,
@@ -18,7 +18,8 @@ use crate::snapshots::HeldSnapshot;
 use crate::transaction::Transaction;
 use crate::writer;
 
-type Answer<T, E> = Outcome<(T, Option<Arc<Held>>), E>;
+/// A write's value, and the snapshot that it may have asked for.
+type Value<T> = (T, Option<Arc<Held>>);
 
 /// A write; see [`Client::write`].
 #[must_use = "a call is submitted when it is polled"]
@@ -30,7 +31,7 @@ pub struct Write<B, T: Send + 'static, E: Send + 'static> {
 
 enum State<B, T: Send + 'static, E: Send + 'static> {
     New(B),
-    Flying(Flight<WriterItem, Answer<T, E>>),
+    Flying(Flight<WriterItem, WriteOutcome<T, E>>),
     Over,
 }
 
@@ -92,7 +93,7 @@ where
         &mut self,
         wants_snapshot: bool,
         context: &mut Context<'_>,
-    ) -> Poll<Result<(T, Option<Arc<Held>>), Error<E>>> {
+    ) -> Poll<Result<Value<T>, Error<E>>> {
         if let State::New(_) = self.state {
             let State::New(body) = std::mem::replace(&mut self.state, State::Over) else {
                 return Poll::Ready(Err(Error::new(ErrorKind::Faulted)));

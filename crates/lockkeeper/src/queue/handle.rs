@@ -326,11 +326,13 @@ pub struct Call<R: 'static, F, T: Send + 'static> {
 
 enum State<R: 'static, F, T: Send + 'static> {
     New(F),
-    Flying(Flight<Box<dyn Job<R>>, Outcome<T>>),
+    Flying(CallFlight<R, T>),
     Over,
 }
 
 impl<R, F, T: Send + 'static> Unpin for Call<R, F, T> {}
+
+type CallFlight<R, T> = Flight<Box<dyn Job<R>>, Outcome<T>>;
 
 enum Outcome<T> {
     Done(T),
@@ -349,12 +351,7 @@ where
         self
     }
 
-    fn submit(
-        &self,
-        f: F,
-        ancestry: Ancestry,
-        room: Room,
-    ) -> Result<Flight<Box<dyn Job<R>>, Outcome<T>>, Refused<F>> {
+    fn submit(&self, f: F, ancestry: Ancestry, room: Room) -> Result<CallFlight<R, T>, Refused<F>> {
         let (reply, receiver) = reply();
         // Where the submission is refused, `f` goes back through this slot.
         let slot = Arc::new(super::Mutex::new(Some(f)));

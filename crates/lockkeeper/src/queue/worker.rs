@@ -138,9 +138,9 @@ impl<S: Service, E: Send + 'static> Pool<S, E> {
         };
         let leave = Leave { queue: Arc::clone(&self.queue), worker };
         let pool = Arc::clone(self);
-        let thread = std::thread::Builder::new()
-            .name(name)
-            .spawn(move || pool.run(leave, patience, built))?;
+        let thread = std::thread::Builder::new().name(name).spawn(move || {
+            pool.run(&leave, patience, built);
+        })?;
         let mut threads = lock(&self.threads);
         threads.retain(|thread| !thread.is_finished());
         threads.push(thread);
@@ -149,7 +149,7 @@ impl<S: Service, E: Send + 'static> Pool<S, E> {
 
     fn run(
         self: Arc<Self>,
-        leave: Leave<S::Call>,
+        leave: &Leave<S::Call>,
         patience: Option<Duration>,
         built: Reply<Result<(), E>>,
     ) {

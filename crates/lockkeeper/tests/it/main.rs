@@ -1,6 +1,11 @@
 //! The promises of the library, each with a test named for it (`a05_…` is promise A5 of the
 //! contract), one module per behaviour. `LOCKKEEPER_LONG=1` runs the long forms.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests wait for plain channels and threads, and compare with raw connections"
+)]
+
 mod bad_use;
 mod differential;
 
