@@ -13,7 +13,7 @@ use super::{
     Queue, Receiver, Refused, RefusedReason, call::Lost,
 };
 
-/// A client's lane; retired when its last holder goes.
+/// A client's hold on a lane, which other clients of that name may share; given back when dropped.
 pub(crate) struct Lane<C: Item> {
     pub(crate) queue: Arc<Queue<C>>,
     pub(crate) id: LaneId,

@@ -13,8 +13,12 @@
 //! - L4: a lane may exceed its credit in a batch only while no other lane waits or takes part in
 //!   this batch. So capacity is never left idle, and one client delays another's single call by
 //!   one batch at most.
-//! - L5: a low-priority lane is passed over in at most `AGEING` batches in a row.
+//! - L5: low-priority lanes are passed over in at most `AGEING` batches in a row; then one of their
+//!   calls is taken even if its lane has no credit.
 //! - L6: removed calls leave a tombstone; tombstones are compacted when they outnumber the live.
+//! - L7: a batch may end (by its ceilings) in the middle of a lane's turn. The turn goes on in the
+//!   next batch with what is left of its credit, after the lanes that the last batch did not serve.
+//!   So no lane, however heavy, keeps another waiting for more than one whole batch.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -93,8 +97,8 @@ struct Lane<C> {
     granted_in: u64,
     /// The batch in which this lane last ran a call.
     served_in: u64,
-    /// Its last handle is gone: forget the lane when it is empty.
-    retired: bool,
+    /// Clients that share this lane; at 0 it is forgotten when it is empty.
+    handles: usize,
 }
 
 pub(crate) struct Lanes<C> {
@@ -146,7 +150,7 @@ impl<C> Lanes<C> {
             credit_ns: 0,
             granted_in: 0,
             served_in: 0,
-            retired: false,
+            handles: 1,
         };
         let free = self.lanes.iter().position(Option::is_none);
         let index = free.unwrap_or(self.lanes.len());
@@ -158,11 +162,11 @@ impl<C> Lanes<C> {
         LaneId(index)
     }
 
-    /// The lane called `name`, made when there is none.
+    /// The lane called `name`, made when there is none; to be given back by [`Lanes::retire`].
     pub(crate) fn open(&mut self, name: &str) -> LaneId {
         if let Some(&id) = self.names.get(name) {
             if let Some(lane) = self.lane_mut(id) {
-                lane.retired = false;
+                lane.handles += 1;
             }
             return id;
         }
@@ -171,21 +175,21 @@ impl<C> Lanes<C> {
         id
     }
 
-    /// The last handle of this lane is gone.
+    /// A handle of this lane is gone.
     pub(crate) fn retire(&mut self, id: LaneId) {
         if id == MAIN {
             return;
         }
         if let Some(lane) = self.lane_mut(id) {
-            lane.retired = true;
+            lane.handles -= 1;
         }
         self.forget_if_over(id);
     }
 
     fn forget_if_over(&mut self, id: LaneId) {
-        let over = self
-            .lane_mut(id)
-            .is_some_and(|lane| lane.retired && lane.accepted_live == 0 && lane.overflow_live == 0);
+        let over = self.lane_mut(id).is_some_and(|lane| {
+            lane.handles == 0 && lane.accepted_live == 0 && lane.overflow_live == 0
+        });
         if !over {
             return;
         }
@@ -317,11 +321,28 @@ impl<C> Lanes<C> {
 
     /// Begins a new round, so that each lane gets a turn in it.
     pub(crate) fn begin_batch(&mut self) {
+        for ring in 0..self.rings.len() {
+            self.resume_turn(ring);
+        }
         self.round += 1;
         self.participants = 0;
         if !self.rings[Priority::Low as usize].is_empty() {
             self.low_passed += 1;
         }
+    }
+
+    /// L7: goes on with a turn that the end of the last batch cut short.
+    fn resume_turn(&mut self, ring: usize) {
+        let (lanes, round) = (&mut self.lanes, self.round);
+        let Some(front) = self.rings[ring].front().and_then(|id| lanes[id.0].as_mut()) else {
+            return;
+        };
+        if front.served_in != round || front.credit_ns <= 0 || front.accepted_live == 0 {
+            return;
+        }
+        front.granted_in = round + 1;
+        let served = |id: &LaneId| lanes[id.0].as_ref().is_some_and(|lane| lane.served_in == round);
+        self.rings[ring].make_contiguous().sort_by_key(served);
     }
 
     /// The next call in `scope`, if there is one.
@@ -331,9 +352,13 @@ impl<C> Lanes<C> {
         if self.accepted_live == 0 {
             return None;
         }
-        let aged = self.low_passed > AGEING;
-        let order = if aged { [1, 0] } else { [0, 1] };
-        for ring in order {
+        // L5
+        if self.low_passed > AGEING
+            && let Some(id) = self.front_waiting(Priority::Low as usize)
+        {
+            return self.take(id, Priority::Low as usize, scope);
+        }
+        for ring in [0, 1] {
             if let Some(id) = self.eligible(ring) {
                 return self.take(id, ring, scope);
             }
@@ -347,10 +372,16 @@ impl<C> Lanes<C> {
         }
         // Everybody who waits is in debt: grant as many rounds as it takes for one to be served.
         self.grant_until_served();
-        order.into_iter().find_map(|ring| {
+        [0, 1].into_iter().find_map(|ring| {
             let id = self.eligible(ring)?;
             self.take(id, ring, scope)
         })
+    }
+
+    /// Rotates ring to a lane that may run a call, or else to one that waits for credit.
+    fn front_waiting(&mut self, ring: usize) -> Option<LaneId> {
+        // What is left in the ring afterwards waits.
+        self.eligible(ring).or_else(|| self.rings[ring].front().copied())
     }
 
     /// Rotates ring to the first lane that may run a call; drops empty lanes on the way.
@@ -460,6 +491,29 @@ impl<C> Lanes<C> {
         self.accepted_live = self.lanes.iter().flatten().map(|lane| lane.accepted_live).sum();
         self.waiting_live = self.accepted_live;
         calls
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+impl<C> Lanes<C> {
+    /// L3 and L6, for the tests.
+    pub(crate) fn check_rings(&self) {
+        for (index, lane) in self.lanes.iter().enumerate() {
+            let Some(lane) = lane else { continue };
+            let id = LaneId(index);
+            let places =
+                |ring: usize| self.rings[ring].iter().filter(|other| **other == id).count();
+            let (own, other) = (lane.priority as usize, 1 - lane.priority as usize);
+            assert_eq!((places(own), places(other)), (usize::from(lane.in_ring), 0), "L3");
+            assert!(lane.in_ring || lane.accepted_live == 0, "L3");
+            for (entries, live) in
+                [(&lane.accepted, lane.accepted_live), (&lane.overflow, lane.overflow_live)]
+            {
+                assert_eq!(entries.iter().filter(|entry| entry.call.is_some()).count(), live);
+                assert!(entries.len() <= 2 * live + 18, "L6: {} for {live}", entries.len());
+                assert!(entries.iter().zip(entries.iter().skip(1)).all(|(a, b)| a.seq < b.seq));
+            }
+        }
     }
 }
 

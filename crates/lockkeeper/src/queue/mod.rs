@@ -69,6 +69,11 @@ mod lanes;
 mod sync;
 mod worker;
 
+#[cfg(all(test, loom))]
+mod models;
+#[cfg(all(test, not(loom)))]
+mod tests;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
