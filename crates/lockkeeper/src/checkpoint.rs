@@ -48,7 +48,7 @@ pub(crate) struct Checkpointer {
     /// Of this transaction: the row changes counted before it, and the frames.
     changes_before: u64,
     frames_before: u64,
-    /// Frames per changed row, a moving average; an unknown workload is taken for one page each.
+    /// Frames per changed row: the most, fading; an unknown workload is taken for one page each.
     frames_per_change: f64,
 }
 
@@ -88,7 +88,9 @@ impl Checkpointer {
         let added = frames.checked_sub(self.frames_before).unwrap_or(frames);
         if changes > 0 {
             let this = added as f64 / changes as f64;
-            self.frames_per_change += (this - self.frames_per_change) / 16.0;
+            // Up at once, so that the ceiling holds from the second batch on; down slowly.
+            let step = if this > self.frames_per_change { 1.0 } else { 1.0 / 16.0 };
+            self.frames_per_change += (this - self.frames_per_change) * step;
         }
         if frames < self.frames_before {
             self.due_at_frames = 0;
