@@ -140,6 +140,11 @@ impl Link {
         result
     }
 
+    /// Whether a call is running.
+    pub(crate) fn in_call(&self) -> bool {
+        self.guard.gate.load(Ordering::Relaxed) == Gate::Call as u8
+    }
+
     /// Ends a call: opens the gate, closes what it left open, restores what it changed.
     pub(crate) fn end_call(&self) {
         self.guard.gate.store(Gate::Open as u8, Ordering::Relaxed);
@@ -199,6 +204,10 @@ pub(crate) fn open(config: &Config, role: Role) -> Result<Snapshot, Error> {
     // Again: setup may have changed the busy timeout, which removes the handler.
     install(&mut conn, &guard, config, role).map_err(failed)?;
     let session = Session::new(conn).map_err(failed)?;
+    if role == Role::Writer {
+        // Only a connection that has opened the WAL removes it when it is closed.
+        session.run(Sql::Pin).map_err(|error| explain(config, error))?;
+    }
     Ok(Snapshot::new(Link {
         session,
         guard,

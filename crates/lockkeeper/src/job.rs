@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use crate::error::{Error, ErrorKind};
 use crate::queue::{
-    Ancestry, CallError, Domain, Frame, Interrupt, Interruptible, Item, Phase, Reply, now, stopped,
+    Ancestry, CallError, Domain, Frame, Interrupt, Interruptible, Item, Phase, Reply, now,
+    shielded, stopped,
 };
 use crate::snapshot::Held;
 use crate::transaction::{Snapshot, Transaction};
@@ -249,8 +250,11 @@ where
 
     fn run(&mut self, domain: Domain, tx: &Transaction) -> Ran {
         let _frame = Frame::enter(domain, self.ancestry.clone(), self.reply.interruptible());
-        let body = &mut self.body;
-        let ran = catch_unwind(AssertUnwindSafe(|| body.call(tx)));
+        let (body, before) = (&mut self.body, self.ran.take());
+        let ran = catch_unwind(AssertUnwindSafe(|| {
+            drop(before);
+            body.call(tx)
+        }));
         let how = match &ran {
             Ok(Ok(_)) => Ran::Good,
             Ok(Err(_)) => Ran::Failed,
@@ -294,7 +298,9 @@ where
                     None => Error::new(kind),
                 })),
             };
-        self.reply.answer(outcome);
+        let Self { body, reply, .. } = *self;
+        reply.answer(outcome);
+        shielded(|| drop(body));
     }
 }
 
@@ -325,7 +331,9 @@ where
     }
 
     fn refuse(self: Box<Self>, kind: ErrorKind, error: Option<rusqlite::Error>) {
-        refuse(self.reply, kind, error);
+        let Self { f, reply, .. } = *self;
+        refuse(reply, kind, error);
+        shielded(|| drop(f));
     }
 }
 
@@ -364,10 +372,13 @@ where
             catch_unwind(AssertUnwindSafe(|| body.call(snapshot)))
         };
         answer(reply, ran);
+        shielded(|| drop(body));
     }
 
     fn refuse(self: Box<Self>, kind: ErrorKind, error: Option<rusqlite::Error>) {
-        refuse(self.reply, kind, error);
+        let Self { body, reply, .. } = *self;
+        refuse(reply, kind, error);
+        shielded(|| drop(body));
     }
 }
 

@@ -237,10 +237,10 @@ impl Transaction {
 }
 
 impl Transaction {
-    /// Whether a write call of this connection is running (rather than a read of a memory database
-    /// or an exclusive call).
+    /// Whether a write call of this connection is running (rather than a read of a memory database,
+    /// an exclusive call, or a destructor or waker between two calls).
     pub(crate) fn in_write_call(&self) -> bool {
-        !self.link.read_only.get() && !self.link.is_lost()
+        self.link.in_call() && !self.link.read_only.get() && !self.link.is_lost()
     }
 
     /// Runs a read inside the running write.

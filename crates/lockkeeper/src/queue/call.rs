@@ -14,8 +14,11 @@
 //!   the shared part (a worker's seat) never holds a caller's value.
 //! - C4: a token is raised once; the first reason stays. It belongs to one call, so raising it late
 //!   can never hit the next one.
+//! - C5: a panic of a destructor or a waker has no caller to go to. It is caught where a worker or
+//!   the clock would die of it ([`shielded`]).
 
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
@@ -139,19 +142,28 @@ impl<R> Drop for Reply<R> {
     }
 }
 
+/// Runs callers' code that nobody waits for: destructors and wakers. The panic hook has reported
+/// what it threw.
+pub(crate) fn shielded(f: impl FnOnce()) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(f)) {
+        // Its destructor might panic, too.
+        std::mem::forget(payload);
+    }
+}
+
 fn put<R>(shared: &Shared<R>, value: Slot<R>) {
     let mut slot = lock(&shared.slot);
     if matches!(*slot, Slot::Gone) {
         drop(slot);
-        // C3
-        drop(value);
+        // C3, C5
+        shielded(|| drop(value));
         return;
     }
     let before = std::mem::replace(&mut *slot, value);
     drop(slot);
-    // C2
+    // C2, C5
     if let Slot::Waiting(Some(waker)) = before {
-        waker.wake();
+        shielded(|| waker.wake());
     }
 }
 

@@ -15,7 +15,7 @@ use super::flight::{Flight, Lane, Room, ancestry_for, refused};
 use super::{
     Ancestry, Batch, CallError, Clock, Close, Closed, Domain, Frame, Interrupt, Interruptible,
     Item, Phase, Pool, PoolConfig, Priority, Queue, Receiver, Refused, RefusedReason, Reply,
-    Service, StartError, Taken, after, block_on, context, now, reply,
+    Service, StartError, Taken, after, block_on, context, now, reply, shielded,
 };
 
 /// Whether a resource may serve the next call.
@@ -424,13 +424,10 @@ where
     fn run(self: Box<Self>, domain: Domain, resource: &mut R) -> bool {
         let Self { f, reply, ancestry, .. } = *self;
         let Some(f) = super::lock(&f).take() else { return false };
-        match reply.token() {
-            Some(Interrupt::Canceled) => return false,
-            Some(why) => {
-                reply.answer(Outcome::Refused(stopped(why, Phase::Queued)));
-                return false;
-            }
-            None => {}
+        if let Some(why) = reply.token() {
+            shielded(|| drop(f));
+            reply.answer(Outcome::Refused(stopped(why, Phase::Queued)));
+            return false;
         }
         let ran = {
             let _frame = Frame::enter(domain, ancestry, reply.interruptible());
@@ -453,7 +450,9 @@ where
     }
 
     fn refuse(self: Box<Self>, why: CallError) {
-        self.reply.answer(Outcome::Refused(why));
+        let Self { f, reply, .. } = *self;
+        reply.answer(Outcome::Refused(why));
+        shielded(|| drop(f));
     }
 }
 

@@ -40,7 +40,7 @@ fn queue(capacity: usize) -> Arc<Queue<Call>> {
 /// What the worker's thread does, without a resource.
 fn work(queue: &Queue<Call>, worker: usize) -> usize {
     let mut served = 0;
-    while let Some(first) = queue.take_first(worker, None) {
+    while let Some(first) = queue.take_first(worker, None, false) {
         let mut next = Some(first.taken);
         while let Some(Taken { lane, call }) = next {
             let number = call.number;
@@ -279,7 +279,7 @@ fn abort_reaches_the_running_call() {
         let thread = {
             let queue = Arc::clone(&queue);
             thread::spawn(move || {
-                if let Some(First { taken, .. }) = queue.take_first(worker, None) {
+                if let Some(First { taken, .. }) = queue.take_first(worker, None, false) {
                     // A long call: it ends only when it is asked to.
                     while taken.call.reply.token().is_none() {
                         thread::yield_now();

@@ -460,7 +460,8 @@ impl Service for Fragile {
 #[test]
 fn a23_when_the_worker_dies_every_waiting_call_is_answered_and_later_ones_refused() {
     let queue = Arc::new(Queue::new(2, Domain::new()));
-    let config = PoolConfig { name: String::from("fragile"), min: 1, max: 1, on_start: None };
+    let config =
+        PoolConfig { name: String::from("fragile"), min: 1, max: 1, spin: false, on_start: None };
     let clock = Arc::new(Clock::new());
     let pool = Pool::new(Arc::clone(&queue), config, clock, || Ok::<_, ()>(Fragile));
     // Accepted and waiting for room, before the worker begins.

@@ -11,6 +11,9 @@
 //!   worker to be gone finds every resource released.
 //! - W2: the first `min` threads stay until the queue is closed; further ones are started when
 //!   calls wait and none was taken for `STALL`, and leave after `PATIENCE` without work.
+//! - W3: a worker thread carries its queue's frame from beginning to end, so that callers' code that
+//!   runs on it outside a call (a destructor, a waker) and submits to the same queue is told
+//!   `Nested` instead of waiting for itself.
 
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
@@ -18,8 +21,8 @@ use std::time::Duration;
 
 use super::sync::{Mutex, lock, now};
 use super::{
-    Alarm, Clock, Item, Queue, Receiver, Reply, Scope, StartError, Taken, call::reply,
-    lanes::LaneId,
+    Alarm, Ancestry, Clock, Frame, Item, Queue, Receiver, Reply, Scope, StartError, Taken,
+    call::reply, lanes::LaneId,
 };
 
 /// No call taken for this long while some wait: the pool's workers are all held up.
@@ -153,6 +156,9 @@ impl<S: Service, E: Send + 'static> Pool<S, E> {
         patience: Option<Duration>,
         built: Reply<Result<(), E>>,
     ) {
+        // W3; left after the seat, because leaving it refuses calls.
+        let _frame = Frame::enter(self.queue.domain, Ancestry::default(), None);
+        let leave = leave;
         if let Some(on_start) = &self.config.on_start {
             on_start();
         }
