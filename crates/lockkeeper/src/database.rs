@@ -31,7 +31,7 @@ use crate::short::ShortReads;
 use crate::snapshot::Held;
 use crate::snapshots::Snapshots;
 use crate::transaction::{Snapshot, Transaction};
-use crate::write::Write;
+use crate::write::{SubmittedWrite, Write};
 use crate::writer::Writer;
 
 /// What the threads and the handles of one database share.
@@ -113,6 +113,13 @@ impl Core {
         drop(self.readers.push(queue::MAIN, ReaderItem::Retire(conn)));
     }
 
+    /// Asks the reads on held snapshots to stop. A reader may run several one after another, and
+    /// the queue knows only the first.
+    fn abort_snapshots(&self) {
+        let held: Vec<_> = lock(&self.held).list.iter().filter_map(Weak::upgrade).collect();
+        held.iter().for_each(|snapshot| snapshot.abort());
+    }
+
     /// Blocks until no connection but the caller's is open.
     pub(crate) fn wait_for_readers(&self) {
         self.readers.close();
@@ -140,6 +147,7 @@ impl Closing for Parts {
     fn abort(&self) {
         self.core.readers.abort();
         self.core.writer.abort();
+        self.core.abort_snapshots();
     }
 
     fn gone(&self) -> Receiver<()> {
@@ -458,15 +466,16 @@ impl<E: Send + 'static> Client<E> {
     }
 
     /// Submits `f` as [`Client::write`] does, at once, if there is room; otherwise hands it back.
+    /// The answer is awaited; dropping it cancels the write.
     ///
     /// # Errors
     /// [`Refused`] holds `f` and the reason.
-    pub fn try_write<T, F>(&self, f: F) -> Result<Write<Many<F>, T, E>, Refused<F>>
+    pub fn try_write<T, F>(&self, f: F) -> Result<SubmittedWrite<Many<F>, T, E>, Refused<F>>
     where
         F: FnMut(&Transaction) -> Result<T, E> + Send + 'static,
         T: Send + 'static,
     {
-        Write::try_new(self.clone(), Many(f))
+        SubmittedWrite::new(self.clone(), Many(f))
             .map_err(|Refused { reason, call }| Refused { reason, call: call.0 })
     }
 

@@ -66,4 +66,4 @@ pub use statement::Statement;
 #[cfg(feature = "sqlite")]
 pub use transaction::{Snapshot, Transaction};
 #[cfg(feature = "sqlite")]
-pub use write::{Write, WriteAndSnapshot};
+pub use write::{SubmittedWrite, Write, WriteAndSnapshot};

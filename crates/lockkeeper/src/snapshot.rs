@@ -172,6 +172,19 @@ impl Held {
         }
     }
 
+    /// Stops the running read and refuses those that wait for it.
+    pub(crate) fn abort(&self) {
+        let mut state = lock(&self.state);
+        let pending = std::mem::take(&mut state.pending);
+        if let Conn::Running(Some(running)) = &state.conn {
+            running.token().raise(Interrupt::Aborted);
+        }
+        drop(state);
+        for job in pending {
+            job.refuse(ErrorKind::Closed, None);
+        }
+    }
+
     /// Hands the connection to a thread that may do I/O.
     fn retire(&self, conn: Box<Snapshot>) {
         // Ends the read transaction at once, so that the WAL can start over: no I/O, only locks.
@@ -185,7 +198,12 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let state = lock(&self.state);
+        let mut state = lock(&self.state);
+        if self.core.upgrade().is_some_and(|core| core.check_process().is_err()) {
+            // After a fork the connection is the parent's: not to be used, nor closed.
+            std::mem::forget(std::mem::replace(&mut state.conn, Conn::Over(ErrorKind::Forked)));
+            return;
+        }
         let idle = matches!(state.conn, Conn::Idle(_));
         drop(state);
         if idle {

@@ -53,7 +53,7 @@ where
         Self { client, state: State::New(body), deadline: None }
     }
 
-    pub(crate) fn try_new(client: Client<E>, body: B) -> Result<Self, Refused<B>> {
+    fn try_new(client: Client<E>, body: B) -> Result<Self, Refused<B>> {
         let core = client.inner.core();
         if core.check_process().is_err() {
             return Err(Refused { reason: RefusedReason::Closed, call: body });
@@ -155,6 +155,41 @@ where
             Some(held) => Ok((value, HeldSnapshot::new(self.0.client.clone(), held))),
             None => Err(Error::new(ErrorKind::Faulted)),
         })
+    }
+}
+
+/// A write that was submitted by [`Client::try_write`]: on its way already, so what it is to do can
+/// no longer be changed.
+#[must_use = "dropping it cancels the write"]
+pub struct SubmittedWrite<B, T: Send + 'static, E: Send + 'static>(Write<B, T, E>);
+
+impl<B, T: Send + 'static, E: Send + 'static> std::fmt::Debug for SubmittedWrite<B, T, E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SubmittedWrite").finish_non_exhaustive()
+    }
+}
+
+impl<B, T, E> SubmittedWrite<B, T, E>
+where
+    B: Body<Transaction, T, E>,
+    T: Send + 'static,
+    E: Send + 'static,
+{
+    pub(crate) fn new(client: Client<E>, body: B) -> Result<Self, Refused<B>> {
+        Write::try_new(client, body).map(Self)
+    }
+}
+
+impl<B, T, E> Future for SubmittedWrite<B, T, E>
+where
+    B: Body<Transaction, T, E>,
+    T: Send + 'static,
+    E: Send + 'static,
+{
+    type Output = Result<T, Error<E>>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context)
     }
 }
 
