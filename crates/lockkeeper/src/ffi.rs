@@ -135,14 +135,22 @@ impl Session {
         &self.conn
     }
 
-    /// Lends the connection itself to `f`; the library's statements are prepared anew afterwards,
-    /// because `f` may have put another connection in its place.
+    /// Lends the connection itself to `f`; the library's statements are prepared anew afterwards.
+    ///
+    /// An error means that the session must be replaced: they could not be prepared, or `f` has put
+    /// another connection in the place of this one, which has none of its settings.
     pub(crate) fn lend<T>(
         &mut self,
         f: impl FnOnce(&mut Connection) -> T,
     ) -> (T, Result<(), Error>) {
         self.own = None;
+        // SAFETY: the handle is only compared, never used; the connection may be closed by then.
+        let before = unsafe { self.conn.handle() };
         let value = f(&mut self.conn);
+        // SAFETY: as above.
+        if unsafe { self.conn.handle() } != before {
+            return (value, Err(failure(&self.conn, ffi::SQLITE_MISUSE)));
+        }
         (value, self.prepare())
     }
 

@@ -510,6 +510,11 @@ impl Writer {
     }
 
     fn run_exclusive(&mut self, job: Box<dyn crate::job::ExclusiveJob>) {
+        // The batch before it was committed after it had been taken.
+        if let Some(why) = job.interruptible().and_then(|call| call.token().raised()) {
+            job.refuse(kind_of_stop(why, Phase::Queued), None);
+            return;
+        }
         let mut tx = match self.connect() {
             Ok(tx) => tx,
             Err(error) => {
@@ -534,6 +539,10 @@ impl Writer {
             // What it prepared, it prepared with the gate open; and it may have set a timeout or
             // hooks of its own.
             conn.flush_prepared_statement_cache();
+            if !conn.is_autocommit() {
+                // Inside a transaction the PRAGMA would be ignored.
+                let _ = conn.execute_batch("ROLLBACK");
+            }
             let _ = connection::install(conn, &guard, config, Role::Writer);
             let _ = conn.execute_batch("PRAGMA foreign_keys = ON; PRAGMA defer_foreign_keys = OFF");
         });
