@@ -7,7 +7,12 @@
 )]
 
 mod bad_use;
+mod batch;
+mod busy;
+mod cancel;
 mod differential;
+mod fairness;
+mod reads;
+mod scheduler;
 
-#[expect(dead_code, reason = "the suite is being written; the modules that use the rest follow")]
 mod support;

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -77,6 +77,39 @@ pub(crate) fn file_db(tune: impl FnOnce(Builder) -> Builder) -> (Dir, Database) 
     let db = tune(dir.builder(Place::File)).blocking_open().expect("the database opens");
     db.blocking_write(|tx| tx.execute_batch(TABLE)).expect("the table is created");
     (dir, db)
+}
+
+/// A query that runs until it is stopped.
+pub(crate) const ENDLESS: &str =
+    "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n";
+
+/// A connection outside the library that holds the write lock until it is dropped.
+pub(crate) fn lock_of_another(path: &Path) -> rusqlite::Connection {
+    let conn = rusqlite::Connection::open(path).expect("a connection of another program");
+    conn.busy_timeout(HANG).expect("a busy timeout");
+    conn.execute_batch("BEGIN IMMEDIATE").expect("the write lock");
+    conn
+}
+
+/// What is committed, as another connection sees it: the greatest id in the table `t`.
+///
+/// Inside a call it names the batch: all calls of one see the same.
+#[derive(Clone)]
+pub(crate) struct Committed(Arc<Mutex<rusqlite::Connection>>);
+
+impl Committed {
+    pub(crate) fn new(dir: &Dir) -> Self {
+        let conn = rusqlite::Connection::open(dir.file("test.db")).expect("a connection");
+        Self(Arc::new(Mutex::new(conn)))
+    }
+
+    /// -1: nothing.
+    pub(crate) fn now(&self) -> i64 {
+        let conn = self.0.lock().expect("no panic");
+        let sql = "SELECT coalesce(max(id), -1) FROM t";
+        let mut max = conn.prepare_cached(sql).expect("a statement");
+        max.query_row([], |row| row.get(0)).expect("a row")
+    }
 }
 
 /// Inserts a row with this id.
