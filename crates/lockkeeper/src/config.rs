@@ -88,7 +88,7 @@ impl Config {
             batch_time_max: Duration::from_millis(5),
             batch_wal_bytes_max: 16 << 20,
             // SQLite's own 1,000 pages make a busy writer checkpoint dozens of times a second.
-            checkpoint_wal_bytes: 32 << 20,
+            checkpoint_wal_bytes: 64 << 20,
             snapshot_age_max: Duration::from_secs(60),
             snapshots_max: 64,
             on_thread_start: None,

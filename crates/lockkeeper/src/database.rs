@@ -675,7 +675,7 @@ impl Builder {
         self
     }
 
-    /// Size to which the WAL may grow under load before the writer folds it back. Default: 32 MiB.
+    /// Size to which the WAL may grow under load before the writer folds it back. Default: 64 MiB.
     pub fn checkpoint_wal_bytes(mut self, bytes: u64) -> Self {
         self.config.checkpoint_wal_bytes = bytes;
         self

@@ -187,7 +187,15 @@ impl Writer {
                 self.finish_batch(&tx);
                 return None;
             }
-            next = match batch.charge_and_take(lane, run) {
+            let mut taken = batch.charge_and_take(lane, run);
+            if taken.is_none() && calls > 1 {
+                // Callers that were answered together come back together: those that wait for
+                // this processor get it for a moment before the commit.
+                std::thread::yield_now();
+                taken = batch.take();
+                last = now();
+            }
+            next = match taken {
                 Some(Taken { lane, call: WriterItem::Write(job) }) => (lane, job),
                 other => {
                     self.finish_batch(&tx);

@@ -27,7 +27,7 @@ use std::time::Duration;
 ///
 /// With calls of about 10 microseconds it lets a greedy client put eight to ten calls into a
 /// commit that others wait for, the middle of the settings measured in `docs/design/fairness.md`.
-pub(crate) const QUANTUM: Duration = Duration::from_micros(100);
+pub(crate) const QUANTUM: Duration = Duration::from_micros(50);
 
 /// The most running time that a lane can owe; a longer call is forgiven the rest, so that a bulk
 /// write does not shut its client out for seconds.
