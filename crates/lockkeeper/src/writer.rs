@@ -349,8 +349,13 @@ impl Writer {
             job.finish(Fate::kind(ErrorKind::Sqlite));
             return After::Lost { alone: true };
         }
-        self.dirty |= link.writes.get() > 0;
         self.kept = true;
+        if !self.dirty && link.writes.get() == 0 && !job.wants_snapshot() {
+            // It wrote nothing and saw nothing that is not stored: a later loss cannot touch it.
+            job.finish(Fate::Own);
+            return After::Going;
+        }
+        self.dirty |= link.writes.get() > 0;
         self.all_repeatable &= job.is_repeatable();
         self.ran.push(job);
         After::Going
