@@ -9,7 +9,7 @@
 //! at a given point, the closure that runs asks the test's thread to drop a future, and waits until
 //! that is done.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -405,44 +405,53 @@ fn interpret(
     number: i64,
     canceled: bool,
 ) -> Result<Vec<Seen>, Failure> {
-    let seen = RefCell::new(Vec::new());
+    let notes = Notes::default();
     let steps = || -> Result<(), Failure> {
         if canceled {
             view.execute("INSERT INTO ledger (call) VALUES (?1)", [number])?;
         }
-        run_steps(view, &call.steps, number, &seen)
+        run_steps(view, &call.steps, number, &notes)
     };
     let result = steps();
-    let failed = |code| Failure { seen: seen.borrow().clone(), code };
+    let failed = |code| Failure { seen: notes.seen.borrow().clone(), code };
     match result {
         Err(failure) => Err(failed(failure.code)),
         Ok(()) => match call.end {
-            End::Good => Ok(seen.borrow().clone()),
+            End::Good => Ok(notes.seen.borrow().clone()),
             End::Fail => Err(failed(None)),
-            End::Panic => std::panic::panic_any(format!("{:?}", seen.borrow())),
+            End::Panic => std::panic::panic_any(format!("{:?}", notes.seen.borrow())),
             End::LeakRead => {
                 view.leak("SELECT id FROM parent UNION ALL SELECT id FROM child");
-                Ok(seen.borrow().clone())
+                Ok(notes.seen.borrow().clone())
             }
             End::LeakWrite => {
                 view.leak("INSERT INTO filler (body) VALUES (x'01'), (x'02') RETURNING id");
-                Ok(seen.borrow().clone())
+                Ok(notes.seen.borrow().clone())
             }
         },
     }
 }
 
-fn run_steps(
-    view: &impl View,
-    steps: &[Step],
-    number: i64,
-    seen: &RefCell<Vec<Seen>>,
-) -> Result<(), Failure> {
+/// What a call has seen so far.
+#[derive(Default)]
+struct Notes {
+    seen: RefCell<Vec<Seen>>,
+    /// The transaction is gone. What a statement says then depends on when it was prepared: all
+    /// that counts is that it fails.
+    lost: Cell<bool>,
+}
+
+fn run_steps(view: &impl View, steps: &[Step], number: i64, notes: &Notes) -> Result<(), Failure> {
     for step in steps {
-        match run_op(view, &step.op, number, seen) {
-            Ok(now) => seen.borrow_mut().push(now),
-            Err(failure) => {
-                seen.borrow_mut().push(failure.code.map_or(Seen::Undone, Seen::Failed));
+        match run_op(view, &step.op, number, notes) {
+            Ok(now) => notes.seen.borrow_mut().push(now),
+            Err(mut failure) => {
+                if notes.lost.get() {
+                    failure.code = failure.code.map(|_| LOST);
+                }
+                let probe = view.rows("SELECT 1", []);
+                notes.lost.set(probe.is_err_and(|error| code(&error) == LOST));
+                notes.seen.borrow_mut().push(failure.code.map_or(Seen::Undone, Seen::Failed));
                 if !step.forgive {
                     return Err(failure);
                 }
@@ -457,12 +466,7 @@ fn not_rows(result: Sql<usize>) -> Sql<usize> {
     result.map(|_| 0)
 }
 
-fn run_op(
-    view: &impl View,
-    op: &Op,
-    number: i64,
-    seen: &RefCell<Vec<Seen>>,
-) -> Result<Seen, Failure> {
+fn run_op(view: &impl View, op: &Op, number: i64, notes: &Notes) -> Result<Seen, Failure> {
     let name = |name: &i64| format!("name {name}");
     let changed = match op {
         Op::Parent { conflict, id, name: n } => view.execute(
@@ -518,15 +522,15 @@ fn run_op(
         }
         Op::Lazy { id, between } => {
             let rows = view.lazily(*id, &mut || {
-                let now = run_op(view, between, number, seen)?;
-                seen.borrow_mut().push(now);
+                let now = run_op(view, between, number, notes)?;
+                notes.seen.borrow_mut().push(now);
                 Ok(())
             })?;
             return Ok(Seen::Rows(rows));
         }
         Op::Savepoint { steps, keep } => {
             view.savepoint(&mut || {
-                run_steps(view, steps, number, seen)?;
+                run_steps(view, steps, number, notes)?;
                 match keep {
                     true => Ok(()),
                     false => Err(Failure { seen: Vec::new(), code: None }),

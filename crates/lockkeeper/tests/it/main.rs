@@ -10,8 +10,11 @@ mod bad_use;
 mod batch;
 mod busy;
 mod cancel;
+mod cancel_write;
+mod crash;
 mod differential;
 mod fairness;
+mod faults;
 mod reads;
 mod scheduler;
 

@@ -1,5 +1,7 @@
 //! What the tests share: databases that clean up after themselves, time limits, forced schedules.
 
+pub(crate) mod fault_vfs;
+
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
