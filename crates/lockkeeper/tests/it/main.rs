@@ -15,6 +15,7 @@ mod crash;
 mod differential;
 mod fairness;
 mod faults;
+mod machine;
 mod reads;
 mod scheduler;
 
