@@ -7,6 +7,7 @@
 )]
 
 mod bad_use;
+mod bare;
 mod batch;
 mod busy;
 mod cancel;
