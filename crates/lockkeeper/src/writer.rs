@@ -178,13 +178,15 @@ impl Writer {
                 }
                 After::Lost { alone } => {
                     batch.charge(lane, run);
+                    // If it was given up, it must be closed before another is opened.
+                    drop(tx);
                     self.replay(alone);
                     return batch.take();
                 }
             }
             if self.is_full(&tx, calls, time - began) {
                 batch.charge(lane, run);
-                self.finish_batch(&tx);
+                self.finish_batch(tx);
                 return None;
             }
             let mut taken = batch.charge_and_take(lane, run);
@@ -198,7 +200,7 @@ impl Writer {
             next = match taken {
                 Some(Taken { lane, call: WriterItem::Write(job) }) => (lane, job),
                 other => {
-                    self.finish_batch(&tx);
+                    self.finish_batch(tx);
                     return other;
                 }
             };
@@ -373,8 +375,10 @@ impl Writer {
         After::Going
     }
 
-    fn finish_batch(&mut self, tx: &Transaction) {
-        match self.commit(tx) {
+    fn finish_batch(&mut self, tx: Rc<Transaction>) {
+        let committed = self.commit(&tx);
+        drop(tx);
+        match committed {
             Ok(()) => self.answer(),
             Err(alone) => self.replay(alone),
         }
@@ -393,7 +397,9 @@ impl Writer {
             let code = error.sqlite_error_code();
             if code == Some(ErrorCode::DatabaseBusy) && !link.is_lost() && now() < give_up_at {
                 // A statement that a call leaked, or a reader in a mode without WAL.
-                link.session.reset_statements();
+                if link.session.reset_statements() == 0 {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
                 continue;
             }
             let io = matches!(
