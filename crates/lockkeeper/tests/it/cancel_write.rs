@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -60,7 +61,7 @@ fn a17_a_write_canceled_at_any_time_is_undone_or_stored_whole_and_alone() {
             let mut seed = 0x2545_F491_4F6C_DD1D_u64;
             let mut canceled = 0_usize;
             while let Ok((mut future, call)) = handed_over.recv() {
-                for _ in 0..draw(&mut seed) % 2_000 {
+                for _ in 0..draw(&mut seed) % 40_000 {
                     std::hint::spin_loop();
                 }
                 // It may have been answered meanwhile.
@@ -73,10 +74,15 @@ fn a17_a_write_canceled_at_any_time_is_undone_or_stored_whole_and_alone() {
             canceled
         });
         let mut seed = 0x9E37_79B9_7F4A_7C15_u64;
+        let runs = Arc::new(AtomicUsize::new(0));
         let mut stays = HashSet::new();
         let mut waiting = Vec::new();
         for call in 0..calls {
-            let mut future = db.write(move |tx| write_whole(tx, call));
+            let runs = Arc::clone(&runs);
+            let mut future = db.write(move |tx| {
+                runs.fetch_add(1, Ordering::Relaxed);
+                write_whole(tx, call)
+            });
             if let Poll::Ready(answer) = poll_once(&mut future) {
                 assert_eq!(answer.expect("nobody canceled this call"), call);
                 stays.insert(call);
@@ -115,8 +121,10 @@ fn a17_a_write_canceled_at_any_time_is_undone_or_stored_whole_and_alone() {
         let stored: HashSet<i64> = stored.into_iter().map(|(call, _)| call).collect();
         let missing: Vec<_> = stays.difference(&stored).collect();
         assert!(missing.is_empty(), "acked, but not stored: {missing:?}");
-        println!("{calls} writes, {canceled} canceled, {} of all stored", stored.len());
+        let (runs, stored) = (runs.load(Ordering::Relaxed), stored.len());
+        println!("{calls} writes, {canceled} canceled, {runs} runs, {stored} stored");
         assert!(canceled > 0, "no call was canceled in time");
+        assert!(runs > stored, "no call was canceled while it ran");
         db.blocking_close().expect("the database closes");
     });
 }

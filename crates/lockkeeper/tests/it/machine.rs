@@ -412,7 +412,7 @@ fn one_client(place: Place, commands: &[Command]) -> Result<(), TestCaseError> {
 
 #[test]
 fn a10_one_client_sees_a_map_whatever_it_does() {
-    let programs = count(100, 5_000);
+    let programs = count(100, 1_000);
     let config = ProptestConfig {
         cases: programs as u32,
         failure_persistence: None,
@@ -698,7 +698,7 @@ fn many_clients(place: Place, clients: usize, ops: usize, seed: u64) {
 #[test]
 fn a10_the_history_of_many_clients_is_linearizable() {
     within(HANG * 4, || {
-        let rounds = count(3, 60) as u64;
+        let rounds = count(2, 20) as u64;
         let mut histories = 0;
         for round in 0..rounds {
             for (clients, ops) in [(2, 300), (4, 200), (8, 120), (16, 80), (32, 50)] {
