@@ -24,6 +24,9 @@ const SCHEMA: &str = "
 
 type Map = BTreeMap<i64, i64>;
 
+/// The map at a version.
+type State = (u64, Map);
+
 #[derive(Clone, Copy, Debug)]
 enum Write {
     Put(i64, i64),
@@ -261,7 +264,7 @@ struct Machine {
     version: u64,
     next_op: u64,
     /// `None`: the snapshot's database was closed.
-    snapshots: Vec<(HeldSnapshot<Failure>, Option<(u64, Map)>)>,
+    snapshots: Vec<(HeldSnapshot<Failure>, Option<State>)>,
 }
 
 impl Machine {
@@ -455,6 +458,15 @@ enum What {
     Saw(u64, Map),
 }
 
+/// A snapshot that a client holds.
+struct Held {
+    snapshot: HeldSnapshot<Failure>,
+    called: u64,
+    answered: u64,
+    /// What an earlier read of it saw.
+    shows: Option<State>,
+}
+
 struct Session<'s> {
     clock: &'s AtomicU64,
     next_op: &'s AtomicU64,
@@ -473,7 +485,7 @@ impl Session<'_> {
             seed ^= seed << 17;
             (seed >> 11) % below
         };
-        let mut held: Option<(HeldSnapshot<Failure>, u64, u64, Option<(u64, Map)>)> = None;
+        let mut held: Option<Held> = None;
         for _ in 0..ops {
             let op = self.next_op.fetch_add(1, Ordering::Relaxed);
             let (k, n) = (draw(5) as i64, draw(4) as i64);
@@ -552,7 +564,9 @@ impl Session<'_> {
                 }
                 14 => match block_on(db.snapshot()) {
                     // It shows one state between these two moments, however late it is read.
-                    Ok(snapshot) => held = Some((snapshot, called, self.tick(), None)),
+                    Ok(snapshot) => {
+                        held = Some(Held { snapshot, called, answered: self.tick(), shows: None });
+                    }
                     Err(error) => assert!(
                         matches!(
                             error.kind(),
@@ -562,14 +576,14 @@ impl Session<'_> {
                     ),
                 },
                 _ => {
-                    let Some((snapshot, taking, taken, before)) = &mut held else { continue };
-                    let Ok(seen) = snapshot.blocking_read(all) else { continue };
-                    if let Some(before) = before {
+                    let Some(held) = &mut held else { continue };
+                    let Ok(seen) = held.snapshot.blocking_read(all) else { continue };
+                    if let Some(before) = &held.shows {
                         assert_eq!(&seen, before, "a held snapshot has changed");
                     }
-                    *before = Some(seen.clone());
-                    let what = What::Saw(seen.0, seen.1);
-                    events.push(Event { op, called: *taking, answered: Some(*taken), what });
+                    held.shows = Some(seen.clone());
+                    let (called, answered) = (held.called, Some(held.answered));
+                    events.push(Event { op, called, answered, what: What::Saw(seen.0, seen.1) });
                 }
             }
         }

@@ -9,6 +9,7 @@
 mod bad_use;
 mod bare;
 mod batch;
+mod batch_edges;
 mod busy;
 mod cancel;
 mod cancel_write;

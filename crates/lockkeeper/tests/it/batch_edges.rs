@@ -1,0 +1,149 @@
+//! What calls of one batch once did to each other, each case by itself.
+
+use lockkeeper::{Database, ErrorKind, Transaction};
+
+use crate::support::{HANG, HeldWriter, block_on, file_db, ids, insert, kind, poll_once, within};
+
+/// A database whose calls share one batch, and rows of `t` that refer to others.
+fn check(f: impl FnOnce(&Database) + Send + 'static) {
+    within(HANG, || {
+        let (_dir, db) = file_db(|builder| {
+            builder.readers(1).batch_max(1024, std::time::Duration::from_secs(60), u64::MAX)
+        });
+        let child = "CREATE TABLE child (t INTEGER REFERENCES t (id)) STRICT";
+        db.blocking_write(move |tx| tx.execute_batch(child)).expect("the table is made");
+        f(&db);
+        db.blocking_close().expect("the database closes");
+    });
+}
+
+/// Submits a call that will share the next batch.
+macro_rules! queue {
+    ($call:expr) => {{
+        let mut call = $call;
+        assert!(poll_once(&mut call).is_pending(), "the writer is held");
+        call
+    }};
+}
+
+/// Fails and takes the whole transaction with it when there is a row 1.
+fn insert_or_rollback(tx: &Transaction) -> rusqlite::Result<()> {
+    tx.execute("INSERT OR ROLLBACK INTO t (id, v) VALUES (1, 1)", []).map(drop)
+}
+
+#[test]
+fn a06_a_call_may_write_after_a_pragma_expired_every_prepared_statement() {
+    check(|db| {
+        let held = HeldWriter::hold(db);
+        let first = queue!(db.write(|tx| insert(tx, 1)));
+        // Its savepoint must be prepared anew, which calls themselves may not.
+        let second = queue!(db.write(|tx| {
+            tx.execute_batch("PRAGMA defer_foreign_keys = ON")?;
+            tx.savepoint(|tx| insert(tx, 2))
+        }));
+        held.release();
+        block_on(first).expect("it is stored");
+        block_on(second).expect("it is stored");
+        assert_eq!(ids(db), [1, 2]);
+    });
+}
+
+#[test]
+fn a06_deferred_keys_end_with_the_call_that_deferred_them_and_lost_everything() {
+    check(|db| {
+        let orphan = |tx: &Transaction| {
+            // Kept in the cache, and compiled while foreign keys are deferred.
+            tx.execute("INSERT INTO child (t) VALUES (7)", []).map(drop)
+        };
+        let lost = db.blocking_write(move |tx| {
+            tx.execute_batch("PRAGMA defer_foreign_keys = ON")?;
+            orphan(tx)?;
+            insert(tx, 1)?;
+            insert_or_rollback(tx)
+        });
+        assert_eq!(kind(lost), ErrorKind::Call);
+        let forgiving = db.blocking_write(move |tx| Ok(orphan(tx).is_err()));
+        assert!(forgiving.expect("the call itself is fine"), "the key is checked at once");
+        let orphans = db.blocking_read(|s| {
+            s.query_row("SELECT count(*) FROM child", [], |row| row.get::<_, i64>(0))
+        });
+        assert_eq!(orphans.expect("a read"), 0);
+    });
+}
+
+#[test]
+fn a06_rows_fetched_after_their_transaction_was_lost_are_not_stored() {
+    check(|db| {
+        db.blocking_write(|tx| insert(tx, 1)).expect("it is stored");
+        let result = db.blocking_write(|tx| {
+            let mut statement = tx.prepare("INSERT INTO t (id, v) VALUES (2, 2) RETURNING id")?;
+            let mut rows = statement.query([])?;
+            let _ = insert_or_rollback(tx);
+            let _ = rows.next();
+            Ok(())
+        });
+        assert_eq!(kind(result), ErrorKind::RolledBack);
+        assert_eq!(ids(db), [1]);
+    });
+}
+
+#[test]
+fn a07_a_failure_on_a_row_that_was_never_stored_is_found_anew() {
+    check(|db| {
+        let held = HeldWriter::hold(db);
+        let once = queue!(db.write_once(|tx| insert(tx, 1)));
+        let loses_all = queue!(db.write(insert_or_rollback));
+        held.release();
+        // The first is not repeated, so there is no row 1 that the second could have met.
+        assert_eq!(kind(block_on(once)), ErrorKind::NotApplied);
+        block_on(loses_all).expect("nothing stands in its way");
+        assert_eq!(ids(db), [1]);
+    });
+}
+
+#[test]
+fn a07_a_write_once_keeps_its_failure_when_the_row_it_met_is_stored() {
+    check(|db| {
+        let held = HeldWriter::hold(db);
+        let first = queue!(db.write(|tx| insert(tx, 1)));
+        let loses_all = queue!(db.write_once(insert_or_rollback));
+        held.release();
+        block_on(first).expect("it is stored");
+        assert_eq!(kind(block_on(loses_all)), ErrorKind::Call);
+        assert_eq!(ids(db), [1]);
+    });
+}
+
+#[test]
+fn a07_a_write_once_that_only_looked_is_not_touched_by_a_loss() {
+    check(|db| {
+        let held = HeldWriter::hold(db);
+        let looks = queue!(db.write_once(|tx| {
+            tx.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0))
+        }));
+        let first = queue!(db.write(|tx| insert(tx, 1)));
+        let loses_all = queue!(db.write(insert_or_rollback));
+        held.release();
+        assert_eq!(block_on(looks).expect("it saw what is stored"), 0);
+        block_on(first).expect("it is stored");
+        assert_eq!(kind(block_on(loses_all)), ErrorKind::Call);
+    });
+}
+
+#[test]
+fn a21_a_tried_write_panics_with_its_own_payload_also_when_it_is_run_again() {
+    check(|db| {
+        let held = HeldWriter::hold(db);
+        let first = queue!(db.write(|tx| insert(tx, 1)));
+        let panics = db
+            .try_write(|_: &Transaction| -> rusqlite::Result<()> { std::panic::panic_any(4711) })
+            .expect("there is room");
+        let loses_all = queue!(db.write(insert_or_rollback));
+        held.release();
+        block_on(first).expect("it is stored");
+        let payload = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| block_on(panics)))
+            .expect_err("it panics");
+        assert_eq!(payload.downcast_ref::<i32>(), Some(&4711));
+        assert_eq!(kind(block_on(loses_all)), ErrorKind::Call);
+    });
+}
