@@ -1,0 +1,225 @@
+//! Checks over the source tree that keep `ARCHITECTURE.md` true: what a part must not know, and
+//! that the map names what is there.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The workspace. Asked for when the test runs, so that a built test can be shown another tree.
+fn root() -> PathBuf {
+    let xtask = std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets it");
+    Path::new(&xtask).parent().expect("xtask is in the workspace").to_owned()
+}
+
+/// The Rust files below `dir`, sorted; none if there is no such directory.
+fn sources(dir: &Path) -> Vec<PathBuf> {
+    let mut found = BTreeSet::new();
+    let mut waiting = vec![dir.to_owned()];
+    while let Some(dir) = waiting.pop() {
+        for entry in fs::read_dir(dir).into_iter().flatten() {
+            let path = entry.expect("a directory entry").path();
+            if path.is_dir() {
+                waiting.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.insert(path);
+            }
+        }
+    }
+    found.into_iter().collect()
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// A source file taken apart: its code without comments and string contents, and those contents.
+#[derive(Debug, Default, PartialEq)]
+struct Parts {
+    code: String,
+    strings: String,
+}
+
+fn take_apart(text: &str) -> Parts {
+    let text: Vec<char> = text.chars().collect();
+    let starts_with = |at: usize, what: &str| {
+        what.chars().enumerate().all(|(n, char)| text.get(at + n) == Some(&char))
+    };
+    let mut parts = Parts::default();
+    let mut at = 0;
+    while at < text.len() {
+        if starts_with(at, "//") {
+            while at < text.len() && text[at] != '\n' {
+                at += 1;
+            }
+        } else if starts_with(at, "/*") {
+            let mut depth = 0;
+            loop {
+                if starts_with(at, "/*") {
+                    depth += 1;
+                    at += 2;
+                } else if starts_with(at, "*/") {
+                    depth -= 1;
+                    at += 2;
+                } else {
+                    at += 1;
+                }
+                if depth == 0 || at >= text.len() {
+                    break;
+                }
+            }
+        } else if let Some(hashes) = raw_string(&text, at) {
+            let end = format!("\"{}", "#".repeat(hashes));
+            at += hashes + 2;
+            while at < text.len() && !starts_with(at, &end) {
+                parts.strings.push(text[at]);
+                at += 1;
+            }
+            at += end.len();
+            parts.code.push_str("\"\"");
+            parts.strings.push('\n');
+        } else if text[at] == '"' {
+            at += 1;
+            while at < text.len() && text[at] != '"' {
+                at += usize::from(text[at] == '\\');
+                parts.strings.extend(text.get(at));
+                at += 1;
+            }
+            at += 1;
+            parts.code.push_str("\"\"");
+            parts.strings.push('\n');
+        } else if text[at] == '\'' && text.get(at + 1) == Some(&'\\') {
+            at += 3;
+            while at < text.len() && text[at] != '\'' {
+                at += 1;
+            }
+            at += 1;
+        } else if text[at] == '\'' && text.get(at + 2) == Some(&'\'') {
+            at += 3;
+        } else {
+            parts.code.push(text[at]);
+            at += 1;
+        }
+    }
+    parts
+}
+
+/// The number of hashes if a raw string begins here.
+fn raw_string(text: &[char], at: usize) -> Option<usize> {
+    let is_part_of_word = at > 0 && (text[at - 1].is_alphanumeric() || text[at - 1] == '_');
+    let begins = text[at] == 'r' && (!is_part_of_word || text[at - 1] == 'b');
+    let hashes = text[at + 1..].iter().take_while(|&&char| char == '#').count();
+    (begins && text.get(at + 1 + hashes) == Some(&'"')).then_some(hashes)
+}
+
+/// The words of a piece of code.
+fn words(code: &str) -> impl Iterator<Item = &str> {
+    code.split(|char: char| !char.is_alphanumeric() && char != '_').filter(|word| !word.is_empty())
+}
+
+#[test]
+fn a_source_file_is_taken_apart_rightly() {
+    let text = "let a = \"x \\\" // y\"; // one\n/* two /* three */ four */ fn f<'a>(c: &'a u8) {\n\
+                let q = ('\"', '\\'', r#\"raw \" text\"#); }";
+    let parts = take_apart(text);
+    assert_eq!(
+        words(&parts.code).collect::<Vec<_>>(),
+        ["let", "a", "fn", "f", "a", "c", "a", "u8", "let", "q"]
+    );
+    assert_eq!(parts.strings, "x \" // y\nraw \" text\n");
+}
+
+#[test]
+fn the_queue_knows_nothing_of_sqlite() {
+    let files = sources(&root().join("crates/lockkeeper/src/queue"));
+    assert!(files.len() >= 10, "{files:?}");
+    for file in files {
+        let code = take_apart(&read(&file)).code.to_lowercase();
+        assert!(!code.contains("sqlite"), "{} names SQLite in its code", file.display());
+        // The layers above, which do.
+        for above in ["database", "transaction", "snapshot", "connection", "writer", "reader"] {
+            let path = format!("crate::{above}");
+            assert!(!code.contains(&path), "{} uses {path}", file.display());
+        }
+    }
+}
+
+#[test]
+fn unsafe_code_is_in_one_file() {
+    for part in ["crates/lockkeeper/src", "crates/brigandine/src"] {
+        let mut with = Vec::new();
+        for file in sources(&root().join(part)) {
+            if words(&take_apart(&read(&file)).code).any(|word| word == "unsafe") {
+                with.push(file.file_name().expect("a file").to_string_lossy().into_owned());
+            }
+        }
+        let expected: &[&str] = if part.contains("lockkeeper") { &["ffi.rs"] } else { &[] };
+        assert_eq!(with, expected, "in {part}");
+    }
+}
+
+#[test]
+fn only_the_store_writes_sql() {
+    let src = root().join("crates/brigandine/src");
+    for file in sources(&src) {
+        let inside = file.strip_prefix(&src).expect("a file of the server");
+        if inside.starts_with("store") || inside.ends_with("tests.rs") {
+            continue;
+        }
+        let strings = take_apart(&read(&file)).strings;
+        for sql in ["SELECT ", "INSERT INTO", "INSERT OR", "DELETE FROM", "UPDATE ", "PRAGMA "] {
+            assert!(!strings.contains(sql), "{} holds {sql:?}", file.display());
+        }
+    }
+}
+
+#[test]
+fn the_life_of_a_build_is_decided_without_io() {
+    let file = root().join("crates/brigandine/src/build/state.rs");
+    if !file.exists() {
+        return;
+    }
+    let code = take_apart(&read(&file)).code;
+    for word in words(&code) {
+        let io = ["tokio", "fs", "process", "net", "thread", "Instant", "SystemTime", "Database"];
+        assert!(!io.contains(&word), "{} uses {word}", file.display());
+    }
+}
+
+#[test]
+fn the_map_names_every_source_file_of_the_library() {
+    let map = read(&root().join("ARCHITECTURE.md"));
+    let src = root().join("crates/lockkeeper/src");
+    let missing: Vec<_> = sources(&src)
+        .iter()
+        .map(|file| file.strip_prefix(&src).expect("below src").to_string_lossy().into_owned())
+        .filter(|file| !map.contains(&format!("`{file}`")))
+        .collect();
+    assert!(missing.is_empty(), "ARCHITECTURE.md does not name {missing:?}");
+}
+
+#[test]
+fn the_map_names_no_test_that_is_not_there() {
+    let map = read(&root().join("ARCHITECTURE.md"));
+    let mut tests = BTreeSet::new();
+    for dir in ["crates/lockkeeper/src", "crates/lockkeeper/tests"] {
+        for file in sources(&root().join(dir)) {
+            let code = take_apart(&read(&file)).code;
+            let all: Vec<&str> = words(&code).collect();
+            tests.extend(all.iter().filter(|word| is_promise(word)).map(ToString::to_string));
+        }
+    }
+    let named: BTreeSet<String> =
+        words(&map).filter(|word| is_promise(word)).map(str::to_owned).collect();
+    let missing: Vec<_> = named.difference(&tests).collect();
+    assert!(!named.is_empty());
+    assert!(missing.is_empty(), "ARCHITECTURE.md names {missing:?}");
+}
+
+/// `a05_acked_writes_survive_kill`: a test that is named for its promise.
+fn is_promise(word: &str) -> bool {
+    let bytes = word.as_bytes();
+    bytes.len() > 4
+        && bytes[0] == b'a'
+        && bytes[1..3].iter().all(u8::is_ascii_digit)
+        && bytes[3] == b'_'
+}
