@@ -280,24 +280,29 @@ where
             (Fate::Own | Fate::OwnAt(_), Some(kind)) => Fate::kind(kind),
             (fate, _) => fate,
         };
-        let outcome =
-            match (fate, ran) {
-                // A panic is the caller's, whatever became of the transaction.
-                (_, Some(Err(payload))) => Err(payload),
-                (Fate::Own, Some(Ok(Ok(value)))) => Ok(Ok((value, None))),
-                (Fate::OwnAt(Ok(held)), Some(Ok(Ok(value)))) => Ok(Ok((value, Some(held)))),
-                (Fate::OwnAt(Err(kind)), Some(Ok(Ok(_)))) => Ok(Err(Error::new(kind)
-                    .detail("the write is stored, but the snapshot could not be taken"))),
-                (Fate::Own | Fate::OwnAt(_), Some(Ok(Err(error)))) => Ok(Err(match stop {
-                    Some(why) => Error::of_call_as(kind_of_stop(why, Phase::Running), error),
-                    None => Error::of_call(error),
-                })),
-                (Fate::Own | Fate::OwnAt(_), None) => Ok(Err(Error::new(ErrorKind::Faulted))),
-                (Fate::Instead(kind, error), _) => Ok(Err(match error {
+        let outcome = match (fate, ran) {
+            // A panic is the caller's, whatever became of the transaction.
+            (_, Some(Err(payload))) => Err(payload),
+            (Fate::Own, Some(Ok(Ok(value)))) => Ok(Ok((value, None))),
+            (Fate::OwnAt(Ok(held)), Some(Ok(Ok(value)))) => Ok(Ok((value, Some(held)))),
+            (Fate::OwnAt(Err(kind)), Some(Ok(Ok(value)))) => {
+                shielded(|| drop(value));
+                let stored = "the write is stored, but the snapshot could not be taken";
+                Ok(Err(Error::new(kind).detail(stored)))
+            }
+            (Fate::Own | Fate::OwnAt(_), Some(Ok(Err(error)))) => Ok(Err(match stop {
+                Some(why) => Error::of_call_as(kind_of_stop(why, Phase::Running), error),
+                None => Error::of_call(error),
+            })),
+            (Fate::Own | Fate::OwnAt(_), None) => Ok(Err(Error::new(ErrorKind::Faulted))),
+            (Fate::Instead(kind, error), ran) => {
+                shielded(|| drop(ran));
+                Ok(Err(match error {
                     Some(error) => Error::sqlite_error(kind, error),
                     None => Error::new(kind),
-                })),
-            };
+                }))
+            }
+        };
         let Self { body, reply, .. } = *self;
         reply.answer(outcome);
         shielded(|| drop(body));

@@ -214,7 +214,8 @@ impl Transaction {
         self.execute_batch(&format!("PRAGMA {pragma} = {value}"))
     }
 
-    /// Runs `f` in a savepoint: an error undoes what `f` wrote and leaves the rest of the call.
+    /// Runs `f` in a savepoint: an error or a panic undoes what `f` wrote and leaves the rest of the
+    /// call.
     ///
     /// # Errors
     /// What `f` returned.
@@ -222,17 +223,7 @@ impl Transaction {
         &self,
         f: impl FnOnce(&Self) -> std::result::Result<T, E>,
     ) -> std::result::Result<T, E> {
-        self.nest()?;
-        match f(self) {
-            Ok(value) => {
-                self.unnest(true)?;
-                Ok(value)
-            }
-            Err(error) => {
-                self.unnest(false)?;
-                Err(error)
-            }
-        }
+        self.nested(|| f(self))?
     }
 }
 
@@ -262,15 +253,41 @@ impl Transaction {
         f(self).map_err(Error::of_call)
     }
 
-    /// Opens a savepoint inside the call's. A panic leaves it open, which the call's own undo, or
-    /// the commit, sees to: it has another name.
-    pub(crate) fn nest(&self) -> Result<()> {
+    /// Runs `f` in a savepoint inside the call's; outer error: of the savepoint, and `f`'s writes
+    /// are undone.
+    pub(crate) fn nested<T, E>(
+        &self,
+        f: impl FnOnce() -> std::result::Result<T, E>,
+    ) -> Result<std::result::Result<T, E>> {
+        /// Undoes the savepoint unless it was kept, also when `f` panicked.
+        struct Undo<'c>(&'c Transaction, bool);
+
+        impl Drop for Undo<'_> {
+            fn drop(&mut self) {
+                if !self.1 {
+                    // What fails here leaves the whole call to be undone, or to end as lost.
+                    let _ = self.0.unnest(false);
+                }
+            }
+        }
+
+        self.nest()?;
+        let mut undo = Undo(self, false);
+        let result = f();
+        if result.is_ok() {
+            self.unnest(true)?;
+            undo.1 = true;
+        }
+        Ok(result)
+    }
+
+    fn nest(&self) -> Result<()> {
         self.before_statement(false)?;
         self.link.run_in_call(Sql::Nest)
     }
 
     /// Keeps or undoes what was written since [`Transaction::nest`].
-    pub(crate) fn unnest(&self, keep: bool) -> Result<()> {
+    fn unnest(&self, keep: bool) -> Result<()> {
         if keep {
             self.before_statement(true)?;
         } else if self.link.is_lost() {

@@ -234,12 +234,5 @@ where
         return Err(Error::new(ErrorKind::Nested));
     }
     let sqlite = |error| Error::sqlite_error(ErrorKind::Sqlite, error);
-    tx.nest().map_err(sqlite)?;
-    match f(&tx) {
-        Ok(value) => tx.unnest(true).map(|()| value).map_err(sqlite),
-        Err(error) => {
-            tx.unnest(false).map_err(sqlite)?;
-            Err(Error::of_call(error))
-        }
-    }
+    tx.nested(|| f(&tx)).map_err(sqlite)?.map_err(Error::of_call)
 }
