@@ -13,11 +13,14 @@ mod batch_edges;
 mod busy;
 mod cancel;
 mod cancel_write;
+mod closing;
 mod crash;
 mod differential;
 mod fairness;
 mod faults;
 mod machine;
+mod nested;
+mod panics;
 mod reads;
 mod scheduler;
 
