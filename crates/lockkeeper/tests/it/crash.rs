@@ -290,7 +290,7 @@ fn a16_a_lock_of_another_process_is_waited_for_and_named() {
         let mut holder = Process::start("lock", &file);
         holder.wait_for("locked");
 
-        let write = db.write(|tx| write_parts(tx, 1, 1)).deadline(Duration::from_millis(200));
+        let write = db.write(|tx| write_parts(tx, 1, 1)).deadline(Duration::from_secs(1));
         let error = crate::support::block_on(write).expect_err("the lock is held");
         assert_eq!(error.kind(), ErrorKind::Timeout(Phase::Locked));
         // Readers do not wait, and see nothing of the holder's.
