@@ -1,5 +1,7 @@
 //! The lanes against a one-lock reference, and what becomes of calls when a worker dies.
 
+#![expect(clippy::disallowed_methods, reason = "tests wait for plain channels")]
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -239,7 +241,7 @@ impl Reference {
             let (weight, low) = (lane.weight, lane.low);
             if scope != Scope::Batch {
                 assert!(position.seq < limit, "R1: younger than the batch");
-            } else if n > 0 && !(low && !low_taken) {
+            } else if n > 0 && (low_taken || !low) {
                 let others_took_part = used.keys().any(|other| *other != name);
                 let spent = used.get(&name).copied().unwrap_or_default();
                 let grant = QUANTUM * weight;

@@ -142,7 +142,7 @@ impl<S: Service, E: Send + 'static> Pool<S, E> {
         let leave = Leave { queue: Arc::clone(&self.queue), worker };
         let pool = Arc::clone(self);
         let thread = std::thread::Builder::new().name(name).spawn(move || {
-            pool.run(&leave, patience, built);
+            pool.run(leave, patience, built);
         })?;
         let mut threads = lock(&self.threads);
         threads.retain(|thread| !thread.is_finished());
@@ -152,13 +152,13 @@ impl<S: Service, E: Send + 'static> Pool<S, E> {
 
     fn run(
         self: Arc<Self>,
-        leave: &Leave<S::Call>,
+        leave: Leave<S::Call>,
         patience: Option<Duration>,
         built: Reply<Result<(), E>>,
     ) {
         // W3; left after the seat, because leaving it refuses calls.
         let _frame = Frame::enter(self.queue.domain, Ancestry::default(), None);
-        let leave = leave;
+        let seat = leave;
         if let Some(on_start) = &self.config.on_start {
             on_start();
         }
@@ -175,10 +175,10 @@ impl<S: Service, E: Send + 'static> Pool<S, E> {
         let spin = self.config.spin;
         // From here on the thread holds the queue alone, so that an abandoned pool can go.
         drop(self);
-        while let Some(first) = leave.queue.take_first(leave.worker, patience, spin) {
-            let mut batch = Batch { queue: &leave.queue, worker: leave.worker, limit: first.limit };
+        while let Some(first) = seat.queue.take_first(seat.worker, patience, spin) {
+            let mut batch = Batch { queue: &seat.queue, worker: seat.worker, limit: first.limit };
             service.serve(first.taken, &mut batch);
-            leave.queue.rest(leave.worker);
+            seat.queue.rest(seat.worker);
         }
         // W1
         service.finish();
