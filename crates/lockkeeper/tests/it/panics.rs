@@ -27,7 +27,10 @@ where
 fn quiet() {
     std::panic::set_hook(Box::new(|info| {
         let expected = info.payload().is::<Payload>()
-            || info.payload_as_str().is_some_and(|text| text.starts_with("expected:"));
+            || info
+                .payload()
+                .downcast_ref::<&str>()
+                .is_some_and(|text| text.starts_with("expected:"));
         if !expected {
             eprintln!("{info}");
         }
