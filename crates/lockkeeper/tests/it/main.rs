@@ -16,12 +16,17 @@ mod cancel_write;
 mod closing;
 mod crash;
 mod differential;
+mod errors;
 mod fairness;
 mod faults;
+mod fork;
 mod machine;
 mod nested;
 mod panics;
 mod reads;
+mod resource;
+mod runtimes;
 mod scheduler;
+mod setup;
 
 mod support;

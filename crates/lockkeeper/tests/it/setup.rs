@@ -1,0 +1,116 @@
+//! What `setup` does is there on every connection.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+
+use lockkeeper::{Database, ErrorKind, Snapshot};
+use rusqlite::functions::FunctionFlags;
+
+use crate::support::{Dir, HANG, PLACES, Place, TABLE, block_on, insert, kind, poll_once, within};
+
+/// A database whose setup defines a function, attaches a file, sets a PRAGMA, and (wrongly)
+/// switches foreign keys off; and how often it ran.
+fn with_setup(dir: &Dir, place: Place) -> (Database, Arc<AtomicUsize>) {
+    let runs = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&runs);
+    let side = dir.file("side.db");
+    rusqlite::Connection::open(&side)
+        .and_then(|conn| {
+            conn.execute_batch("CREATE TABLE IF NOT EXISTS s (v); INSERT INTO s VALUES (5)")
+        })
+        .expect("the side file");
+    let db = dir
+        .builder(place)
+        .readers(1)
+        .readers_max(4)
+        .setup(move |conn| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            conn.create_scalar_function("twice", 1, FunctionFlags::SQLITE_UTF8, |context| {
+                Ok(2 * context.get::<i64>(0)?)
+            })
+        })
+        .setup(move |conn| {
+            let path = side.to_str().expect("a path in UTF-8");
+            conn.execute("ATTACH ?1 AS side", [path])?;
+            conn.execute_batch("PRAGMA case_sensitive_like = ON; PRAGMA foreign_keys = OFF")
+        })
+        .blocking_open()
+        .expect("opens");
+    db.blocking_write(|tx| {
+        tx.execute_batch(TABLE)?;
+        tx.execute_batch("CREATE TABLE IF NOT EXISTS child (t REFERENCES t (id))")
+    })
+    .expect("the tables");
+    (db, runs)
+}
+
+/// Everything that setup did, as one value.
+fn check(s: &Snapshot) -> rusqlite::Result<()> {
+    let seen: (i64, i64, bool, bool) = s.query_row(
+        "SELECT twice(21), (SELECT v FROM side.s), 'a' LIKE 'A', (SELECT * FROM pragma_foreign_keys)",
+        [],
+        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
+    )?;
+    // Foreign keys are the library's promise.
+    assert_eq!(seen, (42, 5, false, true));
+    Ok(())
+}
+
+#[test]
+fn a34_setup_runs_on_every_connection_also_on_those_opened_later() {
+    for place in PLACES {
+        within(HANG, move || {
+            let dir = Dir::new();
+            let (db, runs) = with_setup(&dir, place);
+            db.blocking_write(|tx| check(tx)).expect("the writer has it");
+            db.blocking_read(check).expect("the reader has it");
+            if place == Place::File {
+                // A reader that is held up has others opened beside it.
+                let (begun, has_begun) = mpsc::channel();
+                let (release, released) = mpsc::channel::<()>();
+                let mut holds = db.read_once(move |s| {
+                    begun.send(()).expect("somebody waits");
+                    let _ = released.recv();
+                    check(s)
+                });
+                assert!(poll_once(&mut holds).is_pending());
+                has_begun.recv().expect("it runs");
+                let before = runs.load(Ordering::SeqCst);
+                db.blocking_read(check).expect("a new reader has it");
+                assert!(runs.load(Ordering::SeqCst) > before, "a new connection");
+                drop(release);
+                block_on(holds).expect("the first reader has it");
+                let snapshot = block_on(db.snapshot()).expect("a snapshot");
+                snapshot.blocking_read(check).expect("the snapshot has it");
+                drop(snapshot);
+                for _ in 0..20 {
+                    block_on(db.read(check).short()).expect("a short read has it");
+                }
+                // A writer's connection that is gone is opened again.
+                let before = runs.load(Ordering::SeqCst);
+                db.blocking_exclusive(|conn| {
+                    *conn = rusqlite::Connection::open_in_memory()?;
+                    Ok(())
+                })
+                .expect("the call itself");
+                db.blocking_write(|tx| check(tx)).expect("the writer's successor has it");
+                assert!(runs.load(Ordering::SeqCst) > before, "a new connection");
+            }
+            let orphan = db.blocking_write(|tx| tx.execute("INSERT INTO child VALUES (7)", []));
+            assert_eq!(kind(orphan), ErrorKind::Call, "foreign keys are enforced on {place:?}");
+            db.blocking_write(|tx| insert(tx, 7)).expect("a write");
+            db.blocking_close().expect("closes");
+        });
+    }
+}
+
+#[test]
+fn a34_a_setup_that_fails_is_told_when_opening() {
+    let dir = Dir::new();
+    for place in PLACES {
+        let opened = dir.builder(place).setup(|conn| conn.execute_batch("nonsense"));
+        let error = opened.blocking_open().expect_err("it fails");
+        assert_eq!(error.kind(), ErrorKind::Open, "{place:?}");
+        assert!(error.to_string().contains("in the caller's setup"), "{error}");
+    }
+}
