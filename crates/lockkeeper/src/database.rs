@@ -656,7 +656,8 @@ impl Builder {
     }
 
     /// Runs on every connection when it is opened, also when one is opened again: functions,
-    /// collations, `ATTACH`, keys, `PRAGMA`s. May be given several times.
+    /// collations, `ATTACH`, keys, `PRAGMA`s. May be given several times. The commit, authorizer,
+    /// progress, busy and WAL hooks belong to the library, which sets its own afterwards.
     pub fn setup(
         mut self,
         f: impl Fn(&Connection) -> rusqlite::Result<()> + Send + Sync + 'static,

@@ -25,8 +25,8 @@ use std::time::Duration;
 
 /// Running time that one turn grants to a lane of weight 1.
 ///
-/// With calls of about 10 microseconds it lets a greedy client put eight to ten calls into a
-/// commit that others wait for, the middle of the settings measured in `docs/design/fairness.md`.
+/// With calls of about 10 microseconds it lets a greedy client put four to five calls into a
+/// commit that others wait for; `docs/design/fairness.md` has the figures for other settings.
 pub(crate) const QUANTUM: Duration = Duration::from_micros(50);
 
 /// The most running time that a lane can owe; a longer call is forgiven the rest, so that a bulk
