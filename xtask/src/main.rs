@@ -123,14 +123,15 @@ fn deny() -> Result<(), Failed> {
     run(&cargo(&["deny", "check", "licenses", "bans", "sources"]))
 }
 
-/// Installs what the tests use beyond Rust: rustfmt, clippy, git, a C compiler.
+/// Installs what the tests use beyond Rust: rustfmt, clippy, git, a C compiler, and bubblewrap for
+/// the server's sandbox.
 fn install() -> Result<(), Failed> {
     for (tool, component) in [("fmt", "rustfmt"), ("clippy", "clippy")] {
         if !succeeds("cargo", &[tool, "--version"]) {
             run(&Step::new("rustup", &["component", "add", component]))?;
         }
     }
-    let missing: Vec<&str> = [("git", "git"), ("cc", "gcc")]
+    let missing: Vec<&str> = [("git", "git"), ("cc", "gcc"), ("bwrap", "bubblewrap")]
         .into_iter()
         .filter(|(program, _)| !succeeds(program, &["--version"]))
         .map(|(_, package)| package)
