@@ -1,3 +1,6 @@
 //! The Brigandine server: arguments, configuration, `run`; nothing else.
 
+mod model;
+mod store;
+
 fn main() {}

@@ -1,0 +1,175 @@
+-- From an empty file to version 1. Says what schema.sql said when it was written; never edited
+-- after a release.
+--
+-- Times are UTC seconds in ..._at, 0 for "not yet". No column has a default that asks for the time
+-- or for chance: every value comes with the statement. Build logs and products are files beside
+-- the database; their paths are relative to the state directory.
+PRAGMA application_id = 1112688452; -- "BRGD"
+PRAGMA user_version = 1;
+
+-- One row: who this state directory is. Its id stands in the environment of every child process,
+-- which is how a restarted server finds the processes of a killed one.
+CREATE TABLE server (
+  id INTEGER PRIMARY KEY,
+  state_id TEXT NOT NULL,
+  -- 1 after an orderly shutdown, 0 while running: 0 at start-up means that the last one was killed.
+  stopped INTEGER NOT NULL,
+  CONSTRAINT "there is one server row" CHECK (id = 1),
+  CONSTRAINT "stopped is yes or no" CHECK (stopped IN (0, 1))
+) STRICT;
+
+CREATE TABLE specification (
+  id INTEGER PRIMARY KEY,
+  name TEXT NOT NULL,
+  definition TEXT NOT NULL,          -- JSON of model::Specification
+  created_at INTEGER NOT NULL,
+  removed_at INTEGER NOT NULL,       -- 0 while it is active; its builds outlive it
+  looked_at INTEGER NOT NULL,
+  look_error TEXT NOT NULL,          -- empty when the last look went well
+  look_failures INTEGER NOT NULL,    -- in a row
+  next_look_at INTEGER NOT NULL,
+  CONSTRAINT "the definition is JSON" CHECK (json_valid(definition)),
+  CONSTRAINT "failures are counted if and only if there is an error"
+    CHECK ((look_failures > 0) = (look_error <> ''))
+) STRICT;
+CREATE UNIQUE INDEX specification_name ON specification (name);
+
+CREATE TABLE evaluation (
+  id INTEGER PRIMARY KEY,
+  specification_id INTEGER NOT NULL REFERENCES specification (id),
+  stamp TEXT NOT NULL,               -- digest of the definition and the revisions
+  status INTEGER NOT NULL,           -- -1 started, 0 succeeded, 1 failed, 2 aborted
+  message TEXT NOT NULL,
+  created_at INTEGER NOT NULL,
+  checkout_at INTEGER NOT NULL,
+  finished_at INTEGER NOT NULL,
+  log_path TEXT NOT NULL,
+  -- How its jobs stand, changed in the transaction that changes a build.
+  scheduled INTEGER NOT NULL,
+  started INTEGER NOT NULL,
+  succeeded INTEGER NOT NULL,
+  failed INTEGER NOT NULL,
+  failed_dependency INTEGER NOT NULL,
+  failed_other INTEGER NOT NULL,
+  canceled INTEGER NOT NULL,
+  CONSTRAINT "the status is known" CHECK (status BETWEEN -1 AND 2),
+  CONSTRAINT "finished if and only if dated" CHECK ((status >= 0) = (finished_at > 0)),
+  CONSTRAINT "no counter is negative" CHECK (scheduled >= 0 AND started >= 0 AND succeeded >= 0
+    AND failed >= 0 AND failed_dependency >= 0 AND failed_other >= 0 AND canceled >= 0)
+) STRICT;
+CREATE UNIQUE INDEX evaluation_stamp ON evaluation (specification_id, stamp);
+CREATE INDEX evaluation_by_specification ON evaluation (specification_id, id);
+CREATE INDEX evaluation_started ON evaluation (id) WHERE status = -1;
+
+CREATE TABLE checkout (
+  evaluation_id INTEGER NOT NULL REFERENCES evaluation (id),
+  position INTEGER NOT NULL,         -- of the input in its specification
+  input TEXT NOT NULL,
+  revision TEXT NOT NULL,
+  subject TEXT NOT NULL,
+  author TEXT NOT NULL,
+  revision_at INTEGER NOT NULL,
+  PRIMARY KEY (evaluation_id, position)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE build (
+  id INTEGER PRIMARY KEY,
+  derivation TEXT NOT NULL,
+  basename TEXT NOT NULL,            -- the derivation after its last slash
+  specification_id INTEGER NOT NULL REFERENCES specification (id),
+  evaluation_id INTEGER NOT NULL REFERENCES evaluation (id),
+  job TEXT NOT NULL,
+  system TEXT NOT NULL,
+  nix_name TEXT NOT NULL,
+  priority INTEGER NOT NULL,
+  -- -2 scheduled, -1 started, 0 succeeded, 1 failed, 2 failed-dependency, 3 failed-other,
+  -- 4 canceled
+  status INTEGER NOT NULL,
+  weather INTEGER NOT NULL,          -- -1 unknown, 0 new-success, 1 new-failure,
+                                     -- 2 still-succeeding, 3 still-failing
+  attempt INTEGER NOT NULL,          -- the number of the last start
+  losses INTEGER NOT NULL,           -- starts whose worker vanished
+  waiting INTEGER NOT NULL,          -- dependencies that have not succeeded
+  message TEXT NOT NULL,
+  timeout_s INTEGER NOT NULL,        -- 0: the server's default
+  max_silent_s INTEGER NOT NULL,     -- 0: the server's default
+  submitted_at INTEGER NOT NULL,
+  started_at INTEGER NOT NULL,
+  stopped_at INTEGER NOT NULL,
+  log_path TEXT NOT NULL,
+  log_bytes INTEGER NOT NULL,
+  log_digest TEXT NOT NULL,
+  CONSTRAINT "the status is known" CHECK (status BETWEEN -2 AND 4),
+  CONSTRAINT "finished if and only if dated" CHECK ((status >= 0) = (stopped_at > 0)),
+  CONSTRAINT "a started build has an attempt" CHECK (status <> -1 OR attempt > 0),
+  CONSTRAINT "nothing starts before its dependencies" CHECK (status <> -1 OR waiting = 0),
+  CONSTRAINT "waiting is a count" CHECK (waiting >= 0)
+) STRICT;
+CREATE UNIQUE INDEX build_derivation ON build (derivation);
+CREATE INDEX build_basename ON build (basename);
+-- What next: the builder asks per system.
+CREATE INDEX build_ready ON build (system, priority DESC, submitted_at, derivation)
+  WHERE status = -2 AND waiting = 0;
+-- The queue as people see it: running first, then by submission.
+CREATE INDEX build_queue ON build (status DESC, submitted_at, id) WHERE status < 0;
+CREATE INDEX build_latest ON build (stopped_at DESC, id DESC) WHERE status >= 0;
+CREATE INDEX build_latest_of_specification ON build (specification_id, stopped_at DESC, id DESC)
+  WHERE status >= 0;
+CREATE INDEX build_latest_of_job ON build (specification_id, job, stopped_at DESC, id DESC)
+  WHERE status >= 0;
+CREATE INDEX build_latest_with_status ON build (status, stopped_at DESC, id DESC)
+  WHERE status >= 0;
+
+-- JSON of model::Definition, beside the row that is read all the time rather than in it.
+CREATE TABLE definition (
+  build_id INTEGER PRIMARY KEY REFERENCES build (id),
+  text TEXT NOT NULL,
+  CONSTRAINT "the definition is JSON" CHECK (json_valid(text))
+) STRICT;
+
+CREATE TABLE job (
+  evaluation_id INTEGER NOT NULL REFERENCES evaluation (id),
+  name TEXT NOT NULL,
+  build_id INTEGER NOT NULL REFERENCES build (id),
+  reused INTEGER NOT NULL,           -- 1 when the build was known before this evaluation
+  PRIMARY KEY (evaluation_id, name)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX job_by_build ON job (build_id, evaluation_id);
+
+CREATE TABLE dependency (
+  build_id INTEGER NOT NULL REFERENCES build (id),
+  needs_id INTEGER NOT NULL REFERENCES build (id),
+  name TEXT NOT NULL,                -- what the build calls it
+  PRIMARY KEY (build_id, needs_id),
+  CONSTRAINT "nothing needs itself" CHECK (build_id <> needs_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX dependency_reverse ON dependency (needs_id, build_id);
+
+CREATE TABLE attempt (
+  build_id INTEGER NOT NULL REFERENCES build (id),
+  number INTEGER NOT NULL,
+  worker TEXT NOT NULL,
+  status INTEGER NOT NULL,           -- as build.status; -2 when it was lost
+  message TEXT NOT NULL,
+  started_at INTEGER NOT NULL,
+  stopped_at INTEGER NOT NULL,
+  PRIMARY KEY (build_id, number)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE output (
+  build_id INTEGER NOT NULL REFERENCES build (id),
+  name TEXT NOT NULL,
+  path TEXT NOT NULL,
+  PRIMARY KEY (build_id, name)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE product (
+  id INTEGER PRIMARY KEY,
+  build_id INTEGER NOT NULL REFERENCES build (id),
+  kind TEXT NOT NULL,
+  name TEXT NOT NULL,
+  path TEXT NOT NULL,
+  bytes INTEGER NOT NULL,
+  checksum TEXT NOT NULL
+) STRICT;
+CREATE INDEX product_by_build ON product (build_id);

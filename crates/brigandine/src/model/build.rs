@@ -1,0 +1,202 @@
+//! Builds, what they left behind, and what defines them.
+
+use super::{BuildId, BuildStatus, EvaluationId, ProductId, SpecificationId, Timestamp, Weather};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The row that remembers a derivation's fate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Build {
+    /// Its row.
+    pub(crate) id: BuildId,
+    /// What is built: a store path, or `DIGEST-NAME.drv` of the `command` backend.
+    pub(crate) derivation: String,
+    /// The specification that asked first.
+    pub(crate) specification_id: SpecificationId,
+    /// Its name.
+    pub(crate) specification: String,
+    /// The evaluation that asked first.
+    pub(crate) evaluation: EvaluationId,
+    /// The job's name in that evaluation.
+    pub(crate) job: String,
+    /// What it is built for, such as `x86_64-linux`.
+    pub(crate) system: String,
+    /// The package's name and version, or the job's name.
+    pub(crate) nix_name: String,
+    /// Higher is built earlier.
+    pub(crate) priority: i64,
+    /// Its fate.
+    pub(crate) status: BuildStatus,
+    /// Compared with the job's build before; `Unknown` until finished.
+    pub(crate) weather: Weather,
+    /// How many times it was started.
+    pub(crate) attempt: i64,
+    /// How many of its dependencies have not succeeded yet.
+    pub(crate) waiting: i64,
+    /// Why it ended, for people: `exit status 2`, `no output for 60 s`; may be empty.
+    pub(crate) message: String,
+    /// When it was registered.
+    pub(crate) submitted_at: Timestamp,
+    /// When the last attempt started; 0 when not yet.
+    pub(crate) started_at: Timestamp,
+    /// When it finished; 0 when not yet.
+    pub(crate) stopped_at: Timestamp,
+    /// Its build log.
+    pub(crate) log: BuildLogFile,
+}
+
+impl Build {
+    /// The last component of the derivation, as `/build/BASENAME.drv` has it.
+    pub(crate) fn derivation_basename(&self) -> &str {
+        self.derivation.rsplit('/').next().unwrap_or(&self.derivation)
+    }
+}
+
+/// Where a build log is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct BuildLogFile {
+    /// Relative to the state directory; empty when there is none; ends with `.zst` when compressed.
+    pub(crate) path: String,
+    /// Bytes before compression, known when finished.
+    pub(crate) bytes: i64,
+    /// SHA-256 of the file as it is stored, in hexadecimal; empty until finished.
+    pub(crate) digest: String,
+}
+
+/// What a page about one build shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BuildDetails {
+    /// The build.
+    pub(crate) build: Build,
+    /// By name.
+    pub(crate) outputs: Vec<Output>,
+    /// Files to download.
+    pub(crate) products: Vec<Product>,
+    /// First to last.
+    pub(crate) attempts: Vec<Attempt>,
+    /// The builds it needs.
+    pub(crate) needs: Vec<Build>,
+    /// The builds that need it, at most 100.
+    pub(crate) needed_by: Vec<Build>,
+    /// What defines it, when the `command` backend builds it.
+    pub(crate) definition: Option<Definition>,
+}
+
+/// A result of a build.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Output {
+    /// `out` unless the backend has others.
+    pub(crate) name: String,
+    /// Absolute, or relative to the state directory.
+    pub(crate) path: String,
+}
+
+/// A file to download.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Product {
+    /// Its row.
+    pub(crate) id: ProductId,
+    /// The build that made it.
+    pub(crate) build: BuildId,
+    /// `file`, or what the job calls it.
+    pub(crate) kind: String,
+    /// Relative to the state directory.
+    pub(crate) path: String,
+    /// Its path in the build directory, for people.
+    pub(crate) name: String,
+    /// Its size.
+    pub(crate) bytes: i64,
+    /// SHA-256 in hexadecimal.
+    pub(crate) checksum: String,
+}
+
+/// One start of a build.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Attempt {
+    /// 1 for the first.
+    pub(crate) number: i64,
+    /// Who ran it.
+    pub(crate) worker: String,
+    /// How it ended; `Started` while it runs; `Scheduled` when it was lost and counts for nothing.
+    pub(crate) status: BuildStatus,
+    /// Why, for people.
+    pub(crate) message: String,
+    /// When it started.
+    pub(crate) started_at: Timestamp,
+    /// When it ended; 0 when not yet.
+    pub(crate) stopped_at: Timestamp,
+}
+
+/// A job name with its build, for `/api/jobs`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct JobBuild {
+    /// The build.
+    pub(crate) build: BuildId,
+    /// Its status.
+    pub(crate) status: BuildStatus,
+    /// The job's name.
+    pub(crate) name: String,
+}
+
+/// Everything that defines a derivation of the `command` backend. Its digest is its identity, so
+/// field order and spelling are part of the format: `version` changes when they do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Definition {
+    /// Of this format.
+    pub(crate) version: u32,
+    /// Run by `/bin/sh -e -c` when it is one string, else program and arguments.
+    pub(crate) command: Vec<String>,
+    /// Added to the clean environment.
+    pub(crate) environment: BTreeMap<String, String>,
+    /// What it is built for.
+    pub(crate) system: String,
+    /// What lies in the build directory.
+    pub(crate) sources: Vec<Source>,
+    /// Derivations whose outputs it sees, by the name it knows them by.
+    pub(crate) needs: BTreeMap<String, String>,
+    /// Path patterns of files to keep.
+    pub(crate) products: Vec<String>,
+}
+
+/// The files of one checkout that a build sees.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Source {
+    /// The input's name, and the directory's name when there are several.
+    pub(crate) input: String,
+    /// Where the repository is. Not part of the identity.
+    pub(crate) url: String,
+    /// The revision the files are taken from. Not part of the identity.
+    pub(crate) revision: String,
+    /// Whether submodules are exported as well. Not part of the identity.
+    pub(crate) submodules: bool,
+    /// Path patterns; empty means the whole tree.
+    pub(crate) patterns: Vec<String>,
+    /// Digest of paths, modes and git objects of the files: this is the identity.
+    pub(crate) digest: String,
+}
+
+/// Which builds a list holds. Absent fields do not restrict.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct BuildFilter {
+    /// The name of the specification that asked first.
+    pub(crate) specification: Option<String>,
+    /// The job's name.
+    pub(crate) job: Option<String>,
+    /// What it is built for.
+    pub(crate) system: Option<String>,
+    /// Any evaluation that has it.
+    pub(crate) evaluation: Option<EvaluationId>,
+    /// Its derivation.
+    pub(crate) derivation: Option<String>,
+    /// Its fate.
+    pub(crate) status: Option<BuildStatus>,
+}
+
+/// How many builds wait and run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct QueueCounts {
+    /// Wait for room or for dependencies.
+    pub(crate) scheduled: i64,
+    /// Run.
+    pub(crate) started: i64,
+}

@@ -1,0 +1,68 @@
+//! Row numbers, one type per table, so that they cannot be mistaken for one another.
+
+use serde::{Deserialize, Serialize};
+
+/// The row number of a specification.
+pub(crate) type SpecificationId = Id<SpecificationRow>;
+/// The row number of an evaluation.
+pub(crate) type EvaluationId = Id<EvaluationRow>;
+/// The row number of a build; clients see it in `/build/ID`.
+pub(crate) type BuildId = Id<BuildRow>;
+/// The row number of a product; clients see it in `/download/ID`.
+pub(crate) type ProductId = Id<ProductRow>;
+
+/// Marks ids of the table `specification`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum SpecificationRow {}
+/// Marks ids of the table `evaluation`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum EvaluationRow {}
+/// Marks ids of the table `build`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum BuildRow {}
+/// Marks ids of the table `product`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum ProductRow {}
+
+/// A row number of the table that `T` marks. Serialised as a bare number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Id<T>(pub(crate) i64, #[serde(skip)] std::marker::PhantomData<T>);
+
+impl<T> Id<T> {
+    /// Wraps a row number.
+    pub(crate) const fn new(id: i64) -> Self {
+        Self(id, std::marker::PhantomData)
+    }
+
+    /// The row number.
+    pub(crate) const fn get(&self) -> i64 {
+        self.0
+    }
+}
+
+impl<T> std::fmt::Display for Id<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl<T> std::str::FromStr for Id<T> {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self::new)
+    }
+}
+
+impl<T> rusqlite::ToSql for Id<T> {
+    fn to_sql(&self) -> rusqlite::Result<rusqlite::types::ToSqlOutput<'_>> {
+        Ok(self.0.into())
+    }
+}
+
+impl<T> rusqlite::types::FromSql for Id<T> {
+    fn column_result(value: rusqlite::types::ValueRef<'_>) -> rusqlite::types::FromSqlResult<Self> {
+        i64::column_result(value).map(Self::new)
+    }
+}

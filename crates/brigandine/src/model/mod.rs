@@ -1,0 +1,36 @@
+//! Plain values of the domain: what the store returns and every other part speaks of.
+//!
+//! Nothing here does I/O. A **specification** has **inputs**; an input at a revision is a
+//! **checkout**; checkouts give an **evaluation**; it yields **jobs**, each naming a
+//! **derivation**; a **build** remembers the derivation's fate.
+
+mod build;
+mod evaluation;
+mod event;
+mod ids;
+mod specification;
+mod status;
+
+pub(crate) use build::{
+    Attempt, Build, BuildDetails, BuildFilter, BuildLogFile, Definition, JobBuild, Output, Product,
+    QueueCounts, Source,
+};
+pub(crate) use evaluation::{
+    Checkout, Counters, Evaluation, EvaluationDetails, JobChange, JobState,
+};
+pub(crate) use event::Event;
+pub(crate) use ids::{BuildId, EvaluationId, ProductId, SpecificationId};
+pub(crate) use specification::{
+    Evaluator, Input, Look, Reference, Specification, SpecificationState,
+};
+pub(crate) use status::{BuildStatus, EvaluationStatus, Weather};
+
+/// Seconds since 1970 in UTC; 0 stands for "not yet".
+pub(crate) type Timestamp = i64;
+
+/// The clock of the server. SQL never asks for the time: it is always a parameter.
+pub(crate) fn now() -> Timestamp {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |elapsed| i64::try_from(elapsed.as_secs()).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,124 @@
+//! What to build, and how jobs come out of it.
+
+use super::{EvaluationId, SpecificationId, Timestamp};
+use serde::{Deserialize, Serialize};
+
+/// Inputs, and an evaluator that turns their checkouts into jobs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Specification {
+    /// Unique; letters, digits, `-`, `_`, `.`.
+    pub(crate) name: String,
+    /// One line for people.
+    #[serde(default)]
+    pub(crate) description: String,
+    /// At least one; the first is the one evaluators read by default.
+    pub(crate) inputs: Vec<Input>,
+    /// How jobs come out of the checkouts.
+    pub(crate) evaluator: Evaluator,
+    /// Seconds between two looks at the inputs; the server's default when absent.
+    #[serde(default)]
+    pub(crate) interval_s: Option<u64>,
+    /// Added to the priority of every job.
+    #[serde(default)]
+    pub(crate) priority: i64,
+    /// A disabled specification is kept, and never looked at.
+    #[serde(default = "yes")]
+    pub(crate) enabled: bool,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+/// A git repository at a branch, tag or revision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Input {
+    /// Unique in its specification.
+    pub(crate) name: String,
+    /// Anything `git fetch` takes: `https://`, `ssh://`, `file://`, a path.
+    pub(crate) url: String,
+    /// Which revision to take.
+    pub(crate) reference: Reference,
+    /// Whether submodules are fetched and exported as well.
+    #[serde(default)]
+    pub(crate) submodules: bool,
+}
+
+/// Which revision of a repository to take.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Reference {
+    /// The head of the branch.
+    Branch(String),
+    /// What the tag points to.
+    Tag(String),
+    /// A full revision, 40 or 64 hexadecimal digits.
+    Revision(String),
+    /// The branch that the remote's `HEAD` points to.
+    Head,
+}
+
+/// How jobs come out of checkouts. Both kinds speak the evaluator protocol.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub(crate) enum Evaluator {
+    /// A job list kept in the repository.
+    Jobs {
+        /// The input that holds the list; the first one when absent.
+        #[serde(default)]
+        input: Option<String>,
+        /// Path of the list in that input, `brigandine.toml` by default.
+        file: String,
+    },
+    /// Any program that speaks the evaluator protocol.
+    Command {
+        /// The input in whose checkout the program runs; the first one when absent.
+        #[serde(default)]
+        input: Option<String>,
+        /// Program and arguments. A program with a `/` is looked up in the checkout.
+        command: Vec<String>,
+        /// Handed to the program as they are.
+        #[serde(default)]
+        arguments: serde_json::Map<String, serde_json::Value>,
+        /// Seconds the program may take; the server's default when absent.
+        #[serde(default)]
+        timeout_s: Option<u64>,
+    },
+}
+
+impl Evaluator {
+    /// The name of the input that the evaluator reads, if it is not simply the first.
+    pub(crate) fn input(&self) -> Option<&str> {
+        match self {
+            Self::Jobs { input, .. } | Self::Command { input, .. } => input.as_deref(),
+        }
+    }
+}
+
+/// A stored specification and what is known of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SpecificationState {
+    /// Its row.
+    pub(crate) id: SpecificationId,
+    /// What it says.
+    pub(crate) specification: Specification,
+    /// When it was first stored.
+    pub(crate) created_at: Timestamp,
+    /// The last look at its inputs.
+    pub(crate) look: Look,
+    /// The latest evaluation, whatever its state.
+    pub(crate) latest_evaluation: Option<EvaluationId>,
+}
+
+/// What came of the last look at a specification's inputs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Look {
+    /// When it ended; 0 when nobody looked yet.
+    pub(crate) looked_at: Timestamp,
+    /// What went wrong, for people; empty when nothing did.
+    pub(crate) error: String,
+    /// How many looks failed in a row.
+    pub(crate) failures: i64,
+    /// When the next one is due; 0 when unknown.
+    pub(crate) next_at: Timestamp,
+}
