@@ -1,6 +1,22 @@
 //! The Brigandine server: arguments, configuration, `run`; nothing else.
 
+mod cli;
+mod command;
+mod config;
 mod model;
 mod store;
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let outcome = match cli::Cli::parse().command {
+        cli::Command::Check(arguments) => command::check::run(&arguments),
+        other => Err(command::Failure::failed(format!("{other:?}"))),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}

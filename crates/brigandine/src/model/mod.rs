@@ -8,6 +8,7 @@ mod build;
 mod evaluation;
 mod event;
 mod ids;
+mod job_list;
 mod specification;
 mod status;
 
@@ -20,6 +21,7 @@ pub(crate) use evaluation::{
 };
 pub(crate) use event::Event;
 pub(crate) use ids::{BuildId, EvaluationId, ProductId, SpecificationId};
+pub(crate) use job_list::JobEntry;
 pub(crate) use specification::{
     Evaluator, Input, Look, Reference, Specification, SpecificationState,
 };

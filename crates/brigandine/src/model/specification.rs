@@ -69,6 +69,9 @@ pub(crate) enum Evaluator {
         input: Option<String>,
         /// Path of the list in that input, `brigandine.toml` by default.
         file: String,
+        /// The list itself, for repositories that hold none; `file` is then not read.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        jobs: Vec<super::JobEntry>,
     },
     /// Any program that speaks the evaluator protocol.
     Command {

@@ -1,0 +1,245 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{self, LogFormat, Sandbox};
+
+/// Shown under `brigandine --help`.
+const EXIT_CODES: &str = "\
+Exit status:
+  0  done
+  1  what was asked for failed: a file has mistakes, an evaluation or build failed,
+     an essential part of the server died
+  2  the command line is wrong
+  3  not found: no such specification, build or state directory
+
+RUST_LOG chooses what is traced (for example `info`, `brigandine=debug`); traces go to
+standard error, answers to standard output.";
+
+/// A self-hosted continuous-integration server in one binary.
+#[derive(Debug, Parser)]
+#[command(version, after_help = EXIT_CODES, max_term_width = 100, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show a sample project being built, in a state directory of its own; needs no network
+    Demo(Demo),
+    /// Run the server
+    Serve(Serve),
+    /// Add, list, show or remove specifications
+    #[command(subcommand)]
+    Spec(Spec),
+    /// Check configuration, specification and job-list files without using them
+    Check(Check),
+    /// Look at a specification's inputs now and evaluate them if they are new
+    Evaluate(Evaluate),
+    /// Print a build log
+    Log(Log),
+    /// List builds, latest first
+    Builds(Builds),
+}
+
+/// Where the state of the server is.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct State {
+    /// Directory with the database, build logs and outputs
+    #[arg(long, value_name = "DIR", env = "BRIGANDINE_STATE", default_value = "brigandine-state")]
+    pub(crate) state: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// Keep the demo's state here instead of a temporary directory; must be empty or absent
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+    /// Address to answer at; the next free port is taken if this one is in use
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = listen)]
+    pub(crate) listen: SocketAddr,
+    /// End when everything is built; status 0 if the outcome is the expected one
+    #[arg(long)]
+    pub(crate) exit: bool,
+    /// With --exit: print the summary as JSON
+    #[arg(long, requires = "exit")]
+    pub(crate) json: bool,
+    /// Builds at once
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub(crate) max_jobs: Option<u16>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// Configuration file (TOML); options of the command line win over it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Directory with the database, build logs and outputs [default: brigandine-state]
+    #[arg(long, value_name = "DIR", env = "BRIGANDINE_STATE")]
+    pub(crate) state: Option<PathBuf>,
+    /// Address to answer at [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS", value_parser = listen)]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Time between two looks at a specification's inputs, such as 90s or 5m [default: 5m]
+    #[arg(long, value_name = "TIME", value_parser = interval)]
+    pub(crate) interval: Option<Duration>,
+    /// Builds at once [default: number of processors]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub(crate) max_jobs: Option<u16>,
+    /// Load these specifications at start; may be given several times
+    #[arg(long, value_name = "FILE")]
+    pub(crate) specifications: Vec<PathBuf>,
+    /// Let loaded specifications replace stored ones of the same name
+    #[arg(long)]
+    pub(crate) replace: bool,
+    /// Handle every specification once, build everything, end; status 1 if an evaluation failed
+    #[arg(long)]
+    pub(crate) one_shot: bool,
+    /// Isolate builds with bubblewrap; without a value: do not start if it is absent
+    #[arg(long, value_enum, value_name = "HOW", num_args = 0..=1, default_missing_value = "require")]
+    pub(crate) sandbox: Option<Sandbox>,
+    /// On SIGTERM let running builds end instead of cutting them
+    #[arg(long)]
+    pub(crate) drain: bool,
+    /// How trace lines are written [default: text]
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub(crate) log_format: Option<LogFormat>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Spec {
+    /// Add the specifications of a file
+    Add {
+        #[command(flatten)]
+        state: State,
+        /// Specification file (TOML)
+        file: PathBuf,
+        /// Replace stored specifications of the same name
+        #[arg(long)]
+        replace: bool,
+        /// Print what was new, changed and unchanged as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// List specifications with the state of their last evaluation
+    List {
+        #[command(flatten)]
+        state: State,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one specification
+    Show {
+        #[command(flatten)]
+        state: State,
+        /// Its name
+        name: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove a specification; its evaluations and builds stay
+    Remove {
+        #[command(flatten)]
+        state: State,
+        /// Its name
+        name: String,
+    },
+}
+
+#[derive(Debug, Args)]
+#[group(id = "files", required = true, multiple = true)]
+pub(crate) struct Check {
+    /// Specification files
+    #[arg(value_name = "FILE", group = "files")]
+    pub(crate) specifications: Vec<PathBuf>,
+    /// A server configuration; the specification files it names are checked too
+    #[arg(long, value_name = "FILE", group = "files")]
+    pub(crate) config: Option<PathBuf>,
+    /// A job list, as `brigandine.toml` in a repository
+    #[arg(long, value_name = "FILE", group = "files")]
+    pub(crate) jobs: Vec<PathBuf>,
+    /// Print the problems as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Evaluate {
+    #[command(flatten)]
+    pub(crate) state: State,
+    /// Name of the specification
+    pub(crate) name: String,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Log {
+    #[command(flatten)]
+    pub(crate) state: State,
+    /// Number of the build
+    #[arg(value_parser = clap::value_parser!(i64).range(1..))]
+    pub(crate) id: i64,
+    /// Go on printing until the build ends
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Builds {
+    #[command(flatten)]
+    pub(crate) state: State,
+    /// Only builds of this specification
+    #[arg(long, value_name = "NAME")]
+    pub(crate) spec: Option<String>,
+    /// Only builds of this evaluation
+    #[arg(long, value_name = "ID")]
+    pub(crate) evaluation: Option<i64>,
+    /// Only this job
+    #[arg(long, value_name = "NAME")]
+    pub(crate) job: Option<String>,
+    /// Only builds for this system
+    #[arg(long, value_name = "SYSTEM")]
+    pub(crate) system: Option<String>,
+    /// Only builds of this status: scheduled, started, succeeded, failed, failed-dependency,
+    /// failed-other, canceled
+    #[arg(long, value_name = "STATUS")]
+    pub(crate) status: Option<crate::model::BuildStatus>,
+    /// How many at most
+    #[arg(long, short, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) number: u16,
+    /// Print JSON, as /api/latestbuilds does
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn listen(text: &str) -> Result<SocketAddr, String> {
+    config::server::parse_listen(text)
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    match config::parse_duration(text) {
+        Some(interval) if config::INTERVAL_RANGE.contains(&interval) => Ok(interval),
+        Some(_) => Err("a time from 1s to 30d".to_owned()),
+        None => Err("seconds or units, for example 90s, 5m, 1h30m".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,225 @@
+//! What is wrong in a configuration file: where, what, and how to mend it.
+//!
+//! A person who wrote a wrong line wants the line, not the name of a parser state. So every problem
+//! carries its file, line and column, shows the line itself, and says what to write instead. A file
+//! is read to its end before it is refused: three mistakes give three messages, not three runs.
+
+use std::fmt;
+use std::ops::Range;
+
+use serde::Serialize;
+
+/// Problems told about one file at most; a file with more is likely not the file that was meant.
+const PROBLEMS_MAX: usize = 50;
+
+/// Columns of a source line that are shown; a longer line is cut around the mistake.
+const SHOWN_COLUMNS_MAX: usize = 100;
+
+/// One problem at one place of one file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Diagnostic {
+    /// The file as the user named it.
+    pub(crate) file: String,
+    /// Line, from 1. Zero when the problem is the file itself (it cannot be read).
+    pub(crate) line: usize,
+    /// Column in characters, from 1. Zero with `line`.
+    pub(crate) column: usize,
+    /// What is wrong, without a full stop.
+    pub(crate) message: String,
+    /// What to write instead.
+    pub(crate) help: Option<String>,
+    /// The line of the file, for the display only.
+    #[serde(skip)]
+    excerpt: Option<Excerpt>,
+}
+
+/// The part of a line that is shown under a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Excerpt {
+    text: String,
+    /// Columns before the marks.
+    indent: usize,
+    /// How many marks.
+    width: usize,
+}
+
+impl Diagnostic {
+    /// A problem at a byte range of `text`.
+    pub(crate) fn at(
+        file: &str,
+        text: &str,
+        span: Range<usize>,
+        message: impl Into<String>,
+    ) -> Self {
+        let start = floor_boundary(text, span.start);
+        let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
+        let line_end = text[start..].find('\n').map_or(text.len(), |at| start + at);
+        let line = text[..line_start].matches('\n').count() + 1;
+        let column = text[line_start..start].chars().count() + 1;
+        let end = floor_boundary(text, span.end.clamp(start, line_end));
+        let width = text[start..end].trim_end().chars().count().max(1);
+        Self {
+            file: file.to_owned(),
+            line,
+            column,
+            message: message.into(),
+            help: None,
+            excerpt: Some(excerpt(text[line_start..line_end].trim_end(), column - 1, width)),
+        }
+    }
+
+    /// A problem with the file as a whole.
+    pub(crate) fn whole_file(file: &str, message: impl Into<String>) -> Self {
+        Self {
+            file: file.to_owned(),
+            line: 0,
+            column: 0,
+            message: message.into(),
+            help: None,
+            excerpt: None,
+        }
+    }
+
+    /// A problem in a line whose text is no longer at hand.
+    pub(crate) fn on_line(file: &str, line: usize, message: impl Into<String>) -> Self {
+        Self { line, column: 1, ..Self::whole_file(file, message) }
+    }
+
+    /// Adds what to write instead.
+    #[must_use]
+    pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+}
+
+/// Tabs and control characters take one column, so that the marks stand where they should.
+fn excerpt(line: &str, column: usize, width: usize) -> Excerpt {
+    let from = if column > SHOWN_COLUMNS_MAX * 3 / 4 { column - SHOWN_COLUMNS_MAX / 2 } else { 0 };
+    let mut text = String::new();
+    if from > 0 {
+        text.push('…');
+    }
+    let shown = line.chars().skip(from).take(SHOWN_COLUMNS_MAX);
+    text.extend(shown.map(|c| if c.is_control() { ' ' } else { c }));
+    if line.chars().count() > from + SHOWN_COLUMNS_MAX {
+        text.push('…');
+    }
+    let indent = column - from + usize::from(from > 0);
+    let room = SHOWN_COLUMNS_MAX.saturating_sub(column - from).max(1);
+    Excerpt { text, indent, width: width.min(room) }
+}
+
+fn floor_boundary(text: &str, at: usize) -> usize {
+    let mut at = at.min(text.len());
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    at
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.line == 0 {
+            write!(f, "{}: error: {}", self.file, self.message)?;
+        } else {
+            write!(f, "{}:{}:{}: error: {}", self.file, self.line, self.column, self.message)?;
+        }
+        let gutter = self.line.to_string().len().max(3);
+        if let Some(excerpt) = &self.excerpt {
+            write!(f, "\n {:>gutter$} | {}", self.line, excerpt.text)?;
+            let (indent, width) = (excerpt.indent, excerpt.width);
+            write!(f, "\n {:gutter$} | {:indent$}{:^<width$}", "", "", "")?;
+        }
+        if let Some(help) = &self.help {
+            write!(f, "\n {:gutter$} = help: {help}", "")?;
+        }
+        Ok(())
+    }
+}
+
+/// Everything that is wrong in one or more files; never empty when returned as an error.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub(crate) struct Diagnostics {
+    problems: Vec<Diagnostic>,
+    /// Problems past [`PROBLEMS_MAX`], counted but not kept.
+    #[serde(skip)]
+    dropped: usize,
+}
+
+impl Diagnostics {
+    /// Adds a problem; past the limit it is only counted.
+    pub(crate) fn push(&mut self, problem: Diagnostic) {
+        if self.problems.len() < PROBLEMS_MAX {
+            self.problems.push(problem);
+        } else {
+            self.dropped += 1;
+        }
+    }
+
+    /// Whether further problems are only counted.
+    pub(crate) fn is_full(&self) -> bool {
+        self.problems.len() >= PROBLEMS_MAX
+    }
+
+    /// Counts a problem that is not kept.
+    pub(crate) fn drop_one(&mut self) {
+        self.dropped += 1;
+    }
+
+    /// Adds all problems of another file.
+    pub(crate) fn extend(&mut self, other: Self) {
+        self.dropped += other.dropped;
+        for problem in other.problems {
+            self.push(problem);
+        }
+    }
+
+    /// Whether there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.problems.is_empty()
+    }
+
+    /// How many problems there are, those not kept included.
+    pub(crate) fn count(&self) -> usize {
+        self.problems.len() + self.dropped
+    }
+
+    /// Puts the problems of each file in the order of its lines, files in the order they came.
+    pub(crate) fn sort(&mut self) {
+        self.problems.sort_by_key(|problem| (problem.line, problem.column));
+    }
+
+    /// `value` when there is nothing wrong.
+    pub(crate) fn into_result<T>(mut self, value: Option<T>) -> Result<T, Self> {
+        self.sort();
+        match value {
+            Some(value) if self.is_empty() => Ok(value),
+            _ => Err(self),
+        }
+    }
+}
+
+impl From<Diagnostic> for Diagnostics {
+    fn from(problem: Diagnostic) -> Self {
+        Self { problems: vec![problem], dropped: 0 }
+    }
+}
+
+impl fmt::Display for Diagnostics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, problem) in self.problems.iter().enumerate() {
+            if n > 0 {
+                f.write_str("\n")?;
+            }
+            write!(f, "{problem}")?;
+        }
+        if self.dropped > 0 {
+            write!(f, "\n… and {} more", self.dropped)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Diagnostics {}

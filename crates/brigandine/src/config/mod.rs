@@ -1,0 +1,61 @@
+//! Files that people write: the server's configuration, specifications and job lists.
+//!
+//! All three are TOML, read by the same reader, and refused with every problem at once: file, line,
+//! column, what is wrong and what to write instead. Unknown keys are refused, since a misspelt key
+//! that is silently ignored is the worst kind of wrong configuration.
+
+mod diagnostic;
+pub(crate) mod job_list;
+mod reader;
+pub(crate) mod server;
+pub(crate) mod specification;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+use std::io::Read;
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::time::Duration;
+
+pub(crate) use diagnostic::{Diagnostic, Diagnostics};
+pub(crate) use server::{Config, LogFormat, Sandbox};
+pub(crate) use value::{parse_duration, show_duration};
+
+/// How often the inputs of a specification may be looked at.
+pub(crate) const INTERVAL_RANGE: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(30 * 86_400);
+
+/// The text of a configuration file.
+///
+/// # Errors
+/// The file cannot be read, is far too large for one, or is no text; nothing else was looked at.
+pub(crate) fn load(path: &Path) -> Result<String, Diagnostic> {
+    let file = path.display().to_string();
+    let whole = |message: String, help: &str| Diagnostic::whole_file(&file, message).help(help);
+    let mut bytes = Vec::new();
+    let limit = reader::FILE_BYTES_MAX as u64;
+    let read =
+        std::fs::File::open(path).and_then(|opened| opened.take(limit + 1).read_to_end(&mut bytes));
+    if let Err(error) = read {
+        let help = match error.kind() {
+            std::io::ErrorKind::NotFound => "check the path; it starts at the current folder",
+            std::io::ErrorKind::PermissionDenied => "let the server's user read it",
+            std::io::ErrorKind::IsADirectory => "name a file in it",
+            _ => "check that it is a readable file",
+        };
+        return Err(whole(format!("the file cannot be read ({error})"), help));
+    }
+    if bytes.len() > reader::FILE_BYTES_MAX {
+        let message = format!("the file is larger than {} MiB", reader::FILE_BYTES_MAX >> 20);
+        return Err(whole(message, "is it the file that was meant?"));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let bytes = error.as_bytes();
+        let line = bytes[..at].iter().filter(|&&byte| byte == b'\n').count() + 1;
+        let message = format!("the file is no UTF-8 text (byte {at}, line {line})");
+        whole(message, "save it as UTF-8; TOML knows no other encoding")
+    })
+}

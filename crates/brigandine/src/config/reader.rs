@@ -1,0 +1,688 @@
+//! Reading TOML with the place of every value at hand.
+//!
+//! Why not derive it: a derived reader stops at the first problem, cannot tell `brnach` from
+//! `branch`, and knows the place of a value only while it reads it, not when two values that each
+//! make sense do not fit together. This reader walks the spanned tree of the `toml` crate, notes
+//! which keys were asked for, and turns every other key into a message with the nearest known one.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::{DeInteger, DeString, DeTable, DeValue};
+
+use super::diagnostic::{Diagnostic, Diagnostics};
+use super::value;
+
+/// Bytes of a configuration file that are read; a larger one is refused, not parsed.
+pub(crate) const FILE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Words people write for a key that has another name here.
+const SYNONYMS: &[(&str, &str)] = &[
+    ("artefacts", "products"),
+    ("artifacts", "products"),
+    ("bind", "listen"),
+    ("cmd", "command"),
+    ("commit", "revision"),
+    ("concurrency", "max-jobs"),
+    ("dependencies", "needs"),
+    ("depends", "needs"),
+    ("deps", "needs"),
+    ("environment", "env"),
+    ("exec", "command"),
+    ("files", "sources"),
+    ("git", "url"),
+    ("hash", "revision"),
+    ("id", "name"),
+    ("address", "listen"),
+    ("jobset", "specification"),
+    ("paths", "sources"),
+    ("platform", "systems"),
+    ("platforms", "systems"),
+    ("poll", "interval"),
+    ("port", "listen"),
+    ("ref", "branch"),
+    ("repo", "url"),
+    ("repository", "url"),
+    ("requires", "needs"),
+    ("rev", "revision"),
+    ("run", "command"),
+    ("script", "command"),
+    ("silence", "max-silent"),
+    ("source", "sources"),
+    ("title", "name"),
+    ("type", "kind"),
+    ("uri", "url"),
+    ("workers", "max-jobs"),
+];
+
+/// One file being read: its text and the problems found so far.
+pub(crate) struct Document<'i> {
+    file: &'i str,
+    text: &'i str,
+    problems: RefCell<Diagnostics>,
+}
+
+/// A string and where it stands, quotes included.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Text {
+    pub(crate) value: String,
+    pub(crate) span: Range<usize>,
+}
+
+impl<'i> Document<'i> {
+    /// Reads `text` as the contents of `file` and hands its top table to `read`.
+    ///
+    /// # Errors
+    /// Every problem of the file, in the order of its lines. Nothing is half accepted.
+    pub(crate) fn read<T>(
+        file: &str,
+        text: &str,
+        what: &str,
+        read: impl FnOnce(&Document<'_>, Table<'_, '_>) -> Option<T>,
+    ) -> Result<T, Diagnostics> {
+        let (tree, errors) = DeTable::parse_recoverable(text);
+        let document = Document { file, text, problems: RefCell::default() };
+        if !errors.is_empty() {
+            // A file that is no TOML is not read further, and only its first mistake is told: what
+            // comes after it is mostly its echo.
+            if let Some(error) = errors.iter().min_by_key(|error| error.span().map(|s| s.start)) {
+                let message = value::lower_first(error.message());
+                let span = error.span().unwrap_or(0..0);
+                let help = syntax_help(error.message(), text, &span);
+                document.problem(span, message, help);
+            }
+            return document.problems.into_inner().into_result(None);
+        }
+        let table = Table::new(&document, what.to_owned(), 0..0, tree.get_ref());
+        let value = read(&document, table);
+        document.problems.into_inner().into_result(value)
+    }
+
+    /// Notes a problem at `span`.
+    pub(crate) fn problem(
+        &self,
+        span: Range<usize>,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        let mut problems = self.problems.borrow_mut();
+        if problems.is_full() {
+            problems.drop_one();
+        } else {
+            problems.push(Diagnostic::at(self.file, self.text, span, message).help(help));
+        }
+    }
+
+    /// Whether further problems are only counted, so that looking for remedies is of no use.
+    pub(crate) fn is_full(&self) -> bool {
+        self.problems.borrow().is_full()
+    }
+
+    /// The line `span` starts in, for messages that name another place.
+    pub(crate) fn line(&self, span: &Range<usize>) -> usize {
+        self.text.as_bytes()[..span.start.min(self.text.len())]
+            .iter()
+            .filter(|&&byte| byte == b'\n')
+            .count()
+            + 1
+    }
+}
+
+/// A remedy for the commonest ways to write something that is no TOML.
+fn syntax_help(message: &str, text: &str, span: &Range<usize>) -> &'static str {
+    let line_start = text[..span.start.min(text.len())].rfind('\n').map_or(0, |at| at + 1);
+    let line = text.get(line_start..).and_then(|rest| rest.lines().next()).unwrap_or("");
+    let unquoted = line.split_once('=').is_some_and(|(_, value)| {
+        value.trim_start().starts_with(|c: char| c.is_alphabetic() || c == '/' || c == '.')
+    });
+    if message.contains("duplicate key") {
+        "a key stands once in its table; remove one of the two"
+    } else if line.trim_start().starts_with('[') {
+        "a header ends with the brackets it starts with, for example `[[specification]]`"
+    } else if line.contains('=') && unquoted {
+        "text stands in double quotes, for example `branch = \"main\"`"
+    } else if !line.contains('=') && (line.contains(": ") || line.trim_end().ends_with(':')) {
+        "this is YAML; TOML writes `[[specification]]` and below it `name = \"hello\"`"
+    } else if line.matches('"').count() % 2 == 1 {
+        "the text lacks its closing double quote"
+    } else {
+        "see https://toml.io for the syntax; a key is `name = \"value\"`, a table `[name]`"
+    }
+}
+
+/// A table of a document; knows which of its keys were asked for.
+pub(crate) struct Table<'d, 'i> {
+    document: &'d Document<'d>,
+    /// How messages name it: "input `source`".
+    what: String,
+    /// Its header.
+    span: Range<usize>,
+    entries: &'d DeTable<'i>,
+    asked: RefCell<Vec<&'static str>>,
+}
+
+impl<'d, 'i> Table<'d, 'i> {
+    fn new(
+        document: &'d Document<'d>,
+        what: String,
+        span: Range<usize>,
+        entries: &'d DeTable<'i>,
+    ) -> Self {
+        Self { document, what, span, entries, asked: RefCell::default() }
+    }
+
+    /// Where the table's header stands.
+    pub(crate) fn span(&self) -> Range<usize> {
+        self.span.clone()
+    }
+
+    /// How messages name the table, from now on.
+    pub(crate) fn name_it(&mut self, what: String) {
+        self.what = what;
+    }
+
+    /// How messages name the table.
+    pub(crate) fn what(&self) -> &str {
+        &self.what
+    }
+
+    fn get(&self, key: &'static str) -> Option<(Range<usize>, &'d Spanned<DeValue<'i>>)> {
+        if !self.asked.borrow().contains(&key) {
+            self.asked.borrow_mut().push(key);
+        }
+        self.entries
+            .iter()
+            .find(|(name, _)| name.get_ref() == key)
+            .map(|(name, value)| (name.span(), value))
+    }
+
+    /// Where `key` itself stands, if it is there.
+    pub(crate) fn key_span(&self, key: &'static str) -> Option<Range<usize>> {
+        self.get(key).map(|(span, _)| span)
+    }
+
+    /// Notes that `value` of `key` is of the wrong kind.
+    fn mismatch(&self, key: &str, value: &Spanned<DeValue<'_>>, wanted: &str, help: &str) {
+        let found = kind(value.get_ref());
+        self.document.problem(
+            value.span(),
+            format!("`{key}` of {} must be {wanted}, not {found}", self.what),
+            help,
+        );
+    }
+
+    /// Notes that `key` is missing; `help` shows it as it could be.
+    pub(crate) fn missing(&self, key: &'static str, help: &str) {
+        // A misspelt key says it better.
+        let misspelt = self.entries.keys().any(|name| {
+            nearest(name.get_ref(), &[key]).is_some() && !self.asked_for(name.get_ref())
+        });
+        if !misspelt {
+            self.document.problem(self.span(), format!("{} has no `{key}`", self.what), help);
+        }
+    }
+
+    fn asked_for(&self, key: &str) -> bool {
+        self.asked.borrow().contains(&key)
+    }
+
+    /// The text at `key`.
+    pub(crate) fn text(&self, key: &'static str, example: &str) -> Option<Text> {
+        let (_, value) = self.get(key)?;
+        self.as_text(key, value, &format!("for example `{key} = \"{example}\"`"))
+    }
+
+    fn as_text(&self, key: &str, value: &Spanned<DeValue<'_>>, help: &str) -> Option<Text> {
+        match value.get_ref() {
+            DeValue::String(text) if text.contains('\0') => {
+                self.document.problem(
+                    value.span(),
+                    format!("`{key}` of {} holds a NUL character", self.what),
+                    "remove the `\\u0000`",
+                );
+                None
+            }
+            DeValue::String(text) => {
+                Some(Text { value: text.clone().into_owned(), span: value.span() })
+            }
+            _ => {
+                self.mismatch(key, value, "text", help);
+                None
+            }
+        }
+    }
+
+    /// The text at `key`, which must be there.
+    pub(crate) fn required_text(&self, key: &'static str, example: &str) -> Option<Text> {
+        if self.get(key).is_none() {
+            self.missing(key, &format!("add `{key} = \"{example}\"`"));
+        }
+        self.text(key, example)
+    }
+
+    /// The text at `key` after `check`, whose error is a message and a help.
+    pub(crate) fn checked(
+        &self,
+        key: &'static str,
+        example: &str,
+        check: impl FnOnce(&str) -> Result<(), (String, String)>,
+    ) -> Option<Text> {
+        let text = self.text(key, example)?;
+        self.accept(text, check)
+    }
+
+    /// `text` if `check` finds nothing wrong with it.
+    pub(crate) fn accept(
+        &self,
+        text: Text,
+        check: impl FnOnce(&str) -> Result<(), (String, String)>,
+    ) -> Option<Text> {
+        match check(&text.value) {
+            Ok(()) => Some(text),
+            Err((message, help)) => {
+                self.document.problem(text.span, message, help);
+                None
+            }
+        }
+    }
+
+    /// One of `choices` at `key`.
+    pub(crate) fn choice<T: Copy>(
+        &self,
+        key: &'static str,
+        choices: &[(&'static str, T)],
+    ) -> Option<T> {
+        let text = self.text(key, choices.first().map_or("", |choice| choice.0))?;
+        if let Some((_, value)) = choices.iter().find(|(name, _)| *name == text.value) {
+            return Some(*value);
+        }
+        let names: Vec<_> = choices.iter().map(|choice| choice.0).collect();
+        let listed = names.iter().map(|n| format!("\"{n}\"")).collect::<Vec<_>>().join(", ");
+        let help = match nearest(&text.value, &names) {
+            Some(name) => format!("did you mean \"{name}\"? it may be {listed}"),
+            None => format!("it may be {listed}"),
+        };
+        let message = format!("`{key}` of {} cannot be \"{}\"", self.what, shown(&text.value));
+        self.document.problem(text.span, message, help);
+        None
+    }
+
+    /// The texts of the list at `key`; `None` when the key is absent.
+    pub(crate) fn texts(&self, key: &'static str, example: &str) -> Option<Vec<Text>> {
+        let (_, value) = self.get(key)?;
+        let help = format!("a list of texts, for example `{key} = [\"{example}\"]`");
+        let DeValue::Array(items) = value.get_ref() else {
+            self.mismatch(key, value, "a list of texts", &help);
+            return Some(Vec::new());
+        };
+        Some(
+            items
+                .iter()
+                .filter_map(|item| self.as_text(&format!("{key}[]"), item, &help))
+                .collect(),
+        )
+    }
+
+    /// Whether an empty list stands at `key`.
+    pub(crate) fn is_empty_list(&self, key: &'static str) -> bool {
+        matches!(self.get(key), Some((_, value)) if
+            matches!(value.get_ref(), DeValue::Array(items) if items.is_empty()))
+    }
+
+    /// A command: a list of program and arguments, or one text, which is a shell script.
+    pub(crate) fn command(&self, key: &'static str, example: &str) -> Option<Vec<String>> {
+        let Some((_, value)) = self.get(key) else {
+            self.missing(key, &format!("add `{key} = \"{example}\"`"));
+            return None;
+        };
+        let command = match value.get_ref() {
+            DeValue::String(_) => {
+                let script = self.as_text(key, value, "")?.value;
+                vec![script]
+            }
+            DeValue::Array(_) => {
+                self.texts(key, example)?.into_iter().map(|text| text.value).collect::<Vec<_>>()
+            }
+            _ => {
+                let help = format!("for example `{key} = \"{example}\"`");
+                self.mismatch(key, value, "a shell script or a list of arguments", &help);
+                return None;
+            }
+        };
+        if command.first().is_none_or(|program| program.trim().is_empty()) {
+            self.document.problem(
+                value.span(),
+                format!("`{key}` of {} is empty", self.what),
+                format!("write what to run, for example `{key} = \"{example}\"`"),
+            );
+            return None;
+        }
+        Some(command)
+    }
+
+    /// The whole number at `key`, within `range`.
+    pub(crate) fn integer(
+        &self,
+        key: &'static str,
+        range: std::ops::RangeInclusive<i64>,
+        example: i64,
+    ) -> Option<i64> {
+        let (_, value) = self.get(key)?;
+        let DeValue::Integer(number) = value.get_ref() else {
+            self.mismatch(
+                key,
+                value,
+                "a whole number",
+                &format!("for example `{key} = {example}`"),
+            );
+            return None;
+        };
+        match to_i64(number) {
+            Some(number) if range.contains(&number) => Some(number),
+            _ => {
+                self.document.problem(
+                    value.span(),
+                    format!("`{key}` of {} is out of range", self.what),
+                    format!("a number from {} to {}", range.start(), range.end()),
+                );
+                None
+            }
+        }
+    }
+
+    /// Yes or no at `key`.
+    pub(crate) fn boolean(&self, key: &'static str) -> Option<bool> {
+        let (_, value) = self.get(key)?;
+        if let DeValue::Boolean(yes) = value.get_ref() {
+            return Some(*yes);
+        }
+        self.mismatch(key, value, "true or false", &format!("write `{key} = true` without quotes"));
+        None
+    }
+
+    /// A length of time at `key`: seconds, or text such as "1h30m", within `range`.
+    pub(crate) fn duration(
+        &self,
+        key: &'static str,
+        range: std::ops::RangeInclusive<Duration>,
+        example: &str,
+    ) -> Option<Duration> {
+        let (_, value) = self.get(key)?;
+        let help = format!(
+            "seconds or text with units, for example `{key} = \"{example}\"` (from {} to {})",
+            value::show_duration(*range.start()),
+            value::show_duration(*range.end()),
+        );
+        let duration = match value.get_ref() {
+            DeValue::Integer(number) => {
+                to_i64(number).and_then(|n| u64::try_from(n).ok()).map(Duration::from_secs)
+            }
+            DeValue::String(text) => value::parse_duration(text),
+            _ => {
+                self.mismatch(key, value, "a length of time", &help);
+                return None;
+            }
+        };
+        let problem = match duration {
+            Some(duration) if range.contains(&duration) => return Some(duration),
+            Some(_) => "is out of range",
+            None => "is no length of time",
+        };
+        self.document.problem(value.span(), format!("`{key}` of {} {problem}", self.what), help);
+        None
+    }
+
+    /// A number of bytes at `key`: a number, or text such as "64 MiB", within `range`.
+    pub(crate) fn bytes(
+        &self,
+        key: &'static str,
+        range: std::ops::RangeInclusive<u64>,
+        example: &str,
+    ) -> Option<u64> {
+        let (_, value) = self.get(key)?;
+        let help = format!(
+            "bytes or text with a unit (KiB, MiB, GiB), for example `{key} = \"{example}\"`"
+        );
+        let bytes = match value.get_ref() {
+            DeValue::Integer(number) => to_i64(number).and_then(|n| u64::try_from(n).ok()),
+            DeValue::String(text) => value::parse_bytes(text),
+            _ => {
+                self.mismatch(key, value, "a size", &help);
+                return None;
+            }
+        };
+        let problem = match bytes {
+            Some(bytes) if range.contains(&bytes) => return Some(bytes),
+            Some(_) => "is out of range",
+            None => "is no size",
+        };
+        self.document.problem(value.span(), format!("`{key}` of {} {problem}", self.what), help);
+        None
+    }
+
+    /// Names and texts of the table at `key`.
+    pub(crate) fn text_map(
+        &self,
+        key: &'static str,
+        example: &str,
+        check_name: impl Fn(&str) -> Result<(), (String, String)>,
+    ) -> BTreeMap<String, String> {
+        let mut map = BTreeMap::new();
+        let Some((_, value)) = self.get(key) else { return map };
+        let help = format!("for example `{key} = {{ {example} }}`");
+        let DeValue::Table(entries) = value.get_ref() else {
+            self.mismatch(key, value, "a table of texts", &help);
+            return map;
+        };
+        for (name, value) in entries.iter() {
+            if let Err((message, help)) = check_name(name.get_ref()) {
+                self.document.problem(name.span(), message, help);
+            }
+            let what = format!("{key}.{}", name.get_ref());
+            if let Some(text) = self.as_text(&what, value, &help) {
+                map.insert(name.get_ref().clone().into_owned(), text.value);
+            }
+        }
+        map
+    }
+
+    /// Any values of the table at `key`, as JSON.
+    pub(crate) fn json_map(
+        &self,
+        key: &'static str,
+        example: &str,
+    ) -> serde_json::Map<String, serde_json::Value> {
+        let Some((_, value)) = self.get(key) else { return serde_json::Map::new() };
+        match to_json(value.get_ref()) {
+            serde_json::Value::Object(map) => map,
+            _ => {
+                let help = format!("for example `{key} = {{ {example} }}`");
+                self.mismatch(key, value, "a table", &help);
+                serde_json::Map::new()
+            }
+        }
+    }
+
+    /// The table at `key`.
+    pub(crate) fn table(&self, key: &'static str, what: String) -> Option<Table<'d, 'i>> {
+        let (_, value) = self.get(key)?;
+        if let DeValue::Table(entries) = value.get_ref() {
+            return Some(Table::new(self.document, what, value.span(), entries));
+        }
+        let help = format!("a table starts with a header line, `[{key}]`");
+        self.mismatch(key, value, "a table", &help);
+        None
+    }
+
+    /// The tables of the list at `key`, each read by `read`; a single table is told apart.
+    pub(crate) fn tables<T>(
+        &self,
+        key: &'static str,
+        header: &str,
+        read: impl Fn(Table<'d, 'i>) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        let (key_span, value) = self.get(key)?;
+        let one = header.trim_matches(['[', ']']).rsplit('.').next().unwrap_or(key).to_owned();
+        match value.get_ref() {
+            DeValue::Array(items) if items.is_empty() => {
+                self.document.problem(
+                    value.span(),
+                    format!("`{key}` of {} is an empty list", self.what),
+                    format!("write `{header}` and its keys below"),
+                );
+                Some(Vec::new())
+            }
+            DeValue::Array(items) => Some(
+                items
+                    .iter()
+                    .filter_map(|item| match item.get_ref() {
+                        DeValue::Table(entries) => {
+                            let what = format!("this {one}");
+                            read(Table::new(self.document, what, item.span(), entries))
+                        }
+                        _ => {
+                            self.mismatch(key, item, "a list of tables", header);
+                            None
+                        }
+                    })
+                    .collect(),
+            ),
+            DeValue::Table(_) => {
+                self.document.problem(
+                    key_span,
+                    format!("`{key}` is a list, so each one starts with double brackets"),
+                    format!("write `{header}`"),
+                );
+                Some(Vec::new())
+            }
+            _ => {
+                self.mismatch(key, value, "a list of tables", &format!("write `{header}`"));
+                Some(Vec::new())
+            }
+        }
+    }
+
+    /// Notes every key that nobody asked for, with the nearest that could have been meant.
+    pub(crate) fn finish(self) {
+        let asked = self.asked.borrow();
+        let known = asked.iter().copied().collect::<Vec<_>>();
+        for name in self.entries.keys() {
+            let key: &DeString<'_> = name.get_ref();
+            if known.contains(&key.as_ref()) {
+                continue;
+            }
+            let list = known.iter().map(|k| format!("`{k}`")).collect::<Vec<_>>().join(", ");
+            let help = match nearest(key, &known) {
+                Some(near) => format!("did you mean `{near}`? known here: {list}"),
+                None => format!("known here: {list}"),
+            };
+            let message = format!("unknown key `{}` in {}", shown(key), self.what);
+            self.document.problem(name.span(), message, help);
+        }
+    }
+}
+
+fn to_i64(number: &DeInteger<'_>) -> Option<i64> {
+    i64::from_str_radix(number.as_str(), number.radix()).ok()
+}
+
+/// Recursion is bounded by the parser, which refuses deep nesting.
+fn to_json(value: &DeValue<'_>) -> serde_json::Value {
+    match value {
+        DeValue::String(text) => text.clone().into_owned().into(),
+        DeValue::Integer(number) => to_i64(number).into(),
+        DeValue::Float(number) => number.as_str().parse::<f64>().ok().into(),
+        DeValue::Boolean(yes) => (*yes).into(),
+        DeValue::Datetime(date) => date.to_string().into(),
+        DeValue::Array(items) => items.iter().map(|item| to_json(item.get_ref())).collect(),
+        DeValue::Table(entries) => entries
+            .iter()
+            .map(|(name, value)| (name.get_ref().clone().into_owned(), to_json(value.get_ref())))
+            .collect(),
+    }
+}
+
+fn kind(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "text",
+        DeValue::Integer(_) => "a whole number",
+        DeValue::Float(_) => "a fraction",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+/// Text from a file as it may stand in a message: short, and without control characters.
+pub(crate) fn shown(text: &str) -> String {
+    let mut short: String =
+        text.chars().take(80).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    if text.chars().count() > 80 {
+        short.push('…');
+    }
+    short
+}
+
+/// The known word that was probably meant.
+pub(crate) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
+    let folded = word.to_lowercase().replace(['_', ' '], "-");
+    let synonym = SYNONYMS.iter().find(|(said, _)| *said == folded).map(|(_, meant)| *meant);
+    if let Some(found) = known.iter().find(|k| Some(**k) == synonym) {
+        return Some(found);
+    }
+    if word.len() > 40 {
+        return None;
+    }
+    let limit = if folded.chars().count() <= 4 { 1 } else { 2 };
+    known
+        .iter()
+        .map(|k| (distance(&folded, k), *k))
+        .filter(|(distance, k)| *distance <= limit || k.strip_suffix('s') == Some(&folded))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, k)| k)
+}
+
+/// Edits (insert, remove, replace, swap of neighbours) from one word to the other.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut before_last: Vec<usize> = Vec::new();
+    let mut last: Vec<usize> = (0..=b.len()).collect();
+    for i in 1..=a.len() {
+        let mut row = vec![i; b.len() + 1];
+        for j in 1..=b.len() {
+            let replaced = last[j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            row[j] = replaced.min(last[j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                row[j] = row[j].min(before_last[j - 2] + 1);
+            }
+        }
+        before_last = std::mem::replace(&mut last, row);
+    }
+    last[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_key_is_found_through_typing_errors_and_synonyms() {
+        let known = ["name", "url", "branch", "tag", "revision", "max-silent", "needs"];
+        for (word, meant) in [
+            ("brnach", Some("branch")),
+            ("Branch", Some("branch")),
+            ("max_silent", Some("max-silent")),
+            ("commit", Some("revision")),
+            ("repo", Some("url")),
+            ("need", Some("needs")),
+            ("colour", None),
+            ("x", None),
+        ] {
+            assert_eq!(nearest(word, &known), meant, "{word}");
+        }
+    }
+}

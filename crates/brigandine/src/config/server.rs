@@ -1,0 +1,249 @@
+//! The server's own configuration: where its state is, where it listens, how much it may do.
+//!
+//! Every key has a default, so the file may be empty or absent. What the command line says wins.
+//!
+//! ```toml
+//! state = "/var/lib/brigandine"      # relative paths start at this file's folder
+//! listen = "127.0.0.1:8080"
+//! interval = "5m"                    # between two looks at a specification's inputs
+//! max-jobs = 2                       # builds at once; the number of processors when absent
+//! specifications = ["hello.toml"]    # loaded at every start
+//! replace = false                    # whether these replace stored ones of the same name
+//! sandbox = "auto"                   # "off", "auto" (bubblewrap when present), "require"
+//! drain = false                      # whether SIGTERM lets running builds end
+//!
+//! [tracing]
+//! format = "text"                    # or "json"
+//!
+//! [limits]
+//! fetch-time = "10m"                 # one git fetch
+//! evaluation-time = "30m"
+//! evaluation-output = "64 MiB"
+//! build-time = "1h"                  # unless the job says otherwise
+//! build-silence = "30m"
+//! build-log = "64 MiB"
+//!
+//! [web]
+//! connections = 1024                 # at once; further ones wait
+//! ```
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::diagnostic::Diagnostics;
+use super::reader::{Document, Table};
+
+/// What the server was told, defaults filled in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Config {
+    /// Database, build logs, outputs and clones.
+    pub(crate) state: PathBuf,
+    /// Where HTTP is answered.
+    pub(crate) listen: SocketAddr,
+    /// Between two looks at a specification's inputs.
+    pub(crate) interval: Duration,
+    /// Builds at once.
+    pub(crate) max_jobs: usize,
+    /// Specification files loaded at every start.
+    pub(crate) specifications: Vec<PathBuf>,
+    /// Whether these replace stored specifications of the same name.
+    pub(crate) replace: bool,
+    /// How builds are isolated.
+    pub(crate) sandbox: Sandbox,
+    /// Whether SIGTERM lets running builds end.
+    pub(crate) drain: bool,
+    /// How trace lines are written.
+    pub(crate) format: LogFormat,
+    /// How much one thing may take.
+    pub(crate) limits: Limits,
+    /// HTTP connections at once.
+    pub(crate) connections: usize,
+}
+
+/// How builds are isolated from the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Sandbox {
+    /// Not beyond a clean directory and environment
+    Off,
+    /// By bubblewrap when it is installed; its absence is said at start
+    Auto,
+    /// By bubblewrap; the server does not start without it
+    Require,
+}
+
+/// How trace lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people
+    Text,
+    /// One JSON object per line
+    Json,
+}
+
+/// How much one thing may take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// One git fetch.
+    pub(crate) fetch_time: Duration,
+    /// One run of an evaluator.
+    pub(crate) evaluation_time: Duration,
+    /// Bytes an evaluator may print, standard output and error each.
+    pub(crate) evaluation_output: u64,
+    /// One attempt at a build, unless its job says otherwise.
+    pub(crate) build_time: Duration,
+    /// A build without a line of output, unless its job says otherwise.
+    pub(crate) build_silence: Duration,
+    /// Bytes of one build log before compression.
+    pub(crate) build_log: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            fetch_time: Duration::from_secs(600),
+            evaluation_time: Duration::from_secs(1800),
+            evaluation_output: 64 << 20,
+            build_time: Duration::from_secs(3600),
+            build_silence: Duration::from_secs(1800),
+            build_log: 64 << 20,
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            state: PathBuf::from("brigandine-state"),
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            interval: Duration::from_secs(300),
+            max_jobs: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            specifications: Vec::new(),
+            replace: false,
+            sandbox: Sandbox::Off,
+            drain: false,
+            format: LogFormat::Text,
+            limits: Limits::default(),
+            connections: 1024,
+        }
+    }
+}
+
+/// Reads `text`, the contents of `file`; relative paths start at the file's folder.
+///
+/// # Errors
+/// Everything that is wrong in the file, by line.
+pub(crate) fn parse(file: &str, text: &str) -> Result<Config, Diagnostics> {
+    let folder = Path::new(file).parent().unwrap_or(Path::new(""));
+    let default = Config::default();
+    Document::read(file, text, "the configuration", |document, top| {
+        let path = |key, example| {
+            let path = top.text(key, example)?;
+            if path.value.is_empty() {
+                document.problem(path.span, format!("`{key}` is empty"), "write a path");
+                return None;
+            }
+            Some(folder.join(path.value))
+        };
+        let config = Config {
+            state: path("state", "/var/lib/brigandine").unwrap_or(default.state),
+            listen: listen(document, &top).unwrap_or(default.listen),
+            interval: top
+                .duration("interval", super::INTERVAL_RANGE, "5m")
+                .unwrap_or(default.interval),
+            max_jobs: count(&top, "max-jobs", 1..=4096, 4).unwrap_or(default.max_jobs),
+            specifications: top
+                .texts("specifications", "hello.toml")
+                .unwrap_or_default()
+                .into_iter()
+                .map(|file| folder.join(file.value))
+                .collect(),
+            replace: top.boolean("replace").unwrap_or(default.replace),
+            sandbox: top
+                .choice(
+                    "sandbox",
+                    &[
+                        ("off", Sandbox::Off),
+                        ("auto", Sandbox::Auto),
+                        ("require", Sandbox::Require),
+                    ],
+                )
+                .unwrap_or(default.sandbox),
+            drain: top.boolean("drain").unwrap_or(default.drain),
+            format: tracing_table(&top).unwrap_or(default.format),
+            limits: limits(&top),
+            connections: web_table(&top).unwrap_or(default.connections),
+        };
+        top.finish();
+        Some(config)
+    })
+}
+
+fn count(
+    table: &Table<'_, '_>,
+    key: &'static str,
+    range: std::ops::RangeInclusive<i64>,
+    example: i64,
+) -> Option<usize> {
+    table.integer(key, range, example).and_then(|number| usize::try_from(number).ok())
+}
+
+fn listen(document: &Document<'_>, top: &Table<'_, '_>) -> Option<SocketAddr> {
+    let text = top.text("listen", "127.0.0.1:8080")?;
+    match parse_listen(&text.value) {
+        Ok(address) => Some(address),
+        Err(help) => {
+            document.problem(text.span, "`listen` is no address with a port", help);
+            None
+        }
+    }
+}
+
+/// An address and a port; the error is a remedy.
+pub(crate) fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+    let text = text.trim();
+    if let Some(port) = text.strip_prefix("localhost:") {
+        return parse_listen(&format!("127.0.0.1:{port}"));
+    }
+    text.parse().map_err(|_| match text.trim_start_matches(':').parse::<u16>() {
+        Ok(port) => format!("write \"127.0.0.1:{port}\", or \"[::]:{port}\" for all addresses"),
+        Err(_) => "for example \"127.0.0.1:8080\" or \"[::]:8080\"".to_owned(),
+    })
+}
+
+fn tracing_table(top: &Table<'_, '_>) -> Option<LogFormat> {
+    let table = top.table("tracing", "`[tracing]`".to_owned())?;
+    let format = table.choice("format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
+    table.finish();
+    format
+}
+
+fn web_table(top: &Table<'_, '_>) -> Option<usize> {
+    let table = top.table("web", "`[web]`".to_owned())?;
+    let connections = count(&table, "connections", 1..=100_000, 1024);
+    table.finish();
+    connections
+}
+
+fn limits(top: &Table<'_, '_>) -> Limits {
+    let default = Limits::default();
+    let Some(table) = top.table("limits", "`[limits]`".to_owned()) else { return default };
+    let range = || Duration::from_secs(1)..=Duration::from_secs(7 * 86_400);
+    let sizes = || 1024..=(1 << 40);
+    let limits = Limits {
+        fetch_time: table.duration("fetch-time", range(), "10m").unwrap_or(default.fetch_time),
+        evaluation_time: table
+            .duration("evaluation-time", range(), "30m")
+            .unwrap_or(default.evaluation_time),
+        evaluation_output: table
+            .bytes("evaluation-output", sizes(), "64 MiB")
+            .unwrap_or(default.evaluation_output),
+        build_time: table.duration("build-time", range(), "1h").unwrap_or(default.build_time),
+        build_silence: table
+            .duration("build-silence", range(), "30m")
+            .unwrap_or(default.build_silence),
+        build_log: table.bytes("build-log", sizes(), "64 MiB").unwrap_or(default.build_log),
+    };
+    table.finish();
+    limits
+}

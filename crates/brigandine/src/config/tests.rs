@@ -1,0 +1,132 @@
+//! Golden files: every kind of wrong configuration and what is said about it. A file `NAME.toml` in
+//! `tests/data/bad-config` has its messages in `NAME.txt`; what comes before the first dash says what
+//! it is read as. `BRIGANDINE_BLESS=1` writes the golden files anew, to be read before they are kept.
+
+use std::path::{Path, PathBuf};
+
+use super::*;
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/bad-config")
+}
+
+/// What is said about `text`, which must be refused.
+fn refusal(name: &str, text: &str) -> String {
+    let problems = match name.split('-').next() {
+        Some("spec") => specification::parse(name, text).map(drop),
+        Some("server") => server::parse(name, text).map(drop),
+        Some("jobs") => job_list::parse(name, text).map(drop),
+        _ => panic!("{name}: the name starts with spec-, server- or jobs-"),
+    };
+    match problems {
+        Ok(()) => panic!("{name} is accepted"),
+        Err(problems) => format!("{problems}\n"),
+    }
+}
+
+#[test]
+fn every_wrong_configuration_is_told_by_file_line_and_remedy() {
+    let bless = std::env::var_os("BRIGANDINE_BLESS").is_some();
+    let mut kinds = 0;
+    let mut wrong = Vec::new();
+    let mut names: Vec<_> = std::fs::read_dir(folder())
+        .expect("the folder of bad configurations")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .collect();
+    names.sort();
+    for path in names {
+        kinds += 1;
+        let name = path.file_name().and_then(|name| name.to_str()).expect("a plain name");
+        let said = refusal(name, &std::fs::read_to_string(&path).expect("a text file"));
+        let place = format!("{name}:");
+        assert!(said.starts_with(&place), "{name}: no place in {said}");
+        assert!(said.contains("= help: "), "{name}: no remedy in {said}");
+        for line in said.lines().filter(|line| line.contains(": error: ")) {
+            let mut parts = line.split(':').skip(1);
+            let mut number = || parts.next().and_then(|part| part.parse::<usize>().ok());
+            assert!(number() > Some(0) && number() > Some(0), "{name}: no line and column: {line}");
+        }
+        let golden = path.with_extension("txt");
+        if bless {
+            std::fs::write(&golden, &said).expect("writing the golden file");
+        }
+        let wanted = std::fs::read_to_string(&golden).unwrap_or_default();
+        if wanted != said {
+            wrong.push(format!("{name}\n--- wanted\n{wanted}--- said\n{said}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(kinds >= 25, "only {kinds} kinds of wrong configuration");
+}
+
+#[test]
+fn cutting_a_good_file_anywhere_never_panics() {
+    let text = include_str!("../../tests/data/config/everything.toml");
+    for end in (0..text.len()).filter(|&end| text.is_char_boundary(end)) {
+        // Each reader must survive each text, its own kind or not; most are refused.
+        let _ = specification::parse("cut.toml", &text[..end]);
+        let _ = server::parse("cut.toml", &text[..end]);
+        let _ = job_list::parse("cut.toml", &text[..end]);
+    }
+}
+
+#[test]
+fn damaging_any_byte_of_a_good_file_never_panics() {
+    let text = include_str!("../../tests/data/config/everything.toml");
+    for at in 0..text.len() {
+        for byte in [b'"', b'[', b'=', b'\n', b'\\', 0x7f] {
+            let mut bytes = text.as_bytes().to_vec();
+            bytes[at] = byte;
+            if let Ok(text) = String::from_utf8(bytes)
+                && let Err(problems) = specification::parse("damaged.toml", &text)
+            {
+                assert!(!problems.is_empty());
+                assert!(problems.to_string().starts_with("damaged.toml:"), "{problems}");
+            }
+        }
+    }
+}
+
+#[test]
+fn everything_a_specification_can_say_is_understood() {
+    let text = include_str!("../../tests/data/config/everything.toml");
+    let placed = specification::parse("everything.toml", text).unwrap_or_else(|e| panic!("{e}"));
+    let all: Vec<_> = placed.into_iter().map(|placed| placed.specification).collect();
+    let names: Vec<_> = all.iter().map(|specification| &*specification.name).collect();
+    assert_eq!(names, ["list-in-repository", "program", "list-here", "shortest"]);
+    let json = serde_json::to_string_pretty(&all).expect("plain values");
+    let golden = folder().with_file_name("config").join("everything.json");
+    if std::env::var_os("BRIGANDINE_BLESS").is_some() {
+        std::fs::write(&golden, format!("{json}\n")).expect("writing the golden file");
+    }
+    assert_eq!(std::fs::read_to_string(golden).unwrap_or_default(), format!("{json}\n"));
+}
+
+#[test]
+fn an_empty_configuration_is_the_default_one() {
+    assert_eq!(server::parse("server.toml", ""), Ok(Config::default()));
+}
+
+#[test]
+fn relative_paths_start_at_the_folder_of_the_configuration() {
+    let text = "state = \"state\"\nspecifications = [\"a.toml\", \"/b.toml\"]\n";
+    let config = server::parse("/etc/brigandine/server.toml", text).expect("a good file");
+    assert_eq!(config.state, Path::new("/etc/brigandine/state"));
+    let wanted = [Path::new("/etc/brigandine/a.toml"), Path::new("/b.toml")];
+    assert_eq!(config.specifications, wanted);
+}
+
+#[test]
+fn a_circle_of_needs_as_long_as_the_list_is_found_without_deep_recursion() {
+    let mut text = String::new();
+    for n in 0..20_000 {
+        let next = (n + 1) % 20_000;
+        text.push_str(&format!(
+            "[[job]]\nname = \"j{n}\"\ncommand = \"true\"\nneeds = [\"j{next}\"]\n"
+        ));
+    }
+    let problems = job_list::parse("jobs.toml", &text).expect_err("a circle");
+    assert_eq!(problems.count(), 1);
+    assert!(problems.to_string().contains("in a circle: j0 → j1"), "{problems}");
+}

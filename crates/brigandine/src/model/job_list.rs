@@ -1,0 +1,41 @@
+//! Jobs as a person lists them, in a repository or in a specification.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// One job of a job list. What it says is checked where it is read; here it is a plain value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct JobEntry {
+    /// Unique in its list.
+    pub(crate) name: String,
+    /// One line for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) description: String,
+    /// A single text is a shell script, several are program and arguments.
+    pub(crate) command: Vec<String>,
+    /// Patterns of the paths it reads, `PATTERN` or `INPUT:PATTERN`; empty means the whole tree.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) sources: Vec<String>,
+    /// Jobs of the same list whose outputs it sees.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) needs: Vec<String>,
+    /// Added to the clean environment.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) env: BTreeMap<String, String>,
+    /// What it is built for; empty means the server's own system.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) systems: Vec<String>,
+    /// Seconds it may take; the server's default when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) timeout_s: Option<u64>,
+    /// Seconds it may be silent; the server's default when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) max_silent_s: Option<u64>,
+    /// Higher is built earlier.
+    #[serde(default)]
+    pub(crate) priority: i64,
+    /// Patterns of the files to keep and offer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) products: Vec<String>,
+}
