@@ -144,7 +144,9 @@ pub(crate) struct JobBuild {
 pub(crate) struct Definition {
     /// Of this format.
     pub(crate) version: u32,
-    /// Run by `/bin/sh -e -c` when it is one string, else program and arguments.
+    /// The package's name and version, or the job's name.
+    pub(crate) name: String,
+    /// Program and arguments; a shell command is `/bin/sh -e -c TEXT`.
     pub(crate) command: Vec<String>,
     /// Added to the clean environment.
     pub(crate) environment: BTreeMap<String, String>,

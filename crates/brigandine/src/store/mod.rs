@@ -5,12 +5,18 @@
 //! such as the time and digests are parameters; a change of state is a conditional `UPDATE` whose
 //! row count decides. Nothing else in the crate writes SQL.
 
+mod building;
 mod builds;
 mod derivations;
 mod evaluations;
+mod registering;
+mod server;
 mod shim;
 mod specifications;
 
+pub(crate) use building::{
+    Cancel, Changed, Claimed, Finish, NewProduct, Recovered, cancel, claim, finish, lose, recover,
+};
 pub(crate) use builds::{
     JobFilter, JobPage, attempts, build, build_by_basename, build_details, job_builds, job_history,
     job_page, latest_builds, outputs, product, products, queue, queue_counts,
@@ -19,5 +25,12 @@ pub(crate) use derivations::definition;
 pub(crate) use evaluations::{
     changes, checkouts, evaluation, evaluation_details, evaluation_page, evaluations,
 };
-pub(crate) use shim::{Database, Snapshot, Transaction};
-pub(crate) use specifications::{specification, specification_by_id, specifications};
+pub(crate) use registering::{
+    Begun, NewJob, Registered, begin_evaluation, end_evaluation, note_checkouts, register,
+};
+pub(crate) use server::{SchemaError, Started, migrate, note_start, note_stop};
+pub(crate) use shim::{Database, Error as DatabaseError, Snapshot, Transaction};
+pub(crate) use specifications::{
+    Loaded, note_look, put_specification, remove_specification, specification, specification_by_id,
+    specifications,
+};

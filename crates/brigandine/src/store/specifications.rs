@@ -1,8 +1,8 @@
 //! Specifications and the looks at them.
 
-use super::Snapshot;
-use crate::model::{Look, SpecificationId, SpecificationState};
-use rusqlite::Row;
+use super::{Snapshot, Transaction};
+use crate::model::{Look, Specification, SpecificationId, SpecificationState, Timestamp};
+use rusqlite::{Row, params};
 
 macro_rules! select {
     ($rest:literal) => {
@@ -56,4 +56,87 @@ pub(crate) fn specification_by_id(
     id: SpecificationId,
 ) -> rusqlite::Result<Option<SpecificationState>> {
     s.prepare_cached(select!("WHERE id = ?1"))?.query_map([id], state)?.next().transpose()
+}
+
+/// What became of a specification that was to be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Loaded {
+    /// It was not there.
+    New,
+    /// It was there with another definition, and was replaced.
+    Changed,
+    /// It was there and says the same.
+    Unchanged,
+    /// It was there with another definition, and replacing was not asked for.
+    Kept,
+}
+
+/// Stores a specification under its name. An existing one is replaced only with `replace`; a
+/// removed one of the same name comes back with its past.
+pub(crate) fn put_specification(
+    tx: &Transaction,
+    specification: &Specification,
+    replace: bool,
+    now: Timestamp,
+) -> rusqlite::Result<(SpecificationId, Loaded)> {
+    let definition = serde_json::to_string(specification)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+    let known: Option<(SpecificationId, String, Timestamp)> = tx
+        .prepare_cached("SELECT id, definition, removed_at FROM specification WHERE name = ?1")?
+        .query_map([&specification.name], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+        .next()
+        .transpose()?;
+    let Some((id, before, removed_at)) = known else {
+        let id = tx
+            .prepare_cached(
+                "INSERT INTO specification (name, definition, created_at, removed_at, looked_at,
+                 look_error, look_failures, next_look_at) VALUES (?1, ?2, ?3, 0, 0, '', 0, 0)",
+            )?
+            .insert(params![specification.name, definition, now])?;
+        return Ok((SpecificationId::new(id), Loaded::New));
+    };
+    let active = removed_at == 0;
+    if active && before == definition {
+        return Ok((id, Loaded::Unchanged));
+    }
+    if active && !replace {
+        return Ok((id, Loaded::Kept));
+    }
+    tx.prepare_cached(
+        "UPDATE specification SET definition = ?2, removed_at = 0, look_error = '',
+         look_failures = 0, next_look_at = 0 WHERE id = ?1",
+    )?
+    .execute(params![id, definition])?;
+    Ok((id, if active { Loaded::Changed } else { Loaded::New }))
+}
+
+/// Takes a specification out of service; its evaluations and builds stay. `None`: there is none.
+pub(crate) fn remove_specification(
+    tx: &Transaction,
+    name: &str,
+    now: Timestamp,
+) -> rusqlite::Result<Option<SpecificationId>> {
+    tx.prepare_cached(
+        "UPDATE specification SET removed_at = ?2 WHERE name = ?1 AND removed_at = 0 RETURNING id",
+    )?
+    .query_map(params![name, now], |row| row.get(0))?
+    .next()
+    .transpose()
+}
+
+/// Notes how a look at the inputs ended; an empty `error` means well.
+pub(crate) fn note_look(
+    tx: &Transaction,
+    id: SpecificationId,
+    error: &str,
+    now: Timestamp,
+    next_at: Timestamp,
+) -> rusqlite::Result<()> {
+    tx.prepare_cached(
+        "UPDATE specification SET looked_at = ?3, look_error = ?2,
+         look_failures = CASE WHEN ?2 = '' THEN 0 ELSE look_failures + 1 END, next_look_at = ?4
+         WHERE id = ?1",
+    )?
+    .execute(params![id, error, now, next_at])?;
+    Ok(())
 }

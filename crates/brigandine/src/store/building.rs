@@ -1,0 +1,434 @@
+//! Builds as they happen. Each function is one conditional change of state with everything that
+//! belongs to it: the attempt's row, the counters of every evaluation that has the build, its
+//! dependants. A result counts only if build and attempt still match the row.
+
+use super::Transaction;
+use crate::model::{
+    BuildId, BuildLogFile, BuildStatus, EvaluationId, SpecificationId, Timestamp, Weather,
+};
+use rusqlite::{Row, params};
+
+/// A build that has a new status, for the event channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Changed {
+    /// The build.
+    pub(crate) id: BuildId,
+    /// The job's name.
+    pub(crate) job: String,
+    /// The evaluation that asked first.
+    pub(crate) evaluation: EvaluationId,
+    /// The specification that asked first.
+    pub(crate) specification: SpecificationId,
+    /// The new status.
+    pub(crate) status: BuildStatus,
+}
+
+/// A build that was started, with what an executor needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Claimed {
+    /// For the event channel.
+    pub(crate) changed: Changed,
+    /// The number of this start.
+    pub(crate) attempt: i64,
+    /// JSON of [`crate::model::Definition`], when there is one.
+    pub(crate) definition: Option<String>,
+    /// What it needs: the name it knows it by, and the path of its output.
+    pub(crate) needs: Vec<(String, String)>,
+    /// Seconds it may take; 0: the server's default.
+    pub(crate) timeout_s: u64,
+    /// Seconds it may be silent; 0: the server's default.
+    pub(crate) max_silent_s: u64,
+}
+
+/// Starts up to `limit` builds for `system` that wait for nothing: by priority, then age, then
+/// derivation.
+pub(crate) fn claim(
+    tx: &Transaction,
+    system: &str,
+    limit: usize,
+    worker: &str,
+    now: Timestamp,
+) -> rusqlite::Result<Vec<Claimed>> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let ready: Vec<BuildId> = tx
+        .prepare_cached(
+            "SELECT id FROM build WHERE status = -2 AND waiting = 0 AND system = ?1
+             ORDER BY priority DESC, submitted_at, derivation LIMIT ?2",
+        )?
+        .query_map(params![system, limit], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    let mut claimed = Vec::with_capacity(ready.len());
+    for id in ready {
+        let found = tx
+            .prepare_cached(
+                "UPDATE build SET status = -1, attempt = attempt + 1, started_at = ?2, message = ''
+                 WHERE id = ?1 AND status = -2
+                 RETURNING job, evaluation_id, specification_id, attempt, timeout_s, max_silent_s",
+            )?
+            .query_row(params![id, now], |row| {
+                Ok(Claimed {
+                    changed: changed(id, BuildStatus::Started, row)?,
+                    attempt: row.get(3)?,
+                    timeout_s: row.get::<_, i64>(4)?.unsigned_abs(),
+                    max_silent_s: row.get::<_, i64>(5)?.unsigned_abs(),
+                    definition: None,
+                    needs: Vec::new(),
+                })
+            })?;
+        let definition = tx
+            .prepare_cached("SELECT text FROM definition WHERE build_id = ?1")?
+            .query_map([id], |row| row.get(0))?
+            .next()
+            .transpose()?;
+        let needs = tx
+            .prepare_cached(
+                "SELECT d.name, o.path FROM dependency AS d
+                 JOIN output AS o ON o.build_id = d.needs_id AND o.name = 'out'
+                 WHERE d.build_id = ?1 ORDER BY d.name",
+            )?
+            .query_map([id], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<Result<_, _>>()?;
+        tx.prepare_cached(
+            "INSERT INTO attempt (build_id, number, worker, status, message, started_at,
+             stopped_at) VALUES (?1, ?2, ?3, -1, '', ?4, 0)",
+        )?
+        .execute(params![id, found.attempt, worker, now])?;
+        count(tx, id, BuildStatus::Scheduled, BuildStatus::Started)?;
+        claimed.push(Claimed { definition, needs, ..found });
+    }
+    Ok(claimed)
+}
+
+fn changed(id: BuildId, status: BuildStatus, row: &Row<'_>) -> rusqlite::Result<Changed> {
+    Ok(Changed {
+        id,
+        job: row.get(0)?,
+        evaluation: row.get(1)?,
+        specification: row.get(2)?,
+        status,
+    })
+}
+
+/// Moves a build's jobs from one counter to another in every evaluation that has it.
+fn count(
+    tx: &Transaction,
+    id: BuildId,
+    from: BuildStatus,
+    to: BuildStatus,
+) -> rusqlite::Result<()> {
+    tx.prepare_cached(
+        "UPDATE evaluation SET
+           scheduled = scheduled + j.n * ((?3 = -2) - (?2 = -2)),
+           started = started + j.n * ((?3 = -1) - (?2 = -1)),
+           succeeded = succeeded + j.n * ((?3 = 0) - (?2 = 0)),
+           failed = failed + j.n * ((?3 = 1) - (?2 = 1)),
+           failed_dependency = failed_dependency + j.n * ((?3 = 2) - (?2 = 2)),
+           failed_other = failed_other + j.n * ((?3 = 3) - (?2 = 3)),
+           canceled = canceled + j.n * ((?3 = 4) - (?2 = 4))
+         FROM (SELECT evaluation_id, count(*) AS n FROM job WHERE build_id = ?1
+               GROUP BY evaluation_id) AS j
+         WHERE evaluation.id = j.evaluation_id",
+    )?
+    .execute(params![id, from, to])?;
+    Ok(())
+}
+
+/// How a started build ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Finish {
+    /// The build.
+    pub(crate) id: BuildId,
+    /// The start it belongs to.
+    pub(crate) attempt: i64,
+    /// Its fate: a finished status.
+    pub(crate) status: BuildStatus,
+    /// Why, for people.
+    pub(crate) message: String,
+    /// When.
+    pub(crate) stopped_at: Timestamp,
+    /// Its build log.
+    pub(crate) log: BuildLogFile,
+    /// Name and path of each output.
+    pub(crate) outputs: Vec<(String, String)>,
+    /// Files to download.
+    pub(crate) products: Vec<NewProduct>,
+}
+
+/// A file to download that has no row yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NewProduct {
+    /// `file`, or what the job calls it.
+    pub(crate) kind: String,
+    /// Its path in the build directory.
+    pub(crate) name: String,
+    /// Relative to the state directory.
+    pub(crate) path: String,
+    /// Its size.
+    pub(crate) bytes: i64,
+    /// SHA-256 in hexadecimal.
+    pub(crate) checksum: String,
+}
+
+/// Ends a started build: its row, attempt, outputs, products, counters and dependants.
+///
+/// Empty: build and attempt do not match the row any more, and nothing was changed.
+pub(crate) fn finish(tx: &Transaction, end: &Finish) -> rusqlite::Result<Vec<Changed>> {
+    let row: Option<Changed> = tx
+        .prepare_cached(
+            "UPDATE build SET status = ?3, message = ?4, stopped_at = ?5, log_path = ?6,
+             log_bytes = ?7, log_digest = ?8 WHERE id = ?1 AND attempt = ?2 AND status = -1
+             RETURNING job, evaluation_id, specification_id",
+        )?
+        .query_map(
+            params![
+                end.id,
+                end.attempt,
+                end.status,
+                end.message,
+                end.stopped_at,
+                end.log.path,
+                end.log.bytes,
+                end.log.digest
+            ],
+            |row| changed(end.id, end.status, row),
+        )?
+        .next()
+        .transpose()?;
+    let Some(row) = row else { return Ok(Vec::new()) };
+    end_attempt(tx, end.id, end.attempt, end.status, &end.message, end.stopped_at)?;
+    note_weather(tx, &row)?;
+    count(tx, end.id, BuildStatus::Started, end.status)?;
+    for (name, path) in &end.outputs {
+        tx.prepare_cached(
+            "INSERT INTO output (build_id, name, path) VALUES (?1, ?2, ?3)
+             ON CONFLICT (build_id, name) DO UPDATE SET path = excluded.path",
+        )?
+        .execute(params![end.id, name, path])?;
+    }
+    for product in &end.products {
+        tx.prepare_cached(
+            "INSERT INTO product (build_id, kind, name, path, bytes, checksum)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?
+        .execute(params![
+            end.id,
+            product.kind,
+            product.name,
+            product.path,
+            product.bytes,
+            product.checksum
+        ])?;
+    }
+    let mut all = vec![row];
+    if end.status.is_success() {
+        tx.prepare_cached(
+            "UPDATE build SET waiting = waiting - 1
+             WHERE status = -2 AND id IN (SELECT build_id FROM dependency WHERE needs_id = ?1)",
+        )?
+        .execute([end.id])?;
+    } else {
+        fail_dependants(tx, &mut all, end.stopped_at)?;
+    }
+    Ok(all)
+}
+
+fn end_attempt(
+    tx: &Transaction,
+    id: BuildId,
+    attempt: i64,
+    status: BuildStatus,
+    message: &str,
+    now: Timestamp,
+) -> rusqlite::Result<()> {
+    tx.prepare_cached(
+        "UPDATE attempt SET status = ?3, message = ?4, stopped_at = ?5
+         WHERE build_id = ?1 AND number = ?2",
+    )?
+    .execute(params![id, attempt, status, message, now])?;
+    Ok(())
+}
+
+/// Compares a build that just ended with the job's last finished build before it.
+fn note_weather(tx: &Transaction, ended: &Changed) -> rusqlite::Result<()> {
+    let previous = tx
+        .prepare_cached(
+            "SELECT status FROM build
+             WHERE specification_id = ?1 AND job = ?2 AND status >= 0 AND status <> 4 AND id <> ?3
+             ORDER BY stopped_at DESC, id DESC LIMIT 1",
+        )?
+        .query_map(params![ended.specification, ended.job, ended.id], |row| row.get(0))?
+        .next()
+        .transpose()?;
+    tx.prepare_cached("UPDATE build SET weather = ?2 WHERE id = ?1")?
+        .execute(params![ended.id, Weather::of(previous, ended.status)])?;
+    Ok(())
+}
+
+/// Makes everything that needs the build in `all[0]`, directly or not, failed-dependency.
+fn fail_dependants(
+    tx: &Transaction,
+    all: &mut Vec<Changed>,
+    now: Timestamp,
+) -> rusqlite::Result<()> {
+    let dead: Vec<BuildId> = tx
+        .prepare_cached(
+            "WITH RECURSIVE dead (id) AS (
+               SELECT build_id FROM dependency WHERE needs_id = ?1
+               UNION
+               SELECT d.build_id FROM dependency AS d JOIN dead ON d.needs_id = dead.id)
+             SELECT dead.id FROM dead JOIN build AS b ON b.id = dead.id WHERE b.status = -2",
+        )?
+        .query_map([all[0].id], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    let message = format!("needs `{}`: {}", all[0].job, all[0].status);
+    for id in dead {
+        let row = tx
+            .prepare_cached(
+                "UPDATE build SET status = 2, message = ?2, stopped_at = ?3
+                 WHERE id = ?1 AND status = -2 RETURNING job, evaluation_id, specification_id",
+            )?
+            .query_row(params![id, message, now], |row| {
+                changed(id, BuildStatus::FailedDependency, row)
+            })?;
+        note_weather(tx, &row)?;
+        count(tx, id, BuildStatus::Scheduled, BuildStatus::FailedDependency)?;
+        all.push(row);
+    }
+    Ok(())
+}
+
+/// Puts a started build back into the queue, since nobody runs it any more. With `counted` the
+/// loss is the build's: at `losses_max` of them it ends as failed-other instead.
+///
+/// Empty: build and attempt do not match the row any more, and nothing was changed.
+pub(crate) fn lose(
+    tx: &Transaction,
+    id: BuildId,
+    attempt: i64,
+    message: &str,
+    counted: bool,
+    losses_max: i64,
+    now: Timestamp,
+) -> rusqlite::Result<Vec<Changed>> {
+    let losses: Option<i64> = tx
+        .prepare_cached(
+            "UPDATE build SET losses = losses + ?3 WHERE id = ?1 AND attempt = ?2 AND status = -1
+             RETURNING losses",
+        )?
+        .query_map(params![id, attempt, counted], |row| row.get(0))?
+        .next()
+        .transpose()?;
+    let Some(losses) = losses else { return Ok(Vec::new()) };
+    if counted && losses >= losses_max {
+        return finish(
+            tx,
+            &Finish {
+                id,
+                attempt,
+                status: BuildStatus::FailedOther,
+                message: format!("lost {losses} times, the last time: {message}"),
+                stopped_at: now,
+                log: BuildLogFile::default(),
+                outputs: Vec::new(),
+                products: Vec::new(),
+            },
+        );
+    }
+    let row = tx
+        .prepare_cached(
+            "UPDATE build SET status = -2, started_at = 0, message = ?3
+             WHERE id = ?1 AND attempt = ?2 AND status = -1
+             RETURNING job, evaluation_id, specification_id",
+        )?
+        .query_row(params![id, attempt, message], |row| changed(id, BuildStatus::Scheduled, row))?;
+    end_attempt(tx, id, attempt, BuildStatus::Scheduled, message, now)?;
+    count(tx, id, BuildStatus::Started, BuildStatus::Scheduled)?;
+    Ok(vec![row])
+}
+
+/// What a request to cancel came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Cancel {
+    /// It waited: it is canceled now, and these changed.
+    Done(Vec<Changed>),
+    /// It runs: this attempt is to be stopped, and its end will be the build's.
+    Running(i64),
+    /// It is finished or not there.
+    TooLate,
+}
+
+/// Cancels a build that waits, or says which attempt of it runs.
+pub(crate) fn cancel(tx: &Transaction, id: BuildId, now: Timestamp) -> rusqlite::Result<Cancel> {
+    let row = tx
+        .prepare_cached(
+            "UPDATE build SET status = 4, message = 'canceled on request', stopped_at = ?2
+             WHERE id = ?1 AND status = -2 RETURNING job, evaluation_id, specification_id",
+        )?
+        .query_map(params![id, now], |row| changed(id, BuildStatus::Canceled, row))?
+        .next()
+        .transpose()?;
+    if let Some(row) = row {
+        count(tx, id, BuildStatus::Scheduled, BuildStatus::Canceled)?;
+        let mut all = vec![row];
+        fail_dependants(tx, &mut all, now)?;
+        return Ok(Cancel::Done(all));
+    }
+    let attempt = tx
+        .prepare_cached("SELECT attempt FROM build WHERE id = ?1 AND status = -1")?
+        .query_map([id], |row| row.get(0))?
+        .next()
+        .transpose()?;
+    Ok(attempt.map_or(Cancel::TooLate, Cancel::Running))
+}
+
+/// What a killed server left behind, put right.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Recovered {
+    /// Started builds that are scheduled again, with the attempt that came to nothing.
+    pub(crate) builds: Vec<(BuildId, i64)>,
+    /// Started evaluations that are aborted now; the next look runs them again.
+    pub(crate) evaluations: usize,
+    /// Pending builds that are canceled, since nothing says any more how to build them.
+    pub(crate) gone: usize,
+}
+
+/// Started builds become scheduled, started evaluations aborted, builds without a definition
+/// canceled.
+pub(crate) fn recover(tx: &Transaction, now: Timestamp) -> rusqlite::Result<Recovered> {
+    let builds: Vec<(BuildId, i64)> = tx
+        .prepare_cached("SELECT id, attempt FROM build WHERE status < 0 AND status = -1")?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<Result<_, _>>()?;
+    for (id, attempt) in &builds {
+        // Not counted: the server vanished, not the build's worker.
+        lose(tx, *id, *attempt, "the server was stopped", false, i64::MAX, now)?;
+    }
+    let evaluations = tx
+        .prepare_cached(
+            "UPDATE evaluation SET status = 2, message = 'the server was stopped',
+             finished_at = ?1 WHERE status = -1",
+        )?
+        .execute([now])?;
+    let gone: Vec<BuildId> = tx
+        .prepare_cached(
+            "SELECT b.id FROM build AS b WHERE b.status < 0
+             AND NOT EXISTS (SELECT 1 FROM definition AS d WHERE d.build_id = b.id)",
+        )?
+        .query_map([], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    for id in &gone {
+        let row = tx
+            .prepare_cached(
+                "UPDATE build SET status = 4, message = 'its derivation is gone', stopped_at = ?2
+                 WHERE id = ?1 AND status = -2 RETURNING job, evaluation_id, specification_id",
+            )?
+            .query_map(params![id, now], |row| changed(*id, BuildStatus::Canceled, row))?
+            .next()
+            .transpose()?;
+        if let Some(row) = row {
+            count(tx, *id, BuildStatus::Scheduled, BuildStatus::Canceled)?;
+            fail_dependants(tx, &mut vec![row], now)?;
+        }
+    }
+    Ok(Recovered { builds, evaluations, gone: gone.len() })
+}

@@ -1,0 +1,243 @@
+//! Evaluations as they happen: begun before anything runs, registered as a whole or not at all.
+
+use super::Transaction;
+use crate::model::{
+    BuildId, BuildStatus, Checkout, EvaluationId, EvaluationStatus, SpecificationId, Timestamp,
+};
+use rusqlite::params;
+
+/// What [`begin_evaluation`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Begun {
+    /// A new stamp: the row is stored, the evaluator may run.
+    New(EvaluationId),
+    /// A stamp whose evaluation was aborted: the row is started again.
+    Again(EvaluationId),
+    /// A known stamp: nothing is to be done.
+    Known(EvaluationId, EvaluationStatus),
+}
+
+/// Stores an evaluation in state started, unless its stamp is known.
+pub(crate) fn begin_evaluation(
+    tx: &Transaction,
+    specification: SpecificationId,
+    stamp: &str,
+    checkouts: &[Checkout],
+    now: Timestamp,
+) -> rusqlite::Result<Begun> {
+    let known: Option<(EvaluationId, EvaluationStatus)> = tx
+        .prepare_cached(
+            "SELECT id, status FROM evaluation WHERE specification_id = ?1 AND stamp = ?2",
+        )?
+        .query_map(params![specification, stamp], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .next()
+        .transpose()?;
+    if let Some((id, status)) = known {
+        if status != EvaluationStatus::Aborted {
+            return Ok(Begun::Known(id, status));
+        }
+        tx.prepare_cached(
+            "UPDATE evaluation SET status = -1, message = '', created_at = ?2, checkout_at = 0,
+             finished_at = 0, log_path = '' WHERE id = ?1 AND status = 2",
+        )?
+        .execute(params![id, now])?;
+        return Ok(Begun::Again(id));
+    }
+    let id = EvaluationId::new(
+        tx.prepare_cached(
+            "INSERT INTO evaluation (specification_id, stamp, status, message, created_at,
+             checkout_at, finished_at, log_path, scheduled, started, succeeded, failed,
+             failed_dependency, failed_other, canceled)
+             VALUES (?1, ?2, -1, '', ?3, 0, 0, '', 0, 0, 0, 0, 0, 0, 0)",
+        )?
+        .insert(params![specification, stamp, now])?,
+    );
+    let mut insert = tx.prepare_cached(
+        "INSERT INTO checkout (evaluation_id, position, input, revision, subject, author,
+         revision_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )?;
+    for (position, checkout) in (0_i64..).zip(checkouts) {
+        insert.execute(params![
+            id,
+            position,
+            checkout.input,
+            checkout.revision,
+            checkout.subject,
+            checkout.author,
+            checkout.revision_at
+        ])?;
+    }
+    Ok(Begun::New(id))
+}
+
+/// Notes that the checkouts are ready and the evaluator starts.
+pub(crate) fn note_checkouts(
+    tx: &Transaction,
+    id: EvaluationId,
+    now: Timestamp,
+) -> rusqlite::Result<()> {
+    tx.prepare_cached("UPDATE evaluation SET checkout_at = ?2 WHERE id = ?1 AND status = -1")?
+        .execute(params![id, now])?;
+    Ok(())
+}
+
+/// Ends an evaluation without jobs. `false`: it had ended already, and nothing was changed.
+pub(crate) fn end_evaluation(
+    tx: &Transaction,
+    id: EvaluationId,
+    status: EvaluationStatus,
+    message: &str,
+    log_path: &str,
+    now: Timestamp,
+) -> rusqlite::Result<bool> {
+    let changed = tx
+        .prepare_cached(
+            "UPDATE evaluation SET status = ?2, message = ?3, log_path = ?4, finished_at = ?5
+             WHERE id = ?1 AND status = -1",
+        )?
+        .execute(params![id, status, message, log_path, now])?;
+    Ok(changed == 1)
+}
+
+/// A job as the evaluator gave it, checked, its derivation known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NewJob {
+    /// Unique in the evaluation.
+    pub(crate) name: String,
+    /// What is built.
+    pub(crate) derivation: String,
+    /// What it is built for.
+    pub(crate) system: String,
+    /// The package's name and version, or the job's name.
+    pub(crate) nix_name: String,
+    /// Higher is built earlier.
+    pub(crate) priority: i64,
+    /// Seconds it may take; 0: the server's default.
+    pub(crate) timeout_s: i64,
+    /// Seconds it may be silent; 0: the server's default.
+    pub(crate) max_silent_s: i64,
+    /// JSON of [`crate::model::Definition`], when the `command` backend builds it.
+    pub(crate) definition: Option<String>,
+    /// What it needs: the name it knows it by, and its place among the jobs, which is earlier.
+    pub(crate) needs: Vec<(String, usize)>,
+}
+
+/// What [`register`] did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Registered {
+    /// Builds that were not known.
+    pub(crate) new: usize,
+    /// Jobs linked to a build that was known.
+    pub(crate) reused: usize,
+}
+
+/// Stores all jobs of an evaluation and ends it well, as a whole. A derivation already known is
+/// linked, not built again. `None`: the evaluation had ended already, and nothing was stored.
+///
+/// `jobs` are in such an order that whatever a job needs stands before it.
+pub(crate) fn register(
+    tx: &Transaction,
+    id: EvaluationId,
+    jobs: &[NewJob],
+    message: &str,
+    log_path: &str,
+    now: Timestamp,
+) -> rusqlite::Result<Option<Registered>> {
+    if !end_evaluation(tx, id, EvaluationStatus::Succeeded, message, log_path, now)? {
+        return Ok(None);
+    }
+    let mut known = tx.prepare_cached("SELECT id, status FROM build WHERE derivation = ?1")?;
+    let mut insert = tx.prepare_cached(
+        "INSERT INTO build (derivation, basename, specification_id, evaluation_id, job, system,
+         nix_name, priority, status, weather, attempt, losses, waiting, message, timeout_s,
+         max_silent_s, submitted_at, started_at, stopped_at, log_path, log_bytes, log_digest)
+         SELECT ?1, ?2, specification_id, id, ?4, ?5, ?6, ?7, ?8, -1, 0, 0, ?9, ?10, ?11, ?12,
+         ?13, 0, ?14, '', 0, '' FROM evaluation WHERE id = ?3",
+    )?;
+    let mut define =
+        tx.prepare_cached("INSERT INTO definition (build_id, text) VALUES (?1, ?2)")?;
+    let mut need = tx.prepare_cached(
+        "INSERT OR IGNORE INTO dependency (build_id, needs_id, name) VALUES (?1, ?2, ?3)",
+    )?;
+    let mut link = tx.prepare_cached(
+        "INSERT INTO job (evaluation_id, name, build_id, reused) VALUES (?1, ?2, ?3, ?4)",
+    )?;
+    let mut done = Registered::default();
+    let mut builds: Vec<(BuildId, BuildStatus)> = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        let found = known
+            .query_map([&job.derivation], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .next()
+            .transpose()?;
+        let (build, status) = match found {
+            Some(found) => {
+                done.reused += 1;
+                found
+            }
+            None => {
+                done.new += 1;
+                let mut needs: Vec<(BuildId, BuildStatus, &str)> = job
+                    .needs
+                    .iter()
+                    .map(|(name, place)| (builds[*place].0, builds[*place].1, name.as_str()))
+                    .collect();
+                needs.sort_unstable();
+                needs.dedup_by_key(|need| need.0);
+                let waiting = needs.iter().filter(|need| !need.1.is_success()).count();
+                let broken = needs.iter().find(|need| need.1.is_finished() && !need.1.is_success());
+                let (status, message, stopped_at) = match broken {
+                    Some((_, status, name)) => {
+                        (BuildStatus::FailedDependency, format!("needs `{name}`: {status}"), now)
+                    }
+                    None => (BuildStatus::Scheduled, String::new(), 0),
+                };
+                let basename = job.derivation.rsplit('/').next().unwrap_or_default();
+                let build = BuildId::new(insert.insert(params![
+                    job.derivation,
+                    basename,
+                    id,
+                    job.name,
+                    job.system,
+                    job.nix_name,
+                    job.priority,
+                    status,
+                    i64::try_from(waiting).unwrap_or(i64::MAX),
+                    message,
+                    job.timeout_s,
+                    job.max_silent_s,
+                    now,
+                    stopped_at
+                ])?);
+                if let Some(text) = &job.definition {
+                    define.execute(params![build, text])?;
+                }
+                for (needs_id, _, name) in needs {
+                    need.execute(params![build, needs_id, name])?;
+                }
+                (build, status)
+            }
+        };
+        link.execute(params![id, job.name, build, found.is_some()])?;
+        builds.push((build, status));
+    }
+    // Counted once at the end rather than job by job: the row is written once.
+    let count = |status| {
+        let count = builds.iter().filter(|(_, found)| *found == status).count();
+        i64::try_from(count).unwrap_or(i64::MAX)
+    };
+    tx.prepare_cached(
+        "UPDATE evaluation SET scheduled = ?2, started = ?3, succeeded = ?4, failed = ?5,
+         failed_dependency = ?6, failed_other = ?7, canceled = ?8 WHERE id = ?1",
+    )?
+    .execute(params![
+        id,
+        count(BuildStatus::Scheduled),
+        count(BuildStatus::Started),
+        count(BuildStatus::Succeeded),
+        count(BuildStatus::Failed),
+        count(BuildStatus::FailedDependency),
+        count(BuildStatus::FailedOther),
+        count(BuildStatus::Canceled)
+    ])?;
+    Ok(Some(done))
+}
