@@ -3,7 +3,10 @@
 mod cli;
 mod command;
 mod config;
+mod input;
+mod log;
 mod model;
+mod process;
 mod store;
 
 use std::process::ExitCode;

@@ -1,0 +1,319 @@
+//! Exports: the files of a revision in a plain directory without git's own, shared by everybody
+//! who needs that revision.
+
+use super::git::{FetchError, Repositories, Trust, hex, redact};
+use super::tree::{EntryKind, Tree};
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// How deep submodules may lie in submodules.
+const SUBMODULE_DEPTH_MAX: usize = 8;
+/// How long a listing of files may be.
+const LISTING_BYTES_MAX: usize = 512 * 1024 * 1024;
+
+/// A revision's files in a directory. The directory stays while this is held.
+#[derive(Debug)]
+pub(crate) struct ExportedTree {
+    /// Where the files are. Nobody writes there.
+    pub(crate) directory: PathBuf,
+    /// What they are.
+    pub(crate) tree: Tree,
+}
+
+type Slot = Arc<tokio::sync::Mutex<Option<Arc<ExportedTree>>>>;
+
+#[derive(Debug)]
+struct Cached {
+    slot: Slot,
+    used: u64,
+}
+
+/// The exports of a state directory: at most `kept` beyond those in use.
+#[derive(Debug)]
+pub(crate) struct Checkouts {
+    repositories: Arc<Repositories>,
+    directory: PathBuf,
+    kept: usize,
+    /// Guard: the mutex. A slot's own lock makes the second who asks wait for the first.
+    cached: Mutex<(u64, HashMap<String, Cached>)>,
+    /// Names temporary directories.
+    serial: AtomicU64,
+}
+
+impl Checkouts {
+    /// Keeps exports in `directory`.
+    pub(crate) fn new(repositories: Arc<Repositories>, directory: PathBuf, kept: usize) -> Self {
+        let cached = Mutex::new((0, HashMap::new()));
+        Self { repositories, directory, kept, cached, serial: AtomicU64::new(0) }
+    }
+
+    /// The files of a revision, exported if they are not there, fetched if they are not known.
+    ///
+    /// # Cancel safety
+    /// Dropped: git is killed, and a half-made export is never seen.
+    pub(crate) async fn export(
+        &self,
+        url: &str,
+        revision: &str,
+        submodules: bool,
+    ) -> Result<Arc<ExportedTree>, FetchError> {
+        let digest = Sha256::digest(url.as_bytes());
+        let suffix = if submodules { "-with-submodules" } else { "" };
+        let key = format!("{}-{revision}{suffix}", hex(&digest[..8]));
+        let slot = {
+            let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+            let (clock, map) = &mut *cached;
+            *clock += 1;
+            let entry =
+                map.entry(key.clone()).or_insert_with(|| Cached { slot: Slot::default(), used: 0 });
+            entry.used = *clock;
+            Arc::clone(&entry.slot)
+        };
+        let mut held = slot.lock().await;
+        if let Some(tree) = &*held {
+            return Ok(Arc::clone(tree));
+        }
+        let directory = self.directory.join(&key);
+        let file_error = |path: &Path| {
+            let path = path.to_owned();
+            move |source| FetchError::File { path, source }
+        };
+        std::fs::create_dir_all(&self.directory).map_err(file_error(&self.directory))?;
+        self.repositories.ensure_revision(url, revision, Trust::Specification).await?;
+        let mut entries = Vec::new();
+        if directory.is_dir() {
+            // Left by an earlier server; renamed into place only when complete.
+            self.list(url, revision, submodules, Trust::Specification, "", 0, None, &mut entries)
+                .await?;
+        } else {
+            let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+            let partial =
+                Partial(self.directory.join(format!("partial-{}-{serial}", std::process::id())));
+            std::fs::create_dir_all(&partial.0).map_err(file_error(&partial.0))?;
+            let root = Some(partial.0.as_path());
+            self.list(url, revision, submodules, Trust::Specification, "", 0, root, &mut entries)
+                .await?;
+            std::fs::rename(&partial.0, &directory).map_err(file_error(&directory))?;
+        }
+        let tree = Arc::new(ExportedTree { directory, tree: Tree::new(entries) });
+        *held = Some(Arc::clone(&tree));
+        drop(held);
+        self.evict().await;
+        Ok(tree)
+    }
+
+    /// Removes the least recently used exports that nobody holds.
+    async fn evict(&self) {
+        let mut gone = Vec::new();
+        {
+            let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+            let map = &mut cached.1;
+            while map.len() > self.kept {
+                let oldest = map
+                    .iter()
+                    // One of the slot's owners is the map, one of the tree's is the slot; a slot
+                    // that is locked is in use.
+                    .filter(|(_, entry)| {
+                        Arc::strong_count(&entry.slot) == 1
+                            && entry.slot.try_lock().is_ok_and(|held| {
+                                held.as_ref().is_none_or(|tree| Arc::strong_count(tree) == 1)
+                            })
+                    })
+                    .min_by_key(|(_, entry)| entry.used)
+                    .map(|(key, _)| key.clone());
+                let Some(key) = oldest else { break };
+                map.remove(&key);
+                let path = self.directory.join(&key);
+                // Renamed at once, under the lock: whoever asks for it from now on makes it anew.
+                let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+                let away = self.directory.join(format!("partial-{}-{serial}", std::process::id()));
+                if std::fs::rename(&path, &away).is_ok() {
+                    gone.push(away);
+                }
+            }
+        }
+        if gone.is_empty() {
+            return;
+        }
+        let removal = tokio::task::spawn_blocking(move || {
+            for path in gone {
+                let _ = std::fs::remove_dir_all(path);
+            }
+        });
+        let _ = removal.await;
+    }
+
+    /// Removes what a killed server left half made, and exports beyond the bound. Blocks.
+    pub(crate) fn clean(&self) {
+        let Ok(found) = std::fs::read_dir(&self.directory) else { return };
+        let mut whole = 0;
+        for entry in found.flatten() {
+            let partial = entry.file_name().to_string_lossy().starts_with("partial-");
+            whole += usize::from(!partial);
+            if partial || whole > self.kept {
+                let _ = std::fs::remove_dir_all(entry.path());
+            }
+        }
+    }
+
+    /// Lists the files of a revision, and writes them below `root` if it is given.
+    #[expect(clippy::too_many_arguments, reason = "a recursion that carries its state along")]
+    async fn list(
+        &self,
+        url: &str,
+        revision: &str,
+        submodules: bool,
+        trust: Trust,
+        prefix: &str,
+        depth: usize,
+        root: Option<&Path>,
+        entries: &mut Vec<super::Entry>,
+    ) -> Result<(), FetchError> {
+        let git = self.repositories.path(url);
+        let mut command = self.repositories.command(&git, trust);
+        command.args(["ls-tree", "-r", "-z", "--full-tree", revision]);
+        let listing =
+            self.repositories.check("list the files of", url, command, LISTING_BYTES_MAX).await?;
+        let found = Tree::parse(&listing, prefix).ok_or_else(|| FetchError::Unreadable {
+            doing: "list the files of",
+            url: redact(url),
+        })?;
+        if let Some(root) = root
+            && !found.is_empty()
+        {
+            let directory = root.join(prefix);
+            std::fs::create_dir_all(&directory)
+                .map_err(|source| FetchError::File { path: directory.clone(), source })?;
+            let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+            let index =
+                self.directory.join(format!("partial-{}-{serial}.index", std::process::id()));
+            let mut command = self.repositories.command(&git, trust);
+            command
+                .env("GIT_INDEX_FILE", &index)
+                .env("GIT_WORK_TREE", &directory)
+                .current_dir(&directory)
+                .args(["-c", "core.bare=false"])
+                .args(["read-tree", "--reset", "-u", revision]);
+            let done = self.repositories.check("export", url, command, LISTING_BYTES_MAX).await;
+            let _ = std::fs::remove_file(&index);
+            done?;
+        }
+        for entry in found {
+            if !(submodules && entry.kind == EntryKind::Submodule) {
+                entries.push(entry);
+                continue;
+            }
+            let name = &entry.path[prefix.len()..];
+            let address = self.submodule_url(&git, url, revision, name, trust).await?;
+            let refuse = |said: String| FetchError::Git {
+                doing: "export the submodules of",
+                url: redact(url),
+                said,
+            };
+            let Some(address) = address else {
+                return Err(refuse(format!("`.gitmodules` does not name `{name}`")));
+            };
+            if depth == SUBMODULE_DEPTH_MAX {
+                return Err(refuse(format!("more than {SUBMODULE_DEPTH_MAX} levels")));
+            }
+            // A submodule of a local repository may be local; one of the network may not.
+            let local = is_local(url) && trust == Trust::Specification;
+            let trust = if local { Trust::Specification } else { Trust::Submodule };
+            self.repositories.ensure_revision(&address, &entry.object, trust).await?;
+            let below = format!("{}/", entry.path);
+            Box::pin(self.list(
+                &address,
+                &entry.object,
+                submodules,
+                trust,
+                &below,
+                depth + 1,
+                root,
+                entries,
+            ))
+            .await?;
+        }
+        Ok(())
+    }
+
+    async fn submodule_url(
+        &self,
+        git: &Path,
+        url: &str,
+        revision: &str,
+        path: &str,
+        trust: Trust,
+    ) -> Result<Option<String>, FetchError> {
+        let mut command = self.repositories.command(git, trust);
+        command.args(["config", "--null", "--blob", &format!("{revision}:.gitmodules")]);
+        command.args(["--get-regexp", r"^submodule\..*\.(path|url)$"]);
+        let done = self.repositories.run("read", url, command, 1024 * 1024).await?;
+        let text = String::from_utf8_lossy(&done.stdout).into_owned();
+        let pairs: Vec<(&str, &str)> =
+            text.split('\0').filter_map(|record| record.split_once('\n')).collect();
+        let section = pairs
+            .iter()
+            .find_map(|(key, value)| key.strip_suffix(".path").filter(|_| *value == path));
+        let address = section.and_then(|section| {
+            pairs.iter().find_map(|(key, value)| {
+                (key.strip_suffix(".url") == Some(section)).then_some(*value)
+            })
+        });
+        Ok(address.map(|address| relative_to(url, address)))
+    }
+}
+
+/// A directory that disappears unless it was renamed away.
+struct Partial(PathBuf);
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn is_local(url: &str) -> bool {
+    url.starts_with('/') || url.starts_with("file://")
+}
+
+/// A submodule's URL, which may be relative to its parent's.
+fn relative_to(parent: &str, address: &str) -> String {
+    if !address.starts_with("./") && !address.starts_with("../") {
+        return address.to_owned();
+    }
+    let mut base = parent.trim_end_matches('/').to_owned();
+    let mut rest = address;
+    loop {
+        if let Some(below) = rest.strip_prefix("./") {
+            rest = below;
+        } else if let Some(below) = rest.strip_prefix("../") {
+            rest = below;
+            let end = base.rfind('/').or_else(|| base.rfind(':').map(|colon| colon + 1));
+            base.truncate(end.unwrap_or(0));
+        } else {
+            let joint = if base.ends_with(':') { "" } else { "/" };
+            return format!("{base}{joint}{rest}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::relative_to;
+
+    #[test]
+    fn relative_submodule_urls_are_resolved_as_git_does() {
+        for (parent, address, expected) in [
+            ("https://h/a/b.git", "../c.git", "https://h/a/c.git"),
+            ("https://h/a/b.git", "./c.git", "https://h/a/b.git/c.git"),
+            ("https://h/a/b", "../../x/c", "https://h/x/c"),
+            ("git@h:b.git", "../c.git", "git@h:c.git"),
+            ("https://h/a", "https://other/c", "https://other/c"),
+        ] {
+            assert_eq!(relative_to(parent, address), expected, "{parent} {address}");
+        }
+    }
+}

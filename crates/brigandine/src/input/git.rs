@@ -1,0 +1,431 @@
+//! Bare clones, one per URL: fetched into, asked for revisions, exported from.
+
+use crate::model::Reference;
+use crate::process::{self, CaptureError, Captured, STATE_VARIABLE};
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// What an input's reference stands for right now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Resolved {
+    /// The full revision.
+    pub(crate) revision: String,
+    /// First line of its message.
+    pub(crate) subject: String,
+    /// Who wrote it.
+    pub(crate) author: String,
+    /// When it was committed.
+    pub(crate) revision_at: i64,
+}
+
+/// Why a repository could not be looked at.
+#[derive(Debug)]
+pub(crate) enum FetchError {
+    /// The process git could not be run, took too long or wrote too much.
+    Process {
+        /// What it was to do.
+        doing: &'static str,
+        /// The repository.
+        url: String,
+        /// Why.
+        source: CaptureError,
+    },
+    /// git said no.
+    Git {
+        /// What it was to do.
+        doing: &'static str,
+        /// The repository.
+        url: String,
+        /// Its last words.
+        said: String,
+    },
+    /// The repository is there, and the reference is not.
+    NoReference {
+        /// The repository.
+        url: String,
+        /// `branch main`, `tag v1`, …
+        reference: String,
+    },
+    /// git said something that cannot be understood.
+    Unreadable {
+        /// What it was to do.
+        doing: &'static str,
+        /// The repository.
+        url: String,
+    },
+    /// A file of the state directory.
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl std::fmt::Display for FetchError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Process { doing, url, source } => write!(f, "{doing} {url}: git {source}"),
+            Self::Git { doing, url, said } => write!(f, "{doing} {url}: {said}"),
+            Self::NoReference { url, reference } => {
+                write!(f, "{url} has no {reference}; was it renamed or removed?")
+            }
+            Self::Unreadable { doing, url } => {
+                write!(f, "{doing} {url}: git's answer cannot be understood")
+            }
+            Self::File { path, source } => write!(f, "{}: {source}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for FetchError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Process { source, .. } => Some(source),
+            Self::File { source, .. } => Some(source),
+            Self::Git { .. } | Self::NoReference { .. } | Self::Unreadable { .. } => None,
+        }
+    }
+}
+
+/// The bare clones of a state directory.
+#[derive(Debug)]
+pub(crate) struct Repositories {
+    directory: PathBuf,
+    fetch_timeout: Duration,
+    state_id: String,
+    /// One lock per clone: git's own lock files would make a second fetch fail rather than wait.
+    /// Bounded by the number of URLs in use; entries nobody holds are dropped when it grows.
+    locks: Mutex<HashMap<PathBuf, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+/// Whether a URL came from a person or from a file of a repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trust {
+    /// A specification names it.
+    Specification,
+    /// A `.gitmodules` names it: no local paths, no helpers.
+    Submodule,
+}
+
+const OUTPUT_MAX: usize = 1024 * 1024;
+
+impl Repositories {
+    /// Keeps clones in `directory`; processes carry `state_id`.
+    pub(crate) fn new(directory: PathBuf, fetch_timeout: Duration, state_id: &str) -> Self {
+        let state_id = state_id.to_owned();
+        Self { directory, fetch_timeout, state_id, locks: Mutex::default() }
+    }
+
+    /// Where the clone of `url` is.
+    pub(super) fn path(&self, url: &str) -> PathBuf {
+        let digest = Sha256::digest(url.as_bytes());
+        let hex = hex(&digest[..8]);
+        let name: String = url
+            .trim_end_matches('/')
+            .rsplit(['/', ':'])
+            .next()
+            .unwrap_or_default()
+            .trim_end_matches(".git")
+            .chars()
+            .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
+            .take(40)
+            .collect();
+        self.directory.join(format!("{hex}-{name}.git"))
+    }
+
+    async fn lock(&self, path: &Path) -> tokio::sync::OwnedMutexGuard<()> {
+        let lock = {
+            let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+            if locks.len() > 1024 {
+                locks.retain(|_, lock| Arc::strong_count(lock) > 1);
+            }
+            Arc::clone(locks.entry(path.to_owned()).or_default())
+        };
+        lock.lock_owned().await
+    }
+
+    /// A git command that reads no configuration of a work tree and asks nobody anything.
+    pub(super) fn command(&self, repository: &Path, trust: Trust) -> Command {
+        let mut command = Command::new("git");
+        let ssh = std::env::var("GIT_SSH_COMMAND").unwrap_or_else(|_| "ssh".to_owned());
+        for name in [
+            "GIT_DIR",
+            "GIT_WORK_TREE",
+            "GIT_INDEX_FILE",
+            "GIT_OBJECT_DIRECTORY",
+            "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+            "GIT_NAMESPACE",
+        ] {
+            command.env_remove(name);
+        }
+        command
+            .env(STATE_VARIABLE, &self.state_id)
+            .env("GIT_TERMINAL_PROMPT", "0")
+            .env("GIT_ASKPASS", "true")
+            .env("SSH_ASKPASS", "true")
+            .env("GCM_INTERACTIVE", "never")
+            .env("GIT_SSH_COMMAND", format!("{ssh} -oBatchMode=yes"))
+            .env("GIT_PROTOCOL_FROM_USER", if trust == Trust::Submodule { "0" } else { "1" })
+            .env("GIT_OPTIONAL_LOCKS", "0")
+            .env("LC_ALL", "C")
+            .current_dir(&self.directory)
+            .arg("--git-dir")
+            .arg(repository)
+            .args(["-c", "core.hooksPath=/dev/null"])
+            .args(["-c", "core.fsmonitor=false"])
+            .args(["-c", "gc.autoDetach=false"])
+            .args(["-c", "maintenance.autoDetach=false"])
+            .args(["-c", "advice.detachedHead=false"]);
+        command
+    }
+
+    pub(super) async fn run(
+        &self,
+        doing: &'static str,
+        url: &str,
+        command: Command,
+        output_max: usize,
+    ) -> Result<Captured, FetchError> {
+        process::capture(command, self.fetch_timeout, output_max)
+            .await
+            .map_err(|source| FetchError::Process { doing, url: redact(url), source })
+    }
+
+    pub(super) async fn check(
+        &self,
+        doing: &'static str,
+        url: &str,
+        command: Command,
+        output_max: usize,
+    ) -> Result<Vec<u8>, FetchError> {
+        let done = self.run(doing, url, command, output_max).await?;
+        if done.status.success() {
+            return Ok(done.stdout);
+        }
+        Err(FetchError::Git { doing, url: redact(url), said: last_words(&done) })
+    }
+
+    async fn create(&self, path: &Path, url: &str) -> Result<(), FetchError> {
+        if path.join("HEAD").exists() {
+            return Ok(());
+        }
+        std::fs::create_dir_all(&self.directory)
+            .map_err(|source| FetchError::File { path: self.directory.clone(), source })?;
+        let mut command = self.command(path, Trust::Specification);
+        command.args(["init", "--quiet", "--bare", "--template="]);
+        self.check("prepare a clone of", url, command, OUTPUT_MAX).await?;
+        Ok(())
+    }
+
+    /// Fetches what `reference` stands for and says which revision that is.
+    ///
+    /// # Cancel safety
+    /// Dropped: git is killed; the clone stays usable.
+    pub(crate) async fn fetch(
+        &self,
+        url: &str,
+        reference: &Reference,
+    ) -> Result<Resolved, FetchError> {
+        let path = self.path(url);
+        let _lock = self.lock(&path).await;
+        self.create(&path, url).await?;
+        let (remote, local) = match reference {
+            Reference::Branch(name) => {
+                (format!("refs/heads/{name}"), format!("refs/brigandine/heads/{name}"))
+            }
+            Reference::Tag(name) => {
+                (format!("refs/tags/{name}"), format!("refs/brigandine/tags/{name}"))
+            }
+            Reference::Head => ("HEAD".to_owned(), "refs/brigandine/HEAD".to_owned()),
+            Reference::Revision(revision) => {
+                return self.fetch_revision(&path, url, revision, Trust::Specification).await;
+            }
+        };
+        let mut command = self.command(&path, Trust::Specification);
+        fetch_arguments(&mut command);
+        command.arg("--").arg(url).arg(format!("+{remote}:{local}"));
+        let done = self.run("fetch", url, command, OUTPUT_MAX).await?;
+        if !done.status.success() {
+            if done.stderr.contains("couldn't find remote ref") {
+                return Err(FetchError::NoReference {
+                    url: redact(url),
+                    reference: describe(reference),
+                });
+            }
+            return Err(FetchError::Git {
+                doing: "fetch",
+                url: redact(url),
+                said: last_words(&done),
+            });
+        }
+        self.resolve(&path, url, &local).await
+    }
+
+    /// Makes sure that a revision is in the clone of `url`, fetching it if need be.
+    pub(super) async fn ensure_revision(
+        &self,
+        url: &str,
+        revision: &str,
+        trust: Trust,
+    ) -> Result<(), FetchError> {
+        let path = self.path(url);
+        let _lock = self.lock(&path).await;
+        self.create(&path, url).await?;
+        self.fetch_revision(&path, url, revision, trust).await.map(drop)
+    }
+
+    async fn fetch_revision(
+        &self,
+        path: &Path,
+        url: &str,
+        revision: &str,
+        trust: Trust,
+    ) -> Result<Resolved, FetchError> {
+        if let Ok(found) = self.resolve(path, url, revision).await {
+            return Ok(found);
+        }
+        // Most servers hand out any revision they know; for the others, all branches and tags may
+        // hold it.
+        let pin = format!("+{revision}:refs/brigandine/pins/{revision}");
+        let mut failure = None;
+        for refspecs in [
+            vec![pin],
+            vec![
+                "+refs/heads/*:refs/brigandine/heads/*".to_owned(),
+                "+refs/tags/*:refs/brigandine/tags/*".to_owned(),
+            ],
+        ] {
+            let mut command = self.command(path, trust);
+            fetch_arguments(&mut command);
+            command.arg("--").arg(url).args(refspecs);
+            let done = self.run("fetch", url, command, OUTPUT_MAX).await?;
+            if let Ok(found) = self.resolve(path, url, revision).await {
+                return Ok(found);
+            }
+            if !done.status.success() {
+                failure = Some(last_words(&done));
+            }
+        }
+        Err(match failure {
+            Some(said) if !said.contains("not our ref") => {
+                FetchError::Git { doing: "fetch", url: redact(url), said }
+            }
+            _ => FetchError::NoReference {
+                url: redact(url),
+                reference: format!("revision {revision}"),
+            },
+        })
+    }
+
+    async fn resolve(&self, path: &Path, url: &str, name: &str) -> Result<Resolved, FetchError> {
+        let mut command = self.command(path, Trust::Specification);
+        command
+            .args(["show", "--no-patch", "--no-show-signature", "--encoding=UTF-8"])
+            .args(["--format=%H%x00%an%x00%ct%x00%s", "--end-of-options"])
+            .arg(format!("{name}^{{commit}}"));
+        let text = self.check("read", url, command, OUTPUT_MAX).await?;
+        let text = String::from_utf8_lossy(&text);
+        let mut fields = text.trim_end_matches('\n').split('\0');
+        let unreadable = || FetchError::Unreadable { doing: "read", url: redact(url) };
+        let mut field = || fields.next().ok_or_else(unreadable);
+        let found = Resolved {
+            revision: field()?.to_owned(),
+            author: field()?.to_owned(),
+            revision_at: field()?.parse().map_err(|_| unreadable())?,
+            subject: field()?.chars().take(200).collect(),
+        };
+        if found.revision.len() < 40 || !found.revision.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(unreadable());
+        }
+        Ok(found)
+    }
+
+    /// Keeps a revision from being collected, although a force push may take away its branch.
+    pub(crate) async fn pin(&self, url: &str, revision: &str) -> Result<(), FetchError> {
+        let path = self.path(url);
+        let _lock = self.lock(&path).await;
+        let mut command = self.command(&path, Trust::Specification);
+        command.arg("update-ref").arg(format!("refs/brigandine/pins/{revision}")).arg(revision);
+        self.check("keep a revision of", url, command, OUTPUT_MAX).await.map(drop)
+    }
+}
+
+fn fetch_arguments(command: &mut Command) {
+    command.args([
+        OsStr::new("fetch"),
+        OsStr::new("--quiet"),
+        OsStr::new("--no-tags"),
+        OsStr::new("--force"),
+        OsStr::new("--no-write-fetch-head"),
+        OsStr::new("--no-recurse-submodules"),
+    ]);
+}
+
+fn describe(reference: &Reference) -> String {
+    match reference {
+        Reference::Branch(name) => format!("branch {name}"),
+        Reference::Tag(name) => format!("tag {name}"),
+        Reference::Revision(revision) => format!("revision {revision}"),
+        Reference::Head => "HEAD".to_owned(),
+    }
+}
+
+/// What git said at the end, on one line, without what it says to everybody.
+fn last_words(done: &Captured) -> String {
+    let lines: Vec<&str> = done
+        .stderr
+        .lines()
+        .map(str::trim)
+        .filter(|line| {
+            !line.is_empty()
+                && !line.starts_with("Please make sure you have the correct access rights")
+                && !line.starts_with("and the repository exists")
+        })
+        .collect();
+    let kept = lines.len().saturating_sub(3);
+    if lines.is_empty() {
+        return format!("git: {}", process::describe(done.status));
+    }
+    lines[kept..].join("; ")
+}
+
+/// A URL without the password that may stand in it.
+pub(crate) fn redact(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let end = rest.find('/').unwrap_or(rest.len());
+    match rest[..end].rsplit_once('@') {
+        Some((user, host)) if user.contains(':') => {
+            let user = user.split(':').next().unwrap_or_default();
+            format!("{scheme}://{user}:***@{host}{}", &rest[end..])
+        }
+        _ => url.to_owned(),
+    }
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::redact;
+
+    #[test]
+    fn a_password_in_a_url_is_never_shown() {
+        assert_eq!(redact("https://me:secret@host/x.git"), "https://me:***@host/x.git");
+        assert_eq!(redact("https://me:a@b@host/x.git"), "https://me:***@host/x.git");
+        assert_eq!(redact("https://host/x:y@z.git"), "https://host/x:y@z.git");
+        assert_eq!(redact("git@host:x.git"), "git@host:x.git");
+    }
+}

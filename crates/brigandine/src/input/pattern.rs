@@ -1,0 +1,242 @@
+//! Path patterns: which files of a tree a job reads, and which it leaves behind.
+//!
+//! A pattern is a path relative to the root with `/` between components. `*` stands for any part
+//! of one component, `?` for one character, `[abc]` or `[a-z]` (`[!…]`: none of) for one of a set,
+//! and a component `**` for any number of components. A pattern that matches a directory matches
+//! all that is below it, so `src` and `src/**` say the same.
+
+/// A pattern, taken apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Pattern {
+    components: Vec<Component>,
+    /// The leading components without wild cards, joined: everything that matches is below.
+    prefix: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Component {
+    Any,
+    Literal(String),
+    Wild(Vec<char>),
+}
+
+impl Pattern {
+    /// Takes a pattern apart. Errors say what is wrong with it.
+    pub(crate) fn new(text: &str) -> Result<Self, String> {
+        let trimmed = text.strip_prefix("./").unwrap_or(text).trim_end_matches('/');
+        if trimmed.is_empty() || trimmed == "." {
+            return Ok(Self { components: vec![Component::Any], prefix: String::new() });
+        }
+        if trimmed.starts_with('/') {
+            return Err(format!(
+                "pattern `{text}` is absolute; patterns start at the root of the tree"
+            ));
+        }
+        let mut components = Vec::new();
+        for part in trimmed.split('/') {
+            match part {
+                "" | "." => return Err(format!("pattern `{text}` has an empty component")),
+                ".." => return Err(format!("pattern `{text}` leaves the tree with `..`")),
+                "**" => components.push(Component::Any),
+                _ if part.contains(['*', '?', '[']) => {
+                    let wild: Vec<char> = part.chars().collect();
+                    check_sets(&wild)
+                        .then_some(())
+                        .ok_or_else(|| format!("pattern `{text}` has a `[` without its `]`"))?;
+                    components.push(Component::Wild(wild));
+                }
+                _ => components.push(Component::Literal(part.to_owned())),
+            }
+        }
+        let literal: Vec<&str> = components
+            .iter()
+            .map_while(|component| match component {
+                Component::Literal(text) => Some(text.as_str()),
+                Component::Any | Component::Wild(_) => None,
+            })
+            .collect();
+        let prefix = literal.join("/");
+        Ok(Self { components, prefix })
+    }
+
+    /// The directory or file that holds all that matches; empty for the root.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// Whether `path`, or a directory above it, matches.
+    pub(crate) fn matches(&self, path: &str) -> bool {
+        let parts: Vec<&str> = path.split('/').collect();
+        matches_from(&self.components, &parts)
+    }
+}
+
+fn check_sets(wild: &[char]) -> bool {
+    let mut rest = wild;
+    while let Some(start) = rest.iter().position(|c| *c == '[') {
+        match set(&rest[start..]) {
+            Some((_, length)) => rest = &rest[start + length..],
+            None => return false,
+        }
+    }
+    true
+}
+
+/// Matches components against path parts without ever backtracking over more than the last `**`.
+fn matches_from(components: &[Component], parts: &[&str]) -> bool {
+    let (mut c, mut p) = (0, 0);
+    let mut retry: Option<(usize, usize)> = None;
+    loop {
+        match components.get(c) {
+            // All of the pattern is used up: what is left of the path is below the match.
+            None => return true,
+            Some(Component::Any) => {
+                if c + 1 == components.len() {
+                    // A last `**` needs something to stand for, unless it is the whole pattern.
+                    return p < parts.len() || components.len() == 1;
+                }
+                retry = Some((c + 1, p));
+                c += 1;
+                continue;
+            }
+            Some(component) => {
+                if parts.get(p).is_some_and(|part| component_matches(component, part)) {
+                    c += 1;
+                    p += 1;
+                    continue;
+                }
+            }
+        }
+        match retry {
+            Some((component, part)) if part < parts.len() => {
+                retry = Some((component, part + 1));
+                c = component;
+                p = part + 1;
+            }
+            _ => return false,
+        }
+    }
+}
+
+fn component_matches(component: &Component, part: &str) -> bool {
+    match component {
+        Component::Any => true,
+        Component::Literal(text) => text == part,
+        Component::Wild(wild) => wild_matches(wild, part),
+    }
+}
+
+fn wild_matches(wild: &[char], part: &str) -> bool {
+    let text: Vec<char> = part.chars().collect();
+    let (mut w, mut t) = (0, 0);
+    let mut retry: Option<(usize, usize)> = None;
+    loop {
+        let step = match wild.get(w) {
+            None if t == text.len() => return true,
+            None => None,
+            Some('*') => {
+                retry = Some((w + 1, t));
+                w += 1;
+                continue;
+            }
+            Some('?') => (t < text.len()).then_some(1),
+            Some('[') => text.get(t).and_then(|c| {
+                let (members, length) = set(&wild[w..])?;
+                contains(members, *c).then_some(length)
+            }),
+            Some(expected) => (text.get(t) == Some(expected)).then_some(1),
+        };
+        if let Some(step) = step {
+            w += step;
+            t += 1;
+            continue;
+        }
+        match retry {
+            Some((after, from)) if from < text.len() => {
+                retry = Some((after, from + 1));
+                w = after;
+                t = from + 1;
+            }
+            _ => return false,
+        }
+    }
+}
+
+/// The members of the set that `wild` starts with, and how many characters it takes.
+fn set(wild: &[char]) -> Option<(&[char], usize)> {
+    // A `]` right after the bracket, or after its `!`, is a member.
+    let first = if wild.get(1) == Some(&'!') { 2 } else { 1 };
+    let end = wild.iter().skip(first + 1).position(|c| *c == ']')? + first + 1;
+    Some((&wild[1..end], end + 1))
+}
+
+fn contains(members: &[char], c: char) -> bool {
+    let (negated, members) = match members {
+        ['!', rest @ ..] => (true, rest),
+        _ => (false, members),
+    };
+    let mut found = false;
+    let mut rest = members;
+    while let Some(first) = rest.first() {
+        if let [from, '-', to, ..] = rest {
+            found |= (*from..=*to).contains(&c);
+            rest = &rest[3..];
+        } else {
+            found |= *first == c;
+            rest = &rest[1..];
+        }
+    }
+    found != negated
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Pattern;
+
+    #[test]
+    fn patterns_match_as_documented() {
+        for (pattern, path, expected) in [
+            ("src", "src/main.c", true),
+            ("src/**", "src/main.c", true),
+            ("src/**", "src", false),
+            ("src/", "src/a/b.c", true),
+            ("src", "srcs/main.c", false),
+            ("*.c", "main.c", true),
+            ("*.c", "src/main.c", false),
+            ("**/*.c", "main.c", true),
+            ("**/*.c", "a/b/main.c", true),
+            ("**/*.c", "a/b/main.h", false),
+            ("a/**/z", "a/z", true),
+            ("a/**/z", "a/b/c/z/below", true),
+            ("a/**/b/**/c", "a/x/b/y/b/z/c", true),
+            ("a/**/b/**/c", "a/x/b/y", false),
+            ("**", "anything/at/all", true),
+            (".", "anything", true),
+            ("?.txt", "a.txt", true),
+            ("?.txt", "ab.txt", false),
+            ("[a-c]x", "bx", true),
+            ("[!a-c]x", "bx", false),
+            ("[]]x", "]x", true),
+            ("*a*b*", "xxaxxbxx", true),
+            ("*a*b", "aab", true),
+            ("*a*b", "aba", false),
+            ("naïve*", "naïveté", true),
+        ] {
+            let found = Pattern::new(pattern).expect(pattern).matches(path);
+            assert_eq!(found, expected, "{pattern} on {path}");
+        }
+    }
+
+    #[test]
+    fn patterns_that_leave_the_tree_are_refused() {
+        for pattern in ["/etc/passwd", "../x", "a/../b", "a//b", "[abc"] {
+            assert!(Pattern::new(pattern).is_err(), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn a_hostile_pattern_does_not_take_exponential_time() {
+        let pattern = Pattern::new(&"*a".repeat(60)).expect("pattern");
+        assert!(!pattern.matches(&"a".repeat(5000).replace('a', "ab")));
+    }
+}

@@ -1,0 +1,389 @@
+//! Build logs and the logs of evaluations: files beside the database, written as they come,
+//! compressed when finished, followed by any number of readers.
+//!
+//! | state of a log | file | who knows its length |
+//! |---|---|---|
+//! | no byte yet | none | the writer's channel says 0 |
+//! | being written | `….log` | the writer's channel, changed after each write |
+//! | finished | `….log.zst` | the channel, until [`Logs::forget`]; then the row in the database |
+//!
+//! L1: the channel changes after the bytes are in the file, so a reader that was told of bytes
+//! finds them. L2: `….log` is removed only after `….log.zst` has its name, so one of the two is
+//! always there. L3: a log is forgotten only after its row is committed, so a reader finds it in
+//! one place or the other.
+//!
+//! Readers wait for the channel, never for time. Offsets are those of the plain text.
+
+use crate::input::hex;
+use crate::model::{Build, BuildId, BuildLogFile, Evaluation, EvaluationId};
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::watch;
+
+#[cfg(test)]
+mod tests;
+
+/// Whose log it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum LogName {
+    /// Of one start of a build.
+    Build(BuildId, i64),
+    /// Of an evaluator.
+    Evaluation(EvaluationId),
+}
+
+impl LogName {
+    /// The plain file, relative to the state directory.
+    fn path(self) -> String {
+        match self {
+            Self::Build(id, attempt) => {
+                format!("logs/build/{}/{id}-{attempt}.log", id.get() / 1000)
+            }
+            Self::Evaluation(id) => format!("logs/evaluation/{id}.log"),
+        }
+    }
+}
+
+/// What a writer tells its readers.
+#[derive(Debug, Clone, Copy, Default)]
+struct Progress {
+    bytes: u64,
+    finished: bool,
+}
+
+/// The logs of a state directory.
+#[derive(Debug, Clone)]
+pub(crate) struct Logs {
+    state: Arc<PathBuf>,
+    /// Guard: the mutex. One entry per running build or evaluation, and for a moment after.
+    live: Arc<Mutex<HashMap<LogName, watch::Receiver<Progress>>>>,
+    bytes_max: u64,
+}
+
+const CHUNK: usize = 64 * 1024;
+
+impl Logs {
+    /// Keeps logs below `state`; none grows beyond `bytes_max`.
+    pub(crate) fn new(state: &Path, bytes_max: u64) -> Self {
+        Self { state: Arc::new(state.to_owned()), live: Arc::default(), bytes_max }
+    }
+
+    fn live(&self) -> std::sync::MutexGuard<'_, HashMap<LogName, watch::Receiver<Progress>>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins a log. The file comes with its first byte.
+    pub(crate) fn create(&self, name: LogName) -> LogWriter {
+        let (progress, receiver) = watch::channel(Progress::default());
+        self.live().insert(name, receiver);
+        LogWriter {
+            path: self.state.join(name.path()),
+            name,
+            file: None,
+            progress,
+            bytes_max: self.bytes_max,
+            cut: false,
+        }
+    }
+
+    /// Forgets a finished log. Call it once the row that names the file is committed (L3).
+    pub(crate) fn forget(&self, name: LogName) {
+        self.live().remove(&name);
+    }
+
+    /// Removes a log that belongs to nothing any more. Blocks.
+    pub(crate) fn remove(&self, name: LogName) {
+        let path = self.state.join(name.path());
+        let _ = std::fs::remove_file(&path);
+        let _ = std::fs::remove_file(compressed(&path));
+    }
+
+    /// A reader of a build's log from `offset` on. `None`: the build never started.
+    pub(crate) async fn open(&self, build: &Build, offset: u64) -> io::Result<Option<LogReader>> {
+        if build.attempt == 0 {
+            return Ok(None);
+        }
+        let name = LogName::Build(build.id, build.attempt);
+        self.open_named(name, &build.log.path, offset).await.map(Some)
+    }
+
+    /// A reader of an evaluation's log from `offset` on.
+    pub(crate) async fn open_evaluation(
+        &self,
+        evaluation: &Evaluation,
+        offset: u64,
+    ) -> io::Result<LogReader> {
+        let name = LogName::Evaluation(evaluation.id);
+        self.open_named(name, &evaluation.log_path, offset).await
+    }
+
+    async fn open_named(&self, name: LogName, stored: &str, offset: u64) -> io::Result<LogReader> {
+        let plain = self.state.join(name.path());
+        let live = self.live().get(&name).cloned();
+        let source = if live.is_some() || stored.is_empty() {
+            // A row read a moment ago may not name the file of a log that is finished by now.
+            Source::Closed(plain)
+        } else {
+            Source::Closed(self.state.join(stored.trim_end_matches(".zst")))
+        };
+        Ok(LogReader { source, offset, live })
+    }
+}
+
+fn compressed(plain: &Path) -> PathBuf {
+    let mut path = plain.as_os_str().to_owned();
+    path.push(".zst");
+    path.into()
+}
+
+/// The writing end of a log. Dropped without [`LogWriter::finish`], readers see its end.
+#[derive(Debug)]
+pub(crate) struct LogWriter {
+    name: LogName,
+    path: PathBuf,
+    file: Option<File>,
+    progress: watch::Sender<Progress>,
+    bytes_max: u64,
+    cut: bool,
+}
+
+impl LogWriter {
+    /// Appends bytes. Beyond the size limit they are dropped, and the log says so once.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: dropped in the middle, the log's file is lost to this writer.
+    pub(crate) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.cut || bytes.is_empty() {
+            return Ok(());
+        }
+        let written = self.progress.borrow().bytes;
+        let room = self.bytes_max.saturating_sub(written);
+        let mut text;
+        let kept = if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > room {
+            self.cut = true;
+            text = bytes[..usize::try_from(room).unwrap_or(0)].to_vec();
+            text.extend_from_slice(
+                format!(
+                    "\n[brigandine: the log is cut here, at its limit of {} bytes]\n",
+                    self.bytes_max
+                )
+                .as_bytes(),
+            );
+            text
+        } else {
+            text = Vec::new();
+            text.extend_from_slice(bytes);
+            text
+        };
+        let count = u64::try_from(kept.len()).unwrap_or(u64::MAX);
+        let path = self.file.is_none().then(|| self.path.clone());
+        let file = self.file.take();
+        let file = blocking(move || {
+            let mut file = match (file, path) {
+                (Some(file), _) => file,
+                (None, Some(path)) => create(&path)?,
+                (None, None) => return Err(io::Error::other("the log's file was lost")),
+            };
+            file.write_all(&kept)?;
+            Ok(file)
+        })
+        .await?;
+        self.file = Some(file);
+        // L1: told after it is written.
+        self.progress.send_modify(|progress| progress.bytes += count);
+        Ok(())
+    }
+
+    /// How many bytes it has.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.progress.borrow().bytes
+    }
+
+    /// Ends the log: readers that reach its end are done; the file is compressed.
+    ///
+    /// # Errors
+    /// The file could not be compressed: the plain one is still there.
+    pub(crate) async fn finish(mut self) -> io::Result<BuildLogFile> {
+        self.progress.send_modify(|progress| progress.finished = true);
+        let bytes = i64::try_from(self.bytes()).unwrap_or(i64::MAX);
+        let Some(file) = self.file.take() else { return Ok(BuildLogFile::default()) };
+        drop(file);
+        let path = self.path.clone();
+        let digest = blocking(move || {
+            let target = compressed(&path);
+            let mut partial = target.clone().into_os_string();
+            partial.push(".partial");
+            let mut sink = Digesting { file: File::create(&partial)?, digest: Sha256::new() };
+            zstd::stream::copy_encode(File::open(&path)?, &mut sink, 3)?;
+            std::fs::rename(&partial, &target)?;
+            std::fs::remove_file(&path)?; // L2
+            Ok(hex(&sink.digest.finalize()))
+        })
+        .await?;
+        Ok(BuildLogFile { path: format!("{}.zst", self.name.path()), bytes, digest })
+    }
+}
+
+impl Drop for LogWriter {
+    fn drop(&mut self) {
+        self.progress.send_modify(|progress| progress.finished = true);
+    }
+}
+
+fn create(path: &Path) -> io::Result<File> {
+    match File::create(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if let Some(parent) = path.parent() {
+                std::fs::create_dir_all(parent)?;
+            }
+            File::create(path)
+        }
+        done => done,
+    }
+}
+
+struct Digesting {
+    file: File,
+    digest: Sha256,
+}
+
+impl Write for Digesting {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.file.write(bytes)?;
+        self.digest.update(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    f: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    match tokio::task::spawn_blocking(f).await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(error) => Err(io::Error::other(error)),
+        },
+    }
+}
+
+/// A place in a log.
+#[derive(Debug)]
+pub(crate) struct LogReader {
+    source: Source,
+    offset: u64,
+    live: Option<watch::Receiver<Progress>>,
+}
+
+enum Source {
+    /// Not opened yet: the plain file's path.
+    Closed(PathBuf),
+    Plain(File),
+    Compressed(Box<zstd::stream::read::Decoder<'static, BufReader<File>>>),
+    /// There is no file, and there will be none.
+    Empty,
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Closed(_) => "Closed",
+            Self::Plain(_) => "Plain",
+            Self::Compressed(_) => "Compressed",
+            Self::Empty => "Empty",
+        })
+    }
+}
+
+impl Source {
+    /// Opens whichever of the two files is there, at `offset` of the plain text.
+    fn open(plain: &Path, offset: u64) -> io::Result<Self> {
+        // L2: looked for in this order, one of them is found.
+        match File::open(plain) {
+            Ok(mut file) => {
+                file.seek(SeekFrom::Start(offset))?;
+                return Ok(Self::Plain(file));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        let file = match File::open(compressed(plain)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::Empty),
+            Err(error) => return Err(error),
+        };
+        let mut decoder = zstd::stream::read::Decoder::new(file)?;
+        io::copy(&mut (&mut decoder).take(offset), &mut io::sink())?;
+        Ok(Self::Compressed(Box::new(decoder)))
+    }
+
+    fn read(&mut self, limit: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; limit.min(CHUNK)];
+        let count = match self {
+            Self::Closed(_) | Self::Empty => 0,
+            Self::Plain(file) => file.read(&mut bytes)?,
+            Self::Compressed(decoder) => decoder.read(&mut bytes)?,
+        };
+        bytes.truncate(count);
+        Ok(bytes)
+    }
+}
+
+impl LogReader {
+    /// The next bytes; waits for them while the log is being written. `None`: the log has ended.
+    ///
+    /// # Cancel safety
+    /// Dropped while waiting for the writer, nothing is lost. Dropped while reading the file, the
+    /// reader has ended.
+    pub(crate) async fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let limit = match &mut self.live {
+            None => u64::MAX,
+            Some(live) => loop {
+                let progress = *live.borrow_and_update();
+                if progress.bytes > self.offset {
+                    break progress.bytes - self.offset;
+                }
+                // A writer that is gone is a log that has ended.
+                if progress.finished || live.changed().await.is_err() {
+                    let progress = *live.borrow();
+                    if progress.bytes > self.offset {
+                        continue;
+                    }
+                    return Ok(None);
+                }
+            },
+        };
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let offset = self.offset;
+        let mut source = std::mem::replace(&mut self.source, Source::Empty);
+        let (source, bytes) = blocking(move || {
+            if let Source::Closed(path) = &source {
+                source = Source::open(path, offset)?;
+            }
+            let bytes = source.read(limit)?;
+            Ok((source, bytes))
+        })
+        .await?;
+        self.source = source;
+        self.offset += u64::try_from(bytes.len()).unwrap_or(0);
+        Ok((!bytes.is_empty()).then_some(bytes))
+    }
+
+    /// Whether the log may still grow.
+    pub(crate) fn is_live(&self) -> bool {
+        self.live.as_ref().is_some_and(|live| !live.borrow().finished)
+    }
+
+    /// Where the next bytes stand in the plain text.
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset
+    }
+}

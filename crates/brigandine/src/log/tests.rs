@@ -1,0 +1,101 @@
+use super::*;
+use std::time::Duration;
+
+async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), future).await.expect("in time")
+}
+
+async fn rest(reader: &mut LogReader) -> String {
+    let mut text = Vec::new();
+    while let Some(bytes) = within(reader.next()).await.expect("readable") {
+        text.extend(bytes);
+    }
+    String::from_utf8(text).expect("text")
+}
+
+fn build(attempt: i64, path: &str) -> Build {
+    Build {
+        id: BuildId::new(7),
+        derivation: String::new(),
+        specification_id: crate::model::SpecificationId::new(1),
+        specification: String::new(),
+        evaluation: EvaluationId::new(1),
+        job: String::new(),
+        system: String::new(),
+        nix_name: String::new(),
+        priority: 0,
+        status: crate::model::BuildStatus::Started,
+        weather: crate::model::Weather::Unknown,
+        attempt,
+        waiting: 0,
+        message: String::new(),
+        submitted_at: 0,
+        started_at: 0,
+        stopped_at: 0,
+        log: BuildLogFile { path: path.to_owned(), ..BuildLogFile::default() },
+    }
+}
+
+const NAME: LogName = LogName::Build(BuildId::new(7), 1);
+
+#[tokio::test]
+async fn a_reader_follows_a_log_through_its_end_and_its_compression() {
+    let directory = tempfile::tempdir().expect("directory");
+    let logs = Logs::new(directory.path(), 1000);
+    let mut writer = logs.create(NAME);
+    let mut early = logs.open(&build(1, ""), 0).await.expect("open").expect("log");
+    // reader                       | writer
+    //                              | "one"
+    // "one"                        |
+    //                              | "two", finish, compressed, forgotten
+    // "two", end                   |
+    writer.write(b"one\n").await.expect("write");
+    assert_eq!(within(early.next()).await.expect("read").as_deref(), Some(&b"one\n"[..]));
+    assert!(early.is_live());
+    writer.write(b"two\n").await.expect("write");
+    let file = writer.finish().await.expect("finish");
+    logs.forget(NAME);
+    assert_eq!(rest(&mut early).await, "two\n");
+    assert_eq!(early.offset(), 8);
+
+    assert_eq!((file.bytes, file.path.as_str()), (8, "logs/build/0/7-1.log.zst"));
+    let stored = std::fs::read(directory.path().join(&file.path)).expect("stored");
+    assert_eq!(file.digest, hex(&Sha256::digest(stored)));
+    for (offset, expected) in [(0, "one\ntwo\n"), (4, "two\n"), (8, ""), (99, "")] {
+        let mut late = logs.open(&build(1, &file.path), offset).await.expect("open").expect("log");
+        assert_eq!(rest(&mut late).await, expected, "from {offset}");
+    }
+    // A row read just before the commit does not name the file yet.
+    let mut stale = logs.open(&build(1, ""), 0).await.expect("open").expect("log");
+    assert_eq!(rest(&mut stale).await, "one\ntwo\n");
+}
+
+#[tokio::test]
+async fn a_log_beyond_its_limit_is_cut_and_says_so() {
+    let directory = tempfile::tempdir().expect("directory");
+    let logs = Logs::new(directory.path(), 10);
+    let mut writer = logs.create(NAME);
+    for _ in 0..5 {
+        writer.write(b"12345678").await.expect("write");
+    }
+    let file = writer.finish().await.expect("finish");
+    logs.forget(NAME);
+    let mut reader = logs.open(&build(1, &file.path), 0).await.expect("open").expect("log");
+    let text = rest(&mut reader).await;
+    assert_eq!(text, "1234567812\n[brigandine: the log is cut here, at its limit of 10 bytes]\n");
+}
+
+#[tokio::test]
+async fn a_build_that_says_nothing_has_an_empty_log_and_no_file() {
+    let directory = tempfile::tempdir().expect("directory");
+    let logs = Logs::new(directory.path(), 10);
+    let writer = logs.create(NAME);
+    let mut early = logs.open(&build(1, ""), 0).await.expect("open").expect("log");
+    let file = writer.finish().await.expect("finish");
+    assert_eq!(file, BuildLogFile::default());
+    assert_eq!(rest(&mut early).await, "");
+    logs.forget(NAME);
+    let mut late = logs.open(&build(1, ""), 0).await.expect("open").expect("log");
+    assert_eq!(rest(&mut late).await, "");
+    assert!(logs.open(&build(0, ""), 0).await.expect("open").is_none());
+}
