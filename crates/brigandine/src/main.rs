@@ -3,6 +3,7 @@
 mod cli;
 mod command;
 mod config;
+mod evaluate;
 mod input;
 mod log;
 mod model;

@@ -160,11 +160,29 @@ pub(crate) struct Definition {
     pub(crate) products: Vec<String>,
 }
 
+impl Definition {
+    /// The text whose digest is the identity: everything but where the sources come from.
+    pub(crate) fn identity(&self) -> String {
+        let mut copy = self.clone();
+        for source in &mut copy.sources {
+            source.url.clear();
+            source.revision.clear();
+            source.submodules = false;
+        }
+        // Maps are ordered and every field is text, number or yes/no: this cannot fail.
+        serde_json::to_string(&copy).unwrap_or_default()
+    }
+}
+
 /// The files of one checkout that a build sees.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Source {
-    /// The input's name, and the directory's name when there are several.
+    /// The input's name.
     pub(crate) input: String,
+    /// Whether the files lie in the directory where the command runs. Those of other inputs lie
+    /// in a directory of the input's name below `BRIGANDINE_INPUTS`.
+    pub(crate) main: bool,
     /// Where the repository is. Not part of the identity.
     pub(crate) url: String,
     /// The revision the files are taken from. Not part of the identity.

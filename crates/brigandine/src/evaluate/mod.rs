@@ -1,0 +1,337 @@
+//! Evaluations: an evaluator runs as a child process, its lines become jobs.
+//!
+//! Whatever goes wrong (it cannot be started, says something unusable, says too much, takes too
+//! long, ends badly) is an [`EvaluateError`] with a text for people, and nothing is registered.
+
+mod check;
+pub(crate) mod jobs;
+mod protocol;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use check::{Checked, Context};
+
+use crate::log::LogWriter;
+use crate::model::{Evaluator, Specification};
+use crate::process::{self, Running, STATE_VARIABLE};
+use crate::store::NewJob;
+use check::{Jobs, Refusal};
+use protocol::{Request, RequestCheckout, VERSION};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::unix::pipe;
+
+/// What evaluators may take, and what they are told.
+#[derive(Debug, Clone)]
+pub(crate) struct EvaluatorSettings {
+    /// Brigandine's own program, which is the evaluator of job lists.
+    pub(crate) program: PathBuf,
+    /// Of the state directory, for the environment.
+    pub(crate) state_id: String,
+    /// Unless the specification says otherwise.
+    pub(crate) timeout: Duration,
+    /// Bytes of standard output.
+    pub(crate) output_bytes_max: u64,
+    /// Jobs of one evaluation.
+    pub(crate) jobs_max: usize,
+}
+
+/// Why an evaluation gave no jobs.
+#[derive(Debug)]
+pub(crate) enum EvaluateError {
+    /// The evaluator could not be run.
+    Run(String, io::Error),
+    /// What it said cannot be used.
+    Refused(String),
+    /// It says itself that it failed.
+    Reported(String),
+    /// It took too long.
+    Timeout(Duration),
+    /// It said too much.
+    Output(String),
+    /// It ended badly.
+    Ended {
+        /// How.
+        how: String,
+        /// The last line of its log.
+        last_words: String,
+    },
+}
+
+impl std::fmt::Display for EvaluateError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Run(program, error) => write!(f, "cannot run the evaluator `{program}`: {error}"),
+            Self::Refused(message) => write!(f, "the evaluator's output, {message}"),
+            Self::Reported(message) => f.write_str(message),
+            Self::Timeout(limit) => write!(
+                f,
+                "the evaluator did not end within {} s; \
+                 its `timeout` can be set in the specification",
+                limit.as_secs()
+            ),
+            Self::Output(limit) => write!(f, "the evaluator printed more than {limit}"),
+            Self::Ended { how, last_words } if last_words.is_empty() => {
+                write!(f, "the evaluator ended with {how}")
+            }
+            Self::Ended { how, last_words } => {
+                write!(f, "the evaluator ended with {how}: {last_words}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for EvaluateError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Run(_, error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl From<Refusal> for EvaluateError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Line(message) => Self::Refused(message),
+            Refusal::Reported(message) => Self::Reported(message),
+        }
+    }
+}
+
+/// The jobs of an evaluation.
+#[derive(Debug)]
+pub(crate) struct Evaluated {
+    /// Needs before those who need them.
+    pub(crate) jobs: Vec<NewJob>,
+    /// What could not be evaluated, for people; empty when everything could.
+    pub(crate) message: String,
+}
+
+const LINE_BYTES_MAX: usize = 1024 * 1024;
+
+/// Runs the specification's evaluator over the checkouts. Its standard error goes to `log`.
+///
+/// `scratch` is a directory that is not there yet; a foreign evaluator gets a copy of the main
+/// checkout in it and may write there.
+///
+/// # Cancel safety
+/// Dropped: the evaluator's process group is killed.
+pub(crate) async fn evaluate(
+    specification: &Specification,
+    context: Context,
+    settings: &EvaluatorSettings,
+    scratch: &Path,
+    log: &mut LogWriter,
+) -> Result<Evaluated, EvaluateError> {
+    let mut checkouts: Vec<RequestCheckout> = context
+        .checkouts
+        .iter()
+        .map(|checkout| RequestCheckout {
+            input: checkout.input.name.clone(),
+            url: crate::input::redact(&checkout.input.url),
+            directory: checkout.tree.directory.to_string_lossy().into_owned(),
+            revision: checkout.revision.clone(),
+        })
+        .collect();
+    let (mut command, arguments, timeout) = match &specification.evaluator {
+        Evaluator::Jobs { .. } => {
+            let mut command = Command::new(&settings.program);
+            command.arg("evaluate-jobs");
+            (command, serde_json::Map::new(), settings.timeout)
+        }
+        Evaluator::Command { command: words, arguments, timeout_s, .. } => {
+            copy_main(&context, scratch, &mut checkouts).await?;
+            let Some((program, rest)) = words.split_first() else {
+                return Err(EvaluateError::Refused(
+                    "the specification names no program".to_owned(),
+                ));
+            };
+            let program =
+                if program.contains('/') { scratch.join(program) } else { PathBuf::from(program) };
+            let mut command = Command::new(program);
+            command.args(rest).current_dir(scratch);
+            let timeout = timeout_s.map_or(settings.timeout, Duration::from_secs);
+            (command, arguments.clone(), timeout)
+        }
+    };
+    clean_environment(&mut command);
+    command.env(STATE_VARIABLE, &settings.state_id);
+    let request = Request {
+        protocol: VERSION,
+        specification: specification.clone(),
+        checkouts,
+        arguments,
+        systems: context.systems.clone(),
+    };
+    let jobs = run(command, &request, settings, timeout, log).await?;
+    let message = jobs.message();
+    let jobs = tokio::task::spawn_blocking(move || jobs.finish(&context))
+        .await
+        .map_err(|error| EvaluateError::Refused(format!("could not be checked: {error}")))?
+        .map_err(EvaluateError::from)?;
+    Ok(Evaluated { jobs, message })
+}
+
+/// A foreign evaluator may write where it runs, and exports are shared: it gets a copy.
+async fn copy_main(
+    context: &Context,
+    scratch: &Path,
+    checkouts: &mut [RequestCheckout],
+) -> Result<(), EvaluateError> {
+    let tree = context.checkouts.iter().find(|checkout| checkout.input.name == context.main);
+    if let Some(checkout) = tree {
+        let (tree, target) = (checkout.tree.clone(), scratch.to_owned());
+        let copied = tokio::task::spawn_blocking(move || {
+            std::fs::create_dir_all(&target)?;
+            tree.tree.copy(&[], &tree.directory, &target)
+        });
+        let copied = copied.await.unwrap_or_else(|error| Err(io::Error::other(error)));
+        copied.map_err(|error| EvaluateError::Run("copy of the checkout".to_owned(), error))?;
+    }
+    for checkout in checkouts {
+        if checkout.input == context.main {
+            checkout.directory = scratch.to_string_lossy().into_owned();
+        }
+    }
+    Ok(())
+}
+
+/// Evaluators talk to package managers, so they see what those need, and nothing else: the
+/// server's environment may hold secrets.
+fn clean_environment(command: &mut Command) {
+    command.env_clear().env("CI", "true").env("LANG", "C.UTF-8");
+    for (name, value) in std::env::vars_os() {
+        let known = name.to_str().is_some_and(|name| {
+            matches!(name, "PATH" | "HOME" | "USER" | "LOGNAME" | "TZ" | "TMPDIR" | "SSL_CERT_FILE")
+                || name.starts_with("NIX_")
+                || name.starts_with("GUIX_")
+                || name.starts_with("XDG_")
+        });
+        if known {
+            command.env(name, value);
+        }
+    }
+}
+
+async fn run(
+    mut command: Command,
+    request: &Request,
+    settings: &EvaluatorSettings,
+    timeout: Duration,
+    log: &mut LogWriter,
+) -> Result<Jobs, EvaluateError> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let failed = |error: io::Error| EvaluateError::Run(program.clone(), error);
+    let text = serde_json::to_vec(request).map_err(|error| failed(error.into()))?;
+    let (out, out_writer) = process::output_pipe().map_err(failed)?;
+    let (err, err_writer) = process::output_pipe().map_err(failed)?;
+    command.stdin(Stdio::piped()).stdout(out_writer).stderr(err_writer);
+    let mut running = Running::spawn(&mut command).map_err(failed)?;
+    drop(command);
+    let stdin = running.stdin();
+    let mut last_words = String::new();
+    let work = async {
+        let feed = async {
+            if let Some(stdin) = stdin {
+                let stdin = std::os::fd::OwnedFd::from(stdin);
+                let mut stdin = pipe::Sender::from_owned_fd(stdin).map_err(failed)?;
+                // An evaluator need not read its request.
+                let _ = stdin.write_all(&text).await;
+            }
+            Ok(())
+        };
+        let (jobs, (), ()) = tokio::try_join!(
+            read_jobs(out, settings, &failed),
+            async { follow(err, log, &mut last_words).await.map_err(failed) },
+            feed,
+        )?;
+        running.exited().await.map_err(failed)?;
+        Ok::<_, EvaluateError>(jobs)
+    };
+    let jobs = match tokio::time::timeout(timeout, work).await {
+        Ok(jobs) => jobs?,
+        Err(_) => return Err(EvaluateError::Timeout(timeout)),
+    };
+    let status = running.reap().map_err(failed)?;
+    if !status.success() {
+        let how = process::describe(status);
+        return Err(EvaluateError::Ended { how, last_words });
+    }
+    Ok(jobs)
+}
+
+async fn read_jobs(
+    mut out: pipe::Receiver,
+    settings: &EvaluatorSettings,
+    failed: &impl Fn(io::Error) -> EvaluateError,
+) -> Result<Jobs, EvaluateError> {
+    let mut jobs = Jobs::default();
+    let mut number = 0;
+    let mut total = 0_u64;
+    let mut pending: Vec<u8> = Vec::new();
+    let mut chunk = vec![0; 64 * 1024];
+    let mut line = |bytes: &[u8], jobs: &mut Jobs| {
+        number += 1;
+        jobs.take(number, bytes).map_err(EvaluateError::from)
+    };
+    loop {
+        let count = out.read(&mut chunk).await.map_err(failed)?;
+        if count == 0 {
+            break;
+        }
+        total += count as u64;
+        if total > settings.output_bytes_max {
+            return Err(EvaluateError::Output(format!("{} bytes", settings.output_bytes_max)));
+        }
+        let mut rest = &chunk[..count];
+        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+            if pending.is_empty() {
+                line(&rest[..end], &mut jobs)?;
+            } else {
+                pending.extend_from_slice(&rest[..end]);
+                line(&pending, &mut jobs)?;
+                pending.clear();
+            }
+            rest = &rest[end + 1..];
+        }
+        pending.extend_from_slice(rest);
+        if pending.len() > LINE_BYTES_MAX {
+            return Err(EvaluateError::Output(format!("{LINE_BYTES_MAX} bytes on one line")));
+        }
+        if jobs.len() > settings.jobs_max {
+            return Err(EvaluateError::Output(format!("{} jobs", settings.jobs_max)));
+        }
+    }
+    if !pending.is_empty() {
+        line(&pending, &mut jobs)?;
+    }
+    Ok(jobs)
+}
+
+/// Copies standard error to the log and keeps its last line.
+async fn follow(
+    mut err: pipe::Receiver,
+    log: &mut LogWriter,
+    last_words: &mut String,
+) -> io::Result<()> {
+    let mut chunk = vec![0; 16 * 1024];
+    let mut tail: Vec<u8> = Vec::new();
+    loop {
+        let count = err.read(&mut chunk).await?;
+        if count == 0 {
+            break;
+        }
+        log.write(&chunk[..count]).await?;
+        tail.extend_from_slice(&chunk[..count]);
+        tail.drain(..tail.len().saturating_sub(2048));
+    }
+    let text = String::from_utf8_lossy(&tail);
+    if let Some(line) = text.lines().rev().find(|line| !line.trim().is_empty()) {
+        *last_words = line.trim().chars().take(500).collect();
+    }
+    Ok(())
+}

@@ -1,0 +1,213 @@
+//! The evaluator protocol: one JSON object in, one JSON object per line out.
+//!
+//! ```text
+//! in:  {"protocol": 1, "specification": {…}, "checkouts": [{"input", "url", "directory",
+//!       "revision"}], "arguments": {…}, "systems": ["x86_64-linux"]}
+//! out: {"job": name, "derivation": …, "system": …, "nix_name": …, "outputs": {…},
+//!       "needs": [job, …] or {alias: job, …}, "timeout": s, "max_silent": s, "priority": n}
+//!      {"error": {"job": name?, "message": text}}
+//! ```
+//!
+//! A derivation is the path of a store, or an object of the `command` backend: `{"command": text
+//! or [program, argument, …], "environment": {…}, "sources": {input: [pattern, …]}, "products":
+//! [pattern, …]}`. Without `sources` the build sees the whole tree of every input. Keys that are
+//! not listed here are refused: a misspelt `needs` must not be a job without dependencies.
+
+use crate::model::Specification;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+/// The version of the protocol.
+pub(crate) const VERSION: u32 = 1;
+
+/// What an evaluator reads from its standard input.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Request {
+    /// [`VERSION`].
+    pub(crate) protocol: u32,
+    /// What is evaluated.
+    pub(crate) specification: Specification,
+    /// Its inputs at their revisions.
+    pub(crate) checkouts: Vec<RequestCheckout>,
+    /// The specification's own words to the evaluator.
+    pub(crate) arguments: Map<String, Value>,
+    /// What the server builds for; the first is the default.
+    pub(crate) systems: Vec<String>,
+}
+
+/// An input at a revision.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct RequestCheckout {
+    /// The input's name.
+    pub(crate) input: String,
+    /// Where it comes from.
+    pub(crate) url: String,
+    /// Where its files are.
+    pub(crate) directory: String,
+    /// Its full revision.
+    pub(crate) revision: String,
+}
+
+/// A line that was understood.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Line {
+    /// A job.
+    Job(Box<Job>),
+    /// A job that could not be evaluated, or trouble with all of it.
+    Error {
+        /// Which job; `None` for all.
+        job: Option<String>,
+        /// What happened.
+        message: String,
+    },
+}
+
+/// A job as an evaluator gives it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Job {
+    /// Its name.
+    pub(crate) name: String,
+    /// What is built.
+    pub(crate) derivation: Derivation,
+    /// What it is built for; the server's first system when absent.
+    pub(crate) system: Option<String>,
+    /// The package's name and version; the job's name when absent.
+    pub(crate) nix_name: Option<String>,
+    /// Job names by the name the build knows them by.
+    pub(crate) needs: BTreeMap<String, String>,
+    /// Seconds.
+    pub(crate) timeout: Option<u32>,
+    /// Seconds.
+    pub(crate) max_silent: Option<u32>,
+    /// Higher is built earlier.
+    pub(crate) priority: i32,
+}
+
+/// What is built.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Derivation {
+    /// A file of a store.
+    Path(String),
+    /// A process.
+    Command(CommandDerivation),
+}
+
+/// A derivation of the `command` backend.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CommandDerivation {
+    /// A text for `/bin/sh`, or program and arguments.
+    pub(crate) command: Value,
+    /// Added to the clean environment.
+    #[serde(default)]
+    pub(crate) environment: BTreeMap<String, String>,
+    /// Patterns by input; no pattern means all files. Absent: all files of all inputs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) sources: Option<BTreeMap<String, Vec<String>>>,
+    /// Patterns of files to keep.
+    #[serde(default)]
+    pub(crate) products: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    job: Option<String>,
+    derivation: Option<Value>,
+    system: Option<String>,
+    nix_name: Option<String>,
+    #[serde(rename = "outputs")]
+    _outputs: Option<Map<String, Value>>,
+    needs: Option<Value>,
+    timeout: Option<u32>,
+    max_silent: Option<u32>,
+    #[serde(default)]
+    priority: i32,
+    error: Option<RawError>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawError {
+    job: Option<String>,
+    message: String,
+}
+
+/// Reads one line.
+///
+/// # Errors
+/// What is wrong with it, for people, without the line's number.
+pub(crate) fn parse(line: &[u8]) -> Result<Line, String> {
+    let raw: Raw = serde_json::from_slice(line)
+        .map_err(|error| format!("cannot be read: {}", without_line(&error)))?;
+    match (raw.job, raw.error) {
+        (Some(_), Some(_)) => Err("has both `job` and `error`".to_owned()),
+        (None, None) => Err("has neither `job` nor `error`".to_owned()),
+        (None, Some(error)) => Ok(Line::Error { job: error.job, message: error.message }),
+        (Some(name), None) => {
+            let derivation = match raw.derivation {
+                None => return Err(format!("job `{name}` has no `derivation`")),
+                Some(Value::String(path)) => Derivation::Path(path),
+                Some(object @ Value::Object(_)) => {
+                    let command = serde_json::from_value(object)
+                        .map_err(|error| format!("job `{name}`, `derivation`: {error}"))?;
+                    Derivation::Command(command)
+                }
+                Some(_) => {
+                    return Err(format!("job `{name}`: `derivation` is neither text nor object"));
+                }
+            };
+            let needs = match raw.needs {
+                None => BTreeMap::new(),
+                Some(needs) => read_needs(needs).ok_or_else(|| {
+                    format!(
+                        "job `{name}`: `needs` is neither a list of names nor an object of them"
+                    )
+                })?,
+            };
+            Ok(Line::Job(Box::new(Job {
+                name,
+                derivation,
+                system: raw.system,
+                nix_name: raw.nix_name,
+                needs,
+                timeout: raw.timeout,
+                max_silent: raw.max_silent,
+                priority: raw.priority,
+            })))
+        }
+    }
+}
+
+fn read_needs(needs: Value) -> Option<BTreeMap<String, String>> {
+    match needs {
+        Value::Array(names) => names
+            .into_iter()
+            .map(|name| match name {
+                Value::String(name) => Some((name.clone(), name)),
+                _ => None,
+            })
+            .collect(),
+        Value::Object(names) => names
+            .into_iter()
+            .map(|(alias, name)| match name {
+                Value::String(name) => Some((alias, name)),
+                _ => None,
+            })
+            .collect(),
+        _ => None,
+    }
+}
+
+/// Every text is one line to serde, so its "line 1" would only confuse.
+fn without_line(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.rfind(" at line 1 column ") {
+        Some(at) => {
+            let column = &text[at + " at line 1 column ".len()..];
+            format!("{} (column {column})", &text[..at])
+        }
+        None => text,
+    }
+}

@@ -1,0 +1,130 @@
+use super::check::{Context, Jobs, Refusal};
+use super::protocol::{self, Line};
+
+fn context() -> Context {
+    Context {
+        checkouts: Vec::new(),
+        main: "main".to_owned(),
+        systems: vec!["x86_64-linux".to_owned()],
+        priority: 5,
+    }
+}
+
+fn job(name: &str, needs: &[&str]) -> String {
+    serde_json::json!({
+        "job": name, "needs": needs, "derivation": { "command": "true", "sources": {} }
+    })
+    .to_string()
+}
+
+fn check(lines: &[String]) -> Result<Vec<crate::store::NewJob>, Refusal> {
+    let mut jobs = Jobs::default();
+    for (index, line) in lines.iter().enumerate() {
+        jobs.take(index + 1, line.as_bytes())?;
+    }
+    jobs.finish(&context())
+}
+
+#[test]
+fn needs_come_before_those_who_need_them() {
+    let jobs = check(&[job("c", &["b", "a"]), job("b", &["a"]), job("a", &[]), String::new()])
+        .expect("jobs");
+    let names: Vec<&str> = jobs.iter().map(|job| job.name.as_str()).collect();
+    assert_eq!(names, ["a", "b", "c"]);
+    assert_eq!(jobs[2].needs, [("a".to_owned(), 0), ("b".to_owned(), 1)]);
+    assert_eq!(jobs[0].priority, 5);
+    assert_eq!(jobs[0].system, "x86_64-linux");
+}
+
+#[test]
+fn identity_covers_command_environment_and_needs_but_not_the_limits() {
+    let one =
+        |line: serde_json::Value| check(&[line.to_string()]).expect("job").remove(0).derivation;
+    let base = serde_json::json!({"job": "a", "derivation": {"command": "x", "sources": {}}});
+    let with = |edit: &dyn Fn(&mut serde_json::Value)| {
+        let mut line = base.clone();
+        edit(&mut line);
+        one(line)
+    };
+    let same = one(base.clone());
+    assert_eq!(same, with(&|line| line["timeout"] = 3.into()));
+    assert_eq!(same, with(&|line| line["priority"] = 3.into()));
+    assert_ne!(same, with(&|line| line["system"] = "riscv64-linux".into()));
+    assert_ne!(same, with(&|line| line["derivation"]["command"] = "y".into()));
+    assert_ne!(same, with(&|line| line["derivation"]["environment"]["A"] = "1".into()));
+    assert_ne!(same, with(&|line| line["derivation"]["products"] = vec!["p"].into()));
+    assert!(same.ends_with("-a.drv"), "{same}");
+}
+
+#[test]
+fn wrong_lines_are_refused_by_number() {
+    for (lines, expected) in [
+        (vec!["{".to_owned()], "line 1: cannot be read: EOF while parsing an object (column 1)"),
+        (vec![job("a", &[]), "[]".to_owned()], "line 2: cannot be read"),
+        (vec![r#"{"jop": "a"}"#.to_owned()], "line 1: cannot be read: unknown field `jop`"),
+        (vec!["{}".to_owned()], "line 1: has neither `job` nor `error`"),
+        (vec![r#"{"job": "a"}"#.to_owned()], "line 1: job `a` has no `derivation`"),
+        (
+            vec![r#"{"job": "a", "derivation": {"comand": "x"}}"#.to_owned()],
+            "line 1: job `a`, `derivation`: unknown field `comand`",
+        ),
+        (
+            vec![r#"{"job": "a", "derivation": "/gnu/store/x.drv"}"#.to_owned()],
+            "line 1: job `a`: this server has no backend that builds `/gnu/store/x.drv`",
+        ),
+        (vec![job("a", &[]), job("a", &[])], "line 2: job `a` was given before, on line 1"),
+        (vec![job("a", &["b"])], "line 1: job `a` needs `b`, which no line gives"),
+        (vec![job("a", &["a"])], "line 1: jobs need each other in a circle: a needs a"),
+        (
+            vec![job("x", &[]), job("z", &["a"]), job("a", &["b", "x"]), job("b", &["a"])],
+            "line 3: jobs need each other in a circle: a needs b needs a",
+        ),
+        (vec![job("a b", &[])], "line 1: job `a b` has a blank in its name"),
+        (vec![job("", &[])], "line 1: a job has an empty name"),
+        (vec![r#"{"error": {"message": "no good"}}"#.to_owned()], "line 1: no good"),
+        (
+            vec![r#"{"job": "a", "derivation": {"command": []}}"#.to_owned()],
+            "line 1: job `a`: `command` is a list of texts, the program first",
+        ),
+        (
+            vec![
+                r#"{"job": "a", "derivation": {"command": "x", "sources": {"lib": []}}}"#
+                    .to_owned(),
+            ],
+            "line 1: job `a`: `sources` names the input `lib`",
+        ),
+    ] {
+        let error = match check(&lines).expect_err(expected) {
+            Refusal::Line(message) | Refusal::Reported(message) => message,
+        };
+        assert!(error.starts_with(expected), "{error}\n  instead of\n{expected}");
+    }
+}
+
+#[test]
+fn a_job_that_cannot_be_evaluated_does_not_take_the_others_with_it() {
+    let mut jobs = Jobs::default();
+    jobs.take(1, job("a", &[]).as_bytes()).expect("job");
+    jobs.take(2, br#"{"error": {"job": "b", "message": "infinite recursion"}}"#).expect("error");
+    assert_eq!(jobs.message(), "1 jobs could not be evaluated: b: infinite recursion");
+    assert_eq!(jobs.finish(&context()).expect("jobs").len(), 1);
+}
+
+#[test]
+fn needs_may_be_given_other_names() {
+    let line = br#"{"job": "a", "needs": {"lib": "b.x86"}, "derivation": {"command": ["x"]}}"#;
+    let Ok(Line::Job(job)) = protocol::parse(line) else { panic!("not a job") };
+    assert_eq!(job.needs["lib"], "b.x86");
+}
+
+#[test]
+fn a_hundred_thousand_jobs_are_checked_in_a_moment() {
+    let mut jobs = Jobs::default();
+    for number in 0..100_000_usize {
+        let before = number.saturating_sub(1);
+        let needs: Vec<String> = if number == 0 { vec![] } else { vec![format!("j{before}")] };
+        let needs: Vec<&str> = needs.iter().map(String::as_str).collect();
+        jobs.take(number + 1, job(&format!("j{number}"), &needs).as_bytes()).expect("job");
+    }
+    assert_eq!(jobs.finish(&context()).expect("jobs").len(), 100_000);
+}
