@@ -1,14 +1,17 @@
 //! The Brigandine server: arguments, configuration, `run`; nothing else.
 
+mod api;
 mod cli;
 mod command;
 mod config;
 mod evaluate;
+mod http;
 mod input;
 mod log;
 mod model;
 mod process;
 mod store;
+mod web;
 
 use std::process::ExitCode;
 

@@ -111,6 +111,15 @@ impl Logs {
         self.open_named(name, &build.log.path, offset).await.map(Some)
     }
 
+    /// Bytes of a build's log so far, compressed or not.
+    pub(crate) fn bytes(&self, build: &Build) -> u64 {
+        let live = self.live().get(&LogName::Build(build.id, build.attempt)).cloned();
+        match live {
+            Some(live) => live.borrow().bytes,
+            None => u64::try_from(build.log.bytes).unwrap_or(0),
+        }
+    }
+
     /// A reader of an evaluation's log from `offset` on.
     pub(crate) async fn open_evaluation(
         &self,

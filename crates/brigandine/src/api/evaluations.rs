@@ -1,0 +1,43 @@
+//! `/api/evaluations` and `/api/evaluation`.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+
+use super::wire::EvaluationJson;
+use crate::http::{Query, Refusal, Result, Site, json};
+use crate::model::EvaluationId;
+use crate::store;
+
+/// The latest evaluations, newest first.
+pub(super) async fn list(State(site): State<Site>, query: Query) -> Result<Response> {
+    let number = query.number_of_entries()?;
+    let specification = query.get("spec");
+    let list = site
+        .read(move |s| {
+            store::evaluations(s, specification.as_deref(), number)?
+                .into_iter()
+                .map(|evaluation| {
+                    let checkouts = store::checkouts(s, evaluation.id)?;
+                    Ok(EvaluationJson::new(evaluation, checkouts))
+                })
+                .collect::<rusqlite::Result<Vec<_>>>()
+        })
+        .await?;
+    Ok(json(StatusCode::OK, &list))
+}
+
+/// One evaluation.
+pub(super) async fn one(State(site): State<Site>, query: Query) -> Result<Response> {
+    let id: EvaluationId = query.parsed("id")?.ok_or(Refusal::ParameterMissing)?;
+    let found = site
+        .read(move |s| {
+            let Some(evaluation) = store::evaluation(s, id)? else { return Ok(None) };
+            Ok(Some(EvaluationJson::new(evaluation, store::checkouts(s, id)?)))
+        })
+        .await?;
+    match found {
+        Some(evaluation) => Ok(json(StatusCode::OK, &evaluation)),
+        None => Err(Refusal::not_found(format!("Evaluation with ID {id} doesn't exist."))),
+    }
+}

@@ -1,0 +1,51 @@
+//! `/api/jobs` and `/api/jobs/history`.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde_json::json as object;
+
+use super::wire::builds_json;
+use crate::http::{Query, Refusal, Result, Site, json};
+use crate::model::EvaluationId;
+use crate::store;
+
+/// Jobs of one evaluation that are listed at most, and names that may be asked for at once.
+const JOBS_MAX: u32 = 100_000;
+const NAMES_MAX: usize = 1000;
+
+fn names(query: &Query) -> Result<Vec<String>> {
+    let names = query.list("names");
+    if names.len() > NAMES_MAX {
+        return Err(Refusal::BadRequest(format!("at most {NAMES_MAX} names at once")));
+    }
+    Ok(names)
+}
+
+/// The jobs of an evaluation: build, status, name.
+pub(super) async fn list(State(site): State<Site>, query: Query) -> Result<Response> {
+    let id: EvaluationId = query.parsed("evaluation")?.ok_or(Refusal::ParameterMissing)?;
+    let (names, system) = (names(&query)?, query.get("system"));
+    let jobs =
+        site.read(move |s| store::job_builds(s, id, &names, system.as_deref(), JOBS_MAX)).await?;
+    Ok(json(StatusCode::OK, &jobs))
+}
+
+/// The last builds of each named job.
+pub(super) async fn history(State(site): State<Site>, query: Query) -> Result<Response> {
+    let number = query.number_of_entries()?;
+    let specification = query.get("spec").ok_or(Refusal::ParameterMissing)?;
+    let names = names(&query)?;
+    let list = site
+        .read(move |s| {
+            names
+                .iter()
+                .map(|name| {
+                    let builds = store::job_history(s, &specification, name, number)?;
+                    Ok(object!({ "name": name, "builds": builds_json(s, builds)? }))
+                })
+                .collect::<rusqlite::Result<Vec<_>>>()
+        })
+        .await?;
+    Ok(json(StatusCode::OK, &list))
+}

@@ -1,0 +1,124 @@
+//! Answers with a body that is known as a whole.
+
+use std::path::Path;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::Response;
+use serde::Serialize;
+
+use super::{Refusal, Result};
+
+/// What pages may load: their own style and script, and nothing from anywhere else.
+const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
+    img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+
+/// An answer; its length is known, so it is always said.
+fn answer(status: StatusCode, kind: &'static str, body: impl Into<Body>) -> Response {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// `value` as JSON without blanks around `:`, since some clients read it with sed.
+pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Response {
+    match serde_json::to_vec(value) {
+        Ok(body) => answer(status, "application/json", body),
+        // Only a map with keys that are no text could do it, and there is none.
+        Err(error) => {
+            tracing::error!(%error, "an answer cannot be written as JSON");
+            answer(StatusCode::INTERNAL_SERVER_ERROR, "application/json", r#"{"error":"internal"}"#)
+        }
+    }
+}
+
+/// Plain text.
+pub(crate) fn text(status: StatusCode, body: impl Into<Body>) -> Response {
+    answer(status, "text/plain; charset=utf-8", body)
+}
+
+/// A page.
+pub(crate) fn html(status: StatusCode, page: String) -> Response {
+    let mut response = answer(status, "text/html; charset=utf-8", page);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    // One address serves pages and JSON (`/build/7`): caches must tell them apart.
+    headers.insert(header::VARY, HeaderValue::from_static("accept"));
+    response
+}
+
+/// A file of the state directory as a download. Nothing a build made is ever shown as a page.
+///
+/// # Errors
+/// 404 when the file is gone, 500 when it cannot be read.
+pub(crate) async fn file(
+    path: &Path,
+    name: &str,
+    bytes: u64,
+    headers: &HeaderMap,
+) -> Result<Response> {
+    use tokio::io::{AsyncReadExt, AsyncSeekExt};
+    let opened = tokio::fs::File::open(path).await;
+    let mut opened = opened.map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => Refusal::not_found("the file is not kept any more"),
+        _ => Refusal::io("the product", &error),
+    })?;
+    let from = range_start(headers, bytes);
+    if let Some(from) = from {
+        let moved = opened.seek(std::io::SeekFrom::Start(from)).await;
+        moved.map_err(|error| Refusal::io("the product", &error))?;
+    }
+    let left = bytes - from.unwrap_or(0);
+    let mut source = opened.take(left);
+    let mut response = super::stream("application/octet-stream", move |sender| async move {
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            match source.read(&mut buffer).await {
+                Ok(0) => return,
+                Ok(read) => {
+                    if !sender.send(buffer[..read].to_vec()).await {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a product cannot be read to its end");
+                    sender.fail(error).await;
+                    return;
+                }
+            }
+        }
+    })?;
+    let safe: String = name
+        .rsplit('/')
+        .next()
+        .unwrap_or("product")
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || "._+-".contains(c) { c } else { '_' })
+        .collect();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(left));
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    if let Ok(value) = HeaderValue::from_str(&format!("attachment; filename=\"{safe}\"")) {
+        headers.insert(header::CONTENT_DISPOSITION, value);
+    }
+    if let Some(from) = from {
+        let range = format!("bytes {from}-{}/{bytes}", bytes.saturating_sub(1));
+        if let Ok(value) = HeaderValue::from_str(&range) {
+            headers.insert(header::CONTENT_RANGE, value);
+        }
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+    }
+    Ok(response)
+}
+
+/// Where `Range: bytes=N-` starts; other ranges are answered with the whole file, which is allowed.
+fn range_start(headers: &HeaderMap, bytes: u64) -> Option<u64> {
+    let range = headers.get(header::RANGE)?.to_str().ok()?;
+    let from = range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()?;
+    (from < bytes).then_some(from)
+}

@@ -1,0 +1,88 @@
+//! Why a request is refused, and the status codes that say so.
+
+use std::fmt::Display;
+
+use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+/// An answer, or why there is none.
+pub(crate) type Result<T> = std::result::Result<T, Refusal>;
+
+/// Why a request is refused.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// There is no such thing; the text says which.
+    NotFound(String),
+    /// A parameter that must be there is missing or unreadable. Clients of Cuirass expect these
+    /// words, and status 500.
+    ParameterMissing,
+    /// A number of entries outside of 1 to 1000, likewise.
+    LimitExceeded,
+    /// The request makes no sense; the text says why.
+    BadRequest(String),
+    /// Too much is going on.
+    Busy,
+    /// The server's fault; the text went to the trace.
+    Internal,
+}
+
+impl Refusal {
+    /// There is no such thing.
+    pub(crate) fn not_found(what: impl Into<String>) -> Self {
+        Self::NotFound(what.into())
+    }
+
+    /// There is no such build. `id` comes from the request, so it is cut.
+    pub(crate) fn no_build(id: &str) -> Self {
+        let id: String = id.chars().take(100).collect();
+        Self::NotFound(format!("Build with ID {id} doesn't exist."))
+    }
+
+    /// The database did not answer.
+    pub(crate) fn database(error: impl Display) -> Self {
+        tracing::error!(%error, "a request could not be read from the database");
+        Self::Internal
+    }
+
+    /// A file could not be read.
+    pub(crate) fn io(what: &str, error: &std::io::Error) -> Self {
+        tracing::error!(%error, "{what} could not be read");
+        Self::Internal
+    }
+
+    /// Its status and what it says.
+    pub(crate) fn parts(&self) -> (StatusCode, &str) {
+        match self {
+            Self::NotFound(what) => (StatusCode::NOT_FOUND, what),
+            Self::ParameterMissing => (StatusCode::INTERNAL_SERVER_ERROR, "Parameter not defined!"),
+            Self::LimitExceeded => (StatusCode::INTERNAL_SERVER_ERROR, "Maximum limit exceeded"),
+            Self::BadRequest(why) => (StatusCode::BAD_REQUEST, why),
+            Self::Busy => {
+                (StatusCode::SERVICE_UNAVAILABLE, "too many open streams, try again later")
+            }
+            Self::Internal => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "internal error, see the server's trace")
+            }
+        }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let (status, text) = self.parts();
+        super::json(status, &json!({ "error": text }))
+    }
+}
+
+/// Any path that is no route.
+pub(super) async fn unknown_path(uri: Uri) -> Refusal {
+    let path: String = uri.path().chars().take(200).collect();
+    Refusal::NotFound(format!("nothing is at {path}"))
+}
+
+/// A method that a route does not have; which ones it has stands in the header `allow`.
+pub(super) async fn wrong_method() -> Response {
+    let error = json!({ "error": "only GET and HEAD are answered here" });
+    super::json(StatusCode::METHOD_NOT_ALLOWED, &error)
+}

@@ -1,0 +1,113 @@
+//! What the API and the pages share: the site's parts, answers, refusals, the server itself.
+
+mod answer;
+mod error;
+mod query;
+mod server;
+mod stream;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::Router;
+use tokio::sync::{Semaphore, broadcast, watch};
+
+pub(crate) use answer::{file, html, json, text};
+pub(crate) use error::{Refusal, Result};
+pub(crate) use query::Query;
+pub(crate) use server::{closed, serve};
+pub(crate) use stream::{Sender, stream};
+
+use crate::log::{LogReader, Logs};
+use crate::model::{Build, Evaluation, Event};
+use crate::store::{Database, Snapshot};
+
+/// Answers that go on (followed logs, events) at once; further ones are refused with 503, so that
+/// the connections left can always be used for pages.
+const STREAMS_MAX: usize = 512;
+
+/// Everything that answers are made from. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Site(Arc<Parts>);
+
+/// The parts of a [`Site`].
+pub(crate) struct Parts {
+    /// The lane of the web in the database.
+    pub(crate) database: Database,
+    /// Committed changes, as they happen.
+    pub(crate) events: Box<dyn Fn() -> broadcast::Receiver<Event> + Send + Sync>,
+    /// Logs of builds and evaluations.
+    pub(crate) logs: Logs,
+    /// The state directory, to which paths of products are relative.
+    pub(crate) state: PathBuf,
+    /// True when the server is about to end: streams end then.
+    pub(crate) closing: watch::Receiver<bool>,
+}
+
+impl Site {
+    /// Puts the parts together.
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+
+    /// The routes of the API and the pages.
+    pub(crate) fn router(self) -> Router {
+        Router::new()
+            .merge(crate::api::router())
+            .merge(crate::web::router())
+            .fallback(error::unknown_path)
+            .method_not_allowed_fallback(error::wrong_method)
+            .with_state(self)
+    }
+
+    /// Reads everything an answer needs from one snapshot.
+    pub(crate) async fn read<T, F>(&self, read: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnMut(&Snapshot) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.0.database.read(read).await.map_err(Refusal::database)
+    }
+
+    /// Committed changes from now on.
+    pub(crate) fn events(&self) -> broadcast::Receiver<Event> {
+        (self.0.events)()
+    }
+
+    /// The log of a build, from `offset` on.
+    pub(crate) async fn log(&self, build: &Build, offset: u64) -> Result<Option<LogReader>> {
+        let opened = self.0.logs.open(build, offset).await;
+        opened.map_err(|error| Refusal::io("the build log", &error))
+    }
+
+    /// Bytes of a build's log so far.
+    pub(crate) fn log_bytes(&self, build: &Build) -> u64 {
+        self.0.logs.bytes(build)
+    }
+
+    /// The log of an evaluation, from `offset` on.
+    pub(crate) async fn evaluation_log(
+        &self,
+        evaluation: &Evaluation,
+        offset: u64,
+    ) -> Result<LogReader> {
+        let opened = self.0.logs.open_evaluation(evaluation, offset).await;
+        opened.map_err(|error| Refusal::io("an evaluation's log", &error))
+    }
+
+    /// The state directory.
+    pub(crate) fn state(&self) -> &std::path::Path {
+        &self.0.state
+    }
+
+    /// Becomes true when the server is about to end.
+    pub(crate) fn closing(&self) -> watch::Receiver<bool> {
+        self.0.closing.clone()
+    }
+}
+
+/// Places for streams; one per running stream.
+static STREAMS: Semaphore = Semaphore::const_new(STREAMS_MAX);
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,69 @@
+//! The parameters of a request. Unknown ones are ignored, as clients of other servers expect.
+
+use std::borrow::Cow;
+use std::convert::Infallible;
+use std::str::FromStr;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+
+use super::{Refusal, Result};
+
+/// Entries of a list that may be asked for.
+const ENTRIES: std::ops::RangeInclusive<u32> = 1..=1000;
+
+/// The parameters of a request, decoded.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Query(String);
+
+impl<S: Sync> FromRequestParts<S> for Query {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> std::result::Result<Self, Infallible> {
+        Ok(Self(parts.uri.query().unwrap_or_default().to_owned()))
+    }
+}
+
+impl Query {
+    /// The first value of `name`, unless it is empty.
+    pub(crate) fn get(&self, name: &str) -> Option<String> {
+        self.pairs().find(|(key, _)| key == name).map(|(_, value)| value).filter(|v| !v.is_empty())
+    }
+
+    /// All values of `name`, each cut at commas.
+    pub(crate) fn list(&self, name: &str) -> Vec<String> {
+        let values = self.pairs().filter(|(key, _)| key == name).map(|(_, value)| value);
+        values
+            .flat_map(|value| value.split(',').map(str::to_owned).collect::<Vec<_>>())
+            .filter(|value| !value.is_empty())
+            .collect()
+    }
+
+    fn pairs(&self) -> impl Iterator<Item = (Cow<'_, str>, String)> {
+        form_urlencoded::parse(self.0.as_bytes()).map(|(key, value)| (key, value.into_owned()))
+    }
+
+    /// The value of `name`, read as `T`.
+    ///
+    /// # Errors
+    /// It is there, but no `T`.
+    pub(crate) fn parsed<T: FromStr>(&self, name: &str) -> Result<Option<T>> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        let refuse = |_| Refusal::BadRequest(format!("the value of '{name}' is not valid"));
+        value.parse().map(Some).map_err(refuse)
+    }
+
+    /// `nr`: how many entries are wanted.
+    ///
+    /// # Errors
+    /// The two that clients of Cuirass know: missing or no number, and not in 1 to 1000.
+    pub(crate) fn number_of_entries(&self) -> Result<u32> {
+        let value = self.get("nr").ok_or(Refusal::ParameterMissing)?;
+        let digits = value.strip_prefix(['-', '+']).unwrap_or(&value);
+        if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(Refusal::ParameterMissing);
+        }
+        // A number too large to be read is out of range like any other.
+        value.parse().ok().filter(|n| ENTRIES.contains(n)).ok_or(Refusal::LimitExceeded)
+    }
+}

@@ -1,0 +1,273 @@
+//! `/build/ID`: one build, its attempts, neighbours, products and its log.
+
+use askama::Template;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+
+use super::ansi::Lines;
+use super::live::tail_start;
+use super::view::{self, Look, Moment};
+use super::{BuildRow, Layout, Parts, or_refusal, render};
+use crate::api;
+use crate::http::{Refusal, Result, Site};
+use crate::model::{self, Build, BuildId, BuildStatus, EvaluationId, Timestamp};
+use crate::store;
+
+/// Earlier builds of the same job that are shown as plates.
+const PLATES: u32 = 24;
+
+/// Neighbours whose changes a page hears of.
+const NEIGHBOURS: usize = 100;
+
+#[derive(Template)]
+#[template(path = "build.html")]
+struct Page {
+    layout: Layout,
+    id: BuildId,
+    job: String,
+    specification: String,
+    evaluation: EvaluationId,
+    look: Look,
+    weather: &'static str,
+    message: String,
+    system: String,
+    nix_name: String,
+    derivation: String,
+    priority: i64,
+    submitted: Option<Moment>,
+    started: Option<Moment>,
+    stopped: Option<Moment>,
+    took: String,
+    since: Option<Timestamp>,
+    waiting: i64,
+    running: bool,
+    finished: bool,
+    attempts: Vec<AttemptRow>,
+    needs: Vec<BuildRow>,
+    needed_by: Vec<BuildRow>,
+    outputs: Vec<(String, String)>,
+    products: Vec<ProductRow>,
+    script: String,
+    environment: Vec<(String, String)>,
+    sources: Vec<String>,
+    history: Vec<Plate>,
+    log_size: String,
+    /// Where the shown part of the log begins; from there the page goes on by itself.
+    log_from: u64,
+    log: String,
+}
+
+struct AttemptRow {
+    number: i64,
+    worker: String,
+    look: Look,
+    message: String,
+    started: Option<Moment>,
+    took: String,
+}
+
+struct ProductRow {
+    id: i64,
+    name: String,
+    kind: String,
+    size: String,
+    checksum: String,
+}
+
+struct Plate {
+    id: BuildId,
+    look: Look,
+    x: usize,
+    current: bool,
+}
+
+/// The page for browsers, which ask for HTML by name; JSON for everybody else, as ever.
+pub(super) async fn page_or_json(
+    State(site): Parts,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    if accept.is_some_and(|accept| accept.contains("text/html")) {
+        return or_refusal(&site, make(&site, &id).await).await;
+    }
+    let mut response = api::json_of_build(&site, id).await.into_response();
+    let vary = header::HeaderValue::from_static("accept");
+    response.headers_mut().insert(header::VARY, vary);
+    response
+}
+
+pub(super) async fn page(State(site): Parts, Path(id): Path<String>) -> Response {
+    or_refusal(&site, make(&site, &id).await).await
+}
+
+async fn make(site: &Site, id: &str) -> Result<Response> {
+    let now = model::now();
+    let wanted = id.to_owned();
+    let found = site
+        .read(move |s| {
+            let Some(build) = api::find_build(s, &wanted)? else { return Ok(None) };
+            let Some(details) = store::build_details(s, build.id)? else { return Ok(None) };
+            let history = store::job_history(s, &build.specification, &build.job, PLATES)?;
+            Ok(Some((details, history, store::queue_counts(s)?)))
+        })
+        .await?;
+    let (details, history, queue) = found.ok_or_else(|| Refusal::no_build(id))?;
+    let build = details.build;
+    let finished = build.status.is_finished();
+    // A running log is not waited for: the page fetches it by itself.
+    let log_from = tail_start(site, &build);
+    let log = if finished { log_tail(site, &build, log_from).await? } else { String::new() };
+    let rows = |builds: Vec<Build>| -> Vec<_> {
+        builds.into_iter().map(|build| BuildRow::new(build, now)).collect()
+    };
+    let watched: Vec<String> = std::iter::once(build.id)
+        .chain(details.needs.iter().map(|need| need.id))
+        .chain(details.needed_by.iter().map(|build| build.id))
+        .take(NEIGHBOURS)
+        .map(|id| id.to_string())
+        .collect();
+    let row = BuildRow::new(build.clone(), now);
+    let definition = details.definition;
+    let page = Page {
+        layout: Layout {
+            title: format!("{} · build {} · Brigandine", build.job, build.id),
+            section: "overview",
+            queue,
+            live: format!("/live?builds={}", watched.join(",")),
+        },
+        id: build.id,
+        look: row.look,
+        weather: row.weather,
+        took: row.took,
+        since: row.since,
+        waiting: row.waiting,
+        running: build.status == BuildStatus::Started,
+        finished,
+        submitted: view::moment(build.submitted_at, now),
+        started: view::moment(build.started_at, now),
+        stopped: view::moment(build.stopped_at, now),
+        attempts: details
+            .attempts
+            .into_iter()
+            .map(|attempt| AttemptRow {
+                number: attempt.number,
+                worker: attempt.worker,
+                look: match attempt.status {
+                    BuildStatus::Scheduled => Look { class: "cancel", label: "lost" },
+                    status => view::build_look(status),
+                },
+                message: attempt.message,
+                started: view::moment(attempt.started_at, now),
+                took: if attempt.stopped_at > 0 {
+                    view::duration(attempt.stopped_at - attempt.started_at)
+                } else {
+                    String::new()
+                },
+            })
+            .collect(),
+        needs: rows(details.needs),
+        needed_by: rows(details.needed_by),
+        outputs: details.outputs.into_iter().map(|output| (output.name, output.path)).collect(),
+        products: details
+            .products
+            .into_iter()
+            .map(|product| ProductRow {
+                id: product.id.get(),
+                name: product.name,
+                kind: product.kind,
+                size: view::bytes(product.bytes),
+                checksum: product.checksum,
+            })
+            .collect(),
+        script: definition.as_ref().map(|d| script(&d.command)).unwrap_or_default(),
+        sources: definition
+            .as_ref()
+            .map(|definition| {
+                let sources = definition.sources.iter().map(|source| {
+                    let what = if source.patterns.is_empty() {
+                        "the whole tree".to_owned()
+                    } else {
+                        source.patterns.join("  ")
+                    };
+                    format!("{} at {}: {what}", source.input, view::short(&source.revision))
+                });
+                sources.collect()
+            })
+            .unwrap_or_default(),
+        environment: definition
+            .map(|definition| definition.environment.into_iter().collect())
+            .unwrap_or_default(),
+        history: history
+            .iter()
+            .rev()
+            .enumerate()
+            .map(|(at, past)| Plate {
+                id: past.id,
+                look: view::build_look(past.status),
+                x: at * 14,
+                current: past.id == build.id,
+            })
+            .collect(),
+        log_size: if build.log.bytes > 0 { view::bytes(build.log.bytes) } else { String::new() },
+        log_from,
+        log,
+        job: build.job,
+        specification: build.specification,
+        evaluation: build.evaluation,
+        message: build.message,
+        system: build.system,
+        nix_name: build.nix_name,
+        derivation: build.derivation,
+        priority: build.priority,
+    };
+    render(&page)
+}
+
+/// A command as it would be typed.
+fn script(command: &[String]) -> String {
+    match command {
+        [script] => script.trim_end().to_owned(),
+        words => words
+            .iter()
+            .map(|word| {
+                let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:+,@%".contains(c);
+                if !word.is_empty() && word.chars().all(plain) {
+                    word.clone()
+                } else {
+                    format!("'{}'", word.replace('\'', r"'\''"))
+                }
+            })
+            .collect::<Vec<_>>()
+            .join(" "),
+    }
+}
+
+/// The last part of a finished build's log as lines of HTML.
+async fn log_tail(site: &Site, build: &Build, from: u64) -> Result<String> {
+    let mut html = String::new();
+    let Some(mut reader) = site.log(build, from).await? else { return Ok(html) };
+    let mut lines = Lines::at(from);
+    let mut skipping = from > 0;
+    let mut left = super::live::TAIL;
+    loop {
+        let piece = reader.next().await.map_err(|error| Refusal::io("a build log", &error))?;
+        let Some(mut piece) = piece else { break };
+        piece.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+        left -= piece.len() as u64;
+        let mut rest = &piece[..];
+        if skipping {
+            // Not in the middle of a line.
+            let Some(end) = rest.iter().position(|&byte| byte == b'\n') else { continue };
+            rest = &rest[end + 1..];
+            skipping = false;
+        }
+        lines.push(rest, &mut html);
+        if left == 0 {
+            break;
+        }
+    }
+    lines.finish(&mut html);
+    Ok(html)
+}

@@ -1,0 +1,210 @@
+//! `/eval/ID`: an evaluation's jobs by status and text, and how they differ from the one before.
+
+use askama::Template;
+use axum::extract::{Path, State};
+use axum::response::Response;
+
+use super::view::{self, Count, Look, Moment, Part};
+use super::{BuildRow, Layout, Parts, or_refusal, render, summary};
+use crate::api;
+use crate::http::{Query, Refusal, Result, Site};
+use crate::model::{
+    self, BuildId, BuildStatus, Checkout, EvaluationDetails, EvaluationId, EvaluationStatus,
+    JobChange,
+};
+use crate::store::{self, JobFilter};
+
+/// Jobs on a page. Ten thousand jobs are a hundred pages, each as quick as the first.
+const ROWS: u32 = 100;
+
+/// Jobs named for each kind of change.
+const CHANGES: u32 = 24;
+
+#[derive(Template)]
+#[template(path = "evaluation.html")]
+struct Page {
+    layout: Layout,
+    id: EvaluationId,
+    specification: String,
+    look: Look,
+    message: String,
+    summary: String,
+    bar: Vec<Part>,
+    checkouts: Vec<Checkout>,
+    created: Option<Moment>,
+    took: String,
+    has_log: bool,
+    previous: Option<EvaluationId>,
+    next: Option<EvaluationId>,
+    changes: Vec<Changes>,
+    total: String,
+    counts: Vec<Chip>,
+    all: Chip,
+    filtered: bool,
+    status: String,
+    text: String,
+    rows: Vec<BuildRow>,
+    before: Option<String>,
+    after: Option<String>,
+}
+
+/// A link that restricts the list to a status.
+struct Chip {
+    class: &'static str,
+    label: &'static str,
+    number: String,
+    href: String,
+    chosen: bool,
+}
+
+/// Jobs that differ from the evaluation before in one way.
+struct Changes {
+    look: Look,
+    jobs: Vec<(String, BuildId)>,
+    /// More than are named.
+    more: bool,
+}
+
+/// The list's parameters, as they stand in an address.
+fn address(id: EvaluationId, status: &str, text: &str, border: Option<(&str, &str)>) -> String {
+    let mut parts = Vec::new();
+    for (name, value) in [("status", status), ("text", text)]
+        .into_iter()
+        .chain(border)
+        .filter(|(_, v)| !v.is_empty())
+    {
+        parts.push(format!("{name}={}", view::encode(value)));
+    }
+    let query = parts.join("&");
+    format!("/eval/{id}{}{query}", if query.is_empty() { "" } else { "?" })
+}
+
+pub(super) async fn page(State(site): Parts, Path(id): Path<String>, query: Query) -> Response {
+    or_refusal(&site, make(&site, &id, &query).await).await
+}
+
+fn missing(id: &str) -> Refusal {
+    let id: String = id.chars().take(100).collect();
+    Refusal::not_found(format!("Evaluation with ID {id} doesn't exist."))
+}
+
+async fn make(site: &Site, id: &str, query: &Query) -> Result<Response> {
+    let number: EvaluationId = id.parse().map_err(|_| missing(id))?;
+    let now = model::now();
+    let statuses: Vec<BuildStatus> = query
+        .list("status")
+        .iter()
+        .map(|status| status.parse())
+        .collect::<std::result::Result<_, _>>()
+        .map_err(Refusal::BadRequest)?;
+    let status = statuses.iter().map(|status| status.as_str()).collect::<Vec<_>>().join(",");
+    let filter = JobFilter {
+        statuses,
+        text: query.get("text").unwrap_or_default().chars().take(200).collect(),
+        after: query.get("after"),
+        before: query.get("before"),
+    };
+    let page = site
+        .read(move |s| {
+            let Some(details) = store::evaluation_details(s, number)? else { return Ok(None) };
+            let jobs = store::job_page(s, number, &filter, ROWS)?;
+            let changes = match details.previous {
+                Some(previous) if details.evaluation.status == EvaluationStatus::Succeeded => {
+                    store::changes(s, number, previous, CHANGES + 1)?
+                }
+                _ => Vec::new(),
+            };
+            let border = |name, job: Option<&model::JobState>| {
+                job.map(|job| address(number, &status, &filter.text, Some((name, &job.job))))
+            };
+            let before = border("before", jobs.jobs.first().filter(|_| jobs.has_before));
+            let after = border("after", jobs.jobs.last().filter(|_| jobs.has_after));
+            let EvaluationDetails { evaluation, checkouts, previous, next } = details;
+            let pending = evaluation.status == EvaluationStatus::Started
+                || evaluation.counters.scheduled + evaluation.counters.started > 0;
+            let rows = jobs.jobs.into_iter().map(|job| BuildRow {
+                // The name in this evaluation; the build may have been asked for by another.
+                job: job.job,
+                reused: job.reused,
+                ..BuildRow::new(job.build, now)
+            });
+            Ok(Some(Page {
+                layout: Layout {
+                    title: format!("{} #{number} · Brigandine", evaluation.specification),
+                    section: "overview",
+                    queue: store::queue_counts(s)?,
+                    // While builds are pending they may belong to other specifications too.
+                    live: if pending {
+                        "/live".to_owned()
+                    } else {
+                        format!("/live?specification={}", evaluation.specification_id)
+                    },
+                },
+                id: number,
+                look: view::evaluation_look(&evaluation),
+                summary: summary(&evaluation),
+                bar: view::bar(&evaluation.counters),
+                created: view::moment(evaluation.created_at, now),
+                took: if evaluation.finished_at > 0 {
+                    view::duration(evaluation.finished_at - evaluation.created_at)
+                } else {
+                    String::new()
+                },
+                has_log: !evaluation.log_path.is_empty(),
+                changes: grouped(changes),
+                total: view::count(evaluation.counters.total(), "job"),
+                counts: view::counts(&evaluation.counters)
+                    .into_iter()
+                    .filter(|count| count.number > 0)
+                    .map(|Count { status: of, class, label, number: n }| Chip {
+                        class,
+                        label,
+                        number: view::number(n),
+                        href: address(number, of.as_str(), &filter.text, None),
+                        chosen: status == of.as_str(),
+                    })
+                    .collect(),
+                all: Chip {
+                    class: "",
+                    label: "all",
+                    number: view::number(evaluation.counters.total()),
+                    href: address(number, "", &filter.text, None),
+                    chosen: status.is_empty(),
+                },
+                filtered: !status.is_empty() || !filter.text.is_empty(),
+                status: status.clone(),
+                text: filter.text.clone(),
+                rows: rows.collect(),
+                before,
+                after,
+                specification: evaluation.specification,
+                message: evaluation.message,
+                checkouts,
+                previous,
+                next,
+            }))
+        })
+        .await?;
+    render(&page.ok_or_else(|| missing(id))?)
+}
+
+fn grouped(changes: Vec<(String, BuildId, JobChange)>) -> Vec<Changes> {
+    [JobChange::NewlyFailing, JobChange::Fixed, JobChange::New, JobChange::Gone]
+        .into_iter()
+        .filter_map(|kind| {
+            let of_kind = changes.iter().filter(|(.., change)| *change == kind);
+            let mut jobs: Vec<_> = of_kind.map(|(job, id, _)| (job.clone(), *id)).collect();
+            let more = jobs.len() > CHANGES as usize;
+            jobs.truncate(CHANGES as usize);
+            (!jobs.is_empty()).then(|| Changes { look: view::change_look(kind), jobs, more })
+        })
+        .collect()
+}
+
+/// What the evaluator said, as text; goes on while it runs.
+pub(super) async fn log(State(site): Parts, Path(id): Path<String>) -> Result<Response> {
+    let number: EvaluationId = id.parse().map_err(|_| missing(&id))?;
+    let found = site.read(move |s| store::evaluation(s, number)).await?;
+    let evaluation = found.ok_or_else(|| missing(&id))?;
+    api::follow_log(&site, site.evaluation_log(&evaluation, 0).await?)
+}

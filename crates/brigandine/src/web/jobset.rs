@@ -1,0 +1,123 @@
+//! `/jobset/NAME`: a specification's evaluations, newest first, paged by their numbers.
+
+use askama::Template;
+use axum::extract::{Path, State};
+use axum::response::Response;
+
+use super::view::{self, Moment};
+use super::{EvaluationRow, Layout, Parts, or_refusal, render};
+use crate::http::{Query, Refusal, Result, Site};
+use crate::model::{self, EvaluationId, Evaluator, Input, Reference};
+use crate::store;
+
+/// Evaluations on a page.
+const ROWS: u32 = 20;
+
+#[derive(Template)]
+#[template(path = "jobset.html")]
+struct Page {
+    layout: Layout,
+    name: String,
+    description: String,
+    enabled: bool,
+    sources: Vec<(String, String)>,
+    evaluator: String,
+    interval: String,
+    error: String,
+    failures: i64,
+    looked: Option<Moment>,
+    evaluations: Vec<EvaluationRow>,
+    /// Borders of the neighbouring pages.
+    newer: Option<EvaluationId>,
+    older: Option<EvaluationId>,
+}
+
+/// An input in one line: its address and what is taken of it.
+pub(super) fn source(input: &Input) -> String {
+    let url = input.url.trim_end_matches(".git");
+    let url = url.split_once("://").map_or(url, |(_, rest)| rest);
+    format!("{url} {}", reference(&input.reference))
+}
+
+fn reference(reference: &Reference) -> String {
+    match reference {
+        Reference::Branch(name) => name.clone(),
+        Reference::Tag(name) => format!("tag {name}"),
+        Reference::Revision(revision) => view::short(revision).to_owned(),
+        Reference::Head => "HEAD".to_owned(),
+    }
+}
+
+pub(super) async fn page(State(site): Parts, Path(name): Path<String>, query: Query) -> Response {
+    or_refusal(&site, make(&site, name, &query).await).await
+}
+
+async fn make(site: &Site, name: String, query: &Query) -> Result<Response> {
+    let now = model::now();
+    let (before, after) = (query.parsed("before")?, query.parsed("after")?);
+    let wanted = name.clone();
+    let page = site
+        .read(move |s| {
+            let Some(state) = store::specification(s, &wanted)? else { return Ok(None) };
+            let specification = state.specification;
+            let mut rows = store::evaluation_page(s, &wanted, before, after, ROWS)?;
+            // A page above a border may come out short; the newest page is then the better one.
+            if after.is_some() && rows.len() < ROWS as usize {
+                rows = store::evaluation_page(s, &wanted, None, None, ROWS)?;
+            }
+            let (first, last) = (rows.first().map(|e| e.id), rows.last().map(|e| e.id));
+            let beside = |before, after| -> rusqlite::Result<bool> {
+                Ok(!store::evaluation_page(s, &wanted, before, after, 1)?.is_empty())
+            };
+            let newer = match first {
+                Some(first) if beside(None, Some(first))? => Some(first),
+                _ => None,
+            };
+            let older = match last {
+                Some(last) if beside(Some(last), None)? => Some(last),
+                _ => None,
+            };
+            Ok(Some(Page {
+                layout: Layout {
+                    title: format!("{} · Brigandine", specification.name),
+                    section: "overview",
+                    queue: store::queue_counts(s)?,
+                    live: format!("/live?specification={}", state.id),
+                },
+                sources: specification
+                    .inputs
+                    .iter()
+                    .map(|input| (input.name.clone(), source(input)))
+                    .collect(),
+                evaluator: match &specification.evaluator {
+                    Evaluator::Jobs { jobs, .. } if !jobs.is_empty() => {
+                        format!("{} of the specification", view::count(jobs.len() as i64, "job"))
+                    }
+                    Evaluator::Jobs { file, .. } => format!("job list {file}"),
+                    Evaluator::Command { command, .. } => command.join(" "),
+                },
+                interval: specification
+                    .interval_s
+                    .map(|s| view::duration(i64::try_from(s).unwrap_or(i64::MAX)))
+                    .unwrap_or_default(),
+                name: specification.name,
+                description: specification.description,
+                enabled: specification.enabled,
+                error: state.look.error,
+                failures: state.look.failures,
+                looked: view::moment(state.look.looked_at, now),
+                evaluations: rows
+                    .into_iter()
+                    .map(|evaluation| EvaluationRow::new(s, evaluation, now))
+                    .collect::<rusqlite::Result<_>>()?,
+                newer,
+                older,
+            }))
+        })
+        .await?;
+    let missing = || {
+        let name: String = name.chars().take(100).collect();
+        Refusal::not_found(format!("there is no specification called {name}"))
+    };
+    render(&page.ok_or_else(missing)?)
+}

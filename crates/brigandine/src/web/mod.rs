@@ -1,0 +1,248 @@
+//! Pages for people: rendered here, whole without JavaScript, live with it, and nothing from
+//! anywhere else. A page's struct stands beside its handler, its template has the same name.
+
+mod ansi;
+mod build;
+mod evaluation;
+mod jobset;
+mod live;
+mod overview;
+mod queue;
+mod view;
+
+use askama::Template;
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+
+use crate::http::{Refusal, Result, Site, html};
+use crate::model::{self, Build, EvaluationId, QueueCounts, Timestamp};
+use crate::store::{self, Snapshot};
+use view::{Look, Moment, Part};
+
+const STYLE: &str = include_str!("../../static/style.css");
+const SCRIPT: &str = include_str!("../../static/live.js");
+const ICON: &str = include_str!("../../static/icon.svg");
+
+/// The routes of the pages and what they load.
+pub(crate) fn router() -> Router<Site> {
+    Router::new()
+        .route("/", get(overview::page))
+        .route("/jobset/{name}", get(jobset::page))
+        .route("/eval/{id}", get(evaluation::page))
+        .route("/eval/{id}/log", get(evaluation::log))
+        .route("/build/{id}", get(build::page_or_json))
+        .route("/build/{id}/details", get(build::page))
+        .route("/build/{id}/log/live", get(live::log))
+        .route("/queue", get(queue::page))
+        .route("/live", get(live::changes))
+        .route("/static/style.css", get(async || asset("text/css; charset=utf-8", STYLE)))
+        .route("/static/live.js", get(async || asset("text/javascript; charset=utf-8", SCRIPT)))
+        .route("/static/icon.svg", get(async || asset("image/svg+xml", ICON)))
+        .route("/favicon.ico", get(async || asset("image/svg+xml", ICON)))
+}
+
+/// A file that is part of the program. Pages name it with [`Layout::version`], so it may be kept.
+fn asset(kind: &'static str, body: &'static str) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static(kind)),
+        (header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=31536000, immutable")),
+        (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    ];
+    (headers, body).into_response()
+}
+
+/// Changes when one of the files that pages load changes.
+const VERSION: u64 = fingerprint(&[STYLE, SCRIPT, ICON]);
+
+/// FNV-1a: not for secrets, but it can be computed while compiling.
+const fn fingerprint(texts: &[&str]) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut text = 0;
+    while text < texts.len() {
+        let bytes = texts[text].as_bytes();
+        let mut at = 0;
+        while at < bytes.len() {
+            hash = (hash ^ bytes[at] as u64).wrapping_mul(0x0100_0000_01b3);
+            at += 1;
+        }
+        text += 1;
+    }
+    hash
+}
+
+/// What every page shows around its own part.
+struct Layout {
+    title: String,
+    /// The part of the navigation that is marked.
+    section: &'static str,
+    /// Builds that run and wait.
+    queue: QueueCounts,
+    /// Where changes of the page are told.
+    live: String,
+}
+
+impl Layout {
+    fn version(&self) -> String {
+        format!("{VERSION:x}")
+    }
+
+    fn pending(&self) -> bool {
+        self.queue.started + self.queue.scheduled > 0
+    }
+}
+
+/// Renders a page.
+fn render(page: &impl Template) -> Result<Response> {
+    render_as(StatusCode::OK, page)
+}
+
+fn render_as(status: StatusCode, page: &impl Template) -> Result<Response> {
+    let text = page.render().map_err(|error| {
+        tracing::error!(%error, "a page could not be rendered");
+        Refusal::Internal
+    })?;
+    Ok(html(status, text))
+}
+
+/// A page that says why there is none.
+#[derive(Template)]
+#[template(path = "refused.html")]
+struct Refused {
+    layout: Layout,
+    status: u16,
+    text: String,
+}
+
+/// `page`, or a page that says why there is none.
+async fn or_refusal(site: &Site, page: Result<Response>) -> Response {
+    let refusal = match page {
+        Ok(page) => return page,
+        Err(refusal) => refusal,
+    };
+    let (status, text) = refusal.parts();
+    let queue = site.read(store::queue_counts).await.unwrap_or_default();
+    let title = format!("{} · Brigandine", status.canonical_reason().unwrap_or("Refused"));
+    let layout = Layout { title, section: "", queue, live: String::new() };
+    let page = Refused { layout, status: status.as_u16(), text: text.to_owned() };
+    render_as(status, &page).unwrap_or_else(IntoResponse::into_response)
+}
+
+/// An evaluation in a list.
+struct EvaluationRow {
+    id: EvaluationId,
+    look: Look,
+    /// Revision and subject of the first checkout.
+    revision: String,
+    subject: String,
+    /// How many more checkouts there are.
+    more: usize,
+    created: Option<Moment>,
+    /// How long it took, from the first look to the last build; nothing while it goes on.
+    took: String,
+    message: String,
+    bar: Vec<Part>,
+    /// `41 of 52 succeeded, 2 failed`
+    summary: String,
+    pending: bool,
+}
+
+impl EvaluationRow {
+    fn new(s: &Snapshot, evaluation: model::Evaluation, now: Timestamp) -> rusqlite::Result<Self> {
+        let checkouts = store::checkouts(s, evaluation.id)?;
+        let counters = &evaluation.counters;
+        let first = checkouts.first();
+        Ok(Self {
+            id: evaluation.id,
+            look: view::evaluation_look(&evaluation),
+            revision: first.map_or("", |checkout| view::short(&checkout.revision)).to_owned(),
+            subject: first.map(|checkout| checkout.subject.clone()).unwrap_or_default(),
+            more: checkouts.len().saturating_sub(1),
+            created: view::moment(evaluation.created_at, now),
+            took: if evaluation.finished_at > 0 {
+                view::duration(evaluation.finished_at - evaluation.created_at)
+            } else {
+                String::new()
+            },
+            bar: view::bar(counters),
+            summary: summary(&evaluation),
+            pending: counters.scheduled + counters.started > 0
+                || evaluation.status == model::EvaluationStatus::Started,
+            message: evaluation.message,
+        })
+    }
+}
+
+/// How an evaluation's jobs stand, in words.
+fn summary(evaluation: &model::Evaluation) -> String {
+    let counters = &evaluation.counters;
+    if counters.total() == 0 {
+        return match evaluation.status {
+            model::EvaluationStatus::Started => "finding out the jobs".to_owned(),
+            model::EvaluationStatus::Succeeded => "no jobs".to_owned(),
+            _ => String::new(),
+        };
+    }
+    let mut parts = vec![format!(
+        "{} of {} succeeded",
+        view::number(counters.succeeded),
+        view::number(counters.total())
+    )];
+    let rest = view::counts(counters).into_iter().skip(1).filter(|count| count.number > 0);
+    parts.extend(rest.map(|count| format!("{} {}", view::number(count.number), count.label)));
+    parts.join(", ")
+}
+
+/// A build in a list.
+struct BuildRow {
+    id: model::BuildId,
+    look: Look,
+    job: String,
+    specification: String,
+    system: String,
+    /// When it stopped, else when it was submitted.
+    when: Option<Moment>,
+    /// How long it ran; nothing while it waits.
+    took: String,
+    /// When it started, if it runs: the page counts on by itself.
+    since: Option<Timestamp>,
+    message: String,
+    weather: &'static str,
+    reused: bool,
+    /// Dependencies it waits for.
+    waiting: i64,
+}
+
+impl BuildRow {
+    fn new(build: Build, now: Timestamp) -> Self {
+        let running = build.status == model::BuildStatus::Started;
+        let finished = build.status.is_finished();
+        Self {
+            id: build.id,
+            look: view::build_look(build.status),
+            when: view::moment(if finished { build.stopped_at } else { build.submitted_at }, now),
+            took: if build.started_at == 0 {
+                String::new()
+            } else if running {
+                view::duration(now - build.started_at)
+            } else if finished {
+                view::duration(build.stopped_at - build.started_at)
+            } else {
+                String::new()
+            },
+            since: running.then_some(build.started_at),
+            message: build.message,
+            weather: view::weather(build.weather),
+            job: build.job,
+            specification: build.specification,
+            system: build.system,
+            reused: false,
+            waiting: if finished || running { 0 } else { build.waiting },
+        }
+    }
+}
+
+/// Handlers need the site by value.
+type Parts = State<Site>;

@@ -1,0 +1,115 @@
+//! `/`: all specifications with the state of their last evaluations, and what goes on.
+
+use askama::Template;
+use axum::extract::State;
+use axum::response::Response;
+
+use super::view::{self, Look, Moment};
+use super::{BuildRow, EvaluationRow, Layout, Parts, or_refusal, render};
+use crate::http::{Result, Site};
+use crate::model::{self, BuildFilter, EvaluationId, SpecificationState, Timestamp};
+use crate::store::{self, Snapshot};
+
+/// Evaluations of a specification that are shown as a row of plates.
+const PLATES: u32 = 24;
+
+/// Builds in each of the short lists.
+const BUILDS: u32 = 8;
+
+#[derive(Template)]
+#[template(path = "overview.html")]
+struct Page {
+    layout: Layout,
+    specifications: Vec<Row>,
+    running: Vec<BuildRow>,
+    latest: Vec<BuildRow>,
+}
+
+/// A specification.
+struct Row {
+    name: String,
+    description: String,
+    enabled: bool,
+    look: Look,
+    latest: Option<EvaluationRow>,
+    plates: Vec<Plate>,
+    error: String,
+    failures: i64,
+    looked: Option<Moment>,
+    sources: Vec<String>,
+}
+
+/// An evaluation as a small square, oldest first.
+struct Plate {
+    id: EvaluationId,
+    look: Look,
+    x: usize,
+}
+
+impl Row {
+    fn new(s: &Snapshot, state: SpecificationState, now: Timestamp) -> rusqlite::Result<Self> {
+        let specification = state.specification;
+        let evaluations = store::evaluations(s, Some(&specification.name), PLATES)?;
+        let plates = evaluations
+            .iter()
+            .rev()
+            .enumerate()
+            .map(|(at, evaluation)| Plate {
+                id: evaluation.id,
+                look: view::evaluation_look(evaluation),
+                x: at * 14,
+            })
+            .collect();
+        let latest = evaluations.into_iter().next();
+        let look = match &latest {
+            Some(evaluation) => view::evaluation_look(evaluation),
+            None => Look { class: "wait", label: "not evaluated yet" },
+        };
+        let latest = latest.map(|e| EvaluationRow::new(s, e, now)).transpose()?;
+        Ok(Self {
+            sources: specification.inputs.iter().map(super::jobset::source).collect(),
+            name: specification.name,
+            description: specification.description,
+            enabled: specification.enabled,
+            look,
+            latest,
+            plates,
+            error: state.look.error,
+            failures: state.look.failures,
+            looked: view::moment(state.look.looked_at, now),
+        })
+    }
+}
+
+pub(super) async fn page(State(site): Parts) -> Response {
+    or_refusal(&site, make(&site).await).await
+}
+
+async fn make(site: &Site) -> Result<Response> {
+    let now = model::now();
+    let page = site
+        .read(move |s| {
+            let rows = |builds: Vec<_>| -> Vec<_> {
+                builds.into_iter().map(|build| BuildRow::new(build, now)).collect()
+            };
+            let all = BuildFilter::default();
+            let running =
+                BuildFilter { status: Some(model::BuildStatus::Started), ..BuildFilter::default() };
+            Ok(Page {
+                layout: Layout {
+                    title: "Brigandine".to_owned(),
+                    section: "overview",
+                    queue: store::queue_counts(s)?,
+                    live: "/live".to_owned(),
+                },
+                specifications: store::specifications(s)?
+                    .into_iter()
+                    .map(|state| Row::new(s, state, now))
+                    .collect::<rusqlite::Result<_>>()?,
+                running: rows(store::queue(s, &running, BUILDS)?),
+                latest: rows(store::latest_builds(s, &all, BUILDS)?),
+            })
+        })
+        .await?;
+    render(&page)
+}

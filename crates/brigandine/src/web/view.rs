@@ -1,0 +1,279 @@
+//! How values look on pages: times, sizes, statuses.
+
+use std::fmt::Write as _;
+
+use crate::model::{
+    BuildStatus, Counters, Evaluation, EvaluationStatus, JobChange, Timestamp, Weather,
+};
+
+/// A mark, a colour and words for a state. The mark has a shape of its own for each state, so that
+/// nothing is said by colour alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Look {
+    /// Class of the colour and name of the symbol.
+    pub(super) class: &'static str,
+    /// Words.
+    pub(super) label: &'static str,
+}
+
+const fn look(class: &'static str, label: &'static str) -> Look {
+    Look { class, label }
+}
+
+/// How a build's status looks.
+pub(super) const fn build_look(status: BuildStatus) -> Look {
+    match status {
+        BuildStatus::Scheduled => look("wait", "queued"),
+        BuildStatus::Started => look("run", "running"),
+        BuildStatus::Succeeded => look("ok", "succeeded"),
+        BuildStatus::Failed => look("bad", "failed"),
+        BuildStatus::FailedDependency => look("dep", "dependency failed"),
+        BuildStatus::FailedOther => look("other", "failed otherwise"),
+        BuildStatus::Canceled => look("cancel", "canceled"),
+    }
+}
+
+/// How an evaluation looks: its own status, and when that is good, how its jobs stand.
+pub(super) const fn evaluation_look(evaluation: &Evaluation) -> Look {
+    let counters = &evaluation.counters;
+    match evaluation.status {
+        EvaluationStatus::Started => look("run", "evaluating"),
+        EvaluationStatus::Failed => look("bad", "evaluation failed"),
+        EvaluationStatus::Aborted => look("cancel", "evaluation aborted"),
+        EvaluationStatus::Succeeded if counters.scheduled + counters.started > 0 => {
+            look("run", "building")
+        }
+        EvaluationStatus::Succeeded if counters.all_failed() > 0 => look("bad", "with failures"),
+        EvaluationStatus::Succeeded if counters.canceled > 0 => look("cancel", "partly canceled"),
+        EvaluationStatus::Succeeded => look("ok", "all succeeded"),
+    }
+}
+
+/// What a finished build is compared with the one before it; nothing when that says little.
+pub(super) const fn weather(weather: Weather) -> &'static str {
+    match weather {
+        Weather::NewSuccess => "new success",
+        Weather::NewFailure => "new failure",
+        Weather::StillFailing => "still failing",
+        Weather::StillSucceeding | Weather::Unknown => "",
+    }
+}
+
+/// How a change against the previous evaluation looks.
+pub(super) const fn change_look(change: JobChange) -> Look {
+    match change {
+        JobChange::NewlyFailing => look("bad", "Newly failing"),
+        JobChange::Fixed => look("ok", "Fixed"),
+        JobChange::New => look("run", "New"),
+        JobChange::Gone => look("cancel", "Gone"),
+    }
+}
+
+/// A part of a stacked bar, in thousandths of its width.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Part {
+    pub(super) class: &'static str,
+    pub(super) x: i64,
+    pub(super) width: i64,
+}
+
+/// The bar of an evaluation's counters; every state with a job is at least a hair wide.
+pub(super) fn bar(counters: &Counters) -> Vec<Part> {
+    let total = counters.total();
+    if total == 0 {
+        return Vec::new();
+    }
+    let counts: Vec<_> = counts(counters).into_iter().filter(|count| count.number > 0).collect();
+    let spare = 1000 - 12 * i64::try_from(counts.len()).unwrap_or(0);
+    let mut x = 0;
+    counts
+        .iter()
+        .enumerate()
+        .map(|(at, count)| {
+            let last = at + 1 == counts.len();
+            let width = if last { 1000 - x } else { 12 + spare * count.number / total };
+            let part = Part { class: count.class, x, width };
+            x += width;
+            part
+        })
+        .collect()
+}
+
+/// How many jobs of an evaluation have a status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Count {
+    /// As the query parameter has it.
+    pub(super) status: BuildStatus,
+    pub(super) class: &'static str,
+    pub(super) label: &'static str,
+    pub(super) number: i64,
+}
+
+/// All counters, best first.
+pub(super) fn counts(counters: &Counters) -> Vec<Count> {
+    [
+        (BuildStatus::Succeeded, counters.succeeded),
+        (BuildStatus::Failed, counters.failed),
+        (BuildStatus::FailedDependency, counters.failed_dependency),
+        (BuildStatus::FailedOther, counters.failed_other),
+        (BuildStatus::Canceled, counters.canceled),
+        (BuildStatus::Started, counters.started),
+        (BuildStatus::Scheduled, counters.scheduled),
+    ]
+    .into_iter()
+    .map(|(status, number)| {
+        let look = build_look(status);
+        Count { status, class: look.class, label: look.label, number }
+    })
+    .collect()
+}
+
+/// A point in time: for machines, for people, and long for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Moment {
+    /// Seconds since 1970.
+    pub(super) seconds: Timestamp,
+    /// `2026-11-20T10:26:29Z`
+    pub(super) iso: String,
+    /// `5 min ago`
+    pub(super) ago: String,
+}
+
+/// `at` as seen from `now`; nothing when it is 0.
+pub(super) fn moment(at: Timestamp, now: Timestamp) -> Option<Moment> {
+    (at > 0).then(|| Moment { seconds: at, iso: iso(at), ago: ago(now - at) })
+}
+
+/// `2026-11-20T10:26:29Z`, by the proleptic calendar.
+pub(super) fn iso(at: Timestamp) -> String {
+    let (days, seconds) = (at.div_euclid(86_400), at.rem_euclid(86_400));
+    // Howard Hinnant's civil_from_days: eras of 400 years that start in March.
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let (month, year) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    let year = year_of_era + era * 400 + year;
+    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+fn ago(seconds: i64) -> String {
+    match seconds {
+        ..=4 => "just now".to_owned(),
+        5..60 => format!("{seconds} s ago"),
+        60..3_600 => format!("{} min ago", seconds / 60),
+        3_600..86_400 => format!("{} h ago", seconds / 3_600),
+        86_400..5_184_000 => format!("{} d ago", seconds / 86_400),
+        5_184_000..63_072_000 => format!("{} months ago", seconds / 2_592_000),
+        _ => format!("{} years ago", seconds / 31_536_000),
+    }
+}
+
+/// A length of time: `0 s`, `42 s`, `3 min 20 s`, `1 h 5 min`.
+pub(super) fn duration(seconds: i64) -> String {
+    let seconds = seconds.max(0);
+    match seconds {
+        ..60 => format!("{seconds} s"),
+        60..3_600 => match seconds % 60 {
+            0 => format!("{} min", seconds / 60),
+            rest => format!("{} min {rest} s", seconds / 60),
+        },
+        3_600..86_400 => format!("{} h {} min", seconds / 3_600, seconds / 60 % 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds / 3_600 % 24),
+    }
+}
+
+/// A number of bytes: `512 B`, `3.4 KiB`.
+pub(super) fn bytes(bytes: i64) -> String {
+    let mut value = bytes.max(0) as f64;
+    for unit in ["B", "KiB", "MiB", "GiB"] {
+        if value < 1000.0 {
+            let digits = usize::from(unit != "B" && value < 100.0);
+            return format!("{value:.digits$} {unit}");
+        }
+        value /= 1024.0;
+    }
+    format!("{value:.1} TiB")
+}
+
+/// A number with its thousands apart: `10 000` with narrow blanks.
+pub(super) fn number(number: i64) -> String {
+    let digits = number.unsigned_abs().to_string();
+    let mut text = String::from(if number < 0 { "−" } else { "" });
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at) % 3 == 0 {
+            text.push('\u{202f}');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `1 job`, `2 jobs`.
+pub(super) fn count(n: i64, what: &str) -> String {
+    format!("{} {what}{}", number(n), if n == 1 { "" } else { "s" })
+}
+
+/// The first digits of a revision, or all of something shorter.
+pub(super) fn short(revision: &str) -> &str {
+    revision.get(..10).unwrap_or(revision)
+}
+
+/// Text as it stands in a query or a path.
+pub(super) fn encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_by_the_calendar() {
+        for (at, wanted) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_795_170_389, "2026-11-20T10:26:29Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+        ] {
+            assert_eq!(iso(at), wanted);
+        }
+    }
+
+    #[test]
+    fn numbers_sizes_and_lengths_are_written_for_people() {
+        assert_eq!(number(1_234_567), "1\u{202f}234\u{202f}567");
+        assert_eq!(number(-1000), "−1\u{202f}000");
+        assert_eq!(bytes(999), "999 B");
+        assert_eq!(bytes(1024 * 3 + 400), "3.4 KiB");
+        assert_eq!(bytes(200 << 20), "200 MiB");
+        assert_eq!(duration(59), "59 s");
+        assert_eq!(duration(60), "1 min");
+        assert_eq!(duration(3_900), "1 h 5 min");
+        assert_eq!(encode("a b/ü"), "a%20b%2F%C3%BC");
+    }
+
+    #[test]
+    fn a_bar_is_full_and_shows_every_state() {
+        let counters =
+            Counters { succeeded: 99_998, failed: 1, scheduled: 1, ..Counters::default() };
+        let parts = bar(&counters);
+        assert_eq!(parts.iter().map(|part| part.class).collect::<Vec<_>>(), ["ok", "bad", "wait"]);
+        assert!(parts.iter().all(|part| part.width >= 12), "{parts:?}");
+        assert_eq!(parts.iter().map(|part| part.width).sum::<i64>(), 1000);
+        assert_eq!(bar(&Counters::default()), []);
+    }
+}

@@ -1,0 +1,158 @@
+// Pages are whole without this. It does three things: lets a page take over its own changed parts
+// when the server says that something has changed, shows a build log as it is written, and lets
+// times count on.
+"use strict";
+
+const link = document.getElementById("link");
+
+function say(state) {
+  link.hidden = false;
+  link.textContent = state;
+  link.className = "link " + (state === "live" ? "on" : "off");
+}
+
+// ---- parts that change ----
+
+let asking = false;
+let again = false;
+
+async function refresh() {
+  // One question at a time; a change in between leads to one more.
+  if (asking) {
+    again = true;
+    return;
+  }
+  asking = true;
+  try {
+    const answer = await fetch(location.href, { headers: { accept: "text/html" } });
+    if (answer.ok) takeOver(new DOMParser().parseFromString(await answer.text(), "text/html"));
+  } catch {
+    // The event stream will be cut too, and says so.
+  }
+  asking = false;
+  if (again) {
+    again = false;
+    refresh();
+  }
+}
+
+function takeOver(page) {
+  for (const part of document.querySelectorAll("[data-part]")) {
+    const fresh = page.querySelector(`[data-part="${part.dataset.part}"]`);
+    if (!fresh || fresh.innerHTML === part.dataset.seen) continue;
+    part.dataset.seen = fresh.innerHTML;
+    // A link that has the focus keeps it.
+    const focused = part.contains(document.activeElement) && document.activeElement.getAttribute("href");
+    const opened = fresh.cloneNode(true);
+    part.className = opened.className;
+    part.replaceChildren(...opened.childNodes);
+    if (focused) part.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
+  }
+  document.title = page.title;
+  const log = document.getElementById("log");
+  const freshLog = page.getElementById("log");
+  // The log of a build that has begun, or ended before it was followed.
+  if (log && freshLog && !log.following && !log.ended) {
+    if (freshLog.dataset.log) follow(log);
+    else if (log.dataset.log) {
+      log.replaceChildren(...freshLog.childNodes);
+      log.ended = true;
+    }
+  }
+  tick();
+}
+
+if (document.body.dataset.live) {
+  const events = new EventSource(document.body.dataset.live);
+  events.addEventListener("change", refresh);
+  events.onopen = () => say("live");
+  events.onerror = () => say("connecting");
+  addEventListener("pagehide", () => events.close());
+}
+
+// ---- the build log ----
+
+const LINES_MAX = 20000;
+
+function follow(log) {
+  log.following = true;
+  const lines = new EventSource(log.dataset.log);
+  const wanted = document.getElementById("follow");
+  const stick = () => {
+    if (wanted.checked) log.scrollTop = log.scrollHeight;
+  };
+  lines.addEventListener("start", (event) => {
+    if (event.data !== "0") log.classList.remove("numbered");
+    if (!log.began) {
+      log.began = true;
+      wanted.parentElement.hidden = false;
+    }
+  });
+  lines.onmessage = (event) => {
+    document.getElementById("nolog")?.remove();
+    log.insertAdjacentHTML("beforeend", event.data);
+    if (log.childElementCount > LINES_MAX) {
+      log.classList.remove("numbered");
+      while (log.childElementCount > LINES_MAX) log.firstElementChild.remove();
+    }
+    stick();
+  };
+  lines.addEventListener("end", () => {
+    lines.close();
+    log.ended = true;
+    wanted.parentElement.hidden = true;
+    const none = document.getElementById("nolog");
+    if (none) none.textContent = "It printed nothing.";
+  });
+  // Refused or not begun: the next change of the page tries again.
+  lines.onerror = () => {
+    if (lines.readyState === EventSource.CLOSED) log.following = false;
+  };
+  addEventListener("pagehide", () => lines.close());
+}
+
+const log = document.getElementById("log");
+if (log) {
+  if (log.dataset.log) follow(log);
+  // Scrolling up stops following, scrolling to the end goes on with it.
+  log.addEventListener("scroll", () => {
+    const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
+    document.getElementById("follow").checked = atEnd;
+  }, { passive: true });
+}
+
+// ---- times ----
+
+function ago(seconds) {
+  if (seconds < 5) return "just now";
+  if (seconds < 60) return `${seconds} s ago`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ago`;
+  if (seconds < 86400) return `${Math.floor(seconds / 3600)} h ago`;
+  if (seconds < 5184000) return `${Math.floor(seconds / 86400)} d ago`;
+  if (seconds < 63072000) return `${Math.floor(seconds / 2592000)} months ago`;
+  return `${Math.floor(seconds / 31536000)} years ago`;
+}
+
+function lasted(seconds) {
+  if (seconds < 60) return `${seconds} s`;
+  if (seconds < 3600) {
+    const rest = seconds % 60;
+    return `${Math.floor(seconds / 60)} min${rest ? ` ${rest} s` : ""}`;
+  }
+  return `${Math.floor(seconds / 3600)} h ${Math.floor(seconds / 60) % 60} min`;
+}
+
+// The server's clock and this one may differ; what the server wrote first is taken for right.
+function tick() {
+  const now = Math.floor(Date.now() / 1000);
+  for (const time of document.querySelectorAll("[data-at]")) {
+    const text = ago(Math.max(0, now - Number(time.dataset.at)));
+    if (time.textContent !== text) time.textContent = text;
+  }
+  for (const span of document.querySelectorAll("[data-since]")) {
+    const text = lasted(Math.max(0, now - Number(span.dataset.since)));
+    if (span.textContent !== text) span.textContent = text;
+  }
+}
+
+setInterval(tick, 1000);
