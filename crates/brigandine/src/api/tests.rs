@@ -1,1 +1,210 @@
+//! The API as golden files: every route, every error, byte by byte.
 
+use std::fmt::Write as _;
+use std::path::Path;
+
+use crate::http::tests::served;
+use crate::log::LogName;
+use crate::model::BuildId;
+
+/// Requests and their answers as one text, compared with `tests/data/api/NAME.txt`.
+async fn check(name: &str, requests: &[&str]) {
+    let served = served().await;
+    let mut said = String::new();
+    for request in requests {
+        let (method, path) = request.split_once(' ').unwrap_or(("GET", request));
+        let answer = served.ask(method, path, "").await;
+        let kind = answer.header("content-type").unwrap_or("-");
+        let length = answer.header("content-length").unwrap_or("-");
+        if method != "HEAD" && length != "-" {
+            assert_eq!(length, answer.body.len().to_string(), "{request}");
+        }
+        let _ = writeln!(
+            said,
+            "{method} {path}\n{} {kind}, {length} bytes\n{}\n",
+            answer.status, answer.body
+        );
+    }
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/data/api/{name}.txt"));
+    if std::env::var_os("BRIGANDINE_BLESS").is_some() {
+        std::fs::write(&golden, &said).expect("writing the golden file");
+    }
+    let wanted = std::fs::read_to_string(&golden).unwrap_or_default();
+    assert!(wanted == said, "{name}\n--- wanted\n{wanted}\n--- said\n{said}");
+    served.close().await;
+}
+
+#[tokio::test]
+async fn specifications_are_written_as_cuirass_does() {
+    check("specifications", &["/jobsets", "/specifications", "/api/jobsets", "HEAD /jobsets"]).await;
+}
+
+#[tokio::test]
+async fn evaluations_are_written_as_cuirass_does() {
+    let requests = [
+        "/api/evaluations?nr=10",
+        "/api/evaluations?nr=1&spec=hello",
+        "/api/evaluations?nr=5&spec=unknown",
+        "/api/evaluations",
+        "/api/evaluation?id=2",
+        "/api/evaluation?id=99",
+        "/api/evaluation",
+    ];
+    check("evaluations", &requests).await;
+}
+
+#[tokio::test]
+async fn a_build_is_written_as_cuirass_does() {
+    let requests = [
+        "/build/1",
+        "/build/2",
+        "/build/3",
+        "/build/7",
+        "/build/8",
+        "/build/aaaa-compile.drv",
+        "/build/gggg-lint-2.drv",
+        "HEAD /build/1",
+    ];
+    check("build", &requests).await;
+}
+
+#[tokio::test]
+async fn a_build_that_is_not_there_is_told_in_the_words_clients_know() {
+    let requests = [
+        "/build/99",
+        "/build/abc",
+        "/build/-1",
+        "/build/99999999999999999999",
+        "/build/unknown.drv",
+        "/build/%00",
+        "/build/%ff",
+        "/build/1/unknown",
+        "/build/",
+        "/build",
+        "/build/abc/log/raw",
+        "/build/8/log/raw",
+        "/download/99",
+        "/download/abc",
+        "/unknown?x=%00",
+    ];
+    check("missing", &requests).await;
+}
+
+#[tokio::test]
+async fn latest_builds_are_filtered_and_the_latest_stop_comes_first() {
+    let requests = [
+        "/api/latestbuilds?nr=2",
+        "/api/latestbuilds?nr=10&jobset=hello&job=test&system=x86_64-linux",
+        "/api/latestbuilds?nr=10&evaluation=1",
+        "/api/latestbuilds?nr=10&derivation=aaaa-compile.drv",
+        "/api/latestbuilds?nr=10&status=1",
+        "/api/latestbuilds?nr=10&status=failed-dependency",
+        "/api/latestbuilds?nr=10&status=7",
+        "/api/latestbuilds?nr=10&evaluation=x",
+        "/api/latestbuilds?nr=1&unknown=x&job=",
+    ];
+    check("latestbuilds", &requests).await;
+}
+
+#[tokio::test]
+async fn the_queue_has_running_builds_first_even_when_it_is_cut() {
+    check("queue", &["/api/queue?nr=10", "/api/queue?nr=1", "/api/queue?nr=10&system=none"]).await;
+}
+
+#[tokio::test]
+async fn a_wrong_number_of_entries_is_refused_as_clients_expect() {
+    let mut requests = Vec::new();
+    for route in ["/api/latestbuilds", "/api/queue", "/api/evaluations"] {
+        for nr in ["", "?nr=", "?nr=x", "?nr=1.5", "?nr=0", "?nr=1001", "?nr=-1", "?nr=99999999999"] {
+            requests.push(format!("{route}{nr}"));
+        }
+    }
+    let requests: Vec<_> = requests.iter().map(String::as_str).collect();
+    check("number", &requests).await;
+}
+
+#[tokio::test]
+async fn jobs_of_an_evaluation_are_listed_with_their_builds() {
+    let requests = [
+        "/api/jobs?evaluation=2",
+        "/api/jobs?evaluation=2&names=test,docs",
+        "/api/jobs?evaluation=2&system=aarch64-linux",
+        "/api/jobs",
+        "/api/jobs/history?spec=hello&names=test&nr=5",
+    ];
+    check("jobs", &requests).await;
+}
+
+#[tokio::test]
+async fn other_methods_are_refused_with_405_and_what_is_allowed() {
+    let requests = [
+        "POST /jobsets",
+        "PUT /build/1",
+        "DELETE /api/queue?nr=1",
+        "PATCH /",
+        "OPTIONS /eval/1",
+        "POST /unknown",
+    ];
+    check("methods", &requests).await;
+    let served = served().await;
+    let answer = served.ask("POST", "/build/1", "").await;
+    assert_eq!(answer.header("allow"), Some("GET,HEAD"));
+    served.close().await;
+}
+
+#[tokio::test]
+async fn blanks_never_stand_around_colons() {
+    let served = served().await;
+    for path in ["/jobsets", "/build/1", "/api/evaluations?nr=9", "/api/queue?nr=9"] {
+        let body = served.get(path).await.body;
+        let outside: String = body.split('"').step_by(2).collect();
+        assert!(!outside.contains([' ', '\n']), "{path}: {body}");
+    }
+    served.close().await;
+}
+
+#[tokio::test]
+async fn a_build_log_is_followed_while_it_is_written_and_read_again_when_finished() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let served = served().await;
+    let mut writer = served.logs.create(LogName::Build(BuildId::new(7), 1));
+    let mut client = served.connect().await;
+    let request = b"GET /build/7/log/raw HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    client.write_all(request).await.expect("sent");
+    // client                      | writer
+    // reads "first"               | writes "first"
+    // reads the rest and the end  | writes "second", finishes
+    writer.write(b"first\n").await.expect("written");
+    let mut seen = String::new();
+    let mut buffer = [0; 4096];
+    while !seen.contains("first\n") {
+        let read = client.read(&mut buffer).await.expect("more");
+        assert!(read > 0, "ended early: {seen}");
+        seen.push_str(&String::from_utf8_lossy(&buffer[..read]));
+    }
+    writer.write(b"second\n").await.expect("written");
+    writer.finish().await.expect("finished");
+    client.read_to_string(&mut seen).await.expect("the end");
+    assert!(seen.contains("second\n"), "{seen}");
+    assert!(seen.ends_with("0\r\n\r\n"), "the stream has its end: {seen}");
+    let again = served.get("/build/7/log/raw?offset=6").await;
+    assert_eq!((again.status, &*again.body), (200, "second\n"));
+    assert_eq!(served.get("/build/7/log/raw?offset=x").await.status, 400);
+    served.close().await;
+}
+
+#[tokio::test]
+async fn a_product_is_a_download_and_never_a_page() {
+    let served = served().await;
+    served.put("products/hello", b"hello world\n");
+    let answer = served.get("/download/1").await;
+    assert_eq!((answer.status, &*answer.body), (200, "hello world\n"));
+    assert_eq!(answer.header("content-length"), Some("12"));
+    assert_eq!(answer.header("content-type"), Some("application/octet-stream"));
+    assert_eq!(answer.header("content-disposition"), Some("attachment; filename=\"hello\""));
+    let part = served.ask("GET", "/download/1", "range: bytes=6-\r\n").await;
+    assert_eq!((part.status, &*part.body), (206, "world\n"));
+    assert_eq!(part.header("content-range"), Some("bytes 6-11/12"));
+    assert_eq!(served.get("/download/2").await.status, 404, "the file is gone");
+    served.close().await;
+}

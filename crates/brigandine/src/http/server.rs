@@ -57,7 +57,6 @@ pub(crate) async fn serve(
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_TIME)
                 .max_buf_size(HEAD_BYTES_MAX)
-                .pipeline_flush(true)
                 .serve_connection(TokioIo::new(socket), service);
             tokio::pin!(connection);
             let outcome = tokio::select! {
