@@ -28,6 +28,7 @@ CREATE TABLE specification (
   look_error TEXT NOT NULL,          -- empty when the last look went well
   look_failures INTEGER NOT NULL,    -- in a row
   next_look_at INTEGER NOT NULL,
+  look_wanted_at INTEGER NOT NULL,   -- when somebody last asked for a look; 0 when nobody did
   CONSTRAINT "the definition is JSON" CHECK (json_valid(definition)),
   CONSTRAINT "failures are counted if and only if there is an error"
     CHECK ((look_failures > 0) = (look_error <> ''))

@@ -1,6 +1,8 @@
 //! The Brigandine server: arguments, configuration, `run`; nothing else.
 
 mod api;
+mod app;
+mod build;
 mod cli;
 mod command;
 mod config;
@@ -9,6 +11,7 @@ mod http;
 mod input;
 mod log;
 mod model;
+mod monitor;
 mod process;
 mod store;
 mod web;

@@ -43,7 +43,7 @@ impl Running {
                 .ok()
                 .and_then(Pid::from_raw)
                 .ok_or_else(|| io::Error::other("the kernel gave a process the id 0"))?;
-            let exit = AsyncFd::new(pidfd_open(group, PidfdFlags::NONBLOCK)?)?;
+            let exit = register(pidfd_open(group, PidfdFlags::NONBLOCK)?)?;
             Ok((group, exit))
         })();
         match watched {
@@ -107,6 +107,16 @@ impl Drop for Running {
             drop(waiting);
         }
     }
+}
+
+/// Watches a descriptor that this process owns.
+#[expect(
+    deprecated,
+    reason = "tokio's safe constructor is deprecated for types whose descriptor can change; an \
+              OwnedFd cannot, and the successor is unsafe"
+)]
+fn register(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::new(descriptor)
 }
 
 /// A pipe whose reading end is asynchronous; the writing end is for a child process.

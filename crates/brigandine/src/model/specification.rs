@@ -124,4 +124,6 @@ pub(crate) struct Look {
     pub(crate) failures: i64,
     /// When the next one is due; 0 when unknown.
     pub(crate) next_at: Timestamp,
+    /// When somebody last asked for one; 0 when nobody did.
+    pub(crate) wanted_at: Timestamp,
 }

@@ -28,9 +28,9 @@ pub(crate) use evaluations::{
 pub(crate) use registering::{
     Begun, NewJob, Registered, begin_evaluation, end_evaluation, note_checkouts, register,
 };
-pub(crate) use server::{SchemaError, Started, migrate, note_start, note_stop};
+pub(crate) use server::{OpenError, Started, note_start, note_stop, open};
 pub(crate) use shim::{Database, Error as DatabaseError, Snapshot, Transaction};
 pub(crate) use specifications::{
     Loaded, note_look, put_specification, remove_specification, specification, specification_by_id,
-    specifications,
+    specifications, want_look,
 };

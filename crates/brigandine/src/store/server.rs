@@ -1,7 +1,8 @@
 //! The file itself: whose it is, which version it has, how it gets to this one.
 
-use super::Transaction;
+use super::{Database, DatabaseError, Transaction};
 use rusqlite::{Connection, params};
+use std::path::{Path, PathBuf};
 
 /// "BRGD": tells Brigandine's files from others.
 const APPLICATION_ID: i64 = 1_112_688_452;
@@ -47,8 +48,54 @@ impl From<rusqlite::Error> for SchemaError {
     }
 }
 
+/// Why a state directory cannot be opened.
+#[derive(Debug)]
+pub(crate) enum OpenError {
+    /// Its directory cannot be made.
+    Directory(PathBuf, std::io::Error),
+    /// The database cannot be opened.
+    Database(PathBuf, DatabaseError),
+    /// It is not ours, or not yet.
+    Schema(PathBuf, SchemaError),
+}
+
+impl std::fmt::Display for OpenError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Directory(path, error) => {
+                write!(f, "cannot make the state directory {}: {error}", path.display())
+            }
+            Self::Database(path, error) => write!(f, "cannot open {}: {error}", path.display()),
+            Self::Schema(path, error) => write!(f, "cannot use {}: {error}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Directory(_, error) => Some(error),
+            Self::Database(_, error) => Some(error),
+            Self::Schema(_, error) => Some(error),
+        }
+    }
+}
+
+/// Opens the database of a state directory, made and brought to this version if need be. Others
+/// may have it open; nothing is recovered.
+pub(crate) async fn open(state: &Path) -> Result<Database, OpenError> {
+    std::fs::create_dir_all(state)
+        .map_err(|error| OpenError::Directory(state.to_owned(), error))?;
+    let path = state.join("brigandine.db");
+    let failed = |error| OpenError::Database(path.clone(), error);
+    let database = Database::open(&path).map_err(failed)?;
+    let migrated = database.exclusive(|conn| Ok(migrate(conn))).await.map_err(failed)?;
+    migrated.map_err(|error| OpenError::Schema(path.clone(), error))?;
+    Ok(database)
+}
+
 /// Brings an empty or older file to this version, one transaction per step.
-pub(crate) fn migrate(conn: &mut Connection) -> Result<(), SchemaError> {
+fn migrate(conn: &mut Connection) -> Result<(), SchemaError> {
     let number = |name: &str| conn.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0));
     let (application_id, version): (i64, i64) =
         (number("application_id")?, number("user_version")?);

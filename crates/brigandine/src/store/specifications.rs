@@ -8,6 +8,7 @@ macro_rules! select {
     ($rest:literal) => {
         concat!(
             "SELECT id, definition, created_at, looked_at, look_error, look_failures, next_look_at,",
+            " look_wanted_at,",
             " (SELECT max(e.id) FROM evaluation AS e WHERE e.specification_id = specification.id)",
             " FROM specification ",
             $rest
@@ -29,8 +30,9 @@ fn state(row: &Row<'_>) -> rusqlite::Result<SpecificationState> {
             error: row.get(4)?,
             failures: row.get(5)?,
             next_at: row.get(6)?,
+            wanted_at: row.get(7)?,
         },
-        latest_evaluation: row.get(7)?,
+        latest_evaluation: row.get(8)?,
     })
 }
 
@@ -90,7 +92,8 @@ pub(crate) fn put_specification(
         let id = tx
             .prepare_cached(
                 "INSERT INTO specification (name, definition, created_at, removed_at, looked_at,
-                 look_error, look_failures, next_look_at) VALUES (?1, ?2, ?3, 0, 0, '', 0, 0)",
+                 look_error, look_failures, next_look_at, look_wanted_at)
+                 VALUES (?1, ?2, ?3, 0, 0, '', 0, 0, 0)",
             )?
             .insert(params![specification.name, definition, now])?;
         return Ok((SpecificationId::new(id), Loaded::New));
@@ -139,4 +142,20 @@ pub(crate) fn note_look(
     )?
     .execute(params![id, error, now, next_at])?;
     Ok(())
+}
+
+/// Asks for a look at a specification's inputs. `None`: there is none of this name.
+pub(crate) fn want_look(
+    tx: &Transaction,
+    name: &str,
+    now: Timestamp,
+) -> rusqlite::Result<Option<SpecificationId>> {
+    // Two wishes in one second are two wishes.
+    tx.prepare_cached(
+        "UPDATE specification SET look_wanted_at = max(?2, look_wanted_at + 1)
+         WHERE name = ?1 AND removed_at = 0 RETURNING id",
+    )?
+    .query_map(params![name, now], |row| row.get(0))?
+    .next()
+    .transpose()
 }

@@ -1,0 +1,690 @@
+//! Wires the parts: what is opened in which order, what runs, and how it ends in reverse.
+//!
+//! ```text
+//! start: lock the state directory → database, migrations → recovery → clones, exports, logs
+//! run:   builder → monitors → the wake socket            (HTTP is the caller's)
+//! stop:  wake socket → monitors → builder → database → lock
+//! ```
+//!
+//! Every running part is essential: one that ends with an error or a panic ends the server, and
+//! [`App::failed`] says which and why.
+
+use crate::build::{
+    Builder, BuilderSettings, DispatchEvent, LocalDispatcher, LocalExecutor, Sandbox, Stop,
+    find_bubblewrap, publish_builds, remove_all,
+};
+use crate::config;
+use crate::evaluate::EvaluatorSettings;
+use crate::input::{Checkouts, Repositories};
+use crate::log::{LogName, Logs};
+use crate::model::{self, BuildId, Event, Specification, SpecificationId};
+use crate::monitor;
+use crate::process::{STATE_VARIABLE, kill_marked};
+use crate::store::{self, Cancel, Database, DatabaseError, Loaded, OpenError, Recovered};
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::net::UnixDatagram;
+use tokio::sync::{Notify, Semaphore, broadcast, mpsc, watch};
+use tokio::task::JoinHandle;
+
+/// What the server was told.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// Database, build logs, outputs and clones.
+    pub(crate) state: PathBuf,
+    /// Builds at once.
+    pub(crate) max_jobs: usize,
+    /// Between two looks at a specification's inputs.
+    pub(crate) interval: Duration,
+    /// What can be built here; the first is the default.
+    pub(crate) systems: Vec<String>,
+    /// How builds are isolated.
+    pub(crate) sandbox: config::Sandbox,
+    /// Brigandine's own program.
+    pub(crate) program: PathBuf,
+    /// One run of git.
+    pub(crate) fetch_timeout: Duration,
+    /// One run of an evaluator.
+    pub(crate) evaluation_timeout: Duration,
+    /// Bytes of an evaluator's standard output.
+    pub(crate) evaluation_output_bytes_max: u64,
+    /// Jobs of one evaluation.
+    pub(crate) evaluation_jobs_max: usize,
+    /// One attempt at a build.
+    pub(crate) build_timeout: Duration,
+    /// A build without output.
+    pub(crate) build_silence: Duration,
+    /// Bytes of one build log before compression.
+    pub(crate) log_bytes_max: u64,
+    /// Bytes of one build's output.
+    pub(crate) output_bytes_max: u64,
+    /// Exported revisions kept beyond those in use.
+    pub(crate) checkouts_kept: usize,
+}
+
+impl Settings {
+    /// The defaults, for a state directory.
+    pub(crate) fn new(state: PathBuf) -> Self {
+        let limits = config::Limits::default();
+        Self {
+            state,
+            max_jobs: std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
+            interval: Duration::from_secs(300),
+            systems: vec![format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS)],
+            sandbox: config::Sandbox::Off,
+            program: std::env::current_exe().unwrap_or_else(|_| PathBuf::from("brigandine")),
+            fetch_timeout: limits.fetch_time,
+            evaluation_timeout: limits.evaluation_time,
+            evaluation_output_bytes_max: limits.evaluation_output,
+            evaluation_jobs_max: 1_000_000,
+            build_timeout: limits.build_time,
+            build_silence: limits.build_silence,
+            log_bytes_max: limits.build_log,
+            output_bytes_max: 16 << 30,
+            checkouts_kept: 16,
+        }
+    }
+}
+
+/// Why the server cannot start or go on.
+#[derive(Debug)]
+pub(crate) enum AppError {
+    /// Another server has this state directory.
+    Locked(PathBuf),
+    /// A file of the state directory.
+    File(PathBuf, io::Error),
+    /// The database cannot be opened.
+    Open(OpenError),
+    /// The database failed.
+    Database(DatabaseError),
+    /// `--sandbox` was asked for and cannot be had.
+    NoSandbox,
+    /// A part of the server that must run has ended.
+    Ended {
+        /// Which.
+        part: String,
+        /// Why.
+        why: String,
+    },
+}
+
+impl std::fmt::Display for AppError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Locked(path) => write!(
+                f,
+                "another brigandine serves the state directory {}; stop it first, \
+                 or name another directory with --state",
+                path.display()
+            ),
+            Self::File(path, error) => write!(f, "{}: {error}", path.display()),
+            Self::Open(error) => error.fmt(f),
+            Self::Database(error) => write!(f, "the database failed: {error}"),
+            Self::NoSandbox => f.write_str(
+                "builds are to run in a sandbox, and `bwrap` is not on the search path; \
+                 install bubblewrap, or allow builds without it (sandbox = \"off\")",
+            ),
+            Self::Ended { part, why } => write!(f, "{part} ended: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for AppError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::File(_, error) => Some(error),
+            Self::Open(error) => Some(error),
+            Self::Database(error) => Some(error),
+            Self::Locked(_) | Self::NoSandbox | Self::Ended { .. } => None,
+        }
+    }
+}
+
+impl From<DatabaseError> for AppError {
+    fn from(error: DatabaseError) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl From<OpenError> for AppError {
+    fn from(error: OpenError) -> Self {
+        Self::Open(error)
+    }
+}
+
+/// The server without its HTTP. Clones share one server.
+#[derive(Debug, Clone)]
+pub(crate) struct App {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    settings: Settings,
+    database: Database,
+    web: Database,
+    logs: Logs,
+    events: broadcast::Sender<Event>,
+    builder: Builder,
+    monitors: Arc<monitor::Shared>,
+    /// What the executor needs; taken when the builder starts. Guard: the mutex.
+    executor: Mutex<Option<LocalExecutor>>,
+    /// Guard: the mutex; taken before `running` when both are.
+    watched: Mutex<HashMap<SpecificationId, Watched>>,
+    /// Tasks that run, by name. Guard: the mutex.
+    running: Mutex<Vec<(String, JoinHandle<()>)>>,
+    builder_task: Mutex<Option<JoinHandle<()>>>,
+    /// Whether specifications have monitors: between `run` and `shutdown`. Read after the
+    /// database and before `watched` is locked; a monitor made in that gap during a shutdown ends
+    /// with its process.
+    monitored: AtomicBool,
+    /// Tells monitors and the wake socket to end.
+    stop: watch::Sender<bool>,
+    /// The first part that ended with an error.
+    failed: watch::Sender<Option<(String, String)>>,
+    /// Held while the server lives; the kernel gives it back even after `kill -9`.
+    _lock: File,
+}
+
+#[derive(Debug)]
+struct Watched {
+    specification: Specification,
+    wanted_at: i64,
+    wanted: Arc<Notify>,
+    /// Turned true when this one is to end. The server's own `stop` is passed on to it.
+    stop: watch::Sender<bool>,
+}
+
+/// How many events a slow watcher may be behind.
+const EVENTS: usize = 4096;
+/// Fetches at once.
+const FETCHES: usize = 8;
+/// Evaluators at once.
+const EVALUATIONS: usize = 2;
+
+impl App {
+    /// Opens the state directory and puts right what a killed server left behind. Nothing runs
+    /// yet.
+    ///
+    /// # Errors
+    /// The directory is in use or cannot be used; nothing was changed, unless the database failed
+    /// in the middle, and then the next start does the rest.
+    pub(crate) async fn start(settings: Settings) -> Result<Self, AppError> {
+        let mut settings = settings;
+        std::fs::create_dir_all(&settings.state)
+            .and_then(|()| settings.state.canonicalize())
+            .map(|state| settings.state = state)
+            .map_err(|error| AppError::File(settings.state.clone(), error))?;
+        let state = settings.state.clone();
+        let lock = lock(&state)?;
+        let sandbox = sandbox(&settings)?;
+        let database = store::open(&state).await?;
+        let logs = Logs::new(&state, settings.log_bytes_max);
+        let new_id = std::fs::read_to_string("/proc/sys/kernel/random/uuid")
+            .map_err(|error| AppError::File("/proc/sys/kernel/random/uuid".into(), error))?;
+        let new_id = new_id.trim().to_owned();
+        let started = database.write(move |tx| store::note_start(tx, &new_id)).await?;
+        let repositories = Arc::new(Repositories::new(
+            state.join("repositories"),
+            settings.fetch_timeout,
+            &started.state_id,
+        ));
+        let checkouts = Arc::new(Checkouts::new(
+            Arc::clone(&repositories),
+            state.join("checkouts"),
+            settings.checkouts_kept,
+        ));
+        let files_failed = |error| AppError::File(state.clone(), error);
+        std::fs::create_dir_all(state.join("repositories")).map_err(files_failed)?;
+        if started.killed {
+            recover(&state, &started.state_id, &database, &logs, &checkouts).await?;
+        }
+        let executor = LocalExecutor::new(
+            &state,
+            Arc::clone(&checkouts),
+            sandbox,
+            &started.state_id,
+            settings.output_bytes_max,
+        )
+        .map_err(files_failed)?;
+        let events = broadcast::Sender::new(EVENTS);
+        let builder = Builder::new();
+        let monitors = monitor::Shared {
+            database: database.client("evaluation"),
+            repositories,
+            checkouts,
+            logs: logs.clone(),
+            evaluator: EvaluatorSettings {
+                program: settings.program.clone(),
+                state_id: started.state_id,
+                timeout: settings.evaluation_timeout,
+                output_bytes_max: settings.evaluation_output_bytes_max,
+                jobs_max: settings.evaluation_jobs_max,
+            },
+            systems: settings.systems.clone(),
+            interval: settings.interval,
+            work: state.join("work"),
+            builder: builder.clone(),
+            events: events.clone(),
+            fetches: Semaphore::new(FETCHES),
+            evaluations: Semaphore::new(EVALUATIONS),
+        };
+        let shared = Shared {
+            web: database.client("web"),
+            database,
+            logs,
+            events,
+            builder,
+            monitors: Arc::new(monitors),
+            executor: Mutex::new(Some(executor)),
+            watched: Mutex::default(),
+            running: Mutex::default(),
+            builder_task: Mutex::default(),
+            monitored: AtomicBool::new(false),
+            stop: watch::Sender::new(false),
+            failed: watch::Sender::new(None),
+            settings,
+            _lock: lock,
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Stores specifications, as one write. An existing one is replaced only with `replace`.
+    pub(crate) async fn load(
+        &self,
+        specifications: Vec<Specification>,
+        replace: bool,
+    ) -> Result<Vec<(String, Loaded)>, AppError> {
+        let now = model::now();
+        let done = self
+            .shared
+            .database
+            .write(move |tx| {
+                specifications
+                    .iter()
+                    .map(|specification| {
+                        let (id, loaded) =
+                            store::put_specification(tx, specification, replace, now)?;
+                        Ok((id, specification.name.clone(), loaded))
+                    })
+                    .collect::<rusqlite::Result<Vec<_>>>()
+            })
+            .await?;
+        for (id, _, loaded) in &done {
+            if matches!(loaded, Loaded::New | Loaded::Changed) {
+                let _ = self.shared.events.send(Event::Specification { id: *id });
+            }
+        }
+        self.sync().await?;
+        Ok(done.into_iter().map(|(_, name, loaded)| (name, loaded)).collect())
+    }
+
+    /// Takes a specification out of service. `false`: there is none of this name.
+    pub(crate) async fn remove(&self, name: &str) -> Result<bool, AppError> {
+        let (name, now) = (name.to_owned(), model::now());
+        let removed = self
+            .shared
+            .database
+            .write(move |tx| store::remove_specification(tx, &name, now))
+            .await?;
+        if let Some(id) = removed {
+            let _ = self.shared.events.send(Event::Specification { id });
+        }
+        self.sync().await?;
+        Ok(removed.is_some())
+    }
+
+    /// Starts the builder, a monitor per specification, and the socket by which other programs
+    /// say that they changed the database.
+    pub(crate) async fn run(&self) -> Result<(), AppError> {
+        let socket = wake_socket(&self.shared.settings.state)
+            .map_err(|error| AppError::File(self.shared.settings.state.join(WAKE), error))?;
+        self.run_builder();
+        let app = self.clone();
+        let mut stop = self.shared.stop.subscribe();
+        self.spawn("the wake socket", async move {
+            let mut byte = [0; 1];
+            loop {
+                tokio::select! {
+                    received = socket.recv(&mut byte) => {
+                        received.map_err(|error| error.to_string())?;
+                        app.sync().await.map_err(|error| error.to_string())?;
+                    }
+                    // Its answer borrows the channel, so it must not live across the other branch.
+                    () = async { drop(stop.wait_for(|stop| *stop).await) } => return Ok(()),
+                }
+            }
+        });
+        self.shared.monitor_specifications(true);
+        self.sync().await
+    }
+
+    fn run_builder(&self) {
+        let shared = &self.shared;
+        let executor = shared.executor.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(executor) = executor else { return };
+        let settings = &shared.settings;
+        // Every running job sends at most two events.
+        let (sender, events) = mpsc::channel::<DispatchEvent>(2 * settings.max_jobs + 16);
+        let dispatcher = LocalDispatcher::new(executor, sender);
+        let builder_settings = BuilderSettings {
+            max_jobs: settings.max_jobs.max(1),
+            systems: settings.systems.clone(),
+            worker: "local".to_owned(),
+            timeout: settings.build_timeout,
+            max_silent: settings.build_silence,
+        };
+        let work = shared.builder.clone().run(
+            builder_settings,
+            shared.database.client("builds"),
+            shared.logs.clone(),
+            dispatcher,
+            events,
+            shared.events.clone(),
+        );
+        let task = self.watch("the builder", async { work.await.map_err(|e| e.to_string()) });
+        *shared.builder_task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
+    }
+
+    /// Runs an essential part; its error or panic is the server's end.
+    fn watch(
+        &self,
+        name: &str,
+        work: impl Future<Output = Result<(), String>> + Send + 'static,
+    ) -> JoinHandle<()> {
+        let name = name.to_owned();
+        let shared = Arc::clone(&self.shared);
+        let work = tokio::spawn(work);
+        tokio::spawn(async move {
+            let why = match work.await {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => error,
+                Err(error) => error.to_string(),
+            };
+            tracing::error!(part = name, why, "an essential part ended");
+            shared.failed.send_if_modified(|failed| {
+                let first = failed.is_none();
+                if first {
+                    *failed = Some((name, why));
+                }
+                first
+            });
+        })
+    }
+
+    fn spawn(&self, name: &str, work: impl Future<Output = Result<(), String>> + Send + 'static) {
+        let task = self.watch(name, work);
+        let mut running = self.shared.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.retain(|(_, task)| !task.is_finished());
+        running.push((name.to_owned(), task));
+    }
+
+    /// Makes the monitors fit the specifications in the database, and passes on wishes for looks.
+    pub(crate) async fn sync(&self) -> Result<(), AppError> {
+        if !self.shared.is_monitored() {
+            return Ok(());
+        }
+        let found = self.shared.database.read(store::specifications).await?;
+        let mut watched = self.shared.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.retain(|id, watched| {
+            let stays = found.iter().any(|state| state.id == *id && state.specification.enabled);
+            if !stays {
+                watched.stop.send_replace(true);
+            }
+            stays
+        });
+        for state in found.into_iter().filter(|state| state.specification.enabled) {
+            if let Some(known) = watched.get_mut(&state.id) {
+                let changed = known.specification != state.specification;
+                if changed || known.wanted_at != state.look.wanted_at {
+                    known.specification = state.specification;
+                    known.wanted_at = state.look.wanted_at;
+                    known.wanted.notify_one();
+                }
+                continue;
+            }
+            let wanted = Arc::new(Notify::new());
+            let stop = watch::Sender::new(false);
+            let part = format!("the monitor of `{}`", state.specification.name);
+            let monitors = Arc::clone(&self.shared.monitors);
+            let (id, wish, stopped) = (state.id, Arc::clone(&wanted), stop.subscribe());
+            self.spawn(&part, async move {
+                monitor::run(monitors, id, wish, stopped).await.map_err(|error| error.to_string())
+            });
+            let (specification, wanted_at) = (state.specification, state.look.wanted_at);
+            watched.insert(state.id, Watched { specification, wanted_at, wanted, stop });
+        }
+        Ok(())
+    }
+
+    /// Looks at a specification now rather than when it is time. `false`: nobody watches one of
+    /// this name.
+    pub(crate) fn look(&self, name: &str) -> bool {
+        let watched = self.shared.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = watched.values().find(|watched| watched.specification.name == name);
+        found.inspect(|watched| watched.wanted.notify_one()).is_some()
+    }
+
+    /// Looks once at every specification, builds what came of it, and says whether every look and
+    /// every evaluation went well. Instead of [`App::run`].
+    pub(crate) async fn one_shot(&self) -> Result<bool, AppError> {
+        self.run_builder();
+        let found = self.shared.database.read(store::specifications).await?;
+        let mut looks = tokio::task::JoinSet::new();
+        for state in found.into_iter().filter(|state| state.specification.enabled) {
+            let monitors = Arc::clone(&self.shared.monitors);
+            let stop = self.shared.stop.subscribe();
+            looks.spawn(async move { monitor::look(&monitors, state.id, stop).await });
+        }
+        let mut good = true;
+        while let Some(done) = looks.join_next().await {
+            let (looked, _) = done.map_err(|error| AppError::Ended {
+                part: "a look".to_owned(),
+                why: error.to_string(),
+            })??;
+            good &= looked.is_good();
+        }
+        self.shared.builder.wait_idle().await;
+        Ok(good)
+    }
+
+    /// Waits until nothing runs and nothing that was registered before can be started.
+    pub(crate) async fn wait_idle(&self) {
+        self.shared.builder.wait_idle().await;
+    }
+
+    /// Cancels a build that waits or runs. `false`: it is finished or not there.
+    pub(crate) async fn cancel(&self, id: BuildId) -> Result<bool, AppError> {
+        let now = model::now();
+        let canceled = self.shared.web.write(move |tx| store::cancel(tx, id, now)).await?;
+        match canceled {
+            Cancel::Done(changed) => {
+                publish_builds(&self.shared.events, &changed);
+                self.shared.builder.wake();
+            }
+            Cancel::Running(attempt) => self.shared.builder.cancel_running(id, attempt),
+            Cancel::TooLate => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Waits until an essential part has ended with an error.
+    pub(crate) async fn failed(&self) -> AppError {
+        let mut failed = self.shared.failed.subscribe();
+        // The sender lives in `shared`, so the wait cannot fail.
+        let found = failed.wait_for(Option::is_some).await.map(|found| found.clone());
+        let (part, why) = found.ok().flatten().unwrap_or_default();
+        AppError::Ended { part, why }
+    }
+
+    /// Ends in an orderly way: no new looks, evaluations are aborted, running builds end
+    /// (`drain`) or are cut and scheduled again; then the database is closed.
+    pub(crate) async fn shutdown(&self, drain: bool) -> Result<(), AppError> {
+        let shared = &self.shared;
+        shared.monitor_specifications(false);
+        shared.stop.send_replace(true);
+        let _ = std::fs::remove_file(shared.settings.state.join(WAKE));
+        for (_, watched) in shared.watched.lock().unwrap_or_else(PoisonError::into_inner).drain() {
+            watched.stop.send_replace(true);
+        }
+        let running =
+            std::mem::take(&mut *shared.running.lock().unwrap_or_else(PoisonError::into_inner));
+        for (_, task) in running {
+            let _ = task.await;
+        }
+        shared.builder.stop(if drain { Stop::Drain } else { Stop::Now });
+        let task = shared.builder_task.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(task) = task {
+            let _ = task.await;
+        }
+        shared.database.write(store::note_stop).await?;
+        shared.database.close().await?;
+        Ok(())
+    }
+
+    /// Turns a drain that is under way into a cut.
+    pub(crate) fn cut(&self) {
+        self.shared.builder.stop(Stop::Now);
+    }
+
+    /// The lane for pages and API.
+    pub(crate) fn database(&self) -> &Database {
+        &self.shared.web
+    }
+
+    /// What happens from now on. A receiver that lags loses the oldest events.
+    pub(crate) fn events(&self) -> broadcast::Receiver<Event> {
+        self.shared.events.subscribe()
+    }
+
+    /// The build logs.
+    pub(crate) fn logs(&self) -> &Logs {
+        &self.shared.logs
+    }
+
+    /// The state directory.
+    pub(crate) fn state(&self) -> &Path {
+        &self.shared.settings.state
+    }
+
+    /// The builder, for measurements.
+    pub(crate) fn builder(&self) -> &Builder {
+        &self.shared.builder
+    }
+}
+
+impl Shared {
+    fn monitor_specifications(&self, yes: bool) {
+        self.monitored.store(yes, Ordering::SeqCst);
+    }
+
+    fn is_monitored(&self) -> bool {
+        self.monitored.load(Ordering::SeqCst)
+    }
+}
+
+/// Locks the state directory for this process.
+fn lock(state: &Path) -> Result<File, AppError> {
+    let path = state.join("lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|error| AppError::File(path.clone(), error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(AppError::Locked(state.to_owned())),
+        Err(std::fs::TryLockError::Error(error)) => Err(AppError::File(path, error)),
+    }
+}
+
+fn sandbox(settings: &Settings) -> Result<Sandbox, AppError> {
+    match (settings.sandbox, find_bubblewrap()) {
+        (config::Sandbox::Off, _) => Ok(Sandbox::Off),
+        (_, Some(program)) => {
+            tracing::info!(program = %program.display(), "builds run in a sandbox");
+            Ok(Sandbox::Bubblewrap(program))
+        }
+        (config::Sandbox::Auto, None) => {
+            tracing::warn!("bubblewrap is not installed: builds run WITHOUT a sandbox");
+            Ok(Sandbox::Off)
+        }
+        (config::Sandbox::Require, None) => Err(AppError::NoSandbox),
+    }
+}
+
+/// Puts right what a killed server left: its child processes, its rows, its half-made files.
+async fn recover(
+    state: &Path,
+    state_id: &str,
+    database: &Database,
+    logs: &Logs,
+    checkouts: &Arc<Checkouts>,
+) -> Result<(), AppError> {
+    // Processes first: they may still write to directories that go next.
+    let mark = format!("{STATE_VARIABLE}={state_id}");
+    let (work, exports) = (state.join("work"), Arc::clone(checkouts));
+    let cleaned = tokio::task::spawn_blocking(move || {
+        let killed = kill_marked(&mark);
+        let removed = remove_all(&work);
+        exports.clean();
+        (killed, removed)
+    });
+    let (killed, removed) = cleaned.await.map_err(|error| AppError::Ended {
+        part: "the recovery".to_owned(),
+        why: error.to_string(),
+    })?;
+    removed.map_err(|error| AppError::File(state.join("work"), error))?;
+    let now = model::now();
+    let Recovered { builds, evaluations, gone } =
+        database.write(move |tx| store::recover(tx, now)).await?;
+    for (id, attempt) in &builds {
+        logs.remove(LogName::Build(*id, *attempt));
+    }
+    tracing::warn!(
+        processes = killed,
+        builds = builds.len(),
+        evaluations,
+        gone,
+        "the last server was killed: its processes are gone, its builds are scheduled again"
+    );
+    Ok(())
+}
+
+/// The socket by which other programs say that they changed the database.
+const WAKE: &str = "wake.sock";
+
+/// Runs `f` with a path to the wake socket that fits a socket address, however long the path of
+/// the state directory is.
+fn with_wake_path<T>(state: &Path, f: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+    use std::os::fd::AsRawFd;
+    let directory = File::open(state)?;
+    f(&PathBuf::from(format!("/proc/self/fd/{}/{WAKE}", directory.as_raw_fd())))
+}
+
+fn wake_socket(state: &Path) -> io::Result<UnixDatagram> {
+    // The lock is ours, so a socket that is there is a killed server's.
+    let _ = std::fs::remove_file(state.join(WAKE));
+    with_wake_path(state, |path| UnixDatagram::bind(path))
+}
+
+/// Tells the server of this state directory, if one runs, that the database was changed: a
+/// specification was stored or removed, or a look is wanted. Says whether one heard it.
+pub(crate) fn wake(state: &Path) -> bool {
+    let sent = with_wake_path(state, |path| {
+        let socket = std::os::unix::net::UnixDatagram::unbound()?;
+        socket.set_nonblocking(true)?;
+        socket.send_to(&[1], path)
+    });
+    match sent {
+        Ok(_) => true,
+        // A full queue means that it is about to look anyway.
+        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+    }
+}

@@ -1,0 +1,180 @@
+//! What to build is separate from where: a [`Dispatcher`] takes jobs and reports, an [`Executor`]
+//! runs one. The local dispatcher is the first; one for remote workers must not need changes
+//! above the trait.
+
+use crate::log::LogWriter;
+use crate::model::{BuildId, BuildLogFile, BuildStatus, Definition};
+use crate::store::NewProduct;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, watch};
+use tracing::Instrument;
+
+/// One start of a build with all that is needed to run it anywhere: no path of the server.
+#[derive(Debug, Clone)]
+pub(crate) struct BuildJob {
+    /// The build.
+    pub(crate) id: BuildId,
+    /// The number of this start.
+    pub(crate) attempt: i64,
+    /// What is to be done.
+    pub(crate) definition: Definition,
+    /// The digests of the outputs it sees, by the name it knows them by.
+    pub(crate) needs: Vec<(String, String)>,
+    /// Wall-clock limit.
+    pub(crate) timeout: Duration,
+    /// How long it may be silent.
+    pub(crate) max_silent: Duration,
+}
+
+/// How one start ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    /// A finished status.
+    pub(crate) status: BuildStatus,
+    /// Why, for people; may be empty.
+    pub(crate) message: String,
+    /// Name and digest of each output.
+    pub(crate) outputs: Vec<(String, String)>,
+    /// Files to download, with paths relative to the state directory.
+    pub(crate) products: Vec<NewProduct>,
+}
+
+impl Outcome {
+    /// An end without outputs.
+    pub(crate) fn bad(status: BuildStatus, message: impl Into<String>) -> Self {
+        Self { status, message: message.into(), outputs: Vec::new(), products: Vec::new() }
+    }
+}
+
+/// The worker, not the build, is in trouble: this start counts for nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Lost(pub(crate) String);
+
+/// What a dispatcher reports. Log output goes straight to the build's [`LogWriter`].
+#[derive(Debug)]
+pub(crate) enum DispatchEvent {
+    /// The process runs.
+    Started {
+        /// The build.
+        id: BuildId,
+        /// The start.
+        attempt: i64,
+        /// Since when.
+        at: Instant,
+    },
+    /// The process ended, its log is closed.
+    Ended {
+        /// The build.
+        id: BuildId,
+        /// The start.
+        attempt: i64,
+        /// How.
+        outcome: Outcome,
+        /// Where its log is.
+        log: BuildLogFile,
+    },
+    /// The worker vanished.
+    Lost {
+        /// The build.
+        id: BuildId,
+        /// The start.
+        attempt: i64,
+        /// What is known.
+        message: String,
+    },
+}
+
+/// Hands jobs to executors, wherever they are.
+///
+/// For every job taken it reports exactly one end, [`DispatchEvent::Ended`] or
+/// [`DispatchEvent::Lost`], on the channel it was made with, and at most one start before it.
+pub(crate) trait Dispatcher: Send + Sync + 'static {
+    /// Takes a job. Returns at once.
+    fn offer(&self, job: BuildJob, log: LogWriter);
+
+    /// Asks for the end of a start, which then ends as canceled unless it ended just before.
+    /// Unknown starts are ignored.
+    fn cancel(&self, id: BuildId, attempt: i64);
+}
+
+/// Runs one self-contained job.
+pub(crate) trait Executor: Send + Sync + 'static {
+    /// Runs the job to its end, writing what it prints to `log`. `started` is called once, when
+    /// its process runs. When `cancel` turns true, the job ends as canceled.
+    fn run(
+        &self,
+        job: BuildJob,
+        log: &mut LogWriter,
+        cancel: watch::Receiver<bool>,
+        started: impl FnOnce() + Send,
+    ) -> impl Future<Output = Result<Outcome, Lost>> + Send;
+}
+
+/// Runs jobs in this process's own tasks.
+#[derive(Debug)]
+pub(crate) struct LocalDispatcher<E> {
+    executor: Arc<E>,
+    events: mpsc::Sender<DispatchEvent>,
+    /// Guard: the mutex. One entry per running job.
+    running: Arc<Mutex<HashMap<(BuildId, i64), watch::Sender<bool>>>>,
+}
+
+impl<E: Executor> LocalDispatcher<E> {
+    /// Reports to `events`.
+    pub(crate) fn new(executor: E, events: mpsc::Sender<DispatchEvent>) -> Self {
+        Self { executor: Arc::new(executor), events, running: Arc::default() }
+    }
+}
+
+impl<E: Executor> Dispatcher for LocalDispatcher<E> {
+    fn offer(&self, job: BuildJob, mut log: LogWriter) {
+        let key = (job.id, job.attempt);
+        let (id, attempt) = key;
+        let (cancel, canceled) = watch::channel(false);
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).insert(key, cancel);
+        let (executor, events, running) =
+            (Arc::clone(&self.executor), self.events.clone(), Arc::clone(&self.running));
+        let span = tracing::info_span!("build", id = %id, attempt, name = job.definition.name);
+        let started_events = self.events.clone();
+        let work = async move {
+            let started = move || {
+                // Only a measurement hangs on it, so a full channel may lose it.
+                let event = DispatchEvent::Started { id, attempt, at: Instant::now() };
+                let _ = started_events.try_send(event);
+            };
+            let ended = executor.run(job, &mut log, canceled, started).await;
+            let log = match log.finish().await {
+                Ok(log) => log,
+                Err(error) => {
+                    // The plain file is still there and is found by its name.
+                    tracing::warn!(%error, "cannot compress the build log");
+                    BuildLogFile::default()
+                }
+            };
+            match ended {
+                Ok(outcome) => DispatchEvent::Ended { id, attempt, outcome, log },
+                Err(Lost(message)) => DispatchEvent::Lost { id, attempt, message },
+            }
+        };
+        let work = tokio::spawn(work.instrument(span));
+        tokio::spawn(async move {
+            // A panic in an executor is a vanished worker, not the end of the server.
+            let event = work.await.unwrap_or_else(|error| DispatchEvent::Lost {
+                id,
+                attempt,
+                message: format!("the executor failed: {error}"),
+            });
+            running.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+            let _ = events.send(event).await;
+        });
+    }
+
+    fn cancel(&self, id: BuildId, attempt: i64) {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(cancel) = running.get(&(id, attempt)) {
+            cancel.send_replace(true);
+        }
+    }
+}

@@ -1,0 +1,498 @@
+//! The builder: takes what is ready from the database, hands it to a dispatcher, writes what comes
+//! back.
+//!
+//! One task, one loop. Each turn collects the ends that have come in, frees their room, and makes
+//! one write that stores the ends and claims new builds for the room there is; then it publishes
+//! and dispatches what is committed. While the write is under way more ends come in, so the busier
+//! it is, the more a turn does.
+//!
+//! B1: a build runs only after its claim is committed, so a killed server knows all it started.
+//! B2: room is freed when the end is in hand, never before; so at most `max_jobs` run.
+//! B3: an end that cannot be written is kept and tried again; its room stays taken meanwhile.
+//! B4: events are published after the commit that they tell of.
+//!
+//! Woken by: [`Builder::wake`] (something was registered), an event of the dispatcher, a request to
+//! stop, the retry of B3. Never by time alone.
+
+mod dispatch;
+mod output;
+mod run;
+mod sandbox;
+mod state;
+
+pub(crate) use dispatch::{DispatchEvent, Dispatcher, LocalDispatcher};
+pub(crate) use run::{LocalExecutor, remove_all};
+pub(crate) use sandbox::{Sandbox, find_bubblewrap};
+
+use crate::log::{LogName, Logs};
+use crate::model::{self, BuildId, BuildStatus, Definition, Event};
+use crate::store::{self, Changed, Claimed, Database, DatabaseError, Finish};
+use dispatch::{BuildJob, Outcome};
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, broadcast, mpsc, watch};
+
+/// How many ends one write stores at most.
+const BATCH: usize = 256;
+/// Before an end that could not be written is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What the builder is told.
+#[derive(Debug, Clone)]
+pub(crate) struct BuilderSettings {
+    /// Builds at once.
+    pub(crate) max_jobs: usize,
+    /// What can be built here.
+    pub(crate) systems: Vec<String>,
+    /// Who is said to have built it.
+    pub(crate) worker: String,
+    /// Unless the job says otherwise.
+    pub(crate) timeout: Duration,
+    /// Unless the job says otherwise.
+    pub(crate) max_silent: Duration,
+}
+
+/// How the builder is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// It goes on.
+    No,
+    /// Starts nothing more and lets running builds end.
+    Drain,
+    /// Starts nothing more and cuts running builds, which are scheduled again.
+    Now,
+}
+
+/// A handle on the builder's loop.
+#[derive(Debug, Clone)]
+pub(crate) struct Builder {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    wake: Notify,
+    /// Raised by each wake; `idle` follows when all that was ready then is done.
+    wanted: AtomicU64,
+    idle: watch::Sender<u64>,
+    stop: watch::Sender<Stop>,
+    /// Builds that somebody wants canceled while they run. Guard: the mutex. Bounded by the number
+    /// of running builds: entries go with the end of their build.
+    cancel: Mutex<HashSet<(BuildId, i64)>>,
+    started: broadcast::Sender<(BuildId, Instant)>,
+}
+
+impl Builder {
+    /// A builder whose loop does not run yet.
+    pub(crate) fn new() -> Self {
+        let shared = Shared {
+            wake: Notify::new(),
+            wanted: AtomicU64::new(1),
+            idle: watch::Sender::new(0),
+            stop: watch::Sender::new(Stop::No),
+            cancel: Mutex::default(),
+            started: broadcast::Sender::new(1024),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Something was registered: look at the queue.
+    pub(crate) fn wake(&self) {
+        // Read by the loop before it asks the queue, so what is committed before this is seen.
+        self.shared.wanted.fetch_add(1, Ordering::SeqCst);
+        self.shared.wake.notify_one();
+    }
+
+    /// Waits until nothing runs and nothing that was registered before this call can be started.
+    pub(crate) async fn wait_idle(&self) {
+        self.wake();
+        let wanted = self.shared.wanted.load(Ordering::SeqCst);
+        let mut idle = self.shared.idle.subscribe();
+        // The sender lives in `shared`, so this cannot fail.
+        let _ = idle.wait_for(|idle| *idle >= wanted).await;
+    }
+
+    /// Asks the loop to end.
+    pub(crate) fn stop(&self, how: Stop) {
+        self.shared.stop.send_replace(how);
+    }
+
+    /// Asks for the end of a running start of a build.
+    pub(crate) fn cancel_running(&self, id: BuildId, attempt: i64) {
+        self.cancel_set().insert((id, attempt));
+        self.shared.wake.notify_one();
+    }
+
+    /// Tells when processes start; for measurements.
+    pub(crate) fn starts(&self) -> broadcast::Receiver<(BuildId, Instant)> {
+        self.shared.started.subscribe()
+    }
+
+    fn cancel_set(&self) -> std::sync::MutexGuard<'_, HashSet<(BuildId, i64)>> {
+        self.shared.cancel.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs until it is asked to stop and everything that ran has ended and is written.
+    ///
+    /// # Errors
+    /// The database is closed; what ran is still recorded as started.
+    pub(crate) async fn run<D: Dispatcher>(
+        self,
+        settings: BuilderSettings,
+        database: Database,
+        logs: Logs,
+        dispatcher: D,
+        events: mpsc::Receiver<DispatchEvent>,
+        publish: broadcast::Sender<Event>,
+    ) -> Result<(), DatabaseError> {
+        let turn = Loop {
+            builder: self,
+            settings,
+            database,
+            logs,
+            dispatcher,
+            publish,
+            running: HashMap::new(),
+            ends: Vec::new(),
+            hungry: true,
+        };
+        turn.run(events).await
+    }
+}
+
+/// The end of one start, in the form in which it is written.
+#[derive(Debug, Clone)]
+enum End {
+    Finished(Finish),
+    Lost { id: BuildId, attempt: i64, message: String, counted: bool },
+}
+
+impl End {
+    fn key(&self) -> (BuildId, i64) {
+        match self {
+            Self::Finished(finish) => (finish.id, finish.attempt),
+            Self::Lost { id, attempt, .. } => (*id, *attempt),
+        }
+    }
+
+    fn write(&self, tx: &store::Transaction, now: i64) -> rusqlite::Result<Vec<Changed>> {
+        match self {
+            Self::Finished(finish) => store::finish(tx, finish),
+            Self::Lost { id, attempt, message, counted } => {
+                store::lose(tx, *id, *attempt, message, *counted, state::LOSSES_MAX, now)
+            }
+        }
+    }
+}
+
+struct Loop<D> {
+    builder: Builder,
+    settings: BuilderSettings,
+    database: Database,
+    logs: Logs,
+    dispatcher: D,
+    publish: broadcast::Sender<Event>,
+    /// What was dispatched and has not ended: by build, the attempt and whether it is to end.
+    running: HashMap<BuildId, (i64, bool)>,
+    /// Ends that are not written yet.
+    ends: Vec<End>,
+    /// Whether the queue may hold something that can be started.
+    hungry: bool,
+}
+
+impl<D: Dispatcher> Loop<D> {
+    async fn run(mut self, mut events: mpsc::Receiver<DispatchEvent>) -> Result<(), DatabaseError> {
+        let shared = Arc::clone(&self.builder.shared);
+        let mut stop = shared.stop.subscribe();
+        let mut seen = 0;
+        loop {
+            while self.ends.len() < BATCH
+                && let Ok(event) = events.try_recv()
+            {
+                self.take(event);
+            }
+            self.pass_on_cancels(*stop.borrow_and_update());
+            let stopping = *stop.borrow() != Stop::No;
+            // Read before the queue is asked: see `wake`.
+            let wanted = shared.wanted.load(Ordering::SeqCst);
+            self.hungry |= wanted != seen;
+            seen = wanted;
+            // B2, B3: an end in hand frees its room only in the write that stores it.
+            let taken = self.running.len().saturating_sub(self.ends.len());
+            let room = if stopping { 0 } else { self.settings.max_jobs.saturating_sub(taken) };
+            let asks = self.hungry && room > 0;
+            let mut failed = false;
+            if asks || !self.ends.is_empty() {
+                failed = !self.turn(if asks { room } else { 0 }).await?;
+            }
+            if self.running.is_empty() {
+                if stopping {
+                    return Ok(());
+                }
+                if !self.hungry {
+                    shared.idle.send_if_modified(|idle| std::mem::replace(idle, seen) != seen);
+                }
+            }
+            if failed {
+                tokio::select! {
+                    () = tokio::time::sleep(RETRY) => {}
+                    _ = stop.changed() => {}
+                }
+                continue;
+            }
+            if self.hungry && !stopping && self.running.len() < self.settings.max_jobs {
+                continue;
+            }
+            tokio::select! {
+                biased;
+                event = events.recv() => {
+                    // The dispatcher in `self` holds a sender, so the channel is never closed.
+                    if let Some(event) = event {
+                        self.take(event);
+                    }
+                }
+                () = shared.wake.notified() => {}
+                _ = stop.changed() => {}
+            }
+        }
+    }
+
+    /// Notes an event of the dispatcher. One for an unknown start is ignored.
+    fn take(&mut self, event: DispatchEvent) {
+        let now = model::now();
+        let (id, attempt) = match &event {
+            DispatchEvent::Started { id, attempt, .. }
+            | DispatchEvent::Ended { id, attempt, .. }
+            | DispatchEvent::Lost { id, attempt, .. } => (*id, *attempt),
+        };
+        let known = self.running.get(&id).filter(|(running, _)| *running == attempt);
+        let Some((_, cut)) = known else {
+            tracing::warn!(build = %id, attempt, "an event for a build that does not run");
+            return;
+        };
+        let end = match event {
+            DispatchEvent::Started { at, .. } => {
+                let _ = self.builder.shared.started.send((id, at));
+                return;
+            }
+            DispatchEvent::Lost { message, .. } => {
+                tracing::warn!(build = %id, attempt, message, "a build was lost");
+                End::Lost { id, attempt, message, counted: true }
+            }
+            DispatchEvent::Ended { outcome, .. }
+                if outcome.status == BuildStatus::Canceled
+                    && *cut
+                    && !self.builder.cancel_set().contains(&(id, attempt)) =>
+            {
+                // Cut by the server's own end: not the build's fault.
+                let message = "the server was stopped".to_owned();
+                End::Lost { id, attempt, message, counted: false }
+            }
+            DispatchEvent::Ended { outcome, log, .. } => {
+                let Outcome { status, message, outputs, products } = outcome;
+                End::Finished(Finish {
+                    id,
+                    attempt,
+                    status,
+                    message,
+                    stopped_at: now,
+                    log,
+                    outputs: outputs
+                        .into_iter()
+                        .map(|(name, digest)| (name, format!("outputs/{digest}")))
+                        .collect(),
+                    products,
+                })
+            }
+        };
+        if !self.ends.iter().any(|known| known.key() == end.key()) {
+            self.ends.push(end);
+        }
+        self.hungry = true;
+    }
+
+    fn pass_on_cancels(&mut self, stop: Stop) {
+        if stop == Stop::Now {
+            for (id, (attempt, cut)) in &mut self.running {
+                if !*cut {
+                    *cut = true;
+                    self.dispatcher.cancel(*id, *attempt);
+                }
+            }
+        }
+        let wanted: Vec<_> = self.builder.cancel_set().iter().copied().collect();
+        for (id, attempt) in wanted {
+            if self.running.get(&id).is_some_and(|(running, _)| *running == attempt) {
+                self.dispatcher.cancel(id, attempt);
+            } else {
+                self.builder.cancel_set().remove(&(id, attempt));
+            }
+        }
+    }
+
+    /// Stores the ends in hand and claims up to `room` builds. `false`: not all could be stored.
+    async fn turn(&mut self, room: usize) -> Result<bool, DatabaseError> {
+        let now = model::now();
+        let ends: Arc<[End]> = self.ends.as_slice().into();
+        let (systems, worker) = (self.settings.systems.clone(), self.settings.worker.clone());
+        let stored = Arc::clone(&ends);
+        let written = self
+            .database
+            .write(move |tx| {
+                let mut changed = Vec::new();
+                for end in stored.iter() {
+                    changed.push(end.write(tx, now)?);
+                }
+                let mut claimed = Vec::new();
+                for system in &systems {
+                    let left = room - claimed.len();
+                    if left > 0 {
+                        claimed.extend(store::claim(tx, system, left, &worker, now)?);
+                    }
+                }
+                Ok((changed, claimed))
+            })
+            .await;
+        match written {
+            Ok((changed, claimed)) => {
+                self.ends.clear();
+                for (end, changed) in ends.iter().zip(changed) {
+                    self.settle(end, &changed);
+                }
+                if room > 0 {
+                    self.hungry = claimed.len() == room;
+                }
+                for claimed in claimed {
+                    self.dispatch(claimed);
+                }
+                Ok(true)
+            }
+            Err(DatabaseError::Closed) => Err(DatabaseError::Closed),
+            Err(error) => {
+                tracing::error!(%error, "cannot store the ends of builds together");
+                self.one_by_one(&ends, now).await
+            }
+        }
+    }
+
+    /// After a turn that failed as a whole: each end by itself, so that one bad one does not keep
+    /// the others back.
+    async fn one_by_one(&mut self, ends: &[End], now: i64) -> Result<bool, DatabaseError> {
+        self.ends.clear();
+        for end in ends {
+            let stored = end.clone();
+            match self.database.write(move |tx| stored.write(tx, now)).await {
+                Ok(changed) => self.settle(end, &changed),
+                Err(DatabaseError::Closed) => return Err(DatabaseError::Closed),
+                Err(error) => {
+                    let (id, attempt) = end.key();
+                    tracing::error!(%error, build = %id, attempt, "cannot store the end of a build");
+                    self.ends.push(end.clone()); // B3
+                }
+            }
+        }
+        // Also when no end is left: whatever failed was then the claim, and wants a pause.
+        Ok(false)
+    }
+
+    /// An end is committed.
+    fn settle(&mut self, end: &End, changed: &[Changed]) {
+        let (id, attempt) = end.key();
+        self.running.remove(&id);
+        self.builder.cancel_set().remove(&(id, attempt));
+        let name = LogName::Build(id, attempt);
+        self.logs.forget(name);
+        if changed.is_empty() {
+            tracing::warn!(build = %id, attempt, "a late result was ignored");
+        }
+        match end {
+            End::Finished(finish) => tracing::info!(
+                build = %id,
+                attempt,
+                status = %finish.status,
+                message = finish.message,
+                "build ended"
+            ),
+            End::Lost { .. } => {
+                // The next attempt has a log of its own.
+                let logs = self.logs.clone();
+                drop(tokio::task::spawn_blocking(move || logs.remove(name)));
+            }
+        }
+        publish_builds(&self.publish, changed); // B4
+    }
+
+    /// A claim is committed (B1).
+    fn dispatch(&mut self, claimed: Claimed) {
+        let id = claimed.changed.id;
+        publish_builds(&self.publish, std::slice::from_ref(&claimed.changed));
+        self.running.insert(id, (claimed.attempt, false));
+        let definition =
+            claimed.definition.as_deref().map(serde_json::from_str::<Definition>).transpose();
+        let definition = match definition {
+            Ok(Some(definition)) => definition,
+            Ok(None) => return self.refuse(&claimed, "its derivation is gone".to_owned()),
+            Err(error) => {
+                return self.refuse(&claimed, format!("its derivation cannot be read: {error}"));
+            }
+        };
+        let limit = |own: u64, general: Duration| match own {
+            0 => general,
+            own => Duration::from_secs(own),
+        };
+        let job = BuildJob {
+            id,
+            attempt: claimed.attempt,
+            definition,
+            needs: claimed
+                .needs
+                .into_iter()
+                .map(|(alias, path)| {
+                    let digest = path.strip_prefix("outputs/").unwrap_or(&path).to_owned();
+                    (alias, digest)
+                })
+                .collect(),
+            timeout: limit(claimed.timeout_s, self.settings.timeout),
+            max_silent: limit(claimed.max_silent_s, self.settings.max_silent),
+        };
+        tracing::info!(
+            build = %id,
+            attempt = job.attempt,
+            job = claimed.changed.job,
+            "build started"
+        );
+        let log = self.logs.create(LogName::Build(id, claimed.attempt));
+        self.dispatcher.offer(job, log);
+    }
+
+    /// Ends a start that never reached the dispatcher.
+    fn refuse(&mut self, claimed: &Claimed, message: String) {
+        self.ends.push(End::Finished(Finish {
+            id: claimed.changed.id,
+            attempt: claimed.attempt,
+            status: BuildStatus::Canceled,
+            message,
+            stopped_at: model::now(),
+            log: model::BuildLogFile::default(),
+            outputs: Vec::new(),
+            products: Vec::new(),
+        }));
+        self.hungry = true;
+    }
+}
+
+/// Tells watchers of builds that have a new status.
+pub(crate) fn publish_builds(publish: &broadcast::Sender<Event>, changed: &[Changed]) {
+    for build in changed {
+        // Nobody may be watching.
+        let _ = publish.send(Event::Build {
+            id: build.id,
+            job: build.job.clone(),
+            evaluation: build.evaluation,
+            specification: build.specification,
+            status: build.status,
+        });
+    }
+}

@@ -1,0 +1,361 @@
+//! Outputs: what a build leaves behind, kept in a folder named by the digest of its contents.
+//!
+//! Whatever a command put into `BRIGANDINE_OUT`, and the files that its product patterns select,
+//! becomes `outputs/DIGEST`. Two builds that leave the same bytes share a folder; a folder that
+//! has its name is complete, for it was renamed into place.
+
+use super::dispatch::Outcome;
+use crate::input::{Pattern, hex};
+use crate::model::BuildStatus;
+use crate::store::NewProduct;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
+use std::fs::{self, Metadata};
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+/// How many files an output may have.
+const FILES_MAX: usize = 1_000_000;
+/// How deep directories may lie in one another.
+const DEPTH_MAX: usize = 200;
+
+/// A folder of outputs.
+#[derive(Debug)]
+pub(super) struct Outputs {
+    directory: PathBuf,
+    bytes_max: u64,
+    /// The digest of nothing, whose folder is there from the start: most builds leave nothing.
+    empty: String,
+}
+
+impl Outputs {
+    /// Keeps outputs in `directory`, made if need be. Blocks.
+    pub(super) fn new(directory: PathBuf, bytes_max: u64) -> io::Result<Self> {
+        let empty = hex(&Sha256::digest([]));
+        fs::create_dir_all(directory.join(&empty))?;
+        Ok(Self { directory, bytes_max, empty })
+    }
+
+    /// Where the output of this digest is, if it is there.
+    pub(super) fn path(&self, digest: &str) -> Option<PathBuf> {
+        let plain = !digest.is_empty() && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let path = self.directory.join(digest);
+        (plain && path.is_dir()).then_some(path)
+    }
+
+    /// Takes over what a successful command left in `out`, and the products it left in `build`.
+    /// Blocks.
+    pub(super) fn collect(&self, build: &Path, out: &Path, products: &[String]) -> Outcome {
+        match self.try_collect(build, out, products) {
+            Ok(outcome) => outcome,
+            Err(CollectError::Rule(message)) => Outcome::bad(BuildStatus::FailedOther, message),
+            Err(CollectError::Io(error)) => {
+                Outcome::bad(BuildStatus::FailedOther, format!("cannot keep its outputs: {error}"))
+            }
+        }
+    }
+
+    fn try_collect(
+        &self,
+        build: &Path,
+        out: &Path,
+        patterns: &[String],
+    ) -> Result<Outcome, CollectError> {
+        let selected = move_products(build, out, patterns)?;
+        if fs::read_dir(out)?.next().is_none() {
+            return Ok(good(self.empty.clone(), Vec::new()));
+        }
+        let mut walk = Walk { root: out, files: Vec::new(), bytes: 0, bytes_max: self.bytes_max };
+        walk.directory(out, 0)?;
+        walk.files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        let mut digest = Sha256::new();
+        for file in &walk.files {
+            digest.update(file.path.as_os_str().as_bytes());
+            digest.update([0, file.kind]);
+            digest.update(&file.digest);
+        }
+        let digest = hex(&digest.finalize());
+        let target = self.directory.join(&digest);
+        if !target.is_dir() {
+            match fs::rename(out, &target) {
+                Ok(()) => protect(&target)?,
+                // Somebody else made the same output a moment ago.
+                Err(_) if target.is_dir() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let products = walk
+            .files
+            .iter()
+            .filter(|file| selected.contains(&file.path))
+            .map(|file| {
+                let name = file.path.to_string_lossy().into_owned();
+                NewProduct {
+                    kind: "file".to_owned(),
+                    path: format!("outputs/{digest}/{name}"),
+                    name,
+                    bytes: i64::try_from(file.bytes).unwrap_or(i64::MAX),
+                    checksum: hex(&file.digest),
+                }
+            })
+            .collect();
+        Ok(good(digest, products))
+    }
+}
+
+fn good(digest: String, products: Vec<NewProduct>) -> Outcome {
+    Outcome {
+        status: BuildStatus::Succeeded,
+        message: String::new(),
+        outputs: vec![("out".to_owned(), digest)],
+        products,
+    }
+}
+
+enum CollectError {
+    /// The job broke its own rules.
+    Rule(String),
+    /// A file.
+    Io(io::Error),
+}
+
+impl From<io::Error> for CollectError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// Moves the files that the patterns select into `out`, and names them. The build directory is
+/// about to go, so nothing is copied.
+fn move_products(
+    build: &Path,
+    out: &Path,
+    patterns: &[String],
+) -> Result<BTreeSet<PathBuf>, CollectError> {
+    let mut selected = BTreeSet::new();
+    if patterns.is_empty() {
+        return Ok(selected);
+    }
+    let mut wanted = Vec::with_capacity(patterns.len());
+    for text in patterns {
+        wanted.push((text, Pattern::new(text).map_err(CollectError::Rule)?, false));
+    }
+    // A product may lie in the build directory or, already at its place, in the output.
+    for (root, moves) in [(build, true), (out, false)] {
+        let mut found = Vec::new();
+        list_files(root, Path::new(""), 0, &mut found)?;
+        for path in found {
+            let name = path.to_string_lossy();
+            let mut chosen = false;
+            for (_, pattern, matched) in &mut wanted {
+                if pattern.matches(&name) {
+                    *matched = true;
+                    chosen = true;
+                }
+            }
+            if !chosen || selected.contains(&path) {
+                continue;
+            }
+            let target = out.join(&path);
+            if moves && !target.exists() {
+                if let Some(parent) = target.parent() {
+                    fs::create_dir_all(parent)?;
+                }
+                fs::rename(build.join(&path), &target)?;
+            }
+            selected.insert(path);
+        }
+    }
+    match wanted.iter().find(|(_, _, matched)| !matched) {
+        Some((text, _, _)) => {
+            Err(CollectError::Rule(format!("product pattern `{text}` matches no file")))
+        }
+        None => Ok(selected),
+    }
+}
+
+/// Regular files below `root`, links left out: a link could show any file of the machine.
+fn list_files(
+    root: &Path,
+    below: &Path,
+    depth: usize,
+    found: &mut Vec<PathBuf>,
+) -> Result<(), CollectError> {
+    for entry in fs::read_dir(root.join(below))? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        let path = below.join(entry.file_name());
+        if kind.is_dir() && depth < DEPTH_MAX {
+            list_files(root, &path, depth + 1, found)?;
+        } else if kind.is_file() {
+            found.push(path);
+        }
+        if found.len() > FILES_MAX {
+            return Err(CollectError::Rule(format!("more than {FILES_MAX} files")));
+        }
+    }
+    Ok(())
+}
+
+struct Found {
+    path: PathBuf,
+    kind: u8,
+    digest: Vec<u8>,
+    bytes: u64,
+}
+
+struct Walk<'a> {
+    root: &'a Path,
+    files: Vec<Found>,
+    bytes: u64,
+    bytes_max: u64,
+}
+
+impl Walk<'_> {
+    fn directory(&mut self, path: &Path, depth: usize) -> Result<(), CollectError> {
+        if depth > DEPTH_MAX {
+            let message = format!("its output has more than {DEPTH_MAX} levels of directories");
+            return Err(CollectError::Rule(message));
+        }
+        for entry in fs::read_dir(path)? {
+            let path = entry?.path();
+            let metadata = path.symlink_metadata()?;
+            let (kind, digest, bytes) = if metadata.is_dir() {
+                self.directory(&path, depth + 1)?;
+                (b'd', Vec::new(), 0)
+            } else if metadata.is_symlink() {
+                let target = fs::read_link(&path)?;
+                (b'l', Sha256::digest(target.as_os_str().as_bytes()).to_vec(), 0)
+            } else if metadata.is_file() {
+                let (digest, bytes) = self.file(&path)?;
+                (if is_executable(&metadata) { b'x' } else { b'f' }, digest, bytes)
+            } else {
+                let message = format!(
+                    "its output has `{}`, which is neither file, directory nor link",
+                    path.strip_prefix(self.root).unwrap_or(&path).display()
+                );
+                return Err(CollectError::Rule(message));
+            };
+            let path = path.strip_prefix(self.root).unwrap_or(&path).to_owned();
+            self.files.push(Found { path, kind, digest, bytes });
+            if self.files.len() > FILES_MAX {
+                let message = format!("its output has more than {FILES_MAX} files");
+                return Err(CollectError::Rule(message));
+            }
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, path: &Path) -> Result<(Vec<u8>, u64), CollectError> {
+        let mut file = fs::File::open(path)?;
+        let mut digest = Sha256::new();
+        let mut chunk = vec![0; 64 * 1024];
+        let mut bytes = 0;
+        loop {
+            let count = file.read(&mut chunk)?;
+            if count == 0 {
+                return Ok((digest.finalize().to_vec(), bytes));
+            }
+            digest.update(&chunk[..count]);
+            bytes += count as u64;
+            self.bytes += count as u64;
+            if self.bytes > self.bytes_max {
+                let message = format!("its output has more than {} bytes", self.bytes_max);
+                return Err(CollectError::Rule(message));
+            }
+        }
+    }
+}
+
+fn is_executable(metadata: &Metadata) -> bool {
+    metadata.permissions().mode() & 0o111 != 0
+}
+
+/// Takes the right to write away, so that a build that sees it cannot change it by mistake.
+fn protect(path: &Path) -> io::Result<()> {
+    let metadata = path.symlink_metadata()?;
+    if metadata.is_symlink() {
+        return Ok(());
+    }
+    if metadata.is_dir() {
+        for entry in fs::read_dir(path)? {
+            protect(&entry?.path())?;
+        }
+    }
+    let mode = metadata.permissions().mode();
+    fs::set_permissions(path, fs::Permissions::from_mode(mode & !0o222))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Place {
+        directory: tempfile::TempDir,
+        outputs: Outputs,
+    }
+
+    fn place(bytes_max: u64) -> Place {
+        let directory = tempfile::tempdir().expect("directory");
+        let outputs = Outputs::new(directory.path().join("outputs"), bytes_max).expect("outputs");
+        Place { directory, outputs }
+    }
+
+    impl Place {
+        fn collect(&self, files: &[(&str, &str)], products: &[&str]) -> Outcome {
+            let work = self.directory.path().join("work");
+            let _ = fs::remove_dir_all(&work);
+            for directory in ["build", "out"] {
+                fs::create_dir_all(work.join(directory)).expect("directory");
+            }
+            for (path, text) in files {
+                let path = work.join(path);
+                fs::create_dir_all(path.parent().expect("parent")).expect("directory");
+                fs::write(path, text).expect("file");
+            }
+            let products: Vec<String> = products.iter().map(|p| (*p).to_owned()).collect();
+            self.outputs.collect(&work.join("build"), &work.join("out"), &products)
+        }
+    }
+
+    #[test]
+    fn the_same_contents_give_the_same_folder() {
+        let place = place(1000);
+        let one = place.collect(&[("out/a", "x")], &[]);
+        let two = place.collect(&[("build/a", "x")], &["a"]);
+        let other = place.collect(&[("out/a", "y")], &[]);
+        assert_eq!(one.outputs, two.outputs);
+        assert_ne!(one.outputs, other.outputs);
+        let path = place.outputs.path(&one.outputs[0].1).expect("there");
+        assert_eq!(fs::read_to_string(path.join("a")).expect("readable"), "x");
+    }
+
+    #[test]
+    fn products_are_named_by_patterns_with_size_and_digest() {
+        let place = place(1000);
+        let outcome = place.collect(
+            &[("build/dist/a.tar", "aa"), ("build/dist/b.txt", "b"), ("out/dist/c.tar", "c")],
+            &["dist/*.tar"],
+        );
+        assert_eq!(outcome.status, BuildStatus::Succeeded, "{}", outcome.message);
+        let names: Vec<&str> = outcome.products.iter().map(|p| p.name.as_str()).collect();
+        assert_eq!(names, ["dist/a.tar", "dist/c.tar"]);
+        assert_eq!(outcome.products[0].bytes, 2);
+        assert_eq!(outcome.products[0].checksum, hex(&Sha256::digest("aa")));
+        let stored = place.directory.path().join(&outcome.products[0].path);
+        assert_eq!(fs::read_to_string(stored).expect("there"), "aa");
+    }
+
+    #[test]
+    fn a_missing_product_and_too_large_an_output_fail_the_build() {
+        let place = place(3);
+        let outcome = place.collect(&[("build/x", "1")], &["dist/*"]);
+        assert_eq!(outcome.status, BuildStatus::FailedOther);
+        assert_eq!(outcome.message, "product pattern `dist/*` matches no file");
+        let outcome = place.collect(&[("out/x", "12345")], &[]);
+        assert_eq!(outcome.message, "its output has more than 3 bytes");
+        assert_eq!(place.collect(&[], &[]).outputs[0].1, hex(&Sha256::digest([])));
+    }
+}

@@ -1,0 +1,483 @@
+//! The local executor: one job, one clean directory, one process group.
+//!
+//! ```text
+//! work/BUILD-ATTEMPT/   build/    where the command runs: the sources of the main input
+//!                       inputs/   NAME/: the sources of other inputs
+//!                       needs/    NAME: the outputs of dependencies
+//!                       out/      what the command leaves here is kept
+//!                       tmp/      TMPDIR and HOME
+//! ```
+//!
+//! The process ends in one of these ways, whichever is first: by itself, by the wall-clock limit,
+//! by the silence limit, by a cancel. The last three ask the group to end (TERM) and kill it
+//! [`GRACE`] later. Whatever outlives its leader is killed; what left the group is found by its
+//! environment.
+
+use super::dispatch::{BuildJob, Executor, Lost, Outcome};
+use super::output::Outputs;
+use super::sandbox::{self, Sandbox};
+use crate::input::{Checkouts, ExportedTree, FetchError};
+use crate::log::LogWriter;
+use crate::model::BuildStatus;
+use crate::process::{self, GRACE, Running, STATE_VARIABLE};
+use rustix::process::Signal;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// The search path of builds; `--sandbox` or not, it is the same on every machine.
+const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
+/// How long the output of a process that has ended may stay open.
+const LEFTOVER: Duration = Duration::from_millis(500);
+const CHUNK: usize = 64 * 1024;
+
+/// Runs jobs on this machine.
+#[derive(Debug)]
+pub(crate) struct LocalExecutor {
+    work: PathBuf,
+    outputs: Arc<Outputs>,
+    checkouts: Arc<Checkouts>,
+    sandbox: Sandbox,
+    state_id: String,
+    path: String,
+}
+
+impl LocalExecutor {
+    /// Works below the state directory. Blocks.
+    pub(crate) fn new(
+        state: &Path,
+        checkouts: Arc<Checkouts>,
+        sandbox: Sandbox,
+        state_id: &str,
+        output_bytes_max: u64,
+    ) -> io::Result<Self> {
+        let work = state.join("work");
+        std::fs::create_dir_all(&work)?;
+        Ok(Self {
+            work,
+            outputs: Arc::new(Outputs::new(state.join("outputs"), output_bytes_max)?),
+            checkouts,
+            sandbox,
+            state_id: state_id.to_owned(),
+            path: std::env::var("BRIGANDINE_BUILD_PATH").unwrap_or_else(|_| PATH.to_owned()),
+        })
+    }
+
+    /// The sources of a job, exported.
+    async fn sources(&self, job: &BuildJob) -> Result<Vec<Arc<ExportedTree>>, SourceError> {
+        let mut trees = Vec::with_capacity(job.definition.sources.len());
+        for source in &job.definition.sources {
+            let tree = self
+                .checkouts
+                .export(&source.url, &source.revision, source.submodules)
+                .await
+                .map_err(|error| match error {
+                    FetchError::NoReference { .. } => SourceError::Gone(error.to_string()),
+                    _ => SourceError::Trouble(error.to_string()),
+                })?;
+            trees.push(tree);
+        }
+        Ok(trees)
+    }
+
+    fn command(&self, job: &BuildJob, place: &Place, needs: &[PathBuf]) -> Command {
+        let (program, arguments) = job
+            .definition
+            .command
+            .split_first()
+            .map_or(("/bin/true", &[][..]), |(program, rest)| (program.as_str(), rest));
+        let directory = place.build();
+        let mut command = match &self.sandbox {
+            Sandbox::Off => Command::new(self.find(program, &directory)),
+            Sandbox::Bubblewrap(bubblewrap) => {
+                let mut command = Command::new(bubblewrap);
+                command.args(sandbox::arguments(&place.root, &directory, needs)).arg(program);
+                command
+            }
+        };
+        command.args(arguments).current_dir(&directory).env_clear();
+        // The job's own variables first, so that it cannot change the server's.
+        command
+            .env("PATH", &self.path)
+            .env("LANG", "C.UTF-8")
+            .env("TZ", "UTC")
+            .envs(&job.definition.environment)
+            .env("CI", "true")
+            .env("HOME", place.tmp())
+            .env("TMPDIR", place.tmp())
+            .env("BRIGANDINE", "1")
+            .env("BRIGANDINE_BUILD", job.id.to_string())
+            .env("BRIGANDINE_ATTEMPT", job.attempt.to_string())
+            .env("BRIGANDINE_NAME", &job.definition.name)
+            .env("BRIGANDINE_SYSTEM", &job.definition.system)
+            .env("BRIGANDINE_OUT", place.out())
+            .env("BRIGANDINE_NEEDS", place.needs())
+            .env("BRIGANDINE_INPUTS", place.inputs())
+            .env("BRIGANDINE_RUN", self.mark_value(job))
+            .env(STATE_VARIABLE, &self.state_id);
+        command
+    }
+
+    /// Unique to one start of a build, in the environment of all its processes.
+    fn mark_value(&self, job: &BuildJob) -> String {
+        format!("{}/{}/{}", self.state_id, job.id, job.attempt)
+    }
+
+    /// The program's file. Found here rather than by the child, since a child whose search path
+    /// differs from its parent's cannot be started by `posix_spawn`.
+    fn find(&self, program: &str, directory: &Path) -> PathBuf {
+        if program.contains('/') {
+            return directory.join(program);
+        }
+        let found = self.path.split(':').map(|part| Path::new(part).join(program));
+        let mut found = found.filter(|path| path.is_file());
+        found.next().unwrap_or_else(|| PathBuf::from(program))
+    }
+}
+
+enum SourceError {
+    Gone(String),
+    Trouble(String),
+}
+
+/// A build's own directory, removed when dropped.
+#[derive(Debug)]
+struct Place {
+    root: PathBuf,
+}
+
+impl Place {
+    fn build(&self) -> PathBuf {
+        self.root.join("build")
+    }
+
+    fn out(&self) -> PathBuf {
+        self.root.join("out")
+    }
+
+    fn tmp(&self) -> PathBuf {
+        self.root.join("tmp")
+    }
+
+    fn needs(&self) -> PathBuf {
+        self.root.join("needs")
+    }
+
+    fn inputs(&self) -> PathBuf {
+        self.root.join("inputs")
+    }
+
+    /// Makes the directory and fills it. Blocks.
+    fn prepare(
+        self,
+        job: &BuildJob,
+        trees: &[Arc<ExportedTree>],
+        needs: &[PathBuf],
+    ) -> io::Result<Self> {
+        remove_all(&self.root)?;
+        std::fs::create_dir(&self.root)?;
+        for directory in [self.build(), self.out(), self.tmp()] {
+            std::fs::create_dir(directory)?;
+        }
+        for (source, tree) in job.definition.sources.iter().zip(trees) {
+            let target = if source.main { self.build() } else { self.inputs().join(&source.input) };
+            std::fs::create_dir_all(&target)?;
+            tree.tree.copy(&source.patterns, &tree.directory, &target)?;
+        }
+        if !needs.is_empty() {
+            std::fs::create_dir(self.needs())?;
+        }
+        for ((alias, _), path) in job.needs.iter().zip(needs) {
+            std::os::unix::fs::symlink(path, self.needs().join(alias))?;
+        }
+        Ok(self)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Err(error) = remove_all(&self.root) {
+            tracing::warn!(%error, path = %self.root.display(), "cannot remove a build directory");
+        }
+    }
+}
+
+/// Removes a directory, even if a build took away the right to write in parts of it.
+pub(crate) fn remove_all(path: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            allow_removal(path);
+            std::fs::remove_dir_all(path)
+        }
+        done => done,
+    }
+}
+
+fn allow_removal(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    let _ = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700));
+    let Ok(entries) = std::fs::read_dir(path) else { return };
+    for entry in entries.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            allow_removal(&entry.path());
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> Result<T, Lost> {
+    let done = tokio::task::spawn_blocking(f).await;
+    done.map_err(|error| Lost(format!("a thread of the executor failed: {error}")))
+}
+
+impl Executor for LocalExecutor {
+    async fn run(
+        &self,
+        job: BuildJob,
+        log: &mut LogWriter,
+        mut cancel: watch::Receiver<bool>,
+        started: impl FnOnce() + Send,
+    ) -> Result<Outcome, Lost> {
+        let trees = tokio::select! {
+            trees = self.sources(&job) => trees,
+            () = canceled(&mut cancel) => {
+                return Ok(Outcome::bad(BuildStatus::Canceled, "canceled on request"));
+            }
+        };
+        let trees = match trees {
+            Ok(trees) => trees,
+            Err(SourceError::Gone(message)) => {
+                let message = format!("its sources are gone: {message}");
+                return Ok(Outcome::bad(BuildStatus::Canceled, message));
+            }
+            Err(SourceError::Trouble(message)) => return Err(Lost(message)),
+        };
+        let mut needs = Vec::with_capacity(job.needs.len());
+        for (alias, digest) in &job.needs {
+            let Some(path) = self.outputs.path(digest) else {
+                let message = format!("the output {digest} of `{alias}`, which it needs, is gone");
+                return Ok(Outcome::bad(BuildStatus::FailedOther, message));
+            };
+            needs.push(path);
+        }
+        let place = Place { root: self.work.join(format!("{}-{}", job.id, job.attempt)) };
+        let (job, needs, place) = blocking(move || {
+            let place = place.prepare(&job, &trees, &needs)?;
+            Ok::<_, io::Error>((job, needs, place))
+        })
+        .await?
+        .map_err(|error| Lost(format!("cannot prepare the build directory: {error}")))?;
+
+        let ended = self.supervise(&job, &place, &needs, log, &mut cancel, started).await;
+        let outputs = Arc::clone(&self.outputs);
+        blocking(move || {
+            let status = match ended {
+                Ended::Status(status) => status,
+                Ended::Otherwise(outcome) => return outcome,
+            };
+            if status.success() {
+                return outputs.collect(&place.build(), &place.out(), &job.definition.products);
+            }
+            let hint = match status.code() {
+                Some(126) => " (a command could not be executed)",
+                Some(127) => " (a command was not found)",
+                _ => "",
+            };
+            let message = format!("{}{hint}", process::describe(status));
+            Outcome::bad(BuildStatus::Failed, message)
+            // `place` goes here, on a thread that may block.
+        })
+        .await
+    }
+}
+
+async fn canceled(cancel: &mut watch::Receiver<bool>) {
+    if cancel.wait_for(|cancel| *cancel).await.is_err() {
+        // Nobody can cancel any more.
+        std::future::pending::<()>().await;
+    }
+}
+
+/// How a process ended.
+enum Ended {
+    /// By itself.
+    Status(ExitStatus),
+    /// Not by itself, or not at all.
+    Otherwise(Outcome),
+}
+
+fn trouble(message: String) -> Ended {
+    Ended::Otherwise(Outcome::bad(BuildStatus::FailedOther, message))
+}
+
+impl LocalExecutor {
+    /// Starts the process, copies its output to the log, and sees that it ends.
+    async fn supervise(
+        &self,
+        job: &BuildJob,
+        place: &Place,
+        needs: &[PathBuf],
+        log: &mut LogWriter,
+        cancel: &mut watch::Receiver<bool>,
+        started: impl FnOnce() + Send,
+    ) -> Ended {
+        let mut command = self.command(job, place, needs);
+        let spawned = process::output_pipe().and_then(|(out, writer)| {
+            command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
+            Ok((Running::spawn(&mut command)?, out))
+        });
+        let program = command.get_program().to_string_lossy().into_owned();
+        drop(command);
+        let (mut running, mut out) = match spawned {
+            Ok(spawned) => spawned,
+            Err(error) => return trouble(format!("cannot run `{program}`: {error}")),
+        };
+        started();
+        let mut watch = Watch {
+            end: None,
+            kill_at: None,
+            deadline: Instant::now() + job.timeout,
+            silent_at: Instant::now() + job.max_silent,
+        };
+        let mut open = true;
+        let mut exited = false;
+        let mut chunk = vec![0; CHUNK];
+        while !exited || (open && watch.kill_at.is_some()) {
+            tokio::select! {
+                biased;
+                () = canceled(cancel), if watch.end.is_none() => {
+                    watch.stop(&running, BuildStatus::Canceled, "canceled on request".to_owned());
+                }
+                read = out.read(&mut chunk), if open => match read {
+                    Ok(0) => open = false,
+                    Ok(count) => {
+                        watch.silent_at = Instant::now() + job.max_silent;
+                        if let Err(error) = log.write(&chunk[..count]).await {
+                            watch.stop(
+                                &running,
+                                BuildStatus::FailedOther,
+                                format!("cannot write the build log: {error}"),
+                            );
+                            // What it says from now on has nowhere to go.
+                            open = false;
+                        }
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot read the output of a build");
+                        open = false;
+                    }
+                },
+                done = running.exited(), if !exited => match done {
+                    Ok(()) => exited = true,
+                    Err(error) => return trouble(format!("cannot wait for the process: {error}")),
+                },
+                () = tokio::time::sleep_until(watch.next()) => {
+                    if watch.tick(&running, job) {
+                        break;
+                    }
+                }
+            }
+        }
+        let status = running.reap();
+        if open {
+            self.drain(job, out, log, &mut chunk).await;
+        }
+        match (watch.end, status) {
+            (Some(outcome), _) => {
+                let note = format!("\n[brigandine: {}]\n", outcome.message);
+                let _ = log.write(note.as_bytes()).await;
+                Ended::Otherwise(outcome)
+            }
+            (None, Ok(status)) => Ended::Status(status),
+            (None, Err(error)) => trouble(format!("cannot learn how the process ended: {error}")),
+        }
+    }
+
+    /// Reads what is left in the pipe of a process that has ended. A pipe that stays open is held
+    /// by a process that left the group: it is found by its environment and killed.
+    async fn drain(
+        &self,
+        job: &BuildJob,
+        mut out: pipe::Receiver,
+        log: &mut LogWriter,
+        chunk: &mut [u8],
+    ) {
+        for round in 0..2 {
+            let copied = tokio::time::timeout(LEFTOVER, async {
+                loop {
+                    match out.read(chunk).await {
+                        Ok(0) | Err(_) => return,
+                        Ok(count) => {
+                            if log.write(&chunk[..count]).await.is_err() {
+                                return;
+                            }
+                        }
+                    }
+                }
+            });
+            if copied.await.is_ok() {
+                return;
+            }
+            if round == 0 {
+                let mark = format!("BRIGANDINE_RUN={}", self.mark_value(job));
+                let killed = blocking(move || process::kill_marked(&mark)).await.unwrap_or(0);
+                let note = format!(
+                    "\n[brigandine: {killed} processes that outlived the build were killed]\n"
+                );
+                let _ = log.write(note.as_bytes()).await;
+            }
+        }
+    }
+}
+
+/// The time limits of a running process, and whether it was told to end.
+struct Watch {
+    end: Option<Outcome>,
+    kill_at: Option<Instant>,
+    deadline: Instant,
+    silent_at: Instant,
+}
+
+impl Watch {
+    fn next(&self) -> Instant {
+        self.kill_at.unwrap_or_else(|| self.deadline.min(self.silent_at))
+    }
+
+    /// Asks the group to end, once; the first reason stays.
+    fn stop(&mut self, running: &Running, status: BuildStatus, message: String) {
+        if self.end.is_none() {
+            running.signal(Signal::TERM);
+            self.kill_at = Some(Instant::now() + GRACE);
+            self.end = Some(Outcome::bad(status, message));
+        }
+    }
+
+    /// A limit was reached; true: the group was asked before, and is to be killed now.
+    fn tick(&mut self, running: &Running, job: &BuildJob) -> bool {
+        let now = Instant::now();
+        match self.kill_at {
+            Some(kill_at) => {
+                if now >= kill_at {
+                    running.signal(Signal::KILL);
+                }
+                now >= kill_at
+            }
+            None => {
+                if now >= self.deadline {
+                    let message = format!("took longer than {} s", job.timeout.as_secs());
+                    self.stop(running, BuildStatus::FailedOther, message);
+                } else if now >= self.silent_at {
+                    let message = format!("printed nothing for {} s", job.max_silent.as_secs());
+                    self.stop(running, BuildStatus::FailedOther, message);
+                }
+                false
+            }
+        }
+    }
+}

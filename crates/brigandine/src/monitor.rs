@@ -1,0 +1,409 @@
+//! Monitors: one task per specification, which looks at the inputs when it is time or when asked,
+//! and evaluates what is new.
+//!
+//! A look fetches all inputs in parallel; their revisions and the specification's definition are
+//! the stamp. A known stamp ends the look. A new one is stored as a started evaluation before
+//! anything runs, so that the same revisions are never evaluated twice and a failure is seen.
+//!
+//! | what goes wrong | who is told | what happens next |
+//! |---|---|---|
+//! | a fetch | the specification's row | another look, later each time |
+//! | the evaluator | the evaluation's row and its log | nothing until something is pushed |
+//! | the server stops | the evaluation's row: aborted | evaluated again at the next start |
+
+use crate::build::{Builder, remove_all};
+use crate::evaluate::{self, Checked, Context, EvaluatorSettings};
+use crate::input::{Checkouts, Repositories, Resolved, hex};
+use crate::log::{LogName, Logs};
+use crate::model::{
+    self, Checkout, EvaluationId, EvaluationStatus, Event, Specification, SpecificationId,
+    SpecificationState,
+};
+use crate::store::{self, Begun, Database, DatabaseError};
+use sha2::{Digest, Sha256};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, Semaphore, broadcast, watch};
+use tokio::task::JoinSet;
+use tracing::Instrument;
+
+/// The first pause after a failed look; doubled with every further one.
+const BACK_OFF: Duration = Duration::from_secs(10);
+/// The longest pause after failed looks, unless the interval is longer.
+const BACK_OFF_MAX: Duration = Duration::from_secs(30 * 60);
+
+/// What all monitors share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// The lane for evaluations.
+    pub(crate) database: Database,
+    /// The clones.
+    pub(crate) repositories: Arc<Repositories>,
+    /// The exports.
+    pub(crate) checkouts: Arc<Checkouts>,
+    /// The evaluators' logs.
+    pub(crate) logs: Logs,
+    /// What evaluators may take.
+    pub(crate) evaluator: EvaluatorSettings,
+    /// What the server builds for.
+    pub(crate) systems: Vec<String>,
+    /// Between two looks, unless the specification says otherwise.
+    pub(crate) interval: Duration,
+    /// Below this, evaluators get a directory of their own.
+    pub(crate) work: PathBuf,
+    /// Woken when jobs are registered.
+    pub(crate) builder: Builder,
+    /// For watchers.
+    pub(crate) events: broadcast::Sender<Event>,
+    /// Fetches at once.
+    pub(crate) fetches: Semaphore,
+    /// Evaluators at once.
+    pub(crate) evaluations: Semaphore,
+}
+
+/// What a look came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Looked {
+    /// Nothing is new; the evaluation of this state of the inputs ended like this.
+    Known(EvaluationStatus),
+    /// There was an evaluation, and it ended like this.
+    Evaluated(EvaluationStatus),
+    /// The inputs could not be fetched.
+    Failed,
+    /// The specification is gone.
+    Gone,
+}
+
+impl Looked {
+    /// Whether there is nothing to complain about.
+    pub(crate) fn is_good(self) -> bool {
+        match self {
+            Self::Known(status) | Self::Evaluated(status) => status != EvaluationStatus::Failed,
+            Self::Failed => false,
+            Self::Gone => true,
+        }
+    }
+}
+
+/// Looks at a specification whenever it is time or `wanted` says so, until `stop` turns true.
+///
+/// # Errors
+/// The database failed: the server cannot go on.
+pub(crate) async fn run(
+    shared: Arc<Shared>,
+    id: SpecificationId,
+    wanted: Arc<Notify>,
+    mut stop: watch::Receiver<bool>,
+) -> Result<(), DatabaseError> {
+    loop {
+        if *stop.borrow_and_update() {
+            return Ok(());
+        }
+        let (looked, pause) = look(&shared, id, stop.clone()).await?;
+        if looked == Looked::Gone {
+            return Ok(());
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = wanted.notified() => {}
+            _ = stop.changed() => {}
+        }
+    }
+}
+
+fn pause_after(interval: Duration, failures: i64) -> Duration {
+    if failures == 0 {
+        return interval;
+    }
+    let doublings = u32::try_from(failures - 1).unwrap_or(u32::MAX).min(16);
+    BACK_OFF.min(interval).saturating_mul(1 << doublings).min(BACK_OFF_MAX.max(interval))
+}
+
+/// Looks once. Says what came of it, and how long to wait before the next look.
+///
+/// # Errors
+/// The database failed.
+///
+/// # Cancel safety
+/// Dropped: child processes are killed; an evaluation that was running stays started until the
+/// next start of the server. Use `stop` instead, which notes it as aborted.
+pub(crate) async fn look(
+    shared: &Shared,
+    id: SpecificationId,
+    stop: watch::Receiver<bool>,
+) -> Result<(Looked, Duration), DatabaseError> {
+    let state = shared.database.read(move |s| store::specification_by_id(s, id)).await?;
+    let Some(state) = state else { return Ok((Looked::Gone, shared.interval)) };
+    let span = tracing::info_span!("look", specification = state.specification.name);
+    look_at(shared, state, stop).instrument(span).await
+}
+
+async fn look_at(
+    shared: &Shared,
+    state: SpecificationState,
+    mut stop: watch::Receiver<bool>,
+) -> Result<(Looked, Duration), DatabaseError> {
+    let id = state.id;
+    let specification = Arc::new(state.specification);
+    let interval = specification.interval_s.map_or(shared.interval, Duration::from_secs);
+    let fetched = tokio::select! {
+        fetched = fetch(shared, &specification) => fetched,
+        _ = stop.wait_for(|stop| *stop) => return Ok((Looked::Gone, interval)),
+    };
+    let now = model::now();
+    let resolved = match fetched {
+        Ok(resolved) => resolved,
+        Err(error) => {
+            let pause = pause_after(interval, state.look.failures + 1);
+            tracing::warn!(error, retry_s = pause.as_secs(), "cannot fetch the inputs");
+            let next = now.saturating_add(seconds(pause));
+            shared.database.write(move |tx| store::note_look(tx, id, &error, now, next)).await?;
+            let _ = shared.events.send(Event::Looked { specification: id, failed: true });
+            return Ok((Looked::Failed, pause));
+        }
+    };
+    let stamp = stamp(&specification, &resolved);
+    let checkouts: Vec<Checkout> = specification
+        .inputs
+        .iter()
+        .zip(&resolved)
+        .map(|(input, resolved)| Checkout {
+            input: input.name.clone(),
+            revision: resolved.revision.clone(),
+            subject: resolved.subject.clone(),
+            author: resolved.author.clone(),
+            revision_at: resolved.revision_at,
+        })
+        .collect();
+    let next = now.saturating_add(seconds(interval));
+    let begun = shared
+        .database
+        .write(move |tx| {
+            store::note_look(tx, id, "", now, next)?;
+            store::begin_evaluation(tx, id, &stamp, &checkouts, now)
+        })
+        .await?;
+    let _ = shared.events.send(Event::Looked { specification: id, failed: false });
+    let evaluation = match begun {
+        Begun::Known(known, status) => {
+            tracing::debug!(evaluation = %known, "nothing is new");
+            return Ok((Looked::Known(status), interval));
+        }
+        Begun::New(evaluation) | Begun::Again(evaluation) => evaluation,
+    };
+    let span = tracing::info_span!("evaluation", id = %evaluation);
+    let status =
+        evaluate(shared, id, &specification, &resolved, evaluation, stop).instrument(span).await?;
+    Ok((Looked::Evaluated(status), interval))
+}
+
+fn seconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// Fetches all inputs at once. Errors of all of them, for people.
+async fn fetch(shared: &Shared, specification: &Specification) -> Result<Vec<Resolved>, String> {
+    let mut fetches = JoinSet::new();
+    for (place, input) in specification.inputs.iter().cloned().enumerate() {
+        let Ok(permit) = shared.fetches.acquire().await else {
+            return Err("the server is being stopped".to_owned());
+        };
+        let repositories = Arc::clone(&shared.repositories);
+        // A permit of a semaphore in `shared` cannot go into a task; its turn is what counts.
+        let work = async move {
+            let resolved = repositories.fetch(&input.url, &input.reference).await;
+            (place, resolved.map_err(|error| format!("input `{}`: {error}", input.name)))
+        };
+        fetches.spawn(work.in_current_span());
+        drop(permit);
+    }
+    let mut resolved: Vec<Option<Resolved>> = vec![None; specification.inputs.len()];
+    let mut errors = Vec::new();
+    while let Some(done) = fetches.join_next().await {
+        match done {
+            Ok((place, Ok(found))) => resolved[place] = Some(found),
+            Ok((_, Err(error))) => errors.push(error),
+            Err(error) => errors.push(format!("a fetch failed: {error}")),
+        }
+    }
+    errors.sort_unstable();
+    let resolved: Option<Vec<Resolved>> = resolved.into_iter().collect();
+    resolved.filter(|_| errors.is_empty()).ok_or_else(|| errors.join("; "))
+}
+
+/// Covers what an evaluation depends on: the definition without what only steers the looks, and
+/// the revisions.
+fn stamp(specification: &Specification, resolved: &[Resolved]) -> String {
+    let mut definition = specification.clone();
+    definition.description.clear();
+    definition.interval_s = None;
+    definition.enabled = true;
+    let mut digest = Sha256::new();
+    // A specification came from JSON or goes to it at once: it has nothing that JSON has not.
+    digest.update(serde_json::to_vec(&definition).unwrap_or_default());
+    for resolved in resolved {
+        digest.update([0]);
+        digest.update(resolved.revision.as_bytes());
+    }
+    hex(&digest.finalize())
+}
+
+async fn evaluate(
+    shared: &Shared,
+    specification_id: SpecificationId,
+    specification: &Specification,
+    resolved: &[Resolved],
+    id: EvaluationId,
+    mut stop: watch::Receiver<bool>,
+) -> Result<EvaluationStatus, DatabaseError> {
+    let publish = |status| {
+        let specification = specification_id;
+        let _ = shared.events.send(Event::Evaluation { id, specification, status });
+    };
+    publish(EvaluationStatus::Started);
+    tracing::info!("evaluation started");
+    let name = LogName::Evaluation(id);
+    shared.logs.remove(name);
+    let mut log = shared.logs.create(name);
+    let work = evaluate_started(shared, specification, resolved, id, &mut log);
+    let done = tokio::select! {
+        done = work => done,
+        _ = stop.wait_for(|stop| *stop) => Err(Trouble::Stopped),
+    };
+    if let Err(Trouble::Evaluation(message)) = &done {
+        let _ = log.write(format!("\n[brigandine: {message}]\n").as_bytes()).await;
+    }
+    let log = log.finish().await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot compress the evaluation's log");
+        model::BuildLogFile::default()
+    });
+    let now = model::now();
+    let status = match done {
+        Ok(evaluated) => {
+            let message = evaluated.message;
+            let jobs = Arc::new(evaluated.jobs);
+            let written = shared
+                .database
+                .write(move |tx| store::register(tx, id, &jobs, &message, &log.path, now))
+                .await?;
+            match written {
+                Some(registered) => {
+                    tracing::info!(
+                        new = registered.new,
+                        reused = registered.reused,
+                        "evaluation succeeded"
+                    );
+                    shared.builder.wake();
+                    EvaluationStatus::Succeeded
+                }
+                None => {
+                    tracing::warn!("the evaluation had ended already; its jobs are dropped");
+                    EvaluationStatus::Aborted
+                }
+            }
+        }
+        Err(trouble) => {
+            let (status, message) = match trouble {
+                Trouble::Database(error) => return Err(error),
+                Trouble::Evaluation(message) => (EvaluationStatus::Failed, message),
+                Trouble::Stopped => {
+                    (EvaluationStatus::Aborted, "the server was stopped".to_owned())
+                }
+            };
+            tracing::warn!(%status, message, "evaluation ended");
+            shared
+                .database
+                .write(move |tx| store::end_evaluation(tx, id, status, &message, &log.path, now))
+                .await?;
+            status
+        }
+    };
+    shared.logs.forget(name);
+    publish(status);
+    Ok(status)
+}
+
+enum Trouble {
+    Database(DatabaseError),
+    Evaluation(String),
+    Stopped,
+}
+
+async fn evaluate_started(
+    shared: &Shared,
+    specification: &Specification,
+    resolved: &[Resolved],
+    id: EvaluationId,
+    log: &mut crate::log::LogWriter,
+) -> Result<evaluate::Evaluated, Trouble> {
+    let Ok(_permit) = shared.evaluations.acquire().await else { return Err(Trouble::Stopped) };
+    let mut checkouts = Vec::with_capacity(resolved.len());
+    for (input, resolved) in specification.inputs.iter().zip(resolved) {
+        let failed = |error: crate::input::FetchError| {
+            Trouble::Evaluation(format!("input `{}`: {error}", input.name))
+        };
+        let revision = &resolved.revision;
+        shared.repositories.pin(&input.url, revision).await.map_err(failed)?;
+        let tree = shared
+            .checkouts
+            .export(&input.url, revision, input.submodules)
+            .await
+            .map_err(failed)?;
+        checkouts.push(Checked { input: input.clone(), revision: revision.clone(), tree });
+    }
+    let now = model::now();
+    shared
+        .database
+        .write(move |tx| store::note_checkouts(tx, id, now))
+        .await
+        .map_err(Trouble::Database)?;
+    let main = specification
+        .evaluator
+        .input()
+        .or_else(|| specification.inputs.first().map(|input| input.name.as_str()))
+        .unwrap_or_default()
+        .to_owned();
+    let context = Context {
+        checkouts,
+        main,
+        systems: shared.systems.clone(),
+        priority: specification.priority,
+    };
+    let scratch = Scratch(shared.work.join(format!("evaluation-{id}")));
+    let _ = remove_all(&scratch.0);
+    evaluate::evaluate(specification, context, &shared.evaluator, &scratch.0, log)
+        .await
+        .map_err(|error| Trouble::Evaluation(error.to_string()))
+}
+
+/// An evaluator's own directory, removed when dropped.
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if self.0.exists() {
+            let path = std::mem::take(&mut self.0);
+            // It may be large, and this may be a thread that must not block.
+            let removal = std::thread::Builder::new()
+                .name("scratch-removal".to_owned())
+                .spawn(move || remove_all(&path).map(drop));
+            drop(removal);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failed_looks_are_repeated_soon_at_first_and_seldom_later() {
+        let interval = Duration::from_secs(300);
+        let pauses: Vec<u64> =
+            (0..10).map(|failures| pause_after(interval, failures).as_secs()).collect();
+        assert_eq!(pauses, [300, 10, 20, 40, 80, 160, 320, 640, 1280, 1800]);
+        assert_eq!(pause_after(Duration::from_secs(7200), 99), Duration::from_secs(7200));
+        assert_eq!(pause_after(Duration::from_millis(10), 1), Duration::from_millis(10));
+    }
+}
