@@ -36,7 +36,8 @@ async fn check(name: &str, requests: &[&str]) {
 
 #[tokio::test]
 async fn specifications_are_written_as_cuirass_does() {
-    check("specifications", &["/jobsets", "/specifications", "/api/jobsets", "HEAD /jobsets"]).await;
+    check("specifications", &["/jobsets", "/specifications", "/api/jobsets", "HEAD /jobsets"])
+        .await;
 }
 
 #[tokio::test]
@@ -115,7 +116,8 @@ async fn the_queue_has_running_builds_first_even_when_it_is_cut() {
 async fn a_wrong_number_of_entries_is_refused_as_clients_expect() {
     let mut requests = Vec::new();
     for route in ["/api/latestbuilds", "/api/queue", "/api/evaluations"] {
-        for nr in ["", "?nr=", "?nr=x", "?nr=1.5", "?nr=0", "?nr=1001", "?nr=-1", "?nr=99999999999"] {
+        for nr in ["", "?nr=", "?nr=x", "?nr=1.5", "?nr=0", "?nr=1001", "?nr=-1", "?nr=99999999999"]
+        {
             requests.push(format!("{route}{nr}"));
         }
     }

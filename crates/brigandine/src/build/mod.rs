@@ -369,7 +369,7 @@ impl<D: Dispatcher> Loop<D> {
                 }
                 Ok(true)
             }
-            Err(DatabaseError::Closed) => Err(DatabaseError::Closed),
+            Err(error) if error.is_closed() => Err(error),
             Err(error) => {
                 tracing::error!(%error, "cannot store the ends of builds together");
                 self.one_by_one(&ends, now).await
@@ -385,7 +385,7 @@ impl<D: Dispatcher> Loop<D> {
             let stored = end.clone();
             match self.database.write(move |tx| stored.write(tx, now)).await {
                 Ok(changed) => self.settle(end, &changed),
-                Err(DatabaseError::Closed) => return Err(DatabaseError::Closed),
+                Err(error) if error.is_closed() => return Err(error),
                 Err(error) => {
                     let (id, attempt) = end.key();
                     tracing::error!(%error, build = %id, attempt, "cannot store the end of a build");

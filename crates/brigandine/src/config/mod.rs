@@ -20,7 +20,7 @@ use std::path::Path;
 use std::time::Duration;
 
 pub(crate) use diagnostic::{Diagnostic, Diagnostics};
-pub(crate) use server::{Config, LogFormat, Sandbox};
+pub(crate) use server::{Config, Limits, LogFormat, Sandbox};
 pub(crate) use value::{parse_duration, show_duration};
 
 /// How often the inputs of a specification may be looked at.

@@ -62,7 +62,7 @@ pub(crate) async fn served_with(fill: &str, connections_max: usize) -> Served {
     let (events, _) = broadcast::channel(16);
     let (closing, closed) = watch::channel(false);
     let site = Site::new(Parts {
-        database: Database::open(&path).expect("the database opens"),
+        database: Database::open(&path).await.expect("the database opens"),
         events: Box::new({
             let events = events.clone();
             move || events.subscribe()

@@ -7,11 +7,11 @@
 
 mod building;
 mod builds;
+mod database;
 mod derivations;
 mod evaluations;
 mod registering;
 mod server;
-mod shim;
 mod specifications;
 
 pub(crate) use building::{
@@ -21,6 +21,7 @@ pub(crate) use builds::{
     JobFilter, JobPage, attempts, build, build_by_basename, build_details, job_builds, job_history,
     job_page, latest_builds, outputs, product, products, queue, queue_counts,
 };
+pub(crate) use database::{Database, DatabaseError, Snapshot, Transaction};
 pub(crate) use derivations::definition;
 pub(crate) use evaluations::{
     changes, checkouts, evaluation, evaluation_details, evaluation_page, evaluations,
@@ -29,7 +30,7 @@ pub(crate) use registering::{
     Begun, NewJob, Registered, begin_evaluation, end_evaluation, note_checkouts, register,
 };
 pub(crate) use server::{OpenError, Started, note_start, note_stop, open};
-pub(crate) use shim::{Database, Error as DatabaseError, Snapshot, Transaction};
+
 pub(crate) use specifications::{
     Loaded, note_look, put_specification, remove_specification, specification, specification_by_id,
     specifications, want_look,

@@ -88,7 +88,7 @@ pub(crate) async fn open(state: &Path) -> Result<Database, OpenError> {
         .map_err(|error| OpenError::Directory(state.to_owned(), error))?;
     let path = state.join("brigandine.db");
     let failed = |error| OpenError::Database(path.clone(), error);
-    let database = Database::open(&path).map_err(failed)?;
+    let database = Database::open(&path).await.map_err(failed)?;
     let migrated = database.exclusive(|conn| Ok(migrate(conn))).await.map_err(failed)?;
     migrated.map_err(|error| OpenError::Schema(path.clone(), error))?;
     Ok(database)

@@ -1,0 +1,44 @@
+//! The database handle of the server: Lockkeeper's, with the client whose lane its calls take.
+
+pub(crate) use lockkeeper::{Error as DatabaseError, Snapshot, Transaction};
+use std::ops::Deref;
+use std::path::Path;
+use std::time::Duration;
+
+/// A handle for one part of the server. Clones share the part's lane.
+#[derive(Debug, Clone)]
+pub(crate) struct Database {
+    whole: lockkeeper::Database,
+    client: lockkeeper::Client,
+}
+
+impl Database {
+    /// Opens the file, creating it if need be. What is acknowledged is on the disk.
+    pub(crate) async fn open(path: &Path) -> Result<Self, DatabaseError> {
+        let whole = lockkeeper::Database::builder(path)
+            .synchronous(lockkeeper::Synchronous::Full)
+            .busy_timeout(Duration::from_secs(30))
+            .open()
+            .await?;
+        let client = whole.client("main");
+        Ok(Self { whole, client })
+    }
+
+    /// The same database in a lane of its own.
+    pub(crate) fn client(&self, name: &str) -> Self {
+        Self { whole: self.whole.clone(), client: self.whole.client(name) }
+    }
+
+    /// Closes it for all clients, after the calls that are waiting.
+    pub(crate) async fn close(&self) -> Result<(), DatabaseError> {
+        self.whole.close().await.map(drop)
+    }
+}
+
+impl Deref for Database {
+    type Target = lockkeeper::Client;
+
+    fn deref(&self) -> &lockkeeper::Client {
+        &self.client
+    }
+}
