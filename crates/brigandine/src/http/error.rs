@@ -33,6 +33,12 @@ impl Refusal {
         Self::NotFound(what.into())
     }
 
+    /// There is no such route.
+    pub(crate) fn no_path(uri: &Uri) -> Self {
+        let path: String = uri.path().chars().take(200).collect();
+        Self::NotFound(format!("nothing is at {path}"))
+    }
+
     /// There is no such build. `id` comes from the request, so it is cut.
     pub(crate) fn no_build(id: &str) -> Self {
         let id: String = id.chars().take(100).collect();
@@ -73,12 +79,6 @@ impl IntoResponse for Refusal {
         let (status, text) = self.parts();
         super::json(status, &json!({ "error": text }))
     }
-}
-
-/// Any path that is no route.
-pub(super) async fn unknown_path(uri: Uri) -> Refusal {
-    let path: String = uri.path().chars().take(200).collect();
-    Refusal::NotFound(format!("nothing is at {path}"))
 }
 
 /// A method that a route does not have; which ones it has stands in the header `allow`.

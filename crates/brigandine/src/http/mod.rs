@@ -55,7 +55,7 @@ impl Site {
         Router::new()
             .merge(crate::api::router())
             .merge(crate::web::router())
-            .fallback(error::unknown_path)
+            .fallback(crate::web::unknown_path)
             .method_not_allowed_fallback(error::wrong_method)
             .with_state(self)
     }

@@ -15,7 +15,7 @@ use crate::model::Event;
 use crate::store::Database;
 
 /// No test may take longer.
-const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
 /// A served site.
 pub(crate) struct Served {

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use super::ansi::Lines;
 use super::live::tail_start;
 use super::view::{self, Look, Moment};
-use super::{BuildRow, Layout, Parts, or_refusal, render};
+use super::{BuildRow, Layout, Parts, or_refusal, render, wants_page};
 use crate::api;
 use crate::http::{Refusal, Result, Site};
 use crate::model::{self, Build, BuildId, BuildStatus, EvaluationId, Timestamp};
@@ -88,8 +88,7 @@ pub(super) async fn page_or_json(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Response {
-    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
-    if accept.is_some_and(|accept| accept.contains("text/html")) {
+    if wants_page(&headers) {
         return or_refusal(&site, make(&site, &id).await).await;
     }
     let mut response = api::json_of_build(&site, id).await.into_response();
@@ -228,7 +227,9 @@ async fn make(site: &Site, id: &str) -> Result<Response> {
 /// A command as it would be typed.
 fn script(command: &[String]) -> String {
     match command {
-        [script] => script.trim_end().to_owned(),
+        [shell, flag, command, script] if [&**shell, flag, command] == ["/bin/sh", "-e", "-c"] => {
+            script.trim_end().to_owned()
+        }
         words => words
             .iter()
             .map(|word| {

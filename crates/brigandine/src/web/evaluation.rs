@@ -126,6 +126,7 @@ async fn make(site: &Site, id: &str, query: &Query) -> Result<Response> {
                 // The name in this evaluation; the build may have been asked for by another.
                 job: job.job,
                 reused: job.reused,
+                weather: if job.reused { "" } else { view::weather(job.build.weather) },
                 ..BuildRow::new(job.build, now)
             });
             Ok(Some(Page {

@@ -13,7 +13,7 @@ mod view;
 use askama::Template;
 use axum::Router;
 use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
@@ -130,6 +130,22 @@ async fn or_refusal(site: &Site, page: Result<Response>) -> Response {
     render_as(status, &page).unwrap_or_else(IntoResponse::into_response)
 }
 
+/// Any path that is no route: a page for browsers, JSON for everybody else.
+pub(crate) async fn unknown_path(State(site): Parts, headers: HeaderMap, uri: Uri) -> Response {
+    let refusal = Refusal::no_path(&uri);
+    if wants_page(&headers) {
+        or_refusal(&site, Err(refusal)).await
+    } else {
+        refusal.into_response()
+    }
+}
+
+/// Browsers ask for HTML by name; other clients never do.
+fn wants_page(headers: &HeaderMap) -> bool {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    accept.is_some_and(|accept| accept.contains("text/html"))
+}
+
 /// An evaluation in a list.
 struct EvaluationRow {
     id: EvaluationId,
@@ -184,6 +200,9 @@ fn summary(evaluation: &model::Evaluation) -> String {
             model::EvaluationStatus::Succeeded => "no jobs".to_owned(),
             _ => String::new(),
         };
+    }
+    if counters.succeeded == counters.total() {
+        return view::count(counters.total(), "job");
     }
     let mut parts = vec![format!(
         "{} of {} succeeded",
@@ -246,3 +265,6 @@ impl BuildRow {
 
 /// Handlers need the site by value.
 type Parts = State<Site>;
+
+#[cfg(test)]
+mod tests;

@@ -50,6 +50,8 @@ impl Row {
     fn new(s: &Snapshot, state: SpecificationState, now: Timestamp) -> rusqlite::Result<Self> {
         let specification = state.specification;
         let evaluations = store::evaluations(s, Some(&specification.name), PLATES)?;
+        // The newest stands at the right, however many there are.
+        let room = (PLATES as usize).saturating_sub(evaluations.len());
         let plates = evaluations
             .iter()
             .rev()
@@ -57,7 +59,7 @@ impl Row {
             .map(|(at, evaluation)| Plate {
                 id: evaluation.id,
                 look: view::evaluation_look(evaluation),
-                x: at * 14,
+                x: (room + at) * 14,
             })
             .collect();
         let latest = evaluations.into_iter().next();
