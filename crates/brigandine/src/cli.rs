@@ -46,6 +46,30 @@ pub(crate) enum Command {
     Log(Log),
     /// List builds, latest first
     Builds(Builds),
+    /// Measure what a build that does nothing costs on this machine
+    BenchBuilds(BenchBuilds),
+    /// The built-in evaluator of job lists; the server runs it
+    #[command(hide = true)]
+    EvaluateJobs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchBuilds {
+    /// Builds to run
+    #[arg(long, value_name = "N", default_value = "2000", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) count: u32,
+    /// Builds at once
+    #[arg(long, value_name = "N", default_value = "4", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub(crate) max_jobs: u16,
+    /// Single builds to start for the latency figure
+    #[arg(long, value_name = "N", default_value = "200", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) triggers: u32,
+    /// Keep the state here instead of a temporary directory; must be empty or absent
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+    /// Print the figures as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Where the state of the server is.

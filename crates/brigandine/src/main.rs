@@ -2,6 +2,7 @@
 
 mod api;
 mod app;
+mod bench;
 mod build;
 mod cli;
 mod command;
@@ -22,6 +23,8 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     let outcome = match cli::Cli::parse().command {
+        cli::Command::EvaluateJobs => return evaluate::jobs::main(),
+        cli::Command::BenchBuilds(arguments) => bench::run(&arguments),
         cli::Command::Check(arguments) => command::check::run(&arguments),
         other => Err(command::Failure::failed(format!("{other:?}"))),
     };
