@@ -1,0 +1,99 @@
+//! `kill -9` of the server, again and again.
+
+use crate::support::{Place, Process, processes_with};
+use std::time::Duration;
+
+/// How many builds the run has.
+const BUILDS: usize = 200;
+/// How often the server is killed in the middle.
+const KILLS: u64 = 50;
+
+/// A small generator of numbers that look random, the same in every run.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
+}
+
+#[test]
+fn a_server_killed_fifty_times_loses_nothing_and_leaves_nothing() {
+    let place = Place::new();
+    let repository = place.repository("sample");
+    let mark = format!("MARK=crash-{}", std::process::id());
+    let (name, value) = mark.split_once('=').expect("a pair");
+    // Chains of five, a few that fail, each with something to say and something to leave.
+    let jobs: Vec<(String, String)> = (0..BUILDS)
+        .map(|n| {
+            let needs = match n % 5 {
+                0 => String::new(),
+                _ => format!("needs = [\"j{:03}\"]", n - 1),
+            };
+            let fails = if n % 50 == 44 { "exit 1" } else { "true" };
+            let command = format!(
+                "echo begin {n}; sleep 0.0{}; echo {n} > $BRIGANDINE_OUT/it; {fails}; echo end {n}",
+                n % 10
+            );
+            (
+                format!("j{n:03}"),
+                format!("command = \"{command}\"\n{needs}\nenv = {{ {name} = \"{value}\" }}"),
+            )
+        })
+        .collect();
+    let jobs: Vec<(&str, &str)> =
+        jobs.iter().map(|(name, more)| (name.as_str(), more.as_str())).collect();
+    repository.jobs(&jobs);
+    place.specify(&[("sample", &repository, "")]);
+
+    let mut dice = Dice(20_261_120);
+    let mut finished_before = 0;
+    for _ in 0..KILLS {
+        let mut server = Process::start(place.command(&[]));
+        // The moment is the point of the test: anything between before the start and well into it.
+        std::thread::sleep(Duration::from_millis(dice.roll(250)));
+        server.child.kill().expect("kill -9");
+        server.child.wait().expect("its status");
+        if place.state().join("brigandine.db").exists() && tables(&place) > 0 {
+            let finished: usize = place.rows("SELECT count(*) FROM build WHERE status >= 0")[0]
+                .parse()
+                .expect("a number");
+            assert!(finished >= finished_before, "a result was lost");
+            finished_before = finished;
+        }
+    }
+    assert!(finished_before < BUILDS, "all was done before the last kill; make the builds slower");
+    place.good_one_shot();
+
+    place.check_consistency();
+    assert_eq!(place.rows("SELECT status FROM evaluation"), ["0"]);
+    assert_eq!(place.rows("SELECT count(*) FROM build"), [BUILDS.to_string()]);
+    assert_eq!(
+        place.rows("SELECT status, count(*) FROM build GROUP BY status ORDER BY status"),
+        ["0|196", "1|4"],
+        "each has the fate it would have had"
+    );
+    let twice = "SELECT build_id FROM attempt WHERE status >= 0 GROUP BY 1 HAVING count(*) <> 1";
+    assert_eq!(place.rows(twice), [""; 0], "each was run to completion once");
+    assert_eq!(
+        place.rows("SELECT count(*) FROM attempt WHERE status = -1 OR stopped_at = 0"),
+        ["0"],
+        "none is left started"
+    );
+    assert_eq!(processes_with(&mark), 0, "no orphan process");
+    for n in 0..BUILDS {
+        let log = place.build_log(&format!("j{n:03}"));
+        let end = if n % 50 == 44 { String::new() } else { format!("end {n}\n") };
+        assert_eq!(log, format!("begin {n}\n{end}"));
+    }
+    let left = std::fs::read_dir(place.state().join("work")).expect("work").count();
+    assert_eq!(left, 0, "no build directory is left");
+}
+
+fn tables(place: &Place) -> usize {
+    place.rows("SELECT count(*) FROM sqlite_schema WHERE name = 'build'")[0]
+        .parse()
+        .expect("a number")
+}

@@ -1,0 +1,6 @@
+//! The engine: from a repository to stored results.
+
+mod builds;
+mod crash;
+mod evaluations;
+mod inputs;

@@ -1,0 +1,6 @@
+//! Whole-server tests: the real program, real git repositories, real processes.
+//!
+//! A test waits for what a process says or for its end, never for time; every wait has a limit.
+
+mod engine;
+mod support;

@@ -1,0 +1,383 @@
+//! A place with repositories, specification files and a server.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// No wait of a test takes longer.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(100);
+
+/// The program under test.
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_brigandine");
+
+/// A directory of its own with all that a test needs.
+pub(crate) struct Place {
+    directory: tempfile::TempDir,
+}
+
+/// A run of the program that has ended.
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        Self { directory: tempfile::tempdir().expect("a directory") }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub(crate) fn state(&self) -> PathBuf {
+        self.path("state")
+    }
+
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::write(&path, text).expect("a file");
+        path
+    }
+
+    /// A new git repository with one branch, `main`.
+    pub(crate) fn repository(&self, name: &str) -> Repository {
+        let repository = Repository { path: self.path(name) };
+        fs::create_dir_all(&repository.path).expect("a directory");
+        repository.git(&["init", "--quiet", "--initial-branch=main"]);
+        repository
+    }
+
+    /// Writes the specification file: one specification `name` per pair, whose only input is
+    /// branch `main` of the repository. `more` follows the input.
+    pub(crate) fn specify(&self, specifications: &[(&str, &Repository, &str)]) {
+        let text: String = specifications
+            .iter()
+            .map(|(name, repository, more)| {
+                format!(
+                    "[[specification]]\nname = \"{name}\"\n[[specification.input]]\n\
+                     name = \"source\"\nurl = \"{}\"\nbranch = \"main\"\n{more}\n",
+                    repository.path.display()
+                )
+            })
+            .collect();
+        self.write("specifications.toml", &text);
+    }
+
+    /// The server's command line over this place's state, specifications and, if there is one,
+    /// configuration.
+    pub(crate) fn command(&self, more: &[&str]) -> Command {
+        let mut command = Command::new(PROGRAM);
+        command.arg("serve").arg("--state").arg(self.state());
+        command.args(["--listen", "127.0.0.1:0", "--replace", "--max-jobs", "4"]);
+        command.arg("--specifications").arg(self.path("specifications.toml"));
+        if self.path("config.toml").exists() {
+            command.arg("--config").arg(self.path("config.toml"));
+        }
+        command.args(more).stdin(Stdio::null()).env("RUST_LOG", "info").env_remove("GIT_DIR");
+        command
+    }
+
+    /// Handles every specification once.
+    pub(crate) fn one_shot(&self) -> Ended {
+        run(self.command(&["--one-shot"]))
+    }
+
+    /// As [`Place::one_shot`], which must go well.
+    pub(crate) fn good_one_shot(&self) -> Ended {
+        let ended = self.one_shot();
+        assert!(ended.status.success(), "{}\n{}", ended.stdout, ended.stderr);
+        ended
+    }
+
+    /// Another command of the program over this place's state.
+    pub(crate) fn tool(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(PROGRAM);
+        command.args(arguments).arg("--state").arg(self.state()).stdin(Stdio::null());
+        command
+    }
+
+    pub(crate) fn database(&self) -> rusqlite::Connection {
+        let path = self.state().join("brigandine.db");
+        let database = rusqlite::Connection::open(path).expect("the database");
+        database.busy_timeout(PATIENCE).expect("a pragma");
+        database
+    }
+
+    /// The rows of a query, columns joined by `|`.
+    pub(crate) fn rows(&self, sql: &str) -> Vec<String> {
+        let database = self.database();
+        let mut statement = database.prepare(sql).expect(sql);
+        let columns = statement.column_count();
+        let rows = statement.query_map([], |row| {
+            let values: Result<Vec<String>, _> = (0..columns)
+                .map(|column| {
+                    row.get::<_, rusqlite::types::Value>(column).map(|value| match value {
+                        rusqlite::types::Value::Null => "null".to_owned(),
+                        rusqlite::types::Value::Integer(number) => number.to_string(),
+                        rusqlite::types::Value::Real(number) => number.to_string(),
+                        rusqlite::types::Value::Text(text) => text,
+                        rusqlite::types::Value::Blob(bytes) => format!("{bytes:?}"),
+                    })
+                })
+                .collect();
+            Ok(values?.join("|"))
+        });
+        rows.expect(sql).map(|row| row.expect(sql)).collect()
+    }
+
+    /// `job|status` of all jobs of the evaluation, by name.
+    pub(crate) fn jobs(&self, evaluation: i64) -> Vec<String> {
+        self.rows(&format!(
+            "SELECT job.name, build.status FROM job JOIN build ON build.id = build_id
+             WHERE job.evaluation_id = {evaluation} ORDER BY job.name"
+        ))
+    }
+
+    /// The text of a build's log as it is stored.
+    pub(crate) fn build_log(&self, job: &str) -> String {
+        let rows = self.rows(&format!("SELECT log_path FROM build WHERE job = '{job}'"));
+        let [path] = rows.as_slice() else { panic!("{job}: {rows:?}") };
+        self.stored_log(path)
+    }
+
+    pub(crate) fn stored_log(&self, path: &str) -> String {
+        if path.is_empty() {
+            return String::new();
+        }
+        let file = fs::File::open(self.state().join(path)).expect(path);
+        let bytes = zstd::decode_all(file).expect("readable");
+        String::from_utf8(bytes).expect("text")
+    }
+
+    /// Checks what must hold whenever no server runs, whatever happened before.
+    pub(crate) fn check_consistency(&self) {
+        assert_eq!(self.rows("PRAGMA integrity_check"), ["ok"]);
+        assert_eq!(self.rows("PRAGMA foreign_key_check"), [""; 0]);
+        let counted = self.rows(
+            "SELECT e.id FROM evaluation AS e LEFT JOIN (
+               SELECT j.evaluation_id AS id, sum(b.status = -2) AS a, sum(b.status = -1) AS b,
+                 sum(b.status = 0) AS c, sum(b.status = 1) AS d, sum(b.status = 2) AS e,
+                 sum(b.status = 3) AS f, sum(b.status = 4) AS g
+               FROM job AS j JOIN build AS b ON b.id = j.build_id GROUP BY 1) AS n ON n.id = e.id
+             WHERE (e.scheduled, e.started, e.succeeded, e.failed, e.failed_dependency,
+                    e.failed_other, e.canceled)
+               IS NOT (ifnull(n.a, 0), ifnull(n.b, 0), ifnull(n.c, 0), ifnull(n.d, 0),
+                       ifnull(n.e, 0), ifnull(n.f, 0), ifnull(n.g, 0))",
+        );
+        assert_eq!(counted, [""; 0], "evaluations whose counters are wrong");
+        let waiting = self.rows(
+            "SELECT b.job FROM build AS b WHERE b.status = -2 AND b.waiting <> (
+               SELECT count(*) FROM dependency AS d JOIN build AS n ON n.id = d.needs_id
+               WHERE d.build_id = b.id AND n.status <> 0)",
+        );
+        assert_eq!(waiting, [""; 0], "builds that wait for the wrong number of dependencies");
+        let early = self.rows(
+            "SELECT b.job FROM build AS b JOIN dependency AS d ON d.build_id = b.id
+             JOIN build AS n ON n.id = d.needs_id WHERE b.attempt > 0 AND n.status <> 0",
+        );
+        assert_eq!(early, [""; 0], "builds that were started before their dependencies");
+        for path in self.rows("SELECT log_path FROM build WHERE status >= 0 AND log_path <> ''") {
+            self.stored_log(&path);
+        }
+    }
+}
+
+/// A git repository that people push to.
+pub(crate) struct Repository {
+    pub(crate) path: PathBuf,
+}
+
+impl Repository {
+    pub(crate) fn git(&self, arguments: &[&str]) -> String {
+        let done = Command::new("git")
+            .arg("-C")
+            .arg(&self.path)
+            .args(["-c", "user.name=Sample", "-c", "user.email=sample@localhost"])
+            .args(["-c", "commit.gpgSign=false", "-c", "protocol.file.allow=always"])
+            .args(arguments)
+            .env_remove("GIT_DIR")
+            .env_remove("GIT_WORK_TREE")
+            .output()
+            .expect("git");
+        let stderr = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "git {arguments:?}: {stderr}");
+        String::from_utf8_lossy(&done.stdout).trim().to_owned()
+    }
+
+    /// Writes the files and commits everything; gives the revision.
+    pub(crate) fn commit(&self, files: &[(&str, &str)]) -> String {
+        for (name, text) in files {
+            let path = self.path.join(name);
+            fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
+            fs::write(path, text).expect("a file");
+        }
+        self.git(&["add", "--all"]);
+        self.git(&["commit", "--quiet", "--allow-empty", "--message=a change"]);
+        self.git(&["rev-parse", "HEAD"])
+    }
+
+    /// Commits a job list with these `(name, more)`; a command is part of `more`.
+    pub(crate) fn jobs(&self, jobs: &[(&str, &str)]) -> String {
+        let text: String = jobs
+            .iter()
+            .map(|(name, more)| format!("[[job]]\nname = \"{name}\"\n{more}\n"))
+            .collect();
+        self.commit(&[("brigandine.toml", &text)])
+    }
+}
+
+/// A process that is killed when it is dropped.
+pub(crate) struct Process {
+    pub(crate) child: Child,
+    stdout: Option<mpsc::Receiver<String>>,
+}
+
+impl Process {
+    /// Starts it; what it prints can be read line by line.
+    pub(crate) fn start(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("the program starts");
+        let stdout = child.stdout.take().expect("a pipe");
+        let (sender, receiver) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { child, stdout: Some(receiver) }
+    }
+
+    /// The next line of its standard output.
+    pub(crate) fn line(&self) -> String {
+        let lines = self.stdout.as_ref().expect("lines");
+        lines.recv_timeout(PATIENCE).expect("a line in time")
+    }
+
+    /// All further lines, until it closes its standard output.
+    pub(crate) fn rest(&self) -> Vec<String> {
+        let lines = self.stdout.as_ref().expect("lines");
+        let mut rest = Vec::new();
+        loop {
+            match lines.recv_timeout(PATIENCE) {
+                Ok(line) => rest.push(line),
+                Err(mpsc::RecvTimeoutError::Disconnected) => return rest,
+                Err(mpsc::RecvTimeoutError::Timeout) => panic!("no end in time: {rest:?}"),
+            }
+        }
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        let done = Command::new("kill").args(["-s", name, &id]).status().expect("kill");
+        assert!(done.success());
+    }
+
+    /// Waits for its end.
+    pub(crate) fn end(mut self) -> ExitStatus {
+        wait(&mut self.child)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Waits for a child's end; one that takes too long is killed, and the test fails.
+pub(crate) fn wait(child: &mut Child) -> ExitStatus {
+    let (done, watched) = mpsc::channel::<()>();
+    let id = child.id().to_string();
+    let watchdog = std::thread::spawn(move || {
+        let late = watched.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout);
+        if late {
+            let _ = Command::new("kill").args(["-s", "KILL", &id]).status();
+        }
+        late
+    });
+    let status = child.wait().expect("its status");
+    drop(done);
+    assert!(!watchdog.join().expect("the watchdog"), "did not end in time");
+    status
+}
+
+/// Runs a command to its end.
+pub(crate) fn run(mut command: Command) -> Ended {
+    let mut child =
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
+    let (mut out, mut err) = (child.stdout.take().expect("out"), child.stderr.take().expect("err"));
+    let reader = std::thread::spawn(move || {
+        let mut text = String::new();
+        let _ = out.read_to_string(&mut text);
+        text
+    });
+    let errors = std::thread::spawn(move || {
+        let mut text = String::new();
+        let _ = err.read_to_string(&mut text);
+        text
+    });
+    let status = wait(&mut child);
+    let stdout = reader.join().expect("a reader");
+    Ended { status, stdout, stderr: errors.join().expect("a reader") }
+}
+
+/// A named pipe: one side waits for the other, so a build can say that it runs, and be told to go
+/// on.
+pub(crate) struct Gate {
+    path: PathBuf,
+}
+
+impl Gate {
+    pub(crate) fn new(path: PathBuf) -> Self {
+        let done = Command::new("mkfifo").arg(&path).status().expect("mkfifo");
+        assert!(done.success());
+        Self { path }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Waits until somebody opens the gate to write, and gives what is written.
+    pub(crate) fn wait(&self) -> String {
+        let path = self.path.clone();
+        within(move || fs::read_to_string(path).expect("the gate"))
+    }
+
+    /// Waits until somebody opens the gate to read, and lets it go on.
+    pub(crate) fn open(&self) {
+        let path = self.path.clone();
+        within(move || {
+            let mut file = fs::File::options().write(true).open(path).expect("the gate");
+            file.write_all(b"go\n").expect("the gate");
+        });
+    }
+}
+
+/// Runs `f` with a time limit.
+pub(crate) fn within<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        let _ = sender.send(f());
+    });
+    receiver.recv_timeout(PATIENCE).expect("in time")
+}
+
+/// How many processes carry this text in their environment.
+pub(crate) fn processes_with(mark: &str) -> usize {
+    let Ok(processes) = fs::read_dir("/proc") else { return 0 };
+    processes
+        .flatten()
+        .filter(|process| {
+            let environment = fs::read(process.path().join("environ")).unwrap_or_default();
+            environment.split(|byte| *byte == 0).any(|pair| pair == mark.as_bytes())
+        })
+        .count()
+}
