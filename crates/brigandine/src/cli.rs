@@ -31,8 +31,6 @@ pub(crate) struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Show a sample project being built, in a state directory of its own; needs no network
-    Demo(Demo),
     /// Run the server
     Serve(Serve),
     /// Add, list, show or remove specifications
@@ -44,7 +42,7 @@ pub(crate) enum Command {
     Evaluate(Evaluate),
     /// Print a build log
     Log(Log),
-    /// List builds, latest first
+    /// List builds: pending ones, then finished ones, latest first
     Builds(Builds),
     /// Measure what a build that does nothing costs on this machine
     BenchBuilds(BenchBuilds),

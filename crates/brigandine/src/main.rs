@@ -23,10 +23,14 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     let outcome = match cli::Cli::parse().command {
-        cli::Command::EvaluateJobs => return evaluate::jobs::main(),
+        cli::Command::Serve(arguments) => command::serve::run(&arguments),
+        cli::Command::Spec(arguments) => command::spec::run(arguments),
         cli::Command::BenchBuilds(arguments) => bench::run(&arguments),
         cli::Command::Check(arguments) => command::check::run(&arguments),
-        other => Err(command::Failure::failed(format!("{other:?}"))),
+        cli::Command::Evaluate(arguments) => command::evaluate::run(&arguments),
+        cli::Command::Log(arguments) => command::log::run(&arguments),
+        cli::Command::Builds(arguments) => command::builds::run(&arguments),
+        cli::Command::EvaluateJobs => return evaluate::jobs::main(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

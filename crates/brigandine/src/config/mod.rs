@@ -21,7 +21,7 @@ use std::time::Duration;
 
 pub(crate) use diagnostic::{Diagnostic, Diagnostics};
 pub(crate) use server::{Config, Limits, LogFormat, Sandbox};
-pub(crate) use value::{parse_duration, show_duration};
+pub(crate) use value::parse_duration;
 
 /// How often the inputs of a specification may be looked at.
 pub(crate) const INTERVAL_RANGE: RangeInclusive<Duration> =

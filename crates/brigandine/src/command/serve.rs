@@ -1,0 +1,281 @@
+//! `brigandine serve`: configuration, traces, signals, the server.
+
+use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tracing_subscriber::EnvFilter;
+
+use super::Failure;
+use crate::app::{App, Settings};
+use crate::cli;
+use crate::config::{self, Config, LogFormat};
+use crate::http::{self, Parts, Site};
+use crate::model::Specification;
+use crate::store::Loaded;
+
+/// Serves until it is told to end, or handles everything once.
+///
+/// # Errors
+/// The configuration is wrong, the server cannot start, an essential part died, or (with
+/// `--one-shot`) an evaluation failed.
+pub(crate) fn run(arguments: &cli::Serve) -> Result<(), Failure> {
+    let config = configuration(arguments)?;
+    trace(config.format, "info");
+    let specifications = specifications(&config.specifications)?;
+    super::runtime()?.block_on(async {
+        if arguments.one_shot {
+            one_shot(&config, specifications, arguments.listen).await
+        } else {
+            serve(&config, specifications).await
+        }
+    })
+}
+
+/// The file's configuration under what the command line says.
+fn configuration(arguments: &cli::Serve) -> Result<Config, Failure> {
+    let mut config = match &arguments.config {
+        None => Config::default(),
+        Some(path) => {
+            let text =
+                config::load(path).map_err(|problem| Failure::failed(problem.to_string()))?;
+            config::server::parse(&path.display().to_string(), &text)
+                .map_err(|problems| Failure::failed(problems.to_string()))?
+        }
+    };
+    if let Some(state) = &arguments.state {
+        config.state.clone_from(state);
+    }
+    config.listen = arguments.listen.unwrap_or(config.listen);
+    config.interval = arguments.interval.unwrap_or(config.interval);
+    config.max_jobs = arguments.max_jobs.map_or(config.max_jobs, usize::from);
+    config.sandbox = arguments.sandbox.unwrap_or(config.sandbox);
+    config.format = arguments.log_format.unwrap_or(config.format);
+    config.replace |= arguments.replace;
+    config.drain |= arguments.drain;
+    config.specifications.extend(arguments.specifications.iter().cloned());
+    Ok(config)
+}
+
+/// What the server's parts are told.
+fn settings(config: &Config) -> Settings {
+    Settings {
+        max_jobs: config.max_jobs,
+        interval: config.interval,
+        sandbox: config.sandbox,
+        fetch_timeout: config.limits.fetch_time,
+        evaluation_timeout: config.limits.evaluation_time,
+        evaluation_output_bytes_max: config.limits.evaluation_output,
+        build_timeout: config.limits.build_time,
+        build_silence: config.limits.build_silence,
+        log_bytes_max: config.limits.build_log,
+        ..Settings::new(config.state.clone())
+    }
+}
+
+/// The specifications of all files, or everything that is wrong in them.
+pub(super) fn specifications(files: &[PathBuf]) -> Result<Vec<Specification>, Failure> {
+    let mut all: Vec<Specification> = Vec::new();
+    let mut problems = config::Diagnostics::default();
+    for path in files {
+        let file = path.display().to_string();
+        let parsed = config::load(path)
+            .map_err(config::Diagnostics::from)
+            .and_then(|text| config::specification::parse(&file, &text));
+        match parsed {
+            Ok(placed) => all.extend(placed.into_iter().map(|placed| placed.specification)),
+            Err(found) => problems.extend(found),
+        }
+    }
+    if problems.is_empty() { Ok(all) } else { Err(Failure::failed(problems.to_string())) }
+}
+
+/// Traces go to standard error; `RUST_LOG` chooses which.
+pub(super) fn trace(format: LogFormat, usual: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    // A second call (there is none) would leave the first in place.
+    let _ = match format {
+        LogFormat::Text => builder.compact().try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    };
+}
+
+/// HTTP for a running server.
+pub(super) struct Web {
+    closing: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Web {
+    /// Begins to answer at `listener`.
+    pub(super) fn start(listener: TcpListener, app: &App, connections_max: usize) -> Self {
+        let (closing, closed) = watch::channel(false);
+        let site = Site::new(Parts {
+            database: app.database().clone(),
+            events: Box::new({
+                let app = app.clone();
+                move || app.events()
+            }),
+            logs: app.logs().clone(),
+            state: app.state().to_owned(),
+            closing: closed.clone(),
+        });
+        let task = tokio::spawn(http::serve(listener, site.router(), connections_max, closed));
+        Self { closing, task }
+    }
+
+    /// Resolves when HTTP has ended by itself, which it never should.
+    pub(super) async fn died(&mut self) -> String {
+        match (&mut self.task).await {
+            Ok(()) => "it returned".to_owned(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    /// Answers open requests and ends.
+    pub(super) async fn close(self) {
+        self.closing.send_replace(true);
+        let _ = self.task.await;
+    }
+}
+
+/// Listens, with a message that says what to do when it cannot.
+pub(super) async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let help = match error.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                "; another program listens there, choose another \
+                                              address with --listen"
+            }
+            std::io::ErrorKind::PermissionDenied => "; ports below 1024 need a right to them",
+            std::io::ErrorKind::AddrNotAvailable => "; this machine does not have that address",
+            _ => "",
+        };
+        Failure::failed(format!("cannot listen at {address}: {error}{help}"))
+    })
+}
+
+/// Resolves with the name of the signal that asks the server to end.
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let failed = |error| Failure::failed(format!("signals cannot be handled: {error}"));
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).map_err(failed)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "Ctrl-C",
+        }
+    }
+}
+
+fn report(loaded: &[(String, Loaded)]) {
+    for (name, outcome) in loaded {
+        let what = match outcome {
+            Loaded::New => "new",
+            Loaded::Changed => "changed",
+            Loaded::Unchanged => "unchanged",
+            Loaded::Kept => "kept as stored; --replace would replace it",
+        };
+        tracing::info!(specification = %name, "specification is {what}");
+    }
+}
+
+async fn start(config: &Config, specifications: Vec<Specification>) -> Result<App, Failure> {
+    let failed = |error| Failure::failed(format!("{error}"));
+    let app = App::start(settings(config)).await.map_err(failed)?;
+    if !specifications.is_empty() {
+        report(&app.load(specifications, config.replace).await.map_err(failed)?);
+    }
+    Ok(app)
+}
+
+async fn serve(config: &Config, specifications: Vec<Specification>) -> Result<(), Failure> {
+    let mut signals = Signals::new()?;
+    let listener = listen(config.listen).await?;
+    let address = listener.local_addr().unwrap_or(config.listen);
+    let app = start(config, specifications).await?;
+    app.run().await.map_err(|error| Failure::failed(error.to_string()))?;
+    let mut web = Web::start(listener, &app, config.connections);
+    // For scripts, which may have asked for port 0.
+    println!("listening at http://{address}");
+    let _ = std::io::stdout().flush();
+    tracing::info!(%address, state = %app.state().display(), "the server runs");
+    let why = tokio::select! {
+        name = signals.next() => {
+            tracing::info!("{name}: the server ends");
+            None
+        }
+        error = app.failed() => Some(error.to_string()),
+        why = web.died() => Some(format!("the web server ended: {why}")),
+    };
+    if let Some(why) = why {
+        // The rest is not to be trusted: what was acked is on disk, the next start recovers.
+        tracing::error!("{why}");
+        return Err(Failure::failed(why));
+    }
+    if config.drain {
+        tracing::info!("running builds may end; a second signal cuts them");
+    }
+    let cut = async {
+        let name = signals.next().await;
+        tracing::info!("{name} again: running builds are cut");
+        app.cut();
+        std::future::pending::<()>().await;
+    };
+    let end = async {
+        web.close().await;
+        app.shutdown(config.drain).await
+    };
+    tokio::select! {
+        () = cut => Ok(()),
+        ended = end => ended.map_err(|error| Failure::failed(error.to_string())),
+    }?;
+    tracing::info!("the server has ended");
+    Ok(())
+}
+
+async fn one_shot(
+    config: &Config,
+    specifications: Vec<Specification>,
+    address: Option<SocketAddr>,
+) -> Result<(), Failure> {
+    let mut signals = Signals::new()?;
+    let listener = match address {
+        Some(address) => Some(listen(address).await?),
+        None => None,
+    };
+    let app = start(config, specifications).await?;
+    let web = listener.map(|listener| Web::start(listener, &app, config.connections));
+    let outcome = tokio::select! {
+        outcome = app.one_shot() => outcome.map_err(|error| Failure::failed(error.to_string())),
+        error = app.failed() => Err(Failure::failed(error.to_string())),
+        name = signals.next() => Err(Failure::failed(format!("{name}: ended before all was done"))),
+    };
+    if let Some(web) = web {
+        web.close().await;
+    }
+    app.shutdown(false).await.map_err(|error| Failure::failed(error.to_string()))?;
+    if outcome? {
+        Ok(())
+    } else {
+        Err(Failure::failed("a look or an evaluation failed; its log says why"))
+    }
+}

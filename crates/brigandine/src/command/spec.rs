@@ -1,0 +1,234 @@
+//! `brigandine spec`: specifications in a state directory, whether a server runs on it or not.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use super::{Failure, existing, print_json, table, trouble};
+use crate::app;
+use crate::cli;
+use crate::model::{self, Evaluation, Evaluator, Input, Reference, SpecificationState};
+use crate::store::{self, Loaded};
+
+/// Runs one of the subcommands.
+///
+/// # Errors
+/// The file is wrong, the state directory cannot be used, or there is no such specification.
+pub(crate) fn run(command: cli::Spec) -> Result<(), Failure> {
+    super::runtime()?.block_on(async {
+        match command {
+            cli::Spec::Add { state, file, replace, json } => {
+                add(&state.state, &file, replace, json).await
+            }
+            cli::Spec::List { state, json } => list(&state.state, json).await,
+            cli::Spec::Show { state, name, json } => show(&state.state, name, json).await,
+            cli::Spec::Remove { state, name } => remove(&state.state, name).await,
+        }
+    })
+}
+
+async fn add(state: &Path, file: &Path, replace: bool, as_json: bool) -> Result<(), Failure> {
+    let specifications = super::serve::specifications(&[file.to_owned()])?;
+    let database = store::open(state).await.map_err(|error| Failure::failed(error.to_string()))?;
+    let now = model::now();
+    let loaded = database
+        .write(move |tx| {
+            specifications
+                .iter()
+                .map(|specification| {
+                    let (_, loaded) = store::put_specification(tx, specification, replace, now)?;
+                    Ok((specification.name.clone(), loaded))
+                })
+                .collect::<rusqlite::Result<Vec<_>>>()
+        })
+        .await
+        .map_err(trouble)?;
+    let heard = app::wake(state);
+    let kept = loaded.iter().any(|(_, loaded)| *loaded == Loaded::Kept);
+    let word = |loaded: &Loaded| match loaded {
+        Loaded::New => "new",
+        Loaded::Changed => "changed",
+        Loaded::Unchanged => "unchanged",
+        Loaded::Kept => "kept",
+    };
+    if as_json {
+        let list: Vec<_> = loaded
+            .iter()
+            .map(|(name, loaded)| json!({ "name": name, "outcome": word(loaded) }))
+            .collect();
+        print_json(&json!({ "specifications": list, "server": heard }));
+    } else {
+        for (name, loaded) in &loaded {
+            println!("{name}: {}", word(loaded));
+        }
+        if !heard {
+            println!("no server runs on {}; it will be looked at when one starts", state.display());
+        }
+    }
+    if kept {
+        let message = "another specification of that name is stored; --replace replaces it";
+        return Err(Failure::failed(message));
+    }
+    Ok(())
+}
+
+/// A specification's state in a word.
+fn word(evaluation: Option<&Evaluation>, state: &SpecificationState) -> String {
+    if !state.specification.enabled {
+        return "disabled".to_owned();
+    }
+    match evaluation {
+        None if state.look.error.is_empty() => "not evaluated".to_owned(),
+        None => "unreachable".to_owned(),
+        Some(evaluation) => {
+            let counters = &evaluation.counters;
+            match evaluation.status {
+                model::EvaluationStatus::Started => "evaluating".to_owned(),
+                model::EvaluationStatus::Failed => "evaluation failed".to_owned(),
+                model::EvaluationStatus::Aborted => "evaluation aborted".to_owned(),
+                _ if counters.finished() < counters.total() => "building".to_owned(),
+                _ if counters.all_failed() > 0 => "failing".to_owned(),
+                _ => "succeeded".to_owned(),
+            }
+        }
+    }
+}
+
+async fn list(state: &Path, as_json: bool) -> Result<(), Failure> {
+    let database = existing(state).await?;
+    let all = database
+        .read(|s| {
+            store::specifications(s)?
+                .into_iter()
+                .map(|state| {
+                    let evaluation = match state.latest_evaluation {
+                        Some(id) => store::evaluation(s, id)?,
+                        None => None,
+                    };
+                    Ok((state, evaluation))
+                })
+                .collect::<rusqlite::Result<Vec<_>>>()
+        })
+        .await
+        .map_err(trouble)?;
+    if as_json {
+        let list: Vec<_> = all.iter().map(|(state, e)| describe(state, e.as_ref())).collect();
+        print_json(&list);
+        return Ok(());
+    }
+    let mut rows = vec![["NAME", "STATE", "EVALUATION", "JOBS", "INPUTS"].map(str::to_owned)];
+    for (state, evaluation) in &all {
+        let jobs = evaluation.as_ref().map(|e| {
+            let counters = &e.counters;
+            format!("{} of {} succeeded", counters.succeeded, counters.total())
+        });
+        let inputs: Vec<_> = state.specification.inputs.iter().map(input).collect();
+        rows.push([
+            state.specification.name.clone(),
+            word(evaluation.as_ref(), state),
+            evaluation.as_ref().map_or_else(|| "-".to_owned(), |e| format!("#{}", e.id)),
+            jobs.unwrap_or_else(|| "-".to_owned()),
+            inputs.join(", "),
+        ]);
+    }
+    table(&rows);
+    Ok(())
+}
+
+fn input(input: &Input) -> String {
+    let reference = match &input.reference {
+        Reference::Branch(name) => name.clone(),
+        Reference::Tag(name) => format!("tag {name}"),
+        Reference::Revision(revision) => revision.clone(),
+        Reference::Head => "HEAD".to_owned(),
+    };
+    format!("{} {reference}", input.url)
+}
+
+fn describe(state: &SpecificationState, evaluation: Option<&Evaluation>) -> serde_json::Value {
+    json!({
+        "name": state.specification.name,
+        "state": word(evaluation, state),
+        "specification": state.specification,
+        "looked_at": state.look.looked_at,
+        "error": state.look.error,
+        "failures": state.look.failures,
+        "next_look_at": state.look.next_at,
+        "evaluation": evaluation.map(|evaluation| json!({
+            "id": evaluation.id,
+            "status": evaluation.status,
+            "message": evaluation.message,
+            "jobs": evaluation.counters,
+        })),
+    })
+}
+
+async fn show(state: &Path, name: String, as_json: bool) -> Result<(), Failure> {
+    let database = existing(state).await?;
+    let wanted = name.clone();
+    let found = database
+        .read(move |s| {
+            let Some(state) = store::specification(s, &wanted)? else { return Ok(None) };
+            let evaluation = match state.latest_evaluation {
+                Some(id) => store::evaluation(s, id)?,
+                None => None,
+            };
+            Ok(Some((state, evaluation)))
+        })
+        .await
+        .map_err(trouble)?;
+    let (state, evaluation) = found.ok_or_else(|| super::no_specification(&name))?;
+    if as_json {
+        print_json(&describe(&state, evaluation.as_ref()));
+        return Ok(());
+    }
+    let specification = &state.specification;
+    println!("{}: {}", specification.name, word(evaluation.as_ref(), &state));
+    if !specification.description.is_empty() {
+        println!("  {}", specification.description);
+    }
+    for one in &specification.inputs {
+        println!("  input {}: {}", one.name, input(one));
+    }
+    match &specification.evaluator {
+        Evaluator::Jobs { jobs, .. } if !jobs.is_empty() => {
+            println!("  jobs of the specification itself: {}", jobs.len());
+        }
+        Evaluator::Jobs { file, .. } => println!("  job list: {file}"),
+        Evaluator::Command { command, .. } => println!("  evaluator: {}", command.join(" ")),
+    }
+    if !state.look.error.is_empty() {
+        println!("  the last look failed ({} in a row): {}", state.look.failures, state.look.error);
+    }
+    if let Some(evaluation) = evaluation {
+        let counters = &evaluation.counters;
+        println!(
+            "  evaluation #{} {}: {} of {} jobs succeeded, {} failed, {} pending",
+            evaluation.id,
+            evaluation.status,
+            counters.succeeded,
+            counters.total(),
+            counters.all_failed(),
+            counters.total() - counters.finished()
+        );
+        if !evaluation.message.is_empty() {
+            println!("  {}", evaluation.message);
+        }
+    }
+    Ok(())
+}
+
+async fn remove(state: &Path, name: String) -> Result<(), Failure> {
+    let database = existing(state).await?;
+    let (wanted, now) = (name.clone(), model::now());
+    let removed = database
+        .write(move |tx| store::remove_specification(tx, &wanted, now))
+        .await
+        .map_err(trouble)?;
+    if removed.is_none() {
+        return Err(super::no_specification(&name));
+    }
+    app::wake(state);
+    println!("{name}: removed; its evaluations and builds stay");
+    Ok(())
+}
