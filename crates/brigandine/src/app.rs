@@ -271,7 +271,7 @@ impl App {
             work: state.join("work"),
             builder: builder.clone(),
             events: events.clone(),
-            fetches: Semaphore::new(FETCHES),
+            fetches: Arc::new(Semaphore::new(FETCHES)),
             evaluations: Semaphore::new(EVALUATIONS),
         };
         let shared = Shared {

@@ -57,7 +57,7 @@ pub(crate) struct Shared {
     /// For watchers.
     pub(crate) events: broadcast::Sender<Event>,
     /// Fetches at once.
-    pub(crate) fetches: Semaphore,
+    pub(crate) fetches: Arc<Semaphore>,
     /// Evaluators at once.
     pub(crate) evaluations: Semaphore,
 }
@@ -206,17 +206,14 @@ fn seconds(duration: Duration) -> i64 {
 async fn fetch(shared: &Shared, specification: &Specification) -> Result<Vec<Resolved>, String> {
     let mut fetches = JoinSet::new();
     for (place, input) in specification.inputs.iter().cloned().enumerate() {
-        let Ok(permit) = shared.fetches.acquire().await else {
-            return Err("the server is being stopped".to_owned());
-        };
-        let repositories = Arc::clone(&shared.repositories);
-        // A permit of a semaphore in `shared` cannot go into a task; its turn is what counts.
+        let (repositories, turns) = (Arc::clone(&shared.repositories), Arc::clone(&shared.fetches));
         let work = async move {
+            // Never closed, so a turn always comes.
+            let _turn = turns.acquire_owned().await;
             let resolved = repositories.fetch(&input.url, &input.reference).await;
             (place, resolved.map_err(|error| format!("input `{}`: {error}", input.name)))
         };
         fetches.spawn(work.in_current_span());
-        drop(permit);
     }
     let mut resolved: Vec<Option<Resolved>> = vec![None; specification.inputs.len()];
     let mut errors = Vec::new();

@@ -28,6 +28,7 @@ use crate::log::{LogName, Logs};
 use crate::model::{self, BuildId, BuildStatus, Definition, Event};
 use crate::store::{self, Changed, Claimed, Database, DatabaseError, Finish};
 use dispatch::{BuildJob, Outcome};
+use state::{Happening, State};
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -166,7 +167,13 @@ impl Builder {
 #[derive(Debug, Clone)]
 enum End {
     Finished(Finish),
-    Lost { id: BuildId, attempt: i64, message: String, counted: bool },
+    /// Nobody runs it any more; `next` is scheduled, or failed-other after too many losses.
+    Lost {
+        id: BuildId,
+        attempt: i64,
+        message: String,
+        next: State,
+    },
 }
 
 impl End {
@@ -180,11 +187,19 @@ impl End {
     fn write(&self, tx: &store::Transaction, now: i64) -> rusqlite::Result<Vec<Changed>> {
         match self {
             Self::Finished(finish) => store::finish(tx, finish),
-            Self::Lost { id, attempt, message, counted } => {
-                store::lose(tx, *id, *attempt, message, *counted, state::LOSSES_MAX, now)
+            Self::Lost { id, attempt, message, next } => {
+                store::lose(tx, *id, *attempt, message, next.losses, next.status, now)
             }
         }
     }
+}
+
+/// A build between its claim and the write that stores its end.
+#[derive(Debug, Clone, Copy)]
+struct Running {
+    state: State,
+    /// Whether the server's own end cuts it.
+    cut: bool,
 }
 
 struct Loop<D> {
@@ -194,8 +209,8 @@ struct Loop<D> {
     logs: Logs,
     dispatcher: D,
     publish: broadcast::Sender<Event>,
-    /// What was dispatched and has not ended: by build, the attempt and whether it is to end.
-    running: HashMap<BuildId, (i64, bool)>,
+    /// What was dispatched and has not ended.
+    running: HashMap<BuildId, Running>,
     /// Ends that are not written yet.
     ends: Vec<End>,
     /// Whether the queue may hold something that can be started.
@@ -206,7 +221,7 @@ impl<D: Dispatcher> Loop<D> {
     async fn run(mut self, mut events: mpsc::Receiver<DispatchEvent>) -> Result<(), DatabaseError> {
         let shared = Arc::clone(&self.builder.shared);
         let mut stop = shared.stop.subscribe();
-        let mut seen = 0;
+        let (mut seen, mut told) = (0, false);
         loop {
             while self.ends.len() < BATCH
                 && let Ok(event) = events.try_recv()
@@ -215,6 +230,10 @@ impl<D: Dispatcher> Loop<D> {
             }
             self.pass_on_cancels(*stop.borrow_and_update());
             let stopping = *stop.borrow() != Stop::No;
+            if stopping && !std::mem::replace(&mut told, true) {
+                let running = self.running.len();
+                tracing::info!(running, "no build is started any more");
+            }
             // Read before the queue is asked: see `wake`.
             let wanted = shared.wanted.load(Ordering::SeqCst);
             self.hungry |= wanted != seen;
@@ -267,28 +286,39 @@ impl<D: Dispatcher> Loop<D> {
             | DispatchEvent::Ended { id, attempt, .. }
             | DispatchEvent::Lost { id, attempt, .. } => (*id, *attempt),
         };
-        let known = self.running.get(&id).filter(|(running, _)| *running == attempt);
-        let Some((_, cut)) = known else {
+        let Some(running) = self.running.get(&id).copied() else {
             tracing::warn!(build = %id, attempt, "an event for a build that does not run");
             return;
         };
-        let end = match event {
+        let happening = match &event {
             DispatchEvent::Started { at, .. } => {
-                let _ = self.builder.shared.started.send((id, at));
+                let _ = self.builder.shared.started.send((id, *at));
                 return;
             }
-            DispatchEvent::Lost { message, .. } => {
-                tracing::warn!(build = %id, attempt, message, "a build was lost");
-                End::Lost { id, attempt, message, counted: true }
-            }
+            DispatchEvent::Lost { .. } => Happening::Lost(attempt),
+            // Cut by the server's own end: not the build's fault.
             DispatchEvent::Ended { outcome, .. }
                 if outcome.status == BuildStatus::Canceled
-                    && *cut
+                    && running.cut
                     && !self.builder.cancel_set().contains(&(id, attempt)) =>
             {
-                // Cut by the server's own end: not the build's fault.
+                Happening::Stopped(attempt)
+            }
+            DispatchEvent::Ended { outcome, .. } => Happening::Ended(attempt, outcome.status),
+        };
+        let Some(next) = running.state.after(happening) else {
+            tracing::warn!(build = %id, attempt, "an event of another attempt");
+            return;
+        };
+        let end = match event {
+            DispatchEvent::Started { .. } => return,
+            DispatchEvent::Lost { message, .. } => {
+                tracing::warn!(build = %id, attempt, message, "a build was lost");
+                End::Lost { id, attempt, message, next }
+            }
+            DispatchEvent::Ended { .. } if next.status == BuildStatus::Scheduled => {
                 let message = "the server was stopped".to_owned();
-                End::Lost { id, attempt, message, counted: false }
+                End::Lost { id, attempt, message, next }
             }
             DispatchEvent::Ended { outcome, log, .. } => {
                 let Outcome { status, message, outputs, products } = outcome;
@@ -315,16 +345,15 @@ impl<D: Dispatcher> Loop<D> {
 
     fn pass_on_cancels(&mut self, stop: Stop) {
         if stop == Stop::Now {
-            for (id, (attempt, cut)) in &mut self.running {
-                if !*cut {
-                    *cut = true;
-                    self.dispatcher.cancel(*id, *attempt);
+            for (id, running) in &mut self.running {
+                if !std::mem::replace(&mut running.cut, true) {
+                    self.dispatcher.cancel(*id, running.state.attempt);
                 }
             }
         }
         let wanted: Vec<_> = self.builder.cancel_set().iter().copied().collect();
         for (id, attempt) in wanted {
-            if self.running.get(&id).is_some_and(|(running, _)| *running == attempt) {
+            if self.running.get(&id).is_some_and(|running| running.state.attempt == attempt) {
                 self.dispatcher.cancel(id, attempt);
             } else {
                 self.builder.cancel_set().remove(&(id, attempt));
@@ -428,7 +457,13 @@ impl<D: Dispatcher> Loop<D> {
     fn dispatch(&mut self, claimed: Claimed) {
         let id = claimed.changed.id;
         publish_builds(&self.publish, std::slice::from_ref(&claimed.changed));
-        self.running.insert(id, (claimed.attempt, false));
+        let state = State {
+            status: BuildStatus::Started,
+            attempt: claimed.attempt,
+            losses: claimed.losses,
+            waiting: 0,
+        };
+        self.running.insert(id, Running { state, cut: false });
         let definition =
             claimed.definition.as_deref().map(serde_json::from_str::<Definition>).transpose();
         let definition = match definition {

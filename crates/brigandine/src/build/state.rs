@@ -35,6 +35,7 @@ pub(crate) struct State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Happening {
     /// It is its turn.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the store decides this one in SQL"))]
     Claimed,
     /// Its process ended: with a finished status other than failed-dependency.
     Ended(i64, BuildStatus),
@@ -43,10 +44,13 @@ pub(crate) enum Happening {
     /// The server was stopped or killed while it ran.
     Stopped(i64),
     /// Somebody wants it canceled.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the store decides this one in SQL"))]
     Cancel,
     /// A build that it needs succeeded.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the store decides this one in SQL"))]
     DependencySucceeded,
     /// A build that it needs ended otherwise.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the store decides this one in SQL"))]
     DependencyFailed,
 }
 

@@ -16,4 +16,4 @@ mod tree;
 pub(crate) use checkout::{Checkouts, ExportedTree};
 pub(crate) use git::{FetchError, Repositories, Resolved, hex, redact};
 pub(crate) use pattern::Pattern;
-pub(crate) use tree::{Entry, EntryKind, Tree};
+use tree::Entry;

@@ -82,11 +82,6 @@ impl Tree {
         Some(entries)
     }
 
-    /// All files.
-    pub(crate) fn entries(&self) -> &[Entry] {
-        &self.entries
-    }
-
     /// The digest of the files that the patterns select: of their paths, kinds and objects. No
     /// pattern selects all.
     ///

@@ -30,6 +30,8 @@ pub(crate) struct Claimed {
     pub(crate) changed: Changed,
     /// The number of this start.
     pub(crate) attempt: i64,
+    /// Starts whose worker vanished.
+    pub(crate) losses: i64,
     /// JSON of [`crate::model::Definition`], when there is one.
     pub(crate) definition: Option<String>,
     /// What it needs: the name it knows it by, and the path of its output.
@@ -63,12 +65,14 @@ pub(crate) fn claim(
             .prepare_cached(
                 "UPDATE build SET status = -1, attempt = attempt + 1, started_at = ?2, message = ''
                  WHERE id = ?1 AND status = -2
-                 RETURNING job, evaluation_id, specification_id, attempt, timeout_s, max_silent_s",
+                 RETURNING job, evaluation_id, specification_id, attempt, timeout_s, max_silent_s,
+                 losses",
             )?
             .query_row(params![id, now], |row| {
                 Ok(Claimed {
                     changed: changed(id, BuildStatus::Started, row)?,
                     attempt: row.get(3)?,
+                    losses: row.get(6)?,
                     timeout_s: row.get::<_, i64>(4)?.unsigned_abs(),
                     max_silent_s: row.get::<_, i64>(5)?.unsigned_abs(),
                     definition: None,
@@ -297,8 +301,8 @@ fn fail_dependants(
     Ok(())
 }
 
-/// Puts a started build back into the queue, since nobody runs it any more. With `counted` the
-/// loss is the build's: at `losses_max` of them it ends as failed-other instead.
+/// Ends a start that nobody runs any more. The build is scheduled again, or, when `next` says so,
+/// given up as failed-other; `losses` is its new count of vanished workers.
 ///
 /// Empty: build and attempt do not match the row any more, and nothing was changed.
 pub(crate) fn lose(
@@ -306,26 +310,25 @@ pub(crate) fn lose(
     id: BuildId,
     attempt: i64,
     message: &str,
-    counted: bool,
-    losses_max: i64,
+    losses: i64,
+    next: BuildStatus,
     now: Timestamp,
 ) -> rusqlite::Result<Vec<Changed>> {
-    let losses: Option<i64> = tx
+    let current = tx
         .prepare_cached(
-            "UPDATE build SET losses = losses + ?3 WHERE id = ?1 AND attempt = ?2 AND status = -1
-             RETURNING losses",
+            "UPDATE build SET losses = ?3 WHERE id = ?1 AND attempt = ?2 AND status = -1",
         )?
-        .query_map(params![id, attempt, counted], |row| row.get(0))?
-        .next()
-        .transpose()?;
-    let Some(losses) = losses else { return Ok(Vec::new()) };
-    if counted && losses >= losses_max {
+        .execute(params![id, attempt, losses])?;
+    if current == 0 {
+        return Ok(Vec::new());
+    }
+    if next.is_finished() {
         return finish(
             tx,
             &Finish {
                 id,
                 attempt,
-                status: BuildStatus::FailedOther,
+                status: next,
                 message: format!("lost {losses} times, the last time: {message}"),
                 stopped_at: now,
                 log: BuildLogFile::default(),
@@ -395,13 +398,14 @@ pub(crate) struct Recovered {
 /// Started builds become scheduled, started evaluations aborted, builds without a definition
 /// canceled.
 pub(crate) fn recover(tx: &Transaction, now: Timestamp) -> rusqlite::Result<Recovered> {
-    let builds: Vec<(BuildId, i64)> = tx
-        .prepare_cached("SELECT id, attempt FROM build WHERE status < 0 AND status = -1")?
-        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+    let started: Vec<(BuildId, i64, i64)> = tx
+        .prepare_cached("SELECT id, attempt, losses FROM build WHERE status < 0 AND status = -1")?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
         .collect::<Result<_, _>>()?;
-    for (id, attempt) in &builds {
+    for (id, attempt, losses) in &started {
         // Not counted: the server vanished, not the build's worker.
-        lose(tx, *id, *attempt, "the server was stopped", false, i64::MAX, now)?;
+        let message = "the server was stopped";
+        lose(tx, *id, *attempt, message, *losses, BuildStatus::Scheduled, now)?;
     }
     let evaluations = tx
         .prepare_cached(
@@ -430,5 +434,6 @@ pub(crate) fn recover(tx: &Transaction, now: Timestamp) -> rusqlite::Result<Reco
             fail_dependants(tx, &mut vec![row], now)?;
         }
     }
+    let builds = started.into_iter().map(|(id, attempt, _)| (id, attempt)).collect();
     Ok(Recovered { builds, evaluations, gone: gone.len() })
 }

@@ -18,8 +18,8 @@ pub(crate) use building::{
     Cancel, Changed, Claimed, Finish, NewProduct, Recovered, cancel, claim, finish, lose, recover,
 };
 pub(crate) use builds::{
-    JobFilter, JobPage, attempts, build, build_by_basename, build_details, job_builds, job_history,
-    job_page, latest_builds, outputs, product, products, queue, queue_counts,
+    JobFilter, build, build_by_basename, build_details, job_builds, job_history, job_page,
+    latest_builds, outputs, product, products, queue, queue_counts,
 };
 pub(crate) use database::{Database, DatabaseError, Snapshot, Transaction};
 pub(crate) use derivations::definition;
@@ -27,10 +27,9 @@ pub(crate) use evaluations::{
     changes, checkouts, evaluation, evaluation_details, evaluation_page, evaluations,
 };
 pub(crate) use registering::{
-    Begun, NewJob, Registered, begin_evaluation, end_evaluation, note_checkouts, register,
+    Begun, NewJob, begin_evaluation, end_evaluation, note_checkouts, register,
 };
-pub(crate) use server::{OpenError, Started, note_start, note_stop, open};
-
+pub(crate) use server::{OpenError, note_start, note_stop, open};
 pub(crate) use specifications::{
     Loaded, note_look, put_specification, remove_specification, specification, specification_by_id,
     specifications, want_look,

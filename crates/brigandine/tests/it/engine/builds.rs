@@ -46,7 +46,13 @@ fn builds_that_take_too_long_or_say_nothing_are_ended_with_their_children() {
             ),
         ),
         ("silent", &format!("command = \"sleep 1000\"\nmax-silent = \"1s\"\n{environment}")),
-        ("runaway", &format!("command = \"setsid sleep 1000 & echo left\"\n{environment}")),
+        (
+            "runaway",
+            &format!(
+                "command = \"\"\"mkfifo f; setsid sh -c 'echo left > f; exec sleep 1000' &\n\
+                 read line < f; echo $line\"\"\"\n{environment}"
+            ),
+        ),
     ]);
     assert_eq!(
         place.rows("SELECT job, status, message FROM build ORDER BY job"),
@@ -132,9 +138,7 @@ fn builds_start_by_priority_then_by_name() {
     let with = |priority: i32| format!("{say}\npriority = {priority}");
     repository.jobs(&[("low", &with(-1)), ("normal", &say), ("high", &with(9))]);
     place.specify(&[("sample", &repository, "")]);
-    let mut command = place.command(&["--one-shot"]);
-    command.args(["--max-jobs", "1"]);
-    let ended = run(command);
+    let ended = run(place.command_at("1", &["--one-shot"]));
     assert!(ended.status.success(), "{}", ended.stderr);
     assert_eq!(std::fs::read_to_string(order).expect("they ran"), "high\nnormal\nlow\n");
 }
@@ -171,8 +175,8 @@ fn a_stopped_server_cuts_its_builds_and_the_next_one_builds_them() {
     assert_eq!(place.jobs(1), ["after|0", "one|0"]);
     assert_eq!(
         place.rows(
-            "SELECT number, status FROM attempt JOIN build ON id = build_id
-                    WHERE job = 'one' ORDER BY number"
+            "SELECT number, a.status FROM attempt AS a JOIN build ON id = build_id
+             WHERE job = 'one' ORDER BY number"
         ),
         ["1|-2", "2|0"]
     );
@@ -193,6 +197,7 @@ fn draining_lets_running_builds_end_and_starts_no_others() {
     let server = Process::start(place.command(&["--drain"]));
     assert_eq!(running.wait(), "up\n");
     server.signal("TERM");
+    server.trace("no build is started any more");
     go.open();
     assert!(server.end().success());
     assert_eq!(place.jobs(1), ["after|-2", "one|0"]);

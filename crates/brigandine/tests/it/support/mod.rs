@@ -71,9 +71,14 @@ impl Place {
     /// The server's command line over this place's state, specifications and, if there is one,
     /// configuration.
     pub(crate) fn command(&self, more: &[&str]) -> Command {
+        self.command_at("4", more)
+    }
+
+    /// As [`Place::command`], with as many builds at once as given.
+    pub(crate) fn command_at(&self, max_jobs: &str, more: &[&str]) -> Command {
         let mut command = Command::new(PROGRAM);
         command.arg("serve").arg("--state").arg(self.state());
-        command.args(["--listen", "127.0.0.1:0", "--replace", "--max-jobs", "4"]);
+        command.args(["--listen", "127.0.0.1:0", "--replace", "--max-jobs", max_jobs]);
         command.arg("--specifications").arg(self.path("specifications.toml"));
         if self.path("config.toml").exists() {
             command.arg("--config").arg(self.path("config.toml"));
@@ -234,37 +239,53 @@ impl Repository {
 /// A process that is killed when it is dropped.
 pub(crate) struct Process {
     pub(crate) child: Child,
-    stdout: Option<mpsc::Receiver<String>>,
+    stdout: mpsc::Receiver<String>,
+    stderr: mpsc::Receiver<String>,
+}
+
+fn lines(pipe: impl Read + Send + 'static) -> mpsc::Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            // Read on even when nobody listens, so that the process never waits for us.
+            let _ = sender.send(line);
+        }
+    });
+    receiver
 }
 
 impl Process {
     /// Starts it; what it prints can be read line by line.
     pub(crate) fn start(mut command: Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).spawn().expect("the program starts");
-        let stdout = child.stdout.take().expect("a pipe");
-        let (sender, receiver) = mpsc::channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    return;
-                }
+        let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program starts");
+        let stdout = lines(child.stdout.take().expect("a pipe"));
+        let stderr = lines(child.stderr.take().expect("a pipe"));
+        Self { child, stdout, stderr }
+    }
+
+    /// Waits for a line of standard error that has this text.
+    pub(crate) fn trace(&self, text: &str) {
+        let mut seen = Vec::new();
+        while let Ok(line) = self.stderr.recv_timeout(PATIENCE) {
+            if line.contains(text) {
+                return;
             }
-        });
-        Self { child, stdout: Some(receiver) }
+            seen.push(line);
+        }
+        panic!("no `{text}` in\n{}", seen.join("\n"));
     }
 
     /// The next line of its standard output.
     pub(crate) fn line(&self) -> String {
-        let lines = self.stdout.as_ref().expect("lines");
-        lines.recv_timeout(PATIENCE).expect("a line in time")
+        self.stdout.recv_timeout(PATIENCE).expect("a line in time")
     }
 
     /// All further lines, until it closes its standard output.
     pub(crate) fn rest(&self) -> Vec<String> {
-        let lines = self.stdout.as_ref().expect("lines");
         let mut rest = Vec::new();
         loop {
-            match lines.recv_timeout(PATIENCE) {
+            match self.stdout.recv_timeout(PATIENCE) {
                 Ok(line) => rest.push(line),
                 Err(mpsc::RecvTimeoutError::Disconnected) => return rest,
                 Err(mpsc::RecvTimeoutError::Timeout) => panic!("no end in time: {rest:?}"),
