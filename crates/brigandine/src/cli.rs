@@ -31,6 +31,8 @@ pub(crate) struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Show a sample project being built, in a state directory of its own; needs no network
+    Demo(Demo),
     /// Run the server
     Serve(Serve),
     /// Add, list, show or remove specifications

@@ -23,6 +23,7 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     let outcome = match cli::Cli::parse().command {
+        cli::Command::Demo(arguments) => command::demo::run(&arguments),
         cli::Command::Serve(arguments) => command::serve::run(&arguments),
         cli::Command::Spec(arguments) => command::spec::run(arguments),
         cli::Command::BenchBuilds(arguments) => bench::run(&arguments),

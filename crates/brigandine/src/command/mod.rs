@@ -2,6 +2,7 @@
 
 pub(crate) mod builds;
 pub(crate) mod check;
+pub(crate) mod demo;
 pub(crate) mod evaluate;
 pub(crate) mod log;
 pub(crate) mod serve;
