@@ -246,6 +246,8 @@ impl BuildRow {
                 String::new()
             } else if running {
                 view::duration(now - build.started_at)
+            } else if finished && build.stopped_at <= build.started_at {
+                "< 1 s".to_owned()
             } else if finished {
                 view::duration(build.stopped_at - build.started_at)
             } else {

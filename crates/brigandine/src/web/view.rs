@@ -52,10 +52,10 @@ pub(super) const fn evaluation_look(evaluation: &Evaluation) -> Look {
 /// What a finished build is compared with the one before it; nothing when that says little.
 pub(super) const fn weather(weather: Weather) -> &'static str {
     match weather {
-        Weather::NewSuccess => "new success",
         Weather::NewFailure => "new failure",
         Weather::StillFailing => "still failing",
-        Weather::StillSucceeding | Weather::Unknown => "",
+        // The first success of a job is a new one too, so it says nothing about a mended failure.
+        Weather::NewSuccess | Weather::StillSucceeding | Weather::Unknown => "",
     }
 }
 
