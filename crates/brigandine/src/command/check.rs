@@ -99,6 +99,6 @@ fn read<T>(
 ) -> Option<T> {
     report.files += 1;
     let file = path.display().to_string();
-    let parsed = config::load(path).map_err(Diagnostics::from).and_then(|text| parse(&file, &text));
+    let parsed = config::load(path).and_then(|text| parse(&file, &text));
     parsed.map_err(|problems| report.problems.extend(problems)).ok()
 }

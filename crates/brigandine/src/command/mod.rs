@@ -78,6 +78,7 @@ async fn database(state: &Path) -> Result<Database, Failure> {
     store::open(state).await.map_err(|error| Failure::failed(error.to_string()))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "stands in `map_err`")]
 fn trouble(error: DatabaseError) -> Failure {
     Failure::failed(format!("the database failed: {error}"))
 }

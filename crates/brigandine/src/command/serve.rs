@@ -42,7 +42,7 @@ fn configuration(arguments: &cli::Serve) -> Result<Config, Failure> {
         None => Config::default(),
         Some(path) => {
             let text =
-                config::load(path).map_err(|problem| Failure::failed(problem.to_string()))?;
+                config::load(path).map_err(|problems| Failure::failed(problems.to_string()))?;
             config::server::parse(&path.display().to_string(), &text)
                 .map_err(|problems| Failure::failed(problems.to_string()))?
         }
@@ -83,9 +83,7 @@ pub(super) fn specifications(files: &[PathBuf]) -> Result<Vec<Specification>, Fa
     let mut problems = config::Diagnostics::default();
     for path in files {
         let file = path.display().to_string();
-        let parsed = config::load(path)
-            .map_err(config::Diagnostics::from)
-            .and_then(|text| config::specification::parse(&file, &text));
+        let parsed = config::load(path).and_then(|text| config::specification::parse(&file, &text));
         match parsed {
             Ok(placed) => all.extend(placed.into_iter().map(|placed| placed.specification)),
             Err(found) => problems.extend(found),

@@ -31,9 +31,11 @@ pub(crate) const INTERVAL_RANGE: RangeInclusive<Duration> =
 ///
 /// # Errors
 /// The file cannot be read, is far too large for one, or is no text; nothing else was looked at.
-pub(crate) fn load(path: &Path) -> Result<String, Diagnostic> {
+pub(crate) fn load(path: &Path) -> Result<String, Diagnostics> {
     let file = path.display().to_string();
-    let whole = |message: String, help: &str| Diagnostic::whole_file(&file, message).help(help);
+    let whole = |message: String, help: &str| {
+        Diagnostics::from(Diagnostic::whole_file(&file, message).help(help))
+    };
     let mut bytes = Vec::new();
     let limit = reader::FILE_BYTES_MAX as u64;
     let read =

@@ -152,7 +152,7 @@ async fn make(site: &Site, id: &str, query: &Query) -> Result<Response> {
                     String::new()
                 },
                 has_log: !evaluation.log_path.is_empty(),
-                changes: grouped(changes),
+                changes: grouped(&changes),
                 total: view::count(evaluation.counters.total(), "job"),
                 counts: view::counts(&evaluation.counters)
                     .into_iter()
@@ -189,7 +189,7 @@ async fn make(site: &Site, id: &str, query: &Query) -> Result<Response> {
     render(&page.ok_or_else(|| missing(id))?)
 }
 
-fn grouped(changes: Vec<(String, BuildId, JobChange)>) -> Vec<Changes> {
+fn grouped(changes: &[(String, BuildId, JobChange)]) -> Vec<Changes> {
     [JobChange::NewlyFailing, JobChange::Fixed, JobChange::New, JobChange::Gone]
         .into_iter()
         .filter_map(|kind| {

@@ -162,7 +162,6 @@ struct EvaluationRow {
     bar: Vec<Part>,
     /// `41 of 52 succeeded, 2 failed`
     summary: String,
-    pending: bool,
 }
 
 impl EvaluationRow {
@@ -184,8 +183,6 @@ impl EvaluationRow {
             },
             bar: view::bar(counters),
             summary: summary(&evaluation),
-            pending: counters.scheduled + counters.started > 0
-                || evaluation.status == model::EvaluationStatus::Started,
             message: evaluation.message,
         })
     }
