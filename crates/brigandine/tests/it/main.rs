@@ -2,5 +2,6 @@
 //!
 //! A test waits for what a process says or for its end, never for time; every wait has a limit.
 
+mod command;
 mod engine;
 mod support;

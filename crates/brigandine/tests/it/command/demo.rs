@@ -1,0 +1,57 @@
+//! `brigandine demo --exit`, whole: what the first visitor runs.
+
+use crate::support::{PROGRAM, Place, run};
+use std::process::Command;
+
+fn demo(arguments: &[&str]) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.args(["demo", "--exit", "--listen", "127.0.0.1:0"]).args(arguments);
+    command
+}
+
+#[test]
+fn everything_is_built_as_expected_and_only_one_job_is_built_again() {
+    let place = Place::new();
+    let state = place.path("demo");
+    let state = state.to_str().expect("a path");
+    // Whatever the visitor's git is told: the demo makes and reads its repository.
+    let config = place.write("gitconfig", "[commit]\ngpgSign = true\n[init]\ndefaultBranch = x\n");
+    let mut command = demo(&["--json", "--state", state]);
+    command.env("GIT_CONFIG_GLOBAL", config);
+    let ended = run(command);
+    assert!(ended.status.success(), "{}\n{}", ended.stdout, ended.stderr);
+    let outcome: serde_json::Value = serde_json::from_str(&ended.stdout).expect("only JSON");
+    assert_eq!(outcome["expected"], true);
+    let evaluations = outcome["evaluations"].as_array().expect("a list");
+    assert_eq!(evaluations.len(), 2);
+    let reused = |evaluation: &serde_json::Value| {
+        let jobs = evaluation["jobs"].as_object().expect("jobs");
+        jobs.values().filter(|job| job["reused"] == true).count()
+    };
+    assert_eq!((reused(&evaluations[0]), reused(&evaluations[1])), (0, 8));
+    assert_eq!(evaluations[1]["jobs"]["docs.check"]["status"], "succeeded");
+    assert_eq!(evaluations[0]["jobs"]["app.strict"]["status"], "failed");
+    assert_eq!(evaluations[0]["jobs"]["app.package"]["status"], "failed-dependency");
+    // The state that was asked for stays.
+    assert!(place.path("demo/state/brigandine.db").exists());
+}
+
+#[test]
+fn the_demo_starts_from_nothing_or_not_at_all() {
+    let place = Place::new();
+    let file = place.write("file", "mine");
+    let ended = run(demo(&["--state", file.parent().and_then(|p| p.to_str()).expect("a path")]));
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(ended.stderr.contains("is not empty"), "{}", ended.stderr);
+    assert_eq!(std::fs::read_to_string(file).expect("still there"), "mine");
+}
+
+#[test]
+fn what_the_demo_needs_and_does_not_find_is_named_with_its_package() {
+    let mut command = demo(&[]);
+    command.env("PATH", "/nonexistent");
+    let ended = run(command);
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(ended.stderr.contains("finds no `git`"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("install it"), "{}", ended.stderr);
+}
