@@ -114,6 +114,8 @@ function follow(log) {
 const log = document.getElementById("log");
 if (log) {
   if (log.dataset.log) follow(log);
+  // Why a build failed stands at the end.
+  if ("end" in log.dataset) log.scrollTop = log.scrollHeight;
   // Scrolling up stops following, scrolling to the end goes on with it.
   log.addEventListener("scroll", () => {
     const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;

@@ -11,7 +11,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::ansi::Lines;
 use crate::http::{Query, Refusal, Result, Sender, Site, closed, stream, text};
@@ -20,6 +20,9 @@ use crate::store;
 
 /// Between two messages about changes.
 const PAUSE: Duration = Duration::from_millis(400);
+
+/// What happens elsewhere changes the counters in a page's head: told after this time.
+const STALE: Duration = Duration::from_secs(5);
 
 /// A stream says something at least this often, so that proxies keep it open.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -73,6 +76,7 @@ pub(super) async fn changes(State(site): State<Site>, query: Query) -> Result<Re
     let mut events = site.events();
     let mut closing = site.closing();
     stream(KIND, move |sender| async move {
+        let mut stale_since: Option<Instant> = None;
         // The page may be older than this stream, so the first message comes at once.
         let mut message = "retry: 2000\nevent: change\ndata: \n\n";
         loop {
@@ -84,9 +88,21 @@ pub(super) async fn changes(State(site): State<Site>, query: Query) -> Result<Re
                     tokio::time::sleep(PAUSE).await;
                 }
                 loop {
-                    match events.recv().await {
+                    let event = match stale_since {
+                        None => events.recv().await,
+                        Some(since) => match timeout_at(since + STALE, events.recv()).await {
+                            Ok(event) => event,
+                            Err(_) => return true,
+                        },
+                    };
+                    match event {
                         Ok(event) if scope.holds(&event) => return true,
-                        Ok(_) => {}
+                        // The time is also looked at here: events may come without a pause.
+                        Ok(_) => {
+                            if stale_since.get_or_insert_with(Instant::now).elapsed() >= STALE {
+                                return true;
+                            }
+                        }
                         Err(RecvError::Lagged(_)) => return true,
                         Err(RecvError::Closed) => return false,
                     }
@@ -94,7 +110,10 @@ pub(super) async fn changes(State(site): State<Site>, query: Query) -> Result<Re
             };
             message = tokio::select! {
                 news = timeout(KEEP_ALIVE, news) => match news {
-                    Ok(true) => "event: change\ndata: \n\n",
+                    Ok(true) => {
+                        stale_since = None;
+                        "event: change\ndata: \n\n"
+                    }
                     Ok(false) => return,
                     Err(_) => ": still here\n\n",
                 },
