@@ -118,7 +118,9 @@ CREATE INDEX build_latest_of_specification ON build (specification_id, stopped_a
   WHERE status >= 0;
 CREATE INDEX build_latest_of_job ON build (specification_id, job, stopped_at DESC, id DESC)
   WHERE status >= 0;
-CREATE INDEX build_latest_with_status ON build (status, stopped_at DESC, id DESC)
+-- An expression, so that it serves "with this status" alone: as a plain column it would also be
+-- taken for the range "finished", which then has to be sorted.
+CREATE INDEX build_latest_with_status ON build (status + 0, stopped_at DESC, id DESC)
   WHERE status >= 0;
 
 -- JSON of model::Definition, beside the row that is read all the time rather than in it.

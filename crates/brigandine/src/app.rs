@@ -3,7 +3,7 @@
 //! ```text
 //! start: lock the state directory → database, migrations → recovery → clones, exports, logs
 //! run:   builder → monitors → the wake socket            (HTTP is the caller's)
-//! stop:  wake socket → monitors → builder → database → lock
+//! stop:  no new builds → wake socket → monitors → builder → database → lock
 //! ```
 //!
 //! Every running part is essential: one that ends with an error or a panic ends the server, and
@@ -166,7 +166,8 @@ pub(crate) struct App {
 #[derive(Debug)]
 struct Shared {
     settings: Settings,
-    database: Database,
+    /// The lane of whatever is neither web, evaluation nor builds.
+    main: Database,
     web: Database,
     logs: Logs,
     events: broadcast::Sender<Event>,
@@ -276,7 +277,7 @@ impl App {
         };
         let shared = Shared {
             web: database.client("web"),
-            database,
+            main: database,
             logs,
             events,
             builder,
@@ -303,7 +304,7 @@ impl App {
         let now = model::now();
         let done = self
             .shared
-            .database
+            .main
             .write(move |tx| {
                 specifications
                     .iter()
@@ -322,21 +323,6 @@ impl App {
         }
         self.sync().await?;
         Ok(done.into_iter().map(|(_, name, loaded)| (name, loaded)).collect())
-    }
-
-    /// Takes a specification out of service. `false`: there is none of this name.
-    pub(crate) async fn remove(&self, name: &str) -> Result<bool, AppError> {
-        let (name, now) = (name.to_owned(), model::now());
-        let removed = self
-            .shared
-            .database
-            .write(move |tx| store::remove_specification(tx, &name, now))
-            .await?;
-        if let Some(id) = removed {
-            let _ = self.shared.events.send(Event::Specification { id });
-        }
-        self.sync().await?;
-        Ok(removed.is_some())
     }
 
     /// Starts the builder, a monitor per specification, and the socket by which other programs
@@ -381,7 +367,7 @@ impl App {
         };
         let work = shared.builder.clone().run(
             builder_settings,
-            shared.database.client("builds"),
+            shared.main.client("builds"),
             shared.logs.clone(),
             dispatcher,
             events,
@@ -429,7 +415,7 @@ impl App {
         if !self.shared.is_monitored() {
             return Ok(());
         }
-        let found = self.shared.database.read(store::specifications).await?;
+        let found = self.shared.main.read(store::specifications).await?;
         let mut watched = self.shared.watched.lock().unwrap_or_else(PoisonError::into_inner);
         watched.retain(|id, watched| {
             let stays = found.iter().any(|state| state.id == *id && state.specification.enabled);
@@ -474,7 +460,7 @@ impl App {
     /// every evaluation went well. Instead of [`App::run`].
     pub(crate) async fn one_shot(&self) -> Result<bool, AppError> {
         self.run_builder();
-        let found = self.shared.database.read(store::specifications).await?;
+        let found = self.shared.main.read(store::specifications).await?;
         let mut looks = tokio::task::JoinSet::new();
         for state in found.into_iter().filter(|state| state.specification.enabled) {
             let monitors = Arc::clone(&self.shared.monitors);
@@ -498,6 +484,7 @@ impl App {
         self.shared.builder.wait_idle().await;
     }
 
+    #[expect(dead_code, reason = "for the writing part of the API")]
     /// Cancels a build that waits or runs. `false`: it is finished or not there.
     pub(crate) async fn cancel(&self, id: BuildId) -> Result<bool, AppError> {
         let now = model::now();
@@ -526,6 +513,8 @@ impl App {
     /// (`drain`) or are cut and scheduled again; then the database is closed.
     pub(crate) async fn shutdown(&self, drain: bool) -> Result<(), AppError> {
         let shared = &self.shared;
+        // First of all, so that nothing is started while the rest ends.
+        shared.builder.stop(if drain { Stop::Drain } else { Stop::Now });
         shared.monitor_specifications(false);
         shared.stop.send_replace(true);
         let _ = std::fs::remove_file(shared.settings.state.join(WAKE));
@@ -537,13 +526,12 @@ impl App {
         for (_, task) in running {
             let _ = task.await;
         }
-        shared.builder.stop(if drain { Stop::Drain } else { Stop::Now });
         let task = shared.builder_task.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(task) = task {
             let _ = task.await;
         }
-        shared.database.write(store::note_stop).await?;
-        shared.database.close().await?;
+        shared.main.write(store::note_stop).await?;
+        shared.main.close().await?;
         Ok(())
     }
 

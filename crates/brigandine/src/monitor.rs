@@ -292,6 +292,7 @@ async fn evaluate(
                         "evaluation succeeded"
                     );
                     shared.builder.wake();
+                    tidy(shared, specification).await;
                     EvaluationStatus::Succeeded
                 }
                 None => {
@@ -321,6 +322,19 @@ async fn evaluate(
     Ok(status)
 }
 
+/// Lets clones give up what nobody needs any more. Trouble with it is no trouble of anybody's.
+async fn tidy(shared: &Shared, specification: &Specification) {
+    for input in &specification.inputs {
+        let needed = || async {
+            let found = shared.database.read(store::revisions_in_use).await;
+            found.map_err(|error| tracing::warn!(%error, "cannot list the revisions in use")).ok()
+        };
+        if let Err(error) = shared.repositories.tidy(&input.url, needed).await {
+            tracing::warn!(%error, "cannot tidy a clone");
+        }
+    }
+}
+
 enum Trouble {
     Database(DatabaseError),
     Evaluation(String),
@@ -341,12 +355,9 @@ async fn evaluate_started(
             Trouble::Evaluation(format!("input `{}`: {error}", input.name))
         };
         let revision = &resolved.revision;
-        shared.repositories.pin(&input.url, revision).await.map_err(failed)?;
-        let tree = shared
-            .checkouts
-            .export(&input.url, revision, input.submodules)
-            .await
-            .map_err(failed)?;
+        let pin = shared.repositories.pin(&input.url, revision);
+        let tree = shared.checkouts.export(&input.url, revision, input.submodules, true);
+        let ((), tree) = tokio::try_join!(pin, tree).map_err(failed)?;
         checkouts.push(Checked { input: input.clone(), revision: revision.clone(), tree });
     }
     let now = model::now();

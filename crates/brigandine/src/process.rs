@@ -25,6 +25,9 @@ use tokio::net::unix::pipe;
 /// How long a group that was asked to end may take before it is killed.
 pub(crate) const GRACE: Duration = Duration::from_secs(10);
 
+/// How long the pipes of a process that has ended may stay open before they are given up.
+pub(crate) const LEFTOVER: Duration = Duration::from_millis(500);
+
 /// A child process and its group.
 #[derive(Debug)]
 pub(crate) struct Running {
@@ -55,11 +58,6 @@ impl Running {
                 Err(error)
             }
         }
-    }
-
-    /// The leader's process id, which is the group's.
-    pub(crate) fn id(&self) -> i32 {
-        self.group.as_raw_nonzero().get()
     }
 
     /// Takes the pipe to the leader's standard input, if there is one.
@@ -218,8 +216,21 @@ pub(crate) async fn capture(
                 }
             }
         };
-        tokio::try_join!(read_out, read_err)?;
-        running.exited().await?;
+        let pipes = async { tokio::try_join!(read_out, read_err).map(drop) };
+        let exited = async {
+            running.exited().await?;
+            tokio::time::sleep(LEFTOVER).await;
+            Ok(())
+        };
+        tokio::select! {
+            biased;
+            closed = pipes => {
+                closed?;
+                running.exited().await?;
+            }
+            // A daemon that it left behind (ssh's shared connections) holds the pipes.
+            ended = exited => ended.map_err(CaptureError::Io)?,
+        }
         Ok::<(), CaptureError>(())
     };
     match tokio::time::timeout(timeout, pump).await {
@@ -330,6 +341,19 @@ mod tests {
     async fn capture_ends_what_writes_too_much() {
         let error = capture(shell("yes"), Duration::from_secs(20), 1000).await.unwrap_err();
         assert!(matches!(error, CaptureError::Output(1000)), "{error}");
+    }
+
+    #[tokio::test]
+    async fn capture_does_not_wait_for_a_daemon_that_holds_the_pipes() {
+        let mark = format!("BRIGANDINE_TEST_DAEMON={}", std::process::id());
+        let (name, value) = mark.split_once('=').expect("pair");
+        let mut command =
+            shell("mkfifo $0; setsid sh -c 'echo > $0; exec sleep 1000' $0 & read x < $0; echo up");
+        let directory = tempfile::tempdir().expect("directory");
+        command.arg(directory.path().join("gate")).env(name, value);
+        let done = capture(command, Duration::from_secs(60), 100).await.expect("ends");
+        assert_eq!(done.stdout, b"up\n");
+        assert_eq!(kill_marked(&mark), 1, "the daemon lived on");
     }
 
     #[tokio::test]

@@ -112,13 +112,16 @@ pub(crate) trait Executor: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Outcome, Lost>> + Send;
 }
 
+/// A build and the number of its start.
+type Start = (BuildId, i64);
+
 /// Runs jobs in this process's own tasks.
 #[derive(Debug)]
 pub(crate) struct LocalDispatcher<E> {
     executor: Arc<E>,
     events: mpsc::Sender<DispatchEvent>,
     /// Guard: the mutex. One entry per running job.
-    running: Arc<Mutex<HashMap<(BuildId, i64), watch::Sender<bool>>>>,
+    running: Arc<Mutex<HashMap<Start, watch::Sender<bool>>>>,
 }
 
 impl<E: Executor> LocalDispatcher<E> {

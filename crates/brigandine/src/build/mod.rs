@@ -18,7 +18,9 @@ mod dispatch;
 mod output;
 mod run;
 mod sandbox;
-mod state;
+pub(crate) mod state;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use dispatch::{DispatchEvent, Dispatcher, LocalDispatcher};
 pub(crate) use run::{LocalExecutor, remove_all};

@@ -63,6 +63,14 @@ impl Outputs {
         out: &Path,
         patterns: &[String],
     ) -> Result<Outcome, CollectError> {
+        // The command may have put a link in the place of its own directory, and in a sandbox a link
+        // leads to where only the server can go.
+        for directory in [build, out] {
+            if !directory.symlink_metadata()?.is_dir() {
+                let message = "it replaced its own directory by something else".to_owned();
+                return Err(CollectError::Rule(message));
+            }
+        }
         let selected = move_products(build, out, patterns)?;
         if fs::read_dir(out)?.next().is_none() {
             return Ok(good(self.empty.clone(), Vec::new()));
@@ -159,10 +167,8 @@ fn move_products(
                 continue;
             }
             let target = out.join(&path);
-            if moves && !target.exists() {
-                if let Some(parent) = target.parent() {
-                    fs::create_dir_all(parent)?;
-                }
+            if moves && target.symlink_metadata().is_err() {
+                make_parents(out, &path)?;
                 fs::rename(build.join(&path), &target)?;
             }
             selected.insert(path);
@@ -174,6 +180,24 @@ fn move_products(
         }
         None => Ok(selected),
     }
+}
+
+/// Makes the directories above `out/path`, following no link that the build left there.
+fn make_parents(out: &Path, path: &Path) -> Result<(), CollectError> {
+    let mut directory = out.to_owned();
+    for part in path.parent().into_iter().flat_map(Path::components) {
+        directory.push(part);
+        match fs::create_dir(&directory) {
+            Ok(()) => {}
+            Err(_) if directory.symlink_metadata().is_ok_and(|found| found.is_dir()) => {}
+            Err(error) => {
+                let message =
+                    format!("product `{}` has no place in its output: {error}", path.display());
+                return Err(CollectError::Rule(message));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Regular files below `root`, links left out: a link could show any file of the machine.
@@ -346,6 +370,34 @@ mod tests {
         assert_eq!(outcome.products[0].checksum, hex(&Sha256::digest("aa")));
         let stored = place.directory.path().join(&outcome.products[0].path);
         assert_eq!(fs::read_to_string(stored).expect("there"), "aa");
+    }
+
+    #[test]
+    fn links_lead_nowhere_but_into_the_output() {
+        let place = place(1000);
+        let outside = place.directory.path().join("outside");
+        fs::create_dir(&outside).expect("directory");
+        fs::write(outside.join("secret"), "s").expect("file");
+        let work = place.directory.path().join("work");
+        let collect = |link: &str, products: &[&str]| {
+            let _ = fs::remove_dir_all(&work);
+            for directory in ["build/dist", "out"] {
+                fs::create_dir_all(work.join(directory)).expect("directory");
+            }
+            fs::write(work.join("build/dist/it"), "x").expect("file");
+            let link = work.join(link);
+            let _ = fs::remove_dir_all(&link);
+            std::os::unix::fs::symlink(&outside, &link).expect("link");
+            let products: Vec<String> = products.iter().map(|p| (*p).to_owned()).collect();
+            place.outputs.collect(&work.join("build"), &work.join("out"), &products)
+        };
+        let replaced = collect("build", &["**"]);
+        assert_eq!(replaced.message, "it replaced its own directory by something else");
+        let diverted = collect("out/dist", &["dist/it"]);
+        assert!(diverted.message.contains("has no place in its output"), "{}", diverted.message);
+        let hidden = collect("build/more", &["more/secret"]);
+        assert_eq!(hidden.message, "product pattern `more/secret` matches no file");
+        assert_eq!(fs::read_dir(&outside).expect("there").count(), 1, "nothing came or went");
     }
 
     #[test]

@@ -19,13 +19,12 @@ use super::sandbox::{self, Sandbox};
 use crate::input::{Checkouts, ExportedTree, FetchError};
 use crate::log::LogWriter;
 use crate::model::BuildStatus;
-use crate::process::{self, GRACE, Running, STATE_VARIABLE};
+use crate::process::{self, GRACE, LEFTOVER, Running, STATE_VARIABLE};
 use rustix::process::Signal;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
@@ -33,8 +32,6 @@ use tokio::time::Instant;
 
 /// The search path of builds; `--sandbox` or not, it is the same on every machine.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
-/// How long the output of a process that has ended may stay open.
-const LEFTOVER: Duration = Duration::from_millis(500);
 const CHUNK: usize = 64 * 1024;
 
 /// Runs jobs on this machine.
@@ -75,7 +72,7 @@ impl LocalExecutor {
         for source in &job.definition.sources {
             let tree = self
                 .checkouts
-                .export(&source.url, &source.revision, source.submodules)
+                .export(&source.url, &source.revision, source.submodules, false)
                 .await
                 .map_err(|error| match error {
                     FetchError::NoReference { .. } => SourceError::Gone(error.to_string()),

@@ -57,8 +57,8 @@ fn lines(text: &str) -> Result<Vec<Value>, String> {
     }
     .ok_or("the specification has no such input")?;
     let entries = if jobs.is_empty() {
-        let path = Path::new(&checkout.directory).join(file);
-        let text = read_list(&path).map_err(|error| format!("{file}: {error}"))?;
+        let text = read_list(Path::new(&checkout.directory), file)
+            .map_err(|error| format!("{file}: {error}"))?;
         job_list::parse(file, &text).map_err(|problems| problems.to_string())?
     } else {
         jobs.clone()
@@ -67,10 +67,11 @@ fn lines(text: &str) -> Result<Vec<Value>, String> {
     Ok(expand(&entries, &checkout.input, &inputs, &request.systems))
 }
 
-fn read_list(path: &Path) -> io::Result<String> {
+fn read_list(directory: &Path, file: &str) -> io::Result<String> {
     // A link in a repository may point anywhere.
-    if path.symlink_metadata()?.is_symlink() {
-        return Err(io::Error::other("is a symbolic link; a job list must be a file"));
+    let path = directory.join(file).canonicalize()?;
+    if !path.starts_with(directory.canonicalize()?) {
+        return Err(io::Error::other("leads out of the repository"));
     }
     let mut text = String::new();
     std::fs::File::open(path)?.take(LIST_BYTES_MAX + 1).read_to_string(&mut text)?;

@@ -244,11 +244,31 @@ async fn run(
             }
             Ok(())
         };
-        let (jobs, (), ()) = tokio::try_join!(
-            read_jobs(out, settings, &failed),
-            async { follow(err, log, &mut last_words).await.map_err(failed) },
-            feed,
-        )?;
+        let pipes = async {
+            let (jobs, (), ()) = tokio::try_join!(
+                read_jobs(out, settings, &failed),
+                async { follow(err, log, &mut last_words).await.map_err(failed) },
+                feed,
+            )?;
+            Ok::<_, EvaluateError>(jobs)
+        };
+        let exited = async {
+            running.exited().await.map_err(failed)?;
+            // What it left in its group may hold the pipes, and has no more to say.
+            running.signal(rustix::process::Signal::KILL);
+            tokio::time::sleep(process::LEFTOVER).await;
+            Ok::<(), EvaluateError>(())
+        };
+        let jobs = tokio::select! {
+            biased;
+            jobs = pipes => jobs?,
+            ended = exited => {
+                ended?;
+                return Err(EvaluateError::Refused(
+                    "a process that it left behind still holds it open".to_owned(),
+                ));
+            }
+        };
         running.exited().await.map_err(failed)?;
         Ok::<_, EvaluateError>(jobs)
     };

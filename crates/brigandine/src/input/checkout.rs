@@ -51,6 +51,7 @@ impl Checkouts {
     }
 
     /// The files of a revision, exported if they are not there, fetched if they are not known.
+    /// With `held_already` the caller knows that the clone has the revision.
     ///
     /// # Cancel safety
     /// Dropped: git is killed, and a half-made export is never seen.
@@ -59,6 +60,7 @@ impl Checkouts {
         url: &str,
         revision: &str,
         submodules: bool,
+        held_already: bool,
     ) -> Result<Arc<ExportedTree>, FetchError> {
         let digest = Sha256::digest(url.as_bytes());
         let suffix = if submodules { "-with-submodules" } else { "" };
@@ -82,7 +84,9 @@ impl Checkouts {
             move |source| FetchError::File { path, source }
         };
         std::fs::create_dir_all(&self.directory).map_err(file_error(&self.directory))?;
-        self.repositories.ensure_revision(url, revision, Trust::Specification).await?;
+        if !held_already {
+            self.repositories.ensure_revision(url, revision, Trust::Specification).await?;
+        }
         let mut entries = Vec::new();
         if directory.is_dir() {
             // Left by an earlier server; renamed into place only when complete.
@@ -98,7 +102,11 @@ impl Checkouts {
                 .await?;
             std::fs::rename(&partial.0, &directory).map_err(file_error(&directory))?;
         }
-        let tree = Arc::new(ExportedTree { directory, tree: Tree::new(entries) });
+        let tree = Tree::new(entries).ok_or_else(|| FetchError::Unreadable {
+            doing: "list the files of",
+            url: redact(url),
+        })?;
+        let tree = Arc::new(ExportedTree { directory, tree });
         *held = Some(Arc::clone(&tree));
         drop(held);
         self.evict().await;
@@ -154,7 +162,8 @@ impl Checkouts {
             let partial = entry.file_name().to_string_lossy().starts_with("partial-");
             whole += usize::from(!partial);
             if partial || whole > self.kept {
-                let _ = std::fs::remove_dir_all(entry.path());
+                let path = entry.path();
+                let _ = std::fs::remove_dir_all(&path).or_else(|_| std::fs::remove_file(&path));
             }
         }
     }
@@ -175,32 +184,14 @@ impl Checkouts {
         let git = self.repositories.path(url);
         let mut command = self.repositories.command(&git, trust);
         command.args(["ls-tree", "-r", "-z", "--full-tree", revision]);
-        let listing =
-            self.repositories.check("list the files of", url, command, LISTING_BYTES_MAX).await?;
+        let listing = self.repositories.check("list the files of", url, command, LISTING_BYTES_MAX);
+        // Neither needs the other, and each is a process that mostly starts.
+        let (listing, ()) =
+            tokio::try_join!(listing, self.write_out(&git, url, revision, trust, prefix, root))?;
         let found = Tree::parse(&listing, prefix).ok_or_else(|| FetchError::Unreadable {
             doing: "list the files of",
             url: redact(url),
         })?;
-        if let Some(root) = root
-            && !found.is_empty()
-        {
-            let directory = root.join(prefix);
-            std::fs::create_dir_all(&directory)
-                .map_err(|source| FetchError::File { path: directory.clone(), source })?;
-            let serial = self.serial.fetch_add(1, Ordering::Relaxed);
-            let index =
-                self.directory.join(format!("partial-{}-{serial}.index", std::process::id()));
-            let mut command = self.repositories.command(&git, trust);
-            command
-                .env("GIT_INDEX_FILE", &index)
-                .env("GIT_WORK_TREE", &directory)
-                .current_dir(&directory)
-                .args(["-c", "core.bare=false"])
-                .args(["read-tree", "--reset", "-u", revision]);
-            let done = self.repositories.check("export", url, command, LISTING_BYTES_MAX).await;
-            let _ = std::fs::remove_file(&index);
-            done?;
-        }
         for entry in found {
             if !(submodules && entry.kind == EntryKind::Submodule) {
                 entries.push(entry);
@@ -237,6 +228,34 @@ impl Checkouts {
             .await?;
         }
         Ok(())
+    }
+
+    /// Writes the files of a revision, without its submodules, below `root`.
+    async fn write_out(
+        &self,
+        git: &Path,
+        url: &str,
+        revision: &str,
+        trust: Trust,
+        prefix: &str,
+        root: Option<&Path>,
+    ) -> Result<(), FetchError> {
+        let Some(root) = root else { return Ok(()) };
+        let directory = root.join(prefix);
+        std::fs::create_dir_all(&directory)
+            .map_err(|source| FetchError::File { path: directory.clone(), source })?;
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        let index = self.directory.join(format!("partial-{}-{serial}.index", std::process::id()));
+        let mut command = self.repositories.command(git, trust);
+        command
+            .env("GIT_INDEX_FILE", &index)
+            .env("GIT_WORK_TREE", &directory)
+            .current_dir(&directory)
+            .args(["-c", "core.bare=false"])
+            .args(["read-tree", "--reset", "-u", revision]);
+        let done = self.repositories.check("export", url, command, LISTING_BYTES_MAX).await;
+        let _ = std::fs::remove_file(&index);
+        done.map(drop)
     }
 
     async fn submodule_url(

@@ -3,7 +3,7 @@
 use crate::model::Reference;
 use crate::process::{self, CaptureError, Captured, STATE_VARIABLE};
 use sha2::{Digest, Sha256};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -115,6 +115,8 @@ pub(super) enum Trust {
 }
 
 const OUTPUT_MAX: usize = 1024 * 1024;
+/// How many revisions a clone keeps before it asks whether they are needed.
+const PINS_MAX: usize = 500;
 
 impl Repositories {
     /// Keeps clones in `directory`; processes carry `state_id`.
@@ -180,8 +182,8 @@ impl Repositories {
             .arg(repository)
             .args(["-c", "core.hooksPath=/dev/null"])
             .args(["-c", "core.fsmonitor=false"])
-            .args(["-c", "gc.autoDetach=false"])
-            .args(["-c", "maintenance.autoDetach=false"])
+            // `tidy` does it, when nobody waits.
+            .args(["-c", "gc.auto=0", "-c", "maintenance.auto=false"])
             .args(["-c", "advice.detachedHead=false"]);
         command
     }
@@ -354,6 +356,42 @@ impl Repositories {
         let mut command = self.command(&path, Trust::Specification);
         command.arg("update-ref").arg(format!("refs/brigandine/pins/{revision}")).arg(revision);
         self.check("keep a revision of", url, command, OUTPUT_MAX).await.map(drop)
+    }
+
+    /// Collects garbage when git thinks that it is worth it, and lets go of revisions that only
+    /// the server still kept, once there are more than [`PINS_MAX`] of them and `needed` does not
+    /// name them. `needed` gives nothing when it is not known.
+    pub(crate) async fn tidy<N, F>(&self, url: &str, needed: N) -> Result<(), FetchError>
+    where
+        N: FnOnce() -> F,
+        F: Future<Output = Option<HashSet<String>>>,
+    {
+        let path = self.path(url);
+        let _lock = self.lock(&path).await;
+        let mut command = self.command(&path, Trust::Specification);
+        command.args(["for-each-ref", "--format=%(objectname)", "refs/brigandine/pins/"]);
+        let pins = self.check("list the revisions of", url, command, 64 * OUTPUT_MAX).await?;
+        let pins = String::from_utf8_lossy(&pins).into_owned();
+        if pins.lines().count() > PINS_MAX
+            && let Some(needed) = needed().await
+        {
+            for pin in pins.lines().filter(|pin| !needed.contains(*pin)) {
+                let mut command = self.command(&path, Trust::Specification);
+                command.args(["update-ref", "-d", &format!("refs/brigandine/pins/{pin}")]);
+                self.check("let go of a revision of", url, command, OUTPUT_MAX).await?;
+            }
+        }
+        let mut command = self.command(&path, Trust::Specification);
+        command.args([
+            "-c",
+            "gc.auto=6700",
+            "-c",
+            "gc.autoDetach=false",
+            "gc",
+            "--auto",
+            "--quiet",
+        ]);
+        self.check("tidy the clone of", url, command, OUTPUT_MAX).await.map(drop)
     }
 }
 

@@ -50,10 +50,20 @@ struct Selection {
 }
 
 impl Tree {
-    /// Sorts the entries by path.
-    pub(crate) fn new(mut entries: Vec<Entry>) -> Self {
+    /// Sorts the entries by path. `None`: one is both a file and a directory, as a hostile tree may
+    /// have it to lead a copy through a link.
+    pub(crate) fn new(mut entries: Vec<Entry>) -> Option<Self> {
         entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-        Self { entries, selections: Mutex::default() }
+        let doubled = entries.windows(2).any(|pair| pair[0].path == pair[1].path);
+        let is_file =
+            |path: &str| entries.binary_search_by(|entry| entry.path.as_str().cmp(path)).is_ok();
+        let below_file = |entry: &Entry| {
+            entry.path.match_indices('/').any(|(slash, _)| is_file(&entry.path[..slash]))
+        };
+        if doubled || entries.iter().any(below_file) {
+            return None;
+        }
+        Some(Self { entries, selections: Mutex::default() })
     }
 
     /// Reads `git ls-tree -r -z`. `None` when it cannot be understood.
@@ -73,6 +83,10 @@ impl Tree {
             };
             // A name that is not UTF-8 cannot be named by a pattern; it is refused by the caller.
             let path = std::str::from_utf8(path).ok()?;
+            // git refuses such trees as well; here nothing may depend on it.
+            if path.split('/').any(|part| matches!(part, "" | "." | ".." | ".git")) {
+                return None;
+            }
             entries.push(Entry {
                 path: format!("{prefix}{path}"),
                 kind,
@@ -183,7 +197,7 @@ mod tests {
             kind: EntryKind::File,
             object: (*object).to_owned(),
         };
-        Tree::new(files.iter().map(entry).collect())
+        Tree::new(files.iter().map(entry).collect()).expect("a sound tree")
     }
 
     fn digest(tree: &Tree, patterns: &[&str]) -> String {
@@ -210,6 +224,16 @@ mod tests {
         assert_eq!(entries.len(), 3);
         assert_eq!(entries[0].kind, EntryKind::Executable);
         assert_eq!(entries[2].path, "sub/m");
-        assert!(Tree::parse(b"nonsense\x00", "").is_none());
+        for hostile in ["nonsense", "100644 blob aa\t../x", "100644 blob aa\ta//x"] {
+            assert!(Tree::parse(format!("{hostile}\0").as_bytes(), "").is_none(), "{hostile}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_is_a_link_and_a_directory_is_refused() {
+        let listing = b"120000 blob aa\ta\x00100644 blob bb\tab\x00100644 blob bb\ta/b\x00";
+        assert!(Tree::new(Tree::parse(listing, "").expect("readable")).is_none());
+        let twice = b"120000 blob aa\ta\x00100644 blob bb\ta\x00";
+        assert!(Tree::new(Tree::parse(twice, "").expect("readable")).is_none());
     }
 }

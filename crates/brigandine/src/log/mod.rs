@@ -386,12 +386,8 @@ impl LogReader {
         Ok((!bytes.is_empty()).then_some(bytes))
     }
 
-    /// Whether the log may still grow.
-    pub(crate) fn is_live(&self) -> bool {
-        self.live.as_ref().is_some_and(|live| !live.borrow().finished)
-    }
-
     /// Where the next bytes stand in the plain text.
+    #[cfg(test)]
     pub(crate) fn offset(&self) -> u64 {
         self.offset
     }

@@ -45,13 +45,6 @@ pub(crate) struct Build {
     pub(crate) log: BuildLogFile,
 }
 
-impl Build {
-    /// The last component of the derivation, as `/build/BASENAME.drv` has it.
-    pub(crate) fn derivation_basename(&self) -> &str {
-        self.derivation.rsplit('/').next().unwrap_or(&self.derivation)
-    }
-}
-
 /// Where a build log is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct BuildLogFile {

@@ -42,6 +42,10 @@ pub(crate) struct Claimed {
     pub(crate) max_silent_s: u64,
 }
 
+pub(super) const READY: &str = "SELECT id FROM build
+    WHERE status = -2 AND waiting = 0 AND system = ?1
+    ORDER BY priority DESC, submitted_at, derivation LIMIT ?2";
+
 /// Starts up to `limit` builds for `system` that wait for nothing: by priority, then age, then
 /// derivation.
 pub(crate) fn claim(
@@ -53,10 +57,7 @@ pub(crate) fn claim(
 ) -> rusqlite::Result<Vec<Claimed>> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let ready: Vec<BuildId> = tx
-        .prepare_cached(
-            "SELECT id FROM build WHERE status = -2 AND waiting = 0 AND system = ?1
-             ORDER BY priority DESC, submitted_at, derivation LIMIT ?2",
-        )?
+        .prepare_cached(READY)?
         .query_map(params![system, limit], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
     let mut claimed = Vec::with_capacity(ready.len());

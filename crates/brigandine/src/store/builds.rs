@@ -73,7 +73,7 @@ pub(crate) fn latest_builds(
     filter: &BuildFilter,
     limit: u32,
 ) -> rusqlite::Result<Vec<Build>> {
-    filtered(s, filter, "b.status >= 0", "b.stopped_at DESC, b.id DESC", limit)
+    filtered(s, filter, &LATEST, limit)
 }
 
 /// Pending builds, running first, then by submission; the limit is applied after the order.
@@ -82,24 +82,36 @@ pub(crate) fn queue(
     filter: &BuildFilter,
     limit: u32,
 ) -> rusqlite::Result<Vec<Build>> {
-    filtered(s, filter, "b.status < 0", "b.status DESC, b.submitted_at, b.id", limit)
+    filtered(s, filter, &QUEUE, limit)
 }
 
-/// One SQL text per shape of request, so that each finds its index: only the fields that are
-/// present stand in it. `condition` and `order` are fixed texts of this file.
-fn filtered(
-    s: &Snapshot,
-    filter: &BuildFilter,
+/// Which builds a list is about, and in which order.
+pub(super) struct List {
     condition: &'static str,
     order: &'static str,
-    limit: u32,
-) -> rusqlite::Result<Vec<Build>> {
-    let mut sql = String::from(concat!(
-        "SELECT ",
-        columns!(),
-        " FROM build AS b JOIN specification AS s ON s.id = b.specification_id WHERE "
-    ));
-    sql.push_str(condition);
+    has_job_index: bool,
+}
+
+pub(super) const LATEST: List =
+    List { condition: "b.status >= 0", order: "b.stopped_at DESC, b.id DESC", has_job_index: true };
+pub(super) const QUEUE: List = List {
+    condition: "b.status < 0",
+    order: "b.status DESC, b.submitted_at, b.id",
+    has_job_index: false,
+};
+
+/// One SQL text per shape of request, so that each finds its index: only the fields that are
+/// present stand in it.
+pub(super) fn shape<'f>(filter: &'f BuildFilter, list: &List) -> (String, Vec<&'f dyn ToSql>) {
+    let mut sql = String::from(concat!("SELECT ", columns!(), " FROM build AS b"));
+    let narrow = filter.evaluation.is_some() || filter.derivation.is_some();
+    if list.has_job_index && filter.specification.is_some() && filter.job.is_some() && !narrow {
+        // Without statistics the planner takes the specification's index as readily, and reads all
+        // of its builds for the few of one job.
+        sql.push_str(" INDEXED BY build_latest_of_job");
+    }
+    sql.push_str(" JOIN specification AS s ON s.id = b.specification_id WHERE ");
+    sql.push_str(list.condition);
     let mut values: Vec<&dyn ToSql> = Vec::new();
     if let Some(name) = &filter.specification {
         sql.push_str(" AND b.specification_id = (SELECT id FROM specification WHERE name = ?)");
@@ -122,12 +134,23 @@ fn filtered(
         values.push(derivation);
     }
     if let Some(status) = &filter.status {
-        sql.push_str(" AND b.status = ?");
+        // See the index `build_latest_with_status`.
+        sql.push_str(" AND b.status + 0 = ?");
         values.push(status);
     }
     sql.push_str(" ORDER BY ");
-    sql.push_str(order);
+    sql.push_str(list.order);
     sql.push_str(" LIMIT ?");
+    (sql, values)
+}
+
+fn filtered(
+    s: &Snapshot,
+    filter: &BuildFilter,
+    list: &List,
+    limit: u32,
+) -> rusqlite::Result<Vec<Build>> {
+    let (sql, mut values) = shape(filter, list);
     values.push(&limit);
     s.prepare_cached(&sql)?.query_map(values.as_slice(), from_row)?.collect()
 }
@@ -188,8 +211,7 @@ pub(crate) fn job_page(
     limit: u32,
 ) -> rusqlite::Result<JobPage> {
     let backwards = filter.after.is_none() && filter.before.is_some();
-    let mut page = JobPage::default();
-    page.jobs = jobs(
+    let found = jobs(
         s,
         evaluation,
         filter,
@@ -198,6 +220,7 @@ pub(crate) fn job_page(
         backwards,
         limit.saturating_add(1),
     )?;
+    let mut page = JobPage { jobs: found, ..JobPage::default() };
     let more = page.jobs.len() > limit as usize;
     page.jobs.truncate(limit as usize);
     if backwards {

@@ -2,6 +2,7 @@
 
 use super::Snapshot;
 use crate::model::{BuildId, Definition};
+use std::collections::HashSet;
 
 /// The definition of a build of the `command` backend; `None` for other backends.
 pub(crate) fn definition(s: &Snapshot, id: BuildId) -> rusqlite::Result<Option<Definition>> {
@@ -18,4 +19,19 @@ pub(crate) fn definition(s: &Snapshot, id: BuildId) -> rusqlite::Result<Option<D
         })?
         .next()
         .transpose()
+}
+
+/// The revisions that builds still need, and those of the last evaluations of each specification.
+pub(crate) fn revisions_in_use(s: &Snapshot) -> rusqlite::Result<HashSet<String>> {
+    s.prepare_cached(
+        "SELECT json_extract(source.value, '$.revision')
+         FROM build AS b JOIN definition AS d ON d.build_id = b.id,
+           json_each(d.text, '$.sources') AS source
+         WHERE b.status < 0
+         UNION
+         SELECT c.revision FROM checkout AS c
+         WHERE c.evaluation_id > (SELECT max(id) - 200 FROM evaluation)",
+    )?
+    .query_map([], |row| row.get(0))?
+    .collect()
 }

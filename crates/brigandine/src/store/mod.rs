@@ -13,6 +13,8 @@ mod evaluations;
 mod registering;
 mod server;
 mod specifications;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use building::{
     Cancel, Changed, Claimed, Finish, NewProduct, Recovered, cancel, claim, finish, lose, recover,
@@ -22,7 +24,7 @@ pub(crate) use builds::{
     latest_builds, outputs, product, products, queue, queue_counts,
 };
 pub(crate) use database::{Database, DatabaseError, Snapshot, Transaction};
-pub(crate) use derivations::definition;
+pub(crate) use derivations::{definition, revisions_in_use};
 pub(crate) use evaluations::{
     changes, checkouts, evaluation, evaluation_details, evaluation_page, evaluations,
 };

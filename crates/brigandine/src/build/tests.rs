@@ -1,0 +1,233 @@
+//! The builder's loop with a dispatcher in the test's hands.
+
+use super::*;
+use crate::store::{Begun, NewJob};
+use std::path::Path;
+
+/// Tells the test what it was offered and asked to cancel.
+#[derive(Debug)]
+struct Hands {
+    offered: mpsc::Sender<(BuildId, i64)>,
+    canceled: mpsc::Sender<(BuildId, i64)>,
+}
+
+impl Dispatcher for Hands {
+    fn offer(&self, job: BuildJob, log: crate::log::LogWriter) {
+        drop(log);
+        self.offered.try_send((job.id, job.attempt)).expect("room for an offer");
+    }
+
+    fn cancel(&self, id: BuildId, attempt: i64) {
+        self.canceled.try_send((id, attempt)).expect("room for a cancel");
+    }
+}
+
+struct Bench {
+    database: Database,
+    builder: Builder,
+    offered: mpsc::Receiver<(BuildId, i64)>,
+    canceled: mpsc::Receiver<(BuildId, i64)>,
+    report: mpsc::Sender<DispatchEvent>,
+    published: broadcast::Receiver<Event>,
+    task: tokio::task::JoinHandle<Result<(), DatabaseError>>,
+    _directory: tempfile::TempDir,
+}
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.expect("in time")
+}
+
+async fn bench(jobs: usize, max_jobs: usize) -> Bench {
+    let directory = tempfile::tempdir().expect("a directory");
+    let database = Database::open(Path::new(":memory:")).await.expect("opens");
+    database
+        .exclusive(|connection| connection.execute_batch(include_str!("../../schema.sql")))
+        .await
+        .expect("the schema");
+    let definition = Definition {
+        version: 1,
+        name: "n".to_owned(),
+        command: vec!["true".to_owned()],
+        environment: std::collections::BTreeMap::new(),
+        system: "s".to_owned(),
+        sources: Vec::new(),
+        needs: std::collections::BTreeMap::new(),
+        products: Vec::new(),
+    };
+    let text = serde_json::to_string(&definition).expect("JSON");
+    let jobs: Vec<NewJob> = (0..jobs)
+        .map(|number| NewJob {
+            name: format!("j{number}"),
+            derivation: format!("{number:04}.drv"),
+            system: "s".to_owned(),
+            nix_name: "n".to_owned(),
+            priority: 0,
+            timeout_s: 0,
+            max_silent_s: 0,
+            definition: Some(text.clone()),
+            needs: Vec::new(),
+        })
+        .collect();
+    let registered = database.write(move |tx| {
+        tx.execute(
+            "INSERT INTO specification (id, name, definition, created_at, removed_at, looked_at,
+             look_error, look_failures, next_look_at, look_wanted_at)
+             VALUES (1, 'x', '{}', 0, 0, 0, '', 0, 0, 0)",
+            [],
+        )?;
+        let begun = store::begin_evaluation(tx, model::SpecificationId::new(1), "s", &[], 1)?;
+        let Begun::New(id) = begun else { return Ok(false) };
+        Ok(store::register(tx, id, &jobs, "", "", 1)?.is_some())
+    });
+    assert!(registered.await.expect("registers"));
+    let (offered, offers) = mpsc::channel(100);
+    let (canceled, cancels) = mpsc::channel(100);
+    let (report, events) = mpsc::channel(100);
+    let publish = broadcast::Sender::new(100);
+    let published = publish.subscribe();
+    let builder = Builder::new();
+    let settings = BuilderSettings {
+        max_jobs,
+        systems: vec!["s".to_owned()],
+        worker: "w".to_owned(),
+        timeout: PATIENCE,
+        max_silent: PATIENCE,
+    };
+    let logs = Logs::new(directory.path(), 1000);
+    let work = builder.clone().run(
+        settings,
+        database.clone(),
+        logs,
+        Hands { offered, canceled },
+        events,
+        publish,
+    );
+    let task = tokio::spawn(work);
+    Bench {
+        database,
+        builder,
+        offered: offers,
+        canceled: cancels,
+        report,
+        published,
+        task,
+        _directory: directory,
+    }
+}
+
+impl Bench {
+    async fn offer(&mut self) -> (BuildId, i64) {
+        within(self.offered.recv()).await.expect("an offer")
+    }
+
+    async fn ended(&self, (id, attempt): (BuildId, i64), status: BuildStatus) {
+        let outcome = Outcome::bad(status, "");
+        let log = model::BuildLogFile::default();
+        let event = DispatchEvent::Ended { id, attempt, outcome, log };
+        self.report.send(event).await.expect("the loop listens");
+    }
+
+    async fn lost(&self, (id, attempt): (BuildId, i64)) {
+        let message = "gone".to_owned();
+        let event = DispatchEvent::Lost { id, attempt, message };
+        self.report.send(event).await.expect("the loop listens");
+    }
+
+    async fn state(&self, id: BuildId) -> (BuildStatus, i64) {
+        let found = self.database.read(move |s| store::build(s, id)).await.expect("reads");
+        found.map(|build| (build.status, build.attempt)).expect("the build")
+    }
+
+    /// Waits for the event of a build with this status.
+    async fn told(&mut self, id: BuildId, status: BuildStatus) {
+        loop {
+            match within(self.published.recv()).await.expect("an event") {
+                Event::Build { id: told, status: now, .. } if (told, now) == (id, status) => return,
+                _ => {}
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_more_run_than_allowed_and_an_end_makes_room() {
+    let mut bench = bench(5, 2).await;
+    let (first, second) = (bench.offer().await, bench.offer().await);
+    assert!(bench.offered.try_recv().is_err());
+    bench.ended(second, BuildStatus::Failed).await;
+    let third = bench.offer().await;
+    assert_eq!(bench.state(second.0).await, (BuildStatus::Failed, 1), "stored before the next");
+    assert_eq!(bench.state(first.0).await, (BuildStatus::Started, 1));
+    for build in [first, third] {
+        bench.ended(build, BuildStatus::Succeeded).await;
+    }
+    for _ in 0..2 {
+        let build = bench.offer().await;
+        bench.ended(build, BuildStatus::Succeeded).await;
+    }
+    within(bench.builder.wait_idle()).await;
+    assert!(bench.offered.try_recv().is_err(), "each was offered once");
+}
+
+#[tokio::test]
+async fn a_lost_build_is_offered_again_and_given_up_after_three_times() {
+    let mut bench = bench(1, 1).await;
+    for attempt in 1..=3 {
+        let offered = bench.offer().await;
+        assert_eq!(offered, (BuildId::new(1), attempt));
+        // The result of a worker that was given up changes nothing.
+        bench.ended((offered.0, attempt - 1), BuildStatus::Succeeded).await;
+        bench.lost(offered).await;
+    }
+    bench.told(BuildId::new(1), BuildStatus::FailedOther).await;
+    assert_eq!(bench.state(BuildId::new(1)).await, (BuildStatus::FailedOther, 3));
+    within(bench.builder.wait_idle()).await;
+    assert!(bench.offered.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn events_for_unknown_builds_are_ignored() {
+    let mut bench = bench(1, 1).await;
+    let offered = bench.offer().await;
+    bench.ended((BuildId::new(99), 1), BuildStatus::Succeeded).await;
+    bench.ended(offered, BuildStatus::Succeeded).await;
+    bench.ended(offered, BuildStatus::Failed).await;
+    bench.told(offered.0, BuildStatus::Succeeded).await;
+    within(bench.builder.wait_idle()).await;
+    assert_eq!(bench.state(offered.0).await, (BuildStatus::Succeeded, 1));
+}
+
+#[tokio::test]
+async fn a_cancel_is_passed_on_and_ends_as_canceled() {
+    let mut bench = bench(1, 1).await;
+    let offered = bench.offer().await;
+    bench.builder.cancel_running(offered.0, offered.1);
+    assert_eq!(within(bench.canceled.recv()).await, Some(offered));
+    bench.ended(offered, BuildStatus::Canceled).await;
+    bench.told(offered.0, BuildStatus::Canceled).await;
+}
+
+#[tokio::test]
+async fn a_stop_cuts_what_runs_and_schedules_it_again() {
+    let mut bench = bench(2, 1).await;
+    let offered = bench.offer().await;
+    bench.builder.stop(Stop::Now);
+    assert_eq!(within(bench.canceled.recv()).await, Some(offered));
+    bench.ended(offered, BuildStatus::Canceled).await;
+    within(&mut bench.task).await.expect("no panic").expect("no error");
+    assert_eq!(bench.state(offered.0).await, (BuildStatus::Scheduled, 1));
+    assert!(bench.offered.try_recv().is_err(), "nothing more is started");
+}
+
+#[tokio::test]
+async fn a_drain_lets_what_runs_end() {
+    let mut bench = bench(2, 1).await;
+    let offered = bench.offer().await;
+    bench.builder.stop(Stop::Drain);
+    bench.ended(offered, BuildStatus::Succeeded).await;
+    within(&mut bench.task).await.expect("no panic").expect("no error");
+    assert_eq!(bench.state(offered.0).await, (BuildStatus::Succeeded, 1));
+    assert!(bench.canceled.try_recv().is_err() && bench.offered.try_recv().is_err());
+}

@@ -1,0 +1,415 @@
+//! The store against its document, its indexes, and the pure state machine.
+
+use super::builds::{LATEST, List, QUEUE, shape};
+use super::*;
+use crate::build::state::{Happening, LOSSES_MAX, State};
+use crate::model::{
+    BuildFilter, BuildId, BuildLogFile, BuildStatus, EvaluationId, Evaluator, Input, Reference,
+    Specification, SpecificationId,
+};
+use rusqlite::Connection;
+use std::collections::BTreeSet;
+
+fn schema_of(connection: &Connection) -> Vec<String> {
+    let mut statement = connection
+        .prepare(
+            "SELECT type || ' ' || name || ' ' || ifnull(sql, '') FROM sqlite_schema ORDER BY 1",
+        )
+        .expect("a statement");
+    let rows = statement.query_map([], |row| row.get(0)).expect("rows");
+    rows.map(|row| row.expect("a row")).collect()
+}
+
+fn file_header(connection: &Connection) -> (i64, i64) {
+    let number = |sql| connection.query_row(sql, [], |row| row.get(0)).expect(sql);
+    (number("PRAGMA application_id"), number("PRAGMA user_version"))
+}
+
+#[tokio::test]
+async fn migrations_lead_to_the_schema_document() {
+    let directory = tempfile::tempdir().expect("a directory");
+    open(directory.path()).await.expect("opens").close().await.expect("closes");
+    let migrated = Connection::open(directory.path().join("brigandine.db")).expect("opens");
+    let document = Connection::open_in_memory().expect("opens");
+    document.execute_batch(include_str!("../../schema.sql")).expect("the schema");
+    assert_eq!(schema_of(&migrated), schema_of(&document));
+    assert_eq!(file_header(&migrated), file_header(&document));
+}
+
+#[tokio::test]
+async fn files_of_others_and_of_newer_programs_are_refused_untouched() {
+    for (pragma, expected) in [
+        ("PRAGMA application_id = 7; CREATE TABLE t (x)", "belongs to another program"),
+        ("PRAGMA application_id = 1112688452; PRAGMA user_version = 99", "schema version 99"),
+    ] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("brigandine.db");
+        Connection::open(&path).expect("opens").execute_batch(pragma).expect("a header");
+        let error = open(directory.path()).await.expect_err(expected).to_string();
+        assert!(error.contains(expected), "{error}");
+        let after = Connection::open(&path).expect("opens");
+        assert!(schema_of(&after).len() <= 1, "nothing was made");
+    }
+}
+
+#[tokio::test]
+async fn hot_statements_use_their_index() {
+    let connection = Connection::open_in_memory().expect("opens");
+    connection.execute_batch(include_str!("../../schema.sql")).expect("the schema");
+    let plan = |sql: &str| -> String {
+        let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).expect(sql);
+        let count = statement.parameter_count();
+        let values = vec![rusqlite::types::Value::Integer(1); count];
+        let rows = statement
+            .query_map(rusqlite::params_from_iter(values), |row| row.get::<_, String>(3))
+            .expect(sql);
+        rows.map(|row| row.expect("a row")).collect::<Vec<_>>().join("; ")
+    };
+    let filter = |edit: &dyn Fn(&mut BuildFilter)| {
+        let mut filter = BuildFilter::default();
+        edit(&mut filter);
+        filter
+    };
+    let text = |text: &str| Some(text.to_owned());
+    let all = filter(&|_| {});
+    let specification = filter(&|f| f.specification = text("s"));
+    let job = filter(&|f| (f.specification, f.job) = (text("s"), text("j")));
+    let status = filter(&|f| f.status = Some(BuildStatus::Failed));
+    let derivation = filter(&|f| f.derivation = text("d"));
+    let listed = |filter: &BuildFilter, list: &List| plan(&shape(filter, list).0);
+    for (found, index) in [
+        (plan(building::READY), "build_ready"),
+        (listed(&all, &LATEST), "build_latest"),
+        (listed(&specification, &LATEST), "build_latest_of_specification"),
+        (listed(&job, &LATEST), "build_latest_of_job"),
+        (listed(&status, &LATEST), "build_latest_with_status"),
+        (listed(&derivation, &LATEST), "build_derivation"),
+        (listed(&all, &QUEUE), "build_queue"),
+    ] {
+        assert!(found.replace(';', " ").contains(&format!("INDEX {index} ")), "{index}: {found}");
+        assert!(!found.contains("TEMP B-TREE"), "{index} sorts: {found}");
+    }
+}
+
+/// A small generator of numbers that look random, the same in every run.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(self.0 >> 33).expect("31 bits") % sides
+    }
+}
+
+/// A build of the model: its state and what it needs.
+#[derive(Debug, Clone)]
+struct Modelled {
+    state: State,
+    needs: BTreeSet<usize>,
+    /// Its place in the queue.
+    rank: (i64, i64, String),
+}
+
+#[derive(Default)]
+struct Model {
+    builds: Vec<Modelled>,
+}
+
+impl Model {
+    fn happen(&mut self, index: usize, happening: Happening) {
+        let Some(next) = self.builds[index].state.after(happening) else { return };
+        let before = std::mem::replace(&mut self.builds[index].state, next).status;
+        if before == next.status || !next.status.is_finished() {
+            return;
+        }
+        let told = if next.status.is_success() {
+            Happening::DependencySucceeded
+        } else {
+            Happening::DependencyFailed
+        };
+        for other in 0..self.builds.len() {
+            if self.builds[other].needs.contains(&index) {
+                self.happen(other, told);
+            }
+        }
+    }
+
+    fn ready(&self, limit: usize) -> Vec<usize> {
+        let mut ready: Vec<usize> = (0..self.builds.len())
+            .filter(|index| self.builds[*index].state.after(Happening::Claimed).is_some())
+            .collect();
+        ready.sort_by_key(|index| self.builds[*index].rank.clone());
+        ready.truncate(limit);
+        ready
+    }
+
+    fn started(&self) -> Vec<usize> {
+        let started = |index: &usize| self.builds[*index].state.status == BuildStatus::Started;
+        (0..self.builds.len()).filter(started).collect()
+    }
+}
+
+fn specification(name: &str) -> Specification {
+    Specification {
+        name: name.to_owned(),
+        description: String::new(),
+        inputs: vec![Input {
+            name: "source".to_owned(),
+            url: "/nowhere".to_owned(),
+            reference: Reference::Head,
+            submodules: false,
+        }],
+        evaluator: Evaluator::Jobs { input: None, file: "f".to_owned(), jobs: Vec::new() },
+        interval_s: None,
+        priority: 0,
+        enabled: true,
+    }
+}
+
+async fn write<T: Send + 'static>(
+    database: &Database,
+    f: impl FnMut(&Transaction) -> rusqlite::Result<T> + Send + 'static,
+) -> T {
+    database.write(f).await.expect("the write succeeds")
+}
+
+/// Registers an evaluation with new jobs that need earlier ones, and some that are known already.
+async fn evaluate(database: &Database, model: &mut Model, dice: &mut Dice, round: i64) {
+    let mut jobs: Vec<NewJob> = Vec::new();
+    let mut places: Vec<usize> = Vec::new();
+    for _ in 0..dice.roll(8) + 1 {
+        let known = !model.builds.is_empty() && dice.roll(3) == 0;
+        let index = if known { dice.roll(model.builds.len()) } else { model.builds.len() };
+        let mut needs = Vec::new();
+        if !known {
+            let mut state =
+                State { status: BuildStatus::Scheduled, attempt: 0, losses: 0, waiting: 0 };
+            let mut wanted = BTreeSet::new();
+            for _ in 0..dice.roll(3).min(jobs.len()) {
+                let place = dice.roll(jobs.len());
+                if wanted.insert(places[place]) {
+                    needs.push((format!("n{place}"), place));
+                }
+            }
+            for need in &wanted {
+                let status = model.builds[*need].state.status;
+                if !status.is_success() {
+                    state.waiting += 1;
+                }
+                if status.is_finished() && !status.is_success() {
+                    state.status = BuildStatus::FailedDependency;
+                }
+            }
+            let priority = i64::try_from(dice.roll(3)).expect("small");
+            let rank = (-priority, round, format!("{index:04}.drv"));
+            model.builds.push(Modelled { state, needs: wanted, rank });
+        }
+        places.push(index);
+        jobs.push(NewJob {
+            name: format!("j{}", jobs.len()),
+            derivation: format!("{index:04}.drv"),
+            system: "s".to_owned(),
+            nix_name: "n".to_owned(),
+            priority: -model.builds[index].rank.0,
+            timeout_s: 0,
+            max_silent_s: 0,
+            definition: Some("{}".to_owned()),
+            needs,
+        });
+    }
+    write(database, move |tx| {
+        let stamp = format!("stamp {round}");
+        let begun = begin_evaluation(tx, SpecificationId::new(1), &stamp, &[], round)?;
+        assert_eq!(begun, Begun::New(EvaluationId::new(round)));
+        assert!(register(tx, EvaluationId::new(round), &jobs, "", "", round)?.is_some());
+        assert!(
+            register(tx, EvaluationId::new(round), &jobs, "", "", round)?.is_none(),
+            "only once"
+        );
+        Ok(())
+    })
+    .await;
+}
+
+fn id(index: usize) -> BuildId {
+    BuildId::new(i64::try_from(index).expect("small") + 1)
+}
+
+async fn step(database: &Database, model: &mut Model, dice: &mut Dice, now: i64) {
+    let started = model.started();
+    let pick = |dice: &mut Dice| started.get(dice.roll(started.len().max(1))).copied();
+    match dice.roll(10) {
+        0..=2 => {
+            let limit = dice.roll(4) + 1;
+            let claimed = write(database, move |tx| claim(tx, "s", limit, "w", now)).await;
+            let expected = model.ready(limit);
+            let found: Vec<BuildId> = claimed.iter().map(|claimed| claimed.changed.id).collect();
+            assert_eq!(found, expected.iter().map(|index| id(*index)).collect::<Vec<_>>());
+            for index in expected {
+                model.happen(index, Happening::Claimed);
+            }
+        }
+        3..=6 => {
+            let Some(index) = pick(dice) else { return };
+            let late = i64::from(dice.roll(5) == 0);
+            let attempt = model.builds[index].state.attempt - late;
+            let status = [
+                BuildStatus::Succeeded,
+                BuildStatus::Succeeded,
+                BuildStatus::Failed,
+                BuildStatus::FailedOther,
+                BuildStatus::Canceled,
+            ][dice.roll(5)];
+            let end = Finish {
+                id: id(index),
+                attempt,
+                status,
+                message: String::new(),
+                stopped_at: now,
+                log: BuildLogFile::default(),
+                outputs: vec![("out".to_owned(), "outputs/x".to_owned())],
+                products: Vec::new(),
+            };
+            let changed = write(database, move |tx| finish(tx, &end)).await;
+            assert_eq!(changed.is_empty(), late == 1, "a late result changes nothing");
+            model.happen(index, Happening::Ended(attempt, status));
+        }
+        7 => {
+            let Some(index) = pick(dice) else { return };
+            let state = model.builds[index].state;
+            let happening = if dice.roll(2) == 0 {
+                Happening::Lost(state.attempt)
+            } else {
+                Happening::Stopped(state.attempt)
+            };
+            let next = state.after(happening).expect("it runs");
+            assert!(next.losses <= LOSSES_MAX);
+            write(database, move |tx| {
+                lose(tx, id(index), state.attempt, "m", next.losses, next.status, now)
+            })
+            .await;
+            model.happen(index, happening);
+        }
+        8 => {
+            let index = dice.roll(model.builds.len());
+            let done = write(database, move |tx| cancel(tx, id(index), now)).await;
+            let state = model.builds[index].state;
+            match done {
+                Cancel::Done(_) => assert_eq!(state.status, BuildStatus::Scheduled),
+                Cancel::Running(attempt) => {
+                    assert_eq!((state.status, state.attempt), (BuildStatus::Started, attempt));
+                }
+                Cancel::TooLate => assert!(state.status.is_finished()),
+            }
+            model.happen(index, Happening::Cancel);
+        }
+        _ => {
+            let recovered = write(database, move |tx| recover(tx, now)).await;
+            assert_eq!(recovered.builds.len(), started.len());
+            for index in started {
+                let attempt = model.builds[index].state.attempt;
+                model.happen(index, Happening::Stopped(attempt));
+            }
+        }
+    }
+}
+
+async fn compare(database: &Database, model: &Model) {
+    let found: Vec<State> = write(database, |tx| {
+        tx.prepare_cached("SELECT status, attempt, losses, waiting FROM build ORDER BY id")?
+            .query_map([], |row| {
+                Ok(State {
+                    status: row.get(0)?,
+                    attempt: row.get(1)?,
+                    losses: row.get(2)?,
+                    waiting: row.get(3)?,
+                })
+            })?
+            .collect()
+    })
+    .await;
+    let expected: Vec<State> = model.builds.iter().map(|build| build.state).collect();
+    assert_eq!(found.len(), expected.len());
+    for (index, (found, expected)) in found.iter().zip(&expected).enumerate() {
+        // A finished build waits for nothing that matters.
+        let waiting = if expected.status.is_finished() { found.waiting } else { expected.waiting };
+        assert_eq!(*found, State { waiting, ..*expected }, "build {}", id(index));
+    }
+    let counted: i64 = write(database, |tx| {
+        tx.query_row(
+            "SELECT count(*) FROM evaluation AS e WHERE
+             scheduled IS NOT (SELECT count(*) FROM job AS j JOIN build AS b ON b.id = build_id
+               WHERE j.evaluation_id = e.id AND b.status = -2)
+             OR started IS NOT (SELECT count(*) FROM job AS j JOIN build AS b ON b.id = build_id
+               WHERE j.evaluation_id = e.id AND b.status = -1)
+             OR succeeded IS NOT (SELECT count(*) FROM job AS j JOIN build AS b ON b.id = build_id
+               WHERE j.evaluation_id = e.id AND b.status = 0)
+             OR failed + failed_dependency + failed_other + canceled IS NOT
+               (SELECT count(*) FROM job AS j JOIN build AS b ON b.id = build_id
+               WHERE j.evaluation_id = e.id AND b.status > 0)",
+            [],
+            |row| row.get(0),
+        )
+    })
+    .await;
+    assert_eq!(counted, 0, "the counters are those of the builds");
+}
+
+#[tokio::test]
+async fn the_store_does_what_the_state_machine_says() {
+    for seed in 0..12 {
+        let database = Database::open(std::path::Path::new(":memory:")).await.expect("opens");
+        database
+            .exclusive(|connection| connection.execute_batch(include_str!("../../schema.sql")))
+            .await
+            .expect("the schema");
+        let stored = specification("sample");
+        write(&database, move |tx| put_specification(tx, &stored, false, 1)).await;
+        let mut dice = Dice(seed);
+        let mut model = Model::default();
+        let mut round = 0;
+        for moment in 0..150 {
+            if moment == 0 || dice.roll(8) == 0 {
+                round += 1;
+                evaluate(&database, &mut model, &mut dice, round).await;
+            }
+            step(&database, &mut model, &mut dice, 1000 + moment).await;
+            compare(&database, &model).await;
+        }
+        assert!(model.builds.iter().any(|build| build.state.status.is_finished()));
+        database.close().await.expect("closes");
+    }
+}
+
+#[tokio::test]
+async fn a_specification_is_replaced_only_when_asked_and_comes_back_with_its_past() {
+    let database = Database::open(std::path::Path::new(":memory:")).await.expect("opens");
+    database
+        .exclusive(|connection| connection.execute_batch(include_str!("../../schema.sql")))
+        .await
+        .expect("the schema");
+    let put = |specification: Specification, replace: bool| {
+        let database = database.clone();
+        async move {
+            write(&database, move |tx| put_specification(tx, &specification, replace, 5)).await.1
+        }
+    };
+    let first = specification("a");
+    let second = Specification { priority: 3, ..first.clone() };
+    assert_eq!(put(first.clone(), false).await, Loaded::New);
+    assert_eq!(put(first.clone(), true).await, Loaded::Unchanged);
+    assert_eq!(put(second.clone(), false).await, Loaded::Kept);
+    assert_eq!(put(second.clone(), true).await, Loaded::Changed);
+    let removed = write(&database, |tx| remove_specification(tx, "a", 9)).await;
+    assert_eq!(removed, Some(SpecificationId::new(1)));
+    assert_eq!(write(&database, |tx| remove_specification(tx, "a", 9)).await, None);
+    assert_eq!(write(&database, |tx| want_look(tx, "a", 9)).await, None);
+    assert_eq!(put(first, false).await, Loaded::New);
+    let wishes = write(&database, |tx| {
+        want_look(tx, "a", 9)?;
+        want_look(tx, "a", 9)?;
+        Ok(specification_by_id(tx, SpecificationId::new(1))?.map(|state| state.look.wanted_at))
+    });
+    assert_eq!(wishes.await, Some(10), "two wishes in one second are two");
+}
