@@ -4,3 +4,4 @@ mod builds;
 mod crash;
 mod evaluations;
 mod inputs;
+mod sandbox;
