@@ -548,24 +548,27 @@ impl Screen {
             let _ = write!(text, "\x1b[{}A\x1b[J", self.drawn);
         }
         let before = text.len();
-        let keep = evaluations.len().saturating_sub(2);
-        for evaluation in &evaluations[keep..] {
+        // Only the newest job by job: a drawing that is higher than the terminal cannot be drawn
+        // over.
+        let Some((newest, older)) = evaluations.split_last() else { return };
+        text.push('\n');
+        for evaluation in older.iter().rev().take(3).rev() {
             let (id, subject) = (evaluation.id, &evaluation.subject);
-            let _ = writeln!(text, "\n\x1b[1m#{id}\x1b[0m {subject}");
-            for (name, job) in &evaluation.jobs {
-                let (mark, colour) = mark(job.status);
-                let note = if job.reused {
-                    "re-used".to_owned()
-                } else if job.seconds > 0 {
-                    format!("{} {} s", job.status, job.seconds)
-                } else {
-                    job.status.to_owned()
-                };
-                let faint = if job.reused { "\x1b[2m" } else { "" };
-                let _ =
-                    writeln!(text, "  \x1b[{colour}m{mark}\x1b[0m {faint}{name:14} {note}\x1b[0m");
-            }
-            let _ = writeln!(text, "  {}", evaluation.words());
+            let _ = writeln!(text, "\x1b[1m#{id}\x1b[0m {subject}: {}", evaluation.words());
+        }
+        let _ =
+            writeln!(text, "\x1b[1m#{}\x1b[0m {}: {}", newest.id, newest.subject, newest.words());
+        for (name, job) in &newest.jobs {
+            let (mark, colour) = mark(job.status);
+            let note = if job.reused {
+                format!("{}, re-used", job.status)
+            } else if job.seconds > 0 {
+                format!("{} {} s", job.status, job.seconds)
+            } else {
+                job.status.to_owned()
+            };
+            let faint = if job.reused { "\x1b[2m" } else { "" };
+            let _ = writeln!(text, "  \x1b[{colour}m{mark}\x1b[0m {faint}{name:14} {note}\x1b[0m");
         }
         self.drawn = text[before..].matches('\n').count();
         let mut out = std::io::stdout();

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::{Failure, existing, no_specification, print_json, trouble};
+use super::{Failure, existing, no_specification, print_json, trouble, with_evaluation};
 use crate::app;
 use crate::cli;
 use crate::model::{self, EvaluationStatus};
@@ -50,17 +50,7 @@ async fn evaluate(arguments: &cli::Evaluate) -> Result<(), Failure> {
     let started = Instant::now();
     let (look, evaluation) = loop {
         let name = arguments.name.clone();
-        let found = database
-            .read(move |s| {
-                let Some(state) = store::specification(s, &name)? else { return Ok(None) };
-                let evaluation = match state.latest_evaluation {
-                    Some(id) => store::evaluation(s, id)?,
-                    None => None,
-                };
-                Ok(Some((state, evaluation)))
-            })
-            .await
-            .map_err(trouble)?;
+        let found = database.read(move |s| with_evaluation(s, &name)).await.map_err(trouble)?;
         let (after, evaluation) = found.ok_or_else(|| no_specification(&arguments.name))?;
         let new = after.latest_evaluation != before.latest_evaluation;
         let running = evaluation.as_ref().is_some_and(|e| e.status == EvaluationStatus::Started);

@@ -14,7 +14,8 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use crate::store::{self, Database, DatabaseError};
+use crate::model::{Evaluation, SpecificationState};
+use crate::store::{self, Database, DatabaseError, Snapshot};
 
 /// What was asked for failed.
 const FAILED: u8 = 1;
@@ -87,6 +88,16 @@ fn no_specification(name: &str) -> Failure {
     Failure::not_found(format!(
         "there is no specification called `{name}`; `brigandine spec list` lists them"
     ))
+}
+
+/// A specification and its latest evaluation.
+fn with_evaluation(
+    s: &Snapshot,
+    name: &str,
+) -> rusqlite::Result<Option<(SpecificationState, Option<Evaluation>)>> {
+    let Some(state) = store::specification(s, name)? else { return Ok(None) };
+    let evaluation = state.latest_evaluation.map(|id| store::evaluation(s, id)).transpose()?;
+    Ok(Some((state, evaluation.flatten())))
 }
 
 fn print_json(value: &impl Serialize) {

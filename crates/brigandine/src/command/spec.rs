@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::{Failure, existing, print_json, table, trouble};
+use super::{Failure, existing, print_json, table, trouble, with_evaluation};
 use crate::app;
 use crate::cli;
 use crate::model::{self, Evaluation, Evaluator, Input, Reference, SpecificationState};
@@ -166,17 +166,7 @@ fn describe(state: &SpecificationState, evaluation: Option<&Evaluation>) -> serd
 async fn show(state: &Path, name: String, as_json: bool) -> Result<(), Failure> {
     let database = existing(state).await?;
     let wanted = name.clone();
-    let found = database
-        .read(move |s| {
-            let Some(state) = store::specification(s, &wanted)? else { return Ok(None) };
-            let evaluation = match state.latest_evaluation {
-                Some(id) => store::evaluation(s, id)?,
-                None => None,
-            };
-            Ok(Some((state, evaluation)))
-        })
-        .await
-        .map_err(trouble)?;
+    let found = database.read(move |s| with_evaluation(s, &wanted)).await.map_err(trouble)?;
     let (state, evaluation) = found.ok_or_else(|| super::no_specification(&name))?;
     if as_json {
         print_json(&describe(&state, evaluation.as_ref()));
