@@ -420,6 +420,8 @@ impl App {
         watched.retain(|id, watched| {
             let stays = found.iter().any(|state| state.id == *id && state.specification.enabled);
             if !stays {
+                // Pages show it until they are told.
+                let _ = self.shared.events.send(Event::Specification { id: *id });
                 watched.stop.send_replace(true);
             }
             stays
@@ -427,6 +429,9 @@ impl App {
         for state in found.into_iter().filter(|state| state.specification.enabled) {
             if let Some(known) = watched.get_mut(&state.id) {
                 let changed = known.specification != state.specification;
+                if changed {
+                    let _ = self.shared.events.send(Event::Specification { id: state.id });
+                }
                 if changed || known.wanted_at != state.look.wanted_at {
                     known.specification = state.specification;
                     known.wanted_at = state.look.wanted_at;
@@ -443,6 +448,7 @@ impl App {
                 monitor::run(monitors, id, wish, stopped).await.map_err(|error| error.to_string())
             });
             let (specification, wanted_at) = (state.specification, state.look.wanted_at);
+            let _ = self.shared.events.send(Event::Specification { id: state.id });
             watched.insert(state.id, Watched { specification, wanted_at, wanted, stop });
         }
         Ok(())

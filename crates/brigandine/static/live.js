@@ -62,13 +62,27 @@ function takeOver(page) {
   tick();
 }
 
-if (document.body.dataset.live) {
+function listen() {
   const events = new EventSource(document.body.dataset.live);
+  const leave = () => events.close();
   events.addEventListener("change", refresh);
   events.onopen = () => say("live");
-  events.onerror = () => say("connecting");
-  addEventListener("pagehide", () => events.close());
+  events.onerror = () => {
+    say("connecting");
+    // Cut connections are opened again by the browser; refused ones (too many streams) are not.
+    if (events.readyState === EventSource.CLOSED) {
+      removeEventListener("pagehide", leave);
+      setTimeout(listen, 5000);
+    }
+  };
+  addEventListener("pagehide", leave);
 }
+
+if (document.body.dataset.live) listen();
+// Back from the browser's memory: what happened meanwhile was not heard.
+addEventListener("pageshow", (event) => {
+  if (event.persisted) location.reload();
+});
 
 // ---- the build log ----
 
