@@ -4,4 +4,5 @@
 
 mod command;
 mod engine;
+mod layout;
 mod support;

@@ -1,6 +1,6 @@
 //! `kill -9` of the server, again and again.
 
-use crate::support::{Place, Process, processes_with};
+use crate::support::{Gate, Place, Process, processes_with};
 use std::time::Duration;
 
 /// How many builds the run has.
@@ -96,4 +96,39 @@ fn tables(place: &Place) -> usize {
     place.rows("SELECT count(*) FROM sqlite_schema WHERE name = 'build'")[0]
         .parse()
         .expect("a number")
+}
+
+#[test]
+fn an_evaluation_that_was_killed_with_its_server_is_evaluated_again() {
+    let place = Place::new();
+    let repository = place.repository("sample");
+    let (running, go) = (Gate::new(place.path("running")), place.path("go"));
+    let script = format!(
+        "#!/bin/sh\ntest -e {} || {{ echo up > {}; sleep 1000; }}\n\
+         echo '{{\"job\": \"one\", \"derivation\": {{\"command\": \"true\"}}}}'\n",
+        go.display(),
+        running.path().display()
+    );
+    repository.commit(&[("evaluate", &script)]);
+    repository.git(&["update-index", "--chmod=+x", "evaluate"]);
+    repository.git(&["commit", "--quiet", "--message=mode"]);
+    place.specify(&[(
+        "sample",
+        &repository,
+        "[specification.evaluator]\ncommand = [\"./evaluate\"]",
+    )]);
+    let mut server = Process::start(place.command(&[]));
+    assert_eq!(running.wait(), "up\n");
+    assert_eq!(place.rows("SELECT status FROM evaluation"), ["-1"], "stored before it runs");
+    server.child.kill().expect("kill -9");
+    server.child.wait().expect("its status");
+    let state = place.rows("SELECT state_id FROM server").remove(0);
+    let mark = format!("BRIGANDINE_STATE_ID={state}");
+    assert!(processes_with(&mark) > 0, "the evaluator lives on without its server");
+    std::fs::write(go, "").expect("a file");
+    place.good_one_shot();
+    assert_eq!(processes_with(&mark), 0, "until the next one starts");
+    assert_eq!(place.rows("SELECT id, status FROM evaluation"), ["1|0"], "under the same stamp");
+    assert_eq!(place.jobs(1), ["one|0"]);
+    place.check_consistency();
 }

@@ -1,0 +1,81 @@
+//! The map of the source tree, checked so that it does not rot.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn sources(below: &str) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut open = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(below)];
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            let entries = fs::read_dir(&path).expect("a directory");
+            open.extend(entries.map(|entry| entry.expect("an entry").path()));
+        } else if path.extension().is_some_and(|extension| extension == "rs")
+            && path.file_name().is_some_and(|name| name != "tests.rs")
+        {
+            let text = fs::read_to_string(&path).expect("a source file");
+            found.push((path, text));
+        }
+    }
+    assert!(!found.is_empty(), "{below}");
+    found
+}
+
+/// The lines of a file that are code, up to its tests.
+fn code(text: &str) -> impl Iterator<Item = &str> {
+    text.lines()
+        .take_while(|line| !line.starts_with("#[cfg(test)]"))
+        .filter(|line| !line.trim_start().starts_with("//"))
+}
+
+#[test]
+fn only_the_store_writes_sql() {
+    let statements = ["SELECT ", "INSERT INTO ", "DELETE FROM ", "prepare_cached(", "query_row("];
+    for (path, text) in sources("src") {
+        if path.components().any(|part| part.as_os_str() == "store") {
+            continue;
+        }
+        for line in code(&text) {
+            let sql = statements.iter().find(|statement| line.contains(**statement));
+            assert!(sql.is_none(), "{}: {line}", path.display());
+        }
+    }
+}
+
+#[test]
+fn the_state_machine_does_nothing_but_think() {
+    for (path, text) in sources("src/build").iter().filter(|(path, _)| path.ends_with("state.rs")) {
+        for line in code(text) {
+            for word in ["std::fs", "std::io", "std::time", "tokio", "async ", "store::", "now()"] {
+                assert!(!line.contains(word), "{}: {line}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn every_process_is_started_in_one_place() {
+    for (path, text) in sources("src") {
+        // Tools that set up a sample repository before there is a server may be simpler.
+        let tool =
+            path.ends_with("bench.rs") || path.components().any(|p| p.as_os_str() == "command");
+        if path.ends_with("process.rs") || tool {
+            continue;
+        }
+        for line in code(&text) {
+            let starts =
+                [".spawn()", ".output()", "tokio::process"].iter().any(|w| line.contains(w));
+            assert!(!starts, "{}: {line}", path.display());
+        }
+    }
+}
+
+#[test]
+fn the_database_never_asks_for_the_time_or_for_chance() {
+    for (path, text) in sources("src/store") {
+        let text = text.to_lowercase();
+        for word in ["datetime(", "current_timestamp", "unixepoch(", "random()", "randomblob("] {
+            assert!(!text.contains(word), "{}: {word}", path.display());
+        }
+    }
+}
