@@ -192,6 +192,16 @@ pub(crate) struct JobFilter {
     pub(crate) before: Option<String>,
 }
 
+impl JobFilter {
+    /// Whether it is the first page of all jobs.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.statuses.is_empty()
+            && self.text.is_empty()
+            && self.after.is_none()
+            && self.before.is_none()
+    }
+}
+
 /// A page of an evaluation's jobs, by name.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct JobPage {

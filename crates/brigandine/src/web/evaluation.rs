@@ -108,8 +108,13 @@ async fn make(site: &Site, id: &str, query: &Query) -> Result<Response> {
         .read(move |s| {
             let Some(details) = store::evaluation_details(s, number)? else { return Ok(None) };
             let jobs = store::job_page(s, number, &filter, ROWS)?;
+            // The comparison reads every job of both evaluations, so it stands on the first page
+            // alone; further and filtered pages read only what they show.
+            let first = filter.is_whole();
             let changes = match details.previous {
-                Some(previous) if details.evaluation.status == EvaluationStatus::Succeeded => {
+                Some(previous)
+                    if first && details.evaluation.status == EvaluationStatus::Succeeded =>
+                {
                     store::changes(s, number, previous, CHANGES + 1)?
                 }
                 _ => Vec::new(),
