@@ -376,6 +376,10 @@ impl LocalExecutor {
                 },
                 () = tokio::time::sleep_until(watch.next()) => {
                     if watch.tick(&running, job) {
+                        // Killed: it ends as soon as the kernel lets it, and not before.
+                        if let Err(error) = running.exited().await {
+                            return trouble(format!("cannot wait for the process: {error}"));
+                        }
                         break;
                     }
                 }
