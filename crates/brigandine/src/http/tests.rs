@@ -54,15 +54,17 @@ pub(crate) async fn served() -> Served {
 pub(crate) async fn served_with(fill: &str, connections_max: usize) -> Served {
     let state = tempfile::tempdir().expect("a temporary directory");
     let path = state.path().join("test.db");
-    let plain = rusqlite::Connection::open(&path).expect("a database");
-    plain.execute_batch(include_str!("../../schema.sql")).expect("the schema");
-    plain.execute_batch(&format!("BEGIN;{fill};COMMIT")).expect("the contents");
-    drop(plain);
+    let database = Database::open(&path).await.expect("the database opens");
+    let text = format!("{}\nBEGIN;{fill};COMMIT;", include_str!("../../schema.sql"));
+    database
+        .exclusive(move |conn: &mut rusqlite::Connection| conn.execute_batch(&text))
+        .await
+        .expect("the schema and the contents");
     let logs = Logs::new(state.path(), 1 << 20);
     let (events, _) = broadcast::channel(16);
     let (closing, closed) = watch::channel(false);
     let site = Site::new(Parts {
-        database: Database::open(&path).await.expect("the database opens"),
+        database,
         events: Box::new({
             let events = events.clone();
             move || events.subscribe()
