@@ -20,6 +20,11 @@ fn schema_of(connection: &Connection) -> Vec<String> {
     rows.map(|row| row.expect("a row")).collect()
 }
 
+/// The file as SQLite alone sees it.
+fn file(path: impl AsRef<std::path::Path>) -> Connection {
+    Connection::open_with_flags(path, rusqlite::OpenFlags::default()).expect("opens")
+}
+
 fn file_header(connection: &Connection) -> (i64, i64) {
     let number = |sql| connection.query_row(sql, [], |row| row.get(0)).expect(sql);
     (number("PRAGMA application_id"), number("PRAGMA user_version"))
@@ -29,7 +34,7 @@ fn file_header(connection: &Connection) -> (i64, i64) {
 async fn migrations_lead_to_the_schema_document() {
     let directory = tempfile::tempdir().expect("a directory");
     open(directory.path()).await.expect("opens").close().await.expect("closes");
-    let migrated = Connection::open(directory.path().join("brigandine.db")).expect("opens");
+    let migrated = file(directory.path().join("brigandine.db"));
     let document = Connection::open_in_memory().expect("opens");
     document.execute_batch(include_str!("../../schema.sql")).expect("the schema");
     assert_eq!(schema_of(&migrated), schema_of(&document));
@@ -44,10 +49,10 @@ async fn files_of_others_and_of_newer_programs_are_refused_untouched() {
     ] {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("brigandine.db");
-        Connection::open(&path).expect("opens").execute_batch(pragma).expect("a header");
+        file(&path).execute_batch(pragma).expect("a header");
         let error = open(directory.path()).await.expect_err(expected).to_string();
         assert!(error.contains(expected), "{error}");
-        let after = Connection::open(&path).expect("opens");
+        let after = file(&path);
         assert!(schema_of(&after).len() <= 1, "nothing was made");
     }
 }

@@ -108,7 +108,8 @@ impl Place {
 
     pub(crate) fn database(&self) -> rusqlite::Connection {
         let path = self.state().join("brigandine.db");
-        let database = rusqlite::Connection::open(path).expect("the database");
+        let database = rusqlite::Connection::open_with_flags(path, rusqlite::OpenFlags::default())
+            .expect("the database");
         database.busy_timeout(PATIENCE).expect("a pragma");
         database
     }
@@ -244,11 +245,11 @@ pub(crate) struct Process {
 }
 
 fn lines(pipe: impl Read + Send + 'static) -> mpsc::Receiver<String> {
-    let (sender, receiver) = mpsc::channel();
-    std::thread::spawn(move || {
+    let (sender, receiver) = mpsc::sync_channel(100_000);
+    thread("lines", move || {
         for line in BufReader::new(pipe).lines().map_while(Result::ok) {
             // Read on even when nobody listens, so that the process never waits for us.
-            let _ = sender.send(line);
+            let _ = sender.try_send(line);
         }
     });
     receiver
@@ -314,9 +315,9 @@ impl Drop for Process {
 
 /// Waits for a child's end; one that takes too long is killed, and the test fails.
 pub(crate) fn wait(child: &mut Child) -> ExitStatus {
-    let (done, watched) = mpsc::channel::<()>();
+    let (done, watched) = mpsc::sync_channel::<()>(1);
     let id = child.id().to_string();
-    let watchdog = std::thread::spawn(move || {
+    let watchdog = thread("watchdog", move || {
         let late = watched.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout);
         if late {
             let _ = Command::new("kill").args(["-s", "KILL", &id]).status();
@@ -334,12 +335,12 @@ pub(crate) fn run(mut command: Command) -> Ended {
     let mut child =
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
     let (mut out, mut err) = (child.stdout.take().expect("out"), child.stderr.take().expect("err"));
-    let reader = std::thread::spawn(move || {
+    let reader = thread("stdout", move || {
         let mut text = String::new();
         let _ = out.read_to_string(&mut text);
         text
     });
-    let errors = std::thread::spawn(move || {
+    let errors = thread("stderr", move || {
         let mut text = String::new();
         let _ = err.read_to_string(&mut text);
         text
@@ -382,10 +383,17 @@ impl Gate {
     }
 }
 
+fn thread<T: Send + 'static>(
+    name: &str,
+    f: impl FnOnce() -> T + Send + 'static,
+) -> std::thread::JoinHandle<T> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(f).expect("a thread")
+}
+
 /// Runs `f` with a time limit.
 pub(crate) fn within<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
-    let (sender, receiver) = mpsc::channel();
-    std::thread::spawn(move || {
+    let (sender, receiver) = mpsc::sync_channel(1);
+    thread("within", move || {
         let _ = sender.send(f());
     });
     receiver.recv_timeout(PATIENCE).expect("in time")
