@@ -11,6 +11,7 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -42,6 +43,8 @@ pub(crate) struct Core {
     pub(crate) readers: Arc<Queue<ReaderItem>>,
     pub(crate) clock: Arc<Clock>,
     pub(crate) short: ShortReads,
+    /// A batch is under way: set by the writer, a hint to the readers.
+    pub(crate) is_writing: AtomicBool,
     /// Held snapshots, to be released on close. Bounded by `snapshots_max`.
     held: Mutex<HeldList>,
     /// Owned by [`Parts`]; the pool's factory holds the core.
@@ -747,6 +750,7 @@ impl Builder {
             readers: Arc::new(Queue::new(config.queue_capacity, domain)),
             clock: Arc::clone(&clock),
             short: ShortReads::new(config.readers.max(2)),
+            is_writing: AtomicBool::new(false),
             held: Mutex::new(HeldList::default()),
             reader_pool: OnceLock::new(),
             pid: std::process::id(),

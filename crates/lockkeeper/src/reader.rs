@@ -12,6 +12,7 @@
 //!   can start over.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::connection::{self, Role};
@@ -86,6 +87,11 @@ impl Reader {
             };
         };
         self.settle();
+        if self.core.is_writing.load(Ordering::Relaxed) {
+            // Under load a reader never sleeps; the writer, which sleeps in every sync, must not
+            // wait for the end of a reader's time slice.
+            std::thread::yield_now();
+        }
         other
     }
 

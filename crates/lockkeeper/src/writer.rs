@@ -33,6 +33,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rusqlite::ErrorCode;
@@ -606,6 +607,7 @@ impl Service for Writer {
     type Call = WriterItem;
 
     fn serve(&mut self, first: Taken<WriterItem>, batch: &mut Batch<'_, WriterItem>) {
+        self.core.is_writing.store(true, Ordering::Relaxed);
         let mut next = Some(first);
         while let Some(Taken { lane, call }) = next {
             let began = now();
@@ -629,6 +631,7 @@ impl Service for Writer {
         if let Some(tx) = &self.tx {
             self.checkpointer.between_batches(tx);
         }
+        self.core.is_writing.store(false, Ordering::Relaxed);
     }
 
     fn finish(mut self) {
