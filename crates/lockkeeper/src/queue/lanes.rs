@@ -490,6 +490,9 @@ impl<C> Lanes<C> {
         }
         self.accepted_live = self.lanes.iter().flatten().map(|lane| lane.accepted_live).sum();
         self.waiting_live = self.accepted_live;
+        for index in 0..self.lanes.len() {
+            self.forget_if_over(LaneId(index));
+        }
         calls
     }
 }

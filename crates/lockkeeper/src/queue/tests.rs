@@ -428,6 +428,18 @@ fn a_lane_stays_while_one_of_its_handles_does() {
     assert_eq!(lanes.open("other"), one);
 }
 
+#[test]
+fn a_lane_without_handles_is_forgotten_when_it_is_cleared() {
+    let mut lanes = Lanes::new(1);
+    let old = lanes.open("web");
+    for call in 0..2 {
+        lanes.push(old, call).expect("it waits for room");
+    }
+    lanes.retire(old);
+    assert_eq!(lanes.clear(false), [0, 1]);
+    assert_eq!(lanes.open("other"), old, "its place is free");
+}
+
 /// A call that says how it was answered.
 struct Answering(mpsc::Sender<Result<(), CallError>>, u32);
 
