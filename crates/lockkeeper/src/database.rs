@@ -11,7 +11,7 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU8;
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -35,6 +35,9 @@ use crate::transaction::{Snapshot, Transaction};
 use crate::write::{SubmittedWrite, Write};
 use crate::writer::Writer;
 
+/// Read transactions, after a batch of writes, after which a reader yields the processor.
+pub(crate) const DEFERENCE: u8 = 16;
+
 /// What the threads and the handles of one database share.
 pub(crate) struct Core {
     pub(crate) config: Config,
@@ -43,8 +46,9 @@ pub(crate) struct Core {
     pub(crate) readers: Arc<Queue<ReaderItem>>,
     pub(crate) clock: Arc<Clock>,
     pub(crate) short: ShortReads,
-    /// A batch is under way: set by the writer, a hint to the readers.
-    pub(crate) is_writing: AtomicBool,
+    /// Read transactions after which readers still yield the processor: raised by each batch of
+    /// the writer to [`DEFERENCE`], lowered by the readers. A hint; nothing else rests on it.
+    pub(crate) deference: AtomicU8,
     /// Held snapshots, to be released on close. Bounded by `snapshots_max`.
     held: Mutex<HeldList>,
     /// Owned by [`Parts`]; the pool's factory holds the core.
@@ -750,7 +754,7 @@ impl Builder {
             readers: Arc::new(Queue::new(config.queue_capacity, domain)),
             clock: Arc::clone(&clock),
             short: ShortReads::new(config.readers.max(2)),
-            is_writing: AtomicBool::new(false),
+            deference: AtomicU8::new(0),
             held: Mutex::new(HeldList::default()),
             reader_pool: OnceLock::new(),
             pid: std::process::id(),

@@ -87,9 +87,12 @@ impl Reader {
             };
         };
         self.settle();
-        if self.core.is_writing.load(Ordering::Relaxed) {
-            // Under load a reader never sleeps; the writer, which sleeps in every sync, must not
-            // wait for the end of a reader's time slice.
+        let left = self.core.deference.load(Ordering::Relaxed);
+        if left > 0 {
+            // Under load a reader never sleeps; the writer, which sleeps in every sync, and its
+            // callers must not wait for the end of a reader's time slice. A lost decrement costs
+            // one more yield.
+            self.core.deference.store(left - 1, Ordering::Relaxed);
             std::thread::yield_now();
         }
         other

@@ -42,7 +42,7 @@ use crate::bare::Trust;
 use crate::checkpoint::Checkpointer;
 use crate::config::Config;
 use crate::connection::{self, Link, Role};
-use crate::database::Core;
+use crate::database::{Core, DEFERENCE};
 use crate::error::{Error, ErrorKind, kind_of_own};
 use crate::ffi::Sql;
 use crate::job::{Fate, Pin, Ran, ReadJob, WriteJob, WriterItem, kind_of_stop};
@@ -607,7 +607,7 @@ impl Service for Writer {
     type Call = WriterItem;
 
     fn serve(&mut self, first: Taken<WriterItem>, batch: &mut Batch<'_, WriterItem>) {
-        self.core.is_writing.store(true, Ordering::Relaxed);
+        self.core.deference.store(DEFERENCE, Ordering::Relaxed);
         let mut next = Some(first);
         while let Some(Taken { lane, call }) = next {
             let began = now();
@@ -631,7 +631,6 @@ impl Service for Writer {
         if let Some(tx) = &self.tx {
             self.checkpointer.between_batches(tx);
         }
-        self.core.is_writing.store(false, Ordering::Relaxed);
     }
 
     fn finish(mut self) {
