@@ -240,9 +240,10 @@ impl<F: FnMut()> Drop for CallsBack<F> {
     }
 }
 
-/// Between two calls of a batch a transaction is open, but it is nobody's.
+/// Captured values are dropped on the writer's thread, here after the commit: an answer that may rest
+/// on unstored writes waits for it.
 #[test]
-fn a19_a_destructor_on_the_writers_thread_neither_hangs_nor_writes_into_the_batch() {
+fn a19_a_destructor_on_the_writers_thread_is_told_nested_and_does_not_hang() {
     for place in PLACES {
         within(AT_ONCE, move || {
             let dir = crate::support::Dir::new();
@@ -267,7 +268,7 @@ fn a19_a_destructor_on_the_writers_thread_neither_hangs_nor_writes_into_the_batc
                 }
             };
             let mut first = db.write(keeps(1, guard(101)));
-            // Fails while the first one is unstored: answered, and dropped, inside the batch.
+            // Fails while the first one is unstored.
             let fails = guard(102);
             let mut second = db.write(move |tx| -> rusqlite::Result<()> {
                 let _captured = &fails;
