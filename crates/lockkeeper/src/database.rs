@@ -696,6 +696,9 @@ impl Builder {
     }
 
     /// Snapshots that may be held at once. Default: 64.
+    ///
+    /// The place of a dropped snapshot may come back a moment after the drop, so leave room for
+    /// one more than are held.
     pub fn snapshots_max(mut self, snapshots: usize) -> Self {
         self.config.snapshots_max = snapshots;
         self

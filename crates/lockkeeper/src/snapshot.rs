@@ -8,7 +8,8 @@
 //!
 //! - H1: whoever takes the connection out brings it back, or finds the snapshot over and retires it.
 //! - H2: a snapshot is released by its last handle's drop, by its age, or by the close of the
-//!   database, whichever comes first; releasing never does I/O on the caller's thread.
+//!   database, whichever comes first; releasing never does I/O on the caller's thread. Its place among the
+//!   held ones may come back a moment later, when a reader thread still holds the last reference.
 
 use std::collections::VecDeque;
 use std::fmt;

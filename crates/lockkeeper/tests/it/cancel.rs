@@ -139,6 +139,7 @@ fn a15_cancels_never_hit_another_call() {
                             for _ in 0..random % 8 {
                                 tokio::task::yield_now().await;
                             }
+                            // The moment of the cancel is what is drawn; nothing is waited for.
                             if random.is_multiple_of(5) {
                                 tokio::time::sleep(Duration::from_micros(random % 300)).await;
                             }
