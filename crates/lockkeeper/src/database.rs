@@ -697,8 +697,8 @@ impl Builder {
 
     /// Snapshots that may be held at once. Default: 64.
     ///
-    /// The place of a dropped snapshot may come back a moment after the drop, so leave room for
-    /// one more than are held.
+    /// Dropping the last clone of one frees its place at once. A snapshot whose future was dropped
+    /// while a reader thread was taking it frees its place when that thread has noticed.
     pub fn snapshots_max(mut self, snapshots: usize) -> Self {
         self.config.snapshots_max = snapshots;
         self

@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind};
 use crate::job::{Body, Outcome, ReadCall, ReaderItem, WriterItem};
 use crate::queue::{Flight, Room, after, ancestry_for, refused, reply};
 use crate::short::{self, Short};
-use crate::snapshot::Held;
+use crate::snapshot::Hold;
 use crate::transaction::Snapshot;
 use crate::writer;
 
@@ -21,7 +21,7 @@ pub struct Read<B, T: Send + 'static, E: Send + 'static> {
     client: Client<E>,
     state: State<B, T, E>,
     /// The snapshot to read on, if not the newest.
-    held: Option<Arc<Held>>,
+    hold: Option<Arc<Hold>>,
     deadline: Option<Duration>,
     short: bool,
 }
@@ -56,8 +56,8 @@ where
     T: Send + 'static,
     E: Send + 'static,
 {
-    pub(crate) fn new(client: Client<E>, body: B, held: Option<Arc<Held>>) -> Self {
-        Self { client, state: State::New(body), held, deadline: None, short: false }
+    pub(crate) fn new(client: Client<E>, body: B, hold: Option<Arc<Hold>>) -> Self {
+        Self { client, state: State::New(body), hold, deadline: None, short: false }
     }
 
     /// Gives up after `patience`, counted from the first poll; covers waiting and running.
@@ -88,7 +88,7 @@ where
     fn begin(&mut self, mut body: B) -> Result<Option<T>, Error<E>> {
         let core = self.client.inner.core();
         core.check_process().map_err(Error::new)?;
-        if self.held.is_none()
+        if self.hold.is_none()
             && let Some(tx) = writer::current(core.domain)
         {
             return match tx.in_write_call() {
@@ -98,7 +98,7 @@ where
         }
         let ancestry = ancestry_for(core.domain)?;
         let memory = core.config.is_memory();
-        if self.short && self.held.is_none() && !memory {
+        if self.short && self.hold.is_none() && !memory {
             match core.short.run(core.domain, |snapshot| body.call(snapshot)) {
                 Short::Done(result) => return result.map(Some).map_err(Error::of_call),
                 Short::NoConnection { ask: true } => short::ask(core),
@@ -109,15 +109,15 @@ where
         let job = Box::new(ReadCall::new(body, reply, ancestry));
         let deadline = self.deadline.map(|patience| (after(patience), &*core.clock));
         let inner = &self.client.inner;
-        if memory && self.held.is_none() {
+        if memory && self.hold.is_none() {
             let item = WriterItem::Read(job);
             let flight = Flight::take_off(&inner.writes, item, receiver, Room::Wait, deadline);
             let (flight, _) = flight.map_err(|error| refused(&error))?;
             self.state = State::FlyingToWriter(flight);
             return Ok(None);
         }
-        let item = match &self.held {
-            Some(held) => ReaderItem::Held(Arc::clone(held), job),
+        let item = match &self.hold {
+            Some(hold) => ReaderItem::Held(Arc::clone(hold.held()), job),
             None => ReaderItem::Read(job),
         };
         let flight = Flight::take_off(&inner.reads, item, receiver, Room::Wait, deadline);
@@ -153,6 +153,8 @@ where
             State::New(_) | State::Over => return Poll::Ready(Err(Error::new(ErrorKind::Faulted))),
         };
         self.state = State::Over;
+        // The caller may drop the snapshot next and take another, while this future lives on.
+        self.hold = None;
         Poll::Ready(match outcome {
             Ok(outcome) => unwind(outcome),
             Err(_) => Err(Error::new(ErrorKind::Faulted)),

@@ -7,9 +7,10 @@
 //! | over | no connection; `why` says why | never |
 //!
 //! - H1: whoever takes the connection out brings it back, or finds the snapshot over and retires it.
-//! - H2: a snapshot is released by its last handle's drop, by its age, or by the close of the
-//!   database, whichever comes first; releasing never does I/O on the caller's thread. Its place among the
-//!   held ones may come back a moment later, when a reader thread still holds the last reference.
+//! - H2: a snapshot is released by its last handle's drop ([`Hold`]), by its age, or by the close of
+//!   the database, whichever comes first; releasing never does I/O on the caller's thread.
+//! - H3: release gives the place among the held ones back at once, before it returns, though a reader
+//!   thread may keep the connection for the rest of a read: who drops one may take the next.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -32,6 +33,32 @@ pub(crate) struct Held {
     state: Mutex<State>,
     commit: Option<u64>,
     alarm: Mutex<Option<Alarm>>,
+}
+
+/// A caller's share in a held snapshot: the last one that is dropped releases it (H2).
+///
+/// Apart from [`Held`], to which a reader thread may still have a reference after it has answered
+/// the last read.
+#[derive(Debug)]
+pub(crate) struct Hold(Arc<Held>);
+
+impl Hold {
+    pub(crate) fn new(held: Arc<Held>) -> Arc<Self> {
+        Arc::new(Self(held))
+    }
+
+    pub(crate) fn held(&self) -> &Arc<Held> {
+        &self.0
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        // After a fork nothing may be touched; the drop of `Held` sees to that.
+        if !self.0.is_of_another_process() {
+            self.0.release(ErrorKind::Closed);
+        }
+    }
 }
 
 struct State {
@@ -160,6 +187,9 @@ impl Held {
         let conn = std::mem::replace(&mut state.conn, Conn::Over(why));
         let pending = std::mem::take(&mut state.pending);
         drop(state);
+        if let Some(core) = self.core.upgrade() {
+            core.snapshot_released(); // H3
+        }
         for job in pending {
             job.refuse(why, None);
         }
@@ -186,12 +216,15 @@ impl Held {
         }
     }
 
+    fn is_of_another_process(&self) -> bool {
+        self.core.upgrade().is_some_and(|core| core.check_process().is_err())
+    }
+
     /// Hands the connection to a thread that may do I/O.
     fn retire(&self, conn: Box<Snapshot>) {
         // Ends the read transaction at once, so that the WAL can start over: no I/O, only locks.
         let _ = conn.link.session.run(Sql::Rollback);
         if let Some(core) = self.core.upgrade() {
-            core.snapshot_released();
             core.retire(conn);
         }
     }
@@ -200,7 +233,7 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         let mut state = lock(&self.state);
-        if self.core.upgrade().is_some_and(|core| core.check_process().is_err()) {
+        if self.is_of_another_process() {
             // After a fork the connection is the parent's: not to be used, nor closed.
             std::mem::forget(std::mem::replace(&mut state.conn, Conn::Over(ErrorKind::Forked)));
             return;

@@ -11,21 +11,22 @@ use crate::error::{Error, ErrorKind};
 use crate::job::{self, Many, ReaderItem, WriterItem};
 use crate::queue::{Flight, Room, ancestry_for, block_on, refused, reply};
 use crate::read::Read;
-use crate::snapshot::Held;
+use crate::snapshot::{Held, Hold};
 use crate::transaction::Snapshot;
 
 /// A snapshot that stays the same across awaits; see [`Client::snapshot`].
 ///
-/// Reads on it run one after another. Released when the last clone is dropped, when it reaches its
-/// maximum age, or when the database is closed; later reads then say so.
+/// Reads on it run one after another. Released when the last clone is dropped and its last read is
+/// answered, when it reaches its maximum age, or when the database is closed; later reads then say
+/// so. Its place among the [held ones](crate::Builder::snapshots_max) is free at once.
 pub struct HeldSnapshot<E: Send + 'static = rusqlite::Error> {
     client: Client<E>,
-    held: Arc<Held>,
+    hold: Arc<Hold>,
 }
 
 impl<E: Send + 'static> Clone for HeldSnapshot<E> {
     fn clone(&self) -> Self {
-        Self { client: self.client.clone(), held: Arc::clone(&self.held) }
+        Self { client: self.client.clone(), hold: Arc::clone(&self.hold) }
     }
 }
 
@@ -37,13 +38,13 @@ impl<E: Send + 'static> fmt::Debug for HeldSnapshot<E> {
 
 impl<E: Send + 'static> HeldSnapshot<E> {
     pub(crate) fn new(client: Client<E>, held: Arc<Held>) -> Self {
-        Self { client, held }
+        Self { client, hold: Hold::new(held) }
     }
 
     /// The number of the commit that this snapshot shows, counted from the opening of the database;
     /// known when it was taken by [`Write::and_snapshot`](crate::Write::and_snapshot).
     pub fn commit(&self) -> Option<u64> {
-        self.held.commit()
+        self.hold.held().commit()
     }
 
     /// Runs `f` on this snapshot, on a reader thread.
@@ -61,7 +62,7 @@ impl<E: Send + 'static> HeldSnapshot<E> {
         F: FnMut(&Snapshot) -> Result<T, E> + Send + 'static,
         T: Send + 'static,
     {
-        Read::new(self.client.clone(), Many(f), Some(Arc::clone(&self.held)))
+        Read::new(self.client.clone(), Many(f), Some(Arc::clone(&self.hold)))
     }
 
     /// As [`HeldSnapshot::read`], blocking this thread.

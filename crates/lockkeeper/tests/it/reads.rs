@@ -284,6 +284,42 @@ fn a11_as_many_snapshots_as_allowed_and_no_more() {
     }
 }
 
+/// A reader thread that has just answered a snapshot's last read still has it in its hands.
+#[test]
+fn a11_whoever_drops_a_snapshot_may_take_the_next_at_once() {
+    let rounds = count(2_000, 20_000);
+    for place in PLACES {
+        within(HANG * 2, move || {
+            let dir = Dir::new();
+            let db = dir.builder(place).snapshots_max(1).blocking_open().expect("opens");
+            db.blocking_write(|tx| tx.execute_batch(TABLE)).expect("the table");
+            for round in 0..rounds {
+                let snapshot = block_on(db.snapshot())
+                    .unwrap_or_else(|error| panic!("round {round} on {place:?}: {error:?}"));
+                let mut read = snapshot.read(|s| s.table_exists("t"));
+                match round % 3 {
+                    0 => assert!(block_on(&mut read).expect("a read")),
+                    // The read alone keeps the snapshot until it is answered, ...
+                    1 => {
+                        drop(snapshot);
+                        assert!(block_on(&mut read).expect("a read"));
+                        continue;
+                    }
+                    // ... or dropped, perhaps while it runs.
+                    _ => {
+                        let _ = poll_once(&mut read);
+                        drop(snapshot);
+                        continue;
+                    }
+                }
+                drop(snapshot);
+                drop(block_on(db.snapshot()).expect("while the answered read is still there"));
+            }
+            db.blocking_close().expect("closes");
+        });
+    }
+}
+
 /// A memory database reads on the writer's connection, between two batches.
 #[test]
 fn a35_memory_reads_wait_for_no_one_but_the_batch() {
