@@ -204,6 +204,9 @@ pub(crate) struct WriteCall<B, T, E> {
     submitted: Instant,
     wants_snapshot: bool,
     ran: Option<Result<Result<T, E>, Box<dyn Any + Send>>>,
+    /// What had asked the last run to stop when it ended. Later it can no longer be the reason of
+    /// the closure's error.
+    stopped: Option<Interrupt>,
     judged: Option<ErrorKind>,
 }
 
@@ -214,7 +217,16 @@ impl<B, T, E> WriteCall<B, T, E> {
         ancestry: Ancestry,
         wants_snapshot: bool,
     ) -> Self {
-        Self { body, reply, ancestry, submitted: now(), wants_snapshot, ran: None, judged: None }
+        Self {
+            body,
+            reply,
+            ancestry,
+            submitted: now(),
+            wants_snapshot,
+            ran: None,
+            stopped: None,
+            judged: None,
+        }
     }
 }
 
@@ -255,6 +267,7 @@ where
             drop(before);
             body.call(tx)
         }));
+        self.stopped = self.reply.token();
         let how = match &ran {
             Ok(Ok(_)) => Ran::Good,
             Ok(Err(_)) => Ran::Failed,
@@ -274,7 +287,6 @@ where
     }
 
     fn finish(mut self: Box<Self>, fate: Fate) {
-        let stop = self.reply.token();
         let ran = self.ran.take();
         let fate = match (fate, self.judged) {
             (Fate::Own | Fate::OwnAt(_), Some(kind)) => Fate::kind(kind),
@@ -290,7 +302,7 @@ where
                 let stored = "the write is stored, but the snapshot could not be taken";
                 Ok(Err(Error::new(kind).detail(stored)))
             }
-            (Fate::Own | Fate::OwnAt(_), Some(Ok(Err(error)))) => Ok(Err(match stop {
+            (Fate::Own | Fate::OwnAt(_), Some(Ok(Err(error)))) => Ok(Err(match self.stopped {
                 Some(why) => Error::of_call_as(kind_of_stop(why, Phase::Running), error),
                 None => Error::of_call(error),
             })),
