@@ -289,3 +289,28 @@ impl<E: std::error::Error + 'static> std::error::Error for Error<E> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(code: i32) -> rusqlite::Error {
+        rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None)
+    }
+
+    /// `Sqlite` is what is left when no other kind fits: SQLite itself does not fail on purpose.
+    #[test]
+    fn a28_sqlite_when_the_library_was_refused_for_a_reason_without_a_kind() {
+        let own = |code| kind_of_own(&failure(code));
+        assert_eq!(own(rusqlite::ffi::SQLITE_IOERR), ErrorKind::Sqlite);
+        assert_eq!(own(rusqlite::ffi::SQLITE_NOMEM), ErrorKind::Sqlite);
+        assert_eq!(own(rusqlite::ffi::SQLITE_BUSY), ErrorKind::Busy);
+        assert_eq!(own(rusqlite::ffi::SQLITE_FULL), ErrorKind::DiskFull);
+        assert_eq!(own(rusqlite::ffi::SQLITE_NOTADB), ErrorKind::Corrupt);
+        let error: Error =
+            Error::sqlite_error(ErrorKind::Sqlite, failure(rusqlite::ffi::SQLITE_IOERR));
+        assert!(!error.is_retryable());
+        let source = std::error::Error::source(&error).expect("what SQLite said");
+        assert_eq!(source.to_string(), failure(rusqlite::ffi::SQLITE_IOERR).to_string());
+    }
+}

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use crate::database::{Client, unwind};
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, kind_of_own};
 use crate::job::{Body, Many, WriteCall, WriteOutcome, WriterItem};
 use crate::queue::{
     Flight, Mutex, Refused, RefusedReason, Room, after, ancestry_for, block_on, lock, refused,
@@ -233,6 +233,9 @@ where
     if !tx.in_write_call() {
         return Err(Error::new(ErrorKind::Nested));
     }
-    let sqlite = |error| Error::sqlite_error(ErrorKind::Sqlite, error);
-    tx.nested(|| f(&tx)).map_err(sqlite)?.map_err(Error::of_call)
+    let failed = |error| match tx.link.is_lost() {
+        true => Error::new(ErrorKind::RolledBack),
+        false => Error::sqlite_error(kind_of_own(&error), error),
+    };
+    tx.nested(|| f(&tx)).map_err(failed)?.map_err(Error::of_call)
 }
