@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lockkeeper::{Client, ErrorKind, Transaction};
 
-use crate::support::{HeldWriter, block_on, file_db, ids, insert, poll_once};
+use crate::support::{HeldWriter, PLACES, block_on, db_at, ids, insert, poll_once};
 
 /// Runs after which a closure type is trusted, with room to spare.
 const TRUSTED: i64 = 32;
@@ -31,43 +31,47 @@ fn earn_trust(db: &Client) {
 
 #[test]
 fn a06_a_trusted_closure_that_fails_after_writing_is_undone_alone() {
-    let (_dir, db) = file_db(|builder| builder);
-    earn_trust(&db);
-    let held = HeldWriter::hold(&db);
-    let runs: [Arc<AtomicUsize>; 3] = Default::default();
-    let mut before = db.write(one_row(100, false, Arc::clone(&runs[0])));
-    let mut fails = db.write(one_row(101, true, Arc::clone(&runs[1])));
-    let mut after = db.write(one_row(102, false, Arc::clone(&runs[2])));
-    assert!(poll_once(&mut before).is_pending());
-    assert!(poll_once(&mut fails).is_pending());
-    assert!(poll_once(&mut after).is_pending());
-    held.release();
-    block_on(before).expect("a neighbour's failure is not its own");
-    let error = block_on(fails).expect_err("it returned an error");
-    assert_eq!(error.into_call().expect("its own error"), rusqlite::Error::InvalidQuery);
-    block_on(after).expect("a neighbour's failure is not its own");
-    let mut expected: Vec<i64> = (0..TRUSTED).collect();
-    expected.extend([100, 102]);
-    assert_eq!(ids(&db), expected);
-    // It ran bare, else the call before it would have run once only.
-    assert_eq!(runs[0].load(Ordering::Relaxed), 2, "the call before it is run again");
-    db.blocking_close().expect("the database closes");
+    for place in PLACES {
+        let (_dir, db) = db_at(place, |builder| builder);
+        earn_trust(&db);
+        let held = HeldWriter::hold(&db);
+        let runs: [Arc<AtomicUsize>; 3] = Default::default();
+        let mut before = db.write(one_row(100, false, Arc::clone(&runs[0])));
+        let mut fails = db.write(one_row(101, true, Arc::clone(&runs[1])));
+        let mut after = db.write(one_row(102, false, Arc::clone(&runs[2])));
+        assert!(poll_once(&mut before).is_pending());
+        assert!(poll_once(&mut fails).is_pending());
+        assert!(poll_once(&mut after).is_pending());
+        held.release();
+        block_on(before).expect("a neighbour's failure is not its own");
+        let error = block_on(fails).expect_err("it returned an error");
+        assert_eq!(error.into_call().expect("its own error"), rusqlite::Error::InvalidQuery);
+        block_on(after).expect("a neighbour's failure is not its own");
+        let mut expected: Vec<i64> = (0..TRUSTED).collect();
+        expected.extend([100, 102]);
+        assert_eq!(ids(&db), expected);
+        // It ran bare, else the call before it would have run once only.
+        assert_eq!(runs[0].load(Ordering::Relaxed), 2, "the call before it is run again");
+        db.blocking_close().expect("the database closes");
+    }
 }
 
 #[test]
 fn a07_a_call_that_may_run_once_is_not_put_at_risk_by_a_trusted_neighbour() {
-    let (_dir, db) = file_db(|builder| builder);
-    earn_trust(&db);
-    let held = HeldWriter::hold(&db);
-    let mut once = db.write_once(|tx| insert(tx, 100));
-    let mut fails = db.write(one_row(101, true, Arc::default()));
-    assert!(poll_once(&mut once).is_pending());
-    assert!(poll_once(&mut fails).is_pending());
-    held.release();
-    block_on(once).expect("its neighbour ran in a savepoint");
-    assert_eq!(block_on(fails).expect_err("it returned an error").kind(), ErrorKind::Call);
-    let mut expected: Vec<i64> = (0..TRUSTED).collect();
-    expected.push(100);
-    assert_eq!(ids(&db), expected);
-    db.blocking_close().expect("the database closes");
+    for place in PLACES {
+        let (_dir, db) = db_at(place, |builder| builder);
+        earn_trust(&db);
+        let held = HeldWriter::hold(&db);
+        let mut once = db.write_once(|tx| insert(tx, 100));
+        let mut fails = db.write(one_row(101, true, Arc::default()));
+        assert!(poll_once(&mut once).is_pending());
+        assert!(poll_once(&mut fails).is_pending());
+        held.release();
+        block_on(once).expect("its neighbour ran in a savepoint");
+        assert_eq!(block_on(fails).expect_err("it returned an error").kind(), ErrorKind::Call);
+        let mut expected: Vec<i64> = (0..TRUSTED).collect();
+        expected.push(100);
+        assert_eq!(ids(&db), expected);
+        db.blocking_close().expect("the database closes");
+    }
 }

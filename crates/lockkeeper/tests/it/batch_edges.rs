@@ -2,12 +2,14 @@
 
 use lockkeeper::{Database, ErrorKind, Transaction};
 
-use crate::support::{HANG, HeldWriter, block_on, file_db, ids, insert, kind, poll_once, within};
+use crate::support::{
+    HANG, HeldWriter, block_on, db_at, ids, insert, kind, poll_once, within_each,
+};
 
 /// A database whose calls share one batch, and rows of `t` that refer to others.
-fn check(f: impl FnOnce(&Database) + Send + 'static) {
-    within(HANG, || {
-        let (_dir, db) = file_db(|builder| {
+fn check(f: impl Fn(&Database) + Clone + Send + 'static) {
+    within_each(HANG, move |place| {
+        let (_dir, db) = db_at(place, |builder| {
             builder.readers(1).batch_max(1024, std::time::Duration::from_secs(60), u64::MAX)
         });
         let child = "CREATE TABLE child (t INTEGER REFERENCES t (id)) STRICT";

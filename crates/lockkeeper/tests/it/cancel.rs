@@ -8,8 +8,8 @@ use lockkeeper::queue::Worker;
 use lockkeeper::{Database, ErrorKind, RefusedReason, Snapshot};
 
 use crate::support::{
-    Dir, ENDLESS, HANG, HeldWriter, PLACES, Place, TABLE, block_on, count, file_db, ids, insert,
-    on_each_place, poll_once, within,
+    Dir, ENDLESS, HANG, HeldWriter, PLACES, Place, TABLE, block_on, count, db_at, file_db, ids,
+    insert, on_each_place, poll_once, within, within_each,
 };
 
 fn endless(s: &Snapshot) -> rusqlite::Result<i64> {
@@ -44,8 +44,8 @@ fn a14_a_queued_call_that_is_dropped_never_runs_and_frees_its_place_at_once() {
 
 #[test]
 fn a14_a_queued_read_that_is_dropped_never_runs() {
-    within(HANG, || {
-        let (_dir, db) = file_db(|builder| builder.readers(1).readers_max(1));
+    within_each(HANG, move |place| {
+        let (_dir, db) = db_at(place, |builder| builder.readers(1).readers_max(1));
         let (begun, has_begun) = mpsc::channel();
         let (release, released) = mpsc::channel::<()>();
         let mut holds = db.read_once(move |_| {
@@ -95,8 +95,8 @@ fn a14_a_call_of_a_worker_that_is_dropped_while_queued_never_runs() {
 #[test]
 fn a15_cancels_never_hit_another_call() {
     let cancels = count(3_000, 100_000);
-    within(HANG * 4, move || {
-        let (_dir, db) = file_db(|builder| builder.readers(2).readers_max(2));
+    within_each(HANG * 4, move |place| {
+        let (_dir, db) = db_at(place, |builder| builder.readers(2).readers_max(2));
         db.blocking_write(|tx| (0..500).try_for_each(|id| insert(tx, id))).expect("rows");
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build();

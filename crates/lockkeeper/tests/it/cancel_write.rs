@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use lockkeeper::{ErrorKind, Transaction};
 
-use crate::support::{HANG, block_on, count, file_db, poll_once, within};
+use crate::support::{HANG, block_on, count, db_at, poll_once, within_each};
 
 /// Rows that each call writes: in the first and the last statement, and many in between, so that
 /// the call can be stopped in the middle.
@@ -39,9 +39,9 @@ fn draw(seed: &mut u64) -> u64 {
 
 #[test]
 fn a17_a_write_canceled_at_any_time_is_undone_or_stored_whole_and_alone() {
-    within(HANG * 4, || {
+    within_each(HANG * 4, move |place| {
         let calls = count(3_000, 100_000) as i64;
-        let (_dir, db) = file_db(|builder| {
+        let (_dir, db) = db_at(place, |builder| {
             builder.readers(1).synchronous(lockkeeper::Synchronous::Off).batch_max(
                 64,
                 Duration::from_secs(1),
@@ -131,8 +131,8 @@ fn a17_a_write_canceled_at_any_time_is_undone_or_stored_whole_and_alone() {
 
 #[test]
 fn a17_a_call_that_forgives_its_interrupted_statement_is_not_stored_in_part() {
-    within(HANG, || {
-        let (_dir, db) = file_db(|builder| builder.readers(1));
+    within_each(HANG, move |place| {
+        let (_dir, db) = db_at(place, |builder| builder.readers(1));
         let (begun, has_begun) = mpsc::channel();
         let (go_on, goes_on) = mpsc::channel::<()>();
         let mut future = db.write_once(move |tx| {
@@ -154,8 +154,8 @@ fn a17_a_call_that_forgives_its_interrupted_statement_is_not_stored_in_part() {
 
 #[test]
 fn a17_a_call_past_its_deadline_is_undone_and_its_neighbours_are_stored() {
-    within(HANG, || {
-        let (_dir, db) = file_db(|builder| {
+    within_each(HANG, move |place| {
+        let (_dir, db) = db_at(place, |builder| {
             builder.readers(1).batch_max(1024, Duration::from_secs(60), u64::MAX)
         });
         let held = crate::support::HeldWriter::hold(&db);

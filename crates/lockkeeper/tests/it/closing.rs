@@ -9,8 +9,8 @@ use lockkeeper::queue::Worker;
 use lockkeeper::{Builder, Closed, ErrorKind};
 
 use crate::support::{
-    Dir, ENDLESS, HANG, HeldWriter, PLACES, Place, TABLE, block_on, count, file_db, ids, insert,
-    kind, poll_once, within,
+    Dir, ENDLESS, HANG, HeldWriter, PLACES, Place, TABLE, block_on, count, db_at, file_db, ids,
+    insert, kind, poll_once, within, within_each,
 };
 
 /// Counts the threads of a database that are alive.
@@ -232,9 +232,9 @@ fn a22_abort_stops_reads_wherever_they_run() {
 
 #[test]
 fn a22_many_may_close_at_once() {
-    within(HANG, || {
+    within_each(HANG, move |place| {
         for _ in 0..count(20, 300) {
-            let (dir, db) = file_db(|builder| builder);
+            let (dir, db) = db_at(place, |builder| builder);
             std::thread::scope(|scope| {
                 for n in 0..8 {
                     let db = db.clone();

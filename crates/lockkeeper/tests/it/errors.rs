@@ -1,14 +1,15 @@
 //! One test per kind of error, and what may be retried. `Unknown` needs a failing disk: see the
 //! tests of promise A7.
 
+use std::sync::mpsc;
 use std::time::Duration;
 
 use lockkeeper::rusqlite;
 use lockkeeper::{Error, ErrorKind, Phase};
 
 use crate::support::{
-    HeldWriter, TABLE, block_on, file_db, ids, insert, kind, lock_of_another, on_each_place,
-    poll_once,
+    HeldWriter, PLACES, TABLE, block_on, db_at, file_db, ids, insert, kind, lock_of_another,
+    on_each_place, poll_once,
 };
 
 #[derive(Debug, PartialEq)]
@@ -145,21 +146,72 @@ fn a28_corrupt_when_the_file_is_damaged() {
     db.blocking_close().expect("closes");
 }
 
+/// It is answered after the COMMIT; what happens meanwhile is not the reason of its failure.
+#[test]
+fn a28_a_deadline_that_passes_after_a_call_has_failed_does_not_change_its_error() {
+    const DEADLINE: Duration = Duration::from_secs(1);
+    on_each_place(|db, place| {
+        let held = HeldWriter::hold(db);
+        let (release, released) = mpsc::channel::<()>();
+        let mut first = db.write(|tx| insert(tx, 1));
+        // Fails on a row that is not stored yet, so its answer waits for the commit.
+        let mut fails = db.write(|tx| insert(tx, 1)).deadline(DEADLINE);
+        let mut holds = db.write_once(move |_| {
+            let _ = released.recv();
+            Ok(())
+        });
+        // Waits behind: when its deadline has passed, so has that of the one that has failed.
+        let mut late = db.write(|_| Ok(())).deadline(DEADLINE);
+        assert!(poll_once(&mut first).is_pending());
+        assert!(poll_once(&mut fails).is_pending());
+        assert!(poll_once(&mut holds).is_pending());
+        held.release();
+        assert_eq!(kind(block_on(&mut late)), ErrorKind::Timeout(Phase::Queued), "{place:?}");
+        release.send(()).expect("it waits");
+        block_on(holds).expect("it only waited");
+        block_on(first).expect("stored");
+        let error = block_on(fails).expect_err("the row is there");
+        assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Call, false), "{place:?}");
+        assert_eq!(ids(db), [1]);
+    });
+}
+
+/// Also when it was a nested one that lost it.
+#[test]
+fn a28_rolled_back_when_a_nested_write_ignores_that_it_lost_the_transaction() {
+    on_each_place(|db, place| {
+        let inner = db.clone();
+        let outer = db.blocking_write(move |tx| {
+            insert(tx, 1)?;
+            let nested = inner.blocking_write(|tx| {
+                let _ = tx.execute("INSERT OR ROLLBACK INTO t VALUES (1, 1)", []);
+                Ok(())
+            });
+            assert_eq!(kind(nested), ErrorKind::RolledBack, "{place:?}");
+            Ok(())
+        });
+        assert_eq!(kind(outer), ErrorKind::RolledBack, "{place:?}");
+        assert_eq!(ids(db), []);
+    });
+}
+
 #[test]
 fn a28_only_what_may_succeed_later_is_retryable() {
-    let (_dir, db) = file_db(|builder| builder.snapshots_max(1));
-    let _held = block_on(db.snapshot()).expect("a snapshot");
-    let error = block_on(db.snapshot()).expect_err("a second one");
-    assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::TooManySnapshots, true));
-    let held = HeldWriter::hold(&db);
-    let late = db.write(|_| Ok(())).deadline(Duration::from_millis(5));
-    let error = block_on(late).expect_err("it is late");
-    assert_eq!(error.kind(), ErrorKind::Timeout(Phase::Queued));
-    assert!(error.is_retryable() && error.is_timeout() && error.is_interrupted());
-    held.release();
-    let error = db.blocking_read(|s| s.prepare("DELETE FROM t").map(drop)).expect_err("a read");
-    assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::ReadOnly, false));
-    db.blocking_close().expect("closes");
-    let error: Error = db.blocking_write(|tx| tx.execute_batch(TABLE)).expect_err("closed");
-    assert!(error.is_closed() && !error.is_retryable());
+    for place in PLACES {
+        let (_dir, db) = db_at(place, |builder| builder.snapshots_max(1));
+        let _held = block_on(db.snapshot()).expect("a snapshot");
+        let error = block_on(db.snapshot()).expect_err("a second one");
+        assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::TooManySnapshots, true));
+        let held = HeldWriter::hold(&db);
+        let late = db.write(|_| Ok(())).deadline(Duration::from_millis(5));
+        let error = block_on(late).expect_err("it is late");
+        assert_eq!(error.kind(), ErrorKind::Timeout(Phase::Queued));
+        assert!(error.is_retryable() && error.is_timeout() && error.is_interrupted());
+        held.release();
+        let error = db.blocking_read(|s| s.prepare("DELETE FROM t").map(drop)).expect_err("a read");
+        assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::ReadOnly, false));
+        db.blocking_close().expect("closes");
+        let error: Error = db.blocking_write(|tx| tx.execute_batch(TABLE)).expect_err("closed");
+        assert!(error.is_closed() && !error.is_retryable());
+    }
 }

@@ -8,8 +8,8 @@ use lockkeeper::queue::{CallError, Worker};
 use lockkeeper::{Client, ErrorKind, Phase, Priority, RefusedReason};
 
 use crate::support::{
-    Committed, HANG, HeldWriter, block_on, count, file_db, ids, insert, kind, on_each_place,
-    poll_once, within,
+    Committed, HANG, HeldWriter, block_on, count, db_at, file_db, ids, insert, kind, on_each_place,
+    poll_once, within, within_each,
 };
 
 /// Keeps the processor for `time`, as a call that does some work.
@@ -164,9 +164,9 @@ fn jain(shares: &[f64]) -> f64 {
 #[test]
 fn a12_eight_clients_that_ask_alike_are_served_alike() {
     const NAMES: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
-    within(HANG, || {
+    within_each(HANG, move |place| {
         let index = median_of_five(|| {
-            let (_dir, db) = file_db(|builder| builder.queue_capacity(10_000));
+            let (_dir, db) = db_at(place, |builder| builder.queue_capacity(10_000));
             let held = HeldWriter::hold(&db);
             let order = Arc::new(Mutex::new(Vec::new()));
             let mut writes = Vec::new();
@@ -190,8 +190,8 @@ fn a12_eight_clients_that_ask_alike_are_served_alike() {
 /// shown without a clock, by the tests of the lanes.
 #[test]
 fn a12_weights_share_the_running_time() {
-    within(HANG, || {
-        let (_dir, db) = file_db(|builder| builder.queue_capacity(10_000));
+    within_each(HANG, move |place| {
+        let (_dir, db) = db_at(place, |builder| builder.queue_capacity(10_000));
         let held = HeldWriter::hold(&db);
         let order = Arc::new(Mutex::new(Vec::new()));
         let time = Duration::from_micros(20);
@@ -276,8 +276,8 @@ fn a13_plain_threads_wait_for_room() {
 
 #[test]
 fn a13_try_hands_the_call_back_when_there_is_no_room() {
-    within(HANG, || {
-        let (_dir, db) = file_db(|builder| builder.queue_capacity(2));
+    within_each(HANG, move |place| {
+        let (_dir, db) = db_at(place, |builder| builder.queue_capacity(2));
         let held = HeldWriter::hold(&db);
         let write = |id| move |tx: &lockkeeper::Transaction| insert(tx, id);
         let Ok(one) = db.try_write(write(1)) else { panic!("there is room") };
@@ -299,8 +299,8 @@ fn a13_try_hands_the_call_back_when_there_is_no_room() {
 
 #[test]
 fn a13_a_deadline_ends_the_wait_for_room() {
-    within(HANG, || {
-        let (_dir, db) = file_db(|builder| builder.queue_capacity(1));
+    within_each(HANG, move |place| {
+        let (_dir, db) = db_at(place, |builder| builder.queue_capacity(1));
         let held = HeldWriter::hold(&db);
         let mut accepted = db.write(|tx| insert(tx, 1));
         assert!(poll_once(&mut accepted).is_pending());

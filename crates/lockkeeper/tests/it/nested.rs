@@ -1,13 +1,14 @@
 //! Calls made from inside calls.
 
+use std::sync::mpsc;
 use std::time::Duration;
 
 use lockkeeper::queue::{CallError, Worker};
 use lockkeeper::{Database, ErrorKind, RefusedReason, Transaction};
 
 use crate::support::{
-    HeldWriter, PLACES, TABLE, block_on, file_db, ids, insert, kind, on_each_place, poll_once,
-    within,
+    HeldWriter, PLACES, TABLE, block_on, db_at, ids, insert, kind, on_each_place, poll_once,
+    within, within_each,
 };
 
 /// "At once": an order of magnitude below the hang it stands for.
@@ -184,9 +185,9 @@ fn a19_what_would_wait_for_itself_is_told_so_at_once() {
 /// A waits for B, which waits for A.
 #[test]
 fn a19_a_circle_through_a_second_database_is_noticed() {
-    within(AT_ONCE, || {
-        let (_dir_a, a) = file_db(|builder| builder);
-        let (_dir_b, b) = file_db(|builder| builder);
+    within_each(AT_ONCE, move |place| {
+        let (_dir_a, a) = db_at(place, |builder| builder);
+        let (_dir_b, b) = db_at(place, |builder| builder);
         let (a_in, b_in) = (a.clone(), b.clone());
         a.blocking_write(move |tx| {
             let a_in = a_in.clone();
@@ -294,4 +295,36 @@ fn a19_a_destructor_on_the_writers_thread_is_told_nested_and_does_not_hang() {
             db.blocking_close().expect("closes");
         });
     }
+}
+
+/// A closure's captures are dropped when its call is answered: for one that wrote nothing that is in
+/// the middle of the batch's transaction, where a nested write would be committed with strangers.
+#[test]
+fn a19_a_destructor_between_two_calls_may_not_write_either() {
+    struct Writes(Database, mpsc::Sender<ErrorKind>);
+
+    impl Drop for Writes {
+        fn drop(&mut self) {
+            let _ = self.1.send(kind(self.0.blocking_write(|tx| insert(tx, 9))));
+        }
+    }
+
+    on_each_place(|db, place| {
+        let (told, answer) = mpsc::channel();
+        let held = HeldWriter::hold(db);
+        let writes = Writes(db.clone(), told);
+        let mut looks = db.write(move |_| {
+            let _held_by_the_closure = &writes;
+            Ok(())
+        });
+        let mut after = db.write(|tx| insert(tx, 1));
+        assert!(poll_once(&mut looks).is_pending());
+        assert!(poll_once(&mut after).is_pending());
+        held.release();
+        block_on(looks).expect("a call that writes nothing");
+        block_on(after).expect("a write");
+        let answer = answer.recv_timeout(AT_ONCE).expect("the destructor is answered");
+        assert_eq!(answer, ErrorKind::Nested, "{place:?}");
+        assert_eq!(ids(db), [1], "{place:?}");
+    });
 }

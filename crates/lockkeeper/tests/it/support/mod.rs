@@ -75,8 +75,13 @@ pub(crate) const TABLE: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, v INTEGE
 
 /// A file database with the table `t`; the directory must be kept as long as the database.
 pub(crate) fn file_db(tune: impl FnOnce(Builder) -> Builder) -> (Dir, Database) {
+    db_at(Place::File, tune)
+}
+
+/// A database at `place` with the table `t`; the directory must be kept as long as the database.
+pub(crate) fn db_at(place: Place, tune: impl FnOnce(Builder) -> Builder) -> (Dir, Database) {
     let dir = Dir::new();
-    let db = tune(dir.builder(Place::File)).blocking_open().expect("the database opens");
+    let db = tune(dir.builder(place)).blocking_open().expect("the database opens");
     db.blocking_write(|tx| tx.execute_batch(TABLE)).expect("the table is created");
     (dir, db)
 }
@@ -151,6 +156,14 @@ pub(crate) fn within<T: Send + 'static>(
             Err(payload) => std::panic::resume_unwind(payload),
             Ok(()) => unreachable!("the body sends before it ends"),
         },
+    }
+}
+
+/// Runs `f` as [`within`] does, once for each place.
+pub(crate) fn within_each(limit: Duration, f: impl Fn(Place) + Clone + Send + 'static) {
+    for place in PLACES {
+        let f = f.clone();
+        within(limit, move || f(place));
     }
 }
 
