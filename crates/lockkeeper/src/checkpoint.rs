@@ -99,7 +99,9 @@ impl Checkpointer {
 
     /// Checkpoints if it is due.
     pub(crate) fn between_batches(&mut self, tx: &Transaction) {
-        let frames = Self::frames(tx);
+        // Without a name, the PRAGMA below takes the attached files too.
+        let attached = tx.link.guard.attached_wal_frames.load(Ordering::Relaxed);
+        let frames = Self::frames(tx).max(u64::from(attached));
         if frames == 0 {
             return;
         }
@@ -125,6 +127,7 @@ impl Checkpointer {
             Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
         });
         tx.link.guard.lock_wait.set_end(None);
+        tx.link.guard.attached_wal_frames.store(0, Ordering::Relaxed);
         // K2. A passive checkpoint reports no contention; what counts is whether all was copied.
         let complete = matches!(done, Ok((_, log, copied)) if log == copied);
         self.due_at_frames = frames + if complete { due / 2 } else { due / 4 };

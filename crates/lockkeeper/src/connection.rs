@@ -41,6 +41,8 @@ pub(crate) struct Guard {
     deferred_keys: AtomicBool,
     /// Frames in the WAL after the last commit on this connection.
     pub(crate) wal_frames: AtomicU32,
+    /// The same of attached files: the most of any, since the last checkpoint.
+    pub(crate) attached_wal_frames: AtomicU32,
     pub(crate) lock_wait: Arc<LockWait>,
 }
 
@@ -50,6 +52,7 @@ impl Guard {
             gate: AtomicU8::new(Gate::Open as u8),
             deferred_keys: AtomicBool::new(false),
             wal_frames: AtomicU32::new(0),
+            attached_wal_frames: AtomicU32::new(0),
             lock_wait: Arc::new(LockWait::default()),
         }
     }
@@ -198,6 +201,11 @@ pub(crate) fn open(config: &Config, role: Role) -> Result<Snapshot, Error> {
     for setup in &config.setup {
         setup(&conn).map_err(|error| failed(error).detail("in the caller's setup"))?;
     }
+    if role == Role::Writer {
+        configure_attached(&conn).map_err(|error| {
+            failed(error).detail("an attached file could not be brought into WAL mode")
+        })?;
+    }
     // A statement that setup left in the cache was prepared with the gate open.
     conn.flush_prepared_statement_cache();
     verify(&conn, config, role)?;
@@ -241,10 +249,30 @@ pub(crate) fn install(
         return Ok(());
     }
     let frames = Arc::clone(guard);
-    conn.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages| {
-        frames.wal_frames.store(u32::try_from(pages).unwrap_or(0), Ordering::Relaxed);
+    conn.wal_hook(Some(move |wal: &mut rusqlite::hooks::Wal, pages| {
+        let pages = u32::try_from(pages).unwrap_or(0);
+        match wal.name() == c"main" {
+            true => frames.wal_frames.store(pages, Ordering::Relaxed),
+            false => _ = frames.attached_wal_frames.fetch_max(pages, Ordering::Relaxed),
+        }
         Ok(())
     }))
+}
+
+/// Brings attached files into WAL mode as the main one is: in another mode one reader, and so one
+/// held snapshot, keeps every writer of the file waiting (<https://www.sqlite.org/lockingv3.html>).
+///
+/// Files that cannot be written keep their mode; nothing writes them.
+pub(crate) fn configure_attached(conn: &Connection) -> rusqlite::Result<()> {
+    let mut list =
+        conn.prepare("SELECT name FROM pragma_database_list WHERE seq > 1 AND file <> ''")?;
+    let names: Vec<String> = list.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    for name in names {
+        if !conn.is_readonly(name.as_str())? {
+            conn.pragma_update_and_check(Some(name.as_str()), "journal_mode", "WAL", |_| Ok(()))?;
+        }
+    }
+    Ok(())
 }
 
 fn connect(config: &Config, role: Role) -> rusqlite::Result<Connection> {

@@ -664,7 +664,8 @@ impl Builder {
 
     /// Runs on every connection when it is opened, also when one is opened again: functions,
     /// collations, `ATTACH`, keys, `PRAGMA`s. May be given several times. The commit, authorizer,
-    /// progress, busy and WAL hooks belong to the library, which sets its own afterwards.
+    /// progress, busy and WAL hooks belong to the library, which sets its own afterwards. Attached
+    /// files that can be written are brought into WAL mode, which stays with the file.
     pub fn setup(
         mut self,
         f: impl Fn(&Connection) -> rusqlite::Result<()> + Send + Sync + 'static,

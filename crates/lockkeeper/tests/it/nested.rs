@@ -250,7 +250,7 @@ fn a19_a_destructor_on_the_writers_thread_is_told_nested_and_does_not_hang() {
             let dir = crate::support::Dir::new();
             let db = dir.builder(place).blocking_open().expect("opens");
             db.blocking_write(|tx| tx.execute_batch(TABLE)).expect("the table");
-            let (told, tell) = std::sync::mpsc::channel();
+            let (told, tell) = mpsc::channel();
             let guard = |id: i64| {
                 let (db, told) = (db.clone(), told.clone());
                 CallsBack(move || {

@@ -114,3 +114,46 @@ fn a34_a_setup_that_fails_is_told_when_opening() {
         assert!(error.to_string().contains("in the caller's setup"), "{error}");
     }
 }
+
+/// In a rollback journal one reader keeps every writer of the file waiting: until its end.
+#[test]
+fn a34_a_snapshot_of_an_attached_file_does_not_hold_up_writes_to_it() {
+    within(HANG, || {
+        let dir = Dir::new();
+        let side = dir.file("side.db");
+        let journal = |path: &std::path::Path| -> String {
+            let conn = rusqlite::Connection::open(path).expect("the side file");
+            conn.query_row("PRAGMA journal_mode", [], |row| row.get(0)).expect("its mode")
+        };
+        rusqlite::Connection::open(&side)
+            .and_then(|conn| conn.execute_batch("CREATE TABLE s (v); INSERT INTO s VALUES (5)"))
+            .expect("the side file");
+        assert_eq!(journal(&side), "delete");
+        let attach = |side: std::path::PathBuf| {
+            move |conn: &rusqlite::Connection| {
+                conn.execute("ATTACH ?1 AS side", [side.to_str().expect("a path in UTF-8")])?;
+                Ok(())
+            }
+        };
+        let db = dir.builder(Place::File).setup(attach(side.clone()));
+        let db = db.blocking_open().expect("opens");
+        let sum = |s: &Snapshot| s.query_row("SELECT sum(v) FROM side.s", [], |row| row.get(0));
+        let snapshot = block_on(db.snapshot()).expect("a snapshot");
+        assert_eq!(snapshot.blocking_read(sum).ok(), Some(5));
+        db.blocking_write(|tx| tx.execute("INSERT INTO side.s VALUES (6)", [])).expect("no wait");
+        assert_eq!(snapshot.blocking_read(sum).ok(), Some(5), "it stays as it was");
+        assert_eq!(db.blocking_read(sum).ok(), Some(11));
+        // One that an exclusive call attaches is treated alike.
+        let late = dir.file("late.db");
+        let attached = late.clone();
+        db.blocking_exclusive(move |conn| {
+            let path = attached.to_str().expect("a path in UTF-8");
+            conn.execute("ATTACH ?1 AS late", [path])?;
+            conn.execute_batch("CREATE TABLE late.l (v)")
+        })
+        .expect("attached");
+        drop(snapshot);
+        db.blocking_close().expect("closes");
+        assert_eq!((journal(&side), journal(&late)), ("wal".to_owned(), "wal".to_owned()));
+    });
+}
