@@ -54,6 +54,7 @@ fn main() {
     lock_wait(&options);
     fairness(&options);
     cancel(&options);
+    snapshot(&options);
     bulk(&options);
 }
 
@@ -180,6 +181,20 @@ fn cancel(options: &Options) {
             format!("cancel/{queries}-long-queries")
         );
     }
+}
+
+/// How much longer a write takes when a snapshot of its commit is taken too: as long the writer
+/// pauses for it.
+fn snapshot(options: &Options) {
+    if !options.wants("snapshot") {
+        return;
+    }
+    let rows: Vec<_> = (0..options.repeat).map(|_| our_snapshots(options.run)).collect();
+    let (half, nearly_all) = (median(rows.clone(), |row| row.0), median(rows, |row| row.1));
+    println!(
+        "{:<44} {half:>9.3} ms at the median, {nearly_all:.3} ms at the 99th percentile",
+        "snapshot/writers-pause"
+    );
 }
 
 fn bulk(options: &Options) {
@@ -674,6 +689,36 @@ fn our_cancel(queries: usize) -> (f64, f64) {
         tokio::time::sleep(Duration::from_secs(1)).await;
         (answered, cpu_ms() - before)
     })
+}
+
+/// Milliseconds by which writes with a snapshot of their commit are slower than writes without, by
+/// turns, at the median and at the 99th percentile.
+fn our_snapshots(run: Duration) -> (f64, f64) {
+    let place = Place::new();
+    let db = open(&place.file(), Synchronous::Full);
+    let (mut plain, mut pinned) = (Vec::new(), Vec::new());
+    runtime().block_on(async {
+        let mut random = Random::seeded();
+        let began = Instant::now();
+        while began.elapsed() < run {
+            let asked = Instant::now();
+            write_one(&db, &mut random).await;
+            plain.push(asked.elapsed().as_secs_f64() * 1e3);
+            let key = random.key();
+            let asked = Instant::now();
+            let write = db.write(move |tx| tx.prepare_cached(INSERT)?.execute((&key, 1)));
+            let (_, snapshot) = write.and_snapshot().await.expect("write");
+            pinned.push(asked.elapsed().as_secs_f64() * 1e3);
+            drop(snapshot);
+        }
+    });
+    db.blocking_close().expect("close");
+    let at = |times: &mut Vec<f64>, share: f64| {
+        times.sort_by(f64::total_cmp);
+        times[(times.len() as f64 * share) as usize]
+    };
+    let pause = |share| at(&mut pinned.clone(), share) - at(&mut plain.clone(), share);
+    (pause(0.5), pause(0.99))
 }
 
 /// User and system time of this process so far, in milliseconds (Linux: `proc_pid_stat(5)`).
