@@ -1,11 +1,14 @@
 //! What the caller may choose, with the defaults and their reasons.
 
 use std::fmt;
+use std::panic::Location;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::Connection;
+
+use crate::guard::{self, Risk};
 
 /// When a commit reaches the disk, as SQLite's `PRAGMA synchronous` means it in WAL mode
 /// (<https://www.sqlite.org/pragma.html#pragma_synchronous>).
@@ -32,6 +35,19 @@ impl Synchronous {
     }
 }
 
+/// What to do with a file on a network file system, where SQLite's WAL does not work: its index is in
+/// shared memory, which another machine does not see (<https://www.sqlite.org/wal.html>).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NetworkFiles {
+    /// Opening fails with [`ErrorKind::NetworkFileSystem`](crate::ErrorKind::NetworkFileSystem).
+    #[default]
+    Refuse,
+    /// It is opened, and [`Database::warnings`](crate::Database::warnings) says so. Right only where
+    /// no other machine ever opens the file.
+    Warn,
+}
+
 pub(crate) type Setup = Arc<dyn Fn(&Connection) -> rusqlite::Result<()> + Send + Sync>;
 
 /// Everything that [`Builder`](crate::Builder) collects.
@@ -54,6 +70,12 @@ pub(crate) struct Config {
     pub(crate) snapshot_age_max: Duration,
     pub(crate) snapshots_max: usize,
     pub(crate) on_thread_start: Option<Arc<dyn Fn() + Send + Sync>>,
+    pub(crate) network_files: NetworkFiles,
+    /// Where the caller asked for this database.
+    pub(crate) opened_by: &'static Location<'static>,
+    /// What `guard.rs` goes by; tests put others here.
+    pub(crate) sqlite_version: i32,
+    pub(crate) file_system: fn(&Place) -> Option<Risk>,
 }
 
 /// Where the database lives.
@@ -64,6 +86,7 @@ pub(crate) enum Place {
 }
 
 impl Config {
+    #[track_caller]
     pub(crate) fn new(path: &Path) -> Self {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         Self {
@@ -92,6 +115,10 @@ impl Config {
             snapshot_age_max: Duration::from_secs(60),
             snapshots_max: 64,
             on_thread_start: None,
+            network_files: NetworkFiles::Refuse,
+            opened_by: Location::caller(),
+            sqlite_version: rusqlite::version_number(),
+            file_system: guard::file_system,
         }
     }
 

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use crate::config::{Config, Synchronous};
+use crate::config::{Config, NetworkFiles, Synchronous};
 use crate::error::{Error, ErrorKind};
 use crate::exclusive::Exclusive;
 use crate::job::{Many, Once, ReaderItem, WriterItem};
@@ -55,6 +55,8 @@ pub(crate) struct Core {
     reader_pool: OnceLock<Weak<Pool<Reader, Error>>>,
     /// The process that opened the database.
     pid: u32,
+    /// What its owner should know; set once, by the writer's thread before it opens the file.
+    pub(crate) warnings: OnceLock<Vec<String>>,
 }
 
 #[derive(Default)]
@@ -146,6 +148,10 @@ struct Parts {
 }
 
 impl Closing for Parts {
+    fn is_forked(&self) -> bool {
+        self.core.check_process().is_err()
+    }
+
     fn close(&self) {
         self.core.readers.close();
         self.core.writer.close();
@@ -272,28 +278,38 @@ impl Database {
     ///
     /// # Errors
     /// [`ErrorKind::Open`], [`ErrorKind::Corrupt`] or [`ErrorKind::Busy`], with the path and a hint.
+    /// [`ErrorKind::AlreadyOpen`] if this process has the file open, also by a link;
+    /// [`ErrorKind::NetworkFileSystem`] and [`ErrorKind::SqliteVersion`] where files get damaged.
     ///
     /// # Cancel safety
     /// Dropping the future closes what was opened, in the background.
-    pub async fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
-        Self::builder(path).open().await
+    #[track_caller]
+    pub fn open(path: impl AsRef<Path>) -> impl Future<Output = Result<Self, Error>> + Send {
+        Self::builder(path).open()
     }
 
     /// Opens the database file at `path`, blocking this thread.
     ///
     /// # Errors
     /// As [`Database::open`].
+    #[track_caller]
     pub fn blocking_open(path: impl AsRef<Path>) -> Result<Self, Error> {
         Self::builder(path).blocking_open()
     }
 
     /// Starts to describe how the database at `path` is to be opened.
+    #[track_caller]
     pub fn builder(path: impl AsRef<Path>) -> Builder {
         Builder { config: Config::new(path.as_ref()) }
     }
 }
 
 impl<E: Send + 'static> Database<E> {
+    /// What was found doubtful when the database was opened, for the operator's eyes; usually nothing.
+    pub fn warnings(&self) -> Vec<String> {
+        self.client.inner.core().warnings.get().cloned().unwrap_or_default()
+    }
+
     /// The client called `name`: a lane of its own in both queues.
     ///
     /// Lanes share the writer and the readers by deficit round robin over running time. However
@@ -334,7 +350,7 @@ impl<E: Send + 'static> Database<E> {
     /// served by then is aborted: waiting calls are refused, running ones interrupted.
     ///
     /// # Errors
-    /// [`ErrorKind::Nested`] from inside a call.
+    /// [`ErrorKind::Nested`] from inside a call; [`ErrorKind::Forked`] in a forked child.
     ///
     /// # Cancel safety
     /// Once polled, the close goes on when the future is dropped.
@@ -384,7 +400,10 @@ impl Future for Close {
         if let Err(error) = queue::ancestry_for(self.domain) {
             return Poll::Ready(Err(error.into()));
         }
-        Pin::new(&mut self.inner).poll(context).map(Ok)
+        Pin::new(&mut self.inner).poll(context).map(|closed| match closed {
+            Closed::Forked => Err(Error::new(ErrorKind::Forked)),
+            closed => Ok(closed),
+        })
     }
 }
 
@@ -615,7 +634,7 @@ impl<E: Send + 'static> Client<E> {
 /// How a database is to be opened; see [`Database::builder`].
 #[derive(Clone, Debug)]
 pub struct Builder {
-    config: Config,
+    pub(crate) config: Config,
 }
 
 impl Builder {
@@ -705,6 +724,12 @@ impl Builder {
         self
     }
 
+    /// What to do with a file on a network file system. Default: [`NetworkFiles::Refuse`].
+    pub fn network_files(mut self, what: NetworkFiles) -> Self {
+        self.config.network_files = what;
+        self
+    }
+
     /// The SQLite VFS to use, by name.
     pub fn vfs(mut self, name: &str) -> Self {
         self.config.vfs = Some(name.to_owned());
@@ -762,6 +787,7 @@ impl Builder {
             held: Mutex::new(HeldList::default()),
             reader_pool: OnceLock::new(),
             pid: std::process::id(),
+            warnings: OnceLock::new(),
             config,
         });
         let on_start = core.config.on_thread_start.clone();

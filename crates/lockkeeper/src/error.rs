@@ -65,9 +65,15 @@ pub enum ErrorKind {
     Corrupt,
     /// The database could not be opened.
     Open,
+    /// This process has the file open already, perhaps by another name; the detail says where.
+    AlreadyOpen,
+    /// The file is on a network file system, see [`NetworkFiles`](crate::NetworkFiles).
+    NetworkFileSystem,
+    /// This version of SQLite may lose commits.
+    SqliteVersion,
     /// A setting makes no sense.
     Config,
-    /// The process forked; a connection must not be used in the child.
+    /// The process forked; a connection must not be used in the child, nor its file opened there.
     Forked,
     /// Another failure of SQLite, see the source.
     Sqlite,
@@ -217,6 +223,7 @@ impl<E> From<CallError> for Error<E> {
             CallError::Timeout(phase) => ErrorKind::Timeout(phase),
             CallError::Nested => ErrorKind::Nested,
             CallError::Faulted => ErrorKind::Faulted,
+            CallError::Forked => ErrorKind::Forked,
         })
     }
 }
@@ -267,10 +274,14 @@ impl<E> fmt::Display for Error<E> {
             ErrorKind::DiskFull => f.write_str("the disk or the quota is full"),
             ErrorKind::Corrupt => f.write_str("the file is damaged or not a database"),
             ErrorKind::Open => f.write_str("the database could not be opened"),
+            ErrorKind::AlreadyOpen => f.write_str("the file is open already"),
+            ErrorKind::NetworkFileSystem => f.write_str("the file is on a network file system"),
+            ErrorKind::SqliteVersion => f.write_str("this version of SQLite is not safe"),
             ErrorKind::Config => f.write_str("a setting makes no sense"),
-            ErrorKind::Forked => {
-                f.write_str("the process forked; open the database anew in the child")
-            }
+            ErrorKind::Forked => f.write_str(
+                "the process forked, and nothing of SQLite survives that; fork before opening, or \
+                 run another program (exec)",
+            ),
             ErrorKind::Sqlite => f.write_str("SQLite failed"),
         }?;
         match &self.0.detail {

@@ -21,6 +21,10 @@ mod exclusive;
 #[cfg(feature = "sqlite")]
 mod ffi;
 #[cfg(feature = "sqlite")]
+mod guard;
+#[cfg(feature = "sqlite")]
+mod instance;
+#[cfg(feature = "sqlite")]
 mod interrupt;
 #[cfg(feature = "sqlite")]
 mod job;
@@ -46,7 +50,7 @@ mod writer;
 pub mod queue;
 
 #[cfg(feature = "sqlite")]
-pub use config::Synchronous;
+pub use config::{NetworkFiles, Synchronous};
 #[cfg(feature = "sqlite")]
 pub use database::{Builder, Client, Close, Database};
 #[cfg(feature = "sqlite")]

@@ -45,6 +45,8 @@ use crate::connection::{self, Link, Role};
 use crate::database::{Core, DEFERENCE};
 use crate::error::{Error, ErrorKind, kind_of_own};
 use crate::ffi::Sql;
+use crate::guard;
+use crate::instance::Claim;
 use crate::job::{Fate, Pin, Ran, ReadJob, WriteJob, WriterItem, kind_of_stop};
 use crate::queue::{Ancestry, Batch, Domain, Frame, LaneId, Phase, Service, Taken, now};
 use crate::snapshot::Held;
@@ -85,6 +87,8 @@ pub(crate) struct Writer {
     locked_since: Option<Instant>,
     /// A memory database whose connection had to be given up: its content is gone.
     content_lost: bool,
+    /// The last field: the file is given back after its connection was closed.
+    claim: Option<Claim>,
 }
 
 /// What became of a call that was run.
@@ -115,8 +119,16 @@ impl Writer {
             commits: 0,
             locked_since: None,
             content_lost: false,
+            claim: None,
         };
+        let warnings = guard::check(writer.config())?;
+        let _ = writer.core.warnings.set(warnings);
+        writer.claim = Claim::take(writer.config(), &writer.core.writer)?;
         writer.connect()?;
+        if let Some(Err(error)) = writer.claim.as_ref().map(Claim::confirm) {
+            writer.disconnect();
+            return Err(error);
+        }
         Ok(writer)
     }
 

@@ -20,10 +20,14 @@ pub enum Closed {
     Drained,
     /// The deadline passed, or `abort` was called: calls were refused or interrupted.
     Aborted,
+    /// This process was forked from the one that has the threads: nothing was closed.
+    Forked,
 }
 
 /// What can be closed: one queue with its threads, or a database with both of its queues.
 pub(crate) trait Closing: Send + Sync + 'static {
+    /// Whether the threads are those of another process.
+    fn is_forked(&self) -> bool;
     fn close(&self);
     fn abort(&self);
     fn gone(&self) -> Receiver<()>;
@@ -86,6 +90,7 @@ impl Future for Close {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Closed> {
         let waiting = match self.waiting.take() {
             Some(waiting) => waiting,
+            None if self.target.is_forked() => return Poll::Ready(Closed::Forked),
             None => self.begin(),
         };
         match waiting.poll(context) {

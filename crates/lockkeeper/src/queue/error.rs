@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+const FORKED: &str =
+    "the process forked, and the worker thread is in the parent; start another one in the child";
+
 /// What a call was doing when its time ran out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -42,6 +45,8 @@ pub enum CallError {
     Nested,
     /// The worker thread ended without answering.
     Faulted,
+    /// The process forked: the worker's thread is in the parent alone.
+    Forked,
 }
 
 impl fmt::Display for CallError {
@@ -54,6 +59,7 @@ impl fmt::Display for CallError {
                 "called from inside a call of the same queue, which would wait for itself",
             ),
             Self::Faulted => f.write_str("the worker thread ended without answering"),
+            Self::Forked => f.write_str(FORKED),
         }
     }
 }
@@ -79,6 +85,8 @@ pub enum RefusedReason {
     Closed,
     /// See [`CallError::Nested`].
     Nested,
+    /// See [`CallError::Forked`].
+    Forked,
 }
 
 impl<F> fmt::Debug for Refused<F> {
@@ -93,6 +101,7 @@ impl<F> fmt::Display for Refused<F> {
             RefusedReason::Full => "the queue is full",
             RefusedReason::Closed => "the queue is closed",
             RefusedReason::Nested => "called from inside a call of the same queue",
+            RefusedReason::Forked => FORKED,
         })
     }
 }

@@ -32,7 +32,10 @@ impl<C: Item> Lane<C> {
 
 impl<C: Item> Drop for Lane<C> {
     fn drop(&mut self) {
-        self.queue.retire_lane(self.id);
+        // After a fork the lock may be held by a thread that is not here.
+        if !self.queue.is_forked() {
+            self.queue.retire_lane(self.id);
+        }
     }
 }
 
@@ -90,7 +93,7 @@ impl<C: Item, V: Send + 'static> Flight<C, V> {
 
 impl<C: Item, V: Send + 'static> Drop for Flight<C, V> {
     fn drop(&mut self) {
-        if self.landed {
+        if self.landed || self.lane.queue.is_forked() {
             return;
         }
         // F1
@@ -115,5 +118,6 @@ pub(crate) fn refused<F>(refused: &Refused<F>) -> CallError {
     match refused.reason {
         RefusedReason::Closed | RefusedReason::Full => CallError::Closed,
         RefusedReason::Nested => CallError::Nested,
+        RefusedReason::Forked => CallError::Forked,
     }
 }

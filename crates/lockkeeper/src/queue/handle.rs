@@ -170,7 +170,9 @@ struct Shutdown(Arc<dyn Closing>);
 
 impl Drop for Shutdown {
     fn drop(&mut self) {
-        self.0.close();
+        if !self.0.is_forked() {
+            self.0.close();
+        }
     }
 }
 
@@ -218,10 +220,13 @@ impl<R: 'static> Worker<R> {
     /// Closes and blocks this thread until the worker's thread has ended.
     ///
     /// # Errors
-    /// [`CallError::Nested`] on the worker's own thread.
+    /// [`CallError::Nested`] on the worker's own thread; [`CallError::Forked`] in a forked child.
     pub fn blocking_close(&self) -> Result<Closed, CallError> {
         ancestry_for(self.client.lane.queue.domain)?;
-        Ok(self.close().blocking_wait())
+        match self.close().blocking_wait() {
+            Closed::Forked => Err(CallError::Forked),
+            closed => Ok(closed),
+        }
     }
 }
 
@@ -260,7 +265,7 @@ impl<R: 'static> Client<R> {
     /// Submitted when first polled; waits for room where this client's share is full.
     ///
     /// # Errors
-    /// [`CallError`]: closed, timed out or nested; nothing ran, or was asked to stop.
+    /// [`CallError`]: closed, timed out, nested or forked; nothing ran, or was asked to stop.
     ///
     /// # Panics
     /// Resumes a panic of `f` on the caller; the worker lives on.
@@ -286,6 +291,9 @@ impl<R: 'static> Client<R> {
         T: Send + 'static,
     {
         let mut call = Call { client: self.clone(), state: State::Over, deadline: None };
+        if self.lane.queue.is_forked() {
+            return Err(Refused { reason: RefusedReason::Forked, call: f });
+        }
         let ancestry = match ancestry_for(self.lane.queue.domain) {
             Ok(ancestry) => ancestry,
             Err(_) => return Err(Refused { reason: RefusedReason::Nested, call: f }),
@@ -381,6 +389,9 @@ where
             let State::New(f) = std::mem::replace(&mut self.state, State::Over) else {
                 return Poll::Ready(Err(CallError::Faulted));
             };
+            if self.client.lane.queue.is_forked() {
+                return Poll::Ready(Err(CallError::Forked));
+            }
             let ancestry = ancestry_for(self.client.lane.queue.domain)?;
             match self.submit(f, ancestry, Room::Wait) {
                 Ok(flight) => self.state = State::Flying(flight),
@@ -528,6 +539,10 @@ struct Parts<R: 'static, E: Send + 'static> {
 }
 
 impl<R: 'static, E: Send + 'static> Closing for Parts<R, E> {
+    fn is_forked(&self) -> bool {
+        self.pool.queue.is_forked()
+    }
+
     fn close(&self) {
         self.pool.queue.close();
     }

@@ -113,6 +113,8 @@ pub(crate) struct Queue<C> {
     /// spinning worker watches instead of the lock. Only a hint; Q4 does not rest on it.
     news: AtomicBool,
     pub(crate) domain: Domain,
+    /// The process whose threads serve it.
+    pid: u32,
 }
 
 struct State<C> {
@@ -159,7 +161,8 @@ impl<C: Item> Queue<C> {
             exit: Vec::new(),
             checking: false,
         };
-        Self { state: Mutex::new(state), news: AtomicBool::new(false), domain }
+        let news = AtomicBool::new(false);
+        Self { state: Mutex::new(state), news, domain, pid: std::process::id() }
     }
 
     pub(crate) fn open_lane(&self, name: &str) -> LaneId {
@@ -176,6 +179,17 @@ impl<C: Item> Queue<C> {
 
     pub(crate) fn set_priority(&self, lane: LaneId, priority: Priority) {
         lock(&self.state).lanes.set_priority(lane, priority);
+    }
+
+    /// Whether calls are taken in.
+    #[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "asked by the database layer"))]
+    pub(crate) fn is_open(&self) -> bool {
+        lock(&self.state).open
+    }
+
+    /// Whether this process is another than that which made the queue: its threads are not here.
+    pub(crate) fn is_forked(&self) -> bool {
+        std::process::id() != self.pid
     }
 
     /// Adds a call; it waits for room where its lane is full.

@@ -2,12 +2,15 @@
 #![cfg(unix)]
 #![expect(unsafe_code, reason = "fork and waitpid")]
 
+use std::path::Path;
+
+use lockkeeper::queue::{CallError, Closed, Worker};
 use lockkeeper::{Database, ErrorKind, HeldSnapshot, RefusedReason};
 
 use crate::support::{block_on, file_db, ids, insert, kind};
 
 /// What the child checks; it must not panic, so it answers with a number.
-fn in_child(db: Database, snapshot: HeldSnapshot) -> i32 {
+fn in_child(db: Database, snapshot: HeldSnapshot, file: &Path, other_file: &Path) -> i32 {
     let forked = |kind: ErrorKind| kind == ErrorKind::Forked;
     let checks = [
         forked(kind(db.blocking_write(|tx| insert(tx, 66)))),
@@ -17,6 +20,10 @@ fn in_child(db: Database, snapshot: HeldSnapshot) -> i32 {
         forked(kind(block_on(db.snapshot()))),
         forked(kind(snapshot.blocking_read(|_| Ok(())))),
         db.try_write(|_| Ok(())).is_err_and(|refused| refused.reason == RefusedReason::Closed),
+        forked(kind(db.blocking_close())),
+        // SQLite's list of open files was copied: it would believe to hold the parent's locks.
+        forked(kind(Database::blocking_open(file))),
+        Database::blocking_open(other_file).is_ok(),
     ];
     drop(snapshot);
     drop(db);
@@ -26,31 +33,41 @@ fn in_child(db: Database, snapshot: HeldSnapshot) -> i32 {
     }
 }
 
+/// Runs `check` in a forked child, which answers with the number of the check that failed. A child
+/// that hangs is killed by its alarm.
+fn in_a_fork(check: impl FnOnce() -> i32) {
+    // SAFETY: the child runs no other test and ends by `_exit`, so it unwinds into nothing. It
+    // allocates, which the C library allows after a fork.
+    let child = unsafe { libc::fork() };
+    assert!(child >= 0, "no child");
+    if child == 0 {
+        // SAFETY: the alarm ends this process alone, `_exit` does so without the parent's exit
+        // handlers.
+        unsafe {
+            libc::alarm(60);
+            libc::_exit(check());
+        }
+    }
+    drop(check);
+    let mut status = 0;
+    // SAFETY: the status is a valid place to write to, the child is ours.
+    let waited = unsafe { libc::waitpid(child, &raw mut status, 0) };
+    assert_eq!(waited, child);
+    assert!(libc::WIFEXITED(status), "the child died or hung: {status}");
+    assert_eq!(libc::WEXITSTATUS(status), 0, "the number of the check that failed");
+}
+
 #[test]
-fn use_after_fork_is_refused_and_harms_nothing() {
-    let (_dir, db) = file_db(|builder| builder);
+fn a37_use_after_fork_is_refused_and_harms_nothing() {
+    let (dir, db) = file_db(|builder| builder);
+    let (file, other_file) = (dir.file("test.db"), dir.file("other.db"));
     db.blocking_write(|tx| insert(tx, 1)).expect("a write");
     for _ in 0..20 {
         block_on(db.read(|_| Ok(())).short()).expect("a short read");
     }
     let snapshot = block_on(db.snapshot()).expect("a snapshot");
     let (for_child, childs_snapshot) = (db.clone(), snapshot.clone());
-    // SAFETY: the child runs no other test and ends by `_exit`, so it unwinds into nothing. It
-    // allocates, which the C library allows after a fork.
-    let child = unsafe { libc::fork() };
-    assert!(child >= 0, "no child");
-    if child == 0 {
-        let code = in_child(for_child, childs_snapshot);
-        // SAFETY: ends the process, without the parent's exit handlers.
-        unsafe { libc::_exit(code) };
-    }
-    drop((for_child, childs_snapshot));
-    let mut status = 0;
-    // SAFETY: the status is a valid place to write to, the child is ours.
-    let waited = unsafe { libc::waitpid(child, &raw mut status, 0) };
-    assert_eq!(waited, child);
-    assert!(libc::WIFEXITED(status), "the child died: {status}");
-    assert_eq!(libc::WEXITSTATUS(status), 0, "the number of the check that failed");
+    in_a_fork(|| in_child(for_child, childs_snapshot, &file, &other_file));
     // The parent goes on, on whole connections.
     assert_eq!(snapshot.blocking_read(|s| s.table_exists("t")).ok(), Some(true));
     db.blocking_write(|tx| insert(tx, 2)).expect("a write");
@@ -61,4 +78,25 @@ fn use_after_fork_is_refused_and_harms_nothing() {
     assert_eq!(whole.expect("a check"), "ok");
     drop(snapshot);
     db.blocking_close().expect("closes");
+}
+
+#[test]
+fn a37_a_worker_after_fork_is_refused_and_does_not_hang() {
+    let build = || Ok::<_, std::convert::Infallible>(0_u32);
+    let worker: Worker<u32> = Worker::builder("forked").blocking_spawn(build).expect("a worker");
+    assert_eq!(worker.blocking_call(|n| *n += 1), Ok(()));
+    let for_child = worker.clone();
+    in_a_fork(move || {
+        let refused = for_child.try_call(|n| *n).err().map(|refused| refused.reason);
+        let checks = [
+            for_child.blocking_call(|n| *n) == Err(CallError::Forked),
+            refused == Some(RefusedReason::Forked),
+            for_child.blocking_close() == Err(CallError::Forked),
+            block_on(for_child.close()) == Closed::Forked,
+        ];
+        drop(for_child);
+        checks.iter().position(|good| !good).map_or(0, |index| index as i32 + 1)
+    });
+    assert_eq!(worker.blocking_call(|n| *n), Ok(1));
+    assert_eq!(worker.blocking_close(), Ok(Closed::Drained));
 }

@@ -20,6 +20,7 @@ mod errors;
 mod fairness;
 mod faults;
 mod fork;
+mod guards;
 mod machine;
 mod nested;
 mod panics;

@@ -30,6 +30,8 @@ struct State {
     seed: u64,
     images: BTreeMap<String, Image>,
     left: Option<BTreeMap<String, Vec<u8>>>,
+    /// How often each file was opened.
+    opens: BTreeMap<String, usize>,
 }
 
 /// Which operation fails, and how.
@@ -112,6 +114,15 @@ impl Plan {
         let dir = dir.canonicalize().expect("the directory exists");
         PLANS.lock().expect("not poisoned").insert(dir, Arc::clone(&plan));
         plan
+    }
+
+    fn opened(&self, name: &str) {
+        *self.0.lock().expect("not poisoned").opens.entry(name.to_owned()).or_default() += 1;
+    }
+
+    /// How often SQLite has opened the file called `name`.
+    pub(crate) fn opens(&self, name: &str) -> usize {
+        self.0.lock().expect("not poisoned").opens.get(name).copied().unwrap_or(0)
     }
 
     /// From now on operations are counted, and fail as planned.
@@ -294,6 +305,7 @@ unsafe extern "C" fn open(
         }
         (*ours).base.pMethods = &raw const METHODS;
         if let Some(plan) = plan_of(name) {
+            plan.0.opened(&plan.1);
             (*ours).plan = Box::into_raw(Box::new(plan));
         }
         code

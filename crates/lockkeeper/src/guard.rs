@@ -1,0 +1,218 @@
+//! What is checked before a file is opened: the version of SQLite, and what kind of file system it is.
+//!
+//! Both are known ways to lose data without an error, so the default is to refuse. Neither check opens
+//! the database file: closing a descriptor of it would drop every lock that SQLite holds on it.
+
+use std::path::Path;
+
+use crate::config::{Config, NetworkFiles, Place};
+use crate::error::{Error, ErrorKind};
+
+/// How sure it is that the WAL's shared memory does not work on a file system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Risk {
+    /// Other machines write the same files and see none of this machine's shared memory.
+    Network(String),
+    /// It depends on how it is mounted.
+    Doubtful(String),
+}
+
+/// Checks `config` before its file is opened; returns what its owner should know.
+pub(crate) fn check(config: &Config) -> Result<Vec<String>, Error> {
+    let Place::File(path) = &config.place else { return Ok(Vec::new()) };
+    check_version(config.sqlite_version)?;
+    let path = path.display();
+    match (config.file_system)(&config.place) {
+        None => Ok(Vec::new()),
+        Some(Risk::Doubtful(kind)) => Ok(vec![format!(
+            "{path} is on a file system of the kind {kind}; SQLite's WAL works there only if every \
+             process that opens the file runs on this machine and mmap is shared"
+        )]),
+        Some(Risk::Network(kind)) if config.network_files == NetworkFiles::Warn => {
+            Ok(vec![format!(
+                "{path} is on a network file system ({kind}); the file will be damaged as soon as \
+                 a second machine opens it"
+            )])
+        }
+        Some(Risk::Network(kind)) => Err(Error::new(ErrorKind::NetworkFileSystem).detail(format!(
+            "{path} is on {kind}, where SQLite's WAL can damage it; put it on a local disk, or, if \
+             only this machine will ever open it, set `network_files(NetworkFiles::Warn)`"
+        ))),
+    }
+}
+
+/// Whether a checkpoint of this version may race a commit of another process and lose it: the
+/// WAL-reset bug of 3.7.0 to 3.51.2, also fixed in 3.50.7 and 3.44.6
+/// (<https://www.sqlite.org/wal.html#the_wal_reset_bug>).
+fn has_wal_reset_bug(version: i32) -> bool {
+    let (minor, patch) = (version / 1000 % 1000, version % 1000);
+    match version / 1_000_000 {
+        3 => match minor {
+            0..=6 => false,
+            44 => patch < 6,
+            50 => patch < 7,
+            51 => patch < 3,
+            minor => minor < 51,
+        },
+        _ => false,
+    }
+}
+
+fn check_version(version: i32) -> Result<(), Error> {
+    if !has_wal_reset_bug(version) {
+        return Ok(());
+    }
+    let (major, minor, patch) = (version / 1_000_000, version / 1000 % 1000, version % 1000);
+    Err(Error::new(ErrorKind::SqliteVersion).detail(format!(
+        "SQLite {major}.{minor}.{patch} may lose commits when two processes use one file (the \
+         WAL-reset bug); link 3.51.3 or newer, 3.50.7 or 3.44.6"
+    )))
+}
+
+/// What is wrong with the file system of `place`; `None`: nothing that is known.
+#[cfg(target_os = "linux")]
+pub(crate) fn file_system(place: &Place) -> Option<Risk> {
+    use std::os::unix::fs::MetadataExt;
+
+    let Place::File(path) = place else { return None };
+    let there = match path.metadata() {
+        Ok(_) => path.as_path(),
+        Err(_) => match path.parent() {
+            Some(dir) if !dir.as_os_str().is_empty() => dir,
+            _ => Path::new("."),
+        },
+    };
+    let magic = u32::try_from(rustix::fs::statfs(there).ok()?.f_type & 0xffff_ffff).ok()?;
+    if magic != FUSE {
+        return classify(magic, None);
+    }
+    let device = there.metadata().ok()?.dev();
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let device = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
+    classify(magic, mounted_as(&mounts, &device))
+}
+
+/// Elsewhere it is not known.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn file_system(_place: &Place) -> Option<Risk> {
+    None
+}
+
+const FUSE: u32 = 0x6573_5546;
+
+/// Judges a file system by the magic number of `statfs` (statfs(2)) and, for FUSE, by its type.
+fn classify(magic: u32, mounted_as: Option<&str>) -> Option<Risk> {
+    let network = |name: &str| Some(Risk::Network(name.to_owned()));
+    match magic {
+        0x6969 => network("NFS"),
+        0x517b | 0xff53_4d42 | 0xfe53_4d42 => network("SMB"),
+        0x7375_7245 => network("Coda"),
+        0x5346_414f | 0x6b41_4653 => network("AFS"),
+        0x00c3_6400 => network("Ceph"),
+        0x0bd0_0bd0 => network("Lustre"),
+        0x4750_4653 => network("GPFS"),
+        0x7461_636f => network("OCFS2"),
+        0x0116_1970 => network("GFS2"),
+        0x0102_1997 => Some(Risk::Doubtful(String::from("9p"))),
+        FUSE => match mounted_as.unwrap_or("fuse") {
+            // A disk of another system's format.
+            "fuseblk" => None,
+            "virtiofs" => network("virtiofs"),
+            kind if ["sshfs", "glusterfs", "s3fs", "rclone", "ceph", "davfs", "gcsfuse", "nfs"]
+                .iter()
+                .any(|name| kind.contains(name)) =>
+            {
+                network(kind)
+            }
+            kind => Some(Risk::Doubtful(kind.to_owned())),
+        },
+        _ => None,
+    }
+}
+
+/// The type of the file system on `device` ("major:minor"), from the text of `/proc/self/mountinfo`
+/// (proc_pid_mountinfo(5)).
+fn mounted_as<'m>(mounts: &'m str, device: &str) -> Option<&'m str> {
+    mounts.lines().find_map(|line| {
+        let (before, after) = line.split_once(" - ")?;
+        (before.split(' ').nth(2)? == device).then(|| after.split(' ').next())?
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::database::Database;
+
+    #[test]
+    fn a37_versions_with_the_wal_reset_bug_are_known() {
+        for (version, expected) in [
+            (3_006_023, false),
+            (3_007_000, true),
+            (3_044_005, true),
+            (3_044_006, false),
+            (3_045_000, true),
+            (3_050_006, true),
+            (3_050_007, false),
+            (3_051_002, true),
+            (3_051_003, false),
+            (3_054_001, false),
+            (4_000_000, false),
+        ] {
+            assert_eq!(has_wal_reset_bug(version), expected, "{version}");
+        }
+        assert!(!has_wal_reset_bug(rusqlite::version_number()), "the bundled one");
+    }
+
+    #[test]
+    fn a37_a_sqlite_with_the_wal_reset_bug_is_refused() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("app.db");
+        let mut builder = Database::builder(&file);
+        builder.config.sqlite_version = 3_051_002;
+        let error = builder.blocking_open().expect_err("refused");
+        assert_eq!(error.kind(), ErrorKind::SqliteVersion);
+        assert!(error.to_string().contains("3.51.2"), "{error}");
+        assert!(!file.exists(), "the file was made");
+    }
+
+    #[test]
+    fn a37_a_network_file_system_is_refused_or_told() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("app.db");
+        let mut builder = Database::builder(&file);
+        builder.config.file_system = |_| Some(Risk::Network(String::from("NFS")));
+        let error = builder.clone().blocking_open().expect_err("refused");
+        assert_eq!(error.kind(), ErrorKind::NetworkFileSystem);
+        assert!(error.to_string().contains("NFS"), "{error}");
+        assert!(!file.exists(), "the file was made");
+        let db = builder.network_files(NetworkFiles::Warn).blocking_open().expect("opens");
+        let warnings = db.warnings();
+        assert!(matches!(&warnings[..], [one] if one.contains("NFS")), "{warnings:?}");
+        db.blocking_close().expect("closes");
+    }
+
+    #[test]
+    fn a37_a_local_file_system_is_no_matter() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let db = Database::blocking_open(dir.path().join("app.db")).expect("opens");
+        assert_eq!(db.warnings(), Vec::<String>::new());
+        db.blocking_close().expect("closes");
+    }
+
+    #[test]
+    fn a37_file_systems_are_told_apart() {
+        let network = |name: &str| Some(Risk::Network(name.to_owned()));
+        assert_eq!(classify(0xef53, None), None, "ext4");
+        assert_eq!(classify(0x0102_1994, None), None, "tmpfs");
+        assert_eq!(classify(0x6969, None), network("NFS"));
+        assert_eq!(classify(0xff53_4d42, None), network("SMB"));
+        assert_eq!(classify(FUSE, Some("fuseblk")), None);
+        assert_eq!(classify(FUSE, Some("virtiofs")), network("virtiofs"));
+        assert_eq!(classify(FUSE, Some("fuse.sshfs")), network("fuse.sshfs"));
+        let mounts = "36 35 98:0 / /mnt rw,noatime master:1 - ext3 /dev/root rw\n\
+                      37 35 0:42 / /far rw shared:7 - fuse.sshfs far: rw\n";
+        assert_eq!(mounted_as(mounts, "0:42"), Some("fuse.sshfs"));
+        assert_eq!(mounted_as(mounts, "0:43"), None);
+    }
+}

@@ -1,0 +1,196 @@
+//! One instance per file and process.
+//!
+//! Two `Database`s on one file in one process would be two writers that wait for each other's
+//! lock, two checkpointers, and readers that do not see what the other has answered. Worse, a file
+//! that is opened by two hard links has two WALs, and two writers with two WALs destroy it. So each
+//! file is claimed when it is opened, by its resolved path and by device and inode, and the claim is
+//! given back when its last connection has been closed.
+//!
+//! | state of an entry | what may be trusted | left by |
+//! |---|---|---|
+//! | claimed | the path is ours; the file may not exist yet | `Claim::confirm`, drop |
+//! | confirmed | the file is there, its device and inode are known | drop |
+//! | closing | its queue is closed: it goes soon, so another opener waits for it | drop |
+//!
+//! - G1: the table is looked at and written under one lock, so of two openers one is refused.
+//! - G2: an entry that was made before a fork belongs to the parent. The child must not open that file:
+//!   SQLite's own list of open files was copied with the memory, and says that this process holds locks
+//!   which only the parent holds (<https://www.sqlite.org/howtocorrupt.html>, 2.6).
+//!
+//! Bound: an entry per open database.
+
+use std::panic::Location;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::config::{Config, Place};
+use crate::error::{Error, ErrorKind};
+use crate::job::WriterItem;
+use crate::queue::{Condvar, Mutex, Queue, after, lock, now, wait_until};
+
+/// Guarded by its lock; [`RELEASED`] is rung after each removal.
+static ENTRIES: Mutex<Vec<Entry>> = Mutex::new(Vec::new());
+static RELEASED: Condvar = Condvar::new();
+
+/// Links followed before a path is taken to be a circle, as on Linux.
+const LINKS_MAX: usize = 40;
+
+struct Entry {
+    id: u64,
+    /// As the caller named it.
+    path: PathBuf,
+    /// The same without links; SQLite names the WAL after this one.
+    resolved: PathBuf,
+    file: Option<FileId>,
+    opened_by: &'static Location<'static>,
+    writer: Arc<Queue<WriterItem>>,
+    pid: u32,
+}
+
+/// Device and inode.
+type FileId = (u64, u64);
+
+/// A file that belongs to one instance; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Claim(u64);
+
+impl Claim {
+    /// Claims the file of `config` for the instance with the queue `writer`.
+    ///
+    /// An instance that is being closed is waited for, for the busy timeout at most. `None`: there
+    /// is no file to be claimed.
+    pub(crate) fn take(
+        config: &Config,
+        writer: &Arc<Queue<WriterItem>>,
+    ) -> Result<Option<Self>, Error> {
+        let Place::File(path) = &config.place else { return Ok(None) };
+        if path.as_os_str().is_empty() {
+            // SQLite makes it a temporary file without a name.
+            return Ok(None);
+        }
+        let resolved = resolve(path);
+        let give_up_at = after(config.busy_timeout);
+        let mut entries = lock(&ENTRIES);
+        loop {
+            // Again after each wait: an instance that was closed may have left another file.
+            let file = identity(&resolved);
+            let Some(other) = conflict(&entries, &resolved, file, None) else {
+                let id = entries.iter().map(|entry| entry.id).max().unwrap_or(0) + 1;
+                entries.push(Entry {
+                    id,
+                    path: path.clone(),
+                    resolved,
+                    file,
+                    opened_by: config.opened_by,
+                    writer: Arc::clone(writer),
+                    pid: std::process::id(),
+                });
+                return Ok(Some(Self(id)));
+            };
+            check(other, path, give_up_at)?;
+            entries = wait_until(&RELEASED, entries, give_up_at);
+        }
+    }
+
+    /// To be called when the file is there: whoever else has it, by whatever name, was first.
+    pub(crate) fn confirm(&self) -> Result<(), Error> {
+        let mut entries = lock(&ENTRIES);
+        let Some(index) = entries.iter().position(|entry| entry.id == self.0) else {
+            return Ok(());
+        };
+        let file = identity(&entries[index].resolved);
+        entries[index].file = file;
+        let own = &entries[index];
+        match conflict(&entries, &own.resolved, file, Some(self.0)) {
+            Some(other) => Err(refusal(other, &own.path)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut entries = lock(&ENTRIES);
+        let gone = entries.iter().position(|entry| entry.id == self.0);
+        let gone = gone.map(|index| entries.swap_remove(index));
+        RELEASED.notify_all();
+        drop(entries);
+        // Outside the lock: it may hold the last reference to a queue.
+        drop(gone);
+    }
+}
+
+/// Whether `other` is going to leave soon; otherwise why its file cannot be had.
+fn check(other: &Entry, path: &Path, give_up_at: Instant) -> Result<(), Error> {
+    // G2
+    if other.pid != std::process::id() {
+        let (path, by) = (path.display(), other.opened_by);
+        return Err(Error::new(ErrorKind::Forked).detail(format!(
+            "{path} was open (opened at {by}) when this process was forked, and SQLite cannot open \
+             it again here; fork before it is opened, or run another program (exec)"
+        )));
+    }
+    if !other.writer.is_open() && now() < give_up_at {
+        return Ok(());
+    }
+    Err(refusal(other, path))
+}
+
+fn refusal(other: &Entry, path: &Path) -> Error {
+    let (first, by, path) = (other.path.display(), other.opened_by, path.display());
+    let state = match other.writer.is_open() {
+        true => "use a clone of that `Database`, or close it first",
+        false => "it is being closed, and a call or a held transaction keeps it; end that first",
+    };
+    Error::new(ErrorKind::AlreadyOpen)
+        .detail(format!("{path} is the file that this process opened as {first} at {by}; {state}"))
+}
+
+fn conflict<'e>(
+    entries: &'e [Entry],
+    resolved: &Path,
+    file: Option<FileId>,
+    but: Option<u64>,
+) -> Option<&'e Entry> {
+    entries.iter().filter(|entry| Some(entry.id) != but).find(|entry| {
+        // The path counts even when another file has taken its place: the WALs have one name.
+        entry.resolved == resolved || (file.is_some() && entry.file == file)
+    })
+}
+
+/// The path without links; the last part need not exist.
+fn resolve(path: &Path) -> PathBuf {
+    let mut path = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        if let Ok(whole) = path.canonicalize() {
+            return whole;
+        }
+        // It is not there, or it is a link to what is not there.
+        let Ok(target) = path.read_link() else { break };
+        path = match path.parent() {
+            Some(dir) => dir.join(target),
+            None => target,
+        };
+    }
+    let Some(name) = path.file_name() else { return path };
+    let dir = match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    };
+    // Without its directory it cannot be opened either, and SQLite says so.
+    dir.canonicalize().map_or_else(|_| path.clone(), |dir| dir.join(name))
+}
+
+/// By `stat`, never by opening: closing a descriptor of the file would drop SQLite's locks.
+#[cfg(unix)]
+fn identity(path: &Path) -> Option<FileId> {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
+}
+
+/// Elsewhere the resolved path alone must do.
+#[cfg(not(unix))]
+fn identity(_path: &Path) -> Option<FileId> {
+    None
+}

@@ -1,0 +1,210 @@
+//! One instance per file and process, and nobody but SQLite opens the file.
+#![cfg(unix)]
+
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Barrier, mpsc};
+
+use lockkeeper::{Database, ErrorKind};
+
+use crate::support::{Dir, HANG, TABLE, block_on, ids, insert, kind, within};
+
+/// That `path` cannot be opened, because of the file opened as `first`.
+fn refused(path: &Path, first: &Path) {
+    let error = Database::blocking_open(path).expect_err("a second instance");
+    assert_eq!(error.kind(), ErrorKind::AlreadyOpen, "{error}");
+    let said = error.to_string();
+    assert!(said.contains(&first.display().to_string()), "{said} names {}", first.display());
+    // The place of the first open, so that it is found.
+    assert!(said.contains("guards.rs:"), "{said}");
+}
+
+#[test]
+fn a36_a_second_instance_is_refused_and_told_of_the_first() {
+    within(HANG, || {
+        let dir = Dir::new();
+        let file = dir.file("app.db");
+        let (link, hard, inside) = (dir.file("link.db"), dir.file("hard.db"), dir.file("inside"));
+        // A link to what is not there yet.
+        symlink("app.db", &link).expect("a link");
+        std::fs::create_dir(&inside).expect("a directory");
+        symlink(dir.path(), inside.join("up")).expect("a link");
+        let db = Database::blocking_open(&link).expect("opens");
+        db.blocking_write(|tx| tx.execute_batch(TABLE)).expect("a table");
+        std::fs::hard_link(&file, &hard).expect("a hard link");
+        for path in
+            [&file, &link, &hard, &inside.join("up/app.db"), &dir.file("./inside/../app.db")]
+        {
+            refused(path, &link);
+        }
+        assert_eq!(kind(block_on(Database::open(&file))), ErrorKind::AlreadyOpen);
+        // The first one is not harmed, and neither is another file.
+        db.blocking_write(|tx| insert(tx, 1)).expect("a write");
+        Database::blocking_open(dir.file("other.db")).expect("opens").blocking_close().expect("ok");
+        db.blocking_close().expect("closes");
+        let again = Database::blocking_open(&hard).expect("the file was given back");
+        assert_eq!(ids(&again), [1]);
+        refused(&file, &hard);
+        again.blocking_close().expect("closes");
+    });
+}
+
+#[test]
+fn a36_a_file_whose_last_handle_went_is_waited_for() {
+    within(HANG, || {
+        let dir = Dir::new();
+        let file = dir.file("app.db");
+        for n in 0..50 {
+            let db = Database::blocking_open(&file).expect("opens");
+            db.blocking_write(move |tx| {
+                tx.execute_batch("CREATE TABLE IF NOT EXISTS t (id INTEGER PRIMARY KEY, v)")?;
+                insert(tx, n)
+            })
+            .expect("a write");
+            drop(db);
+        }
+        // While an accepted call runs, the file is still in use.
+        let db = Database::blocking_open(&file).expect("opens");
+        let (release, released) = mpsc::channel::<()>();
+        let (begun, has_begun) = mpsc::channel();
+        let running = db.clone();
+        let thread = std::thread::spawn(move || {
+            running.blocking_exclusive(move |_| {
+                let _ = begun.send(());
+                let _ = released.recv();
+                Ok(())
+            })
+        });
+        has_begun.recv().expect("it runs");
+        let closing = std::thread::spawn(move || db.blocking_close());
+        let patience = std::time::Duration::from_millis(20);
+        let mut tries = 0;
+        let error = loop {
+            let opened = Database::builder(&file).busy_timeout(patience).blocking_open();
+            let error = opened.expect_err("still in use");
+            tries += 1;
+            // The close may not have begun.
+            if error.to_string().contains("being closed") || tries > 1000 {
+                break error;
+            }
+        };
+        assert!(error.to_string().contains("being closed"), "{error}");
+        let waiting = std::thread::spawn(move || Database::blocking_open(&file));
+        release.send(()).expect("it waits");
+        thread.join().expect("no panic").expect("it ran");
+        closing.join().expect("no panic").expect("closes");
+        let db = waiting.join().expect("no panic").expect("opens when the other is gone");
+        assert_eq!(ids(&db).len(), 50);
+        db.blocking_close().expect("closes");
+    });
+}
+
+#[test]
+fn a36_of_many_openers_of_a_new_file_one_gets_it() {
+    within(HANG, || {
+        for _ in 0..20 {
+            let dir = Dir::new();
+            symlink("app.db", dir.file("link.db")).expect("a link");
+            let start = Arc::new(Barrier::new(8));
+            let openers: Vec<_> = (0..8)
+                .map(|n| {
+                    let start = Arc::clone(&start);
+                    let path: PathBuf = dir.file(["app.db", "link.db"][n % 2]);
+                    std::thread::spawn(move || {
+                        start.wait();
+                        Database::builder(path).readers(1).blocking_open()
+                    })
+                })
+                .collect();
+            let opened: Vec<_> =
+                openers.into_iter().map(|opener| opener.join().expect("no panic")).collect();
+            let got = opened.iter().filter(|opened| opened.is_ok()).count();
+            assert_eq!(got, 1, "{opened:?}");
+            for error in opened.iter().filter_map(|opened| opened.as_ref().err()) {
+                assert_eq!(error.kind(), ErrorKind::AlreadyOpen, "{error}");
+            }
+        }
+    });
+}
+
+/// Every open of a file below a directory, as the kernel sees it (inotify(7)).
+#[cfg(target_os = "linux")]
+mod kernel {
+    #![expect(unsafe_code, reason = "inotify, which std does not have")]
+
+    use std::ffi::CString;
+    use std::io::Read;
+    use std::os::fd::FromRawFd;
+    use std::path::Path;
+
+    /// Length of an event without its name, and where the length of the name is.
+    const HEAD: usize = 16;
+
+    pub(super) struct Opens(std::fs::File);
+
+    impl Opens {
+        pub(super) fn watch(dir: &Path) -> Self {
+            let dir = CString::new(dir.to_str().expect("UTF-8")).expect("no NUL");
+            // SAFETY: the path ends with a NUL; the descriptor is new and owned by the file alone.
+            unsafe {
+                let fd = libc::inotify_init1(libc::IN_CLOEXEC | libc::IN_NONBLOCK);
+                assert!(fd >= 0, "inotify");
+                let watch = libc::inotify_add_watch(fd, dir.as_ptr(), libc::IN_OPEN);
+                assert!(watch >= 0, "a watch");
+                Self(std::fs::File::from_raw_fd(fd))
+            }
+        }
+
+        /// How often the file called `name` has been opened since the last question.
+        pub(super) fn of(&mut self, name: &str) -> usize {
+            let mut count = 0;
+            let mut buffer = [0; 64 << 10];
+            while let Ok(read) = self.0.read(&mut buffer) {
+                let mut events = &buffer[..read];
+                while events.len() >= HEAD {
+                    let length = events[12..HEAD].try_into().expect("four bytes");
+                    let end = HEAD + u32::from_ne_bytes(length) as usize;
+                    let called = events[HEAD..end].split(|&byte| byte == 0).next();
+                    count += usize::from(called == Some(name.as_bytes()));
+                    events = &events[end..];
+                }
+            }
+            count
+        }
+    }
+}
+
+/// A descriptor of the file that we opened and closed ourselves would drop all locks of SQLite.
+#[test]
+#[cfg(target_os = "linux")]
+fn a37_nobody_but_sqlite_opens_the_file() {
+    use crate::support::fault_vfs;
+
+    within(HANG, || {
+        let dir = Dir::new();
+        let plan = fault_vfs::Plan::of(dir.path());
+        let mut opens = kernel::Opens::watch(dir.path());
+        let file = dir.file("test.db");
+        let open = || Database::builder(&file).vfs(fault_vfs::NAME).readers(3).blocking_open();
+        let db = open().expect("opens");
+        db.blocking_write(|tx| tx.execute_batch(TABLE)).expect("a table");
+        for n in 0..100 {
+            db.blocking_write(move |tx| insert(tx, n)).expect("a write");
+        }
+        for _ in 0..20 {
+            block_on(db.read(|s| s.table_exists("t")).short()).expect("a read");
+        }
+        let snapshot = block_on(db.snapshot()).expect("a snapshot");
+        assert_eq!(snapshot.blocking_read(|s| s.table_exists("t")).ok(), Some(true));
+        assert_eq!(kind(open()), ErrorKind::AlreadyOpen);
+        db.blocking_exclusive(|conn| conn.execute_batch("VACUUM")).expect("a vacuum");
+        drop(snapshot);
+        db.blocking_close().expect("closes");
+        let (seen, by_sqlite) = (opens.of("test.db"), plan.opens("test.db"));
+        assert!(by_sqlite >= 5, "the writer, three readers, a snapshot: {by_sqlite}");
+        assert_eq!(seen, by_sqlite, "opens that the kernel saw, and those of SQLite");
+        // The watch does see what it is to see.
+        drop(std::fs::File::open(&file).expect("opens"));
+        assert_eq!(opens.of("test.db"), 1);
+    });
+}
