@@ -207,6 +207,58 @@ fn a07_whichever_disk_operation_of_a_batch_fails_every_answer_is_true() {
     });
 }
 
+/// Writes one after another, each followed by a checkpoint, of which the `nth` operation fails;
+/// false: there are fewer.
+fn one_checkpoint_fault(mode: Mode, nth: u64) -> bool {
+    let dir = Dir::new();
+    let plan = Plan::of(dir.path());
+    let db = Database::builder(dir.file("test.db"))
+        .vfs(fault_vfs::NAME)
+        .readers(1)
+        .checkpoint_wal_bytes(1)
+        .blocking_open()
+        .expect("the database opens");
+    db.blocking_write(|tx| tx.execute_batch(SCHEMA)).expect("the table is made");
+    // Behind the checkpoint that follows it.
+    db.blocking_write(|_| Ok(())).expect("the writer goes on");
+    let Mode { code, goes_on, torn } = mode;
+    plan.arm(Some(Fault { nth, goes_on, torn, code }));
+    let write = |call| {
+        let answer = db.blocking_write(move |tx| write_parts(tx, call));
+        answer.map_err(|error| error.kind())
+    };
+    let answers: Vec<_> = (0..4).map(write).collect();
+    let _ = db.blocking_write(|_| Ok(()));
+    let reached = plan.disarm() >= nth;
+    let what = |when| format!("{mode:?}, operation {nth}, {when}");
+    let killed = Dir::new();
+    plan.restore_after_kill(killed.path());
+    check(0, &answers, &stored(killed.path()), &what("after a kill"));
+    let later: Vec<_> = (200..204).map(write).collect();
+    assert!(later.iter().all(Result::is_ok), "{}: {later:?}", what("afterwards"));
+    db.blocking_close().expect("the database closes");
+    let stored = stored(dir.path());
+    check(0, &answers, &stored, &what("after closing"));
+    check(200, &later, &stored, &what("after closing"));
+    reached
+}
+
+#[test]
+fn a07_a_checkpoint_that_fails_at_any_operation_loses_nothing() {
+    within(HANG * 4, || {
+        let mut programs = 0;
+        for mode in MODES {
+            let mut nth = 1;
+            while one_checkpoint_fault(mode, nth) {
+                programs += 1;
+                nth += 1;
+            }
+            assert!(nth > 8, "four writes and checkpoints have only {nth} disk operations");
+        }
+        println!("{programs} sequences of writes and checkpoints with a failing operation");
+    });
+}
+
 /// Many clients write while the power fails at the `nth` operation.
 fn one_power_failure(nth: u64, seed: u64) -> usize {
     let dir = Dir::new();
