@@ -9,6 +9,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use crate::guard::{self, Risk};
+use crate::migrate::Migrations;
 
 /// When a commit reaches the disk, as SQLite's `PRAGMA synchronous` means it in WAL mode
 /// (<https://www.sqlite.org/pragma.html#pragma_synchronous>).
@@ -71,6 +72,7 @@ pub(crate) struct Config {
     pub(crate) snapshots_max: usize,
     pub(crate) on_thread_start: Option<Arc<dyn Fn() + Send + Sync>>,
     pub(crate) network_files: NetworkFiles,
+    pub(crate) migrations: Option<Migrations>,
     /// Where the caller asked for this database.
     pub(crate) opened_by: &'static Location<'static>,
     /// What `guard.rs` goes by; tests put others here.
@@ -116,6 +118,7 @@ impl Config {
             snapshots_max: 64,
             on_thread_start: None,
             network_files: NetworkFiles::Refuse,
+            migrations: None,
             opened_by: Location::caller(),
             sqlite_version: rusqlite::version_number(),
             file_system: guard::file_system,

@@ -196,6 +196,17 @@ pub(crate) fn open(config: &Config, role: Role) -> Result<Snapshot, Error> {
     let guard = Arc::new(Guard::new());
     interrupt::install(&mut conn, Arc::clone(&guard.lock_wait), config.busy_timeout)
         .map_err(failed)?;
+    if role == Role::Writer
+        && let Some(migrations) = &config.migrations
+    {
+        migrations.check_file(&conn, config).map_err(|error| match error.kind() {
+            ErrorKind::Corrupt | ErrorKind::Sqlite | ErrorKind::Busy => match error.into_sqlite() {
+                Some(error) => explain(config, error),
+                None => Error::new(ErrorKind::Open),
+            },
+            _ => error,
+        })?;
+    }
     configure(&conn, config, role).map_err(|error| explain(config, error))?;
     conn.set_prepared_statement_cache_capacity(config.statement_cache);
     for setup in &config.setup {

@@ -22,6 +22,7 @@ use crate::config::{Config, NetworkFiles, Synchronous};
 use crate::error::{Error, ErrorKind};
 use crate::exclusive::Exclusive;
 use crate::job::{Many, Once, ReaderItem, WriterItem};
+use crate::migrate::Migrations;
 use crate::queue::{
     self, Clock, Closed, Closing, Domain, Lane, Mutex, Pool, PoolConfig, Priority, Queue, Receiver,
     Refused, block_on, lock,
@@ -721,6 +722,16 @@ impl Builder {
     /// while a reader thread was taking it frees its place when that thread has noticed.
     pub fn snapshots_max(mut self, snapshots: usize) -> Self {
         self.config.snapshots_max = snapshots;
+        self
+    }
+
+    /// Brings the schema up to date on the writer's connection, before any reader is opened.
+    ///
+    /// `open` then fails with [`ErrorKind::ForeignFile`] or [`ErrorKind::NewerFile`], before anything
+    /// was changed, or with [`ErrorKind::Migration`] when a step failed, which undoes that step alone.
+    /// A step that has begun is not stopped by dropping the opening future.
+    pub fn migrations(mut self, migrations: Migrations) -> Self {
+        self.config.migrations = Some(migrations);
         self
     }
 

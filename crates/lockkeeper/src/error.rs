@@ -71,6 +71,12 @@ pub enum ErrorKind {
     NetworkFileSystem,
     /// This version of SQLite may lose commits.
     SqliteVersion,
+    /// The file belongs to another program, or to none; see [`Migrations`](crate::Migrations).
+    ForeignFile,
+    /// The file was written by a newer version of this program.
+    NewerFile,
+    /// A step of the [`Migrations`](crate::Migrations) failed and was undone; the ones before it are kept.
+    Migration,
     /// A setting makes no sense.
     Config,
     /// The process forked; a connection must not be used in the child, nor its file opened there.
@@ -277,6 +283,9 @@ impl<E> fmt::Display for Error<E> {
             ErrorKind::AlreadyOpen => f.write_str("the file is open already"),
             ErrorKind::NetworkFileSystem => f.write_str("the file is on a network file system"),
             ErrorKind::SqliteVersion => f.write_str("this version of SQLite is not safe"),
+            ErrorKind::ForeignFile => f.write_str("the file is another program's"),
+            ErrorKind::NewerFile => f.write_str("the file is newer than this program"),
+            ErrorKind::Migration => f.write_str("the schema could not be brought up to date"),
             ErrorKind::Config => f.write_str("a setting makes no sense"),
             ErrorKind::Forked => f.write_str(
                 "the process forked, and nothing of SQLite survives that; fork before opening, or \

@@ -29,6 +29,8 @@ mod interrupt;
 #[cfg(feature = "sqlite")]
 mod job;
 #[cfg(feature = "sqlite")]
+mod migrate;
+#[cfg(feature = "sqlite")]
 mod read;
 #[cfg(feature = "sqlite")]
 mod reader;
@@ -57,6 +59,8 @@ pub use database::{Builder, Client, Close, Database};
 pub use error::{Error, ErrorKind};
 #[cfg(feature = "sqlite")]
 pub use exclusive::Exclusive;
+#[cfg(feature = "sqlite")]
+pub use migrate::Migrations;
 pub use queue::{Closed, Phase, Priority, Refused, RefusedReason};
 #[cfg(feature = "sqlite")]
 pub use read::Read;

@@ -124,11 +124,20 @@ impl Writer {
         let warnings = guard::check(writer.config())?;
         let _ = writer.core.warnings.set(warnings);
         writer.claim = Claim::take(writer.config(), &writer.core.writer)?;
-        writer.connect()?;
+        let tx = writer.connect()?;
         if let Some(Err(error)) = writer.claim.as_ref().map(Claim::confirm) {
+            drop(tx);
             writer.disconnect();
             return Err(error);
         }
+        if let Some(migrations) = &writer.core.config.migrations
+            && let Err(error) = migrations.run(&tx, &writer.core.config)
+        {
+            drop(tx);
+            writer.disconnect();
+            return Err(error);
+        }
+        drop(tx);
         Ok(writer)
     }
 

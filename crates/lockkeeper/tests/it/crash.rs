@@ -49,12 +49,13 @@ fn child() {
         "some" => write_some(&file),
         "lock" => hold_the_lock(&file),
         "recover" => recover(&file),
+        "migrate" => crate::migrations::child(&file),
         other => panic!("no such role: {other}"),
     }
 }
 
 /// Says a line to the parent, at once.
-fn say(line: &str) {
+pub(crate) fn say(line: &str) {
     let mut out = std::io::stdout().lock();
     // The parent may be gone: then nobody listens, and this process will be killed.
     let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
@@ -130,14 +131,14 @@ fn hold_the_lock(file: &Path) {
 }
 
 /// A child process; killed when the test is over, however it ends.
-struct Process {
+pub(crate) struct Process {
     child: Child,
     stdin: ChildStdin,
     stdout: BufReader<ChildStdout>,
 }
 
 impl Process {
-    fn start(role: &str, file: &Path) -> Self {
+    pub(crate) fn start(role: &str, file: &Path) -> Self {
         let mut child = Command::new(std::env::current_exe().expect("this test has a file"))
             .args(["--exact", "crash::child", "--nocapture", "--test-threads=1"])
             .env(ROLE, role)
@@ -153,7 +154,7 @@ impl Process {
     }
 
     /// The next line that the child says; `None`: it is gone.
-    fn line(&mut self) -> Option<String> {
+    pub(crate) fn line(&mut self) -> Option<String> {
         let mut line = String::new();
         // A line that was cut off by the end of the child was not said.
         match self.stdout.read_line(&mut line) {
@@ -162,13 +163,18 @@ impl Process {
         }
     }
 
-    fn wait_for(&mut self, wanted: &str) {
+    pub(crate) fn wait_for(&mut self, wanted: &str) {
         // The test harness writes its own words in front of the first one.
         while !self
             .line()
             .unwrap_or_else(|| panic!("the child ends before {wanted:?}"))
             .ends_with(wanted)
         {}
+    }
+
+    /// Says a line to the child, which waits for one.
+    pub(crate) fn go(&mut self) {
+        self.stdin.write_all(b"go\n").expect("the child listens");
     }
 
     /// SIGKILL: no destructor, no flush.
@@ -279,9 +285,7 @@ fn a05_a_file_left_by_a_killed_process_is_recovered_by_two_openers_at_once() {
             // Of one process only one may have it (A36).
             let mut openers = [(); 2].map(|()| Process::start("recover", &file));
             openers.iter_mut().for_each(|opener| opener.wait_for("ready"));
-            for opener in &mut openers {
-                opener.stdin.write_all(b"go\n").expect("the child listens");
-            }
+            openers.iter_mut().for_each(Process::go);
             openers.iter_mut().for_each(|opener| opener.wait_for("recovered"));
         }
     });

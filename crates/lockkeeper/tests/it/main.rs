@@ -22,6 +22,7 @@ mod faults;
 mod fork;
 mod guards;
 mod machine;
+mod migrations;
 mod nested;
 mod panics;
 mod reads;

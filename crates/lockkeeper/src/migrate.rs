@@ -1,0 +1,321 @@
+//! Forward-only schema versions.
+//!
+//! The file's header holds whose it is (`application_id`) and how many steps it has seen
+//! (`user_version`). The writer's connection brings it up to date before any reader is opened, one
+//! transaction per step, which also sets the version: a process that is killed leaves a whole version.
+//!
+//! - V1: the header is looked at before anything is changed, WAL mode included, so a file that is
+//!   refused is left as it was.
+//! - V2: the version is read again under the write lock before each step: of two processes that start at
+//!   once, each step runs in one.
+//! - V3: a step is a call like any other: transaction control, ATTACH and PRAGMAs of the connection are
+//!   denied to it, so it cannot commit a part of itself.
+
+use std::any::Any;
+use std::borrow::Cow;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use rusqlite::Connection;
+
+use crate::config::{Config, Place};
+use crate::error::{Error, ErrorKind, kind_of_own};
+use crate::ffi::Sql;
+use crate::transaction::Transaction;
+
+/// The steps from an empty file to today's schema; for [`Builder::migrations`](crate::Builder::migrations).
+///
+/// A step is never changed or removed once a file has seen it; new ones go to the end. Each runs in
+/// a transaction of its own, with foreign keys switched off, so that tables can be rebuilt
+/// (<https://www.sqlite.org/lang_altertable.html#otheralter>); before it is committed, the whole file is
+/// checked for violated keys. That also means that `ON DELETE` actions do not run.
+///
+/// # Examples
+/// ```
+/// use lockkeeper::{Database, Migrations};
+///
+/// # futures_lite::future::block_on(async {
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("shop.db");
+/// let migrations = Migrations::new(i32::from_be_bytes(*b"shop"))
+///     .sql("accounts", "CREATE TABLE account (id INTEGER PRIMARY KEY, name TEXT NOT NULL) STRICT")
+///     .sql("e-mail", "ALTER TABLE account ADD COLUMN email TEXT")
+///     .step("lower-case e-mail", |tx| {
+///         tx.execute("UPDATE account SET email = lower(email)", []).map(drop)
+///     });
+/// let db = Database::builder(&path).migrations(migrations).open().await?;
+/// let version: i64 = db.read(|s| s.pragma_query_value("user_version", |row| row.get(0))).await?;
+/// assert_eq!(version, 3);
+/// # Ok::<_, Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+#[derive(Clone)]
+pub struct Migrations {
+    application_id: i32,
+    adopt: bool,
+    steps: Vec<Step>,
+}
+
+#[derive(Clone)]
+struct Step {
+    name: Cow<'static, str>,
+    body: Body,
+}
+
+#[derive(Clone)]
+enum Body {
+    Sql(Cow<'static, str>),
+    Code(Arc<Code>),
+}
+
+type Code = dyn Fn(&Transaction) -> rusqlite::Result<()> + Send + Sync;
+
+/// What the header says of a file.
+#[derive(Clone, Copy, Debug)]
+struct Header {
+    application_id: i32,
+    version: i32,
+    /// It has no table yet.
+    empty: bool,
+}
+
+impl Migrations {
+    /// No steps yet, for files marked with `application_id`: any number but 0, best four letters, such
+    /// as `i32::from_be_bytes(*b"shop")`. It tells this program's files from those of others.
+    pub fn new(application_id: i32) -> Self {
+        Self { application_id, adopt: false, steps: Vec::new() }
+    }
+
+    /// Adds a step of one or more statements. The name is for messages.
+    pub fn sql(
+        mut self,
+        name: impl Into<Cow<'static, str>>,
+        sql: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        self.steps.push(Step { name: name.into(), body: Body::Sql(sql.into()) });
+        self
+    }
+
+    /// Adds a step in Rust, with the same view of the database as a write.
+    pub fn step(
+        mut self,
+        name: impl Into<Cow<'static, str>>,
+        f: impl Fn(&Transaction) -> rusqlite::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        self.steps.push(Step { name: name.into(), body: Body::Code(Arc::new(f)) });
+        self
+    }
+
+    /// Also takes files with tables but without an application id, and counts their `user_version`
+    /// as steps that they have seen: those that `rusqlite_migration` has made.
+    pub fn adopt_unmarked(mut self) -> Self {
+        self.adopt = true;
+        self
+    }
+
+    /// The version of a file that has seen all steps.
+    pub fn version(&self) -> u32 {
+        u32::try_from(self.steps.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Refuses a file that is another program's, or a newer one's (V1).
+    pub(crate) fn check_file(&self, conn: &Connection, config: &Config) -> Result<(), Error> {
+        if self.application_id == 0 {
+            let detail = "the application id of the migrations is 0, which every unmarked file has; \
+                          choose a number";
+            return Err(Error::new(ErrorKind::Config).detail(detail));
+        }
+        let header = Header::read(conn).map_err(own)?;
+        self.check_header(header, config)
+    }
+
+    fn check_header(&self, header: Header, config: &Config) -> Result<(), Error> {
+        let file = match &config.place {
+            Place::File(path) => path.display().to_string(),
+            Place::Memory => String::from(":memory:"),
+        };
+        let foreign = |detail| Err(Error::new(ErrorKind::ForeignFile).detail(detail));
+        if header.application_id == 0 {
+            if !self.adopt && (!header.empty || header.version != 0) {
+                return foreign(format!(
+                    "{file} holds data, but has no application id, so it was not made by this \
+                     program ({}); if it was, use `Migrations::adopt_unmarked`",
+                    shown(self.application_id)
+                ));
+            }
+        } else if header.application_id != self.application_id {
+            return foreign(format!(
+                "{file} belongs to the application {}, this program is {}; name another file",
+                shown(header.application_id),
+                shown(self.application_id)
+            ));
+        }
+        if header.version < 0 || header.version as u32 > self.version() {
+            return Err(Error::new(ErrorKind::NewerFile).detail(format!(
+                "{file} has schema version {}, this program knows {}; run the newer program that \
+                 wrote it, or restore a backup made before",
+                header.version,
+                self.version()
+            )));
+        }
+        Ok(())
+    }
+
+    /// Brings the file to the latest version, on the writer's connection, between two calls.
+    pub(crate) fn run(&self, tx: &Transaction, config: &Config) -> Result<(), Error> {
+        let conn = tx.link.session.conn();
+        if self.is_done(Header::read(conn).map_err(own)?) {
+            return Ok(());
+        }
+        // Inside a transaction this would be ignored.
+        conn.execute_batch("PRAGMA foreign_keys = OFF").map_err(own)?;
+        let result = self.run_steps(tx, config);
+        conn.execute_batch("PRAGMA foreign_keys = ON").map_err(own)?;
+        result
+    }
+
+    fn is_done(&self, header: Header) -> bool {
+        header.application_id == self.application_id && header.version as u32 == self.version()
+    }
+
+    fn run_steps(&self, tx: &Transaction, config: &Config) -> Result<(), Error> {
+        // Each turn runs a step or is the last one; another process may have run some meanwhile.
+        for _ in 0..=self.steps.len() + 1 {
+            tx.link.session.run(Sql::BeginImmediate).map_err(own)?;
+            match self.next_step(tx, config) {
+                Ok(true) => tx.link.session.run(Sql::Commit).map_err(own)?,
+                Ok(false) => {
+                    tx.link.clean();
+                    return Ok(());
+                }
+                Err(error) => {
+                    tx.link.clean();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs the step that the file has not seen; false: there is none.
+    fn next_step(&self, tx: &Transaction, config: &Config) -> Result<bool, Error> {
+        let conn = tx.link.session.conn();
+        // V2
+        let header = Header::read(conn).map_err(own)?;
+        self.check_header(header, config)?;
+        if self.is_done(header) {
+            return Ok(false);
+        }
+        let seen = header.version as usize;
+        let mut version = header.version;
+        if let Some(step) = self.steps.get(seen) {
+            step.run(tx).map_err(|failure| failure.of_step(seen + 1, &step.name))?;
+            version += 1;
+        }
+        let id = self.application_id;
+        conn.execute_batch(&format!(
+            "PRAGMA user_version = {version}; PRAGMA application_id = {id}"
+        ))
+        .map_err(own)?;
+        Ok(true)
+    }
+}
+
+impl fmt::Debug for Migrations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.steps.iter().map(|step| &step.name).collect();
+        f.debug_struct("Migrations")
+            .field("application_id", &shown(self.application_id))
+            .field("adopt_unmarked", &self.adopt)
+            .field("steps", &names)
+            .finish()
+    }
+}
+
+/// Why a step was undone.
+struct Failure(String, Option<rusqlite::Error>);
+
+impl Failure {
+    fn of_step(self, number: usize, name: &str) -> Error {
+        let Self(what, error) = self;
+        let detail = format!("step {number} (`{name}`) {what}; the steps before it are kept");
+        match error {
+            Some(error) => Error::sqlite_error(ErrorKind::Migration, error),
+            None => Error::new(ErrorKind::Migration),
+        }
+        .detail(detail)
+    }
+}
+
+impl Step {
+    fn run(&self, tx: &Transaction) -> Result<(), Failure> {
+        let link = &tx.link;
+        // V3
+        link.begin_call(false, false);
+        let ran = catch_unwind(AssertUnwindSafe(|| match &self.body {
+            Body::Sql(sql) => tx.execute_batch(sql),
+            Body::Code(f) => f(tx),
+        }));
+        link.end_call();
+        match ran {
+            Ok(Ok(())) if link.is_lost() => {
+                return Err(Failure(String::from("rolled its transaction back"), None));
+            }
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(Failure(format!("failed: {error}"), Some(error))),
+            Err(payload) => return Err(Failure(format!("panicked: {}", words(&*payload)), None)),
+        }
+        let failed = |error| Failure(String::from("was not checked"), Some(error));
+        link.restore_keys().map_err(failed)?;
+        match violation(link.session.conn()).map_err(failed)? {
+            Some(what) => Err(Failure(what, None)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The words of a panic, where it has some.
+fn words(payload: &(dyn Any + Send)) -> &str {
+    match payload.downcast_ref::<String>() {
+        Some(text) => text,
+        None => payload.downcast_ref::<&str>().copied().unwrap_or("without words"),
+    }
+}
+
+/// The first row whose parent is missing.
+fn violation(conn: &Connection) -> rusqlite::Result<Option<String>> {
+    let mut check = conn.prepare("PRAGMA foreign_key_check")?;
+    let mut rows = check.query([])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let (table, parent): (String, String) = (row.get(0)?, row.get(2)?);
+    let which = match row.get::<_, Option<i64>>(1)? {
+        Some(id) => format!("the row {id} of `{table}`"),
+        None => format!("a row of `{table}`"),
+    };
+    Ok(Some(format!("leaves {which} without its parent in `{parent}`")))
+}
+
+impl Header {
+    fn read(conn: &Connection) -> rusqlite::Result<Self> {
+        // One statement, so that all three are of one state.
+        let sql = "SELECT (SELECT application_id FROM pragma_application_id),
+                          (SELECT user_version FROM pragma_user_version),
+                          NOT EXISTS (SELECT 1 FROM sqlite_schema)";
+        conn.query_row(sql, [], |row| {
+            Ok(Self { application_id: row.get(0)?, version: row.get(1)?, empty: row.get(2)? })
+        })
+    }
+}
+
+/// An application id as people chose it: letters where it is made of some.
+fn shown(id: i32) -> String {
+    let bytes = id.to_be_bytes();
+    match bytes.iter().all(|byte| byte.is_ascii_graphic()) {
+        true => format!("{:?} ({id:#010x})", String::from_utf8_lossy(&bytes)),
+        false => format!("{id:#010x}"),
+    }
+}
+
+fn own(error: rusqlite::Error) -> Error {
+    Error::sqlite_error(kind_of_own(&error), error).detail("while looking at the schema's version")
+}
