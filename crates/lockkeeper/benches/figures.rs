@@ -56,6 +56,7 @@ fn main() {
     cancel(&options);
     snapshot(&options);
     bulk(&options);
+    feed(&options);
 }
 
 // What is measured.
@@ -195,6 +196,32 @@ fn snapshot(options: &Options) {
         "{:<44} {half:>9.3} ms at the median, {nearly_all:.3} ms at the 99th percentile",
         "snapshot/writers-pause"
     );
+}
+
+/// What it costs to be listened to: a subscriber that takes every change, against none.
+fn feed(options: &Options) {
+    if !options.wants("feed") {
+        return;
+    }
+    let silent = || our_writes(Synchronous::Full, 64, options.run);
+    let followed = || {
+        let place = Place::new();
+        let db = open(&place.file(), Synchronous::Full);
+        let mut changes = db.changes();
+        let listener = std::thread::spawn(move || {
+            let mut calls = 0;
+            while let Some(change) = changes.blocking_next() {
+                if let lockkeeper::Change::Commit(commit) = change {
+                    calls += commit.calls().len();
+                }
+            }
+            calls
+        });
+        let rate = drive_writes(&db, 64, options.run);
+        assert!(listener.join().expect("listener") > 0, "the feed tells of writes");
+        rate
+    };
+    compare(options, "feed/writes-64-tasks", "writes/s", "nobody subscribed", followed, silent);
 }
 
 fn bulk(options: &Options) {
@@ -396,7 +423,11 @@ async fn write_one(client: &Client, random: &mut Random) {
 
 fn our_writes(synchronous: Synchronous, tasks: usize, run: Duration) -> f64 {
     let place = Place::new();
-    let db = open(&place.file(), synchronous);
+    drive_writes(&open(&place.file(), synchronous), tasks, run)
+}
+
+/// Writes/s of so many tasks; closes the database.
+fn drive_writes(db: &Database, tasks: usize, run: Duration) -> f64 {
     let rate = runtime().block_on(async {
         let stop = Arc::new(AtomicBool::new(false));
         let began = Instant::now();

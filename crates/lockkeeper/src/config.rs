@@ -70,6 +70,8 @@ pub(crate) struct Config {
     pub(crate) checkpoint_wal_bytes: u64,
     pub(crate) snapshot_age_max: Duration,
     pub(crate) snapshots_max: usize,
+    pub(crate) feed_capacity: usize,
+    pub(crate) look_interval: Option<Duration>,
     pub(crate) on_thread_start: Option<Arc<dyn Fn() + Send + Sync>>,
     pub(crate) network_files: NetworkFiles,
     pub(crate) migrations: Option<Migrations>,
@@ -116,6 +118,10 @@ impl Config {
             checkpoint_wal_bytes: 64 << 20,
             snapshot_age_max: Duration::from_secs(60),
             snapshots_max: 64,
+            // A few megabytes for each subscriber that has stopped taking.
+            feed_capacity: 1 << 16,
+            // A glance costs the writer some microseconds; people do not notice a fifth of a second.
+            look_interval: Some(Duration::from_millis(200)),
             on_thread_start: None,
             network_files: NetworkFiles::Refuse,
             migrations: None,

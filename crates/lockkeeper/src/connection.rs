@@ -11,6 +11,7 @@ use crate::config::{Config, Place};
 use crate::error::{Error, ErrorKind};
 use crate::ffi::{Session, Sql};
 use crate::interrupt::{self, LockWait};
+use crate::record::Recorder;
 use crate::transaction::Snapshot;
 
 /// What a connection is for.
@@ -44,6 +45,8 @@ pub(crate) struct Guard {
     /// The same of attached files: the most of any, since the last checkpoint.
     pub(crate) attached_wal_frames: AtomicU32,
     pub(crate) lock_wait: Arc<LockWait>,
+    /// What the running call changes; on while somebody subscribes.
+    pub(crate) recorder: Arc<Recorder>,
 }
 
 impl Guard {
@@ -54,14 +57,18 @@ impl Guard {
             wal_frames: AtomicU32::new(0),
             attached_wal_frames: AtomicU32::new(0),
             lock_wait: Arc::new(LockWait::default()),
+            recorder: Arc::new(Recorder::default()),
         }
     }
 
-    fn authorize(&self, action: &AuthAction<'_>) -> Authorization {
+    fn authorize(&self, context: &AuthContext<'_>) -> Authorization {
         if self.gate.load(Ordering::Relaxed) == Gate::Open as u8 {
             return Authorization::Allow;
         }
-        match action {
+        if self.recorder.is_on() {
+            self.recorder.authorized(context);
+        }
+        match &context.action {
             AuthAction::Transaction { .. }
             | AuthAction::Savepoint { .. }
             | AuthAction::Attach { .. }
@@ -248,7 +255,7 @@ pub(crate) fn install(
 ) -> rusqlite::Result<()> {
     interrupt::install(conn, Arc::clone(&guard.lock_wait), config.busy_timeout)?;
     let gate = Arc::clone(guard);
-    conn.authorizer(Some(move |context: AuthContext<'_>| gate.authorize(&context.action)))?;
+    conn.authorizer(Some(move |context: AuthContext<'_>| gate.authorize(&context)))?;
     if role != Role::Writer {
         return Ok(());
     }

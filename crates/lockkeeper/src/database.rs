@@ -11,7 +11,7 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::atomic::AtomicU8;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -21,11 +21,12 @@ use rusqlite::Connection;
 use crate::config::{Config, NetworkFiles, Synchronous};
 use crate::error::{Error, ErrorKind};
 use crate::exclusive::Exclusive;
+use crate::feed::{Changes, Feed, Live, Watch};
 use crate::job::{Many, Once, ReaderItem, WriterItem};
 use crate::migrate::Migrations;
 use crate::queue::{
-    self, Clock, Closed, Closing, Domain, Lane, Mutex, Pool, PoolConfig, Priority, Queue, Receiver,
-    Refused, block_on, lock,
+    self, Alarm, Clock, Closed, Closing, Domain, Lane, Mutex, Pool, PoolConfig, Priority, Queue,
+    Receiver, Refused, block_on, lock,
 };
 use crate::read::Read;
 use crate::reader::Reader;
@@ -47,6 +48,10 @@ pub(crate) struct Core {
     pub(crate) readers: Arc<Queue<ReaderItem>>,
     pub(crate) clock: Arc<Clock>,
     pub(crate) short: ShortReads,
+    pub(crate) feed: Arc<Feed>,
+    /// The writer is told from time to time to look whether another process has committed something.
+    look: AtomicBool,
+    next_look: Mutex<Option<Alarm>>,
     /// Read transactions after which readers still yield the processor: raised by each batch of
     /// the writer to [`DEFERENCE`], lowered by the readers. A hint; nothing else rests on it.
     pub(crate) deference: AtomicU8,
@@ -95,6 +100,43 @@ impl Core {
         if let Some(pool) = self.reader_pool.get().and_then(Weak::upgrade) {
             pool.check_for_stall();
         }
+    }
+
+    /// Has the writer look for commits of other processes as long as somebody listens.
+    pub(crate) fn keep_looking(self: &Arc<Self>) {
+        if self.look.load(Ordering::Relaxed) || self.config.is_memory() {
+            return;
+        }
+        if let Some(interval) = self.config.look_interval
+            && !self.look.swap(true, Ordering::SeqCst)
+        {
+            self.look_after(interval);
+        }
+    }
+
+    fn look_after(self: &Arc<Self>, interval: Duration) {
+        let core = Arc::downgrade(self);
+        let alarm = self.clock.set(queue::after(interval), move || {
+            if let Some(core) = core.upgrade() {
+                core.look_now(interval);
+            }
+        });
+        let before = lock(&self.next_look).replace(alarm);
+        drop(before);
+    }
+
+    fn look_now(self: &Arc<Self>, interval: Duration) {
+        if !self.feed.is_watched() {
+            self.look.store(false, Ordering::SeqCst);
+            // Somebody may have subscribed in between, and have seen the flag still up.
+            if self.feed.is_watched() {
+                self.keep_looking();
+            }
+            return;
+        }
+        // No room: the writer is busy, and looks at the beginning of each batch anyway.
+        drop(self.writer.try_push(queue::MAIN, WriterItem::Look));
+        self.look_after(interval);
     }
 
     pub(crate) fn snapshot_room(&self) -> Result<Room<'_>, Error> {
@@ -618,6 +660,77 @@ impl<E: Send + 'static> Client<E> {
         block_on(self.exclusive(f))
     }
 
+    /// The stream of commits from now on: which calls changed which rows of which tables.
+    ///
+    /// A commit is in the stream before its calls are answered, in order, with its number; a call that
+    /// failed is not in it. What SQLite cannot say more of is a table alone
+    /// ([`TableChange::rows`](crate::TableChange::rows)); what nobody can say more of is
+    /// [`Change::Unknown`](crate::Change::Unknown), commits of other processes among them, which
+    /// are noticed within [`Builder::other_processes`]. A subscriber that stops taking loses detail, and
+    /// is told so by [`Change::Lagged`](crate::Change::Lagged); it never slows the writer.
+    ///
+    /// The stream does not keep the database open.
+    ///
+    /// # Examples
+    /// ```
+    /// # futures_lite::future::block_on(async {
+    /// # let db = lockkeeper::Database::open(":memory:").await?;
+    /// # db.write(|tx| tx.execute_batch("CREATE TABLE note (text TEXT)")).await?;
+    /// let mut changes = db.changes();
+    /// db.write(|tx| tx.execute("INSERT INTO note VALUES ('milk')", [])).await?;
+    /// let Some(lockkeeper::Change::Commit(commit)) = changes.next().await else { panic!() };
+    /// let note = &commit.calls()[0].tables()[0];
+    /// assert_eq!((note.table(), note.rows().unwrap()[0].rowid), ("note", 1));
+    /// # Ok::<_, lockkeeper::Error>(()) }).unwrap();
+    /// ```
+    pub fn changes(&self) -> Changes {
+        let core = self.inner.core();
+        let changes = Changes::new(&core.feed);
+        core.keep_looking();
+        changes
+    }
+
+    /// Tells when one of these tables may have changed; no table: any.
+    ///
+    /// Names are compared without case; a table of an attached file is `schema.table`; a view never
+    /// changes, name the tables under it. However much happens meanwhile, the next answer is one.
+    pub fn watch<N: Into<String>>(&self, tables: impl IntoIterator<Item = N>) -> Watch {
+        let core = self.inner.core();
+        let watch = Watch::new(&core.feed, tables);
+        core.keep_looking();
+        watch
+    }
+
+    /// Runs `query` now, and again whenever one of these tables may have changed; no table: any.
+    ///
+    /// A stream of results. Changes that come while a run is under way, or while nobody asks for the
+    /// next result, lead to one more run, so a burst of commits costs two runs at most, and the last
+    /// state is always delivered.
+    ///
+    /// # Examples
+    /// ```
+    /// # futures_lite::future::block_on(async {
+    /// # let db = lockkeeper::Database::open(":memory:").await?;
+    /// # db.write(|tx| tx.execute_batch("CREATE TABLE note (text TEXT)")).await?;
+    /// let mut count = db.live(["note"], |s| {
+    ///     s.query_row("SELECT count(*) FROM note", [], |row| row.get::<_, i64>(0))
+    /// });
+    /// assert_eq!(count.next().await.unwrap()?, 0);
+    /// db.write(|tx| tx.execute("INSERT INTO note VALUES ('milk')", [])).await?;
+    /// assert_eq!(count.next().await.unwrap()?, 1);
+    /// # Ok::<_, lockkeeper::Error>(()) }).unwrap();
+    /// ```
+    pub fn live<T, F, N>(&self, tables: impl IntoIterator<Item = N>, query: F) -> Live<T, E>
+    where
+        F: Fn(&Snapshot) -> Result<T, E> + Send + Sync + 'static,
+        T: Send + 'static,
+        N: Into<String>,
+    {
+        let live = Live::new(self.clone(), tables, Arc::new(query));
+        self.inner.core().keep_looking();
+        live
+    }
+
     /// Takes a snapshot that stays the same across awaits, until it is dropped or too old.
     ///
     /// While it is held, the WAL cannot start over; keep it for a page, not for a session.
@@ -684,8 +797,8 @@ impl Builder {
 
     /// Runs on every connection when it is opened, also when one is opened again: functions,
     /// collations, `ATTACH`, keys, `PRAGMA`s. May be given several times. The commit, authorizer,
-    /// progress, busy and WAL hooks belong to the library, which sets its own afterwards. Attached
-    /// files that can be written are brought into WAL mode, which stays with the file.
+    /// progress, busy, update and WAL hooks belong to the library, which sets its own afterwards.
+    /// Attached files that can be written are brought into WAL mode, which stays with the file.
     pub fn setup(
         mut self,
         f: impl Fn(&Connection) -> rusqlite::Result<()> + Send + Sync + 'static,
@@ -738,6 +851,21 @@ impl Builder {
     /// What to do with a file on a network file system. Default: [`NetworkFiles::Refuse`].
     pub fn network_files(mut self, what: NetworkFiles) -> Self {
         self.config.network_files = what;
+        self
+    }
+
+    /// Changes that wait for a subscriber of [`Client::changes`] at most, rows counted one by one;
+    /// beyond, it is told that it lagged. Default: 65,536.
+    pub fn feed_capacity(mut self, changes: usize) -> Self {
+        self.config.feed_capacity = changes;
+        self
+    }
+
+    /// How often to look for commits of other processes, while somebody listens to changes and
+    /// nothing is written here (each batch of writes looks anyway); `None`: never otherwise. Default:
+    /// 200 ms.
+    pub fn other_processes(mut self, interval: Option<Duration>) -> Self {
+        self.config.look_interval = interval;
         self
     }
 
@@ -794,6 +922,9 @@ impl Builder {
             readers: Arc::new(Queue::new(config.queue_capacity, domain)),
             clock: Arc::clone(&clock),
             short: ShortReads::new(config.readers.max(2)),
+            feed: Arc::new(Feed::new(config.feed_capacity)),
+            look: AtomicBool::new(false),
+            next_look: Mutex::new(None),
             deference: AtomicU8::new(0),
             held: Mutex::new(HeldList::default()),
             reader_pool: OnceLock::new(),

@@ -7,20 +7,29 @@
 //!   foreign key violated; rusqlite has no wrapper for it.
 //! - Statements that a call leaked with `mem::forget` are reset, and finalized before closing,
 //!   because an unfinished one keeps a snapshot pinned and a connection from closing.
+//! - The update hook is put on and taken off between two calls; rusqlite asks for `&mut Connection`.
 #![expect(unsafe_code, reason = "SQLite's C interface; each block says why it is sound")]
 
-use std::ffi::{CStr, c_int};
+use std::cell::RefCell;
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
+use std::sync::Arc;
 
 use rusqlite::{Connection, Error, ffi};
 
+use crate::record::Recorder;
+
 /// A connection with the library's own statements prepared on it.
 ///
-/// Field order matters: the statements are finalized before the connection is closed.
+/// Field order matters: the statements are finalized before the connection is closed, and the
+/// connection is closed before what its hook points to is freed.
 #[derive(Debug)]
 pub(crate) struct Session {
     own: Option<Own>,
     conn: Connection,
+    /// What the update hook points to, while it is on.
+    hooked: RefCell<Option<Arc<Recorder>>>,
 }
 
 /// The library's own statements.
@@ -43,9 +52,11 @@ pub(crate) enum Sql {
     RollbackToNest,
     /// Reads the schema table's first page, which takes the snapshot of a transaction.
     Pin,
+    /// Changes when another connection has committed.
+    DataVersion,
 }
 
-const TEXTS: [&CStr; 11] = [
+const TEXTS: [&CStr; 12] = [
     c"BEGIN IMMEDIATE",
     c"BEGIN",
     c"COMMIT",
@@ -57,6 +68,7 @@ const TEXTS: [&CStr; 11] = [
     c"RELEASE lockkeeper_nested",
     c"ROLLBACK TO lockkeeper_nested",
     c"SELECT 1 FROM sqlite_schema LIMIT 1",
+    c"PRAGMA data_version",
 ];
 
 #[derive(Debug)]
@@ -80,6 +92,17 @@ impl Prepared {
         match NonNull::new(statement) {
             Some(statement) if code == ffi::SQLITE_OK => Ok(Self(statement)),
             _ => Err(failure(conn, code)),
+        }
+    }
+
+    /// Steps once and resets; the first column of the row, if there is one.
+    fn integer(&self) -> Option<i64> {
+        // SAFETY: as in `run`; the column is read while the statement stands on its row.
+        unsafe {
+            let row = ffi::sqlite3_step(self.0.as_ptr()) == ffi::SQLITE_ROW;
+            let value = row.then(|| ffi::sqlite3_column_int64(self.0.as_ptr(), 0));
+            ffi::sqlite3_reset(self.0.as_ptr());
+            value
         }
     }
 
@@ -118,7 +141,7 @@ fn failure(conn: &Connection, code: c_int) -> Error {
 impl Session {
     /// Prepares the library's own statements on `conn`.
     pub(crate) fn new(conn: Connection) -> Result<Self, Error> {
-        let mut session = Self { own: None, conn };
+        let mut session = Self { own: None, conn, hooked: RefCell::new(None) };
         session.prepare()?;
         Ok(session)
     }
@@ -163,6 +186,25 @@ impl Session {
         }
     }
 
+    /// `PRAGMA data_version`: another value than before means that another connection committed.
+    pub(crate) fn data_version(&self) -> Option<i64> {
+        self.own.as_ref().and_then(|own| own.0[Sql::DataVersion as usize].integer())
+    }
+
+    /// Has each changed row told to `recorder`, or to nobody.
+    pub(crate) fn hook_rows(&self, recorder: Option<&Arc<Recorder>>) {
+        let recorder = recorder.map(Arc::clone);
+        let (hook, argument): (RowHook, *mut c_void) = match &recorder {
+            Some(recorder) => (Some(on_row), Arc::as_ptr(recorder).cast_mut().cast()),
+            None => (None, ptr::null_mut()),
+        };
+        // SAFETY: the handle is open. The argument stays valid as long as the hook is on: `hooked`
+        // keeps the recorder alive until the next call of this function, or until the connection,
+        // declared before it, has been closed.
+        unsafe { ffi::sqlite3_update_hook(self.conn.handle(), hook, argument) };
+        *self.hooked.borrow_mut() = recorder;
+    }
+
     /// Whether a deferred foreign key is violated at this moment.
     pub(crate) fn has_deferred_violation(&self) -> bool {
         let (mut current, mut highest) = (0, 0);
@@ -201,6 +243,23 @@ impl Session {
         // SAFETY: the handle is open.
         unsafe { ffi::sqlite3_extended_errcode(self.conn.handle()) }
     }
+}
+
+type RowHook = Option<unsafe extern "C" fn(*mut c_void, c_int, *const c_char, *const c_char, i64)>;
+
+/// SQLite's update hook. Nothing may unwind into C, so a panic ends here: the row goes unnamed.
+unsafe extern "C" fn on_row(
+    recorder: *mut c_void,
+    action: c_int,
+    schema: *const c_char,
+    table: *const c_char,
+    rowid: i64,
+) {
+    // SAFETY: `hook_rows` passed a pointer to a `Recorder` that outlives the hook, and it is only
+    // shared; SQLite passes two names that end with a NUL and live as long as this call.
+    let (recorder, schema, table) =
+        unsafe { (&*recorder.cast::<Recorder>(), CStr::from_ptr(schema), CStr::from_ptr(table)) };
+    let _ = catch_unwind(AssertUnwindSafe(|| recorder.row(action, schema, table, rowid)));
 }
 
 impl Drop for Session {

@@ -93,6 +93,8 @@ pub(crate) enum WriterItem {
     Read(Box<dyn ReadJob>),
     /// Memory databases only: a snapshot is a copy.
     Pin(Pin),
+    /// Look whether another process has committed something.
+    Look,
 }
 
 /// What waits in the readers' queue.
@@ -145,6 +147,7 @@ impl Item for WriterItem {
             Self::Exclusive(job) => job.interruptible(),
             Self::Read(job) => job.interruptible(),
             Self::Pin(pin) => pin.reply.interruptible(),
+            Self::Look => None,
         }
     }
 
@@ -155,6 +158,7 @@ impl Item for WriterItem {
             Self::Exclusive(job) => job.refuse(kind, None),
             Self::Read(job) => job.refuse(kind, None),
             Self::Pin(pin) => pin.answer(Err(Error::new(kind))),
+            Self::Look => {}
         }
     }
 }

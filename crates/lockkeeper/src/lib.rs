@@ -19,6 +19,8 @@ mod error;
 #[cfg(feature = "sqlite")]
 mod exclusive;
 #[cfg(feature = "sqlite")]
+mod feed;
+#[cfg(feature = "sqlite")]
 mod ffi;
 #[cfg(feature = "sqlite")]
 mod guard;
@@ -34,6 +36,8 @@ mod migrate;
 mod read;
 #[cfg(feature = "sqlite")]
 mod reader;
+#[cfg(feature = "sqlite")]
+mod record;
 #[cfg(feature = "sqlite")]
 mod short;
 #[cfg(feature = "sqlite")]
@@ -59,6 +63,10 @@ pub use database::{Builder, Client, Close, Database};
 pub use error::{Error, ErrorKind};
 #[cfg(feature = "sqlite")]
 pub use exclusive::Exclusive;
+#[cfg(feature = "sqlite")]
+pub use feed::{
+    CallChanges, Change, Changes, Commit, Live, RowChange, RowKind, TableChange, Watch,
+};
 #[cfg(feature = "sqlite")]
 pub use migrate::Migrations;
 pub use queue::{Closed, Phase, Priority, Refused, RefusedReason};

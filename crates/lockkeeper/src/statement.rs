@@ -2,6 +2,9 @@
 
 use rusqlite::{CachedStatement, MappedRows, Params, Result, Row, Rows};
 
+use std::sync::Arc;
+
+use crate::record::{Mark, Outcome, Plan};
 use crate::transaction::Snapshot;
 
 /// A prepared statement of a [`Snapshot`] or [`Transaction`](crate::Transaction).
@@ -13,6 +16,10 @@ pub struct Statement<'c> {
     inner: Inner<'c>,
     snapshot: &'c Snapshot,
     readonly: bool,
+    /// Somebody wants to know what it changes: what it may write beyond what the hook names.
+    plan: Option<Arc<Plan>>,
+    /// It was run by a method that leaves fetching the rows to the caller, and is not settled yet.
+    unseen: Option<Mark>,
 }
 
 enum Inner<'c> {
@@ -37,38 +44,92 @@ impl<'c> Inner<'c> {
 }
 
 impl<'c> Statement<'c> {
+    /// `sql` is its text, or a text that contains it.
     pub(crate) fn plain(
         snapshot: &'c Snapshot,
+        sql: &str,
         statement: rusqlite::Statement<'c>,
     ) -> Result<Self> {
-        Self::new(snapshot, Inner::Plain(statement))
+        Self::new(snapshot, sql, Inner::Plain(statement))
     }
 
-    pub(crate) fn cached(snapshot: &'c Snapshot, statement: CachedStatement<'c>) -> Result<Self> {
-        Self::new(snapshot, Inner::Cached(statement))
+    pub(crate) fn cached(
+        snapshot: &'c Snapshot,
+        sql: &str,
+        statement: CachedStatement<'c>,
+    ) -> Result<Self> {
+        Self::new(snapshot, sql, Inner::Cached(statement))
     }
 
-    fn new(snapshot: &'c Snapshot, inner: Inner<'c>) -> Result<Self> {
+    fn new(snapshot: &'c Snapshot, sql: &str, inner: Inner<'c>) -> Result<Self> {
         let readonly = inner.get().readonly();
         snapshot.statement_opened();
-        let statement = Self { inner, snapshot, readonly };
+        let mut statement = Self { inner, snapshot, readonly, plan: None, unseen: None };
         if !readonly {
             snapshot.check_may_write()?;
+            let link = &snapshot.link;
+            if link.guard.recorder.is_on() {
+                let (recorder, conn) = (&link.guard.recorder, link.session.conn());
+                statement.plan = Some(match &statement.inner {
+                    Inner::Plain(_) => recorder.plan(conn, sql),
+                    Inner::Cached(_) => recorder.plan_cached(conn, sql),
+                });
+            }
         }
         Ok(statement)
     }
 
+    /// For methods that leave fetching the rows to the caller.
     fn ready(&mut self) -> Result<&mut rusqlite::Statement<'c>> {
+        self.settle_unseen();
         self.snapshot.before_statement(self.readonly)?;
+        if let Some(plan) = &self.plan {
+            let link = &self.snapshot.link;
+            self.unseen = Some(link.guard.recorder.begin_run(link.session.conn(), plan, true));
+        }
         Ok(self.inner.get_mut())
+    }
+
+    /// Runs the statement to the end of `f`, noting what it changes.
+    fn complete<T>(
+        &mut self,
+        f: impl FnOnce(&mut rusqlite::Statement<'c>) -> Result<T>,
+    ) -> Result<T> {
+        let Some(plan) = self.plan.clone() else {
+            self.snapshot.before_statement(self.readonly)?;
+            return f(self.inner.get_mut());
+        };
+        self.settle_unseen();
+        self.snapshot.before_statement(self.readonly)?;
+        let link = &self.snapshot.link;
+        let (recorder, conn) = (&link.guard.recorder, link.session.conn());
+        let mark = recorder.begin_run(conn, &plan, false);
+        let result = f(self.inner.get_mut());
+        let outcome = match &result {
+            Ok(_) => Outcome::Done,
+            // A row that could not be read, or was not there: the statement itself has run.
+            Err(error) if error.sqlite_error().is_none() => Outcome::Unseen,
+            Err(_) => Outcome::Failed,
+        };
+        recorder.end_run(conn, &plan, mark, outcome);
+        result
+    }
+
+    /// The rows of the last run, if there were any, are gone by now.
+    fn settle_unseen(&mut self) {
+        if let (Some(mark), Some(plan)) = (self.unseen.take(), &self.plan) {
+            let link = &self.snapshot.link;
+            let conn = link.session.conn();
+            link.guard.recorder.end_run(conn, plan, mark, Outcome::Unseen);
+        }
     }
 
     fn write<T>(&mut self, f: impl FnOnce(&mut rusqlite::Statement<'c>) -> Result<T>) -> Result<T> {
         if self.readonly {
-            return f(self.ready()?);
+            return self.complete(f);
         }
         let changes_before = self.snapshot.link.session.conn().total_changes();
-        let result = f(self.ready()?);
+        let result = self.complete(f);
         self.snapshot.after_write(changes_before, result)
     }
 
@@ -134,7 +195,7 @@ impl<'c> Statement<'c> {
         P: Params,
         F: FnOnce(&Row<'_>) -> Result<T>,
     {
-        self.ready()?.query_row(params, f)
+        self.complete(|statement| statement.query_row(params, f))
     }
 
     /// Executes the statement and maps its only row.
@@ -146,7 +207,7 @@ impl<'c> Statement<'c> {
         P: Params,
         F: FnOnce(&Row<'_>) -> Result<T>,
     {
-        self.ready()?.query_one(params, f)
+        self.complete(|statement| statement.query_one(params, f))
     }
 
     /// Whether the statement returns a row.
@@ -154,14 +215,16 @@ impl<'c> Statement<'c> {
     /// # Errors
     /// SQLite's.
     pub fn exists<P: Params>(&mut self, params: P) -> Result<bool> {
-        self.ready()?.exists(params)
+        self.complete(|statement| statement.exists(params))
     }
 
     /// Steps a statement without parameters to its end; rows are ignored.
     pub(crate) fn run(&mut self) -> Result<()> {
-        let mut rows = self.ready()?.raw_query();
-        while rows.next()?.is_some() {}
-        Ok(())
+        self.complete(|statement| {
+            let mut rows = statement.raw_query();
+            while rows.next()?.is_some() {}
+            Ok(())
+        })
     }
 
     /// Whether the statement cannot change the database.
@@ -200,6 +263,7 @@ impl<'c> Statement<'c> {
 
 impl Drop for Statement<'_> {
     fn drop(&mut self) {
+        self.settle_unseen();
         self.snapshot.statement_closed();
     }
 }

@@ -9,6 +9,7 @@ use crate::connection::Link;
 use crate::error::Error;
 use crate::ffi::Sql;
 use crate::queue;
+use crate::record::Mark;
 use crate::statement::Statement;
 
 /// One state of the database: all statements of a read see the same one.
@@ -51,7 +52,7 @@ impl Snapshot {
     /// statement that writes, in a read.
     pub fn prepare(&self, sql: &str) -> Result<Statement<'_>> {
         let statement = self.link.session.conn().prepare(sql).map_err(explain_denial)?;
-        Statement::plain(self, statement)
+        Statement::plain(self, sql, statement)
     }
 
     /// Prepares a statement, or takes it from the connection's cache, to which it returns.
@@ -60,7 +61,7 @@ impl Snapshot {
     /// As [`Snapshot::prepare`].
     pub fn prepare_cached(&self, sql: &str) -> Result<Statement<'_>> {
         let statement = self.link.session.conn().prepare_cached(sql).map_err(explain_denial)?;
-        Statement::cached(self, statement)
+        Statement::cached(self, sql, statement)
     }
 
     /// Runs a query and maps its first row. Prepared through the cache.
@@ -191,7 +192,7 @@ impl Transaction {
     pub fn execute_batch(&self, sql: &str) -> Result<()> {
         let mut batch = Batch::new(self.link.session.conn(), sql);
         while let Some(statement) = batch.next().map_err(explain_denial)? {
-            Statement::plain(self, statement)?.run()?;
+            Statement::plain(self, sql, statement)?.run()?;
         }
         Ok(())
     }
@@ -260,19 +261,25 @@ impl Transaction {
         f: impl FnOnce() -> std::result::Result<T, E>,
     ) -> Result<std::result::Result<T, E>> {
         /// Undoes the savepoint unless it was kept, also when `f` panicked.
-        struct Undo<'c>(&'c Transaction, bool);
+        struct Undo<'c>(&'c Transaction, bool, Option<Mark>);
 
         impl Drop for Undo<'_> {
             fn drop(&mut self) {
                 if !self.1 {
                     // What fails here leaves the whole call to be undone, or to end as lost.
-                    let _ = self.0.unnest(false);
+                    if self.0.unnest(false).is_ok()
+                        && let Some(mark) = self.2
+                    {
+                        self.0.link.guard.recorder.undo(mark);
+                    }
                 }
             }
         }
 
+        let recorder = &self.link.guard.recorder;
+        let mark = recorder.is_on().then(|| recorder.mark(self.link.session.conn()));
         self.nest()?;
-        let mut undo = Undo(self, false);
+        let mut undo = Undo(self, false, mark);
         let result = f();
         if result.is_ok() {
             self.unnest(true)?;

@@ -28,6 +28,8 @@
 //!   checked and switched back, transaction control is denied to calls by the authorizer.
 //! - B6: an error of COMMIT itself leaves `Unknown` only if it was an I/O error; the connection is
 //!   opened again before anything else runs.
+//! - B7: what calls changed is published after the COMMIT that stores it returned and before they are
+//!   answered; the changes of calls that were undone are thrown away with them (`record.rs`).
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -49,6 +51,7 @@ use crate::guard;
 use crate::instance::Claim;
 use crate::job::{Fate, Pin, Ran, ReadJob, WriteJob, WriterItem, kind_of_stop};
 use crate::queue::{Ancestry, Batch, Domain, Frame, LaneId, Phase, Service, Taken, now};
+use crate::record::Publisher;
 use crate::snapshot::Held;
 use crate::transaction::Transaction;
 
@@ -70,6 +73,7 @@ pub(crate) struct Writer {
     /// `None`: it must be opened (again) before the next call.
     tx: Option<Rc<Transaction>>,
     checkpointer: Checkpointer,
+    publisher: Publisher,
     /// Calls of this batch that have run and wait for the commit.
     ran: Vec<Box<dyn WriteJob>>,
     /// The call that lost the transaction, if it may have failed on unstored writes (B1).
@@ -105,11 +109,13 @@ enum After {
 impl Writer {
     pub(crate) fn open(core: Arc<Core>) -> Result<Self, Error> {
         let checkpointer = Checkpointer::new(&core.config);
+        let publisher = Publisher::new(Arc::clone(&core.feed));
         let mut writer = Self {
             domain: core.domain,
             core,
             tx: None,
             checkpointer,
+            publisher,
             ran: Vec::new(),
             loser: None,
             kept: false,
@@ -153,6 +159,7 @@ impl Writer {
             return Err(Error::new(ErrorKind::Faulted).detail("the memory database was lost"));
         }
         let tx = Rc::new(Transaction::new(connection::open(self.config(), Role::Writer)?));
+        self.publisher.connected(&tx.link);
         CURRENT.set(Some((self.domain, Rc::clone(&tx))));
         self.tx = Some(Rc::clone(&tx));
         Ok(tx)
@@ -259,6 +266,7 @@ impl Writer {
                 self.dirty = false;
                 self.all_repeatable = true;
                 self.checkpointer.begin(&tx);
+                self.publisher.begin(&tx.link, self.commits);
                 Ok(tx)
             }
             Err(error) => {
@@ -284,6 +292,7 @@ impl Writer {
         let link = &tx.link;
         let closure = job.closure();
         let bare = self.dirty && self.trust.allows(closure) && self.all_repeatable;
+        self.publisher.begin_call(link);
         link.begin_call(false, self.dirty && !bare);
         let ran = job.run(self.domain, tx);
         link.end_call();
@@ -379,7 +388,10 @@ impl Writer {
             job.finish(Fate::Own);
             return After::Going;
         }
-        self.dirty |= link.writes.get() > 0;
+        if link.writes.get() > 0 {
+            self.dirty = true;
+            self.publisher.keep(link);
+        }
         self.all_repeatable &= job.is_repeatable();
         self.ran.push(job);
         After::Going
@@ -414,6 +426,8 @@ impl Writer {
             let Err(error) = link.session.run(Sql::Commit) else {
                 self.commits += 1;
                 self.checkpointer.committed(tx);
+                // B7
+                self.publisher.committed(self.commits, self.dirty);
                 return Ok(());
             };
             let code = error.sqlite_error_code();
@@ -441,6 +455,7 @@ impl Writer {
                 }
                 link.clean();
                 self.disconnect();
+                self.publisher.unknown(self.commits);
                 return Ok(());
             }
             if !link.clean() {
@@ -574,6 +589,7 @@ impl Writer {
         let domain = self.domain;
         let config = &self.core.config;
         let guard = Arc::clone(&view.link.guard);
+        guard.recorder.unhook(&view.link);
         let link = view.link_mut();
         let ((), prepared) = link.session.lend(|conn| {
             job.run(domain, conn);
@@ -589,6 +605,8 @@ impl Writer {
             let _ = conn.execute_batch("PRAGMA foreign_keys = ON; PRAGMA defer_foreign_keys = OFF");
         });
         let usable = prepared.is_ok() && view.link.clean();
+        // It may have committed anything, more than once.
+        self.publisher.unknown(self.commits);
         if usable || self.config().is_memory() {
             CURRENT.set(Some((self.domain, Rc::clone(&tx))));
             self.tx = Some(tx);
@@ -646,6 +664,12 @@ impl Service for Writer {
                 }
                 WriterItem::Pin(pin) => {
                     self.run_pin(pin);
+                    batch.charge_and_take(lane, now() - began)
+                }
+                WriterItem::Look => {
+                    if let Some(tx) = &self.tx {
+                        self.publisher.look(&tx.link, self.commits);
+                    }
                     batch.charge_and_take(lane, now() - began)
                 }
             };

@@ -19,6 +19,7 @@ mod differential;
 mod errors;
 mod fairness;
 mod faults;
+mod feed;
 mod fork;
 mod guards;
 mod machine;

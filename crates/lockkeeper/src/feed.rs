@@ -1,0 +1,525 @@
+//! Who is told what was committed: subscribers, each with a bounded queue or a single flag.
+//!
+//! The writer publishes after a COMMIT and before it answers the calls of that commit. It never waits
+//! for a subscriber: one that falls behind loses detail, and is told so.
+//!
+//! | state of a subscriber | what may be trusted | left by |
+//! |---|---|---|
+//! | open | every commit since it subscribed is in its queue, or behind a mark that says so | overflow, `close`, drop |
+//! | lagged | commits up to `lagged` were thrown away, later ones are in the queue | the next `take` |
+//! | closed | nothing comes any more; what is queued can still be taken | never |
+//!
+//! Invariants:
+//!
+//! - E1: in order. The writer thread alone publishes, one commit after another.
+//! - E2: nothing is missed. `subscribe` counts itself before it returns; the writer looks at the count
+//!   after the COMMIT. Either it sees the subscriber, or the COMMIT was over before `subscribe`
+//!   returned, and a read made afterwards sees what it stored.
+//! - E3: bounded. A queue holds `capacity` changes at most; the one that would exceed it throws
+//!   everything away and leaves [`Change::Lagged`]. A watch is one number.
+//! - E4: a subscriber's waker is called outside every lock, and its panic ends nothing.
+//!
+//! Lock order: the list of subscribers, then one subscriber.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use futures_core::Stream;
+
+use crate::database::Client;
+use crate::error::{Error, ErrorKind};
+use crate::job::Many;
+use crate::queue::{Mutex, block_on, lock, shielded};
+use crate::read::Read;
+use crate::transaction::Snapshot;
+
+/// What a subscriber of [`Client::changes`] is told.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Change {
+    /// Calls of this process were committed.
+    Commit(Arc<Commit>),
+    /// Something was committed, and nobody can say what: by another process, by an exclusive call (told
+    /// right after its answer), by calls that ran before the subscription, by a call that altered a
+    /// table, or by a COMMIT that ended in an I/O error. Anything may have changed.
+    Unknown {
+        /// The last commit of this process by then.
+        commit: u64,
+    },
+    /// The subscriber fell behind: all changes up to this commit that it had not taken were thrown
+    /// away. Anything may have changed; later commits follow whole.
+    Lagged {
+        /// The last commit that was thrown away.
+        commit: u64,
+    },
+}
+
+impl Change {
+    /// The number of the commit, counted from the opening of the database.
+    pub fn commit(&self) -> u64 {
+        match self {
+            Self::Commit(commit) => commit.number,
+            Self::Unknown { commit } | Self::Lagged { commit } => *commit,
+        }
+    }
+
+    /// Whether this table may have changed. Case is ignored, as SQLite does.
+    pub fn touches(&self, table: &str) -> bool {
+        match self {
+            Self::Commit(commit) => commit.tables().any(|other| other.eq_ignore_ascii_case(table)),
+            Self::Unknown { .. } | Self::Lagged { .. } => true,
+        }
+    }
+
+    fn cost(&self) -> usize {
+        match self {
+            Self::Commit(commit) => commit.calls.iter().map(|call| 1 + call.rows()).sum(),
+            Self::Unknown { .. } | Self::Lagged { .. } => 1,
+        }
+    }
+}
+
+/// One COMMIT of this process: the calls that shared it, as far as they changed anything.
+#[derive(Debug)]
+pub struct Commit {
+    pub(crate) number: u64,
+    pub(crate) calls: Vec<CallChanges>,
+}
+
+impl Commit {
+    /// Counted from the opening of the database; as
+    /// [`HeldSnapshot::commit`](crate::HeldSnapshot::commit).
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// What each call changed, in the order in which they ran. Calls that failed are not here.
+    pub fn calls(&self) -> &[CallChanges] {
+        &self.calls
+    }
+
+    /// The tables that changed; one may appear several times.
+    pub fn tables(&self) -> impl Iterator<Item = &str> {
+        self.calls.iter().flat_map(|call| &call.tables).map(TableChange::table)
+    }
+}
+
+/// What one call changed.
+#[derive(Debug)]
+pub struct CallChanges {
+    pub(crate) tables: Vec<TableChange>,
+}
+
+impl CallChanges {
+    /// The tables it changed, each once.
+    pub fn tables(&self) -> &[TableChange] {
+        &self.tables
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.tables.iter().map(|table| table.rows.as_ref().map_or(0, Vec::len)).sum()
+    }
+}
+
+/// What one call changed in one table.
+#[derive(Debug)]
+pub struct TableChange {
+    pub(crate) table: Arc<str>,
+    pub(crate) rows: Option<Vec<RowChange>>,
+}
+
+impl TableChange {
+    /// The table's name; that of an attached file's table is `schema.table`.
+    pub fn table(&self) -> &str {
+        &self.table
+    }
+
+    /// The rows that changed, in order; `None`: any row may have changed.
+    ///
+    /// SQLite cannot name the rows of tables `WITHOUT ROWID` and of virtual tables, those that
+    /// `REPLACE` removes, those of a `DELETE` without condition, and those whose key an `UPDATE`
+    /// changes; nor are more than 10,000 of a call named.
+    pub fn rows(&self) -> Option<&[RowChange]> {
+        self.rows.as_deref()
+    }
+}
+
+/// A row that changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowChange {
+    /// What was done to it.
+    pub kind: RowKind,
+    /// Its row id.
+    pub rowid: i64,
+}
+
+/// What was done to a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowKind {
+    /// It was inserted.
+    Insert,
+    /// It was updated in place.
+    Update,
+    /// It was deleted.
+    Delete,
+}
+
+/// What the writer publishes to.
+#[derive(Debug)]
+pub(crate) struct Feed {
+    /// Open subscribers; changed under the lock of `list`, read by the writer without it (E2).
+    watched: AtomicUsize,
+    list: Mutex<List>,
+    capacity: usize,
+}
+
+#[derive(Debug, Default)]
+struct List {
+    /// As many as there are handles in the program.
+    subscribers: Vec<Arc<Subscriber>>,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Subscriber {
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    wants: Wants,
+    waker: Option<Waker>,
+    closed: bool,
+}
+
+#[derive(Debug)]
+enum Wants {
+    /// Everything, in a queue of so many changes at most (E3).
+    All { queue: VecDeque<Change>, cost: usize, capacity: usize, lagged: Option<u64> },
+    /// That something in these tables changed, since which commit nobody has asked; empty: in any.
+    Tables { tables: Vec<String>, changed: Option<u64> },
+}
+
+impl Wants {
+    /// Takes note of a change; true: it concerns this subscriber.
+    fn note(&mut self, change: &Change) -> bool {
+        match self {
+            Self::All { queue, cost, capacity, lagged } => {
+                *cost += change.cost();
+                if *cost > *capacity {
+                    // E3
+                    queue.clear();
+                    *cost = 0;
+                    *lagged = Some(change.commit());
+                } else {
+                    queue.push_back(change.clone());
+                }
+                true
+            }
+            Self::Tables { tables, changed } => {
+                let concerned =
+                    tables.is_empty() || tables.iter().any(|table| change.touches(table));
+                if concerned {
+                    *changed = Some(change.commit());
+                }
+                concerned
+            }
+        }
+    }
+
+    fn take(&mut self) -> Option<Change> {
+        match self {
+            Self::All { queue, cost, lagged, .. } => {
+                if let Some(commit) = lagged.take() {
+                    return Some(Change::Lagged { commit });
+                }
+                let change = queue.pop_front()?;
+                *cost -= change.cost();
+                Some(change)
+            }
+            Self::Tables { changed, .. } => changed.take().map(|commit| Change::Unknown { commit }),
+        }
+    }
+}
+
+impl Feed {
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self { watched: AtomicUsize::new(0), list: Mutex::new(List::default()), capacity }
+    }
+
+    /// Whether anybody listens. Pairs with the store in `subscribe` (E2).
+    pub(crate) fn is_watched(&self) -> bool {
+        self.watched.load(Ordering::SeqCst) > 0
+    }
+
+    fn subscribe(self: &Arc<Self>, wants: Wants) -> Subscription {
+        let mut list = lock(&self.list);
+        let state = State { wants, waker: None, closed: list.closed };
+        let subscriber = Arc::new(Subscriber { state: Mutex::new(state) });
+        if !list.closed {
+            list.subscribers.push(Arc::clone(&subscriber));
+            self.watched.store(list.subscribers.len(), Ordering::SeqCst);
+        }
+        Subscription { feed: Arc::clone(self), subscriber }
+    }
+
+    pub(crate) fn publish(&self, change: &Change) {
+        let mut wakers = Vec::new();
+        for subscriber in &lock(&self.list).subscribers {
+            let mut state = lock(&subscriber.state);
+            if state.wants.note(change) {
+                wakers.extend(state.waker.take());
+            }
+        }
+        wake(wakers);
+    }
+
+    /// Nothing comes any more.
+    pub(crate) fn close(&self) {
+        let mut wakers = Vec::new();
+        let mut list = lock(&self.list);
+        list.closed = true;
+        for subscriber in std::mem::take(&mut list.subscribers) {
+            let mut state = lock(&subscriber.state);
+            state.closed = true;
+            wakers.extend(state.waker.take());
+        }
+        self.watched.store(0, Ordering::SeqCst);
+        drop(list);
+        wake(wakers);
+    }
+}
+
+/// E4
+fn wake(wakers: Vec<Waker>) {
+    for waker in wakers {
+        shielded(|| waker.wake());
+    }
+}
+
+/// A place among the subscribers; given up when dropped.
+#[derive(Debug)]
+struct Subscription {
+    feed: Arc<Feed>,
+    subscriber: Arc<Subscriber>,
+}
+
+impl Subscription {
+    fn try_take(&self) -> Option<Change> {
+        lock(&self.subscriber.state).wants.take()
+    }
+
+    fn poll_take(&self, context: &mut Context<'_>) -> Poll<Option<Change>> {
+        let mut state = lock(&self.subscriber.state);
+        if let Some(change) = state.wants.take() {
+            return Poll::Ready(Some(change));
+        }
+        if state.closed {
+            return Poll::Ready(None);
+        }
+        let before = match &state.waker {
+            Some(waker) if waker.will_wake(context.waker()) => None,
+            _ => state.waker.replace(context.waker().clone()),
+        };
+        drop(state);
+        drop(before);
+        Poll::Pending
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let mut list = lock(&self.feed.list);
+        list.subscribers.retain(|other| !Arc::ptr_eq(other, &self.subscriber));
+        self.feed.watched.store(list.subscribers.len(), Ordering::SeqCst);
+        drop(list);
+        let waker = lock(&self.subscriber.state).waker.take();
+        drop(waker);
+    }
+}
+
+/// Waits for the next value of a subscription.
+struct Next<'s>(&'s Subscription);
+
+impl Future for Next<'_> {
+    type Output = Option<Change>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.poll_take(context)
+    }
+}
+
+/// The stream of commits; see [`Client::changes`].
+///
+/// It does not keep the database open, and ends when the database is closed. Dropping it ends the
+/// subscription.
+#[derive(Debug)]
+pub struct Changes(Subscription);
+
+impl Changes {
+    pub(crate) fn new(feed: &Arc<Feed>) -> Self {
+        let capacity = feed.capacity;
+        Self(feed.subscribe(Wants::All { queue: VecDeque::new(), cost: 0, capacity, lagged: None }))
+    }
+
+    /// The next change; `None`: the database is closed and all changes were taken.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the future is dropped.
+    pub async fn next(&mut self) -> Option<Change> {
+        Next(&self.0).await
+    }
+
+    /// As [`Changes::next`], blocking this thread.
+    pub fn blocking_next(&mut self) -> Option<Change> {
+        block_on(Next(&self.0))
+    }
+
+    /// The next change, if there is one now.
+    pub fn try_next(&mut self) -> Option<Change> {
+        self.0.try_take()
+    }
+}
+
+impl Stream for Changes {
+    type Item = Change;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Change>> {
+        self.0.poll_take(context)
+    }
+}
+
+/// Tells that tables have changed; see [`Client::watch`].
+///
+/// It holds one number, whatever happens, so it cannot fall behind. It does not keep the database
+/// open, and ends when the database is closed.
+#[derive(Debug)]
+pub struct Watch(Subscription);
+
+impl Watch {
+    pub(crate) fn new<T: Into<String>>(
+        feed: &Arc<Feed>,
+        tables: impl IntoIterator<Item = T>,
+    ) -> Self {
+        let tables = tables.into_iter().map(Into::into).collect();
+        Self(feed.subscribe(Wants::Tables { tables, changed: None }))
+    }
+
+    /// Waits until one of the tables may have changed since the last time; gives the number of the
+    /// newest commit that may have changed one. `None`: the database is closed.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the future is dropped.
+    pub async fn next(&mut self) -> Option<u64> {
+        Next(&self.0).await.map(|change| change.commit())
+    }
+
+    /// As [`Watch::next`], blocking this thread.
+    pub fn blocking_next(&mut self) -> Option<u64> {
+        block_on(Next(&self.0)).map(|change| change.commit())
+    }
+
+    /// The number of the newest commit that may have changed one of the tables since the last time,
+    /// if there is one now.
+    pub fn try_next(&mut self) -> Option<u64> {
+        self.0.try_take().map(|change| change.commit())
+    }
+}
+
+impl Stream for Watch {
+    type Item = u64;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<u64>> {
+        self.0.poll_take(context).map(|change| change.map(|change| change.commit()))
+    }
+}
+
+type Query<T, E> = Arc<dyn Fn(&Snapshot) -> Result<T, E> + Send + Sync>;
+type Body<T, E> = Box<dyn FnMut(&Snapshot) -> Result<T, E> + Send>;
+type Run<T, E> = Read<Many<Body<T, E>>, T, E>;
+
+/// A query that is run again when something has changed; see [`Client::live`].
+pub struct Live<T: Send + 'static, E: Send + 'static> {
+    client: Client<E>,
+    query: Query<T, E>,
+    watch: Watch,
+    /// The result is out of date, or there is none yet.
+    stale: bool,
+    running: Option<Run<T, E>>,
+}
+
+impl<T: Send + 'static, E: Send + 'static> Unpin for Live<T, E> {}
+
+impl<T: Send + 'static, E: Send + 'static> fmt::Debug for Live<T, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Live").field("watch", &self.watch).finish_non_exhaustive()
+    }
+}
+
+impl<T: Send + 'static, E: Send + 'static> Live<T, E> {
+    pub(crate) fn new<N: Into<String>>(
+        client: Client<E>,
+        tables: impl IntoIterator<Item = N>,
+        query: Query<T, E>,
+    ) -> Self {
+        // Subscribed before the first run, so that no commit falls between the two (E2).
+        let watch = Watch::new(&client.inner.core().feed, tables);
+        Self { client, query, watch, stale: true, running: None }
+    }
+
+    /// The result of the next run; the first one comes at once. `None`: the database is closed.
+    ///
+    /// # Errors
+    /// As [`Client::read`]. The stream goes on after an error: the query is run again when something
+    /// changes.
+    ///
+    /// # Cancel safety
+    /// A run that was begun goes on with the next call.
+    pub async fn next(&mut self) -> Option<Result<T, Error<E>>> {
+        std::future::poll_fn(|context| self.poll_run(context)).await
+    }
+
+    /// As [`Live::next`], blocking this thread.
+    pub fn blocking_next(&mut self) -> Option<Result<T, Error<E>>> {
+        block_on(self.next())
+    }
+
+    fn poll_run(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<T, Error<E>>>> {
+        loop {
+            if let Some(run) = &mut self.running {
+                let Poll::Ready(result) = Pin::new(run).poll(context) else {
+                    return Poll::Pending;
+                };
+                self.running = None;
+                return Poll::Ready(match result {
+                    Err(error) if error.kind() == ErrorKind::Closed => None,
+                    result => Some(result),
+                });
+            }
+            // What has changed by now is seen by the run that begins now.
+            match self.watch.0.poll_take(context) {
+                Poll::Ready(Some(_)) => self.stale = true,
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Pending if self.stale => {}
+                Poll::Pending => return Poll::Pending,
+            }
+            self.stale = false;
+            let query = Arc::clone(&self.query);
+            let body: Body<T, E> = Box::new(move |snapshot| query(snapshot));
+            self.running = Some(self.client.read(body));
+        }
+    }
+}
+
+impl<T: Send + 'static, E: Send + 'static> Stream for Live<T, E> {
+    type Item = Result<T, Error<E>>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.poll_run(context)
+    }
+}
