@@ -5,6 +5,13 @@
 //! directories, build logs, attempts, counters); only HTTP and the sandbox are off. The clock runs
 //! from the registered evaluation to the last committed result. Processor time is that of the
 //! server's process alone, without its children.
+//!
+//! Then three times from a trigger to a process that runs, on a server with nothing else to do:
+//!
+//! - *registered*: one new build is committed (what "queue a run" is elsewhere);
+//! - *evaluated*: a specification changed and nothing was pushed: look, evaluation, registering;
+//! - *pushed*: a hook tells of a new revision, which has to be fetched from a repository on this
+//!   machine first.
 
 use crate::app::{App, AppError, Settings};
 use crate::cli::BenchBuilds;
@@ -63,8 +70,9 @@ struct Figures {
     evaluation_ms: f64,
     seconds: f64,
     cpu_ms_per_build: f64,
-    trigger_ms: [f64; 3],
-    push_ms: [f64; 3],
+    registered_ms: [f64; 3],
+    evaluated_ms: [f64; 3],
+    pushed_ms: [f64; 3],
     memory_mib: f64,
 }
 
@@ -80,8 +88,9 @@ impl Figures {
             "max_jobs": self.max_jobs,
             "builds_per_s": self.rate(),
             "server_cpu_ms_per_build": self.cpu_ms_per_build,
-            "registered_to_process_ms": percentiles(&self.trigger_ms),
-            "push_to_process_ms": percentiles(&self.push_ms),
+            "registered_to_process_ms": percentiles(&self.registered_ms),
+            "evaluate_to_process_ms": percentiles(&self.evaluated_ms),
+            "push_to_process_ms": percentiles(&self.pushed_ms),
             "server_start_ms": self.start_ms,
             "evaluation_ms": self.evaluation_ms,
             "memory_mib": self.memory_mib,
@@ -91,14 +100,16 @@ impl Figures {
 
     fn text(&self) -> String {
         let mut text = String::new();
-        let [p50, p90, p99] = self.trigger_ms;
-        let [push50, push90, push99] = self.push_ms;
+        let [p50, p90, p99] = self.registered_ms;
+        let [look50, look90, look99] = self.evaluated_ms;
+        let [push50, push90, push99] = self.pushed_ms;
         let _ = write!(
             text,
             "{} builds that do nothing, {} at a time: {:.2} s\n\
              builds per second            {:8.0}\n\
              server processor time        {:8.2} ms per build\n\
              registered to process start  {p50:8.2} ms (p90 {p90:.2}, p99 {p99:.2})\n\
+             evaluate to process start    {look50:8.2} ms (p90 {look90:.2}, p99 {look99:.2})\n\
              push to process start        {push50:8.2} ms (p90 {push90:.2}, p99 {push99:.2})\n\
              look and evaluation          {:8.0} ms\n\
              server start                 {:8.1} ms\n\
@@ -131,7 +142,7 @@ async fn measure(arguments: &BenchBuilds, directory: &Path) -> Result<Figures, F
 
     let mut events = app.events();
     let began = Instant::now();
-    let specification = Specification {
+    let mut specification = Specification {
         name: "bench".to_owned(),
         description: String::new(),
         inputs: vec![Input {
@@ -149,7 +160,7 @@ async fn measure(arguments: &BenchBuilds, directory: &Path) -> Result<Figures, F
         priority: 0,
         enabled: true,
     };
-    app.load(vec![specification], false).await?;
+    app.load(vec![specification.clone()], false).await?;
     evaluated(&app, &mut events).await?;
     let evaluation_ms = milliseconds(began.elapsed());
 
@@ -159,8 +170,9 @@ async fn measure(arguments: &BenchBuilds, directory: &Path) -> Result<Figures, F
     let cpu_ms_per_build = milliseconds(processor_time() - cpu) / f64::from(arguments.count);
     check(&app, arguments.count).await?;
 
-    let trigger_ms = triggers(&app, arguments.triggers).await?;
-    let push_ms = pushes(&app, &repository, arguments.triggers.min(50)).await?;
+    let registered_ms = triggers(&app, arguments.triggers).await?;
+    let pushed_ms = pushes(&app, &repository, arguments.triggers.min(50)).await?;
+    let evaluated_ms = changes(&app, &mut specification, arguments.triggers.min(50)).await?;
     let memory_mib = resident_mib();
     app.shutdown(true).await?;
     Ok(Figures {
@@ -170,8 +182,9 @@ async fn measure(arguments: &BenchBuilds, directory: &Path) -> Result<Figures, F
         evaluation_ms,
         seconds,
         cpu_ms_per_build,
-        trigger_ms,
-        push_ms,
+        registered_ms,
+        evaluated_ms,
+        pushed_ms,
         memory_mib,
     })
 }
@@ -268,14 +281,52 @@ async fn pushes(app: &App, repository: &Path, count: u32) -> Result<[f64; 3], Fa
         )?;
         let began = Instant::now();
         app.look("bench");
-        let start = tokio::time::timeout(Duration::from_secs(60), starts.recv()).await;
-        let (_, at) = start
-            .map_err(|error| failure("no build started", &error))?
-            .map_err(|error| failure("a start", &error))?;
-        found.push(milliseconds(at - began));
+        found.push(milliseconds(next_start(&mut starts).await? - began));
         app.wait_idle().await;
     }
     Ok(percentiles(found))
+}
+
+/// From a changed specification to the running process: a look that finds nothing to fetch, an
+/// evaluation, and the start.
+async fn changes(
+    app: &App,
+    specification: &mut Specification,
+    count: u32,
+) -> Result<[f64; 3], Failure> {
+    let mut starts = app.builder().starts();
+    let mut found = Vec::new();
+    for number in 0..count {
+        let job = model::JobEntry {
+            name: format!("change-{number}"),
+            description: String::new(),
+            command: vec![":".to_owned()],
+            sources: vec!["note".to_owned()],
+            needs: Vec::new(),
+            env: std::collections::BTreeMap::new(),
+            systems: Vec::new(),
+            timeout_s: None,
+            max_silent_s: None,
+            priority: 0,
+            products: Vec::new(),
+        };
+        if let Evaluator::Jobs { jobs, .. } = &mut specification.evaluator {
+            *jobs = vec![job];
+        }
+        let began = Instant::now();
+        app.load(vec![specification.clone()], true).await?;
+        found.push(milliseconds(next_start(&mut starts).await? - began));
+        app.wait_idle().await;
+    }
+    Ok(percentiles(found))
+}
+
+async fn next_start(
+    starts: &mut tokio::sync::broadcast::Receiver<(model::BuildId, Instant)>,
+) -> Result<Instant, Failure> {
+    let start = tokio::time::timeout(Duration::from_secs(60), starts.recv()).await;
+    let start = start.map_err(|error| failure("no build started", &error))?;
+    start.map(|(_, at)| at).map_err(|error| failure("a start", &error))
 }
 
 fn percentiles(mut found: Vec<f64>) -> [f64; 3] {

@@ -13,11 +13,11 @@
 
 use crate::build::{Builder, remove_all};
 use crate::evaluate::{self, Checked, Context, EvaluatorSettings};
-use crate::input::{Checkouts, Repositories, Resolved, hex};
+use crate::input::{Checkouts, Form, Repositories, Resolved, hex};
 use crate::log::{LogName, Logs};
 use crate::model::{
-    self, Checkout, EvaluationId, EvaluationStatus, Event, Specification, SpecificationId,
-    SpecificationState,
+    self, Checkout, EvaluationId, EvaluationStatus, Evaluator, Event, Specification,
+    SpecificationId, SpecificationState, Timestamp,
 };
 use crate::store::{self, Begun, Database, DatabaseError};
 use sha2::{Digest, Sha256};
@@ -263,7 +263,8 @@ async fn evaluate(
     let name = LogName::Evaluation(id);
     shared.logs.remove(name);
     let mut log = shared.logs.create(name);
-    let work = evaluate_started(shared, specification, resolved, id, &mut log);
+    let mut checkout_at = 0;
+    let work = evaluate_started(shared, specification, resolved, id, &mut log, &mut checkout_at);
     let done = tokio::select! {
         done = work => done,
         _ = stop.wait_for(|stop| *stop) => Err(Trouble::Stopped),
@@ -282,7 +283,10 @@ async fn evaluate(
             let jobs = Arc::new(evaluated.jobs);
             let written = shared
                 .database
-                .write(move |tx| store::register(tx, id, &jobs, &message, &log.path, now))
+                .write(move |tx| {
+                    store::note_checkouts(tx, id, checkout_at)?;
+                    store::register(tx, id, &jobs, &message, &log.path, now)
+                })
                 .await?;
             match written {
                 Some(registered) => {
@@ -292,7 +296,6 @@ async fn evaluate(
                         "evaluation succeeded"
                     );
                     shared.builder.wake();
-                    tidy(shared, specification).await;
                     EvaluationStatus::Succeeded
                 }
                 None => {
@@ -312,13 +315,21 @@ async fn evaluate(
             tracing::warn!(%status, message, "evaluation ended");
             shared
                 .database
-                .write(move |tx| store::end_evaluation(tx, id, status, &message, &log.path, now))
+                .write(move |tx| {
+                    if checkout_at > 0 {
+                        store::note_checkouts(tx, id, checkout_at)?;
+                    }
+                    store::end_evaluation(tx, id, status, &message, &log.path, now)
+                })
                 .await?;
             status
         }
     };
     shared.logs.forget(name);
     publish(status);
+    if status == EvaluationStatus::Succeeded {
+        tidy(shared, specification).await;
+    }
     Ok(status)
 }
 
@@ -347,8 +358,14 @@ async fn evaluate_started(
     resolved: &[Resolved],
     id: EvaluationId,
     log: &mut crate::log::LogWriter,
+    checkout_at: &mut Timestamp,
 ) -> Result<evaluate::Evaluated, Trouble> {
     let Ok(_permit) = shared.evaluations.acquire().await else { return Err(Trouble::Stopped) };
+    // A foreign evaluator is given directories; the built-in one is given its list.
+    let form = match specification.evaluator {
+        Evaluator::Jobs { .. } => Form::Any,
+        Evaluator::Command { .. } => Form::Directory,
+    };
     let mut checkouts = Vec::with_capacity(resolved.len());
     for (input, resolved) in specification.inputs.iter().zip(resolved) {
         let failed = |error: crate::input::FetchError| {
@@ -356,16 +373,10 @@ async fn evaluate_started(
         };
         let revision = &resolved.revision;
         let pin = shared.repositories.pin(&input.url, revision);
-        let tree = shared.checkouts.export(&input.url, revision, input.submodules, true);
+        let tree = shared.checkouts.export(&input.url, revision, input.submodules, form, true);
         let ((), tree) = tokio::try_join!(pin, tree).map_err(failed)?;
         checkouts.push(Checked { input: input.clone(), revision: revision.clone(), tree });
     }
-    let now = model::now();
-    shared
-        .database
-        .write(move |tx| store::note_checkouts(tx, id, now))
-        .await
-        .map_err(Trouble::Database)?;
     let main = specification
         .evaluator
         .input()
@@ -380,9 +391,22 @@ async fn evaluate_started(
     };
     let scratch = Scratch(shared.work.join(format!("evaluation-{id}")));
     let _ = remove_all(&scratch.0);
-    evaluate::evaluate(specification, context, &shared.evaluator, &scratch.0, log)
-        .await
-        .map_err(|error| Trouble::Evaluation(error.to_string()))
+    *checkout_at = model::now();
+    let now = *checkout_at;
+    let note = async {
+        // The built-in evaluator has ended before anybody could see it: its end says it as well.
+        if form == Form::Directory {
+            let noted = shared.database.write(move |tx| store::note_checkouts(tx, id, now)).await;
+            noted.map_err(Trouble::Database)?;
+        }
+        Ok(())
+    };
+    let work = async {
+        let done =
+            evaluate::evaluate(specification, context, &shared.evaluator, &scratch.0, log).await;
+        done.map_err(|error| Trouble::Evaluation(error.to_string()))
+    };
+    tokio::try_join!(note, work).map(|((), evaluated)| evaluated)
 }
 
 /// An evaluator's own directory, removed when dropped.

@@ -16,12 +16,12 @@
 use super::dispatch::{BuildJob, Executor, Lost, Outcome};
 use super::output::Outputs;
 use super::sandbox::{self, Sandbox};
-use crate::input::{Checkouts, ExportedTree, FetchError};
+use crate::input::{Checkouts, ExportedTree, FetchError, Form};
 use crate::log::LogWriter;
 use crate::model::BuildStatus;
 use crate::process::{self, GRACE, LEFTOVER, Running, STATE_VARIABLE};
 use rustix::process::Signal;
-use std::io;
+use std::io::{self, ErrorKind::FileTooLarge};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -67,12 +67,16 @@ impl LocalExecutor {
     }
 
     /// The sources of a job, exported.
-    async fn sources(&self, job: &BuildJob) -> Result<Vec<Arc<ExportedTree>>, SourceError> {
+    async fn sources(
+        &self,
+        job: &BuildJob,
+        form: Form,
+    ) -> Result<Vec<Arc<ExportedTree>>, SourceError> {
         let mut trees = Vec::with_capacity(job.definition.sources.len());
         for source in &job.definition.sources {
             let tree = self
                 .checkouts
-                .export(&source.url, &source.revision, source.submodules, false)
+                .export(&source.url, &source.revision, source.submodules, form, false)
                 .await
                 .map_err(|error| match error {
                     FetchError::NoReference { .. } => SourceError::Gone(error.to_string()),
@@ -185,7 +189,7 @@ impl Place {
         for (source, tree) in job.definition.sources.iter().zip(trees) {
             let target = if source.main { self.build() } else { self.inputs().join(&source.input) };
             std::fs::create_dir_all(&target)?;
-            tree.tree.copy(&source.patterns, &tree.directory, &target)?;
+            tree.copy(&source.patterns, &target)?;
         }
         if !needs.is_empty() {
             std::fs::create_dir(self.needs())?;
@@ -241,20 +245,6 @@ impl Executor for LocalExecutor {
         mut cancel: watch::Receiver<bool>,
         started: impl FnOnce() + Send,
     ) -> Result<Outcome, Lost> {
-        let trees = tokio::select! {
-            trees = self.sources(&job) => trees,
-            () = canceled(&mut cancel) => {
-                return Ok(Outcome::bad(BuildStatus::Canceled, "canceled on request"));
-            }
-        };
-        let trees = match trees {
-            Ok(trees) => trees,
-            Err(SourceError::Gone(message)) => {
-                let message = format!("its sources are gone: {message}");
-                return Ok(Outcome::bad(BuildStatus::Canceled, message));
-            }
-            Err(SourceError::Trouble(message)) => return Err(Lost(message)),
-        };
         let mut needs = Vec::with_capacity(job.needs.len());
         for (alias, digest) in &job.needs {
             let Some(path) = self.outputs.path(digest) else {
@@ -263,13 +253,37 @@ impl Executor for LocalExecutor {
             };
             needs.push(path);
         }
-        let place = Place { root: self.work.join(format!("{}-{}", job.id, job.attempt)) };
-        let (job, needs, place) = blocking(move || {
-            let place = place.prepare(&job, &trees, &needs)?;
-            Ok::<_, io::Error>((job, needs, place))
-        })
-        .await?
-        .map_err(|error| Lost(format!("cannot prepare the build directory: {error}")))?;
+        let needs: Arc<[PathBuf]> = needs.into();
+        let job = Arc::new(job);
+        let mut form = Form::Any;
+        let place = loop {
+            let trees = tokio::select! {
+                trees = self.sources(&job, form) => trees,
+                () = canceled(&mut cancel) => {
+                    return Ok(Outcome::bad(BuildStatus::Canceled, "canceled on request"));
+                }
+            };
+            let trees = match trees {
+                Ok(trees) => trees,
+                Err(SourceError::Gone(message)) => {
+                    let message = format!("its sources are gone: {message}");
+                    return Ok(Outcome::bad(BuildStatus::Canceled, message));
+                }
+                Err(SourceError::Trouble(message)) => return Err(Lost(message)),
+            };
+            let place = Place { root: self.work.join(format!("{}-{}", job.id, job.attempt)) };
+            let (wanted, seen) = (Arc::clone(&job), Arc::clone(&needs));
+            match blocking(move || place.prepare(&wanted, &trees, &seen)).await? {
+                Ok(place) => break place,
+                // Once: a directory has files of any size.
+                Err(error) if error.kind() == FileTooLarge && form == Form::Any => {
+                    form = Form::Directory;
+                }
+                Err(error) => {
+                    return Err(Lost(format!("cannot prepare the build directory: {error}")));
+                }
+            }
+        };
 
         let ended = self.supervise(&job, &place, &needs, log, &mut cancel, started).await;
         let outputs = Arc::clone(&self.outputs);

@@ -1,7 +1,7 @@
 //! The built-in evaluator: turns a job list into the lines of the protocol.
 //!
-//! It runs as a child process like any other evaluator, `brigandine evaluate-jobs`, so that a
-//! hostile job list meets the same limits as a hostile program.
+//! A large list is read by a child process like any other evaluator, `brigandine evaluate-jobs`, so
+//! that a hostile one meets the same limits as a hostile program; a small one by the server.
 
 use super::protocol::{Request, VERSION};
 use crate::config::job_list;
@@ -13,14 +13,14 @@ use std::path::Path;
 use std::process::ExitCode;
 
 const REQUEST_BYTES_MAX: u64 = 64 * 1024 * 1024;
-const LIST_BYTES_MAX: u64 = 4 * 1024 * 1024;
+const LIST_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// Reads the request from standard input and prints the jobs. The status is 0 if all is well.
 pub(crate) fn main() -> ExitCode {
     let mut text = String::new();
     let read = io::stdin().lock().take(REQUEST_BYTES_MAX).read_to_string(&mut text);
     let lines = match read {
-        Ok(_) => lines(&text),
+        Ok(_) => request(&text).and_then(|request| lines(&request, None)),
         Err(error) => Err(format!("standard input: {error}")),
     };
     let (lines, status) = match lines {
@@ -39,9 +39,17 @@ pub(crate) fn main() -> ExitCode {
     if out.flush().is_err() { ExitCode::FAILURE } else { status }
 }
 
-fn lines(text: &str) -> Result<Vec<Value>, String> {
-    let request: Request = serde_json::from_str(text)
-        .map_err(|error| format!("standard input holds no evaluation request: {error}"))?;
+fn request(text: &str) -> Result<Request, String> {
+    serde_json::from_str(text)
+        .map_err(|error| format!("standard input holds no evaluation request: {error}"))
+}
+
+/// The lines that answer a request. `list` is the text of the job list; without it, it is read from
+/// the checkout's directory.
+///
+/// # Errors
+/// What is wrong with the request or the list, for people.
+pub(super) fn lines(request: &Request, list: Option<&[u8]>) -> Result<Vec<Value>, String> {
     if request.protocol != VERSION {
         return Err(format!(
             "the request has protocol version {}, and this evaluator speaks {VERSION}",
@@ -57,8 +65,12 @@ fn lines(text: &str) -> Result<Vec<Value>, String> {
     }
     .ok_or("the specification has no such input")?;
     let entries = if jobs.is_empty() {
-        let text = read_list(Path::new(&checkout.directory), file)
-            .map_err(|error| format!("{file}: {error}"))?;
+        let text = match list {
+            Some(list) => String::from_utf8(list.to_vec())
+                .map_err(|_| io::Error::other("stream did not contain valid UTF-8")),
+            None => read_list(Path::new(&checkout.directory), file),
+        };
+        let text = text.map_err(|error| format!("{file}: {error}"))?;
         job_list::parse(file, &text).map_err(|problems| problems.to_string())?
     } else {
         jobs.clone()

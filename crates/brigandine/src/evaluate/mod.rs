@@ -1,5 +1,9 @@
 //! Evaluations: an evaluator runs as a child process, its lines become jobs.
 //!
+//! The built-in evaluator of job lists only reads a text that it is handed. A list of ordinary size
+//! is therefore read in this process, by the same function ([`jobs::lines`]) and with the same
+//! checks of every line; a large one costs memory and time that only a process can be denied.
+//!
 //! Whatever goes wrong (it cannot be started, says something unusable, says too much, takes too
 //! long, ends badly) is an [`EvaluateError`] with a text for people, and nothing is registered.
 
@@ -11,6 +15,7 @@ mod tests;
 
 pub(crate) use check::{Checked, Context};
 
+use crate::input::Found;
 use crate::log::LogWriter;
 use crate::model::{Evaluator, Specification};
 use crate::process::{self, Running, STATE_VARIABLE};
@@ -127,24 +132,40 @@ pub(crate) async fn evaluate(
     scratch: &Path,
     log: &mut LogWriter,
 ) -> Result<Evaluated, EvaluateError> {
-    let mut checkouts: Vec<RequestCheckout> = context
+    let checkouts: Vec<RequestCheckout> = context
         .checkouts
         .iter()
         .map(|checkout| RequestCheckout {
             input: checkout.input.name.clone(),
             url: crate::input::redact(&checkout.input.url),
-            directory: checkout.tree.directory.to_string_lossy().into_owned(),
+            directory: checkout
+                .tree
+                .directory()
+                .map_or_else(String::new, |directory| directory.to_string_lossy().into_owned()),
             revision: checkout.revision.clone(),
         })
         .collect();
-    let (mut command, arguments, timeout) = match &specification.evaluator {
-        Evaluator::Jobs { .. } => {
-            let mut command = Command::new(&settings.program);
-            command.arg("evaluate-jobs");
-            (command, serde_json::Map::new(), settings.timeout)
-        }
+    let mut request = Request {
+        protocol: VERSION,
+        specification: specification.clone(),
+        checkouts,
+        arguments: serde_json::Map::new(),
+        systems: context.systems.clone(),
+    };
+    let jobs = match &specification.evaluator {
+        Evaluator::Jobs { file, jobs, .. } => match small_list(&context, file, jobs.len()).await? {
+            Some(list) => read_list(request, list, settings, log).await?,
+            None => {
+                if jobs.is_empty() {
+                    copy_main(&context, scratch, &mut request.checkouts).await?;
+                }
+                let mut command = Command::new(&settings.program);
+                command.arg("evaluate-jobs");
+                run(command, &request, settings, settings.timeout, log).await?
+            }
+        },
         Evaluator::Command { command: words, arguments, timeout_s, .. } => {
-            copy_main(&context, scratch, &mut checkouts).await?;
+            copy_main(&context, scratch, &mut request.checkouts).await?;
             let Some((program, rest)) = words.split_first() else {
                 return Err(EvaluateError::Refused(
                     "the specification names no program".to_owned(),
@@ -154,26 +175,70 @@ pub(crate) async fn evaluate(
                 if program.contains('/') { scratch.join(program) } else { PathBuf::from(program) };
             let mut command = Command::new(program);
             command.args(rest).current_dir(scratch);
+            request.arguments = arguments.clone();
             let timeout = timeout_s.map_or(settings.timeout, Duration::from_secs);
-            (command, arguments.clone(), timeout)
+            run(command, &request, settings, timeout, log).await?
         }
     };
-    clean_environment(&mut command);
-    command.env(STATE_VARIABLE, &settings.state_id);
-    let request = Request {
-        protocol: VERSION,
-        specification: specification.clone(),
-        checkouts,
-        arguments,
-        systems: context.systems.clone(),
-    };
-    let jobs = run(command, &request, settings, timeout, log).await?;
     let message = jobs.message();
     let jobs = tokio::task::spawn_blocking(move || jobs.finish(&context))
         .await
         .map_err(|error| EvaluateError::Refused(format!("could not be checked: {error}")))?
         .map_err(EvaluateError::from)?;
     Ok(Evaluated { jobs, message })
+}
+
+/// The largest job list that is read in this process: some hundred jobs.
+const SMALL_LIST_BYTES: usize = 128 * 1024;
+/// The same for a list that stands in the specification.
+const SMALL_LIST_JOBS: usize = 1000;
+
+/// The job list, if it is small: empty when it stands in the specification. `None`: it is large, or
+/// it is no regular file, and an evaluator's process finds out what it is.
+async fn small_list(
+    context: &Context,
+    file: &str,
+    jobs: usize,
+) -> Result<Option<Vec<u8>>, EvaluateError> {
+    if jobs > 0 {
+        return Ok((jobs <= SMALL_LIST_JOBS).then(Vec::new));
+    }
+    let main = context.checkouts.iter().find(|checkout| checkout.input.name == context.main);
+    let Some(checkout) = main else { return Ok(None) };
+    let (tree, path) = (checkout.tree.clone(), file.to_owned());
+    let read = tokio::task::spawn_blocking(move || tree.read(&path, SMALL_LIST_BYTES));
+    let read = read.await.unwrap_or_else(|error| Err(io::Error::other(error)));
+    match read.map_err(|error| EvaluateError::Run(format!("reader of {file}"), error))? {
+        Found::File(list) => Ok(Some(list)),
+        Found::Otherwise => Ok(None),
+    }
+}
+
+/// What the built-in evaluator makes of a small list.
+async fn read_list(
+    request: Request,
+    list: Vec<u8>,
+    settings: &EvaluatorSettings,
+    log: &mut LogWriter,
+) -> Result<Jobs, EvaluateError> {
+    let settings = settings.clone();
+    let read = tokio::task::spawn_blocking(move || {
+        let mut intake = Intake::new(&settings);
+        for line in jobs::lines(&request, Some(&list)).map_err(EvaluateError::Reported)? {
+            let line = line.to_string();
+            intake.count(line.len() + 1)?;
+            intake.line(line.as_bytes())?;
+        }
+        Ok(intake.jobs)
+    });
+    let done = read.await.unwrap_or_else(|error| {
+        Err(EvaluateError::Refused(format!("the job list cannot be read: {error}")))
+    });
+    if let Err(EvaluateError::Reported(message)) = &done {
+        // Where a process would have said it.
+        let _ = log.write(format!("{message}\n").as_bytes()).await;
+    }
+    done
 }
 
 /// A foreign evaluator may write where it runs, and exports are shared: it gets a copy.
@@ -187,7 +252,7 @@ async fn copy_main(
         let (tree, target) = (checkout.tree.clone(), scratch.to_owned());
         let copied = tokio::task::spawn_blocking(move || {
             std::fs::create_dir_all(&target)?;
-            tree.tree.copy(&[], &tree.directory, &target)
+            tree.copy(&[], &target)
         });
         let copied = copied.await.unwrap_or_else(|error| Err(io::Error::other(error)));
         copied.map_err(|error| EvaluateError::Run("copy of the checkout".to_owned(), error))?;
@@ -224,6 +289,8 @@ async fn run(
     timeout: Duration,
     log: &mut LogWriter,
 ) -> Result<Jobs, EvaluateError> {
+    clean_environment(&mut command);
+    command.env(STATE_VARIABLE, &settings.state_id);
     let program = command.get_program().to_string_lossy().into_owned();
     let failed = |error: io::Error| EvaluateError::Run(program.clone(), error);
     let text = serde_json::to_vec(request).map_err(|error| failed(error.into()))?;
@@ -284,36 +351,60 @@ async fn run(
     Ok(jobs)
 }
 
+/// Lines on their way to jobs, and the bounds of what an evaluator may say.
+struct Intake<'a> {
+    settings: &'a EvaluatorSettings,
+    jobs: Jobs,
+    number: usize,
+    bytes: u64,
+}
+
+impl<'a> Intake<'a> {
+    fn new(settings: &'a EvaluatorSettings) -> Self {
+        Self { settings, jobs: Jobs::default(), number: 0, bytes: 0 }
+    }
+
+    /// Counts what was said, before it is looked at.
+    fn count(&mut self, bytes: usize) -> Result<(), EvaluateError> {
+        self.bytes += bytes as u64;
+        if self.bytes > self.settings.output_bytes_max {
+            return Err(EvaluateError::Output(format!("{} bytes", self.settings.output_bytes_max)));
+        }
+        Ok(())
+    }
+
+    /// Takes a whole line.
+    fn line(&mut self, line: &[u8]) -> Result<(), EvaluateError> {
+        self.number += 1;
+        self.jobs.take(self.number, line)?;
+        if self.jobs.len() > self.settings.jobs_max {
+            return Err(EvaluateError::Output(format!("{} jobs", self.settings.jobs_max)));
+        }
+        Ok(())
+    }
+}
+
 async fn read_jobs(
     mut out: pipe::Receiver,
     settings: &EvaluatorSettings,
     failed: &impl Fn(io::Error) -> EvaluateError,
 ) -> Result<Jobs, EvaluateError> {
-    let mut jobs = Jobs::default();
-    let mut number = 0;
-    let mut total = 0_u64;
+    let mut intake = Intake::new(settings);
     let mut pending: Vec<u8> = Vec::new();
     let mut chunk = vec![0; 64 * 1024];
-    let mut line = |bytes: &[u8], jobs: &mut Jobs| {
-        number += 1;
-        jobs.take(number, bytes).map_err(EvaluateError::from)
-    };
     loop {
         let count = out.read(&mut chunk).await.map_err(failed)?;
         if count == 0 {
             break;
         }
-        total += count as u64;
-        if total > settings.output_bytes_max {
-            return Err(EvaluateError::Output(format!("{} bytes", settings.output_bytes_max)));
-        }
+        intake.count(count)?;
         let mut rest = &chunk[..count];
         while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
             if pending.is_empty() {
-                line(&rest[..end], &mut jobs)?;
+                intake.line(&rest[..end])?;
             } else {
                 pending.extend_from_slice(&rest[..end]);
-                line(&pending, &mut jobs)?;
+                intake.line(&pending)?;
                 pending.clear();
             }
             rest = &rest[end + 1..];
@@ -322,14 +413,11 @@ async fn read_jobs(
         if pending.len() > LINE_BYTES_MAX {
             return Err(EvaluateError::Output(format!("{LINE_BYTES_MAX} bytes on one line")));
         }
-        if jobs.len() > settings.jobs_max {
-            return Err(EvaluateError::Output(format!("{} jobs", settings.jobs_max)));
-        }
     }
     if !pending.is_empty() {
-        line(&pending, &mut jobs)?;
+        intake.line(&pending)?;
     }
-    Ok(jobs)
+    Ok(intake.jobs)
 }
 
 /// Copies standard error to the log and keeps its last line.

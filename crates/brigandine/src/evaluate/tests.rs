@@ -128,3 +128,47 @@ fn twenty_thousand_jobs_are_checked_in_a_moment() {
     }
     assert_eq!(jobs.finish(&context()).expect("jobs").len(), 20_000);
 }
+
+#[test]
+fn a_hostile_job_list_is_an_error_and_not_the_end_of_the_server() {
+    let request = protocol::Request {
+        protocol: protocol::VERSION,
+        specification: specification(),
+        checkouts: vec![protocol::RequestCheckout {
+            input: "main".to_owned(),
+            url: String::new(),
+            directory: String::new(),
+            revision: String::new(),
+        }],
+        arguments: serde_json::Map::new(),
+        systems: vec!["x86_64-linux".to_owned()],
+    };
+    let lines = |list: &str| super::jobs::lines(&request, Some(list.as_bytes()));
+    assert_eq!(lines("[[job]]\nname = \"a\"\ncommand = \"x\"\n").expect("a job").len(), 1);
+    let deep = 120 * 1024;
+    for hostile in [
+        format!("x = {}", "[".repeat(deep)),
+        format!("x = {}", "{a=".repeat(deep / 3)),
+        format!("{} = 1", vec!["a"; deep / 2].join(".")),
+        format!("[{}]", vec!["a"; deep / 2].join(".")),
+    ] {
+        assert!(lines(&hostile).is_err(), "{:.20}", hostile);
+    }
+    assert!(super::jobs::lines(&request, Some(b"\xff")).is_err());
+}
+
+fn specification() -> crate::model::Specification {
+    crate::model::Specification {
+        name: "s".to_owned(),
+        description: String::new(),
+        inputs: Vec::new(),
+        evaluator: crate::model::Evaluator::Jobs {
+            input: None,
+            file: "brigandine.toml".to_owned(),
+            jobs: Vec::new(),
+        },
+        interval_s: None,
+        priority: 0,
+        enabled: true,
+    }
+}

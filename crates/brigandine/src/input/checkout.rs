@@ -1,26 +1,129 @@
-//! Exports: the files of a revision in a plain directory without git's own, shared by everybody
-//! who needs that revision.
+//! Exports: the files of a revision without git's own, shared by everybody who needs that revision.
+//!
+//! Mostly a file is what its object is, and then nothing is exported at all: whoever needs some of
+//! the files takes them out of the clone. A directory with all of them is made by git's own
+//! program, when attributes, filters such as LFS or submodules have a say in what a file is, when
+//! a file is too large to be taken out in one piece, or when somebody asks for a directory.
 
 use super::git::{FetchError, Repositories, Trust, hex, redact};
-use super::tree::{EntryKind, Tree};
+use super::tree::{Entry, EntryKind, Tree};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// How deep submodules may lie in submodules.
 const SUBMODULE_DEPTH_MAX: usize = 8;
-/// How long a listing of files may be.
-const LISTING_BYTES_MAX: usize = 512 * 1024 * 1024;
+/// What git may say while it exports.
+const OUTPUT_MAX: usize = 1024 * 1024;
 
-/// A revision's files in a directory. The directory stays while this is held.
+/// The largest file that is taken out of a clone in one piece.
+const FILE_BYTES_MAX: usize = 16 << 20;
+
+/// How a revision's files are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// However they can be copied.
+    Any,
+    /// All of them in a directory.
+    Directory,
+}
+
+/// A revision's files. They stay while this is held.
 #[derive(Debug)]
 pub(crate) struct ExportedTree {
-    /// Where the files are. Nobody writes there.
-    pub(crate) directory: PathBuf,
     /// What they are.
     pub(crate) tree: Tree,
+    files: Files,
+}
+
+/// Where the files of a revision are.
+#[derive(Debug)]
+enum Files {
+    /// In a directory, to which nobody writes.
+    Directory(PathBuf),
+    /// In a clone, and each file is what its object is.
+    Clone(Arc<Repositories>, PathBuf),
+}
+
+/// What [`ExportedTree::read`] found.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// A regular file with this in it.
+    File(Vec<u8>),
+    /// Something else, nothing, or more bytes than asked for.
+    Otherwise,
+}
+
+impl ExportedTree {
+    /// The directory that has all the files, if there is one. Nobody writes there.
+    pub(crate) fn directory(&self) -> Option<&Path> {
+        match &self.files {
+            Files::Directory(directory) => Some(directory),
+            Files::Clone(..) => None,
+        }
+    }
+
+    /// Copies the selected files to `to`, which is there.
+    ///
+    /// Files are copies (shared blocks where the file system can), never hard links: a build may
+    /// write to its sources, and must not write to anybody else's. Blocks.
+    ///
+    /// # Errors
+    /// Of kind `FileTooLarge`: it takes [`Form::Directory`] to copy these.
+    pub(crate) fn copy(&self, patterns: &[String], to: &Path) -> io::Result<()> {
+        self.tree.copy(patterns, to, |entry, target| match &self.files {
+            Files::Directory(directory) => copy_file(entry, &directory.join(&entry.path), target),
+            Files::Clone(repositories, clone) => {
+                let contents = repositories.read_object(clone, &entry.object, FILE_BYTES_MAX)?;
+                let contents = contents.ok_or(io::ErrorKind::FileTooLarge)?;
+                write_file(entry, &contents, target)
+            }
+        })
+    }
+
+    /// The contents of the regular file `path`, if it has at most `bytes_max` bytes. Blocks.
+    pub(crate) fn read(&self, path: &str, bytes_max: usize) -> io::Result<Found> {
+        let entry = self.tree.entry(path);
+        let regular =
+            |entry: &&Entry| matches!(entry.kind, EntryKind::File | EntryKind::Executable);
+        let Some(entry) = entry.filter(regular) else { return Ok(Found::Otherwise) };
+        let contents = match &self.files {
+            Files::Clone(repositories, clone) => {
+                repositories.read_object(clone, &entry.object, bytes_max)?
+            }
+            Files::Directory(directory) => {
+                let mut contents = Vec::new();
+                let limit = u64::try_from(bytes_max).unwrap_or(u64::MAX).saturating_add(1);
+                File::open(directory.join(path))?.take(limit).read_to_end(&mut contents)?;
+                (contents.len() <= bytes_max).then_some(contents)
+            }
+        };
+        Ok(contents.map_or(Found::Otherwise, Found::File))
+    }
+}
+
+fn copy_file(entry: &Entry, source: &Path, target: &Path) -> io::Result<()> {
+    if entry.kind == EntryKind::Link {
+        return symlink(std::fs::read_link(source)?, target);
+    }
+    std::fs::copy(source, target).map(drop)
+}
+
+/// Makes a file as git would.
+fn write_file(entry: &Entry, contents: &[u8], target: &Path) -> io::Result<()> {
+    use std::os::unix::ffi::OsStrExt;
+    let mode = match entry.kind {
+        EntryKind::Link => return symlink(std::ffi::OsStr::from_bytes(contents), target),
+        EntryKind::Executable => 0o777,
+        EntryKind::File | EntryKind::Submodule => 0o666,
+    };
+    let mut file = File::options().write(true).create_new(true).mode(mode).open(target)?;
+    file.write_all(contents)
 }
 
 type Slot = Arc<tokio::sync::Mutex<Option<Arc<ExportedTree>>>>;
@@ -50,7 +153,7 @@ impl Checkouts {
         Self { repositories, directory, kept, cached, serial: AtomicU64::new(0) }
     }
 
-    /// The files of a revision, exported if they are not there, fetched if they are not known.
+    /// The files of a revision, exported if need be, fetched if they are not known.
     /// With `held_already` the caller knows that the clone has the revision.
     ///
     /// # Cancel safety
@@ -60,6 +163,7 @@ impl Checkouts {
         url: &str,
         revision: &str,
         submodules: bool,
+        form: Form,
         held_already: bool,
     ) -> Result<Arc<ExportedTree>, FetchError> {
         let digest = Sha256::digest(url.as_bytes());
@@ -75,7 +179,9 @@ impl Checkouts {
             Arc::clone(&entry.slot)
         };
         let mut held = slot.lock().await;
-        if let Some(tree) = &*held {
+        if let Some(tree) = &*held
+            && (form == Form::Any || tree.directory().is_some())
+        {
             return Ok(Arc::clone(tree));
         }
         let directory = self.directory.join(&key);
@@ -88,10 +194,14 @@ impl Checkouts {
             self.repositories.ensure_revision(url, revision, Trust::Specification).await?;
         }
         let mut entries = Vec::new();
-        if directory.is_dir() {
+        let files = if directory.is_dir() {
             // Left by an earlier server; renamed into place only when complete.
             self.list(url, revision, submodules, Trust::Specification, "", 0, None, &mut entries)
                 .await?;
+            Files::Directory(directory)
+        } else if let Some(found) = self.plain(url, revision, submodules, form).await? {
+            entries = found;
+            Files::Clone(Arc::clone(&self.repositories), self.repositories.path(url))
         } else {
             let serial = self.serial.fetch_add(1, Ordering::Relaxed);
             let partial =
@@ -101,16 +211,36 @@ impl Checkouts {
             self.list(url, revision, submodules, Trust::Specification, "", 0, root, &mut entries)
                 .await?;
             std::fs::rename(&partial.0, &directory).map_err(file_error(&directory))?;
-        }
+            Files::Directory(directory)
+        };
         let tree = Tree::new(entries).ok_or_else(|| FetchError::Unreadable {
             doing: "list the files of",
             url: redact(url),
         })?;
-        let tree = Arc::new(ExportedTree { directory, tree });
+        let tree = Arc::new(ExportedTree { tree, files });
         *held = Some(Arc::clone(&tree));
         drop(held);
         self.evict().await;
         Ok(tree)
+    }
+
+    /// The listing of a revision whose files are what their objects are; `None` if they may not be,
+    /// or if a directory is wanted.
+    async fn plain(
+        &self,
+        url: &str,
+        revision: &str,
+        submodules: bool,
+        form: Form,
+    ) -> Result<Option<Vec<Entry>>, FetchError> {
+        if form == Form::Directory || !self.repositories.is_plain(url).await {
+            return Ok(None);
+        }
+        let entries = self.repositories.list(url, revision, "").await?;
+        let special = |entry: &Entry| {
+            entry.name() == ".gitattributes" || (submodules && entry.kind == EntryKind::Submodule)
+        };
+        Ok(if entries.iter().any(special) { None } else { Some(entries) })
     }
 
     /// Removes the least recently used exports that nobody holds.
@@ -179,19 +309,14 @@ impl Checkouts {
         prefix: &str,
         depth: usize,
         root: Option<&Path>,
-        entries: &mut Vec<super::Entry>,
+        entries: &mut Vec<Entry>,
     ) -> Result<(), FetchError> {
         let git = self.repositories.path(url);
-        let mut command = self.repositories.command(&git, trust);
-        command.args(["ls-tree", "-r", "-z", "--full-tree", revision]);
-        let listing = self.repositories.check("list the files of", url, command, LISTING_BYTES_MAX);
-        // Neither needs the other, and each is a process that mostly starts.
-        let (listing, ()) =
-            tokio::try_join!(listing, self.write_out(&git, url, revision, trust, prefix, root))?;
-        let found = Tree::parse(&listing, prefix).ok_or_else(|| FetchError::Unreadable {
-            doing: "list the files of",
-            url: redact(url),
-        })?;
+        // Neither needs the other.
+        let (found, ()) = tokio::try_join!(
+            self.repositories.list(url, revision, prefix),
+            self.write_out(&git, url, revision, trust, prefix, root)
+        )?;
         for entry in found {
             if !(submodules && entry.kind == EntryKind::Submodule) {
                 entries.push(entry);
@@ -253,7 +378,7 @@ impl Checkouts {
             .current_dir(&directory)
             .args(["-c", "core.bare=false"])
             .args(["read-tree", "--reset", "-u", revision]);
-        let done = self.repositories.check("export", url, command, LISTING_BYTES_MAX).await;
+        let done = self.repositories.check("export", url, command, OUTPUT_MAX).await;
         let _ = std::fs::remove_file(&index);
         done.map(drop)
     }

@@ -1,5 +1,7 @@
 //! Bare clones, one per URL: fetched into, asked for revisions, exported from.
 
+use super::objects::{self, Pool};
+use super::tree::Entry;
 use crate::model::Reference;
 use crate::process::{self, CaptureError, Captured, STATE_VARIABLE};
 use sha2::{Digest, Sha256};
@@ -9,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What an input's reference stands for right now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,6 +105,19 @@ pub(crate) struct Repositories {
     /// One lock per clone: git's own lock files would make a second fetch fail rather than wait.
     /// Bounded by the number of URLs in use; entries nobody holds are dropped when it grows.
     locks: Mutex<HashMap<PathBuf, Arc<tokio::sync::Mutex<()>>>>,
+    pool: Arc<Pool>,
+    /// Evaluations since a clone was looked after. Guard: the mutex. One entry per URL in use.
+    untidied: Mutex<HashMap<PathBuf, u32>>,
+    manner: tokio::sync::OnceCell<Manner>,
+}
+
+/// What git's configuration on this machine asks for that only its own program does. Read once.
+#[derive(Debug, Clone, Copy)]
+struct Manner {
+    /// URLs are rewritten, or some kinds of them forbidden.
+    rewrites: bool,
+    /// Files are not what their objects are, in any repository.
+    converts: bool,
 }
 
 /// Whether a URL came from a person or from a file of a repository.
@@ -117,12 +132,22 @@ pub(super) enum Trust {
 const OUTPUT_MAX: usize = 1024 * 1024;
 /// How many revisions a clone keeps before it asks whether they are needed.
 const PINS_MAX: usize = 500;
+/// Every so many evaluations a clone is looked after.
+const TIDY_EVERY: u32 = 32;
 
 impl Repositories {
     /// Keeps clones in `directory`; processes carry `state_id`.
     pub(crate) fn new(directory: PathBuf, fetch_timeout: Duration, state_id: &str) -> Self {
         let state_id = state_id.to_owned();
-        Self { directory, fetch_timeout, state_id, locks: Mutex::default() }
+        Self {
+            directory,
+            fetch_timeout,
+            state_id,
+            locks: Mutex::default(),
+            pool: Arc::default(),
+            untidied: Mutex::default(),
+            manner: tokio::sync::OnceCell::new(),
+        }
     }
 
     /// Where the clone of `url` is.
@@ -184,6 +209,8 @@ impl Repositories {
             .args(["-c", "core.fsmonitor=false"])
             // `tidy` does it, when nobody waits.
             .args(["-c", "gc.auto=0", "-c", "maintenance.auto=false"])
+            // Objects come whole or not at all: O1.
+            .args(["-c", "fetch.unpackLimit=1"])
             .args(["-c", "advice.detachedHead=false"]);
         command
     }
@@ -214,6 +241,89 @@ impl Repositories {
         Err(FetchError::Git { doing, url: redact(url), said: last_words(&done) })
     }
 
+    /// Asks a clone something on a thread that may block. Nobody can kill that: what takes long is
+    /// for git's own program.
+    async fn ask<T: Send + 'static>(
+        &self,
+        doing: &'static str,
+        url: &str,
+        f: impl FnOnce(&git2::Repository) -> Result<T, git2::Error> + Send + 'static,
+    ) -> Result<T, FetchError> {
+        let (pool, path) = (Arc::clone(&self.pool), self.path(url));
+        let asked = tokio::task::spawn_blocking(move || pool.with(&path, f));
+        let failed = |said: String| FetchError::Git { doing, url: redact(url), said };
+        match tokio::time::timeout(self.fetch_timeout, asked).await {
+            Ok(Ok(done)) => done.map_err(|error| failed(error.message().to_owned())),
+            Ok(Err(error)) => Err(failed(error.to_string())),
+            Err(_) => Err(FetchError::Process {
+                doing,
+                url: redact(url),
+                source: CaptureError::Timeout(self.fetch_timeout),
+            }),
+        }
+    }
+
+    /// See [`Manner`].
+    async fn manner(&self, path: &Path) -> Manner {
+        let read = async || {
+            let mut command = self.command(path, Trust::Specification);
+            command.args(["config", "--null", "--list"]);
+            let done = process::capture(command, self.fetch_timeout, OUTPUT_MAX).await;
+            match done {
+                Ok(done) if done.status.success() => Manner::read(&done.stdout),
+                _ => Manner { rewrites: true, converts: true },
+            }
+        };
+        *self.manner.get_or_init(read).await
+    }
+
+    /// Whether the files of this clone are what their objects are, unless its revisions say
+    /// otherwise.
+    pub(super) async fn is_plain(&self, url: &str) -> bool {
+        !self.manner(&self.path(url)).await.converts
+    }
+
+    /// All files of a revision that the clone has, without those of its submodules.
+    pub(super) async fn list(
+        &self,
+        url: &str,
+        revision: &str,
+        prefix: &str,
+    ) -> Result<Vec<Entry>, FetchError> {
+        let (revision, prefix) = (revision.to_owned(), prefix.to_owned());
+        let list = move |clone: &git2::Repository| objects::list(clone, &revision, &prefix);
+        self.ask("list the files of", url, list).await
+    }
+
+    /// The contents of a file of a clone. `None`: it is larger than `bytes_max`. Blocks.
+    pub(super) fn read_object(
+        &self,
+        clone: &Path,
+        object: &str,
+        bytes_max: usize,
+    ) -> io::Result<Option<Vec<u8>>> {
+        self.pool
+            .with(clone, |clone| objects::read(clone, object, bytes_max))
+            .map_err(|error| io::Error::other(error.message().to_owned()))
+    }
+
+    /// Brings a branch of a repository on this machine up to date without a process of git.
+    /// `None`: git's own program is to do it, or to say what is wrong.
+    async fn follow(&self, url: &str, remote: &str, local: &str) -> Option<Resolved> {
+        let source = local_path(url)?;
+        if self.manner(&self.path(url)).await.rewrites {
+            return None;
+        }
+        let (remote, local) = (remote.to_owned(), local.to_owned());
+        let deadline = Instant::now() + self.fetch_timeout;
+        let follow = move |clone: &git2::Repository| {
+            let followed = objects::follow(&source, clone, &remote, &local, deadline)?;
+            if followed { objects::resolve(clone, &local).map(Some) } else { Ok(None) }
+        };
+        let followed = self.ask("fetch", url, follow).await;
+        followed.inspect_err(|error| tracing::debug!(%error, "left to git")).ok().flatten()
+    }
+
     async fn create(&self, path: &Path, url: &str) -> Result<(), FetchError> {
         if path.join("HEAD").exists() {
             return Ok(());
@@ -221,7 +331,12 @@ impl Repositories {
         std::fs::create_dir_all(&self.directory)
             .map_err(|source| FetchError::File { path: self.directory.clone(), source })?;
         let mut command = self.command(path, Trust::Specification);
-        command.args(["init", "--quiet", "--bare", "--template="]);
+        command.env("GIT_DEFAULT_HASH", "sha1").env("GIT_DEFAULT_REF_FORMAT", "files").args([
+            "init",
+            "--quiet",
+            "--bare",
+            "--template=",
+        ]);
         self.check("prepare a clone of", url, command, OUTPUT_MAX).await?;
         Ok(())
     }
@@ -250,6 +365,10 @@ impl Repositories {
                 return self.fetch_revision(&path, url, revision, Trust::Specification).await;
             }
         };
+        let moves = !matches!(reference, Reference::Tag(_));
+        if moves && let Some(followed) = self.follow(url, &remote, &local).await {
+            return Ok(followed);
+        }
         let mut command = self.command(&path, Trust::Specification);
         fetch_arguments(&mut command);
         command.arg("--").arg(url).arg(format!("+{remote}:{local}"));
@@ -267,7 +386,7 @@ impl Repositories {
                 said: last_words(&done),
             });
         }
-        self.resolve(&path, url, &local).await
+        self.resolve(url, &local).await
     }
 
     /// Makes sure that a revision is in the clone of `url`, fetching it if need be.
@@ -290,12 +409,12 @@ impl Repositories {
         revision: &str,
         trust: Trust,
     ) -> Result<Resolved, FetchError> {
-        if let Ok(found) = self.resolve(path, url, revision).await {
+        if let Ok(found) = self.resolve(url, revision).await {
             return Ok(found);
         }
         // Most servers hand out any revision they know; for the others, all branches and tags may
         // hold it.
-        let pin = format!("+{revision}:refs/brigandine/pins/{revision}");
+        let pin = format!("+{revision}:{}", objects::pin_name(revision));
         let mut failure = None;
         for refspecs in [
             vec![pin],
@@ -308,7 +427,7 @@ impl Repositories {
             fetch_arguments(&mut command);
             command.arg("--").arg(url).args(refspecs);
             let done = self.run("fetch", url, command, OUTPUT_MAX).await?;
-            if let Ok(found) = self.resolve(path, url, revision).await {
+            if let Ok(found) = self.resolve(url, revision).await {
                 return Ok(found);
             }
             if !done.status.success() {
@@ -326,60 +445,52 @@ impl Repositories {
         })
     }
 
-    async fn resolve(&self, path: &Path, url: &str, name: &str) -> Result<Resolved, FetchError> {
-        let mut command = self.command(path, Trust::Specification);
-        command
-            .args(["show", "--no-patch", "--no-show-signature", "--encoding=UTF-8"])
-            .args(["--format=%H%x00%an%x00%ct%x00%s", "--end-of-options"])
-            .arg(format!("{name}^{{commit}}"));
-        let text = self.check("read", url, command, OUTPUT_MAX).await?;
-        let text = String::from_utf8_lossy(&text);
-        let mut fields = text.trim_end_matches('\n').split('\0');
-        let unreadable = || FetchError::Unreadable { doing: "read", url: redact(url) };
-        let mut field = || fields.next().ok_or_else(unreadable);
-        let found = Resolved {
-            revision: field()?.to_owned(),
-            author: field()?.to_owned(),
-            revision_at: field()?.parse().map_err(|_| unreadable())?,
-            subject: field()?.chars().take(200).collect(),
-        };
-        if found.revision.len() < 40 || !found.revision.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(unreadable());
-        }
-        Ok(found)
+    async fn resolve(&self, url: &str, name: &str) -> Result<Resolved, FetchError> {
+        let name = name.to_owned();
+        self.ask("read", url, move |clone| objects::resolve(clone, &name)).await
     }
 
     /// Keeps a revision from being collected, although a force push may take away its branch.
     pub(crate) async fn pin(&self, url: &str, revision: &str) -> Result<(), FetchError> {
-        let path = self.path(url);
-        let _lock = self.lock(&path).await;
-        let mut command = self.command(&path, Trust::Specification);
-        command.arg("update-ref").arg(format!("refs/brigandine/pins/{revision}")).arg(revision);
-        self.check("keep a revision of", url, command, OUTPUT_MAX).await.map(drop)
+        let _lock = self.lock(&self.path(url)).await;
+        let revision = revision.to_owned();
+        self.ask("keep a revision of", url, move |clone| objects::pin(clone, &revision)).await
     }
 
-    /// Collects garbage when git thinks that it is worth it, and lets go of revisions that only
-    /// the server still kept, once there are more than [`PINS_MAX`] of them and `needed` does not
-    /// name them. `needed` gives nothing when it is not known.
+    /// Collects garbage when it is worth it, and lets go of revisions that only the server still
+    /// kept, once there are more than [`PINS_MAX`] of them and `needed` does not name them.
+    /// `needed` gives nothing when it is not known. Called after each evaluation; most calls do
+    /// nothing.
     pub(crate) async fn tidy<N, F>(&self, url: &str, needed: N) -> Result<(), FetchError>
     where
         N: FnOnce() -> F,
         F: Future<Output = Option<HashSet<String>>>,
     {
         let path = self.path(url);
+        {
+            let mut untidied = self.untidied.lock().unwrap_or_else(PoisonError::into_inner);
+            let count = untidied.entry(path.clone()).or_default();
+            *count += 1;
+            if *count % TIDY_EVERY != 1 {
+                return Ok(());
+            }
+        }
         let _lock = self.lock(&path).await;
-        let mut command = self.command(&path, Trust::Specification);
-        command.args(["for-each-ref", "--format=%(objectname)", "refs/brigandine/pins/"]);
-        let pins = self.check("list the revisions of", url, command, 64 * OUTPUT_MAX).await?;
-        let pins = String::from_utf8_lossy(&pins).into_owned();
-        if pins.lines().count() > PINS_MAX
+        let place = path.clone();
+        let look =
+            move |clone: &git2::Repository| Ok((objects::pins(clone)?, objects::is_untidy(&place)));
+        let (pins, untidy) = self.ask("list the revisions of", url, look).await?;
+        if pins.len() > PINS_MAX
             && let Some(needed) = needed().await
         {
-            for pin in pins.lines().filter(|pin| !needed.contains(*pin)) {
-                let mut command = self.command(&path, Trust::Specification);
-                command.args(["update-ref", "-d", &format!("refs/brigandine/pins/{pin}")]);
-                self.check("let go of a revision of", url, command, OUTPUT_MAX).await?;
-            }
+            let release = move |clone: &git2::Repository| {
+                let mut gone = pins.iter().filter(|pin| !needed.contains(*pin));
+                gone.try_for_each(|pin| objects::unpin(clone, pin))
+            };
+            self.ask("let go of a revision of", url, release).await?;
+        }
+        if !untidy {
+            return Ok(());
         }
         let mut command = self.command(&path, Trust::Specification);
         command.args([
@@ -393,6 +504,38 @@ impl Repositories {
         ]);
         self.check("tidy the clone of", url, command, OUTPUT_MAX).await.map(drop)
     }
+}
+
+impl Manner {
+    /// From `git config --null --list`, and from the files of attributes that hold for all
+    /// repositories.
+    fn read(settings: &[u8]) -> Self {
+        let settings = String::from_utf8_lossy(settings);
+        let mut found = Self { rewrites: false, converts: false };
+        for setting in settings.split('\0') {
+            let (key, value) = setting.split_once('\n').unwrap_or((setting, "true"));
+            found.rewrites |= key.starts_with("protocol.")
+                || (key.starts_with("url.") && key.ends_with(".insteadof"));
+            found.converts |= match key {
+                "core.attributesfile" => true,
+                "core.autocrlf" => !matches!(value, "false" | "input"),
+                "core.symlinks" => value == "false",
+                _ => false,
+            };
+        }
+        let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".config"));
+        let user = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).or_else(home);
+        let user = user.map(|folder| folder.join("git/attributes"));
+        found.converts |= Path::new("/etc/gitattributes").exists()
+            || user.is_some_and(|attributes| attributes.exists());
+        found
+    }
+}
+
+/// The path of a repository on this machine.
+fn local_path(url: &str) -> Option<PathBuf> {
+    let path = url.strip_prefix("file://").filter(|path| !path.contains('%')).unwrap_or(url);
+    path.starts_with('/').then(|| PathBuf::from(path))
 }
 
 fn fetch_arguments(command: &mut Command) {
@@ -457,7 +600,27 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::redact;
+    use super::{Manner, local_path, redact};
+
+    #[test]
+    fn only_a_plain_configuration_is_read_past_git() {
+        let found = Manner::read(b"user.name\nme\0core.autocrlf\ninput\0");
+        assert!(!found.rewrites);
+        assert!(Manner::read(b"url.https://h/.insteadof\n/srv/\0").rewrites);
+        assert!(Manner::read(b"protocol.file.allow\nnever\0").rewrites);
+        assert!(Manner::read(b"core.autocrlf\ntrue\0").converts);
+        assert!(Manner::read(b"core.autocrlf\0").converts, "a key without a value is true");
+        assert!(Manner::read(b"core.attributesfile\n/x\0").converts);
+    }
+
+    #[test]
+    fn a_repository_on_this_machine_is_known_by_its_url() {
+        assert_eq!(local_path("file:///a/b"), Some("/a/b".into()));
+        assert_eq!(local_path("/a/b"), Some("/a/b".into()));
+        assert_eq!(local_path("file:///a%20b"), None);
+        assert_eq!(local_path("git@host:a"), None);
+        assert_eq!(local_path("file://host/a"), None);
+    }
 
     #[test]
     fn a_password_in_a_url_is_never_shown() {

@@ -1,8 +1,9 @@
 //! Inputs: git repositories, fetched into bare clones and exported as plain directories.
 //!
-//! git's own program does the work, not a library: credentials, ssh, proxies, protocol versions,
+//! git's own program does what has to do with others: credentials, ssh, proxies, protocol versions,
 //! attributes and filters such as LFS then behave as they do for the person who set the machine
-//! up. A fetch or an export runs a handful of processes, and both are rare next to builds.
+//! up. What only reads the server's own clones, or follows a branch on the same machine, is done
+//! in this process (`objects.rs`): there a process costs more than what it does.
 //!
 //! Nothing of a repository is executed: clones are made without templates, hooks are switched off,
 //! and nobody is asked anything (`GIT_TERMINAL_PROMPT=0`, ssh in batch mode, so an unknown host
@@ -10,10 +11,10 @@
 
 mod checkout;
 mod git;
+mod objects;
 mod pattern;
 mod tree;
 
-pub(crate) use checkout::{Checkouts, ExportedTree};
+pub(crate) use checkout::{Checkouts, ExportedTree, Form, Found};
 pub(crate) use git::{FetchError, Repositories, Resolved, hex, redact};
 pub(crate) use pattern::Pattern;
-use tree::Entry;

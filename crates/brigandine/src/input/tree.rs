@@ -4,7 +4,6 @@ use super::{Pattern, git::hex};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::io;
-use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -30,6 +29,33 @@ pub(crate) struct Entry {
     pub(crate) kind: EntryKind,
     /// The git object with its contents.
     pub(crate) object: String,
+}
+
+impl Entry {
+    /// An entry with git's mode for it. `None`: it cannot be a file of a build, by its mode or by
+    /// the last part of its path, `name`.
+    pub(super) fn new(path: String, name: &str, mode: i32, object: String) -> Option<Self> {
+        let kind = match mode {
+            0o100_644 | 0o100_664 => EntryKind::File,
+            0o100_755 => EntryKind::Executable,
+            0o120_000 => EntryKind::Link,
+            0o160_000 => EntryKind::Submodule,
+            _ => return None,
+        };
+        // git refuses such trees as well; here nothing may depend on it.
+        let sound = is_sound(name) && path.split('/').all(is_sound);
+        sound.then_some(Self { path, kind, object })
+    }
+
+    /// The last part of its path.
+    pub(super) fn name(&self) -> &str {
+        self.path.rsplit_once('/').map_or(&self.path, |(_, name)| name)
+    }
+}
+
+/// Whether a part of a path may be the name of a file.
+fn is_sound(name: &str) -> bool {
+    !matches!(name, "" | "." | ".." | ".git") && !name.contains(['/', '\0'])
 }
 
 /// All files of a revision, by path.
@@ -64,36 +90,6 @@ impl Tree {
             return None;
         }
         Some(Self { entries, selections: Mutex::default() })
-    }
-
-    /// Reads `git ls-tree -r -z`. `None` when it cannot be understood.
-    pub(super) fn parse(listing: &[u8], prefix: &str) -> Option<Vec<Entry>> {
-        let mut entries = Vec::new();
-        for record in listing.split(|byte| *byte == 0).filter(|record| !record.is_empty()) {
-            let tab = record.iter().position(|byte| *byte == b'\t')?;
-            let (head, path) = (std::str::from_utf8(&record[..tab]).ok()?, &record[tab + 1..]);
-            let mut fields = head.split(' ');
-            let (mode, _type, object) = (fields.next()?, fields.next()?, fields.next()?);
-            let kind = match mode {
-                "100644" | "100664" => EntryKind::File,
-                "100755" => EntryKind::Executable,
-                "120000" => EntryKind::Link,
-                "160000" => EntryKind::Submodule,
-                _ => return None,
-            };
-            // A name that is not UTF-8 cannot be named by a pattern; it is refused by the caller.
-            let path = std::str::from_utf8(path).ok()?;
-            // git refuses such trees as well; here nothing may depend on it.
-            if path.split('/').any(|part| matches!(part, "" | "." | ".." | ".git")) {
-                return None;
-            }
-            entries.push(Entry {
-                path: format!("{prefix}{path}"),
-                kind,
-                object: object.to_owned(),
-            });
-        }
-        Some(entries)
     }
 
     /// The digest of the files that the patterns select: of their paths, kinds and objects. No
@@ -158,11 +154,14 @@ impl Tree {
         start..start + end
     }
 
-    /// Copies the selected files from the export in `from` to `to`, which is there.
-    ///
-    /// Files are copies (shared blocks where the file system can), never hard links: a build may
-    /// write to its sources, and must not write to anybody else's. Blocks.
-    pub(crate) fn copy(&self, patterns: &[String], from: &Path, to: &Path) -> io::Result<()> {
+    /// Makes the selected files below `to`, which is there. `write` makes one of them: from its
+    /// entry to its path. Blocks.
+    pub(super) fn copy(
+        &self,
+        patterns: &[String],
+        to: &Path,
+        mut write: impl FnMut(&Entry, &Path) -> io::Result<()>,
+    ) -> io::Result<()> {
         let selection = self.select(patterns).map_err(io::Error::other)?;
         let mut last_parent = String::new();
         for index in selection.files.iter() {
@@ -172,18 +171,20 @@ impl Tree {
                 std::fs::create_dir_all(to.join(parent))?;
                 parent.clone_into(&mut last_parent);
             }
-            let (source, target) = (from.join(&entry.path), to.join(&entry.path));
+            let target = to.join(&entry.path);
             let done = match entry.kind {
-                EntryKind::File | EntryKind::Executable => {
-                    std::fs::copy(&source, &target).map(drop)
-                }
-                EntryKind::Link => std::fs::read_link(&source)
-                    .and_then(|destination| symlink(destination, &target)),
                 EntryKind::Submodule => std::fs::create_dir_all(&target),
+                _ => write(entry, &target),
             };
             done.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", entry.path)))?;
         }
         Ok(())
+    }
+
+    /// The entry of this path.
+    pub(super) fn entry(&self, path: &str) -> Option<&Entry> {
+        let place = self.entries.binary_search_by(|entry| entry.path.as_str().cmp(path));
+        place.ok().map(|place| &self.entries[place])
     }
 }
 
@@ -218,22 +219,23 @@ mod tests {
     }
 
     #[test]
-    fn a_listing_is_read_with_its_modes() {
-        let listing = b"100755 blob aa\trun\x00120000 blob bb\tlink\x00160000 commit cc\tsub/m\x00";
-        let entries = Tree::parse(listing, "").expect("readable");
-        assert_eq!(entries.len(), 3);
-        assert_eq!(entries[0].kind, EntryKind::Executable);
-        assert_eq!(entries[2].path, "sub/m");
-        for hostile in ["nonsense", "100644 blob aa\t../x", "100644 blob aa\ta//x"] {
-            assert!(Tree::parse(format!("{hostile}\0").as_bytes(), "").is_none(), "{hostile}");
+    fn entries_are_told_apart_by_their_modes_and_hostile_ones_refused() {
+        let entry = |mode, path: &str| Entry::new(path.to_owned(), path, mode, "aa".to_owned());
+        assert_eq!(entry(0o100_755, "run").expect("sound").kind, EntryKind::Executable);
+        assert_eq!(entry(0o120_000, "link").expect("sound").kind, EntryKind::Link);
+        assert_eq!(entry(0o160_000, "sub").expect("sound").kind, EntryKind::Submodule);
+        for hostile in ["..", ".", ".git", "", "a/../b"] {
+            assert_eq!(entry(0o100_644, hostile), None, "{hostile}");
         }
+        assert_eq!(entry(0o140_000, "socket"), None);
     }
 
     #[test]
     fn a_path_that_is_a_link_and_a_directory_is_refused() {
-        let listing = b"120000 blob aa\ta\x00100644 blob bb\tab\x00100644 blob bb\ta/b\x00";
-        assert!(Tree::new(Tree::parse(listing, "").expect("readable")).is_none());
-        let twice = b"120000 blob aa\ta\x00100644 blob bb\ta\x00";
-        assert!(Tree::new(Tree::parse(twice, "").expect("readable")).is_none());
+        let entry = |path: &str, kind| Entry { path: path.to_owned(), kind, object: String::new() };
+        let (link, file) = (EntryKind::Link, EntryKind::File);
+        let within = vec![entry("a", link), entry("ab", file), entry("a/b", file)];
+        assert!(Tree::new(within).is_none());
+        assert!(Tree::new(vec![entry("a", link), entry("a", file)]).is_none());
     }
 }

@@ -120,3 +120,96 @@ fn modes_and_links_survive_and_nothing_of_a_repository_is_executed() {
     assert_eq!(place.build_log("one"), "ran\nrun\n");
     assert!(!trap.exists());
 }
+
+/// The directories that were exported; empty when files came straight out of clones.
+fn exports(place: &Place) -> usize {
+    std::fs::read_dir(place.state().join("checkouts")).map_or(0, Iterator::count)
+}
+
+#[test]
+fn plain_files_come_straight_out_of_the_clone_with_modes_and_links() {
+    let place = Place::new();
+    let repository = place.repository("sample");
+    repository.commit(&[
+        ("a/run", "#!/bin/sh\necho ran\n"),
+        (
+            "brigandine.toml",
+            "[[job]]\nname = \"one\"\ncommand = \"\"\"\n./a/run; readlink link; ls -l a/run | cut -c1-10\n\
+             ls -l brigandine.toml | cut -c1-10; find . | sort\n\"\"\"\n",
+        ),
+    ]);
+    std::os::unix::fs::symlink("a/run", repository.path.join("link")).expect("a link");
+    repository.git(&["add", "link"]);
+    repository.git(&["update-index", "--chmod=+x", "a/run"]);
+    repository.git(&["commit", "--quiet", "--message=modes"]);
+    place.specify(&[("sample", &repository, "")]);
+    place.good_one_shot();
+    assert_eq!(
+        place.build_log("one"),
+        "ran\na/run\n-rwxr-xr-x\n-rw-r--r--\n.\n./a\n./a/run\n./brigandine.toml\n./link\n"
+    );
+    assert_eq!(exports(&place), 0, "nothing was exported for it");
+}
+
+#[test]
+fn attributes_have_their_say_in_what_a_file_is() {
+    let place = Place::new();
+    let repository = place.repository("sample");
+    repository.commit(&[
+        ("deep/.gitattributes", "*.txt text eol=crlf\n"),
+        ("deep/note.txt", "a\nb\n"),
+        ("brigandine.toml", "[[job]]\nname = \"one\"\ncommand = \"cat deep/note.txt\"\n"),
+    ]);
+    place.specify(&[("sample", &repository, "")]);
+    place.good_one_shot();
+    assert_eq!(place.build_log("one"), "a\r\nb\r\n");
+    assert_eq!(exports(&place), 1, "git's own program wrote the files");
+}
+
+#[test]
+fn a_file_too_large_to_be_taken_out_in_one_piece_is_exported() {
+    let place = Place::new();
+    let repository = place.repository("sample");
+    let large = "x".repeat((16 << 20) + 1);
+    repository.commit(&[
+        ("large", &large),
+        (
+            "brigandine.toml",
+            "[[job]]\nname = \"large\"\ncommand = \"wc -c < large\"\n\
+             [[job]]\nname = \"small\"\ncommand = \"ls\"\nsources = [\"brigandine.toml\"]\n",
+        ),
+    ]);
+    place.specify(&[("sample", &repository, "")]);
+    place.good_one_shot();
+    assert_eq!(place.build_log("large").trim(), large.len().to_string());
+    assert_eq!(place.build_log("small"), "brigandine.toml\n");
+    assert_eq!(place.rows("SELECT losses FROM build"), ["0", "0"]);
+}
+
+#[test]
+fn a_job_list_may_be_long_or_behind_a_link_or_absent() {
+    let place = Place::new();
+    let repository = place.repository("sample");
+    let padding = format!("# {}\n", "p".repeat(1000)).repeat(200);
+    let list = format!("{padding}[[job]]\nname = \"one\"\ncommand = \"ls\"\n");
+    repository.commit(&[("lists/long.toml", &list)]);
+    std::os::unix::fs::symlink("lists/long.toml", repository.path.join("brigandine.toml"))
+        .expect("a link");
+    repository.commit(&[]);
+    place.specify(&[("sample", &repository, "")]);
+    place.good_one_shot();
+    assert_eq!(place.build_log("one"), "brigandine.toml\nlists\n");
+    std::fs::remove_file(repository.path.join("brigandine.toml")).expect("removed");
+    repository.commit(&[]);
+    assert_eq!(place.one_shot().status.code(), Some(1));
+    let told = "SELECT message FROM evaluation ORDER BY id DESC LIMIT 1";
+    assert_eq!(place.rows(told), ["brigandine.toml: No such file or directory (os error 2)"]);
+    repository.commit(&[("brigandine.toml", &list)]);
+    place.good_one_shot();
+    std::fs::remove_file(repository.path.join("brigandine.toml")).expect("removed");
+    std::os::unix::fs::symlink("/etc/passwd", repository.path.join("brigandine.toml"))
+        .expect("a link");
+    repository.commit(&[]);
+    assert_eq!(place.one_shot().status.code(), Some(1));
+    assert_eq!(place.rows(told), ["brigandine.toml: leads out of the repository"]);
+}
