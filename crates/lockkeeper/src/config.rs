@@ -72,6 +72,7 @@ pub(crate) struct Config {
     pub(crate) snapshots_max: usize,
     pub(crate) feed_capacity: usize,
     pub(crate) look_interval: Option<Duration>,
+    pub(crate) shed_after: Option<Duration>,
     pub(crate) on_thread_start: Option<Arc<dyn Fn() + Send + Sync>>,
     pub(crate) network_files: NetworkFiles,
     pub(crate) migrations: Option<Migrations>,
@@ -122,6 +123,7 @@ impl Config {
             feed_capacity: 1 << 16,
             // A glance costs the writer some microseconds; people do not notice a fifth of a second.
             look_interval: Some(Duration::from_millis(200)),
+            shed_after: None,
             on_thread_start: None,
             network_files: NetworkFiles::Refuse,
             migrations: None,

@@ -848,6 +848,17 @@ impl Builder {
         self
     }
 
+    /// Sheds calls under overload, so that those that are accepted keep their latency. Default: never.
+    ///
+    /// Once every call of a client has waited longer than `target` for ten times as long, its calls
+    /// that did are refused with [`ErrorKind::Overloaded`] instead of run, until none has for as
+    /// long. Waiting for room counts. For callers that do not slow down, such as requests from
+    /// outside; a fixed number of tasks that wait for each answer slows down by itself.
+    pub fn shed_after(mut self, target: Duration) -> Self {
+        self.config.shed_after = Some(target);
+        self
+    }
+
     /// What to do with a file on a network file system. Default: [`NetworkFiles::Refuse`].
     pub fn network_files(mut self, what: NetworkFiles) -> Self {
         self.config.network_files = what;
@@ -918,8 +929,8 @@ impl Builder {
         let clock = Arc::new(Clock::new());
         let core = Arc::new(Core {
             domain,
-            writer: Arc::new(Queue::new(config.queue_capacity, domain)),
-            readers: Arc::new(Queue::new(config.queue_capacity, domain)),
+            writer: Arc::new(Queue::new(config.queue_capacity, domain, config.shed_after)),
+            readers: Arc::new(Queue::new(config.queue_capacity, domain, config.shed_after)),
             clock: Arc::clone(&clock),
             short: ShortReads::new(config.readers.max(2)),
             feed: Arc::new(Feed::new(config.feed_capacity)),

@@ -59,6 +59,9 @@ pub enum ErrorKind {
     SnapshotExpired,
     /// As many snapshots as allowed are held.
     TooManySnapshots,
+    /// Too much is asked of the database: the call had waited longer than the target of
+    /// [`Builder::shed_after`](crate::Builder::shed_after) and never began.
+    Overloaded,
     /// The disk or the quota is full.
     DiskFull,
     /// The file is damaged or no database.
@@ -166,6 +169,7 @@ impl<E> Error<E> {
                 | ErrorKind::NotApplied
                 | ErrorKind::SnapshotExpired
                 | ErrorKind::TooManySnapshots
+                | ErrorKind::Overloaded
         )
     }
 
@@ -230,6 +234,7 @@ impl<E> From<CallError> for Error<E> {
             CallError::Nested => ErrorKind::Nested,
             CallError::Faulted => ErrorKind::Faulted,
             CallError::Forked => ErrorKind::Forked,
+            CallError::Overloaded => ErrorKind::Overloaded,
         })
     }
 }
@@ -277,6 +282,9 @@ impl<E> fmt::Display for Error<E> {
             ErrorKind::ForeignKey => f.write_str("the call left a foreign key violated"),
             ErrorKind::SnapshotExpired => f.write_str("the snapshot reached its maximum age"),
             ErrorKind::TooManySnapshots => f.write_str("too many snapshots are held"),
+            ErrorKind::Overloaded => {
+                f.write_str("the database is overloaded; the call waited too long and never began")
+            }
             ErrorKind::DiskFull => f.write_str("the disk or the quota is full"),
             ErrorKind::Corrupt => f.write_str("the file is damaged or not a database"),
             ErrorKind::Open => f.write_str("the database could not be opened"),

@@ -180,6 +180,10 @@ impl Item for ReaderItem {
             Self::OpenShort | Self::Retire(_) => {}
         }
     }
+
+    fn may_be_shed(&self) -> bool {
+        !matches!(self, Self::OpenShort | Self::Retire(_))
+    }
 }
 
 /// A request for a held snapshot.

@@ -47,6 +47,9 @@ pub enum CallError {
     Faulted,
     /// The process forked: the worker's thread is in the parent alone.
     Forked,
+    /// The queue is overloaded, and the call had waited longer than the target: it was shed and
+    /// never began. See `shed_after` of the builder.
+    Overloaded,
 }
 
 impl fmt::Display for CallError {
@@ -60,6 +63,7 @@ impl fmt::Display for CallError {
             ),
             Self::Faulted => f.write_str("the worker thread ended without answering"),
             Self::Forked => f.write_str(FORKED),
+            Self::Overloaded => f.write_str("the queue is overloaded; the call never began"),
         }
     }
 }

@@ -36,12 +36,21 @@ pub struct Builder<R> {
     capacity: usize,
     recycle: Recycle<R>,
     on_start: Option<Arc<dyn Fn() + Send + Sync>>,
+    shed_after: Option<Duration>,
 }
 
 impl<R: 'static> Builder<R> {
     /// Calls that each client may have accepted and waiting at once. Default: 1,024.
     pub fn capacity(mut self, calls: usize) -> Self {
         self.capacity = calls;
+        self
+    }
+
+    /// Sheds calls under overload: once every call of a client has waited longer than `target` for
+    /// ten times as long, those that did are refused with [`CallError::Overloaded`] instead of run,
+    /// until none has for as long. Default: never.
+    pub fn shed_after(mut self, target: Duration) -> Self {
+        self.shed_after = Some(target);
         self
     }
 
@@ -99,7 +108,7 @@ impl<R: 'static> Builder<R> {
         if self.capacity == 0 {
             return Err(StartError::ZeroCapacity);
         }
-        let queue = Arc::new(Queue::new(self.capacity, Domain::new()));
+        let queue = Arc::new(Queue::new(self.capacity, Domain::new(), self.shed_after));
         let clock = Arc::new(Clock::new());
         let config =
             PoolConfig { name: self.name, min: 1, max: 1, spin: false, on_start: self.on_start };
@@ -201,6 +210,7 @@ impl<R: 'static> Worker<R> {
                 false => Verdict::Reuse,
             }),
             on_start: None,
+            shed_after: None,
         }
     }
 

@@ -54,7 +54,7 @@ pub(crate) struct Position {
     pub(crate) seq: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct LaneId(usize);
 
 /// The lane of the handle that opened the queue.

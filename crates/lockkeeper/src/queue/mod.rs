@@ -54,10 +54,14 @@
 //! - Q6: when the last worker exits, for whatever reason, intake is closed and what waits is
 //!   refused. A dead worker is an error, not a hang.
 //!
+//! - Q7: a call that is shed (`admission.rs`) was taken and is answered like one, by the thread that
+//!   took it, outside the lock, before it sleeps.
+//!
 //! Lock order: the queue's lock, then a reply's slot; the clock's lock is never held while another
 //! is taken, nor taken while another is held. Waiting for room is first in, first out per lane and
 //! costs no wake-up: the call itself waits, and moves up when a place becomes free.
 
+mod admission;
 mod call;
 mod clock;
 mod close;
@@ -93,6 +97,7 @@ pub(crate) use lanes::{LaneId, MAIN, Position, Scope, Taken};
 pub(crate) use sync::{AtomicBool, Condvar, Mutex, Ordering, lock, now, wait, wait_until};
 pub(crate) use worker::{Batch, Pool, PoolConfig, Service};
 
+use admission::Admission;
 use lanes::Lanes;
 
 /// How long a worker that has just served a batch looks for the next call before it sleeps.
@@ -105,6 +110,10 @@ pub(crate) trait Item: Send + 'static {
     fn interruptible(&self) -> Option<Arc<dyn Interruptible>>;
     /// Answers a call that never ran.
     fn refuse(self, why: CallError);
+    /// Whether an overloaded queue may refuse it; false: the library's own errands.
+    fn may_be_shed(&self) -> bool {
+        true
+    }
 }
 
 pub(crate) struct Queue<C> {
@@ -118,7 +127,9 @@ pub(crate) struct Queue<C> {
 }
 
 struct State<C> {
-    lanes: Lanes<C>,
+    lanes: Lanes<Waiting<C>>,
+    /// `None`: nothing is ever shed.
+    admission: Option<Admission>,
     open: bool,
     /// A worker per index; each has its own bell so that the one that slept least is rung first.
     workers: Vec<Seat>,
@@ -132,6 +143,24 @@ struct State<C> {
     exit: Vec<Reply<()>>,
     /// A stall check is on its way.
     checking: bool,
+}
+
+struct Waiting<C> {
+    call: C,
+    /// When it was submitted, where that may decide about it.
+    since: Option<Instant>,
+}
+
+/// Calls that were shed under the lock, refused when this is dropped: declare it before the guard.
+struct Shed<C: Item>(Vec<C>);
+
+impl<C: Item> Drop for Shed<C> {
+    fn drop(&mut self) {
+        // Q5, Q7
+        for call in self.0.drain(..) {
+            call.refuse(CallError::Overloaded);
+        }
+    }
 }
 
 struct Seat {
@@ -150,9 +179,12 @@ pub(crate) struct Pushed {
 }
 
 impl<C: Item> Queue<C> {
-    pub(crate) fn new(capacity: usize, domain: Domain) -> Self {
+    /// A queue with room for `capacity` calls of each lane; when it is overloaded it sheds those that
+    /// have waited longer than `shed_after`.
+    pub(crate) fn new(capacity: usize, domain: Domain, shed_after: Option<Duration>) -> Self {
         let state = State {
             lanes: Lanes::new(capacity),
+            admission: shed_after.map(Admission::new),
             open: true,
             workers: Vec::new(),
             sleeping: Vec::new(),
@@ -206,7 +238,7 @@ impl<C: Item> Queue<C> {
         &self,
         lane: LaneId,
         call: C,
-        push: impl FnOnce(&mut Lanes<C>, LaneId, C) -> Result<Position, C>,
+        push: impl FnOnce(&mut Lanes<Waiting<C>>, LaneId, Waiting<C>) -> Result<Position, Waiting<C>>,
         otherwise: RefusedReason,
     ) -> Result<Pushed, Refused<C>> {
         let mut state = lock(&self.state);
@@ -214,9 +246,10 @@ impl<C: Item> Queue<C> {
         if !state.open {
             return Err(Refused { reason: RefusedReason::Closed, call });
         }
-        let position = match push(&mut state.lanes, lane, call) {
+        let since = (state.admission.is_some() && call.may_be_shed()).then(now);
+        let position = match push(&mut state.lanes, lane, Waiting { call, since }) {
             Ok(position) => position,
-            Err(call) => return Err(Refused { reason: otherwise, call }),
+            Err(Waiting { call, .. }) => return Err(Refused { reason: otherwise, call }),
         };
         // Q4
         let bell = state.sleeping.pop().map(|worker| Arc::clone(&state.workers[worker].bell));
@@ -231,7 +264,7 @@ impl<C: Item> Queue<C> {
 
     /// Takes a waiting call out; `None`: it was taken by a worker before (Q1).
     pub(crate) fn remove(&self, position: Position) -> Option<C> {
-        lock(&self.state).lanes.remove(position)
+        lock(&self.state).lanes.remove(position).map(|waiting| waiting.call)
     }
 
     /// Answers a call whose deadline passed while it waited; a taken one is left to its token.
@@ -240,7 +273,7 @@ impl<C: Item> Queue<C> {
         let room = state.lanes.waits_for_room(position);
         let call = state.lanes.remove(position);
         drop(state);
-        let Some(call) = call else { return false };
+        let Some(Waiting { call, .. }) = call else { return false };
         call.refuse(CallError::Timeout(if room { Phase::Room } else { Phase::Queued }));
         true
     }
@@ -270,14 +303,22 @@ impl<C: Item> Queue<C> {
         if spin {
             self.spin();
         }
+        let mut shed = Shed(Vec::new());
         let mut state = lock(&self.state);
         let give_up_at = patience.map(|patience| now() + patience);
         loop {
             if state.lanes.accepted() > 0 {
                 let limit = state.lanes.next_seq();
                 state.lanes.begin_batch();
-                if let Some(taken) = state.take(worker, Scope::Batch) {
+                if let Some(taken) = state.take(worker, Scope::Batch, &mut shed) {
                     return Some(First { taken, limit });
+                }
+                if !shed.0.is_empty() {
+                    drop(state);
+                    drop(shed);
+                    shed = Shed(Vec::new());
+                    state = lock(&self.state);
+                    continue;
                 }
             }
             if !state.open && state.lanes.waiting() == 0 {
@@ -320,7 +361,9 @@ impl<C: Item> Queue<C> {
 
     /// Takes the next call of the batch.
     pub(crate) fn take_next(&self, worker: usize, scope: Scope) -> Option<Taken<C>> {
-        lock(&self.state).take(worker, scope)
+        let mut shed = Shed(Vec::new());
+        let mut state = lock(&self.state);
+        state.take(worker, scope, &mut shed)
     }
 
     /// Charges a lane for what its call used; then takes the next one, under the same lock.
@@ -331,10 +374,11 @@ impl<C: Item> Queue<C> {
         run: Duration,
         scope: Option<Scope>,
     ) -> Option<Taken<C>> {
+        let mut shed = Shed(Vec::new());
         let mut state = lock(&self.state);
         state.lanes.charge(lane, run);
         match scope {
-            Some(scope) => state.take(worker, scope),
+            Some(scope) => state.take(worker, scope, &mut shed),
             None => {
                 state.workers[worker].running = None;
                 None
@@ -376,8 +420,8 @@ impl<C: Item> Queue<C> {
         let exit = if state.alive == 0 { std::mem::take(&mut state.exit) } else { Vec::new() };
         drop(state);
         // Q5
-        for call in refused {
-            call.refuse(CallError::Closed);
+        for waiting in refused {
+            waiting.call.refuse(CallError::Closed);
         }
         exit.into_iter().for_each(|reply| reply.answer(()));
     }
@@ -397,8 +441,8 @@ impl<C: Item> Queue<C> {
         let refused = state.lanes.clear(false);
         let exit = std::mem::take(&mut state.exit);
         drop(state);
-        for call in refused {
-            call.refuse(CallError::Faulted);
+        for waiting in refused {
+            waiting.call.refuse(CallError::Faulted);
         }
         exit.into_iter().for_each(|reply| reply.answer(()));
     }
@@ -452,11 +496,19 @@ pub(crate) struct First<C> {
 }
 
 impl<C: Item> State<C> {
-    fn take(&mut self, worker: usize, scope: Scope) -> Option<Taken<C>> {
-        let taken = self.lanes.pick(scope)?;
-        self.taken += 1;
-        self.workers[worker].running = taken.call.interruptible();
-        Some(taken)
+    fn take(&mut self, worker: usize, scope: Scope, shed: &mut Shed<C>) -> Option<Taken<C>> {
+        loop {
+            let Taken { lane, call: Waiting { call, since } } = self.lanes.pick(scope)?;
+            self.taken += 1;
+            if let (Some(admission), Some(since)) = (&mut self.admission, since)
+                && admission.sheds(lane, since, now())
+            {
+                shed.0.push(call);
+                continue;
+            }
+            self.workers[worker].running = call.interruptible();
+            return Some(Taken { lane, call });
+        }
     }
 }
 

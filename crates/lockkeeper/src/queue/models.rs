@@ -34,7 +34,7 @@ impl Item for Call {
 }
 
 fn queue(capacity: usize) -> Arc<Queue<Call>> {
-    Arc::new(Queue::new(capacity, Domain::new()))
+    Arc::new(Queue::new(capacity, Domain::new(), None))
 }
 
 /// What the worker's thread does, without a resource.

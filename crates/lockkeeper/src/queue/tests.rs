@@ -473,7 +473,7 @@ impl Service for Fragile {
 
 #[test]
 fn a23_when_the_worker_dies_every_waiting_call_is_answered_and_later_ones_refused() {
-    let queue = Arc::new(Queue::new(2, Domain::new()));
+    let queue = Arc::new(Queue::new(2, Domain::new(), None));
     let config =
         PoolConfig { name: String::from("fragile"), min: 1, max: 1, spin: false, on_start: None };
     let clock = Arc::new(Clock::new());

@@ -361,3 +361,46 @@ fn a13_cancels_among_waiting_calls_lose_no_turn() {
         assert_eq!(ran.load(Ordering::Relaxed), 1_000, "{place:?}");
     });
 }
+
+/// The rule itself is tested on virtual time beside it; here, that a call which is shed never runs, is
+/// told why, and that the queue recovers.
+#[test]
+fn b05_an_overloaded_queue_refuses_what_waited_too_long_and_recovers() {
+    const TARGET: Duration = Duration::from_millis(2);
+    within_each(HANG, move |place| {
+        let (_dir, db) = db_at(place, |builder| builder.shed_after(TARGET));
+        let held = HeldWriter::hold(&db);
+        let ran = Arc::new(AtomicUsize::new(0));
+        // Each takes half the target: long before the last one, all have waited for ten targets.
+        let mut writes: Vec<_> = (0..100)
+            .map(|id| {
+                let ran = Arc::clone(&ran);
+                db.write(move |tx| {
+                    ran.fetch_add(1, Ordering::Relaxed);
+                    work(TARGET / 2);
+                    insert(tx, id)
+                })
+            })
+            .collect();
+        writes.iter_mut().for_each(|write| assert!(poll_once(write).is_pending()));
+        held.release();
+        let (mut stored, mut shed) = (Vec::new(), 0);
+        for (id, write) in (0..).zip(writes) {
+            match block_on(write) {
+                Ok(()) => stored.push(id),
+                Err(error) => {
+                    assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Overloaded, true));
+                    shed += 1;
+                }
+            }
+        }
+        assert!(shed > 0, "100 calls waited for up to 50 targets");
+        assert_eq!(ran.load(Ordering::Relaxed), stored.len(), "a call that was shed ran");
+        // Nothing waits any more: an interval later at the latest everything is accepted.
+        let id = 1_000;
+        db.blocking_write(move |tx| insert(tx, id)).expect("it did not wait");
+        stored.push(id);
+        assert_eq!(ids(&db), stored, "{place:?}");
+        db.blocking_close().expect("closes");
+    });
+}

@@ -1,0 +1,142 @@
+//! Shedding: what an overloaded queue refuses, so that what it accepts is still served in time.
+//!
+//! A queue whose callers do not slow down (each request of the world is a new caller) only grows: in
+//! the end every call is served after its caller has lost interest. So a lane that has kept its calls
+//! waiting longer than the target for a whole interval refuses those that waited longer, until none
+//! has for as long. The idea is CoDel's (RFC 8289), with the sojourn time as the only measure, reduced
+//! to requests, which are answered at once when they are refused.
+//!
+//! A pure data structure: the time is an argument.
+//!
+//! | state of a lane | what may be trusted | left by |
+//! |---|---|---|
+//! | calm (no entry) | its last call was in time | a call that waited too long |
+//! | above | every call since `above_since` waited too long; they are served | a call in time; an interval |
+//! | overloaded | calls that waited too long are refused | an interval without such a call |
+//!
+//! - D1: lanes are judged apart: a client with a backlog of its own costs nobody else a call.
+//! - D2: an entry that was not touched for an interval counts as none, so what is left of a forgotten
+//!   lane cannot judge the next one with its number. Bound: an entry per lane number.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use super::LaneId;
+
+/// Targets in an interval: how long the wait must last to be more than a burst.
+const INTERVAL_TARGETS: u32 = 10;
+
+pub(crate) struct Admission {
+    target: Duration,
+    interval: Duration,
+    lanes: HashMap<LaneId, Above>,
+}
+
+struct Above {
+    since: Instant,
+    last: Instant,
+    overloaded: bool,
+}
+
+impl Admission {
+    pub(crate) fn new(target: Duration) -> Self {
+        let interval = target.saturating_mul(INTERVAL_TARGETS);
+        Self { target, interval, lanes: HashMap::new() }
+    }
+
+    /// Whether a call of `lane` that waited from `submitted` until `now` is to be refused.
+    pub(crate) fn sheds(&mut self, lane: LaneId, submitted: Instant, now: Instant) -> bool {
+        // D2
+        let entry = self.lanes.get_mut(&lane).filter(|above| now - above.last < self.interval);
+        if now.saturating_duration_since(submitted) <= self.target {
+            if entry.is_none_or(|above| !above.overloaded) {
+                self.lanes.remove(&lane);
+            }
+            return false;
+        }
+        let Some(above) = entry else {
+            self.lanes.insert(lane, Above { since: now, last: now, overloaded: false });
+            return false;
+        };
+        above.last = now;
+        above.overloaded |= now - above.since >= self.interval;
+        above.overloaded
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::super::MAIN;
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+    const TARGET: Duration = Duration::from_millis(20);
+
+    /// One server, a service time, arrivals at a fixed distance, virtual time. Returns how long each
+    /// served call had waited, in order, and how many were refused.
+    fn simulate(arrivals: u32, apart: Duration, service: Duration) -> (Vec<Duration>, usize) {
+        let began = Instant::now();
+        let mut admission = Admission::new(TARGET);
+        let mut waiting: VecDeque<Instant> = (0..arrivals).map(|n| began + apart * n).collect();
+        let (mut now, mut served, mut refused) = (began, Vec::new(), 0);
+        while let Some(submitted) = waiting.pop_front() {
+            now = now.max(submitted);
+            if admission.sheds(MAIN, submitted, now) {
+                refused += 1;
+                continue;
+            }
+            served.push(now - submitted);
+            now += service;
+        }
+        (served, refused)
+    }
+
+    #[test]
+    fn b05_under_threefold_overload_accepted_calls_wait_no_longer_than_the_target() {
+        let (served, refused) = simulate(30_000, MS, 3 * MS);
+        assert_eq!(served.len() + refused, 30_000);
+        // The overload is noticed after an interval; all that time the backlog grows.
+        let interval = (TARGET * INTERVAL_TARGETS).as_millis() as usize;
+        let late = served.iter().filter(|waited| **waited > TARGET).count();
+        assert!(late <= interval / 3 + 8, "{late} late ones");
+        let mut sorted = served.clone();
+        sorted.sort();
+        let p99 = sorted[sorted.len() * 99 / 100];
+        assert!(p99 <= TARGET, "{p99:?}");
+        // The server is never idle: a third of the load is served.
+        assert!((9_900..=10_100).contains(&served.len()), "{} served", served.len());
+    }
+
+    #[test]
+    fn b05_a_burst_shorter_than_the_interval_is_served_whole() {
+        let interval = TARGET * INTERVAL_TARGETS;
+        let calls = u32::try_from(interval.as_millis()).expect("small") - 2;
+        let (served, refused) = simulate(calls, Duration::ZERO, MS);
+        assert_eq!((served.len(), refused), (calls as usize, 0));
+    }
+
+    #[test]
+    fn b05_a_queue_that_keeps_up_refuses_nothing() {
+        assert_eq!(simulate(10_000, MS, MS).1, 0);
+    }
+
+    #[test]
+    fn b05_the_overload_of_one_lane_is_not_anothers() {
+        let mut admission = Admission::new(TARGET);
+        let mut lanes = super::super::Lanes::<()>::new(1);
+        let other = lanes.open("other");
+        let began = Instant::now();
+        let late = |admission: &mut Admission, lane, ms: u32| {
+            admission.sheds(lane, began + MS * ms, began + MS * ms + 2 * TARGET)
+        };
+        for ms in 0..200 {
+            assert!(!late(&mut admission, MAIN, ms), "{ms}");
+        }
+        assert!(late(&mut admission, MAIN, 200));
+        assert!(!late(&mut admission, other, 201));
+        // After an interval without a late call the first one is served again.
+        assert!(!late(&mut admission, MAIN, 400));
+    }
+}
