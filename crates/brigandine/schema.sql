@@ -5,7 +5,7 @@
 -- or for chance: every value comes with the statement. Build logs and products are files beside
 -- the database; their paths are relative to the state directory.
 PRAGMA application_id = 1112688452; -- "BRGD"
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;
 
 -- One row: who this state directory is. Its id stands in the environment of every child process,
 -- which is how a restarted server finds the processes of a killed one.
@@ -76,7 +76,9 @@ CREATE TABLE checkout (
 CREATE TABLE build (
   id INTEGER PRIMARY KEY,
   derivation TEXT NOT NULL,
-  basename TEXT NOT NULL,            -- the derivation after its last slash
+  -- The first eight bytes of the SHA-256 of the derivation after its last slash: an index of whole
+  -- paths would be a tenth of the file. Equal keys are told apart by the derivation.
+  derivation_key INTEGER NOT NULL,
   specification_id INTEGER NOT NULL REFERENCES specification (id),
   evaluation_id INTEGER NOT NULL REFERENCES evaluation (id),
   job TEXT NOT NULL,
@@ -88,6 +90,7 @@ CREATE TABLE build (
   status INTEGER NOT NULL,
   weather INTEGER NOT NULL,          -- -1 unknown, 0 new-success, 1 new-failure,
                                      -- 2 still-succeeding, 3 still-failing
+  backend INTEGER NOT NULL,          -- 0 `command`, 1 none that this server has (imported)
   attempt INTEGER NOT NULL,          -- the number of the last start
   losses INTEGER NOT NULL,           -- starts whose worker vanished
   waiting INTEGER NOT NULL,          -- dependencies that have not succeeded
@@ -104,24 +107,57 @@ CREATE TABLE build (
   CONSTRAINT "finished if and only if dated" CHECK ((status >= 0) = (stopped_at > 0)),
   CONSTRAINT "a started build has an attempt" CHECK (status <> -1 OR attempt > 0),
   CONSTRAINT "nothing starts before its dependencies" CHECK (status <> -1 OR waiting = 0),
-  CONSTRAINT "waiting is a count" CHECK (waiting >= 0)
+  CONSTRAINT "waiting is a count" CHECK (waiting >= 0),
+  CONSTRAINT "the backend is known" CHECK (backend BETWEEN 0 AND 1)
 ) STRICT;
-CREATE UNIQUE INDEX build_derivation ON build (derivation);
-CREATE INDEX build_basename ON build (basename);
+-- Rows of equal keys are in the order of their ids, so `ORDER BY stopped_at DESC, id DESC` reads
+-- these indexes backwards, and a build that ends is appended to each.
+CREATE INDEX build_derivation ON build (derivation_key);
 -- What next: the builder asks per system.
 CREATE INDEX build_ready ON build (system, priority DESC, submitted_at, derivation)
-  WHERE status = -2 AND waiting = 0;
+  WHERE status = -2 AND waiting = 0 AND backend = 0;
+-- What a restarted server has to look at.
+CREATE INDEX build_unfinished ON build (backend) WHERE status < 0 AND backend = 0;
 -- The queue as people see it: running first, then by submission.
-CREATE INDEX build_queue ON build (status DESC, submitted_at, id) WHERE status < 0;
-CREATE INDEX build_latest ON build (stopped_at DESC, id DESC) WHERE status >= 0;
-CREATE INDEX build_latest_of_specification ON build (specification_id, stopped_at DESC, id DESC)
+CREATE INDEX build_queue ON build (status DESC, submitted_at) WHERE status < 0;
+CREATE INDEX build_latest ON build (stopped_at) WHERE status >= 0;
+CREATE INDEX build_latest_of_specification ON build (specification_id, stopped_at)
   WHERE status >= 0;
-CREATE INDEX build_latest_of_job ON build (specification_id, job, stopped_at DESC, id DESC)
-  WHERE status >= 0;
+CREATE INDEX build_latest_of_evaluation ON build (evaluation_id, stopped_at) WHERE status >= 0;
+CREATE INDEX build_latest_of_job ON build (specification_id, job, stopped_at) WHERE status >= 0;
+CREATE INDEX build_latest_for_system ON build (system, stopped_at) WHERE status >= 0;
 -- An expression, so that it serves "with this status" alone: as a plain column it would also be
 -- taken for the range "finished", which then has to be sorted.
-CREATE INDEX build_latest_with_status ON build (status + 0, stopped_at DESC, id DESC)
-  WHERE status >= 0;
+CREATE INDEX build_latest_with_status ON build (status + 0, stopped_at) WHERE status >= 0;
+
+-- How many builds there are of each kind, kept by the triggers below in the transaction that
+-- changes a build: pages show how many wait without counting them, and a question that no build
+-- answers is not looked for in five million.
+CREATE TABLE build_count (
+  status INTEGER NOT NULL,           -- as build.status
+  specification_id INTEGER NOT NULL REFERENCES specification (id),
+  system TEXT NOT NULL,
+  builds INTEGER NOT NULL,
+  PRIMARY KEY (status, specification_id, system),
+  CONSTRAINT "builds is a count" CHECK (builds >= 0)
+) STRICT, WITHOUT ROWID;
+CREATE TRIGGER build_registered AFTER INSERT ON build BEGIN
+  INSERT INTO build_count (status, specification_id, system, builds)
+    VALUES (new.status, new.specification_id, new.system, 1)
+    ON CONFLICT (status, specification_id, system) DO UPDATE SET builds = builds + 1;
+END;
+CREATE TRIGGER build_status_changed AFTER UPDATE OF status ON build
+WHEN old.status <> new.status BEGIN
+  UPDATE build_count SET builds = builds - 1 WHERE status = old.status
+    AND specification_id = old.specification_id AND system = old.system;
+  INSERT INTO build_count (status, specification_id, system, builds)
+    VALUES (new.status, new.specification_id, new.system, 1)
+    ON CONFLICT (status, specification_id, system) DO UPDATE SET builds = builds + 1;
+END;
+CREATE TRIGGER build_removed AFTER DELETE ON build BEGIN
+  UPDATE build_count SET builds = builds - 1 WHERE status = old.status
+    AND specification_id = old.specification_id AND system = old.system;
+END;
 
 -- JSON of model::Definition, beside the row that is read all the time rather than in it.
 CREATE TABLE definition (
@@ -135,7 +171,8 @@ CREATE TABLE job (
   name TEXT NOT NULL,
   build_id INTEGER NOT NULL REFERENCES build (id),
   reused INTEGER NOT NULL,           -- 1 when the build was known before this evaluation
-  PRIMARY KEY (evaluation_id, name)
+  -- Evaluations of this server have each name once; imported ones may not.
+  PRIMARY KEY (evaluation_id, name, build_id)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX job_by_build ON job (build_id, evaluation_id);
 

@@ -536,6 +536,7 @@ impl App {
         if let Some(task) = task {
             let _ = task.await;
         }
+        store::optimize(&shared.main).await?;
         shared.main.write(store::note_stop).await?;
         shared.main.close().await?;
         Ok(())

@@ -210,7 +210,13 @@ async fn serve(config: &Config, specifications: Vec<Specification>) -> Result<()
     let mut signals = Signals::new()?;
     let listener = listen(config.listen).await?;
     let address = listener.local_addr().unwrap_or(config.listen);
-    let app = start(config, specifications).await?;
+    // An older or larger file may take its time; what an end by a signal undoes, the next start does.
+    let app = tokio::select! {
+        app = start(config, specifications) => app?,
+        name = signals.next() => {
+            return Err(Failure::failed(format!("{name}: ended before the server had started")));
+        }
+    };
     app.run().await.map_err(|error| Failure::failed(error.to_string()))?;
     let mut web = Web::start(listener, &app, config.connections);
     // For scripts, which may have asked for port 0.

@@ -197,7 +197,7 @@ pub(crate) struct BuildFilter {
     pub(crate) job: Option<String>,
     /// What it is built for.
     pub(crate) system: Option<String>,
-    /// Any evaluation that has it.
+    /// The evaluation that asked first, as in Cuirass; an evaluation's jobs are another list.
     pub(crate) evaluation: Option<EvaluationId>,
     /// Its derivation.
     pub(crate) derivation: Option<String>,

@@ -43,7 +43,7 @@ pub(crate) struct Claimed {
 }
 
 pub(super) const READY: &str = "SELECT id FROM build
-    WHERE status = -2 AND waiting = 0 AND system = ?1
+    WHERE status = -2 AND waiting = 0 AND backend = 0 AND system = ?1
     ORDER BY priority DESC, submitted_at, derivation LIMIT ?2";
 
 /// Starts up to `limit` builds for `system` that wait for nothing: by priority, then age, then
@@ -85,14 +85,15 @@ pub(crate) fn claim(
             .query_map([id], |row| row.get(0))?
             .next()
             .transpose()?;
-        let needs = tx
+        let mut needs: Vec<(String, String)> = tx
             .prepare_cached(
                 "SELECT d.name, o.path FROM dependency AS d
-                 JOIN output AS o ON o.build_id = d.needs_id AND o.name = 'out'
-                 WHERE d.build_id = ?1 ORDER BY d.name",
+                 CROSS JOIN output AS o ON o.build_id = d.needs_id AND o.name = 'out'
+                 WHERE d.build_id = ?1",
             )?
             .query_map([id], |row| Ok((row.get(0)?, row.get(1)?)))?
             .collect::<Result<_, _>>()?;
+        needs.sort_unstable();
         tx.prepare_cached(
             "INSERT INTO attempt (build_id, number, worker, status, message, started_at,
              stopped_at) VALUES (?1, ?2, ?3, -1, '', ?4, 0)",
@@ -281,7 +282,8 @@ fn fail_dependants(
                SELECT build_id FROM dependency WHERE needs_id = ?1
                UNION
                SELECT d.build_id FROM dependency AS d JOIN dead ON d.needs_id = dead.id)
-             SELECT dead.id FROM dead JOIN build AS b ON b.id = dead.id WHERE b.status = -2",
+             SELECT dead.id FROM dead CROSS JOIN build AS b ON b.id = dead.id
+             WHERE b.status = -2",
         )?
         .query_map([all[0].id], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
@@ -416,7 +418,7 @@ pub(crate) fn recover(tx: &Transaction, now: Timestamp) -> rusqlite::Result<Reco
         .execute([now])?;
     let gone: Vec<BuildId> = tx
         .prepare_cached(
-            "SELECT b.id FROM build AS b WHERE b.status < 0
+            "SELECT b.id FROM build AS b WHERE b.status < 0 AND b.backend = 0
              AND NOT EXISTS (SELECT 1 FROM definition AS d WHERE d.build_id = b.id)",
         )?
         .query_map([], |row| row.get(0))?

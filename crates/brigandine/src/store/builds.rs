@@ -5,8 +5,9 @@ use crate::model::{
     Attempt, Build, BuildDetails, BuildFilter, BuildId, BuildLogFile, BuildStatus, EvaluationId,
     JobBuild, JobState, Output, Product, ProductId, QueueCounts,
 };
-use rusqlite::types::ToSql;
+use rusqlite::types::{ToSql, ToSqlOutput};
 use rusqlite::{Row, params};
+use std::cmp::Reverse;
 use std::collections::HashMap;
 
 /// The columns that [`from_row`] reads, of `build AS b` and `specification AS s`.
@@ -22,10 +23,16 @@ const COLUMN_COUNT: usize = 20;
 
 macro_rules! select {
     ($rest:literal) => {
+        select!("build AS b", $rest)
+    };
+    // CROSS: tables are read in the order they are written in.
+    ($from:literal, $rest:literal) => {
         concat!(
             "SELECT ",
             columns!(),
-            " FROM build AS b JOIN specification AS s ON s.id = b.specification_id ",
+            " FROM ",
+            $from,
+            " CROSS JOIN specification AS s ON s.id = b.specification_id ",
             $rest
         )
     };
@@ -59,12 +66,18 @@ pub(crate) fn build(s: &Snapshot, id: BuildId) -> rusqlite::Result<Option<Build>
     s.prepare_cached(select!("WHERE b.id = ?1"))?.query_map([id], from_row)?.next().transpose()
 }
 
-/// The build whose derivation ends with this component, as in `/build/BASENAME.drv`.
+pub(super) const BY_KEY: &str = select!("WHERE b.derivation_key = ?1 ORDER BY b.id DESC");
+
+/// The build whose derivation ends with this component, as in `/build/BASENAME.drv`; the newest,
+/// where an import brought several.
 pub(crate) fn build_by_basename(s: &Snapshot, basename: &str) -> rusqlite::Result<Option<Build>> {
-    s.prepare_cached(select!("WHERE b.basename = ?1 ORDER BY b.id LIMIT 1"))?
-        .query_map([basename], from_row)?
-        .next()
-        .transpose()
+    for build in s.prepare_cached(BY_KEY)?.query_map([super::derivation_key(basename)], from_row)? {
+        let build = build?;
+        if build.derivation.rsplit('/').next() == Some(basename) {
+            return Ok(Some(build));
+        }
+    }
+    Ok(None)
 }
 
 /// Finished builds, latest stop first.
@@ -73,7 +86,20 @@ pub(crate) fn latest_builds(
     filter: &BuildFilter,
     limit: u32,
 ) -> rusqlite::Result<Vec<Build>> {
-    filtered(s, filter, &LATEST, limit)
+    if filter.job.is_some()
+        && (&filter.specification, filter.evaluation, &filter.derivation) == (&None, None, &None)
+    {
+        // The index of jobs begins with the specification: one short list for each of them.
+        let mut all = Vec::new();
+        for specification in names(s)? {
+            let one = BuildFilter { specification: Some(specification), ..filter.clone() };
+            all.extend(filtered(s, &one, List::Latest, limit)?);
+        }
+        all.sort_unstable_by_key(|build| Reverse((build.stopped_at, build.id)));
+        all.truncate(limit as usize);
+        return Ok(all);
+    }
+    filtered(s, filter, List::Latest, limit)
 }
 
 /// Pending builds, running first, then by submission; the limit is applied after the order.
@@ -82,77 +108,197 @@ pub(crate) fn queue(
     filter: &BuildFilter,
     limit: u32,
 ) -> rusqlite::Result<Vec<Build>> {
-    filtered(s, filter, &QUEUE, limit)
+    filtered(s, filter, List::Queue, limit)
+}
+
+/// The names of all specifications, removed ones as well.
+fn names(s: &Snapshot) -> rusqlite::Result<Vec<String>> {
+    s.prepare_cached("SELECT name FROM specification ORDER BY name")?
+        .query_map([], |row| row.get(0))?
+        .collect()
 }
 
 /// Which builds a list is about, and in which order.
-pub(super) struct List {
-    condition: &'static str,
-    order: &'static str,
-    has_job_index: bool,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum List {
+    /// Finished ones, latest stop first.
+    Latest,
+    /// Pending ones, running first, then by submission.
+    Queue,
 }
 
-pub(super) const LATEST: List =
-    List { condition: "b.status >= 0", order: "b.stopped_at DESC, b.id DESC", has_job_index: true };
-pub(super) const QUEUE: List = List {
-    condition: "b.status < 0",
-    order: "b.status DESC, b.submitted_at, b.id",
-    has_job_index: false,
-};
+/// Which index a list is read by. What else is asked is looked at row by row, so it should be the
+/// one with the fewest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum By {
+    Order,
+    Specification,
+    Evaluation,
+    Job,
+    System,
+    Status,
+    Derivation,
+}
+
+impl By {
+    const fn index(self, list: List) -> &'static str {
+        match (self, list) {
+            (Self::Derivation, _) => "build_derivation",
+            (_, List::Queue) => "build_queue",
+            (Self::Order, _) => "build_latest",
+            (Self::Specification, _) => "build_latest_of_specification",
+            (Self::Evaluation, _) => "build_latest_of_evaluation",
+            (Self::Job, _) => "build_latest_of_job",
+            (Self::System, _) => "build_latest_for_system",
+            (Self::Status, _) => "build_latest_with_status",
+        }
+    }
+}
+
+/// The index for a list; `None`: nothing in the database is asked for.
+///
+/// Where several would do, the counts say which has the fewest builds.
+fn choose(s: &Snapshot, filter: &BuildFilter, list: List) -> rusqlite::Result<Option<By>> {
+    if filter.derivation.is_some() {
+        return Ok(Some(By::Derivation));
+    }
+    if list == List::Latest && filter.evaluation.is_some() {
+        return Ok(Some(By::Evaluation));
+    }
+    let (specification, system, status) =
+        (filter.specification.as_deref(), filter.system.as_deref(), filter.status);
+    if list == List::Latest && specification.is_some() && filter.job.is_some() {
+        return Ok(Some(By::Job));
+    }
+    if (specification, system, status) == (None, None, None) {
+        return Ok(Some(By::Order));
+    }
+    if list == List::Latest && (system, status) == (None, None) {
+        return Ok(Some(By::Specification));
+    }
+    // All, of the specification, for the system, with the status, and with everything asked.
+    let mut counts = [0_i64; 4];
+    let mut statement = s.prepare_cached(COUNTS)?;
+    let rows = statement.query_map([], |row| {
+        let finished = row.get::<_, BuildStatus>(0)?.is_finished();
+        let of =
+            specification.is_none_or(|name| row.get_ref(1).is_ok_and(|v| v.as_str() == Ok(name)));
+        let for_it = system.is_none_or(|name| row.get_ref(2).is_ok_and(|v| v.as_str() == Ok(name)));
+        let with = status.is_none_or(|status| row.get(0) == Ok(status));
+        Ok((finished == (list == List::Latest), [of, for_it, with], row.get::<_, i64>(3)?))
+    })?;
+    for row in rows {
+        let (listed, fits, builds) = row?;
+        if !listed {
+            continue;
+        }
+        for (count, fits) in counts.iter_mut().zip(fits) {
+            *count += if fits { builds } else { 0 };
+        }
+        counts[3] += if fits.iter().all(|fits| *fits) { builds } else { 0 };
+    }
+    if counts[3] == 0 {
+        return Ok(None);
+    }
+    if list == List::Queue {
+        return Ok(Some(By::Order));
+    }
+    let asked = [
+        (specification.is_some(), By::Specification),
+        (system.is_some(), By::System),
+        (status.is_some(), By::Status),
+    ];
+    let asked = asked.into_iter().zip(counts).filter(|((asked, _), _)| *asked);
+    Ok(asked.min_by_key(|(_, count)| *count).map(|((_, by), _)| by))
+}
+
+/// As many rows as there are specifications, systems and statuses together.
+const COUNTS: &str = "SELECT c.status, s.name, c.system, c.builds FROM build_count AS c
+     JOIN specification AS s ON s.id = c.specification_id WHERE c.builds > 0";
 
 /// One SQL text per shape of request, so that each finds its index: only the fields that are
-/// present stand in it.
-pub(super) fn shape<'f>(filter: &'f BuildFilter, list: &List) -> (String, Vec<&'f dyn ToSql>) {
-    let mut sql = String::from(concat!("SELECT ", columns!(), " FROM build AS b"));
-    let narrow = filter.evaluation.is_some() || filter.derivation.is_some();
-    if list.has_job_index && filter.specification.is_some() && filter.job.is_some() && !narrow {
-        // Without statistics the planner takes the specification's index as readily, and reads all
-        // of its builds for the few of one job.
-        sql.push_str(" INDEXED BY build_latest_of_job");
-    }
-    sql.push_str(" JOIN specification AS s ON s.id = b.specification_id WHERE ");
-    sql.push_str(list.condition);
-    let mut values: Vec<&dyn ToSql> = Vec::new();
+/// present stand in it, and the index is named, so that statistics cannot talk the planner out
+/// of it.
+pub(super) fn shape<'f>(
+    filter: &'f BuildFilter,
+    list: List,
+    by: By,
+) -> (String, Vec<ToSqlOutput<'f>>) {
+    let mut sql = String::with_capacity(1024);
+    sql.push_str(concat!("SELECT ", columns!(), " FROM build AS b INDEXED BY "));
+    sql.push_str(by.index(list));
+    // CROSS: the names are few, and must not become the outer loop.
+    sql.push_str(" CROSS JOIN specification AS s ON s.id = b.specification_id WHERE ");
+    sql.push_str(match list {
+        List::Latest => "b.status >= 0",
+        List::Queue => "b.status < 0",
+    });
+    let mut values: Vec<ToSqlOutput<'f>> = Vec::new();
     if let Some(name) = &filter.specification {
         sql.push_str(" AND b.specification_id = (SELECT id FROM specification WHERE name = ?)");
-        values.push(name);
+        values.push(name.as_str().into());
     }
     if let Some(job) = &filter.job {
         sql.push_str(" AND b.job = ?");
-        values.push(job);
+        values.push(job.as_str().into());
     }
     if let Some(system) = &filter.system {
         sql.push_str(" AND b.system = ?");
-        values.push(system);
+        values.push(system.as_str().into());
     }
     if let Some(evaluation) = &filter.evaluation {
-        sql.push_str(" AND b.id IN (SELECT build_id FROM job WHERE evaluation_id = ?)");
-        values.push(evaluation);
+        sql.push_str(" AND b.evaluation_id = ?");
+        values.push(evaluation.get().into());
     }
     if let Some(derivation) = &filter.derivation {
-        sql.push_str(" AND b.derivation = ?");
-        values.push(derivation);
+        sql.push_str(" AND b.derivation_key = ? AND b.derivation = ?");
+        values.push(super::derivation_key(derivation).into());
+        values.push(derivation.as_str().into());
     }
     if let Some(status) = &filter.status {
         // See the index `build_latest_with_status`.
-        sql.push_str(" AND b.status + 0 = ?");
-        values.push(status);
+        sql.push_str(match list {
+            List::Latest => " AND b.status + 0 = ?",
+            List::Queue => " AND b.status = ?",
+        });
+        values.push(status.code().into());
     }
-    sql.push_str(" ORDER BY ");
-    sql.push_str(list.order);
-    sql.push_str(" LIMIT ?");
+    if by != By::Derivation {
+        sql.push_str(match list {
+            List::Latest => " ORDER BY b.stopped_at DESC, b.id DESC LIMIT ?",
+            List::Queue => " ORDER BY b.status DESC, b.submitted_at, b.id LIMIT ?",
+        });
+    }
     (sql, values)
 }
 
 fn filtered(
     s: &Snapshot,
     filter: &BuildFilter,
-    list: &List,
+    list: List,
     limit: u32,
 ) -> rusqlite::Result<Vec<Build>> {
-    let (sql, mut values) = shape(filter, list);
-    values.push(&limit);
-    s.prepare_cached(&sql)?.query_map(values.as_slice(), from_row)?.collect()
+    let Some(by) = choose(s, filter, list)? else { return Ok(Vec::new()) };
+    let (sql, mut values) = shape(filter, list, by);
+    if by != By::Derivation {
+        values.push(limit.into());
+    }
+    let mut statement = s.prepare_cached(&sql)?;
+    let found = statement.query_map(rusqlite::params_from_iter(values), from_row)?;
+    let mut found: Vec<Build> = found.collect::<rusqlite::Result<_>>()?;
+    if by == By::Derivation {
+        // One, or as many as an import brought.
+        match list {
+            List::Latest => {
+                found.sort_unstable_by_key(|build| Reverse((build.stopped_at, build.id)));
+            }
+            List::Queue => found.sort_unstable_by_key(|build| {
+                (Reverse(build.status), build.submitted_at, build.id)
+            }),
+        }
+        found.truncate(limit as usize);
+    }
+    Ok(found)
 }
 
 /// The last builds of a job, latest stop first.
@@ -173,11 +319,14 @@ pub(crate) fn job_history(
 /// How many builds wait and run.
 pub(crate) fn queue_counts(s: &Snapshot) -> rusqlite::Result<QueueCounts> {
     s.prepare_cached(
-        "SELECT count(*) FILTER (WHERE status = -2), count(*) FILTER (WHERE status = -1)
-         FROM build WHERE status < 0",
+        "SELECT (SELECT ifnull(sum(builds), 0) FROM build_count WHERE status = -2),
+           (SELECT ifnull(sum(builds), 0) FROM build_count WHERE status = -1)",
     )?
     .query_row([], |row| Ok(QueueCounts { scheduled: row.get(0)?, started: row.get(1)? }))
 }
+
+/// A job of an evaluation as the border of a page.
+pub(crate) type Border = (String, BuildId);
 
 /// Which jobs of an evaluation a page holds.
 #[derive(Debug, Clone, Default)]
@@ -186,10 +335,10 @@ pub(crate) struct JobFilter {
     pub(crate) statuses: Vec<BuildStatus>,
     /// Text that the job's name must contain, letter case ignored; all when empty.
     pub(crate) text: String,
-    /// Only jobs whose name is greater.
-    pub(crate) after: Option<String>,
-    /// Only jobs whose name is smaller (the nearest are taken); `after` wins.
-    pub(crate) before: Option<String>,
+    /// Only jobs behind this one: by name, then by build.
+    pub(crate) after: Option<Border>,
+    /// Only jobs before this one (the nearest are taken); `after` wins.
+    pub(crate) before: Option<Border>,
 }
 
 impl JobFilter {
@@ -225,8 +374,8 @@ pub(crate) fn job_page(
         s,
         evaluation,
         filter,
-        filter.after.as_deref(),
-        filter.before.as_deref().filter(|_| backwards),
+        filter.after.as_ref(),
+        filter.before.as_ref().filter(|_| backwards),
         backwards,
         limit.saturating_add(1),
     )?;
@@ -236,18 +385,18 @@ pub(crate) fn job_page(
     if backwards {
         page.jobs.reverse();
     }
-    let exists = |after: Option<&str>, before: Option<&str>| -> rusqlite::Result<bool> {
+    let exists = |after: Option<&Border>, before: Option<&Border>| -> rusqlite::Result<bool> {
         Ok(!jobs(s, evaluation, filter, after, before, before.is_some(), 1)?.is_empty())
     };
-    let (first, last) = (page.jobs.first(), page.jobs.last());
+    let border = |job: &JobState| (job.job.clone(), job.build.id);
+    let (first, last) = (page.jobs.first().map(border), page.jobs.last().map(border));
     if backwards {
         page.has_before = more;
-        let border = last.map_or(filter.before.as_deref(), |last| Some(last.job.as_str()));
-        page.has_after = exists(border, None)?;
+        page.has_after = exists(last.as_ref().or(filter.before.as_ref()), None)?;
     } else {
         page.has_after = more;
-        page.has_before = match (first, &filter.after) {
-            (Some(first), Some(_)) => exists(None, Some(&first.job))?,
+        page.has_before = match (&first, &filter.after) {
+            (Some(first), Some(_)) => exists(None, Some(first))?,
             (None, Some(_)) => true,
             (_, None) => false,
         };
@@ -259,16 +408,16 @@ fn jobs(
     s: &Snapshot,
     evaluation: EvaluationId,
     filter: &JobFilter,
-    after: Option<&str>,
-    before: Option<&str>,
+    after: Option<&Border>,
+    before: Option<&Border>,
     descending: bool,
     limit: u32,
 ) -> rusqlite::Result<Vec<JobState>> {
     let mut sql = String::from(concat!(
         "SELECT ",
         columns!(),
-        ", j.name, j.reused FROM job AS j JOIN build AS b ON b.id = j.build_id
-         JOIN specification AS s ON s.id = b.specification_id WHERE j.evaluation_id = ?"
+        ", j.name, j.reused FROM job AS j CROSS JOIN build AS b ON b.id = j.build_id
+         CROSS JOIN specification AS s ON s.id = b.specification_id WHERE j.evaluation_id = ?"
     ));
     let mut values: Vec<&dyn ToSql> = vec![&evaluation];
     let text = filter.text.to_lowercase();
@@ -284,18 +433,18 @@ fn jobs(
         }
         sql.push(')');
     }
-    if let Some(after) = &after {
-        sql.push_str(" AND j.name > ?");
-        values.push(after);
+    if let Some((name, build)) = after {
+        sql.push_str(" AND (j.name, j.build_id) > (?, ?)");
+        values.extend([name as &dyn ToSql, build]);
     }
-    if let Some(before) = &before {
-        sql.push_str(" AND j.name < ?");
-        values.push(before);
+    if let Some((name, build)) = before {
+        sql.push_str(" AND (j.name, j.build_id) < (?, ?)");
+        values.extend([name as &dyn ToSql, build]);
     }
     sql.push_str(if descending {
-        " ORDER BY j.name DESC LIMIT ?"
+        " ORDER BY j.name DESC, j.build_id DESC LIMIT ?"
     } else {
-        " ORDER BY j.name LIMIT ?"
+        " ORDER BY j.name, j.build_id LIMIT ?"
     });
     values.push(&limit);
     s.prepare_cached(&sql)?
@@ -318,8 +467,8 @@ pub(crate) fn job_builds(
     limit: u32,
 ) -> rusqlite::Result<Vec<JobBuild>> {
     let mut sql = String::from(
-        "SELECT j.build_id, b.status, j.name FROM job AS j JOIN build AS b ON b.id = j.build_id
-         WHERE j.evaluation_id = ?",
+        "SELECT j.build_id, b.status, j.name FROM job AS j
+         CROSS JOIN build AS b ON b.id = j.build_id WHERE j.evaluation_id = ?",
     );
     let mut values: Vec<&dyn ToSql> = vec![&evaluation];
     if !names.is_empty() {
@@ -334,7 +483,7 @@ pub(crate) fn job_builds(
         sql.push_str(" AND b.system = ?");
         values.push(system);
     }
-    sql.push_str(" ORDER BY j.name LIMIT ?");
+    sql.push_str(" ORDER BY j.name, j.build_id LIMIT ?");
     values.push(&limit);
     s.prepare_cached(&sql)?
         .query_map(values.as_slice(), |row| {
@@ -432,14 +581,15 @@ pub(crate) fn build_details(s: &Snapshot, id: BuildId) -> rusqlite::Result<Optio
     let Some(build) = build(s, id)? else { return Ok(None) };
     let needs = s
         .prepare_cached(select!(
-            "JOIN dependency AS d ON d.needs_id = b.id WHERE d.build_id = ?1 ORDER BY b.id"
+            "dependency AS d CROSS JOIN build AS b ON b.id = d.needs_id",
+            "WHERE d.build_id = ?1 ORDER BY d.needs_id"
         ))?
         .query_map(params![id], from_row)?
         .collect::<Result<_, _>>()?;
     let needed_by = s
         .prepare_cached(select!(
-            "JOIN dependency AS d ON d.build_id = b.id WHERE d.needs_id = ?1
-             ORDER BY b.id LIMIT 100"
+            "dependency AS d CROSS JOIN build AS b ON b.id = d.build_id",
+            "WHERE d.needs_id = ?1 ORDER BY d.build_id LIMIT 100"
         ))?
         .query_map(params![id], from_row)?
         .collect::<Result<_, _>>()?;

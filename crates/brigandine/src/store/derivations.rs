@@ -1,8 +1,18 @@
-//! What defines the derivations of the `command` backend.
+//! What derivations are called, and what defines those of the `command` backend.
 
 use super::Snapshot;
 use crate::model::{BuildId, Definition};
+use sha2::{Digest, Sha256};
 use std::collections::HashSet;
+
+/// What `build.derivation_key` holds: derivations are looked up by their last component, as in
+/// `/build/BASENAME.drv`, and by the whole.
+pub(crate) fn derivation_key(derivation: &str) -> i64 {
+    let digest = Sha256::digest(derivation.rsplit('/').next().unwrap_or_default());
+    let mut key = [0; 8];
+    key.copy_from_slice(&digest[..8]);
+    i64::from_be_bytes(key)
+}
 
 /// The definition of a build of the `command` backend; `None` for other backends.
 pub(crate) fn definition(s: &Snapshot, id: BuildId) -> rusqlite::Result<Option<Definition>> {
@@ -27,7 +37,7 @@ pub(crate) fn revisions_in_use(s: &Snapshot) -> rusqlite::Result<HashSet<String>
         "SELECT json_extract(source.value, '$.revision')
          FROM build AS b JOIN definition AS d ON d.build_id = b.id,
            json_each(d.text, '$.sources') AS source
-         WHERE b.status < 0
+         WHERE b.status < 0 AND b.backend = 0
          UNION
          SELECT c.revision FROM checkout AS c
          WHERE c.evaluation_id > (SELECT max(id) - 200 FROM evaluation)",

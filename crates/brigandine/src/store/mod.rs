@@ -10,11 +10,20 @@ mod builds;
 mod database;
 mod derivations;
 mod evaluations;
+#[cfg(test)]
+mod plans;
 mod registering;
+mod schema;
 mod server;
 mod specifications;
 #[cfg(test)]
 mod tests;
+
+/// The database in a state directory.
+pub(crate) const DATABASE_FILE: &str = "brigandine.db";
+
+/// The database of an import that has not ended.
+pub(crate) const IMPORT_FILE: &str = "brigandine.db.import";
 
 pub(crate) use building::{
     Cancel, Changed, Claimed, Finish, NewProduct, Recovered, cancel, claim, finish, lose, recover,
@@ -24,14 +33,14 @@ pub(crate) use builds::{
     latest_builds, outputs, product, products, queue, queue_counts,
 };
 pub(crate) use database::{Database, DatabaseError, Snapshot, Transaction};
-pub(crate) use derivations::{definition, revisions_in_use};
+pub(crate) use derivations::{definition, derivation_key, revisions_in_use};
 pub(crate) use evaluations::{
     changes, checkouts, evaluation, evaluation_details, evaluation_page, evaluations,
 };
 pub(crate) use registering::{
     Begun, NewJob, begin_evaluation, end_evaluation, note_checkouts, register,
 };
-pub(crate) use server::{OpenError, note_start, note_stop, open};
+pub(crate) use server::{OpenError, note_start, note_stop, open, optimize};
 pub(crate) use specifications::{
     Loaded, note_look, put_specification, remove_specification, specification, specification_by_id,
     specifications, want_look,

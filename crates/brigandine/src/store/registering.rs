@@ -1,6 +1,6 @@
 //! Evaluations as they happen: begun before anything runs, registered as a whole or not at all.
 
-use super::Transaction;
+use super::{Transaction, derivation_key};
 use crate::model::{
     BuildId, BuildStatus, Checkout, EvaluationId, EvaluationStatus, SpecificationId, Timestamp,
 };
@@ -122,6 +122,10 @@ pub(crate) struct NewJob {
     pub(crate) needs: Vec<(String, usize)>,
 }
 
+/// A derivation that is known. Imported ones may have several builds; the newest counts.
+pub(super) const KNOWN: &str = "SELECT id, status FROM build
+    WHERE derivation_key = ?1 AND derivation = ?2 ORDER BY id DESC LIMIT 1";
+
 /// What [`register`] did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Registered {
@@ -146,12 +150,12 @@ pub(crate) fn register(
     if !end_evaluation(tx, id, EvaluationStatus::Succeeded, message, log_path, now)? {
         return Ok(None);
     }
-    let mut known = tx.prepare_cached("SELECT id, status FROM build WHERE derivation = ?1")?;
+    let mut known = tx.prepare_cached(KNOWN)?;
     let mut insert = tx.prepare_cached(
-        "INSERT INTO build (derivation, basename, specification_id, evaluation_id, job, system,
-         nix_name, priority, status, weather, attempt, losses, waiting, message, timeout_s,
+        "INSERT INTO build (derivation, derivation_key, specification_id, evaluation_id, job, system,
+         nix_name, priority, status, weather, backend, attempt, losses, waiting, message, timeout_s,
          max_silent_s, submitted_at, started_at, stopped_at, log_path, log_bytes, log_digest)
-         SELECT ?1, ?2, specification_id, id, ?4, ?5, ?6, ?7, ?8, -1, 0, 0, ?9, ?10, ?11, ?12,
+         SELECT ?1, ?2, specification_id, id, ?4, ?5, ?6, ?7, ?8, -1, 0, 0, 0, ?9, ?10, ?11, ?12,
          ?13, 0, ?14, '', 0, '' FROM evaluation WHERE id = ?3",
     )?;
     let mut define =
@@ -165,8 +169,9 @@ pub(crate) fn register(
     let mut done = Registered::default();
     let mut builds: Vec<(BuildId, BuildStatus)> = Vec::with_capacity(jobs.len());
     for job in jobs {
+        let key = derivation_key(&job.derivation);
         let found = known
-            .query_map([&job.derivation], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .query_map(params![key, job.derivation], |row| Ok((row.get(0)?, row.get(1)?)))?
             .next()
             .transpose()?;
         let (build, status) = match found {
@@ -191,10 +196,9 @@ pub(crate) fn register(
                     }
                     None => (BuildStatus::Scheduled, String::new(), 0),
                 };
-                let basename = job.derivation.rsplit('/').next().unwrap_or_default();
                 let build = BuildId::new(insert.insert(params![
                     job.derivation,
-                    basename,
+                    key,
                     id,
                     job.name,
                     job.system,

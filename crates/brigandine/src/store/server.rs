@@ -1,52 +1,14 @@
-//! The file itself: whose it is, which version it has, how it gets to this one.
+//! The file itself, and who its state directory is.
 
+use super::schema::{self, SchemaError};
 use super::{Database, DatabaseError, Transaction};
-use rusqlite::{Connection, params};
+use rusqlite::params;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-/// "BRGD": tells Brigandine's files from others.
-const APPLICATION_ID: i64 = 1_112_688_452;
-
-/// Forward only, each in one transaction, each sets the version.
-const MIGRATIONS: &[&str] = &[include_str!("../../migrations/0001_initial.sql")];
-
-/// Why a file cannot be used.
-#[derive(Debug)]
-pub(crate) enum SchemaError {
-    /// It belongs to another program.
-    Foreign(i64),
-    /// A newer Brigandine wrote it.
-    Newer(i64),
-    /// SQLite refused a step.
-    Sqlite(rusqlite::Error),
-}
-
-impl std::fmt::Display for SchemaError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Foreign(id) => write!(
-                f,
-                "the file belongs to another program (application id {id}); \
-                 name another state directory"
-            ),
-            Self::Newer(version) => write!(
-                f,
-                "the file has schema version {version}, and this program knows {} at most; \
-                 use the newer program that wrote it",
-                MIGRATIONS.len()
-            ),
-            Self::Sqlite(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for SchemaError {}
-
-impl From<rusqlite::Error> for SchemaError {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Sqlite(error)
-    }
-}
+/// A step that takes longer is told about, and again each time as much has passed.
+const HEARTBEAT: Duration = Duration::from_secs(2);
 
 /// Why a state directory cannot be opened.
 #[derive(Debug)]
@@ -55,6 +17,8 @@ pub(crate) enum OpenError {
     Directory(PathBuf, std::io::Error),
     /// The database cannot be opened.
     Database(PathBuf, DatabaseError),
+    /// An import into it has not ended.
+    Importing(PathBuf),
     /// It is not ours, or not yet.
     Schema(PathBuf, SchemaError),
 }
@@ -66,6 +30,12 @@ impl std::fmt::Display for OpenError {
                 write!(f, "cannot make the state directory {}: {error}", path.display())
             }
             Self::Database(path, error) => write!(f, "cannot open {}: {error}", path.display()),
+            Self::Importing(path) => write!(
+                f,
+                "an import has not ended: {} is there; run `brigandine import` again with the \
+                 same file, or remove it to give the import up",
+                path.display()
+            ),
             Self::Schema(path, error) => write!(f, "cannot use {}: {error}", path.display()),
         }
     }
@@ -76,6 +46,7 @@ impl std::error::Error for OpenError {
         match self {
             Self::Directory(_, error) => Some(error),
             Self::Database(_, error) => Some(error),
+            Self::Importing(_) => None,
             Self::Schema(_, error) => Some(error),
         }
     }
@@ -83,35 +54,49 @@ impl std::error::Error for OpenError {
 
 /// Opens the database of a state directory, made and brought to this version if need be. Others
 /// may have it open; nothing is recovered.
+///
+/// # Errors
+/// The file is not ours, not yet or not any more, or an import into it has not ended.
+///
+/// # Cancel safety
+/// Dropped while the file is brought to this version: the step or index that was being made is
+/// undone, those before it stay, and the next opening goes on from there.
 pub(crate) async fn open(state: &Path) -> Result<Database, OpenError> {
     std::fs::create_dir_all(state)
         .map_err(|error| OpenError::Directory(state.to_owned(), error))?;
-    let path = state.join("brigandine.db");
+    let unfinished = state.join(super::IMPORT_FILE);
+    if unfinished.exists() {
+        return Err(OpenError::Importing(unfinished));
+    }
+    let path = state.join(super::DATABASE_FILE);
     let failed = |error| OpenError::Database(path.clone(), error);
     let database = Database::open(&path).await.map_err(failed)?;
-    let migrated = database.exclusive(|conn| Ok(migrate(conn))).await.map_err(failed)?;
+    let progress = Arc::new(schema::Progress::default());
+    let shared = Arc::clone(&progress);
+    let migrated = database.exclusive(move |conn| Ok(schema::migrate(conn, &shared)));
+    tokio::pin!(migrated);
+    let began = Instant::now();
+    let migrated = loop {
+        match tokio::time::timeout(HEARTBEAT, &mut migrated).await {
+            Ok(migrated) => break migrated,
+            Err(_) => {
+                let (what, seconds) = (progress.text(), began.elapsed().as_secs());
+                tracing::info!(seconds, "the database is brought to this version: {what}");
+            }
+        }
+    };
+    let migrated = migrated.map_err(failed)?;
     migrated.map_err(|error| OpenError::Schema(path.clone(), error))?;
     Ok(database)
 }
 
-/// Brings an empty or older file to this version, one transaction per step.
-fn migrate(conn: &mut Connection) -> Result<(), SchemaError> {
-    let number = |name: &str| conn.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0));
-    let (application_id, version): (i64, i64) =
-        (number("application_id")?, number("user_version")?);
-    let empty: bool =
-        conn.query_row("SELECT NOT EXISTS (SELECT 1 FROM sqlite_schema)", [], |row| row.get(0))?;
-    if application_id != APPLICATION_ID && !(empty && application_id == 0) {
-        return Err(SchemaError::Foreign(application_id));
-    }
-    let done = usize::try_from(version).unwrap_or(usize::MAX);
-    if done > MIGRATIONS.len() {
-        return Err(SchemaError::Newer(version));
-    }
-    for step in &MIGRATIONS[done..] {
-        let transaction = conn.transaction()?;
-        transaction.execute_batch(step)?;
-        transaction.commit()?;
+/// Lets the planner look at the tables that have grown, in bounded time; for quiet moments.
+pub(crate) async fn optimize(database: &Database) -> Result<(), DatabaseError> {
+    let done = database
+        .exclusive(|conn| Ok(conn.execute_batch("PRAGMA analysis_limit = 200; PRAGMA optimize;")));
+    if let Err(error) = done.await? {
+        // Statistics are a help and no more: what is hot names its index.
+        tracing::warn!(%error, "the planner's statistics could not be brought up to date");
     }
     Ok(())
 }

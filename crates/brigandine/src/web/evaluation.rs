@@ -66,11 +66,18 @@ struct Changes {
 }
 
 /// The list's parameters, as they stand in an address.
-fn address(id: EvaluationId, status: &str, text: &str, border: Option<(&str, &str)>) -> String {
+fn address(
+    id: EvaluationId,
+    status: &str,
+    text: &str,
+    border: Option<(&str, &model::JobState)>,
+) -> String {
     let mut parts = Vec::new();
+    let build = border.map(|(_, job)| job.build.id.to_string()).unwrap_or_default();
     for (name, value) in [("status", status), ("text", text)]
         .into_iter()
-        .chain(border)
+        .chain(border.map(|(name, job)| (name, job.job.as_str())))
+        .chain([("build", build.as_str())])
         .filter(|(_, v)| !v.is_empty())
     {
         parts.push(format!("{name}={}", view::encode(value)));
@@ -98,11 +105,14 @@ async fn make(site: &Site, id: &str, query: &Query) -> Result<Response> {
         .collect::<std::result::Result<_, _>>()
         .map_err(Refusal::BadRequest)?;
     let status = statuses.iter().map(|status| status.as_str()).collect::<Vec<_>>().join(",");
+    // Names may be there more than once in imported evaluations: the build tells them apart.
+    let build: Option<BuildId> = query.parsed("build")?;
+    let border = |name, without| query.get(name).map(|job| (job, build.unwrap_or(without)));
     let filter = JobFilter {
         statuses,
         text: query.get("text").unwrap_or_default().chars().take(200).collect(),
-        after: query.get("after"),
-        before: query.get("before"),
+        after: border("after", BuildId::new(i64::MAX)),
+        before: border("before", BuildId::new(i64::MIN)),
     };
     let page = site
         .read(move |s| {
@@ -120,7 +130,7 @@ async fn make(site: &Site, id: &str, query: &Query) -> Result<Response> {
                 _ => Vec::new(),
             };
             let border = |name, job: Option<&model::JobState>| {
-                job.map(|job| address(number, &status, &filter.text, Some((name, &job.job))))
+                job.map(|job| address(number, &status, &filter.text, Some((name, job))))
             };
             let before = border("before", jobs.jobs.first().filter(|_| jobs.has_before));
             let after = border("after", jobs.jobs.last().filter(|_| jobs.has_after));

@@ -15,15 +15,15 @@ INSERT INTO checkout (evaluation_id, position, input, revision, subject, author,
  (2, 1, 'data', '2222222222222222222222222222222222222222', 'Words', 'Ben', 1700000040),
  (3, 0, 'src', '0123456789abcdef0123456789abcdef01234567', 'Odd', 'Eve', 1700000250),
  (4, 0, 'src', '89abcdef0123456789abcdef0123456789abcdef', 'Odder', 'Eve', 1700000350);
-INSERT INTO build (id, derivation, basename, specification_id, evaluation_id, job, system, nix_name, priority, status, weather, attempt, losses, waiting, message, timeout_s, max_silent_s, submitted_at, started_at, stopped_at, log_path, log_bytes, log_digest) VALUES
- (1, 'aaaa-compile.drv', 'aaaa-compile.drv', 1, 1, 'compile', 'x86_64-linux', 'compile', 0, 0, 0, 1, 0, 0, '', 0, 0, 1700000102, 1700000103, 1700000110, '', 0, ''),
- (2, 'bbbb-test.drv', 'bbbb-test.drv', 1, 1, 'test', 'x86_64-linux', 'test-1.0', 0, 0, 0, 1, 0, 0, '', 0, 0, 1700000102, 1700000110, 1700000115, '', 0, ''),
- (3, 'cccc-test.drv', 'cccc-test.drv', 1, 2, 'test', 'x86_64-linux', 'test-1.1', 5, 1, 1, 1, 0, 0, 'exit status 2', 0, 0, 1700000203, 1700000204, 1700000230, '', 0, ''),
- (4, 'dddd-package.drv', 'dddd-package.drv', 1, 2, 'package', 'aarch64-linux', 'package', 0, 2, 1, 0, 0, 1, 'needs test', 0, 0, 1700000203, 0, 1700000230, '', 0, ''),
- (5, 'eeee-slow.drv', 'eeee-slow.drv', 1, 2, 'slow', 'x86_64-linux', 'slow', 0, 3, 1, 2, 1, 0, 'no output for 60 s', 0, 0, 1700000203, 1700000205, 1700000265, '', 0, ''),
- (6, 'ffff-docs.drv', 'ffff-docs.drv', 1, 2, 'docs', 'x86_64-linux', 'docs', 0, 4, -1, 0, 0, 0, '', 0, 0, 1700000203, 0, 1700000210, '', 0, ''),
- (7, '/store/gggg-lint-2.drv', 'gggg-lint-2.drv', 1, 2, 'lint "all" <x>', 'x86_64-linux', 'lint-2', -3, -1, -1, 1, 0, 0, '', 0, 0, 1700000203, 1700000240, 0, '', 0, ''),
- (8, 'hhhh-bench.drv', 'hhhh-bench.drv', 1, 2, 'bench', 'x86_64-linux', 'bench', 9, -2, -1, 0, 0, 1, '', 0, 0, 1700000202, 0, 0, '', 0, '');
+INSERT INTO build (id, derivation, derivation_key, specification_id, evaluation_id, job, system, nix_name, priority, status, weather, backend, attempt, losses, waiting, message, timeout_s, max_silent_s, submitted_at, started_at, stopped_at, log_path, log_bytes, log_digest) VALUES
+ (1, 'aaaa-compile.drv', -7038311129995841258, 1, 1, 'compile', 'x86_64-linux', 'compile', 0, 0, 0, 0, 1, 0, 0, '', 0, 0, 1700000102, 1700000103, 1700000110, '', 0, ''),
+ (2, 'bbbb-test.drv', 8267895637261568117, 1, 1, 'test', 'x86_64-linux', 'test-1.0', 0, 0, 0, 0, 1, 0, 0, '', 0, 0, 1700000102, 1700000110, 1700000115, '', 0, ''),
+ (3, 'cccc-test.drv', -339001718528914216, 1, 2, 'test', 'x86_64-linux', 'test-1.1', 5, 1, 1, 0, 1, 0, 0, 'exit status 2', 0, 0, 1700000203, 1700000204, 1700000230, '', 0, ''),
+ (4, 'dddd-package.drv', -7231725786305837784, 1, 2, 'package', 'aarch64-linux', 'package', 0, 2, 1, 0, 0, 0, 1, 'needs test', 0, 0, 1700000203, 0, 1700000230, '', 0, ''),
+ (5, 'eeee-slow.drv', 3458191983773841502, 1, 2, 'slow', 'x86_64-linux', 'slow', 0, 3, 1, 0, 2, 1, 0, 'no output for 60 s', 0, 0, 1700000203, 1700000205, 1700000265, '', 0, ''),
+ (6, 'ffff-docs.drv', 6967419395975139770, 1, 2, 'docs', 'x86_64-linux', 'docs', 0, 4, -1, 0, 0, 0, 0, '', 0, 0, 1700000203, 0, 1700000210, '', 0, ''),
+ (7, '/store/gggg-lint-2.drv', 497392389453274671, 1, 2, 'lint "all" <x>', 'x86_64-linux', 'lint-2', -3, -1, -1, 0, 1, 0, 0, '', 0, 0, 1700000203, 1700000240, 0, '', 0, ''),
+ (8, 'hhhh-bench.drv', -423145345883039271, 1, 2, 'bench', 'x86_64-linux', 'bench', 9, -2, -1, 0, 0, 0, 1, '', 0, 0, 1700000202, 0, 0, '', 0, '');
 INSERT INTO job (evaluation_id, name, build_id, reused) VALUES
  (1, 'compile', 1, 0), (1, 'test', 2, 0),
  (2, 'compile', 1, 1), (2, 'test', 3, 0), (2, 'package', 4, 0), (2, 'slow', 5, 0), (2, 'docs', 6, 0), (2, 'lint "all" <x>', 7, 0), (2, 'bench', 8, 0);

@@ -1,0 +1,356 @@
+//! How SQLite answers: every statement of the store, as it is run, must find its rows by an index,
+//! in their order, on few builds and on millions.
+//!
+//! The statements are not listed here: a connection with a trace is asked everything the server
+//! asks, and what was run is explained under three sets of statistics.
+
+use super::builds::{By, List, shape};
+use super::*;
+use crate::model::{
+    BuildFilter, BuildId, BuildLogFile, BuildStatus, Checkout, EvaluationId, EvaluationStatus,
+    SpecificationId,
+};
+use rusqlite::Connection;
+use rusqlite::trace::{TraceEvent, TraceEventCodes};
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+/// What a connection with a trace has run; SQLite's hook takes a plain function.
+static RUN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+#[expect(clippy::needless_pass_by_value, reason = "as SQLite's hook is called")]
+fn trace(event: TraceEvent<'_>) {
+    if let TraceEvent::Stmt(_, sql) = event {
+        // What triggers run is told as a comment, and is explained with the statement itself.
+        if !sql.starts_with("--") {
+            RUN.lock().unwrap_or_else(PoisonError::into_inner).insert(sql.to_owned());
+        }
+    }
+}
+
+/// Four specifications, evaluations of a hundred jobs, every status, outputs, dependencies.
+fn fill(builds: usize) -> String {
+    format!(
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 4)
+         INSERT INTO specification SELECT i, 'spec' || i, '{{\"name\":\"spec' || i || '\",
+           \"inputs\":[],\"evaluator\":{{\"kind\":\"jobs\",\"file\":\"f\"}}}}', 1, 0, 0, '', 0, 0, 0
+         FROM n;
+         WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {builds} / 100)
+         INSERT INTO evaluation SELECT i, i % 4 + 1, 's' || i, 0, '', 1, 1, 1, '', 3, 0, 94, 2, 1, 0, 0
+         FROM n;
+         WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {builds})
+         INSERT INTO build SELECT i, i || '.drv', i * 7919 % 1000003, (i - 1) / 100 % 4 + 1,
+           min((i - 1) / 100 + 1, {builds} / 100), 'job' || (i % 100), 'system' || (i % 3), 'n', 0,
+           CASE WHEN i % 40 = 0 THEN -2 WHEN i % 20 = 0 THEN 1 ELSE 0 END, -1, 0, 0, 0, 0, '', 0, 0,
+           i, i, CASE WHEN i % 40 = 0 THEN 0 ELSE i + 5 END, '', 0, ''
+         FROM n;
+         INSERT INTO job SELECT evaluation_id, job, id, 0 FROM build;
+         INSERT INTO definition SELECT id, '{{\"version\":1,\"name\":\"n\",
+           \"command\":[],\"environment\":{{}},\"system\":\"s\",\"sources\":[],\"needs\":{{}},
+           \"products\":[]}}' FROM build;
+         INSERT INTO output SELECT id, 'out', 'path' || id FROM build;
+         INSERT INTO attempt SELECT id, 1, 'w', 0, '', 1, 2 FROM build WHERE status >= 0;
+         INSERT INTO dependency SELECT id, id - 1, 'n' FROM build WHERE id % 40 = 1 AND id > 1;
+         INSERT INTO product SELECT id, id, 'file', 'n', 'p', 1, '' FROM build WHERE id % 10 = 0;"
+    )
+}
+
+/// Statistics of a database with five million builds, as `ANALYZE` finds them.
+const MILLIONS: &str = "DELETE FROM sqlite_stat1;
+    INSERT INTO sqlite_stat1 VALUES
+      ('build', 'build_derivation', '5000000 1'),
+      ('build', 'build_ready', '150000 75000 75000 2 1'),
+      ('build', 'build_unfinished', '10 10'),
+      ('build', 'build_queue', '150000 75000 2'),
+      ('build', 'build_latest', '4850000 2'),
+      ('build', 'build_latest_of_specification', '4850000 1200000 2'),
+      ('build', 'build_latest_of_evaluation', '4850000 2000 2'),
+      ('build', 'build_latest_of_job', '4850000 1200000 40 1'),
+      ('build', 'build_latest_for_system', '4850000 2400000 2'),
+      ('build', 'build_latest_with_status', '4850000 1200000 2'),
+      ('job', 'job', '5000000 2000 2 1'),
+      ('job', 'job_by_build', '5000000 1 1'),
+      ('output', 'output', '6500000 2 1'),
+      ('attempt', 'attempt', '4850000 2 1'),
+      ('definition', NULL, '5000000'),
+      ('dependency', 'dependency', '9000000 3 1'),
+      ('dependency', 'dependency_reverse', '9000000 3 1'),
+      ('product', 'product_by_build', '1000000 2'),
+      ('evaluation', 'evaluation_by_specification', '2500 600 1'),
+      ('evaluation', 'evaluation_stamp', '2500 600 1'),
+      ('checkout', 'checkout', '2500 1 1'),
+      ('build_count', 'build_count', '60 9 3 1'),
+      ('specification', 'specification_name', '4 1');
+    ANALYZE sqlite_schema;";
+
+/// All filters that a request can have: every subset of the fields.
+fn filters() -> impl Iterator<Item = BuildFilter> {
+    (0_u32..64).map(|bits| {
+        let has = |bit: u32| bits & (1 << bit) != 0;
+        let text = |bit, text: &str| has(bit).then(|| text.to_owned());
+        BuildFilter {
+            specification: text(0, "spec2"),
+            job: text(1, "job7"),
+            system: text(2, "system1"),
+            evaluation: has(3).then(|| EvaluationId::new(2)),
+            derivation: text(4, "107.drv"),
+            status: has(5).then_some(BuildStatus::Succeeded),
+        }
+    })
+}
+
+/// Asks the store everything.
+async fn ask_everything(database: &lockkeeper::Database) {
+    let id = BuildId::new(120);
+    let evaluation = EvaluationId::new(2);
+    database
+        .write(move |tx| {
+            let s: &Snapshot = tx;
+            for filter in filters() {
+                latest_builds(s, &filter, 10)?;
+                queue(s, &filter, 10)?;
+                let pending =
+                    BuildFilter { status: Some(BuildStatus::Scheduled), ..filter.clone() };
+                queue(s, &pending, 10)?;
+            }
+            let latest = latest_builds(s, &BuildFilter::default(), 50)?;
+            assert_eq!(latest.len(), 50);
+            let ids: Vec<_> = latest.iter().map(|build| build.id).collect();
+            assert_eq!(outputs(s, &ids)?.len(), 50);
+            products(s, &ids)?;
+            product(s, crate::model::ProductId::new(10))?;
+            build(s, id)?;
+            build_by_basename(s, "107.drv")?;
+            build_details(s, id)?;
+            definition(s, id)?;
+            job_history(s, "spec2", "job7", 24)?;
+            queue_counts(s)?;
+            super::evaluation(s, evaluation)?;
+            evaluation_details(s, evaluation)?;
+            evaluations(s, None, 10)?;
+            evaluations(s, Some("spec2"), 10)?;
+            evaluation_page(s, "spec2", Some(evaluation), None, 10)?;
+            evaluation_page(s, "spec2", None, Some(evaluation), 10)?;
+            checkouts(s, evaluation)?;
+            changes(s, EvaluationId::new(5), EvaluationId::new(1), 10)?;
+            job_builds(s, evaluation, &[], None, 10)?;
+            job_builds(s, evaluation, &["job7".to_owned()], Some("system1"), 10)?;
+            for border in [None, Some(("job5".to_owned(), id))] {
+                for text in [String::new(), "ob".to_owned()] {
+                    for statuses in [Vec::new(), vec![BuildStatus::Failed, BuildStatus::Succeeded]]
+                    {
+                        let after = JobFilter {
+                            statuses: statuses.clone(),
+                            text: text.clone(),
+                            after: border.clone(),
+                            before: None,
+                        };
+                        let before =
+                            JobFilter { after: None, before: border.clone(), ..after.clone() };
+                        job_page(s, evaluation, &after, 10)?;
+                        job_page(s, evaluation, &before, 10)?;
+                    }
+                }
+            }
+            specifications(s)?;
+            specification(s, "spec2")?;
+            specification_by_id(s, SpecificationId::new(2))?;
+            Ok(())
+        })
+        .await
+        .expect("reads");
+    database
+        .write(move |tx| {
+            let claimed = claim(tx, "system1", 2, "w", 7)?;
+            assert!(!claimed.is_empty(), "something waits");
+            for (claimed, status) in
+                claimed.iter().zip([BuildStatus::Failed, BuildStatus::Succeeded])
+            {
+                finish(
+                    tx,
+                    &Finish {
+                        id: claimed.changed.id,
+                        attempt: claimed.attempt,
+                        status,
+                        message: String::new(),
+                        stopped_at: 9,
+                        log: BuildLogFile::default(),
+                        outputs: vec![("out".to_owned(), "path".to_owned())],
+                        products: Vec::new(),
+                    },
+                )?;
+            }
+            let claimed = claim(tx, "system2", 1, "w", 7)?;
+            let one = &claimed[0];
+            lose(tx, one.changed.id, one.attempt, "m", 1, BuildStatus::Scheduled, 8)?;
+            cancel(tx, one.changed.id, 8)?;
+            let checkout = Checkout {
+                input: "i".to_owned(),
+                revision: "r".to_owned(),
+                subject: String::new(),
+                author: String::new(),
+                revision_at: 0,
+            };
+            let of = SpecificationId::new(1);
+            let begun = begin_evaluation(tx, of, "new", &[checkout], 9)?;
+            let Begun::New(new) = begun else { panic!("{begun:?}") };
+            note_checkouts(tx, new, 9)?;
+            let job = |name: &str, needs| NewJob {
+                name: name.to_owned(),
+                derivation: format!("{name}.drv"),
+                system: "system1".to_owned(),
+                nix_name: name.to_owned(),
+                priority: 0,
+                timeout_s: 0,
+                max_silent_s: 0,
+                definition: Some("{}".to_owned()),
+                needs,
+            };
+            let jobs = [job("107", vec![]), job("x", vec![("n".to_owned(), 0)])];
+            assert!(register(tx, new, &jobs, "", "", 9)?.is_some());
+            end_evaluation(tx, new, EvaluationStatus::Failed, "", "", 9)?;
+            note_look(tx, of, "", 1, 2)?;
+            want_look(tx, "spec2", 3)?;
+            put_specification(
+                tx,
+                &specification(tx, "spec1")?.expect("there").specification,
+                true,
+                4,
+            )?;
+            remove_specification(tx, "spec4", 3)?;
+            Ok(())
+        })
+        .await
+        .expect("writes");
+}
+
+/// What is wrong with a plan; nothing when it is good.
+fn fault(sql: &str, plan: &[String]) -> Option<&'static str> {
+    if sql.to_lowercase().contains(" offset ") {
+        return Some("pages by an offset");
+    }
+    for step in plan {
+        // A server has tens of specifications, and their names have to be in order.
+        if step.contains("TEMP B-TREE") && !plan[0].starts_with("SCAN specification") {
+            return Some("sorts");
+        }
+        let Some(scanned) = step.strip_prefix("SCAN ") else { continue };
+        let (table, how) = scanned.split_once(' ').unwrap_or((scanned, ""));
+        let ordered = how.contains("INDEX build_latest") || how.contains("INDEX build_queue");
+        let bounded = sql.contains("LIMIT");
+        let small = [
+            "specification",
+            "s",
+            "c",
+            "build_count",
+            "e",
+            "evaluation",
+            "json_each",
+            "source",
+            "dead",
+            "CONSTANT",
+            "j",
+        ];
+        match table {
+            "b" | "build" if ordered && bounded => {}
+            // `j` is a subquery or the counted jobs of one build; as the table it is `SEARCH`.
+            table if small.contains(&table) && !how.contains("INDEX job") => {}
+            _ => return Some("reads a whole table"),
+        }
+    }
+    None
+}
+
+fn plan(connection: &Connection, sql: &str) -> Vec<String> {
+    let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).expect(sql);
+    let values = vec![rusqlite::types::Value::Integer(1); statement.parameter_count()];
+    let rows = statement
+        .query_map(rusqlite::params_from_iter(values), |row| row.get::<_, String>(3))
+        .expect(sql);
+    rows.map(|row| row.expect("a row")).collect()
+}
+
+#[tokio::test]
+async fn every_statement_finds_its_rows_by_an_index_on_few_builds_and_on_millions() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join(DATABASE_FILE);
+    let database = lockkeeper::Database::open(&path).await.expect("opens");
+    let text = format!("{}BEGIN;{}COMMIT;", include_str!("../../schema.sql"), fill(5000));
+    let traced = database.exclusive(move |conn| {
+        conn.execute_batch(&text)?;
+        // On the writer's connection; what only reads is asked there too.
+        conn.trace_v2(TraceEventCodes::SQLITE_TRACE_STMT, Some(trace))?;
+        Ok(())
+    });
+    traced.await.expect("filled");
+    ask_everything(&database).await;
+    database.close().await.expect("closes");
+
+    let run = RUN.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let hot = |sql: &&String| {
+        ["SELECT", "UPDATE", "WITH", "INSERT", "DELETE"].iter().any(|word| sql.starts_with(word))
+    };
+    let statements: Vec<_> = run.iter().filter(hot).collect();
+    assert!(statements.len() > 120, "the trace saw {} statements only", statements.len());
+    let connection =
+        Connection::open_with_flags(&path, rusqlite::OpenFlags::default()).expect("opens");
+    let mut faults: Vec<String> = Vec::new();
+    for (builds, statistics) in [("unknown", ""), ("5,000", "ANALYZE;"), ("5,000,000", MILLIONS)] {
+        connection.execute_batch(statistics).expect("statistics");
+        let connection = Connection::open_with_flags(&path, rusqlite::OpenFlags::default())
+            .expect("opens with the new statistics");
+        for sql in &statements {
+            let plan = plan(&connection, sql);
+            if let Some(fault) = fault(sql, &plan) {
+                faults.push(format!(
+                    "with statistics of {builds} builds this {fault}:\n{sql}\n{plan:#?}"
+                ));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n\n"));
+}
+
+#[test]
+fn a_bad_plan_is_told() {
+    let connection = Connection::open_in_memory().expect("opens");
+    connection.execute_batch(include_str!("../../schema.sql")).expect("the schema");
+    for (sql, wanted) in [
+        ("SELECT * FROM build WHERE nix_name = 'x'", "reads a whole table"),
+        ("SELECT * FROM build WHERE status >= 0 ORDER BY stopped_at DESC", "reads a whole table"),
+        ("SELECT * FROM build WHERE evaluation_id = 1 AND status >= 0 ORDER BY job", "sorts"),
+        ("SELECT * FROM build WHERE id = 1 LIMIT 1 OFFSET 7", "pages by an offset"),
+        ("SELECT count(*) FROM job", "reads a whole table"),
+        ("SELECT * FROM output WHERE path = 'x'", "reads a whole table"),
+    ] {
+        assert_eq!(fault(sql, &plan(&connection, sql)), Some(wanted), "{sql}");
+    }
+}
+
+#[test]
+fn a_list_is_read_by_the_index_that_was_chosen() {
+    let connection = Connection::open_in_memory().expect("opens");
+    connection.execute_batch(include_str!("../../schema.sql")).expect("the schema");
+    let text = |text: &str| Some(text.to_owned());
+    let all = BuildFilter {
+        specification: text("s"),
+        job: text("j"),
+        system: text("y"),
+        evaluation: Some(EvaluationId::new(1)),
+        derivation: text("d"),
+        status: Some(BuildStatus::Failed),
+    };
+    for (by, wanted) in [
+        (By::Order, "SCAN b USING INDEX build_latest"),
+        (By::Specification, "INDEX build_latest_of_specification (specification_id=?"),
+        (By::Evaluation, "INDEX build_latest_of_evaluation (evaluation_id=?"),
+        (By::Job, "INDEX build_latest_of_job (specification_id=? AND job=?"),
+        (By::System, "INDEX build_latest_for_system (system=?"),
+        (By::Status, "INDEX build_latest_with_status (<expr>=?"),
+        (By::Derivation, "INDEX build_derivation (derivation_key=?"),
+    ] {
+        let (sql, _) = shape(&all, List::Latest, by);
+        let found = plan(&connection, &sql).join("; ");
+        assert!(found.contains(wanted) && !found.contains("TEMP"), "{by:?}: {found}");
+    }
+}

@@ -1,0 +1,144 @@
+//! Which version the file has, how it gets to this one, and its indexes.
+//!
+//! Steps change tables, forward only, one transaction each. Indexes are not part of a step: at each
+//! opening those of the document `schema.sql` that are missing are made, each in a transaction of
+//! its own. So an index can be added to five million builds with progress, and an interruption
+//! loses the index that was being made and no other.
+
+use rusqlite::Connection;
+use rusqlite::functions::FunctionFlags;
+use std::sync::{Mutex, PoisonError};
+
+/// The document, which names every index.
+const SCHEMA: &str = include_str!("../../schema.sql");
+
+/// "BRGD": tells Brigandine's files from others.
+const APPLICATION_ID: i64 = 1_112_688_452;
+
+/// Forward only, each in one transaction, each sets the version.
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../migrations/0001_initial.sql"),
+    include_str!("../../migrations/0002_millions.sql"),
+];
+
+/// Why a file cannot be used.
+#[derive(Debug)]
+pub(crate) enum SchemaError {
+    /// It belongs to another program.
+    Foreign(i64),
+    /// A newer Brigandine wrote it.
+    Newer(i64),
+    /// SQLite refused a step.
+    Sqlite(rusqlite::Error),
+}
+
+impl std::fmt::Display for SchemaError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Foreign(id) => write!(
+                f,
+                "the file belongs to another program (application id {id}); \
+                 name another state directory"
+            ),
+            Self::Newer(version) => write!(
+                f,
+                "the file has schema version {version}, and this program knows {} at most; \
+                 use the newer program that wrote it",
+                MIGRATIONS.len()
+            ),
+            Self::Sqlite(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for SchemaError {}
+
+impl From<rusqlite::Error> for SchemaError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+/// What is being done, for those who wait.
+#[derive(Debug, Default)]
+pub(super) struct Progress(Mutex<String>);
+
+impl Progress {
+    /// In words.
+    pub(super) fn text(&self) -> String {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, text: String) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = text;
+    }
+}
+
+/// Brings an empty or older file to this version.
+pub(super) fn migrate(conn: &mut Connection, progress: &Progress) -> Result<(), SchemaError> {
+    let number = |name: &str| conn.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0));
+    let (application_id, version): (i64, i64) =
+        (number("application_id")?, number("user_version")?);
+    let empty: bool =
+        conn.query_row("SELECT NOT EXISTS (SELECT 1 FROM sqlite_schema)", [], |row| row.get(0))?;
+    if application_id != APPLICATION_ID && !(empty && application_id == 0) {
+        return Err(SchemaError::Foreign(application_id));
+    }
+    let done = usize::try_from(version).unwrap_or(usize::MAX);
+    if done > MIGRATIONS.len() {
+        return Err(SchemaError::Newer(version));
+    }
+    if done < MIGRATIONS.len() {
+        conn.create_scalar_function(
+            "derivation_key",
+            1,
+            FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC,
+            |context| Ok(super::derivation_key(context.get_raw(0).as_str()?)),
+        )?;
+        // A step may make a table anew, to which others refer.
+        conn.pragma_update(None, "foreign_keys", false)?;
+    }
+    for (place, step) in MIGRATIONS.iter().enumerate().skip(done) {
+        progress.set(format!("step {} of {}", place + 1, MIGRATIONS.len()));
+        let transaction = conn.transaction()?;
+        transaction.execute_batch(step)?;
+        transaction.execute_batch(&format!("PRAGMA user_version = {}", place + 1))?;
+        transaction.commit()?;
+    }
+    if done < MIGRATIONS.len() {
+        conn.pragma_update(None, "foreign_keys", true)?;
+        conn.remove_function("derivation_key", 1)?;
+    }
+    make_indexes(conn, &|text| progress.set(text))
+}
+
+/// The indexes of the document: name and statement.
+fn indexes() -> impl Iterator<Item = (&'static str, &'static str)> {
+    SCHEMA.split_inclusive(';').filter_map(|statement| {
+        let start = ["CREATE INDEX ", "CREATE UNIQUE INDEX "].iter().find_map(|words| {
+            statement.find(&format!("\n{words}")).map(|at| (at + 1, words.len()))
+        });
+        let (at, words) = start?;
+        let statement = statement[at..].trim_end_matches(';');
+        let name = statement[words..].split(' ').next()?;
+        Some((name, statement))
+    })
+}
+
+/// Makes the indexes that are missing, each in its own transaction.
+pub(super) fn make_indexes(
+    conn: &Connection,
+    progress: &dyn Fn(String),
+) -> Result<(), SchemaError> {
+    let there: Vec<String> = conn
+        .prepare("SELECT name FROM sqlite_schema WHERE type = 'index'")?
+        .query_map([], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    let missing: Vec<_> =
+        indexes().filter(|(name, _)| !there.iter().any(|there| there == name)).collect();
+    for (place, (name, statement)) in missing.iter().enumerate() {
+        progress(format!("index {name}, {} of {}", place + 1, missing.len()));
+        conn.execute_batch(statement)?;
+    }
+    Ok(())
+}
