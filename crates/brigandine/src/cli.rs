@@ -46,6 +46,9 @@ pub(crate) enum Command {
     Log(Log),
     /// List builds: pending ones, then finished ones, latest first
     Builds(Builds),
+    /// Take over the builds of another server
+    #[command(subcommand)]
+    Import(Import),
     /// Measure what a build that does nothing costs on this machine
     BenchBuilds(BenchBuilds),
     /// The built-in evaluator of job lists; the server runs it
@@ -70,6 +73,25 @@ pub(crate) struct BenchBuilds {
     /// Print the figures as JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Import {
+    /// Import a Cuirass database into a new state directory; builds keep their numbers
+    ///
+    /// Both schemas of summer 2018 are known, and later ones as far as they add to them. The file is
+    /// only read. An import that was interrupted goes on when the command is given again. Imported
+    /// specifications are disabled, and builds that were waiting stay in the queue: this server does
+    /// not know how to build them.
+    Cuirass {
+        #[command(flatten)]
+        state: State,
+        /// Cuirass's database, such as /var/lib/cuirass/cuirass.db
+        file: PathBuf,
+        /// Print what was imported as JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// Where the state of the server is.

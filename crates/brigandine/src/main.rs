@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         cli::Command::Demo(arguments) => command::demo::run(&arguments),
         cli::Command::Serve(arguments) => command::serve::run(&arguments),
         cli::Command::Spec(arguments) => command::spec::run(arguments),
+        cli::Command::Import(arguments) => command::import::run(&arguments),
         cli::Command::BenchBuilds(arguments) => bench::run(&arguments),
         cli::Command::Check(arguments) => command::check::run(&arguments),
         cli::Command::Evaluate(arguments) => command::evaluate::run(&arguments),

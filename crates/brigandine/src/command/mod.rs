@@ -4,6 +4,7 @@ pub(crate) mod builds;
 pub(crate) mod check;
 pub(crate) mod demo;
 pub(crate) mod evaluate;
+pub(crate) mod import;
 pub(crate) mod log;
 pub(crate) mod serve;
 pub(crate) mod spec;

@@ -7,9 +7,13 @@
 
 mod building;
 mod builds;
+mod cuirass;
 mod database;
 mod derivations;
 mod evaluations;
+#[cfg(test)]
+mod import_tests;
+mod importing;
 #[cfg(test)]
 mod plans;
 mod registering;
@@ -37,6 +41,7 @@ pub(crate) use derivations::{definition, derivation_key, revisions_in_use};
 pub(crate) use evaluations::{
     changes, checkouts, evaluation, evaluation_details, evaluation_page, evaluations,
 };
+pub(crate) use importing::{Step, import_cuirass};
 pub(crate) use registering::{
     Begun, NewJob, begin_evaluation, end_evaluation, note_checkouts, register,
 };

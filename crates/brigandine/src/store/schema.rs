@@ -142,3 +142,32 @@ pub(super) fn make_indexes(
     }
     Ok(())
 }
+
+/// The tables and keys of the document in an empty file, without its indexes and triggers.
+pub(super) fn make_tables(conn: &Connection) -> rusqlite::Result<()> {
+    conn.execute_batch(SCHEMA)?;
+    let mut statement = conn.prepare(
+        "SELECT 'DROP ' || type || ' ' || name FROM sqlite_schema
+         WHERE type = 'trigger' OR type = 'index' AND sql IS NOT NULL",
+    )?;
+    let drops: Vec<String> =
+        statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    conn.execute_batch(&drops.join(";"))
+}
+
+/// The triggers of the document that are missing.
+pub(super) fn make_triggers(conn: &Connection) -> rusqlite::Result<()> {
+    let document = Connection::open_in_memory()?;
+    document.execute_batch(SCHEMA)?;
+    let mut statement =
+        document.prepare("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'")?;
+    let triggers: Vec<(String, String)> =
+        statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
+    for (name, sql) in triggers {
+        let exists = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = ?1)";
+        if !conn.query_row(exists, [name], |row| row.get::<_, bool>(0))? {
+            conn.execute_batch(&sql)?;
+        }
+    }
+    Ok(())
+}

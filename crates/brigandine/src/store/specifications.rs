@@ -73,6 +73,21 @@ pub(crate) enum Loaded {
     Kept,
 }
 
+const INSERT: &str = "INSERT INTO specification (name, definition, created_at, removed_at,
+    looked_at, look_error, look_failures, next_look_at, look_wanted_at)
+    VALUES (?1, ?2, ?3, 0, 0, '', 0, 0, 0)";
+
+/// Stores a specification in a file that has none of its name: an import's.
+pub(super) fn insert(
+    conn: &rusqlite::Connection,
+    specification: &Specification,
+    now: Timestamp,
+) -> rusqlite::Result<i64> {
+    let definition = serde_json::to_string(specification)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+    conn.prepare_cached(INSERT)?.insert(params![specification.name, definition, now])
+}
+
 /// Stores a specification under its name. An existing one is replaced only with `replace`; a
 /// removed one of the same name comes back with its past.
 pub(crate) fn put_specification(
@@ -89,13 +104,7 @@ pub(crate) fn put_specification(
         .next()
         .transpose()?;
     let Some((id, before, removed_at)) = known else {
-        let id = tx
-            .prepare_cached(
-                "INSERT INTO specification (name, definition, created_at, removed_at, looked_at,
-                 look_error, look_failures, next_look_at, look_wanted_at)
-                 VALUES (?1, ?2, ?3, 0, 0, '', 0, 0, 0)",
-            )?
-            .insert(params![specification.name, definition, now])?;
+        let id = tx.prepare_cached(INSERT)?.insert(params![specification.name, definition, now])?;
         return Ok((SpecificationId::new(id), Loaded::New));
     };
     let active = removed_at == 0;

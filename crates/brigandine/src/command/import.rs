@@ -1,0 +1,75 @@
+//! `brigandine import`: builds of another server, taken over.
+
+use std::cell::Cell;
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use super::{Failure, print_json, say};
+use crate::cli;
+use crate::model;
+use crate::store::{self, Step};
+
+/// Between two lines of progress, on a terminal and elsewhere.
+const LIVELY: Duration = Duration::from_millis(200);
+const CALM: Duration = Duration::from_secs(10);
+
+/// Imports and says what was imported.
+///
+/// # Errors
+/// The database cannot be understood, read or written; the message says how to go on.
+pub(crate) fn run(arguments: &cli::Import) -> Result<(), Failure> {
+    let cli::Import::Cuirass { state, file, json } = arguments;
+    let began = Instant::now();
+    let terminal = std::io::stderr().is_terminal();
+    let told: Cell<Option<Instant>> = Cell::new(None);
+    let first: Cell<Option<i64>> = Cell::new(None);
+    let progress = |step: Step| {
+        let (line, whole) = match &step {
+            Step::Builds(done, total) => {
+                let from = first.get().unwrap_or(*done);
+                first.set(Some(from));
+                let seconds = began.elapsed().as_secs_f64();
+                let rate = (done - from) as f64 / seconds.max(0.001);
+                let percent = done * 100 / (*total).max(1);
+                (format!("{done} of {total} builds ({percent} %), {rate:.0} per second"), false)
+            }
+            Step::Other(what) => {
+                (format!("{what}, after {:.0} s", began.elapsed().as_secs_f64()), true)
+            }
+        };
+        let pause = if terminal { LIVELY } else { CALM };
+        if !whole && told.get().is_some_and(|at| at.elapsed() < pause) {
+            return;
+        }
+        told.set(Some(Instant::now()));
+        let mut err = std::io::stderr();
+        let _ = if terminal { write!(err, "\r\x1b[K{line}") } else { writeln!(err, "{line}") };
+    };
+    let done = store::import_cuirass(file, &state.state, model::now(), &progress);
+    if terminal {
+        let _ = writeln!(std::io::stderr());
+    }
+    let done = done.map_err(|error| Failure::failed(error.to_string()))?;
+    if *json {
+        print_json(&done);
+        return Ok(());
+    }
+    say(&format!(
+        "{} specifications, {} evaluations, {} builds with {} outputs in {:.1} s",
+        done.specifications,
+        done.evaluations,
+        done.builds,
+        done.outputs,
+        began.elapsed().as_secs_f64()
+    ));
+    if done.resumed_at > 0 {
+        say(&format!("{} builds were there from an interrupted import", done.resumed_at));
+    }
+    if done.rescheduled > 0 {
+        say(&format!("{} builds that were running wait again", done.rescheduled));
+    }
+    if done.logs > 0 {
+        say(&format!("the logs of {} builds stay files of Cuirass's", done.logs));
+    }
+    Ok(())
+}
