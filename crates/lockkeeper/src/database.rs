@@ -23,6 +23,7 @@ use crate::error::{Error, ErrorKind};
 use crate::exclusive::Exclusive;
 use crate::feed::{Changes, Feed, Live, Watch};
 use crate::job::{Many, Once, ReaderItem, WriterItem};
+use crate::lease::{self, Leases};
 use crate::migrate::Migrations;
 use crate::queue::{
     self, Alarm, Clock, Closed, Closing, Domain, Lane, Mutex, Pool, PoolConfig, Priority, Queue,
@@ -57,6 +58,8 @@ pub(crate) struct Core {
     pub(crate) deference: AtomicU8,
     /// Held snapshots, to be released on close. Bounded by `snapshots_max`.
     held: Mutex<HeldList>,
+    /// The lease that the writer serves, to be ended by an abort. One at most.
+    pub(crate) lease: Mutex<Option<Arc<lease::Shared>>>,
     /// Owned by [`Parts`]; the pool's factory holds the core.
     reader_pool: OnceLock<Weak<Pool<Reader, Error>>>,
     /// The process that opened the database.
@@ -172,6 +175,14 @@ impl Core {
         held.iter().for_each(|snapshot| snapshot.abort());
     }
 
+    /// Ends the lease that the writer waits for. To be called after the writer's queue was aborted.
+    fn abort_lease(&self) {
+        let lease = lock(&self.lease).clone();
+        if let Some(lease) = lease {
+            lease.end(ErrorKind::Canceled);
+        }
+    }
+
     /// Blocks until no connection but the caller's is open.
     pub(crate) fn wait_for_readers(&self) {
         self.readers.close();
@@ -204,6 +215,7 @@ impl Closing for Parts {
         self.core.readers.abort();
         self.core.writer.abort();
         self.core.abort_snapshots();
+        self.core.abort_lease();
     }
 
     fn gone(&self) -> Receiver<()> {
@@ -731,6 +743,45 @@ impl<E: Send + 'static> Client<E> {
         live
     }
 
+    /// Takes the writer for a transaction that stays open across awaits, until it is committed,
+    /// dropped, held for too long ([`Leases::hold_max`]) or left idle for too long
+    /// ([`Leases::idle_max`]).
+    ///
+    /// It takes its turn like a write. While it lasts **every other write of the program waits**: those
+    /// of one caller at 10 ms per await are enough to bring a busy service to a hundred writes a second.
+    /// So it is for what cannot be done otherwise: a dialogue with somebody who must see a part of it
+    /// before the rest can be said, a migration tool, a shell. If all that is awaited can be had
+    /// before, await it first and use [`Client::write`]; if it only has to be undone later, write what
+    /// undoes it. Never await a write of the same database while holding a lease: it waits for the
+    /// lease, and the lease for it, until the lease expires. Readers never wait (in a memory database
+    /// they do: it has one connection).
+    ///
+    /// # Errors
+    /// As [`Client::write`], when the turn or another process's lock is waited for in vain.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives the lease back, if it was given.
+    ///
+    /// # Examples
+    /// ```
+    /// # futures_lite::future::block_on(async {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = lockkeeper::Database::open(dir.path().join("app.db")).await?;
+    /// # db.write(|tx| tx.execute_batch("CREATE TABLE seat (id INTEGER PRIMARY KEY)")).await?;
+    /// # async fn customer_agrees() -> bool { true }
+    /// let mut lease = db.lease().await?;
+    /// lease.run(|tx| tx.execute("INSERT INTO seat VALUES (7)", [])).await?;
+    /// if customer_agrees().await {
+    ///     lease.commit().await?;
+    /// }
+    /// let n: i64 = db.read(|s| s.query_row("SELECT count(*) FROM seat", [], |row| row.get(0))).await?;
+    /// assert_eq!(n, 1);
+    /// # Ok::<_, lockkeeper::Error>(()) }).unwrap();
+    /// ```
+    pub fn lease(&self) -> Leases<E> {
+        Leases::new(self.clone())
+    }
+
     /// Takes a snapshot that stays the same across awaits, until it is dropped or too old.
     ///
     /// While it is held, the WAL cannot start over; keep it for a page, not for a session.
@@ -938,6 +989,7 @@ impl Builder {
             next_look: Mutex::new(None),
             deference: AtomicU8::new(0),
             held: Mutex::new(HeldList::default()),
+            lease: Mutex::new(None),
             reader_pool: OnceLock::new(),
             pid: std::process::id(),
             warnings: OnceLock::new(),

@@ -57,6 +57,12 @@ pub enum ErrorKind {
     ForeignKey,
     /// The snapshot reached its maximum age and was released.
     SnapshotExpired,
+    /// The [`Lease`](crate::Lease) was held, or left idle, for longer than allowed; everything that was
+    /// done in it is rolled back.
+    LeaseExpired,
+    /// The lease is over: it was dropped in the middle of a call, or one of its statements rolled the
+    /// whole transaction back. Nothing of it is stored.
+    LeaseEnded,
     /// As many snapshots as allowed are held.
     TooManySnapshots,
     /// Too much is asked of the database: the call had waited longer than the target of
@@ -142,11 +148,14 @@ impl<E> Error<E> {
         self.0.kind == ErrorKind::Closed
     }
 
-    /// The call was stopped: by its deadline, an abort, or its snapshot's age.
+    /// The call was stopped: by its deadline, an abort, its snapshot's age, or the end of its lease.
     pub fn is_interrupted(&self) -> bool {
         matches!(
             self.0.kind,
-            ErrorKind::Timeout(_) | ErrorKind::Canceled | ErrorKind::SnapshotExpired
+            ErrorKind::Timeout(_)
+                | ErrorKind::Canceled
+                | ErrorKind::SnapshotExpired
+                | ErrorKind::LeaseExpired
         )
     }
 
@@ -168,6 +177,7 @@ impl<E> Error<E> {
                 | ErrorKind::Timeout(_)
                 | ErrorKind::NotApplied
                 | ErrorKind::SnapshotExpired
+                | ErrorKind::LeaseExpired
                 | ErrorKind::TooManySnapshots
                 | ErrorKind::Overloaded
         )
@@ -281,6 +291,11 @@ impl<E> fmt::Display for Error<E> {
             ErrorKind::RolledBack => f.write_str("a statement of the call rolled everything back"),
             ErrorKind::ForeignKey => f.write_str("the call left a foreign key violated"),
             ErrorKind::SnapshotExpired => f.write_str("the snapshot reached its maximum age"),
+            ErrorKind::LeaseExpired => f.write_str(
+                "the lease was held or left idle for too long and is rolled back; await less in it, \
+                 or raise `hold_max` or `idle_max`",
+            ),
+            ErrorKind::LeaseEnded => f.write_str("the lease is over and rolled back"),
             ErrorKind::TooManySnapshots => f.write_str("too many snapshots are held"),
             ErrorKind::Overloaded => {
                 f.write_str("the database is overloaded; the call waited too long and never began")

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::error::{Error, ErrorKind};
+use crate::lease;
 use crate::queue::{
     Ancestry, CallError, Domain, Frame, Interrupt, Interruptible, Item, Phase, Reply, now,
     shielded, stopped,
@@ -89,6 +90,7 @@ impl Fate {
 pub(crate) enum WriterItem {
     Write(Box<dyn WriteJob>),
     Exclusive(Box<dyn ExclusiveJob>),
+    Lease(Box<LeaseCall>),
     /// Memory databases only: their one connection serves reads as well.
     Read(Box<dyn ReadJob>),
     /// Memory databases only: a snapshot is a copy.
@@ -145,6 +147,7 @@ impl Item for WriterItem {
         match self {
             Self::Write(job) => job.interruptible(),
             Self::Exclusive(job) => job.interruptible(),
+            Self::Lease(lease) => lease.opening.interruptible(),
             Self::Read(job) => job.interruptible(),
             Self::Pin(pin) => pin.reply.interruptible(),
             Self::Look => None,
@@ -156,6 +159,7 @@ impl Item for WriterItem {
         match self {
             Self::Write(job) => job.finish(Fate::kind(kind)),
             Self::Exclusive(job) => job.refuse(kind, None),
+            Self::Lease(lease) => lease.opening.finish(Fate::kind(kind)),
             Self::Read(job) => job.refuse(kind, None),
             Self::Pin(pin) => pin.answer(Err(Error::new(kind))),
             Self::Look => {}
@@ -186,6 +190,12 @@ impl Item for ReaderItem {
     }
 }
 
+/// A request for a lease: the call that is answered when it has begun, and what is shared then.
+pub(crate) struct LeaseCall {
+    pub(crate) opening: Box<dyn WriteJob>,
+    pub(crate) shared: Arc<lease::Shared>,
+}
+
 /// A request for a held snapshot.
 pub(crate) struct Pin {
     pub(crate) reply: Reply<Result<Arc<Held>, Error>>,
@@ -201,6 +211,7 @@ impl Pin {
 pub(crate) fn kind_of_stop(why: Interrupt, phase: Phase) -> ErrorKind {
     match why {
         Interrupt::Expired => ErrorKind::SnapshotExpired,
+        Interrupt::LeaseExpired => ErrorKind::LeaseExpired,
         other => Error::<()>::from(stopped(other, phase)).kind(),
     }
 }

@@ -31,6 +31,8 @@ mod interrupt;
 #[cfg(feature = "sqlite")]
 mod job;
 #[cfg(feature = "sqlite")]
+mod lease;
+#[cfg(feature = "sqlite")]
 mod migrate;
 #[cfg(feature = "sqlite")]
 mod read;
@@ -67,6 +69,7 @@ pub use exclusive::Exclusive;
 pub use feed::{
     CallChanges, Change, Changes, Commit, Live, RowChange, RowKind, TableChange, Watch,
 };
+pub use lease::{Lease, Leases};
 #[cfg(feature = "sqlite")]
 pub use migrate::Migrations;
 pub use queue::{Closed, Phase, Priority, Refused, RefusedReason};

@@ -19,7 +19,7 @@ use crate::transaction::Transaction;
 use crate::writer;
 
 /// A write's value, and the snapshot that it may have asked for.
-type Value<T> = (T, Option<Arc<Held>>);
+pub(crate) type Value<T> = (T, Option<Arc<Held>>);
 
 /// A write; see [`Client::write`].
 #[must_use = "a call is submitted when it is polled"]

@@ -38,6 +38,8 @@ pub enum Interrupt {
     Aborted,
     /// A snapshot reached its maximum age.
     Expired,
+    /// A lease was held or left idle for too long.
+    LeaseExpired,
 }
 
 /// A flag that asks one call, and no other, to stop.
@@ -62,7 +64,8 @@ impl Token {
             1 => Some(Interrupt::Canceled),
             2 => Some(Interrupt::Deadline),
             3 => Some(Interrupt::Aborted),
-            _ => Some(Interrupt::Expired),
+            4 => Some(Interrupt::Expired),
+            _ => Some(Interrupt::LeaseExpired),
         }
     }
 }
@@ -73,6 +76,7 @@ fn code(why: Interrupt) -> u8 {
         Interrupt::Deadline => 2,
         Interrupt::Aborted => 3,
         Interrupt::Expired => 4,
+        Interrupt::LeaseExpired => 5,
     }
 }
 

@@ -481,7 +481,9 @@ where
 pub(crate) fn stopped(why: Interrupt, phase: Phase) -> CallError {
     match why {
         Interrupt::Deadline => CallError::Timeout(phase),
-        Interrupt::Canceled | Interrupt::Aborted | Interrupt::Expired => CallError::Aborted,
+        Interrupt::Canceled | Interrupt::Aborted | Interrupt::Expired | Interrupt::LeaseExpired => {
+            CallError::Aborted
+        }
     }
 }
 

@@ -22,6 +22,7 @@ mod faults;
 mod feed;
 mod fork;
 mod guards;
+mod leases;
 mod machine;
 mod migrations;
 mod nested;
