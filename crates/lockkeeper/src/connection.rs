@@ -282,11 +282,12 @@ pub(crate) fn install(
 ///
 /// Files that cannot be written keep their mode; nothing writes them.
 pub(crate) fn configure_attached(conn: &Connection) -> rusqlite::Result<()> {
-    let mut list =
-        conn.prepare("SELECT name FROM pragma_database_list WHERE seq > 1 AND file <> ''")?;
-    let names: Vec<String> = list.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
-    for name in names {
-        if !conn.is_readonly(name.as_str())? {
+    let mut list = conn.prepare("PRAGMA database_list")?;
+    let rows = list.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let rows: Vec<(i64, String, String)> = rows.collect::<rusqlite::Result<_>>()?;
+    for (number, name, file) in rows {
+        // 0 is the main file, 1 the temporary one; without a name it is in memory.
+        if number > 1 && !file.is_empty() && !conn.is_readonly(name.as_str())? {
             conn.pragma_update_and_check(Some(name.as_str()), "journal_mode", "WAL", |_| Ok(()))?;
         }
     }

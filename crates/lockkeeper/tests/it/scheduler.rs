@@ -143,8 +143,8 @@ fn a16_a_deadline_covers_the_wait_for_the_lock() {
         let lock = lock_of_another(&dir.file("test.db"));
         let patience = Duration::from_millis(200);
         let began = Instant::now();
-        // The last one gives up first: afterwards it would have been promoted from room to queue.
-        let patiences = [patience, patience, patience, patience / 2];
+        // In reverse: when one gives up, those behind it move up, from room to queue to lock.
+        let patiences = [patience, patience / 2, patience / 2, patience / 4];
         let mut writes: Vec<_> = patiences
             .into_iter()
             .enumerate()
