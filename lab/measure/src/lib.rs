@@ -1,0 +1,26 @@
+//! What every peer shares: the workloads, the clock, the statistics and the line protocol.
+//!
+//! Knows no SQLite, so that binaries that link different versions of it can all use this crate. A
+//! binary implements [`Peer`] for what it drives and hands it to [`run`]; the lab starts the
+//! binary, writes one [`Job`] to its standard input and reads one [`Figures`] from its output.
+
+mod holder;
+mod job;
+mod latency;
+mod peer;
+mod process;
+mod random;
+mod serve;
+pub mod sql;
+mod stats;
+mod workload;
+
+pub use holder::Holder;
+pub use job::{Figures, Job, Synchronous, Workload};
+pub use latency::{Latencies, Summary};
+pub use peer::{Outcome, Page, Peer};
+pub use process::cpu_ms;
+pub use random::{Random, person};
+pub use serve::{Answer, serve};
+pub use stats::{jain, median, spread};
+pub use workload::{Lateness, Ticker, run, runtime};

@@ -1,0 +1,43 @@
+//! Keys.
+
+/// xorshift64: keys need no more.
+#[derive(Clone, Debug)]
+pub struct Random(u64);
+
+impl Random {
+    /// A sequence of its own for each task; the same in every run.
+    #[must_use]
+    pub fn of_task(task: usize) -> Self {
+        let mut random = Self((task as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+        // Neighbouring seeds begin alike; a few steps part them.
+        for _ in 0..8 {
+            random.next();
+        }
+        random
+    }
+
+    /// The next number.
+    #[expect(clippy::should_implement_trait, reason = "no iterator: it has no end")]
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    /// A new key: the lookups' keys begin with zeros, these do not collide with them.
+    pub fn key(&mut self) -> String {
+        format!("new-{:016x}", self.next())
+    }
+
+    /// The key of a person who is in a filled database.
+    pub fn known(&mut self) -> String {
+        person(self.next() % crate::sql::PEOPLE)
+    }
+}
+
+/// The name of a person in a filled database.
+#[must_use]
+pub fn person(n: u64) -> String {
+    format!("{n:016x}")
+}

@@ -1,0 +1,512 @@
+//! What is done, written once for all peers.
+//!
+//! A measurement has three phases: warm-up, measured, over. A call counts when it *began* in the
+//! measured phase, so at its end as many calls are taken in as were left out at its beginning, and
+//! the slow ones are not lost. Calls that nobody answers within [`PATIENCE`] after the end are
+//! counted as unanswered.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
+
+use crate::{Figures, Holder, Job, Latencies, Outcome, Peer, Random, Workload, cpu_ms, jain, sql};
+
+/// How long calls may take to end after the measured phase.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the lock is held in the stall.
+const HELD: Duration = Duration::from_secs(2);
+/// After this a dropped query's caller goes away.
+const DROPPED_AFTER: Duration = Duration::from_millis(100);
+/// How long an answer is waited for after queries were dropped.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
+/// When a bulk write commits what it has.
+const BULK_MAX: Duration = Duration::from_secs(10);
+/// Writers of the mixed workload.
+const WRITERS: usize = 8;
+/// Writers beside the page.
+const BUILDERS: usize = 4;
+/// Calls in flight of the greedy client.
+const GREEDY: usize = 256;
+
+/// The runtime that a workload asks for: two threads, as on the machine that the figures of the
+/// project come from; one for the stall, where a blocked thread shows.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn runtime(workload: Workload) -> Outcome<Runtime> {
+    let mut builder = match workload {
+        Workload::Stall => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    if workload != Workload::Stall {
+        builder.worker_threads(2);
+    }
+    builder.enable_all().build().map_err(|error| format!("no runtime: {error}"))
+}
+
+/// Opens a peer and measures it.
+///
+/// Neither the runtime nor the peer is waited for afterwards: some leave queries behind that never end.
+///
+/// # Errors
+/// When the peer cannot be opened or the workload not be run at all. Failed calls are figures.
+pub fn run<P: Peer, O: Future<Output = Outcome<P>>>(
+    job: &Job,
+    open: impl FnOnce() -> O,
+) -> Outcome<Figures> {
+    let runtime = runtime(job.workload)?;
+    let figures = runtime.block_on(async {
+        let peer = open().await?;
+        // Never dropped: some destructors wait for their threads.
+        std::mem::forget(peer.clone());
+        match job.workload {
+            Workload::TinyWrites => tiny_writes(job, peer).await,
+            Workload::PointReads => point_reads(job, peer).await,
+            Workload::Mixed => mixed(job, peer).await,
+            Workload::Stall => stall(job, peer).await,
+            Workload::Fairness => fairness(job, peer).await,
+            Workload::LongScan => long_scan(job, peer).await,
+            Workload::Cancel => cancel(job, peer).await,
+            Workload::Bulk => bulk(peer).await,
+            Workload::ReadPage => read_page(job, peer).await,
+        }
+    });
+    runtime.shutdown_background();
+    figures
+}
+
+// The workloads.
+
+async fn tiny_writes<P: Peer>(job: &Job, peer: P) -> Outcome<Figures> {
+    let mut bench = Bench::new();
+    for task in 0..job.tasks {
+        let (peer, mut random) = (peer.clone(), Random::of_task(task));
+        bench.spawn(WRITE, task, move || {
+            let (peer, key) = (peer.clone(), random.key());
+            async move { peer.insert(key).await }
+        });
+    }
+    Ok(bench.finish(job.seconds).await.figures)
+}
+
+async fn point_reads<P: Peer>(job: &Job, peer: P) -> Outcome<Figures> {
+    let mut bench = Bench::new();
+    bench.readers(&peer, job.tasks);
+    Ok(bench.finish(job.seconds).await.figures)
+}
+
+async fn mixed<P: Peer>(job: &Job, peer: P) -> Outcome<Figures> {
+    let mut bench = Bench::new();
+    for task in 0..WRITERS {
+        let (peer, mut random) = (peer.clone(), Random::of_task(task));
+        bench.spawn(WRITE, task, move || {
+            let (peer, key) = (peer.clone(), random.key());
+            async move { peer.insert(key).await }
+        });
+    }
+    bench.readers(&peer, job.tasks);
+    Ok(bench.finish(job.seconds).await.figures)
+}
+
+async fn long_scan<P: Peer>(job: &Job, peer: P) -> Outcome<Figures> {
+    let mut bench = Bench::new();
+    {
+        let peer = peer.clone();
+        bench.spawn("scan", usize::MAX, move || {
+            let peer = peer.clone();
+            async move { peer.scan().await.map(drop) }
+        });
+    }
+    bench.readers(&peer, job.tasks);
+    // A window shorter than a scan would say little.
+    Ok(bench.finish(job.seconds.max(1.5)).await.figures)
+}
+
+async fn read_page<P: Peer>(job: &Job, peer: P) -> Outcome<Figures> {
+    let mut bench = Bench::new();
+    for task in 0..BUILDERS {
+        let (peer, mut random) = (peer.clone(), Random::of_task(task));
+        bench.spawn(WRITE, task, move || {
+            let (peer, n) = (peer.clone(), random.next());
+            let project = (n % sql::PROJECTS + 1).cast_signed();
+            async move { peer.add_build(project, (n >> 32).cast_signed() % 4).await }
+        });
+    }
+    for task in 0..job.tasks {
+        let (peer, mut random) = (peer.clone(), Random::of_task(1000 + task));
+        bench.spawn("page", task, move || {
+            let (peer, name) = (peer.clone(), sql::project(random.next() % sql::PROJECTS));
+            async move {
+                let page = peer.page(name).await?;
+                if page.is_torn() {
+                    return Err(format!(
+                        "torn page: {} builds, {} counted",
+                        page.builds, page.counted
+                    ));
+                }
+                if page.latest != 20 || page.mean <= 0.0 {
+                    return Err(format!("half a page: {page:?}"));
+                }
+                Ok(())
+            }
+        });
+    }
+    Ok(bench.finish(job.seconds).await.figures)
+}
+
+async fn bulk<P: Peer>(peer: P) -> Outcome<Figures> {
+    let mut figures = Figures::default();
+    let (began, cpu) = (Instant::now(), cpu_ms());
+    match peer.bulk(sql::PEOPLE, BULK_MAX).await {
+        Ok(rows) => {
+            figures.value("rows_per_s", rows as f64 / began.elapsed().as_secs_f64());
+            figures.value("rows", rows as f64);
+            figures.value("cpu_us_per_row", (cpu_ms() - cpu) * 1e3 / rows.max(1) as f64);
+            figures.answered_writes = rows;
+        }
+        Err(error) => figures.failed(error),
+    }
+    Ok(figures)
+}
+
+/// Eight clients, three times: all polite, one greedy, all busy.
+async fn fairness<P: Peer>(job: &Job, peer: P) -> Outcome<Figures> {
+    const CLIENTS: usize = 8;
+    let clients: Vec<P> = (0..CLIENTS).map(|n| peer.client(&format!("client-{n}"))).collect();
+    let mut parts = Vec::new();
+    for (part, in_flight) in
+        [[1; CLIENTS], [1, 1, 1, 1, 1, 1, 1, GREEDY], [32; CLIENTS]].into_iter().enumerate()
+    {
+        let mut bench = Bench::new();
+        for (n, client) in clients.iter().enumerate() {
+            for call in 0..in_flight[n] {
+                let peer = client.clone();
+                let mut random = Random::of_task(part * 100_000 + n * 1000 + call);
+                let name = if n + 1 == CLIENTS { "greedy" } else { "polite" };
+                bench.spawn(name, n, move || {
+                    let (peer, key) = (peer.clone(), random.key());
+                    async move { peer.insert(key).await }
+                });
+            }
+        }
+        parts.push(bench.finish(job.seconds).await);
+    }
+    let [alone, greedy, busy] = &parts[..] else { return Err("three parts".to_owned()) };
+    let mut figures = greedy.figures.clone();
+    let least = |rates: &[f64]| rates[..CLIENTS - 1].iter().copied().fold(f64::INFINITY, f64::min);
+    let mean = alone.clients.iter().sum::<f64>() / CLIENTS as f64;
+    let polite = greedy.clients[..CLIENTS - 1].iter().sum::<f64>();
+    figures.value("writes_per_s", polite + greedy.clients[CLIENTS - 1]);
+    figures.value("polite_per_s", polite);
+    figures.value("jain_beside_greedy", jain(&greedy.clients));
+    figures.value("jain_all_busy", jain(&busy.clients));
+    figures
+        .value("least_polite_keeps", if mean > 0.0 { least(&greedy.clients) / mean } else { 0.0 });
+    figures.clients.clone_from(&greedy.clients);
+    for part in [alone, busy] {
+        figures.answered_writes += part.figures.answered_writes;
+        figures.errors += part.figures.errors;
+        figures.unanswered += part.figures.unanswered;
+        if figures.first_error.is_none() {
+            figures.first_error.clone_from(&part.figures.first_error);
+        }
+    }
+    Ok(figures)
+}
+
+/// A ticker on a runtime with one thread, idle and while another process holds the lock.
+async fn stall<P: Peer>(job: &Job, peer: P) -> Outcome<Figures> {
+    let mut holder = Holder::start(&job.lab, &job.file)?;
+    // The first call opens connections and prepares; that is not what is measured.
+    peer.insert("before".to_owned()).await?;
+    let idle = Ticker::run(Duration::from_millis(500)).await;
+    holder.take()?;
+    let began = Instant::now();
+    let released = tokio::task::spawn_blocking(move || {
+        // The lock is held for a time: this is what is measured, not a wait for something.
+        std::thread::sleep(HELD);
+        holder.release().map(|()| Instant::now())
+    });
+    let tallies: Vec<_> = (0..job.tasks)
+        .map(|task| {
+            let (peer, key) = (peer.clone(), Random::of_task(task).key());
+            tokio::spawn(async move {
+                let answer = peer.insert(key).await;
+                (answer, Instant::now())
+            })
+        })
+        .collect();
+    let locked = Ticker::run(HELD + Duration::from_millis(300)).await;
+    let released = released.await.map_err(|error| error.to_string())??;
+    let mut figures = Figures { answered_writes: 1, ..Figures::default() };
+    let mut latencies = Latencies::default();
+    let mut first: Option<Instant> = None;
+    let until = Instant::now() + PATIENCE;
+    for tally in tallies {
+        match tokio::time::timeout_at(until.into(), tally).await {
+            Ok(Ok((Ok(()), at))) => {
+                figures.answered_writes += 1;
+                latencies.add(at - began);
+                if at > released {
+                    first = Some(first.map_or(at, |first| first.min(at)));
+                }
+            }
+            Ok(Ok((Err(error), _))) => figures.failed(error),
+            Ok(Err(error)) => figures.failed(error.to_string()),
+            Err(_) => figures.unanswered += 1,
+        }
+    }
+    figures.value("late_idle_ms", idle.worst_ms);
+    figures.value("late_locked_ms", locked.worst_ms);
+    figures.value("longest_write_ms", latencies.summary().max);
+    if let Some(first) = first {
+        figures.value("first_after_release_ms", (first - released).as_secs_f64() * 1e3);
+    }
+    figures.lateness = locked.series;
+    figures.latencies.insert(WRITE.to_owned(), latencies);
+    Ok(figures)
+}
+
+/// Drops the futures of queries that never end, then asks for the least.
+async fn cancel<P: Peer>(job: &Job, peer: P) -> Outcome<Figures> {
+    let mut figures = Figures::default();
+    peer.one().await?;
+    let began = Instant::now();
+    let dropped: Vec<_> = (0..job.tasks)
+        .map(|_| {
+            let peer = peer.clone();
+            tokio::spawn(async move {
+                match tokio::time::timeout(DROPPED_AFTER, peer.endless()).await {
+                    Err(_) => Ok(()),
+                    Ok(Ok(rows)) => Err(format!("the endless query counted {rows} rows")),
+                    Ok(Err(error)) => Err(error),
+                }
+            })
+        })
+        .collect();
+    for query in dropped {
+        if let Err(error) = query.await.map_err(|error| error.to_string())? {
+            figures.failed(error);
+        }
+    }
+    figures.value("future_back_ms", began.elapsed().as_secs_f64() * 1e3);
+    let began = Instant::now();
+    match tokio::time::timeout(ANSWER_MAX, peer.one()).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => figures.failed(error),
+        Err(_) => figures.unanswered += 1,
+    }
+    // Without an answer this is the time that it was waited for.
+    figures.value("answer_ms", began.elapsed().as_secs_f64() * 1e3);
+    let (began, cpu) = (Instant::now(), cpu_ms());
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let seconds = began.elapsed().as_secs_f64();
+    figures.value("cores_burning", (cpu_ms() - cpu) / 1e3 / seconds);
+    Ok(figures)
+}
+
+const WRITE: &str = "write";
+const READ: &str = "read";
+
+// How it is measured.
+
+const WARM_UP: u8 = 0;
+const MEASURED: u8 = 1;
+const OVER: u8 = 2;
+
+/// What the tasks of one name and client have to show.
+#[derive(Default)]
+struct Tally {
+    latencies: Latencies,
+    done: u64,
+    answered: u64,
+    errors: u64,
+    first_error: Option<String>,
+}
+
+struct Task {
+    name: &'static str,
+    client: usize,
+    tally: Arc<Mutex<Tally>>,
+    handle: JoinHandle<()>,
+}
+
+struct Bench {
+    phase: Arc<AtomicU8>,
+    tasks: Vec<Task>,
+}
+
+struct Measured {
+    figures: Figures,
+    /// Calls per second by client.
+    clients: Vec<f64>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self { phase: Arc::new(AtomicU8::new(WARM_UP)), tasks: Vec::new() }
+    }
+
+    fn readers<P: Peer>(&mut self, peer: &P, tasks: usize) {
+        for task in 0..tasks {
+            let (peer, mut random) = (peer.clone(), Random::of_task(2000 + task));
+            self.spawn(READ, task, move || {
+                let (peer, key) = (peer.clone(), random.known());
+                async move {
+                    match peer.lookup(key).await? {
+                        1 => Ok(()),
+                        age => Err(format!("everybody is 1 year old, this one is {age}")),
+                    }
+                }
+            });
+        }
+    }
+
+    /// A task that makes one call after the other until the measurement is over.
+    fn spawn<C, F>(&mut self, name: &'static str, client: usize, mut call: C)
+    where
+        C: FnMut() -> F + Send + 'static,
+        F: Future<Output = Outcome<()>> + Send,
+    {
+        let phase = Arc::clone(&self.phase);
+        // Shared, so that what a task did is known even if its last call never ends.
+        let tally = Arc::new(Mutex::new(Tally::default()));
+        let handle = tokio::spawn({
+            let tally = Arc::clone(&tally);
+            async move {
+                let mut calls = 0_u64;
+                loop {
+                    // Relaxed: the phase guards nothing but which calls count.
+                    let begun_in = phase.load(Ordering::Relaxed);
+                    if begun_in == OVER {
+                        return;
+                    }
+                    let began = Instant::now();
+                    let outcome = call().await;
+                    let took = began.elapsed();
+                    {
+                        let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
+                        tally.note(begun_in == MEASURED, outcome, took);
+                    }
+                    calls += 1;
+                    // Some calls are ready at once; others must get a turn.
+                    if calls.is_multiple_of(64) {
+                        tokio::task::yield_now().await;
+                    }
+                }
+            }
+        });
+        self.tasks.push(Task { name, client, tally, handle });
+    }
+
+    async fn finish(self, seconds: f64) -> Measured {
+        tokio::time::sleep(Duration::from_secs_f64(seconds / 4.0)).await;
+        let (began, cpu) = (Instant::now(), cpu_ms());
+        self.phase.store(MEASURED, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
+        self.phase.store(OVER, Ordering::Relaxed);
+        let (elapsed, cpu) = (began.elapsed().as_secs_f64(), cpu_ms() - cpu);
+
+        let mut figures = Figures::default();
+        let until = tokio::time::Instant::now() + PATIENCE;
+        let mut clients: Vec<f64> = Vec::new();
+        let (mut calls, mut all) = (0, std::collections::BTreeMap::<_, (u64, Latencies)>::new());
+        for Task { name, client, tally, mut handle } in self.tasks {
+            match tokio::time::timeout_at(until, &mut handle).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => figures.failed(error.to_string()),
+                Err(_) => {
+                    handle.abort();
+                    figures.unanswered += 1;
+                }
+            }
+            let tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
+            figures.errors += tally.errors;
+            if figures.first_error.is_none() {
+                figures.first_error.clone_from(&tally.first_error);
+            }
+            if name != READ && name != "page" && name != "scan" {
+                figures.answered_writes += tally.answered;
+            }
+            calls += tally.done;
+            let (done, latencies) = all.entry(name).or_default();
+            *done += tally.done;
+            latencies.merge(&tally.latencies);
+            if name == "polite" || name == "greedy" {
+                clients.resize(clients.len().max(client + 1), 0.0);
+                clients[client] += tally.done as f64 / elapsed;
+            }
+        }
+        for (name, (done, latencies)) in all {
+            let summary = latencies.summary();
+            figures.value(&format!("{name}s_per_s"), done as f64 / elapsed);
+            figures.value(&format!("{name}_p50_ms"), summary.p50);
+            figures.value(&format!("{name}_p99_ms"), summary.p99);
+            figures.value(&format!("{name}_p999_ms"), summary.p999);
+            figures.value(&format!("{name}_max_ms"), summary.max);
+            figures.latencies.insert(name.to_owned(), latencies);
+        }
+        figures.value("cpu_us_per_call", cpu * 1e3 / calls.max(1) as f64);
+        Measured { figures, clients }
+    }
+}
+
+impl Tally {
+    fn note(&mut self, counts: bool, outcome: Outcome<()>, took: Duration) {
+        match outcome {
+            Ok(()) => {
+                self.answered += 1;
+                if counts {
+                    self.done += 1;
+                    self.latencies.add(took);
+                }
+            }
+            Err(error) => {
+                self.errors += 1;
+                self.first_error.get_or_insert(error);
+            }
+        }
+    }
+}
+
+/// A task that wants to wake each millisecond and notes how late it is.
+#[derive(Debug)]
+pub struct Ticker;
+
+/// How late a [`Ticker`] was.
+#[derive(Clone, Debug, Default)]
+pub struct Lateness {
+    /// The latest tick.
+    pub worst_ms: f64,
+    /// Milliseconds since the start, and the worst lateness in each 10 ms.
+    pub series: Vec<(f64, f64)>,
+}
+
+impl Ticker {
+    /// Ticks for a while on the runtime that it is called on.
+    pub async fn run(time: Duration) -> Lateness {
+        const STEP: Duration = Duration::from_millis(1);
+        let began = Instant::now();
+        let mut ticks = tokio::time::interval(STEP);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // Not from the first tick on: whoever blocks the thread may do so before it.
+        let mut last = began;
+        let mut lateness = Lateness::default();
+        while began.elapsed() < time {
+            ticks.tick().await;
+            let late = last.elapsed().saturating_sub(STEP).as_secs_f64() * 1e3;
+            last = Instant::now();
+            lateness.worst_ms = lateness.worst_ms.max(late);
+            let slot = (began.elapsed().as_millis() / 10 * 10) as f64;
+            match lateness.series.last_mut() {
+                Some((at, worst)) if *at == slot => *worst = worst.max(late),
+                _ => lateness.series.push((slot, late)),
+            }
+        }
+        lateness
+    }
+}

@@ -1,0 +1,635 @@
+//! Everything in one run, written down with tables and plots.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::Args;
+use measure::{Synchronous, Workload};
+
+use crate::Result;
+use crate::bench::{self, Item};
+use crate::data::{Key, Measurement, Run, more_is_better, name};
+use crate::experiment::{distribution, nines, seconds_axis};
+use crate::plot::{Bar, Line, bars, figure, lines};
+use crate::targets::{self, is_peer};
+
+/// Command line of `lab report`.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// One short round, to try: some four minutes instead of twelve.
+    #[arg(long)]
+    quick: bool,
+    /// How long each measurement lasts.
+    #[arg(long, value_parser = bench::seconds)]
+    seconds: Option<f64>,
+    /// Rounds.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
+    repeat: Option<u32>,
+    /// Only workloads whose name contains one of these.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Where measurements.md and plots/ go; `--quick` writes to lab/out unless this is said.
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Writes the report from a file of an earlier run, without measuring.
+    #[arg(long)]
+    from: Option<PathBuf>,
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let lab = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let out = match &options.out {
+        Some(out) => out.clone(),
+        None if options.quick || !options.only.is_empty() => lab.join("out"),
+        None => lab.join("../docs"),
+    };
+    let file = lab.join("out/report.json");
+    let run = match &options.from {
+        Some(file) => Run::load(file)?,
+        None => {
+            let seconds = options.seconds.unwrap_or(if options.quick { 0.4 } else { 0.8 });
+            let repeat = options.repeat.unwrap_or(if options.quick { 1 } else { 3 });
+            let plan: Vec<Item> = plan()
+                .into_iter()
+                .filter(|item| {
+                    let name = item.workload.name();
+                    options.only.is_empty()
+                        || options.only.iter().any(|o| name.contains(o.as_str()))
+                })
+                .collect();
+            if plan.is_empty() {
+                return Err("no workload has such a name; see `lab bench --help`".into());
+            }
+            let command = format!("report --seconds {seconds} --repeat {repeat}");
+            let began = Instant::now();
+            let run = bench::measure(&plan, seconds, repeat, &command)?;
+            eprintln!("measured for {} s", began.elapsed().as_secs());
+            run.save(&file)?;
+            eprintln!("{} is for `lab plot` and `lab compare`", file.display());
+            run
+        }
+    };
+    let plotted = plots(&run, &out.join("plots"))?;
+    let text = write(&run, &plotted);
+    let page = out.join("measurements.md");
+    std::fs::write(&page, text).map_err(|e| format!("cannot write {}: {e}", page.display()))?;
+    println!("{}", page.display());
+    for finding in targets::check(&run) {
+        let holds = if finding.holds { "holds " } else { "MISSED" };
+        println!("{holds} {}: {}", finding.aim, finding.found);
+    }
+    Ok(())
+}
+
+/// What the report measures. Peers that differ from a listed one only where it does not matter are left out.
+fn plan() -> Vec<Item> {
+    use Synchronous::{Full, Normal};
+    use Workload as W;
+    let item = |workload: Workload, synchronous, tasks| {
+        let peers = bench::peers_of(workload)
+            .into_iter()
+            .filter(|peer| {
+                peer != "async-sqlite-1"
+                    || matches!(workload, W::TinyWrites | W::PointReads | W::Mixed)
+            })
+            .collect();
+        // What lasts long and differs by orders of magnitude needs fewer rounds.
+        let rounds_max = match workload {
+            W::Cancel => 1,
+            W::Stall | W::Fairness | W::LongScan => 2,
+            _ => u32::MAX,
+        };
+        Item { workload, tasks, synchronous, peers, rounds_max }
+    };
+    let usual = |workload: Workload| item(workload, Full, workload.default_tasks());
+    vec![
+        item(W::TinyWrites, Full, 1),
+        item(W::TinyWrites, Full, 64),
+        item(W::TinyWrites, Full, 512),
+        item(W::TinyWrites, Normal, 1),
+        item(W::TinyWrites, Normal, 64),
+        item(W::TinyWrites, Normal, 512),
+        item(W::PointReads, Full, 1),
+        item(W::PointReads, Full, 64),
+        usual(W::Mixed),
+        usual(W::ReadPage),
+        usual(W::LongScan),
+        usual(W::Fairness),
+        usual(W::Bulk),
+        usual(W::Stall),
+        item(W::Cancel, Full, 1),
+        item(W::Cancel, Full, 16),
+    ]
+}
+
+/// What a workload's table shows: figure and heading.
+fn columns(workload: Workload) -> &'static [(&'static str, &'static str)] {
+    match workload {
+        Workload::TinyWrites => &[
+            ("writes_per_s", "writes/s"),
+            ("write_p50_ms", "p50 ms"),
+            ("write_p99_ms", "p99 ms"),
+            ("write_p999_ms", "p99.9 ms"),
+            ("write_max_ms", "max ms"),
+            ("cpu_us_per_call", "CPU µs each"),
+        ],
+        Workload::PointReads => &[
+            ("reads_per_s", "reads/s"),
+            ("read_p50_ms", "p50 ms"),
+            ("read_p99_ms", "p99 ms"),
+            ("read_p999_ms", "p99.9 ms"),
+            ("read_max_ms", "max ms"),
+            ("cpu_us_per_call", "CPU µs each"),
+        ],
+        Workload::Mixed => &[
+            ("writes_per_s", "writes/s"),
+            ("write_p99_ms", "write p99 ms"),
+            ("write_max_ms", "max ms"),
+            ("reads_per_s", "reads/s"),
+            ("read_p50_ms", "read p50 ms"),
+            ("read_p99_ms", "p99 ms"),
+            ("read_max_ms", "max ms"),
+        ],
+        Workload::ReadPage => &[
+            ("pages_per_s", "pages/s"),
+            ("page_p50_ms", "page p50 ms"),
+            ("page_p99_ms", "p99 ms"),
+            ("page_max_ms", "max ms"),
+            ("writes_per_s", "writes/s"),
+            ("write_p99_ms", "write p99 ms"),
+            ("write_max_ms", "max ms"),
+        ],
+        Workload::LongScan => &[
+            ("reads_per_s", "point reads/s"),
+            ("read_p50_ms", "p50 ms"),
+            ("read_p99_ms", "p99 ms"),
+            ("read_max_ms", "max ms"),
+            ("scan_p50_ms", "one scan ms"),
+        ],
+        Workload::Fairness => &[
+            ("writes_per_s", "writes/s, all"),
+            ("polite_per_s", "7 polite together"),
+            ("least_polite_keeps", "the slowest polite keeps"),
+            ("polite_p50_ms", "polite p50 ms"),
+            ("polite_p99_ms", "p99 ms"),
+            ("polite_max_ms", "max ms"),
+            ("jain_beside_greedy", "Jain beside the greedy"),
+            ("jain_all_busy", "Jain, all with 32 in flight"),
+        ],
+        Workload::Bulk => {
+            &[("rows_per_s", "rows/s"), ("rows", "rows stored"), ("cpu_us_per_row", "CPU µs a row")]
+        }
+        Workload::Stall => &[
+            ("late_idle_ms", "ticker late, idle ms"),
+            ("late_locked_ms", "while locked ms"),
+            ("longest_write_ms", "longest write ms"),
+            ("first_after_release_ms", "first write after the release ms"),
+        ],
+        Workload::Cancel => &[
+            ("future_back_ms", "futures back ms"),
+            ("answer_ms", "next answer ms"),
+            ("cores_burning", "cores busy afterwards"),
+        ],
+    }
+}
+
+/// In a sentence or two, what is done.
+fn what(workload: Workload) -> &'static str {
+    match workload {
+        Workload::TinyWrites => {
+            "Every task inserts one row with a random key, waits for the answer, and goes on. The raw \
+             loop is one thread that asks nobody."
+        }
+        Workload::PointReads => {
+            "Every task reads one of a million rows by key. The raw loop is one thread at one task, \
+             two threads else. `lockkeeper-short` marks its reads `.short()`."
+        }
+        Workload::Mixed => {
+            "Eight tasks write (FULL) while the others read, over a million rows. The raw loops are \
+             one writer and one reader."
+        }
+        Workload::ReadPage => {
+            "A page of five queries (heading, latest twenty, counts of each status, a mean, the last \
+             failure) in one read transaction, while four tasks add builds and count them. A page \
+             whose counter and counts disagree would be an error. The raw loops are one thread for each side."
+        }
+        Workload::LongScan => {
+            "One task scans a million rows again and again while the others read single rows. The raw \
+             loops are one thread for each."
+        }
+        Workload::Fairness => {
+            "Eight clients write (FULL): seven with one call in flight, one with 256. *Keeps* compares \
+             the slowest polite client with the mean of eight polite ones in the same run."
+        }
+        Workload::Bulk => {
+            "A million rows with ascending keys in one transaction (FULL), or what fits into ten seconds."
+        }
+        Workload::Stall => {
+            "Another process holds the write lock for two seconds while 64 tasks write, on a runtime of \
+             one thread. A ticker wants to wake every millisecond. `naive` calls SQLite in the task."
+        }
+        Workload::Cancel => {
+            "The futures of queries that never end are dropped after 100 ms; then the least is asked \
+             for. 2,000 ms means that no answer came in that time."
+        }
+    }
+}
+
+/// All tables of a run.
+pub(crate) fn tables(run: &Run) -> String {
+    let mut text = String::new();
+    for key in run.keys() {
+        let _ = writeln!(text, "### {}\n\n{}", name(key), table(run, key));
+    }
+    text
+}
+
+fn table(run: &Run, key: Key) -> String {
+    let columns = columns(key.0);
+    let mut text = String::from("| peer |");
+    for (_, heading) in columns {
+        let _ = write!(text, " {heading} |");
+    }
+    text.push_str("\n|---|");
+    text.push_str(&"--:|".repeat(columns.len()));
+    text.push('\n');
+    for m in sorted(run, key) {
+        let ours = m.peer.starts_with("lockkeeper");
+        let bold = if ours { "**" } else { "" };
+        let _ = write!(text, "| {bold}{}{bold} |", m.peer);
+        for (column, (name, _)) in columns.iter().enumerate() {
+            let shown = m.value(name).map_or_else(|| "–".to_owned(), |value| shown(name, value));
+            let noise = m.noise(name);
+            let noise = if column == 0 && noise >= 0.005 {
+                format!(" ±{:.0} %", noise * 100.0)
+            } else {
+                String::new()
+            };
+            let _ = write!(text, " {shown}{noise} |");
+        }
+        text.push('\n');
+    }
+    let mut troubles = Vec::new();
+    for m in run.of(key) {
+        let (errors, unanswered, failed, said) = m.troubles();
+        if errors + unanswered > 0 || failed > 0 {
+            troubles.push(format!(
+                "{}: {} failed, {} unanswered, {} rounds without figures{}",
+                m.peer,
+                figure(errors as f64),
+                figure(unanswered as f64),
+                failed,
+                said.map_or_else(String::new, |said| format!(" (“{said}”)"))
+            ));
+        }
+    }
+    if troubles.is_empty() {
+        text.push_str("\nNo call failed.\n");
+    } else {
+        let _ = writeln!(text, "\nCalls that failed: {}.", troubles.join("; "));
+    }
+    text
+}
+
+fn shown(name: &str, value: f64) -> String {
+    match name {
+        "least_polite_keeps" => format!("{} %", figure(value * 100.0)),
+        "jain_beside_greedy" | "jain_all_busy" => format!("{value:.3}"),
+        "cores_burning" => format!("{value:.1}"),
+        _ => figure(value),
+    }
+}
+
+/// By the first column, the best first.
+fn sorted(run: &Run, key: Key) -> Vec<&Measurement> {
+    // The lateness of an idle runtime and the way back of a future say little.
+    let by = match key.0 {
+        Workload::Stall => "late_locked_ms",
+        Workload::Cancel => "answer_ms",
+        _ => columns(key.0)[0].0,
+    };
+    let mut all: Vec<_> = run.of(key).collect();
+    let rank = |m: &Measurement| match (m.value(by), more_is_better(by)) {
+        (Some(value), Some(true)) => -value,
+        (Some(value), _) => value,
+        (None, _) => f64::INFINITY,
+    };
+    all.sort_by(|a, b| rank(a).total_cmp(&rank(b)));
+    all
+}
+
+/// Where a peer's median is better by more than both spreads: what, the peer's, ours.
+fn better_peers(run: &Run) -> Vec<String> {
+    let mut all = Vec::new();
+    for key in run.keys() {
+        for (figure_name, heading) in columns(key.0) {
+            let Some(more) = more_is_better(figure_name) else { continue };
+            // The best of our own ways, as a reader would choose it.
+            let ours = run
+                .of(key)
+                .filter(|m| m.peer.starts_with("lockkeeper"))
+                .filter_map(|m| Some((m.value(figure_name)?, m.noise(figure_name))))
+                .max_by(|a, b| if more { a.0.total_cmp(&b.0) } else { b.0.total_cmp(&a.0) });
+            let Some((ours, our_noise)) = ours else { continue };
+            let mut better: Vec<(f64, &str)> = run
+                .of(key)
+                .filter(|m| is_peer(&m.peer) || m.peer == "naive")
+                .filter_map(|m| {
+                    let theirs = m.value(figure_name)?;
+                    let noise = our_noise.hypot(m.noise(figure_name)).max(0.03);
+                    let apart = (theirs / ours).max(ours / theirs) - 1.0;
+                    let is = (theirs > ours) == more && apart > noise && theirs != ours;
+                    // A few hundredths of a millisecond or of a core are the clock's, not the peer's.
+                    let matters = match *figure_name {
+                        "late_idle_ms" | "cores_burning" => false,
+                        "late_locked_ms" | "answer_ms" => (theirs - ours).abs() > 1.0,
+                        "future_back_ms" => (theirs - ours).abs() > 5.0,
+                        _ => true,
+                    };
+                    (is && matters && theirs.is_finite()).then_some((theirs, m.peer.as_str()))
+                })
+                .collect();
+            better.sort_by(|a, b| if more { b.0.total_cmp(&a.0) } else { a.0.total_cmp(&b.0) });
+            if better.is_empty() {
+                continue;
+            }
+            let theirs: Vec<String> = better
+                .iter()
+                .map(|(value, peer)| format!("{peer} {}", shown(figure_name, *value)))
+                .collect();
+            all.push(format!(
+                "{}, {heading}: {} (Lockkeeper {})",
+                name(key),
+                theirs.join(", "),
+                shown(figure_name, ours)
+            ));
+        }
+    }
+    all
+}
+
+fn write(run: &Run, plotted: &[String]) -> String {
+    let mut text = String::new();
+    let m = &run.machine;
+    let _ = write!(
+        text,
+        "# Measurements\n\nLockkeeper beside its peers: the same work, in turn, in one run. Written by \
+         `lab report`; do not edit.\n\n\
+         - Date: {}, commit {}.\n\
+         - Machine: {}, {} cores, {} GiB, {}, {}; a page appended and made durable {} times a second.\n\
+         - {}.\n\
+         - Command: `cargo run --release --manifest-path lab/Cargo.toml -- {}`\n\n",
+        run.date,
+        if run.commit.is_empty() { "unknown" } else { &run.commit },
+        m.processor,
+        m.cores,
+        figure(m.memory_gib),
+        m.system,
+        m.file_system,
+        figure(m.syncs_per_s),
+        m.compiler,
+        run.command,
+    );
+    text.push_str(
+        "Each figure is the median of the rounds; ± is the widest distance of a round from it. Every \
+         measurement has a process and a database of its own, warms up for a quarter of its time, and is \
+         taken in turn with the others, each round in another order. Compare ratios inside one table: \
+         numbers of two days or two machines mean little. All use WAL mode, a page cache of 64 MiB per \
+         connection, cached statements and the same schema; what else a peer does is its own default \
+         (sizes of pools, busy timeouts, checkpoints every 1,000 pages, where Lockkeeper folds back at \
+         64 MiB). After each measurement the lab looks into the file for every write that was answered; \
+         one that is missing counts as failed.\n\n",
+    );
+    text.push_str("| peer | version | what it is here |\n|---|---|---|\n");
+    for (peer, version) in &run.peers {
+        let _ = writeln!(text, "| {peer} | {version} | {} |", who(peer));
+    }
+    text.push_str(
+        "\nSQLite before the version that rusqlite 0.41 links is built with one mutex around all page caches \
+         of a process: peers on it lose reads to that, not to their own design.\n",
+    );
+
+    let findings = targets::check(run);
+    if !findings.is_empty() {
+        text.push_str("\n## Against the best peer\n\n| aim | found | |\n|---|---|---|\n");
+        for finding in &findings {
+            let holds = if finding.holds { "holds" } else { "**missed**" };
+            let _ = writeln!(text, "| {} | {} | {holds} |", finding.aim, finding.found);
+        }
+        text.push_str(
+            "\nThe raw loop and `naive`, which blocks the runtime, are not peers here.\n",
+        );
+    }
+
+    text.push_str("\n## Where a peer is better\n\n");
+    let better = better_peers(run);
+    if better.is_empty() {
+        text.push_str("Nowhere in this run by more than the noise.\n");
+    } else {
+        text.push_str(
+            "By more than the spread of the rounds, computed from the figures below:\n\n",
+        );
+        for line in better {
+            let _ = writeln!(text, "- {line}");
+        }
+    }
+
+    let mut last = None;
+    for key in run.keys() {
+        if last != Some(key.0) {
+            let _ = write!(text, "\n## {}\n\n{}\n", key.0.name(), what(key.0));
+            last = Some(key.0);
+        }
+        let _ = write!(text, "\n### {}\n\n{}", name(key), table(run, key));
+        for file in plotted.iter().filter(|file| file.starts_with(&format!("{}-", stem(key)))) {
+            let _ = write!(text, "\n![{}](plots/{file})\n", name(key));
+        }
+    }
+    text
+}
+
+fn who(peer: &str) -> &'static str {
+    match peer {
+        "lockkeeper" => "defaults",
+        "lockkeeper-short" => "reads marked `.short()`",
+        "raw" => "plain threads, a connection each, no queue, no runtime: the limit",
+        "naive" => "`Arc<Mutex<Connection>>`, called in the task",
+        "mutex" => "`Arc<Mutex<Connection>>` in `spawn_blocking`",
+        "tokio-rusqlite" => "one thread, one connection",
+        "async-sqlite" => "a thread per connection, as many as cores",
+        "async-sqlite-1" => "the same with one connection",
+        "deadpool" => "default size, `interact`",
+        "r2d2" => "default size of ten, in `spawn_blocking`",
+        "retry" => "ten connections, no busy handler, naps of 1 ms doubled to 1 s, twenty tries",
+        "sqlx" => "default pool of ten",
+        _ => "",
+    }
+}
+
+fn stem((workload, synchronous, tasks): Key) -> String {
+    format!("{}-{}-{tasks}", workload.name(), synchronous.sql().to_ascii_lowercase())
+}
+
+/// Draws a run; returns the files' names.
+pub(crate) fn plots(run: &Run, out: &Path) -> Result<Vec<String>> {
+    std::fs::create_dir_all(out).map_err(|e| format!("cannot make {}: {e}", out.display()))?;
+    let mut files = Vec::new();
+    let mut keep = |file: String, svg: String| -> Result<()> {
+        std::fs::write(out.join(&file), svg).map_err(|e| format!("cannot write {file}: {e}"))?;
+        files.push(file);
+        Ok(())
+    };
+    for key in run.keys() {
+        let all = sorted(run, key);
+        let by_rate = match key.0 {
+            Workload::Stall => ("late_locked_ms", "worst lateness of the ticker, ms"),
+            Workload::Cancel => ("answer_ms", "ms until the next answer"),
+            Workload::LongScan => ("read_p99_ms", "p99 of the point reads, ms"),
+            Workload::Fairness => ("polite_per_s", "writes/s of the seven polite clients together"),
+            workload => columns(workload)[0],
+        };
+        let rows: Vec<Bar> = all
+            .iter()
+            .filter_map(|m| Some(Bar::new(&m.peer, m.value(by_rate.0)?, colour(&m.peer))))
+            .collect();
+        if !rows.is_empty() {
+            keep(format!("{}-rate.svg", stem(key)), bars(&name(key), by_rate.1, &rows))?;
+        }
+        for side in ["write", "read", "page", "polite"] {
+            let drawn: Vec<Line> = all
+                .iter()
+                .map(|m| (m, m.latencies(side)))
+                .filter(|(_, latencies)| latencies.count() > 0)
+                .map(|(m, latencies)| Line {
+                    name: m.peer.clone(),
+                    points: distribution(&latencies),
+                    colour: colour(&m.peer),
+                    bold: m.peer == "lockkeeper",
+                })
+                .collect();
+            let few = matches!(key.0, Workload::Stall);
+            if drawn.len() > 1 && !few {
+                let title = format!("{}: how long one {side} takes", name(key));
+                let note = "milliseconds, logarithmic; lower is better";
+                keep(
+                    format!("{}-{side}-latency.svg", stem(key)),
+                    lines(&title, note, &nines(), &drawn),
+                )?;
+            }
+        }
+        if key.0 == Workload::Stall {
+            let drawn: Vec<Line> = all
+                .iter()
+                .filter_map(|m| {
+                    let series = &m.rounds.first()?.lateness;
+                    (!series.is_empty()).then(|| Line {
+                        name: m.peer.clone(),
+                        points: series.clone(),
+                        colour: colour(&m.peer),
+                        bold: m.peer == "lockkeeper",
+                    })
+                })
+                .collect();
+            if !drawn.is_empty() {
+                let title = "Scheduler lateness while another process holds the lock";
+                let note = "milliseconds late, logarithmic; the lock is held for two seconds";
+                keep(
+                    format!("{}-lateness.svg", stem(key)),
+                    lines(title, note, &seconds_axis(2.3), &drawn),
+                )?;
+            }
+        }
+        if key.0 == Workload::Fairness {
+            let mut rows = Vec::new();
+            for m in &all {
+                let Some(clients) = m.rounds.first().map(|f| &f.clients) else { continue };
+                let Some((greedy, polite)) = clients.split_last() else { continue };
+                let least = polite.iter().copied().fold(f64::INFINITY, f64::min);
+                rows.push(Bar::new(format!("{}, polite", m.peer), least, colour(&m.peer)));
+                rows.push(Bar::new(format!("{}, greedy", m.peer), *greedy, 8));
+            }
+            if !rows.is_empty() {
+                let note =
+                    "writes/s of the slowest client with one call in flight, and of that with 256";
+                keep(
+                    format!("{}-clients.svg", stem(key)),
+                    bars("Fairness per client", note, &rows),
+                )?;
+            }
+        }
+    }
+    Ok(files)
+}
+
+/// A peer has one colour everywhere; the lab's own loops are grey.
+fn colour(peer: &str) -> usize {
+    match peer {
+        "lockkeeper" => 0,
+        "lockkeeper-short" | "async-sqlite-1" => 5,
+        "mutex" => 1,
+        "tokio-rusqlite" => 2,
+        "async-sqlite" => 3,
+        "deadpool" => 4,
+        "r2d2" => 6,
+        "retry" => 7,
+        "sqlx" => 9,
+        _ => 8,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::tests::{measurement, run_of};
+
+    const KEY: Key = (Workload::TinyWrites, Synchronous::Full, 64);
+
+    #[test]
+    fn a_peer_that_is_better_by_more_than_noise_is_named() {
+        let run = |theirs: &[f64]| {
+            run_of(vec![
+                measurement(KEY, "lockkeeper", "write_p50_ms", &[1.0, 1.0, 1.1]),
+                measurement(KEY, "mutex", "write_p50_ms", theirs),
+                measurement(KEY, "raw", "write_p50_ms", &[0.1]),
+            ])
+        };
+        let better = better_peers(&run(&[0.5, 0.5, 0.5]));
+        assert_eq!(better, ["tiny-writes, FULL, 64 tasks, p50 ms: mutex 0.5 (Lockkeeper 1)"]);
+        assert_eq!(better_peers(&run(&[0.95, 0.95, 0.95])), Vec::<String>::new());
+        assert_eq!(better_peers(&run(&[2.0])), Vec::<String>::new());
+    }
+
+    #[test]
+    fn failures_stand_under_the_table() {
+        let mut run = run_of(vec![measurement(KEY, "retry", "writes_per_s", &[5000.0])]);
+        assert!(table(&run, KEY).contains("| retry | 5,000 | – |"));
+        assert!(table(&run, KEY).ends_with("No call failed.\n"));
+        run.measurements[0].rounds[0].failed("database is locked".to_owned());
+        let text = table(&run, KEY);
+        assert!(text.contains("retry: 1 failed, 0 unanswered"), "{text}");
+        assert!(text.contains("“database is locked”"), "{text}");
+    }
+
+    #[test]
+    fn the_best_stands_first_and_what_has_no_figures_last() {
+        let mut silent = measurement(KEY, "sqlx", "writes_per_s", &[]);
+        silent.failed.push("no answer".to_owned());
+        let run = run_of(vec![
+            silent,
+            measurement(KEY, "mutex", "writes_per_s", &[6000.0]),
+            measurement(KEY, "lockkeeper", "writes_per_s", &[60_000.0]),
+        ]);
+        let order: Vec<&str> = sorted(&run, KEY).iter().map(|m| m.peer.as_str()).collect();
+        assert_eq!(order, ["lockkeeper", "mutex", "sqlx"]);
+    }
+
+    #[test]
+    fn every_figure_of_the_report_knows_its_better_side() {
+        for item in plan() {
+            for (figure, _) in columns(item.workload) {
+                assert!(*figure == "rows" || more_is_better(figure).is_some(), "{figure}");
+            }
+        }
+    }
+}
