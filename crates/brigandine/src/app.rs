@@ -20,7 +20,7 @@ use crate::log::{LogName, Logs};
 use crate::model::{self, BuildId, Event, Specification, SpecificationId};
 use crate::monitor;
 use crate::process::{STATE_VARIABLE, kill_marked};
-use crate::store::{self, Cancel, Database, DatabaseError, Loaded, OpenError, Recovered};
+use crate::store::{self, Cancel, Database, DatabaseError, Loaded, OpenError, Recovered, Restart};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
@@ -59,6 +59,8 @@ pub(crate) struct Settings {
     pub(crate) build_timeout: Duration,
     /// A build without output.
     pub(crate) build_silence: Duration,
+    /// Between asking a build to end and killing it.
+    pub(crate) build_grace: Duration,
     /// Bytes of one build log before compression.
     pub(crate) log_bytes_max: u64,
     /// Bytes of one build's output.
@@ -84,6 +86,7 @@ impl Settings {
             evaluation_jobs_max: 1_000_000,
             build_timeout: limits.build_time,
             build_silence: limits.build_silence,
+            build_grace: limits.build_grace,
             log_bytes_max: limits.build_log,
             output_bytes_max: 16 << 30,
             checkouts_kept: 16,
@@ -251,6 +254,7 @@ impl App {
             sandbox,
             &started.state_id,
             settings.output_bytes_max,
+            settings.build_grace,
         )
         .map_err(files_failed)?;
         let events = broadcast::Sender::new(EVENTS);
@@ -334,12 +338,12 @@ impl App {
         let app = self.clone();
         let mut stop = self.shared.stop.subscribe();
         self.spawn("the wake socket", async move {
-            let mut byte = [0; 1];
+            let mut said = [0; 64];
             loop {
                 tokio::select! {
-                    received = socket.recv(&mut byte) => {
-                        received.map_err(|error| error.to_string())?;
-                        app.sync().await.map_err(|error| error.to_string())?;
+                    received = socket.recv(&mut said) => {
+                        let length = received.map_err(|error| error.to_string())?;
+                        app.hear(&said[..length]).await.map_err(|error| error.to_string())?;
                     }
                     // Its answer borrows the channel, so it must not live across the other branch.
                     () = async { drop(stop.wait_for(|stop| *stop).await) } => return Ok(()),
@@ -348,6 +352,23 @@ impl App {
         });
         self.shared.monitor_specifications(true);
         self.sync().await
+    }
+
+    /// Does what another program says through the wake socket: a wish, or that the database was
+    /// changed. Who may write to the state directory may ask for anything.
+    async fn hear(&self, said: &[u8]) -> Result<(), AppError> {
+        let wish = std::str::from_utf8(said).ok().and_then(|said| said.split_once(' '));
+        let build = wish.and_then(|(_, id)| id.parse().ok());
+        match (wish.map(|(what, _)| what), build) {
+            // The outcome is in the build's row, where whoever asked will see it.
+            (Some("cancel"), Some(id)) => self.cancel(id).await.map(drop)?,
+            _ => {
+                // Somebody may have scheduled builds.
+                self.shared.builder.wake();
+                self.sync().await?;
+            }
+        }
+        Ok(())
     }
 
     fn run_builder(&self) {
@@ -490,20 +511,29 @@ impl App {
         self.shared.builder.wait_idle().await;
     }
 
-    #[expect(dead_code, reason = "for the writing part of the API")]
-    /// Cancels a build that waits or runs. `false`: it is finished or not there.
-    pub(crate) async fn cancel(&self, id: BuildId) -> Result<bool, AppError> {
+    /// Cancels a build that waits, with all that needs it, or asks for the end of one that runs.
+    pub(crate) async fn cancel(&self, id: BuildId) -> Result<Cancel, DatabaseError> {
         let now = model::now();
         let canceled = self.shared.web.write(move |tx| store::cancel(tx, id, now)).await?;
-        match canceled {
+        match &canceled {
             Cancel::Done(changed) => {
-                publish_builds(&self.shared.events, &changed);
+                publish_builds(&self.shared.events, changed);
                 self.shared.builder.wake();
             }
-            Cancel::Running(attempt) => self.shared.builder.cancel_running(id, attempt),
-            Cancel::TooLate => return Ok(false),
+            Cancel::Running(attempt) => self.shared.builder.cancel_running(id, *attempt),
+            Cancel::TooLate => {}
         }
-        Ok(true)
+        Ok(canceled)
+    }
+
+    /// Builds once more what ended badly, and what failed for want of it.
+    pub(crate) async fn restart(&self, id: BuildId) -> Result<Restart, DatabaseError> {
+        let restarted = self.shared.web.write(move |tx| store::restart(tx, id)).await?;
+        if let Restart::Done(changed) = &restarted {
+            publish_builds(&self.shared.events, changed);
+            self.shared.builder.wake();
+        }
+        Ok(restarted)
     }
 
     /// Waits until an essential part has ended with an error.
@@ -672,14 +702,19 @@ fn wake_socket(state: &Path) -> io::Result<UnixDatagram> {
 /// Tells the server of this state directory, if one runs, that the database was changed: a
 /// specification was stored or removed, or a look is wanted. Says whether one heard it.
 pub(crate) fn wake(state: &Path) -> bool {
-    let sent = with_wake_path(state, |path| {
-        let socket = std::os::unix::net::UnixDatagram::unbound()?;
-        socket.set_nonblocking(true)?;
-        socket.send_to(&[1], path)
-    });
-    match sent {
-        Ok(_) => true,
+    match tell(state, "look") {
+        Ok(()) => true,
         // A full queue means that it is about to look anyway.
         Err(error) => error.kind() == io::ErrorKind::WouldBlock,
     }
+}
+
+/// Tells the server of this state directory, if one runs, to do something: `cancel ID`, or anything
+/// else for a look at the database.
+pub(crate) fn tell(state: &Path, what: &str) -> io::Result<()> {
+    with_wake_path(state, |path| {
+        let socket = std::os::unix::net::UnixDatagram::unbound()?;
+        socket.set_nonblocking(true)?;
+        socket.send_to(what.as_bytes(), path).map(drop)
+    })
 }

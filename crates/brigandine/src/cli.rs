@@ -49,6 +49,10 @@ pub(crate) enum Command {
     /// Take over the builds of another server
     #[command(subcommand)]
     Import(Import),
+    /// Cancel a build that waits or runs, and wait for its end
+    Cancel(Change),
+    /// Build once more what ended badly, and what failed for want of it
+    Restart(Change),
     /// Measure what a build that does nothing costs on this machine
     BenchBuilds(BenchBuilds),
     /// The built-in evaluator of job lists; the server runs it
@@ -238,6 +242,15 @@ pub(crate) struct Log {
     /// Go on printing until the build ends
     #[arg(long, short)]
     pub(crate) follow: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Change {
+    #[command(flatten)]
+    pub(crate) state: State,
+    /// Number of the build
+    #[arg(value_parser = clap::value_parser!(i64).range(1..))]
+    pub(crate) id: i64,
 }
 
 #[derive(Debug, Args)]

@@ -31,6 +31,8 @@ fn main() -> ExitCode {
         cli::Command::Check(arguments) => command::check::run(&arguments),
         cli::Command::Evaluate(arguments) => command::evaluate::run(&arguments),
         cli::Command::Log(arguments) => command::log::run(&arguments),
+        cli::Command::Cancel(arguments) => command::change::cancel(&arguments),
+        cli::Command::Restart(arguments) => command::change::restart(&arguments),
         cli::Command::Builds(arguments) => command::builds::run(&arguments),
         cli::Command::EvaluateJobs => return evaluate::jobs::main(),
     };

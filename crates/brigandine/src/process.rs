@@ -22,9 +22,6 @@ use tokio::io::AsyncReadExt;
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
 
-/// How long a group that was asked to end may take before it is killed.
-pub(crate) const GRACE: Duration = Duration::from_secs(10);
-
 /// How long the pipes of a process that has ended may stay open before they are given up.
 pub(crate) const LEFTOVER: Duration = Duration::from_millis(500);
 
@@ -374,7 +371,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_marked_process_is_found_wherever_it_went() {
-        let mark = format!("BRIGANDINE_TEST_MARK={}-{:p}", std::process::id(), &GRACE);
+        let mark = format!("BRIGANDINE_TEST_MARK={}-{:p}", std::process::id(), &LEFTOVER);
         let (name, value) = mark.split_once('=').expect("pair");
         let (mut out, writer) = output_pipe().expect("pipe");
         let mut command = shell("setsid sleep 1000 & setsid sleep 1000 & echo");

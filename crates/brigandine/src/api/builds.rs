@@ -1,11 +1,11 @@
 //! `/build/ID`, `/api/latestbuilds`, `/api/queue`, `/download/PRODUCT`.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 
 use super::wire::builds_json;
-use crate::http::{self, Query, Refusal, Result, Site, json};
+use crate::http::{self, Path, Query, Refusal, Result, Site, json};
 use crate::model::{Build, BuildFilter, BuildId, BuildStatus, ProductId};
 use crate::store::{self, Snapshot};
 

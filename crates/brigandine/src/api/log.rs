@@ -1,11 +1,11 @@
 //! `/build/ID/log/raw`: the build log as it is, while it is written and after.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 
 use super::builds::find;
-use crate::http::{Query, Refusal, Result, Site, closed, stream, text};
+use crate::http::{Path, Query, Refusal, Result, Site, closed, stream, text};
 use crate::log::LogReader;
 
 /// The build log from byte `offset` on; goes on until the build ends.

@@ -1,6 +1,7 @@
 //! The JSON API that clients of Cuirass and Hydra know. Only this folder knows their spelling.
 
 mod builds;
+mod changes;
 mod evaluations;
 mod jobs;
 mod log;
@@ -8,11 +9,12 @@ mod specifications;
 mod wire;
 
 use axum::Router;
-use axum::routing::get;
+use axum::routing::{get, post};
 
 use crate::http::Site;
 
 pub(crate) use builds::{find as find_build, json_of_build};
+pub(crate) use changes::restart_refused;
 pub(crate) use log::follow as follow_log;
 pub(crate) use wire::builds_json;
 
@@ -31,6 +33,9 @@ pub(crate) fn router() -> Router<Site> {
         .route("/api/evaluation", get(evaluations::one))
         .route("/api/jobs", get(jobs::list))
         .route("/api/jobs/history", get(jobs::history))
+        .route("/api/v1/build/{id}/cancel", post(changes::cancel))
+        .route("/api/v1/build/{id}/restart", post(changes::restart))
+        .route("/api/v1/jobset/{name}/evaluate", post(changes::evaluate))
 }
 
 #[cfg(test)]

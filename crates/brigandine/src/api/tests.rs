@@ -155,6 +155,45 @@ async fn other_methods_are_refused_with_405_and_what_is_allowed() {
 }
 
 #[tokio::test]
+async fn changes_need_the_token_and_a_post() {
+    let served = served().await;
+    let bearer = format!("authorization: Bearer {}\r\n", crate::http::tests::TOKEN);
+    for (path, said) in [
+        ("/api/v1/build/7/cancel", r#"{"cancel":7}"#),
+        ("/api/v1/build/7/restart", r#"{"restart":7}"#),
+        ("/api/v1/jobset/a%20b/evaluate", r#"{"evaluate":"a b"}"#),
+    ] {
+        let answer = served.ask("POST", path, &bearer).await;
+        assert!(answer.status < 300, "{path}: {answer:?}");
+        assert_eq!(answer.body, said);
+        for headers in ["", "authorization: Bearer 0123456789abcdeX\r\n", "authorization: x\r\n"] {
+            let refused = served.ask("POST", path, headers).await;
+            assert_eq!(refused.status, 401, "{path} {headers}");
+            assert_eq!(refused.header("www-authenticate"), Some("Bearer realm=\"brigandine\""));
+        }
+        let answer = served.ask("GET", path, &bearer).await;
+        assert_eq!((answer.status, answer.header("allow")), (405, Some("POST")));
+        assert_eq!(answer.body, r#"{"error":"only POST is answered here"}"#);
+    }
+    let unknown = served.ask("POST", "/api/v1/build/abc/cancel", &bearer).await;
+    assert_eq!(unknown.status, 404);
+    assert_eq!(unknown.body, r#"{"error":"Build with ID abc doesn't exist."}"#);
+    served.close().await;
+}
+
+#[tokio::test]
+async fn a_path_that_cannot_be_decoded_names_nothing() {
+    let served = served().await;
+    for path in ["/build/%ff", "/build/%ff/log/raw", "/download/%ff", "/eval/%ff", "/jobset/%ff"] {
+        let answer = served.get(path).await;
+        assert_eq!(answer.status, 404, "{path}");
+        assert_eq!(answer.header("content-type"), Some("application/json"), "{path}");
+        assert_eq!(answer.body, format!("{{\"error\":\"nothing is at {path}\"}}"));
+    }
+    served.close().await;
+}
+
+#[tokio::test]
 async fn blanks_never_stand_around_colons() {
     let served = served().await;
     for path in ["/jobsets", "/build/1", "/api/evaluations?nr=9", "/api/queue?nr=9"] {

@@ -10,7 +10,7 @@
 //!
 //! The process ends in one of these ways, whichever is first: by itself, by the wall-clock limit,
 //! by the silence limit, by a cancel. The last three ask the group to end (TERM) and kill it
-//! [`GRACE`] later. Whatever outlives its leader is killed; what left the group is found by its
+//! a grace later. Whatever outlives its leader is killed; what left the group is found by its
 //! environment.
 
 use super::dispatch::{BuildJob, Executor, Lost, Outcome};
@@ -19,12 +19,13 @@ use super::sandbox::{self, Sandbox};
 use crate::input::{Checkouts, ExportedTree, FetchError, Form};
 use crate::log::LogWriter;
 use crate::model::BuildStatus;
-use crate::process::{self, GRACE, LEFTOVER, Running, STATE_VARIABLE};
+use crate::process::{self, LEFTOVER, Running, STATE_VARIABLE};
 use rustix::process::Signal;
 use std::io::{self, ErrorKind::FileTooLarge};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
@@ -43,6 +44,8 @@ pub(crate) struct LocalExecutor {
     sandbox: Sandbox,
     state_id: String,
     path: String,
+    /// How long a build that was asked to end may take before it is killed.
+    grace: Duration,
 }
 
 impl LocalExecutor {
@@ -53,6 +56,7 @@ impl LocalExecutor {
         sandbox: Sandbox,
         state_id: &str,
         output_bytes_max: u64,
+        grace: Duration,
     ) -> io::Result<Self> {
         let work = state.join("work");
         std::fs::create_dir_all(&work)?;
@@ -63,6 +67,7 @@ impl LocalExecutor {
             sandbox,
             state_id: state_id.to_owned(),
             path: std::env::var("BRIGANDINE_BUILD_PATH").unwrap_or_else(|_| PATH.to_owned()),
+            grace,
         })
     }
 
@@ -353,6 +358,7 @@ impl LocalExecutor {
         let mut watch = Watch {
             end: None,
             kill_at: None,
+            grace: self.grace,
             deadline: Instant::now() + job.timeout,
             silent_at: Instant::now() + job.max_silent,
         };
@@ -455,6 +461,7 @@ impl LocalExecutor {
 struct Watch {
     end: Option<Outcome>,
     kill_at: Option<Instant>,
+    grace: Duration,
     deadline: Instant,
     silent_at: Instant,
 }
@@ -468,7 +475,7 @@ impl Watch {
     fn stop(&mut self, running: &Running, status: BuildStatus, message: String) {
         if self.end.is_none() {
             running.signal(Signal::TERM);
-            self.kill_at = Some(Instant::now() + GRACE);
+            self.kill_at = Some(Instant::now() + self.grace);
             self.end = Some(Outcome::bad(status, message));
         }
     }

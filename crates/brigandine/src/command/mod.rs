@@ -1,6 +1,7 @@
 //! The commands, one file each: what they ask of the rest and how they print it.
 
 pub(crate) mod builds;
+pub(crate) mod change;
 pub(crate) mod check;
 pub(crate) mod demo;
 pub(crate) mod evaluate;

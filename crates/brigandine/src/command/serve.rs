@@ -14,7 +14,7 @@ use super::Failure;
 use crate::app::{App, Settings};
 use crate::cli;
 use crate::config::{self, Config, LogFormat};
-use crate::http::{self, Parts, Site};
+use crate::http::{self, Parts, Site, Token};
 use crate::model::Specification;
 use crate::store::Loaded;
 
@@ -72,6 +72,7 @@ fn settings(config: &Config) -> Settings {
         evaluation_output_bytes_max: config.limits.evaluation_output,
         build_timeout: config.limits.build_time,
         build_silence: config.limits.build_silence,
+        build_grace: config.limits.build_grace,
         log_bytes_max: config.limits.build_log,
         ..Settings::new(config.state.clone())
     }
@@ -114,7 +115,12 @@ pub(super) struct Web {
 
 impl Web {
     /// Begins to answer at `listener`.
-    pub(super) fn start(listener: TcpListener, app: &App, connections_max: usize) -> Self {
+    pub(super) fn start(
+        listener: TcpListener,
+        app: &App,
+        connections_max: usize,
+        token: Option<Token>,
+    ) -> Self {
         let (closing, closed) = watch::channel(false);
         let site = Site::new(Parts {
             database: app.database().clone(),
@@ -125,6 +131,8 @@ impl Web {
             logs: app.logs().clone(),
             state: app.state().to_owned(),
             closing: closed.clone(),
+            token,
+            changes: Box::new(app.clone()),
         });
         let task = tokio::spawn(http::serve(listener, site.router(), connections_max, closed));
         Self { closing, task }
@@ -206,8 +214,24 @@ async fn start(config: &Config, specifications: Vec<Specification>) -> Result<Ap
     Ok(app)
 }
 
+/// The token that allows changes over HTTP: from the file that is named, or from `token` in the state
+/// directory if that is there.
+fn token(config: &Config) -> Result<Option<Token>, Failure> {
+    let usual = config.state.join("token");
+    let path = match &config.token_file {
+        Some(path) => path,
+        None if usual.exists() => &usual,
+        None => {
+            tracing::info!("changes over HTTP are switched off: there is no token");
+            return Ok(None);
+        }
+    };
+    Token::read(path).map(Some).map_err(Failure::failed)
+}
+
 async fn serve(config: &Config, specifications: Vec<Specification>) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
+    let token = token(config)?;
     let listener = listen(config.listen).await?;
     let address = listener.local_addr().unwrap_or(config.listen);
     // An older or larger file may take its time; what an end by a signal undoes, the next start does.
@@ -218,7 +242,7 @@ async fn serve(config: &Config, specifications: Vec<Specification>) -> Result<()
         }
     };
     app.run().await.map_err(|error| Failure::failed(error.to_string()))?;
-    let mut web = Web::start(listener, &app, config.connections);
+    let mut web = Web::start(listener, &app, config.connections, token);
     // For scripts, which may have asked for port 0.
     println!("listening at http://{address}");
     let _ = std::io::stdout().flush();
@@ -268,7 +292,7 @@ async fn one_shot(
         None => None,
     };
     let app = start(config, specifications).await?;
-    let web = listener.map(|listener| Web::start(listener, &app, config.connections));
+    let web = listener.map(|listener| Web::start(listener, &app, config.connections, None));
     let outcome = tokio::select! {
         outcome = app.one_shot() => outcome.map_err(|error| Failure::failed(error.to_string())),
         error = app.failed() => Err(Failure::failed(error.to_string())),

@@ -22,9 +22,11 @@
 //! build-time = "1h"                  # unless the job says otherwise
 //! build-silence = "30m"
 //! build-log = "64 MiB"
+//! build-grace = "10s"                # between asking a build to end and killing it
 //!
 //! [web]
 //! connections = 1024                 # at once; further ones wait
+//! token-file = "token"               # allows changes over HTTP; STATE/token when absent
 //! ```
 
 use std::net::SocketAddr;
@@ -59,6 +61,8 @@ pub(crate) struct Config {
     pub(crate) limits: Limits,
     /// HTTP connections at once.
     pub(crate) connections: usize,
+    /// The file with the token that allows changes over HTTP.
+    pub(crate) token_file: Option<PathBuf>,
 }
 
 /// How builds are isolated from the machine.
@@ -96,6 +100,8 @@ pub(crate) struct Limits {
     pub(crate) build_silence: Duration,
     /// Bytes of one build log before compression.
     pub(crate) build_log: u64,
+    /// Between asking a build to end and killing it.
+    pub(crate) build_grace: Duration,
 }
 
 impl Default for Limits {
@@ -107,6 +113,7 @@ impl Default for Limits {
             build_time: Duration::from_secs(3600),
             build_silence: Duration::from_secs(1800),
             build_log: 64 << 20,
+            build_grace: Duration::from_secs(10),
         }
     }
 }
@@ -125,6 +132,7 @@ impl Default for Config {
             format: LogFormat::Text,
             limits: Limits::default(),
             connections: 1024,
+            token_file: None,
         }
     }
 }
@@ -137,16 +145,9 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Config, Diagnostics> {
     let folder = Path::new(file).parent().unwrap_or(Path::new(""));
     let default = Config::default();
     Document::read(file, text, "the configuration", |document, top| {
-        let path = |key, example| {
-            let path = top.text(key, example)?;
-            if path.value.is_empty() {
-                document.problem(path.span, format!("`{key}` is empty"), "write a path");
-                return None;
-            }
-            Some(folder.join(path.value))
-        };
-        let config = Config {
-            state: path("state", "/var/lib/brigandine").unwrap_or(default.state),
+        let mut config = Config {
+            state: path(document, &top, folder, "state", "/var/lib/brigandine")
+                .unwrap_or(default.state),
             listen: listen(document, &top).unwrap_or(default.listen),
             interval: top
                 .duration("interval", super::INTERVAL_RANGE, "5m")
@@ -172,8 +173,12 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Config, Diagnostics> {
             drain: top.boolean("drain").unwrap_or(default.drain),
             format: tracing_table(&top).unwrap_or(default.format),
             limits: limits(&top),
-            connections: web_table(&top).unwrap_or(default.connections),
+            connections: default.connections,
+            token_file: None,
         };
+        let (connections, token_file) = web_table(document, &top, folder);
+        config.connections = connections.unwrap_or(config.connections);
+        config.token_file = token_file;
         top.finish();
         Some(config)
     })
@@ -218,11 +223,32 @@ fn tracing_table(top: &Table<'_, '_>) -> Option<LogFormat> {
     format
 }
 
-fn web_table(top: &Table<'_, '_>) -> Option<usize> {
-    let table = top.table("web", "`[web]`".to_owned())?;
+fn web_table(
+    document: &Document<'_>,
+    top: &Table<'_, '_>,
+    folder: &Path,
+) -> (Option<usize>, Option<PathBuf>) {
+    let Some(table) = top.table("web", "`[web]`".to_owned()) else { return (None, None) };
     let connections = count(&table, "connections", 1..=100_000, 1024);
+    let token_file = path(document, &table, folder, "token-file", "/etc/brigandine/token");
     table.finish();
-    connections
+    (connections, token_file)
+}
+
+/// A path that starts at the configuration's folder.
+fn path(
+    document: &Document<'_>,
+    table: &Table<'_, '_>,
+    folder: &Path,
+    key: &'static str,
+    example: &str,
+) -> Option<PathBuf> {
+    let path = table.text(key, example)?;
+    if path.value.is_empty() {
+        document.problem(path.span, format!("`{key}` is empty"), "write a path");
+        return None;
+    }
+    Some(folder.join(path.value))
 }
 
 fn limits(top: &Table<'_, '_>) -> Limits {
@@ -243,6 +269,7 @@ fn limits(top: &Table<'_, '_>) -> Limits {
             .duration("build-silence", range(), "30m")
             .unwrap_or(default.build_silence),
         build_log: table.bytes("build-log", sizes(), "64 MiB").unwrap_or(default.build_log),
+        build_grace: table.duration("build-grace", range(), "10s").unwrap_or(default.build_grace),
     };
     table.finish();
     limits

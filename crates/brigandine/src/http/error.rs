@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use axum::http::{StatusCode, Uri};
+use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
@@ -21,6 +21,12 @@ pub(crate) enum Refusal {
     LimitExceeded,
     /// The request makes no sense; the text says why.
     BadRequest(String),
+    /// It cannot be done as things stand; the text says why.
+    Conflict(String),
+    /// Changes are not allowed at all; the text says how they would be.
+    Forbidden(&'static str),
+    /// The request does not carry the token.
+    Unauthorized,
     /// Too much is going on.
     Busy,
     /// The server's fault; the text went to the trace.
@@ -64,6 +70,12 @@ impl Refusal {
             Self::ParameterMissing => (StatusCode::INTERNAL_SERVER_ERROR, "Parameter not defined!"),
             Self::LimitExceeded => (StatusCode::INTERNAL_SERVER_ERROR, "Maximum limit exceeded"),
             Self::BadRequest(why) => (StatusCode::BAD_REQUEST, why),
+            Self::Conflict(why) => (StatusCode::CONFLICT, why),
+            Self::Forbidden(why) => (StatusCode::FORBIDDEN, why),
+            Self::Unauthorized => (
+                StatusCode::UNAUTHORIZED,
+                "changes need the server's token: `authorization: Bearer TOKEN`",
+            ),
             Self::Busy => {
                 (StatusCode::SERVICE_UNAVAILABLE, "too many open streams, try again later")
             }
@@ -77,12 +89,19 @@ impl Refusal {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let (status, text) = self.parts();
-        super::json(status, &json!({ "error": text }))
+        let mut response = super::json(status, &json!({ "error": text }));
+        if status == StatusCode::UNAUTHORIZED {
+            let how = HeaderValue::from_static("Bearer realm=\"brigandine\"");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, how);
+        }
+        response
     }
 }
 
 /// A method that a route does not have; which ones it has stands in the header `allow`.
-pub(super) async fn wrong_method() -> Response {
-    let error = json!({ "error": "only GET and HEAD are answered here" });
+pub(super) async fn wrong_method(uri: Uri) -> Response {
+    let changes = uri.path().starts_with("/api/v1/");
+    let methods = if changes { "POST is" } else { "GET and HEAD are" };
+    let error = json!({ "error": format!("only {methods} answered here") });
     super::json(StatusCode::METHOD_NOT_ALLOWED, &error)
 }

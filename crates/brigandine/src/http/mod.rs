@@ -5,21 +5,25 @@ mod error;
 mod query;
 mod server;
 mod stream;
+mod token;
 
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::http::{HeaderMap, StatusCode};
 use tokio::sync::{Semaphore, broadcast, watch};
 
 pub(crate) use answer::{file, html, json, text};
 pub(crate) use error::{Refusal, Result};
-pub(crate) use query::Query;
+pub(crate) use query::{Path, Query};
 pub(crate) use server::{closed, serve};
 pub(crate) use stream::{Sender, stream};
+pub(crate) use token::Token;
 
 use crate::log::{LogReader, Logs};
-use crate::model::{Build, Evaluation, Event};
+use crate::model::{Build, BuildId, Evaluation, Event};
 use crate::store::{Database, Snapshot};
 
 /// Answers that go on (followed logs, events) at once; further ones are refused with 503, so that
@@ -42,6 +46,24 @@ pub(crate) struct Parts {
     pub(crate) state: PathBuf,
     /// True when the server is about to end: streams end then.
     pub(crate) closing: watch::Receiver<bool>,
+    /// Allows changes; without one there are none.
+    pub(crate) token: Option<Token>,
+    /// Makes changes.
+    pub(crate) changes: Box<dyn Changes>,
+}
+
+/// A change that is being made: its status and what is said about it.
+pub(crate) type Change<'a> =
+    Pin<Box<dyn Future<Output = Result<(StatusCode, serde_json::Value)>> + Send + 'a>>;
+
+/// What may be asked of the server beyond reading.
+pub(crate) trait Changes: Send + Sync {
+    /// Cancels a build that waits or runs.
+    fn cancel(&self, id: BuildId) -> Change<'_>;
+    /// Builds once more what ended badly.
+    fn restart(&self, id: BuildId) -> Change<'_>;
+    /// Looks at a specification's inputs now.
+    fn evaluate(&self, name: String) -> Change<'_>;
 }
 
 impl Site {
@@ -98,6 +120,19 @@ impl Site {
     /// The state directory.
     pub(crate) fn state(&self) -> &std::path::Path {
         &self.0.state
+    }
+
+    /// Who makes changes, for a request that carries the token.
+    ///
+    /// # Errors
+    /// It does not, or there is no token.
+    pub(crate) fn changes(&self, headers: &HeaderMap) -> Result<&dyn Changes> {
+        let token = self.0.token.as_ref().ok_or(Refusal::Forbidden(
+            "changes over HTTP are switched off: the server has no token; put one into the file \
+             `token` of its state directory, or name a file with `token-file` under `[web]`",
+        ))?;
+        token.check(headers)?;
+        Ok(&*self.0.changes)
     }
 
     /// Becomes true when the server is about to end.

@@ -1,4 +1,5 @@
 //! The parameters of a request. Unknown ones are ignored, as clients of other servers expect.
+//! And the part of its path that names something.
 
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -21,6 +22,22 @@ impl<S: Sync> FromRequestParts<S> for Query {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> std::result::Result<Self, Infallible> {
         Ok(Self(parts.uri.query().unwrap_or_default().to_owned()))
+    }
+}
+
+/// The part of the path that a route leaves open, decoded.
+#[derive(Debug, Clone)]
+pub(crate) struct Path<T>(pub(crate) T);
+
+impl<S: Send + Sync> FromRequestParts<S> for Path<String> {
+    type Rejection = Refusal;
+
+    /// # Errors
+    /// What cannot be decoded names nothing: 404.
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let found = axum::extract::Path::<String>::from_request_parts(parts, state).await;
+        let no_path = |_| Refusal::no_path(&parts.uri);
+        found.map(|axum::extract::Path(part)| Self(part)).map_err(no_path)
     }
 }
 

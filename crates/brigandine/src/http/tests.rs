@@ -4,14 +4,16 @@
 use std::path::Path;
 use std::time::Duration;
 
+use axum::http::StatusCode;
+use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 
-use super::{Parts, Site, serve};
+use super::{Change, Changes, Parts, Site, Token, serve};
 use crate::log::Logs;
-use crate::model::Event;
+use crate::model::{BuildId, Event};
 use crate::store::Database;
 
 /// No test may take longer.
@@ -72,11 +74,41 @@ pub(crate) async fn served_with(fill: &str, connections_max: usize) -> Served {
         logs: logs.clone(),
         state: state.path().to_owned(),
         closing: closed.clone(),
+        token: Some(token(state.path())),
+        changes: Box::new(Echo),
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let server = tokio::spawn(serve(listener, site.router(), connections_max, closed));
     Served { state, logs, events, closing, address, server }
+}
+
+/// The token of every served site.
+pub(crate) const TOKEN: &str = "0123456789abcdef";
+
+fn token(state: &Path) -> Token {
+    use std::os::unix::fs::PermissionsExt;
+    let path = state.join("token");
+    std::fs::write(&path, TOKEN).expect("the token");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("its mode");
+    Token::read(&path).expect("a token")
+}
+
+/// Says what it was asked.
+struct Echo;
+
+impl Changes for Echo {
+    fn cancel(&self, id: BuildId) -> Change<'_> {
+        Box::pin(async move { Ok((StatusCode::OK, json!({"cancel": id}))) })
+    }
+
+    fn restart(&self, id: BuildId) -> Change<'_> {
+        Box::pin(async move { Ok((StatusCode::OK, json!({"restart": id}))) })
+    }
+
+    fn evaluate(&self, name: String) -> Change<'_> {
+        Box::pin(async move { Ok((StatusCode::ACCEPTED, json!({"evaluate": name}))) })
+    }
 }
 
 impl Served {

@@ -105,7 +105,11 @@ pub(crate) fn claim(
     Ok(claimed)
 }
 
-fn changed(id: BuildId, status: BuildStatus, row: &Row<'_>) -> rusqlite::Result<Changed> {
+pub(super) fn changed(
+    id: BuildId,
+    status: BuildStatus,
+    row: &Row<'_>,
+) -> rusqlite::Result<Changed> {
     Ok(Changed {
         id,
         job: row.get(0)?,
@@ -116,7 +120,7 @@ fn changed(id: BuildId, status: BuildStatus, row: &Row<'_>) -> rusqlite::Result<
 }
 
 /// Moves a build's jobs from one counter to another in every evaluation that has it.
-fn count(
+pub(super) fn count(
     tx: &Transaction,
     id: BuildId,
     from: BuildStatus,

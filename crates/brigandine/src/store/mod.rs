@@ -17,6 +17,7 @@ mod importing;
 #[cfg(test)]
 mod plans;
 mod registering;
+mod restarting;
 mod schema;
 mod server;
 mod specifications;
@@ -45,6 +46,7 @@ pub(crate) use importing::{Step, import_cuirass};
 pub(crate) use registering::{
     Begun, NewJob, begin_evaluation, end_evaluation, note_checkouts, register,
 };
+pub(crate) use restarting::{Restart, restart};
 pub(crate) use server::{OpenError, note_start, note_stop, open, optimize};
 pub(crate) use specifications::{
     Loaded, note_look, put_specification, remove_specification, specification, specification_by_id,

@@ -184,6 +184,8 @@ async fn ask_everything(database: &lockkeeper::Database) {
             let one = &claimed[0];
             lose(tx, one.changed.id, one.attempt, "m", 1, BuildStatus::Scheduled, 8)?;
             cancel(tx, one.changed.id, 8)?;
+            let restarted = restart(tx, one.changed.id)?;
+            assert!(!matches!(restarted, Restart::Missing | Restart::Not(_)), "{restarted:?}");
             let checkout = Checkout {
                 input: "i".to_owned(),
                 revision: "r".to_owned(),
@@ -250,6 +252,8 @@ fn fault(sql: &str, plan: &[String]) -> Option<&'static str> {
             "dead",
             "CONSTANT",
             "j",
+            // Lockkeeper's own look at what is attached.
+            "pragma_database_list",
         ];
         match table {
             "b" | "build" if ordered && bounded => {}

@@ -1,7 +1,7 @@
 //! `/build/ID`: one build, its attempts, neighbours, products and its log.
 
 use askama::Template;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 
@@ -10,7 +10,7 @@ use super::live::tail_start;
 use super::view::{self, Look, Moment};
 use super::{BuildRow, Layout, Parts, or_refusal, render, wants_page};
 use crate::api;
-use crate::http::{Refusal, Result, Site};
+use crate::http::{Path, Refusal, Result, Site};
 use crate::model::{self, Build, BuildId, BuildStatus, EvaluationId, Timestamp};
 use crate::store;
 

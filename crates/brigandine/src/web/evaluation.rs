@@ -1,13 +1,13 @@
 //! `/eval/ID`: an evaluation's jobs by status and text, and how they differ from the one before.
 
 use askama::Template;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 
 use super::view::{self, Count, Look, Moment, Part};
 use super::{BuildRow, Layout, Parts, or_refusal, render, summary};
 use crate::api;
-use crate::http::{Query, Refusal, Result, Site};
+use crate::http::{Path, Query, Refusal, Result, Site};
 use crate::model::{
     self, BuildId, BuildStatus, Checkout, EvaluationDetails, EvaluationId, EvaluationStatus,
     JobChange,

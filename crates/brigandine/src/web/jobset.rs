@@ -1,12 +1,12 @@
 //! `/jobset/NAME`: a specification's evaluations, newest first, paged by their numbers.
 
 use askama::Template;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 
 use super::view::{self, Moment};
 use super::{EvaluationRow, Layout, Parts, or_refusal, render};
-use crate::http::{Query, Refusal, Result, Site};
+use crate::http::{Path, Query, Refusal, Result, Site};
 use crate::model::{self, EvaluationId, Evaluator, Input, Reference};
 use crate::store;
 

@@ -7,14 +7,14 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::ansi::Lines;
-use crate::http::{Query, Refusal, Result, Sender, Site, closed, stream, text};
+use crate::http::{Path, Query, Refusal, Result, Sender, Site, closed, stream, text};
 use crate::model::{Build, BuildId, Event};
 use crate::store;
 

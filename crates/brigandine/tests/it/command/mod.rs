@@ -2,5 +2,5 @@
 
 mod check;
 mod demo;
-mod serve;
+pub(crate) mod serve;
 mod state;

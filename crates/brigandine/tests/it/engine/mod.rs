@@ -1,6 +1,7 @@
 //! The engine: from a repository to stored results.
 
 mod builds;
+mod changes;
 mod crash;
 mod evaluations;
 mod inputs;

@@ -1,0 +1,96 @@
+//! Builds that are to be built once more.
+
+use super::Transaction;
+use super::building::{Changed, changed, count};
+use crate::model::{BuildId, BuildStatus};
+use rusqlite::params;
+
+/// What a request to build once more came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Restart {
+    /// It is scheduled, and so is everything that had failed for want of it.
+    Done(Vec<Changed>),
+    /// It waits or runs already, or it succeeded: nothing was changed.
+    Not(BuildStatus),
+    /// What it needs has failed: this build of it is to be restarted first. Nothing was changed.
+    Needs(BuildId),
+    /// Nothing says any more how to build it. Nothing was changed.
+    Undefined,
+    /// There is no such build.
+    Missing,
+}
+
+/// Schedules a build that ended badly once more, and with it what failed only because it did.
+pub(crate) fn restart(tx: &Transaction, id: BuildId) -> rusqlite::Result<Restart> {
+    let found: Option<(BuildStatus, bool)> = tx
+        .prepare_cached(
+            "SELECT status, EXISTS (SELECT 1 FROM definition AS d WHERE d.build_id = build.id)
+             FROM build WHERE id = ?1",
+        )?
+        .query_map([id], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .next()
+        .transpose()?;
+    let Some((status, defined)) = found else { return Ok(Restart::Missing) };
+    if !status.is_finished() || status.is_success() {
+        return Ok(Restart::Not(status));
+    }
+    if !defined {
+        return Ok(Restart::Undefined);
+    }
+    if let Some(needed) = broken_need(tx, id)? {
+        return Ok(Restart::Needs(needed));
+    }
+    let mut all = Vec::new();
+    let mut open = vec![(id, status)];
+    // Each round schedules a build that had ended, so this comes to an end.
+    while let Some((id, status)) = open.pop() {
+        let Some(row) = schedule(tx, id, status)? else { continue };
+        all.push(row);
+        let dependants: Vec<BuildId> = tx
+            .prepare_cached(
+                "SELECT b.id FROM dependency AS d CROSS JOIN build AS b ON b.id = d.build_id
+                 WHERE d.needs_id = ?1 AND b.status = 2",
+            )?
+            .query_map([id], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        for dependant in dependants {
+            if broken_need(tx, dependant)?.is_none() {
+                open.push((dependant, BuildStatus::FailedDependency));
+            }
+        }
+    }
+    Ok(Restart::Done(all))
+}
+
+/// Something that the build needs and that ended badly.
+fn broken_need(tx: &Transaction, id: BuildId) -> rusqlite::Result<Option<BuildId>> {
+    tx.prepare_cached(
+        "SELECT n.id FROM dependency AS d CROSS JOIN build AS n ON n.id = d.needs_id
+         WHERE d.build_id = ?1 AND n.status > 0 LIMIT 1",
+    )?
+    .query_map([id], |row| row.get(0))?
+    .next()
+    .transpose()
+}
+
+fn schedule(
+    tx: &Transaction,
+    id: BuildId,
+    status: BuildStatus,
+) -> rusqlite::Result<Option<Changed>> {
+    let row = tx
+        .prepare_cached(
+            "UPDATE build SET status = -2, weather = -1, losses = 0, message = '', started_at = 0,
+             stopped_at = 0, log_path = '', log_bytes = 0, log_digest = '',
+             waiting = (SELECT count(*) FROM dependency AS d CROSS JOIN build AS n ON n.id = d.needs_id
+                        WHERE d.build_id = ?1 AND n.status <> 0)
+             WHERE id = ?1 AND status = ?2 RETURNING job, evaluation_id, specification_id",
+        )?
+        .query_map(params![id, status], |row| changed(id, BuildStatus::Scheduled, row))?
+        .next()
+        .transpose()?;
+    if row.is_some() {
+        count(tx, id, status, BuildStatus::Scheduled)?;
+    }
+    Ok(row)
+}
