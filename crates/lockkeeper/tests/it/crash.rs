@@ -49,6 +49,7 @@ fn child() {
         "some" => write_some(&file),
         "lock" => hold_the_lock(&file),
         "recover" => recover(&file),
+        "steady" => crate::processes::child(&file),
         "migrate" => crate::migrations::child(&file),
         other => panic!("no such role: {other}"),
     }

@@ -27,6 +27,7 @@ mod machine;
 mod migrations;
 mod nested;
 mod panics;
+mod processes;
 mod reads;
 mod resource;
 mod runtimes;
