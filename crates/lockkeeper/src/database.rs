@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
+use crate::backup::Backup;
 use crate::config::{Config, NetworkFiles, Synchronous};
 use crate::error::{Error, ErrorKind};
 use crate::exclusive::Exclusive;
@@ -741,6 +742,34 @@ impl<E: Send + 'static> Client<E> {
         let live = Live::new(self.clone(), tables, Arc::new(query));
         self.inner.core().keep_looking();
         live
+    }
+
+    /// Copies the present state to the file `to`, while reads and writes go on.
+    ///
+    /// The copy is one whole file in the state of one commit; it is checked (`integrity_check`), synced,
+    /// and then renamed to `to`, where an older backup may be. It runs on a reader thread and takes
+    /// nothing from the writer but the disk's time, so it ends however much is written; but the WAL
+    /// cannot start over until it has ended, and grows by what is written meanwhile. On a memory
+    /// database everybody waits for it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Backup`], [`ErrorKind::DiskFull`] or [`ErrorKind::Corrupt`]: `to` is as it was before.
+    ///
+    /// # Cancel safety
+    /// Dropping the future stops the copy and removes what there is of it.
+    ///
+    /// # Examples
+    /// ```
+    /// # futures_lite::future::block_on(async {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let (file, copy) = (dir.path().join("app.db"), dir.path().join("copy.db"));
+    /// let db = lockkeeper::Database::open(&file).await?;
+    /// let report = db.backup(&copy).progress(|p| eprintln!("{} of {}", p.pages, p.of)).await?;
+    /// assert_eq!(report.bytes, std::fs::metadata(&copy).unwrap().len());
+    /// # Ok::<_, lockkeeper::Error>(()) }).unwrap();
+    /// ```
+    pub fn backup(&self, to: impl AsRef<Path>) -> Backup<E> {
+        Backup::new(self.clone(), to.as_ref())
     }
 
     /// Takes the writer for a transaction that stays open across awaits, until it is committed,

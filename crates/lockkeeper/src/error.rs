@@ -86,6 +86,8 @@ pub enum ErrorKind {
     NewerFile,
     /// A step of the [`Migrations`](crate::Migrations) failed and was undone; the ones before it are kept.
     Migration,
+    /// A backup could not be made, or not be put in its place; what was there before is there still.
+    Backup,
     /// A setting makes no sense.
     Config,
     /// The process forked; a connection must not be used in the child, nor its file opened there.
@@ -309,6 +311,7 @@ impl<E> fmt::Display for Error<E> {
             ErrorKind::ForeignFile => f.write_str("the file is another program's"),
             ErrorKind::NewerFile => f.write_str("the file is newer than this program"),
             ErrorKind::Migration => f.write_str("the schema could not be brought up to date"),
+            ErrorKind::Backup => f.write_str("the copy could not be made"),
             ErrorKind::Config => f.write_str("a setting makes no sense"),
             ErrorKind::Forked => f.write_str(
                 "the process forked, and nothing of SQLite survives that; fork before opening, or \

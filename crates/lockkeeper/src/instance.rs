@@ -109,6 +109,13 @@ impl Claim {
     }
 }
 
+/// Whether this process has the file at `path` open, by whatever name.
+pub(crate) fn is_open(path: &Path) -> bool {
+    let resolved = resolve(path);
+    let file = identity(&resolved);
+    conflict(&lock(&ENTRIES), &resolved, file, None).is_some()
+}
+
 impl Drop for Claim {
     fn drop(&mut self) {
         let mut entries = lock(&ENTRIES);

@@ -5,6 +5,8 @@
 )]
 
 #[cfg(feature = "sqlite")]
+mod backup;
+#[cfg(feature = "sqlite")]
 mod bare;
 #[cfg(feature = "sqlite")]
 mod checkpoint;
@@ -57,6 +59,8 @@ mod writer;
 
 pub mod queue;
 
+#[cfg(feature = "sqlite")]
+pub use backup::{Backup, BackupProgress, BackupReport, blocking_restore};
 #[cfg(feature = "sqlite")]
 pub use config::{NetworkFiles, Synchronous};
 #[cfg(feature = "sqlite")]

@@ -6,6 +6,7 @@
     reason = "tests wait for plain channels and threads, and compare with raw connections"
 )]
 
+mod backup;
 mod bad_use;
 mod bare;
 mod batch;

@@ -1,0 +1,300 @@
+//! Copies of a database: made beside steady writes, checked, and put in place as a whole.
+//!
+//! A backup is a read like any other, on a reader thread: it copies the pages of one snapshot with
+//! SQLite's backup interface. In a read transaction the source does not change under it, so it never
+//! starts over, whoever writes (`docs/design/backup.md`). The copy is made under a name of its own in the
+//! target's directory, checked, synced, and only then renamed.
+//!
+//! - Y1: under the target's name there is the old file or the whole new one, whatever happens.
+//! - Y2: no open database is replaced: neither one of this process nor one that has a WAL.
+//! - Y3: the copy is one file in rollback mode, without a WAL that could be lost on the way.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::future::{Future, IntoFuture};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use rusqlite::backup::{Backup as Pages, StepResult};
+use rusqlite::{Connection, OpenFlags, ffi};
+
+use crate::database::Client;
+use crate::error::{Error, ErrorKind, kind_of_own};
+use crate::instance;
+use crate::queue::{self, block_on, now};
+
+/// Pages between two looks at the token: some milliseconds of work.
+const STEP_PAGES: i32 = 1024;
+
+/// How far a backup is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BackupProgress {
+    /// Pages copied.
+    pub pages: u64,
+    /// Pages in all.
+    pub of: u64,
+}
+
+/// What was copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BackupReport {
+    /// Size of the copy.
+    pub bytes: u64,
+    /// Time from the begin of the copy to its rename, the check included.
+    pub elapsed: Duration,
+}
+
+type Report = Box<dyn FnMut(BackupProgress) + Send>;
+
+/// A backup: a builder that can be awaited; see [`Client::backup`].
+#[must_use = "a backup begins when it is awaited"]
+pub struct Backup<E: Send + 'static> {
+    client: Client<E>,
+    to: PathBuf,
+    report: Report,
+}
+
+impl<E: Send + 'static> fmt::Debug for Backup<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Backup").field("to", &self.to).finish_non_exhaustive()
+    }
+}
+
+impl<E: Send + 'static> Backup<E> {
+    pub(crate) fn new(client: Client<E>, to: &Path) -> Self {
+        Self { client, to: to.to_owned(), report: Box::new(|_| {}) }
+    }
+
+    /// Calls `f` on the reader's thread after every few megabytes.
+    pub fn progress(mut self, f: impl FnMut(BackupProgress) + Send + 'static) -> Self {
+        self.report = Box::new(f);
+        self
+    }
+
+    /// Makes the backup and blocks this thread until it is there.
+    ///
+    /// # Errors
+    /// As [`Client::backup`].
+    pub fn blocking_run(self) -> Result<BackupReport, Error<E>> {
+        block_on(self.into_future())
+    }
+}
+
+impl<E: Send + 'static> IntoFuture for Backup<E> {
+    type Output = Result<BackupReport, Error<E>>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let Self { client, to, mut report } = self;
+        Box::pin(async move {
+            let read = client.with_error::<Error>().read_once(move |snapshot| {
+                let conn = snapshot.link.session.conn();
+                copy(conn, &to, &mut report)
+            });
+            read.await.map_err(|error| match error.into_call() {
+                Ok(error) => error.without_call(),
+                Err(error) => Error::new(error.kind()),
+            })
+        })
+    }
+}
+
+/// Puts the database in the file `from`, such as a backup, in the place of the file `to`, whole and
+/// checked; blocks this thread. `to` need not exist.
+///
+/// # Errors
+/// [`ErrorKind::Corrupt`]: `from` is damaged, `to` is as it was. [`ErrorKind::Backup`]: `to` is in use,
+/// or the copy could not be made.
+///
+/// # Examples
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let (file, copy) = (dir.path().join("app.db"), dir.path().join("copy.db"));
+/// let db = lockkeeper::Database::blocking_open(&file)?;
+/// db.blocking_write(|tx| tx.execute_batch("CREATE TABLE t (x)"))?;
+/// db.backup(&copy).blocking_run()?;
+/// db.blocking_write(|tx| tx.execute_batch("DROP TABLE t"))?; // alas
+/// db.blocking_close()?;
+/// lockkeeper::blocking_restore(&copy, &file)?;
+/// # let db = lockkeeper::Database::blocking_open(&file)?;
+/// # assert!(db.blocking_read(|s| s.table_exists("t"))?);
+/// # Ok::<_, lockkeeper::Error>(())
+/// ```
+pub fn blocking_restore(
+    from: impl AsRef<Path>,
+    to: impl AsRef<Path>,
+) -> Result<BackupReport, Error> {
+    let from = from.as_ref();
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(from, flags).map_err(|error| of(from, error))?;
+    conn.execute_batch("BEGIN; SELECT 1 FROM sqlite_schema").map_err(|error| of(from, error))?;
+    copy(&conn, to.as_ref(), &mut |_| {})
+}
+
+/// Copies what `from` shows, inside its read transaction, to the file `to`.
+fn copy(
+    from: &Connection,
+    to: &Path,
+    report: &mut dyn FnMut(BackupProgress),
+) -> Result<BackupReport, Error> {
+    let began = now();
+    check_target(to)?;
+    let partial = Partial::new(to)?;
+    // BEGIN takes no snapshot; the first read does.
+    from.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
+        .map_err(|error| of(to, error))?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut conn =
+        Connection::open_with_flags(&partial.0, flags).map_err(|error| of(&partial.0, error))?;
+    let failed = |error| of(to, error);
+    // Nobody reads it before it is whole, so there is nothing to be rolled back.
+    conn.execute_batch("PRAGMA synchronous = OFF; PRAGMA locking_mode = EXCLUSIVE")
+        .map_err(failed)?;
+    pages(from, &mut conn, report).map_err(failed)?;
+    // Y3. This commits a page with a sync, which brings all others to the disk.
+    conn.execute_batch("PRAGMA synchronous = FULL").map_err(failed)?;
+    let mode = "PRAGMA journal_mode = DELETE";
+    let mode: String = conn.query_row(mode, [], |row| row.get(0)).map_err(failed)?;
+    let version: i32 =
+        conn.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
+    conn.execute_batch(&format!("PRAGMA user_version = {version}")).map_err(failed)?;
+    let check = "PRAGMA integrity_check(1)";
+    conn.progress_handler(100_000, Some(|| queue::interrupt().is_some())).map_err(failed)?;
+    let checked: String = conn.query_row(check, [], |row| row.get(0)).map_err(failed)?;
+    if checked != "ok" || mode != "delete" {
+        let detail = format!("the copy for {} is not whole: {checked}", to.display());
+        return Err(Error::new(ErrorKind::Corrupt).detail(detail));
+    }
+    conn.close().map_err(|(_, error)| of(to, error))?;
+    let bytes = std::fs::metadata(&partial.0).map_or(0, |file| file.len());
+    // Again: it has taken a while.
+    check_target(to)?;
+    partial.put_in_place(to)?;
+    Ok(BackupReport { bytes, elapsed: now() - began })
+}
+
+fn pages(
+    from: &Connection,
+    to: &mut Connection,
+    report: &mut dyn FnMut(BackupProgress),
+) -> rusqlite::Result<()> {
+    let copying = Pages::new(from, to)?;
+    // Ends: the source stands still, so each step copies pages; a busy target is our own.
+    loop {
+        if queue::interrupt().is_some() {
+            let stopped = ffi::Error::new(ffi::SQLITE_INTERRUPT);
+            return Err(rusqlite::Error::SqliteFailure(stopped, None));
+        }
+        let step = copying.step(STEP_PAGES)?;
+        let progress = copying.progress();
+        let of = u64::try_from(progress.pagecount).unwrap_or(0);
+        let left = u64::try_from(progress.remaining).unwrap_or(0);
+        report(BackupProgress { pages: of.saturating_sub(left), of });
+        match step {
+            StepResult::More => {}
+            StepResult::Done => return Ok(()),
+            _ => {
+                let busy = ffi::Error::new(ffi::SQLITE_BUSY);
+                return Err(rusqlite::Error::SqliteFailure(busy, None));
+            }
+        }
+    }
+}
+
+/// Y2
+fn check_target(to: &Path) -> Result<(), Error> {
+    let refuse =
+        |why: String| Err(Error::new(ErrorKind::Backup).detail(format!("{}: {why}", to.display())));
+    if to.file_name().is_none() || to.is_dir() {
+        return refuse(String::from("name a file, not a directory"));
+    }
+    if instance::is_open(to) {
+        return refuse(String::from("this process has it open as a database; name another file"));
+    }
+    for suffix in ["-wal", "-journal"] {
+        let beside = with_suffix(to, suffix);
+        if beside.exists() {
+            return refuse(format!(
+                "there is {}, so it is in use or was left by a crash; close its users, or open and \
+                 close it once",
+                beside.display()
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// A copy under way; removed unless it was put in place.
+struct Partial(PathBuf);
+
+impl Partial {
+    fn new(to: &Path) -> Result<Self, Error> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let (pid, n) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = with_suffix(to, &format!(".{pid}-{n}.partial"));
+        // Left by a killed process of the same number.
+        if path.exists() {
+            std::fs::remove_file(&path).map_err(|error| io(&path, &error))?;
+        }
+        Ok(Self(path))
+    }
+
+    /// Y1
+    fn put_in_place(self, to: &Path) -> Result<(), Error> {
+        std::fs::rename(&self.0, to).map_err(|error| io(to, &error))?;
+        sync_dir(to)
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // Not there any more after the rename.
+        let _ = std::fs::remove_file(&self.0);
+        let _ = std::fs::remove_file(with_suffix(&self.0, "-journal"));
+    }
+}
+
+/// Brings the rename to the disk.
+#[cfg(target_os = "linux")]
+fn sync_dir(of: &Path) -> Result<(), Error> {
+    use rustix::fs::{Mode, OFlags};
+
+    let dir = match of.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(dir, flags, Mode::empty())
+        .and_then(rustix::fs::fsync)
+        .map_err(|error| io(dir, &error.into()))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn sync_dir(_of: &Path) -> Result<(), Error> {
+    Ok(())
+}
+
+fn io(path: &Path, error: &std::io::Error) -> Error {
+    Error::new(ErrorKind::Backup).detail(format!("{}: {error}", path.display()))
+}
+
+fn of(path: &Path, error: rusqlite::Error) -> Error {
+    let kind = match kind_of_own(&error) {
+        kind @ (ErrorKind::Corrupt | ErrorKind::DiskFull) => kind,
+        _ => ErrorKind::Backup,
+    };
+    let detail = format!("{}: {error}", path.display());
+    Error::sqlite_error(kind, error).detail(detail)
+}
