@@ -3,6 +3,7 @@
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -27,14 +28,22 @@ pub(crate) fn run(arguments: &cli::Serve) -> Result<(), Failure> {
     let config = configuration(arguments)?;
     trace(config.format, "info");
     let specifications = specifications(&config.specifications)?;
-    super::runtime()?.block_on(async {
+    let runtime = super::runtime()?;
+    let done = runtime.block_on(async {
         if arguments.one_shot {
             one_shot(&config, specifications, arguments.listen).await
         } else {
             serve(&config, specifications).await
         }
-    })
+    });
+    // Everything that matters has ended. A thread that a dead disk or network file system holds in a
+    // read of some repository must not keep the server from ending.
+    runtime.shutdown_timeout(STUCK);
+    done
 }
+
+/// How long threads that block may keep the server from ending.
+const STUCK: Duration = Duration::from_secs(5);
 
 /// The file's configuration under what the command line says.
 fn configuration(arguments: &cli::Serve) -> Result<Config, Failure> {
