@@ -221,7 +221,8 @@ fn holders(file: &Path) -> Vec<String> {
             .count();
         if count > 0 {
             let name = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-            found.push(format!("{} (pid {pid}), {count} connections", name.trim_end()));
+            let name = name.trim_end();
+            found.push(format!("{name} (pid {pid}), descriptors: {count}"));
         }
     }
     found
