@@ -202,7 +202,8 @@ fn a37_nobody_but_sqlite_opens_the_file() {
         db.blocking_close().expect("closes");
         let (seen, by_sqlite) = (opens.of("test.db"), plan.opens("test.db"));
         assert!(by_sqlite >= 5, "the writer, three readers, a snapshot: {by_sqlite}");
-        assert_eq!(seen, by_sqlite, "opens that the kernel saw, and those of SQLite");
+        // The kernel merges like events that follow each other unread, so it may tell of fewer.
+        assert!(seen <= by_sqlite, "the kernel saw {seen} opens, SQLite made {by_sqlite}");
         // The watch does see what it is to see.
         drop(std::fs::File::open(&file).expect("opens"));
         assert_eq!(opens.of("test.db"), 1);
