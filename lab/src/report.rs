@@ -48,7 +48,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let run = match &options.from {
         Some(file) => Run::load(file)?,
         None => {
-            let seconds = options.seconds.unwrap_or(if options.quick { 0.4 } else { 0.8 });
+            let seconds = options.seconds.unwrap_or(if options.quick { 0.4 } else { 0.75 });
             let repeat = options.repeat.unwrap_or(if options.quick { 1 } else { 3 });
             let plan: Vec<Item> = plan()
                 .into_iter()

@@ -477,13 +477,27 @@ impl Tally {
 #[derive(Debug)]
 pub struct Ticker;
 
+/// A series has a point for so many milliseconds.
+const SLOT_MS: f64 = 10.0;
+
 /// How late a [`Ticker`] was.
 #[derive(Clone, Debug, Default)]
 pub struct Lateness {
     /// The latest tick.
     pub worst_ms: f64,
-    /// Milliseconds since the start, and the worst lateness in each 10 ms.
+    /// Milliseconds since the start, and the worst lateness of the ticks due in each 10 ms.
     pub series: Vec<(f64, f64)>,
+}
+
+impl Lateness {
+    /// A tick that was due at a time was so late; the series keeps the worst of each slot.
+    fn note(&mut self, due_ms: f64, late_ms: f64) {
+        let slot = (due_ms / SLOT_MS).floor() * SLOT_MS;
+        match self.series.last_mut() {
+            Some((at, worst)) if *at >= slot => *worst = worst.max(late_ms),
+            _ => self.series.push((slot, late_ms)),
+        }
+    }
 }
 
 impl Ticker {
@@ -501,12 +515,36 @@ impl Ticker {
             let late = last.elapsed().saturating_sub(STEP).as_secs_f64() * 1e3;
             last = Instant::now();
             lateness.worst_ms = lateness.worst_ms.max(late);
-            let slot = (began.elapsed().as_millis() / 10 * 10) as f64;
-            match lateness.series.last_mut() {
-                Some((at, worst)) if *at == slot => *worst = worst.max(late),
-                _ => lateness.series.push((slot, late)),
+            // Ticks that were due meanwhile were late too, each by what was left of the wait.
+            let now = began.elapsed().as_secs_f64() * 1e3;
+            let mut due = now - late;
+            while due < now {
+                lateness.note(due, now - due);
+                due += SLOT_MS;
+            }
+            if late == 0.0 {
+                lateness.note(now, 0.0);
             }
         }
         lateness
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_tick_that_was_due_while_the_thread_stood_still_is_late() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let lateness = runtime.block_on(async {
+            // What blocks the thread is the point, so it sleeps in it.
+            tokio::spawn(async { std::thread::sleep(Duration::from_millis(100)) });
+            Ticker::run(Duration::from_millis(150)).await
+        });
+        assert!(lateness.worst_ms >= 95.0, "{lateness:?}");
+        let late = lateness.series.iter().filter(|(_, late)| *late > 15.0).count();
+        assert!((7..=20).contains(&late), "a ramp of some nine points: {lateness:?}");
+        assert!(lateness.series.is_sorted_by(|a, b| a.0 < b.0), "{lateness:?}");
     }
 }

@@ -60,10 +60,11 @@ pub(crate) fn run(story: &mut Story) -> Result<()> {
 
 /// An axis of milliseconds.
 pub(crate) fn seconds(until: f64) -> Axis {
-    let marks = (0..=10).map(|n| f64::from(n) * until / 10.0);
+    let step = if until > 1.5 { 0.5 } else { 0.25 };
+    let marks = (0..=8).map(|n| f64::from(n) * step).filter(|s| *s <= until);
     Axis {
         name: "seconds since the lock was taken".to_owned(),
-        marks: marks.map(|s| (s * 1e3, format!("{s:.1}"))).collect(),
+        marks: marks.map(|s| (s * 1e3, format!("{s}"))).collect(),
     }
 }
 
