@@ -130,44 +130,29 @@ fn a36_of_many_openers_of_a_new_file_one_gets_it() {
 /// Every open of a file below a directory, as the kernel sees it (inotify(7)).
 #[cfg(target_os = "linux")]
 mod kernel {
-    #![expect(unsafe_code, reason = "inotify, which std does not have")]
-
-    use std::ffi::CString;
-    use std::io::Read;
-    use std::os::fd::FromRawFd;
+    use std::mem::MaybeUninit;
+    use std::os::fd::OwnedFd;
     use std::path::Path;
 
-    /// Length of an event without its name, and where the length of the name is.
-    const HEAD: usize = 16;
+    use rustix::fs::inotify::{CreateFlags, Reader, WatchFlags, add_watch, init};
 
-    pub(super) struct Opens(std::fs::File);
+    pub(super) struct Opens(OwnedFd);
 
     impl Opens {
         pub(super) fn watch(dir: &Path) -> Self {
-            let dir = CString::new(dir.to_str().expect("UTF-8")).expect("no NUL");
-            // SAFETY: the path ends with a NUL; the descriptor is new and owned by the file alone.
-            unsafe {
-                let fd = libc::inotify_init1(libc::IN_CLOEXEC | libc::IN_NONBLOCK);
-                assert!(fd >= 0, "inotify");
-                let watch = libc::inotify_add_watch(fd, dir.as_ptr(), libc::IN_OPEN);
-                assert!(watch >= 0, "a watch");
-                Self(std::fs::File::from_raw_fd(fd))
-            }
+            let inotify = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).expect("inotify");
+            add_watch(&inotify, dir, WatchFlags::OPEN).expect("a watch");
+            Self(inotify)
         }
 
         /// How often the file called `name` has been opened since the last question.
         pub(super) fn of(&mut self, name: &str) -> usize {
+            let mut buffer = [MaybeUninit::uninit(); 64 << 10];
+            let mut events = Reader::new(&self.0, &mut buffer);
             let mut count = 0;
-            let mut buffer = [0; 64 << 10];
-            while let Ok(read) = self.0.read(&mut buffer) {
-                let mut events = &buffer[..read];
-                while events.len() >= HEAD {
-                    let length = events[12..HEAD].try_into().expect("four bytes");
-                    let end = HEAD + u32::from_ne_bytes(length) as usize;
-                    let called = events[HEAD..end].split(|&byte| byte == 0).next();
-                    count += usize::from(called == Some(name.as_bytes()));
-                    events = &events[end..];
-                }
+            while let Ok(event) = events.next() {
+                let called = event.file_name().map(std::ffi::CStr::to_bytes);
+                count += usize::from(called == Some(name.as_bytes()));
             }
             count
         }
