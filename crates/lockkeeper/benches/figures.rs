@@ -57,6 +57,8 @@ fn main() {
     snapshot(&options);
     bulk(&options);
     feed(&options);
+    stats(&options);
+    checkpoints(&options);
 }
 
 // What is measured.
@@ -224,6 +226,43 @@ fn feed(options: &Options) {
     compare(options, "feed/writes-64-tasks", "writes/s", "nobody subscribed", followed, silent);
 }
 
+/// What the statistics cost: with them, against without.
+fn stats(options: &Options) {
+    if !options.wants("stats") {
+        return;
+    }
+    let with = |on: bool| {
+        let place = Place::new();
+        let db = tuned(&place.file(), Synchronous::Full, |builder| builder.statistics(on));
+        drive_writes(&db, 64, options.run)
+    };
+    compare(options, "stats/writes-64-tasks", "writes/s", "off", || with(true), || with(false));
+}
+
+/// How long writes take at the 99.9th percentile with checkpoints, against a WAL that is never folded
+/// back during the run.
+fn checkpoints(options: &Options) {
+    if !options.wants("checkpoints") {
+        return;
+    }
+    let slowest = |bytes: u64| {
+        let place = Place::new();
+        let db = tuned(&place.file(), Synchronous::Full, |builder| {
+            builder.wal_bytes_max(bytes).checkpoint_wal_bytes(bytes / 2)
+        });
+        let kept = db.clone();
+        drive_writes_to(&db, 64, options.run, move || {
+            let stats = kept.stats();
+            let checkpoints = stats.checkpoint.count();
+            assert_eq!(checkpoints > 0, bytes < 1 << 30, "{stats:?}");
+        })
+    };
+    let of = "us at the 99.9th percentile";
+    let mut with = || slowest(64 << 20) * 1e6;
+    let mut without = || slowest(1 << 40) * 1e6;
+    compare(options, "checkpoints/write-p99.9", of, "no checkpoints", &mut with, &mut without);
+}
+
 fn bulk(options: &Options) {
     if !options.wants("bulk") {
         return;
@@ -347,12 +386,17 @@ fn runtime() -> Runtime {
 }
 
 fn open(path: &Path, synchronous: Synchronous) -> Database {
+    tuned(path, synchronous, |builder| builder)
+}
+
+fn tuned(
+    path: &Path,
+    synchronous: Synchronous,
+    tune: impl FnOnce(lockkeeper::Builder) -> lockkeeper::Builder,
+) -> Database {
     let new = !path.exists();
-    let db = Database::builder(path)
-        .synchronous(synchronous)
-        .page_cache_bytes(CACHE_BYTES)
-        .blocking_open()
-        .expect("open");
+    let builder = Database::builder(path).synchronous(synchronous).page_cache_bytes(CACHE_BYTES);
+    let db = tune(builder).blocking_open().expect("open");
     if new {
         db.blocking_write(|tx| tx.execute_batch(SCHEMA)).expect("schema");
     }
@@ -455,6 +499,38 @@ fn drive_writes(db: &Database, tasks: usize, run: Duration) -> f64 {
     });
     db.blocking_close().expect("close");
     rate
+}
+
+/// The 99.9th percentile of the time that a write takes its caller, in seconds; `before_close` looks at
+/// the database at the end.
+fn drive_writes_to(db: &Database, tasks: usize, run: Duration, before_close: impl FnOnce()) -> f64 {
+    let mut waits = runtime().block_on(async {
+        let began = Instant::now();
+        let tasks: Vec<_> = (0..tasks)
+            .map(|_| {
+                let db = db.clone();
+                tokio::spawn(async move {
+                    let mut random = Random::seeded();
+                    let mut waits = Vec::new();
+                    while began.elapsed() < run {
+                        let asked = Instant::now();
+                        write_one(&db, &mut random).await;
+                        waits.push(asked.elapsed().as_secs_f64());
+                    }
+                    waits
+                })
+            })
+            .collect();
+        let mut all = Vec::new();
+        for task in tasks {
+            all.extend(task.await.expect("task"));
+        }
+        all
+    });
+    before_close();
+    db.blocking_close().expect("close");
+    waits.sort_by(f64::total_cmp);
+    waits[waits.len() * 999 / 1000]
 }
 
 fn raw_reads(path: &Path, threads: usize, run: Duration) -> f64 {

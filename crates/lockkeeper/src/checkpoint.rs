@@ -14,11 +14,18 @@
 //!   versions of a page into one copy, which pays under load.
 //! - K4: when readers that overlap have kept the WAL from starting over until it has grown to
 //!   [`PATIENCE`] times its limit, the writer waits for them once per share, [`RESET_WAIT`] at most.
+//! - K5: no batch begins while the WAL is at its cap, unless somebody pins it whom nobody here can
+//!   move. The writer waits for the readers; has held snapshots and reads older than [`CUT_AGE`] end
+//!   with `SnapshotExpired`; and, once every frame is copied, so that new readers need nothing of the
+//!   WAL, does so again. It waits [`CUT_WAIT`] at most for each. So the WAL is never larger than its
+//!   cap and one batch. What is left to pin it is another process, or a closure that waits outside
+//!   SQLite: that is counted, and the next attempt waits until the WAL has grown by another cap.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
+use crate::database::Core;
 use crate::queue::now;
 use crate::transaction::Transaction;
 
@@ -29,16 +36,25 @@ const SMALL: u64 = 4 << 20;
 const OFTEN: Duration = Duration::from_millis(50);
 
 /// How many times its limit the WAL may grow before the writer waits for readers.
-const PATIENCE: u64 = 2;
+const PATIENCE: (u64, u64) = (3, 2);
 
 /// The longest wait for readers, during which writes wait too.
 const RESET_WAIT: Duration = Duration::from_millis(10);
+
+/// The age from which reads and snapshots are cut when the WAL is at its cap.
+const CUT_AGE: Duration = Duration::from_millis(100);
+
+/// The longest wait for those that were cut.
+const CUT_WAIT: Duration = Duration::from_secs(1);
 
 /// Bytes that a frame adds to its page.
 const FRAME_HEADER: u64 = 24;
 
 pub(crate) struct Checkpointer {
     limit_bytes: u64,
+    cap_bytes: u64,
+    /// At the cap, and pinned: frames at which to try again (K5).
+    drain_at_frames: u64,
     /// The size at which a checkpoint is due now (K3).
     due_bytes: u64,
     last: Option<Instant>,
@@ -55,8 +71,10 @@ pub(crate) struct Checkpointer {
 impl Checkpointer {
     pub(crate) fn new(config: &Config) -> Self {
         Self {
-            limit_bytes: config.checkpoint_wal_bytes,
-            due_bytes: config.checkpoint_wal_bytes.min(SMALL),
+            limit_bytes: config.checkpoint_wal_bytes.min(config.wal_bytes_max),
+            cap_bytes: config.wal_bytes_max,
+            drain_at_frames: 0,
+            due_bytes: config.checkpoint_wal_bytes.min(config.wal_bytes_max).min(SMALL),
             last: None,
             page_bytes: 0,
             due_at_frames: 0,
@@ -94,11 +112,12 @@ impl Checkpointer {
         }
         if frames < self.frames_before {
             self.due_at_frames = 0;
+            self.drain_at_frames = 0;
         }
     }
 
     /// Checkpoints if it is due.
-    pub(crate) fn between_batches(&mut self, tx: &Transaction) {
+    pub(crate) fn between_batches(&mut self, tx: &Transaction, core: &Core) {
         // Without a name, the PRAGMA below takes the attached files too.
         let attached = tx.link.guard.attached_wal_frames.load(Ordering::Relaxed);
         let frames = Self::frames(tx).max(u64::from(attached));
@@ -111,25 +130,86 @@ impl Checkpointer {
             self.page_bytes = u64::from(size.unwrap_or(4096));
         }
         let frame_bytes = self.page_bytes + FRAME_HEADER;
-        let due = self.due_bytes / frame_bytes;
-        if frames < due.max(self.due_at_frames).max(1) {
+        let due = (self.due_bytes / frame_bytes).max(1);
+        let cap = (self.cap_bytes / frame_bytes).max(1);
+        if frames >= cap && frames >= self.drain_at_frames {
+            let drained = drain(tx, core);
+            // Another process, or a closure that waits for something, may be what pins it.
+            self.drain_at_frames = if drained { 0 } else { frames + cap };
+            return;
+        }
+        if frames < due.max(self.due_at_frames) {
             return;
         }
         let began = now();
         if self.last.replace(began).is_some_and(|last| began - last < OFTEN) {
             self.due_bytes = (self.due_bytes * 2).min(self.limit_bytes);
         }
-        let wait = frames >= (self.limit_bytes / frame_bytes).max(1) * PATIENCE;
-        tx.link.guard.lock_wait.set_end(Some(if wait { now() + RESET_WAIT } else { now() }));
-        let mode = if wait { "RESTART" } else { "PASSIVE" };
-        let sql = format!("PRAGMA wal_checkpoint({mode})");
-        let done = tx.link.session.conn().query_row(&sql, [], |row| {
-            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
-        });
-        tx.link.guard.lock_wait.set_end(None);
-        tx.link.guard.attached_wal_frames.store(0, Ordering::Relaxed);
-        // K2. A passive checkpoint reports no contention; what counts is whether all was copied.
-        let complete = matches!(done, Ok((_, log, copied)) if log == copied);
+        let patient = (self.limit_bytes / frame_bytes).max(1) * PATIENCE.0 / PATIENCE.1;
+        let complete = match frames >= patient {
+            true => run(tx, core, "RESTART", RESET_WAIT),
+            false => run(tx, core, "PASSIVE", Duration::ZERO),
+        };
         self.due_at_frames = frames + if complete { due / 2 } else { due / 4 };
     }
+}
+
+/// K5: empties the WAL, whatever it takes within reason; false: it is still pinned.
+fn drain(tx: &Transaction, core: &Core) -> bool {
+    // Reads that overlap: each ends soon.
+    if run(tx, core, "RESTART", RESET_WAIT) {
+        return true;
+    }
+    // Those that read an older state keep frames from being copied.
+    let copied = [CUT_AGE, CUT_WAIT].into_iter().any(|wait| {
+        core.cut_readers(CUT_AGE);
+        run(tx, core, "FULL", wait)
+    });
+    if copied {
+        // Readers that begin from now on read the file alone. Those that began before need frames of
+        // the WAL; none of them is younger than `CUT_AGE` when the second wait is over.
+        if run(tx, core, "RESTART", RESET_WAIT) || run(tx, core, "RESTART", CUT_AGE) {
+            return true;
+        }
+        core.cut_readers(CUT_AGE);
+        if run(tx, core, "RESTART", CUT_WAIT) {
+            return true;
+        }
+    }
+    core.meters.wal_over_max.fetch_add(1, Ordering::Relaxed);
+    #[cfg(feature = "tracing")]
+    tracing::warn!(
+        target: "lockkeeper",
+        "the WAL is at its maximum and pinned by {}",
+        core.config.board.oldest_reader().map_or_else(
+            || String::from("another process, or a connection outside the library"),
+            |holder| holder.to_string()
+        )
+    );
+    false
+}
+
+/// Runs one checkpoint that waits for others for `wait` at most; whether all was copied and, after a
+/// restart, nobody reads the WAL any more.
+fn run(tx: &Transaction, core: &Core, mode: &str, wait: Duration) -> bool {
+    let guard = &tx.link.guard;
+    let began = now();
+    guard.lock_wait.set_end(Some(began + wait));
+    let sql = format!("PRAGMA wal_checkpoint({mode})");
+    let done = tx.link.session.conn().query_row(&sql, [], |row| {
+        Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
+    });
+    guard.lock_wait.set_end(None);
+    guard.attached_wal_frames.store(0, Ordering::Relaxed);
+    // K2. A passive checkpoint reports no contention; what counts is whether all was copied.
+    let complete = matches!(done, Ok((busy, log, copied)) if busy == 0 && log == copied);
+    if complete && mode == "RESTART" {
+        // The next commit starts the WAL over; until then there is nothing more to do.
+        guard.wal_frames.store(0, Ordering::Relaxed);
+    }
+    core.meters.checkpoint.record_time(now() - began);
+    if !complete {
+        core.meters.checkpoints_incomplete.fetch_add(1, Ordering::Relaxed);
+    }
+    complete
 }

@@ -8,6 +8,9 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
+use crate::holders::Board;
+use crate::stats::Slow;
+
 use crate::guard::{self, Risk};
 use crate::migrate::Migrations;
 
@@ -49,6 +52,8 @@ pub enum NetworkFiles {
     Warn,
 }
 
+pub(crate) type OnSlow = Arc<dyn Fn(&Slow) + Send + Sync>;
+
 pub(crate) type Setup = Arc<dyn Fn(&Connection) -> rusqlite::Result<()> + Send + Sync>;
 
 /// Everything that [`Builder`](crate::Builder) collects.
@@ -68,9 +73,14 @@ pub(crate) struct Config {
     pub(crate) batch_time_max: Duration,
     pub(crate) batch_wal_bytes_max: u64,
     pub(crate) checkpoint_wal_bytes: u64,
+    pub(crate) wal_bytes_max: u64,
     pub(crate) snapshot_age_max: Duration,
     pub(crate) snapshots_max: usize,
     pub(crate) feed_capacity: usize,
+    pub(crate) statistics: bool,
+    pub(crate) on_slow: Option<(Duration, OnSlow)>,
+    /// Who holds which connection; one for each database that is opened.
+    pub(crate) board: Arc<Board>,
     pub(crate) look_interval: Option<Duration>,
     pub(crate) shed_after: Option<Duration>,
     pub(crate) on_thread_start: Option<Arc<dyn Fn() + Send + Sync>>,
@@ -116,11 +126,16 @@ impl Config {
             batch_time_max: Duration::from_millis(5),
             batch_wal_bytes_max: 16 << 20,
             // SQLite's own 1,000 pages make a busy writer checkpoint dozens of times a second.
-            checkpoint_wal_bytes: 64 << 20,
+            checkpoint_wal_bytes: 32 << 20,
+            // Twice that: room for readers that overlap, before anybody has to wait or to be cut.
+            wal_bytes_max: 64 << 20,
             snapshot_age_max: Duration::from_secs(60),
             snapshots_max: 64,
             // A few megabytes for each subscriber that has stopped taking.
             feed_capacity: 1 << 16,
+            statistics: true,
+            on_slow: None,
+            board: Arc::default(),
             // A glance costs the writer some microseconds; people do not notice a fifth of a second.
             look_interval: Some(Duration::from_millis(200)),
             shed_after: None,
@@ -131,6 +146,14 @@ impl Config {
             sqlite_version: rusqlite::version_number(),
             file_system: guard::file_system,
         }
+    }
+
+    /// The size of the `-wal` file, by `stat`: opening it would endanger the process's locks.
+    pub(crate) fn wal_bytes(&self) -> u64 {
+        let Place::File(path) = &self.place else { return 0 };
+        let mut wal = path.clone().into_os_string();
+        wal.push("-wal");
+        std::fs::metadata(wal).map_or(0, |file| file.len())
     }
 
     pub(crate) fn is_memory(&self) -> bool {

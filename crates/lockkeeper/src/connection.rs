@@ -10,8 +10,10 @@ use rusqlite::{Connection, OpenFlags, TransactionState, ffi};
 use crate::config::{Config, Place};
 use crate::error::{Error, ErrorKind};
 use crate::ffi::{Session, Sql};
+use crate::holders::Slot;
 use crate::interrupt::{self, LockWait};
 use crate::record::Recorder;
+use crate::stats::Work;
 use crate::transaction::Snapshot;
 
 /// What a connection is for.
@@ -47,6 +49,8 @@ pub(crate) struct Guard {
     pub(crate) lock_wait: Arc<LockWait>,
     /// What the running call changes; on while somebody subscribes.
     pub(crate) recorder: Arc<Recorder>,
+    /// Who uses this connection.
+    pub(crate) slot: Slot,
 }
 
 impl Guard {
@@ -58,6 +62,7 @@ impl Guard {
             attached_wal_frames: AtomicU32::new(0),
             lock_wait: Arc::new(LockWait::default()),
             recorder: Arc::new(Recorder::default()),
+            slot: Slot::default(),
         }
     }
 
@@ -127,6 +132,10 @@ pub(crate) struct Link {
     pub(crate) protect: Cell<bool>,
     /// The running call's savepoint is open.
     pub(crate) saved: Cell<bool>,
+    /// Statistics are on: statements are noted as they are prepared.
+    pub(crate) noted: bool,
+    /// What the running call's statements did for want of an index; `None`: nobody asks.
+    pub(crate) work: Option<Cell<Work>>,
 }
 
 impl Link {
@@ -137,6 +146,9 @@ impl Link {
         self.writes.set(0);
         self.saved.set(false);
         self.protect.set(protect);
+        if let Some(work) = &self.work {
+            work.set(Work::default());
+        }
     }
 
     /// Runs one of the library's own statements while a call runs.
@@ -148,6 +160,13 @@ impl Link {
         let result = self.session.run(sql);
         self.guard.gate.store(gate, Ordering::Relaxed);
         result
+    }
+
+    /// Takes note of a statement that a call is about to prepare.
+    pub(crate) fn prepared(&self, sql: &str) {
+        if self.noted {
+            self.guard.slot.prepared(sql);
+        }
     }
 
     /// Whether a call is running.
@@ -230,6 +249,7 @@ pub(crate) fn open(config: &Config, role: Role) -> Result<Snapshot, Error> {
     // Again: setup may have changed the busy timeout, which removes the handler.
     install(&mut conn, &guard, config, role).map_err(failed)?;
     let session = Session::new(conn).map_err(failed)?;
+    config.board.register(role, &guard);
     if role == Role::Writer {
         // Only a connection that has opened the WAL removes it when it is closed.
         session.run(Sql::Pin).map_err(|error| explain(config, error))?;
@@ -242,6 +262,8 @@ pub(crate) fn open(config: &Config, role: Role) -> Result<Snapshot, Error> {
         writes: Cell::new(0),
         protect: Cell::new(false),
         saved: Cell::new(false),
+        noted: config.statistics || config.on_slow.is_some(),
+        work: config.on_slow.as_ref().map(|_| Cell::default()),
     }))
 }
 
@@ -320,7 +342,7 @@ fn configure(conn: &Connection, config: &Config, role: Role) -> rusqlite::Result
         // Answers with the mode that it is in; `verify` looks at it.
         conn.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
         // After a checkpoint that reset the WAL, the file is cut back to this.
-        let limit = config.checkpoint_wal_bytes.saturating_mul(2);
+        let limit = config.wal_bytes_max;
         conn.query_row(&format!("PRAGMA journal_size_limit = {limit}"), [], |_| Ok(()))?;
     }
     conn.execute_batch(&format!("PRAGMA synchronous = {}", config.synchronous.sql()))?;

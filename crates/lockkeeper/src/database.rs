@@ -9,6 +9,7 @@ use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::ops::Deref;
+use std::panic::Location;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -23,7 +24,8 @@ use crate::config::{Config, NetworkFiles, Synchronous};
 use crate::error::{Error, ErrorKind};
 use crate::exclusive::Exclusive;
 use crate::feed::{Changes, Feed, Live, Watch};
-use crate::job::{Many, Once, ReaderItem, WriterItem};
+use crate::holders::{Board, Origin};
+use crate::job::{Many, Meta, Once, ReaderItem, WriterItem};
 use crate::lease::{self, Leases};
 use crate::migrate::Migrations;
 use crate::queue::{
@@ -35,6 +37,7 @@ use crate::reader::Reader;
 use crate::short::ShortReads;
 use crate::snapshot::Held;
 use crate::snapshots::Snapshots;
+use crate::stats::{ClientStats, LaneStats, Meters, Slow, Stats};
 use crate::transaction::{Snapshot, Transaction};
 use crate::write::{SubmittedWrite, Write};
 use crate::writer::Writer;
@@ -51,6 +54,7 @@ pub(crate) struct Core {
     pub(crate) clock: Arc<Clock>,
     pub(crate) short: ShortReads,
     pub(crate) feed: Arc<Feed>,
+    pub(crate) meters: Meters,
     /// The writer is told from time to time to look whether another process has committed something.
     look: AtomicBool,
     next_look: Mutex<Option<Alarm>>,
@@ -167,6 +171,17 @@ impl Core {
     pub(crate) fn retire(&self, conn: Box<Snapshot>) {
         // A refusal hands the connection back, and dropping it closes it.
         drop(self.readers.push(queue::MAIN, ReaderItem::Retire(conn)));
+    }
+
+    /// Ends held snapshots and reads older than `age`, so that the WAL can start over.
+    pub(crate) fn cut_readers(&self, age: Duration) {
+        let held: Vec<_> = lock(&self.held).list.iter().filter_map(Weak::upgrade).collect();
+        let mut cut = 0;
+        for snapshot in held.iter().filter(|snapshot| snapshot.age() >= age) {
+            cut += u64::from(snapshot.release(ErrorKind::SnapshotExpired));
+        }
+        cut += self.config.board.cut_reads(age);
+        self.meters.readers_cut.fetch_add(cut, Ordering::Relaxed);
     }
 
     /// Asks the reads on held snapshots to stop. A reader may run several one after another, and
@@ -287,6 +302,8 @@ pub(crate) struct Inner {
     pub(crate) writes: Arc<Lane<WriterItem>>,
     pub(crate) reads: Arc<Lane<ReaderItem>>,
     shutdown: Arc<Shutdown>,
+    /// The client's name; `None`: the database's own handle.
+    label: Option<Arc<str>>,
 }
 
 impl Inner {
@@ -376,6 +393,7 @@ impl<E: Send + 'static> Database<E> {
             writes: Lane::named(&core.writer, name),
             reads: Lane::named(&core.readers, name),
             shutdown: Arc::clone(&self.client.inner.shutdown),
+            label: Some(name.into()),
         };
         Client { inner: Arc::new(inner), error: PhantomData }
     }
@@ -398,6 +416,45 @@ impl<E: Send + 'static> Database<E> {
     /// ```
     pub fn with_error<F: Send + 'static>(&self) -> Database<F> {
         Database { client: self.client.with_error() }
+    }
+
+    /// What the database has done since it was opened, and what it is doing. Takes a few locks for a
+    /// moment and asks the file system for the size of the WAL; cheap enough for once a second.
+    ///
+    /// # Examples
+    /// ```
+    /// let db = lockkeeper::Database::blocking_open(":memory:").unwrap();
+    /// db.blocking_write(|tx| tx.execute_batch("CREATE TABLE t (x)")).unwrap();
+    /// let stats = db.stats();
+    /// assert_eq!(stats.writes.run.count(), 1);
+    /// println!("99 of 100 commits took at most {:?}", stats.commit.quantile_time(0.99));
+    /// ```
+    pub fn stats(&self) -> Stats {
+        let core = self.client.inner.core();
+        let mut clients: Vec<ClientStats> = Vec::new();
+        for lane in core.writer.lane_figures() {
+            let writes = LaneStats { waiting: lane.waiting, taken: lane.taken, run: lane.run };
+            clients.push(ClientStats { name: lane.name, writes, reads: LaneStats::default() });
+        }
+        for lane in core.readers.lane_figures() {
+            let reads = LaneStats { waiting: lane.waiting, taken: lane.taken, run: lane.run };
+            match clients.iter_mut().find(|client| client.name == lane.name) {
+                Some(client) => client.reads = reads,
+                None => clients.push(ClientStats {
+                    name: lane.name,
+                    writes: LaneStats::default(),
+                    reads,
+                }),
+            }
+        }
+        Stats {
+            wal_bytes: core.config.wal_bytes(),
+            oldest_reader: core.config.board.oldest_reader(),
+            writing: core.config.board.writing(),
+            snapshots: lock(&core.held).count,
+            clients,
+            ..core.meters.read()
+        }
     }
 
     /// Stops intake, serves what was accepted, closes every connection and joins every thread.
@@ -463,6 +520,13 @@ impl Future for Close {
     }
 }
 
+impl<E> Client<E> {
+    /// What a call of this client carries.
+    pub(crate) fn meta(&self, place: &'static Location<'static>) -> Meta {
+        Meta::new(Origin { client: self.inner.label.clone(), place })
+    }
+}
+
 impl<E: Send + 'static> Client<E> {
     /// This client's share of the running time, relative to the others'. Default: 1.
     pub fn weight(self, weight: u32) -> Self {
@@ -520,6 +584,7 @@ impl<E: Send + 'static> Client<E> {
     /// assert_eq!(id, 1);
     /// # Ok::<_, lockkeeper::Error>(()) }).unwrap();
     /// ```
+    #[track_caller]
     pub fn write<T, F>(&self, f: F) -> Write<Many<F>, T, E>
     where
         F: FnMut(&Transaction) -> Result<T, E> + Send + 'static,
@@ -539,6 +604,7 @@ impl<E: Send + 'static> Client<E> {
     ///
     /// # Cancel safety
     /// As [`Client::write`].
+    #[track_caller]
     pub fn write_once<T, F>(&self, f: F) -> Write<Once<F>, T, E>
     where
         F: FnOnce(&Transaction) -> Result<T, E> + Send + 'static,
@@ -552,6 +618,7 @@ impl<E: Send + 'static> Client<E> {
     ///
     /// # Errors
     /// [`Refused`] holds `f` and the reason.
+    #[track_caller]
     pub fn try_write<T, F>(&self, f: F) -> Result<SubmittedWrite<Many<F>, T, E>, Refused<F>>
     where
         F: FnMut(&Transaction) -> Result<T, E> + Send + 'static,
@@ -570,6 +637,7 @@ impl<E: Send + 'static> Client<E> {
     ///
     /// # Panics
     /// As [`Client::write`]. Blocking an async executor's thread is not noticed.
+    #[track_caller]
     pub fn blocking_write<T, F>(&self, f: F) -> Result<T, Error<E>>
     where
         F: FnMut(&Transaction) -> Result<T, E> + Send + 'static,
@@ -592,6 +660,7 @@ impl<E: Send + 'static> Client<E> {
     ///
     /// # Cancel safety
     /// Dropped while waiting: `f` never runs. Dropped while running: its statement is interrupted.
+    #[track_caller]
     pub fn read<T, F>(&self, f: F) -> Read<Many<F>, T, E>
     where
         F: FnMut(&Snapshot) -> Result<T, E> + Send + 'static,
@@ -610,6 +679,7 @@ impl<E: Send + 'static> Client<E> {
     ///
     /// # Cancel safety
     /// As [`Client::read`].
+    #[track_caller]
     pub fn read_once<T, F>(&self, f: F) -> Read<Once<F>, T, E>
     where
         F: FnOnce(&Snapshot) -> Result<T, E> + Send + 'static,
@@ -627,6 +697,7 @@ impl<E: Send + 'static> Client<E> {
     ///
     /// # Panics
     /// As [`Client::read`].
+    #[track_caller]
     pub fn blocking_read<T, F>(&self, f: F) -> Result<T, Error<E>>
     where
         F: FnMut(&Snapshot) -> Result<T, E> + Send + 'static,
@@ -650,6 +721,7 @@ impl<E: Send + 'static> Client<E> {
     ///
     /// # Cancel safety
     /// Dropped while waiting: `f` never runs. Dropped while running: its statement is interrupted.
+    #[track_caller]
     pub fn exclusive<T, F>(&self, f: F) -> Exclusive<F, T, E>
     where
         F: FnOnce(&mut Connection) -> Result<T, E> + Send + 'static,
@@ -665,6 +737,7 @@ impl<E: Send + 'static> Client<E> {
     ///
     /// # Panics
     /// As [`Client::exclusive`].
+    #[track_caller]
     pub fn blocking_exclusive<T, F>(&self, f: F) -> Result<T, Error<E>>
     where
         F: FnOnce(&mut Connection) -> Result<T, E> + Send + 'static,
@@ -807,6 +880,7 @@ impl<E: Send + 'static> Client<E> {
     /// assert_eq!(n, 1);
     /// # Ok::<_, lockkeeper::Error>(()) }).unwrap();
     /// ```
+    #[track_caller]
     pub fn lease(&self) -> Leases<E> {
         Leases::new(self.clone())
     }
@@ -820,6 +894,7 @@ impl<E: Send + 'static> Client<E> {
     ///
     /// # Cancel safety
     /// Dropping the future releases the snapshot, if it was taken.
+    #[track_caller]
     pub fn snapshot(&self) -> Snapshots<E> {
         Snapshots::new(self.clone())
     }
@@ -897,9 +972,21 @@ impl Builder {
         self
     }
 
-    /// Size to which the WAL may grow under load before the writer folds it back. Default: 64 MiB.
+    /// Size to which the WAL may grow under load before the writer folds it back, without waiting for
+    /// anybody. Default: 32 MiB.
     pub fn checkpoint_wal_bytes(mut self, bytes: u64) -> Self {
         self.config.checkpoint_wal_bytes = bytes;
+        self
+    }
+
+    /// Size that the WAL exceeds by one batch at most, whatever readers do. Default: 64 MiB.
+    ///
+    /// At this size the writer waits for the readers of old states, and has held snapshots and reads
+    /// older than 100 ms end with [`ErrorKind::SnapshotExpired`]. Readers of other processes, and
+    /// closures that wait for something outside SQLite, cannot be moved: the WAL then grows on, and
+    /// [`Stats::wal_over_max`] counts it.
+    pub fn wal_bytes_max(mut self, bytes: u64) -> Self {
+        self.config.wal_bytes_max = bytes.max(1);
         self
     }
 
@@ -960,6 +1047,27 @@ impl Builder {
         self
     }
 
+    /// Whether to keep statistics. Default: yes; they cost less than a hundredth of a write. Without
+    /// them [`Database::stats`] is empty and a timeout does not say who held the call up.
+    pub fn statistics(mut self, on: bool) -> Self {
+        self.config.statistics = on;
+        self
+    }
+
+    /// Calls `f` after each call that waited or ran at least `threshold` (short reads apart): a slow
+    /// log. It tells waiting from running, and scans, sorts and automatic indexes of the statements.
+    ///
+    /// `f` runs on the thread that ran the call, and what comes after it waits: write a line, no more.
+    /// With the feature `tracing` each such call is also a warning of the target `lockkeeper::slow`.
+    pub fn on_slow(
+        mut self,
+        threshold: Duration,
+        f: impl Fn(&Slow) + Send + Sync + 'static,
+    ) -> Self {
+        self.config.on_slow = Some((threshold, Arc::new(f)));
+        self
+    }
+
     /// The SQLite VFS to use, by name.
     pub fn vfs(mut self, name: &str) -> Self {
         self.config.vfs = Some(name.to_owned());
@@ -1001,6 +1109,7 @@ impl Builder {
         let mut config = self.config;
         check(&config)?;
         config.readers_max = config.readers_max.max(config.readers);
+        config.board = Arc::new(Board::default());
         if config.is_memory() {
             // They serve copies only.
             config.readers = 1;
@@ -1014,6 +1123,7 @@ impl Builder {
             clock: Arc::clone(&clock),
             short: ShortReads::new(config.readers.max(2)),
             feed: Arc::new(Feed::new(config.feed_capacity)),
+            meters: Meters::default(),
             look: AtomicBool::new(false),
             next_look: Mutex::new(None),
             deference: AtomicU8::new(0),
@@ -1051,6 +1161,7 @@ impl Builder {
             writes: Lane::main(Arc::clone(&core.writer)),
             reads: Lane::main(Arc::clone(&core.readers)),
             shutdown: Arc::new(Shutdown(Arc::new(Parts { core, writer_pool, reader_pool }))),
+            label: None,
         };
         let client = Client { inner: Arc::new(inner), error: PhantomData };
         Ok((Database { client }, built))

@@ -55,7 +55,8 @@ pub enum ErrorKind {
     RolledBack,
     /// The call left a deferred foreign key violated.
     ForeignKey,
-    /// The snapshot reached its maximum age and was released.
+    /// The snapshot reached its maximum age, or the WAL its maximum size because of it, and was
+    /// released; or a read kept the WAL from starting over and was stopped.
     SnapshotExpired,
     /// The [`Lease`](crate::Lease) was held, or left idle, for longer than allowed; everything that was
     /// done in it is rolled back.
@@ -292,7 +293,9 @@ impl<E> fmt::Display for Error<E> {
             ErrorKind::Faulted => f.write_str("a thread or connection of the database is gone"),
             ErrorKind::RolledBack => f.write_str("a statement of the call rolled everything back"),
             ErrorKind::ForeignKey => f.write_str("the call left a foreign key violated"),
-            ErrorKind::SnapshotExpired => f.write_str("the snapshot reached its maximum age"),
+            ErrorKind::SnapshotExpired => f.write_str(
+                "the snapshot was released: it reached its maximum age, or the WAL its maximum size",
+            ),
             ErrorKind::LeaseExpired => f.write_str(
                 "the lease was held or left idle for too long and is rolled back; await less in it, \
                  or raise `hold_max` or `idle_max`",

@@ -1,7 +1,9 @@
 //! Calls outside any transaction, fenced between two batches.
 
 use std::future::Future;
+use std::panic::Location;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -9,8 +11,9 @@ use rusqlite::Connection;
 
 use crate::database::{Client, unwind};
 use crate::error::{Error, ErrorKind};
+use crate::holders::{Board, Why};
 use crate::job::{ExclusiveCall, Outcome, WriterItem};
-use crate::queue::{Flight, Room, after, ancestry_for, refused, reply};
+use crate::queue::{Flight, Room, ancestry_for, refused, reply};
 
 /// An exclusive call; see [`Client::exclusive`].
 #[must_use = "a call is submitted when it is polled"]
@@ -18,6 +21,9 @@ pub struct Exclusive<F, T: Send + 'static, E: Send + 'static> {
     client: Client<E>,
     state: State<F, T, E>,
     deadline: Option<Duration>,
+    place: &'static Location<'static>,
+    /// Who held the call up when its deadline passed.
+    why: Why,
 }
 
 enum State<F, T: Send + 'static, E: Send + 'static> {
@@ -40,8 +46,10 @@ where
     T: Send + 'static,
     E: Send + 'static,
 {
+    #[track_caller]
     pub(crate) fn new(client: Client<E>, f: F) -> Self {
-        Self { client, state: State::New(f), deadline: None }
+        let (place, why) = (Location::caller(), Why::default());
+        Self { client, state: State::New(f), deadline: None, place, why }
     }
 
     /// Gives up after `patience`, counted from the first poll; covers waiting and running.
@@ -64,12 +72,19 @@ where
             let State::New(f) = std::mem::replace(&mut self.state, State::Over) else {
                 return Poll::Ready(Err(Error::new(ErrorKind::Faulted)));
             };
-            let core = self.client.inner.core();
+            let core = Arc::clone(self.client.inner.core());
             core.check_process().map_err(Error::new)?;
             let ancestry = ancestry_for(core.domain)?;
             let (reply, receiver) = reply();
-            let item = WriterItem::Exclusive(Box::new(ExclusiveCall { f, reply, ancestry }));
-            let deadline = self.deadline.map(|patience| (after(patience), &*core.clock));
+            let item = WriterItem::Exclusive(Box::new(ExclusiveCall {
+                f,
+                reply,
+                ancestry,
+                meta: self.client.meta(self.place),
+            }));
+            let deadline = self
+                .deadline
+                .map(|patience| self.why.deadline(&core, patience, Board::why_no_writer));
             match Flight::take_off(&self.client.inner.writes, item, receiver, Room::Wait, deadline)
             {
                 Ok((flight, _)) => self.state = State::Flying(flight),
@@ -82,7 +97,7 @@ where
         let outcome = ready!(flight.poll(context));
         self.state = State::Over;
         Poll::Ready(match outcome {
-            Ok(outcome) => unwind(outcome),
+            Ok(outcome) => unwind(outcome).map_err(|error| self.why.explain(error)),
             Err(_) => Err(Error::new(ErrorKind::Faulted)),
         })
     }

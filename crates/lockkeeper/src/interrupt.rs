@@ -10,6 +10,7 @@
 //! - I2: neither can panic or wait longer than [`NAP_MAX`].
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, Result};
@@ -22,18 +23,42 @@ pub(crate) const TICK_OPS: i32 = 1000;
 /// The longest nap between two attempts to get a lock.
 const NAP_MAX: Duration = Duration::from_millis(4);
 
-/// When the wait for a lock that is under way ends.
+/// When the wait for a lock that is under way began, and when it ends.
 #[derive(Debug, Default)]
-pub(crate) struct LockWait(Mutex<Option<Instant>>);
+pub(crate) struct LockWait {
+    end: Mutex<Option<Instant>>,
+    /// Another connection has had the lock at least since then.
+    since: Mutex<Option<Instant>>,
+    /// Waits so far.
+    waits: AtomicU64,
+}
 
 impl LockWait {
     /// Sets the end of the next waits; `None`: the busy timeout from their beginning.
     pub(crate) fn set_end(&self, end: Option<Instant>) {
-        *lock(&self.0) = end;
+        *lock(&self.end) = end;
+        if end.is_none() {
+            *lock(&self.since) = None;
+        }
     }
 
     fn end(&self) -> Option<Instant> {
-        *lock(&self.0)
+        *lock(&self.end)
+    }
+
+    /// Since when the lock has been waited for, if it is.
+    pub(crate) fn since(&self) -> Option<Instant> {
+        *lock(&self.since)
+    }
+
+    /// How often a lock had to be waited for.
+    pub(crate) fn waits(&self) -> u64 {
+        self.waits.load(Ordering::Relaxed)
+    }
+
+    fn begin(&self) {
+        self.waits.fetch_add(1, Ordering::Relaxed);
+        lock(&self.since).get_or_insert_with(now);
     }
 }
 
@@ -49,6 +74,7 @@ pub(crate) fn install(
     conn.busy_handler(Some(move |attempt: i32| {
         let now = now();
         if attempt == 0 {
+            lock_wait.begin();
             give_up_at = lock_wait.end().or_else(|| now.checked_add(busy_timeout));
         }
         if queue::interrupt().is_some() || give_up_at.is_some_and(|at| now >= at) {

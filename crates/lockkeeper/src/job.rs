@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::error::{Error, ErrorKind};
+use crate::holders::Origin;
 use crate::lease;
 use crate::queue::{
     Ancestry, CallError, Domain, Frame, Interrupt, Interruptible, Item, Phase, Reply, now,
@@ -61,6 +62,49 @@ where
     }
 }
 
+/// Where a call comes from, and since when it waits.
+#[derive(Clone, Debug)]
+pub(crate) struct Meta {
+    pub(crate) origin: Origin,
+    pub(crate) submitted: Instant,
+    /// The caller's span, under which the call runs.
+    #[cfg(feature = "tracing")]
+    pub(crate) span: tracing::Span,
+}
+
+impl Meta {
+    pub(crate) fn new(origin: Origin) -> Self {
+        Self {
+            origin,
+            submitted: now(),
+            #[cfg(feature = "tracing")]
+            span: tracing::Span::current(),
+        }
+    }
+
+    /// Enters a span below the caller's, which says who the call is and how long it waited; what the
+    /// statements are given is in no span.
+    #[cfg(feature = "tracing")]
+    fn enter(&self, what: &'static str) -> tracing::span::EnteredSpan {
+        let Origin { client, place } = &self.origin;
+        let waited_us = u64::try_from((now() - self.submitted).as_micros()).unwrap_or(u64::MAX);
+        let client = client.as_deref();
+        tracing::debug_span!(
+            target: "lockkeeper", parent: &self.span, "call", what, client, %place, waited_us
+        )
+        .entered()
+    }
+
+    #[cfg(not(feature = "tracing"))]
+    fn enter(&self, _: &'static str) -> NoSpan {
+        NoSpan
+    }
+}
+
+/// Stands for a span where there are none.
+#[cfg(not(feature = "tracing"))]
+struct NoSpan;
+
 /// How a run of a closure ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ran {
@@ -114,7 +158,7 @@ pub(crate) enum ReaderItem {
 pub(crate) trait WriteJob: Send {
     fn interruptible(&self) -> Option<Arc<dyn Interruptible>>;
     fn interrupt(&self) -> Option<Interrupt>;
-    fn submitted(&self) -> Instant;
+    fn meta(&self) -> &Meta;
     fn is_repeatable(&self) -> bool;
     /// The type of its closure: what calls of one place in the caller's program have in common.
     fn closure(&self) -> TypeId;
@@ -129,12 +173,14 @@ pub(crate) trait WriteJob: Send {
 }
 
 pub(crate) trait ExclusiveJob: Send {
+    fn meta(&self) -> &Meta;
     fn interruptible(&self) -> Option<Arc<dyn Interruptible>>;
     fn run(self: Box<Self>, domain: Domain, conn: &mut rusqlite::Connection);
     fn refuse(self: Box<Self>, kind: ErrorKind, error: Option<rusqlite::Error>);
 }
 
 pub(crate) trait ReadJob: Send {
+    fn meta(&self) -> &Meta;
     fn interruptible(&self) -> Option<Arc<dyn Interruptible>>;
     fn interrupt(&self) -> Option<Interrupt>;
     /// Runs the closure and answers.
@@ -199,6 +245,7 @@ pub(crate) struct LeaseCall {
 /// A request for a held snapshot.
 pub(crate) struct Pin {
     pub(crate) reply: Reply<Result<Arc<Held>, Error>>,
+    pub(crate) origin: Origin,
 }
 
 impl Pin {
@@ -220,7 +267,7 @@ pub(crate) struct WriteCall<B, T, E> {
     body: B,
     reply: Reply<WriteOutcome<T, E>>,
     ancestry: Ancestry,
-    submitted: Instant,
+    meta: Meta,
     wants_snapshot: bool,
     ran: Option<Result<Result<T, E>, Box<dyn Any + Send>>>,
     /// What had asked the last run to stop when it ended. Later it can no longer be the reason of
@@ -234,18 +281,10 @@ impl<B, T, E> WriteCall<B, T, E> {
         body: B,
         reply: Reply<WriteOutcome<T, E>>,
         ancestry: Ancestry,
+        meta: Meta,
         wants_snapshot: bool,
     ) -> Self {
-        Self {
-            body,
-            reply,
-            ancestry,
-            submitted: now(),
-            wants_snapshot,
-            ran: None,
-            stopped: None,
-            judged: None,
-        }
+        Self { body, reply, ancestry, meta, wants_snapshot, ran: None, stopped: None, judged: None }
     }
 }
 
@@ -263,8 +302,8 @@ where
         self.reply.token()
     }
 
-    fn submitted(&self) -> Instant {
-        self.submitted
+    fn meta(&self) -> &Meta {
+        &self.meta
     }
 
     fn is_repeatable(&self) -> bool {
@@ -281,6 +320,7 @@ where
 
     fn run(&mut self, domain: Domain, tx: &Transaction) -> Ran {
         let _frame = Frame::enter(domain, self.ancestry.clone(), self.reply.interruptible());
+        let _span = self.meta.enter("write");
         let (body, before) = (&mut self.body, self.ran.take());
         let ran = catch_unwind(AssertUnwindSafe(|| {
             drop(before);
@@ -344,6 +384,7 @@ pub(crate) struct ExclusiveCall<F, T, E> {
     pub(crate) f: F,
     pub(crate) reply: Reply<Outcome<T, E>>,
     pub(crate) ancestry: Ancestry,
+    pub(crate) meta: Meta,
 }
 
 impl<F, T, E> ExclusiveJob for ExclusiveCall<F, T, E>
@@ -356,8 +397,13 @@ where
         self.reply.interruptible()
     }
 
+    fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
     fn run(self: Box<Self>, domain: Domain, conn: &mut rusqlite::Connection) {
-        let Self { f, reply, ancestry } = *self;
+        let Self { f, reply, ancestry, meta } = *self;
+        let _span = meta.enter("exclusive");
         let stop = reply.interruptible();
         let ran = {
             let _frame = Frame::enter(domain, ancestry, stop);
@@ -377,12 +423,18 @@ pub(crate) struct ReadCall<B, T, E> {
     body: B,
     reply: Reply<Outcome<T, E>>,
     ancestry: Ancestry,
+    meta: Meta,
     types: PhantomData<fn() -> (T, E)>,
 }
 
 impl<B, T, E> ReadCall<B, T, E> {
-    pub(crate) fn new(body: B, reply: Reply<Outcome<T, E>>, ancestry: Ancestry) -> Self {
-        Self { body, reply, ancestry, types: PhantomData }
+    pub(crate) fn new(
+        body: B,
+        reply: Reply<Outcome<T, E>>,
+        ancestry: Ancestry,
+        meta: Meta,
+    ) -> Self {
+        Self { body, reply, ancestry, meta, types: PhantomData }
     }
 }
 
@@ -400,8 +452,13 @@ where
         self.reply.token()
     }
 
+    fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
     fn run(self: Box<Self>, domain: Domain, snapshot: &Snapshot) {
-        let Self { mut body, reply, ancestry, .. } = *self;
+        let Self { mut body, reply, ancestry, meta, .. } = *self;
+        let _span = meta.enter("read");
         let stop = reply.interruptible();
         let ran = {
             let _frame = Frame::enter(domain, ancestry, stop);

@@ -18,6 +18,7 @@
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
+use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -25,6 +26,7 @@ use std::time::Duration;
 
 use crate::database::{Client, unwind};
 use crate::error::{Error, ErrorKind};
+use crate::holders::{Board, Why};
 use crate::job::{LeaseCall, Once, WriteCall, WriteJob, WriteOutcome, WriterItem};
 use crate::queue::{
     Condvar, Flight, Interrupt, Interruptible, Mutex, Receiver, Room, after, ancestry_for,
@@ -137,6 +139,9 @@ pub struct Leases<E: Send + 'static> {
     hold_max: Duration,
     idle_max: Duration,
     deadline: Option<Duration>,
+    place: &'static Location<'static>,
+    /// Who held the call up when its deadline passed.
+    why: Why,
     flight: Option<Asked<E>>,
     error: PhantomData<fn() -> E>,
 }
@@ -154,9 +159,20 @@ impl<E: Send + 'static> fmt::Debug for Leases<E> {
 }
 
 impl<E: Send + 'static> Leases<E> {
+    #[track_caller]
     pub(crate) fn new(client: Client<E>) -> Self {
+        let place = Location::caller();
         let (hold_max, idle_max) = (HOLD_MAX, IDLE_MAX);
-        Self { client, hold_max, idle_max, deadline: None, flight: None, error: PhantomData }
+        Self {
+            client,
+            hold_max,
+            idle_max,
+            deadline: None,
+            place,
+            why: Why::default(),
+            flight: None,
+            error: PhantomData,
+        }
     }
 
     /// How long the lease may last in all, from its turn on. Default: 5 seconds.
@@ -178,7 +194,7 @@ impl<E: Send + 'static> Leases<E> {
     }
 
     fn submit(&mut self) -> Result<(), Error<E>> {
-        let core = self.client.inner.core();
+        let core = Arc::clone(self.client.inner.core());
         core.check_process().map_err(Error::new)?;
         let ancestry = ancestry_for(core.domain)?;
         let shared = Arc::new(Shared {
@@ -188,10 +204,17 @@ impl<E: Send + 'static> Leases<E> {
             idle_max: self.idle_max,
         });
         let (reply, receiver) = reply();
-        let opening = WriteCall::new(Once(Some(nothing::<E>)), reply, ancestry, false);
+        let opening = WriteCall::new(
+            Once(Some(nothing::<E>)),
+            reply,
+            ancestry,
+            self.client.meta(self.place),
+            false,
+        );
         let lease = LeaseCall { opening: Box::new(opening), shared: Arc::clone(&shared) };
         let item = WriterItem::Lease(Box::new(lease));
-        let deadline = self.deadline.map(|patience| (after(patience), &*core.clock));
+        let deadline =
+            self.deadline.map(|patience| self.why.deadline(&core, patience, Board::why_no_writer));
         let lane = &self.client.inner.writes;
         let flight = Flight::take_off(lane, item, receiver, Room::Wait, deadline);
         self.flight = Some((flight.map_err(|error| refused(&error))?.0, shared));
@@ -219,7 +242,9 @@ impl<E: Send + 'static> Future for Leases<E> {
             return Poll::Ready(Err(Error::new(ErrorKind::Faulted)));
         };
         Poll::Ready(match outcome {
-            Ok(outcome) => unwind(outcome).map(|_| Lease { client: self.client.clone(), shared }),
+            Ok(outcome) => unwind(outcome)
+                .map(|_| Lease { client: self.client.clone(), shared, place: self.place })
+                .map_err(|error| self.why.explain(error)),
             Err(_) => Err(Error::new(ErrorKind::Faulted)),
         })
     }
@@ -240,6 +265,7 @@ impl<E: Send + 'static> Drop for Leases<E> {
 pub struct Lease<E: Send + 'static = rusqlite::Error> {
     client: Client<E>,
     shared: Arc<Shared>,
+    place: &'static Location<'static>,
 }
 
 impl<E: Send + 'static> fmt::Debug for Lease<E> {
@@ -325,7 +351,8 @@ impl<E: Send + 'static> Lease<E> {
         core.check_process().map_err(Error::new)?;
         let ancestry = ancestry_for(core.domain)?;
         let (reply, receiver) = reply();
-        let job = WriteCall::new(Once(Some(f)), reply, ancestry, false);
+        let job =
+            WriteCall::new(Once(Some(f)), reply, ancestry, self.client.meta(self.place), false);
         self.shared.submit(command(Box::new(job))).map_err(Error::new)?;
         let mut waiting = Waiting { shared: &self.shared, answered: false };
         let outcome = answer(receiver).await;

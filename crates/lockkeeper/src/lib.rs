@@ -27,6 +27,8 @@ mod ffi;
 #[cfg(feature = "sqlite")]
 mod guard;
 #[cfg(feature = "sqlite")]
+mod holders;
+#[cfg(feature = "sqlite")]
 mod instance;
 #[cfg(feature = "sqlite")]
 mod interrupt;
@@ -51,6 +53,8 @@ mod snapshots;
 #[cfg(feature = "sqlite")]
 mod statement;
 #[cfg(feature = "sqlite")]
+mod stats;
+#[cfg(feature = "sqlite")]
 mod transaction;
 #[cfg(feature = "sqlite")]
 mod write;
@@ -73,6 +77,9 @@ pub use exclusive::Exclusive;
 pub use feed::{
     CallChanges, Change, Changes, Commit, Live, RowChange, RowKind, TableChange, Watch,
 };
+#[cfg(feature = "sqlite")]
+pub use holders::{Holder, HolderKind};
+#[cfg(feature = "sqlite")]
 pub use lease::{Lease, Leases};
 #[cfg(feature = "sqlite")]
 pub use migrate::Migrations;
@@ -86,6 +93,8 @@ pub use rusqlite;
 pub use snapshots::{HeldSnapshot, Snapshots};
 #[cfg(feature = "sqlite")]
 pub use statement::Statement;
+#[cfg(feature = "sqlite")]
+pub use stats::{CallStats, ClientStats, Distribution, LaneStats, Slow, Stats, Work};
 #[cfg(feature = "sqlite")]
 pub use transaction::{Snapshot, Transaction};
 #[cfg(feature = "sqlite")]

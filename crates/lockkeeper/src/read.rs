@@ -1,6 +1,7 @@
 //! The reading side of a call: a builder, then a future.
 
 use std::future::Future;
+use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -8,8 +9,9 @@ use std::time::Duration;
 
 use crate::database::{Client, unwind};
 use crate::error::{Error, ErrorKind};
+use crate::holders::{Board, Why};
 use crate::job::{Body, Outcome, ReadCall, ReaderItem, WriterItem};
-use crate::queue::{Flight, Room, after, ancestry_for, refused, reply};
+use crate::queue::{Flight, Room, ancestry_for, refused, reply};
 use crate::short::{self, Short};
 use crate::snapshot::Hold;
 use crate::transaction::Snapshot;
@@ -24,6 +26,9 @@ pub struct Read<B, T: Send + 'static, E: Send + 'static> {
     hold: Option<Arc<Hold>>,
     deadline: Option<Duration>,
     short: bool,
+    place: &'static Location<'static>,
+    /// Who held the call up when its deadline passed.
+    why: Why,
 }
 
 enum State<B, T: Send + 'static, E: Send + 'static> {
@@ -56,8 +61,10 @@ where
     T: Send + 'static,
     E: Send + 'static,
 {
+    #[track_caller]
     pub(crate) fn new(client: Client<E>, body: B, hold: Option<Arc<Hold>>) -> Self {
-        Self { client, state: State::New(body), hold, deadline: None, short: false }
+        let (place, why) = (Location::caller(), Why::default());
+        Self { client, state: State::New(body), hold, deadline: None, short: false, place, why }
     }
 
     /// Gives up after `patience`, counted from the first poll; covers waiting and running.
@@ -106,10 +113,12 @@ where
             }
         }
         let (reply, receiver) = reply();
-        let job = Box::new(ReadCall::new(body, reply, ancestry));
-        let deadline = self.deadline.map(|patience| (after(patience), &*core.clock));
+        let job = Box::new(ReadCall::new(body, reply, ancestry, self.client.meta(self.place)));
+        let by_writer = memory && self.hold.is_none();
+        let holder = if by_writer { Board::why_no_writer } else { Board::why_no_reader };
+        let deadline = self.deadline.map(|patience| self.why.deadline(core, patience, holder));
         let inner = &self.client.inner;
-        if memory && self.hold.is_none() {
+        if by_writer {
             let item = WriterItem::Read(job);
             let flight = Flight::take_off(&inner.writes, item, receiver, Room::Wait, deadline);
             let (flight, _) = flight.map_err(|error| refused(&error))?;
@@ -156,7 +165,7 @@ where
         // The caller may drop the snapshot next and take another, while this future lives on.
         self.hold = None;
         Poll::Ready(match outcome {
-            Ok(outcome) => unwind(outcome),
+            Ok(outcome) => unwind(outcome).map_err(|error| self.why.explain(error)),
             Err(_) => Err(Error::new(ErrorKind::Faulted)),
         })
     }

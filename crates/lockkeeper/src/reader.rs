@@ -13,15 +13,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::connection::{self, Role};
 use crate::database::Core;
 use crate::error::{Error, ErrorKind, kind_of_own};
 use crate::ffi::Sql;
 use crate::job::{Pin, ReadJob, ReaderItem, kind_of_stop};
-use crate::queue::{Batch, Domain, Phase, Service, Taken, now};
+use crate::queue::{Batch, Phase, Service, Taken, now};
 use crate::snapshot::Held;
+use crate::stats::{self, CallMeter};
 use crate::transaction::Snapshot;
 
 /// How long reads may join a transaction after it began.
@@ -29,13 +30,16 @@ const SHARE_TIME: Duration = Duration::from_millis(1);
 
 pub(crate) struct Reader {
     core: Arc<Core>,
+    /// Which part of the statistics this thread writes to.
+    shard: usize,
     /// `None`: to be opened by the next read.
     conn: Option<Box<Snapshot>>,
 }
 
 impl Reader {
     pub(crate) fn open(core: Arc<Core>) -> Result<Self, Error> {
-        let mut reader = Self { core, conn: None };
+        let shard = core.meters.shard();
+        let mut reader = Self { core, shard, conn: None };
         reader.connect()?;
         Ok(reader)
     }
@@ -67,16 +71,16 @@ impl Reader {
             self.settle();
             return None;
         }
-        let domain = self.core.domain;
+        let meter = self.core.meters.reads(self.shard);
         let began = now();
+        conn.link.guard.slot.begin_reading(began);
         let mut last = began;
         let mut next = (lane, first);
         let other = loop {
             let (lane, job) = next;
-            run_in_call(conn, domain, job);
-            let time = now();
-            let run = time - last;
-            last = time;
+            let run = run_in_call(conn, &self.core, meter, job, last);
+            last += run;
+            let time = last;
             if time - began >= SHARE_TIME || conn.link.is_lost() {
                 batch.charge(lane, run);
                 break None;
@@ -101,6 +105,7 @@ impl Reader {
     /// Ends the transaction; a connection that cannot be cleaned is closed.
     fn settle(&mut self) {
         let Some(conn) = &self.conn else { return };
+        conn.link.guard.slot.rest();
         let ended = conn.link.is_lost() || conn.link.session.run(Sql::Commit).is_ok();
         let clean = ended && conn.link.open_statements.get() == 0;
         if !clean && !conn.link.clean() {
@@ -136,37 +141,52 @@ impl Service for Reader {
 
 impl Reader {
     fn pin(&self, pin: Pin) {
-        let held = Held::pin(&self.core, None);
+        let held = Held::pin(&self.core, None, pin.origin.clone());
         pin.answer(held);
     }
 }
 
-/// Runs a read inside the transaction that is open on `conn`.
-fn run_in_call(conn: &Snapshot, domain: Domain, job: Box<dyn ReadJob>) {
+/// Runs a read inside the transaction that is open on `conn`; returns how long it took.
+fn run_in_call(
+    conn: &Snapshot,
+    core: &Core,
+    meter: &CallMeter,
+    job: Box<dyn ReadJob>,
+    at: Instant,
+) -> Duration {
     if let Some(why) = job.interrupt() {
         job.refuse(kind_of_stop(why, Phase::Queued), None);
-        return;
+        return now() - at;
     }
-    conn.link.begin_call(true, false);
-    job.run(domain, conn);
-    conn.link.end_call();
+    let link = &conn.link;
+    let waited = at.saturating_duration_since(job.meta().submitted);
+    // Also without statistics: who pins the WAL must be found when it is at its maximum.
+    link.guard.slot.begin_call(job.meta().origin.clone(), at, job.interruptible());
+    link.begin_call(true, false);
+    job.run(core.domain, conn);
+    link.end_call();
+    let run = now() - at;
+    if link.noted {
+        meter.record(waited, run);
+        stats::report(&core.config, link, Role::Reader, waited, run);
+    }
+    run
 }
 
 /// Runs a read on a held snapshot, whose transaction stays open.
-pub(crate) fn run_held(conn: &Snapshot, domain: Domain, job: Box<dyn ReadJob>) {
-    run_in_call(conn, domain, job);
+pub(crate) fn run_held(conn: &Snapshot, core: &Core, job: Box<dyn ReadJob>) {
+    run_in_call(conn, core, core.meters.reads(0), job, now());
+    conn.link.guard.slot.end_call();
 }
 
 /// Runs a read in a transaction of its own, on a connection that can also write.
-pub(crate) fn run_on(conn: &Snapshot, domain: Domain, job: Box<dyn ReadJob>) {
+pub(crate) fn run_on(conn: &Snapshot, core: &Core, meter: &CallMeter, job: Box<dyn ReadJob>) {
     match conn.link.session.run(Sql::Begin) {
         Ok(()) => {
-            run_in_call(conn, domain, job);
-            conn.link.clean();
+            run_in_call(conn, core, meter, job, now());
         }
-        Err(error) => {
-            job.refuse(kind_of_own(&error), Some(error));
-            conn.link.clean();
-        }
+        Err(error) => job.refuse(kind_of_own(&error), Some(error)),
     }
+    conn.link.clean();
+    conn.link.guard.slot.rest();
 }

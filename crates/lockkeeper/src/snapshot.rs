@@ -15,6 +15,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use rusqlite::backup::Backup;
 
@@ -22,8 +23,9 @@ use crate::connection::{self, Role};
 use crate::database::Core;
 use crate::error::{Error, ErrorKind};
 use crate::ffi::Sql;
+use crate::holders::Origin;
 use crate::job::ReadJob;
-use crate::queue::{Alarm, Interrupt, Interruptible, Mutex, after, lock};
+use crate::queue::{Alarm, Interrupt, Interruptible, Mutex, after, lock, now};
 use crate::reader;
 use crate::transaction::{Snapshot, Transaction};
 
@@ -32,6 +34,7 @@ pub(crate) struct Held {
     core: Weak<Core>,
     state: Mutex<State>,
     commit: Option<u64>,
+    since: Instant,
     alarm: Mutex<Option<Alarm>>,
 }
 
@@ -80,7 +83,11 @@ impl fmt::Debug for Held {
 
 impl Held {
     /// Pins the present state on a connection of its own.
-    pub(crate) fn pin(core: &Arc<Core>, commit: Option<u64>) -> Result<Arc<Self>, Error> {
+    pub(crate) fn pin(
+        core: &Arc<Core>,
+        commit: Option<u64>,
+        origin: Origin,
+    ) -> Result<Arc<Self>, Error> {
         let room = core.snapshot_room()?;
         let conn = match core.short.take() {
             Some(conn) => conn,
@@ -91,7 +98,7 @@ impl Held {
         // BEGIN takes no snapshot; the first read does.
         conn.link.session.run(Sql::Pin).map_err(sqlite)?;
         room.keep();
-        Ok(Self::hold(core, conn, commit))
+        Ok(Self::hold(core, conn, commit, origin))
     }
 
     /// Copies a memory database: its only connection cannot hold one state and go on.
@@ -99,26 +106,36 @@ impl Held {
         core: &Arc<Core>,
         tx: &Transaction,
         commit: u64,
+        origin: Origin,
     ) -> Result<Arc<Self>, Error> {
         let room = core.snapshot_room()?;
         let sqlite = |error| Error::sqlite_error(crate::error::kind_of_own(&error), error);
         let mut copy = connection::open(&core.config, Role::Copy)?;
         let (copied, prepared) = copy.link.session.lend(|conn| {
             let backup = Backup::new(tx.link.session.conn(), conn)?;
-            backup.run_to_completion(i32::MAX, std::time::Duration::ZERO, None)
+            backup.run_to_completion(i32::MAX, Duration::ZERO, None)
         });
         copied.and(prepared).map_err(sqlite)?;
         copy.link.session.run(Sql::Begin).map_err(sqlite)?;
         room.keep();
-        Ok(Self::hold(core, Box::new(copy), Some(commit)))
+        Ok(Self::hold(core, Box::new(copy), Some(commit), origin))
     }
 
-    fn hold(core: &Arc<Core>, conn: Box<Snapshot>, commit: Option<u64>) -> Arc<Self> {
+    fn hold(
+        core: &Arc<Core>,
+        conn: Box<Snapshot>,
+        commit: Option<u64>,
+        origin: Origin,
+    ) -> Arc<Self> {
+        if conn.link.noted {
+            conn.link.guard.slot.hold(origin);
+        }
         let state = State { conn: Conn::Idle(conn), pending: VecDeque::new() };
         let held = Arc::new(Self {
             core: Arc::downgrade(core),
             state: Mutex::new(state),
             commit,
+            since: now(),
             alarm: Mutex::new(None),
         });
         core.register(&held);
@@ -130,6 +147,10 @@ impl Held {
         });
         *lock(&held.alarm) = Some(alarm);
         held
+    }
+
+    pub(crate) fn age(&self) -> Duration {
+        now().saturating_duration_since(self.since)
     }
 
     pub(crate) fn commit(&self) -> Option<u64> {
@@ -155,9 +176,9 @@ impl Held {
         drop(state);
         let Conn::Idle(conn) = conn else { return };
         let mut job = job;
-        let Some(domain) = self.core.upgrade().map(|core| core.domain) else { return };
+        let Some(core) = self.core.upgrade() else { return };
         loop {
-            reader::run_held(&conn, domain, job);
+            reader::run_held(&conn, &core, job);
             let mut state = lock(&self.state);
             if let Conn::Over(_) = state.conn {
                 drop(state);
@@ -178,11 +199,11 @@ impl Held {
         }
     }
 
-    /// Ends the snapshot (H2); later reads are answered with `why`.
-    pub(crate) fn release(&self, why: ErrorKind) {
+    /// Ends the snapshot (H2); later reads are answered with `why`. False: it had ended before.
+    pub(crate) fn release(&self, why: ErrorKind) -> bool {
         let mut state = lock(&self.state);
         if let Conn::Over(_) = state.conn {
-            return;
+            return false;
         }
         let conn = std::mem::replace(&mut state.conn, Conn::Over(why));
         let pending = std::mem::take(&mut state.pending);
@@ -201,6 +222,7 @@ impl Held {
             }),
             Conn::Running(None) | Conn::Over(_) => {}
         }
+        true
     }
 
     /// Stops the running read and refuses those that wait for it.
@@ -224,6 +246,7 @@ impl Held {
     fn retire(&self, conn: Box<Snapshot>) {
         // Ends the read transaction at once, so that the WAL can start over: no I/O, only locks.
         let _ = conn.link.session.run(Sql::Rollback);
+        conn.link.guard.slot.rest();
         if let Some(core) = self.core.upgrade() {
             core.retire(conn);
         }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -57,6 +58,7 @@ impl<E: Send + 'static> HeldSnapshot<E> {
     ///
     /// # Cancel safety
     /// As [`Client::read`].
+    #[track_caller]
     pub fn read<T, F>(&self, f: F) -> Read<Many<F>, T, E>
     where
         F: FnMut(&Snapshot) -> Result<T, E> + Send + 'static,
@@ -72,6 +74,7 @@ impl<E: Send + 'static> HeldSnapshot<E> {
     ///
     /// # Panics
     /// As [`HeldSnapshot::read`].
+    #[track_caller]
     pub fn blocking_read<T, F>(&self, f: F) -> Result<T, Error<E>>
     where
         F: FnMut(&Snapshot) -> Result<T, E> + Send + 'static,
@@ -86,6 +89,7 @@ impl<E: Send + 'static> HeldSnapshot<E> {
 pub struct Snapshots<E: Send + 'static> {
     client: Client<E>,
     state: State,
+    place: &'static Location<'static>,
 }
 
 type Answer = Result<Arc<Held>, Error>;
@@ -106,8 +110,9 @@ impl<E: Send + 'static> fmt::Debug for Snapshots<E> {
 }
 
 impl<E: Send + 'static> Snapshots<E> {
+    #[track_caller]
     pub(crate) fn new(client: Client<E>) -> Self {
-        Self { client, state: State::New }
+        Self { client, state: State::New, place: Location::caller() }
     }
 
     fn begin(&mut self) -> Result<(), Error<E>> {
@@ -115,7 +120,7 @@ impl<E: Send + 'static> Snapshots<E> {
         core.check_process().map_err(Error::new)?;
         ancestry_for(core.domain)?;
         let (reply, receiver) = reply();
-        let pin = job::Pin { reply };
+        let pin = job::Pin { reply, origin: self.client.meta(self.place).origin };
         let inner = &self.client.inner;
         self.state = if core.config.is_memory() {
             let item = WriterItem::Pin(pin);

@@ -1,10 +1,11 @@
 //! Prepared statements as calls see them.
 
-use rusqlite::{CachedStatement, MappedRows, Params, Result, Row, Rows};
+use rusqlite::{CachedStatement, MappedRows, Params, Result, Row, Rows, StatementStatus};
 
 use std::sync::Arc;
 
 use crate::record::{Mark, Outcome, Plan};
+use crate::stats::Work;
 use crate::transaction::Snapshot;
 
 /// A prepared statement of a [`Snapshot`] or [`Transaction`](crate::Transaction).
@@ -65,6 +66,10 @@ impl<'c> Statement<'c> {
         let readonly = inner.get().readonly();
         snapshot.statement_opened();
         let mut statement = Self { inner, snapshot, readonly, plan: None, unseen: None };
+        if snapshot.link.work.is_some() {
+            // A cached statement remembers what it did for others.
+            statement.take_work();
+        }
         if !readonly {
             snapshot.check_may_write()?;
             let link = &snapshot.link;
@@ -77,6 +82,16 @@ impl<'c> Statement<'c> {
             }
         }
         Ok(statement)
+    }
+
+    /// What this statement did for want of an index since it was last asked.
+    fn take_work(&mut self) -> Work {
+        let take = |what| u64::try_from(self.inner.get().reset_status(what)).unwrap_or(0);
+        Work {
+            full_scan_steps: take(StatementStatus::FullscanStep),
+            sorts: take(StatementStatus::Sort),
+            automatic_indexes: take(StatementStatus::AutoIndex),
+        }
     }
 
     /// For methods that leave fetching the rows to the caller.
@@ -265,6 +280,10 @@ impl Drop for Statement<'_> {
     fn drop(&mut self) {
         self.settle_unseen();
         self.snapshot.statement_closed();
+        let snapshot = self.snapshot;
+        if let Some(work) = &snapshot.link.work {
+            work.set(work.get() + self.take_work());
+        }
     }
 }
 

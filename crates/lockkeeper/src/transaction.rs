@@ -51,6 +51,7 @@ impl Snapshot {
     /// SQLite's; `AuthorizationForStatementDenied` for what calls may not do; `ReadOnly` for a
     /// statement that writes, in a read.
     pub fn prepare(&self, sql: &str) -> Result<Statement<'_>> {
+        self.link.prepared(sql);
         let statement = self.link.session.conn().prepare(sql).map_err(explain_denial)?;
         Statement::plain(self, sql, statement)
     }
@@ -60,6 +61,7 @@ impl Snapshot {
     /// # Errors
     /// As [`Snapshot::prepare`].
     pub fn prepare_cached(&self, sql: &str) -> Result<Statement<'_>> {
+        self.link.prepared(sql);
         let statement = self.link.session.conn().prepare_cached(sql).map_err(explain_denial)?;
         Statement::cached(self, sql, statement)
     }
@@ -190,6 +192,7 @@ impl Transaction {
     /// SQLite's, for the first statement that fails; the ones before it were executed, and are
     /// undone if the call returns the error.
     pub fn execute_batch(&self, sql: &str) -> Result<()> {
+        self.link.prepared(sql);
         let mut batch = Batch::new(self.link.session.conn(), sql);
         while let Some(statement) = batch.next().map_err(explain_denial)? {
             Statement::plain(self, sql, statement)?.run()?;

@@ -1,6 +1,7 @@
 //! The writing side of a call: a builder, then a future.
 
 use std::future::Future;
+use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -8,10 +9,10 @@ use std::time::Duration;
 
 use crate::database::{Client, unwind};
 use crate::error::{Error, ErrorKind, kind_of_own};
+use crate::holders::{Board, Why};
 use crate::job::{Body, Many, WriteCall, WriteOutcome, WriterItem};
 use crate::queue::{
-    Flight, Mutex, Refused, RefusedReason, Room, after, ancestry_for, block_on, lock, refused,
-    reply,
+    Flight, Mutex, Refused, RefusedReason, Room, ancestry_for, block_on, lock, refused, reply,
 };
 use crate::snapshot::Held;
 use crate::snapshots::HeldSnapshot;
@@ -27,6 +28,9 @@ pub struct Write<B, T: Send + 'static, E: Send + 'static> {
     client: Client<E>,
     state: State<B, T, E>,
     deadline: Option<Duration>,
+    place: &'static Location<'static>,
+    /// Who held the call up when its deadline passed.
+    why: Why,
 }
 
 enum State<B, T: Send + 'static, E: Send + 'static> {
@@ -49,11 +53,15 @@ where
     T: Send + 'static,
     E: Send + 'static,
 {
+    #[track_caller]
     pub(crate) fn new(client: Client<E>, body: B) -> Self {
-        Self { client, state: State::New(body), deadline: None }
+        let place = Location::caller();
+        Self { client, state: State::New(body), deadline: None, place, why: Why::default() }
     }
 
+    #[track_caller]
     fn try_new(client: Client<E>, body: B) -> Result<Self, Refused<B>> {
+        let place = Location::caller();
         let core = client.inner.core();
         if core.check_process().is_err() {
             return Err(Refused { reason: RefusedReason::Closed, call: body });
@@ -64,10 +72,14 @@ where
         // The queue hands a refused call back boxed; the body comes back through this slot.
         let slot = Arc::new(Mutex::new(Some(body)));
         let (reply, receiver) = reply();
-        let call = WriteCall::new(Slotted(Arc::clone(&slot)), reply, ancestry, false);
+        let call =
+            WriteCall::new(Slotted(Arc::clone(&slot)), reply, ancestry, client.meta(place), false);
         let item = WriterItem::Write(Box::new(call));
         match Flight::take_off(&client.inner.writes, item, receiver, Room::Need, None) {
-            Ok((flight, _)) => Ok(Self { client, state: State::Flying(flight), deadline: None }),
+            Ok((flight, _)) => {
+                let state = State::Flying(flight);
+                Ok(Self { client, state, deadline: None, place, why: Why::default() })
+            }
             Err(Refused { reason, call }) => {
                 drop(call);
                 let body = lock(&slot).take().expect("a refused call has not run");
@@ -102,8 +114,11 @@ where
             core.check_process().map_err(Error::new)?;
             let ancestry = ancestry_for(core.domain)?;
             let (reply, receiver) = reply();
-            let call = WriteCall::new(body, reply, ancestry, wants_snapshot);
-            let deadline = self.deadline.map(|patience| (after(patience), &*core.clock));
+            let call =
+                WriteCall::new(body, reply, ancestry, self.client.meta(self.place), wants_snapshot);
+            let deadline = self
+                .deadline
+                .map(|patience| self.why.deadline(core, patience, Board::why_no_writer));
             let item = WriterItem::Write(Box::new(call));
             match Flight::take_off(&self.client.inner.writes, item, receiver, Room::Wait, deadline)
             {
@@ -117,7 +132,7 @@ where
         let outcome = ready!(flight.poll(context));
         self.state = State::Over;
         Poll::Ready(match outcome {
-            Ok(outcome) => unwind(outcome),
+            Ok(outcome) => unwind(outcome).map_err(|error| self.why.explain(error)),
             Err(_) => Err(Error::new(ErrorKind::Faulted)),
         })
     }
@@ -175,6 +190,7 @@ where
     T: Send + 'static,
     E: Send + 'static,
 {
+    #[track_caller]
     pub(crate) fn new(client: Client<E>, body: B) -> Result<Self, Refused<B>> {
         Write::try_new(client, body).map(Self)
     }
@@ -220,6 +236,7 @@ where
 
 /// Runs a write and waits for it, or runs it at once in a savepoint of the write that this thread
 /// is running.
+#[track_caller]
 pub(crate) fn blocking<T, E, F>(client: Client<E>, mut f: F) -> Result<T, Error<E>>
 where
     F: FnMut(&Transaction) -> Result<T, E> + Send + 'static,

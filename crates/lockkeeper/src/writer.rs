@@ -48,6 +48,7 @@ use crate::database::{Core, DEFERENCE};
 use crate::error::{Error, ErrorKind, kind_of_own};
 use crate::ffi::Sql;
 use crate::guard;
+use crate::holders::Origin;
 use crate::instance::Claim;
 use crate::job::{Fate, LeaseCall, Pin, Ran, ReadJob, WriteJob, WriterItem, kind_of_stop};
 use crate::lease;
@@ -56,6 +57,7 @@ use crate::queue::{
 };
 use crate::record::Publisher;
 use crate::snapshot::Held;
+use crate::stats;
 use crate::transaction::Transaction;
 
 thread_local! {
@@ -195,11 +197,16 @@ impl Writer {
         let mut next = (lane, job);
         loop {
             let (lane, job) = next;
-            let after = self.run_one(&tx, job);
+            let waited = last.saturating_duration_since(job.meta().submitted);
+            let after = self.run_one(&tx, job, last);
             calls += 1;
             let time = now();
             let run = time - last;
             last = time;
+            if tx.link.noted {
+                self.core.meters.writes.record(waited, run);
+                stats::report(self.config(), &tx.link, Role::Writer, waited, run);
+            }
             match after {
                 After::Going => {}
                 After::Restart => {
@@ -257,11 +264,16 @@ impl Writer {
         // Each call waits for the lock for the busy timeout, and those that queued up behind the
         // first one have waited as long: the time counts from the later of the call and the lock.
         let since = self.locked_since.get_or_insert_with(now);
-        let end = job.submitted().max(*since).checked_add(self.core.config.busy_timeout);
+        let end = job.meta().submitted.max(*since).checked_add(self.core.config.busy_timeout);
         tx.link.guard.lock_wait.set_end(end);
         let frame = Frame::enter(self.domain, Ancestry::default(), job.interruptible());
+        let (asked, waits) = (now(), tx.link.guard.lock_wait.waits());
         let begun = tx.link.session.run(Sql::BeginImmediate);
         drop(frame);
+        let meters = &self.core.meters;
+        meters.lock_wait.record_time(now() - asked);
+        let waits = tx.link.guard.lock_wait.waits() - waits;
+        meters.busy_waits.fetch_add(waits, Ordering::Relaxed);
         tx.link.guard.lock_wait.set_end(None);
         match begun {
             Ok(()) => {
@@ -286,7 +298,7 @@ impl Writer {
     }
 
     /// Runs one call inside the open transaction.
-    fn run_one(&mut self, tx: &Transaction, mut job: Box<dyn WriteJob>) -> After {
+    fn run_one(&mut self, tx: &Transaction, mut job: Box<dyn WriteJob>, at: Instant) -> After {
         self.kept = false;
         if let Some(why) = job.interrupt() {
             job.finish(Fate::kind(kind_of_stop(why, Phase::Queued)));
@@ -294,6 +306,9 @@ impl Writer {
         }
         let link = &tx.link;
         let closure = job.closure();
+        if link.noted {
+            link.guard.slot.begin_call(job.meta().origin.clone(), at, None);
+        }
         let bare = self.dirty && self.trust.allows(closure) && self.all_repeatable;
         self.publisher.begin_call(link);
         link.begin_call(false, self.dirty && !bare);
@@ -424,10 +439,15 @@ impl Writer {
     /// Commits; `Err`: the calls in `ran` are undone and must be run again (alone or together).
     fn commit(&mut self, tx: &Transaction) -> Result<(), bool> {
         let link = &tx.link;
-        let give_up_at = now() + self.config().busy_timeout;
+        let began = now();
+        let give_up_at = began + self.config().busy_timeout;
         loop {
             let Err(error) = link.session.run(Sql::Commit) else {
                 self.commits += 1;
+                if self.dirty && link.noted {
+                    self.core.meters.commit.record_time(now() - began);
+                    self.core.meters.batch_calls.record(self.ran.len() as u64);
+                }
                 self.checkpointer.committed(tx);
                 // B7
                 self.publisher.committed(self.commits, self.dirty);
@@ -474,7 +494,10 @@ impl Writer {
         let mut ran = std::mem::take(&mut self.ran);
         for job in ran.drain(..) {
             let fate = match job.wants_snapshot() {
-                true => Fate::OwnAt(self.pin().map_err(|error| error.kind())),
+                true => {
+                    let origin = job.meta().origin.clone();
+                    Fate::OwnAt(self.pin(origin).map_err(|error| error.kind()))
+                }
                 false => Fate::Own,
             };
             job.finish(fate);
@@ -563,7 +586,7 @@ impl Writer {
     /// Runs a call of a replay; `differs` is set when it does not end as it did before.
     fn run_again(&mut self, tx: &Transaction, job: Box<dyn WriteJob>, differs: &mut bool) -> After {
         let before = job.has_succeeded();
-        let after = self.run_one(tx, job);
+        let after = self.run_one(tx, job, now());
         *differs |= before != self.kept;
         after
     }
@@ -593,6 +616,9 @@ impl Writer {
         let config = &self.core.config;
         let guard = Arc::clone(&view.link.guard);
         guard.recorder.unhook(&view.link);
+        if view.link.noted {
+            guard.slot.begin_call(job.meta().origin.clone(), now(), None);
+        }
         let link = view.link_mut();
         let ((), prepared) = link.session.lend(|conn| {
             job.run(domain, conn);
@@ -629,6 +655,9 @@ impl Writer {
                         lease.end(ErrorKind::LeaseExpired);
                     }
                 });
+                if tx.link.noted {
+                    tx.link.guard.slot.begin_call(opening.meta().origin.clone(), now(), None);
+                }
                 opening.run(self.domain, &tx);
                 match opening.interrupt() {
                     None => opening.finish(Fate::Own),
@@ -721,25 +750,28 @@ impl Writer {
             return;
         }
         match self.connect() {
-            Ok(tx) => crate::reader::run_on(&tx, self.domain, job),
+            Ok(tx) => {
+                let meter = self.core.meters.reads(0);
+                crate::reader::run_on(&tx, &self.core, meter, job);
+            }
             Err(error) => job.refuse(ErrorKind::Faulted, error.into_sqlite()),
         }
     }
 
     /// Takes a snapshot of the state after the last commit.
-    fn pin(&mut self) -> Result<Arc<Held>, Error> {
+    fn pin(&mut self, origin: Origin) -> Result<Arc<Held>, Error> {
         let commit = self.commits;
         match self.config().is_memory() {
             true => {
                 let tx = self.connect()?;
-                Held::copy(&self.core, &tx, commit)
+                Held::copy(&self.core, &tx, commit, origin)
             }
-            false => Held::pin(&self.core, Some(commit)),
+            false => Held::pin(&self.core, Some(commit), origin),
         }
     }
 
     fn run_pin(&mut self, pin: Pin) {
-        let held = self.pin();
+        let held = self.pin(pin.origin.clone());
         pin.answer(held);
     }
 }
@@ -781,7 +813,8 @@ impl Service for Writer {
             };
         }
         if let Some(tx) = &self.tx {
-            self.checkpointer.between_batches(tx);
+            tx.link.guard.slot.rest();
+            self.checkpointer.between_batches(tx, &self.core);
         }
     }
 

@@ -48,6 +48,14 @@ pub(crate) struct Flight<C: Item, V: Send + 'static> {
     _alarm: Option<Alarm>,
 }
 
+/// When a call is given up, by which clock, and what is to be done first.
+pub(crate) struct Deadline<'c> {
+    pub(crate) at: Instant,
+    pub(crate) clock: &'c Clock,
+    /// Runs before the call is given up, while what held it up is still there to be seen.
+    pub(crate) expiring: Option<Box<dyn FnOnce() + Send>>,
+}
+
 /// How a submission deals with a full lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Room {
@@ -62,17 +70,20 @@ impl<C: Item, V: Send + 'static> Flight<C, V> {
         call: C,
         receiver: Receiver<V>,
         room: Room,
-        deadline: Option<(Instant, &Clock)>,
+        deadline: Option<Deadline<'_>>,
     ) -> Result<(Self, bool), Refused<C>> {
         let queue = &lane.queue;
         let Pushed { position, check_for_stall } = match room {
             Room::Wait => queue.push(lane.id, call)?,
             Room::Need => queue.try_push(lane.id, call)?,
         };
-        let alarm = deadline.map(|(at, clock)| {
+        let alarm = deadline.map(|Deadline { at, clock, expiring }| {
             let queue = Arc::clone(queue);
             let running = receiver.interruptible();
             clock.set(at, move || {
+                if let Some(expiring) = expiring {
+                    expiring();
+                }
                 // Taken meanwhile: the worker notices the token, and says in which phase.
                 if !queue.expire(position) {
                     running.token().raise(Interrupt::Deadline);

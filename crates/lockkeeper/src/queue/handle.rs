@@ -13,9 +13,10 @@ use std::time::Duration;
 use super::close::Closing;
 use super::flight::{Flight, Lane, Room, ancestry_for, refused};
 use super::{
-    Ancestry, Batch, CallError, Clock, Close, Closed, Domain, Frame, Interrupt, Interruptible,
-    Item, Phase, Pool, PoolConfig, Priority, Queue, Receiver, Refused, RefusedReason, Reply,
-    Service, StartError, Taken, after, block_on, context, now, reply, shielded,
+    Ancestry, Batch, CallError, Clock, Close, Closed, Deadline, Domain, Frame, Interrupt,
+    Interruptible, Item, Phase, Pool, PoolConfig, Priority, Queue, Receiver, Refused,
+    RefusedReason, Reply, Service, StartError, Taken, after, block_on, context, now, reply,
+    shielded,
 };
 
 /// Whether a resource may serve the next call.
@@ -374,7 +375,10 @@ where
         // Where the submission is refused, `f` goes back through this slot.
         let slot = Arc::new(super::Mutex::new(Some(f)));
         let job = Closure { f: Arc::clone(&slot), reply, ancestry, resource: PhantomData };
-        let deadline = self.deadline.map(|patience| (after(patience), &*self.client.clock));
+        let deadline = self.deadline.map(|patience| {
+            let at = after(patience);
+            Deadline { at, clock: &self.client.clock, expiring: None }
+        });
         match Flight::take_off(&self.client.lane, Box::new(job) as Box<_>, receiver, room, deadline)
         {
             Ok((flight, _)) => Ok(flight),

@@ -99,6 +99,19 @@ struct Lane<C> {
     served_in: u64,
     /// Clients that share this lane; at 0 it is forgotten when it is empty.
     handles: usize,
+    /// Calls taken so far, and their running time.
+    taken: u64,
+    run: Duration,
+}
+
+/// What a lane has done, and what waits in it.
+#[derive(Clone, Debug)]
+pub(crate) struct LaneFigures {
+    /// `None`: the main lane.
+    pub(crate) name: Option<String>,
+    pub(crate) waiting: usize,
+    pub(crate) taken: u64,
+    pub(crate) run: Duration,
 }
 
 pub(crate) struct Lanes<C> {
@@ -151,6 +164,8 @@ impl<C> Lanes<C> {
             granted_in: 0,
             served_in: 0,
             handles: 1,
+            taken: 0,
+            run: Duration::ZERO,
         };
         let free = self.lanes.iter().position(Option::is_none);
         let index = free.unwrap_or(self.lanes.len());
@@ -447,6 +462,7 @@ impl<C> Lanes<C> {
         }
         let call = lane.accepted.pop_front()?.call?;
         lane.accepted_live -= 1;
+        lane.taken += 1;
         self.accepted_live -= 1;
         self.waiting_live -= 1;
         if lane.served_in != self.round {
@@ -472,9 +488,21 @@ impl<C> Lanes<C> {
             -DEBT_MAX_NS
         };
         if let Some(lane) = self.lane_mut(id) {
+            lane.run += run;
             let run = i64::try_from(run.as_nanos()).unwrap_or(i64::MAX);
             lane.credit_ns = lane.credit_ns.saturating_sub(run).max(floor);
         }
+    }
+
+    /// The main lane first, then the others in no order.
+    pub(crate) fn figures(&self) -> Vec<LaneFigures> {
+        let figures = |lane: &Lane<C>| LaneFigures {
+            name: lane.name.clone(),
+            waiting: lane.accepted_live + lane.overflow_live,
+            taken: lane.taken,
+            run: lane.run,
+        };
+        self.lanes.iter().flatten().map(figures).collect()
     }
 
     /// Takes out the calls that wait for room, or every waiting call.

@@ -91,9 +91,9 @@ pub(crate) use call::{Interruptible, Receiver, Reply, block_on, reply, shielded}
 pub(crate) use clock::{Alarm, Clock};
 pub(crate) use close::Closing;
 pub(crate) use context::{Ancestry, Domain, Frame, interrupt, tick};
-pub(crate) use flight::{Flight, Lane, Room, ancestry_for, refused};
+pub(crate) use flight::{Deadline, Flight, Lane, Room, ancestry_for, refused};
 pub(crate) use handle::stopped;
-pub(crate) use lanes::{LaneId, MAIN, Position, Scope, Taken};
+pub(crate) use lanes::{LaneFigures, LaneId, MAIN, Position, Scope, Taken};
 pub(crate) use sync::{AtomicBool, Condvar, Mutex, Ordering, lock, now, wait, wait_until};
 pub(crate) use worker::{Batch, Pool, PoolConfig, Service};
 
@@ -203,6 +203,11 @@ impl<C: Item> Queue<C> {
 
     pub(crate) fn retire_lane(&self, lane: LaneId) {
         lock(&self.state).lanes.retire(lane);
+    }
+
+    /// What each lane has done, and what waits in it.
+    pub(crate) fn lane_figures(&self) -> Vec<LaneFigures> {
+        lock(&self.state).lanes.figures()
     }
 
     pub(crate) fn set_weight(&self, lane: LaneId, weight: u32) {

@@ -34,5 +34,7 @@ mod resource;
 mod runtimes;
 mod scheduler;
 mod setup;
+mod stats;
+mod wal;
 
 mod support;

@@ -1,0 +1,298 @@
+//! Who holds what: for each connection, which call runs on it, since when, from which place in the
+//! caller's program, and its last statement.
+//!
+//! It answers "who holds the writer?" in the error of a call that timed out, and "who keeps the WAL
+//! from starting over?" in the statistics. Each connection has a slot, written by the thread that uses it
+//! and read by whoever asks, so it costs an uncontended lock per call and per prepared statement.
+//!
+//! - N1: a slot is written before the call's code runs, so whoever finds a call running finds its name.
+//! - N2: bounded: one slot per open connection, [`SQL_MAX`] bytes of a statement's text. Texts are kept
+//!   as they were prepared, so bound values are never in them.
+
+use std::fmt;
+use std::panic::Location;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, Instant};
+
+use crate::connection::{Guard, Role};
+use crate::database::Core;
+use crate::error::Error;
+use crate::queue::{Deadline, Interrupt, Interruptible, Mutex, after, lock, now};
+
+/// Bytes of a statement's text that are kept.
+const SQL_MAX: usize = 300;
+
+/// Where a call comes from.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    /// The client's name; `None`: the database's own handle.
+    pub(crate) client: Option<Arc<str>>,
+    pub(crate) place: &'static Location<'static>,
+}
+
+/// What one connection is used for at this moment.
+#[derive(Default)]
+pub(crate) struct Slot(Mutex<Use>);
+
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slot").finish_non_exhaustive()
+    }
+}
+
+#[derive(Default)]
+struct Use {
+    /// The call that runs, or ran last.
+    call: Option<(Origin, Instant)>,
+    running: bool,
+    /// Since when a read transaction is open.
+    reading: Option<Instant>,
+    /// Who holds the snapshot on this connection.
+    held: Option<Origin>,
+    /// The running read, to be asked to stop when the WAL is at its maximum.
+    stop: Option<Arc<dyn Interruptible>>,
+    sql: String,
+}
+
+impl Slot {
+    /// N1
+    pub(crate) fn begin_call(
+        &self,
+        origin: Origin,
+        at: Instant,
+        stop: Option<Arc<dyn Interruptible>>,
+    ) {
+        let mut slot = lock(&self.0);
+        slot.stop = stop;
+        slot.call = Some((origin, at));
+        slot.running = true;
+        slot.sql.clear();
+    }
+
+    /// No call is running on this connection, and no transaction is open.
+    pub(crate) fn rest(&self) {
+        let mut slot = lock(&self.0);
+        slot.running = false;
+        slot.reading = None;
+        slot.held = None;
+        slot.stop = None;
+    }
+
+    /// Asks the read of a transaction older than `age` to stop; whether there was one.
+    fn cut(&self, age: Duration) -> bool {
+        let slot = lock(&self.0);
+        let old = slot.reading.is_some_and(|since| now().saturating_duration_since(since) >= age);
+        match &slot.stop {
+            Some(stop) if old && slot.running && slot.held.is_none() => {
+                stop.token().raise(Interrupt::Expired);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The call has ended; its transaction goes on.
+    pub(crate) fn end_call(&self) {
+        let mut slot = lock(&self.0);
+        slot.running = false;
+        slot.stop = None;
+    }
+
+    pub(crate) fn begin_reading(&self, at: Instant) {
+        lock(&self.0).reading = Some(at);
+    }
+
+    pub(crate) fn hold(&self, origin: Origin) {
+        let mut slot = lock(&self.0);
+        slot.held = Some(origin);
+        slot.reading = Some(now());
+    }
+
+    pub(crate) fn prepared(&self, sql: &str) {
+        let mut end = sql.len().min(SQL_MAX);
+        while !sql.is_char_boundary(end) {
+            end -= 1;
+        }
+        let mut slot = lock(&self.0);
+        slot.sql.clear();
+        slot.sql.push_str(&sql[..end]);
+    }
+
+    /// The running call.
+    pub(crate) fn call(&self, role: Role) -> Option<Holder> {
+        let slot = lock(&self.0);
+        let (origin, since) = slot.call.as_ref().filter(|_| slot.running)?;
+        let what = if role == Role::Writer { HolderKind::Write } else { HolderKind::Read };
+        Some(Holder::new(what, origin, *since, &slot.sql))
+    }
+
+    /// The open read transaction.
+    fn reader(&self) -> Option<(Instant, Holder)> {
+        let slot = lock(&self.0);
+        let since = slot.reading?;
+        let (what, origin) = match (&slot.held, &slot.call) {
+            (Some(origin), _) => (HolderKind::Snapshot, origin),
+            (None, Some((origin, _))) => (HolderKind::Read, origin),
+            (None, None) => return None,
+        };
+        Some((since, Holder::new(what, origin, since, &slot.sql)))
+    }
+}
+
+/// Who holds the writer, a reader or a snapshot.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Holder {
+    /// What it is.
+    pub kind: HolderKind,
+    /// The client's name; `None`: the database's own handle.
+    pub client: Option<Arc<str>>,
+    /// Where in the program the call was made.
+    pub place: &'static Location<'static>,
+    /// For how long.
+    pub age: Duration,
+    /// The statement it prepared last, cut to 300 bytes, without the values bound to it.
+    pub sql: Option<String>,
+}
+
+/// What holds a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HolderKind {
+    /// A write, or an exclusive call.
+    Write,
+    /// A read.
+    Read,
+    /// A held snapshot.
+    Snapshot,
+}
+
+impl Holder {
+    fn new(kind: HolderKind, origin: &Origin, since: Instant, sql: &str) -> Self {
+        Self {
+            kind,
+            client: origin.client.clone(),
+            place: origin.place,
+            age: now().saturating_duration_since(since),
+            sql: (!sql.is_empty()).then(|| sql.to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.kind {
+            HolderKind::Write => "a write",
+            HolderKind::Read => "a read",
+            HolderKind::Snapshot => "a snapshot",
+        })?;
+        if let Some(client) = &self.client {
+            write!(f, " of client `{client}`")?;
+        }
+        write!(f, " made at {}, for {:.1?}", self.place, self.age)?;
+        match &self.sql {
+            Some(sql) => write!(f, ", last statement: {}", sql.trim()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What held a call up when its deadline passed; written by the clock, read by the caller's future.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Why(Option<Arc<OnceLock<String>>>);
+
+impl Why {
+    /// A deadline that asks `holder` who is to blame before it gives the call up.
+    pub(crate) fn deadline<'c>(
+        &mut self,
+        core: &'c Arc<Core>,
+        patience: Duration,
+        holder: fn(&Board) -> String,
+    ) -> Deadline<'c> {
+        let answer = Arc::new(OnceLock::new());
+        self.0 = Some(Arc::clone(&answer));
+        let board = Arc::clone(&core.config.board);
+        let expiring = Box::new(move || _ = answer.set(holder(&board)));
+        Deadline { at: after(patience), clock: &core.clock, expiring: Some(expiring) }
+    }
+
+    /// Puts the answer into the error of a call that ran out of time.
+    pub(crate) fn explain<E>(&self, error: Error<E>) -> Error<E> {
+        match self.0.as_ref().and_then(|answer| answer.get()) {
+            Some(why) if error.is_timeout() => error.detail(why.clone()),
+            _ => error,
+        }
+    }
+}
+
+/// The slots of all open connections.
+#[derive(Debug, Default)]
+pub(crate) struct Board(Mutex<Vec<(Role, Weak<Guard>)>>);
+
+impl Board {
+    pub(crate) fn register(&self, role: Role, guard: &Arc<Guard>) {
+        let mut slots = lock(&self.0);
+        slots.retain(|(_, guard)| guard.strong_count() > 0);
+        slots.push((role, Arc::downgrade(guard)));
+    }
+
+    fn guards(&self) -> Vec<(Role, Arc<Guard>)> {
+        let slots = lock(&self.0);
+        slots.iter().filter_map(|(role, guard)| Some((*role, guard.upgrade()?))).collect()
+    }
+
+    /// The call that the writer runs.
+    pub(crate) fn writing(&self) -> Option<Holder> {
+        let guards = self.guards();
+        guards
+            .iter()
+            .filter(|(role, _)| *role == Role::Writer)
+            .find_map(|(role, guard)| guard.slot.call(*role))
+    }
+
+    /// The read that has been running longest.
+    pub(crate) fn longest_read(&self) -> Option<Holder> {
+        let guards = self.guards();
+        let readers = guards.iter().filter(|(role, _)| *role != Role::Writer);
+        readers.filter_map(|(role, guard)| guard.slot.call(*role)).max_by_key(|holder| holder.age)
+    }
+
+    /// The oldest open read transaction of the file: what the WAL cannot be folded back beyond.
+    pub(crate) fn oldest_reader(&self) -> Option<Holder> {
+        let guards = self.guards();
+        let readers = guards.iter().filter(|(role, _)| *role == Role::Reader);
+        let oldest = readers.filter_map(|(_, guard)| guard.slot.reader());
+        oldest.min_by_key(|(since, _)| *since).map(|(_, holder)| holder)
+    }
+
+    /// Asks reads older than `age` to stop; how many there were.
+    pub(crate) fn cut_reads(&self, age: Duration) -> u64 {
+        let guards = self.guards();
+        let readers = guards.iter().filter(|(role, _)| *role == Role::Reader);
+        readers.map(|(_, guard)| u64::from(guard.slot.cut(age))).sum()
+    }
+
+    /// For the error of a write that waited in vain.
+    pub(crate) fn why_no_writer(&self) -> String {
+        if let Some(holder) = self.writing() {
+            return format!("the writer is held by {holder}");
+        }
+        let guards = self.guards();
+        let writer = guards.iter().find(|(role, _)| *role == Role::Writer);
+        match writer.and_then(|(_, guard)| guard.lock_wait.since()) {
+            Some(since) => {
+                let age = now().saturating_duration_since(since);
+                format!("another process or connection has held the file's lock for {age:.1?}")
+            }
+            None => String::from("the writer was between two calls"),
+        }
+    }
+
+    /// For the error of a read that waited in vain.
+    pub(crate) fn why_no_reader(&self) -> String {
+        match self.longest_read() {
+            Some(holder) => format!("the longest read is {holder}; see `readers_max`"),
+            None => String::from("the readers were between two calls"),
+        }
+    }
+}

@@ -1,0 +1,433 @@
+//! What the database has been doing: counters and histograms that are always on.
+//!
+//! - M1: recording is a few relaxed atomic additions and takes no lock. The writer's numbers are written
+//!   by one thread; the readers' are spread over [`SHARDS`], so that two threads seldom meet.
+//! - M2: a snapshot is not one instant: numbers that are read first may be a call older than the last.
+//! - M3: bounded: every histogram is [`BUCKETS`] numbers, whatever it is told.
+
+use std::cell::Cell;
+use std::fmt;
+use std::panic::Location;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::connection::{Link, Role};
+use crate::holders::{Holder, HolderKind};
+use crate::queue::shielded;
+
+/// Eight steps per power of two: a quantile is at most an eighth too large.
+const STEPS: usize = 8;
+
+/// Up to 2^44 nanoseconds, which is nearly five hours; what is larger counts as that.
+const BUCKETS: usize = STEPS * 43;
+
+/// Lines of a query plan that are told.
+const PLAN_MAX: usize = 16;
+
+/// Parts that the readers' numbers are spread over.
+const SHARDS: usize = 4;
+
+/// A log-linear histogram.
+pub(crate) struct Histogram {
+    buckets: [AtomicU64; BUCKETS],
+    sum: AtomicU64,
+    max: AtomicU64,
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self {
+            buckets: [const { AtomicU64::new(0) }; BUCKETS],
+            sum: AtomicU64::new(0),
+            max: AtomicU64::new(0),
+        }
+    }
+}
+
+impl fmt::Debug for Histogram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.read().fmt(f)
+    }
+}
+
+impl Histogram {
+    /// M1
+    pub(crate) fn record(&self, value: u64) {
+        self.buckets[bucket(value)].fetch_add(1, Ordering::Relaxed);
+        self.sum.fetch_add(value, Ordering::Relaxed);
+        if value > self.max.load(Ordering::Relaxed) {
+            self.max.fetch_max(value, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn record_time(&self, time: Duration) {
+        self.record(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    fn read(&self) -> Distribution {
+        let mut all = Distribution::default();
+        all.add(self);
+        all
+    }
+}
+
+fn bucket(value: u64) -> usize {
+    if value < STEPS as u64 {
+        return value as usize;
+    }
+    let octave = 63 - value.leading_zeros() as usize;
+    let step = (value >> (octave - 3)) as usize & (STEPS - 1);
+    ((octave - 2) * STEPS + step).min(BUCKETS - 1)
+}
+
+/// The largest value that falls into the bucket.
+fn upper_end(bucket: usize) -> u64 {
+    if bucket < STEPS {
+        return bucket as u64;
+    }
+    let (octave, step) = (bucket / STEPS + 2, (bucket % STEPS) as u64);
+    ((STEPS as u64 + step + 1) << (octave - 3)) - 1
+}
+
+/// How often which values occurred. Times are in nanoseconds.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Distribution {
+    buckets: Box<[u64; BUCKETS]>,
+    sum: u64,
+    max: u64,
+}
+
+impl Default for Distribution {
+    fn default() -> Self {
+        Self { buckets: Box::new([0; BUCKETS]), sum: 0, max: 0 }
+    }
+}
+
+impl Distribution {
+    fn add(&mut self, histogram: &Histogram) {
+        for (mine, theirs) in self.buckets.iter_mut().zip(&histogram.buckets) {
+            *mine += theirs.load(Ordering::Relaxed);
+        }
+        self.sum = self.sum.saturating_add(histogram.sum.load(Ordering::Relaxed));
+        self.max = self.max.max(histogram.max.load(Ordering::Relaxed));
+    }
+
+    /// How many values there were.
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
+
+    /// Their sum.
+    pub fn sum(&self) -> u64 {
+        self.sum
+    }
+
+    /// The largest.
+    pub fn max(&self) -> u64 {
+        self.max
+    }
+
+    /// The value that this share of all values does not exceed (`0.99`: the 99th percentile), at most
+    /// an eighth too large; 0 when there were none.
+    pub fn quantile(&self, share: f64) -> u64 {
+        let count = self.count();
+        let wanted = ((count as f64 * share).ceil() as u64).clamp(1, count.max(1));
+        let mut seen = 0;
+        for (bucket, n) in self.buckets.iter().enumerate() {
+            seen += n;
+            if seen >= wanted {
+                return upper_end(bucket).min(self.max);
+            }
+        }
+        0
+    }
+
+    /// As [`Distribution::quantile`], for a distribution of times.
+    pub fn quantile_time(&self, share: f64) -> Duration {
+        Duration::from_nanos(self.quantile(share))
+    }
+}
+
+impl fmt::Debug for Distribution {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Distribution")
+            .field("count", &self.count())
+            .field("p50", &self.quantile(0.5))
+            .field("p99", &self.quantile(0.99))
+            .field("max", &self.max)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a thread tells of the calls it runs.
+#[derive(Debug, Default)]
+pub(crate) struct CallMeter {
+    pub(crate) wait: Histogram,
+    pub(crate) run: Histogram,
+}
+
+impl CallMeter {
+    pub(crate) fn record(&self, wait: Duration, run: Duration) {
+        self.wait.record_time(wait);
+        self.run.record_time(run);
+    }
+}
+
+/// The numbers of one database.
+#[derive(Debug, Default)]
+pub(crate) struct Meters {
+    pub(crate) writes: CallMeter,
+    reads: [CallMeter; SHARDS],
+    next_shard: AtomicUsize,
+    pub(crate) short_reads: AtomicU64,
+    pub(crate) commit: Histogram,
+    pub(crate) batch_calls: Histogram,
+    /// Of BEGIN IMMEDIATE: how long other processes kept the writer waiting.
+    pub(crate) lock_wait: Histogram,
+    pub(crate) busy_waits: AtomicU64,
+    pub(crate) checkpoint: Histogram,
+    pub(crate) checkpoints_incomplete: AtomicU64,
+    pub(crate) wal_over_max: AtomicU64,
+    pub(crate) readers_cut: AtomicU64,
+}
+
+impl Meters {
+    /// The part that a new reader thread writes to.
+    pub(crate) fn shard(&self) -> usize {
+        self.next_shard.fetch_add(1, Ordering::Relaxed) % SHARDS
+    }
+
+    pub(crate) fn reads(&self, shard: usize) -> &CallMeter {
+        &self.reads[shard % SHARDS]
+    }
+
+    pub(crate) fn read(&self) -> Stats {
+        let mut reads = CallStats::default();
+        for shard in &self.reads {
+            reads.wait.add(&shard.wait);
+            reads.run.add(&shard.run);
+        }
+        Stats {
+            writes: CallStats { wait: self.writes.wait.read(), run: self.writes.run.read() },
+            reads,
+            short_reads: self.short_reads.load(Ordering::Relaxed),
+            commit: self.commit.read(),
+            batch_calls: self.batch_calls.read(),
+            lock_wait: self.lock_wait.read(),
+            busy_waits: self.busy_waits.load(Ordering::Relaxed),
+            checkpoint: self.checkpoint.read(),
+            checkpoints_incomplete: self.checkpoints_incomplete.load(Ordering::Relaxed),
+            wal_over_max: self.wal_over_max.load(Ordering::Relaxed),
+            readers_cut: self.readers_cut.load(Ordering::Relaxed),
+            ..Stats::default()
+        }
+    }
+}
+
+/// How the calls of one kind fared.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct CallStats {
+    /// From submission to the beginning of the run.
+    pub wait: Distribution,
+    /// Of the closure; for a write without its commit. A call that was run again counts again.
+    pub run: Distribution,
+}
+
+/// What the database has done since it was opened, and what it is doing; see
+/// [`Database::stats`](crate::Database::stats).
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Writes that ran.
+    pub writes: CallStats,
+    /// Reads that ran on reader threads.
+    pub reads: CallStats,
+    /// Reads that were served on their caller's thread.
+    pub short_reads: u64,
+    /// Times of COMMIT, the sync included.
+    pub commit: Distribution,
+    /// Calls per commit.
+    pub batch_calls: Distribution,
+    /// Times of getting the write lock of the file. Above some microseconds: another process had it.
+    pub lock_wait: Distribution,
+    /// How often the writer found the file locked and waited.
+    pub busy_waits: u64,
+    /// Times of checkpoints, which run between two commits.
+    pub checkpoint: Distribution,
+    /// Checkpoints that could not fold everything back, because a reader still needed a part.
+    pub checkpoints_incomplete: u64,
+    /// Snapshots and reads that were ended because the WAL had reached its maximum size.
+    pub readers_cut: u64,
+    /// How often the WAL stayed at its maximum size in spite of that: another process, or a closure
+    /// that waits outside SQLite, pinned it.
+    pub wal_over_max: u64,
+    /// Size of the `-wal` file.
+    pub wal_bytes: u64,
+    /// The oldest open read transaction: while it lasts, the WAL cannot start over.
+    pub oldest_reader: Option<Holder>,
+    /// The call that the writer runs.
+    pub writing: Option<Holder>,
+    /// Held snapshots.
+    pub snapshots: usize,
+    /// The clients that exist now.
+    pub clients: Vec<ClientStats>,
+}
+
+/// One client; handles of one name are one client.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ClientStats {
+    /// Its name; `None`: the database's own handle.
+    pub name: Option<String>,
+    /// Its writing side.
+    pub writes: LaneStats,
+    /// Its reading side.
+    pub reads: LaneStats,
+}
+
+/// One client's side of one queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LaneStats {
+    /// Calls that wait now, those waiting for room included.
+    pub waiting: usize,
+    /// Calls that were taken.
+    pub taken: u64,
+    /// Their running time, by which shares are reckoned.
+    pub run: Duration,
+}
+
+/// A call that took long; see [`Builder::on_slow`](crate::Builder::on_slow).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Slow {
+    /// A write or a read.
+    pub kind: HolderKind,
+    /// The client's name; `None`: the database's own handle.
+    pub client: Option<Arc<str>>,
+    /// Where in the program the call was made.
+    pub place: &'static Location<'static>,
+    /// From submission to the beginning of the run.
+    pub waited: Duration,
+    /// In the closure.
+    pub ran: Duration,
+    /// The statement it prepared last, cut to 300 bytes, without the values bound to it.
+    pub sql: Option<String>,
+    /// What its statements had to do for want of an index.
+    pub work: Work,
+    /// The plan of the last statement, where there was such work; at most 16 lines.
+    pub plan: Vec<String>,
+}
+
+impl fmt::Display for Slow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.kind == HolderKind::Write { "a write" } else { "a read" })?;
+        if let Some(client) = &self.client {
+            write!(f, " of client `{client}`")?;
+        }
+        write!(f, " made at {} waited {:.1?} and ran {:.1?}", self.place, self.waited, self.ran)?;
+        let Work { full_scan_steps, sorts, automatic_indexes } = self.work;
+        write!(
+            f,
+            "; {full_scan_steps} full-scan steps, {sorts} sorts, {automatic_indexes} rows indexed on \
+             the fly"
+        )?;
+        if let Some(sql) = &self.sql {
+            write!(f, "; last statement: {}", sql.trim())?;
+        }
+        match self.plan.is_empty() {
+            true => Ok(()),
+            false => write!(f, "; plan: {}", self.plan.join(", ")),
+        }
+    }
+}
+
+/// What statements had to do for want of an index, as SQLite counts it
+/// (<https://www.sqlite.org/c3ref/c_stmtstatus_counter.html>).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Work {
+    /// Steps forward in a full table scan.
+    pub full_scan_steps: u64,
+    /// Sorts.
+    pub sorts: u64,
+    /// Rows put into indexes that SQLite made for one statement.
+    pub automatic_indexes: u64,
+}
+
+impl std::ops::Add for Work {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            full_scan_steps: self.full_scan_steps.saturating_add(other.full_scan_steps),
+            sorts: self.sorts.saturating_add(other.sorts),
+            automatic_indexes: self.automatic_indexes.saturating_add(other.automatic_indexes),
+        }
+    }
+}
+
+/// Tells the slow log of the call that has just run on `link`, if it was slow.
+pub(crate) fn report(config: &Config, link: &Link, role: Role, waited: Duration, ran: Duration) {
+    let Some((threshold, tell)) = &config.on_slow else { return };
+    if waited < *threshold && ran < *threshold {
+        return;
+    }
+    let Some(Holder { kind, client, place, sql, .. }) = link.guard.slot.call(role) else { return };
+    let work = link.work.as_ref().map(Cell::get).unwrap_or_default();
+    let plan = match &sql {
+        Some(sql) if work != Work::default() => plan_of(link, sql).unwrap_or_default(),
+        _ => Vec::new(),
+    };
+    let slow = Slow { kind, client, place, waited, ran, sql, work, plan };
+    #[cfg(feature = "tracing")]
+    tracing::warn!(target: "lockkeeper::slow", "{slow}");
+    shielded(|| tell(&slow));
+}
+
+/// The query plan of a statement whose text was not cut short; of one that was, an error.
+fn plan_of(link: &Link, sql: &str) -> rusqlite::Result<Vec<String>> {
+    let mut plan = link.session.conn().prepare(&format!("EXPLAIN QUERY PLAN {sql}"))?;
+    let mut rows = plan.raw_query();
+    let mut lines = Vec::new();
+    while let Some(row) = rows.next()?
+        && lines.len() < PLAN_MAX
+    {
+        lines.push(row.get("detail")?);
+    }
+    Ok(lines)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BUCKETS, Distribution, Histogram, bucket, upper_end};
+
+    #[test]
+    fn buckets_are_in_order_and_an_eighth_wide() {
+        let mut last = 0;
+        for value in (0..5000).chain((13..43).flat_map(|n| [(1 << n) - 1, 1 << n, (1 << n) + 7])) {
+            let at = bucket(value);
+            assert!(at >= last && at < BUCKETS, "{value}");
+            last = at;
+            let end = upper_end(at);
+            assert!(end >= value && end - value <= value / 8, "{value} in {at}, up to {end}");
+        }
+        assert_eq!(bucket(u64::MAX), BUCKETS - 1);
+    }
+
+    #[test]
+    fn quantiles_are_those_of_the_values() {
+        let histogram = Histogram::default();
+        (1..=1000).for_each(|value| histogram.record(value));
+        let all: Distribution = histogram.read();
+        assert_eq!((all.count(), all.sum(), all.max()), (1000, 500_500, 1000));
+        for (share, exact) in [(0.5, 500), (0.99, 990), (0.001, 1), (1.0, 1000)] {
+            let said = all.quantile(share);
+            assert!(said >= exact && said <= exact + exact / 8, "{share}: {said}");
+        }
+        assert_eq!(Distribution::default().quantile(0.5), 0);
+    }
+}

@@ -1,0 +1,315 @@
+//! What the statistics, the slow log and the errors say of who did what.
+
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use lockkeeper::{Database, ErrorKind, HolderKind, Phase, Slow};
+
+use crate::support::{
+    Dir, HANG, HeldWriter, PLACES, Place, block_on, file_db, insert, lock_of_another,
+    on_each_place, poll_once, within,
+};
+
+/// A call of client `import` that has run a statement and holds its thread until released.
+fn holding<T: Send + 'static>(
+    db: &Database,
+    submit: impl FnOnce(
+        lockkeeper::Client,
+        mpsc::Sender<()>,
+        mpsc::Receiver<()>,
+    ) -> Result<T, lockkeeper::Error>
+    + Send
+    + 'static,
+) -> (mpsc::Sender<()>, std::thread::JoinHandle<T>) {
+    let (begun, has_begun) = mpsc::channel();
+    let (release, released) = mpsc::channel();
+    let import = db.client("import");
+    let thread =
+        std::thread::spawn(move || submit(import, begun, released).expect("it is not stopped"));
+    has_begun.recv_timeout(HANG).expect("it runs");
+    (release, thread)
+}
+
+#[test]
+fn a30_a_write_that_times_out_names_who_holds_the_writer() {
+    on_each_place(|db, _| {
+        let (release, thread) = holding(db, |import, begun, released| {
+            block_on(import.write_once(move |tx| {
+                tx.execute("INSERT INTO t (id, v) VALUES (?1, 4711)", [1])?;
+                begun.send(()).expect("somebody waits");
+                let _ = released.recv();
+                Ok(())
+            }))
+        });
+        let late = db.write(|tx| insert(tx, 2)).deadline(Duration::from_millis(50));
+        let error = block_on(late).expect_err("the writer is held");
+        assert_eq!(error.kind(), ErrorKind::Timeout(Phase::Queued));
+        let text = error.to_string();
+        for part in [
+            "a write of client `import`",
+            "stats.rs:",
+            "INSERT INTO t (id, v) VALUES (?1, 4711)",
+            "ms, ",
+        ] {
+            assert!(text.contains(part), "{part:?} in {text}");
+        }
+        drop(release);
+        thread.join().expect("it ends");
+    });
+}
+
+#[test]
+fn a30_a_read_that_times_out_names_who_holds_the_reader() {
+    within(HANG, || {
+        let (_dir, db) = file_db(|builder| builder.readers(1).readers_max(1));
+        let (release, thread) = holding(&db, |import, begun, released| {
+            block_on(import.read_once(move |s| {
+                let n =
+                    s.query_row("SELECT count(*) FROM t WHERE v = ?1", [9], |row| row.get(0))?;
+                begun.send(()).expect("somebody waits");
+                let _ = released.recv();
+                Ok::<i64, _>(n)
+            }))
+        });
+        let late = db.read(|_| Ok(())).deadline(Duration::from_millis(50));
+        let text = block_on(late).expect_err("the reader is held").to_string();
+        for part in ["a read of client `import`", "stats.rs:", "FROM t WHERE v = ?1"] {
+            assert!(text.contains(part), "{part:?} in {text}");
+        }
+        drop(release);
+        thread.join().expect("it ends");
+    });
+}
+
+#[test]
+fn a30_a_call_that_times_out_while_it_runs_names_its_own_statement() {
+    on_each_place(|db, _| {
+        let endless = db
+            .client("report")
+            .write(|tx| tx.query_row(crate::support::ENDLESS, [], |row| row.get::<_, i64>(0)))
+            .deadline(Duration::from_millis(50));
+        let error = block_on(endless).expect_err("it never ends");
+        assert_eq!(error.kind(), ErrorKind::Timeout(Phase::Running));
+        let text = error.to_string();
+        assert!(text.contains("client `report`") && text.contains("RECURSIVE"), "{text}");
+    });
+}
+
+#[test]
+fn a30_a_lock_of_another_program_is_told_apart_and_counted() {
+    within(HANG, || {
+        let (dir, db) = file_db(|builder| builder);
+        assert_eq!(db.stats().busy_waits, 0);
+        let lock = lock_of_another(&dir.file("test.db"));
+        let late = db.write(|tx| insert(tx, 1)).deadline(Duration::from_millis(50));
+        let error = block_on(late).expect_err("the file is locked");
+        assert_eq!(error.kind(), ErrorKind::Timeout(Phase::Locked));
+        assert!(error.to_string().contains("another process or connection"), "{error}");
+        drop(lock);
+        db.blocking_write(|tx| insert(tx, 1)).expect("the lock is free");
+        let stats = db.stats();
+        assert!(stats.busy_waits > 0);
+        assert!(stats.lock_wait.max() >= 25_000_000, "{:?}", stats.lock_wait);
+        db.blocking_close().expect("closes");
+    });
+}
+
+#[test]
+fn a29_the_statistics_of_a_scripted_run_are_what_was_done() {
+    for place in PLACES {
+        within(HANG, move || {
+            let dir = Dir::new();
+            let db = dir.builder(place).blocking_open().expect("opens");
+            db.blocking_write(|tx| tx.execute_batch(crate::support::TABLE)).expect("the table");
+            let web = db.client("web");
+            let held = HeldWriter::hold(&db);
+            let writes: Vec<_> =
+                (0..10).map(|id| web.try_write(move |tx| insert(tx, id)).expect("room")).collect();
+            let during = db.stats();
+            let waiting = |stats: &lockkeeper::Stats, name: Option<&str>| {
+                stats.clients.iter().find(|client| client.name.as_deref() == name).cloned()
+            };
+            assert_eq!(waiting(&during, Some("web")).expect("a client").writes.waiting, 10);
+            assert_eq!(during.writing.expect("the holder").kind, HolderKind::Write);
+            held.release();
+            writes.into_iter().for_each(|write| block_on(write).expect("stored"));
+            web.blocking_write(|tx| insert(tx, 10)).expect("stored");
+            for _ in 0..5 {
+                web.blocking_read(|s| s.query_row("SELECT 1", [], |_| Ok(()))).expect("read");
+            }
+            // A read is counted right after its answer.
+            let stats = std::iter::repeat_with(|| db.stats())
+                .find(|stats| stats.reads.run.count() == 5)
+                .expect("within the time limit");
+            // The table, the holder, ten, one.
+            assert_eq!(stats.writes.run.count(), 13);
+            assert_eq!(stats.writes.wait.count(), 13);
+            assert_eq!(stats.reads.run.count(), 5);
+            let web = waiting(&stats, Some("web")).expect("a client");
+            let taken_by_writer = if place == Place::Memory { 16 } else { 11 };
+            assert_eq!((web.writes.waiting, web.writes.taken), (0, taken_by_writer));
+            assert!(web.writes.run > Duration::ZERO);
+            assert_eq!(web.reads.taken, if place == Place::Memory { 0 } else { 5 });
+            // Those that were held up together were committed in few batches.
+            assert_eq!(stats.batch_calls.sum(), 13 - 1);
+            assert!(stats.batch_calls.max() >= 4, "{:?}", stats.batch_calls);
+            assert_eq!(stats.batch_calls.count(), stats.commit.count());
+            assert!(stats.commit.quantile_time(0.99) > Duration::ZERO);
+            assert_eq!(stats.wal_bytes > 0, place == Place::File);
+            db.blocking_close().expect("closes");
+        });
+    }
+}
+
+#[test]
+fn a29_nothing_is_kept_when_statistics_are_off() {
+    within(HANG, || {
+        let (_dir, db) = file_db(|builder| builder.statistics(false));
+        db.blocking_write(|tx| insert(tx, 1)).expect("stored");
+        db.blocking_read(|_| Ok(())).expect("read");
+        let stats = db.stats();
+        assert_eq!((stats.writes.run.count(), stats.reads.run.count()), (0, 0));
+        assert_eq!((stats.commit.count(), stats.batch_calls.count()), (0, 0));
+    });
+}
+
+#[test]
+fn a29_the_slow_log_tells_waiting_from_running_and_what_an_index_would_save() {
+    within(HANG, || {
+        let log: Arc<Mutex<Vec<Slow>>> = Arc::default();
+        let into = Arc::clone(&log);
+        let (_dir, db) = file_db(move |builder| {
+            builder.on_slow(Duration::from_millis(100), move |slow| {
+                into.lock().expect("no panic").push(slow.clone());
+                // Its panic ends nothing.
+                panic!("a broken logger");
+            })
+        });
+        db.blocking_write(|tx| (0..100).try_for_each(|id| insert(tx, id))).expect("rows");
+        // A call that waits, behind one that runs for long.
+        let (begun, has_begun) = mpsc::channel();
+        let (release, released) = mpsc::channel::<()>();
+        let mut long = db.write_once(move |_| {
+            begun.send(()).expect("somebody waits");
+            let _ = released.recv();
+            Ok(())
+        });
+        assert!(poll_once(&mut long).is_pending());
+        has_begun.recv().expect("it runs");
+        let secret = 271_828;
+        let mut waits = db.client("web").write(move |tx| {
+            let find = "SELECT count(*) FROM (SELECT v FROM t WHERE v < ?1 ORDER BY -v LIMIT 50)";
+            tx.query_row(find, [secret], |row| row.get::<_, i64>(0))
+        });
+        assert!(poll_once(&mut waits).is_pending());
+        std::thread::sleep(Duration::from_millis(150));
+        drop(release);
+        block_on(long).expect("it ends");
+        assert_eq!(block_on(waits).expect("it runs"), 50);
+        // The writer has told the log before it takes the next call.
+        db.blocking_write(|_| Ok(())).expect("runs");
+        let log = log.lock().expect("no panic");
+        let [long, waits] = &log[..] else { panic!("two slow calls: {log:?}") };
+        assert!(long.ran >= Duration::from_millis(100) && long.client.is_none(), "{long}");
+        assert!(waits.waited >= Duration::from_millis(100), "{waits}");
+        assert!(waits.ran < Duration::from_millis(100), "{waits}");
+        assert_eq!(waits.client.as_deref(), Some("web"));
+        assert!(waits.place.file().ends_with("stats.rs"));
+        assert!(waits.work.full_scan_steps >= 99 && waits.work.sorts == 1, "{waits}");
+        assert!(waits.plan.iter().any(|line| line.contains("SCAN t")), "{waits}");
+        let text = waits.to_string();
+        assert!(text.contains("FROM t WHERE v < ?1") && !text.contains("271828"), "{text}");
+    });
+}
+
+#[cfg(feature = "tracing")]
+mod spans {
+    use std::cell::RefCell;
+    use std::sync::{Arc, Mutex};
+
+    use tracing::field::{Field, Visit};
+    use tracing::span::{Attributes, Id, Record};
+    use tracing::{Event, Metadata, Subscriber};
+    use tracing_core::span::Current;
+
+    use crate::support::{block_on, insert, on_each_place};
+
+    /// Notes each new span: its parent, and its fields as text.
+    #[derive(Clone, Default)]
+    struct Notes(Arc<Mutex<Vec<Noted>>>);
+
+    #[derive(Debug)]
+    struct Noted {
+        parent: Option<u64>,
+        text: String,
+        metadata: &'static Metadata<'static>,
+    }
+
+    thread_local! {
+        static ENTERED: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
+    }
+
+    struct Text(String);
+
+    impl Visit for Text {
+        fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+            self.0 += &format!(" {field}={value:?}");
+        }
+    }
+
+    impl Subscriber for Notes {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, span: &Attributes<'_>) -> Id {
+            let mut text = Text(span.metadata().name().to_owned());
+            span.record(&mut text);
+            let mut spans = self.0.lock().expect("no panic");
+            let parent = span.parent().map(|id| id.into_u64());
+            spans.push(Noted { parent, text: text.0, metadata: span.metadata() });
+            Id::from_u64(spans.len() as u64)
+        }
+
+        fn current_span(&self) -> Current {
+            let Some(id) = ENTERED.with_borrow(|entered| entered.last().copied()) else {
+                return Current::none();
+            };
+            let metadata = self.0.lock().expect("no panic")[id as usize - 1].metadata;
+            Current::new(Id::from_u64(id), metadata)
+        }
+
+        fn enter(&self, id: &Id) {
+            ENTERED.with_borrow_mut(|entered| entered.push(id.into_u64()));
+        }
+
+        fn exit(&self, _: &Id) {
+            ENTERED.with_borrow_mut(|entered| entered.pop());
+        }
+
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+        fn event(&self, _: &Event<'_>) {}
+    }
+
+    #[test]
+    fn a29_a_call_runs_in_a_span_below_its_callers_without_arguments() {
+        let notes = Notes::default();
+        // The writer's thread takes part, so the subscriber is the process's.
+        tracing::subscriber::set_global_default(notes.clone()).expect("the only subscriber");
+        on_each_place(|db, _| {
+            let caller = tracing::info_span!("request");
+            let id = caller.id().expect("enabled").into_u64();
+            let entered = caller.enter();
+            block_on(db.client("web").write(|tx| insert(tx, 271_828))).expect("stored");
+            drop(entered);
+            let spans = notes.0.lock().expect("no panic");
+            let mine: Vec<_> = spans.iter().filter(|span| span.parent == Some(id)).collect();
+            let [Noted { text, .. }] = &mine[..] else { panic!("one call: {spans:?}") };
+            for part in ["call", "what=\"write\"", "client=\"web\"", "stats.rs", "waited_us="] {
+                assert!(text.contains(part), "{part} in {text}");
+            }
+            assert!(!text.contains("271828"), "{text}");
+        });
+    }
+}

@@ -1,0 +1,202 @@
+//! The WAL stays bounded, and who pins it is named.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use lockkeeper::{Database, ErrorKind, HolderKind};
+
+use crate::support::{HANG, block_on, file_db, insert, long, within};
+
+#[test]
+fn a24_no_connection_checkpoints_inside_a_commit() {
+    within(HANG, || {
+        let (_dir, db) = file_db(|builder| builder);
+        let pragma = "wal_autocheckpoint";
+        let get = move |s: &lockkeeper::Snapshot| {
+            s.pragma_query_value(pragma, |row| row.get::<_, i64>(0))
+        };
+        assert_eq!(db.blocking_write(move |tx| get(tx)).expect("the writer"), 0);
+        assert_eq!(db.blocking_read(get).expect("a reader"), 0);
+        let snapshot = block_on(db.snapshot()).expect("a snapshot");
+        assert_eq!(snapshot.blocking_read(get).expect("a snapshot's connection"), 0);
+    });
+}
+
+/// Bytes of the `-wal` file, as the file system says.
+fn wal(db: &Database) -> u64 {
+    db.stats().wal_bytes
+}
+
+/// Two threads whose reads overlap: each holds its read open until the other's has begun.
+fn overlapping(db: &Database, stop: &Arc<AtomicBool>) -> Vec<std::thread::JoinHandle<u64>> {
+    let (mine, theirs): (Vec<_>, Vec<_>) = (0..2).map(|_| mpsc::sync_channel::<()>(1)).unzip();
+    let mut theirs = theirs.into_iter();
+    let (first, second) = (theirs.next().expect("two"), theirs.next().expect("two"));
+    let mut mine = mine.into_iter();
+    let (to_first, to_second) = (mine.next().expect("two"), mine.next().expect("two"));
+    // (tells the other that its read has begun, hears that the other's has)
+    [(to_second, first), (to_first, second)]
+        .into_iter()
+        .map(|(tell, hear)| {
+            let hear = Arc::new(std::sync::Mutex::new(hear));
+            let (db, stop) = (db.clone(), Arc::clone(stop));
+            std::thread::spawn(move || {
+                let mut reads = 0;
+                while !stop.load(Ordering::SeqCst) {
+                    let (tell, hear) = (tell.clone(), Arc::clone(&hear));
+                    let read = db.read_once(move |s| {
+                        let n = s.query_row("SELECT count(*) FROM t", [], |row| row.get(0))?;
+                        // Full: the other has not looked yet, and will find it.
+                        let _ = tell.try_send(());
+                        let hear = hear.lock().expect("no panic");
+                        // Bounded, for the case that the other has just stopped.
+                        let _ = hear.recv_timeout(Duration::from_millis(20));
+                        Ok::<i64, rusqlite::Error>(n)
+                    });
+                    match block_on(read) {
+                        Ok(_) => reads += 1,
+                        // A read that took 100 ms on a crowded machine may be cut.
+                        Err(error) => assert_eq!(error.kind(), ErrorKind::SnapshotExpired),
+                    }
+                }
+                reads
+            })
+        })
+        .collect()
+}
+
+#[test]
+fn a25_the_wal_stays_below_its_maximum_and_one_batch_whatever_readers_do() {
+    const CAP: u64 = 8 << 20;
+    const BATCH: u64 = 1 << 20;
+    let volume: u64 = if long() { 1 << 30 } else { 48 << 20 };
+    within(HANG * 10, move || {
+        let (_dir, db) = file_db(|builder| {
+            builder
+                .wal_bytes_max(CAP)
+                .batch_max(1024, Duration::from_millis(5), BATCH)
+                .snapshot_age_max(Duration::from_secs(3600))
+        });
+        db.blocking_write(|tx| tx.execute_batch("CREATE TABLE load (x BLOB)")).expect("a table");
+        let stop = Arc::new(AtomicBool::new(false));
+        let readers = overlapping(&db, &stop);
+        let written = Arc::new(AtomicU64::new(0));
+        let largest = Arc::new(AtomicU64::new(0));
+        let writers: Vec<_> = (0..8)
+            .map(|_| {
+                let (db, written) = (db.clone(), Arc::clone(&written));
+                let largest = Arc::clone(&largest);
+                std::thread::spawn(move || {
+                    while written.fetch_add(8 << 10, Ordering::SeqCst) < volume {
+                        db.blocking_write(|tx| {
+                            tx.execute("INSERT INTO load VALUES (zeroblob(8192))", [])
+                        })
+                        .expect("writes go on");
+                        largest.fetch_max(wal(&db), Ordering::SeqCst);
+                    }
+                })
+            })
+            .collect();
+        // Always a snapshot held: the next is taken when the last was cut.
+        let mut cut = 0;
+        while written.load(Ordering::SeqCst) < volume {
+            let snapshot = block_on(db.snapshot()).expect("a snapshot");
+            let count = |s: &lockkeeper::Snapshot| {
+                s.query_row("SELECT count(*) FROM load", [], |row| row.get::<_, i64>(0))
+            };
+            let before = snapshot.blocking_read(count);
+            while written.load(Ordering::SeqCst) < volume {
+                match (snapshot.blocking_read(count), &before) {
+                    (Ok(now), Ok(before)) => assert_eq!(now, *before, "one state until it is cut"),
+                    (Ok(_), Err(error)) => panic!("it came back after {error}"),
+                    (Err(error), _) => {
+                        assert_eq!(error.kind(), ErrorKind::SnapshotExpired);
+                        cut += 1;
+                        break;
+                    }
+                }
+                std::thread::yield_now();
+            }
+        }
+        writers.into_iter().for_each(|writer| writer.join().expect("a writer"));
+        stop.store(true, Ordering::SeqCst);
+        let reads: u64 = readers.into_iter().map(|reader| reader.join().expect("a reader")).sum();
+        let stats = db.stats();
+        let largest = largest.load(Ordering::SeqCst);
+        // One call more than the ceiling of a batch, and pages of the tree.
+        assert!(largest <= CAP + BATCH + (BATCH / 2), "{largest} bytes; {stats:?}");
+        assert!(largest >= CAP / 2, "it was put to the test: {largest}");
+        assert!(cut >= 2, "snapshots are cut: {cut}");
+        assert!(stats.readers_cut >= cut, "and counted: {} of {cut}", stats.readers_cut);
+        assert_eq!(stats.wal_over_max, 0, "nothing but these readers pinned it");
+        assert!(reads > 10, "readers overlapped all the time: {reads}");
+        db.blocking_close().expect("closes");
+    });
+}
+
+#[test]
+fn a25_a_reader_that_cannot_be_moved_is_waited_for_within_reason_and_counted() {
+    within(HANG, || {
+        let (dir, db) = file_db(|builder| builder.wal_bytes_max(1 << 20));
+        db.blocking_write(|tx| tx.execute_batch("CREATE TABLE load (x BLOB)")).expect("a table");
+        // A connection outside the library keeps an old state.
+        let other = rusqlite::Connection::open(dir.file("test.db")).expect("another program");
+        other.execute_batch("BEGIN; SELECT * FROM t").expect("its snapshot");
+        for _ in 0..40 {
+            db.blocking_write(|tx| tx.execute("INSERT INTO load VALUES (zeroblob(65536))", []))
+                .expect("writes go on");
+        }
+        let stats = db.stats();
+        assert!(stats.wal_over_max > 0 && stats.wal_bytes > 2 << 20, "{stats:?}");
+        drop(other);
+        for _ in 0..8 {
+            db.blocking_write(|tx| tx.execute("INSERT INTO load VALUES (zeroblob(65536))", []))
+                .expect("writes go on");
+        }
+        assert!(db.stats().wal_bytes < 2 << 20, "it starts over once nobody pins it");
+        db.blocking_close().expect("closes");
+    });
+}
+
+#[test]
+fn a26_who_pins_the_wal_is_named_with_client_age_and_place() {
+    within(HANG, || {
+        let (_dir, db) = file_db(|builder| builder);
+        assert!(db.stats().oldest_reader.is_none());
+        let report = db.client("report");
+        let (snapshot, line) = (block_on(report.snapshot()).expect("a snapshot"), line!());
+        snapshot
+            .blocking_read(|s| {
+                s.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0))
+            })
+            .expect("a read");
+        db.blocking_write(|tx| insert(tx, 1)).expect("stored");
+        let pins = db.stats().oldest_reader.expect("the snapshot pins it");
+        assert_eq!((pins.kind, pins.client.as_deref()), (HolderKind::Snapshot, Some("report")));
+        assert!(pins.place.file().ends_with("wal.rs") && pins.place.line() == line, "{pins}");
+        assert_eq!(pins.sql.as_deref(), Some("SELECT count(*) FROM t"));
+        let later = db.stats().oldest_reader.expect("it still does");
+        assert!(later.age > pins.age, "its age grows");
+        // A read is younger than the snapshot, so it is not the one that is named.
+        let (begun, has_begun) = mpsc::channel();
+        let (release, released) = mpsc::channel::<()>();
+        let reader = db.clone();
+        let thread = std::thread::spawn(move || {
+            block_on(reader.read_once(move |s| {
+                s.query_row("SELECT 1", [], |_| Ok(()))?;
+                begun.send(()).expect("somebody waits");
+                let _ = released.recv();
+                Ok::<_, rusqlite::Error>(())
+            }))
+            .expect("the read");
+        });
+        has_begun.recv().expect("it runs");
+        assert_eq!(db.stats().oldest_reader.expect("one").kind, HolderKind::Snapshot);
+        drop(snapshot);
+        assert_eq!(db.stats().oldest_reader.expect("one").kind, HolderKind::Read);
+        drop(release);
+        thread.join().expect("it ends");
+        db.blocking_close().expect("closes");
+    });
+}
