@@ -9,6 +9,9 @@ use crate::http::{self, Path, Query, Refusal, Result, Site, json};
 use crate::model::{Build, BuildFilter, BuildId, BuildStatus, ProductId};
 use crate::store::{self, Snapshot};
 
+/// Builds that are read on the thread of the request.
+const FEW: u32 = 20;
+
 /// A build by its number or by the last component of its derivation.
 pub(crate) fn find(s: &Snapshot, id: &str) -> rusqlite::Result<Option<Build>> {
     match id.parse::<i64>() {
@@ -25,7 +28,7 @@ pub(crate) fn find(s: &Snapshot, id: &str) -> rusqlite::Result<Option<Build>> {
 pub(crate) async fn json_of_build(site: &Site, id: String) -> Result<Response> {
     let wanted = id.clone();
     let found = site
-        .read(move |s| match find(s, &wanted)? {
+        .read_few(move |s| match find(s, &wanted)? {
             Some(build) => builds_json(s, vec![build]),
             None => Ok(Vec::new()),
         })
@@ -57,8 +60,8 @@ fn filter(query: &Query) -> Result<BuildFilter> {
 /// Finished builds, latest stop first.
 pub(super) async fn latest(State(site): State<Site>, query: Query) -> Result<Response> {
     let (number, filter) = (query.number_of_entries()?, filter(&query)?);
-    let builds =
-        site.read(move |s| builds_json(s, store::latest_builds(s, &filter, number)?)).await?;
+    let read = move |s: &Snapshot| builds_json(s, store::latest_builds(s, &filter, number)?);
+    let builds = if number <= FEW { site.read_few(read).await } else { site.read(read).await }?;
     Ok(json(StatusCode::OK, &builds))
 }
 

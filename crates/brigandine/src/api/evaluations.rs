@@ -31,7 +31,7 @@ pub(super) async fn list(State(site): State<Site>, query: Query) -> Result<Respo
 pub(super) async fn one(State(site): State<Site>, query: Query) -> Result<Response> {
     let id: EvaluationId = query.parsed("id")?.ok_or(Refusal::ParameterMissing)?;
     let found = site
-        .read(move |s| {
+        .read_few(move |s| {
             let Some(evaluation) = store::evaluation(s, id)? else { return Ok(None) };
             Ok(Some(EvaluationJson::new(evaluation, store::checkouts(s, id)?)))
         })

@@ -10,7 +10,7 @@ use crate::store;
 
 /// All specifications, by name.
 pub(super) async fn list(State(site): State<Site>) -> Result<Response> {
-    let all = site.read(store::specifications).await?;
+    let all = site.read_few(store::specifications).await?;
     let all: Vec<_> =
         all.iter().map(|state| SpecificationJson::from(&state.specification)).collect();
     Ok(json(StatusCode::OK, &all))

@@ -91,6 +91,16 @@ impl Site {
         self.0.database.read(read).await.map_err(Refusal::database)
     }
 
+    /// As [`Site::read`], for a few rows: read on this very thread, which costs no turn of another
+    /// one; should it take more than some thousand steps, it is handed over.
+    pub(crate) async fn read_few<T, F>(&self, read: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnMut(&Snapshot) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.0.database.read(read).short().await.map_err(Refusal::database)
+    }
+
     /// Committed changes from now on.
     pub(crate) fn events(&self) -> broadcast::Receiver<Event> {
         (self.0.events)()

@@ -62,47 +62,60 @@ pub(crate) fn claim(
         .collect::<Result<_, _>>()?;
     let mut claimed = Vec::with_capacity(ready.len());
     for id in ready {
-        let found = tx
-            .prepare_cached(
-                "UPDATE build SET status = -1, attempt = attempt + 1, started_at = ?2, message = ''
-                 WHERE id = ?1 AND status = -2
-                 RETURNING job, evaluation_id, specification_id, attempt, timeout_s, max_silent_s,
-                 losses",
-            )?
-            .query_row(params![id, now], |row| {
-                Ok(Claimed {
-                    changed: changed(id, BuildStatus::Started, row)?,
-                    attempt: row.get(3)?,
-                    losses: row.get(6)?,
-                    timeout_s: row.get::<_, i64>(4)?.unsigned_abs(),
-                    max_silent_s: row.get::<_, i64>(5)?.unsigned_abs(),
-                    definition: None,
-                    needs: Vec::new(),
-                })
-            })?;
-        let definition = tx
-            .prepare_cached("SELECT text FROM definition WHERE build_id = ?1")?
-            .query_map([id], |row| row.get(0))?
-            .next()
-            .transpose()?;
-        let mut needs: Vec<(String, String)> = tx
-            .prepare_cached(
-                "SELECT d.name, o.path FROM dependency AS d
-                 CROSS JOIN output AS o ON o.build_id = d.needs_id AND o.name = 'out'
-                 WHERE d.build_id = ?1",
-            )?
-            .query_map([id], |row| Ok((row.get(0)?, row.get(1)?)))?
-            .collect::<Result<_, _>>()?;
-        needs.sort_unstable();
-        tx.prepare_cached(
-            "INSERT INTO attempt (build_id, number, worker, status, message, started_at,
-             stopped_at) VALUES (?1, ?2, ?3, -1, '', ?4, 0)",
-        )?
-        .execute(params![id, found.attempt, worker, now])?;
-        count(tx, id, BuildStatus::Scheduled, BuildStatus::Started)?;
-        claimed.push(Claimed { definition, needs, ..found });
+        claimed.extend(start(tx, id, worker, now)?);
     }
     Ok(claimed)
+}
+
+/// Starts a build that is scheduled. `None`: it is not, and nothing was changed.
+pub(crate) fn start(
+    tx: &Transaction,
+    id: BuildId,
+    worker: &str,
+    now: Timestamp,
+) -> rusqlite::Result<Option<Claimed>> {
+    let found = tx
+        .prepare_cached(
+            "UPDATE build SET status = -1, attempt = attempt + 1, started_at = ?2, message = ''
+             WHERE id = ?1 AND status = -2
+             RETURNING job, evaluation_id, specification_id, attempt, timeout_s, max_silent_s,
+             losses",
+        )?
+        .query_map(params![id, now], |row| {
+            Ok(Claimed {
+                changed: changed(id, BuildStatus::Started, row)?,
+                attempt: row.get(3)?,
+                losses: row.get(6)?,
+                timeout_s: row.get::<_, i64>(4)?.unsigned_abs(),
+                max_silent_s: row.get::<_, i64>(5)?.unsigned_abs(),
+                definition: None,
+                needs: Vec::new(),
+            })
+        })?
+        .next()
+        .transpose()?;
+    let Some(found) = found else { return Ok(None) };
+    let definition = tx
+        .prepare_cached("SELECT text FROM definition WHERE build_id = ?1")?
+        .query_map([id], |row| row.get(0))?
+        .next()
+        .transpose()?;
+    let mut needs: Vec<(String, String)> = tx
+        .prepare_cached(
+            "SELECT d.name, o.path FROM dependency AS d
+             CROSS JOIN output AS o ON o.build_id = d.needs_id AND o.name = 'out'
+             WHERE d.build_id = ?1",
+        )?
+        .query_map([id], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<Result<_, _>>()?;
+    needs.sort_unstable();
+    tx.prepare_cached(
+        "INSERT INTO attempt (build_id, number, worker, status, message, started_at,
+         stopped_at) VALUES (?1, ?2, ?3, -1, '', ?4, 0)",
+    )?
+    .execute(params![id, found.attempt, worker, now])?;
+    count(tx, id, BuildStatus::Scheduled, BuildStatus::Started)?;
+    Ok(Some(Claimed { definition, needs, ..found }))
 }
 
 pub(super) fn changed(

@@ -497,6 +497,13 @@ pub(crate) fn outputs(
     s: &Snapshot,
     builds: &[BuildId],
 ) -> rusqlite::Result<HashMap<BuildId, Vec<Output>>> {
+    if let [one] = builds {
+        let mut statement =
+            s.prepare_cached("SELECT name, path FROM output WHERE build_id = ?1 ORDER BY name")?;
+        let rows = statement
+            .query_map([one], |row| Ok(Output { name: row.get(0)?, path: row.get(1)? }))?;
+        return Ok(HashMap::from([(*one, rows.collect::<rusqlite::Result<_>>()?)]));
+    }
     let mut found: HashMap<_, Vec<_>> = HashMap::new();
     let ids = id_list(builds);
     let mut statement = s.prepare_cached(
@@ -523,6 +530,14 @@ pub(crate) fn products(
     s: &Snapshot,
     builds: &[BuildId],
 ) -> rusqlite::Result<HashMap<BuildId, Vec<Product>>> {
+    if let [one] = builds {
+        let mut statement = s.prepare_cached(
+            "SELECT id, build_id, kind, path, name, bytes, checksum FROM product
+             WHERE build_id = ?1 ORDER BY id",
+        )?;
+        let rows = statement.query_map([one], product_from_row)?;
+        return Ok(HashMap::from([(*one, rows.collect::<rusqlite::Result<_>>()?)]));
+    }
     let mut found: HashMap<_, Vec<_>> = HashMap::new();
     let mut statement = s.prepare_cached(
         "SELECT id, build_id, kind, path, name, bytes, checksum FROM product

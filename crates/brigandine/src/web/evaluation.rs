@@ -14,8 +14,12 @@ use crate::model::{
 };
 use crate::store::{self, JobFilter};
 
-/// Jobs on a page. Ten thousand jobs are a hundred pages, each as quick as the first.
-const ROWS: u32 = 100;
+/// Jobs on a page. Ten thousand jobs are two hundred pages, each as quick as the first.
+const ROWS: u32 = 50;
+
+/// Evaluations with so many jobs at most are compared unasked; the comparison of larger ones reads
+/// every job of both, so it is a link.
+const COMPARED: i64 = 200;
 
 /// Jobs named for each kind of change.
 const CHANGES: u32 = 24;
@@ -37,6 +41,8 @@ struct Page {
     previous: Option<EvaluationId>,
     next: Option<EvaluationId>,
     changes: Vec<Changes>,
+    /// The evaluation that this one can be compared with, when it has not been.
+    compare: Option<EvaluationId>,
     total: String,
     counts: Vec<Chip>,
     all: Chip,
@@ -114,21 +120,27 @@ async fn make(site: &Site, id: &str, query: &Query) -> Result<Response> {
         after: border("after", BuildId::new(i64::MAX)),
         before: border("before", BuildId::new(i64::MIN)),
     };
+    let asked = query.get("compare").is_some();
     let page = site
         .read(move |s| {
             let Some(details) = store::evaluation_details(s, number)? else { return Ok(None) };
             let jobs = store::job_page(s, number, &filter, ROWS)?;
-            // The comparison reads every job of both evaluations, so it stands on the first page
-            // alone; further and filtered pages read only what they show.
-            let first = filter.is_whole();
-            let changes = match details.previous {
-                Some(previous)
-                    if first && details.evaluation.status == EvaluationStatus::Succeeded =>
-                {
-                    store::changes(s, number, previous, CHANGES + 1)?
+            // The comparison stands on the first page alone; further and filtered pages read only
+            // what they show.
+            let comparable =
+                filter.is_whole() && details.evaluation.status == EvaluationStatus::Succeeded;
+            let (mut changes, mut compare) = (Vec::new(), None);
+            if let Some(previous) = details.previous.filter(|_| comparable) {
+                let jobs = match store::evaluation(s, previous)? {
+                    Some(past) => details.evaluation.counters.total().max(past.counters.total()),
+                    None => 0,
+                };
+                if asked || jobs <= COMPARED {
+                    changes = store::changes(s, number, previous, CHANGES + 1)?;
+                } else {
+                    compare = Some(previous);
                 }
-                _ => Vec::new(),
-            };
+            }
             let border = |name, job: Option<&model::JobState>| {
                 job.map(|job| address(number, &status, &filter.text, Some((name, job))))
             };
@@ -168,6 +180,7 @@ async fn make(site: &Site, id: &str, query: &Query) -> Result<Response> {
                 },
                 has_log: !evaluation.log_path.is_empty(),
                 changes: grouped(&changes),
+                compare,
                 total: view::count(evaluation.counters.total(), "job"),
                 counts: view::counts(&evaluation.counters)
                     .into_iter()
