@@ -13,6 +13,10 @@
 //! - *pushed*: a hook tells of a new revision, which has to be fetched from a repository on this
 //!   machine first.
 
+mod client;
+mod server;
+pub(crate) mod site;
+
 use crate::app::{App, AppError, Settings};
 use crate::cli::BenchBuilds;
 use crate::command::Failure;

@@ -53,11 +53,45 @@ pub(crate) enum Command {
     Cancel(Change),
     /// Build once more what ended badly, and what failed for want of it
     Restart(Change),
+    /// Measure pages and API on many builds, idle and while builds change
+    Bench(Bench),
     /// Measure what a build that does nothing costs on this machine
     BenchBuilds(BenchBuilds),
+    /// The server that `bench` measures
+    #[command(hide = true)]
+    BenchServer {
+        #[command(flatten)]
+        state: State,
+    },
     /// The built-in evaluator of job lists; the server runs it
     #[command(hide = true)]
     EvaluateJobs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    /// Measure this state directory, an imported one for example; it is changed: builds end and
+    /// 100,000 are added. Without it, or when it is empty, sample builds are made
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+    /// Sample builds to make
+    #[arg(long, value_name = "N", default_value = "100000", value_parser = clap::value_parser!(u32).range(1000..=100_000_000))]
+    pub(crate) builds: u32,
+    /// Kept connections
+    #[arg(long, value_name = "N", default_value = "8", value_parser = clap::value_parser!(u16).range(1..=512))]
+    pub(crate) connections: u16,
+    /// Seconds of each run
+    #[arg(long, value_name = "S", default_value = "2", value_parser = seconds)]
+    pub(crate) seconds: f64,
+    /// Runs of each request; medians are printed
+    #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u32).range(1..=99))]
+    pub(crate) repeat: u32,
+    /// Only requests whose name holds this
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) only: Option<String>,
+    /// Print the figures as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -283,6 +317,10 @@ pub(crate) struct Builds {
 
 fn listen(text: &str) -> Result<SocketAddr, String> {
     config::server::parse_listen(text)
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|s| (0.05..=600.0).contains(s)).ok_or("from 0.05 to 600".to_owned())
 }
 
 fn interval(text: &str) -> Result<Duration, String> {

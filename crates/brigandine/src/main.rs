@@ -27,6 +27,8 @@ fn main() -> ExitCode {
         cli::Command::Serve(arguments) => command::serve::run(&arguments),
         cli::Command::Spec(arguments) => command::spec::run(arguments),
         cli::Command::Import(arguments) => command::import::run(&arguments),
+        cli::Command::Bench(arguments) => bench::site::run(&arguments),
+        cli::Command::BenchServer { state } => bench::site::serve(&state.state),
         cli::Command::BenchBuilds(arguments) => bench::run(&arguments),
         cli::Command::Check(arguments) => command::check::run(&arguments),
         cli::Command::Evaluate(arguments) => command::evaluate::run(&arguments),

@@ -55,7 +55,7 @@ impl Failure {
 
 /// Threads for everything that waits: few, since the work is done by child processes and by the
 /// database's own threads.
-fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(cores.clamp(2, 8))
@@ -102,7 +102,7 @@ fn with_evaluation(
     Ok(Some((state, evaluation.flatten())))
 }
 
-fn print_json(value: &impl Serialize) {
+pub(crate) fn print_json(value: &impl Serialize) {
     match serde_json::to_string_pretty(value) {
         Ok(text) => say(&text),
         Err(error) => eprintln!("brigandine: {error}"),
@@ -110,7 +110,7 @@ fn print_json(value: &impl Serialize) {
 }
 
 /// Prints a line; a reader that has gone is no error.
-fn say(line: &str) {
+pub(crate) fn say(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 

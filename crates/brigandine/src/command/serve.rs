@@ -117,14 +117,14 @@ pub(super) fn trace(format: LogFormat, usual: &str) {
 }
 
 /// HTTP for a running server.
-pub(super) struct Web {
+pub(crate) struct Web {
     closing: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
 
 impl Web {
     /// Begins to answer at `listener`.
-    pub(super) fn start(
+    pub(crate) fn start(
         listener: TcpListener,
         app: &App,
         connections_max: usize,
@@ -156,7 +156,7 @@ impl Web {
     }
 
     /// Answers open requests and ends.
-    pub(super) async fn close(self) {
+    pub(crate) async fn close(self) {
         self.closing.send_replace(true);
         let _ = self.task.await;
     }

@@ -113,6 +113,75 @@ pub(crate) struct Imported {
     pub(crate) resumed_at: i64,
 }
 
+/// Where an import comes from.
+pub(super) trait Source {
+    /// How many builds there are, and the highest id.
+    fn size(&self) -> Result<(i64, i64), CuirassError>;
+    /// How many outputs there are.
+    fn outputs(&self) -> Result<i64, CuirassError>;
+    /// All specifications.
+    fn specifications(&self) -> Result<Vec<CuirassSpecification>, CuirassError>;
+    /// All evaluations, by id.
+    fn evaluations(&self) -> Result<Vec<CuirassEvaluation>, CuirassError>;
+    /// Hands over the builds above `after`, by id; see [`Cuirass::builds`].
+    fn builds(
+        &self,
+        after: i64,
+        careful: bool,
+        take: &mut dyn FnMut(CuirassBuild) -> bool,
+    ) -> Result<(), CuirassError>;
+}
+
+/// Opens a source; each thread has its own.
+type Open<'o> = &'o (dyn Fn() -> Result<Box<dyn Source>, CuirassError> + Sync);
+
+impl Source for Cuirass {
+    fn size(&self) -> Result<(i64, i64), CuirassError> {
+        self.size()
+    }
+
+    fn outputs(&self) -> Result<i64, CuirassError> {
+        self.outputs()
+    }
+
+    fn specifications(&self) -> Result<Vec<CuirassSpecification>, CuirassError> {
+        self.specifications()
+    }
+
+    fn evaluations(&self) -> Result<Vec<CuirassEvaluation>, CuirassError> {
+        self.evaluations()
+    }
+
+    fn builds(
+        &self,
+        after: i64,
+        careful: bool,
+        take: &mut dyn FnMut(CuirassBuild) -> bool,
+    ) -> Result<(), CuirassError> {
+        self.builds(after, careful, take)
+    }
+}
+
+/// Makes a state directory with `builds` sample builds, as an import would.
+///
+/// # Errors
+/// As [`import_cuirass`].
+pub(crate) fn make_sample(
+    builds: i64,
+    state: &Path,
+    now: Timestamp,
+    progress: &dyn Fn(Step),
+) -> Result<Imported, ImportError> {
+    import(
+        &|| Ok(Box::new(super::sample::Sample::new(builds)) as Box<dyn Source>),
+        Path::new("sample"),
+        "the sample",
+        state,
+        now,
+        progress,
+    )
+}
+
 /// Imports the Cuirass database `source` into the new state directory `state`.
 ///
 /// # Errors
@@ -124,30 +193,42 @@ pub(crate) fn import_cuirass(
     now: Timestamp,
     progress: &dyn Fn(Step),
 ) -> Result<Imported, ImportError> {
+    let real =
+        source.canonicalize().map_err(|error| ImportError::File(source.to_owned(), error))?;
+    let open = || Ok(Box::new(Cuirass::open(source)?) as Box<dyn Source>);
+    import(&open, source, &real.display().to_string(), state, now, progress)
+}
+
+fn import(
+    open: Open<'_>,
+    source: &Path,
+    name: &str,
+    state: &Path,
+    now: Timestamp,
+    progress: &dyn Fn(Step),
+) -> Result<Imported, ImportError> {
     std::fs::create_dir_all(state).map_err(|error| ImportError::File(state.to_owned(), error))?;
     let (database, path) = (state.join(DATABASE_FILE), state.join(IMPORT_FILE));
     if database.exists() {
         return Err(ImportError::Present(database));
     }
     let from = |error| ImportError::Source(source.to_owned(), error);
-    let cuirass = Cuirass::open(source).map_err(from)?;
+    let cuirass = open().map_err(from)?;
     let (total, last) = cuirass.size().map_err(from)?;
-    let real =
-        source.canonicalize().map_err(|error| ImportError::File(source.to_owned(), error))?;
-    let identity = format!("{}, {total} builds up to {last}", real.display());
+    let identity = format!("{name}, {total} builds up to {last}");
     let failed = |error| ImportError::Target(path.clone(), error);
     let mut conn = open_target(&path).map_err(failed)?;
-    begin(&mut conn, &cuirass, &identity, now, &path, source)?;
+    begin(&mut conn, &*cuirass, &identity, now, &path, source)?;
     let specifications = cuirass.specifications().map_err(from)?.len();
     let of: HashMap<i64, i64> = specifications_of(&conn).map_err(failed)?;
     let mut done = progress_of(&conn).map_err(failed)?;
     done.resumed_at = done.builds;
     progress(Step::Builds(done.builds, total));
-    copy(&mut conn, source, &of, &mut done, total, &path, progress)?;
+    copy(&mut conn, (open, source), &of, &mut done, total, &path, progress)?;
     let outputs = cuirass.outputs().map_err(from)?;
     if outputs != done.outputs {
         progress(Step::Other("outputs that do not lie beside their builds".to_owned()));
-        done.outputs = look_up_outputs(&mut conn, &cuirass, &path, source)?;
+        done.outputs = look_up_outputs(&mut conn, &*cuirass, &path, source)?;
     }
     schema::make_indexes(&conn, &|text| progress(Step::Other(text)))
         .map_err(|error| ImportError::Schema(path.clone(), error))?;
@@ -176,7 +257,7 @@ fn open_target(path: &Path) -> rusqlite::Result<Connection> {
 /// Tables, specifications and evaluations, unless an earlier import stored them.
 fn begin(
     conn: &mut Connection,
-    cuirass: &Cuirass,
+    cuirass: &dyn Source,
     identity: &str,
     now: Timestamp,
     path: &Path,
@@ -356,7 +437,7 @@ fn progress_of(conn: &Connection) -> rusqlite::Result<Imported> {
 /// Reads on a thread of its own, stores slices on this one.
 fn copy(
     conn: &mut Connection,
-    source: &Path,
+    (open, source): (Open<'_>, &Path),
     of: &HashMap<i64, i64>,
     done: &mut Imported,
     total: i64,
@@ -372,9 +453,9 @@ fn copy(
         let reader = std::thread::Builder::new()
             .name("brigandine-import".to_owned())
             .spawn_scoped(scope, move || -> Result<(), CuirassError> {
-                let cuirass = Cuirass::open(source)?;
+                let cuirass = open()?;
                 let mut batch = Vec::with_capacity(BATCH);
-                cuirass.builds(after, false, |build| {
+                cuirass.builds(after, false, &mut |build| {
                     batch.push(build);
                     // Refused when the writer has ended: then there is nothing to read for.
                     batch.len() < BATCH
@@ -556,7 +637,7 @@ impl Slice {
 /// Stores the outputs that did not lie beside their builds, in one transaction.
 fn look_up_outputs(
     conn: &mut Connection,
-    cuirass: &Cuirass,
+    cuirass: &dyn Source,
     path: &Path,
     source: &Path,
 ) -> Result<i64, ImportError> {
@@ -564,7 +645,7 @@ fn look_up_outputs(
     let tx = conn.transaction().map_err(failed)?;
     let mut stored = Ok(0);
     cuirass
-        .builds(0, true, |build| {
+        .builds(0, true, &mut |build| {
             stored = tx
                 .prepare_cached(
                     "INSERT OR IGNORE INTO output (build_id, name, path) VALUES (?1, ?2, ?3)",

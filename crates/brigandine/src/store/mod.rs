@@ -18,6 +18,7 @@ mod importing;
 mod plans;
 mod registering;
 mod restarting;
+mod sample;
 mod schema;
 mod server;
 mod specifications;
@@ -32,6 +33,7 @@ pub(crate) const IMPORT_FILE: &str = "brigandine.db.import";
 
 pub(crate) use building::{
     Cancel, Changed, Claimed, Finish, NewProduct, Recovered, cancel, claim, finish, lose, recover,
+    start,
 };
 pub(crate) use builds::{
     JobFilter, build, build_by_basename, build_details, job_builds, job_history, job_page,
@@ -42,7 +44,7 @@ pub(crate) use derivations::{definition, derivation_key, revisions_in_use};
 pub(crate) use evaluations::{
     changes, checkouts, evaluation, evaluation_details, evaluation_page, evaluations,
 };
-pub(crate) use importing::{Step, import_cuirass};
+pub(crate) use importing::{Step, import_cuirass, make_sample};
 pub(crate) use registering::{
     Begun, NewJob, begin_evaluation, end_evaluation, note_checkouts, register,
 };

@@ -1,0 +1,79 @@
+//! A client over one kept connection: as little as HTTP/1.1 takes, so that the server is measured.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// An answer may have this many bytes.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// One kept connection.
+pub(super) struct Connection {
+    socket: TcpStream,
+    buffer: Vec<u8>,
+    /// Where the body of the last answer stands in `buffer`.
+    body: std::ops::Range<usize>,
+}
+
+fn wrong(what: impl Into<String>) -> std::io::Error {
+    std::io::Error::other(what.into())
+}
+
+impl Connection {
+    pub(super) async fn open(address: &str) -> std::io::Result<Self> {
+        let socket = TcpStream::connect(address).await?;
+        socket.set_nodelay(true)?;
+        Ok(Self { socket, buffer: Vec::with_capacity(64 << 10), body: 0..0 })
+    }
+
+    /// Sends a request, as [`request`] made it, and reads the answer to its end.
+    ///
+    /// # Errors
+    /// The connection ends early, or the answer is no answer or not 200.
+    pub(super) async fn ask(&mut self, request: &[u8]) -> std::io::Result<&[u8]> {
+        self.socket.write_all(request).await?;
+        self.buffer.clear();
+        loop {
+            if self.buffer.len() > ANSWER_BYTES_MAX {
+                return Err(wrong("an answer has no end"));
+            }
+            if self.socket.read_buf(&mut self.buffer).await? == 0 {
+                return Err(wrong("the server closed the connection"));
+            }
+            if let Some((head, length)) = head(&self.buffer)? {
+                self.body = head..head + length;
+                self.buffer.reserve(length.saturating_sub(self.buffer.len() - head));
+                while self.buffer.len() < head + length {
+                    if self.socket.read_buf(&mut self.buffer).await? == 0 {
+                        return Err(wrong("the server closed the connection"));
+                    }
+                }
+                return Ok(&self.buffer[self.body.clone()]);
+            }
+        }
+    }
+}
+
+/// Where the body begins and how long it is, when the head is whole.
+fn head(buffer: &[u8]) -> std::io::Result<Option<(usize, usize)>> {
+    let Some(end) = buffer.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(None) };
+    let head = String::from_utf8_lossy(&buffer[..end]);
+    if !head.starts_with("HTTP/1.1 200 ") {
+        return Err(wrong(format!(
+            "an answer is not 200: {} {}",
+            head.lines().next().unwrap_or_default(),
+            String::from_utf8_lossy(&buffer[end + 4..]).chars().take(200).collect::<String>()
+        )));
+    }
+    let length = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        if name.eq_ignore_ascii_case("content-length") { value.trim().parse().ok() } else { None }
+    });
+    let length = length.ok_or_else(|| wrong("an answer does not say its length"))?;
+    Ok(Some((end + 4, length)))
+}
+
+/// A request for `path`, as a browser's when it is for a page.
+pub(super) fn request(path: &str, page: bool) -> Vec<u8> {
+    let accept = if page { "text/html" } else { "application/json" };
+    format!("GET {path} HTTP/1.1\r\nhost: bench\r\naccept: {accept}\r\n\r\n").into_bytes()
+}

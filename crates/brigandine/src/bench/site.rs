@@ -1,0 +1,558 @@
+//! `brigandine bench`: what pages and API cost on a database of any size.
+//!
+//! The server is the real one, in a process of its own (see `server.rs`), and is asked over kept
+//! connections. Latency is measured at a steady rate that two cores can bear: each connection has a
+//! schedule, and a request that had to wait for the answer before it counts from its scheduled time,
+//! so a stall is not hidden by asking less. Throughput is measured by asking again at once.
+
+use std::io::{BufRead, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::client::{Connection, request};
+use crate::cli::Bench;
+use crate::command::{Failure, print_json, say};
+use crate::model;
+use crate::store;
+
+/// Builds, evaluations and so on that requests are about.
+const SAMPLES: usize = 400;
+/// Status updates per second of the write load.
+const UPDATES: u64 = 2000;
+/// Status updates of the bulk figure, and jobs of the registered evaluation.
+const BULK_MAX: i64 = 100_000;
+
+fn failed(error: impl std::fmt::Display) -> Failure {
+    Failure::failed(error.to_string())
+}
+
+/// The hidden command: the measured server.
+pub(crate) fn serve(state: &Path) -> Result<(), Failure> {
+    crate::command::runtime()?.block_on(super::server::run(state))
+}
+
+/// Seeds if need be, measures, prints.
+///
+/// # Errors
+/// The state cannot be made or used, or an answer is not what it should be.
+pub(crate) fn run(arguments: &Bench) -> Result<(), Failure> {
+    let temporary;
+    let state = match &arguments.state {
+        Some(state) => state.clone(),
+        None => {
+            temporary = tempfile::tempdir().map_err(failed)?;
+            temporary.path().join("state")
+        }
+    };
+    let file = state.join(store::DATABASE_FILE);
+    if !file.exists() {
+        eprintln!("making {} sample builds", arguments.builds);
+        let progress = |_: store::Step| ();
+        store::make_sample(i64::from(arguments.builds), &state, model::now(), &progress)
+            .map_err(failed)?;
+    }
+    let file_bytes = std::fs::metadata(&file).map_err(failed)?.len();
+    let mut server = Server::start(&state)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let figures = runtime.block_on(measure(arguments, &mut server, file_bytes))?;
+    server.stop()?;
+    if arguments.json {
+        print_json(&figures);
+    } else {
+        figures.print();
+    }
+    Ok(())
+}
+
+/// The measured process. Killed when it is dropped before its end.
+struct Server {
+    child: Child,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+    address: String,
+    start_ms: f64,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Server {
+    fn start(state: &Path) -> Result<Self, Failure> {
+        let program = std::env::current_exe().map_err(failed)?;
+        let began = Instant::now();
+        let mut child = Command::new(program)
+            .arg("bench-server")
+            .arg("--state")
+            .arg(state)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .env_remove("RUST_LOG")
+            .spawn()
+            .map_err(failed)?;
+        let input = child.stdin.take();
+        let Some(output) = child.stdout.take() else { return Err(failed("no output")) };
+        let mut server = Self {
+            child,
+            input,
+            output: BufReader::new(output),
+            address: String::new(),
+            start_ms: 0.0,
+        };
+        let line = server.line()?;
+        let address = line.strip_prefix("listening at http://");
+        server.address = address.ok_or_else(|| failed("the server did not start"))?.to_owned();
+        // To the first page.
+        let mut socket = std::net::TcpStream::connect(&server.address).map_err(failed)?;
+        socket
+            .write_all(
+                b"GET / HTTP/1.1\r\nhost: bench\r\nconnection: close\r\naccept: text/html\r\n\r\n",
+            )
+            .map_err(failed)?;
+        let mut page = String::new();
+        std::io::Read::read_to_string(&mut socket, &mut page).map_err(failed)?;
+        server.start_ms = began.elapsed().as_secs_f64() * 1000.0;
+        if !page.starts_with("HTTP/1.1 200") {
+            return Err(failed("the first page is no page"));
+        }
+        Ok(server)
+    }
+
+    fn line(&mut self) -> Result<String, Failure> {
+        let mut line = String::new();
+        if self.output.read_line(&mut line).map_err(failed)? == 0 {
+            return Err(failed("the measured server ended; its message stands above"));
+        }
+        Ok(line.trim().to_owned())
+    }
+
+    fn send(&mut self, line: &str) -> Result<(), Failure> {
+        let Some(input) = &mut self.input else { return Err(failed("the server is told to end")) };
+        writeln!(input, "{line}").and_then(|()| input.flush()).map_err(failed)
+    }
+
+    /// Says a line and waits for the answer.
+    fn tell(&mut self, line: &str) -> Result<String, Failure> {
+        self.send(line)?;
+        self.line()
+    }
+
+    fn number(&mut self, line: &str) -> Result<f64, Failure> {
+        self.tell(line)?.parse().map_err(failed)
+    }
+
+    /// Processor time so far, in seconds.
+    fn processor_s(&self) -> f64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
+        let stat = stat.unwrap_or_default();
+        let fields: Vec<&str> =
+            stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let ticks = |at: usize| fields.get(at).and_then(|f| f.parse::<f64>().ok()).unwrap_or(0.0);
+        // In hundredths of a second on every Linux.
+        (ticks(11) + ticks(12)) / 100.0
+    }
+
+    /// `VmRSS` or `VmHWM`.
+    fn memory_mib(&self, name: &str) -> f64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let kib = line.and_then(|line| {
+            line.trim_start_matches(':').trim().trim_end_matches(" kB").parse::<f64>().ok()
+        });
+        kib.unwrap_or(0.0) / 1024.0
+    }
+
+    fn stop(mut self) -> Result<(), Failure> {
+        drop(self.input.take());
+        let ended = self.child.wait().map_err(failed)?;
+        if ended.success() { Ok(()) } else { Err(failed("the measured server failed")) }
+    }
+}
+
+/// Requests of one kind.
+#[derive(Clone)]
+struct Route {
+    name: &'static str,
+    requests: Vec<Vec<u8>>,
+    /// Per second.
+    rate: f64,
+    /// Every answer must hold this.
+    holds: &'static str,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct Row {
+    request: &'static str,
+    load: &'static str,
+    requests: usize,
+    per_s: f64,
+    p50_ms: f64,
+    p99_ms: f64,
+    max_ms: f64,
+    server_cpu_ms: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Figures {
+    builds: i64,
+    file_mib: f64,
+    first_page_ms: f64,
+    rows: Vec<Row>,
+    updates_per_s_under_load: f64,
+    bulk_updates_per_s: f64,
+    registered_jobs: i64,
+    registration_s: f64,
+    registrations_per_s: f64,
+    memory_mib: f64,
+    memory_peak_mib: f64,
+    repeat: u32,
+}
+
+impl Figures {
+    fn print(&self) {
+        say(&format!(
+            "{} builds, file {:.0} MiB; medians of {} runs",
+            self.builds, self.file_mib, self.repeat
+        ));
+        say(&format!(
+            "{:<36} {:<13} {:>9} {:>9} {:>9} {:>9} {:>9}",
+            "request", "meanwhile", "per s", "p50 ms", "p99 ms", "max ms", "cpu ms"
+        ));
+        for row in &self.rows {
+            say(&format!(
+                "{:<36} {:<13} {:>9.0} {:>9.3} {:>9.3} {:>9.3} {:>9.3}",
+                row.request,
+                row.load,
+                row.per_s,
+                row.p50_ms,
+                row.p99_ms,
+                row.max_ms,
+                row.server_cpu_ms
+            ));
+        }
+        say(&format!("server start to the first page     {:9.1} ms", self.first_page_ms));
+        say(&format!(
+            "status updates under load          {:9.0} per s",
+            self.updates_per_s_under_load
+        ));
+        say(&format!("status updates in bulk             {:9.0} per s", self.bulk_updates_per_s));
+        say(&format!(
+            "{} jobs of one evaluation      {:9.2} s, {:.0} per s",
+            self.registered_jobs, self.registration_s, self.registrations_per_s
+        ));
+        say(&format!(
+            "server's memory                    {:9.1} MiB, {:.1} while {} jobs are registered",
+            self.memory_mib, self.memory_peak_mib, self.registered_jobs
+        ));
+    }
+}
+
+async fn json(connection: &mut Connection, path: &str) -> Result<Value, Failure> {
+    let answer = connection.ask(&request(path, false)).await.map_err(failed)?;
+    serde_json::from_slice(answer).map_err(failed)
+}
+
+/// What requests are about: builds from all over the database.
+async fn routes(address: &str) -> Result<(Vec<Route>, i64), Failure> {
+    let mut connection = Connection::open(address).await.map_err(failed)?;
+    let latest = json(&mut connection, "/api/latestbuilds?nr=1000").await?;
+    let evaluations = json(&mut connection, "/api/evaluations?nr=1000").await?;
+    let specifications = json(&mut connection, "/specifications").await?;
+    let ids = latest.as_array().into_iter().flatten().filter_map(|build| build["id"].as_i64());
+    let highest = ids.max().unwrap_or(0);
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (mut builds, mut sizes) = (Vec::new(), std::collections::BTreeMap::new());
+    let mut dice = 0x2545_f491_4f6c_dd1d_u64;
+    for _ in 0..SAMPLES {
+        dice ^= dice << 13;
+        dice ^= dice >> 7;
+        dice ^= dice << 17;
+        let id = (dice >> 8).cast_signed() % highest.max(1) + 1;
+        let build = json(&mut connection, &format!("/build/{id}")).await?;
+        *sizes.entry(text(&build["jobset"])).or_insert(0) += 1;
+        builds.push(build);
+    }
+    let small = sizes.iter().min_by_key(|(_, count)| **count).map(|(name, _)| name.clone());
+    let small = small.unwrap_or_default();
+    let names: Vec<String> = specifications
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|specification| text(&specification["name"]))
+        .collect();
+    let evaluations: Vec<i64> = evaluations
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|evaluation| evaluation["id"].as_i64())
+        .collect();
+    let from_builds = |path: &dyn Fn(&Value) -> String, page| -> Vec<_> {
+        builds.iter().map(|build| request(&path(build), page)).collect()
+    };
+    let one = |path: &str, page| vec![request(path, page)];
+    let drv = |build: &Value| {
+        let derivation = text(&build["derivation"]);
+        format!("/build/{}", derivation.rsplit('/').next().unwrap_or_default())
+    };
+    let of_evaluations = |path: &str, page| -> Vec<_> {
+        evaluations.iter().map(|id| request(&format!("{path}{id}"), page)).collect()
+    };
+    let of_names = |path: &str| -> Vec<_> {
+        names.iter().map(|name| request(&format!("{path}{name}"), true)).collect()
+    };
+    let route = |name, rate, holds, requests| Route { name, requests, rate, holds };
+    let list = "\"buildstatus\":";
+    let all = vec![
+        route("latestbuilds?nr=2", 400.0, list, one("/api/latestbuilds?nr=2", false)),
+        route(
+            "latestbuilds?nr=10&job&system&jobset",
+            400.0,
+            "[",
+            from_builds(
+                &|build| {
+                    format!(
+                        "/api/latestbuilds?nr=10&job={}&system={}&jobset={}",
+                        text(&build["job"]),
+                        text(&build["system"]),
+                        text(&build["jobset"])
+                    )
+                },
+                false,
+            ),
+        ),
+        route(
+            "latestbuilds?nr=10&jobset (small)",
+            400.0,
+            list,
+            one(&format!("/api/latestbuilds?nr=10&jobset={small}"), false),
+        ),
+        route("build/ID", 400.0, list, from_builds(&|b| format!("/build/{}", b["id"]), false)),
+        route("build/BASENAME.drv", 400.0, list, from_builds(&drv, false)),
+        route(
+            "build/ID (page)",
+            400.0,
+            "</html>",
+            from_builds(&|b| format!("/build/{}", b["id"]), true),
+        ),
+        route(
+            "api/evaluation?id",
+            400.0,
+            "\"checkouts\":",
+            of_evaluations("/api/evaluation?id=", false),
+        ),
+        route("eval/ID (page)", 200.0, "</html>", of_evaluations("/eval/", true)),
+        route("jobset/NAME", 200.0, "</html>", of_names("/jobset/")),
+        route("/", 200.0, "</html>", one("/", true)),
+        route("queue?nr=200", 50.0, list, one("/api/queue?nr=200", false)),
+        route("latestbuilds?nr=1000", 20.0, list, one("/api/latestbuilds?nr=1000", false)),
+        route("specifications", 200.0, "\"proc\":", one("/specifications", false)),
+    ];
+    Ok((all, highest))
+}
+
+/// What one run of a route measured: latencies in milliseconds and how long it took.
+struct Run {
+    latencies: Vec<f64>,
+    seconds: f64,
+}
+
+/// Asks for `time` over `connections`, at the route's rate or, with `flat_out`, at once again.
+async fn ask(
+    address: &str,
+    route: &Route,
+    connections: usize,
+    time: Duration,
+    flat_out: bool,
+) -> Result<Run, Failure> {
+    let mut tasks = tokio::task::JoinSet::new();
+    let began = Instant::now() + Duration::from_millis(20);
+    for number in 0..connections {
+        let mut connection = Connection::open(address).await.map_err(failed)?;
+        let route = route.clone();
+        tasks.spawn(async move {
+            let mut latencies = Vec::new();
+            let pause = Duration::from_secs_f64(connections as f64 / route.rate);
+            let mut due = began + pause.mul_f64(number as f64 / connections as f64);
+            let mut at = number * 37;
+            let holds = route.holds.as_bytes();
+            loop {
+                let mut start = Instant::now();
+                if !flat_out {
+                    if start < due {
+                        tokio::time::sleep_until(due.into()).await;
+                        start = Instant::now();
+                    } else {
+                        // Late by the server's doing: it counts from when it was due.
+                        start = due;
+                    }
+                    due += pause;
+                }
+                if start.saturating_duration_since(began) >= time {
+                    return Ok::<_, std::io::Error>(latencies);
+                }
+                let request = &route.requests[at % route.requests.len()];
+                at += connections * 37 + 1;
+                let answer = connection.ask(request).await?;
+                latencies.push(start.elapsed().as_secs_f64() * 1000.0);
+                // Looked at now and then: the generator shares the cores.
+                if latencies.len() % 16 == 1 && !contains(answer, holds) {
+                    return Err(std::io::Error::other(format!(
+                        "{}: an answer does not hold {}",
+                        route.name, route.holds
+                    )));
+                }
+            }
+        });
+    }
+    let mut all = Vec::new();
+    while let Some(latencies) = tasks.join_next().await {
+        all.append(&mut latencies.map_err(failed)?.map_err(failed)?);
+    }
+    if all.is_empty() {
+        return Err(failed(format!("{}: nothing was answered in time", route.name)));
+    }
+    all.sort_unstable_by(f64::total_cmp);
+    Ok(Run { latencies: all, seconds: began.elapsed().as_secs_f64() })
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    // Pages end with what is looked for, lists begin with it.
+    let (head, tail) = (&text[..text.len().min(2048)], &text[text.len().saturating_sub(64)..]);
+    [head, tail].iter().any(|text| text.windows(part.len()).any(|window| window == part))
+}
+
+fn percentile(sorted: &[f64], percent: usize) -> f64 {
+    sorted.get((sorted.len() * percent / 100).min(sorted.len() - 1)).copied().unwrap_or(f64::NAN)
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+struct Plan {
+    connections: usize,
+    time: Duration,
+    repeat: u32,
+}
+
+/// Measures a route as often as asked; medians.
+async fn row(
+    server: &Server,
+    plan: &Plan,
+    route: &Route,
+    load: &'static str,
+    flat_out: bool,
+) -> Result<Row, Failure> {
+    let mut runs: Vec<[f64; 6]> = Vec::new();
+    for _ in 0..plan.repeat {
+        let cpu = server.processor_s();
+        let run = ask(&server.address, route, plan.connections, plan.time, flat_out).await?;
+        let count = run.latencies.len() as f64;
+        runs.push([
+            count,
+            count / run.seconds,
+            percentile(&run.latencies, 50),
+            percentile(&run.latencies, 99),
+            percentile(&run.latencies, 100),
+            (server.processor_s() - cpu) * 1000.0 / count,
+        ]);
+    }
+    let of = |at: usize| median(runs.iter().map(|run| run[at]).collect());
+    Ok(Row {
+        request: route.name,
+        load,
+        requests: of(0) as usize,
+        per_s: of(1),
+        p50_ms: of(2),
+        p99_ms: of(3),
+        max_ms: of(4),
+        server_cpu_ms: of(5),
+    })
+}
+
+async fn measure(
+    arguments: &Bench,
+    server: &mut Server,
+    file_bytes: u64,
+) -> Result<Figures, Failure> {
+    let (routes, builds) = routes(&server.address).await?;
+    let plan = Plan {
+        connections: usize::from(arguments.connections),
+        time: Duration::from_secs_f64(arguments.seconds),
+        repeat: arguments.repeat,
+    };
+    let warm = Plan { connections: plan.connections, time: plan.time / 2, repeat: 1 };
+    let wanted = |route: &&Route| {
+        arguments.only.as_ref().is_none_or(|only| route.name.contains(only.as_str()))
+    };
+    let by_name = |name: &str| routes.iter().find(|route| route.name == name);
+    let mut rows = Vec::new();
+    for route in routes.iter().filter(wanted) {
+        eprintln!("{}", route.name);
+        row(server, &warm, route, "", false).await?;
+        rows.push(row(server, &plan, route, "idle", false).await?);
+    }
+    if let Some(route) = by_name("build/ID").filter(|route| wanted(route)) {
+        eprintln!("{}, as fast as it goes", route.name);
+        rows.push(row(server, &plan, route, "itself", true).await?);
+    }
+    if let (Some(slow), Some(quick)) = (by_name("latestbuilds?nr=1000"), by_name("specifications"))
+        && wanted(&quick)
+    {
+        eprintln!("{} while {} runs", quick.name, slow.name);
+        let (address, slow) = (server.address.clone(), slow.clone());
+        let time = plan.time * plan.repeat * 2;
+        let busy = tokio::spawn(async move { ask(&address, &slow, 1, time, true).await });
+        rows.push(row(server, &plan, quick, "nr=1000", false).await?);
+        busy.abort();
+    }
+    server.tell("updated")?;
+    server.tell(&format!("updates {UPDATES}"))?;
+    let began = Instant::now();
+    for route in routes.iter().filter(wanted) {
+        eprintln!("{} under {UPDATES} updates per second", route.name);
+        rows.push(row(server, &plan, route, "2000 updates", false).await?);
+    }
+    let updates = server.number("updated")? / began.elapsed().as_secs_f64();
+    server.tell("updates 0")?;
+    let memory_mib = server.memory_mib("VmRSS");
+    let bulk = builds.min(BULK_MAX);
+    eprintln!("{bulk} status updates in bulk");
+    let bulk_s = server.number(&format!("bulk {bulk}"))?;
+    eprintln!("{bulk} jobs of one evaluation");
+    server.send(&format!("register {bulk}"))?;
+    if let Some(route) = by_name("build/ID") {
+        // Ends with the registration, or soon after.
+        let once = Plan {
+            repeat: 1,
+            time: Duration::from_secs_f64(arguments.seconds.max(bulk as f64 / 40_000.0)),
+            ..plan
+        };
+        rows.push(row(server, &once, route, "registration", false).await?);
+    }
+    let registration_s: f64 = server.line()?.parse().map_err(failed)?;
+    Ok(Figures {
+        builds,
+        file_mib: file_bytes as f64 / f64::from(1 << 20),
+        first_page_ms: server.start_ms,
+        rows,
+        updates_per_s_under_load: updates,
+        bulk_updates_per_s: bulk as f64 / bulk_s,
+        registered_jobs: bulk,
+        registration_s,
+        registrations_per_s: bulk as f64 / registration_s,
+        memory_mib,
+        memory_peak_mib: server.memory_mib("VmHWM"),
+        repeat: arguments.repeat,
+    })
+}
