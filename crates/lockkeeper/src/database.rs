@@ -1047,8 +1047,8 @@ impl Builder {
         self
     }
 
-    /// Whether to keep statistics. Default: yes; they cost less than a hundredth of a write. Without
-    /// them [`Database::stats`] is empty and a timeout does not say who held the call up.
+    /// Whether to keep statistics. Default: yes. Without them [`Database::stats`] is empty but for what
+    /// is under way, and the error of a write that timed out does not say who held it up.
     pub fn statistics(mut self, on: bool) -> Self {
         self.config.statistics = on;
         self
