@@ -61,6 +61,10 @@ mod write;
 #[cfg(feature = "sqlite")]
 mod writer;
 
+#[cfg_attr(
+    not(feature = "sqlite"),
+    expect(dead_code, unused_imports, reason = "some of it is for the database layer alone")
+)]
 pub mod queue;
 
 #[cfg(feature = "sqlite")]

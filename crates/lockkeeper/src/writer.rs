@@ -229,10 +229,9 @@ impl Writer {
                 return None;
             }
             let mut taken = batch.charge_and_take(lane, run);
-            if taken.is_none() && calls > 1 {
-                // Callers that were answered together come back together: those that wait for
-                // this processor get it for a moment before the commit.
-                std::thread::yield_now();
+            // Callers that were answered together come back together: those that wait for this
+            // processor get it for a moment before the commit.
+            if taken.is_none() && calls > 1 && batch.give_way() {
                 taken = batch.take();
                 last = now();
             }

@@ -70,6 +70,14 @@ impl<C: Item> Batch<'_, C> {
         self.queue.charge_and_take(self.worker, lane, run, None);
     }
 
+    /// Lets others run for a moment when nothing is left to take; false: it was not the time for it.
+    #[cfg(not(loom))]
+    pub(crate) fn give_way(&self) -> bool {
+        // What was pushed before has been taken.
+        self.queue.forget_news();
+        self.queue.give_way()
+    }
+
     /// Takes another call of this batch without charging anybody.
     pub(crate) fn take(&mut self) -> Option<Taken<C>> {
         self.queue.take_next(self.worker, Scope::Batch)
