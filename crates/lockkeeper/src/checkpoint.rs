@@ -70,11 +70,12 @@ pub(crate) struct Checkpointer {
 
 impl Checkpointer {
     pub(crate) fn new(config: &Config) -> Self {
+        let limit_bytes = config.checkpoint_wal_bytes.min(config.wal_bytes_max);
         Self {
-            limit_bytes: config.checkpoint_wal_bytes.min(config.wal_bytes_max),
+            limit_bytes,
             cap_bytes: config.wal_bytes_max,
             drain_at_frames: 0,
-            due_bytes: config.checkpoint_wal_bytes.min(config.wal_bytes_max).min(SMALL),
+            due_bytes: if limit_bytes == u64::MAX { limit_bytes } else { limit_bytes.min(SMALL) },
             last: None,
             page_bytes: 0,
             due_at_frames: 0,
