@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::time::Duration;
 
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::{Connection, OpenFlags, TransactionState, ffi};
@@ -12,6 +13,7 @@ use crate::error::{Error, ErrorKind};
 use crate::ffi::{Session, Sql};
 use crate::holders::Slot;
 use crate::interrupt::{self, LockWait};
+use crate::queue::now;
 use crate::record::Recorder;
 use crate::stats::Work;
 use crate::transaction::Snapshot;
@@ -239,7 +241,7 @@ pub(crate) fn open(config: &Config, role: Role) -> Result<Snapshot, Error> {
         setup(&conn).map_err(|error| failed(error).detail("in the caller's setup"))?;
     }
     if role == Role::Writer {
-        configure_attached(&conn).map_err(|error| {
+        configure_attached(&conn, config.busy_timeout).map_err(|error| {
             failed(error).detail("an attached file could not be brought into WAL mode")
         })?;
     }
@@ -299,18 +301,43 @@ pub(crate) fn install(
     }))
 }
 
+/// Brings a file into WAL mode.
+///
+/// The change needs the file alone, and SQLite does not ask the busy handler where waiting might be
+/// for each other: of several processes that open a new file at once, some are told that it is busy.
+fn into_wal(conn: &Connection, schema: &str, patience: Duration) -> rusqlite::Result<()> {
+    let give_up_at = now().checked_add(patience);
+    let mut seed = std::process::id() | 1;
+    let mut attempt = 0;
+    loop {
+        // Answers with the mode that it is in; `verify` looks at it.
+        let changed = conn.pragma_update_and_check(Some(schema), "journal_mode", "WAL", |_| Ok(()));
+        let busy = changed.as_ref().is_err_and(|error| {
+            error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy)
+        });
+        if !busy || give_up_at.is_some_and(|at| now() >= at) {
+            return changed;
+        }
+        std::thread::sleep(interrupt::nap(attempt, &mut seed));
+        attempt += 1;
+    }
+}
+
 /// Brings attached files into WAL mode as the main one is: in another mode one reader, and so one
 /// held snapshot, keeps every writer of the file waiting (<https://www.sqlite.org/lockingv3.html>).
 ///
 /// Files that cannot be written keep their mode; nothing writes them.
-pub(crate) fn configure_attached(conn: &Connection) -> rusqlite::Result<()> {
+pub(crate) fn configure_attached(
+    conn: &Connection,
+    busy_timeout: Duration,
+) -> rusqlite::Result<()> {
     let mut list = conn.prepare("PRAGMA database_list")?;
     let rows = list.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     let rows: Vec<(i64, String, String)> = rows.collect::<rusqlite::Result<_>>()?;
     for (number, name, file) in rows {
         // 0 is the main file, 1 the temporary one; without a name it is in memory.
         if number > 1 && !file.is_empty() && !conn.is_readonly(name.as_str())? {
-            conn.pragma_update_and_check(Some(name.as_str()), "journal_mode", "WAL", |_| Ok(()))?;
+            into_wal(conn, &name, busy_timeout)?;
         }
     }
     Ok(())
@@ -339,8 +366,7 @@ fn configure(conn: &Connection, config: &Config, role: Role) -> rusqlite::Result
         return Ok(());
     }
     if role == Role::Writer {
-        // Answers with the mode that it is in; `verify` looks at it.
-        conn.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
+        into_wal(conn, "main", config.busy_timeout)?;
         // After a checkpoint that reset the WAL, the file is cut back to this.
         let limit = config.wal_bytes_max;
         conn.query_row(&format!("PRAGMA journal_size_limit = {limit}"), [], |_| Ok(()))?;

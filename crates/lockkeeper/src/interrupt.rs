@@ -88,7 +88,7 @@ pub(crate) fn install(
 
 /// The nap after the `attempt`-th failure: 0.1 ms, growing to [`NAP_MAX`], with jitter, so that two
 /// processes that wait for each other's locks fall out of step.
-fn nap(attempt: i32, seed: &mut u32) -> Duration {
+pub(crate) fn nap(attempt: i32, seed: &mut u32) -> Duration {
     // xorshift32 (Marsaglia 2003); any spread will do.
     *seed ^= *seed << 13;
     *seed ^= *seed >> 17;

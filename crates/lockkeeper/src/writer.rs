@@ -629,7 +629,7 @@ impl Writer {
                 let _ = conn.execute_batch("ROLLBACK");
             }
             let _ = connection::install(conn, &guard, config, Role::Writer);
-            let _ = connection::configure_attached(conn);
+            let _ = connection::configure_attached(conn, config.busy_timeout);
             let _ = conn.execute_batch("PRAGMA foreign_keys = ON; PRAGMA defer_foreign_keys = OFF");
         });
         let usable = prepared.is_ok() && view.link.clean();
