@@ -269,7 +269,7 @@ fn poll_and_drop<F: Future>(future: F, polls: usize) -> bool {
 fn a18_every_future_may_be_dropped_after_any_number_of_polls() {
     let rounds = count(3, 100);
     for place in PLACES {
-        within(HANG * 2, move || {
+        within(HANG * count(2, 10) as u32, move || {
             let dir = Dir::new();
             let db = dir.builder(place).queue_capacity(4).snapshots_max(3);
             let db = db.blocking_open().expect("opens");
