@@ -12,7 +12,7 @@ Usage: cargo xtask <COMMAND>
 
 Commands:
   test          Install what the tests need; check format, lints, docs; run all tests and models
-  test --long   The same with the long forms (10^5 batches, 300 kills, every fault): about an hour
+  test --long   The same with the long forms (10^5 batches, 300 kills, every fault): about 15 minutes
   deny          Check licences, sources and duplicate crates with cargo-deny
   help          Print this
 
