@@ -202,6 +202,8 @@ fn a29_the_slow_log_tells_waiting_from_running_and_what_an_index_would_save() {
             tx.query_row(find, [secret], |row| row.get::<_, i64>(0))
         });
         assert!(poll_once(&mut waits).is_pending());
+        // Nothing is waited for: this time is what the slow log is to tell of, as running of the one
+        // and as waiting of the other.
         std::thread::sleep(Duration::from_millis(150));
         drop(release);
         block_on(long).expect("it ends");
