@@ -18,20 +18,18 @@
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
-use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use crate::database::{Client, unwind};
+use crate::database::Client;
 use crate::error::{Error, ErrorKind};
-use crate::holders::{Board, Why};
 use crate::job::{LeaseCall, Once, WriteCall, WriteJob, WriteOutcome, WriterItem};
 use crate::queue::{
-    Condvar, Flight, Interrupt, Interruptible, Mutex, Receiver, Room, after, ancestry_for,
-    block_on, lock, refused, reply, wait_until,
+    Condvar, Flight, Interrupt, Interruptible, Mutex, after, block_on, lock, reply, wait_until,
 };
+use crate::submission::Submission;
 use crate::transaction::Transaction;
 
 /// How long a lease may last in all.
@@ -135,13 +133,9 @@ type Asked<E> = (Flight<WriterItem, WriteOutcome<(), E>>, Arc<Shared>);
 /// A lease being waited for; see [`Client::lease`].
 #[must_use = "a lease is asked for when it is polled"]
 pub struct Leases<E: Send + 'static> {
-    client: Client<E>,
+    submission: Submission<E>,
     hold_max: Duration,
     idle_max: Duration,
-    deadline: Option<Duration>,
-    place: &'static Location<'static>,
-    /// Who held the call up when its deadline passed.
-    why: Why,
     flight: Option<Asked<E>>,
     error: PhantomData<fn() -> E>,
 }
@@ -153,7 +147,7 @@ impl<E: Send + 'static> fmt::Debug for Leases<E> {
         f.debug_struct("Leases")
             .field("hold_max", &self.hold_max)
             .field("idle_max", &self.idle_max)
-            .field("deadline", &self.deadline)
+            .field("deadline", &self.submission.deadline)
             .finish_non_exhaustive()
     }
 }
@@ -161,15 +155,10 @@ impl<E: Send + 'static> fmt::Debug for Leases<E> {
 impl<E: Send + 'static> Leases<E> {
     #[track_caller]
     pub(crate) fn new(client: Client<E>) -> Self {
-        let place = Location::caller();
-        let (hold_max, idle_max) = (HOLD_MAX, IDLE_MAX);
         Self {
-            client,
-            hold_max,
-            idle_max,
-            deadline: None,
-            place,
-            why: Why::default(),
+            submission: Submission::new(client),
+            hold_max: HOLD_MAX,
+            idle_max: IDLE_MAX,
             flight: None,
             error: PhantomData,
         }
@@ -189,35 +178,24 @@ impl<E: Send + 'static> Leases<E> {
 
     /// Gives up waiting for the turn after `patience`, counted from the first poll.
     pub fn deadline(mut self, patience: Duration) -> Self {
-        self.deadline = Some(patience);
+        self.submission.deadline = Some(patience);
         self
     }
 
     fn submit(&mut self) -> Result<(), Error<E>> {
-        let core = Arc::clone(self.client.inner.core());
-        core.check_process().map_err(Error::new)?;
-        let ancestry = ancestry_for(core.domain)?;
+        let ancestry = self.submission.admit()?;
         let shared = Arc::new(Shared {
             state: Mutex::new(State::default()),
             bell: Condvar::new(),
             hold_max: self.hold_max,
             idle_max: self.idle_max,
         });
-        let (reply, receiver) = reply();
-        let opening = WriteCall::new(
-            Once(Some(nothing::<E>)),
-            reply,
-            ancestry,
-            self.client.meta(self.place),
-            false,
-        );
-        let lease = LeaseCall { opening: Box::new(opening), shared: Arc::clone(&shared) };
-        let item = WriterItem::Lease(Box::new(lease));
-        let deadline =
-            self.deadline.map(|patience| self.why.deadline(&core, patience, Board::why_no_writer));
-        let lane = &self.client.inner.writes;
-        let flight = Flight::take_off(lane, item, receiver, Room::Wait, deadline);
-        self.flight = Some((flight.map_err(|error| refused(&error))?.0, shared));
+        let flight = self.submission.submit_to_writer(|reply, meta| {
+            let opening = WriteCall::new(Once(Some(nothing::<E>)), reply, ancestry, meta, false);
+            let shared = Arc::clone(&shared);
+            WriterItem::Lease(Box::new(LeaseCall { opening: Box::new(opening), shared }))
+        })?;
+        self.flight = Some((flight, shared));
         Ok(())
     }
 }
@@ -237,16 +215,12 @@ impl<E: Send + 'static> Future for Leases<E> {
         let Some((flight, _)) = &mut self.flight else {
             return Poll::Ready(Err(Error::new(ErrorKind::Faulted)));
         };
-        let outcome = ready!(flight.poll(context));
+        let landed = ready!(flight.poll(context));
         let Some((_, shared)) = self.flight.take() else {
             return Poll::Ready(Err(Error::new(ErrorKind::Faulted)));
         };
-        Poll::Ready(match outcome {
-            Ok(outcome) => unwind(outcome)
-                .map(|_| Lease { client: self.client.clone(), shared, place: self.place })
-                .map_err(|error| self.why.explain(error)),
-            Err(_) => Err(Error::new(ErrorKind::Faulted)),
-        })
+        let submission = self.submission.follow_up();
+        Poll::Ready(self.submission.settle(landed).map(|_| Lease { submission, shared }))
     }
 }
 
@@ -263,9 +237,8 @@ impl<E: Send + 'static> Drop for Leases<E> {
 ///
 /// Dropping it rolls the transaction back.
 pub struct Lease<E: Send + 'static = rusqlite::Error> {
-    client: Client<E>,
+    submission: Submission<E>,
     shared: Arc<Shared>,
-    place: &'static Location<'static>,
 }
 
 impl<E: Send + 'static> fmt::Debug for Lease<E> {
@@ -347,30 +320,15 @@ impl<E: Send + 'static> Lease<E> {
         F: FnOnce(&Transaction) -> Result<T, E> + Send + 'static,
         T: Send + 'static,
     {
-        let core = self.client.inner.core();
-        core.check_process().map_err(Error::new)?;
-        let ancestry = ancestry_for(core.domain)?;
+        let ancestry = self.submission.admit()?;
+        let meta = self.submission.meta();
         let (reply, receiver) = reply();
-        let job =
-            WriteCall::new(Once(Some(f)), reply, ancestry, self.client.meta(self.place), false);
+        let job = WriteCall::new(Once(Some(f)), reply, ancestry, meta, false);
         self.shared.submit(command(Box::new(job))).map_err(Error::new)?;
         let mut waiting = Waiting { shared: &self.shared, answered: false };
-        let outcome = answer(receiver).await;
+        let landed = receiver.await;
         waiting.answered = true;
-        outcome.map(|(value, _)| value)
-    }
-}
-
-async fn answer<T, E>(
-    receiver: Receiver<WriteOutcome<T, E>>,
-) -> Result<crate::write::Value<T>, Error<E>>
-where
-    T: Send + 'static,
-    E: Send + 'static,
-{
-    match receiver.await {
-        Ok(outcome) => unwind(outcome),
-        Err(_) => Err(Error::new(ErrorKind::Faulted)),
+        self.submission.settle(landed).map(|(value, _)| value)
     }
 }
 
@@ -391,7 +349,7 @@ impl Drop for Waiting<'_> {
 impl<E: Send + 'static> Drop for Lease<E> {
     fn drop(&mut self) {
         // After a fork the lock may be held by a thread that is not here.
-        if self.client.inner.core().check_process().is_ok() {
+        if self.submission.client.inner.core().check_process().is_ok() {
             self.shared.end(ErrorKind::LeaseEnded);
         }
     }

@@ -9,7 +9,11 @@ mod backup;
 #[cfg(feature = "sqlite")]
 mod bare;
 #[cfg(feature = "sqlite")]
+mod builder;
+#[cfg(feature = "sqlite")]
 mod checkpoint;
+#[cfg(feature = "sqlite")]
+mod client;
 #[cfg(feature = "sqlite")]
 mod config;
 #[cfg(feature = "sqlite")]
@@ -55,6 +59,8 @@ mod statement;
 #[cfg(feature = "sqlite")]
 mod stats;
 #[cfg(feature = "sqlite")]
+mod submission;
+#[cfg(feature = "sqlite")]
 mod transaction;
 #[cfg(feature = "sqlite")]
 mod write;
@@ -70,9 +76,11 @@ pub mod queue;
 #[cfg(feature = "sqlite")]
 pub use backup::{Backup, BackupProgress, BackupReport, blocking_restore};
 #[cfg(feature = "sqlite")]
+pub use builder::Builder;
+#[cfg(feature = "sqlite")]
 pub use config::{NetworkFiles, Synchronous};
 #[cfg(feature = "sqlite")]
-pub use database::{Builder, Client, Close, Database};
+pub use database::{Client, Close, Database};
 #[cfg(feature = "sqlite")]
 pub use error::{Error, ErrorKind};
 #[cfg(feature = "sqlite")]

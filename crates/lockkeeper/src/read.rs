@@ -1,34 +1,29 @@
 //! The reading side of a call: a builder, then a future.
 
 use std::future::Future;
-use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use crate::database::{Client, unwind};
+use crate::database::Client;
 use crate::error::{Error, ErrorKind};
-use crate::holders::{Board, Why};
 use crate::job::{Body, Outcome, ReadCall, ReaderItem, WriterItem};
-use crate::queue::{Flight, Room, ancestry_for, refused, reply};
+use crate::queue::{Flight, ancestry_for};
 use crate::short::{self, Short};
 use crate::snapshot::Hold;
+use crate::submission::Submission;
 use crate::transaction::Snapshot;
 use crate::writer;
 
 /// A read; see [`Client::read`].
 #[must_use = "a call is submitted when it is polled"]
 pub struct Read<B, T: Send + 'static, E: Send + 'static> {
-    client: Client<E>,
+    submission: Submission<E>,
     state: State<B, T, E>,
     /// The snapshot to read on, if not the newest.
     hold: Option<Arc<Hold>>,
-    deadline: Option<Duration>,
     short: bool,
-    place: &'static Location<'static>,
-    /// Who held the call up when its deadline passed.
-    why: Why,
 }
 
 enum State<B, T: Send + 'static, E: Send + 'static> {
@@ -44,7 +39,7 @@ impl<B, T: Send + 'static, E: Send + 'static> Unpin for Read<B, T, E> {}
 impl<B, T: Send + 'static, E: Send + 'static> std::fmt::Debug for Read<B, T, E> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Read")
-            .field("deadline", &self.deadline)
+            .field("deadline", &self.submission.deadline)
             .field("short", &self.short)
             .finish_non_exhaustive()
     }
@@ -63,13 +58,12 @@ where
 {
     #[track_caller]
     pub(crate) fn new(client: Client<E>, body: B, hold: Option<Arc<Hold>>) -> Self {
-        let (place, why) = (Location::caller(), Why::default());
-        Self { client, state: State::New(body), hold, deadline: None, short: false, place, why }
+        Self { submission: Submission::new(client), state: State::New(body), hold, short: false }
     }
 
     /// Gives up after `patience`, counted from the first poll; covers waiting and running.
     pub fn deadline(mut self, patience: Duration) -> Self {
-        self.deadline = Some(patience);
+        self.submission.deadline = Some(patience);
         self
     }
 
@@ -93,7 +87,7 @@ where
 
     /// Begins the read; a value means that it is done already.
     fn begin(&mut self, mut body: B) -> Result<Option<T>, Error<E>> {
-        let core = self.client.inner.core();
+        let core = self.submission.client.inner.core();
         core.check_process().map_err(Error::new)?;
         if self.hold.is_none()
             && let Some(tx) = writer::current(core.domain)
@@ -112,28 +106,17 @@ where
                 Short::NoConnection { ask: false } | Short::TooLong => {}
             }
         }
-        let (reply, receiver) = reply();
-        let job = Box::new(ReadCall::new(body, reply, ancestry, self.client.meta(self.place)));
-        let by_writer = memory && self.hold.is_none();
-        let holder = if by_writer { Board::why_no_writer } else { Board::why_no_reader };
-        let deadline = self.deadline.map(|patience| self.why.deadline(core, patience, holder));
-        let inner = &self.client.inner;
-        if by_writer {
-            let item = WriterItem::Read(job);
-            let flight = Flight::take_off(&inner.writes, item, receiver, Room::Wait, deadline);
-            let (flight, _) = flight.map_err(|error| refused(&error))?;
-            self.state = State::FlyingToWriter(flight);
+        let job = |reply, meta| Box::new(ReadCall::new(body, reply, ancestry, meta));
+        if memory && self.hold.is_none() {
+            let read = |reply, meta| WriterItem::Read(job(reply, meta));
+            self.state = State::FlyingToWriter(self.submission.submit_to_writer(read)?);
             return Ok(None);
         }
-        let item = match &self.hold {
-            Some(hold) => ReaderItem::Held(Arc::clone(hold.held()), job),
-            None => ReaderItem::Read(job),
-        };
-        let flight = Flight::take_off(&inner.reads, item, receiver, Room::Wait, deadline);
-        let (flight, check_for_stall) = flight.map_err(|error| refused(&error))?;
-        if check_for_stall {
-            core.check_for_stall();
-        }
+        let hold = &self.hold;
+        let flight = self.submission.submit_to_readers(|reply, meta| match hold {
+            Some(hold) => ReaderItem::Held(Arc::clone(hold.held()), job(reply, meta)),
+            None => ReaderItem::Read(job(reply, meta)),
+        })?;
         self.state = State::Flying(flight);
         Ok(None)
     }
@@ -156,7 +139,7 @@ where
                 return Poll::Ready(Ok(value));
             }
         }
-        let outcome = match &mut self.state {
+        let landed = match &mut self.state {
             State::Flying(flight) => ready!(flight.poll(context)),
             State::FlyingToWriter(flight) => ready!(flight.poll(context)),
             State::New(_) | State::Over => return Poll::Ready(Err(Error::new(ErrorKind::Faulted))),
@@ -164,9 +147,6 @@ where
         self.state = State::Over;
         // The caller may drop the snapshot next and take another, while this future lives on.
         self.hold = None;
-        Poll::Ready(match outcome {
-            Ok(outcome) => unwind(outcome).map_err(|error| self.why.explain(error)),
-            Err(_) => Err(Error::new(ErrorKind::Faulted)),
-        })
+        Poll::Ready(self.submission.settle(landed))
     }
 }

@@ -2,17 +2,17 @@
 
 use std::fmt;
 use std::future::Future;
-use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use crate::database::Client;
 use crate::error::{Error, ErrorKind};
-use crate::job::{self, Many, ReaderItem, WriterItem};
-use crate::queue::{Flight, Room, ancestry_for, block_on, refused, reply};
+use crate::job::{self, Many, Meta, ReaderItem, WriterItem};
+use crate::queue::{Flight, block_on};
 use crate::read::Read;
 use crate::snapshot::{Held, Hold};
+use crate::submission::Submission;
 use crate::transaction::Snapshot;
 
 /// A snapshot that stays the same across awaits; see [`Client::snapshot`].
@@ -87,9 +87,8 @@ impl<E: Send + 'static> HeldSnapshot<E> {
 /// A snapshot being taken; see [`Client::snapshot`].
 #[must_use = "a call is submitted when it is polled"]
 pub struct Snapshots<E: Send + 'static> {
-    client: Client<E>,
+    submission: Submission<E>,
     state: State,
-    place: &'static Location<'static>,
 }
 
 type Answer = Result<Arc<Held>, Error>;
@@ -112,28 +111,18 @@ impl<E: Send + 'static> fmt::Debug for Snapshots<E> {
 impl<E: Send + 'static> Snapshots<E> {
     #[track_caller]
     pub(crate) fn new(client: Client<E>) -> Self {
-        Self { client, state: State::New, place: Location::caller() }
+        Self { submission: Submission::new(client), state: State::New }
     }
 
     fn begin(&mut self) -> Result<(), Error<E>> {
-        let core = self.client.inner.core();
-        core.check_process().map_err(Error::new)?;
-        ancestry_for(core.domain)?;
-        let (reply, receiver) = reply();
-        let pin = job::Pin { reply, origin: self.client.meta(self.place).origin };
-        let inner = &self.client.inner;
-        self.state = if core.config.is_memory() {
-            let item = WriterItem::Pin(pin);
-            let flight = Flight::take_off(&inner.writes, item, receiver, Room::Wait, None);
-            State::FlyingToWriter(flight.map_err(|error| refused(&error))?.0)
+        self.submission.admit()?;
+        let pin = |reply, meta: Meta| job::Pin { reply, origin: meta.origin };
+        self.state = if self.submission.client.inner.core().config.is_memory() {
+            let item = |reply, meta| WriterItem::Pin(pin(reply, meta));
+            State::FlyingToWriter(self.submission.submit_to_writer(item)?)
         } else {
-            let item = ReaderItem::Pin(pin);
-            let flight = Flight::take_off(&inner.reads, item, receiver, Room::Wait, None);
-            let (flight, check_for_stall) = flight.map_err(|error| refused(&error))?;
-            if check_for_stall {
-                core.check_for_stall();
-            }
-            State::Flying(flight)
+            let item = |reply, meta| ReaderItem::Pin(pin(reply, meta));
+            State::Flying(self.submission.submit_to_readers(item)?)
         };
         Ok(())
     }
@@ -153,7 +142,7 @@ impl<E: Send + 'static> Future for Snapshots<E> {
         };
         self.state = State::Over;
         Poll::Ready(match outcome {
-            Ok(Ok(held)) => Ok(HeldSnapshot::new(self.client.clone(), held)),
+            Ok(Ok(held)) => Ok(HeldSnapshot::new(self.submission.client.clone(), held)),
             Ok(Err(error)) => Err(error.without_call()),
             Err(_) => Err(Error::new(ErrorKind::Faulted)),
         })

@@ -1,21 +1,20 @@
 //! The writing side of a call: a builder, then a future.
 
 use std::future::Future;
-use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use crate::database::{Client, unwind};
+use crate::database::Client;
 use crate::error::{Error, ErrorKind, kind_of_own};
-use crate::holders::{Board, Why};
 use crate::job::{Body, Many, WriteCall, WriteOutcome, WriterItem};
 use crate::queue::{
-    Flight, Mutex, Refused, RefusedReason, Room, ancestry_for, block_on, lock, refused, reply,
+    Flight, Mutex, Refused, RefusedReason, Room, ancestry_for, block_on, lock, reply,
 };
 use crate::snapshot::Held;
 use crate::snapshots::HeldSnapshot;
+use crate::submission::Submission;
 use crate::transaction::Transaction;
 use crate::writer;
 
@@ -25,12 +24,8 @@ pub(crate) type Value<T> = (T, Option<Arc<Held>>);
 /// A write; see [`Client::write`].
 #[must_use = "a call is submitted when it is polled"]
 pub struct Write<B, T: Send + 'static, E: Send + 'static> {
-    client: Client<E>,
+    submission: Submission<E>,
     state: State<B, T, E>,
-    deadline: Option<Duration>,
-    place: &'static Location<'static>,
-    /// Who held the call up when its deadline passed.
-    why: Why,
 }
 
 enum State<B, T: Send + 'static, E: Send + 'static> {
@@ -43,7 +38,7 @@ impl<B, T: Send + 'static, E: Send + 'static> Unpin for Write<B, T, E> {}
 
 impl<B, T: Send + 'static, E: Send + 'static> std::fmt::Debug for Write<B, T, E> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Write").field("deadline", &self.deadline).finish_non_exhaustive()
+        f.debug_struct("Write").field("deadline", &self.submission.deadline).finish_non_exhaustive()
     }
 }
 
@@ -55,13 +50,13 @@ where
 {
     #[track_caller]
     pub(crate) fn new(client: Client<E>, body: B) -> Self {
-        let place = Location::caller();
-        Self { client, state: State::New(body), deadline: None, place, why: Why::default() }
+        Self { submission: Submission::new(client), state: State::New(body) }
     }
 
     #[track_caller]
     fn try_new(client: Client<E>, body: B) -> Result<Self, Refused<B>> {
-        let place = Location::caller();
+        let submission = Submission::new(client);
+        let client = &submission.client;
         let core = client.inner.core();
         if core.check_process().is_err() {
             return Err(Refused { reason: RefusedReason::Closed, call: body });
@@ -73,13 +68,10 @@ where
         let slot = Arc::new(Mutex::new(Some(body)));
         let (reply, receiver) = reply();
         let call =
-            WriteCall::new(Slotted(Arc::clone(&slot)), reply, ancestry, client.meta(place), false);
+            WriteCall::new(Slotted(Arc::clone(&slot)), reply, ancestry, submission.meta(), false);
         let item = WriterItem::Write(Box::new(call));
         match Flight::take_off(&client.inner.writes, item, receiver, Room::Need, None) {
-            Ok((flight, _)) => {
-                let state = State::Flying(flight);
-                Ok(Self { client, state, deadline: None, place, why: Why::default() })
-            }
+            Ok((flight, _)) => Ok(Self { submission, state: State::Flying(flight) }),
             Err(Refused { reason, call }) => {
                 drop(call);
                 let body = lock(&slot).take().expect("a refused call has not run");
@@ -91,7 +83,7 @@ where
     /// Gives up after `patience`, counted from the first poll: waiting for room, for the turn and
     /// for the lock, and running. What was begun is undone.
     pub fn deadline(mut self, patience: Duration) -> Self {
-        self.deadline = Some(patience);
+        self.submission.deadline = Some(patience);
         self
     }
 
@@ -110,31 +102,19 @@ where
             let State::New(body) = std::mem::replace(&mut self.state, State::Over) else {
                 return Poll::Ready(Err(Error::new(ErrorKind::Faulted)));
             };
-            let core = self.client.inner.core();
-            core.check_process().map_err(Error::new)?;
-            let ancestry = ancestry_for(core.domain)?;
-            let (reply, receiver) = reply();
-            let call =
-                WriteCall::new(body, reply, ancestry, self.client.meta(self.place), wants_snapshot);
-            let deadline = self
-                .deadline
-                .map(|patience| self.why.deadline(core, patience, Board::why_no_writer));
-            let item = WriterItem::Write(Box::new(call));
-            match Flight::take_off(&self.client.inner.writes, item, receiver, Room::Wait, deadline)
-            {
-                Ok((flight, _)) => self.state = State::Flying(flight),
-                Err(error) => return Poll::Ready(Err(refused(&error).into())),
-            }
+            let ancestry = self.submission.admit()?;
+            let flight = self.submission.submit_to_writer(|reply, meta| {
+                let call = WriteCall::new(body, reply, ancestry, meta, wants_snapshot);
+                WriterItem::Write(Box::new(call))
+            })?;
+            self.state = State::Flying(flight);
         }
         let State::Flying(flight) = &mut self.state else {
             return Poll::Ready(Err(Error::new(ErrorKind::Faulted)));
         };
-        let outcome = ready!(flight.poll(context));
+        let landed = ready!(flight.poll(context));
         self.state = State::Over;
-        Poll::Ready(match outcome {
-            Ok(outcome) => unwind(outcome).map_err(|error| self.why.explain(error)),
-            Err(_) => Err(Error::new(ErrorKind::Faulted)),
-        })
+        Poll::Ready(self.submission.settle(landed))
     }
 }
 
@@ -167,7 +147,7 @@ where
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let (value, held) = ready!(self.0.poll_answer(true, context))?;
         Poll::Ready(match held {
-            Some(held) => Ok((value, HeldSnapshot::new(self.0.client.clone(), held))),
+            Some(held) => Ok((value, HeldSnapshot::new(self.0.submission.client.clone(), held))),
             None => Err(Error::new(ErrorKind::Faulted)),
         })
     }

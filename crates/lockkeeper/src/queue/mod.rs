@@ -87,7 +87,7 @@ pub use error::{CallError, Phase, Refused, RefusedReason, StartError};
 pub use handle::{Builder, Call, Client, Spawn, Verdict, Worker, should_stop};
 pub use lanes::Priority;
 
-pub(crate) use call::{Interruptible, Receiver, Reply, block_on, reply, shielded};
+pub(crate) use call::{Interruptible, Lost, Receiver, Reply, block_on, reply, shielded};
 pub(crate) use clock::{Alarm, Clock};
 pub(crate) use close::Closing;
 pub(crate) use context::{Ancestry, Domain, Frame, interrupt, tick};

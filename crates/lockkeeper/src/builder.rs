@@ -1,0 +1,232 @@
+//! How a database is opened: the settings, and what of them makes no sense.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use crate::config::{Config, NetworkFiles, Synchronous};
+use crate::database::Database;
+use crate::error::{Error, ErrorKind};
+use crate::migrate::Migrations;
+use crate::queue::block_on;
+use crate::stats::Slow;
+
+/// How a database is to be opened; see [`Database::builder`].
+#[derive(Clone, Debug)]
+pub struct Builder {
+    pub(crate) config: Config,
+}
+
+impl Builder {
+    /// Reader threads that are always there. Default: one per core, 2 to 8.
+    pub fn readers(mut self, threads: usize) -> Self {
+        self.config.readers = threads;
+        self
+    }
+
+    /// Reader threads at most, long reads included; at least as many as [`Builder::readers`].
+    /// Default: two per core, at least 16.
+    pub fn readers_max(mut self, threads: usize) -> Self {
+        self.config.readers_max = threads;
+        self
+    }
+
+    /// Calls that each client may have accepted and waiting in each queue. Default: 1,024.
+    pub fn queue_capacity(mut self, calls: usize) -> Self {
+        self.config.queue_capacity = calls;
+        self
+    }
+
+    /// When a commit reaches the disk. Default: [`Synchronous::Full`].
+    pub fn synchronous(mut self, synchronous: Synchronous) -> Self {
+        self.config.synchronous = synchronous;
+        self
+    }
+
+    /// How long a call waits for another process's lock. Default: 30 seconds.
+    pub fn busy_timeout(mut self, timeout: Duration) -> Self {
+        self.config.busy_timeout = timeout;
+        self
+    }
+
+    /// Page cache of each connection, in bytes. Default: 16 MiB.
+    pub fn page_cache_bytes(mut self, bytes: usize) -> Self {
+        self.config.page_cache_bytes = bytes;
+        self
+    }
+
+    /// Prepared statements that each connection keeps. Default: 128.
+    pub fn statement_cache(mut self, statements: usize) -> Self {
+        self.config.statement_cache = statements;
+        self
+    }
+
+    /// Runs on every connection when it is opened, also when one is opened again: functions,
+    /// collations, `ATTACH`, keys, `PRAGMA`s. May be given several times. The commit, authorizer,
+    /// progress, busy, update and WAL hooks belong to the library, which sets its own afterwards.
+    /// Attached files that can be written are brought into WAL mode, which stays with the file.
+    pub fn setup(
+        mut self,
+        f: impl Fn(&Connection) -> rusqlite::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        self.config.setup.push(Arc::new(f));
+        self
+    }
+
+    /// Ceilings of one commit: calls, running time, and bytes that it adds to the WAL (estimated
+    /// from the commits before it). A batch ends after the call that reaches one. Default: 1,024
+    /// calls, 5 ms, 16 MiB.
+    pub fn batch_max(mut self, calls: usize, time: Duration, wal_bytes: u64) -> Self {
+        self.config.batch_calls_max = calls.max(1);
+        self.config.batch_time_max = time;
+        self.config.batch_wal_bytes_max = wal_bytes;
+        self
+    }
+
+    /// Size to which the WAL may grow under load before the writer folds it back, without waiting for
+    /// anybody. Default: 32 MiB. With [`u64::MAX`] here and as [`Builder::wal_bytes_max`], it is folded
+    /// back when the database is closed and not before.
+    pub fn checkpoint_wal_bytes(mut self, bytes: u64) -> Self {
+        self.config.checkpoint_wal_bytes = bytes;
+        self
+    }
+
+    /// Size that the WAL exceeds by one batch at most, whatever readers do. Default: 64 MiB.
+    ///
+    /// At this size the writer waits for the readers of old states, and has held snapshots and reads
+    /// older than 100 ms end with [`ErrorKind::SnapshotExpired`]. Readers of other processes, and
+    /// closures that wait for something outside SQLite, cannot be moved: the WAL then grows on, and
+    /// [`Stats::wal_over_max`] counts it.
+    pub fn wal_bytes_max(mut self, bytes: u64) -> Self {
+        self.config.wal_bytes_max = bytes.max(1);
+        self
+    }
+
+    /// The age at which a held snapshot is released. Default: 60 seconds.
+    pub fn snapshot_age_max(mut self, age: Duration) -> Self {
+        self.config.snapshot_age_max = age;
+        self
+    }
+
+    /// Snapshots that may be held at once. Default: 64.
+    ///
+    /// Dropping the last clone of one frees its place at once. A snapshot whose future was dropped
+    /// while a reader thread was taking it frees its place when that thread has noticed.
+    pub fn snapshots_max(mut self, snapshots: usize) -> Self {
+        self.config.snapshots_max = snapshots;
+        self
+    }
+
+    /// Brings the schema up to date on the writer's connection, before any reader is opened.
+    ///
+    /// `open` then fails with [`ErrorKind::ForeignFile`] or [`ErrorKind::NewerFile`], before anything
+    /// was changed, or with [`ErrorKind::Migration`] when a step failed, which undoes that step alone.
+    /// A step that has begun is not stopped by dropping the opening future.
+    pub fn migrations(mut self, migrations: Migrations) -> Self {
+        self.config.migrations = Some(migrations);
+        self
+    }
+
+    /// Sheds calls under overload, so that those that are accepted keep their latency. Default: never.
+    ///
+    /// Once every call of a client has waited longer than `target` for ten times as long, its calls
+    /// that did are refused with [`ErrorKind::Overloaded`] instead of run, until none has for as
+    /// long. Waiting for room counts. For callers that do not slow down, such as requests from
+    /// outside; a fixed number of tasks that wait for each answer slows down by itself.
+    pub fn shed_after(mut self, target: Duration) -> Self {
+        self.config.shed_after = Some(target);
+        self
+    }
+
+    /// What to do with a file on a network file system. Default: [`NetworkFiles::Refuse`].
+    pub fn network_files(mut self, what: NetworkFiles) -> Self {
+        self.config.network_files = what;
+        self
+    }
+
+    /// Changes that wait for a subscriber of [`Client::changes`] at most, rows counted one by one;
+    /// beyond, it is told that it lagged. Default: 65,536.
+    pub fn feed_capacity(mut self, changes: usize) -> Self {
+        self.config.feed_capacity = changes;
+        self
+    }
+
+    /// How often to look for commits of other processes, while somebody listens to changes and
+    /// nothing is written here (each batch of writes looks anyway); `None`: never otherwise. Default:
+    /// 200 ms.
+    pub fn other_processes(mut self, interval: Option<Duration>) -> Self {
+        self.config.look_interval = interval;
+        self
+    }
+
+    /// Whether to keep statistics. Default: yes. Without them [`Database::stats`] is empty but for what
+    /// is under way, and the error of a write that timed out does not say who held it up.
+    pub fn statistics(mut self, on: bool) -> Self {
+        self.config.statistics = on;
+        self
+    }
+
+    /// Calls `f` after each call that waited or ran at least `threshold` (short reads apart): a slow
+    /// log. It tells waiting from running, and scans, sorts and automatic indexes of the statements.
+    ///
+    /// `f` runs on the thread that ran the call, and what comes after it waits: write a line, no more.
+    /// With the feature `tracing` each such call is also a warning of the target `lockkeeper::slow`.
+    pub fn on_slow(
+        mut self,
+        threshold: Duration,
+        f: impl Fn(&Slow) + Send + Sync + 'static,
+    ) -> Self {
+        self.config.on_slow = Some((threshold, Arc::new(f)));
+        self
+    }
+
+    /// The SQLite VFS to use, by name.
+    pub fn vfs(mut self, name: &str) -> Self {
+        self.config.vfs = Some(name.to_owned());
+        self
+    }
+
+    /// Runs first on each thread of the database; the place to pin it or to set its priority.
+    pub fn on_thread_start(mut self, f: impl Fn() + Send + Sync + 'static) -> Self {
+        self.config.on_thread_start = Some(Arc::new(f));
+        self
+    }
+
+    /// Opens the database.
+    ///
+    /// # Errors
+    /// As [`Database::open`]; [`ErrorKind::Config`] for a setting that makes no sense.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes what was opened, in the background.
+    pub async fn open(self) -> Result<Database, Error> {
+        check(&self.config)?;
+        let (database, writer_built) = Database::start(self.config)?;
+        writer_built.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Faulted)))?;
+        // The file is there and in WAL mode: now readers can open it.
+        for built in database.start_readers()? {
+            built.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Faulted)))?;
+        }
+        Ok(database)
+    }
+
+    /// Opens the database, blocking this thread.
+    ///
+    /// # Errors
+    /// As [`Builder::open`].
+    pub fn blocking_open(self) -> Result<Database, Error> {
+        block_on(self.open())
+    }
+}
+
+fn check(config: &Config) -> Result<(), Error> {
+    let wrong = |detail: &'static str| Err(Error::new(ErrorKind::Config).detail(detail));
+    if config.queue_capacity == 0 {
+        return wrong("queue_capacity is 0, so no call could be accepted; give at least 1");
+    }
+    if config.readers == 0 {
+        return wrong("readers is 0, so no read could be served; give at least 1");
+    }
+    Ok(())
+}

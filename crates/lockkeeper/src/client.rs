@@ -1,0 +1,393 @@
+//! What a client can ask of a database: every kind of call.
+
+use std::marker::PhantomData;
+use std::path::Path;
+use std::sync::Arc;
+
+use rusqlite::Connection;
+
+use crate::backup::Backup;
+use crate::database::Client;
+use crate::error::Error;
+use crate::exclusive::Exclusive;
+use crate::feed::{Changes, Live, Watch};
+use crate::job::{Many, Once};
+use crate::lease::Leases;
+use crate::queue::{Priority, Refused, block_on};
+use crate::read::Read;
+use crate::snapshots::Snapshots;
+use crate::transaction::{Snapshot, Transaction};
+use crate::write::{SubmittedWrite, Write};
+
+impl<E: Send + 'static> Client<E> {
+    /// This client's share of the running time, relative to the others'. Default: 1.
+    pub fn weight(self, weight: u32) -> Self {
+        let core = self.inner.core();
+        core.writer.set_weight(self.inner.writes.id, weight);
+        core.readers.set_weight(self.inner.reads.id, weight);
+        self
+    }
+
+    /// Whether this client's calls go first or last. Low ones are served in at least every ninth
+    /// batch. Default: [`Priority::High`].
+    pub fn priority(self, priority: Priority) -> Self {
+        let core = self.inner.core();
+        core.writer.set_priority(self.inner.writes.id, priority);
+        core.readers.set_priority(self.inner.reads.id, priority);
+        self
+    }
+
+    /// This client with closures that return another error; see [`Database::with_error`].
+    pub fn with_error<F: Send + 'static>(&self) -> Client<F> {
+        Client { inner: Arc::clone(&self.inner), error: PhantomData }
+    }
+
+    /// Runs `f` on the writer connection inside a transaction that it may share with other calls.
+    ///
+    /// A client's writes run one at a time in submission order. `Ok` keeps what `f` wrote, `Err` or
+    /// a panic undoes it, and neither touches a neighbour. The call is answered after the commit:
+    /// at [`Synchronous::Full`] it is then on the disk. No reader sees anything in between. When
+    /// this client's share of the queue is full the future waits for room.
+    ///
+    /// `f` may run more than once: when SQLite gives up the whole transaction because of another
+    /// call (interrupt, full disk, `OR ROLLBACK`), the calls before it are run again. Only the last
+    /// run's effects are kept. Use [`Client::write_once`] where that is not acceptable.
+    ///
+    /// Never wait for anything inside `f`; there is only one writer.
+    ///
+    /// # Errors
+    /// `f`'s own error ([`Error::into_call`]), or why it was not stored ([`Error::kind`]).
+    ///
+    /// # Panics
+    /// Resumes a panic of `f` on the caller; its writes are undone and the writer lives on.
+    ///
+    /// # Cancel safety
+    /// Dropped while waiting: `f` never runs and its place is free at once. Dropped while running:
+    /// `f` is interrupted and undone, or completes; either way the transaction is whole. A caller
+    /// that retries should make `f` idempotent.
+    ///
+    /// # Examples
+    /// ```
+    /// # futures_lite::future::block_on(async {
+    /// # let db = lockkeeper::Database::open(":memory:").await?;
+    /// # db.write(|tx| tx.execute_batch("CREATE TABLE input (id INTEGER PRIMARY KEY, name TEXT)")).await?;
+    /// let sql = "INSERT INTO input (name) VALUES (?1) RETURNING id";
+    /// let id = db.write(move |tx| tx.query_row(sql, ["packages"], |row| row.get::<_, i64>(0))).await?;
+    /// assert_eq!(id, 1);
+    /// # Ok::<_, lockkeeper::Error>(()) }).unwrap();
+    /// ```
+    #[track_caller]
+    pub fn write<T, F>(&self, f: F) -> Write<Many<F>, T, E>
+    where
+        F: FnMut(&Transaction) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+    {
+        Write::new(self.clone(), Many(f))
+    }
+
+    /// As [`Client::write`], for closures that can run only once.
+    ///
+    /// # Errors
+    /// As [`Client::write`]; also [`ErrorKind::NotApplied`] when the call was undone through no
+    /// fault of its own. Nothing of it is stored then, and making it again is right.
+    ///
+    /// # Panics
+    /// As [`Client::write`].
+    ///
+    /// # Cancel safety
+    /// As [`Client::write`].
+    #[track_caller]
+    pub fn write_once<T, F>(&self, f: F) -> Write<Once<F>, T, E>
+    where
+        F: FnOnce(&Transaction) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+    {
+        Write::new(self.clone(), Once(Some(f)))
+    }
+
+    /// Submits `f` as [`Client::write`] does, at once, if there is room; otherwise hands it back.
+    /// The answer is awaited; dropping it cancels the write.
+    ///
+    /// # Errors
+    /// [`Refused`] holds `f` and the reason.
+    #[track_caller]
+    pub fn try_write<T, F>(&self, f: F) -> Result<SubmittedWrite<Many<F>, T, E>, Refused<F>>
+    where
+        F: FnMut(&Transaction) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+    {
+        SubmittedWrite::new(self.clone(), Many(f))
+            .map_err(|Refused { reason, call }| Refused { reason, call: call.0 })
+    }
+
+    /// Runs `f` as [`Client::write`] does and blocks this thread until it is answered.
+    ///
+    /// Inside a write of the same database it runs at once, in a savepoint of that write.
+    ///
+    /// # Errors
+    /// As [`Client::write`].
+    ///
+    /// # Panics
+    /// As [`Client::write`]. Blocking an async executor's thread is not noticed.
+    #[track_caller]
+    pub fn blocking_write<T, F>(&self, f: F) -> Result<T, Error<E>>
+    where
+        F: FnMut(&Transaction) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+    {
+        crate::write::blocking(self.clone(), f)
+    }
+
+    /// Runs `f` on a snapshot of the database: all its statements see one state, which holds every
+    /// write that was answered before this call was made.
+    ///
+    /// It runs on a reader thread; reads wait neither for the writer nor, as long as there are
+    /// readers left, for each other. `f` may run again after a [`Read::short`] attempt.
+    ///
+    /// # Errors
+    /// `f`'s own error, or why it did not run to its end.
+    ///
+    /// # Panics
+    /// Resumes a panic of `f` on the caller.
+    ///
+    /// # Cancel safety
+    /// Dropped while waiting: `f` never runs. Dropped while running: its statement is interrupted.
+    #[track_caller]
+    pub fn read<T, F>(&self, f: F) -> Read<Many<F>, T, E>
+    where
+        F: FnMut(&Snapshot) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+    {
+        Read::new(self.clone(), Many(f), None)
+    }
+
+    /// As [`Client::read`], for closures that can run only once.
+    ///
+    /// # Errors
+    /// As [`Client::read`].
+    ///
+    /// # Panics
+    /// As [`Client::read`].
+    ///
+    /// # Cancel safety
+    /// As [`Client::read`].
+    #[track_caller]
+    pub fn read_once<T, F>(&self, f: F) -> Read<Once<F>, T, E>
+    where
+        F: FnOnce(&Snapshot) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+    {
+        Read::new(self.clone(), Once(Some(f)), None)
+    }
+
+    /// Runs `f` as [`Client::read`] does and blocks this thread until it is answered.
+    ///
+    /// Inside a write of the same database it runs at once, and sees what that write has done.
+    ///
+    /// # Errors
+    /// As [`Client::read`].
+    ///
+    /// # Panics
+    /// As [`Client::read`].
+    #[track_caller]
+    pub fn blocking_read<T, F>(&self, f: F) -> Result<T, Error<E>>
+    where
+        F: FnMut(&Snapshot) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+    {
+        block_on(self.read(f))
+    }
+
+    /// Runs `f` on the writer connection outside any transaction, between two batches.
+    ///
+    /// For `VACUUM`, `ATTACH`, `PRAGMA`s of the connection, and migration crates that begin their
+    /// own transactions. Calls of this client made before it have been committed when it begins;
+    /// calls made after it begin when it has ended. Readers go on. A transaction that `f` leaves
+    /// open is rolled back; foreign keys and the busy handler are restored.
+    ///
+    /// # Errors
+    /// As [`Client::write`], without a guarantee about what `f` stored.
+    ///
+    /// # Panics
+    /// As [`Client::write`].
+    ///
+    /// # Cancel safety
+    /// Dropped while waiting: `f` never runs. Dropped while running: its statement is interrupted.
+    #[track_caller]
+    pub fn exclusive<T, F>(&self, f: F) -> Exclusive<F, T, E>
+    where
+        F: FnOnce(&mut Connection) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+    {
+        Exclusive::new(self.clone(), f)
+    }
+
+    /// Runs `f` as [`Client::exclusive`] does and blocks this thread until it is answered.
+    ///
+    /// # Errors
+    /// As [`Client::exclusive`].
+    ///
+    /// # Panics
+    /// As [`Client::exclusive`].
+    #[track_caller]
+    pub fn blocking_exclusive<T, F>(&self, f: F) -> Result<T, Error<E>>
+    where
+        F: FnOnce(&mut Connection) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+    {
+        block_on(self.exclusive(f))
+    }
+
+    /// The stream of commits from now on: which calls changed which rows of which tables.
+    ///
+    /// A commit is in the stream before its calls are answered, in order, with its number; a call that
+    /// failed is not in it. What SQLite cannot say more of is a table alone
+    /// ([`TableChange::rows`](crate::TableChange::rows)); what nobody can say more of is
+    /// [`Change::Unknown`](crate::Change::Unknown), commits of other processes among them, which
+    /// are noticed within [`Builder::other_processes`]. A subscriber that stops taking loses detail, and
+    /// is told so by [`Change::Lagged`](crate::Change::Lagged); it never slows the writer.
+    ///
+    /// The stream does not keep the database open.
+    ///
+    /// # Examples
+    /// ```
+    /// # futures_lite::future::block_on(async {
+    /// # let db = lockkeeper::Database::open(":memory:").await?;
+    /// # db.write(|tx| tx.execute_batch("CREATE TABLE note (text TEXT)")).await?;
+    /// let mut changes = db.changes();
+    /// db.write(|tx| tx.execute("INSERT INTO note VALUES ('milk')", [])).await?;
+    /// let Some(lockkeeper::Change::Commit(commit)) = changes.next().await else { panic!() };
+    /// let note = &commit.calls()[0].tables()[0];
+    /// assert_eq!((note.table(), note.rows().unwrap()[0].rowid), ("note", 1));
+    /// # Ok::<_, lockkeeper::Error>(()) }).unwrap();
+    /// ```
+    pub fn changes(&self) -> Changes {
+        let core = self.inner.core();
+        let changes = Changes::new(&core.feed);
+        core.keep_looking();
+        changes
+    }
+
+    /// Tells when one of these tables may have changed; no table: any.
+    ///
+    /// Names are compared without case; a table of an attached file is `schema.table`; a view never
+    /// changes, name the tables under it. However much happens meanwhile, the next answer is one.
+    pub fn watch<N: Into<String>>(&self, tables: impl IntoIterator<Item = N>) -> Watch {
+        let core = self.inner.core();
+        let watch = Watch::new(&core.feed, tables);
+        core.keep_looking();
+        watch
+    }
+
+    /// Runs `query` now, and again whenever one of these tables may have changed; no table: any.
+    ///
+    /// A stream of results. Changes that come while a run is under way, or while nobody asks for the
+    /// next result, lead to one more run, so a burst of commits costs two runs at most, and the last
+    /// state is always delivered.
+    ///
+    /// # Examples
+    /// ```
+    /// # futures_lite::future::block_on(async {
+    /// # let db = lockkeeper::Database::open(":memory:").await?;
+    /// # db.write(|tx| tx.execute_batch("CREATE TABLE note (text TEXT)")).await?;
+    /// let mut count = db.live(["note"], |s| {
+    ///     s.query_row("SELECT count(*) FROM note", [], |row| row.get::<_, i64>(0))
+    /// });
+    /// assert_eq!(count.next().await.unwrap()?, 0);
+    /// db.write(|tx| tx.execute("INSERT INTO note VALUES ('milk')", [])).await?;
+    /// assert_eq!(count.next().await.unwrap()?, 1);
+    /// # Ok::<_, lockkeeper::Error>(()) }).unwrap();
+    /// ```
+    pub fn live<T, F, N>(&self, tables: impl IntoIterator<Item = N>, query: F) -> Live<T, E>
+    where
+        F: Fn(&Snapshot) -> Result<T, E> + Send + Sync + 'static,
+        T: Send + 'static,
+        N: Into<String>,
+    {
+        let live = Live::new(self.clone(), tables, Arc::new(query));
+        self.inner.core().keep_looking();
+        live
+    }
+
+    /// Copies the present state to the file `to`, while reads and writes go on.
+    ///
+    /// The copy is one whole file in the state of one commit; it is checked (`integrity_check`), synced,
+    /// and then renamed to `to`, where an older backup may be. It runs on a reader thread and takes
+    /// nothing from the writer but the disk's time, so it ends however much is written; but the WAL
+    /// cannot start over until it has ended, and grows by what is written meanwhile. On a memory
+    /// database everybody waits for it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Backup`], [`ErrorKind::DiskFull`] or [`ErrorKind::Corrupt`]: `to` is as it was before.
+    ///
+    /// # Cancel safety
+    /// Dropping the future stops the copy and removes what there is of it.
+    ///
+    /// # Examples
+    /// ```
+    /// # futures_lite::future::block_on(async {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let (file, copy) = (dir.path().join("app.db"), dir.path().join("copy.db"));
+    /// let db = lockkeeper::Database::open(&file).await?;
+    /// let report = db.backup(&copy).progress(|p| eprintln!("{} of {}", p.pages, p.of)).await?;
+    /// assert_eq!(report.bytes, std::fs::metadata(&copy).unwrap().len());
+    /// # Ok::<_, lockkeeper::Error>(()) }).unwrap();
+    /// ```
+    pub fn backup(&self, to: impl AsRef<Path>) -> Backup<E> {
+        Backup::new(self.clone(), to.as_ref())
+    }
+
+    /// Takes the writer for a transaction that stays open across awaits, until it is committed,
+    /// dropped, held for too long ([`Leases::hold_max`]) or left idle for too long
+    /// ([`Leases::idle_max`]).
+    ///
+    /// It takes its turn like a write. While it lasts **every other write of the program waits**: those
+    /// of one caller at 10 ms per await are enough to bring a busy service to a hundred writes a second.
+    /// So it is for what cannot be done otherwise: a dialogue with somebody who must see a part of it
+    /// before the rest can be said, a migration tool, a shell. If all that is awaited can be had
+    /// before, await it first and use [`Client::write`]; if it only has to be undone later, write what
+    /// undoes it. Never await a write of the same database while holding a lease: it waits for the
+    /// lease, and the lease for it, until the lease expires. Readers never wait (in a memory database
+    /// they do: it has one connection).
+    ///
+    /// # Errors
+    /// As [`Client::write`], when the turn or another process's lock is waited for in vain.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives the lease back, if it was given.
+    ///
+    /// # Examples
+    /// ```
+    /// # futures_lite::future::block_on(async {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = lockkeeper::Database::open(dir.path().join("app.db")).await?;
+    /// # db.write(|tx| tx.execute_batch("CREATE TABLE seat (id INTEGER PRIMARY KEY)")).await?;
+    /// # async fn customer_agrees() -> bool { true }
+    /// let mut lease = db.lease().await?;
+    /// lease.run(|tx| tx.execute("INSERT INTO seat VALUES (7)", [])).await?;
+    /// if customer_agrees().await {
+    ///     lease.commit().await?;
+    /// }
+    /// let n: i64 = db.read(|s| s.query_row("SELECT count(*) FROM seat", [], |row| row.get(0))).await?;
+    /// assert_eq!(n, 1);
+    /// # Ok::<_, lockkeeper::Error>(()) }).unwrap();
+    /// ```
+    #[track_caller]
+    pub fn lease(&self) -> Leases<E> {
+        Leases::new(self.clone())
+    }
+
+    /// Takes a snapshot that stays the same across awaits, until it is dropped or too old.
+    ///
+    /// While it is held, the WAL cannot start over; keep it for a page, not for a session.
+    ///
+    /// # Errors
+    /// [`ErrorKind::TooManySnapshots`], closed, or why no connection could be opened.
+    ///
+    /// # Cancel safety
+    /// Dropping the future releases the snapshot, if it was taken.
+    #[track_caller]
+    pub fn snapshot(&self) -> Snapshots<E> {
+        Snapshots::new(self.clone())
+    }
+}

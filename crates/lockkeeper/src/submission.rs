@@ -1,0 +1,89 @@
+//! What every awaited call has in common: who makes it, where, and for how long it may wait.
+
+use std::panic::Location;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::database::{Client, Inner};
+use crate::error::{Error, ErrorKind};
+use crate::holders::{Board, Why};
+use crate::job::{Meta, Outcome, ReaderItem, WriterItem};
+use crate::queue::{Ancestry, Flight, Item, Lane, Lost, Reply, Room, ancestry_for, refused, reply};
+
+pub(crate) struct Submission<E> {
+    pub(crate) client: Client<E>,
+    /// Counted from the moment at which it is submitted.
+    pub(crate) deadline: Option<Duration>,
+    place: &'static Location<'static>,
+    /// Who held the call up when its deadline passed.
+    why: Why,
+}
+
+impl<E: Send + 'static> Submission<E> {
+    #[track_caller]
+    pub(crate) fn new(client: Client<E>) -> Self {
+        Self { client, deadline: None, place: Location::caller(), why: Why::default() }
+    }
+
+    /// For what is submitted later on behalf of the same caller, without a deadline.
+    pub(crate) fn follow_up(&self) -> Self {
+        Self { client: self.client.clone(), deadline: None, place: self.place, why: Why::default() }
+    }
+
+    /// What the call must carry; an error if it could never be answered from here.
+    pub(crate) fn admit(&self) -> Result<Ancestry, Error<E>> {
+        let core = self.client.inner.core();
+        core.check_process().map_err(Error::new)?;
+        Ok(ancestry_for(core.domain)?)
+    }
+
+    pub(crate) fn meta(&self) -> Meta {
+        self.client.meta(self.place)
+    }
+
+    /// Puts the call that `item` makes into the writer's queue.
+    pub(crate) fn submit_to_writer<V: Send + 'static>(
+        &mut self,
+        item: impl FnOnce(Reply<V>, Meta) -> WriterItem,
+    ) -> Result<Flight<WriterItem, V>, Error<E>> {
+        let (flight, _) = self.submit(|inner| &inner.writes, Board::why_no_writer, item)?;
+        Ok(flight)
+    }
+
+    /// Puts the call that `item` makes into the readers' queue.
+    pub(crate) fn submit_to_readers<V: Send + 'static>(
+        &mut self,
+        item: impl FnOnce(Reply<V>, Meta) -> ReaderItem,
+    ) -> Result<Flight<ReaderItem, V>, Error<E>> {
+        let (flight, check_for_stall) =
+            self.submit(|inner| &inner.reads, Board::why_no_reader, item)?;
+        if check_for_stall {
+            self.client.inner.core().check_for_stall();
+        }
+        Ok(flight)
+    }
+
+    fn submit<C: Item, V: Send + 'static>(
+        &mut self,
+        lane: impl FnOnce(&Inner) -> &Arc<Lane<C>>,
+        holder: fn(&Board) -> String,
+        item: impl FnOnce(Reply<V>, Meta) -> C,
+    ) -> Result<(Flight<C, V>, bool), Error<E>> {
+        let (reply, receiver) = reply();
+        let item = item(reply, self.meta());
+        let inner = &self.client.inner;
+        let deadline =
+            self.deadline.map(|patience| self.why.deadline(inner.core(), patience, holder));
+        Flight::take_off(lane(inner), item, receiver, Room::Wait, deadline)
+            .map_err(|error| refused(&error).into())
+    }
+
+    /// What the caller is told; resumes a panic of the closure.
+    pub(crate) fn settle<T>(&self, landed: Result<Outcome<T, E>, Lost>) -> Result<T, Error<E>> {
+        match landed {
+            Ok(Ok(result)) => result.map_err(|error| self.why.explain(error)),
+            Ok(Err(payload)) => std::panic::resume_unwind(payload),
+            Err(Lost) => Err(Error::new(ErrorKind::Faulted)),
+        }
+    }
+}
