@@ -59,7 +59,7 @@ where
         let client = &submission.client;
         let core = client.inner.core();
         if core.check_process().is_err() {
-            return Err(Refused { reason: RefusedReason::Closed, call: body });
+            return Err(Refused { reason: RefusedReason::Forked, call: body });
         }
         let Ok(ancestry) = ancestry_for(core.domain) else {
             return Err(Refused { reason: RefusedReason::Nested, call: body });

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-const FORKED: &str =
-    "the process forked, and the worker thread is in the parent; start another one in the child";
+const FORKED: &str = "the process forked, and the thread that serves the calls is in the parent; fork \
+                      before it is started, or `exec`";
 
 /// What a call was doing when its time ran out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

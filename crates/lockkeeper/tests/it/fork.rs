@@ -19,7 +19,7 @@ fn in_child(db: Database, snapshot: HeldSnapshot, file: &Path, other_file: &Path
         forked(kind(db.blocking_exclusive(|_| Ok(())))),
         forked(kind(block_on(db.snapshot()))),
         forked(kind(snapshot.blocking_read(|_| Ok(())))),
-        db.try_write(|_| Ok(())).is_err_and(|refused| refused.reason == RefusedReason::Closed),
+        db.try_write(|_| Ok(())).is_err_and(|refused| refused.reason == RefusedReason::Forked),
         forked(kind(db.blocking_close())),
         // SQLite's list of open files was copied: it would believe to hold the parent's locks.
         forked(kind(Database::blocking_open(file))),
