@@ -12,6 +12,7 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::future::{Future, IntoFuture};
+use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,8 +23,13 @@ use rusqlite::{Connection, OpenFlags, ffi};
 
 use crate::database::Client;
 use crate::error::{Error, ErrorKind, kind_of_own};
+use crate::holders::HolderKind;
 use crate::instance;
+use crate::job::Once;
 use crate::queue::{self, block_on, now};
+use crate::read::Read;
+use crate::submission::Submission;
+use crate::transaction::Snapshot;
 
 /// Pages between two looks at the token: some milliseconds of work.
 const STEP_PAGES: i32 = 1024;
@@ -53,9 +59,10 @@ type Report = Box<dyn FnMut(BackupProgress) + Send>;
 /// A backup: a builder that can be awaited; see [`Client::backup`].
 #[must_use = "a backup begins when it is awaited"]
 pub struct Backup<E: Send + 'static> {
-    client: Client<E>,
+    submission: Submission<Error>,
     to: PathBuf,
     report: Report,
+    error: PhantomData<fn() -> E>,
 }
 
 impl<E: Send + 'static> fmt::Debug for Backup<E> {
@@ -65,8 +72,11 @@ impl<E: Send + 'static> fmt::Debug for Backup<E> {
 }
 
 impl<E: Send + 'static> Backup<E> {
-    pub(crate) fn new(client: Client<E>, to: &Path) -> Self {
-        Self { client, to: to.to_owned(), report: Box::new(|_| {}) }
+    #[track_caller]
+    pub(crate) fn new(client: &Client<E>, to: &Path) -> Self {
+        let submission = Submission::new(HolderKind::Backup, client.with_error());
+        let (to, report) = (to.to_owned(), Box::new(|_| {}));
+        Self { submission, to, report, error: PhantomData }
     }
 
     /// Calls `f` on the reader's thread after every few megabytes.
@@ -89,15 +99,17 @@ impl<E: Send + 'static> IntoFuture for Backup<E> {
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let Self { client, to, mut report } = self;
+        let Self { submission, to, mut report, .. } = self;
         Box::pin(async move {
-            let read = client.with_error::<Error>().read_once(move |snapshot| {
+            let copying = move |snapshot: &Snapshot| {
                 let conn = snapshot.link.session.conn();
                 copy(conn, &to, &mut report)
-            });
-            read.await.map_err(|error| match error.into_call() {
-                Ok(error) => error.without_call(),
-                Err(error) => Error::new(error.kind()),
+            };
+            Read::by(submission, Once(Some(copying))).await.map_err(|error| {
+                match error.into_call() {
+                    Ok(error) => error.without_call(),
+                    Err(error) => error.without_call(),
+                }
             })
         })
     }

@@ -95,9 +95,9 @@ impl Builder {
     /// Size that the WAL exceeds by one batch at most, whatever readers do. Default: 64 MiB.
     ///
     /// At this size the writer waits for the readers of old states, and has held snapshots and reads
-    /// older than 100 ms end with [`ErrorKind::SnapshotExpired`]. Readers of other processes, and
-    /// closures that wait for something outside SQLite, cannot be moved: the WAL then grows on, and
-    /// [`Stats::wal_over_max`] counts it.
+    /// older than 100 ms end with [`ErrorKind::SnapshotExpired`]. A backup is let end; readers of other
+    /// processes, and closures that wait for something outside SQLite, cannot be moved: the WAL then
+    /// grows on, and [`Stats::wal_over_max`] counts it.
     pub fn wal_bytes_max(mut self, bytes: u64) -> Self {
         self.config.wal_bytes_max = bytes.max(1);
         self

@@ -20,6 +20,8 @@
 //!   WAL, does so again. It waits [`CUT_WAIT`] at most for each. So the WAL is never larger than its
 //!   cap and one batch. What is left to pin it is another process, or a closure that waits outside
 //!   SQLite: that is counted, and the next attempt waits until the WAL has grown by another cap.
+//! - K6: a backup is not cut, since it has to end under any load, and nobody waits for it: while one
+//!   runs the WAL may pass its cap, by what is written meanwhile. That is counted, too.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -134,6 +136,13 @@ impl Checkpointer {
         let due = (self.due_bytes / frame_bytes).max(1);
         let cap = (self.cap_bytes / frame_bytes).max(1);
         if frames >= cap && frames >= self.drain_at_frames {
+            if core.config.board.backup_runs() {
+                // K6
+                run(tx, core, "PASSIVE", Duration::ZERO);
+                over_max(core);
+                self.drain_at_frames = frames + due;
+                return;
+            }
             let drained = drain(tx, core);
             // Another process, or a closure that waits for something, may be what pins it.
             self.drain_at_frames = if drained { 0 } else { frames + cap };
@@ -177,6 +186,12 @@ fn drain(tx: &Transaction, core: &Core) -> bool {
             return true;
         }
     }
+    over_max(core);
+    false
+}
+
+/// The WAL stays at its maximum: counts that, and tells who pins it.
+fn over_max(core: &Core) {
     core.meters.wal_over_max.fetch_add(1, Ordering::Relaxed);
     #[cfg(feature = "tracing")]
     tracing::warn!(
@@ -187,7 +202,6 @@ fn drain(tx: &Transaction, core: &Core) -> bool {
             |holder| holder.to_string()
         )
     );
-    false
 }
 
 /// Runs one checkpoint that waits for others for `wait` at most; whether all was copied and, after a

@@ -314,8 +314,9 @@ impl<E: Send + 'static> Client<E> {
     /// The copy is one whole file in the state of one commit; it is checked (`integrity_check`), synced,
     /// and then renamed to `to`, where an older backup may be. It runs on a reader thread and takes
     /// nothing from the writer but the disk's time, so it ends however much is written; but the WAL
-    /// cannot start over until it has ended, and grows by what is written meanwhile. On a memory
-    /// database everybody waits for it.
+    /// cannot start over until it has ended, and grows by what is written meanwhile, also beyond
+    /// [`Builder::wal_bytes_max`](crate::Builder::wal_bytes_max). On a memory database everybody waits
+    /// for it.
     ///
     /// # Errors
     /// [`ErrorKind::Backup`], [`ErrorKind::DiskFull`] or [`ErrorKind::Corrupt`]: `to` is as it was before.
@@ -333,8 +334,9 @@ impl<E: Send + 'static> Client<E> {
     /// assert_eq!(report.bytes, std::fs::metadata(&copy).unwrap().len());
     /// # Ok::<_, lockkeeper::Error>(()) }).unwrap();
     /// ```
+    #[track_caller]
     pub fn backup(&self, to: impl AsRef<Path>) -> Backup<E> {
-        Backup::new(self.clone(), to.as_ref())
+        Backup::new(self, to.as_ref())
     }
 
     /// Takes the writer for a transaction that stays open across awaits, until it is committed,

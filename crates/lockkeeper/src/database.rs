@@ -8,7 +8,6 @@ use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::ops::Deref;
-use std::panic::Location;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -20,8 +19,8 @@ use crate::builder::Builder;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
 use crate::feed::Feed;
-use crate::holders::{Board, Origin};
-use crate::job::{Meta, ReaderItem, WriterItem};
+use crate::holders::Board;
+use crate::job::{ReaderItem, WriterItem};
 use crate::lease;
 use crate::queue::{
     self, Alarm, Clock, Closed, Closing, Domain, Lane, Mutex, Pool, PoolConfig, Queue, Receiver,
@@ -295,7 +294,7 @@ pub(crate) struct Inner {
     pub(crate) reads: Arc<Lane<ReaderItem>>,
     shutdown: Arc<Shutdown>,
     /// The client's name; `None`: the database's own handle.
-    label: Option<Arc<str>>,
+    pub(crate) label: Option<Arc<str>>,
 }
 
 impl Inner {
@@ -509,13 +508,6 @@ impl Future for Close {
             Closed::Forked => Err(Error::new(ErrorKind::Forked)),
             closed => Ok(closed),
         })
-    }
-}
-
-impl<E> Client<E> {
-    /// What a call of this client carries.
-    pub(crate) fn meta(&self, place: &'static Location<'static>) -> Meta {
-        Meta::new(Origin { client: self.inner.label.clone(), place })
     }
 }
 

@@ -191,11 +191,9 @@ impl<E> Error<E> {
         let Repr { kind, call, sqlite, detail } = *self.0;
         Error(Box::new(Repr { kind, call: call.map(f), sqlite, detail }))
     }
-}
 
-impl Error {
     /// An error of the library itself, as the error of a call with closures of another type.
-    pub(crate) fn without_call<E>(self) -> Error<E> {
+    pub(crate) fn without_call<F>(self) -> Error<F> {
         let Repr { kind, sqlite, detail, .. } = *self.0;
         Error(Box::new(Repr { kind, call: None, sqlite, detail }))
     }

@@ -9,6 +9,7 @@ use rusqlite::Connection;
 
 use crate::database::Client;
 use crate::error::{Error, ErrorKind};
+use crate::holders::HolderKind;
 use crate::job::{ExclusiveCall, Outcome, WriterItem};
 use crate::queue::Flight;
 use crate::submission::Submission;
@@ -44,7 +45,7 @@ where
 {
     #[track_caller]
     pub(crate) fn new(client: Client<E>, f: F) -> Self {
-        Self { submission: Submission::new(client), state: State::New(f) }
+        Self { submission: Submission::new(HolderKind::Exclusive, client), state: State::New(f) }
     }
 
     /// Gives up after `patience`, counted from the first poll; covers waiting and running.

@@ -22,9 +22,10 @@ use crate::queue::{Deadline, Interrupt, Interruptible, Mutex, after, lock, now};
 /// Bytes of a statement's text that are kept.
 const SQL_MAX: usize = 300;
 
-/// Where a call comes from.
+/// What a call is, and where it comes from.
 #[derive(Clone, Debug)]
 pub(crate) struct Origin {
+    pub(crate) kind: HolderKind,
     /// The client's name; `None`: the database's own handle.
     pub(crate) client: Option<Arc<str>>,
     pub(crate) place: &'static Location<'static>,
@@ -83,12 +84,16 @@ impl Slot {
         let slot = lock(&self.0);
         let old = slot.reading.is_some_and(|since| now().saturating_duration_since(since) >= age);
         match &slot.stop {
-            Some(stop) if old && slot.running && slot.held.is_none() => {
+            Some(stop) if old && slot.running && slot.held.is_none() && !slot.is_backup() => {
                 stop.token().raise(Interrupt::Expired);
                 true
             }
             _ => false,
         }
+    }
+
+    fn is_backup(&self) -> bool {
+        lock(&self.0).is_backup()
     }
 
     /// The call has ended; its transaction goes on.
@@ -104,7 +109,8 @@ impl Slot {
 
     pub(crate) fn hold(&self, origin: Origin) {
         let mut slot = lock(&self.0);
-        slot.held = Some(origin);
+        // It may come with a write.
+        slot.held = Some(Origin { kind: HolderKind::Snapshot, ..origin });
         slot.reading = Some(now());
     }
 
@@ -119,23 +125,24 @@ impl Slot {
     }
 
     /// The running call.
-    pub(crate) fn call(&self, role: Role) -> Option<Holder> {
+    pub(crate) fn call(&self) -> Option<Holder> {
         let slot = lock(&self.0);
         let (origin, since) = slot.call.as_ref().filter(|_| slot.running)?;
-        let what = if role == Role::Writer { HolderKind::Write } else { HolderKind::Read };
-        Some(Holder::new(what, origin, *since, &slot.sql))
+        Some(Holder::new(origin, *since, &slot.sql))
     }
 
     /// The open read transaction.
     fn reader(&self) -> Option<(Instant, Holder)> {
         let slot = lock(&self.0);
         let since = slot.reading?;
-        let (what, origin) = match (&slot.held, &slot.call) {
-            (Some(origin), _) => (HolderKind::Snapshot, origin),
-            (None, Some((origin, _))) => (HolderKind::Read, origin),
-            (None, None) => return None,
-        };
-        Some((since, Holder::new(what, origin, since, &slot.sql)))
+        let origin = slot.held.as_ref().or(slot.call.as_ref().map(|(origin, _)| origin))?;
+        Some((since, Holder::new(origin, since, &slot.sql)))
+    }
+}
+
+impl Use {
+    fn is_backup(&self) -> bool {
+        self.running && matches!(&self.call, Some((origin, _)) if origin.kind == HolderKind::Backup)
     }
 }
 
@@ -159,18 +166,52 @@ pub struct Holder {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HolderKind {
-    /// A write, or an exclusive call.
+    /// A write.
     Write,
+    /// An exclusive call.
+    Exclusive,
+    /// A lease, from its turn to its end, its holder's pauses included.
+    Lease,
     /// A read.
     Read,
     /// A held snapshot.
     Snapshot,
+    /// A backup.
+    Backup,
+}
+
+impl fmt::Display for HolderKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Write => "a write",
+            Self::Exclusive => "an exclusive call",
+            Self::Lease => "a lease",
+            Self::Read => "a read",
+            Self::Snapshot => "a snapshot",
+            Self::Backup => "a backup",
+        })
+    }
+}
+
+#[cfg(feature = "tracing")]
+impl HolderKind {
+    /// For spans.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Write => "write",
+            Self::Exclusive => "exclusive",
+            Self::Lease => "lease",
+            Self::Read => "read",
+            Self::Snapshot => "snapshot",
+            Self::Backup => "backup",
+        }
+    }
 }
 
 impl Holder {
-    fn new(kind: HolderKind, origin: &Origin, since: Instant, sql: &str) -> Self {
+    fn new(origin: &Origin, since: Instant, sql: &str) -> Self {
         Self {
-            kind,
+            kind: origin.kind,
             client: origin.client.clone(),
             place: origin.place,
             age: now().saturating_duration_since(since),
@@ -181,11 +222,7 @@ impl Holder {
 
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.kind {
-            HolderKind::Write => "a write",
-            HolderKind::Read => "a read",
-            HolderKind::Snapshot => "a snapshot",
-        })?;
+        write!(f, "{}", self.kind)?;
         if let Some(client) = &self.client {
             write!(f, " of client `{client}`")?;
         }
@@ -247,14 +284,14 @@ impl Board {
         guards
             .iter()
             .filter(|(role, _)| *role == Role::Writer)
-            .find_map(|(role, guard)| guard.slot.call(*role))
+            .find_map(|(_, guard)| guard.slot.call())
     }
 
     /// The read that has been running longest.
     pub(crate) fn longest_read(&self) -> Option<Holder> {
         let guards = self.guards();
         let readers = guards.iter().filter(|(role, _)| *role != Role::Writer);
-        readers.filter_map(|(role, guard)| guard.slot.call(*role)).max_by_key(|holder| holder.age)
+        readers.filter_map(|(_, guard)| guard.slot.call()).max_by_key(|holder| holder.age)
     }
 
     /// The oldest open read transaction of the file: what the WAL cannot be folded back beyond.
@@ -265,7 +302,13 @@ impl Board {
         oldest.min_by_key(|(since, _)| *since).map(|(_, holder)| holder)
     }
 
-    /// Asks reads older than `age` to stop; how many there were.
+    /// Whether a backup runs: it is not asked to stop, and pins the WAL until it has ended.
+    pub(crate) fn backup_runs(&self) -> bool {
+        let guards = self.guards();
+        guards.iter().any(|(role, guard)| *role == Role::Reader && guard.slot.is_backup())
+    }
+
+    /// Asks reads older than `age` to stop, backups apart; how many there were.
     pub(crate) fn cut_reads(&self, age: Duration) -> u64 {
         let guards = self.guards();
         let readers = guards.iter().filter(|(role, _)| *role == Role::Reader);
@@ -291,7 +334,7 @@ impl Board {
     /// For the error of a read that waited in vain.
     pub(crate) fn why_no_reader(&self) -> String {
         match self.longest_read() {
-            Some(holder) => format!("the longest read is {holder}; see `readers_max`"),
+            Some(holder) => format!("the longest is {holder}; see `readers_max`"),
             None => String::from("the readers were between two calls"),
         }
     }

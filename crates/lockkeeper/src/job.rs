@@ -85,8 +85,9 @@ impl Meta {
     /// Enters a span below the caller's, which says who the call is and how long it waited; what the
     /// statements are given is in no span.
     #[cfg(feature = "tracing")]
-    fn enter(&self, what: &'static str) -> tracing::span::EnteredSpan {
-        let Origin { client, place } = &self.origin;
+    fn enter(&self) -> tracing::span::EnteredSpan {
+        let Origin { kind, client, place } = &self.origin;
+        let what = kind.name();
         let waited_us = u64::try_from((now() - self.submitted).as_micros()).unwrap_or(u64::MAX);
         let client = client.as_deref();
         tracing::debug_span!(
@@ -96,7 +97,7 @@ impl Meta {
     }
 
     #[cfg(not(feature = "tracing"))]
-    fn enter(&self, _: &'static str) -> NoSpan {
+    fn enter(&self) -> NoSpan {
         NoSpan
     }
 }
@@ -320,7 +321,7 @@ where
 
     fn run(&mut self, domain: Domain, tx: &Transaction) -> Ran {
         let _frame = Frame::enter(domain, self.ancestry.clone(), self.reply.interruptible());
-        let _span = self.meta.enter("write");
+        let _span = self.meta.enter();
         let (body, before) = (&mut self.body, self.ran.take());
         let ran = catch_unwind(AssertUnwindSafe(|| {
             drop(before);
@@ -403,7 +404,7 @@ where
 
     fn run(self: Box<Self>, domain: Domain, conn: &mut rusqlite::Connection) {
         let Self { f, reply, ancestry, meta } = *self;
-        let _span = meta.enter("exclusive");
+        let _span = meta.enter();
         let stop = reply.interruptible();
         let ran = {
             let _frame = Frame::enter(domain, ancestry, stop);
@@ -458,7 +459,7 @@ where
 
     fn run(self: Box<Self>, domain: Domain, snapshot: &Snapshot) {
         let Self { mut body, reply, ancestry, meta, .. } = *self;
-        let _span = meta.enter("read");
+        let _span = meta.enter();
         let stop = reply.interruptible();
         let ran = {
             let _frame = Frame::enter(domain, ancestry, stop);

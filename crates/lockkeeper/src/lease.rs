@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use crate::database::Client;
 use crate::error::{Error, ErrorKind};
+use crate::holders::HolderKind;
 use crate::job::{LeaseCall, Once, WriteCall, WriteJob, WriteOutcome, WriterItem};
 use crate::queue::{
     Condvar, Flight, Interrupt, Interruptible, Mutex, after, block_on, lock, reply, wait_until,
@@ -156,7 +157,7 @@ impl<E: Send + 'static> Leases<E> {
     #[track_caller]
     pub(crate) fn new(client: Client<E>) -> Self {
         Self {
-            submission: Submission::new(client),
+            submission: Submission::new(HolderKind::Lease, client),
             hold_max: HOLD_MAX,
             idle_max: IDLE_MAX,
             flight: None,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::database::Client;
 use crate::error::{Error, ErrorKind};
+use crate::holders::HolderKind;
 use crate::job::{Body, Outcome, ReadCall, ReaderItem, WriterItem};
 use crate::queue::{Flight, ancestry_for};
 use crate::short::{self, Short};
@@ -58,7 +59,12 @@ where
 {
     #[track_caller]
     pub(crate) fn new(client: Client<E>, body: B, hold: Option<Arc<Hold>>) -> Self {
-        Self { submission: Submission::new(client), state: State::New(body), hold, short: false }
+        Self { hold, ..Self::by(Submission::new(HolderKind::Read, client), body) }
+    }
+
+    /// A read of the newest state, on behalf of what was submitted as something else.
+    pub(crate) fn by(submission: Submission<E>, body: B) -> Self {
+        Self { submission, state: State::New(body), hold: None, short: false }
     }
 
     /// Gives up after `patience`, counted from the first poll; covers waiting and running.

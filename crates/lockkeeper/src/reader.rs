@@ -168,7 +168,7 @@ fn run_in_call(
     let run = now() - at;
     if link.noted {
         meter.record(waited, run);
-        stats::report(&core.config, link, Role::Reader, waited, run);
+        stats::report(&core.config, link, waited, run);
     }
     run
 }

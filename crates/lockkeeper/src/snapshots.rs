@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use crate::database::Client;
 use crate::error::{Error, ErrorKind};
+use crate::holders::HolderKind;
 use crate::job::{self, Many, Meta, ReaderItem, WriterItem};
 use crate::queue::{Flight, block_on};
 use crate::read::Read;
@@ -111,7 +112,7 @@ impl<E: Send + 'static> fmt::Debug for Snapshots<E> {
 impl<E: Send + 'static> Snapshots<E> {
     #[track_caller]
     pub(crate) fn new(client: Client<E>) -> Self {
-        Self { submission: Submission::new(client), state: State::New }
+        Self { submission: Submission::new(HolderKind::Snapshot, client), state: State::New }
     }
 
     fn begin(&mut self) -> Result<(), Error<E>> {

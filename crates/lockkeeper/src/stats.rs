@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::config::Config;
-use crate::connection::{Link, Role};
+use crate::connection::Link;
 use crate::holders::{Holder, HolderKind};
 use crate::queue::shielded;
 
@@ -261,8 +261,8 @@ pub struct Stats {
     pub checkpoints_incomplete: u64,
     /// Snapshots and reads that were ended because the WAL had reached its maximum size.
     pub readers_cut: u64,
-    /// How often the WAL stayed at its maximum size in spite of that: another process, or a closure
-    /// that waits outside SQLite, pinned it.
+    /// How often the WAL stayed at its maximum size in spite of that: a backup, another process, or a
+    /// closure that waits outside SQLite pinned it.
     pub wal_over_max: u64,
     /// Size of the `-wal` file.
     pub wal_bytes: u64,
@@ -324,7 +324,7 @@ pub struct Slow {
 
 impl fmt::Display for Slow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.kind == HolderKind::Write { "a write" } else { "a read" })?;
+        write!(f, "{}", self.kind)?;
         if let Some(client) = &self.client {
             write!(f, " of client `{client}`")?;
         }
@@ -371,12 +371,12 @@ impl std::ops::Add for Work {
 }
 
 /// Tells the slow log of the call that has just run on `link`, if it was slow.
-pub(crate) fn report(config: &Config, link: &Link, role: Role, waited: Duration, ran: Duration) {
+pub(crate) fn report(config: &Config, link: &Link, waited: Duration, ran: Duration) {
     let Some((threshold, tell)) = &config.on_slow else { return };
     if waited < *threshold && ran < *threshold {
         return;
     }
-    let Some(Holder { kind, client, place, sql, .. }) = link.guard.slot.call(role) else { return };
+    let Some(Holder { kind, client, place, sql, .. }) = link.guard.slot.call() else { return };
     let work = link.work.as_ref().map(Cell::get).unwrap_or_default();
     let plan = match &sql {
         Some(sql) if work != Work::default() => plan_of(link, sql).unwrap_or_default(),

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use crate::database::{Client, Inner};
 use crate::error::{Error, ErrorKind};
-use crate::holders::{Board, Why};
+use crate::holders::{Board, HolderKind, Origin, Why};
 use crate::job::{Meta, Outcome, ReaderItem, WriterItem};
 use crate::queue::{Ancestry, Flight, Item, Lane, Lost, Reply, Room, ancestry_for, refused, reply};
 
 pub(crate) struct Submission<E> {
     pub(crate) client: Client<E>,
+    kind: HolderKind,
     /// Counted from the moment at which it is submitted.
     pub(crate) deadline: Option<Duration>,
     place: &'static Location<'static>,
@@ -21,13 +22,14 @@ pub(crate) struct Submission<E> {
 
 impl<E: Send + 'static> Submission<E> {
     #[track_caller]
-    pub(crate) fn new(client: Client<E>) -> Self {
-        Self { client, deadline: None, place: Location::caller(), why: Why::default() }
+    pub(crate) fn new(kind: HolderKind, client: Client<E>) -> Self {
+        Self { client, kind, deadline: None, place: Location::caller(), why: Why::default() }
     }
 
     /// For what is submitted later on behalf of the same caller, without a deadline.
     pub(crate) fn follow_up(&self) -> Self {
-        Self { client: self.client.clone(), deadline: None, place: self.place, why: Why::default() }
+        let (client, kind, place) = (self.client.clone(), self.kind, self.place);
+        Self { client, kind, deadline: None, place, why: Why::default() }
     }
 
     /// What the call must carry; an error if it could never be answered from here.
@@ -38,7 +40,8 @@ impl<E: Send + 'static> Submission<E> {
     }
 
     pub(crate) fn meta(&self) -> Meta {
-        self.client.meta(self.place)
+        let client = self.client.inner.label.clone();
+        Meta::new(Origin { kind: self.kind, client, place: self.place })
     }
 
     /// Puts the call that `item` makes into the writer's queue.

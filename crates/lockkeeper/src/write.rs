@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::database::Client;
 use crate::error::{Error, ErrorKind, kind_of_own};
+use crate::holders::HolderKind;
 use crate::job::{Body, Many, WriteCall, WriteOutcome, WriterItem};
 use crate::queue::{
     Flight, Mutex, Refused, RefusedReason, Room, ancestry_for, block_on, lock, reply,
@@ -50,12 +51,12 @@ where
 {
     #[track_caller]
     pub(crate) fn new(client: Client<E>, body: B) -> Self {
-        Self { submission: Submission::new(client), state: State::New(body) }
+        Self { submission: Submission::new(HolderKind::Write, client), state: State::New(body) }
     }
 
     #[track_caller]
     fn try_new(client: Client<E>, body: B) -> Result<Self, Refused<B>> {
-        let submission = Submission::new(client);
+        let submission = Submission::new(HolderKind::Write, client);
         let client = &submission.client;
         let core = client.inner.core();
         if core.check_process().is_err() {

@@ -205,7 +205,7 @@ impl Writer {
             last = time;
             if tx.link.noted {
                 self.core.meters.writes.record(waited, run);
-                stats::report(self.config(), &tx.link, Role::Writer, waited, run);
+                stats::report(self.config(), &tx.link, waited, run);
             }
             match after {
                 After::Going => {}

@@ -59,6 +59,41 @@ fn a30_a_write_that_times_out_names_who_holds_the_writer() {
 }
 
 #[test]
+fn a30_a_lease_or_an_exclusive_call_that_holds_the_writer_is_named_as_such() {
+    on_each_place(|db, _| {
+        let import = db.client("import");
+        let patient = import.lease().hold_max(HANG).idle_max(HANG);
+        let (mut lease, line) = (block_on(patient).expect("a lease"), line!() - 1);
+        let late = || {
+            let late = db.write(|tx| insert(tx, 2)).deadline(Duration::from_millis(50));
+            block_on(late).expect_err("the writer is held").to_string()
+        };
+        // Its holder is doing something else.
+        let text = late();
+        let place = format!("a lease of client `import` made at {}:{line}:", file!());
+        assert!(text.contains(&place), "{place} in {text}");
+        lease.blocking_run(|tx| insert(tx, 1)).expect("runs");
+        let text = late();
+        assert!(text.contains(&place) && text.contains("INSERT INTO t (id, v)"), "{text}");
+        let holder = db.stats().writing.expect("the lease");
+        assert_eq!((holder.kind, holder.client.as_deref()), (HolderKind::Lease, Some("import")));
+        lease.blocking_commit().expect("stored");
+        let (release, thread) = holding(db, |import, begun, released| {
+            block_on(import.exclusive(move |_| {
+                begun.send(()).expect("somebody waits");
+                let _ = released.recv();
+                Ok(())
+            }))
+        });
+        assert!(late().contains("an exclusive call of client `import` made at "));
+        drop(release);
+        thread.join().expect("it ends");
+        db.blocking_write(|tx| insert(tx, 3)).expect("stored");
+        assert!(db.stats().writing.is_none_or(|holder| holder.kind == HolderKind::Write));
+    });
+}
+
+#[test]
 fn a30_a_read_that_times_out_names_who_holds_the_reader() {
     within(HANG, || {
         let (_dir, db) = file_db(|builder| builder.readers(1).readers_max(1));

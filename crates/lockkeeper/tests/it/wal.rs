@@ -160,6 +160,63 @@ fn a25_a_reader_that_cannot_be_moved_is_waited_for_within_reason_and_counted() {
 }
 
 #[test]
+fn a26_a_backup_that_pins_the_wal_is_named_and_neither_cut_nor_waited_for() {
+    within(HANG, || {
+        const LOAD: &str = "INSERT INTO load VALUES (zeroblob(65536))";
+        let (dir, db) = file_db(|builder| builder.wal_bytes_max(1 << 20));
+        db.blocking_write(|tx| tx.execute_batch("CREATE TABLE load (x BLOB)")).expect("a table");
+        for _ in 0..128 {
+            db.blocking_write(|tx| tx.execute(LOAD, [])).expect("stored");
+        }
+        let over_max = db.stats().wal_over_max;
+        let (begun, has_begun) = mpsc::channel();
+        let (release, released) = mpsc::channel::<()>();
+        let (nightly, copy) = (db.client("nightly"), dir.file("copy.db"));
+        let backup = std::thread::spawn(move || {
+            let (backup, line) = (nightly.backup(copy), line!());
+            let backup = backup.progress(move |progress| {
+                if progress.pages < progress.of && begun.send(()).is_ok() {
+                    let _ = released.recv();
+                }
+            });
+            (backup.blocking_run(), line)
+        });
+        has_begun.recv_timeout(HANG).expect("it copies");
+        let began = std::time::Instant::now();
+        for _ in 0..64 {
+            db.blocking_write(|tx| tx.execute(LOAD, [])).expect("writes go on");
+        }
+        let took = began.elapsed();
+        let stats = db.stats();
+        let pins = stats.oldest_reader.expect("the backup pins it");
+        // Counted, too: it has passed its maximum.
+        assert!(stats.wal_bytes > 3 << 20, "{} bytes", stats.wal_bytes);
+        assert!(stats.wal_over_max > over_max && stats.readers_cut == 0);
+        drop(release);
+        let (result, line) = backup.join().expect("no panic");
+        let place = format!("a backup of client `nightly` made at {}:{line}:", file!());
+        assert!(pins.to_string().starts_with(&place), "{place} in {pins}");
+        assert_eq!(pins.kind, HolderKind::Backup);
+        assert!(result.expect("it ends").bytes >= 128 << 16);
+        let copy = rusqlite::Connection::open(dir.file("copy.db")).expect("a file");
+        let rows = copy.query_row("SELECT count(*) FROM load", [], |row| row.get::<_, i64>(0));
+        assert_eq!(rows.expect("a row"), 128, "the state when it began");
+        // A cap of 1 MiB was passed four times; waiting for a reader there takes above a second.
+        assert!(took < Duration::from_secs(4), "64 writes took {took:?}");
+        for _ in 0..2 {
+            db.blocking_write(|tx| tx.execute(LOAD, [])).expect("writes go on");
+        }
+        assert_eq!(db.stats().oldest_reader.map(|holder| holder.kind), None);
+        let before = db.stats().wal_bytes;
+        for _ in 0..48 {
+            db.blocking_write(|tx| tx.execute(LOAD, [])).expect("writes go on");
+        }
+        assert!(db.stats().wal_bytes <= before, "it starts over once the backup has ended");
+        db.blocking_close().expect("closes");
+    });
+}
+
+#[test]
 fn a26_who_pins_the_wal_is_named_with_client_age_and_place() {
     within(HANG, || {
         let (_dir, db) = file_db(|builder| builder);
