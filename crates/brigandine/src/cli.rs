@@ -86,9 +86,9 @@ pub(crate) struct Bench {
     /// Runs of each request; medians are printed
     #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u32).range(1..=99))]
     pub(crate) repeat: u32,
-    /// Only requests whose name holds this
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) only: Option<String>,
+    /// Only what holds one of these in its name, separated by `;`: requests, `bulk`, `register`
+    #[arg(long, value_name = "TEXTS", value_delimiter = ';')]
+    pub(crate) only: Vec<String>,
     /// Print the figures as JSON
     #[arg(long)]
     pub(crate) json: bool,

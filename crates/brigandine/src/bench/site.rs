@@ -207,12 +207,15 @@ struct Figures {
     file_mib: f64,
     first_page_ms: f64,
     rows: Vec<Row>,
-    updates_per_s_under_load: f64,
-    bulk_updates_per_s: f64,
+    updates_per_s_under_load: Option<f64>,
+    bulk_updates_per_s: Option<f64>,
     registered_jobs: i64,
-    registration_s: f64,
-    registrations_per_s: f64,
+    registration_s: Option<f64>,
+    registrations_per_s: Option<f64>,
+    /// After the pages and the updates, before the bulk.
     memory_mib: f64,
+    /// After everything.
+    memory_end_mib: f64,
     memory_peak_mib: f64,
     repeat: u32,
 }
@@ -240,18 +243,19 @@ impl Figures {
             ));
         }
         say(&format!("server start to the first page     {:9.1} ms", self.first_page_ms));
+        if let Some(rate) = self.updates_per_s_under_load {
+            say(&format!("status updates under load          {rate:9.0} per s"));
+        }
+        if let Some(rate) = self.bulk_updates_per_s {
+            say(&format!("status updates in bulk             {rate:9.0} per s"));
+        }
+        if let (Some(seconds), Some(rate)) = (self.registration_s, self.registrations_per_s) {
+            let jobs = self.registered_jobs;
+            say(&format!("{jobs} jobs of one evaluation      {seconds:9.2} s, {rate:.0} per s"));
+        }
         say(&format!(
-            "status updates under load          {:9.0} per s",
-            self.updates_per_s_under_load
-        ));
-        say(&format!("status updates in bulk             {:9.0} per s", self.bulk_updates_per_s));
-        say(&format!(
-            "{} jobs of one evaluation      {:9.2} s, {:.0} per s",
-            self.registered_jobs, self.registration_s, self.registrations_per_s
-        ));
-        say(&format!(
-            "server's memory                    {:9.1} MiB, {:.1} while {} jobs are registered",
-            self.memory_mib, self.memory_peak_mib, self.registered_jobs
+            "server's memory                    {:9.1} MiB, {:.1} after the bulk, {:.1} at most",
+            self.memory_mib, self.memory_end_mib, self.memory_peak_mib
         ));
     }
 }
@@ -492,9 +496,10 @@ async fn measure(
         repeat: arguments.repeat,
     };
     let warm = Plan { connections: plan.connections, time: plan.time / 2, repeat: 1 };
-    let wanted = |route: &&Route| {
-        arguments.only.as_ref().is_none_or(|only| route.name.contains(only.as_str()))
+    let named = |name: &str| {
+        arguments.only.is_empty() || arguments.only.iter().any(|only| name.contains(only.as_str()))
     };
+    let wanted = |route: &&Route| named(route.name);
     let by_name = |name: &str| routes.iter().find(|route| route.name == name);
     let mut rows = Vec::new();
     for route in routes.iter().filter(wanted) {
@@ -516,42 +521,53 @@ async fn measure(
         rows.push(row(server, &plan, quick, "nr=1000", false).await?);
         busy.abort();
     }
-    server.tell("updated")?;
-    server.tell(&format!("updates {UPDATES}"))?;
-    let began = Instant::now();
-    for route in routes.iter().filter(wanted) {
-        eprintln!("{} under {UPDATES} updates per second", route.name);
-        rows.push(row(server, &plan, route, "2000 updates", false).await?);
+    let loaded: Vec<_> = routes.iter().filter(wanted).collect();
+    let mut updates_per_s_under_load = None;
+    if !loaded.is_empty() {
+        server.tell("updated")?;
+        server.tell(&format!("updates {UPDATES}"))?;
+        let began = Instant::now();
+        for route in loaded {
+            eprintln!("{} under {UPDATES} updates per second", route.name);
+            rows.push(row(server, &plan, route, "2000 updates", false).await?);
+        }
+        updates_per_s_under_load = Some(server.number("updated")? / began.elapsed().as_secs_f64());
+        server.tell("updates 0")?;
     }
-    let updates = server.number("updated")? / began.elapsed().as_secs_f64();
-    server.tell("updates 0")?;
-    let memory_mib = server.memory_mib("VmRSS");
+    let memory_reads_mib = server.memory_mib("VmRSS");
     let bulk = builds.min(BULK_MAX);
-    eprintln!("{bulk} status updates in bulk");
-    let bulk_s = server.number(&format!("bulk {bulk}"))?;
-    eprintln!("{bulk} jobs of one evaluation");
-    server.send(&format!("register {bulk}"))?;
-    if let Some(route) = by_name("build/ID") {
-        // Ends with the registration, or soon after.
-        let once = Plan {
-            repeat: 1,
-            time: Duration::from_secs_f64(arguments.seconds.max(bulk as f64 / 40_000.0)),
-            ..plan
-        };
-        rows.push(row(server, &once, route, "registration", false).await?);
+    let mut bulk_updates_per_s = None;
+    if named("bulk") {
+        eprintln!("{bulk} status updates in bulk");
+        bulk_updates_per_s = Some(bulk as f64 / server.number(&format!("bulk {bulk}"))?);
     }
-    let registration_s: f64 = server.line()?.parse().map_err(failed)?;
+    let mut registration_s = None;
+    if named("register") {
+        eprintln!("{bulk} jobs of one evaluation");
+        server.send(&format!("register {bulk}"))?;
+        if let Some(route) = by_name("build/ID") {
+            // Ends with the registration, or soon after.
+            let once = Plan {
+                repeat: 1,
+                time: Duration::from_secs_f64(arguments.seconds.max(bulk as f64 / 40_000.0)),
+                ..plan
+            };
+            rows.push(row(server, &once, route, "registration", false).await?);
+        }
+        registration_s = Some(server.line()?.parse::<f64>().map_err(failed)?);
+    }
     Ok(Figures {
         builds,
         file_mib: file_bytes as f64 / f64::from(1 << 20),
         first_page_ms: server.start_ms,
         rows,
-        updates_per_s_under_load: updates,
-        bulk_updates_per_s: bulk as f64 / bulk_s,
+        updates_per_s_under_load,
+        bulk_updates_per_s,
         registered_jobs: bulk,
         registration_s,
-        registrations_per_s: bulk as f64 / registration_s,
-        memory_mib,
+        registrations_per_s: registration_s.map(|seconds| bulk as f64 / seconds),
+        memory_mib: memory_reads_mib,
+        memory_end_mib: server.memory_mib("VmRSS"),
         memory_peak_mib: server.memory_mib("VmHWM"),
         repeat: arguments.repeat,
     })
