@@ -128,6 +128,11 @@ impl BuildStatus {
     pub(crate) const fn is_success(self) -> bool {
         matches!(self, Self::Succeeded)
     }
+
+    /// Whether it ended badly by itself: a canceled one did not.
+    pub(crate) const fn is_broken(self) -> bool {
+        matches!(self, Self::Failed | Self::FailedDependency | Self::FailedOther)
+    }
 }
 
 impl Weather {

@@ -176,6 +176,10 @@ fn choose(s: &Snapshot, filter: &BuildFilter, list: List) -> rusqlite::Result<Op
     if list == List::Latest && (system, status) == (None, None) {
         return Ok(Some(By::Specification));
     }
+    if list == List::Queue && (specification, system) == (None, None) {
+        // The index begins with the status: nothing of another one is read.
+        return Ok(Some(By::Order));
+    }
     // All, of the specification, for the system, with the status, and with everything asked.
     let mut counts = [0_i64; 4];
     let mut statement = s.prepare_cached(COUNTS)?;

@@ -2,9 +2,11 @@
 
 use super::Snapshot;
 use crate::model::{
-    BuildId, Checkout, Counters, Evaluation, EvaluationDetails, EvaluationId, JobChange,
+    BuildId, BuildStatus, Checkout, Counters, Evaluation, EvaluationDetails, EvaluationId,
+    EvaluationStatus, JobChange, SpecificationId,
 };
-use rusqlite::{Row, params};
+use rusqlite::{Row, Rows, params};
+use std::cmp::Ordering;
 
 macro_rules! select {
     ($rest:literal) => {
@@ -65,6 +67,32 @@ pub(crate) fn evaluations(
             .query_map([limit], from_row)?
             .collect(),
     }
+}
+
+/// The latest evaluations of a specification, newest first, in few words: what they are called and
+/// how they stand.
+pub(crate) fn evaluation_states(
+    s: &Snapshot,
+    specification: SpecificationId,
+    limit: u32,
+) -> rusqlite::Result<Vec<(EvaluationId, EvaluationStatus, Counters)>> {
+    s.prepare_cached(
+        "SELECT id, status, scheduled, started, succeeded, failed, failed_dependency, failed_other,
+         canceled FROM evaluation WHERE specification_id = ?1 ORDER BY id DESC LIMIT ?2",
+    )?
+    .query_map(params![specification, limit], |row| {
+        let counters = Counters {
+            scheduled: row.get(2)?,
+            started: row.get(3)?,
+            succeeded: row.get(4)?,
+            failed: row.get(5)?,
+            failed_dependency: row.get(6)?,
+            failed_other: row.get(7)?,
+            canceled: row.get(8)?,
+        };
+        Ok((row.get(0)?, row.get(1)?, counters))
+    })?
+    .collect()
 }
 
 /// A page of a specification's evaluations, newest first: those below `before`, or those above
@@ -133,38 +161,118 @@ pub(crate) fn evaluation_details(
 
 /// How an evaluation's jobs differ from those of `previous`, by job name: at most `limit` entries
 /// of each kind. Jobs without a change, and jobs still pending, are left out.
+///
+/// Both lists are read once, side by side in the order of names, and only what has another build
+/// is looked up.
 pub(crate) fn changes(
     s: &Snapshot,
     id: EvaluationId,
     previous: EvaluationId,
     limit: u32,
 ) -> rusqlite::Result<Vec<(String, BuildId, JobChange)>> {
-    let mut found = Vec::new();
-    let both = "SELECT now.name, now.build_id
-         FROM job AS now JOIN build AS b ON b.id = now.build_id
-         JOIN job AS past ON past.evaluation_id = ?2 AND past.name = now.name
-         JOIN build AS p ON p.id = past.build_id
-         WHERE now.evaluation_id = ?1 AND b.id <> p.id";
-    let only = "SELECT a.name, a.build_id FROM job AS a WHERE a.evaluation_id = ?1 AND NOT EXISTS
-         (SELECT 1 FROM job AS b WHERE b.evaluation_id = ?2 AND b.name = a.name)
-         ORDER BY a.name LIMIT ?3";
-    let failing =
-        format!("{both} AND b.status BETWEEN 1 AND 3 AND p.status = 0 ORDER BY now.name LIMIT ?3");
-    let fixed =
-        format!("{both} AND b.status = 0 AND p.status BETWEEN 1 AND 3 ORDER BY now.name LIMIT ?3");
-    for (sql, change, newer, older) in [
-        (failing.as_str(), JobChange::NewlyFailing, id, previous),
-        (fixed.as_str(), JobChange::Fixed, id, previous),
-        (only, JobChange::New, id, previous),
-        (only, JobChange::Gone, previous, id),
-    ] {
-        let mut statement = s.prepare_cached(sql)?;
-        let rows = statement.query_map(params![newer, older, limit], |row| {
-            Ok((row.get(0)?, row.get(1)?, change))
-        })?;
-        for row in rows {
-            found.push(row?);
+    // Two texts, so that both are cached although they are open at once.
+    let mut now = s.prepare_cached(
+        "SELECT name, build_id FROM job AS now WHERE evaluation_id = ?1 ORDER BY name, build_id",
+    )?;
+    let mut past = s.prepare_cached(
+        "SELECT name, build_id FROM job AS past WHERE evaluation_id = ?1 ORDER BY name, build_id",
+    )?;
+    let (mut now, mut past) = (Groups::new(now.query([id])?), Groups::new(past.query([previous])?));
+    let mut status = s.prepare_cached("SELECT status FROM build WHERE id = ?1")?;
+    let mut status = |id: BuildId| status.query_row([id], |row| row.get::<_, BuildStatus>(0));
+    let limit = limit as usize;
+    let [mut failing, mut fixed, mut new, mut gone] = [const { Vec::new() }; 4];
+    let (mut left, mut right) = (now.next()?, past.next()?);
+    loop {
+        let order = match (&left, &right) {
+            (Some(left), Some(right)) => left.name.cmp(&right.name),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (None, None) => break,
+        };
+        let full = |list: &Vec<_>| list.len() >= limit;
+        if full(&failing) && full(&fixed) && full(&new) && full(&gone) {
+            break;
+        }
+        match (order, left.as_ref(), right.as_ref()) {
+            (Ordering::Less, Some(left), _) => take(&mut new, left, limit),
+            (Ordering::Greater, _, Some(right)) => take(&mut gone, right, limit),
+            (_, Some(left), Some(right)) if !(full(&failing) && full(&fixed)) => {
+                for build in &left.builds {
+                    for before in right.builds.iter().filter(|before| *before != build) {
+                        let list = match (status(*build)?, status(*before)?) {
+                            (after, BuildStatus::Succeeded) if after.is_broken() => &mut failing,
+                            (BuildStatus::Succeeded, before) if before.is_broken() => &mut fixed,
+                            _ => continue,
+                        };
+                        if list.len() < limit {
+                            list.push((left.name.clone(), *build));
+                        }
+                    }
+                }
+            }
+            _ => {}
+        }
+        if order != Ordering::Greater {
+            left = now.next()?;
+        }
+        if order != Ordering::Less {
+            right = past.next()?;
         }
     }
-    Ok(found)
+    let kinds = [
+        (failing, JobChange::NewlyFailing),
+        (fixed, JobChange::Fixed),
+        (new, JobChange::New),
+        (gone, JobChange::Gone),
+    ];
+    let named = kinds.into_iter().flat_map(|(jobs, kind)| {
+        jobs.into_iter().map(move |(name, build): (String, BuildId)| (name, build, kind))
+    });
+    Ok(named.collect())
+}
+
+fn take(list: &mut Vec<(String, BuildId)>, group: &Group, limit: usize) {
+    let room = limit.saturating_sub(list.len());
+    list.extend(group.builds.iter().take(room).map(|build| (group.name.clone(), *build)));
+}
+
+/// The builds of one name in an evaluation: one, or as many as an import brought.
+struct Group {
+    name: String,
+    builds: Vec<BuildId>,
+}
+
+/// Jobs by name, from rows in that order.
+struct Groups<'s> {
+    rows: Rows<'s>,
+    /// The first row of the next group.
+    next: Option<(String, BuildId)>,
+}
+
+impl<'s> Groups<'s> {
+    const fn new(rows: Rows<'s>) -> Self {
+        Self { rows, next: None }
+    }
+
+    fn row(&mut self) -> rusqlite::Result<Option<(String, BuildId)>> {
+        self.rows.next()?.map(|row| Ok((row.get(0)?, row.get(1)?))).transpose()
+    }
+
+    fn next(&mut self) -> rusqlite::Result<Option<Group>> {
+        let first = match self.next.take() {
+            Some(first) => Some(first),
+            None => self.row()?,
+        };
+        let Some((name, build)) = first else { return Ok(None) };
+        let mut group = Group { name, builds: vec![build] };
+        while let Some((name, build)) = self.row()? {
+            if name != group.name {
+                self.next = Some((name, build));
+                break;
+            }
+            group.builds.push(build);
+        }
+        Ok(Some(group))
+    }
 }

@@ -42,7 +42,8 @@ pub(crate) use builds::{
 pub(crate) use database::{Database, DatabaseError, Snapshot, Transaction};
 pub(crate) use derivations::{definition, derivation_key, revisions_in_use};
 pub(crate) use evaluations::{
-    changes, checkouts, evaluation, evaluation_details, evaluation_page, evaluations,
+    changes, checkouts, evaluation, evaluation_details, evaluation_page, evaluation_states,
+    evaluations,
 };
 pub(crate) use importing::{Step, import_cuirass, make_sample};
 pub(crate) use registering::{

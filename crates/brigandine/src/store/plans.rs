@@ -129,6 +129,7 @@ async fn ask_everything(database: &lockkeeper::Database) {
             evaluation_details(s, evaluation)?;
             evaluations(s, None, 10)?;
             evaluations(s, Some("spec2"), 10)?;
+            evaluation_states(s, SpecificationId::new(2), 10)?;
             evaluation_page(s, "spec2", Some(evaluation), None, 10)?;
             evaluation_page(s, "spec2", None, Some(evaluation), 10)?;
             checkouts(s, evaluation)?;

@@ -105,7 +105,7 @@ async fn make(site: &Site, id: &str) -> Result<Response> {
     let now = model::now();
     let wanted = id.to_owned();
     let found = site
-        .read(move |s| {
+        .read_few(move |s| {
             let Some(build) = api::find_build(s, &wanted)? else { return Ok(None) };
             let Some(details) = store::build_details(s, build.id)? else { return Ok(None) };
             let history = store::job_history(s, &build.specification, &build.job, PLATES)?;

@@ -12,7 +12,7 @@ use crate::model::{
     self, BuildId, BuildStatus, Checkout, EvaluationDetails, EvaluationId, EvaluationStatus,
     JobChange,
 };
-use crate::store::{self, JobFilter};
+use crate::store::{self, JobFilter, Snapshot};
 
 /// Jobs on a page. Ten thousand jobs are two hundred pages, each as quick as the first.
 const ROWS: u32 = 50;
@@ -120,101 +120,141 @@ async fn make(site: &Site, id: &str, query: &Query) -> Result<Response> {
         after: border("after", BuildId::new(i64::MAX)),
         before: border("before", BuildId::new(i64::MIN)),
     };
-    let asked = query.get("compare").is_some();
-    let page = site
-        .read(move |s| {
-            let Some(details) = store::evaluation_details(s, number)? else { return Ok(None) };
-            let jobs = store::job_page(s, number, &filter, ROWS)?;
-            // The comparison stands on the first page alone; further and filtered pages read only
-            // what they show.
-            let comparable =
-                filter.is_whole() && details.evaluation.status == EvaluationStatus::Succeeded;
-            let (mut changes, mut compare) = (Vec::new(), None);
-            if let Some(previous) = details.previous.filter(|_| comparable) {
-                let jobs = match store::evaluation(s, previous)? {
-                    Some(past) => details.evaluation.counters.total().max(past.counters.total()),
-                    None => 0,
-                };
-                if asked || jobs <= COMPARED {
-                    changes = store::changes(s, number, previous, CHANGES + 1)?;
-                } else {
-                    compare = Some(previous);
-                }
-            }
-            let border = |name, job: Option<&model::JobState>| {
-                job.map(|job| address(number, &status, &filter.text, Some((name, job))))
+    let asked = Asked { number, filter, status, compare: query.get("compare").is_some(), now };
+    // A page of jobs is few rows; looking for a text or a status, or comparing, may be many.
+    let mut made = Made::Long;
+    if asked.filter.text.is_empty() && asked.filter.statuses.is_empty() && !asked.compare {
+        let few = asked.clone();
+        made = site.read_few(move |s| few.read(s, false)).await?;
+    }
+    if matches!(made, Made::Long) {
+        made = site.read(move |s| asked.read(s, true)).await?;
+    }
+    match made {
+        Made::Page(page) => render(&*page),
+        Made::Missing | Made::Long => Err(missing(id)),
+    }
+}
+
+/// What a request asks for.
+#[derive(Clone)]
+struct Asked {
+    number: EvaluationId,
+    filter: JobFilter,
+    /// The statuses as they stand in the address.
+    status: String,
+    compare: bool,
+    now: model::Timestamp,
+}
+
+/// What reading came to.
+enum Made {
+    Page(Box<Page>),
+    /// Two evaluations are to be compared, which was not allowed.
+    Long,
+    Missing,
+}
+
+impl Asked {
+    /// Reads the page; with `long` also what takes many rows.
+    fn read(&self, s: &Snapshot, long: bool) -> rusqlite::Result<Made> {
+        let Self { number, filter, status, compare: asked, now } = self;
+        let (number, asked, now) = (*number, *asked, *now);
+        let Some(details) = store::evaluation_details(s, number)? else {
+            return Ok(Made::Missing);
+        };
+        // The comparison stands on the first page alone; further and filtered pages read only
+        // what they show.
+        let comparable =
+            filter.is_whole() && details.evaluation.status == EvaluationStatus::Succeeded;
+        let (mut changes, mut compare) = (Vec::new(), None);
+        if let Some(previous) = details.previous.filter(|_| comparable) {
+            let total = match store::evaluation(s, previous)? {
+                Some(past) => details.evaluation.counters.total().max(past.counters.total()),
+                None => 0,
             };
-            let before = border("before", jobs.jobs.first().filter(|_| jobs.has_before));
-            let after = border("after", jobs.jobs.last().filter(|_| jobs.has_after));
-            let EvaluationDetails { evaluation, checkouts, previous, next } = details;
-            let pending = evaluation.status == EvaluationStatus::Started
-                || evaluation.counters.scheduled + evaluation.counters.started > 0;
-            let rows = jobs.jobs.into_iter().map(|job| BuildRow {
-                // The name in this evaluation; the build may have been asked for by another.
-                job: job.job,
-                reused: job.reused,
-                weather: if job.reused { "" } else { view::weather(job.build.weather) },
-                ..BuildRow::new(job.build, now)
-            });
-            Ok(Some(Page {
-                layout: Layout {
-                    title: format!("{} #{number} · Brigandine", evaluation.specification),
-                    section: "overview",
-                    queue: store::queue_counts(s)?,
-                    // While builds are pending they may belong to other specifications too.
-                    live: if pending {
-                        "/live".to_owned()
-                    } else {
-                        format!("/live?specification={}", evaluation.specification_id)
-                    },
-                },
-                id: number,
-                look: view::evaluation_look(&evaluation),
-                summary: summary(&evaluation),
-                bar: view::bar(&evaluation.counters),
-                created: view::moment(evaluation.created_at, now),
-                took: if evaluation.finished_at > 0 {
-                    view::duration(evaluation.finished_at - evaluation.created_at)
+            if asked || total <= COMPARED {
+                if !long {
+                    return Ok(Made::Long);
+                }
+                changes = store::changes(s, number, previous, CHANGES + 1)?;
+            } else {
+                compare = Some(previous);
+            }
+        }
+        let jobs = store::job_page(s, number, filter, ROWS)?;
+        let border = |name, job: Option<&model::JobState>| {
+            job.map(|job| address(number, status, &filter.text, Some((name, job))))
+        };
+        let before = border("before", jobs.jobs.first().filter(|_| jobs.has_before));
+        let after = border("after", jobs.jobs.last().filter(|_| jobs.has_after));
+        let EvaluationDetails { evaluation, checkouts, previous, next } = details;
+        let pending = evaluation.status == EvaluationStatus::Started
+            || evaluation.counters.scheduled + evaluation.counters.started > 0;
+        let rows = jobs.jobs.into_iter().map(|job| BuildRow {
+            // The name in this evaluation; the build may have been asked for by another.
+            job: job.job,
+            reused: job.reused,
+            weather: if job.reused { "" } else { view::weather(job.build.weather) },
+            ..BuildRow::new(job.build, now)
+        });
+        Ok(Made::Page(Box::new(Page {
+            layout: Layout {
+                title: format!("{} #{number} · Brigandine", evaluation.specification),
+                section: "overview",
+                queue: store::queue_counts(s)?,
+                // While builds are pending they may belong to other specifications too.
+                live: if pending {
+                    "/live".to_owned()
                 } else {
-                    String::new()
+                    format!("/live?specification={}", evaluation.specification_id)
                 },
-                has_log: !evaluation.log_path.is_empty(),
-                changes: grouped(&changes),
-                compare,
-                total: view::count(evaluation.counters.total(), "job"),
-                counts: view::counts(&evaluation.counters)
-                    .into_iter()
-                    .filter(|count| count.number > 0)
-                    .map(|Count { status: of, class, label, number: n }| Chip {
-                        class,
-                        label,
-                        number: view::number(n),
-                        href: address(number, of.as_str(), &filter.text, None),
-                        chosen: status == of.as_str(),
-                    })
-                    .collect(),
-                all: Chip {
-                    class: "",
-                    label: "all",
-                    number: view::number(evaluation.counters.total()),
-                    href: address(number, "", &filter.text, None),
-                    chosen: status.is_empty(),
-                },
-                filtered: !status.is_empty() || !filter.text.is_empty(),
-                status: status.clone(),
-                text: filter.text.clone(),
-                rows: rows.collect(),
-                before,
-                after,
-                specification: evaluation.specification,
-                message: evaluation.message,
-                checkouts,
-                previous,
-                next,
-            }))
-        })
-        .await?;
-    render(&page.ok_or_else(|| missing(id))?)
+            },
+            id: number,
+            look: view::evaluation_look(&evaluation),
+            summary: summary(&evaluation),
+            bar: view::bar(&evaluation.counters),
+            created: view::moment(evaluation.created_at, now),
+            took: if evaluation.finished_at > 0 {
+                view::duration(evaluation.finished_at - evaluation.created_at)
+            } else {
+                String::new()
+            },
+            has_log: !evaluation.log_path.is_empty(),
+            changes: grouped(&changes),
+            compare,
+            total: view::count(evaluation.counters.total(), "job"),
+            counts: view::counts(&evaluation.counters)
+                .into_iter()
+                .filter(|count| count.number > 0)
+                .map(|Count { status: of, class, label, number: n }| Chip {
+                    class,
+                    label,
+                    number: view::number(n),
+                    href: address(number, of.as_str(), &filter.text, None),
+                    chosen: status == of.as_str(),
+                })
+                .collect(),
+            all: Chip {
+                class: "",
+                label: "all",
+                number: view::number(evaluation.counters.total()),
+                href: address(number, "", &filter.text, None),
+                chosen: status.is_empty(),
+            },
+            filtered: !status.is_empty() || !filter.text.is_empty(),
+            status: status.clone(),
+            text: filter.text.clone(),
+            rows: rows.collect(),
+            before,
+            after,
+            specification: evaluation.specification,
+            message: evaluation.message,
+            checkouts,
+            previous,
+            next,
+        })))
+    }
 }
 
 fn grouped(changes: &[(String, BuildId, JobChange)]) -> Vec<Changes> {

@@ -57,7 +57,7 @@ async fn make(site: &Site, name: String, query: &Query) -> Result<Response> {
     let (before, after) = (query.parsed("before")?, query.parsed("after")?);
     let wanted = name.clone();
     let page = site
-        .read(move |s| {
+        .read_few(move |s| {
             let Some(state) = store::specification(s, &wanted)? else { return Ok(None) };
             let specification = state.specification;
             let mut rows = store::evaluation_page(s, &wanted, before, after, ROWS)?;

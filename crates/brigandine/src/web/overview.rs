@@ -49,23 +49,20 @@ struct Plate {
 impl Row {
     fn new(s: &Snapshot, state: SpecificationState, now: Timestamp) -> rusqlite::Result<Self> {
         let specification = state.specification;
-        let evaluations = store::evaluations(s, Some(&specification.name), PLATES)?;
+        let states = store::evaluation_states(s, state.id, PLATES)?;
         // The newest stands at the right, however many there are.
-        let room = (PLATES as usize).saturating_sub(evaluations.len());
-        let plates = evaluations
+        let room = (PLATES as usize).saturating_sub(states.len());
+        let look = |(_, status, counters): &_| view::state_look(*status, counters);
+        let plates = states
             .iter()
             .rev()
             .enumerate()
-            .map(|(at, evaluation)| Plate {
-                id: evaluation.id,
-                look: view::evaluation_look(evaluation),
-                x: (room + at) * 14,
-            })
+            .map(|(at, state)| Plate { id: state.0, look: look(state), x: (room + at) * 14 })
             .collect();
-        let latest = evaluations.into_iter().next();
-        let look = match &latest {
-            Some(evaluation) => view::evaluation_look(evaluation),
-            None => Look { class: "wait", label: "not evaluated yet" },
+        let look = states.first().map_or(Look { class: "wait", label: "not evaluated yet" }, look);
+        let latest = match states.first() {
+            Some((id, ..)) => store::evaluation(s, *id)?,
+            None => None,
         };
         let latest = latest.map(|e| EvaluationRow::new(s, e, now)).transpose()?;
         Ok(Self {
@@ -90,7 +87,7 @@ pub(super) async fn page(State(site): Parts) -> Response {
 async fn make(site: &Site) -> Result<Response> {
     let now = model::now();
     let page = site
-        .read(move |s| {
+        .read_few(move |s| {
             let rows = |builds: Vec<_>| -> Vec<_> {
                 builds.into_iter().map(|build| BuildRow::new(build, now)).collect()
             };

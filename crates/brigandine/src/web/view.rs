@@ -35,8 +35,12 @@ pub(super) const fn build_look(status: BuildStatus) -> Look {
 
 /// How an evaluation looks: its own status, and when that is good, how its jobs stand.
 pub(super) const fn evaluation_look(evaluation: &Evaluation) -> Look {
-    let counters = &evaluation.counters;
-    match evaluation.status {
+    state_look(evaluation.status, &evaluation.counters)
+}
+
+/// As [`evaluation_look`], by status and counters alone.
+pub(super) const fn state_look(status: EvaluationStatus, counters: &Counters) -> Look {
+    match status {
         EvaluationStatus::Started => look("run", "evaluating"),
         EvaluationStatus::Failed => look("bad", "evaluation failed"),
         EvaluationStatus::Aborted => look("cancel", "evaluation aborted"),
