@@ -11,6 +11,8 @@ use crate::error::{Error, ErrorKind};
 use crate::migrate::Migrations;
 use crate::queue::block_on;
 use crate::stats::Slow;
+#[cfg(doc)]
+use crate::{Client, Stats};
 
 /// How a database is to be opened; see [`Database::builder`].
 #[derive(Clone, Debug)]

@@ -18,6 +18,8 @@ use crate::read::Read;
 use crate::snapshots::Snapshots;
 use crate::transaction::{Snapshot, Transaction};
 use crate::write::{SubmittedWrite, Write};
+#[cfg(doc)]
+use crate::{Builder, Database, ErrorKind, Synchronous};
 
 impl<E: Send + 'static> Client<E> {
     /// This client's share of the running time, relative to the others'. Default: 1.
@@ -315,8 +317,7 @@ impl<E: Send + 'static> Client<E> {
     /// and then renamed to `to`, where an older backup may be. It runs on a reader thread and takes
     /// nothing from the writer but the disk's time, so it ends however much is written; but the WAL
     /// cannot start over until it has ended, and grows by what is written meanwhile, also beyond
-    /// [`Builder::wal_bytes_max`](crate::Builder::wal_bytes_max). On a memory database everybody waits
-    /// for it.
+    /// [`Builder::wal_bytes_max`]. On a memory database everybody waits for it.
     ///
     /// # Errors
     /// [`ErrorKind::Backup`], [`ErrorKind::DiskFull`] or [`ErrorKind::Corrupt`]: `to` is as it was before.
