@@ -62,6 +62,7 @@ fn test(long: bool) -> Result<(), Failed> {
     };
     run(&if long { tests.with("LOCKKEEPER_LONG", "1") } else { tests })?;
     run(&cargo(&["test", "--workspace", "--doc"]))?;
+    optional()?;
     loom()?;
     println!("xtask: everything passed in {} s", began.elapsed().as_secs());
     Ok(())
@@ -69,12 +70,23 @@ fn test(long: bool) -> Result<(), Failed> {
 
 /// Each feature alone: they must be additive.
 fn features() -> Result<(), Failed> {
-    for features in ["", "affinity", "sqlite"] {
+    for features in ["", "affinity", "sqlite", "sqlite,metrics", "sqlite,tracing"] {
         let mut words = vec!["check", "-p", "lockkeeper", "--no-default-features"];
         words.extend(["--features", features]);
         run(&cargo(&words))?;
     }
     Ok(())
+}
+
+/// The optional features of the library, all at once: their own tests and examples, and lints over the
+/// code that the other steps leave out. The rest of the suite does not run again.
+fn optional() -> Result<(), Failed> {
+    let with = ["-p", "lockkeeper", "--features", "affinity,metrics,tracing"];
+    run(&cargo(&[&["clippy", "--all-targets"], &with[..], &["--", "-D", "warnings"]].concat()))?;
+    run(&cargo(&[&["test", "--test", "features"], &with[..]].concat()))?;
+    run(&cargo(&[&["test", "--doc"], &with[..], &["exporter"]].concat()))?;
+    let doc = cargo(&[&["doc", "--no-deps"], &with[..]].concat());
+    run(&doc.with("RUSTDOCFLAGS", "-D warnings"))
 }
 
 /// The queue needs no SQLite, and nothing needs an async runtime.

@@ -18,6 +18,8 @@ use std::time::Duration;
 use crate::builder::Builder;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
+#[cfg(feature = "metrics")]
+use crate::export::Exporter;
 use crate::feed::Feed;
 use crate::holders::Board;
 use crate::job::{ReaderItem, WriterItem};
@@ -29,7 +31,7 @@ use crate::queue::{
 use crate::reader::Reader;
 use crate::short::ShortReads;
 use crate::snapshot::Held;
-use crate::stats::{ClientStats, LaneStats, Meters, Stats};
+use crate::stats::{self, Meters, Stats};
 use crate::transaction::Snapshot;
 use crate::writer::Writer;
 
@@ -152,6 +154,10 @@ impl Core {
         let mut held = lock(&self.held);
         held.list.retain(|other| other.strong_count() > 0);
         held.list.push(Arc::downgrade(snapshot));
+    }
+
+    pub(crate) fn snapshots_held(&self) -> usize {
+        lock(&self.held).count
     }
 
     pub(crate) fn snapshot_released(&self) {
@@ -421,31 +427,30 @@ impl<E: Send + 'static> Database<E> {
     /// println!("99 of 100 commits took at most {:?}", stats.commit.quantile_time(0.99));
     /// ```
     pub fn stats(&self) -> Stats {
-        let core = self.client.inner.core();
-        let mut clients: Vec<ClientStats> = Vec::new();
-        for lane in core.writer.lane_figures() {
-            let writes = LaneStats { waiting: lane.waiting, taken: lane.taken, run: lane.run };
-            clients.push(ClientStats { name: lane.name, writes, reads: LaneStats::default() });
-        }
-        for lane in core.readers.lane_figures() {
-            let reads = LaneStats { waiting: lane.waiting, taken: lane.taken, run: lane.run };
-            match clients.iter_mut().find(|client| client.name == lane.name) {
-                Some(client) => client.reads = reads,
-                None => clients.push(ClientStats {
-                    name: lane.name,
-                    writes: LaneStats::default(),
-                    reads,
-                }),
-            }
-        }
-        Stats {
-            wal_bytes: core.config.wal_bytes(),
-            oldest_reader: core.config.board.oldest_reader(),
-            writing: core.config.board.writing(),
-            snapshots: lock(&core.held).count,
-            clients,
-            ..core.meters.read()
-        }
+        stats::of(self.client.inner.core())
+    }
+
+    /// Hands the statistics to the recorder of the crate `metrics`, under the label `database = name`,
+    /// whenever [`Exporter::export`] is called (feature `metrics`). One exporter per database; it does
+    /// not keep the database open.
+    ///
+    /// # Examples
+    /// ```
+    /// // Of the program: a recorder, such as that of `metrics-exporter-prometheus`.
+    /// let recorder = metrics_util::debugging::DebuggingRecorder::new();
+    /// let scrape = recorder.snapshotter();
+    /// recorder.install().unwrap();
+    ///
+    /// let db = lockkeeper::Database::blocking_open(":memory:").unwrap();
+    /// let mut exporter = db.exporter("app");
+    /// db.blocking_write(|tx| tx.execute_batch("CREATE TABLE t (x)")).unwrap();
+    /// assert!(exporter.export()); // before each scrape, or every few seconds
+    /// let held = scrape.snapshot().into_vec();
+    /// assert!(held.iter().any(|(key, ..)| key.key().name() == "lockkeeper_commit_seconds"));
+    /// ```
+    #[cfg(feature = "metrics")]
+    pub fn exporter(&self, name: impl Into<String>) -> Exporter {
+        Exporter::new(self.client.inner.core(), name.into().into())
     }
 
     /// Stops intake, serves what was accepted, closes every connection and joins every thread.

@@ -24,6 +24,8 @@ mod database;
 mod error;
 #[cfg(feature = "sqlite")]
 mod exclusive;
+#[cfg(all(feature = "metrics", feature = "sqlite"))]
+mod export;
 #[cfg(feature = "sqlite")]
 mod feed;
 #[cfg(feature = "sqlite")]
@@ -85,6 +87,8 @@ pub use database::{Client, Close, Database};
 pub use error::{Error, ErrorKind};
 #[cfg(feature = "sqlite")]
 pub use exclusive::Exclusive;
+#[cfg(all(feature = "metrics", feature = "sqlite"))]
+pub use export::Exporter;
 #[cfg(feature = "sqlite")]
 pub use feed::{
     CallChanges, Change, Changes, Commit, Live, RowChange, RowKind, TableChange, Watch,

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::connection::Link;
+use crate::database::Core;
 use crate::holders::{Holder, HolderKind};
 use crate::queue::shielded;
 
@@ -112,6 +113,17 @@ impl Distribution {
         }
         self.sum = self.sum.saturating_add(histogram.sum.load(Ordering::Relaxed));
         self.max = self.max.max(histogram.max.load(Ordering::Relaxed));
+    }
+
+    /// What has been added since `before`: how often which value, taken for the middle of its
+    /// bucket, so that it is a sixteenth off at most.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn since(&self, before: &Self) -> impl Iterator<Item = (u64, u64)> {
+        let pairs = self.buckets.iter().zip(before.buckets.iter()).enumerate();
+        pairs.filter(|(_, (now, before))| now > before).map(|(bucket, (now, before))| {
+            let lower = bucket.checked_sub(1).map_or(0, |below| upper_end(below) + 1);
+            (lower + (upper_end(bucket) - lower) / 2, now - before)
+        })
     }
 
     /// How many values there were.
@@ -274,6 +286,32 @@ pub struct Stats {
     pub snapshots: usize,
     /// The clients that exist now.
     pub clients: Vec<ClientStats>,
+}
+
+/// What a database has done and is doing.
+pub(crate) fn of(core: &Core) -> Stats {
+    let mut clients: Vec<ClientStats> = Vec::new();
+    for lane in core.writer.lane_figures() {
+        let writes = LaneStats { waiting: lane.waiting, taken: lane.taken, run: lane.run };
+        clients.push(ClientStats { name: lane.name, writes, reads: LaneStats::default() });
+    }
+    for lane in core.readers.lane_figures() {
+        let reads = LaneStats { waiting: lane.waiting, taken: lane.taken, run: lane.run };
+        match clients.iter_mut().find(|client| client.name == lane.name) {
+            Some(client) => client.reads = reads,
+            None => {
+                clients.push(ClientStats { name: lane.name, writes: LaneStats::default(), reads });
+            }
+        }
+    }
+    Stats {
+        wal_bytes: core.config.wal_bytes(),
+        oldest_reader: core.config.board.oldest_reader(),
+        writing: core.config.board.writing(),
+        snapshots: core.snapshots_held(),
+        clients,
+        ..core.meters.read()
+    }
 }
 
 /// One client; handles of one name are one client.

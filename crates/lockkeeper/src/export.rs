@@ -1,0 +1,313 @@
+//! Hands the statistics to the recorder of the crate `metrics`, whenever the program asks.
+//!
+//! Nothing is pushed where it happens: a call would pay a virtual call per number, and most recorders keep
+//! each value of a histogram until they are asked for it. Instead [`Exporter::export`] compares the
+//! statistics with those of the last time and hands over the difference (`docs/design/statistics.md`).
+//!
+//! - U1: counters and histograms are given what has been added since the last export, so two
+//!   databases of one name, one after the other, add up, and nothing is counted twice.
+//! - U2: bounded: [`CLIENTS_MAX`] clients are told apart by name, all others are one; of clients that
+//!   are gone nothing is kept but, for those, the name.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Weak};
+
+use metrics::{Label, SharedString, Unit};
+
+use crate::database::Core;
+use crate::stats::{self, Distribution, LaneStats, Stats};
+
+/// Clients that have a label of their own.
+const CLIENTS_MAX: usize = 64;
+
+/// The label of the database's own handle. No name of a client is written like this by accident.
+const MAIN: &str = "(main)";
+
+/// The label of the clients beyond [`CLIENTS_MAX`].
+const OTHERS: &str = "(other)";
+
+/// A figure of [`Stats`]: its name, unit and meaning, and where it is found.
+struct Figure<G> {
+    name: &'static str,
+    unit: Unit,
+    what: &'static str,
+    get: G,
+}
+
+type OfHistogram = Figure<fn(&Stats) -> &Distribution>;
+type OfCounter = Figure<fn(&Stats) -> u64>;
+type OfGauge = Figure<fn(&Stats) -> f64>;
+
+/// Times are nanoseconds in the statistics and seconds here.
+const HISTOGRAMS: [OfHistogram; 8] = [
+    Figure {
+        name: "lockkeeper_write_wait_seconds",
+        unit: Unit::Seconds,
+        what: "From the submission of a write to the beginning of its run",
+        get: |stats| &stats.writes.wait,
+    },
+    Figure {
+        name: "lockkeeper_write_run_seconds",
+        unit: Unit::Seconds,
+        what: "In the closure of a write, without its commit",
+        get: |stats| &stats.writes.run,
+    },
+    Figure {
+        name: "lockkeeper_read_wait_seconds",
+        unit: Unit::Seconds,
+        what: "From the submission of a read to the beginning of its run on a reader thread",
+        get: |stats| &stats.reads.wait,
+    },
+    Figure {
+        name: "lockkeeper_read_run_seconds",
+        unit: Unit::Seconds,
+        what: "In the closure of a read on a reader thread",
+        get: |stats| &stats.reads.run,
+    },
+    Figure {
+        name: "lockkeeper_commit_seconds",
+        unit: Unit::Seconds,
+        what: "COMMIT, the sync included",
+        get: |stats| &stats.commit,
+    },
+    Figure {
+        name: "lockkeeper_lock_wait_seconds",
+        unit: Unit::Seconds,
+        what: "Getting the write lock of the file",
+        get: |stats| &stats.lock_wait,
+    },
+    Figure {
+        name: "lockkeeper_checkpoint_seconds",
+        unit: Unit::Seconds,
+        what: "Checkpoints, which run between two commits",
+        get: |stats| &stats.checkpoint,
+    },
+    Figure {
+        name: "lockkeeper_batch_calls",
+        unit: Unit::Count,
+        what: "Calls per commit",
+        get: |stats| &stats.batch_calls,
+    },
+];
+
+const COUNTERS: [OfCounter; 5] = [
+    Figure {
+        name: "lockkeeper_short_reads_total",
+        unit: Unit::Count,
+        what: "Reads that were served on their caller's thread",
+        get: |stats| stats.short_reads,
+    },
+    Figure {
+        name: "lockkeeper_busy_waits_total",
+        unit: Unit::Count,
+        what: "Times that the writer found the file locked by somebody else and waited",
+        get: |stats| stats.busy_waits,
+    },
+    Figure {
+        name: "lockkeeper_checkpoints_incomplete_total",
+        unit: Unit::Count,
+        what: "Checkpoints that could not fold everything back, because a reader needed a part",
+        get: |stats| stats.checkpoints_incomplete,
+    },
+    Figure {
+        name: "lockkeeper_readers_cut_total",
+        unit: Unit::Count,
+        what: "Snapshots and reads that were ended because the WAL had reached its maximum size",
+        get: |stats| stats.readers_cut,
+    },
+    Figure {
+        name: "lockkeeper_wal_over_max_total",
+        unit: Unit::Count,
+        what: "Times that the WAL stayed at its maximum size in spite of that",
+        get: |stats| stats.wal_over_max,
+    },
+];
+
+const GAUGES: [OfGauge; 4] = [
+    Figure {
+        name: "lockkeeper_wal_bytes",
+        unit: Unit::Bytes,
+        what: "Size of the WAL",
+        get: |stats| stats.wal_bytes as f64,
+    },
+    Figure {
+        name: "lockkeeper_oldest_reader_seconds",
+        unit: Unit::Seconds,
+        what: "Age of the oldest open read transaction, which keeps the WAL from starting over",
+        get: |stats| stats.oldest_reader.as_ref().map_or(0.0, |holder| holder.age.as_secs_f64()),
+    },
+    Figure {
+        name: "lockkeeper_writing_seconds",
+        unit: Unit::Seconds,
+        what: "For how long the writer has been running its present call",
+        get: |stats| stats.writing.as_ref().map_or(0.0, |holder| holder.age.as_secs_f64()),
+    },
+    Figure {
+        name: "lockkeeper_snapshots",
+        unit: Unit::Count,
+        what: "Held snapshots",
+        get: |stats| stats.snapshots as f64,
+    },
+];
+
+const WAITING: &str = "lockkeeper_client_waiting";
+const CALLS: &str = "lockkeeper_client_calls_total";
+const RUN: &str = "lockkeeper_client_run_microseconds_total";
+
+/// Hands a database's statistics to the recorder of the crate [`metrics`]; see
+/// [`Database::exporter`](crate::Database::exporter).
+#[derive(Debug)]
+pub struct Exporter {
+    core: Weak<Core>,
+    database: SharedString,
+    described: bool,
+    /// What has been handed over.
+    before: Stats,
+    clients: Clients,
+}
+
+/// What has been handed over of the clients (U2).
+#[derive(Debug, Default)]
+struct Clients {
+    /// Those that have a label of their own, for good.
+    named: BTreeSet<String>,
+    /// Writes and reads of those that there were at the last export.
+    before: BTreeMap<Option<String>, [LaneStats; 2]>,
+}
+
+/// What is handed over of one label and queue.
+#[derive(Clone, Copy, Debug, Default)]
+struct Added {
+    waiting: usize,
+    calls: u64,
+    run_us: u64,
+}
+
+impl Exporter {
+    pub(crate) fn new(core: &Arc<Core>, database: SharedString) -> Self {
+        Self {
+            core: Arc::downgrade(core),
+            database,
+            described: false,
+            before: Stats::default(),
+            clients: Clients::default(),
+        }
+    }
+
+    /// Hands over what has been added since the last time, and what is now.
+    ///
+    /// To be called before each scrape, or every few seconds. It costs what
+    /// [`Database::stats`](crate::Database::stats) costs, and what the recorder takes for the values of
+    /// the histograms. `false`: the database is gone; its gauges are 0 from then on.
+    ///
+    /// It describes the metrics at its first run, so install the recorder before.
+    pub fn export(&mut self) -> bool {
+        if !self.described {
+            self.described = true;
+            describe();
+        }
+        let core = self.core.upgrade();
+        let now = match &core {
+            Some(core) => stats::of(core),
+            // What there was at the end was not seen; nothing is now.
+            None => Stats {
+                wal_bytes: 0,
+                oldest_reader: None,
+                writing: None,
+                snapshots: 0,
+                clients: Vec::new(),
+                ..self.before.clone()
+            },
+        };
+        let labels = vec![Label::new("database", self.database.clone())];
+        for Figure { name, unit, get, .. } in HISTOGRAMS {
+            let scale = if unit == Unit::Seconds { 1e-9 } else { 1.0 };
+            let histogram = metrics::histogram!(name, labels.clone());
+            for (value, count) in get(&now).since(get(&self.before)) {
+                let count = usize::try_from(count).unwrap_or(usize::MAX);
+                histogram.record_many(value as f64 * scale, count);
+            }
+        }
+        for Figure { name, get, .. } in COUNTERS {
+            let added = get(&now).saturating_sub(get(&self.before));
+            metrics::counter!(name, labels.clone()).increment(added);
+        }
+        for Figure { name, get, .. } in GAUGES {
+            metrics::gauge!(name, labels.clone()).set(get(&now));
+        }
+        for ((client, queue), added) in self.clients.added(&now) {
+            let labels = vec![
+                Label::new("database", self.database.clone()),
+                Label::new("client", client),
+                Label::new("queue", queue),
+            ];
+            metrics::gauge!(WAITING, labels.clone()).set(added.waiting as f64);
+            metrics::counter!(CALLS, labels.clone()).increment(added.calls);
+            metrics::counter!(RUN, labels).increment(added.run_us);
+        }
+        self.before = now;
+        core.is_some()
+    }
+}
+
+impl Clients {
+    /// What was added since the last time, by label and queue.
+    fn added(&mut self, now: &Stats) -> BTreeMap<(String, &'static str), Added> {
+        let mut all: BTreeMap<(String, &'static str), Added> = BTreeMap::new();
+        // Those that are gone have nothing waiting.
+        let others = (self.named.len() >= CLIENTS_MAX).then_some(OTHERS);
+        for name in self.named.iter().map(String::as_str).chain([MAIN]).chain(others) {
+            for queue in ["write", "read"] {
+                all.insert((name.to_owned(), queue), Added::default());
+            }
+        }
+        let mut seen = BTreeMap::new();
+        for client in &now.clients {
+            let label = self.label(client.name.as_deref());
+            let before = self.before.get(&client.name).copied().unwrap_or_default();
+            let after = [client.writes, client.reads];
+            for ((queue, before), after) in ["write", "read"].into_iter().zip(before).zip(after) {
+                let added = all.entry((label.clone(), queue)).or_default();
+                added.waiting += after.waiting;
+                // Fewer than before: the client had gone, and another of its name has come.
+                let fresh = after.taken < before.taken || after.run < before.run;
+                let before = if fresh { LaneStats::default() } else { before };
+                added.calls += after.taken - before.taken;
+                let run_us = after.run.as_micros() - before.run.as_micros();
+                added.run_us += u64::try_from(run_us).unwrap_or(u64::MAX);
+            }
+            seen.insert(client.name.clone(), after);
+        }
+        self.before = seen;
+        all
+    }
+
+    fn label(&mut self, name: Option<&str>) -> String {
+        let Some(name) = name else { return String::from(MAIN) };
+        if self.named.contains(name) {
+            return name.to_owned();
+        }
+        if self.named.len() >= CLIENTS_MAX {
+            return String::from(OTHERS);
+        }
+        self.named.insert(name.to_owned());
+        name.to_owned()
+    }
+}
+
+fn describe() {
+    for Figure { name, unit, what, .. } in HISTOGRAMS {
+        metrics::describe_histogram!(name, unit, what);
+    }
+    for Figure { name, unit, what, .. } in COUNTERS {
+        metrics::describe_counter!(name, unit, what);
+    }
+    for Figure { name, unit, what, .. } in GAUGES {
+        metrics::describe_gauge!(name, unit, what);
+    }
+    let waiting = "Calls of a client that wait, those waiting for room included";
+    metrics::describe_gauge!(WAITING, Unit::Count, waiting);
+    metrics::describe_counter!(CALLS, Unit::Count, "Calls of a client that were taken");
+    let run = "Running time of a client's calls, by which shares are reckoned";
+    metrics::describe_counter!(RUN, Unit::Microseconds, run);
+}
