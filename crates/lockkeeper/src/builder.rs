@@ -86,7 +86,7 @@ impl Builder {
         self
     }
 
-    /// Size to which the WAL may grow under load before the writer folds it back, without waiting for
+    /// Size to which the WAL may grow under load before it is folded back, without waiting for
     /// anybody. Default: 32 MiB. With [`u64::MAX`] here and as [`Builder::wal_bytes_max`], it is folded
     /// back when the database is closed and not before.
     pub fn checkpoint_wal_bytes(mut self, bytes: u64) -> Self {

@@ -1,11 +1,15 @@
 //! When the WAL is folded back into the file.
 //!
 //! SQLite's automatic checkpoint runs inside the COMMIT that crosses its limit: somebody's write
-//! pays for it. It is off on every connection; instead the writer checkpoints between two batches,
-//! after it has answered the last one (<https://www.sqlite.org/wal.html#ckpt>).
+//! pays for it. It is off on every connection (<https://www.sqlite.org/wal.html#ckpt>). Instead the
+//! pages are copied beside the writer (`copier.rs`), and what is left to do is done by the writer
+//! between two batches, after it has answered the last one.
 //!
-//! - K1: there is one checkpointer, the writer thread, between two transactions: a checkpoint never
-//!   races a commit (the WAL-reset bug of SQLite before 3.51.3 needs that race).
+//! - K1: the writer's thread decides. While a WAL that is due holds more than [`SHARE`] that is not in
+//!   the file, it has the copier copy, and goes on; then it copies the rest itself, so that the next
+//!   commit can start the WAL over. The copier is asked [`COPIES_MAX`] times at most, since it may
+//!   lose the race, and never for attached files, which it does not know. The two never checkpoint at
+//!   the same time.
 //! - K2: a passive checkpoint waits for nobody. It may leave frames that a reader still needs; then
 //!   the next attempt waits for another share of the limit.
 //! - K3: the size that makes a checkpoint due begins at [`SMALL`] and doubles, up to the configured
@@ -23,10 +27,12 @@
 //! - K6: a backup is not cut, since it has to end under any load, and nobody waits for it: while one
 //!   runs the WAL may pass its cap, by what is written meanwhile. That is counted, too.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
+use crate::copier::{Copied, Copier, Progress};
 use crate::database::Core;
 use crate::queue::now;
 use crate::transaction::Transaction;
@@ -36,6 +42,12 @@ const SMALL: u64 = 4 << 20;
 
 /// Checkpoints closer than this make the WAL larger.
 const OFTEN: Duration = Duration::from_millis(50);
+
+/// What the writer copies itself, while the next batch waits.
+const SHARE: u64 = 256 << 10;
+
+/// How often the copier is asked before the writer copies what is left, however much it is.
+const COPIES_MAX: u32 = 2;
 
 /// How many times its limit the WAL may grow before the writer waits for readers.
 const PATIENCE: (u64, u64) = (3, 2);
@@ -68,6 +80,23 @@ pub(crate) struct Checkpointer {
     frames_before: u64,
     /// Frames per changed row: the most, fading; an unknown workload is taken for one page each.
     frames_per_change: f64,
+    /// Who copies beside the writer (K1).
+    help: Help,
+    /// Frames of this WAL that are known to be in the file.
+    copied: u64,
+    /// Copies that this checkpoint has asked for.
+    asked: u32,
+    /// The WAL has started over since the copier was asked: its answer is of no use.
+    outdated: bool,
+}
+
+/// Who copies beside the writer.
+enum Help {
+    /// Nobody yet: most databases never need it.
+    Unasked,
+    Running(Copier),
+    /// It could not be started, or has gone.
+    None,
 }
 
 impl Checkpointer {
@@ -84,6 +113,10 @@ impl Checkpointer {
             changes_before: 0,
             frames_before: 0,
             frames_per_change: 1.0,
+            help: Help::Unasked,
+            copied: 0,
+            asked: 0,
+            outdated: false,
         }
     }
 
@@ -114,16 +147,61 @@ impl Checkpointer {
             self.frames_per_change += (this - self.frames_per_change) * step;
         }
         if frames < self.frames_before {
-            self.due_at_frames = 0;
-            self.drain_at_frames = 0;
+            self.started_over();
         }
     }
 
+    fn started_over(&mut self) {
+        self.due_at_frames = 0;
+        self.drain_at_frames = 0;
+        self.copied = 0;
+        self.asked = 0;
+        self.outdated = true;
+    }
+
+    /// Waits until nobody but the writer checkpoints: for what needs the file to itself.
+    pub(crate) fn rest(&self) {
+        if let Help::Running(copier) = &self.help {
+            copier.rest();
+        }
+    }
+
+    /// Ends the copier, which closes its connection.
+    pub(crate) fn finish(&mut self) {
+        self.help = Help::None;
+    }
+
+    /// Whether a copy is under way; takes note of what the last one did.
+    fn is_copying(&mut self) -> bool {
+        let Help::Running(copier) = &self.help else { return false };
+        match copier.progress() {
+            Progress::Busy => return true,
+            Progress::Resting(Some(Copied { copied, .. })) if !self.outdated => {
+                self.copied = copied;
+            }
+            Progress::Resting(_) => {}
+            Progress::Gone => self.help = Help::None,
+        }
+        false
+    }
+
+    /// Has the copier begin; false: there is none.
+    fn ask(&mut self, core: &Arc<Core>) -> bool {
+        if let Help::Unasked = self.help {
+            self.help = Copier::start(core).map_or(Help::None, Help::Running);
+        }
+        let Help::Running(copier) = &self.help else { return false };
+        self.outdated = false;
+        self.asked += 1;
+        copier.ask();
+        true
+    }
+
     /// Checkpoints if it is due.
-    pub(crate) fn between_batches(&mut self, tx: &Transaction, core: &Core) {
-        // Without a name, the PRAGMA below takes the attached files too.
-        let attached = tx.link.guard.attached_wal_frames.load(Ordering::Relaxed);
-        let frames = Self::frames(tx).max(u64::from(attached));
+    pub(crate) fn between_batches(&mut self, tx: &Transaction, core: &Arc<Core>) {
+        let attached = u64::from(tx.link.guard.attached_wal_frames.load(Ordering::Relaxed));
+        let main = Self::frames(tx);
+        let frames = main.max(attached);
         if frames == 0 {
             return;
         }
@@ -138,28 +216,55 @@ impl Checkpointer {
         if frames >= cap && frames >= self.drain_at_frames {
             if core.config.board.backup_runs() {
                 // K6
-                run(tx, core, "PASSIVE", Duration::ZERO);
+                if !self.is_copying() && !self.ask(core) {
+                    run(tx, core, "PASSIVE", Duration::ZERO);
+                }
+                self.asked = 0;
                 over_max(core);
                 self.drain_at_frames = frames + due;
                 return;
             }
-            let drained = drain(tx, core);
-            // Another process, or a closure that waits for something, may be what pins it.
-            self.drain_at_frames = if drained { 0 } else { frames + cap };
+            // K5. The checkpoint lock must be free, and the copy is short beside what may follow.
+            self.rest();
+            match drain(tx, core) {
+                true => self.started_over(),
+                // Another process, or a closure that waits for something, may be what pins it.
+                false => self.drain_at_frames = frames + cap,
+            }
             return;
         }
-        if frames < due.max(self.due_at_frames) {
+        if frames < due.max(self.due_at_frames) || self.is_copying() {
             return;
         }
         let began = now();
-        if self.last.replace(began).is_some_and(|last| began - last < OFTEN) {
+        if self.asked == 0 && self.last.replace(began).is_some_and(|last| began - last < OFTEN) {
             self.due_bytes = (self.due_bytes * 2).min(self.limit_bytes);
         }
+        // K1
+        let share = SHARE / frame_bytes;
+        if main.saturating_sub(self.copied) > share
+            && attached == 0
+            && self.asked < COPIES_MAX
+            && self.ask(core)
+        {
+            return;
+        }
+        self.asked = 0;
         let patient = (self.limit_bytes / frame_bytes).max(1) * PATIENCE.0 / PATIENCE.1;
-        let complete = match frames >= patient {
+        // Without a name, the PRAGMA takes the attached files too.
+        let restart = frames >= patient;
+        let complete = match restart {
             true => run(tx, core, "RESTART", RESET_WAIT),
+            // Nothing was committed after the copy.
+            false if attached == 0 && self.copied >= main => true,
             false => run(tx, core, "PASSIVE", Duration::ZERO),
         };
+        if complete && restart {
+            return self.started_over();
+        }
+        if complete {
+            self.copied = main;
+        }
         self.due_at_frames = frames + if complete { due / 2 } else { due / 4 };
     }
 }

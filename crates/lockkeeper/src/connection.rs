@@ -23,6 +23,8 @@ use crate::transaction::Snapshot;
 pub(crate) enum Role {
     Writer,
     Reader,
+    /// Copies the WAL back into the file, and nothing else.
+    Copier,
     /// A private copy of a memory database.
     Copy,
 }
@@ -252,8 +254,8 @@ pub(crate) fn open(config: &Config, role: Role) -> Result<Snapshot, Error> {
     install(&mut conn, &guard, config, role).map_err(failed)?;
     let session = Session::new(conn).map_err(failed)?;
     config.board.register(role, &guard);
-    if role == Role::Writer {
-        // Only a connection that has opened the WAL removes it when it is closed.
+    if matches!(role, Role::Writer | Role::Copier) {
+        // Only a connection that has opened the WAL removes it when it is closed, or copies it.
         session.run(Sql::Pin).map_err(|error| explain(config, error))?;
     }
     Ok(Snapshot::new(Link {
@@ -350,6 +352,7 @@ fn connect(config: &Config, role: Role) -> rusqlite::Result<Connection> {
     };
     let access = match role {
         Role::Writer => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
+        Role::Copier => OpenFlags::SQLITE_OPEN_READ_WRITE,
         Role::Reader | Role::Copy => OpenFlags::SQLITE_OPEN_READ_ONLY,
     };
     let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX;

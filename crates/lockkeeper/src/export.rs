@@ -39,7 +39,7 @@ type OfCounter = Figure<fn(&Stats) -> u64>;
 type OfGauge = Figure<fn(&Stats) -> f64>;
 
 /// Times are nanoseconds in the statistics and seconds here.
-const HISTOGRAMS: [OfHistogram; 8] = [
+const HISTOGRAMS: [OfHistogram; 9] = [
     Figure {
         name: "lockkeeper_write_wait_seconds",
         unit: Unit::Seconds,
@@ -79,8 +79,14 @@ const HISTOGRAMS: [OfHistogram; 8] = [
     Figure {
         name: "lockkeeper_checkpoint_seconds",
         unit: Unit::Seconds,
-        what: "Checkpoints, which run between two commits",
+        what: "Checkpoints on the writer's thread, between two commits",
         get: |stats| &stats.checkpoint,
+    },
+    Figure {
+        name: "lockkeeper_checkpoint_copy_seconds",
+        unit: Unit::Seconds,
+        what: "Copies from the WAL to the file, beside the writer",
+        get: |stats| &stats.checkpoint_copy,
     },
     Figure {
         name: "lockkeeper_batch_calls",

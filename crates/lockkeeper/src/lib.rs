@@ -18,6 +18,7 @@ mod client;
 mod config;
 #[cfg(feature = "sqlite")]
 mod connection;
+mod copier;
 #[cfg(feature = "sqlite")]
 mod database;
 #[cfg(feature = "sqlite")]

@@ -200,6 +200,7 @@ pub(crate) struct Meters {
     pub(crate) lock_wait: Histogram,
     pub(crate) busy_waits: AtomicU64,
     pub(crate) checkpoint: Histogram,
+    pub(crate) checkpoint_copy: Histogram,
     pub(crate) checkpoints_incomplete: AtomicU64,
     pub(crate) wal_over_max: AtomicU64,
     pub(crate) readers_cut: AtomicU64,
@@ -230,6 +231,7 @@ impl Meters {
             lock_wait: self.lock_wait.read(),
             busy_waits: self.busy_waits.load(Ordering::Relaxed),
             checkpoint: self.checkpoint.read(),
+            checkpoint_copy: self.checkpoint_copy.read(),
             checkpoints_incomplete: self.checkpoints_incomplete.load(Ordering::Relaxed),
             wal_over_max: self.wal_over_max.load(Ordering::Relaxed),
             readers_cut: self.readers_cut.load(Ordering::Relaxed),
@@ -267,8 +269,11 @@ pub struct Stats {
     pub lock_wait: Distribution,
     /// How often the writer found the file locked and waited.
     pub busy_waits: u64,
-    /// Times of checkpoints, which run between two commits.
+    /// Times of checkpoints on the writer's thread, between two commits: what a batch may have had to
+    /// wait for them.
     pub checkpoint: Distribution,
+    /// Times of copies from the WAL to the file, beside the writer.
+    pub checkpoint_copy: Distribution,
     /// Checkpoints that could not fold everything back, because a reader still needed a part.
     pub checkpoints_incomplete: u64,
     /// Snapshots and reads that were ended because the WAL had reached its maximum size.

@@ -603,6 +603,8 @@ impl Writer {
                 return;
             }
         };
+        // It may checkpoint, or change what the file is.
+        self.checkpointer.rest();
         // Nested calls find no transaction here.
         CURRENT.set(None);
         self.tx = None;
@@ -820,6 +822,7 @@ impl Service for Writer {
     fn finish(mut self) {
         // The connection that is closed last removes the WAL; it must be one that can write.
         self.core.wait_for_readers();
+        self.checkpointer.finish();
         self.disconnect();
     }
 }

@@ -72,6 +72,7 @@ fn a29_a_recorder_is_given_what_the_statistics_hold_and_nothing_twice() {
         ("lockkeeper_batch_calls database=app", 11),
         ("lockkeeper_lock_wait_seconds database=app", stats.lock_wait.count()),
         ("lockkeeper_checkpoint_seconds database=app", stats.checkpoint.count()),
+        ("lockkeeper_checkpoint_copy_seconds database=app", stats.checkpoint_copy.count()),
         ("lockkeeper_snapshots database=app", 1),
         ("lockkeeper_wal_bytes database=app", stats.wal_bytes),
         ("lockkeeper_client_calls_total database=app client=web queue=write", 10),

@@ -63,9 +63,11 @@ pub(crate) fn say(line: &str) {
 }
 
 fn open(file: &Path) -> Database {
+    // The second is copied back beside the writer.
+    let bytes = if std::process::id().is_multiple_of(2) { 128 << 10 } else { 512 << 10 };
     let db = Database::builder(file)
         .readers(1)
-        .checkpoint_wal_bytes(128 << 10)
+        .checkpoint_wal_bytes(bytes)
         .blocking_open()
         .expect("the database opens");
     db.blocking_write(|tx| tx.execute_batch(SCHEMA)).expect("the tables are made");

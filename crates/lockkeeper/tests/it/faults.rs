@@ -9,7 +9,7 @@ use lockkeeper::{Database, ErrorKind, Transaction};
 use rusqlite::{Connection, ffi};
 
 use crate::support::fault_vfs::{self, Fault, Plan};
-use crate::support::{Dir, HANG, block_on, count, poll_once, within};
+use crate::support::{Dir, HANG, block_on, count, long, poll_once, within};
 
 const SCHEMA: &str = "CREATE TABLE part (
         call INTEGER NOT NULL, n INTEGER NOT NULL, body BLOB NOT NULL, PRIMARY KEY (call, n)
@@ -259,6 +259,68 @@ fn a07_a_checkpoint_that_fails_at_any_operation_loses_nothing() {
     });
 }
 
+/// Writes so much that the WAL is copied beside the writer, while the `nth` operation fails; false:
+/// there are fewer.
+fn one_copy_fault(mode: Mode, nth: u64) -> bool {
+    let dir = Dir::new();
+    let plan = Plan::of(dir.path());
+    let db = Database::builder(dir.file("test.db"))
+        .vfs(fault_vfs::NAME)
+        .readers(1)
+        .checkpoint_wal_bytes(64 << 10)
+        .blocking_open()
+        .expect("the database opens");
+    db.blocking_write(|tx| tx.execute_batch(SCHEMA)).expect("the table is made");
+    // Waits for the end of a copy.
+    let settle = || db.blocking_exclusive(|_| Ok(()));
+    let write = |call: i64| {
+        let answer = db.blocking_write(move |tx| {
+            let sql = "INSERT INTO part (call, n, body) VALUES (?1, ?2, zeroblob(80000))";
+            (0..PARTS).try_for_each(|n| tx.execute(sql, [call, n]).map(drop)).map(|()| Vec::new())
+        });
+        answer.map_err(|error| error.kind())
+    };
+    let Mode { code, goes_on, torn } = mode;
+    plan.arm(Some(Fault { nth, goes_on, torn, code }));
+    let answers: Vec<_> = (0..2)
+        .map(|call| {
+            let answer = write(call);
+            let _ = settle();
+            answer
+        })
+        .collect();
+    let reached = plan.disarm() >= nth;
+    assert!(reached || db.stats().checkpoint_copy.count() > 0, "nothing was copied");
+    let what = |when| format!("{mode:?}, operation {nth}, {when}");
+    let killed = Dir::new();
+    plan.restore_after_kill(killed.path());
+    check(0, &answers, &stored(killed.path()), &what("after a kill"));
+    let later: Vec<_> = (200..202).map(write).collect();
+    assert!(later.iter().all(Result::is_ok), "{}: {later:?}", what("afterwards"));
+    db.blocking_close().expect("the database closes");
+    let stored = stored(dir.path());
+    check(0, &answers, &stored, &what("after closing"));
+    check(200, &later, &stored, &what("after closing"));
+    reached
+}
+
+#[test]
+fn a07_a_copy_beside_the_writer_that_fails_at_any_operation_loses_nothing() {
+    let step = if long() { 1 } else { 17 };
+    within(HANG * 8, move || {
+        let mut programs = 0;
+        for (mode, first) in MODES.into_iter().zip(1..) {
+            let mut nth = first;
+            while one_copy_fault(mode, nth) {
+                programs += 1;
+                nth += step;
+            }
+            assert!(nth > 400, "two writes and their copies have only {nth} disk operations");
+        }
+        println!("{programs} sequences of writes and copies with a failing operation");
+    });
+}
+
 /// Many clients write while the power fails at the `nth` operation.
 fn one_power_failure(nth: u64, seed: u64) -> usize {
     let dir = Dir::new();
@@ -267,7 +329,8 @@ fn one_power_failure(nth: u64, seed: u64) -> usize {
         .vfs(fault_vfs::NAME)
         .readers(1)
         .page_cache_bytes(32 << 10)
-        .checkpoint_wal_bytes(64 << 10)
+        // The second is copied back beside the writer.
+        .checkpoint_wal_bytes(if seed.is_multiple_of(2) { 64 << 10 } else { 300 << 10 })
         .blocking_open()
         .expect("the database opens");
     db.blocking_write(|tx| tx.execute_batch(SCHEMA)).expect("the table is made");

@@ -23,6 +23,74 @@ fn a24_no_connection_checkpoints_inside_a_commit() {
     });
 }
 
+/// Writes `bytes` in one row, and returns when no copy is under way: an exclusive call waits for it.
+fn write_and_settle(db: &Database, bytes: i64) {
+    db.blocking_write(move |tx| tx.execute("INSERT INTO load VALUES (zeroblob(?1))", [bytes]))
+        .expect("stored");
+    db.blocking_exclusive(|_| Ok(())).expect("the writer goes on");
+}
+
+#[test]
+fn a24_pages_are_copied_beside_the_writer() {
+    within(HANG, || {
+        let (dir, db) = file_db(|builder| builder.checkpoint_wal_bytes(2 << 20));
+        db.blocking_write(|tx| tx.execute_batch("CREATE TABLE load (x BLOB)")).expect("a table");
+        write_and_settle(&db, 5 << 19);
+        let first = db.stats();
+        assert_eq!((first.checkpoint_copy.count(), first.checkpoint.count()), (1, 0), "{first:?}");
+        assert_eq!(first.checkpoints_incomplete, 0);
+        // All of it is in the file: each commit that follows starts the WAL over.
+        for n in 1..5 {
+            // Fewer frames than before tell that it started over.
+            write_and_settle(&db, (5 << 19) - (n << 15));
+        }
+        let stats = db.stats();
+        assert_eq!(stats.checkpoint_copy.count(), 5, "{stats:?}");
+        assert!(stats.wal_bytes < first.wal_bytes + (1 << 20), "{first:?} {stats:?}");
+        // Little is left to the writer.
+        write_and_settle(&db, 1 << 16);
+        assert_eq!(db.stats().checkpoint_copy.count(), 5);
+        // The checkpoint lock is free for an exclusive call.
+        db.blocking_write(|tx| tx.execute("INSERT INTO load VALUES (zeroblob(4000000))", []))
+            .expect("stored");
+        let busy = db.blocking_exclusive(|conn| {
+            conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0))
+        });
+        assert_eq!(busy.expect("it runs"), 0);
+        assert_eq!(db.stats().wal_bytes, 0);
+        db.blocking_close().expect("closes");
+        // The connection that copies was not the last one, or could remove it too.
+        assert!(!dir.file("test.db-wal").exists() && !dir.file("test.db-shm").exists());
+    });
+}
+
+#[test]
+fn a24_where_nobody_can_copy_beside_the_writer_it_does_so_itself() {
+    for panics in [false, true] {
+        within(HANG, move || {
+            let (_dir, db) = file_db(|builder| {
+                builder.checkpoint_wal_bytes(1 << 20).setup(
+                    move |conn| match std::thread::current().name() == Some("lockkeeper-copy") {
+                        true if panics => panic!("the copier's connection is refused"),
+                        true => conn.execute_batch("no SQL"),
+                        false => Ok(()),
+                    },
+                )
+            });
+            db.blocking_write(|tx| tx.execute_batch("CREATE TABLE load (x BLOB)"))
+                .expect("a table");
+            for _ in 0..8 {
+                write_and_settle(&db, 2 << 20);
+            }
+            let stats = db.stats();
+            assert_eq!(stats.checkpoint_copy.count(), 0);
+            assert!(stats.checkpoint.count() >= 7, "{stats:?}");
+            assert!(stats.wal_bytes < 6 << 20, "{stats:?}");
+            db.blocking_close().expect("closes");
+        });
+    }
+}
+
 /// Bytes of the `-wal` file, as the file system says.
 fn wal(db: &Database) -> u64 {
     db.stats().wal_bytes

@@ -1,0 +1,187 @@
+//! Copies the WAL back into the file while the writer goes on.
+//!
+//! A checkpoint is two things: copying pages, and starting the WAL over. Copying takes milliseconds
+//! and disturbs nobody; it is done here, on a thread and a connection of its own, with passive
+//! checkpoints, which wait for nobody and make nobody wait. What is left for the writer is to copy the
+//! few pages that were committed meanwhile, between two batches (`checkpoint.rs`).
+//!
+//! | state | what may be trusted | left by |
+//! |---|---|---|
+//! | resting | no checkpoint runs here; the last answer, if any, waits to be fetched | `ask`, `Drop` |
+//! | asked | the thread will copy | the thread |
+//! | copying | SQLite's checkpoint lock is taken | the thread, with an answer |
+//! | gone | the thread has ended, or is about to: the writer does everything itself | never |
+//!
+//! - Z1: only the writer's thread asks, and never while a copy is under way; where it needs the
+//!   checkpoint lock it waits for the end of the copy (`rest`), which depends on the disk alone.
+//! - Z2: copying beside commits is safe with a SQLite without the WAL-reset bug; `guard.rs` refuses
+//!   the others.
+//! - Z3: the connection is closed before the writer's, so that the writer's is the last one.
+//! - Z4: whatever ends the thread, `gone` is set, so nobody waits for it in vain. Then checkpoints
+//!   take longer, and nothing else changes.
+//!
+//! Lock order: `state` is taken alone. Bound: one request.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crate::connection::{self, Role};
+use crate::database::Core;
+use crate::queue::{Ancestry, Condvar, Frame, Mutex, lock, now, wait};
+use crate::transaction::Snapshot;
+
+/// Frames in the WAL, and how many of them are in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Copied {
+    pub(crate) log: u64,
+    pub(crate) copied: u64,
+}
+
+pub(crate) struct Copier {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    /// Rung when the state changes; waited for by the thread (a request) and the writer (its end).
+    bell: Condvar,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// With the answer to the last request.
+    Resting(Option<Copied>),
+    Asked,
+    Copying,
+    Gone,
+}
+
+/// What the copier is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// It may be asked; the answer to the last request, once.
+    Resting(Option<Copied>),
+    Busy,
+    /// It cannot be used any more.
+    Gone,
+}
+
+impl Copier {
+    /// Starts the thread; it opens its connection when it is asked first.
+    pub(crate) fn start(core: &Arc<Core>) -> std::io::Result<Self> {
+        let state = Mutex::new(State::Resting(None));
+        let shared = Arc::new(Shared { state, bell: Condvar::new() });
+        let (on_thread, core) = (Gone(Arc::clone(&shared)), Arc::clone(core));
+        let name = String::from("lockkeeper-copy");
+        let thread =
+            std::thread::Builder::new().name(name).spawn(move || serve(&on_thread.0, &core))?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// Has everything copied that can be; to be called when it rests (Z1).
+    pub(crate) fn ask(&self) {
+        let mut state = lock(&self.shared.state);
+        if *state != State::Gone {
+            *state = State::Asked;
+        }
+        drop(state);
+        self.shared.bell.notify_all();
+    }
+
+    pub(crate) fn progress(&self) -> Progress {
+        let mut state = lock(&self.shared.state);
+        match *state {
+            State::Resting(answer) => {
+                *state = State::Resting(None);
+                Progress::Resting(answer)
+            }
+            State::Asked | State::Copying => Progress::Busy,
+            State::Gone => Progress::Gone,
+        }
+    }
+
+    /// Waits until no copy is under way.
+    pub(crate) fn rest(&self) {
+        let mut state = lock(&self.shared.state);
+        // Z4: ends also when the thread does.
+        while matches!(*state, State::Asked | State::Copying) {
+            state = wait(&self.shared.bell, state);
+        }
+    }
+}
+
+impl Drop for Copier {
+    fn drop(&mut self) {
+        self.rest();
+        *lock(&self.shared.state) = State::Gone;
+        self.shared.bell.notify_all();
+        if let Some(thread) = self.thread.take() {
+            // Z3. The panic hook has reported what it may have died of.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Z4
+struct Gone(Arc<Shared>);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        *lock(&self.0.state) = State::Gone;
+        self.0.bell.notify_all();
+    }
+}
+
+fn serve(shared: &Shared, core: &Core) {
+    // A caller's `setup` that runs here and submits to the writer is told so instead of waiting.
+    let _frame = Frame::enter(core.domain, Ancestry::default(), None);
+    if let Some(on_start) = &core.config.on_thread_start {
+        on_start();
+    }
+    let mut conn = None;
+    loop {
+        let mut state = lock(&shared.state);
+        while matches!(*state, State::Resting(_)) {
+            state = wait(&shared.bell, state);
+        }
+        if *state == State::Gone {
+            return;
+        }
+        *state = State::Copying;
+        drop(state);
+        let open = match conn.take() {
+            Some(open) => open,
+            None => match connection::open(&core.config, Role::Copier) {
+                Ok(open) => open,
+                // No descriptors left, for example: the writer can do without.
+                Err(_error) => {
+                    #[cfg(feature = "tracing")]
+                    tracing::warn!(target: "lockkeeper", error = %_error, "no connection to copy the WAL");
+                    return;
+                }
+            },
+        };
+        let answer = copy(&open, core);
+        conn = Some(open);
+        *lock(&shared.state) = State::Resting(answer);
+        shared.bell.notify_all();
+    }
+}
+
+/// One passive checkpoint of the main file; `None`: it failed, or another process is at it.
+fn copy(conn: &Snapshot, core: &Core) -> Option<Copied> {
+    let began = now();
+    let sql = "PRAGMA main.wal_checkpoint(PASSIVE)";
+    let done = conn.link.session.conn().query_row(sql, [], |row| {
+        Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
+    });
+    core.meters.checkpoint_copy.record_time(now() - began);
+    match done {
+        Ok((0, log, copied)) => {
+            let frames = |n| u64::try_from(n).unwrap_or(0);
+            Some(Copied { log: frames(log), copied: frames(copied) })
+        }
+        _ => None,
+    }
+}
