@@ -5,7 +5,7 @@
 -- or for chance: every value comes with the statement. Build logs and products are files beside
 -- the database; their paths are relative to the state directory.
 PRAGMA application_id = 1112688452; -- "BRGD"
-PRAGMA user_version = 2;
+PRAGMA user_version = 3;
 
 -- One row: who this state directory is. Its id stands in the environment of every child process,
 -- which is how a restarted server finds the processes of a killed one.
@@ -146,8 +146,8 @@ CREATE TRIGGER build_registered AFTER INSERT ON build BEGIN
     VALUES (new.status, new.specification_id, new.system, 1)
     ON CONFLICT (status, specification_id, system) DO UPDATE SET builds = builds + 1;
 END;
-CREATE TRIGGER build_status_changed AFTER UPDATE OF status ON build
-WHEN old.status <> new.status BEGIN
+CREATE TRIGGER build_changed AFTER UPDATE OF status, specification_id ON build
+WHEN old.status <> new.status OR old.specification_id <> new.specification_id BEGIN
   UPDATE build_count SET builds = builds - 1 WHERE status = old.status
     AND specification_id = old.specification_id AND system = old.system;
   INSERT INTO build_count (status, specification_id, system, builds)
@@ -202,6 +202,8 @@ CREATE TABLE output (
   path TEXT NOT NULL,
   PRIMARY KEY (build_id, name)
 ) STRICT, WITHOUT ROWID;
+-- Who else has an output that is to be deleted. Those of imported builds are no files of ours.
+CREATE INDEX output_by_path ON output (path) WHERE substr(path, 1, 8) = 'outputs/';
 
 CREATE TABLE product (
   id INTEGER PRIMARY KEY,
@@ -213,3 +215,11 @@ CREATE TABLE product (
   checksum TEXT NOT NULL
 ) STRICT;
 CREATE INDEX product_by_build ON product (build_id);
+
+-- Files of builds and evaluations that were deleted, until they are deleted as well. Written with the
+-- deletion, so that a killed server forgets none of them. A build log is named as it was while it was
+-- written; an output is a folder.
+CREATE TABLE leftover (
+  path TEXT NOT NULL,                -- relative to the state directory
+  PRIMARY KEY (path)
+) STRICT, WITHOUT ROWID;

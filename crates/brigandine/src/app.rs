@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! start: lock the state directory → database, migrations → recovery → clones, exports, logs
-//! run:   builder → monitors → the wake socket            (HTTP is the caller's)
+//! run:   builder → monitors → the wake socket, retention (HTTP is the caller's)
 //! stop:  no new builds → wake socket → monitors → builder → database → lock
 //! ```
 //!
@@ -10,16 +10,17 @@
 //! [`App::failed`] says which and why.
 
 use crate::build::{
-    Builder, BuilderSettings, DispatchEvent, LocalDispatcher, LocalExecutor, Sandbox, Stop,
-    find_bubblewrap, publish_builds, remove_all,
+    Builder, BuilderSettings, DispatchEvent, LocalDispatcher, LocalExecutor, Outputs, Sandbox,
+    Stop, find_bubblewrap, publish_builds, remove_all,
 };
 use crate::config;
 use crate::evaluate::EvaluatorSettings;
 use crate::input::{Checkouts, Repositories};
 use crate::log::{LogName, Logs};
-use crate::model::{self, BuildId, Event, Specification, SpecificationId};
+use crate::model::{self, BuildId, Event, Keep, Specification, SpecificationId};
 use crate::monitor;
 use crate::process::{STATE_VARIABLE, kill_marked};
+use crate::retention::{Pruned, Retention};
 use crate::store::{self, Cancel, Database, DatabaseError, Loaded, OpenError, Recovered, Restart};
 use std::collections::HashMap;
 use std::fs::File;
@@ -67,6 +68,8 @@ pub(crate) struct Settings {
     pub(crate) output_bytes_max: u64,
     /// Exported revisions kept beyond those in use.
     pub(crate) checkouts_kept: usize,
+    /// Which evaluations are kept where the specification does not say it.
+    pub(crate) keep: Keep,
 }
 
 impl Settings {
@@ -90,6 +93,7 @@ impl Settings {
             log_bytes_max: limits.build_log,
             output_bytes_max: 16 << 30,
             checkouts_kept: 16,
+            keep: Keep::default(),
         }
     }
 }
@@ -175,6 +179,9 @@ struct Shared {
     logs: Logs,
     events: broadcast::Sender<Event>,
     builder: Builder,
+    retention: Retention,
+    /// Asks for a run of the retention now.
+    prune: Notify,
     monitors: Arc<monitor::Shared>,
     /// What the executor needs; taken when the builder starts. Guard: the mutex.
     executor: Mutex<Option<LocalExecutor>>,
@@ -208,8 +215,34 @@ struct Watched {
 const EVENTS: usize = 4096;
 /// Fetches at once.
 const FETCHES: usize = 8;
+/// Between two looks at what need not be kept.
+const RETENTION: Duration = Duration::from_secs(3600);
 /// Evaluators at once.
 const EVALUATIONS: usize = 2;
+
+/// Deletes what need not be kept in a state directory that no server has.
+///
+/// # Errors
+/// [`AppError::Locked`]: a server has it, and nothing was changed; it can be told to. Otherwise what was
+/// deleted is, and the next run goes on.
+pub(crate) async fn prune(
+    state: &Path,
+    keep: Keep,
+    stop: &watch::Receiver<bool>,
+) -> Result<Pruned, AppError> {
+    let failed = |error| AppError::File(state.to_owned(), error);
+    let _lock = lock(state)?;
+    let database = store::open(state).await?;
+    let logs = Logs::new(state, 0);
+    let outputs = Arc::new(Outputs::new(state.join("outputs"), 0).map_err(failed)?);
+    std::fs::create_dir_all(state.join("work")).map_err(failed)?;
+    let events = broadcast::Sender::new(1);
+    let retention = Retention::new(&database, outputs, logs, state, keep, events);
+    let pruned = retention.run(stop).await;
+    drop(retention);
+    database.close().await?;
+    Ok(pruned?)
+}
 
 impl App {
     /// Opens the state directory and puts right what a killed server left behind. Nothing runs
@@ -258,6 +291,14 @@ impl App {
         )
         .map_err(files_failed)?;
         let events = broadcast::Sender::new(EVENTS);
+        let retention = Retention::new(
+            &database,
+            executor.outputs(),
+            logs.clone(),
+            &state,
+            settings.keep,
+            events.clone(),
+        );
         let builder = Builder::new();
         let monitors = monitor::Shared {
             database: database.client("evaluation"),
@@ -285,6 +326,8 @@ impl App {
             logs,
             events,
             builder,
+            retention,
+            prune: Notify::new(),
             monitors: Arc::new(monitors),
             executor: Mutex::new(Some(executor)),
             watched: Mutex::default(),
@@ -350,6 +393,11 @@ impl App {
                 }
             }
         });
+        let shared = Arc::clone(&self.shared);
+        self.spawn("the retention", async move {
+            shared.retain().await;
+            Ok(())
+        });
         self.shared.monitor_specifications(true);
         self.sync().await
     }
@@ -362,6 +410,7 @@ impl App {
         match (wish.map(|(what, _)| what), build) {
             // The outcome is in the build's row, where whoever asked will see it.
             (Some("cancel"), Some(id)) => self.cancel(id).await.map(drop)?,
+            (Some("prune"), _) => self.shared.prune.notify_one(),
             _ => {
                 // Somebody may have scheduled builds.
                 self.shared.builder.wake();
@@ -604,6 +653,32 @@ impl App {
 }
 
 impl Shared {
+    /// Deletes what is not kept: now, every hour, and when somebody asks.
+    async fn retain(&self) {
+        let mut stop = self.stop.subscribe();
+        loop {
+            match self.retention.run(&stop).await {
+                Ok(pruned) if pruned.evaluations + pruned.files > 0 => tracing::info!(
+                    evaluations = pruned.evaluations,
+                    builds = pruned.builds,
+                    files = pruned.files,
+                    slices = pruned.slices,
+                    slice_ms_max = pruned.slice_ms_max,
+                    "what need not be kept was deleted"
+                ),
+                Ok(_) => {}
+                Err(error) if error.is_closed() => return,
+                // Nothing depends on it: it is tried again.
+                Err(error) => tracing::error!(%error, "cannot delete what need not be kept"),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(RETENTION) => {}
+                () = self.prune.notified() => {}
+                () = async { drop(stop.wait_for(|stop| *stop).await) } => return,
+            }
+        }
+    }
+
     fn monitor_specifications(&self, yes: bool) {
         self.monitored.store(yes, Ordering::SeqCst);
     }

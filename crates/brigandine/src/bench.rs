@@ -161,6 +161,7 @@ async fn measure(arguments: &BenchBuilds, directory: &Path) -> Result<Figures, F
             jobs: Vec::new(),
         },
         interval_s: None,
+        keep: None,
         priority: 0,
         enabled: true,
     };

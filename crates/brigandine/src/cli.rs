@@ -53,6 +53,13 @@ pub(crate) enum Command {
     Cancel(Change),
     /// Build once more what ended badly, and what failed for want of it
     Restart(Change),
+    /// Delete evaluations that need not be kept, with their builds, build logs and outputs
+    ///
+    /// What is kept is said by `keep` in a specification, or by `[keep]` in the server's configuration for
+    /// those that do not say it; by default everything. Never deleted are what waits or runs, the newest
+    /// evaluation of a specification, and its newest that succeeded. A running server does the same every
+    /// hour, and does it now when it is told to by this command.
+    Prune(Prune),
     /// Measure pages and API on many builds, idle and while builds change
     Bench(Bench),
     /// Measure what a build that does nothing costs on this machine
@@ -276,6 +283,21 @@ pub(crate) struct Log {
     /// Go on printing until the build ends
     #[arg(long, short)]
     pub(crate) follow: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Prune {
+    #[command(flatten)]
+    pub(crate) state: State,
+    /// The server's configuration, for its `[keep]`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Say what would be deleted, and delete nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

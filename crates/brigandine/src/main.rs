@@ -14,6 +14,7 @@ mod log;
 mod model;
 mod monitor;
 mod process;
+mod retention;
 mod store;
 mod web;
 
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         cli::Command::Log(arguments) => command::log::run(&arguments),
         cli::Command::Cancel(arguments) => command::change::cancel(&arguments),
         cli::Command::Restart(arguments) => command::change::restart(&arguments),
+        cli::Command::Prune(arguments) => command::prune::run(&arguments),
         cli::Command::Builds(arguments) => command::builds::run(&arguments),
         cli::Command::EvaluateJobs => return evaluate::jobs::main(),
     };

@@ -235,6 +235,7 @@ fn stamp(specification: &Specification, resolved: &[Resolved]) -> String {
     let mut definition = specification.clone();
     definition.description.clear();
     definition.interval_s = None;
+    definition.keep = None;
     definition.enabled = true;
     let mut digest = Sha256::new();
     // A specification came from JSON or goes to it at once: it has nothing that JSON has not.

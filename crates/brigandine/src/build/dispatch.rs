@@ -2,6 +2,7 @@
 //! runs one. The local dispatcher is the first; one for remote workers must not need changes
 //! above the trait.
 
+use super::output::Hold;
 use crate::log::LogWriter;
 use crate::model::{BuildId, BuildLogFile, BuildStatus, Definition};
 use crate::store::NewProduct;
@@ -39,12 +40,20 @@ pub(crate) struct Outcome {
     pub(crate) outputs: Vec<(String, String)>,
     /// Files to download, with paths relative to the state directory.
     pub(crate) products: Vec<NewProduct>,
+    /// Keeps the outputs there until this is stored.
+    pub(crate) hold: Option<Hold>,
 }
 
 impl Outcome {
     /// An end without outputs.
     pub(crate) fn bad(status: BuildStatus, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), outputs: Vec::new(), products: Vec::new() }
+        Self {
+            status,
+            message: message.into(),
+            outputs: Vec::new(),
+            products: Vec::new(),
+            hold: None,
+        }
     }
 }
 

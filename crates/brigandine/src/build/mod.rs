@@ -23,6 +23,7 @@ pub(crate) mod state;
 mod tests;
 
 pub(crate) use dispatch::{DispatchEvent, Dispatcher, LocalDispatcher};
+pub(crate) use output::Outputs;
 pub(crate) use run::{LocalExecutor, remove_all};
 pub(crate) use sandbox::{Sandbox, find_bubblewrap};
 
@@ -30,6 +31,7 @@ use crate::log::{LogName, Logs};
 use crate::model::{self, BuildId, BuildStatus, Definition, Event};
 use crate::store::{self, Changed, Claimed, Database, DatabaseError, Finish};
 use dispatch::{BuildJob, Outcome};
+use output::Hold;
 use state::{Happening, State};
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -168,27 +170,23 @@ impl Builder {
 /// The end of one start, in the form in which it is written.
 #[derive(Debug, Clone)]
 enum End {
-    Finished(Finish),
+    /// What holds its outputs goes with it, when its row is committed.
+    Finished(Finish, #[expect(dead_code, reason = "kept for what its drop does")] Option<Hold>),
     /// Nobody runs it any more; `next` is scheduled, or failed-other after too many losses.
-    Lost {
-        id: BuildId,
-        attempt: i64,
-        message: String,
-        next: State,
-    },
+    Lost { id: BuildId, attempt: i64, message: String, next: State },
 }
 
 impl End {
     fn key(&self) -> (BuildId, i64) {
         match self {
-            Self::Finished(finish) => (finish.id, finish.attempt),
+            Self::Finished(finish, _) => (finish.id, finish.attempt),
             Self::Lost { id, attempt, .. } => (*id, *attempt),
         }
     }
 
     fn write(&self, tx: &store::Transaction, now: i64) -> rusqlite::Result<Vec<Changed>> {
         match self {
-            Self::Finished(finish) => store::finish(tx, finish),
+            Self::Finished(finish, _) => store::finish(tx, finish),
             Self::Lost { id, attempt, message, next } => {
                 store::lose(tx, *id, *attempt, message, next.losses, next.status, now)
             }
@@ -323,8 +321,8 @@ impl<D: Dispatcher> Loop<D> {
                 End::Lost { id, attempt, message, next }
             }
             DispatchEvent::Ended { outcome, log, .. } => {
-                let Outcome { status, message, outputs, products } = outcome;
-                End::Finished(Finish {
+                let Outcome { status, message, outputs, products, hold } = outcome;
+                let finish = Finish {
                     id,
                     attempt,
                     status,
@@ -336,7 +334,8 @@ impl<D: Dispatcher> Loop<D> {
                         .map(|(name, digest)| (name, format!("outputs/{digest}")))
                         .collect(),
                     products,
-                })
+                };
+                End::Finished(finish, hold)
             }
         };
         if !self.ends.iter().any(|known| known.key() == end.key()) {
@@ -439,7 +438,7 @@ impl<D: Dispatcher> Loop<D> {
             tracing::warn!(build = %id, attempt, "a late result was ignored");
         }
         match end {
-            End::Finished(finish) => tracing::info!(
+            End::Finished(finish, _) => tracing::info!(
                 build = %id,
                 attempt,
                 status = %finish.status,
@@ -506,7 +505,7 @@ impl<D: Dispatcher> Loop<D> {
 
     /// Ends a start that never reached the dispatcher.
     fn refuse(&mut self, claimed: &Claimed, message: String) {
-        self.ends.push(End::Finished(Finish {
+        let canceled = Finish {
             id: claimed.changed.id,
             attempt: claimed.attempt,
             status: BuildStatus::Canceled,
@@ -515,7 +514,8 @@ impl<D: Dispatcher> Loop<D> {
             log: model::BuildLogFile::default(),
             outputs: Vec::new(),
             products: Vec::new(),
-        }));
+        };
+        self.ends.push(End::Finished(canceled, None));
         self.hungry = true;
     }
 }

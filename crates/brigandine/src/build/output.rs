@@ -9,12 +9,13 @@ use crate::input::{Pattern, hex};
 use crate::model::BuildStatus;
 use crate::store::NewProduct;
 use sha2::{Digest, Sha256};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, Metadata};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// How many files an output may have.
 const FILES_MAX: usize = 1_000_000;
@@ -22,20 +23,30 @@ const FILES_MAX: usize = 1_000_000;
 const DEPTH_MAX: usize = 200;
 
 /// A folder of outputs.
+///
+/// | state of an output | who says so | leaves it by |
+/// |---|---|---|
+/// | held: a result that names it is not stored yet | `uses`: how many | the last [`Hold`] is dropped |
+/// | being removed | `uses` | [`Removal`] is dropped; whoever wants to hold it waits |
+/// | at rest | nothing in `uses` | either |
+///
+/// O1: a result holds its output before it looks whether the folder is there, until its row is committed.
+/// So whoever removes one asks for rows after no hold is left, and finds those of all holds before.
 #[derive(Debug)]
-pub(super) struct Outputs {
+pub(crate) struct Outputs {
     directory: PathBuf,
     bytes_max: u64,
+    uses: Arc<Uses>,
     /// The digest of nothing, whose folder is there from the start: most builds leave nothing.
     empty: String,
 }
 
 impl Outputs {
     /// Keeps outputs in `directory`, made if need be. Blocks.
-    pub(super) fn new(directory: PathBuf, bytes_max: u64) -> io::Result<Self> {
+    pub(crate) fn new(directory: PathBuf, bytes_max: u64) -> io::Result<Self> {
         let empty = hex(&Sha256::digest([]));
         fs::create_dir_all(directory.join(&empty))?;
-        Ok(Self { directory, bytes_max, empty })
+        Ok(Self { directory, bytes_max, uses: Arc::default(), empty })
     }
 
     /// Where the output of this digest is, if it is there.
@@ -73,7 +84,8 @@ impl Outputs {
         }
         let selected = move_products(build, out, patterns)?;
         if fs::read_dir(out)?.next().is_none() {
-            return Ok(good(self.empty.clone(), Vec::new()));
+            // Never removed, so it need not be held.
+            return Ok(good(self.empty.clone(), Vec::new(), None));
         }
         let mut walk = Walk { root: out, files: Vec::new(), bytes: 0, bytes_max: self.bytes_max };
         walk.directory(out, 0)?;
@@ -86,6 +98,7 @@ impl Outputs {
         }
         let digest = hex(&digest.finalize());
         let target = self.directory.join(&digest);
+        let hold = self.hold(&digest);
         if !target.is_dir() {
             match fs::rename(out, &target) {
                 Ok(()) => protect(&target)?,
@@ -109,16 +122,137 @@ impl Outputs {
                 }
             })
             .collect();
-        Ok(good(digest, products))
+        Ok(good(digest, products, Some(hold)))
+    }
+
+    fn hold(&self, digest: &str) -> Hold {
+        let mut uses = self.uses.lock();
+        loop {
+            match uses.entry(digest.to_owned()).or_insert(Use::Held(0)) {
+                Use::Held(count) => {
+                    *count += 1;
+                    break;
+                }
+                // Ends with the removal, which waits for one read and a rename.
+                Use::Removed => {
+                    uses = self.uses.ended.wait(uses).unwrap_or_else(PoisonError::into_inner);
+                }
+            }
+        }
+        drop(uses);
+        Hold(Arc::new(Held { uses: Arc::clone(&self.uses), digest: digest.to_owned() }))
+    }
+
+    /// A hold without a result.
+    #[cfg(test)]
+    pub(crate) fn hold_for_tests(&self, digest: &str) -> Hold {
+        self.hold(digest)
+    }
+
+    /// Whether it is an output that may ever be removed: a digest and no path, and not that of nothing.
+    pub(crate) fn may_go(&self, digest: &str) -> bool {
+        let plain = !digest.is_empty() && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
+        plain && digest != self.empty
+    }
+
+    /// Begins to remove an output that no row may name. `None`: it is held, or may never go.
+    pub(crate) fn begin_removal(&self, digest: &str) -> Option<Removal> {
+        let mut uses = self.uses.lock();
+        if !self.may_go(digest) || uses.contains_key(digest) {
+            return None;
+        }
+        uses.insert(digest.to_owned(), Use::Removed);
+        drop(uses);
+        let path = self.directory.join(digest);
+        Some(Removal { uses: Arc::clone(&self.uses), digest: digest.to_owned(), path })
     }
 }
 
-fn good(digest: String, products: Vec<NewProduct>) -> Outcome {
+/// Which outputs may not be removed or taken right now. Bounded by the builds that end at once.
+#[derive(Debug, Default)]
+struct Uses {
+    by_digest: Mutex<HashMap<String, Use>>,
+    /// Rung when a removal ends.
+    ended: Condvar,
+}
+
+impl Uses {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Use>> {
+        self.by_digest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Debug)]
+enum Use {
+    Held(usize),
+    Removed,
+}
+
+/// Keeps an output from being removed until the row that names it is committed.
+#[derive(Debug, Clone)]
+pub(crate) struct Hold(Arc<Held>);
+
+#[derive(Debug)]
+struct Held {
+    uses: Arc<Uses>,
+    digest: String,
+}
+
+impl PartialEq for Hold {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.digest == other.0.digest
+    }
+}
+
+impl Eq for Hold {}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut uses = self.uses.lock();
+        if let Some(Use::Held(count)) = uses.get_mut(&self.digest) {
+            *count -= 1;
+            if *count == 0 {
+                uses.remove(&self.digest);
+            }
+        }
+    }
+}
+
+/// An output that is being removed. Dropped without [`Removal::finish`], it stays.
+#[derive(Debug)]
+pub(crate) struct Removal {
+    uses: Arc<Uses>,
+    digest: String,
+    path: PathBuf,
+}
+
+impl Removal {
+    /// Moves the folder aside, where it can be deleted in peace; one that is gone already is no error.
+    /// Blocks.
+    pub(crate) fn finish(self, aside: &Path) -> io::Result<()> {
+        // A folder that is protected cannot be moved to another one.
+        let allow = || fs::set_permissions(&self.path, fs::Permissions::from_mode(0o700));
+        match allow().and_then(|()| fs::rename(&self.path, aside)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            done => done,
+        }
+    }
+}
+
+impl Drop for Removal {
+    fn drop(&mut self) {
+        self.uses.lock().remove(&self.digest);
+        self.uses.ended.notify_all();
+    }
+}
+
+fn good(digest: String, products: Vec<NewProduct>, hold: Option<Hold>) -> Outcome {
     Outcome {
         status: BuildStatus::Succeeded,
         message: String::new(),
         outputs: vec![("out".to_owned(), digest)],
         products,
+        hold,
     }
 }
 

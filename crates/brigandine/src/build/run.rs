@@ -71,6 +71,11 @@ impl LocalExecutor {
         })
     }
 
+    /// What builds leave behind.
+    pub(crate) fn outputs(&self) -> Arc<Outputs> {
+        Arc::clone(&self.outputs)
+    }
+
     /// The sources of a job, exported.
     async fn sources(
         &self,

@@ -23,9 +23,25 @@ pub(crate) use diagnostic::{Diagnostic, Diagnostics};
 pub(crate) use server::{Config, Limits, LogFormat, Sandbox};
 pub(crate) use value::parse_duration;
 
+use crate::model::Keep;
+
 /// How often the inputs of a specification may be looked at.
 pub(crate) const INTERVAL_RANGE: RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(30 * 86_400);
+
+/// `keep`: which evaluations are kept. An empty table keeps all of them, whatever the server's default.
+fn keep(table: &reader::Table<'_, '_>, what: String) -> Option<Keep> {
+    let table = table.table("keep", what)?;
+    let number = |key, most, example| {
+        table.integer(key, 1..=most, example).and_then(|number| u32::try_from(number).ok())
+    };
+    let keep = Keep {
+        evaluations: number("evaluations", 1_000_000_000, 100),
+        days: number("days", 36_500, 90),
+    };
+    table.finish();
+    Some(keep)
+}
 
 /// The text of a configuration file.
 ///

@@ -24,6 +24,10 @@
 //! build-log = "64 MiB"
 //! build-grace = "10s"                # between asking a build to end and killing it
 //!
+//! [keep]                             # of specifications that do not say it; everything when absent
+//! evaluations = 100                  # the newest of each specification
+//! days = 90                          # and those that began since
+//!
 //! [web]
 //! connections = 1024                 # at once; further ones wait
 //! token-file = "token"               # allows changes over HTTP; STATE/token when absent
@@ -35,6 +39,7 @@ use std::time::Duration;
 
 use super::diagnostic::Diagnostics;
 use super::reader::{Document, Table};
+use crate::model::Keep;
 
 /// What the server was told, defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +64,8 @@ pub(crate) struct Config {
     pub(crate) format: LogFormat,
     /// How much one thing may take.
     pub(crate) limits: Limits,
+    /// Which evaluations are kept where the specification does not say it.
+    pub(crate) keep: Keep,
     /// HTTP connections at once.
     pub(crate) connections: usize,
     /// The file with the token that allows changes over HTTP.
@@ -131,6 +138,7 @@ impl Default for Config {
             drain: false,
             format: LogFormat::Text,
             limits: Limits::default(),
+            keep: Keep::default(),
             connections: 1024,
             token_file: None,
         }
@@ -173,6 +181,7 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Config, Diagnostics> {
             drain: top.boolean("drain").unwrap_or(default.drain),
             format: tracing_table(&top).unwrap_or(default.format),
             limits: limits(&top),
+            keep: super::keep(&top, "`[keep]`".to_owned()).unwrap_or(default.keep),
             connections: default.connections,
             token_file: None,
         };

@@ -5,6 +5,7 @@
 //! name = "hello"                     # stands in addresses: /jobset/hello
 //! description = "Prints a greeting"
 //! interval = "5m"                    # between two looks; the server's default when absent
+//! keep = { evaluations = 100, days = 90 }  # what is neither is deleted; the server's when absent
 //! priority = 0                       # added to every job's own
 //! enabled = true
 //!
@@ -103,6 +104,7 @@ fn specification(
     let interval = table.duration("interval", super::INTERVAL_RANGE, "5m");
     let priority = table.integer("priority", -1_000_000..=1_000_000, 10).unwrap_or(0);
     let enabled = table.boolean("enabled").unwrap_or(true);
+    let keep = super::keep(&table, format!("`keep` of {}", table.what()));
     let inputs = table.tables("input", "[[specification.input]]", |table| input(document, table));
     let inputs = inputs_of(document, &table, inputs);
     let jobs = table.tables("job", "[[specification.job]]", |table| job_list::job(document, table));
@@ -132,6 +134,7 @@ fn specification(
         inputs,
         evaluator: evaluator?,
         interval_s: interval.map(|interval| interval.as_secs()),
+        keep,
         priority,
         enabled,
     };

@@ -168,6 +168,7 @@ fn specification() -> crate::model::Specification {
             jobs: Vec::new(),
         },
         interval_s: None,
+        keep: None,
         priority: 0,
         enabled: true,
     }

@@ -38,7 +38,7 @@ pub(crate) enum LogName {
 
 impl LogName {
     /// The plain file, relative to the state directory.
-    fn path(self) -> String {
+    pub(crate) fn path(self) -> String {
         match self {
             Self::Build(id, attempt) => {
                 format!("logs/build/{}/{id}-{attempt}.log", id.get() / 1000)
@@ -100,6 +100,21 @@ impl Logs {
         let path = self.state.join(name.path());
         let _ = std::fs::remove_file(&path);
         let _ = std::fs::remove_file(compressed(&path));
+    }
+
+    /// Removes a log by the path that [`LogName::path`] gives. Blocks.
+    ///
+    /// # Errors
+    /// It is there and cannot be removed.
+    pub(crate) fn remove_at(&self, path: &str) -> io::Result<()> {
+        let plain = self.state.join(path);
+        for path in [compressed(&plain), plain] {
+            match std::fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// A reader of a build's log from `offset` on. `None`: the build never started.

@@ -23,7 +23,7 @@ pub(crate) use event::Event;
 pub(crate) use ids::{BuildId, EvaluationId, ProductId, SpecificationId};
 pub(crate) use job_list::JobEntry;
 pub(crate) use specification::{
-    Evaluator, Input, Look, Reference, Specification, SpecificationState,
+    Evaluator, Input, Keep, Look, Reference, Specification, SpecificationState,
 };
 pub(crate) use status::{BuildStatus, EvaluationStatus, Weather};
 

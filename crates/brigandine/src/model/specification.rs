@@ -21,6 +21,9 @@ pub(crate) struct Specification {
     /// Added to the priority of every job.
     #[serde(default)]
     pub(crate) priority: i64,
+    /// How long its evaluations are kept; the server's default when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) keep: Option<Keep>,
     /// A disabled specification is kept, and never looked at.
     #[serde(default = "yes")]
     pub(crate) enabled: bool,
@@ -28,6 +31,25 @@ pub(crate) struct Specification {
 
 const fn yes() -> bool {
     true
+}
+
+/// Which evaluations are kept, with their builds, build logs and outputs: those that one of the rules
+/// names. Without a rule all are kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Keep {
+    /// So many of the newest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) evaluations: Option<u32>,
+    /// Those that began within so many days.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) days: Option<u32>,
+}
+
+impl Keep {
+    /// Whether nothing is ever deleted.
+    pub(crate) const fn is_everything(self) -> bool {
+        self.evaluations.is_none() && self.days.is_none()
+    }
 }
 
 /// A git repository at a branch, tag or revision.

@@ -39,6 +39,17 @@ impl Database {
         Self { whole: self.whole.clone(), client: self.whole.client(name) }
     }
 
+    /// The same database in a lane of its own, for work that can wait for everybody else's.
+    pub(crate) fn background(&self, name: &str) -> Self {
+        let client = self.whole.client(name).priority(lockkeeper::Priority::Low);
+        Self { whole: self.whole.clone(), client }
+    }
+
+    /// What is risky about the file or SQLite, in words.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        self.whole.warnings()
+    }
+
     /// Closes it for all clients, after the calls that are waiting.
     pub(crate) async fn close(&self) -> Result<(), DatabaseError> {
         self.whole.close().await.map(drop)

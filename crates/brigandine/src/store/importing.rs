@@ -359,6 +359,7 @@ fn translate(from: &CuirassSpecification) -> Result<Specification, String> {
             timeout_s: None,
         },
         interval_s: None,
+        keep: None,
         priority: 0,
         enabled: false,
     })

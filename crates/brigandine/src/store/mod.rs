@@ -16,6 +16,7 @@ mod import_tests;
 mod importing;
 #[cfg(test)]
 mod plans;
+mod pruning;
 mod registering;
 mod restarting;
 mod sample;
@@ -46,6 +47,10 @@ pub(crate) use evaluations::{
     evaluations,
 };
 pub(crate) use importing::{Step, import_cuirass, make_sample};
+pub(crate) use pruning::{
+    Budget, Due, due, forget_leftovers, has_output, jobs_after, leftovers, mark, prune_builds,
+    remove_evaluation, strays,
+};
 pub(crate) use registering::{
     Begun, NewJob, begin_evaluation, end_evaluation, note_checkouts, register,
 };

@@ -153,6 +153,11 @@ async fn ask_everything(database: &lockkeeper::Database) {
                     }
                 }
             }
+            due(s, crate::model::Keep { evaluations: Some(5), days: Some(1) }, 9)?;
+            jobs_after(s, evaluation, &("job5".to_owned(), id), 10)?;
+            strays(s, evaluation, 10)?;
+            leftovers(s, "", 10)?;
+            has_output(s, "outputs/x")?;
             specifications(s)?;
             specification(s, "spec2")?;
             specification_by_id(s, SpecificationId::new(2))?;
@@ -221,6 +226,14 @@ async fn ask_everything(database: &lockkeeper::Database) {
                 4,
             )?;
             remove_specification(tx, "spec4", 3)?;
+            // Nothing is pending in the second one any more, and a build of it goes, with its children.
+            tx.execute("UPDATE evaluation SET scheduled = 0 WHERE id = 2", [])?;
+            assert!(mark(tx, evaluation)?, "the second of fifty");
+            let some: Vec<_> = (101..=110).rev().map(BuildId::new).collect();
+            let budget = Budget::new(100, std::time::Duration::from_secs(60));
+            let slice = prune_builds(tx, evaluation, &some, budget)?.expect("it may go");
+            assert!(slice.deleted > 0, "{slice:?}");
+            forget_leftovers(tx, &["logs/x".to_owned()])?;
             Ok(())
         })
         .await

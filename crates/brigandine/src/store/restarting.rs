@@ -22,9 +22,11 @@ pub(crate) enum Restart {
 
 /// Schedules a build that ended badly once more, and with it what failed only because it did.
 pub(crate) fn restart(tx: &Transaction, id: BuildId) -> rusqlite::Result<Restart> {
+    // A build of no evaluation any more is there for those that need it, and for no other reason.
     let found: Option<(BuildStatus, bool)> = tx
         .prepare_cached(
             "SELECT status, EXISTS (SELECT 1 FROM definition AS d WHERE d.build_id = build.id)
+               AND EXISTS (SELECT 1 FROM job AS j WHERE j.build_id = build.id)
              FROM build WHERE id = ?1",
         )?
         .query_map([id], |row| Ok((row.get(0)?, row.get(1)?)))?
@@ -49,7 +51,8 @@ pub(crate) fn restart(tx: &Transaction, id: BuildId) -> rusqlite::Result<Restart
         let dependants: Vec<BuildId> = tx
             .prepare_cached(
                 "SELECT b.id FROM dependency AS d CROSS JOIN build AS b ON b.id = d.build_id
-                 WHERE d.needs_id = ?1 AND b.status = 2",
+                 WHERE d.needs_id = ?1 AND b.status = 2
+                 AND EXISTS (SELECT 1 FROM job AS j WHERE j.build_id = b.id)",
             )?
             .query_map([id], |row| row.get(0))?
             .collect::<Result<_, _>>()?;

@@ -19,6 +19,7 @@ const APPLICATION_ID: i64 = 1_112_688_452;
 const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0001_initial.sql"),
     include_str!("../../migrations/0002_millions.sql"),
+    include_str!("../../migrations/0003_retention.sql"),
 ];
 
 /// Why a file cannot be used.

@@ -71,6 +71,9 @@ pub(crate) async fn open(state: &Path) -> Result<Database, OpenError> {
     let path = state.join(super::DATABASE_FILE);
     let failed = |error| OpenError::Database(path.clone(), error);
     let database = Database::open(&path).await.map_err(failed)?;
+    for warning in database.warnings() {
+        tracing::warn!(file = %path.display(), "{warning}");
+    }
     let progress = Arc::new(schema::Progress::default());
     let shared = Arc::clone(&progress);
     let migrated = database.exclusive(move |conn| Ok(schema::migrate(conn, &shared)));

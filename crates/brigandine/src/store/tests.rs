@@ -106,7 +106,7 @@ async fn a_step_that_is_interrupted_leaves_the_file_as_it_was() {
     assert_eq!(file_header(&file(&path)), (1_112_688_452, 1));
     file(&path).execute_batch("DROP TABLE job_2").expect("out of the way");
     open(directory.path()).await.expect("goes on").close().await.expect("closes");
-    assert_eq!(file_header(&file(&path)), (1_112_688_452, 2));
+    assert_eq!(file_header(&file(&path)), (1_112_688_452, 3));
 }
 
 #[tokio::test]
@@ -196,6 +196,7 @@ fn specification(name: &str) -> Specification {
         }],
         evaluator: Evaluator::Jobs { input: None, file: "f".to_owned(), jobs: Vec::new() },
         interval_s: None,
+        keep: None,
         priority: 0,
         enabled: true,
     }

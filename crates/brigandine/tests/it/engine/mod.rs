@@ -5,4 +5,5 @@ mod changes;
 mod crash;
 mod evaluations;
 mod inputs;
+mod retention;
 mod sandbox;

@@ -1,0 +1,479 @@
+//! Deleting evaluations that are not kept, a few rows at a time.
+//!
+//! | state of an evaluation | what is there | leaves it by |
+//! |---|---|---|
+//! | kept | everything | [`mark`] |
+//! | being deleted | the jobs that are left, and counters that fit them | [`prune_builds`], again and again |
+//! | empty | no job, no build | [`remove_evaluation`] |
+//!
+//! Each function is one short write, and between any two of them the server may be killed: whatever is
+//! there fits together, and the next run goes on.
+//!
+//! - D1: an evaluation is not touched while it is its specification's newest, or the newest that
+//!   succeeded, or has something pending, or is the last that holds the build or product with the highest
+//!   number, which would otherwise be given again.
+//! - D2: a job's row goes in the write that changes its evaluation's counters.
+//! - D3: a build that another evaluation has, or that another build needs, lives on: it moves to an
+//!   evaluation that stays. So no build refers to an evaluation that is empty.
+//! - D4: builds are taken from the highest number down. What a build needs has a lower number, so a build
+//!   goes after all that need it.
+//! - D5: a build that only a deleted one needed, and that no evaluation has, moves to the evaluation that
+//!   is being deleted, where it is found again ([`strays`]).
+//! - D6: files are named in `leftover` in the write that deletes their rows.
+
+use super::{Database, DatabaseError, Snapshot, Transaction};
+use crate::log::LogName;
+use crate::model::{
+    BuildId, BuildStatus, EvaluationId, Keep, Specification, SpecificationId, Timestamp,
+};
+use rusqlite::{Connection, TransactionBehavior, params};
+use std::time::{Duration, Instant};
+
+/// What people read while an evaluation is being deleted.
+const REMOVING: &str = "older than what is kept: its jobs are being deleted";
+
+/// Evaluations that one look finds at most; the next look finds further ones.
+const DUE_MAX: usize = 10_000;
+
+/// Evaluations of a specification that need not be kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Due {
+    /// Whose.
+    pub(crate) specification: SpecificationId,
+    /// Its name.
+    pub(crate) name: String,
+    /// The rules, from itself or the server.
+    pub(crate) keep: Keep,
+    /// Oldest first.
+    pub(crate) evaluations: Vec<EvaluationId>,
+    /// Jobs of these.
+    pub(crate) jobs: i64,
+    /// Evaluations that stay.
+    pub(crate) kept: usize,
+}
+
+/// What may go, of specifications that have a rule, removed ones as well. Reads every evaluation of
+/// these, and no build.
+pub(crate) fn due(s: &Snapshot, default: Keep, now: Timestamp) -> rusqlite::Result<Vec<Due>> {
+    let mut statement =
+        s.prepare_cached("SELECT id, name, definition FROM specification ORDER BY name")?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let highest: Vec<Option<EvaluationId>> =
+        s.prepare_cached(HIGHEST)?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    let mut all = Vec::new();
+    let mut room = DUE_MAX;
+    for row in rows {
+        let (id, name, definition): (SpecificationId, String, String) = row?;
+        // One that cannot be read says nothing about what may go.
+        let Ok(definition) = serde_json::from_str::<Specification>(&definition) else { continue };
+        let keep = definition.keep.unwrap_or(default);
+        let one = due_of(s, (id, name), keep, now, room, &highest)?;
+        room -= one.evaluations.len();
+        all.push(one);
+    }
+    Ok(all)
+}
+
+fn due_of(
+    s: &Snapshot,
+    (specification, name): (SpecificationId, String),
+    keep: Keep,
+    now: Timestamp,
+    room: usize,
+    highest: &[Option<EvaluationId>],
+) -> rusqlite::Result<Due> {
+    let since = keep.days.map(|days| now - i64::from(days) * 86_400);
+    let newest = keep.evaluations.map(|count| count as usize);
+    let mut statement = s.prepare_cached(
+        "SELECT id, created_at, status = 0, status = -1 OR scheduled + started > 0,
+         stamp = 'removed #' || id, scheduled + started + succeeded + failed + failed_dependency
+           + failed_other + canceled
+         FROM evaluation WHERE specification_id = ?1 ORDER BY id DESC",
+    )?;
+    let mut rows = statement.query([specification])?;
+    let (mut found, mut place, mut kept, mut seen) = (Vec::new(), 0, 0, false);
+    while let Some(row) = rows.next()? {
+        let (id, created_at, good, pending, marked): (EvaluationId, Timestamp, bool, bool, bool) =
+            (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?);
+        let ruled = keep.is_everything()
+            || newest.is_some_and(|newest| place < newest)
+            || since.is_some_and(|since| created_at >= since);
+        // D1. What was begun is brought to its end, whatever the rules say by now.
+        let held = place == 0 || pending || (good && !seen) || highest.contains(&Some(id));
+        if held || (ruled && !marked) {
+            kept += 1;
+        } else {
+            found.push((id, row.get::<_, i64>(5)?));
+        }
+        place += 1;
+        seen |= good;
+    }
+    found.reverse();
+    kept += found.len().saturating_sub(room);
+    found.truncate(room);
+    Ok(Due {
+        specification,
+        name,
+        keep,
+        jobs: found.iter().map(|(_, jobs)| jobs).sum(),
+        evaluations: found.into_iter().map(|(id, _)| id).collect(),
+        kept,
+    })
+}
+
+/// D1, as a condition of every write.
+const REMOVABLE: &str = "SELECT 1 FROM evaluation AS e WHERE e.id = ?1 AND e.status <> -1
+     AND e.scheduled = 0 AND e.started = 0
+     AND EXISTS (SELECT 1 FROM evaluation AS n
+                 WHERE n.specification_id = e.specification_id AND n.id > e.id)
+     AND (e.status <> 0 OR EXISTS (SELECT 1 FROM evaluation AS n
+          WHERE n.specification_id = e.specification_id AND n.id > e.id AND n.status = 0))
+     AND ifnull((SELECT max(j.evaluation_id) FROM job AS j
+          WHERE j.build_id = (SELECT max(id) FROM build)), 0) <> ?1
+     AND ifnull((SELECT max(j.evaluation_id) FROM job AS j WHERE j.build_id =
+          (SELECT build_id FROM product WHERE id = (SELECT max(id) FROM product))), 0) <> ?1";
+
+/// The evaluations that hold the highest numbers (D1).
+const HIGHEST: &str = "SELECT max(j.evaluation_id) FROM job AS j WHERE j.build_id =
+       (SELECT max(id) FROM build)
+     UNION ALL
+     SELECT max(j.evaluation_id) FROM job AS j WHERE j.build_id =
+       (SELECT build_id FROM product WHERE id = (SELECT max(id) FROM product))";
+
+fn is_removable(connection: &Connection, id: EvaluationId) -> rusqlite::Result<bool> {
+    connection.prepare_cached(REMOVABLE)?.exists([id])
+}
+
+/// Begins to delete an evaluation: it is aborted, says why, and gives up its stamp, so that the same
+/// revisions can be evaluated anew. `false`: it must stay, and nothing was changed.
+pub(crate) fn mark(tx: &Transaction, id: EvaluationId) -> rusqlite::Result<bool> {
+    if !tx.prepare_cached(REMOVABLE)?.exists([id])? {
+        return Ok(false);
+    }
+    tx.prepare_cached(
+        "UPDATE evaluation SET status = 2, stamp = 'removed #' || id, message = ?2 WHERE id = ?1",
+    )?
+    .execute(params![id, REMOVING])?;
+    Ok(true)
+}
+
+/// Jobs of an evaluation behind a border, by name: at most `limit`.
+pub(crate) fn jobs_after(
+    s: &Snapshot,
+    id: EvaluationId,
+    border: &(String, BuildId),
+    limit: u32,
+) -> rusqlite::Result<Vec<(String, BuildId)>> {
+    s.prepare_cached(
+        "SELECT name, build_id FROM job WHERE evaluation_id = ?1 AND (name, build_id) > (?2, ?3)
+         ORDER BY name, build_id LIMIT ?4",
+    )?
+    .query_map(params![id, border.0, border.1, limit], |row| Ok((row.get(0)?, row.get(1)?)))?
+    .collect()
+}
+
+/// Finished builds that refer to an evaluation (D3, D5): at most `limit`, highest first.
+pub(crate) fn strays(s: &Snapshot, id: EvaluationId, limit: u32) -> rusqlite::Result<Vec<BuildId>> {
+    let mut found: Vec<BuildId> = s
+        .prepare_cached(
+            "SELECT id FROM build INDEXED BY build_latest_of_evaluation
+             WHERE evaluation_id = ?1 AND status >= 0 LIMIT ?2",
+        )?
+        .query_map(params![id, limit], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    found.sort_unstable_by(|a, b| b.cmp(a));
+    Ok(found)
+}
+
+/// What a write may take: whichever is used up first ends it.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    rows: usize,
+    until: Instant,
+}
+
+impl Budget {
+    /// So many rows, and so much time from now on.
+    pub(crate) fn new(rows: usize, time: Duration) -> Self {
+        Self { rows, until: Instant::now() + time }
+    }
+
+    fn is_left(&self) -> bool {
+        self.rows > 0 && Instant::now() < self.until
+    }
+
+    fn limit(&self) -> i64 {
+        i64::try_from(self.rows).unwrap_or(i64::MAX)
+    }
+
+    /// Rows were changed. Whether fewer than were allowed, so that none are left.
+    fn take(&mut self, rows: usize) -> bool {
+        let all = rows < self.rows;
+        self.rows = self.rows.saturating_sub(rows);
+        all
+    }
+}
+
+/// How far a write got.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Slice {
+    /// The first builds of the list that are settled: deleted, or living on in another evaluation.
+    pub(crate) settled: usize,
+    /// Those of them that were deleted.
+    pub(crate) deleted: usize,
+}
+
+/// Takes builds out of an evaluation that is being deleted; those that nothing else wants are deleted.
+/// `None`: the evaluation must stay (somebody wanted a build of it again), and nothing was changed.
+pub(crate) fn prune_builds(
+    tx: &Transaction,
+    id: EvaluationId,
+    builds: &[BuildId],
+    mut budget: Budget,
+) -> rusqlite::Result<Option<Slice>> {
+    if !tx.prepare_cached(REMOVABLE)?.exists([id])? {
+        return Ok(None);
+    }
+    let mut slice = Slice::default();
+    let mut counts = [0_i64; 5];
+    for build in builds {
+        if !budget.is_left() {
+            break;
+        }
+        match settle(tx, id, *build, &mut budget, &mut counts)? {
+            Settled::Deleted => slice.deleted += 1,
+            Settled::Stays => {}
+            Settled::NotYet => break,
+        }
+        slice.settled += 1;
+    }
+    let [succeeded, failed, failed_dependency, failed_other, canceled] = counts;
+    // D2
+    tx.prepare_cached(
+        "UPDATE evaluation SET succeeded = succeeded - ?2, failed = failed - ?3,
+         failed_dependency = failed_dependency - ?4, failed_other = failed_other - ?5,
+         canceled = canceled - ?6 WHERE id = ?1",
+    )?
+    .execute(params![id, succeeded, failed, failed_dependency, failed_other, canceled])?;
+    Ok(Some(slice))
+}
+
+enum Settled {
+    Deleted,
+    Stays,
+    /// The budget is used up.
+    NotYet,
+}
+
+fn settle(
+    tx: &Transaction,
+    id: EvaluationId,
+    build: BuildId,
+    budget: &mut Budget,
+    counts: &mut [i64; 5],
+) -> rusqlite::Result<Settled> {
+    let found: Option<(BuildStatus, EvaluationId)> = tx
+        .prepare_cached("SELECT status, evaluation_id FROM build WHERE id = ?1")?
+        .query_map([build], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .next()
+        .transpose()?;
+    let Some((status, evaluation)) = found else { return Ok(Settled::Stays) };
+    // Pending ones belong to evaluations that are not removable; one that came back by another stays.
+    let Some(place) = usize::try_from(status.code()).ok() else { return Ok(Settled::Stays) };
+    let home: Option<EvaluationId> = tx
+        .prepare_cached(
+            "SELECT evaluation_id FROM job WHERE build_id = ?1 AND evaluation_id <> ?2
+             ORDER BY evaluation_id DESC LIMIT 1",
+        )?
+        .query_map(params![build, id], |row| row.get(0))?
+        .next()
+        .transpose()?;
+    let home = match home {
+        Some(home) => Some(home),
+        None => tx
+            .prepare_cached(
+                "SELECT b.evaluation_id FROM dependency AS d
+                 CROSS JOIN build AS b ON b.id = d.build_id WHERE d.needs_id = ?1 LIMIT 1",
+            )?
+            .query_map([build], |row| row.get(0))?
+            .next()
+            .transpose()?,
+    };
+    if home.is_none() && !delete_children(tx, id, build, budget)? {
+        return Ok(Settled::NotYet);
+    }
+    let unlinked = tx
+        .prepare_cached(
+            "DELETE FROM job WHERE evaluation_id = ?1 AND build_id = ?2 AND name IN
+             (SELECT name FROM job WHERE evaluation_id = ?1 AND build_id = ?2 LIMIT ?3)",
+        )?
+        .execute(params![id, build, budget.limit()])?;
+    if let Some(count) = counts.get_mut(place) {
+        *count += i64::try_from(unlinked).unwrap_or(0);
+    }
+    if !budget.take(unlinked) {
+        return Ok(Settled::NotYet);
+    }
+    match home {
+        Some(home) => {
+            if evaluation == id && home != id {
+                move_to(tx, build, home)?;
+                budget.take(1);
+            }
+            Ok(Settled::Stays)
+        }
+        None => {
+            tx.prepare_cached("DELETE FROM build WHERE id = ?1")?.execute([build])?;
+            budget.take(1);
+            Ok(Settled::Deleted)
+        }
+    }
+}
+
+/// D3
+fn move_to(tx: &Transaction, build: BuildId, home: EvaluationId) -> rusqlite::Result<()> {
+    tx.prepare_cached(
+        "UPDATE build SET evaluation_id = ?2,
+         specification_id = (SELECT specification_id FROM evaluation WHERE id = ?2) WHERE id = ?1",
+    )?
+    .execute(params![build, home])?;
+    Ok(())
+}
+
+/// Deletes what belongs to a build and nothing else. `false`: the budget is used up before the end.
+fn delete_children(
+    tx: &Transaction,
+    id: EvaluationId,
+    build: BuildId,
+    budget: &mut Budget,
+) -> rusqlite::Result<bool> {
+    let leftover = |path: &str| -> rusqlite::Result<()> {
+        let mut insert = tx.prepare_cached("INSERT OR IGNORE INTO leftover (path) VALUES (?1)")?;
+        insert.execute([path]).map(drop)
+    };
+    let products = tx
+        .prepare_cached(
+            "DELETE FROM product WHERE id IN (SELECT id FROM product WHERE build_id = ?1 LIMIT ?2)",
+        )?
+        .execute(params![build, budget.limit()])?;
+    if !budget.take(products) {
+        return Ok(false);
+    }
+    let outputs: Vec<String> = tx
+        .prepare_cached(
+            "DELETE FROM output WHERE build_id = ?1 AND name IN
+             (SELECT name FROM output WHERE build_id = ?1 LIMIT ?2) RETURNING path",
+        )?
+        .query_map(params![build, budget.limit()], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    for path in outputs.iter().filter(|path| path.starts_with("outputs/")) {
+        leftover(path)?;
+    }
+    if !budget.take(outputs.len()) {
+        return Ok(false);
+    }
+    let attempts: Vec<i64> = tx
+        .prepare_cached(
+            "DELETE FROM attempt WHERE build_id = ?1 AND number IN
+             (SELECT number FROM attempt WHERE build_id = ?1 LIMIT ?2) RETURNING number",
+        )?
+        .query_map(params![build, budget.limit()], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    for number in &attempts {
+        leftover(&LogName::Build(build, *number).path())?;
+    }
+    if !budget.take(attempts.len()) {
+        return Ok(false);
+    }
+    let needs: Vec<BuildId> = tx
+        .prepare_cached(
+            "DELETE FROM dependency WHERE build_id = ?1 AND needs_id IN
+             (SELECT needs_id FROM dependency WHERE build_id = ?1 LIMIT ?2) RETURNING needs_id",
+        )?
+        .query_map(params![build, budget.limit()], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    for need in &needs {
+        // D5
+        let wanted = tx
+            .prepare_cached(
+                "SELECT 1 FROM build WHERE id = ?1 AND status >= 0 AND evaluation_id <> ?2
+                 AND NOT EXISTS (SELECT 1 FROM job AS j WHERE j.build_id = ?1)",
+            )?
+            .exists(params![need, id])?;
+        if wanted {
+            move_to(tx, *need, id)?;
+        }
+    }
+    if !budget.take(needs.len()) {
+        return Ok(false);
+    }
+    tx.prepare_cached("DELETE FROM definition WHERE build_id = ?1")?.execute([build])?;
+    Ok(true)
+}
+
+/// Deletes an evaluation that has no job and no build any more. `false`: it has, or must stay, and
+/// nothing was changed.
+///
+/// # Errors
+/// The database is closed or cannot be written.
+///
+/// # Cancel safety
+/// Dropped while it waits: nothing happens. Dropped later: it is deleted or it is not.
+pub(crate) async fn remove_evaluation(
+    database: &Database,
+    id: EvaluationId,
+) -> Result<bool, DatabaseError> {
+    let removed = database.exclusive(move |conn| {
+        // Looking for builds that refer to it, SQLite would read every build: the index is of the finished
+        // ones, and pending ones belong to evaluations with pending jobs. So this is looked at here, and
+        // foreign keys are off for this one transaction; they cannot be switched within one.
+        conn.pragma_update(None, "foreign_keys", false)?;
+        let removed = remove(conn, id);
+        conn.pragma_update(None, "foreign_keys", true)?;
+        removed
+    });
+    removed.await
+}
+
+fn remove(conn: &mut Connection, id: EvaluationId) -> rusqlite::Result<bool> {
+    let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let used =
+        tx.prepare_cached("SELECT 1 FROM job WHERE evaluation_id = ?1 LIMIT 1")?.exists([id])?
+            || tx
+                .prepare_cached(
+                    "SELECT 1 FROM build INDEXED BY build_latest_of_evaluation
+                 WHERE evaluation_id = ?1 AND status >= 0 LIMIT 1",
+                )?
+                .exists([id])?;
+    if used || !is_removable(&tx, id)? {
+        return Ok(false);
+    }
+    let log = LogName::Evaluation(id).path();
+    tx.prepare_cached("INSERT OR IGNORE INTO leftover (path) VALUES (?1)")?.execute([log])?;
+    // As many as the specification has inputs.
+    tx.prepare_cached("DELETE FROM checkout WHERE evaluation_id = ?1")?.execute([id])?;
+    tx.prepare_cached("DELETE FROM evaluation WHERE id = ?1")?.execute([id])?;
+    tx.commit()?;
+    Ok(true)
+}
+
+/// Files to delete, behind `after` by their path: at most `limit`.
+pub(crate) fn leftovers(s: &Snapshot, after: &str, limit: u32) -> rusqlite::Result<Vec<String>> {
+    s.prepare_cached("SELECT path FROM leftover WHERE path > ?1 ORDER BY path LIMIT ?2")?
+        .query_map(params![after, limit], |row| row.get(0))?
+        .collect()
+}
+
+/// Forgets files that are deleted.
+pub(crate) fn forget_leftovers(tx: &Transaction, paths: &[String]) -> rusqlite::Result<()> {
+    let mut delete = tx.prepare_cached("DELETE FROM leftover WHERE path = ?1")?;
+    paths.iter().try_for_each(|path| delete.execute([path]).map(drop))
+}
+
+/// Whether a build has this folder as its output.
+pub(crate) fn has_output(s: &Snapshot, path: &str) -> rusqlite::Result<bool> {
+    s.prepare_cached(
+        "SELECT 1 FROM output WHERE path = ?1 AND substr(path, 1, 8) = 'outputs/' LIMIT 1",
+    )?
+    .exists([path])
+}
