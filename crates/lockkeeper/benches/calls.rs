@@ -6,14 +6,17 @@
 
 use std::cell::Cell;
 use std::convert::Infallible;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use divan::Bencher;
 use futures_lite::future::block_on;
 use lockkeeper::Database;
 use lockkeeper::queue::Worker;
 use rusqlite::Connection;
+
+#[path = "harness/place.rs"]
+mod place;
+
+use place::Place;
 
 const SCHEMA: &str = "CREATE TABLE person (name TEXT PRIMARY KEY, age INTEGER)";
 const INSERT: &str = "INSERT INTO person (name, age) VALUES (?1, 1)";
@@ -23,35 +26,15 @@ fn main() {
     divan::main();
 }
 
-/// A directory that goes when it is dropped, on the disk that holds the build.
-struct Place(PathBuf);
-
-impl Place {
-    fn new() -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let n = NEXT.fetch_add(1, Ordering::Relaxed);
-        let base = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let dir = base.join(format!("calls-{}-{n}", std::process::id()));
-        std::fs::create_dir_all(&dir).expect("a directory to measure in");
-        Self(dir)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 fn raw(place: &Place) -> Connection {
-    let conn = Connection::open(place.0.join("raw.db")).expect("open");
+    let conn = Connection::open(place.file("raw.db")).expect("open");
     conn.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())).expect("WAL");
     conn.execute_batch(&format!("PRAGMA synchronous = FULL; {SCHEMA}")).expect("schema");
     conn
 }
 
 fn ours(place: &Place) -> Database {
-    let db = Database::blocking_open(place.0.join("ours.db")).expect("open");
+    let db = Database::blocking_open(place.file("ours.db")).expect("open");
     db.blocking_write(|tx| tx.execute_batch(SCHEMA)).expect("schema");
     db
 }

@@ -1,11 +1,12 @@
 //! Processes that write to one file at once.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lockkeeper::Database;
 
 use crate::crash::{Process, say};
+use crate::steady::{Steady, write_for};
 use crate::support::{Dir, HANG, TABLE, long, within};
 
 const WRITERS: usize = 32;
@@ -21,36 +22,10 @@ pub(crate) fn child(file: &Path) {
     say("ready\n");
     let mut line = String::new();
     std::io::stdin().read_line(&mut line).expect("the parent speaks");
-    let until = Instant::now() + run_time();
-    let results: Vec<(Vec<u64>, usize)> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..WRITERS)
-            .map(|_| {
-                scope.spawn(|| {
-                    let (mut waits, mut failed) = (Vec::new(), 0);
-                    while Instant::now() < until {
-                        let began = Instant::now();
-                        match db.blocking_write(|tx| tx.execute("INSERT INTO t (v) VALUES (1)", []))
-                        {
-                            Ok(_) => waits.push(began.elapsed().as_micros() as u64),
-                            Err(error) => {
-                                eprintln!("a write failed: {error}");
-                                failed += 1;
-                            }
-                        }
-                    }
-                    (waits, failed)
-                })
-            })
-            .collect();
-        threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
-    });
+    let Steady { writes, failed, p99_us, worst_us } =
+        write_for(&db, "INSERT INTO t (v) VALUES (1)", WRITERS, run_time());
     db.blocking_close().expect("closes");
-    let failed: usize = results.iter().map(|(_, failed)| failed).sum();
-    let mut waits: Vec<u64> = results.into_iter().flat_map(|(waits, _)| waits).collect();
-    waits.sort_unstable();
-    let p99 = waits.get(waits.len() * 99 / 100).copied().unwrap_or(0);
-    let worst = waits.last().copied().unwrap_or(0);
-    say(&format!("steady {} {failed} {p99} {worst}\n", waits.len()));
+    say(&format!("steady {writes} {failed} {p99_us} {worst_us}\n"));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use lockkeeper::{Database, ErrorKind, HolderKind};
 
+use crate::overlap::overlapping;
 use crate::support::{HANG, block_on, file_db, insert, long, within};
 
 #[test]
@@ -96,44 +97,6 @@ fn wal(db: &Database) -> u64 {
     db.stats().wal_bytes
 }
 
-/// Two threads whose reads overlap: each holds its read open until the other's has begun.
-fn overlapping(db: &Database, stop: &Arc<AtomicBool>) -> Vec<std::thread::JoinHandle<u64>> {
-    let (mine, theirs): (Vec<_>, Vec<_>) = (0..2).map(|_| mpsc::sync_channel::<()>(1)).unzip();
-    let mut theirs = theirs.into_iter();
-    let (first, second) = (theirs.next().expect("two"), theirs.next().expect("two"));
-    let mut mine = mine.into_iter();
-    let (to_first, to_second) = (mine.next().expect("two"), mine.next().expect("two"));
-    // (tells the other that its read has begun, hears that the other's has)
-    [(to_second, first), (to_first, second)]
-        .into_iter()
-        .map(|(tell, hear)| {
-            let hear = Arc::new(std::sync::Mutex::new(hear));
-            let (db, stop) = (db.clone(), Arc::clone(stop));
-            std::thread::spawn(move || {
-                let mut reads = 0;
-                while !stop.load(Ordering::SeqCst) {
-                    let (tell, hear) = (tell.clone(), Arc::clone(&hear));
-                    let read = db.read_once(move |s| {
-                        let n = s.query_row("SELECT count(*) FROM t", [], |row| row.get(0))?;
-                        // Full: the other has not looked yet, and will find it.
-                        let _ = tell.try_send(());
-                        let hear = hear.lock().expect("no panic");
-                        // Bounded, for the case that the other has just stopped.
-                        let _ = hear.recv_timeout(Duration::from_millis(20));
-                        Ok::<i64, rusqlite::Error>(n)
-                    });
-                    match block_on(read) {
-                        Ok(_) => reads += 1,
-                        // A read that took 100 ms on a crowded machine may be cut.
-                        Err(error) => assert_eq!(error.kind(), ErrorKind::SnapshotExpired),
-                    }
-                }
-                reads
-            })
-        })
-        .collect()
-}
-
 #[test]
 fn a25_the_wal_stays_below_its_maximum_and_one_batch_whatever_readers_do() {
     const CAP: u64 = 8 << 20;
@@ -148,7 +111,7 @@ fn a25_the_wal_stays_below_its_maximum_and_one_batch_whatever_readers_do() {
         });
         db.blocking_write(|tx| tx.execute_batch("CREATE TABLE load (x BLOB)")).expect("a table");
         let stop = Arc::new(AtomicBool::new(false));
-        let readers = overlapping(&db, &stop);
+        let readers = overlapping(&db, "SELECT count(*) FROM t", &stop);
         let written = Arc::new(AtomicU64::new(0));
         let largest = Arc::new(AtomicU64::new(0));
         let writers: Vec<_> = (0..8)

@@ -2,6 +2,8 @@
 
 pub(crate) mod fault_vfs;
 
+pub(crate) use crate::held::HeldWriter;
+
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -175,40 +177,6 @@ pub(crate) fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
 /// Runs `future` on this thread, without any runtime.
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     futures_lite::future::block_on(future)
-}
-
-/// The writer, held inside a call until released: what is submitted meanwhile shares one batch.
-pub(crate) struct HeldWriter {
-    release: mpsc::Sender<()>,
-    thread: std::thread::JoinHandle<()>,
-}
-
-impl HeldWriter {
-    /// Returns when the holding call runs. It writes nothing.
-    pub(crate) fn hold(db: &Client) -> Self {
-        let (release, released) = mpsc::channel::<()>();
-        let (begun, has_begun) = mpsc::channel();
-        let db = db.clone();
-        let thread = std::thread::spawn(move || {
-            let write = db.write_once(move |_| {
-                let _ = begun.send(());
-                let _ = released.recv();
-                Ok(())
-            });
-            // It wrote nothing; a neighbour may have lost the transaction.
-            if let Err(error) = block_on(write) {
-                assert_eq!(error.kind(), ErrorKind::NotApplied, "{error:?}");
-            }
-        });
-        has_begun.recv_timeout(HANG).expect("the holding call begins");
-        Self { release, thread }
-    }
-
-    /// Lets the writer go on, and waits until the holding call is answered.
-    pub(crate) fn release(self) {
-        let _ = self.release.send(());
-        self.thread.join().expect("the holding call ends");
-    }
 }
 
 /// The kind of an error, for comparing.
