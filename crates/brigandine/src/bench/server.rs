@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 use crate::app::{App, Settings};
 use crate::command::Failure;
 use crate::command::serve::Web;
-use crate::model::{self, BuildFilter, BuildId, BuildLogFile, BuildStatus, SpecificationId};
+use crate::model::{self, BuildId, BuildLogFile, BuildStatus, SpecificationId};
 use crate::store::{self, Database, DatabaseError, Finish, NewJob};
 
 /// Updates of one write when they go as fast as they can.
@@ -142,20 +142,12 @@ impl Load {
     /// Sees to it that `number` updates are to be had.
     async fn prepare(&mut self, number: usize) -> Result<(), Failure> {
         while self.next.len() < number {
-            let filter =
-                BuildFilter { status: Some(BuildStatus::Scheduled), ..BuildFilter::default() };
             // Those that are taken already are still scheduled: more are asked for than needed.
             let taken: std::collections::HashSet<BuildId> =
                 self.next.iter().map(|update| update.build()).collect();
             let wanted = u32::try_from(taken.len() + (number / 2).max(1000)).unwrap_or(u32::MAX);
-            let found = self
-                .database
-                .read(move |s| {
-                    let found = store::queue(s, &filter, wanted)?;
-                    Ok(found.into_iter().map(|build| (build.id, build.attempt)).collect::<Vec<_>>())
-                })
-                .await
-                .map_err(failed)?;
+            let found =
+                self.database.read(move |s| store::scheduled(s, wanted)).await.map_err(failed)?;
             let new: Vec<_> = found.into_iter().filter(|(id, _)| !taken.contains(id)).collect();
             if new.is_empty() {
                 self.register(REFILL.max(number)).await?;

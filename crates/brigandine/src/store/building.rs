@@ -139,20 +139,37 @@ pub(super) fn count(
     from: BuildStatus,
     to: BuildStatus,
 ) -> rusqlite::Result<()> {
-    tx.prepare_cached(
-        "UPDATE evaluation SET
-           scheduled = scheduled + j.n * ((?3 = -2) - (?2 = -2)),
-           started = started + j.n * ((?3 = -1) - (?2 = -1)),
-           succeeded = succeeded + j.n * ((?3 = 0) - (?2 = 0)),
-           failed = failed + j.n * ((?3 = 1) - (?2 = 1)),
-           failed_dependency = failed_dependency + j.n * ((?3 = 2) - (?2 = 2)),
-           failed_other = failed_other + j.n * ((?3 = 3) - (?2 = 3)),
-           canceled = canceled + j.n * ((?3 = 4) - (?2 = 4))
-         FROM (SELECT evaluation_id, count(*) AS n FROM job WHERE build_id = ?1
-               GROUP BY evaluation_id) AS j
-         WHERE evaluation.id = j.evaluation_id",
-    )?
-    .execute(params![id, from, to])?;
+    let mut of_build = tx.prepare_cached(
+        "SELECT evaluation_id FROM job WHERE build_id = ?1 ORDER BY evaluation_id",
+    )?;
+    let mut evaluations = of_build.query([id])?;
+    // By number rather than by name: one text for all pairs of statuses.
+    let mut update = tx.prepare_cached(
+        "UPDATE evaluation SET scheduled = scheduled + ?2, started = started + ?3,
+         succeeded = succeeded + ?4, failed = failed + ?5,
+         failed_dependency = failed_dependency + ?6, failed_other = failed_other + ?7,
+         canceled = canceled + ?8 WHERE id = ?1",
+    )?;
+    let mut step = |evaluation: EvaluationId, jobs: i64| {
+        let by = |code: i64| jobs * (i64::from(to.code() == code) - i64::from(from.code() == code));
+        update.execute(params![evaluation, by(-2), by(-1), by(0), by(1), by(2), by(3), by(4)])
+    };
+    // Usually one; in several jobs of it where an import brought them.
+    let mut current: Option<(EvaluationId, i64)> = None;
+    while let Some(row) = evaluations.next()? {
+        let evaluation = row.get(0)?;
+        match &mut current {
+            Some((counted, jobs)) if *counted == evaluation => *jobs += 1,
+            _ => {
+                if let Some((counted, jobs)) = current.replace((evaluation, 1)) {
+                    step(counted, jobs)?;
+                }
+            }
+        }
+    }
+    if let Some((counted, jobs)) = current {
+        step(counted, jobs)?;
+    }
     Ok(())
 }
 
@@ -196,30 +213,39 @@ pub(crate) struct NewProduct {
 ///
 /// Empty: build and attempt do not match the row any more, and nothing was changed.
 pub(crate) fn finish(tx: &Transaction, end: &Finish) -> rusqlite::Result<Vec<Changed>> {
-    let row: Option<Changed> = tx
+    let found = tx
         .prepare_cached(
-            "UPDATE build SET status = ?3, message = ?4, stopped_at = ?5, log_path = ?6,
-             log_bytes = ?7, log_digest = ?8 WHERE id = ?1 AND attempt = ?2 AND status = -1
-             RETURNING job, evaluation_id, specification_id",
+            "SELECT job, evaluation_id, specification_id FROM build
+             WHERE id = ?1 AND attempt = ?2 AND status = -1",
         )?
-        .query_map(
-            params![
-                end.id,
-                end.attempt,
-                end.status,
-                end.message,
-                end.stopped_at,
-                end.log.path,
-                end.log.bytes,
-                end.log.digest
-            ],
-            |row| changed(end.id, end.status, row),
-        )?
+        .query_map(params![end.id, end.attempt], |row| changed(end.id, end.status, row))?
         .next()
         .transpose()?;
-    let Some(row) = row else { return Ok(Vec::new()) };
+    let Some(found) = found else { return Ok(Vec::new()) };
+    // One write of the row, with its weather.
+    let weather = weather(tx, &found)?;
+    let stored = tx
+        .prepare_cached(
+            "UPDATE build SET status = ?3, message = ?4, stopped_at = ?5, log_path = ?6,
+             log_bytes = ?7, log_digest = ?8, weather = ?9
+             WHERE id = ?1 AND attempt = ?2 AND status = -1",
+        )?
+        .execute(params![
+            end.id,
+            end.attempt,
+            end.status,
+            end.message,
+            end.stopped_at,
+            end.log.path,
+            end.log.bytes,
+            end.log.digest,
+            weather
+        ])?;
+    if stored == 0 {
+        return Ok(Vec::new());
+    }
+    let row = found;
     end_attempt(tx, end.id, end.attempt, end.status, &end.message, end.stopped_at)?;
-    note_weather(tx, &row)?;
     count(tx, end.id, BuildStatus::Started, end.status)?;
     for (name, path) in &end.outputs {
         tx.prepare_cached(
@@ -271,8 +297,8 @@ fn end_attempt(
     Ok(())
 }
 
-/// Compares a build that just ended with the job's last finished build before it.
-fn note_weather(tx: &Transaction, ended: &Changed) -> rusqlite::Result<()> {
+/// Compares how a build ends with the job's last finished build before it.
+fn weather(tx: &Transaction, ended: &Changed) -> rusqlite::Result<Weather> {
     let previous = tx
         .prepare_cached(
             "SELECT status FROM build
@@ -282,8 +308,13 @@ fn note_weather(tx: &Transaction, ended: &Changed) -> rusqlite::Result<()> {
         .query_map(params![ended.specification, ended.job, ended.id], |row| row.get(0))?
         .next()
         .transpose()?;
+    Ok(Weather::of(previous, ended.status))
+}
+
+/// Stores the weather of a build that just ended.
+fn note_weather(tx: &Transaction, ended: &Changed) -> rusqlite::Result<()> {
     tx.prepare_cached("UPDATE build SET weather = ?2 WHERE id = ?1")?
-        .execute(params![ended.id, Weather::of(previous, ended.status)])?;
+        .execute(params![ended.id, weather(tx, ended)?])?;
     Ok(())
 }
 

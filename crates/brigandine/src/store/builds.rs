@@ -320,6 +320,16 @@ pub(crate) fn job_history(
     latest_builds(s, &filter, limit)
 }
 
+/// Builds that are scheduled and their last attempts, in the order of the queue; for measurements.
+pub(crate) fn scheduled(s: &Snapshot, limit: u32) -> rusqlite::Result<Vec<(BuildId, i64)>> {
+    s.prepare_cached(
+        "SELECT id, attempt FROM build INDEXED BY build_queue WHERE status < 0 AND status = -2
+         ORDER BY status DESC, submitted_at LIMIT ?1",
+    )?
+    .query_map([limit], |row| Ok((row.get(0)?, row.get(1)?)))?
+    .collect()
+}
+
 /// How many builds wait and run.
 pub(crate) fn queue_counts(s: &Snapshot) -> rusqlite::Result<QueueCounts> {
     s.prepare_cached(

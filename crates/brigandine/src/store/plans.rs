@@ -125,6 +125,7 @@ async fn ask_everything(database: &lockkeeper::Database) {
             definition(s, id)?;
             job_history(s, "spec2", "job7", 24)?;
             queue_counts(s)?;
+            scheduled(s, 10)?;
             super::evaluation(s, evaluation)?;
             evaluation_details(s, evaluation)?;
             evaluations(s, None, 10)?;
