@@ -8,6 +8,7 @@
 use rusqlite::Connection;
 use rusqlite::functions::FunctionFlags;
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 /// The document, which names every index.
 const SCHEMA: &str = include_str!("../../schema.sql");
@@ -62,16 +63,56 @@ impl From<rusqlite::Error> for SchemaError {
 
 /// What is being done, for those who wait.
 #[derive(Debug, Default)]
-pub(super) struct Progress(Mutex<String>);
+pub(super) struct Progress(Mutex<Option<Doing>>);
+
+#[derive(Debug)]
+struct Doing {
+    what: String,
+    since: Instant,
+    /// What this process had read and written by then.
+    io: Io,
+}
 
 impl Progress {
-    /// In words.
+    /// In words: what, for how long, and how much was read and written for it.
+    ///
+    /// SQLite's progress handler belongs to Lockkeeper, which stops statements by it, so the bytes are the
+    /// kernel's count for the process, which does nothing else while it opens its database.
     pub(super) fn text(&self) -> String {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let doing = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(doing) = &*doing else { return "waiting for the writer".to_owned() };
+        let io = Io::now();
+        format!(
+            "{}, for {} s, {} MiB read and {} MiB written",
+            doing.what,
+            doing.since.elapsed().as_secs(),
+            io.read.saturating_sub(doing.io.read) >> 20,
+            io.written.saturating_sub(doing.io.written) >> 20
+        )
     }
 
-    fn set(&self, text: String) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = text;
+    fn set(&self, what: String) {
+        let doing = Doing { what, since: Instant::now(), io: Io::now() };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(doing);
+    }
+}
+
+/// Bytes that this process has read and written, from the kernel's cache or the disk.
+#[derive(Debug, Clone, Copy, Default)]
+struct Io {
+    read: u64,
+    written: u64,
+}
+
+impl Io {
+    /// Nothing where the kernel does not say.
+    fn now() -> Self {
+        let text = std::fs::read_to_string("/proc/self/io").unwrap_or_default();
+        let of = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(|line| line.trim().parse().ok()).unwrap_or(0)
+        };
+        Self { read: of("rchar:"), written: of("wchar:") }
     }
 }
 
@@ -171,4 +212,32 @@ pub(super) fn make_triggers(conn: &Connection) -> rusqlite::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_says_what_for_how_long_and_how_much() {
+        let progress = Progress::default();
+        assert_eq!(progress.text(), "waiting for the writer");
+        progress.set("index one, 1 of 2".to_owned());
+        let mut file = tempfile::tempfile().expect("a file");
+        let bytes = vec![7; 3 << 20];
+        std::io::Write::write_all(&mut file, &bytes).expect("written");
+        std::io::Seek::rewind(&mut file).expect("rewound");
+        let mut back = Vec::new();
+        std::io::Read::read_to_end(&mut file, &mut back).expect("read");
+        let text = progress.text();
+        let number = |word: &str| {
+            let (before, _) = text.split_once(word).expect("the word");
+            before.split(' ').next_back().and_then(|number| number.parse::<u64>().ok())
+        };
+        assert!(text.starts_with("index one, 1 of 2, for 0 s, "), "{text}");
+        // Other tests of this process may read and write too.
+        assert!(number(" MiB read") >= Some(3) && number(" MiB written") >= Some(3), "{text}");
+        progress.set("index two, 2 of 2".to_owned());
+        assert!(progress.text().starts_with("index two"), "each counts from its own beginning");
+    }
 }

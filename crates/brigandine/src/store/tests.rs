@@ -95,6 +95,39 @@ async fn indexes_that_an_interruption_left_out_are_made_at_the_next_opening() {
 }
 
 #[tokio::test]
+async fn an_index_that_is_interrupted_in_the_middle_is_made_by_a_later_opening() {
+    let directory = tempfile::tempdir().expect("a directory");
+    make_sample(30_000, directory.path(), 1, &|_| ()).expect("the sample");
+    let path = directory.path().join(DATABASE_FILE);
+    let whole = schema_of(&file(&path));
+    let drop_some = "DROP INDEX build_latest_of_job; DROP INDEX build_derivation;
+         DROP INDEX job_by_build; DROP INDEX build_latest;";
+    file(&path).execute_batch(drop_some).expect("dropped");
+    let (mut interrupted, mut finished) = (0, 0);
+    // The moment is the point of the test: each opening is given up a little later.
+    for round in 1..40 {
+        let patience = std::time::Duration::from_millis(4 * round);
+        match tokio::time::timeout(patience, open(directory.path())).await {
+            Err(_) => interrupted += 1,
+            Ok(opened) => {
+                opened.expect("opens").close().await.expect("closes");
+                finished += 1;
+                if finished == 2 {
+                    break;
+                }
+                file(&path).execute_batch(drop_some).expect("dropped");
+            }
+        }
+        let checked: String =
+            file(&path).query_row("PRAGMA quick_check", [], |row| row.get(0)).expect("checks");
+        assert_eq!(checked, "ok");
+    }
+    assert!(interrupted > 1, "no opening was interrupted");
+    open(directory.path()).await.expect("opens").close().await.expect("closes");
+    assert_eq!(schema_of(&file(&path)), whole);
+}
+
+#[tokio::test]
 async fn a_step_that_is_interrupted_leaves_the_file_as_it_was() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join(DATABASE_FILE);
