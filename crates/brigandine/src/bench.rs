@@ -14,8 +14,10 @@
 //!   machine first.
 
 mod client;
+mod growth;
 mod server;
 pub(crate) mod site;
+mod startup;
 
 use crate::app::{App, AppError, Settings};
 use crate::cli::BenchBuilds;

@@ -96,6 +96,13 @@ pub(crate) struct Bench {
     /// Only what holds one of these in its name, separated by `;`: requests, `bulk`, `register`
     #[arg(long, value_name = "TEXTS", value_delimiter = ';')]
     pub(crate) only: Vec<String>,
+    /// Instead: start the server so often on an empty state, and on --state, until its first page
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) startup: Option<u32>,
+    /// Instead: put figures that --json wrote side by side; status 1 if any grows faster than the
+    /// logarithm of the number of builds
+    #[arg(long, value_name = "FILE", num_args = 2.., conflicts_with = "startup")]
+    pub(crate) compare: Vec<PathBuf>,
     /// Print the figures as JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -40,6 +40,12 @@ pub(crate) fn serve(state: &Path) -> Result<(), Failure> {
 /// # Errors
 /// The state cannot be made or used, or an answer is not what it should be.
 pub(crate) fn run(arguments: &Bench) -> Result<(), Failure> {
+    if !arguments.compare.is_empty() {
+        return super::growth::run(&arguments.compare, arguments.json);
+    }
+    if let Some(count) = arguments.startup {
+        return super::startup::run(arguments.state.as_deref(), count, arguments.json);
+    }
     let temporary;
     let state = match &arguments.state {
         Some(state) => state.clone(),

@@ -41,3 +41,57 @@ fn every_request_is_answered_idle_and_while_builds_change() {
     );
     assert_eq!(wrong, 0);
 }
+
+#[test]
+fn what_grows_faster_than_the_logarithm_is_named_and_nothing_else() {
+    let place = Place::new();
+    let write = |name: &str, builds: i64, page: f64, list: f64, rate: f64| {
+        let row = |request: &str, p50: f64| serde_json::json!({"request": request, "load": "idle", "p50_ms": p50});
+        let figures = serde_json::json!({
+            "builds": builds,
+            "rows": [row("page", page), row("list", list), row("new", 9.0)],
+            "bulk_updates_per_s": rate,
+        });
+        place.write(name, &figures.to_string())
+    };
+    let compare = |files: &[&std::path::PathBuf]| {
+        let mut command = Command::new(PROGRAM);
+        command.args(["bench", "--compare"]).args(files);
+        run(command)
+    };
+    let small = write("small.json", 100_000, 0.4, 2.0, 30_000.0);
+    let middle = write("middle.json", 1_000_000, 0.45, 2.3, 28_000.0);
+    let large = write("large.json", 5_000_000, 0.5, 2.6, 25_000.0);
+    let ended = compare(&[&large, &small, &middle]);
+    assert!(ended.status.success(), "{}\n{}", ended.stdout, ended.stderr);
+    let page = ended.stdout.lines().find(|line| line.starts_with("page, idle")).expect("a row");
+    let cells: Vec<_> = page.split_whitespace().collect();
+    assert_eq!(cells, ["page,", "idle", "0.400", "0.450", "0.500", "1.25"], "smallest first");
+    // A third more than is allowed, and it is named.
+    let linear = write("linear.json", 5_000_000, 0.5, 4.5, 25_000.0);
+    let ended = compare(&[&small, &linear]);
+    assert_eq!(ended.status.code(), Some(1), "{}", ended.stdout);
+    assert!(ended.stderr.ends_with("grows: list, idle\n"), "{}", ended.stderr);
+    let slow = write("slow.json", 5_000_000, 0.5, 2.6, 3_000.0);
+    let ended = compare(&[&small, &slow]);
+    assert!(ended.stderr.contains("1,000 status updates in bulk"), "{}", ended.stderr);
+    // What cannot be compared is told.
+    for files in [[&small, &small], [&small, &place.write("none.json", "{}")]] {
+        assert_eq!(compare(&files).status.code(), Some(1));
+    }
+}
+
+#[test]
+fn the_server_is_started_until_its_first_page() {
+    let place = Place::new();
+    let mut command = Command::new(PROGRAM);
+    command.args(["bench", "--startup", "2", "--json", "--state"]).arg(place.path("given"));
+    let ended = run(command);
+    assert!(ended.status.success(), "{}\n{}", ended.stdout, ended.stderr);
+    let figures: serde_json::Value = serde_json::from_str(&ended.stdout).expect("only JSON");
+    assert_eq!((&figures[0]["state"], &figures[1]["state"]), (&"empty".into(), &"given".into()));
+    for start in figures.as_array().expect("two") {
+        assert!(start["median_ms"].as_f64() > Some(0.0), "{start}");
+        assert!(start["median_ms"].as_f64() <= start["max_ms"].as_f64(), "{start}");
+    }
+}
