@@ -15,7 +15,8 @@ use std::future::{Future, IntoFuture};
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rusqlite::backup::{Backup as Pages, StepResult};
@@ -103,7 +104,7 @@ impl<E: Send + 'static> IntoFuture for Backup<E> {
         Box::pin(async move {
             let copying = move |snapshot: &Snapshot| {
                 let conn = snapshot.link.session.conn();
-                copy(conn, &to, &mut report)
+                copy(conn, &to, &mut report, &Arc::default())
             };
             Read::by(submission, Once(Some(copying))).await.map_err(|error| {
                 match error.into_call() {
@@ -140,11 +141,95 @@ pub fn blocking_restore(
     from: impl AsRef<Path>,
     to: impl AsRef<Path>,
 ) -> Result<BackupReport, Error> {
-    let from = from.as_ref();
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let conn = Connection::open_with_flags(from, flags).map_err(|error| of(from, error))?;
-    conn.execute_batch("BEGIN; SELECT 1 FROM sqlite_schema").map_err(|error| of(from, error))?;
-    copy(&conn, to.as_ref(), &mut |_| {})
+    Restore::new(from, to).blocking_run()
+}
+
+/// A [`blocking_restore`] that tells how far it is, and can be stopped.
+#[must_use = "it begins when it is run"]
+pub struct Restore {
+    from: PathBuf,
+    to: PathBuf,
+    report: Report,
+    stop: Arc<AtomicBool>,
+}
+
+impl fmt::Debug for Restore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Restore")
+            .field("from", &self.from)
+            .field("to", &self.to)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Restore {
+    /// Of the database in the file `from`, in the place of the file `to`.
+    pub fn new(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Self {
+        let (from, to) = (from.as_ref().to_owned(), to.as_ref().to_owned());
+        Self { from, to, report: Box::new(|_| {}), stop: Arc::default() }
+    }
+
+    /// Calls `f` after every few megabytes. The check, which takes about as long as the copy, comes after
+    /// the last page.
+    pub fn progress(mut self, f: impl FnMut(BackupProgress) + Send + 'static) -> Self {
+        self.report = Box::new(f);
+        self
+    }
+
+    /// Gives up, with [`ErrorKind::Backup`], soon after `stop` has become true; until it was put in place,
+    /// nothing is left behind.
+    pub fn stop_when(mut self, stop: Arc<AtomicBool>) -> Self {
+        self.stop = stop;
+        self
+    }
+
+    /// Copies, checks, and puts the copy in place.
+    ///
+    /// # Errors
+    /// As [`blocking_restore`].
+    pub fn blocking_run(mut self) -> Result<BackupReport, Error> {
+        let conn = open_source(&self.from, &self.to)?;
+        let done = copy(&conn, &self.to, &mut self.report, &self.stop);
+        match done {
+            Err(_) if self.stop.load(Ordering::Relaxed) => {
+                let to = self.to.display();
+                let detail = format!("{to}: stopped; what was there before is there still");
+                Err(Error::new(ErrorKind::Backup).detail(detail))
+            }
+            done => done,
+        }
+    }
+}
+
+/// Opens the file `from` for a copy to `to`, in a read transaction.
+fn open_source(from: &Path, to: &Path) -> Result<Connection, Error> {
+    let refuse =
+        |kind, why: &str| Err(Error::new(kind).detail(format!("{}: {why}", from.display())));
+    let file = std::fs::metadata(from).map_err(|error| io(from, &error))?;
+    if file.is_dir() {
+        return refuse(ErrorKind::Backup, "name a file, not a directory");
+    }
+    let is_alone = ["-wal", "-journal"].into_iter().all(|end| !with_suffix(from, end).exists());
+    if file.len() == 0 && is_alone {
+        // SQLite takes it for a database without tables, which would replace a good one.
+        return refuse(ErrorKind::Corrupt, "the file is empty; was it cut off?");
+    }
+    if from.canonicalize().is_ok_and(|from| to.canonicalize().is_ok_and(|to| from == to)) {
+        return refuse(ErrorKind::Backup, "it cannot take its own place; name another file");
+    }
+    let read_only = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let writable = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    // Reading a file in WAL mode makes a WAL and its index, which only a connection that can write takes
+    // away again. Where there is a WAL already, it is not this one's to fold back.
+    let conn = match is_alone {
+        true => Connection::open_with_flags(from, writable)
+            .or_else(|_| Connection::open_with_flags(from, read_only)),
+        false => Connection::open_with_flags(from, read_only),
+    };
+    let conn = conn.map_err(|error| of(from, error))?;
+    conn.execute_batch("PRAGMA query_only = ON; BEGIN; SELECT 1 FROM sqlite_schema")
+        .map_err(|error| of(from, error))?;
+    Ok(conn)
 }
 
 /// Copies what `from` shows, inside its read transaction, to the file `to`.
@@ -152,6 +237,7 @@ fn copy(
     from: &Connection,
     to: &Path,
     report: &mut dyn FnMut(BackupProgress),
+    stop: &Arc<AtomicBool>,
 ) -> Result<BackupReport, Error> {
     let began = now();
     check_target(to)?;
@@ -168,7 +254,7 @@ fn copy(
     // Nobody reads it before it is whole, so there is nothing to be rolled back.
     conn.execute_batch("PRAGMA synchronous = OFF; PRAGMA locking_mode = EXCLUSIVE")
         .map_err(failed)?;
-    pages(from, &mut conn, report).map_err(failed)?;
+    pages(from, &mut conn, report, stop).map_err(failed)?;
     // Y3. This commits a page with a sync, which brings all others to the disk.
     conn.execute_batch("PRAGMA synchronous = FULL").map_err(failed)?;
     let mode = "PRAGMA journal_mode = DELETE";
@@ -177,7 +263,8 @@ fn copy(
         conn.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
     conn.execute_batch(&format!("PRAGMA user_version = {version}")).map_err(failed)?;
     let check = "PRAGMA integrity_check(1)";
-    conn.progress_handler(100_000, Some(|| queue::interrupt().is_some())).map_err(failed)?;
+    let for_check = Arc::clone(stop);
+    conn.progress_handler(100_000, Some(move || is_stopped(&for_check))).map_err(failed)?;
     let checked: String = conn.query_row(check, [], |row| row.get(0)).map_err(failed)?;
     if checked != "ok" || mode != "delete" {
         let detail = format!("the copy for {} is not whole: {checked}", to.display());
@@ -185,23 +272,35 @@ fn copy(
     }
     conn.close().map_err(|(_, error)| of(to, error))?;
     let bytes = std::fs::metadata(&partial.0).map_or(0, |file| file.len());
+    // A check of few large rows asks nobody.
+    if is_stopped(stop) {
+        return Err(failed(interrupted()));
+    }
     // Again: it has taken a while.
     check_target(to)?;
     partial.put_in_place(to)?;
     Ok(BackupReport { bytes, elapsed: now() - began })
 }
 
+fn is_stopped(stop: &AtomicBool) -> bool {
+    queue::interrupt().is_some() || stop.load(Ordering::Relaxed)
+}
+
+fn interrupted() -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_INTERRUPT), None)
+}
+
 fn pages(
     from: &Connection,
     to: &mut Connection,
     report: &mut dyn FnMut(BackupProgress),
+    stop: &AtomicBool,
 ) -> rusqlite::Result<()> {
     let copying = Pages::new(from, to)?;
     // Ends: the source stands still, so each step copies pages; a busy target is our own.
     loop {
-        if queue::interrupt().is_some() {
-            let stopped = ffi::Error::new(ffi::SQLITE_INTERRUPT);
-            return Err(rusqlite::Error::SqliteFailure(stopped, None));
+        if is_stopped(stop) {
+            return Err(interrupted());
         }
         let step = copying.step(STEP_PAGES)?;
         let progress = copying.progress();
@@ -225,6 +324,10 @@ fn check_target(to: &Path) -> Result<(), Error> {
         |why: String| Err(Error::new(ErrorKind::Backup).detail(format!("{}: {why}", to.display())));
     if to.file_name().is_none() || to.is_dir() {
         return refuse(String::from("name a file, not a directory"));
+    }
+    let dir = to.parent().filter(|dir| !dir.as_os_str().is_empty());
+    if dir.is_some_and(|dir| !dir.is_dir()) {
+        return refuse(String::from("there is no such directory"));
     }
     if instance::is_open(to) {
         return refuse(String::from("this process has it open as a database; name another file"));

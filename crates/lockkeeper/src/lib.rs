@@ -77,7 +77,7 @@ mod writer;
 pub mod queue;
 
 #[cfg(feature = "sqlite")]
-pub use backup::{Backup, BackupProgress, BackupReport, blocking_restore};
+pub use backup::{Backup, BackupProgress, BackupReport, Restore, blocking_restore};
 #[cfg(feature = "sqlite")]
 pub use builder::Builder;
 #[cfg(feature = "sqlite")]

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 
-use lockkeeper::{Database, ErrorKind, blocking_restore};
+use lockkeeper::{Database, ErrorKind, Restore, blocking_restore};
 use rusqlite::Connection;
 
 use crate::support::{
@@ -198,5 +198,68 @@ fn b01_a_damaged_backup_is_refused() {
         assert_eq!(others(&dir), ["bad.db", "copy.db"]);
         blocking_restore(&copy, &target).expect("the whole one");
         assert_eq!(check_copy(&target), 1);
+    });
+}
+
+#[test]
+fn b01_a_restore_that_is_stopped_leaves_what_was_there() {
+    within(HANG, || {
+        let (dir, db) = file_db(|builder| builder);
+        fill(&db, 16);
+        let (copy, target) = (dir.file("copy.db"), dir.file("test.db"));
+        db.backup(&copy).blocking_run().expect("a backup");
+        db.blocking_close().expect("closes");
+        let before = std::fs::read(&target).expect("bytes");
+        // While pages are copied, and while the copy is checked.
+        for at_the_end in [false, true] {
+            let stop = Arc::new(AtomicBool::new(false));
+            let raise = Arc::clone(&stop);
+            let mut steps = 0;
+            let restore = Restore::new(&copy, &target).progress(move |progress| {
+                steps += 1;
+                raise.store(!at_the_end || progress.pages == progress.of, Ordering::Relaxed);
+                assert!(at_the_end || steps == 1, "it goes on");
+            });
+            let error = restore.stop_when(stop).blocking_run().expect_err("it was stopped");
+            assert_eq!(error.kind(), ErrorKind::Backup);
+            assert!(error.to_string().contains("stopped"), "{error}");
+            assert!(std::fs::read(&target).expect("bytes") == before);
+            assert_eq!(others(&dir), ["copy.db"]);
+        }
+        Restore::new(&copy, &target).blocking_run().expect("nobody stops it");
+    });
+}
+
+#[test]
+fn b01_copying_from_a_file_leaves_nothing_beside_it_and_refuses_what_is_no_database() {
+    within(HANG, || {
+        let (dir, db) = file_db(|builder| builder);
+        db.blocking_write(|tx| insert(tx, 1)).expect("a write");
+        db.blocking_close().expect("closes");
+        // A file in WAL mode that nobody has open.
+        let (file, copy) = (dir.file("test.db"), dir.file("copy.db"));
+        blocking_restore(&file, &copy).expect("a copy");
+        let beside = ["-wal", "-shm"].map(|end| dir.file(&format!("test.db{end}")).exists());
+        assert_eq!(beside, [false, false]);
+        // Else this would be refused: the file would seem to be in use.
+        blocking_restore(&copy, &file).expect("and back");
+        let before = std::fs::read(&file).expect("bytes");
+        std::fs::write(dir.file("empty.db"), []).expect("a file");
+        std::fs::create_dir(dir.file("dir")).expect("a directory");
+        std::os::unix::fs::symlink(&file, dir.file("link.db")).expect("a link");
+        for (from, why, expected) in [
+            ("empty.db", "empty", ErrorKind::Corrupt),
+            ("dir", "not a directory", ErrorKind::Backup),
+            ("link.db", "its own place", ErrorKind::Backup),
+            ("none.db", "No such file", ErrorKind::Backup),
+        ] {
+            let error = blocking_restore(dir.file(from), &file).expect_err(from);
+            assert_eq!(error.kind(), expected, "{error}");
+            let text = error.to_string();
+            assert!(text.contains(why) && text.contains(from), "{text}");
+            assert!(std::fs::read(&file).expect("bytes") == before, "{from}");
+        }
+        let nowhere = blocking_restore(&copy, dir.file("no/such.db")).expect_err("no directory");
+        assert!(nowhere.to_string().contains("there is no such directory"), "{nowhere}");
     });
 }

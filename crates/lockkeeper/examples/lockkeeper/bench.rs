@@ -1,0 +1,124 @@
+//! What a disk can do: durable writes, and a backup beside them.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use lockkeeper::Database;
+use serde_json::json;
+
+use crate::copy::explained;
+use crate::file::wal_bytes;
+use crate::stop::Stop;
+use crate::{Outcome, answer};
+
+/// Writes single rows from many threads until `until`; how many were stored.
+fn write_until(db: &Database, writers: usize, over: &AtomicBool) -> Result<u64, String> {
+    let stored = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..writers)
+            .map(|_| {
+                scope.spawn(|| {
+                    while !over.load(Ordering::Relaxed) {
+                        let sql = "INSERT INTO bench (data) VALUES (randomblob(100))";
+                        db.blocking_write(move |tx| tx.execute(sql, [])).map_err(explained)?;
+                        stored.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Ok(())
+                })
+            })
+            .collect();
+        threads.into_iter().try_for_each(|thread| {
+            thread.join().unwrap_or_else(|_| Err(String::from("a writer panicked")))
+        })
+    })?;
+    Ok(stored.into_inner())
+}
+
+pub(crate) fn bench(
+    dir: &Path,
+    writers: usize,
+    time: Duration,
+    mib: usize,
+    stop: &Stop,
+) -> Outcome {
+    if !dir.is_dir() {
+        return Err(format!("{}: there is no such directory", dir.display()).into());
+    }
+    let dir = tempfile::Builder::new()
+        .prefix("lockkeeper-bench-")
+        .tempdir_in(dir)
+        .map_err(|error| format!("{}: {error}", dir.display()))?;
+    let file = dir.path().join("bench.db");
+    let db = Database::blocking_open(&file).map_err(explained)?;
+    db.blocking_write(|tx| {
+        tx.execute_batch("CREATE TABLE bench (id INTEGER PRIMARY KEY, data BLOB)")
+    })
+    .map_err(explained)?;
+    for _ in 0..mib {
+        go_on(stop)?;
+        db.blocking_write(|tx| {
+            let rows = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 256)
+                        INSERT INTO bench (data) SELECT randomblob(4000) FROM n";
+            tx.execute(rows, [])
+        })
+        .map_err(explained)?;
+    }
+    let copy = dir.path().join("copy.db");
+    let idle = db.backup(&copy).blocking_run().map_err(explained)?;
+    go_on(stop)?;
+    let alone = measure(&db, writers, || {
+        let until = Instant::now() + time;
+        // Looks every tenth of a second whether it is to stop.
+        while Instant::now() < until {
+            go_on(stop)?;
+            std::thread::park_timeout(Duration::from_millis(100).min(time));
+        }
+        Ok(())
+    })?;
+    go_on(stop)?;
+    let mut busy = Duration::ZERO;
+    let beside = measure(&db, writers, || {
+        busy = db.backup(&copy).blocking_run().map_err(explained)?.elapsed;
+        Ok(())
+    })?;
+    let wal = wal_bytes(&file);
+    db.blocking_close().map_err(explained)?;
+    answer(
+        json!({
+            "writers": writers,
+            "durable_writes_per_second": alone,
+            "durable_writes_per_second_beside_backup": beside,
+            "backup_bytes": idle.bytes,
+            "backup_milliseconds_idle": idle.elapsed.as_millis() as u64,
+            "backup_milliseconds_beside_writes": busy.as_millis() as u64,
+            "wal_bytes_after_backup": wal,
+        }),
+        true,
+    )
+}
+
+fn go_on(stop: &Stop) -> Result<(), String> {
+    match stop.is_wanted() {
+        true => Err(String::from("stopped; what was measured in is removed")),
+        false => Ok(()),
+    }
+}
+
+/// Writes per second while `f` runs.
+fn measure(
+    db: &Database,
+    writers: usize,
+    f: impl FnOnce() -> Result<(), String>,
+) -> Result<u64, String> {
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let began = Instant::now();
+        let stored = scope.spawn(|| write_until(db, writers, &over));
+        let result = f();
+        over.store(true, Ordering::Relaxed);
+        let stored = stored.join().map_err(|_| String::from("the writers panicked"))??;
+        result?;
+        Ok((stored as f64 / began.elapsed().as_secs_f64()) as u64)
+    })
+}

@@ -1,0 +1,52 @@
+//! Backups and restoring.
+
+use std::io::IsTerminal;
+use std::path::Path;
+use std::sync::Arc;
+
+use lockkeeper::{BackupProgress, BackupReport, Restore};
+use serde_json::json;
+
+use crate::stop::Stop;
+use crate::{Outcome, answer};
+
+pub(crate) fn backup(file: &Path, to: &Path, stop: &Stop) -> Outcome {
+    let report = copy(file, to, stop)?;
+    answer(
+        json!({
+            "backup": to.display().to_string(),
+            "bytes": report.bytes,
+            "milliseconds": report.elapsed.as_millis() as u64,
+            "integrity_check": "ok",
+        }),
+        true,
+    )
+}
+
+pub(crate) fn restore(from: &Path, file: &Path, stop: &Stop) -> Outcome {
+    let report = copy(from, file, stop)?;
+    let (file, bytes) = (file.display().to_string(), report.bytes);
+    answer(json!({ "restored": file, "bytes": bytes, "integrity_check": "ok" }), true)
+}
+
+/// Not as a `Database`, which would change the journal mode of a file that has another one.
+fn copy(from: &Path, to: &Path, stop: &Stop) -> Result<BackupReport, String> {
+    let mut told = 0;
+    let restore = Restore::new(from, to).stop_when(Arc::clone(&stop.0)).progress(move |progress| {
+        let BackupProgress { pages, of, .. } = progress;
+        let percent = pages * 100 / of.max(1);
+        // For people only, and every tenth part.
+        if percent / 10 > told && std::io::stderr().is_terminal() {
+            told = percent / 10;
+            let then = if pages == of { "; checking the copy" } else { "" };
+            eprintln!("lockkeeper: {percent} % of {of} pages copied{then}");
+        }
+    });
+    restore.blocking_run().map_err(explained)
+}
+
+/// The library's message holds the path and the remedy.
+#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` calls")]
+pub(crate) fn explained(error: lockkeeper::Error) -> String {
+    error.to_string()
+}

@@ -1,0 +1,233 @@
+//! What is in a file, and its WAL.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use lockkeeper::rusqlite::{self, Connection, ErrorCode, OpenFlags};
+use serde_json::{Value, json};
+
+use crate::stop::Stop;
+use crate::{Outcome, answer};
+
+/// How long to wait for a lock of another program.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a file is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Look,
+    FoldBack,
+}
+
+/// Opens an existing file; SQLite's own words say neither which nor what to do.
+fn open(file: &Path, purpose: Purpose) -> Result<Connection, Box<dyn Error>> {
+    let shown = file.display();
+    let about = std::fs::metadata(file).map_err(|error| format!("{shown}: {error}"))?;
+    if about.is_dir() {
+        return Err(format!("{shown}: name a file, not a directory").into());
+    }
+    let has_wal = beside(file, "-wal").exists();
+    if about.len() == 0 && !has_wal {
+        return Err(format!(
+            "{shown}: the file is empty, which SQLite takes for a database without tables; was it cut off?"
+        )
+        .into());
+    }
+    // Reading a file in WAL mode makes a WAL and its index, which only a connection that can write takes
+    // away again; `restore` would find the file in use. A WAL that is there already is not ours.
+    let to_look_in = has_wal || beside(file, "-journal").exists();
+    let flags = match purpose {
+        Purpose::Look if to_look_in => OpenFlags::SQLITE_OPEN_READ_ONLY,
+        Purpose::Look | Purpose::FoldBack => OpenFlags::SQLITE_OPEN_READ_WRITE,
+    };
+    let conn = Connection::open_with_flags(file, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+        .map_err(|error| explained(file, &error))?;
+    conn.busy_timeout(PATIENCE)?;
+    if purpose == Purpose::Look {
+        conn.execute_batch("PRAGMA query_only = ON")?;
+    }
+    let look = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()));
+    look.map_err(|error| explained(file, &error))?;
+    Ok(conn)
+}
+
+/// What SQLite said of a file, and what to do about it.
+pub(crate) fn explained(file: &Path, error: &rusqlite::Error) -> String {
+    let shown = file.display();
+    match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => {
+            format!("{shown}: it is no SQLite database, or an encrypted one")
+        }
+        Some(ErrorCode::DatabaseCorrupt) => format!(
+            "{shown}: it is damaged ({error}); restore a backup, or save what can be saved with \
+             `.recover` of the sqlite3 shell"
+        ),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            let holders = holders(file);
+            let who = match holders.is_empty() {
+                true => String::from("a process that cannot be seen from here; try as root"),
+                false => holders.join(", "),
+            };
+            format!("{shown}: it is locked, and stayed so while it was waited for; open in: {who}")
+        }
+        Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => format!(
+            "{shown}: {error}; may you read it, and, as it is in WAL mode, write to its directory?"
+        ),
+        Some(ErrorCode::OperationInterrupted) => format!("{shown}: stopped; nothing was changed"),
+        _ => format!("{shown}: {error}"),
+    }
+}
+
+pub(crate) fn inspect(file: &Path, quick: bool, stop: &Stop) -> Outcome {
+    let wal = wal_bytes(file);
+    let mut conn = open(file, Purpose::Look)?;
+    let stop = Arc::clone(&stop.0);
+    conn.progress_handler(100_000, Some(move || stop.load(Ordering::Relaxed)))?;
+    let looked = look(&conn, quick).map_err(|error| explained(file, &error))?;
+    let Value::Object(mut facts) = looked.facts else { return Err("no facts".into()) };
+    let open_in = holders(file);
+    let mut notes = Vec::new();
+    if wal > 0 && open_in.is_empty() {
+        let note = "nobody seems to have it open, so the WAL was left by a crash: whoever opens it \
+                    next recovers it; `checkpoint` does so at once";
+        notes.push(note);
+    }
+    if unseen() > 0 {
+        let note = "the files of other users' processes cannot be seen from here; run it as root";
+        notes.push(note);
+    }
+    facts.insert("file".into(), json!(file.display().to_string()));
+    facts.insert("bytes".into(), json!(std::fs::metadata(file)?.len()));
+    facts.insert("wal_bytes".into(), json!(wal));
+    let frames = wal.saturating_sub(32) / (looked.page_bytes + 24);
+    facts.insert("wal_frames_at_most".into(), json!(frames));
+    facts.insert("open_in".into(), json!(open_in));
+    facts.insert("notes".into(), json!(notes));
+    answer(Value::Object(facts), looked.good)
+}
+
+/// What SQLite says of a file.
+struct Looked {
+    facts: Value,
+    page_bytes: u64,
+    good: bool,
+}
+
+fn look(conn: &Connection, quick: bool) -> rusqlite::Result<Looked> {
+    let number = |name: &str| conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let text = |name: &str| conn.pragma_query_value(None, name, |row| row.get::<_, String>(0));
+    let id = number("application_id")?;
+    let tables = "SELECT count(*) FROM sqlite_schema WHERE type = 'table'";
+    let tables: i64 = conn.query_row(tables, [], |row| row.get(0))?;
+    let check = if quick { "quick_check" } else { "integrity_check" };
+    let mut statement = conn.prepare(&format!("PRAGMA {check}(10)"))?;
+    let problems: Vec<String> =
+        statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    let keys: i64 =
+        conn.query_row("SELECT count(*) FROM pragma_foreign_key_check", [], |row| row.get(0))?;
+    let page = number("page_size")?;
+    let good = problems == ["ok"] && keys == 0;
+    let facts = json!({
+        "page_size": page,
+        "pages": number("page_count")?,
+        "free_pages": number("freelist_count")?,
+        "journal_mode": text("journal_mode")?,
+        "application_id": format!("{id:#010x}{}", letters(id)),
+        "schema_version": number("user_version")?,
+        "tables": tables,
+        "encoding": text("encoding")?,
+        "violated_foreign_keys": keys,
+        check: problems,
+        "sqlite_here": rusqlite::version(),
+    });
+    Ok(Looked { facts, page_bytes: page.unsigned_abs(), good })
+}
+
+/// The application id in letters, if it is made of some.
+fn letters(id: i64) -> String {
+    let bytes = i32::try_from(id).unwrap_or(0).to_be_bytes();
+    match bytes.iter().all(u8::is_ascii_graphic) {
+        true => format!(" \"{}\"", String::from_utf8_lossy(&bytes)),
+        false => String::new(),
+    }
+}
+
+/// By `stat`: closing another descriptor of a file would drop SQLite's locks on it.
+pub(crate) fn wal_bytes(file: &Path) -> u64 {
+    std::fs::metadata(beside(file, "-wal")).map_or(0, |wal| wal.len())
+}
+
+fn beside(file: &Path, end: &str) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(end);
+    PathBuf::from(name)
+}
+
+/// How many processes do not show their files to this one.
+fn unseen() -> usize {
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let denied = |path: PathBuf| {
+        std::fs::read_dir(path)
+            .is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+    };
+    processes.filter(|process| denied(process.path().join("fd"))).count()
+}
+
+/// The processes that have the file open, this one left out; those of others need root to be seen.
+fn holders(file: &Path) -> Vec<String> {
+    let Ok(file) = file.canonicalize() else { return Vec::new() };
+    let mut found = Vec::new();
+    for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok())
+        else {
+            continue;
+        };
+        if pid == std::process::id() {
+            continue;
+        }
+        let descriptors = std::fs::read_dir(process.path().join("fd")).into_iter().flatten();
+        let count = descriptors
+            .flatten()
+            .filter(|link| std::fs::read_link(link.path()).is_ok_and(|target| target == file))
+            .count();
+        if count > 0 {
+            let name = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
+            let name = name.trim_end();
+            found.push(format!("{name} (pid {pid}), descriptors: {count}"));
+        }
+    }
+    found
+}
+
+pub(crate) fn checkpoint(file: &Path, patience: Duration) -> Outcome {
+    let before = wal_bytes(file);
+    let conn = open(file, Purpose::FoldBack)?;
+    conn.busy_timeout(patience)?;
+    let (busy, log, copied): (bool, i64, i64) = conn
+        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })
+        .map_err(|error| explained(file, &error))?;
+    if log < 0 {
+        return Err(format!("{} is not in WAL mode; nothing to fold back", file.display()).into());
+    }
+    // All is copied, but a reader still needs the WAL: it is emptied another time.
+    let remedy = match busy {
+        false => "none",
+        true => "a reader or writer kept it; see `inspect` for who has it open, and try again",
+    };
+    answer(
+        json!({
+            "file": file.display().to_string(),
+            "emptied": !busy,
+            "frames_left": (log - copied).max(0),
+            "wal_bytes_before": before,
+            "wal_bytes": wal_bytes(file),
+            "remedy": remedy,
+        }),
+        !busy,
+    )
+}
