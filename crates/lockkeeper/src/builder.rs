@@ -87,8 +87,8 @@ impl Builder {
     }
 
     /// Size to which the WAL may grow under load before it is folded back, without waiting for
-    /// anybody. Default: 32 MiB. With [`u64::MAX`] here and as [`Builder::wal_bytes_max`], it is folded
-    /// back when the database is closed and not before.
+    /// anybody. Default: 32 MiB; half of [`Builder::wal_bytes_max`] at most. With [`u64::MAX`] for both, it
+    /// is folded back when the database is closed and not before.
     pub fn checkpoint_wal_bytes(mut self, bytes: u64) -> Self {
         self.config.checkpoint_wal_bytes = bytes;
         self

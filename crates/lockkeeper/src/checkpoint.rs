@@ -101,7 +101,11 @@ enum Help {
 
 impl Checkpointer {
     pub(crate) fn new(config: &Config) -> Self {
-        let limit_bytes = config.checkpoint_wal_bytes.min(config.wal_bytes_max);
+        // Below the cap there must be room to copy while the writer goes on (K1, K4).
+        let limit_bytes = match config.wal_bytes_max {
+            u64::MAX => config.checkpoint_wal_bytes,
+            cap => config.checkpoint_wal_bytes.min(cap / 2),
+        };
         Self {
             limit_bytes,
             cap_bytes: config.wal_bytes_max,

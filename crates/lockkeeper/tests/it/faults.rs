@@ -321,8 +321,8 @@ fn a07_a_copy_beside_the_writer_that_fails_at_any_operation_loses_nothing() {
     });
 }
 
-/// Many clients write while the power fails at the `nth` operation.
-fn one_power_failure(nth: u64, seed: u64) -> usize {
+/// Many clients write while the power fails at the `nth` operation; counts the copies beside the writer.
+fn one_power_failure(nth: u64, seed: u64, copies: &mut u64) -> usize {
     let dir = Dir::new();
     let plan = Plan::of(dir.path());
     let db = Database::builder(dir.file("test.db"))
@@ -356,6 +356,7 @@ fn one_power_failure(nth: u64, seed: u64) -> usize {
             .collect();
         clients.into_iter().flat_map(|client| client.join().expect("a client")).collect()
     });
+    *copies += db.stats().checkpoint_copy.count();
     db.blocking_close().expect("the database closes");
     let left = Dir::new();
     plan.restore_after_power_failure(left.path());
@@ -373,12 +374,12 @@ fn one_power_failure(nth: u64, seed: u64) -> usize {
 fn a05_acked_writes_survive_a_power_failure_at_any_disk_operation() {
     within(HANG * 4, || {
         let cuts = count(150, 3_000) as u64;
-        let mut acked = 0;
+        let (mut acked, mut copies) = (0, 0);
         for cut in 0..cuts {
-            acked += one_power_failure(1 + cut * 7 % 1_500, cut);
+            acked += one_power_failure(1 + cut * 7 % 1_500, cut, &mut copies);
         }
-        println!("{cuts} power failures, {acked} acked writes, none lost");
-        assert!(acked > 0);
+        println!("{cuts} power failures, {copies} copies, {acked} acked writes, none lost");
+        assert!(acked > 0 && copies > 0, "{acked} acked, {copies} copies");
     });
 }
 
