@@ -25,7 +25,8 @@
 //!   cap and one batch. What is left to pin it is another process, or a closure that waits outside
 //!   SQLite: that is counted, and the next attempt waits until the WAL has grown by another cap.
 //! - K6: a backup is not cut, since it has to end under any load, and nobody waits for it: while one
-//!   runs the WAL may pass its cap, by what is written meanwhile. That is counted, too.
+//!   runs the WAL may pass its cap, by what is written meanwhile. That is counted, too. When it has
+//!   ended, the writer is told to look, so that the WAL is folded back also if nobody writes.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -69,6 +70,8 @@ pub(crate) struct Checkpointer {
     cap_bytes: u64,
     /// At the cap, and pinned: frames at which to try again (K5).
     drain_at_frames: u64,
+    /// A backup has kept the WAL at its cap (K6).
+    held_by_backup: bool,
     /// The size at which a checkpoint is due now (K3).
     due_bytes: u64,
     last: Option<Instant>,
@@ -110,6 +113,7 @@ impl Checkpointer {
             limit_bytes,
             cap_bytes: config.wal_bytes_max,
             drain_at_frames: 0,
+            held_by_backup: false,
             due_bytes: if limit_bytes == u64::MAX { limit_bytes } else { limit_bytes.min(SMALL) },
             last: None,
             page_bytes: 0,
@@ -217,6 +221,13 @@ impl Checkpointer {
         let frame_bytes = self.page_bytes + FRAME_HEADER;
         let due = (self.due_bytes / frame_bytes).max(1);
         let cap = (self.cap_bytes / frame_bytes).max(1);
+        if self.held_by_backup && !core.config.board.backup_runs() {
+            // K6. What was put off is due, but beside the writer: it may be many caps long.
+            self.held_by_backup = false;
+            self.due_at_frames = 0;
+            self.drain_at_frames = frames + due;
+            (self.asked, self.copied, self.outdated) = (0, 0, true);
+        }
         if frames >= cap && frames >= self.drain_at_frames {
             if core.config.board.backup_runs() {
                 // K6
@@ -226,6 +237,7 @@ impl Checkpointer {
                 self.asked = 0;
                 over_max(core);
                 self.drain_at_frames = frames + due;
+                self.held_by_backup = true;
                 return;
             }
             // K5. The checkpoint lock must be free, and the copy is short beside what may follow.

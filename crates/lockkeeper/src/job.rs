@@ -140,7 +140,7 @@ pub(crate) enum WriterItem {
     Read(Box<dyn ReadJob>),
     /// Memory databases only: a snapshot is a copy.
     Pin(Pin),
-    /// Look whether another process has committed something.
+    /// Look whether another process has committed something, and whether a checkpoint is due.
     Look,
 }
 

@@ -19,8 +19,9 @@ use crate::connection::{self, Role};
 use crate::database::Core;
 use crate::error::{Error, ErrorKind, kind_of_own};
 use crate::ffi::Sql;
-use crate::job::{Pin, ReadJob, ReaderItem, kind_of_stop};
-use crate::queue::{Batch, Phase, Service, Taken, now};
+use crate::holders::HolderKind;
+use crate::job::{Pin, ReadJob, ReaderItem, WriterItem, kind_of_stop};
+use crate::queue::{self, Batch, Phase, Service, Taken, now};
 use crate::snapshot::Held;
 use crate::stats::{self, CallMeter};
 use crate::transaction::Snapshot;
@@ -76,8 +77,10 @@ impl Reader {
         conn.link.guard.slot.begin_reading(began);
         let mut last = began;
         let mut next = (lane, first);
+        let mut was_backup = false;
         let other = loop {
             let (lane, job) = next;
+            was_backup |= job.meta().origin.kind == HolderKind::Backup;
             let run = run_in_call(conn, &self.core, meter, job, last);
             last += run;
             let time = last;
@@ -91,6 +94,11 @@ impl Reader {
             };
         };
         self.settle();
+        if was_backup {
+            // The WAL may have grown meanwhile, and perhaps nobody writes for long: the writer looks at it
+            // now. No room: it is busy, and looks anyway.
+            drop(self.core.writer.try_push(queue::MAIN, WriterItem::Look));
+        }
         let left = self.core.deference.load(Ordering::Relaxed);
         if left > 0 {
             // Under load a reader never sleeps; the writer, which sleeps in every sync, and its
