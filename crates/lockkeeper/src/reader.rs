@@ -56,7 +56,7 @@ impl Reader {
     /// Serves `first` and the reads that were submitted before it began; returns another item.
     fn serve_reads(
         &mut self,
-        lane: crate::queue::LaneId,
+        lane: queue::LaneId,
         first: Box<dyn ReadJob>,
         batch: &mut Batch<'_, ReaderItem>,
     ) -> Option<Taken<ReaderItem>> {
