@@ -18,6 +18,7 @@ mod client;
 mod config;
 #[cfg(feature = "sqlite")]
 mod connection;
+#[cfg(feature = "sqlite")]
 mod copier;
 #[cfg(feature = "sqlite")]
 mod database;
