@@ -119,6 +119,8 @@ fn a29_a_call_runs_in_a_span_below_its_callers_without_arguments() {
         lease.blocking_commit().expect("stored");
         client.backup(dir.path().join("copy.db")).blocking_run().expect("a backup");
         drop(entered);
+        // A call is told as slow after it was answered; the threads have ended when this returns.
+        db.blocking_close().expect("closes");
         let spans = notes.spans.lock().expect("no panic");
         let mine: Vec<_> = spans.iter().filter(|span| span.parent == Some(id)).collect();
         // The lease: its beginning, its call, its commit.
