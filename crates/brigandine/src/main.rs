@@ -11,6 +11,7 @@ mod evaluate;
 mod http;
 mod input;
 mod log;
+mod memory;
 mod model;
 mod monitor;
 mod process;

@@ -15,6 +15,7 @@ use crate::build::{Builder, remove_all};
 use crate::evaluate::{self, Checked, Context, EvaluatorSettings};
 use crate::input::{Checkouts, Form, Repositories, Resolved, hex};
 use crate::log::{LogName, Logs};
+use crate::memory;
 use crate::model::{
     self, Checkout, EvaluationId, EvaluationStatus, Evaluator, Event, Specification,
     SpecificationId, SpecificationState, Timestamp,
@@ -28,6 +29,8 @@ use tokio::sync::{Notify, Semaphore, broadcast, watch};
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
+/// Jobs of an evaluation whose memory is worth giving back.
+const MANY_JOBS: usize = 10_000;
 /// The first pause after a failed look; doubled with every further one.
 const BACK_OFF: Duration = Duration::from_secs(10);
 /// The longest pause after failed looks, unless the interval is longer.
@@ -297,6 +300,9 @@ async fn evaluate(
                         "evaluation succeeded"
                     );
                     shared.builder.wake();
+                    if registered.new + registered.reused >= MANY_JOBS {
+                        memory::give_back().await;
+                    }
                     EvaluationStatus::Succeeded
                 }
                 None => {

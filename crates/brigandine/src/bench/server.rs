@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 use crate::app::{App, Settings};
 use crate::command::Failure;
 use crate::command::serve::Web;
+use crate::memory;
 use crate::model::{self, BuildId, BuildLogFile, BuildStatus, SpecificationId};
 use crate::store::{self, Database, DatabaseError, Finish, NewJob};
 
@@ -220,14 +221,16 @@ impl Load {
         let jobs: Vec<_> = (0..number).map(job).collect();
         let now = model::now();
         self.database
-            .write(move |tx| {
+            .write_once(move |tx| {
                 let of = SpecificationId::new(1);
                 let begun = store::begin_evaluation(tx, of, &stamp, &[], now)?;
                 let store::Begun::New(id) = begun else { return Ok(()) };
                 store::register(tx, id, &jobs, "", "", now).map(drop)
             })
             .await
-            .map_err(failed)
+            .map_err(failed)?;
+        memory::give_back().await;
+        Ok(())
     }
 }
 
