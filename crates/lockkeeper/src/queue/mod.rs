@@ -102,11 +102,23 @@ pub(crate) use worker::{Batch, Pool, PoolConfig, Service};
 use admission::Admission;
 use lanes::Lanes;
 
-/// How long a worker that has just served a batch looks for the next call before it sleeps.
+/// How long a worker that has just served a batch looks for the next call before it sleeps: as long
+/// as it takes a caller on a sleeping processor to be woken and to come back.
 #[cfg(not(loom))]
-const SPIN: Duration = Duration::from_micros(50);
+const SPIN: Duration = Duration::from_micros(150);
 
-/// Yields that are left out after one that took longer than [`SPIN`] and brought no call.
+/// The same, after [`FRUITLESS`] looks in a row that brought nothing.
+#[cfg(not(loom))]
+const SHORT_SPIN: Duration = Duration::from_micros(50);
+
+#[cfg(not(loom))]
+const FRUITLESS: u8 = 4;
+
+/// A yield that took longer gave the processor to somebody who keeps it.
+#[cfg(not(loom))]
+const LONG_YIELD: Duration = Duration::from_micros(50);
+
+/// Yields that are left out after one that took longer than [`LONG_YIELD`] and brought no call.
 #[cfg(not(loom))]
 const CONTENDED: u8 = 32;
 
@@ -130,6 +142,8 @@ pub(crate) struct Queue<C> {
     /// How often the next yields are left out, because the last one gave the processor to somebody
     /// who kept it and submitted nothing. Written by workers; a lost update costs a yield.
     contended: AtomicU8,
+    /// Looks in a row that brought no call in time; as above, a hint.
+    fruitless: AtomicU8,
     pub(crate) domain: Domain,
     /// The process whose threads serve it.
     pid: u32,
@@ -203,7 +217,8 @@ impl<C: Item> Queue<C> {
             checking: false,
         };
         let (news, contended) = (AtomicBool::new(false), AtomicU8::new(0));
-        Self { state: Mutex::new(state), news, contended, domain, pid: std::process::id() }
+        let (state, fruitless) = (Mutex::new(state), AtomicU8::new(0));
+        Self { state, news, contended, fruitless, domain, pid: std::process::id() }
     }
 
     pub(crate) fn open_lane(&self, name: &str) -> LaneId {
@@ -313,9 +328,7 @@ impl<C: Item> Queue<C> {
         patience: Option<Duration>,
         spin: bool,
     ) -> Option<First<C>> {
-        if spin {
-            self.spin();
-        }
+        let looked_since = spin.then(|| self.spin());
         let mut shed = Shed(Vec::new());
         let mut state = lock(&self.state);
         let give_up_at = patience.map(|patience| now() + patience);
@@ -324,6 +337,9 @@ impl<C: Item> Queue<C> {
                 let limit = state.lanes.next_seq();
                 state.lanes.begin_batch();
                 if let Some(taken) = state.take(worker, Scope::Batch, &mut shed) {
+                    if let Some(since) = looked_since {
+                        self.found(since);
+                    }
                     return Some(First { taken, limit });
                 }
                 if !shed.0.is_empty() {
@@ -360,15 +376,31 @@ impl<C: Item> Queue<C> {
     /// Gives callers that were just answered the time to come back with their next call.
     ///
     /// Going to sleep and being woken costs some 30 microseconds each, a third of a durable write;
-    /// a caller in a loop is back sooner than that. Yields the processor to whoever needs it.
+    /// a caller in a loop is back sooner than that. Yields the processor to whoever needs it. Returns
+    /// when the look began.
     #[cfg(not(loom))]
-    fn spin(&self) {
-        let until = now() + SPIN;
-        while !self.news.swap(false, Ordering::Acquire) && now() < until {
+    fn spin(&self) -> Instant {
+        let since = now();
+        let patience = match self.fruitless.load(Ordering::Relaxed) < FRUITLESS {
+            true => SPIN,
+            false => SHORT_SPIN,
+        };
+        while !self.news.swap(false, Ordering::Acquire) && now() < since + patience {
             if !self.give_way() {
-                return;
+                break;
             }
         }
+        since
+    }
+
+    /// Takes note of whether the call came soon enough after `since` for a long look to be worth it.
+    #[cfg(not(loom))]
+    fn found(&self, since: Instant) {
+        let fruitless = match now() - since < SPIN {
+            true => 0,
+            false => self.fruitless.load(Ordering::Relaxed).saturating_add(1),
+        };
+        self.fruitless.store(fruitless, Ordering::Relaxed);
     }
 
     /// Lowers the flag after a look that found nothing; a push in between costs a moment.
@@ -391,14 +423,19 @@ impl<C: Item> Queue<C> {
         }
         let began = now();
         std::thread::yield_now();
-        if now() - began > SPIN && !self.news.load(Ordering::Acquire) {
+        if now() - began > LONG_YIELD && !self.news.load(Ordering::Acquire) {
             self.contended.store(CONTENDED, Ordering::Relaxed);
         }
         true
     }
 
     #[cfg(loom)]
-    fn spin(&self) {}
+    fn spin(&self) -> Instant {
+        now()
+    }
+
+    #[cfg(loom)]
+    fn found(&self, _since: Instant) {}
 
     /// Takes the next call of the batch.
     pub(crate) fn take_next(&self, worker: usize, scope: Scope) -> Option<Taken<C>> {
