@@ -9,6 +9,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use crate::holders::Board;
+use crate::relay::Relay;
 use crate::stats::Slow;
 
 use crate::guard::{self, Risk};
@@ -81,6 +82,8 @@ pub(crate) struct Config {
     pub(crate) on_slow: Option<(Duration, OnSlow)>,
     /// Who holds which connection; one for each database that is opened.
     pub(crate) board: Arc<Board>,
+    /// Callers that were answered and are to be woken; its own for each database.
+    pub(crate) relay: Arc<Relay>,
     pub(crate) look_interval: Option<Duration>,
     pub(crate) shed_after: Option<Duration>,
     pub(crate) on_thread_start: Option<Arc<dyn Fn() + Send + Sync>>,
@@ -136,6 +139,7 @@ impl Config {
             statistics: true,
             on_slow: None,
             board: Arc::default(),
+            relay: Arc::default(),
             // A glance costs the writer some microseconds; people do not notice a fifth of a second.
             look_interval: Some(Duration::from_millis(200)),
             shed_after: None,

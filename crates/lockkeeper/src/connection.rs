@@ -15,6 +15,7 @@ use crate::holders::Slot;
 use crate::interrupt::{self, LockWait};
 use crate::queue::now;
 use crate::record::Recorder;
+use crate::relay::Relay;
 use crate::stats::Work;
 use crate::transaction::Snapshot;
 
@@ -50,23 +51,36 @@ pub(crate) struct Guard {
     pub(crate) wal_frames: AtomicU32,
     /// The same of attached files: the most of any, since the last checkpoint.
     pub(crate) attached_wal_frames: AtomicU32,
-    pub(crate) lock_wait: Arc<LockWait>,
+    pub(crate) lock_wait: LockWait,
     /// What the running call changes; on while somebody subscribes.
     pub(crate) recorder: Arc<Recorder>,
     /// Who uses this connection.
     pub(crate) slot: Slot,
+    /// Of the database: callers that were answered and are to be woken.
+    pub(crate) relay: Arc<Relay>,
+    /// Some of them may have been there when the running call began.
+    pub(crate) answered_before: AtomicBool,
 }
 
 impl Guard {
-    fn new() -> Self {
+    fn new(relay: Arc<Relay>) -> Self {
         Self {
             gate: AtomicU8::new(Gate::Open as u8),
             deferred_keys: AtomicBool::new(false),
             wal_frames: AtomicU32::new(0),
             attached_wal_frames: AtomicU32::new(0),
-            lock_wait: Arc::new(LockWait::default()),
+            lock_wait: LockWait::default(),
             recorder: Arc::new(Recorder::default()),
             slot: Slot::default(),
+            relay,
+            answered_before: AtomicBool::new(false),
+        }
+    }
+
+    /// Wakes those whom this thread has left to be woken, once: the call that it runs takes its time.
+    pub(crate) fn release_answered(&self) {
+        if self.answered_before.swap(false, Ordering::Relaxed) {
+            self.relay.pass_on();
         }
     }
 
@@ -223,9 +237,8 @@ impl Link {
 pub(crate) fn open(config: &Config, role: Role) -> Result<Snapshot, Error> {
     let failed = |error| Error::sqlite_error(ErrorKind::Open, error);
     let mut conn = connect(config, role).map_err(|error| explain(config, error))?;
-    let guard = Arc::new(Guard::new());
-    interrupt::install(&mut conn, Arc::clone(&guard.lock_wait), config.busy_timeout)
-        .map_err(failed)?;
+    let guard = Arc::new(Guard::new(Arc::clone(&config.relay)));
+    interrupt::install(&mut conn, &guard, config.busy_timeout).map_err(failed)?;
     if role == Role::Writer
         && let Some(migrations) = &config.migrations
     {
@@ -279,7 +292,7 @@ pub(crate) fn install(
     config: &Config,
     role: Role,
 ) -> rusqlite::Result<()> {
-    interrupt::install(conn, Arc::clone(&guard.lock_wait), config.busy_timeout)?;
+    interrupt::install(conn, guard, config.busy_timeout)?;
     let gate = Arc::clone(guard);
     conn.authorizer(Some(move |context: AuthContext<'_>| gate.authorize(&context)))?;
     if role != Role::Writer {

@@ -29,6 +29,7 @@ use crate::queue::{
     block_on, lock,
 };
 use crate::reader::Reader;
+use crate::relay;
 use crate::short::ShortReads;
 use crate::snapshot::Held;
 use crate::stats::{self, Meters, Stats};
@@ -54,6 +55,9 @@ pub(crate) struct Core {
     /// Read transactions after which readers still yield the processor: raised by each batch of
     /// the writer to [`DEFERENCE`], lowered by the readers. A hint; nothing else rests on it.
     pub(crate) deference: AtomicU8,
+    /// The clock looks for callers that were answered and not woken (`relay.rs`).
+    relay_watched: AtomicBool,
+    next_watch: Mutex<Option<Alarm>>,
     /// Held snapshots, to be released on close. Bounded by `snapshots_max`.
     held: Mutex<HeldList>,
     /// The lease that the writer serves, to be ended by an abort. One at most.
@@ -100,6 +104,37 @@ impl Core {
     pub(crate) fn check_for_stall(&self) {
         if let Some(pool) = self.reader_pool.get().and_then(Weak::upgrade) {
             pool.check_for_stall();
+        }
+    }
+
+    /// Has the clock look after the wakers that this thread has left, if they are still there (U2).
+    pub(crate) fn watch_relay(self: &Arc<Self>) {
+        // A look that misses a waker came before it was left, and lowered the flag before that:
+        // both are ordered by the lock of the relay.
+        if self.config.relay.has_any()
+            && !self.relay_watched.load(Ordering::Relaxed)
+            && !self.relay_watched.swap(true, Ordering::AcqRel)
+        {
+            self.watch_after();
+        }
+    }
+
+    fn watch_after(self: &Arc<Self>) {
+        let core = Arc::downgrade(self);
+        let alarm = self.clock.set(queue::after(relay::LOOK), move || {
+            if let Some(core) = core.upgrade() {
+                core.watch_now();
+            }
+        });
+        let before = lock(&self.next_watch).replace(alarm);
+        drop(before);
+    }
+
+    fn watch_now(self: &Arc<Self>) {
+        self.relay_watched.swap(false, Ordering::AcqRel);
+        let before = queue::now().checked_sub(relay::LOOK);
+        if before.is_none_or(|before| self.config.relay.call_older(before)) {
+            self.watch_relay();
         }
     }
 
@@ -521,6 +556,7 @@ impl Database {
     pub(crate) fn start(mut config: Config) -> Result<(Self, Receiver<Result<(), Error>>), Error> {
         config.readers_max = config.readers_max.max(config.readers);
         config.board = Arc::new(Board::default());
+        config.relay = Arc::default();
         if config.is_memory() {
             // They serve copies only.
             config.readers = 1;
@@ -538,6 +574,8 @@ impl Database {
             look: AtomicBool::new(false),
             next_look: Mutex::new(None),
             deference: AtomicU8::new(0),
+            relay_watched: AtomicBool::new(false),
+            next_watch: Mutex::new(None),
             held: Mutex::new(HeldList::default()),
             lease: Mutex::new(None),
             reader_pool: OnceLock::new(),

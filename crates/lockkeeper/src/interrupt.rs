@@ -8,6 +8,7 @@
 //! - I1: both handlers read the thread's own frames (`queue/context.rs`), so they can only stop the
 //!   call that runs on this thread now.
 //! - I2: neither can panic or wait longer than [`NAP_MAX`].
+//! - I3: both first wake the callers that were waiting to be woken when the call began (`relay.rs`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, Result};
 
+use crate::connection::Guard;
 use crate::queue::{self, Mutex, lock, now};
 
 /// Virtual-machine steps between two looks at the token: some 10 to 50 microseconds of work.
@@ -65,17 +67,28 @@ impl LockWait {
 /// Installs both handlers on `conn`.
 pub(crate) fn install(
     conn: &mut Connection,
-    lock_wait: Arc<LockWait>,
+    guard: &Arc<Guard>,
     busy_timeout: Duration,
 ) -> Result<()> {
-    conn.progress_handler(TICK_OPS, Some(queue::tick))?;
+    let for_ticks = Arc::clone(guard);
+    conn.progress_handler(
+        TICK_OPS,
+        Some(move || {
+            // I3
+            for_ticks.release_answered();
+            queue::tick()
+        }),
+    )?;
+    let guard = Arc::clone(guard);
     let mut give_up_at = None;
     let mut seed = std::process::id() | 1;
     conn.busy_handler(Some(move |attempt: i32| {
         let now = now();
         if attempt == 0 {
-            lock_wait.begin();
-            give_up_at = lock_wait.end().or_else(|| now.checked_add(busy_timeout));
+            // I3
+            guard.release_answered();
+            guard.lock_wait.begin();
+            give_up_at = guard.lock_wait.end().or_else(|| now.checked_add(busy_timeout));
         }
         if queue::interrupt().is_some() || give_up_at.is_some_and(|at| now >= at) {
             return false;

@@ -4,6 +4,7 @@ use std::any::{Any, TypeId};
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Instant;
 
 use crate::error::{Error, ErrorKind};
@@ -184,8 +185,8 @@ pub(crate) trait ReadJob: Send {
     fn meta(&self) -> &Meta;
     fn interruptible(&self) -> Option<Arc<dyn Interruptible>>;
     fn interrupt(&self) -> Option<Interrupt>;
-    /// Runs the closure and answers.
-    fn run(self: Box<Self>, domain: Domain, snapshot: &Snapshot);
+    /// Runs the closure and answers; the caller's waker is to be called soon.
+    fn run(self: Box<Self>, domain: Domain, snapshot: &Snapshot) -> Option<Waker>;
     fn refuse(self: Box<Self>, kind: ErrorKind, error: Option<rusqlite::Error>);
 }
 
@@ -457,7 +458,7 @@ where
         &self.meta
     }
 
-    fn run(self: Box<Self>, domain: Domain, snapshot: &Snapshot) {
+    fn run(self: Box<Self>, domain: Domain, snapshot: &Snapshot) -> Option<Waker> {
         let Self { mut body, reply, ancestry, meta, .. } = *self;
         let _span = meta.enter();
         let stop = reply.interruptible();
@@ -465,8 +466,10 @@ where
             let _frame = Frame::enter(domain, ancestry, stop);
             catch_unwind(AssertUnwindSafe(|| body.call(snapshot)))
         };
-        answer(reply, ran);
+        let outcome = outcome_of(&reply, ran);
+        let waker = reply.answer_quietly(outcome);
         shielded(|| drop(body));
+        waker
     }
 
     fn refuse(self: Box<Self>, kind: ErrorKind, error: Option<rusqlite::Error>) {
@@ -480,13 +483,21 @@ fn answer<T, E: 'static>(
     reply: Reply<Outcome<T, E>>,
     ran: Result<Result<T, E>, Box<dyn Any + Send>>,
 ) {
+    let outcome = outcome_of(&reply, ran);
+    reply.answer(outcome);
+}
+
+fn outcome_of<T, E: 'static>(
+    reply: &Reply<Outcome<T, E>>,
+    ran: Result<Result<T, E>, Box<dyn Any + Send>>,
+) -> Outcome<T, E> {
     let stop = reply.token();
-    reply.answer(ran.map(|result| {
+    ran.map(|result| {
         result.map_err(|error| match stop {
             Some(why) => Error::of_call_as(kind_of_stop(why, Phase::Running), error),
             None => Error::of_call(error),
         })
-    }));
+    })
 }
 
 fn refuse<T, E>(reply: Reply<Outcome<T, E>>, kind: ErrorKind, error: Option<rusqlite::Error>) {

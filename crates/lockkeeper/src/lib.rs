@@ -53,6 +53,8 @@ mod reader;
 #[cfg(feature = "sqlite")]
 mod record;
 #[cfg(feature = "sqlite")]
+mod relay;
+#[cfg(feature = "sqlite")]
 mod short;
 #[cfg(feature = "sqlite")]
 mod snapshot;

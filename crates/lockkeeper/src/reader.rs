@@ -1,4 +1,5 @@
-//! The reader threads' service: several waiting reads on one snapshot, each answered when it ends.
+//! The reader threads' service: several waiting reads on one snapshot, each answered when it ends. Those
+//! who are answered wake each other (`relay.rs`).
 //!
 //! A read outside a transaction costs two `fcntl` and one `stat`; inside one it costs neither. So a
 //! reader that finds several reads waiting begins one transaction for them all.
@@ -81,6 +82,9 @@ impl Reader {
         let other = loop {
             let (lane, job) = next;
             was_backup |= job.meta().origin.kind == HolderKind::Backup;
+            let answered = self.core.config.relay.has_any();
+            conn.link.guard.answered_before.store(answered, Ordering::Relaxed);
+            self.core.watch_relay();
             let run = run_in_call(conn, &self.core, meter, job, last);
             last += run;
             let time = last;
@@ -105,9 +109,16 @@ impl Reader {
             // callers must not wait for the end of a reader's time slice. A lost decrement costs
             // one more yield.
             self.core.deference.store(left - 1, Ordering::Relaxed);
+            self.ring();
             std::thread::yield_now();
         }
         other
+    }
+
+    /// Has the callers woken that were answered (U1).
+    fn ring(&self) {
+        self.core.config.relay.ring();
+        self.core.watch_relay();
     }
 
     /// Ends the transaction; a connection that cannot be cleaned is closed.
@@ -128,12 +139,15 @@ impl Service for Reader {
     fn serve(&mut self, first: Taken<ReaderItem>, batch: &mut Batch<'_, ReaderItem>) {
         let mut next = Some(first);
         while let Some(Taken { lane, call }) = next {
+            if let ReaderItem::Read(job) = call {
+                next = self.serve_reads(lane, job, batch).or_else(|| batch.begin_again());
+                continue;
+            }
+            // U1
+            self.ring();
             let began = now();
             match call {
-                ReaderItem::Read(job) => {
-                    next = self.serve_reads(lane, job, batch);
-                    continue;
-                }
+                ReaderItem::Read(_) => {}
                 ReaderItem::Held(held, job) => held.serve(job),
                 ReaderItem::Pin(pin) => self.pin(pin),
                 ReaderItem::OpenShort => self.core.short.open_one(&self.core),
@@ -142,9 +156,17 @@ impl Service for Reader {
             batch.charge(lane, now() - began);
             next = None;
         }
+        self.ring();
     }
 
     fn finish(self) {}
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        // However the thread ends: the clock may be closed by now.
+        self.core.config.relay.pass_on();
+    }
 }
 
 impl Reader {
@@ -154,7 +176,8 @@ impl Reader {
     }
 }
 
-/// Runs a read inside the transaction that is open on `conn`; returns how long it took.
+/// Runs a read inside the transaction that is open on `conn` and leaves its caller's waker to the relay;
+/// returns how long it took.
 fn run_in_call(
     conn: &Snapshot,
     core: &Core,
@@ -171,9 +194,12 @@ fn run_in_call(
     // Also without statistics: who pins the WAL must be found when it is at its maximum.
     link.guard.slot.begin_call(job.meta().origin.clone(), at, job.interruptible());
     link.begin_call(true, false);
-    job.run(core.domain, conn);
+    let waker = job.run(core.domain, conn);
     link.end_call();
     let run = now() - at;
+    if let Some(waker) = waker {
+        link.guard.relay.leave(waker, at + run);
+    }
     if link.noted {
         meter.record(waited, run);
         stats::report(&core.config, link, waited, run);
@@ -184,6 +210,7 @@ fn run_in_call(
 /// Runs a read on a held snapshot, whose transaction stays open.
 pub(crate) fn run_held(conn: &Snapshot, core: &Core, job: Box<dyn ReadJob>) {
     run_in_call(conn, core, core.meters.reads(0), job, now());
+    conn.link.guard.relay.pass_on();
     conn.link.guard.slot.end_call();
 }
 
@@ -192,6 +219,7 @@ pub(crate) fn run_on(conn: &Snapshot, core: &Core, meter: &CallMeter, job: Box<d
     match conn.link.session.run(Sql::Begin) {
         Ok(()) => {
             run_in_call(conn, core, meter, job, now());
+            conn.link.guard.relay.pass_on();
         }
         Err(error) => job.refuse(kind_of_own(&error), Some(error)),
     }

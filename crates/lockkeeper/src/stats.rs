@@ -419,6 +419,8 @@ pub(crate) fn report(config: &Config, link: &Link, waited: Duration, ran: Durati
     if waited < *threshold && ran < *threshold {
         return;
     }
+    // What follows may take its time.
+    link.guard.relay.pass_on();
     let Some(Holder { kind, client, place, sql, .. }) = link.guard.slot.call() else { return };
     let work = link.work.as_ref().map(Cell::get).unwrap_or_default();
     let plan = match &sql {

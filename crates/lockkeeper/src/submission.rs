@@ -83,6 +83,7 @@ impl<E: Send + 'static> Submission<E> {
 
     /// What the caller is told; resumes a panic of the closure.
     pub(crate) fn settle<T>(&self, landed: Result<Outcome<T, E>, Lost>) -> Result<T, Error<E>> {
+        self.client.inner.core().config.relay.pass_on();
         match landed {
             Ok(Ok(result)) => result.map_err(|error| self.why.explain(error)),
             Ok(Err(payload)) => std::panic::resume_unwind(payload),

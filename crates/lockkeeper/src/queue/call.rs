@@ -16,6 +16,7 @@
 //!   can never hit the next one.
 //! - C5: a panic of a destructor or a waker has no caller to go to. It is caught where a worker or
 //!   the clock would die of it ([`shielded`]).
+//! - C6: whoever answers quietly owes the caller the waker that it was given.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -126,6 +127,11 @@ impl<R> Reply<R> {
         }
     }
 
+    /// Answers without waking the caller; the waker, if there is one, is to be called soon (C6).
+    pub(crate) fn answer_quietly(mut self, value: R) -> Option<Waker> {
+        self.0.take().and_then(|shared| store(&shared, Slot::Answered(value)))
+    }
+
     pub(crate) fn token(&self) -> Option<Interrupt> {
         self.0.as_ref().and_then(|shared| shared.token.raised())
     }
@@ -156,18 +162,24 @@ pub(crate) fn shielded(f: impl FnOnce()) {
 }
 
 fn put<R>(shared: &Shared<R>, value: Slot<R>) {
+    // C2, C5
+    if let Some(waker) = store(shared, value) {
+        shielded(|| waker.wake());
+    }
+}
+
+/// Fills the slot; returns the waker of the caller, if it waits.
+fn store<R>(shared: &Shared<R>, value: Slot<R>) -> Option<Waker> {
     let mut slot = lock(&shared.slot);
     if matches!(*slot, Slot::Gone) {
         drop(slot);
         // C3, C5
         shielded(|| drop(value));
-        return;
+        return None;
     }
-    let before = std::mem::replace(&mut *slot, value);
-    drop(slot);
-    // C2, C5
-    if let Slot::Waiting(Some(waker)) = before {
-        shielded(|| waker.wake());
+    match std::mem::replace(&mut *slot, value) {
+        Slot::Waiting(waker) => waker,
+        _ => None,
     }
 }
 

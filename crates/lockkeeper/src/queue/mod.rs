@@ -95,7 +95,7 @@ pub(crate) use flight::{Deadline, Flight, Lane, Room, ancestry_for, refused};
 pub(crate) use handle::stopped;
 pub(crate) use lanes::{LaneFigures, LaneId, MAIN, Position, Scope, Taken};
 pub(crate) use sync::{
-    AtomicBool, AtomicU8, Condvar, Mutex, Ordering, lock, now, wait, wait_until,
+    AtomicBool, AtomicU8, Condvar, Mutex, MutexGuard, Ordering, lock, now, wait, wait_until,
 };
 pub(crate) use worker::{Batch, Pool, PoolConfig, Service};
 
@@ -333,22 +333,18 @@ impl<C: Item> Queue<C> {
         let mut state = lock(&self.state);
         let give_up_at = patience.map(|patience| now() + patience);
         loop {
-            if state.lanes.accepted() > 0 {
-                let limit = state.lanes.next_seq();
-                state.lanes.begin_batch();
-                if let Some(taken) = state.take(worker, Scope::Batch, &mut shed) {
-                    if let Some(since) = looked_since {
-                        self.found(since);
-                    }
-                    return Some(First { taken, limit });
+            if let Some(first) = state.begin_batch(worker, &mut shed) {
+                if let Some(since) = looked_since {
+                    self.found(since);
                 }
-                if !shed.0.is_empty() {
-                    drop(state);
-                    drop(shed);
-                    shed = Shed(Vec::new());
-                    state = lock(&self.state);
-                    continue;
-                }
+                return Some(first);
+            }
+            if !shed.0.is_empty() {
+                drop(state);
+                drop(shed);
+                shed = Shed(Vec::new());
+                state = lock(&self.state);
+                continue;
             }
             if !state.open && state.lanes.waiting() == 0 {
                 return None;
@@ -371,6 +367,13 @@ impl<C: Item> Queue<C> {
                 return None;
             }
         }
+    }
+
+    /// Takes a call with which a new batch begins, if one waits.
+    pub(crate) fn try_take_first(&self, worker: usize) -> Option<First<C>> {
+        let mut shed = Shed(Vec::new());
+        let mut state = lock(&self.state);
+        state.begin_batch(worker, &mut shed)
     }
 
     /// Gives callers that were just answered the time to come back with their next call.
@@ -574,6 +577,16 @@ pub(crate) struct First<C> {
 }
 
 impl<C: Item> State<C> {
+    /// Begins a batch with a call that waits, if there is one.
+    fn begin_batch(&mut self, worker: usize, shed: &mut Shed<C>) -> Option<First<C>> {
+        if self.lanes.accepted() == 0 {
+            return None;
+        }
+        let limit = self.lanes.next_seq();
+        self.lanes.begin_batch();
+        self.take(worker, Scope::Batch, shed).map(|taken| First { taken, limit })
+    }
+
     fn take(&mut self, worker: usize, scope: Scope, shed: &mut Shed<C>) -> Option<Taken<C>> {
         loop {
             let Taken { lane, call: Waiting { call, since } } = self.lanes.pick(scope)?;

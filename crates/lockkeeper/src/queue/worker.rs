@@ -70,6 +70,13 @@ impl<C: Item> Batch<'_, C> {
         self.queue.charge_and_take(self.worker, lane, run, None);
     }
 
+    /// Ends the batch and begins another one, if calls wait.
+    pub(crate) fn begin_again(&mut self) -> Option<Taken<C>> {
+        let first = self.queue.try_take_first(self.worker)?;
+        self.limit = first.limit;
+        Some(first.taken)
+    }
+
     /// Lets others run for a moment when nothing is left to take; false: it was not the time for it.
     #[cfg(not(loom))]
     pub(crate) fn give_way(&self) -> bool {

@@ -1,6 +1,7 @@
 //! What a read sees.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
@@ -357,4 +358,52 @@ fn a35_memory_databases_are_apart() {
     two.blocking_close().expect("closes");
     // No file of that name, as a shared cache or a URI would leave.
     assert!(!std::path::Path::new(":memory:").exists());
+}
+
+/// reader                    | caller
+/// is held up                |
+///                           | asks; then somebody else does, who will take long
+/// answers                   |
+/// goes on to the long one   |
+///                           | has its answer
+/// is let go                 |
+#[test]
+fn a10_an_answered_caller_is_woken_while_the_reader_is_busy_with_the_next() {
+    within(HANG, || {
+        let (_dir, db) = file_db(|builder| builder.readers(1).readers_max(1));
+        for in_sqlite in [true, false] {
+            let (go, gate) = mpsc::channel::<()>();
+            let mut first = db.read(move |_| Ok(gate.recv().is_ok()));
+            assert!(poll_once(&mut first).is_pending());
+            let (asked, has_asked) = mpsc::channel();
+            let client = db.clone();
+            let caller = std::thread::Builder::new().name("caller".to_owned()).spawn(move || {
+                let mut read = client.read(rows);
+                block_on(std::future::poll_fn(|context| {
+                    let polled = std::pin::Pin::new(&mut read).poll(context);
+                    let _ = asked.send(());
+                    polled
+                }))
+            });
+            has_asked.recv().expect("it waits");
+            let (end, until) = mpsc::channel::<()>();
+            let mut long = db.read(move |s| match in_sqlite {
+                true => s.query_row(ENDLESS, [], |row| row.get::<_, i64>(0)),
+                false => Ok(until.recv().map_or(0, |()| 1)),
+            });
+            assert!(poll_once(&mut long).is_pending());
+            go.send(()).expect("the reader waits for it");
+            let answer = caller.expect("a thread").join().expect("it has its answer");
+            assert_eq!(answer.expect("it was read"), 0);
+            drop(first);
+            match in_sqlite {
+                true => drop(long),
+                false => {
+                    end.send(()).expect("the reader waits for it");
+                    assert_eq!(block_on(long).expect("it ends"), 1);
+                }
+            }
+        }
+        db.blocking_close().expect("it closes");
+    });
 }
