@@ -398,7 +398,7 @@ fn write(run: &Run, plotted: &[String]) -> String {
          numbers of two days or two machines mean little. All use WAL mode, a page cache of 64 MiB per \
          connection, cached statements and the same schema; what else a peer does is its own default \
          (sizes of pools, busy timeouts, checkpoints every 1,000 pages, where Lockkeeper folds back at \
-         64 MiB). After each measurement the lab looks into the file for every write that was answered; \
+         4 to 32 MiB). After each measurement the lab looks into the file for every write that was answered; \
          one that is missing counts as failed.\n\n",
     );
     text.push_str("| peer | version | what it is here |\n|---|---|---|\n");
