@@ -207,6 +207,28 @@ fn a07_whichever_disk_operation_of_a_batch_fails_every_answer_is_true() {
     });
 }
 
+/// After a fault: a process killed now would leave what was answered, `later` writes succeed, and
+/// after closing everything is there.
+fn check_afterwards(
+    (mode, nth): (Mode, u64),
+    dir: &Dir,
+    plan: &Plan,
+    db: &Database,
+    answers: &[Answer],
+    later: impl Iterator<Item = Answer>,
+) {
+    let what = |when| format!("{mode:?}, operation {nth}, {when}");
+    let killed = Dir::new();
+    plan.restore_after_kill(killed.path());
+    check(0, answers, &stored(killed.path()), &what("after a kill"));
+    let later: Vec<_> = later.collect();
+    assert!(later.iter().all(Result::is_ok), "{}: {later:?}", what("afterwards"));
+    db.blocking_close().expect("the database closes");
+    let stored = stored(dir.path());
+    check(0, answers, &stored, &what("after closing"));
+    check(200, &later, &stored, &what("after closing"));
+}
+
 /// Writes one after another, each followed by a checkpoint, of which the `nth` operation fails;
 /// false: there are fewer.
 fn one_checkpoint_fault(mode: Mode, nth: u64) -> bool {
@@ -230,16 +252,7 @@ fn one_checkpoint_fault(mode: Mode, nth: u64) -> bool {
     let answers: Vec<_> = (0..4).map(write).collect();
     let _ = db.blocking_write(|_| Ok(()));
     let reached = plan.disarm() >= nth;
-    let what = |when| format!("{mode:?}, operation {nth}, {when}");
-    let killed = Dir::new();
-    plan.restore_after_kill(killed.path());
-    check(0, &answers, &stored(killed.path()), &what("after a kill"));
-    let later: Vec<_> = (200..204).map(write).collect();
-    assert!(later.iter().all(Result::is_ok), "{}: {later:?}", what("afterwards"));
-    db.blocking_close().expect("the database closes");
-    let stored = stored(dir.path());
-    check(0, &answers, &stored, &what("after closing"));
-    check(200, &later, &stored, &what("after closing"));
+    check_afterwards((mode, nth), &dir, &plan, &db, &answers, (200..204).map(write));
     reached
 }
 
@@ -291,16 +304,7 @@ fn one_copy_fault(mode: Mode, nth: u64) -> bool {
         .collect();
     let reached = plan.disarm() >= nth;
     assert!(reached || db.stats().checkpoint_copy.count() > 0, "nothing was copied");
-    let what = |when| format!("{mode:?}, operation {nth}, {when}");
-    let killed = Dir::new();
-    plan.restore_after_kill(killed.path());
-    check(0, &answers, &stored(killed.path()), &what("after a kill"));
-    let later: Vec<_> = (200..202).map(write).collect();
-    assert!(later.iter().all(Result::is_ok), "{}: {later:?}", what("afterwards"));
-    db.blocking_close().expect("the database closes");
-    let stored = stored(dir.path());
-    check(0, &answers, &stored, &what("after closing"));
-    check(200, &later, &stored, &what("after closing"));
+    check_afterwards((mode, nth), &dir, &plan, &db, &answers, (200..202).map(write));
     reached
 }
 
