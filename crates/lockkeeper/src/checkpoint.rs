@@ -33,7 +33,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
-use crate::copier::{Copied, Copier, Progress};
+use crate::copier::{Copier, Progress};
 use crate::database::Core;
 use crate::queue::now;
 use crate::transaction::Transaction;
@@ -184,9 +184,7 @@ impl Checkpointer {
         let Help::Running(copier) = &self.help else { return false };
         match copier.progress() {
             Progress::Busy => return true,
-            Progress::Resting(Some(Copied { copied, .. })) if !self.outdated => {
-                self.copied = copied;
-            }
+            Progress::Resting(Some(copied)) if !self.outdated => self.copied = copied,
             Progress::Resting(_) => {}
             Progress::Gone => self.help = Help::None,
         }

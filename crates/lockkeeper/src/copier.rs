@@ -30,13 +30,6 @@ use crate::database::Core;
 use crate::queue::{Ancestry, Condvar, Frame, Mutex, lock, now, wait};
 use crate::transaction::Snapshot;
 
-/// Frames in the WAL, and how many of them are in the file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Copied {
-    pub(crate) log: u64,
-    pub(crate) copied: u64,
-}
-
 pub(crate) struct Copier {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -50,8 +43,8 @@ struct Shared {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// With the answer to the last request.
-    Resting(Option<Copied>),
+    /// With the answer to the last request: how many frames of the WAL are in the file.
+    Resting(Option<u64>),
     Asked,
     Copying,
     Gone,
@@ -61,7 +54,7 @@ enum State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
     /// It may be asked; the answer to the last request, once.
-    Resting(Option<Copied>),
+    Resting(Option<u64>),
     Busy,
     /// It cannot be used any more.
     Gone,
@@ -169,19 +162,18 @@ fn serve(shared: &Shared, core: &Core) {
     }
 }
 
-/// One passive checkpoint of the main file; `None`: it failed, or another process is at it.
-fn copy(conn: &Snapshot, core: &Core) -> Option<Copied> {
+/// One passive checkpoint of the main file: how many frames of the WAL are in the file now; `None`: it
+/// failed, or another process is at it.
+fn copy(conn: &Snapshot, core: &Core) -> Option<u64> {
     let began = now();
     let sql = "PRAGMA main.wal_checkpoint(PASSIVE)";
     let done = conn.link.session.conn().query_row(sql, [], |row| {
-        Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
+        // The column between them: the frames that the WAL has.
+        Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(2)?))
     });
     core.meters.checkpoint_copy.record_time(now() - began);
     match done {
-        Ok((0, log, copied)) => {
-            let frames = |n| u64::try_from(n).unwrap_or(0);
-            Some(Copied { log: frames(log), copied: frames(copied) })
-        }
+        Ok((0, copied)) => u64::try_from(copied).ok(),
         _ => None,
     }
 }
