@@ -27,6 +27,10 @@
 //! - K6: a backup is not cut, since it has to end under any load, and nobody waits for it: while one
 //!   runs the WAL may pass its cap, by what is written meanwhile. That is counted, too. When it has
 //!   ended, the writer is told to look, so that the WAL is folded back also if nobody writes.
+//! - K7: what is remembered of the WAL is remembered of one generation of it, told by its salts, and
+//!   forgotten when they are others: a WAL that starts over may have as many frames as before, or more.
+//!   They are read, 8 bytes of a header that is in memory, whenever the WAL is large enough for
+//!   anything to be decided.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -35,6 +39,7 @@ use std::time::{Duration, Instant};
 use crate::config::Config;
 use crate::copier::{Copier, Progress};
 use crate::database::Core;
+use crate::ffi::WalSalts;
 use crate::queue::now;
 use crate::transaction::Transaction;
 
@@ -76,6 +81,8 @@ pub(crate) struct Checkpointer {
     due_bytes: u64,
     last: Option<Instant>,
     page_bytes: u64,
+    /// The salts of the WAL that what follows is about (K7); `None`: nothing is known of it.
+    generation: Option<WalSalts>,
     /// Frames in the WAL when the next attempt is due; 0: at the limit.
     due_at_frames: u64,
     /// Of this transaction: the row changes counted before it, and the frames.
@@ -117,6 +124,7 @@ impl Checkpointer {
             due_bytes: if limit_bytes == u64::MAX { limit_bytes } else { limit_bytes.min(SMALL) },
             last: None,
             page_bytes: 0,
+            generation: None,
             due_at_frames: 0,
             changes_before: 0,
             frames_before: 0,
@@ -154,12 +162,20 @@ impl Checkpointer {
             let step = if this > self.frames_per_change { 1.0 } else { 1.0 / 16.0 };
             self.frames_per_change += (this - self.frames_per_change) * step;
         }
-        if frames < self.frames_before {
+    }
+
+    /// K7
+    fn look_at_generation(&mut self, tx: &Transaction) {
+        // What cannot be read cannot be written either: commits say so.
+        let Some(now) = tx.link.session.wal_salts() else { return };
+        if self.generation.is_some_and(|before| before != now) {
             self.started_over();
         }
+        self.generation = Some(now);
     }
 
     fn started_over(&mut self) {
+        self.generation = None;
         self.due_at_frames = 0;
         self.drain_at_frames = 0;
         self.copied = 0;
@@ -219,6 +235,9 @@ impl Checkpointer {
         let frame_bytes = self.page_bytes + FRAME_HEADER;
         let due = (self.due_bytes / frame_bytes).max(1);
         let cap = (self.cap_bytes / frame_bytes).max(1);
+        if frames >= due.min(cap) {
+            self.look_at_generation(tx);
+        }
         if self.held_by_backup && !core.config.board.backup_runs() {
             // K6. What was put off is due, but beside the writer: it may be many caps long.
             self.held_by_backup = false;

@@ -7,6 +7,8 @@
 //!   foreign key violated; rusqlite has no wrapper for it.
 //! - Statements that a call leaked with `mem::forget` are reset, and finalized before closing,
 //!   because an unfinished one keeps a snapshot pinned and a connection from closing.
+//! - The header of the WAL is read through the connection's own file; nothing else tells whether the
+//!   WAL has started over.
 //! - The update hook is put on and taken off between two calls; rusqlite asks for `&mut Connection`.
 #![expect(unsafe_code, reason = "SQLite's C interface; each block says why it is sound")]
 
@@ -70,6 +72,13 @@ const TEXTS: [&CStr; 12] = [
     c"SELECT 1 FROM sqlite_schema LIMIT 1",
     c"PRAGMA data_version",
 ];
+
+/// Two numbers in the header of a WAL that tell one generation of it from the next.
+pub(crate) type WalSalts = [u8; 8];
+
+/// Where they are in the header.
+const SALTS_OFFSET: i64 = 16;
+const SALTS_LENGTH: c_int = 8;
 
 #[derive(Debug)]
 struct Prepared(NonNull<ffi::sqlite3_stmt>);
@@ -189,6 +198,34 @@ impl Session {
     /// `PRAGMA data_version`: another value than before means that another connection committed.
     pub(crate) fn data_version(&self) -> Option<i64> {
         self.own.as_ref().and_then(|own| own.0[Sql::DataVersion as usize].integer())
+    }
+
+    /// The salts of the main file's WAL; `None`: there is no WAL yet, or it cannot be read.
+    ///
+    /// They are others whenever the WAL starts over (<https://www.sqlite.org/fileformat2.html>,
+    /// section 4.1). To be called between two transactions or after a COMMIT: a commit that starts
+    /// the WAL over has written them when it returns.
+    pub(crate) fn wal_salts(&self) -> Option<WalSalts> {
+        let mut file: *mut ffi::sqlite3_file = ptr::null_mut();
+        let mut salts: WalSalts = [0; 8];
+        // SAFETY: the handle is open, and this operation stores one pointer into `file`. What it points
+        // to belongs to the connection, which this thread has to itself, and which neither closes nor
+        // replaces it between the two calls. Its methods are null unless it is open; `xRead`, which
+        // every VFS has, writes 8 bytes at most to `salts`.
+        let code = unsafe {
+            let (db, op) = (self.conn.handle(), ffi::SQLITE_FCNTL_JOURNAL_POINTER);
+            let argument = (&raw mut file).cast::<c_void>();
+            let code = ffi::sqlite3_file_control(db, c"main".as_ptr(), op, argument);
+            let methods = file.as_ref().and_then(|file| file.pMethods.as_ref());
+            let read = methods.and_then(|methods| methods.xRead);
+            match read {
+                Some(read) if code == ffi::SQLITE_OK => {
+                    read(file, salts.as_mut_ptr().cast(), SALTS_LENGTH, SALTS_OFFSET)
+                }
+                _ => return None,
+            }
+        };
+        (code == ffi::SQLITE_OK).then_some(salts)
     }
 
     /// Has each changed row told to `recorder`, or to nobody.
