@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | waiting for the lock | no transaction; the first call may time out or leave | `begin` |
 //! | running | calls in `ran` are in the transaction, unanswered | each `run_one` |
-//! | lost | SQLite rolled everything back; calls in `ran` are undone | `replay` |
+//! | lost | SQLite rolled everything back; calls in `ran` are undone | `replay` (`writer/replay.rs`) |
 //! | committed | calls in `ran` are stored, unanswered | `answer` |
 //!
 //! Invariants:
@@ -30,9 +30,14 @@
 //!   opened again before anything else runs.
 //! - B7: what calls changed is published after the COMMIT that stores it returned and before they are
 //!   answered; the changes of calls that were undone are thrown away with them (`record.rs`).
+//!
+//! What is no batch has a file below: `writer/exclusive.rs`, `writer/lease.rs`.
+
+mod exclusive;
+mod lease;
+mod replay;
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -50,11 +55,8 @@ use crate::ffi::Sql;
 use crate::guard;
 use crate::holders::Origin;
 use crate::instance::Claim;
-use crate::job::{Fate, LeaseCall, Pin, Ran, ReadJob, WriteJob, WriterItem, kind_of_stop};
-use crate::lease;
-use crate::queue::{
-    Ancestry, Batch, Domain, Frame, LaneId, Phase, Service, Taken, after, lock, now,
-};
+use crate::job::{Fate, Pin, Ran, ReadJob, WriteJob, WriterItem, kind_of_stop};
+use crate::queue::{Ancestry, Batch, Domain, Frame, LaneId, Phase, Service, Taken, now};
 use crate::record::Publisher;
 use crate::snapshot::Held;
 use crate::stats;
@@ -316,7 +318,7 @@ impl Writer {
         self.trust.record(closure, link.writes.get(), ran == Ran::Good);
         if link.is_lost() {
             // B3
-            let alone = !is_own_doing(link);
+            let alone = !replay::is_own_doing(link);
             let _ = link.restore_keys();
             match (ran, job.interrupt()) {
                 (Ran::Good, Some(why)) => {
@@ -504,246 +506,6 @@ impl Writer {
         self.ran = ran;
     }
 
-    /// Runs the calls of a lost transaction again (B3, B4).
-    fn replay(&mut self, alone: bool) {
-        let mut again: VecDeque<_> = std::mem::take(&mut self.ran).into();
-        let mut loser = self.loser.take();
-        let mut alone = alone;
-        // A call that had succeeded before has failed now, or the other way round.
-        let mut differs = false;
-        loop {
-            let Some(job) = again.pop_front() else {
-                // B1: nobody else is left.
-                let Some(job) = loser.take() else { return };
-                if job.is_repeatable() {
-                    again.push_back(job);
-                    alone = true;
-                    continue;
-                }
-                let fate = if differs { Fate::kind(ErrorKind::NotApplied) } else { Fate::Own };
-                return job.finish(fate);
-            };
-            if !job.is_repeatable() {
-                differs |= job.has_succeeded();
-                job.finish(Fate::kind(ErrorKind::NotApplied));
-                continue;
-            }
-            let tx = match self.begin(&*job) {
-                Ok(tx) => tx,
-                Err(fate) => {
-                    differs |= job.has_succeeded();
-                    job.finish(fate);
-                    continue;
-                }
-            };
-            let mut after = self.run_again(&tx, job, &mut differs);
-            while after == After::Going && !alone {
-                let Some(job) = again.pop_front() else { break };
-                after = match job.is_repeatable() {
-                    true => self.run_again(&tx, job, &mut differs),
-                    false => {
-                        differs |= job.has_succeeded();
-                        job.finish(Fate::kind(ErrorKind::NotApplied));
-                        After::Going
-                    }
-                };
-            }
-            let lost = match after {
-                After::Going => match self.commit(&tx) {
-                    Ok(()) => {
-                        self.answer();
-                        false
-                    }
-                    // Alone and still not to be committed: the failure is this call's own.
-                    Err(_) if alone => {
-                        differs = true;
-                        for job in std::mem::take(&mut self.ran) {
-                            job.finish(Fate::kind(ErrorKind::DiskFull));
-                        }
-                        false
-                    }
-                    Err(_) => true,
-                },
-                After::Restart => {
-                    self.answer();
-                    false
-                }
-                After::Lost { .. } => true,
-            };
-            if lost {
-                if let Some(job) = self.loser.take() {
-                    again.push_front(job);
-                }
-                for job in std::mem::take(&mut self.ran).into_iter().rev() {
-                    again.push_front(job);
-                }
-                alone = true;
-            }
-        }
-    }
-
-    /// Runs a call of a replay; `differs` is set when it does not end as it did before.
-    fn run_again(&mut self, tx: &Transaction, job: Box<dyn WriteJob>, differs: &mut bool) -> After {
-        let before = job.has_succeeded();
-        let after = self.run_one(tx, job, now());
-        *differs |= before != self.kept;
-        after
-    }
-
-    fn run_exclusive(&mut self, job: Box<dyn crate::job::ExclusiveJob>) {
-        // The batch before it was committed after it had been taken.
-        if let Some(why) = job.interruptible().and_then(|call| call.token().raised()) {
-            job.refuse(kind_of_stop(why, Phase::Queued), None);
-            return;
-        }
-        let mut tx = match self.connect() {
-            Ok(tx) => tx,
-            Err(error) => {
-                job.refuse(ErrorKind::Faulted, error.into_sqlite());
-                return;
-            }
-        };
-        // It may checkpoint, or change what the file is.
-        self.checkpointer.rest();
-        // Nested calls find no transaction here.
-        CURRENT.set(None);
-        self.tx = None;
-        let Some(view) = Rc::get_mut(&mut tx) else {
-            // Only a nested call that is still on this thread's stack could hold it.
-            job.refuse(ErrorKind::Nested, None);
-            return;
-        };
-        let domain = self.domain;
-        let config = &self.core.config;
-        let guard = Arc::clone(&view.link.guard);
-        guard.recorder.unhook(&view.link);
-        if view.link.noted {
-            guard.slot.begin_call(job.meta().origin.clone(), now(), None);
-        }
-        let link = view.link_mut();
-        let ((), prepared) = link.session.lend(|conn| {
-            job.run(domain, conn);
-            // What it prepared, it prepared with the gate open; and it may have set a timeout or
-            // hooks of its own.
-            conn.flush_prepared_statement_cache();
-            if !conn.is_autocommit() {
-                // Inside a transaction the PRAGMA would be ignored.
-                let _ = conn.execute_batch("ROLLBACK");
-            }
-            let _ = connection::install(conn, &guard, config, Role::Writer);
-            let _ = connection::configure_attached(conn, config.busy_timeout);
-            let _ = conn.execute_batch("PRAGMA foreign_keys = ON; PRAGMA defer_foreign_keys = OFF");
-        });
-        let usable = prepared.is_ok() && view.link.clean();
-        // It may have committed anything, more than once.
-        self.publisher.unknown(self.commits);
-        if usable || self.config().is_memory() {
-            CURRENT.set(Some((self.domain, Rc::clone(&tx))));
-            self.tx = Some(tx);
-        }
-    }
-
-    /// Serves a lease from its turn to its end (`lease.rs`).
-    fn run_lease(&mut self, lease: LeaseCall) {
-        let LeaseCall { mut opening, shared } = lease;
-        // Before the look at the token: an abort raises it first, and then looks here.
-        *lock(&self.core.lease) = Some(Arc::clone(&shared));
-        match self.begin(&*opening) {
-            Ok(tx) => {
-                let weak = Arc::downgrade(&shared);
-                let alarm = self.core.clock.set(after(shared.hold_max), move || {
-                    if let Some(lease) = weak.upgrade() {
-                        lease.end(ErrorKind::LeaseExpired);
-                    }
-                });
-                if tx.link.noted {
-                    tx.link.guard.slot.begin_call(opening.meta().origin.clone(), now(), None);
-                }
-                opening.run(self.domain, &tx);
-                match opening.interrupt() {
-                    None => opening.finish(Fate::Own),
-                    Some(why) => {
-                        shared.end(ErrorKind::LeaseEnded);
-                        opening.finish(Fate::kind(kind_of_stop(why, Phase::Queued)));
-                    }
-                }
-                self.serve_lease(&tx, &shared);
-                drop(alarm);
-                if !tx.link.clean() {
-                    self.disconnect();
-                }
-            }
-            Err(fate) => opening.finish(fate),
-        }
-        // J2: nobody may be left waiting.
-        shared.end(ErrorKind::LeaseEnded);
-        *lock(&self.core.lease) = None;
-    }
-
-    /// Runs the commands of a lease inside the open transaction; returns when it is over.
-    fn serve_lease(&mut self, tx: &Transaction, shared: &lease::Shared) {
-        let link = &tx.link;
-        while let Some(command) = shared.next() {
-            let mut job = match command {
-                lease::Command::Run(job) => job,
-                lease::Command::Commit(job) => {
-                    self.commit_lease(tx, job);
-                    return;
-                }
-            };
-            // Each call can be undone alone.
-            self.publisher.begin_call(link);
-            link.begin_call(false, true);
-            let ran = job.run(self.domain, tx);
-            link.end_call();
-            let goes_on = shared.rest();
-            let settled = match (ran, link.saved.get()) {
-                (_, false) => Ok(()),
-                (Ran::Good, true) => link.session.run(Sql::Release),
-                (Ran::Failed | Ran::Panicked, true) => {
-                    link.session.run(Sql::RollbackTo).and_then(|()| link.session.run(Sql::Release))
-                }
-            };
-            let lost = link.is_lost() || settled.is_err();
-            let fate = match (ran, job.interrupt()) {
-                (Ran::Good, Some(why)) => Fate::kind(kind_of_stop(why, Phase::Running)),
-                (Ran::Good, None) if lost => Fate::kind(ErrorKind::LeaseEnded),
-                _ => Fate::Own,
-            };
-            if ran == Ran::Good && link.writes.get() > 0 && !lost {
-                self.dirty = true;
-                self.publisher.keep(link);
-            }
-            if lost || job.interrupt().is_some() {
-                // Before the answer, so that the holder's next call is told.
-                shared.end(ErrorKind::LeaseEnded);
-            }
-            job.finish(fate);
-            if lost || !goes_on {
-                return;
-            }
-        }
-    }
-
-    fn commit_lease(&mut self, tx: &Transaction, mut job: Box<dyn WriteJob>) {
-        job.run(self.domain, tx);
-        if tx.link.session.has_deferred_violation() {
-            tx.link.clean();
-            job.finish(Fate::kind(ErrorKind::ForeignKey));
-            return;
-        }
-        self.ran.push(job);
-        match self.commit(tx) {
-            Ok(()) => self.answer(),
-            // It holds nobody else's writes, so the failure is its own; it is rolled back.
-            Err(_) => {
-                for job in std::mem::take(&mut self.ran) {
-                    job.finish(Fate::kind(ErrorKind::DiskFull));
-                }
-            }
-        }
-    }
-
     /// Memory databases: a read on the one connection, between two transactions.
     fn run_read(&mut self, job: Box<dyn ReadJob>) {
         if let Some(why) = job.interrupt() {
@@ -825,18 +587,6 @@ impl Service for Writer {
         self.checkpointer.finish();
         self.disconnect();
     }
-}
-
-/// Whether the transaction was lost by something that this call did or that was done to it alone,
-/// so that the calls before it may well be run again together.
-fn is_own_doing(link: &Link) -> bool {
-    let code = rusqlite::ffi::Error::new(link.session.last_code()).code;
-    matches!(
-        code,
-        ErrorCode::OperationInterrupted
-            | ErrorCode::ConstraintViolation
-            | ErrorCode::OperationAborted
-    )
 }
 
 /// `rusqlite::Error` is not `Clone`; SQLite's own failures can be told to several callers.

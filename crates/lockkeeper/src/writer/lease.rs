@@ -1,0 +1,117 @@
+//! The writer's side of leases: a transaction of its own, whose calls come one by one.
+//!
+//! What ends a lease is decided by `lease.rs` (J1 to J3). Here each call runs in a savepoint, so that it
+//! fails alone, and the commit is that of a batch with one call.
+
+use std::sync::Arc;
+
+use super::Writer;
+use crate::error::ErrorKind;
+use crate::ffi::Sql;
+use crate::job::{Fate, LeaseCall, Ran, WriteJob, kind_of_stop};
+use crate::lease;
+use crate::queue::{Phase, after, lock, now};
+use crate::transaction::Transaction;
+
+impl Writer {
+    /// Serves a lease from its turn to its end (its states: `lease.rs`).
+    pub(super) fn run_lease(&mut self, lease: LeaseCall) {
+        let LeaseCall { mut opening, shared } = lease;
+        // Before the look at the token: an abort raises it first, and then looks here.
+        *lock(&self.core.lease) = Some(Arc::clone(&shared));
+        match self.begin(&*opening) {
+            Ok(tx) => {
+                let weak = Arc::downgrade(&shared);
+                let alarm = self.core.clock.set(after(shared.hold_max), move || {
+                    if let Some(lease) = weak.upgrade() {
+                        lease.end(ErrorKind::LeaseExpired);
+                    }
+                });
+                if tx.link.noted {
+                    tx.link.guard.slot.begin_call(opening.meta().origin.clone(), now(), None);
+                }
+                opening.run(self.domain, &tx);
+                match opening.interrupt() {
+                    None => opening.finish(Fate::Own),
+                    Some(why) => {
+                        shared.end(ErrorKind::LeaseEnded);
+                        opening.finish(Fate::kind(kind_of_stop(why, Phase::Queued)));
+                    }
+                }
+                self.serve_lease(&tx, &shared);
+                drop(alarm);
+                if !tx.link.clean() {
+                    self.disconnect();
+                }
+            }
+            Err(fate) => opening.finish(fate),
+        }
+        // J2: nobody may be left waiting.
+        shared.end(ErrorKind::LeaseEnded);
+        *lock(&self.core.lease) = None;
+    }
+
+    /// Runs the commands of a lease inside the open transaction; returns when it is over.
+    fn serve_lease(&mut self, tx: &Transaction, shared: &lease::Shared) {
+        let link = &tx.link;
+        while let Some(command) = shared.next() {
+            let mut job = match command {
+                lease::Command::Run(job) => job,
+                lease::Command::Commit(job) => {
+                    self.commit_lease(tx, job);
+                    return;
+                }
+            };
+            // Each call can be undone alone.
+            self.publisher.begin_call(link);
+            link.begin_call(false, true);
+            let ran = job.run(self.domain, tx);
+            link.end_call();
+            let goes_on = shared.rest();
+            let settled = match (ran, link.saved.get()) {
+                (_, false) => Ok(()),
+                (Ran::Good, true) => link.session.run(Sql::Release),
+                (Ran::Failed | Ran::Panicked, true) => {
+                    link.session.run(Sql::RollbackTo).and_then(|()| link.session.run(Sql::Release))
+                }
+            };
+            let lost = link.is_lost() || settled.is_err();
+            let fate = match (ran, job.interrupt()) {
+                (Ran::Good, Some(why)) => Fate::kind(kind_of_stop(why, Phase::Running)),
+                (Ran::Good, None) if lost => Fate::kind(ErrorKind::LeaseEnded),
+                _ => Fate::Own,
+            };
+            if ran == Ran::Good && link.writes.get() > 0 && !lost {
+                self.dirty = true;
+                self.publisher.keep(link);
+            }
+            if lost || job.interrupt().is_some() {
+                // Before the answer, so that the holder's next call is told.
+                shared.end(ErrorKind::LeaseEnded);
+            }
+            job.finish(fate);
+            if lost || !goes_on {
+                return;
+            }
+        }
+    }
+
+    fn commit_lease(&mut self, tx: &Transaction, mut job: Box<dyn WriteJob>) {
+        job.run(self.domain, tx);
+        if tx.link.session.has_deferred_violation() {
+            tx.link.clean();
+            job.finish(Fate::kind(ErrorKind::ForeignKey));
+            return;
+        }
+        self.ran.push(job);
+        match self.commit(tx) {
+            Ok(()) => self.answer(),
+            // It holds nobody else's writes, so the failure is its own; it is rolled back.
+            Err(_) => {
+                for job in std::mem::take(&mut self.ran) {
+                    job.finish(Fate::kind(ErrorKind::DiskFull));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! What becomes of the calls of a lost transaction: they are run again, or told that they may not be.
+//!
+//! B1, B3 and B4 of `writer.rs`: those that may run again do so together first; if the transaction is lost
+//! once more, each alone. The call that lost it comes last, apart from the others.
+
+use std::collections::VecDeque;
+
+use rusqlite::ErrorCode;
+
+use super::{After, Writer};
+use crate::connection::Link;
+use crate::error::ErrorKind;
+use crate::job::{Fate, WriteJob};
+use crate::queue::now;
+use crate::transaction::Transaction;
+
+impl Writer {
+    /// Runs the calls of a lost transaction again (B3, B4).
+    pub(super) fn replay(&mut self, alone: bool) {
+        let mut again: VecDeque<_> = std::mem::take(&mut self.ran).into();
+        let mut loser = self.loser.take();
+        let mut alone = alone;
+        // A call that had succeeded before has failed now, or the other way round.
+        let mut differs = false;
+        loop {
+            let Some(job) = again.pop_front() else {
+                // B1: nobody else is left.
+                let Some(job) = loser.take() else { return };
+                if job.is_repeatable() {
+                    again.push_back(job);
+                    alone = true;
+                    continue;
+                }
+                let fate = if differs { Fate::kind(ErrorKind::NotApplied) } else { Fate::Own };
+                return job.finish(fate);
+            };
+            if !job.is_repeatable() {
+                differs |= job.has_succeeded();
+                job.finish(Fate::kind(ErrorKind::NotApplied));
+                continue;
+            }
+            let tx = match self.begin(&*job) {
+                Ok(tx) => tx,
+                Err(fate) => {
+                    differs |= job.has_succeeded();
+                    job.finish(fate);
+                    continue;
+                }
+            };
+            let mut after = self.run_again(&tx, job, &mut differs);
+            while after == After::Going && !alone {
+                let Some(job) = again.pop_front() else { break };
+                after = match job.is_repeatable() {
+                    true => self.run_again(&tx, job, &mut differs),
+                    false => {
+                        differs |= job.has_succeeded();
+                        job.finish(Fate::kind(ErrorKind::NotApplied));
+                        After::Going
+                    }
+                };
+            }
+            let lost = match after {
+                After::Going => match self.commit(&tx) {
+                    Ok(()) => {
+                        self.answer();
+                        false
+                    }
+                    // Alone and still not to be committed: the failure is this call's own.
+                    Err(_) if alone => {
+                        differs = true;
+                        for job in std::mem::take(&mut self.ran) {
+                            job.finish(Fate::kind(ErrorKind::DiskFull));
+                        }
+                        false
+                    }
+                    Err(_) => true,
+                },
+                After::Restart => {
+                    self.answer();
+                    false
+                }
+                After::Lost { .. } => true,
+            };
+            if lost {
+                if let Some(job) = self.loser.take() {
+                    again.push_front(job);
+                }
+                for job in std::mem::take(&mut self.ran).into_iter().rev() {
+                    again.push_front(job);
+                }
+                alone = true;
+            }
+        }
+    }
+
+    /// Runs a call of a replay; `differs` is set when it does not end as it did before.
+    fn run_again(&mut self, tx: &Transaction, job: Box<dyn WriteJob>, differs: &mut bool) -> After {
+        let before = job.has_succeeded();
+        let after = self.run_one(tx, job, now());
+        *differs |= before != self.kept;
+        after
+    }
+}
+
+/// Whether the transaction was lost by something that this call did or that was done to it alone,
+/// so that the calls before it may well be run again together.
+pub(super) fn is_own_doing(link: &Link) -> bool {
+    let code = rusqlite::ffi::Error::new(link.session.last_code()).code;
+    matches!(
+        code,
+        ErrorCode::OperationInterrupted
+            | ErrorCode::ConstraintViolation
+            | ErrorCode::OperationAborted
+    )
+}
