@@ -170,7 +170,8 @@ impl Builder {
     }
 
     /// Calls `f` after each call that waited or ran at least `threshold` (short reads apart): a slow
-    /// log. It tells waiting from running, and scans, sorts and automatic indexes of the statements.
+    /// log. It tells waiting from running, and scans, sorts and automatic indexes of the statements. A
+    /// lease is one call, which runs for as long as it is held.
     ///
     /// `f` runs on the thread that ran the call, and what comes after it waits: write a line, no more.
     /// With the feature `tracing` each such call is also a warning of the target `lockkeeper::slow`.

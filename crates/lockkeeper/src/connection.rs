@@ -164,6 +164,11 @@ impl Link {
         self.writes.set(0);
         self.saved.set(false);
         self.protect.set(protect);
+        self.forget_work();
+    }
+
+    /// Forgets what the last call's statements did for want of an index.
+    pub(crate) fn forget_work(&self) {
         if let Some(work) = &self.work {
             work.set(Work::default());
         }

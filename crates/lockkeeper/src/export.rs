@@ -39,7 +39,7 @@ type OfCounter = Figure<fn(&Stats) -> u64>;
 type OfGauge = Figure<fn(&Stats) -> f64>;
 
 /// Times are nanoseconds in the statistics and seconds here.
-const HISTOGRAMS: [OfHistogram; 9] = [
+const HISTOGRAMS: [OfHistogram; 13] = [
     Figure {
         name: "lockkeeper_write_wait_seconds",
         unit: Unit::Seconds,
@@ -51,6 +51,30 @@ const HISTOGRAMS: [OfHistogram; 9] = [
         unit: Unit::Seconds,
         what: "In the closure of a write, without its commit",
         get: |stats| &stats.writes.run,
+    },
+    Figure {
+        name: "lockkeeper_exclusive_wait_seconds",
+        unit: Unit::Seconds,
+        what: "From the submission of an exclusive call to the beginning of its run",
+        get: |stats| &stats.exclusive.wait,
+    },
+    Figure {
+        name: "lockkeeper_exclusive_run_seconds",
+        unit: Unit::Seconds,
+        what: "For how long an exclusive call had the writer to itself",
+        get: |stats| &stats.exclusive.run,
+    },
+    Figure {
+        name: "lockkeeper_lease_wait_seconds",
+        unit: Unit::Seconds,
+        what: "From the submission of a lease to its turn",
+        get: |stats| &stats.leases.wait,
+    },
+    Figure {
+        name: "lockkeeper_lease_run_seconds",
+        unit: Unit::Seconds,
+        what: "For how long a lease had the writer to itself",
+        get: |stats| &stats.leases.run,
     },
     Figure {
         name: "lockkeeper_read_wait_seconds",

@@ -185,12 +185,18 @@ impl CallMeter {
         self.wait.record_time(wait);
         self.run.record_time(run);
     }
+
+    fn read(&self) -> CallStats {
+        CallStats { wait: self.wait.read(), run: self.run.read() }
+    }
 }
 
 /// The numbers of one database.
 #[derive(Debug, Default)]
 pub(crate) struct Meters {
     pub(crate) writes: CallMeter,
+    pub(crate) exclusive: CallMeter,
+    pub(crate) leases: CallMeter,
     reads: [CallMeter; SHARDS],
     next_shard: AtomicUsize,
     pub(crate) short_reads: AtomicU64,
@@ -223,7 +229,9 @@ impl Meters {
             reads.run.add(&shard.run);
         }
         Stats {
-            writes: CallStats { wait: self.writes.wait.read(), run: self.writes.run.read() },
+            writes: self.writes.read(),
+            exclusive: self.exclusive.read(),
+            leases: self.leases.read(),
             reads,
             short_reads: self.short_reads.load(Ordering::Relaxed),
             commit: self.commit.read(),
@@ -246,7 +254,8 @@ impl Meters {
 pub struct CallStats {
     /// From submission to the beginning of the run.
     pub wait: Distribution,
-    /// Of the closure; for a write without its commit. A call that was run again counts again.
+    /// Of the closure; for a write without its commit. A call that was run again counts again. For an
+    /// exclusive call or a lease: for how long it had the writer to itself.
     pub run: Distribution,
 }
 
@@ -257,6 +266,11 @@ pub struct CallStats {
 pub struct Stats {
     /// Writes that ran.
     pub writes: CallStats,
+    /// Exclusive calls that ran; running includes putting the connection right afterwards.
+    pub exclusive: CallStats,
+    /// Leases that were served; running is from the turn to the end of the commit or rollback, whatever
+    /// the holder did meanwhile.
+    pub leases: CallStats,
     /// Reads that ran on reader threads.
     pub reads: CallStats,
     /// Reads that were served on their caller's thread.
@@ -347,7 +361,7 @@ pub struct LaneStats {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Slow {
-    /// A write or a read.
+    /// A write, an exclusive call, a lease or a read.
     pub kind: HolderKind,
     /// The client's name; `None`: the database's own handle.
     pub client: Option<Arc<str>>,
@@ -355,11 +369,11 @@ pub struct Slow {
     pub place: &'static Location<'static>,
     /// From submission to the beginning of the run.
     pub waited: Duration,
-    /// In the closure.
+    /// In the closure; for an exclusive call or a lease: for how long it had the writer to itself.
     pub ran: Duration,
     /// The statement it prepared last, cut to 300 bytes, without the values bound to it.
     pub sql: Option<String>,
-    /// What its statements had to do for want of an index.
+    /// What its statements had to do for want of an index; of an exclusive call nothing is known.
     pub work: Work,
     /// The plan of the last statement, where there was such work; at most 16 lines.
     pub plan: Vec<String>,

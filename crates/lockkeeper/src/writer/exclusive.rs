@@ -13,6 +13,7 @@ use crate::connection::{self, Role};
 use crate::error::ErrorKind;
 use crate::job::{ExclusiveJob, kind_of_stop};
 use crate::queue::{Phase, now};
+use crate::stats;
 
 impl Writer {
     /// Runs an exclusive call; the batch before it was committed after it had been taken.
@@ -42,8 +43,10 @@ impl Writer {
         let config = &self.core.config;
         let guard = Arc::clone(&view.link.guard);
         guard.recorder.unhook(&view.link);
+        let began = now();
+        let waited = began.saturating_duration_since(job.meta().submitted);
         if view.link.noted {
-            guard.slot.begin_call(job.meta().origin.clone(), now(), None);
+            guard.slot.begin_call(job.meta().origin.clone(), began, None);
         }
         let link = view.link_mut();
         let ((), prepared) = link.session.lend(|conn| {
@@ -60,6 +63,13 @@ impl Writer {
             let _ = conn.execute_batch("PRAGMA foreign_keys = ON; PRAGMA defer_foreign_keys = OFF");
         });
         let usable = prepared.is_ok() && view.link.clean();
+        if view.link.noted {
+            let ran = now() - began;
+            self.core.meters.exclusive.record(waited, ran);
+            // Nobody counts what the bare connection's statements do.
+            view.link.forget_work();
+            stats::report(&self.core.config, &view.link, waited, ran);
+        }
         // It may have committed anything, more than once.
         self.publisher.unknown(self.commits);
         if usable || self.config().is_memory() {

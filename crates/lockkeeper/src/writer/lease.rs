@@ -3,6 +3,7 @@
 //! What ends a lease is decided by `lease.rs` (J1 to J3). Here each call runs in a savepoint, so that it
 //! fails alone, and the commit is that of a batch with one call.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use super::Writer;
@@ -11,6 +12,7 @@ use crate::ffi::Sql;
 use crate::job::{Fate, LeaseCall, Ran, WriteJob, kind_of_stop};
 use crate::lease;
 use crate::queue::{Phase, after, lock, now};
+use crate::stats;
 use crate::transaction::Transaction;
 
 impl Writer {
@@ -27,9 +29,13 @@ impl Writer {
                         lease.end(ErrorKind::LeaseExpired);
                     }
                 });
+                let began = now();
+                let waited = began.saturating_duration_since(opening.meta().submitted);
                 if tx.link.noted {
-                    tx.link.guard.slot.begin_call(opening.meta().origin.clone(), now(), None);
+                    tx.link.guard.slot.begin_call(opening.meta().origin.clone(), began, None);
+                    tx.link.forget_work();
                 }
+                let served = opening.interrupt().is_none();
                 opening.run(self.domain, &tx);
                 match opening.interrupt() {
                     None => opening.finish(Fate::Own),
@@ -40,7 +46,13 @@ impl Writer {
                 }
                 self.serve_lease(&tx, &shared);
                 drop(alarm);
-                if !tx.link.clean() {
+                let usable = tx.link.clean();
+                if tx.link.noted && served {
+                    let held = now() - began;
+                    self.core.meters.leases.record(waited, held);
+                    stats::report(&self.core.config, &tx.link, waited, held);
+                }
+                if !usable {
                     self.disconnect();
                 }
             }
@@ -64,9 +76,14 @@ impl Writer {
             };
             // Each call can be undone alone.
             self.publisher.begin_call(link);
+            let work = link.work.as_ref().map(Cell::get).unwrap_or_default();
             link.begin_call(false, true);
             let ran = job.run(self.domain, tx);
             link.end_call();
+            // The slow log tells of the lease as a whole.
+            if let Some(all) = &link.work {
+                all.set(all.get() + work);
+            }
             let goes_on = shared.rest();
             let settled = match (ran, link.saved.get()) {
                 (_, false) => Ok(()),

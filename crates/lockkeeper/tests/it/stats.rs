@@ -1,9 +1,9 @@
 //! What the statistics, the slow log and the errors say of who did what.
 
 use std::sync::{Arc, Mutex, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use lockkeeper::{Database, ErrorKind, HolderKind, Phase, Slow};
+use lockkeeper::{Database, ErrorKind, HolderKind, Phase, Slow, Work};
 
 use crate::support::{
     Dir, HANG, HeldWriter, PLACES, Place, block_on, file_db, insert, lock_of_another,
@@ -196,14 +196,110 @@ fn a29_the_statistics_of_a_scripted_run_are_what_was_done() {
     }
 }
 
+/// The count and the sum of a distribution of times.
+fn count_and_sum(times: &lockkeeper::Distribution) -> (u64, Duration) {
+    (times.count(), Duration::from_nanos(times.sum()))
+}
+
+#[test]
+fn a29_leases_and_exclusive_calls_count_as_waiting_until_served_and_running_while_held() {
+    on_each_place(|db, _| {
+        // Both wait behind a call that holds the writer, the lease behind the exclusive call.
+        let held = HeldWriter::hold(db);
+        let asked = Instant::now();
+        let (begun, has_begun) = mpsc::channel();
+        let (release, released) = mpsc::channel::<()>();
+        let mut exclusive = db.exclusive(move |_| {
+            begun.send(()).expect("somebody waits");
+            let _ = released.recv();
+            Ok(())
+        });
+        assert!(poll_once(&mut exclusive).is_pending());
+        let submitted = Instant::now();
+        let mut lease = db.lease().hold_max(HANG).idle_max(HANG);
+        assert!(poll_once(&mut lease).is_pending());
+        // Given up before its turn: it is not served.
+        let mut gone = db.lease();
+        assert!(poll_once(&mut gone).is_pending());
+        drop(gone);
+        let waited = submitted.elapsed();
+        held.release();
+        has_begun.recv_timeout(HANG).expect("it runs");
+        let (running, served) = (Instant::now(), asked.elapsed());
+        let before = db.stats();
+        assert_eq!((before.exclusive.run.count(), before.leases.wait.count()), (0, 0));
+        let ran = running.elapsed();
+        drop(release);
+        block_on(exclusive).expect("it ends");
+        let mut lease = block_on(lease).expect("its turn");
+        let (holding, turn) = (Instant::now(), asked.elapsed());
+        lease.blocking_run(|tx| insert(tx, 1)).expect("runs");
+        let holds = holding.elapsed();
+        lease.blocking_commit().expect("stored");
+        // Its turn comes when the lease has been counted.
+        db.blocking_write(|tx| insert(tx, 2)).expect("stored");
+        let all = asked.elapsed();
+        let stats = db.stats();
+        let within = |times, least: Duration, most: Duration| {
+            let (count, sum) = count_and_sum(times);
+            assert!(count == 1 && least <= sum && sum <= most, "{least:?} {sum:?} {most:?}");
+        };
+        within(&stats.exclusive.wait, waited, served);
+        within(&stats.exclusive.run, ran, all - waited);
+        // It has waited for as long as the exclusive call ran, at least.
+        within(&stats.leases.wait, ran, turn);
+        within(&stats.leases.run, holds, all - waited - ran);
+        // Neither is a write, and a lease's commit is a commit.
+        assert_eq!(stats.writes.run.count(), 3);
+        assert_eq!(stats.commit.count(), 3);
+    });
+}
+
+#[test]
+fn a29_the_slow_log_tells_of_leases_and_exclusive_calls() {
+    within(HANG, || {
+        let log: Arc<Mutex<Vec<Slow>>> = Arc::default();
+        let into = Arc::clone(&log);
+        let (_dir, db) = file_db(move |builder| {
+            builder.on_slow(Duration::ZERO, move |slow| {
+                into.lock().expect("no panic").push(slow.clone());
+            })
+        });
+        db.blocking_write(|tx| (0..100).try_for_each(|id| insert(tx, id))).expect("rows");
+        let web = db.client("web");
+        block_on(web.exclusive(|conn| conn.execute_batch("REINDEX"))).expect("runs");
+        let mut lease = block_on(web.lease()).expect("its turn");
+        lease.blocking_run(|tx| tx.execute("UPDATE t SET v = 1 WHERE v = 2", [])).expect("runs");
+        lease.blocking_run(|tx| tx.execute("DELETE FROM t WHERE id = 7", [])).expect("runs");
+        lease.blocking_commit().expect("stored");
+        db.blocking_write(|_| Ok(())).expect("runs");
+        let log = log.lock().expect("no panic");
+        let [_table, _rows, exclusive, lease, ..] = &log[..] else { panic!("{log:?}") };
+        assert_eq!((exclusive.kind, lease.kind), (HolderKind::Exclusive, HolderKind::Lease));
+        for slow in [exclusive, lease] {
+            assert_eq!(slow.client.as_deref(), Some("web"));
+            assert!(slow.place.file().ends_with("stats.rs") && slow.ran > Duration::ZERO, "{slow}");
+        }
+        // The rows' work was not this one's.
+        assert_eq!((exclusive.work, &exclusive.sql), (Work::default(), &None));
+        // Of all its calls, not of the last one alone.
+        assert!(lease.work.full_scan_steps >= 99, "{lease}");
+        assert!(lease.sql.as_deref().is_some_and(|sql| sql.starts_with("DELETE")), "{lease}");
+    });
+}
+
 #[test]
 fn a29_nothing_is_kept_when_statistics_are_off() {
     within(HANG, || {
         let (_dir, db) = file_db(|builder| builder.statistics(false));
         db.blocking_write(|tx| insert(tx, 1)).expect("stored");
         db.blocking_read(|_| Ok(())).expect("read");
+        db.blocking_exclusive(|_| Ok(())).expect("runs");
+        block_on(db.lease()).expect("a lease").rollback();
+        db.blocking_write(|tx| insert(tx, 2)).expect("stored");
         let stats = db.stats();
         assert_eq!((stats.writes.run.count(), stats.reads.run.count()), (0, 0));
+        assert_eq!((stats.exclusive.run.count(), stats.leases.wait.count()), (0, 0));
         assert_eq!((stats.commit.count(), stats.batch_calls.count()), (0, 0));
     });
 }
