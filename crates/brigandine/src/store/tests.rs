@@ -549,3 +549,17 @@ async fn evaluations_are_compared_as_plain_queries_would() {
     }
     database.close().await.expect("closes");
 }
+
+#[tokio::test]
+async fn a_sample_builds_derivation_and_output_have_digests_of_their_own() {
+    let directory = tempfile::tempdir().expect("a directory");
+    make_sample(1000, directory.path(), 1, &|_| ()).expect("the sample");
+    let database = open(directory.path()).await.expect("opens");
+    let one = database.read(|s| build_details(s, BuildId::new(7))).await;
+    let one = one.expect("reads").expect("build 7");
+    let digest = |path: &str| path.trim_start_matches("/gnu/store/")[..32].to_owned();
+    let derivation = digest(&one.build.derivation);
+    assert_ne!(derivation[..16], derivation[16..], "{derivation}");
+    assert_ne!(derivation, digest(&one.outputs[0].path));
+    database.close().await.expect("closes");
+}
