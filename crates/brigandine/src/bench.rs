@@ -15,6 +15,7 @@
 
 mod client;
 mod growth;
+mod samples;
 mod server;
 pub(crate) mod site;
 mod startup;

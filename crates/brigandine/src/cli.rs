@@ -77,8 +77,8 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct Bench {
-    /// Measure this state directory, an imported one for example; it is changed: builds end and
-    /// 100,000 are added. Without it, or when it is empty, sample builds are made
+    /// Measure this state directory, an imported one for example; it is changed: some 230,000 builds
+    /// are added, and some of them end. Without it, or when it is empty, sample builds are made
     #[arg(long, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
     /// Sample builds to make
@@ -100,7 +100,7 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) startup: Option<u32>,
     /// Instead: put figures that --json wrote side by side; status 1 if any grows faster than the
-    /// logarithm of the number of builds
+    /// logarithm of the number of builds, or does not list as much in each of them
     #[arg(long, value_name = "FILE", num_args = 2.., conflicts_with = "startup")]
     pub(crate) compare: Vec<PathBuf>,
     /// Print the figures as JSON

@@ -5,6 +5,11 @@
 //! has grown, a quarter of that for the noise of two measurements, and a tenth of a millisecond for that of
 //! waking a thread. From 100,000 to 5,000,000 builds the logarithm grows by 1.34, and what reads every
 //! row by 50: the allowance hides nothing that counts.
+//!
+//! Only like is compared with like: a request that lists more builds in a larger database may take longer for
+//! that alone, or if there are so few different requests in a small one that they stay in SQLite's own cache.
+//! Both may differ by a tenth between the sizes, and so may the length of an answer that lists many; a row
+//! that differs more is an error of the measurement, and told as such.
 
 use std::path::PathBuf;
 
@@ -17,11 +22,33 @@ const NOISE: f64 = 1.25;
 /// Waking a thread, in milliseconds.
 const WAKING_MS: f64 = 0.1;
 
+/// By how much more an answer may list in one size than in another, be longer, or be one of more.
+const ALIKE: f64 = 1.1;
+/// What lists fewer is as long as its few builds happen to be.
+const MANY: f64 = 10.0;
+
+/// A figure in one size.
+#[derive(Debug, Clone, Copy)]
+struct Figure {
+    /// Milliseconds, so that more is worse.
+    ms: f64,
+    /// `None` for what is no request.
+    answer: Option<Answer>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Answer {
+    /// Builds, or what else it is about.
+    listed: f64,
+    bytes: f64,
+    /// Requests that were asked in turn.
+    different: f64,
+}
+
 /// A figure in all sizes; `None` where it was not measured.
 struct Line {
     name: String,
-    /// Milliseconds, so that more is worse.
-    of: Vec<Option<f64>>,
+    of: Vec<Option<Figure>>,
 }
 
 impl Line {
@@ -34,14 +61,47 @@ impl Line {
 
     fn measured(&self, builds: &[f64]) -> Vec<(f64, f64)> {
         let pairs = builds.iter().zip(&self.of);
-        pairs.filter_map(|(builds, ms)| ms.map(|ms| (*builds, ms))).collect()
+        pairs.filter_map(|(builds, figure)| figure.map(|it| (*builds, it.ms))).collect()
+    }
+
+    fn answers(&self) -> Vec<Answer> {
+        self.of.iter().flatten().filter_map(|figure| figure.answer).collect()
+    }
+
+    /// What answers list, in words: once if it is the same in each size.
+    fn listed(&self) -> String {
+        let mut listed: Vec<_> =
+            self.answers().iter().map(|answer| answer.listed.to_string()).collect();
+        listed.dedup();
+        listed.join("/")
+    }
+
+    /// Why its sizes cannot be compared.
+    fn is_unlike(&self) -> Option<String> {
+        let answers = self.answers();
+        let differ = |of: fn(&Answer) -> f64| {
+            let least = answers.iter().map(of).fold(f64::INFINITY, f64::min);
+            let most = answers.iter().map(of).fold(0.0, f64::max);
+            (most > least * ALIKE).then_some((least, most))
+        };
+        let name = &self.name;
+        if let Some((least, most)) = differ(|answer| answer.listed) {
+            return Some(format!("{name} lists {least} to {most}"));
+        }
+        if let Some((least, most)) = differ(|answer| answer.different) {
+            return Some(format!("{name} is one of {least} to {most} different requests"));
+        }
+        let many = answers.iter().all(|answer| answer.listed >= MANY);
+        let (least, most) = differ(|answer| answer.bytes).filter(|_| many)?;
+        Some(format!("{name} has answers of {least} to {most} bytes"))
     }
 }
 
 /// Prints figures that `bench --json` wrote, one column for each file.
 ///
 /// # Errors
-/// A file holds no such figures, or something grows faster than the logarithm; the message says what.
+/// A file holds no such figures, something grows faster than the logarithm, or does not list as much in each
+/// size; the message says what.
 pub(super) fn run(files: &[PathBuf], as_json: bool) -> Result<(), Failure> {
     let mut all = Vec::new();
     for file in files {
@@ -56,7 +116,7 @@ pub(super) fn run(files: &[PathBuf], as_json: bool) -> Result<(), Failure> {
             serde_json::from_str(&text).map_err(|error| wrong(&error.to_string()))?;
         let builds = figures["builds"].as_f64().filter(|builds| *builds > 1.0);
         let builds = builds.ok_or_else(|| wrong("it does not say how many `builds` there were"))?;
-        all.push((builds, lines(&figures).ok_or_else(|| wrong("it has no `rows`"))?));
+        all.push((builds, lines(&figures).map_err(wrong)?));
     }
     all.sort_by(|a, b| a.0.total_cmp(&b.0));
     if all.len() < 2 || all.windows(2).any(|two| two[0].0 >= two[1].0) {
@@ -67,12 +127,12 @@ pub(super) fn run(files: &[PathBuf], as_json: bool) -> Result<(), Failure> {
     let builds: Vec<f64> = all.iter().map(|(builds, _)| *builds).collect();
     let mut table: Vec<Line> = Vec::new();
     for (column, (_, lines)) in all.iter().enumerate() {
-        for (name, ms) in lines {
+        for (name, figure) in lines {
             let at = table.iter().position(|line| line.name == *name).unwrap_or_else(|| {
                 table.push(Line { name: name.clone(), of: vec![None; builds.len()] });
                 table.len() - 1
             });
-            table[at].of[column] = Some(*ms);
+            table[at].of[column] = Some(*figure);
         }
     }
     let compared = table.iter().filter(|line| line.measured(&builds).len() > 1).count();
@@ -84,57 +144,95 @@ pub(super) fn run(files: &[PathBuf], as_json: bool) -> Result<(), Failure> {
         .filter(|line| line.is_too_much(&builds))
         .map(|line| line.name.as_str())
         .collect();
+    let unlike: Vec<String> = table.iter().filter_map(Line::is_unlike).collect();
     if as_json {
         let rows: Vec<_> = table
             .iter()
             .map(|line| {
-                json!({"name": line.name, "ms": line.of, "faster": bad.contains(&&*line.name)})
+                let of = |value: fn(&Figure) -> Option<f64>| -> Vec<Option<f64>> {
+                    line.of.iter().map(|figure| figure.as_ref().and_then(value)).collect()
+                };
+                json!({
+                    "name": line.name,
+                    "ms": of(|figure| Some(figure.ms)),
+                    "listed": of(|figure| figure.answer.map(|answer| answer.listed)),
+                    "different": of(|figure| figure.answer.map(|answer| answer.different)),
+                    "answer_bytes": of(|figure| figure.answer.map(|answer| answer.bytes)),
+                    "faster": bad.contains(&&*line.name),
+                    "unlike": line.is_unlike().is_some(),
+                })
             })
             .collect();
         print_json(&json!({ "builds": builds, "rows": rows }));
     } else {
         print(&builds, &table, &bad);
     }
-    if bad.is_empty() {
-        return Ok(());
+    let mut wrong = Vec::new();
+    if !unlike.is_empty() {
+        wrong.push(format!(
+            "not as much is listed in each size, so growth cannot be told: {}; measure databases of the same kind",
+            unlike.join("; ")
+        ));
     }
-    Err(Failure::failed(format!("faster than the logarithm grows: {}", bad.join("; "))))
+    if !bad.is_empty() {
+        wrong.push(format!("faster than the logarithm grows: {}", bad.join("; ")));
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(Failure::failed(wrong.join("\n"))) }
 }
 
-/// Name and milliseconds of everything that is compared.
-fn lines(figures: &Value) -> Option<Vec<(String, f64)>> {
+/// Name and figure of everything that is compared, or what is wrong with the file.
+fn lines(figures: &Value) -> Result<Vec<(String, Figure)>, &'static str> {
+    const OLD: &str =
+        "a row does not say `request`, `load`, `p50_ms`, `listed`, `different` and `answer_bytes`";
     let mut lines = Vec::new();
-    for row in figures["rows"].as_array()? {
-        let name = format!("{}, {}", row["request"].as_str()?, row["load"].as_str()?);
-        lines.push((name, row["p50_ms"].as_f64()?));
+    for row in figures["rows"].as_array().ok_or("it has no `rows`")? {
+        let (Some(request), Some(load)) = (row["request"].as_str(), row["load"].as_str()) else {
+            return Err(OLD);
+        };
+        let figure = |name: &str| row[name].as_f64().ok_or(OLD);
+        let answer = Some(Answer {
+            listed: figure("listed")?,
+            bytes: figure("answer_bytes")?,
+            different: figure("different")?,
+        });
+        lines.push((format!("{request}, {load}"), Figure { ms: figure("p50_ms")?, answer }));
     }
     for (name, what) in [
         ("1,000 status updates in bulk", "bulk_updates_per_s"),
         ("1,000 jobs registered", "registrations_per_s"),
     ] {
         if let Some(rate) = figures[what].as_f64().filter(|rate| *rate > 0.0) {
-            lines.push((name.to_owned(), 1_000_000.0 / rate));
+            lines.push((name.to_owned(), Figure { ms: 1_000_000.0 / rate, answer: None }));
         }
     }
-    Some(lines)
+    Ok(lines)
 }
 
 fn print(builds: &[f64], table: &[Line], bad: &[&str]) {
     let heads: String = builds.iter().map(|builds| format!("{builds:>12.0}")).collect();
-    say(&format!("{:<52}{heads}  growth", "p50 in ms with so many builds"));
+    say(&format!("{:<52}{heads}  growth  listed", "p50 in ms with so many builds"));
     for line in table {
         let cells: String = line
             .of
             .iter()
-            .map(|ms| ms.map_or_else(|| format!("{:>12}", "-"), |ms| format!("{ms:>12.3}")))
+            .map(|figure| {
+                figure.map_or_else(|| format!("{:>12}", "-"), |it| format!("{:>12.3}", it.ms))
+            })
             .collect();
         let measured = line.measured(builds);
         let growth = match (measured.first(), measured.last()) {
             (Some((_, first)), Some((_, last))) if measured.len() > 1 => last / first,
             _ => f64::NAN,
         };
-        let verdict = if bad.contains(&&*line.name) { "  FASTER than the logarithm" } else { "" };
-        say(&format!("{:<52}{cells}  {growth:6.2}{verdict}", line.name));
+        let mut verdict = String::new();
+        if line.is_unlike().is_some() {
+            verdict.push_str("  NOT ALIKE");
+        }
+        if bad.contains(&&*line.name) {
+            verdict.push_str("  FASTER than the logarithm");
+        }
+        let listed = line.listed();
+        say(format!("{:<52}{cells}  {growth:6.2}  {listed:>6}{verdict}", line.name).trim_end());
     }
     if let (Some(first), Some(last)) = (builds.first(), builds.last()) {
         let log = last.ln() / first.ln();

@@ -3,13 +3,21 @@
 //!
 //! | line | what it does | what it answers when it is done |
 //! |---|---|---|
+//! | `history N` | leaves jobs with N finished builds alone: requests are about them | `ok` |
+//! | `stock N` | registers builds until N wait that updates may start | `ok` |
 //! | `updates R` | R status updates per second from now on; 0: none | `ok` |
 //! | `bulk N` | N status updates, as fast as they go | seconds |
 //! | `register N` | one evaluation with N new jobs | seconds |
 //! | `updated` | nothing | status updates made since the last time |
 //!
-//! An update is what the builder stores: a start or an end with attempt, counters and weather.
+//! An update is what the builder stores: a start or an end with attempt, counters, weather and outputs.
+//!
+//! What is updated was registered by this process, in every database: if its own waiting builds were, a
+//! small one would soon have none left, and then list others than a large one does. They are of jobs that the
+//! largest specification has, with names, paths and outputs like theirs, so the indexes that an end changes
+//! are changed all over; and at any time [`RUNNING`] of them run, so that the queue lists them alone.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -23,15 +31,20 @@ use crate::app::{App, Settings};
 use crate::command::Failure;
 use crate::command::serve::Web;
 use crate::memory;
-use crate::model::{self, BuildId, BuildLogFile, BuildStatus, SpecificationId};
+use crate::model::{self, BuildId, BuildLogFile, BuildStatus, EvaluationId, SpecificationId};
 use crate::store::{self, Database, DatabaseError, Finish, NewJob};
 
 /// Updates of one write when they go as fast as they can.
 const BULK: usize = 500;
 /// Between two shares of a steady load.
 const TICK: Duration = Duration::from_millis(5);
-/// Jobs of an evaluation that is registered when nothing waits any more.
-const REFILL: usize = 20_000;
+/// Builds that run while there are updates: more than a queue of 200 lists, and than a write of [`BULK`] ends.
+const RUNNING: usize = 1000;
+/// Jobs of an evaluation that updates are about.
+const JOBS: usize = 4000;
+/// Builds read at once, and how often, while such jobs are looked for.
+const RUN: u32 = 500;
+const RUNS_MAX: i64 = 400;
 
 fn failed(error: impl std::fmt::Display) -> Failure {
     Failure::failed(error.to_string())
@@ -50,7 +63,12 @@ pub(super) async fn run(state: &Path) -> Result<(), Failure> {
     say(&format!("listening at http://{address}"));
     let load = Load {
         database: app.database().client("bench"),
-        next: Vec::new(),
+        specification: SpecificationId::new(1),
+        history: 0,
+        templates: Arc::new([]),
+        registered: 0,
+        waiting: VecDeque::new(),
+        running: VecDeque::new(),
         done: Arc::new(AtomicU64::new(0)),
     };
     let outcome = obey(load).await;
@@ -95,19 +113,27 @@ async fn obey(mut load: Load) -> Result<(), Failure> {
         let number: usize = number.parse().map_err(failed)?;
         let began = Instant::now();
         match word {
+            "history" => {
+                load.history = u32::try_from(number).map_err(failed)?;
+                say("ok");
+            }
+            "stock" => {
+                load.stock(number).await?;
+                say("ok");
+            }
             "updates" => {
                 rate = number as u64;
                 tick.reset();
                 say("ok");
             }
             "bulk" => {
-                load.prepare(number).await?;
+                load.stock(number / 2 + RUNNING).await?;
                 let began = Instant::now();
                 load.bulk(number).await?;
                 say(&began.elapsed().as_secs_f64().to_string());
             }
             "register" => {
-                load.register(number).await?;
+                load.register_new(number).await?;
                 say(&began.elapsed().as_secs_f64().to_string());
             }
             "updated" => say(&load.done.swap(0, Ordering::Relaxed).to_string()),
@@ -116,64 +142,152 @@ async fn obey(mut load: Load) -> Result<(), Failure> {
     }
 }
 
+/// A build that updates are about, and which of the templates it is like.
+#[derive(Debug, Clone, Copy)]
+struct Made {
+    id: BuildId,
+    template: usize,
+}
+
 /// The next update of a build.
 #[derive(Debug, Clone, Copy)]
 enum Update {
-    Start(BuildId),
-    /// With the attempt that it ends, which the builder knows as well.
-    End(BuildId, i64),
+    Start(Made),
+    End(Made),
 }
 
-impl Update {
-    const fn build(self) -> BuildId {
-        match self {
-            Self::Start(id) | Self::End(id, _) => id,
-        }
+/// A build of the database that others are made like.
+#[derive(Debug)]
+struct Template {
+    job: String,
+    system: String,
+    nix_name: String,
+    derivation: String,
+    outputs: Vec<(String, String)>,
+}
+
+impl Template {
+    /// A system that nobody builds for: the server's builder must leave such builds alone.
+    fn system(&self) -> String {
+        self.system.replace("linux", "bench")
     }
+
+    /// The outputs of the build `id`, with the names and lengths of the template's.
+    fn outputs(&self, id: BuildId) -> Vec<(String, String)> {
+        let outputs = (0_i64..).zip(&self.outputs);
+        outputs.map(|(n, (name, path))| (name.clone(), like(path, id.get() * 8 + n))).collect()
+    }
+}
+
+/// A store path with another digest: that of `path` ends at the first `-` of its last component.
+fn like(path: &str, seed: i64) -> String {
+    let (folder, base) = path.rsplit_once('/').map_or(("", path), |(folder, base)| (folder, base));
+    let (digest, rest) = base.split_once('-').unwrap_or(("", base));
+    let mut new = format!("{:016x}{:016x}", store::mix(seed), store::mix(!seed));
+    if (16..32).contains(&digest.len()) {
+        new.truncate(digest.len());
+    }
+    if folder.is_empty() { format!("{new}-{rest}") } else { format!("{folder}/{new}-{rest}") }
 }
 
 struct Load {
     database: Database,
-    /// Taken from the end.
-    next: Vec<Update>,
+    /// The largest one, whose jobs the templates are.
+    specification: SpecificationId,
+    /// Finished builds of the jobs that requests are about, whose history must not grow meanwhile.
+    history: u32,
+    /// Empty until they are needed.
+    templates: Arc<[Template]>,
+    /// Builds that were made like templates.
+    registered: i64,
+    /// At most as many as the plan of the measurement takes.
+    waiting: VecDeque<Made>,
+    /// At most one more than [`RUNNING`].
+    running: VecDeque<Made>,
     done: Arc<AtomicU64>,
 }
 
 impl Load {
-    /// Sees to it that `number` updates are to be had.
-    async fn prepare(&mut self, number: usize) -> Result<(), Failure> {
-        while self.next.len() < number {
-            // Those that are taken already are still scheduled: more are asked for than needed.
-            let taken: std::collections::HashSet<BuildId> =
-                self.next.iter().map(|update| update.build()).collect();
-            let wanted = u32::try_from(taken.len() + (number / 2).max(1000)).unwrap_or(u32::MAX);
-            let found =
-                self.database.read(move |s| store::scheduled(s, wanted)).await.map_err(failed)?;
-            let new: Vec<_> = found.into_iter().filter(|(id, _)| !taken.contains(id)).collect();
-            if new.is_empty() {
-                self.register(REFILL.max(number)).await?;
-                continue;
-            }
-            // All start before the first ends, as with many builds at once.
-            let ends = new.iter().rev().map(|(id, attempt)| Update::End(*id, attempt + 1));
-            let starts = new.iter().rev().map(|(id, _)| Update::Start(*id));
-            let mut next: Vec<_> = ends.chain(starts).collect();
-            next.append(&mut self.next);
-            self.next = next;
+    /// Registers evaluations until `number` builds wait.
+    async fn stock(&mut self, number: usize) -> Result<(), Failure> {
+        if self.templates.is_empty() {
+            let history = self.history;
+            let found = self.database.read(move |s| templates(s, history)).await;
+            (self.specification, self.templates) = found.map_err(failed)?;
         }
+        if self.templates.is_empty() {
+            return Err(Failure::failed("the database has no finished builds to make others like"));
+        }
+        while self.waiting.len() < number {
+            self.stock_one().await?;
+        }
+        memory::give_back().await;
         Ok(())
+    }
+
+    /// One evaluation: of each template a build.
+    async fn stock_one(&mut self) -> Result<(), Failure> {
+        let first = self.registered;
+        self.registered += i64::try_from(self.templates.len()).map_err(failed)?;
+        // Another seed for each start of this process and each build.
+        let stamp = stamp()?;
+        let seed = store::derivation_key(&stamp).wrapping_add(first);
+        let jobs: Vec<_> = (0..)
+            .zip(self.templates.iter())
+            .map(|(n, template)| NewJob {
+                name: template.job.clone(),
+                derivation: like(&template.derivation, seed.wrapping_add(n)),
+                system: template.system(),
+                nix_name: template.nix_name.clone(),
+                ..NO_JOB
+            })
+            .collect();
+        let evaluation = self.register(jobs, stamp).await?;
+        let limit = u32::try_from(self.templates.len()).map_err(failed)?;
+        let mut made = self
+            .database
+            .read(move |s| store::job_builds(s, evaluation, &[], None, limit))
+            .await
+            .map_err(failed)?;
+        // As they were registered, which is the templates' order.
+        made.sort_unstable_by_key(|job| job.build);
+        let new = made.iter().enumerate().map(|(template, job)| Made { id: job.build, template });
+        let before = self.waiting.len();
+        self.waiting.extend(new);
+        if self.waiting.len() - before == self.templates.len() {
+            return Ok(());
+        }
+        Err(Failure::failed(format!(
+            "{} builds were registered instead of {}",
+            self.waiting.len() - before,
+            self.templates.len()
+        )))
+    }
+
+    /// Starts until [`RUNNING`] builds run, then ends the oldest and starts another in turn.
+    fn next(&mut self) -> Option<Update> {
+        if self.running.len() <= RUNNING
+            && let Some(made) = self.waiting.pop_front()
+        {
+            self.running.push_back(made);
+            return Some(Update::Start(made));
+        }
+        self.running.pop_front().map(Update::End)
     }
 
     /// A few updates, each a write of its own, as from as many workers.
     async fn steadily(&mut self, number: usize) -> Result<(), Failure> {
-        if self.next.len() < number {
-            self.prepare(10_000).await?;
+        if self.waiting.len() < number {
+            // Not expected: the plan stocks what it takes.
+            self.stock(JOBS).await?;
         }
         let mut writes = tokio::task::JoinSet::new();
-        for update in self.next.split_off(self.next.len() - number).into_iter().rev() {
+        for _ in 0..number {
+            let Some(update) = self.next() else { break };
             let (database, done) = (self.database.clone(), Arc::clone(&self.done));
+            let templates = Arc::clone(&self.templates);
             writes.spawn(async move {
-                database.write(move |tx| change(tx, update)).await?;
+                database.write(move |tx| change(tx, &templates, update)).await?;
                 done.fetch_add(1, Ordering::Relaxed);
                 Ok::<(), DatabaseError>(())
             });
@@ -187,23 +301,23 @@ impl Load {
     async fn bulk(&mut self, number: usize) -> Result<(), Failure> {
         let mut left = number;
         while left > 0 {
-            let share = left.min(BULK);
-            let mut updates = self.next.split_off(self.next.len() - share);
-            updates.reverse();
+            let updates: Vec<_> = (0..left.min(BULK)).filter_map(|_| self.next()).collect();
+            left -= left.min(BULK);
+            let templates = Arc::clone(&self.templates);
             self.database
-                .write(move |tx| updates.iter().try_for_each(|update| change(tx, *update)))
+                .write(move |tx| {
+                    updates.iter().try_for_each(|update| change(tx, &templates, *update))
+                })
                 .await
                 .map_err(failed)?;
-            left -= share;
         }
         self.done.fetch_add(number as u64, Ordering::Relaxed);
         Ok(())
     }
 
     /// One evaluation with so many new jobs, in one write, as a monitor does it.
-    async fn register(&self, number: usize) -> Result<(), Failure> {
-        let stamp = std::fs::read_to_string("/proc/sys/kernel/random/uuid").map_err(failed)?;
-        let stamp = stamp.trim().to_owned();
+    async fn register_new(&self, number: usize) -> Result<(), Failure> {
+        let stamp = stamp()?;
         let job = |n: usize| {
             let digest = store::derivation_key(&format!("{stamp} {n}")).unsigned_abs();
             NewJob {
@@ -211,47 +325,132 @@ impl Load {
                 derivation: format!("/gnu/store/{digest:020}{n:012}-bench-{n:06}-1.0.drv"),
                 system: "bench-linux".to_owned(),
                 nix_name: format!("bench-{n:06}-1.0"),
-                priority: 0,
-                timeout_s: 0,
-                max_silent_s: 0,
-                definition: None,
-                needs: Vec::new(),
+                ..NO_JOB
             }
         };
         let jobs: Vec<_> = (0..number).map(job).collect();
-        let now = model::now();
-        self.database
-            .write_once(move |tx| {
-                let of = SpecificationId::new(1);
-                let begun = store::begin_evaluation(tx, of, &stamp, &[], now)?;
-                let store::Begun::New(id) = begun else { return Ok(()) };
-                store::register(tx, id, &jobs, "", "", now).map(drop)
-            })
-            .await
-            .map_err(failed)?;
+        self.register(jobs, stamp).await?;
         memory::give_back().await;
         Ok(())
     }
+
+    async fn register(&self, jobs: Vec<NewJob>, stamp: String) -> Result<EvaluationId, Failure> {
+        let (of, now) = (self.specification, model::now());
+        let registered = self.database.write_once(move |tx| {
+            let begun = store::begin_evaluation(tx, of, &stamp, &[], now)?;
+            let store::Begun::New(id) = begun else { return Ok(None) };
+            Ok(store::register(tx, id, &jobs, "", "", now)?.map(|_| id))
+        });
+        let registered = registered.await.map_err(failed)?;
+        registered.ok_or_else(|| Failure::failed("an evaluation was there before it was made"))
+    }
 }
 
-fn change(tx: &store::Transaction, update: Update) -> rusqlite::Result<()> {
+const NO_JOB: NewJob = NewJob {
+    name: String::new(),
+    derivation: String::new(),
+    system: String::new(),
+    nix_name: String::new(),
+    priority: 0,
+    timeout_s: 0,
+    max_silent_s: 0,
+    definition: None,
+    needs: Vec::new(),
+};
+
+/// What no evaluation was ever called.
+fn stamp() -> Result<String, Failure> {
+    let stamp = std::fs::read_to_string("/proc/sys/kernel/random/uuid").map_err(failed)?;
+    Ok(stamp.trim().to_owned())
+}
+
+/// The largest specification and at most [`JOBS`] builds of different jobs of it, from all over the database.
+/// Jobs with `history` finished builds are left out, unless there are no others.
+fn templates(
+    s: &store::Snapshot,
+    history: u32,
+) -> rusqlite::Result<(SpecificationId, Arc<[Template]>)> {
+    let Some(largest) = store::sizes(s)?.pop() else {
+        return Ok((SpecificationId::new(1), Arc::new([])));
+    };
+    let highest = store::highest_build(s)?;
+    let mut found = BTreeMap::new();
+    let mut left_out = BTreeMap::new();
+    for draw in 1..=RUNS_MAX {
+        let from = store::mix(!draw).cast_signed().rem_euclid(highest.max(1));
+        let mut run = store::builds_above(s, BuildId::new(from), RUN)?;
+        run.retain(|build| build.specification_id == largest.id);
+        let ids: Vec<_> = run.iter().map(|build| build.id).collect();
+        let mut outputs = store::outputs(s, &ids)?;
+        for build in run {
+            let list = store::job_history(s, &largest.name, &build.job, history.saturating_add(1))?;
+            let kept = if list.len() == history as usize { &mut left_out } else { &mut found };
+            if kept.len() == JOBS || kept.contains_key(&build.job) {
+                continue;
+            }
+            let outputs = outputs.remove(&build.id).unwrap_or_default();
+            let template = Template {
+                job: build.job.clone(),
+                system: build.system,
+                nix_name: build.nix_name,
+                derivation: build.derivation,
+                outputs: outputs.into_iter().map(|output| (output.name, output.path)).collect(),
+            };
+            kept.insert(build.job, template);
+        }
+        if found.len() == JOBS {
+            break;
+        }
+    }
+    let kept = if found.is_empty() { left_out } else { found };
+    // Not by name: what ends one after another lies apart in the index of jobs.
+    let mut templates: Vec<_> = kept.into_values().collect();
+    templates.sort_by_cached_key(|template| store::derivation_key(&template.job));
+    Ok((largest.id, templates.into()))
+}
+
+fn change(tx: &store::Transaction, templates: &[Template], update: Update) -> rusqlite::Result<()> {
     let now = model::now();
     match update {
-        Update::Start(id) => store::start(tx, id, "bench", now).map(drop),
-        Update::End(id, attempt) => {
+        Update::Start(made) => store::start(tx, made.id, "bench", now).map(drop),
+        Update::End(made) => {
+            let id = made.id;
             let status =
                 if id.get() % 20 == 0 { BuildStatus::Failed } else { BuildStatus::Succeeded };
             let end = Finish {
                 id,
-                attempt,
+                // Each is started once.
+                attempt: 1,
                 status,
                 message: String::new(),
                 stopped_at: now,
                 log: BuildLogFile::default(),
-                outputs: Vec::new(),
+                outputs: templates.get(made.template).map_or_else(Vec::new, |t| t.outputs(id)),
                 products: Vec::new(),
             };
             store::finish(tx, &end).map(drop)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::like;
+
+    #[test]
+    fn a_path_that_is_made_like_another_differs_in_its_digest_alone() {
+        let digest = "0123456789abcdfghijklmnpqrsvwxyz";
+        let path = format!("/gnu/store/{digest}-hello-2.10.drv");
+        let (one, two) = (like(&path, 1), like(&path, -1));
+        assert_ne!(one, two);
+        for new in [&one, &two] {
+            assert_eq!(new.len(), path.len());
+            assert!(new.starts_with("/gnu/store/") && new.ends_with("-hello-2.10.drv"), "{new}");
+            assert!(!new.contains(digest), "{new}");
+        }
+        // What has no digest gets one: two builds never have the same derivation.
+        for path in ["hello.drv", "/store/a-hello.drv"] {
+            assert_ne!(like(path, 1), like(path, 2));
         }
     }
 }

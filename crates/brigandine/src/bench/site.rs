@@ -11,18 +11,18 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use serde_json::Value;
 
 use super::client::{Connection, request};
+use super::samples::Samples;
 use crate::cli::Bench;
 use crate::command::{Failure, print_json, say};
 use crate::model;
 use crate::store;
 
-/// Builds, evaluations and so on that requests are about.
-const SAMPLES: usize = 400;
 /// Status updates per second of the write load.
 const UPDATES: u64 = 2000;
+/// Answers of which it is counted what they list, before a row is measured and again afterwards.
+const SURVEYED: usize = 32;
 /// Status updates of the bulk figure, and jobs of the registered evaluation.
 const BULK_MAX: i64 = 100_000;
 
@@ -62,10 +62,11 @@ pub(crate) fn run(arguments: &Bench) -> Result<(), Failure> {
             .map_err(failed)?;
     }
     let file_bytes = std::fs::metadata(&file).map_err(failed)?.len();
-    let mut server = Server::start(&state)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-    let figures = runtime.block_on(measure(arguments, &mut server, file_bytes))?;
+    let samples = runtime.block_on(super::samples::choose(&state))?;
+    let mut server = Server::start(&state)?;
+    let figures = runtime.block_on(measure(arguments, &mut server, &samples, file_bytes))?;
     server.stop()?;
     if arguments.json {
         print_json(&figures);
@@ -193,6 +194,8 @@ struct Route {
     rate: f64,
     /// Every answer must hold this.
     holds: &'static str,
+    /// An answer lists as many things as it holds this.
+    counts: &'static str,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -205,12 +208,23 @@ struct Row {
     p99_ms: f64,
     max_ms: f64,
     server_cpu_ms: f64,
+    /// Different requests that were asked in turn.
+    different: usize,
+    /// What an answer listed: builds, or evaluations and so on; the median.
+    listed: usize,
+    /// How long an answer was; the median.
+    answer_bytes: usize,
 }
 
 #[derive(Debug, Serialize)]
 struct Figures {
     builds: i64,
     file_mib: f64,
+    /// The "small" jobset, and how many finished builds it had.
+    small_jobset: String,
+    small_jobset_builds: i64,
+    /// What the database had not enough of.
+    notes: Vec<String>,
     first_page_ms: f64,
     rows: Vec<Row>,
     updates_per_s_under_load: Option<f64>,
@@ -232,20 +246,37 @@ impl Figures {
             "{} builds, file {:.0} MiB; medians of {} runs",
             self.builds, self.file_mib, self.repeat
         ));
+        for note in &self.notes {
+            say(&format!("note: {note}"));
+        }
         say(&format!(
-            "{:<36} {:<13} {:>9} {:>9} {:>9} {:>9} {:>9}",
-            "request", "meanwhile", "per s", "p50 ms", "p99 ms", "max ms", "cpu ms"
+            "the small jobset is {}, {} finished builds",
+            self.small_jobset, self.small_jobset_builds
+        ));
+        say(&format!(
+            "{:<36} {:<13} {:>9} {:>9} {:>9} {:>9} {:>9} {:>7} {:>9}",
+            "request",
+            "meanwhile",
+            "per s",
+            "p50 ms",
+            "p99 ms",
+            "max ms",
+            "cpu ms",
+            "listed",
+            "bytes"
         ));
         for row in &self.rows {
             say(&format!(
-                "{:<36} {:<13} {:>9.0} {:>9.3} {:>9.3} {:>9.3} {:>9.3}",
+                "{:<36} {:<13} {:>9.0} {:>9.3} {:>9.3} {:>9.3} {:>9.3} {:>7} {:>9}",
                 row.request,
                 row.load,
                 row.per_s,
                 row.p50_ms,
                 row.p99_ms,
                 row.max_ms,
-                row.server_cpu_ms
+                row.server_cpu_ms,
+                row.listed,
+                row.answer_bytes
             ));
         }
         say(&format!("server start to the first page     {:9.1} ms", self.first_page_ms));
@@ -266,107 +297,96 @@ impl Figures {
     }
 }
 
-async fn json(connection: &mut Connection, path: &str) -> Result<Value, Failure> {
-    let answer = connection.ask(&request(path, false)).await.map_err(failed)?;
-    serde_json::from_slice(answer).map_err(failed)
+/// A value in a query.
+fn escaped(value: &str) -> String {
+    form_urlencoded::byte_serialize(value.as_bytes()).collect()
 }
 
-/// What requests are about: builds from all over the database.
-async fn routes(address: &str) -> Result<(Vec<Route>, i64), Failure> {
-    let mut connection = Connection::open(address).await.map_err(failed)?;
-    let latest = json(&mut connection, "/api/latestbuilds?nr=1000").await?;
-    let evaluations = json(&mut connection, "/api/evaluations?nr=1000").await?;
-    let specifications = json(&mut connection, "/specifications").await?;
-    let ids = latest.as_array().into_iter().flatten().filter_map(|build| build["id"].as_i64());
-    let highest = ids.max().unwrap_or(0);
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let (mut builds, mut sizes) = (Vec::new(), std::collections::BTreeMap::new());
-    let mut dice = 0x2545_f491_4f6c_dd1d_u64;
-    for _ in 0..SAMPLES {
-        dice ^= dice << 13;
-        dice ^= dice >> 7;
-        dice ^= dice << 17;
-        let id = (dice >> 8).cast_signed() % highest.max(1) + 1;
-        let build = json(&mut connection, &format!("/build/{id}")).await?;
-        *sizes.entry(text(&build["jobset"])).or_insert(0) += 1;
-        builds.push(build);
-    }
-    let small = sizes.iter().min_by_key(|(_, count)| **count).map(|(name, _)| name.clone());
-    let small = small.unwrap_or_default();
-    let names: Vec<String> = specifications
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(|specification| text(&specification["name"]))
-        .collect();
-    let evaluations: Vec<i64> = evaluations
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|evaluation| evaluation["id"].as_i64())
-        .collect();
-    let from_builds = |path: &dyn Fn(&Value) -> String, page| -> Vec<_> {
-        builds.iter().map(|build| request(&path(build), page)).collect()
-    };
+/// The requests, each about samples in turn.
+fn routes(samples: &Samples) -> Vec<Route> {
+    let route = |name, rate, holds, counts, requests| Route { name, requests, rate, holds, counts };
     let one = |path: &str, page| vec![request(path, page)];
-    let drv = |build: &Value| {
-        let derivation = text(&build["derivation"]);
-        format!("/build/{}", derivation.rsplit('/').next().unwrap_or_default())
+    let of = |path: &str, ids: &[i64], page| -> Vec<_> {
+        ids.iter().map(|id| request(&format!("{path}{id}"), page)).collect()
     };
-    let of_evaluations = |path: &str, page| -> Vec<_> {
-        evaluations.iter().map(|id| request(&format!("{path}{id}"), page)).collect()
-    };
-    let of_names = |path: &str| -> Vec<_> {
-        names.iter().map(|name| request(&format!("{path}{name}"), true)).collect()
-    };
-    let route = |name, rate, holds, requests| Route { name, requests, rate, holds };
-    let list = "\"buildstatus\":";
-    let all = vec![
-        route("latestbuilds?nr=2", 400.0, list, one("/api/latestbuilds?nr=2", false)),
-        route(
-            "latestbuilds?nr=10&job&system&jobset",
-            400.0,
-            "[",
-            from_builds(
-                &|build| {
-                    format!(
-                        "/api/latestbuilds?nr=10&job={}&system={}&jobset={}",
-                        text(&build["job"]),
-                        text(&build["system"]),
-                        text(&build["jobset"])
-                    )
-                },
-                false,
-            ),
-        ),
-        route(
-            "latestbuilds?nr=10&jobset (small)",
-            400.0,
-            list,
-            one(&format!("/api/latestbuilds?nr=10&jobset={small}"), false),
-        ),
-        route("build/ID", 400.0, list, from_builds(&|b| format!("/build/{}", b["id"]), false)),
-        route("build/BASENAME.drv", 400.0, list, from_builds(&drv, false)),
+    let ids: Vec<i64> = samples.builds.iter().map(|(id, _)| *id).collect();
+    let of_jobs = samples.jobs.iter().map(|job| {
+        let path = format!(
+            "/api/latestbuilds?nr=10&job={}&system={}&jobset={}",
+            escaped(&job.name),
+            escaped(&job.system),
+            escaped(&job.specification)
+        );
+        request(&path, false)
+    });
+    let basenames = samples.builds.iter().map(|(_, basename)| {
+        let basename = escaped(basename).replace('+', "%20");
+        request(&format!("/build/{basename}"), false)
+    });
+    let names = samples.specifications.iter();
+    let of_names = names.map(|name| request(&format!("/jobset/{name}"), true)).collect();
+    let small = format!("/api/latestbuilds?nr=10&jobset={}", escaped(&samples.small.name));
+    let build = "\"buildstatus\":";
+    vec![
+        route("latestbuilds?nr=2", 400.0, build, build, one("/api/latestbuilds?nr=2", false)),
+        route("latestbuilds?nr=10&job&system&jobset", 400.0, build, build, of_jobs.collect()),
+        route("latestbuilds?nr=10&jobset (small)", 400.0, build, build, one(&small, false)),
+        route("build/ID", 400.0, build, build, of("/build/", &ids, false)),
+        route("build/BASENAME.drv", 400.0, build, build, basenames.collect()),
+        // The job's history.
         route(
             "build/ID (page)",
             400.0,
             "</html>",
-            from_builds(&|b| format!("/build/{}", b["id"]), true),
+            "<rect class=",
+            of("/build/", &samples.builds_of_jobs(), true),
         ),
         route(
             "api/evaluation?id",
             400.0,
             "\"checkouts\":",
-            of_evaluations("/api/evaluation?id=", false),
+            "\"checkouts\":",
+            of("/api/evaluation?id=", &samples.evaluations, false),
         ),
-        route("eval/ID (page)", 200.0, "</html>", of_evaluations("/eval/", true)),
-        route("jobset/NAME", 200.0, "</html>", of_names("/jobset/")),
-        route("/", 200.0, "</html>", one("/", true)),
-        route("queue?nr=200", 50.0, list, one("/api/queue?nr=200", false)),
-        route("latestbuilds?nr=1000", 20.0, list, one("/api/latestbuilds?nr=1000", false)),
-        route("specifications", 200.0, "\"proc\":", one("/specifications", false)),
-    ];
-    Ok((all, highest))
+        route(
+            "eval/ID (page)",
+            200.0,
+            "</html>",
+            "<li class=\"row",
+            of("/eval/", &samples.evaluations, true),
+        ),
+        route("jobset/NAME", 200.0, "</html>", "<a href=\"/eval/", of_names),
+        route("/", 200.0, "</html>", "<li class=\"row", one("/", true)),
+        route("queue?nr=200", 50.0, build, build, one("/api/queue?nr=200", false)),
+        route("latestbuilds?nr=1000", 20.0, build, build, one("/api/latestbuilds?nr=1000", false)),
+        route(
+            "specifications",
+            200.0,
+            "\"proc\":",
+            "\"proc-file\":",
+            one("/specifications", false),
+        ),
+    ]
+}
+
+/// What answers list and how long they are, of requests from all over the route's.
+async fn survey(
+    address: &str,
+    route: &Route,
+    seen: &mut Vec<(usize, usize)>,
+) -> Result<(), Failure> {
+    let mut connection = Connection::open(address).await.map_err(failed)?;
+    let step = route.requests.len().div_ceil(SURVEYED).max(1);
+    for request in route.requests.iter().step_by(step) {
+        let answer = connection.ask(request).await.map_err(failed)?;
+        seen.push((count(answer, route.counts.as_bytes()), answer.len()));
+    }
+    Ok(())
+}
+
+/// How often `part`, which is not empty, stands in `text`.
+fn count(text: &[u8], part: &[u8]) -> usize {
+    text.windows(part.len()).filter(|window| *window == part).count()
 }
 
 /// What one run of a route measured: latencies in milliseconds and how long it took.
@@ -464,6 +484,8 @@ async fn row(
     flat_out: bool,
 ) -> Result<Row, Failure> {
     let mut runs: Vec<[f64; 6]> = Vec::new();
+    let mut seen = Vec::new();
+    survey(&server.address, route, &mut seen).await?;
     for _ in 0..plan.repeat {
         let cpu = server.processor_s();
         let run = ask(&server.address, route, plan.connections, plan.time, flat_out).await?;
@@ -477,6 +499,10 @@ async fn row(
             (server.processor_s() - cpu) * 1000.0 / count,
         ]);
     }
+    survey(&server.address, route, &mut seen).await?;
+    let (mut listed, mut bytes): (Vec<_>, Vec<_>) = seen.into_iter().unzip();
+    listed.sort_unstable();
+    bytes.sort_unstable();
     let of = |at: usize| median(runs.iter().map(|run| run[at]).collect());
     Ok(Row {
         request: route.name,
@@ -487,15 +513,23 @@ async fn row(
         p99_ms: of(3),
         max_ms: of(4),
         server_cpu_ms: of(5),
+        different: route.requests.len(),
+        listed: listed[listed.len() / 2],
+        answer_bytes: bytes[bytes.len() / 2],
     })
 }
 
 async fn measure(
     arguments: &Bench,
     server: &mut Server,
+    samples: &Samples,
     file_bytes: u64,
 ) -> Result<Figures, Failure> {
-    let (routes, builds) = routes(&server.address).await?;
+    let (routes, builds) = (routes(samples), samples.highest);
+    if let Some(route) = routes.iter().find(|route| route.requests.is_empty()) {
+        return Err(failed(format!("{}: the database has nothing to ask about", route.name)));
+    }
+    server.tell(&format!("history {}", samples.history))?;
     let plan = Plan {
         connections: usize::from(arguments.connections),
         time: Duration::from_secs_f64(arguments.seconds),
@@ -530,6 +564,10 @@ async fn measure(
     let loaded: Vec<_> = routes.iter().filter(wanted).collect();
     let mut updates_per_s_under_load = None;
     if !loaded.is_empty() {
+        // Two updates for each build, and a quarter more than the plan for what lies between the runs.
+        let seconds = (plan.time * plan.repeat).as_secs_f64() * loaded.len() as f64;
+        let updates = (seconds * 1.25 + 1.0) * UPDATES as f64;
+        server.tell(&format!("stock {}", (updates / 2.0) as u64))?;
         server.tell("updated")?;
         server.tell(&format!("updates {UPDATES}"))?;
         let began = Instant::now();
@@ -565,6 +603,9 @@ async fn measure(
     Ok(Figures {
         builds,
         file_mib: file_bytes as f64 / f64::from(1 << 20),
+        small_jobset: samples.small.name.clone(),
+        small_jobset_builds: samples.small.finished,
+        notes: samples.notes.clone(),
         first_page_ms: server.start_ms,
         rows,
         updates_per_s_under_load,

@@ -38,7 +38,7 @@ macro_rules! select {
     };
 }
 
-fn from_row(row: &Row<'_>) -> rusqlite::Result<Build> {
+pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Build> {
     Ok(Build {
         id: row.get(0)?,
         derivation: row.get(1)?,
@@ -65,6 +65,9 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Build> {
 pub(crate) fn build(s: &Snapshot, id: BuildId) -> rusqlite::Result<Option<Build>> {
     s.prepare_cached(select!("WHERE b.id = ?1"))?.query_map([id], from_row)?.next().transpose()
 }
+
+/// The builds above an id; for measurements.
+pub(super) const ABOVE: &str = select!("WHERE b.id > ?1 ORDER BY b.id LIMIT ?2");
 
 pub(super) const BY_KEY: &str = select!("WHERE b.derivation_key = ?1 ORDER BY b.id DESC");
 
@@ -318,16 +321,6 @@ pub(crate) fn job_history(
         ..BuildFilter::default()
     };
     latest_builds(s, &filter, limit)
-}
-
-/// Builds that are scheduled and their last attempts, in the order of the queue; for measurements.
-pub(crate) fn scheduled(s: &Snapshot, limit: u32) -> rusqlite::Result<Vec<(BuildId, i64)>> {
-    s.prepare_cached(
-        "SELECT id, attempt FROM build INDEXED BY build_queue WHERE status < 0 AND status = -2
-         ORDER BY status DESC, submitted_at LIMIT ?1",
-    )?
-    .query_map([limit], |row| Ok((row.get(0)?, row.get(1)?)))?
-    .collect()
 }
 
 /// How many builds wait and run.

@@ -14,6 +14,7 @@ mod evaluations;
 #[cfg(test)]
 mod import_tests;
 mod importing;
+mod measuring;
 #[cfg(test)]
 mod plans;
 mod pruning;
@@ -38,7 +39,7 @@ pub(crate) use building::{
 };
 pub(crate) use builds::{
     JobFilter, build, build_by_basename, build_details, job_builds, job_history, job_page,
-    latest_builds, outputs, product, products, queue, queue_counts, scheduled,
+    latest_builds, outputs, product, products, queue, queue_counts,
 };
 pub(crate) use database::{Database, DatabaseError, Snapshot, Transaction};
 pub(crate) use derivations::{definition, derivation_key, revisions_in_use};
@@ -47,6 +48,7 @@ pub(crate) use evaluations::{
     evaluations,
 };
 pub(crate) use importing::{Step, import_cuirass, make_sample};
+pub(crate) use measuring::{Size, builds_above, evaluations_with, highest_build, jobs_with, sizes};
 pub(crate) use pruning::{
     Budget, Due, due, forget_leftovers, has_output, jobs_after, leftovers, mark, prune_builds,
     remove_evaluation, strays,
@@ -55,6 +57,7 @@ pub(crate) use registering::{
     Begun, NewJob, begin_evaluation, end_evaluation, note_checkouts, register,
 };
 pub(crate) use restarting::{Restart, restart};
+pub(crate) use sample::mix;
 pub(crate) use server::{OpenError, note_start, note_stop, open, optimize};
 pub(crate) use specifications::{
     Loaded, note_look, put_specification, remove_specification, specification, specification_by_id,

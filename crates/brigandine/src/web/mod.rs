@@ -22,6 +22,8 @@ use crate::model::{self, Build, EvaluationId, QueueCounts, Timestamp};
 use crate::store::{self, Snapshot};
 use view::{Look, Moment, Part};
 
+pub(crate) use evaluation::COMPARED;
+
 const STYLE: &str = include_str!("../../static/style.css");
 const SCRIPT: &str = include_str!("../../static/live.js");
 const ICON: &str = include_str!("../../static/icon.svg");

@@ -17,7 +17,30 @@ fn every_request_is_answered_idle_and_while_builds_change() {
     let of = |load: &str| rows.iter().filter(|row| row["load"] == load).count();
     assert_eq!((of("idle"), of("2000 updates")), (13, 13));
     assert_eq!((of("itself"), of("nr=1000"), of("registration")), (1, 1, 1));
+    let listed = |request: &str, load: &str| {
+        let row = rows.iter().find(|row| row["request"] == request && row["load"] == load);
+        row.and_then(|row| row["listed"].as_i64()).expect(request)
+    };
+    for load in ["idle", "2000 updates"] {
+        for (request, wanted) in [
+            ("latestbuilds?nr=2", 2),
+            ("latestbuilds?nr=10&jobset (small)", 10),
+            ("build/ID", 1),
+            ("api/evaluation?id", 1),
+            ("eval/ID (page)", 50),
+            ("queue?nr=200", 200),
+            ("latestbuilds?nr=1000", 1000),
+            ("specifications", 4),
+        ] {
+            assert_eq!(listed(request, load), wanted, "{request}, {load}");
+        }
+        let (list, page) = ("latestbuilds?nr=10&job&system&jobset", "build/ID (page)");
+        assert_eq!(listed(list, load), listed(page, load), "both list the builds of such a job");
+        assert_eq!(listed(list, load), listed(list, "idle"), "updates are about other jobs");
+    }
     for row in rows {
+        assert!(row["different"].as_u64().is_some_and(|different| different > 0), "{row}");
+        assert!(row["answer_bytes"].as_u64().is_some_and(|bytes| bytes > 100), "{row}");
         assert!(row["requests"].as_u64().is_some_and(|requests| requests > 0), "{row}");
         assert!(row["p50_ms"].as_f64() <= row["max_ms"].as_f64(), "{row}");
     }
@@ -34,6 +57,22 @@ fn every_request_is_answered_idle_and_while_builds_change() {
             >= 10_000 + figures["registered_jobs"].as_i64().unwrap_or(0)
     );
     assert!(count("SELECT count(*) FROM attempt") >= builds / 2, "half of the updates were starts");
+    // The builds that it ended have outputs as the others do.
+    let ended = "SELECT count(*) FROM build AS b WHERE b.backend = 0 AND b.status >= 0";
+    let outputs = "SELECT min(length(o.path)), max(length(o.path)), count(*) FROM output AS o
+         JOIN build AS b ON b.id = o.build_id WHERE b.status >= 0 AND b.backend =";
+    let of = |backend: i64| -> (i64, i64, f64) {
+        stored
+            .query_row(&format!("{outputs} {backend}"), [], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            })
+            .expect(outputs)
+    };
+    let (imported, made) = (of(1), of(0));
+    assert!(made.0 >= imported.0 && made.1 <= imported.1, "{made:?} like {imported:?}");
+    let others = count(&ended.replace("= 0 AND", "= 1 AND")) as f64;
+    let (of_imported, of_made) = (imported.2 / others, made.2 / count(ended) as f64);
+    assert!((of_imported - of_made).abs() < 0.1, "{of_made} outputs each, others {of_imported}");
     let wrong = count(
         "SELECT count(*) FROM build_count AS c WHERE builds <> (SELECT count(*) FROM build AS b
          WHERE b.status = c.status AND b.specification_id = c.specification_id
@@ -45,14 +84,23 @@ fn every_request_is_answered_idle_and_while_builds_change() {
 #[test]
 fn what_grows_faster_than_the_logarithm_is_named_and_nothing_else() {
     let place = Place::new();
-    let write = |name: &str, builds: i64, page: f64, list: f64, rate: f64| {
-        let row = |request: &str, p50: f64| serde_json::json!({"request": request, "load": "idle", "p50_ms": p50});
+    let write_all = |name: &str, builds: i64, [page, list, rate]: [f64; 3], listed: [i64; 3]| {
+        let [listed, different, bytes] = listed;
+        let row = |request: &str, p50: f64| {
+            serde_json::json!({
+                "request": request, "load": "idle", "p50_ms": p50,
+                "listed": listed, "different": different, "answer_bytes": bytes,
+            })
+        };
         let figures = serde_json::json!({
             "builds": builds,
             "rows": [row("page", page), row("list", list), row("new", 9.0)],
             "bulk_updates_per_s": rate,
         });
         place.write(name, &figures.to_string())
+    };
+    let write = |name: &str, builds: i64, page: f64, list: f64, rate: f64| {
+        write_all(name, builds, [page, list, rate], [10, 400, 5000])
     };
     let compare = |files: &[&std::path::PathBuf]| {
         let mut command = Command::new(PROGRAM);
@@ -66,7 +114,7 @@ fn what_grows_faster_than_the_logarithm_is_named_and_nothing_else() {
     assert!(ended.status.success(), "{}\n{}", ended.stdout, ended.stderr);
     let page = ended.stdout.lines().find(|line| line.starts_with("page, idle")).expect("a row");
     let cells: Vec<_> = page.split_whitespace().collect();
-    assert_eq!(cells, ["page,", "idle", "0.400", "0.450", "0.500", "1.25"], "smallest first");
+    assert_eq!(cells, ["page,", "idle", "0.400", "0.450", "0.500", "1.25", "10"], "smallest first");
     // A third more than is allowed, and it is named.
     let linear = write("linear.json", 5_000_000, 0.5, 4.5, 25_000.0);
     let ended = compare(&[&small, &linear]);
@@ -75,6 +123,23 @@ fn what_grows_faster_than_the_logarithm_is_named_and_nothing_else() {
     let slow = write("slow.json", 5_000_000, 0.5, 2.6, 3_000.0);
     let ended = compare(&[&small, &slow]);
     assert!(ended.stderr.contains("1,000 status updates in bulk"), "{}", ended.stderr);
+    // What does not list as much is not compared; nine of ten are as much.
+    let as_small = |name: &str, listed| write_all(name, 100_000, [0.4, 2.0, 30_000.0], listed);
+    let alike = as_small("alike.json", [11, 380, 4600]);
+    assert!(compare(&[&alike, &large]).status.success());
+    for (listed, told) in [
+        ([3, 400, 5000], "page, idle lists 3 to 10; list, idle lists 3 to 10"),
+        ([10, 3, 5000], "page, idle is one of 3 to 400 different requests"),
+        ([10, 400, 4000], "page, idle has answers of 4000 to 5000 bytes"),
+    ] {
+        let ended = compare(&[&as_small("unlike.json", listed), &large]);
+        assert_eq!(ended.status.code(), Some(1), "{}", ended.stdout);
+        assert!(ended.stderr.contains(told), "{}", ended.stderr);
+        assert!(ended.stdout.contains("NOT ALIKE"), "{}", ended.stdout);
+    }
+    let old = r#"{"builds":100000,"rows":[{"request":"page","load":"idle","p50_ms":0.4}]}"#;
+    let ended = compare(&[&place.write("old.json", old), &large]);
+    assert!(ended.stderr.contains("does not say"), "{}", ended.stderr);
     // What cannot be compared is told.
     for files in [[&small, &small], [&small, &place.write("none.json", "{}")]] {
         assert_eq!(compare(&files).status.code(), Some(1));
