@@ -7,7 +7,7 @@
 //! row by 50: the allowance hides nothing that counts.
 //!
 //! Only like is compared with like: a request that lists more builds in a larger database may take longer for
-//! that alone, or if there are so few different requests in a small one that they stay in SQLite's own cache.
+//! that alone, or if a small one has so few different things to ask about that they stay in SQLite's own cache.
 //! Both may differ by a tenth between the sizes, and the length of an answer that lists many by a fifth: larger
 //! evaluations have larger numbers and more kinds of results on a page, but builds without outputs are a
 //! quarter shorter. A row that differs more is an error of the measurement, and told as such.

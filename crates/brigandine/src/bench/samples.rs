@@ -3,7 +3,7 @@
 //! In a hundred thousand builds most jobs have been built once or twice, in five million most of those that one
 //! meets a hundred times: what lists the builds of a job would grow by what it lists. So jobs are chosen that
 //! have been built [`HISTORY`] times, evaluations whose page is full, and as many different ones in each size:
-//! a few that are asked for again and again are answered from SQLite's own cache.
+//! a few that are asked for again and again are likelier to stay in SQLite's own cache.
 
 use std::path::Path;
 
