@@ -9,6 +9,14 @@
 //! Every running part is essential: one that ends with an error or a panic ends the server, and
 //! [`App::failed`] says which and why.
 
+mod error;
+mod settings;
+mod wake;
+
+pub(crate) use error::AppError;
+pub(crate) use settings::Settings;
+pub(crate) use wake::{tell, wake};
+
 use crate::build::{
     Builder, BuilderSettings, DispatchEvent, LocalDispatcher, LocalExecutor, Outputs, Sandbox,
     Stop, find_bubblewrap, publish_builds, remove_all,
@@ -21,148 +29,16 @@ use crate::model::{self, BuildId, Event, Keep, Specification, SpecificationId};
 use crate::monitor;
 use crate::process::{STATE_VARIABLE, kill_marked};
 use crate::retention::{Pruned, Retention};
-use crate::store::{self, Cancel, Database, DatabaseError, Loaded, OpenError, Recovered, Restart};
+use crate::store::{self, Cancel, Database, DatabaseError, Loaded, Recovered, Restart};
 use std::collections::HashMap;
 use std::fs::File;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::net::UnixDatagram;
 use tokio::sync::{Notify, Semaphore, broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
-
-/// What the server was told.
-#[derive(Debug, Clone)]
-pub(crate) struct Settings {
-    /// Database, build logs, outputs and clones.
-    pub(crate) state: PathBuf,
-    /// Builds at once.
-    pub(crate) max_jobs: usize,
-    /// Between two looks at a specification's inputs.
-    pub(crate) interval: Duration,
-    /// What can be built here; the first is the default.
-    pub(crate) systems: Vec<String>,
-    /// How builds are isolated.
-    pub(crate) sandbox: config::Sandbox,
-    /// Brigandine's own program.
-    pub(crate) program: PathBuf,
-    /// One run of git.
-    pub(crate) fetch_timeout: Duration,
-    /// One run of an evaluator.
-    pub(crate) evaluation_timeout: Duration,
-    /// Bytes of an evaluator's standard output.
-    pub(crate) evaluation_output_bytes_max: u64,
-    /// Jobs of one evaluation.
-    pub(crate) evaluation_jobs_max: usize,
-    /// One attempt at a build.
-    pub(crate) build_timeout: Duration,
-    /// A build without output.
-    pub(crate) build_silence: Duration,
-    /// Between asking a build to end and killing it.
-    pub(crate) build_grace: Duration,
-    /// Bytes of one build log before compression.
-    pub(crate) log_bytes_max: u64,
-    /// Bytes of one build's output.
-    pub(crate) output_bytes_max: u64,
-    /// Exported revisions kept beyond those in use.
-    pub(crate) checkouts_kept: usize,
-    /// Which evaluations are kept where the specification does not say it.
-    pub(crate) keep: Keep,
-}
-
-impl Settings {
-    /// The defaults, for a state directory.
-    pub(crate) fn new(state: PathBuf) -> Self {
-        let limits = config::Limits::default();
-        Self {
-            state,
-            max_jobs: std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
-            interval: Duration::from_secs(300),
-            systems: vec![format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS)],
-            sandbox: config::Sandbox::Off,
-            program: std::env::current_exe().unwrap_or_else(|_| PathBuf::from("brigandine")),
-            fetch_timeout: limits.fetch_time,
-            evaluation_timeout: limits.evaluation_time,
-            evaluation_output_bytes_max: limits.evaluation_output,
-            evaluation_jobs_max: 1_000_000,
-            build_timeout: limits.build_time,
-            build_silence: limits.build_silence,
-            build_grace: limits.build_grace,
-            log_bytes_max: limits.build_log,
-            output_bytes_max: 16 << 30,
-            checkouts_kept: 16,
-            keep: Keep::default(),
-        }
-    }
-}
-
-/// Why the server cannot start or go on.
-#[derive(Debug)]
-pub(crate) enum AppError {
-    /// Another server has this state directory.
-    Locked(PathBuf),
-    /// A file of the state directory.
-    File(PathBuf, io::Error),
-    /// The database cannot be opened.
-    Open(OpenError),
-    /// The database failed.
-    Database(DatabaseError),
-    /// `--sandbox` was asked for and cannot be had.
-    NoSandbox,
-    /// A part of the server that must run has ended.
-    Ended {
-        /// Which.
-        part: String,
-        /// Why.
-        why: String,
-    },
-}
-
-impl std::fmt::Display for AppError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Locked(path) => write!(
-                f,
-                "another brigandine serves the state directory {}; stop it first, \
-                 or name another directory with --state",
-                path.display()
-            ),
-            Self::File(path, error) => write!(f, "{}: {error}", path.display()),
-            Self::Open(error) => error.fmt(f),
-            Self::Database(error) => write!(f, "the database failed: {error}"),
-            Self::NoSandbox => f.write_str(
-                "builds are to run in a sandbox, and `bwrap` is not on the search path; \
-                 install bubblewrap, or allow builds without it (sandbox = \"off\")",
-            ),
-            Self::Ended { part, why } => write!(f, "{part} ended: {why}"),
-        }
-    }
-}
-
-impl std::error::Error for AppError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::File(_, error) => Some(error),
-            Self::Open(error) => Some(error),
-            Self::Database(error) => Some(error),
-            Self::Locked(_) | Self::NoSandbox | Self::Ended { .. } => None,
-        }
-    }
-}
-
-impl From<DatabaseError> for AppError {
-    fn from(error: DatabaseError) -> Self {
-        Self::Database(error)
-    }
-}
-
-impl From<OpenError> for AppError {
-    fn from(error: OpenError) -> Self {
-        Self::Open(error)
-    }
-}
+use wake::{WAKE, wake_socket};
 
 /// The server without its HTTP. Clones share one server.
 #[derive(Debug, Clone)]
@@ -755,41 +631,4 @@ async fn recover(
         "the last server was killed: its processes are gone, its builds are scheduled again"
     );
     Ok(())
-}
-
-/// The socket by which other programs say that they changed the database.
-const WAKE: &str = "wake.sock";
-
-/// Runs `f` with a path to the wake socket that fits a socket address, however long the path of
-/// the state directory is.
-fn with_wake_path<T>(state: &Path, f: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
-    use std::os::fd::AsRawFd;
-    let directory = File::open(state)?;
-    f(&PathBuf::from(format!("/proc/self/fd/{}/{WAKE}", directory.as_raw_fd())))
-}
-
-fn wake_socket(state: &Path) -> io::Result<UnixDatagram> {
-    // The lock is ours, so a socket that is there is a killed server's.
-    let _ = std::fs::remove_file(state.join(WAKE));
-    with_wake_path(state, |path| UnixDatagram::bind(path))
-}
-
-/// Tells the server of this state directory, if one runs, that the database was changed: a
-/// specification was stored or removed, or a look is wanted. Says whether one heard it.
-pub(crate) fn wake(state: &Path) -> bool {
-    match tell(state, "look") {
-        Ok(()) => true,
-        // A full queue means that it is about to look anyway.
-        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
-    }
-}
-
-/// Tells the server of this state directory, if one runs, to do something: `cancel ID`, or anything
-/// else for a look at the database.
-pub(crate) fn tell(state: &Path, what: &str) -> io::Result<()> {
-    with_wake_path(state, |path| {
-        let socket = std::os::unix::net::UnixDatagram::unbound()?;
-        socket.set_nonblocking(true)?;
-        socket.send_to(what.as_bytes(), path).map(drop)
-    })
 }

@@ -1,0 +1,71 @@
+//! Why a server cannot start or go on, in words that say what to do.
+
+use crate::store::{DatabaseError, OpenError};
+use std::io;
+use std::path::PathBuf;
+
+/// Why the server cannot start or go on.
+#[derive(Debug)]
+pub(crate) enum AppError {
+    /// Another server has this state directory.
+    Locked(PathBuf),
+    /// A file of the state directory.
+    File(PathBuf, io::Error),
+    /// The database cannot be opened.
+    Open(OpenError),
+    /// The database failed.
+    Database(DatabaseError),
+    /// `--sandbox` was asked for and cannot be had.
+    NoSandbox,
+    /// A part of the server that must run has ended.
+    Ended {
+        /// Which.
+        part: String,
+        /// Why.
+        why: String,
+    },
+}
+
+impl std::fmt::Display for AppError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Locked(path) => write!(
+                f,
+                "another brigandine serves the state directory {}; stop it first, \
+                 or name another directory with --state",
+                path.display()
+            ),
+            Self::File(path, error) => write!(f, "{}: {error}", path.display()),
+            Self::Open(error) => error.fmt(f),
+            Self::Database(error) => write!(f, "the database failed: {error}"),
+            Self::NoSandbox => f.write_str(
+                "builds are to run in a sandbox, and `bwrap` is not on the search path; \
+                 install bubblewrap, or allow builds without it (sandbox = \"off\")",
+            ),
+            Self::Ended { part, why } => write!(f, "{part} ended: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for AppError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::File(_, error) => Some(error),
+            Self::Open(error) => Some(error),
+            Self::Database(error) => Some(error),
+            Self::Locked(_) | Self::NoSandbox | Self::Ended { .. } => None,
+        }
+    }
+}
+
+impl From<DatabaseError> for AppError {
+    fn from(error: DatabaseError) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl From<OpenError> for AppError {
+    fn from(error: OpenError) -> Self {
+        Self::Open(error)
+    }
+}
