@@ -28,7 +28,7 @@ use crate::log::{LogName, Logs};
 use crate::model::{self, BuildId, Event, Keep, Specification, SpecificationId};
 use crate::monitor;
 use crate::process::{STATE_VARIABLE, kill_marked};
-use crate::retention::{Pruned, Retention};
+use crate::retention::{Pace, Pruned, Retention};
 use crate::store::{self, Cancel, Database, DatabaseError, Loaded, Recovered, Restart};
 use std::collections::HashMap;
 use std::fs::File;
@@ -113,7 +113,7 @@ pub(crate) async fn prune(
     let outputs = Arc::new(Outputs::new(state.join("outputs"), 0).map_err(failed)?);
     std::fs::create_dir_all(state.join("work")).map_err(failed)?;
     let events = broadcast::Sender::new(1);
-    let retention = Retention::new(&database, outputs, logs, state, keep, events);
+    let retention = Retention::new(&database, outputs, logs, state, keep, events).pace(Pace::ALONE);
     let pruned = retention.run(stop).await;
     drop(retention);
     database.close().await?;

@@ -2,16 +2,23 @@
 //!
 //! ```text
 //! what is due (a read) → for each evaluation, oldest first:
-//!     mark → its builds, in slices, highest first → the evaluation itself → files
+//!     mark → its builds, in slices, highest first
+//! and after some: those evaluations themselves → files
 //! ```
 //!
 //! `store/pruning.rs` says what may go and why whatever is there fits together at each moment. Here it is
 //! cut into writes that are short, in a lane that waits for everybody else's calls.
 //!
-//! - T1: a slice asks for at most [`SLICE_ROWS`] rows and [`SLICE_TIME`], whichever is first.
+//! - T1: a slice asks for at most the rows and the time of its [`Pace`], whichever is first. Beside a
+//!   server's other writers it is short, and in a lane of low priority: it runs when nobody else waits, and
+//!   otherwise once in nine batches, so that a busy writer gives it its time once per eight of theirs. Where
+//!   nobody else can write much, it is as long as pays.
 //! - T2: an output is a folder that several builds may share. It goes when no build has it, and no result
 //!   that is not stored yet holds it: see [`Outputs::begin_removal`].
 //! - T3: memory is bounded by one evaluation's jobs, eight bytes for each.
+//! - T4: evaluations that are empty wait for one another, [`GROUP`] of them at most, because what deletes
+//!   them is a fence between two batches, and a sync. So do files, until [`DUE_FILES`] builds are gone. What
+//!   waits is in the database, where the next run finds it.
 
 use crate::build::{Outputs, remove_all};
 use crate::log::Logs;
@@ -23,10 +30,27 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{broadcast, watch};
 
-/// Rows that a slice may delete.
-pub(crate) const SLICE_ROWS: usize = 500;
-/// Time that a slice may take, but for one build of it. The writer is held as long, and the commit.
-pub(crate) const SLICE_TIME: Duration = Duration::from_millis(5);
+/// How much a slice may do.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    /// Rows that it may delete.
+    pub(crate) rows: usize,
+    /// Time that it may take, but for one build of it. The writer is held as long, and the commit.
+    pub(crate) time: Duration,
+}
+
+impl Pace {
+    /// Other writers should not notice.
+    pub(crate) const SHARED: Self = Self { rows: 500, time: Duration::from_millis(5) };
+    /// Nobody else writes, but for a command now and then: pages that many builds share are written
+    /// and synced once.
+    pub(crate) const ALONE: Self = Self { rows: 20_000, time: Duration::from_millis(100) };
+}
+
+/// Empty evaluations that are deleted at once.
+const GROUP: usize = 32;
+/// Builds that may go before their files do, but for those of one evaluation.
+const DUE_FILES: usize = 10_000;
 /// Jobs that one read asks for.
 const PAGE: u32 = 2_000;
 /// Files of one turn.
@@ -41,6 +65,7 @@ pub(crate) struct Retention {
     outputs: Arc<Outputs>,
     logs: Logs,
     state: PathBuf,
+    pace: Pace,
     /// For specifications that do not say it.
     keep: Keep,
     publish: broadcast::Sender<Event>,
@@ -72,7 +97,14 @@ impl Retention {
         publish: broadcast::Sender<Event>,
     ) -> Self {
         let database = database.background("retention");
-        Self { database, outputs, logs, state: state.to_owned(), keep, publish }
+        let (state, pace) = (state.to_owned(), Pace::SHARED);
+        Self { database, outputs, logs, state, pace, keep, publish }
+    }
+
+    /// The same at another pace.
+    pub(crate) fn pace(mut self, pace: Pace) -> Self {
+        self.pace = pace;
+        self
     }
 
     /// Deletes what need not be kept as of now, until `stop` turns true.
@@ -88,31 +120,40 @@ impl Retention {
         self.remove_files(&mut pruned, stop).await?;
         let (keep, now) = (self.keep, model::now());
         let due = self.database.read(move |s| store::due(s, keep, now)).await?;
+        let mut all: Vec<(EvaluationId, SpecificationId)> = Vec::new();
         for due in due {
-            for id in due.evaluations {
-                if *stop.borrow() {
-                    return Ok(pruned);
-                }
-                self.evaluation(id, due.specification, &mut pruned, stop).await?;
+            all.extend(due.evaluations.into_iter().map(|id| (id, due.specification)));
+        }
+        let (mut empty, mut before) = (Vec::new(), 0);
+        for (id, specification) in all {
+            if *stop.borrow() {
+                break;
+            }
+            if self.empty(id, &mut pruned, stop).await? {
+                empty.push((id, specification));
+            }
+            // T4
+            if empty.len() >= GROUP || pruned.builds - before >= DUE_FILES {
+                self.remove(&mut empty, &mut pruned).await?;
                 self.remove_files(&mut pruned, stop).await?;
+                before = pruned.builds;
             }
         }
+        self.remove(&mut empty, &mut pruned).await?;
+        self.remove_files(&mut pruned, stop).await?;
         Ok(pruned)
     }
 
-    async fn evaluation(
+    /// Takes all builds out of an evaluation. `false`: it must stay, or the run is to stop.
+    async fn empty(
         &self,
         id: EvaluationId,
-        specification: SpecificationId,
         pruned: &mut Pruned,
         stop: &watch::Receiver<bool>,
-    ) -> Result<(), DatabaseError> {
-        if !self.database.write(move |tx| store::mark(tx, id)).await? {
-            return Ok(());
-        }
+    ) -> Result<bool, DatabaseError> {
         let builds = self.builds(id).await?;
         if !self.slices(id, builds, pruned, stop).await? {
-            return Ok(());
+            return Ok(false);
         }
         // Builds without a job of their own that moved here.
         loop {
@@ -123,20 +164,35 @@ impl Retention {
             }
             let first = strays.clone();
             if !self.slices(id, strays, pruned, stop).await? {
-                return Ok(());
+                return Ok(false);
             }
             let left = self.database.read(move |s| store::strays(s, id, STRAYS)).await?;
             if left == first && pruned.builds == before {
                 tracing::warn!(evaluation = %id, builds = found, "builds of an evaluation that is to \
                     be deleted are needed by one another; it stays");
-                return Ok(());
+                return Ok(false);
             }
         }
-        if store::remove_evaluation(&self.database, id).await? {
-            pruned.evaluations += 1;
-            tracing::debug!(evaluation = %id, "an evaluation was deleted");
+        Ok(true)
+    }
+
+    /// Deletes evaluations that are empty.
+    async fn remove(
+        &self,
+        empty: &mut Vec<(EvaluationId, SpecificationId)>,
+        pruned: &mut Pruned,
+    ) -> Result<(), DatabaseError> {
+        if empty.is_empty() {
+            return Ok(());
         }
-        let _ = self.publish.send(Event::Specification { id: specification });
+        let ids = empty.iter().map(|(id, _)| *id).collect();
+        let removed = store::remove_evaluations(&self.database, ids).await?;
+        pruned.evaluations += removed.len();
+        tracing::debug!(evaluations = ?removed, "evaluations were deleted");
+        empty.dedup_by_key(|(_, specification)| *specification);
+        for (_, id) in empty.drain(..) {
+            let _ = self.publish.send(Event::Specification { id });
+        }
         Ok(())
     }
 
@@ -148,9 +204,10 @@ impl Retention {
             let after = border.clone();
             let page = self.database.read(move |s| store::jobs_after(s, id, &after, PAGE)).await?;
             builds.extend(page.iter().map(|(_, build)| *build));
+            let is_last = page.len() < PAGE as usize;
             match page.into_iter().next_back() {
-                Some(last) => border = last,
-                None => break,
+                Some(last) if !is_last => border = last,
+                _ => break,
             }
         }
         builds.sort_unstable_by(|a, b| b.cmp(a));
@@ -167,8 +224,10 @@ impl Retention {
         stop: &watch::Receiver<bool>,
     ) -> Result<bool, DatabaseError> {
         let builds: Arc<[BuildId]> = builds.into();
-        let mut done = 0;
-        while done < builds.len() {
+        let Pace { rows, time } = self.pace;
+        let (mut done, mut marked) = (0, false);
+        // Also when there is no build: the evaluation is marked.
+        while done < builds.len() || !marked {
             if *stop.borrow() {
                 return Ok(false);
             }
@@ -177,12 +236,16 @@ impl Retention {
                 .database
                 .write(move |tx| {
                     let began = std::time::Instant::now();
+                    if !marked && !store::mark(tx, id)? {
+                        return Ok((None, began.elapsed()));
+                    }
                     // A build is a row at least.
-                    let some = &all[done..all.len().min(done + SLICE_ROWS)];
-                    let budget = Budget::new(SLICE_ROWS, SLICE_TIME);
+                    let some = &all[done..all.len().min(done + rows)];
+                    let budget = Budget::new(rows, time);
                     Ok((store::prune_builds(tx, id, some, budget)?, began.elapsed()))
                 })
                 .await?;
+            marked = true;
             pruned.slices += 1;
             pruned.slice_ms_max = pruned.slice_ms_max.max(took.as_secs_f64() * 1000.0);
             let Some(slice) = slice else { return Ok(false) };

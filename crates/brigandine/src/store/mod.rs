@@ -51,7 +51,7 @@ pub(crate) use importing::{Step, import_cuirass, make_sample};
 pub(crate) use measuring::{Size, builds_above, evaluations_with, highest_build, jobs_with, sizes};
 pub(crate) use pruning::{
     Budget, Due, due, forget_leftovers, has_output, jobs_after, leftovers, mark, prune_builds,
-    remove_evaluation, strays,
+    remove_evaluations, strays,
 };
 pub(crate) use registering::{
     Begun, NewJob, begin_evaluation, end_evaluation, note_checkouts, register,

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | kept | everything | [`mark`] |
 //! | being deleted | the jobs that are left, and counters that fit them | [`prune_builds`], again and again |
-//! | empty | no job, no build | [`remove_evaluation`] |
+//! | empty | no job, no build | [`remove_evaluations`] |
 //!
 //! Each function is one short write, and between any two of them the server may be killed: whatever is
 //! there fits together, and the next run goes on.
@@ -20,6 +20,9 @@
 //! - D5: a build that only a deleted one needed, and that no evaluation has, moves to the evaluation that
 //!   is being deleted, where it is found again ([`strays`]).
 //! - D6: files are named in `leftover` in the write that deletes their rows.
+//! - D7: rows are read first, and then deleted one by one, each by its whole key. For `DELETE … WHERE key
+//!   IN (SELECT … LIMIT)` and for `RETURNING` SQLite makes a table in memory, with a page cache of its
+//!   own, each time: several per build, which took two thirds of the time.
 
 use super::{Database, DatabaseError, Snapshot, Transaction};
 use crate::log::LogName;
@@ -302,12 +305,18 @@ fn settle(
     if home.is_none() && !delete_children(tx, id, build, budget)? {
         return Ok(Settled::NotYet);
     }
-    let unlinked = tx
-        .prepare_cached(
-            "DELETE FROM job WHERE evaluation_id = ?1 AND build_id = ?2 AND name IN
-             (SELECT name FROM job WHERE evaluation_id = ?1 AND build_id = ?2 LIMIT ?3)",
-        )?
-        .execute(params![id, build, budget.limit()])?;
+    let names: Vec<String> = tx
+        .prepare_cached("SELECT name FROM job WHERE evaluation_id = ?1 AND build_id = ?2 LIMIT ?3")?
+        .query_map(params![id, build, budget.limit()], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    let mut unlink = tx.prepare_cached(
+        "DELETE FROM job WHERE evaluation_id = ?1 AND name = ?2 AND build_id = ?3",
+    )?;
+    let mut unlinked = 0;
+    for name in &names {
+        unlinked += unlink.execute(params![id, name, build])?;
+    }
+    drop(unlink);
     if let Some(count) = counts.get_mut(place) {
         *count += i64::try_from(unlinked).unwrap_or(0);
     }
@@ -340,6 +349,16 @@ fn move_to(tx: &Transaction, build: BuildId, home: EvaluationId) -> rusqlite::Re
     Ok(())
 }
 
+/// Rows of a build that `sql` names: at most as many as are allowed.
+fn some_of<T>(
+    tx: &Transaction,
+    (build, budget): (BuildId, &Budget),
+    sql: &str,
+    row: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<Vec<T>> {
+    tx.prepare_cached(sql)?.query_map(params![build, budget.limit()], row)?.collect()
+}
+
 /// Deletes what belongs to a build and nothing else. `false`: the budget is used up before the end.
 fn delete_children(
     tx: &Transaction,
@@ -351,48 +370,59 @@ fn delete_children(
         let mut insert = tx.prepare_cached("INSERT OR IGNORE INTO leftover (path) VALUES (?1)")?;
         insert.execute([path]).map(drop)
     };
-    let products = tx
-        .prepare_cached(
-            "DELETE FROM product WHERE id IN (SELECT id FROM product WHERE build_id = ?1 LIMIT ?2)",
-        )?
-        .execute(params![build, budget.limit()])?;
-    if !budget.take(products) {
+    let products: Vec<i64> = some_of(
+        tx,
+        (build, budget),
+        "SELECT id FROM product WHERE build_id = ?1 LIMIT ?2",
+        |row| row.get(0),
+    )?;
+    if !products.is_empty() {
+        let mut delete = tx.prepare_cached("DELETE FROM product WHERE id = ?1")?;
+        products.iter().try_for_each(|id| delete.execute([id]).map(drop))?;
+    }
+    if !budget.take(products.len()) {
         return Ok(false);
     }
-    let outputs: Vec<String> = tx
-        .prepare_cached(
-            "DELETE FROM output WHERE build_id = ?1 AND name IN
-             (SELECT name FROM output WHERE build_id = ?1 LIMIT ?2) RETURNING path",
-        )?
-        .query_map(params![build, budget.limit()], |row| row.get(0))?
-        .collect::<rusqlite::Result<_>>()?;
-    for path in outputs.iter().filter(|path| path.starts_with("outputs/")) {
+    let outputs: Vec<(String, String)> = some_of(
+        tx,
+        (build, budget),
+        "SELECT name, path FROM output WHERE build_id = ?1 LIMIT ?2",
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    if !outputs.is_empty() {
+        let mut delete =
+            tx.prepare_cached("DELETE FROM output WHERE build_id = ?1 AND name = ?2")?;
+        outputs.iter().try_for_each(|(name, _)| delete.execute(params![build, name]).map(drop))?;
+    }
+    for (_, path) in outputs.iter().filter(|(_, path)| path.starts_with("outputs/")) {
         leftover(path)?;
     }
     if !budget.take(outputs.len()) {
         return Ok(false);
     }
-    let attempts: Vec<i64> = tx
-        .prepare_cached(
-            "DELETE FROM attempt WHERE build_id = ?1 AND number IN
-             (SELECT number FROM attempt WHERE build_id = ?1 LIMIT ?2) RETURNING number",
-        )?
-        .query_map(params![build, budget.limit()], |row| row.get(0))?
-        .collect::<rusqlite::Result<_>>()?;
+    let attempts: Vec<i64> = some_of(
+        tx,
+        (build, budget),
+        "SELECT number FROM attempt WHERE build_id = ?1 LIMIT ?2",
+        |row| row.get(0),
+    )?;
     for number in &attempts {
+        tx.prepare_cached("DELETE FROM attempt WHERE build_id = ?1 AND number = ?2")?
+            .execute(params![build, number])?;
         leftover(&LogName::Build(build, *number).path())?;
     }
     if !budget.take(attempts.len()) {
         return Ok(false);
     }
-    let needs: Vec<BuildId> = tx
-        .prepare_cached(
-            "DELETE FROM dependency WHERE build_id = ?1 AND needs_id IN
-             (SELECT needs_id FROM dependency WHERE build_id = ?1 LIMIT ?2) RETURNING needs_id",
-        )?
-        .query_map(params![build, budget.limit()], |row| row.get(0))?
-        .collect::<rusqlite::Result<_>>()?;
+    let needs: Vec<BuildId> = some_of(
+        tx,
+        (build, budget),
+        "SELECT needs_id FROM dependency WHERE build_id = ?1 LIMIT ?2",
+        |row| row.get(0),
+    )?;
     for need in &needs {
+        tx.prepare_cached("DELETE FROM dependency WHERE build_id = ?1 AND needs_id = ?2")?
+            .execute(params![build, need])?;
         // D5
         let wanted = tx
             .prepare_cached(
@@ -411,32 +441,48 @@ fn delete_children(
     Ok(true)
 }
 
-/// Deletes an evaluation that has no job and no build any more. `false`: it has, or must stay, and
-/// nothing was changed.
+/// Deletes those of the evaluations that have no job and no build any more, and says which. Of the
+/// others, and of those that must stay, nothing is changed.
+///
+/// The writer is held for all of them, so there should be some dozens at most.
 ///
 /// # Errors
-/// The database is closed or cannot be written.
+/// The database is closed or cannot be written: nothing was deleted.
 ///
 /// # Cancel safety
-/// Dropped while it waits: nothing happens. Dropped later: it is deleted or it is not.
-pub(crate) async fn remove_evaluation(
+/// Dropped while it waits: nothing happens. Dropped later: they are deleted or none is.
+pub(crate) async fn remove_evaluations(
     database: &Database,
-    id: EvaluationId,
-) -> Result<bool, DatabaseError> {
+    ids: Vec<EvaluationId>,
+) -> Result<Vec<EvaluationId>, DatabaseError> {
     let removed = database.exclusive(move |conn| {
         // Looking for builds that refer to it, SQLite would read every build: the index is of the finished
         // ones, and pending ones belong to evaluations with pending jobs. So this is looked at here, and
         // foreign keys are off for this one transaction; they cannot be switched within one.
         conn.pragma_update(None, "foreign_keys", false)?;
-        let removed = remove(conn, id);
+        let removed = remove_all(conn, ids);
         conn.pragma_update(None, "foreign_keys", true)?;
         removed
     });
     removed.await
 }
 
-fn remove(conn: &mut Connection, id: EvaluationId) -> rusqlite::Result<bool> {
+fn remove_all(
+    conn: &mut Connection,
+    ids: Vec<EvaluationId>,
+) -> rusqlite::Result<Vec<EvaluationId>> {
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let mut removed = Vec::new();
+    for id in ids {
+        if remove(&tx, id)? {
+            removed.push(id);
+        }
+    }
+    tx.commit()?;
+    Ok(removed)
+}
+
+fn remove(tx: &Connection, id: EvaluationId) -> rusqlite::Result<bool> {
     let used =
         tx.prepare_cached("SELECT 1 FROM job WHERE evaluation_id = ?1 LIMIT 1")?.exists([id])?
             || tx
@@ -445,7 +491,7 @@ fn remove(conn: &mut Connection, id: EvaluationId) -> rusqlite::Result<bool> {
                  WHERE evaluation_id = ?1 AND status >= 0 LIMIT 1",
                 )?
                 .exists([id])?;
-    if used || !is_removable(&tx, id)? {
+    if used || !is_removable(tx, id)? {
         return Ok(false);
     }
     let log = LogName::Evaluation(id).path();
@@ -453,7 +499,6 @@ fn remove(conn: &mut Connection, id: EvaluationId) -> rusqlite::Result<bool> {
     // As many as the specification has inputs.
     tx.prepare_cached("DELETE FROM checkout WHERE evaluation_id = ?1")?.execute([id])?;
     tx.prepare_cached("DELETE FROM evaluation WHERE id = ?1")?.execute([id])?;
-    tx.commit()?;
     Ok(true)
 }
 
