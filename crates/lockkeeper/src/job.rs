@@ -1,7 +1,6 @@
 //! Calls in the form in which they wait in a queue: boxed, with their reply.
 
 use std::any::{Any, TypeId};
-use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::Waker;
@@ -19,6 +18,10 @@ use crate::transaction::{Snapshot, Transaction};
 
 /// What a caller's future receives: the call's result, or its panic.
 pub(crate) type Outcome<T, E> = Result<Result<T, Error<E>>, Box<dyn Any + Send>>;
+
+/// What a read's future receives: also what is left of the call, to be dropped on the caller's thread, which
+/// has allocated it.
+pub(crate) type ReadOutcome<T, E> = (Outcome<T, E>, Option<Box<dyn Send>>);
 
 /// What a write's future receives: also the snapshot that it may have asked for.
 pub(crate) type WriteOutcome<T, E> = Outcome<(T, Option<Arc<Held>>), E>;
@@ -411,32 +414,33 @@ where
             let _frame = Frame::enter(domain, ancestry, stop);
             catch_unwind(AssertUnwindSafe(|| f(conn)))
         };
-        answer(reply, ran);
+        let outcome = outcome_of(reply.token(), ran);
+        reply.answer(outcome);
     }
 
     fn refuse(self: Box<Self>, kind: ErrorKind, error: Option<rusqlite::Error>) {
         let Self { f, reply, .. } = *self;
-        refuse(reply, kind, error);
+        reply.answer(refusal(kind, error));
         shielded(|| drop(f));
     }
 }
 
 pub(crate) struct ReadCall<B, T, E> {
     body: B,
-    reply: Reply<Outcome<T, E>>,
+    /// Taken when it is answered.
+    reply: Option<Reply<ReadOutcome<T, E>>>,
     ancestry: Ancestry,
     meta: Meta,
-    types: PhantomData<fn() -> (T, E)>,
 }
 
 impl<B, T, E> ReadCall<B, T, E> {
     pub(crate) fn new(
         body: B,
-        reply: Reply<Outcome<T, E>>,
+        reply: Reply<ReadOutcome<T, E>>,
         ancestry: Ancestry,
         meta: Meta,
     ) -> Self {
-        Self { body, reply, ancestry, meta, types: PhantomData }
+        Self { body, reply: Some(reply), ancestry, meta }
     }
 }
 
@@ -447,51 +451,40 @@ where
     E: Send + 'static,
 {
     fn interruptible(&self) -> Option<Arc<dyn Interruptible>> {
-        self.reply.interruptible()
+        self.reply.as_ref().and_then(Reply::interruptible)
     }
 
     fn interrupt(&self) -> Option<Interrupt> {
-        self.reply.token()
+        self.reply.as_ref().and_then(Reply::token)
     }
 
     fn meta(&self) -> &Meta {
         &self.meta
     }
 
-    fn run(self: Box<Self>, domain: Domain, snapshot: &Snapshot) -> Option<Waker> {
-        let Self { mut body, reply, ancestry, meta, .. } = *self;
-        let _span = meta.enter();
-        let stop = reply.interruptible();
+    fn run(mut self: Box<Self>, domain: Domain, snapshot: &Snapshot) -> Option<Waker> {
+        let reply = self.reply.take()?;
+        let _span = self.meta.enter();
         let ran = {
-            let _frame = Frame::enter(domain, ancestry, stop);
-            catch_unwind(AssertUnwindSafe(|| body.call(snapshot)))
+            let ancestry = std::mem::take(&mut self.ancestry);
+            let _frame = Frame::enter(domain, ancestry, reply.interruptible());
+            catch_unwind(AssertUnwindSafe(|| self.body.call(snapshot)))
         };
-        let outcome = outcome_of(&reply, ran);
-        let waker = reply.answer_quietly(outcome);
-        shielded(|| drop(body));
-        waker
+        let outcome = outcome_of(reply.token(), ran);
+        reply.answer_quietly((outcome, Some(self)))
     }
 
-    fn refuse(self: Box<Self>, kind: ErrorKind, error: Option<rusqlite::Error>) {
-        let Self { body, reply, .. } = *self;
-        refuse(reply, kind, error);
-        shielded(|| drop(body));
+    fn refuse(mut self: Box<Self>, kind: ErrorKind, error: Option<rusqlite::Error>) {
+        if let Some(reply) = self.reply.take() {
+            reply.answer((refusal(kind, error), Some(self)));
+        }
     }
-}
-
-fn answer<T, E: 'static>(
-    reply: Reply<Outcome<T, E>>,
-    ran: Result<Result<T, E>, Box<dyn Any + Send>>,
-) {
-    let outcome = outcome_of(&reply, ran);
-    reply.answer(outcome);
 }
 
 fn outcome_of<T, E: 'static>(
-    reply: &Reply<Outcome<T, E>>,
+    stop: Option<Interrupt>,
     ran: Result<Result<T, E>, Box<dyn Any + Send>>,
 ) -> Outcome<T, E> {
-    let stop = reply.token();
     ran.map(|result| {
         result.map_err(|error| match stop {
             Some(why) => Error::of_call_as(kind_of_stop(why, Phase::Running), error),
@@ -500,9 +493,9 @@ fn outcome_of<T, E: 'static>(
     })
 }
 
-fn refuse<T, E>(reply: Reply<Outcome<T, E>>, kind: ErrorKind, error: Option<rusqlite::Error>) {
-    reply.answer(Ok(Err(match error {
+fn refusal<T, E>(kind: ErrorKind, error: Option<rusqlite::Error>) -> Outcome<T, E> {
+    Ok(Err(match error {
         Some(error) => Error::sqlite_error(kind, error),
         None => Error::new(kind),
-    })));
+    }))
 }
