@@ -12,8 +12,9 @@
 //! | taken out | it is called, once, outside the lock, by whoever took it | the call |
 //!
 //! - U1: a reader that sleeps, gives way, or turns to something that is no plain read rings before; one
-//!   that goes on rings when [`TOGETHER`] wait or the oldest has waited for [`PATIENCE`]. No more
-//!   than [`LEFT_MAX`] are left here.
+//!   that goes on rings when [`TOGETHER`] wait or the oldest has waited for [`PATIENCE`]. Nobody
+//!   rings again sooner than that: whoever was rung is on the way, and calls all. No more than
+//!   [`LEFT_MAX`] are left here.
 //! - U2: nobody depends on one caller or one closure. A closure that runs long is interrupted by the
 //!   progress handler, which calls all, once. One that runs long outside SQLite, and a caller that was rung
 //!   and is not polled, are overtaken by the clock: it looks every [`LOOK`] while wakers are left
@@ -47,8 +48,14 @@ pub(crate) struct Relay {
     left: Mutex<Left>,
     /// Whether there may be some: written under the lock, read without. A hint for those who pass on; a
     /// reader that left one sees its own.
-    any: AtomicBool,
+    any: Apart<AtomicBool>,
 }
+
+/// Keeps what every caller looks at away from what each answer changes: they would share a line of the
+/// processors' caches, or the pair of lines that is fetched at once.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Apart<T>(T);
 
 #[derive(Default)]
 struct Left {
@@ -61,14 +68,14 @@ struct Left {
 
 impl std::fmt::Debug for Relay {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Relay").field("any", &self.any).finish_non_exhaustive()
+        f.debug_struct("Relay").field("any", &self.any.0).finish_non_exhaustive()
     }
 }
 
 impl Relay {
     /// Whether wakers are left here; those of this thread are never missed.
     pub(crate) fn has_any(&self) -> bool {
-        self.any.load(Ordering::Relaxed)
+        self.any.0.load(Ordering::Relaxed)
     }
 
     /// Leaves a waker here.
@@ -79,7 +86,7 @@ impl Relay {
         if count == 1 {
             left.since = Some(at);
             left.rung = None;
-            self.any.store(true, Ordering::Relaxed);
+            self.any.0.store(true, Ordering::Relaxed);
         } else if count > LEFT_MAX {
             drop(left);
             self.call_all();
@@ -88,10 +95,14 @@ impl Relay {
         }
     }
 
-    /// Calls one, which passes the rest on (U1).
+    /// Calls one, which passes the rest on, unless one has just been called (U1).
     pub(crate) fn ring(&self) {
-        if self.has_any() {
-            self.ring_now(lock(&self.left), now());
+        if !self.has_any() {
+            return;
+        }
+        let (left, at) = (lock(&self.left), now());
+        if left.rung.is_none_or(|rung| at.saturating_duration_since(rung) >= PATIENCE) {
+            self.ring_now(left, at);
         }
     }
 
@@ -99,7 +110,7 @@ impl Relay {
         left.rung = Some(at);
         let waker = left.wakers.pop_front();
         if left.wakers.is_empty() {
-            self.any.store(false, Ordering::Relaxed);
+            self.any.0.store(false, Ordering::Relaxed);
         }
         drop(left);
         // U3
@@ -118,7 +129,7 @@ impl Relay {
     fn call_all(&self) {
         let mut left = lock(&self.left);
         let wakers = std::mem::take(&mut left.wakers);
-        self.any.store(false, Ordering::Relaxed);
+        self.any.0.store(false, Ordering::Relaxed);
         drop(left);
         // U3
         for waker in wakers {
@@ -181,6 +192,9 @@ mod tests {
         let (relay, at) = (Relay::default(), now());
         let count = leave(&relay, 5, at);
         assert_eq!((called(&count), relay.has_any()), (0, true));
+        relay.ring();
+        assert_eq!(called(&count), 1);
+        // That one is on the way.
         relay.ring();
         assert_eq!(called(&count), 1);
         relay.pass_on();
