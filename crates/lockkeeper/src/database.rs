@@ -95,7 +95,7 @@ impl Drop for Room<'_> {
 
 impl Core {
     pub(crate) fn check_process(&self) -> Result<(), ErrorKind> {
-        match std::process::id() == self.pid {
+        match crate::process::id() == self.pid {
             true => Ok(()),
             false => Err(ErrorKind::Forked),
         }
@@ -579,7 +579,7 @@ impl Database {
             held: Mutex::new(HeldList::default()),
             lease: Mutex::new(None),
             reader_pool: OnceLock::new(),
-            pid: std::process::id(),
+            pid: crate::process::id(),
             warnings: OnceLock::new(),
             config,
         });

@@ -84,7 +84,7 @@ impl Claim {
                     file,
                     opened_by: config.opened_by,
                     writer: Arc::clone(writer),
-                    pid: std::process::id(),
+                    pid: crate::process::id(),
                 });
                 return Ok(Some(Self(id)));
             };
@@ -131,7 +131,7 @@ impl Drop for Claim {
 /// Whether `other` is going to leave soon; otherwise why its file cannot be had.
 fn check(other: &Entry, path: &Path, give_up_at: Instant) -> Result<(), Error> {
     // G2
-    if other.pid != std::process::id() {
+    if other.pid != crate::process::id() {
         let (path, by) = (path.display(), other.opened_by);
         return Err(Error::new(ErrorKind::Forked).detail(format!(
             "{path} was open (opened at {by}) when this process was forked, and SQLite cannot open \

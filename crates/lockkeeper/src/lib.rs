@@ -46,6 +46,7 @@ mod job;
 mod lease;
 #[cfg(feature = "sqlite")]
 mod migrate;
+mod process;
 #[cfg(feature = "sqlite")]
 mod read;
 #[cfg(feature = "sqlite")]

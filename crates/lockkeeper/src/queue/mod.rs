@@ -218,7 +218,7 @@ impl<C: Item> Queue<C> {
         };
         let (news, contended) = (AtomicBool::new(false), AtomicU8::new(0));
         let (state, fruitless) = (Mutex::new(state), AtomicU8::new(0));
-        Self { state, news, contended, fruitless, domain, pid: std::process::id() }
+        Self { state, news, contended, fruitless, domain, pid: crate::process::id() }
     }
 
     pub(crate) fn open_lane(&self, name: &str) -> LaneId {
@@ -249,7 +249,7 @@ impl<C: Item> Queue<C> {
 
     /// Whether this process is another than that which made the queue: its threads are not here.
     pub(crate) fn is_forked(&self) -> bool {
-        std::process::id() != self.pid
+        crate::process::id() != self.pid
     }
 
     /// Adds a call; it waits for room where its lane is full.
