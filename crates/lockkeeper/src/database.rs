@@ -25,8 +25,8 @@ use crate::holders::Board;
 use crate::job::{ReaderItem, WriterItem};
 use crate::lease;
 use crate::queue::{
-    self, Alarm, Clock, Closed, Closing, Domain, Lane, Mutex, Pool, PoolConfig, Queue, Receiver,
-    block_on, lock,
+    self, Alarm, Clock, Closed, Closing, Domain, Lane, Look, Mutex, Pool, PoolConfig, Queue,
+    Receiver, block_on, lock,
 };
 use crate::reader::Reader;
 use crate::relay;
@@ -38,6 +38,14 @@ use crate::writer::Writer;
 
 /// Read transactions, after a batch of writes, after which a reader yields the processor.
 pub(crate) const DEFERENCE: u8 = 16;
+
+/// A caller on a sleeping processor is woken and comes back in that time.
+const WRITER_LOOK: Look =
+    Look { long: Duration::from_micros(150), short: Duration::from_micros(50) };
+
+/// A reader yields to the callers that it has answered, who come back with calls before it sleeps. A longer
+/// look would take time from them.
+const READER_LOOK: Look = Look { long: Duration::from_micros(50), short: Duration::from_micros(5) };
 
 /// What the threads and the handles of one database share.
 pub(crate) struct Core {
@@ -585,7 +593,8 @@ impl Database {
         });
         let on_start = core.config.on_thread_start.clone();
         let name = String::from("lockkeeper-writer");
-        let writer = PoolConfig { name, min: 1, max: 1, spin: true, on_start: on_start.clone() };
+        let look = Some(WRITER_LOOK);
+        let writer = PoolConfig { name, min: 1, max: 1, look, on_start: on_start.clone() };
         let for_writer = Arc::clone(&core);
         let writer_pool =
             Pool::new(Arc::clone(&core.writer), writer, Arc::clone(&clock), move || {
@@ -595,8 +604,7 @@ impl Database {
             name: String::from("lockkeeper-read"),
             min: core.config.readers,
             max: core.config.readers_max,
-            // On few cores a spinning reader takes time from the callers it waits for.
-            spin: false,
+            look: Some(READER_LOOK),
             on_start,
         };
         let for_readers = Arc::clone(&core);

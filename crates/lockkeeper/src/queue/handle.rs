@@ -112,7 +112,7 @@ impl<R: 'static> Builder<R> {
         let queue = Arc::new(Queue::new(self.capacity, Domain::new(), self.shed_after));
         let clock = Arc::new(Clock::new());
         let config =
-            PoolConfig { name: self.name, min: 1, max: 1, spin: false, on_start: self.on_start };
+            PoolConfig { name: self.name, min: 1, max: 1, look: None, on_start: self.on_start };
         // The one thread takes it; the mutex only makes the factory shareable.
         let parts = super::Mutex::new(Some((build, self.recycle)));
         let domain = queue.domain;

@@ -57,7 +57,13 @@
 //! - Q7: a call that is shed (`admission.rs`) was taken and is answered like one, by the thread that
 //!   took it, outside the lock, before it sleeps.
 //!
-//! Lock order: the queue's lock, then a reply's slot; the clock's lock is never held while another
+//! - Q8: a push rings no worker of the reserve. Whoever goes there is no longer needed when it does; if the
+//!   others are held up later, the check for stalls rings it as it would start a new one.
+//!
+//! - Q9: `abort` asks every call to stop that a worker has taken and not answered: it finds the call on the
+//!   worker's chair, or the worker, which puts it there after it has taken it, finds the flag raised.
+//!
+//! Lock order: the queue's lock, then a chair's or a reply's slot; the clock's lock is never held while another
 //! is taken, nor taken while another is held. Waiting for room is first in, first out per lane and
 //! costs no wake-up: the call itself waits, and moves up when a place becomes free.
 
@@ -102,14 +108,14 @@ pub(crate) use worker::{Batch, Pool, PoolConfig, Service};
 use admission::Admission;
 use lanes::Lanes;
 
-/// How long a worker that has just served a batch looks for the next call before it sleeps: as long
-/// as it takes a caller on a sleeping processor to be woken and to come back.
-#[cfg(not(loom))]
-const SPIN: Duration = Duration::from_micros(150);
-
-/// The same, after [`FRUITLESS`] looks in a row that brought nothing.
-#[cfg(not(loom))]
-const SHORT_SPIN: Duration = Duration::from_micros(50);
+/// How long a worker that has just served a batch looks for the next call before it sleeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Look {
+    /// As long as it takes its callers to come back.
+    pub(crate) long: Duration,
+    /// The same, after [`FRUITLESS`] looks in a row that brought nothing.
+    pub(crate) short: Duration,
+}
 
 #[cfg(not(loom))]
 const FRUITLESS: u8 = 4;
@@ -136,6 +142,8 @@ pub(crate) trait Item: Send + 'static {
 
 pub(crate) struct Queue<C> {
     state: Mutex<State<C>>,
+    /// `abort` was called (Q9).
+    aborted: AtomicBool,
     /// Raised by a push and by `shut`, lowered under the lock by a worker about to look: what a
     /// spinning worker watches instead of the lock. Only a hint; Q4 does not rest on it.
     news: AtomicBool,
@@ -158,6 +166,8 @@ struct State<C> {
     workers: Vec<Seat>,
     /// Sleeping workers, the most recent last (its caches are the warmest).
     sleeping: Vec<usize>,
+    /// Further workers that sleep and are not rung by a push, because those in front of them keep up (Q8).
+    reserve: Vec<usize>,
     /// Workers that have not exited.
     alive: usize,
     /// Calls taken so far; tells a stalled pool from a busy one.
@@ -188,9 +198,28 @@ impl<C: Item> Drop for Shed<C> {
 
 struct Seat {
     bell: Arc<Condvar>,
-    /// The call that this worker runs, to be asked to stop by `abort`.
-    running: Option<Arc<dyn Interruptible>>,
+    /// One of those that are started when the others are held up.
+    extra: bool,
+    /// [`State::taken`] when it last took a call; of a further worker: when it last woke.
+    turn: u64,
+    chair: Arc<Chair>,
     alive: bool,
+}
+
+/// What a worker has of its seat without the queue's lock: to touch a call that another processor has made
+/// takes longer than all that is done under it.
+pub(crate) struct Chair {
+    worker: usize,
+    /// The call that this worker runs, to be asked to stop by `abort`.
+    running: Mutex<Option<Arc<dyn Interruptible>>>,
+}
+
+impl Chair {
+    /// Nobody else's call is dropped under the lock: it might be the last hold on it.
+    fn show(&self, call: Option<Arc<dyn Interruptible>>) {
+        let before = std::mem::replace(&mut *lock(&self.running), call);
+        drop(before);
+    }
 }
 
 /// What a push tells its caller.
@@ -211,6 +240,7 @@ impl<C: Item> Queue<C> {
             open: true,
             workers: Vec::new(),
             sleeping: Vec::new(),
+            reserve: Vec::new(),
             alive: 0,
             taken: 0,
             exit: Vec::new(),
@@ -218,7 +248,8 @@ impl<C: Item> Queue<C> {
         };
         let (news, contended) = (AtomicBool::new(false), AtomicU8::new(0));
         let (state, fruitless) = (Mutex::new(state), AtomicU8::new(0));
-        Self { state, news, contended, fruitless, domain, pid: crate::process::id() }
+        let aborted = AtomicBool::new(false);
+        Self { state, aborted, news, contended, fruitless, domain, pid: crate::process::id() }
     }
 
     pub(crate) fn open_lane(&self, name: &str) -> LaneId {
@@ -306,17 +337,20 @@ impl<C: Item> Queue<C> {
         true
     }
 
-    /// Sets up a seat for a new worker.
-    pub(crate) fn seat(&self) -> usize {
+    /// Sets up a seat for a new worker; `extra`: one that is there because others are held up.
+    pub(crate) fn seat(&self, extra: bool) -> Arc<Chair> {
         let mut state = lock(&self.state);
         state.alive += 1;
-        let seat = Seat { bell: Arc::new(Condvar::new()), running: None, alive: true };
-        if let Some(free) = state.workers.iter().position(|seat| !seat.alive) {
-            state.workers[free] = seat;
-            return free;
+        let free = state.workers.iter().position(|seat| !seat.alive);
+        let worker = free.unwrap_or(state.workers.len());
+        let chair = Arc::new(Chair { worker, running: Mutex::new(None) });
+        let (bell, turn) = (Arc::new(Condvar::new()), state.taken);
+        let seat = Seat { bell, extra, turn, chair: Arc::clone(&chair), alive: true };
+        match free {
+            Some(free) => state.workers[free] = seat,
+            None => state.workers.push(seat),
         }
-        state.workers.push(seat);
-        state.workers.len() - 1
+        chair
     }
 
     /// Waits for a call and takes it; a new batch begins with it.
@@ -324,18 +358,21 @@ impl<C: Item> Queue<C> {
     /// `None`: intake is closed and nothing is left, or nothing came for `patience`.
     pub(crate) fn take_first(
         &self,
-        worker: usize,
+        chair: &Chair,
         patience: Option<Duration>,
-        spin: bool,
+        look: Option<Look>,
     ) -> Option<First<C>> {
-        let looked_since = spin.then(|| self.spin());
+        let worker = chair.worker;
+        let looked = look.map(|look| (self.look(look), look));
         let mut shed = Shed(Vec::new());
         let mut state = lock(&self.state);
         let give_up_at = patience.map(|patience| now() + patience);
         loop {
             if let Some(first) = state.begin_batch(worker, &mut shed) {
-                if let Some(since) = looked_since {
-                    self.found(since);
+                drop(state);
+                self.show(chair, &first.taken.call);
+                if let Some((since, look)) = looked {
+                    self.found(since, look);
                 }
                 return Some(first);
             }
@@ -349,44 +386,57 @@ impl<C: Item> Queue<C> {
             if !state.open && state.lanes.waiting() == 0 {
                 return None;
             }
-            // Q4
+            // Q4, Q8
             let bell = Arc::clone(&state.workers[worker].bell);
-            state.sleeping.push(worker);
+            let spare = state.is_spare(worker);
+            match spare {
+                true => state.reserve.push(worker),
+                false => state.sleeping.push(worker),
+            }
             state = match give_up_at {
                 None => wait(&bell, state),
                 Some(at) => wait_until(&bell, state, at),
             };
-            let rung = match state.sleeping.iter().position(|&other| other == worker) {
-                None => true,
-                Some(index) => {
-                    state.sleeping.remove(index);
-                    false
-                }
-            };
-            if !rung && give_up_at.is_some_and(|at| now() >= at) && state.lanes.accepted() == 0 {
+            let rung = !state.strike(worker);
+            state.woke(worker);
+            let over = !rung && give_up_at.is_some_and(|at| now() >= at);
+            if over && (spare || state.lanes.accepted() == 0) {
                 return None;
             }
         }
     }
 
     /// Takes a call with which a new batch begins, if one waits.
-    pub(crate) fn try_take_first(&self, worker: usize) -> Option<First<C>> {
+    pub(crate) fn try_take_first(&self, chair: &Chair) -> Option<First<C>> {
         let mut shed = Shed(Vec::new());
-        let mut state = lock(&self.state);
-        state.begin_batch(worker, &mut shed)
+        let first = lock(&self.state).begin_batch(chair.worker, &mut shed)?;
+        self.show(chair, &first.taken.call);
+        Some(first)
+    }
+
+    /// Shows the call that a worker has taken to `abort` (Q9).
+    fn show(&self, chair: &Chair, call: &C) {
+        let running = call.interruptible();
+        chair.show(running.clone());
+        // Either `abort` finds the call on the chair, or the chair's lock was free after it had raised the flag.
+        if self.aborted.load(Ordering::Acquire)
+            && let Some(running) = running
+        {
+            running.token().raise(Interrupt::Aborted);
+        }
     }
 
     /// Gives callers that were just answered the time to come back with their next call.
     ///
-    /// Going to sleep and being woken costs some 30 microseconds each, a third of a durable write;
-    /// a caller in a loop is back sooner than that. Yields the processor to whoever needs it. Returns
-    /// when the look began.
+    /// Going to sleep and being woken costs some 30 microseconds each, a third of a durable write and several
+    /// point reads; a caller in a loop is back sooner than that. Yields the processor to whoever needs
+    /// it. Returns when the look began.
     #[cfg(not(loom))]
-    fn spin(&self) -> Instant {
+    fn look(&self, look: Look) -> Instant {
         let since = now();
         let patience = match self.fruitless.load(Ordering::Relaxed) < FRUITLESS {
-            true => SPIN,
-            false => SHORT_SPIN,
+            true => look.long,
+            false => look.short,
         };
         while !self.news.swap(false, Ordering::Acquire) && now() < since + patience {
             if !self.give_way() {
@@ -398,8 +448,8 @@ impl<C: Item> Queue<C> {
 
     /// Takes note of whether the call came soon enough after `since` for a long look to be worth it.
     #[cfg(not(loom))]
-    fn found(&self, since: Instant) {
-        let fruitless = match now() - since < SPIN {
+    fn found(&self, since: Instant, look: Look) {
+        let fruitless = match now() - since < look.long {
             true => 0,
             false => self.fruitless.load(Ordering::Relaxed).saturating_add(1),
         };
@@ -433,24 +483,25 @@ impl<C: Item> Queue<C> {
     }
 
     #[cfg(loom)]
-    fn spin(&self) -> Instant {
+    fn look(&self, _look: Look) -> Instant {
         now()
     }
 
     #[cfg(loom)]
-    fn found(&self, _since: Instant) {}
+    fn found(&self, _since: Instant, _look: Look) {}
 
     /// Takes the next call of the batch.
-    pub(crate) fn take_next(&self, worker: usize, scope: Scope) -> Option<Taken<C>> {
+    pub(crate) fn take_next(&self, chair: &Chair, scope: Scope) -> Option<Taken<C>> {
         let mut shed = Shed(Vec::new());
-        let mut state = lock(&self.state);
-        state.take(worker, scope, &mut shed)
+        let taken = lock(&self.state).take(chair.worker, scope, &mut shed)?;
+        self.show(chair, &taken.call);
+        Some(taken)
     }
 
     /// Charges a lane for what its call used; then takes the next one, under the same lock.
     pub(crate) fn charge_and_take(
         &self,
-        worker: usize,
+        chair: &Chair,
         lane: LaneId,
         run: Duration,
         scope: Option<Scope>,
@@ -458,19 +509,18 @@ impl<C: Item> Queue<C> {
         let mut shed = Shed(Vec::new());
         let mut state = lock(&self.state);
         state.lanes.charge(lane, run);
-        match scope {
-            Some(scope) => state.take(worker, scope, &mut shed),
-            None => {
-                state.workers[worker].running = None;
-                None
-            }
+        let taken = scope.and_then(|scope| state.take(chair.worker, scope, &mut shed));
+        drop(state);
+        match &taken {
+            Some(taken) => self.show(chair, &taken.call),
+            None => chair.show(None),
         }
+        taken
     }
 
     /// No call of this worker is running any more.
-    pub(crate) fn rest(&self, worker: usize) {
-        let running = lock(&self.state).workers[worker].running.take();
-        drop(running);
+    pub(crate) fn rest(&self, chair: &Chair) {
+        chair.show(None);
     }
 
     /// Stops intake; what was accepted is served. Calls waiting for room are refused.
@@ -488,13 +538,16 @@ impl<C: Item> Queue<C> {
         state.open = false;
         let refused = state.lanes.clear(!abort);
         if abort {
+            // Q9
+            self.aborted.store(true, Ordering::Release);
             for seat in &state.workers {
-                if let Some(running) = &seat.running {
+                if let Some(running) = &*lock(&seat.chair.running) {
                     running.token().raise(Interrupt::Aborted);
                 }
             }
         }
         state.sleeping.clear();
+        state.reserve.clear();
         for seat in &state.workers {
             seat.bell.notify_one();
         }
@@ -508,11 +561,11 @@ impl<C: Item> Queue<C> {
     }
 
     /// The worker's thread is about to end.
-    pub(crate) fn leave(&self, worker: usize) {
+    pub(crate) fn leave(&self, chair: &Chair) {
+        chair.show(None);
         let mut state = lock(&self.state);
-        state.workers[worker].alive = false;
-        state.workers[worker].running = None;
-        state.sleeping.retain(|&other| other != worker);
+        state.workers[chair.worker].alive = false;
+        state.strike(chair.worker);
         state.alive -= 1;
         if state.alive > 0 {
             return;
@@ -551,6 +604,16 @@ impl<C: Item> Queue<C> {
         }
     }
 
+    /// Rings a worker of the reserve; false: nobody is there.
+    pub(crate) fn ring_reserve(&self) -> bool {
+        let mut state = lock(&self.state);
+        let Some(worker) = state.reserve.pop() else { return false };
+        let bell = Arc::clone(&state.workers[worker].bell);
+        drop(state);
+        bell.notify_one();
+        true
+    }
+
     /// Claims the stall check; false: somebody else has it.
     pub(crate) fn claim_check(&self) -> bool {
         let mut state = lock(&self.state);
@@ -577,6 +640,34 @@ pub(crate) struct First<C> {
 }
 
 impl<C: Item> State<C> {
+    /// Whether `worker` is a further one and those in front of it keep up: each of them sleeps, or has taken
+    /// a call since `worker` woke.
+    fn is_spare(&self, worker: usize) -> bool {
+        let Seat { extra, turn: woke, .. } = self.workers[worker];
+        let first =
+            || self.workers.iter().enumerate().filter(|(_, seat)| seat.alive && !seat.extra);
+        let keeps_up = |(at, seat): (_, &Seat)| seat.turn > woke || self.sleeping.contains(&at);
+        extra && first().next().is_some() && first().all(keeps_up)
+    }
+
+    fn woke(&mut self, worker: usize) {
+        if self.workers[worker].extra {
+            self.workers[worker].turn = self.taken;
+        }
+    }
+
+    /// Takes `worker` off the lists of those who sleep; false: it was rung, and is on none.
+    fn strike(&mut self, worker: usize) -> bool {
+        let (sleeping, reserve) = (&mut self.sleeping, &mut self.reserve);
+        for list in [sleeping, reserve] {
+            if let Some(index) = list.iter().position(|&other| other == worker) {
+                list.remove(index);
+                return true;
+            }
+        }
+        false
+    }
+
     /// Begins a batch with a call that waits, if there is one.
     fn begin_batch(&mut self, worker: usize, shed: &mut Shed<C>) -> Option<First<C>> {
         if self.lanes.accepted() == 0 {
@@ -591,13 +682,15 @@ impl<C: Item> State<C> {
         loop {
             let Taken { lane, call: Waiting { call, since } } = self.lanes.pick(scope)?;
             self.taken += 1;
+            if !self.workers[worker].extra {
+                self.workers[worker].turn = self.taken;
+            }
             if let (Some(admission), Some(since)) = (&mut self.admission, since)
                 && admission.sheds(lane, since, now())
             {
                 shed.0.push(call);
                 continue;
             }
-            self.workers[worker].running = call.interruptible();
             return Some(Taken { lane, call });
         }
     }

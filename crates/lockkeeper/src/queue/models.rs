@@ -38,9 +38,9 @@ fn queue(capacity: usize) -> Arc<Queue<Call>> {
 }
 
 /// What the worker's thread does, without a resource.
-fn work(queue: &Queue<Call>, worker: usize) -> usize {
+fn work(queue: &Queue<Call>, worker: &Chair) -> usize {
     let mut served = 0;
-    while let Some(first) = queue.take_first(worker, None, false) {
+    while let Some(first) = queue.take_first(worker, None, None) {
         let mut next = Some(first.taken);
         while let Some(Taken { lane, call }) = next {
             let number = call.number;
@@ -55,9 +55,9 @@ fn work(queue: &Queue<Call>, worker: usize) -> usize {
 }
 
 fn start(queue: &Arc<Queue<Call>>) -> thread::JoinHandle<usize> {
-    let worker = queue.seat();
+    let worker = queue.seat(false);
     let queue = Arc::clone(queue);
-    thread::spawn(move || work(&queue, worker))
+    thread::spawn(move || work(&queue, &worker))
 }
 
 fn wait_for(answer: Answer) -> Result<Result<usize, CallError>, call::Lost> {
@@ -273,21 +273,21 @@ fn abort_answers_every_call_and_ends_the_worker() {
 fn abort_reaches_the_running_call() {
     loom::model(|| {
         let queue = queue(4);
-        let worker = queue.seat();
+        let worker = queue.seat(false);
         let (call, answer) = call(1);
         assert!(queue.push(MAIN, call).is_ok());
         let thread = {
             let queue = Arc::clone(&queue);
             thread::spawn(move || {
-                if let Some(First { taken, .. }) = queue.take_first(worker, None, false) {
+                if let Some(First { taken, .. }) = queue.take_first(&worker, None, None) {
                     // A long call: it ends only when it is asked to.
                     while taken.call.reply.token().is_none() {
                         thread::yield_now();
                     }
                     taken.call.refuse(CallError::Aborted);
-                    queue.rest(worker);
+                    queue.rest(&worker);
                 }
-                queue.leave(worker);
+                queue.leave(&worker);
             })
         };
         queue.abort();
@@ -301,12 +301,12 @@ fn abort_reaches_the_running_call() {
 fn when_the_last_worker_leaves_nobody_waits_for_ever() {
     loom::model(|| {
         let queue = queue(1);
-        let worker = queue.seat();
+        let worker = queue.seat(false);
         let caller = submit(&queue, 1);
         let dying = {
             let queue = Arc::clone(&queue);
             // Leaves without having served anything, as a panic makes it.
-            thread::spawn(move || queue.leave(worker))
+            thread::spawn(move || queue.leave(&worker))
         };
         // Q6
         assert_eq!(caller.join().unwrap(), None);

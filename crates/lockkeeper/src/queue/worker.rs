@@ -10,7 +10,8 @@
 //! - W1: a thread finishes its service before it leaves its seat, so whoever waits for the last
 //!   worker to be gone finds every resource released.
 //! - W2: the first `min` threads stay until the queue is closed; further ones are started when
-//!   calls wait and none was taken for `STALL`, and leave after `PATIENCE` without work.
+//!   calls wait and none was taken for `STALL`, stand back when they are not needed any more (Q8),
+//!   and leave after `PATIENCE` without work.
 //! - W3: a worker thread carries its queue's frame from beginning to end, so that callers' code that
 //!   runs on it outside a call (a destructor, a waker) and submits to the same queue is told
 //!   `Nested` instead of waiting for itself.
@@ -21,8 +22,8 @@ use std::time::Duration;
 
 use super::sync::{Mutex, lock, now};
 use super::{
-    Alarm, Ancestry, Clock, Frame, Item, Queue, Receiver, Reply, Scope, StartError, Taken,
-    call::reply, lanes::LaneId,
+    Alarm, Ancestry, Chair, Clock, Frame, Item, Look, Queue, Receiver, Reply, Scope, StartError,
+    Taken, call::reply, lanes::LaneId,
 };
 
 /// No call taken for this long while some wait: the pool's workers are all held up.
@@ -45,14 +46,14 @@ pub(crate) trait Service: 'static {
 /// The calls that may be served together with the first one.
 pub(crate) struct Batch<'q, C> {
     queue: &'q Queue<C>,
-    worker: usize,
+    chair: &'q Chair,
     limit: u64,
 }
 
 impl<C: Item> Batch<'_, C> {
     /// Charges `lane` for its call and takes the next call of this batch.
     pub(crate) fn charge_and_take(&mut self, lane: LaneId, run: Duration) -> Option<Taken<C>> {
-        self.queue.charge_and_take(self.worker, lane, run, Some(Scope::Batch))
+        self.queue.charge_and_take(self.chair, lane, run, Some(Scope::Batch))
     }
 
     /// Charges `lane` and takes the next call that was submitted before this batch began.
@@ -62,17 +63,17 @@ impl<C: Item> Batch<'_, C> {
         run: Duration,
     ) -> Option<Taken<C>> {
         let scope = Some(Scope::OlderThan(self.limit));
-        self.queue.charge_and_take(self.worker, lane, run, scope)
+        self.queue.charge_and_take(self.chair, lane, run, scope)
     }
 
     /// Charges `lane` for its call and takes none.
     pub(crate) fn charge(&mut self, lane: LaneId, run: Duration) {
-        self.queue.charge_and_take(self.worker, lane, run, None);
+        self.queue.charge_and_take(self.chair, lane, run, None);
     }
 
     /// Ends the batch and begins another one, if calls wait.
     pub(crate) fn begin_again(&mut self) -> Option<Taken<C>> {
-        let first = self.queue.try_take_first(self.worker)?;
+        let first = self.queue.try_take_first(self.chair)?;
         self.limit = first.limit;
         Some(first.taken)
     }
@@ -87,7 +88,7 @@ impl<C: Item> Batch<'_, C> {
 
     /// Takes another call of this batch without charging anybody.
     pub(crate) fn take(&mut self) -> Option<Taken<C>> {
-        self.queue.take_next(self.worker, Scope::Batch)
+        self.queue.take_next(self.chair, Scope::Batch)
     }
 }
 
@@ -98,7 +99,7 @@ pub(crate) struct PoolConfig {
     pub(crate) min: usize,
     pub(crate) max: usize,
     /// Look a little while for the next call before sleeping; see [`Queue::take_first`].
-    pub(crate) spin: bool,
+    pub(crate) look: Option<Look>,
     /// Runs first on each thread.
     pub(crate) on_start: Option<Arc<dyn Fn() + Send + Sync>>,
 }
@@ -149,12 +150,12 @@ impl<S: Service, E: Send + 'static> Pool<S, E> {
         patience: Option<Duration>,
         built: Reply<Result<(), E>>,
     ) -> std::io::Result<()> {
-        let worker = self.queue.seat();
+        let chair = self.queue.seat(patience.is_some());
         let name = match self.config.max {
             1 => self.config.name.clone(),
-            _ => format!("{}-{worker}", self.config.name),
+            _ => format!("{}-{}", self.config.name, chair.worker),
         };
-        let leave = Leave { queue: Arc::clone(&self.queue), worker };
+        let leave = Leave { queue: Arc::clone(&self.queue), chair };
         let pool = Arc::clone(self);
         let thread = std::thread::Builder::new().name(name).spawn(move || {
             pool.run(leave, patience, built);
@@ -187,13 +188,13 @@ impl<S: Service, E: Send + 'static> Pool<S, E> {
                 return;
             }
         };
-        let spin = self.config.spin;
+        let look = self.config.look;
         // From here on the thread holds the queue alone, so that an abandoned pool can go.
         drop(self);
-        while let Some(first) = seat.queue.take_first(seat.worker, patience, spin) {
-            let mut batch = Batch { queue: &seat.queue, worker: seat.worker, limit: first.limit };
+        while let Some(first) = seat.queue.take_first(&seat.chair, patience, look) {
+            let mut batch = Batch { queue: &seat.queue, chair: &seat.chair, limit: first.limit };
             service.serve(first.taken, &mut batch);
-            seat.queue.rest(seat.worker);
+            seat.queue.rest(&seat.chair);
         }
         // W1
         service.finish();
@@ -221,7 +222,8 @@ impl<S: Service, E: Send + 'static> Pool<S, E> {
     fn check_now(self: &Arc<Self>, taken_before: u64) {
         let pulse = self.queue.pulse();
         if pulse.starved {
-            if pulse.taken == taken_before && pulse.alive < self.config.max {
+            let stalled = pulse.taken == taken_before && !self.queue.ring_reserve();
+            if stalled && pulse.alive < self.config.max {
                 // Without another thread the calls wait for the present ones, as they would have.
                 let (built, _) = reply();
                 let _ = self.spawn(Some(PATIENCE), built);
@@ -251,11 +253,11 @@ impl<S: Service, E: Send + 'static> Pool<S, E> {
 /// Leaves the seat however the thread ends (Q6).
 struct Leave<C: Item> {
     queue: Arc<Queue<C>>,
-    worker: usize,
+    chair: Arc<Chair>,
 }
 
 impl<C: Item> Drop for Leave<C> {
     fn drop(&mut self) {
-        self.queue.leave(self.worker);
+        self.queue.leave(&self.chair);
     }
 }
