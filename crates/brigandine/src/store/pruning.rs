@@ -22,7 +22,7 @@
 //! - D6: files are named in `leftover` in the write that deletes their rows.
 //! - D7: rows are read first, and then deleted one by one, each by its whole key. For `DELETE … WHERE key
 //!   IN (SELECT … LIMIT)` and for `RETURNING` SQLite makes a table in memory, with a page cache of its
-//!   own, each time: several per build, which took two thirds of the time.
+//!   own, each time, and several of them per build cost more than the deletes.
 
 use super::{Database, DatabaseError, Snapshot, Transaction};
 use crate::log::LogName;
