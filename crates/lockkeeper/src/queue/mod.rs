@@ -76,6 +76,7 @@ mod error;
 mod flight;
 mod handle;
 mod lanes;
+mod lookout;
 mod sync;
 mod worker;
 
@@ -100,33 +101,15 @@ pub(crate) use context::{Ancestry, Domain, Frame, interrupt, tick};
 pub(crate) use flight::{Deadline, Flight, Lane, Room, ancestry_for, refused};
 pub(crate) use handle::stopped;
 pub(crate) use lanes::{LaneFigures, LaneId, MAIN, Position, Scope, Taken};
+pub(crate) use lookout::Look;
 pub(crate) use sync::{
-    AtomicBool, AtomicU8, Condvar, Mutex, MutexGuard, Ordering, lock, now, wait, wait_until,
+    AtomicBool, Condvar, Mutex, MutexGuard, Ordering, lock, now, wait, wait_until,
 };
 pub(crate) use worker::{Batch, Pool, PoolConfig, Service};
 
 use admission::Admission;
 use lanes::Lanes;
-
-/// How long a worker that has just served a batch looks for the next call before it sleeps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Look {
-    /// As long as it takes its callers to come back.
-    pub(crate) long: Duration,
-    /// The same, after [`FRUITLESS`] looks in a row that brought nothing.
-    pub(crate) short: Duration,
-}
-
-#[cfg(not(loom))]
-const FRUITLESS: u8 = 4;
-
-/// A yield that took longer gave the processor to somebody who keeps it.
-#[cfg(not(loom))]
-const LONG_YIELD: Duration = Duration::from_micros(50);
-
-/// Yields that are left out after one that took longer than [`LONG_YIELD`] and brought no call.
-#[cfg(not(loom))]
-const CONTENDED: u8 = 32;
+use lookout::Lookout;
 
 /// What the queue needs to know of the calls it carries.
 pub(crate) trait Item: Send + 'static {
@@ -144,14 +127,7 @@ pub(crate) struct Queue<C> {
     state: Mutex<State<C>>,
     /// `abort` was called (Q9).
     aborted: AtomicBool,
-    /// Raised by a push and by `shut`, lowered under the lock by a worker about to look: what a
-    /// spinning worker watches instead of the lock. Only a hint; Q4 does not rest on it.
-    news: AtomicBool,
-    /// How often the next yields are left out, because the last one gave the processor to somebody
-    /// who kept it and submitted nothing. Written by workers; a lost update costs a yield.
-    contended: AtomicU8,
-    /// Looks in a row that brought no call in time; as above, a hint.
-    fruitless: AtomicU8,
+    pub(crate) lookout: Lookout,
     pub(crate) domain: Domain,
     /// The process whose threads serve it.
     pid: u32,
@@ -215,10 +191,15 @@ pub(crate) struct Chair {
 }
 
 impl Chair {
-    /// Nobody else's call is dropped under the lock: it might be the last hold on it.
+    /// The call before it is dropped outside the lock: this may be the last hold on it.
     fn show(&self, call: Option<Arc<dyn Interruptible>>) {
         let before = std::mem::replace(&mut *lock(&self.running), call);
         drop(before);
+    }
+
+    /// No call of this worker is running any more.
+    pub(crate) fn clear(&self) {
+        self.show(None);
     }
 }
 
@@ -246,10 +227,9 @@ impl<C: Item> Queue<C> {
             exit: Vec::new(),
             checking: false,
         };
-        let (news, contended) = (AtomicBool::new(false), AtomicU8::new(0));
-        let (state, fruitless) = (Mutex::new(state), AtomicU8::new(0));
+        let (state, lookout) = (Mutex::new(state), Lookout::default());
         let aborted = AtomicBool::new(false);
-        Self { state, aborted, news, contended, fruitless, domain, pid: crate::process::id() }
+        Self { state, aborted, lookout, domain, pid: crate::process::id() }
     }
 
     pub(crate) fn open_lane(&self, name: &str) -> LaneId {
@@ -314,7 +294,7 @@ impl<C: Item> Queue<C> {
         let bell = state.sleeping.pop().map(|worker| Arc::clone(&state.workers[worker].bell));
         let check_for_stall = bell.is_none() && !state.checking;
         drop(state);
-        self.news.store(true, Ordering::Release);
+        self.lookout.announce();
         if let Some(bell) = bell {
             bell.notify_one();
         }
@@ -363,7 +343,7 @@ impl<C: Item> Queue<C> {
         look: Option<Look>,
     ) -> Option<First<C>> {
         let worker = chair.worker;
-        let looked = look.map(|look| (self.look(look), look));
+        let looked = look.map(|look| (self.lookout.look(look), look));
         let mut shed = Shed(Vec::new());
         let mut state = lock(&self.state);
         let give_up_at = patience.map(|patience| now() + patience);
@@ -372,7 +352,7 @@ impl<C: Item> Queue<C> {
                 drop(state);
                 self.show(chair, &first.taken.call);
                 if let Some((since, look)) = looked {
-                    self.found(since, look);
+                    self.lookout.found(since, look);
                 }
                 return Some(first);
             }
@@ -426,70 +406,6 @@ impl<C: Item> Queue<C> {
         }
     }
 
-    /// Gives callers that were just answered the time to come back with their next call.
-    ///
-    /// Going to sleep and being woken costs some 30 microseconds each, a third of a durable write and several
-    /// point reads; a caller in a loop is back sooner than that. Yields the processor to whoever needs
-    /// it. Returns when the look began.
-    #[cfg(not(loom))]
-    fn look(&self, look: Look) -> Instant {
-        let since = now();
-        let patience = match self.fruitless.load(Ordering::Relaxed) < FRUITLESS {
-            true => look.long,
-            false => look.short,
-        };
-        while !self.news.swap(false, Ordering::Acquire) && now() < since + patience {
-            if !self.give_way() {
-                break;
-            }
-        }
-        since
-    }
-
-    /// Takes note of whether the call came soon enough after `since` for a long look to be worth it.
-    #[cfg(not(loom))]
-    fn found(&self, since: Instant, look: Look) {
-        let fruitless = match now() - since < look.long {
-            true => 0,
-            false => self.fruitless.load(Ordering::Relaxed).saturating_add(1),
-        };
-        self.fruitless.store(fruitless, Ordering::Relaxed);
-    }
-
-    /// Lowers the flag after a look that found nothing; a push in between costs a moment.
-    #[cfg(not(loom))]
-    pub(crate) fn forget_news(&self) {
-        self.news.store(false, Ordering::Relaxed);
-    }
-
-    /// Yields the processor once; false: not now, others want all of it.
-    ///
-    /// A thread that yields waits for the end of somebody's time slice, one that sleeps is run as soon
-    /// as it is rung: beside busy readers a third of the writes was lost by yielding. Where those who
-    /// got the processor come back with calls, it was well spent.
-    #[cfg(not(loom))]
-    pub(crate) fn give_way(&self) -> bool {
-        let left_out = self.contended.load(Ordering::Relaxed);
-        if left_out > 0 {
-            self.contended.store(left_out - 1, Ordering::Relaxed);
-            return false;
-        }
-        let began = now();
-        std::thread::yield_now();
-        if now() - began > LONG_YIELD && !self.news.load(Ordering::Acquire) {
-            self.contended.store(CONTENDED, Ordering::Relaxed);
-        }
-        true
-    }
-
-    #[cfg(loom)]
-    fn look(&self, _look: Look) -> Instant {
-        now()
-    }
-
-    #[cfg(loom)]
-    fn found(&self, _since: Instant, _look: Look) {}
-
     /// Takes the next call of the batch.
     pub(crate) fn take_next(&self, chair: &Chair, scope: Scope) -> Option<Taken<C>> {
         let mut shed = Shed(Vec::new());
@@ -513,14 +429,9 @@ impl<C: Item> Queue<C> {
         drop(state);
         match &taken {
             Some(taken) => self.show(chair, &taken.call),
-            None => chair.show(None),
+            None => chair.clear(),
         }
         taken
-    }
-
-    /// No call of this worker is running any more.
-    pub(crate) fn rest(&self, chair: &Chair) {
-        chair.show(None);
     }
 
     /// Stops intake; what was accepted is served. Calls waiting for room are refused.
@@ -562,7 +473,7 @@ impl<C: Item> Queue<C> {
 
     /// The worker's thread is about to end.
     pub(crate) fn leave(&self, chair: &Chair) {
-        chair.show(None);
+        chair.clear();
         let mut state = lock(&self.state);
         state.workers[chair.worker].alive = false;
         state.strike(chair.worker);

@@ -48,7 +48,7 @@ fn work(queue: &Queue<Call>, worker: &Chair) -> usize {
             served += 1;
             next = queue.charge_and_take(worker, lane, Duration::ZERO, Some(Scope::Batch));
         }
-        queue.rest(worker);
+        worker.clear();
     }
     queue.leave(worker);
     served
@@ -285,7 +285,7 @@ fn abort_reaches_the_running_call() {
                         thread::yield_now();
                     }
                     taken.call.refuse(CallError::Aborted);
-                    queue.rest(&worker);
+                    worker.clear();
                 }
                 queue.leave(&worker);
             })

@@ -82,8 +82,8 @@ impl<C: Item> Batch<'_, C> {
     #[cfg(not(loom))]
     pub(crate) fn give_way(&self) -> bool {
         // What was pushed before has been taken.
-        self.queue.forget_news();
-        self.queue.give_way()
+        self.queue.lookout.forget_news();
+        self.queue.lookout.give_way()
     }
 
     /// Takes another call of this batch without charging anybody.
@@ -98,7 +98,7 @@ pub(crate) struct PoolConfig {
     pub(crate) name: String,
     pub(crate) min: usize,
     pub(crate) max: usize,
-    /// Look a little while for the next call before sleeping; see [`Queue::take_first`].
+    /// Look a little while for the next call before sleeping; see [`Look`].
     pub(crate) look: Option<Look>,
     /// Runs first on each thread.
     pub(crate) on_start: Option<Arc<dyn Fn() + Send + Sync>>,
@@ -194,7 +194,7 @@ impl<S: Service, E: Send + 'static> Pool<S, E> {
         while let Some(first) = seat.queue.take_first(&seat.chair, patience, look) {
             let mut batch = Batch { queue: &seat.queue, chair: &seat.chair, limit: first.limit };
             service.serve(first.taken, &mut batch);
-            seat.queue.rest(&seat.chair);
+            seat.chair.clear();
         }
         // W1
         service.finish();

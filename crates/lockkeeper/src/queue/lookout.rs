@@ -1,0 +1,111 @@
+//! How a worker that has served a batch looks for the next call before it sleeps.
+//!
+//! Going to sleep and being woken costs some 30 microseconds each, a third of a durable write and several
+//! point reads; a caller in a loop is back sooner than that. So a worker looks for a while, and yields
+//! the processor to whoever needs it. All that is kept here are hints: a lost update costs a yield or a
+//! moment, and that no wake-up is lost rests on the queue's lock alone (Q4). Loom's workers do not look.
+
+use std::time::{Duration, Instant};
+
+use super::sync::{AtomicBool, AtomicU8, Ordering, now};
+
+/// For how long a worker looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Look {
+    /// As long as it takes its callers to come back.
+    pub(crate) long: Duration,
+    /// The same, after [`FRUITLESS`] looks in a row that brought nothing.
+    pub(crate) short: Duration,
+}
+
+#[cfg(not(loom))]
+const FRUITLESS: u8 = 4;
+
+/// A yield that took longer gave the processor to somebody who keeps it.
+#[cfg(not(loom))]
+const LONG_YIELD: Duration = Duration::from_micros(50);
+
+/// Yields that are left out after one that took longer than [`LONG_YIELD`] and brought no call.
+#[cfg(not(loom))]
+const CONTENDED: u8 = 32;
+
+/// What the workers of one queue know of looking.
+#[derive(Default)]
+#[cfg_attr(loom, expect(dead_code, reason = "loom's workers do not look"))]
+pub(crate) struct Lookout {
+    /// Raised by a push, lowered by a worker that looks: what it watches instead of the lock.
+    news: AtomicBool,
+    /// How often the next yields are left out, because the last one gave the processor to somebody
+    /// who kept it and submitted nothing.
+    contended: AtomicU8,
+    /// Looks in a row that brought no call in time.
+    fruitless: AtomicU8,
+}
+
+impl Lookout {
+    /// A call was pushed.
+    pub(crate) fn announce(&self) {
+        self.news.store(true, Ordering::Release);
+    }
+
+    /// Gives callers that were just answered the time to come back with their next call; returns when
+    /// the look began.
+    #[cfg(not(loom))]
+    pub(crate) fn look(&self, look: Look) -> Instant {
+        let since = now();
+        let patience = match self.fruitless.load(Ordering::Relaxed) < FRUITLESS {
+            true => look.long,
+            false => look.short,
+        };
+        while !self.news.swap(false, Ordering::Acquire) && now() < since + patience {
+            if !self.give_way() {
+                break;
+            }
+        }
+        since
+    }
+
+    /// Takes note of whether the call came soon enough after `since` for a long look to be worth it.
+    #[cfg(not(loom))]
+    pub(crate) fn found(&self, since: Instant, look: Look) {
+        let fruitless = match now() - since < look.long {
+            true => 0,
+            false => self.fruitless.load(Ordering::Relaxed).saturating_add(1),
+        };
+        self.fruitless.store(fruitless, Ordering::Relaxed);
+    }
+
+    /// Lowers the flag after a look that found nothing; a push in between costs a moment.
+    #[cfg(not(loom))]
+    pub(crate) fn forget_news(&self) {
+        self.news.store(false, Ordering::Relaxed);
+    }
+
+    /// Yields the processor once; false: not now, others want all of it.
+    ///
+    /// A thread that yields waits for the end of somebody's time slice, one that sleeps is run as soon
+    /// as it is rung: beside busy readers a third of the writes was lost by yielding. Where those who
+    /// got the processor come back with calls, it was well spent.
+    #[cfg(not(loom))]
+    pub(crate) fn give_way(&self) -> bool {
+        let left_out = self.contended.load(Ordering::Relaxed);
+        if left_out > 0 {
+            self.contended.store(left_out - 1, Ordering::Relaxed);
+            return false;
+        }
+        let began = now();
+        std::thread::yield_now();
+        if now() - began > LONG_YIELD && !self.news.load(Ordering::Acquire) {
+            self.contended.store(CONTENDED, Ordering::Relaxed);
+        }
+        true
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn look(&self, _look: Look) -> Instant {
+        now()
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn found(&self, _since: Instant, _look: Look) {}
+}
