@@ -25,9 +25,9 @@ use std::time::Duration;
 
 /// Running time that one turn grants to a lane of weight 1.
 ///
-/// With calls of about 10 microseconds it lets a greedy client put four to five calls into a
+/// With calls of 5 to 10 microseconds it lets a greedy client put three to six calls into a
 /// commit that others wait for; `docs/design/fairness.md` has the figures for other settings.
-pub(crate) const QUANTUM: Duration = Duration::from_micros(50);
+pub(crate) const QUANTUM: Duration = Duration::from_micros(30);
 
 /// The most running time that a lane can owe; a longer call is forgiven the rest, so that a bulk
 /// write does not shut its client out for seconds.
@@ -346,16 +346,21 @@ impl<C> Lanes<C> {
         }
     }
 
-    /// L7: goes on with a turn that the end of the last batch cut short.
+    /// L7: goes on with a turn that the end of the last batch cut short, after the lanes it did not serve.
+    /// One that was over just then makes room for everybody.
     fn resume_turn(&mut self, ring: usize) {
         let (lanes, round) = (&mut self.lanes, self.round);
         let Some(front) = self.rings[ring].front().and_then(|id| lanes[id.0].as_mut()) else {
             return;
         };
-        if front.served_in != round || front.credit_ns <= 0 || front.accepted_live == 0 {
+        if front.served_in != round {
             return;
         }
-        front.granted_in = round + 1;
+        if front.credit_ns <= 0 {
+            self.rings[ring].rotate_left(1);
+        } else if front.accepted_live > 0 {
+            front.granted_in = round + 1;
+        }
         let served = |id: &LaneId| lanes[id.0].as_ref().is_some_and(|lane| lane.served_in == round);
         self.rings[ring].make_contiguous().sort_by_key(served);
     }
