@@ -39,13 +39,18 @@ use crate::writer::Writer;
 /// Read transactions, after a batch of writes, after which a reader yields the processor.
 pub(crate) const DEFERENCE: u8 = 16;
 
-/// A caller on a sleeping processor is woken and comes back in that time.
-const WRITER_LOOK: Look =
-    Look { long: Duration::from_micros(150), short: Duration::from_micros(50) };
+/// A caller on a sleeping processor is woken and comes back in that time. One that writes alone and waits for
+/// the disk each time gains nothing by it.
+const WRITER_LOOK: Look = Look {
+    long: Duration::from_micros(150),
+    short: Duration::from_micros(50),
+    lone: Some(Duration::from_micros(50)),
+};
 
 /// A reader yields to the callers that it has answered, who come back with calls before it sleeps. A longer
 /// look would take time from them.
-const READER_LOOK: Look = Look { long: Duration::from_micros(50), short: Duration::from_micros(5) };
+const READER_LOOK: Look =
+    Look { long: Duration::from_micros(50), short: Duration::from_micros(5), lone: None };
 
 /// What the threads and the handles of one database share.
 pub(crate) struct Core {

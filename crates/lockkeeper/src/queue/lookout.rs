@@ -16,10 +16,16 @@ pub(crate) struct Look {
     pub(crate) long: Duration,
     /// The same, after [`FRUITLESS`] looks in a row that brought nothing.
     pub(crate) short: Duration,
+    /// A batch of one call that took as long has a lone caller, who waits for the disk each time: after
+    /// [`LONE`] of them in a row the worker sleeps at once. `None`: it always looks.
+    pub(crate) lone: Option<Duration>,
 }
 
 #[cfg(not(loom))]
 const FRUITLESS: u8 = 4;
+
+#[cfg(not(loom))]
+const LONE: u8 = 4;
 
 /// A yield that took longer gave the processor to somebody who keeps it.
 #[cfg(not(loom))]
@@ -40,12 +46,18 @@ pub(crate) struct Lookout {
     contended: AtomicU8,
     /// Looks in a row that brought no call in time.
     fruitless: AtomicU8,
+    /// Batches in a row that had a lone caller.
+    lone: AtomicU8,
 }
 
 impl Lookout {
     /// A call was pushed.
     pub(crate) fn announce(&self) {
-        self.news.store(true, Ordering::Release);
+        // A store takes the flag away from the processor that watches it. Whoever lowers it after this load looks
+        // into the queue next, and finds the call there.
+        if !self.news.load(Ordering::Relaxed) {
+            self.news.store(true, Ordering::Release);
+        }
     }
 
     /// Gives callers that were just answered the time to come back with their next call; returns when
@@ -53,16 +65,33 @@ impl Lookout {
     #[cfg(not(loom))]
     pub(crate) fn look(&self, look: Look) -> Instant {
         let since = now();
-        let patience = match self.fruitless.load(Ordering::Relaxed) < FRUITLESS {
-            true => look.long,
-            false => look.short,
-        };
+        let patience = self.patience(look);
         while !self.news.swap(false, Ordering::Acquire) && now() < since + patience {
             if !self.give_way() {
                 break;
             }
         }
         since
+    }
+
+    #[cfg(not(loom))]
+    fn patience(&self, look: Look) -> Duration {
+        if self.lone.load(Ordering::Relaxed) >= LONE {
+            return Duration::ZERO;
+        }
+        match self.fruitless.load(Ordering::Relaxed) < FRUITLESS {
+            true => look.long,
+            false => look.short,
+        }
+    }
+
+    /// A batch was served; `lone`: it had a lone caller.
+    pub(crate) fn served(&self, lone: bool) {
+        let before = self.lone.load(Ordering::Relaxed);
+        let now = if lone { before.saturating_add(1) } else { 0 };
+        if now != before {
+            self.lone.store(now, Ordering::Relaxed);
+        }
     }
 
     /// Takes note of whether the call came soon enough after `since` for a long look to be worth it.
@@ -108,4 +137,40 @@ impl Lookout {
 
     #[cfg(loom)]
     pub(crate) fn found(&self, _since: Instant, _look: Look) {}
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const LOOK: Look = Look {
+        long: Duration::from_secs(3600),
+        short: Duration::from_micros(5),
+        lone: Some(Duration::from_micros(50)),
+    };
+
+    #[test]
+    fn a_look_that_brings_nothing_becomes_short_until_a_call_comes_soon() {
+        let lookout = Lookout::default();
+        let nothing_is_soon = Look { long: Duration::ZERO, ..LOOK };
+        for _ in 0..FRUITLESS {
+            assert_eq!(lookout.patience(LOOK), LOOK.long);
+            lookout.found(now(), nothing_is_soon);
+        }
+        assert_eq!(lookout.patience(LOOK), LOOK.short);
+        lookout.found(now(), LOOK);
+        assert_eq!(lookout.patience(LOOK), LOOK.long);
+    }
+
+    #[test]
+    fn a_worker_does_not_look_for_a_lone_caller_until_another_one_joins() {
+        let lookout = Lookout::default();
+        for _ in 0..LONE {
+            assert_eq!(lookout.patience(LOOK), LOOK.long);
+            lookout.served(true);
+        }
+        assert_eq!(lookout.patience(LOOK), Duration::ZERO);
+        lookout.served(false);
+        assert_eq!(lookout.patience(LOOK), LOOK.long);
+    }
 }

@@ -48,12 +48,15 @@ pub(crate) struct Batch<'q, C> {
     queue: &'q Queue<C>,
     chair: &'q Chair,
     limit: u64,
+    /// Calls so far.
+    calls: u64,
 }
 
 impl<C: Item> Batch<'_, C> {
     /// Charges `lane` for its call and takes the next call of this batch.
     pub(crate) fn charge_and_take(&mut self, lane: LaneId, run: Duration) -> Option<Taken<C>> {
-        self.queue.charge_and_take(self.chair, lane, run, Some(Scope::Batch))
+        let taken = self.queue.charge_and_take(self.chair, lane, run, Some(Scope::Batch));
+        self.count(taken)
     }
 
     /// Charges `lane` and takes the next call that was submitted before this batch began.
@@ -63,7 +66,8 @@ impl<C: Item> Batch<'_, C> {
         run: Duration,
     ) -> Option<Taken<C>> {
         let scope = Some(Scope::OlderThan(self.limit));
-        self.queue.charge_and_take(self.chair, lane, run, scope)
+        let taken = self.queue.charge_and_take(self.chair, lane, run, scope);
+        self.count(taken)
     }
 
     /// Charges `lane` for its call and takes none.
@@ -88,7 +92,13 @@ impl<C: Item> Batch<'_, C> {
 
     /// Takes another call of this batch without charging anybody.
     pub(crate) fn take(&mut self) -> Option<Taken<C>> {
-        self.queue.take_next(self.chair, Scope::Batch)
+        let taken = self.queue.take_next(self.chair, Scope::Batch);
+        self.count(taken)
+    }
+
+    fn count(&mut self, taken: Option<Taken<C>>) -> Option<Taken<C>> {
+        self.calls += u64::from(taken.is_some());
+        taken
     }
 }
 
@@ -192,8 +202,13 @@ impl<S: Service, E: Send + 'static> Pool<S, E> {
         // From here on the thread holds the queue alone, so that an abandoned pool can go.
         drop(self);
         while let Some(first) = seat.queue.take_first(&seat.chair, patience, look) {
-            let mut batch = Batch { queue: &seat.queue, chair: &seat.chair, limit: first.limit };
+            let (queue, chair) = (&seat.queue, &seat.chair);
+            let mut batch = Batch { queue, chair, limit: first.limit, calls: 1 };
+            let lone = look.and_then(|look| look.lone).map(|lone| (lone, now()));
             service.serve(first.taken, &mut batch);
+            if let Some((lone, began)) = lone {
+                queue.lookout.served(batch.calls == 1 && now() - began >= lone);
+            }
             seat.chair.clear();
         }
         // W1
