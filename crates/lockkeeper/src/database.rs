@@ -24,6 +24,7 @@ use crate::feed::Feed;
 use crate::holders::Board;
 use crate::job::{ReaderItem, WriterItem};
 use crate::lease;
+use crate::process;
 use crate::queue::{
     self, Alarm, Clock, Closed, Closing, Domain, Lane, Look, Mutex, Pool, PoolConfig, Queue,
     Receiver, block_on, lock,
@@ -108,7 +109,7 @@ impl Drop for Room<'_> {
 
 impl Core {
     pub(crate) fn check_process(&self) -> Result<(), ErrorKind> {
-        match crate::process::id() == self.pid {
+        match process::id() == self.pid {
             true => Ok(()),
             false => Err(ErrorKind::Forked),
         }
@@ -592,14 +593,14 @@ impl Database {
             held: Mutex::new(HeldList::default()),
             lease: Mutex::new(None),
             reader_pool: OnceLock::new(),
-            pid: crate::process::id(),
+            pid: process::id(),
             warnings: OnceLock::new(),
             config,
         });
         let on_start = core.config.on_thread_start.clone();
         let name = String::from("lockkeeper-writer");
         let look = Some(WRITER_LOOK);
-        let writer = PoolConfig { name, min: 1, max: 1, look, on_start: on_start.clone() };
+        let writer = PoolConfig { name, min: 1, max: 1, look, on_start };
         let for_writer = Arc::clone(&core);
         let writer_pool =
             Pool::new(Arc::clone(&core.writer), writer, Arc::clone(&clock), move || {
@@ -610,7 +611,7 @@ impl Database {
             min: core.config.readers,
             max: core.config.readers_max,
             look: Some(READER_LOOK),
-            on_start,
+            on_start: Some(start_reader(&core.config)),
         };
         let for_readers = Arc::clone(&core);
         let reader_pool = Pool::new(Arc::clone(&core.readers), readers, clock, move || {
@@ -640,4 +641,18 @@ fn not_started(error: queue::StartError<Error>) -> Error {
         queue::StartError::Build(error) => error,
         other => Error::new(ErrorKind::Faulted).detail(other.to_string()),
     }
+}
+
+/// What runs first on each reader thread: all but one lower their priority; then what the user wants to run.
+fn start_reader(config: &Config) -> Arc<dyn Fn() + Send + Sync> {
+    let (nice, user) = (config.reader_nice, config.on_thread_start.clone());
+    let others = AtomicBool::new(false);
+    Arc::new(move || {
+        if others.swap(true, Ordering::Relaxed) {
+            process::lower_priority(nice);
+        }
+        if let Some(user) = &user {
+            user();
+        }
+    })
 }
