@@ -59,6 +59,7 @@ impl Reader {
         &mut self,
         lane: queue::LaneId,
         first: Box<dyn ReadJob>,
+        behind: usize,
         batch: &mut Batch<'_, ReaderItem>,
     ) -> Option<Taken<ReaderItem>> {
         if let Err(error) = self.connect() {
@@ -77,15 +78,15 @@ impl Reader {
         let began = now();
         conn.link.guard.slot.begin_reading(began);
         let mut last = began;
-        let mut next = (lane, first);
+        let mut next = (lane, first, behind);
         let mut was_backup = false;
         let other = loop {
-            let (lane, job) = next;
+            let (lane, job, behind) = next;
             was_backup |= job.meta().origin.kind == HolderKind::Backup;
             let answered = self.core.config.relay.has_any();
             conn.link.guard.answered_before.store(answered, Ordering::Relaxed);
             self.core.watch_relay();
-            let run = run_in_call(conn, &self.core, meter, job, last);
+            let run = run_in_call(conn, &self.core, meter, job, last, behind);
             last += run;
             let time = last;
             if time - began >= SHARE_TIME || conn.link.is_lost() {
@@ -93,7 +94,7 @@ impl Reader {
                 break None;
             }
             next = match batch.charge_and_take_older(lane, run) {
-                Some(Taken { lane, call: ReaderItem::Read(job) }) => (lane, job),
+                Some(Taken { lane, call: ReaderItem::Read(job), behind }) => (lane, job, behind),
                 other => break other,
             };
         };
@@ -138,9 +139,9 @@ impl Service for Reader {
 
     fn serve(&mut self, first: Taken<ReaderItem>, batch: &mut Batch<'_, ReaderItem>) {
         let mut next = Some(first);
-        while let Some(Taken { lane, call }) = next {
+        while let Some(Taken { lane, call, behind }) = next {
             if let ReaderItem::Read(job) = call {
-                next = self.serve_reads(lane, job, batch).or_else(|| batch.begin_again());
+                next = self.serve_reads(lane, job, behind, batch).or_else(|| batch.begin_again());
                 continue;
             }
             // U1
@@ -176,14 +177,15 @@ impl Reader {
     }
 }
 
-/// Runs a read inside the transaction that is open on `conn` and leaves its caller's waker to the relay;
-/// returns how long it took.
+/// Runs a read inside the transaction that is open on `conn` and leaves its caller's waker to the relay, which is
+/// told how many reads wait behind it; returns how long it took.
 fn run_in_call(
     conn: &Snapshot,
     core: &Core,
     meter: &CallMeter,
     job: Box<dyn ReadJob>,
     at: Instant,
+    behind: usize,
 ) -> Duration {
     if let Some(why) = job.interrupt() {
         job.refuse(kind_of_stop(why, Phase::Queued), None);
@@ -198,7 +200,7 @@ fn run_in_call(
     link.end_call();
     let run = now() - at;
     if let Some(waker) = waker {
-        link.guard.relay.leave(waker, at + run);
+        link.guard.relay.leave(waker, at + run, behind);
     }
     if link.noted {
         meter.record(waited, run);
@@ -209,7 +211,7 @@ fn run_in_call(
 
 /// Runs a read on a held snapshot, whose transaction stays open.
 pub(crate) fn run_held(conn: &Snapshot, core: &Core, job: Box<dyn ReadJob>) {
-    run_in_call(conn, core, core.meters.reads(0), job, now());
+    run_in_call(conn, core, core.meters.reads(0), job, now(), 0);
     conn.link.guard.relay.pass_on();
     conn.link.guard.slot.end_call();
 }
@@ -218,7 +220,7 @@ pub(crate) fn run_held(conn: &Snapshot, core: &Core, job: Box<dyn ReadJob>) {
 pub(crate) fn run_on(conn: &Snapshot, core: &Core, meter: &CallMeter, job: Box<dyn ReadJob>) {
     match conn.link.session.run(Sql::Begin) {
         Ok(()) => {
-            run_in_call(conn, core, meter, job, now());
+            run_in_call(conn, core, meter, job, now(), 0);
             conn.link.guard.relay.pass_on();
         }
         Err(error) => job.refuse(kind_of_own(&error), Some(error)),

@@ -12,7 +12,7 @@
 //! | taken out | it is called, once, outside the lock, by whoever took it | the call |
 //!
 //! - U1: a reader that sleeps, gives way, or turns to something that is no plain read rings before; one
-//!   that goes on rings when [`TOGETHER`] wait or the oldest has waited for [`PATIENCE`]. Nobody
+//!   that goes on rings when [`TOGETHER`] of the callers wait here or the oldest has waited for [`PATIENCE`]. Nobody
 //!   rings again sooner than that: whoever was rung is on the way, and calls all. No more than
 //!   [`LEFT_MAX`] are left here.
 //! - U2: nobody depends on one caller or one closure. A closure that runs long is interrupted by the
@@ -30,8 +30,12 @@ use std::time::{Duration, Instant};
 
 use crate::queue::{AtomicBool, Mutex, MutexGuard, Ordering, lock, now, shielded};
 
-/// A reader rings when so many wait.
-const TOGETHER: usize = 24;
+/// A reader rings when so many of all callers are left here: those who are woken in small groups cost a switch each,
+/// and those who come back late leave the readers idle.
+const TOGETHER: (usize, usize) = (5, 8);
+
+/// The least and the most that are woken together.
+const GROUP: (usize, usize) = (4, 42);
 
 /// How long wakers wait while their reader goes on answering.
 const PATIENCE: Duration = Duration::from_micros(100);
@@ -64,6 +68,11 @@ struct Left {
     since: Option<Instant>,
     /// When one was called for the rest.
     rung: Option<Instant>,
+    /// How many callers there are: the most that were seen, here and in the queue, less what they have
+    /// become fewer lately.
+    callers: usize,
+    /// The most that were seen since one was called.
+    seen: usize,
 }
 
 impl std::fmt::Debug for Relay {
@@ -78,11 +87,12 @@ impl Relay {
         self.any.0.load(Ordering::Relaxed)
     }
 
-    /// Leaves a waker here.
-    pub(crate) fn leave(&self, waker: Waker, at: Instant) {
+    /// Leaves a waker here; `behind`: how many reads wait in the queue.
+    pub(crate) fn leave(&self, waker: Waker, at: Instant, behind: usize) {
         let mut left = lock(&self.left);
         left.wakers.push_back(waker);
         let count = left.wakers.len();
+        left.seen = left.seen.max(count + behind);
         if count == 1 {
             left.since = Some(at);
             left.rung = None;
@@ -90,7 +100,7 @@ impl Relay {
         } else if count > LEFT_MAX {
             drop(left);
             self.call_all();
-        } else if (count >= TOGETHER && left.rung.is_none()) || left.is_due(at) {
+        } else if (count >= left.group() && left.rung.is_none()) || left.is_due(at) {
             self.ring_now(left, at);
         }
     }
@@ -108,6 +118,8 @@ impl Relay {
 
     fn ring_now(&self, mut left: MutexGuard<'_, Left>, at: Instant) {
         left.rung = Some(at);
+        left.callers = left.seen.max(left.callers - left.callers / 8);
+        left.seen = 0;
         let waker = left.wakers.pop_front();
         if left.wakers.is_empty() {
             self.any.0.store(false, Ordering::Relaxed);
@@ -153,6 +165,11 @@ impl Relay {
 }
 
 impl Left {
+    /// How many are woken together.
+    fn group(&self) -> usize {
+        (self.callers.max(self.seen) * TOGETHER.0 / TOGETHER.1).clamp(GROUP.0, GROUP.1)
+    }
+
     fn is_due(&self, at: Instant) -> bool {
         let last = self.rung.max(self.since);
         last.is_some_and(|last| at.saturating_duration_since(last) >= PATIENCE)
@@ -178,8 +195,16 @@ mod tests {
 
     /// Leaves `n` wakers at `at`, and counts how many were called.
     fn leave(relay: &Relay, n: usize, at: Instant) -> Arc<Count> {
+        leave_of(relay, n, at, 64)
+    }
+
+    /// The same of `callers` callers; the others' reads wait in the queue.
+    fn leave_of(relay: &Relay, n: usize, at: Instant, callers: usize) -> Arc<Count> {
         let count = Arc::new(Count::default());
-        (0..n).for_each(|_| relay.leave(Arc::clone(&count).into(), at));
+        for _ in 0..n {
+            let here = lock(&relay.left).wakers.len() + 1;
+            relay.leave(Arc::clone(&count).into(), at, callers.saturating_sub(here));
+        }
         count
     }
 
@@ -207,13 +232,34 @@ mod tests {
     #[test]
     fn u1_enough_callers_ring_and_too_many_are_all_called() {
         let (relay, at) = (Relay::default(), now());
-        let count = leave(&relay, TOGETHER - 1, at);
+        let count = leave(&relay, 39, at);
         assert_eq!(called(&count), 0);
         let last = leave(&relay, 1, at);
         assert_eq!((called(&count), called(&last)), (1, 0));
-        let rest = leave(&relay, LEFT_MAX + 1 - (TOGETHER - 1), at);
+        let rest = leave(&relay, LEFT_MAX + 1 - 39, at);
         assert_eq!(called(&count) + called(&last) + called(&rest), LEFT_MAX + 2);
         assert!(!relay.has_any());
+    }
+
+    #[test]
+    fn u1_a_group_is_a_part_of_the_callers_also_when_they_become_more_or_fewer() {
+        let (relay, at) = (Relay::default(), now());
+        for (callers, together) in [(3, 4), (16, 10), (64, 40), (5_000, 42)] {
+            let count = leave_of(&relay, together - 1, at, callers);
+            assert_eq!(called(&count), 0, "{callers} callers");
+            leave_of(&relay, 1, at, callers);
+            assert_eq!(called(&count), 1, "{callers} callers");
+            relay.pass_on();
+        }
+        // Sixteen are left of five thousand.
+        let mut rings = 0;
+        while lock(&relay.left).group() > 10 {
+            leave_of(&relay, 10, at, 16);
+            relay.ring();
+            relay.pass_on();
+            rings += 1;
+        }
+        assert!(rings < 60, "{rings}");
     }
 
     #[test]

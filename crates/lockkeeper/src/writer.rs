@@ -238,7 +238,7 @@ impl Writer {
                 last = now();
             }
             next = match taken {
-                Some(Taken { lane, call: WriterItem::Write(job) }) => (lane, job),
+                Some(Taken { lane, call: WriterItem::Write(job), .. }) => (lane, job),
                 other => {
                     self.finish_batch(tx);
                     return other;
@@ -545,7 +545,7 @@ impl Service for Writer {
     fn serve(&mut self, first: Taken<WriterItem>, batch: &mut Batch<'_, WriterItem>) {
         self.core.deference.store(DEFERENCE, Ordering::Relaxed);
         let mut next = Some(first);
-        while let Some(Taken { lane, call }) = next {
+        while let Some(Taken { lane, call, .. }) = next {
             let began = now();
             next = match call {
                 WriterItem::Write(job) => self.serve_writes(lane, job, batch),

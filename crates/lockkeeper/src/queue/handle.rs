@@ -515,7 +515,7 @@ impl<R: 'static, E: 'static> Service for Owner<R, E> {
 
     fn serve(&mut self, first: Taken<Self::Call>, batch: &mut Batch<'_, Self::Call>) {
         let mut next = Some(first);
-        while let Some(Taken { lane, call }) = next {
+        while let Some(Taken { lane, call, .. }) = next {
             let began = now();
             self.run(call);
             next = batch.charge_and_take(lane, now() - began);

@@ -65,6 +65,8 @@ pub(crate) const MAIN: LaneId = LaneId(0);
 pub(crate) struct Taken<C> {
     pub(crate) lane: LaneId,
     pub(crate) call: C,
+    /// Accepted calls that it left behind, of all lanes.
+    pub(crate) behind: usize,
 }
 
 /// Whose turn may come next.
@@ -481,7 +483,7 @@ impl<C> Lanes<C> {
         }
         self.promote(id);
         self.forget_if_over(id);
-        Some(Taken { lane: id, call })
+        Some(Taken { lane: id, call, behind: self.accepted_live })
     }
 
     /// Charges a lane for the running time of its call.

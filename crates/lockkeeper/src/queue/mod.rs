@@ -591,7 +591,7 @@ impl<C: Item> State<C> {
 
     fn take(&mut self, worker: usize, scope: Scope, shed: &mut Shed<C>) -> Option<Taken<C>> {
         loop {
-            let Taken { lane, call: Waiting { call, since } } = self.lanes.pick(scope)?;
+            let Taken { lane, call: Waiting { call, since }, behind } = self.lanes.pick(scope)?;
             self.taken += 1;
             if !self.workers[worker].extra {
                 self.workers[worker].turn = self.taken;
@@ -602,7 +602,7 @@ impl<C: Item> State<C> {
                 shed.0.push(call);
                 continue;
             }
-            return Some(Taken { lane, call });
+            return Some(Taken { lane, call, behind });
         }
     }
 }

@@ -42,7 +42,7 @@ fn work(queue: &Queue<Call>, worker: &Chair) -> usize {
     let mut served = 0;
     while let Some(first) = queue.take_first(worker, None, None) {
         let mut next = Some(first.taken);
-        while let Some(Taken { lane, call }) = next {
+        while let Some(Taken { lane, call, .. }) = next {
             let number = call.number;
             call.reply.answer(Ok(number));
             served += 1;

@@ -230,7 +230,7 @@ impl Reference {
         for n in 0..calls {
             let scope = if reads && n > 0 { Scope::OlderThan(limit) } else { Scope::Batch };
             let waiting = self.expected.values().any(|lane| !lane.waiting.is_empty());
-            let Some(Taken { lane: id, call }) = self.lanes.pick(scope) else {
+            let Some(Taken { lane: id, call, .. }) = self.lanes.pick(scope) else {
                 assert!(n > 0 || !waiting, "a batch without a call although calls wait");
                 break;
             };
@@ -463,7 +463,7 @@ impl Service for Fragile {
 
     fn serve(&mut self, first: Taken<Answering>, batch: &mut Batch<'_, Answering>) {
         let mut next = Some(first);
-        while let Some(Taken { lane, call }) = next {
+        while let Some(Taken { lane, call, .. }) = next {
             assert_ne!(call.1, 13, "the worker dies");
             call.0.send(Ok(())).expect("somebody listens");
             next = batch.charge_and_take(lane, Duration::ZERO);
