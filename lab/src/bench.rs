@@ -66,7 +66,8 @@ pub(crate) struct Options {
     /// full or normal.
     #[arg(long, default_value = "full", value_parser = synchronous)]
     synchronous: Synchronous,
-    /// How long each measurement lasts, after a warm-up of a quarter of it.
+    /// How long each measurement lasts, after a warm-up of a quarter of it (0.75 s at least where rows
+    /// are looked up).
     #[arg(long, default_value_t = 1.0, value_parser = seconds)]
     seconds: f64,
     /// How often each peer is measured, in turn with the others.

@@ -48,7 +48,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let run = match &options.from {
         Some(file) => Run::load(file)?,
         None => {
-            let seconds = options.seconds.unwrap_or(if options.quick { 0.4 } else { 0.75 });
+            let seconds = options.seconds.unwrap_or(if options.quick { 0.4 } else { 1.0 });
             let repeat = options.repeat.unwrap_or(if options.quick { 1 } else { 3 });
             let plan: Vec<Item> = plan()
                 .into_iter()
@@ -393,8 +393,8 @@ fn write(run: &Run, plotted: &[String]) -> String {
     );
     text.push_str(
         "Each figure is the median of the rounds; ± is the widest distance of a round from it. Every \
-         measurement has a process and a database of its own, warms up for a quarter of its time, and is \
-         taken in turn with the others, each round in another order. Compare ratios inside one table: \
+         measurement has a process and a database of its own, warms up for a quarter of its time (where rows \
+         are looked up, 0.75 s at least, which is what it takes to fill the page caches), and is taken in turn with the others, each round in another order. Compare ratios inside one table: \
          numbers of two days or two machines mean little. All use WAL mode, a page cache of 64 MiB per \
          connection, cached statements and the same schema; what else a peer does is its own default \
          (sizes of pools, busy timeouts, checkpoints every 1,000 pages, where Lockkeeper folds back at \

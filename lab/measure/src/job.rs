@@ -109,7 +109,8 @@ pub struct Job {
     pub tasks: usize,
     /// When a commit reaches the disk.
     pub synchronous: Synchronous,
-    /// How long to measure, after a warm-up of a quarter of it.
+    /// How long to measure, after a warm-up of a quarter of it (0.75 s at least where rows are looked
+    /// up).
     pub seconds: f64,
     /// The database, already made and in WAL mode.
     pub file: PathBuf,

@@ -1,8 +1,8 @@
 //! What is done, written once for all peers.
 //!
-//! A measurement has three phases: warm-up, measured, over. A call counts when it *began* in the
-//! measured phase, so at its end as many calls are taken in as were left out at its beginning, and
-//! the slow ones are not lost. Calls that nobody answers within [`PATIENCE`] after the end are
+//! A measurement has three phases: warm-up, measured, over. Where rows are looked up, the warm-up lasts
+//! [`FILLING`] at least. A call counts when it *began* in the measured phase, so at its end as many calls
+//! are taken in as were left out at its beginning, and the slow ones are not lost. Calls that nobody answers within [`PATIENCE`] after the end are
 //! counted as unanswered.
 
 use std::future::Future;
@@ -17,6 +17,8 @@ use crate::{Figures, Holder, Job, Latencies, Outcome, Peer, Random, Workload, cp
 
 /// How long calls may take to end after the measured phase.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long it takes to bring a million rows into the page caches of several connections.
+const FILLING: f64 = 0.75;
 /// How long the lock is held in the stall.
 const HELD: Duration = Duration::from_secs(2);
 /// After this a dropped query's caller goes away.
@@ -338,6 +340,8 @@ struct Task {
 struct Bench {
     phase: Arc<AtomicU8>,
     tasks: Vec<Task>,
+    /// The shortest warm-up, in seconds.
+    warm_up_min: f64,
 }
 
 struct Measured {
@@ -348,10 +352,11 @@ struct Measured {
 
 impl Bench {
     fn new() -> Self {
-        Self { phase: Arc::new(AtomicU8::new(WARM_UP)), tasks: Vec::new() }
+        Self { phase: Arc::new(AtomicU8::new(WARM_UP)), tasks: Vec::new(), warm_up_min: 0.0 }
     }
 
     fn readers<P: Peer>(&mut self, peer: &P, tasks: usize) {
+        self.warm_up_min = FILLING;
         for task in 0..tasks {
             let (peer, mut random) = (peer.clone(), Random::of_task(2000 + task));
             self.spawn(READ, task, move || {
@@ -404,7 +409,8 @@ impl Bench {
     }
 
     async fn finish(self, seconds: f64) -> Measured {
-        tokio::time::sleep(Duration::from_secs_f64(seconds / 4.0)).await;
+        let warm_up = (seconds / 4.0).max(self.warm_up_min);
+        tokio::time::sleep(Duration::from_secs_f64(warm_up)).await;
         let (began, cpu) = (Instant::now(), cpu_ms());
         self.phase.store(MEASURED, Ordering::Relaxed);
         tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
