@@ -394,12 +394,12 @@ fn write(run: &Run, plotted: &[String]) -> String {
     text.push_str(
         "Each figure is the median of the rounds; ± is the widest distance of a round from it. Every \
          measurement has a process and a database of its own, warms up for a quarter of its time (where rows \
-         are looked up, 0.75 s at least, which is what it takes to fill the page caches), and is taken in turn with the others, each round in another order. Compare ratios inside one table: \
-         numbers of two days or two machines mean little. All use WAL mode, a page cache of 64 MiB per \
-         connection, cached statements and the same schema; what else a peer does is its own default \
-         (sizes of pools, busy timeouts, checkpoints every 1,000 pages, where Lockkeeper folds back at \
-         4 to 32 MiB). After each measurement the lab looks into the file for every write that was answered; \
-         one that is missing counts as failed.\n\n",
+         are looked up, 0.75 s at least, which is what it takes to fill the page caches), and is taken in \
+         turn with the others, each round in another order. Compare ratios inside one table: numbers of two \
+         days or two machines mean little. All use WAL mode, a page cache of 64 MiB per connection, cached \
+         statements and the same schema; what else a peer does is its own default (sizes of pools, busy timeouts, checkpoints every 1,000 pages, where \
+         Lockkeeper folds back at 4 to 32 MiB). After each measurement the lab looks into the file for every \
+         write that was answered; one that is missing counts as failed.\n\n",
     );
     text.push_str("| peer | version | what it is here |\n|---|---|---|\n");
     for (peer, version) in &run.peers {

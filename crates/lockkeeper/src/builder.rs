@@ -37,7 +37,8 @@ impl Builder {
     /// By how much the nice value of every reader thread but the first is raised, so that these take what callers,
     /// the writer and other programs leave of the processors; see `docs/design/readers.md`. Default: 10; 0 leaves them
     /// alone, which is better where other programs keep every processor busy and reads must not yield
-    /// to them. Without effect but on Linux, where the value belongs to the thread.
+    /// to them. 19 is the most that a nice value can be; what is above counts as that. Without effect but on
+    /// Linux, where the value belongs to the thread.
     pub fn reader_nice(mut self, by: u8) -> Self {
         self.config.reader_nice = by;
         self

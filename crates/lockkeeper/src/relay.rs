@@ -12,9 +12,9 @@
 //! | taken out | it is called, once, outside the lock, by whoever took it | the call |
 //!
 //! - U1: a reader that sleeps, gives way, or turns to something that is no plain read rings before; one
-//!   that goes on rings when [`TOGETHER`] of the callers wait here or the oldest has waited for [`PATIENCE`]. Nobody
-//!   rings again sooner than that: whoever was rung is on the way, and calls all. No more than
-//!   [`LEFT_MAX`] are left here.
+//!   that goes on rings when [`TOGETHER`] of the callers are left here, as far as [`GROUP`] allows, or the
+//!   oldest has waited for [`PATIENCE`]. Nobody rings again sooner than that: whoever was rung is on the way, and
+//!   calls all. No more than [`LEFT_MAX`] are left here.
 //! - U2: nobody depends on one caller or one closure. A closure that runs long is interrupted by the
 //!   progress handler, which calls all, once. One that runs long outside SQLite, and a caller that was rung
 //!   and is not polled, are overtaken by the clock: it looks every [`LOOK`] while wakers are left
@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 
 use crate::queue::{AtomicBool, Mutex, MutexGuard, Ordering, lock, now, shielded};
 
-/// A reader rings when so many of all callers are left here: those who are woken in small groups cost a switch each,
+/// A reader rings when five eighths of all callers are left here: those who are woken in small groups cost a switch each,
 /// and those who come back late leave the readers idle.
 const TOGETHER: (usize, usize) = (5, 8);
 

@@ -2,8 +2,8 @@
 //!
 //! A measurement has three phases: warm-up, measured, over. Where rows are looked up, the warm-up lasts
 //! [`FILLING`] at least. A call counts when it *began* in the measured phase, so at its end as many calls
-//! are taken in as were left out at its beginning, and the slow ones are not lost. Calls that nobody answers within [`PATIENCE`] after the end are
-//! counted as unanswered.
+//! are taken in as were left out at its beginning, and the slow ones are not lost. Calls that nobody
+//! answers within [`PATIENCE`] after the end are counted as unanswered.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU8, Ordering};

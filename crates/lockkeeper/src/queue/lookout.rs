@@ -21,9 +21,11 @@ pub(crate) struct Look {
     pub(crate) lone: Option<Duration>,
 }
 
+/// Looks in a row that brought nothing, after which a worker looks for a shorter time.
 #[cfg(not(loom))]
 const FRUITLESS: u8 = 4;
 
+/// Batches in a row that had a lone caller, after which a worker does not look.
 #[cfg(not(loom))]
 const LONE: u8 = 4;
 

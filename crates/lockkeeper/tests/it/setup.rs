@@ -160,12 +160,15 @@ fn a34_a_snapshot_of_an_attached_file_does_not_hold_up_writes_to_it() {
     });
 }
 
+/// The nice value of this thread.
+#[cfg(target_os = "linux")]
+fn nice() -> i32 {
+    rustix::process::getpriority_process(None).expect("every thread has one")
+}
+
 /// The nice values of two reader threads that run at the same time, sorted, and that of this thread.
 #[cfg(target_os = "linux")]
 fn nice_values(builder: impl FnOnce(Builder) -> Builder) -> ([i32; 2], i32) {
-    fn nice() -> i32 {
-        rustix::process::getpriority_process(None).expect("every thread has one")
-    }
     let (_dir, db) = file_db(|options| builder(options.readers(2).readers_max(2)));
     let meet = Arc::new(Barrier::new(2));
     let read = |db: Database, meet: Arc<Barrier>| {
@@ -193,5 +196,25 @@ fn all_readers_but_one_lower_their_priority_unless_told_otherwise() {
         assert_eq!(values, [own, (own + 3).min(19)]);
         let (values, own) = nice_values(|builder| builder.reader_nice(0));
         assert_eq!(values, [own, own]);
+        let (values, own) = nice_values(|builder| builder.reader_nice(u8::MAX));
+        assert_eq!(values, [own, 19]);
+    });
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn what_runs_first_on_a_thread_finds_its_priority_lowered() {
+    within(HANG, || {
+        let (found, finds) = mpsc::channel();
+        let (_dir, db) = file_db(|builder| {
+            builder.readers(2).readers_max(2).on_thread_start(move || {
+                found.send(nice()).expect("somebody looks");
+            })
+        });
+        db.blocking_close().expect("closes");
+        let mut values: Vec<i32> = finds.try_iter().collect();
+        values.sort_unstable();
+        // The writer, and two readers.
+        assert_eq!(values, [nice(), nice(), (nice() + 10).min(19)]);
     });
 }
