@@ -3,7 +3,7 @@
 //! Each client has a *lane*. A lane serves its calls first in, first out; the lanes take turns by
 //! deficit round robin over running time: a turn grants a lane `QUANTUM x weight` of credit, each
 //! call it runs is charged its running time, and a lane without credit waits for its next turn.
-//! A *batch* is one round: what a writer commits together, or a reader serves on one snapshot.
+//! A *batch* is what a writer commits together, or a reader serves on one snapshot; a *round* is a turn for each lane.
 //!
 //! - L1: inside a lane, calls leave in the order of their sequence numbers.
 //! - L2: `accepted` holds at most `capacity` live calls; the rest of the lane waits in `overflow`,
@@ -16,8 +16,9 @@
 //! - L5: low-priority lanes are passed over in at most `AGEING` batches in a row; then one of their
 //!   calls is taken even if its lane has no credit.
 //! - L6: removed calls leave a tombstone; tombstones are compacted when they outnumber the live.
-//! - L7: a batch may end (by its ceilings) in the middle of a lane's turn. The turn goes on in the
-//!   next batch with what is left of its credit, after the lanes that the last batch did not serve.
+//! - L7: a batch may end (by its ceilings) in the middle of a round. The round goes on in the next batch, first
+//!   with the lanes that the last batch did not serve, and a new one follows when it is over; but in one
+//!   batch a lane runs for no longer than a turn. After a batch that one lane filled a new round begins.
 //!   So no lane, however heavy, keeps another waiting for more than one whole batch.
 
 use std::collections::{HashMap, VecDeque};
@@ -99,6 +100,8 @@ struct Lane<C> {
     granted_in: u64,
     /// The batch in which this lane last ran a call.
     served_in: u64,
+    /// For how long it has run in that batch.
+    spent_ns: i64,
     /// Clients that share this lane; at 0 it is forgotten when it is empty.
     handles: usize,
     /// Calls taken so far, and their running time.
@@ -124,6 +127,9 @@ pub(crate) struct Lanes<C> {
     capacity: usize,
     next_seq: u64,
     round: u64,
+    batch: u64,
+    /// This batch began in the middle of a round, which is not over yet (L7).
+    continues: bool,
     /// Distinct lanes that ran a call in this batch.
     participants: usize,
     /// Batches (or reads) in a row in which low-priority calls waited and none was taken.
@@ -141,6 +147,8 @@ impl<C> Lanes<C> {
             capacity,
             next_seq: 0,
             round: 1,
+            batch: 1,
+            continues: false,
             participants: 0,
             low_passed: 0,
             accepted_live: 0,
@@ -165,6 +173,7 @@ impl<C> Lanes<C> {
             credit_ns: 0,
             granted_in: 0,
             served_in: 0,
+            spent_ns: 0,
             handles: 1,
             taken: 0,
             run: Duration::ZERO,
@@ -336,52 +345,64 @@ impl<C> Lanes<C> {
         self.enter_ring(id);
     }
 
-    /// Begins a new round, so that each lane gets a turn in it.
+    /// Begins a batch, in which each lane gets a turn.
     pub(crate) fn begin_batch(&mut self) {
         for ring in 0..self.rings.len() {
-            self.resume_turn(ring);
+            self.put_unserved_first(ring);
         }
-        self.round += 1;
+        // A turn that fills whole batches ends the round, or it would keep the others waiting.
+        self.continues = self.participants > 1 && self.is_amid_round();
+        self.batch += 1;
         self.participants = 0;
+        if !self.continues {
+            self.round += 1;
+        }
         if !self.rings[Priority::Low as usize].is_empty() {
             self.low_passed += 1;
         }
     }
 
-    /// L7: goes on with a turn that the end of the last batch cut short, after the lanes it did not serve.
-    /// One that was over just then makes room for everybody.
-    fn resume_turn(&mut self, ring: usize) {
-        let (lanes, round) = (&mut self.lanes, self.round);
-        let Some(front) = self.rings[ring].front().and_then(|id| lanes[id.0].as_mut()) else {
-            return;
-        };
-        if front.served_in != round {
-            return;
+    /// L7. Where the front was not served, nobody behind it was before those who were not.
+    fn put_unserved_first(&mut self, ring: usize) {
+        let (lanes, batch) = (&self.lanes, self.batch);
+        let served = |id: &LaneId| lanes[id.0].as_ref().is_some_and(|lane| lane.served_in == batch);
+        if self.rings[ring].front().is_some_and(served) {
+            self.rings[ring].make_contiguous().sort_by_key(served);
         }
-        if front.credit_ns <= 0 {
-            self.rings[ring].rotate_left(1);
-        } else if front.accepted_live > 0 {
-            front.granted_in = round + 1;
-        }
-        let served = |id: &LaneId| lanes[id.0].as_ref().is_some_and(|lane| lane.served_in == round);
-        self.rings[ring].make_contiguous().sort_by_key(served);
+    }
+
+    /// Whether a lane of the priority that is served first has something left of its turn.
+    fn is_amid_round(&self) -> bool {
+        let lane = |id: &LaneId| self.lanes[id.0].as_ref().filter(|lane| lane.accepted_live > 0);
+        let ring = self.rings.iter().find(|ring| ring.iter().any(|id| lane(id).is_some()));
+        let has_turn = |lane: &Lane<C>| lane.granted_in != self.round || lane.credit_ns > 0;
+        ring.is_some_and(|ring| ring.iter().filter_map(lane).any(has_turn))
     }
 
     /// The next call in `scope`, if there is one.
     ///
     /// In a batch without participants there is one whenever a call waits.
     pub(crate) fn pick(&mut self, scope: Scope) -> Option<Taken<C>> {
+        let taken = self.pick_in_round(scope);
+        if taken.is_some() || scope != Scope::Batch || !std::mem::take(&mut self.continues) {
+            return taken;
+        }
+        self.round += 1;
+        self.pick_in_round(scope)
+    }
+
+    fn pick_in_round(&mut self, scope: Scope) -> Option<Taken<C>> {
         if self.accepted_live == 0 {
             return None;
         }
         // L5
         if self.low_passed > AGEING
-            && let Some(id) = self.front_waiting(Priority::Low as usize)
+            && let Some(id) = self.front_waiting(Priority::Low as usize, scope)
         {
             return self.take(id, Priority::Low as usize, scope);
         }
         for ring in [0, 1] {
-            if let Some(id) = self.eligible(ring) {
+            if let Some(id) = self.eligible(ring, scope) {
                 return self.take(id, ring, scope);
             }
             // A high lane that used up its turn waits for the next batch, and low lanes with it.
@@ -395,23 +416,23 @@ impl<C> Lanes<C> {
         // Everybody who waits is in debt: grant as many rounds as it takes for one to be served.
         self.grant_until_served();
         [0, 1].into_iter().find_map(|ring| {
-            let id = self.eligible(ring)?;
+            let id = self.eligible(ring, scope)?;
             self.take(id, ring, scope)
         })
     }
 
     /// Rotates ring to a lane that may run a call, or else to one that waits for credit.
-    fn front_waiting(&mut self, ring: usize) -> Option<LaneId> {
+    fn front_waiting(&mut self, ring: usize, scope: Scope) -> Option<LaneId> {
         // What is left in the ring afterwards waits.
-        self.eligible(ring).or_else(|| self.rings[ring].front().copied())
+        self.eligible(ring, scope).or_else(|| self.rings[ring].front().copied())
     }
 
     /// Rotates ring to the first lane that may run a call; drops empty lanes on the way.
-    fn eligible(&mut self, ring: usize) -> Option<LaneId> {
+    fn eligible(&mut self, ring: usize, scope: Scope) -> Option<LaneId> {
         for _ in 0..self.rings[ring].len() {
             let id = *self.rings[ring].front()?;
             let alone = self.alone(id);
-            let round = self.round;
+            let (round, batch) = (self.round, self.batch);
             let lane = self.lanes.get_mut(id.0).and_then(Option::as_mut);
             let Some(lane) = lane.filter(|lane| lane.accepted_live > 0) else {
                 self.rings[ring].pop_front();
@@ -425,7 +446,10 @@ impl<C> Lanes<C> {
                 lane.granted_in = round;
                 lane.credit_ns = lane.credit_ns.min(0) + grant_ns(lane.weight);
             }
-            if lane.credit_ns > 0 || alone {
+            let over = scope == Scope::Batch
+                && lane.served_in == batch
+                && lane.spent_ns >= grant_ns(lane.weight);
+            if (lane.credit_ns > 0 && !over) || alone {
                 return Some(id);
             }
             self.rings[ring].rotate_left(1);
@@ -436,7 +460,7 @@ impl<C> Lanes<C> {
     /// L4: nobody else waits, and nobody else takes part in this batch.
     fn alone(&self, id: LaneId) -> bool {
         let Some(lane) = self.lanes[id.0].as_ref() else { return false };
-        let served = usize::from(lane.served_in == self.round && self.participants > 0);
+        let served = usize::from(lane.served_in == self.batch && self.participants > 0);
         lane.accepted_live == self.accepted_live && self.participants == served
     }
 
@@ -472,8 +496,9 @@ impl<C> Lanes<C> {
         lane.taken += 1;
         self.accepted_live -= 1;
         self.waiting_live -= 1;
-        if lane.served_in != self.round {
-            lane.served_in = self.round;
+        if lane.served_in != self.batch {
+            lane.served_in = self.batch;
+            lane.spent_ns = 0;
             self.participants += 1;
         }
         if ring == Priority::Low as usize {
@@ -497,6 +522,7 @@ impl<C> Lanes<C> {
         if let Some(lane) = self.lane_mut(id) {
             lane.run += run;
             let run = i64::try_from(run.as_nanos()).unwrap_or(i64::MAX);
+            lane.spent_ns = lane.spent_ns.saturating_add(run);
             lane.credit_ns = lane.credit_ns.saturating_sub(run).max(floor);
         }
     }
