@@ -1,0 +1,195 @@
+//! The steps of `cargo xtask test`, in their order. A step is added to [`STEPS`], and nowhere else.
+
+use std::time::{Duration, Instant};
+
+use crate::command::{Failed, cargo, succeeds};
+use crate::install::install;
+
+/// One step: `cargo xtask test --only NAME` runs it alone.
+pub(crate) struct Step {
+    pub(crate) name: &'static str,
+    /// What a failure of it means.
+    pub(crate) checks: &'static str,
+    /// Left out of the default form.
+    pub(crate) long_only: bool,
+    run: fn(Form) -> Result<Closing, Failed>,
+}
+
+/// The closing lines of a step's test runners.
+type Closing = Vec<String>;
+
+/// In which form the tests run.
+#[derive(Clone, Copy)]
+pub(crate) struct Form {
+    pub(crate) long: bool,
+}
+
+pub(crate) const STEPS: [Step; 10] = [
+    step("install", "what the tests need beside Rust can be installed", |_| no_tests(install())),
+    step("format", "the sources are formatted", |_| {
+        no_tests(cargo(&["fmt", "--all", "--check"]).run())
+    }),
+    step("lints", "neither the compiler nor clippy warns", |_| {
+        let words = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+        no_tests(cargo(&words).run())
+    }),
+    step("docs", "every link in the documentation leads somewhere", |_| {
+        let doc = cargo(&["doc", "--workspace", "--no-deps"]);
+        no_tests(doc.with("RUSTDOCFLAGS", "-D warnings").run())
+    }),
+    step("features", "each feature of the library compiles alone", |_| no_tests(features())),
+    step("trees", "the library depends on no runtime, its queue on no SQLite", |_| {
+        no_tests(trees())
+    }),
+    step("tests", "both products do what they promise", tests),
+    step("examples", "the examples in the documentation run", |_| {
+        cargo(&["test", "--workspace", "--doc"]).run_tests()
+    }),
+    step("optional", "the optional features of the library do what they promise", |_| optional()),
+    step("models", "the queue is right in every interleaving of a few threads", |_| models()),
+];
+
+const fn step(
+    name: &'static str,
+    checks: &'static str,
+    run: fn(Form) -> Result<Closing, Failed>,
+) -> Step {
+    Step { name, checks, long_only: false, run }
+}
+
+/// Runs `steps` in their order until one fails, and says at the end how long each took.
+pub(crate) fn run(steps: &[&Step], form: Form) -> Result<(), Failed> {
+    let began = Instant::now();
+    let mut summary = String::new();
+    let mut failed = None;
+    for step in steps {
+        println!("xtask: step `{}`: {}", step.name, step.checks);
+        let since = Instant::now();
+        let outcome = (step.run)(form);
+        let time = seconds(since.elapsed());
+        println!("xtask: step `{}` took {}", step.name, time.trim_start());
+        let mark = if outcome.is_ok() { "" } else { "  failed" };
+        summary += &format!("  {:<10} {time}{mark}\n", step.name);
+        match outcome {
+            Ok(closing) => {
+                for line in closing {
+                    summary += &format!("      {line}\n");
+                }
+            }
+            Err(error) => {
+                failed = Some(error);
+                break;
+            }
+        }
+    }
+    let form = if form.long { "long" } else { "default" };
+    print!("\nxtask: the steps, in their {form} form:\n{summary}");
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    println!("xtask: everything passed in {} s", began.elapsed().as_secs());
+    Ok(())
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{:7.1} s", time.as_secs_f64())
+}
+
+fn no_tests(outcome: Result<(), Failed>) -> Result<Closing, Failed> {
+    outcome.map(|()| Closing::new())
+}
+
+/// Each feature alone: they must be additive.
+fn features() -> Result<(), Failed> {
+    for features in ["", "affinity", "sqlite", "sqlite,metrics", "sqlite,tracing"] {
+        let mut words = vec!["check", "-p", "lockkeeper", "--no-default-features"];
+        words.extend(["--features", features]);
+        cargo(&words).run()?;
+    }
+    Ok(())
+}
+
+/// The queue needs no SQLite, and nothing needs an async runtime.
+fn trees() -> Result<(), Failed> {
+    const RUNTIMES: [&str; 5] = ["tokio", "async-std", "smol", "async-executor", "async-io"];
+    const SQLITE: [&str; 2] = ["rusqlite", "libsqlite3-sys"];
+    for (words, absent) in [
+        (&["--no-default-features"][..], [&RUNTIMES[..], &SQLITE[..]].concat()),
+        (&[], RUNTIMES.to_vec()),
+    ] {
+        let mut tree = vec!["tree", "-p", "lockkeeper", "-e", "normal,build", "--prefix", "none"];
+        tree.extend(words);
+        let line = cargo(&tree);
+        println!("xtask: {}", line.shown());
+        let output = line.command().output().map_err(|error| Failed(error.to_string()))?;
+        let listed = String::from_utf8_lossy(&output.stdout).into_owned();
+        if !output.status.success() || !listed.starts_with("lockkeeper ") {
+            return Err(Failed(format!("{}: {listed}", line.shown())));
+        }
+        for package in listed.lines() {
+            let name = package.split(' ').next().unwrap_or_default();
+            if absent.contains(&name) {
+                return Err(Failed(format!("`{}` lists {name}", line.shown())));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn tests(form: Form) -> Result<Closing, Failed> {
+    let tests = match succeeds("cargo", &["nextest", "--version"]) {
+        true => cargo(&["nextest", "run", "--workspace", "--no-fail-fast"]),
+        // Not `--all-targets`: the benchmarks are no tests.
+        false => cargo(&["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"]),
+    };
+    if form.long { tests.with("LOCKKEEPER_LONG", "1").run_tests() } else { tests.run_tests() }
+}
+
+/// The optional features of the library, all at once: their own tests and examples, and lints over the
+/// code that the other steps leave out. The rest of the suite does not run again.
+fn optional() -> Result<Closing, Failed> {
+    let with = ["-p", "lockkeeper", "--features", "affinity,metrics,tracing"];
+    cargo(&[&["clippy", "--all-targets"], &with[..], &["--", "-D", "warnings"]].concat()).run()?;
+    let mut closing = cargo(&[&["test", "--test", "features"], &with[..]].concat()).run_tests()?;
+    let examples = cargo(&[&["test", "--doc"], &with[..], &["exporter"]].concat());
+    closing.extend(examples.run_tests()?);
+    let doc = cargo(&[&["doc", "--no-deps"], &with[..]].concat());
+    doc.with("RUSTDOCFLAGS", "-D warnings").run()?;
+    Ok(closing)
+}
+
+fn models() -> Result<Closing, Failed> {
+    let words =
+        ["test", "-p", "lockkeeper", "--no-default-features", "--lib", "--release", "models::"];
+    // A directory of its own: the flag would otherwise rebuild everything, twice.
+    cargo(&words)
+        .with("RUSTFLAGS", "--cfg loom")
+        .with("LOOM_MAX_PREEMPTIONS", "3")
+        .with("CARGO_TARGET_DIR", "target/loom")
+        .run_tests()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_step_has_a_name_of_its_own_that_fits_the_summary() {
+        let names: HashSet<&str> = STEPS.iter().map(|step| step.name).collect();
+        assert_eq!(names.len(), STEPS.len());
+        assert!(names.iter().all(|name| name.len() <= 10), "{names:?}");
+    }
+
+    #[test]
+    fn the_steps_after_one_that_failed_do_not_run() {
+        let good = step("good", "", |_| Ok(vec![String::from("test result: ok")]));
+        let bad = step("bad", "", |_| Err(Failed(String::from("it fails"))));
+        let never = step("never", "", |_| unreachable!("a step before it failed"));
+        let Err(Failed(what)) = run(&[&good, &bad, &never], Form { long: false }) else {
+            panic!("a step failed")
+        };
+        assert_eq!(what, "it fails");
+    }
+}
