@@ -1,0 +1,124 @@
+//! Draws programs.
+
+use proptest::prelude::*;
+
+use super::batch::KINDS;
+use super::program::{Call, End, Form, Op, Program, Step};
+use super::schema::DUMP;
+
+pub(crate) const BATCHES_PER_PROGRAM: usize = 8;
+pub(crate) fn conflict() -> impl Strategy<Value = &'static str> {
+    prop_oneof![
+        6 => Just(""),
+        2 => Just("OR ROLLBACK"),
+        1 => Just("OR ABORT"),
+        1 => Just("OR FAIL"),
+        1 => Just("OR IGNORE"),
+        1 => Just("OR REPLACE"),
+    ]
+}
+
+pub(crate) fn stray() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec![
+        "COMMIT",
+        "END TRANSACTION",
+        "ROLLBACK",
+        "BEGIN",
+        "BEGIN IMMEDIATE",
+        "SAVEPOINT mine",
+        "RELEASE lockkeeper_call",
+        "ROLLBACK TO lockkeeper_call",
+        "ATTACH ':memory:' AS other",
+        "PRAGMA foreign_keys = OFF",
+        "PRAGMA synchronous = OFF",
+        "PRAGMA max_page_count = 100000",
+    ])
+}
+
+pub(crate) fn simple_op() -> BoxedStrategy<Op> {
+    let id = || 0..16_i64;
+    let name = || 0..8_i64;
+    let some_id = || prop::option::of(0..13_i64);
+    prop_oneof![
+        8 => (conflict(), id(), name())
+            .prop_map(|(conflict, id, name)| Op::Parent { conflict, id, name }),
+        4 => (conflict(), [id(), id()], [name(), name()])
+            .prop_map(|(conflict, ids, names)| Op::Parents { conflict, ids, names }),
+        2 => (id(), name()).prop_map(|(id, name)| Op::Rename { id, name }),
+        3 => id().prop_map(|id| Op::Orphan { id }),
+        5 => (some_id(), some_id()).prop_map(|(late, now)| Op::Child { late, now }),
+        1 => Just(Op::Childless),
+        2 => Just(Op::DeferKeys),
+        3 => (1..16_usize).prop_map(|pages| Op::Fill { pages }),
+        1 => Just(Op::Empty),
+        3 => (0..6_i64, 0..9_i64).prop_map(|(k, v)| Op::Tree { k, v }),
+        1 => any::<bool>().prop_map(|drop| Op::Table { drop }),
+        1 => (0..9_i64).prop_map(Op::Version),
+        4 => prop::sample::select(vec![
+            "SELECT count(*), total(id) FROM parent",
+            "SELECT id, late, now FROM child ORDER BY id",
+            "SELECT count(*) FROM filler",
+            "SELECT * FROM extra",
+            "SELECT k, v FROM tree ORDER BY k LIMIT 8",
+            DUMP,
+        ]).prop_map(Op::Read),
+        1 => Just(Op::LastRow),
+        2 => stray().prop_map(Op::Stray),
+        1 => stray().prop_map(Op::Smuggle),
+        3 => any::<usize>().prop_map(Op::Cancel),
+    ]
+    .boxed()
+}
+
+pub(crate) fn op() -> BoxedStrategy<Op> {
+    let nested = prop::collection::vec(step(simple_op()), 1..4);
+    prop_oneof![
+        20 => simple_op(),
+        1 => any::<bool>().prop_map(|writing| Op::CancelSelf { writing }),
+        2 => (0..4_i64, simple_op())
+            .prop_map(|(id, between)| Op::Lazy { id, between: Box::new(between) }),
+        2 => (nested, any::<bool>()).prop_map(|(steps, keep)| Op::Savepoint { steps, keep }),
+    ]
+    .boxed()
+}
+
+pub(crate) fn step(op: BoxedStrategy<Op>) -> impl Strategy<Value = Step> {
+    (op, any::<bool>()).prop_map(|(op, forgive)| Step { op, forgive })
+}
+
+pub(crate) fn call() -> impl Strategy<Value = Call> {
+    let form = prop_oneof![4 => Just(Form::Many), 2 => Just(Form::Once), 1 => Just(Form::Try)];
+    let end = prop_oneof![
+        12 => Just(End::Good),
+        2 => Just(End::Fail),
+        1 => Just(End::Panic),
+        1 => Just(End::LeakRead),
+        1 => Just(End::LeakWrite),
+    ];
+    // One statement each, as most calls of most programs.
+    let short = prop::collection::vec(step(simple_op()), 0..2);
+    let steps = prop_oneof![1 => short, 2 => prop::collection::vec(step(op()), 0..5)];
+    (form, 0..KINDS, steps, end).prop_map(|(form, kind, steps, end)| Call {
+        form,
+        kind,
+        steps,
+        end,
+    })
+}
+
+pub(crate) fn program() -> impl Strategy<Value = Program> {
+    let batch = prop::collection::vec(call(), 1..12);
+    let calls_max = prop_oneof![4 => Just(1024_usize), 1 => 1..6_usize];
+    let pages_max = prop_oneof![1 => Just(1_000_000_i64), 1 => 24..80_i64];
+    let memory = prop_oneof![4 => Just(false), 1 => Just(true)];
+    let batches = prop::collection::vec(batch, BATCHES_PER_PROGRAM);
+    (batches, memory, calls_max, pages_max, any::<bool>()).prop_map(
+        |(batches, memory, calls_max, pages_max, trusted)| Program {
+            batches,
+            memory,
+            calls_max,
+            pages_max,
+            trusted,
+        },
+    )
+}

@@ -1,0 +1,214 @@
+//! Random batches of calls, which fail and are canceled in every way there is, against a model that
+//! runs the same calls one by one on a plain connection.
+//!
+//! What each caller was told, and every row that is left, must be as if the calls had run alone,
+//! one after another. Calls that were canceled may have happened or not, but wholly: each of them
+//! writes its number into `ledger` first, so the file itself says which happened.
+//!
+//! To make a batch, the writer is held by a first call until all the others are queued. To cancel
+//! at a given point, the closure that runs asks the test's thread to drop a future, and waits until
+//! that is done.
+
+use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use lockkeeper::Synchronous;
+use proptest::prelude::*;
+use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
+use rusqlite::{Connection, ffi};
+
+use crate::support::{Dir, Place, count, long};
+use batch::{CALLS, CANCELED, NOT_APPLIED, RUNS, Wire, add_rung, earn_trust, run_batch, said};
+use draw::{BATCHES_PER_PROGRAM, program};
+use interpret::interpret;
+use program::{Call, Failure, Form, Outcome, Program, code, victims};
+use schema::{DUMP, SCHEMA};
+use view::{Plain, fetch};
+
+mod batch;
+mod draw;
+mod interpret;
+mod program;
+mod schema;
+mod view;
+
+fn run_alone(model: &Connection, call: &Call, index: usize, canceled: bool) -> Outcome {
+    let sql = |text| model.execute_batch(text).expect("the model runs");
+    // A PRAGMA works when it is prepared, also in a call whose transaction is gone.
+    sql("PRAGMA defer_foreign_keys = OFF; BEGIN IMMEDIATE");
+    let ran =
+        catch_unwind(AssertUnwindSafe(|| interpret(&Plain(model), call, index as i64, canceled)));
+    let outcome = match ran {
+        Ok(Ok(_)) if model.is_autocommit() => return Outcome::RolledBack,
+        Ok(Ok(seen)) => match model.execute_batch("COMMIT") {
+            Ok(()) => return Outcome::Good(seen),
+            Err(error) => {
+                assert_eq!(code(&error), ffi::SQLITE_CONSTRAINT_FOREIGNKEY);
+                Outcome::ForeignKey
+            }
+        },
+        Ok(Err(failure)) => Outcome::Failed(failure.seen, failure.code),
+        Err(payload) => Outcome::Panicked(said(payload)),
+    };
+    if !model.is_autocommit() {
+        sql("ROLLBACK");
+    }
+    outcome
+}
+
+fn dump(conn: &Connection) -> Vec<String> {
+    fetch(conn.prepare(DUMP).expect("a dump").query([]).expect("a dump")).expect("a dump")
+}
+
+fn check(program: &Program) -> Result<(), TestCaseError> {
+    let dir = Dir::new();
+    let wire: Wire = Arc::default();
+    let (rung, pages_max) = (Arc::clone(&wire), program.pages_max);
+    let place = if program.memory { Place::Memory } else { Place::File };
+    let plain_db = dir
+        .builder(place)
+        .readers(1)
+        .synchronous(Synchronous::Off)
+        .batch_max(program.calls_max, Duration::from_secs(60), u64::MAX)
+        .setup(move |conn| {
+            add_rung(conn, Some(Arc::clone(&rung)))?;
+            conn.query_row(&format!("PRAGMA max_page_count = {pages_max}"), [], |_| Ok(()))
+        })
+        .blocking_open()
+        .expect("the database opens");
+    plain_db.blocking_write(|tx| tx.execute_batch(SCHEMA)).expect("the schema is made");
+    let db = plain_db.with_error::<Failure>();
+    if program.trusted {
+        earn_trust(&db);
+    }
+
+    let mut model = Connection::open_in_memory().expect("the model opens");
+    add_rung(&model, None).expect("the model opens");
+    model
+        .execute_batch(&format!(
+            "PRAGMA foreign_keys = ON; {SCHEMA} PRAGMA max_page_count = {pages_max};"
+        ))
+        .expect("the model opens");
+    // What a call may not do, the model may not do either.
+    model
+        .authorizer(Some(|context: rusqlite::hooks::AuthContext<'_>| {
+            use rusqlite::hooks::{AuthAction, Authorization};
+            match context.action {
+                AuthAction::Savepoint { savepoint_name: "model", .. } => Authorization::Allow,
+                AuthAction::Savepoint { .. } | AuthAction::Attach { .. } => Authorization::Deny,
+                _ => Authorization::Allow,
+            }
+        }))
+        .expect("the model opens");
+
+    for batch in &program.batches {
+        let outcomes = run_batch(&db, batch, &wire);
+        CALLS.fetch_add(batch.len(), Ordering::Relaxed);
+        let (happened, after) = db
+            .blocking_write(|tx| {
+                let happened = tx
+                    .prepare("DELETE FROM ledger RETURNING call")
+                    .and_then(|mut statement| {
+                        statement.query_map([], |row| Ok(row.get::<_, i64>(0)? as usize))?.collect()
+                    })
+                    .map_err(Failure::from)?;
+                let happened: HashSet<usize> = happened;
+                let rows = fetch(tx.prepare(DUMP)?.query([])?)?;
+                Ok((happened, rows))
+            })
+            .expect("the rows can be read");
+
+        let victims = victims(batch);
+        for (index, (call, outcome)) in batch.iter().zip(outcomes).enumerate() {
+            let may_repeat = call.form != Form::Once;
+            let canceled = victims.contains(&index);
+            match outcome {
+                // Canceled, and it never happened.
+                None if !happened.contains(&index) => {}
+                None => {
+                    let alone = run_alone(&model, &call.unstrayed(), index, canceled);
+                    prop_assert!(
+                        matches!(alone, Outcome::Good(_)),
+                        "call {index} was canceled and is stored, alone it would be {alone:?}"
+                    );
+                }
+                Some(Outcome::NotApplied) => {
+                    NOT_APPLIED.fetch_add(1, Ordering::Relaxed);
+                    prop_assert!(!may_repeat, "call {index} may be run again, but was not");
+                    prop_assert!(!happened.contains(&index), "call {index} is stored");
+                }
+                // It cannot be run again, and a panic is never swallowed: the payload may tell of
+                // rows that a neighbour's loss took away.
+                Some(Outcome::Panicked(text)) if !may_repeat => {
+                    prop_assert!(text.starts_with('['), "call {index} panicked with {text:?}");
+                }
+                Some(outcome) => {
+                    let alone = run_alone(&model, &call.unstrayed(), index, canceled);
+                    prop_assert_eq!(&outcome, &alone, "call {} (real, alone)", index);
+                }
+            }
+        }
+        model.execute_batch("DELETE FROM ledger").expect("the model runs");
+        prop_assert_eq!(after, dump(&model), "rows (real, alone)");
+    }
+    plain_db.blocking_close().expect("the database closes");
+    Ok(())
+}
+
+#[test]
+fn a06_a_batch_is_told_and_leaves_what_its_calls_would_alone() {
+    let batches = count(2_400, 100_000);
+    let config = ProptestConfig {
+        cases: (batches / BATCHES_PER_PROGRAM) as u32,
+        failure_persistence: None,
+        max_shrink_iters: 20_000,
+        ..ProptestConfig::default()
+    };
+    // The default form is the same every time; the long form goes where it never was.
+    let mut runner = match long() {
+        true => TestRunner::new(config),
+        false => TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha)),
+    };
+    let quiet = Quiet::panics_of_calls();
+    let result = runner.run(&program(), |program| check(&program));
+    drop(quiet);
+    let (calls, runs) = (CALLS.load(Ordering::Relaxed), RUNS.load(Ordering::Relaxed));
+    let canceled = CANCELED.load(Ordering::Relaxed);
+    let not_applied = NOT_APPLIED.load(Ordering::Relaxed);
+    println!(
+        "{batches} batches, {calls} calls, {runs} runs of closures, {canceled} canceled, \
+         {not_applied} not applied"
+    );
+    if let Err(error) = result {
+        panic!("{error}");
+    }
+    assert!(runs > calls, "no call was ever run again: the test has lost its teeth");
+    assert!(canceled > calls / 100 && not_applied > 0);
+}
+
+/// Keeps the panics that the calls are made to have out of the test's output.
+struct Quiet;
+
+impl Quiet {
+    fn panics_of_calls() -> Self {
+        let hook = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let thread = std::thread::current();
+            let own = info.payload().is::<String>() && thread.name() == Some("lockkeeper-writer");
+            let model = info.payload().downcast_ref::<String>().is_some_and(|s| s.starts_with('['));
+            if !own && !model {
+                hook(info);
+            }
+        }));
+        Self
+    }
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        drop(std::panic::take_hook());
+    }
+}
