@@ -34,16 +34,6 @@ impl Builder {
         self
     }
 
-    /// By how much the nice value of every reader thread but the first is raised, so that these take what callers,
-    /// the writer and other programs leave of the processors; see `docs/design/readers.md`. Default: 10; 0 leaves them
-    /// alone, which is better where other programs keep every processor busy and reads must not yield
-    /// to them. 19 is the most that a nice value can be; what is above counts as that. Without effect but on
-    /// Linux, where the value belongs to the thread.
-    pub fn reader_nice(mut self, by: u8) -> Self {
-        self.config.reader_nice = by;
-        self
-    }
-
     /// Calls that each client may have accepted and waiting in each queue. Default: 1,024.
     pub fn queue_capacity(mut self, calls: usize) -> Self {
         self.config.queue_capacity = calls;
@@ -200,8 +190,7 @@ impl Builder {
         self
     }
 
-    /// Runs first on each thread of the database, after [`Builder::reader_nice`]; the place to pin it or to set
-    /// its priority.
+    /// Runs first on each thread of the database; the place to pin it or to set its priority.
     pub fn on_thread_start(mut self, f: impl Fn() + Send + Sync + 'static) -> Self {
         self.config.on_thread_start = Some(Arc::new(f));
         self

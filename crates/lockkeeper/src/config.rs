@@ -64,7 +64,6 @@ pub(crate) struct Config {
     pub(crate) vfs: Option<String>,
     pub(crate) readers: usize,
     pub(crate) readers_max: usize,
-    pub(crate) reader_nice: u8,
     pub(crate) queue_capacity: usize,
     pub(crate) synchronous: Synchronous,
     pub(crate) busy_timeout: Duration,
@@ -118,8 +117,6 @@ impl Config {
             readers: cores.clamp(2, 8),
             // Long scans take readers away; as many again may be started while they last.
             readers_max: 16.max(cores * 2),
-            // A tenth of the weight: enough for the scheduler to leave one processor to the first.
-            reader_nice: 10,
             queue_capacity: 1024,
             synchronous: Synchronous::Full,
             busy_timeout: Duration::from_secs(30),

@@ -611,7 +611,7 @@ impl Database {
             min: core.config.readers,
             max: core.config.readers_max,
             look: Some(READER_LOOK),
-            on_start: Some(start_reader(&core.config)),
+            on_start: core.config.on_thread_start.clone(),
         };
         let for_readers = Arc::clone(&core);
         let reader_pool = Pool::new(Arc::clone(&core.readers), readers, clock, move || {
@@ -641,18 +641,4 @@ fn not_started(error: queue::StartError<Error>) -> Error {
         queue::StartError::Build(error) => error,
         other => Error::new(ErrorKind::Faulted).detail(other.to_string()),
     }
-}
-
-/// What runs first on each reader thread: all but one lower their priority; then what the user wants to run.
-fn start_reader(config: &Config) -> Arc<dyn Fn() + Send + Sync> {
-    let (nice, user) = (config.reader_nice, config.on_thread_start.clone());
-    let others = AtomicBool::new(false);
-    Arc::new(move || {
-        if others.swap(true, Ordering::Relaxed) {
-            process::lower_priority(nice);
-        }
-        if let Some(user) = &user {
-            user();
-        }
-    })
 }

@@ -1,14 +1,12 @@
 //! What `setup` does is there on every connection.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Barrier, mpsc};
+use std::sync::{Arc, mpsc};
 
-use lockkeeper::{Builder, Database, ErrorKind, Snapshot};
+use lockkeeper::{Database, ErrorKind, Snapshot};
 use rusqlite::functions::FunctionFlags;
 
-use crate::support::{
-    Dir, HANG, PLACES, Place, TABLE, block_on, file_db, insert, kind, poll_once, within,
-};
+use crate::support::{Dir, HANG, PLACES, Place, TABLE, block_on, insert, kind, poll_once, within};
 
 /// A database whose setup defines a function, attaches a file, sets a PRAGMA, and (wrongly)
 /// switches foreign keys off; and how often it ran.
@@ -157,64 +155,5 @@ fn a34_a_snapshot_of_an_attached_file_does_not_hold_up_writes_to_it() {
         drop(snapshot);
         db.blocking_close().expect("closes");
         assert_eq!((journal(&side), journal(&late)), ("wal".to_owned(), "wal".to_owned()));
-    });
-}
-
-/// The nice value of this thread.
-#[cfg(target_os = "linux")]
-fn nice() -> i32 {
-    rustix::process::getpriority_process(None).expect("every thread has one")
-}
-
-/// The nice values of two reader threads that run at the same time, sorted, and that of this thread.
-#[cfg(target_os = "linux")]
-fn nice_values(builder: impl FnOnce(Builder) -> Builder) -> ([i32; 2], i32) {
-    let (_dir, db) = file_db(|options| builder(options.readers(2).readers_max(2)));
-    let meet = Arc::new(Barrier::new(2));
-    let read = |db: Database, meet: Arc<Barrier>| {
-        std::thread::spawn(move || {
-            db.blocking_read(move |_| {
-                meet.wait();
-                Ok(nice())
-            })
-        })
-    };
-    let reads = [read(db.clone(), Arc::clone(&meet)), read(db.clone(), meet)];
-    let mut values = reads.map(|read| read.join().expect("no panic").expect("the read succeeds"));
-    values.sort_unstable();
-    db.blocking_close().expect("closes");
-    (values, nice())
-}
-
-#[cfg(target_os = "linux")]
-#[test]
-fn all_readers_but_one_lower_their_priority_unless_told_otherwise() {
-    within(HANG, || {
-        let (values, own) = nice_values(|builder| builder);
-        assert_eq!(values, [own, (own + 10).min(19)]);
-        let (values, own) = nice_values(|builder| builder.reader_nice(3));
-        assert_eq!(values, [own, (own + 3).min(19)]);
-        let (values, own) = nice_values(|builder| builder.reader_nice(0));
-        assert_eq!(values, [own, own]);
-        let (values, own) = nice_values(|builder| builder.reader_nice(u8::MAX));
-        assert_eq!(values, [own, 19]);
-    });
-}
-
-#[cfg(target_os = "linux")]
-#[test]
-fn what_runs_first_on_a_thread_finds_its_priority_lowered() {
-    within(HANG, || {
-        let (found, finds) = mpsc::channel();
-        let (_dir, db) = file_db(|builder| {
-            builder.readers(2).readers_max(2).on_thread_start(move || {
-                found.send(nice()).expect("somebody looks");
-            })
-        });
-        db.blocking_close().expect("closes");
-        let mut values: Vec<i32> = finds.try_iter().collect();
-        values.sort_unstable();
-        // The writer, and two readers.
-        assert_eq!(values, [nice(), nice(), (nice() + 10).min(19)]);
     });
 }
