@@ -19,10 +19,6 @@ use crate::transaction::{Snapshot, Transaction};
 /// What a caller's future receives: the call's result, or its panic.
 pub(crate) type Outcome<T, E> = Result<Result<T, Error<E>>, Box<dyn Any + Send>>;
 
-/// What a read's future receives: also what is left of the call, to be dropped on the caller's thread, which
-/// has allocated it.
-pub(crate) type ReadOutcome<T, E> = (Outcome<T, E>, Option<Box<dyn Send>>);
-
 /// What a write's future receives: also the snapshot that it may have asked for.
 pub(crate) type WriteOutcome<T, E> = Outcome<(T, Option<Arc<Held>>), E>;
 
@@ -427,8 +423,7 @@ where
 
 pub(crate) struct ReadCall<B, T, E> {
     body: B,
-    /// Taken when it is answered.
-    reply: Option<Reply<ReadOutcome<T, E>>>,
+    reply: Reply<Outcome<T, E>>,
     ancestry: Ancestry,
     meta: Meta,
 }
@@ -436,11 +431,11 @@ pub(crate) struct ReadCall<B, T, E> {
 impl<B, T, E> ReadCall<B, T, E> {
     pub(crate) fn new(
         body: B,
-        reply: Reply<ReadOutcome<T, E>>,
+        reply: Reply<Outcome<T, E>>,
         ancestry: Ancestry,
         meta: Meta,
     ) -> Self {
-        Self { body, reply: Some(reply), ancestry, meta }
+        Self { body, reply, ancestry, meta }
     }
 }
 
@@ -451,33 +446,34 @@ where
     E: Send + 'static,
 {
     fn interruptible(&self) -> Option<Arc<dyn Interruptible>> {
-        self.reply.as_ref().and_then(Reply::interruptible)
+        self.reply.interruptible()
     }
 
     fn interrupt(&self) -> Option<Interrupt> {
-        self.reply.as_ref().and_then(Reply::token)
+        self.reply.token()
     }
 
     fn meta(&self) -> &Meta {
         &self.meta
     }
 
-    fn run(mut self: Box<Self>, domain: Domain, snapshot: &Snapshot) -> Option<Waker> {
-        let reply = self.reply.take()?;
-        let _span = self.meta.enter();
+    fn run(self: Box<Self>, domain: Domain, snapshot: &Snapshot) -> Option<Waker> {
+        let Self { mut body, reply, ancestry, meta } = *self;
+        let _span = meta.enter();
         let ran = {
-            let ancestry = std::mem::take(&mut self.ancestry);
             let _frame = Frame::enter(domain, ancestry, reply.interruptible());
-            catch_unwind(AssertUnwindSafe(|| self.body.call(snapshot)))
+            catch_unwind(AssertUnwindSafe(|| body.call(snapshot)))
         };
         let outcome = outcome_of(reply.token(), ran);
-        reply.answer_quietly((outcome, Some(self)))
+        // Before the answer: an answered caller finds everything released that its closure held.
+        shielded(|| drop(body));
+        reply.answer_quietly(outcome)
     }
 
-    fn refuse(mut self: Box<Self>, kind: ErrorKind, error: Option<rusqlite::Error>) {
-        if let Some(reply) = self.reply.take() {
-            reply.answer((refusal(kind, error), Some(self)));
-        }
+    fn refuse(self: Box<Self>, kind: ErrorKind, error: Option<rusqlite::Error>) {
+        let Self { body, reply, .. } = *self;
+        shielded(|| drop(body));
+        reply.answer(refusal(kind, error));
     }
 }
 

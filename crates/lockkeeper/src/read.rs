@@ -9,8 +9,8 @@ use std::time::Duration;
 use crate::database::Client;
 use crate::error::{Error, ErrorKind};
 use crate::holders::HolderKind;
-use crate::job::{Body, ReadCall, ReadOutcome, ReaderItem, WriterItem};
-use crate::queue::{Flight, ancestry_for, shielded};
+use crate::job::{Body, Outcome, ReadCall, ReaderItem, WriterItem};
+use crate::queue::{Flight, ancestry_for};
 use crate::short::{self, Short};
 use crate::snapshot::Hold;
 use crate::submission::Submission;
@@ -29,9 +29,9 @@ pub struct Read<B, T: Send + 'static, E: Send + 'static> {
 
 enum State<B, T: Send + 'static, E: Send + 'static> {
     New(B),
-    Flying(Flight<ReaderItem, ReadOutcome<T, E>>),
+    Flying(Flight<ReaderItem, Outcome<T, E>>),
     /// A memory database reads on its writer.
-    FlyingToWriter(Flight<WriterItem, ReadOutcome<T, E>>),
+    FlyingToWriter(Flight<WriterItem, Outcome<T, E>>),
     Over,
 }
 
@@ -153,9 +153,6 @@ where
         self.state = State::Over;
         // The caller may drop the snapshot next and take another, while this future lives on.
         self.hold = None;
-        Poll::Ready(self.submission.settle(landed.map(|(outcome, rest)| {
-            shielded(|| drop(rest));
-            outcome
-        })))
+        Poll::Ready(self.submission.settle(landed))
     }
 }
