@@ -57,10 +57,7 @@
 //! - Q7: a call that is shed (`admission.rs`) was taken and is answered like one, by the thread that
 //!   took it, outside the lock, before it sleeps.
 //!
-//! - Q8: a push rings no worker of the reserve. Whoever goes there is no longer needed when it does; if the
-//!   others are held up later, the check for stalls rings it as it would start a new one.
-//!
-//! - Q9: `abort` asks every call to stop that a worker has taken and not answered: it finds the call on the
+//! - Q8: `abort` asks every call to stop that a worker has taken and not answered: it finds the call on the
 //!   worker's chair, or the worker, which puts it there after it has taken it, finds the flag raised.
 //!
 //! Lock order: the queue's lock, then a chair's or a reply's slot; the clock's lock is never held while another
@@ -125,7 +122,7 @@ pub(crate) trait Item: Send + 'static {
 
 pub(crate) struct Queue<C> {
     state: Mutex<State<C>>,
-    /// `abort` was called (Q9).
+    /// `abort` was called (Q8).
     aborted: AtomicBool,
     pub(crate) lookout: Lookout,
     pub(crate) domain: Domain,
@@ -142,8 +139,6 @@ struct State<C> {
     workers: Vec<Seat>,
     /// Sleeping workers, the most recent last (its caches are the warmest).
     sleeping: Vec<usize>,
-    /// Further workers that sleep and are not rung by a push, because those in front of them keep up (Q8).
-    reserve: Vec<usize>,
     /// Workers that have not exited.
     alive: usize,
     /// Calls taken so far; tells a stalled pool from a busy one.
@@ -174,10 +169,6 @@ impl<C: Item> Drop for Shed<C> {
 
 struct Seat {
     bell: Arc<Condvar>,
-    /// One of those that are started when the others are held up.
-    extra: bool,
-    /// [`State::taken`] when it last took a call; of a further worker: when it last woke.
-    turn: u64,
     chair: Arc<Chair>,
     alive: bool,
 }
@@ -221,7 +212,6 @@ impl<C: Item> Queue<C> {
             open: true,
             workers: Vec::new(),
             sleeping: Vec::new(),
-            reserve: Vec::new(),
             alive: 0,
             taken: 0,
             exit: Vec::new(),
@@ -317,15 +307,15 @@ impl<C: Item> Queue<C> {
         true
     }
 
-    /// Sets up a seat for a new worker; `extra`: one that is there because others are held up.
-    pub(crate) fn seat(&self, extra: bool) -> Arc<Chair> {
+    /// Sets up a seat for a new worker.
+    pub(crate) fn seat(&self) -> Arc<Chair> {
         let mut state = lock(&self.state);
         state.alive += 1;
         let free = state.workers.iter().position(|seat| !seat.alive);
         let worker = free.unwrap_or(state.workers.len());
         let chair = Arc::new(Chair { worker, running: Mutex::new(None) });
-        let (bell, turn) = (Arc::new(Condvar::new()), state.taken);
-        let seat = Seat { bell, extra, turn, chair: Arc::clone(&chair), alive: true };
+        let bell = Arc::new(Condvar::new());
+        let seat = Seat { bell, chair: Arc::clone(&chair), alive: true };
         match free {
             Some(free) => state.workers[free] = seat,
             None => state.workers.push(seat),
@@ -348,7 +338,7 @@ impl<C: Item> Queue<C> {
         let mut state = lock(&self.state);
         let give_up_at = patience.map(|patience| now() + patience);
         loop {
-            if let Some(first) = state.begin_batch(worker, &mut shed) {
+            if let Some(first) = state.begin_batch(&mut shed) {
                 drop(state);
                 self.show(chair, &first.taken.call);
                 if let Some((since, look)) = looked {
@@ -366,21 +356,16 @@ impl<C: Item> Queue<C> {
             if !state.open && state.lanes.waiting() == 0 {
                 return None;
             }
-            // Q4, Q8
+            // Q4
             let bell = Arc::clone(&state.workers[worker].bell);
-            let spare = state.is_spare(worker);
-            match spare {
-                true => state.reserve.push(worker),
-                false => state.sleeping.push(worker),
-            }
+            state.sleeping.push(worker);
             state = match give_up_at {
                 None => wait(&bell, state),
                 Some(at) => wait_until(&bell, state, at),
             };
             let rung = !state.strike(worker);
-            state.woke(worker);
             let over = !rung && give_up_at.is_some_and(|at| now() >= at);
-            if over && (spare || state.lanes.accepted() == 0) {
+            if over && state.lanes.accepted() == 0 {
                 return None;
             }
         }
@@ -389,12 +374,12 @@ impl<C: Item> Queue<C> {
     /// Takes a call with which a new batch begins, if one waits.
     pub(crate) fn try_take_first(&self, chair: &Chair) -> Option<First<C>> {
         let mut shed = Shed(Vec::new());
-        let first = lock(&self.state).begin_batch(chair.worker, &mut shed)?;
+        let first = lock(&self.state).begin_batch(&mut shed)?;
         self.show(chair, &first.taken.call);
         Some(first)
     }
 
-    /// Shows the call that a worker has taken to `abort` (Q9).
+    /// Shows the call that a worker has taken to `abort` (Q8).
     fn show(&self, chair: &Chair, call: &C) {
         let running = call.interruptible();
         chair.show(running.clone());
@@ -409,7 +394,7 @@ impl<C: Item> Queue<C> {
     /// Takes the next call of the batch.
     pub(crate) fn take_next(&self, chair: &Chair, scope: Scope) -> Option<Taken<C>> {
         let mut shed = Shed(Vec::new());
-        let taken = lock(&self.state).take(chair.worker, scope, &mut shed)?;
+        let taken = lock(&self.state).take(scope, &mut shed)?;
         self.show(chair, &taken.call);
         Some(taken)
     }
@@ -425,7 +410,7 @@ impl<C: Item> Queue<C> {
         let mut shed = Shed(Vec::new());
         let mut state = lock(&self.state);
         state.lanes.charge(lane, run);
-        let taken = scope.and_then(|scope| state.take(chair.worker, scope, &mut shed));
+        let taken = scope.and_then(|scope| state.take(scope, &mut shed));
         drop(state);
         match &taken {
             Some(taken) => self.show(chair, &taken.call),
@@ -449,7 +434,7 @@ impl<C: Item> Queue<C> {
         state.open = false;
         let refused = state.lanes.clear(!abort);
         if abort {
-            // Q9
+            // Q8
             self.aborted.store(true, Ordering::Release);
             for seat in &state.workers {
                 if let Some(running) = &*lock(&seat.chair.running) {
@@ -458,7 +443,6 @@ impl<C: Item> Queue<C> {
             }
         }
         state.sleeping.clear();
-        state.reserve.clear();
         for seat in &state.workers {
             seat.bell.notify_one();
         }
@@ -515,16 +499,6 @@ impl<C: Item> Queue<C> {
         }
     }
 
-    /// Rings a worker of the reserve; false: nobody is there.
-    pub(crate) fn ring_reserve(&self) -> bool {
-        let mut state = lock(&self.state);
-        let Some(worker) = state.reserve.pop() else { return false };
-        let bell = Arc::clone(&state.workers[worker].bell);
-        drop(state);
-        bell.notify_one();
-        true
-    }
-
     /// Claims the stall check; false: somebody else has it.
     pub(crate) fn claim_check(&self) -> bool {
         let mut state = lock(&self.state);
@@ -551,51 +525,26 @@ pub(crate) struct First<C> {
 }
 
 impl<C: Item> State<C> {
-    /// Whether `worker` is a further one and those in front of it keep up: each of them sleeps, or has taken
-    /// a call since `worker` woke.
-    fn is_spare(&self, worker: usize) -> bool {
-        let Seat { extra, turn: woke, .. } = self.workers[worker];
-        let first =
-            || self.workers.iter().enumerate().filter(|(_, seat)| seat.alive && !seat.extra);
-        let keeps_up = |(at, seat): (_, &Seat)| seat.turn > woke || self.sleeping.contains(&at);
-        extra && first().next().is_some() && first().all(keeps_up)
-    }
-
-    fn woke(&mut self, worker: usize) {
-        if self.workers[worker].extra {
-            self.workers[worker].turn = self.taken;
-        }
-    }
-
-    /// Takes `worker` off the lists of those who sleep; false: it was rung, and is on none.
+    /// Takes `worker` off the list of those who sleep; false: it was rung, and is not there.
     fn strike(&mut self, worker: usize) -> bool {
-        let (sleeping, reserve) = (&mut self.sleeping, &mut self.reserve);
-        for list in [sleeping, reserve] {
-            if let Some(index) = list.iter().position(|&other| other == worker) {
-                list.remove(index);
-                return true;
-            }
-        }
-        false
+        let index = self.sleeping.iter().position(|&other| other == worker);
+        index.map(|index| self.sleeping.remove(index)).is_some()
     }
 
     /// Begins a batch with a call that waits, if there is one.
-    fn begin_batch(&mut self, worker: usize, shed: &mut Shed<C>) -> Option<First<C>> {
+    fn begin_batch(&mut self, shed: &mut Shed<C>) -> Option<First<C>> {
         if self.lanes.accepted() == 0 {
             return None;
         }
         let limit = self.lanes.next_seq();
         self.lanes.begin_batch();
-        self.take(worker, Scope::Batch, shed).map(|taken| First { taken, limit })
+        self.take(Scope::Batch, shed).map(|taken| First { taken, limit })
     }
 
-    fn take(&mut self, worker: usize, scope: Scope, shed: &mut Shed<C>) -> Option<Taken<C>> {
+    fn take(&mut self, scope: Scope, shed: &mut Shed<C>) -> Option<Taken<C>> {
         loop {
             let Taken { lane, call: Waiting { call, since }, behind } = self.lanes.pick(scope)?;
             self.taken += 1;
-            if !self.workers[worker].extra {
-                self.workers[worker].turn = self.taken;
-            }
             if let (Some(admission), Some(since)) = (&mut self.admission, since)
                 && admission.sheds(lane, since, now())
             {

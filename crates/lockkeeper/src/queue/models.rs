@@ -55,7 +55,7 @@ fn work(queue: &Queue<Call>, worker: &Chair) -> usize {
 }
 
 fn start(queue: &Arc<Queue<Call>>) -> thread::JoinHandle<usize> {
-    let worker = queue.seat(false);
+    let worker = queue.seat();
     let queue = Arc::clone(queue);
     thread::spawn(move || work(&queue, &worker))
 }
@@ -273,7 +273,7 @@ fn abort_answers_every_call_and_ends_the_worker() {
 fn abort_reaches_the_running_call() {
     loom::model(|| {
         let queue = queue(4);
-        let worker = queue.seat(false);
+        let worker = queue.seat();
         let (call, answer) = call(1);
         assert!(queue.push(MAIN, call).is_ok());
         let thread = {
@@ -301,7 +301,7 @@ fn abort_reaches_the_running_call() {
 fn when_the_last_worker_leaves_nobody_waits_for_ever() {
     loom::model(|| {
         let queue = queue(1);
-        let worker = queue.seat(false);
+        let worker = queue.seat();
         let caller = submit(&queue, 1);
         let dying = {
             let queue = Arc::clone(&queue);

@@ -525,34 +525,3 @@ fn an_alarm_rings_once_not_before_its_time_and_not_when_taken_back() {
     drop(ring);
     assert_eq!(rung.try_recv().ok(), None);
 }
-
-#[test]
-fn q8_a_push_rings_nobody_of_the_reserve_and_a_stall_does() {
-    let queue = Arc::new(Queue::new(8, Domain::new(), None));
-    let (first_chair, extra_chair) = (queue.seat(false), queue.seat(true));
-    let (first, extra) = (first_chair.worker, extra_chair.worker);
-    let (answer, _answers) = mpsc::channel();
-    let push = |number| {
-        let pushed = queue.push(MAIN, Answering(answer.clone(), number));
-        pushed.map_err(|refused| refused.reason).expect("open")
-    };
-    push(1);
-    assert!(!lock(&queue.state).is_spare(extra), "the first has taken nothing since it came");
-    assert!(queue.try_take_first(&first_chair).is_some());
-    assert!(lock(&queue.state).is_spare(extra), "the first keeps up");
-    assert!(!lock(&queue.state).is_spare(first), "who is there from the beginning never is");
-    lock(&queue.state).woke(extra);
-    assert!(!lock(&queue.state).is_spare(extra), "the first is still at the same call");
-    lock(&queue.state).sleeping.push(first);
-    assert!(lock(&queue.state).is_spare(extra), "the first has nothing to do");
-
-    // As `take_first` does, which would wait.
-    lock(&queue.state).reserve.push(extra);
-    assert!(!push(2).check_for_stall, "the first was rung");
-    assert!(push(3).check_for_stall, "nobody was");
-    assert!(queue.pulse().starved);
-    assert!(queue.ring_reserve());
-    assert!(!queue.ring_reserve(), "once");
-    queue.leave(&extra_chair);
-    queue.leave(&first_chair);
-}

@@ -10,8 +10,7 @@
 //! - W1: a thread finishes its service before it leaves its seat, so whoever waits for the last
 //!   worker to be gone finds every resource released.
 //! - W2: the first `min` threads stay until the queue is closed; further ones are started when
-//!   calls wait and none was taken for `STALL`, stand back when they are not needed any more (Q8),
-//!   and leave after `PATIENCE` without work.
+//!   calls wait and none was taken for `STALL`, and leave after `PATIENCE` without work.
 //! - W3: a worker thread carries its queue's frame from beginning to end, so that callers' code that
 //!   runs on it outside a call (a destructor, a waker) and submits to the same queue is told
 //!   `Nested` instead of waiting for itself.
@@ -160,7 +159,7 @@ impl<S: Service, E: Send + 'static> Pool<S, E> {
         patience: Option<Duration>,
         built: Reply<Result<(), E>>,
     ) -> std::io::Result<()> {
-        let chair = self.queue.seat(patience.is_some());
+        let chair = self.queue.seat();
         let name = match self.config.max {
             1 => self.config.name.clone(),
             _ => format!("{}-{}", self.config.name, chair.worker),
@@ -237,8 +236,7 @@ impl<S: Service, E: Send + 'static> Pool<S, E> {
     fn check_now(self: &Arc<Self>, taken_before: u64) {
         let pulse = self.queue.pulse();
         if pulse.starved {
-            let stalled = pulse.taken == taken_before && !self.queue.ring_reserve();
-            if stalled && pulse.alive < self.config.max {
+            if pulse.taken == taken_before && pulse.alive < self.config.max {
                 // Without another thread the calls wait for the present ones, as they would have.
                 let (built, _) = reply();
                 let _ = self.spawn(Some(PATIENCE), built);
