@@ -57,10 +57,10 @@
 //! - Q7: a call that is shed (`admission.rs`) was taken and is answered like one, by the thread that
 //!   took it, outside the lock, before it sleeps.
 //!
-//! - Q8: `abort` asks every call to stop that a worker has taken and not answered: it finds the call on the
-//!   worker's chair, or the worker, which puts it there after it has taken it, finds the flag raised.
+//! - Q8: `abort` asks every call to stop that a worker runs: it is noted in the worker's seat by the same
+//!   hold of the lock that took it from its lane.
 //!
-//! Lock order: the queue's lock, then a chair's or a reply's slot; the clock's lock is never held while another
+//! Lock order: the queue's lock, then a reply's slot; the clock's lock is never held while another
 //! is taken, nor taken while another is held. Waiting for room is first in, first out per lane and
 //! costs no wake-up: the call itself waits, and moves up when a place becomes free.
 
@@ -122,8 +122,6 @@ pub(crate) trait Item: Send + 'static {
 
 pub(crate) struct Queue<C> {
     state: Mutex<State<C>>,
-    /// `abort` was called (Q8).
-    aborted: AtomicBool,
     pub(crate) lookout: Lookout,
     pub(crate) domain: Domain,
     /// The process whose threads serve it.
@@ -169,29 +167,10 @@ impl<C: Item> Drop for Shed<C> {
 
 struct Seat {
     bell: Arc<Condvar>,
-    chair: Arc<Chair>,
+    /// The call that this worker runs, to be asked to stop by `abort`. The last hold on it may be dropped under
+    /// the lock (C3).
+    running: Option<Arc<dyn Interruptible>>,
     alive: bool,
-}
-
-/// What a worker has of its seat without the queue's lock: to touch a call that another processor has made
-/// takes longer than all that is done under it.
-pub(crate) struct Chair {
-    worker: usize,
-    /// The call that this worker runs, to be asked to stop by `abort`.
-    running: Mutex<Option<Arc<dyn Interruptible>>>,
-}
-
-impl Chair {
-    /// The call before it is dropped outside the lock: this may be the last hold on it.
-    fn show(&self, call: Option<Arc<dyn Interruptible>>) {
-        let before = std::mem::replace(&mut *lock(&self.running), call);
-        drop(before);
-    }
-
-    /// No call of this worker is running any more.
-    pub(crate) fn clear(&self) {
-        self.show(None);
-    }
 }
 
 /// What a push tells its caller.
@@ -218,8 +197,7 @@ impl<C: Item> Queue<C> {
             checking: false,
         };
         let (state, lookout) = (Mutex::new(state), Lookout::default());
-        let aborted = AtomicBool::new(false);
-        Self { state, aborted, lookout, domain, pid: crate::process::id() }
+        Self { state, lookout, domain, pid: crate::process::id() }
     }
 
     pub(crate) fn open_lane(&self, name: &str) -> LaneId {
@@ -307,20 +285,18 @@ impl<C: Item> Queue<C> {
         true
     }
 
-    /// Sets up a seat for a new worker.
-    pub(crate) fn seat(&self) -> Arc<Chair> {
+    /// Sets up a seat for a new worker; returns its index.
+    pub(crate) fn seat(&self) -> usize {
         let mut state = lock(&self.state);
         state.alive += 1;
         let free = state.workers.iter().position(|seat| !seat.alive);
         let worker = free.unwrap_or(state.workers.len());
-        let chair = Arc::new(Chair { worker, running: Mutex::new(None) });
-        let bell = Arc::new(Condvar::new());
-        let seat = Seat { bell, chair: Arc::clone(&chair), alive: true };
+        let seat = Seat { bell: Arc::new(Condvar::new()), running: None, alive: true };
         match free {
             Some(free) => state.workers[free] = seat,
             None => state.workers.push(seat),
         }
-        chair
+        worker
     }
 
     /// Waits for a call and takes it; a new batch begins with it.
@@ -328,19 +304,17 @@ impl<C: Item> Queue<C> {
     /// `None`: intake is closed and nothing is left, or nothing came for `patience`.
     pub(crate) fn take_first(
         &self,
-        chair: &Chair,
+        worker: usize,
         patience: Option<Duration>,
         look: Option<Look>,
     ) -> Option<First<C>> {
-        let worker = chair.worker;
         let looked = look.map(|look| (self.lookout.look(look), look));
         let mut shed = Shed(Vec::new());
         let mut state = lock(&self.state);
         let give_up_at = patience.map(|patience| now() + patience);
         loop {
-            if let Some(first) = state.begin_batch(&mut shed) {
+            if let Some(first) = state.begin_batch(worker, &mut shed) {
                 drop(state);
-                self.show(chair, &first.taken.call);
                 if let Some((since, look)) = looked {
                     self.lookout.found(since, look);
                 }
@@ -372,37 +346,21 @@ impl<C: Item> Queue<C> {
     }
 
     /// Takes a call with which a new batch begins, if one waits.
-    pub(crate) fn try_take_first(&self, chair: &Chair) -> Option<First<C>> {
+    pub(crate) fn try_take_first(&self, worker: usize) -> Option<First<C>> {
         let mut shed = Shed(Vec::new());
-        let first = lock(&self.state).begin_batch(&mut shed)?;
-        self.show(chair, &first.taken.call);
-        Some(first)
-    }
-
-    /// Shows the call that a worker has taken to `abort` (Q8).
-    fn show(&self, chair: &Chair, call: &C) {
-        let running = call.interruptible();
-        chair.show(running.clone());
-        // Either `abort` finds the call on the chair, or the chair's lock was free after it had raised the flag.
-        if self.aborted.load(Ordering::Acquire)
-            && let Some(running) = running
-        {
-            running.token().raise(Interrupt::Aborted);
-        }
+        lock(&self.state).begin_batch(worker, &mut shed)
     }
 
     /// Takes the next call of the batch.
-    pub(crate) fn take_next(&self, chair: &Chair, scope: Scope) -> Option<Taken<C>> {
+    pub(crate) fn take_next(&self, worker: usize, scope: Scope) -> Option<Taken<C>> {
         let mut shed = Shed(Vec::new());
-        let taken = lock(&self.state).take(scope, &mut shed)?;
-        self.show(chair, &taken.call);
-        Some(taken)
+        lock(&self.state).take(worker, scope, &mut shed)
     }
 
     /// Charges a lane for what its call used; then takes the next one, under the same lock.
     pub(crate) fn charge_and_take(
         &self,
-        chair: &Chair,
+        worker: usize,
         lane: LaneId,
         run: Duration,
         scope: Option<Scope>,
@@ -410,13 +368,8 @@ impl<C: Item> Queue<C> {
         let mut shed = Shed(Vec::new());
         let mut state = lock(&self.state);
         state.lanes.charge(lane, run);
-        let taken = scope.and_then(|scope| state.take(scope, &mut shed));
-        drop(state);
-        match &taken {
-            Some(taken) => self.show(chair, &taken.call),
-            None => chair.clear(),
-        }
-        taken
+        state.workers[worker].running = None;
+        scope.and_then(|scope| state.take(worker, scope, &mut shed))
     }
 
     /// Stops intake; what was accepted is served. Calls waiting for room are refused.
@@ -435,11 +388,8 @@ impl<C: Item> Queue<C> {
         let refused = state.lanes.clear(!abort);
         if abort {
             // Q8
-            self.aborted.store(true, Ordering::Release);
-            for seat in &state.workers {
-                if let Some(running) = &*lock(&seat.chair.running) {
-                    running.token().raise(Interrupt::Aborted);
-                }
+            for running in state.workers.iter().filter_map(|seat| seat.running.as_ref()) {
+                running.token().raise(Interrupt::Aborted);
             }
         }
         state.sleeping.clear();
@@ -456,11 +406,11 @@ impl<C: Item> Queue<C> {
     }
 
     /// The worker's thread is about to end.
-    pub(crate) fn leave(&self, chair: &Chair) {
-        chair.clear();
+    pub(crate) fn leave(&self, worker: usize) {
         let mut state = lock(&self.state);
-        state.workers[chair.worker].alive = false;
-        state.strike(chair.worker);
+        let seat = &mut state.workers[worker];
+        (seat.alive, seat.running) = (false, None);
+        state.strike(worker);
         state.alive -= 1;
         if state.alive > 0 {
             return;
@@ -532,16 +482,16 @@ impl<C: Item> State<C> {
     }
 
     /// Begins a batch with a call that waits, if there is one.
-    fn begin_batch(&mut self, shed: &mut Shed<C>) -> Option<First<C>> {
+    fn begin_batch(&mut self, worker: usize, shed: &mut Shed<C>) -> Option<First<C>> {
         if self.lanes.accepted() == 0 {
             return None;
         }
         let limit = self.lanes.next_seq();
         self.lanes.begin_batch();
-        self.take(Scope::Batch, shed).map(|taken| First { taken, limit })
+        self.take(worker, Scope::Batch, shed).map(|taken| First { taken, limit })
     }
 
-    fn take(&mut self, scope: Scope, shed: &mut Shed<C>) -> Option<Taken<C>> {
+    fn take(&mut self, worker: usize, scope: Scope, shed: &mut Shed<C>) -> Option<Taken<C>> {
         loop {
             let Taken { lane, call: Waiting { call, since }, behind } = self.lanes.pick(scope)?;
             self.taken += 1;
@@ -551,6 +501,8 @@ impl<C: Item> State<C> {
                 shed.0.push(call);
                 continue;
             }
+            // Q8
+            self.workers[worker].running = call.interruptible();
             return Some(Taken { lane, call, behind });
         }
     }

@@ -38,7 +38,7 @@ fn queue(capacity: usize) -> Arc<Queue<Call>> {
 }
 
 /// What the worker's thread does, without a resource.
-fn work(queue: &Queue<Call>, worker: &Chair) -> usize {
+fn work(queue: &Queue<Call>, worker: usize) -> usize {
     let mut served = 0;
     while let Some(first) = queue.take_first(worker, None, None) {
         let mut next = Some(first.taken);
@@ -48,7 +48,6 @@ fn work(queue: &Queue<Call>, worker: &Chair) -> usize {
             served += 1;
             next = queue.charge_and_take(worker, lane, Duration::ZERO, Some(Scope::Batch));
         }
-        worker.clear();
     }
     queue.leave(worker);
     served
@@ -57,7 +56,7 @@ fn work(queue: &Queue<Call>, worker: &Chair) -> usize {
 fn start(queue: &Arc<Queue<Call>>) -> thread::JoinHandle<usize> {
     let worker = queue.seat();
     let queue = Arc::clone(queue);
-    thread::spawn(move || work(&queue, &worker))
+    thread::spawn(move || work(&queue, worker))
 }
 
 fn wait_for(answer: Answer) -> Result<Result<usize, CallError>, call::Lost> {
@@ -279,15 +278,14 @@ fn abort_reaches_the_running_call() {
         let thread = {
             let queue = Arc::clone(&queue);
             thread::spawn(move || {
-                if let Some(First { taken, .. }) = queue.take_first(&worker, None, None) {
+                if let Some(First { taken, .. }) = queue.take_first(worker, None, None) {
                     // A long call: it ends only when it is asked to.
                     while taken.call.reply.token().is_none() {
                         thread::yield_now();
                     }
                     taken.call.refuse(CallError::Aborted);
-                    worker.clear();
                 }
-                queue.leave(&worker);
+                queue.leave(worker);
             })
         };
         queue.abort();
@@ -306,7 +304,7 @@ fn when_the_last_worker_leaves_nobody_waits_for_ever() {
         let dying = {
             let queue = Arc::clone(&queue);
             // Leaves without having served anything, as a panic makes it.
-            thread::spawn(move || queue.leave(&worker))
+            thread::spawn(move || queue.leave(worker))
         };
         // Q6
         assert_eq!(caller.join().unwrap(), None);

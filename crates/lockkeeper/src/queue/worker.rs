@@ -21,8 +21,8 @@ use std::time::Duration;
 
 use super::sync::{Mutex, lock, now};
 use super::{
-    Alarm, Ancestry, Chair, Clock, Frame, Item, Look, Queue, Receiver, Reply, Scope, StartError,
-    Taken, call::reply, lanes::LaneId,
+    Alarm, Ancestry, Clock, Frame, Item, Look, Queue, Receiver, Reply, Scope, StartError, Taken,
+    call::reply, lanes::LaneId,
 };
 
 /// No call taken for this long while some wait: the pool's workers are all held up.
@@ -45,7 +45,7 @@ pub(crate) trait Service: 'static {
 /// The calls that may be served together with the first one.
 pub(crate) struct Batch<'q, C> {
     queue: &'q Queue<C>,
-    chair: &'q Chair,
+    worker: usize,
     limit: u64,
     /// Calls so far.
     calls: u64,
@@ -54,7 +54,7 @@ pub(crate) struct Batch<'q, C> {
 impl<C: Item> Batch<'_, C> {
     /// Charges `lane` for its call and takes the next call of this batch.
     pub(crate) fn charge_and_take(&mut self, lane: LaneId, run: Duration) -> Option<Taken<C>> {
-        let taken = self.queue.charge_and_take(self.chair, lane, run, Some(Scope::Batch));
+        let taken = self.queue.charge_and_take(self.worker, lane, run, Some(Scope::Batch));
         self.count(taken)
     }
 
@@ -65,18 +65,18 @@ impl<C: Item> Batch<'_, C> {
         run: Duration,
     ) -> Option<Taken<C>> {
         let scope = Some(Scope::OlderThan(self.limit));
-        let taken = self.queue.charge_and_take(self.chair, lane, run, scope);
+        let taken = self.queue.charge_and_take(self.worker, lane, run, scope);
         self.count(taken)
     }
 
     /// Charges `lane` for its call and takes none.
     pub(crate) fn charge(&mut self, lane: LaneId, run: Duration) {
-        self.queue.charge_and_take(self.chair, lane, run, None);
+        self.queue.charge_and_take(self.worker, lane, run, None);
     }
 
     /// Ends the batch and begins another one, if calls wait.
     pub(crate) fn begin_again(&mut self) -> Option<Taken<C>> {
-        let first = self.queue.try_take_first(self.chair)?;
+        let first = self.queue.try_take_first(self.worker)?;
         self.limit = first.limit;
         Some(first.taken)
     }
@@ -91,7 +91,7 @@ impl<C: Item> Batch<'_, C> {
 
     /// Takes another call of this batch without charging anybody.
     pub(crate) fn take(&mut self) -> Option<Taken<C>> {
-        let taken = self.queue.take_next(self.chair, Scope::Batch);
+        let taken = self.queue.take_next(self.worker, Scope::Batch);
         self.count(taken)
     }
 
@@ -159,12 +159,12 @@ impl<S: Service, E: Send + 'static> Pool<S, E> {
         patience: Option<Duration>,
         built: Reply<Result<(), E>>,
     ) -> std::io::Result<()> {
-        let chair = self.queue.seat();
+        let worker = self.queue.seat();
         let name = match self.config.max {
             1 => self.config.name.clone(),
-            _ => format!("{}-{}", self.config.name, chair.worker),
+            _ => format!("{}-{worker}", self.config.name),
         };
-        let leave = Leave { queue: Arc::clone(&self.queue), chair };
+        let leave = Leave { queue: Arc::clone(&self.queue), worker };
         let pool = Arc::clone(self);
         let thread = std::thread::Builder::new().name(name).spawn(move || {
             pool.run(leave, patience, built);
@@ -200,15 +200,14 @@ impl<S: Service, E: Send + 'static> Pool<S, E> {
         let look = self.config.look;
         // From here on the thread holds the queue alone, so that an abandoned pool can go.
         drop(self);
-        while let Some(first) = seat.queue.take_first(&seat.chair, patience, look) {
-            let (queue, chair) = (&seat.queue, &seat.chair);
-            let mut batch = Batch { queue, chair, limit: first.limit, calls: 1 };
+        while let Some(first) = seat.queue.take_first(seat.worker, patience, look) {
+            let queue = &seat.queue;
+            let mut batch = Batch { queue, worker: seat.worker, limit: first.limit, calls: 1 };
             let lone = look.and_then(|look| look.lone).map(|lone| (lone, now()));
             service.serve(first.taken, &mut batch);
             if let Some((lone, began)) = lone {
                 queue.lookout.served(batch.calls == 1 && now() - began >= lone);
             }
-            seat.chair.clear();
         }
         // W1
         service.finish();
@@ -266,11 +265,11 @@ impl<S: Service, E: Send + 'static> Pool<S, E> {
 /// Leaves the seat however the thread ends (Q6).
 struct Leave<C: Item> {
     queue: Arc<Queue<C>>,
-    chair: Arc<Chair>,
+    worker: usize,
 }
 
 impl<C: Item> Drop for Leave<C> {
     fn drop(&mut self) {
-        self.queue.leave(&self.chair);
+        self.queue.leave(self.worker);
     }
 }
