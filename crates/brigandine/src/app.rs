@@ -136,6 +136,10 @@ impl App {
         let state = settings.state.clone();
         let lock = lock(&state)?;
         let sandbox = sandbox(&settings)?;
+        let isolation = match &sandbox {
+            Sandbox::Off => "none",
+            Sandbox::Bubblewrap(_) => "sandbox",
+        };
         let database = store::open(&state).await?;
         let logs = Logs::new(&state, settings.log_bytes_max);
         let new_id = std::fs::read_to_string("/proc/sys/kernel/random/uuid")
@@ -189,6 +193,7 @@ impl App {
                 jobs_max: settings.evaluation_jobs_max,
             },
             systems: settings.systems.clone(),
+            isolation,
             interval: settings.interval,
             work: state.join("work"),
             builder: builder.clone(),

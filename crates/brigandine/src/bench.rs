@@ -240,7 +240,7 @@ async fn triggers(app: &App, count: u32) -> Result<[f64; 3], Failure> {
     let mut found = Vec::new();
     for number in 0..count {
         let definition = model::Definition {
-            version: 1,
+            version: model::Definition::VERSION,
             name: format!("trigger-{number}"),
             command: vec!["/bin/sh".to_owned(), "-c".to_owned(), ":".to_owned()],
             environment: std::collections::BTreeMap::new(),
@@ -248,6 +248,7 @@ async fn triggers(app: &App, count: u32) -> Result<[f64; 3], Failure> {
             sources: Vec::new(),
             needs: std::collections::BTreeMap::new(),
             products: Vec::new(),
+            isolation: String::new(),
         };
         let text = serde_json::to_string(&definition).unwrap_or_default();
         let job = store::NewJob {
@@ -310,7 +311,7 @@ async fn changes(
             description: String::new(),
             command: vec![":".to_owned()],
             sources: vec!["note".to_owned()],
-            needs: Vec::new(),
+            needs: model::Needs::default(),
             env: std::collections::BTreeMap::new(),
             systems: Vec::new(),
             timeout_s: None,

@@ -17,8 +17,8 @@ use crate::input::{Checkouts, Form, Repositories, Resolved, hex};
 use crate::log::{LogName, Logs};
 use crate::memory;
 use crate::model::{
-    self, Checkout, EvaluationId, EvaluationStatus, Evaluator, Event, Specification,
-    SpecificationId, SpecificationState, Timestamp,
+    self, Checkout, Definition, EvaluationId, EvaluationStatus, Evaluator, Event,
+    MESSAGE_BYTES_MAX, Specification, SpecificationId, SpecificationState, Timestamp, one_line,
 };
 use crate::store::{self, Begun, Database, DatabaseError};
 use sha2::{Digest, Sha256};
@@ -51,6 +51,8 @@ pub(crate) struct Shared {
     pub(crate) evaluator: EvaluatorSettings,
     /// What the server builds for.
     pub(crate) systems: Vec<String>,
+    /// What builds see of this machine.
+    pub(crate) isolation: &'static str,
     /// Between two looks, unless the specification says otherwise.
     pub(crate) interval: Duration,
     /// Below this, evaluators get a directory of their own.
@@ -166,7 +168,7 @@ async fn look_at(
             return Ok((Looked::Failed, pause));
         }
     };
-    let stamp = stamp(&specification, &resolved);
+    let stamp = stamp(shared, &specification, &resolved);
     let checkouts: Vec<Checkout> = specification
         .inputs
         .iter()
@@ -229,18 +231,27 @@ async fn fetch(shared: &Shared, specification: &Specification) -> Result<Vec<Res
     }
     errors.sort_unstable();
     let resolved: Option<Vec<Resolved>> = resolved.into_iter().collect();
-    resolved.filter(|_| errors.is_empty()).ok_or_else(|| errors.join("; "))
+    resolved
+        .filter(|_| errors.is_empty())
+        .ok_or_else(|| one_line(&errors.join("; "), MESSAGE_BYTES_MAX))
 }
 
-/// Covers what an evaluation depends on: the definition without what only steers the looks, and
-/// the revisions.
-fn stamp(specification: &Specification, resolved: &[Resolved]) -> String {
+/// Covers what an evaluation depends on: the definition without what only steers the looks, the
+/// revisions, and what the server puts into the identity of each job.
+fn stamp(shared: &Shared, specification: &Specification, resolved: &[Resolved]) -> String {
     let mut definition = specification.clone();
     definition.description.clear();
     definition.interval_s = None;
     definition.keep = None;
     definition.enabled = true;
     let mut digest = Sha256::new();
+    digest.update(Definition::VERSION.to_be_bytes());
+    digest.update(shared.isolation.as_bytes());
+    for system in &shared.systems {
+        digest.update([0]);
+        digest.update(system.as_bytes());
+    }
+    digest.update([0]);
     // A specification came from JSON or goes to it at once: it has nothing that JSON has not.
     digest.update(serde_json::to_vec(&definition).unwrap_or_default());
     for resolved in resolved {
@@ -376,7 +387,8 @@ async fn evaluate_started(
     let mut checkouts = Vec::with_capacity(resolved.len());
     for (input, resolved) in specification.inputs.iter().zip(resolved) {
         let failed = |error: crate::input::FetchError| {
-            Trouble::Evaluation(format!("input `{}`: {error}", input.name))
+            let message = format!("input `{}`: {error}", input.name);
+            Trouble::Evaluation(one_line(&message, MESSAGE_BYTES_MAX))
         };
         let revision = &resolved.revision;
         let pin = shared.repositories.pin(&input.url, revision);
@@ -395,6 +407,7 @@ async fn evaluate_started(
         main,
         systems: shared.systems.clone(),
         priority: specification.priority,
+        isolation: shared.isolation.to_owned(),
     };
     let scratch = Scratch(shared.work.join(format!("evaluation-{id}")));
     let _ = remove_all(&scratch.0);
@@ -411,7 +424,7 @@ async fn evaluate_started(
     let work = async {
         let done =
             evaluate::evaluate(specification, context, &shared.evaluator, &scratch.0, log).await;
-        done.map_err(|error| Trouble::Evaluation(error.to_string()))
+        done.map_err(|error| Trouble::Evaluation(one_line(&error.to_string(), MESSAGE_BYTES_MAX)))
     };
     tokio::try_join!(note, work).map(|((), evaluated)| evaluated)
 }

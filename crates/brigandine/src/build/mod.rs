@@ -395,7 +395,7 @@ impl<D: Dispatcher> Loop<D> {
                     self.hungry = claimed.len() == room;
                 }
                 for claimed in claimed {
-                    self.dispatch(claimed);
+                    self.dispatch(&claimed);
                 }
                 Ok(true)
             }
@@ -455,7 +455,7 @@ impl<D: Dispatcher> Loop<D> {
     }
 
     /// A claim is committed (B1).
-    fn dispatch(&mut self, claimed: Claimed) {
+    fn dispatch(&mut self, claimed: &Claimed) {
         let id = claimed.changed.id;
         publish_builds(&self.publish, std::slice::from_ref(&claimed.changed));
         let state = State {
@@ -469,10 +469,23 @@ impl<D: Dispatcher> Loop<D> {
             claimed.definition.as_deref().map(serde_json::from_str::<Definition>).transpose();
         let definition = match definition {
             Ok(Some(definition)) => definition,
-            Ok(None) => return self.refuse(&claimed, "its derivation is gone".to_owned()),
+            Ok(None) => return self.refuse(claimed, "its derivation is gone".to_owned()),
             Err(error) => {
-                return self.refuse(&claimed, format!("its derivation cannot be read: {error}"));
+                return self.refuse(claimed, format!("its derivation cannot be read: {error}"));
             }
+        };
+        // One output may have several names.
+        let output = |derivation: &String| {
+            let (_, path) = claimed.needs.iter().find(|(needed, _)| needed == derivation)?;
+            Some(path.strip_prefix("outputs/").unwrap_or(path).to_owned())
+        };
+        let needs: Option<Vec<(String, String)>> = definition
+            .needs
+            .iter()
+            .map(|(alias, derivation)| Some((alias.clone(), output(derivation)?)))
+            .collect();
+        let Some(needs) = needs else {
+            return self.refuse(claimed, "what it needs has no output".to_owned());
         };
         let limit = |own: u64, general: Duration| match own {
             0 => general,
@@ -482,14 +495,7 @@ impl<D: Dispatcher> Loop<D> {
             id,
             attempt: claimed.attempt,
             definition,
-            needs: claimed
-                .needs
-                .into_iter()
-                .map(|(alias, path)| {
-                    let digest = path.strip_prefix("outputs/").unwrap_or(&path).to_owned();
-                    (alias, digest)
-                })
-                .collect(),
+            needs,
             timeout: limit(claimed.timeout_s, self.settings.timeout),
             max_silent: limit(claimed.max_silent_s, self.settings.max_silent),
         };

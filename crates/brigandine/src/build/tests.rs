@@ -47,7 +47,7 @@ async fn bench(jobs: usize, max_jobs: usize) -> Bench {
         .await
         .expect("the schema");
     let definition = Definition {
-        version: 1,
+        version: Definition::VERSION,
         name: "n".to_owned(),
         command: vec!["true".to_owned()],
         environment: std::collections::BTreeMap::new(),
@@ -55,6 +55,7 @@ async fn bench(jobs: usize, max_jobs: usize) -> Bench {
         sources: Vec::new(),
         needs: std::collections::BTreeMap::new(),
         products: Vec::new(),
+        isolation: String::new(),
     };
     let text = serde_json::to_string(&definition).expect("JSON");
     let jobs: Vec<NewJob> = (0..jobs)

@@ -6,7 +6,7 @@
 //! description = "Unit tests"
 //! command = "make test"              # a shell script (`sh -e`), or ["program", "argument"]
 //! sources = ["src/**", "Makefile"]   # all it reads; the whole tree when absent
-//! needs = ["compile"]                # their outputs lie in $BRIGANDINE_NEEDS/NAME
+//! needs = ["compile"]                # their outputs lie in $BRIGANDINE_NEEDS/NAME; { NAME = "compile" }
 //! env = { CFLAGS = "-O2" }
 //! systems = ["x86_64-linux"]         # the server's own when absent
 //! timeout = "20m"                    # wall clock
@@ -23,10 +23,13 @@ use super::diagnostic::Diagnostics;
 use super::reader::{Document, Table, Text, nearest, shown};
 use super::specification::unique;
 use super::value;
-use crate::model::JobEntry;
+use crate::model::{JobEntry, Needs};
 
 /// Entries of one list of a job (sources, needs, products) at most.
 const ENTRIES_MAX: usize = 10_000;
+
+/// Systems of one job at most: each is a job with all that this one says.
+const SYSTEMS_MAX: usize = 64;
 
 /// Names that an unknown one is compared with; a longer list gets no "did you mean".
 const COMPARED_MAX: usize = 2_000;
@@ -38,7 +41,13 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(7 * 86_400);
 pub(super) struct PlacedJob {
     entry: JobEntry,
     name: Range<usize>,
-    needs: Vec<Text>,
+    needs: Vec<Need>,
+}
+
+/// A job that another one needs, and the name by which that one knows it.
+struct Need {
+    alias: String,
+    job: Text,
 }
 
 /// Reads the job list `file`, whose contents are `text`.
@@ -67,9 +76,16 @@ pub(super) fn job(document: &Document<'_>, mut table: Table<'_, '_>) -> Option<P
     let description = table.text("description", "what it does").map(|text| text.value);
     let command = table.command("command", "make check");
     let sources = patterns(document, &table, "sources", "src/**");
-    let needs = table.texts("needs", "compile").unwrap_or_default();
+    let needs = needs(document, &table);
     let env = table.text_map("env", "CFLAGS = \"-O2\"", value::check_variable);
     let systems = table.texts("systems", "x86_64-linux").unwrap_or_default();
+    if let Some(last) = systems.get(SYSTEMS_MAX) {
+        document.problem(
+            last.span.clone(),
+            format!("{} is for {} systems", table.what(), systems.len()),
+            format!("at most {SYSTEMS_MAX}; each is a job of its own"),
+        );
+    }
     let systems = systems
         .into_iter()
         .filter_map(|system| table.accept(system, value::check_system))
@@ -87,7 +103,9 @@ pub(super) fn job(document: &Document<'_>, mut table: Table<'_, '_>) -> Option<P
         description: description.unwrap_or_default(),
         command: command?,
         sources,
-        needs: needs.iter().map(|need| need.value.clone()).collect(),
+        needs: Needs(
+            needs.iter().map(|need| (need.alias.clone(), need.job.value.clone())).collect(),
+        ),
         env,
         systems,
         timeout_s: timeout.map(|timeout| timeout.as_secs()),
@@ -96,6 +114,27 @@ pub(super) fn job(document: &Document<'_>, mut table: Table<'_, '_>) -> Option<P
         products,
     };
     Some(PlacedJob { entry, name: name.span, needs })
+}
+
+/// A list of jobs, or a map of names to jobs.
+fn needs(document: &Document<'_>, table: &Table<'_, '_>) -> Vec<Need> {
+    let needs: Vec<Need> = if table.is_table("needs") {
+        let named = table.text_entries("needs", "lib = \"compile\"", |alias| {
+            value::check_name("a needed job", alias)
+        });
+        named.into_iter().map(|(alias, job)| Need { alias, job }).collect()
+    } else {
+        let listed = table.texts("needs", "compile").unwrap_or_default();
+        listed.into_iter().map(|job| Need { alias: job.value.clone(), job }).collect()
+    };
+    if let Some(last) = needs.get(ENTRIES_MAX) {
+        document.problem(
+            last.job.span.clone(),
+            format!("`needs` of {} has {} entries", table.what(), needs.len()),
+            format!("at most {ENTRIES_MAX}; let one job gather what others made"),
+        );
+    }
+    needs
 }
 
 fn patterns(
@@ -133,7 +172,8 @@ pub(super) fn together(document: &Document<'_>, jobs: Vec<PlacedJob>) -> Vec<Job
         jobs.iter().enumerate().map(|(at, job)| (&*job.entry.name, at)).collect();
     let mut names: Vec<&str> = Vec::new();
     for job in &jobs {
-        for need in job.needs.iter().filter(|need| !index.contains_key(&*need.value)) {
+        let needed = job.needs.iter().map(|need| &need.job);
+        for need in needed.filter(|need| !index.contains_key(&*need.value)) {
             if !document.is_full() && names.is_empty() && index.len() <= COMPARED_MAX {
                 names = index.keys().copied().collect();
                 names.sort_unstable();
@@ -181,7 +221,7 @@ fn circle(jobs: &[PlacedJob], index: &HashMap<&str, usize>) -> Option<Vec<usize>
                 continue;
             };
             *next += 1;
-            let Some(&need) = index.get(&*need.value) else { continue };
+            let Some(&need) = index.get(&*need.job.value) else { continue };
             match marks[need] {
                 Mark::Done => {}
                 Mark::New => {

@@ -310,6 +310,11 @@ impl<'d, 'i> Table<'d, 'i> {
         None
     }
 
+    /// Whether the key is there and has a table.
+    pub(crate) fn is_table(&self, key: &'static str) -> bool {
+        self.get(key).is_some_and(|(_, value)| matches!(value.get_ref(), DeValue::Table(_)))
+    }
+
     /// The texts of the list at `key`; `None` when the key is absent.
     pub(crate) fn texts(&self, key: &'static str, example: &str) -> Option<Vec<Text>> {
         let (_, value) = self.get(key)?;
@@ -470,7 +475,18 @@ impl<'d, 'i> Table<'d, 'i> {
         example: &str,
         check_name: impl Fn(&str) -> Result<(), (String, String)>,
     ) -> BTreeMap<String, String> {
-        let mut map = BTreeMap::new();
+        let entries = self.text_entries(key, example, check_name);
+        entries.into_iter().map(|(name, text)| (name, text.value)).collect()
+    }
+
+    /// As [`Table::text_map`], with the places of the texts, in the order of names.
+    pub(crate) fn text_entries(
+        &self,
+        key: &'static str,
+        example: &str,
+        check_name: impl Fn(&str) -> Result<(), (String, String)>,
+    ) -> Vec<(String, Text)> {
+        let mut map = Vec::new();
         let Some((_, value)) = self.get(key) else { return map };
         let help = format!("for example `{key} = {{ {example} }}`");
         let DeValue::Table(entries) = value.get_ref() else {
@@ -481,9 +497,9 @@ impl<'d, 'i> Table<'d, 'i> {
             if let Err((message, help)) = check_name(name.get_ref()) {
                 self.document.problem(name.span(), message, help);
             }
-            let what = format!("{key}.{}", name.get_ref());
+            let what = format!("{key}.{}", shown(name.get_ref()));
             if let Some(text) = self.as_text(&what, value, &help) {
-                map.insert(name.get_ref().clone().into_owned(), text.value);
+                map.push((name.get_ref().clone().into_owned(), text));
             }
         }
         map

@@ -2,13 +2,14 @@
 //! identity of each derivation. Pure but for reading the listings of trees.
 
 use super::protocol::{CommandDerivation, Derivation, Job, Line};
-use crate::input::{ExportedTree, Pattern, hex};
-use crate::model::{Definition, Input, Source};
+use crate::input::{ExportedTree, Pattern, SelectError, hex};
+use crate::model::{Definition, Input, MESSAGE_BYTES_MAX, Source, is_steering, one_line};
 use crate::store::NewJob;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// An input with the files of its revision.
 #[derive(Debug, Clone)]
@@ -32,6 +33,8 @@ pub(crate) struct Context {
     pub(crate) systems: Vec<String>,
     /// Added to every job's.
     pub(crate) priority: i64,
+    /// What a build sees of this machine: see [`Definition::isolation`].
+    pub(crate) isolation: String,
 }
 
 /// What is wrong with an evaluation's lines, for people.
@@ -41,11 +44,29 @@ pub(super) enum Refusal {
     Line(String),
     /// The evaluator says that it failed.
     Reported(String),
+    /// There was no time left to check them.
+    Late,
 }
 
 impl From<String> for Refusal {
     fn from(message: String) -> Self {
-        Self::Line(message)
+        Self::Line(one_line(&message, MESSAGE_BYTES_MAX))
+    }
+}
+
+impl From<&str> for Refusal {
+    fn from(message: &str) -> Self {
+        message.to_owned().into()
+    }
+}
+
+impl Refusal {
+    /// Says where it was.
+    fn at(self, place: impl FnOnce() -> String) -> Self {
+        match self {
+            Self::Line(message) => format!("{}: {message}", place()).into(),
+            other => other,
+        }
     }
 }
 
@@ -59,7 +80,13 @@ pub(super) struct Jobs {
 }
 
 const ERRORS_SHOWN: usize = 10;
+const ERROR_BYTES_MAX: usize = 400;
+/// Of jobs and packages. Of the names by which a build knows what it needs, the file system has a say.
 const NAME_BYTES_MAX: usize = 200;
+const SYSTEM_BYTES_MAX: usize = 100;
+/// Entries of one list of a job.
+const ENTRIES_MAX: usize = 10_000;
+const PATTERN_BYTES_MAX: usize = 4096;
 
 impl Jobs {
     /// Takes the line with this number, or says what is wrong with it.
@@ -69,11 +96,14 @@ impl Jobs {
         }
         let at = |message: String| format!("line {number}: {message}");
         match super::protocol::parse(text).map_err(at)? {
-            Line::Error { job: None, message } => Err(Refusal::Reported(message)),
+            Line::Error { job: None, message } => {
+                Err(Refusal::Reported(one_line(&message, MESSAGE_BYTES_MAX)))
+            }
             Line::Error { job: Some(job), message } => {
                 self.error_count += 1;
                 if self.errors.len() < ERRORS_SHOWN {
-                    self.errors.push((job, message));
+                    let job = one_line(&job, NAME_BYTES_MAX);
+                    self.errors.push((job, one_line(&message, ERROR_BYTES_MAX)));
                 }
                 Ok(())
             }
@@ -106,16 +136,27 @@ impl Jobs {
             0 => String::new(),
             more => format!("; and {more} more"),
         };
-        format!("{} jobs could not be evaluated: {}{more}", self.error_count, shown.join("; "))
+        let shown = shown.join("; ");
+        let shown = one_line(&shown, MESSAGE_BYTES_MAX);
+        format!("{} jobs could not be evaluated: {shown}{more}", self.error_count)
     }
 
     /// Checks the jobs against each other and gives them in an order in which whatever a job needs
     /// stands before it.
-    pub(super) fn finish(self, context: &Context) -> Result<Vec<NewJob>, Refusal> {
+    /// Ends with [`Refusal::Late`] once `deadline` is over.
+    pub(super) fn finish(
+        self,
+        context: &Context,
+        deadline: Instant,
+    ) -> Result<Vec<NewJob>, Refusal> {
+        let late = || Instant::now() >= deadline;
         let order = self.order()?;
         let mut place = vec![usize::MAX; self.jobs.len()];
         let mut done: Vec<NewJob> = Vec::with_capacity(self.jobs.len());
         for index in order {
+            if late() {
+                return Err(Refusal::Late);
+            }
             let (number, job) = &self.jobs[index];
             place[index] = done.len();
             let needs: Vec<(String, usize)> = job
@@ -123,8 +164,8 @@ impl Jobs {
                 .iter()
                 .map(|(alias, name)| (alias.clone(), place[self.by_name[name]]))
                 .collect();
-            let new = convert(job, needs, &done, context)
-                .map_err(|message| format!("line {number}: job `{}`: {message}", job.name))?;
+            let new = convert(job, needs, &done, context, &late)
+                .map_err(|refusal| refusal.at(|| format!("line {number}: job `{}`", job.name)))?;
             done.push(new);
         }
         Ok(done)
@@ -141,10 +182,9 @@ impl Jobs {
                         Some((_, message)) => format!(", which could not be evaluated: {message}"),
                         None => ", which no line gives".to_owned(),
                     };
-                    return Err(Refusal::Line(format!(
-                        "line {number}: job `{}` needs `{name}`{failed}",
-                        job.name
-                    )));
+                    let message =
+                        format!("line {number}: job `{}` needs `{name}`{failed}", job.name);
+                    return Err(message.into());
                 };
                 waiting[index] += 1;
                 needed_by[*needed].push(index);
@@ -190,10 +230,8 @@ impl Jobs {
             names.push("…");
         }
         names.push(&self.jobs[index].1.name);
-        Refusal::Line(format!(
-            "line {number}: jobs need each other in a circle: {}",
-            names.join(" needs ")
-        ))
+        let names = names.join(" needs ");
+        format!("line {number}: jobs need each other in a circle: {names}").into()
     }
 }
 
@@ -210,37 +248,79 @@ fn check_name(name: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// A system stands in addresses, tables and the identity: it is refused rather than cut.
+fn check_system(system: &str) -> Result<(), String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._+-".contains(&byte);
+    if system.is_empty() || system.len() > SYSTEM_BYTES_MAX || !system.bytes().all(plain) {
+        return Err(format!(
+            "`{}` is no system; one has letters, digits and `._+-`, at most {SYSTEM_BYTES_MAX}",
+            one_line(system, NAME_BYTES_MAX)
+        ));
+    }
+    Ok(())
+}
+
+fn check_nix_name(name: &str) -> Result<(), String> {
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(is_steering) {
+        return Err(format!(
+            "`nix_name` is `{}`; it has 1 to {NAME_BYTES_MAX} bytes, and no control characters",
+            one_line(name, NAME_BYTES_MAX)
+        ));
+    }
+    Ok(())
+}
+
+fn check_patterns(what: &str, patterns: &[String]) -> Result<(), String> {
+    if patterns.len() > ENTRIES_MAX {
+        return Err(format!("{what} has {} patterns; {ENTRIES_MAX} may be", patterns.len()));
+    }
+    match patterns.iter().find(|pattern| pattern.len() > PATTERN_BYTES_MAX) {
+        Some(long) => Err(format!(
+            "{what} has a pattern of {} bytes; {PATTERN_BYTES_MAX} may be: {}",
+            long.len(),
+            one_line(long, NAME_BYTES_MAX)
+        )),
+        None => Ok(()),
+    }
+}
+
 fn convert(
     job: &Job,
     needs: Vec<(String, usize)>,
     done: &[NewJob],
     context: &Context,
-) -> Result<NewJob, String> {
+    late: &dyn Fn() -> bool,
+) -> Result<NewJob, Refusal> {
     let system = match (&job.system, context.systems.first()) {
         (Some(system), _) => system.clone(),
         (None, Some(system)) => system.clone(),
-        (None, None) => return Err("no system is named, and the server has none".to_owned()),
+        (None, None) => return Err("no system is named, and the server has none".into()),
     };
+    check_system(&system)?;
     let nix_name = job.nix_name.clone().unwrap_or_else(|| job.name.clone());
+    check_nix_name(&nix_name)?;
     let command = match &job.derivation {
         Derivation::Command(command) => command,
         Derivation::Path(path) => {
             return Err(format!(
-                "this server has no backend that builds `{path}`; \
-                 it builds commands (an object as `derivation`)"
-            ));
+                "this server has no backend that builds `{}`; \
+                 it builds commands (an object as `derivation`)",
+                one_line(path, NAME_BYTES_MAX)
+            )
+            .into());
         }
     };
-    let definition = define(command, &needs, done, context, &system, &nix_name)?;
+    let definition = define(command, &needs, done, context, &system, &nix_name, late)?;
     let digest = Sha256::digest(definition.identity().as_bytes());
     let name: String = nix_name
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() || "+-._".contains(c) { c } else { '-' })
         .collect();
-    let text = serde_json::to_string(&definition).map_err(|error| error.to_string())?;
+    let text =
+        serde_json::to_string(&definition).map_err(|error| Refusal::from(error.to_string()))?;
     Ok(NewJob {
         name: job.name.clone(),
-        derivation: format!("{}-{name}.drv", hex(&digest[..16])),
+        derivation: format!("{}-{name}.drv", hex(&digest)),
         system,
         nix_name,
         priority: context.priority.saturating_add(i64::from(job.priority)),
@@ -258,7 +338,8 @@ fn define(
     context: &Context,
     system: &str,
     nix_name: &str,
-) -> Result<Definition, String> {
+    late: &dyn Fn() -> bool,
+) -> Result<Definition, Refusal> {
     let argv = match &command.command {
         Value::String(text) if !text.trim().is_empty() => {
             vec!["/bin/sh".to_owned(), "-e".to_owned(), "-c".to_owned(), text.clone()]
@@ -269,27 +350,35 @@ fn define(
             .collect::<Option<Vec<_>>>()
             .filter(|words| words.first().is_some_and(|program| !program.is_empty()))
             .ok_or("`command` is a list of texts, the program first")?,
-        _ => return Err("`command` is a text for the shell or a list of texts".to_owned()),
+        _ => return Err("`command` is a text for the shell or a list of texts".into()),
     };
     if argv.iter().any(|word| word.contains('\0')) {
-        return Err("`command` has a zero byte".to_owned());
+        return Err("`command` has a zero byte".into());
     }
     for (name, value) in &command.environment {
         if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
-            return Err(format!("`{}` cannot be an environment variable", name.escape_debug()));
+            let name = one_line(name, NAME_BYTES_MAX);
+            return Err(format!("`{name}` cannot be an environment variable").into());
         }
         if name == "CI" || name.starts_with("BRIGANDINE_") {
-            return Err(format!("the variable `{name}` is set by the server"));
+            let name = one_line(name, NAME_BYTES_MAX);
+            return Err(format!("the variable `{name}` is set by the server").into());
         }
+    }
+    if needs.len() > ENTRIES_MAX {
+        return Err(format!("it needs {} jobs; {ENTRIES_MAX} may be", needs.len()).into());
     }
     for (alias, _) in needs {
-        if alias.is_empty() || alias == "." || alias == ".." || alias.contains(['/', '\0']) {
+        let unsound = alias.is_empty() || alias == "." || alias == ".." || alias.contains('/');
+        if unsound || alias.len() > NAME_BYTES_MAX || alias.chars().any(is_steering) {
             return Err(format!(
                 "`{}` cannot be a file name; give it another one: `\"needs\": {{name: job}}`",
-                alias.escape_debug()
-            ));
+                one_line(alias, NAME_BYTES_MAX)
+            )
+            .into());
         }
     }
+    check_patterns("`products`", &command.products)?;
     for pattern in &command.products {
         Pattern::new(pattern)?;
     }
@@ -307,19 +396,24 @@ fn define(
                     format!("`sources` names the input `{input}`; there are {}", known.join(", "))
                 },
             )?;
+        check_patterns("`sources`", &patterns)?;
         patterns.sort_unstable();
         patterns.dedup();
-        for pattern in &patterns {
-            if checkout.tree.tree.count(std::slice::from_ref(pattern))? == 0 {
-                return Err(format!(
-                    "source pattern `{pattern}` matches no file of input `{input}` at {}",
-                    short(&checkout.revision)
-                ));
-            }
+        let (digest, idle) =
+            checkout.tree.tree.digest(&patterns, late).map_err(|error| match error {
+                SelectError::Pattern(message) => message.into(),
+                SelectError::Late => Refusal::Late,
+            })?;
+        if let Some(pattern) = idle {
+            return Err(format!(
+                "source pattern `{pattern}` matches no file of input `{input}` at {}",
+                short(&checkout.revision)
+            )
+            .into());
         }
         found.push(Source {
             main: input == context.main,
-            digest: checkout.tree.tree.digest(&patterns)?,
+            digest,
             input,
             url: checkout.input.url.clone(),
             revision: checkout.revision.clone(),
@@ -328,7 +422,7 @@ fn define(
         });
     }
     Ok(Definition {
-        version: 1,
+        version: Definition::VERSION,
         name: nix_name.to_owned(),
         command: argv,
         environment: command.environment.clone(),
@@ -339,6 +433,7 @@ fn define(
             .map(|(alias, place)| (alias.clone(), done[*place].derivation.clone()))
             .collect::<BTreeMap<_, _>>(),
         products: command.products.clone(),
+        isolation: context.isolation.clone(),
     })
 }
 

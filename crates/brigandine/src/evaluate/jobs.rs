@@ -115,13 +115,14 @@ fn expand(entries: &[JobEntry], main: &str, inputs: &[&str], systems: &[String])
         for system in wanted {
             let needs: Map<String, Value> = entry
                 .needs
+                .0
                 .iter()
-                .map(|need| {
+                .map(|(alias, need)| {
                     let name = match by_name.get(need.as_str()) {
                         Some(needed) if needed.systems.contains(system) => name_for(needed, system),
                         _ => need.clone(),
                     };
-                    (need.clone(), Value::String(name))
+                    (alias.clone(), Value::String(name))
                 })
                 .collect();
             let command = match entry.command.as_slice() {

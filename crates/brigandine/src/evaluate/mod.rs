@@ -17,7 +17,7 @@ pub(crate) use check::{Checked, Context};
 
 use crate::input::Found;
 use crate::log::LogWriter;
-use crate::model::{Evaluator, Specification};
+use crate::model::{self, Evaluator, Specification};
 use crate::process::{self, Running, STATE_VARIABLE};
 use crate::store::NewJob;
 use check::{Jobs, Refusal};
@@ -25,7 +25,7 @@ use protocol::{Request, RequestCheckout, VERSION};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
 
@@ -55,6 +55,8 @@ pub(crate) enum EvaluateError {
     Reported(String),
     /// It took too long.
     Timeout(Duration),
+    /// Its jobs could not be checked in the time that was left.
+    Late,
     /// It said too much.
     Output(String),
     /// It ended badly.
@@ -77,6 +79,10 @@ impl std::fmt::Display for EvaluateError {
                 "the evaluator did not end within {} s; \
                  its `timeout` can be set in the specification",
                 limit.as_secs()
+            ),
+            Self::Late => f.write_str(
+                "the time limit was over before all jobs were checked; name fewer source patterns, \
+                 or raise `timeout` of the evaluator or `evaluation-time` of the server",
             ),
             Self::Output(limit) => write!(f, "the evaluator printed more than {limit}"),
             Self::Ended { how, last_words } if last_words.is_empty() => {
@@ -103,6 +109,7 @@ impl From<Refusal> for EvaluateError {
         match refusal {
             Refusal::Line(message) => Self::Refused(message),
             Refusal::Reported(message) => Self::Reported(message),
+            Refusal::Late => Self::Late,
         }
     }
 }
@@ -145,6 +152,11 @@ pub(crate) async fn evaluate(
             revision: checkout.revision.clone(),
         })
         .collect();
+    let timeout = match &specification.evaluator {
+        Evaluator::Command { timeout_s: Some(own), .. } => Duration::from_secs(*own),
+        _ => settings.timeout,
+    };
+    let deadline = Instant::now() + timeout;
     let mut request = Request {
         protocol: VERSION,
         specification: specification.clone(),
@@ -161,10 +173,10 @@ pub(crate) async fn evaluate(
                 }
                 let mut command = Command::new(&settings.program);
                 command.arg("evaluate-jobs");
-                run(command, &request, settings, settings.timeout, log).await?
+                run(command, &request, settings, timeout, log).await?
             }
         },
-        Evaluator::Command { command: words, arguments, timeout_s, .. } => {
+        Evaluator::Command { command: words, arguments, .. } => {
             copy_main(&context, scratch, &mut request.checkouts).await?;
             let Some((program, rest)) = words.split_first() else {
                 return Err(EvaluateError::Refused(
@@ -176,12 +188,11 @@ pub(crate) async fn evaluate(
             let mut command = Command::new(program);
             command.args(rest).current_dir(scratch);
             request.arguments = arguments.clone();
-            let timeout = timeout_s.map_or(settings.timeout, Duration::from_secs);
             run(command, &request, settings, timeout, log).await?
         }
     };
     let message = jobs.message();
-    let jobs = tokio::task::spawn_blocking(move || jobs.finish(&context))
+    let jobs = tokio::task::spawn_blocking(move || jobs.finish(&context, deadline))
         .await
         .map_err(|error| EvaluateError::Refused(format!("could not be checked: {error}")))?
         .map_err(EvaluateError::from)?;
@@ -439,7 +450,7 @@ async fn follow(
     }
     let text = String::from_utf8_lossy(&tail);
     if let Some(line) = text.lines().rev().find(|line| !line.trim().is_empty()) {
-        *last_words = line.trim().chars().take(500).collect();
+        *last_words = model::one_line(line, 500);
     }
     Ok(())
 }

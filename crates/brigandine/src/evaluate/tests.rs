@@ -1,5 +1,6 @@
 use super::check::{Context, Jobs, Refusal};
 use super::protocol::{self, Line};
+use std::time::{Duration, Instant};
 
 fn context() -> Context {
     Context {
@@ -7,6 +8,7 @@ fn context() -> Context {
         main: "main".to_owned(),
         systems: vec!["x86_64-linux".to_owned()],
         priority: 5,
+        isolation: "none".to_owned(),
     }
 }
 
@@ -22,7 +24,11 @@ fn check(lines: &[String]) -> Result<Vec<crate::store::NewJob>, Refusal> {
     for (index, line) in lines.iter().enumerate() {
         jobs.take(index + 1, line.as_bytes())?;
     }
-    jobs.finish(&context())
+    jobs.finish(&context(), far())
+}
+
+fn far() -> Instant {
+    Instant::now() + Duration::from_secs(1000)
 }
 
 #[test]
@@ -96,6 +102,7 @@ fn wrong_lines_are_refused_by_number() {
     ] {
         let error = match check(&lines).expect_err(expected) {
             Refusal::Line(message) | Refusal::Reported(message) => message,
+            Refusal::Late => panic!("late"),
         };
         assert!(error.starts_with(expected), "{error}\n  instead of\n{expected}");
     }
@@ -107,7 +114,7 @@ fn a_job_that_cannot_be_evaluated_does_not_take_the_others_with_it() {
     jobs.take(1, job("a", &[]).as_bytes()).expect("job");
     jobs.take(2, br#"{"error": {"job": "b", "message": "infinite recursion"}}"#).expect("error");
     assert_eq!(jobs.message(), "1 jobs could not be evaluated: b: infinite recursion");
-    assert_eq!(jobs.finish(&context()).expect("jobs").len(), 1);
+    assert_eq!(jobs.finish(&context(), far()).expect("jobs").len(), 1);
 }
 
 #[test]
@@ -126,7 +133,7 @@ fn twenty_thousand_jobs_are_checked_in_a_moment() {
         let needs: Vec<&str> = needs.iter().map(String::as_str).collect();
         jobs.take(number + 1, job(&format!("j{number}"), &needs).as_bytes()).expect("job");
     }
-    assert_eq!(jobs.finish(&context()).expect("jobs").len(), 20_000);
+    assert_eq!(jobs.finish(&context(), far()).expect("jobs").len(), 20_000);
 }
 
 #[test]
@@ -172,4 +179,83 @@ fn specification() -> crate::model::Specification {
         priority: 0,
         enabled: true,
     }
+}
+
+#[test]
+fn texts_of_an_evaluator_are_bounded_where_they_enter() {
+    let long = "x".repeat(900_000);
+    let with = |key: &str, value: &str| {
+        let mut line = serde_json::json!({
+            "job": "a", "derivation": {"command": "x", "sources": {}}
+        });
+        line[key] = value.into();
+        line.to_string()
+    };
+    let told = |refusal: Refusal| match refusal {
+        Refusal::Line(message) | Refusal::Reported(message) => message,
+        Refusal::Late => panic!("late"),
+    };
+    let steering = "a\n2026-11-29T00:00:00Z  INFO forged\u{1b}[2J";
+    for text in [long.as_str(), steering] {
+        for line in [
+            with("job", text),
+            with("system", text),
+            with("nix_name", text),
+            with(text, "unknown"),
+            with("timeout", text),
+            with("derivation", text),
+            serde_json::json!({"error": {"message": text}}).to_string(),
+            serde_json::json!({"job": "a", "needs": [text], "derivation": {"command": "x"}}).to_string(),
+            serde_json::json!({"job": "a", "derivation": {"command": "x", "environment": {"CI": text, text: ""}}})
+                .to_string(),
+            serde_json::json!({"job": "a", "derivation": {"command": "x", "sources": {text: []}}}).to_string(),
+            serde_json::json!({"job": "a", "derivation": {"command": "x", "products": [format!("/{text}")]}})
+                .to_string(),
+            serde_json::json!({"job": "a", "derivation": {"command": "x", text: 1}}).to_string(),
+        ] {
+            let message = told(check(std::slice::from_ref(&line)).expect_err("refused"));
+            assert!(message.len() <= 4096, "{} bytes: {:.100}", message.len(), message);
+            assert!(!message.contains(|c: char| c.is_control()), "{message:?}");
+        }
+    }
+    let mut jobs = Jobs::default();
+    for number in 0..12 {
+        let error = serde_json::json!({"error": {"job": format!("b{number}\n"), "message": &long}});
+        jobs.take(number + 1, error.to_string().as_bytes()).expect("an error");
+    }
+    let message = jobs.message();
+    assert!(message.starts_with("12 jobs could not be evaluated: b0: xxx"), "{message:.100}");
+    assert!(message.len() < 4200 && message.contains("(cut)"), "{}", message.len());
+}
+
+#[test]
+fn a_need_may_have_several_names() {
+    let line = r#"{"job": "b", "needs": {"x": "a", "y": "a"}, "derivation": {"command": ["x"], "sources": {}}}"#;
+    let jobs = check(&[job("a", &[]), line.to_owned()]).expect("jobs");
+    assert_eq!(jobs[1].needs, [("x".to_owned(), 0), ("y".to_owned(), 0)]);
+    let definition: crate::model::Definition =
+        serde_json::from_str(jobs[1].definition.as_deref().expect("one")).expect("JSON");
+    assert_eq!(definition.needs["x"], jobs[0].derivation);
+    assert_eq!(definition.needs["y"], jobs[0].derivation);
+}
+
+#[test]
+fn an_identity_has_256_bits_and_covers_what_a_build_sees_of_the_machine() {
+    let line = [job("a", &[])];
+    let identity = |isolation: &str| {
+        let mut jobs = Jobs::default();
+        jobs.take(1, line[0].as_bytes()).expect("a job");
+        let context = Context { isolation: isolation.to_owned(), ..context() };
+        jobs.finish(&context, far()).expect("jobs").remove(0).derivation
+    };
+    assert_eq!(identity("none").len(), 64 + "-a.drv".len());
+    assert_ne!(identity("none"), identity("sandbox"));
+    assert_ne!(identity("sandbox"), identity("sandbox-network"));
+}
+
+#[test]
+fn jobs_are_not_checked_past_the_time_limit() {
+    let mut jobs = Jobs::default();
+    jobs.take(1, job("a", &[]).as_bytes()).expect("a job");
+    assert_eq!(jobs.finish(&context(), Instant::now()), Err(Refusal::Late));
 }

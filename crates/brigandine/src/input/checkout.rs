@@ -213,7 +213,7 @@ impl Checkouts {
             std::fs::rename(&partial.0, &directory).map_err(file_error(&directory))?;
             Files::Directory(directory)
         };
-        let tree = Tree::new(entries).ok_or_else(|| FetchError::Unreadable {
+        let tree = Tree::new(entries, String::new()).ok_or_else(|| FetchError::Unreadable {
             doing: "list the files of",
             url: redact(url),
         })?;

@@ -2,7 +2,7 @@
 
 use super::objects::{self, Pool};
 use super::tree::Entry;
-use crate::model::Reference;
+use crate::model::{Reference, one_line};
 use crate::process::{self, CaptureError, Captured, STATE_VARIABLE};
 use sha2::{Digest, Sha256};
 use std::collections::{HashMap, HashSet};
@@ -574,7 +574,7 @@ fn last_words(done: &Captured) -> String {
     if lines.is_empty() {
         return format!("git: {}", process::describe(done.status));
     }
-    lines[kept..].join("; ")
+    one_line(&lines[kept..].join("; "), 1000)
 }
 
 /// A URL without the password that may stand in it.

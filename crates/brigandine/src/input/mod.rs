@@ -18,3 +18,4 @@ mod tree;
 pub(crate) use checkout::{Checkouts, ExportedTree, Form, Found};
 pub(crate) use git::{FetchError, Repositories, Resolved, hex, redact};
 pub(crate) use pattern::Pattern;
+pub(crate) use tree::SelectError;

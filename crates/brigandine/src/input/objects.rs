@@ -11,6 +11,7 @@
 
 use super::git::Resolved;
 use super::tree::Entry;
+use crate::model::one_line;
 use git2::{ErrorClass, ErrorCode, ObjectType, Odb, OdbLookupFlags, Oid, Repository};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -22,6 +23,9 @@ const OBJECTS_MAX: usize = 4096;
 const BYTES_MAX: usize = 32 << 20;
 /// How deep trees may lie in one another, and how many revisions may come at once.
 const DEPTH_MAX: usize = 1024;
+/// What is kept of a revision's author and subject, which anybody writes as they like.
+const AUTHOR_BYTES_MAX: usize = 200;
+const SUBJECT_BYTES_MAX: usize = 400;
 /// Open clones that nobody uses right now. Each may hold its packs open.
 const IDLE_MAX: usize = 4;
 
@@ -84,9 +88,9 @@ pub(super) fn resolve(clone: &Repository, name: &str) -> Result<Resolved, git2::
     };
     Ok(Resolved {
         revision: commit.id().to_string(),
-        author: text(commit.author().name_bytes()),
+        author: one_line(&text(commit.author().name_bytes()), AUTHOR_BYTES_MAX),
         revision_at: commit.time().seconds(),
-        subject: text(commit.summary_bytes().unwrap_or_default()).chars().take(200).collect(),
+        subject: one_line(&text(commit.summary_bytes().unwrap_or_default()), SUBJECT_BYTES_MAX),
     })
 }
 

@@ -67,7 +67,17 @@ impl Pattern {
     /// Whether `path`, or a directory above it, matches.
     pub(crate) fn matches(&self, path: &str) -> bool {
         let parts: Vec<&str> = path.split('/').collect();
-        matches_from(&self.components, &parts)
+        self.matches_parts(&parts)
+    }
+
+    /// As [`Pattern::matches`], for a path that was taken apart.
+    pub(super) fn matches_parts(&self, parts: &[&str]) -> bool {
+        matches_from(&self.components, parts)
+    }
+
+    /// Whether it names one path, and so matches exactly what is at and below its prefix.
+    pub(super) fn is_literal(&self) -> bool {
+        self.components.iter().all(|component| matches!(component, Component::Literal(_)))
     }
 }
 
@@ -127,38 +137,37 @@ fn component_matches(component: &Component, part: &str) -> bool {
 }
 
 fn wild_matches(wild: &[char], part: &str) -> bool {
-    let text: Vec<char> = part.chars().collect();
+    // Places in `wild` count characters, those in `part` bytes.
     let (mut w, mut t) = (0, 0);
     let mut retry: Option<(usize, usize)> = None;
     loop {
+        let next = part[t..].chars().next();
         let step = match wild.get(w) {
-            None if t == text.len() => return true,
+            None if next.is_none() => return true,
             None => None,
             Some('*') => {
                 retry = Some((w + 1, t));
                 w += 1;
                 continue;
             }
-            Some('?') => (t < text.len()).then_some(1),
-            Some('[') => text.get(t).and_then(|c| {
+            Some('?') => next.map(|_| 1),
+            Some('[') => next.and_then(|c| {
                 let (members, length) = set(&wild[w..])?;
-                contains(members, *c).then_some(length)
+                contains(members, c).then_some(length)
             }),
-            Some(expected) => (text.get(t) == Some(expected)).then_some(1),
+            Some(expected) => (next == Some(*expected)).then_some(1),
         };
-        if let Some(step) = step {
+        if let (Some(step), Some(c)) = (step, next) {
             w += step;
-            t += 1;
+            t += c.len_utf8();
             continue;
         }
-        match retry {
-            Some((after, from)) if from < text.len() => {
-                retry = Some((after, from + 1));
-                w = after;
-                t = from + 1;
-            }
-            _ => return false,
-        }
+        let again =
+            retry.and_then(|(after, from)| Some((after, from, part[from..].chars().next()?)));
+        let Some((after, from, skipped)) = again else { return false };
+        w = after;
+        t = from + skipped.len_utf8();
+        retry = Some((after, t));
     }
 }
 

@@ -151,9 +151,16 @@ pub(crate) struct Definition {
     pub(crate) needs: BTreeMap<String, String>,
     /// Path patterns of files to keep.
     pub(crate) products: Vec<String>,
+    /// What it sees of the machine that builds it: `none` outside a sandbox, `sandbox`, or
+    /// `sandbox-network` with the network in it. Empty in the first version of this format.
+    #[serde(default)]
+    pub(crate) isolation: String,
 }
 
 impl Definition {
+    /// Of the format. 2: digests of sources cover git's attributes, and [`Definition::isolation`].
+    pub(crate) const VERSION: u32 = 2;
+
     /// The text whose digest is the identity: everything but where the sources come from.
     pub(crate) fn identity(&self) -> String {
         let mut copy = self.clone();

@@ -18,8 +18,8 @@ pub(crate) struct JobEntry {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) sources: Vec<String>,
     /// Jobs of the same list whose outputs it sees.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) needs: Vec<String>,
+    #[serde(default, skip_serializing_if = "Needs::is_empty")]
+    pub(crate) needs: Needs,
     /// Added to the clean environment.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) env: BTreeMap<String, String>,
@@ -38,4 +38,44 @@ pub(crate) struct JobEntry {
     /// Patterns of the files to keep and offer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) products: Vec<String>,
+}
+
+/// Jobs of the same list by the names that the build knows them by. Written as a list of jobs, each has
+/// its own name; as a map, any.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "NeedsText", into = "NeedsText")]
+pub(crate) struct Needs(pub(crate) BTreeMap<String, String>);
+
+impl Needs {
+    /// Whether it needs nothing.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// [`Needs`] as they are stored.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum NeedsText {
+    List(Vec<String>),
+    Map(BTreeMap<String, String>),
+}
+
+impl From<NeedsText> for Needs {
+    fn from(text: NeedsText) -> Self {
+        Self(match text {
+            NeedsText::List(names) => names.into_iter().map(|name| (name.clone(), name)).collect(),
+            NeedsText::Map(names) => names,
+        })
+    }
+}
+
+impl From<Needs> for NeedsText {
+    fn from(needs: Needs) -> Self {
+        if needs.0.iter().all(|(alias, name)| alias == name) {
+            Self::List(needs.0.into_keys().collect())
+        } else {
+            Self::Map(needs.0)
+        }
+    }
 }

@@ -11,6 +11,7 @@ mod ids;
 mod job_list;
 mod specification;
 mod status;
+mod text;
 
 pub(crate) use build::{
     Attempt, Build, BuildDetails, BuildFilter, BuildLogFile, Definition, JobBuild, Output, Product,
@@ -21,11 +22,12 @@ pub(crate) use evaluation::{
 };
 pub(crate) use event::Event;
 pub(crate) use ids::{BuildId, EvaluationId, ProductId, SpecificationId};
-pub(crate) use job_list::JobEntry;
+pub(crate) use job_list::{JobEntry, Needs};
 pub(crate) use specification::{
     Evaluator, Input, Keep, Look, Reference, Specification, SpecificationState,
 };
 pub(crate) use status::{BuildStatus, EvaluationStatus, Weather};
+pub(crate) use text::{MESSAGE_BYTES_MAX, is_steering, one_line};
 
 /// Seconds since 1970 in UTC; 0 stands for "not yet".
 pub(crate) type Timestamp = i64;

@@ -34,7 +34,7 @@ pub(crate) struct Claimed {
     pub(crate) losses: i64,
     /// JSON of [`crate::model::Definition`], when there is one.
     pub(crate) definition: Option<String>,
-    /// What it needs: the name it knows it by, and the path of its output.
+    /// What it needs: the derivation, and the path of its output.
     pub(crate) needs: Vec<(String, String)>,
     /// Seconds it may take; 0: the server's default.
     pub(crate) timeout_s: u64,
@@ -102,8 +102,9 @@ pub(crate) fn start(
         .transpose()?;
     let mut needs: Vec<(String, String)> = tx
         .prepare_cached(
-            "SELECT d.name, o.path FROM dependency AS d
-             CROSS JOIN output AS o ON o.build_id = d.needs_id AND o.name = 'out'
+            "SELECT n.derivation, o.path FROM dependency AS d
+             CROSS JOIN build AS n ON n.id = d.needs_id
+             CROSS JOIN output AS o ON o.build_id = n.id AND o.name = 'out'
              WHERE d.build_id = ?1",
         )?
         .query_map([id], |row| Ok((row.get(0)?, row.get(1)?)))?

@@ -171,3 +171,21 @@ fn without_a_token_there_are_no_changes_and_an_open_secret_is_none() {
         ended.stderr
     );
 }
+
+#[test]
+fn a_need_may_have_several_names_in_a_job_list() {
+    let place = Place::new();
+    let repository = place.repository("sample");
+    repository.jobs(&[
+        ("a", "command = \"echo made > $BRIGANDINE_OUT/it\""),
+        (
+            "b",
+            "command = \"cat $BRIGANDINE_NEEDS/x/it $BRIGANDINE_NEEDS/y/it; ls $BRIGANDINE_NEEDS\"\n\
+             needs = { x = \"a\", y = \"a\" }",
+        ),
+    ]);
+    place.specify(&[("sample", &repository, "")]);
+    place.good_one_shot();
+    assert_eq!(place.build_log("b"), "made\nmade\nx\ny\n");
+    place.check_consistency();
+}

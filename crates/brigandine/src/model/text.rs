@@ -1,0 +1,79 @@
+//! Texts from outside: made fit to be stored, shown and traced where they enter.
+
+/// Ends a text that was cut.
+const CUT: &str = "… (cut)";
+
+/// What an error or a message of somebody else may have, in bytes.
+pub(crate) const MESSAGE_BYTES_MAX: usize = 4096;
+
+/// A text as one line of at most `bytes_max` bytes. Line ends become `; `; other control characters, and
+/// those that change the direction of what follows, are spelt out; what is too long is cut, with a mark.
+pub(crate) fn one_line(text: &str, bytes_max: usize) -> String {
+    let mut line = String::new();
+    // A line end counts only between two texts.
+    let mut broken = false;
+    for c in text.trim().chars() {
+        if matches!(c, '\n' | '\r' | '\u{2028}' | '\u{2029}') {
+            broken = true;
+            continue;
+        }
+        if std::mem::take(&mut broken) && !line.is_empty() {
+            line.push_str("; ");
+        }
+        match c {
+            '\t' => line.push(' '),
+            c if is_steering(c) => line.extend(c.escape_unicode()),
+            c => line.push(c),
+        }
+        if line.len() > bytes_max {
+            let mut end = bytes_max.saturating_sub(CUT.len());
+            while !line.is_char_boundary(end) {
+                end -= 1;
+            }
+            line.truncate(end);
+            line.push_str(CUT);
+            break;
+        }
+    }
+    line
+}
+
+/// Whether a character steers a terminal or the order of others rather than being shown.
+pub(crate) fn is_steering(c: char) -> bool {
+    c.is_control()
+        || matches!(
+            c,
+            '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}'
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::one_line;
+
+    #[test]
+    fn a_text_from_outside_is_one_bounded_line_without_control_characters() {
+        for (text, expected) in [
+            ("plain", "plain"),
+            ("", ""),
+            ("\n\r\n", ""),
+            (" a\n\nb\r\nc ", "a; b; c"),
+            ("a\tb", "a b"),
+            ("\u{1b}[31mred", "\\u{1b}[31mred"),
+            ("a\u{202e}b\u{2028}c", "a\\u{202e}b; c"),
+            ("nul\0", "nul\\u{0}"),
+            ("naïveté", "naïveté"),
+        ] {
+            assert_eq!(one_line(text, 100), expected, "{text:?}");
+        }
+        for text in ["x".repeat(1000), "é".repeat(1000), "\u{1b}".repeat(1000), "日".repeat(1000)]
+        {
+            for bytes in [10, 11, 12, 13, 100, 999] {
+                let line = one_line(&text, bytes);
+                assert!(line.len() <= bytes.max("… (cut)".len()), "{} of {bytes}", line.len());
+                assert!(line.ends_with("… (cut)"), "{line}");
+            }
+        }
+        assert_eq!(one_line(&"x".repeat(20), 20), "x".repeat(20), "what fits is not cut");
+    }
+}
