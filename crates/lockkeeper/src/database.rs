@@ -34,7 +34,6 @@ use crate::relay;
 use crate::short::ShortReads;
 use crate::snapshot::Held;
 use crate::stats::{self, Meters, Stats};
-use crate::transaction::Snapshot;
 use crate::writer::Writer;
 
 /// Read transactions, after a batch of writes, after which a reader yields the processor.
@@ -73,7 +72,7 @@ pub(crate) struct Core {
     relay_watched: AtomicBool,
     next_watch: Mutex<Option<Alarm>>,
     /// Held snapshots, to be released on close. Bounded by `snapshots_max`.
-    held: Mutex<HeldList>,
+    held: Mutex<Vec<Weak<Held>>>,
     /// The lease that the writer serves, to be ended by an abort. One at most.
     pub(crate) lease: Mutex<Option<Arc<lease::Shared>>>,
     /// Owned by [`Parts`]; the pool's factory holds the core.
@@ -82,29 +81,6 @@ pub(crate) struct Core {
     pid: u32,
     /// What its owner should know; set once, by the writer's thread before it opens the file.
     pub(crate) warnings: OnceLock<Vec<String>>,
-}
-
-#[derive(Default)]
-struct HeldList {
-    list: Vec<Weak<Held>>,
-    count: usize,
-}
-
-/// A place among the held snapshots; given up when dropped, unless kept.
-pub(crate) struct Room<'c>(Option<&'c Core>);
-
-impl Room<'_> {
-    pub(crate) fn keep(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Room<'_> {
-    fn drop(&mut self) {
-        if let Some(core) = self.0 {
-            core.snapshot_released();
-        }
-    }
 }
 
 impl Core {
@@ -184,44 +160,20 @@ impl Core {
             }
             return;
         }
-        // No room: the writer is busy, and looks at the beginning of each batch anyway.
-        drop(self.writer.try_push(queue::MAIN, WriterItem::Look));
+        // Refused: it is on its way already, or the database is closing.
+        let _ = self.writer.push_errand(WriterItem::Look);
         self.look_after(interval);
-    }
-
-    pub(crate) fn snapshot_room(&self) -> Result<Room<'_>, Error> {
-        let mut held = lock(&self.held);
-        if held.count >= self.config.snapshots_max {
-            let detail = format!("{} are held; drop some, or raise `snapshots_max`", held.count);
-            return Err(Error::new(ErrorKind::TooManySnapshots).detail(detail));
-        }
-        held.count += 1;
-        Ok(Room(Some(self)))
     }
 
     pub(crate) fn register(&self, snapshot: &Arc<Held>) {
         let mut held = lock(&self.held);
-        held.list.retain(|other| other.strong_count() > 0);
-        held.list.push(Arc::downgrade(snapshot));
-    }
-
-    pub(crate) fn snapshots_held(&self) -> usize {
-        lock(&self.held).count
-    }
-
-    pub(crate) fn snapshot_released(&self) {
-        lock(&self.held).count -= 1;
-    }
-
-    /// Has a connection kept or closed by a reader thread; here, when there is none any more.
-    pub(crate) fn retire(&self, conn: Box<Snapshot>) {
-        // A refusal hands the connection back, and dropping it closes it.
-        drop(self.readers.push(queue::MAIN, ReaderItem::Retire(conn)));
+        held.retain(|other| other.strong_count() > 0);
+        held.push(Arc::downgrade(snapshot));
     }
 
     /// Ends held snapshots and reads older than `age`, so that the WAL can start over.
     pub(crate) fn cut_readers(&self, age: Duration) {
-        let held: Vec<_> = lock(&self.held).list.iter().filter_map(Weak::upgrade).collect();
+        let held: Vec<_> = lock(&self.held).iter().filter_map(Weak::upgrade).collect();
         let mut cut = 0;
         for snapshot in held.iter().filter(|snapshot| snapshot.age() >= age) {
             cut += u64::from(snapshot.release(ErrorKind::SnapshotExpired));
@@ -233,7 +185,7 @@ impl Core {
     /// Asks the reads on held snapshots to stop. A reader may run several one after another, and
     /// the queue knows only the first.
     fn abort_snapshots(&self) {
-        let held: Vec<_> = lock(&self.held).list.iter().filter_map(Weak::upgrade).collect();
+        let held: Vec<_> = lock(&self.held).iter().filter_map(Weak::upgrade).collect();
         held.iter().for_each(|snapshot| snapshot.abort());
     }
 
@@ -249,11 +201,12 @@ impl Core {
     pub(crate) fn wait_for_readers(&self) {
         self.readers.close();
         let _ = block_on(self.readers.gone());
-        self.short.close();
-        let held = std::mem::take(&mut lock(&self.held).list);
+        let held = std::mem::take(&mut *lock(&self.held));
+        // One that is not there any more is being released by who held it last, for whom `short` waits.
         for snapshot in held.iter().filter_map(Weak::upgrade) {
             snapshot.release(ErrorKind::Closed);
         }
+        self.short.close();
     }
 }
 
@@ -590,7 +543,7 @@ impl Database {
             deference: AtomicU8::new(0),
             relay_watched: AtomicBool::new(false),
             next_watch: Mutex::new(None),
-            held: Mutex::new(HeldList::default()),
+            held: Mutex::default(),
             lease: Mutex::new(None),
             reader_pool: OnceLock::new(),
             pid: process::id(),

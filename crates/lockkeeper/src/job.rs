@@ -152,8 +152,8 @@ pub(crate) enum ReaderItem {
     Pin(Pin),
     /// Opens a connection for reads on the callers' threads.
     OpenShort,
-    /// A connection to be kept or closed by a thread that may do I/O.
-    Retire(Box<Snapshot>),
+    /// Closes a connection that a snapshot had and nobody needs.
+    Trim,
 }
 
 pub(crate) trait WriteJob: Send {
@@ -212,6 +212,10 @@ impl Item for WriterItem {
             Self::Look => {}
         }
     }
+
+    fn is_same_errand(&self, other: &Self) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other)
+    }
 }
 
 impl Item for ReaderItem {
@@ -219,7 +223,7 @@ impl Item for ReaderItem {
         match self {
             Self::Read(job) | Self::Held(_, job) => job.interruptible(),
             Self::Pin(pin) => pin.reply.interruptible(),
-            Self::OpenShort | Self::Retire(_) => None,
+            Self::OpenShort | Self::Trim => None,
         }
     }
 
@@ -228,12 +232,12 @@ impl Item for ReaderItem {
         match self {
             Self::Read(job) | Self::Held(_, job) => job.refuse(kind, None),
             Self::Pin(pin) => pin.answer(Err(Error::new(kind))),
-            Self::OpenShort | Self::Retire(_) => {}
+            Self::OpenShort | Self::Trim => {}
         }
     }
 
-    fn may_be_shed(&self) -> bool {
-        !matches!(self, Self::OpenShort | Self::Retire(_))
+    fn is_same_errand(&self, other: &Self) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other)
     }
 }
 

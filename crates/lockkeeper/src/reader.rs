@@ -23,6 +23,7 @@ use crate::ffi::Sql;
 use crate::holders::HolderKind;
 use crate::job::{Pin, ReadJob, ReaderItem, WriterItem, kind_of_stop};
 use crate::queue::{self, Batch, Phase, Service, Taken, now};
+use crate::short;
 use crate::snapshot::Held;
 use crate::stats::{self, CallMeter};
 use crate::transaction::Snapshot;
@@ -100,9 +101,8 @@ impl Reader {
         };
         self.settle();
         if was_backup {
-            // The WAL may have grown meanwhile, and perhaps nobody writes for long: the writer looks at it
-            // now. No room: it is busy, and looks anyway.
-            drop(self.core.writer.try_push(queue::MAIN, WriterItem::Look));
+            // The WAL may have grown meanwhile, and perhaps nobody writes for long: the writer looks at it now.
+            let _ = self.core.writer.push_errand(WriterItem::Look);
         }
         let left = self.core.deference.load(Ordering::Relaxed);
         if left > 0 {
@@ -147,14 +147,21 @@ impl Service for Reader {
             // U1
             self.ring();
             let began = now();
+            // An errand is not at the expense of the lane that it comes with.
+            let is_errand = matches!(call, ReaderItem::OpenShort | ReaderItem::Trim);
             match call {
                 ReaderItem::Read(_) => {}
                 ReaderItem::Held(held, job) => held.serve(job),
                 ReaderItem::Pin(pin) => self.pin(pin),
                 ReaderItem::OpenShort => self.core.short.open_one(&self.core),
-                ReaderItem::Retire(conn) => self.core.short.put_back(conn),
+                ReaderItem::Trim => {
+                    if self.core.short.trim() {
+                        short::ask_to_trim(&self.core);
+                    }
+                }
             }
-            batch.charge(lane, now() - began);
+            let run = if is_errand { Duration::ZERO } else { now() - began };
+            batch.charge(lane, run);
             next = None;
         }
         self.ring();

@@ -6,25 +6,46 @@
 //! reader thread, so the scheduler is held up for the budget at most (and for a page that has to
 //! come from the disk).
 //!
-//! - P1: at most `max` connections; a caller that finds none goes to the reader threads, which open
-//!   one for the next time. Nothing here waits.
-//! - P2: after [`ShortReads::close`] no connection is kept; one that is in use is closed by its user.
+//! The same connections serve held snapshots (`snapshot.rs`), one each, so they are counted here:
+//!
+//! | connection | what may be trusted | left by |
+//! |---|---|---|
+//! | idle | clean; whoever needs one takes it | `run`, `pin`, `close` |
+//! | used | a short read runs on it, on its caller's thread | the end of the read |
+//! | held | a snapshot has it, or a read that outlasts its snapshot | the drop of [`Pinned`] |
+//! | surplus | to be closed; the next snapshot takes it instead, if it is clean | `pin`, `trim`, `close` |
+//! | closing | being closed by a thread that may do I/O | that thread |
+//!
+//! - P1: at most `max` connections are idle or used; a caller that finds none goes to the reader threads, which
+//!   open one for the next time. A short read never waits.
+//! - P2: a connection counts until it is closed: a snapshot that is given another one than a surplus one
+//!   waits until those held, surplus and closing are at most `snapshots_max`, its own included. So they are
+//!   never more, apart from those on which a reader thread still ran a read when its snapshot was over.
+//! - P3: giving a connection back does no I/O, so callers may. What is too much is closed by a reader thread,
+//!   which is asked ahead of the calls (`queue/mod.rs` Q9).
+//! - P4: [`ShortReads::close`] returns when every connection of these has been closed, whoever had it.
+//!
+//! Lock order: a held snapshot's state, then `state`. Lists are bounded by P1 and P2.
 
-use std::sync::Arc;
+use std::ops::Deref;
+use std::sync::{Arc, Weak};
 
 use crate::connection::{self, Role};
 use crate::database::Core;
+use crate::error::{Error, ErrorKind};
 use crate::ffi::Sql;
-use crate::queue::{Condvar, Domain, Frame, Mutex, lock, wait};
+use crate::job::ReaderItem;
+use crate::queue::{Condvar, Domain, Frame, Mutex, MutexGuard, lock, wait};
 use crate::transaction::Snapshot;
 
 /// Ticks of 1,000 virtual-machine steps. The first may come early, because SQLite counts a cached
 /// statement's steps through all its executions.
 pub(crate) const BUDGET_TICKS: u32 = 4;
 
-/// The connections for reads on callers' threads, and spare ones for held snapshots.
+/// The connections for reads on callers' threads, and those of held snapshots.
 pub(crate) struct ShortReads {
     state: Mutex<State>,
+    /// Rung when a connection has been given back or closed.
     returned: Condvar,
     max: usize,
 }
@@ -36,9 +57,23 @@ struct State {
     idle: Vec<Box<Snapshot>>,
     /// Connections in use by short reads.
     used: usize,
+    /// Snapshots that are held.
+    held: usize,
+    /// Connections with a reader thread whose snapshot is over. At most one per reader thread.
+    outlasting: usize,
+    surplus: Vec<Surplus>,
+    closing: usize,
     /// A reader thread was asked to open one.
     asked: bool,
     closed: bool,
+    /// Short reads that were served.
+    served: u64,
+}
+
+struct Surplus {
+    conn: Box<Snapshot>,
+    /// It is clean, and shows the file.
+    usable: bool,
 }
 
 /// What became of a short read.
@@ -57,9 +92,93 @@ impl ShortReads {
         Self { state: Mutex::new(State::default()), returned: Condvar::new(), max }
     }
 
-    /// Takes a connection away for good.
-    pub(crate) fn take(&self) -> Option<Box<Snapshot>> {
-        lock(&self.state).idle.pop()
+    /// Short reads so far.
+    pub(crate) fn served(&self) -> u64 {
+        lock(&self.state).served
+    }
+
+    /// Snapshots that are held.
+    pub(crate) fn held(&self) -> usize {
+        lock(&self.state).held
+    }
+
+    /// Makes place for a snapshot among at most `max`; the connection for it, or none: one may be opened.
+    ///
+    /// To be called on a thread that may do I/O; `reuse`: those that are there will do.
+    fn reserve(&self, max: usize, reuse: bool) -> Result<Option<Box<Snapshot>>, Error> {
+        let mut state = lock(&self.state);
+        if state.closed {
+            return Err(Error::new(ErrorKind::Closed));
+        }
+        if state.held >= max {
+            let detail = format!("{} are held; drop some, or raise `snapshots_max`", state.held);
+            return Err(Error::new(ErrorKind::TooManySnapshots).detail(detail));
+        }
+        state.held += 1;
+        loop {
+            let usable = state.surplus.iter().rposition(|surplus| surplus.usable && reuse);
+            if let Some(index) = usable {
+                return Ok(Some(state.surplus.swap_remove(index).conn));
+            }
+            // P2
+            if state.held + state.surplus.len() + state.closing <= max {
+                return Ok(if reuse { state.idle.pop() } else { None });
+            }
+            state = match state.surplus.pop() {
+                Some(surplus) => self.close_one(state, surplus),
+                None => wait(&self.returned, state),
+            };
+        }
+    }
+
+    /// Closes a connection that was taken off a list, outside the lock.
+    fn close_one<'s>(
+        &'s self,
+        mut state: MutexGuard<'s, State>,
+        surplus: Surplus,
+    ) -> MutexGuard<'s, State> {
+        state.closing += 1;
+        drop(state);
+        drop(surplus);
+        let mut state = lock(&self.state);
+        state.closing -= 1;
+        self.returned.notify_all();
+        state
+    }
+
+    /// A snapshot is over while a reader thread has its connection.
+    pub(crate) fn outlasted(&self) {
+        let mut state = lock(&self.state);
+        state.held -= 1;
+        state.outlasting += 1;
+    }
+
+    /// Takes a connection back from a snapshot; true: a reader thread must be asked to close something.
+    fn give_back(&self, conn: Option<Surplus>, outlasted: bool) -> bool {
+        let mut state = lock(&self.state);
+        match outlasted {
+            true => state.outlasting -= 1,
+            false => state.held -= 1,
+        }
+        let room = !state.closed && state.idle.len() + state.used < self.max;
+        match conn {
+            Some(Surplus { conn, usable: true }) if room => state.idle.push(conn),
+            Some(surplus) => state.surplus.push(surplus),
+            None => {}
+        }
+        let ask = !state.surplus.is_empty() && !state.closed;
+        drop(state);
+        self.returned.notify_all();
+        ask
+    }
+
+    /// Closes one surplus connection; true: there are more.
+    pub(crate) fn trim(&self) -> bool {
+        let mut state = lock(&self.state);
+        if let Some(surplus) = state.surplus.pop() {
+            state = self.close_one(state, surplus);
+        }
+        !state.surplus.is_empty() && !state.closed
     }
 
     /// Runs `f` on this thread if there is a connection.
@@ -72,7 +191,7 @@ impl ShortReads {
         };
         state.used += 1;
         drop(state);
-        let mut lent = Lent { home: self, conn: Some(conn), usable: false };
+        let mut lent = Lent { home: self, conn: Some(conn), usable: false, served: false };
         let Some(conn) = &lent.conn else { return Short::TooLong };
         let link = &conn.link;
         if link.session.run(Sql::Begin).is_err() {
@@ -88,6 +207,7 @@ impl ShortReads {
         link.end_call();
         let ended = link.is_lost() || link.session.run(Sql::Commit).is_ok();
         lent.usable = ended || link.clean();
+        lent.served = !too_long;
         match too_long {
             true => Short::TooLong,
             false => Short::Done(result),
@@ -104,11 +224,8 @@ impl ShortReads {
         }
     }
 
-    /// Keeps a clean connection for later, or closes it.
-    pub(crate) fn put_back(&self, conn: Box<Snapshot>) {
-        if !conn.link.clean() {
-            return;
-        }
+    /// Keeps a new connection for later, or closes it.
+    fn put_back(&self, conn: Box<Snapshot>) {
         let mut state = lock(&self.state);
         if !state.closed && state.idle.len() + state.used < self.max {
             state.idle.push(conn);
@@ -118,22 +235,102 @@ impl ShortReads {
         drop(conn);
     }
 
-    /// Closes the idle connections and waits for those in use.
+    /// P4. To be called when nothing pins a snapshot any more, and those held were told to end.
     pub(crate) fn close(&self) {
         let mut state = lock(&self.state);
         state.closed = true;
-        let idle = std::mem::take(&mut state.idle);
-        while state.used > 0 {
-            state = wait(&self.returned, state);
+        loop {
+            let idle = std::mem::take(&mut state.idle);
+            let surplus = std::mem::take(&mut state.surplus);
+            if !idle.is_empty() || !surplus.is_empty() {
+                drop(state);
+                drop((idle, surplus));
+                state = lock(&self.state);
+            } else if state.used + state.held + state.outlasting + state.closing > 0 {
+                state = wait(&self.returned, state);
+            } else {
+                return;
+            }
         }
-        drop(state);
-        drop(idle);
     }
 
     /// After a fork the connections are the parent's: forget them without closing.
     pub(crate) fn forget(&self) {
-        std::mem::forget(std::mem::take(&mut lock(&self.state).idle));
+        let mut state = lock(&self.state);
+        std::mem::forget((std::mem::take(&mut state.idle), std::mem::take(&mut state.surplus)));
     }
+}
+
+/// The connection of a held snapshot; goes back when dropped.
+pub(crate) struct Pinned {
+    core: Weak<Core>,
+    /// `None`: it could not be opened, or is on its way back.
+    conn: Option<Box<Snapshot>>,
+    /// It shows the file, not a copy.
+    reuse: bool,
+    /// Its snapshot was over before a reader thread was done with it.
+    outlasted: bool,
+}
+
+impl Pinned {
+    /// A connection to the file for a snapshot, opened if there is none.
+    pub(crate) fn take(core: &Arc<Core>) -> Result<Self, Error> {
+        let conn = core.short.reserve(core.config.snapshots_max, true)?;
+        let mut pinned = Self { core: Arc::downgrade(core), conn, reuse: true, outlasted: false };
+        if pinned.conn.is_none() {
+            pinned.conn = Some(Box::new(connection::open(&core.config, Role::Reader)?));
+        }
+        Ok(pinned)
+    }
+
+    /// A connection that `open` makes, such as a copy of a memory database.
+    pub(crate) fn make(
+        core: &Arc<Core>,
+        open: impl FnOnce() -> Result<Snapshot, Error>,
+    ) -> Result<Self, Error> {
+        let conn = core.short.reserve(core.config.snapshots_max, false)?;
+        let mut pinned = Self { core: Arc::downgrade(core), conn, reuse: false, outlasted: false };
+        pinned.conn = Some(Box::new(open()?));
+        Ok(pinned)
+    }
+
+    /// Drops it after [`ShortReads::outlasted`].
+    pub(crate) fn drop_late(mut self) {
+        self.outlasted = true;
+    }
+}
+
+impl Deref for Pinned {
+    type Target = Snapshot;
+
+    fn deref(&self) -> &Snapshot {
+        match &self.conn {
+            Some(conn) => conn,
+            None => unreachable!("it is taken out by `drop` alone"),
+        }
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        let surplus = self.conn.take().map(|conn| {
+            // Ends the read transaction at once, so that the WAL can start over: no I/O, only locks.
+            let clean = conn.link.clean();
+            conn.link.guard.slot.rest();
+            Surplus { conn, usable: clean && self.reuse }
+        });
+        // Without a core every thread has ended; what is dropped here is closed here.
+        let Some(core) = self.core.upgrade() else { return };
+        if core.short.give_back(surplus, self.outlasted) {
+            ask_to_trim(&core);
+        }
+    }
+}
+
+/// Asks a reader thread to close what is too much.
+pub(crate) fn ask_to_trim(core: &Core) {
+    // Refused: it is on its way already, or the database is closing.
+    let _ = core.readers.push_errand(ReaderItem::Trim);
 }
 
 /// A connection in use; goes back when dropped, also by a panic of the read.
@@ -141,6 +338,7 @@ struct Lent<'s> {
     home: &'s ShortReads,
     conn: Option<Box<Snapshot>>,
     usable: bool,
+    served: bool,
 }
 
 impl Drop for Lent<'_> {
@@ -153,6 +351,7 @@ impl Drop for Lent<'_> {
             });
         }
         let mut state = lock(&self.home.state);
+        state.served += u64::from(self.served);
         if self.usable
             && !state.closed
             && let Some(conn) = gone.take()
@@ -168,16 +367,9 @@ impl Drop for Lent<'_> {
 }
 
 /// Asks a reader thread for another connection.
-pub(crate) fn ask(core: &Arc<Core>) {
-    let item = crate::job::ReaderItem::OpenShort;
-    // Refused: the database is closing, or its readers have more urgent things to do.
-    if core.readers.try_push(crate::queue::MAIN, item).is_err() {
-        core.short.not_opened();
-    }
-}
-
-impl ShortReads {
-    fn not_opened(&self) {
-        lock(&self.state).asked = false;
+pub(crate) fn ask(core: &Core) {
+    // Refused: the database is closing.
+    if core.readers.push_errand(ReaderItem::OpenShort).is_err() {
+        lock(&core.short.state).asked = false;
     }
 }

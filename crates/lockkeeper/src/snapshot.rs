@@ -6,9 +6,10 @@
 //! | running | a reader thread has the connection; further reads wait in `pending` | the end of the read |
 //! | over | no connection; `why` says why | never |
 //!
-//! - H1: whoever takes the connection out brings it back, or finds the snapshot over and retires it.
+//! - H1: whoever takes the connection out brings it back, or finds the snapshot over and drops it, which
+//!   gives it back to where the connections are counted (`short.rs` P2).
 //! - H2: a snapshot is released by its last handle's drop ([`Hold`]), by its age, or by the close of
-//!   the database, whichever comes first; releasing never does I/O on the caller's thread.
+//!   the database, whichever comes first; releasing never does I/O on the caller's thread (P3).
 //! - H3: release gives the place among the held ones back at once, before it returns, though a reader
 //!   thread may keep the connection for the rest of a read: who drops one may take the next.
 
@@ -27,7 +28,8 @@ use crate::holders::Origin;
 use crate::job::ReadJob;
 use crate::queue::{Alarm, Interrupt, Interruptible, Mutex, after, lock, now};
 use crate::reader;
-use crate::transaction::{Snapshot, Transaction};
+use crate::short::Pinned;
+use crate::transaction::Transaction;
 
 /// A held snapshot: what its handle, its reads and the clock share.
 pub(crate) struct Held {
@@ -70,7 +72,7 @@ struct State {
 }
 
 enum Conn {
-    Idle(Box<Snapshot>),
+    Idle(Pinned),
     Running(Option<Arc<dyn Interruptible>>),
     Over(ErrorKind),
 }
@@ -88,16 +90,11 @@ impl Held {
         commit: Option<u64>,
         origin: Origin,
     ) -> Result<Arc<Self>, Error> {
-        let room = core.snapshot_room()?;
-        let conn = match core.short.take() {
-            Some(conn) => conn,
-            None => Box::new(connection::open(&core.config, Role::Reader)?),
-        };
+        let conn = Pinned::take(core)?;
         let sqlite = |error| Error::sqlite_error(crate::error::kind_of_own(&error), error);
         conn.link.session.run(Sql::Begin).map_err(sqlite)?;
         // BEGIN takes no snapshot; the first read does.
         conn.link.session.run(Sql::Pin).map_err(sqlite)?;
-        room.keep();
         Ok(Self::hold(core, conn, commit, origin))
     }
 
@@ -108,25 +105,21 @@ impl Held {
         commit: u64,
         origin: Origin,
     ) -> Result<Arc<Self>, Error> {
-        let room = core.snapshot_room()?;
-        let sqlite = |error| Error::sqlite_error(crate::error::kind_of_own(&error), error);
-        let mut copy = connection::open(&core.config, Role::Copy)?;
-        let (copied, prepared) = copy.link.session.lend(|conn| {
-            let backup = Backup::new(tx.link.session.conn(), conn)?;
-            backup.run_to_completion(i32::MAX, Duration::ZERO, None)
-        });
-        copied.and(prepared).map_err(sqlite)?;
-        copy.link.session.run(Sql::Begin).map_err(sqlite)?;
-        room.keep();
-        Ok(Self::hold(core, Box::new(copy), Some(commit), origin))
+        let copy = Pinned::make(core, || {
+            let sqlite = |error| Error::sqlite_error(crate::error::kind_of_own(&error), error);
+            let mut copy = connection::open(&core.config, Role::Copy)?;
+            let (copied, prepared) = copy.link.session.lend(|conn| {
+                let backup = Backup::new(tx.link.session.conn(), conn)?;
+                backup.run_to_completion(i32::MAX, Duration::ZERO, None)
+            });
+            copied.and(prepared).map_err(sqlite)?;
+            copy.link.session.run(Sql::Begin).map_err(sqlite)?;
+            Ok(copy)
+        })?;
+        Ok(Self::hold(core, copy, Some(commit), origin))
     }
 
-    fn hold(
-        core: &Arc<Core>,
-        conn: Box<Snapshot>,
-        commit: Option<u64>,
-        origin: Origin,
-    ) -> Arc<Self> {
+    fn hold(core: &Arc<Core>, conn: Pinned, commit: Option<u64>, origin: Origin) -> Arc<Self> {
         if conn.link.noted {
             conn.link.guard.slot.hold(origin);
         }
@@ -182,7 +175,7 @@ impl Held {
             let mut state = lock(&self.state);
             if let Conn::Over(_) = state.conn {
                 drop(state);
-                self.retire(conn);
+                conn.drop_late();
                 return;
             }
             // H1
@@ -207,20 +200,24 @@ impl Held {
         }
         let conn = std::mem::replace(&mut state.conn, Conn::Over(why));
         let pending = std::mem::take(&mut state.pending);
+        if let Conn::Running(_) = conn
+            && let Some(core) = self.core.upgrade()
+        {
+            // H3. Before the reader thread sees that the snapshot is over, and gives the connection back.
+            core.short.outlasted();
+        }
         drop(state);
-        if let Some(core) = self.core.upgrade() {
-            core.snapshot_released(); // H3
-        }
-        for job in pending {
-            job.refuse(why, None);
-        }
         match conn {
-            Conn::Idle(conn) => self.retire(conn),
+            // H3
+            Conn::Idle(conn) => drop(conn),
             Conn::Running(Some(running)) => running.token().raise(match why {
                 ErrorKind::SnapshotExpired => Interrupt::Expired,
                 _ => Interrupt::Aborted,
             }),
             Conn::Running(None) | Conn::Over(_) => {}
+        }
+        for job in pending {
+            job.refuse(why, None);
         }
         true
     }
@@ -240,16 +237,6 @@ impl Held {
 
     fn is_of_another_process(&self) -> bool {
         self.core.upgrade().is_some_and(|core| core.check_process().is_err())
-    }
-
-    /// Hands the connection to a thread that may do I/O.
-    fn retire(&self, conn: Box<Snapshot>) {
-        // Ends the read transaction at once, so that the WAL can start over: no I/O, only locks.
-        let _ = conn.link.session.run(Sql::Rollback);
-        conn.link.guard.slot.rest();
-        if let Some(core) = self.core.upgrade() {
-            core.retire(conn);
-        }
     }
 }
 

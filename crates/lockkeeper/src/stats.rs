@@ -199,7 +199,6 @@ pub(crate) struct Meters {
     pub(crate) leases: CallMeter,
     reads: [CallMeter; SHARDS],
     next_shard: AtomicUsize,
-    pub(crate) short_reads: AtomicU64,
     pub(crate) commit: Histogram,
     pub(crate) batch_calls: Histogram,
     /// Of BEGIN IMMEDIATE: how long other processes kept the writer waiting.
@@ -233,7 +232,6 @@ impl Meters {
             exclusive: self.exclusive.read(),
             leases: self.leases.read(),
             reads,
-            short_reads: self.short_reads.load(Ordering::Relaxed),
             commit: self.commit.read(),
             batch_calls: self.batch_calls.read(),
             lock_wait: self.lock_wait.read(),
@@ -327,7 +325,8 @@ pub(crate) fn of(core: &Core) -> Stats {
         wal_bytes: core.config.wal_bytes(),
         oldest_reader: core.config.board.oldest_reader(),
         writing: core.config.board.writing(),
-        snapshots: core.snapshots_held(),
+        snapshots: core.short.held(),
+        short_reads: core.short.served(),
         clients,
         ..core.meters.read()
     }

@@ -571,7 +571,8 @@ impl Service for Writer {
                     if let Some(tx) = &self.tx {
                         self.publisher.look(&tx.link, self.commits);
                     }
-                    batch.charge_and_take(lane, now() - began)
+                    // An errand: no batch of calls has begun.
+                    batch.begin_again()
                 }
             };
         }

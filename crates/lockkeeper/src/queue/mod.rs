@@ -60,6 +60,10 @@
 //! - Q8: `abort` asks every call to stop that a worker runs: it is noted in the worker's seat by the same
 //!   hold of the lock that took it from its lane.
 //!
+//! - Q9: the library's own errands wait apart from the calls, at most one of each kind, and are taken at the
+//!   beginning of a batch ahead of every call; but not two in a row while calls wait. Once intake is closed
+//!   none is left: who closes does what is left to do.
+//!
 //! Lock order: the queue's lock, then a reply's slot; the clock's lock is never held while another
 //! is taken, nor taken while another is held. Waiting for room is first in, first out per lane and
 //! costs no wake-up: the call itself waits, and moves up when a place becomes free.
@@ -114,9 +118,9 @@ pub(crate) trait Item: Send + 'static {
     fn interruptible(&self) -> Option<Arc<dyn Interruptible>>;
     /// Answers a call that never ran.
     fn refuse(self, why: CallError);
-    /// Whether an overloaded queue may refuse it; false: the library's own errands.
-    fn may_be_shed(&self) -> bool {
-        true
+    /// Of two errands of the library's own: whether they are the same, so that one is enough.
+    fn is_same_errand(&self, _other: &Self) -> bool {
+        false
     }
 }
 
@@ -130,6 +134,10 @@ pub(crate) struct Queue<C> {
 
 struct State<C> {
     lanes: Lanes<Waiting<C>>,
+    /// Q9. Bounded by the kinds of errands.
+    errands: Vec<C>,
+    /// The last batch began with an errand.
+    ran_errand: bool,
     /// `None`: nothing is ever shed.
     admission: Option<Admission>,
     open: bool,
@@ -187,6 +195,8 @@ impl<C: Item> Queue<C> {
     pub(crate) fn new(capacity: usize, domain: Domain, shed_after: Option<Duration>) -> Self {
         let state = State {
             lanes: Lanes::new(capacity),
+            errands: Vec::new(),
+            ran_errand: false,
             admission: shed_after.map(Admission::new),
             open: true,
             workers: Vec::new(),
@@ -253,7 +263,7 @@ impl<C: Item> Queue<C> {
         if !state.open {
             return Err(Refused { reason: RefusedReason::Closed, call });
         }
-        let since = (state.admission.is_some() && call.may_be_shed()).then(now);
+        let since = state.admission.is_some().then(now);
         let position = match push(&mut state.lanes, lane, Waiting { call, since }) {
             Ok(position) => position,
             Err(Waiting { call, .. }) => return Err(Refused { reason: otherwise, call }),
@@ -267,6 +277,23 @@ impl<C: Item> Queue<C> {
             bell.notify_one();
         }
         Ok(Pushed { position, check_for_stall })
+    }
+
+    /// Adds an errand of the library's own (Q9); refused when the same one waits already.
+    pub(crate) fn push_errand(&self, errand: C) -> Result<(), C> {
+        let mut state = lock(&self.state);
+        if !state.open || state.errands.iter().any(|other| errand.is_same_errand(other)) {
+            return Err(errand);
+        }
+        state.errands.push(errand);
+        // Q4
+        let bell = state.sleeping.pop().map(|worker| Arc::clone(&state.workers[worker].bell));
+        drop(state);
+        self.lookout.announce();
+        if let Some(bell) = bell {
+            bell.notify_one();
+        }
+        Ok(())
     }
 
     /// Takes a waiting call out; `None`: it was taken by a worker before (Q1).
@@ -386,6 +413,7 @@ impl<C: Item> Queue<C> {
         let mut state = lock(&self.state);
         state.open = false;
         let refused = state.lanes.clear(!abort);
+        let errands = std::mem::take(&mut state.errands);
         if abort {
             // Q8
             for running in state.workers.iter().filter_map(|seat| seat.running.as_ref()) {
@@ -398,7 +426,8 @@ impl<C: Item> Queue<C> {
         }
         let exit = if state.alive == 0 { std::mem::take(&mut state.exit) } else { Vec::new() };
         drop(state);
-        // Q5
+        // Q5, Q9
+        drop(errands);
         for waiting in refused {
             waiting.call.refuse(CallError::Closed);
         }
@@ -418,8 +447,10 @@ impl<C: Item> Queue<C> {
         // Q6
         state.open = false;
         let refused = state.lanes.clear(false);
+        let errands = std::mem::take(&mut state.errands);
         let exit = std::mem::take(&mut state.exit);
         drop(state);
+        drop(errands);
         for waiting in refused {
             waiting.call.refuse(CallError::Faulted);
         }
@@ -481,12 +512,20 @@ impl<C: Item> State<C> {
         index.map(|index| self.sleeping.remove(index)).is_some()
     }
 
-    /// Begins a batch with a call that waits, if there is one.
+    /// Begins a batch with an errand or a call that waits, if there is one.
     fn begin_batch(&mut self, worker: usize, shed: &mut Shed<C>) -> Option<First<C>> {
-        if self.lanes.accepted() == 0 {
+        let calls_wait = self.lanes.accepted() > 0;
+        let limit = self.lanes.next_seq();
+        // Q9
+        let turn = !(self.errands.is_empty() || self.ran_errand && calls_wait);
+        self.ran_errand = turn;
+        if turn {
+            let call = self.errands.remove(0);
+            return Some(First { taken: Taken { lane: MAIN, call, behind: 0 }, limit });
+        }
+        if !calls_wait {
             return None;
         }
-        let limit = self.lanes.next_seq();
         self.lanes.begin_batch();
         self.take(worker, Scope::Batch, shed).map(|taken| First { taken, limit })
     }

@@ -450,6 +450,10 @@ impl Item for Answering {
     fn refuse(self, why: CallError) {
         self.0.send(Err(why)).expect("somebody listens");
     }
+
+    fn is_same_errand(&self, other: &Self) -> bool {
+        self.1 == other.1
+    }
 }
 
 /// Answers calls until it meets number 13.
@@ -524,4 +528,51 @@ fn an_alarm_rings_once_not_before_its_time_and_not_when_taken_back() {
     clock.close();
     drop(ring);
     assert_eq!(rung.try_recv().ok(), None);
+}
+
+#[test]
+fn q9_an_errand_goes_ahead_of_calls_once_and_never_twice_in_a_row_while_they_wait() {
+    let queue = Arc::new(Queue::new(1, Domain::new(), None));
+    let worker = queue.seat();
+    let (answer, answers) = mpsc::channel();
+    let item = |number| Answering(answer.clone(), number);
+    // The lane is full; others wait for room.
+    for number in 1..=3 {
+        assert!(queue.push(MAIN, item(number)).is_ok());
+    }
+    assert!(queue.push_errand(item(100)).is_ok());
+    assert!(queue.push_errand(item(100)).is_err(), "it waits already");
+    assert!(queue.push_errand(item(200)).is_ok());
+    let take = || queue.try_take_first(worker).map(|first| first.taken.call.1);
+    let order: Vec<_> = std::iter::from_fn(take).collect();
+    assert_eq!(order, [100, 1, 200, 2, 3]);
+    for number in [100, 200] {
+        assert!(queue.push_errand(item(number)).is_ok(), "no such errand waits");
+    }
+    assert_eq!([take(), take(), take()], [Some(100), Some(200), None], "no calls wait");
+    // What is left is the business of who closes.
+    assert!(queue.push_errand(item(100)).is_ok());
+    queue.close();
+    assert!(queue.push_errand(item(200)).is_err());
+    assert_eq!(take(), None);
+    queue.leave(worker);
+    assert_eq!(answers.try_recv().ok(), None, "nobody waits for the answer to an errand");
+}
+
+#[test]
+fn q9_an_errand_wakes_a_worker_that_sleeps() {
+    let queue = Arc::new(Queue::new(2, Domain::new(), None));
+    let config =
+        PoolConfig { name: String::from("errands"), min: 1, max: 1, look: None, on_start: None };
+    let pool =
+        Pool::new(Arc::clone(&queue), config, Arc::new(Clock::new()), || Ok::<_, ()>(Fragile));
+    pool.start().expect("a thread");
+    let (answer, answers) = mpsc::channel();
+    for number in 0..50 {
+        assert!(queue.push_errand(Answering(answer.clone(), number % 10)).is_ok());
+        assert_eq!(answers.recv(), Ok(Ok(())));
+    }
+    queue.close();
+    assert!(block_on(queue.gone()).is_ok());
+    pool.join();
 }

@@ -1,47 +1,15 @@
 //! Ending.
 
-use std::cell::RefCell;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use lockkeeper::queue::Worker;
-use lockkeeper::{Builder, Closed, ErrorKind};
+use lockkeeper::{Closed, ErrorKind};
 
 use crate::support::{
-    Dir, ENDLESS, HANG, HeldWriter, PLACES, Place, TABLE, block_on, count, db_at, file_db, ids,
-    insert, kind, poll_once, within, within_each,
+    Dir, ENDLESS, HANG, HeldWriter, PLACES, Place, TABLE, Threads, block_on, count, db_at, file_db,
+    ids, insert, kind, poll_once, within, within_each,
 };
-
-/// Counts the threads of a database that are alive.
-#[derive(Clone, Default)]
-struct Threads(Arc<AtomicUsize>);
-
-struct Alive(Threads);
-
-impl Drop for Alive {
-    fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-thread_local! {
-    static ALIVE: RefCell<Option<Alive>> = const { RefCell::new(None) };
-}
-
-impl Threads {
-    fn watch(&self, builder: Builder) -> Builder {
-        let threads = self.clone();
-        builder.on_thread_start(move || {
-            threads.0.fetch_add(1, Ordering::SeqCst);
-            ALIVE.set(Some(Alive(threads.clone())));
-        })
-    }
-
-    fn alive(&self) -> usize {
-        self.0.load(Ordering::SeqCst)
-    }
-}
 
 /// What is in the directory, besides the database itself.
 fn leftovers(dir: &Dir) -> Vec<String> {

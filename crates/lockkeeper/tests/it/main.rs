@@ -37,6 +37,7 @@ mod resource;
 mod runtimes;
 mod scheduler;
 mod setup;
+mod snapshots;
 mod stats;
 mod steady;
 mod wal;

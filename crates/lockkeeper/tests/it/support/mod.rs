@@ -4,10 +4,11 @@ pub(crate) mod fault_vfs;
 
 pub(crate) use crate::held::HeldWriter;
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -167,6 +168,70 @@ pub(crate) fn within_each(limit: Duration, f: impl Fn(Place) + Clone + Send + 's
         let f = f.clone();
         within(limit, move || f(place));
     }
+}
+
+/// Counts the threads of a database that are alive.
+#[derive(Clone, Default)]
+pub(crate) struct Threads(Arc<Alive>);
+
+#[derive(Default)]
+struct Alive {
+    count: Mutex<usize>,
+    changed: Condvar,
+}
+
+/// One of them.
+struct Thread(Threads);
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        self.0.change(|count| count - 1);
+    }
+}
+
+thread_local! {
+    static THIS: RefCell<Option<Thread>> = const { RefCell::new(None) };
+}
+
+impl Threads {
+    pub(crate) fn watch(&self, builder: Builder) -> Builder {
+        let threads = self.clone();
+        builder.on_thread_start(move || {
+            threads.change(|count| count + 1);
+            THIS.set(Some(Thread(threads.clone())));
+        })
+    }
+
+    fn change(&self, f: impl FnOnce(usize) -> usize) {
+        let mut count = self.0.count.lock().expect("no panic");
+        *count = f(*count);
+        self.0.changed.notify_all();
+    }
+
+    pub(crate) fn alive(&self) -> usize {
+        *self.0.count.lock().expect("no panic")
+    }
+
+    /// Blocks until no more than `count` are alive.
+    pub(crate) fn wait_for(&self, count: usize) {
+        let alive = self.0.count.lock().expect("no panic");
+        drop(self.0.changed.wait_while(alive, |alive| *alive > count).expect("no panic"));
+    }
+}
+
+/// The files below `dir` that this process has open, one for each descriptor.
+#[cfg(target_os = "linux")]
+pub(crate) fn files_open_in(dir: &Path) -> Vec<PathBuf> {
+    let dir = dir.canonicalize().expect("the directory");
+    let descriptors = std::fs::read_dir("/proc/self/fd").expect("the descriptors");
+    let files = descriptors.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+    files.filter(|file| file.starts_with(&dir)).collect()
+}
+
+/// Nothing tells elsewhere.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn files_open_in(_dir: &Path) -> Vec<PathBuf> {
+    Vec::new()
 }
 
 /// Polls `future` once, with a waker that does nothing.

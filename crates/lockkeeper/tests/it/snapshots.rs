@@ -1,0 +1,141 @@
+//! The connections behind held snapshots and short reads: how many there are, and that none outlives its
+//! database.
+
+use std::sync::{Barrier, Mutex, mpsc};
+
+use lockkeeper::ErrorKind;
+
+use crate::support::{
+    HANG, block_on, count, file_db, files_open_in, ids, insert, kind, poll_once, within,
+};
+
+/// SQLite keeps the descriptor of a closed connection, and uses it for the next, as long as another connection
+/// has a lock on the file, which in WAL mode each has: the descriptors tell how many there have been at once.
+#[test]
+fn a11_clients_that_take_and_drop_snapshots_have_no_more_connections_than_allowed() {
+    within(HANG, || {
+        let (dir, db) = file_db(|builder| builder.readers(1).readers_max(2).snapshots_max(2));
+        let rounds = count(2_000, 50_000);
+        std::thread::scope(|scope| {
+            for name in ["one", "other"] {
+                let client = db.client(name);
+                scope.spawn(move || {
+                    for _ in 0..rounds {
+                        drop(block_on(client.snapshot()).expect("never more than two are held"));
+                    }
+                });
+            }
+        });
+        // The writer, the copier, two readers, two for short reads, two for snapshots.
+        let allowed = 1 + 1 + 2 + 2 + 2;
+        let file = dir.file("test.db").canonicalize().expect("the file");
+        let open = files_open_in(dir.path()).into_iter().filter(|open| *open == file).count();
+        assert!(open <= allowed, "{open} connections, {allowed} allowed");
+        db.blocking_close().expect("closes");
+        assert_eq!(files_open_in(dir.path()).len(), 0);
+    });
+}
+
+/// | one thread | the other |
+/// |---|---|
+/// | takes the connection out of the snapshot | closes; finds the snapshot over |
+/// | gives it back | waits for it |
+#[test]
+fn a22_a_snapshot_dropped_while_another_thread_closes_leaves_nothing_behind() {
+    within(HANG, || {
+        for round in 0..600 {
+            let (dir, db) = file_db(|builder| builder.readers(1));
+            let snapshot = block_on(db.snapshot()).expect("a snapshot");
+            if round % 2 == 0 {
+                assert_eq!(snapshot.blocking_read(|s| s.table_exists("t")).ok(), Some(true));
+            }
+            let both = Barrier::new(2);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    both.wait();
+                    drop(snapshot);
+                });
+                both.wait();
+                db.blocking_close().expect("closes");
+                let open = files_open_in(dir.path());
+                let files = std::fs::read_dir(dir.path()).expect("the directory").count();
+                assert!(open.is_empty() && files == 1, "round {round}: {open:?}, {files} files");
+            });
+        }
+    });
+}
+
+/// Its place is free at once, though its connection is not: the next snapshot does not wait for the read.
+#[test]
+fn a11_a_snapshot_may_be_taken_while_a_read_outlasts_the_one_before() {
+    within(HANG, || {
+        let (dir, db) = file_db(|builder| builder.snapshots_max(1).readers(2).readers_max(2));
+        let snapshot = block_on(db.snapshot()).expect("a snapshot");
+        let (begun, has_begun) = mpsc::channel();
+        let (release, released) = mpsc::channel::<()>();
+        let released = Mutex::new(released);
+        let mut read = snapshot.read(move |_| {
+            begun.send(()).expect("somebody waits");
+            let _ = released.lock().expect("no panic").recv();
+            Ok(())
+        });
+        assert!(poll_once(&mut read).is_pending());
+        has_begun.recv().expect("it runs");
+        drop((read, snapshot));
+        let next = block_on(db.snapshot()).expect("the place is free");
+        assert_eq!(kind(block_on(db.snapshot())), ErrorKind::TooManySnapshots);
+        drop(release);
+        drop(next);
+        db.blocking_close().expect("closes");
+        assert_eq!(files_open_in(dir.path()).len(), 0);
+    });
+}
+
+#[test]
+fn a29_reads_on_their_callers_thread_are_counted_as_such() {
+    within(HANG, || {
+        let (_dir, db) = file_db(|builder| builder.readers(1).readers_max(1));
+        let mut reads: u64 = 0;
+        while db.stats().short_reads < 20 {
+            block_on(db.read(|s| s.table_exists("t")).short()).expect("a read");
+            reads += 1;
+        }
+        // A read on a reader thread is counted right after its answer.
+        while db.stats().reads.run.count() + db.stats().short_reads < reads {
+            std::thread::yield_now();
+        }
+        let stats = db.stats();
+        assert_eq!((stats.short_reads, stats.reads.run.count()), (20, reads - 20));
+        db.blocking_close().expect("closes");
+    });
+}
+
+/// An errand takes no place of a caller's lane, and waits for nobody who waits for room.
+#[test]
+fn a13_snapshots_that_are_dropped_take_no_room_from_reads() {
+    within(HANG, || {
+        let (dir, db) =
+            file_db(|builder| builder.queue_capacity(2).readers(1).readers_max(1).snapshots_max(8));
+        let held: Vec<_> = (0..8).map(|_| block_on(db.snapshot()).expect("a snapshot")).collect();
+        let (begun, has_begun) = mpsc::channel();
+        let (release, released) = mpsc::channel::<()>();
+        let mut holds = db.read_once(move |_| {
+            begun.send(()).expect("somebody waits");
+            let _ = released.recv();
+            Ok(())
+        });
+        assert!(poll_once(&mut holds).is_pending());
+        has_begun.recv().expect("it runs");
+        drop(held);
+        let mut reads: Vec<_> = (0..50).map(|_| db.read(|_| Ok(()))).collect();
+        reads.iter_mut().for_each(|read| assert!(poll_once(read).is_pending()));
+        let waiting =
+            || db.stats().clients.iter().map(|client| client.reads.waiting).sum::<usize>();
+        assert_eq!(waiting(), 50);
+        drop(release);
+        block_on(holds).expect("the first read");
+        reads.into_iter().for_each(|read| block_on(read).expect("a read"));
+        db.blocking_close().expect("closes");
+        assert_eq!(files_open_in(dir.path()).len(), 0);
+    });
+}
