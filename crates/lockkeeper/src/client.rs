@@ -205,7 +205,8 @@ impl<E: Send + 'static> Client<E> {
     /// For `VACUUM`, `ATTACH`, `PRAGMA`s of the connection, and migration crates that begin their
     /// own transactions. Calls of this client made before it have been committed when it begins;
     /// calls made after it begin when it has ended. Readers go on. A transaction that `f` leaves
-    /// open is rolled back; foreign keys and the busy handler are restored.
+    /// open is rolled back; foreign keys and the busy handler are restored. A statement on a virtual table
+    /// that `f` forgets (`std::mem::forget`) keeps its connection open until the process ends.
     ///
     /// # Errors
     /// As [`Client::write`], without a guarantee about what `f` stored.

@@ -140,8 +140,6 @@ fn keeps_state(pragma: &str) -> bool {
 pub(crate) struct Link {
     pub(crate) session: Session,
     pub(crate) guard: Arc<Guard>,
-    /// Statements that calls hold; above 0 between calls: one was leaked.
-    pub(crate) open_statements: Cell<usize>,
     /// Calls on this connection may only read.
     pub(crate) read_only: Cell<bool>,
     /// Statements of the running call that may have left something behind.
@@ -197,12 +195,10 @@ impl Link {
         self.guard.gate.load(Ordering::Relaxed) == Gate::Call as u8
     }
 
-    /// Ends a call: opens the gate, closes what it left open, restores what it changed.
+    /// Ends a call: opens the gate, drops the statements that it has forgotten.
     pub(crate) fn end_call(&self) {
         self.guard.gate.store(Gate::Open as u8, Ordering::Relaxed);
-        if self.open_statements.replace(0) != 0 {
-            self.session.reset_statements();
-        }
+        self.session.take_back();
     }
 
     /// Undoes `PRAGMA defer_foreign_keys`, which would hold for the next calls of the batch.
@@ -222,32 +218,34 @@ impl Link {
 
     /// Leaves no transaction and no statement behind; false: the connection must be replaced.
     pub(crate) fn clean(&self) -> bool {
-        if !self.session.conn().is_autocommit() && self.session.run(Sql::Rollback).is_err() {
-            self.session.reset_statements();
-            if self.session.run(Sql::Rollback).is_err() {
-                return false;
-            }
-        }
-        let state = self.session.conn().transaction_state::<&str>(None);
-        if matches!(state, Ok(TransactionState::None)) {
+        self.session.take_back();
+        if self.rolled_back() {
             return true;
         }
-        // A statement that a call leaked keeps its snapshot.
-        self.session.reset_statements();
-        matches!(self.session.conn().transaction_state::<&str>(None), Ok(TransactionState::None))
+        // A statement that `setup` or an exclusive call leaked keeps its snapshot.
+        self.session.halt_statements();
+        self.rolled_back()
+    }
+
+    fn rolled_back(&self) -> bool {
+        let conn = self.session.conn();
+        (conn.is_autocommit() || self.session.run(Sql::Rollback).is_ok())
+            && matches!(conn.transaction_state::<&str>(None), Ok(TransactionState::None))
     }
 }
 
 /// Opens a connection for `role` and brings it into the state that calls rely on.
 pub(crate) fn open(config: &Config, role: Role) -> Result<Snapshot, Error> {
     let failed = |error| Error::sqlite_error(ErrorKind::Open, error);
-    let mut conn = connect(config, role).map_err(|error| explain(config, error))?;
+    // From here on the session closes the connection, whatever `setup` leaves on it.
+    let mut session = Session::new(connect(config, role).map_err(|error| explain(config, error))?);
     let guard = Arc::new(Guard::new(Arc::clone(&config.relay)));
-    interrupt::install(&mut conn, &guard, config.busy_timeout).map_err(failed)?;
+    interrupt::install(session.conn_mut(), &guard, config.busy_timeout).map_err(failed)?;
+    let conn = session.conn();
     if role == Role::Writer
         && let Some(migrations) = &config.migrations
     {
-        migrations.check_file(&conn, config).map_err(|error| match error.kind() {
+        migrations.check_file(conn, config).map_err(|error| match error.kind() {
             ErrorKind::Corrupt | ErrorKind::Sqlite | ErrorKind::Busy => match error.into_sqlite() {
                 Some(error) => explain(config, error),
                 None => Error::new(ErrorKind::Open),
@@ -255,38 +253,45 @@ pub(crate) fn open(config: &Config, role: Role) -> Result<Snapshot, Error> {
             _ => error,
         })?;
     }
-    configure(&conn, config, role).map_err(|error| explain(config, error))?;
+    configure(conn, config, role).map_err(|error| explain(config, error))?;
     conn.set_prepared_statement_cache_capacity(config.statement_cache);
     for setup in &config.setup {
-        setup(&conn).map_err(|error| failed(error).detail("in the caller's setup"))?;
+        setup(conn).map_err(|error| failed(error).detail("in the caller's setup"))?;
     }
     if role == Role::Writer {
-        configure_attached(&conn, config.busy_timeout).map_err(|error| {
+        configure_attached(conn, config.busy_timeout).map_err(|error| {
             failed(error).detail("an attached file could not be brought into WAL mode")
         })?;
     }
     // A statement that setup left in the cache was prepared with the gate open.
     conn.flush_prepared_statement_cache();
-    verify(&conn, config, role)?;
+    verify(conn, config, role)?;
     // Again: setup may have changed the busy timeout, which removes the handler.
-    install(&mut conn, &guard, config, role).map_err(failed)?;
-    let session = Session::new(conn).map_err(failed)?;
+    install(session.conn_mut(), &guard, config, role).map_err(failed)?;
+    session.prepare().map_err(failed)?;
     config.board.register(role, &guard);
     if matches!(role, Role::Writer | Role::Copier) {
         // Only a connection that has opened the WAL removes it when it is closed, or copies it.
         session.run(Sql::Pin).map_err(|error| explain(config, error))?;
     }
-    Ok(Snapshot::new(Link {
+    let link = Link {
         session,
         guard,
-        open_statements: Cell::new(0),
         read_only: Cell::new(role != Role::Writer),
         writes: Cell::new(0),
         protect: Cell::new(false),
         saved: Cell::new(false),
         noted: config.statistics || config.on_slow.is_some(),
         work: config.on_slow.as_ref().map(|_| Cell::default()),
-    }))
+    };
+    // What `setup` began would pin a snapshot.
+    match link.clean() {
+        true => Ok(Snapshot::new(link)),
+        false => {
+            Err(Error::new(ErrorKind::Open)
+                .detail("`setup` left a transaction that cannot be ended"))
+        }
+    }
 }
 
 /// Installs what guards the connection: the handlers of waits and interrupts, the authorizer, and

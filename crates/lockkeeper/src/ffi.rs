@@ -5,8 +5,11 @@
 //!   so a call that found one in a shared cache could run it.
 //! - `sqlite3_db_status(SQLITE_DBSTATUS_DEFERRED_FKS)` tells whether a call left a deferred
 //!   foreign key violated; rusqlite has no wrapper for it.
-//! - Statements that a call leaked with `mem::forget` are reset, and finalized before closing,
-//!   because an unfinished one keeps a snapshot pinned and a connection from closing.
+//! - The statements of calls belong to the session, which lends them: one that a call forgets is still
+//!   finalized. SQLite lists every statement of a connection, those of its virtual tables too, and
+//!   nothing tells whose one is; whoever finalizes what it lists frees memory that FTS5 frees again.
+//! - Statements that `setup` or an exclusive call leaked through the bare connection are finalized at
+//!   closing where it is certain that no virtual table has any.
 //! - The header of the WAL is read through the connection's own file; nothing else tells whether the
 //!   WAL has started over.
 //! - A page that the kernel empties in a forked child tells the child from its parent.
@@ -15,26 +18,107 @@
 
 use std::cell::RefCell;
 use std::ffi::{CStr, c_char, c_int, c_void};
+use std::mem::{self, ManuallyDrop};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 #[cfg(target_os = "linux")]
-use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU32};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rusqlite::{Connection, Error, ffi};
+use rusqlite::hooks::{Action, AuthContext, Authorization};
+use rusqlite::{CachedStatement, Connection, Error, Statement, ffi};
 
+use crate::process;
 use crate::record::Recorder;
 
 /// A connection with the library's own statements prepared on it.
 ///
-/// Field order matters: the statements are finalized before the connection is closed, and the
-/// connection is closed before what its hook points to is freed.
+/// However it ends, `Drop` ends it: the statements are finalized, the connection is closed, and then
+/// what its hook points to is freed. In a forked child everything is forgotten instead.
 #[derive(Debug)]
 pub(crate) struct Session {
     own: Option<Own>,
-    conn: Connection,
+    lent: RefCell<Places>,
+    /// In a box, because lent statements refer to it. Taken out by `Drop` alone.
+    conn: ManuallyDrop<Box<Connection>>,
     /// What the update hook points to, while it is on.
     hooked: RefCell<Option<Arc<Recorder>>>,
+    /// The process that opened the connection.
+    pid: u32,
+    /// What tells the connection from every other one; kept with it, under [`MARK`].
+    mark: usize,
+}
+
+/// Where the statements are that calls use.
+#[derive(Debug, Default)]
+struct Places {
+    /// With a statement each: bounded by what the running call holds or has forgotten.
+    used: Vec<NonNull<Place>>,
+    /// Empty ones, [`SPARE_PLACES`] at most.
+    spare: Vec<NonNull<Place>>,
+}
+
+type Place = Option<Kept>;
+
+/// A point read needs one, a loop within a loop two.
+const SPARE_PLACES: usize = 8;
+
+// SAFETY: the places belong to this list alone; a `Lent`, which points to one, borrows its session and
+// so keeps it on its thread. Statements may move between threads with their connection, see `Prepared`.
+unsafe impl Send for Places {}
+
+/// A statement whose lifetime is minded by its session: it is dropped before the connection.
+enum Kept {
+    Plain(Statement<'static>),
+    Cached(CachedStatement<'static>),
+}
+
+/// A statement that a call uses and its session owns. Dropped: reset, and finalized or put back into the
+/// cache; forgotten: finalized or put back at the end of the call.
+pub(crate) struct Lent<'c> {
+    session: &'c Session,
+    place: NonNull<Place>,
+}
+
+impl<'c> Lent<'c> {
+    pub(crate) fn get(&self) -> &Statement<'c> {
+        // SAFETY: the place is ours until `Drop`: it is in `used`, from where only we and `take_back`,
+        // which is not called while a call uses its statements, take it. A shorter lifetime is always
+        // right for a shared reference.
+        match unsafe { self.place.as_ref() } {
+            Some(Kept::Plain(statement)) => statement,
+            Some(Kept::Cached(statement)) => statement,
+            None => unreachable!("a lent place holds a statement"),
+        }
+    }
+
+    pub(crate) fn get_mut(&mut self) -> &mut Statement<'c> {
+        // SAFETY: as in `get`, and `self` is borrowed exclusively.
+        let statement: &mut Statement<'static> = match unsafe { self.place.as_mut() } {
+            Some(Kept::Plain(statement)) => statement,
+            Some(Kept::Cached(statement)) => statement,
+            None => unreachable!("a lent place holds a statement"),
+        };
+        // SAFETY: only the lifetime of the borrow of the connection changes, back to what it was when the
+        // statement was prepared. Nothing moves a statement with a shorter one into the place: the
+        // reference does not leave this crate, which runs methods of the statement on it.
+        unsafe { mem::transmute::<&mut Statement<'static>, &mut Statement<'c>>(statement) }
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        // Its rows may have been forgotten: a statement in the cache that stands on a row keeps its snapshot.
+        drop(self.get_mut().raw_query());
+        {
+            let used = &mut self.session.lent.borrow_mut().used;
+            if let Some(index) = used.iter().rposition(|place| *place == self.place) {
+                used.swap_remove(index);
+            }
+        }
+        self.session.empty(self.place);
+    }
 }
 
 /// The library's own statements.
@@ -150,15 +234,32 @@ fn failure(conn: &Connection, code: c_int) -> Error {
     Error::SqliteFailure(ffi::Error::new(code), message)
 }
 
+/// The name under which a mark is kept at each connection that the library opened.
+const MARK: &CStr = c"lockkeeper";
+
 impl Session {
-    /// Prepares the library's own statements on `conn`.
-    pub(crate) fn new(conn: Connection) -> Result<Self, Error> {
-        let mut session = Self { own: None, conn, hooked: RefCell::new(None) };
-        session.prepare()?;
-        Ok(session)
+    /// Takes care of `conn` from now on. The library's own statements are still to be prepared.
+    pub(crate) fn new(conn: Connection) -> Self {
+        static NEXT_MARK: AtomicUsize = AtomicUsize::new(1);
+        let mark = NEXT_MARK.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the handle is open, the name ends with a NUL. The mark is a pointer that nobody follows,
+        // and has no destructor. Without memory there is no mark: then `lend` has the session replaced.
+        unsafe {
+            let pointer = ptr::without_provenance_mut(mark);
+            ffi::sqlite3_set_clientdata(conn.handle(), MARK.as_ptr(), pointer, None);
+        }
+        Self {
+            own: None,
+            lent: RefCell::default(),
+            conn: ManuallyDrop::new(Box::new(conn)),
+            hooked: RefCell::new(None),
+            pid: process::id(),
+            mark,
+        }
     }
 
-    fn prepare(&mut self) -> Result<(), Error> {
+    /// Prepares the library's own statements.
+    pub(crate) fn prepare(&mut self) -> Result<(), Error> {
         let prepared: Result<Vec<_>, _> =
             TEXTS.iter().map(|sql| Prepared::new(&self.conn, sql)).collect();
         let own = prepared?.try_into().expect("one statement per text");
@@ -170,6 +271,12 @@ impl Session {
         &self.conn
     }
 
+    /// For what rusqlite wants to have the connection alone.
+    pub(crate) fn conn_mut(&mut self) -> &mut Connection {
+        self.take_back();
+        &mut self.conn
+    }
+
     /// Lends the connection itself to `f`; the library's statements are prepared anew afterwards.
     ///
     /// An error means that the session must be replaced: they could not be prepared, or `f` has put
@@ -178,15 +285,77 @@ impl Session {
         &mut self,
         f: impl FnOnce(&mut Connection) -> T,
     ) -> (T, Result<(), Error>) {
+        self.take_back();
         self.own = None;
-        // SAFETY: the handle is only compared, never used; the connection may be closed by then.
-        let before = unsafe { self.conn.handle() };
+        self.hook_rows(None);
         let value = f(&mut self.conn);
-        // SAFETY: as above.
-        if unsafe { self.conn.handle() } != before {
+        // Another connection has another mark or none, also one that was opened where this one had been in
+        // memory, and one that another database had.
+        // SAFETY: the handle is open, the name ends with a NUL.
+        let mark = unsafe { ffi::sqlite3_get_clientdata(self.conn.handle(), MARK.as_ptr()) };
+        if mark.addr() != self.mark {
             return (value, Err(failure(&self.conn, ffi::SQLITE_MISUSE)));
         }
         (value, self.prepare())
+    }
+
+    /// Prepares a statement for a call.
+    pub(crate) fn prepare_plain(&self, sql: &str) -> Result<Lent<'_>, Error> {
+        Ok(self.keep_plain(self.conn.prepare(sql)?))
+    }
+
+    /// Prepares a statement for a call, or takes it from the cache.
+    pub(crate) fn prepare_cached(&self, sql: &str) -> Result<Lent<'_>, Error> {
+        let statement = self.conn.prepare_cached(sql)?;
+        // SAFETY: as in `keep_plain`.
+        let statement =
+            unsafe { mem::transmute::<CachedStatement<'_>, CachedStatement<'static>>(statement) };
+        Ok(self.keep(Kept::Cached(statement)))
+    }
+
+    /// Keeps a statement of this session's connection for a call.
+    pub(crate) fn keep_plain<'c>(&'c self, statement: Statement<'c>) -> Lent<'c> {
+        // SAFETY: the statement refers to the connection, which is in a box of its own. It is dropped by its
+        // `Lent`, which borrows the session, or by `take_back`: before anybody has the connection
+        // exclusively, and before it is closed.
+        let statement = unsafe { mem::transmute::<Statement<'_>, Statement<'static>>(statement) };
+        self.keep(Kept::Plain(statement))
+    }
+
+    fn keep(&self, statement: Kept) -> Lent<'_> {
+        let mut places = self.lent.borrow_mut();
+        let place = places.spare.pop();
+        let place = place.unwrap_or_else(|| NonNull::from(Box::leak(Box::new(None))));
+        // SAFETY: a place that is in neither list belongs to who took it out, and is valid.
+        unsafe { place.write(Some(statement)) };
+        places.used.push(place);
+        Lent { session: self, place }
+    }
+
+    /// Drops the statement in a place that was taken out of the list, and keeps the place or frees it.
+    fn empty(&self, mut place: NonNull<Place>) {
+        // SAFETY: a place that is in neither list belongs to who took it out. The list is not borrowed: to end
+        // a statement may run code of the caller's, such as the destructor of a function's data.
+        drop(unsafe { place.as_mut() }.take());
+        let spare = &mut self.lent.borrow_mut().spare;
+        match spare.len() < SPARE_PLACES {
+            true => spare.push(place),
+            // SAFETY: it was made by `Box::leak`, and nothing points to it any more.
+            false => drop(unsafe { Box::from_raw(place.as_ptr()) }),
+        }
+    }
+
+    /// Drops the statements that calls have forgotten. To be called when no call runs.
+    pub(crate) fn take_back(&self) {
+        loop {
+            let Some(mut place) = self.lent.borrow_mut().used.pop() else { return };
+            // SAFETY: no `Lent` is left that points to it but a forgotten one.
+            if let Some(Kept::Cached(statement)) = unsafe { place.as_mut() } {
+                // As in the drop of `Lent`.
+                drop(statement.raw_query());
+            }
+            self.empty(place);
+        }
     }
 
     /// Runs one of the library's own statements.
@@ -257,25 +426,14 @@ impl Session {
         code == ffi::SQLITE_OK && current != 0
     }
 
-    /// Resets every statement that is not at its end; returns how many there were.
-    pub(crate) fn reset_statements(&self) -> usize {
-        let mut reset = 0;
-        let mut statement = ptr::null_mut();
-        loop {
-            // SAFETY: the handle is open. No reference to a statement is alive: this is called
-            // between calls, when all that can be left are statements leaked with `mem::forget`,
-            // cached ones and our own, and resetting is allowed on each of them.
-            unsafe {
-                statement = ffi::sqlite3_next_stmt(self.conn.handle(), statement);
-                if statement.is_null() {
-                    return reset;
-                }
-                if ffi::sqlite3_stmt_busy(statement) != 0 {
-                    ffi::sqlite3_reset(statement);
-                    reset += 1;
-                }
-            }
-        }
+    /// Resets every statement that stands on a row; for what was leaked through the bare connection.
+    ///
+    /// Among them may be statements of virtual tables whose cursors are open. To reset one is allowed to
+    /// whoever has the connection: it stays valid, and its owner resets or finalizes it as usual. The owner
+    /// would notice only in the middle of a step; its cursors end here as well, because the statements that
+    /// opened them stand on a row themselves.
+    pub(crate) fn halt_statements(&self) {
+        halt(&self.conn);
     }
 
     /// The extended code of the last failure on this connection.
@@ -304,21 +462,129 @@ unsafe extern "C" fn on_row(
 
 impl Drop for Session {
     fn drop(&mut self) {
+        if process::id() != self.pid {
+            // The connection is the parent's: to close it would touch the file. The hook keeps its target.
+            mem::forget(self.own.take());
+            mem::forget(self.hooked.take());
+            return;
+        }
+        self.take_back();
         self.own = None;
+        for place in mem::take(&mut self.lent.borrow_mut().spare) {
+            // SAFETY: it was made by `Box::leak`, and nothing points to it any more.
+            drop(unsafe { Box::from_raw(place.as_ptr()) });
+        }
         self.conn.flush_prepared_statement_cache();
-        loop {
-            // SAFETY: the library's and the cached statements are finalized; a statement that is
-            // left was leaked, so nobody can use it again, and finalizing it lets the close
-            // succeed, which would otherwise keep the file and its locks.
-            unsafe {
-                let leaked = ffi::sqlite3_next_stmt(self.conn.handle(), ptr::null_mut());
-                if leaked.is_null() {
-                    return;
-                }
-                ffi::sqlite3_finalize(leaked);
+        self.disarm();
+        // SAFETY: taken once, here; nothing uses the field afterwards.
+        let conn = unsafe { ManuallyDrop::take(&mut self.conn) };
+        // It disconnects the virtual tables, which finalize their statements, before it looks for others.
+        if let Err((conn, _)) = conn.close() {
+            close_leaky(conn);
+        }
+    }
+}
+
+impl Session {
+    /// Ends the transaction and takes the hooks off.
+    ///
+    /// rusqlite has SQLite free its hooks at closing, and SQLite rolls an open transaction back only after
+    /// that: it would call the rollback hook that `setup` or an exclusive call may have set.
+    fn disarm(&mut self) {
+        self.hook_rows(None);
+        // They fail only for want of memory, which taking something off does not need.
+        let _ = self.conn.authorizer(None::<fn(AuthContext<'_>) -> Authorization>);
+        if !self.conn.is_autocommit() && self.conn.execute_batch("ROLLBACK").is_err() {
+            self.halt_statements();
+            let _ = self.conn.execute_batch("ROLLBACK");
+        }
+        let _ = self.conn.rollback_hook(None::<fn()>);
+        let _ = self.conn.commit_hook(None::<fn() -> bool>);
+        let _ = self.conn.update_hook(None::<fn(Action, &str, &str, i64)>);
+    }
+}
+
+/// See [`Session::halt_statements`].
+fn halt(conn: &Connection) {
+    let mut statement = ptr::null_mut();
+    loop {
+        // SAFETY: the handle is open, and this thread has the connection to itself. To reset a statement
+        // may finalize others, of its cursors, but never itself, so it is valid when the next is asked for.
+        unsafe {
+            statement = ffi::sqlite3_next_stmt(conn.handle(), statement);
+            if statement.is_null() {
+                return;
+            }
+            if ffi::sqlite3_stmt_busy(statement) != 0 {
+                ffi::sqlite3_reset(statement);
             }
         }
     }
+}
+
+/// Closes a connection of which something was leaked through the bare connection: a statement, perhaps.
+///
+/// Closing has failed, and disconnected every virtual table that no statement uses. What is listed now is
+/// the leaked ones and, if those use virtual tables, the statements of these as well, which nothing tells
+/// apart: then the connection stays as it is, for ever, but pins no snapshot and holds no lock.
+fn close_leaky(conn: Connection) {
+    halt(&conn);
+    if may_use_virtual_tables(&conn) {
+        mem::forget(conn);
+        return;
+    }
+    // To look at the statements may have connected virtual tables anew.
+    let Err((conn, _)) = conn.close() else { return };
+    loop {
+        // SAFETY: the handle is open. No virtual table is connected, so each listed statement was leaked:
+        // nobody can use it any more.
+        unsafe {
+            let leaked = ffi::sqlite3_next_stmt(conn.handle(), ptr::null_mut());
+            if leaked.is_null() {
+                break;
+            }
+            ffi::sqlite3_finalize(leaked);
+        }
+    }
+    // What is left is no statement: a backup.
+    let _ = conn.close().map_err(|(conn, _)| mem::forget(conn));
+}
+
+/// Whether a program of one of the listed statements, all at rest, has an instruction on a virtual table.
+fn may_use_virtual_tables(conn: &Connection) -> bool {
+    let mut statement = ptr::null_mut();
+    loop {
+        // SAFETY: the handle is open, and this thread has the connection to itself. From here on the statement
+        // lists its program instead of running it; the one that it keeps is the one that is listed. Its text is
+        // read before the next step.
+        unsafe {
+            statement = ffi::sqlite3_next_stmt(conn.handle(), statement);
+            if statement.is_null() {
+                return false;
+            }
+            // Fails if it had to be prepared again and could not.
+            let mut code = ffi::sqlite3_stmt_explain(statement, 1);
+            if code == ffi::SQLITE_OK {
+                code = ffi::sqlite3_step(statement);
+            }
+            while code == ffi::SQLITE_ROW {
+                let opcode = ffi::sqlite3_column_text(statement, 1);
+                if opcode.is_null() || is_of_virtual_table(CStr::from_ptr(opcode.cast())) {
+                    break;
+                }
+                code = ffi::sqlite3_step(statement);
+            }
+            ffi::sqlite3_reset(statement);
+            if code != ffi::SQLITE_DONE {
+                return true;
+            }
+        }
+    }
+}
+
+/// <https://www.sqlite.org/opcode.html>: `VOpen`, `VUpdate`, ...; others with this letter have a small second one.
+fn is_of_virtual_table(opcode: &CStr) -> bool {
+    matches!(opcode.to_bytes(), [b'V', b'A'..=b'Z', ..])
 }
 
 /// The number of this process; after a fork the child's.

@@ -127,8 +127,7 @@ impl Reader {
         let Some(conn) = &self.conn else { return };
         conn.link.guard.slot.rest();
         let ended = conn.link.is_lost() || conn.link.session.run(Sql::Commit).is_ok();
-        let clean = ended && conn.link.open_statements.get() == 0;
-        if !clean && !conn.link.clean() {
+        if !ended && !conn.link.clean() {
             self.conn = None;
         }
     }

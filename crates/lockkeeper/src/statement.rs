@@ -1,9 +1,10 @@
 //! Prepared statements as calls see them.
 
-use rusqlite::{CachedStatement, MappedRows, Params, Result, Row, Rows, StatementStatus};
+use rusqlite::{MappedRows, Params, Result, Row, Rows, StatementStatus};
 
 use std::sync::Arc;
 
+use crate::ffi::Lent;
 use crate::record::{Mark, Outcome, Plan};
 use crate::stats::Work;
 use crate::transaction::Snapshot;
@@ -14,7 +15,7 @@ use crate::transaction::Snapshot;
 /// not asked to stop, that its transaction still exists (`OR ROLLBACK` may have ended it, and the
 /// next statement would then commit by itself), and that a read only reads.
 pub struct Statement<'c> {
-    inner: Inner<'c>,
+    inner: Lent<'c>,
     snapshot: &'c Snapshot,
     readonly: bool,
     /// Somebody wants to know what it changes: what it may write beyond what the hook names.
@@ -23,48 +24,15 @@ pub struct Statement<'c> {
     unseen: Option<Mark>,
 }
 
-enum Inner<'c> {
-    Plain(rusqlite::Statement<'c>),
-    Cached(CachedStatement<'c>),
-}
-
-impl<'c> Inner<'c> {
-    fn get(&self) -> &rusqlite::Statement<'c> {
-        match self {
-            Self::Plain(statement) => statement,
-            Self::Cached(statement) => statement,
-        }
-    }
-
-    fn get_mut(&mut self) -> &mut rusqlite::Statement<'c> {
-        match self {
-            Self::Plain(statement) => statement,
-            Self::Cached(statement) => statement,
-        }
-    }
-}
-
 impl<'c> Statement<'c> {
-    /// `sql` is its text, or a text that contains it.
-    pub(crate) fn plain(
+    /// `sql` is its text, or a text that contains it; `cached`: it may have been prepared by an earlier call.
+    pub(crate) fn new(
         snapshot: &'c Snapshot,
         sql: &str,
-        statement: rusqlite::Statement<'c>,
+        inner: Lent<'c>,
+        cached: bool,
     ) -> Result<Self> {
-        Self::new(snapshot, sql, Inner::Plain(statement))
-    }
-
-    pub(crate) fn cached(
-        snapshot: &'c Snapshot,
-        sql: &str,
-        statement: CachedStatement<'c>,
-    ) -> Result<Self> {
-        Self::new(snapshot, sql, Inner::Cached(statement))
-    }
-
-    fn new(snapshot: &'c Snapshot, sql: &str, inner: Inner<'c>) -> Result<Self> {
         let readonly = inner.get().readonly();
-        snapshot.statement_opened();
         let mut statement = Self { inner, snapshot, readonly, plan: None, unseen: None };
         if snapshot.link.work.is_some() {
             // A cached statement remembers what it did for others.
@@ -75,9 +43,9 @@ impl<'c> Statement<'c> {
             let link = &snapshot.link;
             if link.guard.recorder.is_on() {
                 let (recorder, conn) = (&link.guard.recorder, link.session.conn());
-                statement.plan = Some(match &statement.inner {
-                    Inner::Plain(_) => recorder.plan(conn, sql),
-                    Inner::Cached(_) => recorder.plan_cached(conn, sql),
+                statement.plan = Some(match cached {
+                    false => recorder.plan(conn, sql),
+                    true => recorder.plan_cached(conn, sql),
                 });
             }
         }
@@ -279,7 +247,6 @@ impl<'c> Statement<'c> {
 impl Drop for Statement<'_> {
     fn drop(&mut self) {
         self.settle_unseen();
-        self.snapshot.statement_closed();
         let snapshot = self.snapshot;
         if let Some(work) = &snapshot.link.work {
             work.set(work.get() + self.take_work());

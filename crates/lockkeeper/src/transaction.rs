@@ -52,8 +52,8 @@ impl Snapshot {
     /// statement that writes, in a read.
     pub fn prepare(&self, sql: &str) -> Result<Statement<'_>> {
         self.link.prepared(sql);
-        let statement = self.link.session.conn().prepare(sql).map_err(explain_denial)?;
-        Statement::plain(self, sql, statement)
+        let statement = self.link.session.prepare_plain(sql).map_err(explain_denial)?;
+        Statement::new(self, sql, statement, false)
     }
 
     /// Prepares a statement, or takes it from the connection's cache, to which it returns.
@@ -62,8 +62,8 @@ impl Snapshot {
     /// As [`Snapshot::prepare`].
     pub fn prepare_cached(&self, sql: &str) -> Result<Statement<'_>> {
         self.link.prepared(sql);
-        let statement = self.link.session.conn().prepare_cached(sql).map_err(explain_denial)?;
-        Statement::cached(self, sql, statement)
+        let statement = self.link.session.prepare_cached(sql).map_err(explain_denial)?;
+        Statement::new(self, sql, statement, true)
     }
 
     /// Runs a query and maps its first row. Prepared through the cache.
@@ -114,14 +114,6 @@ impl Snapshot {
     /// deadline passed, or the database is aborted.
     pub fn should_stop(&self) -> Option<queue::Interrupt> {
         queue::interrupt()
-    }
-
-    pub(crate) fn statement_opened(&self) {
-        self.link.open_statements.set(self.link.open_statements.get() + 1);
-    }
-
-    pub(crate) fn statement_closed(&self) {
-        self.link.open_statements.set(self.link.open_statements.get().saturating_sub(1));
     }
 
     pub(crate) fn check_may_write(&self) -> Result<()> {
@@ -195,7 +187,8 @@ impl Transaction {
         self.link.prepared(sql);
         let mut batch = Batch::new(self.link.session.conn(), sql);
         while let Some(statement) = batch.next().map_err(explain_denial)? {
-            Statement::plain(self, sql, statement)?.run()?;
+            let statement = self.link.session.keep_plain(statement);
+            Statement::new(self, sql, statement, false)?.run()?;
         }
         Ok(())
     }

@@ -456,10 +456,8 @@ impl Writer {
             };
             let code = error.sqlite_error_code();
             if code == Some(ErrorCode::DatabaseBusy) && !link.is_lost() && now() < give_up_at {
-                // A statement that a call leaked, or a reader in a mode without WAL.
-                if link.session.reset_statements() == 0 {
-                    std::thread::sleep(Duration::from_millis(1));
-                }
+                // A reader in a mode without WAL.
+                std::thread::sleep(Duration::from_millis(1));
                 continue;
             }
             let io = matches!(

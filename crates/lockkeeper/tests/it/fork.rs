@@ -35,7 +35,7 @@ fn in_child(db: Database, snapshot: HeldSnapshot, file: &Path, other_file: &Path
 
 /// Runs `check` in a forked child, which answers with the number of the check that failed. A child
 /// that hangs is killed by its alarm.
-fn in_a_fork(check: impl FnOnce() -> i32) {
+pub(crate) fn in_a_fork(check: impl FnOnce() -> i32) {
     // SAFETY: the child runs no other test and ends by `_exit`, so it unwinds into nothing. It
     // allocates, which the C library allows after a fork.
     let child = unsafe { libc::fork() };

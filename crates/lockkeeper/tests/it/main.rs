@@ -17,6 +17,7 @@ mod cancel_write;
 mod closing;
 mod crash;
 mod differential;
+mod endings;
 mod errors;
 mod fairness;
 mod faults;

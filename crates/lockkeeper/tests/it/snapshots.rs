@@ -91,6 +91,28 @@ fn a11_a_snapshot_may_be_taken_while_a_read_outlasts_the_one_before() {
     });
 }
 
+/// Rows that are forgotten leave their statement on a row, and the statement goes back into the cache.
+#[test]
+fn a10_a_read_that_forgets_its_rows_does_not_keep_its_snapshot_for_the_next() {
+    within(HANG, || {
+        let (_dir, db) = file_db(|builder| builder.readers(1).readers_max(1));
+        db.blocking_write(|tx| (1..=3).try_for_each(|id| insert(tx, id))).expect("a write");
+        for id in 4..10 {
+            db.blocking_read(|s| {
+                let mut cached = s.prepare_cached("SELECT id FROM t")?;
+                let mut rows = cached.query([])?;
+                rows.next()?;
+                std::mem::forget(rows);
+                Ok(())
+            })
+            .expect("a read");
+            db.blocking_write(move |tx| insert(tx, id)).expect("a write");
+            assert_eq!(ids(&db), (1..=id).collect::<Vec<_>>());
+        }
+        db.blocking_close().expect("closes");
+    });
+}
+
 #[test]
 fn a29_reads_on_their_callers_thread_are_counted_as_such() {
     within(HANG, || {
