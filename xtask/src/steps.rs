@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::command::{Failed, cargo, succeeds};
+use crate::command::{Failed, Line, cargo, succeeds};
 use crate::install::install;
 
 /// One step: `cargo xtask test --only NAME` runs it alone.
@@ -24,7 +24,7 @@ pub(crate) struct Form {
     pub(crate) long: bool,
 }
 
-pub(crate) const STEPS: [Step; 10] = [
+pub(crate) const STEPS: [Step; 11] = [
     step("install", "what the tests need beside Rust can be installed", |_| no_tests(install())),
     step("format", "the sources are formatted", |_| {
         no_tests(cargo(&["fmt", "--all", "--check"]).run())
@@ -46,6 +46,7 @@ pub(crate) const STEPS: [Step; 10] = [
         cargo(&["test", "--workspace", "--doc"]).run_tests()
     }),
     step("optional", "the optional features of the library do what they promise", |_| optional()),
+    step("asan", "no memory is used after it was freed, nor freed twice", asan),
     step("models", "the queue is right in every interleaving of a few threads", |_| models()),
 ];
 
@@ -156,6 +157,41 @@ fn optional() -> Result<Closing, Failed> {
     let doc = cargo(&[&["doc", "--no-deps"], &with[..]].concat());
     doc.with("RUSTDOCFLAGS", "-D warnings").run()?;
     Ok(closing)
+}
+
+/// The tests of how connections end, under AddressSanitizer, which sees SQLite's memory as well; in the long form
+/// all that reach SQLite.
+fn asan(form: Form) -> Result<Closing, Failed> {
+    /// The tests of what has a connection longest, or ends it.
+    const ENDINGS: [&str; 3] = ["endings::", "closing::", "snapshots::"];
+    let host = host()?;
+    let suite = |filters: &[&str]| {
+        // A target of its own leaves build scripts as they are, and a directory what else was built.
+        let words = ["test", "-p", "lockkeeper", "--target", &host, "--test", "it"];
+        let with = ["--features", "rusqlite/with-asan", "--"];
+        cargo(&[&words[..], &with, filters].concat())
+            // The stable compiler has the sanitizer, and takes the flag.
+            .with("RUSTC_BOOTSTRAP", "1")
+            .with("RUSTFLAGS", "-Zsanitizer=address --cfg asan")
+            .with("CARGO_TARGET_DIR", "target/asan")
+            // Tests forget things on purpose.
+            .with("ASAN_OPTIONS", "detect_leaks=0")
+    };
+    if !form.long {
+        return suite(&ENDINGS).run_tests();
+    }
+    let mut closing = suite(&[]).run_tests()?;
+    closing.extend(suite(&ENDINGS[..1]).with("LOCKKEEPER_LONG", "1").run_tests()?);
+    Ok(closing)
+}
+
+/// The target that the compiler runs on.
+fn host() -> Result<String, Failed> {
+    let line = Line::new("rustc", &["--verbose", "--version"]);
+    let output = line.command().output().map_err(|error| Failed(error.to_string()))?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let host = said.lines().find_map(|line| line.strip_prefix("host: "));
+    host.map(str::to_owned).ok_or_else(|| Failed(format!("{} names no host", line.shown())))
 }
 
 fn models() -> Result<Closing, Failed> {
