@@ -26,7 +26,7 @@ use crate::evaluate::EvaluatorSettings;
 use crate::input::{Checkouts, Repositories};
 use crate::log::{LogName, Logs};
 use crate::model::{self, BuildId, Event, Keep, Specification, SpecificationId};
-use crate::monitor;
+use crate::monitor::{self, Turns};
 use crate::process::{STATE_VARIABLE, kill_marked};
 use crate::retention::{Pace, Pruned, Retention};
 use crate::store::{self, Cancel, Database, DatabaseError, Loaded, Recovered, Restart};
@@ -36,7 +36,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, Semaphore, broadcast, mpsc, watch};
+use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 use wake::{WAKE, wake_socket};
 
@@ -89,12 +89,12 @@ struct Watched {
 
 /// How many events a slow watcher may be behind.
 const EVENTS: usize = 4096;
-/// Fetches at once.
-const FETCHES: usize = 8;
+/// Fetches that have a turn, and that go on altogether.
+const FETCHES: (usize, usize) = (8, 128);
 /// Between two looks at what need not be kept.
 const RETENTION: Duration = Duration::from_secs(3600);
-/// Evaluators at once.
-const EVALUATIONS: usize = 2;
+/// Evaluations that have a turn, and that go on altogether.
+const EVALUATIONS: (usize, usize) = (2, 64);
 
 /// Deletes what need not be kept in a state directory that no server has.
 ///
@@ -150,6 +150,7 @@ impl App {
             state.join("repositories"),
             settings.fetch_timeout,
             &started.state_id,
+            settings.git_filters.clone(),
         ));
         let checkouts = Arc::new(Checkouts::new(
             Arc::clone(&repositories),
@@ -196,10 +197,11 @@ impl App {
             isolation,
             interval: settings.interval,
             work: state.join("work"),
+            outputs: executor.outputs(),
             builder: builder.clone(),
             events: events.clone(),
-            fetches: Arc::new(Semaphore::new(FETCHES)),
-            evaluations: Semaphore::new(EVALUATIONS),
+            fetches: Arc::new(Turns::new(FETCHES.0, FETCHES.1)),
+            evaluations: Turns::new(EVALUATIONS.0, EVALUATIONS.1),
         };
         let shared = Shared {
             web: database.client("web"),
@@ -422,7 +424,7 @@ impl App {
         for state in found.into_iter().filter(|state| state.specification.enabled) {
             let monitors = Arc::clone(&self.shared.monitors);
             let stop = self.shared.stop.subscribe();
-            looks.spawn(async move { monitor::look(&monitors, state.id, stop).await });
+            looks.spawn(async move { monitor::look(&monitors, state.id, true, stop).await });
         }
         let mut good = true;
         while let Some(done) = looks.join_next().await {

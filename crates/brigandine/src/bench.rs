@@ -157,6 +157,7 @@ async fn measure(arguments: &BenchBuilds, directory: &Path) -> Result<Figures, F
             url: repository.to_string_lossy().into_owned(),
             reference: Reference::Branch("main".to_owned()),
             submodules: false,
+            submodules_from: Vec::new(),
         }],
         evaluator: Evaluator::Jobs {
             input: None,

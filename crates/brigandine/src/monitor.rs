@@ -11,9 +11,13 @@
 //! | the evaluator | the evaluation's row and its log | nothing until something is pushed |
 //! | the server stops | the evaluation's row: aborted | evaluated again at the next start |
 
-use crate::build::{Builder, remove_all};
+mod turns;
+
+pub(crate) use turns::Turns;
+
+use crate::build::{Builder, Outputs, publish_builds, remove_all};
 use crate::evaluate::{self, Checked, Context, EvaluatorSettings};
-use crate::input::{Checkouts, Form, Repositories, Resolved, hex};
+use crate::input::{Checkouts, Form, Repositories, Resolved, Wanted, hex};
 use crate::log::{LogName, Logs};
 use crate::memory;
 use crate::model::{
@@ -36,6 +40,9 @@ const BACK_OFF: Duration = Duration::from_secs(10);
 /// The longest pause after failed looks, unless the interval is longer.
 const BACK_OFF_MAX: Duration = Duration::from_secs(30 * 60);
 
+/// Fetches at once of one specification.
+const FETCHES_OF_ONE: usize = 4;
+
 /// What all monitors share.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -57,14 +64,16 @@ pub(crate) struct Shared {
     pub(crate) interval: Duration,
     /// Below this, evaluators get a directory of their own.
     pub(crate) work: PathBuf,
+    /// Looked at when jobs are linked to builds that have some.
+    pub(crate) outputs: Arc<Outputs>,
     /// Woken when jobs are registered.
     pub(crate) builder: Builder,
     /// For watchers.
     pub(crate) events: broadcast::Sender<Event>,
-    /// Fetches at once.
-    pub(crate) fetches: Arc<Semaphore>,
-    /// Evaluators at once.
-    pub(crate) evaluations: Semaphore,
+    /// Of fetches.
+    pub(crate) fetches: Arc<Turns>,
+    /// Of evaluations.
+    pub(crate) evaluations: Turns,
 }
 
 /// What a look came to.
@@ -101,11 +110,13 @@ pub(crate) async fn run(
     wanted: Arc<Notify>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), DatabaseError> {
+    let mut first = true;
     loop {
         if *stop.borrow_and_update() {
             return Ok(());
         }
-        let (looked, pause) = look(&shared, id, stop.clone()).await?;
+        let first = std::mem::replace(&mut first, false);
+        let (looked, pause) = look(&shared, id, first, stop.clone()).await?;
         if looked == Looked::Gone {
             return Ok(());
         }
@@ -125,7 +136,8 @@ fn pause_after(interval: Duration, failures: i64) -> Duration {
     BACK_OFF.min(interval).saturating_mul(1 << doublings).min(BACK_OFF_MAX.max(interval))
 }
 
-/// Looks once. Says what came of it, and how long to wait before the next look.
+/// Looks once. Says what came of it, and how long to wait before the next look. The `first` look of a
+/// server also sees whether the outputs of the last evaluation are there.
 ///
 /// # Errors
 /// The database failed.
@@ -136,17 +148,19 @@ fn pause_after(interval: Duration, failures: i64) -> Duration {
 pub(crate) async fn look(
     shared: &Shared,
     id: SpecificationId,
+    first: bool,
     stop: watch::Receiver<bool>,
 ) -> Result<(Looked, Duration), DatabaseError> {
     let state = shared.database.read(move |s| store::specification_by_id(s, id)).await?;
     let Some(state) = state else { return Ok((Looked::Gone, shared.interval)) };
     let span = tracing::info_span!("look", specification = state.specification.name);
-    look_at(shared, state, stop).instrument(span).await
+    look_at(shared, state, first, stop).instrument(span).await
 }
 
 async fn look_at(
     shared: &Shared,
     state: SpecificationState,
+    first: bool,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(Looked, Duration), DatabaseError> {
     let id = state.id;
@@ -193,6 +207,9 @@ async fn look_at(
     let evaluation = match begun {
         Begun::Known(known, status) => {
             tracing::debug!(evaluation = %known, "nothing is new");
+            if first && status == EvaluationStatus::Succeeded {
+                make_again(shared, known).await?;
+            }
             return Ok((Looked::Known(status), interval));
         }
         Begun::New(evaluation) | Begun::Again(evaluation) => evaluation,
@@ -210,12 +227,14 @@ fn seconds(duration: Duration) -> i64 {
 /// Fetches all inputs at once. Errors of all of them, for people.
 async fn fetch(shared: &Shared, specification: &Specification) -> Result<Vec<Resolved>, String> {
     let mut fetches = JoinSet::new();
+    let own = Arc::new(Semaphore::new(FETCHES_OF_ONE));
     for (place, input) in specification.inputs.iter().cloned().enumerate() {
         let (repositories, turns) = (Arc::clone(&shared.repositories), Arc::clone(&shared.fetches));
+        let own = Arc::clone(&own);
         let work = async move {
-            // Never closed, so a turn always comes.
-            let _turn = turns.acquire_owned().await;
-            let resolved = repositories.fetch(&input.url, &input.reference).await;
+            // Never closed, so it always comes.
+            let _own = own.acquire_owned().await;
+            let resolved = turns.run(repositories.fetch(&input.url, &input.reference)).await;
             (place, resolved.map_err(|error| format!("input `{}`: {error}", input.name)))
         };
         fetches.spawn(work.in_current_span());
@@ -280,6 +299,7 @@ async fn evaluate(
     let mut log = shared.logs.create(name);
     let mut checkout_at = 0;
     let work = evaluate_started(shared, specification, resolved, id, &mut log, &mut checkout_at);
+    let work = shared.evaluations.run(work);
     let done = tokio::select! {
         done = work => done,
         _ = stop.wait_for(|stop| *stop) => Err(Trouble::Stopped),
@@ -310,6 +330,9 @@ async fn evaluate(
                         reused = registered.reused,
                         "evaluation succeeded"
                     );
+                    if registered.reused > 0 {
+                        make_again(shared, id).await?;
+                    }
                     shared.builder.wake();
                     if registered.new + registered.reused >= MANY_JOBS {
                         memory::give_back().await;
@@ -351,6 +374,33 @@ async fn evaluate(
     Ok(status)
 }
 
+/// Has outputs of an evaluation made again that are not there any more.
+async fn make_again(shared: &Shared, id: EvaluationId) -> Result<(), DatabaseError> {
+    let paths = shared.database.read(move |s| store::outputs_of(s, id)).await?;
+    let outputs = Arc::clone(&shared.outputs);
+    let looked = tokio::task::spawn_blocking(move || -> Vec<String> {
+        paths.into_iter().filter(|path| !outputs.has(path)).collect()
+    });
+    let gone: Arc<[String]> = looked.await.unwrap_or_default().into();
+    if gone.is_empty() {
+        return Ok(());
+    }
+    tracing::warn!(outputs = gone.len(), "outputs are gone: their builds are scheduled again");
+    let changed = shared
+        .database
+        .write(move |tx| {
+            let mut changed = Vec::new();
+            for path in gone.iter() {
+                changed.extend(store::rebuild(tx, path)?);
+            }
+            Ok(changed)
+        })
+        .await?;
+    publish_builds(&shared.events, &changed);
+    shared.builder.wake();
+    Ok(())
+}
+
 /// Lets clones give up what nobody needs any more. Trouble with it is no trouble of anybody's.
 async fn tidy(shared: &Shared, specification: &Specification) {
     for input in &specification.inputs {
@@ -378,7 +428,6 @@ async fn evaluate_started(
     log: &mut crate::log::LogWriter,
     checkout_at: &mut Timestamp,
 ) -> Result<evaluate::Evaluated, Trouble> {
-    let Ok(_permit) = shared.evaluations.acquire().await else { return Err(Trouble::Stopped) };
     // A foreign evaluator is given directories; the built-in one is given its list.
     let form = match specification.evaluator {
         Evaluator::Jobs { .. } => Form::Any,
@@ -392,7 +441,13 @@ async fn evaluate_started(
         };
         let revision = &resolved.revision;
         let pin = shared.repositories.pin(&input.url, revision);
-        let tree = shared.checkouts.export(&input.url, revision, input.submodules, form, true);
+        let wanted = Wanted {
+            url: &input.url,
+            revision,
+            submodules: input.submodules,
+            submodules_from: &input.submodules_from,
+        };
+        let tree = shared.checkouts.export(wanted, form, true);
         let ((), tree) = tokio::try_join!(pin, tree).map_err(failed)?;
         checkouts.push(Checked { input: input.clone(), revision: revision.clone(), tree });
     }

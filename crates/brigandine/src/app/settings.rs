@@ -20,6 +20,8 @@ pub(crate) struct Settings {
     pub(crate) sandbox: config::Sandbox,
     /// Brigandine's own program.
     pub(crate) program: PathBuf,
+    /// Filters of git's configuration that may run when files are written.
+    pub(crate) git_filters: Vec<String>,
     /// One run of git.
     pub(crate) fetch_timeout: Duration,
     /// One run of an evaluator.
@@ -55,6 +57,7 @@ impl Settings {
             systems: vec![format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS)],
             sandbox: config::Sandbox::Off,
             program: std::env::current_exe().unwrap_or_else(|_| PathBuf::from("brigandine")),
+            git_filters: config::git_filters(),
             fetch_timeout: limits.fetch_time,
             evaluation_timeout: limits.evaluation_time,
             evaluation_output_bytes_max: limits.evaluation_output,

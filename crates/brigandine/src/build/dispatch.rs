@@ -42,6 +42,8 @@ pub(crate) struct Outcome {
     pub(crate) products: Vec<NewProduct>,
     /// Keeps the outputs there until this is stored.
     pub(crate) hold: Option<Hold>,
+    /// Digests of outputs that it needs and that are not there: they are made again, and so is it.
+    pub(crate) gone: Vec<String>,
 }
 
 impl Outcome {
@@ -53,7 +55,14 @@ impl Outcome {
             outputs: Vec::new(),
             products: Vec::new(),
             hold: None,
+            gone: Vec::new(),
         }
+    }
+
+    /// The end of a job that could not begin, since outputs that it needs are not there.
+    pub(crate) fn without(gone: Vec<String>) -> Self {
+        let message = format!("outputs that it needs are gone: {}", gone.join(", "));
+        Self { gone, ..Self::bad(BuildStatus::FailedOther, message) }
     }
 }
 

@@ -174,13 +174,15 @@ enum End {
     Finished(Finish, #[expect(dead_code, reason = "kept for what its drop does")] Option<Hold>),
     /// Nobody runs it any more; `next` is scheduled, or failed-other after too many losses.
     Lost { id: BuildId, attempt: i64, message: String, next: State },
+    /// As lost: outputs that it needs are gone, and are to be made again.
+    Gone { id: BuildId, attempt: i64, message: String, next: State, outputs: Vec<String> },
 }
 
 impl End {
     fn key(&self) -> (BuildId, i64) {
         match self {
             Self::Finished(finish, _) => (finish.id, finish.attempt),
-            Self::Lost { id, attempt, .. } => (*id, *attempt),
+            Self::Lost { id, attempt, .. } | Self::Gone { id, attempt, .. } => (*id, *attempt),
         }
     }
 
@@ -189,6 +191,15 @@ impl End {
             Self::Finished(finish, _) => store::finish(tx, finish),
             Self::Lost { id, attempt, message, next } => {
                 store::lose(tx, *id, *attempt, message, next.losses, next.status, now)
+            }
+            Self::Gone { id, attempt, message, next, outputs } => {
+                // First scheduled again, then made to wait.
+                let mut all =
+                    store::lose(tx, *id, *attempt, message, next.losses, next.status, now)?;
+                for digest in outputs {
+                    all.extend(store::rebuild(tx, &format!("outputs/{digest}"))?);
+                }
+                Ok(all)
             }
         }
     }
@@ -304,6 +315,9 @@ impl<D: Dispatcher> Loop<D> {
             {
                 Happening::Stopped(attempt)
             }
+            DispatchEvent::Ended { outcome, .. } if !outcome.gone.is_empty() => {
+                Happening::Lost(attempt)
+            }
             DispatchEvent::Ended { outcome, .. } => Happening::Ended(attempt, outcome.status),
         };
         let Some(next) = running.state.after(happening) else {
@@ -316,12 +330,18 @@ impl<D: Dispatcher> Loop<D> {
                 tracing::warn!(build = %id, attempt, message, "a build was lost");
                 End::Lost { id, attempt, message, next }
             }
+            DispatchEvent::Ended { outcome: Outcome { message, gone, .. }, .. }
+                if !gone.is_empty() =>
+            {
+                tracing::warn!(build = %id, attempt, message, "outputs are made again");
+                End::Gone { id, attempt, message, next, outputs: gone }
+            }
             DispatchEvent::Ended { .. } if next.status == BuildStatus::Scheduled => {
                 let message = "the server was stopped".to_owned();
                 End::Lost { id, attempt, message, next }
             }
             DispatchEvent::Ended { outcome, log, .. } => {
-                let Outcome { status, message, outputs, products, hold } = outcome;
+                let Outcome { status, message, outputs, products, hold, gone: _ } = outcome;
                 let finish = Finish {
                     id,
                     attempt,
@@ -445,7 +465,7 @@ impl<D: Dispatcher> Loop<D> {
                 message = finish.message,
                 "build ended"
             ),
-            End::Lost { .. } => {
+            End::Lost { .. } | End::Gone { .. } => {
                 // The next attempt has a log of its own.
                 let logs = self.logs.clone();
                 drop(tokio::task::spawn_blocking(move || logs.remove(name)));

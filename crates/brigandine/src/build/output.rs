@@ -2,9 +2,11 @@
 //!
 //! Whatever a command put into `BRIGANDINE_OUT`, and the files that its product patterns select,
 //! becomes `outputs/DIGEST`. Two builds that leave the same bytes share a folder; a folder that
-//! has its name is complete, for it was renamed into place.
+//! has its name is complete, for it was renamed into place. What it holds may have been damaged since, so it
+//! is read again before it is shared, and replaced if it is not what its name says.
 
 use super::dispatch::Outcome;
+use super::run::remove_all;
 use crate::input::{Pattern, hex};
 use crate::model::BuildStatus;
 use crate::store::NewProduct;
@@ -15,6 +17,7 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// How many files an output may have.
@@ -37,6 +40,8 @@ pub(crate) struct Outputs {
     directory: PathBuf,
     bytes_max: u64,
     uses: Arc<Uses>,
+    /// Names damaged outputs on their way out.
+    damaged: AtomicU64,
     /// The digest of nothing, whose folder is there from the start: most builds leave nothing.
     empty: String,
 }
@@ -46,7 +51,7 @@ impl Outputs {
     pub(crate) fn new(directory: PathBuf, bytes_max: u64) -> io::Result<Self> {
         let empty = hex(&Sha256::digest([]));
         fs::create_dir_all(directory.join(&empty))?;
-        Ok(Self { directory, bytes_max, uses: Arc::default(), empty })
+        Ok(Self { directory, bytes_max, uses: Arc::default(), damaged: AtomicU64::new(0), empty })
     }
 
     /// Where the output of this digest is, if it is there.
@@ -84,31 +89,15 @@ impl Outputs {
         }
         let selected = move_products(build, out, patterns)?;
         if fs::read_dir(out)?.next().is_none() {
+            self.check_empty()?;
             // Never removed, so it need not be held.
             return Ok(good(self.empty.clone(), Vec::new(), None));
         }
-        let mut walk = Walk { root: out, files: Vec::new(), bytes: 0, bytes_max: self.bytes_max };
-        walk.directory(out, 0)?;
-        walk.files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-        let mut digest = Sha256::new();
-        for file in &walk.files {
-            digest.update(file.path.as_os_str().as_bytes());
-            digest.update([0, file.kind]);
-            digest.update(&file.digest);
-        }
-        let digest = hex(&digest.finalize());
+        let (digest, files) = digest(out, self.bytes_max)?;
         let target = self.directory.join(&digest);
         let hold = self.hold(&digest);
-        if !target.is_dir() {
-            match fs::rename(out, &target) {
-                Ok(()) => protect(&target)?,
-                // Somebody else made the same output a moment ago.
-                Err(_) if target.is_dir() => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        let products = walk
-            .files
+        self.keep(out, &target, &digest)?;
+        let products = files
             .iter()
             .filter(|file| selected.contains(&file.path))
             .map(|file| {
@@ -123,6 +112,57 @@ impl Outputs {
             })
             .collect();
         Ok(good(digest, products, Some(hold)))
+    }
+
+    /// Moves `out` to `target`, unless that is there and holds the same.
+    fn keep(&self, out: &Path, target: &Path, name: &str) -> Result<(), CollectError> {
+        if target.is_dir() {
+            match digest(target, u64::MAX) {
+                Ok((found, _)) if found == name => return Ok(()),
+                _ => self.set_aside(target, name)?,
+            }
+        }
+        match fs::rename(out, target) {
+            Ok(()) => Ok(protect(target)?),
+            // Somebody else made the same output a moment ago.
+            Err(_) if target.is_dir() => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The output that holds nothing is there, and holds nothing.
+    fn check_empty(&self) -> io::Result<()> {
+        let target = self.directory.join(&self.empty);
+        match fs::read_dir(&target).map(|mut entries| entries.next().is_none()) {
+            Ok(true) => return Ok(()),
+            Ok(false) => self.set_aside(&target, &self.empty)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        fs::create_dir_all(target)
+    }
+
+    /// Takes a damaged output out of the way; those who read it go on reading it.
+    fn set_aside(&self, target: &Path, name: &str) -> io::Result<()> {
+        tracing::error!(
+            output = name,
+            "an output is not what its name says: it is replaced by what was built just now; find out what \
+             wrote to the state directory"
+        );
+        let serial = self.damaged.fetch_add(1, Ordering::Relaxed);
+        let aside = format!("damaged-{}-{serial}", std::process::id());
+        let aside = self.directory.join(aside);
+        fs::set_permissions(target, fs::Permissions::from_mode(0o700))?;
+        match fs::rename(target, &aside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        remove_all(&aside)
+    }
+
+    /// Whether the output at this path, as the database has it, is there.
+    pub(crate) fn has(&self, path: &str) -> bool {
+        path.strip_prefix("outputs/").is_none_or(|digest| self.path(digest).is_some())
     }
 
     fn hold(&self, digest: &str) -> Hold {
@@ -253,6 +293,7 @@ fn good(digest: String, products: Vec<NewProduct>, hold: Option<Hold>) -> Outcom
         outputs: vec![("out".to_owned(), digest)],
         products,
         hold,
+        gone: Vec::new(),
     }
 }
 
@@ -362,6 +403,20 @@ struct Found {
     kind: u8,
     digest: Vec<u8>,
     bytes: u64,
+}
+
+/// The name of an output with what is in `root`, and what that is.
+fn digest(root: &Path, bytes_max: u64) -> Result<(String, Vec<Found>), CollectError> {
+    let mut walk = Walk { root, files: Vec::new(), bytes: 0, bytes_max };
+    walk.directory(root, 0)?;
+    walk.files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+    let mut digest = Sha256::new();
+    for file in &walk.files {
+        digest.update(file.path.as_os_str().as_bytes());
+        digest.update([0, file.kind]);
+        digest.update(&file.digest);
+    }
+    Ok((hex(&digest.finalize()), walk.files))
 }
 
 struct Walk<'a> {
@@ -476,6 +531,48 @@ mod tests {
             let products: Vec<String> = products.iter().map(|p| (*p).to_owned()).collect();
             self.outputs.collect(&work.join("build"), &work.join("out"), &products)
         }
+    }
+
+    #[test]
+    fn a_damaged_output_is_never_shared() {
+        let place = place(1000);
+        type Damage = fn(&Path);
+        let damages: [(&str, Damage); 5] = [
+            ("other bytes", |root| fs::write(root.join("a"), "evil").expect("written")),
+            ("one file more", |root| fs::write(root.join("more"), "evil").expect("written")),
+            ("one file less", |root| fs::remove_file(root.join("a")).expect("removed")),
+            ("a link", |root| {
+                fs::remove_file(root.join("a")).expect("removed");
+                std::os::unix::fs::symlink("/etc/passwd", root.join("a")).expect("a link");
+            }),
+            ("another mode", |root| {
+                let mode = fs::Permissions::from_mode(0o555);
+                fs::set_permissions(root.join("a"), mode).expect("a mode");
+            }),
+        ];
+        for (what, damage) in damages {
+            let one = place.collect(&[("out/a", "x"), ("out/b/c", "y")], &[]);
+            let root = place.outputs.path(&one.outputs[0].1).expect("there");
+            fs::set_permissions(&root, fs::Permissions::from_mode(0o755)).expect("a mode");
+            let file = fs::Permissions::from_mode(0o644);
+            fs::set_permissions(root.join("a"), file).expect("a mode");
+            damage(&root);
+            let two = place.collect(&[("out/a", "x"), ("out/b/c", "y")], &[]);
+            assert_eq!(one.outputs, two.outputs);
+            assert_eq!(fs::read(root.join("a")).expect("read"), b"x", "{what}");
+            let digest = digest(&root, 1000).ok().expect("a digest").0;
+            assert_eq!(digest, two.outputs[0].1, "{what}");
+        }
+        let nothing = place.collect(&[], &[]);
+        let root = place.outputs.path(&nothing.outputs[0].1).expect("there");
+        fs::write(root.join("evil"), "evil").expect("written");
+        assert_eq!(place.collect(&[], &[]).outputs, nothing.outputs);
+        assert_eq!(fs::read_dir(&root).expect("there").count(), 0);
+        fs::remove_dir_all(&root).expect("removed");
+        assert_eq!(place.collect(&[], &[]).outputs, nothing.outputs);
+        assert!(root.is_dir());
+        let left = fs::read_dir(place.directory.path().join("outputs")).expect("there").count();
+        assert_eq!(left, 2, "what was damaged is gone");
     }
 
     #[test]

@@ -16,7 +16,7 @@
 use super::dispatch::{BuildJob, Executor, Lost, Outcome};
 use super::output::Outputs;
 use super::sandbox::{self, Sandbox};
-use crate::input::{Checkouts, ExportedTree, FetchError, Form};
+use crate::input::{Checkouts, ExportedTree, FetchError, Form, Wanted};
 use crate::log::LogWriter;
 use crate::model::BuildStatus;
 use crate::process::{self, LEFTOVER, Running, STATE_VARIABLE};
@@ -86,7 +86,16 @@ impl LocalExecutor {
         for source in &job.definition.sources {
             let tree = self
                 .checkouts
-                .export(&source.url, &source.revision, source.submodules, form, false)
+                .export(
+                    Wanted {
+                        url: &source.url,
+                        revision: &source.revision,
+                        submodules: source.submodules,
+                        submodules_from: &source.submodules_from,
+                    },
+                    form,
+                    false,
+                )
                 .await
                 .map_err(|error| match error {
                     FetchError::NoReference { .. } => SourceError::Gone(error.to_string()),
@@ -256,12 +265,15 @@ impl Executor for LocalExecutor {
         started: impl FnOnce() + Send,
     ) -> Result<Outcome, Lost> {
         let mut needs = Vec::with_capacity(job.needs.len());
-        for (alias, digest) in &job.needs {
-            let Some(path) = self.outputs.path(digest) else {
-                let message = format!("the output {digest} of `{alias}`, which it needs, is gone");
-                return Ok(Outcome::bad(BuildStatus::FailedOther, message));
-            };
-            needs.push(path);
+        let mut gone = Vec::new();
+        for (_, digest) in &job.needs {
+            match self.outputs.path(digest) {
+                Some(path) => needs.push(path),
+                None => gone.push(digest.clone()),
+            }
+        }
+        if !gone.is_empty() {
+            return Ok(Outcome::without(gone));
         }
         let needs: Arc<[PathBuf]> = needs.into();
         let job = Arc::new(job);

@@ -1,5 +1,6 @@
 //! `brigandine serve`: configuration, traces, signals, the server.
 
+use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,14 +10,17 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tracing::field::Field;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::MakeExt;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
 
 use super::Failure;
 use crate::app::{App, Settings};
 use crate::cli;
 use crate::config::{self, Config, LogFormat};
 use crate::http::{self, Parts, Site, Token};
-use crate::model::Specification;
+use crate::model::{self, Specification};
 use crate::store::Loaded;
 
 /// Serves until it is told to end, or handles everything once.
@@ -76,6 +80,7 @@ fn settings(config: &Config) -> Settings {
         max_jobs: config.max_jobs,
         interval: config.interval,
         sandbox: config.sandbox,
+        git_filters: config.git_filters.clone(),
         fetch_timeout: config.limits.fetch_time,
         evaluation_timeout: config.limits.evaluation_time,
         evaluation_output_bytes_max: config.limits.evaluation_output,
@@ -112,9 +117,25 @@ pub(super) fn trace(format: LogFormat, usual: &str) {
         .with_ansi(std::io::stderr().is_terminal());
     // A second call (there is none) would leave the first in place.
     let _ = match format {
-        LogFormat::Text => builder.compact().try_init(),
+        LogFormat::Text => builder.fmt_fields(debug_fn(field).delimited(" ")).compact().try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
+}
+
+/// Writes a field of a trace line. Values come from repositories and evaluators as well: none begins a
+/// line of its own or steers a terminal.
+fn field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+    if field.name() != "message" {
+        write!(writer, "{}=", field.name())?;
+    }
+    for c in format!("{value:?}").chars() {
+        if model::is_steering(c) {
+            write!(writer, "{}", c.escape_default())?;
+        } else {
+            writer.write_char(c)?;
+        }
+    }
+    Ok(())
 }
 
 /// HTTP for a running server.

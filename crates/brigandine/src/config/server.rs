@@ -10,6 +10,7 @@
 //! specifications = ["hello.toml"]    # loaded at every start
 //! replace = false                    # whether these replace stored ones of the same name
 //! sandbox = "auto"                   # "off", "auto" (bubblewrap when present), "require"
+//! git-filters = ["lfs"]              # filters of git's configuration that may run; [] for none
 //! drain = false                      # whether SIGTERM lets running builds end
 //!
 //! [tracing]
@@ -58,6 +59,8 @@ pub(crate) struct Config {
     pub(crate) replace: bool,
     /// How builds are isolated.
     pub(crate) sandbox: Sandbox,
+    /// Filters of git's configuration that may run when files are written.
+    pub(crate) git_filters: Vec<String>,
     /// Whether SIGTERM lets running builds end.
     pub(crate) drain: bool,
     /// How trace lines are written.
@@ -135,6 +138,7 @@ impl Default for Config {
             specifications: Vec::new(),
             replace: false,
             sandbox: Sandbox::Off,
+            git_filters: git_filters(),
             drain: false,
             format: LogFormat::Text,
             limits: Limits::default(),
@@ -143,6 +147,11 @@ impl Default for Config {
             token_file: None,
         }
     }
+}
+
+/// The filters that run where nothing else is said.
+pub(crate) fn git_filters() -> Vec<String> {
+    vec!["lfs".to_owned()]
 }
 
 /// Reads `text`, the contents of `file`; relative paths start at the file's folder.
@@ -178,6 +187,9 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Config, Diagnostics> {
                     ],
                 )
                 .unwrap_or(default.sandbox),
+            git_filters: top.texts("git-filters", "lfs").map_or(default.git_filters, |names| {
+                names.into_iter().map(|name| name.value).collect()
+            }),
             drain: top.boolean("drain").unwrap_or(default.drain),
             format: tracing_table(&top).unwrap_or(default.format),
             limits: limits(&top),

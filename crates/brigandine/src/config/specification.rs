@@ -14,6 +14,7 @@
 //! url = "https://example.org/hello.git"
 //! branch = "main"                    # or tag, or revision; the remote's HEAD when absent
 //! submodules = false
+//! submodules-from = ["git@example.org:group/"]  # fetched with the server's credentials
 //!
 //! [specification.evaluator]          # may be absent: then it is the job list of the first input
 //! kind = "jobs"
@@ -186,6 +187,7 @@ fn input(document: &Document<'_>, mut table: Table<'_, '_>) -> Option<(Input, Ra
         );
     }
     let submodules = table.boolean("submodules").unwrap_or(false);
+    let submodules_from = submodules_from(document, &table, submodules);
     let (has_name, span) = (table.key_span("name").is_some(), table.span());
     table.finish();
     let reference = match (branch, tag, revision) {
@@ -200,7 +202,35 @@ fn input(document: &Document<'_>, mut table: Table<'_, '_>) -> Option<(Input, Ra
         None if has_name => return None,
         None => ("source".to_owned(), span),
     };
-    Some((Input { name, url: url?.value, reference, submodules }, span))
+    Some((Input { name, url: url?.value, reference, submodules, submodules_from }, span))
+}
+
+/// The addresses that submodules may be fetched from with the server's credentials.
+fn submodules_from(
+    document: &Document<'_>,
+    table: &Table<'_, '_>,
+    submodules: bool,
+) -> Vec<String> {
+    let found = table.texts("submodules-from", "git@example.org:group/").unwrap_or_default();
+    if let Some(last) = found.get(INPUTS_MAX) {
+        document.problem(
+            last.span.clone(),
+            format!("`submodules-from` of {} has {} entries", table.what(), found.len()),
+            format!("at most {INPUTS_MAX}; the beginning of an address names many repositories"),
+        );
+    }
+    if let (Some(span), false) = (table.key_span("submodules-from"), submodules) {
+        document.problem(
+            span,
+            format!("{} says where submodules are from, and has none", table.what()),
+            "add `submodules = true`",
+        );
+    }
+    found
+        .into_iter()
+        .filter_map(|from| table.accept(from, value::check_url))
+        .map(|from| from.value)
+        .collect()
 }
 
 /// What stands in `[specification.evaluator]`.

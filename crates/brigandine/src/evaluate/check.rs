@@ -418,6 +418,7 @@ fn define(
             url: checkout.input.url.clone(),
             revision: checkout.revision.clone(),
             submodules: checkout.input.submodules,
+            submodules_from: checkout.input.submodules_from.clone(),
             patterns,
         });
     }

@@ -4,8 +4,12 @@
 //! the files takes them out of the clone. A directory with all of them is made by git's own
 //! program, when attributes, filters such as LFS or submodules have a say in what a file is, when
 //! a file is too large to be taken out in one piece, or when somebody asks for a directory.
+//!
+//! X1: what a file is depends on its tree and on the filters that may run, never on another setting of the
+//! machine or of a clone (`Repositories::export_command`).
 
-use super::git::{FetchError, Repositories, Trust, hex, redact};
+use super::address::Origin;
+use super::git::{FetchError, Repositories, hex, redact};
 use super::tree::{Entry, EntryKind, Tree};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
@@ -31,6 +35,34 @@ pub(crate) enum Form {
     Any,
     /// All of them in a directory.
     Directory,
+}
+
+/// Whose files are wanted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    /// Where the repository is.
+    pub(crate) url: &'a str,
+    /// The full revision.
+    pub(crate) revision: &'a str,
+    /// Whether submodules are exported as well.
+    pub(crate) submodules: bool,
+    /// The beginnings of addresses that submodules are fetched from with the server's credentials.
+    pub(crate) submodules_from: &'a [String],
+}
+
+impl Wanted<'_> {
+    /// Names the export: everything that decides what is in it.
+    fn key(&self, conversion: &str) -> String {
+        let mut digest = Sha256::new();
+        let from = if self.submodules { self.submodules_from } else { &[] };
+        let texts = [self.url, self.revision, conversion].into_iter();
+        for text in texts.chain(from.iter().map(String::as_str)) {
+            digest.update(text.len().to_be_bytes());
+            digest.update(text);
+        }
+        let suffix = if self.submodules { "-with-submodules" } else { "" };
+        format!("{}{suffix}", hex(&digest.finalize()))
+    }
 }
 
 /// A revision's files. They stay while this is held.
@@ -160,15 +192,13 @@ impl Checkouts {
     /// Dropped: git is killed, and a half-made export is never seen.
     pub(crate) async fn export(
         &self,
-        url: &str,
-        revision: &str,
-        submodules: bool,
+        wanted: Wanted<'_>,
         form: Form,
         held_already: bool,
     ) -> Result<Arc<ExportedTree>, FetchError> {
-        let digest = Sha256::digest(url.as_bytes());
-        let suffix = if submodules { "-with-submodules" } else { "" };
-        let key = format!("{}-{revision}{suffix}", hex(&digest[..8]));
+        let (origin, revision) = (Origin::input(wanted.url), wanted.revision);
+        let conversion = self.repositories.conversion().await;
+        let key = wanted.key(&conversion);
         let slot = {
             let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
             let (clock, map) = &mut *cached;
@@ -191,31 +221,29 @@ impl Checkouts {
         };
         std::fs::create_dir_all(&self.directory).map_err(file_error(&self.directory))?;
         if !held_already {
-            self.repositories.ensure_revision(url, revision, Trust::Specification).await?;
+            self.repositories.ensure_revision(&origin, revision).await?;
         }
         let mut entries = Vec::new();
         let files = if directory.is_dir() {
             // Left by an earlier server; renamed into place only when complete.
-            self.list(url, revision, submodules, Trust::Specification, "", 0, None, &mut entries)
-                .await?;
+            self.list(wanted, &origin, revision, "", 0, None, &mut entries).await?;
             Files::Directory(directory)
-        } else if let Some(found) = self.plain(url, revision, submodules, form).await? {
+        } else if let Some(found) = self.plain(wanted, &origin, form).await? {
             entries = found;
-            Files::Clone(Arc::clone(&self.repositories), self.repositories.path(url))
+            Files::Clone(Arc::clone(&self.repositories), self.repositories.path(&origin))
         } else {
             let serial = self.serial.fetch_add(1, Ordering::Relaxed);
             let partial =
                 Partial(self.directory.join(format!("partial-{}-{serial}", std::process::id())));
             std::fs::create_dir_all(&partial.0).map_err(file_error(&partial.0))?;
             let root = Some(partial.0.as_path());
-            self.list(url, revision, submodules, Trust::Specification, "", 0, root, &mut entries)
-                .await?;
+            self.list(wanted, &origin, revision, "", 0, root, &mut entries).await?;
             std::fs::rename(&partial.0, &directory).map_err(file_error(&directory))?;
             Files::Directory(directory)
         };
-        let tree = Tree::new(entries, String::new()).ok_or_else(|| FetchError::Unreadable {
+        let tree = Tree::new(entries, conversion).ok_or_else(|| FetchError::Unreadable {
             doing: "list the files of",
-            url: redact(url),
+            url: redact(wanted.url),
         })?;
         let tree = Arc::new(ExportedTree { tree, files });
         *held = Some(Arc::clone(&tree));
@@ -228,17 +256,17 @@ impl Checkouts {
     /// or if a directory is wanted.
     async fn plain(
         &self,
-        url: &str,
-        revision: &str,
-        submodules: bool,
+        wanted: Wanted<'_>,
+        origin: &Origin,
         form: Form,
     ) -> Result<Option<Vec<Entry>>, FetchError> {
-        if form == Form::Directory || !self.repositories.is_plain(url).await {
+        if form == Form::Directory {
             return Ok(None);
         }
-        let entries = self.repositories.list(url, revision, "").await?;
+        let entries = self.repositories.list(origin, wanted.revision, "").await?;
         let special = |entry: &Entry| {
-            entry.name() == ".gitattributes" || (submodules && entry.kind == EntryKind::Submodule)
+            entry.name() == ".gitattributes"
+                || (wanted.submodules && entry.kind == EntryKind::Submodule)
         };
         Ok(if entries.iter().any(special) { None } else { Some(entries) })
     }
@@ -302,31 +330,29 @@ impl Checkouts {
     #[expect(clippy::too_many_arguments, reason = "a recursion that carries its state along")]
     async fn list(
         &self,
-        url: &str,
+        wanted: Wanted<'_>,
+        origin: &Origin,
         revision: &str,
-        submodules: bool,
-        trust: Trust,
         prefix: &str,
         depth: usize,
         root: Option<&Path>,
         entries: &mut Vec<Entry>,
     ) -> Result<(), FetchError> {
-        let git = self.repositories.path(url);
         // Neither needs the other.
         let (found, ()) = tokio::try_join!(
-            self.repositories.list(url, revision, prefix),
-            self.write_out(&git, url, revision, trust, prefix, root)
+            self.repositories.list(origin, revision, prefix),
+            self.write_out(origin, revision, prefix, root)
         )?;
         for entry in found {
-            if !(submodules && entry.kind == EntryKind::Submodule) {
+            if !(wanted.submodules && entry.kind == EntryKind::Submodule) {
                 entries.push(entry);
                 continue;
             }
             let name = &entry.path[prefix.len()..];
-            let address = self.submodule_url(&git, url, revision, name, trust).await?;
+            let address = self.submodule_url(origin, revision, name).await?;
             let refuse = |said: String| FetchError::Git {
                 doing: "export the submodules of",
-                url: redact(url),
+                url: redact(&origin.url),
                 said,
             };
             let Some(address) = address else {
@@ -335,22 +361,13 @@ impl Checkouts {
             if depth == SUBMODULE_DEPTH_MAX {
                 return Err(refuse(format!("more than {SUBMODULE_DEPTH_MAX} levels")));
             }
-            // A submodule of a local repository may be local; one of the network may not.
-            let local = is_local(url) && trust == Trust::Specification;
-            let trust = if local { Trust::Specification } else { Trust::Submodule };
-            self.repositories.ensure_revision(&address, &entry.object, trust).await?;
-            let below = format!("{}/", entry.path);
-            Box::pin(self.list(
-                &address,
-                &entry.object,
-                submodules,
-                trust,
-                &below,
-                depth + 1,
-                root,
-                entries,
-            ))
-            .await?;
+            let state = self.repositories.state();
+            let below = origin.submodule(&address, wanted.submodules_from, state);
+            let below = below.map_err(|why| refuse(format!("submodule `{name}`: {why}")))?;
+            self.repositories.ensure_revision(&below, &entry.object).await?;
+            let folder = format!("{}/", entry.path);
+            Box::pin(self.list(wanted, &below, &entry.object, &folder, depth + 1, root, entries))
+                .await?;
         }
         Ok(())
     }
@@ -358,43 +375,34 @@ impl Checkouts {
     /// Writes the files of a revision, without its submodules, below `root`.
     async fn write_out(
         &self,
-        git: &Path,
-        url: &str,
+        origin: &Origin,
         revision: &str,
-        trust: Trust,
         prefix: &str,
         root: Option<&Path>,
     ) -> Result<(), FetchError> {
         let Some(root) = root else { return Ok(()) };
         let directory = root.join(prefix);
-        std::fs::create_dir_all(&directory)
-            .map_err(|source| FetchError::File { path: directory.clone(), source })?;
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
-        let index = self.directory.join(format!("partial-{}-{serial}.index", std::process::id()));
-        let mut command = self.repositories.command(git, trust);
-        command
-            .env("GIT_INDEX_FILE", &index)
-            .env("GIT_WORK_TREE", &directory)
-            .current_dir(&directory)
-            .args(["-c", "core.bare=false"])
-            .args(["read-tree", "--reset", "-u", revision]);
-        let done = self.repositories.check("export", url, command, OUTPUT_MAX).await;
-        let _ = std::fs::remove_file(&index);
-        done.map(drop)
+        let blank = format!("partial-{}-{serial}.git", std::process::id());
+        let blank = Partial(self.directory.join(blank));
+        let failed = |source| FetchError::File { path: directory.clone(), source };
+        std::fs::create_dir_all(&directory).map_err(failed)?;
+        let command = self.repositories.export_command(origin, &blank.0, &directory).await;
+        let mut command = command.map_err(failed)?;
+        command.args(["read-tree", "--reset", "-u", revision]);
+        self.repositories.check("export", &origin.url, command, OUTPUT_MAX).await.map(drop)
     }
 
     async fn submodule_url(
         &self,
-        git: &Path,
-        url: &str,
+        origin: &Origin,
         revision: &str,
         path: &str,
-        trust: Trust,
     ) -> Result<Option<String>, FetchError> {
-        let mut command = self.repositories.command(git, trust);
+        let mut command = self.repositories.command(&self.repositories.path(origin), origin.access);
         command.args(["config", "--null", "--blob", &format!("{revision}:.gitmodules")]);
         command.args(["--get-regexp", r"^submodule\..*\.(path|url)$"]);
-        let done = self.repositories.run("read", url, command, 1024 * 1024).await?;
+        let done = self.repositories.run("read", &origin.url, command, 1024 * 1024).await?;
         let text = String::from_utf8_lossy(&done.stdout).into_owned();
         let pairs: Vec<(&str, &str)> =
             text.split('\0').filter_map(|record| record.split_once('\n')).collect();
@@ -406,7 +414,7 @@ impl Checkouts {
                 (key.strip_suffix(".url") == Some(section)).then_some(*value)
             })
         });
-        Ok(address.map(|address| relative_to(url, address)))
+        Ok(address.map(str::to_owned))
     }
 }
 
@@ -416,48 +424,5 @@ struct Partial(PathBuf);
 impl Drop for Partial {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-fn is_local(url: &str) -> bool {
-    url.starts_with('/') || url.starts_with("file://")
-}
-
-/// A submodule's URL, which may be relative to its parent's.
-fn relative_to(parent: &str, address: &str) -> String {
-    if !address.starts_with("./") && !address.starts_with("../") {
-        return address.to_owned();
-    }
-    let mut base = parent.trim_end_matches('/').to_owned();
-    let mut rest = address;
-    loop {
-        if let Some(below) = rest.strip_prefix("./") {
-            rest = below;
-        } else if let Some(below) = rest.strip_prefix("../") {
-            rest = below;
-            let end = base.rfind('/').or_else(|| base.rfind(':').map(|colon| colon + 1));
-            base.truncate(end.unwrap_or(0));
-        } else {
-            let joint = if base.ends_with(':') { "" } else { "/" };
-            return format!("{base}{joint}{rest}");
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::relative_to;
-
-    #[test]
-    fn relative_submodule_urls_are_resolved_as_git_does() {
-        for (parent, address, expected) in [
-            ("https://h/a/b.git", "../c.git", "https://h/a/c.git"),
-            ("https://h/a/b.git", "./c.git", "https://h/a/b.git/c.git"),
-            ("https://h/a/b", "../../x/c", "https://h/x/c"),
-            ("git@h:b.git", "../c.git", "git@h:c.git"),
-            ("https://h/a", "https://other/c", "https://other/c"),
-        ] {
-            assert_eq!(relative_to(parent, address), expected, "{parent} {address}");
-        }
     }
 }

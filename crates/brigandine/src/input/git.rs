@@ -1,5 +1,6 @@
 //! Bare clones, one per URL: fetched into, asked for revisions, exported from.
 
+use super::address::{self, Access, Origin};
 use super::objects::{self, Pool};
 use super::tree::Entry;
 use crate::model::{Reference, one_line};
@@ -108,25 +109,18 @@ pub(crate) struct Repositories {
     pool: Arc<Pool>,
     /// Evaluations since a clone was looked after. Guard: the mutex. One entry per URL in use.
     untidied: Mutex<HashMap<PathBuf, u32>>,
+    /// Filters that may run when files are written, by name.
+    filters: Vec<String>,
     manner: tokio::sync::OnceCell<Manner>,
 }
 
-/// What git's configuration on this machine asks for that only its own program does. Read once.
-#[derive(Debug, Clone, Copy)]
+/// What git's configuration of the server's user asks for. Read once.
+#[derive(Debug, Clone, Default)]
 struct Manner {
     /// URLs are rewritten, or some kinds of them forbidden.
     rewrites: bool,
-    /// Files are not what their objects are, in any repository.
-    converts: bool,
-}
-
-/// Whether a URL came from a person or from a file of a repository.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Trust {
-    /// A specification names it.
-    Specification,
-    /// A `.gitmodules` names it: no local paths, no helpers.
-    Submodule,
+    /// The settings of every filter: its name, a key and a value.
+    filters: Vec<(String, String, String)>,
 }
 
 const OUTPUT_MAX: usize = 1024 * 1024;
@@ -136,8 +130,14 @@ const PINS_MAX: usize = 500;
 const TIDY_EVERY: u32 = 32;
 
 impl Repositories {
-    /// Keeps clones in `directory`; processes carry `state_id`.
-    pub(crate) fn new(directory: PathBuf, fetch_timeout: Duration, state_id: &str) -> Self {
+    /// Keeps clones in `directory`, a folder of the state directory; processes carry `state_id`. Of
+    /// the filters in git's configuration those in `filters` run.
+    pub(crate) fn new(
+        directory: PathBuf,
+        fetch_timeout: Duration,
+        state_id: &str,
+        filters: Vec<String>,
+    ) -> Self {
         let state_id = state_id.to_owned();
         Self {
             directory,
@@ -146,25 +146,19 @@ impl Repositories {
             locks: Mutex::default(),
             pool: Arc::default(),
             untidied: Mutex::default(),
+            filters,
             manner: tokio::sync::OnceCell::new(),
         }
     }
 
-    /// Where the clone of `url` is.
-    pub(super) fn path(&self, url: &str) -> PathBuf {
-        let digest = Sha256::digest(url.as_bytes());
-        let hex = hex(&digest[..8]);
-        let name: String = url
-            .trim_end_matches('/')
-            .rsplit(['/', ':'])
-            .next()
-            .unwrap_or_default()
-            .trim_end_matches(".git")
-            .chars()
-            .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
-            .take(40)
-            .collect();
-        self.directory.join(format!("{hex}-{name}.git"))
+    /// Where the clone of a repository is.
+    pub(super) fn path(&self, origin: &Origin) -> PathBuf {
+        self.directory.join(clone_name(origin, 32))
+    }
+
+    /// The state directory, which holds everybody's clones and outputs.
+    pub(super) fn state(&self) -> &Path {
+        self.directory.parent().unwrap_or(&self.directory)
     }
 
     async fn lock(&self, path: &Path) -> tokio::sync::OwnedMutexGuard<()> {
@@ -179,7 +173,7 @@ impl Repositories {
     }
 
     /// A git command that reads no configuration of a work tree and asks nobody anything.
-    pub(super) fn command(&self, repository: &Path, trust: Trust) -> Command {
+    pub(super) fn command(&self, repository: &Path, access: Access) -> Command {
         let mut command = Command::new("git");
         let ssh = std::env::var("GIT_SSH_COMMAND").unwrap_or_else(|_| "ssh".to_owned());
         for name in [
@@ -198,8 +192,8 @@ impl Repositories {
             .env("GIT_ASKPASS", "true")
             .env("SSH_ASKPASS", "true")
             .env("GCM_INTERACTIVE", "never")
-            .env("GIT_SSH_COMMAND", format!("{ssh} -oBatchMode=yes"))
-            .env("GIT_PROTOCOL_FROM_USER", if trust == Trust::Submodule { "0" } else { "1" })
+            .env("GIT_SSH_COMMAND", format!("{ssh} {SSH_OPTIONS}"))
+            .env("GIT_PROTOCOL_FROM_USER", if access == Access::Input { "1" } else { "0" })
             .env("GIT_OPTIONAL_LOCKS", "0")
             .env("LC_ALL", "C")
             .current_dir(&self.directory)
@@ -207,12 +201,85 @@ impl Repositories {
             .arg(repository)
             .args(["-c", "core.hooksPath=/dev/null"])
             .args(["-c", "core.fsmonitor=false"])
+            // No helper runs a program that an address names.
+            .args(["-c", "protocol.ext.allow=never", "-c", "protocol.fd.allow=never"])
+            // A host that accepts a connection and says nothing.
+            .args(["-c", "http.lowSpeedLimit=1", "-c", LOW_SPEED_TIME])
             // `tidy` does it, when nobody waits.
             .args(["-c", "gc.auto=0", "-c", "maintenance.auto=false"])
             // Objects come whole or not at all: O1.
             .args(["-c", "fetch.unpackLimit=1"])
             .args(["-c", "advice.detachedHead=false"]);
+        let allowed = match access {
+            Access::Input => return command,
+            Access::Local => "file",
+            Access::Named => "https:http:git:ssh",
+            Access::Anonymous => {
+                // Neither configuration nor keys, cookies or passwords of the server's user.
+                for name in ["GIT_CONFIG_COUNT", "GIT_CONFIG_PARAMETERS", "XDG_CONFIG_HOME"] {
+                    command.env_remove(name);
+                }
+                command
+                    .env_remove("SSH_AUTH_SOCK")
+                    .env("GIT_CONFIG_GLOBAL", "/dev/null")
+                    .env("GIT_CONFIG_NOSYSTEM", "1")
+                    .env("HOME", NO_HOME)
+                    .args(["-c", "credential.helper="]);
+                "https:http:git"
+            }
+        };
+        command.env("GIT_ALLOW_PROTOCOL", allowed);
         command
+    }
+
+    /// A git command that writes the files of a clone's revision below `work`, as the tree says and not
+    /// as this machine would have it: from a repository without settings or `info/attributes`, which
+    /// lies at `blank` for the time, and without filters but those that may run.
+    pub(super) async fn export_command(
+        &self,
+        origin: &Origin,
+        blank: &Path,
+        work: &Path,
+    ) -> io::Result<Command> {
+        for folder in ["refs", "objects"] {
+            std::fs::create_dir_all(blank.join(folder))?;
+        }
+        std::fs::write(blank.join("HEAD"), "ref: refs/heads/none\n")?;
+        let clone = self.path(origin);
+        let manner = self.manner().await;
+        let mut command = self.command(blank, origin.access);
+        command
+            .env("GIT_OBJECT_DIRECTORY", clone.join("objects"))
+            .env("GIT_WORK_TREE", work)
+            .env("GIT_ATTR_NOSYSTEM", "1")
+            .current_dir(work)
+            .args(["-c", "core.bare=false"]);
+        for setting in INDEPENDENT {
+            command.args(["-c", setting]);
+        }
+        let mut settings = manner.settings(&self.filters);
+        // Wins over an `.lfsconfig` in the tree, which could name any place.
+        settings.push(("lfs.url".to_owned(), lfs_url(&origin.url)));
+        let storage = clone.join("lfs").to_string_lossy().into_owned();
+        settings.push(("lfs.storage".to_owned(), storage));
+        // Counted after what the server's own environment has.
+        let anonymous = origin.access == Access::Anonymous;
+        let before = std::env::var("GIT_CONFIG_COUNT").ok().filter(|_| !anonymous);
+        let before: usize = before.and_then(|count| count.parse().ok()).unwrap_or(0);
+        command.env("GIT_CONFIG_COUNT", (before + settings.len()).to_string());
+        for (place, (key, value)) in settings.into_iter().enumerate() {
+            let place = before + place;
+            command.env(format!("GIT_CONFIG_KEY_{place}"), key);
+            command.env(format!("GIT_CONFIG_VALUE_{place}"), value);
+        }
+        Ok(command)
+    }
+
+    /// How files are converted when they are written: part of the identity of what has rules for it.
+    pub(super) async fn conversion(&self) -> String {
+        let settings = self.manner().await.settings(&self.filters);
+        let lines = settings.iter().map(|(key, value)| format!("{key}={value}\0"));
+        lines.collect()
     }
 
     pub(super) async fn run(
@@ -246,10 +313,10 @@ impl Repositories {
     async fn ask<T: Send + 'static>(
         &self,
         doing: &'static str,
-        url: &str,
+        origin: &Origin,
         f: impl FnOnce(&git2::Repository) -> Result<T, git2::Error> + Send + 'static,
     ) -> Result<T, FetchError> {
-        let (pool, path) = (Arc::clone(&self.pool), self.path(url));
+        let (pool, path, url) = (Arc::clone(&self.pool), self.path(origin), &origin.url);
         let asked = tokio::task::spawn_blocking(move || pool.with(&path, f));
         let failed = |said: String| FetchError::Git { doing, url: redact(url), said };
         match tokio::time::timeout(self.fetch_timeout, asked).await {
@@ -264,35 +331,30 @@ impl Repositories {
     }
 
     /// See [`Manner`].
-    async fn manner(&self, path: &Path) -> Manner {
+    async fn manner(&self) -> &Manner {
         let read = async || {
-            let mut command = self.command(path, Trust::Specification);
-            command.args(["config", "--null", "--list"]);
+            // No repository's own settings.
+            let mut command = self.command(Path::new("/dev/null"), Access::Input);
+            command.args(["config", "--null", "--includes", "--list"]);
             let done = process::capture(command, self.fetch_timeout, OUTPUT_MAX).await;
             match done {
                 Ok(done) if done.status.success() => Manner::read(&done.stdout),
-                _ => Manner { rewrites: true, converts: true },
+                _ => Manner { rewrites: true, filters: Vec::new() },
             }
         };
-        *self.manner.get_or_init(read).await
-    }
-
-    /// Whether the files of this clone are what their objects are, unless its revisions say
-    /// otherwise.
-    pub(super) async fn is_plain(&self, url: &str) -> bool {
-        !self.manner(&self.path(url)).await.converts
+        self.manner.get_or_init(read).await
     }
 
     /// All files of a revision that the clone has, without those of its submodules.
     pub(super) async fn list(
         &self,
-        url: &str,
+        origin: &Origin,
         revision: &str,
         prefix: &str,
     ) -> Result<Vec<Entry>, FetchError> {
         let (revision, prefix) = (revision.to_owned(), prefix.to_owned());
         let list = move |clone: &git2::Repository| objects::list(clone, &revision, &prefix);
-        self.ask("list the files of", url, list).await
+        self.ask("list the files of", origin, list).await
     }
 
     /// The contents of a file of a clone. `None`: it is larger than `bytes_max`. Blocks.
@@ -309,9 +371,9 @@ impl Repositories {
 
     /// Brings a branch of a repository on this machine up to date without a process of git.
     /// `None`: git's own program is to do it, or to say what is wrong.
-    async fn follow(&self, url: &str, remote: &str, local: &str) -> Option<Resolved> {
-        let source = local_path(url)?;
-        if self.manner(&self.path(url)).await.rewrites {
+    async fn follow(&self, origin: &Origin, remote: &str, local: &str) -> Option<Resolved> {
+        let source = local_path(&origin.url)?;
+        if self.manner().await.rewrites {
             return None;
         }
         let (remote, local) = (remote.to_owned(), local.to_owned());
@@ -320,24 +382,38 @@ impl Repositories {
             let followed = objects::follow(&source, clone, &remote, &local, deadline)?;
             if followed { objects::resolve(clone, &local).map(Some) } else { Ok(None) }
         };
-        let followed = self.ask("fetch", url, follow).await;
+        let followed = self.ask("fetch", origin, follow).await;
         followed.inspect_err(|error| tracing::debug!(%error, "left to git")).ok().flatten()
     }
 
-    async fn create(&self, path: &Path, url: &str) -> Result<(), FetchError> {
+    async fn create(&self, path: &Path, origin: &Origin) -> Result<(), FetchError> {
+        if let Some(real) = address::real_path(&origin.url) {
+            address::refuse_state(&real, self.state()).map_err(|said| FetchError::Git {
+                doing: "fetch",
+                url: redact(&origin.url),
+                said,
+            })?;
+        }
         if path.join("HEAD").exists() {
             return Ok(());
         }
         std::fs::create_dir_all(&self.directory)
             .map_err(|source| FetchError::File { path: self.directory.clone(), source })?;
-        let mut command = self.command(path, Trust::Specification);
+        if origin.access == Access::Input {
+            // As earlier versions named it.
+            let earlier = self.directory.join(clone_name(origin, 8));
+            if earlier.join("HEAD").exists() && std::fs::rename(&earlier, path).is_ok() {
+                return Ok(());
+            }
+        }
+        let mut command = self.command(path, origin.access);
         command.env("GIT_DEFAULT_HASH", "sha1").env("GIT_DEFAULT_REF_FORMAT", "files").args([
             "init",
             "--quiet",
             "--bare",
             "--template=",
         ]);
-        self.check("prepare a clone of", url, command, OUTPUT_MAX).await?;
+        self.check("prepare a clone of", &origin.url, command, OUTPUT_MAX).await?;
         Ok(())
     }
 
@@ -350,9 +426,10 @@ impl Repositories {
         url: &str,
         reference: &Reference,
     ) -> Result<Resolved, FetchError> {
-        let path = self.path(url);
+        let origin = Origin::input(url);
+        let path = self.path(&origin);
         let _lock = self.lock(&path).await;
-        self.create(&path, url).await?;
+        self.create(&path, &origin).await?;
         let (remote, local) = match reference {
             Reference::Branch(name) => {
                 (format!("refs/heads/{name}"), format!("refs/brigandine/heads/{name}"))
@@ -362,14 +439,14 @@ impl Repositories {
             }
             Reference::Head => ("HEAD".to_owned(), "refs/brigandine/HEAD".to_owned()),
             Reference::Revision(revision) => {
-                return self.fetch_revision(&path, url, revision, Trust::Specification).await;
+                return self.fetch_revision(&path, &origin, revision).await;
             }
         };
         let moves = !matches!(reference, Reference::Tag(_));
-        if moves && let Some(followed) = self.follow(url, &remote, &local).await {
+        if moves && let Some(followed) = self.follow(&origin, &remote, &local).await {
             return Ok(followed);
         }
-        let mut command = self.command(&path, Trust::Specification);
+        let mut command = self.command(&path, origin.access);
         fetch_arguments(&mut command);
         command.arg("--").arg(url).arg(format!("+{remote}:{local}"));
         let done = self.run("fetch", url, command, OUTPUT_MAX).await?;
@@ -386,30 +463,29 @@ impl Repositories {
                 said: last_words(&done),
             });
         }
-        self.resolve(url, &local).await
+        self.resolve(&origin, &local).await
     }
 
-    /// Makes sure that a revision is in the clone of `url`, fetching it if need be.
+    /// Makes sure that a revision is in the clone, fetching it if need be.
     pub(super) async fn ensure_revision(
         &self,
-        url: &str,
+        origin: &Origin,
         revision: &str,
-        trust: Trust,
     ) -> Result<(), FetchError> {
-        let path = self.path(url);
+        let path = self.path(origin);
         let _lock = self.lock(&path).await;
-        self.create(&path, url).await?;
-        self.fetch_revision(&path, url, revision, trust).await.map(drop)
+        self.create(&path, origin).await?;
+        self.fetch_revision(&path, origin, revision).await.map(drop)
     }
 
     async fn fetch_revision(
         &self,
         path: &Path,
-        url: &str,
+        origin: &Origin,
         revision: &str,
-        trust: Trust,
     ) -> Result<Resolved, FetchError> {
-        if let Ok(found) = self.resolve(url, revision).await {
+        let url = &origin.url;
+        if let Ok(found) = self.resolve(origin, revision).await {
             return Ok(found);
         }
         // Most servers hand out any revision they know; for the others, all branches and tags may
@@ -423,11 +499,11 @@ impl Repositories {
                 "+refs/tags/*:refs/brigandine/tags/*".to_owned(),
             ],
         ] {
-            let mut command = self.command(path, trust);
+            let mut command = self.command(path, origin.access);
             fetch_arguments(&mut command);
             command.arg("--").arg(url).args(refspecs);
             let done = self.run("fetch", url, command, OUTPUT_MAX).await?;
-            if let Ok(found) = self.resolve(url, revision).await {
+            if let Ok(found) = self.resolve(origin, revision).await {
                 return Ok(found);
             }
             if !done.status.success() {
@@ -445,16 +521,17 @@ impl Repositories {
         })
     }
 
-    async fn resolve(&self, url: &str, name: &str) -> Result<Resolved, FetchError> {
+    async fn resolve(&self, origin: &Origin, name: &str) -> Result<Resolved, FetchError> {
         let name = name.to_owned();
-        self.ask("read", url, move |clone| objects::resolve(clone, &name)).await
+        self.ask("read", origin, move |clone| objects::resolve(clone, &name)).await
     }
 
     /// Keeps a revision from being collected, although a force push may take away its branch.
     pub(crate) async fn pin(&self, url: &str, revision: &str) -> Result<(), FetchError> {
-        let _lock = self.lock(&self.path(url)).await;
+        let origin = Origin::input(url);
+        let _lock = self.lock(&self.path(&origin)).await;
         let revision = revision.to_owned();
-        self.ask("keep a revision of", url, move |clone| objects::pin(clone, &revision)).await
+        self.ask("keep a revision of", &origin, move |clone| objects::pin(clone, &revision)).await
     }
 
     /// Collects garbage when it is worth it, and lets go of revisions that only the server still
@@ -466,7 +543,8 @@ impl Repositories {
         N: FnOnce() -> F,
         F: Future<Output = Option<HashSet<String>>>,
     {
-        let path = self.path(url);
+        let origin = Origin::input(url);
+        let path = self.path(&origin);
         {
             let mut untidied = self.untidied.lock().unwrap_or_else(PoisonError::into_inner);
             let count = untidied.entry(path.clone()).or_default();
@@ -479,7 +557,7 @@ impl Repositories {
         let place = path.clone();
         let look =
             move |clone: &git2::Repository| Ok((objects::pins(clone)?, objects::is_untidy(&place)));
-        let (pins, untidy) = self.ask("list the revisions of", url, look).await?;
+        let (pins, untidy) = self.ask("list the revisions of", &origin, look).await?;
         if pins.len() > PINS_MAX
             && let Some(needed) = needed().await
         {
@@ -487,12 +565,12 @@ impl Repositories {
                 let mut gone = pins.iter().filter(|pin| !needed.contains(*pin));
                 gone.try_for_each(|pin| objects::unpin(clone, pin))
             };
-            self.ask("let go of a revision of", url, release).await?;
+            self.ask("let go of a revision of", &origin, release).await?;
         }
         if !untidy {
             return Ok(());
         }
-        let mut command = self.command(&path, Trust::Specification);
+        let mut command = self.command(&path, origin.access);
         command.args([
             "-c",
             "gc.auto=6700",
@@ -507,29 +585,90 @@ impl Repositories {
 }
 
 impl Manner {
-    /// From `git config --null --list`, and from the files of attributes that hold for all
-    /// repositories.
+    /// From `git config --null --list`.
     fn read(settings: &[u8]) -> Self {
         let settings = String::from_utf8_lossy(settings);
-        let mut found = Self { rewrites: false, converts: false };
+        let mut found = Self::default();
         for setting in settings.split('\0') {
             let (key, value) = setting.split_once('\n').unwrap_or((setting, "true"));
             found.rewrites |= key.starts_with("protocol.")
                 || (key.starts_with("url.") && key.ends_with(".insteadof"));
-            found.converts |= match key {
-                "core.attributesfile" => true,
-                "core.autocrlf" => !matches!(value, "false" | "input"),
-                "core.symlinks" => value == "false",
-                _ => false,
-            };
+            let filter = key.strip_prefix("filter.").and_then(|rest| rest.rsplit_once('.'));
+            if let Some((name, key)) = filter {
+                found.filters.push((name.to_owned(), key.to_owned(), value.to_owned()));
+            }
         }
-        let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".config"));
-        let user = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).or_else(home);
-        let user = user.map(|folder| folder.join("git/attributes"));
-        found.converts |= Path::new("/etc/gitattributes").exists()
-            || user.is_some_and(|attributes| attributes.exists());
+        // The last value of a key counts.
+        found.filters.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
+        found.filters.dedup_by(|later, kept| {
+            let same = later.0 == kept.0 && later.1 == kept.1;
+            if same {
+                std::mem::swap(later, kept);
+            }
+            same
+        });
         found
     }
+
+    /// The settings by which the filters in `allowed` are what they are, and all others are none.
+    fn settings(&self, allowed: &[String]) -> Vec<(String, String)> {
+        let value = |name: &String, key: &str, value: &str| {
+            let off = if key == "required" { "false" } else { "" };
+            if allowed.contains(name) { value.to_owned() } else { off.to_owned() }
+        };
+        let settings = self.filters.iter();
+        settings.map(|(n, k, v)| (format!("filter.{n}.{k}"), value(n, k, v))).collect()
+    }
+}
+
+/// Settings under which a file is what its tree and its attributes say, on every machine.
+const INDEPENDENT: [&str; 7] = [
+    "core.attributesFile=/dev/null",
+    "core.autocrlf=false",
+    "core.eol=lf",
+    "core.symlinks=true",
+    "core.fileMode=true",
+    "core.sparseCheckout=false",
+    "core.ignoreCase=false",
+];
+
+/// A host that does not take the connection, and one that falls silent, are given up.
+const SSH_OPTIONS: &str =
+    "-oBatchMode=yes -oConnectTimeout=30 -oServerAliveInterval=15 -oServerAliveCountMax=4";
+const LOW_SPEED_TIME: &str = "http.lowSpeedTime=60";
+/// A home without keys and passwords.
+const NO_HOME: &str = "/nonexistent";
+
+/// The folder of a clone, named by so many bytes of its digest and, for people, by the repository.
+fn clone_name(origin: &Origin, digest_bytes: usize) -> String {
+    let digest = Sha256::digest(origin.key());
+    let hex = hex(&digest[..digest_bytes]);
+    let name: String = origin
+        .url
+        .trim_end_matches('/')
+        .rsplit(['/', ':'])
+        .next()
+        .unwrap_or_default()
+        .trim_end_matches(".git")
+        .chars()
+        .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
+        .take(40)
+        .collect();
+    format!("{hex}-{name}.git")
+}
+
+/// Where LFS keeps the files of a repository: with the repository, whatever its tree says.
+fn lfs_url(url: &str) -> String {
+    let trimmed = url.trim_end_matches('/');
+    if trimmed.starts_with("https://") || trimmed.starts_with("http://") {
+        let bare = trimmed.strip_suffix(".git").unwrap_or(trimmed);
+        return format!("{bare}.git/info/lfs");
+    }
+    if trimmed.starts_with('/') {
+        return format!("file://{trimmed}");
+    }
+    // `git://` has no LFS: what cannot be reached is an error rather than another place.
+    trimmed.to_owned()
 }
 
 /// The path of a repository on this machine.
@@ -600,17 +739,50 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Manner, local_path, redact};
+    use super::{Manner, lfs_url, local_path, redact};
 
     #[test]
     fn only_a_plain_configuration_is_read_past_git() {
-        let found = Manner::read(b"user.name\nme\0core.autocrlf\ninput\0");
-        assert!(!found.rewrites);
+        assert!(!Manner::read(b"user.name\nme\0core.autocrlf\ninput\0").rewrites);
         assert!(Manner::read(b"url.https://h/.insteadof\n/srv/\0").rewrites);
         assert!(Manner::read(b"protocol.file.allow\nnever\0").rewrites);
-        assert!(Manner::read(b"core.autocrlf\ntrue\0").converts);
-        assert!(Manner::read(b"core.autocrlf\0").converts, "a key without a value is true");
-        assert!(Manner::read(b"core.attributesfile\n/x\0").converts);
+    }
+
+    #[test]
+    fn filters_that_may_not_run_are_switched_off_by_name() {
+        let settings = b"filter.lfs.process\ngit-lfs filter-process\0filter.lfs.required\ntrue\0\
+            filter.a.b=c.smudge\nevil\0filter.a.b=c.required\ntrue\0filter.up.smudge\nfirst\0\
+            filter.up.smudge\nlast\0";
+        let manner = Manner::read(settings);
+        let of = |allowed: &[&str]| {
+            let allowed: Vec<String> = allowed.iter().map(|name| (*name).to_owned()).collect();
+            manner.settings(&allowed)
+        };
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        assert_eq!(
+            of(&["lfs"]),
+            [
+                pair("filter.a.b=c.required", "false"),
+                pair("filter.a.b=c.smudge", ""),
+                pair("filter.lfs.process", "git-lfs filter-process"),
+                pair("filter.lfs.required", "true"),
+                pair("filter.up.smudge", ""),
+            ]
+        );
+        assert!(of(&["up"]).contains(&pair("filter.up.smudge", "last")));
+    }
+
+    #[test]
+    fn files_of_lfs_are_where_the_repository_is() {
+        for (url, lfs) in [
+            ("https://h/a.git", "https://h/a.git/info/lfs"),
+            ("https://h/a/", "https://h/a.git/info/lfs"),
+            ("/srv/a.git", "file:///srv/a.git"),
+            ("file:///srv/a", "file:///srv/a"),
+            ("git@h:a.git", "git@h:a.git"),
+        ] {
+            assert_eq!(lfs_url(url), lfs, "{url}");
+        }
     }
 
     #[test]

@@ -6,16 +6,18 @@
 //! in this process (`objects.rs`): there a process costs more than what it does.
 //!
 //! Nothing of a repository is executed: clones are made without templates, hooks are switched off,
-//! and nobody is asked anything (`GIT_TERMINAL_PROMPT=0`, ssh in batch mode, so an unknown host
+//! filters run only if the server's configuration names them, no address makes git run a helper of its
+//! choice (`address.rs` says which may be named by whom), and nobody is asked anything (`GIT_TERMINAL_PROMPT=0`, ssh in batch mode, so an unknown host
 //! key is an error). Every process has a time limit.
 
+mod address;
 mod checkout;
 mod git;
 mod objects;
 mod pattern;
 mod tree;
 
-pub(crate) use checkout::{Checkouts, ExportedTree, Form, Found};
+pub(crate) use checkout::{Checkouts, ExportedTree, Form, Found, Wanted};
 pub(crate) use git::{FetchError, Repositories, Resolved, hex, redact};
 pub(crate) use pattern::Pattern;
 pub(crate) use tree::SelectError;

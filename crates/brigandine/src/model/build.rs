@@ -168,6 +168,7 @@ impl Definition {
             source.url.clear();
             source.revision.clear();
             source.submodules = false;
+            source.submodules_from.clear();
         }
         // Maps are ordered and every field is text, number or yes/no: this cannot fail.
         serde_json::to_string(&copy).unwrap_or_default()
@@ -189,6 +190,9 @@ pub(crate) struct Source {
     pub(crate) revision: String,
     /// Whether submodules are exported as well. Not part of the identity.
     pub(crate) submodules: bool,
+    /// What submodules are fetched from with the server's credentials. Not part of the identity.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) submodules_from: Vec<String>,
     /// Path patterns; empty means the whole tree.
     pub(crate) patterns: Vec<String>,
     /// Digest of paths, modes and git objects of the files: this is the identity.

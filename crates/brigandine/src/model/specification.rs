@@ -64,6 +64,9 @@ pub(crate) struct Input {
     /// Whether submodules are fetched and exported as well.
     #[serde(default)]
     pub(crate) submodules: bool,
+    /// The beginnings of addresses that submodules are fetched from with the server's credentials.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) submodules_from: Vec<String>,
 }
 
 /// Which revision of a repository to take.

@@ -3,10 +3,12 @@
 //! dependants. A result counts only if build and attempt still match the row.
 
 use super::Transaction;
+use super::twins::split;
 use crate::model::{
     BuildId, BuildLogFile, BuildStatus, EvaluationId, SpecificationId, Timestamp, Weather,
 };
 use rusqlite::{Row, params};
+use std::collections::HashSet;
 
 /// A build that has a new status, for the event channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,12 +44,14 @@ pub(crate) struct Claimed {
     pub(crate) max_silent_s: u64,
 }
 
-pub(super) const READY: &str = "SELECT id FROM build
+pub(super) const READY: &str = "SELECT id, derivation FROM build AS b
     WHERE status = -2 AND waiting = 0 AND backend = 0 AND system = ?1
+    AND NOT EXISTS (SELECT 1 FROM build AS twin WHERE twin.derivation_key = b.derivation_key
+      AND twin.derivation = b.derivation AND twin.status = -1)
     ORDER BY priority DESC, submitted_at, derivation LIMIT ?2";
 
 /// Starts up to `limit` builds for `system` that wait for nothing: by priority, then age, then
-/// derivation.
+/// derivation. One whose derivation is being built by another waits for that one's end ([`adopt`]).
 pub(crate) fn claim(
     tx: &Transaction,
     system: &str,
@@ -55,16 +59,28 @@ pub(crate) fn claim(
     worker: &str,
     now: Timestamp,
 ) -> rusqlite::Result<Vec<Claimed>> {
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let ready: Vec<BuildId> = tx
-        .prepare_cached(READY)?
-        .query_map(params![system, limit], |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
-    let mut claimed = Vec::with_capacity(ready.len());
-    for id in ready {
-        claimed.extend(start(tx, id, worker, now)?);
+    let mut claimed = Vec::new();
+    loop {
+        let left = i64::try_from(limit - claimed.len()).unwrap_or(i64::MAX);
+        let ready: Vec<(BuildId, String)> = tx
+            .prepare_cached(READY)?
+            .query_map(params![system, left], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<Result<_, _>>()?;
+        let before = claimed.len();
+        let mut seen = HashSet::new();
+        let mut twins = false;
+        for (id, derivation) in ready {
+            if seen.insert(derivation) {
+                claimed.extend(start(tx, id, worker, now)?);
+            } else {
+                twins = true;
+            }
+        }
+        // The places of twins go to those behind them, which the next question finds.
+        if !twins || claimed.len() == before || claimed.len() >= limit {
+            return Ok(claimed);
+        }
     }
-    Ok(claimed)
 }
 
 /// Starts a build that is scheduled. `None`: it is not, and nothing was changed.
@@ -210,7 +226,7 @@ pub(crate) struct NewProduct {
     pub(crate) checksum: String,
 }
 
-/// Ends a started build: its row, attempt, outputs, products, counters and dependants.
+/// Ends a started build: its row, attempt, outputs, products, counters, dependants and twins.
 ///
 /// Empty: build and attempt do not match the row any more, and nothing was changed.
 pub(crate) fn finish(tx: &Transaction, end: &Finish) -> rusqlite::Result<Vec<Changed>> {
@@ -223,6 +239,11 @@ pub(crate) fn finish(tx: &Transaction, end: &Finish) -> rusqlite::Result<Vec<Cha
         .next()
         .transpose()?;
     let Some(found) = found else { return Ok(Vec::new()) };
+    let by_itself = matches!(end.status, BuildStatus::Succeeded | BuildStatus::Failed);
+    let mut all = Vec::new();
+    if !by_itself {
+        all = split(tx, end.id, found.specification, BuildStatus::Started)?;
+    }
     // One write of the row, with its weather.
     let weather = weather(tx, &found)?;
     let stored = tx
@@ -248,12 +269,26 @@ pub(crate) fn finish(tx: &Transaction, end: &Finish) -> rusqlite::Result<Vec<Cha
     let row = found;
     end_attempt(tx, end.id, end.attempt, end.status, &end.message, end.stopped_at)?;
     count(tx, end.id, BuildStatus::Started, end.status)?;
+    settle(tx, end, row, &mut all)?;
+    if by_itself {
+        adopt(tx, end, &mut all)?;
+    }
+    Ok(all)
+}
+
+/// Stores what a build that just ended left, and tells its dependants.
+fn settle(
+    tx: &Transaction,
+    end: &Finish,
+    ended: Changed,
+    all: &mut Vec<Changed>,
+) -> rusqlite::Result<()> {
     for (name, path) in &end.outputs {
         tx.prepare_cached(
             "INSERT INTO output (build_id, name, path) VALUES (?1, ?2, ?3)
              ON CONFLICT (build_id, name) DO UPDATE SET path = excluded.path",
         )?
-        .execute(params![end.id, name, path])?;
+        .execute(params![ended.id, name, path])?;
     }
     for product in &end.products {
         tx.prepare_cached(
@@ -261,7 +296,7 @@ pub(crate) fn finish(tx: &Transaction, end: &Finish) -> rusqlite::Result<Vec<Cha
              VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         )?
         .execute(params![
-            end.id,
+            ended.id,
             product.kind,
             product.name,
             product.path,
@@ -269,17 +304,47 @@ pub(crate) fn finish(tx: &Transaction, end: &Finish) -> rusqlite::Result<Vec<Cha
             product.checksum
         ])?;
     }
-    let mut all = vec![row];
     if end.status.is_success() {
         tx.prepare_cached(
             "UPDATE build SET waiting = waiting - 1
              WHERE status = -2 AND id IN (SELECT build_id FROM dependency WHERE needs_id = ?1)",
         )?
-        .execute([end.id])?;
-    } else {
-        fail_dependants(tx, &mut all, end.stopped_at)?;
+        .execute([ended.id])?;
+        all.push(ended);
+        return Ok(());
     }
-    Ok(all)
+    fail_dependants(tx, ended, all, end.stopped_at)
+}
+
+/// Gives the twins of a build that ended by itself the same end: scheduled builds of the same derivation.
+/// See `twins.rs`, W1.
+fn adopt(tx: &Transaction, end: &Finish, all: &mut Vec<Changed>) -> rusqlite::Result<()> {
+    let twins: Vec<BuildId> = tx
+        .prepare_cached(
+            "SELECT twin.id FROM build AS b CROSS JOIN build AS twin
+             ON twin.derivation_key = b.derivation_key AND twin.derivation = b.derivation
+             WHERE b.id = ?1 AND twin.status = -2",
+        )?
+        .query_map([end.id], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    for id in twins {
+        let message = match end.message.as_str() {
+            "" => format!("as build {}", end.id),
+            why => format!("as build {}: {why}", end.id),
+        };
+        let twin = tx
+            .prepare_cached(
+                "UPDATE build SET status = ?2, message = ?3, stopped_at = ?4
+                 WHERE id = ?1 AND status = -2 RETURNING job, evaluation_id, specification_id",
+            )?
+            .query_row(params![id, end.status, message, end.stopped_at], |row| {
+                changed(id, end.status, row)
+            })?;
+        note_weather(tx, &twin)?;
+        count(tx, id, BuildStatus::Scheduled, end.status)?;
+        settle(tx, end, twin, all)?;
+    }
+    Ok(())
 }
 
 fn end_attempt(
@@ -319,9 +384,11 @@ fn note_weather(tx: &Transaction, ended: &Changed) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Makes everything that needs the build in `all[0]`, directly or not, failed-dependency.
+/// Makes everything that needs the build `failed`, directly or not, failed-dependency, and adds it and
+/// them to `all`.
 fn fail_dependants(
     tx: &Transaction,
+    failed: Changed,
     all: &mut Vec<Changed>,
     now: Timestamp,
 ) -> rusqlite::Result<()> {
@@ -334,9 +401,10 @@ fn fail_dependants(
              SELECT dead.id FROM dead CROSS JOIN build AS b ON b.id = dead.id
              WHERE b.status = -2",
         )?
-        .query_map([all[0].id], |row| row.get(0))?
+        .query_map([failed.id], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
-    let message = format!("needs `{}`: {}", all[0].job, all[0].status);
+    let message = format!("needs `{}`: {}", failed.job, failed.status);
+    all.push(failed);
     for id in dead {
         let row = tx
             .prepare_cached(
@@ -423,9 +491,9 @@ pub(crate) fn cancel(tx: &Transaction, id: BuildId, now: Timestamp) -> rusqlite:
         .next()
         .transpose()?;
     if let Some(row) = row {
+        let mut all = split(tx, id, row.specification, BuildStatus::Scheduled)?;
         count(tx, id, BuildStatus::Scheduled, BuildStatus::Canceled)?;
-        let mut all = vec![row];
-        fail_dependants(tx, &mut all, now)?;
+        fail_dependants(tx, row, &mut all, now)?;
         return Ok(Cancel::Done(all));
     }
     let attempt = tx
@@ -483,7 +551,7 @@ pub(crate) fn recover(tx: &Transaction, now: Timestamp) -> rusqlite::Result<Reco
             .transpose()?;
         if let Some(row) = row {
             count(tx, *id, BuildStatus::Scheduled, BuildStatus::Canceled)?;
-            fail_dependants(tx, &mut vec![row], now)?;
+            fail_dependants(tx, row, &mut Vec::new(), now)?;
         }
     }
     let builds = started.into_iter().map(|(id, attempt, _)| (id, attempt)).collect();

@@ -1,7 +1,7 @@
 //! What derivations are called, and what defines those of the `command` backend.
 
 use super::Snapshot;
-use crate::model::{BuildId, Definition};
+use crate::model::{BuildId, Definition, EvaluationId};
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 
@@ -29,6 +29,16 @@ pub(crate) fn definition(s: &Snapshot, id: BuildId) -> rusqlite::Result<Option<D
         })?
         .next()
         .transpose()
+}
+
+/// The outputs in the state directory that the jobs of an evaluation have.
+pub(crate) fn outputs_of(s: &Snapshot, id: EvaluationId) -> rusqlite::Result<HashSet<String>> {
+    s.prepare_cached(
+        "SELECT o.path FROM job AS j CROSS JOIN output AS o ON o.build_id = j.build_id
+         WHERE j.evaluation_id = ?1 AND substr(o.path, 1, 8) = 'outputs/'",
+    )?
+    .query_map([id], |row| row.get(0))?
+    .collect()
 }
 
 /// The revisions that builds still need, and those of the last evaluations of each specification.

@@ -350,6 +350,7 @@ fn translate(from: &CuirassSpecification) -> Result<Specification, String> {
                     (None, None, None) => Reference::Head,
                 },
                 submodules: false,
+                submodules_from: Vec::new(),
             })
             .collect(),
         evaluator: Evaluator::Command {

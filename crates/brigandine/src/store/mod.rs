@@ -26,6 +26,7 @@ mod server;
 mod specifications;
 #[cfg(test)]
 mod tests;
+mod twins;
 
 /// The database in a state directory.
 pub(crate) const DATABASE_FILE: &str = "brigandine.db";
@@ -42,7 +43,7 @@ pub(crate) use builds::{
     latest_builds, outputs, product, products, queue, queue_counts,
 };
 pub(crate) use database::{Database, DatabaseError, Snapshot, Transaction};
-pub(crate) use derivations::{definition, derivation_key, revisions_in_use};
+pub(crate) use derivations::{definition, derivation_key, outputs_of, revisions_in_use};
 pub(crate) use evaluations::{
     changes, checkouts, evaluation, evaluation_details, evaluation_page, evaluation_states,
     evaluations,
@@ -56,7 +57,7 @@ pub(crate) use pruning::{
 pub(crate) use registering::{
     Begun, NewJob, begin_evaluation, end_evaluation, note_checkouts, register,
 };
-pub(crate) use restarting::{Restart, restart};
+pub(crate) use restarting::{Restart, rebuild, restart};
 pub(crate) use sample::mix;
 pub(crate) use server::{OpenError, note_start, note_stop, open, optimize};
 pub(crate) use specifications::{

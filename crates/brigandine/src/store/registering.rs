@@ -122,9 +122,89 @@ pub(crate) struct NewJob {
     pub(crate) needs: Vec<(String, usize)>,
 }
 
-/// A derivation that is known. Imported ones may have several builds; the newest counts.
-pub(super) const KNOWN: &str = "SELECT id, status FROM build
-    WHERE derivation_key = ?1 AND derivation = ?2 ORDER BY id DESC LIMIT 1";
+/// The builds of a derivation, the newest first.
+pub(super) const KNOWN: &str =
+    "SELECT id, status, specification_id, timeout_s, max_silent_s FROM build
+    WHERE derivation_key = ?1 AND derivation = ?2 ORDER BY id DESC";
+
+/// A build of the derivation that a job names.
+struct Known {
+    id: BuildId,
+    status: BuildStatus,
+    specification: SpecificationId,
+    timeout_s: i64,
+    max_silent_s: i64,
+}
+
+impl Known {
+    /// Whether its fate is that of whoever builds the derivation, with whatever limits.
+    fn is_everybodys(&self) -> bool {
+        matches!(self.status, BuildStatus::Succeeded | BuildStatus::Failed)
+    }
+
+    /// Whether a job of the specification may be linked to it. What ended by a limit, a cancel or a lost
+    /// worker says nothing about another specification or a greater limit. Such a job has a build of its own,
+    /// and so it has in the end if what is still pending now ends so: see `twins.rs`.
+    fn serves(&self, job: &NewJob, specification: SpecificationId) -> bool {
+        // 0 is the server's own limit, which is not known here.
+        let greater =
+            |wanted: i64, has: i64| wanted != has && (wanted == 0 || has == 0 || wanted > has);
+        self.is_everybodys()
+            || ((self.specification == specification || !self.status.is_finished())
+                && !greater(job.timeout_s, self.timeout_s)
+                && !greater(job.max_silent_s, self.max_silent_s))
+    }
+}
+
+/// The build that a job is to be linked to, if one is known: the newest that succeeded before all others.
+/// `needs` are the builds that the job's needs are linked to.
+fn find(
+    tx: &Transaction,
+    job: &NewJob,
+    key: i64,
+    specification: SpecificationId,
+    needs: &[(BuildId, BuildStatus)],
+) -> rusqlite::Result<Option<(BuildId, BuildStatus)>> {
+    let mut known = tx.prepare_cached(KNOWN)?;
+    let mut rows = known.query(params![key, job.derivation])?;
+    let mut best = None;
+    while let Some(row) = rows.next()? {
+        let known = Known {
+            id: row.get(0)?,
+            status: row.get(1)?,
+            specification: row.get(2)?,
+            timeout_s: row.get(3)?,
+            max_silent_s: row.get(4)?,
+        };
+        if known.status.is_success() {
+            return Ok(Some((known.id, known.status)));
+        }
+        if best.is_none()
+            && known.serves(job, specification)
+            && (known.is_everybodys() || waits_for(tx, known.id, needs)?)
+        {
+            best = Some((known.id, known.status));
+        }
+    }
+    Ok(best)
+}
+
+/// Whether a build waits for these builds rather than for others of the same derivations.
+fn waits_for(
+    tx: &Transaction,
+    id: BuildId,
+    needs: &[(BuildId, BuildStatus)],
+) -> rusqlite::Result<bool> {
+    let mut edge = tx.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM dependency WHERE build_id = ?1 AND needs_id = ?2)",
+    )?;
+    for (need, _) in needs {
+        if !edge.query_row(params![id, need], |row| row.get(0))? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
 
 /// What [`register`] did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -150,7 +230,9 @@ pub(crate) fn register(
     if !end_evaluation(tx, id, EvaluationStatus::Succeeded, message, log_path, now)? {
         return Ok(None);
     }
-    let mut known = tx.prepare_cached(KNOWN)?;
+    let specification = tx
+        .prepare_cached("SELECT specification_id FROM evaluation WHERE id = ?1")?
+        .query_row([id], |row| row.get(0))?;
     let mut insert = tx.prepare_cached(
         "INSERT INTO build (derivation, derivation_key, specification_id, evaluation_id, job, system,
          nix_name, priority, status, weather, backend, attempt, losses, waiting, message, timeout_s,
@@ -170,10 +252,8 @@ pub(crate) fn register(
     let mut builds: Vec<(BuildId, BuildStatus)> = Vec::with_capacity(jobs.len());
     for job in jobs {
         let key = derivation_key(&job.derivation);
-        let found = known
-            .query_map(params![key, job.derivation], |row| Ok((row.get(0)?, row.get(1)?)))?
-            .next()
-            .transpose()?;
+        let needed: Vec<_> = job.needs.iter().map(|(_, place)| builds[*place]).collect();
+        let found = find(tx, job, key, specification, &needed)?;
         let (build, status) = match found {
             Some(found) => {
                 done.reused += 1;

@@ -65,6 +65,32 @@ pub(crate) fn restart(tx: &Transaction, id: BuildId) -> rusqlite::Result<Restart
     Ok(Restart::Done(all))
 }
 
+/// Schedules the builds again whose output `path` is gone; what needs them waits for them again. A build
+/// that nothing says how to make any more stays as it is.
+pub(crate) fn rebuild(tx: &Transaction, path: &str) -> rusqlite::Result<Vec<Changed>> {
+    let lost: Vec<BuildId> = tx
+        .prepare_cached(
+            "SELECT o.build_id FROM output AS o CROSS JOIN build AS b ON b.id = o.build_id
+             WHERE o.path = ?1 AND substr(o.path, 1, 8) = 'outputs/' AND b.status = 0
+             AND EXISTS (SELECT 1 FROM definition AS d WHERE d.build_id = b.id)",
+        )?
+        .query_map([path], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    let mut all = Vec::new();
+    for id in lost {
+        let Some(row) = schedule(tx, id, BuildStatus::Succeeded)? else { continue };
+        tx.prepare_cached("DELETE FROM output WHERE build_id = ?1")?.execute([id])?;
+        tx.prepare_cached("DELETE FROM product WHERE build_id = ?1")?.execute([id])?;
+        tx.prepare_cached(
+            "UPDATE build SET waiting = waiting + 1
+             WHERE status = -2 AND id IN (SELECT build_id FROM dependency WHERE needs_id = ?1)",
+        )?
+        .execute([id])?;
+        all.push(row);
+    }
+    Ok(all)
+}
+
 /// Something that the build needs and that ended badly.
 fn broken_need(tx: &Transaction, id: BuildId) -> rusqlite::Result<Option<BuildId>> {
     tx.prepare_cached(

@@ -226,6 +226,7 @@ fn specification(name: &str) -> Specification {
             url: "/nowhere".to_owned(),
             reference: Reference::Head,
             submodules: false,
+            submodules_from: Vec::new(),
         }],
         evaluator: Evaluator::Jobs { input: None, file: "f".to_owned(), jobs: Vec::new() },
         interval_s: None,

@@ -4,5 +4,6 @@
 
 mod command;
 mod engine;
+mod hostile;
 mod layout;
 mod support;

@@ -410,3 +410,12 @@ pub(crate) fn processes_with(mark: &str) -> usize {
         })
         .count()
 }
+
+/// Asks until it is so, with a time limit: of what a server does without saying so.
+pub(crate) fn eventually(holds: impl Fn() -> bool) {
+    let until = std::time::Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(std::time::Instant::now() < until, "not in time");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

@@ -1,0 +1,83 @@
+//! Turns: how many fetches or evaluators go on at once, without the slow ones keeping others waiting.
+//!
+//! A few at a time have a turn. One that has had its turn for [`HOLD`] gives it to the next and goes on
+//! beside it; so a host that is mute, or an evaluator that sleeps, costs the others a moment and not its
+//! whole time limit. How many go on altogether is bounded, and how many of them belong to one
+//! specification is bounded by whoever asks: a specification has one look at a time, and a look a few
+//! fetches.
+//!
+//! Fairness: both semaphores serve in the order of asking.
+
+use std::time::Duration;
+use tokio::sync::Semaphore;
+
+/// How long a turn is kept while others wait for it.
+const HOLD: Duration = Duration::from_secs(1);
+
+/// See the module's header.
+#[derive(Debug)]
+pub(crate) struct Turns {
+    turns: Semaphore,
+    all: Semaphore,
+}
+
+impl Turns {
+    /// So many turns, and so many that go on altogether.
+    pub(crate) fn new(turns: usize, all: usize) -> Self {
+        Self { turns: Semaphore::new(turns), all: Semaphore::new(all) }
+    }
+
+    /// Runs the work when it is its turn.
+    ///
+    /// # Cancel safety
+    /// Dropped: the work is dropped with its turn.
+    pub(super) async fn run<T>(&self, work: impl Future<Output = T>) -> T {
+        // Never closed, so both come.
+        let _place = self.all.acquire().await;
+        let turn = self.turns.acquire().await;
+        let mut work = std::pin::pin!(work);
+        tokio::select! {
+            biased;
+            done = &mut work => return done,
+            () = tokio::time::sleep(HOLD) => {}
+        }
+        drop(turn);
+        work.await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Turns;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_sleeps_in_its_turn_does_not_keep_the_next_waiting() {
+        let turns = Arc::new(Turns::new(1, 3));
+        let asleep = || {
+            let turns = Arc::clone(&turns);
+            tokio::spawn(async move { turns.run(std::future::pending::<()>()).await })
+        };
+        let _asleep = [asleep(), asleep()];
+        tokio::task::yield_now().await;
+        let began = tokio::time::Instant::now();
+        turns.run(async {}).await;
+        assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_goes_on_altogether_is_bounded() {
+        let turns = Arc::new(Turns::new(1, 2));
+        let (held, asleep) = (Arc::clone(&turns), std::future::pending::<()>());
+        let first = tokio::spawn(async move { held.run(asleep).await });
+        let (held, asleep) = (Arc::clone(&turns), std::future::pending::<()>());
+        let _second = tokio::spawn(async move { held.run(asleep).await });
+        tokio::task::yield_now().await;
+        let third = tokio::time::timeout(Duration::from_secs(1000), turns.run(async {})).await;
+        assert!(third.is_err(), "two are all there may be");
+        first.abort();
+        let third = tokio::time::timeout(Duration::from_secs(1000), turns.run(async {})).await;
+        assert!(third.is_ok(), "one of them ended");
+    }
+}
