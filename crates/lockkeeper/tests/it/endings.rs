@@ -576,11 +576,10 @@ fn make_mistake(mistake: &str) {
 #[cfg(asan)]
 #[test]
 fn the_sanitizer_sees_what_becomes_of_memory_in_sqlite() {
-    for (mistake, seen) in
-        [("freed twice", "attempting double-free"), ("read when freed", "heap-use-after-free")]
-    {
+    for mistake in ["freed twice", "read when freed"] {
         let failure = spawn(mistake, &format!("mistake {mistake}")).end().expect("it is a mistake");
-        assert!(failure.contains(seen), "{failure}");
+        // SQLite reads the size of what it frees first.
+        assert!(failure.contains("AddressSanitizer: heap-use-after-free"), "{failure}");
     }
 }
 
