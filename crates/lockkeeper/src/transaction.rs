@@ -125,11 +125,13 @@ impl Snapshot {
 
     /// Takes a write that SQLite undid by itself off the count: a constraint ends the statement and
     /// undoes it alone (<https://www.sqlite.org/lang_conflict.html>), unless it is `FAIL`, which
-    /// keeps and counts the rows before the one that failed.
+    /// keeps and counts the rows before the one that failed. Where the row had both a deferred key and an
+    /// immediate one violated, SQLite goes on counting the deferred one: the call must then be undone.
     pub(crate) fn after_write<T>(&self, changes_before: u64, result: Result<T>) -> Result<T> {
         if let Err(error) = &result
             && error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation)
             && self.link.session.conn().total_changes() == changes_before
+            && !self.link.session.has_deferred_violation()
         {
             self.link.writes.set(self.link.writes.get().saturating_sub(1));
         }

@@ -74,6 +74,30 @@ fn a06_deferred_keys_end_with_the_call_that_deferred_them_and_lost_everything() 
 }
 
 #[test]
+fn a06_a_row_refused_for_one_key_leaves_no_other_key_violated_for_the_next_call() {
+    check(|db| {
+        // SQLite counts the deferred key, refuses the row for the other, and does not take the count back.
+        let both = "CREATE TABLE both (
+            now INTEGER REFERENCES t (id), late INTEGER REFERENCES t (id) DEFERRABLE INITIALLY DEFERRED
+        ) STRICT";
+        db.blocking_write(move |tx| tx.execute_batch(both)).expect("the table is made");
+        let refused = |tx: &Transaction| tx.execute("INSERT INTO both VALUES (8, 9)", []);
+        let held = HeldWriter::hold(db);
+        let forgiving = queue!(db.write(move |tx| Ok(refused(tx).is_err())));
+        let first = queue!(db.write(|tx| insert(tx, 1)));
+        let failing = queue!(db.write(refused));
+        let second = queue!(db.write(|tx| insert(tx, 2)));
+        held.release();
+        // Alone it would fail so, too: at its COMMIT.
+        assert_eq!(kind(block_on(forgiving)), ErrorKind::ForeignKey);
+        assert_eq!(kind(block_on(failing)), ErrorKind::Call);
+        block_on(first).expect("a neighbour is stored");
+        block_on(second).expect("a neighbour is stored");
+        assert_eq!(ids(db), [1, 2]);
+    });
+}
+
+#[test]
 fn a06_rows_fetched_after_their_transaction_was_lost_are_not_stored() {
     check(|db| {
         db.blocking_write(|tx| insert(tx, 1)).expect("it is stored");
