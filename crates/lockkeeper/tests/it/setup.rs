@@ -75,9 +75,9 @@ fn a34_setup_runs_on_every_connection_also_on_those_opened_later() {
                 });
                 assert!(poll_once(&mut holds).is_pending());
                 has_begun.recv().expect("it runs");
-                let before = runs.load(Ordering::SeqCst);
-                db.blocking_read(check).expect("a new reader has it");
-                assert!(runs.load(Ordering::SeqCst) > before, "a new connection");
+                db.blocking_read(check).expect("a further reader has it");
+                // Which may have been opened before: that it read beside the first tells them apart.
+                assert!(runs.load(Ordering::SeqCst) >= 3, "the writer and two readers");
                 drop(release);
                 block_on(holds).expect("the first reader has it");
                 let snapshot = block_on(db.snapshot()).expect("a snapshot");

@@ -129,12 +129,12 @@ pub(crate) fn insert(tx: &lockkeeper::Transaction, id: i64) -> rusqlite::Result<
 
 /// The ids in the table `t`, in order.
 pub(crate) fn ids(db: &Client) -> Vec<i64> {
-    db.blocking_read(|s| {
-        s.prepare_cached("SELECT id FROM t ORDER BY id")?
-            .query_map([], |row| row.get(0))?
-            .collect::<rusqlite::Result<_>>()
-    })
-    .expect("the rows can be read")
+    db.blocking_read(ids_of).expect("the rows can be read")
+}
+
+/// The ids in the table `t`, in order, as one read sees them.
+pub(crate) fn ids_of(s: &lockkeeper::Snapshot) -> rusqlite::Result<Vec<i64>> {
+    s.prepare_cached("SELECT id FROM t ORDER BY id")?.query_map([], |row| row.get(0))?.collect()
 }
 
 /// Runs `f` on a thread of its own and fails when it does not end in time.
