@@ -161,6 +161,10 @@ impl App {
         std::fs::create_dir_all(state.join("repositories")).map_err(files_failed)?;
         if started.killed {
             recover(&state, &started.state_id, &database, &logs, &checkouts).await?;
+        } else {
+            let exports = Arc::clone(&checkouts);
+            // Also those that a server with other settings made, and that nothing names any more.
+            let _ = tokio::task::spawn_blocking(move || exports.clean()).await;
         }
         let executor = LocalExecutor::new(
             &state,
