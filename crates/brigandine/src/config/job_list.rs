@@ -73,7 +73,8 @@ pub(super) fn job(document: &Document<'_>, mut table: Table<'_, '_>) -> Option<P
     if let Some(name) = &name {
         table.name_it(format!("job `{}`", name.value));
     }
-    let description = table.text("description", "what it does").map(|text| text.value);
+    let description = table.checked("description", "what it does", value::check_description);
+    let description = description.map(|text| text.value);
     let command = table.command("command", "make check");
     let sources = patterns(document, &table, "sources", "src/**");
     let needs = needs(document, &table);

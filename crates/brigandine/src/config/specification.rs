@@ -101,7 +101,8 @@ fn specification(
     if let Some(name) = &name {
         table.name_it(format!("specification `{}`", name.value));
     }
-    let description = table.text("description", "what it builds").map(|text| text.value);
+    let description = table.checked("description", "what it builds", value::check_description);
+    let description = description.map(|text| text.value);
     let interval = table.duration("interval", super::INTERVAL_RANGE, "5m");
     let priority = table.integer("priority", -1_000_000..=1_000_000, 10).unwrap_or(0);
     let enabled = table.boolean("enabled").unwrap_or(true);

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::reader::shown;
+use crate::model::is_steering;
 
 /// A message and its remedy.
 pub(crate) type Refusal = (String, String);
@@ -102,6 +103,7 @@ pub(crate) fn check_name(what: &str, name: &str) -> Result<(), Refusal> {
 
 /// A system as derivations name it: `x86_64-linux`.
 pub(crate) fn check_system(system: &str) -> Result<(), Refusal> {
+    check_length("the system", system, SYSTEM_BYTES_MAX)?;
     let part = |part: &str| {
         !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
     };
@@ -114,6 +116,36 @@ pub(crate) fn check_system(system: &str) -> Result<(), Refusal> {
     }
 }
 
+/// What one of these texts may have, in bytes.
+const SYSTEM_BYTES_MAX: usize = 100;
+const REF_BYTES_MAX: usize = 250;
+const URL_BYTES_MAX: usize = 2000;
+const PATTERN_BYTES_MAX: usize = 4096;
+const DESCRIPTION_BYTES_MAX: usize = 1000;
+
+/// Refuses a text that is too long for its place.
+fn check_length(what: &str, text: &str, bytes_max: usize) -> Result<(), Refusal> {
+    if text.len() <= bytes_max {
+        return Ok(());
+    }
+    Err((
+        format!("{what} \"{}\" has {} bytes", shown(text), text.len()),
+        format!("at most {bytes_max} bytes"),
+    ))
+}
+
+/// One line for people.
+pub(crate) fn check_description(description: &str) -> Result<(), Refusal> {
+    check_length("the description", description, DESCRIPTION_BYTES_MAX)?;
+    if description.chars().any(|c| c != '\n' && is_steering(c)) {
+        return Err((
+            format!("the description \"{}\" has control characters", shown(description)),
+            "write one line of plain text".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
 /// The address of a repository, as git takes it, without anything git could take for an option, a
 /// program to run or a secret to show.
 pub(crate) fn check_url(url: &str) -> Result<(), Refusal> {
@@ -123,6 +155,7 @@ pub(crate) fn check_url(url: &str) -> Result<(), Refusal> {
     if url.is_empty() {
         return refuse("the address of the repository is empty", examples);
     }
+    check_length("the address", url, URL_BYTES_MAX)?;
     if url.chars().any(|c| c.is_control() || c.is_whitespace()) {
         return refuse(
             "the address of the repository holds blanks or control characters",
@@ -178,6 +211,7 @@ pub(crate) fn check_url(url: &str) -> Result<(), Refusal> {
 
 /// A branch or tag, by the rules of `git check-ref-format`.
 pub(crate) fn check_ref(kind: &str, name: &str) -> Result<(), Refusal> {
+    check_length(&format!("the name of the {kind}"), name, REF_BYTES_MAX)?;
     let bad = name.is_empty()
         || name.starts_with(['-', '/', '.'])
         || name.ends_with(['/', '.'])
@@ -211,6 +245,10 @@ pub(crate) fn check_revision(revision: &str) -> Result<(), Refusal> {
     let hex = revision.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
     match (hex, revision.len()) {
         (true, 40 | 64) => Ok(()),
+        (true, 65..) => Err((
+            format!("the revision has {} digits, not 40", revision.len()),
+            "write the whole one; `git rev-parse HEAD` prints it".to_owned(),
+        )),
         (true, 4..) => Err((
             format!("the revision has {} digits, not 40", revision.len()),
             format!("write the whole one; `git rev-parse {revision}` prints it"),
@@ -224,6 +262,7 @@ pub(crate) fn check_revision(revision: &str) -> Result<(), Refusal> {
 
 /// A path or pattern inside a tree: relative, and never above it.
 pub(crate) fn check_pattern(pattern: &str) -> Result<(), Refusal> {
+    check_length("the pattern", pattern, PATTERN_BYTES_MAX)?;
     let help = "a path inside the tree, `*` for any part of a name, `**` for any folders: \
                 \"src/**\", \"*.c\"";
     let refuse = |message: String| Err((message, help.to_owned()));
@@ -266,6 +305,25 @@ pub(crate) fn check_variable(name: &str) -> Result<(), Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn texts_that_are_too_long_are_refused_and_shown_in_short() {
+        let long = "x".repeat(5000);
+        for refused in [
+            check_description(&long),
+            check_url(&format!("https://h/{long}")),
+            check_ref("branch", &long),
+            check_pattern(&long),
+            check_revision(&"a".repeat(5000)),
+            check_system(&format!("{long}-linux")),
+            check_name("a job", &long),
+            check_description("a\u{1b}[2J"),
+        ] {
+            let (message, help) = refused.expect_err("too long");
+            assert!(message.len() + help.len() < 600, "{message}: {help}");
+        }
+        assert_eq!(check_description("one line, ümläuts and all"), Ok(()));
+    }
 
     #[test]
     fn durations_are_read_as_people_write_them() {
