@@ -68,6 +68,9 @@ impl Builder {
     /// collations, `ATTACH`, keys, `PRAGMA`s. May be given several times. The commit, authorizer,
     /// progress, busy, update and WAL hooks belong to the library, which sets its own afterwards.
     /// Attached files that can be written are brought into WAL mode, which stays with the file.
+    ///
+    /// Temporary objects that it makes stay, and so do their rows, as long as the connection lives: an
+    /// exclusive call, or an I/O error, begins them anew (`docs/design/state.md`).
     pub fn setup(
         mut self,
         f: impl Fn(&Connection) -> rusqlite::Result<()> + Send + Sync + 'static,

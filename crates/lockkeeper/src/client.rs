@@ -202,11 +202,17 @@ impl<E: Send + 'static> Client<E> {
 
     /// Runs `f` on the writer connection outside any transaction, between two batches.
     ///
-    /// For `VACUUM`, `ATTACH`, `PRAGMA`s of the connection, and migration crates that begin their
-    /// own transactions. Calls of this client made before it have been committed when it begins;
-    /// calls made after it begin when it has ended. Readers go on. A transaction that `f` leaves
-    /// open is rolled back; foreign keys and the busy handler are restored. A statement on a virtual table
-    /// that `f` forgets (`std::mem::forget`) keeps its connection open until the process ends.
+    /// For `VACUUM`, copies into an `ATTACH`ed file, `PRAGMA`s of the file, and migration crates that
+    /// begin their own transactions. Calls of this client made before it have been committed when it
+    /// begins; calls made after it begin when it has ended. Readers go on.
+    ///
+    /// A transaction that `f` leaves open is rolled back, and whatever else it leaves on the connection
+    /// (`PRAGMA`s, attached files, functions, hooks, limits, temporary objects) ends with the connection:
+    /// it is replaced by a new one, on which [`Builder::setup`] has run. A memory database is copied for
+    /// that, so it needs its size twice for a moment. What `f` changed in the file stays. `PRAGMA`s that
+    /// the whole process shares (`hard_heap_limit`, `soft_heap_limit`, `temp_store_directory`) are refused.
+    /// A statement on a virtual table that `f` forgets (`std::mem::forget`) keeps its connection open
+    /// until the process ends.
     ///
     /// # Errors
     /// As [`Client::write`], without a guarantee about what `f` stored.

@@ -5,18 +5,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::time::Duration;
 
+use rusqlite::backup::Backup;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::{Connection, OpenFlags, TransactionState, ffi};
 
 use crate::config::{Config, Place};
+use crate::counters::{Counters, Outer};
 use crate::error::{Error, ErrorKind};
-use crate::ffi::{Session, Sql};
+use crate::ffi::{Session, Sql, count_by_call};
 use crate::holders::Slot;
 use crate::interrupt::{self, LockWait};
+use crate::migrate::Migrations;
 use crate::queue::now;
 use crate::record::Recorder;
 use crate::relay::Relay;
 use crate::stats::Work;
+use crate::temporary::{OfSetup, TempSchema, is_temp};
 use crate::transaction::Snapshot;
 
 /// What a connection is for.
@@ -38,6 +42,8 @@ enum Gate {
     Open,
     /// Calls: no transaction control, no ATTACH, no PRAGMA that outlives the call.
     Call,
+    /// Exclusive calls: anything but what is the process's, because nothing could take it back.
+    Exclusive,
 }
 
 /// Shared between a connection's callbacks and its owner. All on the owner's thread: the atomics
@@ -47,6 +53,10 @@ pub(crate) struct Guard {
     gate: AtomicU8,
     /// The running call prepared `PRAGMA defer_foreign_keys`, which holds until the COMMIT.
     deferred_keys: AtomicBool,
+    /// The running call prepared what changes a schema.
+    pub(crate) temp_schema: TempSchema,
+    /// Where the row counts of the running call begin.
+    pub(crate) counters: Arc<Counters>,
     /// Frames in the WAL after the last commit on this connection.
     pub(crate) wal_frames: AtomicU32,
     /// The same of attached files: the most of any, since the last checkpoint.
@@ -67,6 +77,8 @@ impl Guard {
         Self {
             gate: AtomicU8::new(Gate::Open as u8),
             deferred_keys: AtomicBool::new(false),
+            temp_schema: TempSchema::default(),
+            counters: Arc::default(),
             wal_frames: AtomicU32::new(0),
             attached_wal_frames: AtomicU32::new(0),
             lock_wait: LockWait::default(),
@@ -85,9 +97,12 @@ impl Guard {
     }
 
     fn authorize(&self, context: &AuthContext<'_>) -> Authorization {
-        if self.gate.load(Ordering::Relaxed) == Gate::Open as u8 {
-            return Authorization::Allow;
+        match self.gate.load(Ordering::Relaxed) {
+            gate if gate == Gate::Call as u8 => {}
+            gate if gate == Gate::Exclusive as u8 => return authorize_exclusive(&context.action),
+            _ => return Authorization::Allow,
         }
+        self.temp_schema.note(context);
         if self.recorder.is_on() {
             self.recorder.authorized(context);
         }
@@ -101,7 +116,10 @@ impl Guard {
                 if deferred {
                     self.deferred_keys.store(true, Ordering::Relaxed);
                 }
-                match pragma_value.is_none() || deferred || keeps_state(pragma_name) {
+                // The temporary file has a `user_version` too, which no transaction of ours undoes.
+                let undone = keeps_state(pragma_name)
+                    && (!is_temp(context.database_name) || !is_in_header(pragma_name));
+                match pragma_value.is_none() || deferred || undone {
                     true => Authorization::Allow,
                     false => Authorization::Deny,
                 }
@@ -109,6 +127,24 @@ impl Guard {
             _ => Authorization::Allow,
         }
     }
+}
+
+/// What an exclusive call may do: everything but to set what the process has once for all connections.
+fn authorize_exclusive(action: &AuthAction<'_>) -> Authorization {
+    const OF_THE_PROCESS: [&str; 4] =
+        ["soft_heap_limit", "hard_heap_limit", "temp_store_directory", "data_store_directory"];
+    match action {
+        AuthAction::Pragma { pragma_name, pragma_value: Some(_) }
+            if OF_THE_PROCESS.iter().any(|own| pragma_name.eq_ignore_ascii_case(own)) =>
+        {
+            Authorization::Deny
+        }
+        _ => Authorization::Allow,
+    }
+}
+
+fn is_in_header(pragma: &str) -> bool {
+    ["application_id", "user_version"].iter().any(|field| pragma.eq_ignore_ascii_case(field))
 }
 
 /// PRAGMAs whose argument changes nothing on the connection, or only what the transaction undoes.
@@ -144,6 +180,10 @@ pub(crate) struct Link {
     pub(crate) read_only: Cell<bool>,
     /// Statements of the running call that may have left something behind.
     pub(crate) writes: Cell<u32>,
+    /// The temporary objects that `setup` made.
+    pub(crate) of_setup: OfSetup,
+    /// To be replaced before the next call: what a call left could not be taken away.
+    pub(crate) stale: Cell<bool>,
     /// An earlier call of this transaction wrote: the running call needs a savepoint to fail alone.
     pub(crate) protect: Cell<bool>,
     /// The running call's savepoint is open.
@@ -183,10 +223,36 @@ impl Link {
         result
     }
 
-    /// Takes note of a statement that a call is about to prepare.
-    pub(crate) fn prepared(&self, sql: &str) {
+    /// A call, or a lease, begins: it has changed no rows and made no temporary objects.
+    pub(crate) fn begin_own(&self) {
+        self.guard.temp_schema.begin();
+        self.count_anew();
+    }
+
+    /// Counts rows from 0; returns what the call around this one, if there is one, has counted.
+    pub(crate) fn count_anew(&self) -> Outer {
+        self.session.set_last_insert_rowid(0);
+        self.guard.counters.begin(self.session.conn().total_changes())
+    }
+
+    /// Begins an exclusive call.
+    pub(crate) fn begin_exclusive(&self) {
+        self.guard.gate.store(Gate::Exclusive as u8, Ordering::Relaxed);
+        self.begin_own();
+    }
+
+    /// A call is about to prepare `sql`: it must be compiled for today's schema, so that it says which
+    /// columns it has before it runs.
+    ///
+    /// SQLite looks whether the schema is still the one that a statement was compiled for when the
+    /// statement is run. Others change it between two transactions: asked once in each. A call changes it
+    /// itself: the statement that does so may be run at any time after it was prepared.
+    pub(crate) fn before_prepare(&self, sql: &str) {
         if self.noted {
             self.guard.slot.prepared(sql);
+        }
+        if self.session.has_new_schema() || self.guard.temp_schema.any_touched() {
+            self.session.conn().flush_prepared_statement_cache();
         }
     }
 
@@ -199,6 +265,10 @@ impl Link {
     pub(crate) fn end_call(&self) {
         self.guard.gate.store(Gate::Open as u8, Ordering::Relaxed);
         self.session.take_back();
+        if self.guard.temp_schema.take_any_touched() {
+            // O1
+            self.session.conn().flush_prepared_statement_cache();
+        }
     }
 
     /// Undoes `PRAGMA defer_foreign_keys`, which would hold for the next calls of the batch.
@@ -236,15 +306,26 @@ impl Link {
 
 /// Opens a connection for `role` and brings it into the state that calls rely on.
 pub(crate) fn open(config: &Config, role: Role) -> Result<Snapshot, Error> {
+    open_checked(config, role, None)
+}
+
+/// Opens the writer's first connection, if the file is one for its migrations.
+pub(crate) fn open_first(config: &Config) -> Result<Snapshot, Error> {
+    open_checked(config, Role::Writer, config.migrations.as_ref())
+}
+
+fn open_checked(
+    config: &Config,
+    role: Role,
+    migrations: Option<&Migrations>,
+) -> Result<Snapshot, Error> {
     let failed = |error| Error::sqlite_error(ErrorKind::Open, error);
     // From here on the session closes the connection, whatever `setup` leaves on it.
     let mut session = Session::new(connect(config, role).map_err(|error| explain(config, error))?);
     let guard = Arc::new(Guard::new(Arc::clone(&config.relay)));
     interrupt::install(session.conn_mut(), &guard, config.busy_timeout).map_err(failed)?;
     let conn = session.conn();
-    if role == Role::Writer
-        && let Some(migrations) = &config.migrations
-    {
+    if let Some(migrations) = migrations {
         migrations.check_file(conn, config).map_err(|error| match error.kind() {
             ErrorKind::Corrupt | ErrorKind::Sqlite | ErrorKind::Busy => match error.into_sqlite() {
                 Some(error) => explain(config, error),
@@ -255,6 +336,7 @@ pub(crate) fn open(config: &Config, role: Role) -> Result<Snapshot, Error> {
     }
     configure(conn, config, role).map_err(|error| explain(config, error))?;
     conn.set_prepared_statement_cache_capacity(config.statement_cache);
+    count_by_call(conn, &guard.counters).map_err(failed)?;
     for setup in &config.setup {
         setup(conn).map_err(|error| failed(error).detail("in the caller's setup"))?;
     }
@@ -267,6 +349,7 @@ pub(crate) fn open(config: &Config, role: Role) -> Result<Snapshot, Error> {
     conn.flush_prepared_statement_cache();
     verify(conn, config, role)?;
     // Again: setup may have changed the busy timeout, which removes the handler.
+    let of_setup = OfSetup::new(conn).map_err(failed)?;
     install(session.conn_mut(), &guard, config, role).map_err(failed)?;
     session.prepare().map_err(failed)?;
     config.board.register(role, &guard);
@@ -279,19 +362,52 @@ pub(crate) fn open(config: &Config, role: Role) -> Result<Snapshot, Error> {
         guard,
         read_only: Cell::new(role != Role::Writer),
         writes: Cell::new(0),
+        of_setup,
+        stale: Cell::new(false),
         protect: Cell::new(false),
         saved: Cell::new(false),
         noted: config.statistics || config.on_slow.is_some(),
         work: config.on_slow.as_ref().map(|_| Cell::default()),
     };
     // What `setup` began would pin a snapshot.
-    match link.clean() {
-        true => Ok(Snapshot::new(link)),
-        false => {
-            Err(Error::new(ErrorKind::Open)
-                .detail("`setup` left a transaction that cannot be ended"))
+    if !link.clean() {
+        return Err(
+            Error::new(ErrorKind::Open).detail("`setup` left a transaction that cannot be ended")
+        );
+    }
+    // What setup counted is no call's.
+    link.begin_own();
+    Ok(Snapshot::new(link))
+}
+
+/// A new writer's connection of a memory database, with the content of `old`.
+pub(crate) fn open_with_content(config: &Config, old: &Link) -> Result<Snapshot, Error> {
+    let mut new = open(config, Role::Writer)?;
+    let from = old.session.conn();
+    let (copied, prepared) = new.link.session.lend(|conn| copy_memory(from, conn));
+    let failed = |error| Error::sqlite_error(ErrorKind::Faulted, error);
+    copied.and(prepared).map_err(failed)?;
+    // It can be read: the encoding, for one, is that of what was copied.
+    new.link.session.run(Sql::Pin).map_err(failed)?;
+    Ok(new)
+}
+
+/// Copies the main file and those that `setup` attached, where they are in memory.
+fn copy_memory(from: &Connection, to: &mut Connection) -> rusqlite::Result<()> {
+    let page_size: i64 = from.pragma_query_value(None, "page_size", |row| row.get(0))?;
+    to.pragma_update(None, "page_size", page_size)?;
+    let names: Vec<String> = databases(to)?
+        .into_iter()
+        .filter(|(number, _, file)| *number != TEMP && file.is_empty())
+        .map(|(_, name, _)| name)
+        .collect();
+    for name in names {
+        if databases(from)?.iter().any(|(_, of, _)| *of == name) {
+            let copy = Backup::new_with_names(from, name.as_str(), to, name.as_str())?;
+            copy.run_to_completion(i32::MAX, Duration::ZERO, None)?;
         }
     }
+    Ok(())
 }
 
 /// Installs what guards the connection: the handlers of waits and interrupts, the authorizer, and
@@ -326,6 +442,24 @@ pub(crate) fn install(
     }))
 }
 
+/// An exclusive call has ended: rolls back what it left open and takes back the hooks, for what is left to
+/// do before the connection is replaced.
+pub(crate) fn end_exclusive(conn: &mut Connection, guard: &Arc<Guard>, config: &Config) {
+    guard.gate.store(Gate::Open as u8, Ordering::Relaxed);
+    // What it prepared, it prepared as an exclusive call may.
+    conn.flush_prepared_statement_cache();
+    let _ = install(conn, guard, config, Role::Writer);
+    if !conn.is_autocommit() {
+        // Inside a transaction the PRAGMA would be ignored.
+        let _ = conn.execute_batch("ROLLBACK");
+    }
+    let _ = configure_attached(conn, config.busy_timeout);
+    let _ = conn.execute_batch("PRAGMA foreign_keys = ON; PRAGMA defer_foreign_keys = OFF");
+    // The mode changes with the next access to the file.
+    let unlock = "PRAGMA locking_mode = NORMAL; SELECT 1 FROM sqlite_schema LIMIT 1";
+    let _ = conn.execute_batch(unlock);
+}
+
 /// Brings a file into WAL mode.
 ///
 /// The change needs the file alone, and SQLite does not ask the busy handler where waiting might be
@@ -356,16 +490,22 @@ pub(crate) fn configure_attached(
     conn: &Connection,
     busy_timeout: Duration,
 ) -> rusqlite::Result<()> {
-    let mut list = conn.prepare("PRAGMA database_list")?;
-    let rows = list.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-    let rows: Vec<(i64, String, String)> = rows.collect::<rusqlite::Result<_>>()?;
-    for (number, name, file) in rows {
-        // 0 is the main file, 1 the temporary one; without a name it is in memory.
-        if number > 1 && !file.is_empty() && !conn.is_readonly(name.as_str())? {
+    for (number, name, file) in databases(conn)? {
+        if number > TEMP && !file.is_empty() && !conn.is_readonly(name.as_str())? {
             into_wal(conn, &name, busy_timeout)?;
         }
     }
     Ok(())
+}
+
+/// The number of the temporary file; 0 is the main one.
+const TEMP: i64 = 1;
+
+/// The number, name and file of each database of the connection; without a file it is in memory.
+fn databases(conn: &Connection) -> rusqlite::Result<Vec<(i64, String, String)>> {
+    let mut list = conn.prepare("PRAGMA database_list")?;
+    let rows = list.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    rows.collect()
 }
 
 fn connect(config: &Config, role: Role) -> rusqlite::Result<Connection> {

@@ -12,12 +12,13 @@
 //!   closing where it is certain that no virtual table has any.
 //! - The header of the WAL is read through the connection's own file; nothing else tells whether the
 //!   WAL has started over.
+//! - What a connection counts of the rows that it changed, so that a call is told of its own only.
 //! - A page that the kernel empties in a forked child tells the child from its parent.
 //! - The update hook is put on and taken off between two calls; rusqlite asks for `&mut Connection`.
 #![expect(unsafe_code, reason = "SQLite's C interface; each block says why it is sound")]
 
-use std::cell::RefCell;
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::cell::{Cell, RefCell};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::mem::{self, ManuallyDrop};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
@@ -29,6 +30,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rusqlite::hooks::{Action, AuthContext, Authorization};
 use rusqlite::{CachedStatement, Connection, Error, Statement, ffi};
 
+use crate::counters::Counters;
 use crate::process;
 use crate::record::Recorder;
 
@@ -44,6 +46,8 @@ pub(crate) struct Session {
     conn: ManuallyDrop<Box<Connection>>,
     /// What the update hook points to, while it is on.
     hooked: RefCell<Option<Arc<Recorder>>>,
+    /// The schemas have been looked at since the transaction began.
+    schemas_seen: Cell<bool>,
     /// The process that opened the connection.
     pid: u32,
     /// What tells the connection from every other one; kept with it, under [`MARK`].
@@ -123,7 +127,20 @@ impl Drop for Lent<'_> {
 
 /// The library's own statements.
 #[derive(Debug)]
-struct Own([Prepared; TEXTS.len()]);
+struct Own {
+    fixed: [Prepared; TEXTS.len()],
+    schemas: Vec<Schema>,
+}
+
+/// The schema of the main or an attached file.
+#[derive(Debug)]
+struct Schema {
+    /// `PRAGMA schema_version`: another value than before means that the schema has changed.
+    version: Prepared,
+    /// Reads the schema table, for which SQLite loads a schema that has changed.
+    load: Prepared,
+    seen: Cell<Option<i64>>,
+}
 
 /// Names the library's own statements; the order is that of [`TEXTS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -253,6 +270,7 @@ impl Session {
             lent: RefCell::default(),
             conn: ManuallyDrop::new(Box::new(conn)),
             hooked: RefCell::new(None),
+            schemas_seen: Cell::new(false),
             pid: process::id(),
             mark,
         }
@@ -262,9 +280,41 @@ impl Session {
     pub(crate) fn prepare(&mut self) -> Result<(), Error> {
         let prepared: Result<Vec<_>, _> =
             TEXTS.iter().map(|sql| Prepared::new(&self.conn, sql)).collect();
-        let own = prepared?.try_into().expect("one statement per text");
-        self.own = Some(Own(own));
+        let fixed = prepared?.try_into().expect("one statement per text");
+        let mut names = self.conn.prepare("SELECT name FROM pragma_database_list")?;
+        let names = names.query_map([], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?;
+        // The temporary schema is nobody's but this connection's.
+        let schemas = names.iter().filter(|name| *name != "temp");
+        let schemas =
+            schemas.map(|name| Schema::new(&self.conn, name)).collect::<Result<_, _>>()?;
+        self.own = Some(Own { fixed, schemas });
         Ok(())
+    }
+
+    /// Whether a schema has changed since this was asked in an earlier transaction; if so, SQLite has
+    /// loaded it. Takes the snapshot of the transaction.
+    pub(crate) fn has_new_schema(&self) -> bool {
+        let Some(own) = self.own.as_ref().filter(|_| !self.schemas_seen.get()) else {
+            return false;
+        };
+        let (mut new, mut all) = (false, true);
+        for Schema { version, load, seen } in &own.schemas {
+            let now = version.integer();
+            // What cannot be read now is told by the statement that needs it.
+            all &= now.is_some();
+            if now.is_some() && now != seen.get() && load.run(&self.conn).is_ok() {
+                seen.set(now);
+                new = true;
+            }
+        }
+        self.schemas_seen.set(all);
+        new
+    }
+
+    /// Sets what `last_insert_rowid` tells until a row is inserted.
+    pub(crate) fn set_last_insert_rowid(&self, id: i64) {
+        // SAFETY: the handle is open, and this thread has the connection to itself.
+        unsafe { ffi::sqlite3_set_last_insert_rowid(self.conn.handle(), id) };
     }
 
     pub(crate) fn conn(&self) -> &Connection {
@@ -360,8 +410,11 @@ impl Session {
 
     /// Runs one of the library's own statements.
     pub(crate) fn run(&self, sql: Sql) -> Result<(), Error> {
+        if matches!(sql, Sql::Begin | Sql::BeginImmediate) {
+            self.schemas_seen.set(false);
+        }
         match &self.own {
-            Some(own) => own.0[sql as usize].run(&self.conn),
+            Some(own) => own.fixed[sql as usize].run(&self.conn),
             // The statements could not be prepared again after a `lend`.
             None => Err(failure(&self.conn, ffi::SQLITE_MISUSE)),
         }
@@ -369,7 +422,7 @@ impl Session {
 
     /// `PRAGMA data_version`: another value than before means that another connection committed.
     pub(crate) fn data_version(&self) -> Option<i64> {
-        self.own.as_ref().and_then(|own| own.0[Sql::DataVersion as usize].integer())
+        self.own.as_ref().and_then(|own| own.fixed[Sql::DataVersion as usize].integer())
     }
 
     /// The salts of the main file's WAL; `None`: there is no WAL yet, or it cannot be read.
@@ -440,6 +493,79 @@ impl Session {
     pub(crate) fn last_code(&self) -> c_int {
         // SAFETY: the handle is open.
         unsafe { ffi::sqlite3_extended_errcode(self.conn.handle()) }
+    }
+}
+
+impl Schema {
+    fn new(conn: &Connection, name: &str) -> Result<Self, Error> {
+        let quoted = name.replace('"', "\"\"");
+        let prepare = |sql: String| Prepared::new(conn, &CString::new(sql)?);
+        Ok(Self {
+            version: prepare(format!("PRAGMA \"{quoted}\".schema_version"))?,
+            load: prepare(format!("SELECT 1 FROM \"{quoted}\".sqlite_schema LIMIT 1"))?,
+            seen: Cell::new(None),
+        })
+    }
+}
+
+type SqlFunction =
+    unsafe extern "C" fn(*mut ffi::sqlite3_context, c_int, *mut *mut ffi::sqlite3_value);
+
+/// Has the SQL functions `changes` and `total_changes` tell a call of its own changes alone.
+pub(crate) fn count_by_call(conn: &Connection, counters: &Arc<Counters>) -> Result<(), Error> {
+    let functions: [(&CStr, SqlFunction); 2] =
+        [(c"changes", changes), (c"total_changes", total_changes)];
+    for (name, function) in functions {
+        let counters = Arc::into_raw(Arc::clone(counters)).cast_mut().cast();
+        // SAFETY: the handle is open and the name ends with a NUL. SQLite calls `forget` for the
+        // reference that `into_raw` gave away exactly once: when the function is replaced, when the
+        // connection is closed, or when this call fails.
+        let code = unsafe {
+            let flags = ffi::SQLITE_UTF8 | ffi::SQLITE_INNOCUOUS;
+            let (db, name) = (conn.handle(), name.as_ptr());
+            let (call, last) = (Some(function), Some(forget as Forget));
+            ffi::sqlite3_create_function_v2(db, name, 0, flags, counters, call, None, None, last)
+        };
+        if code != ffi::SQLITE_OK {
+            return Err(failure(conn, code));
+        }
+    }
+    Ok(())
+}
+
+type Forget = unsafe extern "C" fn(*mut c_void);
+
+unsafe extern "C" fn forget(counters: *mut c_void) {
+    // SAFETY: the pointer came from `Arc::into_raw`, and SQLite calls this once for it.
+    drop(unsafe { Arc::from_raw(counters.cast_const().cast::<Counters>()) });
+}
+
+unsafe extern "C" fn changes(
+    context: *mut ffi::sqlite3_context,
+    _: c_int,
+    _: *mut *mut ffi::sqlite3_value,
+) {
+    // SAFETY: SQLite passes the context of a function that `count_by_call` registered, whose user data is
+    // a `Counters` that lives as long as the function; nothing here can panic.
+    unsafe {
+        let counters = &*ffi::sqlite3_user_data(context).cast_const().cast::<Counters>();
+        let db = ffi::sqlite3_context_db_handle(context);
+        let (all, last) = (ffi::sqlite3_total_changes64(db), ffi::sqlite3_changes64(db));
+        let changes = counters.changes(all.cast_unsigned(), last.cast_unsigned());
+        ffi::sqlite3_result_int64(context, changes.cast_signed());
+    }
+}
+
+unsafe extern "C" fn total_changes(
+    context: *mut ffi::sqlite3_context,
+    _: c_int,
+    _: *mut *mut ffi::sqlite3_value,
+) {
+    // SAFETY: as in `changes`.
+    unsafe {
+        let counters = &*ffi::sqlite3_user_data(context).cast_const().cast::<Counters>();
+        let all = ffi::sqlite3_total_changes64(ffi::sqlite3_context_db_handle(context));
+        ffi::sqlite3_result_int64(context, counters.total(all.cast_unsigned()).cast_signed());
     }
 }
 

@@ -21,6 +21,8 @@ mod connection;
 #[cfg(feature = "sqlite")]
 mod copier;
 #[cfg(feature = "sqlite")]
+mod counters;
+#[cfg(feature = "sqlite")]
 mod database;
 #[cfg(feature = "sqlite")]
 mod error;
@@ -67,6 +69,8 @@ mod statement;
 mod stats;
 #[cfg(feature = "sqlite")]
 mod submission;
+#[cfg(feature = "sqlite")]
+mod temporary;
 #[cfg(feature = "sqlite")]
 mod transaction;
 #[cfg(feature = "sqlite")]

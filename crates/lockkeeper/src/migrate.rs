@@ -251,6 +251,7 @@ impl Step {
     fn run(&self, tx: &Transaction) -> Result<(), Failure> {
         let link = &tx.link;
         // V3
+        link.begin_own();
         link.begin_call(false, false);
         let ran = catch_unwind(AssertUnwindSafe(|| match &self.body {
             Body::Sql(sql) => tx.execute_batch(sql),
@@ -267,6 +268,7 @@ impl Step {
         }
         let failed = |error| Failure(String::from("was not checked"), Some(error));
         link.restore_keys().map_err(failed)?;
+        link.end_temporary();
         match violation(link.session.conn()).map_err(failed)? {
             Some(what) => Err(Failure(what, None)),
             None => Ok(()),

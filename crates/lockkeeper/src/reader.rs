@@ -226,6 +226,7 @@ pub(crate) fn run_held(conn: &Snapshot, core: &Core, job: Box<dyn ReadJob>) {
 pub(crate) fn run_on(conn: &Snapshot, core: &Core, meter: &CallMeter, job: Box<dyn ReadJob>) {
     match conn.link.session.run(Sql::Begin) {
         Ok(()) => {
+            conn.link.begin_own();
             run_in_call(conn, core, meter, job, now(), 0);
             conn.link.guard.relay.pass_on();
         }

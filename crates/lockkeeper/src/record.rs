@@ -186,6 +186,16 @@ impl Recorder {
             AuthAction::DropView { view_name } | AuthAction::CreateView { view_name } => {
                 (view_name, What::Schema)
             }
+            AuthAction::CreateTempTable { .. }
+            | AuthAction::CreateTempTrigger { .. }
+            | AuthAction::CreateTempView { .. }
+            | AuthAction::DropTempTable { .. }
+            | AuthAction::DropTempTrigger { .. }
+            | AuthAction::DropTempView { .. } => {
+                // A name means another table now, and this ends with the call.
+                lock(&self.notes).forget_schema();
+                return;
+            }
             _ => return,
         };
         let schema = match context.action {
@@ -193,13 +203,11 @@ impl Recorder {
             _ => context.database_name.unwrap_or("main"),
         };
         let mut notes = lock(&self.notes);
-        let Some(table) = notes.intern(schema, table) else { return };
         if what == What::Schema {
-            notes.schema_changed = true;
-            notes.altered |= matches!(context.action, AuthAction::AlterTable { .. });
-            notes.plans.clear();
-            notes.tables.clear();
+            notes.forget_schema();
         }
+        let Some(table) = notes.intern(schema, table) else { return };
+        notes.altered |= matches!(context.action, AuthAction::AlterTable { .. });
         let said = Said { table, what };
         // A statement says the same of a table many times, once for each trigger.
         if notes.said.len() < KNOWN_MAX
@@ -460,6 +468,14 @@ impl Notes {
         });
         self.index.insert(key, self.names.len() - 1);
         Some(self.names.len() - 1)
+    }
+
+    /// The schema changes: what is known of statements and tables is wrong, and what is learnt now may be
+    /// undone.
+    fn forget_schema(&mut self) {
+        self.schema_changed = true;
+        self.plans.clear();
+        self.tables.clear();
     }
 
     fn report_alone(&mut self, table: Table) {

@@ -215,12 +215,13 @@ impl<'c> Statement<'c> {
         self.readonly
     }
 
-    /// The names of the columns of the result.
+    /// The names of the columns of the result, as the schema was when the statement was prepared; it is
+    /// today's then. Kept over an `ALTER` of its own call, it says the new ones from the next first row on.
     pub fn column_names(&self) -> Vec<&str> {
         self.inner.get().column_names().collect()
     }
 
-    /// The number of columns of the result.
+    /// The number of columns of the result; as [`Statement::column_names`].
     pub fn column_count(&self) -> usize {
         self.inner.get().column_count()
     }

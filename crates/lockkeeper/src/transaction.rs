@@ -14,7 +14,8 @@ use crate::statement::Statement;
 
 /// One state of the database: all statements of a read see the same one.
 ///
-/// It offers rusqlite's reading methods. Transaction control, `ATTACH` and `PRAGMA`s that would
+/// It offers rusqlite's reading methods. Statements have the columns of today's schema, also when they come
+/// from the cache. Transaction control, `ATTACH` and `PRAGMA`s that would
 /// outlive the call are refused when the statement is prepared.
 #[derive(Debug)]
 pub struct Snapshot {
@@ -26,7 +27,8 @@ pub struct Snapshot {
 ///
 /// Every call has it to itself until it returns: what the call wrote is kept or undone as a whole,
 /// also when it shares its commit with other calls. There is no `commit`: returning `Ok` keeps the
-/// call's writes, and they are stored when the call is answered.
+/// call's writes, and they are stored when the call is answered. Temporary objects that the call makes are
+/// dropped when it ends, or when the lease ends of which it is a part.
 #[derive(Debug)]
 pub struct Transaction {
     snapshot: Snapshot,
@@ -51,7 +53,7 @@ impl Snapshot {
     /// SQLite's; `AuthorizationForStatementDenied` for what calls may not do; `ReadOnly` for a
     /// statement that writes, in a read.
     pub fn prepare(&self, sql: &str) -> Result<Statement<'_>> {
-        self.link.prepared(sql);
+        self.link.before_prepare(sql);
         let statement = self.link.session.prepare_plain(sql).map_err(explain_denial)?;
         Statement::new(self, sql, statement, false)
     }
@@ -61,7 +63,7 @@ impl Snapshot {
     /// # Errors
     /// As [`Snapshot::prepare`].
     pub fn prepare_cached(&self, sql: &str) -> Result<Statement<'_>> {
-        self.link.prepared(sql);
+        self.link.before_prepare(sql);
         let statement = self.link.session.prepare_cached(sql).map_err(explain_denial)?;
         Statement::new(self, sql, statement, true)
     }
@@ -186,7 +188,7 @@ impl Transaction {
     /// SQLite's, for the first statement that fails; the ones before it were executed, and are
     /// undone if the call returns the error.
     pub fn execute_batch(&self, sql: &str) -> Result<()> {
-        self.link.prepared(sql);
+        self.link.before_prepare(sql);
         let mut batch = Batch::new(self.link.session.conn(), sql);
         while let Some(statement) = batch.next().map_err(explain_denial)? {
             let statement = self.link.session.keep_plain(statement);
@@ -195,14 +197,19 @@ impl Transaction {
         Ok(())
     }
 
-    /// The row id of the last row that this call inserted.
+    /// The row id of the last row that this call inserted; 0: it has inserted none.
+    ///
+    /// A row that was there already (`OR IGNORE`, `ON CONFLICT`) is none; `RETURNING` tells its id. The
+    /// calls of a lease count as one. In SQL `last_insert_rowid()` says the same.
     pub fn last_insert_rowid(&self) -> i64 {
         self.link.session.conn().last_insert_rowid()
     }
 
-    /// The number of rows that the last statement changed.
+    /// The number of rows that the last statement of this call changed. In SQL `changes()` says the same,
+    /// and `total_changes()` the sum of this call.
     pub fn changes(&self) -> u64 {
-        self.link.session.conn().changes()
+        let conn = self.link.session.conn();
+        self.link.guard.counters.changes(conn.total_changes(), conn.changes())
     }
 
     /// Sets a PRAGMA that belongs to the file and to this transaction, such as `user_version`.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use crate::counters::Outer;
 use crate::database::Client;
 use crate::error::{Error, ErrorKind, kind_of_own};
 use crate::holders::HolderKind;
@@ -215,6 +216,28 @@ where
     }
 }
 
+/// While it lives a call inside another counts its rows apart from it.
+struct OwnCounts<'t> {
+    tx: &'t Transaction,
+    rowid: i64,
+    outer: Outer,
+}
+
+impl<'t> OwnCounts<'t> {
+    fn begin(tx: &'t Transaction) -> Self {
+        let rowid = tx.link.session.conn().last_insert_rowid();
+        Self { tx, rowid, outer: tx.link.count_anew() }
+    }
+}
+
+impl Drop for OwnCounts<'_> {
+    fn drop(&mut self) {
+        let link = &self.tx.link;
+        link.session.set_last_insert_rowid(self.rowid);
+        link.guard.counters.resume(self.outer, link.session.conn().total_changes());
+    }
+}
+
 /// Runs a write and waits for it, or runs it at once in a savepoint of the write that this thread
 /// is running.
 #[track_caller]
@@ -235,5 +258,6 @@ where
         true => Error::new(ErrorKind::RolledBack),
         false => Error::sqlite_error(kind_of_own(&error), error),
     };
+    let _own = OwnCounts::begin(&tx);
     tx.nested(|| f(&tx)).map_err(failed)?.map_err(Error::of_call)
 }

@@ -25,7 +25,9 @@
 //!   answered, and the earlier ones are run again, or told `NotApplied` when they may run only once.
 //! - B4: replaying ends: each loss takes at least one call out of the set that is run again.
 //! - B5: no call leaves anything to the next one: statements are reset, deferred foreign keys
-//!   checked and switched back, transaction control is denied to calls by the authorizer.
+//!   checked and switched back, temporary objects dropped (`temporary.rs`), rows counted from 0;
+//!   transaction control is denied to calls by the authorizer. Where that is not possible, and after
+//!   each exclusive call, the connection is replaced before the next one (`connect`).
 //! - B6: an error of COMMIT itself leaves `Unknown` only if it was an I/O error; the connection is
 //!   opened again before anything else runs.
 //! - B7: what calls changed is published after the COMMIT that stores it returned and before they are
@@ -60,7 +62,7 @@ use crate::queue::{Ancestry, Batch, Domain, Frame, LaneId, Phase, Service, Taken
 use crate::record::Publisher;
 use crate::snapshot::Held;
 use crate::stats;
-use crate::transaction::Transaction;
+use crate::transaction::{Snapshot, Transaction};
 
 thread_local! {
     /// The transaction view of the writer that runs on this thread, for nested calls.
@@ -137,7 +139,8 @@ impl Writer {
         let warnings = guard::check(writer.config())?;
         let _ = writer.core.warnings.set(warnings);
         writer.claim = Claim::take(writer.config(), &writer.core.writer)?;
-        let tx = writer.connect()?;
+        let conn = connection::open_first(writer.config())?;
+        let tx = writer.adopt(conn);
         if let Some(Err(error)) = writer.claim.as_ref().map(Claim::confirm) {
             drop(tx);
             writer.disconnect();
@@ -159,17 +162,48 @@ impl Writer {
     }
 
     fn connect(&mut self) -> Result<Rc<Transaction>, Error> {
+        if self.tx.as_ref().is_some_and(|tx| tx.link.is_stale()) {
+            self.renew();
+        }
         if let Some(tx) = &self.tx {
             return Ok(Rc::clone(tx));
         }
         if self.content_lost {
             return Err(Error::new(ErrorKind::Faulted).detail("the memory database was lost"));
         }
-        let tx = Rc::new(Transaction::new(connection::open(self.config(), Role::Writer)?));
+        let conn = connection::open(self.config(), Role::Writer)?;
+        Ok(self.adopt(conn))
+    }
+
+    /// Makes `conn` the connection of the calls from now on.
+    fn adopt(&mut self, conn: Snapshot) -> Rc<Transaction> {
+        let tx = Rc::new(Transaction::new(conn));
         self.publisher.connected(&tx.link);
         CURRENT.set(Some((self.domain, Rc::clone(&tx))));
         self.tx = Some(Rc::clone(&tx));
-        Ok(tx)
+        tx
+    }
+
+    /// Opens another connection for a stale one, which is closed then, so that it is never the last that
+    /// the file has; that of a memory database takes over its content.
+    fn renew(&mut self) {
+        CURRENT.set(None);
+        let Some(old) = self.tx.take() else { return };
+        let new = match self.config().is_memory() {
+            true => connection::open_with_content(self.config(), &old.link),
+            false => connection::open(self.config(), Role::Writer),
+        };
+        match new {
+            Ok(new) => drop(self.adopt(new)),
+            // What is in memory is worth more than what a call has left beside it.
+            Err(_) if self.config().is_memory() => {
+                old.link.stale.set(false);
+                CURRENT.set(Some((self.domain, Rc::clone(&old))));
+                self.tx = Some(old);
+            }
+            // Whoever needs a connection tries again, and is told.
+            Err(_) => {}
+        }
     }
 
     fn disconnect(&mut self) {
@@ -249,7 +283,8 @@ impl Writer {
 
     /// Whether the batch has reached a ceiling.
     fn is_full(&self, tx: &Transaction, calls: usize, run: Duration) -> bool {
-        calls >= self.config().batch_calls_max
+        tx.link.is_stale()
+            || calls >= self.config().batch_calls_max
             || run >= self.config().batch_time_max
             || self.checkpointer.estimate(tx) >= self.config().batch_wal_bytes_max
     }
@@ -312,6 +347,7 @@ impl Writer {
         }
         let bare = self.dirty && self.trust.allows(closure) && self.all_repeatable;
         self.publisher.begin_call(link);
+        link.begin_own();
         link.begin_call(false, self.dirty && !bare);
         let ran = job.run(self.domain, tx);
         link.end_call();
@@ -394,7 +430,11 @@ impl Writer {
             true => link.session.run(Sql::Release),
             false => Ok(()),
         };
-        if settled.and_then(|()| link.restore_keys()).is_err() || link.is_lost() {
+        let settled = settled.and_then(|()| link.restore_keys());
+        if settled.is_ok() {
+            link.end_temporary();
+        }
+        if settled.is_err() || link.is_lost() {
             if !link.clean() {
                 self.disconnect();
             }

@@ -1,15 +1,15 @@
 //! The writer's side of exclusive calls: the bare connection is lent, and put right afterwards.
 //!
 //! While the call runs the writer has no connection, so a nested call finds no transaction; and nobody
-//! copies the WAL, since the call may checkpoint. What it leaves behind ends here: a transaction,
-//! statements, hooks, a busy timeout, settings of foreign keys. A connection that cannot be put right,
-//! or was swapped for another, is replaced.
+//! copies the WAL, since the call may checkpoint. Whatever it leaves behind on the connection (PRAGMAs,
+//! functions, hooks, limits, attached files, temporary objects) ends with the connection, which is
+//! replaced. A memory database goes on in a new connection with its content.
 
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::{CURRENT, Writer};
-use crate::connection::{self, Role};
+use crate::connection;
 use crate::error::ErrorKind;
 use crate::job::{ExclusiveJob, kind_of_stop};
 use crate::queue::{Phase, now};
@@ -49,20 +49,14 @@ impl Writer {
             guard.slot.begin_call(job.meta().origin.clone(), began, None);
         }
         let link = view.link_mut();
-        let ((), prepared) = link.session.lend(|conn| {
+        link.begin_exclusive();
+        // Whatever this says, the connection is replaced.
+        let _ = link.session.lend(|conn| {
             job.run(domain, conn);
-            // What it prepared, it prepared with the gate open; and it may have set a timeout or
-            // hooks of its own.
-            conn.flush_prepared_statement_cache();
-            if !conn.is_autocommit() {
-                // Inside a transaction the PRAGMA would be ignored.
-                let _ = conn.execute_batch("ROLLBACK");
-            }
-            let _ = connection::install(conn, &guard, config, Role::Writer);
-            let _ = connection::configure_attached(conn, config.busy_timeout);
-            let _ = conn.execute_batch("PRAGMA foreign_keys = ON; PRAGMA defer_foreign_keys = OFF");
+            connection::end_exclusive(conn, &guard, config);
         });
-        let usable = prepared.is_ok() && view.link.clean();
+        let _ = view.link.clean();
+        view.link.stale.set(true);
         if view.link.noted {
             let ran = now() - began;
             self.core.meters.exclusive.record(waited, ran);
@@ -72,9 +66,9 @@ impl Writer {
         }
         // It may have committed anything, more than once.
         self.publisher.unknown(self.commits);
-        if usable || self.config().is_memory() {
-            CURRENT.set(Some((self.domain, Rc::clone(&tx))));
-            self.tx = Some(tx);
-        }
+        self.tx = Some(tx);
+        // At once, so that the file is in WAL mode again and unlocked. A failure is told to the next call,
+        // which tries again.
+        let _ = self.connect();
     }
 }

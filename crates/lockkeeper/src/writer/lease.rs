@@ -36,6 +36,8 @@ impl Writer {
                     tx.link.forget_work();
                 }
                 let served = opening.interrupt().is_none();
+                // Its calls count as one, up to its end.
+                tx.link.begin_own();
                 opening.run(self.domain, &tx);
                 match opening.interrupt() {
                     None => opening.finish(Fate::Own),
@@ -47,6 +49,7 @@ impl Writer {
                 self.serve_lease(&tx, &shared);
                 drop(alarm);
                 let usable = tx.link.clean();
+                tx.link.end_temporary();
                 if tx.link.noted && served {
                     let held = now() - began;
                     self.core.meters.leases.record(waited, held);

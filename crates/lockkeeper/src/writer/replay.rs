@@ -48,7 +48,7 @@ impl Writer {
                 }
             };
             let mut after = self.run_again(&tx, job, &mut differs);
-            while after == After::Going && !alone {
+            while after == After::Going && !alone && !tx.link.is_stale() {
                 let Some(job) = again.pop_front() else { break };
                 after = match job.is_repeatable() {
                     true => self.run_again(&tx, job, &mut differs),

@@ -167,15 +167,16 @@ fn a08_exclusive_calls_may_control_transactions_and_attach() {
             let tx = conn.transaction()?;
             tx.execute_batch("CREATE TABLE u (id INTEGER PRIMARY KEY); PRAGMA user_version = 7")?;
             tx.commit()?;
-            conn.execute_batch("ATTACH ':memory:' AS side; CREATE TABLE side.s (v)")
+            conn.execute_batch("ATTACH ':memory:' AS side; CREATE TABLE side.s (v)")?;
+            conn.execute_batch("INSERT INTO side.s VALUES (1)")
         });
         migrated.unwrap_or_else(|error| panic!("{place:?}: {error:?}"));
         let version = |s: &lockkeeper::Snapshot| {
             s.pragma_query_value("user_version", |row| row.get::<_, i64>(0))
         };
         assert_eq!(db.blocking_read(version).expect("a read"), 7);
-        db.blocking_write(|tx| tx.execute("INSERT INTO side.s VALUES (1)", []))
-            .expect("the writer has the attached database");
+        let gone = db.blocking_write(|tx| tx.execute("INSERT INTO side.s VALUES (1)", []));
+        assert_eq!(kind(gone), ErrorKind::Call, "it was attached for the exclusive call alone");
         let mode = "PRAGMA journal_mode";
         let mode = db.blocking_exclusive(|conn| conn.query_row(mode, [], |row| row.get(0)));
         let mode: String = mode.expect("a mode");
