@@ -21,7 +21,7 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Reader threads that are always there. Default: one per core, 2 to 8.
+    /// Reader threads that are always there, 1 to 1,024. Default: one per core, 2 to 8.
     pub fn readers(mut self, threads: usize) -> Self {
         self.config.readers = threads;
         self
@@ -52,7 +52,8 @@ impl Builder {
         self
     }
 
-    /// Page cache of each connection, in bytes. Default: 16 MiB.
+    /// Page cache of each connection, in bytes; SQLite keeps a few pages at least, and counts up to 2 TiB.
+    /// Default: 16 MiB.
     pub fn page_cache_bytes(mut self, bytes: usize) -> Self {
         self.config.page_cache_bytes = bytes;
         self
@@ -158,8 +159,8 @@ impl Builder {
     }
 
     /// How often to look for commits of other processes, while somebody listens to changes and
-    /// nothing is written here (each batch of writes looks anyway); `None`: never otherwise. Default:
-    /// 200 ms.
+    /// nothing is written here (each batch of writes looks anyway), every millisecond at most; `None`:
+    /// never otherwise. Default: 200 ms.
     pub fn other_processes(mut self, interval: Option<Duration>) -> Self {
         self.config.look_interval = interval;
         self
@@ -226,8 +227,18 @@ impl Builder {
     }
 }
 
+/// Each is a thread with a connection, opened before the database is.
+const READERS_MAX: usize = 1024;
+
 fn check(config: &Config) -> Result<(), Error> {
     let wrong = |detail: &'static str| Err(Error::new(ErrorKind::Config).detail(detail));
+    if config.readers > READERS_MAX {
+        let detail = format!(
+            "readers is {}, and each is a thread that is always there; give 1 to {READERS_MAX}",
+            config.readers
+        );
+        return Err(Error::new(ErrorKind::Config).detail(detail));
+    }
     if config.queue_capacity == 0 {
         return wrong("queue_capacity is 0, so no call could be accepted; give at least 1");
     }

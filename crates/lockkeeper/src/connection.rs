@@ -526,7 +526,8 @@ fn connect(config: &Config, role: Role) -> rusqlite::Result<Connection> {
 }
 
 fn configure(conn: &Connection, config: &Config, role: Role) -> rusqlite::Result<()> {
-    let kib = config.page_cache_bytes / 1024;
+    // Beyond that SQLite takes the number for 0.
+    let kib = i32::try_from(config.page_cache_bytes / 1024).unwrap_or(i32::MAX);
     conn.execute_batch(&format!("PRAGMA cache_size = -{kib}; PRAGMA foreign_keys = ON"))?;
     if config.is_memory() {
         return Ok(());
@@ -534,7 +535,7 @@ fn configure(conn: &Connection, config: &Config, role: Role) -> rusqlite::Result
     if role == Role::Writer {
         into_wal(conn, "main", config.busy_timeout)?;
         // After a checkpoint that reset the WAL, the file is cut back to this.
-        let limit = config.wal_bytes_max;
+        let limit = i64::try_from(config.wal_bytes_max).unwrap_or(i64::MAX);
         conn.query_row(&format!("PRAGMA journal_size_limit = {limit}"), [], |_| Ok(()))?;
     }
     conn.execute_batch(&format!("PRAGMA synchronous = {}", config.synchronous.sql()))?;

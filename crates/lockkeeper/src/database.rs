@@ -39,6 +39,9 @@ use crate::writer::Writer;
 /// Read transactions, after a batch of writes, after which a reader yields the processor.
 pub(crate) const DEFERENCE: u8 = 16;
 
+/// The shortest time between two looks for commits of other processes.
+const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(1);
+
 /// A caller on a sleeping processor is woken and comes back in that time. One that writes alone and waits for
 /// the disk each time gains nothing by it.
 const WRITER_LOOK: Look = Look {
@@ -136,7 +139,7 @@ impl Core {
         if let Some(interval) = self.config.look_interval
             && !self.look.swap(true, Ordering::SeqCst)
         {
-            self.look_after(interval);
+            self.look_after(interval.max(LOOK_INTERVAL_MIN));
         }
     }
 

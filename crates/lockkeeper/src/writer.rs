@@ -58,7 +58,7 @@ use crate::guard;
 use crate::holders::Origin;
 use crate::instance::Claim;
 use crate::job::{Fate, Pin, Ran, ReadJob, WriteJob, WriterItem, kind_of_stop};
-use crate::queue::{Ancestry, Batch, Domain, Frame, LaneId, Phase, Service, Taken, now};
+use crate::queue::{self, Ancestry, Batch, Domain, Frame, LaneId, Phase, Service, Taken, now};
 use crate::record::Publisher;
 use crate::snapshot::Held;
 use crate::stats;
@@ -481,7 +481,7 @@ impl Writer {
     fn commit(&mut self, tx: &Transaction) -> Result<(), bool> {
         let link = &tx.link;
         let began = now();
-        let give_up_at = began + self.config().busy_timeout;
+        let give_up_at = queue::after(self.config().busy_timeout);
         loop {
             let Err(error) = link.session.run(Sql::Commit) else {
                 self.commits += 1;

@@ -21,6 +21,7 @@ mod crash;
 mod differential;
 mod endings;
 mod errors;
+mod extremes;
 mod fairness;
 mod faults;
 mod feed;
