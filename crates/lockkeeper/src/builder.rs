@@ -200,6 +200,43 @@ impl Builder {
         self
     }
 
+    /// Runs each write twice, to find closures that count on running once. For tests. Default: no.
+    ///
+    /// [`Client::write`] may run its closure again when another call loses the transaction, which happens
+    /// too seldom to be seen in tests. With this setting each write is run, undone, and run again, whatever
+    /// came of the first run: its value, its error or its panic is dropped, and the second run's is the
+    /// answer. What is stored, told to subscribers and counted in statistics is that of one run. A first
+    /// run that loses the transaction has the neighbours run again too, as ever. A call that was canceled
+    /// or ran out of time in its first run has no second; deadlines cover both. Closures that run once,
+    /// as those of [`Client::write_once`], of leases and of exclusive calls, are not affected, and a write
+    /// inside a write runs as often as the one around it.
+    ///
+    /// # Examples
+    /// A closure that counts outside the database counts runs, not writes:
+    /// ```
+    /// use std::sync::Arc;
+    /// use std::sync::atomic::{AtomicU64, Ordering};
+    ///
+    /// let db = lockkeeper::Database::builder(":memory:").run_writes_twice(true).blocking_open()?;
+    /// db.blocking_write(|tx| tx.execute_batch("CREATE TABLE job (id INTEGER PRIMARY KEY)"))?;
+    /// let added = Arc::new(AtomicU64::new(0));
+    /// let count = Arc::clone(&added);
+    /// db.blocking_write(move |tx| {
+    ///     count.fetch_add(1, Ordering::Relaxed);
+    ///     tx.execute("INSERT INTO job DEFAULT VALUES", [])
+    /// })?;
+    /// let stored = db.blocking_read(|s| {
+    ///     s.query_row("SELECT count(*) FROM job", [], |row| row.get::<_, u64>(0))
+    /// })?;
+    /// // Caught: one job is stored, and two were counted. Return the number from the closure instead.
+    /// assert_eq!((stored, added.load(Ordering::Relaxed)), (1, 2));
+    /// # Ok::<_, lockkeeper::Error>(())
+    /// ```
+    pub fn run_writes_twice(mut self, on: bool) -> Self {
+        self.config.run_writes_twice = on;
+        self
+    }
+
     /// Opens the database.
     ///
     /// # Errors

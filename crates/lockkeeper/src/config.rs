@@ -87,6 +87,8 @@ pub(crate) struct Config {
     pub(crate) look_interval: Option<Duration>,
     pub(crate) shed_after: Option<Duration>,
     pub(crate) on_thread_start: Option<Arc<dyn Fn() + Send + Sync>>,
+    /// For tests: each write that may run again is run, undone and run again.
+    pub(crate) run_writes_twice: bool,
     pub(crate) network_files: NetworkFiles,
     pub(crate) migrations: Option<Migrations>,
     /// Where the caller asked for this database.
@@ -144,6 +146,7 @@ impl Config {
             look_interval: Some(Duration::from_millis(200)),
             shed_after: None,
             on_thread_start: None,
+            run_writes_twice: false,
             network_files: NetworkFiles::Refuse,
             migrations: None,
             opened_by: Location::caller(),

@@ -234,7 +234,13 @@ impl Writer {
         loop {
             let (lane, job) = next;
             let waited = last.saturating_duration_since(job.meta().submitted);
-            let after = self.run_one(&tx, job, last);
+            let after = match self.rehearse(&tx, job, last) {
+                Ok((job, at)) => {
+                    last = at;
+                    self.run_one(&tx, job, last)
+                }
+                Err(after) => after,
+            };
             calls += 1;
             let time = now();
             let run = time - last;
@@ -331,6 +337,47 @@ impl Writer {
                 Err(fate)
             }
         }
+    }
+
+    /// The first of two runs of a call that may run again, where they are wanted
+    /// (`Builder::run_writes_twice`): undone, whatever came of it. `Ok`: the call, and when its run that
+    /// counts begins. `Err`: it has been answered, or runs again after those that it has undone (B3).
+    fn rehearse(
+        &mut self,
+        tx: &Transaction,
+        mut job: Box<dyn WriteJob>,
+        at: Instant,
+    ) -> Result<(Box<dyn WriteJob>, Instant), After> {
+        let wanted = self.config().run_writes_twice && job.is_repeatable();
+        if !wanted || job.interrupt().is_some() {
+            return Ok((job, at));
+        }
+        let link = &tx.link;
+        if link.noted {
+            link.guard.slot.begin_call(job.meta().origin.clone(), at, None);
+        }
+        self.publisher.begin_call(link);
+        link.begin_own();
+        link.begin_call(false, true);
+        job.run(self.domain, tx);
+        link.end_call();
+        let undone = !link.saved.get()
+            || link
+                .session
+                .run(Sql::RollbackTo)
+                .and_then(|()| link.session.run(Sql::Release))
+                .is_ok();
+        let keys = link.restore_keys();
+        let lost = !undone || link.is_lost() || keys.is_err();
+        if lost && !link.clean() {
+            self.disconnect();
+        }
+        match job.interrupt() {
+            Some(why) => job.finish(Fate::kind(kind_of_stop(why, Phase::Running))),
+            None if lost => self.loser = Some(job),
+            None => return Ok((job, now())),
+        }
+        Err(if lost { After::Lost { alone: true } } else { After::Going })
     }
 
     /// Runs one call inside the open transaction.

@@ -74,6 +74,7 @@ fn cases() -> Vec<Case> {
         case("on_slow", DURATIONS, |builder, threshold| builder.on_slow(threshold, |_| ())),
         case("vfs", ["unix"], Builder::vfs),
         case("on_thread_start", [()], |builder, ()| builder.on_thread_start(|| ())),
+        case("run_writes_twice", [false, true], Builder::run_writes_twice),
     ]
 }
 
