@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::batch::KINDS;
 use super::program::{Call, End, Form, Op, Program, Step};
 use super::schema::DUMP;
+use crate::support::rich::{self, STATEMENTS};
 
 pub(crate) const BATCHES_PER_PROGRAM: usize = 8;
 pub(crate) fn conflict() -> impl Strategy<Value = &'static str> {
@@ -70,7 +71,27 @@ pub(crate) fn simple_op() -> BoxedStrategy<Op> {
     .boxed()
 }
 
-pub(crate) fn op() -> BoxedStrategy<Op> {
+pub(crate) fn rich_op() -> BoxedStrategy<Op> {
+    let sql = prop::sample::select(STATEMENTS);
+    let whole = (Just(rich::DUMP), Just([0, 0]));
+    prop_oneof![
+        30 => (sql, [0..9_i64, 0..5_i64]),
+        1 => whole,
+    ]
+    .prop_map(|(sql, numbers)| Op::Rich { sql, numbers })
+    .boxed()
+}
+
+/// Mostly statements of the rich schema, if it is there.
+pub(crate) fn one_op(rich: bool) -> BoxedStrategy<Op> {
+    match rich {
+        true => prop_oneof![3 => rich_op(), 1 => simple_op()].boxed(),
+        false => simple_op(),
+    }
+}
+
+pub(crate) fn op(rich: bool) -> BoxedStrategy<Op> {
+    let simple_op = || one_op(rich);
     let nested = prop::collection::vec(step(simple_op()), 1..4);
     prop_oneof![
         20 => simple_op(),
@@ -86,7 +107,7 @@ pub(crate) fn step(op: BoxedStrategy<Op>) -> impl Strategy<Value = Step> {
     (op, any::<bool>()).prop_map(|(op, forgive)| Step { op, forgive })
 }
 
-pub(crate) fn call() -> impl Strategy<Value = Call> {
+pub(crate) fn call(rich: bool) -> impl Strategy<Value = Call> {
     let form = prop_oneof![4 => Just(Form::Many), 2 => Just(Form::Once), 1 => Just(Form::Try)];
     let end = prop_oneof![
         12 => Just(End::Good),
@@ -96,8 +117,8 @@ pub(crate) fn call() -> impl Strategy<Value = Call> {
         1 => Just(End::LeakWrite),
     ];
     // One statement each, as most calls of most programs.
-    let short = prop::collection::vec(step(simple_op()), 0..2);
-    let steps = prop_oneof![1 => short, 2 => prop::collection::vec(step(op()), 0..5)];
+    let short = prop::collection::vec(step(one_op(rich)), 0..2);
+    let steps = prop_oneof![1 => short, 2 => prop::collection::vec(step(op(rich)), 0..5)];
     (form, 0..KINDS, steps, end).prop_map(|(form, kind, steps, end)| Call {
         form,
         kind,
@@ -107,14 +128,23 @@ pub(crate) fn call() -> impl Strategy<Value = Call> {
 }
 
 pub(crate) fn program() -> impl Strategy<Value = Program> {
-    let batch = prop::collection::vec(call(), 1..12);
+    prop_oneof![program_of(false), program_of(true)]
+}
+
+fn program_of(rich: bool) -> impl Strategy<Value = Program> {
+    let batch = prop::collection::vec(call(rich), 1..12);
     let calls_max = prop_oneof![4 => Just(1024_usize), 1 => 1..6_usize];
-    let pages_max = prop_oneof![1 => Just(1_000_000_i64), 1 => 24..80_i64];
+    // How many pages a full-text index takes depends on where transactions end.
+    let pages_max = match rich {
+        true => Just(1_000_000_i64).boxed(),
+        false => prop_oneof![1 => Just(1_000_000_i64), 1 => 24..80_i64].boxed(),
+    };
     let memory = prop_oneof![4 => Just(false), 1 => Just(true)];
     let batches = prop::collection::vec(batch, BATCHES_PER_PROGRAM);
     (batches, memory, calls_max, pages_max, any::<bool>()).prop_map(
-        |(batches, memory, calls_max, pages_max, trusted)| Program {
+        move |(batches, memory, calls_max, pages_max, trusted)| Program {
             batches,
+            rich,
             memory,
             calls_max,
             pages_max,

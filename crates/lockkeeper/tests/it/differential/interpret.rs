@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 
 use super::program::{Call, End, Failure, LOST, Op, Seen, Step, code};
 use super::view::{Sql, View};
+use crate::support::rich::{self, Gives};
 
 /// Runs a call's steps on `view`, which is what its closure does.
 pub(crate) fn interpret(
@@ -154,6 +155,14 @@ pub(crate) fn run_op(
                 }
             })?;
             0
+        }
+        Op::Rich { sql, numbers } => {
+            let taken = rusqlite::params_from_iter(rich::taken(sql, numbers));
+            match rich::gives(sql) {
+                Gives::Rows => return Ok(Seen::Rows(view.rows(sql, taken)?)),
+                Gives::Changes => view.execute(sql, taken)?,
+                Gives::Nothing => not_rows(view.execute(sql, taken))?,
+            }
         }
         Op::Cancel(call) => {
             view.cancel(*call);

@@ -20,7 +20,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use rusqlite::{Connection, ffi};
 
-use crate::support::{Dir, Place, count, long};
+use crate::support::{Dir, Place, count, long, rich};
 use batch::{CALLS, CANCELED, NOT_APPLIED, RUNS, Wire, add_rung, earn_trust, run_batch, said};
 use draw::{BATCHES_PER_PROGRAM, program};
 use interpret::interpret;
@@ -59,14 +59,20 @@ fn run_alone(model: &Connection, call: &Call, index: usize, canceled: bool) -> O
     outcome
 }
 
-fn dump(conn: &Connection) -> Vec<String> {
-    fetch(conn.prepare(DUMP).expect("a dump").query([]).expect("a dump")).expect("a dump")
+fn dump(conn: &Connection, rich: bool) -> Vec<String> {
+    let rows =
+        |sql| fetch(conn.prepare(sql).expect("a dump").query([]).expect("a dump")).expect("a dump");
+    let mut all = rows(DUMP);
+    if rich {
+        all.extend(rows(rich::DUMP));
+    }
+    all
 }
 
 fn check(program: &Program) -> Result<(), TestCaseError> {
     let dir = Dir::new();
     let wire: Wire = Arc::default();
-    let (rung, pages_max) = (Arc::clone(&wire), program.pages_max);
+    let (rung, pages_max, rich) = (Arc::clone(&wire), program.pages_max, program.rich);
     let place = if program.memory { Place::Memory } else { Place::File };
     let plain_db = dir
         .builder(place)
@@ -79,7 +85,9 @@ fn check(program: &Program) -> Result<(), TestCaseError> {
         })
         .blocking_open()
         .expect("the database opens");
-    plain_db.blocking_write(|tx| tx.execute_batch(SCHEMA)).expect("the schema is made");
+    let schema = if program.rich { [SCHEMA, rich::SCHEMA].concat() } else { SCHEMA.to_owned() };
+    let made = schema.clone();
+    plain_db.blocking_write(move |tx| tx.execute_batch(&made)).expect("the schema is made");
     let db = plain_db.with_error::<Failure>();
     if program.trusted {
         earn_trust(&db);
@@ -89,7 +97,7 @@ fn check(program: &Program) -> Result<(), TestCaseError> {
     add_rung(&model, None).expect("the model opens");
     model
         .execute_batch(&format!(
-            "PRAGMA foreign_keys = ON; {SCHEMA} PRAGMA max_page_count = {pages_max};"
+            "PRAGMA foreign_keys = ON; {schema} PRAGMA max_page_count = {pages_max};"
         ))
         .expect("the model opens");
     // What a call may not do, the model may not do either.
@@ -108,7 +116,7 @@ fn check(program: &Program) -> Result<(), TestCaseError> {
         let outcomes = run_batch(&db, batch, &wire);
         CALLS.fetch_add(batch.len(), Ordering::Relaxed);
         let (happened, after) = db
-            .blocking_write(|tx| {
+            .blocking_write(move |tx| {
                 let happened = tx
                     .prepare("DELETE FROM ledger RETURNING call")
                     .and_then(|mut statement| {
@@ -116,7 +124,10 @@ fn check(program: &Program) -> Result<(), TestCaseError> {
                     })
                     .map_err(Failure::from)?;
                 let happened: HashSet<usize> = happened;
-                let rows = fetch(tx.prepare(DUMP)?.query([])?)?;
+                let mut rows = fetch(tx.prepare(DUMP)?.query([])?)?;
+                if rich {
+                    rows.extend(fetch(tx.prepare(rich::DUMP)?.query([])?)?);
+                }
                 Ok((happened, rows))
             })
             .expect("the rows can be read");
@@ -152,7 +163,14 @@ fn check(program: &Program) -> Result<(), TestCaseError> {
             }
         }
         model.execute_batch("DELETE FROM ledger").expect("the model runs");
-        prop_assert_eq!(after, dump(&model), "rows (real, alone)");
+        prop_assert_eq!(after, dump(&model, rich), "rows (real, alone)");
+    }
+    if rich {
+        let checked = plain_db.blocking_exclusive(|conn| {
+            rich::check_whole(conn);
+            Ok(())
+        });
+        checked.expect("an exclusive call");
     }
     plain_db.blocking_close().expect("the database closes");
     Ok(())

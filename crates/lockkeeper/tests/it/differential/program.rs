@@ -60,6 +60,11 @@ pub(crate) enum Op {
         steps: Vec<Step>,
         keep: bool,
     },
+    /// A statement of the rich schema.
+    Rich {
+        sql: &'static str,
+        numbers: [i64; 2],
+    },
     /// Somebody's future is dropped now.
     Cancel(usize),
     /// The call's own future is dropped in the middle of a statement.
@@ -104,6 +109,8 @@ pub(crate) struct Call {
 #[derive(Clone)]
 pub(crate) struct Program {
     pub(crate) batches: Vec<Vec<Call>>,
+    /// The rich schema is there too.
+    pub(crate) rich: bool,
     pub(crate) memory: bool,
     pub(crate) calls_max: usize,
     pub(crate) pages_max: i64,
@@ -114,8 +121,11 @@ pub(crate) struct Program {
 impl std::fmt::Debug for Program {
     /// A call per line.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { batches, memory, calls_max, pages_max, trusted } = self;
-        writeln!(f, "memory: {memory}, calls_max: {calls_max}, pages_max: {pages_max}")?;
+        let Self { batches, rich, memory, calls_max, pages_max, trusted } = self;
+        writeln!(
+            f,
+            "rich: {rich}, memory: {memory}, calls_max: {calls_max}, pages_max: {pages_max}"
+        )?;
         writeln!(f, "trusted: {trusted}")?;
         for (number, batch) in batches.iter().enumerate() {
             for (index, Call { form, kind, steps, end }) in batch.iter().enumerate() {

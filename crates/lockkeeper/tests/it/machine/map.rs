@@ -6,11 +6,46 @@ use lockkeeper::{Client, Database, Snapshot, Synchronous, Transaction};
 
 use crate::support::{Dir, Place};
 
+/// The map is `map`. What else holds it must agree: a full-text index, an R-Tree, generated columns, a
+/// view through which rows are put, and `slot`, whose rows take those of the map with them.
 pub(crate) const SCHEMA: &str = "
-    CREATE TABLE IF NOT EXISTS map (k INTEGER PRIMARY KEY, v INTEGER NOT NULL) STRICT;
-    CREATE TABLE IF NOT EXISTS history (
+    CREATE TABLE slot (id INTEGER PRIMARY KEY) STRICT;
+    CREATE TABLE map (
+        k INTEGER PRIMARY KEY REFERENCES slot ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED,
+        v INTEGER NOT NULL,
+        twice INTEGER NOT NULL AS (2 * v) STORED,
+        word TEXT NOT NULL AS ('word' || (v + 1000000)) VIRTUAL
+    ) STRICT;
+    CREATE VIRTUAL TABLE map_text USING fts5 (word, content = 'map', content_rowid = 'k');
+    CREATE VIRTUAL TABLE map_box USING rtree (k, low, high);
+    CREATE TRIGGER map_inserted AFTER INSERT ON map BEGIN
+        INSERT INTO map_text (rowid, word) VALUES (NEW.k, NEW.word);
+        INSERT INTO map_box VALUES (NEW.k, NEW.v, NEW.twice - NEW.v);
+    END;
+    CREATE TRIGGER map_updated AFTER UPDATE ON map BEGIN
+        INSERT INTO map_text (map_text, rowid, word) VALUES ('delete', OLD.k, OLD.word);
+        INSERT INTO map_text (rowid, word) VALUES (NEW.k, NEW.word);
+        UPDATE map_box SET low = NEW.v, high = NEW.v WHERE k = NEW.k;
+    END;
+    CREATE TRIGGER map_deleted AFTER DELETE ON map BEGIN
+        INSERT INTO map_text (map_text, rowid, word) VALUES ('delete', OLD.k, OLD.word);
+        DELETE FROM map_box WHERE k = OLD.k;
+    END;
+    CREATE VIEW pair (k, v) AS SELECT k, v FROM map;
+    CREATE TRIGGER pair_inserted INSTEAD OF INSERT ON pair BEGIN
+        INSERT INTO map (k, v) VALUES (NEW.k, NEW.v) ON CONFLICT (k) DO UPDATE SET v = NEW.v;
+        INSERT INTO slot (id) VALUES (NEW.k) ON CONFLICT DO NOTHING;
+    END;
+    CREATE TABLE history (
         version INTEGER PRIMARY KEY, op INTEGER NOT NULL UNIQUE
-    ) STRICT;";
+    ) STRICT, WITHOUT ROWID;";
+
+/// What the other structures say of the map: each row as often as there are structures.
+const OTHERS: &str = "
+    SELECT map.k, map.v FROM map JOIN map_text ON map_text.rowid = map.k AND map_text = map.word
+    UNION ALL SELECT k, CAST (low AS INTEGER) FROM map_box WHERE low = high
+    UNION ALL SELECT id, (SELECT twice / 2 FROM map WHERE k = id) FROM slot
+    ORDER BY 1, 2";
 
 pub(crate) type Map = BTreeMap<i64, i64>;
 
@@ -82,7 +117,7 @@ impl Write {
                 .next()
                 .transpose()
         };
-        let put = "INSERT INTO map (k, v) VALUES (?1, ?2) ON CONFLICT (k) DO UPDATE SET v = ?2";
+        let put = "INSERT INTO pair (k, v) VALUES (?1, ?2)";
         let add = "UPDATE map SET v = v + ?2 WHERE k = ?1 RETURNING v";
         Ok(match self {
             Self::Put(k, v) => {
@@ -92,7 +127,7 @@ impl Write {
             }
             Self::Delete(k) => {
                 let before = get(k)?;
-                tx.execute("DELETE FROM map WHERE k = ?1", [k])?;
+                tx.execute("DELETE FROM slot WHERE id = ?1", [k])?;
                 Some(before.unwrap_or(-1))
             }
             Self::Add(k, n) => match tx.query_row(add, [k, n], |row| row.get(0)) {
@@ -113,7 +148,7 @@ impl Write {
                     other => other.map(|_| Some(left))?,
                 }
             }
-            Self::Clear => Some(tx.execute("DELETE FROM map", [])? as i64),
+            Self::Clear => Some(tx.execute("DELETE FROM slot", [])? as i64),
         })
     }
 }
@@ -157,7 +192,14 @@ pub(crate) fn all(s: &Snapshot) -> Result<(u64, Map), Failure> {
     let version = version(s)?;
     let mut statement = s.prepare_cached("SELECT k, v FROM map")?;
     let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    Ok((version, rows.collect::<rusqlite::Result<_>>()?))
+    let map: Map = rows.collect::<rusqlite::Result<_>>()?;
+    let mut statement = s.prepare_cached(OTHERS)?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let others: Vec<(i64, i64)> = rows.collect::<rusqlite::Result<_>>()?;
+    let expected: Vec<(i64, i64)> =
+        map.iter().flat_map(|(k, v)| std::iter::repeat_n((*k, *v), 3)).collect();
+    assert_eq!(others, expected, "an index, the R-Tree or a parent does not agree with the map");
+    Ok((version, map))
 }
 
 pub(crate) fn get(s: &Snapshot, k: i64) -> Result<(u64, Option<i64>), Failure> {
@@ -177,7 +219,11 @@ pub(crate) fn open(dir: &Dir, place: Place) -> Database<Failure> {
         .checkpoint_wal_bytes(64 << 10)
         .blocking_open()
         .expect("the database opens");
-    db.blocking_write(|tx| tx.execute_batch(SCHEMA)).expect("the tables are made");
+    let make = |tx: &Transaction| match tx.table_exists("map")? {
+        true => Ok(()),
+        false => tx.execute_batch(SCHEMA),
+    };
+    db.blocking_write(make).expect("the tables are made");
     db.with_error()
 }
 

@@ -1,6 +1,7 @@
 //! What the tests share: databases that clean up after themselves, time limits, forced schedules.
 
 pub(crate) mod fault_vfs;
+pub(crate) mod rich;
 
 pub(crate) use crate::held::HeldWriter;
 
