@@ -1,0 +1,125 @@
+//! What is measured while the load runs, and whether it grows.
+//!
+//! The slope is Theil's: the median of the slopes between all pairs of samples, which a few outliers
+//! (a backup, a VACUUM) do not move.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// One thing that may grow.
+struct Series {
+    name: &'static str,
+    unit: &'static str,
+    /// By how much it may have grown at the end of the counted part, over its median there.
+    bound: fn(f64) -> f64,
+    values: Vec<f64>,
+}
+
+pub(crate) struct Samples {
+    began: Instant,
+    wal: PathBuf,
+    times: Vec<f64>,
+    series: Vec<Series>,
+}
+
+/// Of one interval, in microseconds: the median and the 99th percentile.
+pub(crate) struct Latencies {
+    pub(crate) write: [f64; 2],
+    pub(crate) read: [f64; 2],
+}
+
+impl Samples {
+    pub(crate) fn new(file: &Path) -> Self {
+        let series = |name, unit, bound| Series { name, unit, bound, values: Vec::new() };
+        // Fixed room for what a level needs to settle; a share of it for what scatters.
+        let memory = |level: f64| 8.0 + level / 10.0;
+        let few = |level: f64| 4.0 + level / 10.0;
+        let megabytes = |_| 4.0;
+        let twice = |level: f64| level;
+        Self {
+            began: Instant::now(),
+            wal: file.with_extension("db-wal"),
+            times: Vec::new(),
+            series: vec![
+                series("memory", "MiB", memory),
+                series("descriptors", "", few),
+                series("threads", "", few),
+                series("WAL", "MiB", megabytes),
+                series("write, median", "us", twice),
+                series("write, p99", "us", twice),
+                series("read, median", "us", twice),
+                series("read, p99", "us", twice),
+            ],
+        }
+    }
+
+    pub(crate) fn take(&mut self, latencies: &Latencies) {
+        let mib = f64::from(1 << 20);
+        let wal = std::fs::metadata(&self.wal).map_or(0, |file| file.len());
+        let ([write, write_p99], [read, read_p99]) = (latencies.write, latencies.read);
+        let now = [
+            resident_bytes() as f64 / mib,
+            std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count) as f64,
+            std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count) as f64,
+            wal as f64 / mib,
+            write,
+            write_p99,
+            read,
+            read_p99,
+        ];
+        self.times.push(self.began.elapsed().as_secs_f64() / 60.0);
+        for (series, value) in self.series.iter_mut().zip(now) {
+            series.values.push(value);
+        }
+    }
+
+    /// Prints every series; whether none grows.
+    pub(crate) fn report(&self) -> bool {
+        let warm = self.times.len() / 4;
+        let times = &self.times[warm..];
+        let minutes = times.last().unwrap_or(&0.0) - times.first().unwrap_or(&0.0);
+        println!("{:<14} {:>10} {:>10} {:>10} {:>10}", "", "median", "per min", "grown", "bound");
+        let mut right = true;
+        for Series { name, unit, bound, values } in &self.series {
+            let values = &values[warm..];
+            let (level, slope) = (median(values.to_vec()), slope(times, values));
+            let (grown, bound) = (slope * minutes, bound(level));
+            let grows = grown > bound;
+            let mark = if grows { "  GROWS" } else { "" };
+            println!(
+                "{name:<14} {level:>10.2} {slope:>+10.3} {grown:>+10.2} {bound:>10.2} {unit}{mark}"
+            );
+            right &= !grows;
+        }
+        right
+    }
+}
+
+/// The median of the slopes between all pairs.
+fn slope(times: &[f64], values: &[f64]) -> f64 {
+    let mut slopes = Vec::new();
+    for (first, (time, value)) in times.iter().zip(values).enumerate() {
+        for (later_time, later) in times.iter().zip(values).skip(first + 1) {
+            if later_time > time {
+                slopes.push((later - value) / (later_time - time));
+            }
+        }
+    }
+    median(slopes)
+}
+
+pub(crate) fn median(values: Vec<f64>) -> f64 {
+    quantile(values, 0.5)
+}
+
+pub(crate) fn quantile(mut values: Vec<f64>, part: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let at = (values.len() as f64 * part) as usize;
+    values.get(at.min(values.len().saturating_sub(1))).copied().unwrap_or(0.0)
+}
+
+fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
+    pages * rustix::param::page_size() as u64
+}
