@@ -74,6 +74,8 @@ mod temporary;
 #[cfg(feature = "sqlite")]
 mod transaction;
 #[cfg(feature = "sqlite")]
+mod turns;
+#[cfg(feature = "sqlite")]
 mod write;
 #[cfg(feature = "sqlite")]
 mod writer;

@@ -4,17 +4,18 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::database::Client;
 use crate::error::{Error, ErrorKind};
 use crate::holders::HolderKind;
 use crate::job::{Body, Outcome, ReadCall, ReaderItem, WriterItem};
-use crate::queue::{Flight, ancestry_for};
+use crate::queue::{Flight, Phase, ancestry_for, now};
 use crate::short::{self, Short};
 use crate::snapshot::Hold;
 use crate::submission::Submission;
 use crate::transaction::Snapshot;
+use crate::turns::Way;
 use crate::writer;
 
 /// A read; see [`Client::read`].
@@ -25,10 +26,14 @@ pub struct Read<B, T: Send + 'static, E: Send + 'static> {
     /// The snapshot to read on, if not the newest.
     hold: Option<Arc<Hold>>,
     short: bool,
+    /// It is counted among the short reads that wait ([`Turns::wait`](crate::turns::Turns::wait)).
+    counted: bool,
 }
 
 enum State<B, T: Send + 'static, E: Send + 'static> {
     New(B),
+    /// A short read that lets its executor poll others first; since then it waits.
+    GaveWay(B, Instant),
     Flying(Flight<ReaderItem, Outcome<T, E>>),
     /// A memory database reads on its writer.
     FlyingToWriter(Flight<WriterItem, Outcome<T, E>>),
@@ -36,6 +41,25 @@ enum State<B, T: Send + 'static, E: Send + 'static> {
 }
 
 impl<B, T: Send + 'static, E: Send + 'static> Unpin for Read<B, T, E> {}
+
+impl<B, T: Send + 'static, E: Send + 'static> Drop for Read<B, T, E> {
+    fn drop(&mut self) {
+        self.count_out();
+    }
+}
+
+impl<B, T: Send + 'static, E: Send + 'static> Read<B, T, E> {
+    fn count_in(&mut self) {
+        self.counted = true;
+        self.submission.client.inner.core().short.turns.wait();
+    }
+
+    fn count_out(&mut self) {
+        if std::mem::take(&mut self.counted) {
+            self.submission.client.inner.core().short.turns.waited();
+        }
+    }
+}
 
 impl<B, T: Send + 'static, E: Send + 'static> std::fmt::Debug for Read<B, T, E> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -59,12 +83,14 @@ where
 {
     #[track_caller]
     pub(crate) fn new(client: Client<E>, body: B, hold: Option<Arc<Hold>>) -> Self {
-        Self { hold, ..Self::by(Submission::new(HolderKind::Read, client), body) }
+        let mut read = Self::by(Submission::new(HolderKind::Read, client), body);
+        read.hold = hold;
+        read
     }
 
     /// A read of the newest state, on behalf of what was submitted as something else.
     pub(crate) fn by(submission: Submission<E>, body: B) -> Self {
-        Self { submission, state: State::New(body), hold: None, short: false }
+        Self { submission, state: State::New(body), hold: None, short: false, counted: false }
     }
 
     /// Gives up after `patience`, counted from the first poll; covers waiting and running.
@@ -80,7 +106,11 @@ where
     /// up, the closure is stopped and run again on a reader thread. What the budget does not cover
     /// is a page that has to come from the disk, and time the closure spends outside SQLite. On an
     /// async executor, use it for databases that fit the page cache. It is five to ten times as
-    /// fast as the hop for a single caller; many concurrent callers gain less.
+    /// fast as the hop for a single caller.
+    ///
+    /// A loop of short reads does not keep its executor from anything else: after some 70 microseconds of answers
+    /// on a thread the next call returns `Pending` once. Where eight or more such calls wait at the same
+    /// time, further ones join the other reads on the reader threads, which serve so many faster.
     ///
     /// Without effect on memory databases and held snapshots.
     pub fn short(mut self) -> Self
@@ -91,8 +121,20 @@ where
         self
     }
 
-    /// Begins the read; a value means that it is done already.
-    fn begin(&mut self, mut body: B) -> Result<Option<T>, Error<E>> {
+    /// Takes off the deadline what the read has waited for its executor.
+    fn shorten_deadline(&mut self, waited: Duration) -> Result<(), Error<E>> {
+        match self.submission.deadline.map(|patience| patience.checked_sub(waited)) {
+            None => Ok(()),
+            Some(None) => Err(Error::new(ErrorKind::Timeout(Phase::Queued))),
+            Some(left) => {
+                self.submission.deadline = left;
+                Ok(())
+            }
+        }
+    }
+
+    /// Begins the read, or a short one that `gave_way` goes on; a value means that it is done already.
+    fn begin(&mut self, mut body: B, gave_way: bool) -> Result<Option<T>, Error<E>> {
         let core = self.submission.client.inner.core();
         core.check_process().map_err(Error::new)?;
         if self.hold.is_none()
@@ -106,10 +148,18 @@ where
         let ancestry = ancestry_for(core.domain)?;
         let memory = core.config.is_memory();
         if self.short && self.hold.is_none() && !memory {
-            match core.short.run(core.domain, |snapshot| body.call(snapshot)) {
-                Short::Done(result) => return result.map(Some).map_err(Error::of_call),
-                Short::NoConnection { ask: true } => short::ask(core),
-                Short::NoConnection { ask: false } | Short::TooLong => {}
+            match core.short.turns.way(gave_way) {
+                Way::Inline => match core.short.run(core.domain, |snapshot| body.call(snapshot)) {
+                    Short::Done(result) => return result.map(Some).map_err(Error::of_call),
+                    Short::NoConnection { ask: true } => short::ask(core),
+                    Short::NoConnection { ask: false } | Short::TooLong => {}
+                },
+                Way::Yield => {
+                    self.state = State::GaveWay(body, now());
+                    self.count_in();
+                    return Ok(None);
+                }
+                Way::Readers => self.count_in(),
             }
         }
         let job = |reply, meta| Box::new(ReadCall::new(body, reply, ancestry, meta));
@@ -137,20 +187,31 @@ where
     type Output = Result<T, Error<E>>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if let State::New(_) = self.state {
-            let State::New(body) = std::mem::replace(&mut self.state, State::Over) else {
-                return Poll::Ready(Err(Error::new(ErrorKind::Faulted)));
+        if let State::New(_) | State::GaveWay(..) = self.state {
+            self.count_out();
+            let begun = match std::mem::replace(&mut self.state, State::Over) {
+                State::New(body) => self.begin(body, false),
+                State::GaveWay(body, since) => {
+                    self.shorten_deadline(now() - since)?;
+                    self.begin(body, true)
+                }
+                _ => Err(Error::new(ErrorKind::Faulted)),
             };
-            if let Some(value) = self.begin(body)? {
+            if let Some(value) = begun? {
                 return Poll::Ready(Ok(value));
             }
         }
         let landed = match &mut self.state {
             State::Flying(flight) => ready!(flight.poll(context)),
             State::FlyingToWriter(flight) => ready!(flight.poll(context)),
+            State::GaveWay(..) => {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             State::New(_) | State::Over => return Poll::Ready(Err(Error::new(ErrorKind::Faulted))),
         };
         self.state = State::Over;
+        self.count_out();
         // The caller may drop the snapshot next and take another, while this future lives on.
         self.hold = None;
         Poll::Ready(self.submission.settle(landed))

@@ -35,8 +35,9 @@ use crate::database::Core;
 use crate::error::{Error, ErrorKind};
 use crate::ffi::Sql;
 use crate::job::ReaderItem;
-use crate::queue::{Condvar, Domain, Frame, Mutex, MutexGuard, lock, wait};
+use crate::queue::{Condvar, Domain, Frame, Mutex, MutexGuard, lock, now, wait};
 use crate::transaction::Snapshot;
+use crate::turns::{self, Turns};
 
 /// Ticks of 1,000 virtual-machine steps. The first may come early, because SQLite counts a cached
 /// statement's steps through all its executions.
@@ -48,6 +49,7 @@ pub(crate) struct ShortReads {
     /// Rung when a connection has been given back or closed.
     returned: Condvar,
     max: usize,
+    pub(crate) turns: Turns,
 }
 
 #[derive(Default)]
@@ -89,7 +91,12 @@ pub(crate) enum Short<R> {
 
 impl ShortReads {
     pub(crate) fn new(max: usize) -> Self {
-        Self { state: Mutex::new(State::default()), returned: Condvar::new(), max }
+        Self {
+            state: Mutex::new(State::default()),
+            returned: Condvar::new(),
+            max,
+            turns: Turns::default(),
+        }
     }
 
     /// Short reads so far.
@@ -191,6 +198,7 @@ impl ShortReads {
         };
         state.used += 1;
         drop(state);
+        let began = now();
         let mut lent = Lent { home: self, conn: Some(conn), usable: false, served: false };
         let Some(conn) = &lent.conn else { return Short::TooLong };
         let link = &conn.link;
@@ -208,6 +216,7 @@ impl ShortReads {
         let ended = link.is_lost() || link.session.run(Sql::Commit).is_ok();
         lent.usable = ended || link.clean();
         lent.served = !too_long;
+        turns::spend(now() - began);
         match too_long {
             true => Short::TooLong,
             false => Short::Done(result),

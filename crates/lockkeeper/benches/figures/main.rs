@@ -17,10 +17,11 @@ use lockkeeper::Synchronous;
 mod harness;
 mod ours;
 mod raw;
+mod short;
 
 use harness::{
     INSERT, Options, Place, SCHEMA, compare, drive_writes, is_asked_for_tests, median, open,
-    print_row,
+    print_row, runtime,
 };
 use ours::{
     our_cancel, our_clients, our_lock_wait, our_mixed, our_reads, our_snapshots, our_writes,
@@ -42,6 +43,7 @@ fn main() {
     println!("{:<44} {:>12} {:>12} {:>8}   raw is", "figure", "ours", "raw", "ratio");
     writes(&options);
     reads(&options);
+    short::figures(&options);
     mixed(&options);
     lock_wait(&options);
     fairness(&options);
@@ -79,17 +81,17 @@ fn reads(options: &Options) {
     let place = Place::new();
     fill(&place.file("bench.db"), 1_000_000);
     if options.wants("reads/64-tasks") {
-        let ours = || our_reads(&place.file("bench.db"), 64, false, options.run());
+        let ours = || our_reads(&runtime(), &place.file("bench.db"), 64, false, options.run());
         let raw = || raw_reads(&place.file("bench.db"), 2, options.run());
         compare(options, "reads/64-tasks", "reads/s", "two threads", ours, raw);
     }
     if options.wants("reads/short/1-task") {
-        let ours = || our_reads(&place.file("bench.db"), 1, true, options.run());
+        let ours = || our_reads(&runtime(), &place.file("bench.db"), 1, true, options.run());
         let raw = || raw_reads(&place.file("bench.db"), 1, options.run());
         compare(options, "reads/short/1-task", "reads/s", "one thread", ours, raw);
     }
     if options.wants("reads/1-task") {
-        let ours = || our_reads(&place.file("bench.db"), 1, false, options.run());
+        let ours = || our_reads(&runtime(), &place.file("bench.db"), 1, false, options.run());
         let raw = || raw_reads(&place.file("bench.db"), 1, options.run());
         compare(options, "reads/1-task", "reads/s", "one thread", ours, raw);
     }
@@ -105,7 +107,7 @@ fn mixed(options: &Options) {
     for _ in 0..options.repeat() {
         let place = Place::new();
         fill(&place.file("bench.db"), 1_000_000);
-        let ours = our_mixed(&place.file("bench.db"), options.run());
+        let ours = our_mixed(&runtime(), &place.file("bench.db"), false, options.run());
         let place = Place::new();
         fill(&place.file("bench.db"), 1_000_000);
         let raw = raw_mixed(&place.file("bench.db"), options.run());

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use lockkeeper::{Client, Synchronous};
+use tokio::runtime::Runtime;
 
 use crate::harness::{INSERT, Place, Random, drive_writes, open, runtime, write_one};
 use crate::raw::{SELECT, person, raw_open};
@@ -22,9 +23,16 @@ pub(crate) async fn read_one(client: &Client, random: &mut Random, short: bool) 
     assert_eq!(age, 1);
 }
 
-pub(crate) fn our_reads(path: &Path, tasks: usize, short: bool, run: Duration) -> f64 {
+/// Reads/s of so many tasks on `runtime`.
+pub(crate) fn our_reads(
+    runtime: &Runtime,
+    path: &Path,
+    tasks: usize,
+    short: bool,
+    run: Duration,
+) -> f64 {
     let db = open(path, Synchronous::Full);
-    let rate = runtime().block_on(async {
+    let rate = runtime.block_on(async {
         let stop = Arc::new(AtomicBool::new(false));
         let began = Instant::now();
         let tasks: Vec<_> = (0..tasks)
@@ -36,9 +44,6 @@ pub(crate) fn our_reads(path: &Path, tasks: usize, short: bool, run: Duration) -
                     while !stop.load(Ordering::Relaxed) {
                         read_one(&db, &mut random, short).await;
                         done += 1;
-                        if short && done.is_multiple_of(64) {
-                            tokio::task::yield_now().await;
-                        }
                     }
                     done
                 })
@@ -57,9 +62,14 @@ pub(crate) fn our_reads(path: &Path, tasks: usize, short: bool, run: Duration) -
 }
 
 /// Writes/s, reads/s and the writes' p99 in milliseconds.
-pub(crate) fn our_mixed(path: &Path, run: Duration) -> (f64, f64, f64) {
+pub(crate) fn our_mixed(
+    runtime: &Runtime,
+    path: &Path,
+    short: bool,
+    run: Duration,
+) -> (f64, f64, f64) {
     let db = open(path, Synchronous::Full);
-    let result = runtime().block_on(async {
+    let result = runtime.block_on(async {
         let stop = Arc::new(AtomicBool::new(false));
         let reads = Arc::new(AtomicU64::new(0));
         let began = Instant::now();
@@ -69,7 +79,7 @@ pub(crate) fn our_mixed(path: &Path, run: Duration) -> (f64, f64, f64) {
             readers.push(tokio::spawn(async move {
                 let mut random = Random::seeded();
                 while !stop.load(Ordering::Relaxed) {
-                    read_one(&db, &mut random, false).await;
+                    read_one(&db, &mut random, short).await;
                     reads.fetch_add(1, Ordering::Relaxed);
                 }
             }));

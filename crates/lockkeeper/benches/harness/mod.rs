@@ -105,6 +105,7 @@ impl Random {
     }
 }
 
+/// The runtime that most programs have: here with two threads.
 pub(crate) fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

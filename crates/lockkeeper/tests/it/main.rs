@@ -45,6 +45,7 @@ mod setup;
 mod snapshots;
 mod stats;
 mod steady;
+mod turns;
 mod twice;
 mod wal;
 
