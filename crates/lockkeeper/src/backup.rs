@@ -8,8 +8,9 @@
 //! - Y1: under the target's name there is the old file or the whole new one, whatever happens.
 //! - Y2: no open database is replaced: neither one of this process nor one that has a WAL.
 //! - Y3: the copy is one file in rollback mode, without a WAL that could be lost on the way.
+//! - Y4: nothing is replaced but an empty file or one that begins as an SQLite database does. Links are
+//!   followed: what they lead to is replaced, and they stay.
 
-use std::ffi::OsString;
 use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::marker::PhantomData;
@@ -27,6 +28,7 @@ use crate::error::{Error, ErrorKind, kind_of_own};
 use crate::holders::HolderKind;
 use crate::instance;
 use crate::job::Once;
+use crate::path::{self, FileId, Refusal};
 use crate::queue::{self, block_on, now};
 use crate::read::Read;
 use crate::submission::Submission;
@@ -61,7 +63,7 @@ type Report = Box<dyn FnMut(BackupProgress) + Send>;
 #[must_use = "a backup begins when it is awaited"]
 pub struct Backup<E: Send + 'static> {
     submission: Submission<Error>,
-    to: PathBuf,
+    to: Result<PathBuf, Refusal>,
     report: Report,
     error: PhantomData<fn() -> E>,
 }
@@ -76,7 +78,7 @@ impl<E: Send + 'static> Backup<E> {
     #[track_caller]
     pub(crate) fn new(client: &Client<E>, to: &Path) -> Self {
         let submission = Submission::new(HolderKind::Backup, client.with_error());
-        let (to, report) = (to.to_owned(), Box::new(|_| {}));
+        let (to, report) = (path::absolute(to), Box::new(|_| {}));
         Self { submission, to, report, error: PhantomData }
     }
 
@@ -102,6 +104,7 @@ impl<E: Send + 'static> IntoFuture for Backup<E> {
     fn into_future(self) -> Self::IntoFuture {
         let Self { submission, to, mut report, .. } = self;
         Box::pin(async move {
+            let to = to.map_err(refused).map_err(Error::without_call)?;
             let copying = move |snapshot: &Snapshot| {
                 let conn = snapshot.link.session.conn();
                 copy(conn, &to, &mut report, &Arc::default())
@@ -147,8 +150,8 @@ pub fn blocking_restore(
 /// A [`blocking_restore`] that tells how far it is, and can be stopped.
 #[must_use = "it begins when it is run"]
 pub struct Restore {
-    from: PathBuf,
-    to: PathBuf,
+    from: Result<PathBuf, Refusal>,
+    to: Result<PathBuf, Refusal>,
     report: Report,
     stop: Arc<AtomicBool>,
 }
@@ -165,7 +168,7 @@ impl fmt::Debug for Restore {
 impl Restore {
     /// Of the database in the file `from`, in the place of the file `to`.
     pub fn new(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Self {
-        let (from, to) = (from.as_ref().to_owned(), to.as_ref().to_owned());
+        let (from, to) = (path::absolute(from.as_ref()), path::absolute(to.as_ref()));
         Self { from, to, report: Box::new(|_| {}), stop: Arc::default() }
     }
 
@@ -188,34 +191,45 @@ impl Restore {
     /// # Errors
     /// As [`blocking_restore`].
     pub fn blocking_run(mut self) -> Result<BackupReport, Error> {
-        let conn = open_source(&self.from, &self.to)?;
-        let done = copy(&conn, &self.to, &mut self.report, &self.stop);
+        let (from, to) = (self.from.map_err(refused)?, self.to.map_err(refused)?);
+        let conn = open_source(&from, &to)?;
+        let done = copy(&conn, &to, &mut self.report, &self.stop);
         match done {
             Err(_) if self.stop.load(Ordering::Relaxed) => {
-                let to = self.to.display();
-                let detail = format!("{to}: stopped; what was there before is there still");
-                Err(Error::new(ErrorKind::Backup).detail(detail))
+                let detail =
+                    format!("{}: stopped; what was there before is there still", to.display());
+                Err(refused(detail))
             }
             done => done,
         }
     }
 }
 
+fn refused(why: Refusal) -> Error {
+    Error::new(ErrorKind::Backup).detail(why)
+}
+
 /// Opens the file `from` for a copy to `to`, in a read transaction.
 fn open_source(from: &Path, to: &Path) -> Result<Connection, Error> {
-    let refuse =
-        |kind, why: &str| Err(Error::new(kind).detail(format!("{}: {why}", from.display())));
-    let file = std::fs::metadata(from).map_err(|error| io(from, &error))?;
-    if file.is_dir() {
-        return refuse(ErrorKind::Backup, "name a file, not a directory");
+    let resolved = path::resolve(from).map_err(refused)?;
+    let file = std::fs::metadata(&resolved).map_err(|error| io(from, &error))?;
+    path::check_kind(&resolved).map_err(refused)?;
+    let from = resolved.as_path();
+    if let Some(name) = instance::other_name(from) {
+        let (from, name) = (from.display(), name.display());
+        return Err(refused(format!(
+            "{from} is a hard link to {name}, which this process has open; name it so"
+        )));
     }
-    let is_alone = ["-wal", "-journal"].into_iter().all(|end| !with_suffix(from, end).exists());
+    let is_alone = ["-wal", "-journal"].into_iter().all(|end| !path::beside(from, end).exists());
     if file.len() == 0 && is_alone {
         // SQLite takes it for a database without tables, which would replace a good one.
-        return refuse(ErrorKind::Corrupt, "the file is empty; was it cut off?");
+        let detail = format!("{}: the file is empty; was it cut off?", from.display());
+        return Err(Error::new(ErrorKind::Corrupt).detail(detail));
     }
-    if from.canonicalize().is_ok_and(|from| to.canonicalize().is_ok_and(|to| from == to)) {
-        return refuse(ErrorKind::Backup, "it cannot take its own place; name another file");
+    if path::resolve(to).is_ok_and(|to| is_same(from, &to)) {
+        let detail = format!("{}: it cannot take its own place; name another file", from.display());
+        return Err(refused(detail));
     }
     let read_only = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let writable = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -232,6 +246,12 @@ fn open_source(from: &Path, to: &Path) -> Result<Connection, Error> {
     Ok(conn)
 }
 
+/// Whether two resolved paths are one file.
+fn is_same(a: &Path, b: &Path) -> bool {
+    let (file, other) = (path::identity(a), path::identity(b));
+    a == b || (file.is_some() && file == other)
+}
+
 /// Copies what `from` shows, inside its read transaction, to the file `to`.
 fn copy(
     from: &Connection,
@@ -240,7 +260,8 @@ fn copy(
     stop: &Arc<AtomicBool>,
 ) -> Result<BackupReport, Error> {
     let began = now();
-    check_target(to)?;
+    let target = Target::find(to)?;
+    let to = target.path.as_path();
     let partial = Partial::new(to)?;
     // BEGIN takes no snapshot; the first read does.
     from.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
@@ -277,8 +298,14 @@ fn copy(
         return Err(failed(interrupted()));
     }
     // Again: it has taken a while.
-    check_target(to)?;
-    partial.put_in_place(to)?;
+    let before = target.file;
+    let target = Target::find(to)?;
+    if target.file != before {
+        let why =
+            "another file has been put there meanwhile; it is left alone, make the copy again";
+        return Err(refused(format!("{}: {why}", to.display())));
+    }
+    partial.put_in_place(&target)?;
     Ok(BackupReport { bytes, elapsed: now() - began })
 }
 
@@ -318,37 +345,66 @@ fn pages(
     }
 }
 
-/// Y2
-fn check_target(to: &Path) -> Result<(), Error> {
-    let refuse =
-        |why: String| Err(Error::new(ErrorKind::Backup).detail(format!("{}: {why}", to.display())));
-    if to.file_name().is_none() || to.is_dir() {
-        return refuse(String::from("name a file, not a directory"));
-    }
-    let dir = to.parent().filter(|dir| !dir.as_os_str().is_empty());
-    if dir.is_some_and(|dir| !dir.is_dir()) {
-        return refuse(String::from("there is no such directory"));
-    }
-    if instance::is_open(to) {
-        return refuse(String::from("this process has it open as a database; name another file"));
-    }
-    for suffix in ["-wal", "-journal"] {
-        let beside = with_suffix(to, suffix);
-        if beside.exists() {
-            return refuse(format!(
-                "there is {}, so it is in use or was left by a crash; close its users, or open and \
-                 close it once",
-                beside.display()
-            ));
-        }
-    }
-    Ok(())
+/// Where a copy is to be put, and what it replaces there.
+struct Target {
+    /// Without links.
+    path: PathBuf,
+    /// `None`: there is nothing.
+    file: Option<Option<FileId>>,
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(suffix);
-    PathBuf::from(name)
+impl Target {
+    /// Y2, Y4. Looks at what is at the absolute path `to`.
+    fn find(to: &Path) -> Result<Self, Error> {
+        let path = path::resolve(to).map_err(refused)?;
+        let refuse = |why: String| Err(refused(format!("{}: {why}", path.display())));
+        let file = path::check_kind(&path).map_err(refused)?;
+        if instance::is_open(&path) {
+            return refuse(String::from(
+                "this process has it open as a database; name another file",
+            ));
+        }
+        if let Some(owner) = path::owner(&path) {
+            return refuse(format!(
+                "by its name it is a part of the database {}; name another file",
+                owner.display()
+            ));
+        }
+        for end in ["-wal", "-journal"] {
+            let beside = path::beside(&path, end);
+            let shown = beside.display();
+            if beside.symlink_metadata().is_ok() {
+                return refuse(match file {
+                    Some(_) => format!(
+                        "there is {shown}, so it is in use or was left by a crash; close its users, or \
+                         open and close it once; if it is damaged, move both away"
+                    ),
+                    None => format!(
+                        "there is {shown}, left by a database that is gone, which SQLite would take for a \
+                         part of the copy; move it away"
+                    ),
+                });
+            }
+        }
+        if let Some(file) = &file
+            && file.len() > 0
+            && !is_database(&path)?
+        {
+            return refuse(String::from(
+                "it is no SQLite database (it does not begin as one), and nothing else is replaced; name \
+                 another file, or move it away",
+            ));
+        }
+        Ok(Self { path, file: file.as_ref().map(path::id_of) })
+    }
+}
+
+/// Whether the regular file at `path` begins as a database does. It is read through SQLite: closing a
+/// descriptor of our own would drop the locks of other connections of this process.
+fn is_database(path: &Path) -> Result<bool, Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags).map_err(|error| of(path, error))?;
+    Ok(crate::ffi::first_bytes(&conn).is_some_and(|bytes| bytes == *b"SQLite format 3\0"))
 }
 
 /// A copy under way; removed unless it was put in place.
@@ -358,26 +414,49 @@ impl Partial {
     fn new(to: &Path) -> Result<Self, Error> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let (pid, n) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let path = with_suffix(to, &format!(".{pid}-{n}.partial"));
-        // Left by a killed process of the same number.
-        if path.exists() {
+        let path = path::beside(to, &format!(".{pid}-{n}.partial"));
+        // Left by a killed process of the same number. A link is removed, not followed.
+        if path.symlink_metadata().is_ok() {
             std::fs::remove_file(&path).map_err(|error| io(&path, &error))?;
         }
         Ok(Self(path))
     }
 
-    /// Y1
-    fn put_in_place(self, to: &Path) -> Result<(), Error> {
-        std::fs::rename(&self.0, to).map_err(|error| io(to, &error))?;
+    /// Y1, Y4
+    fn put_in_place(self, target: &Target) -> Result<(), Error> {
+        let to = &target.path;
+        match target.file {
+            None => rename_to_nothing(&self.0, to),
+            Some(_) => std::fs::rename(&self.0, to),
+        }
+        .map_err(|error| io(to, &error))?;
         sync_dir(to)
     }
+}
+
+/// Renames `from` to `to`, unless something is there meanwhile (where the file system can tell).
+#[cfg(target_os = "linux")]
+fn rename_to_nothing(from: &Path, to: &Path) -> std::io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    use rustix::io::Errno;
+
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // Not every file system knows the flag.
+        Err(Errno::INVAL | Errno::NOSYS) => std::fs::rename(from, to),
+        done => done.map_err(Into::into),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn rename_to_nothing(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::rename(from, to)
 }
 
 impl Drop for Partial {
     fn drop(&mut self) {
         // Not there any more after the rename.
         let _ = std::fs::remove_file(&self.0);
-        let _ = std::fs::remove_file(with_suffix(&self.0, "-journal"));
+        let _ = std::fs::remove_file(path::beside(&self.0, "-journal"));
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use crate::config::{Config, NetworkFiles, Synchronous};
+use crate::config::{Config, NetworkFiles, Place, Synchronous};
 use crate::database::Database;
 use crate::error::{Error, ErrorKind};
 use crate::migrate::Migrations;
@@ -268,6 +268,9 @@ impl Builder {
 const READERS_MAX: usize = 1024;
 
 fn check(config: &Config) -> Result<(), Error> {
+    if let Place::Nowhere(why) = &config.place {
+        return Err(Error::new(ErrorKind::Open).detail(why.clone()));
+    }
     let wrong = |detail: &'static str| Err(Error::new(ErrorKind::Config).detail(detail));
     if config.readers > READERS_MAX {
         let detail = format!(

@@ -12,8 +12,10 @@ use crate::holders::Board;
 use crate::relay::Relay;
 use crate::stats::Slow;
 
+use crate::file::DatabaseFile;
 use crate::guard::{self, Risk};
 use crate::migrate::Migrations;
+use crate::path::{self, Refusal};
 
 /// When a commit reaches the disk, as SQLite's `PRAGMA synchronous` means it in WAL mode
 /// (<https://www.sqlite.org/pragma.html#pragma_synchronous>).
@@ -61,6 +63,8 @@ pub(crate) type Setup = Arc<dyn Fn(&Connection) -> rusqlite::Result<()> + Send +
 #[derive(Clone)]
 pub(crate) struct Config {
     pub(crate) place: Place,
+    /// The file itself, once it is known; one for each database that is opened.
+    pub(crate) file: Arc<DatabaseFile>,
     pub(crate) vfs: Option<String>,
     pub(crate) readers: usize,
     pub(crate) readers_max: usize,
@@ -95,14 +99,17 @@ pub(crate) struct Config {
     pub(crate) opened_by: &'static Location<'static>,
     /// What `guard.rs` goes by; tests put others here.
     pub(crate) sqlite_version: i32,
-    pub(crate) file_system: fn(&Place) -> Option<Risk>,
+    pub(crate) file_system: fn(&Path) -> Option<Risk>,
 }
 
 /// Where the database lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
+    /// From the root on.
     File(PathBuf),
     Memory,
+    /// What was named can be no file, and why.
+    Nowhere(Refusal),
 }
 
 impl Config {
@@ -112,8 +119,10 @@ impl Config {
         Self {
             place: match path.to_str() {
                 Some(":memory:") => Place::Memory,
-                _ => Place::File(path.to_owned()),
+                // Now: the current directory may be another one when it is opened.
+                _ => path::absolute(path).map_or_else(Place::Nowhere, Place::File),
             },
+            file: Arc::default(),
             vfs: None,
             // More readers than cores only trade caches for each other; fewer leave cores idle.
             readers: cores.clamp(2, 8),
@@ -155,12 +164,18 @@ impl Config {
         }
     }
 
+    /// The database's file, without links once it was looked for; `None`: it has none.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        match &self.place {
+            Place::File(path) => Some(self.file.path().unwrap_or(path)),
+            Place::Memory | Place::Nowhere(_) => None,
+        }
+    }
+
     /// The size of the `-wal` file, by `stat`: opening it would endanger the process's locks.
     pub(crate) fn wal_bytes(&self) -> u64 {
-        let Place::File(path) = &self.place else { return 0 };
-        let mut wal = path.clone().into_os_string();
-        wal.push("-wal");
-        std::fs::metadata(wal).map_or(0, |file| file.len())
+        let Some(path) = self.file.path() else { return 0 };
+        std::fs::metadata(path::beside(path, "-wal")).map_or(0, |file| file.len())
     }
 
     pub(crate) fn is_memory(&self) -> bool {

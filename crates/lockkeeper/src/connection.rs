@@ -9,7 +9,7 @@ use rusqlite::backup::Backup;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::{Connection, OpenFlags, TransactionState, ffi};
 
-use crate::config::{Config, Place};
+use crate::config::Config;
 use crate::counters::{Counters, Outer};
 use crate::error::{Error, ErrorKind};
 use crate::ffi::{Session, Sql, count_by_call};
@@ -22,6 +22,9 @@ use crate::relay::Relay;
 use crate::stats::Work;
 use crate::temporary::{OfSetup, TempSchema, is_temp};
 use crate::transaction::Snapshot;
+
+/// Bytes of a path that SQLite opens on Unix with what it appends (`MAX_PATHNAME`).
+const PATH_MAX: usize = 504;
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -509,10 +512,7 @@ fn databases(conn: &Connection) -> rusqlite::Result<Vec<(i64, String, String)>> 
 }
 
 fn connect(config: &Config, role: Role) -> rusqlite::Result<Connection> {
-    let path = match &config.place {
-        Place::Memory => return Connection::open_in_memory(),
-        Place::File(path) => path,
-    };
+    let Some(path) = config.path() else { return Connection::open_in_memory() };
     let access = match role {
         Role::Writer => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
         Role::Copier => OpenFlags::SQLITE_OPEN_READ_WRITE,
@@ -564,21 +564,16 @@ fn verify(conn: &Connection, config: &Config, role: Role) -> Result<(), Error> {
 
 /// Says which file it was and what its owner can do about it.
 fn explain(config: &Config, error: rusqlite::Error) -> Error {
-    let Place::File(path) = &config.place else {
+    let Some(path) = config.path() else {
         return Error::sqlite_error(ErrorKind::Open, error);
     };
     let shown = path.display();
     let code = error.sqlite_error().map_or(0, |error| error.extended_code & 0xff);
     let (kind, detail) = match code {
-        ffi::SQLITE_CANTOPEN if path.is_dir() => {
-            (ErrorKind::Open, format!("{shown} is a directory; name a file in it"))
-        }
         ffi::SQLITE_CANTOPEN => {
-            let hint = match path.parent() {
-                Some(parent) if !parent.as_os_str().is_empty() && !parent.exists() => {
-                    "its directory does not exist"
-                }
-                _ => "check that the file and its directory can be read and written",
+            let hint = match path.as_os_str().len() > PATH_MAX {
+                true => "SQLite takes no longer paths than 512 bytes",
+                false => "check that the file and its directory can be read and written",
             };
             (ErrorKind::Open, format!("{shown}: {hint}"))
         }

@@ -349,7 +349,9 @@ impl<E> fmt::Debug for Client<E> {
 impl Database {
     /// Opens, or creates, the database file at `path` with the defaults of [`Database::builder`].
     ///
-    /// The path `:memory:` opens a database in memory: the same calls, on one connection.
+    /// The path `:memory:` opens a database in memory: the same calls, on one connection. A path is a path:
+    /// URLs (`file:…`, `sqlite:…`) are refused, and a file of such a name is opened as `./file:…`. Relative
+    /// ones count from the directory that is current when this is called. Symbolic links are followed.
     ///
     /// # Errors
     /// [`ErrorKind::Open`], [`ErrorKind::Corrupt`] or [`ErrorKind::Busy`], with the path and a hint.
@@ -527,6 +529,7 @@ impl Database {
         config.readers_max = config.readers_max.max(config.readers);
         config.board = Arc::new(Board::default());
         config.relay = Arc::default();
+        config.file = Arc::default();
         if config.is_memory() {
             // They serve copies only.
             config.readers = 1;

@@ -182,7 +182,6 @@ pub(crate) type WalSalts = [u8; 8];
 
 /// Where they are in the header.
 const SALTS_OFFSET: i64 = 16;
-const SALTS_LENGTH: c_int = 8;
 
 #[derive(Debug)]
 struct Prepared(NonNull<ffi::sqlite3_stmt>);
@@ -431,26 +430,10 @@ impl Session {
     /// section 4.1). To be called between two transactions or after a COMMIT: a commit that starts
     /// the WAL over has written them when it returns.
     pub(crate) fn wal_salts(&self) -> Option<WalSalts> {
-        let mut file: *mut ffi::sqlite3_file = ptr::null_mut();
         let mut salts: WalSalts = [0; 8];
-        // SAFETY: the handle is open, and this operation stores one pointer into `file`. What it points
-        // to belongs to the connection, which this thread has to itself, and which neither closes nor
-        // replaces it between the two calls. Its methods are null unless it is open; `xRead`, which
-        // every VFS has, writes 8 bytes at most to `salts`.
-        let code = unsafe {
-            let (db, op) = (self.conn.handle(), ffi::SQLITE_FCNTL_JOURNAL_POINTER);
-            let argument = (&raw mut file).cast::<c_void>();
-            let code = ffi::sqlite3_file_control(db, c"main".as_ptr(), op, argument);
-            let methods = file.as_ref().and_then(|file| file.pMethods.as_ref());
-            let read = methods.and_then(|methods| methods.xRead);
-            match read {
-                Some(read) if code == ffi::SQLITE_OK => {
-                    read(file, salts.as_mut_ptr().cast(), SALTS_LENGTH, SALTS_OFFSET)
-                }
-                _ => return None,
-            }
-        };
-        (code == ffi::SQLITE_OK).then_some(salts)
+        let read =
+            read_file(&self.conn, ffi::SQLITE_FCNTL_JOURNAL_POINTER, &mut salts, SALTS_OFFSET);
+        read.then_some(salts)
     }
 
     /// Has each changed row told to `recorder`, or to nobody.
@@ -566,6 +549,34 @@ unsafe extern "C" fn total_changes(
         let counters = &*ffi::sqlite3_user_data(context).cast_const().cast::<Counters>();
         let all = ffi::sqlite3_total_changes64(ffi::sqlite3_context_db_handle(context));
         ffi::sqlite3_result_int64(context, counters.total(all.cast_unsigned()).cast_signed());
+    }
+}
+
+/// The first bytes of the main file of `conn`; `None`: it is shorter.
+pub(crate) fn first_bytes(conn: &Connection) -> Option<[u8; 16]> {
+    let mut bytes = [0; 16];
+    read_file(conn, ffi::SQLITE_FCNTL_FILE_POINTER, &mut bytes, 0).then_some(bytes)
+}
+
+/// Reads `bytes` at `offset` of the file that the operation `op` names, by SQLite's own means: to close a
+/// descriptor of our own would drop the process's locks on the file. False: they are not there.
+fn read_file(conn: &Connection, op: c_int, bytes: &mut [u8], offset: i64) -> bool {
+    let mut file: *mut ffi::sqlite3_file = ptr::null_mut();
+    let Ok(length) = c_int::try_from(bytes.len()) else { return false };
+    // SAFETY: the handle is open, and both operations that are asked for store one pointer into `file`. What it
+    // points to belongs to the connection, which this thread has to itself, and which neither closes nor
+    // replaces it between the two calls. Its methods are null unless it is open; `xRead`, which every VFS
+    // has, writes `length` bytes at most to `bytes`.
+    unsafe {
+        let argument = (&raw mut file).cast::<c_void>();
+        let code = ffi::sqlite3_file_control(conn.handle(), c"main".as_ptr(), op, argument);
+        let methods = file.as_ref().and_then(|file| file.pMethods.as_ref());
+        match methods.and_then(|methods| methods.xRead) {
+            Some(read) if code == ffi::SQLITE_OK => {
+                read(file, bytes.as_mut_ptr().cast(), length, offset) == ffi::SQLITE_OK
+            }
+            _ => false,
+        }
     }
 }
 

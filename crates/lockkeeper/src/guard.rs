@@ -7,6 +7,7 @@ use std::path::Path;
 
 use crate::config::{Config, NetworkFiles, Place};
 use crate::error::{Error, ErrorKind};
+use crate::path;
 
 /// How sure it is that the WAL's shared memory does not work on a file system.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,12 +18,47 @@ pub(crate) enum Risk {
     Doubtful(String),
 }
 
-/// Checks `config` before its file is opened; returns what its owner should know.
+/// Finds the file of `config`, and checks it before it is opened; returns what its owner should know.
 pub(crate) fn check(config: &Config) -> Result<Vec<String>, Error> {
-    let Place::File(path) = &config.place else { return Ok(Vec::new()) };
+    let Place::File(named) = &config.place else { return Ok(Vec::new()) };
     check_version(config.sqlite_version)?;
+    let refused = |why| Error::new(ErrorKind::Open).detail(why);
+    let path = match (path::resolve(named), &config.vfs) {
+        (Ok(path), _) => path,
+        // It need not keep its files where the system does.
+        (Err(_), Some(_)) => named.clone(),
+        (Err(why), None) => return Err(refused(why)),
+    };
+    let file = path::check_kind(&path).map_err(refused)?;
+    if let Some(owner) = path::owner(&path) {
+        let (path, owner) = (path.display(), owner.display());
+        return Err(refused(format!("{path} is a part of the database {owner}; name that file")));
+    }
+    let mut warnings = Vec::new();
+    if let Some(names) = file.as_ref().map(names_of).filter(|names| *names > 1) {
+        warnings.push(format!(
+            "{} has {names} names (hard links); opened by two of them, in two processes, it would be \
+             damaged, because SQLite names the WAL after the path: keep one name",
+            path.display()
+        ));
+    }
+    let risk = (config.file_system)(&path);
+    config.file.found(path);
+    warnings.extend(judge(config, named, risk)?);
+    Ok(warnings)
+}
+
+/// How many names a file has in its file system.
+fn names_of(file: &std::fs::Metadata) -> u64 {
+    #[cfg(unix)]
+    return std::os::unix::fs::MetadataExt::nlink(file);
+    #[cfg(not(unix))]
+    return u64::from(file.is_file());
+}
+
+fn judge(config: &Config, path: &Path, risk: Option<Risk>) -> Result<Vec<String>, Error> {
     let path = path.display();
-    match (config.file_system)(&config.place) {
+    match risk {
         None => Ok(Vec::new()),
         Some(Risk::Doubtful(kind)) => Ok(vec![format!(
             "{path} is on a file system of the kind {kind}; SQLite's WAL works there only if every \
@@ -69,14 +105,13 @@ fn check_version(version: i32) -> Result<(), Error> {
     )))
 }
 
-/// What is wrong with the file system of `place`; `None`: nothing that is known.
+/// What is wrong with the file system of the resolved path `path`; `None`: nothing that is known.
 #[cfg(target_os = "linux")]
-pub(crate) fn file_system(place: &Place) -> Option<Risk> {
+pub(crate) fn file_system(path: &Path) -> Option<Risk> {
     use std::os::unix::fs::MetadataExt;
 
-    let Place::File(path) = place else { return None };
     let there = match path.metadata() {
-        Ok(_) => path.as_path(),
+        Ok(_) => path,
         Err(_) => match path.parent() {
             Some(dir) if !dir.as_os_str().is_empty() => dir,
             _ => Path::new("."),
@@ -94,7 +129,7 @@ pub(crate) fn file_system(place: &Place) -> Option<Risk> {
 
 /// Elsewhere it is not known.
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn file_system(_place: &Place) -> Option<Risk> {
+pub(crate) fn file_system(_path: &Path) -> Option<Risk> {
     None
 }
 
@@ -189,6 +224,52 @@ mod tests {
         let db = builder.network_files(NetworkFiles::Warn).blocking_open().expect("opens");
         let warnings = db.warnings();
         assert!(matches!(&warnings[..], [one] if one.contains("NFS")), "{warnings:?}");
+        db.blocking_close().expect("closes");
+    }
+
+    /// The file system is that of the file which a link leads to, also where there is none yet.
+    #[test]
+    #[cfg(unix)]
+    fn a41_the_file_system_is_judged_of_the_file_however_it_is_named() {
+        use std::os::unix::fs::symlink;
+
+        let dir = tempfile::tempdir().expect("a directory");
+        let (near, far) = (dir.path().join("near"), dir.path().join("far"));
+        for path in [&near, &far] {
+            std::fs::create_dir(path).expect("a directory");
+        }
+        symlink(far.join("app.db"), near.join("link")).expect("a link");
+        symlink("link", near.join("second")).expect("a link");
+        symlink("../far", near.join("dir")).expect("a link");
+        let real = far.canonicalize().expect("it is there").join("app.db");
+        for exists in [false, true] {
+            for name in
+                ["link", "second", "dir/app.db", "../far/app.db", "dir/../far//app.db", "./link"]
+            {
+                let mut builder = Database::builder(near.join(name));
+                builder.config.file_system = |path| Some(Risk::Network(path.display().to_string()));
+                let error = builder.blocking_open().expect_err("refused");
+                assert_eq!(error.kind(), ErrorKind::NetworkFileSystem, "{name}: {error}");
+                assert!(error.to_string().contains(&*real.to_string_lossy()), "{name}: {error}");
+            }
+            assert_eq!(real.exists(), exists);
+            std::fs::write(&real, []).expect("a file");
+        }
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a41_a_file_of_several_names_is_told() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("app.db");
+        Database::blocking_open(&file).expect("opens").blocking_close().expect("closes");
+        std::fs::hard_link(&file, dir.path().join("hard.db")).expect("a hard link");
+        let db = Database::blocking_open(&file).expect("opens");
+        assert!(
+            matches!(&db.warnings()[..], [one] if one.contains("2 names")),
+            "{:?}",
+            db.warnings()
+        );
         db.blocking_close().expect("closes");
     }
 

@@ -27,14 +27,12 @@ use std::time::Instant;
 use crate::config::{Config, Place};
 use crate::error::{Error, ErrorKind};
 use crate::job::WriterItem;
+use crate::path::{FileId, identity};
 use crate::queue::{Condvar, Mutex, Queue, after, lock, now, wait_until};
 
 /// Guarded by its lock; [`RELEASED`] is rung after each removal.
 static ENTRIES: Mutex<Vec<Entry>> = Mutex::new(Vec::new());
 static RELEASED: Condvar = Condvar::new();
-
-/// Links followed before a path is taken to be a circle, as on Linux.
-const LINKS_MAX: usize = 40;
 
 struct Entry {
     id: u64,
@@ -47,9 +45,6 @@ struct Entry {
     writer: Arc<Queue<WriterItem>>,
     pid: u32,
 }
-
-/// Device and inode.
-type FileId = (u64, u64);
 
 /// A file that belongs to one instance; given back when dropped.
 #[derive(Debug)]
@@ -64,23 +59,20 @@ impl Claim {
         config: &Config,
         writer: &Arc<Queue<WriterItem>>,
     ) -> Result<Option<Self>, Error> {
-        let Place::File(path) = &config.place else { return Ok(None) };
-        if path.as_os_str().is_empty() {
-            // SQLite makes it a temporary file without a name.
+        let (Place::File(path), Some(resolved)) = (&config.place, config.file.path()) else {
             return Ok(None);
-        }
-        let resolved = resolve(path);
+        };
         let give_up_at = after(config.busy_timeout);
         let mut entries = lock(&ENTRIES);
         loop {
             // Again after each wait: an instance that was closed may have left another file.
-            let file = identity(&resolved);
-            let Some(other) = conflict(&entries, &resolved, file, None) else {
+            let file = identity(resolved);
+            let Some(other) = conflict(&entries, resolved, file, None) else {
                 let id = entries.iter().map(|entry| entry.id).max().unwrap_or(0) + 1;
                 entries.push(Entry {
                     id,
                     path: path.clone(),
-                    resolved,
+                    resolved: resolved.to_owned(),
                     file,
                     opened_by: config.opened_by,
                     writer: Arc::clone(writer),
@@ -109,11 +101,17 @@ impl Claim {
     }
 }
 
-/// Whether this process has the file at `path` open, by whatever name.
+/// Whether this process has the file at the resolved path `path` open, by whatever name.
 pub(crate) fn is_open(path: &Path) -> bool {
-    let resolved = resolve(path);
-    let file = identity(&resolved);
-    conflict(&lock(&ENTRIES), &resolved, file, None).is_some()
+    conflict(&lock(&ENTRIES), path, identity(path), None).is_some()
+}
+
+/// The path by which this process has the file at the resolved path `path` open, if it is another one: SQLite
+/// would not find its WAL by `path`.
+pub(crate) fn other_name(path: &Path) -> Option<PathBuf> {
+    let entries = lock(&ENTRIES);
+    let entry = conflict(&entries, path, identity(path), None)?;
+    (entry.resolved != path).then(|| entry.resolved.clone())
 }
 
 impl Drop for Claim {
@@ -164,40 +162,4 @@ fn conflict<'e>(
         // The path counts even when another file has taken its place: the WALs have one name.
         entry.resolved == resolved || (file.is_some() && entry.file == file)
     })
-}
-
-/// The path without links; the last part need not exist.
-fn resolve(path: &Path) -> PathBuf {
-    let mut path = path.to_owned();
-    for _ in 0..LINKS_MAX {
-        if let Ok(whole) = path.canonicalize() {
-            return whole;
-        }
-        // It is not there, or it is a link to what is not there.
-        let Ok(target) = path.read_link() else { break };
-        path = match path.parent() {
-            Some(dir) => dir.join(target),
-            None => target,
-        };
-    }
-    let Some(name) = path.file_name() else { return path };
-    let dir = match path.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => dir,
-        _ => Path::new("."),
-    };
-    // Without its directory it cannot be opened either, and SQLite says so.
-    dir.canonicalize().map_or_else(|_| path.clone(), |dir| dir.join(name))
-}
-
-/// By `stat`, never by opening: closing a descriptor of the file would drop SQLite's locks.
-#[cfg(unix)]
-fn identity(path: &Path) -> Option<FileId> {
-    use std::os::unix::fs::MetadataExt;
-    std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
-}
-
-/// Elsewhere the resolved path alone must do.
-#[cfg(not(unix))]
-fn identity(_path: &Path) -> Option<FileId> {
-    None
 }

@@ -35,6 +35,8 @@ mod feed;
 #[cfg(feature = "sqlite")]
 mod ffi;
 #[cfg(feature = "sqlite")]
+mod file;
+#[cfg(feature = "sqlite")]
 mod guard;
 #[cfg(feature = "sqlite")]
 mod holders;
@@ -48,6 +50,8 @@ mod job;
 mod lease;
 #[cfg(feature = "sqlite")]
 mod migrate;
+#[cfg(feature = "sqlite")]
+mod path;
 mod process;
 #[cfg(feature = "sqlite")]
 mod read;
@@ -110,6 +114,8 @@ pub use holders::{Holder, HolderKind};
 pub use lease::{Lease, Leases};
 #[cfg(feature = "sqlite")]
 pub use migrate::Migrations;
+#[cfg(feature = "sqlite")]
+pub use path::absolute_path;
 pub use queue::{Closed, Phase, Priority, Refused, RefusedReason};
 #[cfg(feature = "sqlite")]
 pub use read::Read;

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use crate::config::{Config, Place};
+use crate::config::Config;
 use crate::error::{Error, ErrorKind, kind_of_own};
 use crate::ffi::Sql;
 use crate::transaction::Transaction;
@@ -130,10 +130,8 @@ impl Migrations {
     }
 
     fn check_header(&self, header: Header, config: &Config) -> Result<(), Error> {
-        let file = match &config.place {
-            Place::File(path) => path.display().to_string(),
-            Place::Memory => String::from(":memory:"),
-        };
+        let file =
+            config.path().map_or_else(|| String::from(":memory:"), |p| p.display().to_string());
         let foreign = |detail| Err(Error::new(ErrorKind::ForeignFile).detail(detail));
         if header.application_id == 0 {
             if !self.adopt && (!header.empty || header.version != 0) {

@@ -22,15 +22,24 @@ enum Purpose {
     FoldBack,
 }
 
-/// Opens an existing file; SQLite's own words say neither which nor what to do.
+/// The file that `file` names, without links, as SQLite names the WAL; it must be there. URLs are refused.
+fn known(file: &Path) -> Result<PathBuf, Box<dyn Error>> {
+    let file = lockkeeper::absolute_path(file)?;
+    let known = file.canonicalize().map_err(|error| format!("{}: {error}", file.display()))?;
+    let about =
+        std::fs::metadata(&known).map_err(|error| format!("{}: {error}", file.display()))?;
+    match (about.is_file(), about.is_dir()) {
+        (true, _) => Ok(known),
+        (_, true) => Err(format!("{}: name a file, not a directory", file.display()).into()),
+        _ => Err(format!("{}: name a regular file", file.display()).into()),
+    }
+}
+
+/// Opens a file that is [`known`]; SQLite's own words say neither which nor what to do.
 fn open(file: &Path, purpose: Purpose) -> Result<Connection, Box<dyn Error>> {
     let shown = file.display();
-    let about = std::fs::metadata(file).map_err(|error| format!("{shown}: {error}"))?;
-    if about.is_dir() {
-        return Err(format!("{shown}: name a file, not a directory").into());
-    }
     let has_wal = beside(file, "-wal").exists();
-    if about.len() == 0 && !has_wal {
+    if std::fs::metadata(file)?.len() == 0 && !has_wal {
         return Err(format!(
             "{shown}: the file is empty, which SQLite takes for a database without tables; was it cut off?"
         )
@@ -82,6 +91,7 @@ pub(crate) fn explained(file: &Path, error: &rusqlite::Error) -> String {
 }
 
 pub(crate) fn inspect(file: &Path, quick: bool, stop: &Stop) -> Outcome {
+    let file = &known(file)?;
     let wal = wal_bytes(file);
     let mut conn = open(file, Purpose::Look)?;
     let stop = Arc::clone(&stop.0);
@@ -203,6 +213,7 @@ fn holders(file: &Path) -> Vec<String> {
 }
 
 pub(crate) fn checkpoint(file: &Path, patience: Duration) -> Outcome {
+    let file = &known(file)?;
     let before = wal_bytes(file);
     let conn = open(file, Purpose::FoldBack)?;
     conn.busy_timeout(patience)?;

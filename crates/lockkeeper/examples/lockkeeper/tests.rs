@@ -138,6 +138,61 @@ fn a_file_that_is_wrong_is_told_with_its_name_and_a_remedy() {
 }
 
 #[test]
+fn a41_however_a_file_is_named_its_wal_is_found_and_urls_are_refused() {
+    let dir = Dir::new();
+    let running = Connection::open(dir.file("file:app.db")).expect("opens");
+    fill(&running);
+    let wal = std::fs::metadata(dir.file("file:app.db-wal")).expect("a WAL").len();
+    std::fs::create_dir(dir.file("sub")).expect("a directory");
+    std::os::unix::fs::symlink("../file:app.db", dir.file("sub/link")).expect("a link");
+    std::os::unix::fs::symlink(dir.file("sub/link"), dir.file("chain")).expect("a link");
+    let here = std::env::current_dir().expect("a directory");
+    let up: PathBuf = here.components().skip(1).map(|_| "..").collect();
+    let from_here = up.join(dir.file("file:app.db").strip_prefix("/").expect("absolute"));
+    for name in ["file:app.db", "./file:app.db", "sub/../file:app.db", "sub//link", "chain"] {
+        let Answer { facts, good } = ask(&["inspect", "@"], &dir.file(name)).expect(name);
+        assert!(good && facts["wal_bytes"] == serde_json::json!(wal), "{name}: {facts:?}");
+    }
+    ask(&["inspect", "@"], &from_here).expect("a relative path");
+    for url in ["file:app.db", "file:app.db?nolock=1", "sqlite:app.db", "FILE:app.db"] {
+        let url = Path::new(url);
+        let copy = dir.file("copy.db");
+        let copy = copy.to_str().expect("a path");
+        for words in [
+            &["inspect", "@"][..],
+            &["checkpoint", "@"],
+            &["backup", "@", copy],
+            &["backup", copy, "@"],
+            &["restore", "@", copy],
+            &["restore", copy, "@"],
+        ] {
+            let Err(text) = ask(words, url) else { panic!("{words:?} of {url:?} is well") };
+            assert!(text.contains("write `app.db`"), "{words:?}: {text}");
+        }
+    }
+    assert_eq!(dir.names(), ["chain", "file:app.db", "file:app.db-shm", "file:app.db-wal", "sub"]);
+}
+
+#[test]
+fn a43_a_backup_replaces_nothing_that_is_no_database() {
+    let dir = Dir::new();
+    let file = dir.database("app.db");
+    std::fs::write(dir.file("notes.txt"), "mine\n").expect("a file");
+    std::os::unix::fs::symlink("notes.txt", dir.file("link")).expect("a link");
+    std::os::unix::net::UnixListener::bind(dir.file("socket")).expect("a socket");
+    for target in ["notes.txt", "link", "socket", "app.db-wal", "app.db"] {
+        let target = dir.file(target);
+        for command in ["backup", "restore"] {
+            let words = [command, "@", target.to_str().expect("a path")];
+            let Err(text) = ask(&words, &file) else { panic!("{target:?} was replaced") };
+            assert!(text.contains("app.db") || text.contains("name "), "{text}");
+        }
+    }
+    assert_eq!(std::fs::read(dir.file("notes.txt")).expect("bytes"), b"mine\n");
+    assert_eq!(dir.names(), ["app.db", "link", "notes.txt", "socket"]);
+}
+
+#[test]
 fn a_file_that_is_in_use_is_left_alone_and_its_holder_is_named() {
     let dir = Dir::new();
     let file = dir.file("app.db");

@@ -1,0 +1,237 @@
+//! What names a database's file, and which file that is.
+//!
+//! SQLite takes a name that begins with `file:` for a URI wherever it was compiled with
+//! `SQLITE_USE_URI`, as the bundled one is, whatever flags a connection is opened with
+//! (<https://www.sqlite.org/uri.html>). A URI names another file than the path of the same letters, and may
+//! switch off the locks. So SQLite is given absolute paths only, which are never URIs, and a caller who
+//! names a URL is told what to write instead.
+//!
+//! SQLite names the WAL after the path without symbolic links. So links are followed here, before anything is
+//! checked: every guard, and SQLite, then speak of one name.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, ErrorKind};
+
+/// Links followed before a path is taken to be a circle, as on Linux.
+const LINKS_MAX: usize = 40;
+
+/// What SQLite appends to a database's name to name a file that belongs to it.
+pub(crate) const ENDS: [&str; 3] = ["-wal", "-shm", "-journal"];
+
+/// Device and inode.
+pub(crate) type FileId = (u64, u64);
+
+/// Why a path cannot be used: which, and what to do.
+pub(crate) type Refusal = String;
+
+/// The absolute form of `path`, as this library hands it to SQLite, for programs that open connections of
+/// their own beside it. It need not exist; links are not followed.
+///
+/// # Errors
+/// [`ErrorKind::Open`]: it is empty, a URL (`file:…`, `sqlite:…`), or names a directory.
+///
+/// # Examples
+/// ```
+/// let path = lockkeeper::absolute_path("data/app.db")?;
+/// assert!(path.is_absolute() && path.ends_with("data/app.db"));
+/// let error = lockkeeper::absolute_path("file:app.db?mode=ro").unwrap_err();
+/// assert!(error.to_string().contains("write `app.db`"));
+/// # Ok::<_, lockkeeper::Error>(())
+/// ```
+pub fn absolute_path(path: impl AsRef<Path>) -> Result<PathBuf, Error> {
+    absolute(path.as_ref()).map_err(|why| Error::new(ErrorKind::Open).detail(why))
+}
+
+/// `path` from the root on, if it can be a file's; later changes of the current directory do not touch it.
+pub(crate) fn absolute(path: &Path) -> Result<PathBuf, Refusal> {
+    let bytes = path.as_os_str().as_encoded_bytes();
+    let shown = path.display();
+    if bytes.is_empty() {
+        return Err(String::from("the path is empty; name a file"));
+    }
+    if bytes.contains(&0) {
+        return Err(format!("{path:?} holds a NUL byte, which is in no file's name"));
+    }
+    let text = path.to_string_lossy();
+    if text.eq_ignore_ascii_case(":memory:") {
+        return Err(format!(
+            "`{text}` is no file's path; a database in memory is opened by `:memory:`, a file of that name \
+             by `./{text}`"
+        ));
+    }
+    if let Some(instead) = instead_of_url(&text) {
+        return Err(format!(
+            "`{text}` is a URL, not a path; write {instead}, and `./{text}` for a file of that very name"
+        ));
+    }
+    let ends_as_dir = bytes.ends_with(b"/.") || bytes.last().is_some_and(|end| is_separator(*end));
+    if ends_as_dir || path.file_name().is_none() {
+        return Err(format!("{shown} names a directory; name a file, not a directory"));
+    }
+    std::path::absolute(path).map_err(|error| {
+        format!("{shown}: the current directory is not known ({error}); give an absolute path")
+    })
+}
+
+fn is_separator(byte: u8) -> bool {
+    std::path::is_separator(char::from(byte))
+}
+
+/// What to write instead of the URL `text`; `None`: it is none.
+fn instead_of_url(text: &str) -> Option<String> {
+    let (scheme, mut rest) = text.split_once(':')?;
+    let scheme = scheme.to_ascii_lowercase();
+    let of_sqlite = ["file", "sqlite", "sqlite3", "jdbc"].contains(&scheme.as_str());
+    let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+        && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
+    // One letter is a drive.
+    let is_other = is_scheme && scheme.len() > 1 && rest.starts_with("//");
+    if !of_sqlite && !is_other {
+        return None;
+    }
+    if scheme == "jdbc" {
+        rest = rest.strip_prefix("sqlite:").unwrap_or("");
+    }
+    let (rest, query) = match rest.split_once(['?', '#']) {
+        Some((rest, query)) => (rest, query),
+        None => (rest, ""),
+    };
+    let path = match rest.strip_prefix("//") {
+        Some(after) if scheme == "file" => after.find('/').map_or("", |at| &after[at..]),
+        Some(after) => after,
+        None => rest,
+    };
+    let path = decoded(path);
+    if path == ":memory:" || query.split(['&', '#']).any(|one| one == "mode=memory") {
+        return Some(String::from("`:memory:`"));
+    }
+    if path.is_empty() || !of_sqlite {
+        return Some(String::from("a path"));
+    }
+    Some(match query.is_empty() {
+        true => format!("`{path}`"),
+        false => format!("`{path}` (what follows `?` is set with `Builder`)"),
+    })
+}
+
+/// `text` with its percent-encoded bytes decoded.
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let code = after.get(..2).and_then(|two| std::str::from_utf8(two).ok());
+        let code = code.filter(|_| first == b'%').and_then(|two| u8::from_str_radix(two, 16).ok());
+        bytes.push(code.unwrap_or(first));
+        rest = if code.is_some() { &after[2..] } else { after };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// The absolute path `path` without links; the last part need not exist.
+pub(crate) fn resolve(path: &Path) -> Result<PathBuf, Refusal> {
+    let shown = path.display();
+    let mut path = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        if let Ok(whole) = path.canonicalize() {
+            return Ok(whole);
+        }
+        let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { break };
+        // It is a link to what is not there, or it is not there.
+        match path.read_link() {
+            Ok(target) => path = dir.join(target),
+            Err(_) => {
+                return dir.canonicalize().map(|dir| dir.join(name)).map_err(|error| {
+                    match error.kind() {
+                        std::io::ErrorKind::NotFound => {
+                            format!("{shown}: its directory does not exist; there is no such directory")
+                        }
+                        _ => format!(
+                            "{shown}: {error}; check that the file and its directory can be read and written"
+                        ),
+                    }
+                });
+            }
+        }
+    }
+    Err(format!("{shown}: its symbolic links lead in a circle, or nowhere"))
+}
+
+/// What is at the resolved path `path`, if it can be a database's file; `None`: nothing.
+pub(crate) fn check_kind(path: &Path) -> Result<Option<std::fs::Metadata>, Refusal> {
+    let shown = path.display();
+    let Ok(file) = std::fs::metadata(path) else { return Ok(None) };
+    match kind(&file) {
+        None => Ok(Some(file)),
+        Some("directory") => Err(format!("{shown} is a directory; name a file, not a directory")),
+        Some(kind) => Err(format!("{shown} is a {kind}; name a regular file")),
+    }
+}
+
+/// What a file is that is no regular one.
+fn kind(file: &std::fs::Metadata) -> Option<&'static str> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt;
+        let kind = file.file_type();
+        if kind.is_fifo() {
+            return Some("FIFO");
+        }
+        if kind.is_socket() {
+            return Some("socket");
+        }
+        if kind.is_char_device() || kind.is_block_device() {
+            return Some("device");
+        }
+    }
+    match (file.is_file(), file.is_dir()) {
+        (true, _) => None,
+        (_, true) => Some("directory"),
+        _ => Some("special file"),
+    }
+}
+
+/// The database to which the file at the resolved path `path` would belong by its name, if it is there: SQLite
+/// reads and deletes files of such names.
+pub(crate) fn owner(path: &Path) -> Option<PathBuf> {
+    let bytes = path.file_name()?.as_encoded_bytes();
+    let end = ENDS.iter().find(|end| bytes.ends_with(end.as_bytes()) && bytes.len() > end.len())?;
+    // Of the databases that could be meant, by their names; names need not be UTF-8.
+    let entries = std::fs::read_dir(path.parent()?).ok()?;
+    let stem = &bytes[..bytes.len() - end.len()];
+    let owner = entries.flatten().find(|entry| entry.file_name().as_encoded_bytes() == stem)?;
+    Some(owner.path())
+}
+
+/// The file beside a database's that has this end to its name.
+pub(crate) fn beside(path: &Path, end: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(end);
+    PathBuf::from(name)
+}
+
+/// By `stat`, never by opening: closing a descriptor of the file would drop SQLite's locks.
+#[cfg(unix)]
+pub(crate) fn identity(path: &Path) -> Option<FileId> {
+    std::fs::metadata(path).ok().as_ref().and_then(id_of)
+}
+
+/// Device and inode of what was looked at.
+#[cfg(unix)]
+pub(crate) fn id_of(file: &std::fs::Metadata) -> Option<FileId> {
+    use std::os::unix::fs::MetadataExt;
+    Some((file.dev(), file.ino()))
+}
+
+/// Elsewhere the resolved path alone must do.
+#[cfg(not(unix))]
+pub(crate) fn identity(_path: &Path) -> Option<FileId> {
+    None
+}
+
+/// See [`identity`].
+#[cfg(not(unix))]
+pub(crate) fn id_of(_file: &std::fs::Metadata) -> Option<FileId> {
+    None
+}

@@ -1,0 +1,246 @@
+//! What a backup and a restore replace, and what they leave alone (A43).
+#![cfg(target_os = "linux")]
+
+use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
+use std::path::{Path, PathBuf};
+
+use lockkeeper::{Database, ErrorKind, blocking_restore};
+use rusqlite::Connection;
+use rustix::fs::{CWD, FileType, Mode, makedev, mkfifoat, mknodat};
+
+use crate::support::{Dir, HANG, TABLE, insert, within};
+
+/// What may be at the name of a target: how it is made, and what is said of it.
+struct Case {
+    name: &'static str,
+    make: fn(&Path),
+    why: &'static str,
+}
+
+fn write(path: &Path, bytes: &[u8]) {
+    std::fs::write(path, bytes).expect("a file");
+}
+
+fn database(path: &Path, mode: &str) {
+    let conn = Connection::open(path).expect("opens");
+    let mode = format!("PRAGMA journal_mode = {mode}; CREATE TABLE old (x)");
+    conn.execute_batch(&mode).expect("a database");
+}
+
+/// What must be left alone.
+fn precious() -> Vec<Case> {
+    let case = |name, make, why| Case { name, make, why };
+    vec![
+        case("text", |p| write(p, "my notes\n".repeat(900).as_bytes()), "no SQLite database"),
+        case("short text", |p| write(p, b"SQLite"), "no SQLite database"),
+        case("nearly", |p| write(p, b"SQLite format 4\0and more"), "no SQLite database"),
+        case("zeros", |p| write(p, &[0; 8192]), "no SQLite database"),
+        case("a directory", |p| std::fs::create_dir(p).expect("made"), "is a directory"),
+        case("a FIFO", |p| mkfifoat(CWD, p, Mode::RUSR | Mode::WUSR).expect("made"), "is a FIFO"),
+        case(
+            "a socket",
+            |p| drop(std::os::unix::net::UnixListener::bind(p).expect("made")),
+            "is a socket",
+        ),
+        case("a link to a device", |p| symlink("/dev/full", p).expect("made"), "is a device"),
+        case("a device", device, "is a device"),
+        case(
+            "a link to text",
+            |p| {
+                write(&p.with_file_name("notes.txt"), b"my notes");
+                symlink("notes.txt", p).expect("made");
+            },
+            "no SQLite database",
+        ),
+        case("a circle", |p| symlink(p, p).expect("made"), "circle"),
+        case("a link into nothing", |p| symlink("no/such.db", p).expect("made"), "directory"),
+        case("a database in use", |p| std::mem::forget(in_use(p)), "-wal"),
+        case("what a crash left", |p| write(&with(p, "-journal"), b"x"), "-journal"),
+        case("a stale WAL", |p| write(&with(p, "-wal"), b"x"), "-wal"),
+    ]
+}
+
+/// Where nodes cannot be made (only root may), a link to one stands for it.
+fn device(path: &Path) {
+    let mode = Mode::RUSR | Mode::WUSR;
+    if mknodat(CWD, path, FileType::CharacterDevice, mode, makedev(1, 7)).is_err() {
+        symlink("/dev/full", path).expect("a link");
+    }
+}
+
+fn with(path: &Path, end: &str) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(end);
+    path.into()
+}
+
+fn in_use(path: &Path) -> Connection {
+    let conn = Connection::open(path).expect("opens");
+    conn.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE old (x)").expect("a database");
+    conn
+}
+
+/// What a directory holds, to be compared: names, kinds, inodes, sizes, bytes of small files.
+fn state(dir: &Path) -> Vec<String> {
+    let mut state: Vec<String> = std::fs::read_dir(dir)
+        .expect("a directory")
+        .map(|entry| {
+            let path = entry.expect("an entry").path();
+            let about = path.symlink_metadata().expect("it is there");
+            let kind = about.file_type();
+            let bytes = match kind.is_file() && !path.to_string_lossy().ends_with("-shm") {
+                true => std::fs::read(&path).expect("bytes"),
+                false => Vec::new(),
+            };
+            let special = (kind.is_fifo(), kind.is_socket(), kind.is_char_device());
+            format!("{path:?} {kind:?} {special:?} {} {} {bytes:?}", about.ino(), about.len())
+        })
+        .collect();
+    state.sort();
+    state
+}
+
+fn source(dir: &Dir) -> (Database, PathBuf) {
+    let db = Database::blocking_open(dir.file("source.db")).expect("opens");
+    db.blocking_write(|tx| tx.execute_batch(TABLE)).expect("a table");
+    db.blocking_write(|tx| insert(tx, 7)).expect("a row");
+    let copy = dir.file("copy.db");
+    db.backup(&copy).blocking_run().expect("a backup");
+    (db, copy)
+}
+
+/// Both ways to put a copy at `to`.
+fn put(db: &Database, copy: &Path, to: &Path) -> [Option<lockkeeper::Error>; 2] {
+    [db.backup(to).blocking_run().err(), blocking_restore(copy, to).err()]
+}
+
+fn rows(path: &Path) -> i64 {
+    let conn = Connection::open(path).expect("opens");
+    conn.query_row("SELECT max(id) FROM t", [], |row| row.get(0)).expect("a row")
+}
+
+#[test]
+fn a43_what_is_no_database_is_left_alone() {
+    within(HANG, || {
+        let home = Dir::new();
+        let (db, copy) = source(&home);
+        for Case { name, make, why } in precious() {
+            let dir = Dir::new();
+            let target = dir.file("target");
+            make(&target);
+            let before = state(dir.path());
+            for error in put(&db, &copy, &target) {
+                let error = error.unwrap_or_else(|| panic!("{name} was replaced"));
+                assert_eq!(error.kind(), ErrorKind::Backup, "{name}: {error}");
+                assert!(error.to_string().contains(why), "{name}: {error}");
+                assert_eq!(state(dir.path()), before, "{name}");
+            }
+        }
+        db.blocking_close().expect("closes");
+    });
+}
+
+#[test]
+fn a43_what_belongs_to_an_open_database_is_left_alone() {
+    within(HANG, || {
+        let home = Dir::new();
+        let (db, copy) = source(&home);
+        let other = Database::blocking_open(home.file("other.db")).expect("opens");
+        other.blocking_write(|tx| tx.execute_batch(TABLE)).expect("a table");
+        let before = state(home.path());
+        for file in ["source.db", "other.db"] {
+            for end in ["", "-wal", "-shm", "-journal"] {
+                let target = home.file(&format!("{file}{end}"));
+                for error in put(&db, &copy, &target) {
+                    let error = error.unwrap_or_else(|| panic!("{target:?} was replaced"));
+                    assert_eq!(error.kind(), ErrorKind::Backup, "{error}");
+                    assert_eq!(state(home.path()), before, "{target:?}");
+                }
+            }
+        }
+        other.blocking_close().expect("closes");
+        // Nobody has it open now, but by their names these are still parts of it.
+        for end in ["-wal", "-shm", "-journal"] {
+            let error = db.backup(home.file(&format!("other.db{end}"))).blocking_run();
+            let error = error.expect_err("a part of another database");
+            assert!(error.to_string().contains("a part of the database"), "{error}");
+        }
+        db.backup(home.file("other.db")).blocking_run().expect("it is closed");
+        assert_eq!(rows(&home.file("other.db")), 7);
+        db.blocking_close().expect("closes");
+    });
+}
+
+#[test]
+fn a43_what_is_absent_empty_or_a_database_is_replaced() {
+    within(HANG, || {
+        let home = Dir::new();
+        let (db, copy) = source(&home);
+        let makes: [(&str, fn(&Path)); 9] = [
+            ("absent", |_| {}),
+            ("empty", |p| write(p, b"")),
+            ("a database", |p| database(p, "DELETE")),
+            ("a database in WAL mode", |p| database(p, "WAL")),
+            ("a damaged database", |p| {
+                database(p, "DELETE");
+                let mut bytes = std::fs::read(p).expect("bytes");
+                bytes[16..].fill(0x5a);
+                write(p, &bytes);
+            }),
+            ("a database cut off", |p| write(p, b"SQLite format 3\0")),
+            ("a link to a database", |p| {
+                database(&p.with_file_name("real.db"), "DELETE");
+                symlink("real.db", p).expect("made");
+            }),
+            ("a link to what is absent", |p| symlink("real.db", p).expect("made")),
+            ("a hard link", |p| {
+                database(&p.with_file_name("kept.db"), "DELETE");
+                std::fs::hard_link(p.with_file_name("kept.db"), p).expect("made");
+            }),
+        ];
+        for (name, make) in makes {
+            for restore in [false, true] {
+                let dir = Dir::new();
+                let target = dir.file("target");
+                make(&target);
+                let is_link = target.is_symlink();
+                let done = match restore {
+                    true => blocking_restore(&copy, &target).map(drop),
+                    false => db.backup(&target).blocking_run().map(drop),
+                };
+                done.unwrap_or_else(|error| panic!("{name}: {error}"));
+                assert_eq!((rows(&target), target.is_symlink()), (7, is_link), "{name}");
+                let kept = dir.file("kept.db");
+                if kept.exists() {
+                    let conn = Connection::open(&kept).expect("opens");
+                    assert!(conn.table_exists(None, "old").expect("a look"), "the other name");
+                }
+                let names = std::fs::read_dir(dir.path()).expect("a directory").count();
+                assert!(names <= 2, "{name} left something beside it");
+            }
+        }
+        db.blocking_close().expect("closes");
+    });
+}
+
+/// The check of what is at the target reads it through SQLite: a descriptor that is closed in this
+/// process would drop the locks of its other connections.
+#[test]
+fn a43_looking_at_a_target_drops_no_locks() {
+    within(HANG, || {
+        let home = Dir::new();
+        let (db, copy) = source(&home);
+        let target = home.file("locked.db");
+        database(&target, "DELETE");
+        let conn = Connection::open(&target).expect("opens");
+        conn.execute_batch("BEGIN; SELECT * FROM old").expect("a shared lock");
+        // As the system tells it, not SQLite's own list.
+        let locks = || std::fs::read_to_string("/proc/locks").expect("the locks of the system");
+        let inode = format!(":{} ", std::fs::metadata(&target).expect("it is there").ino());
+        assert!(locks().contains(&inode), "the connection has no lock");
+        blocking_restore(&copy, &target).expect("it is a database, and shows no sign of use");
+        assert!(locks().contains(&inode), "the lock went with the look");
+        drop(conn);
+        db.blocking_close().expect("closes");
+    });
+}
