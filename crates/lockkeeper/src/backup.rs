@@ -214,21 +214,21 @@ fn open_source(from: &Path, to: &Path) -> Result<Connection, Error> {
     let resolved = path::resolve(from).map_err(refused)?;
     let file = std::fs::metadata(&resolved).map_err(|error| io(from, &error))?;
     path::check_kind(&resolved).map_err(refused)?;
-    let from = resolved.as_path();
+    let (shown, from) = (from.display(), resolved.as_path());
     if let Some(name) = instance::other_name(from) {
-        let (from, name) = (from.display(), name.display());
+        let name = name.display();
         return Err(refused(format!(
-            "{from} is a hard link to {name}, which this process has open; name it so"
+            "{shown} is a hard link to {name}, which this process has open; name it so"
         )));
     }
     let is_alone = ["-wal", "-journal"].into_iter().all(|end| !path::beside(from, end).exists());
     if file.len() == 0 && is_alone {
         // SQLite takes it for a database without tables, which would replace a good one.
-        let detail = format!("{}: the file is empty; was it cut off?", from.display());
+        let detail = format!("{shown}: the file is empty; was it cut off?");
         return Err(Error::new(ErrorKind::Corrupt).detail(detail));
     }
     if path::resolve(to).is_ok_and(|to| is_same(from, &to)) {
-        let detail = format!("{}: it cannot take its own place; name another file", from.display());
+        let detail = format!("{shown}: it cannot take its own place; name another file");
         return Err(refused(detail));
     }
     let read_only = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;

@@ -31,10 +31,14 @@
 //!   forgotten when they are others: a WAL that starts over may have as many frames as before, or more.
 //!   They are read, 8 bytes of a header that is in memory, whenever the WAL is large enough for
 //!   anything to be decided.
+//! - K8: no checkpoint of a file that is not in its place any more (`file.rs`), but for the last: the one that
+//!   brings what was answered into the file that is still open here.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+
+use rusqlite::config::DbConfig;
 
 use crate::config::Config;
 use crate::copier::{Copier, Progress};
@@ -302,6 +306,18 @@ impl Checkpointer {
     }
 }
 
+/// K8: the file was replaced, or its WAL; brings what was answered into the file that this process has open, so
+/// that it is whole if it was only moved, and so that the WAL is not taken for one of the file that is in its
+/// place now. To be called when no copy is under way.
+pub(crate) fn let_go(tx: &Transaction, core: &Core) {
+    if core.config.file.has_wal_to_itself() {
+        checkpoint(tx, core, "TRUNCATE", RESET_WAIT);
+    }
+    // When it is closed, SQLite would delete the WAL by its name, which may be another's by now.
+    let keep = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+    let _ = tx.link.session.conn().set_db_config(keep, true);
+}
+
 /// K5: empties the WAL, whatever it takes within reason; false: it is still pinned.
 fn drain(tx: &Transaction, core: &Core) -> bool {
     // Reads that overlap: each ends soon.
@@ -345,6 +361,14 @@ fn over_max(core: &Core) {
 /// Runs one checkpoint that waits for others for `wait` at most; whether all was copied and, after a
 /// restart, nobody reads the WAL any more.
 fn run(tx: &Transaction, core: &Core, mode: &str, wait: Duration) -> bool {
+    if core.config.file.check().is_err() {
+        // The next call is told. What is to become of the WAL is decided by `let_go`.
+        return false;
+    }
+    checkpoint(tx, core, mode, wait)
+}
+
+fn checkpoint(tx: &Transaction, core: &Core, mode: &str, wait: Duration) -> bool {
     let guard = &tx.link.guard;
     let began = now();
     guard.lock_wait.set_end(Some(began + wait));

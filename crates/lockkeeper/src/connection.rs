@@ -323,6 +323,9 @@ fn open_checked(
     migrations: Option<&Migrations>,
 ) -> Result<Snapshot, Error> {
     let failed = |error| Error::sqlite_error(ErrorKind::Open, error);
+    if let Some(lost) = config.file.lost() {
+        return Err(lost);
+    }
     // From here on the session closes the connection, whatever `setup` leaves on it.
     let mut session = Session::new(connect(config, role).map_err(|error| explain(config, error))?);
     let guard = Arc::new(Guard::new(Arc::clone(&config.relay)));
@@ -356,9 +359,13 @@ fn open_checked(
     install(session.conn_mut(), &guard, config, role).map_err(failed)?;
     session.prepare().map_err(failed)?;
     config.board.register(role, &guard);
-    if matches!(role, Role::Writer | Role::Copier) {
-        // Only a connection that has opened the WAL removes it when it is closed, or copies it.
+    if role != Role::Copy {
+        // Opens the WAL: only a connection that has done so removes it when it is closed, or copies it; and
+        // what a reader opens now is compared now, and is not another file when it first reads.
         session.run(Sql::Pin).map_err(|error| explain(config, error))?;
+    }
+    if role != Role::Writer {
+        config.file.check()?;
     }
     let link = Link {
         session,

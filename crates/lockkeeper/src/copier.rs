@@ -165,6 +165,7 @@ fn serve(shared: &Shared, core: &Core) {
 /// One passive checkpoint of the main file: how many frames of the WAL are in the file now; `None`: it
 /// failed, or another process is at it.
 fn copy(conn: &Snapshot, core: &Core) -> Option<u64> {
+    core.config.file.check().ok()?;
     let began = now();
     let sql = "PRAGMA main.wal_checkpoint(PASSIVE)";
     let done = conn.link.session.conn().query_row(sql, [], |row| {

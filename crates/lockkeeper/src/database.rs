@@ -21,6 +21,8 @@ use crate::error::{Error, ErrorKind};
 #[cfg(feature = "metrics")]
 use crate::export::Exporter;
 use crate::feed::Feed;
+use crate::file::DatabaseFile;
+use crate::guard;
 use crate::holders::Board;
 use crate::job::{ReaderItem, WriterItem};
 use crate::lease;
@@ -382,9 +384,17 @@ impl Database {
 }
 
 impl<E: Send + 'static> Database<E> {
-    /// What was found doubtful when the database was opened, for the operator's eyes; usually nothing.
+    /// What is doubtful about the database's file, for the operator's eyes; usually nothing. What was found when
+    /// it was opened, and what is found now: other hard links to it, or that it was deleted or replaced. Asks
+    /// the file system, but opens nothing.
     pub fn warnings(&self) -> Vec<String> {
-        self.client.inner.core().warnings.get().cloned().unwrap_or_default()
+        let core = self.client.inner.core();
+        let mut warnings = core.warnings.get().cloned().unwrap_or_default();
+        match core.config.file.check() {
+            Err(lost) => warnings.push(lost.to_string()),
+            Ok(()) => warnings.extend(guard::names(&core.config)),
+        }
+        warnings
     }
 
     /// The client called `name`: a lane of its own in both queues.
@@ -467,6 +477,7 @@ impl<E: Send + 'static> Database<E> {
     ///
     /// # Errors
     /// [`ErrorKind::Nested`] from inside a call; [`ErrorKind::Forked`] in a forked child.
+    /// [`ErrorKind::Replaced`]: everything is closed, but the file was not in its place any more.
     ///
     /// # Cancel safety
     /// Once polled, the close goes on when the future is dropped.
@@ -481,8 +492,8 @@ impl<E: Send + 'static> Database<E> {
 
     fn close_with(&self, abort: bool) -> Close {
         let parts = Arc::clone(&self.client.inner.shutdown.0);
-        let domain = parts.core.domain;
-        Close { inner: queue::Close::new(parts, abort), domain }
+        let (domain, file) = (parts.core.domain, Arc::clone(&parts.core.config.file));
+        Close { inner: queue::Close::new(parts, abort), domain, file }
     }
 
     /// Closes and blocks this thread until everything has ended.
@@ -500,12 +511,13 @@ impl<E: Send + 'static> Database<E> {
 pub struct Close {
     inner: queue::Close,
     domain: Domain,
+    file: Arc<DatabaseFile>,
 }
 
 impl Close {
     /// Aborts what has not been served after `patience`.
     pub fn deadline(self, patience: Duration) -> Self {
-        Self { inner: self.inner.deadline(patience), domain: self.domain }
+        Self { inner: self.inner.deadline(patience), ..self }
     }
 }
 
@@ -518,7 +530,7 @@ impl Future for Close {
         }
         Pin::new(&mut self.inner).poll(context).map(|closed| match closed {
             Closed::Forked => Err(Error::new(ErrorKind::Forked)),
-            closed => Ok(closed),
+            closed => self.file.lost().map_or(Ok(closed), Err),
         })
     }
 }

@@ -87,6 +87,9 @@ pub enum ErrorKind {
     NewerFile,
     /// A step of the [`Migrations`](crate::Migrations) failed and was undone; the ones before it are kept.
     Migration,
+    /// The database's file, or its WAL, was deleted, replaced or moved while it was open. Every call is told so
+    /// from then on; the detail says what was found, when it was in place last, and what to do.
+    Replaced,
     /// A backup could not be made, or not be put in its place; what was there before is there still.
     Backup,
     /// A setting makes no sense.
@@ -170,6 +173,11 @@ impl<E> Error<E> {
     /// The file is damaged or no database.
     pub fn is_corrupt(&self) -> bool {
         self.0.kind == ErrorKind::Corrupt
+    }
+
+    /// The file was deleted or replaced under the program: see [`ErrorKind::Replaced`].
+    pub fn is_replaced(&self) -> bool {
+        self.0.kind == ErrorKind::Replaced
     }
 
     /// Nothing was stored, and the same call may well succeed when it is made again.
@@ -312,6 +320,9 @@ impl<E> fmt::Display for Error<E> {
             ErrorKind::ForeignFile => f.write_str("the file is another program's"),
             ErrorKind::NewerFile => f.write_str("the file is newer than this program"),
             ErrorKind::Migration => f.write_str("the schema could not be brought up to date"),
+            ErrorKind::Replaced => {
+                f.write_str("the file was deleted or replaced while it was open")
+            }
             ErrorKind::Backup => f.write_str("the copy could not be made"),
             ErrorKind::Config => f.write_str("a setting makes no sense"),
             ErrorKind::Forked => f.write_str(

@@ -1,13 +1,84 @@
-//! The file under a database.
+//! The file under a database: which one it is, and whether it is there still.
+//!
+//! SQLite keeps descriptors. When the file is deleted, or another one renamed over it, writes go on into a file
+//! that has no name any more, and connections that are opened later read the other file beside it. The same
+//! goes for the WAL and its index. So device and inode of the three are compared with those of the beginning:
+//! whenever a connection has been opened, before a checkpoint, and [`EVERY`] so often while calls are served. It
+//! costs three calls of `stat`; nothing is looked at while nothing is served, and nothing is ever opened, since
+//! closing a descriptor of the file would drop the process's locks.
+//!
+//! | state | what may be trusted | left by |
+//! |---|---|---|
+//! | unknown | no identity: not opened yet, in memory, or a VFS whose files are not the system's | `connected` |
+//! | in place | the file was there at `seen`; calls that were answered before are in it | a look that finds otherwise |
+//! | lost | every call is refused with the same error; `lost` says what was found, and when | never |
+//!
+//! - G3: the files beside it are compared only while the writer is connected, and its connection comes and goes
+//!   under the lock that a look takes: without any connection SQLite deletes the WAL and makes another.
+//! - G4: a look comes before the COMMIT of what is answered after it, so that what was lost without being told
+//!   is what was answered since the last look.
+//! - G5: lost is lost. If the right file came back, what was read and written meanwhile would still be of two
+//!   files; closing and opening again is right.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rusqlite::Connection;
+
+use crate::error::{Error, ErrorKind};
+use crate::path::{self, FileId};
+use crate::queue::{Mutex, lock, now};
+
+/// How old a look may be when calls are answered: a quarter of the second that is promised.
+const EVERY: Duration = Duration::from_millis(250);
+
+/// The files beside it that belong to it while it is open.
+const BESIDE: [&str; 2] = ["-wal", "-shm"];
 
 /// What is known of the file; shared by everything that belongs to one database.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct DatabaseFile {
     /// Absolute, without links. Empty: it has not been looked for, or the database is in memory.
     path: OnceLock<PathBuf>,
+    watched: Mutex<Watched>,
+    /// What was found in its place, and when; for the error of every later call.
+    lost: OnceLock<String>,
+    began: Instant,
+    /// Milliseconds after `began` at which the next look is due. A hint: two threads may both look.
+    next_look: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Watched {
+    /// `None`: nothing is compared.
+    main: Option<FileId>,
+    /// `None`: the writer has no connection (G3).
+    beside: Option<[Option<FileId>; 2]>,
+    /// When it was seen in its place last.
+    seen: SystemTime,
+}
+
+/// What a path leads to.
+enum Found {
+    Is(FileId),
+    Nothing,
+    /// Nobody can say: it is behind a directory that may not be searched, for example.
+    Unknown,
+}
+
+impl Default for DatabaseFile {
+    fn default() -> Self {
+        let watched = Watched { main: None, beside: None, seen: SystemTime::now() };
+        Self {
+            path: OnceLock::new(),
+            watched: Mutex::new(watched),
+            lost: OnceLock::new(),
+            began: now(),
+            next_look: AtomicU64::new(0),
+        }
+    }
 }
 
 impl DatabaseFile {
@@ -20,4 +91,131 @@ impl DatabaseFile {
     pub(crate) fn found(&self, path: PathBuf) {
         let _ = self.path.set(path);
     }
+
+    /// The writer has opened its connection, and the WAL with it. The first time this says which file it is.
+    pub(crate) fn connected(&self) -> Result<(), Error> {
+        let Some(path) = self.path() else { return Ok(()) };
+        let mut watched = lock(&self.watched);
+        if watched.main.is_none() {
+            watched.main = path::identity(path);
+        }
+        watched.beside = Some(BESIDE.map(|end| path::identity(&path::beside(path, end))));
+        drop(watched);
+        self.check()
+    }
+
+    /// The writer is about to close its connection, or lends it to a call that may change the journal mode.
+    pub(crate) fn disconnecting(&self) {
+        lock(&self.watched).beside = None;
+    }
+
+    /// The writer has closed its connection for good: what becomes of the file is nobody's matter here.
+    pub(crate) fn closed(&self) {
+        lock(&self.watched).main = None;
+    }
+
+    /// Whether the file is in its place still, as far as a look says that is not older than [`EVERY`].
+    pub(crate) fn is_in_place(&self, at: Instant) -> bool {
+        if self.is_lost() {
+            return false;
+        }
+        let since = at.saturating_duration_since(self.began).as_millis();
+        u64::try_from(since).is_ok_and(|since| since < self.next_look.load(Ordering::Relaxed))
+            || self.check().is_ok()
+    }
+
+    /// Looks now.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if let Some(lost) = self.lost() {
+            return Err(lost);
+        }
+        let Some(path) = self.path() else { return Ok(()) };
+        let mut watched = lock(&self.watched);
+        if let Some(what) = watched.look(path) {
+            let lost = || explain(path, &what, watched.seen);
+            self.lost.get_or_init(lost);
+            return self.lost().map_or(Ok(()), Err);
+        }
+        watched.seen = SystemTime::now();
+        let next = (now() - self.began + EVERY).as_millis();
+        self.next_look.store(u64::try_from(next).unwrap_or(u64::MAX), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Whether a look has found another file, or none.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost.get().is_some()
+    }
+
+    /// The error of every call from then on.
+    pub(crate) fn lost<E>(&self) -> Option<Error<E>> {
+        self.lost.get().map(|why| Error::new(ErrorKind::Replaced).detail(why.clone()))
+    }
+
+    /// Says in `error` what has become of the file, if it is about that.
+    pub(crate) fn explain<E>(&self, error: Error<E>) -> Error<E> {
+        match (error.kind(), self.lost()) {
+            (ErrorKind::Replaced, Some(lost)) => lost,
+            _ => error,
+        }
+    }
+
+    /// Whether nobody else can have opened the WAL or its index by their names: each is the one that was made
+    /// here, or has no name any more.
+    pub(crate) fn has_wal_to_itself(&self) -> bool {
+        let (Some(path), watched) = (self.path(), lock(&self.watched)) else { return false };
+        let Some(ids) = watched.beside else { return false };
+        BESIDE.iter().zip(ids).all(|(end, id)| match look_at(&path::beside(path, end)) {
+            Found::Is(found) => id == Some(found),
+            Found::Nothing => true,
+            Found::Unknown => false,
+        })
+    }
+}
+
+impl Watched {
+    /// What is wrong.
+    fn look(&self, path: &Path) -> Option<String> {
+        let compare = |path: &Path, id: FileId| match look_at(path) {
+            Found::Is(found) if found != id => {
+                Some(format!("another file is in the place of {}", path.display()))
+            }
+            Found::Nothing => Some(format!("{} was deleted or moved away", path.display())),
+            Found::Is(_) | Found::Unknown => None,
+        };
+        let wrong = compare(path, self.main?);
+        let beside = BESIDE.iter().zip(self.beside.unwrap_or_default());
+        let mut beside = beside.filter_map(|(end, id)| Some((path::beside(path, end), id?)));
+        wrong.or_else(|| beside.find_map(|(path, id)| compare(&path, id)))
+    }
+}
+
+fn look_at(path: &Path) -> Found {
+    use std::io::ErrorKind::{NotADirectory, NotFound};
+
+    match std::fs::metadata(path) {
+        Ok(file) => path::id_of(&file).map_or(Found::Unknown, Found::Is),
+        Err(error) if matches!(error.kind(), NotFound | NotADirectory) => Found::Nothing,
+        Err(_) => Found::Unknown,
+    }
+}
+
+fn explain(path: &Path, what: &str, seen: SystemTime) -> String {
+    format!(
+        "{what}; it was in place at {} and was missed at {}: what was answered in between may be lost, what was \
+         answered before is in the file that was there; nothing is read or written any more: close the \
+         database, put the right file at {}, open it again",
+        shown(seen),
+        shown(SystemTime::now()),
+        path.display()
+    )
+}
+
+/// A point in time for people, by SQLite's own calendar.
+fn shown(time: SystemTime) -> String {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    let sql = "SELECT strftime('%Y-%m-%dT%H:%M:%fZ', ?1, 'unixepoch')";
+    let text = Connection::open_in_memory()
+        .and_then(|conn| conn.query_row(sql, [since], |row| row.get::<_, String>(0)));
+    text.unwrap_or_else(|_| format!("{since:.3} (Unix time)"))
 }

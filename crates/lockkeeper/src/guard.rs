@@ -29,23 +29,25 @@ pub(crate) fn check(config: &Config) -> Result<Vec<String>, Error> {
         (Err(_), Some(_)) => named.clone(),
         (Err(why), None) => return Err(refused(why)),
     };
-    let file = path::check_kind(&path).map_err(refused)?;
+    path::check_kind(&path).map_err(refused)?;
     if let Some(owner) = path::owner(&path) {
         let (path, owner) = (path.display(), owner.display());
         return Err(refused(format!("{path} is a part of the database {owner}; name that file")));
     }
-    let mut warnings = Vec::new();
-    if let Some(names) = file.as_ref().map(names_of).filter(|names| *names > 1) {
-        warnings.push(format!(
-            "{} has {names} names (hard links); opened by two of them, in two processes, it would be \
-             damaged, because SQLite names the WAL after the path: keep one name",
-            path.display()
-        ));
-    }
     let risk = (config.file_system)(&path);
     config.file.found(path);
-    warnings.extend(judge(config, named, risk)?);
-    Ok(warnings)
+    judge(config, named, risk)
+}
+
+/// What is to be said of a file that has several names; nothing of others.
+pub(crate) fn names(config: &Config) -> Option<String> {
+    let path = config.file.path()?;
+    let names = std::fs::metadata(path).as_ref().map(names_of).ok().filter(|names| *names > 1)?;
+    Some(format!(
+        "{} has {names} names (hard links); opened by two of them, in two processes, it would be damaged, \
+         because SQLite names the WAL after the path: keep one name",
+        path.display()
+    ))
 }
 
 /// How many names a file has in its file system.

@@ -63,8 +63,14 @@ impl Reader {
         behind: usize,
         batch: &mut Batch<'_, ReaderItem>,
     ) -> Option<Taken<ReaderItem>> {
+        let in_place = self.core.config.file.is_in_place(now());
         if let Err(error) = self.connect() {
-            first.refuse(ErrorKind::Faulted, error.into_sqlite());
+            first.refuse(kind_of_opening(&error), error.into_sqlite());
+            batch.charge(lane, Duration::ZERO);
+            return None;
+        }
+        if !in_place {
+            first.refuse(ErrorKind::Replaced, None);
             batch.charge(lane, Duration::ZERO);
             return None;
         }
@@ -183,6 +189,14 @@ impl Reader {
     }
 }
 
+/// What a call is told whose connection could not be opened.
+pub(crate) fn kind_of_opening(error: &Error) -> ErrorKind {
+    match error.is_replaced() {
+        true => ErrorKind::Replaced,
+        false => ErrorKind::Faulted,
+    }
+}
+
 /// Runs a read inside the transaction that is open on `conn` and leaves its caller's waker to the relay, which is
 /// told how many reads wait behind it; returns how long it took.
 fn run_in_call(
@@ -217,6 +231,10 @@ fn run_in_call(
 
 /// Runs a read on a held snapshot, whose transaction stays open.
 pub(crate) fn run_held(conn: &Snapshot, core: &Core, job: Box<dyn ReadJob>) {
+    if !core.config.file.is_in_place(now()) {
+        job.refuse(ErrorKind::Replaced, None);
+        return;
+    }
     run_in_call(conn, core, core.meters.reads(0), job, now(), 0);
     conn.link.guard.relay.pass_on();
     conn.link.guard.slot.end_call();

@@ -90,6 +90,7 @@ impl Held {
         commit: Option<u64>,
         origin: Origin,
     ) -> Result<Arc<Self>, Error> {
+        core.config.file.check()?;
         let conn = Pinned::take(core)?;
         let sqlite = |error| Error::sqlite_error(crate::error::kind_of_own(&error), error);
         conn.link.session.run(Sql::Begin).map_err(sqlite)?;

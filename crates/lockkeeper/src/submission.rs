@@ -36,6 +36,7 @@ impl<E: Send + 'static> Submission<E> {
     pub(crate) fn admit(&self) -> Result<Ancestry, Error<E>> {
         let core = self.client.inner.core();
         core.check_process().map_err(Error::new)?;
+        core.config.file.lost().map_or(Ok(()), Err)?;
         Ok(ancestry_for(core.domain)?)
     }
 
@@ -83,9 +84,10 @@ impl<E: Send + 'static> Submission<E> {
 
     /// What the caller is told; resumes a panic of the closure.
     pub(crate) fn settle<T>(&self, landed: Result<Outcome<T, E>, Lost>) -> Result<T, Error<E>> {
-        self.client.inner.core().config.relay.pass_on();
+        let config = &self.client.inner.core().config;
+        config.relay.pass_on();
         match landed {
-            Ok(Ok(result)) => result.map_err(|error| self.why.explain(error)),
+            Ok(Ok(result)) => result.map_err(|error| config.file.explain(self.why.explain(error))),
             Ok(Err(payload)) => std::panic::resume_unwind(payload),
             Err(Lost) => Err(Error::new(ErrorKind::Faulted)),
         }

@@ -48,7 +48,7 @@ use std::time::{Duration, Instant};
 use rusqlite::ErrorCode;
 
 use crate::bare::Trust;
-use crate::checkpoint::Checkpointer;
+use crate::checkpoint::{self, Checkpointer};
 use crate::config::Config;
 use crate::connection::{self, Link, Role};
 use crate::database::{Core, DEFERENCE};
@@ -59,6 +59,7 @@ use crate::holders::Origin;
 use crate::instance::Claim;
 use crate::job::{Fate, Pin, Ran, ReadJob, WriteJob, WriterItem, kind_of_stop};
 use crate::queue::{self, Ancestry, Batch, Domain, Frame, LaneId, Phase, Service, Taken, now};
+use crate::reader::kind_of_opening;
 use crate::record::Publisher;
 use crate::snapshot::Held;
 use crate::stats;
@@ -100,6 +101,8 @@ pub(crate) struct Writer {
     locked_since: Option<Instant>,
     /// A memory database whose connection had to be given up: its content is gone.
     content_lost: bool,
+    /// It was noticed that the file is not in its place, and the WAL was seen to.
+    let_go: bool,
     /// The last field: the file is given back after its connection was closed.
     claim: Option<Claim>,
 }
@@ -134,6 +137,7 @@ impl Writer {
             commits: 0,
             locked_since: None,
             content_lost: false,
+            let_go: false,
             claim: None,
         };
         let warnings = guard::check(writer.config())?;
@@ -177,6 +181,8 @@ impl Writer {
 
     /// Makes `conn` the connection of the calls from now on.
     fn adopt(&mut self, conn: Snapshot) -> Rc<Transaction> {
+        // The next call is told if the file is another.
+        let _ = self.config().file.connected();
         let tx = Rc::new(Transaction::new(conn));
         self.publisher.connected(&tx.link);
         CURRENT.set(Some((self.domain, Rc::clone(&tx))));
@@ -202,11 +208,12 @@ impl Writer {
                 self.tx = Some(old);
             }
             // Whoever needs a connection tries again, and is told.
-            Err(_) => {}
+            Err(_) => self.config().file.disconnecting(),
         }
     }
 
     fn disconnect(&mut self) {
+        self.config().file.disconnecting();
         CURRENT.set(None);
         self.tx = None;
         self.content_lost = self.config().is_memory();
@@ -302,7 +309,11 @@ impl Writer {
         }
         let tx = self
             .connect()
-            .map_err(|error| Fate::Instead(ErrorKind::Faulted, error.into_sqlite()))?;
+            .map_err(|error| Fate::Instead(kind_of_opening(&error), error.into_sqlite()))?;
+        if !self.config().file.is_in_place(now()) {
+            self.let_go(&tx);
+            return Err(Fate::kind(ErrorKind::Replaced));
+        }
         // Each call waits for the lock for the busy timeout, and those that queued up behind the
         // first one have waited as long: the time counts from the later of the call and the lock.
         let since = self.locked_since.get_or_insert_with(now);
@@ -528,6 +539,15 @@ impl Writer {
     fn commit(&mut self, tx: &Transaction) -> Result<(), bool> {
         let link = &tx.link;
         let began = now();
+        if !self.config().file.is_in_place(began) {
+            // G4
+            link.clean();
+            for job in std::mem::take(&mut self.ran) {
+                job.finish(Fate::kind(ErrorKind::Replaced));
+            }
+            self.let_go(tx);
+            return Ok(());
+        }
         let give_up_at = queue::after(self.config().busy_timeout);
         loop {
             let Err(error) = link.session.run(Sql::Commit) else {
@@ -574,6 +594,14 @@ impl Writer {
         }
     }
 
+    /// The file is not in its place any more, and no transaction is open.
+    fn let_go(&mut self, tx: &Transaction) {
+        if !std::mem::replace(&mut self.let_go, true) {
+            self.checkpointer.rest();
+            checkpoint::let_go(tx, &self.core);
+        }
+    }
+
     /// Tells every call of the batch that it is stored, or how it failed.
     fn answer(&mut self) {
         // A wake-up may run the caller's code at once: the list is not borrowed meanwhile.
@@ -602,7 +630,7 @@ impl Writer {
                 let meter = self.core.meters.reads(0);
                 crate::reader::run_on(&tx, &self.core, meter, job);
             }
-            Err(error) => job.refuse(ErrorKind::Faulted, error.into_sqlite()),
+            Err(error) => job.refuse(kind_of_opening(&error), error.into_sqlite()),
         }
     }
 
@@ -671,7 +699,14 @@ impl Service for Writer {
         // The connection that is closed last removes the WAL; it must be one that can write.
         self.core.wait_for_readers();
         self.checkpointer.finish();
+        if let Some(tx) = self.tx.clone()
+            && self.config().file.check().is_err()
+        {
+            self.let_go = false; // again: nobody reads now
+            self.let_go(&tx);
+        }
         self.disconnect();
+        self.config().file.closed();
     }
 }
 

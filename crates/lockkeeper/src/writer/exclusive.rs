@@ -13,6 +13,7 @@ use crate::connection;
 use crate::error::ErrorKind;
 use crate::job::{ExclusiveJob, kind_of_stop};
 use crate::queue::{Phase, now};
+use crate::reader::kind_of_opening;
 use crate::stats;
 
 impl Writer {
@@ -25,12 +26,18 @@ impl Writer {
         let mut tx = match self.connect() {
             Ok(tx) => tx,
             Err(error) => {
-                job.refuse(ErrorKind::Faulted, error.into_sqlite());
+                job.refuse(kind_of_opening(&error), error.into_sqlite());
                 return;
             }
         };
+        if self.config().file.check().is_err() {
+            self.let_go(&tx);
+            job.refuse(ErrorKind::Replaced, None);
+            return;
+        }
         // It may checkpoint, or change what the file is.
         self.checkpointer.rest();
+        self.core.config.file.disconnecting();
         // Nested calls find no transaction here.
         CURRENT.set(None);
         self.tx = None;

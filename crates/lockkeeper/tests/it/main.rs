@@ -39,6 +39,7 @@ mod panics;
 mod pragmas;
 mod processes;
 mod reads;
+mod replaced;
 mod resource;
 mod runtimes;
 mod scheduler;

@@ -257,3 +257,47 @@ fn a41_a_path_that_names_no_file_is_told_so() {
         assert_eq!(files(dir.path()), names);
     });
 }
+
+/// Says to a process of its own, which changes its directory, where the database is.
+const CHILD: &str = "LOCKKEEPER_NAMES_DIR";
+
+/// As a test it does nothing; in a process of its own it is one that changes its directory.
+#[test]
+fn child_that_changes_its_directory() {
+    let Some(dir) = std::env::var_os(CHILD).map(PathBuf::from) else { return };
+    let [first, second] = ["first", "second"].map(|name| dir.join(name));
+    std::env::set_current_dir(&first).expect("a directory");
+    let builder = Database::builder("app.db").readers(1);
+    std::env::set_current_dir(&second).expect("a directory");
+    let db = builder.blocking_open().expect("opens");
+    db.blocking_write(|tx| tx.execute_batch(TABLE)).expect("a table");
+    std::env::set_current_dir(&first).expect("a directory");
+    let backup = db.backup("copy.db");
+    let restore = lockkeeper::Restore::new("copy.db", "again.db");
+    std::env::set_current_dir(&dir).expect("a directory");
+    // Connections that are opened later, and everything else that goes by the name.
+    let held = [(); 3].map(|()| block_on(db.snapshot()).expect("a snapshot"));
+    db.blocking_write(|tx| insert(tx, 1)).expect("a write");
+    assert!(db.stats().wal_bytes > 0);
+    backup.blocking_run().expect("a backup");
+    restore.blocking_run().expect("a restore");
+    drop(held);
+    let error = Database::blocking_open("first/app.db").expect_err("it is open");
+    assert_eq!(error.kind(), ErrorKind::AlreadyOpen, "{error}");
+    assert_eq!(db.warnings(), Vec::<String>::new());
+    db.blocking_close().expect("closes");
+}
+
+#[test]
+fn a41_a_relative_path_counts_from_where_it_was_named() {
+    let dir = Dir::new();
+    for name in ["first", "second"] {
+        std::fs::create_dir(dir.file(name)).expect("a directory");
+    }
+    let mut child = std::process::Command::new(std::env::current_exe().expect("this test"));
+    child.args(["--exact", "names::child_that_changes_its_directory", "--nocapture"]);
+    let output = child.env(CHILD, dir.path()).output().expect("it runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(files(&dir.file("first")), ["again.db", "app.db", "copy.db"]);
+    assert_eq!(files(&dir.file("second")), [""; 0]);
+}
