@@ -9,7 +9,7 @@ use crate::config::{Config, NetworkFiles, Place, Synchronous};
 use crate::database::Database;
 use crate::error::{Error, ErrorKind};
 use crate::migrate::Migrations;
-use crate::queue::block_on;
+use crate::queue::{Awaited, Circle, Wait, block_on};
 use crate::stats::Slow;
 #[cfg(doc)]
 use crate::{Client, Stats};
@@ -247,6 +247,10 @@ impl Builder {
     pub async fn open(self) -> Result<Database, Error> {
         check(&self.config)?;
         let (database, writer_built) = Database::start(self.config)?;
+        // What is run for each connection may wait for the call in which it is opened.
+        let domain = database.inner.core().domain;
+        let _wait = Wait::enter(|| Awaited::All(domain), true)
+            .map_err(|Circle| Error::new(ErrorKind::Nested))?;
         writer_built.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Faulted)))?;
         // The file is there and in WAL mode: now readers can open it.
         for built in database.start_readers()? {

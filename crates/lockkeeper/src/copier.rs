@@ -27,7 +27,7 @@ use std::thread::JoinHandle;
 
 use crate::connection::{self, Role};
 use crate::database::Core;
-use crate::queue::{Ancestry, Condvar, Frame, Mutex, lock, now, wait};
+use crate::queue::{Condvar, Frame, Mutex, lock, now, wait};
 use crate::transaction::Snapshot;
 
 pub(crate) struct Copier {
@@ -128,7 +128,8 @@ impl Drop for Gone {
 
 fn serve(shared: &Shared, core: &Core) {
     // A caller's `setup` that runs here and submits to the writer is told so instead of waiting.
-    let _frame = Frame::enter(core.domain, Ancestry::default(), None);
+    // And while it waits for another database, the writer may wait for it.
+    let _frame = Frame::of_worker(core.domain, core.writer.seats());
     if let Some(on_start) = &core.config.on_thread_start {
         on_start();
     }

@@ -251,6 +251,10 @@ impl Closing for Parts {
     fn clock(&self) -> &Clock {
         &self.core.clock
     }
+
+    fn domain(&self) -> Domain {
+        self.core.domain
+    }
 }
 
 /// Closes the database when the last handle goes.
@@ -492,8 +496,8 @@ impl<E: Send + 'static> Database<E> {
 
     fn close_with(&self, abort: bool) -> Close {
         let parts = Arc::clone(&self.client.inner.shutdown.0);
-        let (domain, file) = (parts.core.domain, Arc::clone(&parts.core.config.file));
-        Close { inner: queue::Close::new(parts, abort), domain, file }
+        let file = Arc::clone(&parts.core.config.file);
+        Close { inner: queue::Close::new(parts, abort), file }
     }
 
     /// Closes and blocks this thread until everything has ended.
@@ -510,7 +514,6 @@ impl<E: Send + 'static> Database<E> {
 #[derive(Debug)]
 pub struct Close {
     inner: queue::Close,
-    domain: Domain,
     file: Arc<DatabaseFile>,
 }
 
@@ -525,11 +528,9 @@ impl Future for Close {
     type Output = Result<Closed, Error>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Err(error) = queue::ancestry_for(self.domain) {
-            return Poll::Ready(Err(error.into()));
-        }
         Pin::new(&mut self.inner).poll(context).map(|closed| match closed {
             Closed::Forked => Err(Error::new(ErrorKind::Forked)),
+            Closed::Nested => Err(Error::new(ErrorKind::Nested)),
             closed => self.file.lost().map_or(Ok(closed), Err),
         })
     }

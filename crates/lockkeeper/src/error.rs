@@ -41,8 +41,9 @@ pub enum ErrorKind {
     NotApplied,
     /// An I/O error in COMMIT itself: the call's effects may or may not survive a crash.
     Unknown,
-    /// Called from inside a call of the same database, which would wait for itself. Use the
-    /// transaction or snapshot that the closure was given.
+    /// Called from inside a call that would wait for itself: of the same database, or of another one that waits
+    /// for this one, over however many steps. Use the transaction or snapshot that the closure was given, or
+    /// make the calls of several databases one after another.
     Nested,
     /// A write in a read.
     ReadOnly,
@@ -291,8 +292,8 @@ impl<E> fmt::Display for Error<E> {
                 f.write_str("an I/O error in COMMIT: whether the call was stored is not known")
             }
             ErrorKind::Nested => f.write_str(
-                "called from inside a call of the same database; use the transaction or snapshot \
-                 given to the closure",
+                "called from inside a call that would wait for itself, directly or through calls of other \
+                 databases; use the transaction or snapshot given to the closure",
             ),
             ErrorKind::ReadOnly => f.write_str("a write in a read; use `write`"),
             ErrorKind::Closed => f.write_str("the database is closed"),

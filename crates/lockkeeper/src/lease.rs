@@ -28,7 +28,8 @@ use crate::error::{Error, ErrorKind};
 use crate::holders::HolderKind;
 use crate::job::{LeaseCall, Once, WriteCall, WriteJob, WriteOutcome, WriterItem};
 use crate::queue::{
-    Condvar, Flight, Interrupt, Interruptible, Mutex, after, block_on, lock, reply, wait_until,
+    Awaited, CallError, Circle, Condvar, Flight, Holder, Interrupt, Interruptible, Mutex, Wait,
+    after, block_on, lock, reply, wait_until,
 };
 use crate::submission::Submission;
 use crate::transaction::Transaction;
@@ -46,6 +47,8 @@ pub(crate) struct Shared {
     bell: Condvar,
     pub(crate) hold_max: Duration,
     idle_max: Duration,
+    /// The call in which it was asked for; `None`: it was outside of any.
+    holder: Option<Holder>,
 }
 
 #[derive(Default)]
@@ -53,6 +56,8 @@ struct State {
     command: Option<Command>,
     running: Option<Arc<dyn Interruptible>>,
     over: Option<ErrorKind>,
+    /// The writer's wait for the call that holds the lease, while there is no command.
+    wait: Option<Wait>,
 }
 
 /// What the holder asks of the writer.
@@ -78,8 +83,19 @@ impl Shared {
                 };
                 return Some(command);
             }
+            if let (Some(holder), None) = (self.holder, &state.wait) {
+                match Wait::enter(|| Awaited::Holder(holder), true) {
+                    Ok(wait) => state.wait = wait,
+                    // Whoever asked for this writer meanwhile goes on, and the holder is told.
+                    Err(Circle) => {
+                        state.over = Some(ErrorKind::Nested);
+                        return None;
+                    }
+                }
+            }
             if crate::queue::now() >= idle_until {
                 state.over = Some(ErrorKind::LeaseExpired);
+                state.wait = None;
                 return None;
             }
             state = wait_until(&self.bell, state, idle_until);
@@ -101,6 +117,7 @@ impl Shared {
         let mut state = lock(&self.state);
         let why = *state.over.get_or_insert(why);
         let forgotten = state.command.take();
+        state.wait = None;
         if let Some(running) = &state.running {
             running.token().raise(match why {
                 ErrorKind::LeaseExpired => Interrupt::LeaseExpired,
@@ -115,16 +132,27 @@ impl Shared {
         }
     }
 
-    fn submit(&self, command: Command) -> Result<(), ErrorKind> {
+    /// Gives the writer a command, and enters the caller's wait for `awaited` instead of the writer's.
+    fn submit(
+        &self,
+        command: Command,
+        awaited: impl FnOnce() -> Awaited,
+    ) -> Result<Option<Wait>, ErrorKind> {
         let mut state = lock(&self.state);
-        if let Some(why) = state.over {
-            drop(state);
-            drop(command);
-            return Err(why);
-        }
-        state.command = Some(command);
-        self.bell.notify_one();
-        Ok(())
+        let refused = match state.over {
+            Some(why) => why,
+            None => match Wait::enter_for(Some(&mut state.wait), awaited, true) {
+                Ok(wait) => {
+                    state.command = Some(command);
+                    self.bell.notify_one();
+                    return Ok(wait);
+                }
+                Err(Circle) => ErrorKind::Nested,
+            },
+        };
+        drop(state);
+        drop(command);
+        Err(refused)
     }
 }
 
@@ -190,6 +218,7 @@ impl<E: Send + 'static> Leases<E> {
             bell: Condvar::new(),
             hold_max: self.hold_max,
             idle_max: self.idle_max,
+            holder: Holder::here(),
         });
         let flight = self.submission.submit_to_writer(|reply, meta| {
             let opening = WriteCall::new(Once(Some(nothing::<E>)), reply, ancestry, meta, false);
@@ -221,7 +250,14 @@ impl<E: Send + 'static> Future for Leases<E> {
             return Poll::Ready(Err(Error::new(ErrorKind::Faulted)));
         };
         let submission = self.submission.follow_up();
-        Poll::Ready(self.submission.settle(landed).map(|_| Lease { submission, shared }))
+        Poll::Ready(match self.submission.settle(landed) {
+            Ok(_) => Ok(Lease { submission, shared }),
+            Err(error) => {
+                // If it was opened all the same, nobody has it.
+                shared.end(ErrorKind::LeaseEnded);
+                Err(error)
+            }
+        })
     }
 }
 
@@ -325,9 +361,11 @@ impl<E: Send + 'static> Lease<E> {
         let meta = self.submission.meta();
         let (reply, receiver) = reply();
         let job = WriteCall::new(Once(Some(f)), reply, ancestry, meta, false);
-        self.shared.submit(command(Box::new(job))).map_err(Error::new)?;
+        let writer = &self.submission.client.inner.core().writer;
+        let awaited = || Awaited::Call(writer.seats(), receiver.interruptible());
+        let _wait = self.shared.submit(command(Box::new(job)), awaited).map_err(Error::new)?;
         let mut waiting = Waiting { shared: &self.shared, answered: false };
-        let landed = receiver.await;
+        let landed = receiver.await.map_err(|_| CallError::Faulted);
         waiting.answered = true;
         self.submission.settle(landed).map(|(value, _)| value)
     }

@@ -26,7 +26,7 @@ use crate::error::{Error, ErrorKind};
 use crate::ffi::Sql;
 use crate::holders::Origin;
 use crate::job::ReadJob;
-use crate::queue::{Alarm, Interrupt, Interruptible, Mutex, after, lock, now};
+use crate::queue::{self, Alarm, Interrupt, Interruptible, Mutex, after, lock, now};
 use crate::reader;
 use crate::short::Pinned;
 use crate::transaction::Transaction;
@@ -68,6 +68,8 @@ impl Drop for Hold {
 
 struct State {
     conn: Conn,
+    /// The thread that has run it last, or runs it.
+    thread: u64,
     pending: VecDeque<Box<dyn ReadJob>>,
 }
 
@@ -124,7 +126,7 @@ impl Held {
         if conn.link.noted {
             conn.link.guard.slot.hold(origin);
         }
-        let state = State { conn: Conn::Idle(conn), pending: VecDeque::new() };
+        let state = State { conn: Conn::Idle(conn), thread: 0, pending: VecDeque::new() };
         let held = Arc::new(Self {
             core: Arc::downgrade(core),
             state: Mutex::new(state),
@@ -162,11 +164,17 @@ impl Held {
                 return;
             }
             Conn::Running(_) => {
-                state.pending.push_back(job);
+                if queue::behind(job.interruptible(), state.thread) {
+                    state.pending.push_back(job);
+                    return;
+                }
+                drop(state);
+                job.refuse(ErrorKind::Nested, None);
                 return;
             }
             Conn::Idle(_) => std::mem::replace(&mut state.conn, Conn::Running(job.interruptible())),
         };
+        state.thread = queue::this_thread();
         drop(state);
         let Conn::Idle(conn) = conn else { return };
         let mut job = job;

@@ -145,7 +145,7 @@ impl<E: Send + 'static> Future for Snapshots<E> {
         Poll::Ready(match outcome {
             Ok(Ok(held)) => Ok(HeldSnapshot::new(self.submission.client.clone(), held)),
             Ok(Err(error)) => Err(error.without_call()),
-            Err(_) => Err(Error::new(ErrorKind::Faulted)),
+            Err(error) => Err(error.into()),
         })
     }
 }

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::database::{Client, Inner};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::holders::{Board, HolderKind, Origin, Why};
 use crate::job::{Meta, Outcome, ReaderItem, WriterItem};
-use crate::queue::{Ancestry, Flight, Item, Lane, Lost, Reply, Room, ancestry_for, refused, reply};
+use crate::queue::{
+    Ancestry, CallError, Flight, Item, Lane, Reply, Room, ancestry_for, refused, reply,
+};
 
 pub(crate) struct Submission<E> {
     pub(crate) client: Client<E>,
@@ -83,13 +85,16 @@ impl<E: Send + 'static> Submission<E> {
     }
 
     /// What the caller is told; resumes a panic of the closure.
-    pub(crate) fn settle<T>(&self, landed: Result<Outcome<T, E>, Lost>) -> Result<T, Error<E>> {
+    pub(crate) fn settle<T>(
+        &self,
+        landed: Result<Outcome<T, E>, CallError>,
+    ) -> Result<T, Error<E>> {
         let config = &self.client.inner.core().config;
         config.relay.pass_on();
         match landed {
             Ok(Ok(result)) => result.map_err(|error| config.file.explain(self.why.explain(error))),
             Ok(Err(payload)) => std::panic::resume_unwind(payload),
-            Err(Lost) => Err(Error::new(ErrorKind::Faulted)),
+            Err(error) => Err(error.into()),
         }
     }
 }

@@ -84,6 +84,8 @@ fn code(why: Interrupt) -> u8 {
 /// Something that can be asked to stop; the type-erased end of a call.
 pub(crate) trait Interruptible: Send + Sync {
     fn token(&self) -> &Token;
+    /// Whether its caller need not wait for it any more.
+    fn is_answered(&self) -> bool;
 }
 
 struct Shared<R> {
@@ -101,6 +103,10 @@ enum Slot<R> {
 impl<R: Send> Interruptible for Shared<R> {
     fn token(&self) -> &Token {
         &self.token
+    }
+
+    fn is_answered(&self) -> bool {
+        !matches!(*lock(&self.slot), Slot::Waiting(_))
     }
 }
 

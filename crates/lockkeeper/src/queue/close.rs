@@ -10,7 +10,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::{Alarm, AtomicBool, Clock, Ordering, Receiver, after, block_on};
+use super::{
+    Alarm, AtomicBool, Awaited, Clock, Domain, Ordering, Receiver, Wait, after, ancestry_for,
+    block_on,
+};
 
 /// How a close ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +25,9 @@ pub enum Closed {
     Aborted,
     /// This process was forked from the one that has the threads: nothing was closed.
     Forked,
+    /// It was asked for inside a call that this would wait for, directly or through other calls: nothing was
+    /// closed.
+    Nested,
 }
 
 /// What can be closed: one queue with its threads, or a database with both of its queues.
@@ -34,6 +40,8 @@ pub(crate) trait Closing: Send + Sync + 'static {
     /// Joins threads that have left; must not be called before [`Closing::gone`] has resolved.
     fn join(&self);
     fn clock(&self) -> &Clock;
+    /// Whose calls a close waits for.
+    fn domain(&self) -> Domain;
 }
 
 /// A close under way: a future, or [`Close::blocking_wait`] for plain threads.
@@ -48,12 +56,14 @@ pub struct Close {
     waiting: Option<Receiver<()>>,
     aborted: Arc<AtomicBool>,
     alarm: Option<Alarm>,
+    /// Inside a call: calls that are still to be served may wait for that one.
+    wait: Option<Wait>,
 }
 
 impl Close {
     pub(crate) fn new(target: Arc<dyn Closing>, abort: bool) -> Self {
         let aborted = Arc::new(AtomicBool::new(abort));
-        Self { target, abort, deadline: None, waiting: None, aborted, alarm: None }
+        Self { target, abort, deadline: None, waiting: None, aborted, alarm: None, wait: None }
     }
 
     /// Aborts what has not been served after `patience`.
@@ -91,7 +101,15 @@ impl Future for Close {
         let waiting = match self.waiting.take() {
             Some(waiting) => waiting,
             None if self.target.is_forked() => return Poll::Ready(Closed::Forked),
-            None => self.begin(),
+            None => {
+                let domain = self.target.domain();
+                let entered = Wait::enter(|| Awaited::All(domain), true);
+                match (ancestry_for(domain), entered) {
+                    (Ok(_), Ok(wait)) => self.wait = wait,
+                    _ => return Poll::Ready(Closed::Nested),
+                }
+                self.begin()
+            }
         };
         match waiting.poll(context) {
             Poll::Pending => {
@@ -103,6 +121,7 @@ impl Future for Close {
                 // their last function.
                 self.target.join();
                 self.alarm = None;
+                self.wait = None;
                 self.target.clock().close();
                 // Pairs with the store in the alarm, ordered by the clock's lock.
                 Poll::Ready(match self.aborted.load(Ordering::Relaxed) {

@@ -7,13 +7,15 @@
 //! through a second queue is noticed as well.
 //!
 //! - X1: a frame is on the stack exactly while its call's code runs ([`Frame::enter`] and its drop).
-//! - X2: frames are a thread's own; nothing here is shared, so nothing here is locked.
+//! - X2: frames are a thread's own; nothing here is shared, so nothing here is locked. What must be known of
+//!   other threads is in `waits.rs` (X3, X4), to which only calls that are made inside calls come.
 
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::call::{Interrupt, Interruptible};
+use super::waits::{self, Seats};
 
 /// One queue, or several that must not wait for each other (a database's writer and readers).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +36,10 @@ struct Running {
     domain: Domain,
     ancestry: Ancestry,
     stop: Option<Arc<dyn Interruptible>>,
+    /// Of a worker's thread, from its beginning to its end: which queue it serves.
+    seat: Option<Seats>,
+    /// 0: nothing has been waited for in it.
+    number: u64,
     /// Progress ticks that are left before the call is stopped; `None`: no limit.
     ticks_left: Option<u32>,
     out_of_ticks: bool,
@@ -52,14 +58,22 @@ impl Frame {
         ancestry: Ancestry,
         stop: Option<Arc<dyn Interruptible>>,
     ) -> Self {
-        Self::push(Running { domain, ancestry, stop, ticks_left: None, out_of_ticks: false })
+        if let (false, Some(stop)) = (ancestry.is_empty(), &stop) {
+            waits::runs(stop, this_thread());
+        }
+        Self::push(Running::new(domain, ancestry, stop))
+    }
+
+    /// The frame of a thread that serves a queue, for what runs on it outside of calls.
+    pub(crate) fn of_worker(domain: Domain, seat: Seats) -> Self {
+        let running = Running::new(domain, Ancestry::default(), None);
+        Self::push(Running { seat: Some(seat), ..running })
     }
 
     /// A frame whose call is stopped after `ticks` progress ticks.
     pub(crate) fn enter_limited(domain: Domain, ticks: u32) -> Self {
-        let ancestry = Ancestry::of_this_thread();
-        let ticks_left = Some(ticks);
-        Self::push(Running { domain, ancestry, stop: None, ticks_left, out_of_ticks: false })
+        let running = Running::new(domain, Ancestry::of_this_thread(), None);
+        Self::push(Running { ticks_left: Some(ticks), ..running })
     }
 
     fn push(running: Running) -> Self {
@@ -75,8 +89,60 @@ impl Frame {
 
 impl Drop for Frame {
     fn drop(&mut self) {
-        FRAMES.with_borrow_mut(|frames| frames.pop());
+        let ended = FRAMES.with_borrow_mut(Vec::pop);
+        if let Some(Running { number: number @ 1.., .. }) = ended {
+            waits::frame_ended(number);
+        }
     }
+}
+
+impl Running {
+    fn new(domain: Domain, ancestry: Ancestry, stop: Option<Arc<dyn Interruptible>>) -> Self {
+        let (seat, number, ticks_left, out_of_ticks) = (None, 0, None, false);
+        Self { domain, ancestry, stop, seat, number, ticks_left, out_of_ticks }
+    }
+}
+
+/// What a thread keeps while it waits inside a call.
+#[derive(Clone, Debug)]
+pub(crate) struct Kept {
+    pub(crate) thread: u64,
+    /// The innermost call.
+    pub(crate) frame: u64,
+    /// Its place among the workers of a queue.
+    pub(crate) seat: Option<Seats>,
+    /// Whose calls it runs.
+    pub(crate) domains: Vec<Domain>,
+}
+
+/// What this thread keeps; `None`: it runs no call.
+pub(super) fn kept_here() -> Option<Kept> {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    FRAMES.with_borrow_mut(|frames| {
+        let last = frames.last_mut()?;
+        let thread = this_thread();
+        if last.number == 0 {
+            last.number = NEXT.fetch_add(1, Ordering::Relaxed);
+        }
+        let frame = last.number;
+        let seat = frames.iter().find_map(|running| running.seat);
+        let domains = frames.iter().map(|running| running.domain).collect();
+        Some(Kept { thread, frame, seat, domains })
+    })
+}
+
+/// The number of the innermost call; `None`: this thread runs none.
+pub(super) fn frame_here() -> Option<u64> {
+    FRAMES.with_borrow(|frames| frames.last().map(|running| running.number))
+}
+
+/// This thread, by a number that no other has.
+pub(crate) fn this_thread() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    thread_local! {
+        static NUMBER: u64 = NEXT.fetch_add(1, Ordering::Relaxed);
+    }
+    NUMBER.with(|number| *number)
 }
 
 impl Ancestry {
@@ -93,6 +159,11 @@ impl Ancestry {
             }
             Self(Some(domains.into()))
         })
+    }
+
+    /// Whether it was made outside of any call.
+    fn is_empty(&self) -> bool {
+        self.0.is_none()
     }
 
     /// Whether `domain` would wait for itself.

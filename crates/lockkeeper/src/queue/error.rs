@@ -40,8 +40,8 @@ pub enum CallError {
     Aborted,
     /// The deadline passed.
     Timeout(Phase),
-    /// The call was submitted from inside a call that the same thread is running; waiting for it
-    /// would never end.
+    /// The call was submitted from inside a call, and waiting for it would never end: it would wait for the call
+    /// that the same thread is running, directly or through calls on other threads.
     Nested,
     /// The worker thread ended without answering.
     Faulted,
@@ -59,7 +59,7 @@ impl fmt::Display for CallError {
             Self::Aborted => f.write_str("the queue was aborted while the call ran"),
             Self::Timeout(phase) => write!(f, "the deadline passed while {phase}"),
             Self::Nested => f.write_str(
-                "called from inside a call of the same queue, which would wait for itself",
+                "called from inside a call that would wait for itself, directly or through other calls",
             ),
             Self::Faulted => f.write_str("the worker thread ended without answering"),
             Self::Forked => f.write_str(FORKED),
@@ -104,7 +104,7 @@ impl<F> fmt::Display for Refused<F> {
         f.write_str(match self.reason {
             RefusedReason::Full => "the queue is full",
             RefusedReason::Closed => "the queue is closed",
-            RefusedReason::Nested => "called from inside a call of the same queue",
+            RefusedReason::Nested => "called from inside a call that would wait for itself",
             RefusedReason::Forked => FORKED,
         })
     }
@@ -124,6 +124,8 @@ pub enum StartError<E> {
     Build(E),
     /// The build function panicked or the thread died.
     Faulted,
+    /// Started inside a call for which the build function waits, directly or through other calls.
+    Nested,
 }
 
 impl<E: fmt::Display> fmt::Display for StartError<E> {
@@ -133,6 +135,9 @@ impl<E: fmt::Display> fmt::Display for StartError<E> {
             Self::Thread(_) => f.write_str("no thread could be started"),
             Self::Build(_) => f.write_str("the resource could not be built"),
             Self::Faulted => f.write_str("the worker thread died while building the resource"),
+            Self::Nested => {
+                f.write_str("started inside a call for which the build function waits, for ever")
+            }
         }
     }
 }
@@ -142,7 +147,7 @@ impl<E: std::error::Error + 'static> std::error::Error for StartError<E> {
         match self {
             Self::Thread(error) => Some(error),
             Self::Build(error) => Some(error),
-            Self::ZeroCapacity | Self::Faulted => None,
+            Self::ZeroCapacity | Self::Faulted | Self::Nested => None,
         }
     }
 }

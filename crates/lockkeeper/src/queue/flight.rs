@@ -3,6 +3,8 @@
 //! - F1: dropping a flight takes the call out of its lane if it still waits there (it never runs);
 //!   otherwise it raises the call's token, and the worker stops or finishes it.
 //! - F2: a flight keeps its client's lane alive.
+//! - F3: a flight that is waited for inside a call is in the list of `waits.rs`, from before it is submitted; the
+//!   wait that would close a circle is answered `Nested`.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -10,7 +12,7 @@ use std::time::Instant;
 
 use super::{
     Alarm, Ancestry, CallError, Clock, Domain, Interrupt, Item, LaneId, MAIN, Position, Pushed,
-    Queue, Receiver, Refused, RefusedReason, call::Lost,
+    Queue, Receiver, Refused, RefusedReason, context, waits::Awaited, waits::Circle, waits::Wait,
 };
 
 /// A client's hold on a lane, which other clients of that name may share; given back when dropped.
@@ -45,6 +47,8 @@ pub(crate) struct Flight<C: Item, V: Send + 'static> {
     position: Position,
     /// The call has been answered: there is nothing to take back.
     landed: bool,
+    /// F3
+    wait: Option<Wait>,
     _alarm: Option<Alarm>,
 }
 
@@ -73,6 +77,12 @@ impl<C: Item, V: Send + 'static> Flight<C, V> {
         deadline: Option<Deadline<'_>>,
     ) -> Result<(Self, bool), Refused<C>> {
         let queue = &lane.queue;
+        // F3
+        let awaited = || Awaited::Call(queue.seats(), receiver.interruptible());
+        let wait = match Wait::enter(awaited, room == Room::Wait) {
+            Ok(wait) => wait,
+            Err(Circle) => return Err(Refused { reason: RefusedReason::Nested, call }),
+        };
         let Pushed { position, check_for_stall } = match room {
             Room::Wait => queue.push(lane.id, call)?,
             Room::Need => queue.try_push(lane.id, call)?,
@@ -91,14 +101,37 @@ impl<C: Item, V: Send + 'static> Flight<C, V> {
             })
         });
         let lane = Arc::clone(lane);
-        let flight = Self { lane, receiver, position, landed: false, _alarm: alarm };
+        let flight = Self { lane, receiver, position, landed: false, wait, _alarm: alarm };
         Ok((flight, check_for_stall))
     }
 
-    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<V, Lost>> {
-        let polled = self.receiver.poll(context);
-        self.landed |= polled.is_ready();
-        polled
+    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<V, CallError>> {
+        match self.receiver.poll(context) {
+            Poll::Ready(answer) => {
+                self.landed = true;
+                self.wait = None;
+                Poll::Ready(answer.map_err(|_| CallError::Faulted))
+            }
+            Poll::Pending => match self.wait_here() {
+                Ok(()) => Poll::Pending,
+                Err(Circle) => Poll::Ready(Err(CallError::Nested)),
+            },
+        }
+    }
+
+    /// F3, for a call that was submitted elsewhere, or was not waited for before.
+    fn wait_here(&mut self) -> Result<(), Circle> {
+        let Some(frame) = context::frame_here() else { return Ok(()) };
+        match &mut self.wait {
+            Some(wait) if wait.is_of(frame) => wait.block(),
+            wait => {
+                *wait = None;
+                let (queue, receiver) = (&self.lane.queue, &self.receiver);
+                let awaited = || Awaited::Call(queue.seats(), receiver.interruptible());
+                *wait = Wait::enter(awaited, true)?;
+                Ok(())
+            }
+        }
     }
 }
 

@@ -13,9 +13,9 @@ use std::time::Duration;
 use super::close::Closing;
 use super::flight::{Flight, Lane, Room, ancestry_for, refused};
 use super::{
-    Ancestry, Batch, CallError, Clock, Close, Closed, Deadline, Domain, Frame, Interrupt,
-    Interruptible, Item, Phase, Pool, PoolConfig, Priority, Queue, Receiver, Refused,
-    RefusedReason, Reply, Service, StartError, Taken, after, block_on, context, now, reply,
+    Ancestry, Awaited, Batch, CallError, Circle, Clock, Close, Closed, Deadline, Domain, Frame,
+    Interrupt, Interruptible, Item, Phase, Pool, PoolConfig, Priority, Queue, Receiver, Refused,
+    RefusedReason, Reply, Service, StartError, Taken, Wait, after, block_on, context, now, reply,
     shielded,
 };
 
@@ -80,7 +80,7 @@ impl<R: 'static> Builder<R> {
     /// Starts the thread and builds the resource on it; `build` runs again for each replacement.
     ///
     /// # Errors
-    /// A capacity of 0, no thread, or the build function's own error.
+    /// A capacity of 0, no thread, the build function's own error, or [`StartError::Nested`].
     ///
     /// # Cancel safety
     /// Dropping the future lets the thread end as soon as the resource is built.
@@ -125,16 +125,17 @@ impl<R: 'static> Builder<R> {
         let built = built.pop().ok_or(StartError::Faulted)?;
         let closing: Arc<dyn Closing> = Arc::new(Parts { pool, clock: Arc::clone(&clock) });
         let client = Client { lane: Lane::main(queue), clock };
-        Ok(Starting {
-            worker: Some(Worker { client, shutdown: Arc::new(Shutdown(closing)) }),
-            built,
-        })
+        let worker = Some(Worker { client, shutdown: Arc::new(Shutdown(closing)) });
+        Ok(Starting { worker, built, domain, wait: None })
     }
 }
 
 struct Starting<R: 'static, E> {
     worker: Option<Worker<R>>,
     built: Receiver<Result<(), E>>,
+    domain: Domain,
+    /// Inside a call: the build function may wait for that one.
+    wait: Option<Wait>,
 }
 
 /// A worker being started; see [`Builder::spawn`].
@@ -154,6 +155,12 @@ impl<R, E> Future for Spawn<R, E> {
             Some(Err(error)) => Poll::Ready(Err(error)),
             Some(Ok(mut starting)) => match starting.built.poll(context) {
                 Poll::Pending => {
+                    if starting.wait.is_none() {
+                        match Wait::enter(|| Awaited::All(starting.domain), true) {
+                            Ok(wait) => starting.wait = wait,
+                            Err(Circle) => return Poll::Ready(Err(StartError::Nested)),
+                        }
+                    }
                     self.state = Some(Ok(starting));
                     Poll::Pending
                 }
@@ -233,9 +240,9 @@ impl<R: 'static> Worker<R> {
     /// # Errors
     /// [`CallError::Nested`] on the worker's own thread; [`CallError::Forked`] in a forked child.
     pub fn blocking_close(&self) -> Result<Closed, CallError> {
-        ancestry_for(self.client.lane.queue.domain)?;
         match self.close().blocking_wait() {
             Closed::Forked => Err(CallError::Forked),
+            Closed::Nested => Err(CallError::Nested),
             closed => Ok(closed),
         }
     }
@@ -420,8 +427,7 @@ where
         Poll::Ready(match outcome {
             Ok(Outcome::Done(value)) => Ok(value),
             Ok(Outcome::Panicked(payload)) => resume_unwind(payload),
-            Ok(Outcome::Refused(error)) => Err(error),
-            Err(_) => Err(CallError::Faulted),
+            Ok(Outcome::Refused(error)) | Err(error) => Err(error),
         })
     }
 }
@@ -577,5 +583,9 @@ impl<R: 'static, E: Send + 'static> Closing for Parts<R, E> {
 
     fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    fn domain(&self) -> Domain {
+        self.pool.queue.domain
     }
 }

@@ -79,6 +79,7 @@ mod handle;
 mod lanes;
 mod lookout;
 mod sync;
+mod waits;
 mod worker;
 
 #[cfg(all(test, loom))]
@@ -86,7 +87,7 @@ mod models;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 pub use call::Interrupt;
@@ -95,10 +96,10 @@ pub use error::{CallError, Phase, Refused, RefusedReason, StartError};
 pub use handle::{Builder, Call, Client, Spawn, Verdict, Worker, should_stop};
 pub use lanes::Priority;
 
-pub(crate) use call::{Interruptible, Lost, Receiver, Reply, block_on, reply, shielded};
+pub(crate) use call::{Interruptible, Receiver, Reply, block_on, reply, shielded};
 pub(crate) use clock::{Alarm, Clock};
 pub(crate) use close::Closing;
-pub(crate) use context::{Ancestry, Domain, Frame, interrupt, tick};
+pub(crate) use context::{Ancestry, Domain, Frame, interrupt, this_thread, tick};
 pub(crate) use flight::{Deadline, Flight, Lane, Room, ancestry_for, refused};
 pub(crate) use handle::stopped;
 pub(crate) use lanes::{LaneFigures, LaneId, MAIN, Position, Scope, Taken};
@@ -106,6 +107,7 @@ pub(crate) use lookout::Look;
 pub(crate) use sync::{
     AtomicBool, Condvar, Mutex, MutexGuard, Ordering, lock, now, wait, wait_until,
 };
+pub(crate) use waits::{Awaited, Circle, Holder, Seats, Wait, behind};
 pub(crate) use worker::{Batch, Pool, PoolConfig, Service};
 
 use admission::Admission;
@@ -128,6 +130,8 @@ pub(crate) struct Queue<C> {
     state: Mutex<State<C>>,
     pub(crate) lookout: Lookout,
     pub(crate) domain: Domain,
+    /// It, and how many threads serve it at most, once that is known.
+    seats: OnceLock<Seats>,
     /// The process whose threads serve it.
     pid: u32,
 }
@@ -207,7 +211,18 @@ impl<C: Item> Queue<C> {
             checking: false,
         };
         let (state, lookout) = (Mutex::new(state), Lookout::default());
-        Self { state, lookout, domain, pid: crate::process::id() }
+        let seats = OnceLock::new();
+        Self { state, lookout, domain, seats, pid: crate::process::id() }
+    }
+
+    /// `workers_max` threads will serve it, or fewer.
+    pub(crate) fn served_by(&self, workers_max: usize) {
+        let _ = self.seats.set(Seats::new(workers_max));
+    }
+
+    /// What is waited for by who waits for a call in this queue.
+    pub(crate) fn seats(&self) -> Seats {
+        self.seats.get().copied().unwrap_or(Seats::UNKNOWN)
     }
 
     pub(crate) fn open_lane(&self, name: &str) -> LaneId {

@@ -506,7 +506,7 @@ fn a23_when_the_worker_dies_every_waiting_call_is_answered_and_later_ones_refuse
 fn a_reply_that_is_dropped_tells_its_caller() {
     let (reply, receiver) = reply::<u32>();
     drop(reply);
-    assert_eq!(block_on(receiver), Err(Lost));
+    assert_eq!(block_on(receiver), Err(call::Lost));
 }
 
 #[test]

@@ -21,8 +21,8 @@ use std::time::Duration;
 
 use super::sync::{Mutex, lock, now};
 use super::{
-    Alarm, Ancestry, Clock, Frame, Item, Look, Queue, Receiver, Reply, Scope, StartError, Taken,
-    call::reply, lanes::LaneId,
+    Alarm, Clock, Frame, Item, Look, Queue, Receiver, Reply, Scope, StartError, Taken, call::reply,
+    lanes::LaneId,
 };
 
 /// No call taken for this long while some wait: the pool's workers are all held up.
@@ -133,6 +133,7 @@ impl<S: Service, E: Send + 'static> Pool<S, E> {
         clock: Arc<Clock>,
         factory: impl Fn() -> Result<S, E> + Send + Sync + 'static,
     ) -> Arc<Self> {
+        queue.served_by(config.max);
         Arc::new(Self {
             queue,
             config,
@@ -182,7 +183,7 @@ impl<S: Service, E: Send + 'static> Pool<S, E> {
         built: Reply<Result<(), E>>,
     ) {
         // W3; left after the seat, because leaving it refuses calls.
-        let _frame = Frame::enter(self.queue.domain, Ancestry::default(), None);
+        let _frame = Frame::of_worker(self.queue.domain, self.queue.seats());
         let seat = leave;
         if let Some(on_start) = &self.config.on_start {
             on_start();

@@ -15,6 +15,7 @@ mod between_calls;
 mod busy;
 mod cancel;
 mod cancel_write;
+mod circles;
 mod closing;
 mod columns;
 mod crash;
