@@ -408,7 +408,7 @@ fn copy_memory(from: &Connection, to: &mut Connection) -> rusqlite::Result<()> {
     to.pragma_update(None, "page_size", page_size)?;
     let names: Vec<String> = databases(to)?
         .into_iter()
-        .filter(|(number, _, file)| *number != TEMP && file.is_empty())
+        .filter(|(number, _, has_file)| *number != TEMP && !has_file)
         .map(|(_, name, _)| name)
         .collect();
     for name in names {
@@ -500,8 +500,8 @@ pub(crate) fn configure_attached(
     conn: &Connection,
     busy_timeout: Duration,
 ) -> rusqlite::Result<()> {
-    for (number, name, file) in databases(conn)? {
-        if number > TEMP && !file.is_empty() && !conn.is_readonly(name.as_str())? {
+    for (number, name, has_file) in databases(conn)? {
+        if number > TEMP && has_file && !conn.is_readonly(name.as_str())? {
             into_wal(conn, &name, busy_timeout)?;
         }
     }
@@ -511,10 +511,15 @@ pub(crate) fn configure_attached(
 /// The number of the temporary file; 0 is the main one.
 const TEMP: i64 = 1;
 
-/// The number, name and file of each database of the connection; without a file it is in memory.
-fn databases(conn: &Connection) -> rusqlite::Result<Vec<(i64, String, String)>> {
+/// The number and name of each database of the connection, and whether it has a file; without one it is in
+/// memory.
+fn databases(conn: &Connection) -> rusqlite::Result<Vec<(i64, String, bool)>> {
     let mut list = conn.prepare("PRAGMA database_list")?;
-    let rows = list.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let rows = list.query_map([], |row| {
+        // A path need not be UTF-8.
+        let has_file = row.get_ref(2)?.as_bytes_or_null()?.is_some_and(|path| !path.is_empty());
+        Ok((row.get(0)?, row.get(1)?, has_file))
+    })?;
     rows.collect()
 }
 

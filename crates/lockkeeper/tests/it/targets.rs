@@ -10,10 +10,13 @@ use rustix::fs::{CWD, FileType, Mode, makedev, mkfifoat, mknodat};
 
 use crate::support::{Dir, HANG, TABLE, insert, within};
 
+/// Makes what is to be at a path.
+type Make = fn(&Path);
+
 /// What may be at the name of a target: how it is made, and what is said of it.
 struct Case {
     name: &'static str,
-    make: fn(&Path),
+    make: Make,
     why: &'static str,
 }
 
@@ -176,7 +179,7 @@ fn a43_what_is_absent_empty_or_a_database_is_replaced() {
     within(HANG, || {
         let home = Dir::new();
         let (db, copy) = source(&home);
-        let makes: [(&str, fn(&Path)); 9] = [
+        let makes: [(&str, Make); 9] = [
             ("absent", |_| {}),
             ("empty", |p| write(p, b"")),
             ("a database", |p| database(p, "DELETE")),
@@ -241,6 +244,51 @@ fn a43_looking_at_a_target_drops_no_locks() {
         blocking_restore(&copy, &target).expect("it is a database, and shows no sign of use");
         assert!(locks().contains(&inode), "the lock went with the look");
         drop(conn);
+        db.blocking_close().expect("closes");
+    });
+}
+
+/// Checked before the copy and again when it is to be put in place.
+#[test]
+fn a43_what_comes_to_the_target_while_it_is_copied_is_left_alone() {
+    within(HANG, || {
+        let home = Dir::new();
+        let (db, copy) = source(&home);
+        let comes: [(&str, Make); 4] = [
+            ("text", |p| write(p, b"my notes")),
+            ("a database", |p| database(p, "DELETE")),
+            ("a directory", |p| std::fs::create_dir(p).expect("made")),
+            ("a FIFO", |p| mkfifoat(CWD, p, Mode::RUSR).expect("made")),
+        ];
+        for (name, come) in comes {
+            let (target, other) = (home.file("target"), home.file("other"));
+            let at = target.clone();
+            let mut once = Some(move || come(&at));
+            let backup =
+                db.backup(&target).progress(move |_| once.take().into_iter().for_each(|f| f()));
+            let error = backup.blocking_run().expect_err(name);
+            assert_eq!(error.kind(), ErrorKind::Backup, "{name}: {error}");
+            let kept = std::fs::symlink_metadata(&target).expect("it is there");
+            // The other way: what was there is taken away, and something else put there.
+            std::fs::rename(&target, &other).expect("a rename");
+            database(&target, "DELETE");
+            let (from, to) = (other.clone(), target.clone());
+            let mut once = Some(move || std::fs::rename(from, to));
+            if kept.is_dir() {
+                std::fs::remove_dir(&other).expect("removed");
+                std::fs::remove_file(&target).expect("removed");
+                continue;
+            }
+            let restore = lockkeeper::Restore::new(&copy, &target);
+            let restore = restore.progress(move |_| {
+                once.take().into_iter().for_each(|f| f().expect("a rename"));
+            });
+            let error = restore.blocking_run().expect_err(name);
+            assert_eq!(error.kind(), ErrorKind::Backup, "{name}: {error}");
+            let now = std::fs::symlink_metadata(&target).expect("it is there");
+            assert_eq!((kept.ino(), kept.len()), (now.ino(), now.len()), "{name}");
+            std::fs::remove_file(&target).expect("removed");
+        }
         db.blocking_close().expect("closes");
     });
 }
