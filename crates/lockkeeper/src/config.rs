@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use crate::holders::Board;
-use crate::relay::Relay;
-use crate::stats::Slow;
-
+use crate::ffi;
 use crate::file::DatabaseFile;
 use crate::guard::{self, Risk};
+use crate::holders::Board;
 use crate::migrate::Migrations;
 use crate::path::{self, Refusal};
+use crate::relay::Relay;
+use crate::stats::Slow;
 
 /// When a commit reaches the disk, as SQLite's `PRAGMA synchronous` means it in WAL mode
 /// (<https://www.sqlite.org/pragma.html#pragma_synchronous>).
@@ -99,6 +99,7 @@ pub(crate) struct Config {
     pub(crate) opened_by: &'static Location<'static>,
     /// What `guard.rs` goes by; tests put others here.
     pub(crate) sqlite_version: i32,
+    pub(crate) shares_page_caches: bool,
     pub(crate) file_system: fn(&Path) -> Option<Risk>,
 }
 
@@ -160,6 +161,7 @@ impl Config {
             migrations: None,
             opened_by: Location::caller(),
             sqlite_version: rusqlite::version_number(),
+            shares_page_caches: ffi::shares_page_caches(),
             file_system: guard::file_system,
         }
     }

@@ -1,13 +1,14 @@
 //! Opening a connection, and the state it must be in between two calls.
 
 use std::cell::Cell;
+use std::ffi::CStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::time::Duration;
 
 use rusqlite::backup::Backup;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
-use rusqlite::{Connection, OpenFlags, TransactionState, ffi};
+use rusqlite::{Connection, OpenFlags, ffi};
 
 use crate::config::Config;
 use crate::counters::{Counters, Outer};
@@ -76,7 +77,7 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
-    fn new(relay: Arc<Relay>) -> Self {
+    fn new(relay: Arc<Relay>, busy_timeout: Duration) -> Self {
         Self {
             gate: AtomicU8::new(Gate::Open as u8),
             deferred_keys: AtomicBool::new(false),
@@ -84,7 +85,7 @@ impl Guard {
             counters: Arc::default(),
             wal_frames: AtomicU32::new(0),
             attached_wal_frames: AtomicU32::new(0),
-            lock_wait: LockWait::default(),
+            lock_wait: LockWait::new(busy_timeout),
             recorder: Arc::new(Recorder::default()),
             slot: Slot::default(),
             relay,
@@ -96,6 +97,15 @@ impl Guard {
     pub(crate) fn release_answered(&self) {
         if self.answered_before.swap(false, Ordering::Relaxed) {
             self.relay.pass_on();
+        }
+    }
+
+    /// What the WAL hook does: takes note of the frames that the WAL of `schema` holds after a commit.
+    pub(crate) fn committed(&self, schema: &CStr, frames: i32) {
+        let frames = u32::try_from(frames).unwrap_or(0);
+        match schema == c"main" {
+            true => self.wal_frames.store(frames, Ordering::Relaxed),
+            false => _ = self.attached_wal_frames.fetch_max(frames, Ordering::Relaxed),
         }
     }
 
@@ -303,7 +313,7 @@ impl Link {
     fn rolled_back(&self) -> bool {
         let conn = self.session.conn();
         (conn.is_autocommit() || self.session.run(Sql::Rollback).is_ok())
-            && matches!(conn.transaction_state::<&str>(None), Ok(TransactionState::None))
+            && !self.session.in_transaction()
     }
 }
 
@@ -328,8 +338,8 @@ fn open_checked(
     }
     // From here on the session closes the connection, whatever `setup` leaves on it.
     let mut session = Session::new(connect(config, role).map_err(|error| explain(config, error))?);
-    let guard = Arc::new(Guard::new(Arc::clone(&config.relay)));
-    interrupt::install(session.conn_mut(), &guard, config.busy_timeout).map_err(failed)?;
+    let guard = Arc::new(Guard::new(Arc::clone(&config.relay), config.busy_timeout));
+    interrupt::install(&mut session, &guard, false).map_err(failed)?;
     let conn = session.conn();
     if let Some(migrations) = migrations {
         migrations.check_file(conn, config).map_err(|error| match error.kind() {
@@ -356,7 +366,7 @@ fn open_checked(
     verify(conn, config, role)?;
     // Again: setup may have changed the busy timeout, which removes the handler.
     let of_setup = OfSetup::new(conn).map_err(failed)?;
-    install(session.conn_mut(), &guard, config, role).map_err(failed)?;
+    install(&mut session, &guard, config, role).map_err(failed)?;
     session.prepare().map_err(failed)?;
     config.board.register(role, &guard);
     if role != Role::Copy {
@@ -394,7 +404,7 @@ fn open_checked(
 pub(crate) fn open_with_content(config: &Config, old: &Link) -> Result<Snapshot, Error> {
     let mut new = open(config, Role::Writer)?;
     let from = old.session.conn();
-    let (copied, prepared) = new.link.session.lend(|conn| copy_memory(from, conn));
+    let (copied, prepared) = new.link.session.lend(|conn| copy_memory(from, conn), |_| ());
     let failed = |error| Error::sqlite_error(ErrorKind::Faulted, error);
     copied.and(prepared).map_err(failed)?;
     // It can be read: the encoding, for one, is that of what was copied.
@@ -423,12 +433,13 @@ fn copy_memory(from: &Connection, to: &mut Connection) -> rusqlite::Result<()> {
 /// Installs what guards the connection: the handlers of waits and interrupts, the authorizer, and
 /// the hooks. To be called again when somebody had the bare connection.
 pub(crate) fn install(
-    conn: &mut Connection,
+    session: &mut Session,
     guard: &Arc<Guard>,
     config: &Config,
     role: Role,
 ) -> rusqlite::Result<()> {
-    interrupt::install(conn, guard, config.busy_timeout)?;
+    interrupt::install(session, guard, role == Role::Writer && !config.is_memory())?;
+    let conn = session.conn_mut();
     let gate = Arc::clone(guard);
     conn.authorizer(Some(move |context: AuthContext<'_>| gate.authorize(&context)))?;
     if role != Role::Writer {
@@ -437,28 +448,17 @@ pub(crate) fn install(
     // Calls cannot commit. A statement that was begun before its transaction was lost, and is
     // stepped only then, would: it is rolled back instead.
     let gate = Arc::clone(guard);
-    conn.commit_hook(Some(move || gate.gate.load(Ordering::Relaxed) == Gate::Call as u8))?;
-    if config.is_memory() {
-        return Ok(());
-    }
-    let frames = Arc::clone(guard);
-    conn.wal_hook(Some(move |wal: &mut rusqlite::hooks::Wal, pages| {
-        let pages = u32::try_from(pages).unwrap_or(0);
-        match wal.name() == c"main" {
-            true => frames.wal_frames.store(pages, Ordering::Relaxed),
-            false => _ = frames.attached_wal_frames.fetch_max(pages, Ordering::Relaxed),
-        }
-        Ok(())
-    }))
+    conn.commit_hook(Some(move || gate.gate.load(Ordering::Relaxed) == Gate::Call as u8))
 }
 
 /// An exclusive call has ended: rolls back what it left open and takes back the hooks, for what is left to
 /// do before the connection is replaced.
-pub(crate) fn end_exclusive(conn: &mut Connection, guard: &Arc<Guard>, config: &Config) {
+pub(crate) fn end_exclusive(session: &mut Session, guard: &Arc<Guard>, config: &Config) {
     guard.gate.store(Gate::Open as u8, Ordering::Relaxed);
     // What it prepared, it prepared as an exclusive call may.
-    conn.flush_prepared_statement_cache();
-    let _ = install(conn, guard, config, Role::Writer);
+    session.conn().flush_prepared_statement_cache();
+    let _ = install(session, guard, config, Role::Writer);
+    let conn = session.conn();
     if !conn.is_autocommit() {
         // Inside a transaction the PRAGMA would be ignored.
         let _ = conn.execute_batch("ROLLBACK");

@@ -15,6 +15,8 @@
 //! - What a connection counts of the rows that it changed, so that a call is told of its own only.
 //! - A page that the kernel empties in a forked child tells the child from its parent.
 //! - The update hook is put on and taken off between two calls; rusqlite asks for `&mut Connection`.
+//! - The busy handler and the WAL hook carry state, which rusqlite offers from 0.41 on only; and its older builds
+//!   share one lock among the page caches of all connections, which SQLite's compile options tell.
 #![expect(unsafe_code, reason = "SQLite's C interface; each block says why it is sound")]
 
 use std::cell::{Cell, RefCell};
@@ -30,6 +32,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rusqlite::hooks::{Action, AuthContext, Authorization};
 use rusqlite::{CachedStatement, Connection, Error, Statement, ffi};
 
+use crate::connection::Guard;
 use crate::counters::Counters;
 use crate::process;
 use crate::record::Recorder;
@@ -48,6 +51,8 @@ pub(crate) struct Session {
     hooked: RefCell<Option<Arc<Recorder>>>,
     /// The schemas have been looked at since the transaction began.
     schemas_seen: Cell<bool>,
+    /// What the busy handler and the WAL hook point to, once they are on.
+    guarded: Option<Arc<Guard>>,
     /// The process that opened the connection.
     pid: u32,
     /// What tells the connection from every other one; kept with it, under [`MARK`].
@@ -270,6 +275,7 @@ impl Session {
             conn: ManuallyDrop::new(Box::new(conn)),
             hooked: RefCell::new(None),
             schemas_seen: Cell::new(false),
+            guarded: None,
             pid: process::id(),
             mark,
         }
@@ -320,19 +326,21 @@ impl Session {
         &self.conn
     }
 
-    /// For what rusqlite wants to have the connection alone.
+    /// For what rusqlite wants to have the connection alone. Whoever has this must leave the connection where it is.
     pub(crate) fn conn_mut(&mut self) -> &mut Connection {
         self.take_back();
         &mut self.conn
     }
 
-    /// Lends the connection itself to `f`; the library's statements are prepared anew afterwards.
+    /// Lends the connection itself to `f`. Then `restore` puts its settings right, and the library's statements
+    /// are prepared anew.
     ///
     /// An error means that the session must be replaced: they could not be prepared, or `f` has put
     /// another connection in the place of this one, which has none of its settings.
     pub(crate) fn lend<T>(
         &mut self,
         f: impl FnOnce(&mut Connection) -> T,
+        restore: impl FnOnce(&mut Self),
     ) -> (T, Result<(), Error>) {
         self.take_back();
         self.own = None;
@@ -343,8 +351,12 @@ impl Session {
         // SAFETY: the handle is open, the name ends with a NUL.
         let mark = unsafe { ffi::sqlite3_get_clientdata(self.conn.handle(), MARK.as_ptr()) };
         if mark.addr() != self.mark {
+            // Whoever has the connection now may use it for as long as the process lives, and its hooks still
+            // point to the guard.
+            mem::forget(self.guarded.take());
             return (value, Err(failure(&self.conn, ffi::SQLITE_MISUSE)));
         }
+        restore(self);
         (value, self.prepare())
     }
 
@@ -448,6 +460,39 @@ impl Session {
         // declared before it, has been closed.
         unsafe { ffi::sqlite3_update_hook(self.conn.handle(), hook, argument) };
         *self.hooked.borrow_mut() = recorder;
+    }
+
+    /// Has `guard` asked when a lock must be waited for and, with `wal`, told of each commit.
+    pub(crate) fn install(&mut self, guard: &Arc<Guard>, wal: bool) -> Result<(), Error> {
+        let argument = Arc::as_ptr(guard).cast_mut().cast::<c_void>();
+        // SAFETY: the handle is open. The argument stays valid as long as the handlers are on: `guarded`,
+        // declared after the connection, keeps the guard alive until it has been closed; one that was there
+        // before is let go only after its handlers were replaced; and `lend` forgets it if the
+        // connection was taken away.
+        let code = unsafe {
+            let db = self.conn.handle();
+            let code = ffi::sqlite3_busy_handler(db, Some(on_busy), argument);
+            if wal {
+                ffi::sqlite3_wal_hook(db, Some(on_wal), argument);
+            }
+            code
+        };
+        if let Some(before) = self.guarded.replace(Arc::clone(guard))
+            && !Arc::ptr_eq(&before, guard)
+        {
+            // Without `wal` its WAL hook may still be on.
+            mem::forget(before);
+        }
+        match code {
+            ffi::SQLITE_OK => Ok(()),
+            code => Err(failure(&self.conn, code)),
+        }
+    }
+
+    /// Whether a transaction is open, on any of the connection's files: it holds a snapshot or a lock.
+    pub(crate) fn in_transaction(&self) -> bool {
+        // SAFETY: the handle is open; a null name means all files.
+        unsafe { ffi::sqlite3_txn_state(self.conn.handle(), ptr::null()) != ffi::SQLITE_TXN_NONE }
     }
 
     /// Whether a deferred foreign key is violated at this moment.
@@ -597,12 +642,39 @@ unsafe extern "C" fn on_row(
     let _ = catch_unwind(AssertUnwindSafe(|| recorder.row(action, schema, table, rowid)));
 }
 
+/// SQLite's busy handler. Nothing may unwind into C, so a panic ends here, and with it the wait.
+unsafe extern "C" fn on_busy(guard: *mut c_void, attempt: c_int) -> c_int {
+    // SAFETY: `install` passed a pointer to a `Guard` that outlives the handler, and it is only shared.
+    let guard = unsafe { &*guard.cast::<Guard>() };
+    catch_unwind(AssertUnwindSafe(|| c_int::from(guard.wait_for_lock(attempt)))).unwrap_or(0)
+}
+
+/// SQLite's WAL hook, called after each commit.
+unsafe extern "C" fn on_wal(
+    guard: *mut c_void,
+    _db: *mut ffi::sqlite3,
+    schema: *const c_char,
+    frames: c_int,
+) -> c_int {
+    // SAFETY: as in `on_busy`; SQLite passes a name that ends with a NUL and lives as long as this call.
+    let (guard, schema) = unsafe { (&*guard.cast::<Guard>(), CStr::from_ptr(schema)) };
+    let _ = catch_unwind(AssertUnwindSafe(|| guard.committed(schema, frames)));
+    ffi::SQLITE_OK
+}
+
+/// Whether all page caches of the process share one lock: two readers are then no faster than one.
+pub(crate) fn shares_page_caches() -> bool {
+    // SAFETY: the name ends with a NUL and is only read. The function needs no connection.
+    unsafe { ffi::sqlite3_compileoption_used(c"ENABLE_MEMORY_MANAGEMENT".as_ptr()) != 0 }
+}
+
 impl Drop for Session {
     fn drop(&mut self) {
         if process::id() != self.pid {
             // The connection is the parent's: to close it would touch the file. The hook keeps its target.
             mem::forget(self.own.take());
             mem::forget(self.hooked.take());
+            mem::forget(self.guarded.take());
             return;
         }
         self.take_back();
@@ -617,6 +689,8 @@ impl Drop for Session {
         let conn = unsafe { ManuallyDrop::take(&mut self.conn) };
         // It disconnects the virtual tables, which finalize their statements, before it looks for others.
         if let Err((conn, _)) = conn.close() {
+            // It may have to stay as it is, and its handlers with it.
+            mem::forget(self.guarded.take());
             close_leaky(conn);
         }
     }

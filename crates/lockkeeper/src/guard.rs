@@ -59,24 +59,34 @@ fn names_of(file: &std::fs::Metadata) -> u64 {
 }
 
 fn judge(config: &Config, path: &Path, risk: Option<Risk>) -> Result<Vec<String>, Error> {
+    let mut warnings = Vec::new();
+    if config.shares_page_caches {
+        warnings.push(String::from(
+            "this SQLite was built with SQLITE_ENABLE_MEMORY_MANAGEMENT, with which two readers are \
+             no faster than one; link rusqlite 0.41 or newer, or a SQLite without it",
+        ));
+    }
     let path = path.display();
     match risk {
-        None => Ok(Vec::new()),
-        Some(Risk::Doubtful(kind)) => Ok(vec![format!(
+        None => {}
+        Some(Risk::Doubtful(kind)) => warnings.push(format!(
             "{path} is on a file system of the kind {kind}; SQLite's WAL works there only if every \
              process that opens the file runs on this machine and mmap is shared"
-        )]),
+        )),
         Some(Risk::Network(kind)) if config.network_files == NetworkFiles::Warn => {
-            Ok(vec![format!(
+            warnings.push(format!(
                 "{path} is on a network file system ({kind}); the file will be damaged as soon as \
                  a second machine opens it"
-            )])
+            ));
         }
-        Some(Risk::Network(kind)) => Err(Error::new(ErrorKind::NetworkFileSystem).detail(format!(
-            "{path} is on {kind}, where SQLite's WAL can damage it; put it on a local disk, or, if \
-             only this machine will ever open it, set `network_files(NetworkFiles::Warn)`"
-        ))),
+        Some(Risk::Network(kind)) => {
+            return Err(Error::new(ErrorKind::NetworkFileSystem).detail(format!(
+                "{path} is on {kind}, where SQLite's WAL can damage it; put it on a local disk, or, \
+                 if only this machine will ever open it, set `network_files(NetworkFiles::Warn)`"
+            )));
+        }
     }
+    Ok(warnings)
 }
 
 /// Whether a checkpoint of this version may race a commit of another process and lose it: the
@@ -223,6 +233,7 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::NetworkFileSystem);
         assert!(error.to_string().contains("NFS"), "{error}");
         assert!(!file.exists(), "the file was made");
+        builder.config.shares_page_caches = false;
         let db = builder.network_files(NetworkFiles::Warn).blocking_open().expect("opens");
         let warnings = db.warnings();
         assert!(matches!(&warnings[..], [one] if one.contains("NFS")), "{warnings:?}");
@@ -278,9 +289,37 @@ mod tests {
     #[test]
     fn a37_a_local_file_system_is_no_matter() {
         let dir = tempfile::tempdir().expect("a directory");
-        let db = Database::blocking_open(dir.path().join("app.db")).expect("opens");
+        let mut builder = Database::builder(dir.path().join("app.db"));
+        builder.config.shares_page_caches = false;
+        let db = builder.blocking_open().expect("opens");
         assert_eq!(db.warnings(), Vec::<String>::new());
         db.blocking_close().expect("closes");
+    }
+
+    #[test]
+    fn a49_a_sqlite_whose_readers_share_one_lock_is_told() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for shared in [false, true] {
+            let mut builder = Database::builder(dir.path().join("app.db"));
+            builder.config.shares_page_caches = shared;
+            let db = builder.blocking_open().expect("opens");
+            let told = db.warnings().iter().any(|one| one.contains("MEMORY_MANAGEMENT"));
+            assert_eq!(told, shared, "{:?}", db.warnings());
+            db.blocking_close().expect("closes");
+        }
+    }
+
+    /// libsqlite3-sys 0.38 sets the option, 0.39 with SQLite 3.54 no longer does.
+    #[test]
+    fn a49_whether_readers_share_one_lock_is_asked_of_sqlite_itself() {
+        let conn = rusqlite::Connection::open_in_memory().expect("opens");
+        let mut options = conn.prepare("PRAGMA compile_options").expect("a list");
+        let options = options.query_map([], |row| row.get::<_, String>(0)).expect("a list");
+        let listed = options.flatten().any(|option| option == "ENABLE_MEMORY_MANAGEMENT");
+        assert_eq!(crate::ffi::shares_page_caches(), listed);
+        if cfg!(feature = "bundled") {
+            assert_eq!(listed, rusqlite::version_number() < 3_054_000);
+        }
     }
 
     #[test]

@@ -11,12 +11,13 @@
 //! - I3: both first wake the callers that were waiting to be woken when the call began (`relay.rs`).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, Result};
+use rusqlite::Result;
 
 use crate::connection::Guard;
+use crate::ffi::Session;
 use crate::queue::{self, Mutex, lock, now};
 
 /// Virtual-machine steps between two looks at the token: some 10 to 50 microseconds of work.
@@ -26,9 +27,15 @@ pub(crate) const TICK_OPS: i32 = 1000;
 const NAP_MAX: Duration = Duration::from_millis(4);
 
 /// When the wait for a lock that is under way began, and when it ends.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct LockWait {
+    /// How long a lock is waited for, unless `end` is set.
+    busy_timeout: Duration,
     end: Mutex<Option<Instant>>,
+    /// The end of the wait that is under way.
+    give_up_at: Mutex<Option<Instant>>,
+    /// For the jitter of its naps.
+    seed: AtomicU32,
     /// Another connection has had the lock at least since then.
     since: Mutex<Option<Instant>>,
     /// Waits so far.
@@ -36,6 +43,17 @@ pub(crate) struct LockWait {
 }
 
 impl LockWait {
+    pub(crate) fn new(busy_timeout: Duration) -> Self {
+        Self {
+            busy_timeout,
+            end: Mutex::new(None),
+            give_up_at: Mutex::new(None),
+            seed: AtomicU32::new(std::process::id() | 1),
+            since: Mutex::new(None),
+            waits: AtomicU64::new(0),
+        }
+    }
+
     /// Sets the end of the next waits; `None`: the busy timeout from their beginning.
     pub(crate) fn set_end(&self, end: Option<Instant>) {
         *lock(&self.end) = end;
@@ -60,18 +78,30 @@ impl LockWait {
 
     fn begin(&self) {
         self.waits.fetch_add(1, Ordering::Relaxed);
-        lock(&self.since).get_or_insert_with(now);
+        let now = now();
+        lock(&self.since).get_or_insert(now);
+        let end = self.end().or_else(|| now.checked_add(self.busy_timeout));
+        *lock(&self.give_up_at) = end;
+    }
+
+    /// Naps before another attempt; false: it is time to give up.
+    fn nap(&self, attempt: i32) -> bool {
+        let (now, give_up_at) = (now(), *lock(&self.give_up_at));
+        if queue::interrupt().is_some() || give_up_at.is_some_and(|at| now >= at) {
+            return false;
+        }
+        let mut seed = self.seed.load(Ordering::Relaxed);
+        let nap = nap(attempt, &mut seed);
+        self.seed.store(seed, Ordering::Relaxed);
+        std::thread::sleep(give_up_at.map_or(nap, |at| nap.min(at - now)));
+        true
     }
 }
 
-/// Installs both handlers on `conn`.
-pub(crate) fn install(
-    conn: &mut Connection,
-    guard: &Arc<Guard>,
-    busy_timeout: Duration,
-) -> Result<()> {
+/// Installs both handlers on the connection of `session`.
+pub(crate) fn install(session: &mut Session, guard: &Arc<Guard>, wal_hook: bool) -> Result<()> {
     let for_ticks = Arc::clone(guard);
-    conn.progress_handler(
+    session.conn_mut().progress_handler(
         TICK_OPS,
         Some(move || {
             // I3
@@ -79,24 +109,19 @@ pub(crate) fn install(
             queue::tick()
         }),
     )?;
-    let guard = Arc::clone(guard);
-    let mut give_up_at = None;
-    let mut seed = std::process::id() | 1;
-    conn.busy_handler(Some(move |attempt: i32| {
-        let now = now();
+    session.install(guard, wal_hook)
+}
+
+impl Guard {
+    /// What the busy handler does: naps and says whether to try again.
+    pub(crate) fn wait_for_lock(&self, attempt: i32) -> bool {
         if attempt == 0 {
             // I3
-            guard.release_answered();
-            guard.lock_wait.begin();
-            give_up_at = guard.lock_wait.end().or_else(|| now.checked_add(busy_timeout));
+            self.release_answered();
+            self.lock_wait.begin();
         }
-        if queue::interrupt().is_some() || give_up_at.is_some_and(|at| now >= at) {
-            return false;
-        }
-        let nap = nap(attempt, &mut seed);
-        std::thread::sleep(give_up_at.map_or(nap, |at| nap.min(at - now)));
-        true
-    }))
+        self.lock_wait.nap(attempt)
+    }
 }
 
 /// The nap after the `attempt`-th failure: 0.1 ms, growing to [`NAP_MAX`], with jitter, so that two

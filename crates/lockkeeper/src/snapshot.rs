@@ -18,6 +18,7 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use rusqlite::Connection;
 use rusqlite::backup::Backup;
 
 use crate::connection::{self, Role};
@@ -111,10 +112,11 @@ impl Held {
         let copy = Pinned::make(core, || {
             let sqlite = |error| Error::sqlite_error(crate::error::kind_of_own(&error), error);
             let mut copy = connection::open(&core.config, Role::Copy)?;
-            let (copied, prepared) = copy.link.session.lend(|conn| {
+            let run = |conn: &mut Connection| {
                 let backup = Backup::new(tx.link.session.conn(), conn)?;
                 backup.run_to_completion(i32::MAX, Duration::ZERO, None)
-            });
+            };
+            let (copied, prepared) = copy.link.session.lend(run, |_| ());
             copied.and(prepared).map_err(sqlite)?;
             copy.link.session.run(Sql::Begin).map_err(sqlite)?;
             Ok(copy)

@@ -218,7 +218,10 @@ impl<'c> Statement<'c> {
     /// The names of the columns of the result, as the schema was when the statement was prepared; it is
     /// today's then. Kept over an `ALTER` of its own call, it says the new ones from the next first row on.
     pub fn column_names(&self) -> Vec<&str> {
-        self.inner.get().column_names().collect()
+        // In rusqlite 0.40 `column_names` is another type.
+        let statement = self.inner.get();
+        let name = |column| statement.column_name(column).unwrap_or_default();
+        (0..statement.column_count()).map(name).collect()
     }
 
     /// The number of columns of the result; as [`Statement::column_names`].

@@ -8,6 +8,8 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use rusqlite::Connection;
+
 use super::{CURRENT, Writer};
 use crate::connection;
 use crate::error::ErrorKind;
@@ -57,10 +59,10 @@ impl Writer {
         }
         let link = view.link_mut();
         link.begin_exclusive();
+        let run = |conn: &mut Connection| job.run(domain, conn);
         // Whatever this says, the connection is replaced.
-        let _ = link.session.lend(|conn| {
-            job.run(domain, conn);
-            connection::end_exclusive(conn, &guard, config);
+        let _ = link.session.lend(run, |session| {
+            connection::end_exclusive(session, &guard, config);
         });
         let _ = view.link.clean();
         view.link.stale.set(true);
