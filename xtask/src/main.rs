@@ -1,8 +1,10 @@
-//! The workspace's own commands: `cargo xtask test [--long] [--only STEP]`, `cargo xtask deny`.
+//! The workspace's own commands: `cargo xtask test [--long] [--only STEP]`, `cargo xtask neighbours`,
+//! `cargo xtask oldest`, `cargo xtask deny`.
 //!
 //! `steps.rs` has the steps of the tests, `command.rs` how a command is printed and run,
-//! `install.rs` what is installed first.
+//! `install.rs` what is installed first, `neighbours.rs` and `oldest.rs` what holds beside other versions of SQLite's bindings.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use command::{Failed, cargo, succeeds};
@@ -10,6 +12,8 @@ use steps::{Form, STEPS, Step};
 
 mod command;
 mod install;
+mod neighbours;
+mod oldest;
 mod steps;
 
 const HELP: &str = "\
@@ -23,6 +27,8 @@ Commands:
   test --only STEP
                 Run this step alone; may be given more than once, and with --long
   steps         List the steps
+  neighbours    Check which crates link beside Lockkeeper, and which cannot
+  oldest        Run Lockkeeper's tests on the oldest rusqlite that it accepts
   deny          Check licences, sources and duplicate crates with cargo-deny
   help          Print this
 
@@ -40,6 +46,8 @@ fn main() -> ExitCode {
             list();
             return ExitCode::SUCCESS;
         }
+        ["neighbours"] => neighbours::check(),
+        ["oldest"] => oldest::test().map(drop),
         ["deny"] => deny(),
         ["help" | "--help" | "-h"] => {
             println!("{HELP}");
@@ -88,6 +96,12 @@ fn list() {
         let form = if step.long_only { " (with --long)" } else { "" };
         println!("{:<10} {}{form}", step.name, step.checks);
     }
+}
+
+/// The workspace's folder.
+fn root() -> PathBuf {
+    let own = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    own.parent().map_or_else(|| own.clone(), PathBuf::from)
 }
 
 fn deny() -> Result<(), Failed> {

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::command::{Failed, Line, cargo, succeeds};
 use crate::install::install;
+use crate::{neighbours, oldest};
 
 /// One step: `cargo xtask test --only NAME` runs it alone.
 pub(crate) struct Step {
@@ -24,7 +25,7 @@ pub(crate) struct Form {
     pub(crate) long: bool,
 }
 
-pub(crate) const STEPS: [Step; 11] = [
+pub(crate) const STEPS: [Step; 13] = [
     step("install", "what the tests need beside Rust can be installed", |_| no_tests(install())),
     step("format", "the sources are formatted", |_| {
         no_tests(cargo(&["fmt", "--all", "--check"]).run())
@@ -48,6 +49,10 @@ pub(crate) const STEPS: [Step; 11] = [
     step("optional", "the optional features of the library do what they promise", |_| optional()),
     step("asan", "no memory is used after it was freed, nor freed twice", asan),
     step("models", "the queue is right in every interleaving of a few threads", |_| models()),
+    long("oldest", "the library holds on the oldest rusqlite that it accepts", |_| oldest::test()),
+    long("neighbours", "the README is right about which crates link beside the library", |_| {
+        no_tests(neighbours::check())
+    }),
 ];
 
 const fn step(
@@ -56,6 +61,14 @@ const fn step(
     run: fn(Form) -> Result<Closing, Failed>,
 ) -> Step {
     Step { name, checks, long_only: false, run }
+}
+
+const fn long(
+    name: &'static str,
+    checks: &'static str,
+    run: fn(Form) -> Result<Closing, Failed>,
+) -> Step {
+    Step { long_only: true, ..step(name, checks, run) }
 }
 
 /// Runs `steps` in their order until one fails, and says at the end how long each took.
@@ -100,9 +113,9 @@ fn no_tests(outcome: Result<(), Failed>) -> Result<Closing, Failed> {
     outcome.map(|()| Closing::new())
 }
 
-/// Each feature alone: they must be additive.
+/// Each feature alone: they must be additive. `sqlite` without `bundled` means the system's.
 fn features() -> Result<(), Failed> {
-    for features in ["", "affinity", "sqlite", "sqlite,metrics", "sqlite,tracing"] {
+    for features in ["", "affinity", "bundled", "sqlite", "sqlite,metrics", "sqlite,tracing"] {
         let mut words = vec!["check", "-p", "lockkeeper", "--no-default-features"];
         words.extend(["--features", features]);
         cargo(&words).run()?;
