@@ -152,7 +152,7 @@ fn unsafe_code_is_in_one_file() {
                 with.push(file.file_name().expect("a file").to_string_lossy().into_owned());
             }
         }
-        let expected = if part.contains("lockkeeper") { "ffi.rs" } else { "memory.rs" };
+        let expected = "ffi.rs";
         assert_eq!(with, [expected], "in {part}");
     }
 }

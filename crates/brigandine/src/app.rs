@@ -18,8 +18,8 @@ pub(crate) use settings::Settings;
 pub(crate) use wake::{tell, wake};
 
 use crate::build::{
-    Builder, BuilderSettings, DispatchEvent, LocalDispatcher, LocalExecutor, Outputs, Sandbox,
-    Stop, find_bubblewrap, publish_builds, remove_all,
+    Allowed, Builder, BuilderSettings, DispatchEvent, LocalDispatcher, LocalExecutor, Outputs,
+    Sandbox, Stop, probe_sandbox, publish_builds, remove_all,
 };
 use crate::config;
 use crate::evaluate::EvaluatorSettings;
@@ -27,11 +27,12 @@ use crate::input::{Checkouts, Repositories};
 use crate::log::{LogName, Logs};
 use crate::model::{self, BuildId, Event, Keep, Specification, SpecificationId};
 use crate::monitor::{self, Turns};
-use crate::process::{STATE_VARIABLE, kill_marked};
+use crate::process::{STATE_VARIABLE, Supervisors, kill_marked};
 use crate::retention::{Pace, Pruned, Retention};
 use crate::store::{self, Cancel, Database, DatabaseError, Loaded, Recovered, Restart};
 use std::collections::HashMap;
-use std::fs::File;
+use std::fs::{File, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -130,17 +131,21 @@ impl App {
     pub(crate) async fn start(settings: Settings) -> Result<Self, AppError> {
         let mut settings = settings;
         std::fs::create_dir_all(&settings.state)
+            // First of all: what is made in it may be readable by others for a moment.
+            .and_then(|()| std::fs::set_permissions(&settings.state, Permissions::from_mode(0o700)))
             .and_then(|()| settings.state.canonicalize())
             .map(|state| settings.state = state)
             .map_err(|error| AppError::File(settings.state.clone(), error))?;
         let state = settings.state.clone();
         let lock = lock(&state)?;
-        let sandbox = sandbox(&settings)?;
+        let supervisors = supervisors(&state).await?;
+        let sandbox = sandbox(&settings, &supervisors).await?;
         let isolation = match &sandbox {
             Sandbox::Off => "none",
             Sandbox::Bubblewrap(_) => "sandbox",
         };
         let database = store::open(&state).await?;
+        keep_private(&state)?;
         let logs = Logs::new(&state, settings.log_bytes_max);
         let new_id = std::fs::read_to_string("/proc/sys/kernel/random/uuid")
             .map_err(|error| AppError::File("/proc/sys/kernel/random/uuid".into(), error))?;
@@ -151,6 +156,7 @@ impl App {
             settings.fetch_timeout,
             &started.state_id,
             settings.git_filters.clone(),
+            Arc::clone(&supervisors),
         ));
         let checkouts = Arc::new(Checkouts::new(
             Arc::clone(&repositories),
@@ -169,10 +175,14 @@ impl App {
         let executor = LocalExecutor::new(
             &state,
             Arc::clone(&checkouts),
-            sandbox,
+            Arc::clone(&supervisors),
             &started.state_id,
-            settings.output_bytes_max,
-            settings.build_grace,
+            Allowed {
+                sandbox: sandbox.clone(),
+                grace: settings.build_grace,
+                limits: settings.build_limits,
+                output_bytes_max: settings.output_bytes_max,
+            },
         )
         .map_err(files_failed)?;
         let events = broadcast::Sender::new(EVENTS);
@@ -192,6 +202,8 @@ impl App {
             logs: logs.clone(),
             evaluator: EvaluatorSettings {
                 program: settings.program.clone(),
+                supervisors,
+                sandbox,
                 state_id: started.state_id,
                 timeout: settings.evaluation_timeout,
                 output_bytes_max: settings.evaluation_output_bytes_max,
@@ -575,6 +587,21 @@ impl Shared {
     }
 }
 
+/// Takes the rights of others at the database away, which SQLite gives by the machine's custom. By name: to
+/// open it is SQLite's alone.
+fn keep_private(state: &Path) -> Result<(), AppError> {
+    for name in ["brigandine.db", "brigandine.db-wal", "brigandine.db-shm"] {
+        let path = state.join(name);
+        match std::fs::set_permissions(&path, Permissions::from_mode(0o600)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(AppError::File(path, error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// Locks the state directory for this process.
 fn lock(state: &Path) -> Result<File, AppError> {
     let path = state.join("lock");
@@ -591,18 +618,56 @@ fn lock(state: &Path) -> Result<File, AppError> {
     }
 }
 
-fn sandbox(settings: &Settings) -> Result<Sandbox, AppError> {
-    match (settings.sandbox, find_bubblewrap()) {
-        (config::Sandbox::Off, _) => Ok(Sandbox::Off),
-        (_, Some(program)) => {
-            tracing::info!(program = %program.display(), "builds run in a sandbox");
-            Ok(Sandbox::Bubblewrap(program))
+/// How long the processes of a server that was killed are waited for; only the kernel can delay their end.
+const LAST_SERVER: Duration = Duration::from_secs(30);
+
+/// What starts programs, when all that the last server started is gone: its supervisors hold a lock until
+/// then.
+async fn supervisors(state: &Path) -> Result<Arc<Supervisors>, AppError> {
+    let path = state.join("processes.lock");
+    let failed = |error| AppError::File(path.clone(), error);
+    let options = File::options().create(true).truncate(false).write(true).clone();
+    let file = options.open(&path).map_err(failed)?;
+    let again = file.try_clone().map_err(failed)?;
+    let locked = tokio::task::spawn_blocking(move || again.lock());
+    match tokio::time::timeout(LAST_SERVER, locked).await {
+        Ok(Ok(Ok(()))) => {}
+        Ok(Ok(Err(error))) => return Err(failed(error)),
+        Ok(Err(error)) => return Err(failed(std::io::Error::other(error))),
+        Err(_) => tracing::error!(
+            "processes that the last server started have not ended in {} s: find what the kernel waits for \
+             (state D in `ps`)",
+            LAST_SERVER.as_secs()
+        ),
+    }
+    Ok(Supervisors::new(Some(file)))
+}
+
+/// How builds and evaluators are isolated, after a look at what this machine allows.
+async fn sandbox(settings: &Settings, supervisors: &Supervisors) -> Result<Sandbox, AppError> {
+    let wanted = settings.sandbox;
+    if wanted == config::Sandbox::Off {
+        tracing::warn!(
+            "builds and evaluators run WITHOUT a sandbox (sandbox = \"off\"): they may read and change \
+             whatever the server's user may, its database and token among it, and use the network"
+        );
+        return Ok(Sandbox::Off);
+    }
+    match probe_sandbox(supervisors).await {
+        Ok(sandbox) => {
+            tracing::info!("builds and evaluators run in a sandbox");
+            Ok(sandbox)
         }
-        (config::Sandbox::Auto, None) => {
-            tracing::warn!("bubblewrap is not installed: builds run WITHOUT a sandbox");
+        Err(why) if wanted == config::Sandbox::Auto => {
+            tracing::warn!(
+                why,
+                "there is no sandbox here: builds and evaluators run WITHOUT one, and may read and change \
+                 whatever the server's user may, its database and token among it; install bubblewrap, or say \
+                 so (sandbox = \"off\")"
+            );
             Ok(Sandbox::Off)
         }
-        (config::Sandbox::Require, None) => Err(AppError::NoSandbox),
+        Err(why) => Err(AppError::NoSandbox(why)),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A sample repository whose job list has as many jobs as asked for, each the shell command `:`,
 //! is looked at, evaluated and built by the real server with everything on (durable commits, clean
-//! directories, build logs, attempts, counters); only HTTP and the sandbox are off. The clock runs
+//! directories, build logs, attempts, counters); HTTP is off, and the sandbox unless it is asked for. The clock runs
 //! from the registered evaluation to the last committed result. Processor time is that of the
 //! server's process alone, without its children.
 //!
@@ -143,6 +143,7 @@ async fn measure(arguments: &BenchBuilds, directory: &Path) -> Result<Figures, F
     let mut settings = Settings::new(directory.join("state"));
     settings.max_jobs = usize::from(arguments.max_jobs);
     settings.interval = Duration::from_secs(3600);
+    settings.sandbox = arguments.sandbox;
     let app = App::start(settings).await?;
     app.run().await?;
     let start_ms = milliseconds(began.elapsed());
@@ -167,6 +168,7 @@ async fn measure(arguments: &BenchBuilds, directory: &Path) -> Result<Figures, F
         interval_s: None,
         keep: None,
         priority: 0,
+        network: false,
         enabled: true,
     };
     app.load(vec![specification.clone()], false).await?;
@@ -250,6 +252,7 @@ async fn triggers(app: &App, count: u32) -> Result<[f64; 3], Failure> {
             needs: std::collections::BTreeMap::new(),
             products: Vec::new(),
             isolation: String::new(),
+            network: false,
         };
         let text = serde_json::to_string(&definition).unwrap_or_default();
         let job = store::NewJob {
@@ -319,6 +322,7 @@ async fn changes(
             max_silent_s: None,
             priority: 0,
             products: Vec::new(),
+            network: false,
         };
         if let Evaluator::Jobs { jobs, .. } = &mut specification.evaluator {
             *jobs = vec![job];

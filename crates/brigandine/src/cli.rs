@@ -116,6 +116,9 @@ pub(crate) struct BenchBuilds {
     /// Builds at once
     #[arg(long, value_name = "N", default_value = "4", value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub(crate) max_jobs: u16,
+    /// How the builds are isolated
+    #[arg(long, value_name = "HOW", value_enum, default_value = "off")]
+    pub(crate) sandbox: Sandbox,
     /// Single builds to start for the latency figure
     #[arg(long, value_name = "N", default_value = "200", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) triggers: u32,

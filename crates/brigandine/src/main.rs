@@ -8,10 +8,10 @@ mod cli;
 mod command;
 mod config;
 mod evaluate;
+mod ffi;
 mod http;
 mod input;
 mod log;
-mod memory;
 mod model;
 mod monitor;
 mod process;
@@ -24,6 +24,16 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    if process::is_supervisor() {
+        process::supervise();
+        return ExitCode::SUCCESS;
+    }
+    // The modes of what a build finds and leaves depend on nothing that the server was started with.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    if let Err(error) = ffi::close_on_exec() {
+        eprintln!("brigandine: cannot keep inherited descriptors from other programs: {error}");
+        return ExitCode::FAILURE;
+    }
     let outcome = match cli::Cli::parse().command {
         cli::Command::Demo(arguments) => command::demo::run(&arguments),
         cli::Command::Serve(arguments) => command::serve::run(&arguments),

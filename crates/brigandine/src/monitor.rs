@@ -17,9 +17,9 @@ pub(crate) use turns::Turns;
 
 use crate::build::{Builder, Outputs, publish_builds, remove_all};
 use crate::evaluate::{self, Checked, Context, EvaluatorSettings};
+use crate::ffi;
 use crate::input::{Checkouts, Form, Repositories, Resolved, Wanted, hex};
 use crate::log::{LogName, Logs};
-use crate::memory;
 use crate::model::{
     self, Checkout, Definition, EvaluationId, EvaluationStatus, Evaluator, Event,
     MESSAGE_BYTES_MAX, Specification, SpecificationId, SpecificationState, Timestamp, one_line,
@@ -335,7 +335,7 @@ async fn evaluate(
                     }
                     shared.builder.wake();
                     if registered.new + registered.reused >= MANY_JOBS {
-                        memory::give_back().await;
+                        ffi::give_back().await;
                     }
                     EvaluationStatus::Succeeded
                 }
@@ -463,6 +463,7 @@ async fn evaluate_started(
         systems: shared.systems.clone(),
         priority: specification.priority,
         isolation: shared.isolation.to_owned(),
+        network: specification.network,
     };
     let scratch = Scratch(shared.work.join(format!("evaluation-{id}")));
     let _ = remove_all(&scratch.0);

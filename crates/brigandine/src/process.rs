@@ -1,106 +1,314 @@
-//! Child processes, each the leader of a process group of its own.
+//! Child processes, each below a supervisor of its own.
 //!
-//! Every process that the server starts (git, evaluators, builds) goes through [`Running`], so that
-//! there is one answer to "who ends it": whoever holds the `Running`. Dropping it kills the group.
+//! Every process that the server starts (git, evaluators, builds) goes through [`Supervisors::spawn`], so
+//! that there is one answer to "who ends it": whoever holds the [`Running`]. Dropping it kills the program
+//! and all that came of it. How, is said in `process/supervisor.rs`.
+//!
+//! A program gets the variables that its [`Command`] names and no other, and its three standard descriptors
+//! and no other.
 //!
 //! | state | what may be trusted | left by |
 //! |---|---|---|
-//! | runs | the group's id is the leader's process id | the leader's exit, seen by [`Running::exited`] |
-//! | exited, not reaped | the leader is a zombie: its id cannot be given to anybody else | [`Running::reap`] |
-//! | reaped | nothing: no signal may be sent any more | – |
+//! | runs | it or something that it started may be alive | [`Running::ended`] |
+//! | ended | nothing that came of it is alive | – |
 //!
-//! P1: a group is signalled only before its leader is reaped, so no stranger is ever hit.
-//! P2: when the leader ends, the rest of its group is killed before the leader is reaped.
+//! P1: nothing of the server's is a process's parent but a supervisor, so nothing of the server's is read
+//! through `/proc` by asking for one's parent.
+//! P2: `ended` says so when the kernel knows no process any more that came of the program.
 
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
-use std::io;
-use std::os::fd::OwnedFd;
+mod launch;
+mod limits;
+mod namespace;
+mod supervisor;
+mod tree;
+
+pub(crate) use launch::End;
+pub(crate) use limits::{Bounds, Limits};
+
+use launch::{ASK, KILL, Launch, REPORT_BYTES, Report};
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    sendmsg, socketpair,
+};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, set_child_subreaper};
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::io::AsyncReadExt;
 use tokio::io::unix::AsyncFd;
-use tokio::net::unix::pipe;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::net::{UnixStream, unix::pipe};
 
 /// How long the pipes of a process that has ended may stay open before they are given up.
 pub(crate) const LEFTOVER: Duration = Duration::from_millis(500);
+/// How long the end of what was killed is waited for; only the kernel can delay it.
+const KILLED: Duration = Duration::from_secs(10);
+/// The first argument by which this program is told to supervise.
+const SUPERVISE: &str = "supervise-processes";
 
-/// A child process and its group.
+/// Whether this process was started to supervise others. Asked before anything else is done.
+pub(crate) fn is_supervisor() -> bool {
+    std::env::args_os().nth(1).is_some_and(|word| word == SUPERVISE)
+}
+
+/// Supervises until the server is gone.
+pub(crate) fn supervise() {
+    // There is nobody to tell of an error but the server, which sees that the socket is closed.
+    let _ = supervisor::serve();
+}
+
+/// Starts programs.
+#[derive(Debug)]
+pub(crate) struct Supervisors {
+    /// Guard: the mutex. `None` until it is needed, and after the process behind it has ended.
+    fork_server: Mutex<Option<Arc<ForkServer>>>,
+    /// A lock that lasts until everything that was started has ended.
+    lock: Option<File>,
+}
+
+/// The process that forks supervisors.
+#[derive(Debug)]
+struct ForkServer {
+    control: AsyncFd<OwnedFd>,
+    /// `None` while it is dropped.
+    child: Option<Child>,
+}
+
+/// The fork servers of this process. Guard: the mutex. One, but for tests.
+static FORK_SERVERS: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
+
+impl ForkServer {
+    fn start(lock: Option<&File>) -> io::Result<Self> {
+        // What a killed fork server leaves behind comes to this process.
+        set_child_subreaper(Pid::from_raw(1))?;
+        let (control, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0("brigandine: supervisor").arg(SUPERVISE).env_clear();
+        command.stdin(Stdio::from(theirs)).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn()?;
+        drop(command);
+        let mut servers = FORK_SERVERS.lock().unwrap_or_else(PoisonError::into_inner);
+        servers.insert(child.id().cast_signed());
+        drop(servers);
+        let locks: Vec<_> = lock.iter().map(|lock| lock.as_fd()).collect();
+        send(&control, &locks)?;
+        rustix::io::ioctl_fionbio(&control, true)?;
+        Ok(Self { control: register(control)?, child: Some(child) })
+    }
+
+    async fn send(&self, descriptors: &[std::os::fd::BorrowedFd<'_>]) -> io::Result<()> {
+        self.control.async_io(Interest::WRITABLE, |control| send(control, descriptors)).await
+    }
+}
+
+impl Drop for ForkServer {
+    fn drop(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        let forget = move || {
+            let _ = child.wait();
+            let mut servers = FORK_SERVERS.lock().unwrap_or_else(PoisonError::into_inner);
+            servers.remove(&child.id().cast_signed());
+        };
+        // It ends when the socket is closed, which is after this, and when its supervisors have.
+        drop(std::thread::Builder::new().name("reaper".to_owned()).spawn(forget));
+    }
+}
+
+fn send(control: &OwnedFd, descriptors: &[std::os::fd::BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space =
+        [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(supervisor::DESCRIPTORS))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() {
+        ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
+    }
+    sendmsg(control, &[IoSlice::new(&[0])], &mut ancillary, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+/// A program to start: a command, which names all its variables, and what bubblewrap reads its arguments
+/// from if that is the program.
+#[derive(Debug)]
+pub(crate) struct Program {
+    pub(crate) command: Command,
+    pub(crate) sandbox: Option<OwnedFd>,
+    /// Whether strangers wrote it: it then has a namespace of its own, where there is one to be had.
+    pub(crate) contained: bool,
+    /// What it may take; without it, whatever there is.
+    pub(crate) bounds: Option<Bounds>,
+}
+
+impl From<Command> for Program {
+    fn from(command: Command) -> Self {
+        Self { command, sandbox: None, contained: false, bounds: None }
+    }
+}
+
+/// The standard descriptors of a program.
+#[derive(Debug)]
+pub(crate) struct Streams {
+    /// `None`: there is nothing to read.
+    pub(crate) stdin: Option<OwnedFd>,
+    pub(crate) stdout: OwnedFd,
+    pub(crate) stderr: OwnedFd,
+}
+
+impl Supervisors {
+    /// `lock` is held until everything that is started has ended, even when this process is killed.
+    pub(crate) fn new(lock: Option<File>) -> Arc<Self> {
+        Arc::new(Self { fork_server: Mutex::new(None), lock })
+    }
+
+    fn fork_server(&self) -> io::Result<Arc<ForkServer>> {
+        let mut fork_server = self.fork_server.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = &*fork_server {
+            return Ok(Arc::clone(known));
+        }
+        let new = Arc::new(ForkServer::start(self.lock.as_ref())?);
+        *fork_server = Some(Arc::clone(&new));
+        Ok(new)
+    }
+
+    /// Starts a program.
+    ///
+    /// # Errors
+    /// It could not be started. Nothing runs.
+    ///
+    /// # Cancel safety
+    /// Dropped: nothing runs, or is killed.
+    pub(crate) async fn spawn(&self, program: Program, streams: Streams) -> io::Result<Running> {
+        let Program { command, sandbox, contained, bounds } = program;
+        let launch = Launch { sandboxed: sandbox.is_some(), contained, bounds, ..launch(&command) };
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let stdin = match streams.stdin {
+            Some(stdin) => stdin,
+            None => File::open("/dev/null")?.into(),
+        };
+        let mut descriptors =
+            vec![theirs.as_fd(), stdin.as_fd(), streams.stdout.as_fd(), streams.stderr.as_fd()];
+        descriptors.extend(sandbox.iter().map(|file| file.as_fd()));
+        let mut stream = UnixStream::from_std(ours)?;
+        let sent = self.fork_server()?;
+        if sent.send(&descriptors).await.is_err() {
+            self.replace(&sent);
+            self.fork_server()?.send(&descriptors).await?;
+        }
+        drop(descriptors);
+        // Only the supervisor has them now: its end closes them.
+        drop((theirs, stdin, streams.stdout, streams.stderr, sandbox));
+        stream.write_all(&launch.to_bytes()).await?;
+        let mut report = [0; REPORT_BYTES];
+        stream.read_exact(&mut report).await.map_err(|_| lost())?;
+        match Report::from_bytes(report) {
+            Report::Started => Ok(Running { stream, received: [0; REPORT_BYTES], count: 0 }),
+            Report::Refused(number) => Err(io::Error::from_raw_os_error(number)),
+            Report::Ended(_) => Err(lost()),
+        }
+    }
+
+    /// Forgets a fork server that has ended, and ends what it left behind.
+    fn replace(&self, dead: &Arc<ForkServer>) {
+        let mut fork_server = self.fork_server.lock().unwrap_or_else(PoisonError::into_inner);
+        if fork_server.as_ref().is_some_and(|known| Arc::ptr_eq(known, dead)) {
+            *fork_server = None;
+        }
+        drop(fork_server);
+        tracing::error!("the process that supervises builds was killed: another one is started");
+        let known = FORK_SERVERS.lock().unwrap_or_else(PoisonError::into_inner);
+        let known: Vec<i32> = known.iter().copied().collect();
+        tree::kill(&known);
+        tree::reap(&known);
+    }
+}
+
+fn lost() -> io::Error {
+    io::Error::other("its supervisor was killed")
+}
+
+/// What a command says, for a supervisor.
+fn launch(command: &Command) -> Launch {
+    let environment: Vec<(OsString, OsString)> = command
+        .get_envs()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
+        .collect();
+    let path = environment.iter().find(|(name, _)| name == "PATH");
+    let path = path.map_or(OsStr::new("/usr/bin:/bin"), |(_, path)| path.as_os_str());
+    Launch {
+        program: launch::find(command.get_program(), path),
+        arguments: command.get_args().map(OsStr::to_owned).collect(),
+        directory: command.get_current_dir().map_or_else(|| "/".into(), Into::into),
+        environment,
+        ..Launch::default()
+    }
+}
+
+/// The variables of the server's own that `wanted` names, for a program that needs them.
+pub(crate) fn passed_on(
+    wanted: impl Fn(&str) -> bool,
+) -> impl Iterator<Item = (OsString, OsString)> {
+    std::env::vars_os().filter(move |(name, _)| name.to_str().is_some_and(&wanted))
+}
+
+/// A program that runs, and all that comes of it.
 #[derive(Debug)]
 pub(crate) struct Running {
-    /// `None` once reaped.
-    child: Option<Child>,
-    exit: AsyncFd<OwnedFd>,
-    group: Pid,
+    stream: UnixStream,
+    /// The report of the end, as far as it has come.
+    received: [u8; REPORT_BYTES],
+    count: usize,
 }
 
 impl Running {
-    /// Starts `command` in a new process group.
-    pub(crate) fn spawn(command: &mut Command) -> io::Result<Self> {
-        let mut child = command.process_group(0).spawn()?;
-        let watched = (|| {
-            let group = i32::try_from(child.id())
-                .ok()
-                .and_then(Pid::from_raw)
-                .ok_or_else(|| io::Error::other("the kernel gave a process the id 0"))?;
-            let exit = register(pidfd_open(group, PidfdFlags::NONBLOCK)?)?;
-            Ok((group, exit))
-        })();
-        match watched {
-            Ok((group, exit)) => Ok(Self { child: Some(child), exit, group }),
-            Err(error) => {
-                // Nobody could watch it, so it must not run.
-                let _ = child.kill();
-                let _ = child.wait();
-                Err(error)
+    /// Waits until the program has ended and nothing that came of it is alive (P2). To be called until it
+    /// says so, and not after.
+    ///
+    /// # Errors
+    /// Its supervisor was killed, and what came of it is being killed.
+    ///
+    /// # Cancel safety
+    /// Dropped: it can be called again.
+    pub(crate) async fn ended(&mut self) -> io::Result<End> {
+        while self.count < REPORT_BYTES {
+            match self.stream.read(&mut self.received[self.count..]).await {
+                Ok(0) | Err(_) => return Err(lost()),
+                Ok(count) => self.count += count,
             }
         }
-    }
-
-    /// Takes the pipe to the leader's standard input, if there is one.
-    pub(crate) fn stdin(&mut self) -> Option<std::process::ChildStdin> {
-        self.child.as_mut()?.stdin.take()
-    }
-
-    /// Waits until the leader has ended. It stays a zombie until [`Running::reap`].
-    ///
-    /// Cancel safe.
-    pub(crate) async fn exited(&self) -> io::Result<()> {
-        // A pidfd becomes readable when the process ends, and stays so.
-        let _ready = self.exit.readable().await?;
-        Ok(())
-    }
-
-    /// Sends a signal to the whole group.
-    pub(crate) fn signal(&self, signal: Signal) {
-        // P1: `child` is there, so the leader is not reaped.
-        if self.child.is_some() {
-            let _ = kill_process_group(self.group, signal);
+        match Report::from_bytes(self.received) {
+            Report::Ended(end) => Ok(end),
+            Report::Started | Report::Refused(_) => Err(lost()),
         }
     }
 
-    /// Kills what is left of the group and takes the leader's status. Call it after
-    /// [`Running::exited`], otherwise it kills the leader as well.
-    pub(crate) fn reap(&mut self) -> io::Result<ExitStatus> {
-        self.signal(Signal::KILL); // P2
-        match self.child.take() {
-            Some(mut child) => child.wait(),
-            None => Err(io::Error::other("the process was reaped before")),
-        }
+    /// Asks every process to end (TERM).
+    pub(crate) fn ask(&self) {
+        // There is room for a byte, or nobody to read it.
+        let _ = self.stream.try_write(&[ASK]);
+    }
+
+    /// Kills every process.
+    pub(crate) fn kill(&self) {
+        let _ = self.stream.try_write(&[KILL]);
+    }
+
+    /// Kills every process and waits until they are gone.
+    pub(crate) async fn end(mut self) {
+        self.kill();
+        let _ = tokio::time::timeout(KILLED, self.ended()).await;
     }
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.signal(Signal::KILL);
-        let Some(mut child) = self.child.take() else { return };
-        if !matches!(child.try_wait(), Ok(Some(_))) {
-            // A killed process ends at once unless the kernel holds it; that wait is not ours.
-            let waiting = std::thread::Builder::new()
-                .name("reaper".to_owned())
-                .spawn(move || child.wait().map(drop));
-            drop(waiting);
-        }
+impl End {
+    /// How the program itself ended.
+    pub(crate) fn status(self) -> ExitStatus {
+        ExitStatus::from_raw(self.status)
     }
 }
 
@@ -111,13 +319,19 @@ impl Drop for Running {
               OwnedFd cannot, and the successor is unsafe"
 )]
 fn register(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    AsyncFd::new(descriptor)
+    AsyncFd::with_interest(descriptor, Interest::WRITABLE)
 }
 
 /// A pipe whose reading end is asynchronous; the writing end is for a child process.
 pub(crate) fn output_pipe() -> io::Result<(pipe::Receiver, io::PipeWriter)> {
     let (reader, writer) = io::pipe()?;
     Ok((pipe::Receiver::from_owned_fd(OwnedFd::from(reader))?, writer))
+}
+
+/// A pipe whose writing end is asynchronous; the reading end is for a child process.
+pub(crate) fn input_pipe() -> io::Result<(io::PipeReader, pipe::Sender)> {
+    let (reader, writer) = io::pipe()?;
+    Ok((reader, pipe::Sender::from_owned_fd(OwnedFd::from(writer))?))
 }
 
 /// What a process that ran to its end left behind.
@@ -172,18 +386,17 @@ const STDERR_KEPT: usize = 16 * 1024;
 /// Runs a short process without standard input and keeps what it writes.
 ///
 /// # Cancel safety
-/// Dropped: the process group is killed.
+/// Dropped: it is killed with all that came of it.
 pub(crate) async fn capture(
-    mut command: Command,
+    supervisors: &Supervisors,
+    program: Program,
     timeout: Duration,
     stdout_max: usize,
 ) -> Result<Captured, CaptureError> {
-    let (mut out, out_writer) = output_pipe()?;
-    let (mut err, err_writer) = output_pipe()?;
-    command.stdin(Stdio::null()).stdout(out_writer).stderr(err_writer);
-    let mut running = Running::spawn(&mut command)?;
-    // The command holds the writing ends of the pipes: without this there is no end of file.
-    drop(command);
+    let (mut out, stdout) = output_pipe()?;
+    let (mut err, stderr) = output_pipe()?;
+    let streams = Streams { stdin: None, stdout: stdout.into(), stderr: stderr.into() };
+    let mut running = supervisors.spawn(program, streams).await?;
     let mut stdout = Vec::new();
     let mut stderr: Vec<u8> = Vec::new();
     let pump = async {
@@ -213,30 +426,37 @@ pub(crate) async fn capture(
                 }
             }
         };
-        let pipes = async { tokio::try_join!(read_out, read_err).map(drop) };
-        let exited = async {
-            running.exited().await?;
-            tokio::time::sleep(LEFTOVER).await;
-            Ok(())
-        };
+        let mut pipes = std::pin::pin!(async { tokio::try_join!(read_out, read_err).map(drop) });
         tokio::select! {
             biased;
-            closed = pipes => {
+            closed = &mut pipes => {
                 closed?;
-                running.exited().await?;
+                Ok(running.ended().await?)
             }
-            // A daemon that it left behind (ssh's shared connections) holds the pipes.
-            ended = exited => ended.map_err(CaptureError::Io)?,
+            end = running.ended() => {
+                // All that came of it is gone (P2): what is in the pipes is the rest, unless they were
+                // given to a stranger.
+                if let Ok(read) = tokio::time::timeout(LEFTOVER, pipes).await {
+                    read?;
+                }
+                Ok::<End, CaptureError>(end?)
+            }
         }
-        Ok::<(), CaptureError>(())
     };
-    match tokio::time::timeout(timeout, pump).await {
-        Ok(done) => done?,
-        Err(_) => return Err(CaptureError::Timeout(timeout)),
-    }
-    let status = running.reap()?;
+    let ended = match tokio::time::timeout(timeout, pump).await {
+        Ok(ended) => ended,
+        Err(_) => Err(CaptureError::Timeout(timeout)),
+    };
+    let end = match ended {
+        Ok(end) => end,
+        Err(error) => {
+            running.end().await;
+            return Err(error);
+        }
+    };
     let kept = stderr.len().saturating_sub(STDERR_KEPT);
-    Ok(Captured { status, stdout, stderr: String::from_utf8_lossy(&stderr[kept..]).into_owned() })
+    let stderr = String::from_utf8_lossy(&stderr[kept..]).into_owned();
+    Ok(Captured { status: end.status(), stdout, stderr })
 }
 
 /// How a process ended, for people: `exit status 2`, `killed by signal 9`.
@@ -271,7 +491,7 @@ pub(crate) const STATE_VARIABLE: &str = "BRIGANDINE_STATE_ID";
 /// next round, and it goes round until nothing is found.
 pub(crate) fn kill_marked(mark: &str) -> usize {
     let own = std::process::id();
-    let mut killed = std::collections::BTreeSet::new();
+    let mut killed = BTreeSet::new();
     for _ in 0..100 {
         let mut found = false;
         let Ok(processes) = std::fs::read_dir("/proc") else { break };
@@ -313,76 +533,110 @@ mod tests {
 
     fn shell(text: &str) -> Command {
         let mut command = Command::new("/bin/sh");
-        command.args(["-c", text]);
+        command.args(["-c", text]).env("PATH", "/usr/bin:/bin");
         command
+    }
+
+    async fn captured(text: &str, timeout: Duration) -> Result<Captured, CaptureError> {
+        capture(&Supervisors::new(None), shell(text).into(), timeout, 1000).await
+    }
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// The processes whose command line has this text.
+    fn alive(text: &str) -> usize {
+        let processes = std::fs::read_dir("/proc").expect("/proc").flatten();
+        let lines =
+            processes.filter_map(|p| std::fs::read_to_string(p.path().join("cmdline")).ok());
+        lines.filter(|line| line.contains(text)).count()
     }
 
     #[tokio::test]
     async fn capture_keeps_output_and_status() {
-        let done = capture(shell("echo out; echo err >&2; exit 3"), Duration::from_secs(20), 100)
-            .await
-            .expect("runs");
+        let done = captured("echo out; echo err >&2; exit 3", LONG).await.expect("runs");
         assert_eq!(done.stdout, b"out\n");
         assert_eq!(done.stderr, "err\n");
         assert_eq!(describe(done.status), "exit status 3");
     }
 
     #[tokio::test]
-    async fn capture_ends_what_takes_too_long() {
-        let limit = Duration::from_millis(50);
-        let error = capture(shell("sleep 1000 & sleep 1000"), limit, 100).await.unwrap_err();
+    async fn capture_ends_what_takes_too_long_before_it_says_so() {
+        let text = format!("sleep 7{0} & sleep 7{0}", std::process::id());
+        let error = captured(&text, Duration::from_millis(50)).await.unwrap_err();
         assert!(matches!(error, CaptureError::Timeout(_)), "{error}");
+        assert_eq!(alive(&format!("7{}", std::process::id())), 0);
     }
 
     #[tokio::test]
     async fn capture_ends_what_writes_too_much() {
-        let error = capture(shell("yes"), Duration::from_secs(20), 1000).await.unwrap_err();
+        let error = captured("yes", LONG).await.unwrap_err();
         assert!(matches!(error, CaptureError::Output(1000)), "{error}");
     }
 
     #[tokio::test]
-    async fn capture_does_not_wait_for_a_daemon_that_holds_the_pipes() {
-        let mark = format!("BRIGANDINE_TEST_DAEMON={}", std::process::id());
-        let (name, value) = mark.split_once('=').expect("pair");
-        let mut command =
-            shell("mkfifo $0; setsid sh -c 'echo > $0; exec sleep 1000' $0 & read x < $0; echo up");
-        let directory = tempfile::tempdir().expect("directory");
-        command.arg(directory.path().join("gate")).env(name, value);
-        let done = capture(command, Duration::from_secs(60), 100).await.expect("ends");
-        assert_eq!(done.stdout, b"up\n");
-        assert_eq!(kill_marked(&mark), 1, "the daemon lived on");
+    async fn a_program_that_is_not_there_is_an_error_and_no_process() {
+        let error =
+            capture(&Supervisors::new(None), Command::new("/no/such").into(), LONG, 10).await;
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            "cannot run: No such file or directory (os error 2)"
+        );
     }
 
     #[tokio::test]
-    async fn the_rest_of_the_group_ends_with_its_leader() {
-        let (mut out, writer) = output_pipe().expect("pipe");
-        let mut command = shell("sleep 1000 & echo $!");
-        command.stdout(writer).stdin(Stdio::null());
-        let mut running = Running::spawn(&mut command).expect("spawn");
-        drop(command);
-        running.exited().await.expect("exit");
-        assert!(running.reap().expect("reap").success());
-        // End of file comes only when the sleeping process is gone as well.
-        let mut text = String::new();
-        let read = out.read_to_string(&mut text);
-        tokio::time::timeout(Duration::from_secs(20), read).await.expect("in time").expect("read");
-        assert!(text.trim().parse::<u32>().is_ok(), "{text}");
+    async fn a_program_has_the_variables_and_descriptors_that_it_was_given_and_no_other() {
+        let mut command = Command::new("/usr/bin/env");
+        command.env("ONLY", "this");
+        let done =
+            capture(&Supervisors::new(None), command.into(), LONG, 1000).await.expect("runs");
+        assert_eq!(String::from_utf8_lossy(&done.stdout), "ONLY=this\n");
+        let done = captured("cd /proc/self/fd && echo *", LONG).await.expect("runs");
+        // The shell has a fourth for the directory that it lists.
+        assert_eq!(String::from_utf8_lossy(&done.stdout), "0 1 2 3\n");
     }
 
     #[tokio::test]
-    async fn a_marked_process_is_found_wherever_it_went() {
-        let mark = format!("BRIGANDINE_TEST_MARK={}-{:p}", std::process::id(), &LEFTOVER);
-        let (name, value) = mark.split_once('=').expect("pair");
-        let (mut out, writer) = output_pipe().expect("pipe");
-        let mut command = shell("setsid sleep 1000 & setsid sleep 1000 & echo");
-        command.stdout(writer).env(name, value).stdin(Stdio::null());
-        let mut running = Running::spawn(&mut command).expect("spawn");
-        drop(command);
-        running.exited().await.expect("exit");
-        running.reap().expect("reap");
-        kill_marked(&mark);
-        let mut text = String::new();
-        let read = out.read_to_string(&mut text);
-        tokio::time::timeout(Duration::from_secs(20), read).await.expect("in time").expect("read");
+    async fn nothing_outlives_its_program_wherever_it_went() {
+        let own = std::process::id();
+        for (number, text) in [
+            "sleep $0 & echo up",
+            "setsid sleep $0 >/dev/null 2>&1 & echo up",
+            "env -i setsid sh -c '(sleep $0 &) >/dev/null 2>&1'; echo up",
+            "(setsid sh -c '(trap \"\" TERM HUP; env -i sleep $0; :) &' >/dev/null 2>&1 &); echo up",
+            "for i in 1 2 3 4 5 6 7 8; do (sh -c 'sleep $0 & sleep $0 & wait' &) & done; echo up",
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let mark = format!("6{number}{own}");
+            let text = text.replace("$0", &mark);
+            let done = captured(&text, LONG).await.expect("ends");
+            assert_eq!(done.stdout, b"up\n", "{text}");
+            assert_eq!(alive(&mark), 0, "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_program_whose_supervisor_is_killed_ends_as_well() {
+        let mark = format!("5{}", std::process::id());
+        let text = format!("setsid sleep {mark} >/dev/null 2>&1 & kill -9 $PPID; sleep {mark}");
+        let supervisors = Supervisors::new(None);
+        let error = capture(&supervisors, shell(&text).into(), LONG, 1000).await.unwrap_err();
+        assert_eq!(error.to_string(), "cannot run: its supervisor was killed");
+        let began = std::time::Instant::now();
+        while alive(&mark) > 0 {
+            assert!(began.elapsed() < LONG, "it lives on");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let done =
+            capture(&supervisors, shell("echo on").into(), LONG, 1000).await.expect("others run");
+        assert_eq!(done.stdout, b"on\n");
+    }
+
+    #[tokio::test]
+    async fn a_supervisor_shows_nothing_of_the_server() {
+        let text = "tr '\\0' '\\n' < /proc/$PPID/environ | wc -l; ls -l /proc/$PPID/fd | grep -c ' -> /[^d]'";
+        let done = captured(text, LONG).await.expect("runs");
+        assert_eq!(String::from_utf8_lossy(&done.stdout), "0\n0\n", "{}", done.stderr);
     }
 }

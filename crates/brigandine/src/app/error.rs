@@ -16,7 +16,7 @@ pub(crate) enum AppError {
     /// The database failed.
     Database(DatabaseError),
     /// `--sandbox` was asked for and cannot be had.
-    NoSandbox,
+    NoSandbox(String),
     /// A part of the server that must run has ended.
     Ended {
         /// Which.
@@ -38,8 +38,9 @@ impl std::fmt::Display for AppError {
             Self::File(path, error) => write!(f, "{}: {error}", path.display()),
             Self::Open(error) => error.fmt(f),
             Self::Database(error) => write!(f, "the database failed: {error}"),
-            Self::NoSandbox => f.write_str(
-                "builds are to run in a sandbox, and `bwrap` is not on the search path; \
+            Self::NoSandbox(why) => write!(
+                f,
+                "builds are to run in a sandbox, and there is none here: {why}; \
                  install bubblewrap, or allow builds without it (sandbox = \"off\")",
             ),
             Self::Ended { part, why } => write!(f, "{part} ended: {why}"),
@@ -53,7 +54,7 @@ impl std::error::Error for AppError {
             Self::File(_, error) => Some(error),
             Self::Open(error) => Some(error),
             Self::Database(error) => Some(error),
-            Self::Locked(_) | Self::NoSandbox | Self::Ended { .. } => None,
+            Self::Locked(_) | Self::NoSandbox(_) | Self::Ended { .. } => None,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::config;
 use crate::model::Keep;
+use crate::process::Limits;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -36,6 +37,8 @@ pub(crate) struct Settings {
     pub(crate) build_silence: Duration,
     /// Between asking a build to end and killing it.
     pub(crate) build_grace: Duration,
+    /// What one build may take.
+    pub(crate) build_limits: Limits,
     /// Bytes of one build log before compression.
     pub(crate) log_bytes_max: u64,
     /// Bytes of one build's output.
@@ -65,6 +68,7 @@ impl Settings {
             build_timeout: limits.build_time,
             build_silence: limits.build_silence,
             build_grace: limits.build_grace,
+            build_limits: limits.build,
             log_bytes_max: limits.build_log,
             output_bytes_max: 16 << 30,
             checkouts_kept: 16,

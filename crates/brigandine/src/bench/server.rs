@@ -30,7 +30,7 @@ use tokio::sync::mpsc;
 use crate::app::{App, Settings};
 use crate::command::Failure;
 use crate::command::serve::Web;
-use crate::memory;
+use crate::ffi;
 use crate::model::{self, BuildId, BuildLogFile, BuildStatus, EvaluationId, SpecificationId};
 use crate::store::{self, Database, DatabaseError, Finish, NewJob};
 
@@ -221,7 +221,7 @@ impl Load {
         while self.waiting.len() < number {
             self.stock_one().await?;
         }
-        memory::give_back().await;
+        ffi::give_back().await;
         Ok(())
     }
 
@@ -330,7 +330,7 @@ impl Load {
         };
         let jobs: Vec<_> = (0..number).map(job).collect();
         self.register(jobs, stamp).await?;
-        memory::give_back().await;
+        ffi::give_back().await;
         Ok(())
     }
 

@@ -24,8 +24,8 @@ mod tests;
 
 pub(crate) use dispatch::{DispatchEvent, Dispatcher, LocalDispatcher};
 pub(crate) use output::Outputs;
-pub(crate) use run::{LocalExecutor, remove_all};
-pub(crate) use sandbox::{Sandbox, find_bubblewrap};
+pub(crate) use run::{Allowed, LocalExecutor, remove_all};
+pub(crate) use sandbox::{Sandbox, View, probe as probe_sandbox};
 
 use crate::log::{LogName, Logs};
 use crate::model::{self, BuildId, BuildStatus, Definition, Event};

@@ -10,12 +10,14 @@ use super::run::remove_all;
 use crate::input::{Pattern, hex};
 use crate::model::BuildStatus;
 use crate::store::NewProduct;
+use rustix::fs::{llistxattr, llistxattr_query, lremovexattr};
+use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, Metadata};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -96,7 +98,7 @@ impl Outputs {
         let (digest, files) = digest(out, self.bytes_max)?;
         let target = self.directory.join(&digest);
         let hold = self.hold(&digest);
-        self.keep(out, &target, &digest)?;
+        self.keep(out, &target, &digest, &files)?;
         let products = files
             .iter()
             .filter(|file| selected.contains(&file.path))
@@ -115,15 +117,30 @@ impl Outputs {
     }
 
     /// Moves `out` to `target`, unless that is there and holds the same.
-    fn keep(&self, out: &Path, target: &Path, name: &str) -> Result<(), CollectError> {
+    fn keep(
+        &self,
+        out: &Path,
+        target: &Path,
+        name: &str,
+        files: &[Found],
+    ) -> Result<(), CollectError> {
         if target.is_dir() {
             match digest(target, u64::MAX) {
                 Ok((found, _)) if found == name => return Ok(()),
                 _ => self.set_aside(target, name)?,
             }
         }
+        for entry in fs::read_dir(out)? {
+            protect(&entry?.path())?;
+        }
+        sync_tree(out, files)?;
         match fs::rename(out, target) {
-            Ok(()) => Ok(protect(target)?),
+            Ok(()) => {
+                // Only now: a folder that is protected cannot be moved to another one.
+                fs::set_permissions(target, fs::Permissions::from_mode(0o555))?;
+                sync_folder(target)?;
+                Ok(sync_folder(&self.directory)?)
+            }
             // Somebody else made the same output a moment ago.
             Err(_) if target.is_dir() => Ok(()),
             Err(error) => Err(error.into()),
@@ -486,19 +503,73 @@ fn is_executable(metadata: &Metadata) -> bool {
     metadata.permissions().mode() & 0o111 != 0
 }
 
-/// Takes the right to write away, so that a build that sees it cannot change it by mistake.
+/// Gives everything the mode that its kind has, 0444, or 0555 for what can be run and for directories, and
+/// takes all that would make it more than its bytes: other names outside of the output, a changed user, attributes.
 fn protect(path: &Path) -> io::Result<()> {
     let metadata = path.symlink_metadata()?;
+    remove_attributes(path)?;
     if metadata.is_symlink() {
         return Ok(());
     }
+    let runs = metadata.is_dir() || is_executable(&metadata);
     if metadata.is_dir() {
         for entry in fs::read_dir(path)? {
             protect(&entry?.path())?;
         }
+    } else if metadata.nlink() > 1 {
+        // Whoever has the other name could change it, or have it changed here.
+        let mut copy = path.as_os_str().to_owned();
+        copy.push(".brigandine-copy");
+        let copy = PathBuf::from(copy);
+        let mut file = fs::File::options().write(true).create_new(true).open(&copy)?;
+        io::copy(&mut fs::File::open(path)?, &mut file)?;
+        fs::rename(&copy, path)?;
     }
-    let mode = metadata.permissions().mode();
-    fs::set_permissions(path, fs::Permissions::from_mode(mode & !0o222))
+    fs::set_permissions(path, fs::Permissions::from_mode(if runs { 0o555 } else { 0o444 }))
+}
+
+/// Removes extended attributes, which hold access lists and rights of programs. What a machine's own policy
+/// attaches to every file stays.
+fn remove_attributes(path: &Path) -> io::Result<()> {
+    let unknown = |error: &Errno| matches!(*error, Errno::NOTSUP | Errno::NOSYS);
+    let names = match llistxattr_query(path) {
+        Ok(0) => return Ok(()),
+        Ok(length) => {
+            let mut names = vec![0; length];
+            let length = llistxattr(path, names.as_mut_slice())?;
+            names.truncate(length);
+            names
+        }
+        Err(error) if unknown(&error) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        match lremovexattr(path, name) {
+            Err(error) if name.starts_with(b"security.selinux") || error == Errno::NODATA => {}
+            done => done?,
+        }
+    }
+    Ok(())
+}
+
+/// Files that are synced one by one; more of them are left to one call for the whole file system.
+const SYNCED_ALONE: usize = 32;
+
+/// Brings an output to the disk, so that a row that names it never outlives it.
+fn sync_tree(out: &Path, files: &[Found]) -> io::Result<()> {
+    if files.len() > SYNCED_ALONE {
+        rustix::fs::syncfs(fs::File::open(out)?)?;
+        return Ok(());
+    }
+    for file in files.iter().filter(|file| file.kind != b'l') {
+        fs::File::open(out.join(&file.path))?.sync_all()?;
+    }
+    Ok(())
+}
+
+/// Brings the names in a folder to the disk.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    fs::File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]

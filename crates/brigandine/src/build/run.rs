@@ -9,21 +9,21 @@
 //! ```
 //!
 //! The process ends in one of these ways, whichever is first: by itself, by the wall-clock limit,
-//! by the silence limit, by a cancel. The last three ask the group to end (TERM) and kill it
-//! a grace later. Whatever outlives its leader is killed; what left the group is found by its
-//! environment.
+//! by the silence limit, by a cancel. The last three ask all that came of it to end (TERM) and kill it
+//! a grace later. Nothing that it started is alive when its outputs are taken over (`process.rs`, P2).
 
 use super::dispatch::{BuildJob, Executor, Lost, Outcome};
 use super::output::Outputs;
-use super::sandbox::{self, Sandbox};
+use super::sandbox::{Sandbox, View};
 use crate::input::{Checkouts, ExportedTree, FetchError, Form, Wanted};
 use crate::log::LogWriter;
 use crate::model::BuildStatus;
-use crate::process::{self, LEFTOVER, Running, STATE_VARIABLE};
-use rustix::process::Signal;
+use crate::process::{
+    self, Bounds, End, LEFTOVER, Limits, Program, Running, STATE_VARIABLE, Streams, Supervisors,
+};
 use std::io::{self, ErrorKind::FileTooLarge};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
@@ -41,11 +41,21 @@ pub(crate) struct LocalExecutor {
     work: PathBuf,
     outputs: Arc<Outputs>,
     checkouts: Arc<Checkouts>,
-    sandbox: Sandbox,
+    supervisors: Arc<Supervisors>,
     state_id: String,
     path: String,
-    /// How long a build that was asked to end may take before it is killed.
-    grace: Duration,
+    allowed: Allowed,
+}
+
+/// What a build may do.
+#[derive(Debug)]
+pub(crate) struct Allowed {
+    pub(crate) sandbox: Sandbox,
+    /// How long one that was asked to end may take before it is killed.
+    pub(crate) grace: Duration,
+    pub(crate) limits: Limits,
+    /// Bytes of what it leaves.
+    pub(crate) output_bytes_max: u64,
 }
 
 impl LocalExecutor {
@@ -53,21 +63,20 @@ impl LocalExecutor {
     pub(crate) fn new(
         state: &Path,
         checkouts: Arc<Checkouts>,
-        sandbox: Sandbox,
+        supervisors: Arc<Supervisors>,
         state_id: &str,
-        output_bytes_max: u64,
-        grace: Duration,
+        allowed: Allowed,
     ) -> io::Result<Self> {
         let work = state.join("work");
         std::fs::create_dir_all(&work)?;
         Ok(Self {
             work,
-            outputs: Arc::new(Outputs::new(state.join("outputs"), output_bytes_max)?),
+            outputs: Arc::new(Outputs::new(state.join("outputs"), allowed.output_bytes_max)?),
             checkouts,
-            sandbox,
+            supervisors,
             state_id: state_id.to_owned(),
             path: std::env::var("BRIGANDINE_BUILD_PATH").unwrap_or_else(|_| PATH.to_owned()),
-            grace,
+            allowed,
         })
     }
 
@@ -106,22 +115,20 @@ impl LocalExecutor {
         Ok(trees)
     }
 
-    fn command(&self, job: &BuildJob, place: &Place, needs: &[PathBuf]) -> Command {
+    /// The program that runs the job.
+    fn program(&self, job: &BuildJob, place: &Place, needs: &[PathBuf]) -> io::Result<Program> {
         let (program, arguments) = job
             .definition
             .command
             .split_first()
             .map_or(("/bin/true", &[][..]), |(program, rest)| (program.as_str(), rest));
         let directory = place.build();
-        let mut command = match &self.sandbox {
+        let mut command = match &self.allowed.sandbox {
             Sandbox::Off => Command::new(self.find(program, &directory)),
-            Sandbox::Bubblewrap(bubblewrap) => {
-                let mut command = Command::new(bubblewrap);
-                command.args(sandbox::arguments(&place.root, &directory, needs)).arg(program);
-                command
-            }
+            // Found where it will run.
+            Sandbox::Bubblewrap(_) => Command::new(program),
         };
-        command.args(arguments).current_dir(&directory).env_clear();
+        command.args(arguments).current_dir(&directory);
         // The job's own variables first, so that it cannot change the server's.
         command
             .env("PATH", &self.path)
@@ -139,18 +146,18 @@ impl LocalExecutor {
             .env("BRIGANDINE_OUT", place.out())
             .env("BRIGANDINE_NEEDS", place.needs())
             .env("BRIGANDINE_INPUTS", place.inputs())
-            .env("BRIGANDINE_RUN", self.mark_value(job))
+            .env("BRIGANDINE_RUN", format!("{}/{}/{}", self.state_id, job.id, job.attempt))
             .env(STATE_VARIABLE, &self.state_id);
-        command
+        let (writable, readable) = (&[place.root.as_path()], needs);
+        let network = job.definition.network;
+        let mut program =
+            self.allowed.sandbox.wrap(command, &View { writable, readable, network })?;
+        program.bounds =
+            Some(Bounds { limits: self.allowed.limits, directory: place.root.clone() });
+        Ok(program)
     }
 
-    /// Unique to one start of a build, in the environment of all its processes.
-    fn mark_value(&self, job: &BuildJob) -> String {
-        format!("{}/{}/{}", self.state_id, job.id, job.attempt)
-    }
-
-    /// The program's file. Found here rather than by the child, since a child whose search path
-    /// differs from its parent's cannot be started by `posix_spawn`.
+    /// The program's file, on the search path of builds even if the job has another.
     fn find(&self, program: &str, directory: &Path) -> PathBuf {
         if program.contains('/') {
             return directory.join(program);
@@ -360,14 +367,8 @@ impl LocalExecutor {
         cancel: &mut watch::Receiver<bool>,
         started: impl FnOnce() + Send,
     ) -> Ended {
-        let mut command = self.command(job, place, needs);
-        let spawned = process::output_pipe().and_then(|(out, writer)| {
-            command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
-            Ok((Running::spawn(&mut command)?, out))
-        });
-        let program = command.get_program().to_string_lossy().into_owned();
-        drop(command);
-        let (mut running, mut out) = match spawned {
+        let program = job.definition.command.first().map_or("", String::as_str);
+        let (mut running, mut out) = match self.spawn(job, place, needs).await {
             Ok(spawned) => spawned,
             Err(error) => return trouble(format!("cannot run `{program}`: {error}")),
         };
@@ -375,14 +376,14 @@ impl LocalExecutor {
         let mut watch = Watch {
             end: None,
             kill_at: None,
-            grace: self.grace,
+            killed: false,
+            grace: self.allowed.grace,
             deadline: Instant::now() + job.timeout,
             silent_at: Instant::now() + job.max_silent,
         };
         let mut open = true;
-        let mut exited = false;
         let mut chunk = vec![0; CHUNK];
-        while !exited || (open && watch.kill_at.is_some()) {
+        let ended = loop {
             tokio::select! {
                 biased;
                 () = canceled(cancel), if watch.end.is_none() => {
@@ -407,77 +408,75 @@ impl LocalExecutor {
                         open = false;
                     }
                 },
-                done = running.exited(), if !exited => match done {
-                    Ok(()) => exited = true,
-                    Err(error) => return trouble(format!("cannot wait for the process: {error}")),
-                },
-                () = tokio::time::sleep_until(watch.next()) => {
-                    if watch.tick(&running, job) {
-                        // Killed: it ends as soon as the kernel lets it, and not before.
-                        if let Err(error) = running.exited().await {
-                            return trouble(format!("cannot wait for the process: {error}"));
-                        }
-                        break;
-                    }
+                ended = running.ended() => break ended,
+                // Killed, it ends as soon as the kernel lets it, and not before.
+                () = tokio::time::sleep_until(watch.next()), if !watch.killed => {
+                    watch.tick(&running, job);
                 }
             }
-        }
-        let status = running.reap();
+        };
         if open {
-            self.drain(job, out, log, &mut chunk).await;
+            drain(out, log, &mut chunk).await;
         }
-        match (watch.end, status) {
+        match (watch.end, ended) {
             (Some(outcome), _) => {
-                let note = format!("\n[brigandine: {}]\n", outcome.message);
-                let _ = log.write(note.as_bytes()).await;
+                note(log, &outcome.message).await;
                 Ended::Otherwise(outcome)
             }
-            (None, Ok(status)) => Ended::Status(status),
+            (None, Ok(End { limit: Some(limit), .. })) => {
+                let message = limit.message(&self.allowed.limits);
+                note(log, &message).await;
+                Ended::Otherwise(Outcome::bad(BuildStatus::FailedOther, message))
+            }
+            (None, Ok(end)) => {
+                if end.left > 0 {
+                    let left = end.left;
+                    note(log, &format!("{left} processes that outlived the build were killed"))
+                        .await;
+                }
+                Ended::Status(end.status())
+            }
             (None, Err(error)) => trouble(format!("cannot learn how the process ended: {error}")),
         }
     }
 
-    /// Reads what is left in the pipe of a process that has ended. A pipe that stays open is held
-    /// by a process that left the group: it is found by its environment and killed.
-    async fn drain(
+    async fn spawn(
         &self,
         job: &BuildJob,
-        mut out: pipe::Receiver,
-        log: &mut LogWriter,
-        chunk: &mut [u8],
-    ) {
-        for round in 0..2 {
-            let copied = tokio::time::timeout(LEFTOVER, async {
-                loop {
-                    match out.read(chunk).await {
-                        Ok(0) | Err(_) => return,
-                        Ok(count) => {
-                            if log.write(&chunk[..count]).await.is_err() {
-                                return;
-                            }
-                        }
-                    }
-                }
-            });
-            if copied.await.is_ok() {
+        place: &Place,
+        needs: &[PathBuf],
+    ) -> io::Result<(Running, pipe::Receiver)> {
+        let program = self.program(job, place, needs)?;
+        let (out, writer) = process::output_pipe()?;
+        let streams =
+            Streams { stdin: None, stdout: writer.try_clone()?.into(), stderr: writer.into() };
+        Ok((self.supervisors.spawn(program, streams).await?, out))
+    }
+}
+
+/// Says something in the log that the build did not say.
+async fn note(log: &mut LogWriter, text: &str) {
+    let _ = log.write(format!("\n[brigandine: {text}]\n").as_bytes()).await;
+}
+
+/// Reads what is left in the pipe of a build that has ended. Only a process that it did not start can
+/// hold it open.
+async fn drain(mut out: pipe::Receiver, log: &mut LogWriter, chunk: &mut [u8]) {
+    let copied = tokio::time::timeout(LEFTOVER, async {
+        while let Ok(count @ 1..) = out.read(chunk).await {
+            if log.write(&chunk[..count]).await.is_err() {
                 return;
             }
-            if round == 0 {
-                let mark = format!("BRIGANDINE_RUN={}", self.mark_value(job));
-                let killed = blocking(move || process::kill_marked(&mark)).await.unwrap_or(0);
-                let note = format!(
-                    "\n[brigandine: {killed} processes that outlived the build were killed]\n"
-                );
-                let _ = log.write(note.as_bytes()).await;
-            }
         }
-    }
+    });
+    let _ = copied.await;
 }
 
 /// The time limits of a running process, and whether it was told to end.
 struct Watch {
     end: Option<Outcome>,
     kill_at: Option<Instant>,
+    killed: bool,
     grace: Duration,
     deadline: Instant,
     silent_at: Instant,
@@ -488,35 +487,33 @@ impl Watch {
         self.kill_at.unwrap_or_else(|| self.deadline.min(self.silent_at))
     }
 
-    /// Asks the group to end, once; the first reason stays.
+    /// Asks all that came of it to end, once; the first reason stays.
     fn stop(&mut self, running: &Running, status: BuildStatus, message: String) {
         if self.end.is_none() {
-            running.signal(Signal::TERM);
+            running.ask();
             self.kill_at = Some(Instant::now() + self.grace);
             self.end = Some(Outcome::bad(status, message));
         }
     }
 
-    /// A limit was reached; true: the group was asked before, and is to be killed now.
-    fn tick(&mut self, running: &Running, job: &BuildJob) -> bool {
+    /// A limit was reached: it is asked to end, or was asked before and is killed now.
+    fn tick(&mut self, running: &Running, job: &BuildJob) {
         let now = Instant::now();
         match self.kill_at {
-            Some(kill_at) => {
-                if now >= kill_at {
-                    running.signal(Signal::KILL);
-                }
-                now >= kill_at
+            Some(kill_at) if now >= kill_at => {
+                running.kill();
+                self.killed = true;
             }
-            None => {
-                if now >= self.deadline {
-                    let message = format!("took longer than {} s", job.timeout.as_secs());
-                    self.stop(running, BuildStatus::FailedOther, message);
-                } else if now >= self.silent_at {
-                    let message = format!("printed nothing for {} s", job.max_silent.as_secs());
-                    self.stop(running, BuildStatus::FailedOther, message);
-                }
-                false
+            Some(_) => {}
+            None if now >= self.deadline => {
+                let message = format!("took longer than {} s", job.timeout.as_secs());
+                self.stop(running, BuildStatus::FailedOther, message);
             }
+            None if now >= self.silent_at => {
+                let message = format!("printed nothing for {} s", job.max_silent.as_secs());
+                self.stop(running, BuildStatus::FailedOther, message);
+            }
+            None => {}
         }
     }
 }

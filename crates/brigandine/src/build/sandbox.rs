@@ -1,8 +1,15 @@
 //! Isolation of a build by bubblewrap: its own processes, network, and a view of the file system
 //! that has the system's programs read-only and nothing else of the machine.
 
-use std::ffi::OsString;
+use crate::process::{self, Program, Supervisors};
+use rustix::fs::{MemfdFlags, memfd_create};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Seek, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
 
 /// Where the program of a build runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,7 +21,7 @@ pub(crate) enum Sandbox {
 }
 
 /// The program `bwrap` on the server's search path.
-pub(crate) fn find_bubblewrap() -> Option<PathBuf> {
+fn find_bubblewrap() -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|directory| directory.join("bwrap")).find(|it| it.is_file())
 }
@@ -36,22 +43,109 @@ const ETC: &[&str] = &[
     "/etc/ssl",
 ];
 
-/// The arguments of bubblewrap before the build's own program: `work` is the build's own
-/// directory, `outputs` are the outputs it sees.
-pub(super) fn arguments(work: &Path, directory: &Path, outputs: &[PathBuf]) -> Vec<OsString> {
-    let mut arguments: Vec<OsString> = Vec::new();
-    let mut add = |words: &[&dyn AsRef<std::ffi::OsStr>]| {
-        arguments.extend(words.iter().map(|word| word.as_ref().to_owned()));
+/// What a network needs of `/etc`.
+const ETC_NETWORK: &[&str] = &["/etc/hosts", "/etc/resolv.conf", "/etc/services"];
+/// Where the kernel takes orders from root.
+const KERNEL: &[&str] =
+    &["/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs", "/proc/acpi"];
+/// Bytes of `/tmp` and of `/dev/shm` in the sandbox, each: they are memory.
+const TMP_BYTES: &str = "1073741824";
+
+/// What a program in the sandbox sees beside the system.
+#[derive(Debug)]
+pub(crate) struct View<'a> {
+    pub(crate) writable: &'a [&'a Path],
+    pub(crate) readable: &'a [PathBuf],
+    /// Whether it has the machine's network; else it has none.
+    pub(crate) network: bool,
+}
+
+impl Sandbox {
+    /// The program that runs `inside` in this sandbox.
+    ///
+    /// bubblewrap itself starts without any variable. Those of the command are in a file that it reads, are
+    /// set for the program in the sandbox only, and stand in no command line: whatever a job calls
+    /// `LD_PRELOAD` steers nothing but what the sandbox holds.
+    pub(crate) fn wrap(&self, inside: Command, view: &View<'_>) -> io::Result<Program> {
+        let Self::Bubblewrap(bubblewrap) = self else {
+            return Ok(Program { contained: true, ..inside.into() });
+        };
+        let mut file = File::from(memfd_create("bubblewrap", MemfdFlags::CLOEXEC)?);
+        file.write_all(&arguments(&inside, view))?;
+        file.rewind()?;
+        let mut command = Command::new(bubblewrap);
+        command.arg("--").arg(inside.get_program()).args(inside.get_args());
+        Ok(Program { sandbox: Some(file.into()), contained: true, ..command.into() })
+    }
+}
+
+/// The arguments of bubblewrap before the program's own, each with a zero byte after it.
+fn arguments(inside: &Command, view: &View<'_>) -> Vec<u8> {
+    let mut text = Vec::new();
+    let mut add = |words: &[&dyn AsRef<OsStr>]| {
+        for word in words {
+            text.extend_from_slice(word.as_ref().as_bytes());
+            text.push(0);
+        }
     };
-    add(&[&"--unshare-all", &"--die-with-parent", &"--new-session"]);
-    for path in SYSTEM.iter().chain(ETC) {
+    add(&[&"--unshare-all", &"--die-with-parent", &"--new-session", &"--clearenv"]);
+    // Run by root, bubblewrap leaves the program every right in its namespaces: to mount anew for writing what
+    // is read-only here, that is. The kernel's settings are root's files, for which no right is asked.
+    add(&[&"--cap-drop", &"ALL"]);
+    if view.network {
+        add(&[&"--share-net"]);
+    }
+    let network = if view.network { ETC_NETWORK } else { &[] };
+    for path in SYSTEM.iter().chain(ETC).chain(network) {
         add(&[&"--ro-bind-try", path, path]);
     }
-    add(&[&"--proc", &"/proc", &"--dev", &"/dev", &"--tmpfs", &"/tmp"]);
-    add(&[&"--bind", &work, &work]);
-    for output in outputs {
-        add(&[&"--ro-bind", output, output]);
+    add(&[&"--proc", &"/proc", &"--dev", &"/dev"]);
+    for path in KERNEL {
+        add(&[&"--ro-bind-try", path, path]);
     }
-    add(&[&"--chdir", &directory, &"--"]);
-    arguments
+    add(&[&"--size", &TMP_BYTES, &"--tmpfs", &"/dev/shm"]);
+    add(&[&"--size", &TMP_BYTES, &"--tmpfs", &"/tmp"]);
+    for path in view.writable {
+        add(&[&"--bind", path, path]);
+    }
+    for path in view.readable {
+        add(&[&"--ro-bind", path, path]);
+    }
+    // What is left of the tree that bubblewrap made is memory without a limit.
+    add(&[&"--remount-ro", &"/dev", &"--remount-ro", &"/"]);
+    if let Some(directory) = inside.get_current_dir() {
+        add(&[&"--chdir", &directory]);
+    }
+    for (name, value) in inside.get_envs() {
+        if let Some(value) = value {
+            add(&[&"--setenv", &name, &value]);
+        }
+    }
+    text
+}
+
+/// How long bubblewrap may take to show that it works.
+const PROBE: Duration = Duration::from_secs(20);
+
+/// Runs a program that does nothing in the sandbox: bubblewrap may be there and not be allowed to make one.
+///
+/// # Errors
+/// Why there is no sandbox, for people.
+pub(crate) async fn probe(supervisors: &Supervisors) -> Result<Sandbox, String> {
+    let Some(program) = find_bubblewrap() else {
+        return Err("`bwrap` is not on the search path".to_owned());
+    };
+    let sandbox = Sandbox::Bubblewrap(program);
+    let mut nothing = Command::new("true");
+    nothing.env("PATH", "/usr/bin:/bin");
+    let view = View { writable: &[], readable: &[], network: false };
+    let program = sandbox.wrap(nothing, &view).map_err(|error| error.to_string())?;
+    match process::capture(supervisors, program, PROBE, 1024).await {
+        Ok(done) if done.status.success() => Ok(sandbox),
+        Ok(done) if done.stderr.trim().is_empty() => {
+            Err(format!("bubblewrap ended with {}", process::describe(done.status)))
+        }
+        Ok(done) => Err(done.stderr.trim().to_owned()),
+        Err(error) => Err(format!("bubblewrap: {error}")),
+    }
 }

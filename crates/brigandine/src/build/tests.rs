@@ -56,6 +56,7 @@ async fn bench(jobs: usize, max_jobs: usize) -> Bench {
         needs: std::collections::BTreeMap::new(),
         products: Vec::new(),
         isolation: String::new(),
+        network: false,
     };
     let text = serde_json::to_string(&definition).expect("JSON");
     let jobs: Vec<NewJob> = (0..jobs)

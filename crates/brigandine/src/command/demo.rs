@@ -329,6 +329,7 @@ async fn demo(arguments: &cli::Demo, place: &Place) -> Result<(), Failure> {
     let sample = Sample::make(place.path.join("sample"))?;
     let mut settings = Settings {
         systems: vec![format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS)],
+        sandbox: config::Sandbox::Auto,
         ..Settings::new(place.path.join("state"))
     };
     if let Some(jobs) = arguments.max_jobs {

@@ -87,6 +87,7 @@ fn settings(config: &Config) -> Settings {
         build_timeout: config.limits.build_time,
         build_silence: config.limits.build_silence,
         build_grace: config.limits.build_grace,
+        build_limits: config.limits.build,
         keep: config.keep,
         log_bytes_max: config.limits.build_log,
         ..Settings::new(config.state.clone())

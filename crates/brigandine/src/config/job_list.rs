@@ -13,6 +13,7 @@
 //! max-silent = "5m"                  # without a line of output
 //! priority = 5
 //! products = ["*.tar.gz"]            # files to keep and offer
+//! network = false                    # whether it may use the network from the sandbox
 //! ```
 
 use std::collections::HashMap;
@@ -97,6 +98,7 @@ pub(super) fn job(document: &Document<'_>, mut table: Table<'_, '_>) -> Option<P
     let max_silent = table.duration("max-silent", range(), "5m");
     let priority = table.integer("priority", -1_000_000..=1_000_000, 10).unwrap_or(0);
     let products = patterns(document, &table, "products", "*.tar.gz");
+    let network = table.boolean("network").unwrap_or(false);
     table.finish();
     let name = name?;
     let entry = JobEntry {
@@ -113,6 +115,7 @@ pub(super) fn job(document: &Document<'_>, mut table: Table<'_, '_>) -> Option<P
         max_silent_s: max_silent.map(|silent| silent.as_secs()),
         priority,
         products,
+        network,
     };
     Some(PlacedJob { entry, name: name.span, needs })
 }

@@ -9,7 +9,7 @@
 //! max-jobs = 2                       # builds at once; the number of processors when absent
 //! specifications = ["hello.toml"]    # loaded at every start
 //! replace = false                    # whether these replace stored ones of the same name
-//! sandbox = "auto"                   # "off", "auto" (bubblewrap when present), "require"
+//! sandbox = "auto"                   # "off", "auto" (bubblewrap where it works), "require"
 //! git-filters = ["lfs"]              # filters of git's configuration that may run; [] for none
 //! drain = false                      # whether SIGTERM lets running builds end
 //!
@@ -24,6 +24,10 @@
 //! build-silence = "30m"
 //! build-log = "64 MiB"
 //! build-grace = "10s"                # between asking a build to end and killing it
+//! build-memory = "8 GiB"             # three quarters of the machine's when absent
+//! build-processes = 4096             # and threads
+//! build-file = "16 GiB"              # one file
+//! build-disk = "64 GiB"              # all files of its directory
 //!
 //! [keep]                             # of specifications that do not say it; everything when absent
 //! evaluations = 100                  # the newest of each specification
@@ -80,7 +84,7 @@ pub(crate) struct Config {
 pub(crate) enum Sandbox {
     /// Not beyond a clean directory and environment
     Off,
-    /// By bubblewrap when it is installed; its absence is said at start
+    /// By bubblewrap where it works; where it does not is said at start
     Auto,
     /// By bubblewrap; the server does not start without it
     Require,
@@ -112,6 +116,8 @@ pub(crate) struct Limits {
     pub(crate) build_log: u64,
     /// Between asking a build to end and killing it.
     pub(crate) build_grace: Duration,
+    /// What one build may take of the machine.
+    pub(crate) build: crate::process::Limits,
 }
 
 impl Default for Limits {
@@ -124,8 +130,23 @@ impl Default for Limits {
             build_silence: Duration::from_secs(1800),
             build_log: 64 << 20,
             build_grace: Duration::from_secs(10),
+            build: crate::process::Limits {
+                memory: memory_bytes() / 4 * 3,
+                processes: 4096,
+                file: 16 << 30,
+                disk: 64 << 30,
+            },
         }
     }
+}
+
+/// The machine's memory.
+fn memory_bytes() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    // Unknown: no limit that anything reaches.
+    kib.map_or(1 << 50, |kib| kib * 1024)
 }
 
 impl Default for Config {
@@ -137,7 +158,7 @@ impl Default for Config {
             max_jobs: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             specifications: Vec::new(),
             replace: false,
-            sandbox: Sandbox::Off,
+            sandbox: Sandbox::Auto,
             git_filters: git_filters(),
             drain: false,
             format: LogFormat::Text,
@@ -291,6 +312,20 @@ fn limits(top: &Table<'_, '_>) -> Limits {
             .unwrap_or(default.build_silence),
         build_log: table.bytes("build-log", sizes(), "64 MiB").unwrap_or(default.build_log),
         build_grace: table.duration("build-grace", range(), "10s").unwrap_or(default.build_grace),
+        build: crate::process::Limits {
+            memory: table
+                .bytes("build-memory", (16 << 20)..=(1 << 50), "4 GiB")
+                .unwrap_or(default.build.memory),
+            processes: table
+                .integer("build-processes", 1..=4_194_304, 4096)
+                .map_or(default.build.processes, i64::cast_unsigned),
+            file: table
+                .bytes("build-file", (1 << 20)..=(1 << 50), "16 GiB")
+                .unwrap_or(default.build.file),
+            disk: table
+                .bytes("build-disk", (1 << 20)..=(1 << 50), "64 GiB")
+                .unwrap_or(default.build.disk),
+        },
     };
     table.finish();
     limits

@@ -7,6 +7,7 @@
 //! interval = "5m"                    # between two looks; the server's default when absent
 //! keep = { evaluations = 100, days = 90 }  # what is neither is deleted; the server's when absent
 //! priority = 0                       # added to every job's own
+//! network = false                    # whether evaluator and jobs may use it from the sandbox
 //! enabled = true
 //!
 //! [[specification.input]]            # at least one
@@ -106,6 +107,7 @@ fn specification(
     let interval = table.duration("interval", super::INTERVAL_RANGE, "5m");
     let priority = table.integer("priority", -1_000_000..=1_000_000, 10).unwrap_or(0);
     let enabled = table.boolean("enabled").unwrap_or(true);
+    let network = table.boolean("network").unwrap_or(false);
     let keep = super::keep(&table, format!("`keep` of {}", table.what()));
     let inputs = table.tables("input", "[[specification.input]]", |table| input(document, table));
     let inputs = inputs_of(document, &table, inputs);
@@ -138,6 +140,7 @@ fn specification(
         interval_s: interval.map(|interval| interval.as_secs()),
         keep,
         priority,
+        network,
         enabled,
     };
     Some((specification, name.span))

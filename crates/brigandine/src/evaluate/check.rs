@@ -35,6 +35,8 @@ pub(crate) struct Context {
     pub(crate) priority: i64,
     /// What a build sees of this machine: see [`Definition::isolation`].
     pub(crate) isolation: String,
+    /// Whether every job may use the network.
+    pub(crate) network: bool,
 }
 
 /// What is wrong with an evaluation's lines, for people.
@@ -422,6 +424,7 @@ fn define(
             patterns,
         });
     }
+    let network = command.network || context.network;
     Ok(Definition {
         version: Definition::VERSION,
         name: nix_name.to_owned(),
@@ -434,7 +437,11 @@ fn define(
             .map(|(alias, place)| (alias.clone(), done[*place].derivation.clone()))
             .collect::<BTreeMap<_, _>>(),
         products: command.products.clone(),
-        isolation: context.isolation.clone(),
+        isolation: match context.isolation.as_str() {
+            "sandbox" if network => "sandbox-network".to_owned(),
+            other => other.to_owned(),
+        },
+        network,
     })
 }
 

@@ -134,6 +134,9 @@ fn expand(entries: &[JobEntry], main: &str, inputs: &[&str], systems: &[String])
                 "environment": entry.env,
                 "products": entry.products,
             });
+            if entry.network {
+                derivation["network"] = true.into();
+            }
             if !entry.sources.is_empty() {
                 derivation["sources"] = json!(sources(&entry.sources, main, inputs));
             }

@@ -15,16 +15,18 @@ mod tests;
 
 pub(crate) use check::{Checked, Context};
 
+use crate::build::{Sandbox, View};
 use crate::input::Found;
 use crate::log::LogWriter;
 use crate::model::{self, Evaluator, Specification};
-use crate::process::{self, Running, STATE_VARIABLE};
+use crate::process::{self, Program, STATE_VARIABLE, Streams, Supervisors};
 use crate::store::NewJob;
 use check::{Jobs, Refusal};
 use protocol::{Request, RequestCheckout, VERSION};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
@@ -34,6 +36,10 @@ use tokio::net::unix::pipe;
 pub(crate) struct EvaluatorSettings {
     /// Brigandine's own program, which is the evaluator of job lists.
     pub(crate) program: PathBuf,
+    /// Starts evaluators.
+    pub(crate) supervisors: Arc<Supervisors>,
+    /// Where they run.
+    pub(crate) sandbox: Sandbox,
     /// Of the state directory, for the environment.
     pub(crate) state_id: String,
     /// Unless the specification says otherwise.
@@ -131,7 +137,7 @@ const LINE_BYTES_MAX: usize = 1024 * 1024;
 /// checkout in it and may write there.
 ///
 /// # Cancel safety
-/// Dropped: the evaluator's process group is killed.
+/// Dropped: the evaluator is killed with all that came of it.
 pub(crate) async fn evaluate(
     specification: &Specification,
     context: Context,
@@ -173,7 +179,7 @@ pub(crate) async fn evaluate(
                 }
                 let mut command = Command::new(&settings.program);
                 command.arg("evaluate-jobs");
-                run(command, &request, settings, timeout, log).await?
+                run(command, &request, settings, timeout, scratch, log).await?
             }
         },
         Evaluator::Command { command: words, arguments, .. } => {
@@ -188,7 +194,7 @@ pub(crate) async fn evaluate(
             let mut command = Command::new(program);
             command.args(rest).current_dir(scratch);
             request.arguments = arguments.clone();
-            run(command, &request, settings, timeout, log).await?
+            run(command, &request, settings, timeout, scratch, log).await?
         }
     };
     let message = jobs.message();
@@ -279,18 +285,12 @@ async fn copy_main(
 /// Evaluators talk to package managers, so they see what those need, and nothing else: the
 /// server's environment may hold secrets.
 fn clean_environment(command: &mut Command) {
-    command.env_clear().env("CI", "true").env("LANG", "C.UTF-8");
-    for (name, value) in std::env::vars_os() {
-        let known = name.to_str().is_some_and(|name| {
-            matches!(name, "PATH" | "HOME" | "USER" | "LOGNAME" | "TZ" | "TMPDIR" | "SSL_CERT_FILE")
-                || name.starts_with("NIX_")
-                || name.starts_with("GUIX_")
-                || name.starts_with("XDG_")
-        });
-        if known {
-            command.env(name, value);
-        }
-    }
+    command.env("CI", "true").env("LANG", "C.UTF-8").envs(process::passed_on(|name| {
+        matches!(name, "PATH" | "HOME" | "USER" | "LOGNAME" | "TZ" | "TMPDIR" | "SSL_CERT_FILE")
+            || name.starts_with("NIX_")
+            || name.starts_with("GUIX_")
+            || name.starts_with("XDG_")
+    }));
 }
 
 async fn run(
@@ -298,6 +298,7 @@ async fn run(
     request: &Request,
     settings: &EvaluatorSettings,
     timeout: Duration,
+    scratch: &Path,
     log: &mut LogWriter,
 ) -> Result<Jobs, EvaluateError> {
     clean_environment(&mut command);
@@ -305,61 +306,84 @@ async fn run(
     let program = command.get_program().to_string_lossy().into_owned();
     let failed = |error: io::Error| EvaluateError::Run(program.clone(), error);
     let text = serde_json::to_vec(request).map_err(|error| failed(error.into()))?;
-    let (out, out_writer) = process::output_pipe().map_err(failed)?;
-    let (err, err_writer) = process::output_pipe().map_err(failed)?;
-    command.stdin(Stdio::piped()).stdout(out_writer).stderr(err_writer);
-    let mut running = Running::spawn(&mut command).map_err(failed)?;
-    drop(command);
-    let stdin = running.stdin();
+    let (stdin, feed) = process::input_pipe().map_err(failed)?;
+    let (out, stdout) = process::output_pipe().map_err(failed)?;
+    let (err, stderr) = process::output_pipe().map_err(failed)?;
+    let streams =
+        Streams { stdin: Some(stdin.into()), stdout: stdout.into(), stderr: stderr.into() };
+    let started = contained(command, request, settings, scratch).map_err(failed)?;
+    let running = settings.supervisors.spawn(started, streams).await;
+    let mut running = running.map_err(failed)?;
     let mut last_words = String::new();
-    let work = async {
-        let feed = async {
-            if let Some(stdin) = stdin {
-                let stdin = std::os::fd::OwnedFd::from(stdin);
-                let mut stdin = pipe::Sender::from_owned_fd(stdin).map_err(failed)?;
+    let talk = async {
+        let (jobs, (), ()) = tokio::try_join!(
+            read_jobs(out, settings, &failed),
+            async { follow(err, log, &mut last_words).await.map_err(failed) },
+            async {
+                let mut feed = feed;
                 // An evaluator need not read its request.
-                let _ = stdin.write_all(&text).await;
-            }
-            Ok(())
-        };
-        let pipes = async {
-            let (jobs, (), ()) = tokio::try_join!(
-                read_jobs(out, settings, &failed),
-                async { follow(err, log, &mut last_words).await.map_err(failed) },
-                feed,
-            )?;
-            Ok::<_, EvaluateError>(jobs)
-        };
-        let exited = async {
-            running.exited().await.map_err(failed)?;
-            // What it left in its group may hold the pipes, and has no more to say.
-            running.signal(rustix::process::Signal::KILL);
-            tokio::time::sleep(process::LEFTOVER).await;
-            Ok::<(), EvaluateError>(())
-        };
-        let jobs = tokio::select! {
-            biased;
-            jobs = pipes => jobs?,
-            ended = exited => {
-                ended?;
-                return Err(EvaluateError::Refused(
-                    "a process that it left behind still holds it open".to_owned(),
-                ));
-            }
-        };
-        running.exited().await.map_err(failed)?;
+                let _ = feed.write_all(&text).await;
+                Ok(())
+            },
+        )?;
         Ok::<_, EvaluateError>(jobs)
     };
-    let jobs = match tokio::time::timeout(timeout, work).await {
-        Ok(jobs) => jobs?,
-        Err(_) => return Err(EvaluateError::Timeout(timeout)),
+    let work = async {
+        let mut talk = std::pin::pin!(talk);
+        tokio::select! {
+            biased;
+            jobs = &mut talk => Ok((jobs?, running.ended().await.map_err(failed)?)),
+            end = running.ended() => {
+                let end = end.map_err(failed)?;
+                // All that came of it is gone: what is in the pipes is the rest.
+                match tokio::time::timeout(process::LEFTOVER, talk).await {
+                    Ok(jobs) => Ok((jobs?, end)),
+                    Err(_) => Err(EvaluateError::Refused(
+                        "a process that it did not start still holds it open".to_owned(),
+                    )),
+                }
+            }
+        }
     };
-    let status = running.reap().map_err(failed)?;
-    if !status.success() {
-        let how = process::describe(status);
+    let done = match tokio::time::timeout(timeout, work).await {
+        Ok(done) => done,
+        Err(_) => Err(EvaluateError::Timeout(timeout)),
+    };
+    let (jobs, end) = match done {
+        Ok(done) => done,
+        Err(error) => {
+            // Its directory goes next.
+            running.end().await;
+            return Err(error);
+        }
+    };
+    if !end.status().success() {
+        let how = process::describe(end.status());
         return Err(EvaluateError::Ended { how, last_words });
     }
     Ok(jobs)
+}
+
+/// The evaluator in its sandbox, where it sees its own checkouts only, and has a home of its own.
+fn contained(
+    mut command: Command,
+    request: &Request,
+    settings: &EvaluatorSettings,
+    scratch: &Path,
+) -> io::Result<Program> {
+    if settings.sandbox == Sandbox::Off {
+        return Ok(command.into());
+    }
+    command.env("HOME", "/tmp").env("TMPDIR", "/tmp");
+    let checkouts = request.checkouts.iter().map(|checkout| PathBuf::from(&checkout.directory));
+    let others = checkouts.filter(|path| !path.as_os_str().is_empty() && path != scratch);
+    let mut readable: Vec<PathBuf> = others.collect();
+    if command.get_program() == settings.program {
+        readable.push(settings.program.clone());
+    }
+    let writable: &[&Path] = if scratch.is_dir() { &[scratch] } else { &[] };
+    let network = request.specification.network;
+    settings.sandbox.wrap(command, &View { writable, readable: &readable, network })
 }
 
 /// Lines on their way to jobs, and the bounds of what an evaluator may say.

@@ -10,7 +10,7 @@
 //!
 //! A derivation is the path of a store, or an object of the `command` backend: `{"command": text
 //! or [program, argument, …], "environment": {…}, "sources": {input: [pattern, …]}, "products":
-//! [pattern, …]}`. Without `sources` the build sees the whole tree of every input. Keys that are
+//! [pattern, …], "network": true}`. Without `sources` the build sees the whole tree of every input. Keys that are
 //! not listed here are refused: a misspelt `needs` must not be a job without dependencies.
 
 use crate::model::Specification;
@@ -108,6 +108,9 @@ pub(crate) struct CommandDerivation {
     /// Patterns of files to keep.
     #[serde(default)]
     pub(crate) products: Vec<String>,
+    /// Whether it may use the network from the sandbox.
+    #[serde(default)]
+    pub(crate) network: bool,
 }
 
 #[derive(Debug, Deserialize)]

@@ -9,6 +9,7 @@ fn context() -> Context {
         systems: vec!["x86_64-linux".to_owned()],
         priority: 5,
         isolation: "none".to_owned(),
+        network: false,
     }
 }
 
@@ -177,6 +178,7 @@ fn specification() -> crate::model::Specification {
         interval_s: None,
         keep: None,
         priority: 0,
+        network: false,
         enabled: true,
     }
 }

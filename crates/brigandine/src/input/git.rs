@@ -4,7 +4,7 @@ use super::address::{self, Access, Origin};
 use super::objects::{self, Pool};
 use super::tree::Entry;
 use crate::model::{Reference, one_line};
-use crate::process::{self, CaptureError, Captured, STATE_VARIABLE};
+use crate::process::{self, CaptureError, Captured, STATE_VARIABLE, Supervisors};
 use sha2::{Digest, Sha256};
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -103,6 +103,7 @@ pub(crate) struct Repositories {
     directory: PathBuf,
     fetch_timeout: Duration,
     state_id: String,
+    supervisors: Arc<Supervisors>,
     /// One lock per clone: git's own lock files would make a second fetch fail rather than wait.
     /// Bounded by the number of URLs in use; entries nobody holds are dropped when it grows.
     locks: Mutex<HashMap<PathBuf, Arc<tokio::sync::Mutex<()>>>>,
@@ -137,12 +138,14 @@ impl Repositories {
         fetch_timeout: Duration,
         state_id: &str,
         filters: Vec<String>,
+        supervisors: Arc<Supervisors>,
     ) -> Self {
         let state_id = state_id.to_owned();
         Self {
             directory,
             fetch_timeout,
             state_id,
+            supervisors,
             locks: Mutex::default(),
             pool: Arc::default(),
             untidied: Mutex::default(),
@@ -172,20 +175,12 @@ impl Repositories {
         lock.lock_owned().await
     }
 
-    /// A git command that reads no configuration of a work tree and asks nobody anything.
+    /// A git command that reads no configuration of a work tree and asks nobody anything. Of the server's
+    /// variables it has those that say where its configuration, keys, certificates and proxies are.
     pub(super) fn command(&self, repository: &Path, access: Access) -> Command {
         let mut command = Command::new("git");
         let ssh = std::env::var("GIT_SSH_COMMAND").unwrap_or_else(|_| "ssh".to_owned());
-        for name in [
-            "GIT_DIR",
-            "GIT_WORK_TREE",
-            "GIT_INDEX_FILE",
-            "GIT_OBJECT_DIRECTORY",
-            "GIT_ALTERNATE_OBJECT_DIRECTORIES",
-            "GIT_NAMESPACE",
-        ] {
-            command.env_remove(name);
-        }
+        command.envs(process::passed_on(is_for_git));
         command
             .env(STATE_VARIABLE, &self.state_id)
             .env("GIT_TERMINAL_PROMPT", "0")
@@ -289,7 +284,7 @@ impl Repositories {
         command: Command,
         output_max: usize,
     ) -> Result<Captured, FetchError> {
-        process::capture(command, self.fetch_timeout, output_max)
+        process::capture(&self.supervisors, command.into(), self.fetch_timeout, output_max)
             .await
             .map_err(|source| FetchError::Process { doing, url: redact(url), source })
     }
@@ -336,7 +331,9 @@ impl Repositories {
             // No repository's own settings.
             let mut command = self.command(Path::new("/dev/null"), Access::Input);
             command.args(["config", "--null", "--includes", "--list"]);
-            let done = process::capture(command, self.fetch_timeout, OUTPUT_MAX).await;
+            let done =
+                process::capture(&self.supervisors, command.into(), self.fetch_timeout, OUTPUT_MAX)
+                    .await;
             match done {
                 Ok(done) if done.status.success() => Manner::read(&done.stdout),
                 _ => Manner { rewrites: true, filters: Vec::new() },
@@ -675,6 +672,33 @@ fn lfs_url(url: &str) -> String {
 fn local_path(url: &str) -> Option<PathBuf> {
     let path = url.strip_prefix("file://").filter(|path| !path.contains('%')).unwrap_or(url);
     path.starts_with('/').then(|| PathBuf::from(path))
+}
+
+/// Variables of the server's that git is to have.
+fn is_for_git(name: &str) -> bool {
+    const NAMES: [&str; 14] = [
+        "PATH",
+        "HOME",
+        "USER",
+        "LOGNAME",
+        "TMPDIR",
+        "TZ",
+        "SSH_AUTH_SOCK",
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+        "GIT_EXEC_PATH",
+        "GIT_SSH",
+        "GIT_SSH_VARIANT",
+        "GIT_HTTP_USER_AGENT",
+        "GIT_PROXY_COMMAND",
+    ];
+    const BEGINNINGS: [&str; 3] = ["XDG_", "GIT_CONFIG_", "GIT_SSL_"];
+    NAMES.contains(&name)
+        || BEGINNINGS.iter().any(|beginning| name.starts_with(beginning))
+        || matches!(
+            name.to_ascii_lowercase().as_str(),
+            "http_proxy" | "https_proxy" | "all_proxy" | "no_proxy"
+        )
 }
 
 fn fetch_arguments(command: &mut Command) {

@@ -20,6 +20,7 @@ use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
@@ -241,9 +242,15 @@ impl LogWriter {
             let target = compressed(&path);
             let mut partial = target.clone().into_os_string();
             partial.push(".partial");
-            let mut sink = Digesting { file: File::create(&partial)?, digest: Sha256::new() };
+            let file = private().create(true).truncate(true).open(&partial)?;
+            let mut sink = Digesting { file, digest: Sha256::new() };
             zstd::stream::copy_encode(File::open(&path)?, &mut sink, 3)?;
+            // On the disk before the row that names it.
+            sink.file.sync_all()?;
             std::fs::rename(&partial, &target)?;
+            if let Some(folder) = target.parent() {
+                File::open(folder)?.sync_all()?;
+            }
             std::fs::remove_file(&path)?; // L2
             Ok(hex(&sink.digest.finalize()))
         })
@@ -259,15 +266,27 @@ impl Drop for LogWriter {
 }
 
 fn create(path: &Path) -> io::Result<File> {
-    match File::create(path) {
+    let open = || private().create(true).truncate(true).open(path);
+    match open() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             if let Some(parent) = path.parent() {
                 std::fs::create_dir_all(parent)?;
+                // The new folder's own name.
+                if let Some(above) = parent.parent() {
+                    File::open(above)?.sync_all()?;
+                }
             }
-            File::create(path)
+            open()
         }
         done => done,
     }
+}
+
+/// For a file that nobody else reads.
+fn private() -> std::fs::OpenOptions {
+    let mut options = File::options();
+    options.write(true).mode(0o600);
+    options
 }
 
 struct Digesting {

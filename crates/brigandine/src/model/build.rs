@@ -155,6 +155,9 @@ pub(crate) struct Definition {
     /// `sandbox-network` with the network in it. Empty in the first version of this format.
     #[serde(default)]
     pub(crate) isolation: String,
+    /// Whether it may use the network from the sandbox.
+    #[serde(default, skip_serializing_if = "super::is_no")]
+    pub(crate) network: bool,
 }
 
 impl Definition {

@@ -38,6 +38,9 @@ pub(crate) struct JobEntry {
     /// Patterns of the files to keep and offer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) products: Vec<String>,
+    /// Whether it may use the network from the sandbox.
+    #[serde(default, skip_serializing_if = "super::is_no")]
+    pub(crate) network: bool,
 }
 
 /// Jobs of the same list by the names that the build knows them by. Written as a list of jobs, each has

@@ -24,6 +24,9 @@ pub(crate) struct Specification {
     /// How long its evaluations are kept; the server's default when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) keep: Option<Keep>,
+    /// Whether its evaluator and all its jobs may use the network from the sandbox.
+    #[serde(default, skip_serializing_if = "super::is_no")]
+    pub(crate) network: bool,
     /// A disabled specification is kept, and never looked at.
     #[serde(default = "yes")]
     pub(crate) enabled: bool,

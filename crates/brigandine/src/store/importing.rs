@@ -362,6 +362,7 @@ fn translate(from: &CuirassSpecification) -> Result<Specification, String> {
         interval_s: None,
         keep: None,
         priority: 0,
+        network: false,
         enabled: false,
     })
 }

@@ -232,6 +232,7 @@ fn specification(name: &str) -> Specification {
         interval_s: None,
         keep: None,
         priority: 0,
+        network: false,
         enabled: true,
     }
 }

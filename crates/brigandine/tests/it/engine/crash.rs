@@ -50,10 +50,14 @@ fn a_server_killed_fifty_times_loses_nothing_and_leaves_nothing() {
 
     let mut dice = Dice(20_261_120);
     let (mut finished_before, mut hits) = (0, 0);
-    for _ in 0..KILLS {
+    for kill in 0..KILLS {
         let mut server = Process::start(place.command(&[]));
+        // Every other time well into it, however slow the machine is.
+        if kill % 2 == 1 && finished_before < BUILDS {
+            server.trace("build started");
+        }
         // The moment is the point of the test: anything between before the start and well into it.
-        std::thread::sleep(Duration::from_millis(dice.roll(250)));
+        std::thread::sleep(Duration::from_millis(dice.roll(150)));
         server.child.kill().expect("kill -9");
         server.child.wait().expect("its status");
         if place.state().join("brigandine.db").exists() && tables(&place) > 0 {
@@ -126,10 +130,9 @@ fn an_evaluation_that_was_killed_with_its_server_is_evaluated_again() {
     server.child.wait().expect("its status");
     let state = place.rows("SELECT state_id FROM server").remove(0);
     let mark = format!("BRIGANDINE_STATE_ID={state}");
-    assert!(processes_with(&mark) > 0, "the evaluator lives on without its server");
     std::fs::write(go, "").expect("a file");
     place.good_one_shot();
-    assert_eq!(processes_with(&mark), 0, "until the next one starts");
+    assert_eq!(processes_with(&mark), 0, "the evaluator ended with its server");
     assert_eq!(place.rows("SELECT id, status FROM evaluation"), ["1|0"], "under the same stamp");
     assert_eq!(place.jobs(1), ["one|0"]);
     place.check_consistency();

@@ -1,0 +1,113 @@
+//! What is asked of the C library that no safe crate offers. The only `unsafe` of the crate.
+
+#![expect(unsafe_code, reason = "entries of the C library; each block says why it is sound")]
+
+use rustix::thread::UnshareFlags;
+use std::io;
+
+/// Gives back what is free, on a thread that may take its time. For when something large was dropped.
+///
+/// The C library returns only what is free at the end of its heap (malloc_trim(3)). The hundred
+/// thousand jobs of an evaluation leave holes below pages that SQLite keeps, so their memory stayed
+/// with the process. Does nothing with a C library that has no such call.
+pub(crate) async fn give_back() {
+    #[cfg(target_env = "gnu")]
+    let _ = tokio::task::spawn_blocking(|| {
+        // SAFETY: it takes the allocator's own locks and touches nothing that is allocated; the
+        // argument is a number of bytes.
+        unsafe { libc::malloc_trim(0) }
+    })
+    .await;
+}
+
+/// Marks every open descriptor but the three standard ones to be closed when a program is started.
+///
+/// What this program opens itself is marked already. What it was started with (`exec 9<secret; brigandine
+/// serve`), and what a library may have forgotten, is not.
+pub(crate) fn close_on_exec() -> io::Result<()> {
+    // SAFETY: it closes nothing now and changes one flag of each descriptor, which no code in this
+    // process relies on being unset: a descriptor for a child is handed over explicitly.
+    let done = unsafe {
+        libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Lets the signals that ask a process to end do nothing, in this process and what it forks. A program that
+/// it starts is asked as any other: exec(2) forgets handlers, while it keeps what is ignored or blocked.
+pub(crate) fn outlive_requests_to_end() -> io::Result<()> {
+    extern "C" fn nothing(_: libc::c_int) {}
+    let handler: extern "C" fn(libc::c_int) = nothing;
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT] {
+        // SAFETY: the handler touches nothing at all, so it may run at any moment.
+        if unsafe { libc::signal(signal, handler as libc::sighandler_t) } == libc::SIG_ERR {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// Moves this process, or what it forks next, to new namespaces.
+pub(crate) fn unshare(namespaces: UnshareFlags) -> io::Result<()> {
+    // What the call may not be asked for.
+    assert!(!namespaces.contains(UnshareFlags::FILES), "descriptors are shared");
+    // SAFETY: the table of descriptors stays shared, the only thing that the function asks for.
+    unsafe { rustix::thread::unshare_unsafe(namespaces) }.map_err(io::Error::from)
+}
+
+/// Kills every process of this process's namespace but this one, in one step of the kernel's: nothing can be
+/// forked meanwhile. Does nothing unless this is the namespace's first process.
+pub(crate) fn kill_namespace() {
+    if std::process::id() == 1 {
+        // SAFETY: a signal to other processes touches no memory of this one.
+        unsafe { libc::kill(-1, libc::SIGKILL) };
+    }
+}
+
+/// Says that this process has one thread. Made once, by a program that starts none before it forks.
+#[derive(Debug)]
+pub(crate) struct SingleThread(std::marker::PhantomData<*const ()>);
+
+/// Which side of a fork this is.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Forked {
+    /// The process that forked, with the id of the other one.
+    Parent(i32),
+    /// The new one.
+    Child,
+}
+
+impl SingleThread {
+    /// `None`: there is another thread.
+    pub(crate) fn check() -> Option<Self> {
+        let threads = std::fs::read_dir("/proc/self/task").ok()?.count();
+        (threads == 1).then_some(Self(std::marker::PhantomData))
+    }
+
+    /// Copies the process.
+    pub(crate) fn fork(&self) -> io::Result<Forked> {
+        // SAFETY: no other thread can hold a lock that the copy would find locked for ever: there was
+        // none when `self` was made, and its maker, which it cannot leave, starts none.
+        match unsafe { libc::fork() } {
+            -1 => Err(io::Error::last_os_error()),
+            0 => Ok(Forked::Child),
+            id => Ok(Forked::Parent(id)),
+        }
+    }
+}
+
+/// The tests' own program serves as a supervisor as the server's does: before anything else runs.
+#[cfg(test)]
+// SAFETY: the section holds addresses of functions of this type, which the C library calls once before
+// `main`. Rust's standard library has set up its arguments by then (`.init_array.00099`).
+#[unsafe(link_section = ".init_array")]
+#[used]
+static SUPERVISE: extern "C" fn() = {
+    extern "C" fn supervise() {
+        if crate::process::is_supervisor() {
+            crate::process::supervise();
+            std::process::exit(0);
+        }
+    }
+    supervise
+};

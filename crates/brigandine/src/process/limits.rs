@@ -1,0 +1,271 @@
+//! What a program and all that came of it may take, and how that is found out.
+//!
+//! The size of a file is the kernel's business (RLIMIT_FSIZE). Memory, processes and disk are measured by the
+//! supervisor, since the kernel counts them per process or per user and not for what a build started: a
+//! limit of processes per user does not bind root at all, and would count the server's own otherwise.
+//! A measurement is taken five times a second, so a program may be above its limit for that long.
+//!
+//! | limit | what is counted |
+//! |---|---|
+//! | memory | private and shared memory that is not a file's, what processes share counted once |
+//! | processes | processes and threads |
+//! | disk | blocks of the files in the program's directory, and of removed ones that are still open |
+
+use super::namespace::Scope;
+use rustix::process::{Resource, Rlimit, setrlimit};
+use std::collections::HashSet;
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// How deep a directory is looked into: a path has no more parts.
+const DEPTH_MAX: usize = 2048;
+/// Between two measurements of the disk, at least; more where one takes long.
+const DISK_PAUSE: Duration = Duration::from_millis(500);
+
+/// The most that a build may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// Bytes of memory.
+    pub(crate) memory: u64,
+    /// Processes and threads.
+    pub(crate) processes: u64,
+    /// Bytes of one file.
+    pub(crate) file: u64,
+    /// Bytes of all files.
+    pub(crate) disk: u64,
+}
+
+/// A limit that was reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Limit {
+    Memory,
+    Processes,
+    File,
+    Disk,
+}
+
+impl Limit {
+    pub(super) const ALL: [Self; 4] = [Self::Memory, Self::Processes, Self::File, Self::Disk];
+
+    /// Why a build failed, and which setting says so.
+    pub(crate) fn message(self, limits: &Limits) -> String {
+        match self {
+            Self::Memory => format!(
+                "used more than {} bytes of memory (`build-memory` under `[limits]`)",
+                limits.memory
+            ),
+            Self::Processes => format!(
+                "had more than {} processes and threads (`build-processes` under `[limits]`)",
+                limits.processes
+            ),
+            Self::File => format!(
+                "wrote a file of {} bytes and was to write more (`build-file` under `[limits]`)",
+                limits.file
+            ),
+            Self::Disk => format!(
+                "used more than {} bytes of disk (`build-disk` under `[limits]`)",
+                limits.disk
+            ),
+        }
+    }
+}
+
+/// Limits, and the directory whose size is measured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Bounds {
+    pub(crate) limits: Limits,
+    pub(crate) directory: PathBuf,
+}
+
+/// Watches one program.
+#[derive(Debug)]
+pub(super) struct Watch {
+    bounds: Bounds,
+    scope: Scope,
+    /// Written by the thread that measures the disk, which is started when the program has run for a while.
+    disk: Option<Arc<AtomicU64>>,
+}
+
+impl Watch {
+    /// Sets the limits that the kernel keeps, for this process and what it starts.
+    pub(super) fn begin(bounds: Bounds, scope: Scope) -> std::io::Result<Self> {
+        let file = Some(bounds.limits.file);
+        setrlimit(Resource::Fsize, Rlimit { current: file, maximum: file })?;
+        // A core is a large file that no output is made of.
+        setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+        scope.bound(bounds.limits.processes);
+        Ok(Self { bounds, scope, disk: None })
+    }
+
+    /// The limit that is exceeded now.
+    pub(super) fn look(&mut self) -> Option<Limit> {
+        let limits = self.bounds.limits;
+        let ids = self.scope.ids();
+        // First, and without a look at each: there may be very many.
+        if ids.len() as u64 > limits.processes {
+            return Some(Limit::Processes);
+        }
+        let statuses: Vec<Status> = ids.iter().filter_map(|id| Status::read(*id)).collect();
+        if statuses.iter().map(|status| status.threads).sum::<u64>() > limits.processes {
+            return Some(Limit::Processes);
+        }
+        // Counts what several share for each of them: only if that is too much, the true figure is worth its
+        // price.
+        if statuses.iter().map(|status| status.memory).sum::<u64>() > limits.memory
+            && ids.iter().map(|id| proportional_memory(*id)).sum::<u64>() > limits.memory
+        {
+            return Some(Limit::Memory);
+        }
+        let disk = self
+            .disk
+            .get_or_insert_with(|| measure_disk(self.bounds.directory.clone(), self.scope));
+        (disk.load(Ordering::Relaxed) > limits.disk).then_some(Limit::Disk)
+    }
+
+    /// Whether a program that failed may have met the limit of a file: not every program dies of it.
+    pub(super) fn met_file_limit(&self) -> bool {
+        let mut found = false;
+        walk(&self.bounds.directory, DEPTH_MAX, &mut |metadata| {
+            found |= metadata.is_file() && metadata.len() >= self.bounds.limits.file;
+        });
+        found
+    }
+}
+
+/// What `/proc/ID/status` says.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Status {
+    memory: u64,
+    threads: u64,
+}
+
+impl Status {
+    fn read(id: i32) -> Option<Self> {
+        fs::read_to_string(format!("/proc/{id}/status")).ok().map(|text| Self::parse(&text))
+    }
+
+    fn parse(text: &str) -> Self {
+        let kib = |name| field(text, name).unwrap_or(0) * 1024;
+        Self {
+            memory: kib("RssAnon:") + kib("RssShmem:"),
+            threads: field(text, "Threads:").unwrap_or(0),
+        }
+    }
+}
+
+/// The number after a name at the beginning of a line.
+fn field(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// A process's memory that is not a file's, with its part of what it shares.
+fn proportional_memory(id: i32) -> u64 {
+    match fs::read_to_string(format!("/proc/{id}/smaps_rollup")) {
+        Ok(text) => {
+            let kib = |name| field(&text, name).unwrap_or(0) * 1024;
+            kib("Pss_Anon:") + kib("Pss_Shmem:")
+        }
+        // It has ended, or the kernel does not tell.
+        Err(_) => Status::read(id).map_or(0, |status| status.memory),
+    }
+}
+
+/// Measures the disk until this process ends.
+fn measure_disk(directory: PathBuf, scope: Scope) -> Arc<AtomicU64> {
+    let measured = Arc::new(AtomicU64::new(0));
+    let told = Arc::clone(&measured);
+    let measure = move || {
+        loop {
+            let began = Instant::now();
+            told.store(used(&directory, scope), Ordering::Relaxed);
+            std::thread::sleep(DISK_PAUSE.max(began.elapsed() * 10));
+        }
+    };
+    // Without a thread there is no limit of the disk, as there may be none of processes either.
+    drop(std::thread::Builder::new().name("disk".to_owned()).spawn(measure));
+    measured
+}
+
+/// Bytes on disk of what lies in a directory, and of what was removed from it while a process has it open.
+fn used(directory: &Path, scope: Scope) -> u64 {
+    let Ok(device) = directory.symlink_metadata().map(|metadata| metadata.dev()) else { return 0 };
+    let mut seen = HashSet::new();
+    let mut bytes = 0;
+    let mut count = |metadata: &Metadata| {
+        // A file of several names is one file.
+        if metadata.dev() == device && (metadata.nlink() == 1 || seen.insert(metadata.ino())) {
+            bytes += metadata.blocks() * 512;
+        }
+    };
+    walk(directory, DEPTH_MAX, &mut count);
+    for id in scope.ids() {
+        let Ok(open) = fs::read_dir(format!("/proc/{id}/fd")) else { continue };
+        for descriptor in open.flatten() {
+            if let Ok(metadata) = fs::metadata(descriptor.path())
+                && metadata.is_file()
+                && metadata.nlink() == 0
+            {
+                count(&metadata);
+            }
+        }
+    }
+    bytes
+}
+
+/// Calls `f` with everything below a directory; follows no link.
+fn walk(directory: &Path, depth: usize, f: &mut impl FnMut(&Metadata)) {
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        let Ok(metadata) = entry.metadata() else { continue };
+        f(&metadata);
+        if metadata.is_dir() && depth > 0 {
+            walk(&entry.path(), depth - 1, f);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_and_threads_are_read_from_a_status() {
+        let text = "Name:\tx\nVmRSS:\t  900 kB\nRssAnon:\t  10 kB\nRssFile:\t 800 kB\nRssShmem:\t 5 kB\nThreads:\t3\n";
+        assert_eq!(Status::parse(text), Status { memory: 15 * 1024, threads: 3 });
+        assert_eq!(Status::parse("Name:\tzombie\n"), Status::default());
+        let own = Status::read(std::process::id().cast_signed()).expect("own");
+        assert!(own.memory > 0 && own.threads > 0);
+        assert!(proportional_memory(std::process::id().cast_signed()) > 0);
+    }
+
+    #[test]
+    fn disk_is_counted_by_blocks_and_each_file_once() {
+        let directory = tempfile::tempdir().expect("directory");
+        let path = |name: &str| directory.path().join(name);
+        let empty = used(directory.path(), Scope::Tree);
+        fs::create_dir(path("a")).expect("directory");
+        fs::write(path("a/file"), vec![1; 1 << 20]).expect("file");
+        let one = used(directory.path(), Scope::Tree);
+        assert!(one >= empty + (1 << 20), "{empty} {one}");
+        fs::hard_link(path("a/file"), path("a/other")).expect("link");
+        std::os::unix::fs::symlink("/", path("root")).expect("link");
+        let sparse = fs::File::create(path("sparse")).expect("file");
+        sparse.set_len(1 << 40).expect("length");
+        assert!(
+            used(directory.path(), Scope::Tree) < one + (1 << 19),
+            "a link, a second name or a hole was counted"
+        );
+    }
+
+    #[test]
+    fn each_limit_has_its_own_message() {
+        let limits = Limits { memory: 1, processes: 2, file: 3, disk: 4 };
+        let messages: HashSet<String> = Limit::ALL.iter().map(|it| it.message(&limits)).collect();
+        assert_eq!(messages.len(), 4);
+    }
+}

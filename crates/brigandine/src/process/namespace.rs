@@ -1,0 +1,202 @@
+//! A namespace of processes for each program, where the kernel gives one.
+//!
+//! The first process of such a namespace is the supervisor. Nothing in it can signal the supervisor or leave
+//! the namespace; the kernel kills all of it at once when the supervisor ends, however it ends, and one call
+//! kills everything but the supervisor, however fast it forks. The kernel also bounds how many processes
+//! there can be, so a program that does nothing but fork stops there until the next measurement ends it.
+//!
+//! | the server runs as | way | the bound of processes that the kernel keeps |
+//! |---|---|---|
+//! | root | [`Way::Root`] | `kernel.pid_max` of the namespace, from Linux 6.14 |
+//! | another user, who may make user namespaces | [`Way::User`] | RLIMIT_NPROC, counted in the namespace |
+//! | another user, who may not | none: [`Scope::Tree`] | RLIMIT_NPROC, counted for the user |
+//! | root without CAP_SYS_ADMIN | none: [`Scope::Tree`] | none, only the measurements of `limits.rs` |
+//!
+//! What runs in a namespace has a `/proc` of its own, in which it sees itself and nothing else.
+
+use super::tree;
+use crate::ffi::{self, Forked, SingleThread};
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+use rustix::process::{
+    DumpableBehavior, Pid, Resource, Rlimit, Signal, WaitOptions, getegid, geteuid, getrlimit,
+    set_dumpable_behavior, set_parent_process_death_signal, setrlimit, waitpid,
+};
+use rustix::thread::UnshareFlags;
+use std::fs;
+use std::io;
+
+/// The kernel gives numbers below this one only once: there are so many more processes than its bound says.
+const RESERVED: u64 = 300;
+/// Processes of the supervisor itself and of bubblewrap.
+const OWN: u64 = 16;
+/// The first kernel whose `kernel.pid_max` is the namespace's; before it is the machine's.
+const BOUNDED_SINCE: (u32, u32) = (6, 14);
+
+/// How a namespace is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// By the rights that the server has.
+    Root,
+    /// By those of a user namespace, which has the one user.
+    User,
+}
+
+impl Way {
+    /// The first way that works here.
+    pub(super) fn find(thread: &SingleThread) -> Option<Self> {
+        [Self::Root, Self::User].into_iter().find(|way| way.works(thread))
+    }
+
+    fn works(self, thread: &SingleThread) -> bool {
+        match thread.fork() {
+            Ok(Forked::Child) => {
+                let inside = || match thread.fork() {
+                    Ok(Forked::Child) => std::process::exit(i32::from(begin().is_err())),
+                    Ok(Forked::Parent(id)) => ended_well(id),
+                    Err(_) => false,
+                };
+                let works = self.prepare().is_ok() && inside();
+                std::process::exit(i32::from(!works));
+            }
+            Ok(Forked::Parent(id)) => ended_well(id),
+            Err(_) => false,
+        }
+    }
+
+    /// What this process forks next is the first one of a new namespace.
+    pub(super) fn prepare(self) -> io::Result<()> {
+        let (user, group) = (geteuid().as_raw(), getegid().as_raw());
+        let namespaces = UnshareFlags::NEWPID | UnshareFlags::NEWNS;
+        if self == Self::Root {
+            return ffi::unshare(namespaces);
+        }
+        ffi::unshare(namespaces | UnshareFlags::NEWUSER)?;
+        // The files below are root's for a process that must not be traced. Nothing runs yet that could.
+        set_dumpable_behavior(DumpableBehavior::Dumpable)?;
+        fs::write("/proc/self/setgroups", "deny")?;
+        fs::write("/proc/self/uid_map", format!("{user} {user} 1"))?;
+        fs::write("/proc/self/gid_map", format!("{group} {group} 1"))?;
+        Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
+    }
+}
+
+fn ended_well(id: i32) -> bool {
+    let ended = waitpid(Pid::from_raw(id), WaitOptions::empty());
+    matches!(ended, Ok(Some((_, status))) if status.exit_status() == Some(0))
+}
+
+/// Called by the first process: it ends with the one that made it, and `/proc` is the namespace's.
+pub(super) fn begin() -> io::Result<()> {
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    // What is mounted here is nobody else's; what the machine unmounts is not kept.
+    mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    mount("proc", "/proc", "proc", flags, None)?;
+    Ok(())
+}
+
+/// Which processes belong to a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// All of this process's namespace but itself.
+    Namespace,
+    /// All below this process.
+    Tree,
+}
+
+impl Scope {
+    /// Has the kernel refuse more processes than are allowed, as far as it can: a measurement comes later,
+    /// and finds that there are too many.
+    pub(super) fn bound(self, processes: u64) {
+        // Neither is needed where the other one works, and where none does there are the measurements.
+        if self == Self::Namespace && kernel() >= BOUNDED_SINCE {
+            let most = processes.saturating_add(RESERVED + OWN).min(1 << 22);
+            let _ = fs::write("/proc/sys/kernel/pid_max", most.to_string());
+        }
+        if !geteuid().is_root() {
+            // Counted for the user: in a user namespace of its own, or with all else that the user runs.
+            let others = if self == Self::Namespace { 0 } else { tasks() };
+            let most = processes.saturating_mul(2).saturating_add(others + OWN);
+            let maximum = getrlimit(Resource::Nproc).maximum.map_or(most, |old| old.min(most));
+            let limit = Rlimit { current: Some(maximum), maximum: Some(maximum) };
+            let _ = setrlimit(Resource::Nproc, limit);
+        }
+    }
+
+    /// The ids of the processes, the dead ones that are not reaped among them.
+    pub(super) fn ids(self) -> Vec<i32> {
+        match self {
+            Self::Namespace => {
+                let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
+                let names = processes.flatten().map(|process| process.file_name());
+                let ids = names.filter_map(|name| name.to_str()?.parse().ok());
+                ids.filter(|id| *id != FIRST).collect()
+            }
+            Self::Tree => {
+                let mut ids = Vec::new();
+                tree::visit(&[], &mut |_, id, _| ids.push(id));
+                ids
+            }
+        }
+    }
+
+    /// Kills all of them. How many there were.
+    pub(super) fn kill(self) -> u32 {
+        match self {
+            Self::Namespace => {
+                let count = u32::try_from(self.ids().len()).unwrap_or(u32::MAX);
+                ffi::kill_namespace();
+                count
+            }
+            Self::Tree => {
+                tree::stop();
+                tree::kill(&[])
+            }
+        }
+    }
+}
+
+/// The id of the first process of a namespace.
+const FIRST: i32 = 1;
+
+/// The kernel's version, as far as it matters.
+fn kernel() -> (u32, u32) {
+    let name = rustix::system::uname();
+    version(name.release().to_str().unwrap_or(""))
+}
+
+fn version(release: &str) -> (u32, u32) {
+    let mut numbers =
+        release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().ok());
+    let mut next = || numbers.next().flatten().unwrap_or(0);
+    (next(), next())
+}
+
+/// How many threads the machine has.
+fn tasks() -> u64 {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let count =
+        text.split_whitespace().nth(3).and_then(|field| field.split_once('/')?.1.parse().ok());
+    // Unknown: no bound that hinders anything.
+    count.unwrap_or(1 << 22)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernels_version_is_read_from_its_release() {
+        assert_eq!(version("6.18.44-fc-v669"), (6, 18));
+        assert_eq!(version("6.14-rc1"), (6, 14));
+        assert_eq!(version("5.4"), (5, 4));
+        assert_eq!(version("7"), (7, 0));
+        assert_eq!(version("unknown"), (0, 0));
+        assert!(version("6.9.0") < BOUNDED_SINCE && version("10.0") > BOUNDED_SINCE);
+    }
+
+    #[test]
+    fn the_machines_threads_are_counted() {
+        assert!((1..1 << 22).contains(&tasks()));
+    }
+}

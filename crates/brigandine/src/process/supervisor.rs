@@ -1,0 +1,374 @@
+//! The other side of [`super::Running`]: the processes between the server and what it starts.
+//!
+//! ```text
+//! server ── fork server ─┬─ supervisor ── program ── …
+//!                        └─ supervisor ── program ── …
+//! ```
+//!
+//! The *fork server* is this program once more, started before anything else, with no variable and no
+//! descriptor of the server's but a socket. It forks a *supervisor* per program. A supervisor adopts
+//! whatever its program leaves behind (PR_SET_CHILD_SUBREAPER), so that no double fork, new session or
+//! changed environment takes a process away from it; it says that the program has ended when it has no
+//! child left. The fork server adopts in turn what a killed supervisor leaves, and the server what a killed
+//! fork server leaves.
+//!
+//! | a supervisor is told | it does |
+//! |---|---|
+//! | to end | asks every process (TERM); those of the sandbox itself are passed over |
+//! | to kill | kills every process |
+//! | nothing more: the server is gone, or wants it no longer | kills every process |
+//!
+//! S1: the report of the end is sent when the kernel says that there is no child.
+//! S2: a supervisor writes to nothing but its socket, and holds no file of the server's but a lock, by which
+//! the next server waits for it.
+//! S3: it cannot be traced, nor its memory or variables be read, by what it supervises (PR_SET_DUMPABLE).
+
+use super::launch::{ASK, End, KILL, Launch, Report};
+use super::limits::{Limit, Watch};
+use super::namespace::{self, Scope, Way};
+use super::tree;
+use crate::ffi::{self, Forked, SingleThread};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
+use rustix::process::{
+    DumpableBehavior, Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, pidfd_open,
+    pidfd_send_signal, set_child_subreaper, set_dumpable_behavior, setpriority_process, wait,
+    waitpid,
+};
+use std::io::{self, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// The most descriptors that come with one message: a socket, three standard ones, a file.
+pub(super) const DESCRIPTORS: usize = 5;
+/// Between two looks for children that have ended without the program's own end.
+const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+/// Between two looks at what the program takes.
+const LOOK: Duration = Duration::from_millis(200);
+/// The priority of a supervisor: nothing that it supervises has a higher one.
+const PRIORITY: i32 = -20;
+/// Until orphans are looked at again.
+const SOON: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
+
+/// Forks supervisors until the server is gone and they are done.
+pub(super) fn serve() -> io::Result<()> {
+    let control = io::stdin().as_fd().try_clone_to_owned()?;
+    // Only this one, so that the server learns when it ends.
+    rustix::stdio::dup2_stdin(std::fs::File::open("/dev/null")?)?;
+    ffi::close_on_exec()?;
+    ffi::outlive_requests_to_end()?;
+    // Ctrl-C at the server's terminal, and the terminal itself, are not for builds.
+    rustix::process::setsid()?;
+    std::env::set_current_dir("/")?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    set_child_subreaper(Pid::from_raw(1))?;
+    let Some(thread) = SingleThread::check() else {
+        return Err(io::Error::other("the fork server has more than one thread"));
+    };
+    let way = Way::find(&thread);
+    // Held, never used: the first message brings the server's lock.
+    let _lock = receive(&control)?;
+    let mut supervisors: Vec<(i32, OwnedFd)> = Vec::new();
+    let mut open = true;
+    // A supervisor was killed, and not all that it had is known to be gone.
+    let mut orphans = false;
+    while open || orphans || !supervisors.is_empty() {
+        let mut polled: Vec<PollFd<'_>> =
+            supervisors.iter().map(|(_, handle)| PollFd::new(handle, PollFlags::IN)).collect();
+        if open {
+            polled.push(PollFd::new(&control, PollFlags::IN));
+        }
+        match poll(&mut polled, orphans.then_some(&SOON)) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let mut ready: Vec<bool> =
+            polled.iter().map(|polled| !polled.revents().is_empty()).collect();
+        drop(polled);
+        if open && ready.pop() == Some(true) {
+            match receive(&control) {
+                Ok(descriptors) if !descriptors.is_empty() => match thread.fork() {
+                    Ok(Forked::Child) => {
+                        drop((control, supervisors));
+                        supervise(&thread, way, descriptors);
+                        return Ok(());
+                    }
+                    // Dropping the descriptors tells the server when there is no process for them.
+                    Ok(Forked::Parent(id)) => {
+                        if let Some(pid) = Pid::from_raw(id)
+                            && let Ok(handle) = pidfd_open(pid, PidfdFlags::empty())
+                        {
+                            supervisors.push((id, handle));
+                            // No entry of `ready` for it: it is looked at in the next round.
+                        }
+                    }
+                    Err(_) => {}
+                },
+                _ => open = false,
+            }
+        }
+        orphans |= reap(&mut supervisors, &ready);
+        orphans = orphans && end_orphans(&supervisors);
+    }
+    Ok(())
+}
+
+/// Forgets supervisors that have ended. Whether one of them was killed.
+fn reap(supervisors: &mut Vec<(i32, OwnedFd)>, ready: &[bool]) -> bool {
+    let mut killed = false;
+    let mut ready = ready.iter().copied();
+    supervisors.retain(|(id, _)| {
+        // One that was added in this round is not among them.
+        if !ready.next().unwrap_or(false) {
+            return true;
+        }
+        match waitpid(Pid::from_raw(*id), WaitOptions::NOHANG) {
+            Ok(None) => true,
+            Ok(Some((_, status))) => {
+                killed |= status.exit_status() != Some(0);
+                false
+            }
+            Err(_) => false,
+        }
+    });
+    killed
+}
+
+/// Kills what a killed supervisor left behind. Whether some of it may still be there: others must not wait
+/// for it.
+fn end_orphans(supervisors: &[(i32, OwnedFd)]) -> bool {
+    let known: Vec<i32> = supervisors.iter().map(|(id, _)| *id).collect();
+    tree::kill(&known);
+    tree::reap(&known)
+}
+
+/// The descriptors of the next message; none when the server is gone.
+fn receive(control: &OwnedFd) -> io::Result<Vec<OwnedFd>> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    let received = loop {
+        let parts = &mut [IoSliceMut::new(&mut byte)];
+        match recvmsg(control, parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
+            Err(Errno::INTR) => {}
+            done => break done?,
+        }
+    };
+    if received.bytes == 0 || received.flags.contains(ReturnFlags::CTRUNC) {
+        return Ok(Vec::new());
+    }
+    let mut found = Vec::new();
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+            found.extend(descriptors);
+        }
+    }
+    Ok(found)
+}
+
+/// A program that is wanted.
+struct Order {
+    server: UnixStream,
+    launch: Launch,
+    streams: [OwnedFd; 3],
+    file: Option<OwnedFd>,
+}
+
+impl Order {
+    /// `None`: the server has ended.
+    fn read(descriptors: Vec<OwnedFd>) -> Option<Self> {
+        let mut descriptors = descriptors.into_iter();
+        let mut server = UnixStream::from(descriptors.next()?);
+        let streams = [descriptors.next()?, descriptors.next()?, descriptors.next()?];
+        let launch = Launch::read(&mut server).ok()?;
+        Some(Self { server, launch, streams, file: descriptors.next() })
+    }
+
+    fn refuse(mut self, error: &io::Error) {
+        let number = error.raw_os_error().unwrap_or(Errno::INVAL.raw_os_error());
+        let _ = self.server.write_all(&Report::Refused(number).to_bytes());
+    }
+}
+
+/// Runs one program to the end of all that comes of it, in a namespace where there is a way to one.
+fn supervise(thread: &SingleThread, way: Option<Way>, descriptors: Vec<OwnedFd>) {
+    let Some(order) = Order::read(descriptors) else { return };
+    let Some(way) = way.filter(|_| order.launch.contained) else {
+        return run(order, Scope::Tree);
+    };
+    match way.prepare().and_then(|()| thread.fork()) {
+        Ok(Forked::Child) => match namespace::begin() {
+            Ok(()) => run(order, Scope::Namespace),
+            Err(error) => order.refuse(&error),
+        },
+        Ok(Forked::Parent(id)) => {
+            // The other one has the socket and the program's streams alone: its end closes them.
+            drop(order);
+            let _ = waitpid(Pid::from_raw(id), WaitOptions::empty());
+        }
+        Err(error) => order.refuse(&error),
+    }
+}
+
+fn run(order: Order, scope: Scope) {
+    let Order { mut server, launch, streams, file } = order;
+    let started = set_child_subreaper(Pid::from_raw(1)).map_err(io::Error::from).and_then(|()| {
+        let watch = launch.bounds.clone().map(|bounds| Watch::begin(bounds, scope)).transpose()?;
+        Ok((start(&launch, streams, file.as_ref())?, watch))
+    });
+    let ((leader, handle), mut watch) = match started {
+        Ok(started) => started,
+        Err(error) => {
+            let number = error.raw_os_error().unwrap_or(Errno::INVAL.raw_os_error());
+            let _ = server.write_all(&Report::Refused(number).to_bytes());
+            return;
+        }
+    };
+    // What it started may keep every processor busy. Only root may; elsewhere the kernel's bounds hold.
+    let _ = setpriority_process(None, PRIORITY);
+    let mut open = server.write_all(&Report::Started.to_bytes()).is_ok();
+    let mut status = None;
+    let mut limit = None;
+    let mut looked = Instant::now();
+    while status.is_none() {
+        if !open {
+            break;
+        }
+        let mut polled = [PollFd::new(&handle, PollFlags::IN), PollFd::new(&server, PollFlags::IN)];
+        let _ = poll(&mut polled, Some(&TICK));
+        let told = !polled[1].revents().is_empty();
+        if told {
+            let mut wish = [0];
+            match server.read(&mut wish) {
+                Ok(1) => follow(wish[0], launch.sandboxed, scope),
+                _ => open = false,
+            }
+        }
+        // Children that the program left are reaped while it runs: they would add up.
+        while let Ok(Some((pid, ended))) = wait(WaitOptions::NOHANG) {
+            if pid.as_raw_nonzero().get() == leader {
+                status = Some(ended);
+            }
+        }
+        if let Some(watch) = &mut watch
+            && status.is_none()
+            && looked.elapsed() >= LOOK
+        {
+            limit = limit.or_else(|| watch.look());
+            looked = Instant::now();
+            if limit.is_some() {
+                scope.kill();
+            }
+        }
+    }
+    let mut left = end(leader, &mut status, scope);
+    if launch.sandboxed {
+        // bubblewrap ends a moment before the first process of its namespace, with which all others end.
+        left = 0;
+    }
+    if let Some(status) = status {
+        if limit.is_none() && watch.is_some_and(|watch| is_file_limit(status, &watch)) {
+            limit = Some(Limit::File);
+        }
+        let end = End { status: status.as_raw(), left, limit };
+        let _ = server.write_all(&Report::Ended(end).to_bytes());
+    }
+}
+
+/// Whether a program that ended so had met the limit of a file. The signal for it ends what is not prepared,
+/// and a shell passes it on as a status.
+fn is_file_limit(status: WaitStatus, watch: &Watch) -> bool {
+    let signal = Signal::XFSZ.as_raw();
+    status.terminating_signal() == Some(signal)
+        || status.exit_status() == Some(128 + signal)
+        || (status.exit_status() != Some(0) && watch.met_file_limit())
+}
+
+/// S1. How many processes there were beside the program itself.
+fn end(leader: i32, status: &mut Option<WaitStatus>, scope: Scope) -> u32 {
+    let mut left = 0;
+    loop {
+        match wait(WaitOptions::NOHANG) {
+            Err(Errno::CHILD) => return left,
+            Ok(Some((pid, ended))) => {
+                if pid.as_raw_nonzero().get() == leader {
+                    *status = Some(ended);
+                }
+            }
+            _ => {
+                left += scope.kill();
+                // Whatever was killed ends; what was below it is a child then, and found in the next round.
+                if let Ok(Some((pid, ended))) = wait(WaitOptions::empty())
+                    && pid.as_raw_nonzero().get() == leader
+                {
+                    *status = Some(ended);
+                }
+            }
+        }
+    }
+}
+
+fn follow(wish: u8, sandboxed: bool, scope: Scope) {
+    match wish {
+        KILL => {
+            scope.kill();
+        }
+        ASK => {
+            // bubblewrap and the first process of its namespace end at once when they are asked, and
+            // with them what they contain.
+            let own = if sandboxed { 2 } else { 0 };
+            let mut asked = Vec::new();
+            tree::visit(&[], &mut |depth, _, handle| {
+                if depth > own {
+                    match handle.try_clone() {
+                        Ok(handle) => asked.push(handle),
+                        // Too many to hold: out of order, then.
+                        Err(_) => drop(pidfd_send_signal(handle, Signal::TERM)),
+                    }
+                }
+            });
+            // Parents first: a shell that sees its child end before it is asked itself takes that for a failure.
+            for handle in asked.iter().rev() {
+                let _ = pidfd_send_signal(handle, Signal::TERM);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Starts the program in a process group of its own.
+fn start(
+    launch: &Launch,
+    [stdin, stdout, stderr]: [OwnedFd; 3],
+    file: Option<&OwnedFd>,
+) -> io::Result<(i32, OwnedFd)> {
+    let mut command = Command::new(&launch.program);
+    if let Some(file) = file {
+        // The only descriptor beside the standard ones, and read before the program in the sandbox starts.
+        rustix::io::fcntl_setfd(file, rustix::io::FdFlags::empty())?;
+        command.arg("--args").arg(file.as_raw_fd().to_string());
+    }
+    command
+        .args(&launch.arguments)
+        .env_clear()
+        .envs(launch.environment.iter().map(|(n, v)| (n, v)));
+    command.current_dir(&launch.directory).process_group(0);
+    command.stdin(Stdio::from(stdin)).stdout(Stdio::from(stdout)).stderr(Stdio::from(stderr));
+    let child = command.spawn()?;
+    let id = child.id().cast_signed();
+    let pid = Pid::from_raw(id).ok_or(Errno::INVAL)?;
+    // Reaped by `wait` with all others.
+    drop(child);
+    match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(handle) => Ok((id, handle)),
+        Err(error) => {
+            end(id, &mut None, Scope::Tree);
+            Err(error.into())
+        }
+    }
+}

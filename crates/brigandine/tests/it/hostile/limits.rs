@@ -1,0 +1,99 @@
+//! Builds that take more than their share.
+
+use super::{SANDBOXES, alive, sandbox, unique};
+use crate::support::{Place, run};
+
+/// What takes too much, by the limit that it meets; `$N` is for how long to sleep.
+const GREEDY: [(&str, &str); 11] = [
+    // `tail` keeps a line until it has ended.
+    ("memory-one", "(head -c 400000000 /dev/zero; sleep $N) | tail"),
+    (
+        "memory-many",
+        "for i in 1 2 3 4 5 6; do (head -c 80000000 /dev/zero; exec sleep $N) | tail & done; wait",
+    ),
+    (
+        "memory-shared",
+        "cc -x c -o it - <<E\n#include <sys/mman.h>\n#include <string.h>\n#include <unistd.h>\n\
+         int main() { size_t n = 400 << 20; memset(mmap(0, n, 3, 0x21, -1, 0), 1, n); sleep($N); }\nE\n./it",
+    ),
+    ("processes-many", "for i in $(seq 100); do sleep $N & done; wait"),
+    ("processes-away", "for i in $(seq 100); do (env -i setsid sleep $N &) & done; sleep $N"),
+    (
+        "processes-threads",
+        "cc -pthread -x c -o it - <<E\n#include <pthread.h>\n#include <unistd.h>\n\
+         void *f(void *x) { sleep($N); return x; }\n\
+         int main() { pthread_t t; for (int i = 0; i < 100; i++) pthread_create(&t, 0, f, 0); f(0); }\nE\n./it",
+    ),
+    ("file-write", "head -c 40000000 /dev/zero > big"),
+    ("file-deaf", "(trap '' XFSZ; head -c 40000000 /dev/zero > big || exit 7)"),
+    ("file-output", "head -c 40000000 /dev/zero > $BRIGANDINE_OUT/big"),
+    ("disk-many", "for i in 1 2 3 4 5 6 7; do head -c 16000000 /dev/urandom > f$i; done; sleep $N"),
+    (
+        "disk-removed",
+        "for i in 1 2 3 4 5 6 7; do (head -c 16000000 /dev/urandom >&3; sleep $N) 3>f & sleep 0.2; rm f; done; sleep $N",
+    ),
+];
+
+const LIMITS: &str = "[limits]\nbuild-memory = \"256 MiB\"\nbuild-processes = 60\n\
+                      build-file = \"32 MiB\"\nbuild-disk = \"96 MiB\"\nbuild-grace = \"1s\"\n";
+
+#[test]
+fn a_build_that_takes_more_than_its_limit_fails_with_the_limits_name() {
+    for (place_number, kind) in SANDBOXES.into_iter().enumerate() {
+        let place = Place::new();
+        let repository = place.repository("sample");
+        place.write("config.toml", LIMITS);
+        let mark = unique(400 + place_number);
+        let list: String = GREEDY
+            .iter()
+            .map(|(name, script)| {
+                let script = serde_json::Value::from(script.replace("$N", &mark));
+                format!("[[job]]\nname = \"{name}\"\ncommand = {script}\nsources = [\"none\"]\n")
+            })
+            .collect();
+        let modest = "[[job]]\nname = \"modest\"\nsources = [\"none\"]\n\
+                      command = \"for i in $(seq 20); do sleep 1 & done; head -c 16000000 /dev/zero > f; wait\"\n";
+        repository.commit(&[("brigandine.toml", &(list + modest)), ("none", "")]);
+        place.specify(&[("sample", &repository, "")]);
+        let ended = run(place.command(&["--one-shot", &sandbox(kind)]));
+        assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+        for (name, _) in GREEDY {
+            let limit = name.split('-').next().expect("a limit");
+            let rows =
+                place.rows(&format!("SELECT status, message FROM build WHERE job = '{name}'"));
+            assert!(
+                rows[0].starts_with("3|") && rows[0].contains(&format!("`build-{limit}`")),
+                "{kind} {name}: {rows:?}\n{}",
+                place.build_log(name)
+            );
+            let log = place.build_log(name);
+            assert!(log.contains(&format!("`build-{limit}`")), "{kind} {name}: {log}");
+        }
+        assert_eq!(place.rows("SELECT status FROM build WHERE job = 'modest'"), ["0"], "{kind}");
+        assert_eq!(alive(&mark), 0, "{kind}");
+        let left = std::fs::read_dir(place.state().join("work")).expect("work").count();
+        assert_eq!(left, 0, "{kind}");
+    }
+}
+
+#[test]
+fn a_fork_bomb_ends_and_the_server_goes_on() {
+    // One that bounds itself: 511 shells with a `sleep` each. What is being tested may be broken. Its first
+    // shell forks once: a shell ends when it cannot, which would end the build by itself.
+    for kind in SANDBOXES {
+        let place = Place::new();
+        let repository = place.repository("sample");
+        place.write("config.toml", LIMITS);
+        let list = "[[job]]\nname = \"bomb\"\nsources = [\"none\"]\n\
+                    command = \"\"\"\nf() { if test $1 -gt 0; then f $(($1 - 1)) & f $(($1 - 1)) & fi; sleep 1000; }\n\
+                    f 8 & wait\n\"\"\"\n\
+                    [[job]]\nname = \"other\"\nsources = [\"none\"]\ncommand = \"echo on\"\n";
+        repository.commit(&[("brigandine.toml", list), ("none", "")]);
+        place.specify(&[("sample", &repository, "")]);
+        let ended = run(place.command(&["--one-shot", &sandbox(kind)]));
+        assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+        let rows = place.rows("SELECT status, message FROM build WHERE job = 'bomb'");
+        assert!(rows[0].contains("`build-processes`"), "{kind}: {rows:?}");
+        assert_eq!(place.rows("SELECT status FROM build WHERE job = 'other'"), ["0"], "{kind}");
+    }
+}

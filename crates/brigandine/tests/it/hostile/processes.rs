@@ -1,0 +1,238 @@
+//! Processes that try to outlive the build or the evaluator that started them.
+
+use super::{SANDBOXES, alive, commands, evaluator, sandbox, unique};
+use crate::support::{Gate, PATIENCE, Place, Process, run};
+use std::time::Instant;
+
+/// Ways to leave one's parent, with `$N` for how long to sleep.
+const ESCAPES: [(&str, &str); 10] = [
+    ("background", "sleep $N &"),
+    ("session", "setsid sleep $N >/dev/null 2>&1 &"),
+    ("environment", "env -i setsid sleep $N >/dev/null 2>&1 &"),
+    ("double", "(setsid sh -c '(sleep $N &)' &) >/dev/null 2>&1"),
+    ("deaf", "(trap '' TERM HUP INT; exec sleep $N) >/dev/null 2>&1 &"),
+    ("nohup", "nohup sleep $N >/dev/null 2>&1 </dev/null &"),
+    ("holds", "setsid sleep $N 2>&1 &"),
+    ("stopped", "(sh -c 'kill -STOP $$; sleep $N' &) >/dev/null 2>&1"),
+    ("many", "for i in 1 2 3 4 5 6 7 8 9; do (env -i setsid sleep $N &) & done >/dev/null 2>&1"),
+    // Each process starts the next one and ends, so it is another one whenever it is looked at.
+    (
+        "hopping",
+        "echo 'test $2 -gt 0 && sh hop $1 $(($2 - 1)) &' > hop; setsid sh hop $N 20000 >/dev/null 2>&1 &",
+    ),
+];
+
+/// Waits until the kernel knows no such process.
+fn wait_until_gone(text: &str) {
+    let began = Instant::now();
+    while alive(text) > 0 {
+        assert!(began.elapsed() < PATIENCE, "{} processes of {text} live on", alive(text));
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn nothing_that_a_build_starts_outlives_it() {
+    for (place_number, kind) in SANDBOXES.into_iter().enumerate() {
+        let place = Place::new();
+        let repository = place.repository("sample");
+        let marks: Vec<String> =
+            (0..ESCAPES.len()).map(|n| unique(100 * place_number + n)).collect();
+        let scripts: Vec<(&str, String)> = ESCAPES
+            .iter()
+            .zip(&marks)
+            .map(|((name, script), mark)| {
+                (*name, format!("{}\necho up", script.replace("$N", mark)))
+            })
+            .collect();
+        let jobs: Vec<(&str, &str)> = scripts.iter().map(|(n, s)| (*n, s.as_str())).collect();
+        commands(&repository, &jobs);
+        place.specify(&[("sample", &repository, "")]);
+        let server = Process::start(place.command(&[&sandbox(kind)]));
+        server.trace("the server runs");
+        let began = Instant::now();
+        // While the server lives on: its end is not what ends them.
+        while place.rows("SELECT count(*) FROM build WHERE status = 0") != ["10"] {
+            assert!(
+                began.elapsed() < PATIENCE,
+                "{:?}",
+                place.rows("SELECT job, status FROM build")
+            );
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        for ((name, _), mark) in ESCAPES.iter().zip(&marks) {
+            assert_eq!(alive(mark), 0, "{kind} {name}");
+            let log = place.build_log(name);
+            assert!(log.starts_with("up\n"), "{kind} {name}: {log}");
+            assert!(kind == "require" || log.contains("that outlived the build"), "{name}: {log}");
+        }
+        server.signal("TERM");
+        assert!(server.end().success());
+    }
+}
+
+#[test]
+fn nothing_that_an_evaluator_starts_outlives_it() {
+    for (place_number, kind) in SANDBOXES.into_iter().enumerate() {
+        for (number, (name, script)) in ESCAPES.into_iter().enumerate() {
+            let place = Place::new();
+            let repository = place.repository("sample");
+            let mark = unique(300 + 100 * place_number + number);
+            evaluator(&place, &repository, &script.replace("$N", &mark));
+            let server = Process::start(place.command(&[&sandbox(kind)]));
+            server.trace("the server runs");
+            let began = Instant::now();
+            while place.rows("SELECT count(*) FROM evaluation WHERE status = 0") != ["1"] {
+                assert!(began.elapsed() < PATIENCE, "{name}");
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            assert_eq!(alive(&mark), 0, "{kind} {name}");
+        }
+    }
+}
+
+#[test]
+fn an_output_is_what_it_was_when_its_build_ended() {
+    for kind in SANDBOXES {
+        let place = Place::new();
+        let repository = place.repository("sample");
+        let script = "echo good > $BRIGANDINE_OUT/g\nexec 7>>$BRIGANDINE_OUT/g\n\
+                      env -i setsid sh -c 'while :; do echo BACKDOOR >&7; done' >/dev/null 2>&1 &\nexit 0";
+        commands(&repository, &[("poisoned", script)]);
+        place.specify(&[("sample", &repository, "")]);
+        let ended = run(place.command(&["--one-shot", &sandbox(kind)]));
+        assert!(ended.status.success(), "{}", ended.stderr);
+        let path = &place.rows("SELECT path FROM output")[0];
+        let digest = path.trim_start_matches("outputs/");
+        let stored = place.state().join("outputs").join(digest).join("g");
+        let first = std::fs::metadata(&stored).expect("an output").len();
+        assert_eq!(alive("BACKDOOR"), 0, "{kind}");
+        assert_eq!(std::fs::metadata(&stored).expect("an output").len(), first, "{kind}");
+    }
+}
+
+#[test]
+fn whatever_runs_ends_with_a_server_that_is_killed() {
+    for (place_number, kind) in SANDBOXES.into_iter().enumerate() {
+        let place = Place::new();
+        let repository = place.repository("sample");
+        let mark = unique(500 + place_number);
+        let script: String =
+            ESCAPES.iter().map(|(_, script)| script.replace("$N", &mark) + "\n").collect();
+        let script = format!("{script}echo up\nsleep {mark}");
+        commands(&repository, &[("job", &script)]);
+        place.specify(&[("sample", &repository, "")]);
+        let mut server = Process::start(place.command(&[&sandbox(kind)]));
+        server.trace("the server runs");
+        let began = Instant::now();
+        while alive(&mark) < ESCAPES.len() + 8 {
+            assert!(began.elapsed() < PATIENCE, "{} run", alive(&mark));
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        server.child.kill().expect("kill -9");
+        server.child.wait().expect("its status");
+        wait_until_gone(&mark);
+        let again = Process::start(place.command(&[&sandbox(kind)]));
+        again.trace("the server runs");
+    }
+}
+
+/// Whether this machine gives a program a namespace of its own, by the server's rights or a user's.
+fn has_namespaces() -> bool {
+    [&["--pid", "--mount"][..], &["--user", "--pid", "--mount"]].iter().any(|kinds| {
+        let mut unshare = std::process::Command::new("unshare");
+        unshare.args(*kinds).args(["--fork", "--mount-proc", "true"]);
+        unshare.stderr(std::process::Stdio::null());
+        unshare.status().is_ok_and(|status| status.success())
+    })
+}
+
+#[test]
+fn a_build_cannot_kill_its_supervisors_or_fails_with_them_and_nothing_of_it_lives_on() {
+    let place = Place::new();
+    let repository = place.repository("sample");
+    let (first, second) = (unique(600), unique(601));
+    let away = |mark: &str| format!("setsid sleep {mark} >/dev/null 2>&1 &");
+    // The second one kills the process above as well, of which all supervisors come.
+    let up = "$(sed 's/.*) . //' /proc/$PPID/stat | cut -d' ' -f1)";
+    let jobs = [
+        ("first", format!("{}\nkill -9 $PPID; echo on", away(&first))),
+        ("second", format!("{}\nkill -9 {up} $PPID; echo on", away(&second))),
+        ("third", "true".to_owned()),
+    ];
+    let jobs: Vec<(&str, &str)> =
+        jobs.iter().map(|(name, script)| (*name, script.as_str())).collect();
+    commands(&repository, &jobs);
+    place.specify(&[("sample", &repository, "")]);
+    let server = Process::start(place.command_at("1", &[&sandbox("off")]));
+    server.trace("the server runs");
+    let began = Instant::now();
+    while place.rows("SELECT count(*) FROM build WHERE status >= 0") != ["3"] {
+        assert!(began.elapsed() < PATIENCE, "{:?}", place.rows("SELECT job, status FROM build"));
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    wait_until_gone(&first);
+    wait_until_gone(&second);
+    if has_namespaces() {
+        // The signal to the first process of its namespace is lost. Beyond that there is no process but,
+        // with the number 0, the group of the one that asks.
+        assert_eq!(place.jobs(1), ["first|0", "second|1", "third|0"]);
+    } else {
+        assert_eq!(place.jobs(1), ["first|3", "second|3", "third|0"]);
+    }
+    server.signal("TERM");
+    assert!(server.end().success());
+}
+
+#[test]
+fn a_request_to_end_reaches_the_job_and_its_grace_is_kept() {
+    for (place_number, kind) in SANDBOXES.into_iter().enumerate() {
+        let place = Place::new();
+        let repository = place.repository("sample");
+        let mark = unique(700 + place_number);
+        let list = format!(
+            "[[job]]\nname = \"polite\"\ntimeout = \"1s\"\nsources = [\"none\"]\n\
+             command = \"trap 'echo asked; kill $!; exit 0' TERM; sleep {mark} & wait\"\n\
+             [[job]]\nname = \"deaf\"\ntimeout = \"1s\"\nsources = [\"none\"]\n\
+             command = \"trap '' TERM; sleep {mark}\"\n"
+        );
+        repository.commit(&[("brigandine.toml", &list), ("none", "")]);
+        place.write("config.toml", "[limits]\nbuild-grace = \"2s\"\n");
+        place.specify(&[("sample", &repository, "")]);
+        let ended = run(place.command(&["--one-shot", &sandbox(kind)]));
+        assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+        assert_eq!(
+            place.build_log("polite"),
+            "asked\n\n[brigandine: took longer than 1 s]\n",
+            "{kind}"
+        );
+        assert_eq!(place.build_log("deaf"), "\n[brigandine: took longer than 1 s]\n", "{kind}");
+        assert_eq!(alive(&mark), 0, "{kind}");
+    }
+}
+
+#[test]
+fn a_canceled_build_of_the_sandbox_may_clean_up() {
+    let place = Place::new();
+    let repository = place.repository("sample");
+    let (running, ended) = (place.path("running"), Gate::new(place.path("gate")));
+    let script = format!("trap 'echo cleaned; exit 3' TERM; echo up; sleep {} & wait", unique(800));
+    commands(&repository, &[("job", &script)]);
+    place.specify(&[("sample", &repository, "")]);
+    let _ = (running, ended.path());
+    let server = Process::start(place.command(&[&sandbox("require")]));
+    server.trace("the server runs");
+    let began = Instant::now();
+    while alive(&unique(800)) < 1 {
+        assert!(began.elapsed() < PATIENCE, "it does not run");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let canceled = run(place.tool(&["cancel", "1"]));
+    assert!(canceled.status.success(), "{}", canceled.stderr);
+    let began = Instant::now();
+    while place.rows("SELECT status FROM build") != ["4"] {
+        assert!(began.elapsed() < PATIENCE, "it is not canceled");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert_eq!(place.build_log("job"), "up\ncleaned\n\n[brigandine: canceled on request]\n");
+}
