@@ -26,7 +26,9 @@ async fn suite(place: Place) -> Result<(), Error> {
     assert_eq!((snapshot.read(count).await?, after.read(count).await?), (20, 21));
     let endless = |s: &lockkeeper::Snapshot| s.query_row(ENDLESS, [], |row| row.get::<_, i64>(0));
     let late = db.read(endless).deadline(Duration::from_millis(20)).await;
-    assert_eq!(late.expect_err("it is late").kind(), ErrorKind::Timeout(Phase::Running));
+    // Where the machine is busy, the deadline may pass before the query begins; a16 checks the phases.
+    let kind = late.expect_err("it is late").kind();
+    assert!(matches!(kind, ErrorKind::Timeout(Phase::Running | Phase::Queued)), "{kind:?}");
     let mut canceled = Box::pin(db.write(move |tx| {
         insert(tx, 99)?;
         endless(tx)
