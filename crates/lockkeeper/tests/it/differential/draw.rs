@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::batch::KINDS;
 use super::program::{Call, End, Form, Op, Program, Step};
 use super::schema::DUMP;
-use crate::support::rich::{self, STATEMENTS};
+use crate::support::rich::{self, STATEMENTS, TEMPORARY};
 
 pub(crate) const BATCHES_PER_PROGRAM: usize = 8;
 pub(crate) fn conflict() -> impl Strategy<Value = &'static str> {
@@ -36,15 +36,16 @@ pub(crate) fn stray() -> impl Strategy<Value = &'static str> {
     ])
 }
 
-pub(crate) fn simple_op() -> BoxedStrategy<Op> {
+/// A statement of the plain schema.
+pub(crate) fn plain_op() -> BoxedStrategy<Op> {
     let id = || 0..16_i64;
     let name = || 0..8_i64;
     let some_id = || prop::option::of(0..13_i64);
     prop_oneof![
         8 => (conflict(), id(), name())
-            .prop_map(|(conflict, id, name)| Op::Parent { conflict, id, name }),
+            .prop_map(|(conflict, id, name)| Op::Parent { conflict: conflict.into(), id, name }),
         4 => (conflict(), [id(), id()], [name(), name()])
-            .prop_map(|(conflict, ids, names)| Op::Parents { conflict, ids, names }),
+            .prop_map(|(conflict, ids, names)| Op::Parents { conflict: conflict.into(), ids, names }),
         2 => (id(), name()).prop_map(|(id, name)| Op::Rename { id, name }),
         3 => id().prop_map(|id| Op::Orphan { id }),
         5 => (some_id(), some_id()).prop_map(|(late, now)| Op::Child { late, now }),
@@ -62,23 +63,26 @@ pub(crate) fn simple_op() -> BoxedStrategy<Op> {
             "SELECT * FROM extra",
             "SELECT k, v FROM tree ORDER BY k LIMIT 8",
             DUMP,
-        ]).prop_map(Op::Read),
+        ]).prop_map(|sql| Op::Read(sql.into())),
         1 => Just(Op::LastRow),
-        2 => stray().prop_map(Op::Stray),
-        1 => stray().prop_map(Op::Smuggle),
-        3 => any::<usize>().prop_map(Op::Cancel),
+        2 => stray().prop_map(|sql| Op::Stray(sql.into())),
+        1 => stray().prop_map(|sql| Op::Smuggle(sql.into())),
     ]
     .boxed()
 }
 
+pub(crate) fn simple_op() -> BoxedStrategy<Op> {
+    prop_oneof![14 => plain_op(), 1 => any::<usize>().prop_map(Op::Cancel)].boxed()
+}
+
 pub(crate) fn rich_op() -> BoxedStrategy<Op> {
-    let sql = prop::sample::select(STATEMENTS);
     let whole = (Just(rich::DUMP), Just([0, 0]));
     prop_oneof![
-        30 => (sql, [0..9_i64, 0..5_i64]),
-        1 => whole,
+        60 => (prop::sample::select(STATEMENTS), [0..9_i64, 0..5_i64]),
+        8 => (prop::sample::select(TEMPORARY), [0..9_i64, 0..5_i64]),
+        2 => whole,
     ]
-    .prop_map(|(sql, numbers)| Op::Rich { sql, numbers })
+    .prop_map(|(sql, numbers)| Op::Rich { sql: sql.into(), numbers })
     .boxed()
 }
 
@@ -91,14 +95,21 @@ pub(crate) fn one_op(rich: bool) -> BoxedStrategy<Op> {
 }
 
 pub(crate) fn op(rich: bool) -> BoxedStrategy<Op> {
-    let simple_op = || one_op(rich);
-    let nested = prop::collection::vec(step(simple_op()), 1..4);
     prop_oneof![
-        20 => simple_op(),
+        24 => op_over(|| one_op(rich)),
         1 => any::<bool>().prop_map(|writing| Op::CancelSelf { writing }),
-        2 => (0..4_i64, simple_op())
+    ]
+    .boxed()
+}
+
+/// Those of `one`, or several of them in one.
+pub(crate) fn op_over(one: impl Fn() -> BoxedStrategy<Op>) -> BoxedStrategy<Op> {
+    let nested = prop::collection::vec(step(one()), 1..4);
+    prop_oneof![
+        10 => one(),
+        1 => (0..4_i64, one())
             .prop_map(|(id, between)| Op::Lazy { id, between: Box::new(between) }),
-        2 => (nested, any::<bool>()).prop_map(|(steps, keep)| Op::Savepoint { steps, keep }),
+        1 => (nested, any::<bool>()).prop_map(|(steps, keep)| Op::Savepoint { steps, keep }),
     ]
     .boxed()
 }

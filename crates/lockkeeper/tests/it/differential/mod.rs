@@ -24,27 +24,34 @@ use crate::support::{Dir, Place, count, long, rich};
 use batch::{CALLS, CANCELED, NOT_APPLIED, RUNS, Wire, add_rung, earn_trust, run_batch, said};
 use draw::{BATCHES_PER_PROGRAM, program};
 use interpret::interpret;
-use program::{Call, Failure, Form, Outcome, Program, code, victims};
+use program::{Call, Failure, Outcome, Program, Seen, code, victims};
 use schema::{DUMP, SCHEMA};
 use view::{Plain, fetch};
 
-mod batch;
-mod draw;
-mod interpret;
-mod program;
-mod schema;
-mod view;
+pub(crate) mod batch;
+pub(crate) mod draw;
+pub(crate) mod interpret;
+pub(crate) mod program;
+pub(crate) mod schema;
+pub(crate) mod view;
 
 fn run_alone(model: &Connection, call: &Call, index: usize, canceled: bool) -> Outcome {
+    run_alone_with(model, || interpret(&Plain(model), call, index as i64, canceled))
+}
+
+/// Runs `body` as the library runs a call: in a transaction, of whose temporary objects nothing is left.
+pub(crate) fn run_alone_with(
+    model: &Connection,
+    body: impl FnOnce() -> Result<Vec<Seen>, Failure>,
+) -> Outcome {
     let sql = |text| model.execute_batch(text).expect("the model runs");
     // A PRAGMA works when it is prepared, also in a call whose transaction is gone.
     sql("PRAGMA defer_foreign_keys = OFF; BEGIN IMMEDIATE");
-    let ran =
-        catch_unwind(AssertUnwindSafe(|| interpret(&Plain(model), call, index as i64, canceled)));
+    let ran = catch_unwind(AssertUnwindSafe(body));
     let outcome = match ran {
-        Ok(Ok(_)) if model.is_autocommit() => return Outcome::RolledBack,
+        Ok(Ok(_)) if model.is_autocommit() => Outcome::RolledBack,
         Ok(Ok(seen)) => match model.execute_batch("COMMIT") {
-            Ok(()) => return Outcome::Good(seen),
+            Ok(()) => Outcome::Good(seen),
             Err(error) => {
                 assert_eq!(code(&error), ffi::SQLITE_CONSTRAINT_FOREIGNKEY);
                 Outcome::ForeignKey
@@ -56,10 +63,28 @@ fn run_alone(model: &Connection, call: &Call, index: usize, canceled: bool) -> O
     if !model.is_autocommit() {
         sql("ROLLBACK");
     }
+    drop_temporary(model);
     outcome
 }
 
-fn dump(conn: &Connection, rich: bool) -> Vec<String> {
+/// Drops every temporary object.
+pub(crate) fn drop_temporary(conn: &Connection) {
+    // Virtual tables before the tables that are theirs.
+    let next = "SELECT printf ('DROP %s temp.\"%w\"', type, name) FROM sqlite_temp_schema
+                WHERE type IN ('table', 'view', 'trigger')
+                ORDER BY sql LIKE 'CREATE VIRTUAL%' DESC LIMIT 1";
+    while let Some(drop) = fetch_one(conn, next) {
+        conn.execute_batch(&drop).expect("a temporary object can be dropped");
+    }
+}
+
+fn fetch_one(conn: &Connection, sql: &str) -> Option<String> {
+    let mut statement = conn.prepare(sql).expect("a query");
+    let mut rows = statement.query([]).expect("a query");
+    rows.next().expect("a row").map(|row| row.get(0).expect("a text"))
+}
+
+pub(crate) fn dump(conn: &Connection, rich: bool) -> Vec<String> {
     let rows =
         |sql| fetch(conn.prepare(sql).expect("a dump").query([]).expect("a dump")).expect("a dump");
     let mut all = rows(DUMP);
@@ -67,6 +92,20 @@ fn dump(conn: &Connection, rich: bool) -> Vec<String> {
         all.extend(rows(rich::DUMP));
     }
     all
+}
+
+/// What a call may not do, the model may not do either.
+pub(crate) fn deny_strays(model: &mut Connection) {
+    model
+        .authorizer(Some(|context: rusqlite::hooks::AuthContext<'_>| {
+            use rusqlite::hooks::{AuthAction, Authorization};
+            match context.action {
+                AuthAction::Savepoint { savepoint_name: "model", .. } => Authorization::Allow,
+                AuthAction::Savepoint { .. } | AuthAction::Attach { .. } => Authorization::Deny,
+                _ => Authorization::Allow,
+            }
+        }))
+        .expect("the model opens");
 }
 
 fn check(program: &Program) -> Result<(), TestCaseError> {
@@ -100,17 +139,7 @@ fn check(program: &Program) -> Result<(), TestCaseError> {
             "PRAGMA foreign_keys = ON; {schema} PRAGMA max_page_count = {pages_max};"
         ))
         .expect("the model opens");
-    // What a call may not do, the model may not do either.
-    model
-        .authorizer(Some(|context: rusqlite::hooks::AuthContext<'_>| {
-            use rusqlite::hooks::{AuthAction, Authorization};
-            match context.action {
-                AuthAction::Savepoint { savepoint_name: "model", .. } => Authorization::Allow,
-                AuthAction::Savepoint { .. } | AuthAction::Attach { .. } => Authorization::Deny,
-                _ => Authorization::Allow,
-            }
-        }))
-        .expect("the model opens");
+    deny_strays(&mut model);
 
     for batch in &program.batches {
         let outcomes = run_batch(&db, batch, &wire);
@@ -134,7 +163,7 @@ fn check(program: &Program) -> Result<(), TestCaseError> {
 
         let victims = victims(batch);
         for (index, (call, outcome)) in batch.iter().zip(outcomes).enumerate() {
-            let may_repeat = call.form != Form::Once;
+            let may_repeat = call.may_repeat();
             let canceled = victims.contains(&index);
             match outcome {
                 // Canceled, and it never happened.
@@ -208,10 +237,10 @@ fn a06_a_batch_is_told_and_leaves_what_its_calls_would_alone() {
 }
 
 /// Keeps the panics that the calls are made to have out of the test's output.
-struct Quiet;
+pub(crate) struct Quiet;
 
 impl Quiet {
-    fn panics_of_calls() -> Self {
+    pub(crate) fn panics_of_calls() -> Self {
         let hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
             let thread = std::thread::current();

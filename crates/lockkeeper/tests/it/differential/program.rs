@@ -1,23 +1,28 @@
 //! What a program is made of, and what its calls can be told.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use lockkeeper::ErrorKind;
 use rusqlite::ffi;
+use serde::{Deserialize, Serialize};
 
 /// What SQLite says when the transaction of a statement is gone.
 pub(crate) const LOST: i32 = ffi::SQLITE_ABORT_ROLLBACK;
 
-#[derive(Clone, Debug)]
+/// Part of a statement: drawn from a list, or read from a file.
+pub(crate) type Text = Cow<'static, str>;
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Op {
     Parent {
-        conflict: &'static str,
+        conflict: Text,
         id: i64,
         name: i64,
     },
     /// Two rows in one statement: the second may fail after the first was written.
     Parents {
-        conflict: &'static str,
+        conflict: Text,
         ids: [i64; 2],
         names: [i64; 2],
     },
@@ -46,11 +51,11 @@ pub(crate) enum Op {
         drop: bool,
     },
     Version(i64),
-    Read(&'static str),
+    Read(Text),
     LastRow,
-    Stray(&'static str),
+    Stray(Text),
     /// A statement, one that must not run, and another statement, in one text.
-    Smuggle(&'static str),
+    Smuggle(Text),
     /// A row is asked for, then `between` runs, and only then is the row inserted.
     Lazy {
         id: i64,
@@ -62,7 +67,7 @@ pub(crate) enum Op {
     },
     /// A statement of the rich schema.
     Rich {
-        sql: &'static str,
+        sql: Text,
         numbers: [i64; 2],
     },
     /// Somebody's future is dropped now.
@@ -73,21 +78,21 @@ pub(crate) enum Op {
     },
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Step {
     pub(crate) op: Op,
     /// The call goes on when the statement fails.
     pub(crate) forgive: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Form {
     Many,
     Once,
     Try,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum End {
     Good,
     Fail,
@@ -97,7 +102,7 @@ pub(crate) enum End {
     LeakWrite,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Call {
     pub(crate) form: Form,
     /// The library gets to know closures by their type, and trusts some: calls come in several.
@@ -220,6 +225,11 @@ pub(crate) fn modulo(call: &Call, calls: usize) -> Call {
 }
 
 impl Call {
+    /// Whether the library may run it again.
+    pub(crate) fn may_repeat(&self) -> bool {
+        self.form != Form::Once
+    }
+
     /// The call as the model can run it: what the library denies at prepare time is denied to the
     /// model by a text that its authorizer denies.
     pub(crate) fn unstrayed(&self) -> Self {
@@ -228,7 +238,7 @@ impl Call {
         }
         fn replace_op(op: &mut Op) {
             match op {
-                Op::Stray(sql) | Op::Smuggle(sql) => *sql = "SAVEPOINT stray",
+                Op::Stray(sql) | Op::Smuggle(sql) => *sql = Text::from("SAVEPOINT stray"),
                 Op::Savepoint { steps, .. } => replace(steps),
                 Op::Lazy { between, .. } => replace_op(between),
                 _ => {}

@@ -154,7 +154,6 @@ pub(crate) const STATEMENTS: &[&str] = &[
 ];
 
 /// Temporary objects, which serve until their call ends: some stand before a table of the same name.
-/// No corpus draws from these yet; that a call leaves none of them behind must hold first.
 pub(crate) const TEMPORARY: &[&str] = &[
     "CREATE TEMP TABLE owner AS SELECT * FROM main.owner",
     "CREATE TEMP TABLE scratch (a INTEGER PRIMARY KEY, b)",
