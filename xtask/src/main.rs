@@ -1,5 +1,5 @@
-//! The workspace's own commands: `cargo xtask test [--long] [--only STEP]`, `cargo xtask neighbours`,
-//! `cargo xtask oldest`, `cargo xtask deny`.
+//! The workspace's own commands: `cargo xtask test [--long] [--only STEP]`, `cargo xtask fuzz`,
+//! `cargo xtask neighbours`, `cargo xtask oldest`, `cargo xtask deny`.
 //!
 //! `steps.rs` has the steps of the tests, `command.rs` how a command is printed and run,
 //! `install.rs` what is installed first, `neighbours.rs` and `oldest.rs` what holds beside other versions of SQLite's bindings.
@@ -29,6 +29,8 @@ Commands:
   steps         List the steps
   neighbours    Check which crates link beside Lockkeeper, and which cannot
   oldest        Run Lockkeeper's tests on the oldest rusqlite that it accepts
+  fuzz [--minutes N] [--seed S]
+                Look for a program of calls that shows a fault, for 10 minutes unless told otherwise
   deny          Check licences, sources and duplicate crates with cargo-deny
   help          Print this
 
@@ -48,6 +50,10 @@ fn main() -> ExitCode {
         }
         ["neighbours"] => neighbours::check(),
         ["oldest"] => oldest::test().map(drop),
+        ["fuzz", words @ ..] => match minutes_and_seed(words) {
+            Ok((minutes, seed)) => steps::fuzz(minutes, seed).map(drop),
+            Err(wrong) => return refuse(&wrong),
+        },
         ["deny"] => deny(),
         ["help" | "--help" | "-h"] => {
             println!("{HELP}");
@@ -91,6 +97,22 @@ fn chosen(words: &[&str]) -> Result<(Vec<&'static Step>, Form), String> {
     Ok((STEPS.iter().filter(wanted).collect(), Form { long }))
 }
 
+/// What the words after `fuzz` say.
+fn minutes_and_seed(words: &[&str]) -> Result<(u64, Option<u64>), String> {
+    let (mut minutes, mut seed) = (10, None);
+    for pair in words.chunks(2) {
+        let [name, value] = pair else { return Err(format!("`{}` needs a number", pair[0])) };
+        let number = || value.parse::<u64>().map_err(|_| format!("`{name} {value}`: no number"));
+        match *name {
+            // At most a year: the number of seconds must be one, too.
+            "--minutes" => minutes = number()?.min(525_600),
+            "--seed" => seed = Some(number()?),
+            other => return Err(format!("`fuzz` does not know `{other}`")),
+        }
+    }
+    Ok((minutes, seed))
+}
+
 fn list() {
     for step in &STEPS {
         let form = if step.long_only { " (with --long)" } else { "" };
@@ -126,6 +148,20 @@ mod tests {
         assert_eq!(default.len(), STEPS.iter().filter(|step| !step.long_only).count());
         assert_eq!(names(&["--long"]).len(), STEPS.len());
         assert_eq!(names(&["--only", "models", "--only", "format"]), ["format", "models"]);
+    }
+
+    #[test]
+    fn fuzz_takes_minutes_and_a_seed() {
+        assert_eq!(minutes_and_seed(&[]), Ok((10, None)));
+        assert_eq!(minutes_and_seed(&["--seed", "7", "--minutes", "30"]), Ok((30, Some(7))));
+        for (words, named) in [
+            (&["--minutes"][..], "`--minutes` needs a number"),
+            (&["--minutes", "ten"], "`--minutes ten`: no number"),
+            (&["--hours", "1"], "does not know `--hours`"),
+        ] {
+            let wrong = minutes_and_seed(words).expect_err("refused");
+            assert!(wrong.contains(named), "{wrong}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The steps of `cargo xtask test`, in their order. A step is added to [`STEPS`], and nowhere else.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::command::{Failed, Line, cargo, succeeds};
 use crate::install::install;
@@ -25,7 +25,7 @@ pub(crate) struct Form {
     pub(crate) long: bool,
 }
 
-pub(crate) const STEPS: [Step; 13] = [
+pub(crate) const STEPS: [Step; 14] = [
     step("install", "what the tests need beside Rust can be installed", |_| no_tests(install())),
     step("format", "the sources are formatted", |_| {
         no_tests(cargo(&["fmt", "--all", "--check"]).run())
@@ -48,6 +48,7 @@ pub(crate) const STEPS: [Step; 13] = [
     }),
     step("optional", "the optional features of the library do what they promise", |_| optional()),
     step("asan", "no memory is used after it was freed, nor freed twice", asan),
+    long("fuzz", "random programs of calls leave what their calls would alone", |_| fuzz(10, None)),
     step("models", "the queue is right in every interleaving of a few threads", |_| models()),
     long("oldest", "the library holds on the oldest rusqlite that it accepts", |_| oldest::test()),
     long("neighbours", "the README is right about which crates link beside the library", |_| {
@@ -196,6 +197,18 @@ fn asan(form: Form) -> Result<Closing, Failed> {
     let mut closing = suite(&[]).run_tests()?;
     closing.extend(suite(&ENDINGS[..1]).with("LOCKKEEPER_LONG", "1").run_tests()?);
     Ok(closing)
+}
+
+/// Looks for so many minutes for a program of calls that shows a fault. Without a seed it begins where the
+/// clock says, so that each run sees other programs.
+pub(crate) fn fuzz(minutes: u64, seed: Option<u64>) -> Result<Closing, Failed> {
+    const NAME: &str = "fuzz::a06_calls_of_many_clients_are_as_if_they_had_run_alone";
+    let clock = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let seed = seed.unwrap_or_else(|| clock() * 1_000_000);
+    cargo(&["test", "-p", "lockkeeper", "--test", "it", "--", "--exact", NAME, "--nocapture"])
+        .with("LOCKKEEPER_FUZZ_MINUTES", &minutes.to_string())
+        .with("LOCKKEEPER_FUZZ_SEED", &seed.to_string())
+        .run_tests()
 }
 
 /// The target that the compiler runs on.

@@ -28,6 +28,7 @@ mod faults;
 mod feed;
 mod feed_model;
 mod fork;
+mod fuzz;
 mod guards;
 mod held;
 mod leases;
