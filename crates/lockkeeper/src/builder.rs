@@ -6,10 +6,10 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use crate::config::{Config, NetworkFiles, Place, Synchronous};
-use crate::database::Database;
+use crate::database::{Database, not_started};
 use crate::error::{Error, ErrorKind};
 use crate::migrate::Migrations;
-use crate::queue::{Awaited, Circle, Wait, block_on};
+use crate::queue::{Awaited, Circle, StartError, Wait, block_on};
 use crate::stats::Slow;
 #[cfg(doc)]
 use crate::{Client, Stats};
@@ -251,10 +251,10 @@ impl Builder {
         let domain = database.inner.core().domain;
         let _wait = Wait::enter(|| Awaited::All(domain), true)
             .map_err(|Circle| Error::new(ErrorKind::Nested))?;
-        writer_built.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Faulted)))?;
+        writer_built.await.unwrap_or(Err(StartError::Faulted)).map_err(not_started)?;
         // The file is there and in WAL mode: now readers can open it.
         for built in database.start_readers()? {
-            built.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Faulted)))?;
+            built.await.unwrap_or(Err(StartError::Faulted)).map_err(not_started)?;
         }
         Ok(database)
     }

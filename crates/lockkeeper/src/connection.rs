@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::ffi::CStr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::time::Duration;
@@ -12,12 +13,12 @@ use rusqlite::{Connection, OpenFlags, ffi};
 
 use crate::config::Config;
 use crate::counters::{Counters, Outer};
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, are_descriptors_exhausted};
 use crate::ffi::{Session, Sql, count_by_call};
 use crate::holders::Slot;
 use crate::interrupt::{self, LockWait};
 use crate::migrate::Migrations;
-use crate::queue::now;
+use crate::queue::{now, panic_text};
 use crate::record::Recorder;
 use crate::relay::Relay;
 use crate::stats::Work;
@@ -128,6 +129,10 @@ impl Guard {
                 let deferred = pragma_name.eq_ignore_ascii_case("defer_foreign_keys");
                 if deferred {
                     self.deferred_keys.store(true, Ordering::Relaxed);
+                }
+                // It fails in a transaction, as every call is.
+                if pragma_name.eq_ignore_ascii_case("wal_checkpoint") {
+                    return Authorization::Deny;
                 }
                 // The temporary file has a `user_version` too, which no transaction of ours undoes.
                 let undone = keeps_state(pragma_name)
@@ -354,7 +359,15 @@ fn open_checked(
     conn.set_prepared_statement_cache_capacity(config.statement_cache);
     count_by_call(conn, &guard.counters).map_err(failed)?;
     for setup in &config.setup {
-        setup(conn).map_err(|error| failed(error).detail("in the caller's setup"))?;
+        match catch_unwind(AssertUnwindSafe(|| setup(conn))) {
+            Ok(set_up) => {
+                set_up.map_err(|error| failed(error).detail("in the caller's setup"))?;
+            }
+            Err(panic) => {
+                let detail = format!("the caller's setup panicked: {}", panic_text(&*panic));
+                return Err(Error::new(ErrorKind::Faulted).detail(detail));
+            }
+        }
     }
     if role == Role::Writer {
         configure_attached(conn, config.busy_timeout).map_err(|error| {
@@ -582,6 +595,8 @@ fn explain(config: &Config, error: rusqlite::Error) -> Error {
     let shown = path.display();
     let code = error.sqlite_error().map_or(0, |error| error.extended_code & 0xff);
     let (kind, detail) = match code {
+        // The error adds what to do.
+        ffi::SQLITE_CANTOPEN if are_descriptors_exhausted() => (ErrorKind::Open, shown.to_string()),
         ffi::SQLITE_CANTOPEN => {
             let hint = match path.as_os_str().len() > PATH_MAX {
                 true => "SQLite takes no longer paths than 512 bytes",

@@ -21,14 +21,13 @@ use crate::error::{Error, ErrorKind};
 #[cfg(feature = "metrics")]
 use crate::export::Exporter;
 use crate::feed::Feed;
-use crate::file::DatabaseFile;
 use crate::guard;
 use crate::holders::Board;
 use crate::job::{ReaderItem, WriterItem};
 use crate::lease;
 use crate::process;
 use crate::queue::{
-    self, Alarm, Clock, Closed, Closing, Domain, Lane, Look, Mutex, Pool, PoolConfig, Queue,
+    self, Alarm, Built, Clock, Closed, Closing, Domain, Lane, Look, Mutex, Pool, PoolConfig, Queue,
     Receiver, block_on, lock,
 };
 use crate::reader::Reader;
@@ -86,6 +85,8 @@ pub(crate) struct Core {
     pid: u32,
     /// What its owner should know; set once, by the writer's thread before it opens the file.
     pub(crate) warnings: OnceLock<Vec<String>>,
+    /// Why the WAL could not be copied back when the writer closed. The first `close` that has waited for it is told.
+    pub(crate) wal_left: Mutex<Option<Error>>,
 }
 
 impl Core {
@@ -418,6 +419,9 @@ impl<E: Send + 'static> Database<E> {
 
     /// A handle whose closures return `Result<T, F>` and whose calls return `Result<T, Error<F>>`.
     ///
+    /// `F` may be anything: an enum of your own (see [`Error::flatten`]), `anyhow::Error`, `eyre::Report`,
+    /// `Box<dyn Error + Send + Sync>`.
+    ///
     /// # Examples
     /// ```
     /// #[derive(Debug)]
@@ -480,7 +484,9 @@ impl<E: Send + 'static> Database<E> {
     /// served by then is aborted: waiting calls are refused, running ones interrupted.
     ///
     /// # Errors
-    /// [`ErrorKind::Nested`] from inside a call; [`ErrorKind::Forked`] in a forked child.
+    /// [`ErrorKind::Nested`] from inside a call; [`ErrorKind::Forked`] in a forked child. An error of SQLite
+    /// ([`ErrorKind::DiskFull`], [`ErrorKind::Sqlite`], …): everything has ended and what was answered is stored, but
+    /// the WAL could not be folded back and is still needed beside the file.
     /// [`ErrorKind::Replaced`]: everything is closed, but the file was not in its place any more.
     ///
     /// # Cancel safety
@@ -496,8 +502,8 @@ impl<E: Send + 'static> Database<E> {
 
     fn close_with(&self, abort: bool) -> Close {
         let parts = Arc::clone(&self.client.inner.shutdown.0);
-        let file = Arc::clone(&parts.core.config.file);
-        Close { inner: queue::Close::new(parts, abort), file }
+        let core = Arc::clone(&parts.core);
+        Close { inner: queue::Close::new(parts, abort), core }
     }
 
     /// Closes and blocks this thread until everything has ended.
@@ -511,10 +517,15 @@ impl<E: Send + 'static> Database<E> {
 
 /// A close under way; see [`Database::close`].
 #[must_use = "closing begins when the future is polled"]
-#[derive(Debug)]
 pub struct Close {
     inner: queue::Close,
-    file: Arc<DatabaseFile>,
+    core: Arc<Core>,
+}
+
+impl fmt::Debug for Close {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Close").field(&self.inner).finish()
+    }
 }
 
 impl Close {
@@ -531,14 +542,17 @@ impl Future for Close {
         Pin::new(&mut self.inner).poll(context).map(|closed| match closed {
             Closed::Forked => Err(Error::new(ErrorKind::Forked)),
             Closed::Nested => Err(Error::new(ErrorKind::Nested)),
-            closed => self.file.lost().map_or(Ok(closed), Err),
+            closed => {
+                let left = || lock(&self.core.wal_left).take();
+                self.core.config.file.lost().or_else(left).map_or(Ok(closed), Err)
+            }
         })
     }
 }
 
 impl Database {
     /// Starts the threads; the receiver tells when the writer has opened the file.
-    pub(crate) fn start(mut config: Config) -> Result<(Self, Receiver<Result<(), Error>>), Error> {
+    pub(crate) fn start(mut config: Config) -> Result<(Self, Receiver<Built<Error>>), Error> {
         config.readers_max = config.readers_max.max(config.readers);
         config.board = Arc::new(Board::default());
         config.relay = Arc::default();
@@ -567,6 +581,7 @@ impl Database {
             reader_pool: OnceLock::new(),
             pid: process::id(),
             warnings: OnceLock::new(),
+            wal_left: Mutex::new(None),
             config,
         });
         let on_start = core.config.on_thread_start.clone();
@@ -603,12 +618,12 @@ impl Database {
     }
 
     /// Starts the reader threads, once the file is there and in WAL mode.
-    pub(crate) fn start_readers(&self) -> Result<Vec<Receiver<Result<(), Error>>>, Error> {
+    pub(crate) fn start_readers(&self) -> Result<Vec<Receiver<Built<Error>>>, Error> {
         self.client.inner.shutdown.0.reader_pool.start().map_err(not_started)
     }
 }
 
-fn not_started(error: queue::StartError<Error>) -> Error {
+pub(crate) fn not_started(error: queue::StartError<Error>) -> Error {
     match error {
         queue::StartError::Build(error) => error,
         other => Error::new(ErrorKind::Faulted).detail(other.to_string()),

@@ -1,7 +1,13 @@
 //! The public error.
+//!
+//! - X1: what is printed holds the cause, and nothing twice: [`Error`]'s `Display` ends with what SQLite or the closure
+//!   said, and its `source` is what that was caused by.
+//! - X2: `Error<E>` is a `std::error::Error` whenever `E` can be printed, so that it goes through `?` also where `E`
+//!   is itself no such error, as those of anyhow and eyre and boxed ones are.
 
 use std::any::Any;
 use std::borrow::Cow;
+use std::error::Error as StdError;
 use std::fmt;
 
 use rusqlite::ErrorCode;
@@ -12,7 +18,30 @@ use crate::queue::{CallError, Phase};
 ///
 /// `E` is the error of the caller's own closures, `rusqlite::Error` unless the handle was made by
 /// [`Client::with_error`](crate::Client::with_error); it passes through untouched, see
-/// [`Error::into_call`].
+/// [`Error::into_call`] and [`Error::flatten`].
+///
+/// What is printed says what failed and why (`UNIQUE constraint failed: account.name`); of an `E` it is the alternate
+/// form (`{:#}`), in which anyhow and eyre show a whole chain. [`source`](std::error::Error::source) goes on from there.
+/// Of an error type of the caller's own only what it prints is known: let it print its cause, or use `flatten`.
+///
+/// # Examples
+/// Through `?`, whatever the program's errors are:
+/// ```
+/// use anyhow::Context;
+///
+/// fn store(db: &lockkeeper::Database) -> anyhow::Result<()> {
+///     db.blocking_write(|tx| tx.execute_batch("CREATE TABLE t (x UNIQUE)"))?;
+///     db.with_error::<anyhow::Error>().blocking_write(|tx| {
+///         tx.execute("INSERT INTO t VALUES (1), (1)", []).context("while importing")?;
+///         Ok(())
+///     })?;
+///     Ok(())
+/// }
+///
+/// let db = lockkeeper::Database::blocking_open(":memory:").unwrap();
+/// let error = store(&db).unwrap_err();
+/// assert!(error.to_string().starts_with("while importing: UNIQUE constraint failed: t.x"));
+/// ```
 pub struct Error<E = rusqlite::Error>(Box<Repr<E>>);
 
 struct Repr<E> {
@@ -22,6 +51,8 @@ struct Repr<E> {
     /// What SQLite said to the library itself.
     sqlite: Option<rusqlite::Error>,
     detail: Option<Cow<'static, str>>,
+    /// What can be done about the cause, where SQLite does not say it.
+    hint: Option<&'static str>,
 }
 
 /// What went wrong.
@@ -45,7 +76,7 @@ pub enum ErrorKind {
     /// for this one, over however many steps. Use the transaction or snapshot that the closure was given, or
     /// make the calls of several databases one after another.
     Nested,
-    /// A write in a read.
+    /// A write in a read, or in a file that cannot be written.
     ReadOnly,
     /// The database is closed; nothing ran.
     Closed,
@@ -103,11 +134,26 @@ pub enum ErrorKind {
 
 impl<E> Error<E> {
     pub(crate) fn new(kind: ErrorKind) -> Self {
-        Self(Box::new(Repr { kind, call: None, sqlite: None, detail: None }))
+        Self(Box::new(Repr { kind, call: None, sqlite: None, detail: None, hint: None }))
     }
 
     pub(crate) fn sqlite_error(kind: ErrorKind, error: rusqlite::Error) -> Self {
-        Self(Box::new(Repr { kind, call: None, sqlite: Some(error), detail: None }))
+        let hint = hint_for(&error);
+        Self(Box::new(Repr { kind, call: None, sqlite: Some(error), detail: None, hint }))
+    }
+
+    /// What SQLite said to one of the library's own statements.
+    pub(crate) fn of_own(error: rusqlite::Error) -> Self {
+        Self::sqlite_error(kind_of_own(&error), error)
+    }
+
+    /// A connection could not be opened again: the call did not run, for the reason that `self` gives. A file that is
+    /// not in its place is told as such.
+    pub(crate) fn faulted(mut self) -> Self {
+        if !self.is_replaced() {
+            self.0.kind = ErrorKind::Faulted;
+        }
+        self
     }
 
     pub(crate) fn detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
@@ -197,31 +243,128 @@ impl<E> Error<E> {
 
     /// Changes the closure's error, if there is one.
     pub fn map_call<F>(self, f: impl FnOnce(E) -> F) -> Error<F> {
-        let Repr { kind, call, sqlite, detail } = *self.0;
-        Error(Box::new(Repr { kind, call: call.map(f), sqlite, detail }))
+        let Repr { kind, call, sqlite, detail, hint } = *self.0;
+        Error(Box::new(Repr { kind, call: call.map(f), sqlite, detail, hint }))
     }
 
     /// An error of the library itself, as the error of a call with closures of another type.
     pub(crate) fn without_call<F>(self) -> Error<F> {
-        let Repr { kind, sqlite, detail, .. } = *self.0;
-        Error(Box::new(Repr { kind, call: None, sqlite, detail }))
+        let Repr { kind, sqlite, detail, hint, .. } = *self.0;
+        Error(Box::new(Repr { kind, call: None, sqlite, detail, hint }))
+    }
+}
+
+impl<E: From<Error>> Error<E> {
+    /// One error of the caller's type: the closure's own as it was returned, or this one in its variant for the
+    /// library. A call that was stopped (`is_interrupted`) is the library's, whatever its closure made of it.
+    ///
+    /// # Examples
+    /// With `From` in both directions `?` does it alone:
+    /// ```
+    /// use lockkeeper::{Database, rusqlite};
+    ///
+    /// #[derive(Debug)]
+    /// enum Shop {
+    ///     SoldOut,
+    ///     Sql(rusqlite::Error),
+    ///     Database(lockkeeper::Error),
+    /// }
+    /// impl From<rusqlite::Error> for Shop {
+    ///     fn from(error: rusqlite::Error) -> Self { Shop::Sql(error) }
+    /// }
+    /// impl From<lockkeeper::Error> for Shop {
+    ///     fn from(error: lockkeeper::Error) -> Self { Shop::Database(error) }
+    /// }
+    /// impl From<lockkeeper::Error<Shop>> for Shop {
+    ///     fn from(error: lockkeeper::Error<Shop>) -> Self { error.flatten() }
+    /// }
+    ///
+    /// fn buy(db: &Database<Shop>) -> Result<(), Shop> {
+    ///     db.blocking_write(|tx| match tx.execute("DELETE FROM ticket WHERE id = 1", [])? {
+    ///         0 => Err(Shop::SoldOut),
+    ///         _ => Ok(()),
+    ///     })?;
+    ///     Ok(())
+    /// }
+    ///
+    /// let db = Database::blocking_open(":memory:").unwrap().with_error::<Shop>();
+    /// assert!(matches!(buy(&db), Err(Shop::Sql(_)))); // there is no such table
+    /// db.blocking_write(|tx| Ok(tx.execute_batch("CREATE TABLE ticket (id)")?)).unwrap();
+    /// assert!(matches!(buy(&db), Err(Shop::SoldOut)));
+    /// db.blocking_close().unwrap();
+    /// assert!(matches!(buy(&db), Err(Shop::Database(error)) if error.is_closed()));
+    /// ```
+    pub fn flatten(self) -> E {
+        if self.is_interrupted() {
+            return E::from(self.without_call());
+        }
+        self.into_call().unwrap_or_else(|error| E::from(error.without_call()))
     }
 }
 
 impl<E: 'static> Error<E> {
     /// The error of a closure that returned `error`.
     pub(crate) fn of_call(error: E) -> Self {
-        let kind = match (&error as &dyn Any).downcast_ref::<rusqlite::Error>() {
-            Some(error) => kind_of_call(error),
-            None => ErrorKind::Call,
-        };
+        let kind = rusqlite_in(&error).map_or(ErrorKind::Call, kind_of_call);
         Self::of_call_as(kind, error)
     }
 
     /// The error of a closure that returned `error`, for a reason that the library knows better.
     pub(crate) fn of_call_as(kind: ErrorKind, error: E) -> Self {
-        Self(Box::new(Repr { kind, call: Some(error), sqlite: None, detail: None }))
+        let hint = rusqlite_in(&error).and_then(hint_for);
+        Self(Box::new(Repr { kind, call: Some(error), sqlite: None, detail: None, hint }))
     }
+}
+
+/// `error` as what it is, if its type is one that is known to be an error or to hold one.
+fn known<E: 'static>(error: &E) -> Option<&(dyn StdError + 'static)> {
+    type Shared = Box<dyn StdError + Send + Sync>;
+    type Sent = Box<dyn StdError + Send>;
+    let any: &dyn Any = error;
+    if let Some(error) = any.downcast_ref::<rusqlite::Error>() {
+        Some(error)
+    } else if let Some(error) = any.downcast_ref::<Shared>() {
+        Some(&**error)
+    } else if let Some(error) = any.downcast_ref::<Sent>() {
+        Some(&**error)
+    } else {
+        None
+    }
+}
+
+/// The next error of a chain.
+fn below<'e>(error: &&'e (dyn StdError + 'static)) -> Option<&'e (dyn StdError + 'static)> {
+    let error: &'e (dyn StdError + 'static) = *error;
+    error.source()
+}
+
+/// SQLite's own error, where `error` is one or was caused by one, as far as it is known.
+fn rusqlite_in<E: 'static>(error: &E) -> Option<&rusqlite::Error> {
+    std::iter::successors(known(error), below).find_map(|error| error.downcast_ref())
+}
+
+/// What SQLite does not say: it reports that it can open no file, whatever the reason.
+fn hint_for(error: &rusqlite::Error) -> Option<&'static str> {
+    let cannot_open = error.sqlite_error_code() == Some(ErrorCode::CannotOpen);
+    (cannot_open && are_descriptors_exhausted()).then_some(
+        "the process has no file descriptor left: raise its limit (`ulimit -n`), or close files",
+    )
+}
+
+/// Whether this process, or the machine, has no descriptors for another file and its WAL.
+///
+/// Asked with a pair of sockets: the library opens no file itself (`guard.rs`).
+#[cfg(unix)]
+pub(crate) fn are_descriptors_exhausted() -> bool {
+    // ENFILE and EMFILE, which have these numbers on every Unix that Rust knows.
+    let none_left = |error: std::io::Error| matches!(error.raw_os_error(), Some(23 | 24));
+    std::os::unix::net::UnixStream::pair().err().is_some_and(none_left)
+}
+
+/// Elsewhere it is not known.
+#[cfg(not(unix))]
+pub(crate) fn are_descriptors_exhausted() -> bool {
+    false
 }
 
 /// The kind of an error that a closure met, where callers may want to tell it apart.
@@ -239,7 +382,8 @@ pub(crate) fn kind_of_own(error: &rusqlite::Error) -> ErrorKind {
     match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => ErrorKind::Busy,
         _ => match kind_of_call(error) {
-            ErrorKind::Call => ErrorKind::Sqlite,
+            // It is the file that cannot be written: no call writes in a read here.
+            ErrorKind::Call | ErrorKind::ReadOnly => ErrorKind::Sqlite,
             kind => kind,
         },
     }
@@ -276,76 +420,99 @@ impl<E: fmt::Debug> fmt::Debug for Error<E> {
     }
 }
 
-impl<E> fmt::Display for Error<E> {
+impl fmt::Display for ErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.kind {
-            ErrorKind::Call => f.write_str("the call returned an error"),
-            ErrorKind::Busy => {
+        match self {
+            Self::Call => f.write_str("the call returned an error"),
+            Self::Busy => {
                 f.write_str("another process kept the database locked for the whole busy timeout")
             }
-            ErrorKind::Timeout(phase) => write!(f, "the deadline passed while {phase}"),
-            ErrorKind::Canceled => f.write_str("the database was aborted while the call ran"),
-            ErrorKind::NotApplied => {
+            Self::Timeout(phase) => write!(f, "the deadline passed while {phase}"),
+            Self::Canceled => f.write_str("the database was aborted while the call ran"),
+            Self::NotApplied => {
                 f.write_str("the call was undone with its transaction; it may be made again")
             }
-            ErrorKind::Unknown => {
+            Self::Unknown => {
                 f.write_str("an I/O error in COMMIT: whether the call was stored is not known")
             }
-            ErrorKind::Nested => f.write_str(
+            Self::Nested => f.write_str(
                 "called from inside a call that would wait for itself, directly or through calls of other \
                  databases; use the transaction or snapshot given to the closure",
             ),
-            ErrorKind::ReadOnly => f.write_str("a write in a read; use `write`"),
-            ErrorKind::Closed => f.write_str("the database is closed"),
-            ErrorKind::Faulted => f.write_str("a thread or connection of the database is gone"),
-            ErrorKind::RolledBack => f.write_str("a statement of the call rolled everything back"),
-            ErrorKind::ForeignKey => f.write_str("the call left a foreign key violated"),
-            ErrorKind::SnapshotExpired => f.write_str(
+            Self::ReadOnly => f.write_str("a write where nothing can be written"),
+            Self::Closed => f.write_str("the database is closed"),
+            Self::Faulted => f.write_str("a thread or connection of the database is gone"),
+            Self::RolledBack => f.write_str("a statement of the call rolled everything back"),
+            Self::ForeignKey => f.write_str("the call left a foreign key violated"),
+            Self::SnapshotExpired => f.write_str(
                 "the snapshot was released: it reached its maximum age, or the WAL its maximum size",
             ),
-            ErrorKind::LeaseExpired => f.write_str(
+            Self::LeaseExpired => f.write_str(
                 "the lease was held or left idle for too long and is rolled back; await less in it, \
                  or raise `hold_max` or `idle_max`",
             ),
-            ErrorKind::LeaseEnded => f.write_str("the lease is over and rolled back"),
-            ErrorKind::TooManySnapshots => f.write_str("too many snapshots are held"),
-            ErrorKind::Overloaded => {
+            Self::LeaseEnded => f.write_str("the lease is over and rolled back"),
+            Self::TooManySnapshots => f.write_str("too many snapshots are held"),
+            Self::Overloaded => {
                 f.write_str("the database is overloaded; the call waited too long and never began")
             }
-            ErrorKind::DiskFull => f.write_str("the disk or the quota is full"),
-            ErrorKind::Corrupt => f.write_str("the file is damaged or not a database"),
-            ErrorKind::Open => f.write_str("the database could not be opened"),
-            ErrorKind::AlreadyOpen => f.write_str("the file is open already"),
-            ErrorKind::NetworkFileSystem => f.write_str("the file is on a network file system"),
-            ErrorKind::SqliteVersion => f.write_str("this version of SQLite is not safe"),
-            ErrorKind::ForeignFile => f.write_str("the file is another program's"),
-            ErrorKind::NewerFile => f.write_str("the file is newer than this program"),
-            ErrorKind::Migration => f.write_str("the schema could not be brought up to date"),
-            ErrorKind::Replaced => {
+            Self::DiskFull => f.write_str("the disk or the quota is full"),
+            Self::Corrupt => f.write_str("the file is damaged or not a database"),
+            Self::Open => f.write_str("the database could not be opened"),
+            Self::AlreadyOpen => f.write_str("the file is open already"),
+            Self::NetworkFileSystem => f.write_str("the file is on a network file system"),
+            Self::SqliteVersion => f.write_str("this version of SQLite is not safe"),
+            Self::ForeignFile => f.write_str("the file is another program's"),
+            Self::NewerFile => f.write_str("the file is newer than this program"),
+            Self::Migration => f.write_str("the schema could not be brought up to date"),
+            Self::Replaced => {
                 f.write_str("the file was deleted or replaced while it was open")
             }
-            ErrorKind::Backup => f.write_str("the copy could not be made"),
-            ErrorKind::Config => f.write_str("a setting makes no sense"),
-            ErrorKind::Forked => f.write_str(
+            Self::Backup => f.write_str("the copy could not be made"),
+            Self::Config => f.write_str("a setting makes no sense"),
+            Self::Forked => f.write_str(
                 "the process forked, and nothing of SQLite survives that; fork before opening, or \
                  run another program (exec)",
             ),
-            ErrorKind::Sqlite => f.write_str("SQLite failed"),
-        }?;
-        match &self.0.detail {
-            Some(detail) => write!(f, ": {detail}"),
-            None => Ok(()),
+            Self::Sqlite => f.write_str("SQLite failed"),
         }
     }
 }
 
-impl<E: std::error::Error + 'static> std::error::Error for Error<E> {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match (&self.0.call, &self.0.sqlite) {
-            (Some(error), _) => Some(error),
-            (None, Some(error)) => Some(error),
+impl<E: fmt::Display> fmt::Display for Error<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Repr { kind, call, sqlite, detail, hint } = &*self.0;
+        let cause = match (call, sqlite) {
+            (Some(error), _) => Some(format!("{error:#}")),
+            (None, Some(error)) => Some(error.to_string()),
             (None, None) => None,
+        };
+        let mut shown = match (kind, &cause) {
+            (ErrorKind::Call, Some(cause)) => cause.clone(),
+            _ => kind.to_string(),
+        };
+        let parts = [detail.as_deref(), cause.as_deref(), *hint];
+        for part in parts.into_iter().flatten() {
+            // X1
+            if !shown.contains(part) {
+                shown.push_str(": ");
+                shown.push_str(part);
+            }
         }
+        f.write_str(&shown)
+    }
+}
+
+impl<E: fmt::Debug + fmt::Display + 'static> StdError for Error<E> {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        let cause: &dyn StdError = match (&self.0.call, &self.0.sqlite) {
+            (Some(error), _) => known(error)?,
+            (None, Some(error)) => error,
+            (None, None) => return None,
+        };
+        // X1: what the cause itself says is printed already.
+        let shown = cause.to_string();
+        std::iter::successors(cause.source(), below).find(|error| error.to_string() != shown)
     }
 }
 
@@ -369,7 +536,7 @@ mod tests {
         let error: Error =
             Error::sqlite_error(ErrorKind::Sqlite, failure(rusqlite::ffi::SQLITE_IOERR));
         assert!(!error.is_retryable());
-        let source = std::error::Error::source(&error).expect("what SQLite said");
-        assert_eq!(source.to_string(), failure(rusqlite::ffi::SQLITE_IOERR).to_string());
+        let said = failure(rusqlite::ffi::SQLITE_IOERR).to_string();
+        assert_eq!(error.to_string(), format!("SQLite failed: {said}"));
     }
 }

@@ -495,6 +495,20 @@ impl Session {
         unsafe { ffi::sqlite3_txn_state(self.conn.handle(), ptr::null()) != ffi::SQLITE_TXN_NONE }
     }
 
+    /// Copies the WALs of all files back, without waiting for anybody; `Ok` also when readers leave some of it.
+    pub(crate) fn checkpoint(&self) -> Result<(), Error> {
+        // SAFETY: the handle is open; a null name means all files, and nothing is asked of the sizes.
+        let code = unsafe {
+            let (db, mode) = (self.conn.handle(), ffi::SQLITE_CHECKPOINT_PASSIVE);
+            ffi::sqlite3_wal_checkpoint_v2(db, ptr::null(), mode, ptr::null_mut(), ptr::null_mut())
+        };
+        match code & 0xff {
+            // Somebody else copies, or writes, and does it when that is done.
+            ffi::SQLITE_OK | ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => Ok(()),
+            _ => Err(failure(&self.conn, code)),
+        }
+    }
+
     /// Whether a deferred foreign key is violated at this moment.
     pub(crate) fn has_deferred_violation(&self) -> bool {
         let (mut current, mut highest) = (0, 0);

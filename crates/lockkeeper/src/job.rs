@@ -120,14 +120,14 @@ pub(crate) enum Fate {
     /// Its own result; for a successful one: it is stored.
     Own,
     /// Its own result, with the state of the database right after its commit.
-    OwnAt(Result<Arc<Held>, ErrorKind>),
+    OwnAt(Result<Arc<Held>, Error>),
     /// It was not stored (or, for `Unknown`, perhaps), whatever the closure returned.
-    Instead(ErrorKind, Option<rusqlite::Error>),
+    Instead(Error),
 }
 
 impl Fate {
     pub(crate) fn kind(kind: ErrorKind) -> Self {
-        Self::Instead(kind, None)
+        Self::Instead(Error::new(kind))
     }
 }
 
@@ -177,7 +177,7 @@ pub(crate) trait ExclusiveJob: Send {
     fn meta(&self) -> &Meta;
     fn interruptible(&self) -> Option<Arc<dyn Interruptible>>;
     fn run(self: Box<Self>, domain: Domain, conn: &mut rusqlite::Connection);
-    fn refuse(self: Box<Self>, kind: ErrorKind, error: Option<rusqlite::Error>);
+    fn refuse(self: Box<Self>, error: Error);
 }
 
 pub(crate) trait ReadJob: Send {
@@ -186,7 +186,7 @@ pub(crate) trait ReadJob: Send {
     fn interrupt(&self) -> Option<Interrupt>;
     /// Runs the closure and answers; the caller's waker is to be called soon.
     fn run(self: Box<Self>, domain: Domain, snapshot: &Snapshot) -> Option<Waker>;
-    fn refuse(self: Box<Self>, kind: ErrorKind, error: Option<rusqlite::Error>);
+    fn refuse(self: Box<Self>, error: Error);
 }
 
 impl Item for WriterItem {
@@ -205,9 +205,9 @@ impl Item for WriterItem {
         let kind = Error::<()>::from(why).kind();
         match self {
             Self::Write(job) => job.finish(Fate::kind(kind)),
-            Self::Exclusive(job) => job.refuse(kind, None),
+            Self::Exclusive(job) => job.refuse(Error::new(kind)),
             Self::Lease(lease) => lease.opening.finish(Fate::kind(kind)),
-            Self::Read(job) => job.refuse(kind, None),
+            Self::Read(job) => job.refuse(Error::new(kind)),
             Self::Pin(pin) => pin.answer(Err(Error::new(kind))),
             Self::Look => {}
         }
@@ -230,7 +230,7 @@ impl Item for ReaderItem {
     fn refuse(self, why: CallError) {
         let kind = Error::<()>::from(why).kind();
         match self {
-            Self::Read(job) | Self::Held(_, job) => job.refuse(kind, None),
+            Self::Read(job) | Self::Held(_, job) => job.refuse(Error::new(kind)),
             Self::Pin(pin) => pin.answer(Err(Error::new(kind))),
             Self::OpenShort | Self::Trim => {}
         }
@@ -361,22 +361,19 @@ where
             (_, Some(Err(payload))) => Err(payload),
             (Fate::Own, Some(Ok(Ok(value)))) => Ok(Ok((value, None))),
             (Fate::OwnAt(Ok(held)), Some(Ok(Ok(value)))) => Ok(Ok((value, Some(held)))),
-            (Fate::OwnAt(Err(kind)), Some(Ok(Ok(value)))) => {
+            (Fate::OwnAt(Err(error)), Some(Ok(Ok(value)))) => {
                 shielded(|| drop(value));
                 let stored = "the write is stored, but the snapshot could not be taken";
-                Ok(Err(Error::new(kind).detail(stored)))
+                Ok(Err(error.without_call().detail(stored)))
             }
             (Fate::Own | Fate::OwnAt(_), Some(Ok(Err(error)))) => Ok(Err(match self.stopped {
                 Some(why) => Error::of_call_as(kind_of_stop(why, Phase::Running), error),
                 None => Error::of_call(error),
             })),
             (Fate::Own | Fate::OwnAt(_), None) => Ok(Err(Error::new(ErrorKind::Faulted))),
-            (Fate::Instead(kind, error), ran) => {
+            (Fate::Instead(error), ran) => {
                 shielded(|| drop(ran));
-                Ok(Err(match error {
-                    Some(error) => Error::sqlite_error(kind, error),
-                    None => Error::new(kind),
-                }))
+                Ok(Err(error.without_call()))
             }
         };
         let Self { body, reply, .. } = *self;
@@ -418,9 +415,9 @@ where
         reply.answer(outcome);
     }
 
-    fn refuse(self: Box<Self>, kind: ErrorKind, error: Option<rusqlite::Error>) {
+    fn refuse(self: Box<Self>, error: Error) {
         let Self { f, reply, .. } = *self;
-        reply.answer(refusal(kind, error));
+        reply.answer(Ok(Err(error.without_call())));
         shielded(|| drop(f));
     }
 }
@@ -474,10 +471,10 @@ where
         reply.answer_quietly(outcome)
     }
 
-    fn refuse(self: Box<Self>, kind: ErrorKind, error: Option<rusqlite::Error>) {
+    fn refuse(self: Box<Self>, error: Error) {
         let Self { body, reply, .. } = *self;
         shielded(|| drop(body));
-        reply.answer(refusal(kind, error));
+        reply.answer(Ok(Err(error.without_call())));
     }
 }
 
@@ -491,11 +488,4 @@ fn outcome_of<T, E: 'static>(
             None => Error::of_call(error),
         })
     })
-}
-
-fn refusal<T, E>(kind: ErrorKind, error: Option<rusqlite::Error>) -> Outcome<T, E> {
-    Ok(Err(match error {
-        Some(error) => Error::sqlite_error(kind, error),
-        None => Error::new(kind),
-    }))
 }

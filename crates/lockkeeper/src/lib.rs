@@ -80,6 +80,8 @@ mod transaction;
 #[cfg(feature = "sqlite")]
 mod turns;
 #[cfg(feature = "sqlite")]
+mod words;
+#[cfg(feature = "sqlite")]
 mod write;
 #[cfg(feature = "sqlite")]
 mod writer;

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use rusqlite::Connection;
 
 use crate::config::Config;
-use crate::error::{Error, ErrorKind, kind_of_own};
+use crate::error::{Error, ErrorKind};
 use crate::ffi::Sql;
 use crate::transaction::Transaction;
 
@@ -317,5 +317,5 @@ fn shown(id: i32) -> String {
 }
 
 fn own(error: rusqlite::Error) -> Error {
-    Error::sqlite_error(kind_of_own(&error), error).detail("while looking at the schema's version")
+    Error::of_own(error).detail("while looking at the schema's version")
 }

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use crate::connection::{self, Role};
 use crate::database::Core;
-use crate::error::{Error, ErrorKind, kind_of_own};
+use crate::error::{Error, ErrorKind};
 use crate::ffi::Sql;
 use crate::holders::HolderKind;
 use crate::job::{Pin, ReadJob, ReaderItem, WriterItem, kind_of_stop};
@@ -65,18 +65,18 @@ impl Reader {
     ) -> Option<Taken<ReaderItem>> {
         let in_place = self.core.config.file.is_in_place(now());
         if let Err(error) = self.connect() {
-            first.refuse(kind_of_opening(&error), error.into_sqlite());
+            first.refuse(error.faulted());
             batch.charge(lane, Duration::ZERO);
             return None;
         }
         if !in_place {
-            first.refuse(ErrorKind::Replaced, None);
+            first.refuse(Error::new(ErrorKind::Replaced));
             batch.charge(lane, Duration::ZERO);
             return None;
         }
         let conn = self.conn.as_ref()?;
         if let Err(error) = conn.link.session.run(Sql::Begin) {
-            first.refuse(kind_of_own(&error), Some(error));
+            first.refuse(Error::of_own(error));
             batch.charge(lane, Duration::ZERO);
             self.settle();
             return None;
@@ -189,14 +189,6 @@ impl Reader {
     }
 }
 
-/// What a call is told whose connection could not be opened.
-pub(crate) fn kind_of_opening(error: &Error) -> ErrorKind {
-    match error.is_replaced() {
-        true => ErrorKind::Replaced,
-        false => ErrorKind::Faulted,
-    }
-}
-
 /// Runs a read inside the transaction that is open on `conn` and leaves its caller's waker to the relay, which is
 /// told how many reads wait behind it; returns how long it took.
 fn run_in_call(
@@ -208,7 +200,7 @@ fn run_in_call(
     behind: usize,
 ) -> Duration {
     if let Some(why) = job.interrupt() {
-        job.refuse(kind_of_stop(why, Phase::Queued), None);
+        job.refuse(Error::new(kind_of_stop(why, Phase::Queued)));
         return now() - at;
     }
     let link = &conn.link;
@@ -232,7 +224,7 @@ fn run_in_call(
 /// Runs a read on a held snapshot, whose transaction stays open.
 pub(crate) fn run_held(conn: &Snapshot, core: &Core, job: Box<dyn ReadJob>) {
     if !core.config.file.is_in_place(now()) {
-        job.refuse(ErrorKind::Replaced, None);
+        job.refuse(Error::new(ErrorKind::Replaced));
         return;
     }
     run_in_call(conn, core, core.meters.reads(0), job, now(), 0);
@@ -248,7 +240,7 @@ pub(crate) fn run_on(conn: &Snapshot, core: &Core, meter: &CallMeter, job: Box<d
             run_in_call(conn, core, meter, job, now(), 0);
             conn.link.guard.relay.pass_on();
         }
-        Err(error) => job.refuse(kind_of_own(&error), Some(error)),
+        Err(error) => job.refuse(Error::of_own(error)),
     }
     conn.link.clean();
     conn.link.guard.slot.rest();

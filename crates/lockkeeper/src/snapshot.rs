@@ -95,7 +95,7 @@ impl Held {
     ) -> Result<Arc<Self>, Error> {
         core.config.file.check()?;
         let conn = Pinned::take(core)?;
-        let sqlite = |error| Error::sqlite_error(crate::error::kind_of_own(&error), error);
+        let sqlite = |error| Error::of_own(error);
         conn.link.session.run(Sql::Begin).map_err(sqlite)?;
         // BEGIN takes no snapshot; the first read does.
         conn.link.session.run(Sql::Pin).map_err(sqlite)?;
@@ -110,7 +110,7 @@ impl Held {
         origin: Origin,
     ) -> Result<Arc<Self>, Error> {
         let copy = Pinned::make(core, || {
-            let sqlite = |error| Error::sqlite_error(crate::error::kind_of_own(&error), error);
+            let sqlite = |error| Error::of_own(error);
             let mut copy = connection::open(&core.config, Role::Copy)?;
             let run = |conn: &mut Connection| {
                 let backup = Backup::new(tx.link.session.conn(), conn)?;
@@ -162,7 +162,7 @@ impl Held {
             Conn::Over(kind) => {
                 let kind = *kind;
                 drop(state);
-                job.refuse(kind, None);
+                job.refuse(Error::new(kind));
                 return;
             }
             Conn::Running(_) => {
@@ -171,7 +171,7 @@ impl Held {
                     return;
                 }
                 drop(state);
-                job.refuse(ErrorKind::Nested, None);
+                job.refuse(Error::new(ErrorKind::Nested));
                 return;
             }
             Conn::Idle(_) => std::mem::replace(&mut state.conn, Conn::Running(job.interruptible())),
@@ -228,7 +228,7 @@ impl Held {
             Conn::Running(None) | Conn::Over(_) => {}
         }
         for job in pending {
-            job.refuse(why, None);
+            job.refuse(Error::new(why));
         }
         true
     }
@@ -242,7 +242,7 @@ impl Held {
         }
         drop(state);
         for job in pending {
-            job.refuse(ErrorKind::Closed, None);
+            job.refuse(Error::new(ErrorKind::Closed));
         }
     }
 

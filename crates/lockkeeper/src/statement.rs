@@ -7,7 +7,8 @@ use std::sync::Arc;
 use crate::ffi::Lent;
 use crate::record::{Mark, Outcome, Plan};
 use crate::stats::Work;
-use crate::transaction::Snapshot;
+use crate::transaction::{Snapshot, vacuum_in_call};
+use crate::words::{Special, special};
 
 /// A prepared statement of a [`Snapshot`] or [`Transaction`](crate::Transaction).
 ///
@@ -32,7 +33,15 @@ impl<'c> Statement<'c> {
         inner: Lent<'c>,
         cached: bool,
     ) -> Result<Self> {
-        let readonly = inner.get().readonly();
+        let mut readonly = inner.get().readonly();
+        if !readonly {
+            // `sql` may hold other statements too.
+            match inner.get().expanded_sql().as_deref().and_then(special) {
+                Some(Special::Vacuum) => return Err(vacuum_in_call()),
+                Some(Special::Report) => readonly = true,
+                None => {}
+            }
+        }
         let mut statement = Self { inner, snapshot, readonly, plan: None, unseen: None };
         if snapshot.link.work.is_some() {
             // A cached statement remembers what it did for others.

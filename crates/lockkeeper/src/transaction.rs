@@ -316,13 +316,21 @@ fn sqlite(code: i32, message: &str) -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(ffi::Error::new(code), Some(message.to_owned()))
 }
 
+/// VACUUM cannot run in a transaction, and every call is one.
+pub(crate) fn vacuum_in_call() -> rusqlite::Error {
+    sqlite(
+        ffi::SQLITE_ERROR,
+        "VACUUM cannot run in a transaction, as every call is; use `exclusive`",
+    )
+}
+
 /// SQLite says "not authorized"; say what it means here.
 fn explain_denial(error: rusqlite::Error) -> rusqlite::Error {
     match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::AuthorizationForStatementDenied) => sqlite(
             ffi::SQLITE_AUTH,
             "not allowed inside a call: transactions and savepoints belong to the library (use \
-             `tx.savepoint`), ATTACH and PRAGMAs of the connection belong into `setup` or \
+             `tx.savepoint`), ATTACH, checkpoints and PRAGMAs of the connection belong into `setup` or \
              `exclusive`",
         ),
         _ => error,

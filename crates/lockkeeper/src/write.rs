@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::counters::Outer;
 use crate::database::Client;
-use crate::error::{Error, ErrorKind, kind_of_own};
+use crate::error::{Error, ErrorKind};
 use crate::holders::HolderKind;
 use crate::job::{Body, Many, WriteCall, WriteOutcome, WriterItem};
 use crate::queue::{
@@ -256,7 +256,7 @@ where
     }
     let failed = |error| match tx.link.is_lost() {
         true => Error::new(ErrorKind::RolledBack),
-        false => Error::sqlite_error(kind_of_own(&error), error),
+        false => Error::of_own(error),
     };
     let _own = OwnCounts::begin(&tx);
     tx.nested(|| f(&tx)).map_err(failed)?.map_err(Error::of_call)

@@ -58,8 +58,10 @@ use crate::guard;
 use crate::holders::Origin;
 use crate::instance::Claim;
 use crate::job::{Fate, Pin, Ran, ReadJob, WriteJob, WriterItem, kind_of_stop};
-use crate::queue::{self, Ancestry, Batch, Domain, Frame, LaneId, Phase, Service, Taken, now};
-use crate::reader::kind_of_opening;
+use crate::path;
+use crate::queue::{
+    self, Ancestry, Batch, Domain, Frame, LaneId, Phase, Service, Taken, lock, now,
+};
 use crate::record::Publisher;
 use crate::snapshot::Held;
 use crate::stats;
@@ -307,9 +309,7 @@ impl Writer {
         if let Some(why) = job.interrupt() {
             return Err(Fate::kind(kind_of_stop(why, Phase::Queued)));
         }
-        let tx = self
-            .connect()
-            .map_err(|error| Fate::Instead(kind_of_opening(&error), error.into_sqlite()))?;
+        let tx = self.connect().map_err(|error| Fate::Instead(error.faulted()))?;
         if !self.config().file.is_in_place(now()) {
             self.let_go(&tx);
             return Err(Fate::kind(ErrorKind::Replaced));
@@ -340,7 +340,7 @@ impl Writer {
             Err(error) => {
                 let fate = match (kind_of_own(&error), job.interrupt()) {
                     (ErrorKind::Busy, Some(why)) => Fate::kind(kind_of_stop(why, Phase::Locked)),
-                    (kind, _) => Fate::Instead(kind, Some(error)),
+                    _ => Fate::Instead(Error::of_own(error)),
                 };
                 if !tx.link.clean() {
                     self.disconnect();
@@ -496,7 +496,10 @@ impl Writer {
             if !link.clean() {
                 self.disconnect();
             }
-            job.finish(Fate::kind(ErrorKind::Sqlite));
+            job.finish(match settled {
+                Ok(()) => Fate::kind(ErrorKind::RolledBack),
+                Err(error) => Fate::Instead(Error::of_own(error)),
+            });
             return After::Lost { alone: true };
         }
         self.kept = true;
@@ -531,12 +534,13 @@ impl Writer {
         drop(tx);
         match committed {
             Ok(()) => self.answer(),
-            Err(alone) => self.replay(alone),
+            // Each alone, so that whoever cannot be committed is told why.
+            Err(_) => self.replay(true),
         }
     }
 
-    /// Commits; `Err`: the calls in `ran` are undone and must be run again (alone or together).
-    fn commit(&mut self, tx: &Transaction) -> Result<(), bool> {
+    /// Commits; `Err`: the calls in `ran` are undone, for this reason, and may be run again.
+    fn commit(&mut self, tx: &Transaction) -> Result<(), rusqlite::Error> {
         let link = &tx.link;
         let began = now();
         if !self.config().file.is_in_place(began) {
@@ -580,7 +584,8 @@ impl Writer {
             if io {
                 // B6
                 for job in std::mem::take(&mut self.ran) {
-                    job.finish(Fate::Instead(ErrorKind::Unknown, copy_of(&error)));
+                    let error = Error::sqlite_error(ErrorKind::Unknown, copy_of(&error));
+                    job.finish(Fate::Instead(error));
                 }
                 link.clean();
                 self.disconnect();
@@ -590,7 +595,7 @@ impl Writer {
             if !link.clean() {
                 self.disconnect();
             }
-            return Err(true);
+            return Err(error);
         }
     }
 
@@ -610,7 +615,7 @@ impl Writer {
             let fate = match job.wants_snapshot() {
                 true => {
                     let origin = job.meta().origin.clone();
-                    Fate::OwnAt(self.pin(origin).map_err(|error| error.kind()))
+                    Fate::OwnAt(self.pin(origin))
                 }
                 false => Fate::Own,
             };
@@ -622,7 +627,7 @@ impl Writer {
     /// Memory databases: a read on the one connection, between two transactions.
     fn run_read(&mut self, job: Box<dyn ReadJob>) {
         if let Some(why) = job.interrupt() {
-            job.refuse(kind_of_stop(why, Phase::Queued), None);
+            job.refuse(Error::new(kind_of_stop(why, Phase::Queued)));
             return;
         }
         match self.connect() {
@@ -630,7 +635,7 @@ impl Writer {
                 let meter = self.core.meters.reads(0);
                 crate::reader::run_on(&tx, &self.core, meter, job);
             }
-            Err(error) => job.refuse(kind_of_opening(&error), error.into_sqlite()),
+            Err(error) => job.refuse(error.faulted()),
         }
     }
 
@@ -644,6 +649,16 @@ impl Writer {
             }
             false => Held::pin(&self.core, Some(commit), origin),
         }
+    }
+
+    fn explain_wal_left(&self, error: rusqlite::Error) -> Error {
+        let wal = self.config().file.path().map(|path| path::beside(path, "-wal"));
+        let wal = wal.unwrap_or_default();
+        Error::of_own(error).detail(format!(
+            "the database is closed and what was answered is stored, but {} could not be folded back; \
+             keep it beside the file, the next open reads it",
+            wal.display(),
+        ))
     }
 
     fn run_pin(&mut self, pin: Pin) {
@@ -705,17 +720,25 @@ impl Service for Writer {
             self.let_go = false; // again: nobody reads now
             self.let_go(&tx);
         }
+        // Closing copies the WAL back without a word about failures.
+        else if let Some(tx) = &self.tx
+            && !self.config().is_memory()
+            && let Err(error) = tx.link.session.checkpoint()
+        {
+            *lock(&self.core.wal_left) = Some(self.explain_wal_left(error));
+        }
         self.disconnect();
         self.config().file.closed();
     }
 }
 
-/// `rusqlite::Error` is not `Clone`; SQLite's own failures can be told to several callers.
-fn copy_of(error: &rusqlite::Error) -> Option<rusqlite::Error> {
-    match error {
-        rusqlite::Error::SqliteFailure(code, message) => {
-            Some(rusqlite::Error::SqliteFailure(*code, message.clone()))
-        }
-        _ => None,
-    }
+/// `rusqlite::Error` is not `Clone`, but SQLite's own failures are told to several callers.
+fn copy_of(error: &rusqlite::Error) -> rusqlite::Error {
+    let code = error.sqlite_error().copied();
+    let code = code.unwrap_or(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ERROR));
+    let message = match error {
+        rusqlite::Error::SqliteFailure(_, message) => message.clone(),
+        other => Some(other.to_string()),
+    };
+    rusqlite::Error::SqliteFailure(code, message)
 }

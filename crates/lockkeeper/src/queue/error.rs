@@ -122,7 +122,9 @@ pub enum StartError<E> {
     Thread(std::io::Error),
     /// The resource could not be built; the build function's own error.
     Build(E),
-    /// The build function panicked or the thread died.
+    /// The build function, or what was to run first on the thread, panicked; with its message.
+    Panicked(String),
+    /// The thread died.
     Faulted,
     /// Started inside a call for which the build function waits, directly or through other calls.
     Nested,
@@ -134,6 +136,7 @@ impl<E: fmt::Display> fmt::Display for StartError<E> {
             Self::ZeroCapacity => f.write_str("capacity is 0; give at least 1"),
             Self::Thread(_) => f.write_str("no thread could be started"),
             Self::Build(_) => f.write_str("the resource could not be built"),
+            Self::Panicked(said) => write!(f, "the start of the worker thread panicked: {said}"),
             Self::Faulted => f.write_str("the worker thread died while building the resource"),
             Self::Nested => {
                 f.write_str("started inside a call for which the build function waits, for ever")
@@ -147,7 +150,7 @@ impl<E: std::error::Error + 'static> std::error::Error for StartError<E> {
         match self {
             Self::Thread(error) => Some(error),
             Self::Build(error) => Some(error),
-            Self::ZeroCapacity | Self::Faulted | Self::Nested => None,
+            Self::ZeroCapacity | Self::Panicked(_) | Self::Faulted | Self::Nested => None,
         }
     }
 }

@@ -13,10 +13,10 @@ use std::time::Duration;
 use super::close::Closing;
 use super::flight::{Flight, Lane, Room, ancestry_for, refused};
 use super::{
-    Ancestry, Awaited, Batch, CallError, Circle, Clock, Close, Closed, Deadline, Domain, Frame,
-    Interrupt, Interruptible, Item, Phase, Pool, PoolConfig, Priority, Queue, Receiver, Refused,
-    RefusedReason, Reply, Service, StartError, Taken, Wait, after, block_on, context, now, reply,
-    shielded,
+    Ancestry, Awaited, Batch, Built, CallError, Circle, Clock, Close, Closed, Deadline, Domain,
+    Frame, Interrupt, Interruptible, Item, Phase, Pool, PoolConfig, Priority, Queue, Receiver,
+    Refused, RefusedReason, Reply, Service, StartError, Taken, Wait, after, block_on, context, now,
+    reply, shielded,
 };
 
 /// Whether a resource may serve the next call.
@@ -132,7 +132,7 @@ impl<R: 'static> Builder<R> {
 
 struct Starting<R: 'static, E> {
     worker: Option<Worker<R>>,
-    built: Receiver<Result<(), E>>,
+    built: Receiver<Built<E>>,
     domain: Domain,
     /// Inside a call: the build function may wait for that one.
     wait: Option<Wait>,
@@ -167,7 +167,7 @@ impl<R, E> Future for Spawn<R, E> {
                 Poll::Ready(Ok(Ok(()))) => {
                     Poll::Ready(starting.worker.take().ok_or(StartError::Faulted))
                 }
-                Poll::Ready(Ok(Err(error))) => Poll::Ready(Err(StartError::Build(error))),
+                Poll::Ready(Ok(Err(error))) => Poll::Ready(Err(error)),
                 Poll::Ready(Err(_)) => Poll::Ready(Err(StartError::Faulted)),
             },
         }

@@ -108,7 +108,7 @@ pub(crate) use sync::{
     AtomicBool, Condvar, Mutex, MutexGuard, Ordering, lock, now, wait, wait_until,
 };
 pub(crate) use waits::{Awaited, Circle, Holder, Seats, Wait, behind};
-pub(crate) use worker::{Batch, Pool, PoolConfig, Service};
+pub(crate) use worker::{Batch, Built, Pool, PoolConfig, Service, panic_text};
 
 use admission::Admission;
 use lanes::Lanes;

@@ -15,6 +15,8 @@
 //!   runs on it outside a call (a destructor, a waker) and submits to the same queue is told
 //!   `Nested` instead of waiting for itself.
 
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -113,6 +115,15 @@ pub(crate) struct PoolConfig {
     pub(crate) on_start: Option<Arc<dyn Fn() + Send + Sync>>,
 }
 
+/// Whether a worker was built, and why not.
+pub(crate) type Built<E> = Result<(), StartError<E>>;
+
+/// The message of a panic.
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a message")
+}
+
 type Factory<S, E> = Box<dyn Fn() -> Result<S, E> + Send + Sync>;
 
 /// The threads that serve one queue.
@@ -145,7 +156,7 @@ impl<S: Service, E: Send + 'static> Pool<S, E> {
     }
 
     /// Starts the `min` workers; the receivers tell when each has built its service.
-    pub(crate) fn start(self: &Arc<Self>) -> Result<Vec<Receiver<Result<(), E>>>, StartError<E>> {
+    pub(crate) fn start(self: &Arc<Self>) -> Result<Vec<Receiver<Built<E>>>, StartError<E>> {
         (0..self.config.min)
             .map(|_| {
                 let (built, receiver) = reply();
@@ -158,7 +169,7 @@ impl<S: Service, E: Send + 'static> Pool<S, E> {
     fn spawn(
         self: &Arc<Self>,
         patience: Option<Duration>,
-        built: Reply<Result<(), E>>,
+        built: Reply<Built<E>>,
     ) -> std::io::Result<()> {
         let worker = self.queue.seat();
         let name = match self.config.max {
@@ -180,21 +191,28 @@ impl<S: Service, E: Send + 'static> Pool<S, E> {
         self: Arc<Self>,
         leave: Leave<S::Call>,
         patience: Option<Duration>,
-        built: Reply<Result<(), E>>,
+        built: Reply<Built<E>>,
     ) {
         // W3; left after the seat, because leaving it refuses calls.
         let _frame = Frame::of_worker(self.queue.domain, self.queue.seats());
         let seat = leave;
-        if let Some(on_start) = &self.config.on_start {
-            on_start();
-        }
-        let mut service = match (self.factory)() {
-            Ok(service) => {
+        let started = catch_unwind(AssertUnwindSafe(|| {
+            if let Some(on_start) = &self.config.on_start {
+                on_start();
+            }
+            (self.factory)()
+        }));
+        let mut service = match started {
+            Ok(Ok(service)) => {
                 built.answer(Ok(()));
                 service
             }
-            Err(error) => {
-                built.answer(Err(error));
+            Ok(Err(error)) => {
+                built.answer(Err(StartError::Build(error)));
+                return;
+            }
+            Err(panic) => {
+                built.answer(Err(StartError::Panicked(panic_text(&*panic).to_owned())));
                 return;
             }
         };

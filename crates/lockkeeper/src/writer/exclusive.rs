@@ -12,29 +12,28 @@ use rusqlite::Connection;
 
 use super::{CURRENT, Writer};
 use crate::connection;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::job::{ExclusiveJob, kind_of_stop};
 use crate::queue::{Phase, now};
-use crate::reader::kind_of_opening;
 use crate::stats;
 
 impl Writer {
     /// Runs an exclusive call; the batch before it was committed after it had been taken.
     pub(super) fn run_exclusive(&mut self, job: Box<dyn ExclusiveJob>) {
         if let Some(why) = job.interruptible().and_then(|call| call.token().raised()) {
-            job.refuse(kind_of_stop(why, Phase::Queued), None);
+            job.refuse(Error::new(kind_of_stop(why, Phase::Queued)));
             return;
         }
         let mut tx = match self.connect() {
             Ok(tx) => tx,
             Err(error) => {
-                job.refuse(kind_of_opening(&error), error.into_sqlite());
+                job.refuse(error.faulted());
                 return;
             }
         };
         if self.config().file.check().is_err() {
             self.let_go(&tx);
-            job.refuse(ErrorKind::Replaced, None);
+            job.refuse(Error::new(ErrorKind::Replaced));
             return;
         }
         // It may checkpoint, or change what the file is.
@@ -45,7 +44,7 @@ impl Writer {
         self.tx = None;
         let Some(view) = Rc::get_mut(&mut tx) else {
             // Only a nested call that is still on this thread's stack could hold it.
-            job.refuse(ErrorKind::Nested, None);
+            job.refuse(Error::new(ErrorKind::Nested));
             return;
         };
         let domain = self.domain;

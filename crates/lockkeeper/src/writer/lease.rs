@@ -127,11 +127,7 @@ impl Writer {
         match self.commit(tx) {
             Ok(()) => self.answer(),
             // It holds nobody else's writes, so the failure is its own; it is rolled back.
-            Err(_) => {
-                for job in std::mem::take(&mut self.ran) {
-                    job.finish(Fate::kind(ErrorKind::DiskFull));
-                }
-            }
+            Err(error) => self.answer_uncommitted(&error),
         }
     }
 }

@@ -7,9 +7,9 @@ use std::collections::VecDeque;
 
 use rusqlite::ErrorCode;
 
-use super::{After, Writer};
+use super::{After, Writer, copy_of};
 use crate::connection::Link;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::job::{Fate, WriteJob};
 use crate::queue::now;
 use crate::transaction::Transaction;
@@ -66,11 +66,9 @@ impl Writer {
                         false
                     }
                     // Alone and still not to be committed: the failure is this call's own.
-                    Err(_) if alone => {
+                    Err(error) if alone => {
                         differs = true;
-                        for job in std::mem::take(&mut self.ran) {
-                            job.finish(Fate::kind(ErrorKind::DiskFull));
-                        }
+                        self.answer_uncommitted(&error);
                         false
                     }
                     Err(_) => true,
@@ -90,6 +88,13 @@ impl Writer {
                 }
                 alone = true;
             }
+        }
+    }
+
+    /// Tells the calls of a batch of one why COMMIT refused them.
+    pub(super) fn answer_uncommitted(&mut self, error: &rusqlite::Error) {
+        for job in std::mem::take(&mut self.ran) {
+            job.finish(Fate::Instead(Error::of_own(copy_of(error)).detail("in COMMIT")));
         }
     }
 

@@ -51,6 +51,7 @@ fn child() {
         "recover" => recover(&file),
         "steady" => crate::processes::child(&file),
         "migrate" => crate::migrations::child(&file),
+        "descriptors" => crate::messages::child(&file),
         other => panic!("no such role: {other}"),
     }
 }

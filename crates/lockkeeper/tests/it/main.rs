@@ -33,6 +33,7 @@ mod guards;
 mod held;
 mod leases;
 mod machine;
+mod messages;
 mod migrations;
 mod names;
 mod nested;

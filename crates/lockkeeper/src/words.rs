@@ -1,0 +1,102 @@
+//! What a statement is by its first words, where SQLite does not tell.
+//!
+//! SQLite says of a prepared statement whether it may write. It says so of `VACUUM` too, which needs to run outside
+//! any transaction, and of some PRAGMAs that only report a setting.
+
+/// A statement that calls treat in another way than SQLite's word on it suggests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Special {
+    Vacuum,
+    /// A PRAGMA without an argument that reports something and does nothing.
+    Report,
+}
+
+/// PRAGMAs that do something when they have no argument.
+const DOING: [&str; 4] = ["incremental_vacuum", "optimize", "shrink_memory", "wal_checkpoint"];
+
+/// What the one statement `sql` is, if it is special.
+pub(crate) fn special(sql: &str) -> Option<Special> {
+    let mut words = Words(sql);
+    let first = words.next()?;
+    if first.eq_ignore_ascii_case("VACUUM") {
+        return Some(Special::Vacuum);
+    }
+    if !first.eq_ignore_ascii_case("PRAGMA") {
+        return None;
+    }
+    let mut name = words.next()?;
+    let mut after = words.next();
+    if after == Some(".") {
+        name = words.next()?;
+        after = words.next();
+    }
+    let bare = name.trim_matches(['"', '\'', '`', '[', ']']);
+    let does = DOING.iter().any(|doing| doing.eq_ignore_ascii_case(bare));
+    (after.is_none_or(|word| word == ";") && !does).then_some(Special::Report)
+}
+
+/// The tokens of a text, without white space and comments, as far as is needed here.
+struct Words<'s>(&'s str);
+
+impl<'s> Iterator for Words<'s> {
+    type Item = &'s str;
+
+    fn next(&mut self) -> Option<&'s str> {
+        loop {
+            self.0 = self.0.trim_start();
+            let end = match self.0.get(..2) {
+                Some("--") => self.0.find('\n'),
+                Some("/*") => self.0.get(2..).and_then(|rest| rest.find("*/")).map(|at| at + 4),
+                _ => break,
+            };
+            self.0 = &self.0[end.unwrap_or(self.0.len())..];
+        }
+        let first = self.0.chars().next()?;
+        let is_word = |char: char| char.is_alphanumeric() || char == '_' || char == '$';
+        let closing = match first {
+            '[' => Some(']'),
+            '"' | '\'' | '`' => Some(first),
+            _ => None,
+        };
+        let length = match closing {
+            Some(closing) => self.0[1..].find(closing).map(|at| at + 2),
+            None if is_word(first) => self.0.find(|char| !is_word(char)),
+            None => Some(first.len_utf8()),
+        };
+        let (word, rest) = self.0.split_at(length.unwrap_or(self.0.len()));
+        self.0 = rest;
+        Some(word)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn special_statements_are_known_in_every_spelling() {
+        for (sql, expected) in [
+            ("VACUUM", Some(Special::Vacuum)),
+            (" -- first\n/* second */vacuum main INTO 'x'", Some(Special::Vacuum)),
+            ("/* VACUUM */ SELECT 1", None),
+            ("/* never closed", None),
+            ("EXPLAIN VACUUM", None),
+            ("INSERT INTO t VALUES ('VACUUM')", None),
+            ("PRAGMA journal_mode", Some(Special::Report)),
+            ("pragma/**/main . journal_mode ;", Some(Special::Report)),
+            ("PRAGMA \"main\".[journal_mode]", Some(Special::Report)),
+            ("PRAGMA journal_mode = WAL", None),
+            ("PRAGMA journal_mode(WAL)", None),
+            ("PRAGMA Optimize", None),
+            ("PRAGMA main.\"wal_checkpoint\"", None),
+            ("PRAGMA", None),
+            ("PRAGMA main.", None),
+            ("", None),
+            ("é", None),
+            ("-", None),
+            ("'", None),
+        ] {
+            assert_eq!(special(sql), expected, "{sql}");
+        }
+    }
+}
