@@ -10,9 +10,10 @@ use crate::backup::Backup;
 use crate::database::Client;
 use crate::error::Error;
 use crate::exclusive::Exclusive;
-use crate::feed::{Changes, Live, Watch};
+use crate::feed::{Changes, Watch};
 use crate::job::{Many, Once};
 use crate::lease::Leases;
+use crate::live::Live;
 use crate::queue::{Priority, Refused, block_on};
 use crate::read::Read;
 use crate::snapshots::Snapshots;
@@ -288,7 +289,11 @@ impl<E: Send + 'static> Client<E> {
         watch
     }
 
-    /// Runs `query` now, and again whenever one of these tables may have changed; no table: any.
+    /// Runs `query` now, and again whenever one of these tables may have changed. With an
+    /// empty list, as by [`Client::live_query`]: one of those that it has read.
+    ///
+    /// A listed view stands for the tables below it; a table of an attached file is `schema.table`. A name that
+    /// is neither is refused by the first run. What triggers and foreign keys write counts as what a call writes itself.
     ///
     /// A stream of results. Changes that come while a run is under way, or while nobody asks for the
     /// next result, lead to one more run, so a burst of commits costs two runs at most, and the last
@@ -313,9 +318,36 @@ impl<E: Send + 'static> Client<E> {
         T: Send + 'static,
         N: Into<String>,
     {
+        let tables = tables.into_iter().map(Into::into).collect();
         let live = Live::new(self.clone(), tables, Arc::new(query));
         self.inner.core().keep_looking();
         live
+    }
+
+    /// As [`Client::live`], for the tables that `query` reads: below views too, and others when the schema or the
+    /// query's own course changes. Its statements are prepared anew in each run, which takes some microseconds each.
+    ///
+    /// # Examples
+    /// ```
+    /// # futures_lite::future::block_on(async {
+    /// # let db = lockkeeper::Database::open(":memory:").await?;
+    /// # db.write(|tx| tx.execute_batch(
+    /// #     "CREATE TABLE note (text TEXT); CREATE VIEW short AS SELECT * FROM note WHERE length(text) < 9"
+    /// # )).await?;
+    /// let mut count = db.live_query(|s| {
+    ///     s.query_row("SELECT count(*) FROM short", [], |row| row.get::<_, i64>(0)) // a view of `note`
+    /// });
+    /// assert_eq!(count.next().await.unwrap()?, 0);
+    /// db.write(|tx| tx.execute("INSERT INTO note VALUES ('milk')", [])).await?;
+    /// assert_eq!(count.next().await.unwrap()?, 1);
+    /// # Ok::<_, lockkeeper::Error>(()) }).unwrap();
+    /// ```
+    pub fn live_query<T, F>(&self, query: F) -> Live<T, E>
+    where
+        F: Fn(&Snapshot) -> Result<T, E> + Send + Sync + 'static,
+        T: Send + 'static,
+    {
+        self.live::<T, F, String>([], query)
     }
 
     /// Copies the present state to the file `to`, while reads and writes go on.

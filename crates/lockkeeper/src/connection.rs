@@ -14,11 +14,12 @@ use rusqlite::{Connection, OpenFlags, ffi};
 use crate::config::Config;
 use crate::counters::{Counters, Outer};
 use crate::error::{Error, ErrorKind, are_descriptors_exhausted};
+use crate::feed::Reads;
 use crate::ffi::{Session, Sql, count_by_call};
 use crate::holders::Slot;
 use crate::interrupt::{self, LockWait};
 use crate::migrate::Migrations;
-use crate::queue::{now, panic_text};
+use crate::queue::{Mutex, lock, now, panic_text};
 use crate::record::Recorder;
 use crate::relay::Relay;
 use crate::stats::Work;
@@ -69,6 +70,9 @@ pub(crate) struct Guard {
     pub(crate) lock_wait: LockWait,
     /// What the running call changes; on while somebody subscribes.
     pub(crate) recorder: Arc<Recorder>,
+    /// What the running call reads; on while a live query runs.
+    reads: Mutex<Reads>,
+    noting_reads: AtomicBool,
     /// Who uses this connection.
     pub(crate) slot: Slot,
     /// Of the database: callers that were answered and are to be woken.
@@ -88,6 +92,8 @@ impl Guard {
             attached_wal_frames: AtomicU32::new(0),
             lock_wait: LockWait::new(busy_timeout),
             recorder: Arc::new(Recorder::default()),
+            reads: Mutex::default(),
+            noting_reads: AtomicBool::new(false),
             slot: Slot::default(),
             relay,
             answered_before: AtomicBool::new(false),
@@ -110,6 +116,16 @@ impl Guard {
         }
     }
 
+    /// Begins to note what is read, or ends it and gives what was noted.
+    pub(crate) fn note_reads(&self, begin: bool) -> Reads {
+        self.noting_reads.store(begin, Ordering::Relaxed);
+        std::mem::take(&mut lock(&self.reads))
+    }
+
+    pub(crate) fn is_noting_reads(&self) -> bool {
+        self.noting_reads.load(Ordering::Relaxed)
+    }
+
     fn authorize(&self, context: &AuthContext<'_>) -> Authorization {
         match self.gate.load(Ordering::Relaxed) {
             gate if gate == Gate::Call as u8 => {}
@@ -119,6 +135,9 @@ impl Guard {
         self.temp_schema.note(context);
         if self.recorder.is_on() {
             self.recorder.authorized(context);
+        }
+        if self.is_noting_reads() {
+            note_read(&mut lock(&self.reads), context);
         }
         match &context.action {
             AuthAction::Transaction { .. }
@@ -163,6 +182,31 @@ fn authorize_exclusive(action: &AuthAction<'_>) -> Authorization {
 
 fn is_in_header(pragma: &str) -> bool {
     ["application_id", "user_version"].iter().any(|field| pragma.eq_ignore_ascii_case(field))
+}
+
+/// Takes note of the table that a statement reads, as the feed names it.
+fn note_read(reads: &mut Reads, context: &AuthContext<'_>) {
+    match context.action {
+        AuthAction::Read { table_name, .. } => {
+            let schema = context.database_name.unwrap_or("main");
+            // The schema itself, and what SQLite makes up from it or from the file, changes with any table.
+            let of_all = ["sqlite_master", "sqlite_schema", "dbstat", "sqlite_dbpage"];
+            if of_all.iter().any(|name| name.eq_ignore_ascii_case(table_name))
+                || table_name.starts_with("pragma_")
+            {
+                reads.anything = true;
+            } else if schema == "main" {
+                reads.tables.insert(table_name.to_owned());
+            } else {
+                reads.tables.insert(format!("{schema}.{table_name}"));
+            }
+        }
+        // It reports something of the schema or the file. FTS5 asks for the version in every query.
+        AuthAction::Pragma { pragma_name, .. } => {
+            reads.anything |= !pragma_name.eq_ignore_ascii_case("data_version");
+        }
+        _ => {}
+    }
 }
 
 /// PRAGMAs whose argument changes nothing on the connection, or only what the transaction undoes.
@@ -269,6 +313,11 @@ impl Link {
         if self.noted {
             self.guard.slot.prepared(sql);
         }
+        self.refresh_schema();
+    }
+
+    /// Forgets prepared statements whose columns may be others now.
+    pub(crate) fn refresh_schema(&self) {
         if self.session.has_new_schema() || self.guard.temp_schema.any_touched() {
             self.session.conn().flush_prepared_statement_cache();
         }

@@ -21,8 +21,7 @@
 //!
 //! Lock order: the list of subscribers, then one subscriber.
 
-use std::collections::VecDeque;
-use std::fmt;
+use std::collections::{BTreeSet, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -31,12 +30,7 @@ use std::task::{Context, Poll, Waker};
 
 use futures_core::Stream;
 
-use crate::database::Client;
-use crate::error::{Error, ErrorKind};
-use crate::job::Many;
 use crate::queue::{Mutex, block_on, lock, shielded};
-use crate::read::Read;
-use crate::transaction::Snapshot;
 
 /// What a subscriber of [`Client::changes`] is told.
 #[derive(Clone, Debug)]
@@ -103,6 +97,10 @@ impl Commit {
         &self.calls
     }
 
+    fn changes_schema(&self) -> bool {
+        self.calls.iter().any(|call| call.schema)
+    }
+
     /// The tables that changed; one may appear several times.
     pub fn tables(&self) -> impl Iterator<Item = &str> {
         self.calls.iter().flat_map(|call| &call.tables).map(TableChange::table)
@@ -113,6 +111,8 @@ impl Commit {
 #[derive(Debug)]
 pub struct CallChanges {
     pub(crate) tables: Vec<TableChange>,
+    /// It, or a call before it in the transaction, changed the schema: a view, perhaps.
+    pub(crate) schema: bool,
 }
 
 impl CallChanges {
@@ -203,6 +203,74 @@ enum Wants {
     All { queue: VecDeque<Change>, cost: usize, capacity: usize, lagged: Option<u64> },
     /// That something in these tables changed, since which commit nobody has asked; empty: in any.
     Tables { tables: Vec<String>, changed: Option<u64> },
+    /// The same for a query, whose runs find out which tables they are (`live.rs`).
+    Query(Interest),
+}
+
+/// The tables that a query reads, and whether one of them has changed.
+#[derive(Debug, Default)]
+struct Interest {
+    /// Of the last run; `None`: a run is under way, and what changes is noted by name.
+    settled: Option<Reads>,
+    /// What changed since the run began. At most [`NAMES_MAX`]; one more, and `anything` did.
+    names: BTreeSet<String>,
+    anything: bool,
+    /// Since which commit the result is out of date.
+    changed: Option<u64>,
+    /// The last commit that was noted.
+    last: u64,
+}
+
+/// What a query has read.
+#[derive(Debug, Default)]
+pub(crate) struct Reads {
+    pub(crate) tables: BTreeSet<String>,
+    /// Something that no table stands for, such as the schema: any commit concerns it.
+    pub(crate) anything: bool,
+}
+
+/// Names of changed tables that are noted during one run.
+const NAMES_MAX: usize = 1024;
+
+impl Interest {
+    fn note(&mut self, change: &Change) -> bool {
+        self.last = change.commit();
+        if let Some(reads) = &self.settled {
+            // What a name stands for may be another table now.
+            let schema = matches!(change, Change::Commit(commit) if commit.changes_schema());
+            let concerned =
+                schema || reads.anything || reads.tables.iter().any(|table| change.touches(table));
+            if concerned {
+                self.changed = Some(self.last);
+            }
+            return concerned;
+        }
+        match change {
+            Change::Commit(commit) if self.names.len() < NAMES_MAX && !commit.changes_schema() => {
+                self.names.extend(commit.tables().map(str::to_ascii_lowercase));
+            }
+            _ => self.anything = true,
+        }
+        false
+    }
+
+    /// A run begins, which sees everything that was noted until now.
+    fn begin(&mut self) {
+        *self = Self { last: self.last, ..Self::default() };
+    }
+
+    /// The run is over, and this is what it read.
+    fn settle(&mut self, reads: Reads) {
+        let read =
+            |name: &String| reads.tables.iter().any(|table| table.eq_ignore_ascii_case(name));
+        let some = !self.names.is_empty();
+        if self.anything || (reads.anything && some) || self.names.iter().any(read) {
+            self.changed = Some(self.last);
+        }
+        self.names.clear();
+        self.anything = false;
+        self.settled = Some(reads);
+    }
 }
 
 impl Wants {
@@ -229,6 +297,7 @@ impl Wants {
                 }
                 concerned
             }
+            Self::Query(interest) => interest.note(change),
         }
     }
 
@@ -242,7 +311,9 @@ impl Wants {
                 *cost -= change.cost();
                 Some(change)
             }
-            Self::Tables { changed, .. } => changed.take().map(|commit| Change::Unknown { commit }),
+            Self::Tables { changed, .. } | Self::Query(Interest { changed, .. }) => {
+                changed.take().map(|commit| Change::Unknown { commit })
+            }
         }
     }
 }
@@ -329,6 +400,33 @@ impl Subscription {
         drop(state);
         drop(before);
         Poll::Pending
+    }
+}
+
+/// The subscription of a live query.
+#[derive(Debug)]
+pub(crate) struct QueryWatch(Subscription);
+
+impl QueryWatch {
+    pub(crate) fn new(feed: &Arc<Feed>) -> Self {
+        Self(feed.subscribe(Wants::Query(Interest::default())))
+    }
+
+    /// `Ready(Some)`: the last result is out of date; `Ready(None)`: the database is closed.
+    pub(crate) fn poll(&self, context: &mut Context<'_>) -> Poll<Option<()>> {
+        self.0.poll_take(context).map(|change| change.map(drop))
+    }
+
+    pub(crate) fn begin(&self) {
+        if let Wants::Query(interest) = &mut lock(&self.0.subscriber.state).wants {
+            interest.begin();
+        }
+    }
+
+    pub(crate) fn settle(&self, reads: Reads) {
+        if let Wants::Query(interest) = &mut lock(&self.0.subscriber.state).wants {
+            interest.settle(reads);
+        }
     }
 }
 
@@ -436,90 +534,5 @@ impl Stream for Watch {
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<u64>> {
         self.0.poll_take(context).map(|change| change.map(|change| change.commit()))
-    }
-}
-
-type Query<T, E> = Arc<dyn Fn(&Snapshot) -> Result<T, E> + Send + Sync>;
-type Body<T, E> = Box<dyn FnMut(&Snapshot) -> Result<T, E> + Send>;
-type Run<T, E> = Read<Many<Body<T, E>>, T, E>;
-
-/// A query that is run again when something has changed; see [`Client::live`].
-pub struct Live<T: Send + 'static, E: Send + 'static> {
-    client: Client<E>,
-    query: Query<T, E>,
-    watch: Watch,
-    /// The result is out of date, or there is none yet.
-    stale: bool,
-    running: Option<Run<T, E>>,
-}
-
-impl<T: Send + 'static, E: Send + 'static> Unpin for Live<T, E> {}
-
-impl<T: Send + 'static, E: Send + 'static> fmt::Debug for Live<T, E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Live").field("watch", &self.watch).finish_non_exhaustive()
-    }
-}
-
-impl<T: Send + 'static, E: Send + 'static> Live<T, E> {
-    pub(crate) fn new<N: Into<String>>(
-        client: Client<E>,
-        tables: impl IntoIterator<Item = N>,
-        query: Query<T, E>,
-    ) -> Self {
-        // Subscribed before the first run, so that no commit falls between the two (E2).
-        let watch = Watch::new(&client.inner.core().feed, tables);
-        Self { client, query, watch, stale: true, running: None }
-    }
-
-    /// The result of the next run; the first one comes at once. `None`: the database is closed.
-    ///
-    /// # Errors
-    /// As [`Client::read`]. The stream goes on after an error: the query is run again when something
-    /// changes.
-    ///
-    /// # Cancel safety
-    /// A run that was begun goes on with the next call.
-    pub async fn next(&mut self) -> Option<Result<T, Error<E>>> {
-        std::future::poll_fn(|context| self.poll_run(context)).await
-    }
-
-    /// As [`Live::next`], blocking this thread.
-    pub fn blocking_next(&mut self) -> Option<Result<T, Error<E>>> {
-        block_on(self.next())
-    }
-
-    fn poll_run(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<T, Error<E>>>> {
-        loop {
-            if let Some(run) = &mut self.running {
-                let Poll::Ready(result) = Pin::new(run).poll(context) else {
-                    return Poll::Pending;
-                };
-                self.running = None;
-                return Poll::Ready(match result {
-                    Err(error) if error.kind() == ErrorKind::Closed => None,
-                    result => Some(result),
-                });
-            }
-            // What has changed by now is seen by the run that begins now.
-            match self.watch.0.poll_take(context) {
-                Poll::Ready(Some(_)) => self.stale = true,
-                Poll::Ready(None) => return Poll::Ready(None),
-                Poll::Pending if self.stale => {}
-                Poll::Pending => return Poll::Pending,
-            }
-            self.stale = false;
-            let query = Arc::clone(&self.query);
-            let body: Body<T, E> = Box::new(move |snapshot| query(snapshot));
-            self.running = Some(self.client.read(body));
-        }
-    }
-}
-
-impl<T: Send + 'static, E: Send + 'static> Stream for Live<T, E> {
-    type Item = Result<T, Error<E>>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.poll_run(context)
     }
 }

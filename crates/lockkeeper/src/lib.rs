@@ -49,6 +49,8 @@ mod job;
 #[cfg(feature = "sqlite")]
 mod lease;
 #[cfg(feature = "sqlite")]
+mod live;
+#[cfg(feature = "sqlite")]
 mod migrate;
 #[cfg(feature = "sqlite")]
 mod path;
@@ -107,13 +109,13 @@ pub use exclusive::Exclusive;
 #[cfg(all(feature = "metrics", feature = "sqlite"))]
 pub use export::Exporter;
 #[cfg(feature = "sqlite")]
-pub use feed::{
-    CallChanges, Change, Changes, Commit, Live, RowChange, RowKind, TableChange, Watch,
-};
+pub use feed::{CallChanges, Change, Changes, Commit, RowChange, RowKind, TableChange, Watch};
 #[cfg(feature = "sqlite")]
 pub use holders::{Holder, HolderKind};
 #[cfg(feature = "sqlite")]
 pub use lease::{Lease, Leases};
+#[cfg(feature = "sqlite")]
+pub use live::Live;
 #[cfg(feature = "sqlite")]
 pub use migrate::Migrations;
 #[cfg(feature = "sqlite")]

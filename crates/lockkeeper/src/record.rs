@@ -430,7 +430,8 @@ impl Recorder {
         }
         let named =
             |(table, rows): Told| TableChange { table: Arc::clone(&notes.names[table]), rows };
-        (CallChanges { tables: tables.into_iter().map(named).collect() }, notes.altered)
+        let tables = tables.into_iter().map(named).collect();
+        (CallChanges { tables, schema: notes.schema_changed }, notes.altered)
     }
 }
 

@@ -5,8 +5,9 @@ use std::ops::Deref;
 use rusqlite::fallible_iterator::FallibleIterator;
 use rusqlite::{Batch, Params, Result, Row, ffi};
 
-use crate::connection::Link;
+use crate::connection::{Guard, Link};
 use crate::error::Error;
+use crate::feed::Reads;
 use crate::ffi::Sql;
 use crate::queue;
 use crate::record::Mark;
@@ -63,6 +64,10 @@ impl Snapshot {
     /// # Errors
     /// As [`Snapshot::prepare`].
     pub fn prepare_cached(&self, sql: &str) -> Result<Statement<'_>> {
+        if self.link.guard.is_noting_reads() {
+            // What a cached statement reads was said when it was prepared.
+            return self.prepare(sql);
+        }
         self.link.before_prepare(sql);
         let statement = self.link.session.prepare_cached(sql).map_err(explain_denial)?;
         Statement::new(self, sql, statement, true)
@@ -116,6 +121,46 @@ impl Snapshot {
     /// deadline passed, or the database is aborted.
     pub fn should_stop(&self) -> Option<queue::Interrupt> {
         queue::interrupt()
+    }
+
+    /// Runs `f` and tells what its statements read.
+    pub(crate) fn noting_reads<T>(&self, f: impl FnOnce() -> T) -> (T, Reads) {
+        /// Ends the noting also when `f` panicked.
+        struct End<'c>(&'c Guard);
+
+        impl Drop for End<'_> {
+            fn drop(&mut self) {
+                let _ = self.0.note_reads(false);
+            }
+        }
+
+        // Its reading of the schema is not the caller's.
+        self.link.refresh_schema();
+        let guard = &self.link.guard;
+        guard.note_reads(true);
+        let end = End(guard);
+        let value = f();
+        let reads = guard.note_reads(false);
+        drop(end);
+        (value, reads)
+    }
+
+    /// The tables that `name` stands for: itself, or those below it if it is a view.
+    pub(crate) fn tables_of(&self, name: &str) -> Result<Reads> {
+        let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+        let look = |from: String| {
+            let sql = format!("SELECT * FROM {from}");
+            let (prepared, reads) = self.noting_reads(|| self.prepare(&sql).map(drop));
+            prepared.map(|()| reads)
+        };
+        let found = look(quoted(name));
+        match name.split_once('.') {
+            // A table of an attached file.
+            Some((schema, table)) if found.is_err() => {
+                look(format!("{}.{}", quoted(schema), quoted(table)))
+            }
+            _ => found,
+        }
     }
 
     pub(crate) fn check_may_write(&self) -> Result<()> {

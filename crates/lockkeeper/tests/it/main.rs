@@ -32,6 +32,7 @@ mod fuzz;
 mod guards;
 mod held;
 mod leases;
+mod live;
 mod machine;
 mod messages;
 mod migrations;
