@@ -215,18 +215,18 @@ impl Builder {
     /// A closure that counts outside the database counts runs, not writes:
     /// ```
     /// use std::sync::Arc;
-    /// use std::sync::atomic::{AtomicU64, Ordering};
+    /// use std::sync::atomic::{AtomicI64, Ordering};
     ///
     /// let db = lockkeeper::Database::builder(":memory:").run_writes_twice(true).blocking_open()?;
     /// db.blocking_write(|tx| tx.execute_batch("CREATE TABLE job (id INTEGER PRIMARY KEY)"))?;
-    /// let added = Arc::new(AtomicU64::new(0));
+    /// let added = Arc::new(AtomicI64::new(0));
     /// let count = Arc::clone(&added);
     /// db.blocking_write(move |tx| {
     ///     count.fetch_add(1, Ordering::Relaxed);
     ///     tx.execute("INSERT INTO job DEFAULT VALUES", [])
     /// })?;
     /// let stored = db.blocking_read(|s| {
-    ///     s.query_row("SELECT count(*) FROM job", [], |row| row.get::<_, u64>(0))
+    ///     s.query_row("SELECT count(*) FROM job", [], |row| row.get::<_, i64>(0))
     /// })?;
     /// // Caught: one job is stored, and two were counted. Return the number from the closure instead.
     /// assert_eq!((stored, added.load(Ordering::Relaxed)), (1, 2));
