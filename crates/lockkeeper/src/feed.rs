@@ -32,7 +32,7 @@ use futures_core::Stream;
 
 use crate::queue::{Mutex, block_on, lock, shielded};
 
-/// What a subscriber of [`Client::changes`] is told.
+/// What a subscriber of [`changes`](crate::Client::changes) is told.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Change {
@@ -452,7 +452,7 @@ impl Future for Next<'_> {
     }
 }
 
-/// The stream of commits; see [`Client::changes`].
+/// The stream of commits; see [`changes`](crate::Client::changes).
 ///
 /// It does not keep the database open, and ends when the database is closed. Dropping it ends the
 /// subscription.
@@ -492,7 +492,7 @@ impl Stream for Changes {
     }
 }
 
-/// Tells that tables have changed; see [`Client::watch`].
+/// Tells that tables have changed; see [`watch`](crate::Client::watch).
 ///
 /// It holds one number, whatever happens, so it cannot fall behind. It does not keep the database
 /// open, and ends when the database is closed.
