@@ -20,6 +20,20 @@ pub(crate) async fn give_back() {
     .await;
 }
 
+/// Has `told` hear of each statement that `conn` begins, until the connection is closed. For connections that
+/// another library owns: rusqlite asks for one of one's own.
+#[cfg(test)]
+pub(crate) fn trace_statements(
+    conn: &rusqlite::Connection,
+    told: fn(rusqlite::trace::TraceEvent<'_>),
+) -> rusqlite::Result<()> {
+    use rusqlite::{Connection, trace::TraceEventCodes};
+    // SAFETY: the handle is open as long as `conn` is borrowed, and `same` neither closes it nor outlives the
+    // borrow. The hook is a plain function, so it may stay for as long as the connection is open.
+    let mut same = unsafe { Connection::from_handle(conn.handle()) }?;
+    same.trace_v2(TraceEventCodes::SQLITE_TRACE_STMT, Some(told))
+}
+
 /// Marks every open descriptor but the three standard ones to be closed when a program is started.
 ///
 /// What this program opens itself is marked already. What it was started with (`exec 9<secret; brigandine
