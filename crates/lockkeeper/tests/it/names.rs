@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use lockkeeper::{Database, ErrorKind, blocking_restore};
 
-use crate::support::{Dir, HANG, TABLE, block_on, count, insert, within};
+use crate::support::{Dir, HANG, TABLE, block_on, count, insert, warnings_of_the_file, within};
 
 /// Names that a file may have, with what SQLite, a URL or a shell would take for something else.
 fn names() -> Vec<OsString> {
@@ -286,7 +286,7 @@ fn child_that_changes_its_directory() {
     drop(held);
     let error = Database::blocking_open("first/app.db").expect_err("it is open");
     assert_eq!(error.kind(), ErrorKind::AlreadyOpen, "{error}");
-    assert_eq!(db.warnings(), Vec::<String>::new());
+    assert_eq!(warnings_of_the_file(&db), Vec::<String>::new());
     db.blocking_close().expect("closes");
 }
 

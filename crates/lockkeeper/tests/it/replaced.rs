@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use lockkeeper::{Database, ErrorKind};
 use rusqlite::Connection;
 
-use crate::support::{Dir, HANG, Place, TABLE, block_on, ids, insert, kind, within};
+use crate::support::{
+    Dir, HANG, Place, TABLE, block_on, ids, insert, kind, warnings_of_the_file, within,
+};
 
 /// The row of the database that takes the place of the other.
 const OTHERS: i64 = 1_000_000;
@@ -103,7 +105,7 @@ fn all_told(db: &Database, dir: &Dir, Mishap { name, said, .. }: &Mishap) {
         assert_eq!(kind, ErrorKind::Replaced, "{name}: {what}");
     }
     assert!(!dir.file("copy.db").exists());
-    let warnings = db.warnings();
+    let warnings = warnings_of_the_file(db);
     assert!(matches!(&warnings[..], [one] if one.contains(said)), "{name}: {warnings:?}");
     // While it is open, the one that took its place is not opened either: its WAL has the same name.
     let closed = db.blocking_close().expect_err("what was answered may be lost");
@@ -207,7 +209,7 @@ fn a42_what_is_under_way_is_told_too() {
         let mut lease = block_on(db.lease()).expect("a lease");
         lease.blocking_run(|tx| insert(tx, 6)).expect("a row");
         rename(&dir, "other.db", "home/test.db");
-        assert_eq!(db.warnings().len(), 1, "they are of this moment");
+        assert_eq!(warnings_of_the_file(&db).len(), 1, "they are of this moment");
         assert_eq!(kind(lease.blocking_run(|tx| insert(tx, 7))), ErrorKind::Replaced);
         assert_eq!(kind(lease.blocking_commit()), ErrorKind::Replaced);
         assert_eq!(kind(snapshot.blocking_read(rows)), ErrorKind::Replaced);
@@ -245,7 +247,7 @@ fn a42_what_belongs_to_the_file_is_no_false_alarm() {
         let wait = || std::thread::sleep(Duration::from_millis(300));
         let check = |what: &str| {
             wait();
-            assert_eq!(db.warnings(), Vec::<String>::new(), "{what}");
+            assert_eq!(warnings_of_the_file(&db), Vec::<String>::new(), "{what}");
             db.blocking_write(|tx| tx.execute("UPDATE t SET v = v + 1", [])).expect(what);
             block_on(db.snapshot()).expect(what).blocking_read(rows).expect(what);
         };
@@ -280,13 +282,13 @@ fn a42_what_belongs_to_the_file_is_no_false_alarm() {
         db.blocking_close().expect("closes");
         // Closed, the file is anybody's.
         lockkeeper::blocking_restore(&copy, &file).expect("restored");
-        assert_eq!(db.warnings(), Vec::<String>::new());
+        assert_eq!(warnings_of_the_file(&db), Vec::<String>::new());
         db.blocking_close().expect("closes again");
         let db = Database::blocking_open(&file).expect("opens");
         assert_eq!(ids(&db), [1, 2, 3, 4, 5]);
         db.blocking_close().expect("closes");
         std::fs::remove_dir_all(dir.file("home")).expect("it is closed");
-        assert_eq!(db.warnings(), Vec::<String>::new());
+        assert_eq!(warnings_of_the_file(&db), Vec::<String>::new());
     });
 }
 
@@ -298,6 +300,6 @@ fn a42_a_memory_database_has_no_file_to_miss() {
     db.blocking_write(|tx| tx.execute_batch(TABLE)).expect("a table");
     std::thread::sleep(Duration::from_millis(300));
     db.blocking_write(|tx| insert(tx, 1)).expect("a write");
-    assert_eq!((ids(&db), db.warnings()), (vec![1], Vec::new()));
+    assert_eq!((ids(&db), warnings_of_the_file(&db)), (vec![1], Vec::new()));
     db.blocking_close().expect("closes");
 }

@@ -235,6 +235,13 @@ pub(crate) fn files_open_in(_dir: &Path) -> Vec<PathBuf> {
     Vec::new()
 }
 
+/// What is doubtful about the file; what is so of the SQLite that is linked (rusqlite 0.40) is left out.
+pub(crate) fn warnings_of_the_file(db: &Database) -> Vec<String> {
+    let mut warnings = db.warnings();
+    warnings.retain(|one| !one.contains("SQLITE_ENABLE_MEMORY_MANAGEMENT"));
+    warnings
+}
+
 /// Polls `future` once, with a waker that does nothing.
 pub(crate) fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
     pin!(future).poll(&mut Context::from_waker(Waker::noop()))
