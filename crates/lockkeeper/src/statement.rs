@@ -8,7 +8,7 @@ use crate::ffi::Lent;
 use crate::record::{Mark, Outcome, Plan};
 use crate::stats::Work;
 use crate::transaction::{Snapshot, vacuum_in_call};
-use crate::words::{Special, special};
+use crate::words::{Special, may_be_special, special};
 
 /// A prepared statement of a [`Snapshot`] or [`Transaction`](crate::Transaction).
 ///
@@ -34,7 +34,7 @@ impl<'c> Statement<'c> {
         cached: bool,
     ) -> Result<Self> {
         let mut readonly = inner.get().readonly();
-        if !readonly {
+        if !readonly && may_be_special(sql) {
             // `sql` may hold other statements too.
             match inner.get().expanded_sql().as_deref().and_then(special) {
                 Some(Special::Vacuum) => return Err(vacuum_in_call()),

@@ -35,6 +35,14 @@ pub(crate) fn special(sql: &str) -> Option<Special> {
     (after.is_none_or(|word| word == ";") && !does).then_some(Special::Report)
 }
 
+/// Whether a statement of `text` can be special: cheap, and said of some that are not.
+pub(crate) fn may_be_special(text: &str) -> bool {
+    text.as_bytes().windows(b"VACUUM".len()).any(|word| {
+        matches!(word[0], b'V' | b'v' | b'P' | b'p')
+            && (word.eq_ignore_ascii_case(b"VACUUM") || word.eq_ignore_ascii_case(b"PRAGMA"))
+    })
+}
+
 /// The tokens of a text, without white space and comments, as far as is needed here.
 struct Words<'s>(&'s str);
 
@@ -97,6 +105,10 @@ mod tests {
             ("'", None),
         ] {
             assert_eq!(special(sql), expected, "{sql}");
+            assert!(expected.is_none() || may_be_special(sql), "{sql}");
+        }
+        for sql in ["", "PRAGM", "INSERT INTO t VALUES (?1, ?2)", "UPDATE provider SET v = ?1"] {
+            assert!(!may_be_special(sql), "{sql}");
         }
     }
 }
