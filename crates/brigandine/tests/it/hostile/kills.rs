@@ -111,6 +111,7 @@ fn a_server_killed_under_hostile_builds_loses_nothing_and_leaves_nothing_alive()
             finished_before = finished;
             hits += usize::from(count("SELECT count(*) FROM build WHERE status = -1") > 0);
             let began = Instant::now();
+            // They are not this process's children, so the kernel has to be asked.
             loop {
                 let left = processes_of(&place.state());
                 if left.is_empty() {

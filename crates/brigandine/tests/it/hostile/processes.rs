@@ -22,7 +22,8 @@ const ESCAPES: [(&str, &str); 10] = [
     ),
 ];
 
-/// Waits until the kernel knows no such process.
+/// Waits until the kernel knows no such process. It signals the end of a process to its parent alone, so it is
+/// asked, here and below, with a pause between two questions.
 fn wait_until_gone(text: &str) {
     let began = Instant::now();
     while alive(text) > 0 {
@@ -51,7 +52,7 @@ fn nothing_that_a_build_starts_outlives_it() {
         let server = Process::start(place.command(&[&sandbox(kind)]));
         server.trace("the server runs");
         let began = Instant::now();
-        // While the server lives on: its end is not what ends them.
+        // While the server lives on: its end is not what ends them. The database is asked from outside of it.
         while place.rows("SELECT count(*) FROM build WHERE status = 0") != ["10"] {
             assert!(
                 began.elapsed() < PATIENCE,
