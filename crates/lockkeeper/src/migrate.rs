@@ -10,8 +10,9 @@
 //!   once, each step runs in one.
 //! - V3: a step is a call like any other: transaction control, ATTACH and PRAGMAs of the connection are
 //!   denied to it, so it cannot commit a part of itself.
+//! - V4: a file that others have migrated is judged by the caller (`adopt_with`), in a read: first before anything is
+//!   changed (V1), then again under the write lock (V2), where the versions are written that it was judged to have.
 
-use std::any::Any;
 use std::borrow::Cow;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,9 +21,12 @@ use std::sync::Arc;
 use rusqlite::Connection;
 
 use crate::config::Config;
+use crate::connection::{self, Role};
+use crate::database::Database;
 use crate::error::{Error, ErrorKind};
 use crate::ffi::Sql;
-use crate::transaction::Transaction;
+use crate::queue::panic_text;
+use crate::transaction::{Snapshot, Transaction};
 
 /// The steps from an empty file to today's schema; for [`Builder::migrations`](crate::Builder::migrations).
 ///
@@ -52,9 +56,21 @@ use crate::transaction::Transaction;
 #[derive(Clone)]
 pub struct Migrations {
     application_id: i32,
-    adopt: bool,
+    adopt: Adopt,
     steps: Vec<Step>,
 }
+
+/// Which files without an application id, but with tables, are taken for this program's own.
+#[derive(Clone)]
+enum Adopt {
+    None,
+    /// All; their `user_version` counts the steps that they have seen.
+    ByVersion,
+    /// Those of which it says how many steps they have seen.
+    By(Arc<Judge>),
+}
+
+type Judge = dyn Fn(&Snapshot) -> rusqlite::Result<Option<u32>> + Send + Sync;
 
 #[derive(Clone)]
 struct Step {
@@ -83,7 +99,7 @@ impl Migrations {
     /// No steps yet, for files marked with `application_id`: any number but 0, best four letters, such
     /// as `i32::from_be_bytes(*b"shop")`. It tells this program's files from those of others.
     pub fn new(application_id: i32) -> Self {
-        Self { application_id, adopt: false, steps: Vec::new() }
+        Self { application_id, adopt: Adopt::None, steps: Vec::new() }
     }
 
     /// Adds a step of one or more statements. The name is for messages.
@@ -108,9 +124,111 @@ impl Migrations {
 
     /// Also takes files with tables but without an application id, and counts their `user_version`
     /// as steps that they have seen: those that `rusqlite_migration` has made.
+    ///
+    /// In the place of [`Migrations::adopt_with`], if that was called before.
     pub fn adopt_unmarked(mut self) -> Self {
-        self.adopt = true;
+        self.adopt = Adopt::ByVersion;
         self
+    }
+
+    /// Also takes files with tables but without an application id, of which `seen` says how many of these steps
+    /// they have seen already: those that sqlx, refinery, diesel or a program of its own has migrated. The steps
+    /// after those are run, and the file is marked with the application id, so that it is asked once.
+    ///
+    /// `seen` reads the file as a read does. `None`: it is no file of this program, which is refused with
+    /// [`ErrorKind::ForeignFile`] and left as it was. More steps than there are: [`ErrorKind::NewerFile`]. An error
+    /// or a panic: [`ErrorKind::Migration`]. It is asked more than once, the last time under the write lock, since
+    /// another process may be adopting the file as well. What other crates keep in the file stays there.
+    ///
+    /// # Examples
+    /// A program that used sqlx, with three migrations, the first two of which are steps here:
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("shop.db");
+    /// # let old = rusqlite::Connection::open(&path).unwrap();
+    /// # old.execute_batch(
+    /// #     "CREATE TABLE _sqlx_migrations (version BIGINT PRIMARY KEY, success BOOLEAN NOT NULL);
+    /// #      CREATE TABLE account (id INTEGER PRIMARY KEY, name TEXT);
+    /// #      INSERT INTO _sqlx_migrations VALUES (20240101000000, TRUE)",
+    /// # ).unwrap();
+    /// # drop(old);
+    /// use lockkeeper::{Database, Migrations};
+    ///
+    /// let migrations = Migrations::new(i32::from_be_bytes(*b"shop"))
+    ///     .sql("accounts", "CREATE TABLE account (id INTEGER PRIMARY KEY, name TEXT)")
+    ///     .sql("e-mail", "ALTER TABLE account ADD COLUMN email TEXT")
+    ///     .adopt_with(|file| {
+    ///         if !file.table_exists("_sqlx_migrations")? {
+    ///             return Ok(None); // not ours
+    ///         }
+    ///         let sql = "SELECT count(*) FROM _sqlx_migrations WHERE success";
+    ///         file.query_row(sql, [], |row| row.get(0)).map(Some)
+    ///     });
+    /// let db = Database::builder(&path).migrations(migrations).blocking_open()?;
+    /// db.blocking_write(|tx| tx.execute("INSERT INTO account (email) VALUES ('a@b.c')", []))?;
+    /// # Ok::<_, lockkeeper::Error>(())
+    /// ```
+    pub fn adopt_with(
+        mut self,
+        seen: impl Fn(&Snapshot) -> rusqlite::Result<Option<u32>> + Send + Sync + 'static,
+    ) -> Self {
+        self.adopt = Adopt::By(Arc::new(seen));
+        self
+    }
+
+    /// Checks the list, and that its steps bring an empty database in memory to the latest version. For a test
+    /// of one line; blocks this thread.
+    ///
+    /// The scratch database has no [`setup`](crate::Builder::setup): steps that need functions or attached files
+    /// of it are tested by opening `:memory:` with both.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`]: the application id is 0, or a step has no name, or that of another.
+    /// [`ErrorKind::Migration`]: a step failed, and why.
+    ///
+    /// # Examples
+    /// ```
+    /// fn migrations() -> lockkeeper::Migrations {
+    ///     lockkeeper::Migrations::new(i32::from_be_bytes(*b"shop"))
+    ///         .sql("accounts", "CREATE TABLE account (id INTEGER PRIMARY KEY, name TEXT)")
+    ///         .sql("index", "CREATE INDEX account_by_name ON account (nam)") // alas
+    /// }
+    ///
+    /// // #[test] fn migrations_apply() { migrations().validate().unwrap() }
+    /// let error = migrations().validate().unwrap_err();
+    /// assert!(error.to_string().contains("step 2 (`index`) failed: no such column: nam"), "{error}");
+    /// ```
+    pub fn validate(&self) -> Result<(), Error> {
+        self.check_list()?;
+        let scratch = Database::builder(":memory:").readers(1).migrations(self.clone());
+        scratch.blocking_open()?.blocking_close().map(drop)
+    }
+
+    fn check_list(&self) -> Result<(), Error> {
+        let wrong = |detail: String| Err(Error::new(ErrorKind::Config).detail(detail));
+        for (index, Step { name, .. }) in self.steps.iter().enumerate() {
+            let number = index + 1;
+            if name.trim().is_empty() {
+                return wrong(format!("step {number} of the migrations has no name; give it one"));
+            }
+            let before = self.steps[..index].iter().position(|step| step.name == *name);
+            if let Some(before) = before {
+                return wrong(format!(
+                    "steps {} and {number} of the migrations are both named `{name}`; is one of them a copy?",
+                    before + 1
+                ));
+            }
+        }
+        self.check_id()
+    }
+
+    fn check_id(&self) -> Result<(), Error> {
+        match self.application_id {
+            0 => Err(Error::new(ErrorKind::Config).detail(
+                "the application id of the migrations is 0, which every unmarked file has; choose a number",
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// The version of a file that has seen all steps.
@@ -120,24 +238,65 @@ impl Migrations {
 
     /// Refuses a file that is another program's, or a newer one's (V1).
     pub(crate) fn check_file(&self, conn: &Connection, config: &Config) -> Result<(), Error> {
-        if self.application_id == 0 {
-            let detail = "the application id of the migrations is 0, which every unmarked file has; \
-                          choose a number";
-            return Err(Error::new(ErrorKind::Config).detail(detail));
-        }
+        self.check_id()?;
         let header = Header::read(conn).map_err(own)?;
-        self.check_header(header, config)
+        match (&self.adopt, header.is_unmarked()) {
+            (Adopt::By(_), true) => {
+                // A read-only connection of its own, of which nothing stays (V4).
+                let reader = connection::open(config, Role::Reader)?;
+                reader.link.session.run(Sql::Begin).map_err(own)?;
+                let seen = self.seen(&reader, config);
+                reader.link.clean();
+                seen.map(drop)
+            }
+            _ => self.check_header(header, config),
+        }
+    }
+
+    /// The steps that the file has seen, as its header says, or whoever judges files without a mark.
+    fn seen(&self, file: &Snapshot, config: &Config) -> Result<Seen, Error> {
+        let header = Header::read(file.link.session.conn()).map_err(own)?;
+        let Adopt::By(judge) = &self.adopt else {
+            return self.check_header(header, config).map(|()| Seen::marked(header));
+        };
+        if !header.is_unmarked() {
+            return self.check_header(header, config).map(|()| Seen::marked(header));
+        }
+        let was = file.link.read_only.get();
+        file.link.begin_own();
+        file.link.begin_call(true, false);
+        let judged = catch_unwind(AssertUnwindSafe(|| judge(file)));
+        file.link.end_call();
+        file.link.read_only.set(was);
+        let name = shown_file(config);
+        match judged {
+            Ok(Ok(Some(steps))) if steps > self.version() => Err(newer(config, steps, self.version())),
+            Ok(Ok(Some(steps))) => Ok(Seen { steps: steps as usize, adopt: true }),
+            Ok(Ok(None)) => Err(Error::new(ErrorKind::ForeignFile).detail(format!(
+                "{name} holds data, but has no application id, and `Migrations::adopt_with` says that it is no file \
+                 of this program ({})",
+                shown(self.application_id)
+            ))),
+            Ok(Err(error)) => {
+                let detail = format!("{name}: `Migrations::adopt_with` failed: {error}; nothing was changed");
+                Err(Error::sqlite_error(ErrorKind::Migration, error).detail(detail))
+            }
+            Err(panic) => Err(Error::new(ErrorKind::Migration).detail(format!(
+                "{name}: `Migrations::adopt_with` panicked: {}; nothing was changed",
+                panic_text(&*panic)
+            ))),
+        }
     }
 
     fn check_header(&self, header: Header, config: &Config) -> Result<(), Error> {
-        let file =
-            config.path().map_or_else(|| String::from(":memory:"), |p| p.display().to_string());
+        let file = shown_file(config);
         let foreign = |detail| Err(Error::new(ErrorKind::ForeignFile).detail(detail));
         if header.application_id == 0 {
-            if !self.adopt && (!header.empty || header.version != 0) {
+            let adopted = matches!(self.adopt, Adopt::ByVersion);
+            if !adopted && (!header.empty || header.version != 0) {
                 return foreign(format!(
                     "{file} holds data, but has no application id, so it was not made by this \
-                     program ({}); if it was, use `Migrations::adopt_unmarked`",
+                     program ({}); if it was, use `Migrations::adopt_unmarked` or `adopt_with`",
                     shown(self.application_id)
                 ));
             }
@@ -149,12 +308,7 @@ impl Migrations {
             ));
         }
         if header.version < 0 || header.version as u32 > self.version() {
-            return Err(Error::new(ErrorKind::NewerFile).detail(format!(
-                "{file} has schema version {}, this program knows {}; run the newer program that \
-                 wrote it, or restore a backup made before",
-                header.version,
-                self.version()
-            )));
+            return Err(newer(config, header.version, self.version()));
         }
         Ok(())
     }
@@ -198,15 +352,13 @@ impl Migrations {
     /// Runs the step that the file has not seen; false: there is none.
     fn next_step(&self, tx: &Transaction, config: &Config) -> Result<bool, Error> {
         let conn = tx.link.session.conn();
-        // V2
-        let header = Header::read(conn).map_err(own)?;
-        self.check_header(header, config)?;
-        if self.is_done(header) {
+        // V2, V4
+        let Seen { steps: seen, adopt } = self.seen(tx, config)?;
+        if self.is_done(Header::read(conn).map_err(own)?) {
             return Ok(false);
         }
-        let seen = header.version as usize;
-        let mut version = header.version;
-        if let Some(step) = self.steps.get(seen) {
+        let mut version = seen;
+        if let (Some(step), false) = (self.steps.get(seen), adopt) {
             step.run(tx).map_err(|failure| failure.of_step(seen + 1, &step.name))?;
             version += 1;
         }
@@ -224,9 +376,34 @@ impl fmt::Debug for Migrations {
         let names: Vec<_> = self.steps.iter().map(|step| &step.name).collect();
         f.debug_struct("Migrations")
             .field("application_id", &shown(self.application_id))
-            .field("adopt_unmarked", &self.adopt)
+            .field("adopt", &self.adopt)
             .field("steps", &names)
             .finish()
+    }
+}
+
+impl fmt::Debug for Adopt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "None",
+            Self::ByVersion => "ByVersion",
+            Self::By(_) => "By(..)",
+        })
+    }
+}
+
+/// What was found out about a file.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    steps: usize,
+    /// The header does not say so yet.
+    adopt: bool,
+}
+
+impl Seen {
+    /// Of a header that was checked.
+    fn marked(header: Header) -> Self {
+        Self { steps: header.version as usize, adopt: false }
     }
 }
 
@@ -262,7 +439,9 @@ impl Step {
             }
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(Failure(format!("failed: {error}"), Some(error))),
-            Err(payload) => return Err(Failure(format!("panicked: {}", words(&*payload)), None)),
+            Err(payload) => {
+                return Err(Failure(format!("panicked: {}", panic_text(&*payload)), None));
+            }
         }
         let failed = |error| Failure(String::from("was not checked"), Some(error));
         link.restore_keys().map_err(failed)?;
@@ -271,14 +450,6 @@ impl Step {
             Some(what) => Err(Failure(what, None)),
             None => Ok(()),
         }
-    }
-}
-
-/// The words of a panic, where it has some.
-fn words(payload: &(dyn Any + Send)) -> &str {
-    match payload.downcast_ref::<String>() {
-        Some(text) => text,
-        None => payload.downcast_ref::<&str>().copied().unwrap_or("without words"),
     }
 }
 
@@ -296,6 +467,11 @@ fn violation(conn: &Connection) -> rusqlite::Result<Option<String>> {
 }
 
 impl Header {
+    /// It holds data, and nothing that says whose.
+    fn is_unmarked(self) -> bool {
+        self.application_id == 0 && (!self.empty || self.version != 0)
+    }
+
     fn read(conn: &Connection) -> rusqlite::Result<Self> {
         // One statement, so that all three are of one state.
         let sql = "SELECT (SELECT application_id FROM pragma_application_id),
@@ -305,6 +481,18 @@ impl Header {
             Ok(Self { application_id: row.get(0)?, version: row.get(1)?, empty: row.get(2)? })
         })
     }
+}
+
+fn shown_file(config: &Config) -> String {
+    config.path().map_or_else(|| String::from(":memory:"), |path| path.display().to_string())
+}
+
+fn newer(config: &Config, version: impl fmt::Display, known: u32) -> Error {
+    Error::new(ErrorKind::NewerFile).detail(format!(
+        "{} has schema version {version}, this program knows {known}; run the newer program that wrote it, or \
+         restore a backup made before",
+        shown_file(config)
+    ))
 }
 
 /// An application id as people chose it: letters where it is made of some.

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use lockkeeper::{Database, ErrorKind, Migrations};
+use lockkeeper::{Database, ErrorKind, Migrations, Snapshot};
 use rusqlite::{Connection, MAIN_DB};
 
 use crate::crash::{Process, say};
@@ -150,6 +150,183 @@ fn b02_files_of_rusqlite_migration_are_adopted() {
     db.expect("opens").blocking_close().expect("closes");
 }
 
+/// Makes a file as another crate leaves it, with two of three steps applied, and says how many it has seen.
+struct Foreign {
+    name: &'static str,
+    sql: &'static str,
+    seen: fn(&Snapshot) -> rusqlite::Result<Option<u32>>,
+}
+
+const FOREIGN: [Foreign; 4] = [
+    Foreign {
+        name: "sqlx",
+        sql: "CREATE TABLE _sqlx_migrations (version BIGINT PRIMARY KEY, success BOOLEAN NOT NULL);
+              INSERT INTO _sqlx_migrations VALUES (20240101, TRUE), (20240202, TRUE), (20240303, FALSE)",
+        seen: |file| {
+            let sql = "SELECT count(*) FROM _sqlx_migrations WHERE success";
+            file.query_row(sql, [], |row| row.get(0)).map(Some)
+        },
+    },
+    Foreign {
+        name: "refinery",
+        sql: "CREATE TABLE refinery_schema_history (version INTEGER PRIMARY KEY, name TEXT);
+              INSERT INTO refinery_schema_history VALUES (1, 'a'), (2, 'b')",
+        seen: |file| {
+            let sql = "SELECT max(version) FROM refinery_schema_history";
+            file.query_row(sql, [], |row| row.get(0))
+        },
+    },
+    Foreign {
+        name: "rusqlite_migration, whose numbers are others",
+        sql: "PRAGMA user_version = 12",
+        seen: |file| {
+            let version: u32 = file.pragma_query_value("user_version", |row| row.get(0))?;
+            Ok(version.checked_sub(10))
+        },
+    },
+    Foreign {
+        name: "a program of its own",
+        sql: "CREATE TABLE meta (key TEXT, value TEXT); INSERT INTO meta VALUES ('schema', '2')",
+        seen: |file| {
+            if !file.table_exists("meta")? {
+                return Ok(None);
+            }
+            let sql = "SELECT value FROM meta WHERE key = 'schema'";
+            let text: String = file.query_row(sql, [], |row| row.get(0))?;
+            Ok(text.parse().ok())
+        },
+    },
+];
+
+/// A file in this journal mode with the tables of the first two steps, as other programs leave one.
+fn foreign_file(file: &Path, mode: &str, sql: &str) {
+    let conn = Connection::open(file).expect("opens");
+    conn.pragma_update(None, "journal_mode", mode).expect("a mode");
+    conn.execute_batch(sql).expect("marks");
+    let steps = "CREATE TABLE a (id INTEGER PRIMARY KEY) STRICT; INSERT INTO a VALUES (1);
+         CREATE TABLE b (id INTEGER PRIMARY KEY, a INTEGER REFERENCES a) STRICT; CREATE TABLE c (x)";
+    conn.execute_batch(steps).expect("tables");
+}
+
+#[test]
+fn b02_files_that_others_have_migrated_are_adopted_as_the_caller_says() {
+    within(HANG, || {
+        for mode in ["DELETE", "WAL"] {
+            for Foreign { name, sql, seen } in FOREIGN {
+                let dir = Dir::new();
+                let file = dir.file("test.db");
+                foreign_file(&file, mode, sql);
+                let asked = Arc::new(Mutex::new(0));
+                let count = Arc::clone(&asked);
+                let migrations =
+                    two_steps().sql("d", "CREATE TABLE d (x)").adopt_with(move |file| {
+                        *count.lock().expect("no panic") += 1;
+                        seen(file)
+                    });
+                let open =
+                    || Database::builder(&file).migrations(migrations.clone()).blocking_open();
+                let db = open().unwrap_or_else(|error| panic!("{name}: {error}"));
+                let rows = db.blocking_read(|s| {
+                    s.query_row("SELECT count(*) FROM a, (SELECT count(*) FROM d)", [], |row| {
+                        row.get(0)
+                    })
+                });
+                assert_eq!(rows.ok(), Some(1), "{name}: the first steps did not run again");
+                db.blocking_close().expect("closes");
+                assert_eq!(version(&Connection::open(&file).expect("opens")), (ID, 3), "{name}");
+                // It has a mark now.
+                let before = *asked.lock().expect("no panic");
+                open().expect("opens").blocking_close().expect("closes");
+                assert_eq!(
+                    (*asked.lock().expect("no panic"), before > 0),
+                    (before, true),
+                    "{name}"
+                );
+            }
+        }
+    });
+}
+
+#[test]
+fn b02_a_file_without_tables_is_not_asked_about() {
+    let migrations = two_steps().adopt_with(|_| panic!("nothing is there to be adopted"));
+    for place in PLACES {
+        let dir = Dir::new();
+        let db = dir.builder(place).migrations(migrations.clone()).blocking_open().expect("opens");
+        db.blocking_close().expect("closes");
+    }
+}
+
+#[test]
+fn b02_a_file_that_is_not_adopted_is_left_alone() {
+    type Judge = fn(&Snapshot) -> rusqlite::Result<Option<u32>>;
+    let judges: [(ErrorKind, &str, Judge); 7] = [
+        (ErrorKind::ForeignFile, "no file of this program", |_| Ok(None)),
+        (ErrorKind::NewerFile, "version 3, this program knows 2", |_| Ok(Some(3))),
+        (ErrorKind::Migration, "no such table: nowhere", |file| {
+            file.query_row("SELECT 1 FROM nowhere", [], |row| row.get(0)).map(Some)
+        }),
+        (ErrorKind::Migration, "on purpose", |_| panic!("on purpose")),
+        (ErrorKind::Migration, "a write in a read", |file| {
+            file.query_row("INSERT INTO a VALUES (2) RETURNING 1", [], |row| row.get(0)).map(Some)
+        }),
+        (ErrorKind::Migration, "not allowed", |file| {
+            file.query_row("PRAGMA journal_mode = PERSIST", [], |_| Ok(Some(1)))
+        }),
+        (ErrorKind::Migration, "not allowed", |file| {
+            file.prepare("COMMIT")?.exists([]).map(|_| Some(1))
+        }),
+    ];
+    for mode in ["DELETE", "WAL"] {
+        for (expected, word, judge) in judges {
+            let dir = Dir::new();
+            let file = dir.file("test.db");
+            foreign_file(&file, mode, "");
+            let before = std::fs::read(&file).expect("bytes");
+            let opened =
+                Database::builder(&file).migrations(two_steps().adopt_with(judge)).blocking_open();
+            let error = opened.expect_err(word);
+            assert_eq!(error.kind(), expected, "{error}");
+            let said = error.to_string();
+            assert!(said.contains("test.db") && said.contains(word), "{said}");
+            assert!(std::fs::read(&file).expect("bytes") == before, "{word}: it was changed");
+            let names = std::fs::read_dir(dir.path()).expect("a directory").count();
+            assert_eq!(names, 1, "{word}: something is left beside it");
+        }
+    }
+}
+
+#[test]
+fn b02_validate_finds_what_would_fail_when_a_file_is_opened() {
+    two_steps().validate().expect("they apply");
+    Migrations::new(ID).validate().expect("no steps are no fault");
+    for (migrations, expected, word) in [
+        (Migrations::new(0).sql("a", "SELECT 1"), ErrorKind::Config, "application id"),
+        (
+            two_steps().sql(" ", "SELECT 1"),
+            ErrorKind::Config,
+            "step 3 of the migrations has no name",
+        ),
+        (two_steps().sql("a", "CREATE TABLE d (x)"), ErrorKind::Config, "steps 1 and 3"),
+        (
+            two_steps().sql("d", "CREATE TABLE a (x)"),
+            ErrorKind::Migration,
+            "step 3 (`d`) failed: table a already",
+        ),
+        (two_steps().sql("d", "CREATE TABEL d (x)"), ErrorKind::Migration, "syntax error"),
+        (
+            two_steps().sql("d", "INSERT INTO b VALUES (1, 7)"),
+            ErrorKind::Migration,
+            "without its parent",
+        ),
+        (two_steps().step("d", |_| panic!("on purpose")), ErrorKind::Migration, "on purpose"),
+    ] {
+        let error = migrations.validate().expect_err(word);
+        assert_eq!(error.kind(), expected, "{error}");
+        assert!(error.to_string().contains(word), "{error}");
+    }
+}
+
 #[test]
 fn b02_a_step_can_rebuild_a_table_but_leaves_no_orphan_and_commits_nothing() {
     let rebuild = "INSERT INTO b VALUES (1, 1);
@@ -184,9 +361,12 @@ fn b02_a_step_can_rebuild_a_table_but_leaves_no_orphan_and_commits_nothing() {
 /// Steps that count how often they ran.
 fn counted() -> Migrations {
     let first = "CREATE TABLE ran (step INTEGER NOT NULL) STRICT; INSERT INTO ran VALUES (1)";
-    (2..=20).fold(Migrations::new(ID).sql("1", first), |migrations, n| {
+    let all = (2..=20).fold(Migrations::new(ID).sql("1", first), |migrations, n| {
         migrations
             .step(n.to_string(), move |tx| tx.execute("INSERT INTO ran VALUES (?1)", [n]).map(drop))
+    });
+    all.adopt_with(|file| {
+        file.query_row("SELECT count(*) FROM ran", [], |row| row.get(0)).map(Some)
     })
 }
 
@@ -203,9 +383,18 @@ pub(crate) fn child(file: &Path) {
 #[test]
 fn b02_processes_that_start_at_once_run_each_step_once() {
     within(HANG, || {
-        for _ in 0..3 {
+        for made in [0, 0, 1, 1, 7] {
             let dir = Dir::new();
             let file = dir.file("test.db");
+            if made > 0 {
+                // A file that another program has migrated: they adopt it at once.
+                let conn = Connection::open(&file).expect("opens");
+                conn.execute_batch("CREATE TABLE ran (step INTEGER NOT NULL) STRICT")
+                    .expect("a table");
+                for step in 1..=made {
+                    conn.execute("INSERT INTO ran VALUES (?1)", [step]).expect("a row");
+                }
+            }
             let mut children = [(); 4].map(|()| Process::start("migrate", &file));
             children.iter_mut().for_each(|child| child.wait_for("ready"));
             children.iter_mut().for_each(Process::go);
