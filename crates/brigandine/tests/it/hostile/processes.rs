@@ -192,9 +192,9 @@ fn a_request_to_end_reaches_the_job_and_its_grace_is_kept() {
         let repository = place.repository("sample");
         let mark = unique(700 + place_number);
         let list = format!(
-            "[[job]]\nname = \"polite\"\ntimeout = \"1s\"\nsources = [\"none\"]\n\
-             command = \"trap 'echo asked; kill $!; exit 0' TERM; sleep {mark} & wait\"\n\
-             [[job]]\nname = \"deaf\"\ntimeout = \"1s\"\nsources = [\"none\"]\n\
+            "[[job]]\nname = \"polite\"\ntimeout = \"2s\"\nsources = [\"none\"]\n\
+             command = \"trap 'echo asked; exit 0' TERM; sleep {mark} & wait\"\n\
+             [[job]]\nname = \"deaf\"\ntimeout = \"2s\"\nsources = [\"none\"]\n\
              command = \"trap '' TERM; sleep {mark}\"\n"
         );
         repository.commit(&[("brigandine.toml", &list), ("none", "")]);
@@ -204,10 +204,10 @@ fn a_request_to_end_reaches_the_job_and_its_grace_is_kept() {
         assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
         assert_eq!(
             place.build_log("polite"),
-            "asked\n\n[brigandine: took longer than 1 s]\n",
+            "asked\n\n[brigandine: took longer than 2 s]\n",
             "{kind}"
         );
-        assert_eq!(place.build_log("deaf"), "\n[brigandine: took longer than 1 s]\n", "{kind}");
+        assert_eq!(place.build_log("deaf"), "\n[brigandine: took longer than 2 s]\n", "{kind}");
         assert_eq!(alive(&mark), 0, "{kind}");
     }
 }
