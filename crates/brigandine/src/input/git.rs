@@ -175,9 +175,9 @@ impl Repositories {
         lock.lock_owned().await
     }
 
-    /// A git command that reads no configuration of a work tree and asks nobody anything. Of the server's
-    /// variables it has those that say where its configuration, keys, certificates and proxies are.
-    pub(super) fn command(&self, repository: &Path, access: Access) -> Command {
+    /// git with its environment alone, which has it ask nobody anything. Of the server's variables it has those
+    /// that say where its configuration, keys, certificates and proxies are.
+    fn environment(&self, access: Access) -> Command {
         let mut command = Command::new("git");
         let ssh = std::env::var("GIT_SSH_COMMAND").unwrap_or_else(|_| "ssh".to_owned());
         command.envs(process::passed_on(is_for_git));
@@ -191,7 +191,14 @@ impl Repositories {
             .env("GIT_PROTOCOL_FROM_USER", if access == Access::Input { "1" } else { "0" })
             .env("GIT_OPTIONAL_LOCKS", "0")
             .env("LC_ALL", "C")
-            .current_dir(&self.directory)
+            .current_dir(&self.directory);
+        command
+    }
+
+    /// A git command that reads no configuration of a work tree and asks nobody anything.
+    pub(super) fn command(&self, repository: &Path, access: Access) -> Command {
+        let mut command = self.environment(access);
+        command
             .arg("--git-dir")
             .arg(repository)
             .args(["-c", "core.hooksPath=/dev/null"])
@@ -328,9 +335,9 @@ impl Repositories {
     /// See [`Manner`].
     async fn manner(&self) -> &Manner {
         let read = async || {
-            // No repository's own settings.
-            let mut command = self.command(Path::new("/dev/null"), Access::Input);
-            command.args(["config", "--null", "--includes", "--list"]);
+            // No repository's own settings, nor those that `command` gives: it forbids two protocols.
+            let mut command = self.environment(Access::Input);
+            command.args(["--git-dir=/dev/null", "config", "--null", "--includes", "--list"]);
             let done =
                 process::capture(&self.supervisors, command.into(), self.fetch_timeout, OUTPUT_MAX)
                     .await;

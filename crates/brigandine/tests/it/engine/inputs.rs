@@ -1,6 +1,8 @@
 //! Inputs: what can happen to a repository.
 
-use crate::support::Place;
+use crate::support::{Place, run};
+use std::path::PathBuf;
+use std::process::Command;
 
 #[test]
 fn a_force_push_is_evaluated_like_any_other() {
@@ -212,4 +214,51 @@ fn a_job_list_may_be_long_or_behind_a_link_or_absent() {
     repository.commit(&[]);
     assert_eq!(place.one_shot().status.code(), Some(1));
     assert_eq!(place.rows(told), ["brigandine.toml: leads out of the repository"]);
+}
+
+/// Has the server find a `git` that notes its arguments in a file before it does what git does.
+fn noted_git(place: &Place, command: &mut Command) -> PathBuf {
+    let notes = place.path("git-notes");
+    std::fs::write(&notes, "").expect("written");
+    let real = Command::new("sh").args(["-c", "command -v git"]).output().expect("sh").stdout;
+    let real = String::from_utf8(real).expect("text");
+    let folder = place.path("noted");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let (real, shown) = (real.trim(), notes.display());
+    let script = format!("#!/bin/sh\necho \"$*\" >> {shown}\nexec {real} \"$@\"\n");
+    std::fs::write(folder.join("git"), script).expect("written");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(folder.join("git"), mode).expect("a mode");
+    let path = std::env::var("PATH").expect("a path");
+    command.env("PATH", format!("{}:{path}", folder.display()));
+    notes
+}
+
+#[test]
+fn a_push_to_a_repository_on_this_machine_is_followed_without_a_fetch_unless_urls_are_rewritten() {
+    let place = Place::new();
+    let repository = place.repository("sample");
+    repository.jobs(&[("one", "command = \"true\"")]);
+    place.specify(&[("sample", &repository, "")]);
+    place.good_one_shot();
+    for (number, settings, fetches) in [
+        (2, "", 0),
+        (3, "[user]\n\tname = Somebody\n[core]\n\tautocrlf = input\n", 0),
+        (4, "[url \"https://host.invalid/\"]\n\tinsteadOf = there:\n", 1),
+        (5, "[protocol \"file\"]\n\tallow = always\n", 1),
+    ] {
+        let pushed = repository.jobs(&[("one", &format!("command = \"echo {number}\""))]);
+        let global = place.write("gitconfig", settings);
+        let mut command = place.command(&["--one-shot"]);
+        command.env("GIT_CONFIG_GLOBAL", global).env("GIT_CONFIG_NOSYSTEM", "1");
+        let notes = noted_git(&place, &mut command);
+        let ended = run(command);
+        assert!(ended.status.success(), "{}", ended.stderr);
+        let latest = "SELECT revision FROM checkout ORDER BY evaluation_id DESC LIMIT 1";
+        assert_eq!(place.rows(latest), [pushed]);
+        let noted = std::fs::read_to_string(notes).expect("notes");
+        assert!(noted.contains("config"), "the server asked another git: {noted}");
+        let fetched = noted.lines().filter(|line| line.contains(" fetch ")).count();
+        assert_eq!(fetched, fetches, "with {settings:?}: {noted}");
+    }
 }
