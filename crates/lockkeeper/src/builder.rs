@@ -21,6 +21,73 @@ pub struct Builder {
 }
 
 impl Builder {
+    /// Whether a file that does not exist is created. Default: yes.
+    ///
+    /// If not, opening such a file fails with [`ErrorKind::NotFound`], which names the path, and nothing is
+    /// made. An empty file is a database without tables, as for SQLite. Without effect on a database in memory.
+    ///
+    /// # Examples
+    /// ```
+    /// use lockkeeper::{Database, ErrorKind};
+    ///
+    /// let error = Database::builder("/nowhere/app.db").create_if_missing(false).blocking_open();
+    /// assert_eq!(error.unwrap_err().kind(), ErrorKind::NotFound);
+    /// ```
+    pub fn create_if_missing(mut self, on: bool) -> Self {
+        self.config.create_if_missing = on;
+        self
+    }
+
+    /// Opens the file for reading alone. Default: no.
+    ///
+    /// Every call that could write (`write`, `exclusive`, `lease`, …) is told [`ErrorKind::ReadOnly`] at once; no
+    /// connection of this database can write, and none changes the file, its WAL or its journal mode. Reads,
+    /// snapshots, backups, [`Client::changes`] and live queries work as ever, beside other processes that
+    /// write; what these commit is noticed within [`Builder::other_processes`]. A file that does not exist is not
+    /// created ([`ErrorKind::NotFound`]). With [`Builder::migrations`] nothing is migrated: a file that has not seen
+    /// all steps is refused with [`ErrorKind::Migration`].
+    ///
+    /// A file in WAL mode is read by way of its `-wal` and `-shm`. Where nobody has it open there are none: SQLite
+    /// makes them, and they are taken away again when it is closed, as far as this process may write the file. In a
+    /// directory where they can be neither found nor made opening fails with [`ErrorKind::Open`]; see
+    /// [`Builder::immutable`]. What a killed process has left in the WAL is read, and stays there.
+    ///
+    /// A database in memory cannot be opened so ([`ErrorKind::Config`]): there would be nothing to read.
+    ///
+    /// # Examples
+    /// ```
+    /// use lockkeeper::{Database, ErrorKind};
+    ///
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("app.db");
+    /// # let db = Database::blocking_open(&path)?;
+    /// # db.blocking_write(|tx| tx.execute_batch("CREATE TABLE t (x); INSERT INTO t VALUES (1)"))?;
+    /// # db.blocking_close()?;
+    /// let db = Database::builder(&path).read_only(true).blocking_open()?;
+    /// let n: i64 = db.blocking_read(|s| s.query_row("SELECT count(*) FROM t", [], |row| row.get(0)))?;
+    /// assert_eq!(n, 1);
+    /// let error = db.blocking_write(|tx| tx.execute("DELETE FROM t", [])).unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::ReadOnly);
+    /// # Ok::<_, lockkeeper::Error>(())
+    /// ```
+    pub fn read_only(mut self, on: bool) -> Self {
+        self.config.read_only = on;
+        self
+    }
+
+    /// Opens the file for reading alone, as [`Builder::read_only`] does, on the promise that **nothing changes it**
+    /// as long as it is open. Default: no.
+    ///
+    /// For files on a read-only medium or in an image: SQLite takes no locks, looks for no changes, and needs no
+    /// `-wal` and `-shm` (<https://www.sqlite.org/uri.html#uriimmutable>). If the promise is broken, reads return
+    /// wrong rows or [`ErrorKind::Corrupt`]. A file with a WAL or a journal that is not empty is refused
+    /// ([`ErrorKind::Open`]): it is in use, or a program that wrote it was killed. Network file systems are no
+    /// matter.
+    pub fn immutable(mut self, on: bool) -> Self {
+        self.config.immutable = on;
+        self
+    }
+
     /// Reader threads that are always there, 1 to 1,024. Default: one per core, 2 to 8.
     pub fn readers(mut self, threads: usize) -> Self {
         self.config.readers = threads;
@@ -276,6 +343,11 @@ fn check(config: &Config) -> Result<(), Error> {
         return Err(Error::new(ErrorKind::Open).detail(why.clone()));
     }
     let wrong = |detail: &'static str| Err(Error::new(ErrorKind::Config).detail(detail));
+    if config.is_memory() && config.is_read_only() {
+        return wrong(
+            "a database in memory begins empty, so read_only leaves nothing to read; name a file",
+        );
+    }
     if config.readers > READERS_MAX {
         let detail = format!(
             "readers is {}, and each is a thread that is always there; give 1 to {READERS_MAX}",

@@ -112,7 +112,7 @@ impl<E: Send + 'static> Client<E> {
     /// The answer is awaited; dropping it cancels the write.
     ///
     /// # Errors
-    /// [`Refused`] holds `f` and the reason: no room, closed, a call inside a call, or a forked child.
+    /// [`Refused`] holds `f` and the reason: no room, closed, read-only, a call inside a call, or a forked child.
     #[track_caller]
     pub fn try_write<T, F>(&self, f: F) -> Result<SubmittedWrite<Many<F>, T, E>, Refused<F>>
     where

@@ -66,6 +66,11 @@ pub(crate) struct Config {
     /// The file itself, once it is known; one for each database that is opened.
     pub(crate) file: Arc<DatabaseFile>,
     pub(crate) vfs: Option<String>,
+    /// Make the file where there is none.
+    pub(crate) create_if_missing: bool,
+    pub(crate) read_only: bool,
+    /// The caller promises that nothing changes the file: no locks, no WAL.
+    pub(crate) immutable: bool,
     pub(crate) readers: usize,
     pub(crate) readers_max: usize,
     pub(crate) queue_capacity: usize,
@@ -125,6 +130,9 @@ impl Config {
             },
             file: Arc::default(),
             vfs: None,
+            create_if_missing: true,
+            read_only: false,
+            immutable: false,
             // More readers than cores only trade caches for each other; fewer leave cores idle.
             readers: cores.clamp(2, 8),
             // Long scans take readers away; as many again may be started while they last.
@@ -178,6 +186,16 @@ impl Config {
     pub(crate) fn wal_bytes(&self) -> u64 {
         let Some(path) = self.file.path() else { return 0 };
         std::fs::metadata(path::beside(path, "-wal")).map_or(0, |file| file.len())
+    }
+
+    /// Whether nothing is ever written through this database.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.read_only || self.immutable
+    }
+
+    /// Whether the file is made where there is none.
+    pub(crate) fn creates(&self) -> bool {
+        self.create_if_missing && !self.is_read_only()
     }
 
     pub(crate) fn is_memory(&self) -> bool {

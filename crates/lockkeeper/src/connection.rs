@@ -1,15 +1,17 @@
 //! Opening a connection, and the state it must be in between two calls.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::ffi::CStr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::time::Duration;
 
 use rusqlite::backup::Backup;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
-use rusqlite::{Connection, OpenFlags, ffi};
+use rusqlite::{Connection, MAIN_DB, OpenFlags, ffi};
 
 use crate::config::Config;
 use crate::counters::{Counters, Outer};
@@ -19,6 +21,7 @@ use crate::ffi::{Session, Sql, count_by_call};
 use crate::holders::Slot;
 use crate::interrupt::{self, LockWait};
 use crate::migrate::Migrations;
+use crate::path;
 use crate::queue::{Mutex, lock, now, panic_text};
 use crate::record::Recorder;
 use crate::relay::Relay;
@@ -376,9 +379,23 @@ pub(crate) fn open(config: &Config, role: Role) -> Result<Snapshot, Error> {
     open_checked(config, role, None)
 }
 
-/// Opens the writer's first connection, if the file is one for its migrations.
+/// Opens the first connection, which is the writer's if there is one, if the file is one for its migrations.
 pub(crate) fn open_first(config: &Config) -> Result<Snapshot, Error> {
-    open_checked(config, Role::Writer, config.migrations.as_ref())
+    let role = if config.is_read_only() { Role::Reader } else { Role::Writer };
+    open_checked(config, role, config.migrations.as_ref())
+}
+
+/// Takes away the WAL of a file that is open nowhere, if it is empty, under SQLite's own locks. To be called when the
+/// connections that made it, which cannot do so, are closed.
+pub(crate) fn remove_empty_wal(config: &Config) -> rusqlite::Result<()> {
+    let wal = config.file.path().map(|path| std::fs::metadata(path::beside(path, "-wal")));
+    if !matches!(wal, Some(Ok(wal)) if wal.len() == 0) {
+        return Ok(());
+    }
+    let conn = connect(config, Role::Copier)?;
+    conn.busy_timeout(Duration::ZERO)?;
+    // Only a connection that has opened the WAL removes it when it is closed.
+    conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
 }
 
 fn open_checked(
@@ -395,6 +412,11 @@ fn open_checked(
     let guard = Arc::new(Guard::new(Arc::clone(&config.relay), config.busy_timeout));
     interrupt::install(&mut session, &guard, false).map_err(failed)?;
     let conn = session.conn();
+    if role == Role::Writer && conn.is_readonly(MAIN_DB).map_err(failed)? {
+        // What SQLite makes of a file that it may only read. Every write would fail.
+        let shown = config.path().unwrap_or(Path::new("")).display();
+        return Err(Error::new(ErrorKind::Open).detail(unwritable(&shown)));
+    }
     if let Some(migrations) = migrations {
         migrations.check_file(conn, config).map_err(|error| match error.kind() {
             ErrorKind::Corrupt | ErrorKind::Sqlite | ErrorKind::Busy => match error.into_sqlite() {
@@ -588,14 +610,21 @@ fn databases(conn: &Connection) -> rusqlite::Result<Vec<(i64, String, bool)>> {
 fn connect(config: &Config, role: Role) -> rusqlite::Result<Connection> {
     let Some(path) = config.path() else { return Connection::open_in_memory() };
     let access = match role {
-        Role::Writer => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
-        Role::Copier => OpenFlags::SQLITE_OPEN_READ_WRITE,
+        Role::Writer if config.creates() => {
+            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE
+        }
+        Role::Writer | Role::Copier => OpenFlags::SQLITE_OPEN_READ_WRITE,
         Role::Reader | Role::Copy => OpenFlags::SQLITE_OPEN_READ_ONLY,
     };
-    let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut name = Cow::Borrowed(path);
+    if config.immutable {
+        flags |= OpenFlags::SQLITE_OPEN_URI;
+        name = Cow::Owned(path::immutable_uri(path).into());
+    }
     match &config.vfs {
-        None => Connection::open_with_flags(path, flags),
-        Some(vfs) => Connection::open_with_flags_and_vfs(path, flags, vfs.as_str()),
+        None => Connection::open_with_flags(name, flags),
+        Some(vfs) => Connection::open_with_flags_and_vfs(name, flags, vfs.as_str()),
     }
 }
 
@@ -636,6 +665,28 @@ fn verify(conn: &Connection, config: &Config, role: Role) -> Result<(), Error> {
     Ok(())
 }
 
+fn unwritable(shown: &std::path::Display<'_>) -> String {
+    format!(
+        "{shown} or its directory is not writable; WAL mode needs both; to read it alone, use `Builder::read_only`"
+    )
+}
+
+/// Why a file cannot be opened for reading alone.
+fn unreadable(path: &Path, extended_code: i32) -> String {
+    let shown = path.display();
+    match extended_code {
+        ffi::SQLITE_READONLY_ROLLBACK | ffi::SQLITE_READONLY_RECOVERY => format!(
+            "{shown}: a program was killed while it wrote; open it once for writing, which undoes what was not \
+             finished"
+        ),
+        _ => format!(
+            "{shown}: check that it can be read; in WAL mode its `-wal` and `-shm` must be there and readable, or \
+             the directory writable, so that they can be made; if nothing ever writes the file, use \
+             `Builder::immutable`"
+        ),
+    }
+}
+
 /// Says which file it was and what its owner can do about it.
 fn explain(config: &Config, error: rusqlite::Error) -> Error {
     let Some(path) = config.path() else {
@@ -646,6 +697,13 @@ fn explain(config: &Config, error: rusqlite::Error) -> Error {
     let (kind, detail) = match code {
         // The error adds what to do.
         ffi::SQLITE_CANTOPEN if are_descriptors_exhausted() => (ErrorKind::Open, shown.to_string()),
+        ffi::SQLITE_CANTOPEN if !config.creates() && path::is_absent(path) => {
+            (ErrorKind::NotFound, format!("{shown} does not exist any more"))
+        }
+        ffi::SQLITE_CANTOPEN | ffi::SQLITE_READONLY if config.is_read_only() => (
+            ErrorKind::Open,
+            unreadable(path, error.sqlite_error().map_or(0, |error| error.extended_code)),
+        ),
         ffi::SQLITE_CANTOPEN => {
             let hint = match path.as_os_str().len() > PATH_MAX {
                 true => "SQLite takes no longer paths than 512 bytes",
@@ -653,10 +711,9 @@ fn explain(config: &Config, error: rusqlite::Error) -> Error {
             };
             (ErrorKind::Open, format!("{shown}: {hint}"))
         }
-        ffi::SQLITE_READONLY | ffi::SQLITE_PERM | ffi::SQLITE_AUTH => (
-            ErrorKind::Open,
-            format!("{shown} or its directory is not writable; WAL mode needs both"),
-        ),
+        ffi::SQLITE_READONLY | ffi::SQLITE_PERM | ffi::SQLITE_AUTH => {
+            (ErrorKind::Open, unwritable(&shown))
+        }
         ffi::SQLITE_NOTADB => (ErrorKind::Corrupt, format!("{shown} is not a SQLite database")),
         ffi::SQLITE_CORRUPT => (ErrorKind::Corrupt, format!("{shown} is damaged")),
         ffi::SQLITE_BUSY => (ErrorKind::Busy, format!("{shown} is locked by another process")),

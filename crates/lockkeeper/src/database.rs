@@ -136,7 +136,7 @@ impl Core {
 
     /// Has the writer look for commits of other processes as long as somebody listens.
     pub(crate) fn keep_looking(self: &Arc<Self>) {
-        if self.look.load(Ordering::Relaxed) || self.config.is_memory() {
+        if self.look.load(Ordering::Relaxed) || self.config.is_memory() || self.config.immutable {
             return;
         }
         if let Some(interval) = self.config.look_interval

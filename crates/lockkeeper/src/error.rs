@@ -76,7 +76,8 @@ pub enum ErrorKind {
     /// for this one, over however many steps. Use the transaction or snapshot that the closure was given, or
     /// make the calls of several databases one after another.
     Nested,
-    /// A write in a read, or in a file that cannot be written.
+    /// A write in a read, in a database that was opened by [`Builder::read_only`](crate::Builder::read_only), or in a
+    /// file that cannot be written.
     ReadOnly,
     /// The database is closed; nothing ran.
     Closed,
@@ -107,6 +108,9 @@ pub enum ErrorKind {
     Corrupt,
     /// The database could not be opened.
     Open,
+    /// There is no such file, and it is not to be created; see
+    /// [`Builder::create_if_missing`](crate::Builder::create_if_missing).
+    NotFound,
     /// This process has the file open already, perhaps by another name; the detail says where.
     AlreadyOpen,
     /// The file is on a network file system, see [`NetworkFiles`](crate::NetworkFiles).
@@ -154,6 +158,13 @@ impl<E> Error<E> {
             self.0.kind = ErrorKind::Faulted;
         }
         self
+    }
+
+    /// A write of a database that was opened for reading.
+    pub(crate) fn read_only() -> Self {
+        let detail =
+            "the database was opened for reading alone (`Builder::read_only` or `immutable`)";
+        Self::new(ErrorKind::ReadOnly).detail(detail)
     }
 
     pub(crate) fn detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
@@ -459,6 +470,7 @@ impl fmt::Display for ErrorKind {
             Self::DiskFull => f.write_str("the disk or the quota is full"),
             Self::Corrupt => f.write_str("the file is damaged or not a database"),
             Self::Open => f.write_str("the database could not be opened"),
+            Self::NotFound => f.write_str("there is no such file"),
             Self::AlreadyOpen => f.write_str("the file is open already"),
             Self::NetworkFileSystem => f.write_str("the file is on a network file system"),
             Self::SqliteVersion => f.write_str("this version of SQLite is not safe"),

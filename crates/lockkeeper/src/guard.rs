@@ -21,22 +21,56 @@ pub(crate) enum Risk {
 /// Finds the file of `config`, and checks it before it is opened; returns what its owner should know.
 pub(crate) fn check(config: &Config) -> Result<Vec<String>, Error> {
     let Place::File(named) = &config.place else { return Ok(Vec::new()) };
-    check_version(config.sqlite_version)?;
+    // What loses commits is a checkpoint.
+    if !config.is_read_only() {
+        check_version(config.sqlite_version)?;
+    }
     let refused = |why| Error::new(ErrorKind::Open).detail(why);
     let path = match (path::resolve(named), &config.vfs) {
         (Ok(path), _) => path,
         // It need not keep its files where the system does.
         (Err(_), Some(_)) => named.clone(),
+        (Err(_), None) if !config.creates() && path::is_absent(named) => return Err(absent(named)),
         (Err(why), None) => return Err(refused(why)),
     };
     path::check_kind(&path).map_err(refused)?;
+    if !config.creates() && config.vfs.is_none() && path::is_absent(&path) {
+        return Err(absent(&path));
+    }
     if let Some(owner) = path::owner(&path) {
         let (path, owner) = (path.display(), owner.display());
         return Err(refused(format!("{path} is a part of the database {owner}; name that file")));
     }
-    let risk = (config.file_system)(&path);
+    // Without locks and shared memory it is a file as others are.
+    let risk = if config.immutable { None } else { (config.file_system)(&path) };
+    if config.immutable {
+        check_still(&path).map_err(refused)?;
+    }
     config.file.found(path);
     judge(config, named, risk)
+}
+
+fn absent(path: &Path) -> Error {
+    Error::new(ErrorKind::NotFound).detail(format!(
+        "{} does not exist, and is not to be created; check the path",
+        path.display()
+    ))
+}
+
+/// Refuses a file that may not be whole by itself: without its WAL or its journal it would be read as it never was.
+fn check_still(path: &Path) -> Result<(), path::Refusal> {
+    for end in ["-wal", "-journal"] {
+        let beside = path::beside(path, end);
+        if std::fs::metadata(&beside).is_ok_and(|file| file.len() > 0) {
+            return Err(format!(
+                "{} cannot be taken for immutable: {} is not empty, so the file is in use, was left by a crash, or \
+                 keeps its journal; open it with `read_only`, or once for writing",
+                path.display(),
+                beside.display()
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// What is to be said of a file that has several names; nothing of others.

@@ -313,6 +313,23 @@ impl Migrations {
         Ok(())
     }
 
+    /// For a file that is opened for reading alone: it must have seen all steps.
+    pub(crate) fn check_version(&self, file: &Snapshot, config: &Config) -> Result<(), Error> {
+        file.link.session.run(Sql::Begin).map_err(own)?;
+        let seen = self.seen(file, config);
+        file.link.clean();
+        let seen = seen?.steps;
+        if seen == self.steps.len() {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Migration).detail(format!(
+            "{} has schema version {seen}, this program needs {}, and the file is opened for reading alone; have it \
+             opened for writing once",
+            shown_file(config),
+            self.version()
+        )))
+    }
+
     /// Brings the file to the latest version, on the writer's connection, between two calls.
     pub(crate) fn run(&self, tx: &Transaction, config: &Config) -> Result<(), Error> {
         let conn = tx.link.session.conn();

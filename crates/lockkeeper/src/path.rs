@@ -158,6 +158,13 @@ pub(crate) fn resolve(path: &Path) -> Result<PathBuf, Refusal> {
     Err(format!("{shown}: its symbolic links lead in a circle, or nowhere"))
 }
 
+/// Whether it is certain that there is no file at `path`.
+pub(crate) fn is_absent(path: &Path) -> bool {
+    use std::io::ErrorKind::{NotADirectory, NotFound};
+    let looked = std::fs::metadata(path);
+    looked.is_err_and(|error| matches!(error.kind(), NotFound | NotADirectory))
+}
+
 /// What is at the resolved path `path`, if it can be a database's file; `None`: nothing.
 pub(crate) fn check_kind(path: &Path) -> Result<Option<std::fs::Metadata>, Refusal> {
     let shown = path.display();
@@ -202,6 +209,22 @@ pub(crate) fn owner(path: &Path) -> Option<PathBuf> {
     let stem = &bytes[..bytes.len() - end.len()];
     let owner = entries.flatten().find(|entry| entry.file_name().as_encoded_bytes() == stem)?;
     Some(owner.path())
+}
+
+/// The URI of the absolute path `path` with which SQLite takes neither locks nor looks for a WAL. The one URI that
+/// it is ever given; every letter that could mean something in it is encoded.
+pub(crate) fn immutable_uri(path: &Path) -> String {
+    let mut uri = String::from(if cfg!(windows) { "file:///" } else { "file:" });
+    for &byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'\\' if cfg!(windows) => uri.push('/'),
+            b'/' | b'-' | b'_' | b'.' => uri.push(char::from(byte)),
+            byte if byte.is_ascii_alphanumeric() => uri.push(char::from(byte)),
+            byte => uri.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    uri.push_str("?immutable=1");
+    uri
 }
 
 /// The file beside a database's that has this end to its name.

@@ -52,6 +52,10 @@ impl<E: Send + 'static> Submission<E> {
         &mut self,
         item: impl FnOnce(Reply<V>, Meta) -> WriterItem,
     ) -> Result<Flight<WriterItem, V>, Error<E>> {
+        // Of such a database nothing but writes goes there.
+        if self.client.inner.core().config.is_read_only() {
+            return Err(Error::read_only());
+        }
         let (flight, _) = self.submit(|inner| &inner.writes, Board::why_no_writer, item)?;
         Ok(flight)
     }

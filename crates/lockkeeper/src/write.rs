@@ -63,6 +63,9 @@ where
         if core.check_process().is_err() {
             return Err(Refused { reason: RefusedReason::Forked, call: body });
         }
+        if core.config.is_read_only() {
+            return Err(Refused { reason: RefusedReason::ReadOnly, call: body });
+        }
         let Ok(ancestry) = ancestry_for(core.domain) else {
             return Err(Refused { reason: RefusedReason::Nested, call: body });
         };

@@ -105,6 +105,8 @@ pub(crate) struct Writer {
     content_lost: bool,
     /// It was noticed that the file is not in its place, and the WAL was seen to.
     let_go: bool,
+    /// There was no WAL before a file was opened for reading alone.
+    made_wal: bool,
     /// The last field: the file is given back after its connection was closed.
     claim: Option<Claim>,
 }
@@ -140,27 +142,45 @@ impl Writer {
             locked_since: None,
             content_lost: false,
             let_go: false,
+            made_wal: false,
             claim: None,
         };
         let warnings = guard::check(writer.config())?;
         let _ = writer.core.warnings.set(warnings);
         writer.claim = Claim::take(writer.config(), &writer.core.writer)?;
-        let conn = connection::open_first(writer.config())?;
-        let tx = writer.adopt(conn);
-        if let Some(Err(error)) = writer.claim.as_ref().map(Claim::confirm) {
-            drop(tx);
-            writer.disconnect();
-            return Err(error);
+        if writer.config().is_read_only() && !writer.config().immutable {
+            let path = writer.config().file.path();
+            writer.made_wal = path.is_some_and(|path| path::is_absent(&path::beside(path, "-wal")));
         }
-        if let Some(migrations) = &writer.core.config.migrations
-            && let Err(error) = migrations.run(&tx, &writer.core.config)
-        {
-            drop(tx);
-            writer.disconnect();
-            return Err(error);
+        match writer.open_file() {
+            Ok(()) => Ok(writer),
+            Err(error) => {
+                writer.disconnect();
+                writer.remove_made_wal();
+                Err(error)
+            }
         }
-        drop(tx);
-        Ok(writer)
+    }
+
+    fn open_file(&mut self) -> Result<(), Error> {
+        let conn = connection::open_first(self.config())?;
+        let tx = self.adopt(conn);
+        self.claim.as_ref().map_or(Ok(()), Claim::confirm)?;
+        match &self.core.config.migrations {
+            Some(migrations) if self.core.config.is_read_only() => {
+                migrations.check_version(&tx, &self.core.config)
+            }
+            Some(migrations) => migrations.run(&tx, &self.core.config),
+            None => Ok(()),
+        }
+    }
+
+    /// Leaves nothing beside a file that was opened for reading alone, if that is possible.
+    fn remove_made_wal(&mut self) {
+        if std::mem::take(&mut self.made_wal) && !self.config().file.is_lost() {
+            // Somebody else has it open, or this process may not write it: then it stays.
+            let _ = connection::remove_empty_wal(self.config());
+        }
     }
 
     fn config(&self) -> &Config {
@@ -185,6 +205,10 @@ impl Writer {
     fn adopt(&mut self, conn: Snapshot) -> Rc<Transaction> {
         // The next call is told if the file is another.
         let _ = self.config().file.connected();
+        if self.config().immutable {
+            // What is beside it is nothing that belongs to it.
+            self.config().file.disconnecting();
+        }
         let tx = Rc::new(Transaction::new(conn));
         self.publisher.connected(&tx.link);
         CURRENT.set(Some((self.domain, Rc::clone(&tx))));
@@ -706,7 +730,9 @@ impl Service for Writer {
         }
         if let Some(tx) = &self.tx {
             tx.link.guard.slot.rest();
-            self.checkpointer.between_batches(tx, &self.core);
+            if !self.core.config.is_read_only() {
+                self.checkpointer.between_batches(tx, &self.core);
+            }
         }
     }
 
@@ -714,7 +740,9 @@ impl Service for Writer {
         // The connection that is closed last removes the WAL; it must be one that can write.
         self.core.wait_for_readers();
         self.checkpointer.finish();
-        if let Some(tx) = self.tx.clone()
+        if self.config().is_read_only() {
+            // There is nothing to be folded back.
+        } else if let Some(tx) = self.tx.clone()
             && self.config().file.check().is_err()
         {
             self.let_go = false; // again: nobody reads now
@@ -728,6 +756,7 @@ impl Service for Writer {
             *lock(&self.core.wal_left) = Some(self.explain_wal_left(error));
         }
         self.disconnect();
+        self.remove_made_wal();
         self.config().file.closed();
     }
 }

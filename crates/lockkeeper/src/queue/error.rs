@@ -91,6 +91,8 @@ pub enum RefusedReason {
     Nested,
     /// See [`CallError::Forked`].
     Forked,
+    /// A write of a database that was opened for reading alone.
+    ReadOnly,
 }
 
 impl<F> fmt::Debug for Refused<F> {
@@ -106,6 +108,7 @@ impl<F> fmt::Display for Refused<F> {
             RefusedReason::Closed => "the queue is closed",
             RefusedReason::Nested => "called from inside a call that would wait for itself",
             RefusedReason::Forked => FORKED,
+            RefusedReason::ReadOnly => "a write of a database that was opened for reading alone",
         })
     }
 }

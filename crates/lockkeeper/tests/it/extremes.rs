@@ -40,6 +40,10 @@ fn cases() -> Vec<Case> {
         .flat_map(|calls| DURATIONS.map(|time| (calls, time)))
         .flat_map(|(calls, time)| BYTES.map(|bytes| (calls, time, bytes)));
     vec![
+        // Their other values leave nothing to write: `opening.rs`.
+        case("create_if_missing", [true], Builder::create_if_missing),
+        case("read_only", [false], Builder::read_only),
+        case("immutable", [false], Builder::immutable),
         case("readers", SIZES, Builder::readers),
         case("readers_max", SIZES, Builder::readers_max),
         case("queue_capacity", SIZES, Builder::queue_capacity),

@@ -38,6 +38,7 @@ mod messages;
 mod migrations;
 mod names;
 mod nested;
+mod opening;
 mod overlap;
 mod panics;
 mod pragmas;
