@@ -36,7 +36,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -98,13 +98,14 @@ impl ForkServer {
         servers.insert(child.id().cast_signed());
         drop(servers);
         let locks: Vec<_> = lock.iter().map(|lock| lock.as_fd()).collect();
-        send(&control, &locks)?;
+        send(&control, false, &locks)?;
         rustix::io::ioctl_fionbio(&control, true)?;
         Ok(Self { control: register(control)?, child: Some(child) })
     }
 
-    async fn send(&self, descriptors: &[std::os::fd::BorrowedFd<'_>]) -> io::Result<()> {
-        self.control.async_io(Interest::WRITABLE, |control| send(control, descriptors)).await
+    async fn send(&self, contained: bool, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let send = |control: &OwnedFd| send(control, contained, descriptors);
+        self.control.async_io(Interest::WRITABLE, send).await
     }
 }
 
@@ -121,14 +122,16 @@ impl Drop for ForkServer {
     }
 }
 
-fn send(control: &OwnedFd, descriptors: &[std::os::fd::BorrowedFd<'_>]) -> io::Result<()> {
+/// Asks for a supervisor, in a namespace of its own if the program is `contained`.
+fn send(control: &OwnedFd, contained: bool, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut space =
         [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(supervisor::DESCRIPTORS))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     if !descriptors.is_empty() {
         ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
     }
-    sendmsg(control, &[IoSlice::new(&[0])], &mut ancillary, SendFlags::NOSIGNAL)?;
+    let byte = [u8::from(contained)];
+    sendmsg(control, &[IoSlice::new(&byte)], &mut ancillary, SendFlags::NOSIGNAL)?;
     Ok(())
 }
 
@@ -184,7 +187,7 @@ impl Supervisors {
     /// Dropped: nothing runs, or is killed.
     pub(crate) async fn spawn(&self, program: Program, streams: Streams) -> io::Result<Running> {
         let Program { command, sandbox, contained, bounds } = program;
-        let launch = Launch { sandboxed: sandbox.is_some(), contained, bounds, ..launch(&command) };
+        let launch = Launch { sandboxed: sandbox.is_some(), bounds, ..launch(&command) };
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let stdin = match streams.stdin {
@@ -196,9 +199,9 @@ impl Supervisors {
         descriptors.extend(sandbox.iter().map(|file| file.as_fd()));
         let mut stream = UnixStream::from_std(ours)?;
         let sent = self.fork_server()?;
-        if sent.send(&descriptors).await.is_err() {
+        if sent.send(contained, &descriptors).await.is_err() {
             self.replace(&sent);
-            self.fork_server()?.send(&descriptors).await?;
+            self.fork_server()?.send(contained, &descriptors).await?;
         }
         drop(descriptors);
         // Only the supervisor has them now: its end closes them.
@@ -631,6 +634,61 @@ mod tests {
         let done =
             capture(&supervisors, shell("echo on").into(), LONG, 1000).await.expect("others run");
         assert_eq!(done.stdout, b"on\n");
+    }
+
+    /// What a contained program says.
+    async fn contained(supervisors: &Supervisors, text: &str) -> String {
+        let program = Program { contained: true, ..shell(text).into() };
+        let done = capture(supervisors, program, LONG, 1000).await.expect("runs");
+        String::from_utf8_lossy(&done.stdout).into_owned()
+    }
+
+    #[tokio::test]
+    async fn what_is_not_contained_is_in_no_namespace_of_what_was_contained_before() {
+        const ASK: &str = "readlink /proc/self/ns/pid; readlink /proc/self/ns/mnt";
+        let link = |name| std::fs::read_link(format!("/proc/self/ns/{name}")).expect("a link");
+        let own = format!("{}\n{}\n", link("pid").display(), link("mnt").display());
+        let supervisors = Supervisors::new(None);
+        let first = contained(&supervisors, ASK).await;
+        for _ in 0..3 {
+            let done = capture(&supervisors, shell(ASK).into(), LONG, 1000).await.expect("runs");
+            assert_eq!(String::from_utf8_lossy(&done.stdout), own);
+            // Where there is a way to a namespace, there is one each time.
+            assert_eq!(contained(&supervisors, ASK).await == own, first == own);
+        }
+    }
+
+    #[tokio::test]
+    async fn with_the_rights_of_root_one_process_stands_between_the_fork_server_and_a_program() {
+        let parent = |id: u32| {
+            let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("alive");
+            let line = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+            line.and_then(|id| id.trim().parse::<u32>().ok()).expect("a number")
+        };
+        let supervisors = Supervisors::new(None);
+        let (mut out, stdout) = output_pipe().expect("a pipe");
+        let stderr = stdout.try_clone().expect("a pipe");
+        let mark = format!("4{}", std::process::id());
+        let command = shell(&format!("sleep {mark} & echo up; wait"));
+        let program = Program { contained: true, ..command.into() };
+        let streams = Streams { stdin: None, stdout: stdout.into(), stderr: stderr.into() };
+        let running = supervisors.spawn(program, streams).await.expect("runs");
+        let mut said = [0; 3];
+        out.read_exact(&mut said).await.expect("it runs");
+        let processes = std::fs::read_dir("/proc").expect("/proc").flatten();
+        let mut ids = processes.filter_map(|it| it.file_name().to_str()?.parse::<u32>().ok());
+        let wanted = format!("sleep\0{mark}\0");
+        let line = |id: u32| std::fs::read_to_string(format!("/proc/{id}/cmdline"));
+        let sleep = ids.find(|id| line(*id).is_ok_and(|line| line == wanted)).expect("it sleeps");
+        let server = supervisors.fork_server().expect("one");
+        let server = server.child.as_ref().expect("it runs").id();
+        let mut above = vec![parent(parent(sleep))];
+        while above[above.len() - 1] != server {
+            above.push(parent(above[above.len() - 1]));
+        }
+        let most = if rustix::process::geteuid().is_root() { 1 } else { 2 };
+        assert!(above.len() - 1 <= most, "{above:?} down to {server}");
+        running.end().await;
     }
 
     #[tokio::test]

@@ -24,8 +24,6 @@ pub(crate) struct Launch {
     pub(super) directory: PathBuf,
     /// The program is bubblewrap: a request to end goes past it to what it runs.
     pub(super) sandboxed: bool,
-    /// It is to have a namespace of its own.
-    pub(super) contained: bool,
     /// What it may take.
     pub(super) bounds: Option<Bounds>,
 }
@@ -33,7 +31,7 @@ pub(crate) struct Launch {
 impl Launch {
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = vec![0; 4];
-        put(&mut bytes, &[self.sandboxed, self.contained, self.bounds.is_some()].map(u8::from));
+        put(&mut bytes, &[self.sandboxed, self.bounds.is_some()].map(u8::from));
         if let Some(Bounds { limits, directory }) = &self.bounds {
             for limit in [limits.memory, limits.processes, limits.file, limits.disk] {
                 put(&mut bytes, &limit.to_le_bytes());
@@ -68,8 +66,7 @@ impl Launch {
         let mut rest = bytes.as_slice();
         let flags = take(&mut rest)?;
         let sandboxed = flags.first() == Some(&1);
-        let contained = flags.get(1) == Some(&1);
-        let bounds = match flags.get(2) {
+        let bounds = match flags.get(1) {
             Some(1) => Some(take_bounds(&mut rest)?),
             _ => None,
         };
@@ -80,7 +77,7 @@ impl Launch {
         let environment = (0..take_count(&mut rest)?)
             .map(|_| Ok((text(&mut rest)?, text(&mut rest)?)))
             .collect::<io::Result<_>>()?;
-        Ok(Self { program, arguments, environment, directory, sandboxed, contained, bounds })
+        Ok(Self { program, arguments, environment, directory, sandboxed, bounds })
     }
 }
 
@@ -204,7 +201,6 @@ mod tests {
             environment: vec![(word(b"A"), word(b"")), (word(b"B"), word(b"\xfe=\n"))],
             directory: PathBuf::from("/tmp/x y"),
             sandboxed: true,
-            contained: true,
             bounds: Some(Bounds {
                 limits: Limits { memory: 1, processes: u64::MAX, file: 3, disk: 4 },
                 directory: PathBuf::from("/d"),

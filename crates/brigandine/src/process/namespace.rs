@@ -21,9 +21,10 @@ use rustix::process::{
     DumpableBehavior, Pid, Resource, Rlimit, Signal, WaitOptions, getegid, geteuid, getrlimit,
     set_dumpable_behavior, set_parent_process_death_signal, setrlimit, waitpid,
 };
-use rustix::thread::UnshareFlags;
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 use std::fs;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 
 /// The kernel gives numbers below this one only once: there are so many more processes than its bound says.
 const RESERVED: u64 = 300;
@@ -41,13 +42,24 @@ pub(super) enum Way {
     User,
 }
 
-impl Way {
-    /// The first way that works here.
+/// Makes namespaces.
+#[derive(Debug)]
+pub(super) struct Namespaces {
+    way: Way,
+    /// The namespace that this process is in itself.
+    own: OwnedFd,
+}
+
+impl Namespaces {
+    /// Makes them by the first way that works here.
     pub(super) fn find(thread: &SingleThread) -> Option<Self> {
-        [Self::Root, Self::User].into_iter().find(|way| way.works(thread))
+        [Way::Root, Way::User].into_iter().find_map(|way| {
+            let own = fs::File::open("/proc/self/ns/pid").ok()?.into();
+            Some(Self { way, own }).filter(|found| found.work(thread))
+        })
     }
 
-    fn works(self, thread: &SingleThread) -> bool {
+    fn work(&self, thread: &SingleThread) -> bool {
         match thread.fork() {
             Ok(Forked::Child) => {
                 let inside = || match thread.fork() {
@@ -55,7 +67,11 @@ impl Way {
                     Ok(Forked::Parent(id)) => ended_well(id),
                     Err(_) => false,
                 };
-                let works = self.prepare().is_ok() && inside();
+                let prepared = match self.way {
+                    Way::Root => self.prepare(),
+                    Way::User => prepare_as_user(),
+                };
+                let works = prepared.is_ok() && inside() && self.come_back().is_ok();
                 std::process::exit(i32::from(!works));
             }
             Ok(Forked::Parent(id)) => ended_well(id),
@@ -63,21 +79,41 @@ impl Way {
         }
     }
 
-    /// What this process forks next is the first one of a new namespace.
-    pub(super) fn prepare(self) -> io::Result<()> {
-        let (user, group) = (geteuid().as_raw(), getegid().as_raw());
-        let namespaces = UnshareFlags::NEWPID | UnshareFlags::NEWNS;
-        if self == Self::Root {
-            return ffi::unshare(namespaces);
-        }
-        ffi::unshare(namespaces | UnshareFlags::NEWUSER)?;
-        // The files below are root's for a process that must not be traced. Nothing runs yet that could.
-        set_dumpable_behavior(DumpableBehavior::Dumpable)?;
-        fs::write("/proc/self/setgroups", "deny")?;
-        fs::write("/proc/self/uid_map", format!("{user} {user} 1"))?;
-        fs::write("/proc/self/gid_map", format!("{group} {group} 1"))?;
-        Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
+    pub(super) fn way(&self) -> Way {
+        self.way
     }
+
+    /// With root's rights, what this process forks next is the first one of a new namespace. Otherwise what
+    /// it forks calls [`prepare_as_user`], and forks again.
+    pub(super) fn prepare(&self) -> io::Result<()> {
+        match self.way {
+            Way::Root => ffi::unshare(UnshareFlags::NEWPID),
+            Way::User => Ok(()),
+        }
+    }
+
+    /// What this process forks from now on is in its own namespace again.
+    pub(super) fn come_back(&self) -> io::Result<()> {
+        match self.way {
+            Way::Root => {
+                let kind = Some(LinkNameSpaceType::ProcessID);
+                Ok(move_into_link_name_space(self.own.as_fd(), kind)?)
+            }
+            Way::User => Ok(()),
+        }
+    }
+}
+
+/// What this process forks next is the first one of a new namespace. There is no way back from a user namespace.
+pub(super) fn prepare_as_user() -> io::Result<()> {
+    let (user, group) = (geteuid().as_raw(), getegid().as_raw());
+    ffi::unshare(UnshareFlags::NEWPID | UnshareFlags::NEWUSER)?;
+    // The files below are root's for a process that must not be traced. Nothing runs yet that could.
+    set_dumpable_behavior(DumpableBehavior::Dumpable)?;
+    fs::write("/proc/self/setgroups", "deny")?;
+    fs::write("/proc/self/uid_map", format!("{user} {user} 1"))?;
+    fs::write("/proc/self/gid_map", format!("{group} {group} 1"))?;
+    Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
 fn ended_well(id: i32) -> bool {
@@ -85,9 +121,10 @@ fn ended_well(id: i32) -> bool {
     matches!(ended, Ok(Some((_, status))) if status.exit_status() == Some(0))
 }
 
-/// Called by the first process: it ends with the one that made it, and `/proc` is the namespace's.
+/// Called by the first process: it ends with the one that forked it, and `/proc` is the namespace's.
 pub(super) fn begin() -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
+    ffi::unshare(UnshareFlags::NEWNS)?;
     // What is mounted here is nobody else's; what the machine unmounts is not kept.
     mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;

@@ -12,6 +12,10 @@
 //! child left. The fork server adopts in turn what a killed supervisor leaves, and the server what a killed
 //! fork server leaves.
 //!
+//! The supervisor of a contained program is the first process of a namespace (`namespace.rs`). With root's rights the
+//! fork server forks it into one; in a user namespace it has a process above it, which made the namespace and
+//! waits for it.
+//!
 //! | a supervisor is told | it does |
 //! |---|---|
 //! | to end | asks every process (TERM); those of the sandbox itself are passed over |
@@ -25,7 +29,7 @@
 
 use super::launch::{ASK, End, KILL, Launch, Report};
 use super::limits::{Limit, Watch};
-use super::namespace::{self, Scope, Way};
+use super::namespace::{self, Namespaces, Scope, Way};
 use super::tree;
 use crate::ffi::{self, Forked, SingleThread};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -70,7 +74,7 @@ pub(super) fn serve() -> io::Result<()> {
     let Some(thread) = SingleThread::check() else {
         return Err(io::Error::other("the fork server has more than one thread"));
     };
-    let way = Way::find(&thread);
+    let namespaces = Namespaces::find(&thread);
     // Held, never used: the first message brings the server's lock.
     let _lock = receive(&control)?;
     let mut supervisors: Vec<(i32, OwnedFd)> = Vec::new();
@@ -92,23 +96,29 @@ pub(super) fn serve() -> io::Result<()> {
         drop(polled);
         if open && ready.pop() == Some(true) {
             match receive(&control) {
-                Ok(descriptors) if !descriptors.is_empty() => match thread.fork() {
-                    Ok(Forked::Child) => {
-                        drop((control, supervisors));
-                        supervise(&thread, way, descriptors);
-                        return Ok(());
-                    }
-                    // Dropping the descriptors tells the server when there is no process for them.
-                    Ok(Forked::Parent(id)) => {
-                        if let Some(pid) = Pid::from_raw(id)
-                            && let Ok(handle) = pidfd_open(pid, PidfdFlags::empty())
-                        {
-                            supervisors.push((id, handle));
-                            // No entry of `ready` for it: it is looked at in the next round.
+                Ok(Some((contained, descriptors))) => {
+                    let wanted = namespaces.as_ref().filter(|_| contained);
+                    let prepared = wanted.map_or(Ok(()), Namespaces::prepare);
+                    match thread.fork() {
+                        Ok(Forked::Child) => {
+                            let way = wanted.map(Namespaces::way);
+                            drop((control, supervisors, namespaces));
+                            supervise(&thread, way, prepared, descriptors);
+                            return Ok(());
                         }
+                        // Dropping the descriptors tells the server when there is no process for them.
+                        Ok(Forked::Parent(id)) => {
+                            if let Some(pid) = Pid::from_raw(id)
+                                && let Ok(handle) = pidfd_open(pid, PidfdFlags::empty())
+                            {
+                                supervisors.push((id, handle));
+                                // No entry of `ready` for it: it is looked at in the next round.
+                            }
+                        }
+                        Err(_) => {}
                     }
-                    Err(_) => {}
-                },
+                    wanted.map_or(Ok(()), Namespaces::come_back)?;
+                }
                 _ => open = false,
             }
         }
@@ -147,8 +157,8 @@ fn end_orphans(supervisors: &[(i32, OwnedFd)]) -> bool {
     tree::reap(&known)
 }
 
-/// The descriptors of the next message; none when the server is gone.
-fn receive(control: &OwnedFd) -> io::Result<Vec<OwnedFd>> {
+/// The next message: whether a program is to be contained, and its descriptors. `None`: the server is gone.
+fn receive(control: &OwnedFd) -> io::Result<Option<(bool, Vec<OwnedFd>)>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut byte = [0];
@@ -160,7 +170,7 @@ fn receive(control: &OwnedFd) -> io::Result<Vec<OwnedFd>> {
         }
     };
     if received.bytes == 0 || received.flags.contains(ReturnFlags::CTRUNC) {
-        return Ok(Vec::new());
+        return Ok(None);
     }
     let mut found = Vec::new();
     for message in ancillary.drain() {
@@ -168,7 +178,7 @@ fn receive(control: &OwnedFd) -> io::Result<Vec<OwnedFd>> {
             found.extend(descriptors);
         }
     }
-    Ok(found)
+    Ok(Some((byte[0] == 1, found)))
 }
 
 /// A program that is wanted.
@@ -195,17 +205,35 @@ impl Order {
     }
 }
 
-/// Runs one program to the end of all that comes of it, in a namespace where there is a way to one.
-fn supervise(thread: &SingleThread, way: Option<Way>, descriptors: Vec<OwnedFd>) {
+/// Runs one program to the end of all that comes of it, in a namespace if there is a way to one; `prepared`
+/// says what came of [`Namespaces::prepare`].
+fn supervise(
+    thread: &SingleThread,
+    way: Option<Way>,
+    prepared: io::Result<()>,
+    descriptors: Vec<OwnedFd>,
+) {
     let Some(order) = Order::read(descriptors) else { return };
-    let Some(way) = way.filter(|_| order.launch.contained) else {
-        return run(order, Scope::Tree);
-    };
-    match way.prepare().and_then(|()| thread.fork()) {
-        Ok(Forked::Child) => match namespace::begin() {
-            Ok(()) => run(order, Scope::Namespace),
-            Err(error) => order.refuse(&error),
-        },
+    match (prepared, way) {
+        (Err(error), _) => order.refuse(&error),
+        (Ok(()), None) => run(order, Scope::Tree),
+        (Ok(()), Some(Way::Root)) => run_first(order),
+        (Ok(()), Some(Way::User)) => run_as_user(thread, order),
+    }
+}
+
+/// As the first process of a namespace.
+fn run_first(order: Order) {
+    match namespace::begin() {
+        Ok(()) => run(order, Scope::Namespace),
+        Err(error) => order.refuse(&error),
+    }
+}
+
+/// In a namespace that this process makes for the purpose.
+fn run_as_user(thread: &SingleThread, order: Order) {
+    match namespace::prepare_as_user().and_then(|()| thread.fork()) {
+        Ok(Forked::Child) => run_first(order),
         Ok(Forked::Parent(id)) => {
             // The other one has the socket and the program's streams alone: its end closes them.
             drop(order);
