@@ -97,7 +97,11 @@ fn arguments(inside: &Command, view: &View<'_>) -> Vec<u8> {
     }
     let network = if view.network { ETC_NETWORK } else { &[] };
     for path in SYSTEM.iter().chain(ETC).chain(network) {
-        add(&[&"--ro-bind-try", path, path]);
+        match end_in_usr(Path::new(path)) {
+            // bubblewrap reads the list of all mounts for each one that it adds.
+            Some(end) => add(&[&"--symlink", &end, path]),
+            None => add(&[&"--ro-bind-try", path, path]),
+        }
     }
     add(&[&"--proc", &"/proc", &"--dev", &"/dev"]);
     for path in KERNEL {
@@ -124,6 +128,12 @@ fn arguments(inside: &Command, view: &View<'_>) -> Vec<u8> {
     text
 }
 
+/// Where a path leads that is a link into `/usr`, which the sandbox shows.
+fn end_in_usr(path: &Path) -> Option<PathBuf> {
+    let end = path.canonicalize().ok()?;
+    (end != path && end.starts_with("/usr")).then_some(end)
+}
+
 /// How long bubblewrap may take to show that it works.
 const PROBE: Duration = Duration::from_secs(20);
 
@@ -147,5 +157,30 @@ pub(crate) async fn probe(supervisors: &Supervisors) -> Result<Sandbox, String> 
         }
         Ok(done) => Err(done.stderr.trim().to_owned()),
         Err(error) => Err(format!("bubblewrap: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_links_that_lead_into_usr_are_links_in_the_sandbox() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let link = |name: &str, target: &str| {
+            let link = directory.path().join(name);
+            std::os::unix::fs::symlink(target, &link).expect("a link");
+            link
+        };
+        let env = Path::new("/usr/bin/env").canonicalize().expect("there");
+        let direct = link("direct", "/usr/bin/env");
+        assert_eq!(end_in_usr(&direct), Some(env.clone()));
+        // Whatever is on the way need not be in the sandbox.
+        let far = link("far", direct.to_str().expect("text"));
+        assert_eq!(end_in_usr(&far), Some(env));
+        assert_eq!(end_in_usr(&link("passwd", "/etc/passwd")), None);
+        assert_eq!(end_in_usr(&link("dangling", "/usr/no-such-file")), None);
+        assert_eq!(end_in_usr(Path::new("/usr")), None);
+        assert_eq!(end_in_usr(Path::new("/etc/passwd")), None);
     }
 }
