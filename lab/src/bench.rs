@@ -4,19 +4,22 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
-use measure::{Answer, Figures, Job, Synchronous, Workload, person, sql};
-use rusqlite::Connection;
+use measure::{Answer, Figures, Job, Synchronous, Workload};
 
 use crate::data::{Measurement, Run, name};
+use crate::durability::{self, Syncs};
+use crate::files::Files;
 use crate::machine::{self, Machine};
-use crate::place::Place;
-use crate::{Result, report};
+use crate::progress::Progress;
+use crate::{Result, report, stored};
 
-/// After this a peer's process is ended; the longest workload takes half of it.
-const PROCESS_MAX: Duration = Duration::from_secs(60);
+/// Beyond what a workload takes by itself a peer's process may live so long; then it is ended.
+const PROCESS_SPARE: Duration = Duration::from_secs(12);
+/// How long a measurement lasts that only counts syncs.
+const COUNTED_FOR: f64 = 0.2;
 
 /// Where a peer's code lives.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -25,6 +28,8 @@ enum Binary {
     Lab,
     /// In a workspace of its own below `peers/`, and the name of the program.
     Own(&'static str, &'static str),
+    /// The same with a target directory of its own, because it builds SQLite with other flags.
+    OwnFlags(&'static str, &'static str),
 }
 
 struct Known {
@@ -32,24 +37,40 @@ struct Known {
     /// The crate whose version is told, if it is not the lab's own code on rusqlite.
     krate: &'static str,
     binary: Binary,
+    /// What it makes of a file, also of one that it only reads.
+    format: Format,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Format {
+    /// SQLite's.
+    Sqlite,
+    /// SQLite's, with marks and neighbours of its own.
+    Marked,
 }
 
 const POOLS: Binary = Binary::Own("pools", "pools");
 const SQLX: Binary = Binary::Own("sqlx", "sqlx-peer");
+const TINYSTORE: Binary = Binary::OwnFlags("tinystore", "tinystore-peer");
 
-const KNOWN: [Known; 12] = [
-    Known { name: "lockkeeper", krate: "lockkeeper", binary: Binary::Lab },
-    Known { name: "lockkeeper-short", krate: "lockkeeper", binary: Binary::Lab },
-    Known { name: "raw", krate: "rusqlite", binary: Binary::Lab },
-    Known { name: "naive", krate: "rusqlite", binary: Binary::Lab },
-    Known { name: "mutex", krate: "rusqlite", binary: Binary::Lab },
-    Known { name: "tokio-rusqlite", krate: "tokio-rusqlite", binary: POOLS },
-    Known { name: "async-sqlite", krate: "async-sqlite", binary: Binary::Lab },
-    Known { name: "async-sqlite-1", krate: "async-sqlite", binary: Binary::Lab },
-    Known { name: "deadpool", krate: "deadpool-sqlite", binary: POOLS },
-    Known { name: "r2d2", krate: "r2d2_sqlite", binary: POOLS },
-    Known { name: "retry", krate: "rusqlite", binary: Binary::Lab },
-    Known { name: "sqlx", krate: "sqlx", binary: SQLX },
+const fn known(name: &'static str, krate: &'static str, binary: Binary) -> Known {
+    Known { name, krate, binary, format: Format::Sqlite }
+}
+
+const KNOWN: [Known; 13] = [
+    known("lockkeeper", "lockkeeper", Binary::Lab),
+    known("lockkeeper-short", "lockkeeper", Binary::Lab),
+    known("raw", "rusqlite", Binary::Lab),
+    known("naive", "rusqlite", Binary::Lab),
+    known("mutex", "rusqlite", Binary::Lab),
+    known("tokio-rusqlite", "tokio-rusqlite", POOLS),
+    known("async-sqlite", "async-sqlite", Binary::Lab),
+    known("async-sqlite-1", "async-sqlite", Binary::Lab),
+    known("deadpool", "deadpool-sqlite", POOLS),
+    known("r2d2", "r2d2_sqlite", POOLS),
+    known("retry", "rusqlite", Binary::Lab),
+    known("sqlx", "sqlx", SQLX),
+    Known { format: Format::Marked, ..known("tinystore", "tinystore", TINYSTORE) },
 ];
 
 /// Command line of `lab bench`.
@@ -57,7 +78,7 @@ const KNOWN: [Known; 12] = [
 pub(crate) struct Options {
     /// tiny-writes, point-reads, mixed, stall, fairness, long-scan, cancel, bulk, read-page; or `build`, which only builds the peers.
     workload: String,
-    /// Who: lockkeeper, lockkeeper-short (point reads), raw, naive, mutex, tokio-rusqlite, async-sqlite, async-sqlite-1, deadpool, r2d2, retry, sqlx. Default: all that the workload means something for.
+    /// Who: lockkeeper, lockkeeper-short (point reads), raw, naive, mutex, tokio-rusqlite, async-sqlite, async-sqlite-1, deadpool, r2d2, retry, sqlx, tinystore. Default: all that the workload means something for.
     #[arg(long, value_delimiter = ',')]
     peers: Vec<String>,
     /// How many tasks, or dropped queries.
@@ -100,8 +121,6 @@ pub(crate) struct Item {
     pub(crate) tasks: usize,
     pub(crate) synchronous: Synchronous,
     pub(crate) peers: Vec<String>,
-    /// Rounds at most, where fewer are enough.
-    pub(crate) rounds_max: u32,
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
@@ -124,10 +143,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         tasks: options.tasks.map_or(workload.default_tasks(), |tasks| tasks as usize),
         synchronous: options.synchronous,
         peers,
-        rounds_max: u32::MAX,
     };
     let words: Vec<String> = std::env::args().skip(1).collect();
-    let run = measure(&[item], options.seconds, options.repeat, &words.join(" "))?;
+    let run = measure(&[item], options.seconds, options.repeat, &words.join(" "), false)?;
     println!("{}", report::tables(&run));
     if let Some(file) = &options.json {
         run.save(file)?;
@@ -147,27 +165,35 @@ pub(crate) fn peers_of(workload: Workload) -> Vec<String> {
 }
 
 /// Measures a plan: round by round, so that a slow minute of the machine meets everybody alike.
-pub(crate) fn measure(plan: &[Item], seconds: f64, repeat: u32, command: &str) -> Result<Run> {
+///
+/// `count_syncs`: also how often each peer of the plan syncs.
+pub(crate) fn measure(
+    plan: &[Item],
+    seconds: f64,
+    repeat: u32,
+    command: &str,
+    count_syncs: bool,
+) -> Result<Run> {
     let mut programs = BTreeMap::new();
     let mut peers = BTreeMap::new();
     for peer in plan.iter().flat_map(|item| &item.peers) {
-        let known = KNOWN.iter().find(|known| known.name == peer).ok_or_else(|| {
-            let names = KNOWN.each_ref().map(|known| known.name).join(", ");
-            format!("there is no peer `{peer}`; there are: {names}")
-        })?;
+        let known = find(peer)?;
         if !programs.contains_key(peer) {
+            eprintln!("building {peer} if need be");
             programs.insert(peer.clone(), program(known.binary)?);
             peers.insert(peer.clone(), version(known));
         }
     }
-    let files = Files::make(plan)?;
+    let workloads = plan.iter().map(|item| item.workload);
+    let files = Files::make(workloads.chain(count_syncs.then_some(Workload::TinyWrites)))?;
     let mut run = Run {
         date: machine::date(),
         commit: machine::commit(),
         command: command.to_owned(),
-        machine: Machine::look(files.place.file("").as_path())?,
+        machine: Machine::look(&files.dir())?,
         peers,
         measurements: Vec::new(),
+        syncs: Vec::new(),
     };
     for item in plan {
         for peer in &item.peers {
@@ -182,22 +208,16 @@ pub(crate) fn measure(plan: &[Item], seconds: f64, repeat: u32, command: &str) -
             });
         }
     }
-    let began = Instant::now();
+    let counted = if count_syncs { run.peers.len() } else { 0 };
+    let mut progress = Progress::new(plan, counted, seconds, repeat);
     for round in 0..repeat as usize {
         let mut next = 0;
         for item in plan {
             let count = item.peers.len();
             let first = next;
             next += count;
-            if round >= item.rounds_max as usize {
-                continue;
-            }
-            eprintln!(
-                "{:>4} s: round {} of {repeat}: {}",
-                began.elapsed().as_secs(),
-                round + 1,
-                name((item.workload, item.synchronous, item.tasks))
-            );
+            let what = name((item.workload, item.synchronous, item.tasks));
+            eprintln!("{}", progress.line(&format!("round {} of {repeat}: {what}", round + 1)));
             // Each round begins with another peer.
             for n in (0..count).map(|n| (n + round) % count) {
                 let measurement = &mut run.measurements[first + n];
@@ -210,8 +230,14 @@ pub(crate) fn measure(plan: &[Item], seconds: f64, repeat: u32, command: &str) -
                     }
                 }
             }
+            progress.measured(item, seconds);
         }
     }
+    if count_syncs {
+        eprintln!("{}", progress.line("counting syncs"));
+        run.syncs = syncs(&programs, &files)?;
+    }
+    eprintln!("{}", progress.line("measured"));
     for m in &run.measurements {
         if let (Some(figures), Some(version)) = (m.rounds.first(), run.peers.get_mut(&m.peer))
             && !version.contains("SQLite")
@@ -222,45 +248,101 @@ pub(crate) fn measure(plan: &[Item], seconds: f64, repeat: u32, command: &str) -
     Ok(run)
 }
 
+fn find(peer: &str) -> Result<&'static Known> {
+    KNOWN.iter().find(|known| known.name == peer).ok_or_else(|| {
+        let names = KNOWN.each_ref().map(|known| known.name).join(", ");
+        format!("there is no peer `{peer}`; there are: {names}").into()
+    })
+}
+
 /// One measurement: a database, a process, its answer, and a look into the file.
 fn one(program: &Path, files: &Files, what: &Measurement) -> Result<Figures> {
-    let file = files.get(what.workload)?;
-    let job = Job {
+    let format = find(&what.peer)?.format;
+    let file = files.get(what.workload, format != Format::Sqlite)?;
+    let figures = look(program, &file, what);
+    files.done(&file)?;
+    figures
+}
+
+fn look(program: &Path, file: &Path, what: &Measurement) -> Result<Figures> {
+    let job = job(what, file)?;
+    let mut figures = ask(command(program), &job)?;
+    let (answered, bulk) = (figures.answered_writes(), figures.bulk_rows);
+    if answered + bulk > 0 {
+        let missing = stored::missing(file, what.workload, &figures)?;
+        if missing > 0 {
+            let answered = answered + bulk;
+            figures.failed(format!("{missing} of {answered} answered writes are not stored"));
+        }
+    }
+    // They have been looked for, and would make the file of the run large.
+    figures.written = Vec::new();
+    Ok(figures)
+}
+
+fn job(what: &Measurement, file: &Path) -> Result<Job> {
+    Ok(Job {
         workload: what.workload,
         peer: what.peer.clone(),
         tasks: what.tasks,
         synchronous: what.synchronous,
         seconds: what.seconds,
-        file: file.clone(),
+        file: file.to_owned(),
         lab: std::env::current_exe()?,
-    };
-    let rows = rows(&file, what.workload)?;
-    let figures = ask(program, &job);
-    let stored = match &figures {
-        Ok(_) => self::rows(&file, what.workload).map(|now| now - rows),
-        Err(_) => Ok(0),
-    };
-    files.done(what.workload, &file)?;
-    let (mut figures, stored) = (figures?, stored?);
-    if stored < figures.answered_writes {
-        figures.failed(format!(
-            "{} writes were answered, {stored} are stored",
-            figures.answered_writes
-        ));
-    }
-    Ok(figures)
+    })
 }
 
-fn ask(program: &Path, job: &Job) -> Result<Figures> {
-    let mut command = Command::new(program);
-    if program == job.lab {
+/// Counts syncs of all peers: with one task, where each answer needs its own, and with 64, which may share.
+fn syncs(programs: &BTreeMap<String, PathBuf>, files: &Files) -> Result<Vec<Syncs>> {
+    let mut all = Vec::new();
+    if !durability::can_count() {
+        eprintln!("        strace is missing or may not trace: no syncs are counted");
+        return Ok(all);
+    }
+    for (peer, program) in programs {
+        if !peers_of(Workload::TinyWrites).contains(peer) {
+            continue;
+        }
+        for tasks in [1, 64] {
+            let what = Measurement {
+                workload: Workload::TinyWrites,
+                tasks,
+                synchronous: Synchronous::Full,
+                seconds: COUNTED_FOR,
+                peer: peer.clone(),
+                rounds: Vec::new(),
+                failed: Vec::new(),
+            };
+            let file = files.get(what.workload, true)?;
+            let log = files.dir().join("syncs");
+            let asked = ask(durability::traced(program, &log), &job(&what, &file)?);
+            files.done(&file)?;
+            match asked {
+                Ok(figures) => all.push(Syncs {
+                    peer: peer.clone(),
+                    tasks,
+                    answered: figures.answered_writes(),
+                    syncs: durability::read(&log)?,
+                }),
+                Err(error) => eprintln!("        {peer}: no syncs are counted: {error}"),
+            }
+        }
+    }
+    Ok(all)
+}
+
+fn command(program: &Path) -> Command {
+    Command::new(program)
+}
+
+fn ask(mut command: Command, job: &Job) -> Result<Figures> {
+    if find(&job.peer)?.binary == Binary::Lab {
         command.arg("measure");
     }
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(|error| format!("cannot start {}: {error}", program.display()))?;
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(|error| {
+            format!("cannot start {}: {error}", command.get_program().display())
+        })?;
     let (Some(mut to), Some(from)) = (child.stdin.take(), child.stdout.take()) else {
         return Err("the peer's process has no pipes".into());
     };
@@ -271,7 +353,8 @@ fn ask(program: &Path, job: &Job) -> Result<Figures> {
         let _ = said.send(read.map(|_| line));
     })?;
     let told = writeln!(to, "{}", serde_json::to_string(job)?);
-    let answer = hears.recv_timeout(PROCESS_MAX);
+    let patience = job.workload.takes(job.seconds) + PROCESS_SPARE;
+    let answer = hears.recv_timeout(patience);
     // It ends by itself after its answer; without one it is ended.
     if answer.is_err() {
         child.kill()?;
@@ -279,7 +362,7 @@ fn ask(program: &Path, job: &Job) -> Result<Figures> {
     let status = child.wait()?;
     reader.join().map_err(|_| "the thread that reads the answer panicked")?;
     told?;
-    let line = answer.map_err(|_| format!("no answer in {} s", PROCESS_MAX.as_secs()))??;
+    let line = answer.map_err(|_| format!("no answer in {} s", patience.as_secs()))??;
     if line.is_empty() {
         return Err(format!("the peer's process ended without an answer: {status}").into());
     }
@@ -289,127 +372,19 @@ fn ask(program: &Path, job: &Job) -> Result<Figures> {
     }
 }
 
-/// The databases: made once, copied where a workload writes to a filled one.
-struct Files {
-    place: Place,
-    next: std::cell::Cell<u32>,
-}
-
-impl Files {
-    fn make(plan: &[Item]) -> Result<Self> {
-        let files = Self { place: Place::new()?, next: std::cell::Cell::new(0) };
-        std::fs::create_dir_all(files.place.file(""))?;
-        let mut made = Vec::new();
-        for name in plan.iter().map(|item| template(item.workload)) {
-            if made.contains(&name) {
-                continue;
-            }
-            let mut conn = Connection::open(files.place.file(name))?;
-            conn.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
-            let tx = conn.transaction()?;
-            match name {
-                "page" => fill_page(&tx)?,
-                "people" => {
-                    tx.execute_batch(sql::PERSON)?;
-                    let mut insert = tx.prepare(sql::INSERT)?;
-                    for n in 0..sql::PEOPLE {
-                        insert.execute((person(n), 1))?;
-                    }
-                }
-                _ => tx.execute_batch(sql::PERSON)?,
-            }
-            tx.commit()?;
-            conn.close().map_err(|(_, error)| error)?;
-            made.push(name);
-        }
-        Ok(files)
-    }
-
-    fn get(&self, workload: Workload) -> Result<PathBuf> {
-        let from = self.place.file(template(workload));
-        if is_only_read(workload) {
-            return Ok(from);
-        }
-        let n = self.next.replace(self.next.get() + 1);
-        let to = self.place.file(&format!("{n}.db"));
-        std::fs::copy(from, &to)?;
-        // What the copy left to the disk would be written while a peer is measured.
-        std::fs::File::open(&to)?.sync_all()?;
-        Ok(to)
-    }
-
-    fn done(&self, workload: Workload, file: &Path) -> Result<()> {
-        if is_only_read(workload) {
-            return Ok(());
-        }
-        for ending in ["", "-wal", "-shm"] {
-            let mut name = file.as_os_str().to_owned();
-            name.push(ending);
-            match std::fs::remove_file(&name) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(error.into());
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-}
-
-fn template(workload: Workload) -> &'static str {
-    match workload {
-        Workload::PointReads | Workload::Mixed | Workload::LongScan => "people",
-        Workload::ReadPage => "page",
-        Workload::TinyWrites
-        | Workload::Stall
-        | Workload::Fairness
-        | Workload::Cancel
-        | Workload::Bulk => "empty",
-    }
-}
-
-fn is_only_read(workload: Workload) -> bool {
-    matches!(workload, Workload::PointReads | Workload::LongScan)
-}
-
-fn fill_page(tx: &Connection) -> Result<()> {
-    tx.execute_batch(sql::PAGE_SCHEMA)?;
-    let mut project = tx.prepare("INSERT INTO project (id, name, builds) VALUES (?1, ?2, ?3)")?;
-    for n in 0..sql::PROJECTS {
-        let builds = sql::BUILDS.cast_signed();
-        project.execute(((n + 1).cast_signed(), sql::project(n), builds))?;
-    }
-    let mut build = tx.prepare(sql::ADD_BUILD)?;
-    for n in 0..sql::PROJECTS * sql::BUILDS {
-        let n = n.cast_signed();
-        let projects = sql::PROJECTS.cast_signed();
-        build.execute((n % projects + 1, (n / projects) % 4, 30 + n % 60))?;
-    }
-    Ok(())
-}
-
-/// Rows of the table that the workload writes.
-fn rows(file: &Path, workload: Workload) -> Result<u64> {
-    if is_only_read(workload) {
-        return Ok(0);
-    }
-    let table = if workload == Workload::ReadPage { "build" } else { "person" };
-    let conn = Connection::open(file)?;
-    let rows: i64 =
-        conn.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0))?;
-    Ok(rows.cast_unsigned())
-}
-
 /// The program of a peer, built if need be.
 fn program(binary: Binary) -> Result<PathBuf> {
-    let Binary::Own(workspace, name) = binary else { return Ok(std::env::current_exe()?) };
     let lab = Path::new(env!("CARGO_MANIFEST_DIR"));
-    // One target directory for all, so that what they share is compiled once.
-    let target = lab.join("target");
+    // One target directory for all that build SQLite alike, so that what they share is compiled once.
+    let (workspace, name, target) = match binary {
+        Binary::Lab => return Ok(std::env::current_exe()?),
+        Binary::Own(workspace, name) => (workspace, name, lab.join("target")),
+        Binary::OwnFlags(workspace, name) => (workspace, name, lab.join("target").join(workspace)),
+    };
     let status = Command::new("cargo")
-        .args(["build", "--release", "--locked", "--quiet", "--manifest-path"])
-        .arg(lab.join("peers").join(workspace).join("Cargo.toml"))
-        .arg("--target-dir")
+        // Where its `.cargo/config.toml` counts.
+        .current_dir(lab.join("peers").join(workspace))
+        .args(["build", "--release", "--locked", "--quiet", "--target-dir"])
         .arg(&target)
         .status()
         .map_err(|error| format!("cannot start cargo to build {name}: {error}"))?;
@@ -424,7 +399,9 @@ fn version(known: &Known) -> String {
     let lab = Path::new(env!("CARGO_MANIFEST_DIR"));
     let file = match known.binary {
         Binary::Lab => lab.join("Cargo.lock"),
-        Binary::Own(workspace, _) => lab.join("peers").join(workspace).join("Cargo.lock"),
+        Binary::Own(workspace, _) | Binary::OwnFlags(workspace, _) => {
+            lab.join("peers").join(workspace).join("Cargo.lock")
+        }
     };
     let text = std::fs::read_to_string(file).unwrap_or_default();
     format!("{} {}", known.krate, locked(&text, known.krate).unwrap_or("of unknown version"))

@@ -158,6 +158,7 @@ pub(crate) mod tests {
             },
             peers: std::collections::BTreeMap::new(),
             measurements,
+            syncs: Vec::new(),
         }
     }
 

@@ -7,6 +7,7 @@ use measure::{Figures, Latencies, Synchronous, Workload, median, spread};
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
+use crate::durability::Syncs;
 use crate::machine::Machine;
 
 /// One run: where, when, with what, and the figures.
@@ -19,6 +20,9 @@ pub(crate) struct Run {
     /// Peer, and its version with that of its SQLite.
     pub(crate) peers: BTreeMap<String, String>,
     pub(crate) measurements: Vec<Measurement>,
+    /// How often each peer synced; empty where that was not counted.
+    #[serde(default)]
+    pub(crate) syncs: Vec<Syncs>,
 }
 
 /// One peer at one workload, in every round.

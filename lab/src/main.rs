@@ -3,13 +3,17 @@
 mod bench;
 mod compare;
 mod data;
+mod durability;
 mod experiment;
+mod files;
 mod hold;
 mod machine;
 mod peer;
 mod place;
 mod plot;
+mod progress;
 mod report;
+mod stored;
 mod targets;
 
 use std::path::PathBuf;

@@ -11,17 +11,17 @@ const STYLE: &str = "\
 text{font:13px system-ui,sans-serif;fill:#1f2328}.t{font-weight:600;font-size:15px}.q{fill:#59636e;font-size:12px}\
 .b{fill:#fff}.g{stroke:#d1d9e0;stroke-width:1}\
 .f0{fill:#0b6bcb}.f1{fill:#c2410c}.f2{fill:#15803d}.f3{fill:#9333ea}.f4{fill:#b45309}.f5{fill:#0e7490}\
-.f6{fill:#be185d}.f7{fill:#4d7c0f}.f8{fill:#6b7280}.f9{fill:#7c5e10}\
+.f6{fill:#be185d}.f7{fill:#4d7c0f}.f8{fill:#6b7280}.f9{fill:#7c5e10}.f10{fill:#4338ca}.f11{fill:#0f766e}.f12{fill:#a21caf}\
 .l{fill:none;stroke-width:1.6}.m{stroke-width:3.2}\
 .l0{stroke:#0b6bcb}.l1{stroke:#c2410c}.l2{stroke:#15803d}.l3{stroke:#9333ea}.l4{stroke:#b45309}.l5{stroke:#0e7490}\
-.l6{stroke:#be185d}.l7{stroke:#4d7c0f}.l8{stroke:#6b7280}.l9{stroke:#7c5e10}\
+.l6{stroke:#be185d}.l7{stroke:#4d7c0f}.l8{stroke:#6b7280}.l9{stroke:#7c5e10}.l10{stroke:#4338ca}.l11{stroke:#0f766e}.l12{stroke:#a21caf}\
 @media (prefers-color-scheme:dark){text{fill:#e6edf3}.q{fill:#9da7b1}.b{fill:#0d1117}.g{stroke:#30363d}\
 .f0{fill:#58a6ff}.f1{fill:#ff8a4c}.f2{fill:#4ade80}.f3{fill:#c084fc}.f4{fill:#fbbf24}.f5{fill:#22d3ee}\
-.f6{fill:#f472b6}.f7{fill:#a3e635}.f8{fill:#9ca3af}.f9{fill:#d6b656}\
+.f6{fill:#f472b6}.f7{fill:#a3e635}.f8{fill:#9ca3af}.f9{fill:#d6b656}.f10{fill:#a5b4fc}.f11{fill:#5eead4}.f12{fill:#e879f9}\
 .l0{stroke:#58a6ff}.l1{stroke:#ff8a4c}.l2{stroke:#4ade80}.l3{stroke:#c084fc}.l4{stroke:#fbbf24}.l5{stroke:#22d3ee}\
-.l6{stroke:#f472b6}.l7{stroke:#a3e635}.l8{stroke:#9ca3af}.l9{stroke:#d6b656}}\
+.l6{stroke:#f472b6}.l7{stroke:#a3e635}.l8{stroke:#9ca3af}.l9{stroke:#d6b656}.l10{stroke:#a5b4fc}.l11{stroke:#5eead4}.l12{stroke:#e879f9}}\
 </style>";
-const COLOURS: usize = 10;
+const COLOURS: usize = 13;
 
 /// One bar: whose, how long, and what to write at its end.
 #[derive(Clone, Debug)]

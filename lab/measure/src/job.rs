@@ -118,6 +118,30 @@ pub struct Job {
     pub lab: PathBuf,
 }
 
+/// What a writer did: its first calls, in the order of its keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Written {
+    /// Its keys are those of [`crate::Random::of_task`].
+    pub seed: usize,
+    /// Calls that came to an end.
+    pub calls: u64,
+    /// Those of them that failed, ascending.
+    pub failed: Vec<u64>,
+}
+
+impl Written {
+    /// Calls that were answered with success.
+    #[must_use]
+    pub fn answered(&self) -> u64 {
+        self.calls - self.failed.len() as u64
+    }
+
+    /// For each call in turn, whether it was answered with success.
+    pub fn calls(&self) -> impl Iterator<Item = bool> {
+        (0..self.calls).map(|call| self.failed.binary_search(&call).is_err())
+    }
+}
+
 /// What was measured.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Figures {
@@ -131,8 +155,10 @@ pub struct Figures {
     pub clients: Vec<f64>,
     /// How late a 1 ms ticker was: milliseconds since the start, milliseconds late.
     pub lateness: Vec<(f64, f64)>,
-    /// Writes that were answered with success, warm-up included; the lab looks for them in the file.
-    pub answered_writes: u64,
+    /// Who wrote what, warm-up included; the lab looks for each write that was answered with success.
+    pub written: Vec<Written>,
+    /// Rows of the bulk write that was answered.
+    pub bulk_rows: u64,
     /// Calls that failed.
     pub errors: u64,
     /// Calls that nobody answered before the measurement gave up.
@@ -145,6 +171,23 @@ impl Figures {
     /// Notes a figure.
     pub fn value(&mut self, name: &str, value: f64) {
         self.values.insert(name.to_owned(), value);
+    }
+
+    /// Writes that were answered with success, each in a call of its own.
+    #[must_use]
+    pub fn answered_writes(&self) -> u64 {
+        self.written.iter().map(Written::answered).sum()
+    }
+
+    /// Notes calls of one name: how many ended per second, and how long those in flight took.
+    pub fn calls(&mut self, name: &str, per_s: f64, latencies: Latencies) {
+        let summary = latencies.summary();
+        self.value(&format!("{name}s_per_s"), per_s);
+        self.value(&format!("{name}_p50_ms"), summary.p50);
+        self.value(&format!("{name}_p99_ms"), summary.p99);
+        self.value(&format!("{name}_p999_ms"), summary.p999);
+        self.value(&format!("{name}_max_ms"), summary.max);
+        self.latencies.insert(name.to_owned(), latencies);
     }
 
     /// Notes a failed call.

@@ -13,14 +13,16 @@ mod random;
 mod serve;
 pub mod sql;
 mod stats;
+mod tally;
 mod workload;
 
 pub use holder::Holder;
-pub use job::{Figures, Job, Synchronous, Workload};
+pub use job::{Figures, Job, Synchronous, Workload, Written};
 pub use latency::{Latencies, Summary};
 pub use peer::{Outcome, Page, Peer};
 pub use process::cpu_ms;
 pub use random::{Random, person};
 pub use serve::{Answer, serve};
 pub use stats::{jain, median, spread};
-pub use workload::{Lateness, Ticker, run, runtime};
+pub use tally::{Phase, Phases, Tally};
+pub use workload::{BULK_MAX, Lateness, Ticker, run, runtime};

@@ -1,32 +1,41 @@
 //! What is done, written once for all peers.
 //!
 //! A measurement has three phases: warm-up, measured, over. Where rows are looked up, the warm-up lasts
-//! [`FILLING`] at least. A call counts when it *began* in the measured phase, so at its end as many calls
-//! are taken in as were left out at its beginning, and the slow ones are not lost. Calls that nobody
-//! answers within [`PATIENCE`] after the end are counted as unanswered.
+//! [`FILLING`] at least. Which calls count is told in `tally.rs`. Calls that nobody answers within [`PATIENCE`]
+//! after the end are counted as unanswered.
 
 use std::future::Future;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
-use crate::{Figures, Holder, Job, Latencies, Outcome, Peer, Random, Workload, cpu_ms, jain, sql};
+use crate::{
+    Figures, Holder, Job, Latencies, Outcome, Peer, Phase, Phases, Random, Tally, Workload,
+    Written, cpu_ms, jain, sql,
+};
 
 /// How long calls may take to end after the measured phase.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(3);
 /// How long it takes to bring a million rows into the page caches of several connections.
 const FILLING: f64 = 0.75;
 /// How long the lock is held in the stall.
-const HELD: Duration = Duration::from_secs(2);
+const HELD: Duration = Duration::from_secs(1);
 /// After this a dropped query's caller goes away.
 const DROPPED_AFTER: Duration = Duration::from_millis(100);
 /// How long an answer is waited for after queries were dropped.
-const ANSWER_MAX: Duration = Duration::from_secs(2);
+const ANSWER_MAX: Duration = Duration::from_secs(1);
+/// How long the processors are looked at afterwards.
+const BURNING: Duration = Duration::from_millis(300);
 /// When a bulk write commits what it has.
-const BULK_MAX: Duration = Duration::from_secs(10);
+pub const BULK_MAX: Duration = Duration::from_secs(4);
+/// The ticker's time before the lock is taken.
+const IDLE: Duration = Duration::from_millis(500);
+/// Its time after the release.
+const RELEASED: Duration = Duration::from_millis(300);
+/// The shortest time for scans: one takes up to a quarter of a second.
+const SCANS: f64 = 1.0;
 /// Writers of the mixed workload.
 const WRITERS: usize = 8;
 /// Writers beside the page.
@@ -81,58 +90,89 @@ pub fn run<P: Peer, O: Future<Output = Outcome<P>>>(
     figures
 }
 
+impl Workload {
+    /// How long the warm-up lasts when so many seconds were asked for.
+    #[must_use]
+    pub fn warm_up(self, seconds: f64) -> Duration {
+        let least = match self {
+            Self::PointReads | Self::Mixed | Self::LongScan => FILLING,
+            _ => 0.0,
+        };
+        Duration::from_secs_f64((seconds / 4.0).max(least))
+    }
+
+    /// How long is measured then.
+    #[must_use]
+    pub fn measured(self, seconds: f64) -> Duration {
+        let least = if self == Self::LongScan { SCANS } else { 0.0 };
+        Duration::from_secs_f64(seconds.max(least))
+    }
+
+    /// How long a measurement takes when each call is answered: to know how long a run lasts, and when a process
+    /// has taken too long.
+    #[must_use]
+    pub fn takes(self, seconds: f64) -> Duration {
+        match self {
+            Self::Bulk => BULK_MAX / 2,
+            Self::Stall => IDLE + HELD + RELEASED,
+            Self::Cancel => DROPPED_AFTER + ANSWER_MAX + BURNING,
+            Self::Fairness => 3 * (self.warm_up(seconds) + self.measured(seconds)),
+            _ => self.warm_up(seconds) + self.measured(seconds),
+        }
+    }
+}
+
 // The workloads.
 
 async fn tiny_writes<P: Peer>(job: &Job, peer: P) -> Outcome<Figures> {
     let mut bench = Bench::new();
     for task in 0..job.tasks {
         let (peer, mut random) = (peer.clone(), Random::of_task(task));
-        bench.spawn(WRITE, task, move || {
+        bench.spawn(WRITE, task, task, move || {
             let (peer, key) = (peer.clone(), random.key());
             async move { peer.insert(key).await }
         });
     }
-    Ok(bench.finish(job.seconds).await.figures)
+    Ok(bench.finish(job).await.figures)
 }
 
 async fn point_reads<P: Peer>(job: &Job, peer: P) -> Outcome<Figures> {
     let mut bench = Bench::new();
     bench.readers(&peer, job.tasks);
-    Ok(bench.finish(job.seconds).await.figures)
+    Ok(bench.finish(job).await.figures)
 }
 
 async fn mixed<P: Peer>(job: &Job, peer: P) -> Outcome<Figures> {
     let mut bench = Bench::new();
     for task in 0..WRITERS {
         let (peer, mut random) = (peer.clone(), Random::of_task(task));
-        bench.spawn(WRITE, task, move || {
+        bench.spawn(WRITE, task, task, move || {
             let (peer, key) = (peer.clone(), random.key());
             async move { peer.insert(key).await }
         });
     }
     bench.readers(&peer, job.tasks);
-    Ok(bench.finish(job.seconds).await.figures)
+    Ok(bench.finish(job).await.figures)
 }
 
 async fn long_scan<P: Peer>(job: &Job, peer: P) -> Outcome<Figures> {
     let mut bench = Bench::new();
     {
         let peer = peer.clone();
-        bench.spawn("scan", usize::MAX, move || {
+        bench.spawn("scan", 0, 0, move || {
             let peer = peer.clone();
             async move { peer.scan().await.map(drop) }
         });
     }
     bench.readers(&peer, job.tasks);
-    // A window shorter than a scan would say little.
-    Ok(bench.finish(job.seconds.max(1.5)).await.figures)
+    Ok(bench.finish(job).await.figures)
 }
 
 async fn read_page<P: Peer>(job: &Job, peer: P) -> Outcome<Figures> {
     let mut bench = Bench::new();
     for task in 0..BUILDERS {
         let (peer, mut random) = (peer.clone(), Random::of_task(task));
-        bench.spawn(WRITE, task, move || {
+        bench.spawn(WRITE, task, task, move || {
             let (peer, n) = (peer.clone(), random.next());
             let project = (n % sql::PROJECTS + 1).cast_signed();
             async move { peer.add_build(project, (n >> 32).cast_signed() % 4).await }
@@ -140,7 +180,7 @@ async fn read_page<P: Peer>(job: &Job, peer: P) -> Outcome<Figures> {
     }
     for task in 0..job.tasks {
         let (peer, mut random) = (peer.clone(), Random::of_task(1000 + task));
-        bench.spawn("page", task, move || {
+        bench.spawn("page", task, 0, move || {
             let (peer, name) = (peer.clone(), sql::project(random.next() % sql::PROJECTS));
             async move {
                 let page = peer.page(name).await?;
@@ -157,7 +197,7 @@ async fn read_page<P: Peer>(job: &Job, peer: P) -> Outcome<Figures> {
             }
         });
     }
-    Ok(bench.finish(job.seconds).await.figures)
+    Ok(bench.finish(job).await.figures)
 }
 
 async fn bulk<P: Peer>(peer: P) -> Outcome<Figures> {
@@ -168,7 +208,7 @@ async fn bulk<P: Peer>(peer: P) -> Outcome<Figures> {
             figures.value("rows_per_s", rows as f64 / began.elapsed().as_secs_f64());
             figures.value("rows", rows as f64);
             figures.value("cpu_us_per_row", (cpu_ms() - cpu) * 1e3 / rows.max(1) as f64);
-            figures.answered_writes = rows;
+            figures.bulk_rows = rows;
         }
         Err(error) => figures.failed(error),
     }
@@ -187,15 +227,16 @@ async fn fairness<P: Peer>(job: &Job, peer: P) -> Outcome<Figures> {
         for (n, client) in clients.iter().enumerate() {
             for call in 0..in_flight[n] {
                 let peer = client.clone();
-                let mut random = Random::of_task(part * 100_000 + n * 1000 + call);
+                let seed = part * 100_000 + n * 1000 + call;
+                let mut random = Random::of_task(seed);
                 let name = if n + 1 == CLIENTS { "greedy" } else { "polite" };
-                bench.spawn(name, n, move || {
+                bench.spawn(name, n, seed, move || {
                     let (peer, key) = (peer.clone(), random.key());
                     async move { peer.insert(key).await }
                 });
             }
         }
-        parts.push(bench.finish(job.seconds).await);
+        parts.push(bench.finish(job).await);
     }
     let [alone, greedy, busy] = &parts[..] else { return Err("three parts".to_owned()) };
     let mut figures = greedy.figures.clone();
@@ -210,7 +251,7 @@ async fn fairness<P: Peer>(job: &Job, peer: P) -> Outcome<Figures> {
         .value("least_polite_keeps", if mean > 0.0 { least(&greedy.clients) / mean } else { 0.0 });
     figures.clients.clone_from(&greedy.clients);
     for part in [alone, busy] {
-        figures.answered_writes += part.figures.answered_writes;
+        figures.written.extend_from_slice(&part.figures.written);
         figures.errors += part.figures.errors;
         figures.unanswered += part.figures.unanswered;
         if figures.first_error.is_none() {
@@ -225,7 +266,7 @@ async fn stall<P: Peer>(job: &Job, peer: P) -> Outcome<Figures> {
     let mut holder = Holder::start(&job.lab, &job.file)?;
     // The first call opens connections and prepares; that is not what is measured.
     peer.insert("before".to_owned()).await?;
-    let idle = Ticker::run(Duration::from_millis(500)).await;
+    let idle = Ticker::run(IDLE).await;
     holder.take()?;
     let began = Instant::now();
     let released = tokio::task::spawn_blocking(move || {
@@ -242,16 +283,16 @@ async fn stall<P: Peer>(job: &Job, peer: P) -> Outcome<Figures> {
             })
         })
         .collect();
-    let locked = Ticker::run(HELD + Duration::from_millis(300)).await;
+    let locked = Ticker::run(HELD + RELEASED).await;
     let released = released.await.map_err(|error| error.to_string())??;
-    let mut figures = Figures { answered_writes: 1, ..Figures::default() };
+    let mut figures = Figures::default();
     let mut latencies = Latencies::default();
     let mut first: Option<Instant> = None;
     let until = Instant::now() + PATIENCE;
-    for tally in tallies {
+    for (task, tally) in tallies.into_iter().enumerate() {
         match tokio::time::timeout_at(until.into(), tally).await {
             Ok(Ok((Ok(()), at))) => {
-                figures.answered_writes += 1;
+                figures.written.push(Written { seed: task, calls: 1, failed: Vec::new() });
                 latencies.add(at - began);
                 if at > released {
                     first = Some(first.map_or(at, |first| first.min(at)));
@@ -305,7 +346,7 @@ async fn cancel<P: Peer>(job: &Job, peer: P) -> Outcome<Figures> {
     // Without an answer this is the time that it was waited for.
     figures.value("answer_ms", began.elapsed().as_secs_f64() * 1e3);
     let (began, cpu) = (Instant::now(), cpu_ms());
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    tokio::time::sleep(BURNING).await;
     let seconds = began.elapsed().as_secs_f64();
     figures.value("cores_burning", (cpu_ms() - cpu) / 1e3 / seconds);
     Ok(figures)
@@ -316,20 +357,6 @@ const READ: &str = "read";
 
 // How it is measured.
 
-const WARM_UP: u8 = 0;
-const MEASURED: u8 = 1;
-const OVER: u8 = 2;
-
-/// What the tasks of one name and client have to show.
-#[derive(Default)]
-struct Tally {
-    latencies: Latencies,
-    done: u64,
-    answered: u64,
-    errors: u64,
-    first_error: Option<String>,
-}
-
 struct Task {
     name: &'static str,
     client: usize,
@@ -338,10 +365,8 @@ struct Task {
 }
 
 struct Bench {
-    phase: Arc<AtomicU8>,
+    phases: Arc<Phases>,
     tasks: Vec<Task>,
-    /// The shortest warm-up, in seconds.
-    warm_up_min: f64,
 }
 
 struct Measured {
@@ -352,14 +377,13 @@ struct Measured {
 
 impl Bench {
     fn new() -> Self {
-        Self { phase: Arc::new(AtomicU8::new(WARM_UP)), tasks: Vec::new(), warm_up_min: 0.0 }
+        Self { phases: Arc::default(), tasks: Vec::new() }
     }
 
     fn readers<P: Peer>(&mut self, peer: &P, tasks: usize) {
-        self.warm_up_min = FILLING;
         for task in 0..tasks {
             let (peer, mut random) = (peer.clone(), Random::of_task(2000 + task));
-            self.spawn(READ, task, move || {
+            self.spawn(READ, task, 0, move || {
                 let (peer, key) = (peer.clone(), random.known());
                 async move {
                     match peer.lookup(key).await? {
@@ -371,23 +395,22 @@ impl Bench {
         }
     }
 
-    /// A task that makes one call after the other until the measurement is over.
-    fn spawn<C, F>(&mut self, name: &'static str, client: usize, mut call: C)
+    /// A task that makes one call after the other until the measurement is over; `seed` is that of its keys.
+    fn spawn<C, F>(&mut self, name: &'static str, client: usize, seed: usize, mut call: C)
     where
         C: FnMut() -> F + Send + 'static,
         F: Future<Output = Outcome<()>> + Send,
     {
-        let phase = Arc::clone(&self.phase);
+        let phases = Arc::clone(&self.phases);
         // Shared, so that what a task did is known even if its last call never ends.
-        let tally = Arc::new(Mutex::new(Tally::default()));
+        let tally = Arc::new(Mutex::new(Tally::new(seed)));
         let handle = tokio::spawn({
             let tally = Arc::clone(&tally);
             async move {
                 let mut calls = 0_u64;
                 loop {
-                    // Relaxed: the phase guards nothing but which calls count.
-                    let begun_in = phase.load(Ordering::Relaxed);
-                    if begun_in == OVER {
+                    let begun_in = phases.now();
+                    if begun_in == Phase::Over {
                         return;
                     }
                     let began = Instant::now();
@@ -395,7 +418,7 @@ impl Bench {
                     let took = began.elapsed();
                     {
                         let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
-                        tally.note(begun_in == MEASURED, outcome, took);
+                        tally.note(begun_in, phases.now(), outcome, took);
                     }
                     calls += 1;
                     // Some calls are ready at once; others must get a turn.
@@ -408,13 +431,16 @@ impl Bench {
         self.tasks.push(Task { name, client, tally, handle });
     }
 
-    async fn finish(self, seconds: f64) -> Measured {
-        let warm_up = (seconds / 4.0).max(self.warm_up_min);
-        tokio::time::sleep(Duration::from_secs_f64(warm_up)).await;
+    async fn finish(self, job: &Job) -> Measured {
+        self.measure(job.workload.warm_up(job.seconds), job.workload.measured(job.seconds)).await
+    }
+
+    async fn measure(self, warm_up: Duration, time: Duration) -> Measured {
+        tokio::time::sleep(warm_up).await;
         let (began, cpu) = (Instant::now(), cpu_ms());
-        self.phase.store(MEASURED, Ordering::Relaxed);
-        tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
-        self.phase.store(OVER, Ordering::Relaxed);
+        self.phases.begin(Phase::Measured);
+        tokio::time::sleep(time).await;
+        self.phases.begin(Phase::Over);
         let (elapsed, cpu) = (began.elapsed().as_secs_f64(), cpu_ms() - cpu);
 
         let mut figures = Figures::default();
@@ -422,21 +448,23 @@ impl Bench {
         let mut clients: Vec<f64> = Vec::new();
         let (mut calls, mut all) = (0, std::collections::BTreeMap::<_, (u64, Latencies)>::new());
         for Task { name, client, tally, mut handle } in self.tasks {
-            match tokio::time::timeout_at(until, &mut handle).await {
+            let ended = tokio::time::timeout_at(until, &mut handle).await;
+            let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
+            match ended {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => figures.failed(error.to_string()),
                 Err(_) => {
                     handle.abort();
+                    tally.give_up();
                     figures.unanswered += 1;
                 }
             }
-            let tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
             figures.errors += tally.errors;
             if figures.first_error.is_none() {
                 figures.first_error.clone_from(&tally.first_error);
             }
             if name != READ && name != "page" && name != "scan" {
-                figures.answered_writes += tally.answered;
+                figures.written.push(tally.written.clone());
             }
             calls += tally.done;
             let (done, latencies) = all.entry(name).or_default();
@@ -448,34 +476,10 @@ impl Bench {
             }
         }
         for (name, (done, latencies)) in all {
-            let summary = latencies.summary();
-            figures.value(&format!("{name}s_per_s"), done as f64 / elapsed);
-            figures.value(&format!("{name}_p50_ms"), summary.p50);
-            figures.value(&format!("{name}_p99_ms"), summary.p99);
-            figures.value(&format!("{name}_p999_ms"), summary.p999);
-            figures.value(&format!("{name}_max_ms"), summary.max);
-            figures.latencies.insert(name.to_owned(), latencies);
+            figures.calls(name, done as f64 / elapsed, latencies);
         }
         figures.value("cpu_us_per_call", cpu * 1e3 / calls.max(1) as f64);
         Measured { figures, clients }
-    }
-}
-
-impl Tally {
-    fn note(&mut self, counts: bool, outcome: Outcome<()>, took: Duration) {
-        match outcome {
-            Ok(()) => {
-                self.answered += 1;
-                if counts {
-                    self.done += 1;
-                    self.latencies.add(took);
-                }
-            }
-            Err(error) => {
-                self.errors += 1;
-                self.first_error.get_or_insert(error);
-            }
-        }
     }
 }
 
@@ -539,6 +543,40 @@ impl Ticker {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_call_that_began_in_the_warm_up_counts_when_it_ends_in_the_measured_time() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let figures = runtime.block_on(async {
+            let mut bench = Bench::new();
+            let phases = Arc::clone(&bench.phases);
+            // The first call starves until the measured time, the second until it is over; a second task's only
+            // call from the warm-up to the end.
+            for until in [[Phase::Measured, Phase::Over], [Phase::Over, Phase::Over]] {
+                let phases = Arc::clone(&phases);
+                let mut calls = until.into_iter();
+                bench.spawn(WRITE, 0, 0, move || {
+                    let (phases, until) = (Arc::clone(&phases), calls.next());
+                    async move {
+                        let until = until.ok_or("a third call")?;
+                        while phases.now() < until {
+                            tokio::time::sleep(Duration::from_millis(1)).await;
+                        }
+                        Ok(())
+                    }
+                });
+            }
+            bench.measure(Duration::from_millis(50), Duration::from_millis(600)).await.figures
+        });
+        assert_eq!(figures.first_error, None);
+        assert_eq!(figures.latencies[WRITE].count(), 3);
+        // Of the three only the first ended in the measured time, which lasts 0.6 s or somewhat longer.
+        let rate = figures.values["writes_per_s"];
+        assert!(rate > 0.0 && rate <= 1.0 / 0.6, "{rate}");
+        // The one that lasted from the warm-up to the end took the measured time at least.
+        assert!(figures.values["write_max_ms"] >= 600.0, "{figures:?}");
+        assert_eq!(figures.written.iter().map(Written::answered).sum::<u64>(), 3);
+    }
 
     #[test]
     fn every_tick_that_was_due_while_the_thread_stood_still_is_late() {

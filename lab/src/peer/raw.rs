@@ -2,10 +2,11 @@
 //!
 //! Tiny writes: one thread. Point reads: two threads, one for one task. Mixed, scan and page: a thread for each side.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use measure::{Figures, Job, Latencies, Outcome, Random, Workload, cpu_ms, sql};
+use measure::{
+    Figures, Job, Latencies, Outcome, Phase, Phases, Random, Tally, Workload, cpu_ms, sql,
+};
 use rusqlite::{Connection, Result};
 
 use super::statements::{add_build, bulk, configure, insert, lookup, number, page};
@@ -68,38 +69,26 @@ fn open(job: &Job) -> Outcome<Connection> {
     Ok(conn)
 }
 
-struct Done {
-    name: &'static str,
-    calls: u64,
-    stored: u64,
-    latencies: Latencies,
-    outcome: Outcome<()>,
-}
-
 fn threads(job: &Job, calls: Vec<(&'static str, Call)>) -> Outcome<Figures> {
-    let time = match job.workload {
-        Workload::LongScan => job.seconds.max(1.5),
-        _ => job.seconds,
-    };
-    let warm_up = Duration::from_secs_f64(time / 4.0);
+    let (warm_up, time) = (job.workload.warm_up(job.seconds), job.workload.measured(job.seconds));
     let mut ready = Vec::new();
     for (name, call) in calls {
         ready.push((name, call, open(job)?));
     }
-    let (measured, over) = (AtomicBool::new(false), AtomicBool::new(false));
+    let phases = Phases::default();
     let (elapsed, cpu, done) = std::thread::scope(|scope| {
         let threads: Vec<_> = ready
             .into_iter()
             .map(|(name, call, conn)| {
-                let (measured, over) = (&measured, &over);
-                scope.spawn(move || repeat(name, call, conn, measured, over))
+                let phases = &phases;
+                scope.spawn(move || (name, repeat(call, conn, phases)))
             })
             .collect();
         std::thread::sleep(warm_up);
         let (began, cpu) = (Instant::now(), cpu_ms());
-        measured.store(true, Ordering::Relaxed);
-        std::thread::sleep(Duration::from_secs_f64(time));
-        over.store(true, Ordering::Relaxed);
+        phases.begin(Phase::Measured);
+        std::thread::sleep(time);
+        phases.begin(Phase::Over);
         let (elapsed, cpu) = (began.elapsed().as_secs_f64(), cpu_ms() - cpu);
         let done: Vec<_> = threads.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
         (elapsed, cpu, done)
@@ -108,59 +97,44 @@ fn threads(job: &Job, calls: Vec<(&'static str, Call)>) -> Outcome<Figures> {
     let mut all = std::collections::BTreeMap::<_, (u64, Latencies)>::new();
     let mut calls = 0;
     for done in done {
-        let done = done.map_err(|_| "a raw thread panicked".to_owned())?;
-        done.outcome?;
-        let (count, latencies) = all.entry(done.name).or_default();
-        *count += done.calls;
-        calls += done.calls;
-        latencies.merge(&done.latencies);
-        if done.name == "write" {
-            figures.answered_writes += done.stored;
+        let (name, tally) = done.map_err(|_| "a raw thread panicked".to_owned())?;
+        if let Some(error) = tally.first_error {
+            return Err(error);
+        }
+        let (count, latencies) = all.entry(name).or_default();
+        *count += tally.done;
+        calls += tally.done;
+        latencies.merge(&tally.latencies);
+        if name == "write" {
+            figures.written.push(tally.written);
         }
     }
     for (name, (count, latencies)) in all {
-        let summary = latencies.summary();
-        figures.value(&format!("{name}s_per_s"), count as f64 / elapsed);
-        figures.value(&format!("{name}_p50_ms"), summary.p50);
-        figures.value(&format!("{name}_p99_ms"), summary.p99);
-        figures.value(&format!("{name}_p999_ms"), summary.p999);
-        figures.value(&format!("{name}_max_ms"), summary.max);
-        figures.latencies.insert(name.to_owned(), latencies);
+        figures.calls(name, count as f64 / elapsed, latencies);
     }
     figures.value("cpu_us_per_call", cpu * 1e3 / calls.max(1) as f64);
     Ok(figures)
 }
 
-fn repeat(
-    name: &'static str,
-    mut call: Call,
-    mut conn: Connection,
-    measured: &AtomicBool,
-    over: &AtomicBool,
-) -> Done {
-    let mut done =
-        Done { name, calls: 0, stored: 0, latencies: Latencies::default(), outcome: Ok(()) };
-    while !over.load(Ordering::Relaxed) {
-        let counts = measured.load(Ordering::Relaxed);
+/// Makes calls until the measurement is over or one fails.
+fn repeat(mut call: Call, mut conn: Connection, phases: &Phases) -> Tally {
+    let mut tally = Tally::new(0);
+    loop {
+        let begun_in = phases.now();
+        if begun_in == Phase::Over || tally.errors > 0 {
+            return tally;
+        }
         let began = Instant::now();
-        if let Err(error) = call(&mut conn) {
-            done.outcome = Err(error.to_string());
-            return done;
-        }
-        done.stored += 1;
-        if counts {
-            done.calls += 1;
-            done.latencies.add(began.elapsed());
-        }
+        let outcome = call(&mut conn).map_err(|error| error.to_string());
+        tally.note(begun_in, phases.now(), outcome, began.elapsed());
     }
-    done
 }
 
 fn all_at_once(job: &Job) -> Outcome<Figures> {
     let mut conn = open(job)?;
     let (began, cpu) = (Instant::now(), cpu_ms());
-    let rows = bulk(&mut conn, sql::PEOPLE, Duration::from_secs(10)).map_err(|e| e.to_string())?;
-    let mut figures = Figures { answered_writes: rows, ..Figures::default() };
+    let rows = bulk(&mut conn, sql::PEOPLE, measure::BULK_MAX).map_err(|e| e.to_string())?;
+    let mut figures = Figures { bulk_rows: rows, ..Figures::default() };
     figures.value("rows_per_s", rows as f64 / began.elapsed().as_secs_f64());
     figures.value("rows", rows as f64);
     figures.value("cpu_us_per_row", (cpu_ms() - cpu) * 1e3 / rows.max(1) as f64);
