@@ -234,3 +234,77 @@ fn is_promise(word: &str) -> bool {
         && bytes[1..3].iter().all(u8::is_ascii_digit)
         && bytes[3] == b'_'
 }
+
+/// Where cargo keeps the source of rusqlite, in the version of the lock file.
+fn rusqlite() -> PathBuf {
+    let lock = read(&root().join("Cargo.lock"));
+    let entry = lock.split("name = \"rusqlite\"\nversion = \"").nth(1);
+    let version = entry.and_then(|rest| rest.split('"').next()).expect("the library needs it");
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.unwrap_or_else(|| std::env::home_dir().expect("a home").join(".cargo"));
+    let sources = fs::read_dir(home.join("registry/src")).expect("cargo has fetched it").flatten();
+    let mut found = sources.map(|source| source.path().join(format!("rusqlite-{version}/src")));
+    found.find(|path| path.is_dir()).expect("cargo has fetched it")
+}
+
+/// The public methods of the type `name` in its inherent implementations.
+fn methods(sources: &[String], name: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for source in sources {
+        let mut inside = false;
+        for line in source.lines() {
+            let of =
+                line.strip_prefix("impl").map(|rest| rest.trim_start_matches("<'conn>").trim());
+            if let Some(of) = of {
+                let of = of
+                    .trim_end_matches('{')
+                    .trim()
+                    .trim_end_matches("<'_>")
+                    .trim_end_matches("<'conn>");
+                inside = of == name && line.ends_with('{');
+            } else if line == "}" {
+                inside = false;
+            } else if let (true, Some(rest)) = (inside, line.strip_prefix("    pub ")) {
+                let rest = rest.trim_start_matches("unsafe ").trim_start_matches("const ");
+                let method =
+                    rest.strip_prefix("fn ").and_then(|rest| rest.split(['(', '<']).next());
+                found.extend(method.map(str::to_owned));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_method_of_rusqlite_is_told_of() {
+    let sources: Vec<String> = sources(&rusqlite()).iter().map(|path| read(path)).collect();
+    let page = read(&root().join("docs/rusqlite.md"));
+    for (name, least) in [("Connection", 60), ("Statement", 25), ("Blob", 10)] {
+        let methods = methods(&sources, name);
+        assert!(methods.len() >= least, "{name}: found only {methods:?}");
+        let start = page.find(&format!("## `{name}`")).expect("a section for each type");
+        let section = page[start + 3..].split("\n## ").next().expect("a section");
+        let missing: Vec<_> =
+            methods.iter().filter(|method| !section.contains(&format!("`{method}`"))).collect();
+        assert!(missing.is_empty(), "docs/rusqlite.md does not tell of {name}: {missing:?}");
+    }
+}
+
+#[test]
+fn the_package_of_the_library_holds_what_its_readme_names() {
+    let package = root().join("crates/lockkeeper");
+    for document in ["README.md", "CHANGELOG.md", "docs/rusqlite.md"] {
+        let text = read(&package.join(document));
+        let named = text.split(|char: char| char.is_whitespace() || "`()[]".contains(char));
+        let named = named.filter(|word| word.starts_with("docs/") || word.starts_with("examples/"));
+        for path in named.map(|word| word.trim_end_matches(['.', ',', ';', ':'])) {
+            assert!(
+                package.join(path).exists(),
+                "{document} names {path}, which is not in the package"
+            );
+        }
+    }
+    for licence in ["LICENSE-MIT", "LICENSE-APACHE"] {
+        assert_eq!(read(&package.join(licence)), read(&root().join(licence)), "{licence}");
+    }
+}

@@ -137,7 +137,7 @@ impl<E: Send + 'static> IntoFuture for Backup<E> {
 /// db.blocking_close()?;
 /// lockkeeper::blocking_restore(&copy, &file)?;
 /// # let db = lockkeeper::Database::blocking_open(&file)?;
-/// # assert!(db.blocking_read(|s| s.table_exists("t"))?);
+/// # assert!(db.blocking_read(|s| s.table_exists(None, "t"))?);
 /// # Ok::<_, lockkeeper::Error>(())
 /// ```
 pub fn blocking_restore(

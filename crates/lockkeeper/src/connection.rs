@@ -125,6 +125,21 @@ impl Guard {
         std::mem::take(&mut lock(&self.reads))
     }
 
+    /// Takes note of a table that is read without a statement; no table: of the schema.
+    pub(crate) fn note_direct_read(&self, schema: &str, table: Option<&str>) {
+        if !self.is_noting_reads() {
+            return;
+        }
+        let mut reads = lock(&self.reads);
+        match table {
+            None => reads.anything = true,
+            Some(table) if schema.eq_ignore_ascii_case("main") => {
+                reads.tables.insert(table.to_owned());
+            }
+            Some(table) => _ = reads.tables.insert(format!("{schema}.{table}")),
+        }
+    }
+
     pub(crate) fn is_noting_reads(&self) -> bool {
         self.noting_reads.load(Ordering::Relaxed)
     }

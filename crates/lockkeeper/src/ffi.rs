@@ -5,7 +5,7 @@
 //!   so a call that found one in a shared cache could run it.
 //! - `sqlite3_db_status(SQLITE_DBSTATUS_DEFERRED_FKS)` tells whether a call left a deferred
 //!   foreign key violated; rusqlite has no wrapper for it.
-//! - The statements of calls belong to the session, which lends them: one that a call forgets is still
+//! - The statements and blobs of calls belong to the session, which lends them: one that a call forgets is still
 //!   finalized. SQLite lists every statement of a connection, those of its virtual tables too, and
 //!   nothing tells whose one is; whoever finalizes what it lists frees memory that FTS5 frees again.
 //! - Statements that `setup` or an exclusive call leaked through the bare connection are finalized at
@@ -29,8 +29,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicU32};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use rusqlite::blob::Blob;
 use rusqlite::hooks::{Action, AuthContext, Authorization};
-use rusqlite::{CachedStatement, Connection, Error, Statement, ffi};
+use rusqlite::{CachedStatement, Connection, Error, Name, Statement, ffi};
 
 use crate::connection::Guard;
 use crate::counters::Counters;
@@ -77,10 +78,11 @@ const SPARE_PLACES: usize = 8;
 // so keeps it on its thread. Statements may move between threads with their connection, see `Prepared`.
 unsafe impl Send for Places {}
 
-/// A statement whose lifetime is minded by its session: it is dropped before the connection.
+/// A statement or blob whose lifetime is minded by its session: it is dropped before the connection.
 enum Kept {
     Plain(Statement<'static>),
     Cached(CachedStatement<'static>),
+    Blob(Blob<'static>),
 }
 
 /// A statement that a call uses and its session owns. Dropped: reset, and finalized or put back into the
@@ -98,7 +100,7 @@ impl<'c> Lent<'c> {
         match unsafe { self.place.as_ref() } {
             Some(Kept::Plain(statement)) => statement,
             Some(Kept::Cached(statement)) => statement,
-            None => unreachable!("a lent place holds a statement"),
+            Some(Kept::Blob(_)) | None => unreachable!("a lent place holds a statement"),
         }
     }
 
@@ -107,7 +109,7 @@ impl<'c> Lent<'c> {
         let statement: &mut Statement<'static> = match unsafe { self.place.as_mut() } {
             Some(Kept::Plain(statement)) => statement,
             Some(Kept::Cached(statement)) => statement,
-            None => unreachable!("a lent place holds a statement"),
+            Some(Kept::Blob(_)) | None => unreachable!("a lent place holds a statement"),
         };
         // SAFETY: only the lifetime of the borrow of the connection changes, back to what it was when the
         // statement was prepared. Nothing moves a statement with a shorter one into the place: the
@@ -120,13 +122,47 @@ impl Drop for Lent<'_> {
     fn drop(&mut self) {
         // Its rows may have been forgotten: a statement in the cache that stands on a row keeps its snapshot.
         drop(self.get_mut().raw_query());
-        {
-            let used = &mut self.session.lent.borrow_mut().used;
-            if let Some(index) = used.iter().rposition(|place| *place == self.place) {
-                used.swap_remove(index);
-            }
+        self.session.give_back(self.place);
+    }
+}
+
+/// A blob that a call uses and its session owns. Dropped, or forgotten when the call ends: closed.
+pub(crate) struct LentBlob<'c> {
+    session: &'c Session,
+    place: NonNull<Place>,
+}
+
+impl<'c> LentBlob<'c> {
+    pub(crate) fn get(&self) -> &Blob<'c> {
+        // SAFETY: as in `Lent::get`.
+        match unsafe { self.place.as_ref() } {
+            Some(Kept::Blob(blob)) => blob,
+            _ => unreachable!("a lent place holds a blob"),
         }
-        self.session.empty(self.place);
+    }
+
+    pub(crate) fn get_mut(&mut self) -> &mut Blob<'c> {
+        // SAFETY: as in `Lent::get_mut`.
+        let blob: &mut Blob<'static> = match unsafe { self.place.as_mut() } {
+            Some(Kept::Blob(blob)) => blob,
+            _ => unreachable!("a lent place holds a blob"),
+        };
+        // SAFETY: as in `Lent::get_mut`.
+        unsafe { mem::transmute::<&mut Blob<'static>, &mut Blob<'c>>(blob) }
+    }
+
+    pub(crate) fn close(mut self) -> Result<(), Error> {
+        // SAFETY: as in `Lent::get_mut`; the drop of `self` takes the empty place out of the list.
+        match unsafe { self.place.as_mut() }.take() {
+            Some(Kept::Blob(blob)) => blob.close(),
+            _ => unreachable!("a lent place holds a blob"),
+        }
+    }
+}
+
+impl Drop for LentBlob<'_> {
+    fn drop(&mut self) {
+        self.session.give_back(self.place);
     }
 }
 
@@ -371,7 +407,7 @@ impl Session {
         // SAFETY: as in `keep_plain`.
         let statement =
             unsafe { mem::transmute::<CachedStatement<'_>, CachedStatement<'static>>(statement) };
-        Ok(self.keep(Kept::Cached(statement)))
+        Ok(Lent { session: self, place: self.keep(Kept::Cached(statement)) })
     }
 
     /// Keeps a statement of this session's connection for a call.
@@ -380,20 +416,46 @@ impl Session {
         // `Lent`, which borrows the session, or by `take_back`: before anybody has the connection
         // exclusively, and before it is closed.
         let statement = unsafe { mem::transmute::<Statement<'_>, Statement<'static>>(statement) };
-        self.keep(Kept::Plain(statement))
+        Lent { session: self, place: self.keep(Kept::Plain(statement)) }
     }
 
-    fn keep(&self, statement: Kept) -> Lent<'_> {
+    /// Opens a blob for a call.
+    pub(crate) fn blob_open<D: Name, N: Name>(
+        &self,
+        schema: D,
+        table: N,
+        column: N,
+        rowid: i64,
+        read_only: bool,
+    ) -> Result<LentBlob<'_>, Error> {
+        let blob = self.conn.blob_open(schema, table, column, rowid, read_only)?;
+        // SAFETY: as in `keep_plain`.
+        let blob = unsafe { mem::transmute::<Blob<'_>, Blob<'static>>(blob) };
+        Ok(LentBlob { session: self, place: self.keep(Kept::Blob(blob)) })
+    }
+
+    fn keep(&self, kept: Kept) -> NonNull<Place> {
         let mut places = self.lent.borrow_mut();
         let place = places.spare.pop();
         let place = place.unwrap_or_else(|| NonNull::from(Box::leak(Box::new(None))));
         // SAFETY: a place that is in neither list belongs to who took it out, and is valid.
-        unsafe { place.write(Some(statement)) };
+        unsafe { place.write(Some(kept)) };
         places.used.push(place);
-        Lent { session: self, place }
+        place
     }
 
-    /// Drops the statement in a place that was taken out of the list, and keeps the place or frees it.
+    /// Takes a place out of the list and ends what is in it.
+    fn give_back(&self, place: NonNull<Place>) {
+        {
+            let used = &mut self.lent.borrow_mut().used;
+            if let Some(index) = used.iter().rposition(|other| *other == place) {
+                used.swap_remove(index);
+            }
+        }
+        self.empty(place);
+    }
+
+    /// Drops what is in a place that was taken out of the list, and keeps the place or frees it.
     fn empty(&self, mut place: NonNull<Place>) {
         // SAFETY: a place that is in neither list belongs to who took it out. The list is not borrowed: to end
         // a statement may run code of the caller's, such as the destructor of a function's data.
@@ -406,7 +468,7 @@ impl Session {
         }
     }
 
-    /// Drops the statements that calls have forgotten. To be called when no call runs.
+    /// Drops the statements and blobs that calls have forgotten. To be called when no call runs.
     pub(crate) fn take_back(&self) {
         loop {
             let Some(mut place) = self.lent.borrow_mut().used.pop() else { return };

@@ -9,6 +9,8 @@ mod backup;
 #[cfg(feature = "sqlite")]
 mod bare;
 #[cfg(feature = "sqlite")]
+mod blob;
+#[cfg(feature = "sqlite")]
 mod builder;
 #[cfg(feature = "sqlite")]
 mod checkpoint;
@@ -54,7 +56,11 @@ mod live;
 mod migrate;
 #[cfg(feature = "sqlite")]
 mod path;
+#[cfg(feature = "sqlite")]
+mod pragma;
 mod process;
+#[cfg(feature = "sqlite")]
+mod queryable;
 #[cfg(feature = "sqlite")]
 mod read;
 #[cfg(feature = "sqlite")]
@@ -97,6 +103,8 @@ pub mod queue;
 #[cfg(feature = "sqlite")]
 pub use backup::{Backup, BackupProgress, BackupReport, Restore, blocking_restore};
 #[cfg(feature = "sqlite")]
+pub use blob::Blob;
+#[cfg(feature = "sqlite")]
 pub use builder::Builder;
 #[cfg(feature = "sqlite")]
 pub use config::{NetworkFiles, Synchronous};
@@ -120,6 +128,8 @@ pub use live::Live;
 pub use migrate::Migrations;
 #[cfg(feature = "sqlite")]
 pub use path::absolute_path;
+#[cfg(feature = "sqlite")]
+pub use queryable::{Executor, Queryable};
 pub use queue::{Closed, Phase, Priority, Refused, RefusedReason};
 #[cfg(feature = "sqlite")]
 pub use read::Read;

@@ -49,7 +49,7 @@ use crate::transaction::{Snapshot, Transaction};
 ///         tx.execute("UPDATE account SET email = lower(email)", []).map(drop)
 ///     });
 /// let db = Database::builder(&path).migrations(migrations).open().await?;
-/// let version: i64 = db.read(|s| s.pragma_query_value("user_version", |row| row.get(0))).await?;
+/// let version: i64 = db.read(|s| s.pragma_query_value(None, "user_version", |row| row.get(0))).await?;
 /// assert_eq!(version, 3);
 /// # Ok::<_, Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
@@ -158,7 +158,7 @@ impl Migrations {
     ///     .sql("accounts", "CREATE TABLE account (id INTEGER PRIMARY KEY, name TEXT)")
     ///     .sql("e-mail", "ALTER TABLE account ADD COLUMN email TEXT")
     ///     .adopt_with(|file| {
-    ///         if !file.table_exists("_sqlx_migrations")? {
+    ///         if !file.table_exists(None, "_sqlx_migrations")? {
     ///             return Ok(None); // not ours
     ///         }
     ///         let sql = "SELECT count(*) FROM _sqlx_migrations WHERE success";

@@ -11,6 +11,7 @@
 //! |---|---|---|
 //! | a row that the hook named | yes | table, kind, row id |
 //! | a statement that may do what the hook does not name | no | its tables alone |
+//! | a blob that was written into | no | its table alone |
 //! | a table created or dropped | no | the table alone |
 //! | a table altered, perhaps renamed | no | the table alone, then [`Change::Unknown`] |
 //! | more than [`CALL_ROWS_MAX`] rows in a call | no | the table alone |
@@ -365,6 +366,14 @@ impl Recorder {
             }
         }
         self.mark(conn)
+    }
+
+    /// The call writes into a blob of this table, of which the hook says nothing.
+    pub(crate) fn blob_written(&self, schema: &str, table: &str) {
+        let mut notes = lock(&self.notes);
+        if let Some(table) = notes.intern(schema, table) {
+            notes.report_alone(table);
+        }
     }
 
     /// A statement has run: its events are kept, taken back or made vague (D1).

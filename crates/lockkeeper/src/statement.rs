@@ -1,6 +1,9 @@
 //! Prepared statements as calls see them.
 
-use rusqlite::{MappedRows, Params, Result, Row, Rows, StatementStatus};
+use rusqlite::{
+    BindIndex, CachedStatement, Column, MappedRows, Params, Result, Row, Rows, StatementStatus,
+    ToSql,
+};
 
 use std::sync::Arc;
 
@@ -10,19 +13,45 @@ use crate::stats::Work;
 use crate::transaction::{Snapshot, vacuum_in_call};
 use crate::words::{Special, may_be_special, special};
 
-/// A prepared statement of a [`Snapshot`] or [`Transaction`](crate::Transaction).
+/// A prepared statement of a [`Snapshot`] or [`Transaction`](crate::Transaction); of a bare connection, if it was
+/// prepared by [`Queryable`](crate::Queryable).
 ///
 /// It offers what `rusqlite::Statement` offers. Before each execution it checks that the call was
 /// not asked to stop, that its transaction still exists (`OR ROLLBACK` may have ended it, and the
 /// next statement would then commit by itself), and that a read only reads.
 pub struct Statement<'c> {
-    inner: Lent<'c>,
-    snapshot: &'c Snapshot,
+    inner: Inner<'c>,
+    /// `None`: of a bare connection, where nothing is checked.
+    snapshot: Option<&'c Snapshot>,
     readonly: bool,
     /// Somebody wants to know what it changes: what it may write beyond what the hook names.
     plan: Option<Arc<Plan>>,
     /// It was run by a method that leaves fetching the rows to the caller, and is not settled yet.
     unseen: Option<Mark>,
+}
+
+enum Inner<'c> {
+    OfCall(Lent<'c>),
+    Bare(rusqlite::Statement<'c>),
+    BareCached(CachedStatement<'c>),
+}
+
+impl<'c> Inner<'c> {
+    fn get(&self) -> &rusqlite::Statement<'c> {
+        match self {
+            Self::OfCall(statement) => statement.get(),
+            Self::Bare(statement) => statement,
+            Self::BareCached(statement) => statement,
+        }
+    }
+
+    fn get_mut(&mut self) -> &mut rusqlite::Statement<'c> {
+        match self {
+            Self::OfCall(statement) => statement.get_mut(),
+            Self::Bare(statement) => statement,
+            Self::BareCached(statement) => statement,
+        }
+    }
 }
 
 impl<'c> Statement<'c> {
@@ -42,7 +71,9 @@ impl<'c> Statement<'c> {
                 None => {}
             }
         }
-        let mut statement = Self { inner, snapshot, readonly, plan: None, unseen: None };
+        let inner = Inner::OfCall(inner);
+        let mut statement =
+            Self { inner, snapshot: Some(snapshot), readonly, plan: None, unseen: None };
         if snapshot.link.work.is_some() {
             // A cached statement remembers what it did for others.
             statement.take_work();
@@ -61,6 +92,25 @@ impl<'c> Statement<'c> {
         Ok(statement)
     }
 
+    /// A statement of a bare connection.
+    pub(crate) fn bare(statement: rusqlite::Statement<'c>) -> Self {
+        let readonly = statement.readonly();
+        let inner = Inner::Bare(statement);
+        Self { inner, snapshot: None, readonly, plan: None, unseen: None }
+    }
+
+    /// A statement that goes back into the cache of a bare connection.
+    pub(crate) fn bare_cached(statement: CachedStatement<'c>) -> Self {
+        let readonly = statement.readonly();
+        let inner = Inner::BareCached(statement);
+        Self { inner, snapshot: None, readonly, plan: None, unseen: None }
+    }
+
+    /// Asks whether it may run now.
+    fn check(&self) -> Result<()> {
+        self.snapshot.map_or(Ok(()), |snapshot| snapshot.before_statement(self.readonly))
+    }
+
     /// What this statement did for want of an index since it was last asked.
     fn take_work(&mut self) -> Work {
         let take = |what| u64::try_from(self.inner.get().reset_status(what)).unwrap_or(0);
@@ -74,9 +124,8 @@ impl<'c> Statement<'c> {
     /// For methods that leave fetching the rows to the caller.
     fn ready(&mut self) -> Result<&mut rusqlite::Statement<'c>> {
         self.settle_unseen();
-        self.snapshot.before_statement(self.readonly)?;
-        if let Some(plan) = &self.plan {
-            let link = &self.snapshot.link;
+        self.check()?;
+        if let (Some(plan), Some(Snapshot { link })) = (&self.plan, self.snapshot) {
             self.unseen = Some(link.guard.recorder.begin_run(link.session.conn(), plan, true));
         }
         Ok(self.inner.get_mut())
@@ -87,13 +136,12 @@ impl<'c> Statement<'c> {
         &mut self,
         f: impl FnOnce(&mut rusqlite::Statement<'c>) -> Result<T>,
     ) -> Result<T> {
-        let Some(plan) = self.plan.clone() else {
-            self.snapshot.before_statement(self.readonly)?;
+        let (Some(plan), Some(Snapshot { link })) = (self.plan.clone(), self.snapshot) else {
+            self.check()?;
             return f(self.inner.get_mut());
         };
         self.settle_unseen();
-        self.snapshot.before_statement(self.readonly)?;
-        let link = &self.snapshot.link;
+        self.check()?;
         let (recorder, conn) = (&link.guard.recorder, link.session.conn());
         let mark = recorder.begin_run(conn, &plan, false);
         let result = f(self.inner.get_mut());
@@ -109,20 +157,21 @@ impl<'c> Statement<'c> {
 
     /// The rows of the last run, if there were any, are gone by now.
     fn settle_unseen(&mut self) {
-        if let (Some(mark), Some(plan)) = (self.unseen.take(), &self.plan) {
-            let link = &self.snapshot.link;
+        if let (Some(mark), Some(plan), Some(Snapshot { link })) =
+            (self.unseen.take(), &self.plan, self.snapshot)
+        {
             let conn = link.session.conn();
             link.guard.recorder.end_run(conn, plan, mark, Outcome::Unseen);
         }
     }
 
     fn write<T>(&mut self, f: impl FnOnce(&mut rusqlite::Statement<'c>) -> Result<T>) -> Result<T> {
-        if self.readonly {
+        let Some(snapshot) = self.snapshot.filter(|_| !self.readonly) else {
             return self.complete(f);
-        }
-        let changes_before = self.snapshot.link.session.conn().total_changes();
+        };
+        let changes_before = snapshot.link.session.conn().total_changes();
         let result = self.complete(f);
-        self.snapshot.after_write(changes_before, result)
+        snapshot.after_write(changes_before, result)
     }
 
     /// Executes the statement and returns the number of rows that it changed.
@@ -202,12 +251,77 @@ impl<'c> Statement<'c> {
         self.complete(|statement| statement.query_one(params, f))
     }
 
+    /// Executes the statement and maps its first row by a function whose errors may be of another type.
+    ///
+    /// # Errors
+    /// What `f` returned; SQLite's; `QueryReturnedNoRows` when there is no row.
+    pub fn query_row_and_then<T, E, P, F>(&mut self, params: P, f: F) -> std::result::Result<T, E>
+    where
+        E: From<rusqlite::Error>,
+        P: Params,
+        F: FnOnce(&Row<'_>) -> std::result::Result<T, E>,
+    {
+        self.complete(|statement| statement.query_row(params, |row| Ok(f(row))))?
+    }
+
     /// Whether the statement returns a row.
     ///
     /// # Errors
     /// SQLite's.
     pub fn exists<P: Params>(&mut self, params: P) -> Result<bool> {
         self.complete(|statement| statement.exists(params))
+    }
+
+    /// Binds one parameter, for [`Statement::raw_query`] and [`Statement::raw_execute`]. The first has the index 1;
+    /// names work as well.
+    ///
+    /// # Errors
+    /// When there is no such parameter, or the value cannot be bound.
+    pub fn raw_bind_parameter<I: BindIndex, T: ToSql>(&mut self, index: I, value: T) -> Result<()> {
+        self.inner.get_mut().raw_bind_parameter(index, value)
+    }
+
+    /// Executes the statement with the parameters that are bound, and returns its rows.
+    ///
+    /// # Errors
+    /// When the call was asked to stop, or may not write.
+    ///
+    /// # Examples
+    /// ```
+    /// # let db = lockkeeper::Database::blocking_open(":memory:")?;
+    /// let sum: i64 = db.blocking_read(|s| {
+    ///     let mut statement = s.prepare("SELECT ?1 + :more")?;
+    ///     statement.raw_bind_parameter(1, 2)?;
+    ///     statement.raw_bind_parameter(":more", 3)?;
+    ///     let mut rows = statement.raw_query()?;
+    ///     rows.next()?.expect("a row").get(0)
+    /// })?;
+    /// assert_eq!(sum, 5);
+    /// # Ok::<_, lockkeeper::Error>(())
+    /// ```
+    pub fn raw_query(&mut self) -> Result<Rows<'_>> {
+        Ok(self.ready()?.raw_query())
+    }
+
+    /// Executes the statement with the parameters that are bound; returns the number of rows that it changed.
+    ///
+    /// # Errors
+    /// As [`Statement::execute`].
+    pub fn raw_execute(&mut self) -> Result<usize> {
+        self.write(rusqlite::Statement::raw_execute)
+    }
+
+    /// Sets all parameters to `NULL`.
+    pub fn clear_bindings(&mut self) {
+        self.inner.get_mut().clear_bindings();
+    }
+
+    /// Ends the statement, as dropping it does; a cached one returns to the cache.
+    ///
+    /// # Errors
+    /// Never: what a run met, it has returned. For programs that call it on a `rusqlite::Statement`.
+    pub fn finalize(self) -> Result<()> {
+        Ok(())
     }
 
     /// Steps a statement without parameters to its end; rows are ignored.
@@ -238,6 +352,30 @@ impl<'c> Statement<'c> {
         self.inner.get().column_count()
     }
 
+    /// The columns of the result, with the types that they were declared with; as [`Statement::column_names`].
+    pub fn columns(&self) -> Vec<Column<'_>> {
+        // In rusqlite 0.40 `columns` is a `Vec`.
+        let mut columns = Vec::new();
+        columns.extend(self.inner.get().columns());
+        columns
+    }
+
+    /// The name of one column of the result, the first being 0; as [`Statement::column_names`].
+    ///
+    /// # Errors
+    /// `InvalidColumnIndex`.
+    pub fn column_name(&self, column: usize) -> Result<&str> {
+        self.inner.get().column_name(column)
+    }
+
+    /// The index of the column called `name`, compared without case; as [`Statement::column_names`].
+    ///
+    /// # Errors
+    /// `InvalidColumnName`.
+    pub fn column_index(&self, name: &str) -> Result<usize> {
+        self.inner.get().column_index(name)
+    }
+
     /// The number of parameters.
     pub fn parameter_count(&self) -> usize {
         self.inner.get().parameter_count()
@@ -251,6 +389,26 @@ impl<'c> Statement<'c> {
         self.inner.get().parameter_index(name)
     }
 
+    /// The name of a parameter, the first being 1, with its first character; `None`: it has none.
+    pub fn parameter_name(&self, index: usize) -> Option<&str> {
+        self.inner.get().parameter_name(index)
+    }
+
+    /// 1 for `EXPLAIN`, 2 for `EXPLAIN QUERY PLAN`, 0 for what runs.
+    pub fn is_explain(&self) -> i32 {
+        self.inner.get().is_explain()
+    }
+
+    /// A counter of SQLite for this statement; one that is cached goes on where an earlier call left it.
+    pub fn get_status(&self, status: StatementStatus) -> i32 {
+        self.inner.get().get_status(status)
+    }
+
+    /// As [`Statement::get_status`], and sets it to 0. What [`Builder::on_slow`](crate::Builder::on_slow) reports lacks what was taken so.
+    pub fn reset_status(&self, status: StatementStatus) -> i32 {
+        self.inner.get().reset_status(status)
+    }
+
     /// The text with the bound values in place, as far as SQLite can say.
     pub fn expanded_sql(&self) -> Option<String> {
         self.inner.get().expanded_sql()
@@ -260,8 +418,7 @@ impl<'c> Statement<'c> {
 impl Drop for Statement<'_> {
     fn drop(&mut self) {
         self.settle_unseen();
-        let snapshot = self.snapshot;
-        if let Some(work) = &snapshot.link.work {
+        if let Some(work) = self.snapshot.and_then(|snapshot| snapshot.link.work.as_ref()) {
             work.set(work.get() + self.take_work());
         }
     }

@@ -3,12 +3,15 @@
 use std::ops::Deref;
 
 use rusqlite::fallible_iterator::FallibleIterator;
-use rusqlite::{Batch, Params, Result, Row, ffi};
+use rusqlite::types::FromSql;
+use rusqlite::{Batch, Name, Params, Result, Row, ToSql, ffi};
 
+use crate::blob::Blob;
 use crate::connection::{Guard, Link};
 use crate::error::Error;
 use crate::feed::Reads;
 use crate::ffi::Sql;
+use crate::queryable::{Executor, Queryable};
 use crate::queue;
 use crate::record::Mark;
 use crate::statement::Statement;
@@ -82,7 +85,7 @@ impl Snapshot {
         P: Params,
         F: FnOnce(&Row<'_>) -> Result<T>,
     {
-        self.prepare_cached(sql)?.query_row(params, f)
+        Queryable::query_row(self, sql, params, f)
     }
 
     /// Runs a query and maps its only row. Prepared through the cache.
@@ -94,27 +97,121 @@ impl Snapshot {
         P: Params,
         F: FnOnce(&Row<'_>) -> Result<T>,
     {
-        self.prepare_cached(sql)?.query_one(params, f)
+        Queryable::query_one(self, sql, params, f)
     }
 
-    /// The value of a PRAGMA.
+    /// Runs a query and maps its first row by a function whose errors may be of another type. Prepared
+    /// through the cache.
+    ///
+    /// # Errors
+    /// What `f` returned; SQLite's; `QueryReturnedNoRows` when there is no row.
+    pub fn query_row_and_then<T, E, P, F>(
+        &self,
+        sql: &str,
+        params: P,
+        f: F,
+    ) -> std::result::Result<T, E>
+    where
+        E: From<rusqlite::Error>,
+        P: Params,
+        F: FnOnce(&Row<'_>) -> std::result::Result<T, E>,
+    {
+        Queryable::query_row_and_then(self, sql, params, f)
+    }
+
+    /// Opens the blob (or text) in `column` of the row `rowid`, to be read or written piece by piece.
+    ///
+    /// The schema is `"main"`, or the name of an attached file. A write may write into it unless
+    /// `read_only`; in a read it must be `true`. While a blob is open for writing the call cannot begin or
+    /// end a savepoint ([`Transaction::savepoint`]). What is written is reported by the change feed as the table
+    /// alone. `changes` does not count it.
+    ///
+    /// # Errors
+    /// SQLite's: there is no such row or column, no blob or text in it, or the table is a view, virtual or
+    /// `WITHOUT ROWID`; for writing also when the column is part of an index or a key. `ReadOnly` for writing in a read.
+    pub fn blob_open<D: Name, N: Name>(
+        &self,
+        schema: D,
+        table: N,
+        column: N,
+        rowid: i64,
+        read_only: bool,
+    ) -> Result<Blob<'_>> {
+        Blob::open(self, schema, table, column, rowid, read_only)
+    }
+
+    /// The value of a PRAGMA; without a schema that of the main file.
     ///
     /// # Errors
     /// SQLite's.
-    pub fn pragma_query_value<T, F>(&self, pragma: &str, f: F) -> Result<T>
+    pub fn pragma_query_value<T, F>(&self, schema: Option<&str>, name: &str, f: F) -> Result<T>
     where
         F: FnOnce(&Row<'_>) -> Result<T>,
     {
-        self.link.session.conn().pragma_query_value(None, pragma, f)
+        Queryable::pragma_query_value(self, schema, name, f)
     }
 
-    /// Whether the table or view `name` exists.
+    /// The value of a PRAGMA, as it is.
+    ///
+    /// # Errors
+    /// As [`Snapshot::pragma_query_value`]; also when the value is of another type.
+    pub fn pragma_query_one<T: FromSql>(&self, schema: Option<&str>, name: &str) -> Result<T> {
+        Queryable::pragma_query_one(self, schema, name)
+    }
+
+    /// Runs `f` for each row of a PRAGMA.
+    ///
+    /// # Errors
+    /// SQLite's; what `f` returned.
+    pub fn pragma_query<F>(&self, schema: Option<&str>, name: &str, f: F) -> Result<()>
+    where
+        F: FnMut(&Row<'_>) -> Result<()>,
+    {
+        Queryable::pragma_query(self, schema, name, f)
+    }
+
+    /// Runs `f` for each row of a PRAGMA with an argument, such as `table_info`.
+    ///
+    /// # Errors
+    /// SQLite's; what `f` returned; `AuthorizationForStatementDenied` where the argument would change the connection.
+    pub fn pragma<F, V>(&self, schema: Option<&str>, name: &str, value: V, f: F) -> Result<()>
+    where
+        F: FnMut(&Row<'_>) -> Result<()>,
+        V: ToSql,
+    {
+        Queryable::pragma(self, schema, name, value, f)
+    }
+
+    /// Whether there is such a column, in the schema or, without one, in any.
     ///
     /// # Errors
     /// SQLite's.
-    pub fn table_exists(&self, name: &str) -> Result<bool> {
-        let sql = "SELECT 1 FROM sqlite_schema WHERE type IN ('table', 'view') AND name = ?1";
-        self.prepare_cached(sql)?.exists([name])
+    pub fn column_exists<N: Name>(&self, schema: Option<N>, table: N, column: N) -> Result<bool> {
+        self.before_look()?;
+        self.link.session.conn().column_exists(schema, table, column)
+    }
+
+    /// Whether there is such a table, in the schema or, without one, in any. A view is none.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn table_exists<N: Name>(&self, schema: Option<N>, table: N) -> Result<bool> {
+        self.before_look()?;
+        self.link.session.conn().table_exists(schema, table)
+    }
+
+    /// A look at the schema without a statement.
+    fn before_look(&self) -> Result<()> {
+        self.before_statement(true)?;
+        self.link.refresh_schema();
+        self.link.guard.note_direct_read("", None);
+        Ok(())
+    }
+
+    /// Whether the call has no transaction any more: an earlier statement (`OR ROLLBACK`) has undone it
+    /// as a whole. Calls are never without one otherwise.
+    pub fn is_autocommit(&self) -> bool {
+        self.link.is_lost()
     }
 
     /// Why this call should stop, for loops that run long outside SQLite: its caller is gone, its
@@ -250,19 +347,46 @@ impl Transaction {
         self.link.session.conn().last_insert_rowid()
     }
 
-    /// The number of rows that the last statement of this call changed. In SQL `changes()` says the same,
-    /// and `total_changes()` the sum of this call.
+    /// The number of rows that the last statement of this call changed. In SQL `changes()` says the same.
     pub fn changes(&self) -> u64 {
         let conn = self.link.session.conn();
         self.link.guard.counters.changes(conn.total_changes(), conn.changes())
+    }
+
+    /// The number of rows that this call has changed so far. In SQL `total_changes()` says the same.
+    pub fn total_changes(&self) -> u64 {
+        self.link.guard.counters.total(self.link.session.conn().total_changes())
     }
 
     /// Sets a PRAGMA that belongs to the file and to this transaction, such as `user_version`.
     ///
     /// # Errors
     /// `AuthorizationForStatementDenied` for PRAGMAs of the connection.
-    pub fn pragma_update(&self, pragma: &str, value: i64) -> Result<()> {
-        self.execute_batch(&format!("PRAGMA {pragma} = {value}"))
+    pub fn pragma_update<V: ToSql>(
+        &self,
+        schema: Option<&str>,
+        name: &str,
+        value: V,
+    ) -> Result<()> {
+        Executor::pragma_update(self, schema, name, value)
+    }
+
+    /// As [`Transaction::pragma_update`], for PRAGMAs that answer with a row.
+    ///
+    /// # Errors
+    /// As [`Transaction::pragma_update`]; `QueryReturnedNoRows` for one that answers with none.
+    pub fn pragma_update_and_check<F, T, V>(
+        &self,
+        schema: Option<&str>,
+        name: &str,
+        value: V,
+        f: F,
+    ) -> Result<T>
+    where
+        F: FnOnce(&Row<'_>) -> Result<T>,
+        V: ToSql,
+    {
+        Executor::pragma_update_and_check(self, schema, name, value, f)
     }
 
     /// Runs `f` in a savepoint: an error or a panic undoes what `f` wrote and leaves the rest of the
@@ -340,7 +464,7 @@ impl Transaction {
 
     fn nest(&self) -> Result<()> {
         self.before_statement(false)?;
-        self.link.run_in_call(Sql::Nest)
+        self.link.run_in_call(Sql::Nest).map_err(explain_busy)
     }
 
     /// Keeps or undoes what was written since [`Transaction::nest`].
@@ -353,11 +477,11 @@ impl Transaction {
         } else {
             self.link.run_in_call(Sql::RollbackToNest)?;
         }
-        self.link.run_in_call(Sql::Unnest)
+        self.link.run_in_call(Sql::Unnest).map_err(explain_busy)
     }
 }
 
-fn sqlite(code: i32, message: &str) -> rusqlite::Error {
+pub(crate) fn sqlite(code: i32, message: &str) -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(ffi::Error::new(code), Some(message.to_owned()))
 }
 
@@ -367,6 +491,18 @@ pub(crate) fn vacuum_in_call() -> rusqlite::Error {
         ffi::SQLITE_ERROR,
         "VACUUM cannot run in a transaction, as every call is; use `exclusive`",
     )
+}
+
+/// SQLite says "busy", which to try again does not mend; say what it means here.
+fn explain_busy(error: rusqlite::Error) -> rusqlite::Error {
+    match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DatabaseBusy) => sqlite(
+            ffi::SQLITE_MISUSE,
+            "a savepoint cannot begin or end while a blob is open for writing, or a statement that writes \
+             stands on a row; drop it first",
+        ),
+        _ => error,
+    }
 }
 
 /// SQLite says "not authorized"; say what it means here.

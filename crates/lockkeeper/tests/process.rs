@@ -53,7 +53,7 @@ fn open_use_close(file: &std::path::Path) {
             .await
             .expect("a write");
         let snapshot = db.snapshot().await.expect("a snapshot");
-        assert!(snapshot.read(|s| s.table_exists("t")).await.expect("a read"));
+        assert!(snapshot.read(|s| s.table_exists(None, "t")).await.expect("a read"));
         db.close().await.expect("closes");
     });
 }

@@ -268,7 +268,7 @@ fn searches(db: &Database, n: u64) -> Step {
 
 /// A column comes and goes, and so does a table.
 fn alter(db: &Database, _: u64) -> Step {
-    db.blocking_write(|tx| match tx.table_exists("passing")? {
+    db.blocking_write(|tx| match tx.table_exists(None, "passing")? {
         true => tx.execute_batch("ALTER TABLE wide DROP COLUMN more; DROP TABLE passing"),
         false => tx.execute_batch(
             "ALTER TABLE wide ADD COLUMN more TEXT; CREATE TABLE passing (id INTEGER)",
@@ -284,7 +284,7 @@ fn open_another(file: &PathBuf) -> Step {
         _ => Database::blocking_open(file)?,
     };
     let schema = SCHEMA.replace("INSERT INTO total", "INSERT OR IGNORE INTO total");
-    db.blocking_write(move |tx| match tx.table_exists("note")? {
+    db.blocking_write(move |tx| match tx.table_exists(None, "note")? {
         true => Ok(()),
         false => tx.execute_batch(&schema),
     })?;

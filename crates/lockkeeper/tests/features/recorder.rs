@@ -55,7 +55,7 @@ fn a29_a_recorder_is_given_what_the_statistics_hold_and_nothing_twice() {
     let web = db.client("web");
     (0..10).for_each(|_| insert(&web));
     let snapshot = futures_lite::future::block_on(db.snapshot()).expect("a snapshot");
-    snapshot.blocking_read(|s| s.table_exists("t")).expect("a read");
+    snapshot.blocking_read(|s| s.table_exists(None, "t")).expect("a read");
     futures_lite::future::block_on(db.exclusive(|_| Ok(()))).expect("runs");
     let mut lease = futures_lite::future::block_on(db.lease()).expect("a lease");
     lease.blocking_run(|_| Ok(())).expect("runs");
@@ -66,7 +66,7 @@ fn a29_a_recorder_is_given_what_the_statistics_hold_and_nothing_twice() {
     let mut reads = 1;
     while db.stats().short_reads < 2 {
         let before = db.stats().short_reads;
-        let short = db.read(|s| s.table_exists("t")).short();
+        let short = db.read(|s| s.table_exists(None, "t")).short();
         futures_lite::future::block_on(short).expect("a short read");
         reads += 1 - (db.stats().short_reads - before);
     }

@@ -172,7 +172,7 @@ fn a08_exclusive_calls_may_control_transactions_and_attach() {
         });
         migrated.unwrap_or_else(|error| panic!("{place:?}: {error:?}"));
         let version = |s: &lockkeeper::Snapshot| {
-            s.pragma_query_value("user_version", |row| row.get::<_, i64>(0))
+            s.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))
         };
         assert_eq!(db.blocking_read(version).expect("a read"), 7);
         let gone = db.blocking_write(|tx| tx.execute("INSERT INTO side.s VALUES (1)", []));

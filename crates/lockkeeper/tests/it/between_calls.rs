@@ -349,7 +349,8 @@ fn a40_the_content_of_a_memory_database_outlives_an_exclusive_call() {
         let _ = db.blocking_exclusive(move |conn| conn.execute_batch(sql));
         assert_eq!(all(&db).ok(), Some((5000, 5)), "after `{sql}`");
     }
-    let version = |s: &Snapshot| s.pragma_query_value("user_version", |row| row.get::<_, i64>(0));
+    let version =
+        |s: &Snapshot| s.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));
     assert_eq!(db.blocking_read(version).ok(), Some(3));
     db.blocking_close().expect("closes");
 }

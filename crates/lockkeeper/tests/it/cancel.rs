@@ -296,15 +296,18 @@ fn a18_every_future_may_be_dropped_after_any_number_of_polls() {
                     "write and snapshot",
                     poll_and_drop(db.write(|_| Ok(())).and_snapshot(), polls),
                 );
-                check("read", poll_and_drop(db.read(|s| s.table_exists("t")), polls));
-                check("short read", poll_and_drop(db.read(|s| s.table_exists("t")).short(), polls));
+                check("read", poll_and_drop(db.read(|s| s.table_exists(None, "t")), polls));
+                check(
+                    "short read",
+                    poll_and_drop(db.read(|s| s.table_exists(None, "t")).short(), polls),
+                );
                 check("exclusive", poll_and_drop(db.exclusive(|_| Ok(())), polls));
                 check("snapshot", poll_and_drop(db.snapshot(), polls));
                 if let Ok(write) = db.try_write(fails) {
                     check("try_write", poll_and_drop(write, polls));
                 }
                 let snapshot = block_on(db.snapshot()).expect("a snapshot");
-                let dropped = poll_and_drop(snapshot.read(|s| s.table_exists("t")), polls);
+                let dropped = poll_and_drop(snapshot.read(|s| s.table_exists(None, "t")), polls);
                 drop(snapshot);
                 check("read on a snapshot", dropped);
                 // With the writer held, so that it is dropped while it waits.

@@ -37,11 +37,14 @@ fn a22_closing_leaves_no_file_and_no_thread() {
                 }
                 2 => {
                     for _ in 0..5 {
-                        let short = db.read(|s| s.table_exists("t")).short();
+                        let short = db.read(|s| s.table_exists(None, "t")).short();
                         assert!(block_on(short).expect("a short read"));
                     }
                     let snapshot = block_on(db.snapshot()).expect("a snapshot");
-                    assert_eq!(snapshot.blocking_read(|s| s.table_exists("t")).ok(), Some(true));
+                    assert_eq!(
+                        snapshot.blocking_read(|s| s.table_exists(None, "t")).ok(),
+                        Some(true)
+                    );
                     // Still held when the database is closed.
                     std::mem::forget(snapshot);
                 }

@@ -191,7 +191,7 @@ fn write_and_leave(tx: &Transaction, module: &Module) -> rusqlite::Result<()> {
 /// A database in which the module was used, on the writer and on a reader.
 fn used(module: &'static Module, builder: Builder) -> Database {
     let db = builder.blocking_open().expect("opens");
-    if !db.blocking_read(|s| s.table_exists("is_made")).expect("a read") {
+    if !db.blocking_read(|s| s.table_exists(None, "is_made")).expect("a read") {
         db.blocking_write(|tx| {
             tx.execute_batch(module.make)?;
             tx.execute_batch("CREATE TABLE is_made (x)")
@@ -412,7 +412,8 @@ fn close(db: &Database) {
 /// How many objects the schema has, apart from those of the module.
 fn count(db: &Database) -> usize {
     db.blocking_write(|tx| tx.execute_batch("CREATE TABLE late (x)")).expect("a write");
-    let seen = db.blocking_read(|s| Ok([s.table_exists("late")?, s.table_exists("is_made")?]));
+    let seen =
+        db.blocking_read(|s| Ok([s.table_exists(None, "late")?, s.table_exists(None, "is_made")?]));
     seen.expect("a read").into_iter().filter(|seen| *seen).count()
 }
 

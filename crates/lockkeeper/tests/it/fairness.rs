@@ -229,7 +229,7 @@ fn a12_clients_of_one_name_share_a_lane_that_outlives_each_of_them() {
         let two = db.client("web");
         drop(one);
         two.blocking_write(|tx| insert(tx, 1)).unwrap_or_else(|e| panic!("{place:?}: {e:?}"));
-        assert!(two.blocking_read(|s| s.table_exists("t")).expect("a read"));
+        assert!(two.blocking_read(|s| s.table_exists(None, "t")).expect("a read"));
         let write = two.write(|tx| insert(tx, 2));
         drop(two);
         block_on(write).expect("the call keeps its client");

@@ -69,7 +69,7 @@ fn a37_use_after_fork_is_refused_and_harms_nothing() {
     let (for_child, childs_snapshot) = (db.clone(), snapshot.clone());
     in_a_fork(|| in_child(for_child, childs_snapshot, &file, &other_file));
     // The parent goes on, on whole connections.
-    assert_eq!(snapshot.blocking_read(|s| s.table_exists("t")).ok(), Some(true));
+    assert_eq!(snapshot.blocking_read(|s| s.table_exists(None, "t")).ok(), Some(true));
     db.blocking_write(|tx| insert(tx, 2)).expect("a write");
     assert_eq!(ids(&db), [1, 2]);
     let whole = db.blocking_read(|s| {

@@ -186,13 +186,13 @@ fn a37_nobody_but_sqlite_opens_the_file() {
             db.blocking_write(move |tx| insert(tx, n)).expect("a write");
         }
         for _ in 0..20 {
-            block_on(db.read(|s| s.table_exists("t")).short()).expect("a read");
+            block_on(db.read(|s| s.table_exists(None, "t")).short()).expect("a read");
         }
         seen += opens.of("test.db");
         let snapshots = [(); 2].map(|()| block_on(db.snapshot()).expect("a snapshot"));
         seen += opens.of("test.db");
         for snapshot in &snapshots {
-            assert_eq!(snapshot.blocking_read(|s| s.table_exists("t")).ok(), Some(true));
+            assert_eq!(snapshot.blocking_read(|s| s.table_exists(None, "t")).ok(), Some(true));
         }
         assert_eq!(kind(open()), ErrorKind::AlreadyOpen);
         db.blocking_exclusive(|conn| conn.execute_batch("VACUUM")).expect("a vacuum");

@@ -180,7 +180,7 @@ const FOREIGN: [Foreign; 4] = [
         name: "rusqlite_migration, whose numbers are others",
         sql: "PRAGMA user_version = 12",
         seen: |file| {
-            let version: u32 = file.pragma_query_value("user_version", |row| row.get(0))?;
+            let version: u32 = file.pragma_query_value(None, "user_version", |row| row.get(0))?;
             Ok(version.checked_sub(10))
         },
     },
@@ -188,7 +188,7 @@ const FOREIGN: [Foreign; 4] = [
         name: "a program of its own",
         sql: "CREATE TABLE meta (key TEXT, value TEXT); INSERT INTO meta VALUES ('schema', '2')",
         seen: |file| {
-            if !file.table_exists("meta")? {
+            if !file.table_exists(None, "meta")? {
                 return Ok(None);
             }
             let sql = "SELECT value FROM meta WHERE key = 'schema'";

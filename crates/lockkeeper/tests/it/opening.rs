@@ -143,7 +143,7 @@ fn content(dir: &Path) -> BTreeMap<String, Option<Vec<u8>>> {
 }
 
 fn rows(db: &Database) -> Vec<i64> {
-    match db.blocking_read(|s| s.table_exists("t")).expect("a look") {
+    match db.blocking_read(|s| s.table_exists(None, "t")).expect("a look") {
         true => ids(db),
         false => Vec::new(),
     }
@@ -184,7 +184,7 @@ fn try_mode(dir: &Path, mode: Mode, name: &str) -> Result<Vec<i64>, ErrorKind> {
     };
     let found = rows(&db);
     let held = block_on(db.snapshot()).expect("a snapshot");
-    assert_eq!(held.blocking_read(|s| s.table_exists("t")).ok(), Some(!found.is_empty()));
+    assert_eq!(held.blocking_read(|s| s.table_exists(None, "t")).ok(), Some(!found.is_empty()));
     drop(held);
     if mode.writes() {
         let create = "CREATE TABLE IF NOT EXISTS t (id INTEGER PRIMARY KEY, v)";
@@ -340,7 +340,7 @@ fn a53_a_process_that_comes_and_goes_does_not_disturb_readers() {
         };
         let before = count(&db).expect("a count");
         let held = block_on(db.snapshot()).expect("a snapshot");
-        held.blocking_read(|s| s.table_exists("part")).expect("it shows this state");
+        held.blocking_read(|s| s.table_exists(None, "part")).expect("it shows this state");
         // The same calls of the same client fail there, others go through.
         let mut writer = Process::start("writer", &file);
         let mut acks = 0;

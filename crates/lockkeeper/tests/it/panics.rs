@@ -78,7 +78,7 @@ fn a21_a_panic_in_the_middle_of_a_batch_reaches_its_caller_and_nobody_else() {
             let expected: Vec<_> =
                 (0..panics / 2).flat_map(|n| [10 * n + 1, 10 * n + 4, 10 * n + 5]).collect();
             assert_eq!(ids(&db), expected);
-            assert!(!db.blocking_read(|s| s.table_exists("gone")).expect("a read"));
+            assert!(!db.blocking_read(|s| s.table_exists(None, "gone")).expect("a read"));
             println!("{place:?}: {panics} panics inside batches");
             db.blocking_close().expect("closes");
         });
@@ -114,7 +114,9 @@ fn a21_every_kind_of_call_passes_its_panic_on() {
                 panic_of(snapshot.read(move |_| -> rusqlite::Result<()> { panic_any(Payload(n)) })),
                 Payload(n)
             );
-            assert!(snapshot.blocking_read(|s| s.table_exists("t")).expect("it is still held"));
+            assert!(
+                snapshot.blocking_read(|s| s.table_exists(None, "t")).expect("it is still held")
+            );
         }
         assert_eq!(ids(db), [], "{place:?}");
     });

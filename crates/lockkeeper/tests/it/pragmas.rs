@@ -95,7 +95,7 @@ fn shown(row: &rusqlite::Row<'_>) -> rusqlite::Result<String> {
 }
 
 fn read_all(s: &Snapshot, list: &[String]) -> rusqlite::Result<Readings> {
-    Ok(readings(list, |name| s.pragma_query_value(name, shown)))
+    Ok(readings(list, |name| s.pragma_query_value(None, name, shown)))
 }
 
 /// Sets it as a program would that does not look at the answer.
@@ -297,7 +297,8 @@ fn a40_what_an_exclusive_call_sets_in_the_file_stays() {
                 "application_id" => 8,
                 _ => 1,
             };
-            let read = move |s: &Snapshot| s.pragma_query_value(name, |row| row.get::<_, i64>(0));
+            let read =
+                move |s: &Snapshot| s.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
             assert_eq!(db.blocking_write(move |tx| read(tx)).ok(), Some(expected), "{name}");
             assert_eq!(db.blocking_read(read).ok(), Some(expected), "{name}");
         }

@@ -297,7 +297,7 @@ fn a11_whoever_drops_a_snapshot_may_take_the_next_at_once() {
             for round in 0..rounds {
                 let snapshot = block_on(db.snapshot())
                     .unwrap_or_else(|error| panic!("round {round} on {place:?}: {error:?}"));
-                let mut read = snapshot.read(|s| s.table_exists("t"));
+                let mut read = snapshot.read(|s| s.table_exists(None, "t"));
                 match round % 3 {
                     0 => assert!(block_on(&mut read).expect("a read")),
                     // The read alone keeps the snapshot until it is answered, ...

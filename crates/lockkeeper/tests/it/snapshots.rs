@@ -48,7 +48,7 @@ fn a22_a_snapshot_dropped_while_another_thread_closes_leaves_nothing_behind() {
             let (dir, db) = file_db(|builder| builder.readers(1).synchronous(Synchronous::Off));
             let snapshot = block_on(db.snapshot()).expect("a snapshot");
             if round % 2 == 0 {
-                assert_eq!(snapshot.blocking_read(|s| s.table_exists("t")).ok(), Some(true));
+                assert_eq!(snapshot.blocking_read(|s| s.table_exists(None, "t")).ok(), Some(true));
             }
             let both = Barrier::new(2);
             std::thread::scope(|scope| {
@@ -120,7 +120,7 @@ fn a29_reads_on_their_callers_thread_are_counted_as_such() {
         let (_dir, db) = file_db(|builder| builder.readers(1).readers_max(1));
         let mut reads: u64 = 0;
         while db.stats().short_reads < 20 {
-            block_on(db.read(|s| s.table_exists("t")).short()).expect("a read");
+            block_on(db.read(|s| s.table_exists(None, "t")).short()).expect("a read");
             reads += 1;
         }
         // A read on a reader thread is counted right after its answer.

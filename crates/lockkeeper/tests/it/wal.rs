@@ -15,7 +15,7 @@ fn a24_no_connection_checkpoints_inside_a_commit() {
         let (_dir, db) = file_db(|builder| builder);
         let pragma = "wal_autocheckpoint";
         let get = move |s: &lockkeeper::Snapshot| {
-            s.pragma_query_value(pragma, |row| row.get::<_, i64>(0))
+            s.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0))
         };
         assert_eq!(db.blocking_write(move |tx| get(tx)).expect("the writer"), 0);
         assert_eq!(db.blocking_read(get).expect("a reader"), 0);

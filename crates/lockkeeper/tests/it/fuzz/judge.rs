@@ -83,7 +83,7 @@ fn open(dir: &Dir, program: &Program) -> Database<Failure> {
         .run_writes_twice(settings.twice)
         .blocking_open()
         .expect("the database opens");
-    let make = |tx: &lockkeeper::Transaction| match tx.table_exists("log")? {
+    let make = |tx: &lockkeeper::Transaction| match tx.table_exists(None, "log")? {
         true => Ok(()),
         false => tx.execute_batch(&schema()),
     };

@@ -219,7 +219,7 @@ pub(crate) fn open(dir: &Dir, place: Place) -> Database<Failure> {
         .checkpoint_wal_bytes(64 << 10)
         .blocking_open()
         .expect("the database opens");
-    let make = |tx: &Transaction| match tx.table_exists("map")? {
+    let make = |tx: &Transaction| match tx.table_exists(None, "map")? {
         true => Ok(()),
         false => tx.execute_batch(SCHEMA),
     };

@@ -1,0 +1,209 @@
+//! Blobs that a call reads and writes piece by piece.
+//!
+//! SQLite keeps a statement open for each, of which the authorizer, the progress handler and the update hook know
+//! nothing. So each operation asks first what is asked before a statement; the change feed and live queries are
+//! told of the table; and the session closes what a call forgets (`ffi.rs`), because a COMMIT fails while a blob
+//! is open for writing, and one open for reading keeps its snapshot.
+
+use std::io;
+
+use rusqlite::{Connection, Name, Result};
+
+use crate::ffi::LentBlob;
+use crate::transaction::Snapshot;
+
+/// A blob that is read, or written in place, piece by piece; see [`Snapshot::blob_open`].
+///
+/// It offers what `rusqlite::blob::Blob` offers. Its size cannot change: make room with `zeroblob(n)` or
+/// `rusqlite::blob::ZeroBlob`. It lives inside its call: one that the call forgets is closed when the
+/// call ends. A row that is changed otherwise meanwhile ends it (`SQLITE_ABORT`).
+///
+/// # Examples
+/// ```
+/// # let db = lockkeeper::Database::blocking_open(":memory:")?;
+/// use std::io::{Read, Seek, Write};
+///
+/// let text = db.blocking_write(|tx| {
+///     tx.execute_batch("CREATE TABLE file (id INTEGER PRIMARY KEY, data BLOB)")?;
+///     tx.execute("INSERT INTO file (data) VALUES (zeroblob(11))", [])?;
+///     let mut blob = tx.blob_open("main", "file", "data", tx.last_insert_rowid(), false)?;
+///     let mut text = String::new();
+///     (|| {
+///         write!(blob, "hello world")?;
+///         blob.rewind()?;
+///         blob.read_to_string(&mut text)
+///     })()
+///     .map_err(|error: std::io::Error| lockkeeper::rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+///     Ok(text)
+/// })?;
+/// assert_eq!(text, "hello world");
+/// # Ok::<_, lockkeeper::Error>(())
+/// ```
+pub struct Blob<'c>(Inner<'c>);
+
+enum Inner<'c> {
+    OfCall {
+        blob: LentBlob<'c>,
+        snapshot: &'c Snapshot,
+        /// The schema and table that the change feed is told of; `None`: nobody asks.
+        told: Option<(String, String)>,
+    },
+    /// Of a bare connection.
+    Bare(rusqlite::blob::Blob<'c>),
+}
+
+impl<'c> Blob<'c> {
+    pub(crate) fn open<D: Name, N: Name>(
+        snapshot: &'c Snapshot,
+        schema: D,
+        table: N,
+        column: N,
+        rowid: i64,
+        read_only: bool,
+    ) -> Result<Self> {
+        snapshot.before_statement(read_only)?;
+        let name = schema.as_cstr()?.to_string_lossy().into_owned();
+        let of = table.as_cstr()?.to_string_lossy().into_owned();
+        let link = &snapshot.link;
+        link.refresh_schema();
+        let blob = link.session.blob_open(schema, table, column, rowid, read_only)?;
+        link.guard.note_direct_read(&name, Some(&of));
+        let watched = !read_only && link.guard.recorder.is_on();
+        let told = watched.then(|| spelling(link.session.conn(), &name, &of).unwrap_or((name, of)));
+        Ok(Self(Inner::OfCall { blob, snapshot, told }))
+    }
+
+    pub(crate) fn bare(blob: rusqlite::blob::Blob<'c>) -> Self {
+        Self(Inner::Bare(blob))
+    }
+
+    fn get(&self) -> &rusqlite::blob::Blob<'c> {
+        match &self.0 {
+            Inner::OfCall { blob, .. } => blob.get(),
+            Inner::Bare(blob) => blob,
+        }
+    }
+
+    /// The blob, if it may be read now.
+    fn reading(&mut self) -> Result<&mut rusqlite::blob::Blob<'c>> {
+        match &mut self.0 {
+            Inner::OfCall { blob, snapshot, .. } => {
+                snapshot.before_statement(true)?;
+                Ok(blob.get_mut())
+            }
+            Inner::Bare(blob) => Ok(blob),
+        }
+    }
+
+    /// The blob, if it may be written now.
+    fn writing(&mut self) -> Result<&mut rusqlite::blob::Blob<'c>> {
+        match &mut self.0 {
+            Inner::OfCall { blob, snapshot, told } => {
+                snapshot.before_statement(false)?;
+                if let Some((schema, table)) = told {
+                    snapshot.link.guard.recorder.blob_written(schema, table);
+                }
+                Ok(blob.get_mut())
+            }
+            Inner::Bare(blob) => Ok(blob),
+        }
+    }
+
+    /// Goes to the blob of another row of the same table and column; the position is 0 then.
+    ///
+    /// # Errors
+    /// SQLite's, for a row that is not there or has no blob or text in the column.
+    pub fn reopen(&mut self, rowid: i64) -> Result<()> {
+        self.reading()?.reopen(rowid)
+    }
+
+    /// The number of bytes.
+    pub fn size(&self) -> i32 {
+        self.get().size()
+    }
+
+    /// The number of bytes.
+    pub fn len(&self) -> usize {
+        self.get().len()
+    }
+
+    /// Whether there are no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.get().is_empty()
+    }
+
+    /// Closes the blob, as dropping it does, and says whether that worked.
+    ///
+    /// # Errors
+    /// SQLite's, also of an operation before.
+    pub fn close(self) -> Result<()> {
+        match self.0 {
+            Inner::OfCall { blob, .. } => blob.close(),
+            Inner::Bare(blob) => blob.close(),
+        }
+    }
+
+    /// Reads bytes from `start` on, wherever the position is; returns how many there were.
+    ///
+    /// # Errors
+    /// SQLite's; `BlobSizeError` when `start` is beyond the end.
+    pub fn read_at(&mut self, buf: &mut [u8], start: usize) -> Result<usize> {
+        self.reading()?.read_at(buf, start)
+    }
+
+    /// As [`Blob::read_at`]; fewer bytes than `buf` holds are an error.
+    ///
+    /// # Errors
+    /// As [`Blob::read_at`].
+    pub fn read_at_exact(&mut self, buf: &mut [u8], start: usize) -> Result<()> {
+        self.reading()?.read_at_exact(buf, start)
+    }
+
+    /// Writes all of `buf` at `start`, wherever the position is.
+    ///
+    /// # Errors
+    /// SQLite's; `BlobSizeError` when it would reach beyond the end: nothing is written then.
+    pub fn write_at(&mut self, buf: &[u8], start: usize) -> Result<()> {
+        self.writing()?.write_at(buf, start)
+    }
+}
+
+/// A schema and a table as the change feed spells them.
+fn spelling(conn: &Connection, schema: &str, table: &str) -> Option<(String, String)> {
+    let schema: String = conn
+        .prepare("SELECT name FROM pragma_database_list WHERE name = ?1 COLLATE NOCASE")
+        .and_then(|mut list| list.query_row([schema], |row| row.get(0)))
+        .ok()?;
+    let quoted = schema.replace('"', "\"\"");
+    let sql = format!("SELECT name FROM \"{quoted}\".sqlite_schema WHERE name = ?1 COLLATE NOCASE");
+    let table = conn.prepare(&sql).and_then(|mut list| list.query_row([table], |row| row.get(0)));
+    Some((schema, table.ok()?))
+}
+
+impl io::Read for Blob<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.reading().map_err(io::Error::other)?.read(buf)
+    }
+}
+
+impl io::Write for Blob<'_> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.writing().map_err(io::Error::other)?.write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl io::Seek for Blob<'_> {
+    fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
+        self.reading().map_err(io::Error::other)?.seek(to)
+    }
+}
+
+impl std::fmt::Debug for Blob<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Blob").field("len", &self.len()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,387 @@
+//! What connections, snapshots and transactions have in common, for functions that serve all of them.
+
+use rusqlite::types::FromSql;
+use rusqlite::{Connection, Name, Params, Result, Row, ToSql};
+
+use crate::blob::Blob;
+use crate::pragma;
+use crate::statement::Statement;
+use crate::transaction::{Snapshot, Transaction};
+
+mod sealed {
+    pub trait Sealed {}
+
+    impl Sealed for rusqlite::Connection {}
+    impl Sealed for rusqlite::Transaction<'_> {}
+    impl Sealed for rusqlite::Savepoint<'_> {}
+    impl Sealed for crate::Snapshot {}
+    impl Sealed for crate::Transaction {}
+}
+
+/// What can be queried: a [`Snapshot`], a [`Transaction`], and rusqlite's `Connection` as `setup` and `exclusive`
+/// give it.
+///
+/// For functions that serve all of them; who has one of them finds the same methods on it. Its methods do
+/// what rusqlite's of the same name do; statements of a `query_…` come through the cache. Sealed: it may
+/// get more methods.
+///
+/// # Examples
+/// ```
+/// use lockkeeper::{Database, Queryable};
+///
+/// fn names(db: &impl Queryable) -> lockkeeper::rusqlite::Result<Vec<String>> {
+///     db.prepare_cached("SELECT name FROM account ORDER BY name")?
+///         .query_map([], |row| row.get(0))?
+///         .collect()
+/// }
+///
+/// let db = Database::blocking_open(":memory:")?;
+/// db.blocking_write(|tx| {
+///     tx.execute_batch("CREATE TABLE account (name TEXT); INSERT INTO account VALUES ('Ada')")?;
+///     assert_eq!(names(tx)?, ["Ada"]);
+///     Ok(())
+/// })?;
+/// assert_eq!(db.blocking_read(|snapshot| names(snapshot))?, ["Ada"]);
+/// assert_eq!(db.blocking_exclusive(|conn| names(conn))?, ["Ada"]);
+/// # Ok::<_, lockkeeper::Error>(())
+/// ```
+pub trait Queryable: sealed::Sealed {
+    /// Prepares a statement; see [`Snapshot::prepare`].
+    ///
+    /// # Errors
+    /// SQLite's.
+    fn prepare(&self, sql: &str) -> Result<Statement<'_>>;
+
+    /// Prepares a statement, or takes it from the connection's cache; see [`Snapshot::prepare_cached`].
+    ///
+    /// # Errors
+    /// SQLite's.
+    fn prepare_cached(&self, sql: &str) -> Result<Statement<'_>>;
+
+    /// Opens a blob; see [`Snapshot::blob_open`].
+    ///
+    /// # Errors
+    /// SQLite's.
+    fn blob_open<D: Name, N: Name>(
+        &self,
+        schema: D,
+        table: N,
+        column: N,
+        rowid: i64,
+        read_only: bool,
+    ) -> Result<Blob<'_>>;
+
+    /// Whether there is such a column; see [`Snapshot::column_exists`].
+    ///
+    /// # Errors
+    /// SQLite's.
+    fn column_exists<N: Name>(&self, schema: Option<N>, table: N, column: N) -> Result<bool>;
+
+    /// Whether there is such a table; see [`Snapshot::table_exists`].
+    ///
+    /// # Errors
+    /// SQLite's.
+    fn table_exists<N: Name>(&self, schema: Option<N>, table: N) -> Result<bool>;
+
+    /// Whether no transaction is open; see [`Snapshot::is_autocommit`].
+    fn is_autocommit(&self) -> bool;
+
+    /// Runs a query and maps its first row.
+    ///
+    /// # Errors
+    /// SQLite's; `QueryReturnedNoRows` when there is none.
+    fn query_row<T, P, F>(&self, sql: &str, params: P, f: F) -> Result<T>
+    where
+        P: Params,
+        F: FnOnce(&Row<'_>) -> Result<T>,
+    {
+        self.prepare_cached(sql)?.query_row(params, f)
+    }
+
+    /// Runs a query and maps its only row.
+    ///
+    /// # Errors
+    /// SQLite's; also when there is no row or more than one.
+    fn query_one<T, P, F>(&self, sql: &str, params: P, f: F) -> Result<T>
+    where
+        P: Params,
+        F: FnOnce(&Row<'_>) -> Result<T>,
+    {
+        self.prepare_cached(sql)?.query_one(params, f)
+    }
+
+    /// Runs a query and maps its first row by a function with errors of another type.
+    ///
+    /// # Errors
+    /// What `f` returned; SQLite's; `QueryReturnedNoRows` when there is none.
+    fn query_row_and_then<T, E, P, F>(
+        &self,
+        sql: &str,
+        params: P,
+        f: F,
+    ) -> std::result::Result<T, E>
+    where
+        E: From<rusqlite::Error>,
+        P: Params,
+        F: FnOnce(&Row<'_>) -> std::result::Result<T, E>,
+    {
+        self.prepare_cached(sql)?.query_row_and_then(params, f)
+    }
+
+    /// The value of a PRAGMA.
+    ///
+    /// # Errors
+    /// SQLite's; `QueryReturnedNoRows` when there is none.
+    fn pragma_query_value<T, F>(&self, schema: Option<&str>, name: &str, f: F) -> Result<T>
+    where
+        F: FnOnce(&Row<'_>) -> Result<T>,
+    {
+        self.prepare(&pragma::text(schema, name, "")?)?.query_row([], f)
+    }
+
+    /// The value of a PRAGMA, as it is.
+    ///
+    /// # Errors
+    /// As [`Queryable::pragma_query_value`]; also when the value is of another type.
+    fn pragma_query_one<T: FromSql>(&self, schema: Option<&str>, name: &str) -> Result<T> {
+        self.pragma_query_value(schema, name, |row| row.get(0))
+    }
+
+    /// Runs `f` for each row of a PRAGMA.
+    ///
+    /// # Errors
+    /// SQLite's; what `f` returned.
+    fn pragma_query<F>(&self, schema: Option<&str>, name: &str, mut f: F) -> Result<()>
+    where
+        F: FnMut(&Row<'_>) -> Result<()>,
+    {
+        let mut statement = self.prepare(&pragma::text(schema, name, "")?)?;
+        each_row(&mut statement, &mut f)
+    }
+
+    /// Runs `f` for each row of a PRAGMA with an argument, such as `table_info`.
+    ///
+    /// # Errors
+    /// SQLite's; what `f` returned.
+    fn pragma<F, V>(&self, schema: Option<&str>, name: &str, value: V, mut f: F) -> Result<()>
+    where
+        F: FnMut(&Row<'_>) -> Result<()>,
+        V: ToSql,
+    {
+        let argument = format!("({})", pragma::literal(&value)?);
+        let mut statement = self.prepare(&pragma::text(schema, name, &argument)?)?;
+        each_row(&mut statement, &mut f)
+    }
+}
+
+/// What can be queried and written: a [`Transaction`], and rusqlite's `Connection` as `setup` and `exclusive` give it.
+///
+/// For functions that serve both; see [`Queryable`]. Sealed.
+///
+/// # Examples
+/// ```
+/// use lockkeeper::{Database, Executor};
+///
+/// fn add(db: &impl Executor, name: &str) -> lockkeeper::rusqlite::Result<i64> {
+///     db.execute("INSERT INTO account (name) VALUES (?1)", [name])?;
+///     Ok(db.last_insert_rowid())
+/// }
+///
+/// let db = Database::blocking_open(":memory:")?;
+/// db.blocking_write(|tx| {
+///     tx.execute_batch("CREATE TABLE account (id INTEGER PRIMARY KEY, name TEXT)")?;
+///     assert_eq!(add(tx, "Ada")?, 1);
+///     Ok(())
+/// })?;
+/// assert_eq!(db.blocking_exclusive(|conn| add(conn, "Grace"))?, 2);
+/// # Ok::<_, lockkeeper::Error>(())
+/// ```
+pub trait Executor: Queryable {
+    /// Executes one statement; see [`Transaction::execute`].
+    ///
+    /// # Errors
+    /// SQLite's; an error also when the text holds several statements or returns rows.
+    fn execute<P: Params>(&self, sql: &str, params: P) -> Result<usize> {
+        self.prepare_cached(sql)?.execute(params)
+    }
+
+    /// Executes the statements of `sql` one after another; see [`Transaction::execute_batch`].
+    ///
+    /// # Errors
+    /// SQLite's, for the first statement that fails.
+    fn execute_batch(&self, sql: &str) -> Result<()>;
+
+    /// The row id of the last row that was inserted; see [`Transaction::last_insert_rowid`].
+    fn last_insert_rowid(&self) -> i64;
+
+    /// The number of rows that the last statement changed; see [`Transaction::changes`].
+    fn changes(&self) -> u64;
+
+    /// The number of rows that were changed so far; see [`Transaction::total_changes`].
+    fn total_changes(&self) -> u64;
+
+    /// Sets a PRAGMA; see [`Transaction::pragma_update`].
+    ///
+    /// # Errors
+    /// SQLite's.
+    fn pragma_update<V: ToSql>(&self, schema: Option<&str>, name: &str, value: V) -> Result<()> {
+        let argument = format!(" = {}", pragma::literal(&value)?);
+        self.prepare(&pragma::text(schema, name, &argument)?)?.run()
+    }
+
+    /// Sets a PRAGMA and maps the row that it answers with.
+    ///
+    /// # Errors
+    /// SQLite's; `QueryReturnedNoRows` when it answers with none.
+    fn pragma_update_and_check<F, T, V>(
+        &self,
+        schema: Option<&str>,
+        name: &str,
+        value: V,
+        f: F,
+    ) -> Result<T>
+    where
+        F: FnOnce(&Row<'_>) -> Result<T>,
+        V: ToSql,
+    {
+        let argument = format!(" = {}", pragma::literal(&value)?);
+        self.prepare(&pragma::text(schema, name, &argument)?)?.query_row([], f)
+    }
+}
+
+fn each_row(
+    statement: &mut Statement<'_>,
+    f: &mut dyn FnMut(&Row<'_>) -> Result<()>,
+) -> Result<()> {
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        f(row)?;
+    }
+    Ok(())
+}
+
+/// For rusqlite's own types, by the connection that they are or have.
+macro_rules! bare {
+    ($($name:ty),*) => {$(
+        impl Queryable for $name {
+            fn prepare(&self, sql: &str) -> Result<Statement<'_>> {
+                Connection::prepare(self, sql).map(Statement::bare)
+            }
+
+            fn prepare_cached(&self, sql: &str) -> Result<Statement<'_>> {
+                Connection::prepare_cached(self, sql).map(Statement::bare_cached)
+            }
+
+            fn blob_open<D: Name, N: Name>(
+                &self,
+                schema: D,
+                table: N,
+                column: N,
+                rowid: i64,
+                read_only: bool,
+            ) -> Result<Blob<'_>> {
+                Connection::blob_open(self, schema, table, column, rowid, read_only).map(Blob::bare)
+            }
+
+            fn column_exists<N: Name>(
+                &self,
+                schema: Option<N>,
+                table: N,
+                column: N,
+            ) -> Result<bool> {
+                Connection::column_exists(self, schema, table, column)
+            }
+
+            fn table_exists<N: Name>(&self, schema: Option<N>, table: N) -> Result<bool> {
+                Connection::table_exists(self, schema, table)
+            }
+
+            fn is_autocommit(&self) -> bool {
+                Connection::is_autocommit(self)
+            }
+        }
+
+        impl Executor for $name {
+            fn execute_batch(&self, sql: &str) -> Result<()> {
+                Connection::execute_batch(self, sql)
+            }
+
+            fn last_insert_rowid(&self) -> i64 {
+                Connection::last_insert_rowid(self)
+            }
+
+            fn changes(&self) -> u64 {
+                Connection::changes(self)
+            }
+
+            fn total_changes(&self) -> u64 {
+                Connection::total_changes(self)
+            }
+        }
+    )*};
+}
+
+bare!(Connection, rusqlite::Transaction<'_>, rusqlite::Savepoint<'_>);
+
+/// For the views that calls are given.
+macro_rules! of_call {
+    ($($name:ty),*) => {$(
+        impl Queryable for $name {
+            fn prepare(&self, sql: &str) -> Result<Statement<'_>> {
+                Snapshot::prepare(self, sql)
+            }
+
+            fn prepare_cached(&self, sql: &str) -> Result<Statement<'_>> {
+                Snapshot::prepare_cached(self, sql)
+            }
+
+            fn blob_open<D: Name, N: Name>(
+                &self,
+                schema: D,
+                table: N,
+                column: N,
+                rowid: i64,
+                read_only: bool,
+            ) -> Result<Blob<'_>> {
+                Blob::open(self, schema, table, column, rowid, read_only)
+            }
+
+            fn column_exists<N: Name>(
+                &self,
+                schema: Option<N>,
+                table: N,
+                column: N,
+            ) -> Result<bool> {
+                Snapshot::column_exists(self, schema, table, column)
+            }
+
+            fn table_exists<N: Name>(&self, schema: Option<N>, table: N) -> Result<bool> {
+                Snapshot::table_exists(self, schema, table)
+            }
+
+            fn is_autocommit(&self) -> bool {
+                self.link.is_lost()
+            }
+        }
+    )*};
+}
+
+of_call!(Snapshot, Transaction);
+
+impl Executor for Transaction {
+    fn execute_batch(&self, sql: &str) -> Result<()> {
+        Transaction::execute_batch(self, sql)
+    }
+
+    fn last_insert_rowid(&self) -> i64 {
+        Transaction::last_insert_rowid(self)
+    }
+
+    fn changes(&self) -> u64 {
+        Transaction::changes(self)
+    }
+
+    fn total_changes(&self) -> u64 {
+        Transaction::total_changes(self)
+    }
+}
