@@ -176,8 +176,8 @@ fn optional() -> Result<Closing, Failed> {
 /// The tests of how connections end, under AddressSanitizer, which sees SQLite's memory as well; in the long form
 /// all that reach SQLite.
 fn asan(form: Form) -> Result<Closing, Failed> {
-    /// The tests of what has a connection longest, or ends it.
-    const ENDINGS: [&str; 3] = ["endings::", "closing::", "snapshots::"];
+    /// The tests of what has a connection longest, or ends it, and of closures on their callers' stacks.
+    const ENDINGS: [&str; 4] = ["endings::", "closing::", "snapshots::", "borrowed::"];
     let host = host()?;
     let suite = |filters: &[&str]| {
         // A target of its own leaves build scripts as they are, and a directory what else was built.

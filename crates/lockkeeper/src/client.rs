@@ -14,7 +14,7 @@ use crate::feed::{Changes, Watch};
 use crate::job::{Many, Once};
 use crate::lease::Leases;
 use crate::live::Live;
-use crate::queue::{Priority, Refused, block_on};
+use crate::queue::{Priority, Refused};
 use crate::read::Read;
 use crate::snapshots::Snapshots;
 use crate::transaction::{Snapshot, Transaction};
@@ -125,6 +125,9 @@ impl<E: Send + 'static> Client<E> {
 
     /// Runs `f` as [`Client::write`] does and blocks this thread until it is answered.
     ///
+    /// `f` and what it returns may borrow from the caller. So it returns, also when the database is
+    /// aborted, only when `f` has ended or will never run.
+    ///
     /// Inside a write of the same database it runs at once, in a savepoint of that write.
     ///
     /// # Errors
@@ -132,11 +135,26 @@ impl<E: Send + 'static> Client<E> {
     ///
     /// # Panics
     /// As [`Client::write`]. Blocking an async executor's thread is not noticed.
+    ///
+    /// # Examples
+    /// ```
+    /// # let db = lockkeeper::Database::blocking_open(":memory:")?;
+    /// # db.blocking_write(|tx| tx.execute_batch("CREATE TABLE note (text TEXT)"))?;
+    /// let notes = vec![String::from("milk"), String::from("bread")];
+    /// let longest = db.blocking_write(|tx| {
+    ///     for note in &notes {
+    ///         tx.execute("INSERT INTO note (text) VALUES (?1)", [note])?;
+    ///     }
+    ///     Ok(notes.iter().max_by_key(|note| note.len()))
+    /// })?;
+    /// assert_eq!(longest, Some(&notes[1]));
+    /// # Ok::<_, lockkeeper::Error>(())
+    /// ```
     #[track_caller]
     pub fn blocking_write<T, F>(&self, f: F) -> Result<T, Error<E>>
     where
-        F: FnMut(&Transaction) -> Result<T, E> + Send + 'static,
-        T: Send + 'static,
+        F: FnMut(&Transaction) -> Result<T, E> + Send,
+        T: Send,
     {
         crate::write::blocking(self.clone(), f)
     }
@@ -185,7 +203,8 @@ impl<E: Send + 'static> Client<E> {
 
     /// Runs `f` as [`Client::read`] does and blocks this thread until it is answered.
     ///
-    /// Inside a write of the same database it runs at once, and sees what that write has done.
+    /// `f` and what it returns may borrow, as for [`Client::blocking_write`]. Inside a write of the same
+    /// database it runs at once, and sees what that write has done.
     ///
     /// # Errors
     /// As [`Client::read`].
@@ -195,10 +214,10 @@ impl<E: Send + 'static> Client<E> {
     #[track_caller]
     pub fn blocking_read<T, F>(&self, f: F) -> Result<T, Error<E>>
     where
-        F: FnMut(&Snapshot) -> Result<T, E> + Send + 'static,
-        T: Send + 'static,
+        F: FnMut(&Snapshot) -> Result<T, E> + Send,
+        T: Send,
     {
-        block_on(self.read(f))
+        crate::read::blocking(self.clone(), f, None)
     }
 
     /// Runs `f` on the writer connection outside any transaction, between two batches.
@@ -232,7 +251,8 @@ impl<E: Send + 'static> Client<E> {
         Exclusive::new(self.clone(), f)
     }
 
-    /// Runs `f` as [`Client::exclusive`] does and blocks this thread until it is answered.
+    /// Runs `f` as [`Client::exclusive`] does and blocks this thread until it is answered. `f` and what it
+    /// returns may borrow, as for [`Client::blocking_write`].
     ///
     /// # Errors
     /// As [`Client::exclusive`].
@@ -242,10 +262,10 @@ impl<E: Send + 'static> Client<E> {
     #[track_caller]
     pub fn blocking_exclusive<T, F>(&self, f: F) -> Result<T, Error<E>>
     where
-        F: FnOnce(&mut Connection) -> Result<T, E> + Send + 'static,
-        T: Send + 'static,
+        F: FnOnce(&mut Connection) -> Result<T, E> + Send,
+        T: Send,
     {
-        block_on(self.exclusive(f))
+        crate::exclusive::blocking(self.clone(), f)
     }
 
     /// The stream of commits from now on: which calls changed which rows of which tables.

@@ -9,9 +9,10 @@ use rusqlite::Connection;
 
 use crate::database::Client;
 use crate::error::{Error, ErrorKind};
+use crate::ffi::lend;
 use crate::holders::HolderKind;
 use crate::job::{ExclusiveCall, Outcome, WriterItem};
-use crate::queue::Flight;
+use crate::queue::{Flight, block_on};
 use crate::submission::Submission;
 
 /// An exclusive call; see [`Client::exclusive`].
@@ -45,7 +46,11 @@ where
 {
     #[track_caller]
     pub(crate) fn new(client: Client<E>, f: F) -> Self {
-        Self { submission: Submission::new(HolderKind::Exclusive, client), state: State::New(f) }
+        Self::by(Submission::new(HolderKind::Exclusive, client), f)
+    }
+
+    fn by(submission: Submission<E>, f: F) -> Self {
+        Self { submission, state: State::New(f) }
     }
 
     /// Gives up after `patience`, counted from the first poll; covers waiting and running.
@@ -53,6 +58,28 @@ where
         self.submission.deadline = Some(patience);
         self
     }
+}
+
+/// Runs an exclusive call and waits for it; `f` stays on this thread's stack.
+#[track_caller]
+pub(crate) fn blocking<T, E, F>(client: Client<E>, f: F) -> Result<T, Error<E>>
+where
+    F: FnOnce(&mut Connection) -> Result<T, E> + Send,
+    T: Send,
+    E: Send + 'static,
+{
+    let submission = Submission::new(HolderKind::Exclusive, client);
+    lend::<Connection, _, _, _>(once(f), |lent| {
+        block_on(Exclusive::by(submission, move |conn: &mut Connection| lent.run(conn)))
+    })
+}
+
+/// A closure that is run once at most, as one that might run again.
+fn once<T, E>(
+    f: impl FnOnce(&mut Connection) -> Result<T, E>,
+) -> impl FnMut(&mut Connection) -> Result<T, E> {
+    let mut f = Some(f);
+    move |conn| (f.take().expect("an exclusive call runs once"))(conn)
 }
 
 impl<F, T, E> Future for Exclusive<F, T, E>

@@ -7,6 +7,7 @@ use std::task::Waker;
 use std::time::Instant;
 
 use crate::error::{Error, ErrorKind};
+use crate::ffi::{Borrowed, View, type_id};
 use crate::holders::Origin;
 use crate::lease;
 use crate::queue::{
@@ -27,13 +28,59 @@ pub trait Body<V, T, E>: Send + 'static {
     /// Whether it may run more than once.
     const REPEATABLE: bool;
 
+    /// What calls of one place in the caller's program have in common.
+    fn closure(&self) -> TypeId {
+        TypeId::of::<Self>()
+    }
+
     /// Runs it.
     fn call(&mut self, view: &V) -> Result<T, E>;
+}
+
+impl View for Transaction {
+    type Ref<'v> = &'v Self;
+}
+
+impl View for Snapshot {
+    type Ref<'v> = &'v Self;
+}
+
+impl View for rusqlite::Connection {
+    type Ref<'v> = &'v mut Self;
 }
 
 /// A closure that may run more than once.
 #[derive(Debug)]
 pub struct Many<F>(pub(crate) F);
+
+/// A closure that may run more than once and stays on its caller's stack.
+pub(crate) struct ManyLent<V: View, E> {
+    lent: Borrowed<V, E>,
+    closure: TypeId,
+}
+
+impl<V: View, E> ManyLent<V, E> {
+    /// `F` is its type.
+    pub(crate) fn new<F>(lent: Borrowed<V, E>) -> Self {
+        Self { lent, closure: type_id::<Many<F>>() }
+    }
+}
+
+impl<V, E> Body<V, (), E> for ManyLent<V, E>
+where
+    V: for<'v> View<Ref<'v> = &'v V>,
+    E: 'static,
+{
+    const REPEATABLE: bool = true;
+
+    fn closure(&self) -> TypeId {
+        self.closure
+    }
+
+    fn call(&mut self, view: &V) -> Result<(), E> {
+        self.lent.run(view)
+    }
+}
 
 /// A closure that runs at most once.
 #[derive(Debug)]
@@ -316,7 +363,7 @@ where
     }
 
     fn closure(&self) -> TypeId {
-        TypeId::of::<B>()
+        self.body.closure()
     }
 
     fn wants_snapshot(&self) -> bool {

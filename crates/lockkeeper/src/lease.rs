@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use crate::database::Client;
 use crate::error::{Error, ErrorKind};
+use crate::ffi::lend;
 use crate::holders::HolderKind;
 use crate::job::{LeaseCall, Once, WriteCall, WriteJob, WriteOutcome, WriterItem};
 use crate::queue::{
@@ -325,7 +326,8 @@ impl<E: Send + 'static> Lease<E> {
         drop(self);
     }
 
-    /// As [`Lease::run`], blocking this thread.
+    /// As [`Lease::run`], blocking this thread; `f` and what it returns may borrow, as for
+    /// [`Client::blocking_write`].
     ///
     /// # Errors
     /// As [`Lease::run`].
@@ -334,10 +336,12 @@ impl<E: Send + 'static> Lease<E> {
     /// As [`Lease::run`].
     pub fn blocking_run<T, F>(&mut self, f: F) -> Result<T, Error<E>>
     where
-        F: FnOnce(&Transaction) -> Result<T, E> + Send + 'static,
-        T: Send + 'static,
+        F: FnOnce(&Transaction) -> Result<T, E> + Send,
+        T: Send,
     {
-        block_on(self.run(f))
+        let mut f = Some(f);
+        let f = move |tx: &Transaction| (f.take().expect("a command of a lease runs once"))(tx);
+        lend::<Transaction, _, _, _>(f, |lent| block_on(self.run(move |tx| lent.run(tx))))
     }
 
     /// As [`Lease::commit`], blocking this thread.

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use crate::database::Client;
 use crate::error::{Error, ErrorKind};
+use crate::ffi::lend;
 use crate::holders::HolderKind;
-use crate::job::{Body, Outcome, ReadCall, ReaderItem, WriterItem};
-use crate::queue::{Flight, Phase, ancestry_for, now};
+use crate::job::{Body, Many, ManyLent, Outcome, ReadCall, ReaderItem, WriterItem};
+use crate::queue::{Flight, Phase, ancestry_for, block_on, now};
 use crate::short::{self, Short};
 use crate::snapshot::Hold;
 use crate::submission::Submission;
@@ -73,7 +74,7 @@ impl<B, T: Send + 'static, E: Send + 'static> std::fmt::Debug for Read<B, T, E> 
 /// A closure that can be run again if a first run has to be given up.
 pub trait Repeatable {}
 
-impl<F> Repeatable for crate::job::Many<F> {}
+impl<F> Repeatable for Many<F> {}
 
 impl<B, T, E> Read<B, T, E>
 where
@@ -177,6 +178,26 @@ where
         self.state = State::Flying(flight);
         Ok(None)
     }
+}
+
+/// Runs a read and waits for it; `f` stays on this thread's stack.
+#[track_caller]
+pub(crate) fn blocking<T, E, F>(
+    client: Client<E>,
+    f: F,
+    hold: Option<Arc<Hold>>,
+) -> Result<T, Error<E>>
+where
+    F: FnMut(&Snapshot) -> Result<T, E> + Send,
+    T: Send,
+    E: Send + 'static,
+{
+    let submission = Submission::new(HolderKind::Read, client);
+    lend::<Snapshot, _, _, _>(f, |lent| {
+        let mut read = Read::by(submission, ManyLent::new::<F>(lent));
+        read.hold = hold;
+        block_on(read)
+    })
 }
 
 impl<B, T, E> Future for Read<B, T, E>

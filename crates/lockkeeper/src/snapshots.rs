@@ -10,7 +10,7 @@ use crate::database::Client;
 use crate::error::{Error, ErrorKind};
 use crate::holders::HolderKind;
 use crate::job::{self, Many, Meta, ReaderItem, WriterItem};
-use crate::queue::{Flight, block_on};
+use crate::queue::Flight;
 use crate::read::Read;
 use crate::snapshot::{Held, Hold};
 use crate::submission::Submission;
@@ -68,7 +68,8 @@ impl<E: Send + 'static> HeldSnapshot<E> {
         Read::new(self.client.clone(), Many(f), Some(Arc::clone(&self.hold)))
     }
 
-    /// As [`HeldSnapshot::read`], blocking this thread.
+    /// As [`HeldSnapshot::read`], blocking this thread; `f` and what it returns may borrow, as for
+    /// [`Client::blocking_write`].
     ///
     /// # Errors
     /// As [`HeldSnapshot::read`].
@@ -78,10 +79,10 @@ impl<E: Send + 'static> HeldSnapshot<E> {
     #[track_caller]
     pub fn blocking_read<T, F>(&self, f: F) -> Result<T, Error<E>>
     where
-        F: FnMut(&Snapshot) -> Result<T, E> + Send + 'static,
-        T: Send + 'static,
+        F: FnMut(&Snapshot) -> Result<T, E> + Send,
+        T: Send,
     {
-        block_on(self.read(f))
+        crate::read::blocking(self.client.clone(), f, Some(Arc::clone(&self.hold)))
     }
 }
 

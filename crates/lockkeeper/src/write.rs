@@ -9,8 +9,9 @@ use std::time::Duration;
 use crate::counters::Outer;
 use crate::database::Client;
 use crate::error::{Error, ErrorKind};
+use crate::ffi::lend;
 use crate::holders::HolderKind;
-use crate::job::{Body, Many, WriteCall, WriteOutcome, WriterItem};
+use crate::job::{Body, ManyLent, WriteCall, WriteOutcome, WriterItem};
 use crate::queue::{
     Flight, Mutex, Refused, RefusedReason, Room, ancestry_for, block_on, lock, reply,
 };
@@ -52,7 +53,11 @@ where
 {
     #[track_caller]
     pub(crate) fn new(client: Client<E>, body: B) -> Self {
-        Self { submission: Submission::new(HolderKind::Write, client), state: State::New(body) }
+        Self::by(Submission::new(HolderKind::Write, client), body)
+    }
+
+    fn by(submission: Submission<E>, body: B) -> Self {
+        Self { submission, state: State::New(body) }
     }
 
     #[track_caller]
@@ -246,13 +251,16 @@ impl Drop for OwnCounts<'_> {
 #[track_caller]
 pub(crate) fn blocking<T, E, F>(client: Client<E>, mut f: F) -> Result<T, Error<E>>
 where
-    F: FnMut(&Transaction) -> Result<T, E> + Send + 'static,
-    T: Send + 'static,
+    F: FnMut(&Transaction) -> Result<T, E> + Send,
+    T: Send,
     E: Send + 'static,
 {
     let core = client.inner.core();
     let Some(tx) = writer::current(core.domain) else {
-        return block_on(Write::new(client, Many(f)));
+        let submission = Submission::new(HolderKind::Write, client);
+        return lend::<Transaction, _, _, _>(f, |lent| {
+            block_on(Write::by(submission, ManyLent::new::<F>(lent)))
+        });
     };
     if !tx.in_write_call() {
         return Err(Error::new(ErrorKind::Nested));

@@ -75,6 +75,8 @@ mod close;
 mod context;
 mod error;
 mod flight;
+#[cfg(any(feature = "sqlite", loom))]
+mod gate;
 mod handle;
 mod lanes;
 mod lookout;
@@ -101,6 +103,8 @@ pub(crate) use clock::{Alarm, Clock};
 pub(crate) use close::Closing;
 pub(crate) use context::{Ancestry, Domain, Frame, interrupt, this_thread, tick};
 pub(crate) use flight::{Deadline, Flight, Lane, Room, ancestry_for, refused};
+#[cfg(feature = "sqlite")]
+pub(crate) use gate::Gate;
 pub(crate) use handle::stopped;
 pub(crate) use lanes::{LaneFigures, LaneId, MAIN, Position, Scope, Taken};
 pub(crate) use lookout::Look;

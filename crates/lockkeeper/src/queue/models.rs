@@ -296,6 +296,31 @@ fn abort_reaches_the_running_call() {
 }
 
 #[test]
+fn a_closure_on_its_callers_stack_is_touched_by_one_thread_at_a_time() {
+    loom::model(|| {
+        let touched = Arc::new(AtomicUsize::new(0));
+        let gate = Arc::new(gate::Gate::new());
+        let worker = {
+            let (touched, gate) = (Arc::clone(&touched), Arc::clone(&gate));
+            thread::spawn(move || {
+                // Twice: a write may run again.
+                for _ in 0..2 {
+                    if let Some(_inside) = gate.enter() {
+                        touched.fetch_add(1, Ordering::Relaxed);
+                        touched.fetch_sub(1, Ordering::Relaxed);
+                    }
+                }
+            })
+        };
+        // V2. It may give up before, while and after the worker runs it.
+        gate.close();
+        assert_eq!(touched.fetch_add(1, Ordering::Relaxed), 0, "the worker is inside");
+        worker.join().unwrap();
+        assert_eq!(touched.load(Ordering::Relaxed), 1);
+    });
+}
+
+#[test]
 fn when_the_last_worker_leaves_nobody_waits_for_ever() {
     loom::model(|| {
         let queue = queue(1);

@@ -13,6 +13,7 @@ mod batch;
 mod batch_edges;
 mod between_calls;
 mod blobs;
+mod borrowed;
 mod busy;
 mod cancel;
 mod cancel_write;
