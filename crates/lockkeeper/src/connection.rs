@@ -644,8 +644,8 @@ fn connect(config: &Config, role: Role) -> rusqlite::Result<Connection> {
 }
 
 fn configure(conn: &Connection, config: &Config, role: Role) -> rusqlite::Result<()> {
-    // Beyond that SQLite takes the number for 0.
-    let kib = i32::try_from(config.page_cache_bytes / 1024).unwrap_or(i32::MAX);
+    // Beyond that SQLite takes the number for 0, and 0 for its default once it has loaded the schema.
+    let kib = i32::try_from(config.page_cache_bytes / 1024).unwrap_or(i32::MAX).max(1);
     conn.execute_batch(&format!("PRAGMA cache_size = -{kib}; PRAGMA foreign_keys = ON"))?;
     if config.is_memory() {
         return Ok(());
