@@ -107,7 +107,7 @@ fn instead_of_url(text: &str) -> Option<String> {
     if path == ":memory:" || query.split(['&', '#']).any(|one| one == "mode=memory") {
         return Some(String::from("`:memory:`"));
     }
-    if path.is_empty() || !of_sqlite {
+    if !of_sqlite || absolute(Path::new(&path)).is_err() {
         return Some(String::from("a path"));
     }
     Some(match query.is_empty() {
@@ -140,6 +140,14 @@ pub(crate) fn resolve(path: &Path) -> Result<PathBuf, Refusal> {
         let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { break };
         // It is a link to what is not there, or it is not there.
         match path.read_link() {
+            // A link of /proc to what is open leads there, whatever its text says.
+            Ok(_) if path.metadata().is_ok() => {
+                return path.canonicalize().map_err(|_| {
+                    format!(
+                        "{shown} leads to a file without a name (deleted, perhaps); name a file"
+                    )
+                });
+            }
             Ok(target) => path = dir.join(target),
             Err(_) => {
                 return dir.canonicalize().map(|dir| dir.join(name)).map_err(|error| {

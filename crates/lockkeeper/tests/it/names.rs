@@ -3,6 +3,7 @@
 #![cfg(target_os = "linux")]
 
 use std::ffi::OsString;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -181,6 +182,11 @@ fn urls(dir: &Path) -> Vec<(String, String)> {
         (here("FILE:url.db"), here("`url.db`")),
         (here("File:url.db"), here("`url.db`")),
         (here("file:"), here("a path")),
+        // What would be refused is not offered.
+        (here("file:."), here("a path")),
+        (here("file:///"), here("a path")),
+        (here("file:%00"), here("a path")),
+        (here("file:file:url.db"), here("a path")),
         (here("sqlite:url.db"), here("`url.db`")),
         (here("sqlite://url.db"), here("`url.db`")),
         (format!("sqlite://{abs}"), format!("`{abs}`")),
@@ -302,4 +308,22 @@ fn a41_a_relative_path_counts_from_where_it_was_named() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(files(&dir.file("first")), ["again.db", "app.db", "copy.db"]);
     assert_eq!(files(&dir.file("second")), [""; 0]);
+}
+
+/// The text of such a link is a name at which nothing is, or something else.
+#[test]
+fn a41_a_link_to_a_file_without_a_name_is_refused() {
+    within(HANG, || {
+        let dir = Dir::new();
+        let file = std::fs::File::create(dir.file("gone.db")).expect("a file");
+        let link = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        let db = Database::blocking_open(&link).expect("it has a name");
+        db.blocking_write(|tx| tx.execute_batch(TABLE)).expect("a table");
+        db.blocking_close().expect("closes");
+        std::fs::remove_file(dir.file("gone.db")).expect("it is there");
+        let error = Database::blocking_open(&link).expect_err("its name is gone");
+        assert_eq!(error.kind(), ErrorKind::Open, "{error}");
+        assert!(error.to_string().contains("without a name"), "{error}");
+        assert_eq!(files(dir.path()), [""; 0]);
+    });
 }
