@@ -135,7 +135,10 @@ impl Builder {
     /// Runs on every connection when it is opened, also when one is opened again: functions,
     /// collations, `ATTACH`, keys, `PRAGMA`s. May be given several times. The commit, authorizer,
     /// progress, busy, update and WAL hooks belong to the library, which sets its own afterwards.
-    /// Attached files that can be written are brought into WAL mode, which stays with the file.
+    /// Attached files that can be written are brought into WAL mode, which stays with the file; every write
+    /// locks them too, so one that a `Database` of this process has open is refused
+    /// ([`ErrorKind::AlreadyOpen`]) unless it is attached to be read (`ATTACH 'file:…?mode=ro' AS …`). So is
+    /// `PRAGMA locking_mode = EXCLUSIVE` ([`ErrorKind::Config`]).
     ///
     /// Temporary objects that it makes stay, and so do their rows, as long as the connection lives: an
     /// exclusive call, or an I/O error, begins them anew (`docs/design/state.md`).

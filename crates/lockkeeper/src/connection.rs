@@ -3,8 +3,10 @@
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::ffi::CStr;
+#[cfg(unix)]
+use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::time::Duration;
@@ -19,6 +21,7 @@ use crate::error::{Error, ErrorKind, are_descriptors_exhausted};
 use crate::feed::Reads;
 use crate::ffi::{Session, Sql, count_by_call};
 use crate::holders::Slot;
+use crate::instance;
 use crate::interrupt::{self, LockWait};
 use crate::migrate::Migrations;
 use crate::path;
@@ -456,6 +459,8 @@ fn open_checked(
         }
     }
     if role == Role::Writer {
+        let files = attached(conn).map_err(failed)?;
+        instance::attach(config, files.into_iter().map(|(_, file)| file).collect())?;
         configure_attached(conn, config.busy_timeout).map_err(|error| {
             failed(error).detail("an attached file could not be brought into WAL mode")
         })?;
@@ -517,7 +522,7 @@ fn copy_memory(from: &Connection, to: &mut Connection) -> rusqlite::Result<()> {
     to.pragma_update(None, "page_size", page_size)?;
     let names: Vec<String> = databases(to)?
         .into_iter()
-        .filter(|(number, _, has_file)| *number != TEMP && !has_file)
+        .filter(|(number, _, file)| *number != TEMP && file.is_none())
         .map(|(_, name, _)| name)
         .collect();
     for name in names {
@@ -599,27 +604,44 @@ pub(crate) fn configure_attached(
     conn: &Connection,
     busy_timeout: Duration,
 ) -> rusqlite::Result<()> {
-    for (number, name, has_file) in databases(conn)? {
-        if number > TEMP && has_file && !conn.is_readonly(name.as_str())? {
-            into_wal(conn, &name, busy_timeout)?;
-        }
+    for (name, _) in attached(conn)? {
+        into_wal(conn, &name, busy_timeout)?;
     }
     Ok(())
+}
+
+/// The names and paths of attached files that can be written.
+fn attached(conn: &Connection) -> rusqlite::Result<Vec<(String, PathBuf)>> {
+    let mut files = Vec::new();
+    for (number, name, file) in databases(conn)? {
+        if let Some(file) = file.filter(|_| number > TEMP)
+            && !conn.is_readonly(name.as_str())?
+        {
+            files.push((name, file));
+        }
+    }
+    Ok(files)
 }
 
 /// The number of the temporary file; 0 is the main one.
 const TEMP: i64 = 1;
 
-/// The number and name of each database of the connection, and whether it has a file; without one it is in
-/// memory.
-fn databases(conn: &Connection) -> rusqlite::Result<Vec<(i64, String, bool)>> {
+/// The number, the name and the file of each database of the connection; without a file it is in memory.
+fn databases(conn: &Connection) -> rusqlite::Result<Vec<(i64, String, Option<PathBuf>)>> {
     let mut list = conn.prepare("PRAGMA database_list")?;
     let rows = list.query_map([], |row| {
-        // A path need not be UTF-8.
-        let has_file = row.get_ref(2)?.as_bytes_or_null()?.is_some_and(|path| !path.is_empty());
-        Ok((row.get(0)?, row.get(1)?, has_file))
+        let path = row.get_ref(2)?.as_bytes_or_null()?.filter(|path| !path.is_empty());
+        Ok((row.get(0)?, row.get(1)?, path.map(path_of)))
     })?;
     rows.collect()
+}
+
+/// A path as SQLite tells it; it need not be UTF-8.
+fn path_of(bytes: &[u8]) -> PathBuf {
+    #[cfg(unix)]
+    return std::ffi::OsStr::from_bytes(bytes).into();
+    #[cfg(not(unix))]
+    return String::from_utf8_lossy(bytes).into_owned().into();
 }
 
 fn connect(config: &Config, role: Role) -> rusqlite::Result<Connection> {
@@ -668,6 +690,14 @@ fn verify(conn: &Connection, config: &Config, role: Role) -> Result<(), Error> {
         conn.pragma_query_value(None, "foreign_keys", |row| row.get(0)).map_err(failed)?;
     if !keys {
         conn.execute_batch("PRAGMA foreign_keys = ON").map_err(failed)?;
+    }
+    let locking: String =
+        conn.pragma_query_value(None, "locking_mode", |row| row.get(0)).map_err(failed)?;
+    if locking == "exclusive" && !config.is_memory() {
+        return Err(Error::new(ErrorKind::Config).detail(
+            "`setup` sets `locking_mode` to EXCLUSIVE, with which one connection keeps all others from the \
+             file; leave it NORMAL",
+        ));
     }
     if role == Role::Writer && !config.is_memory() {
         let mode: String =

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use crate::config::{Config, NetworkFiles, Place};
 use crate::error::{Error, ErrorKind};
+use crate::instance;
 use crate::path;
 
 /// How sure it is that the WAL's shared memory does not work on a file system.
@@ -40,6 +41,14 @@ pub(crate) fn check(config: &Config) -> Result<Vec<String>, Error> {
     if let Some(owner) = path::owner(&path) {
         let (path, owner) = (path.display(), owner.display());
         return Err(refused(format!("{path} is a part of the database {owner}; name that file")));
+    }
+    let mut parts = path::ENDS.iter().map(|end| path::beside(&path, end));
+    if let Some(part) = parts.find(|part| instance::is_open(part)) {
+        let (path, part) = (path.display(), part.display());
+        return Err(refused(format!(
+            "this process has {part} open as a database, which SQLite would take for a part of {path}; \
+             rename one of them"
+        )));
     }
     // Without locks and shared memory it is a file as others are.
     let risk = if config.immutable { None } else { (config.file_system)(&path) };

@@ -16,6 +16,8 @@
 //! - G2: an entry that was made before a fork belongs to the parent. The child must not open that file:
 //!   SQLite's own list of open files was copied with the memory, and says that this process holds locks
 //!   which only the parent holds (<https://www.sqlite.org/howtocorrupt.html>, 2.6).
+//! - G6: a file that a writer has attached and can write is nobody's main file: `BEGIN IMMEDIATE` locks both,
+//!   and of two databases that attach each other each would hold one lock and wait for the other.
 //!
 //! Bound: an entry per open database.
 
@@ -27,7 +29,7 @@ use std::time::Instant;
 use crate::config::{Config, Place};
 use crate::error::{Error, ErrorKind};
 use crate::job::WriterItem;
-use crate::path::{FileId, identity};
+use crate::path::{self, FileId, identity};
 use crate::queue::{Condvar, Mutex, Queue, after, lock, now, wait_until};
 
 /// Guarded by its lock; [`RELEASED`] is rung after each removal.
@@ -41,6 +43,8 @@ struct Entry {
     /// The same without links; SQLite names the WAL after this one.
     resolved: PathBuf,
     file: Option<FileId>,
+    /// The resolved files that its writer can write besides.
+    attached: Vec<(PathBuf, Option<FileId>)>,
     opened_by: &'static Location<'static>,
     writer: Arc<Queue<WriterItem>>,
     pid: u32,
@@ -67,20 +71,22 @@ impl Claim {
         loop {
             // Again after each wait: an instance that was closed may have left another file.
             let file = identity(resolved);
-            let Some(other) = conflict(&entries, resolved, file, None) else {
+            let other = conflict(&entries, resolved, file, None);
+            let Some(other) = other.or_else(|| attaching(&entries, resolved, file)) else {
                 let id = entries.iter().map(|entry| entry.id).max().unwrap_or(0) + 1;
                 entries.push(Entry {
                     id,
                     path: path.clone(),
                     resolved: resolved.to_owned(),
                     file,
+                    attached: Vec::new(),
                     opened_by: config.opened_by,
                     writer: Arc::clone(writer),
                     pid: crate::process::id(),
                 });
                 return Ok(Some(Self(id)));
             };
-            check(other, path, give_up_at)?;
+            check(other, path, resolved, give_up_at)?;
             entries = wait_until(&RELEASED, entries, give_up_at);
         }
     }
@@ -95,7 +101,7 @@ impl Claim {
         entries[index].file = file;
         let own = &entries[index];
         match conflict(&entries, &own.resolved, file, Some(self.0)) {
-            Some(other) => Err(refusal(other, &own.path)),
+            Some(other) => Err(refusal(other, &own.path, &own.resolved)),
             None => Ok(()),
         }
     }
@@ -103,7 +109,38 @@ impl Claim {
 
 /// Whether this process has the file at the resolved path `path` open, by whatever name.
 pub(crate) fn is_open(path: &Path) -> bool {
-    conflict(&lock(&ENTRIES), path, identity(path), None).is_some()
+    let (entries, file) = (lock(&ENTRIES), identity(path));
+    conflict(&entries, path, file, None).or_else(|| attaching(&entries, path, file)).is_some()
+}
+
+/// G6. The writer of the instance of `config` is about to use these attached files, which it can write. One that is
+/// being closed is waited for.
+pub(crate) fn attach(config: &Config, files: Vec<PathBuf>) -> Result<(), Error> {
+    let (own, give_up_at) = (config.file.path(), after(config.busy_timeout));
+    let mut entries = lock(&ENTRIES);
+    let mut attached = Vec::new();
+    for file in files {
+        let resolved = path::resolve(&file).unwrap_or(file);
+        while let Some(other) = conflict(&entries, &resolved, identity(&resolved), None) {
+            let goes_soon = !other.writer.is_open() && other.pid == crate::process::id();
+            if !goes_soon || Some(&*other.resolved) == own || now() >= give_up_at {
+                let (file, first) = (resolved.display(), other.path.display());
+                return Err(Error::new(ErrorKind::AlreadyOpen).detail(format!(
+                    "`setup` attaches {file}, which this process opened as {first} at {}: each would wait \
+                     for the other's lock; attach it read-only (`ATTACH 'file:{file}?mode=ro' AS …`), or \
+                     write to it through that `Database`",
+                    other.opened_by
+                )));
+            }
+            entries = wait_until(&RELEASED, entries, give_up_at);
+        }
+        let id = identity(&resolved);
+        attached.push((resolved, id));
+    }
+    if let Some(own) = entries.iter_mut().find(|entry| Some(&*entry.resolved) == own) {
+        own.attached = attached;
+    }
+    Ok(())
 }
 
 /// The path by which this process has the file at the resolved path `path` open, if it is another one: SQLite
@@ -127,7 +164,7 @@ impl Drop for Claim {
 }
 
 /// Whether `other` is going to leave soon; otherwise why its file cannot be had.
-fn check(other: &Entry, path: &Path, give_up_at: Instant) -> Result<(), Error> {
+fn check(other: &Entry, path: &Path, resolved: &Path, give_up_at: Instant) -> Result<(), Error> {
     // G2
     if other.pid != crate::process::id() {
         let (path, by) = (path.display(), other.opened_by);
@@ -139,10 +176,17 @@ fn check(other: &Entry, path: &Path, give_up_at: Instant) -> Result<(), Error> {
     if !other.writer.is_open() && now() < give_up_at {
         return Ok(());
     }
-    Err(refusal(other, path))
+    Err(refusal(other, path, resolved))
 }
 
-fn refusal(other: &Entry, path: &Path) -> Error {
+fn refusal(other: &Entry, path: &Path, resolved: &Path) -> Error {
+    if attaches(other, resolved, identity(resolved)) {
+        let (first, by, path) = (other.path.display(), other.opened_by, path.display());
+        return Error::new(ErrorKind::AlreadyOpen).detail(format!(
+            "{path} is attached by the `setup` of {first}, which this process opened at {by}; write to it \
+             through that `Database`, or attach it read-only there"
+        ));
+    }
     let (first, by, path) = (other.path.display(), other.opened_by, path.display());
     let state = match other.writer.is_open() {
         true => "use a clone of that `Database`, or close it first",
@@ -150,6 +194,15 @@ fn refusal(other: &Entry, path: &Path) -> Error {
     };
     Error::new(ErrorKind::AlreadyOpen)
         .detail(format!("{path} is the file that this process opened as {first} at {by}; {state}"))
+}
+
+/// An instance whose writer can write this file, which is attached to it.
+fn attaching<'e>(entries: &'e [Entry], path: &Path, file: Option<FileId>) -> Option<&'e Entry> {
+    entries.iter().find(|entry| attaches(entry, path, file))
+}
+
+fn attaches(entry: &Entry, path: &Path, file: Option<FileId>) -> bool {
+    entry.attached.iter().any(|(other, id)| other == path || (file.is_some() && *id == file))
 }
 
 fn conflict<'e>(

@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Barrier, mpsc};
 
-use lockkeeper::{Database, ErrorKind};
+use lockkeeper::{Builder, Database, ErrorKind};
 
 use crate::support::{Dir, HANG, TABLE, block_on, ids, insert, kind, within};
 
@@ -208,5 +208,83 @@ fn a37_nobody_but_sqlite_opens_the_file() {
         // The watch does see what it is to see.
         drop(std::fs::File::open(&file).expect("opens"));
         assert_eq!(opens.of("test.db"), 1);
+    });
+}
+
+/// `file`, with `side` attached by its setup.
+fn attaching(file: &Path, side: &Path) -> Builder {
+    let side = side.to_str().expect("a path in UTF-8").to_owned();
+    let builder = Database::builder(file).busy_timeout(HANG);
+    builder.setup(move |conn| conn.execute("ATTACH ?1 AS side", [&side]).map(drop))
+}
+
+/// `BEGIN IMMEDIATE` locks what is attached too: of two databases that attach each other each would hold one
+/// lock and wait for the other.
+#[test]
+fn a36_a_file_that_a_setup_attaches_is_not_open_beside_it() {
+    within(HANG, || {
+        let dir = Dir::new();
+        let [a, b, link] = ["a.db", "b.db", "link.db"].map(|name| dir.file(name));
+        for file in [&a, &b] {
+            let db = Database::blocking_open(file).expect("opens");
+            db.blocking_write(|tx| tx.execute_batch(TABLE)).expect("a table");
+            db.blocking_close().expect("closes");
+        }
+        symlink(&b, &link).expect("a link");
+        for itself in [&a, &dir.file("./a.db")] {
+            let error = attaching(&a, itself).blocking_open().expect_err("its own lock");
+            assert_eq!(error.kind(), ErrorKind::AlreadyOpen, "{error}");
+        }
+        // The other one is open, by whatever name.
+        let other = Database::blocking_open(&b).expect("opens");
+        for side in [&b, &link] {
+            let error = attaching(&a, side).blocking_open().expect_err("two writers");
+            assert_eq!(error.kind(), ErrorKind::AlreadyOpen, "{error}");
+            assert!(error.to_string().contains("mode=ro"), "{error}");
+        }
+        // To read it is no harm, and waits for no lock.
+        let read_only = PathBuf::from(format!("file:{}?mode=ro", b.display()));
+        let reads = attaching(&a, &read_only).blocking_open().expect("opens");
+        other.blocking_write(|tx| insert(tx, 5)).expect("a write");
+        let copied = reads.blocking_write(move |tx| {
+            other.blocking_write(|tx| insert(tx, 6)).map_err(|_| rusqlite::Error::InvalidQuery)?;
+            tx.execute("INSERT INTO main.t SELECT * FROM side.t WHERE id = 5", [])
+        });
+        assert_eq!(copied.ok(), Some(1));
+        reads.blocking_close().expect("closes");
+        // And the other way round: attached first, then to be opened.
+        let first = attaching(&a, &link).blocking_open().expect("nobody has it");
+        first.blocking_exclusive(|_| Ok(())).expect("a connection of its own afterwards");
+        for path in [&b, &link] {
+            let error = Database::blocking_open(path).expect_err("it is attached");
+            assert_eq!(error.kind(), ErrorKind::AlreadyOpen, "{error}");
+            assert!(error.to_string().contains("attached by"), "{error}");
+            assert_eq!(kind(first.backup(path).blocking_run()), ErrorKind::Backup);
+        }
+        first
+            .blocking_write(|tx| tx.execute_batch("INSERT INTO side.t VALUES (7, 7)"))
+            .expect("a row");
+        first.blocking_close().expect("closes");
+        let b = Database::blocking_open(&b).expect("it was given back");
+        assert_eq!(ids(&b), [5, 6, 7]);
+        b.blocking_close().expect("closes");
+    });
+}
+
+/// SQLite would take it for the WAL of the other, and delete it.
+#[test]
+fn a36_a_name_that_makes_an_open_database_a_part_of_it_is_refused() {
+    within(HANG, || {
+        for end in ["-wal", "-shm", "-journal"] {
+            let dir = Dir::new();
+            let odd = dir.file(&format!("app.db{end}"));
+            let db = Database::blocking_open(&odd).expect("opens");
+            db.blocking_write(|tx| tx.execute_batch(TABLE)).expect("a table");
+            let error = Database::blocking_open(dir.file("app.db")).expect_err("refused");
+            assert_eq!(error.kind(), ErrorKind::Open, "{error}");
+            assert!(error.to_string().contains("for a part of"), "{error}");
+            db.blocking_write(|tx| insert(tx, 1)).expect("a write");
+            db.blocking_close().expect("closes");
+        }
     });
 }

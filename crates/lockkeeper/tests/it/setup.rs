@@ -157,3 +157,22 @@ fn a34_a_snapshot_of_an_attached_file_does_not_hold_up_writes_to_it() {
         assert_eq!((journal(&side), journal(&late)), ("wal".to_owned(), "wal".to_owned()));
     });
 }
+
+/// It would keep every other connection of the database from the file, and be waited for in vain.
+#[test]
+fn a34_a_setup_that_locks_the_file_for_one_connection_is_refused_at_once() {
+    within(HANG, || {
+        let dir = Dir::new();
+        let locking = "PRAGMA locking_mode = EXCLUSIVE";
+        let builder = dir.builder(Place::File).busy_timeout(2 * HANG);
+        let error = builder.setup(|conn| conn.execute_batch(locking)).blocking_open();
+        let error = error.expect_err("refused");
+        assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+        assert!(error.to_string().contains("locking_mode"), "{error}");
+        // Without other connections it harms nobody.
+        let db = Database::builder(":memory:").setup(|conn| conn.execute_batch(locking));
+        let db = db.blocking_open().expect("opens");
+        db.blocking_write(|tx| tx.execute_batch(TABLE)).expect("a table");
+        db.blocking_close().expect("closes");
+    });
+}
