@@ -62,7 +62,8 @@ impl<'c> Statement<'c> {
         inner: Lent<'c>,
         cached: bool,
     ) -> Result<Self> {
-        let mut readonly = inner.get().readonly();
+        // SQLite says of `EXPLAIN` what it says of what is explained, which does not run.
+        let mut readonly = inner.get().readonly() || inner.get().is_explain() != 0;
         if !readonly && may_be_special(sql) {
             // `sql` may hold other statements too.
             match inner.get().expanded_sql().as_deref().and_then(special) {

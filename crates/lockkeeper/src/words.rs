@@ -17,7 +17,7 @@ const DOING: [&str; 4] = ["incremental_vacuum", "optimize", "shrink_memory", "wa
 /// What the one statement `sql` is, if it is special.
 pub(crate) fn special(sql: &str) -> Option<Special> {
     let mut words = Words(sql);
-    let first = words.next()?;
+    let first = words.find(|word| *word != ";")?;
     if first.eq_ignore_ascii_case("VACUUM") {
         return Some(Special::Vacuum);
     }
@@ -88,6 +88,9 @@ mod tests {
             (" -- first\n/* second */vacuum main INTO 'x'", Some(Special::Vacuum)),
             ("/* VACUUM */ SELECT 1", None),
             ("/* never closed", None),
+            (";; ; VACUUM", Some(Special::Vacuum)),
+            (";PRAGMA journal_mode", Some(Special::Report)),
+            (";", None),
             ("EXPLAIN VACUUM", None),
             ("INSERT INTO t VALUES ('VACUUM')", None),
             ("PRAGMA journal_mode", Some(Special::Report)),

@@ -165,3 +165,17 @@ fn a_closed_file_opens_again_with_everything_in_it() {
     assert_eq!(kind(created), ErrorKind::Call, "the table is there");
     db.blocking_close().expect("closes");
 }
+
+/// To explain a write is to read; SQLite says of it what it says of the write.
+#[test]
+fn a_read_may_explain_a_write() {
+    on_each_place(|db, place| {
+        for explain in ["EXPLAIN", "EXPLAIN QUERY PLAN"] {
+            let sql = format!("{explain} UPDATE t SET v = 2 WHERE v = 1");
+            let rows = db.blocking_read(move |s| {
+                s.prepare(&sql)?.query_map([], |_| Ok(()))?.collect::<rusqlite::Result<Vec<_>>>()
+            });
+            assert_ne!(rows.expect("it is explained").len(), 0, "{explain} on {place:?}");
+        }
+    });
+}

@@ -328,3 +328,36 @@ fn a19_a_destructor_between_two_calls_may_not_write_either() {
         assert_eq!(ids(db), [1], "{place:?}");
     });
 }
+
+/// SQLite calls it busy, as if a lock were held by another and trying again might help.
+#[test]
+fn a19_a_savepoint_beside_an_unfinished_write_says_what_to_finish() {
+    on_each_place(|db, place| {
+        let other = db.clone();
+        let told = db.blocking_write(move |tx| {
+            let mut insert_two = tx.prepare("INSERT INTO t VALUES (1, 1), (2, 2) RETURNING id")?;
+            let mut rows = insert_two.query([])?;
+            rows.next()?;
+            let savepoint = tx.savepoint(|tx| insert(tx, 3)).expect_err("unfinished");
+            let nested = other.blocking_write(|tx| insert(tx, 4)).expect_err("unfinished");
+            let left = tx.savepoint(|tx| {
+                let mut insert_two =
+                    tx.prepare("INSERT INTO t VALUES (5, 5), (6, 6) RETURNING id")?;
+                insert_two.query([])?.next()?;
+                std::mem::forget(insert_two);
+                Ok::<_, rusqlite::Error>(())
+            });
+            while rows.next()?.is_some() {}
+            assert!(!nested.is_retryable(), "{nested:?}");
+            Ok([
+                savepoint.to_string(),
+                nested.to_string(),
+                left.expect_err("unfinished").to_string(),
+            ])
+        });
+        for said in told.expect("the call itself goes on") {
+            assert!(said.contains("stands on a row; drop it first"), "{said}");
+        }
+        assert_eq!(ids(db), [1, 2], "{place:?}");
+    });
+}
