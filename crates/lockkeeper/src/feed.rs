@@ -473,7 +473,8 @@ impl Changes {
         Next(&self.0).await
     }
 
-    /// As [`Changes::next`], blocking this thread.
+    /// As [`Changes::next`], blocking this thread. Not for a call's closure: the next commit may need the thread
+    /// that would wait for it, and nothing tells.
     pub fn blocking_next(&mut self) -> Option<Change> {
         block_on(Next(&self.0))
     }
@@ -517,7 +518,8 @@ impl Watch {
         Next(&self.0).await.map(|change| change.commit())
     }
 
-    /// As [`Watch::next`], blocking this thread.
+    /// As [`Watch::next`], blocking this thread. Not for a call's closure: the next commit may need the thread
+    /// that would wait for it, and nothing tells.
     pub fn blocking_next(&mut self) -> Option<u64> {
         block_on(Next(&self.0)).map(|change| change.commit())
     }

@@ -81,7 +81,8 @@ impl<T: Send + 'static, E: Send + 'static> Live<T, E> {
         std::future::poll_fn(|context| self.poll_run(context)).await
     }
 
-    /// As [`Live::next`], blocking this thread.
+    /// As [`Live::next`], blocking this thread. Not for a call's closure, as
+    /// [`Changes::blocking_next`](crate::Changes::blocking_next).
     pub fn blocking_next(&mut self) -> Option<Result<T, Error<E>>> {
         block_on(self.next())
     }
