@@ -112,7 +112,9 @@ fn a40_temporary_objects_are_gone_however_the_call_ended() {
         .expect("a savepoint");
         let lost = db.blocking_write(|tx| {
             tx.execute_batch(made)?;
-            tx.execute_batch("INSERT OR ROLLBACK INTO main.t VALUES (NULL, 'text')")
+            let lost = tx.execute("INSERT OR ROLLBACK INTO main.t VALUES (1, 1), (1, 1)", []);
+            assert!(temporary(tx).is_err(), "nothing runs any more");
+            lost.map(drop)
         });
         assert_eq!(kind(lost), ErrorKind::Call);
         let other = db.clone();

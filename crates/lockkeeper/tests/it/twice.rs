@@ -96,7 +96,10 @@ fn a50_whatever_the_first_run_came_to_the_second_is_the_answer() {
             ("fails", |tx| insert(tx, 8).and(Err(rusqlite::Error::InvalidQuery))),
             ("panics", |_| std::panic::resume_unwind(Box::new("as ordered"))),
             ("loses the transaction", |tx| {
-                tx.execute("INSERT OR ROLLBACK INTO t VALUES (1, 'text')", []).map(drop)
+                let lost = tx.execute("INSERT OR ROLLBACK INTO t VALUES (4, 4), (4, 4)", []);
+                let after = tx.query_row("SELECT 1", [], |_| Ok(()));
+                assert!(after.is_err(), "nothing runs any more");
+                lost.map(drop)
             }),
             ("leaves a statement unfinished", |tx| {
                 let mut insert = tx.prepare("INSERT INTO t VALUES (8, 8), (9, 9) RETURNING id")?;
