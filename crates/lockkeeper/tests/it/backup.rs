@@ -54,7 +54,7 @@ fn others(dir: &Dir) -> Vec<String> {
 fn b01_a_backup_ends_under_steady_writes_and_is_one_state() {
     within(HANG, || {
         let (dir, db) = file_db(|builder| builder.checkpoint_wal_bytes(1 << 20));
-        fill(&db, 16);
+        fill(&db, 13);
         let copy = dir.file("copy.db");
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -97,8 +97,8 @@ fn b01_a_backup_ends_under_steady_writes_and_is_one_state() {
 #[test]
 fn b01_a_backup_that_is_dropped_or_fails_leaves_the_old_one() {
     within(HANG, || {
-        let (dir, db) = file_db(|builder| builder);
-        fill(&db, 16);
+        let (dir, db) = file_db(|builder| builder.checkpoint_wal_bytes(1 << 20));
+        fill(&db, 8);
         let copy = dir.file("copy.db");
         db.backup(&copy).blocking_run().expect("a backup");
         let before = std::fs::read(&copy).expect("bytes");
@@ -204,8 +204,8 @@ fn b01_a_damaged_backup_is_refused() {
 #[test]
 fn b01_a_restore_that_is_stopped_leaves_what_was_there() {
     within(HANG, || {
-        let (dir, db) = file_db(|builder| builder);
-        fill(&db, 16);
+        let (dir, db) = file_db(|builder| builder.checkpoint_wal_bytes(1 << 20));
+        fill(&db, 8);
         let (copy, target) = (dir.file("copy.db"), dir.file("test.db"));
         db.backup(&copy).blocking_run().expect("a backup");
         db.blocking_close().expect("closes");

@@ -102,8 +102,8 @@ fn a04_no_transaction_outlasts_its_ceiling_and_one_call() {
 
 #[test]
 fn a04_no_transaction_adds_much_more_to_the_wal_than_its_ceiling() {
-    const BLOB: usize = 64 << 10;
-    const CEILING: usize = 1 << 20;
+    const BLOB: usize = 16 << 10;
+    const CEILING: usize = 256 << 10;
     let batches = backlog(
         |builder| builder.batch_max(usize::MAX, HANG, CEILING as u64),
         600,
@@ -116,7 +116,7 @@ fn a04_no_transaction_adds_much_more_to_the_wal_than_its_ceiling() {
     let learnt = &batches[batches.len() / 2..];
     let most = learnt.iter().map(Vec::len).max().expect("batches") * BLOB;
     let sizes: Vec<_> = batches.iter().map(Vec::len).collect();
-    println!("{sizes:?} calls of 64 KiB per batch, ceiling 1 MiB");
+    println!("{sizes:?} calls of 16 KiB per batch, ceiling 256 KiB");
     assert!(most <= 2 * CEILING, "{most} bytes in one commit");
     assert!(batches.iter().all(|batch| batch.len() * BLOB <= 20 * CEILING));
 }

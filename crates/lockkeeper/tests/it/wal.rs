@@ -118,7 +118,7 @@ fn wal(db: &Database) -> u64 {
 fn a25_the_wal_stays_below_its_maximum_and_one_batch_whatever_readers_do() {
     const CAP: u64 = 8 << 20;
     const BATCH: u64 = 1 << 20;
-    let volume: u64 = if long() { 1 << 30 } else { 48 << 20 };
+    let volume: u64 = if long() { 1 << 30 } else { 32 << 20 };
     within(HANG * 10, move || {
         let (_dir, db) = file_db(|builder| {
             builder
