@@ -19,10 +19,11 @@ pub(crate) use wake::{tell, wake};
 
 use crate::build::{
     Allowed, Builder, BuilderSettings, DispatchEvent, LocalDispatcher, LocalExecutor, Outputs,
-    Sandbox, Stop, probe_sandbox, publish_builds, remove_all,
+    Sandbox, Stop, probe_sandbox, publish_builds,
 };
 use crate::config;
 use crate::evaluate::EvaluatorSettings;
+use crate::folder::remove_all;
 use crate::input::{Checkouts, Repositories};
 use crate::log::{LogName, Logs};
 use crate::model::{self, BuildId, Event, Keep, Specification, SpecificationId};

@@ -9,6 +9,7 @@ mod command;
 mod config;
 mod evaluate;
 mod ffi;
+mod folder;
 mod http;
 mod input;
 mod log;

@@ -15,9 +15,10 @@ mod turns;
 
 pub(crate) use turns::Turns;
 
-use crate::build::{Builder, Outputs, publish_builds, remove_all};
+use crate::build::{Builder, Outputs, publish_builds};
 use crate::evaluate::{self, Checked, Context, EvaluatorSettings};
 use crate::ffi;
+use crate::folder::remove_all;
 use crate::input::{Checkouts, Form, Repositories, Resolved, Wanted, hex};
 use crate::log::{LogName, Logs};
 use crate::model::{

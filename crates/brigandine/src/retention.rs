@@ -20,7 +20,8 @@
 //!   them is a fence between two batches, and a sync. So do files, until [`DUE_FILES`] builds are gone. What
 //!   waits is in the database, where the next run finds it.
 
-use crate::build::{Outputs, remove_all};
+use crate::build::Outputs;
+use crate::folder::remove_all;
 use crate::log::Logs;
 use crate::model::{self, BuildId, EvaluationId, Event, Keep, SpecificationId};
 use crate::store::{self, Budget, Database, DatabaseError};

@@ -24,7 +24,7 @@ mod tests;
 
 pub(crate) use dispatch::{DispatchEvent, Dispatcher, LocalDispatcher};
 pub(crate) use output::Outputs;
-pub(crate) use run::{Allowed, LocalExecutor, remove_all};
+pub(crate) use run::{Allowed, LocalExecutor};
 pub(crate) use sandbox::{Sandbox, View, probe as probe_sandbox};
 
 use crate::log::{LogName, Logs};

@@ -6,7 +6,7 @@
 //! is read again before it is shared, and replaced if it is not what its name says.
 
 use super::dispatch::Outcome;
-use super::run::remove_all;
+use crate::folder::remove_all;
 use crate::input::{Pattern, hex};
 use crate::model::BuildStatus;
 use crate::store::NewProduct;

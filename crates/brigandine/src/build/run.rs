@@ -15,6 +15,7 @@
 use super::dispatch::{BuildJob, Executor, Lost, Outcome};
 use super::output::Outputs;
 use super::sandbox::{Sandbox, View};
+use crate::folder::remove_all;
 use crate::input::{Checkouts, ExportedTree, FetchError, Form, Wanted};
 use crate::log::LogWriter;
 use crate::model::BuildStatus;
@@ -231,29 +232,6 @@ impl Drop for Place {
     fn drop(&mut self) {
         if let Err(error) = remove_all(&self.root) {
             tracing::warn!(%error, path = %self.root.display(), "cannot remove a build directory");
-        }
-    }
-}
-
-/// Removes a directory, even if a build took away the right to write in parts of it.
-pub(crate) fn remove_all(path: &Path) -> io::Result<()> {
-    match std::fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            allow_removal(path);
-            std::fs::remove_dir_all(path)
-        }
-        done => done,
-    }
-}
-
-fn allow_removal(path: &Path) {
-    use std::os::unix::fs::PermissionsExt;
-    let _ = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700));
-    let Ok(entries) = std::fs::read_dir(path) else { return };
-    for entry in entries.flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            allow_removal(&entry.path());
         }
     }
 }

@@ -11,6 +11,7 @@
 use super::address::Origin;
 use super::git::{FetchError, Repositories, hex, redact};
 use super::tree::{Entry, EntryKind, Tree};
+use crate::folder::remove_all;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::fs::File;
@@ -306,7 +307,7 @@ impl Checkouts {
         }
         let removal = tokio::task::spawn_blocking(move || {
             for path in gone {
-                let _ = std::fs::remove_dir_all(path);
+                let _ = remove_all(&path);
             }
         });
         let _ = removal.await;
@@ -321,7 +322,7 @@ impl Checkouts {
             whole += usize::from(!partial);
             if partial || whole > self.kept {
                 let path = entry.path();
-                let _ = std::fs::remove_dir_all(&path).or_else(|_| std::fs::remove_file(&path));
+                let _ = remove_all(&path);
             }
         }
     }
@@ -423,6 +424,6 @@ struct Partial(PathBuf);
 
 impl Drop for Partial {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        let _ = remove_all(&self.0);
     }
 }

@@ -12,6 +12,7 @@
 //! | disk | blocks of the files in the program's directory, and of removed ones that are still open |
 
 use super::namespace::Scope;
+use crate::folder::walk;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use std::collections::HashSet;
 use std::fs::{self, Metadata};
@@ -21,8 +22,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// How deep a directory is looked into: a path has no more parts.
-const DEPTH_MAX: usize = 2048;
 /// Between two measurements of the disk, at least; more where one takes long.
 const DISK_PAUSE: Duration = Duration::from_millis(500);
 
@@ -129,7 +128,7 @@ impl Watch {
     /// Whether a program that failed may have met the limit of a file: not every program dies of it.
     pub(super) fn met_file_limit(&self) -> bool {
         let mut found = false;
-        walk(&self.bounds.directory, DEPTH_MAX, &mut |metadata| {
+        walk(&self.bounds.directory, |metadata| {
             found |= metadata.is_file() && metadata.len() >= self.bounds.limits.file;
         });
         found
@@ -202,7 +201,7 @@ fn used(directory: &Path, scope: Scope) -> u64 {
             bytes += metadata.blocks() * 512;
         }
     };
-    walk(directory, DEPTH_MAX, &mut count);
+    walk(directory, &mut count);
     for id in scope.ids() {
         let Ok(open) = fs::read_dir(format!("/proc/{id}/fd")) else { continue };
         for descriptor in open.flatten() {
@@ -215,18 +214,6 @@ fn used(directory: &Path, scope: Scope) -> u64 {
         }
     }
     bytes
-}
-
-/// Calls `f` with everything below a directory; follows no link.
-fn walk(directory: &Path, depth: usize, f: &mut impl FnMut(&Metadata)) {
-    let Ok(entries) = fs::read_dir(directory) else { return };
-    for entry in entries.flatten() {
-        let Ok(metadata) = entry.metadata() else { continue };
-        f(&metadata);
-        if metadata.is_dir() && depth > 0 {
-            walk(&entry.path(), depth - 1, f);
-        }
-    }
 }
 
 #[cfg(test)]

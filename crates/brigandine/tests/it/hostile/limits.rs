@@ -4,7 +4,7 @@ use super::{SANDBOXES, alive, sandbox, unique};
 use crate::support::{Place, run};
 
 /// What takes too much, by the limit that it meets; `$N` is for how long to sleep.
-const GREEDY: [(&str, &str); 11] = [
+const GREEDY: [(&str, &str); 12] = [
     // `tail` keeps a line until it has ended.
     ("memory-one", "(head -c 400000000 /dev/zero; sleep $N) | tail"),
     (
@@ -28,6 +28,14 @@ const GREEDY: [(&str, &str); 11] = [
     ("file-deaf", "(trap '' XFSZ; head -c 40000000 /dev/zero > big || exit 7)"),
     ("file-output", "head -c 40000000 /dev/zero > $BRIGANDINE_OUT/big"),
     ("disk-many", "for i in 1 2 3 4 5 6 7; do head -c 16000000 /dev/urandom > f$i; done; sleep $N"),
+    // Below a path that the kernel does not take.
+    (
+        "disk-deep",
+        "cc -x c -o it - <<E\n#include <sys/stat.h>\n#include <unistd.h>\n\
+         int main() { char name[251]; for (int i = 0; i < 250; i++) name[i] = 'n'; name[250] = 0;\n\
+         for (int i = 0; i < 40; i++) if (mkdir(name, 0755) || chdir(name)) return 1;\n\
+         return execl(\"/bin/sh\", \"sh\", \"-c\", \"for i in 1 2 3 4 5 6 7; do head -c 16000000 /dev/urandom > f\\$i; done; sleep $N\", 0); }\nE\n./it",
+    ),
     (
         "disk-removed",
         "for i in 1 2 3 4 5 6 7; do (head -c 16000000 /dev/urandom >&3; sleep $N) 3>f & sleep 0.2; rm f; done; sleep $N",

@@ -68,6 +68,20 @@ fn alive(text: &str) -> usize {
     lines.filter(|line| line.contains(text)).count()
 }
 
+/// The same command, started by a shell after `before`.
+fn started_by(before: &str, command: &Command) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("{before}; exec \"$@\""), "sh"]).arg(command.get_program());
+    shell.args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell
+}
+
 /// A job list whose commands may hold anything.
 fn commands(repository: &Repository, jobs: &[(&str, &str)]) {
     let text: String = jobs

@@ -1,6 +1,6 @@
 //! What a build leaves is what its digest says, and nothing more; what the server keeps is the server's.
 
-use super::{SANDBOXES, commands, sandbox};
+use super::{SANDBOXES, commands, sandbox, started_by};
 use crate::support::{Place, run};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -104,5 +104,36 @@ fn what_the_server_keeps_is_read_by_nobody_else() {
         if entry.file_name().to_string_lossy().starts_with("brigandine.db") {
             assert_eq!(mode(&entry.path()), 0o600, "{:?}", entry.path());
         }
+    }
+}
+
+/// Makes `$1` folders named `$2` in each other, and goes on below the last one with `$3`.
+const DIG: &str = "cc -x c -o $TMPDIR/dig - <<E
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+int main(int n, char **a) { for (int i = atoi(a[1]); i; i--) if (mkdir(a[2], 0755) || chdir(a[2])) return 1;
+return n > 3 ? execl(\"/bin/sh\", \"sh\", \"-c\", a[3], 0) : 0; }
+E
+";
+
+#[test]
+fn a_build_that_leaves_folders_deeper_than_the_stack_leaves_nothing_behind() {
+    for kind in SANDBOXES {
+        let place = Place::new();
+        let repository = place.repository("sample");
+        let deep = format!("{DIG}$TMPDIR/dig 20000 d");
+        let shut = format!("{DIG}$TMPDIR/dig 2000 d 'chmod 0 .'; chmod 0 d");
+        let out = format!("{DIG}cd $BRIGANDINE_OUT; $TMPDIR/dig 20000 d");
+        commands(&repository, &[("deep", &deep), ("out", &out), ("shut", &shut)]);
+        place.specify(&[("sample", &repository, "")]);
+        // With few descriptors there is not one for each level.
+        let ended =
+            run(started_by("ulimit -n 300", &place.command(&["--one-shot", &sandbox(kind)])));
+        assert_eq!(ended.status.code(), Some(0), "{kind}: {}", ended.stderr);
+        assert_eq!(place.jobs(1), ["deep|0", "out|3", "shut|0"], "{kind}");
+        let left = fs::read_dir(place.state().join("work")).expect("work").count();
+        assert_eq!(left, 0, "{kind}: {}", ended.stderr);
+        assert!(!ended.stderr.contains("cannot remove"), "{kind}: {}", ended.stderr);
     }
 }
