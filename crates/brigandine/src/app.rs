@@ -209,6 +209,7 @@ impl App {
                 timeout: settings.evaluation_timeout,
                 output_bytes_max: settings.evaluation_output_bytes_max,
                 jobs_max: settings.evaluation_jobs_max,
+                limits: settings.build_limits,
             },
             systems: settings.systems.clone(),
             isolation,

@@ -19,7 +19,7 @@ use crate::build::{Sandbox, View};
 use crate::input::Found;
 use crate::log::LogWriter;
 use crate::model::{self, Evaluator, Specification};
-use crate::process::{self, Program, STATE_VARIABLE, Streams, Supervisors};
+use crate::process::{self, Bounds, Limits, Program, STATE_VARIABLE, Streams, Supervisors};
 use crate::store::NewJob;
 use check::{Jobs, Refusal};
 use protocol::{Request, RequestCheckout, VERSION};
@@ -48,6 +48,8 @@ pub(crate) struct EvaluatorSettings {
     pub(crate) output_bytes_max: u64,
     /// Jobs of one evaluation.
     pub(crate) jobs_max: usize,
+    /// What an evaluator and all that it starts may take: as much as a build.
+    pub(crate) limits: Limits,
 }
 
 /// Why an evaluation gave no jobs.
@@ -65,6 +67,8 @@ pub(crate) enum EvaluateError {
     Late,
     /// It said too much.
     Output(String),
+    /// It took too much of the machine.
+    Limit(String),
     /// It ended badly.
     Ended {
         /// How.
@@ -91,6 +95,7 @@ impl std::fmt::Display for EvaluateError {
                  or raise `timeout` of the evaluator or `evaluation-time` of the server",
             ),
             Self::Output(limit) => write!(f, "the evaluator printed more than {limit}"),
+            Self::Limit(message) => write!(f, "the evaluator {message}"),
             Self::Ended { how, last_words } if last_words.is_empty() => {
                 write!(f, "the evaluator ended with {how}")
             }
@@ -311,7 +316,8 @@ async fn run(
     let (err, stderr) = process::output_pipe().map_err(failed)?;
     let streams =
         Streams { stdin: Some(stdin.into()), stdout: stdout.into(), stderr: stderr.into() };
-    let started = contained(command, request, settings, scratch).map_err(failed)?;
+    let mut started = contained(command, request, settings, scratch).map_err(failed)?;
+    started.bounds = Some(Bounds { limits: settings.limits, directory: scratch.to_owned() });
     let running = settings.supervisors.spawn(started, streams).await;
     let mut running = running.map_err(failed)?;
     let mut last_words = String::new();
@@ -357,6 +363,9 @@ async fn run(
             return Err(error);
         }
     };
+    if let Some(limit) = end.limit {
+        return Err(EvaluateError::Limit(limit.message(&settings.limits)));
+    }
     if !end.status().success() {
         let how = process::describe(end.status());
         return Err(EvaluateError::Ended { how, last_words });

@@ -1,6 +1,6 @@
 //! Builds that take more than their share.
 
-use super::{SANDBOXES, alive, sandbox, unique};
+use super::{SANDBOXES, alive, evaluator, sandbox, unique};
 use crate::support::{Place, run};
 
 /// What takes too much, by the limit that it meets; `$N` is for how long to sleep.
@@ -103,5 +103,31 @@ fn a_fork_bomb_ends_and_the_server_goes_on() {
         let rows = place.rows("SELECT status, message FROM build WHERE job = 'bomb'");
         assert!(rows[0].contains("`build-processes`"), "{kind}: {rows:?}");
         assert_eq!(place.rows("SELECT status FROM build WHERE job = 'other'"), ["0"], "{kind}");
+    }
+}
+
+#[test]
+fn an_evaluator_that_takes_more_than_a_build_may_fails_with_the_limits_name() {
+    for (place_number, kind) in SANDBOXES.into_iter().enumerate() {
+        let mark = unique(450 + place_number);
+        for (limit, script) in [
+            ("memory", "(head -c 400000000 /dev/zero; sleep $N) | tail >&2"),
+            ("processes", "for i in $(seq 100); do sleep $N & done; wait"),
+            ("file", "head -c 40000000 /dev/zero > big || exit 7"),
+            (
+                "disk",
+                "for i in 1 2 3 4 5 6 7; do head -c 16000000 /dev/urandom > f$i; done; sleep $N",
+            ),
+        ] {
+            let place = Place::new();
+            let repository = place.repository("sample");
+            place.write("config.toml", LIMITS);
+            evaluator(&place, &repository, &script.replace("$N", &mark));
+            let ended = run(place.command(&["--one-shot", &sandbox(kind)]));
+            assert_eq!(ended.status.code(), Some(1), "{kind} {limit}: {}", ended.stderr);
+            let message = place.rows("SELECT message FROM evaluation").remove(0);
+            assert!(message.contains(&format!("`build-{limit}`")), "{kind} {limit}: {message}");
+            assert_eq!(alive(&mark), 0, "{kind} {limit}");
+        }
     }
 }
