@@ -10,6 +10,7 @@
 
 use super::address::Origin;
 use super::git::{FetchError, Repositories, hex, redact};
+use super::objects::FILES_MAX;
 use super::tree::{Entry, EntryKind, Tree};
 use crate::folder::remove_all;
 use sha2::{Digest, Sha256};
@@ -264,7 +265,7 @@ impl Checkouts {
         if form == Form::Directory {
             return Ok(None);
         }
-        let entries = self.repositories.list(origin, wanted.revision, "").await?;
+        let entries = self.repositories.list(origin, wanted.revision, "", FILES_MAX).await?;
         let special = |entry: &Entry| {
             entry.name() == ".gitattributes"
                 || (wanted.submodules && entry.kind == EntryKind::Submodule)
@@ -341,7 +342,12 @@ impl Checkouts {
     ) -> Result<(), FetchError> {
         // Neither needs the other.
         let (found, ()) = tokio::try_join!(
-            self.repositories.list(origin, revision, prefix),
+            self.repositories.list(
+                origin,
+                revision,
+                prefix,
+                FILES_MAX.saturating_sub(entries.len())
+            ),
             self.write_out(origin, revision, prefix, root)
         )?;
         for entry in found {

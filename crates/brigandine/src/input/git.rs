@@ -349,15 +349,17 @@ impl Repositories {
         self.manner.get_or_init(read).await
     }
 
-    /// All files of a revision that the clone has, without those of its submodules.
+    /// All files of a revision that the clone has, without those of its submodules: an error if they are more than
+    /// `most`, with folders.
     pub(super) async fn list(
         &self,
         origin: &Origin,
         revision: &str,
         prefix: &str,
+        most: usize,
     ) -> Result<Vec<Entry>, FetchError> {
         let (revision, prefix) = (revision.to_owned(), prefix.to_owned());
-        let list = move |clone: &git2::Repository| objects::list(clone, &revision, &prefix);
+        let list = move |clone: &git2::Repository| objects::list(clone, &revision, &prefix, most);
         self.ask("list the files of", origin, list).await
     }
 

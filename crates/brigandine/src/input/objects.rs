@@ -23,6 +23,11 @@ const OBJECTS_MAX: usize = 4096;
 const BYTES_MAX: usize = 32 << 20;
 /// How deep trees may lie in one another, and how many revisions may come at once.
 const DEPTH_MAX: usize = 1024;
+/// How many files and folders a revision may have, with its submodules.
+pub(super) const FILES_MAX: usize = 1_000_000;
+/// How many bytes all paths of a listing may have, and one of them, which the kernel would not take.
+const PATHS_BYTES_MAX: usize = 256 << 20;
+const PATH_BYTES_MAX: usize = 4096;
 /// What is kept of a revision's author and subject, which anybody writes as they like.
 const AUTHOR_BYTES_MAX: usize = 200;
 const SUBJECT_BYTES_MAX: usize = 400;
@@ -104,11 +109,16 @@ fn not_understood(what: &str) -> git2::Error {
 }
 
 /// All files of a revision, without those of its submodules.
+///
+/// A few trees that name each other many times over are as many files as one likes. No call can be killed, so it
+/// ends by itself when there are more than `most` files and folders, or more bytes of paths than [`PATHS_BYTES_MAX`].
 pub(super) fn list(
     clone: &Repository,
     revision: &str,
     prefix: &str,
+    most: usize,
 ) -> Result<Vec<Entry>, git2::Error> {
+    let (mut count, mut bytes) = (0, 0);
     let root = clone.find_object(Oid::from_str(revision)?, None)?.peel_to_tree()?;
     let mut entries = Vec::new();
     let mut open = vec![(prefix.to_owned(), root.id(), 0)];
@@ -121,6 +131,15 @@ pub(super) fn list(
             let name = std::str::from_utf8(entry.name_bytes())
                 .map_err(|_| not_understood("it has a file name that is not UTF-8"))?;
             let path = format!("{below}{name}");
+            (count, bytes) = (count + 1, bytes + path.len());
+            if count > most || bytes > PATHS_BYTES_MAX {
+                return Err(not_understood(&format!(
+                    "it has more than {FILES_MAX} files and folders, or too long paths"
+                )));
+            }
+            if path.len() > PATH_BYTES_MAX {
+                return Err(not_understood("it has a path that no file can have"));
+            }
             if entry.filemode_raw() == 0o040_000 {
                 open.push((format!("{path}/"), entry.id(), depth + 1));
                 continue;
@@ -398,7 +417,7 @@ mod tests {
         place.check(&forced);
         let found = resolve(&place.clone, "refs/brigandine/heads/main").expect("resolved");
         assert_eq!((found.revision, found.subject.as_str()), (forced.clone(), "a change"));
-        let mut paths: Vec<String> = list(&place.clone, &forced, "x/")
+        let mut paths: Vec<String> = list(&place.clone, &forced, "x/", FILES_MAX)
             .expect("listed")
             .into_iter()
             .map(|entry| entry.path)

@@ -123,3 +123,26 @@ fn what_git_says_forges_no_trace_line() {
         assert!(!line.trim_start().starts_with("2026-01-01"), "forged: {line}");
     }
 }
+
+#[test]
+fn a_revision_of_more_files_than_can_be_is_refused() {
+    let place = Place::new();
+    let repository = place.repository("sample");
+    repository.jobs(&[("one", "command = \"true\"")]);
+    // Ten names for each of nine trees: a few kilobytes, and a thousand million files.
+    let script = "blob=$(git hash-object -w brigandine.toml); kind='100644 blob' tree=$blob
+        for level in 1 2 3 4 5 6 7 8 9; do
+            tree=$(for i in 0 1 2 3 4 5 6 7 8 9; do printf '%s %s\\tn%s\\n' \"$kind\" $tree $i; done | git mktree)
+            kind='040000 tree'
+        done
+        root=$(printf '100644 blob %s\\tbrigandine.toml\\n040000 tree %s\\tmany\\n' $blob $tree | git mktree)
+        git -c user.name=a -c user.email=a@b commit-tree -m many $root > ../revision
+        git update-ref refs/heads/main $(cat ../revision)";
+    let done = Command::new("sh").args(["-ec", script]).current_dir(&repository.path).status();
+    assert!(done.expect("sh").success());
+    place.specify(&[("sample", &repository, "")]);
+    let ended = run(place.command(&["--one-shot"]));
+    assert_eq!(ended.status.code(), Some(1), "{}", ended.stderr);
+    let message = place.rows("SELECT message FROM evaluation").remove(0);
+    assert!(message.contains("more than 1000000 files"), "{message}");
+}
