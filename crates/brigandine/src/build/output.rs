@@ -130,6 +130,8 @@ impl Outputs {
                 _ => self.set_aside(target, name)?,
             }
         }
+        // First: a default access list would come back with the copies that are made below.
+        remove_attributes(out)?;
         for entry in fs::read_dir(out)? {
             protect(&entry?.path())?;
         }
