@@ -4,6 +4,7 @@
 
 use rustix::thread::UnshareFlags;
 use std::io;
+use std::mem::MaybeUninit;
 
 /// Gives back what is free, on a thread that may take its time. For when something large was dropped.
 ///
@@ -59,6 +60,33 @@ pub(crate) fn outlive_requests_to_end() -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Has no signal be ignored or blocked in what this process starts, whatever it was itself started with: a build
+/// is to end when it is asked, and a child that the kernel reaps by itself (SIGCHLD) ends without a status.
+///
+/// SIGPIPE, which the standard library ignores in its own processes and gives back to others, is left alone.
+pub(crate) fn heed_signals() -> io::Result<()> {
+    for signal in (1..=libc::SIGRTMAX()).filter(|signal| *signal != libc::SIGPIPE) {
+        let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+        // SAFETY: it writes the action, which is large enough for one, and changes none.
+        if unsafe { libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) } != 0 {
+            // One of the C library's own.
+            continue;
+        }
+        // SAFETY: written above; all zeroes are a value of it as well.
+        if unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN {
+            // SAFETY: the default is the kernel's; no handler is taken away.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
+    }
+    let mut none = MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: both read or write the set alone, which is large enough for one.
+    let done = unsafe {
+        libc::sigemptyset(none.as_mut_ptr());
+        libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut())
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Moves this process, or what it forks next, to new namespaces.

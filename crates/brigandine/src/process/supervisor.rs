@@ -65,6 +65,7 @@ pub(super) fn serve() -> io::Result<()> {
     // Only this one, so that the server learns when it ends.
     rustix::stdio::dup2_stdin(std::fs::File::open("/dev/null")?)?;
     ffi::close_on_exec()?;
+    ffi::heed_signals()?;
     ffi::outlive_requests_to_end()?;
     // Ctrl-C at the server's terminal, and the terminal itself, are not for builds.
     rustix::process::setsid()?;

@@ -1,6 +1,6 @@
 //! Variables: of a job, which steer nothing but the job; of the server, which nobody sees.
 
-use super::{SANDBOXES, commands, evaluator, sandbox};
+use super::{SANDBOXES, commands, evaluator, sandbox, started_by};
 use crate::support::{Place, run};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
@@ -174,5 +174,27 @@ fn a_build_of_the_sandbox_has_no_right_of_root_even_if_the_server_has() {
     assert!(log.starts_with("CapEff:\t0000000000000000\n"), "{log}");
     for word in ["REMOUNTED", "WRITABLE", "MOUNTED", "SET", "NAMED"] {
         assert!(!log.contains(word), "{word}: {log}");
+    }
+}
+
+#[test]
+fn a_build_ignores_no_signal_that_the_server_was_started_to_ignore() {
+    for kind in SANDBOXES {
+        let place = Place::new();
+        let repository = place.repository("sample");
+        let script = "grep SigIgn /proc/self/status; exit 3";
+        commands(&repository, &[("job", script)]);
+        place.specify(&[("sample", &repository, "")]);
+        let ignore = "trap '' HUP INT QUIT USR1 USR2 ALRM TERM CHLD CONT TSTP TTIN TTOU WINCH";
+        let command = place.command(&["--one-shot", &sandbox(kind)]);
+        let ended = run(started_by(ignore, &command));
+        assert_eq!(ended.status.code(), Some(0), "{kind}: {}", ended.stderr);
+        let rows = place.rows("SELECT status, message FROM build");
+        assert_eq!(rows, ["1|exit status 3"], "{kind}");
+        let log = place.build_log("job");
+        let ignored = log.trim().rsplit('\t').next().expect("a word");
+        let ignored = u64::from_str_radix(ignored, 16).expect("signals");
+        // Those that a program of this kernel may know; the C library keeps two more for itself.
+        assert_eq!(ignored & 0x7fff_ffff, 0, "{kind}: {ignored:x}");
     }
 }
