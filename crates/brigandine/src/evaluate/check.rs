@@ -244,8 +244,12 @@ fn check_name(name: &str) -> Result<(), String> {
     if name.len() > NAME_BYTES_MAX {
         return Err(format!("a job's name has {} bytes; {NAME_BYTES_MAX} may be", name.len()));
     }
-    if name.chars().any(|c| c.is_control() || c.is_whitespace()) {
+    if name.chars().any(char::is_whitespace) {
         return Err(format!("job `{}` has a blank in its name", name.escape_debug()));
+    }
+    if name.chars().any(is_steering) {
+        let name = one_line(name, NAME_BYTES_MAX);
+        return Err(format!("job `{name}` has a control character in its name"));
     }
     Ok(())
 }

@@ -87,6 +87,10 @@ fn wrong_lines_are_refused_by_number() {
             "line 3: jobs need each other in a circle: a needs b needs a",
         ),
         (vec![job("a b", &[])], "line 1: job `a b` has a blank in its name"),
+        (
+            vec![job("a\u{202e}b", &[])],
+            "line 1: job `a\\u{202e}b` has a control character in its name",
+        ),
         (vec![job("", &[])], "line 1: a job has an empty name"),
         (vec![r#"{"error": {"message": "no good"}}"#.to_owned()], "no good"),
         (
