@@ -35,7 +35,7 @@ fn an_output_has_the_modes_of_its_kinds_and_no_attributes() {
         let repository = place.repository("sample");
         let script = "cd $BRIGANDINE_OUT; mkdir -p d/e; umask 0; \
                       for m in 000 200 400 444 600 644 666 755 777 4755 2755 6777 1777 100 001; do \
-                      echo $m > d/$m; chmod $m d/$m; done; chmod 3777 d/e; chmod 700 d; chmod 500 .; \
+                      echo $m > d/$m; chmod $m d/$m; done; chmod 3777 d/e; ln d/644 twin; chmod 700 d; chmod 500 .; \
                       cc -x c -o $TMPDIR/set - <<E
                       int setxattr(const char *, const char *, const void *, unsigned long, int);
                       static const unsigned char list[] = { 2,0,0,0, 1,0,7,0,255,255,255,255, 2,0,7,0,232,3,0,0,
@@ -45,7 +45,7 @@ fn an_output_has_the_modes_of_its_kinds_and_no_attributes() {
                       setxattr(\".\", \"system.posix_acl_default\", list, sizeof list, 0);
                       return setxattr(\"d/644\", \"user.hidden\", \"x\", 1, 0); }
 E
-                      $TMPDIR/set || echo no attributes here\nln d/644 twin";
+                      $TMPDIR/set || echo no attributes here";
         commands(&repository, &[("job", script)]);
         place.specify(&[("sample", &repository, "")]);
         let ended = run(place.command(&["--one-shot", &sandbox(kind)]));
@@ -130,9 +130,9 @@ fn a_build_that_leaves_folders_deeper_than_the_stack_leaves_nothing_behind() {
     for kind in SANDBOXES {
         let place = Place::new();
         let repository = place.repository("sample");
-        let deep = format!("{DIG}$TMPDIR/dig 20000 d");
+        let deep = format!("{DIG}$TMPDIR/dig 3000 d");
         let shut = format!("{DIG}$TMPDIR/dig 2000 d 'chmod 0 .'; chmod 0 d");
-        let out = format!("{DIG}cd $BRIGANDINE_OUT; $TMPDIR/dig 20000 d");
+        let out = format!("{DIG}cd $BRIGANDINE_OUT; $TMPDIR/dig 3000 d");
         commands(&repository, &[("deep", &deep), ("out", &out), ("shut", &shut)]);
         place.specify(&[("sample", &repository, "")]);
         // With few descriptors there is not one for each level.
