@@ -202,7 +202,7 @@ mod tests {
         fs::create_dir_all(path("shut/in")).expect("a folder");
         fs::write(path("shut/in/file"), "x").expect("a file");
         for folder in ["shut/in", "shut"] {
-            fs::set_permissions(path(folder), fs::Permissions::from_mode(0)).expect("a mode");
+            fs::set_permissions(path(folder), fs::Permissions::from_mode(0o000)).expect("a mode");
         }
         remove_all(&path("shut")).expect("removed");
         assert!(!path("shut").exists());
