@@ -43,7 +43,7 @@ use rusqlite::config::DbConfig;
 use crate::config::Config;
 use crate::copier::{Copier, Progress};
 use crate::database::Core;
-use crate::ffi::WalSalts;
+use crate::ffi::{Checkpoint, WalSalts};
 use crate::queue::now;
 use crate::transaction::Transaction;
 
@@ -253,7 +253,7 @@ impl Checkpointer {
             if core.config.board.backup_runs() {
                 // K6
                 if !self.is_copying() && !self.ask(core) {
-                    run(tx, core, "PASSIVE", Duration::ZERO);
+                    run(tx, core, Checkpoint::Passive, Duration::ZERO);
                 }
                 self.asked = 0;
                 over_max(core);
@@ -291,10 +291,10 @@ impl Checkpointer {
         // Without a name, the PRAGMA takes the attached files too.
         let restart = frames >= patient;
         let complete = match restart {
-            true => run(tx, core, "RESTART", RESET_WAIT),
+            true => run(tx, core, Checkpoint::Restart, RESET_WAIT),
             // Nothing was committed after the copy.
             false if attached == 0 && self.copied >= main => true,
-            false => run(tx, core, "PASSIVE", Duration::ZERO),
+            false => run(tx, core, Checkpoint::Passive, Duration::ZERO),
         };
         if complete && restart {
             return self.started_over();
@@ -311,7 +311,7 @@ impl Checkpointer {
 /// place now. To be called when no copy is under way.
 pub(crate) fn let_go(tx: &Transaction, core: &Core) {
     if core.config.file.has_wal_to_itself() {
-        checkpoint(tx, core, "TRUNCATE", RESET_WAIT);
+        checkpoint(tx, core, Checkpoint::Truncate, RESET_WAIT);
     }
     // When it is closed, SQLite would delete the WAL by its name, which may be another's by now.
     let keep = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
@@ -321,22 +321,24 @@ pub(crate) fn let_go(tx: &Transaction, core: &Core) {
 /// K5: empties the WAL, whatever it takes within reason; false: it is still pinned.
 fn drain(tx: &Transaction, core: &Core) -> bool {
     // Reads that overlap: each ends soon.
-    if run(tx, core, "RESTART", RESET_WAIT) {
+    if run(tx, core, Checkpoint::Restart, RESET_WAIT) {
         return true;
     }
     // Those that read an older state keep frames from being copied.
     let copied = [CUT_AGE, CUT_WAIT].into_iter().any(|wait| {
         core.cut_readers(CUT_AGE);
-        run(tx, core, "FULL", wait)
+        run(tx, core, Checkpoint::Full, wait)
     });
     if copied {
         // Readers that begin from now on read the file alone. Those that began before need frames of
         // the WAL; none of them is younger than `CUT_AGE` when the second wait is over.
-        if run(tx, core, "RESTART", RESET_WAIT) || run(tx, core, "RESTART", CUT_AGE) {
+        if run(tx, core, Checkpoint::Restart, RESET_WAIT)
+            || run(tx, core, Checkpoint::Restart, CUT_AGE)
+        {
             return true;
         }
         core.cut_readers(CUT_AGE);
-        if run(tx, core, "RESTART", CUT_WAIT) {
+        if run(tx, core, Checkpoint::Restart, CUT_WAIT) {
             return true;
         }
     }
@@ -360,7 +362,7 @@ fn over_max(core: &Core) {
 
 /// Runs one checkpoint that waits for others for `wait` at most; whether all was copied and, after a
 /// restart, nobody reads the WAL any more.
-fn run(tx: &Transaction, core: &Core, mode: &str, wait: Duration) -> bool {
+fn run(tx: &Transaction, core: &Core, mode: Checkpoint, wait: Duration) -> bool {
     if core.config.file.check().is_err() {
         // The next call is told. What is to become of the WAL is decided by `let_go`.
         return false;
@@ -368,19 +370,16 @@ fn run(tx: &Transaction, core: &Core, mode: &str, wait: Duration) -> bool {
     checkpoint(tx, core, mode, wait)
 }
 
-fn checkpoint(tx: &Transaction, core: &Core, mode: &str, wait: Duration) -> bool {
+fn checkpoint(tx: &Transaction, core: &Core, mode: Checkpoint, wait: Duration) -> bool {
     let guard = &tx.link.guard;
     let began = now();
     guard.lock_wait.set_end(Some(began + wait));
-    let sql = format!("PRAGMA wal_checkpoint({mode})");
-    let done = tx.link.session.conn().query_row(&sql, [], |row| {
-        Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
-    });
+    let done = tx.link.session.checkpoint(mode);
     guard.lock_wait.set_end(None);
     guard.attached_wal_frames.store(0, Ordering::Relaxed);
     // K2. A passive checkpoint reports no contention; what counts is whether all was copied.
-    let complete = matches!(done, Ok((busy, log, copied)) if busy == 0 && log == copied);
-    if complete && mode == "RESTART" {
+    let complete = done.unwrap_or(false);
+    if complete && mode == Checkpoint::Restart {
         // The next commit starts the WAL over; until then there is nothing more to do.
         guard.wal_frames.store(0, Ordering::Relaxed);
     }

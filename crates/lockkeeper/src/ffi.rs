@@ -181,6 +181,8 @@ struct Own {
 /// The schema of the main or an attached file.
 #[derive(Debug)]
 struct Schema {
+    name: CString,
+    is_writable: bool,
     /// `PRAGMA schema_version`: another value than before means that the schema has changed.
     version: Prepared,
     /// Reads the schema table, for which SQLite loads a schema that has changed.
@@ -448,7 +450,7 @@ impl Session {
             return false;
         };
         let (mut new, mut all) = (false, true);
-        for Schema { version, load, seen } in &own.schemas {
+        for Schema { version, load, seen, .. } in &own.schemas {
             let now = version.integer();
             // What cannot be read now is told by the statement that needs it.
             all &= now.is_some();
@@ -666,18 +668,29 @@ impl Session {
         unsafe { ffi::sqlite3_txn_state(self.conn.handle(), ptr::null()) != ffi::SQLITE_TXN_NONE }
     }
 
-    /// Copies the WALs of all files back, without waiting for anybody; `Ok` also when readers leave some of it.
-    pub(crate) fn checkpoint(&self) -> Result<(), Error> {
-        // SAFETY: the handle is open; a null name means all files, and nothing is asked of the sizes.
-        let code = unsafe {
-            let (db, mode) = (self.conn.handle(), ffi::SQLITE_CHECKPOINT_PASSIVE);
-            ffi::sqlite3_wal_checkpoint_v2(db, ptr::null(), mode, ptr::null_mut(), ptr::null_mut())
-        };
-        match code & 0xff {
-            // Somebody else copies, or writes, and does it when that is done.
-            ffi::SQLITE_OK | ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => Ok(()),
-            _ => Err(failure(&self.conn, code)),
+    /// Copies the WALs of all files that can be written back; whether all of the main file's was copied, and nobody
+    /// was in the way of the others.
+    ///
+    /// A file that is attached to be read may have a WAL; asked to copy all, SQLite tries that one too, and fails.
+    pub(crate) fn checkpoint(&self, mode: Checkpoint) -> Result<bool, Error> {
+        let mut complete = true;
+        let schemas = self.own.iter().flat_map(|own| &own.schemas);
+        for Schema { name, .. } in schemas.filter(|schema| schema.is_writable) {
+            let (mut frames, mut copied) = (-1, -1);
+            // SAFETY: the handle is open, the name ends with a NUL, and both out pointers are valid.
+            let code = unsafe {
+                let (db, name) = (self.conn.handle(), name.as_ptr());
+                let (frames, copied) = (&raw mut frames, &raw mut copied);
+                ffi::sqlite3_wal_checkpoint_v2(db, name, mode as c_int, frames, copied)
+            };
+            match code & 0xff {
+                ffi::SQLITE_OK => complete &= frames == copied || name.as_c_str() != c"main",
+                // Somebody else copies, or writes, and does it when that is done.
+                ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => complete = false,
+                _ => return Err(failure(&self.conn, code)),
+            }
         }
+        Ok(complete)
     }
 
     /// Whether a deferred foreign key is violated at this moment.
@@ -712,13 +725,30 @@ impl Session {
 impl Schema {
     fn new(conn: &Connection, name: &str) -> Result<Self, Error> {
         let quoted = name.replace('"', "\"\"");
+        let is_writable = !conn.is_readonly(name)?;
         let prepare = |sql: String| Prepared::new(conn, &CString::new(sql)?);
         Ok(Self {
+            name: CString::new(name)?,
+            is_writable,
             version: prepare(format!("PRAGMA \"{quoted}\".schema_version"))?,
             load: prepare(format!("SELECT 1 FROM \"{quoted}\".sqlite_schema LIMIT 1"))?,
             seen: Cell::new(None),
         })
     }
+}
+
+/// How far a checkpoint goes (<https://www.sqlite.org/c3ref/wal_checkpoint_v2.html>).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i32)]
+pub(crate) enum Checkpoint {
+    /// Waits for nobody.
+    Passive = ffi::SQLITE_CHECKPOINT_PASSIVE,
+    /// Waits for writers, and for readers of older states.
+    Full = ffi::SQLITE_CHECKPOINT_FULL,
+    /// And until nobody reads the WAL, so that it can start over.
+    Restart = ffi::SQLITE_CHECKPOINT_RESTART,
+    /// And cuts it to nothing.
+    Truncate = ffi::SQLITE_CHECKPOINT_TRUNCATE,
 }
 
 type SqlFunction =

@@ -53,7 +53,7 @@ use crate::config::Config;
 use crate::connection::{self, Link, Role};
 use crate::database::{Core, DEFERENCE};
 use crate::error::{Error, ErrorKind, kind_of_own};
-use crate::ffi::Sql;
+use crate::ffi::{Checkpoint, Sql};
 use crate::guard;
 use crate::holders::Origin;
 use crate::instance::Claim;
@@ -751,7 +751,7 @@ impl Service for Writer {
         // Closing copies the WAL back without a word about failures.
         else if let Some(tx) = &self.tx
             && !self.config().is_memory()
-            && let Err(error) = tx.link.session.checkpoint()
+            && let Err(error) = tx.link.session.checkpoint(Checkpoint::Passive)
         {
             *lock(&self.core.wal_left) = Some(self.explain_wal_left(error));
         }

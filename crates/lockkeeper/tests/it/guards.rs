@@ -246,12 +246,15 @@ fn a36_a_file_that_a_setup_attaches_is_not_open_beside_it() {
         let read_only = PathBuf::from(format!("file:{}?mode=ro", b.display()));
         let reads = attaching(&a, &read_only).blocking_open().expect("opens");
         other.blocking_write(|tx| insert(tx, 5)).expect("a write");
+        let inside = other.clone();
         let copied = reads.blocking_write(move |tx| {
-            other.blocking_write(|tx| insert(tx, 6)).map_err(|_| rusqlite::Error::InvalidQuery)?;
+            inside.blocking_write(|tx| insert(tx, 6)).map_err(|_| rusqlite::Error::InvalidQuery)?;
             tx.execute("INSERT INTO main.t SELECT * FROM side.t WHERE id = 5", [])
         });
         assert_eq!(copied.ok(), Some(1));
+        // The other's WAL is not for this one to fold back.
         reads.blocking_close().expect("closes");
+        drop(other);
         // And the other way round: attached first, then to be opened.
         let first = attaching(&a, &link).blocking_open().expect("nobody has it");
         first.blocking_exclusive(|_| Ok(())).expect("a connection of its own afterwards");
