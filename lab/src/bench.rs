@@ -47,17 +47,20 @@ enum Format {
     Sqlite,
     /// SQLite's, with marks and neighbours of its own.
     Marked,
+    /// Its own; its program makes SQLite's of it again when it is called with `to-sqlite FILE`.
+    Own,
 }
 
 const POOLS: Binary = Binary::Own("pools", "pools");
 const SQLX: Binary = Binary::Own("sqlx", "sqlx-peer");
+const TURSO: Binary = Binary::Own("turso", "turso-peer");
 const TINYSTORE: Binary = Binary::OwnFlags("tinystore", "tinystore-peer");
 
 const fn known(name: &'static str, krate: &'static str, binary: Binary) -> Known {
     Known { name, krate, binary, format: Format::Sqlite }
 }
 
-const KNOWN: [Known; 13] = [
+const KNOWN: [Known; 15] = [
     known("lockkeeper", "lockkeeper", Binary::Lab),
     known("lockkeeper-short", "lockkeeper", Binary::Lab),
     known("raw", "rusqlite", Binary::Lab),
@@ -71,14 +74,29 @@ const KNOWN: [Known; 13] = [
     known("retry", "rusqlite", Binary::Lab),
     known("sqlx", "sqlx", SQLX),
     Known { format: Format::Marked, ..known("tinystore", "tinystore", TINYSTORE) },
+    known("turso", "turso", TURSO),
+    Known { format: Format::Own, ..known("turso-mvcc", "turso", TURSO) },
 ];
+
+/// Why a peer cannot do a workload at all.
+pub(crate) fn cannot(peer: &str, workload: Workload) -> Option<&'static str> {
+    match (peer, workload) {
+        ("turso" | "turso-mvcc", Workload::Stall) => {
+            Some("it locks the file for its process, so no other can hold the write lock")
+        }
+        ("turso" | "turso-mvcc", Workload::Cancel) => Some(
+            "its future runs the query up to the next row in one poll, so it cannot be dropped meanwhile",
+        ),
+        _ => None,
+    }
+}
 
 /// Command line of `lab bench`.
 #[derive(Args)]
 pub(crate) struct Options {
     /// tiny-writes, point-reads, mixed, stall, fairness, long-scan, cancel, bulk, read-page; or `build`, which only builds the peers.
     workload: String,
-    /// Who: lockkeeper, lockkeeper-short (point reads), raw, naive, mutex, tokio-rusqlite, async-sqlite, async-sqlite-1, deadpool, r2d2, retry, sqlx, tinystore. Default: all that the workload means something for.
+    /// Who: lockkeeper, lockkeeper-short (point reads), raw, naive, mutex, tokio-rusqlite, async-sqlite, async-sqlite-1, deadpool, r2d2, retry, sqlx, tinystore, turso, turso-mvcc. Default: all that the workload means something for.
     #[arg(long, value_delimiter = ',')]
     peers: Vec<String>,
     /// How many tasks, or dropped queries.
@@ -138,6 +156,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         format!("there is no workload `{}`; there are: {names}", options.workload)
     })?;
     let peers = if options.peers.is_empty() { peers_of(workload) } else { options.peers.clone() };
+    for peer in &peers {
+        if let Some(why) = cannot(peer, workload) {
+            return Err(format!("{peer} cannot do {}: {why}", workload.name()).into());
+        }
+    }
     let item = Item {
         workload,
         tasks: options.tasks.map_or(workload.default_tasks(), |tasks| tasks as usize),
@@ -159,7 +182,7 @@ pub(crate) fn peers_of(workload: Workload) -> Vec<String> {
         "naive" => workload == Workload::Stall,
         "lockkeeper-short" => workload == Workload::PointReads,
         "raw" => !matches!(workload, Workload::Stall | Workload::Fairness | Workload::Cancel),
-        _ => true,
+        _ => cannot(name, workload).is_none(),
     };
     KNOWN.iter().map(|known| known.name).filter(|n| means(n)).map(str::to_owned).collect()
 }
@@ -259,16 +282,19 @@ fn find(peer: &str) -> Result<&'static Known> {
 fn one(program: &Path, files: &Files, what: &Measurement) -> Result<Figures> {
     let format = find(&what.peer)?.format;
     let file = files.get(what.workload, format != Format::Sqlite)?;
-    let figures = look(program, &file, what);
+    let figures = look(program, &file, what, format);
     files.done(&file)?;
     figures
 }
 
-fn look(program: &Path, file: &Path, what: &Measurement) -> Result<Figures> {
+fn look(program: &Path, file: &Path, what: &Measurement, format: Format) -> Result<Figures> {
     let job = job(what, file)?;
     let mut figures = ask(command(program), &job)?;
     let (answered, bulk) = (figures.answered_writes(), figures.bulk_rows);
     if answered + bulk > 0 {
+        if format == Format::Own {
+            to_sqlite(program, file)?;
+        }
         let missing = stored::missing(file, what.workload, &figures)?;
         if missing > 0 {
             let answered = answered + bulk;
@@ -329,6 +355,16 @@ fn syncs(programs: &BTreeMap<String, PathBuf>, files: &Files) -> Result<Vec<Sync
         }
     }
     Ok(all)
+}
+
+/// Has a peer make SQLite's format of its own, in a process that knows nothing of the one that wrote.
+fn to_sqlite(program: &Path, file: &Path) -> Result<()> {
+    let output = Command::new(program).arg("to-sqlite").arg(file).output()?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("its file cannot be made SQLite's again: {}", said.trim()).into());
+    }
+    Ok(())
 }
 
 fn command(program: &Path) -> Command {
@@ -431,6 +467,9 @@ mod tests {
         assert!(!peers_of(Workload::Cancel).contains(&"raw".to_owned()));
         assert!(peers_of(Workload::PointReads).contains(&"lockkeeper-short".to_owned()));
         assert_eq!(peers_of(Workload::TinyWrites).len(), KNOWN.len() - 2);
+        assert!(cannot("turso", Workload::Stall).is_some());
+        assert!(!peers_of(Workload::Stall).contains(&"turso".to_owned()));
+        assert!(!peers_of(Workload::Cancel).contains(&"turso-mvcc".to_owned()));
     }
 
     #[test]

@@ -262,6 +262,11 @@ fn table(run: &Run, key: Key) -> String {
         }
         text.push('\n');
     }
+    for peer in run.peers.keys() {
+        if let Some(why) = bench::cannot(peer, key.0) {
+            let _ = writeln!(text, "| {peer} | cannot: {why} |{}", " |".repeat(columns.len() - 1));
+        }
+    }
     let mut troubles = Vec::new();
     for m in run.of(key) {
         let (errors, unanswered, failed, said) = m.troubles();
@@ -393,7 +398,7 @@ fn write(run: &Run, plotted: &[String]) -> String {
          Lockkeeper folds back at 4 to 32 MiB). A rate counts the calls that ended in the measured time, whenever they began; latencies are those of all calls that were in \
          flight in it, also in a part of it, and a call that is given up counts with the time that it was waited for. After each \
          measurement the lab looks into the file for the row of every write that was answered; one that is missing counts as \
-         failed. `raw` has no tasks, so it is not in \
+         failed. A peer that cannot do a workload stands in its table with the reason; `raw` has no tasks, so it is not in \
          those about tasks, `naive` is in `stall` alone, `lockkeeper-short` in `point-reads`, `async-sqlite-1` where one \
          connection instead of several makes a difference.\n\n",
     );
@@ -495,6 +500,13 @@ fn who(peer: &str) -> &'static str {
             "its async API with the flags for SQLite that it asks for: writes share a commit, each in a savepoint of its own; \
              a page cache of 1 MiB, which it does not let one change; a page and a bulk write in `tx`, its only transaction, \
              which holds the writer"
+        }
+        "turso" => {
+            "SQLite's format written anew in Rust, defaults; a connection for each call in flight, writes one at a time \
+             behind a `tokio::sync::Mutex`"
+        }
+        "turso-mvcc" => {
+            "the same with `journal_mode = mvcc`: writes in `BEGIN CONCURRENT`, tried again after a conflict"
         }
         _ => "",
     }
@@ -608,6 +620,8 @@ fn colour(peer: &str) -> usize {
         "retry" => 7,
         "sqlx" => 9,
         "tinystore" => 10,
+        "turso" => 11,
+        "turso-mvcc" => 12,
         _ => 8,
     }
 }
@@ -632,6 +646,17 @@ mod tests {
         assert_eq!(better, ["tiny-writes, FULL, 64 tasks, p50 ms: mutex 0.5 (Lockkeeper 1)"]);
         assert_eq!(better_peers(&run(&[0.95, 0.95, 0.95])), Vec::<String>::new());
         assert_eq!(better_peers(&run(&[2.0])), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_peer_that_cannot_do_a_workload_stands_in_its_table_with_the_reason() {
+        let key = (Workload::Stall, Synchronous::Full, 64);
+        let mut run = run_of(vec![measurement(key, "lockkeeper", "late_locked_ms", &[1.0])]);
+        run.peers.insert("turso".to_owned(), "turso 0.8.3".to_owned());
+        let text = table(&run, key);
+        assert!(text.contains("| turso | cannot: it locks the file"), "{text}");
+        let columns: Vec<_> = text.lines().take(4).map(|line| line.matches('|').count()).collect();
+        assert_eq!(columns, [6; 4], "{text}");
     }
 
     #[test]
