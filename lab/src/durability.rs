@@ -43,8 +43,9 @@ pub(crate) fn can_count() -> bool {
 /// The same program with its syncs written to a file.
 pub(crate) fn traced(program: &Path, log: &Path) -> Command {
     let mut command = Command::new("strace");
-    // With the filter in the kernel other system calls do not stop at all.
-    command.args(["-f", "--seccomp-bpf", "-qq", "-e", SYNCS, "-o"]).arg(log).arg(program);
+    // With the filter in the kernel other system calls do not stop at all. `-D` makes the program our child and `strace`
+    // its attendant, which ends with it: whoever ends the child ends the program.
+    command.args(["-D", "-f", "--seccomp-bpf", "-qq", "-e", SYNCS, "-o"]).arg(log).arg(program);
     command
 }
 
@@ -62,7 +63,42 @@ fn count(text: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::time::Duration;
+
     use super::*;
+
+    #[test]
+    fn a_traced_program_that_hangs_ends_when_its_child_is_ended() {
+        if !can_count() {
+            eprintln!("strace is missing or may not trace: nothing to see");
+            return;
+        }
+        let log = std::env::temp_dir().join(format!("lab-traced-{}", std::process::id()));
+        let mut child = traced(Path::new("cat"), &log)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // Held open, so that the program waits for ever.
+        let mut stdin = child.stdin.take().unwrap();
+        let mut stdout = child.stdout.take().unwrap();
+        stdin.write_all(b"!").unwrap();
+        stdout.read_exact(&mut [0]).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let (ended, hears) = std::sync::mpsc::sync_channel(1);
+        let reader = std::thread::Builder::new().name("output".to_owned());
+        // It ends when no process holds it any more.
+        let read = move || ended.send(stdout.read_to_end(&mut Vec::new())).unwrap();
+        reader.spawn(read).unwrap();
+        assert!(
+            hears.recv_timeout(Duration::from_secs(20)).is_ok(),
+            "the program is still running"
+        );
+        drop(stdin);
+        std::fs::remove_file(&log).unwrap();
+    }
 
     #[test]
     fn each_successful_sync_counts_once_also_when_threads_interleave() {
