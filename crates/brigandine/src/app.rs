@@ -10,6 +10,7 @@
 //! [`App::failed`] says which and why.
 
 mod error;
+mod isolation;
 mod settings;
 mod wake;
 
@@ -19,9 +20,8 @@ pub(crate) use wake::{tell, wake};
 
 use crate::build::{
     Allowed, Builder, BuilderSettings, DispatchEvent, LocalDispatcher, LocalExecutor, Outputs,
-    Sandbox, Stop, probe_sandbox, publish_builds,
+    Stop, publish_builds,
 };
-use crate::config;
 use crate::evaluate::EvaluatorSettings;
 use crate::folder::remove_all;
 use crate::input::{Checkouts, Repositories};
@@ -31,6 +31,7 @@ use crate::monitor::{self, Turns};
 use crate::process::{STATE_VARIABLE, Supervisors, kill_marked};
 use crate::retention::{Pace, Pruned, Retention};
 use crate::store::{self, Cancel, Database, DatabaseError, Loaded, Recovered, Restart};
+use rustix::fs::Mode;
 use std::collections::HashMap;
 use std::fs::{File, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -137,14 +138,14 @@ impl App {
             .and_then(|()| settings.state.canonicalize())
             .map(|state| settings.state = state)
             .map_err(|error| AppError::File(settings.state.clone(), error))?;
+        // What is made below has the modes of any file: the directory keeps others out, and what of it is
+        // shown to the user of builds must be readable.
+        rustix::process::umask(Mode::from_raw_mode(0o022));
         let state = settings.state.clone();
         let lock = lock(&state)?;
         let supervisors = supervisors(&state).await?;
-        let sandbox = sandbox(&settings, &supervisors).await?;
-        let isolation = match &sandbox {
-            Sandbox::Off => "none",
-            Sandbox::Bubblewrap(_) => "sandbox",
-        };
+        let sandbox = isolation::choose(&settings, &supervisors).await?;
+        let isolation = sandbox.class();
         let database = store::open(&state).await?;
         keep_private(&state)?;
         let logs = Logs::new(&state, settings.log_bytes_max);
@@ -643,34 +644,6 @@ async fn supervisors(state: &Path) -> Result<Arc<Supervisors>, AppError> {
         ),
     }
     Ok(Supervisors::new(Some(file)))
-}
-
-/// How builds and evaluators are isolated, after a look at what this machine allows.
-async fn sandbox(settings: &Settings, supervisors: &Supervisors) -> Result<Sandbox, AppError> {
-    let wanted = settings.sandbox;
-    if wanted == config::Sandbox::Off {
-        tracing::warn!(
-            "builds and evaluators run WITHOUT a sandbox (sandbox = \"off\"): they may read and change \
-             whatever the server's user may, its database and token among it, and use the network"
-        );
-        return Ok(Sandbox::Off);
-    }
-    match probe_sandbox(supervisors).await {
-        Ok(sandbox) => {
-            tracing::info!("builds and evaluators run in a sandbox");
-            Ok(sandbox)
-        }
-        Err(why) if wanted == config::Sandbox::Auto => {
-            tracing::warn!(
-                why,
-                "there is no sandbox here: builds and evaluators run WITHOUT one, and may read and change \
-                 whatever the server's user may, its database and token among it; install bubblewrap, or say \
-                 so (sandbox = \"off\")"
-            );
-            Ok(Sandbox::Off)
-        }
-        Err(why) => Err(AppError::NoSandbox(why)),
-    }
 }
 
 /// Puts right what a killed server left: its child processes, its rows, its half-made files.

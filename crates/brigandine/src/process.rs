@@ -21,9 +21,11 @@ mod limits;
 mod namespace;
 mod supervisor;
 mod tree;
+mod user;
 
 pub(crate) use launch::End;
 pub(crate) use limits::{Bounds, Limits};
+pub(crate) use user::{Shown, User};
 
 use launch::{ASK, KILL, Launch, REPORT_BYTES, Report};
 use rustix::net::{
@@ -145,11 +147,23 @@ pub(crate) struct Program {
     pub(crate) contained: bool,
     /// What it may take; without it, whatever there is.
     pub(crate) bounds: Option<Bounds>,
+    /// Who it runs as, who then reaches what is [`shown`](Self::shown); without it, as the server does. Asks
+    /// for [`contained`](Self::contained).
+    pub(crate) user: Option<User>,
+    /// What its user needs where only the server may go.
+    pub(crate) shown: Vec<Shown>,
 }
 
 impl From<Command> for Program {
     fn from(command: Command) -> Self {
-        Self { command, sandbox: None, contained: false, bounds: None }
+        Self {
+            command,
+            sandbox: None,
+            contained: false,
+            bounds: None,
+            user: None,
+            shown: Vec::new(),
+        }
     }
 }
 
@@ -186,8 +200,14 @@ impl Supervisors {
     /// # Cancel safety
     /// Dropped: nothing runs, or is killed.
     pub(crate) async fn spawn(&self, program: Program, streams: Streams) -> io::Result<Running> {
-        let Program { command, sandbox, contained, bounds } = program;
-        let launch = Launch { sandboxed: sandbox.is_some(), bounds, ..launch(&command) };
+        let Program { command, sandbox, contained, bounds, user, shown } = program;
+        let sandboxed = sandbox.is_some();
+        let launch = Launch { sandboxed, bounds, user, shown, ..launch(&command) };
+        if let Some(user) = user {
+            for pipe in streams.stdin.iter().chain([&streams.stdout, &streams.stderr]) {
+                user.give_pipe(pipe)?;
+            }
+        }
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let stdin = match streams.stdin {

@@ -17,6 +17,8 @@ pub(crate) enum AppError {
     Database(DatabaseError),
     /// `--sandbox` was asked for and cannot be had.
     NoSandbox(String),
+    /// The user of builds that was named cannot be had, and why.
+    NoBuildUser(String, String),
     /// A part of the server that must run has ended.
     Ended {
         /// Which.
@@ -43,6 +45,9 @@ impl std::fmt::Display for AppError {
                 "builds are to run in a sandbox, and there is none here: {why}; \
                  install bubblewrap, or allow builds without it (sandbox = \"off\")",
             ),
+            Self::NoBuildUser(name, why) => {
+                write!(f, "builds are to run as `{name}` (build-user), and cannot: {why}")
+            }
             Self::Ended { part, why } => write!(f, "{part} ended: {why}"),
         }
     }
@@ -54,7 +59,9 @@ impl std::error::Error for AppError {
             Self::File(_, error) => Some(error),
             Self::Open(error) => Some(error),
             Self::Database(error) => Some(error),
-            Self::Locked(_) | Self::NoSandbox(_) | Self::Ended { .. } => None,
+            Self::Locked(_) | Self::NoSandbox(_) | Self::NoBuildUser(..) | Self::Ended { .. } => {
+                None
+            }
         }
     }
 }

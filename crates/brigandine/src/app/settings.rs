@@ -19,6 +19,8 @@ pub(crate) struct Settings {
     pub(crate) systems: Vec<String>,
     /// How builds are isolated.
     pub(crate) sandbox: config::Sandbox,
+    /// Who builds and evaluators run as, if the server is root.
+    pub(crate) build_user: Option<String>,
     /// Brigandine's own program.
     pub(crate) program: PathBuf,
     /// Filters of git's configuration that may run when files are written.
@@ -59,6 +61,7 @@ impl Settings {
             interval: Duration::from_secs(300),
             systems: vec![format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS)],
             sandbox: config::Sandbox::Off,
+            build_user: None,
             program: std::env::current_exe().unwrap_or_else(|_| PathBuf::from("brigandine")),
             git_filters: config::git_filters(),
             fetch_timeout: limits.fetch_time,

@@ -25,7 +25,7 @@ mod tests;
 pub(crate) use dispatch::{DispatchEvent, Dispatcher, LocalDispatcher};
 pub(crate) use output::Outputs;
 pub(crate) use run::{Allowed, LocalExecutor};
-pub(crate) use sandbox::{Sandbox, View, probe as probe_sandbox};
+pub(crate) use sandbox::{Sandbox, View, probe as probe_sandbox, probe_user};
 
 use crate::log::{LogName, Logs};
 use crate::model::{self, BuildId, BuildStatus, Definition, Event};

@@ -12,12 +12,13 @@ use crate::model::BuildStatus;
 use crate::store::NewProduct;
 use rustix::fs::{llistxattr, llistxattr_query, lremovexattr};
 use rustix::io::Errno;
+use rustix::process::{getegid, geteuid};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, Metadata};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -135,6 +136,7 @@ impl Outputs {
         for entry in fs::read_dir(out)? {
             protect(&entry?.path())?;
         }
+        take_over(out, &out.symlink_metadata()?)?;
         sync_tree(out, files)?;
         match fs::rename(out, target) {
             Ok(()) => {
@@ -511,7 +513,7 @@ fn protect(path: &Path) -> io::Result<()> {
     let metadata = path.symlink_metadata()?;
     remove_attributes(path)?;
     if metadata.is_symlink() {
-        return Ok(());
+        return take_over(path, &metadata);
     }
     let runs = metadata.is_dir() || is_executable(&metadata);
     if metadata.is_dir() {
@@ -527,7 +529,17 @@ fn protect(path: &Path) -> io::Result<()> {
         io::copy(&mut fs::File::open(path)?, &mut file)?;
         fs::rename(&copy, path)?;
     }
+    take_over(path, &path.symlink_metadata()?)?;
     fs::set_permissions(path, fs::Permissions::from_mode(if runs { 0o555 } else { 0o444 }))
+}
+
+/// Makes a file the server's own: its build may have run as another user, or changed its group.
+fn take_over(path: &Path, metadata: &Metadata) -> io::Result<()> {
+    let (user, group) = (geteuid().as_raw(), getegid().as_raw());
+    if (metadata.uid(), metadata.gid()) == (user, group) {
+        return Ok(());
+    }
+    lchown(path, Some(user), Some(group))
 }
 
 /// Removes extended attributes, which hold access lists and rights of programs. What a machine's own policy

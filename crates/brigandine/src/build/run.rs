@@ -124,10 +124,10 @@ impl LocalExecutor {
             .split_first()
             .map_or(("/bin/true", &[][..]), |(program, rest)| (program.as_str(), rest));
         let directory = place.build();
-        let mut command = match &self.allowed.sandbox {
-            Sandbox::Off => Command::new(self.find(program, &directory)),
+        let mut command = match &self.allowed.sandbox.bubblewrap {
+            None => Command::new(self.find(program, &directory)),
             // Found where it will run.
-            Sandbox::Bubblewrap(_) => Command::new(program),
+            Some(_) => Command::new(program),
         };
         command.args(arguments).current_dir(&directory);
         // The job's own variables first, so that it cannot change the server's.
@@ -280,7 +280,13 @@ impl Executor for LocalExecutor {
             };
             let place = Place { root: self.work.join(format!("{}-{}", job.id, job.attempt)) };
             let (wanted, seen) = (Arc::clone(&job), Arc::clone(&needs));
-            match blocking(move || place.prepare(&wanted, &trees, &seen)).await? {
+            let sandbox = self.allowed.sandbox.clone();
+            let prepare = move || {
+                let place = place.prepare(&wanted, &trees, &seen)?;
+                sandbox.give(&place.root)?;
+                Ok::<_, io::Error>(place)
+            };
+            match blocking(prepare).await? {
                 Ok(place) => break place,
                 // Once: a directory has files of any size.
                 Err(error) if error.kind() == FileTooLarge && form == Form::Any => {

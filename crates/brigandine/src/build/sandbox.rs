@@ -1,7 +1,8 @@
-//! Isolation of a build by bubblewrap: its own processes, network, and a view of the file system
-//! that has the system's programs read-only and nothing else of the machine.
+//! Isolation of a build: by bubblewrap, which gives it its own processes, network, and a view of the file
+//! system that has the system's programs read-only and nothing else of the machine; and by a user that has
+//! none of the server's rights.
 
-use crate::process::{self, Program, Supervisors};
+use crate::process::{self, Program, Shown, Supervisors, User};
 use rustix::fs::{MemfdFlags, memfd_create};
 use std::ffi::OsStr;
 use std::fs::File;
@@ -11,13 +12,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-/// Where the program of a build runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Sandbox {
-    /// As any other process, in a clean directory with a clean environment.
-    Off,
-    /// Below this bubblewrap.
-    Bubblewrap(PathBuf),
+/// How programs of strangers run.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Sandbox {
+    /// Below this one; without it as any other process, in a clean directory with a clean environment.
+    pub(crate) bubblewrap: Option<PathBuf>,
+    /// As this user; without one as the server does.
+    pub(crate) user: Option<User>,
 }
 
 /// The program `bwrap` on the server's search path.
@@ -61,21 +62,47 @@ pub(crate) struct View<'a> {
 }
 
 impl Sandbox {
+    /// What a job sees of it, as a part of what the job is.
+    pub(crate) fn class(&self) -> &'static str {
+        match (self.bubblewrap.is_some(), self.user.is_some()) {
+            (false, false) => "none",
+            (false, true) => "none-user",
+            (true, false) => "sandbox",
+            (true, true) => "sandbox-user",
+        }
+    }
+
+    /// Hands a directory that a program is to write to over to its user. Blocks.
+    pub(crate) fn give(&self, directory: &Path) -> io::Result<()> {
+        self.user.map_or(Ok(()), |user| user.give(directory))
+    }
+
     /// The program that runs `inside` in this sandbox.
     ///
     /// bubblewrap itself starts without any variable. Those of the command are in a file that it reads, are
     /// set for the program in the sandbox only, and stand in no command line: whatever a job calls
     /// `LD_PRELOAD` steers nothing but what the sandbox holds.
     pub(crate) fn wrap(&self, inside: Command, view: &View<'_>) -> io::Result<Program> {
-        let Self::Bubblewrap(bubblewrap) = self else {
-            return Ok(Program { contained: true, ..inside.into() });
+        let user = self.user;
+        let shown = if user.is_some() { view.shown() } else { Vec::new() };
+        let Some(bubblewrap) = &self.bubblewrap else {
+            return Ok(Program { contained: true, user, shown, ..inside.into() });
         };
         let mut file = File::from(memfd_create("bubblewrap", MemfdFlags::CLOEXEC)?);
         file.write_all(&arguments(&inside, view))?;
         file.rewind()?;
         let mut command = Command::new(bubblewrap);
         command.arg("--").arg(inside.get_program()).args(inside.get_args());
-        Ok(Program { sandbox: Some(file.into()), contained: true, ..command.into() })
+        let sandbox = Some(file.into());
+        Ok(Program { sandbox, contained: true, user, shown, ..command.into() })
+    }
+}
+
+impl View<'_> {
+    fn shown(&self) -> Vec<Shown> {
+        let writable = self.writable.iter().map(|path| (path.to_path_buf(), true));
+        let readable = self.readable.iter().map(|path| (path.clone(), false));
+        writable.chain(readable).map(|(path, writable)| Shown { path, writable }).collect()
     }
 }
 
@@ -141,11 +168,14 @@ const PROBE: Duration = Duration::from_secs(20);
 ///
 /// # Errors
 /// Why there is no sandbox, for people.
-pub(crate) async fn probe(supervisors: &Supervisors) -> Result<Sandbox, String> {
+pub(crate) async fn probe(
+    supervisors: &Supervisors,
+    user: Option<User>,
+) -> Result<Sandbox, String> {
     let Some(program) = find_bubblewrap() else {
         return Err("`bwrap` is not on the search path".to_owned());
     };
-    let sandbox = Sandbox::Bubblewrap(program);
+    let sandbox = Sandbox { bubblewrap: Some(program), user };
     let mut nothing = Command::new("true");
     nothing.env("PATH", "/usr/bin:/bin");
     let view = View { writable: &[], readable: &[], network: false };
@@ -157,6 +187,40 @@ pub(crate) async fn probe(supervisors: &Supervisors) -> Result<Sandbox, String> 
         }
         Ok(done) => Err(done.stderr.trim().to_owned()),
         Err(error) => Err(format!("bubblewrap: {error}")),
+    }
+}
+
+/// Runs a program that does nothing as this user, in a directory that it was given below `work`: the server
+/// may be root and have no right to a mount namespace.
+///
+/// # Errors
+/// Why nothing can run as this user, for people.
+pub(crate) async fn probe_user(
+    supervisors: &Supervisors,
+    user: User,
+    work: &Path,
+) -> Result<(), String> {
+    let sandbox = Sandbox { bubblewrap: None, user: Some(user) };
+    let failed = |error: io::Error| {
+        match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "root has no right to namespaces here, which it takes to show a user its directory (CAP_SYS_ADMIN)"
+                .to_owned()
+        }
+        _ => error.to_string(),
+    }
+    };
+    let place = tempfile::tempdir_in(work).map_err(|error| error.to_string())?;
+    sandbox.give(place.path()).map_err(failed)?;
+    let mut nothing = Command::new("/bin/sh");
+    nothing.args(["-c", ": > file"]).current_dir(place.path());
+    let view = View { writable: &[place.path()], readable: &[], network: true };
+    let program = sandbox.wrap(nothing, &view).map_err(failed)?;
+    match process::capture(supervisors, program, PROBE, 1024).await {
+        Ok(done) if done.status.success() => Ok(()),
+        Ok(done) => Err(format!("{}: {}", process::describe(done.status), done.stderr.trim())),
+        Err(process::CaptureError::Io(error)) => Err(failed(error)),
+        Err(error) => Err(error.to_string()),
     }
 }
 

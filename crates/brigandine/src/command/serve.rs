@@ -80,6 +80,7 @@ fn settings(config: &Config) -> Settings {
         max_jobs: config.max_jobs,
         interval: config.interval,
         sandbox: config.sandbox,
+        build_user: config.build_user.clone(),
         git_filters: config.git_filters.clone(),
         fetch_timeout: config.limits.fetch_time,
         evaluation_timeout: config.limits.evaluation_time,

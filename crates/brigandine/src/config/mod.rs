@@ -20,7 +20,7 @@ use std::path::Path;
 use std::time::Duration;
 
 pub(crate) use diagnostic::{Diagnostic, Diagnostics};
-pub(crate) use server::{Config, Limits, LogFormat, Sandbox, git_filters};
+pub(crate) use server::{BUILD_USER, Config, Limits, LogFormat, Sandbox, git_filters};
 pub(crate) use value::parse_duration;
 
 use crate::model::Keep;

@@ -10,6 +10,7 @@
 //! specifications = ["hello.toml"]    # loaded at every start
 //! replace = false                    # whether these replace stored ones of the same name
 //! sandbox = "auto"                   # "off", "auto" (bubblewrap where it works), "require"
+//! build-user = "brigandine-build"    # who builds and evaluators run as, if the server is root
 //! git-filters = ["lfs"]              # filters of git's configuration that may run; [] for none
 //! drain = false                      # whether SIGTERM lets running builds end
 //!
@@ -63,6 +64,8 @@ pub(crate) struct Config {
     pub(crate) replace: bool,
     /// How builds are isolated.
     pub(crate) sandbox: Sandbox,
+    /// Who builds and evaluators run as; [`BUILD_USER`] when absent, if the server is root and there is one.
+    pub(crate) build_user: Option<String>,
     /// Filters of git's configuration that may run when files are written.
     pub(crate) git_filters: Vec<String>,
     /// Whether SIGTERM lets running builds end.
@@ -159,6 +162,7 @@ impl Default for Config {
             specifications: Vec::new(),
             replace: false,
             sandbox: Sandbox::Auto,
+            build_user: None,
             git_filters: git_filters(),
             drain: false,
             format: LogFormat::Text,
@@ -169,6 +173,9 @@ impl Default for Config {
         }
     }
 }
+
+/// Whose name it is when the configuration has none.
+pub(crate) const BUILD_USER: &str = "brigandine-build";
 
 /// The filters that run where nothing else is said.
 pub(crate) fn git_filters() -> Vec<String> {
@@ -208,6 +215,7 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Config, Diagnostics> {
                     ],
                 )
                 .unwrap_or(default.sandbox),
+            build_user: build_user(document, &top),
             git_filters: top.texts("git-filters", "lfs").map_or(default.git_filters, |names| {
                 names.into_iter().map(|name| name.value).collect()
             }),
@@ -224,6 +232,23 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Config, Diagnostics> {
         top.finish();
         Some(config)
     })
+}
+
+fn build_user(document: &Document<'_>, top: &Table<'_, '_>) -> Option<String> {
+    let name = top.text("build-user", BUILD_USER)?;
+    let problem = match name.value.as_str() {
+        "" => "`build-user` is empty".to_owned(),
+        "root" => "`build-user` is root: builds could do whatever the server may".to_owned(),
+        "nobody" => {
+            "`build-user` is nobody, whom other programs use as well: builds could change what is \
+                     theirs"
+                .to_owned()
+        }
+        _ => return Some(name.value),
+    };
+    let help = format!("name a user that nothing else uses: `useradd --system {BUILD_USER}`");
+    document.problem(name.span, problem, help);
+    None
 }
 
 fn count(

@@ -443,6 +443,7 @@ fn define(
         products: command.products.clone(),
         isolation: match context.isolation.as_str() {
             "sandbox" if network => "sandbox-network".to_owned(),
+            "sandbox-user" if network => "sandbox-network-user".to_owned(),
             other => other.to_owned(),
         },
         network,

@@ -316,7 +316,7 @@ async fn run(
     let (err, stderr) = process::output_pipe().map_err(failed)?;
     let streams =
         Streams { stdin: Some(stdin.into()), stdout: stdout.into(), stderr: stderr.into() };
-    let mut started = contained(command, request, settings, scratch).map_err(failed)?;
+    let mut started = contained(command, request, settings, scratch).await.map_err(failed)?;
     started.bounds = Some(Bounds { limits: settings.limits, directory: scratch.to_owned() });
     let running = settings.supervisors.spawn(started, streams).await;
     let mut running = running.map_err(failed)?;
@@ -373,26 +373,37 @@ async fn run(
     Ok(jobs)
 }
 
-/// The evaluator in its sandbox, where it sees its own checkouts only, and has a home of its own.
-fn contained(
+/// The evaluator in its sandbox or as its user, where it sees its own checkouts only, and has a home of its own.
+async fn contained(
     mut command: Command,
     request: &Request,
     settings: &EvaluatorSettings,
     scratch: &Path,
 ) -> io::Result<Program> {
-    if settings.sandbox == Sandbox::Off {
+    let sandbox = &settings.sandbox;
+    if *sandbox == Sandbox::default() {
         return Ok(command.into());
     }
-    command.env("HOME", "/tmp").env("TMPDIR", "/tmp");
+    let writable: &[&Path] = if scratch.is_dir() { &[scratch] } else { &[] };
+    // Without bubblewrap `/tmp` is everybody's: a home there could be made by another one before.
+    let home = match writable {
+        [scratch] if sandbox.bubblewrap.is_none() => scratch,
+        _ => Path::new("/tmp"),
+    };
+    command.env("HOME", home).env("TMPDIR", home);
     let checkouts = request.checkouts.iter().map(|checkout| PathBuf::from(&checkout.directory));
     let others = checkouts.filter(|path| !path.as_os_str().is_empty() && path != scratch);
     let mut readable: Vec<PathBuf> = others.collect();
     if command.get_program() == settings.program {
         readable.push(settings.program.clone());
     }
-    let writable: &[&Path] = if scratch.is_dir() { &[scratch] } else { &[] };
+    if !writable.is_empty() {
+        let (sandbox, scratch) = (sandbox.clone(), scratch.to_owned());
+        let given = tokio::task::spawn_blocking(move || sandbox.give(&scratch));
+        given.await.unwrap_or_else(|error| Err(io::Error::other(error)))?;
+    }
     let network = request.specification.network;
-    settings.sandbox.wrap(command, &View { writable, readable: &readable, network })
+    sandbox.wrap(command, &View { writable, readable: &readable, network })
 }
 
 /// Lines on their way to jobs, and the bounds of what an evaluator may say.

@@ -152,7 +152,7 @@ pub(crate) struct Definition {
     /// Path patterns of files to keep.
     pub(crate) products: Vec<String>,
     /// What it sees of the machine that builds it: `none` outside a sandbox, `sandbox`, or
-    /// `sandbox-network` with the network in it. Empty in the first version of this format.
+    /// `sandbox-network` with the network in it; with `-user` as a user that is not the server's. Empty in the first version of this format.
     #[serde(default)]
     pub(crate) isolation: String,
     /// Whether it may use the network from the sandbox.

@@ -4,6 +4,7 @@
 //! before it. Arguments and variables may hold any bytes, and there may be megabytes of them.
 
 use super::limits::{Bounds, Limit, Limits};
+use super::user::{Shown, User};
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -26,17 +27,31 @@ pub(crate) struct Launch {
     pub(super) sandboxed: bool,
     /// What it may take.
     pub(super) bounds: Option<Bounds>,
+    /// Who it runs as; without it, as the supervisor does.
+    pub(super) user: Option<User>,
+    /// What that user is to reach.
+    pub(super) shown: Vec<Shown>,
 }
 
 impl Launch {
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = vec![0; 4];
-        put(&mut bytes, &[self.sandboxed, self.bounds.is_some()].map(u8::from));
+        let (bounds, user) = (self.bounds.is_some(), self.user.is_some());
+        put(&mut bytes, &[self.sandboxed, bounds, user].map(u8::from));
         if let Some(Bounds { limits, directory }) = &self.bounds {
             for limit in [limits.memory, limits.processes, limits.file, limits.disk] {
                 put(&mut bytes, &limit.to_le_bytes());
             }
             put(&mut bytes, directory.as_os_str().as_bytes());
+        }
+        if let Some(User { id, group }) = self.user {
+            put_count(&mut bytes, id as usize);
+            put_count(&mut bytes, group as usize);
+        }
+        put_count(&mut bytes, self.shown.len());
+        for Shown { path, writable } in &self.shown {
+            put(&mut bytes, &[u8::from(*writable)]);
+            put(&mut bytes, path.as_os_str().as_bytes());
         }
         put(&mut bytes, self.program.as_bytes());
         put(&mut bytes, self.directory.as_os_str().as_bytes());
@@ -52,6 +67,11 @@ impl Launch {
         let length = u32::try_from(bytes.len() - 4).unwrap_or(u32::MAX);
         bytes[..4].copy_from_slice(&length.to_le_bytes());
         bytes
+    }
+
+    /// Shows its user what it needs, in the mount namespace of this process.
+    pub(super) fn show(&self) -> io::Result<()> {
+        self.user.map_or(Ok(()), |user| user.show(&self.shown))
     }
 
     pub(super) fn read(from: &mut impl Read) -> io::Result<Self> {
@@ -70,6 +90,23 @@ impl Launch {
             Some(1) => Some(take_bounds(&mut rest)?),
             _ => None,
         };
+        let user = match flags.get(2) {
+            Some(1) => {
+                let mut number = || {
+                    take_count(&mut rest).and_then(|it| {
+                        u32::try_from(it).map_err(|_| io::ErrorKind::InvalidData.into())
+                    })
+                };
+                Some(User { id: number()?, group: number()? })
+            }
+            _ => None,
+        };
+        let shown = (0..take_count(&mut rest)?)
+            .map(|_| {
+                let writable = take(&mut rest)?.first() == Some(&1);
+                Ok(Shown { path: PathBuf::from(text(&mut rest)?), writable })
+            })
+            .collect::<io::Result<_>>()?;
         let program = text(&mut rest)?;
         let directory = PathBuf::from(text(&mut rest)?);
         let arguments =
@@ -77,7 +114,7 @@ impl Launch {
         let environment = (0..take_count(&mut rest)?)
             .map(|_| Ok((text(&mut rest)?, text(&mut rest)?)))
             .collect::<io::Result<_>>()?;
-        Ok(Self { program, arguments, environment, directory, sandboxed, bounds })
+        Ok(Self { program, arguments, environment, directory, sandboxed, bounds, user, shown })
     }
 }
 
@@ -205,6 +242,11 @@ mod tests {
                 limits: Limits { memory: 1, processes: u64::MAX, file: 3, disk: 4 },
                 directory: PathBuf::from("/d"),
             }),
+            user: Some(User { id: u32::MAX, group: 7 }),
+            shown: vec![
+                Shown { path: PathBuf::from("/w"), writable: true },
+                Shown { path: PathBuf::from("/r"), writable: false },
+            ],
         };
         let bytes = launch.to_bytes();
         assert_eq!(Launch::read(&mut bytes.as_slice()).expect("whole"), launch);

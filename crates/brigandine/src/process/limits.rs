@@ -12,6 +12,7 @@
 //! | disk | blocks of the files in the program's directory, and of removed ones that are still open |
 
 use super::namespace::Scope;
+use super::user::User;
 use crate::folder::walk;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use std::collections::HashSet;
@@ -91,12 +92,12 @@ pub(super) struct Watch {
 
 impl Watch {
     /// Sets the limits that the kernel keeps, for this process and what it starts.
-    pub(super) fn begin(bounds: Bounds, scope: Scope) -> std::io::Result<Self> {
+    pub(super) fn begin(bounds: Bounds, scope: Scope, user: Option<User>) -> std::io::Result<Self> {
         let file = Some(bounds.limits.file);
         setrlimit(Resource::Fsize, Rlimit { current: file, maximum: file })?;
         // A core is a large file that no output is made of.
         setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
-        scope.bound(bounds.limits.processes);
+        scope.bound(bounds.limits.processes, user);
         Ok(Self { bounds, scope, disk: None })
     }
 

@@ -10,11 +10,13 @@
 //! | root | [`Way::Root`] | `kernel.pid_max` of the namespace, from Linux 6.14 |
 //! | another user, who may make user namespaces | [`Way::User`] | RLIMIT_NPROC, counted in the namespace |
 //! | another user, who may not | none: [`Scope::Tree`] | RLIMIT_NPROC, counted for the user |
+//! | root, for [`User`] of their own | [`Way::Root`] | before Linux 6.14 RLIMIT_NPROC, counted for the user |
 //! | root without CAP_SYS_ADMIN | none: [`Scope::Tree`] | none, only the measurements of `limits.rs` |
 //!
 //! What runs in a namespace has a `/proc` of its own, in which it sees itself and nothing else.
 
 use super::tree;
+use super::user::User;
 use crate::ffi::{self, Forked, SingleThread};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::process::{
@@ -144,15 +146,17 @@ pub(super) enum Scope {
 impl Scope {
     /// Has the kernel refuse more processes than are allowed, as far as it can: a measurement comes later,
     /// and finds that there are too many.
-    pub(super) fn bound(self, processes: u64) {
+    pub(super) fn bound(self, processes: u64, user: Option<User>) {
         // Neither is needed where the other one works, and where none does there are the measurements.
-        if self == Self::Namespace && kernel() >= BOUNDED_SINCE {
+        let by_namespace = self == Self::Namespace && kernel() >= BOUNDED_SINCE;
+        if by_namespace {
             let most = processes.saturating_add(RESERVED + OWN).min(1 << 22);
             let _ = fs::write("/proc/sys/kernel/pid_max", most.to_string());
         }
-        if !geteuid().is_root() {
+        if !geteuid().is_root() || (user.is_some() && !by_namespace) {
             // Counted for the user: in a user namespace of its own, or with all else that the user runs.
-            let others = if self == Self::Namespace { 0 } else { tasks() };
+            let alone = self == Self::Namespace && user.is_none();
+            let others = if alone { 0 } else { tasks() };
             let most = processes.saturating_mul(2).saturating_add(others + OWN);
             let maximum = getrlimit(Resource::Nproc).maximum.map_or(most, |old| old.min(most));
             let limit = Rlimit { current: Some(maximum), maximum: Some(maximum) };

@@ -33,6 +33,7 @@ use super::namespace::{self, Namespaces, Scope, Way};
 use super::tree;
 use crate::ffi::{self, Forked, SingleThread};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
 use rustix::process::{
@@ -70,6 +71,8 @@ pub(super) fn serve() -> io::Result<()> {
     // Ctrl-C at the server's terminal, and the terminal itself, are not for builds.
     rustix::process::setsid()?;
     std::env::set_current_dir("/")?;
+    // Whatever the server was started with: what is made is kept from others by the directory it is made in.
+    rustix::process::umask(Mode::from_raw_mode(0o022));
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     set_child_subreaper(Pid::from_raw(1))?;
     let Some(thread) = SingleThread::check() else {
@@ -215,6 +218,10 @@ fn supervise(
     descriptors: Vec<OwnedFd>,
 ) {
     let Some(order) = Order::read(descriptors) else { return };
+    if order.launch.user.is_some() && way != Some(Way::Root) {
+        // U3
+        return order.refuse(&Errno::PERM.into());
+    }
     match (prepared, way) {
         (Err(error), _) => order.refuse(&error),
         (Ok(()), None) => run(order, Scope::Tree),
@@ -225,7 +232,7 @@ fn supervise(
 
 /// As the first process of a namespace.
 fn run_first(order: Order) {
-    match namespace::begin() {
+    match namespace::begin().and_then(|()| order.launch.show()) {
         Ok(()) => run(order, Scope::Namespace),
         Err(error) => order.refuse(&error),
     }
@@ -247,7 +254,9 @@ fn run_as_user(thread: &SingleThread, order: Order) {
 fn run(order: Order, scope: Scope) {
     let Order { mut server, launch, streams, file } = order;
     let started = set_child_subreaper(Pid::from_raw(1)).map_err(io::Error::from).and_then(|()| {
-        let watch = launch.bounds.clone().map(|bounds| Watch::begin(bounds, scope)).transpose()?;
+        let user = launch.user;
+        let watch = launch.bounds.clone();
+        let watch = watch.map(|bounds| Watch::begin(bounds, scope, user)).transpose()?;
         Ok((start(&launch, streams, file.as_ref())?, watch))
     });
     let ((leader, handle), mut watch) = match started {
@@ -388,6 +397,9 @@ fn start(
         .envs(launch.environment.iter().map(|(n, v)| (n, v)));
     command.current_dir(&launch.directory).process_group(0);
     command.stdin(Stdio::from(stdin)).stdout(Stdio::from(stdout)).stderr(Stdio::from(stderr));
+    if let Some(user) = launch.user {
+        user.confine(&mut command)?;
+    }
     let child = command.spawn()?;
     let id = child.id().cast_signed();
     let pid = Pid::from_raw(id).ok_or(Errno::INVAL)?;

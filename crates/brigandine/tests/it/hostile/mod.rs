@@ -14,6 +14,7 @@ mod processes;
 mod sharing;
 mod submodules;
 mod turns;
+mod user;
 
 use crate::support::{Place, Repository};
 use std::process::Command;

@@ -1,0 +1,103 @@
+//! How builds and evaluators are kept apart from the server: after a look at what this machine allows, and
+//! said at the start.
+
+use super::{AppError, Settings};
+use crate::build::{Sandbox, probe_sandbox, probe_user};
+use crate::config::{self, BUILD_USER};
+use crate::process::{Supervisors, User};
+use rustix::process::geteuid;
+use std::path::Path;
+
+/// What is asked for, where it works; with a warning where something weaker is allowed.
+pub(super) async fn choose(
+    settings: &Settings,
+    supervisors: &Supervisors,
+) -> Result<Sandbox, AppError> {
+    let user = user(settings, supervisors).await?;
+    let without = Sandbox { bubblewrap: None, user };
+    let reach = match user {
+        None => {
+            "may read and change whatever the server's user may, its database and token among it"
+        }
+        Some(_) => {
+            "may read what any user of this machine may, and change what others share with all"
+        }
+    };
+    if settings.sandbox == config::Sandbox::Off {
+        tracing::warn!(
+            "builds and evaluators run WITHOUT a sandbox (sandbox = \"off\"): they {reach}, and use the \
+             network"
+        );
+        return Ok(without);
+    }
+    match probe_sandbox(supervisors, user).await {
+        Ok(sandbox) => {
+            tracing::info!("builds and evaluators run in a sandbox");
+            Ok(sandbox)
+        }
+        Err(why) if settings.sandbox == config::Sandbox::Auto => {
+            tracing::warn!(
+                why,
+                "there is no sandbox here: builds and evaluators run WITHOUT one, and {reach}; install \
+                 bubblewrap, or say so (sandbox = \"off\")"
+            );
+            Ok(without)
+        }
+        Err(why) => Err(AppError::NoSandbox(why)),
+    }
+}
+
+/// Who builds run as, if not as the server does. One that is named is had or refused; the usual one is
+/// warned of.
+async fn user(settings: &Settings, supervisors: &Supervisors) -> Result<Option<User>, AppError> {
+    let named = settings.build_user.as_deref();
+    let name = named.unwrap_or(BUILD_USER);
+    if !geteuid().is_root() {
+        let why = "only a server that runs as root can start programs as another user; run the server as a \
+                   user that owns nothing else, and remove `build-user`";
+        return match named {
+            Some(name) => Err(AppError::NoBuildUser(name.to_owned(), why.to_owned())),
+            None => Ok(None),
+        };
+    }
+    let why = match find(name, &settings.state, supervisors).await {
+        Ok(Some(user)) => {
+            tracing::info!(user = name, "builds and evaluators run as a user of their own");
+            return Ok(Some(user));
+        }
+        Ok(None) => format!("there is no user `{name}`"),
+        Err(why) => why,
+    };
+    if named.is_some() {
+        return Err(AppError::NoBuildUser(name.to_owned(), why));
+    }
+    tracing::warn!(
+        why,
+        "builds and evaluators run as root, as the server does: create a user for them (`useradd --system \
+         {BUILD_USER}`), or name one (build-user)"
+    );
+    Ok(None)
+}
+
+async fn find(name: &str, state: &Path, supervisors: &Supervisors) -> Result<Option<User>, String> {
+    let (looked, at) = (name.to_owned(), state.to_owned());
+    let checked = tokio::task::spawn_blocking(move || {
+        // May ask a directory service.
+        let Some(user) = User::find(&looked)? else { return Ok(None) };
+        let owned = user.owns(&at).map_err(|error| format!("{}: {error}", at.display()))?;
+        match owned {
+            None => Ok(Some(user)),
+            Some(path) => Err(format!(
+                "`{looked}` owns {}, and could reach the state directory: `chown root {}`, and what is in it",
+                path.display(),
+                path.display()
+            )),
+        }
+    });
+    let checked = checked.await.unwrap_or_else(|error| Err(error.to_string()))?;
+    let Some(user) = checked else { return Ok(None) };
+    let work = state.join("work");
+    std::fs::create_dir_all(&work).map_err(|error| format!("{}: {error}", work.display()))?;
+    let probed = probe_user(supervisors, user, &work).await;
+    probed.map(|()| Some(user)).map_err(|why| format!("nothing runs as `{name}`: {why}"))
+}

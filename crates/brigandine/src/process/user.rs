@@ -1,0 +1,224 @@
+//! A user of their own for builds and evaluators, where the server is root.
+//!
+//! The state directory is the server's alone (0700), and so may be directories above it. What a program needs
+//! of it is bound into the program's mount namespace: the topmost directory that its user may not enter is
+//! covered there by an empty one, and what it is shown has its usual path below. So the program sees nothing
+//! of a covered directory but that, and loses nothing that it could have reached.
+//!
+//! U1: what is shown is held by a descriptor before anything is covered.
+//! U2: a program has this user, the user's group and no other, no capability, and no way to a right that it
+//! does not have (no_new_privs).
+//! U3: without a mount namespace nothing runs as this user: it could not reach its own directory.
+
+use nix::unistd;
+use rustix::fs::{Gid, Mode, OFlags, Uid, open};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, mount, mount_bind, mount_remount};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
+    remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
+};
+use std::collections::BTreeSet;
+use std::fs::{self, DirBuilder, File, Metadata};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, lchown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Who a program runs as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct User {
+    pub(super) id: u32,
+    pub(super) group: u32,
+}
+
+/// The number that the kernel shows for users it does not know, which is that of `nobody`.
+const OVERFLOW: u32 = 65_534;
+
+/// A path that a program needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Shown {
+    pub(crate) path: PathBuf,
+    pub(crate) writable: bool,
+}
+
+impl User {
+    /// The user of this name; `None` if there is none.
+    ///
+    /// # Errors
+    /// Why it cannot be one for builds, for people.
+    pub(crate) fn find(name: &str) -> Result<Option<Self>, String> {
+        let found = unistd::User::from_name(name)
+            .map_err(|error| format!("the user `{name}` cannot be looked up: {error}"))?;
+        let Some(found) = found else { return Ok(None) };
+        let user = Self { id: found.uid.as_raw(), group: found.gid.as_raw() };
+        match user.id {
+            0 => Err(format!("the user `{name}` has the rights of root")),
+            OVERFLOW => Err(format!(
+                "the user `{name}` is nobody, whom other programs use as well: builds could change what is \
+                 theirs"
+            )),
+            _ if user.group == 0 => Err(format!("the user `{name}` is of the group of root")),
+            _ => Ok(Some(user)),
+        }
+    }
+
+    /// The first of a path and the directories above it that belongs to this user, who could then move what
+    /// is below it, or open it to others.
+    pub(crate) fn owns(self, path: &Path) -> io::Result<Option<&Path>> {
+        for part in path.ancestors() {
+            if part.symlink_metadata()?.uid() == self.id {
+                return Ok(Some(part));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Makes everything below a path, and the path, this user's. Nothing of the user's may run that can reach
+    /// it. Blocks.
+    pub(crate) fn give(self, path: &Path) -> io::Result<()> {
+        lchown(path, Some(self.id), Some(self.group))?;
+        if path.symlink_metadata()?.is_dir() {
+            for entry in fs::read_dir(path)? {
+                self.give(&entry?.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a pipe this user's: a program opens its standard descriptors anew by `/dev/stderr`.
+    pub(super) fn give_pipe(self, pipe: impl AsFd) -> io::Result<()> {
+        let (id, group) = (Uid::from_raw(self.id), Gid::from_raw(self.group));
+        Ok(rustix::fs::fchown(pipe, Some(id), Some(group))?)
+    }
+
+    /// Whether this user may go through a directory. Access lists are not asked: where they allow more, more
+    /// is covered than need be.
+    fn may_enter(self, directory: &Metadata) -> bool {
+        let class = if directory.uid() == self.id {
+            0o100
+        } else if directory.gid() == self.group {
+            0o010
+        } else {
+            0o001
+        };
+        directory.mode() & class != 0
+    }
+
+    /// The topmost directory on the way to `path` that this user may not enter.
+    fn barrier(self, path: &Path) -> io::Result<Option<PathBuf>> {
+        let mut above: Vec<&Path> = path.ancestors().skip(1).collect();
+        above.reverse();
+        for directory in above {
+            if !self.may_enter(&directory.metadata()?) {
+                return Ok(Some(directory.to_owned()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Shows this user what it may not reach otherwise. Called in a mount namespace of one's own.
+    pub(super) fn show(self, shown: &[Shown]) -> io::Result<()> {
+        let mut covers = BTreeSet::new();
+        let mut hidden = Vec::new();
+        for it in shown {
+            if let Some(cover) = self.barrier(&it.path)? {
+                // U1
+                let held = open(&it.path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+                hidden.push((it, held, it.path.is_dir()));
+                covers.insert(cover);
+            }
+        }
+        for cover in &covers {
+            let flags = MountFlags::NOSUID | MountFlags::NODEV;
+            mount("tmpfs", cover, "tmpfs", flags, Some(c"mode=0755"))?;
+        }
+        for (it, held, is_directory) in hidden {
+            let mut directories = DirBuilder::new();
+            directories.recursive(true).mode(0o755);
+            if is_directory {
+                directories.create(&it.path)?;
+            } else {
+                directories.create(it.path.parent().unwrap_or(Path::new("/")))?;
+                File::create(&it.path)?;
+            }
+            mount_bind(format!("/proc/self/fd/{}", held.as_raw_fd()), &it.path)?;
+            if !it.writable {
+                let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID;
+                mount_remount(&it.path, flags | MountFlags::NODEV, c"")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// U2. Has a command run as this user, and takes from this process what would be passed on.
+    pub(super) fn confine(self, command: &mut Command) -> io::Result<()> {
+        // The standard library drops all other groups when root changes the user.
+        command.gid(self.group).uid(self.id);
+        set_no_new_privs(true)?;
+        clear_ambient_capability_set()?;
+        for capability in CapabilitySet::all() {
+            match remove_capability_from_bounding_set(capability) {
+                // One that this kernel does not know, or no right to take it: the user has none anyway.
+                Ok(()) | Err(Errno::INVAL | Errno::PERM) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let own = capabilities(None)?;
+        set_capabilities(None, CapabilitySets { inheritable: CapabilitySet::empty(), ..own })?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn root_and_nobody_are_no_users_for_builds() {
+        assert_eq!(User::find("no-such-user-here"), Ok(None));
+        for (name, why) in [("root", "rights of root"), ("nobody", "is nobody")] {
+            assert!(User::find(name).unwrap_err().contains(why), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_topmost_directory_that_a_user_may_not_enter_is_found() {
+        let place = tempfile::tempdir().expect("directory");
+        let root = fs::canonicalize(place.path()).expect("a path");
+        let path = root.join("a/b/c");
+        fs::create_dir_all(&path).expect("directories");
+        let own = root.metadata().expect("there");
+        let set = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("a mode");
+        };
+        let stranger = User { id: own.uid() + 4711, group: own.gid() + 4711 };
+        let member = User { group: own.gid(), ..stranger };
+        let owner = User { id: own.uid(), group: own.gid() };
+        set(&root, 0o755);
+        for (directory, mode, of_stranger, of_member) in [
+            ("", 0o755, None, None),
+            ("", 0o700, Some(""), Some("")),
+            ("", 0o710, Some(""), None),
+            ("", 0o701, None, Some("")),
+            ("a", 0o750, Some("a"), None),
+            ("a/b", 0o700, Some("a/b"), Some("a/b")),
+            ("a/b/c", 0o700, None, None),
+        ] {
+            set(&root.join(directory), mode);
+            let expected = |found: Option<&str>| found.map(|found| root.join(found));
+            let barrier = |user: User| {
+                user.barrier(&path).expect("there").map(|found| found.components().collect())
+            };
+            assert_eq!(barrier(stranger), expected(of_stranger), "{directory} {mode:o}");
+            assert_eq!(barrier(member), expected(of_member), "{directory} {mode:o}");
+            assert_eq!(barrier(owner), None, "{directory} {mode:o}");
+            set(&root.join(directory), 0o755);
+        }
+        assert_eq!(owner.owns(&path).expect("there"), Some(path.as_path()));
+        assert_eq!(stranger.owns(&path).expect("there"), None);
+    }
+}
