@@ -1,9 +1,9 @@
 //! `kill -9` of a server that runs hostile builds, again and again.
 
 use super::{SANDBOXES, sandbox, unique};
-use crate::support::{PATIENCE, Place, Process, run};
+use crate::support::{Place, Process, alive, run, until};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How often the server is killed, in all.
 const KILLS: u64 = 20;
@@ -52,16 +52,7 @@ fn processes_of(place: &Path) -> Vec<String> {
 
 /// Waits until there is no process of a place.
 fn wait_for_ends(place: &Place, kind: &str) {
-    let began = Instant::now();
-    // They are not this process's children, so the kernel has to be asked.
-    loop {
-        let left = processes_of(&place.state());
-        if left.is_empty() {
-            return;
-        }
-        assert!(began.elapsed() < PATIENCE, "{kind}: {left:?} live on");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    until(|| (kind, processes_of(&place.state())), |(_, left)| left.is_empty());
 }
 
 /// A place with the builds, of which nothing has run.
@@ -144,7 +135,7 @@ fn a_server_killed_under_hostile_builds_loses_nothing_and_leaves_nothing_alive()
         let twice =
             "SELECT build_id FROM attempt WHERE status >= 0 GROUP BY 1 HAVING count(*) <> 1";
         assert_eq!(place.rows(twice), [""; 0], "{kind}: each was run to completion once");
-        assert_eq!(super::alive(&mark), 0, "{kind}");
+        assert_eq!(alive(&mark), 0, "{kind}");
         // The process that forks supervisors learns from the server's end that it is to end.
         wait_for_ends(&place, kind);
         let left = std::fs::read_dir(place.state().join("work")).expect("work").count();

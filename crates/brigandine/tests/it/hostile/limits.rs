@@ -1,7 +1,7 @@
 //! Builds that take more than their share.
 
-use super::{SANDBOXES, alive, evaluator, sandbox, unique};
-use crate::support::{Place, run};
+use super::{SANDBOXES, evaluator, sandbox, unique};
+use crate::support::{Place, alive, run};
 
 /// What takes too much, by the limit that it meets; `$N` is for how long to sleep.
 const GREEDY: [(&str, &str); 12] = [

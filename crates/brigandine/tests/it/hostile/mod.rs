@@ -62,13 +62,6 @@ fn unique(number: usize) -> String {
     format!("{}{number:03}", 1_000_000 + u64::from(std::process::id()))
 }
 
-/// How many processes the kernel knows whose command line has this text, wherever they are.
-fn alive(text: &str) -> usize {
-    let processes = std::fs::read_dir("/proc").expect("/proc").flatten();
-    let lines = processes.filter_map(|it| std::fs::read_to_string(it.path().join("cmdline")).ok());
-    lines.filter(|line| line.contains(text)).count()
-}
-
 /// The same command, started by a shell after `before`.
 fn started_by(before: &str, command: &Command) -> Command {
     let mut shell = Command::new("sh");

@@ -1,8 +1,7 @@
 //! Processes that try to outlive the build or the evaluator that started them.
 
-use super::{SANDBOXES, alive, commands, evaluator, sandbox, unique};
-use crate::support::{PATIENCE, Place, Process, run};
-use std::time::Instant;
+use super::{SANDBOXES, commands, evaluator, sandbox, unique};
+use crate::support::{Place, Process, alive, run, until};
 
 /// Ways to leave one's parent, with `$N` for how long to sleep.
 const ESCAPES: [(&str, &str); 10] = [
@@ -22,14 +21,18 @@ const ESCAPES: [(&str, &str); 10] = [
     ),
 ];
 
-/// Waits until the kernel knows no such process. It signals the end of a process to its parent alone, so it is
-/// asked, here and below, with a pause between two questions.
+/// Waits until the kernel knows no such process.
 fn wait_until_gone(text: &str) {
-    let began = Instant::now();
-    while alive(text) > 0 {
-        assert!(began.elapsed() < PATIENCE, "{} processes of {text} live on", alive(text));
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
+    until(|| alive(text), |count| *count == 0);
+}
+
+/// Waits until so many builds are there of which this holds.
+fn wait_for_builds(place: &Place, which: &str, count: &str) {
+    let ended = format!("SELECT count(*) FROM build WHERE {which}");
+    until(
+        || (place.rows(&ended), place.rows("SELECT job, status FROM build")),
+        |(it, _)| *it == [count],
+    );
 }
 
 #[test]
@@ -51,16 +54,8 @@ fn nothing_that_a_build_starts_outlives_it() {
         place.specify(&[("sample", &repository, "")]);
         let server = Process::start(place.command(&[&sandbox(kind)]));
         server.trace("the server runs");
-        let began = Instant::now();
         // While the server lives on: its end is not what ends them. The database is asked from outside of it.
-        while place.rows("SELECT count(*) FROM build WHERE status = 0") != ["10"] {
-            assert!(
-                began.elapsed() < PATIENCE,
-                "{:?}",
-                place.rows("SELECT job, status FROM build")
-            );
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
+        wait_for_builds(&place, "status = 0", "10");
         for ((name, _), mark) in ESCAPES.iter().zip(&marks) {
             assert_eq!(alive(mark), 0, "{kind} {name}");
             let log = place.build_log(name);
@@ -82,11 +77,8 @@ fn nothing_that_an_evaluator_starts_outlives_it() {
             evaluator(&place, &repository, &script.replace("$N", &mark));
             let server = Process::start(place.command(&[&sandbox(kind)]));
             server.trace("the server runs");
-            let began = Instant::now();
-            while place.rows("SELECT count(*) FROM evaluation WHERE status = 0") != ["1"] {
-                assert!(began.elapsed() < PATIENCE, "{name}");
-                std::thread::sleep(std::time::Duration::from_millis(20));
-            }
+            let ended = "SELECT count(*) FROM evaluation WHERE status = 0";
+            until(|| (name, place.rows(ended)), |(_, count)| *count == ["1"]);
             assert_eq!(alive(&mark), 0, "{kind} {name}");
         }
     }
@@ -125,11 +117,7 @@ fn whatever_runs_ends_with_a_server_that_is_killed() {
         place.specify(&[("sample", &repository, "")]);
         let mut server = Process::start(place.command(&[&sandbox(kind)]));
         server.trace("the server runs");
-        let began = Instant::now();
-        while alive(&mark) < ESCAPES.len() + 8 {
-            assert!(began.elapsed() < PATIENCE, "{} run", alive(&mark));
-            std::thread::sleep(std::time::Duration::from_millis(5));
-        }
+        until(|| alive(&mark), |count| *count >= ESCAPES.len() + 8);
         server.child.kill().expect("kill -9");
         server.child.wait().expect("its status");
         wait_until_gone(&mark);
@@ -167,11 +155,7 @@ fn a_build_cannot_kill_its_supervisors_or_fails_with_them_and_nothing_of_it_live
     place.specify(&[("sample", &repository, "")]);
     let server = Process::start(place.command_at("1", &[&sandbox("off")]));
     server.trace("the server runs");
-    let began = Instant::now();
-    while place.rows("SELECT count(*) FROM build WHERE status >= 0") != ["3"] {
-        assert!(began.elapsed() < PATIENCE, "{:?}", place.rows("SELECT job, status FROM build"));
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    wait_for_builds(&place, "status >= 0", "3");
     wait_until_gone(&first);
     wait_until_gone(&second);
     if has_namespaces() {
@@ -221,18 +205,10 @@ fn a_canceled_build_of_the_sandbox_may_clean_up() {
     place.specify(&[("sample", &repository, "")]);
     let server = Process::start(place.command(&[&sandbox("require")]));
     server.trace("the server runs");
-    let began = Instant::now();
     // `sleep` itself: the words of the script are in the command lines of bubblewrap and the shell before.
-    while alive(&format!("sleep\0{}", unique(800))) < 1 {
-        assert!(began.elapsed() < PATIENCE, "it does not run");
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
+    until(|| alive(&format!("sleep\0{}", unique(800))), |count| *count > 0);
     let canceled = run(place.tool(&["cancel", "1"]));
     assert!(canceled.status.success(), "{}", canceled.stderr);
-    let began = Instant::now();
-    while place.rows("SELECT status FROM build") != ["4"] {
-        assert!(began.elapsed() < PATIENCE, "it is not canceled");
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    wait_for_builds(&place, "status = 4", "1");
     assert_eq!(place.build_log("job"), "up\ncleaned\n\n[brigandine: canceled on request]\n");
 }

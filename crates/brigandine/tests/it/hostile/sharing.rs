@@ -1,6 +1,6 @@
 //! What of one job's end is another job's as well, and what is not.
 
-use crate::support::{Gate, Place, Process};
+use crate::support::{Gate, Place, Process, until};
 use std::fs;
 
 /// `specification|job|status` of the last evaluation of each specification.
@@ -129,7 +129,7 @@ fn what_ends_by_itself_is_built_once_for_all_that_want_it_at_the_same_time() {
             .flat_map(|name| [format!("{name}|next|{next}"), format!("{name}|one|{status}")])
             .collect();
         server.trace("build ended");
-        crate::support::eventually(|| fates(&place) == expected);
+        until(|| fates(&place), |fates| *fates == expected);
         let starts = place.rows(
             "SELECT count(*) FROM attempt AS t JOIN build AS b ON b.id = t.build_id WHERE b.job = 'one'",
         );
@@ -160,9 +160,7 @@ fn a_build_that_is_canceled_is_built_for_those_who_did_not_cancel_it() {
     assert!(canceled.status.success(), "{}", canceled.stderr);
     begun.wait();
     go.open();
-    crate::support::eventually(|| {
-        place.rows("SELECT count(*) FROM build WHERE status < 0") == ["0"]
-    });
+    until(|| place.rows("SELECT count(*) FROM build WHERE status < 0"), |count| *count == ["0"]);
     assert_eq!(place.rows("SELECT status FROM build ORDER BY status"), ["0", "4"]);
 }
 

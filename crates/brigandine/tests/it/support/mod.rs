@@ -415,11 +415,23 @@ pub(crate) fn processes_with(mark: &str) -> usize {
         .count()
 }
 
-/// Asks until it is so, with a time limit: of what a server does without saying so.
-pub(crate) fn eventually(holds: impl Fn() -> bool) {
-    let until = std::time::Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(std::time::Instant::now() < until, "not in time");
-        std::thread::sleep(Duration::from_millis(20));
+/// How many processes the kernel knows whose command line has this text, wherever they are.
+pub(crate) fn alive(text: &str) -> usize {
+    let processes = fs::read_dir("/proc").expect("/proc").flatten();
+    let lines = processes.filter_map(|it| fs::read_to_string(it.path().join("cmdline")).ok());
+    lines.filter(|line| line.contains(text)).count()
+}
+
+/// Asks until the answer is right, with a time limit: of what a server does without saying so, and of what
+/// the kernel tells only to those who ask, as the end of a process that is no child.
+pub(crate) fn until<T: std::fmt::Debug>(ask: impl Fn() -> T, right: impl Fn(&T) -> bool) -> T {
+    let began = std::time::Instant::now();
+    loop {
+        let answer = ask();
+        if right(&answer) {
+            return answer;
+        }
+        assert!(began.elapsed() < PATIENCE, "still {answer:?}");
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
