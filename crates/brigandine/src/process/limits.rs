@@ -8,7 +8,7 @@
 //! | limit | what is counted |
 //! |---|---|
 //! | memory | private and shared memory that is not a file's, what processes share counted once |
-//! | processes | processes and threads |
+//! | processes | processes and threads, without those of bubblewrap |
 //! | disk | blocks of the files in the program's directory, and of removed ones that are still open |
 
 use super::namespace::Scope;
@@ -86,31 +86,52 @@ pub(crate) struct Bounds {
 pub(super) struct Watch {
     bounds: Bounds,
     scope: Scope,
+    /// Processes of the sandbox itself, which are not the program's.
+    own: u64,
     /// Written by the thread that measures the disk, which is started when the program has run for a while.
     disk: Option<Arc<AtomicU64>>,
 }
 
 impl Watch {
     /// Sets the limits that the kernel keeps, for this process and what it starts.
-    pub(super) fn begin(bounds: Bounds, scope: Scope, user: Option<User>) -> std::io::Result<Self> {
+    /// `own` processes are the sandbox's.
+    pub(super) fn begin(
+        bounds: Bounds,
+        scope: Scope,
+        user: Option<User>,
+        own: u64,
+    ) -> std::io::Result<Self> {
         let file = Some(bounds.limits.file);
         setrlimit(Resource::Fsize, Rlimit { current: file, maximum: file })?;
         // A core is a large file that no output is made of.
         setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
         scope.bound(bounds.limits.processes, user);
-        Ok(Self { bounds, scope, disk: None })
+        Ok(Self { bounds, scope, own, disk: None })
     }
 
     /// The limit that is exceeded now.
     pub(super) fn look(&mut self) -> Option<Limit> {
+        if let Some(limit) = self.look_at_processes() {
+            return Some(limit);
+        }
+        let disk = self
+            .disk
+            .get_or_insert_with(|| measure_disk(self.bounds.directory.clone(), self.scope));
+        (disk.load(Ordering::Relaxed) > self.bounds.limits.disk).then_some(Limit::Disk)
+    }
+
+    /// As [`look`](Self::look), without the disk. What a program left when it ended is looked at once more: it
+    /// may have failed because the kernel refused it more, before the first look.
+    pub(super) fn look_at_processes(&self) -> Option<Limit> {
         let limits = self.bounds.limits;
+        let processes_max = limits.processes.saturating_add(self.own);
         let ids = self.scope.ids();
         // First, and without a look at each: there may be very many.
-        if ids.len() as u64 > limits.processes {
+        if ids.len() as u64 > processes_max {
             return Some(Limit::Processes);
         }
         let statuses: Vec<Status> = ids.iter().filter_map(|id| Status::read(*id)).collect();
-        if statuses.iter().map(|status| status.threads).sum::<u64>() > limits.processes {
+        if statuses.iter().map(|status| status.threads).sum::<u64>() > processes_max {
             return Some(Limit::Processes);
         }
         // Counts what several share for each of them: only if that is too much, the true figure is worth its
@@ -120,10 +141,7 @@ impl Watch {
         {
             return Some(Limit::Memory);
         }
-        let disk = self
-            .disk
-            .get_or_insert_with(|| measure_disk(self.bounds.directory.clone(), self.scope));
-        (disk.load(Ordering::Relaxed) > limits.disk).then_some(Limit::Disk)
+        None
     }
 
     /// Whether a program that failed may have met the limit of a file: not every program dies of it.

@@ -57,6 +57,8 @@ const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 const LOOK: Duration = Duration::from_millis(200);
 /// The priority of a supervisor: nothing that it supervises has a higher one.
 const PRIORITY: i32 = -20;
+/// Processes of bubblewrap itself: the one that is started, and the first one of its namespace.
+const BUBBLEWRAP: usize = 2;
 /// Until orphans are looked at again.
 const SOON: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
 
@@ -256,7 +258,8 @@ fn run(order: Order, scope: Scope) {
     let started = set_child_subreaper(Pid::from_raw(1)).map_err(io::Error::from).and_then(|()| {
         let user = launch.user;
         let watch = launch.bounds.clone();
-        let watch = watch.map(|bounds| Watch::begin(bounds, scope, user)).transpose()?;
+        let own = if launch.sandboxed { BUBBLEWRAP as u64 } else { 0 };
+        let watch = watch.map(|bounds| Watch::begin(bounds, scope, user, own)).transpose()?;
         Ok((start(&launch, streams, file.as_ref())?, watch))
     });
     let ((leader, handle), mut watch) = match started {
@@ -303,6 +306,11 @@ fn run(order: Order, scope: Scope) {
                 scope.kill();
             }
         }
+    }
+    let failed = status.is_some_and(|status| status.exit_status() != Some(0));
+    if let Some(watch) = watch.as_ref().filter(|_| failed) {
+        // What it left is there until `end`.
+        limit = limit.or_else(|| watch.look_at_processes());
     }
     let mut left = end(leader, &mut status, scope);
     if launch.sandboxed {
@@ -359,7 +367,7 @@ fn follow(wish: u8, sandboxed: bool, scope: Scope) {
         ASK => {
             // bubblewrap and the first process of its namespace end at once when they are asked, and
             // with them what they contain.
-            let own = if sandboxed { 2 } else { 0 };
+            let own = if sandboxed { BUBBLEWRAP } else { 0 };
             let mut asked = Vec::new();
             tree::visit(&[], &mut |depth, _, handle| {
                 if depth > own {

@@ -131,3 +131,60 @@ fn an_evaluator_that_takes_more_than_a_build_may_fails_with_the_limits_name() {
         }
     }
 }
+
+#[test]
+fn a_build_that_ends_by_itself_beyond_its_limit_fails_with_the_limits_name() {
+    for (place_number, kind) in SANDBOXES.into_iter().enumerate() {
+        let place = Place::new();
+        let repository = place.repository("sample");
+        place.write("config.toml", LIMITS);
+        let mark = unique(420 + place_number);
+        // Faster than any look, so it is compiled before: it forks until it is refused, or has as many as it
+        // is told to, and gives up by itself.
+        let compile = format!(
+            "cc -x c -o $BRIGANDINE_OUT/it - <<E\n#include <stdlib.h>\n#include <unistd.h>\n\
+             int main(int n, char **all) {{ for (int i = 0; i < atoi(all[1]); i++) {{ \
+             int id = fork(); if (id < 0) break; if (!id) {{ sleep({mark}); return 0; }} }} return 3; }}\nE\n"
+        );
+        let job = |name: &str, script: &str, more: &str| {
+            let script = serde_json::Value::from(script);
+            format!(
+                "[[job]]\nname = \"{name}\"\ncommand = {script}\nsources = [\"none\"]\n{more}\n"
+            )
+        };
+        let fork = |most| format!("exec $BRIGANDINE_NEEDS/made/it {most} {mark}");
+        let list = job("made", &compile, "")
+            + &job("greedy", &fork(500), "needs = [\"made\"]")
+            + &job("modest", &fork(30), "needs = [\"made\"]")
+            + &job("plain", "exit 3", "");
+        repository.commit(&[("brigandine.toml", &list), ("none", "")]);
+        place.specify(&[("sample", &repository, "")]);
+        let ended = run(place.command(&["--one-shot", &sandbox(kind)]));
+        assert!(ended.status.success(), "{}", ended.stderr);
+        let rows =
+            place.rows("SELECT job, status, message FROM build WHERE job <> 'made' ORDER BY job");
+        // In the sandbox what it left ends with bubblewrap, and may be gone before it is counted.
+        if kind == "off" {
+            assert!(rows[0].starts_with("greedy|3|"), "{rows:?}");
+            assert!(rows[0].contains("`build-processes`"), "{rows:?}");
+        }
+        assert_eq!(rows[1..], ["modest|1|exit status 3", "plain|1|exit status 3"], "{kind}");
+        assert_eq!(alive(&mark), 0, "{kind}");
+    }
+}
+
+#[test]
+fn the_processes_of_the_sandbox_do_not_count_for_the_build() {
+    for kind in SANDBOXES {
+        let place = Place::new();
+        let repository = place.repository("sample");
+        place.write("config.toml", "[limits]\nbuild-processes = 2\nbuild-grace = \"1s\"\n");
+        let mark = unique(430);
+        let more = format!("sleep {mark} & sleep {mark} & wait");
+        super::commands(&repository, &[("three", &more), ("two", "sleep 1.5; echo both")]);
+        place.specify(&[("sample", &repository, "")]);
+        let ended = run(place.command(&["--one-shot", &sandbox(kind)]));
+        assert!(ended.status.success(), "{}", ended.stderr);
+        assert_eq!(place.jobs(1), ["three|3", "two|0"], "{kind}");
+    }
+}
