@@ -86,12 +86,15 @@ fn nothing_that_an_evaluator_starts_outlives_it() {
 
 #[test]
 fn an_output_is_what_it_was_when_its_build_ended() {
-    for kind in SANDBOXES {
+    for (place_number, kind) in SANDBOXES.into_iter().enumerate() {
         let place = Place::new();
         let repository = place.repository("sample");
-        let script = "echo good > $BRIGANDINE_OUT/g\nexec 7>>$BRIGANDINE_OUT/g\n\
-                      env -i setsid sh -c 'while :; do echo BACKDOOR >&7; done' >/dev/null 2>&1 &\nexit 0";
-        commands(&repository, &[("poisoned", script)]);
+        let mark = format!("BACKDOOR{}", unique(900 + place_number));
+        let script = format!(
+            "echo good > $BRIGANDINE_OUT/g\nexec 7>>$BRIGANDINE_OUT/g\n\
+             env -i setsid sh -c 'while :; do echo {mark} >&7; done' >/dev/null 2>&1 &\nexit 0"
+        );
+        commands(&repository, &[("poisoned", &script)]);
         place.specify(&[("sample", &repository, "")]);
         let ended = run(place.command(&["--one-shot", &sandbox(kind)]));
         assert!(ended.status.success(), "{}", ended.stderr);
@@ -99,7 +102,7 @@ fn an_output_is_what_it_was_when_its_build_ended() {
         let digest = path.trim_start_matches("outputs/");
         let stored = place.state().join("outputs").join(digest).join("g");
         let first = std::fs::metadata(&stored).expect("an output").len();
-        assert_eq!(alive("BACKDOOR"), 0, "{kind}");
+        assert_eq!(alive(&mark), 0, "{kind}");
         assert_eq!(std::fs::metadata(&stored).expect("an output").len(), first, "{kind}");
     }
 }
