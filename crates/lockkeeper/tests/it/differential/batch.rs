@@ -11,7 +11,7 @@ use lockkeeper::{Database, ErrorKind, Transaction};
 use rusqlite::Connection;
 
 use super::interpret::interpret;
-use super::program::{Call, End, Failure, Form, Outcome, Seen, modulo, victims};
+use super::program::{Call, End, Failure, Form, Outcome, Seen, code, modulo, victims};
 use super::view::{Real, Sql};
 use crate::support::HANG;
 
@@ -213,6 +213,9 @@ pub(crate) fn outcome_of(answer: Answer) -> Outcome {
         }
         ErrorKind::ForeignKey => Outcome::ForeignKey,
         ErrorKind::RolledBack => Outcome::RolledBack,
+        ErrorKind::Sqlite => {
+            Outcome::CommitFailed(code(error.sqlite().expect("it is an error of SQLite's")))
+        }
         ErrorKind::NotApplied => Outcome::NotApplied,
         other => Outcome::Other(other),
     }

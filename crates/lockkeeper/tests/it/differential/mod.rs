@@ -52,10 +52,7 @@ pub(crate) fn run_alone_with(
         Ok(Ok(_)) if model.is_autocommit() => Outcome::RolledBack,
         Ok(Ok(seen)) => match model.execute_batch("COMMIT") {
             Ok(()) => Outcome::Good(seen),
-            Err(error) => {
-                assert_eq!(code(&error), ffi::SQLITE_CONSTRAINT_FOREIGNKEY);
-                Outcome::ForeignKey
-            }
+            Err(error) => commit_failed(&error),
         },
         Ok(Err(failure)) => Outcome::Failed(failure.seen, failure.code),
         Err(payload) => Outcome::Panicked(said(payload)),
@@ -65,6 +62,14 @@ pub(crate) fn run_alone_with(
     }
     drop_temporary(model);
     outcome
+}
+
+/// What a call is told whose COMMIT fails.
+pub(crate) fn commit_failed(error: &rusqlite::Error) -> Outcome {
+    match code(error) {
+        ffi::SQLITE_CONSTRAINT_FOREIGNKEY => Outcome::ForeignKey,
+        code => Outcome::CommitFailed(code),
+    }
 }
 
 /// Drops every temporary object.

@@ -165,6 +165,9 @@ pub(crate) enum Outcome {
     Panicked(String),
     ForeignKey,
     RolledBack,
+    /// COMMIT failed with this code of SQLite's, and nothing is stored: a full-text table that was made and written
+    /// in a savepoint that was undone does that to a plain connection, too.
+    CommitFailed(i32),
     NotApplied,
     Other(ErrorKind),
 }

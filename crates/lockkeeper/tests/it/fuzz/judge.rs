@@ -14,7 +14,7 @@ use crate::differential::interpret::interpret;
 use crate::differential::program::{Call, Failure, Outcome};
 use crate::differential::schema::SCHEMA;
 use crate::differential::view::{Plain, Sql, fetch, lost};
-use crate::differential::{deny_strays, drop_temporary, dump, run_alone_with};
+use crate::differential::{commit_failed, deny_strays, drop_temporary, dump, run_alone_with};
 use crate::support::{Dir, Place, rich};
 
 /// What a session leaves: the writes in their order, and every row.
@@ -248,10 +248,17 @@ fn replay_lease(
     if lost(model).is_ok() {
         match end {
             Outcome::Good(_) => sql("COMMIT"),
-            Outcome::ForeignKey => {
+            Outcome::ForeignKey | Outcome::CommitFailed(_) => {
                 let committed = model.execute_batch("COMMIT");
-                assert!(committed.is_err(), "lease {number} left no key violated");
-                sql("ROLLBACK");
+                let error = committed.expect_err("the commit of a lease failed");
+                assert_eq!(
+                    *end,
+                    commit_failed(&error),
+                    "the commit of lease {number} (real, alone)"
+                );
+                if !model.is_autocommit() {
+                    sql("ROLLBACK");
+                }
             }
             _ => sql("ROLLBACK"),
         }
