@@ -20,7 +20,7 @@ mod place;
 mod slopes;
 mod work;
 
-use slopes::Samples;
+use slopes::{Held, Samples};
 use work::Load;
 
 const HELP: &str = "\
@@ -46,6 +46,12 @@ struct Arguments {
 }
 
 const SAMPLES: u32 = 240;
+
+/// The readers that stay when there is nothing to read, which open with the first reads.
+const STAY_THREADS: usize = 4;
+/// SQLite keeps the descriptor of a closed connection for the next one while others have the file open (it would lose
+/// their locks otherwise): one for each of the connections that were open at once.
+const STAY_DESCRIPTORS: usize = 64;
 
 fn main() -> ExitCode {
     if std::env::args().any(|word| word == "--test" || word == "--list") {
@@ -87,6 +93,7 @@ fn soak(time: Duration) -> bool {
         .expect("the database opens");
     db.blocking_write(|tx| tx.execute_batch(work::SCHEMA)).expect("the tables are made");
     let mut other = start(&file);
+    let before = Held::now();
     let load = Load::start(&db, &place);
     let mut samples = Samples::new(&file);
     let (began, step) = (Instant::now(), time / SAMPLES);
@@ -95,15 +102,21 @@ fn soak(time: Duration) -> bool {
         samples.take(&load.latencies());
     }
     let did = load.stop();
+    let left = before.left_when_settled();
     drop(other.stdin.take());
     let other_ended = other.wait().is_ok_and(|status| status.success());
     db.blocking_close().expect("the database closes");
     println!("soak: {did} in {:.1} minutes", time.as_secs_f64() / 60.0);
     let mut right = samples.report();
     let wal = file.with_extension("db-wal").exists();
-    for (wrong, what) in
-        [(wal, "the WAL is left behind"), (!other_ended, "the second process failed")]
-    {
+    println!("soak: {left} are held a while after the load, beyond those before it");
+    let (descriptors, threads) = (left.descriptors > STAY_DESCRIPTORS, left.threads > STAY_THREADS);
+    for (wrong, what) in [
+        (descriptors, "descriptors are left open"),
+        (threads, "threads are left"),
+        (wal, "the WAL is left behind"),
+        (!other_ended, "the second process failed"),
+    ] {
         if wrong {
             println!("soak: {what}");
             right = false;

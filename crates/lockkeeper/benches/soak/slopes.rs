@@ -3,8 +3,9 @@
 //! The slope is Theil's: the median of the slopes between all pairs of samples, which a few outliers
 //! (a backup, a VACUUM) do not move.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// One thing that may grow.
 struct Series {
@@ -33,7 +34,9 @@ impl Samples {
         let series = |name, unit, bound| Series { name, unit, bound, values: Vec::new() };
         // Fixed room for what a level needs to settle; a share of it for what scatters.
         let memory = |level: f64| 8.0 + level / 10.0;
-        let few = |level: f64| 4.0 + level / 10.0;
+        // Readers come and go, up to sixteen of them, with how busy the machine is: what stays after the load tells more.
+        let descriptors = |level: f64| 48.0 + level / 10.0;
+        let threads = |level: f64| 16.0 + level / 10.0;
         let megabytes = |_| 4.0;
         let twice = |level: f64| level;
         Self {
@@ -42,8 +45,8 @@ impl Samples {
             times: Vec::new(),
             series: vec![
                 series("memory", "MiB", memory),
-                series("descriptors", "", few),
-                series("threads", "", few),
+                series("descriptors", "", descriptors),
+                series("threads", "", threads),
                 series("WAL", "MiB", megabytes),
                 series("write, median", "us", twice),
                 series("write, p99", "us", twice),
@@ -57,10 +60,11 @@ impl Samples {
         let mib = f64::from(1 << 20);
         let wal = std::fs::metadata(&self.wal).map_or(0, |file| file.len());
         let ([write, write_p99], [read, read_p99]) = (latencies.write, latencies.read);
+        let held = Held::now();
         let now = [
             resident_bytes() as f64 / mib,
-            std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count) as f64,
-            std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count) as f64,
+            held.descriptors as f64,
+            held.threads as f64,
             wal as f64 / mib,
             write,
             write_p99,
@@ -92,6 +96,44 @@ impl Samples {
             right &= !grows;
         }
         right
+    }
+}
+
+/// How much of what the kernel counts the process holds.
+pub(crate) struct Held {
+    pub(crate) descriptors: usize,
+    pub(crate) threads: usize,
+}
+
+impl Held {
+    pub(crate) fn now() -> Self {
+        let count = |place| std::fs::read_dir(place).map_or(0, Iterator::count);
+        Self { descriptors: count("/proc/self/fd"), threads: count("/proc/self/task") }
+    }
+
+    /// What is held beyond this once nothing has left for a while, longer than surplus readers stay.
+    pub(crate) fn left_when_settled(&self) -> Self {
+        const SETTLES: Duration = Duration::from_secs(15);
+        let (mut fewest, mut since) = (usize::MAX, Instant::now());
+        loop {
+            let now = Self::now();
+            if now.descriptors + now.threads < fewest {
+                (fewest, since) = (now.descriptors + now.threads, Instant::now());
+            }
+            if since.elapsed() > SETTLES {
+                return Self {
+                    descriptors: now.descriptors.saturating_sub(self.descriptors),
+                    threads: now.threads.saturating_sub(self.threads),
+                };
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+impl fmt::Display for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} descriptors and {} threads", self.descriptors, self.threads)
     }
 }
 
