@@ -295,6 +295,14 @@ impl Link {
         }
     }
 
+    /// Undoes the call that has just run in its savepoint, alone; whether that can be trusted.
+    pub(crate) fn undo_call(&self) -> bool {
+        let undo =
+            || self.session.run(Sql::RollbackTo).and_then(|()| self.session.run(Sql::Release));
+        // O4 of `temporary.rs`.
+        !self.guard.temp_schema.virtual_made() && undo().is_ok() && !self.is_lost()
+    }
+
     /// Runs one of the library's own statements while a call runs.
     ///
     /// The gate is open meanwhile: whatever expires the connection's statements (a schema change, a

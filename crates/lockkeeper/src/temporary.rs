@@ -11,6 +11,10 @@
 //! - O3: where that does not work, or something that `setup` made is gone or altered, the connection is
 //!   replaced after the commit and before the next call ([`Link::is_stale`]). So is one on which SQLite
 //!   keeps a table of its own that cannot be dropped, such as `temp.sqlite_sequence`.
+//! - O4: a virtual table that was made in a savepoint, and undone with it, stays among those that SQLite asks to
+//!   commit: the COMMIT may fail (FTS5's does, if it was written to), and so may whoever makes a table of that
+//!   name before. So such a call is undone with the transaction, and a savepoint of its own that was undone ends the
+//!   batch.
 //!
 //! The rows of temporary tables that `setup` made are ordinary content, as long as the connection lives.
 
@@ -42,6 +46,8 @@ pub(crate) struct TempSchema {
     touched: AtomicBool,
     /// Any.
     any_touched: AtomicBool,
+    /// A virtual table was made, which a savepoint does not undo as a whole (O4).
+    virtual_made: AtomicBool,
 }
 
 impl TempSchema {
@@ -72,6 +78,9 @@ impl TempSchema {
             _ => return,
         };
         self.any_touched.store(true, Ordering::Relaxed);
+        if matches!(context.action, AuthAction::CreateVtable { .. }) {
+            self.virtual_made.store(true, Ordering::Relaxed);
+        }
         if temporary {
             self.touched.store(true, Ordering::Relaxed);
         }
@@ -90,6 +99,12 @@ impl TempSchema {
     /// A call, or a lease, begins.
     pub(crate) fn begin(&self) {
         self.touched.store(false, Ordering::Relaxed);
+        self.virtual_made.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether the running call, or lease, may have made a virtual table.
+    pub(crate) fn virtual_made(&self) -> bool {
+        self.virtual_made.load(Ordering::Relaxed)
     }
 
     fn take_touched(&self) -> bool {

@@ -476,6 +476,10 @@ impl Transaction {
             return Ok(());
         } else {
             self.link.run_in_call(Sql::RollbackToNest)?;
+            if self.link.guard.temp_schema.virtual_made() {
+                // O4 of `temporary.rs`: nothing else shares this transaction's end.
+                self.link.stale.set(true);
+            }
         }
         self.link.run_in_call(Sql::Unnest).map_err(explain_busy)
     }

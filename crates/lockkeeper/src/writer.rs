@@ -396,12 +396,7 @@ impl Writer {
         link.begin_call(false, true);
         job.run(self.domain, tx);
         link.end_call();
-        let undone = !link.saved.get()
-            || link
-                .session
-                .run(Sql::RollbackTo)
-                .and_then(|()| link.session.run(Sql::Release))
-                .is_ok();
+        let undone = !link.saved.get() || link.undo_call();
         let keys = link.restore_keys();
         let lost = !undone || link.is_lost() || keys.is_err();
         if lost && !link.clean() {
@@ -481,9 +476,7 @@ impl Writer {
             }
             return After::Lost { alone: false };
         }
-        let undone =
-            link.session.run(Sql::RollbackTo).and_then(|()| link.session.run(Sql::Release));
-        if undone.is_err() || link.is_lost() {
+        if !link.undo_call() {
             // The savepoint could not be trusted: start over without this call.
             if !link.clean() {
                 self.disconnect();

@@ -1,6 +1,8 @@
 //! What calls of one batch once did to each other, each case by itself.
 
-use lockkeeper::{Database, ErrorKind, Transaction};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use lockkeeper::{Database, ErrorKind, Executor, Transaction};
 
 use crate::support::{
     HANG, HeldWriter, block_on, db_at, ids, insert, kind, poll_once, within_each,
@@ -167,9 +169,78 @@ fn a21_a_tried_write_panics_with_its_own_payload_also_when_it_is_run_again() {
         let loses_all = queue!(db.write(insert_or_rollback));
         held.release();
         block_on(first).expect("it is stored");
-        let payload = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| block_on(panics)))
-            .expect_err("it panics");
+        let payload = catch_unwind(AssertUnwindSafe(|| block_on(panics))).expect_err("it panics");
         assert_eq!(payload.downcast_ref::<i32>(), Some(&4711));
         assert_eq!(kind(block_on(loses_all)), ErrorKind::Call);
     });
+}
+
+/// What makes a virtual table of the name `made`, and what writes to it.
+const MODULES: [[&str; 2]; 4] = [
+    ["CREATE VIRTUAL TABLE made USING fts5 (body)", "INSERT INTO made (body) VALUES ('word')"],
+    ["CREATE VIRTUAL TABLE made USING fts4 (body)", "INSERT INTO made (body) VALUES ('word')"],
+    ["CREATE VIRTUAL TABLE made USING rtree (id, a, b)", "INSERT INTO made VALUES (1, 2, 3)"],
+    // Not written to.
+    ["CREATE VIRTUAL TABLE made USING fts5 (body)", "SELECT 1"],
+];
+
+/// Makes such a table, writes to it, and undoes both.
+fn make_and_undo(conn: &impl Executor, sql: [&str; 2]) -> rusqlite::Result<()> {
+    conn.execute_batch("INSERT INTO t (id, v) VALUES (2, 2)")?;
+    let made = conn.execute_batch(sql[0]).and_then(|()| conn.execute_batch(sql[1]));
+    made.and(Err(rusqlite::Error::QueryReturnedNoRows))
+}
+
+#[test]
+fn a06_a_virtual_table_that_is_undone_is_undone_for_those_that_share_its_batch() {
+    check(|db| {
+        for sql in MODULES {
+            for end in ["a savepoint is undone", "the call fails", "the call panics"] {
+                let held = HeldWriter::hold(db);
+                let first = queue!(db.write(|tx| insert(tx, 1)));
+                let undoes = queue!(db.write(move |tx| match end {
+                    "a savepoint is undone" => {
+                        tx.savepoint(|tx| make_and_undo(tx, sql)).expect_err("it is undone");
+                        Ok(())
+                    }
+                    "the call fails" => make_and_undo(tx, sql),
+                    _ => std::panic::panic_any(make_and_undo(tx, sql)),
+                }));
+                let makes = queue!(db.write(move |tx| {
+                    tx.execute_batch(sql[0])?;
+                    tx.execute_batch(sql[1])
+                }));
+                let last = queue!(db.write(|tx| insert(tx, 3)));
+                held.release();
+                let case = format!("{sql:?}, {end}");
+                let undone = catch_unwind(AssertUnwindSafe(|| block_on(undoes)));
+                match end {
+                    "a savepoint is undone" => {
+                        let told = undone.expect("no panic").is_ok();
+                        assert_eq!(told, plain_commits(sql), "{case}: as a plain connection");
+                    }
+                    "the call fails" => {
+                        assert_eq!(kind(undone.expect("no panic")), ErrorKind::Call, "{case}");
+                    }
+                    _ => assert!(undone.is_err(), "{case}"),
+                }
+                block_on(first).unwrap_or_else(|error| panic!("{case}: the first: {error}"));
+                block_on(last).unwrap_or_else(|error| panic!("{case}: the last: {error}"));
+                block_on(makes).unwrap_or_else(|error| panic!("{case}: {error}"));
+                assert_eq!(ids(db), [1, 3], "{case}");
+                let clear = "DELETE FROM t; DROP TABLE made";
+                db.blocking_write(move |tx| tx.execute_batch(clear)).expect("all is there");
+            }
+        }
+    });
+}
+
+/// Whether SQLite commits a transaction in which such a table was made, written to, and undone.
+fn plain_commits(sql: [&str; 2]) -> bool {
+    let plain = rusqlite::Connection::open_in_memory().expect("a connection");
+    let run = |sql: &str| plain.execute_batch(sql);
+    run("CREATE TABLE t (id INTEGER PRIMARY KEY, v INTEGER); BEGIN; SAVEPOINT s").expect("it runs");
+    make_and_undo(&plain, sql).expect_err("it is undone");
+    run("ROLLBACK TO s; RELEASE s").expect("it is undone");
+    run("COMMIT").is_ok()
 }
