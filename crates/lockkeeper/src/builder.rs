@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use crate::config::{Config, NetworkFiles, Place, Synchronous};
-use crate::database::{Database, not_started};
+use crate::config::{Callback, Config, NetworkFiles, Place, Synchronous};
+use crate::database::Database;
 use crate::error::{Error, ErrorKind};
 use crate::migrate::Migrations;
-use crate::queue::{Awaited, Circle, StartError, Wait, block_on};
+use crate::queue::block_on;
 use crate::stats::Slow;
 #[cfg(doc)]
 use crate::{Client, Stats};
@@ -142,11 +142,11 @@ impl Builder {
     ///
     /// Temporary objects that it makes stay, and so do their rows, as long as the connection lives: an
     /// exclusive call, or an I/O error, begins them anew (`docs/design/state.md`).
-    pub fn setup(
-        mut self,
-        f: impl Fn(&Connection) -> rusqlite::Result<()> + Send + Sync + 'static,
-    ) -> Self {
-        self.config.setup.push(Arc::new(f));
+    pub fn setup<F>(mut self, f: F) -> Self
+    where
+        F: Fn(&Connection) -> rusqlite::Result<()> + Send + Sync + 'static,
+    {
+        self.config.setup.push(Callback::new::<F>(Arc::new(f)));
         self
     }
 
@@ -249,12 +249,11 @@ impl Builder {
     ///
     /// `f` runs on the thread that ran the call, and what comes after it waits: write a line, no more.
     /// With the feature `tracing` each such call is also a warning of the target `lockkeeper::slow`.
-    pub fn on_slow(
-        mut self,
-        threshold: Duration,
-        f: impl Fn(&Slow) + Send + Sync + 'static,
-    ) -> Self {
-        self.config.on_slow = Some((threshold, Arc::new(f)));
+    pub fn on_slow<F>(mut self, threshold: Duration, f: F) -> Self
+    where
+        F: Fn(&Slow) + Send + Sync + 'static,
+    {
+        self.config.on_slow = Some((threshold, Callback::new::<F>(Arc::new(f))));
         self
     }
 
@@ -265,8 +264,11 @@ impl Builder {
     }
 
     /// Runs first on each thread of the database; the place to pin it or to set its priority.
-    pub fn on_thread_start(mut self, f: impl Fn() + Send + Sync + 'static) -> Self {
-        self.config.on_thread_start = Some(Arc::new(f));
+    pub fn on_thread_start<F>(mut self, f: F) -> Self
+    where
+        F: Fn() + Send + Sync + 'static,
+    {
+        self.config.on_thread_start = Some(Callback::new::<F>(Arc::new(f)));
         self
     }
 
@@ -317,16 +319,7 @@ impl Builder {
     pub async fn open(self) -> Result<Database, Error> {
         check(&self.config)?;
         let (database, writer_built) = Database::start(self.config)?;
-        // What is run for each connection may wait for the call in which it is opened.
-        let domain = database.inner.core().domain;
-        let _wait = Wait::enter(|| Awaited::All(domain), true)
-            .map_err(|Circle| Error::new(ErrorKind::Nested))?;
-        writer_built.await.unwrap_or(Err(StartError::Faulted)).map_err(not_started)?;
-        // The file is there and in WAL mode: now readers can open it.
-        for built in database.start_readers()? {
-            built.await.unwrap_or(Err(StartError::Faulted)).map_err(not_started)?;
-        }
-        Ok(database)
+        database.opened(writer_built).await
     }
 
     /// Opens the database, blocking this thread.
@@ -341,7 +334,7 @@ impl Builder {
 /// Each is a thread with a connection, opened before the database is.
 const READERS_MAX: usize = 1024;
 
-fn check(config: &Config) -> Result<(), Error> {
+pub(crate) fn check(config: &Config) -> Result<(), Error> {
     if let Place::Nowhere(why) = &config.place {
         return Err(Error::new(ErrorKind::Open).detail(why.clone()));
     }

@@ -1,5 +1,6 @@
 //! What the caller may choose, with the defaults and their reasons.
 
+use std::any::TypeId;
 use std::fmt;
 use std::panic::Location;
 use std::path::{Path, PathBuf};
@@ -55,9 +56,42 @@ pub enum NetworkFiles {
     Warn,
 }
 
-pub(crate) type OnSlow = Arc<dyn Fn(&Slow) + Send + Sync>;
+pub(crate) type OnSlow = dyn Fn(&Slow) + Send + Sync;
 
-pub(crate) type Setup = Arc<dyn Fn(&Connection) -> rusqlite::Result<()> + Send + Sync>;
+pub(crate) type Setup = dyn Fn(&Connection) -> rusqlite::Result<()> + Send + Sync;
+
+pub(crate) type OnThreadStart = dyn Fn() + Send + Sync;
+
+/// A function of the caller's. Two are equal if they are written in the same place of the program.
+pub(crate) struct Callback<F: ?Sized> {
+    pub(crate) f: Arc<F>,
+    written_at: TypeId,
+}
+
+impl<F: ?Sized> Callback<F> {
+    /// `f`, which was given as a `C`.
+    pub(crate) fn new<C: 'static>(f: Arc<F>) -> Self {
+        Self { f, written_at: TypeId::of::<C>() }
+    }
+}
+
+impl<F: ?Sized> Clone for Callback<F> {
+    fn clone(&self) -> Self {
+        Self { f: Arc::clone(&self.f), written_at: self.written_at }
+    }
+}
+
+impl<F: ?Sized> PartialEq for Callback<F> {
+    fn eq(&self, other: &Self) -> bool {
+        self.written_at == other.written_at
+    }
+}
+
+impl<F: ?Sized> fmt::Debug for Callback<F> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("a function")
+    }
+}
 
 /// Everything that [`Builder`](crate::Builder) collects.
 #[derive(Clone)]
@@ -71,6 +105,8 @@ pub(crate) struct Config {
     pub(crate) read_only: bool,
     /// The caller promises that nothing changes the file: no locks, no WAL.
     pub(crate) immutable: bool,
+    /// An instance that is open already will do.
+    pub(crate) share: bool,
     pub(crate) readers: usize,
     pub(crate) readers_max: usize,
     pub(crate) queue_capacity: usize,
@@ -78,7 +114,7 @@ pub(crate) struct Config {
     pub(crate) busy_timeout: Duration,
     pub(crate) page_cache_bytes: usize,
     pub(crate) statement_cache: usize,
-    pub(crate) setup: Vec<Setup>,
+    pub(crate) setup: Vec<Callback<Setup>>,
     pub(crate) batch_calls_max: usize,
     pub(crate) batch_time_max: Duration,
     pub(crate) batch_wal_bytes_max: u64,
@@ -88,14 +124,14 @@ pub(crate) struct Config {
     pub(crate) snapshots_max: usize,
     pub(crate) feed_capacity: usize,
     pub(crate) statistics: bool,
-    pub(crate) on_slow: Option<(Duration, OnSlow)>,
+    pub(crate) on_slow: Option<(Duration, Callback<OnSlow>)>,
     /// Who holds which connection; one for each database that is opened.
     pub(crate) board: Arc<Board>,
     /// Callers that were answered and are to be woken; its own for each database.
     pub(crate) relay: Arc<Relay>,
     pub(crate) look_interval: Option<Duration>,
     pub(crate) shed_after: Option<Duration>,
-    pub(crate) on_thread_start: Option<Arc<dyn Fn() + Send + Sync>>,
+    pub(crate) on_thread_start: Option<Callback<OnThreadStart>>,
     /// For tests: each write that may run again is run, undone and run again.
     pub(crate) run_writes_twice: bool,
     pub(crate) network_files: NetworkFiles,
@@ -133,6 +169,7 @@ impl Config {
             create_if_missing: true,
             read_only: false,
             immutable: false,
+            share: false,
             // More readers than cores only trade caches for each other; fewer leave cores idle.
             readers: cores.clamp(2, 8),
             // Long scans take readers away; as many again may be started while they last.

@@ -456,7 +456,7 @@ fn open_checked(
     conn.set_prepared_statement_cache_capacity(config.statement_cache);
     count_by_call(conn, &guard.counters).map_err(failed)?;
     for setup in &config.setup {
-        match catch_unwind(AssertUnwindSafe(|| setup(conn))) {
+        match catch_unwind(AssertUnwindSafe(|| (setup.f)(conn))) {
             Ok(set_up) => {
                 set_up.map_err(|error| failed(error).detail("in the caller's setup"))?;
             }

@@ -131,7 +131,7 @@ fn serve(shared: &Shared, core: &Core) {
     // And while it waits for another database, the writer may wait for it.
     let _frame = Frame::of_worker(core.domain, core.writer.seats());
     if let Some(on_start) = &core.config.on_thread_start {
-        on_start();
+        (on_start.f)();
     }
     let mut conn = None;
     loop {

@@ -27,11 +27,12 @@ use crate::job::{ReaderItem, WriterItem};
 use crate::lease;
 use crate::process;
 use crate::queue::{
-    self, Alarm, Built, Clock, Closed, Closing, Domain, Lane, Look, Mutex, Pool, PoolConfig, Queue,
-    Receiver, block_on, lock,
+    self, Alarm, Awaited, Built, Circle, Clock, Closed, Closing, Domain, Lane, Look, Mutex, Pool,
+    PoolConfig, Queue, Receiver, StartError, Wait, block_on, lock,
 };
 use crate::reader::Reader;
 use crate::relay;
+use crate::shared::WeakDatabase;
 use crate::short::ShortReads;
 use crate::snapshot::Held;
 use crate::stats::{self, Meters, Stats};
@@ -85,6 +86,8 @@ pub(crate) struct Core {
     pid: u32,
     /// What its owner should know; set once, by the writer's thread before it opens the file.
     pub(crate) warnings: OnceLock<Vec<String>>,
+    /// The instance that has the file, if this one shall be opened only where there is none. Set by the writer's thread.
+    pub(crate) other: OnceLock<WeakDatabase>,
     /// Why the WAL could not be copied back when the writer closed. The first `close` that has waited for it is told.
     pub(crate) wal_left: Mutex<Option<Error>>,
 }
@@ -259,7 +262,13 @@ impl Closing for Parts {
 }
 
 /// Closes the database when the last handle goes.
-struct Shutdown(Arc<Parts>);
+pub(crate) struct Shutdown(Arc<Parts>);
+
+impl Shutdown {
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.0.core
+    }
+}
 
 impl Drop for Shutdown {
     fn drop(&mut self) {
@@ -317,7 +326,7 @@ pub(crate) struct Inner {
 
 impl Inner {
     pub(crate) fn core(&self) -> &Arc<Core> {
-        &self.shutdown.0.core
+        self.shutdown.core()
     }
 }
 
@@ -388,7 +397,31 @@ impl Database {
     }
 }
 
+impl<E> Database<E> {
+    /// Its own handle.
+    pub(crate) fn of(shutdown: Arc<Shutdown>) -> Self {
+        let core = shutdown.core();
+        let inner = Inner {
+            writes: Lane::main(Arc::clone(&core.writer)),
+            reads: Lane::main(Arc::clone(&core.readers)),
+            shutdown,
+            label: None,
+        };
+        Self { client: Client { inner: Arc::new(inner), error: PhantomData } }
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        self.client.inner.core()
+    }
+}
+
 impl<E: Send + 'static> Database<E> {
+    /// A handle that does not keep the database open, for caches, registries and parts that may outlive their users.
+    /// It closes when the last handle of the other kind goes.
+    pub fn downgrade(&self) -> WeakDatabase<E> {
+        WeakDatabase::new(&self.client.inner.shutdown)
+    }
+
     /// What is doubtful about the database's file, for the operator's eyes; usually nothing. What was found when
     /// it was opened, and what is found now: other hard links to it, or that it was deleted or replaced. Asks
     /// the file system, but opens nothing.
@@ -581,13 +614,14 @@ impl Database {
             reader_pool: OnceLock::new(),
             pid: process::id(),
             warnings: OnceLock::new(),
+            other: OnceLock::new(),
             wal_left: Mutex::new(None),
             config,
         });
-        let on_start = core.config.on_thread_start.clone();
+        let on_start = core.config.on_thread_start.clone().map(|start| start.f);
         let name = String::from("lockkeeper-writer");
         let look = Some(WRITER_LOOK);
-        let writer = PoolConfig { name, min: 1, max: 1, look, on_start };
+        let writer = PoolConfig { name, min: 1, max: 1, look, on_start: on_start.clone() };
         let for_writer = Arc::clone(&core);
         let writer_pool =
             Pool::new(Arc::clone(&core.writer), writer, Arc::clone(&clock), move || {
@@ -598,7 +632,7 @@ impl Database {
             min: core.config.readers,
             max: core.config.readers_max,
             look: Some(READER_LOOK),
-            on_start: core.config.on_thread_start.clone(),
+            on_start,
         };
         let for_readers = Arc::clone(&core);
         let reader_pool = Pool::new(Arc::clone(&core.readers), readers, clock, move || {
@@ -607,25 +641,30 @@ impl Database {
         let _ = core.reader_pool.set(Arc::downgrade(&reader_pool));
         let mut built = writer_pool.start().map_err(not_started)?;
         let built = built.pop().ok_or_else(|| Error::new(ErrorKind::Faulted))?;
-        let inner = Inner {
-            writes: Lane::main(Arc::clone(&core.writer)),
-            reads: Lane::main(Arc::clone(&core.readers)),
-            shutdown: Arc::new(Shutdown(Arc::new(Parts { core, writer_pool, reader_pool }))),
-            label: None,
-        };
-        let client = Client { inner: Arc::new(inner), error: PhantomData };
-        Ok((Self { client }, built))
+        let shutdown = Shutdown(Arc::new(Parts { core, writer_pool, reader_pool }));
+        Ok((Self::of(Arc::new(shutdown)), built))
     }
 
-    /// Starts the reader threads, once the file is there and in WAL mode.
-    pub(crate) fn start_readers(&self) -> Result<Vec<Receiver<Built<Error>>>, Error> {
-        self.client.inner.shutdown.0.reader_pool.start().map_err(not_started)
+    /// It, when everything has been opened: the writer first, which tells by `writer_built`.
+    pub(crate) async fn opened(self, writer_built: Receiver<Built<Error>>) -> Result<Self, Error> {
+        // What is run for each connection may wait for the call in which it is opened.
+        let domain = self.core().domain;
+        let _wait = Wait::enter(|| Awaited::All(domain), true)
+            .map_err(|Circle| Error::new(ErrorKind::Nested))?;
+        writer_built.await.unwrap_or(Err(StartError::Faulted)).map_err(not_started)?;
+        // The file is there and in WAL mode: now readers can open it.
+        let readers = self.client.inner.shutdown.0.reader_pool.start().map_err(not_started)?;
+        for built in readers {
+            built.await.unwrap_or(Err(StartError::Faulted)).map_err(not_started)?;
+        }
+        self.share();
+        Ok(self)
     }
 }
 
-pub(crate) fn not_started(error: queue::StartError<Error>) -> Error {
+fn not_started(error: StartError<Error>) -> Error {
     match error {
-        queue::StartError::Build(error) => error,
+        StartError::Build(error) => error,
         other => Error::new(ErrorKind::Faulted).detail(other.to_string()),
     }
 }

@@ -9,7 +9,8 @@
 //! | state of an entry | what may be trusted | left by |
 //! |---|---|---|
 //! | claimed | the path is ours; the file may not exist yet | `Claim::confirm`, drop |
-//! | confirmed | the file is there, its device and inode are known | drop |
+//! | confirmed | the file is there, its device and inode are known | `share`, drop |
+//! | shared | it is wholly open: whoever wants this instance can have it (`shared.rs`) | drop |
 //! | closing | its queue is closed: it goes soon, so another opener waits for it | drop |
 //!
 //! - G1: the table is looked at and written under one lock, so of two openers one is refused.
@@ -31,6 +32,7 @@ use crate::error::{Error, ErrorKind};
 use crate::job::WriterItem;
 use crate::path::{self, FileId, identity};
 use crate::queue::{Condvar, Mutex, Queue, after, lock, now, wait_until};
+use crate::shared::WeakDatabase;
 
 /// Guarded by its lock; [`RELEASED`] is rung after each removal.
 static ENTRIES: Mutex<Vec<Entry>> = Mutex::new(Vec::new());
@@ -47,7 +49,18 @@ struct Entry {
     attached: Vec<(PathBuf, Option<FileId>)>,
     opened_by: &'static Location<'static>,
     writer: Arc<Queue<WriterItem>>,
+    /// `None`: it is not wholly open yet.
+    shared: Option<WeakDatabase>,
     pid: u32,
+}
+
+/// What became of an attempt to claim a file.
+pub(crate) enum Claimed {
+    /// There is no file to be claimed.
+    Nothing,
+    Own(Claim),
+    /// This instance has it, which will do as well.
+    Other(WeakDatabase),
 }
 
 /// A file that belongs to one instance; given back when dropped.
@@ -57,14 +70,11 @@ pub(crate) struct Claim(u64);
 impl Claim {
     /// Claims the file of `config` for the instance with the queue `writer`.
     ///
-    /// An instance that is being closed is waited for, for the busy timeout at most. `None`: there
-    /// is no file to be claimed.
-    pub(crate) fn take(
-        config: &Config,
-        writer: &Arc<Queue<WriterItem>>,
-    ) -> Result<Option<Self>, Error> {
+    /// An instance that is being closed is waited for, for the busy timeout at most; so is one that is being
+    /// opened, if it will do.
+    pub(crate) fn take(config: &Config, writer: &Arc<Queue<WriterItem>>) -> Result<Claimed, Error> {
         let (Place::File(path), Some(resolved)) = (&config.place, config.file.path()) else {
-            return Ok(None);
+            return Ok(Claimed::Nothing);
         };
         let give_up_at = after(config.busy_timeout);
         let mut entries = lock(&ENTRIES);
@@ -82,11 +92,20 @@ impl Claim {
                     attached: Vec::new(),
                     opened_by: config.opened_by,
                     writer: Arc::clone(writer),
+                    shared: None,
                     pid: crate::process::id(),
                 });
-                return Ok(Some(Self(id)));
+                return Ok(Claimed::Own(Self(id)));
             };
-            check(other, path, resolved, give_up_at)?;
+            let waits = config.share
+                && other.pid == crate::process::id()
+                && other.writer.is_open()
+                && !attaches(other, resolved, file);
+            match &other.shared {
+                Some(other) if waits => return Ok(Claimed::Other(other.clone())),
+                None if waits && now() < give_up_at => {}
+                _ => check(other, path, resolved, give_up_at)?,
+            }
             entries = wait_until(&RELEASED, entries, give_up_at);
         }
     }
@@ -151,6 +170,15 @@ pub(crate) fn other_name(path: &Path) -> Option<PathBuf> {
     (entry.resolved != path).then(|| entry.resolved.clone())
 }
 
+/// The instance with the queue `writer` is wholly open, and can be had as `instance`.
+pub(crate) fn share(writer: &Arc<Queue<WriterItem>>, instance: &WeakDatabase) {
+    let mut entries = lock(&ENTRIES);
+    if let Some(entry) = entries.iter_mut().find(|entry| Arc::ptr_eq(&entry.writer, writer)) {
+        entry.shared = Some(instance.clone());
+        RELEASED.notify_all();
+    }
+}
+
 impl Drop for Claim {
     fn drop(&mut self) {
         let mut entries = lock(&ENTRIES);
@@ -189,7 +217,8 @@ fn refusal(other: &Entry, path: &Path, resolved: &Path) -> Error {
     }
     let (first, by, path) = (other.path.display(), other.opened_by, path.display());
     let state = match other.writer.is_open() {
-        true => "use a clone of that `Database`, or close it first",
+        true if other.shared.is_none() => "it is being opened; wait for that",
+        true => "use a clone of that `Database`, or `open_shared`, or close it first",
         false => "it is being closed, and a call or a held transaction keeps it; end that first",
     };
     Error::new(ErrorKind::AlreadyOpen)

@@ -70,6 +70,8 @@ mod record;
 #[cfg(feature = "sqlite")]
 mod relay;
 #[cfg(feature = "sqlite")]
+mod shared;
+#[cfg(feature = "sqlite")]
 mod short;
 #[cfg(feature = "sqlite")]
 mod snapshot;
@@ -136,6 +138,8 @@ pub use read::Read;
 /// The SQLite bindings that this crate is built on, in the version it uses.
 #[cfg(feature = "sqlite")]
 pub use rusqlite;
+#[cfg(feature = "sqlite")]
+pub use shared::WeakDatabase;
 #[cfg(feature = "sqlite")]
 pub use snapshots::{HeldSnapshot, Snapshots};
 #[cfg(feature = "sqlite")]

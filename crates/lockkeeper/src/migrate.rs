@@ -388,6 +388,26 @@ impl Migrations {
     }
 }
 
+/// Of the same application, with the same steps by name and text.
+impl PartialEq for Migrations {
+    fn eq(&self, other: &Self) -> bool {
+        let steps = || self.steps.iter().zip(&other.steps);
+        self.application_id == other.application_id
+            && self.steps.len() == other.steps.len()
+            && steps().all(|(one, two)| one.name == two.name && one.body == two.body)
+    }
+}
+
+impl PartialEq for Body {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Sql(one), Self::Sql(two)) => one == two,
+            (Self::Code(_), Self::Code(_)) => true,
+            _ => false,
+        }
+    }
+}
+
 impl fmt::Debug for Migrations {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<_> = self.steps.iter().map(|step| &step.name).collect();

@@ -443,7 +443,7 @@ pub(crate) fn report(config: &Config, link: &Link, waited: Duration, ran: Durati
     let slow = Slow { kind, client, place, waited, ran, sql, work, plan };
     #[cfg(feature = "tracing")]
     tracing::warn!(target: "lockkeeper::slow", "{slow}");
-    shielded(|| tell(&slow));
+    shielded(|| (tell.f)(&slow));
 }
 
 /// The query plan of a statement whose text was not cut short; of one that was, an error.

@@ -56,7 +56,7 @@ use crate::error::{Error, ErrorKind, kind_of_own};
 use crate::ffi::{Checkpoint, Sql};
 use crate::guard;
 use crate::holders::Origin;
-use crate::instance::Claim;
+use crate::instance::{Claim, Claimed};
 use crate::job::{Fate, Pin, Ran, ReadJob, WriteJob, WriterItem, kind_of_stop};
 use crate::path;
 use crate::queue::{
@@ -147,7 +147,14 @@ impl Writer {
         };
         let warnings = guard::check(writer.config())?;
         let _ = writer.core.warnings.set(warnings);
-        writer.claim = Claim::take(writer.config(), &writer.core.writer)?;
+        match Claim::take(writer.config(), &writer.core.writer)? {
+            Claimed::Nothing => {}
+            Claimed::Own(claim) => writer.claim = Some(claim),
+            Claimed::Other(other) => {
+                let _ = writer.core.other.set(other);
+                return Err(Error::new(ErrorKind::AlreadyOpen));
+            }
+        }
         if writer.config().is_read_only() && !writer.config().immutable {
             let path = writer.config().file.path();
             writer.made_wal = path.is_some_and(|path| path::is_absent(&path::beside(path, "-wal")));

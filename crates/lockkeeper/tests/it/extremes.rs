@@ -88,6 +88,7 @@ fn settings(text: &str) -> Vec<&str> {
         let (name, rest) = rest.split_once('(')?;
         let (arguments, result) = rest.split_once('{')?;
         let takes = arguments.trim_start().trim_start_matches("mut ").starts_with("self");
+        let name = name.split('<').next()?;
         (takes && result.len() > 1 && arguments.contains("-> Self")).then_some(name)
     });
     methods.collect()

@@ -52,6 +52,7 @@ mod resource;
 mod runtimes;
 mod scheduler;
 mod setup;
+mod shared;
 mod snapshots;
 mod stats;
 mod steady;

@@ -1,0 +1,229 @@
+//! One instance for several openers of a file, and handles that keep nothing open.
+//!
+//! Who opens a file with [`Builder::open_shared`] begins as any other opener does. Its writer's thread finds the
+//! file claimed (`instance.rs`), waits while that instance is being opened or closed, and hands over a weak handle
+//! to it instead of a connection. So nothing of this blocks an executor, and two openers of a new file are told
+//! apart by the claim.
+//!
+//! - SH1: an instance can be had from when it is wholly open, readers included, until it is closed.
+//! - SH2: what decides what calls do is never silently another thing than was asked for: see [`differing`].
+
+use std::fmt;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::path::Path;
+use std::sync::{Arc, Weak};
+
+use crate::builder::{Builder, check};
+use crate::config::Config;
+use crate::database::{Database, Shutdown};
+use crate::error::{Error, ErrorKind};
+use crate::instance;
+use crate::queue::block_on;
+
+/// A handle that does not keep the database open: see [`Database::downgrade`].
+///
+/// # Examples
+/// ```
+/// let db = lockkeeper::Database::blocking_open(":memory:")?;
+/// let weak = db.downgrade();
+/// assert!(weak.upgrade().is_some());
+/// drop(db); // the last handle: it closes
+/// assert!(weak.upgrade().is_none());
+/// # Ok::<_, lockkeeper::Error>(())
+/// ```
+pub struct WeakDatabase<E = rusqlite::Error> {
+    shutdown: Weak<Shutdown>,
+    error: PhantomData<fn() -> E>,
+}
+
+impl<E> Clone for WeakDatabase<E> {
+    fn clone(&self) -> Self {
+        Self { shutdown: Weak::clone(&self.shutdown), error: PhantomData }
+    }
+}
+
+impl<E> fmt::Debug for WeakDatabase<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WeakDatabase").finish_non_exhaustive()
+    }
+}
+
+impl<E: Send + 'static> WeakDatabase<E> {
+    pub(crate) fn new(shutdown: &Arc<Shutdown>) -> Self {
+        Self { shutdown: Arc::downgrade(shutdown), error: PhantomData }
+    }
+
+    /// A handle to the database, as long as it is open: another handle keeps it open, and nobody has closed or
+    /// aborted it. `None` in a process that was forked from the one that opened it.
+    pub fn upgrade(&self) -> Option<Database<E>> {
+        let shutdown = self.shutdown.upgrade()?;
+        let core = shutdown.core();
+        let open = core.check_process().is_ok() && core.writer.is_open();
+        open.then(|| Database::of(shutdown))
+    }
+}
+
+impl Builder {
+    /// Opens the database, or returns a handle to the instance of that file which is open in this process already,
+    /// by whatever name and however it was opened. It closes when the last handle of all openers is gone, or any of
+    /// them closes it.
+    ///
+    /// An instance that is just being opened, or closed, is waited for, for the busy timeout at most. Of openers that
+    /// come at once one opens the file, and the others get its instance; if it fails, or is dropped, the next
+    /// one tries.
+    ///
+    /// The settings that are made must be those of the instance (functions, such as `setup`, are the same if they are
+    /// written in the same place of the program); what is left at its default is taken as it is there. So whoever
+    /// asks for nothing special gets the instance in any case.
+    ///
+    /// # Errors
+    /// As [`Builder::open`]. [`ErrorKind::AlreadyOpen`]: it is open with another setting, which is named; or it was
+    /// not wholly open or closed in time. [`ErrorKind::Config`]: a database in memory has no name by which it
+    /// could be found; clone its handle. [`ErrorKind::Replaced`]: the instance has lost its file.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes what it has opened, in the background; others get nothing of it.
+    ///
+    /// # Examples
+    /// ```
+    /// use lockkeeper::{Database, Synchronous};
+    ///
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("app.db");
+    /// # futures_lite::future::block_on(async {
+    /// let one = Database::builder(&path).synchronous(Synchronous::Normal).open_shared().await?;
+    /// let two = Database::open_shared(&path).await?; // the same instance
+    /// one.write(|tx| tx.execute_batch("CREATE TABLE t (x)")).await?;
+    /// assert!(two.read(|s| s.table_exists(None, "t")).await?);
+    ///
+    /// let error = Database::builder(&path).synchronous(Synchronous::Off).open_shared().await;
+    /// assert!(error.unwrap_err().to_string().contains("`synchronous` is Normal there and Off here"));
+    /// # Ok::<_, lockkeeper::Error>(()) }).unwrap();
+    /// ```
+    pub async fn open_shared(mut self) -> Result<Database, Error> {
+        check(&self.config)?;
+        if self.config.is_memory() {
+            return Err(Error::new(ErrorKind::Config).detail(
+                "a database in memory has no name by which another opener could find it; clone its handle",
+            ));
+        }
+        self.config.share = true;
+        loop {
+            let (database, writer_built) = Database::start(self.config.clone())?;
+            let core = Arc::clone(database.core());
+            let error = match database.opened(writer_built).await {
+                Ok(database) => return Ok(database),
+                Err(error) => error,
+            };
+            let Some(other) = core.other.get() else { return Err(error) };
+            // Otherwise it was closed a moment ago: again.
+            if let Some(database) = other.upgrade() {
+                return fitting(database, &self.config);
+            }
+        }
+    }
+
+    /// As [`Builder::open_shared`], blocking this thread.
+    ///
+    /// # Errors
+    /// As [`Builder::open_shared`].
+    pub fn blocking_open_shared(self) -> Result<Database, Error> {
+        block_on(self.open_shared())
+    }
+}
+
+impl Database {
+    /// Opens, or creates, the database file at `path`, or returns a handle to the instance of it that is open in this
+    /// process already; see [`Builder::open_shared`].
+    ///
+    /// # Errors
+    /// As [`Builder::open_shared`].
+    ///
+    /// # Cancel safety
+    /// As [`Builder::open_shared`].
+    #[track_caller]
+    pub fn open_shared(path: impl AsRef<Path>) -> impl Future<Output = Result<Self, Error>> + Send {
+        Self::builder(path).open_shared()
+    }
+
+    /// As [`Database::open_shared`], blocking this thread.
+    ///
+    /// # Errors
+    /// As [`Builder::open_shared`].
+    #[track_caller]
+    pub fn blocking_open_shared(path: impl AsRef<Path>) -> Result<Self, Error> {
+        Self::builder(path).blocking_open_shared()
+    }
+
+    /// SH1: from now on others can have it.
+    pub(crate) fn share(&self) {
+        instance::share(&self.core().writer, &self.downgrade());
+    }
+}
+
+/// `database`, if it is what `wanted` asks for (SH2).
+fn fitting(database: Database, wanted: &Config) -> Result<Database, Error> {
+    let open = &database.core().config;
+    if let Some(lost) = open.file.lost() {
+        return Err(lost);
+    }
+    match differing(open, wanted) {
+        None => Ok(database),
+        Some(how) => {
+            let path = open.path().unwrap_or(Path::new("")).display();
+            let by = open.opened_by;
+            Err(Error::new(ErrorKind::AlreadyOpen).detail(format!(
+                "this process opened {path} at {by} with other settings: {how}; make the same settings, or leave \
+                 them out"
+            )))
+        }
+    }
+}
+
+/// Which setting was made for `wanted` and is another one in `open`, and how they differ.
+fn differing(open: &Config, wanted: &Config) -> Option<String> {
+    let defaults = Config::new(Path::new(":memory:"));
+    macro_rules! compare {
+        ($($setting:literal: $field:ident),* $(,)?) => {$(
+            if wanted.$field != defaults.$field && wanted.$field != open.$field {
+                let (there, here) = (&open.$field, &wanted.$field);
+                return Some(format!("`{}` is {there:?} there and {here:?} here", $setting));
+            }
+        )*};
+    }
+    compare!(
+        "vfs": vfs,
+        "read_only": read_only,
+        "immutable": immutable,
+        "synchronous": synchronous,
+        "busy_timeout": busy_timeout,
+        "readers": readers,
+        "queue_capacity": queue_capacity,
+        "page_cache_bytes": page_cache_bytes,
+        "statement_cache": statement_cache,
+        "batch_max": batch_calls_max,
+        "batch_max": batch_time_max,
+        "batch_max": batch_wal_bytes_max,
+        "checkpoint_wal_bytes": checkpoint_wal_bytes,
+        "wal_bytes_max": wal_bytes_max,
+        "snapshot_age_max": snapshot_age_max,
+        "snapshots_max": snapshots_max,
+        "feed_capacity": feed_capacity,
+        "statistics": statistics,
+        "other_processes": look_interval,
+        "shed_after": shed_after,
+        "run_writes_twice": run_writes_twice,
+        "network_files": network_files,
+        "setup": setup,
+        "on_slow": on_slow,
+        "on_thread_start": on_thread_start,
+        "migrations": migrations,
+    );
+    // `open` has raised it to the number of readers.
+    let readers_max = wanted.readers_max.max(open.readers);
+    (wanted.readers_max != defaults.readers_max && readers_max != open.readers_max).then(|| {
+        let (there, here) = (open.readers_max, wanted.readers_max);
+        format!("`readers_max` is {there} there and {here} here")
+    })
+}
