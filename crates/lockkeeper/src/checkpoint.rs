@@ -194,6 +194,15 @@ impl Checkpointer {
         }
     }
 
+    /// Brings the WAL into the file, as far as readers let it, and empties it.
+    pub(crate) fn fold_back(&mut self, tx: &Transaction, core: &Core) {
+        self.rest();
+        if run(tx, core, Checkpoint::Truncate, RESET_WAIT) {
+            tx.link.guard.wal_frames.store(0, Ordering::Relaxed);
+            self.started_over();
+        }
+    }
+
     /// Ends the copier, which closes its connection.
     pub(crate) fn finish(&mut self) {
         self.help = Help::None;

@@ -36,6 +36,7 @@ use crate::shared::WeakDatabase;
 use crate::short::ShortReads;
 use crate::snapshot::Held;
 use crate::stats::{self, Meters, Stats};
+use crate::stop::Stopping;
 use crate::writer::Writer;
 
 /// Read transactions, after a batch of writes, after which a reader yields the processor.
@@ -88,6 +89,8 @@ pub(crate) struct Core {
     pub(crate) warnings: OnceLock<Vec<String>>,
     /// The instance that has the file, if this one shall be opened only where there is none. Set by the writer's thread.
     pub(crate) other: OnceLock<WeakDatabase>,
+    /// Stops of writes that the writer has not answered yet. Bounded by the futures that wait for them.
+    pub(crate) stopping: Mutex<Vec<Stopping>>,
     /// Why the WAL could not be copied back when the writer closed. The first `close` that has waited for it is told.
     pub(crate) wal_left: Mutex<Option<Error>>,
 }
@@ -615,6 +618,7 @@ impl Database {
             pid: process::id(),
             warnings: OnceLock::new(),
             other: OnceLock::new(),
+            stopping: Mutex::default(),
             wal_left: Mutex::new(None),
             config,
         });

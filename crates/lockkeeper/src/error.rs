@@ -81,6 +81,8 @@ pub enum ErrorKind {
     ReadOnly,
     /// The database is closed; nothing ran.
     Closed,
+    /// Writes are stopped for now ([`Database::stop_writes`](crate::Database::stop_writes)); nothing ran.
+    WritesStopped,
     /// A thread of the database died, or its connection could not be opened again.
     Faulted,
     /// The call's own statement rolled the whole transaction back (`OR ROLLBACK`,
@@ -249,6 +251,7 @@ impl<E> Error<E> {
                 | ErrorKind::LeaseExpired
                 | ErrorKind::TooManySnapshots
                 | ErrorKind::Overloaded
+                | ErrorKind::WritesStopped
         )
     }
 
@@ -452,6 +455,7 @@ impl fmt::Display for ErrorKind {
             ),
             Self::ReadOnly => f.write_str("a write where nothing can be written"),
             Self::Closed => f.write_str("the database is closed"),
+            Self::WritesStopped => f.write_str("writes are stopped for now; reads go on"),
             Self::Faulted => f.write_str("a thread or connection of the database is gone"),
             Self::RolledBack => f.write_str("a statement of the call rolled everything back"),
             Self::ForeignKey => f.write_str("the call left a foreign key violated"),

@@ -189,6 +189,8 @@ pub(crate) enum WriterItem {
     Pin(Pin),
     /// Look whether another process has committed something, and whether a checkpoint is due.
     Look,
+    /// Look whether what was asked before writes were stopped is done.
+    Stop,
 }
 
 /// What waits in the readers' queue.
@@ -244,8 +246,12 @@ impl Item for WriterItem {
             Self::Lease(lease) => lease.opening.interruptible(),
             Self::Read(job) => job.interruptible(),
             Self::Pin(pin) => pin.reply.interruptible(),
-            Self::Look => None,
+            Self::Look | Self::Stop => None,
         }
+    }
+
+    fn changes_something(&self) -> bool {
+        matches!(self, Self::Write(_) | Self::Exclusive(_) | Self::Lease(_))
     }
 
     fn refuse(self, why: CallError) {
@@ -256,7 +262,7 @@ impl Item for WriterItem {
             Self::Lease(lease) => lease.opening.finish(Fate::kind(kind)),
             Self::Read(job) => job.refuse(Error::new(kind)),
             Self::Pin(pin) => pin.answer(Err(Error::new(kind))),
-            Self::Look => {}
+            Self::Look | Self::Stop => {}
         }
     }
 

@@ -82,6 +82,8 @@ mod statement;
 #[cfg(feature = "sqlite")]
 mod stats;
 #[cfg(feature = "sqlite")]
+mod stop;
+#[cfg(feature = "sqlite")]
 mod submission;
 #[cfg(feature = "sqlite")]
 mod temporary;
@@ -146,6 +148,8 @@ pub use snapshots::{HeldSnapshot, Snapshots};
 pub use statement::Statement;
 #[cfg(feature = "sqlite")]
 pub use stats::{CallStats, ClientStats, Distribution, LaneStats, Slow, Stats, Work};
+#[cfg(feature = "sqlite")]
+pub use stop::{StopWrites, StoppedWrites};
 #[cfg(feature = "sqlite")]
 pub use transaction::{Snapshot, Transaction};
 #[cfg(feature = "sqlite")]

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::database::{Client, Inner};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::holders::{Board, HolderKind, Origin, Why};
 use crate::job::{Meta, Outcome, ReaderItem, WriterItem};
 use crate::queue::{
-    Ancestry, CallError, Flight, Item, Lane, Reply, Room, ancestry_for, refused, reply,
+    Ancestry, CallError, Flight, Item, Lane, RefusedReason, Reply, Room, ancestry_for, refused,
+    reply,
 };
 
 pub(crate) struct Submission<E> {
@@ -84,8 +85,12 @@ impl<E: Send + 'static> Submission<E> {
         let inner = &self.client.inner;
         let deadline =
             self.deadline.map(|patience| self.why.deadline(inner.core(), patience, holder));
-        Flight::take_off(lane(inner), item, receiver, Room::Wait, deadline)
-            .map_err(|error| refused(&error).into())
+        Flight::take_off(lane(inner), item, receiver, Room::Wait, deadline).map_err(|error| {
+            match error.reason {
+                RefusedReason::Stopped => Error::new(ErrorKind::WritesStopped),
+                _ => refused(&error).into(),
+            }
+        })
     }
 
     /// What the caller is told; resumes a panic of the closure.

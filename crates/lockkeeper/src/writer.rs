@@ -105,10 +105,21 @@ pub(crate) struct Writer {
     content_lost: bool,
     /// It was noticed that the file is not in its place, and the WAL was seen to.
     let_go: bool,
+    stopped: Stopped,
     /// There was no WAL before a file was opened for reading alone.
     made_wal: bool,
     /// The last field: the file is given back after its connection was closed.
     claim: Option<Claim>,
+}
+
+/// Whether writes are stopped, as far as the writer knows (`stop.rs`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stopped {
+    No,
+    /// Somebody waits for it.
+    Asked,
+    /// Somebody was told so: the file and its WAL are left as they are.
+    Told,
 }
 
 /// What became of a call that was run.
@@ -142,6 +153,7 @@ impl Writer {
             locked_since: None,
             content_lost: false,
             let_go: false,
+            stopped: Stopped::No,
             made_wal: false,
             claim: None,
         };
@@ -179,6 +191,27 @@ impl Writer {
             }
             Some(migrations) => migrations.run(&tx, &self.core.config),
             None => Ok(()),
+        }
+    }
+
+    /// ST2: answers the stops of writes for which everything is done.
+    fn settle_stops(&mut self) {
+        let ready = self.core.take_ready_stops();
+        let stopped = self.core.writer.is_stopped();
+        if stopped && !ready.is_empty() {
+            let writes = !self.config().is_memory() && !self.config().is_read_only();
+            if let (Some(tx), true) = (&self.tx, writes) {
+                self.checkpointer.fold_back(tx, &self.core);
+            }
+            self.stopped = Stopped::Told;
+        }
+        if self.core.has_stops() {
+            let _ = self.core.writer.push_errand(WriterItem::Stop);
+        } else if !stopped {
+            self.stopped = Stopped::No;
+        }
+        for stop in ready {
+            stop.reply.answer(());
         }
     }
 
@@ -691,6 +724,15 @@ impl Writer {
     }
 }
 
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // However the thread ends, nobody is left waiting; who waits is told that it is closed.
+        let left = std::mem::take(&mut *lock(&self.core.stopping));
+        // Outside the lock: it wakes them.
+        drop(left);
+    }
+}
+
 impl Service for Writer {
     type Call = WriterItem;
 
@@ -719,6 +761,10 @@ impl Service for Writer {
                     self.run_pin(pin);
                     batch.charge_and_take(lane, now() - began)
                 }
+                WriterItem::Stop => {
+                    self.stopped = Stopped::Asked;
+                    batch.begin_again()
+                }
                 WriterItem::Look => {
                     if let Some(tx) = &self.tx {
                         self.publisher.look(&tx.link, self.commits);
@@ -728,9 +774,12 @@ impl Service for Writer {
                 }
             };
         }
+        if self.stopped != Stopped::No {
+            self.settle_stops();
+        }
         if let Some(tx) = &self.tx {
             tx.link.guard.slot.rest();
-            if !self.core.config.is_read_only() {
+            if !self.core.config.is_read_only() && self.stopped != Stopped::Told {
                 self.checkpointer.between_batches(tx, &self.core);
             }
         }

@@ -93,6 +93,8 @@ pub enum RefusedReason {
     Forked,
     /// A write of a database that was opened for reading alone.
     ReadOnly,
+    /// A write of a database whose writes are stopped for now.
+    Stopped,
 }
 
 impl<F> fmt::Debug for Refused<F> {
@@ -108,6 +110,7 @@ impl<F> fmt::Display for Refused<F> {
             RefusedReason::Closed => "the queue is closed",
             RefusedReason::Nested => "called from inside a call that would wait for itself",
             RefusedReason::Forked => FORKED,
+            RefusedReason::Stopped => "writes are stopped for now",
             RefusedReason::ReadOnly => "a write of a database that was opened for reading alone",
         })
     }

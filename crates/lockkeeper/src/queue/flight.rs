@@ -160,7 +160,10 @@ pub(crate) fn ancestry_for(domain: Domain) -> Result<Ancestry, CallError> {
 /// The error of an awaited submission that was refused.
 pub(crate) fn refused<F>(refused: &Refused<F>) -> CallError {
     match refused.reason {
-        RefusedReason::Closed | RefusedReason::Full | RefusedReason::ReadOnly => CallError::Closed,
+        RefusedReason::Closed
+        | RefusedReason::Full
+        | RefusedReason::ReadOnly
+        | RefusedReason::Stopped => CallError::Closed,
         RefusedReason::Nested => CallError::Nested,
         RefusedReason::Forked => CallError::Forked,
     }

@@ -263,6 +263,15 @@ impl<C> Lanes<C> {
     }
 
     /// Every call pushed from now on is at least this old.
+    /// Whether a call waits that is older than this sequence number.
+    pub(crate) fn has_older_than(&self, seq: u64) -> bool {
+        let oldest = |calls: &VecDeque<Entry<C>>| {
+            calls.iter().find(|entry| entry.call.is_some()).is_some_and(|entry| entry.seq < seq)
+        };
+        // L1, L2
+        self.lanes.iter().flatten().any(|lane| oldest(&lane.accepted) || oldest(&lane.overflow))
+    }
+
     pub(crate) fn next_seq(&self) -> u64 {
         self.next_seq
     }

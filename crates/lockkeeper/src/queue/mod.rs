@@ -64,6 +64,9 @@
 //!   beginning of a batch ahead of every call; but not two in a row while calls wait. Once intake is closed
 //!   none is left: who closes does what is left to do.
 //!
+//! - Q10: while it is stopped for calls that change something, those are refused and others enter. A call enters
+//!   before a stop or after it, since both hold the lock; `has_older_than` says whether one that entered before waits.
+//!
 //! Lock order: the queue's lock, then a reply's slot; the clock's lock is never held while another
 //! is taken, nor taken while another is held. Waiting for room is first in, first out per lane and
 //! costs no wake-up: the call itself waits, and moves up when a place becomes free.
@@ -122,6 +125,10 @@ use lookout::Lookout;
 pub(crate) trait Item: Send + 'static {
     /// The call's token, to be raised when a running call must stop.
     fn interruptible(&self) -> Option<Arc<dyn Interruptible>>;
+    /// Whether it is refused while the queue is stopped for such calls (Q10).
+    fn changes_something(&self) -> bool {
+        false
+    }
     /// Answers a call that never ran.
     fn refuse(self, why: CallError);
     /// Of two errands of the library's own: whether they are the same, so that one is enough.
@@ -149,6 +156,8 @@ struct State<C> {
     /// `None`: nothing is ever shed.
     admission: Option<Admission>,
     open: bool,
+    /// Q10. Those who have stopped it and not resumed yet.
+    stops: usize,
     /// A worker per index; each has its own bell so that the one that slept least is rung first.
     workers: Vec<Seat>,
     /// Sleeping workers, the most recent last (its caches are the warmest).
@@ -207,6 +216,7 @@ impl<C: Item> Queue<C> {
             ran_errand: false,
             admission: shed_after.map(Admission::new),
             open: true,
+            stops: 0,
             workers: Vec::new(),
             sleeping: Vec::new(),
             alive: 0,
@@ -282,6 +292,9 @@ impl<C: Item> Queue<C> {
         if !state.open {
             return Err(Refused { reason: RefusedReason::Closed, call });
         }
+        if state.stops > 0 && call.changes_something() {
+            return Err(Refused { reason: RefusedReason::Stopped, call });
+        }
         let since = state.admission.is_some().then(now);
         let position = match push(&mut state.lanes, lane, Waiting { call, since }) {
             Ok(position) => position,
@@ -313,6 +326,27 @@ impl<C: Item> Queue<C> {
             bell.notify_one();
         }
         Ok(())
+    }
+
+    /// Refuses calls that change something until [`Queue::resume`] is called as often as this (Q10); older ones than
+    /// the sequence number that is returned have entered before.
+    pub(crate) fn stop(&self) -> u64 {
+        let mut state = lock(&self.state);
+        state.stops += 1;
+        state.lanes.next_seq()
+    }
+
+    pub(crate) fn resume(&self) {
+        lock(&self.state).stops -= 1;
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        lock(&self.state).stops > 0
+    }
+
+    /// Whether a call waits that entered before this sequence number was given.
+    pub(crate) fn has_older_than(&self, seq: u64) -> bool {
+        lock(&self.state).lanes.has_older_than(seq)
     }
 
     /// Takes a waiting call out; `None`: it was taken by a worker before (Q1).

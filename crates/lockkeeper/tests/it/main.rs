@@ -56,6 +56,7 @@ mod shared;
 mod snapshots;
 mod stats;
 mod steady;
+mod stop;
 mod targets;
 mod turns;
 mod twice;

@@ -1,0 +1,193 @@
+//! Stopping writes while reads go on.
+//!
+//! | state | what may be trusted | left by |
+//! |---|---|---|
+//! | going on | | `Queue::stop`, at the first poll of [`StopWrites`] |
+//! | stopping | no write enters the queue; those that did before are served | `Writer::settle_stops` |
+//! | stopped | nobody here changes the file or its WAL | the drop of the last [`StoppedWrites`] |
+//!
+//! - ST1: whether a write entered before is decided under the queue's lock: it is served and answered, or refused.
+//! - ST2: a stop is answered by the writer's thread, between two batches, when no call is waiting that entered before
+//!   it. The errand that it waits for comes again after every batch until then, since calls may also be withdrawn.
+//! - ST3: a stop that is dropped at any time gives up its part; writes go on when there is none left.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use crate::database::{Core, Database, Inner};
+use crate::error::{Error, ErrorKind};
+use crate::job::WriterItem;
+use crate::queue::{Awaited, Circle, Receiver, Reply, Wait, ancestry_for, block_on, lock, reply};
+
+/// A stop that waits for the writer.
+pub(crate) struct Stopping {
+    /// Calls older than this are served first.
+    pub(crate) limit: u64,
+    pub(crate) reply: Reply<()>,
+}
+
+impl<E: Send + 'static> Database<E> {
+    /// Refuses writes from now on, and waits until those that were made before are answered. Reads, snapshots,
+    /// backups and the change feed go on.
+    ///
+    /// Refused is every call that could write, of every client: [`ErrorKind::WritesStopped`], at once and nothing of
+    /// it stored. A lease that was taken before is waited for. When the future is ready the WAL has been folded back as
+    /// far as readers of old states let it, and this process does not change the file or its WAL until the
+    /// [`StoppedWrites`] that it gives is dropped; then writes go on. Of several of them the last one counts.
+    ///
+    /// For a copy of the whole directory by a tool of the system (copy the `-wal` as well, if it is not empty), or
+    /// for the time before a shutdown in which a program still answers what it can. [`Database::close`] needs
+    /// none of this. Other processes are not stopped.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`]; [`ErrorKind::Replaced`]; [`ErrorKind::Nested`] from inside a call of this database, which
+    /// would be waited for; [`ErrorKind::Forked`]. Writes go on.
+    ///
+    /// # Cancel safety
+    /// Dropping the future lets writes go on, as dropping what it gives does. Before it is polled nothing happens.
+    ///
+    /// # Examples
+    /// ```
+    /// use lockkeeper::{Database, ErrorKind};
+    ///
+    /// # futures_lite::future::block_on(async {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("app.db");
+    /// # let copy = dir.path().join("copy.db");
+    /// let db = Database::open(&path).await?;
+    /// db.write(|tx| tx.execute_batch("CREATE TABLE t (x)")).await?;
+    ///
+    /// let stopped = db.stop_writes().await?;
+    /// std::fs::copy(&path, &copy)?;
+    /// let error = db.write(|tx| tx.execute("INSERT INTO t VALUES (1)", [])).await.unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::WritesStopped);
+    /// assert!(db.read(|s| s.table_exists(None, "t")).await?);
+    ///
+    /// drop(stopped);
+    /// db.write(|tx| tx.execute("INSERT INTO t VALUES (1)", [])).await?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    pub fn stop_writes(&self) -> StopWrites {
+        StopWrites { state: State::New(Arc::clone(&self.inner)) }
+    }
+
+    /// As [`Database::stop_writes`], blocking this thread.
+    ///
+    /// # Errors
+    /// As [`Database::stop_writes`].
+    pub fn blocking_stop_writes(&self) -> Result<StoppedWrites, Error> {
+        block_on(self.stop_writes())
+    }
+}
+
+/// Writes being stopped; see [`Database::stop_writes`].
+#[must_use = "writes are stopped when it is polled"]
+pub struct StopWrites {
+    state: State,
+}
+
+enum State {
+    New(Arc<Inner>),
+    Waiting { stopped: StoppedWrites, answer: Receiver<()>, _wait: Option<Wait> },
+    Over,
+}
+
+/// While it lives writes are refused; when the last one is dropped they go on. It keeps the database open.
+#[must_use = "writes go on when it is dropped"]
+pub struct StoppedWrites(Arc<Inner>);
+
+impl StoppedWrites {
+    /// Lets writes go on, unless they are stopped by others too; the same as dropping it.
+    pub fn resume(self) {
+        drop(self);
+    }
+}
+
+impl Drop for StoppedWrites {
+    fn drop(&mut self) {
+        let core = self.0.core();
+        // After a fork the lock may be held by a thread that is not here.
+        if core.check_process().is_ok() {
+            core.writer.resume();
+        }
+    }
+}
+
+impl fmt::Debug for StoppedWrites {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoppedWrites").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for StopWrites {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StopWrites").finish_non_exhaustive()
+    }
+}
+
+/// Stops writes (ST1); the writer answers when it is done.
+fn begin(inner: Arc<Inner>) -> Result<State, Error> {
+    let core = inner.core();
+    core.check_process().map_err(Error::new)?;
+    core.config.file.lost().map_or(Ok(()), Err)?;
+    ancestry_for(core.domain)?;
+    let wait = Wait::enter(|| Awaited::All(core.domain), true)
+        .map_err(|Circle| Error::new(ErrorKind::Nested))?;
+    let (reply, answer) = reply();
+    let core = Arc::clone(core);
+    let limit = core.writer.stop();
+    let stopped = StoppedWrites(inner);
+    lock(&core.stopping).push(Stopping { limit, reply });
+    // Refused: one is on its way already, or the database is closing.
+    let _ = core.writer.push_errand(WriterItem::Stop);
+    if !core.writer.is_open() {
+        return Err(Error::new(ErrorKind::Closed));
+    }
+    Ok(State::Waiting { stopped, answer, _wait: wait })
+}
+
+impl Future for StopWrites {
+    type Output = Result<StoppedWrites, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let State::New(_) = self.state {
+            let State::New(inner) = std::mem::replace(&mut self.state, State::Over) else {
+                return Poll::Ready(Err(Error::new(ErrorKind::Faulted)));
+            };
+            self.state = begin(inner)?;
+        }
+        let State::Waiting { answer, .. } = &self.state else {
+            return Poll::Ready(Err(Error::new(ErrorKind::Faulted)));
+        };
+        // Without an answer: it was closed meanwhile, or its thread has died.
+        let answered = ready!(answer.poll(context)).is_ok();
+        let State::Waiting { stopped, .. } = std::mem::replace(&mut self.state, State::Over) else {
+            return Poll::Ready(Err(Error::new(ErrorKind::Faulted)));
+        };
+        let core = stopped.0.core();
+        Poll::Ready(match (core.config.file.lost(), answered) {
+            (Some(lost), _) => Err(lost),
+            (None, true) => Ok(stopped),
+            (None, false) => Err(Error::new(ErrorKind::Closed)),
+        })
+    }
+}
+
+impl Core {
+    /// ST2: takes the stops for which no call is waiting any more.
+    pub(crate) fn take_ready_stops(&self) -> Vec<Stopping> {
+        let mut stopping = lock(&self.stopping);
+        let (ready, later) = std::mem::take(&mut *stopping)
+            .into_iter()
+            .partition(|stop| !self.writer.has_older_than(stop.limit));
+        *stopping = later;
+        ready
+    }
+
+    pub(crate) fn has_stops(&self) -> bool {
+        !lock(&self.stopping).is_empty()
+    }
+}
