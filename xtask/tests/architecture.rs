@@ -290,21 +290,32 @@ fn every_method_of_rusqlite_is_told_of() {
     }
 }
 
+/// The paths of the files that `cargo package` would pack.
+fn packed() -> BTreeSet<String> {
+    let cargo = std::env::var_os("CARGO").expect("cargo sets it");
+    let arguments = ["package", "--list", "--allow-dirty", "--offline", "-p", "lockkeeper"];
+    let listed = std::process::Command::new(cargo).args(arguments).current_dir(root()).output();
+    let listed = String::from_utf8(listed.expect("cargo runs").stdout).expect("UTF-8");
+    listed.lines().map(str::to_owned).collect()
+}
+
 #[test]
-fn the_package_of_the_library_holds_what_its_readme_names() {
+fn the_package_of_the_library_holds_what_its_documents_name() {
     let package = root().join("crates/lockkeeper");
+    let packed = packed();
+    assert!(packed.contains("src/lib.rs"), "cargo lists nothing");
     for document in ["README.md", "CHANGELOG.md", "docs/rusqlite.md"] {
         let text = read(&package.join(document));
         let named = text.split(|char: char| char.is_whitespace() || "`()[]".contains(char));
         let named = named.filter(|word| word.starts_with("docs/") || word.starts_with("examples/"));
         for path in named.map(|word| word.trim_end_matches(['.', ',', ';', ':'])) {
-            assert!(
-                package.join(path).exists(),
-                "{document} names {path}, which is not in the package"
-            );
+            let inside = format!("{}/", path.trim_end_matches('/'));
+            let is_packed = packed.iter().any(|file| file == path || file.starts_with(&inside));
+            assert!(is_packed, "{document} names {path}, which is not packed");
         }
     }
     for licence in ["LICENSE-MIT", "LICENSE-APACHE"] {
+        assert!(packed.contains(licence), "{licence} is not packed");
         assert_eq!(read(&package.join(licence)), read(&root().join(licence)), "{licence}");
     }
 }
