@@ -58,7 +58,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                     .expect("the queue is open");
             }
         });
-        let desk = worker.client("desk").weight(3);
+        let desk = worker.client("desk");
+        desk.set_weight(3);
         scope.spawn(move || {
             desk.blocking_call(|d| {
                 d.define("lock", "a chamber between two levels of a canal");

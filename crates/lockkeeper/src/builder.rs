@@ -1,6 +1,10 @@
 //! How a database is opened: the settings, and what of them makes no sense.
 
+use std::future::Future;
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -16,9 +20,14 @@ use crate::{Client, Stats};
 
 /// How a database is to be opened; see [`Database::builder`].
 #[derive(Clone, Debug)]
+#[must_use = "nothing is opened until `open`"]
 pub struct Builder {
     pub(crate) config: Config,
 }
+
+// Settings are values; what is among them to be called runs when a database is opened, whose panics are caught.
+impl UnwindSafe for Builder {}
+impl RefUnwindSafe for Builder {}
 
 impl Builder {
     /// Whether a file that does not exist is created. Default: yes.
@@ -316,7 +325,11 @@ impl Builder {
     ///
     /// # Cancel safety
     /// Dropping the future closes what was opened, in the background.
-    pub async fn open(self) -> Result<Database, Error> {
+    pub fn open(self) -> Open {
+        Open(Box::pin(self.open_now()))
+    }
+
+    async fn open_now(self) -> Result<Database, Error> {
         check(&self.config)?;
         let (database, writer_built) = Database::start(self.config)?;
         database.opened(writer_built).await
@@ -328,6 +341,24 @@ impl Builder {
     /// As [`Builder::open`].
     pub fn blocking_open(self) -> Result<Database, Error> {
         block_on(self.open())
+    }
+}
+
+/// A database being opened; see [`Database::open`].
+#[must_use = "opening begins when the future is polled"]
+pub struct Open(Pin<Box<dyn Future<Output = Result<Database, Error>> + Send>>);
+
+impl Future for Open {
+    type Output = Result<Database, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(context)
+    }
+}
+
+impl std::fmt::Debug for Open {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Open").finish_non_exhaustive()
     }
 }
 

@@ -12,32 +12,31 @@ use crate::error::Error;
 use crate::exclusive::Exclusive;
 use crate::feed::{Changes, Watch};
 use crate::job::{Many, Once};
-use crate::lease::Leases;
+use crate::lease::AcquireLease;
 use crate::live::Live;
 use crate::queue::{Priority, Refused};
 use crate::read::Read;
-use crate::snapshots::Snapshots;
+use crate::snapshots::AcquireSnapshot;
 use crate::transaction::{Snapshot, Transaction};
 use crate::write::{SubmittedWrite, Write};
 #[cfg(doc)]
 use crate::{Builder, Database, ErrorKind, Synchronous};
 
 impl<E: Send + 'static> Client<E> {
-    /// This client's share of the running time, relative to the others'. Default: 1.
-    pub fn weight(self, weight: u32) -> Self {
+    /// Sets this client's share of the running time, relative to the others'; from now on, for all handles of its
+    /// name. Default: 1. On the database's own handle: for all calls that are made without a client.
+    pub fn set_weight(&self, weight: u32) {
         let core = self.inner.core();
         core.writer.set_weight(self.inner.writes.id, weight);
         core.readers.set_weight(self.inner.reads.id, weight);
-        self
     }
 
-    /// Whether this client's calls go first or last. Low ones are served in at least every ninth
-    /// batch. Default: [`Priority::High`].
-    pub fn priority(self, priority: Priority) -> Self {
+    /// Sets whether this client's calls go first or last; from now on, for all handles of its name. Low ones
+    /// are served in at least every ninth batch. Default: [`Priority::High`].
+    pub fn set_priority(&self, priority: Priority) {
         let core = self.inner.core();
         core.writer.set_priority(self.inner.writes.id, priority);
         core.readers.set_priority(self.inner.reads.id, priority);
-        self
     }
 
     /// This client with closures that return another error; see [`Database::with_error`].
@@ -114,7 +113,7 @@ impl<E: Send + 'static> Client<E> {
     /// # Errors
     /// [`Refused`] holds `f` and the reason: no room, closed, read-only, a call inside a call, or a forked child.
     #[track_caller]
-    pub fn try_write<T, F>(&self, f: F) -> Result<SubmittedWrite<Many<F>, T, E>, Refused<F>>
+    pub fn try_write<T, F>(&self, f: F) -> Result<SubmittedWrite<T, E>, Refused<F>>
     where
         F: FnMut(&Transaction) -> Result<T, E> + Send + 'static,
         T: Send + 'static,
@@ -400,8 +399,8 @@ impl<E: Send + 'static> Client<E> {
     }
 
     /// Takes the writer for a transaction that stays open across awaits, until it is committed,
-    /// dropped, held for too long ([`Leases::hold_max`]) or left idle for too long
-    /// ([`Leases::idle_max`]).
+    /// dropped, held for too long ([`AcquireLease::hold_max`]) or left idle for too long
+    /// ([`AcquireLease::idle_max`]).
     ///
     /// It takes its turn like a write. While it lasts **every other write of the program waits**: those
     /// of one caller at 10 ms per await are enough to bring a busy service to a hundred writes a second.
@@ -435,8 +434,8 @@ impl<E: Send + 'static> Client<E> {
     /// # Ok::<_, lockkeeper::Error>(()) }).unwrap();
     /// ```
     #[track_caller]
-    pub fn lease(&self) -> Leases<E> {
-        Leases::new(self.clone())
+    pub fn lease(&self) -> AcquireLease<E> {
+        AcquireLease::new(self.clone())
     }
 
     /// Takes a snapshot that stays the same across awaits, until it is dropped or too old.
@@ -449,7 +448,7 @@ impl<E: Send + 'static> Client<E> {
     /// # Cancel safety
     /// Dropping the future releases the snapshot, if it was taken.
     #[track_caller]
-    pub fn snapshot(&self) -> Snapshots<E> {
-        Snapshots::new(self.clone())
+    pub fn snapshot(&self) -> AcquireSnapshot<E> {
+        AcquireSnapshot::new(self.clone())
     }
 }

@@ -8,6 +8,7 @@ use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::ops::Deref;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -16,6 +17,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::builder::Builder;
+use crate::builder::Open;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
 #[cfg(feature = "metrics")]
@@ -339,6 +341,10 @@ impl<E> Clone for Database<E> {
     }
 }
 
+// A panic inside a call leaves the database whole (`writer.rs`, `queue/worker.rs`), and so its handles.
+impl<E> UnwindSafe for Client<E> {}
+impl<E> RefUnwindSafe for Client<E> {}
+
 impl<E> Clone for Client<E> {
     fn clone(&self) -> Self {
         Self { inner: Arc::clone(&self.inner), error: PhantomData }
@@ -380,7 +386,7 @@ impl Database {
     /// # Cancel safety
     /// Dropping the future closes what was opened, in the background.
     #[track_caller]
-    pub fn open(path: impl AsRef<Path>) -> impl Future<Output = Result<Self, Error>> + Send {
+    pub fn open(path: impl AsRef<Path>) -> Open {
         Self::builder(path).open()
     }
 

@@ -33,7 +33,7 @@ use futures_core::Stream;
 use crate::queue::{Mutex, block_on, lock, shielded};
 
 /// What a subscriber of [`changes`](crate::Client::changes) is told.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Change {
     /// Calls of this process were committed.
@@ -79,7 +79,7 @@ impl Change {
 }
 
 /// One COMMIT of this process: the calls that shared it, as far as they changed anything.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Commit {
     pub(crate) number: u64,
     pub(crate) calls: Vec<CallChanges>,
@@ -108,7 +108,7 @@ impl Commit {
 }
 
 /// What one call changed.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallChanges {
     pub(crate) tables: Vec<TableChange>,
     /// It, or a call before it in the transaction, changed the schema: a view, perhaps.
@@ -127,7 +127,7 @@ impl CallChanges {
 }
 
 /// What one call changed in one table.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableChange {
     pub(crate) table: Arc<str>,
     pub(crate) rows: Option<Vec<RowChange>>,
@@ -150,7 +150,8 @@ impl TableChange {
 }
 
 /// A row that changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct RowChange {
     /// What was done to it.
     pub kind: RowKind,
@@ -159,7 +160,7 @@ pub struct RowChange {
 }
 
 /// What was done to a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RowKind {
     /// It was inserted.
     Insert,
@@ -457,6 +458,7 @@ impl Future for Next<'_> {
 /// It does not keep the database open, and ends when the database is closed. Dropping it ends the
 /// subscription.
 #[derive(Debug)]
+#[must_use = "dropping it ends the subscription"]
 pub struct Changes(Subscription);
 
 impl Changes {
@@ -498,6 +500,7 @@ impl Stream for Changes {
 /// It holds one number, whatever happens, so it cannot fall behind. It does not keep the database
 /// open, and ends when the database is closed.
 #[derive(Debug)]
+#[must_use = "dropping it ends the subscription"]
 pub struct Watch(Subscription);
 
 impl Watch {

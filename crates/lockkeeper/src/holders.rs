@@ -147,7 +147,7 @@ impl Use {
 }
 
 /// Who holds the writer, a reader or a snapshot.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Holder {
     /// What it is.

@@ -109,6 +109,18 @@ where
     }
 }
 
+/// Stands for the closure of a call that was submitted: it is the worker's.
+#[derive(Debug)]
+pub(crate) enum Submitted {}
+
+impl<V, T, E> Body<V, T, E> for Submitted {
+    const REPEATABLE: bool = false;
+
+    fn call(&mut self, _: &V) -> Result<T, E> {
+        match *self {}
+    }
+}
+
 /// Where a call comes from, and since when it waits.
 #[derive(Clone, Debug)]
 pub(crate) struct Meta {
@@ -182,7 +194,7 @@ impl Fate {
 pub(crate) enum WriterItem {
     Write(Box<dyn WriteJob>),
     Exclusive(Box<dyn ExclusiveJob>),
-    Lease(Box<LeaseCall>),
+    Lease(Box<LeaseRequest>),
     /// Memory databases only: their one connection serves reads as well.
     Read(Box<dyn ReadJob>),
     /// Memory databases only: a snapshot is a copy.
@@ -295,7 +307,7 @@ impl Item for ReaderItem {
 }
 
 /// A request for a lease: the call that is answered when it has begun, and what is shared then.
-pub(crate) struct LeaseCall {
+pub(crate) struct LeaseRequest {
     pub(crate) opening: Box<dyn WriteJob>,
     pub(crate) shared: Arc<lease::Shared>,
 }

@@ -27,7 +27,7 @@ use crate::database::Client;
 use crate::error::{Error, ErrorKind};
 use crate::ffi::lend;
 use crate::holders::HolderKind;
-use crate::job::{LeaseCall, Once, WriteCall, WriteJob, WriteOutcome, WriterItem};
+use crate::job::{LeaseRequest, Once, WriteCall, WriteJob, WriteOutcome, WriterItem};
 use crate::queue::{
     Awaited, CallError, Circle, Condvar, Flight, Holder, Interrupt, Interruptible, Mutex, Wait,
     after, block_on, lock, reply, wait_until,
@@ -162,7 +162,7 @@ type Asked<E> = (Flight<WriterItem, WriteOutcome<(), E>>, Arc<Shared>);
 
 /// A lease being waited for; see [`Client::lease`].
 #[must_use = "a lease is asked for when it is polled"]
-pub struct Leases<E: Send + 'static> {
+pub struct AcquireLease<E: Send + 'static> {
     submission: Submission<E>,
     hold_max: Duration,
     idle_max: Duration,
@@ -170,11 +170,11 @@ pub struct Leases<E: Send + 'static> {
     error: PhantomData<fn() -> E>,
 }
 
-impl<E: Send + 'static> Unpin for Leases<E> {}
+impl<E: Send + 'static> Unpin for AcquireLease<E> {}
 
-impl<E: Send + 'static> fmt::Debug for Leases<E> {
+impl<E: Send + 'static> fmt::Debug for AcquireLease<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Leases")
+        f.debug_struct("AcquireLease")
             .field("hold_max", &self.hold_max)
             .field("idle_max", &self.idle_max)
             .field("deadline", &self.submission.deadline)
@@ -182,7 +182,7 @@ impl<E: Send + 'static> fmt::Debug for Leases<E> {
     }
 }
 
-impl<E: Send + 'static> Leases<E> {
+impl<E: Send + 'static> AcquireLease<E> {
     #[track_caller]
     pub(crate) fn new(client: Client<E>) -> Self {
         Self {
@@ -224,7 +224,7 @@ impl<E: Send + 'static> Leases<E> {
         let flight = self.submission.submit_to_writer(|reply, meta| {
             let opening = WriteCall::new(Once(Some(nothing::<E>)), reply, ancestry, meta, false);
             let shared = Arc::clone(&shared);
-            WriterItem::Lease(Box::new(LeaseCall { opening: Box::new(opening), shared }))
+            WriterItem::Lease(Box::new(LeaseRequest { opening: Box::new(opening), shared }))
         })?;
         self.flight = Some((flight, shared));
         Ok(())
@@ -236,7 +236,7 @@ fn nothing<E>(_: &Transaction) -> Result<(), E> {
     Ok(())
 }
 
-impl<E: Send + 'static> Future for Leases<E> {
+impl<E: Send + 'static> Future for AcquireLease<E> {
     type Output = Result<Lease<E>, Error<E>>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
@@ -262,7 +262,7 @@ impl<E: Send + 'static> Future for Leases<E> {
     }
 }
 
-impl<E: Send + 'static> Drop for Leases<E> {
+impl<E: Send + 'static> Drop for AcquireLease<E> {
     fn drop(&mut self) {
         // Opened a moment ago, and nobody has it: the writer must not wait for it.
         if let Some((_, shared)) = &self.flight {
@@ -274,6 +274,7 @@ impl<E: Send + 'static> Drop for Leases<E> {
 /// The writer, lent for a transaction that stays open across awaits; see [`Client::lease`].
 ///
 /// Dropping it rolls the transaction back.
+#[must_use = "dropping it rolls the transaction back"]
 pub struct Lease<E: Send + 'static = rusqlite::Error> {
     submission: Submission<E>,
     shared: Arc<Shared>,
@@ -301,12 +302,12 @@ impl<E: Send + 'static> Lease<E> {
     ///
     /// # Cancel safety
     /// Dropped before it was answered: the lease is over, everything is rolled back.
-    pub async fn run<T, F>(&mut self, f: F) -> Result<T, Error<E>>
+    pub fn run<T, F>(&mut self, f: F) -> LeaseCall<'_, T, E>
     where
         F: FnOnce(&Transaction) -> Result<T, E> + Send + 'static,
         T: Send + 'static,
     {
-        self.send(f, Command::Run).await
+        LeaseCall(Box::pin(self.send(f, Command::Run)))
     }
 
     /// Commits the transaction, as durably as any write.
@@ -317,8 +318,8 @@ impl<E: Send + 'static> Lease<E> {
     ///
     /// # Cancel safety
     /// Dropped before it was answered: the transaction is stored as a whole or not at all.
-    pub async fn commit(mut self) -> Result<(), Error<E>> {
-        self.send(nothing::<E>, Command::Commit).await
+    pub fn commit(mut self) -> LeaseCall<'static, (), E> {
+        LeaseCall(Box::pin(async move { self.send(nothing::<E>, Command::Commit).await }))
     }
 
     /// Rolls the transaction back; the same as dropping it. The next writer need not wait for this.
@@ -372,6 +373,26 @@ impl<E: Send + 'static> Lease<E> {
         let landed = receiver.await.map_err(|_| CallError::Faulted);
         waiting.answered = true;
         self.submission.settle(landed).map(|(value, _)| value)
+    }
+}
+
+/// A call of a lease, or its commit; see [`Lease::run`] and [`Lease::commit`].
+#[must_use = "it is submitted when it is polled"]
+pub struct LeaseCall<'l, T, E = rusqlite::Error>(
+    Pin<Box<dyn Future<Output = Result<T, Error<E>>> + Send + 'l>>,
+);
+
+impl<T, E> Future for LeaseCall<'_, T, E> {
+    type Output = Result<T, Error<E>>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(context)
+    }
+}
+
+impl<T, E> fmt::Debug for LeaseCall<'_, T, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LeaseCall").finish_non_exhaustive()
     }
 }
 

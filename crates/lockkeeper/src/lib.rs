@@ -98,6 +98,13 @@ mod write;
 #[cfg(feature = "sqlite")]
 mod writer;
 
+/// The closures in the types of [`Write`] and [`Read`], for code that spells these types.
+#[cfg(feature = "sqlite")]
+pub mod closure {
+    pub use crate::job::{Body, Many, Once};
+    pub use crate::read::Repeatable;
+}
+
 #[cfg_attr(
     not(feature = "sqlite"),
     expect(dead_code, unused_imports, reason = "some of it is for the database layer alone")
@@ -109,7 +116,7 @@ pub use backup::{Backup, BackupProgress, BackupReport, Restore, blocking_restore
 #[cfg(feature = "sqlite")]
 pub use blob::Blob;
 #[cfg(feature = "sqlite")]
-pub use builder::Builder;
+pub use builder::{Builder, Open};
 #[cfg(feature = "sqlite")]
 pub use config::{NetworkFiles, Synchronous};
 #[cfg(feature = "sqlite")]
@@ -125,7 +132,7 @@ pub use feed::{CallChanges, Change, Changes, Commit, RowChange, RowKind, TableCh
 #[cfg(feature = "sqlite")]
 pub use holders::{Holder, HolderKind};
 #[cfg(feature = "sqlite")]
-pub use lease::{Lease, Leases};
+pub use lease::{AcquireLease, Lease, LeaseCall};
 #[cfg(feature = "sqlite")]
 pub use live::Live;
 #[cfg(feature = "sqlite")]
@@ -136,14 +143,14 @@ pub use path::absolute_path;
 pub use queryable::{Executor, Queryable};
 pub use queue::{Closed, Phase, Priority, Refused, RefusedReason};
 #[cfg(feature = "sqlite")]
-pub use read::Read;
+pub use read::{Read, SubmittedRead};
 /// The SQLite bindings that this crate is built on, in the version it uses.
 #[cfg(feature = "sqlite")]
 pub use rusqlite;
 #[cfg(feature = "sqlite")]
 pub use shared::WeakDatabase;
 #[cfg(feature = "sqlite")]
-pub use snapshots::{HeldSnapshot, Snapshots};
+pub use snapshots::{AcquireSnapshot, HeldSnapshot};
 #[cfg(feature = "sqlite")]
 pub use statement::Statement;
 #[cfg(feature = "sqlite")]

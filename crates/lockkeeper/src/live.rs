@@ -40,6 +40,7 @@ enum Ran<T> {
 }
 
 /// A query that is run again when something has changed; see [`Client::live`].
+#[must_use = "a query runs when its results are asked for"]
 pub struct Live<T: Send + 'static, E: Send + 'static> {
     client: Client<E>,
     query: Query<T, E>,

@@ -15,7 +15,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use rusqlite::Connection;
@@ -94,6 +94,10 @@ struct Header {
     /// It has no table yet.
     empty: bool,
 }
+
+// Steps run in transactions: one that panics leaves nothing behind.
+impl UnwindSafe for Migrations {}
+impl RefUnwindSafe for Migrations {}
 
 impl Migrations {
     /// No steps yet, for files marked with `application_id`: any number but 0, best four letters, such

@@ -10,7 +10,7 @@ use crate::database::Client;
 use crate::error::{Error, ErrorKind};
 use crate::ffi::lend;
 use crate::holders::HolderKind;
-use crate::job::{Body, Many, ManyLent, Outcome, ReadCall, ReaderItem, WriterItem};
+use crate::job::{Body, Many, ManyLent, Outcome, ReadCall, ReaderItem, Submitted, WriterItem};
 use crate::queue::{Flight, Phase, ancestry_for, block_on, now};
 use crate::short::{self, Short};
 use crate::snapshot::Hold;
@@ -38,6 +38,8 @@ enum State<B, T: Send + 'static, E: Send + 'static> {
     Flying(Flight<ReaderItem, Outcome<T, E>>),
     /// A memory database reads on its writer.
     FlyingToWriter(Flight<WriterItem, Outcome<T, E>>),
+    /// It was submitted, and answered at once.
+    Done(Result<T, Error<E>>),
     Over,
 }
 
@@ -120,6 +122,36 @@ where
     {
         self.short = true;
         self
+    }
+
+    /// Submits the read now, rather than when it is first polled; [`Read::short`] is without effect then. What
+    /// can stand in a struct, since it has not the closure's type.
+    pub fn submit(mut self) -> SubmittedRead<T, E> {
+        self.short = false;
+        self.count_out();
+        match std::mem::replace(&mut self.state, State::Over) {
+            State::New(body) | State::GaveWay(body, _) => match self.begin(body, false) {
+                Ok(None) => {}
+                Ok(Some(value)) => self.state = State::Done(Ok(value)),
+                Err(error) => self.state = State::Done(Err(error)),
+            },
+            begun => self.state = begun,
+        }
+        let state = match std::mem::replace(&mut self.state, State::Over) {
+            State::Flying(flight) => State::Flying(flight),
+            State::FlyingToWriter(flight) => State::FlyingToWriter(flight),
+            State::Done(result) => State::Done(result),
+            State::New(_) | State::GaveWay(..) | State::Over => State::Over,
+        };
+        let rest = self.submission.follow_up();
+        let submission = std::mem::replace(&mut self.submission, rest);
+        SubmittedRead(Read {
+            submission,
+            state,
+            hold: self.hold.take(),
+            short: false,
+            counted: false,
+        })
     }
 
     /// Takes off the deadline what the read has waited for its executor.
@@ -230,12 +262,38 @@ where
                 context.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            State::New(_) | State::Over => return Poll::Ready(Err(Error::new(ErrorKind::Faulted))),
+            _ => {
+                return Poll::Ready(match std::mem::replace(&mut self.state, State::Over) {
+                    State::Done(result) => result,
+                    _ => Err(Error::new(ErrorKind::Faulted)),
+                });
+            }
         };
         self.state = State::Over;
         self.count_out();
         // The caller may drop the snapshot next and take another, while this future lives on.
         self.hold = None;
         Poll::Ready(self.submission.settle(landed))
+    }
+}
+
+/// A read that was submitted, by [`Read::submit`]: what it is to do can no longer be changed, and is not in its
+/// type.
+#[must_use = "dropping it cancels the read"]
+pub struct SubmittedRead<T: Send + 'static, E: Send + 'static = rusqlite::Error>(
+    Read<Submitted, T, E>,
+);
+
+impl<T: Send + 'static, E: Send + 'static> std::fmt::Debug for SubmittedRead<T, E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SubmittedRead").finish_non_exhaustive()
+    }
+}
+
+impl<T: Send + 'static, E: Send + 'static> Future for SubmittedRead<T, E> {
+    type Output = Result<T, Error<E>>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -21,10 +22,15 @@ use crate::transaction::Snapshot;
 /// Reads on it run one after another. Released when the last clone is dropped and its last read is
 /// answered, when it reaches its maximum age, or when the database is closed; later reads then say
 /// so. Its place among the [held ones](crate::Builder::snapshots_max) is free at once.
+#[must_use = "dropping it releases the snapshot"]
 pub struct HeldSnapshot<E: Send + 'static = rusqlite::Error> {
     client: Client<E>,
     hold: Arc<Hold>,
 }
+
+// As `Client`.
+impl<E: Send + 'static> UnwindSafe for HeldSnapshot<E> {}
+impl<E: Send + 'static> RefUnwindSafe for HeldSnapshot<E> {}
 
 impl<E: Send + 'static> Clone for HeldSnapshot<E> {
     fn clone(&self) -> Self {
@@ -88,7 +94,7 @@ impl<E: Send + 'static> HeldSnapshot<E> {
 
 /// A snapshot being taken; see [`Client::snapshot`].
 #[must_use = "a call is submitted when it is polled"]
-pub struct Snapshots<E: Send + 'static> {
+pub struct AcquireSnapshot<E: Send + 'static> {
     submission: Submission<E>,
     state: State,
 }
@@ -102,15 +108,15 @@ enum State {
     Over,
 }
 
-impl<E: Send + 'static> Unpin for Snapshots<E> {}
+impl<E: Send + 'static> Unpin for AcquireSnapshot<E> {}
 
-impl<E: Send + 'static> fmt::Debug for Snapshots<E> {
+impl<E: Send + 'static> fmt::Debug for AcquireSnapshot<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Snapshots").finish_non_exhaustive()
+        f.debug_struct("AcquireSnapshot").finish_non_exhaustive()
     }
 }
 
-impl<E: Send + 'static> Snapshots<E> {
+impl<E: Send + 'static> AcquireSnapshot<E> {
     #[track_caller]
     pub(crate) fn new(client: Client<E>) -> Self {
         Self { submission: Submission::new(HolderKind::Snapshot, client), state: State::New }
@@ -130,7 +136,7 @@ impl<E: Send + 'static> Snapshots<E> {
     }
 }
 
-impl<E: Send + 'static> Future for Snapshots<E> {
+impl<E: Send + 'static> Future for AcquireSnapshot<E> {
     type Output = Result<HeldSnapshot<E>, Error<E>>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {

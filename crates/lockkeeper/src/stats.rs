@@ -247,7 +247,7 @@ impl Meters {
 }
 
 /// How the calls of one kind fared.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CallStats {
     /// From submission to the beginning of the run.
@@ -259,7 +259,7 @@ pub struct CallStats {
 
 /// What the database has done since it was opened, and what it is doing; see
 /// [`Database::stats`](crate::Database::stats).
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
     /// Writes that ran.
@@ -333,7 +333,7 @@ pub(crate) fn of(core: &Core) -> Stats {
 }
 
 /// One client; handles of one name are one client.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ClientStats {
     /// Its name; `None`: the database's own handle.
@@ -357,7 +357,7 @@ pub struct LaneStats {
 }
 
 /// A call that took long; see [`Builder::on_slow`](crate::Builder::on_slow).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Slow {
     /// A write, an exclusive call, a lease or a read.

@@ -11,7 +11,7 @@ use crate::database::Client;
 use crate::error::{Error, ErrorKind};
 use crate::ffi::lend;
 use crate::holders::HolderKind;
-use crate::job::{Body, ManyLent, WriteCall, WriteOutcome, WriterItem};
+use crate::job::{Body, ManyLent, Submitted, WriteCall, WriteOutcome, WriterItem};
 use crate::queue::{
     Flight, Mutex, Refused, RefusedReason, Room, ancestry_for, block_on, lock, reply,
 };
@@ -33,7 +33,8 @@ pub struct Write<B, T: Send + 'static, E: Send + 'static> {
 
 enum State<B, T: Send + 'static, E: Send + 'static> {
     New(B),
-    Flying(Flight<WriterItem, WriteOutcome<T, E>>),
+    Flying(Launched<T, E>),
+    Refused(Error<E>),
     Over,
 }
 
@@ -60,36 +61,6 @@ where
         Self { submission, state: State::New(body) }
     }
 
-    #[track_caller]
-    fn try_new(client: Client<E>, body: B) -> Result<Self, Refused<B>> {
-        let submission = Submission::new(HolderKind::Write, client);
-        let client = &submission.client;
-        let core = client.inner.core();
-        if core.check_process().is_err() {
-            return Err(Refused { reason: RefusedReason::Forked, call: body });
-        }
-        if core.config.is_read_only() {
-            return Err(Refused { reason: RefusedReason::ReadOnly, call: body });
-        }
-        let Ok(ancestry) = ancestry_for(core.domain) else {
-            return Err(Refused { reason: RefusedReason::Nested, call: body });
-        };
-        // The queue hands a refused call back boxed; the body comes back through this slot.
-        let slot = Arc::new(Mutex::new(Some(body)));
-        let (reply, receiver) = reply();
-        let call =
-            WriteCall::new(Slotted(Arc::clone(&slot)), reply, ancestry, submission.meta(), false);
-        let item = WriterItem::Write(Box::new(call));
-        match Flight::take_off(&client.inner.writes, item, receiver, Room::Need, None) {
-            Ok((flight, _)) => Ok(Self { submission, state: State::Flying(flight) }),
-            Err(Refused { reason, call }) => {
-                drop(call);
-                let body = lock(&slot).take().expect("a refused call has not run");
-                Err(Refused { reason, call: body })
-            }
-        }
-    }
-
     /// Gives up after `patience`, counted from the first poll: waiting for room, for the turn and
     /// for the lock, and running. What was begun is undone.
     pub fn deadline(mut self, patience: Duration) -> Self {
@@ -103,21 +74,50 @@ where
         WriteAndSnapshot(self)
     }
 
+    /// Submits the write now, rather than when it is first polled: it takes its place behind the writes that this
+    /// client has submitted, and waits for room in the queue if need be. What can stand in a struct, since it has not
+    /// the closure's type.
+    ///
+    /// # Examples
+    /// ```
+    /// use lockkeeper::{Database, SubmittedWrite};
+    ///
+    /// struct Import {
+    ///     last: SubmittedWrite<usize>,
+    /// }
+    ///
+    /// # let db = Database::blocking_open(":memory:")?;
+    /// # db.blocking_write(|tx| tx.execute_batch("CREATE TABLE note (text TEXT)"))?;
+    /// let last = db.write(|tx| tx.execute("INSERT INTO note VALUES ('milk')", [])).submit();
+    /// let import = Import { last };
+    /// # futures_lite::future::block_on(async {
+    /// assert_eq!(import.last.await?, 1);
+    /// # Ok::<_, lockkeeper::Error>(()) })
+    /// ```
+    pub fn submit(mut self) -> SubmittedWrite<T, E> {
+        let state = match self.state {
+            State::New(body) => match launch(&mut self.submission, body, false) {
+                Ok(flight) => State::Flying(flight),
+                Err(error) => State::Refused(error),
+            },
+            State::Flying(flight) => State::Flying(flight),
+            State::Refused(error) => State::Refused(error),
+            State::Over => State::Over,
+        };
+        SubmittedWrite(Write { submission: self.submission, state })
+    }
+
     fn poll_answer(
         &mut self,
         wants_snapshot: bool,
         context: &mut Context<'_>,
     ) -> Poll<Result<Value<T>, Error<E>>> {
-        if let State::New(_) = self.state {
-            let State::New(body) = std::mem::replace(&mut self.state, State::Over) else {
-                return Poll::Ready(Err(Error::new(ErrorKind::Faulted)));
-            };
-            let ancestry = self.submission.admit()?;
-            let flight = self.submission.submit_to_writer(|reply, meta| {
-                let call = WriteCall::new(body, reply, ancestry, meta, wants_snapshot);
-                WriterItem::Write(Box::new(call))
-            })?;
-            self.state = State::Flying(flight);
+        match std::mem::replace(&mut self.state, State::Over) {
+            State::New(body) => {
+                self.state = State::Flying(launch(&mut self.submission, body, wants_snapshot)?);
+            }
+            State::Refused(error) => return Poll::Ready(Err(error)),
+            begun => self.state = begun,
         }
         let State::Flying(flight) = &mut self.state else {
             return Poll::Ready(Err(Error::new(ErrorKind::Faulted)));
@@ -126,6 +126,25 @@ where
         self.state = State::Over;
         Poll::Ready(self.submission.settle(landed))
     }
+}
+
+type Launched<T, E> = Flight<WriterItem, WriteOutcome<T, E>>;
+
+fn launch<B, T, E>(
+    submission: &mut Submission<E>,
+    body: B,
+    wants_snapshot: bool,
+) -> Result<Launched<T, E>, Error<E>>
+where
+    B: Body<Transaction, T, E>,
+    T: Send + 'static,
+    E: Send + 'static,
+{
+    let ancestry = submission.admit()?;
+    submission.submit_to_writer(|reply, meta| {
+        let call = WriteCall::new(body, reply, ancestry, meta, wants_snapshot);
+        WriterItem::Write(Box::new(call))
+    })
 }
 
 impl<B, T, E> Future for Write<B, T, E>
@@ -163,35 +182,55 @@ where
     }
 }
 
-/// A write that was submitted by [`Client::try_write`]: on its way already, so what it is to do can
-/// no longer be changed.
+/// A write that was submitted, by [`Client::try_write`] or [`Write::submit`]: what it is to do can no longer be
+/// changed, and is not in its type.
 #[must_use = "dropping it cancels the write"]
-pub struct SubmittedWrite<B, T: Send + 'static, E: Send + 'static>(Write<B, T, E>);
+pub struct SubmittedWrite<T: Send + 'static, E: Send + 'static = rusqlite::Error>(
+    Write<Submitted, T, E>,
+);
 
-impl<B, T: Send + 'static, E: Send + 'static> std::fmt::Debug for SubmittedWrite<B, T, E> {
+impl<T: Send + 'static, E: Send + 'static> std::fmt::Debug for SubmittedWrite<T, E> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SubmittedWrite").finish_non_exhaustive()
     }
 }
 
-impl<B, T, E> SubmittedWrite<B, T, E>
-where
-    B: Body<Transaction, T, E>,
-    T: Send + 'static,
-    E: Send + 'static,
-{
+impl<T: Send + 'static, E: Send + 'static> SubmittedWrite<T, E> {
     #[track_caller]
-    pub(crate) fn new(client: Client<E>, body: B) -> Result<Self, Refused<B>> {
-        Write::try_new(client, body).map(Self)
+    pub(crate) fn new<B>(client: Client<E>, body: B) -> Result<Self, Refused<B>>
+    where
+        B: Body<Transaction, T, E>,
+    {
+        let submission = Submission::new(HolderKind::Write, client);
+        let client = &submission.client;
+        let core = client.inner.core();
+        if core.check_process().is_err() {
+            return Err(Refused { reason: RefusedReason::Forked, call: body });
+        }
+        if core.config.is_read_only() {
+            return Err(Refused { reason: RefusedReason::ReadOnly, call: body });
+        }
+        let Ok(ancestry) = ancestry_for(core.domain) else {
+            return Err(Refused { reason: RefusedReason::Nested, call: body });
+        };
+        // The queue hands a refused call back boxed; the body comes back through this slot.
+        let slot = Arc::new(Mutex::new(Some(body)));
+        let (reply, receiver) = reply();
+        let call =
+            WriteCall::new(Slotted(Arc::clone(&slot)), reply, ancestry, submission.meta(), false);
+        let item = WriterItem::Write(Box::new(call));
+        match Flight::take_off(&client.inner.writes, item, receiver, Room::Need, None) {
+            Ok((flight, _)) => Ok(Self(Write { submission, state: State::Flying(flight) })),
+            Err(Refused { reason, call }) => {
+                drop(call);
+                let body = lock(&slot).take().expect("a refused call has not run");
+                Err(Refused { reason, call: body })
+            }
+        }
     }
 }
 
-impl<B, T, E> Future for SubmittedWrite<B, T, E>
-where
-    B: Body<Transaction, T, E>,
-    T: Send + 'static,
-    E: Send + 'static,
-{
+impl<T: Send + 'static, E: Send + 'static> Future for SubmittedWrite<T, E> {
     type Output = Result<T, Error<E>>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {

@@ -41,7 +41,8 @@ impl Database {
 
     /// The same database in a lane of its own, for work that can wait for everybody else's.
     pub(crate) fn background(&self, name: &str) -> Self {
-        let client = self.whole.client(name).priority(lockkeeper::Priority::Low);
+        let client = self.whole.client(name);
+        client.set_priority(lockkeeper::Priority::Low);
         Self { whole: self.whole.clone(), client }
     }
 

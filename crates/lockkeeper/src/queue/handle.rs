@@ -266,16 +266,15 @@ impl<R: 'static> Client<R> {
         Self { lane: Lane::named(&self.lane.queue, name), clock: Arc::clone(&self.clock) }
     }
 
-    /// This client's share of the running time, relative to the others'. Default: 1.
-    pub fn weight(self, weight: u32) -> Self {
+    /// Sets this client's share of the running time, relative to the others'; from now on, for all handles of its
+    /// name. Default: 1.
+    pub fn set_weight(&self, weight: u32) {
         self.lane.queue.set_weight(self.lane.id, weight);
-        self
     }
 
-    /// Whether this client goes first or last.
-    pub fn priority(self, priority: Priority) -> Self {
+    /// Sets whether this client goes first or last; from now on, for all handles of its name.
+    pub fn set_priority(&self, priority: Priority) {
         self.lane.queue.set_priority(self.lane.id, priority);
-        self
     }
 
     /// Runs `f` on the resource, on its thread, in this client's turn.

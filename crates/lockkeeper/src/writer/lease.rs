@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::Writer;
 use crate::error::ErrorKind;
 use crate::ffi::Sql;
-use crate::job::{Fate, LeaseCall, Ran, WriteJob, kind_of_stop};
+use crate::job::{Fate, LeaseRequest, Ran, WriteJob, kind_of_stop};
 use crate::lease;
 use crate::queue::{Phase, after, lock, now};
 use crate::stats;
@@ -17,8 +17,8 @@ use crate::transaction::Transaction;
 
 impl Writer {
     /// Serves a lease from its turn to its end (its states: `lease.rs`).
-    pub(super) fn run_lease(&mut self, lease: LeaseCall) {
-        let LeaseCall { mut opening, shared } = lease;
+    pub(super) fn run_lease(&mut self, lease: LeaseRequest) {
+        let LeaseRequest { mut opening, shared } = lease;
         // Before the look at the token: an abort raises it first, and then looks here.
         *lock(&self.core.lease) = Some(Arc::clone(&shared));
         match self.begin(&*opening) {

@@ -82,14 +82,15 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-/// The methods of `text` that take a builder and give it back.
+/// The methods of `text` that take a builder and give it back, or that set something.
 fn settings(text: &str) -> Vec<&str> {
     let methods = text.split("pub fn ").skip(1).filter_map(|rest| {
         let (name, rest) = rest.split_once('(')?;
         let (arguments, result) = rest.split_once('{')?;
         let takes = arguments.trim_start().trim_start_matches("mut ").starts_with("self");
         let name = name.split('<').next()?;
-        (takes && result.len() > 1 && arguments.contains("-> Self")).then_some(name)
+        let builds = takes && result.len() > 1 && arguments.contains("-> Self");
+        (builds || name.starts_with("set_")).then_some(name)
     });
     methods.collect()
 }
@@ -173,7 +174,7 @@ const OF_CALLS: [(&str, &[&str]); 6] = [
     (include_str!("../../src/read.rs"), &["deadline", "short"]),
     (include_str!("../../src/exclusive.rs"), &["deadline"]),
     (include_str!("../../src/lease.rs"), &["hold_max", "idle_max", "deadline"]),
-    (include_str!("../../src/client.rs"), &["weight", "priority"]),
+    (include_str!("../../src/client.rs"), &["set_weight", "set_priority"]),
     (include_str!("../../src/queue/close.rs"), &["deadline"]),
 ];
 
@@ -240,7 +241,10 @@ fn a46_clients_of_any_weight_are_served() {
             .flat_map(|weight| [Priority::High, Priority::Low].map(|priority| (weight, priority)))
             .enumerate()
             .map(|(n, (weight, priority))| {
-                db.client(&format!("client-{n}")).weight(weight).priority(priority)
+                let client = db.client(&format!("client-{n}"));
+                client.set_weight(weight);
+                client.set_priority(priority);
+                client
             })
             .collect();
         let threads: Vec<_> = clients

@@ -49,7 +49,8 @@ fn a12_a_greedy_client_delays_anothers_call_by_one_batch() {
         for weight in [1, 1_000] {
             let (dir, db) = file_db(|builder| builder.queue_capacity(200_000));
             let committed = Committed::new(&dir);
-            let greedy = db.client("greedy").weight(weight);
+            let greedy = db.client("greedy");
+            greedy.set_weight(weight);
             let polite = db.client("polite");
             let held = HeldWriter::hold(&db);
             let mut writes: Vec<_> =
@@ -121,7 +122,8 @@ fn a12_low_priority_is_served_within_nine_batches() {
         let (dir, db) =
             file_db(|builder| builder.queue_capacity(20_000).batch_max(8, HANG, u64::MAX));
         let committed = Committed::new(&dir);
-        let low = db.client("low").priority(Priority::Low);
+        let low = db.client("low");
+        low.set_priority(Priority::Low);
         let held = HeldWriter::hold(&db.client("holding"));
         let mut high: Vec<_> = (0..2_000).map(|id| db.write(move |tx| insert(tx, id))).collect();
         high.iter_mut().for_each(|write| assert!(poll_once(write).is_pending()));
@@ -211,7 +213,9 @@ fn a12_weights_share_the_running_time() {
         let order = Arc::new(Mutex::new(Vec::new()));
         let time = Duration::from_micros(20);
         let mut writes = queue_up(&db.client("light"), 1_000, time, &order, "light");
-        writes.extend(queue_up(&db.client("heavy").weight(1_000), 1_000, time, &order, "heavy"));
+        let heavy = db.client("heavy");
+        heavy.set_weight(1_000);
+        writes.extend(queue_up(&heavy, 1_000, time, &order, "heavy"));
         held.release();
         writes.into_iter().for_each(|write| block_on(write).expect("a write"));
         let order = order.lock().expect("no panic");

@@ -52,6 +52,7 @@ mod resource;
 mod runtimes;
 mod scheduler;
 mod setup;
+mod shapes;
 mod shared;
 mod snapshots;
 mod stats;

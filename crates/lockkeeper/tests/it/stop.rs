@@ -21,7 +21,8 @@ fn refuses_writes(db: &Database) {
     assert_eq!(kind(block_on(db.write(|_| Ok(())).and_snapshot()).map(drop)), stopped);
     assert_eq!(kind(db.blocking_exclusive(|conn| conn.execute_batch("VACUUM"))), stopped);
     assert_eq!(kind(block_on(db.lease()).map(drop)), stopped);
-    let other = db.client("other").priority(Priority::Low);
+    let other = db.client("other");
+    other.set_priority(Priority::Low);
     assert_eq!(kind(other.blocking_write(|tx| insert(tx, 99))), stopped);
     let refused = db.try_write(|tx| insert(tx, 99)).map(drop).expect_err("a write");
     assert_eq!(refused.reason, RefusedReason::Stopped);
@@ -63,8 +64,9 @@ fn a58_what_was_asked_before_is_answered_first() {
     within_each(HANG, |place| {
         let (_dir, db) = db_at(place, |builder| builder.queue_capacity(2));
         let held = HeldWriter::hold(&db);
-        let lanes =
-            [db.client("a"), db.client("b").weight(9), db.client("low").priority(Priority::Low)];
+        let lanes = [db.client("a"), db.client("b"), db.client("low")];
+        lanes[1].set_weight(9);
+        lanes[2].set_priority(Priority::Low);
         let answered = Arc::new(AtomicUsize::new(0));
         let mut writes: Vec<_> = (0..30)
             .map(|id| {
@@ -103,7 +105,9 @@ fn a58_a_call_that_is_withdrawn_is_not_waited_for() {
         let (_dir, db) = db_at(place, |builder| builder);
         for _ in 0..100 {
             let held = HeldWriter::hold(&db);
-            let mut write = db.client("low").priority(Priority::Low).write(|tx| insert(tx, 1));
+            let low = db.client("low");
+            low.set_priority(Priority::Low);
+            let mut write = low.write(|tx| insert(tx, 1));
             assert!(poll_once(&mut write).is_pending());
             let mut stop = db.stop_writes();
             assert!(poll_once(&mut stop).is_pending());
