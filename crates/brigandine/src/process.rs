@@ -695,11 +695,23 @@ mod tests {
         let running = supervisors.spawn(program, streams).await.expect("runs");
         let mut said = [0; 3];
         out.read_exact(&mut said).await.expect("it runs");
-        let processes = std::fs::read_dir("/proc").expect("/proc").flatten();
-        let mut ids = processes.filter_map(|it| it.file_name().to_str()?.parse::<u32>().ok());
         let wanted = format!("sleep\0{mark}\0");
         let line = |id: u32| std::fs::read_to_string(format!("/proc/{id}/cmdline"));
-        let sleep = ids.find(|id| line(*id).is_ok_and(|line| line == wanted)).expect("it sleeps");
+        let find = || {
+            let processes = std::fs::read_dir("/proc").expect("/proc").flatten();
+            let mut ids = processes.filter_map(|it| it.file_name().to_str()?.parse::<u32>().ok());
+            ids.find(|id| line(*id).is_ok_and(|line| line == wanted))
+        };
+        // The shell has made the process, which may not be `sleep` yet.
+        let mut sleep = find();
+        for _ in 0..6000 {
+            if sleep.is_some() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            sleep = find();
+        }
+        let sleep = sleep.expect("it sleeps");
         let server = supervisors.fork_server().expect("one");
         let server = server.child.as_ref().expect("it runs").id();
         let mut above = vec![parent(parent(sleep))];
