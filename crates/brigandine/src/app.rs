@@ -24,16 +24,18 @@ use crate::build::{
 };
 use crate::evaluate::EvaluatorSettings;
 use crate::folder::remove_all;
-use crate::input::{Checkouts, Repositories};
+use crate::input::{Checkouts, Repositories, hex};
 use crate::log::{LogName, Logs};
 use crate::model::{self, BuildId, Event, Keep, Specification, SpecificationId};
 use crate::monitor::{self, Turns};
-use crate::process::{STATE_VARIABLE, Supervisors, kill_marked};
+use crate::process::{Cgroups, STATE_VARIABLE, Supervisors, kill_marked};
 use crate::retention::{Pace, Pruned, Retention};
 use crate::store::{self, Cancel, Database, DatabaseError, Loaded, Recovered, Restart};
 use rustix::fs::Mode;
+use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::fs::{File, Permissions};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -643,7 +645,22 @@ async fn supervisors(state: &Path) -> Result<Arc<Supervisors>, AppError> {
             LAST_SERVER.as_secs()
         ),
     }
-    Ok(Supervisors::new(Some(file)))
+    let name = hex(&Sha256::digest(state.as_os_str().as_bytes()))[..16].to_owned();
+    let begun = tokio::task::spawn_blocking(move || Cgroups::begin(&name)).await;
+    let cgroups = match begun.unwrap_or_else(|error| Err(error.to_string())) {
+        Ok(cgroups) => {
+            tracing::info!(kept = cgroups.describe(), "builds have control groups (cgroup v2)");
+            Some(cgroups)
+        }
+        Err(why) => {
+            tracing::info!(
+                why,
+                "builds have no control groups (cgroup v2): what they take is measured"
+            );
+            None
+        }
+    };
+    Ok(Supervisors::with_groups(Some(file), cgroups))
 }
 
 /// Puts right what a killed server left: its child processes, its rows, its half-made files.

@@ -5,6 +5,7 @@
 use rustix::thread::UnshareFlags;
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::AsRawFd;
 
 /// Gives back what is free, on a thread that may take its time. For when something large was dropped.
 ///
@@ -134,6 +135,34 @@ impl SingleThread {
             -1 => Err(io::Error::last_os_error()),
             0 => Ok(Forked::Child),
             id => Ok(Forked::Parent(id)),
+        }
+    }
+}
+
+impl SingleThread {
+    /// As [`SingleThread::fork`]; the new process begins in a control group, which is held open. It may do
+    /// nothing but become another program: the C library does not know of it.
+    pub(crate) fn fork_into(&self, group: &std::fs::File) -> io::Result<Forked> {
+        const INTO_CGROUP: u64 = 0x2_0000_0000;
+        // SAFETY: a structure of numbers, in which 0 says that nothing is asked for.
+        let mut wanted: libc::clone_args = unsafe { std::mem::zeroed() };
+        wanted.flags = INTO_CGROUP;
+        wanted.exit_signal = libc::SIGCHLD.cast_unsigned().into();
+        wanted.cgroup =
+            u64::try_from(group.as_raw_fd()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        // SAFETY: without a stack and without shared memory the call is a fork: the new process goes on from
+        // here on a copy. As for `fork`, there is no other thread. `wanted` lives until the call returns.
+        let id = unsafe {
+            libc::syscall(
+                libc::SYS_clone3,
+                std::ptr::from_ref(&wanted),
+                size_of::<libc::clone_args>(),
+            )
+        };
+        match i32::try_from(id) {
+            Ok(0) => Ok(Forked::Child),
+            Ok(id) if id > 0 => Ok(Forked::Parent(id)),
+            _ => Err(io::Error::last_os_error()),
         }
     }
 }

@@ -16,6 +16,7 @@
 //! through `/proc` by asking for one's parent.
 //! P2: `ended` says so when the kernel knows no process any more that came of the program.
 
+mod cgroup;
 mod launch;
 mod limits;
 mod namespace;
@@ -23,10 +24,12 @@ mod supervisor;
 mod tree;
 mod user;
 
+pub(crate) use cgroup::Cgroups;
 pub(crate) use launch::End;
 pub(crate) use limits::{Bounds, Limits};
 pub(crate) use user::{Shown, User};
 
+use cgroup::Wanted;
 use launch::{ASK, KILL, Launch, REPORT_BYTES, Report};
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
@@ -72,6 +75,8 @@ pub(crate) struct Supervisors {
     fork_server: Mutex<Option<Arc<ForkServer>>>,
     /// A lock that lasts until everything that was started has ended.
     lock: Option<File>,
+    /// What bounds and ends what strangers wrote, beside the supervisors.
+    cgroups: Option<Cgroups>,
 }
 
 /// The process that forks supervisors.
@@ -177,9 +182,16 @@ pub(crate) struct Streams {
 }
 
 impl Supervisors {
-    /// `lock` is held until everything that is started has ended, even when this process is killed.
+    /// Without control groups.
+    #[cfg(test)]
     pub(crate) fn new(lock: Option<File>) -> Arc<Self> {
-        Arc::new(Self { fork_server: Mutex::new(None), lock })
+        Self::with_groups(lock, None)
+    }
+
+    /// `lock` is held until everything that is started has ended, even when this process is killed. What is
+    /// contained has a control group, where that adds to what it has.
+    pub(crate) fn with_groups(lock: Option<File>, cgroups: Option<Cgroups>) -> Arc<Self> {
+        Arc::new(Self { fork_server: Mutex::new(None), lock, cgroups })
     }
 
     fn fork_server(&self) -> io::Result<Arc<ForkServer>> {
@@ -202,7 +214,9 @@ impl Supervisors {
     pub(crate) async fn spawn(&self, program: Program, streams: Streams) -> io::Result<Running> {
         let Program { command, sandbox, contained, bounds, user, shown } = program;
         let sandboxed = sandbox.is_some();
-        let launch = Launch { sandboxed, bounds, user, shown, ..launch(&command) };
+        let group = self.cgroups.as_ref().filter(|_| contained).map(Cgroups::next);
+        let mut launch = Launch { sandboxed, bounds, user, shown, ..launch(&command) };
+        launch.group.clone_from(&group);
         if let Some(user) = user {
             for pipe in streams.stdin.iter().chain([&streams.stdout, &streams.stderr]) {
                 user.give_pipe(pipe)?;
@@ -230,7 +244,7 @@ impl Supervisors {
         let mut report = [0; REPORT_BYTES];
         stream.read_exact(&mut report).await.map_err(|_| lost())?;
         match Report::from_bytes(report) {
-            Report::Started => Ok(Running { stream, received: [0; REPORT_BYTES], count: 0 }),
+            Report::Started => Ok(Running { stream, received: [0; REPORT_BYTES], count: 0, group }),
             Report::Refused(number) => Err(io::Error::from_raw_os_error(number)),
             Report::Ended(_) => Err(lost()),
         }
@@ -286,6 +300,8 @@ pub(crate) struct Running {
     /// The report of the end, as far as it has come.
     received: [u8; REPORT_BYTES],
     count: usize,
+    /// That of its supervisor's, which may be lost.
+    group: Option<Wanted>,
 }
 
 impl Running {
@@ -300,7 +316,12 @@ impl Running {
     pub(crate) async fn ended(&mut self) -> io::Result<End> {
         while self.count < REPORT_BYTES {
             match self.stream.read(&mut self.received[self.count..]).await {
-                Ok(0) | Err(_) => return Err(lost()),
+                Ok(0) | Err(_) => {
+                    if let Some(group) = self.group.take() {
+                        let _ = tokio::task::spawn_blocking(move || group.end()).await;
+                    }
+                    return Err(lost());
+                }
                 Ok(count) => self.count += count,
             }
         }

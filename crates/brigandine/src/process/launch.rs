@@ -3,6 +3,7 @@
 //! A launch is a length and so many bytes: numbers, then lists of byte strings, each with its length
 //! before it. Arguments and variables may hold any bytes, and there may be megabytes of them.
 
+use super::cgroup::{Controllers, Wanted};
 use super::limits::{Bounds, Limit, Limits};
 use super::user::{Shown, User};
 use std::ffi::{OsStr, OsString};
@@ -31,13 +32,16 @@ pub(crate) struct Launch {
     pub(super) user: Option<User>,
     /// What that user is to reach.
     pub(super) shown: Vec<Shown>,
+    /// The control group that is to be made for it.
+    pub(super) group: Option<Wanted>,
 }
 
 impl Launch {
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = vec![0; 4];
         let (bounds, user) = (self.bounds.is_some(), self.user.is_some());
-        put(&mut bytes, &[self.sandboxed, bounds, user].map(u8::from));
+        let group = self.group.is_some();
+        put(&mut bytes, &[self.sandboxed, bounds, user, group].map(u8::from));
         if let Some(Bounds { limits, directory }) = &self.bounds {
             for limit in [limits.memory, limits.processes, limits.file, limits.disk] {
                 put(&mut bytes, &limit.to_le_bytes());
@@ -47,6 +51,10 @@ impl Launch {
         if let Some(User { id, group }) = self.user {
             put_count(&mut bytes, id as usize);
             put_count(&mut bytes, group as usize);
+        }
+        if let Some(Wanted { path, controllers }) = &self.group {
+            put(&mut bytes, path.as_os_str().as_bytes());
+            put(&mut bytes, &[controllers.memory, controllers.pids].map(u8::from));
         }
         put_count(&mut bytes, self.shown.len());
         for Shown { path, writable } in &self.shown {
@@ -101,6 +109,15 @@ impl Launch {
             }
             _ => None,
         };
+        let group = match flags.get(3) {
+            Some(1) => {
+                let path = PathBuf::from(text(&mut rest)?);
+                let kept = take(&mut rest)?;
+                let has = |place: usize| kept.get(place) == Some(&1);
+                Some(Wanted { path, controllers: Controllers { memory: has(0), pids: has(1) } })
+            }
+            _ => None,
+        };
         let shown = (0..take_count(&mut rest)?)
             .map(|_| {
                 let writable = take(&mut rest)?.first() == Some(&1);
@@ -114,7 +131,17 @@ impl Launch {
         let environment = (0..take_count(&mut rest)?)
             .map(|_| Ok((text(&mut rest)?, text(&mut rest)?)))
             .collect::<io::Result<_>>()?;
-        Ok(Self { program, arguments, environment, directory, sandboxed, bounds, user, shown })
+        Ok(Self {
+            program,
+            arguments,
+            environment,
+            directory,
+            sandboxed,
+            bounds,
+            user,
+            shown,
+            group,
+        })
     }
 }
 
@@ -241,6 +268,10 @@ mod tests {
             bounds: Some(Bounds {
                 limits: Limits { memory: 1, processes: u64::MAX, file: 3, disk: 4 },
                 directory: PathBuf::from("/d"),
+            }),
+            group: Some(Wanted {
+                path: PathBuf::from("/g"),
+                controllers: Controllers { memory: false, pids: true },
             }),
             user: Some(User { id: u32::MAX, group: 7 }),
             shown: vec![

@@ -27,6 +27,7 @@
 //! the next server waits for it.
 //! S3: it cannot be traced, nor its memory or variables be read, by what it supervises (PR_SET_DUMPABLE).
 
+use super::cgroup::Group;
 use super::launch::{ASK, End, KILL, Launch, Report};
 use super::limits::{Limit, Watch};
 use super::namespace::{self, Namespaces, Scope, Way};
@@ -226,16 +227,16 @@ fn supervise(
     }
     match (prepared, way) {
         (Err(error), _) => order.refuse(&error),
-        (Ok(()), None) => run(order, Scope::Tree),
-        (Ok(()), Some(Way::Root)) => run_first(order),
+        (Ok(()), None) => run(thread, order, Scope::Tree),
+        (Ok(()), Some(Way::Root)) => run_first(thread, order),
         (Ok(()), Some(Way::User)) => run_as_user(thread, order),
     }
 }
 
 /// As the first process of a namespace.
-fn run_first(order: Order) {
+fn run_first(thread: &SingleThread, order: Order) {
     match namespace::begin().and_then(|()| order.launch.show()) {
-        Ok(()) => run(order, Scope::Namespace),
+        Ok(()) => run(thread, order, Scope::Namespace),
         Err(error) => order.refuse(&error),
     }
 }
@@ -243,7 +244,7 @@ fn run_first(order: Order) {
 /// In a namespace that this process makes for the purpose.
 fn run_as_user(thread: &SingleThread, order: Order) {
     match namespace::prepare_as_user().and_then(|()| thread.fork()) {
-        Ok(Forked::Child) => run_first(order),
+        Ok(Forked::Child) => run_first(thread, order),
         Ok(Forked::Parent(id)) => {
             // The other one has the socket and the program's streams alone: its end closes them.
             drop(order);
@@ -253,16 +254,20 @@ fn run_as_user(thread: &SingleThread, order: Order) {
     }
 }
 
-fn run(order: Order, scope: Scope) {
+fn run(thread: &SingleThread, order: Order, scope: Scope) {
     let Order { mut server, launch, streams, file } = order;
     let started = set_child_subreaper(Pid::from_raw(1)).map_err(io::Error::from).and_then(|()| {
         let user = launch.user;
         let watch = launch.bounds.clone();
         let own = if launch.sandboxed { BUBBLEWRAP as u64 } else { 0 };
         let watch = watch.map(|bounds| Watch::begin(bounds, scope, user, own)).transpose()?;
-        Ok((start(&launch, streams, file.as_ref())?, watch))
+        // In a namespace, a group that bounds nothing adds nothing.
+        let wanted = launch.group.as_ref().filter(|it| it.bounds() || scope == Scope::Tree);
+        let limits = launch.bounds.as_ref().map(|bounds| &bounds.limits);
+        let group = wanted.map(|wanted| wanted.make(limits, own)).transpose()?;
+        Ok((start(thread, &launch, streams, file.as_ref(), group.as_ref())?, watch, group))
     });
-    let ((leader, handle), mut watch) = match started {
+    let ((leader, handle), mut watch, group) = match started {
         Ok(started) => started,
         Err(error) => {
             let number = error.raw_os_error().unwrap_or(Errno::INVAL.raw_os_error());
@@ -270,6 +275,7 @@ fn run(order: Order, scope: Scope) {
             return;
         }
     };
+    let all = All { scope, group };
     // What it started may keep every processor busy. Only root may; elsewhere the kernel's bounds hold.
     let _ = setpriority_process(None, PRIORITY);
     let mut open = server.write_all(&Report::Started.to_bytes()).is_ok();
@@ -286,7 +292,7 @@ fn run(order: Order, scope: Scope) {
         if told {
             let mut wish = [0];
             match server.read(&mut wish) {
-                Ok(1) => follow(wish[0], launch.sandboxed, scope),
+                Ok(1) => follow(wish[0], launch.sandboxed, &all),
                 _ => open = false,
             }
         }
@@ -303,7 +309,7 @@ fn run(order: Order, scope: Scope) {
             limit = limit.or_else(|| watch.look());
             looked = Instant::now();
             if limit.is_some() {
-                scope.kill();
+                all.kill();
             }
         }
     }
@@ -312,15 +318,20 @@ fn run(order: Order, scope: Scope) {
         // What it left is there until `end`.
         limit = limit.or_else(|| watch.look_at_processes());
     }
-    let mut left = end(leader, &mut status, scope);
+    let mut left = end(leader, &mut status, &all);
     if launch.sandboxed {
         // bubblewrap ends a moment before the first process of its namespace, with which all others end.
         left = 0;
+    }
+    if let Some(group) = all.group.as_ref().filter(|_| failed) {
+        limit = limit.or_else(|| group.met());
     }
     if let Some(status) = status {
         if limit.is_none() && watch.is_some_and(|watch| is_file_limit(status, &watch)) {
             limit = Some(Limit::File);
         }
+        // What is told of next may begin: this must be gone (G3).
+        drop(all);
         let end = End { status: status.as_raw(), left, limit };
         let _ = server.write_all(&Report::Ended(end).to_bytes());
     }
@@ -335,8 +346,25 @@ fn is_file_limit(status: WaitStatus, watch: &Watch) -> bool {
         || (status.exit_status() != Some(0) && watch.met_file_limit())
 }
 
+/// All that came of a program, and the ways to reach it.
+struct All {
+    scope: Scope,
+    group: Option<Group>,
+}
+
+impl All {
+    /// Kills it. How many processes there were.
+    fn kill(&self) -> u32 {
+        let Some(group) = &self.group else { return self.scope.kill() };
+        let count = u32::try_from(self.scope.ids().len()).unwrap_or(u32::MAX);
+        // In one step, and then what has left the group, as root may.
+        group.kill();
+        self.scope.kill().max(count)
+    }
+}
+
 /// S1. How many processes there were beside the program itself.
-fn end(leader: i32, status: &mut Option<WaitStatus>, scope: Scope) -> u32 {
+fn end(leader: i32, status: &mut Option<WaitStatus>, all: &All) -> u32 {
     let mut left = 0;
     loop {
         match wait(WaitOptions::NOHANG) {
@@ -347,7 +375,7 @@ fn end(leader: i32, status: &mut Option<WaitStatus>, scope: Scope) -> u32 {
                 }
             }
             _ => {
-                left += scope.kill();
+                left += all.kill();
                 // Whatever was killed ends; what was below it is a child then, and found in the next round.
                 if let Ok(Some((pid, ended))) = wait(WaitOptions::empty())
                     && pid.as_raw_nonzero().get() == leader
@@ -359,10 +387,10 @@ fn end(leader: i32, status: &mut Option<WaitStatus>, scope: Scope) -> u32 {
     }
 }
 
-fn follow(wish: u8, sandboxed: bool, scope: Scope) {
+fn follow(wish: u8, sandboxed: bool, all: &All) {
     match wish {
         KILL => {
-            scope.kill();
+            all.kill();
         }
         ASK => {
             // bubblewrap and the first process of its namespace end at once when they are asked, and
@@ -389,9 +417,11 @@ fn follow(wish: u8, sandboxed: bool, scope: Scope) {
 
 /// Starts the program in a process group of its own.
 fn start(
+    thread: &SingleThread,
     launch: &Launch,
     [stdin, stdout, stderr]: [OwnedFd; 3],
     file: Option<&OwnedFd>,
+    group: Option<&Group>,
 ) -> io::Result<(i32, OwnedFd)> {
     let mut command = Command::new(&launch.program);
     if let Some(file) = file {
@@ -408,16 +438,51 @@ fn start(
     if let Some(user) = launch.user {
         user.confine(&mut command)?;
     }
-    let child = command.spawn()?;
-    let id = child.id().cast_signed();
+    let id = match group {
+        Some(group) => start_in(thread, command, group)?,
+        // Reaped by `wait` with all others.
+        None => command.spawn()?.id().cast_signed(),
+    };
     let pid = Pid::from_raw(id).ok_or(Errno::INVAL)?;
-    // Reaped by `wait` with all others.
-    drop(child);
     match pidfd_open(pid, PidfdFlags::empty()) {
         Ok(handle) => Ok((id, handle)),
         Err(error) => {
-            end(id, &mut None, Scope::Tree);
+            end(id, &mut None, &All { scope: Scope::Tree, group: None });
             Err(error.into())
+        }
+    }
+}
+
+/// Starts a command in a control group (G2): the kernel forks into it, or, where it cannot, the new process
+/// enters before it becomes the program.
+fn start_in(thread: &SingleThread, mut command: Command, group: &Group) -> io::Result<i32> {
+    // Closed by the start of the program; else it brings the number of the error.
+    let (mut failed, mut failure) = io::pipe()?;
+    let (forked, enters) = match thread.fork_into(&group.open()?) {
+        Ok(forked) => (forked, false),
+        Err(_) => (thread.fork()?, true),
+    };
+    match forked {
+        Forked::Child => {
+            let entered = if enters { group.enter() } else { Ok(()) };
+            let error = match entered {
+                Ok(()) => command.exec(),
+                Err(error) => error,
+            };
+            let number = error.raw_os_error().unwrap_or(Errno::INVAL.raw_os_error());
+            let _ = failure.write_all(&number.to_le_bytes());
+            std::process::exit(127);
+        }
+        Forked::Parent(id) => {
+            drop((failure, command));
+            let mut number = [0; 4];
+            match failed.read_exact(&mut number) {
+                Err(_) => Ok(id),
+                Ok(()) => {
+                    let _ = waitpid(Pid::from_raw(id), WaitOptions::empty());
+                    Err(io::Error::from_raw_os_error(i32::from_le_bytes(number)))
+                }
+            }
         }
     }
 }
