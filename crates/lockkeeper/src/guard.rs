@@ -43,7 +43,7 @@ pub(crate) fn check(config: &Config) -> Result<Vec<String>, Error> {
         return Err(refused(format!("{path} is a part of the database {owner}; name that file")));
     }
     let mut parts = path::ENDS.iter().map(|end| path::beside(&path, end));
-    if let Some(part) = parts.find(|part| instance::is_open(part)) {
+    if let Some(part) = parts.find(|part| instance::is_open_as(part)) {
         let (path, part) = (path.display(), part.display());
         return Err(refused(format!(
             "this process has {part} open as a database, which SQLite would take for a part of {path}; \

@@ -132,6 +132,13 @@ pub(crate) fn is_open(path: &Path) -> bool {
     conflict(&entries, path, file, None).or_else(|| attaching(&entries, path, file)).is_some()
 }
 
+/// Whether this process has a database open by this very path. Another file may have got the number (inode) that a
+/// database had which was deleted and is still being closed.
+pub(crate) fn is_open_as(path: &Path) -> bool {
+    let attached = |entry: &Entry| entry.attached.iter().any(|(other, _)| other == path);
+    lock(&ENTRIES).iter().any(|entry| entry.resolved == path || attached(entry))
+}
+
 /// G6. The writer of the instance of `config` is about to use these attached files, which it can write. One that is
 /// being closed is waited for.
 pub(crate) fn attach(config: &Config, files: Vec<PathBuf>) -> Result<(), Error> {

@@ -92,7 +92,8 @@ where
     /// let import = Import { last };
     /// # futures_lite::future::block_on(async {
     /// assert_eq!(import.last.await?, 1);
-    /// # Ok::<_, lockkeeper::Error>(()) })
+    /// # Ok::<_, lockkeeper::Error>(()) })?;
+    /// # Ok::<_, lockkeeper::Error>(())
     /// ```
     pub fn submit(mut self) -> SubmittedWrite<T, E> {
         let state = match self.state {

@@ -13,7 +13,7 @@ use rustix::process::{Uid, geteuid};
 use rustix::thread::set_thread_res_uid;
 
 use crate::crash::Process;
-use crate::support::{Dir, HANG, block_on, ids, insert, kind, within};
+use crate::support::{Dir, HANG, block_on, ids, insert, kind, warnings_of_the_file, within};
 
 /// Makes a state of the file `app.db` in this directory.
 type Make = fn(&Path);
@@ -354,7 +354,7 @@ fn a53_a_process_that_comes_and_goes_does_not_disturb_readers() {
         let stored = |s: &lockkeeper::Snapshot| s.query_row(all, [], |row| row.get::<_, i64>(0));
         assert!(db.blocking_read(stored).expect("a count") >= 200 * 3);
         assert_eq!(held.blocking_read(stored).ok(), Some(0), "the old state");
-        assert_eq!(db.warnings(), Vec::<String>::new());
+        assert_eq!(warnings_of_the_file(&db), Vec::<String>::new());
         db.blocking_close().expect("closes");
         assert!(fs::metadata(dir.file("app.db-wal")).expect("it stays").len() > 0);
     });
