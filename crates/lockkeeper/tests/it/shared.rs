@@ -225,6 +225,10 @@ fn a54_an_opening_that_does_not_go_on_is_waited_for_within_reason() {
         let file = dir.file("app.db");
         let mut stuck = Box::pin(Database::builder(&file).open_shared());
         assert!(poll_once(&mut stuck).is_pending());
+        // Its thread has claimed the file before it makes it.
+        while !file.exists() {
+            std::thread::yield_now();
+        }
         let patience = Duration::from_millis(50);
         let error = Database::builder(&file).busy_timeout(patience).blocking_open_shared();
         let error = error.expect_err("it is not wholly open");
