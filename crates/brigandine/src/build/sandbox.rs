@@ -30,25 +30,12 @@ fn find_bubblewrap() -> Option<PathBuf> {
 /// What the system's programs need and what no build should see otherwise.
 const SYSTEM: &[&str] =
     &["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store", "/gnu"];
-/// Small public parts of `/etc`: names, certificates, the linker's cache.
-const ETC: &[&str] = &[
-    "/etc/alternatives",
-    "/etc/group",
-    "/etc/ld.so.cache",
-    "/etc/ld.so.conf",
-    "/etc/ld.so.conf.d",
-    "/etc/localtime",
-    "/etc/nsswitch.conf",
-    "/etc/passwd",
-    "/etc/pki",
-    "/etc/ssl",
-];
+/// Small public parts of `/etc`: names, certificates. The supervisor adds a few files.
+const ETC: &[&str] =
+    &["/etc/alternatives", "/etc/ld.so.conf.d", "/etc/localtime", "/etc/pki", "/etc/ssl"];
 
 /// What a network needs of `/etc`.
 const ETC_NETWORK: &[&str] = &["/etc/hosts", "/etc/resolv.conf", "/etc/services"];
-/// Where the kernel takes orders from root.
-const KERNEL: &[&str] =
-    &["/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs", "/proc/acpi"];
 /// Bytes of `/tmp` and of `/dev/shm` in the sandbox, each: they are memory.
 const TMP_BYTES: &str = "1073741824";
 
@@ -117,7 +104,7 @@ fn arguments(inside: &Command, view: &View<'_>) -> Vec<u8> {
     };
     add(&[&"--unshare-all", &"--die-with-parent", &"--new-session", &"--clearenv"]);
     // Run by root, bubblewrap leaves the program every right in its namespaces: to mount anew for writing what
-    // is read-only here, that is. The kernel's settings are root's files, for which no right is asked.
+    // is read-only here, that is.
     add(&[&"--cap-drop", &"ALL"]);
     if view.network {
         add(&[&"--share-net"]);
@@ -131,9 +118,6 @@ fn arguments(inside: &Command, view: &View<'_>) -> Vec<u8> {
         }
     }
     add(&[&"--proc", &"/proc", &"--dev", &"/dev"]);
-    for path in KERNEL {
-        add(&[&"--ro-bind-try", path, path]);
-    }
     add(&[&"--size", &TMP_BYTES, &"--tmpfs", &"/dev/shm"]);
     add(&[&"--size", &TMP_BYTES, &"--tmpfs", &"/tmp"]);
     for path in view.writable {
@@ -142,8 +126,9 @@ fn arguments(inside: &Command, view: &View<'_>) -> Vec<u8> {
     for path in view.readable {
         add(&[&"--ro-bind", path, path]);
     }
-    // What is left of the tree that bubblewrap made is memory without a limit.
-    add(&[&"--remount-ro", &"/dev", &"--remount-ro", &"/"]);
+    // In `/proc` the kernel takes orders from root, of which no right is asked; what is left of the tree that
+    // bubblewrap made is memory without a limit.
+    add(&[&"--remount-ro", &"/proc", &"--remount-ro", &"/dev", &"--remount-ro", &"/"]);
     if let Some(directory) = inside.get_current_dir() {
         add(&[&"--chdir", &directory]);
     }

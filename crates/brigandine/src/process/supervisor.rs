@@ -25,7 +25,10 @@
 //! S1: the report of the end is sent when the kernel says that there is no child.
 //! S2: a supervisor writes to nothing but its socket, and holds no file of the server's but a lock, by which
 //! the next server waits for it.
-//! S3: it cannot be traced, nor its memory or variables be read, by what it supervises (PR_SET_DUMPABLE).
+//! S3: its memory and variables cannot be read by what it supervises (PR_SET_DUMPABLE), unless that is root
+//! without a sandbox, which may trace it.
+//! S4: one that does not run, because it was stopped or is traced, is killed within a second or two, and with it its
+//! program: no limit and no cancel would reach the program otherwise.
 
 use super::cgroup::Group;
 use super::launch::{ASK, End, KILL, Launch, Report};
@@ -58,10 +61,17 @@ const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 const LOOK: Duration = Duration::from_millis(200);
 /// The priority of a supervisor: nothing that it supervises has a higher one.
 const PRIORITY: i32 = -20;
+/// What bubblewrap copies for its program instead of mounting it: it reads the list of all mounts for each mount that
+/// it makes.
+const COPIED: &[&str] =
+    &["/etc/group", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/nsswitch.conf", "/etc/passwd"];
 /// Processes of bubblewrap itself: the one that is started, and the first one of its namespace.
 const BUBBLEWRAP: usize = 2;
 /// Until orphans are looked at again.
 const SOON: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
+
+/// Between two looks for supervisors that do not run.
+const WATCH: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
 /// Forks supervisors until the server is gone and they are done.
 pub(super) fn serve() -> io::Result<()> {
@@ -88,13 +98,15 @@ pub(super) fn serve() -> io::Result<()> {
     let mut open = true;
     // A supervisor was killed, and not all that it had is known to be gone.
     let mut orphans = false;
+    let mut watched = Instant::now();
     while open || orphans || !supervisors.is_empty() {
         let mut polled: Vec<PollFd<'_>> =
             supervisors.iter().map(|(_, handle)| PollFd::new(handle, PollFlags::IN)).collect();
         if open {
             polled.push(PollFd::new(&control, PollFlags::IN));
         }
-        match poll(&mut polled, orphans.then_some(&SOON)) {
+        let wait = if orphans { Some(&SOON) } else { (!supervisors.is_empty()).then_some(&WATCH) };
+        match poll(&mut polled, wait) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
@@ -130,6 +142,10 @@ pub(super) fn serve() -> io::Result<()> {
             }
         }
         orphans |= reap(&mut supervisors, &ready);
+        if watched.elapsed() >= Duration::from_secs(1) {
+            watched = Instant::now();
+            kill_stopped(&supervisors);
+        }
         orphans = orphans && end_orphans(&supervisors);
     }
     Ok(())
@@ -154,6 +170,18 @@ fn reap(supervisors: &mut Vec<(i32, OwnedFd)>, ready: &[bool]) -> bool {
         }
     });
     killed
+}
+
+/// Kills supervisors that were stopped (S4): by a signal, or by a program that traces them.
+fn kill_stopped(supervisors: &[(i32, OwnedFd)]) {
+    for (id, handle) in supervisors {
+        let Ok(stat) = std::fs::read_to_string(format!("/proc/{id}/stat")) else { continue };
+        // The name before it may hold anything.
+        let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
+        if matches!(state, Some('T' | 't')) {
+            let _ = pidfd_send_signal(handle, Signal::KILL);
+        }
+    }
 }
 
 /// Kills what a killed supervisor left behind. Whether some of it may still be there: others must not wait
@@ -424,8 +452,16 @@ fn start(
     group: Option<&Group>,
 ) -> io::Result<(i32, OwnedFd)> {
     let mut command = Command::new(&launch.program);
+    let mut copied = Vec::new();
     if let Some(file) = file {
-        // The only descriptor beside the standard ones, and read before the program in the sandbox starts.
+        for path in COPIED {
+            let Ok(file) = std::fs::File::open(path) else { continue };
+            rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty())?;
+            command.args(["--perms", "0444", "--file", &file.as_raw_fd().to_string(), path]);
+            copied.push(file);
+        }
+        // It and those above are the only descriptors beside the standard ones, and read, and closed, before the
+        // program in the sandbox starts.
         rustix::io::fcntl_setfd(file, rustix::io::FdFlags::empty())?;
         command.arg("--args").arg(file.as_raw_fd().to_string());
     }
@@ -443,6 +479,7 @@ fn start(
         // Reaped by `wait` with all others.
         None => command.spawn()?.id().cast_signed(),
     };
+    drop(copied);
     let pid = Pid::from_raw(id).ok_or(Errno::INVAL)?;
     match pidfd_open(pid, PidfdFlags::empty()) {
         Ok(handle) => Ok((id, handle)),

@@ -164,6 +164,9 @@ fn a_build_of_the_sandbox_has_no_right_of_root_even_if_the_server_has() {
                   test -w /usr && echo WRITABLE\n\
                   mount -t tmpfs none /tmp && echo MOUNTED\n\
                   (cat /proc/sys/kernel/printk > /proc/sys/kernel/printk) && echo SET\n\
+                  find /proc -writable ! -type l 2>/dev/null | head -3 | sed 's/^/KERNEL /'\n\
+                  for it in passwd group nsswitch.conf ld.so.cache; do\n\
+                  test -s /etc/$it || echo MISSING $it; echo > /etc/$it && echo WRITTEN; done\n\
                   hostname other && echo NAMED\nexit 0";
     commands(&repository, &[("job", script)]);
     place.specify(&[("sample", &repository, "")]);
@@ -172,7 +175,8 @@ fn a_build_of_the_sandbox_has_no_right_of_root_even_if_the_server_has() {
     assert_eq!(place.jobs(1), ["job|0"]);
     let log = place.build_log("job");
     assert!(log.starts_with("CapEff:\t0000000000000000\n"), "{log}");
-    for word in ["REMOUNTED", "WRITABLE", "MOUNTED", "SET", "NAMED"] {
+    for word in ["REMOUNTED", "WRITABLE", "MOUNTED", "SET", "KERNEL", "MISSING", "WRITTEN", "NAMED"]
+    {
         assert!(!log.contains(word), "{word}: {log}");
     }
 }

@@ -172,6 +172,29 @@ fn a_build_cannot_kill_its_supervisors_or_fails_with_them_and_nothing_of_it_live
     assert!(server.end().success());
 }
 
+/// A traced supervisor could keep no limit and heed no cancel.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_build_that_stops_its_supervisor_ends_with_it() {
+    let place = Place::new();
+    let repository = place.repository("sample");
+    let (traces, stops) = (unique(610), unique(611));
+    // PTRACE_ATTACH: the tracer must live on, or the other one goes on.
+    let trace =
+        format!("exec perl -e 'syscall(101, 16, getppid(), 0, 0); exec \"sleep\", \"{traces}\"'");
+    let stop = format!("kill -STOP $PPID; exec sleep {stops}");
+    commands(&repository, &[("traces", &trace), ("stops", &stop)]);
+    place.specify(&[("sample", &repository, "")]);
+    place.write("config.toml", "[limits]\nbuild-time = \"10s\"\nbuild-grace = \"1s\"\n");
+    let server = Process::start(place.command(&[&sandbox("off")]));
+    server.trace("the server runs");
+    wait_for_builds(&place, "status > 0", "2");
+    wait_until_gone(&traces);
+    wait_until_gone(&stops);
+    server.signal("TERM");
+    assert!(server.end().success());
+}
+
 #[test]
 fn a_request_to_end_reaches_the_job_and_its_grace_is_kept() {
     for (place_number, kind) in SANDBOXES.into_iter().enumerate() {
