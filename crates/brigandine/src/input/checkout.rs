@@ -199,7 +199,7 @@ impl Checkouts {
         held_already: bool,
     ) -> Result<Arc<ExportedTree>, FetchError> {
         let (origin, revision) = (Origin::input(wanted.url), wanted.revision);
-        let conversion = self.repositories.conversion().await;
+        let conversion = self.repositories.conversion().await?;
         let key = wanted.key(&conversion);
         let slot = {
             let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);

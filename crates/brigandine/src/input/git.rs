@@ -1,6 +1,7 @@
 //! Bare clones, one per URL: fetched into, asked for revisions, exported from.
 
 use super::address::{self, Access, Origin};
+use super::manner::Manner;
 use super::objects::{self, Pool};
 use super::tree::Entry;
 use crate::model::{Reference, one_line};
@@ -113,15 +114,6 @@ pub(crate) struct Repositories {
     /// Filters that may run when files are written, by name.
     filters: Vec<String>,
     manner: tokio::sync::OnceCell<Manner>,
-}
-
-/// What git's configuration of the server's user asks for. Read once.
-#[derive(Debug, Clone, Default)]
-struct Manner {
-    /// URLs are rewritten, or some kinds of them forbidden.
-    rewrites: bool,
-    /// The settings of every filter: its name, a key and a value.
-    filters: Vec<(String, String, String)>,
 }
 
 const OUTPUT_MAX: usize = 1024 * 1024;
@@ -248,7 +240,7 @@ impl Repositories {
         }
         std::fs::write(blank.join("HEAD"), "ref: refs/heads/none\n")?;
         let clone = self.path(origin);
-        let manner = self.manner().await;
+        let manner = self.manner().await.map_err(io::Error::other)?;
         let mut command = self.command(blank, origin.access);
         command
             .env("GIT_OBJECT_DIRECTORY", clone.join("objects"))
@@ -278,10 +270,10 @@ impl Repositories {
     }
 
     /// How files are converted when they are written: part of the identity of what has rules for it.
-    pub(super) async fn conversion(&self) -> String {
-        let settings = self.manner().await.settings(&self.filters);
+    pub(super) async fn conversion(&self) -> Result<String, FetchError> {
+        let settings = self.manner().await?.settings(&self.filters);
         let lines = settings.iter().map(|(key, value)| format!("{key}={value}\0"));
-        lines.collect()
+        Ok(lines.collect())
     }
 
     pub(super) async fn run(
@@ -332,21 +324,18 @@ impl Repositories {
         }
     }
 
-    /// See [`Manner`].
-    async fn manner(&self) -> &Manner {
-        let read = async || {
-            // No repository's own settings, nor those that `command` gives: it forbids two protocols.
-            let mut command = self.environment(Access::Input);
-            command.args(["--git-dir=/dev/null", "config", "--null", "--includes", "--list"]);
-            let done =
-                process::capture(&self.supervisors, command.into(), self.fetch_timeout, OUTPUT_MAX)
-                    .await;
-            match done {
-                Ok(done) if done.status.success() => Manner::read(&done.stdout),
-                _ => Manner { rewrites: true, filters: Vec::new() },
-            }
-        };
-        self.manner.get_or_init(read).await
+    /// See [`Manner`]. Read when it is asked for first, and again after a failure.
+    async fn manner(&self) -> Result<&Manner, FetchError> {
+        self.manner
+            .get_or_try_init(async || {
+                // No repository's own settings, nor those that `command` gives: it forbids two protocols.
+                let mut command = self.environment(Access::Input);
+                command.args(["--git-dir=/dev/null", "config", "--null", "--includes", "--list"]);
+                let doing = "read the configuration of";
+                let settings = self.check(doing, "git", command, OUTPUT_MAX).await?;
+                Ok(Manner::read(&settings))
+            })
+            .await
     }
 
     /// All files of a revision that the clone has, without those of its submodules: an error if they are more than
@@ -379,7 +368,8 @@ impl Repositories {
     /// `None`: git's own program is to do it, or to say what is wrong.
     async fn follow(&self, origin: &Origin, remote: &str, local: &str) -> Option<Resolved> {
         let source = local_path(&origin.url)?;
-        if self.manner().await.rewrites {
+        // Where they cannot be read, git's own program says why.
+        if self.manner().await.ok()?.rewrites {
             return None;
         }
         let (remote, local) = (remote.to_owned(), local.to_owned());
@@ -590,43 +580,6 @@ impl Repositories {
     }
 }
 
-impl Manner {
-    /// From `git config --null --list`.
-    fn read(settings: &[u8]) -> Self {
-        let settings = String::from_utf8_lossy(settings);
-        let mut found = Self::default();
-        for setting in settings.split('\0') {
-            let (key, value) = setting.split_once('\n').unwrap_or((setting, "true"));
-            found.rewrites |= key.starts_with("protocol.")
-                || (key.starts_with("url.") && key.ends_with(".insteadof"));
-            let filter = key.strip_prefix("filter.").and_then(|rest| rest.rsplit_once('.'));
-            if let Some((name, key)) = filter {
-                found.filters.push((name.to_owned(), key.to_owned(), value.to_owned()));
-            }
-        }
-        // The last value of a key counts.
-        found.filters.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
-        found.filters.dedup_by(|later, kept| {
-            let same = later.0 == kept.0 && later.1 == kept.1;
-            if same {
-                std::mem::swap(later, kept);
-            }
-            same
-        });
-        found
-    }
-
-    /// The settings by which the filters in `allowed` are what they are, and all others are none.
-    fn settings(&self, allowed: &[String]) -> Vec<(String, String)> {
-        let value = |name: &String, key: &str, value: &str| {
-            let off = if key == "required" { "false" } else { "" };
-            if allowed.contains(name) { value.to_owned() } else { off.to_owned() }
-        };
-        let settings = self.filters.iter();
-        settings.map(|(n, k, v)| (format!("filter.{n}.{k}"), value(n, k, v))).collect()
-    }
-}
-
 /// Settings under which a file is what its tree and its attributes say, on every machine.
 const INDEPENDENT: [&str; 7] = [
     "core.attributesFile=/dev/null",
@@ -772,38 +725,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Manner, lfs_url, local_path, redact};
-
-    #[test]
-    fn only_a_plain_configuration_is_read_past_git() {
-        assert!(!Manner::read(b"user.name\nme\0core.autocrlf\ninput\0").rewrites);
-        assert!(Manner::read(b"url.https://h/.insteadof\n/srv/\0").rewrites);
-        assert!(Manner::read(b"protocol.file.allow\nnever\0").rewrites);
-    }
-
-    #[test]
-    fn filters_that_may_not_run_are_switched_off_by_name() {
-        let settings = b"filter.lfs.process\ngit-lfs filter-process\0filter.lfs.required\ntrue\0\
-            filter.a.b=c.smudge\nevil\0filter.a.b=c.required\ntrue\0filter.up.smudge\nfirst\0\
-            filter.up.smudge\nlast\0";
-        let manner = Manner::read(settings);
-        let of = |allowed: &[&str]| {
-            let allowed: Vec<String> = allowed.iter().map(|name| (*name).to_owned()).collect();
-            manner.settings(&allowed)
-        };
-        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
-        assert_eq!(
-            of(&["lfs"]),
-            [
-                pair("filter.a.b=c.required", "false"),
-                pair("filter.a.b=c.smudge", ""),
-                pair("filter.lfs.process", "git-lfs filter-process"),
-                pair("filter.lfs.required", "true"),
-                pair("filter.up.smudge", ""),
-            ]
-        );
-        assert!(of(&["up"]).contains(&pair("filter.up.smudge", "last")));
-    }
+    use super::{lfs_url, local_path, redact};
 
     #[test]
     fn files_of_lfs_are_where_the_repository_is() {

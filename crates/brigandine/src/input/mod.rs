@@ -13,6 +13,7 @@
 mod address;
 mod checkout;
 mod git;
+mod manner;
 mod objects;
 mod pattern;
 mod tree;

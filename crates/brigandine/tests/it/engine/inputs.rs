@@ -1,6 +1,6 @@
 //! Inputs: what can happen to a repository.
 
-use crate::support::{Place, run};
+use crate::support::{Place, Process, run, until};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -216,21 +216,26 @@ fn a_job_list_may_be_long_or_behind_a_link_or_absent() {
     assert_eq!(place.rows(told), ["brigandine.toml: leads out of the repository"]);
 }
 
-/// Has the server find a `git` that notes its arguments in a file before it does what git does.
-fn noted_git(place: &Place, command: &mut Command) -> PathBuf {
-    let notes = place.path("git-notes");
-    std::fs::write(&notes, "").expect("written");
+/// Has the server ask a git of which the shell runs `first` before it runs the real one.
+fn other_git(place: &Place, command: &mut Command, first: &str) {
     let real = Command::new("sh").args(["-c", "command -v git"]).output().expect("sh").stdout;
     let real = String::from_utf8(real).expect("text");
-    let folder = place.path("noted");
+    let folder = place.path("other-git");
     std::fs::create_dir_all(&folder).expect("a folder");
-    let (real, shown) = (real.trim(), notes.display());
-    let script = format!("#!/bin/sh\necho \"$*\" >> {shown}\nexec {real} \"$@\"\n");
+    let script = format!("#!/bin/sh\n{first}\nexec {} \"$@\"\n", real.trim());
     std::fs::write(folder.join("git"), script).expect("written");
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(folder.join("git"), mode).expect("a mode");
     let path = std::env::var("PATH").expect("a path");
     command.env("PATH", format!("{}:{path}", folder.display()));
+}
+
+/// Has the server find a `git` that notes its arguments in a file before it does what git does.
+/// Has the server ask a git that notes its arguments in a file before it does what git does.
+fn noted_git(place: &Place, command: &mut Command) -> PathBuf {
+    let notes = place.path("git-notes");
+    std::fs::write(&notes, "").expect("written");
+    other_git(place, command, &format!("echo \"$*\" >> {}", notes.display()));
     notes
 }
 
@@ -261,4 +266,39 @@ fn a_push_to_a_repository_on_this_machine_is_followed_without_a_fetch_unless_url
         let fetched = noted.lines().filter(|line| line.contains(" fetch ")).count();
         assert_eq!(fetched, fetches, "with {settings:?}: {noted}");
     }
+}
+
+/// Else every filter of the machine would run from then on.
+#[test]
+fn a_configuration_of_git_that_could_not_be_read_is_read_again() {
+    let place = Place::new();
+    let repository = place.repository("sample");
+    let list = "[[job]]\nname = \"one\"\nsources = [\"*.txt\"]\ncommand = \"cat a.txt\"\n";
+    repository.commit(&[
+        ("brigandine.toml", list),
+        (".gitattributes", "*.txt filter=forbidden\n"),
+        ("a.txt", "plain\n"),
+    ]);
+    place.specify(&[("sample", &repository, "")]);
+    let global =
+        place.write("gitconfig", "[filter \"forbidden\"]\n\tsmudge = sed s/^/forbidden/\n");
+    let fails = place.write("fails", "");
+    let mut command = place.command(&[]);
+    command.env("GIT_CONFIG_GLOBAL", global).env("GIT_CONFIG_NOSYSTEM", "1");
+    let first =
+        format!("case \" $* \" in *' config '*) test -e {} && exit 7;; esac", fails.display());
+    other_git(&place, &mut command, &first);
+    let server = Process::start(command);
+    server.trace("the server runs");
+    let messages = || place.rows("SELECT message FROM evaluation WHERE status > 0");
+    let messages = until(messages, |messages| !messages.is_empty());
+    assert!(messages[0].contains("read the configuration of git"), "{messages:?}");
+    std::fs::remove_file(fails).expect("removed");
+    repository.commit(&[("b.txt", "")]);
+    let evaluated = run(place.tool(&["evaluate", "sample"]));
+    assert!(evaluated.status.success(), "{}", evaluated.stderr);
+    until(|| place.rows("SELECT status FROM build"), |rows| rows == &["0"]);
+    assert_eq!(place.build_log("one"), "plain\n");
+    server.signal("TERM");
+    assert!(server.end().success());
 }
