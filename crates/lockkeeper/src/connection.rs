@@ -285,6 +285,7 @@ impl Link {
         self.writes.set(0);
         self.saved.set(false);
         self.protect.set(protect);
+        self.guard.temp_schema.begin_call();
         self.forget_work();
     }
 

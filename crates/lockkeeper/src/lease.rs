@@ -290,7 +290,8 @@ impl<E: Send + 'static> Lease<E> {
     /// Runs `f` inside the transaction, on the writer's thread.
     ///
     /// `Err` undoes what `f` wrote and leaves the rest of the transaction; so does a panic. A statement
-    /// that SQLite answers by rolling everything back (a full disk, `OR ROLLBACK`) ends the lease.
+    /// that SQLite answers by rolling everything back (a full disk, `OR ROLLBACK`) ends the lease, and
+    /// so does a call that fails after it made a virtual table, which SQLite cannot undo alone.
     /// Nothing is stored before [`Lease::commit`].
     ///
     /// # Errors

@@ -13,8 +13,8 @@
 //!   keeps a table of its own that cannot be dropped, such as `temp.sqlite_sequence`.
 //! - O4: a virtual table that was made in a savepoint, and undone with it, stays among those that SQLite asks to
 //!   commit: the COMMIT may fail (FTS5's does, if it was written to), and so may whoever makes a table of that
-//!   name before. So such a call is undone with the transaction, and a savepoint of its own that was undone ends the
-//!   batch.
+//!   name before. So such a call is undone with the transaction, and with the lease if it is one of a lease; a
+//!   savepoint of its own that was undone ends the batch.
 //!
 //! The rows of temporary tables that `setup` made are ordinary content, as long as the connection lives.
 
@@ -99,10 +99,14 @@ impl TempSchema {
     /// A call, or a lease, begins.
     pub(crate) fn begin(&self) {
         self.touched.store(false, Ordering::Relaxed);
+    }
+
+    /// A call begins, which may be one of a lease: it has made no virtual table.
+    pub(crate) fn begin_call(&self) {
         self.virtual_made.store(false, Ordering::Relaxed);
     }
 
-    /// Whether the running call, or lease, may have made a virtual table.
+    /// Whether the running call may have made a virtual table.
     pub(crate) fn virtual_made(&self) -> bool {
         self.virtual_made.load(Ordering::Relaxed)
     }

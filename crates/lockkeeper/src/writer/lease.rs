@@ -89,13 +89,11 @@ impl Writer {
             }
             let goes_on = shared.rest();
             let settled = match (ran, link.saved.get()) {
-                (_, false) => Ok(()),
-                (Ran::Good, true) => link.session.run(Sql::Release),
-                (Ran::Failed | Ran::Panicked, true) => {
-                    link.session.run(Sql::RollbackTo).and_then(|()| link.session.run(Sql::Release))
-                }
+                (_, false) => true,
+                (Ran::Good, true) => link.session.run(Sql::Release).is_ok(),
+                (Ran::Failed | Ran::Panicked, true) => link.undo_call(),
             };
-            let lost = link.is_lost() || settled.is_err();
+            let lost = link.is_lost() || !settled;
             let fate = match (ran, job.interrupt()) {
                 (Ran::Good, Some(why)) => Fate::kind(kind_of_stop(why, Phase::Running)),
                 (Ran::Good, None) if lost => Fate::kind(ErrorKind::LeaseEnded),

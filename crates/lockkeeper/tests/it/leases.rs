@@ -180,6 +180,45 @@ fn a20_a_call_that_loses_the_transaction_ends_the_lease() {
     });
 }
 
+/// SQLite does not undo it as a whole: the next savepoint or the COMMIT would fail.
+#[test]
+fn a20_a_call_that_fails_after_it_made_a_virtual_table_ends_the_lease() {
+    const MAKE: &str = "CREATE VIRTUAL TABLE made USING fts5 (body)";
+    const FILL: &str = "INSERT INTO made (body) VALUES ('word')";
+    within(HANG, || {
+        on_each_place(|db, _| {
+            let lease = || block_on(db.lease().hold_max(LONG).idle_max(LONG)).expect("its turn");
+            let mut ends = lease();
+            ends.blocking_run(|tx| insert(tx, 1)).expect("a call");
+            let failed = ends.blocking_run(|tx| {
+                tx.execute_batch(MAKE)?;
+                tx.execute_batch(FILL)?;
+                Err::<(), _>(rusqlite::Error::QueryReturnedNoRows)
+            });
+            assert_eq!(kind(failed), ErrorKind::Call, "it is told its own error");
+            assert_eq!(kind(ends.blocking_run(|tx| insert(tx, 2))), ErrorKind::LeaseEnded);
+            assert_eq!(kind(ends.blocking_commit()), ErrorKind::LeaseEnded);
+            assert_eq!(ids(db), []);
+
+            // One that is kept is no reason, whatever fails after it.
+            let mut goes_on = lease();
+            goes_on.blocking_run(|tx| tx.execute_batch(MAKE)).expect("the table");
+            let failed = goes_on.blocking_run(|tx| {
+                insert(tx, 3)?;
+                Err::<(), _>(rusqlite::Error::QueryReturnedNoRows)
+            });
+            assert_eq!(kind(failed), ErrorKind::Call);
+            goes_on.blocking_run(|tx| tx.execute_batch(FILL)).expect("it goes on");
+            goes_on.blocking_commit().expect("it is stored");
+            assert_eq!(ids(db), []);
+            let count = |s: &lockkeeper::Snapshot| {
+                s.query_row("SELECT count(*) FROM made", [], |row| row.get::<_, i64>(0))
+            };
+            assert_eq!(db.blocking_read(count).expect("a read"), 1);
+        });
+    });
+}
+
 #[test]
 fn a20_dropping_a_call_of_a_lease_ends_it() {
     within(HANG, || {
