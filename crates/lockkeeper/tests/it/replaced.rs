@@ -229,6 +229,7 @@ fn a42_a_long_call_is_not_answered_from_a_file_that_is_gone() {
         let written = db.blocking_write(move |tx| {
             insert(tx, 6)?;
             std::fs::rename(&from, &to).expect("a rename");
+            // Time itself is what is tested: the look before the call grows old.
             std::thread::sleep(Duration::from_millis(1100));
             Ok(())
         });
@@ -244,6 +245,7 @@ fn a42_what_belongs_to_the_file_is_no_false_alarm() {
         let dir = Dir::new();
         let db = two(&dir);
         let (copy, file) = (dir.file("copy.db"), dir.file("home/test.db"));
+        // Longer than a look at the file is good for, so that the next call looks again.
         let wait = || std::thread::sleep(Duration::from_millis(300));
         let check = |what: &str| {
             wait();

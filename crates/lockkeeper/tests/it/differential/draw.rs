@@ -118,19 +118,25 @@ pub(crate) fn step(op: BoxedStrategy<Op>) -> impl Strategy<Value = Step> {
     (op, any::<bool>()).prop_map(|(op, forgive)| Step { op, forgive })
 }
 
-pub(crate) fn call(rich: bool) -> impl Strategy<Value = Call> {
-    let form = prop_oneof![4 => Just(Form::Many), 2 => Just(Form::Once), 1 => Just(Form::Try)];
-    let end = prop_oneof![
+pub(crate) fn form() -> impl Strategy<Value = Form> {
+    prop_oneof![4 => Just(Form::Many), 2 => Just(Form::Once), 1 => Just(Form::Try)]
+}
+
+pub(crate) fn end() -> impl Strategy<Value = End> {
+    prop_oneof![
         12 => Just(End::Good),
         2 => Just(End::Fail),
         1 => Just(End::Panic),
         1 => Just(End::LeakRead),
         1 => Just(End::LeakWrite),
-    ];
+    ]
+}
+
+pub(crate) fn call(rich: bool) -> impl Strategy<Value = Call> {
     // One statement each, as most calls of most programs.
     let short = prop::collection::vec(step(one_op(rich)), 0..2);
     let steps = prop_oneof![1 => short, 2 => prop::collection::vec(step(op(rich)), 0..5)];
-    (form, 0..KINDS, steps, end).prop_map(|(form, kind, steps, end)| Call {
+    (form(), 0..KINDS, steps, end()).prop_map(|(form, kind, steps, end)| Call {
         form,
         kind,
         steps,

@@ -5,7 +5,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use serde::{Deserialize, Serialize};
 
-use crate::differential::draw::{op_over, plain_op, rich_op, step};
+use crate::differential::draw::{end, form, op_over, plain_op, rich_op, step};
 use crate::differential::program::{Call, End, Form};
 use crate::support::rich::{self, Gives, STATEMENTS};
 
@@ -158,18 +158,10 @@ fn how() -> impl Strategy<Value = How> {
 }
 
 fn call() -> impl Strategy<Value = Call> {
-    let form = prop_oneof![4 => Just(Form::Many), 2 => Just(Form::Once), 1 => Just(Form::Try)];
-    let end = prop_oneof![
-        12 => Just(End::Good),
-        2 => Just(End::Fail),
-        1 => Just(End::Panic),
-        1 => Just(End::LeakRead),
-        1 => Just(End::LeakWrite),
-    ];
     let one = || prop_oneof![4 => rich_op(), 1 => plain_op()].boxed();
     let short = prop::collection::vec(step(one()), 0..2);
     let steps = prop_oneof![1 => short, 2 => prop::collection::vec(step(op_over(one)), 0..5)];
-    (form, steps, end).prop_map(|(form, steps, end)| Call { form, steps, end, kind: 0 })
+    (form(), steps, end()).prop_map(|(form, steps, end)| Call { form, steps, end, kind: 0 })
 }
 
 /// A call in a lease: what fails in it is undone alone.
