@@ -30,7 +30,7 @@ fn find_bubblewrap() -> Option<PathBuf> {
 /// What the system's programs need and what no build should see otherwise.
 const SYSTEM: &[&str] =
     &["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store", "/gnu"];
-/// Small public parts of `/etc`: names, certificates. The supervisor adds a few files.
+/// Small public parts of `/etc`: names, certificates. Single files are copied: `COPIED` in `process/supervisor.rs`.
 const ETC: &[&str] =
     &["/etc/alternatives", "/etc/ld.so.conf.d", "/etc/localtime", "/etc/pki", "/etc/ssl"];
 

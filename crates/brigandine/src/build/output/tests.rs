@@ -1,0 +1,138 @@
+use super::*;
+
+struct Place {
+    directory: tempfile::TempDir,
+    outputs: Outputs,
+}
+
+fn place(bytes_max: u64) -> Place {
+    let directory = tempfile::tempdir().expect("directory");
+    let outputs = Outputs::new(directory.path().join("outputs"), bytes_max).expect("outputs");
+    Place { directory, outputs }
+}
+
+impl Place {
+    fn collect(&self, files: &[(&str, &str)], products: &[&str]) -> Outcome {
+        let work = self.directory.path().join("work");
+        let _ = fs::remove_dir_all(&work);
+        for directory in ["build", "out"] {
+            fs::create_dir_all(work.join(directory)).expect("directory");
+        }
+        for (path, text) in files {
+            let path = work.join(path);
+            fs::create_dir_all(path.parent().expect("parent")).expect("directory");
+            fs::write(path, text).expect("file");
+        }
+        let products: Vec<String> = products.iter().map(|p| (*p).to_owned()).collect();
+        self.outputs.collect(&work.join("build"), &work.join("out"), &products)
+    }
+}
+
+#[test]
+fn a_damaged_output_is_never_shared() {
+    let place = place(1000);
+    type Damage = fn(&Path);
+    let damages: [(&str, Damage); 5] = [
+        ("other bytes", |root| fs::write(root.join("a"), "evil").expect("written")),
+        ("one file more", |root| fs::write(root.join("more"), "evil").expect("written")),
+        ("one file less", |root| fs::remove_file(root.join("a")).expect("removed")),
+        ("a link", |root| {
+            fs::remove_file(root.join("a")).expect("removed");
+            std::os::unix::fs::symlink("/etc/passwd", root.join("a")).expect("a link");
+        }),
+        ("another mode", |root| {
+            let mode = fs::Permissions::from_mode(0o555);
+            fs::set_permissions(root.join("a"), mode).expect("a mode");
+        }),
+    ];
+    for (what, damage) in damages {
+        let one = place.collect(&[("out/a", "x"), ("out/b/c", "y")], &[]);
+        let root = place.outputs.path(&one.outputs[0].1).expect("there");
+        fs::set_permissions(&root, fs::Permissions::from_mode(0o755)).expect("a mode");
+        let file = fs::Permissions::from_mode(0o644);
+        fs::set_permissions(root.join("a"), file).expect("a mode");
+        damage(&root);
+        let two = place.collect(&[("out/a", "x"), ("out/b/c", "y")], &[]);
+        assert_eq!(one.outputs, two.outputs);
+        assert_eq!(fs::read(root.join("a")).expect("read"), b"x", "{what}");
+        let digest = digest(&root, 1000).ok().expect("a digest").0;
+        assert_eq!(digest, two.outputs[0].1, "{what}");
+    }
+    let nothing = place.collect(&[], &[]);
+    let root = place.outputs.path(&nothing.outputs[0].1).expect("there");
+    fs::write(root.join("evil"), "evil").expect("written");
+    assert_eq!(place.collect(&[], &[]).outputs, nothing.outputs);
+    assert_eq!(fs::read_dir(&root).expect("there").count(), 0);
+    fs::remove_dir_all(&root).expect("removed");
+    assert_eq!(place.collect(&[], &[]).outputs, nothing.outputs);
+    assert!(root.is_dir());
+    let left = fs::read_dir(place.directory.path().join("outputs")).expect("there").count();
+    assert_eq!(left, 2, "what was damaged is gone");
+}
+
+#[test]
+fn the_same_contents_give_the_same_folder() {
+    let place = place(1000);
+    let one = place.collect(&[("out/a", "x")], &[]);
+    let two = place.collect(&[("build/a", "x")], &["a"]);
+    let other = place.collect(&[("out/a", "y")], &[]);
+    assert_eq!(one.outputs, two.outputs);
+    assert_ne!(one.outputs, other.outputs);
+    let path = place.outputs.path(&one.outputs[0].1).expect("there");
+    assert_eq!(fs::read_to_string(path.join("a")).expect("readable"), "x");
+}
+
+#[test]
+fn products_are_named_by_patterns_with_size_and_digest() {
+    let place = place(1000);
+    let outcome = place.collect(
+        &[("build/dist/a.tar", "aa"), ("build/dist/b.txt", "b"), ("out/dist/c.tar", "c")],
+        &["dist/*.tar"],
+    );
+    assert_eq!(outcome.status, BuildStatus::Succeeded, "{}", outcome.message);
+    let names: Vec<&str> = outcome.products.iter().map(|p| p.name.as_str()).collect();
+    assert_eq!(names, ["dist/a.tar", "dist/c.tar"]);
+    assert_eq!(outcome.products[0].bytes, 2);
+    assert_eq!(outcome.products[0].checksum, hex(&Sha256::digest("aa")));
+    let stored = place.directory.path().join(&outcome.products[0].path);
+    assert_eq!(fs::read_to_string(stored).expect("there"), "aa");
+}
+
+#[test]
+fn links_lead_nowhere_but_into_the_output() {
+    let place = place(1000);
+    let outside = place.directory.path().join("outside");
+    fs::create_dir(&outside).expect("directory");
+    fs::write(outside.join("secret"), "s").expect("file");
+    let work = place.directory.path().join("work");
+    let collect = |link: &str, products: &[&str]| {
+        let _ = fs::remove_dir_all(&work);
+        for directory in ["build/dist", "out"] {
+            fs::create_dir_all(work.join(directory)).expect("directory");
+        }
+        fs::write(work.join("build/dist/it"), "x").expect("file");
+        let link = work.join(link);
+        let _ = fs::remove_dir_all(&link);
+        std::os::unix::fs::symlink(&outside, &link).expect("link");
+        let products: Vec<String> = products.iter().map(|p| (*p).to_owned()).collect();
+        place.outputs.collect(&work.join("build"), &work.join("out"), &products)
+    };
+    let replaced = collect("build", &["**"]);
+    assert_eq!(replaced.message, "it replaced its own directory by something else");
+    let diverted = collect("out/dist", &["dist/it"]);
+    assert!(diverted.message.contains("has no place in its output"), "{}", diverted.message);
+    let hidden = collect("build/more", &["more/secret"]);
+    assert_eq!(hidden.message, "product pattern `more/secret` matches no file");
+    assert_eq!(fs::read_dir(&outside).expect("there").count(), 1, "nothing came or went");
+}
+
+#[test]
+fn a_missing_product_and_too_large_an_output_fail_the_build() {
+    let place = place(3);
+    let outcome = place.collect(&[("build/x", "1")], &["dist/*"]);
+    assert_eq!(outcome.status, BuildStatus::FailedOther);
+    assert_eq!(outcome.message, "product pattern `dist/*` matches no file");
+    let outcome = place.collect(&[("out/x", "12345")], &[]);
+    assert_eq!(outcome.message, "its output has more than 3 bytes");
+    assert_eq!(place.collect(&[], &[]).outputs[0].1, hex(&Sha256::digest([])));
+}

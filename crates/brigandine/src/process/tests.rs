@@ -1,0 +1,175 @@
+use super::*;
+
+fn shell(text: &str) -> Command {
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", text]).env("PATH", "/usr/bin:/bin");
+    command
+}
+
+async fn captured(text: &str, timeout: Duration) -> Result<Captured, CaptureError> {
+    capture(&Supervisors::new(None), shell(text).into(), timeout, 1000).await
+}
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// The processes whose command line has this text.
+fn alive(text: &str) -> usize {
+    let processes = std::fs::read_dir("/proc").expect("/proc").flatten();
+    let lines = processes.filter_map(|p| std::fs::read_to_string(p.path().join("cmdline")).ok());
+    lines.filter(|line| line.contains(text)).count()
+}
+
+#[tokio::test]
+async fn capture_keeps_output_and_status() {
+    let done = captured("echo out; echo err >&2; exit 3", LONG).await.expect("runs");
+    assert_eq!(done.stdout, b"out\n");
+    assert_eq!(done.stderr, "err\n");
+    assert_eq!(describe(done.status), "exit status 3");
+}
+
+#[tokio::test]
+async fn capture_ends_what_takes_too_long_before_it_says_so() {
+    let text = format!("sleep 7{0} & sleep 7{0}", std::process::id());
+    let error = captured(&text, Duration::from_millis(50)).await.unwrap_err();
+    assert!(matches!(error, CaptureError::Timeout(_)), "{error}");
+    assert_eq!(alive(&format!("7{}", std::process::id())), 0);
+}
+
+#[tokio::test]
+async fn capture_ends_what_writes_too_much() {
+    let error = captured("yes", LONG).await.unwrap_err();
+    assert!(matches!(error, CaptureError::Output(1000)), "{error}");
+}
+
+#[tokio::test]
+async fn a_program_that_is_not_there_is_an_error_and_no_process() {
+    let error = capture(&Supervisors::new(None), Command::new("/no/such").into(), LONG, 10).await;
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "cannot run: No such file or directory (os error 2)"
+    );
+}
+
+#[tokio::test]
+async fn a_program_has_the_variables_and_descriptors_that_it_was_given_and_no_other() {
+    let mut command = Command::new("/usr/bin/env");
+    command.env("ONLY", "this");
+    let done = capture(&Supervisors::new(None), command.into(), LONG, 1000).await.expect("runs");
+    assert_eq!(String::from_utf8_lossy(&done.stdout), "ONLY=this\n");
+    let done = captured("cd /proc/self/fd && echo *", LONG).await.expect("runs");
+    // The shell has a fourth for the directory that it lists.
+    assert_eq!(String::from_utf8_lossy(&done.stdout), "0 1 2 3\n");
+}
+
+#[tokio::test]
+async fn nothing_outlives_its_program_wherever_it_went() {
+    let own = std::process::id();
+    for (number, text) in [
+        "sleep $0 & echo up",
+        "setsid sleep $0 >/dev/null 2>&1 & echo up",
+        "env -i setsid sh -c '(sleep $0 &) >/dev/null 2>&1'; echo up",
+        "(setsid sh -c '(trap \"\" TERM HUP; env -i sleep $0; :) &' >/dev/null 2>&1 &); echo up",
+        "for i in 1 2 3 4 5 6 7 8; do (sh -c 'sleep $0 & sleep $0 & wait' &) & done; echo up",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mark = format!("6{number}{own}");
+        let text = text.replace("$0", &mark);
+        let done = captured(&text, LONG).await.expect("ends");
+        assert_eq!(done.stdout, b"up\n", "{text}");
+        assert_eq!(alive(&mark), 0, "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_program_whose_supervisor_is_killed_ends_as_well() {
+    let mark = format!("5{}", std::process::id());
+    let text = format!("setsid sleep {mark} >/dev/null 2>&1 & kill -9 $PPID; sleep {mark}");
+    let supervisors = Supervisors::new(None);
+    let error = capture(&supervisors, shell(&text).into(), LONG, 1000).await.unwrap_err();
+    assert_eq!(error.to_string(), "cannot run: its supervisor was killed");
+    let began = std::time::Instant::now();
+    while alive(&mark) > 0 {
+        assert!(began.elapsed() < LONG, "it lives on");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let done =
+        capture(&supervisors, shell("echo on").into(), LONG, 1000).await.expect("others run");
+    assert_eq!(done.stdout, b"on\n");
+}
+
+/// What a contained program says.
+async fn contained(supervisors: &Supervisors, text: &str) -> String {
+    let program = Program { contained: true, ..shell(text).into() };
+    let done = capture(supervisors, program, LONG, 1000).await.expect("runs");
+    String::from_utf8_lossy(&done.stdout).into_owned()
+}
+
+#[tokio::test]
+async fn what_is_not_contained_is_in_no_namespace_of_what_was_contained_before() {
+    const ASK: &str = "readlink /proc/self/ns/pid; readlink /proc/self/ns/mnt";
+    let link = |name| std::fs::read_link(format!("/proc/self/ns/{name}")).expect("a link");
+    let own = format!("{}\n{}\n", link("pid").display(), link("mnt").display());
+    let supervisors = Supervisors::new(None);
+    let first = contained(&supervisors, ASK).await;
+    for _ in 0..3 {
+        let done = capture(&supervisors, shell(ASK).into(), LONG, 1000).await.expect("runs");
+        assert_eq!(String::from_utf8_lossy(&done.stdout), own);
+        // Where there is a way to a namespace, there is one each time.
+        assert_eq!(contained(&supervisors, ASK).await == own, first == own);
+    }
+}
+
+#[tokio::test]
+async fn with_the_rights_of_root_one_process_stands_between_the_fork_server_and_a_program() {
+    let parent = |id: u32| {
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("alive");
+        let line = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+        line.and_then(|id| id.trim().parse::<u32>().ok()).expect("a number")
+    };
+    let supervisors = Supervisors::new(None);
+    let (mut out, stdout) = output_pipe().expect("a pipe");
+    let stderr = stdout.try_clone().expect("a pipe");
+    let mark = format!("4{}", std::process::id());
+    let command = shell(&format!("sleep {mark} & echo up; wait"));
+    let program = Program { contained: true, ..command.into() };
+    let streams = Streams { stdin: None, stdout: stdout.into(), stderr: stderr.into() };
+    let running = supervisors.spawn(program, streams).await.expect("runs");
+    let mut said = [0; 3];
+    out.read_exact(&mut said).await.expect("it runs");
+    let wanted = format!("sleep\0{mark}\0");
+    let line = |id: u32| std::fs::read_to_string(format!("/proc/{id}/cmdline"));
+    let find = || {
+        let processes = std::fs::read_dir("/proc").expect("/proc").flatten();
+        let mut ids = processes.filter_map(|it| it.file_name().to_str()?.parse::<u32>().ok());
+        ids.find(|id| line(*id).is_ok_and(|line| line == wanted))
+    };
+    // The shell has made the process, which may not be `sleep` yet.
+    let mut sleep = find();
+    for _ in 0..6000 {
+        if sleep.is_some() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        sleep = find();
+    }
+    let sleep = sleep.expect("it sleeps");
+    let server = supervisors.fork_server().expect("one");
+    let server = server.child.as_ref().expect("it runs").id();
+    let mut above = vec![parent(parent(sleep))];
+    while above[above.len() - 1] != server {
+        above.push(parent(above[above.len() - 1]));
+    }
+    let most = if rustix::process::geteuid().is_root() { 1 } else { 2 };
+    assert!(above.len() - 1 <= most, "{above:?} down to {server}");
+    running.end().await;
+}
+
+#[tokio::test]
+async fn a_supervisor_shows_nothing_of_the_server() {
+    let text =
+        "tr '\\0' '\\n' < /proc/$PPID/environ | wc -l; ls -l /proc/$PPID/fd | grep -c ' -> /[^d]'";
+    let done = captured(text, LONG).await.expect("runs");
+    assert_eq!(String::from_utf8_lossy(&done.stdout), "0\n0\n", "{}", done.stderr);
+}
