@@ -7,3 +7,4 @@ mod engine;
 mod hostile;
 mod layout;
 mod support;
+mod weather;
