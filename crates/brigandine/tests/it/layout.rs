@@ -29,31 +29,6 @@ fn code(text: &str) -> impl Iterator<Item = &str> {
 }
 
 #[test]
-fn only_the_store_writes_sql() {
-    let statements = ["SELECT ", "INSERT INTO ", "DELETE FROM ", "prepare_cached(", "query_row("];
-    for (path, text) in sources("src") {
-        if path.components().any(|part| part.as_os_str() == "store") {
-            continue;
-        }
-        for line in code(&text) {
-            let sql = statements.iter().find(|statement| line.contains(**statement));
-            assert!(sql.is_none(), "{}: {line}", path.display());
-        }
-    }
-}
-
-#[test]
-fn the_state_machine_does_nothing_but_think() {
-    for (path, text) in sources("src/build").iter().filter(|(path, _)| path.ends_with("state.rs")) {
-        for line in code(text) {
-            for word in ["std::fs", "std::io", "std::time", "tokio", "async ", "store::", "now()"] {
-                assert!(!line.contains(word), "{}: {line}", path.display());
-            }
-        }
-    }
-}
-
-#[test]
 fn every_process_is_started_in_one_place() {
     for (path, text) in sources("src") {
         // Tools that set up a sample repository before there is a server may be simpler, and so

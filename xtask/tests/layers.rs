@@ -1,0 +1,584 @@
+//! Which room of a crate may use which: the map in `ARCHITECTURE.md`, checked over every path in the code.
+//!
+//! A room is a folder or a few files. [`LOCKKEEPER`] and [`BRIGANDINE`] list the rooms from the ground up, and what each
+//! may use. Each list of exceptions is a ratchet: what is in it is to go, an arrow that is not in it fails the test,
+//! and so does an exception that is no longer needed.
+//!
+//! Every path that begins with `crate`, `super`, `self` or the name of a module counts, in `use` items, in expressions and
+//! in the arguments of macros. Tests are left out: they may use everything.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use proc_macro2::{Delimiter, TokenStream, TokenTree};
+use quote::ToTokens;
+use syn::{Attribute, File, Item, UseTree};
+
+/// A room: its name, its modules by their paths from the crate's root, and the rooms that it may use beside itself.
+struct Room {
+    name: &'static str,
+    modules: &'static [&'static str],
+    uses: &'static [&'static str],
+}
+
+const fn room(
+    name: &'static str,
+    modules: &'static [&'static str],
+    uses: &'static [&'static str],
+) -> Room {
+    Room { name, modules, uses }
+}
+
+/// The rooms of the library.
+const LOCKKEEPER: &[Room] = &[
+    room("ground", &["ffi", "process"], &[]),
+    room("queue", &["queue", "relay"], &["ground"]),
+    room("error", &["error"], &["queue"]),
+    room("changes", &["feed", "record"], &["ground", "queue", "error"]),
+    room("stats", &["stats", "holders"], &["ground", "queue", "error"]),
+    room("config", &["config"], &["stats"]),
+    room(
+        "sqlite",
+        &[
+            "blob",
+            "connection",
+            "counters",
+            "file",
+            "guard",
+            "instance",
+            "interrupt",
+            "migrate",
+            "path",
+            "pragma",
+            "queryable",
+            "statement",
+            "temporary",
+            "transaction",
+            "words",
+        ],
+        &["ground", "queue", "error", "changes", "stats", "config"],
+    ),
+    room(
+        "engine",
+        &["job", "short", "snapshot", "turns"],
+        &["ground", "queue", "error", "changes", "stats", "config", "sqlite"],
+    ),
+    room(
+        "reader",
+        &["reader"],
+        &["ground", "queue", "error", "stats", "config", "sqlite", "engine"],
+    ),
+    room(
+        "wal",
+        &["checkpoint", "copier"],
+        &["ground", "queue", "error", "stats", "config", "sqlite", "engine"],
+    ),
+    room("export", &["export"], &["stats", "engine"]),
+    room(
+        "writer",
+        &["writer", "bare"],
+        &["ground", "queue", "error", "changes", "stats", "config", "sqlite", "engine", "wal"],
+    ),
+    room(
+        "client",
+        &[
+            "backup",
+            "client",
+            "exclusive",
+            "lease",
+            "live",
+            "read",
+            "snapshots",
+            "stop",
+            "submission",
+            "write",
+        ],
+        &[
+            "ground", "queue", "error", "changes", "stats", "config", "sqlite", "engine", "reader",
+            "wal", "writer",
+        ],
+    ),
+    room(
+        "database",
+        &["database", "builder", "shared"],
+        &[
+            "ground", "queue", "error", "changes", "stats", "config", "sqlite", "engine", "reader",
+            "wal", "export", "writer", "client",
+        ],
+    ),
+];
+
+/// The rooms of the server.
+const BRIGANDINE: &[Room] = &[
+    room("os", &["ffi", "folder", "process"], &[]),
+    room("model", &["model"], &["os"]),
+    room("config", &["config"], &["os", "model"]),
+    room("input", &["input"], &["os", "model", "config"]),
+    room("log", &["log"], &["os", "model"]),
+    room("store", &["store"], &["os", "model", "config"]),
+    room("evaluate", &["evaluate"], &["os", "model", "config", "input", "log", "store"]),
+    room("build", &["build"], &["os", "model", "config", "input", "log", "store"]),
+    room("monitor", &["monitor"], &["os", "model", "config", "input", "log", "store", "evaluate"]),
+    room("retention", &["retention"], &["os", "model", "config", "input", "log", "store"]),
+    room("http", &["http"], &["os", "model"]),
+    room("api", &["api"], &["os", "model", "config", "log", "store", "http"]),
+    room("web", &["web"], &["os", "model", "config", "log", "store", "http"]),
+    room(
+        "app",
+        &["app"],
+        &[
+            "os",
+            "model",
+            "config",
+            "input",
+            "log",
+            "store",
+            "evaluate",
+            "build",
+            "monitor",
+            "retention",
+            "http",
+            "api",
+            "web",
+        ],
+    ),
+    room(
+        "command",
+        &["command", "cli"],
+        &[
+            "os",
+            "model",
+            "config",
+            "input",
+            "log",
+            "store",
+            "evaluate",
+            "build",
+            "retention",
+            "http",
+            "app",
+        ],
+    ),
+    room(
+        "bench",
+        &["bench"],
+        &[
+            "os",
+            "model",
+            "config",
+            "input",
+            "log",
+            "store",
+            "evaluate",
+            "build",
+            "retention",
+            "http",
+            "api",
+            "web",
+            "app",
+            "command",
+        ],
+    ),
+];
+
+/// A crate of the workspace.
+struct Tree {
+    src: PathBuf,
+    rooms: &'static [Room],
+    exceptions: &'static [&'static str],
+}
+
+fn tree(crate_name: &str, rooms: &'static [Room], exceptions: &'static str) -> Tree {
+    let xtask = std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets it");
+    let src = Path::new(&xtask)
+        .parent()
+        .expect("xtask is in the workspace")
+        .join("crates")
+        .join(crate_name);
+    let exceptions: Vec<&str> = exceptions.lines().filter(|line| !line.starts_with('#')).collect();
+    Tree { src: src.join("src"), rooms, exceptions: exceptions.leak() }
+}
+
+fn lockkeeper() -> Tree {
+    tree("lockkeeper", LOCKKEEPER, include_str!("layers/lockkeeper.txt"))
+}
+
+fn brigandine() -> Tree {
+    tree("brigandine", BRIGANDINE, include_str!("layers/brigandine.txt"))
+}
+
+/// The path of a module from the crate's root, such as `["queue", "lanes"]`.
+type Module = Vec<String>;
+
+impl Tree {
+    /// The source files below `src`, tests left out, each with the module that it is.
+    fn files(&self) -> Vec<(PathBuf, Module)> {
+        let (mut found, mut open) = (Vec::new(), vec![self.src.clone()]);
+        while let Some(folder) = open.pop() {
+            let entries = fs::read_dir(&folder)
+                .unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+            for entry in entries {
+                let path = entry.expect("a folder's entry").path();
+                let inside = path.strip_prefix(&self.src).expect("below src").with_extension("");
+                let mut module: Module =
+                    inside.iter().map(|part| part.to_string_lossy().into_owned()).collect();
+                if path.is_dir() {
+                    open.push(path);
+                } else if path.extension().is_some_and(|extension| extension == "rs") {
+                    if module
+                        .last()
+                        .is_some_and(|name| ["mod", "lib", "main"].contains(&name.as_str()))
+                    {
+                        module.pop();
+                    }
+                    found.push((path, module));
+                }
+            }
+        }
+        found.sort();
+        found
+    }
+
+    fn room_of(&self, module: &str) -> Option<&'static Room> {
+        self.rooms.iter().find(|room| room.modules.contains(&module))
+    }
+
+    /// The arrows between rooms, as `module -> module`, with those that the table allows left out.
+    fn arrows_that_are_not_allowed(&self) -> BTreeSet<String> {
+        let files = self.files();
+        let map = Map {
+            modules: files.iter().map(|(_, module)| module.clone()).collect(),
+            reexports: files
+                .iter()
+                .filter(|(_, module)| module.is_empty())
+                .flat_map(|(path, _)| reexports(&parse(path)))
+                .collect(),
+        };
+        let tests = test_modules(&files);
+        let mut found = BTreeSet::new();
+        for (path, module) in &files {
+            let Some(first) = module.first() else { continue };
+            if tests.iter().any(|test| module.starts_with(test)) {
+                continue;
+            }
+            let from =
+                self.room_of(first).unwrap_or_else(|| panic!("{} is in no room", path.display()));
+            for used in uses(&parse(path), module, &map) {
+                let Some(to) = self.room_of(&used) else { continue };
+                if from.name != to.name && !from.uses.contains(&to.name) {
+                    found.insert(format!("{} -> {used}", module.join("::")));
+                }
+            }
+        }
+        found
+    }
+
+    fn check(&self) {
+        let found = self.arrows_that_are_not_allowed();
+        let known: BTreeSet<String> = self.exceptions.iter().map(|&line| line.to_owned()).collect();
+        let new: Vec<&String> = found.difference(&known).collect();
+        assert!(new.is_empty(), "these uses are not allowed by the table of rooms: {new:#?}");
+        let gone: Vec<&String> = known.difference(&found).collect();
+        assert!(gone.is_empty(), "these exceptions are no longer needed, delete them: {gone:#?}");
+    }
+}
+
+fn parse(path: &Path) -> File {
+    let text =
+        fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    syn::parse_file(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Whether an item is there in tests alone.
+fn is_for_tests(attributes: &[Attribute]) -> bool {
+    attributes.iter().any(|attribute| {
+        attribute.path().is_ident("cfg") && {
+            let condition = attribute.meta.to_token_stream().to_string();
+            condition.contains("test") && !condition.contains("not (test")
+        }
+    })
+}
+
+fn attributes(item: &Item) -> &[Attribute] {
+    match item {
+        Item::Const(item) => &item.attrs,
+        Item::Enum(item) => &item.attrs,
+        Item::Fn(item) => &item.attrs,
+        Item::Impl(item) => &item.attrs,
+        Item::Mod(item) => &item.attrs,
+        Item::Static(item) => &item.attrs,
+        Item::Struct(item) => &item.attrs,
+        Item::Trait(item) => &item.attrs,
+        Item::Type(item) => &item.attrs,
+        Item::Use(item) => &item.attrs,
+        Item::Macro(item) => &item.attrs,
+        _ => &[],
+    }
+}
+
+/// The modules that are declared for tests alone, each in a file of its own.
+fn test_modules(files: &[(PathBuf, Module)]) -> Vec<Module> {
+    let mut found = Vec::new();
+    for (path, module) in files {
+        for item in parse(path).items {
+            if let Item::Mod(declared) = &item
+                && declared.content.is_none()
+                && is_for_tests(&declared.attrs)
+            {
+                found.push([&module[..], &[declared.ident.to_string()]].concat());
+            }
+        }
+    }
+    found
+}
+
+/// The first parts of all paths in the code of a file that lead to a module of the crate.
+fn uses(file: &File, module: &Module, map: &Map) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let scope = Scope::of(file, map);
+    for item in file.items.iter().filter(|item| !is_for_tests(attributes(item))) {
+        // A module that is declared here says nothing of what it uses.
+        if matches!(item, Item::Mod(declared) if declared.content.is_none()) {
+            continue;
+        }
+        let inside = match item {
+            Item::Mod(declared) => [&module[..], &[declared.ident.to_string()]].concat(),
+            _ => module.clone(),
+        };
+        walk(item.to_token_stream(), &inside, &scope, &mut found);
+    }
+    found
+}
+
+/// What the root of a crate re-exports: names, and the modules that they are from.
+fn reexports(root: &File) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    for item in &root.items {
+        if let Item::Use(import) = item
+            && let UseTree::Path(path) = &import.tree
+        {
+            let mut names = BTreeSet::new();
+            names_of(&path.tree, &mut names);
+            found.extend(names.into_iter().map(|name| (name, path.ident.to_string())));
+        }
+    }
+    found
+}
+
+/// The names that a `use` brings into scope.
+fn names_of(tree: &UseTree, found: &mut BTreeSet<String>) {
+    match tree {
+        UseTree::Path(path) => names_of(&path.tree, found),
+        UseTree::Name(name) => drop(found.insert(name.ident.to_string())),
+        UseTree::Rename(rename) => drop(found.insert(rename.rename.to_string())),
+        UseTree::Group(group) => group.items.iter().for_each(|tree| names_of(tree, found)),
+        UseTree::Glob(_) => {}
+    }
+}
+
+/// The modules of a crate, and what its root re-exports.
+struct Map {
+    modules: BTreeSet<Module>,
+    reexports: BTreeMap<String, String>,
+}
+
+/// What a path in a file may lead to.
+struct Scope<'tree> {
+    map: &'tree Map,
+    /// Names that the file imports from other crates: `use axum::http` hides a room `http`.
+    hidden: BTreeSet<String>,
+}
+
+impl<'tree> Scope<'tree> {
+    fn of(file: &File, map: &'tree Map) -> Self {
+        let mut hidden = BTreeSet::new();
+        for item in &file.items {
+            if let Item::Use(import) = item
+                && let UseTree::Path(path) = &import.tree
+                && !["crate", "super", "self"].iter().any(|own| path.ident == own)
+            {
+                names_of(&path.tree, &mut hidden);
+            }
+        }
+        Self { map, hidden }
+    }
+
+    /// The module below the root that the path `words` leads to, if it leads to one.
+    fn first_module(&self, words: &[String], module: &[String]) -> Option<String> {
+        let root = |path: &[String]| {
+            let first = path.first()?;
+            match self.map.modules.contains(&path[..1]) {
+                true => Some(first.clone()),
+                false => self.map.reexports.get(first).cloned(),
+            }
+        };
+        match words.first()?.as_str() {
+            "crate" => root(&words[1..]),
+            "self" => module.first().cloned(),
+            "super" => {
+                let ups = words.iter().take_while(|word| *word == "super").count();
+                let base = &module[..module.len().checked_sub(ups)?];
+                root(&[base, &words[ups..]].concat())
+            }
+            name => {
+                let is_hidden = self.hidden.contains(name)
+                    || self.map.modules.contains(&[module, &words[..1]].concat());
+                let is_module = self.map.modules.contains(&words[..1]);
+                (is_module && !is_hidden).then(|| name.to_owned())
+            }
+        }
+    }
+}
+
+/// Looks for paths among the tokens, those inside groups of a `use` included.
+fn walk(tokens: TokenStream, module: &Module, scope: &Scope<'_>, found: &mut BTreeSet<String>) {
+    let tokens: Vec<TokenTree> = tokens.into_iter().collect();
+    let is_colons = |at| is_colons(&tokens, at);
+    let mut at = 0;
+    while at < tokens.len() {
+        match &tokens[at] {
+            TokenTree::Group(group) => walk(group.stream(), module, scope, found),
+            // A path begins at a word that no `::` or `.` stands before.
+            TokenTree::Ident(word) if begins_a_path(&tokens, at) => {
+                let mut words = vec![word.to_string()];
+                let mut next = at + 1;
+                while is_colons(next)
+                    && let Some(TokenTree::Ident(word)) = tokens.get(next + 2)
+                {
+                    words.push(word.to_string());
+                    next += 3;
+                }
+                let is_path = words.len() > 1 || is_colons(next);
+                if let (true, Some(TokenTree::Group(group))) =
+                    (is_colons(next), tokens.get(next + 2))
+                    && group.delimiter() == Delimiter::Brace
+                {
+                    for branch in branches(group.stream()) {
+                        let words = [&words[..], &branch].concat();
+                        found.extend(scope.first_module(&words, module));
+                    }
+                    // What is in it begins where this path ends.
+                    next += 3;
+                }
+                if is_path {
+                    found.extend(scope.first_module(&words, module));
+                }
+                at = next - 1;
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+}
+
+/// Whether `::` stands at this place.
+fn is_colons(tokens: &[TokenTree], at: usize) -> bool {
+    [at, at + 1].iter().all(|&at| is_punct(tokens, at, ':'))
+}
+
+fn is_punct(tokens: &[TokenTree], at: usize, char: char) -> bool {
+    matches!(tokens.get(at), Some(TokenTree::Punct(punct)) if punct.as_char() == char)
+}
+
+/// Whether the word at this place is no later part of a path, nor a method or field.
+fn begins_a_path(tokens: &[TokenTree], at: usize) -> bool {
+    let is_part = at >= 2 && is_colons(tokens, at - 2);
+    let is_member = at >= 1 && is_punct(tokens, at - 1, '.');
+    !is_part && !is_member
+}
+
+/// The first words of the branches of a `use` group: `{a::b, c}` has `a` and `c`.
+fn branches(tokens: TokenStream) -> Vec<Vec<String>> {
+    let (mut found, mut begins) = (Vec::new(), true);
+    for token in tokens {
+        match token {
+            TokenTree::Punct(comma) if comma.as_char() == ',' => begins = true,
+            TokenTree::Ident(word) if begins => {
+                found.push(vec![word.to_string()]);
+                begins = false;
+            }
+            _ => begins = false,
+        }
+    }
+    found
+}
+
+#[test]
+fn the_rooms_of_the_library_use_only_what_stands_below_them() {
+    lockkeeper().check();
+}
+
+#[test]
+fn the_rooms_of_the_server_use_only_what_stands_below_them() {
+    brigandine().check();
+}
+
+/// The table has no circle: a room may only use rooms that are listed before it.
+#[test]
+fn the_table_of_rooms_leads_downwards() {
+    for rooms in [LOCKKEEPER, BRIGANDINE] {
+        let floors: BTreeMap<&str, usize> =
+            rooms.iter().enumerate().map(|(floor, room)| (room.name, floor)).collect();
+        assert_eq!(floors.len(), rooms.len(), "two rooms have one name");
+        for (floor, room) in rooms.iter().enumerate() {
+            for used in room.uses {
+                let below = floors.get(used).unwrap_or_else(|| panic!("there is no room {used}"));
+                assert!(*below < floor, "{} may not use {used}", room.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_room_that_is_listed_is_there() {
+    for tree in [lockkeeper(), brigandine()] {
+        let modules: BTreeSet<Module> =
+            tree.files().into_iter().map(|(_, module)| module).collect();
+        for name in tree.rooms.iter().flat_map(|room| room.modules) {
+            assert!(
+                modules.contains(&vec![(*name).to_owned()]),
+                "{name} is not in {}",
+                tree.src.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn a_path_is_found_wherever_it_stands() {
+    let modules: BTreeSet<Module> = [&["low"][..], &["high"], &["high", "part"], &["other"]]
+        .into_iter()
+        .map(|path| path.iter().map(|&name| name.to_owned()).collect())
+        .collect();
+    let root = syn::parse_str("pub use low::{Thing, inner::Other as Renamed};").expect("code");
+    let map = Map { modules, reexports: reexports(&root) };
+    let part: Module = vec!["high".into(), "part".into()];
+    let found = |code: &str| -> Vec<String> {
+        uses(&syn::parse_str(code).expect("code"), &part, &map).into_iter().collect()
+    };
+    for (code, expected) in [
+        ("use crate::low::Thing;", &["low"][..]),
+        ("use crate::{low::{A, B}, other, Root};", &["low", "other"]),
+        ("pub(crate) use crate::low;", &["low"]),
+        ("use super::super::low::Thing;", &["low"]),
+        ("use super::Thing;", &["high"]),
+        ("fn f() -> crate::low::A { todo() }", &["low"]),
+        ("fn f() { low::go(1); }", &["low"]),
+        ("fn f() { println!(\"{}\", crate::other::NAME); }", &["other"]),
+        ("mod inner { use super::super::super::low::A; }", &["low"]),
+        (
+            "impl<T: crate::low::Trait> A for T { const B: u8 = { crate::other::C }; }",
+            &["low", "other"],
+        ),
+        ("use elsewhere::low; fn f() { low::go(1); crate::other::go(); }", &["other"]),
+        ("use crate::Thing;", &["low"]),
+        ("fn f() -> crate::Renamed { todo() }", &["low"]),
+        ("use elsewhere::{low::Thing, other::{self}};", &[]),
+        ("use std::low::A; fn f(a: A) { a.low::<u8>(); other(1); }", &[]),
+        ("/// [`crate::low::A`]\nfn f() {}", &[]),
+        ("#[cfg(test)]\nmod tests { use crate::low::A; }", &[]),
+    ] {
+        assert_eq!(found(code), expected, "{code}");
+    }
+}
