@@ -6,7 +6,7 @@ use axum::response::Response;
 
 use super::wire::builds_json;
 use crate::http::{self, Path, Query, Refusal, Result, Site, json};
-use crate::model::{Build, BuildFilter, BuildId, BuildStatus, ProductId};
+use crate::model::{Build, BuildFilter, BuildId, BuildStatus, ProductId, product_file};
 use crate::store::{self, Snapshot};
 
 /// Builds that are read on the thread of the request.
@@ -81,7 +81,7 @@ pub(super) async fn download(
     let missing = || Refusal::not_found("there is no such product");
     let number: ProductId = id.parse().map_err(|_| missing())?;
     let product = site.read(move |s| store::product(s, number)).await?.ok_or_else(missing)?;
-    let path = site.state().join(&product.path);
+    let path = site.state().join(product_file(&product.path));
     let bytes = u64::try_from(product.bytes).unwrap_or(0);
     http::file(&path, &product.name, bytes, &headers).await
 }

@@ -44,6 +44,8 @@ pub(crate) struct Outcome {
     pub(crate) hold: Option<Hold>,
     /// Digests of outputs that it needs and that are not there: they are made again, and so is it.
     pub(crate) gone: Vec<String>,
+    /// What the build log is to say besides.
+    pub(crate) notes: Vec<String>,
 }
 
 impl Outcome {
@@ -56,6 +58,7 @@ impl Outcome {
             products: Vec::new(),
             hold: None,
             gone: Vec::new(),
+            notes: Vec::new(),
         }
     }
 

@@ -341,7 +341,8 @@ impl<D: Dispatcher> Loop<D> {
                 End::Lost { id, attempt, message, next }
             }
             DispatchEvent::Ended { outcome, log, .. } => {
-                let Outcome { status, message, outputs, products, hold, gone: _ } = outcome;
+                let Outcome { status, message, outputs, products, hold, gone: _, notes: _ } =
+                    outcome;
                 let finish = Finish {
                     id,
                     attempt,

@@ -5,16 +5,19 @@
 //! has its name is complete, for it was renamed into place. What it holds may have been damaged since, so it
 //! is read again before it is shared, and replaced if it is not what its name says.
 
+mod products;
+
 use super::dispatch::Outcome;
 use crate::folder::remove_all;
-use crate::input::{Pattern, hex};
-use crate::model::BuildStatus;
+use crate::input::hex;
+use crate::model::{BuildStatus, product_path};
 use crate::store::NewProduct;
+use products::Selected;
 use rustix::fs::{llistxattr, llistxattr_query, lremovexattr};
 use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::fs::{self, Metadata};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
@@ -71,6 +74,9 @@ impl Outputs {
             Ok(outcome) => outcome,
             Err(CollectError::Rule(message)) => Outcome::bad(BuildStatus::FailedOther, message),
             Err(CollectError::Io(error)) => {
+                // Paths as the build knows them.
+                let place = build.parent().unwrap_or(build).display();
+                let error = error.to_string().replace(&format!("`{place}/"), "`");
                 Outcome::bad(BuildStatus::FailedOther, format!("cannot keep its outputs: {error}"))
             }
         }
@@ -85,36 +91,35 @@ impl Outputs {
         // The command may have put a link in the place of its own directory, and in a sandbox a link
         // leads to where only the server can go.
         for directory in [build, out] {
-            if !directory.symlink_metadata()?.is_dir() {
+            if !of(directory, directory.symlink_metadata())?.is_dir() {
                 let message = "it replaced its own directory by something else".to_owned();
                 return Err(CollectError::Rule(message));
             }
         }
-        let selected = move_products(build, out, patterns)?;
-        if fs::read_dir(out)?.next().is_none() {
+        let Selected { files: selected, notes } = products::select(build, out, patterns)?;
+        if of(out, fs::read_dir(out))?.next().is_none() {
             self.check_empty()?;
             // Never removed, so it need not be held.
-            return Ok(good(self.empty.clone(), Vec::new(), None));
+            return Ok(Outcome { notes, ..good(self.empty.clone(), Vec::new(), None) });
         }
         let (digest, files) = digest(out, self.bytes_max)?;
         let target = self.directory.join(&digest);
         let hold = self.hold(&digest);
         self.keep(out, &target, &digest, &files)?;
-        let products = files
+        let products = selected
             .iter()
-            .filter(|file| selected.contains(&file.path))
-            .map(|file| {
-                let name = file.path.to_string_lossy().into_owned();
-                NewProduct {
+            .filter_map(|(name, path)| {
+                let at = files.binary_search_by(|file| file.path.cmp(path)).ok()?;
+                Some(NewProduct {
                     kind: "file".to_owned(),
-                    path: format!("outputs/{digest}/{name}"),
-                    name,
-                    bytes: i64::try_from(file.bytes).unwrap_or(i64::MAX),
-                    checksum: hex(&file.digest),
-                }
+                    name: name.to_string_lossy().into_owned(),
+                    path: product_path(&digest, path),
+                    bytes: i64::try_from(files[at].bytes).unwrap_or(i64::MAX),
+                    checksum: hex(&files[at].digest),
+                })
             })
             .collect();
-        Ok(good(digest, products, Some(hold)))
+        Ok(Outcome { notes, ..good(digest, products, Some(hold)) })
     }
 
     /// Moves `out` to `target`, unless that is there and holds the same.
@@ -133,21 +138,21 @@ impl Outputs {
         }
         // First: a default access list would come back with the copies that are made below.
         remove_attributes(out)?;
-        for entry in fs::read_dir(out)? {
-            protect(&entry?.path())?;
+        for entry in of(out, fs::read_dir(out))? {
+            protect(&of(out, entry)?.path())?;
         }
-        take_over(out, &out.symlink_metadata()?)?;
+        take_over(out, &of(out, out.symlink_metadata())?)?;
         sync_tree(out, files)?;
         match fs::rename(out, target) {
             Ok(()) => {
                 // Only now: a folder that is protected cannot be moved to another one.
-                fs::set_permissions(target, fs::Permissions::from_mode(0o555))?;
+                of(target, fs::set_permissions(target, fs::Permissions::from_mode(0o555)))?;
                 sync_folder(target)?;
                 Ok(sync_folder(&self.directory)?)
             }
             // Somebody else made the same output a moment ago.
             Err(_) if target.is_dir() => Ok(()),
-            Err(error) => Err(error.into()),
+            Err(error) => Ok(of(target, Err(error))?),
         }
     }
 
@@ -315,7 +320,22 @@ fn good(digest: String, products: Vec<NewProduct>, hold: Option<Hold>) -> Outcom
         products,
         hold,
         gone: Vec::new(),
+        notes: Vec::new(),
     }
+}
+
+/// Characters of a path in a message.
+const PATH_SHOWN: usize = 400;
+
+/// Says which file an error is about.
+pub(super) fn of<T>(path: &Path, done: io::Result<T>) -> io::Result<T> {
+    let name = |error: io::Error| {
+        let text = path.to_string_lossy();
+        let shown: String = text.chars().take(PATH_SHOWN).collect();
+        let cut = if shown.len() < text.len() { "…" } else { "" };
+        io::Error::new(error.kind(), format!("`{shown}{cut}`: {error}"))
+    };
+    done.map_err(name)
 }
 
 enum CollectError {
@@ -329,94 +349,6 @@ impl From<io::Error> for CollectError {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
     }
-}
-
-/// Moves the files that the patterns select into `out`, and names them. The build directory is
-/// about to go, so nothing is copied.
-fn move_products(
-    build: &Path,
-    out: &Path,
-    patterns: &[String],
-) -> Result<BTreeSet<PathBuf>, CollectError> {
-    let mut selected = BTreeSet::new();
-    if patterns.is_empty() {
-        return Ok(selected);
-    }
-    let mut wanted = Vec::with_capacity(patterns.len());
-    for text in patterns {
-        wanted.push((text, Pattern::new(text).map_err(CollectError::Rule)?, false));
-    }
-    // A product may lie in the build directory or, already at its place, in the output.
-    for (root, moves) in [(build, true), (out, false)] {
-        let mut found = Vec::new();
-        list_files(root, Path::new(""), 0, &mut found)?;
-        for path in found {
-            let name = path.to_string_lossy();
-            let mut chosen = false;
-            for (_, pattern, matched) in &mut wanted {
-                if pattern.matches(&name) {
-                    *matched = true;
-                    chosen = true;
-                }
-            }
-            if !chosen || selected.contains(&path) {
-                continue;
-            }
-            let target = out.join(&path);
-            if moves && target.symlink_metadata().is_err() {
-                make_parents(out, &path)?;
-                fs::rename(build.join(&path), &target)?;
-            }
-            selected.insert(path);
-        }
-    }
-    match wanted.iter().find(|(_, _, matched)| !matched) {
-        Some((text, _, _)) => {
-            Err(CollectError::Rule(format!("product pattern `{text}` matches no file")))
-        }
-        None => Ok(selected),
-    }
-}
-
-/// Makes the directories above `out/path`, following no link that the build left there.
-fn make_parents(out: &Path, path: &Path) -> Result<(), CollectError> {
-    let mut directory = out.to_owned();
-    for part in path.parent().into_iter().flat_map(Path::components) {
-        directory.push(part);
-        match fs::create_dir(&directory) {
-            Ok(()) => {}
-            Err(_) if directory.symlink_metadata().is_ok_and(|found| found.is_dir()) => {}
-            Err(error) => {
-                let message =
-                    format!("product `{}` has no place in its output: {error}", path.display());
-                return Err(CollectError::Rule(message));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Regular files below `root`, links left out: a link could show any file of the machine.
-fn list_files(
-    root: &Path,
-    below: &Path,
-    depth: usize,
-    found: &mut Vec<PathBuf>,
-) -> Result<(), CollectError> {
-    for entry in fs::read_dir(root.join(below))? {
-        let entry = entry?;
-        let kind = entry.file_type()?;
-        let path = below.join(entry.file_name());
-        if kind.is_dir() && depth < DEPTH_MAX {
-            list_files(root, &path, depth + 1, found)?;
-        } else if kind.is_file() {
-            found.push(path);
-        }
-        if found.len() > FILES_MAX {
-            return Err(CollectError::Rule(format!("more than {FILES_MAX} files")));
-        }
-    }
-    Ok(())
 }
 
 struct Found {
@@ -453,14 +385,14 @@ impl Walk<'_> {
             let message = format!("its output has more than {DEPTH_MAX} levels of directories");
             return Err(CollectError::Rule(message));
         }
-        for entry in fs::read_dir(path)? {
-            let path = entry?.path();
-            let metadata = path.symlink_metadata()?;
+        for entry in of(path, fs::read_dir(path))? {
+            let path = of(path, entry)?.path();
+            let metadata = of(&path, path.symlink_metadata())?;
             let (kind, digest, bytes) = if metadata.is_dir() {
                 self.directory(&path, depth + 1)?;
                 (b'd', Vec::new(), 0)
             } else if metadata.is_symlink() {
-                let target = fs::read_link(&path)?;
+                let target = of(&path, fs::read_link(&path))?;
                 (b'l', Sha256::digest(target.as_os_str().as_bytes()).to_vec(), 0)
             } else if metadata.is_file() {
                 let (digest, bytes) = self.file(&path)?;
@@ -483,12 +415,12 @@ impl Walk<'_> {
     }
 
     fn file(&mut self, path: &Path) -> Result<(Vec<u8>, u64), CollectError> {
-        let mut file = fs::File::open(path)?;
+        let mut file = of(path, fs::File::open(path))?;
         let mut digest = Sha256::new();
         let mut chunk = vec![0; 64 * 1024];
         let mut bytes = 0;
         loop {
-            let count = file.read(&mut chunk)?;
+            let count = of(path, file.read(&mut chunk))?;
             if count == 0 {
                 return Ok((digest.finalize().to_vec(), bytes));
             }
@@ -510,27 +442,28 @@ fn is_executable(metadata: &Metadata) -> bool {
 /// Gives everything the mode that its kind has, 0444, or 0555 for what can be run and for directories, and
 /// takes all that would make it more than its bytes: other names outside of the output, a changed user, attributes.
 fn protect(path: &Path) -> io::Result<()> {
-    let metadata = path.symlink_metadata()?;
+    let metadata = of(path, path.symlink_metadata())?;
     remove_attributes(path)?;
     if metadata.is_symlink() {
         return take_over(path, &metadata);
     }
     let runs = metadata.is_dir() || is_executable(&metadata);
     if metadata.is_dir() {
-        for entry in fs::read_dir(path)? {
-            protect(&entry?.path())?;
+        for entry in of(path, fs::read_dir(path))? {
+            protect(&of(path, entry)?.path())?;
         }
     } else if metadata.nlink() > 1 {
         // Whoever has the other name could change it, or have it changed here.
         let mut copy = path.as_os_str().to_owned();
         copy.push(".brigandine-copy");
         let copy = PathBuf::from(copy);
-        let mut file = fs::File::options().write(true).create_new(true).open(&copy)?;
-        io::copy(&mut fs::File::open(path)?, &mut file)?;
-        fs::rename(&copy, path)?;
+        let mut file = of(&copy, fs::File::options().write(true).create_new(true).open(&copy))?;
+        of(path, io::copy(&mut of(path, fs::File::open(path))?, &mut file))?;
+        of(path, fs::rename(&copy, path))?;
     }
-    take_over(path, &path.symlink_metadata()?)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(if runs { 0o555 } else { 0o444 }))
+    take_over(path, &of(path, path.symlink_metadata())?)?;
+    let mode = fs::Permissions::from_mode(if runs { 0o555 } else { 0o444 });
+    of(path, fs::set_permissions(path, mode))
 }
 
 /// Makes a file the server's own: its build may have run as another user, or changed its group.
@@ -539,7 +472,7 @@ fn take_over(path: &Path, metadata: &Metadata) -> io::Result<()> {
     if (metadata.uid(), metadata.gid()) == (user, group) {
         return Ok(());
     }
-    lchown(path, Some(user), Some(group))
+    of(path, lchown(path, Some(user), Some(group)))
 }
 
 /// Removes extended attributes, which hold access lists and rights of programs. What a machine's own policy
@@ -550,17 +483,17 @@ fn remove_attributes(path: &Path) -> io::Result<()> {
         Ok(0) => return Ok(()),
         Ok(length) => {
             let mut names = vec![0; length];
-            let length = llistxattr(path, names.as_mut_slice())?;
+            let length = of(path, llistxattr(path, names.as_mut_slice()).map_err(Into::into))?;
             names.truncate(length);
             names
         }
         Err(error) if unknown(&error) => return Ok(()),
-        Err(error) => return Err(error.into()),
+        Err(error) => return of(path, Err(error.into())),
     };
     for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
         match lremovexattr(path, name) {
             Err(error) if name.starts_with(b"security.selinux") || error == Errno::NODATA => {}
-            done => done?,
+            done => of(path, done.map_err(Into::into))?,
         }
     }
     Ok(())
@@ -576,14 +509,15 @@ fn sync_tree(out: &Path, files: &[Found]) -> io::Result<()> {
         return Ok(());
     }
     for file in files.iter().filter(|file| file.kind != b'l') {
-        fs::File::open(out.join(&file.path))?.sync_all()?;
+        let path = out.join(&file.path);
+        of(&path, fs::File::open(&path).and_then(|file| file.sync_all()))?;
     }
     Ok(())
 }
 
 /// Brings the names in a folder to the disk.
 fn sync_folder(folder: &Path) -> io::Result<()> {
-    fs::File::open(folder)?.sync_all()
+    of(folder, fs::File::open(folder).and_then(|folder| folder.sync_all()))
 }
 
 #[cfg(test)]

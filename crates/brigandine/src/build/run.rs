@@ -13,7 +13,7 @@
 //! a grace later. Nothing that it started is alive when its outputs are taken over (`process.rs`, P2).
 
 use super::dispatch::{BuildJob, Executor, Lost, Outcome};
-use super::output::Outputs;
+use super::output::{Outputs, of};
 use super::sandbox::{Sandbox, View};
 use crate::folder::remove_all;
 use crate::input::{Checkouts, ExportedTree, FetchError, Form, Wanted};
@@ -208,21 +208,22 @@ impl Place {
         trees: &[Arc<ExportedTree>],
         needs: &[PathBuf],
     ) -> io::Result<Self> {
-        remove_all(&self.root)?;
-        std::fs::create_dir(&self.root)?;
+        of(&self.root, remove_all(&self.root))?;
+        of(&self.root, std::fs::create_dir(&self.root))?;
         for directory in [self.build(), self.out(), self.tmp()] {
-            std::fs::create_dir(directory)?;
+            of(&directory, std::fs::create_dir(&directory))?;
         }
         for (source, tree) in job.definition.sources.iter().zip(trees) {
             let target = if source.main { self.build() } else { self.inputs().join(&source.input) };
-            std::fs::create_dir_all(&target)?;
-            tree.copy(&source.patterns, &target)?;
+            of(&target, std::fs::create_dir_all(&target))?;
+            of(&target, tree.copy(&source.patterns, &target))?;
         }
         if !needs.is_empty() {
-            std::fs::create_dir(self.needs())?;
+            of(&self.needs(), std::fs::create_dir(self.needs()))?;
         }
         for ((alias, _), path) in job.needs.iter().zip(needs) {
-            std::os::unix::fs::symlink(path, self.needs().join(alias))?;
+            let link = self.needs().join(alias);
+            of(&link, std::os::unix::fs::symlink(path, &link))?;
         }
         Ok(self)
     }
@@ -300,7 +301,7 @@ impl Executor for LocalExecutor {
 
         let ended = self.supervise(&job, &place, &needs, log, &mut cancel, started).await;
         let outputs = Arc::clone(&self.outputs);
-        blocking(move || {
+        let outcome = blocking(move || {
             let status = match ended {
                 Ended::Status(status) => status,
                 Ended::Otherwise(outcome) => return outcome,
@@ -317,7 +318,11 @@ impl Executor for LocalExecutor {
             Outcome::bad(BuildStatus::Failed, message)
             // `place` goes here, on a thread that may block.
         })
-        .await
+        .await?;
+        for text in &outcome.notes {
+            note(log, text).await;
+        }
+        Ok(outcome)
     }
 }
 

@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use serde::Serialize;
 
+use super::disposition::attachment;
 use super::{Refusal, Result};
 
 /// What pages may load: their own style and script, and nothing from anywhere else.
@@ -93,19 +94,10 @@ pub(crate) async fn file(
             }
         }
     })?;
-    let safe: String = name
-        .rsplit('/')
-        .next()
-        .unwrap_or("product")
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || "._+-".contains(c) { c } else { '_' })
-        .collect();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(left));
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    if let Ok(value) = HeaderValue::from_str(&format!("attachment; filename=\"{safe}\"")) {
-        headers.insert(header::CONTENT_DISPOSITION, value);
-    }
+    headers.insert(header::CONTENT_DISPOSITION, attachment(name));
     if let Some(from) = from {
         let range = format!("bytes {from}-{}/{bytes}", bytes.saturating_sub(1));
         if let Ok(value) = HeaderValue::from_str(&range) {

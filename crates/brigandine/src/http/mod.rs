@@ -1,6 +1,7 @@
 //! What the API and the pages share: the site's parts, answers, refusals, the server itself.
 
 mod answer;
+mod disposition;
 mod error;
 mod query;
 mod server;

@@ -122,8 +122,35 @@ fn links_lead_nowhere_but_into_the_output() {
     let diverted = collect("out/dist", &["dist/it"]);
     assert!(diverted.message.contains("has no place in its output"), "{}", diverted.message);
     let hidden = collect("build/more", &["more/secret"]);
-    assert_eq!(hidden.message, "product pattern `more/secret` matches no file");
+    assert_eq!(
+        hidden.message,
+        "product pattern `more/secret` matches no file: `more` is a link, and links to directories are not followed"
+    );
     assert_eq!(fs::read_dir(&outside).expect("there").count(), 1, "nothing came or went");
+}
+
+#[test]
+fn an_error_of_a_file_names_it_as_the_build_knows_it() {
+    let place = place(1000);
+    // Deeper than a path may be long, so that whoever names it by its path fails.
+    let mut folder = fs::File::open(place.directory.path()).expect("a folder");
+    for name in ["work", "out"].into_iter().chain([&*"d".repeat(250); 20]) {
+        let mode = rustix::fs::Mode::RWXU;
+        match rustix::fs::mkdirat(&folder, name, mode) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => panic!("{error}"),
+        }
+        let flags = rustix::fs::OFlags::DIRECTORY;
+        folder = rustix::fs::openat(&folder, name, flags, mode).expect("opened").into();
+    }
+    let work = place.directory.path().join("work");
+    fs::create_dir(work.join("build")).expect("a directory");
+    let outcome = place.outputs.collect(&work.join("build"), &work.join("out"), &[]);
+    assert_eq!(outcome.status, BuildStatus::FailedOther);
+    let begin = "cannot keep its outputs: `out/dddd";
+    assert!(outcome.message.starts_with(begin), "{}", outcome.message);
+    assert!(outcome.message.len() < 1_000, "it is cut: {} bytes", outcome.message.len());
+    assert!(outcome.message.contains("too long"), "{}", outcome.message);
 }
 
 #[test]

@@ -1,0 +1,57 @@
+//! Where a product is, as the database has it.
+
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, percent_encode};
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+/// What is encoded besides the bytes that are no ASCII; a slash stays.
+const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
+
+/// The text that stands for the file at `path` in the output of this digest: `outputs/DIGEST/PATH`. A path that
+/// is no UTF-8 is percent-encoded, which a second slash before it says: no path has an empty part.
+pub(crate) fn product_path(digest: &str, path: &Path) -> String {
+    match path.to_str() {
+        Some(path) => format!("outputs/{digest}/{path}"),
+        None => {
+            format!("outputs/{digest}//{}", percent_encode(path.as_os_str().as_bytes(), ENCODED))
+        }
+    }
+}
+
+/// The file that the text stands for, relative to the state directory.
+pub(crate) fn product_file(stored: &str) -> PathBuf {
+    match stored.split_once("//") {
+        Some((output, encoded)) if output.starts_with("outputs/") => {
+            let path = percent_decode_str(encoded).collect();
+            Path::new(output).join(OsString::from_vec(path))
+        }
+        _ => PathBuf::from(stored),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_name_is_found_again() {
+        let names: [&[u8]; 9] = [
+            b"plain.txt",
+            b"a/b/c.txt",
+            "Grüße/✓".as_bytes(),
+            b"Gr\xfc\xdfe.txt",
+            b"a%fc/\xff%2f",
+            b"100%",
+            b"\xff\n\"'\\ x",
+            b".\xfe",
+            b"line\nend",
+        ];
+        for name in names {
+            let path = PathBuf::from(OsString::from_vec(name.to_vec()));
+            let stored = product_path("0a1b", &path);
+            assert_eq!(product_file(&stored), Path::new("outputs/0a1b").join(&path), "{stored}");
+        }
+        assert_eq!(product_file("/gnu/store//x"), Path::new("/gnu/store//x"), "imported");
+    }
+}

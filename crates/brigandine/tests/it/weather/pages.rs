@@ -1,0 +1,141 @@
+//! Pages that say how things stand, and downloads that are what they are called.
+
+use crate::command::serve::{address, get, text};
+use crate::support::{Place, Process};
+use std::io::Read;
+
+/// The answer to a request for a file: its head, and its bytes.
+fn download(address: &str, id: &str) -> (String, Vec<u8>) {
+    let mut answer = Vec::new();
+    get(address, &format!("/download/{id}")).read_to_end(&mut answer).expect("an answer");
+    let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").expect("a head");
+    (String::from_utf8_lossy(&answer[..end]).into_owned(), answer[end + 4..].to_vec())
+}
+
+#[test]
+fn products_are_downloaded_under_their_names_whatever_these_are() {
+    let place = Place::new();
+    let repository = place.repository("repository");
+    let script = "mkdir d; cd d
+for name in 'plain.txt' 'Grüße ✓.txt' 'a\"b' '100%25.txt' '.hidden' 'two words' 'a;b=c' \"$(printf 'Gr\\374\\337e.txt')\" \"$(printf 'line\\nend')\"; do
+  printf 'contents of %s' \"$name\" > \"$name\"
+done
+";
+    repository.commit(&[("make.sh", script)]);
+    repository.jobs(&[("names", "command = \"sh -e make.sh\"\nproducts = [\"d/**\"]")]);
+    place.specify(&[("spec", &repository, "")]);
+    place.good_one_shot();
+    let server = Process::start(place.command(&[]));
+    let address = address(&server);
+    let page = text(&address, "/build/1");
+    let rows = place.rows("SELECT id, name, replace(name, char(10), '?') FROM product");
+    assert_eq!(rows.len(), 9, "{rows:?}");
+    let wanted: [(&str, &[u8], &str); 9] = [
+        ("d/plain.txt", b"plain.txt", "filename=\"plain.txt\""),
+        (
+            "d/Grüße ✓.txt",
+            "Grüße ✓.txt".as_bytes(),
+            "filename=\"Gr__e _.txt\"; filename*=UTF-8''Gr%C3%BC%C3%9Fe%20%E2%9C%93.txt",
+        ),
+        ("d/a\"b", b"a\"b", "filename=\"a_b\"; filename*=UTF-8''a%22b"),
+        ("d/100%25.txt", b"100%25.txt", "filename=\"100_25.txt\"; filename*=UTF-8''100%2525.txt"),
+        ("d/.hidden", b".hidden", "filename=\".hidden\""),
+        ("d/two words", b"two words", "filename=\"two words\""),
+        ("d/a;b=c", b"a;b=c", "filename=\"a;b=c\""),
+        (
+            "d/Gr\u{fffd}\u{fffd}e.txt",
+            b"Gr\xfc\xdfe.txt",
+            "filename=\"Gr__e.txt\"; filename*=UTF-8''Gr%EF%BF%BD%EF%BF%BDe.txt",
+        ),
+        ("d/line?end", b"line\nend", "filename=\"line_end\""),
+    ];
+    for (name, bytes, disposition) in wanted {
+        let row = rows.iter().find(|row| row.rsplit('|').next() == Some(name));
+        let id =
+            row.and_then(|row| row.split('|').next()).unwrap_or_else(|| panic!("{name}: {rows:?}"));
+        assert!(page.contains(&format!("href=\"/download/{id}\"")), "{name}");
+        let (head, body) = download(&address, id);
+        assert!(head.starts_with("HTTP/1.0 200"), "{name}: {head}");
+        assert!(
+            head.contains(&format!("content-disposition: attachment; {disposition}\r\n")),
+            "{name}: {head}"
+        );
+        assert_eq!(body, [b"contents of ", bytes].concat(), "{name}");
+    }
+    server.signal("TERM");
+    assert!(server.end().success());
+}
+
+#[test]
+fn a_product_that_is_a_link_is_the_file_that_it_leads_to_if_that_is_the_builds_own() {
+    let place = Place::new();
+    let repository = place.repository("repository");
+    let script = "mkdir d; echo real > d/real; echo second > d/second
+ln -s d/real relative; ln -s \"$PWD/d/real\" absolute; ln -s relative twice; ln -s d/second selected
+ln -s /etc/hostname outside; ln -s gone dangling; ln -s circle circle; ln -s d folder; ln -s /dev/null device
+echo kept > \"$BRIGANDINE_OUT/kept.1\"; ln -s kept.1 \"$BRIGANDINE_OUT/kept\"
+ln -s \"$BRIGANDINE_OUT/kept.1\" result
+";
+    repository.commit(&[("make.sh", script)]);
+    let only = |name: &str| format!("command = \"sh -e make.sh\"\nproducts = [\"{name}\"]");
+    let bad = ["outside", "dangling", "circle", "folder", "device"];
+    let mut jobs = vec![(
+        "links".to_owned(),
+        "command = \"sh -e make.sh\"\nproducts = [\"*\", \"d/second\"]".to_owned(),
+    )];
+    jobs.extend(bad.map(|name| (name.to_owned(), only(name))));
+    let jobs: Vec<(&str, &str)> = jobs.iter().map(|(name, more)| (&**name, &**more)).collect();
+    repository.jobs(&jobs);
+    place.specify(&[("spec", &repository, "")]);
+    place.one_shot();
+    let names = place.rows(
+        "SELECT p.name FROM product AS p JOIN build AS b ON b.id = p.build_id
+         WHERE b.job = 'links' ORDER BY p.name",
+    );
+    let wanted = [
+        "absolute",
+        "brigandine.toml",
+        "d/real",
+        "d/second",
+        "kept",
+        "kept.1",
+        "make.sh",
+        "relative",
+        "result",
+        "selected",
+        "twice",
+    ];
+    assert_eq!(names, wanted);
+    let log = place.build_log("links");
+    for name in bad {
+        assert!(
+            log.contains(&format!("left out of the products: `{name}` is a link to")),
+            "{name}: {log}"
+        );
+        let rows = place.rows(&format!("SELECT status, message FROM build WHERE job = '{name}'"));
+        let message = format!("3|product pattern `{name}` matches no file: `{name}` is a link to ");
+        assert!(rows[0].starts_with(&message), "{rows:?}");
+    }
+    let server = Process::start(place.command(&[]));
+    let address = address(&server);
+    for (name, contents) in [
+        ("relative", "real\n"),
+        ("absolute", "real\n"),
+        ("twice", "real\n"),
+        ("selected", "second\n"),
+        ("d/second", "second\n"),
+        ("kept", "kept\n"),
+        ("kept.1", "kept\n"),
+        ("result", "kept\n"),
+    ] {
+        let id = place.rows(&format!(
+            "SELECT p.id FROM product AS p JOIN build AS b ON b.id = p.build_id
+             WHERE b.job = 'links' AND p.name = '{name}'"
+        ));
+        let (head, body) = download(&address, &id[0]);
+        assert!(head.starts_with("HTTP/1.0 200"), "{name}: {head}");
+        assert_eq!(String::from_utf8_lossy(&body), contents, "{name}");
+    }
+    server.signal("TERM");
+    assert!(server.end().success());
+}
