@@ -94,6 +94,8 @@ struct Watched {
 
 /// How many events a slow watcher may be behind.
 const EVENTS: usize = 4096;
+/// Before a build is started again whose worker vanished for the first time.
+const LOSS_PAUSE: Duration = Duration::from_secs(5);
 /// Fetches that have a turn, and that go on altogether.
 const FETCHES: (usize, usize) = (8, 128);
 /// Between two looks at what need not be kept.
@@ -338,6 +340,7 @@ impl App {
             worker: "local".to_owned(),
             timeout: settings.build_timeout,
             max_silent: settings.build_silence,
+            loss_pause: LOSS_PAUSE,
         };
         let work = shared.builder.clone().run(
             builder_settings,
@@ -543,6 +546,11 @@ impl App {
     /// The build logs.
     pub(crate) fn logs(&self) -> &Logs {
         &self.shared.logs
+    }
+
+    /// What it builds for.
+    pub(crate) fn systems(&self) -> &[String] {
+        &self.shared.settings.systems
     }
 
     /// The state directory.

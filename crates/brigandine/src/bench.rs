@@ -253,6 +253,7 @@ async fn triggers(app: &App, count: u32) -> Result<[f64; 3], Failure> {
             products: Vec::new(),
             isolation: String::new(),
             network: false,
+            description: String::new(),
         };
         let text = serde_json::to_string(&definition).unwrap_or_default();
         let job = store::NewJob {

@@ -20,7 +20,7 @@ use crate::evaluate::{self, Checked, Context, EvaluatorSettings};
 use crate::ffi;
 use crate::folder::remove_all;
 use crate::input::{Checkouts, Form, Repositories, Resolved, Wanted, hex};
-use crate::log::{LogName, Logs};
+use crate::log::{Announcement, LogName, Logs};
 use crate::model::{
     self, Checkout, Definition, EvaluationId, EvaluationStatus, Evaluator, Event,
     MESSAGE_BYTES_MAX, Specification, SpecificationId, SpecificationState, Timestamp, one_line,
@@ -197,6 +197,8 @@ async fn look_at(
         })
         .collect();
     let next = now.saturating_add(seconds(interval));
+    // Dropped when an evaluation that begins has its log (`log`, L4).
+    let coming = shared.logs.announce();
     let begun = shared
         .database
         .write(move |tx| {
@@ -207,6 +209,7 @@ async fn look_at(
     let _ = shared.events.send(Event::Looked { specification: id, failed: false });
     let evaluation = match begun {
         Begun::Known(known, status) => {
+            drop(coming);
             tracing::debug!(evaluation = %known, "nothing is new");
             if first && status == EvaluationStatus::Succeeded {
                 make_again(shared, known).await?;
@@ -216,8 +219,9 @@ async fn look_at(
         Begun::New(evaluation) | Begun::Again(evaluation) => evaluation,
     };
     let span = tracing::info_span!("evaluation", id = %evaluation);
-    let status =
-        evaluate(shared, id, &specification, &resolved, evaluation, stop).instrument(span).await?;
+    let status = evaluate(shared, id, &specification, &resolved, evaluation, (coming, stop))
+        .instrument(span)
+        .await?;
     Ok((Looked::Evaluated(status), interval))
 }
 
@@ -287,17 +291,18 @@ async fn evaluate(
     specification: &Specification,
     resolved: &[Resolved],
     id: EvaluationId,
-    mut stop: watch::Receiver<bool>,
+    (coming, mut stop): (Announcement, watch::Receiver<bool>),
 ) -> Result<EvaluationStatus, DatabaseError> {
     let publish = |status| {
         let specification = specification_id;
         let _ = shared.events.send(Event::Evaluation { id, specification, status });
     };
-    publish(EvaluationStatus::Started);
-    tracing::info!("evaluation started");
     let name = LogName::Evaluation(id);
     shared.logs.remove(name);
     let mut log = shared.logs.create(name);
+    drop(coming);
+    publish(EvaluationStatus::Started);
+    tracing::info!("evaluation started");
     let mut checkout_at = 0;
     let work = evaluate_started(shared, specification, resolved, id, &mut log, &mut checkout_at);
     let work = shared.evaluations.run(work);

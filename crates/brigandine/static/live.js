@@ -24,7 +24,9 @@ async function refresh() {
   }
   asking = true;
   try {
-    const answer = await fetch(location.href, { headers: { accept: "text/html" } });
+    const headers = { accept: "text/html" };
+    if (log?.stream) headers["x-brigandine-follows"] = log.dataset.attempt;
+    const answer = await fetch(location.href, { headers });
     if (answer.ok) takeOver(new DOMParser().parseFromString(await answer.text(), "text/html"));
   } catch {
     // The event stream will be cut too, and says so.
@@ -49,16 +51,7 @@ function takeOver(page) {
     if (focused) part.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
   }
   document.title = page.title;
-  const log = document.getElementById("log");
-  const freshLog = page.getElementById("log");
-  // The log of a build that has begun, or ended before it was followed.
-  if (log && freshLog && !log.following && !log.ended) {
-    if (freshLog.dataset.log) follow(log);
-    else if (log.dataset.log) {
-      log.replaceChildren(...freshLog.childNodes);
-      log.ended = true;
-    }
-  }
+  takeOverLog(page.getElementById("log"));
   tick();
 }
 
@@ -86,54 +79,78 @@ addEventListener("pageshow", (event) => {
 
 // ---- the build log ----
 
-const LINES_MAX = 20000;
+// The element has the log of one attempt. `log.stream` is open while it is followed, `log.complete` says that it
+// has all of it.
 
-function follow(log) {
-  log.following = true;
+const LINES_MAX = 20000;
+const log = document.getElementById("log");
+const wanted = document.getElementById("follow");
+
+function stick() {
+  if (wanted.checked) log.scrollTop = log.scrollHeight;
+}
+
+// The log of another attempt, or one that could not be followed to its end.
+function takeOverLog(fresh) {
+  if (!log || !fresh) return;
+  const other = log.dataset.attempt !== fresh.dataset.attempt;
+  if (!other && (log.stream || log.complete)) return;
+  if (!other && log.innerHTML === fresh.innerHTML && !fresh.dataset.log) return;
+  log.stream?.close();
+  log.stream = null;
+  log.replaceChildren(...fresh.childNodes);
+  log.className = fresh.className;
+  for (const name of ["attempt", "log", "end"]) {
+    if (name in fresh.dataset) log.dataset[name] = fresh.dataset[name];
+    else delete log.dataset[name];
+  }
+  begin();
+}
+
+function begin() {
+  log.complete = !log.dataset.log;
+  wanted.parentElement.hidden = log.complete;
+  if (!log.complete) follow();
+  // Why a build failed stands at the end.
+  if (log.dataset.log || "end" in log.dataset) log.scrollTop = log.scrollHeight;
+}
+
+function follow() {
   const lines = new EventSource(log.dataset.log);
-  const wanted = document.getElementById("follow");
-  const stick = () => {
-    if (wanted.checked) log.scrollTop = log.scrollHeight;
-  };
-  lines.addEventListener("start", (event) => {
-    if (event.data !== "0") log.classList.remove("numbered");
-    if (!log.began) {
-      log.began = true;
-      wanted.parentElement.hidden = false;
-    }
-  });
-  lines.onmessage = (event) => {
+  log.stream = lines;
+  const add = (html) => {
+    if (log.stream !== lines) return;
+    log.querySelector(".part")?.remove();
     document.getElementById("nolog")?.remove();
-    log.insertAdjacentHTML("beforeend", event.data);
+    log.insertAdjacentHTML("beforeend", html);
     if (log.childElementCount > LINES_MAX) {
       log.classList.remove("numbered");
       while (log.childElementCount > LINES_MAX) log.firstElementChild.remove();
     }
     stick();
   };
+  lines.onmessage = (event) => add(event.data);
+  lines.addEventListener("part", (event) => add(event.data));
   lines.addEventListener("end", () => {
     lines.close();
-    log.ended = true;
+    if (log.stream !== lines) return;
+    log.stream = null;
     wanted.parentElement.hidden = true;
-    const none = document.getElementById("nolog");
-    if (none) none.textContent = "It printed nothing.";
+    // With nothing printed, the page that tells of the build's end says so.
+    log.complete = log.querySelector(".l") !== null;
   });
-  // Refused or not begun: the next change of the page tries again.
+  // Refused or of another attempt: the next change of the page tries again.
   lines.onerror = () => {
-    if (lines.readyState === EventSource.CLOSED) log.following = false;
+    if (lines.readyState === EventSource.CLOSED && log.stream === lines) log.stream = null;
   };
   addEventListener("pagehide", () => lines.close());
 }
 
-const log = document.getElementById("log");
 if (log) {
-  if (log.dataset.log) follow(log);
-  // Why a build failed stands at the end.
-  if ("end" in log.dataset) log.scrollTop = log.scrollHeight;
+  begin();
   // Scrolling up stops following, scrolling to the end goes on with it.
   log.addEventListener("scroll", () => {
-    const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
-    document.getElementById("follow").checked = atEnd;
+    wanted.checked = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
   }, { passive: true });
 }
 
@@ -155,7 +172,8 @@ function lasted(seconds) {
     const rest = seconds % 60;
     return `${Math.floor(seconds / 60)} min${rest ? ` ${rest} s` : ""}`;
   }
-  return `${Math.floor(seconds / 3600)} h ${Math.floor(seconds / 60) % 60} min`;
+  if (seconds < 86400) return `${Math.floor(seconds / 3600)} h ${Math.floor(seconds / 60) % 60} min`;
+  return `${Math.floor(seconds / 86400)} d ${Math.floor(seconds / 3600) % 24} h`;
 }
 
 // The server's clock and this one may differ; what the server wrote first is taken for right.
@@ -163,6 +181,11 @@ function tick() {
   const now = Math.floor(Date.now() / 1000);
   for (const time of document.querySelectorAll("[data-at]")) {
     const text = ago(Math.max(0, now - Number(time.dataset.at)));
+    if (time.textContent !== text) time.textContent = text;
+  }
+  for (const time of document.querySelectorAll("[data-due]")) {
+    const left = Number(time.dataset.due) - now;
+    const text = left > 0 ? `in ${lasted(left)}` : "due now";
     if (time.textContent !== text) time.textContent = text;
   }
   for (const span of document.querySelectorAll("[data-since]")) {

@@ -10,9 +10,14 @@
 //! B2: room is freed when the end is in hand, never before; so at most `max_jobs` run.
 //! B3: an end that cannot be written is kept and tried again; its room stays taken meanwhile.
 //! B4: events are published after the commit that they tell of.
+//! B5: a claimed build has its log before its event is published, and who reads the row in between waits for the
+//! log (`log`, L4): so a build that runs never has an empty log that has ended.
+//!
+//! B6: a build whose worker vanished is not started again at once: what made it vanish may pass. A restarted
+//! server knows of no pause.
 //!
 //! Woken by: [`Builder::wake`] (something was registered), an event of the dispatcher, a request to
-//! stop, the retry of B3. Never by time alone.
+//! stop, the retry of B3, the end of a pause (B6).
 
 mod dispatch;
 mod output;
@@ -29,7 +34,7 @@ pub(crate) use sandbox::{Sandbox, View, probe as probe_sandbox, probe_user};
 
 use crate::log::{LogName, Logs};
 use crate::model::{self, BuildId, BuildStatus, Definition, Event};
-use crate::store::{self, Changed, Claimed, Database, DatabaseError, Finish};
+use crate::store::{self, Changed, Claim, Claimed, Database, DatabaseError, Finish};
 use dispatch::{BuildJob, Outcome};
 use output::Hold;
 use state::{Happening, State};
@@ -57,6 +62,8 @@ pub(crate) struct BuilderSettings {
     pub(crate) timeout: Duration,
     /// Unless the job says otherwise.
     pub(crate) max_silent: Duration,
+    /// Before a build is started again whose worker vanished; four times as long after each further time.
+    pub(crate) loss_pause: Duration,
 }
 
 /// How the builder is to end.
@@ -162,6 +169,7 @@ impl Builder {
             running: HashMap::new(),
             ends: Vec::new(),
             hungry: true,
+            resting: HashMap::new(),
         };
         turn.run(events).await
     }
@@ -173,7 +181,8 @@ enum End {
     /// What holds its outputs goes with it, when its row is committed.
     Finished(Finish, #[expect(dead_code, reason = "kept for what its drop does")] Option<Hold>),
     /// Nobody runs it any more; `next` is scheduled, or failed-other after too many losses.
-    Lost { id: BuildId, attempt: i64, message: String, next: State },
+    /// Its log is kept unless the server's own end cut it.
+    Lost { id: BuildId, attempt: i64, message: String, next: State, keep_log: bool },
     /// As lost: outputs that it needs are gone, and are to be made again.
     Gone { id: BuildId, attempt: i64, message: String, next: State, outputs: Vec<String> },
 }
@@ -189,7 +198,7 @@ impl End {
     fn write(&self, tx: &store::Transaction, now: i64) -> rusqlite::Result<Vec<Changed>> {
         match self {
             Self::Finished(finish, _) => store::finish(tx, finish),
-            Self::Lost { id, attempt, message, next } => {
+            Self::Lost { id, attempt, message, next, .. } => {
                 store::lose(tx, *id, *attempt, message, next.losses, next.status, now)
             }
             Self::Gone { id, attempt, message, next, outputs } => {
@@ -226,6 +235,9 @@ struct Loop<D> {
     ends: Vec<End>,
     /// Whether the queue may hold something that can be started.
     hungry: bool,
+    /// Builds that are not started before then (B6). Bounded by the builds whose workers vanished within the
+    /// longest pause.
+    resting: HashMap<BuildId, Instant>,
 }
 
 impl<D: Dispatcher> Loop<D> {
@@ -249,6 +261,7 @@ impl<D: Dispatcher> Loop<D> {
             let wanted = shared.wanted.load(Ordering::SeqCst);
             self.hungry |= wanted != seen;
             seen = wanted;
+            self.hungry |= self.wake_rested();
             // B2, B3: an end in hand frees its room only in the write that stores it.
             let taken = self.running.len().saturating_sub(self.ends.len());
             let room = if stopping { 0 } else { self.settings.max_jobs.saturating_sub(taken) };
@@ -261,7 +274,7 @@ impl<D: Dispatcher> Loop<D> {
                 if stopping {
                     return Ok(());
                 }
-                if !self.hungry {
+                if !self.hungry && self.resting.is_empty() {
                     shared.idle.send_if_modified(|idle| std::mem::replace(idle, seen) != seen);
                 }
             }
@@ -285,8 +298,22 @@ impl<D: Dispatcher> Loop<D> {
                 }
                 () = shared.wake.notified() => {}
                 _ = stop.changed() => {}
+                () = until(self.resting.values().min().copied()) => {}
             }
         }
+    }
+
+    /// Forgets which builds rested long enough; whether there were any.
+    fn wake_rested(&mut self) -> bool {
+        let (now, before) = (Instant::now(), self.resting.len());
+        self.resting.retain(|_, until| *until > now);
+        self.resting.len() < before
+    }
+
+    /// How long a build rests after so many losses.
+    fn rest(&self, losses: i64) -> Duration {
+        let times = u32::try_from(losses - 1).unwrap_or(0).min(8);
+        self.settings.loss_pause.saturating_mul(4_u32.saturating_pow(times))
     }
 
     /// Notes an event of the dispatcher. One for an unknown start is ignored.
@@ -326,9 +353,14 @@ impl<D: Dispatcher> Loop<D> {
         };
         let end = match event {
             DispatchEvent::Started { .. } => return,
-            DispatchEvent::Lost { message, .. } => {
+            DispatchEvent::Lost { mut message, .. } => {
                 tracing::warn!(build = %id, attempt, message, "a build was lost");
-                End::Lost { id, attempt, message, next }
+                if next.status == BuildStatus::Scheduled {
+                    let pause = self.rest(next.losses);
+                    self.resting.insert(id, Instant::now() + pause);
+                    message.push_str(&format!("; tried again after {} s", pause.as_secs()));
+                }
+                End::Lost { id, attempt, message, next, keep_log: true }
             }
             DispatchEvent::Ended { outcome: Outcome { message, gone, .. }, .. }
                 if !gone.is_empty() =>
@@ -338,7 +370,7 @@ impl<D: Dispatcher> Loop<D> {
             }
             DispatchEvent::Ended { .. } if next.status == BuildStatus::Scheduled => {
                 let message = "the server was stopped".to_owned();
-                End::Lost { id, attempt, message, next }
+                End::Lost { id, attempt, message, next, keep_log: false }
             }
             DispatchEvent::Ended { outcome, log, .. } => {
                 let Outcome { status, message, outputs, products, hold, gone: _, notes: _ } =
@@ -389,6 +421,9 @@ impl<D: Dispatcher> Loop<D> {
         let ends: Arc<[End]> = self.ends.as_slice().into();
         let (systems, worker) = (self.settings.systems.clone(), self.settings.worker.clone());
         let stored = Arc::clone(&ends);
+        let resting: Vec<BuildId> = self.resting.keys().copied().collect();
+        // B5: dropped when each claimed build has its log.
+        let coming = self.logs.announce();
         let written = self
             .database
             .write(move |tx| {
@@ -396,13 +431,9 @@ impl<D: Dispatcher> Loop<D> {
                 for end in stored.iter() {
                     changed.push(end.write(tx, now)?);
                 }
-                let mut claimed = Vec::new();
-                for system in &systems {
-                    let left = room - claimed.len();
-                    if left > 0 {
-                        claimed.extend(store::claim(tx, system, left, &worker, now)?);
-                    }
-                }
+                let (systems, resting, worker) = (&*systems, &*resting, &*worker);
+                let wanted = Claim { systems, limit: room, resting, worker, now };
+                let claimed = if room > 0 { store::claim(tx, &wanted)? } else { Vec::new() };
                 Ok((changed, claimed))
             })
             .await;
@@ -418,6 +449,7 @@ impl<D: Dispatcher> Loop<D> {
                 for claimed in claimed {
                     self.dispatch(&claimed);
                 }
+                drop(coming);
                 Ok(true)
             }
             Err(error) if error.is_closed() => Err(error),
@@ -466,6 +498,8 @@ impl<D: Dispatcher> Loop<D> {
                 message = finish.message,
                 "build ended"
             ),
+            // Says what the worker did before it vanished.
+            End::Lost { keep_log: true, .. } => {}
             End::Lost { .. } | End::Gone { .. } => {
                 // The next attempt has a log of its own.
                 let logs = self.logs.clone();
@@ -478,7 +512,8 @@ impl<D: Dispatcher> Loop<D> {
     /// A claim is committed (B1).
     fn dispatch(&mut self, claimed: &Claimed) {
         let id = claimed.changed.id;
-        publish_builds(&self.publish, std::slice::from_ref(&claimed.changed));
+        let log = self.logs.create(LogName::Build(id, claimed.attempt));
+        publish_builds(&self.publish, std::slice::from_ref(&claimed.changed)); // B5
         let state = State {
             status: BuildStatus::Started,
             attempt: claimed.attempt,
@@ -526,7 +561,6 @@ impl<D: Dispatcher> Loop<D> {
             job = claimed.changed.job,
             "build started"
         );
-        let log = self.logs.create(LogName::Build(id, claimed.attempt));
         self.dispatcher.offer(job, log);
     }
 
@@ -544,6 +578,14 @@ impl<D: Dispatcher> Loop<D> {
         };
         self.ends.push(End::Finished(canceled, None));
         self.hungry = true;
+    }
+}
+
+/// Resolves then; never without a time.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => std::future::pending().await,
     }
 }
 

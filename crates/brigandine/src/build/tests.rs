@@ -9,11 +9,13 @@ use std::path::Path;
 struct Hands {
     offered: mpsc::Sender<(BuildId, i64)>,
     canceled: mpsc::Sender<(BuildId, i64)>,
+    /// The logs of what was offered.
+    held: mpsc::Sender<crate::log::LogWriter>,
 }
 
 impl Dispatcher for Hands {
     fn offer(&self, job: BuildJob, log: crate::log::LogWriter) {
-        drop(log);
+        self.held.try_send(log).expect("room for a log");
         self.offered.try_send((job.id, job.attempt)).expect("room for an offer");
     }
 
@@ -27,11 +29,16 @@ struct Bench {
     builder: Builder,
     offered: mpsc::Receiver<(BuildId, i64)>,
     canceled: mpsc::Receiver<(BuildId, i64)>,
+    held: mpsc::Receiver<crate::log::LogWriter>,
+    logs: Logs,
     report: mpsc::Sender<DispatchEvent>,
     published: broadcast::Receiver<Event>,
     task: tokio::task::JoinHandle<Result<(), DatabaseError>>,
     _directory: tempfile::TempDir,
 }
+
+/// After a first loss.
+const PAUSE: Duration = Duration::from_millis(150);
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -57,6 +64,7 @@ async fn bench(jobs: usize, max_jobs: usize) -> Bench {
         products: Vec::new(),
         isolation: String::new(),
         network: false,
+        description: String::new(),
     };
     let text = serde_json::to_string(&definition).expect("JSON");
     let jobs: Vec<NewJob> = (0..jobs)
@@ -86,6 +94,7 @@ async fn bench(jobs: usize, max_jobs: usize) -> Bench {
     assert!(registered.await.expect("registers"));
     let (offered, offers) = mpsc::channel(100);
     let (canceled, cancels) = mpsc::channel(100);
+    let (held, logs_held) = mpsc::channel(100);
     let (report, events) = mpsc::channel(100);
     let publish = broadcast::Sender::new(100);
     let published = publish.subscribe();
@@ -96,13 +105,14 @@ async fn bench(jobs: usize, max_jobs: usize) -> Bench {
         worker: "w".to_owned(),
         timeout: PATIENCE,
         max_silent: PATIENCE,
+        loss_pause: PAUSE,
     };
     let logs = Logs::new(directory.path(), 1000);
     let work = builder.clone().run(
         settings,
         database.clone(),
-        logs,
-        Hands { offered, canceled },
+        logs.clone(),
+        Hands { offered, canceled, held },
         events,
         publish,
     );
@@ -112,6 +122,8 @@ async fn bench(jobs: usize, max_jobs: usize) -> Bench {
         builder,
         offered: offers,
         canceled: cancels,
+        held: logs_held,
+        logs,
         report,
         published,
         task,
@@ -187,6 +199,60 @@ async fn a_lost_build_is_offered_again_and_given_up_after_three_times() {
     assert_eq!(bench.state(BuildId::new(1)).await, (BuildStatus::FailedOther, 3));
     within(bench.builder.wait_idle()).await;
     assert!(bench.offered.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_lost_build_is_offered_again_after_a_pause_that_grows_and_holds_no_place_meanwhile() {
+    let mut bench = bench(2, 1).await;
+    let first = bench.offer().await;
+    let began = Instant::now();
+    bench.lost(first).await;
+    // The place is free for the other one, and the pause is told.
+    let other = bench.offer().await;
+    assert_ne!(other.0, first.0);
+    let found = bench.database.read(move |s| store::build(s, first.0)).await.expect("reads");
+    let message = found.expect("the build").message;
+    assert_eq!(message, "gone; tried again after 0 s");
+    bench.ended(other, BuildStatus::Succeeded).await;
+    let second = bench.offer().await;
+    assert_eq!(second, (first.0, 2));
+    assert!(began.elapsed() >= PAUSE, "after {:?}", began.elapsed());
+    let began = Instant::now();
+    bench.lost(second).await;
+    assert_eq!(bench.offer().await, (first.0, 3));
+    assert!(began.elapsed() >= 4 * PAUSE, "after {:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_build_that_rests_is_not_idle_and_can_be_canceled() {
+    let mut bench = bench(1, 1).await;
+    let offered = bench.offer().await;
+    bench.lost(offered).await;
+    bench.told(offered.0, BuildStatus::Scheduled).await;
+    bench.database.write(move |tx| store::cancel(tx, offered.0, 9)).await.expect("written");
+    within(bench.builder.wait_idle()).await;
+    assert!(bench.offered.try_recv().is_err(), "nothing is started any more");
+    assert_eq!(bench.state(offered.0).await, (BuildStatus::Canceled, 1));
+}
+
+#[tokio::test]
+async fn whoever_hears_of_a_start_finds_a_log_that_goes_on() {
+    let mut bench = bench(1, 1).await;
+    let id = BuildId::new(1);
+    bench.told(id, BuildStatus::Started).await;
+    let found = bench.database.read(move |s| store::build(s, id)).await.expect("reads");
+    let mut reader = bench.logs.open(&found.expect("the build"), 0).await.expect("a log");
+    let offered = within(bench.held.recv()).await.expect("the log of the offer");
+    // reader                       | executor
+    // waits                        |
+    //                              | writes, ends
+    // the text, the end            |
+    assert!(reader.is_at_end(), "it is live");
+    let mut writer = offered;
+    writer.write(b"text").await.expect("written");
+    assert_eq!(within(reader.next()).await.expect("read").as_deref(), Some(&b"text"[..]));
+    drop(writer);
+    assert_eq!(within(reader.next()).await.expect("read"), None);
 }
 
 #[tokio::test]

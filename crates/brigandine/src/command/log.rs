@@ -37,7 +37,7 @@ async fn print(arguments: &cli::Log) -> Result<(), Failure> {
         }
         // The status was read first: what is in the file afterwards is the whole log of a build
         // that had ended then.
-        if let Some(mut reader) = logs.open(&build, offset).await.map_err(failed)? {
+        if let Some(mut reader) = logs.open(&build, offset).await {
             while let Some(bytes) = reader.next().await.map_err(failed)? {
                 offset += bytes.len() as u64;
                 match out.write_all(&bytes) {

@@ -163,6 +163,7 @@ impl Web {
             }),
             logs: app.logs().clone(),
             state: app.state().to_owned(),
+            systems: app.systems().to_vec(),
             closing: closed.clone(),
             token,
             changes: Box::new(app.clone()),

@@ -316,7 +316,8 @@ fn convert(
             .into());
         }
     };
-    let definition = define(command, &needs, done, context, &system, &nix_name, late)?;
+    let mut definition = define(command, &needs, done, context, &system, &nix_name, late)?;
+    definition.description = one_line(&job.description, NAME_BYTES_MAX);
     let digest = Sha256::digest(definition.identity().as_bytes());
     let name: String = nix_name
         .chars()
@@ -447,6 +448,7 @@ fn define(
             other => other.to_owned(),
         },
         network,
+        description: String::new(),
     })
 }
 

@@ -148,6 +148,9 @@ fn expand(entries: &[JobEntry], main: &str, inputs: &[&str], systems: &[String])
                 "needs": needs,
                 "priority": entry.priority,
             });
+            if !entry.description.is_empty() {
+                line["description"] = entry.description.as_str().into();
+            }
             if let Some(timeout) = entry.timeout_s {
                 line["timeout"] = json!(timeout);
             }

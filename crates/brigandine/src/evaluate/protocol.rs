@@ -82,6 +82,8 @@ pub(crate) struct Job {
     pub(crate) max_silent: Option<u32>,
     /// Higher is built earlier.
     pub(crate) priority: i32,
+    /// One line for people.
+    pub(crate) description: String,
 }
 
 /// What is built.
@@ -127,6 +129,8 @@ struct Raw {
     max_silent: Option<u32>,
     #[serde(default)]
     priority: i32,
+    #[serde(default)]
+    description: String,
     error: Option<RawError>,
 }
 
@@ -178,6 +182,7 @@ pub(crate) fn parse(line: &[u8]) -> Result<Line, String> {
                 timeout: raw.timeout,
                 max_silent: raw.max_silent,
                 priority: raw.priority,
+                description: raw.description,
             })))
         }
     }

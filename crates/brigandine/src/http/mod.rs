@@ -23,8 +23,8 @@ pub(crate) use server::{closed, serve};
 pub(crate) use stream::{Sender, stream};
 pub(crate) use token::Token;
 
-use crate::log::{LogReader, Logs};
-use crate::model::{Build, BuildId, Evaluation, Event};
+use crate::log::Logs;
+use crate::model::{BuildId, Event};
 use crate::store::{Database, Snapshot};
 
 /// Answers that go on (followed logs, events) at once; further ones are refused with 503, so that
@@ -45,6 +45,8 @@ pub(crate) struct Parts {
     pub(crate) logs: Logs,
     /// The state directory, to which paths of products are relative.
     pub(crate) state: PathBuf,
+    /// What the server builds for.
+    pub(crate) systems: Vec<String>,
     /// True when the server is about to end: streams end then.
     pub(crate) closing: watch::Receiver<bool>,
     /// Allows changes; without one there are none.
@@ -107,25 +109,14 @@ impl Site {
         (self.0.events)()
     }
 
-    /// The log of a build, from `offset` on.
-    pub(crate) async fn log(&self, build: &Build, offset: u64) -> Result<Option<LogReader>> {
-        let opened = self.0.logs.open(build, offset).await;
-        opened.map_err(|error| Refusal::io("the build log", &error))
+    /// Logs of builds and evaluations.
+    pub(crate) fn logs(&self) -> &Logs {
+        &self.0.logs
     }
 
-    /// Bytes of a build's log so far.
-    pub(crate) fn log_bytes(&self, build: &Build) -> u64 {
-        self.0.logs.bytes(build)
-    }
-
-    /// The log of an evaluation, from `offset` on.
-    pub(crate) async fn evaluation_log(
-        &self,
-        evaluation: &Evaluation,
-        offset: u64,
-    ) -> Result<LogReader> {
-        let opened = self.0.logs.open_evaluation(evaluation, offset).await;
-        opened.map_err(|error| Refusal::io("an evaluation's log", &error))
+    /// What the server builds for.
+    pub(crate) fn systems(&self) -> &[String] {
+        &self.0.systems
     }
 
     /// The state directory.

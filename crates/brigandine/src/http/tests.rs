@@ -73,6 +73,7 @@ pub(crate) async fn served_with(fill: &str, connections_max: usize) -> Served {
         }),
         logs: logs.clone(),
         state: state.path().to_owned(),
+        systems: vec!["x86_64-linux".to_owned()],
         closing: closed.clone(),
         token: Some(token(state.path())),
         changes: Box::new(Echo),

@@ -10,14 +10,18 @@
 //! L1: the channel changes after the bytes are in the file, so a reader that was told of bytes
 //! finds them. L2: `….log` is removed only after `….log.zst` has its name, so one of the two is
 //! always there. L3: a log is forgotten only after its row is committed, so a reader finds it in
-//! one place or the other.
+//! one place or the other. L4: a row that says "started" is committed before its log is there, so whoever
+//! commits it announces the log first ([`Logs::announce`]); a reader that has such a row and finds no log waits
+//! until the announcements of that moment have ended, and looks again.
 //!
 //! Readers wait for the channel, never for time. Offsets are those of the plain text.
 
 use crate::input::hex;
-use crate::model::{Build, BuildId, BuildLogFile, Evaluation, EvaluationId};
+use crate::model::{
+    Build, BuildId, BuildLogFile, BuildStatus, Evaluation, EvaluationId, EvaluationStatus,
+};
 use sha2::{Digest, Sha256};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -62,7 +66,32 @@ pub(crate) struct Logs {
     state: Arc<PathBuf>,
     /// Guard: the mutex. One entry per running build or evaluation, and for a moment after.
     live: Arc<Mutex<HashMap<LogName, watch::Receiver<Progress>>>>,
+    announced: Arc<watch::Sender<Announced>>,
     bytes_max: u64,
+}
+
+/// Writes under way that may begin builds or evaluations (L4). Bounded by the builder and the monitors.
+#[derive(Debug, Default)]
+struct Announced {
+    /// The number of the last one.
+    last: u64,
+    open: BTreeSet<u64>,
+}
+
+/// Logs may be about to begin, until this is dropped.
+#[derive(Debug)]
+#[must_use = "dropped, it has ended"]
+pub(crate) struct Announcement {
+    announced: Arc<watch::Sender<Announced>>,
+    number: u64,
+}
+
+impl Drop for Announcement {
+    fn drop(&mut self) {
+        self.announced.send_modify(|announced| {
+            announced.open.remove(&self.number);
+        });
+    }
 }
 
 const CHUNK: usize = 64 * 1024;
@@ -70,7 +99,32 @@ const CHUNK: usize = 64 * 1024;
 impl Logs {
     /// Keeps logs below `state`; none grows beyond `bytes_max`.
     pub(crate) fn new(state: &Path, bytes_max: u64) -> Self {
-        Self { state: Arc::new(state.to_owned()), live: Arc::default(), bytes_max }
+        Self {
+            state: Arc::new(state.to_owned()),
+            live: Arc::default(),
+            announced: Arc::default(),
+            bytes_max,
+        }
+    }
+
+    /// Says that logs may be about to begin: call it before the write that says so, and drop what it gives when
+    /// they are there (L4).
+    pub(crate) fn announce(&self) -> Announcement {
+        let mut number = 0;
+        self.announced.send_modify(|announced| {
+            announced.last += 1;
+            number = announced.last;
+            announced.open.insert(number);
+        });
+        Announcement { announced: Arc::clone(&self.announced), number }
+    }
+
+    /// Waits until every log that was announced before this call is there.
+    async fn settled(&self) {
+        let last = self.announced.borrow().last;
+        let over = |announced: &Announced| announced.open.first().is_none_or(|open| *open > last);
+        // The sender lives in `self`, so this cannot fail.
+        let _ = self.announced.subscribe().wait_for(over).await;
     }
 
     fn live(&self) -> std::sync::MutexGuard<'_, HashMap<LogName, watch::Receiver<Progress>>> {
@@ -118,13 +172,43 @@ impl Logs {
         Ok(())
     }
 
-    /// A reader of a build's log from `offset` on. `None`: the build never started.
-    pub(crate) async fn open(&self, build: &Build, offset: u64) -> io::Result<Option<LogReader>> {
-        if build.attempt == 0 {
-            return Ok(None);
+    /// A reader of a build's log from `offset` on. `None`: it has not been started, or not again.
+    pub(crate) async fn open(&self, build: &Build, offset: u64) -> Option<LogReader> {
+        if !build.has_run() {
+            return None;
         }
         let name = LogName::Build(build.id, build.attempt);
-        self.open_named(name, &build.log.path, offset).await.map(Some)
+        let running = build.status == BuildStatus::Started;
+        Some(self.open_named(name, &build.log.path, running, offset).await)
+    }
+
+    /// A reader of the log of one start of a build. `None`: there was no such start.
+    pub(crate) async fn open_attempt(
+        &self,
+        build: &Build,
+        attempt: i64,
+        offset: u64,
+    ) -> Option<LogReader> {
+        if attempt == build.attempt && build.has_run() {
+            return self.open(build, offset).await;
+        }
+        let past = (1..=build.attempt).contains(&attempt);
+        let name = LogName::Build(build.id, attempt);
+        if past { Some(self.open_named(name, "", false, offset).await) } else { None }
+    }
+
+    /// Which of these starts of a build have a log. Blocks for a look at each.
+    pub(crate) async fn kept(&self, id: BuildId, attempts: Vec<i64>) -> Vec<i64> {
+        let logs = self.clone();
+        let kept = move || {
+            let there = |attempt: &i64| {
+                let name = LogName::Build(id, *attempt);
+                let plain = logs.state.join(name.path());
+                logs.live().contains_key(&name) || plain.exists() || compressed(&plain).exists()
+            };
+            Ok(attempts.into_iter().filter(there).collect())
+        };
+        blocking(kept).await.unwrap_or_default()
     }
 
     /// Bytes of a build's log so far, compressed or not.
@@ -137,25 +221,32 @@ impl Logs {
     }
 
     /// A reader of an evaluation's log from `offset` on.
-    pub(crate) async fn open_evaluation(
-        &self,
-        evaluation: &Evaluation,
-        offset: u64,
-    ) -> io::Result<LogReader> {
+    pub(crate) async fn open_evaluation(&self, evaluation: &Evaluation, offset: u64) -> LogReader {
         let name = LogName::Evaluation(evaluation.id);
-        self.open_named(name, &evaluation.log_path, offset).await
+        let running = evaluation.status == EvaluationStatus::Started;
+        self.open_named(name, &evaluation.log_path, running, offset).await
     }
 
-    async fn open_named(&self, name: LogName, stored: &str, offset: u64) -> io::Result<LogReader> {
+    async fn open_named(
+        &self,
+        name: LogName,
+        stored: &str,
+        running: bool,
+        offset: u64,
+    ) -> LogReader {
         let plain = self.state.join(name.path());
-        let live = self.live().get(&name).cloned();
+        let mut live = self.live().get(&name).cloned();
+        if live.is_none() && running {
+            self.settled().await; // L4
+            live = self.live().get(&name).cloned();
+        }
         let source = if live.is_some() || stored.is_empty() {
             // A row read a moment ago may not name the file of a log that is finished by now.
             Source::Closed(plain)
         } else {
             Source::Closed(self.state.join(stored.trim_end_matches(".zst")))
         };
-        Ok(LogReader { source, offset, live })
+        LogReader { source, offset, live, missing: false }
     }
 }
 
@@ -324,6 +415,8 @@ pub(crate) struct LogReader {
     source: Source,
     offset: u64,
     live: Option<watch::Receiver<Progress>>,
+    /// Whether there was no file to open.
+    missing: bool,
 }
 
 enum Source {
@@ -415,9 +508,21 @@ impl LogReader {
             Ok((source, bytes))
         })
         .await?;
+        self.missing |= matches!(source, Source::Empty);
         self.source = source;
         self.offset += u64::try_from(bytes.len()).unwrap_or(0);
         Ok((!bytes.is_empty()).then_some(bytes))
+    }
+
+    /// Whether nothing was read because there is no file: of a build that printed nothing, or a lost one.
+    pub(crate) fn is_missing(&self) -> bool {
+        self.missing
+    }
+
+    /// Whether all that was written when this is asked has been read, so that the next read waits.
+    pub(crate) fn is_at_end(&self) -> bool {
+        let bytes = |live: &watch::Receiver<Progress>| live.borrow().bytes;
+        self.live.as_ref().is_some_and(|live| bytes(live) <= self.offset)
     }
 
     /// Where the next bytes stand in the plain text.

@@ -24,7 +24,7 @@ fn build(attempt: i64, path: &str) -> Build {
         system: String::new(),
         nix_name: String::new(),
         priority: 0,
-        status: crate::model::BuildStatus::Started,
+        status: BuildStatus::Started,
         weather: crate::model::Weather::Unknown,
         attempt,
         waiting: 0,
@@ -33,6 +33,7 @@ fn build(attempt: i64, path: &str) -> Build {
         started_at: 0,
         stopped_at: 0,
         log: BuildLogFile { path: path.to_owned(), ..BuildLogFile::default() },
+        imported: false,
     }
 }
 
@@ -43,7 +44,7 @@ async fn a_reader_follows_a_log_through_its_end_and_its_compression() {
     let directory = tempfile::tempdir().expect("directory");
     let logs = Logs::new(directory.path(), 1000);
     let mut writer = logs.create(NAME);
-    let mut early = logs.open(&build(1, ""), 0).await.expect("open").expect("log");
+    let mut early = logs.open(&build(1, ""), 0).await.expect("log");
     // reader                       | writer
     //                              | "one"
     // "one"                        |
@@ -61,11 +62,11 @@ async fn a_reader_follows_a_log_through_its_end_and_its_compression() {
     let stored = std::fs::read(directory.path().join(&file.path)).expect("stored");
     assert_eq!(file.digest, hex(&Sha256::digest(stored)));
     for (offset, expected) in [(0, "one\ntwo\n"), (4, "two\n"), (8, ""), (99, "")] {
-        let mut late = logs.open(&build(1, &file.path), offset).await.expect("open").expect("log");
+        let mut late = logs.open(&build(1, &file.path), offset).await.expect("log");
         assert_eq!(rest(&mut late).await, expected, "from {offset}");
     }
     // A row read just before the commit does not name the file yet.
-    let mut stale = logs.open(&build(1, ""), 0).await.expect("open").expect("log");
+    let mut stale = logs.open(&build(1, ""), 0).await.expect("log");
     assert_eq!(rest(&mut stale).await, "one\ntwo\n");
 }
 
@@ -79,7 +80,7 @@ async fn a_log_beyond_its_limit_is_cut_and_says_so() {
     }
     let file = writer.finish().await.expect("finish");
     logs.forget(NAME);
-    let mut reader = logs.open(&build(1, &file.path), 0).await.expect("open").expect("log");
+    let mut reader = logs.open(&build(1, &file.path), 0).await.expect("log");
     let text = rest(&mut reader).await;
     assert_eq!(text, "1234567812\n[brigandine: the log is cut here, at its limit of 10 bytes]\n");
 }
@@ -89,12 +90,114 @@ async fn a_build_that_says_nothing_has_an_empty_log_and_no_file() {
     let directory = tempfile::tempdir().expect("directory");
     let logs = Logs::new(directory.path(), 10);
     let writer = logs.create(NAME);
-    let mut early = logs.open(&build(1, ""), 0).await.expect("open").expect("log");
+    let mut early = logs.open(&build(1, ""), 0).await.expect("log");
     let file = writer.finish().await.expect("finish");
     assert_eq!(file, BuildLogFile::default());
     assert_eq!(rest(&mut early).await, "");
     logs.forget(NAME);
-    let mut late = logs.open(&build(1, ""), 0).await.expect("open").expect("log");
+    let mut late = logs.open(&build(1, ""), 0).await.expect("log");
     assert_eq!(rest(&mut late).await, "");
-    assert!(logs.open(&build(0, ""), 0).await.expect("open").is_none());
+    assert!(logs.open(&build(0, ""), 0).await.is_none());
+}
+
+#[tokio::test]
+async fn a_log_that_is_about_to_begin_is_waited_for_and_is_never_an_empty_one_that_has_ended() {
+    let directory = tempfile::tempdir().expect("directory");
+    let logs = Logs::new(directory.path(), 1000);
+    // reader                        | builder
+    //                               | announces, commits the claim
+    // reads the row, asks for a log |
+    // waits                         |
+    //                               | makes the log, ends the announcement
+    // has the log, waits for text   |
+    let coming = logs.announce();
+    let started = build(1, "");
+    let mut asked = std::pin::pin!(logs.open(&started, 0));
+    tokio::select! {
+        biased;
+        _ = &mut asked => panic!("it did not wait"),
+        () = tokio::task::yield_now() => {}
+    }
+    let mut writer = logs.create(NAME);
+    drop(coming);
+    let mut reader = within(asked).await.expect("log");
+    writer.write(b"text").await.expect("write");
+    writer.finish().await.expect("finish");
+    assert_eq!(rest(&mut reader).await, "text");
+}
+
+#[tokio::test]
+async fn only_announcements_from_before_are_waited_for() {
+    let directory = tempfile::tempdir().expect("directory");
+    let logs = Logs::new(directory.path(), 1000);
+    let one = logs.announce();
+    let started = build(1, "");
+    let mut asked = std::pin::pin!(logs.open(&started, 0));
+    tokio::select! {
+        biased;
+        _ = &mut asked => panic!("it did not wait"),
+        () = tokio::task::yield_now() => {}
+    }
+    // One after the other without a gap, as a busy builder makes them.
+    let two = logs.announce();
+    drop(one);
+    let mut reader = within(asked).await.expect("log");
+    assert_eq!(rest(&mut reader).await, "", "it had ended and was forgotten");
+    drop(two);
+}
+
+#[tokio::test]
+async fn every_attempt_that_left_a_log_is_found_and_one_that_has_not_run_has_none() {
+    let directory = tempfile::tempdir().expect("directory");
+    let logs = Logs::new(directory.path(), 1000);
+    for attempt in [1, 3] {
+        let mut writer = logs.create(LogName::Build(BuildId::new(7), attempt));
+        writer.write(format!("attempt {attempt}").as_bytes()).await.expect("write");
+        writer.finish().await.expect("finish");
+        logs.forget(LogName::Build(BuildId::new(7), attempt));
+    }
+    let kept = logs.kept(BuildId::new(7), vec![1, 2, 3]).await;
+    assert_eq!(kept, [1, 3]);
+    let mut waiting = build(3, "");
+    waiting.status = BuildStatus::Scheduled;
+    assert!(logs.open(&waiting, 0).await.is_none(), "it is to run again");
+    for (attempt, text) in [(1, "attempt 1"), (2, ""), (3, "attempt 3")] {
+        let mut reader = logs.open_attempt(&waiting, attempt, 0).await.expect("an attempt");
+        assert_eq!(rest(&mut reader).await, text);
+        assert_eq!(reader.is_missing(), attempt == 2);
+    }
+    for attempt in [-1, 0, 4, i64::MAX] {
+        assert!(logs.open_attempt(&waiting, attempt, 0).await.is_none(), "{attempt}");
+    }
+}
+
+#[tokio::test]
+async fn the_log_of_an_evaluation_that_begins_is_waited_for_as_well() {
+    let directory = tempfile::tempdir().expect("directory");
+    let logs = Logs::new(directory.path(), 1000);
+    let evaluation = Evaluation {
+        id: EvaluationId::new(3),
+        specification_id: crate::model::SpecificationId::new(1),
+        specification: String::new(),
+        status: EvaluationStatus::Started,
+        message: String::new(),
+        created_at: 1,
+        checkout_at: 0,
+        finished_at: 0,
+        log_path: String::new(),
+        counters: crate::model::Counters::default(),
+    };
+    let coming = logs.announce();
+    let mut asked = std::pin::pin!(logs.open_evaluation(&evaluation, 0));
+    tokio::select! {
+        biased;
+        _ = &mut asked => panic!("it did not wait"),
+        () = tokio::task::yield_now() => {}
+    }
+    let mut writer = logs.create(LogName::Evaluation(evaluation.id));
+    drop(coming);
+    let mut reader = within(asked).await;
+    writer.write(b"text").await.expect("write");
+    writer.finish().await.expect("finish");
+    assert_eq!(rest(&mut reader).await, "text");
 }

@@ -43,6 +43,17 @@ pub(crate) struct Build {
     pub(crate) stopped_at: Timestamp,
     /// Its build log.
     pub(crate) log: BuildLogFile,
+    /// Whether it came from another server: nothing of ours builds it, or has its log.
+    pub(crate) imported: bool,
+}
+
+impl Build {
+    /// Whether its last attempt is what became of it, or will be: one that was scheduled again has not run.
+    pub(crate) fn has_run(&self) -> bool {
+        let ran = self.status == BuildStatus::Started
+            || (self.status.is_finished() && self.started_at > 0);
+        self.attempt > 0 && ran
+    }
 }
 
 /// Where a build log is.
@@ -158,15 +169,19 @@ pub(crate) struct Definition {
     /// Whether it may use the network from the sandbox.
     #[serde(default, skip_serializing_if = "super::is_no")]
     pub(crate) network: bool,
+    /// One line for people. Not part of the identity.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) description: String,
 }
 
 impl Definition {
     /// Of the format. 2: digests of sources cover git's attributes, and [`Definition::isolation`].
     pub(crate) const VERSION: u32 = 2;
 
-    /// The text whose digest is the identity: everything but where the sources come from.
+    /// The text whose digest is the identity: everything but where the sources come from and words for people.
     pub(crate) fn identity(&self) -> String {
         let mut copy = self.clone();
+        copy.description.clear();
         for source in &mut copy.sources {
             source.url.clear();
             source.revision.clear();

@@ -44,32 +44,52 @@ pub(crate) struct Claimed {
     pub(crate) max_silent_s: u64,
 }
 
-pub(super) const READY: &str = "SELECT id, derivation FROM build AS b
+pub(super) const READY: &str = "SELECT id, derivation, priority, submitted_at FROM build AS b
     WHERE status = -2 AND waiting = 0 AND backend = 0 AND system = ?1
     AND NOT EXISTS (SELECT 1 FROM build AS twin WHERE twin.derivation_key = b.derivation_key
       AND twin.derivation = b.derivation AND twin.status = -1)
     ORDER BY priority DESC, submitted_at, derivation LIMIT ?2";
 
-/// Starts up to `limit` builds for `system` that wait for nothing: by priority, then age, then
-/// derivation. One whose derivation is being built by another waits for that one's end ([`adopt`]).
-pub(crate) fn claim(
-    tx: &Transaction,
-    system: &str,
-    limit: usize,
-    worker: &str,
-    now: Timestamp,
-) -> rusqlite::Result<Vec<Claimed>> {
+/// Which builds are to be started.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Claim<'a> {
+    /// What can be built.
+    pub(crate) systems: &'a [String],
+    /// How many at most.
+    pub(crate) limit: usize,
+    /// Builds that wait for a pause to end.
+    pub(crate) resting: &'a [BuildId],
+    /// Who builds them.
+    pub(crate) worker: &'a str,
+    /// The time.
+    pub(crate) now: Timestamp,
+}
+
+/// Starts builds that wait for nothing: by priority, then age, then derivation, whatever their system. One whose
+/// derivation is being built by another waits for that one's end ([`adopt`]).
+pub(crate) fn claim(tx: &Transaction, wanted: &Claim<'_>) -> rusqlite::Result<Vec<Claimed>> {
+    let Claim { systems, limit, resting, worker, now } = *wanted;
     let mut claimed = Vec::new();
     loop {
-        let left = i64::try_from(limit - claimed.len()).unwrap_or(i64::MAX);
-        let ready: Vec<(BuildId, String)> = tx
-            .prepare_cached(READY)?
-            .query_map(params![system, left], |row| Ok((row.get(0)?, row.get(1)?)))?
-            .collect::<Result<_, _>>()?;
+        let left = limit - claimed.len();
+        let most = i64::try_from(left + resting.len()).unwrap_or(i64::MAX);
+        let mut ready = Vec::new();
+        for system in systems {
+            let mut statement = tx.prepare_cached(READY)?;
+            let found = statement.query_map(params![system, most], |row| {
+                let order = (-row.get::<_, i64>(2)?, row.get::<_, i64>(3)?);
+                Ok((order, row.get::<_, String>(1)?, row.get::<_, BuildId>(0)?))
+            })?;
+            for row in found {
+                ready.push(row?);
+            }
+        }
+        ready.sort_unstable();
+        let ready = ready.into_iter().filter(|(.., id)| !resting.contains(id)).take(left);
         let before = claimed.len();
         let mut seen = HashSet::new();
         let mut twins = false;
-        for (id, derivation) in ready {
+        for (_, derivation, id) in ready {
             if seen.insert(derivation) {
                 claimed.extend(start(tx, id, worker, now)?);
             } else {
@@ -556,4 +576,16 @@ pub(crate) fn recover(tx: &Transaction, now: Timestamp) -> rusqlite::Result<Reco
     }
     let builds = started.into_iter().map(|(id, attempt, _)| (id, attempt)).collect();
     Ok(Recovered { builds, evaluations, gone: gone.len() })
+}
+
+/// Claims for one system.
+#[cfg(test)]
+pub(super) fn claim_for(
+    tx: &Transaction,
+    system: &str,
+    limit: usize,
+    now: Timestamp,
+) -> rusqlite::Result<Vec<Claimed>> {
+    let systems = &[system.to_owned()];
+    claim(tx, &Claim { systems, limit, resting: &[], worker: "w", now })
 }

@@ -15,11 +15,12 @@ macro_rules! columns {
     () => {
         "b.id, b.derivation, b.specification_id, s.name, b.evaluation_id, b.job, b.system, \
          b.nix_name, b.priority, b.status, b.weather, b.attempt, b.waiting, b.message, \
-         b.submitted_at, b.started_at, b.stopped_at, b.log_path, b.log_bytes, b.log_digest"
+         b.submitted_at, b.started_at, b.stopped_at, b.log_path, b.log_bytes, b.log_digest, \
+         b.backend"
     };
 }
 
-const COLUMN_COUNT: usize = 20;
+const COLUMN_COUNT: usize = 21;
 
 macro_rules! select {
     ($rest:literal) => {
@@ -37,6 +38,8 @@ macro_rules! select {
         )
     };
 }
+
+pub(super) use {columns, select};
 
 pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Build> {
     Ok(Build {
@@ -58,6 +61,7 @@ pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Build> {
         started_at: row.get(15)?,
         stopped_at: row.get(16)?,
         log: BuildLogFile { path: row.get(17)?, bytes: row.get(18)?, digest: row.get(19)? },
+        imported: row.get::<_, i64>(20)? != 0,
     })
 }
 

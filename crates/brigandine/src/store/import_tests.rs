@@ -1,5 +1,6 @@
 //! Imports from databases in the shapes that Cuirass's had, made here row by row.
 
+use super::building::claim_for;
 use super::*;
 use crate::model::{BuildFilter, BuildId, BuildStatus, EvaluationId};
 use rusqlite::Connection;
@@ -133,7 +134,7 @@ async fn check(source: &Path, state: &Path, later: bool) {
     found.await.expect("reads");
     // This server does not know how to build them, so it neither takes nor cancels them.
     let (claimed, recovered) = database
-        .write(|tx| Ok((claim(tx, "s", 10, "w", 1)?, recover(tx, 2)?)))
+        .write(|tx| Ok((claim_for(tx, "s", 10, 1)?, recover(tx, 2)?)))
         .await
         .expect("writes");
     assert_eq!((claimed.len(), recovered.gone), (0, 0));

@@ -18,6 +18,7 @@ mod measuring;
 #[cfg(test)]
 mod plans;
 mod pruning;
+mod queue;
 mod registering;
 mod restarting;
 mod sample;
@@ -35,8 +36,8 @@ pub(crate) const DATABASE_FILE: &str = "brigandine.db";
 pub(crate) const IMPORT_FILE: &str = "brigandine.db.import";
 
 pub(crate) use building::{
-    Cancel, Changed, Claimed, Finish, NewProduct, Recovered, cancel, claim, finish, lose, recover,
-    start,
+    Cancel, Changed, Claim, Claimed, Finish, NewProduct, Recovered, cancel, claim, finish, lose,
+    recover, start,
 };
 pub(crate) use builds::{
     JobFilter, build, build_by_basename, build_details, job_builds, job_history, job_page,
@@ -54,6 +55,7 @@ pub(crate) use pruning::{
     Budget, Due, due, forget_leftovers, has_output, jobs_after, leftovers, mark, prune_builds,
     remove_evaluations, strays,
 };
+pub(crate) use queue::{Pending, WholeQueue, whole_queue};
 pub(crate) use registering::{
     Begun, NewJob, begin_evaluation, end_evaluation, note_checkouts, register,
 };

@@ -4,6 +4,7 @@
 //! The statements are not listed here: a connection with a trace is asked everything the server
 //! asks, and what was run is explained under three sets of statistics.
 
+use super::building::claim_for;
 use super::builds::{By, List, shape};
 use super::*;
 use crate::model::{
@@ -112,6 +113,7 @@ async fn ask_everything(database: &lockkeeper::Database) {
                 let pending =
                     BuildFilter { status: Some(BuildStatus::Scheduled), ..filter.clone() };
                 queue(s, &pending, 10)?;
+                whole_queue(s, &["system1".to_owned(), "system2".to_owned()], 10)?;
             }
             let latest = latest_builds(s, &BuildFilter::default(), 50)?;
             assert_eq!(latest.len(), 50);
@@ -171,7 +173,7 @@ async fn ask_everything(database: &lockkeeper::Database) {
         .expect("reads");
     database
         .write(move |tx| {
-            let claimed = claim(tx, "system1", 2, "w", 7)?;
+            let claimed = claim_for(tx, "system1", 2, 7)?;
             assert!(!claimed.is_empty(), "something waits");
             for (claimed, status) in
                 claimed.iter().zip([BuildStatus::Failed, BuildStatus::Succeeded])
@@ -190,7 +192,7 @@ async fn ask_everything(database: &lockkeeper::Database) {
                     },
                 )?;
             }
-            let claimed = claim(tx, "system2", 1, "w", 7)?;
+            let claimed = claim_for(tx, "system2", 1, 7)?;
             let one = &claimed[0];
             lose(tx, one.changed.id, one.attempt, "m", 1, BuildStatus::Scheduled, 8)?;
             cancel(tx, one.changed.id, 8)?;

@@ -1,5 +1,6 @@
 //! The store against its document, its indexes, and the pure state machine.
 
+use super::building::claim_for;
 use super::*;
 use crate::build::state::{Happening, LOSSES_MAX, State};
 use crate::model::{
@@ -312,7 +313,7 @@ async fn step(database: &Database, model: &mut Model, dice: &mut Dice, now: i64)
     match dice.roll(10) {
         0..=2 => {
             let limit = dice.roll(4) + 1;
-            let claimed = write(database, move |tx| claim(tx, "s", limit, "w", now)).await;
+            let claimed = write(database, move |tx| claim_for(tx, "s", limit, now)).await;
             let expected = model.ready(limit);
             let found: Vec<BuildId> = claimed.iter().map(|claimed| claimed.changed.id).collect();
             assert_eq!(found, expected.iter().map(|index| id(*index)).collect::<Vec<_>>());
@@ -600,4 +601,102 @@ async fn jobs_for_measurements_have_the_same_number_of_builds_and_evaluations_en
         .await
         .expect("reads");
     database.close().await.expect("closes");
+}
+
+/// A file with the sample of all pages.
+async fn sample() -> Database {
+    let database = Database::open(std::path::Path::new(":memory:")).await.expect("opens");
+    let text = format!(
+        "{}BEGIN;{}COMMIT;",
+        include_str!("../../schema.sql"),
+        include_str!("../../tests/data/pages/fill.sql")
+    );
+    database.exclusive(move |conn| conn.execute_batch(&text)).await.expect("filled");
+    database
+}
+
+#[tokio::test]
+async fn builds_for_several_systems_are_started_by_priority_and_age_over_all_of_them() {
+    let database = sample().await;
+    let insert = "
+        INSERT INTO build SELECT id + n, n || derivation, derivation_key + n, specification_id, evaluation_id, job || n,
+          'system' || (n % 3), nix_name, n % 5, -2, -1, 0, 0, 0, 0, '', 0, 0, submitted_at - n / 5, 0, 0, '', 0, ''
+          FROM build, (WITH RECURSIVE m (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM m WHERE n < 30) SELECT n FROM m)
+          WHERE id = 1015;";
+    database.exclusive(move |conn| conn.execute_batch(insert)).await.expect("filled");
+    let systems: Vec<String> = (0..3).map(|n| format!("system{n}")).collect();
+    let expected: Vec<BuildId> = {
+        let by = "SELECT id FROM build WHERE system LIKE 'system_' ORDER BY priority DESC, submitted_at, derivation";
+        let ids = move |s: &Snapshot| s.prepare(by)?.query_map([], |row| row.get(0))?.collect();
+        database.read(ids).await.expect("reads")
+    };
+    let seen = systems.clone();
+    let queue = database.read(move |s| whole_queue(s, &seen, 200)).await.expect("reads");
+    let ready: Vec<BuildId> = queue.ready.iter().map(|pending| pending.build.id).collect();
+    assert_eq!(ready, expected, "the page");
+    // One that rests is left out, and is not in the way of others.
+    let resting = vec![expected[1]];
+    let mut started = Vec::new();
+    for limit in [1, 4, 100] {
+        let (systems, resting) = (systems.clone(), resting.clone());
+        let claimed = write(&database, move |tx| {
+            let wanted = Claim {
+                systems: &systems,
+                limit,
+                resting: &resting,
+                worker: "w",
+                now: 1_800_000_000,
+            };
+            claim(tx, &wanted)
+        })
+        .await;
+        started.extend(claimed.into_iter().map(|claimed| claimed.changed.id));
+    }
+    let wanted: Vec<BuildId> =
+        expected.iter().copied().filter(|id| !resting.contains(id)).collect();
+    assert_eq!(started, wanted, "the scheduler");
+}
+
+#[tokio::test]
+async fn the_queue_says_of_each_build_why_it_waits() {
+    let database = sample().await;
+    let insert = "
+        UPDATE build SET waiting = 2 WHERE id = 1007;
+        INSERT INTO dependency VALUES (1007, 1008, 'x');
+        INSERT INTO build SELECT 1101, derivation, derivation_key, 1005, 1007, 'twin', system, nix_name, 50, -2, -1, 0, 0,
+          0, 0, '', 0, 0, 1, 0, 0, '', 0, '' FROM build WHERE id = 1006;
+        INSERT INTO build SELECT 1102, 'x', 1, 1005, 1007, 'elsewhere', 'riscv64-linux', nix_name, 99, -2, -1, 0, 0,
+          0, 0, '', 0, 0, 1, 0, 0, '', 0, '' FROM build WHERE id = 1006;
+        INSERT INTO build SELECT 1103, 'y', 2, 1005, 1007, 'later', 'riscv64-linux', nix_name, 0, -2, -1, 0, 0,
+          0, 1, '', 0, 0, 1, 0, 0, '', 0, '' FROM build WHERE id = 1006;";
+    database.exclusive(move |conn| conn.execute_batch(insert)).await.expect("filled");
+    let systems = vec!["x86_64-linux".to_owned()];
+    let queue = {
+        let systems = systems.clone();
+        database.read(move |s| whole_queue(s, &systems, 200)).await.expect("reads")
+    };
+    let ids =
+        |builds: &[crate::model::Build]| builds.iter().map(|b| b.id.get()).collect::<Vec<_>>();
+    let pending =
+        |builds: &[Pending]| builds.iter().map(|it| it.build.id.get()).collect::<Vec<_>>();
+    assert_eq!(ids(&queue.running), [1006]);
+    assert_eq!(pending(&queue.ready), [1101, 1008]);
+    assert_eq!(queue.ready[0].twin, Some(BuildId::new(1006)));
+    assert_eq!(pending(&queue.waiting), [1007]);
+    let needs: Vec<i64> = queue.waiting[0].needs.iter().map(|(id, _)| id.get()).collect();
+    assert_eq!(needs, [1006, 1008]);
+    assert_eq!(ids(&queue.foreign), [1102, 1103, 1014]);
+    // Cut in this order.
+    for limit in 0..8 {
+        let systems = systems.clone();
+        let cut = database.read(move |s| whole_queue(s, &systems, limit)).await.expect("reads");
+        let shown = |queue: &WholeQueue| {
+            let mut all = ids(&queue.running);
+            all.extend(pending(&queue.ready));
+            all.extend(pending(&queue.waiting));
+            all.extend(ids(&queue.foreign));
+            all
+        };
+        assert_eq!(shown(&cut), shown(&queue)[..(limit as usize).min(7)], "{limit}");
+    }
 }

@@ -1,28 +1,58 @@
-//! Build logs as HTML: everything escaped, colours kept, control sequences gone.
+//! Build logs as HTML, as a terminal would show them: everything escaped, colours kept.
 //!
-//! The text of a log is chosen by whoever wrote the job. Only complete lines are shown, each in an
-//! element of its own, so a piece can be appended to a page without looking at what is there, and
-//! its byte offset says where to go on. Memory is bounded by one line, and a line by [`LINE_MAX`].
+//! The text of a log is chosen by whoever wrote the job. Each line is in an element of its own, so a piece can
+//! be appended to a page without looking at what is there. A line is drawn into cells, as on a terminal: a
+//! carriage return goes back to its beginning, and what is written then covers what was there. So a progress bar
+//! without a line end takes the memory of one line, and shows what it drew last.
+//!
+//! A1: pieces of any size give the same lines: half a character or half a control sequence waits for its rest.
+//! A2: a line end ends every control sequence, so one that is never closed hides one line at most.
+//! A3: memory is bounded by [`LINE_MAX`] cells and [`SEQUENCE_MAX`] characters.
 
 use std::fmt::Write as _;
 
-/// Bytes of one line that are shown; longer lines are broken.
+/// Characters of one line; longer lines are broken.
 const LINE_MAX: usize = 8 * 1024;
+/// Characters of a control sequence that are looked at.
+const SEQUENCE_MAX: usize = 64;
 
 /// Turns the bytes of a log into lines of HTML, piece by piece.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
-    /// The beginning of a line whose end has not come.
-    pending: Vec<u8>,
+    /// The line whose end has not come.
+    cells: Vec<(char, Style)>,
+    /// Where the next character goes; may be behind the cells.
+    column: usize,
+    /// Whether the line goes on one that was broken.
+    broken: bool,
     /// Colours stay across lines.
     style: Style,
-    /// Bytes that were shown, so that a reader can go on from there.
-    shown: u64,
+    sequence: Sequence,
+    /// The beginning of a character, at most three bytes.
+    partial: Vec<u8>,
+    /// Bytes that were taken.
+    taken: u64,
+    /// See [`Lines::resume`].
+    resume: u64,
+}
+
+/// Where in a control sequence the next character stands.
+#[derive(Debug, Default)]
+enum Sequence {
+    /// In none.
+    #[default]
+    Text,
+    /// Behind ESC.
+    Escape,
+    /// Behind ESC `[`: what came since.
+    Control(String),
+    /// In a title, a link or another text for the terminal, until BEL or ESC `\`.
+    String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Style {
-    /// 0 for the usual colour, else 31 to 36 and 90 to 97.
+    /// 0 for the usual colour, else 30 to 37 and 90 to 97.
     colour: u8,
     bold: bool,
     faint: bool,
@@ -31,114 +61,201 @@ struct Style {
 impl Lines {
     /// Lines of a log whose first byte stands at `offset`.
     pub(super) fn at(offset: u64) -> Self {
-        Self { shown: offset, ..Self::default() }
+        Self { taken: offset, resume: offset, ..Self::default() }
     }
 
     /// Adds bytes and appends the lines that are complete to `html`.
     pub(super) fn push(&mut self, bytes: &[u8], html: &mut String) {
-        for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
-            self.pending.extend_from_slice(piece);
-            if piece.ends_with(b"\n") {
-                self.line(html);
+        for &byte in bytes {
+            self.taken += 1;
+            if self.partial.is_empty() && byte.is_ascii() {
+                self.take(char::from(byte), html);
+                continue;
             }
-            while self.pending.len() > LINE_MAX {
-                // Not inside of a character.
-                let mut end = LINE_MAX;
-                while end > LINE_MAX - 4 && self.pending[end] & 0xc0 == 0x80 {
-                    end -= 1;
+            self.partial.push(byte);
+            while !self.partial.is_empty() {
+                let (found, length) = match std::str::from_utf8(&self.partial) {
+                    Ok(text) => (text.chars().next(), text.len()),
+                    Err(error) => match error.error_len() {
+                        None => break,
+                        Some(length) => (Some(char::REPLACEMENT_CHARACTER), length),
+                    },
+                };
+                self.partial.drain(..length);
+                if let Some(found) = found {
+                    self.take(found, html);
                 }
-                let rest = self.pending.split_off(end);
-                self.line(html);
-                self.pending = rest;
             }
         }
     }
 
     /// Appends the last line, which has no end.
     pub(super) fn finish(&mut self, html: &mut String) {
-        if !self.pending.is_empty() {
+        if !std::mem::take(&mut self.partial).is_empty() {
+            self.take(char::REPLACEMENT_CHARACTER, html);
+        }
+        if !self.cells.is_empty() {
             self.line(html);
+        }
+        self.resume = self.taken;
+    }
+
+    /// Forgets the line whose end has not come: it was begun before what is to be shown.
+    pub(super) fn forget(&mut self) {
+        self.cells.clear();
+        self.column = 0;
+        self.resume = self.taken;
+    }
+
+    /// The line whose end has not come as it is now; nothing while it is empty.
+    pub(super) fn unfinished(&self) -> String {
+        let mut html = String::new();
+        if !self.cells.is_empty() {
+            self.draw("l part", &mut html);
+        }
+        html
+    }
+
+    /// Where a reader goes on who has the complete lines: at the beginning of the line whose end has not come, or
+    /// behind the last carriage return in it.
+    pub(super) fn resume(&self) -> u64 {
+        self.resume
+    }
+
+    fn take(&mut self, c: char, html: &mut String) {
+        if c == '\n' {
+            self.sequence = Sequence::Text; // A2
+            // The end of a line that was broken just there.
+            if !(self.cells.is_empty() && self.broken) {
+                self.line(html);
+            }
+            self.broken = false;
+            self.resume = self.taken;
+            return;
+        }
+        self.sequence = match std::mem::take(&mut self.sequence) {
+            Sequence::Text => match c {
+                '\u{1b}' => Sequence::Escape,
+                c => {
+                    self.write(c, html);
+                    Sequence::Text
+                }
+            },
+            Sequence::Escape => match c {
+                '[' => Sequence::Control(String::new()),
+                ']' | 'P' | 'X' | '^' | '_' => Sequence::String,
+                // Another ESC, or a character set of which the name follows.
+                '\u{1b}' | ' '..='/' => Sequence::Escape,
+                _ => Sequence::Text,
+            },
+            Sequence::Control(mut body) => match c {
+                '\u{1b}' => Sequence::Escape,
+                '@'..='~' => {
+                    self.obey(c, &body);
+                    Sequence::Text
+                }
+                ' '..='?' => {
+                    if body.len() < SEQUENCE_MAX {
+                        body.push(c);
+                    }
+                    Sequence::Control(body)
+                }
+                // A terminal obeys a carriage return even here; what is no part of a sequence ends it.
+                c if c.is_control() => {
+                    self.write(c, html);
+                    Sequence::Control(body)
+                }
+                c => {
+                    self.write(c, html);
+                    Sequence::Text
+                }
+            },
+            Sequence::String => match c {
+                '\u{7}' => Sequence::Text,
+                '\u{1b}' => Sequence::Escape,
+                _ => Sequence::String,
+            },
+        };
+    }
+
+    fn write(&mut self, c: char, html: &mut String) {
+        match c {
+            '\r' => {
+                self.column = 0;
+                self.resume = self.taken;
+            }
+            '\u{8}' => self.column = self.column.saturating_sub(1),
+            c if c.is_control() && c != '\t' => {}
+            c => {
+                // Marks that change the direction of text could show a command as another one.
+                let c = match c {
+                    '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
+                    c => c,
+                };
+                while self.cells.len() <= self.column {
+                    self.cells.push((' ', Style::default()));
+                }
+                self.cells[self.column] = (c, self.style);
+                self.column += 1;
+                if self.column >= LINE_MAX {
+                    self.line(html);
+                    self.broken = true;
+                    self.resume = self.taken;
+                }
+            }
         }
     }
 
-    /// The offset of the first byte that was not shown.
-    pub(super) fn shown(&self) -> u64 {
-        self.shown
+    /// What a terminal does at ESC `[` BODY LAST; what moves to other lines is left out.
+    fn obey(&mut self, last: char, body: &str) {
+        let number = || body.parse::<usize>().unwrap_or(0);
+        let steps = || number().clamp(1, LINE_MAX);
+        match last {
+            'm' => self.colours(body),
+            'K' | 'J' => match number() {
+                0 => self.cells.truncate(self.column),
+                1 => {
+                    let end = self.cells.len().min(self.column + 1);
+                    self.cells[..end].fill((' ', Style::default()));
+                }
+                _ => self.cells.clear(),
+            },
+            'G' | '`' => self.column = steps() - 1,
+            'C' => self.column = (self.column + steps()).min(LINE_MAX - 1),
+            'D' => self.column = self.column.saturating_sub(steps()),
+            _ => {}
+        }
     }
 
+    /// Ends the line.
     fn line(&mut self, html: &mut String) {
-        let line = std::mem::take(&mut self.pending);
-        self.shown += line.len() as u64;
-        let text = String::from_utf8_lossy(&line);
-        let text = text.trim_end_matches(['\n', '\r']);
-        // A progress bar writes over itself: what it wrote last is what a terminal shows.
-        let text = text.rsplit('\r').next().unwrap_or(text);
-        html.push_str("<div class=\"l\">");
-        let mut rest = text;
-        while !rest.is_empty() {
-            let end = rest.find('\u{1b}').unwrap_or(rest.len());
-            self.span(&rest[..end], html);
-            rest = &rest[end..];
-            if let Some(sequence) = rest.strip_prefix('\u{1b}') {
-                rest = self.sequence(sequence);
+        self.draw("l", html);
+        self.cells.clear();
+        self.column = 0;
+    }
+
+    fn draw(&self, class: &str, html: &mut String) {
+        let _ = write!(html, "<div class=\"{class}\">");
+        for cells in self.cells.chunk_by(|(_, one), (_, other)| one == other) {
+            let style = cells[0].1;
+            let styled = style != Style::default();
+            if styled {
+                style.open(html);
+            }
+            for (c, _) in cells {
+                match c {
+                    '&' => html.push_str("&amp;"),
+                    '<' => html.push_str("&lt;"),
+                    '>' => html.push_str("&gt;"),
+                    '"' => html.push_str("&quot;"),
+                    c => html.push(*c),
+                }
+            }
+            if styled {
+                html.push_str("</span>");
             }
         }
         html.push_str("</div>");
-    }
-
-    fn span(&self, text: &str, html: &mut String) {
-        if text.is_empty() {
-            return;
-        }
-        let styled = self.style != Style::default();
-        if styled {
-            html.push_str("<span class=\"");
-            if self.style.colour > 0 {
-                let _ = write!(html, "c{}", self.style.colour);
-            }
-            html.push_str(if self.style.bold { " b" } else { "" });
-            html.push_str(if self.style.faint { " f" } else { "" });
-            html.push_str("\">");
-        }
-        for c in text.chars() {
-            match c {
-                '&' => html.push_str("&amp;"),
-                '<' => html.push_str("&lt;"),
-                '>' => html.push_str("&gt;"),
-                '"' => html.push_str("&quot;"),
-                '\t' => html.push('\t'),
-                // Marks that change the direction of text could show a command as another one.
-                '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => html.push('\u{fffd}'),
-                c if c.is_control() => {}
-                c => html.push(c),
-            }
-        }
-        if styled {
-            html.push_str("</span>");
-        }
-    }
-
-    /// Obeys a colour, skips any other sequence; gives what comes after it.
-    fn sequence<'t>(&mut self, text: &'t str) -> &'t str {
-        if let Some(body) = text.strip_prefix('[') {
-            let end = body.find(|c: char| ('@'..='~').contains(&c));
-            let Some(end) = end else { return "" };
-            if body.as_bytes()[end] == b'm' {
-                self.colours(&body[..end]);
-            }
-            return &body[end + 1..];
-        }
-        if let Some(body) = text.strip_prefix(']') {
-            // A title or link, ended by a bell or by ESC \.
-            let end = body.find(['\u{7}', '\u{1b}']);
-            return end.map_or("", |end| {
-                let rest = &body[end..];
-                rest.strip_prefix("\u{1b}\\").or(rest.strip_prefix('\u{7}')).unwrap_or(rest)
-            });
-        }
-        let mut chars = text.chars();
-        chars.next();
-        chars.as_str()
     }
 
     fn colours(&mut self, codes: &str) {
@@ -163,72 +280,17 @@ impl Lines {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn html(text: &[u8]) -> String {
-        let (mut lines, mut html) = (Lines::default(), String::new());
-        lines.push(text, &mut html);
-        lines.finish(&mut html);
-        assert_eq!(lines.shown(), text.len() as u64);
-        html
-    }
-
-    #[test]
-    fn everything_a_job_prints_is_escaped() {
-        assert_eq!(
-            html(b"<script>alert(\"x\")</script> & more"),
-            "<div class=\"l\">&lt;script&gt;alert(&quot;x&quot;)&lt;/script&gt; &amp; more</div>"
-        );
-        assert_eq!(
-            html(b"\x1b[31m<b>\x1b[0m"),
-            "<div class=\"l\"><span class=\"c31\">&lt;b&gt;</span></div>"
-        );
-        assert!(!html("a\u{202e}b".as_bytes()).contains('\u{202e}'));
-    }
-
-    #[test]
-    fn colours_stay_until_they_are_reset_and_other_sequences_vanish() {
-        assert_eq!(
-            html(b"\x1b[1;32mok\nstill\x1b[0m plain\x1b[2K\x1b]0;title\x07!"),
-            "<div class=\"l\"><span class=\"c32 b\">ok</span></div>\
-             <div class=\"l\"><span class=\"c32 b\">still</span> plain!</div>"
-        );
-        assert_eq!(html(b"\x1b[38;5;31mx\x1b[38;2;1;31;3my"), "<div class=\"l\">xy</div>");
-    }
-
-    #[test]
-    fn a_progress_bar_shows_what_it_wrote_last() {
-        assert_eq!(
-            html(b"10%\r50%\r100%\r\ndone"),
-            "<div class=\"l\">100%</div><div class=\"l\">done</div>"
-        );
-    }
-
-    #[test]
-    fn pieces_of_any_size_give_the_same_page() {
-        let text = "naïve \u{1b}[31mröd\u{1b}[0m\n\nlast ✓ line\nno end".as_bytes();
-        let whole = html(text);
-        for size in 1..text.len() {
-            let (mut lines, mut pieces) = (Lines::default(), String::new());
-            for piece in text.chunks(size) {
-                lines.push(piece, &mut pieces);
-            }
-            lines.finish(&mut pieces);
-            assert_eq!(pieces, whole, "pieces of {size}");
+impl Style {
+    fn open(self, html: &mut String) {
+        html.push_str("<span class=\"");
+        if self.colour > 0 {
+            let _ = write!(html, "c{}", self.colour);
         }
-    }
-
-    #[test]
-    fn a_line_without_an_end_is_broken_and_takes_bounded_memory() {
-        let (mut lines, mut html) = (Lines::default(), String::new());
-        for _ in 0..100 {
-            lines.push("é".repeat(1000).as_bytes(), &mut html);
-            assert!(lines.pending.len() <= LINE_MAX);
-        }
-        lines.finish(&mut html);
-        assert!(!html.contains('\u{fffd}'), "a character was cut");
-        assert_eq!(html.matches('é').count(), 100_000);
+        html.push_str(if self.bold { " b" } else { "" });
+        html.push_str(if self.faint { " f" } else { "" });
+        html.push_str("\">");
     }
 }
+
+#[cfg(test)]
+mod tests;

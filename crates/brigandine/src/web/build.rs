@@ -5,8 +5,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 
-use super::ansi::Lines;
-use super::live::tail_start;
+use super::tail::{self, Tail};
 use super::view::{self, Look, Moment};
 use super::{BuildRow, Layout, Parts, or_refusal, render, wants_page};
 use crate::api;
@@ -41,8 +40,6 @@ struct Page {
     took: String,
     since: Option<Timestamp>,
     waiting: i64,
-    running: bool,
-    finished: bool,
     attempts: Vec<AttemptRow>,
     needs: Vec<BuildRow>,
     needed_by: Vec<BuildRow>,
@@ -51,11 +48,29 @@ struct Page {
     script: String,
     environment: Vec<(String, String)>,
     sources: Vec<String>,
+    description: String,
     history: Vec<Plate>,
     log_size: String,
-    /// Where the shown part of the log begins; from there the page goes on by itself.
-    log_from: u64,
-    log: String,
+    log: LogView,
+}
+
+/// The part of the page about the log of the last attempt.
+#[derive(Default)]
+struct LogView {
+    /// The attempt whose log it is; 0 while there is none. A page that is open takes over another one's.
+    attempt: i64,
+    /// Where the shown part begins.
+    from: u64,
+    /// Complete lines, and the one whose end has not come.
+    html: String,
+    /// Where the page goes on by itself, while the build runs.
+    resume: Option<u64>,
+    /// What there is to say instead of a log.
+    note: &'static str,
+    /// Why it cannot be read.
+    error: String,
+    /// The build that ran for this one.
+    twin: Option<BuildId>,
 }
 
 struct AttemptRow {
@@ -65,6 +80,8 @@ struct AttemptRow {
     message: String,
     started: Option<Moment>,
     took: String,
+    /// Whether its log is kept.
+    has_log: bool,
 }
 
 struct ProductRow {
@@ -89,7 +106,7 @@ pub(super) async fn page_or_json(
     headers: HeaderMap,
 ) -> Response {
     if wants_page(&headers) {
-        return or_refusal(&site, make(&site, &id).await).await;
+        return or_refusal(&site, make(&site, &id, &headers).await).await;
     }
     let mut response = api::json_of_build(&site, id).await.into_response();
     let vary = header::HeaderValue::from_static("accept");
@@ -97,11 +114,18 @@ pub(super) async fn page_or_json(
     response
 }
 
-pub(super) async fn page(State(site): Parts, Path(id): Path<String>) -> Response {
-    or_refusal(&site, make(&site, &id).await).await
+pub(super) async fn page(
+    State(site): Parts,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    or_refusal(&site, make(&site, &id, &headers).await).await
 }
 
-async fn make(site: &Site, id: &str) -> Result<Response> {
+/// Names the attempt whose log a page follows when it asks for itself again: that log is not sent once more.
+const FOLLOWED: &str = "x-brigandine-follows";
+
+async fn make(site: &Site, id: &str, headers: &HeaderMap) -> Result<Response> {
     let now = model::now();
     let wanted = id.to_owned();
     let found = site
@@ -114,10 +138,14 @@ async fn make(site: &Site, id: &str) -> Result<Response> {
         .await?;
     let (details, history, queue) = found.ok_or_else(|| Refusal::no_build(id))?;
     let build = details.build;
-    let finished = build.status.is_finished();
-    // A running log is not waited for: the page fetches it by itself.
-    let log_from = tail_start(site, &build);
-    let log = if finished { log_tail(site, &build, log_from).await? } else { String::new() };
+    let followed = headers.get(FOLLOWED).and_then(|value| value.to_str().ok()?.parse().ok());
+    let log = if build.status == BuildStatus::Started && followed == Some(build.attempt) {
+        LogView { attempt: build.attempt, resume: Some(0), ..LogView::default() }
+    } else {
+        log_view(site, &build).await
+    };
+    let numbers = details.attempts.iter().map(|attempt| attempt.number).collect();
+    let kept = site.logs().kept(build.id, numbers).await;
     let rows = |builds: Vec<Build>| -> Vec<_> {
         builds.into_iter().map(|build| BuildRow::new(build, now)).collect()
     };
@@ -142,8 +170,6 @@ async fn make(site: &Site, id: &str) -> Result<Response> {
         took: row.took,
         since: row.since,
         waiting: row.waiting,
-        running: build.status == BuildStatus::Started,
-        finished,
         submitted: view::moment(build.submitted_at, now),
         started: view::moment(build.started_at, now),
         stopped: view::moment(build.stopped_at, now),
@@ -152,6 +178,7 @@ async fn make(site: &Site, id: &str) -> Result<Response> {
             .into_iter()
             .map(|attempt| AttemptRow {
                 number: attempt.number,
+                has_log: kept.contains(&attempt.number),
                 worker: attempt.worker,
                 look: match attempt.status {
                     BuildStatus::Scheduled => Look { class: "cancel", label: "lost" },
@@ -195,6 +222,7 @@ async fn make(site: &Site, id: &str) -> Result<Response> {
                 sources.collect()
             })
             .unwrap_or_default(),
+        description: definition.as_ref().map(|d| d.description.clone()).unwrap_or_default(),
         environment: definition
             .map(|definition| definition.environment.into_iter().collect())
             .unwrap_or_default(),
@@ -210,7 +238,6 @@ async fn make(site: &Site, id: &str) -> Result<Response> {
             })
             .collect(),
         log_size: if build.log.bytes > 0 { view::bytes(build.log.bytes) } else { String::new() },
-        log_from,
         log,
         job: build.job,
         specification: build.specification,
@@ -245,30 +272,57 @@ fn script(command: &[String]) -> String {
     }
 }
 
-/// The last part of a finished build's log as lines of HTML.
-async fn log_tail(site: &Site, build: &Build, from: u64) -> Result<String> {
-    let mut html = String::new();
-    let Some(mut reader) = site.log(build, from).await? else { return Ok(html) };
-    let mut lines = Lines::at(from);
-    let mut skipping = from > 0;
-    let mut left = super::live::TAIL;
-    loop {
-        let piece = reader.next().await.map_err(|error| Refusal::io("a build log", &error))?;
-        let Some(mut piece) = piece else { break };
-        piece.truncate(usize::try_from(left).unwrap_or(usize::MAX));
-        left -= piece.len() as u64;
-        let mut rest = &piece[..];
-        if skipping {
-            // Not in the middle of a line.
-            let Some(end) = rest.iter().position(|&byte| byte == b'\n') else { continue };
-            rest = &rest[end + 1..];
-            skipping = false;
+/// What the page shows of the log of a build, or says instead.
+async fn log_view(site: &Site, build: &Build) -> LogView {
+    let from = tail::start(site.logs().bytes(build));
+    let Some(reader) = site.logs().open(build, from).await else {
+        let twin = build.message.strip_prefix("as build ");
+        let twin = twin.and_then(|rest| rest.split(':').next()?.parse().ok());
+        return LogView { note: never_ran(build), twin, ..LogView::default() };
+    };
+    let tail = match Tail::read(reader, from).await {
+        Ok(tail) => tail,
+        Err(error) => {
+            tracing::warn!(%error, build = %build.id, "a build log cannot be read");
+            return LogView {
+                attempt: build.attempt,
+                error: error.to_string(),
+                ..LogView::default()
+            };
         }
-        lines.push(rest, &mut html);
-        if left == 0 {
-            break;
+    };
+    let resume = (!tail.ended).then(|| tail.lines.resume());
+    let html = tail.html + &tail.lines.unfinished();
+    let note = match build.status {
+        _ if !html.is_empty() => "",
+        BuildStatus::Started => "It has printed nothing so far.",
+        _ if tail.reader.is_missing() && !build.log.path.is_empty() => {
+            "Its log is gone: the file is not in the server's state directory any more."
         }
+        BuildStatus::Succeeded | BuildStatus::Failed => "It printed nothing.",
+        _ => "It printed nothing before it ended.",
+    };
+    LogView { attempt: build.attempt, from: tail.from, html, resume, note, ..LogView::default() }
+}
+
+/// Why a build has no log.
+fn never_ran(build: &Build) -> &'static str {
+    match build.status {
+        BuildStatus::Scheduled | BuildStatus::Started if build.imported => {
+            "It was imported, and this server does not build it."
+        }
+        BuildStatus::Scheduled | BuildStatus::Started => "The log begins when the build starts.",
+        _ if build.imported => "It was imported; its log stayed on the server that built it.",
+        BuildStatus::Canceled => "It was canceled before it started, so there is no log.",
+        BuildStatus::FailedDependency => {
+            "It was never started, because a build that it needs did not succeed; so there is no log."
+        }
+        _ => "It was never started itself: another build of the same derivation ran for it.",
     }
-    lines.finish(&mut html);
-    Ok(html)
+}
+
+impl LogView {
+    fn is_empty(&self) -> bool {
+        self.html.is_empty()
+    }
 }

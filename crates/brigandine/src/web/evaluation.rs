@@ -2,10 +2,11 @@
 
 use askama::Template;
 use axum::extract::State;
-use axum::response::Response;
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse, Response};
 
 use super::view::{self, Count, Look, Moment, Part};
-use super::{BuildRow, Layout, Parts, or_refusal, render, summary};
+use super::{BuildRow, Layout, Parts, or_refusal, render, summary, wants_page};
 use crate::api;
 use crate::http::{Path, Query, Refusal, Result, Site};
 use crate::model::{
@@ -220,7 +221,8 @@ impl Asked {
             } else {
                 String::new()
             },
-            has_log: !evaluation.log_path.is_empty(),
+            has_log: !evaluation.log_path.is_empty()
+                || evaluation.status == EvaluationStatus::Started,
             changes: grouped(&changes),
             compare,
             total: view::count(evaluation.counters.total(), "job"),
@@ -271,9 +273,37 @@ fn grouped(changes: &[(String, BuildId, JobChange)]) -> Vec<Changes> {
 }
 
 /// What the evaluator said, as text; goes on while it runs.
-pub(super) async fn log(State(site): Parts, Path(id): Path<String>) -> Result<Response> {
+pub(super) async fn log(
+    State(site): Parts,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    match read_log(&site, id).await {
+        Err(refusal) if wants_page(&headers) => or_refusal(&site, Err(refusal)).await,
+        log => log.into_response(),
+    }
+}
+
+async fn read_log(site: &Site, id: String) -> Result<Response> {
     let number: EvaluationId = id.parse().map_err(|_| missing(&id))?;
     let found = site.read(move |s| store::evaluation(s, number)).await?;
     let evaluation = found.ok_or_else(|| missing(&id))?;
-    api::follow_log(&site, site.evaluation_log(&evaluation, 0).await?)
+    let mut reader = site.logs().open_evaluation(&evaluation, 0).await;
+    if evaluation.status == EvaluationStatus::Started {
+        return api::follow_log(site, Vec::new(), reader);
+    }
+    if evaluation.log_path.is_empty() {
+        return Err(Refusal::not_found(format!(
+            "The evaluator of evaluation {id} printed nothing."
+        )));
+    }
+    // Read before the answer begins, so that it can say what is wrong with the file.
+    let first = reader.next().await.map_err(|error| {
+        tracing::warn!(%error, evaluation = %number, "an evaluation's log cannot be read");
+        Refusal::not_found(format!("The log of evaluation {id} cannot be read: {error}"))
+    })?;
+    if reader.is_missing() {
+        return Err(Refusal::not_found(format!("The log of evaluation {id} is not kept.")));
+    }
+    api::follow_log(site, first.unwrap_or_default(), reader)
 }

@@ -26,6 +26,7 @@ struct Page {
     error: String,
     failures: i64,
     looked: Option<Moment>,
+    next_look: Option<Moment>,
     evaluations: Vec<EvaluationRow>,
     /// Borders of the neighbouring pages.
     newer: Option<EvaluationId>,
@@ -106,6 +107,7 @@ async fn make(site: &Site, name: String, query: &Query) -> Result<Response> {
                 error: state.look.error,
                 failures: state.look.failures,
                 looked: view::moment(state.look.looked_at, now),
+                next_look: view::due(state.look.next_at, now).filter(|_| specification.enabled),
                 evaluations: rows
                     .into_iter()
                     .map(|evaluation| EvaluationRow::new(s, evaluation, now))

@@ -14,8 +14,10 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::ansi::Lines;
+use super::tail::{self, Tail};
 use crate::http::{Path, Query, Refusal, Result, Sender, Site, closed, stream, text};
-use crate::model::{Build, BuildId, Event};
+use crate::log::LogReader;
+use crate::model::{BuildId, Event};
 use crate::store;
 
 /// Between two messages about changes.
@@ -27,8 +29,8 @@ const STALE: Duration = Duration::from_secs(5);
 /// A stream says something at least this often, so that proxies keep it open.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// Bytes from the end of a build log that a page shows.
-pub(super) const TAIL: u64 = 256 * 1024;
+/// Between two messages about a line whose end has not come.
+const PART_PAUSE: Duration = Duration::from_millis(200);
 
 /// Builds that one page may watch by number.
 const WATCHED_MAX: usize = 200;
@@ -124,8 +126,16 @@ pub(super) async fn changes(State(site): State<Site>, query: Query) -> Result<Re
     })
 }
 
-/// The lines of a build log as they come. The id of each message is the byte offset after it: a
-/// browser that was cut off sends it back and goes on from there.
+/// The lines of a build log as they come. The id of each message is the byte offset to go on from: a browser that
+/// was cut off sends it back.
+///
+/// | event | what it has |
+/// |---|---|
+/// | message | complete lines, to be put where the unfinished line stood |
+/// | `part` | the line whose end has not come, as it is now |
+/// | `end` | nothing: the log has ended |
+///
+/// `attempt` names the start that the page shows: of another one, it goes on with nothing.
 pub(super) async fn log(
     State(site): State<Site>,
     Path(id): Path<String>,
@@ -135,30 +145,37 @@ pub(super) async fn log(
     let number: BuildId = id.parse().map_err(|_| Refusal::no_build(&id))?;
     let build = site.read(move |s| store::build(s, number)).await?;
     let build = build.ok_or_else(|| Refusal::no_build(&id))?;
+    let attempt: Option<i64> = query.parsed("attempt")?;
     let resumed = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
-    let offset = resumed.or(query.parsed("offset")?);
-    let from = match offset {
-        Some(offset) => offset,
-        None => tail_start(&site, &build),
+    let offset: Option<u64> = resumed.or(query.parsed("offset")?);
+    let from = offset.unwrap_or_else(|| tail::start(site.logs().bytes(&build)));
+    let reader = match attempt {
+        Some(attempt) if attempt != build.attempt => None,
+        _ => site.logs().open(&build, from).await,
     };
-    let Some(mut reader) = site.log(&build, from).await? else {
+    let Some(reader) = reader else {
         // 204 tells an EventSource not to come back.
         return Ok(text(StatusCode::NO_CONTENT, ""));
     };
     let mut closing = site.closing();
     stream(KIND, move |sender| async move {
-        let mut lines = Lines::at(from);
-        let mut skipping = offset.is_none() && from > 0;
-        if !sender.send(format!("retry: 1000\nevent: start\ndata: {from}\n\n")).await {
-            return;
-        }
-        // One read outlives the keep-alives, so nothing that was read is lost.
-        'pieces: loop {
+        let mut follower = match Follower::begin(reader, from, offset.is_some(), &sender).await {
+            Ok(follower) => follower,
+            Err(error) => return unreadable(&error),
+        };
+        loop {
+            // One read outlives the keep-alives, so nothing that was read is lost.
             let piece = {
-                let mut next = pin!(reader.next());
+                let mut next = pin!(follower.reader.next());
                 loop {
                     tokio::select! {
                         piece = &mut next => break piece,
+                        () = tokio::time::sleep_until(follower.page.part_at), if follower.page.part_due => {
+                            let part = follower.page.part();
+                            if !part.is_empty() && !sender.send(part).await {
+                                return;
+                            }
+                        }
                         () = tokio::time::sleep(KEEP_ALIVE) => {
                             if !sender.send(": still here\n\n").await {
                                 return;
@@ -170,45 +187,94 @@ pub(super) async fn log(
                 }
             };
             match piece {
-                Ok(Some(mut piece)) => {
-                    if skipping {
-                        let Some(end) = piece.iter().position(|&byte| byte == b'\n') else {
-                            lines = Lines::at(lines.shown() + piece.len() as u64);
-                            continue 'pieces;
-                        };
-                        lines = Lines::at(lines.shown() + end as u64 + 1);
-                        piece.drain(..=end);
-                        skipping = false;
-                    }
+                Ok(Some(piece)) => {
                     let mut html = String::new();
-                    lines.push(&piece, &mut html);
-                    if !send_lines(&sender, &html, lines.shown()).await {
+                    follower.page.lines.push(&piece, &mut html);
+                    if !send_lines(&sender, &html, follower.page.lines.resume()).await {
                         return;
                     }
+                    follower.page.part_shown &= html.is_empty();
+                    follower.page.note_part();
                 }
                 Ok(None) => {
                     let mut html = String::new();
-                    lines.finish(&mut html);
-                    if send_lines(&sender, &html, lines.shown()).await {
+                    follower.page.lines.finish(&mut html);
+                    if send_lines(&sender, &html, follower.page.lines.resume()).await {
                         sender.send("event: end\ndata: \n\n").await;
                     }
                     return;
                 }
-                Err(error) => {
-                    tracing::warn!(%error, "a build log cannot be read to its end");
-                    return;
-                }
+                Err(error) => return unreadable(&error),
             }
         }
     })
 }
 
-/// The lines hold no line ends of their own, so one `data:` line takes them all.
-async fn send_lines(sender: &Sender, html: &str, shown: u64) -> bool {
-    html.is_empty() || sender.send(format!("id: {shown}\ndata: {html}\n\n")).await
+fn unreadable(error: &std::io::Error) {
+    tracing::warn!(%error, "a build log cannot be read to its end");
 }
 
-/// Where the last part of a log begins that a page shows.
-pub(super) fn tail_start(site: &Site, build: &Build) -> u64 {
-    site.log_bytes(build).saturating_sub(TAIL)
+/// A log on its way to a page.
+struct Follower {
+    reader: LogReader,
+    page: Shown,
+}
+
+/// What the page has of a log.
+struct Shown {
+    lines: Lines,
+    /// Whether the unfinished line is to be told, and when: a progress bar is drawn more often than is worth it.
+    part_due: bool,
+    part_at: Instant,
+    /// Whether the page has one.
+    part_shown: bool,
+}
+
+impl Follower {
+    /// Tells what there is: from where the page was, or the end of the log.
+    async fn begin(
+        reader: LogReader,
+        from: u64,
+        resumed: bool,
+        sender: &Sender,
+    ) -> std::io::Result<Self> {
+        let mut html = String::new();
+        let (mut reader, mut lines, mut shown) = (reader, Lines::at(from), from);
+        if !resumed {
+            let tail = Tail::read(reader, from).await?;
+            (reader, lines, html, shown) = (tail.reader, tail.lines, tail.html, tail.from);
+        }
+        // A client that left is noticed by the next piece.
+        sender.send(format!("retry: 1000\nevent: start\ndata: {shown}\n\n")).await;
+        send_lines(sender, &html, lines.resume()).await;
+        // What a page that resumes has of an unfinished line is that of before.
+        let page =
+            Shown { lines, part_due: !resumed, part_at: Instant::now(), part_shown: resumed };
+        Ok(Self { reader, page })
+    }
+}
+
+impl Shown {
+    fn note_part(&mut self) {
+        if !self.part_due {
+            self.part_due = true;
+            self.part_at = (self.part_at + PART_PAUSE).max(Instant::now());
+        }
+    }
+
+    /// The message about the unfinished line; empty when the page has none and needs none.
+    fn part(&mut self) -> String {
+        self.part_due = false;
+        let html = self.lines.unfinished();
+        let shown = std::mem::replace(&mut self.part_shown, !html.is_empty());
+        if html.is_empty() && !shown {
+            return String::new();
+        }
+        format!("id: {}\nevent: part\ndata: {html}\n\n", self.lines.resume())
+    }
+}
+
+/// The lines hold no line ends of their own, so one `data:` line takes them all.
+async fn send_lines(sender: &Sender, html: &str, resume: u64) -> bool {
+    html.is_empty() || sender.send(format!("id: {resume}\ndata: {html}\n\n")).await
 }

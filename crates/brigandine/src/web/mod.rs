@@ -8,6 +8,7 @@ mod jobset;
 mod live;
 mod overview;
 mod queue;
+mod tail;
 mod view;
 
 use askama::Template;
@@ -15,7 +16,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{MethodRouter, get};
 
 use crate::http::{Refusal, Result, Site, html};
 use crate::model::{self, Build, EvaluationId, QueueCounts, Timestamp};
@@ -28,22 +29,30 @@ const STYLE: &str = include_str!("../../static/style.css");
 const SCRIPT: &str = include_str!("../../static/live.js");
 const ICON: &str = include_str!("../../static/icon.svg");
 
+/// Makes what answers at a route.
+type Make = fn() -> MethodRouter<Site>;
+
+/// Every route of the pages and of what they load. `tests/data/pages/routes.txt` names an address of each, and
+/// how it is tested.
+const ROUTES: [(&str, Make); 13] = [
+    ("/", || get(overview::page)),
+    ("/jobset/{name}", || get(jobset::page)),
+    ("/eval/{id}", || get(evaluation::page)),
+    ("/eval/{id}/log", || get(evaluation::log)),
+    ("/build/{id}", || get(build::page_or_json)),
+    ("/build/{id}/details", || get(build::page)),
+    ("/build/{id}/log/live", || get(live::log)),
+    ("/queue", || get(queue::page)),
+    ("/live", || get(live::changes)),
+    ("/static/style.css", || get(async || asset("text/css; charset=utf-8", STYLE))),
+    ("/static/live.js", || get(async || asset("text/javascript; charset=utf-8", SCRIPT))),
+    ("/static/icon.svg", || get(async || asset("image/svg+xml", ICON))),
+    ("/favicon.ico", || get(async || asset("image/svg+xml", ICON))),
+];
+
 /// The routes of the pages and what they load.
 pub(crate) fn router() -> Router<Site> {
-    Router::new()
-        .route("/", get(overview::page))
-        .route("/jobset/{name}", get(jobset::page))
-        .route("/eval/{id}", get(evaluation::page))
-        .route("/eval/{id}/log", get(evaluation::log))
-        .route("/build/{id}", get(build::page_or_json))
-        .route("/build/{id}/details", get(build::page))
-        .route("/build/{id}/log/live", get(live::log))
-        .route("/queue", get(queue::page))
-        .route("/live", get(live::changes))
-        .route("/static/style.css", get(async || asset("text/css; charset=utf-8", STYLE)))
-        .route("/static/live.js", get(async || asset("text/javascript; charset=utf-8", SCRIPT)))
-        .route("/static/icon.svg", get(async || asset("image/svg+xml", ICON)))
-        .route("/favicon.ico", get(async || asset("image/svg+xml", ICON)))
+    ROUTES.into_iter().fold(Router::new(), |router, (path, make)| router.route(path, make()))
 }
 
 /// A file that is part of the program. Pages name it with [`Layout::version`], so it may be kept.
@@ -196,7 +205,6 @@ fn summary(evaluation: &model::Evaluation) -> String {
     if counters.total() == 0 {
         return match evaluation.status {
             model::EvaluationStatus::Started => "finding out the jobs".to_owned(),
-            model::EvaluationStatus::Succeeded => "no jobs".to_owned(),
             _ => String::new(),
         };
     }
@@ -229,8 +237,14 @@ struct BuildRow {
     message: String,
     weather: &'static str,
     reused: bool,
+    /// What it is started before others for, while it waits.
+    priority: i64,
     /// Dependencies it waits for.
     waiting: i64,
+    /// Some of them, where a page names them.
+    needs: Vec<(model::BuildId, String)>,
+    /// A build of the same derivation that runs.
+    twin: Option<model::BuildId>,
 }
 
 impl BuildRow {
@@ -259,8 +273,16 @@ impl BuildRow {
             specification: build.specification,
             system: build.system,
             reused: false,
+            priority: if finished || running { 0 } else { build.priority },
             waiting: if finished || running { 0 } else { build.waiting },
+            needs: Vec::new(),
+            twin: None,
         }
+    }
+
+    /// How many of its dependencies are not named.
+    fn more_needs(&self) -> i64 {
+        self.waiting - i64::try_from(self.needs.len()).unwrap_or(self.waiting)
     }
 }
 

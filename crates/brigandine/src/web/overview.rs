@@ -36,6 +36,7 @@ struct Row {
     error: String,
     failures: i64,
     looked: Option<Moment>,
+    next_look: Option<Moment>,
     sources: Vec<String>,
 }
 
@@ -59,7 +60,9 @@ impl Row {
             .enumerate()
             .map(|(at, state)| Plate { id: state.0, look: look(state), x: (room + at) * 14 })
             .collect();
-        let look = states.first().map_or(Look { class: "wait", label: "not evaluated yet" }, look);
+        let inputs =
+            view::inputs_look(specification.enabled, &state.look.error, !states.is_empty());
+        let look = inputs.or(states.first().map(look)).unwrap_or(view::UNKNOWN);
         let latest = match states.first() {
             Some((id, ..)) => store::evaluation(s, *id)?,
             None => None,
@@ -76,6 +79,7 @@ impl Row {
             error: state.look.error,
             failures: state.look.failures,
             looked: view::moment(state.look.looked_at, now),
+            next_look: view::due(state.look.next_at, now),
         })
     }
 }

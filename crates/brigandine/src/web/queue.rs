@@ -1,4 +1,4 @@
-//! `/queue`: what runs and what waits, in the order it is taken.
+//! `/queue`: what runs and what waits, in the order in which the scheduler starts it, and why it does not run.
 
 use askama::Template;
 use axum::extract::State;
@@ -6,8 +6,8 @@ use axum::response::Response;
 
 use super::{BuildRow, Layout, Parts, or_refusal, render, view};
 use crate::http::{Result, Site};
-use crate::model::{self, BuildFilter};
-use crate::store;
+use crate::model::{self, Build};
+use crate::store::{self, Pending, Snapshot, WholeQueue};
 
 /// Builds on the page; the counters say how many more there are.
 const ROWS: u32 = 200;
@@ -16,9 +16,22 @@ const ROWS: u32 = 200;
 #[template(path = "queue.html")]
 struct Page {
     layout: Layout,
-    rows: Vec<BuildRow>,
+    parts: [Part; 4],
     /// Pending builds that are not shown.
     more: String,
+}
+
+/// Builds that are pending for the same reason.
+struct Part {
+    title: &'static str,
+    about: &'static str,
+    rows: Vec<BuildRow>,
+}
+
+impl Page {
+    fn is_empty(&self) -> bool {
+        self.parts.iter().all(|part| part.rows.is_empty())
+    }
 }
 
 pub(super) async fn page(State(site): Parts) -> Response {
@@ -27,22 +40,47 @@ pub(super) async fn page(State(site): Parts) -> Response {
 
 async fn make(site: &Site) -> Result<Response> {
     let now = model::now();
-    let page = site
-        .read(move |s| {
-            let queue = store::queue_counts(s)?;
-            let builds = store::queue(s, &BuildFilter::default(), ROWS)?;
-            let more = queue.started + queue.scheduled - i64::try_from(builds.len()).unwrap_or(0);
-            Ok(Page {
-                layout: Layout {
-                    title: "Queue · Brigandine".to_owned(),
-                    section: "queue",
-                    queue,
-                    live: "/live".to_owned(),
-                },
-                rows: builds.into_iter().map(|build| BuildRow::new(build, now)).collect(),
-                more: if more > 0 { view::count(more, "more build") } else { String::new() },
-            })
-        })
-        .await?;
+    let systems = site.systems().to_vec();
+    let read =
+        move |s: &Snapshot| Ok((store::queue_counts(s)?, store::whole_queue(s, &systems, ROWS)?));
+    let (queue, whole) = site.read(read).await?;
+    let plain = |builds: Vec<Build>| -> Vec<_> {
+        builds.into_iter().map(|build| BuildRow::new(build, now)).collect()
+    };
+    let pending = |builds: Vec<Pending>| -> Vec<_> {
+        let row = |it: Pending| BuildRow {
+            needs: it.needs,
+            twin: it.twin,
+            ..BuildRow::new(it.build, now)
+        };
+        builds.into_iter().map(row).collect()
+    };
+    let WholeQueue { running, ready, waiting, foreign } = whole;
+    let parts = [
+        Part { title: "Running", about: "", rows: plain(running) },
+        Part { title: "Next", about: "Started in this order as builds end.", rows: pending(ready) },
+        Part {
+            title: "Waiting for other builds",
+            about: "Each joins the list above when the builds that it needs have succeeded.",
+            rows: pending(waiting),
+        },
+        Part {
+            title: "Not built by this server",
+            about: "Imported, or for a system that this server does not build for.",
+            rows: plain(foreign),
+        },
+    ];
+    let shown: usize = parts.iter().map(|part| part.rows.len()).sum();
+    let more = queue.started + queue.scheduled - i64::try_from(shown).unwrap_or(0);
+    let page = Page {
+        layout: Layout {
+            title: "Queue · Brigandine".to_owned(),
+            section: "queue",
+            queue,
+            live: "/live".to_owned(),
+        },
+        parts,
+        more: if more > 0 { view::count(more, "more build") } else { String::new() },
+    };
     render(&page)
 }

@@ -263,6 +263,44 @@ async fn a_followed_log_goes_on_from_the_offset_the_browser_names() {
 }
 
 #[tokio::test]
+async fn a_line_whose_end_has_not_come_is_told_as_it_is_drawn_anew() {
+    let served = served().await;
+    let mut writer = served.logs.create(LogName::Build(BuildId::new(7), 1));
+    writer.write(b"done\n10%").await.expect("written");
+    let mut page = open(&served, "/build/7/log/live?attempt=1&offset=5", "").await;
+    let mut seen = String::new();
+    read_until(&mut page, &mut seen, "id: 5\nevent: part\ndata: <div class=\"l part\">10%</div>")
+        .await;
+    writer.write(b"\r20%").await.expect("written");
+    read_until(&mut page, &mut seen, "id: 9\nevent: part\ndata: <div class=\"l part\">20%</div>")
+        .await;
+    writer.write(b"\r\x1b[K").await.expect("written");
+    read_until(&mut page, &mut seen, "event: part\ndata: \n").await;
+    writer.write(b"end\n").await.expect("written");
+    read_until(&mut page, &mut seen, "data: <div class=\"l\">end</div>").await;
+    writer.finish().await.expect("finished");
+    read_until(&mut page, &mut seen, "event: end").await;
+    // Of another attempt there is nothing to follow.
+    assert_eq!(served.get("/build/7/log/live?attempt=2").await.status, 204);
+    served.close().await;
+}
+
+#[tokio::test]
+async fn a_page_that_follows_a_log_is_not_sent_it_once_more() {
+    let served = served().await;
+    let mut writer = served.logs.create(LogName::Build(BuildId::new(7), 1));
+    writer.write(b"line\n").await.expect("written");
+    let browser = "accept: text/html\r\n";
+    for (follows, sent) in [("", true), ("1", false), ("2", true), ("x", true)] {
+        let headers = format!("{browser}x-brigandine-follows: {follows}\r\n");
+        let page = served.ask("GET", "/build/7", &headers).await;
+        assert_eq!(page.body.contains(">line</div>"), sent, "{follows}");
+        assert!(page.body.contains("data-attempt=\"1\" data-log="), "{follows}");
+    }
+    served.close().await;
+}
+
+#[tokio::test]
 async fn a_log_that_has_not_begun_is_not_asked_for_again_and_again() {
     let served = served().await;
     assert_eq!(served.get("/build/8/log/live").await.status, 204);

@@ -1,6 +1,6 @@
 //! How values look on pages: times, sizes, statuses.
 
-use std::fmt::Write as _;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::model::{
     BuildStatus, Counters, Evaluation, EvaluationStatus, JobChange, Timestamp, Weather,
@@ -19,6 +19,9 @@ pub(super) struct Look {
 const fn look(class: &'static str, label: &'static str) -> Look {
     Look { class, label }
 }
+
+/// Nothing is known.
+pub(super) const UNKNOWN: Look = look("wait", "not evaluated yet");
 
 /// How a build's status looks.
 pub(super) const fn build_look(status: BuildStatus) -> Look {
@@ -44,9 +47,9 @@ pub(super) const fn state_look(status: EvaluationStatus, counters: &Counters) ->
         EvaluationStatus::Started => look("run", "evaluating"),
         EvaluationStatus::Failed => look("bad", "evaluation failed"),
         EvaluationStatus::Aborted => look("cancel", "evaluation aborted"),
-        EvaluationStatus::Succeeded if counters.scheduled + counters.started > 0 => {
-            look("run", "building")
-        }
+        EvaluationStatus::Succeeded if counters.started > 0 => look("run", "building"),
+        EvaluationStatus::Succeeded if counters.scheduled > 0 => look("wait", "queued"),
+        EvaluationStatus::Succeeded if counters.total() == 0 => look("ok", "no jobs"),
         EvaluationStatus::Succeeded if counters.all_failed() > 0 => look("bad", "with failures"),
         EvaluationStatus::Succeeded if counters.canceled > 0 => look("cancel", "partly canceled"),
         EvaluationStatus::Succeeded => look("ok", "all succeeded"),
@@ -139,13 +142,30 @@ pub(super) struct Moment {
     pub(super) seconds: Timestamp,
     /// `2026-11-20T10:26:29Z`
     pub(super) iso: String,
-    /// `5 min ago`
+    /// `5 min ago`, `in 40 s`
     pub(super) ago: String,
 }
 
 /// `at` as seen from `now`; nothing when it is 0.
 pub(super) fn moment(at: Timestamp, now: Timestamp) -> Option<Moment> {
     (at > 0).then(|| Moment { seconds: at, iso: iso(at), ago: ago(now - at) })
+}
+
+/// A point in time that is to come: `in 5 min`; `due now` when it has come. Nothing when it is 0.
+pub(super) fn due(at: Timestamp, now: Timestamp) -> Option<Moment> {
+    let ago = if at > now { format!("in {}", duration(at - now)) } else { "due now".to_owned() };
+    (at > 0).then(|| Moment { seconds: at, iso: iso(at), ago })
+}
+
+/// How the looks at a specification's inputs go; nothing while they go well.
+pub(super) fn inputs_look(enabled: bool, error: &str, evaluated: bool) -> Option<Look> {
+    match (enabled, error, evaluated) {
+        (false, _, true) => None,
+        (false, _, false) => Some(look("cancel", "disabled")),
+        (true, "", true) => None,
+        (true, "", false) => Some(UNKNOWN),
+        (true, ..) => Some(look("bad", "inputs cannot be fetched")),
+    }
 }
 
 /// `2026-11-20T10:26:29Z`, by the proleptic calendar.
@@ -227,17 +247,12 @@ pub(super) fn short(revision: &str) -> &str {
     revision.get(..10).unwrap_or(revision)
 }
 
+/// All but what stands for itself everywhere in an address.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
 /// Text as it stands in a query or a path.
 pub(super) fn encode(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            let _ = write!(encoded, "%{byte:02X}");
-        }
-    }
-    encoded
+    utf8_percent_encode(text, ENCODED).to_string()
 }
 
 #[cfg(test)]
@@ -255,6 +270,43 @@ mod tests {
         ] {
             assert_eq!(iso(at), wanted);
         }
+    }
+
+    #[test]
+    fn an_evaluation_of_which_nothing_runs_is_queued() {
+        let of = |scheduled, started, succeeded, failed| {
+            let counters =
+                Counters { scheduled, started, succeeded, failed, ..Counters::default() };
+            state_look(EvaluationStatus::Succeeded, &counters)
+        };
+        assert_eq!(of(3, 1, 2, 0), look("run", "building"));
+        assert_eq!(of(0, 1, 2, 1), look("run", "building"));
+        assert_eq!(of(3, 0, 2, 1), look("wait", "queued"));
+        assert_eq!(of(1, 0, 0, 0), look("wait", "queued"));
+        assert_eq!(of(0, 0, 2, 1), look("bad", "with failures"));
+        assert_eq!(of(0, 0, 2, 0), look("ok", "all succeeded"));
+        assert_eq!(of(0, 0, 0, 0), look("ok", "no jobs"));
+    }
+
+    #[test]
+    fn inputs_that_cannot_be_fetched_are_an_error_whatever_was_evaluated_before() {
+        for evaluated in [false, true] {
+            let look = inputs_look(true, "no route", evaluated).expect("a look");
+            assert_eq!((look.class, look.label), ("bad", "inputs cannot be fetched"));
+        }
+        assert_eq!(inputs_look(true, "", true), None);
+        assert_eq!(inputs_look(true, "", false), Some(UNKNOWN));
+        // It is not looked at any more, so the error is an old one.
+        assert_eq!(inputs_look(false, "no route", true), None);
+        assert_eq!(inputs_look(false, "", false), Some(look("cancel", "disabled")));
+    }
+
+    #[test]
+    fn what_is_to_come_is_told_as_such() {
+        assert_eq!(due(0, 100), None);
+        assert_eq!(due(140, 100).map(|moment| moment.ago).as_deref(), Some("in 40 s"));
+        assert_eq!(due(100, 100).map(|moment| moment.ago).as_deref(), Some("due now"));
+        assert_eq!(due(99, 100).map(|moment| moment.ago).as_deref(), Some("due now"));
     }
 
     #[test]

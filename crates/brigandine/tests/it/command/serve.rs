@@ -31,7 +31,8 @@ pub(crate) fn gated(place: &Place) -> String {
     let gate = place.path("gate");
     let done = std::process::Command::new("mkfifo").arg(&gate).status().expect("mkfifo");
     assert!(done.success());
-    format!("command = \"echo begun; cat '{}'; echo '<done>'\"", gate.display())
+    // Bounded, so that a test that fails leaves nothing behind.
+    format!("command = \"echo begun; timeout 100 cat '{}'; echo '<done>'\"", gate.display())
 }
 
 pub(crate) fn open_gate(place: &Place) {
@@ -74,7 +75,10 @@ fn a_log_is_followed_over_http_and_by_the_command_while_the_build_runs() {
     let follower = Process::start(place.tool(&["log", "1", "--follow"]));
     assert_eq!(follower.line(), "begun");
     let page = text(&address, "/build/1");
-    assert!(page.contains(">running<") && page.contains("data-log=\"/build/1/log/live\""));
+    assert!(
+        page.contains(">running<")
+            && page.contains("data-log=\"/build/1/log/live?attempt=1&amp;offset=6\"")
+    );
     open_gate(&place);
     let mut rest = String::new();
     log.read_to_string(&mut rest).expect("the end");

@@ -1,4 +1,5 @@
 //! Bad weather: strangers on the network, faulty machines, repositories as git makes them, and pages and commands
 //! that must tell the truth meanwhile. Each test has one situation and its neighbours.
 
+mod logs;
 mod pages;

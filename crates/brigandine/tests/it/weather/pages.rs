@@ -1,7 +1,7 @@
 //! Pages that say how things stand, and downloads that are what they are called.
 
-use crate::command::serve::{address, get, text};
-use crate::support::{Place, Process};
+use crate::command::serve::{address, gated, get, open_gate, text};
+use crate::support::{Place, Process, until};
 use std::io::Read;
 
 /// The answer to a request for a file: its head, and its bytes.
@@ -136,6 +136,91 @@ ln -s \"$BRIGANDINE_OUT/kept.1\" result
         assert!(head.starts_with("HTTP/1.0 200"), "{name}: {head}");
         assert_eq!(String::from_utf8_lossy(&body), contents, "{name}");
     }
+    server.signal("TERM");
+    assert!(server.end().success());
+}
+
+#[test]
+fn a_repository_that_cannot_be_reached_is_an_error_and_the_next_look_is_told() {
+    let place = Place::new();
+    let repository = crate::support::Repository { path: place.path("nowhere") };
+    place.specify(&[("spec", &repository, "")]);
+    let server = Process::start(place.command(&[]));
+    let address = address(&server);
+    let page = until(|| text(&address, "/"), |page| page.contains("inputs cannot be fetched"));
+    assert!(page.contains("class=\"card spec bad\""), "{page}");
+    assert!(page.contains("<p class=\"sub\"><span>No evaluation yet.</span></p>"), "{page}");
+    assert!(page.contains("The next look is <time"), "{page}");
+    let page = text(&address, "/jobset/spec");
+    assert!(page.contains(" data-due=\"") && page.contains("later after each failure"), "{page}");
+    assert!(!page.contains("Looked at every"), "{page}");
+    server.signal("TERM");
+    assert!(server.end().success());
+}
+
+#[test]
+fn the_queue_is_in_the_order_in_which_builds_are_started() {
+    let place = Place::new();
+    let repository = place.repository("repository");
+    let started = place.path("started");
+    let note = |more: &str| {
+        format!("command = \"echo $BRIGANDINE_NAME >> '{}'\"\n{more}", started.display())
+    };
+    let (low, plain, high) = (note("priority = -3"), note(""), note("priority = 7"));
+    let (other, needs) =
+        (note("priority = 1\nenv = { A = \"b\" }"), note("priority = 9\nneeds = [\"gate\"]"));
+    let gate = gated(&place) + "\npriority = 100";
+    repository.jobs(&[
+        ("low", &low),
+        ("plain", &plain),
+        ("needs", &needs),
+        ("high", &high),
+        ("other", &other),
+        ("gate", &gate),
+    ]);
+    place.specify(&[("spec", &repository, "")]);
+    let server = Process::start(place.command_at("1", &[]));
+    let address = address(&server);
+    let page = until(|| text(&address, "/queue"), |page| page.contains(">Running<"));
+    let main = &page[page.find("<main").expect("a main part")..];
+    let names: Vec<&str> = main
+        .match_indices("class=\"name\">")
+        .map(|(at, found)| main[at + found.len()..].split('<').next().unwrap_or_default())
+        .collect();
+    assert_eq!(names, ["gate", "high", "other", "plain", "low", "needs"]);
+    for title in ["Running", "Next", "Waiting for other builds"] {
+        assert!(main.contains(&format!("<h2 class=\"quiet\">{title}</h2>")), "{title}: {main}");
+    }
+    let gate = place.rows("SELECT id FROM build WHERE job = 'gate'").concat();
+    assert!(main.contains(&format!("waits for <a href=\"/build/{gate}\">gate</a>")), "{main}");
+    assert!(main.contains("priority 7") && main.contains("priority -3"), "{main}");
+    assert!(main.contains("by priority, then age, then name"), "{main}");
+    open_gate(&place);
+    let order = until(
+        || std::fs::read_to_string(&started).unwrap_or_default(),
+        |order| order.lines().count() == 5,
+    );
+    assert_eq!(order.lines().collect::<Vec<_>>(), ["needs", "high", "other", "plain", "low"]);
+    server.signal("TERM");
+    assert!(server.end().success());
+}
+
+#[test]
+fn the_description_of_a_job_is_on_the_page_of_its_build_and_no_reason_to_build_again() {
+    let place = Place::new();
+    let repository = place.repository("repository");
+    repository.commit(&[("seen", "text")]);
+    let job = "command = \"true\"\nsources = [\"seen\"]\n";
+    repository.jobs(&[("job", &format!("{job}description = \"Checks <everything>\""))]);
+    place.specify(&[("spec", &repository, "")]);
+    place.good_one_shot();
+    repository.jobs(&[("job", &format!("{job}description = \"Other words\""))]);
+    place.good_one_shot();
+    assert_eq!(place.rows("SELECT evaluation_id, build_id FROM job"), ["1|1", "2|1"]);
+    let server = Process::start(place.command(&[]));
+    let address = address(&server);
+    let page = text(&address, "/build/1");
+    assert!(page.contains("<p class=\"about\">Checks &#60;everything&#62;</p>"), "{page}");
     server.signal("TERM");
     assert!(server.end().success());
 }
