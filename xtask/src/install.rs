@@ -3,12 +3,15 @@
 use crate::command::{Failed, Line, succeeds};
 
 /// A program that some step runs, and the Debian package that has it.
-const PROGRAMS: [(&str, &str); 3] = [
+const PROGRAMS: [(&str, &str); 5] = [
     ("git", "git"),
     // SQLite and libgit2 are compiled.
     ("cc", "gcc"),
     // The server's sandbox.
     ("bwrap", "bubblewrap"),
+    // Pages are looked at in a browser.
+    ("chromium", "chromium"),
+    ("chromedriver", "chromium-driver"),
 ];
 
 pub(crate) fn install() -> Result<(), Failed> {

@@ -290,4 +290,6 @@ impl BuildRow {
 type Parts = State<Site>;
 
 #[cfg(test)]
+mod snapshots;
+#[cfg(test)]
 mod tests;

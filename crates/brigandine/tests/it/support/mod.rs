@@ -1,5 +1,7 @@
 //! A place with repositories, specification files and a server.
 
+pub(crate) mod browser;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};

@@ -1,0 +1,175 @@
+//! Every page of the router in Chromium, on a telephone and on a desk, with scripts and without.
+
+use crate::command::serve::{address, gated, open_gate, text};
+use crate::support::browser::Browser;
+use crate::support::{Place, Process, run, until};
+
+/// Kind, route and address of each page; see its header.
+const LIST: &str = include_str!("../../data/pages/routes.txt");
+const FILL: &str = include_str!("../../data/pages/fill.sql");
+
+/// Says what is wrong with the page that is open: what is cut off, and what makes it wider than the window.
+const FAULTS: &str = include_str!("faults.js");
+
+/// A telephone and a desk.
+const WIDTHS: [u32; 2] = [375, 1440];
+
+/// The state of a server in which everything happens at once: the sample with its build logs beside a build that
+/// runs, one that waits for room, one that waits for another, and an evaluation that failed.
+fn busy() -> (Place, Process, String) {
+    let place = Place::new();
+    let repository = place.repository("repository");
+    let running = gated(&place).replace(
+        "echo begun",
+        "printf 'begun\\\\n%s\\\\n10%%\\\\r55%% of it' \\\"$(seq -s '' 3000)\\\"",
+    );
+    repository.jobs(&[
+        ("running", &(running + "\npriority = 9")),
+        ("queued", "command = \"true\""),
+        ("waiting", "command = \"true\"\nneeds = [\"running\"]"),
+    ]);
+    let broken = place.repository("broken");
+    broken.commit(&[("brigandine.toml", "[[job]]\nnmae = \"x\"\n")]);
+    let gone = crate::support::Repository { path: place.path("gone") };
+    place.specify(&[("busy", &repository, ""), ("broken", &broken, ""), ("nowhere", &gone, "")]);
+    let server = Process::start(place.command_at("1", &[]));
+    let address = address(&server);
+    until(|| text(&address, "/build/1"), |page| page.contains("55% of it"));
+    // Beside the server, since it puts right at its start what a killed one would have left so.
+    place.database().execute_batch(&format!("BEGIN;{FILL}COMMIT;")).expect("filled");
+    let logs = place.state().join("logs/build/1");
+    std::fs::create_dir_all(&logs).expect("a directory");
+    let wide = "x".repeat(4000) + "\n" + &"\u{1b}[1;31mred \u{1b}[0m日本語 ".repeat(300);
+    let long = (0..9000).map(|line| format!("line {line} of a long log\n")).collect::<String>();
+    for (name, text) in [
+        ("1001-1.log", &*long),
+        ("1002-1.log", "first attempt\n"),
+        ("1002-2.log", &*wide),
+        ("1004-1.log", &*"\rprogress".repeat(50_000)),
+        ("1010-1.log", "\0\0<b>bold</b>\n\u{1b}]0;title\nafter"),
+        ("1012-1.log.zst", "no zstd"),
+    ] {
+        std::fs::write(logs.join(name), text).expect("written");
+    }
+    (place, server, format!("http://{address}"))
+}
+
+/// Kind and address of the pages.
+fn pages() -> impl Iterator<Item = (&'static str, &'static str)> {
+    LIST.lines().filter(|line| !line.starts_with(['#', 'f'])).map(|line| {
+        let mut words = line.split_whitespace();
+        (words.next().unwrap_or_default(), words.next_back().unwrap_or_default())
+    })
+}
+
+/// What the console says besides that a page that is refused is refused.
+fn console(browser: &Browser, kind: &str) -> Vec<String> {
+    let refused =
+        |line: &String| kind == "refused" && line.contains("server responded with a status of 40");
+    browser.console().into_iter().filter(|line| !refused(line)).collect()
+}
+
+#[test]
+fn every_page_is_whole_on_every_width_and_says_nothing_on_the_console() {
+    let (place, server, site) = busy();
+    let browser = Browser::start(&place.path("profile"));
+    let mut faults = Vec::new();
+    let own = [
+        "/build/1",
+        "/build/2",
+        "/build/3",
+        "/eval/1",
+        "/eval/2",
+        "/jobset/broken",
+        "/jobset/nowhere",
+    ];
+    for width in WIDTHS {
+        browser.resize(width);
+        for (kind, path) in pages().chain(own.map(|path| ("page", path))) {
+            browser.open(&format!("{site}{path}"));
+            // The stream of changes is open, or there is none.
+            browser.wait("return !document.body.dataset.live || document.getElementById('link').textContent === 'live'");
+            for fault in browser.run(FAULTS).as_array().expect("a list") {
+                faults.push(format!("{path} at {width}: {fault}"));
+            }
+            for line in console(&browser, kind) {
+                faults.push(format!("{path} at {width}, console: {line}"));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
+    open_gate(&place);
+    drop(browser);
+    server.signal("TERM");
+    assert!(server.end().success());
+}
+
+#[test]
+fn every_page_has_its_contents_without_scripts() {
+    let (place, server, site) = busy();
+    let browser = Browser::start(&place.path("profile"));
+    // Times go on between the two, and a few words are for one of them alone.
+    let text = "const copy = document.getElementById('main').cloneNode(true);
+        copy.querySelectorAll('time, .took, noscript, label, .part').forEach((it) => it.remove());
+        return copy.textContent.replace(/\\s+/g, ' ');";
+    for (_, path) in pages() {
+        browser.open(&format!("{site}{path}"));
+        let with = browser.run(text);
+        browser.allow_scripts(false);
+        browser.open(&format!("{site}{path}"));
+        assert_eq!(browser.run("return typeof takeOver"), "undefined", "scripts are off");
+        assert_eq!(browser.run(text), with, "{path}");
+        browser.allow_scripts(true);
+    }
+    browser.allow_scripts(false);
+    browser.open(&format!("{site}/build/1"));
+    let log = browser.run("return document.getElementById('log').innerText");
+    let log = log.as_str().unwrap_or_default();
+    assert!(
+        log.contains("begun") && log.contains("55% of it") && log.contains("That is all so far"),
+        "{log}"
+    );
+    open_gate(&place);
+    drop(browser);
+    server.signal("TERM");
+    assert!(server.end().success());
+}
+
+#[test]
+fn an_open_page_follows_its_build_through_a_restart_to_the_new_log() {
+    let place = Place::new();
+    let repository = place.repository("repository");
+    let command = gated(&place).replace(
+        "echo begun",
+        "echo start of $BRIGANDINE_ATTEMPT; test $BRIGANDINE_ATTEMPT = 2; printf 'half a line'",
+    );
+    repository.jobs(&[("twice", &command)]);
+    place.specify(&[("spec", &repository, "")]);
+    let server = Process::start(place.command(&[]));
+    let address = address(&server);
+    let browser = Browser::start(&place.path("profile"));
+    let shows = |text: &str| {
+        browser.wait(&format!("return document.body.innerText.includes('{text}')"));
+    };
+    browser.open(&format!("http://{address}"));
+    shows("1 failed");
+    browser.open(&format!("http://{address}/build/1"));
+    shows("start of 1");
+    shows("exit status 1");
+    assert!(run(place.tool(&["restart", "1"])).status.success());
+    shows("start of 2");
+    // The line whose end has not come is there as well.
+    shows("half a line");
+    let log = browser.run("return document.getElementById('log').innerText");
+    assert!(!log.as_str().unwrap_or_default().contains("start of 1"), "{log}");
+    open_gate(&place);
+    shows("<done>");
+    shows("succeeded");
+    let lines =
+        browser.run("return [...document.querySelectorAll('#log .l')].map((it) => it.textContent)");
+    assert_eq!(lines, serde_json::json!(["start of 2", "half a lineopened", "<done>"]));
+    assert_eq!(browser.console(), [""; 0]);
+    drop(browser);
+    server.signal("TERM");
+    assert!(server.end().success());
+}
