@@ -25,7 +25,7 @@ use crate::instance;
 use crate::interrupt::{self, LockWait};
 use crate::migrate::Migrations;
 use crate::path;
-use crate::queue::{Mutex, lock, now, panic_text};
+use crate::queue::{self, Mutex, lock, now, panic_text};
 use crate::record::Recorder;
 use crate::relay::Relay;
 use crate::stats::Work;
@@ -308,9 +308,12 @@ impl Link {
     ///
     /// The gate is open meanwhile: whatever expires the connection's statements (a schema change, a
     /// PRAGMA) has this one prepared again, which the authorizer would deny to a call.
+    ///
+    /// It runs to its end, even if the call is canceled meanwhile: modules store what the calls before this one wrote
+    /// when a savepoint begins, and stopped there, a full-text index refuses the COMMIT of all of them.
     pub(crate) fn run_in_call(&self, sql: Sql) -> rusqlite::Result<()> {
         let gate = self.guard.gate.swap(Gate::Open as u8, Ordering::Relaxed);
-        let result = self.session.run(sql);
+        let result = queue::unstoppable(|| self.session.run(sql));
         self.guard.gate.store(gate, Ordering::Relaxed);
         result
     }
@@ -396,8 +399,14 @@ impl Link {
 
     fn rolled_back(&self) -> bool {
         let conn = self.session.conn();
-        (conn.is_autocommit() || self.session.run(Sql::Rollback).is_ok())
-            && !self.session.in_transaction()
+        if !conn.is_autocommit() && self.session.run(Sql::Rollback).is_err() {
+            return false;
+        }
+        // A COMMIT that a full-text index refused leaves the transaction open for reading, because the index was
+        // reading in it: the end of another one ends it too.
+        !self.session.in_transaction()
+            || (self.session.run(Sql::Begin).and_then(|()| self.session.run(Sql::Rollback)).is_ok()
+                && !self.session.in_transaction())
     }
 }
 

@@ -172,6 +172,13 @@ impl Ancestry {
     }
 }
 
+/// Runs `f` as a part of the innermost call that nothing stops.
+pub(crate) fn unstoppable<T>(f: impl FnOnce() -> T) -> T {
+    let domain = FRAMES.with_borrow(|frames| frames.last().map(|frame| frame.domain));
+    let _frame = domain.map(|domain| Frame::push(Running::new(domain, Ancestry::default(), None)));
+    f()
+}
+
 /// Why the innermost running call should stop, if it should.
 pub(crate) fn interrupt() -> Option<Interrupt> {
     FRAMES.with_borrow(|frames| {

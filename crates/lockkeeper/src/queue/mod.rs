@@ -104,7 +104,7 @@ pub use lanes::Priority;
 pub(crate) use call::{Interruptible, Receiver, Reply, block_on, reply, shielded};
 pub(crate) use clock::{Alarm, Clock};
 pub(crate) use close::Closing;
-pub(crate) use context::{Ancestry, Domain, Frame, interrupt, this_thread, tick};
+pub(crate) use context::{Ancestry, Domain, Frame, interrupt, this_thread, tick, unstoppable};
 pub(crate) use flight::{Deadline, Flight, Lane, Room, ancestry_for, refused};
 #[cfg(feature = "sqlite")]
 pub(crate) use gate::Gate;

@@ -1,11 +1,12 @@
 //! What calls of one batch once did to each other, each case by itself.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc;
 
 use lockkeeper::{Database, ErrorKind, Executor, Transaction};
 
 use crate::support::{
-    HANG, HeldWriter, block_on, db_at, ids, insert, kind, poll_once, within_each,
+    HANG, HeldWriter, block_on, count, db_at, ids, insert, kind, poll_once, within_each,
 };
 
 /// A database whose calls share one batch, and rows of `t` that refer to others.
@@ -243,4 +244,120 @@ fn plain_commits(sql: [&str; 2]) -> bool {
     make_and_undo(&plain, sql).expect_err("it is undone");
     run("ROLLBACK TO s; RELEASE s").expect("it is undone");
     run("COMMIT").is_ok()
+}
+
+/// Tables that modules keep, and what puts much into them that is stored later: full-text indexes keep
+/// new words in memory until the next savepoint begins.
+const WRITES_OF_MODULES: [[&str; 2]; 4] = [
+    ["CREATE VIRTUAL TABLE kept USING fts5 (body)", "INSERT INTO kept (body) VALUES (?1)"],
+    [
+        "CREATE TABLE content (id INTEGER PRIMARY KEY, body TEXT) STRICT;
+         CREATE VIRTUAL TABLE kept USING fts5 (body, content = 'content', content_rowid = 'id');
+         CREATE TRIGGER content_inserted AFTER INSERT ON content BEGIN
+             INSERT INTO kept (rowid, body) VALUES (NEW.id, NEW.body);
+         END",
+        "INSERT INTO content (body) VALUES (?1)",
+    ],
+    ["CREATE VIRTUAL TABLE kept USING fts4 (body)", "INSERT INTO kept (body) VALUES (?1)"],
+    [
+        "CREATE VIRTUAL TABLE kept USING rtree (id, a, b, +body)",
+        "INSERT INTO kept (a, b, body) VALUES (1, 2, ?1)",
+    ],
+];
+
+/// Puts so many rows of a thousand words each, all different from each other, into such a table.
+fn put(tx: &Transaction, sql: &str, rows: usize) -> rusqlite::Result<()> {
+    for _ in 0..rows {
+        let first: i64 = tx.query_row("SELECT abs(random() / 2)", [], |row| row.get(0))?;
+        let words: Vec<String> = (first..first + 1000).map(|word| format!("{word:x}")).collect();
+        tx.prepare_cached(sql)?.execute([words.join(" ")])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a06_a_canceled_call_does_not_stop_a_module_from_storing_what_its_neighbours_wrote() {
+    check(|db| {
+        for [schema, sql] in WRITES_OF_MODULES {
+            db.blocking_write(move |tx| tx.execute_batch(schema)).expect("the table is made");
+            for round in 0..count(8, 100) {
+                let held = HeldWriter::hold(db);
+                // Neither may run again: whoever loses them has to say so.
+                let first = queue!(db.write_once(move |tx| put(tx, sql, 40)));
+                let (writes, is_writing) = mpsc::channel();
+                let canceled = queue!(db.write(move |tx| {
+                    writes.send(()).expect("the test waits");
+                    put(tx, sql, 1)?;
+                    // It is stopped here at the latest.
+                    loop {
+                        tx.query_row("SELECT 1", [], |_| Ok(()))?;
+                    }
+                    #[expect(unreachable_code, reason = "the closure has a type")]
+                    Ok(())
+                }));
+                let last = queue!(db.write_once(move |tx| put(tx, sql, 1)));
+                held.release();
+                // While its savepoint begins, and the module stores what the first call wrote.
+                is_writing.recv_timeout(HANG).expect("the call runs");
+                drop(canceled);
+                let case = format!("{schema}, round {round}");
+                block_on(first).unwrap_or_else(|error| panic!("{case}, first: {error:?}"));
+                block_on(last).unwrap_or_else(|error| panic!("{case}, last: {error:?}"));
+            }
+            let check = "SELECT group_concat(integrity_check) FROM pragma_integrity_check";
+            let found = db.blocking_read(|s| s.query_row(check, [], |row| row.get::<_, String>(0)));
+            assert_eq!(found.expect("it can be read"), "ok", "{schema}");
+            let drop = "DROP TABLE kept; DROP TABLE IF EXISTS content";
+            db.blocking_write(|tx| tx.execute_batch(drop)).expect("the table is dropped");
+        }
+    });
+}
+
+#[test]
+fn a06_a_module_that_cannot_store_what_was_written_fails_the_call_and_no_more() {
+    within_each(HANG, |place| {
+        for [schema, sql] in WRITES_OF_MODULES {
+            let (_dir, db) = db_at(place, |builder| {
+                // As a full disk does, in memory too.
+                builder.readers(1).setup(|conn| conn.execute_batch("PRAGMA max_page_count = 300"))
+            });
+            db.blocking_write(move |tx| tx.execute_batch(schema)).expect("the table is made");
+            // What fits in memory and not in the file is refused when it is stored: by a savepoint, or by COMMIT.
+            for rows in [20, 60, 200, 20, 60] {
+                // An index keeps open what it reads with.
+                let search = match schema.contains("fts") {
+                    true => "SELECT count(*) FROM kept WHERE kept MATCH 'a'",
+                    false => "SELECT count(*) FROM kept WHERE a = 1",
+                };
+                db.blocking_read(|s| s.query_row(search, [], |_| Ok(()))).expect("it can be read");
+                let alone = db.blocking_write(move |tx| {
+                    put(tx, sql, rows)?;
+                    tx.query_row(search, [], |_| Ok(()))
+                });
+                let alone = alone.map_err(|error| error.kind());
+                assert!(
+                    matches!(alone, Ok(()) | Err(ErrorKind::Call | ErrorKind::DiskFull)),
+                    "{schema}: {alone:?}"
+                );
+                let held = HeldWriter::hold(&db);
+                let first = queue!(db.write(move |tx| {
+                    put(tx, sql, rows)?;
+                    tx.query_row(search, [], |_| Ok(()))
+                }));
+                let second = queue!(db.write(move |tx| put(tx, sql, 100)));
+                let last = queue!(db.write(|tx| insert(tx, 1)));
+                held.release();
+                let _ = block_on(first);
+                let full = kind(block_on(second));
+                assert!(
+                    matches!(full, ErrorKind::Call | ErrorKind::DiskFull),
+                    "{schema}: {full:?}"
+                );
+                block_on(last).unwrap_or_else(|error| panic!("{schema}: {error:?}"));
+                assert_eq!(ids(&db), [1], "{schema}");
+                db.blocking_write(|tx| tx.execute("DELETE FROM t", [])).expect("there is room");
+            }
+            db.blocking_close().expect("the database closes");
+        }
+    });
 }
