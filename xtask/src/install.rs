@@ -3,8 +3,10 @@
 use crate::command::{Failed, Line, succeeds};
 
 /// A program that some step runs, and the Debian package that has it.
-const PROGRAMS: [(&str, &str); 5] = [
+const PROGRAMS: [(&str, &str); 6] = [
     ("git", "git"),
+    // Repositories with large files.
+    ("git-lfs", "git-lfs"),
     // SQLite and libgit2 are compiled.
     ("cc", "gcc"),
     // The server's sandbox.

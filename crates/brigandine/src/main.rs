@@ -29,6 +29,10 @@ fn main() -> ExitCode {
         process::supervise();
         return ExitCode::SUCCESS;
     }
+    if input::is_reader() {
+        input::read();
+        return ExitCode::SUCCESS;
+    }
     // The modes of what a build finds and leaves depend on nothing that the server was started with.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     if let Err(error) = ffi::close_on_exec() {

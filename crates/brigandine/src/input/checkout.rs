@@ -9,14 +9,16 @@
 //! machine or of a clone (`Repositories::export_command`).
 
 use super::address::Origin;
-use super::git::{FetchError, Repositories, hex, redact};
+use super::git::{FetchError, OUTPUT_MAX, Repositories, hex, redact};
 use super::objects::FILES_MAX;
 use super::tree::{Entry, EntryKind, Tree};
 use crate::folder::remove_all;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,8 +26,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// How deep submodules may lie in submodules.
 const SUBMODULE_DEPTH_MAX: usize = 8;
-/// What git may say while it exports.
-const OUTPUT_MAX: usize = 1024 * 1024;
 
 /// The largest file that is taken out of a clone in one piece.
 const FILE_BYTES_MAX: usize = 16 << 20;
@@ -81,7 +81,29 @@ enum Files {
     /// In a directory, to which nobody writes.
     Directory(PathBuf),
     /// In a clone, and each file is what its object is.
-    Clone(Arc<Repositories>, PathBuf),
+    Clone(Bundle),
+}
+
+/// Files of a revision in a clone.
+#[derive(Debug)]
+struct Bundle {
+    repositories: Arc<Repositories>,
+    origin: Origin,
+    revision: String,
+}
+
+/// How many files are asked for at once.
+const FILES_AT_ONCE: usize = 64;
+
+impl Bundle {
+    /// The contents of some files, the first of them at least; `None` for one that is larger than `bytes_max`.
+    /// Blocks: not to be called on a thread that runs futures.
+    fn read(&self, entries: &[&Entry], bytes_max: usize) -> io::Result<Vec<Option<Vec<u8>>>> {
+        let objects: Vec<String> = entries.iter().map(|entry| entry.object.clone()).collect();
+        let read =
+            self.repositories.read_objects(&self.origin, &self.revision, &objects, bytes_max);
+        tokio::runtime::Handle::current().block_on(read).map_err(io::Error::other)
+    }
 }
 
 /// What [`ExportedTree::read`] found.
@@ -98,7 +120,7 @@ impl ExportedTree {
     pub(crate) fn directory(&self) -> Option<&Path> {
         match &self.files {
             Files::Directory(directory) => Some(directory),
-            Files::Clone(..) => None,
+            Files::Clone(_) => None,
         }
     }
 
@@ -110,26 +132,53 @@ impl ExportedTree {
     /// # Errors
     /// Of kind `FileTooLarge`: it takes [`Form::Directory`] to copy these.
     pub(crate) fn copy(&self, patterns: &[String], to: &Path) -> io::Result<()> {
-        self.tree.copy(patterns, to, |entry, target| match &self.files {
-            Files::Directory(directory) => copy_file(entry, &directory.join(&entry.path), target),
-            Files::Clone(repositories, clone) => {
-                let contents = repositories.read_object(clone, &entry.object, FILE_BYTES_MAX)?;
-                let contents = contents.ok_or(io::ErrorKind::FileTooLarge)?;
-                write_file(entry, &contents, target)
+        let selected = self.tree.selected(patterns)?;
+        let mut last_parent = Path::new("");
+        for entry in &selected {
+            let parent = entry.path().parent().unwrap_or(Path::new(""));
+            if parent != last_parent {
+                std::fs::create_dir_all(to.join(parent)).map_err(|error| at(entry, &error))?;
+                last_parent = parent;
             }
-        })
+            if entry.kind == EntryKind::Submodule {
+                std::fs::create_dir_all(to.join(entry.path()))
+                    .map_err(|error| at(entry, &error))?;
+            }
+        }
+        let mut files = selected;
+        files.retain(|entry| entry.kind != EntryKind::Submodule);
+        let mut rest = files.as_slice();
+        while let Some(first) = rest.first() {
+            match &self.files {
+                Files::Directory(directory) => {
+                    let (source, target) = (directory.join(first.path()), to.join(first.path()));
+                    copy_file(first, &source, &target).map_err(|error| at(first, &error))?;
+                    rest = &rest[1..];
+                }
+                Files::Clone(bundle) => {
+                    let contents = bundle
+                        .read(&rest[..rest.len().min(FILES_AT_ONCE)], FILE_BYTES_MAX)
+                        .map_err(|error| at(first, &error))?;
+                    for (entry, contents) in rest.iter().zip(&contents) {
+                        let contents = contents.as_ref().ok_or(io::ErrorKind::FileTooLarge)?;
+                        write_file(entry, contents, &to.join(entry.path()))
+                            .map_err(|error| at(entry, &error))?;
+                    }
+                    rest = &rest[contents.len().clamp(1, rest.len())..];
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The contents of the regular file `path`, if it has at most `bytes_max` bytes. Blocks.
     pub(crate) fn read(&self, path: &str, bytes_max: usize) -> io::Result<Found> {
-        let entry = self.tree.entry(path);
+        let entry = self.tree.entry(path.as_bytes());
         let regular =
             |entry: &&Entry| matches!(entry.kind, EntryKind::File | EntryKind::Executable);
         let Some(entry) = entry.filter(regular) else { return Ok(Found::Otherwise) };
         let contents = match &self.files {
-            Files::Clone(repositories, clone) => {
-                repositories.read_object(clone, &entry.object, bytes_max)?
-            }
+            Files::Clone(bundle) => bundle.read(&[entry], bytes_max)?.into_iter().next().flatten(),
             Files::Directory(directory) => {
                 let mut contents = Vec::new();
                 let limit = u64::try_from(bytes_max).unwrap_or(u64::MAX).saturating_add(1);
@@ -141,6 +190,11 @@ impl ExportedTree {
     }
 }
 
+/// Says of which file an error is.
+fn at(entry: &Entry, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", entry.path().display()))
+}
+
 fn copy_file(entry: &Entry, source: &Path, target: &Path) -> io::Result<()> {
     if entry.kind == EntryKind::Link {
         return symlink(std::fs::read_link(source)?, target);
@@ -150,9 +204,8 @@ fn copy_file(entry: &Entry, source: &Path, target: &Path) -> io::Result<()> {
 
 /// Makes a file as git would.
 fn write_file(entry: &Entry, contents: &[u8], target: &Path) -> io::Result<()> {
-    use std::os::unix::ffi::OsStrExt;
     let mode = match entry.kind {
-        EntryKind::Link => return symlink(std::ffi::OsStr::from_bytes(contents), target),
+        EntryKind::Link => return symlink(OsStr::from_bytes(contents), target),
         EntryKind::Executable => 0o777,
         EntryKind::File | EntryKind::Submodule => 0o666,
     };
@@ -228,18 +281,19 @@ impl Checkouts {
         let mut entries = Vec::new();
         let files = if directory.is_dir() {
             // Left by an earlier server; renamed into place only when complete.
-            self.list(wanted, &origin, revision, "", 0, None, &mut entries).await?;
+            self.list(wanted, &origin, revision, b"", 0, None, &mut entries).await?;
             Files::Directory(directory)
         } else if let Some(found) = self.plain(wanted, &origin, form).await? {
             entries = found;
-            Files::Clone(Arc::clone(&self.repositories), self.repositories.path(&origin))
+            let repositories = Arc::clone(&self.repositories);
+            Files::Clone(Bundle { repositories, origin, revision: revision.to_owned() })
         } else {
             let serial = self.serial.fetch_add(1, Ordering::Relaxed);
             let partial =
                 Partial(self.directory.join(format!("partial-{}-{serial}", std::process::id())));
             std::fs::create_dir_all(&partial.0).map_err(file_error(&partial.0))?;
             let root = Some(partial.0.as_path());
-            self.list(wanted, &origin, revision, "", 0, root, &mut entries).await?;
+            self.list(wanted, &origin, revision, b"", 0, root, &mut entries).await?;
             std::fs::rename(&partial.0, &directory).map_err(file_error(&directory))?;
             Files::Directory(directory)
         };
@@ -265,9 +319,9 @@ impl Checkouts {
         if form == Form::Directory {
             return Ok(None);
         }
-        let entries = self.repositories.list(origin, wanted.revision, "", FILES_MAX).await?;
+        let entries = self.repositories.list(origin, wanted.revision, b"", FILES_MAX).await?;
         let special = |entry: &Entry| {
-            entry.name() == ".gitattributes"
+            entry.name() == b".gitattributes"
                 || (wanted.submodules && entry.kind == EntryKind::Submodule)
         };
         Ok(if entries.iter().any(special) { None } else { Some(entries) })
@@ -316,6 +370,7 @@ impl Checkouts {
 
     /// Removes what a killed server left half made, and exports beyond the bound. Blocks.
     pub(crate) fn clean(&self) {
+        self.repositories.clean();
         let Ok(found) = std::fs::read_dir(&self.directory) else { return };
         let mut whole = 0;
         for entry in found.flatten() {
@@ -335,7 +390,7 @@ impl Checkouts {
         wanted: Wanted<'_>,
         origin: &Origin,
         revision: &str,
-        prefix: &str,
+        prefix: &[u8],
         depth: usize,
         root: Option<&Path>,
         entries: &mut Vec<Entry>,
@@ -350,29 +405,48 @@ impl Checkouts {
             ),
             self.write_out(origin, revision, prefix, root)
         )?;
+        let is_submodule = |entry: &Entry| wanted.submodules && entry.kind == EntryKind::Submodule;
+        let submodules = if found.iter().any(is_submodule) {
+            self.submodules(origin, revision).await?
+        } else {
+            HashMap::new()
+        };
         for entry in found {
-            if !(wanted.submodules && entry.kind == EntryKind::Submodule) {
+            if !is_submodule(&entry) {
                 entries.push(entry);
                 continue;
             }
             let name = &entry.path[prefix.len()..];
-            let address = self.submodule_url(origin, revision, name).await?;
-            let refuse = |said: String| FetchError::Git {
+            let refuse = |said: String| FetchError::Refused {
                 doing: "export the submodules of",
                 url: redact(&origin.url),
                 said,
             };
-            let Some(address) = address else {
-                return Err(refuse(format!("`.gitmodules` does not name `{name}`")));
+            let shown = String::from_utf8_lossy(name);
+            let address = match submodules.get(name) {
+                Some(Submodule::At(address)) => address,
+                // As git does: the folder is there.
+                None | Some(Submodule::Off) => {
+                    if let Some(root) = root {
+                        let path = root.join(entry.path());
+                        let made = std::fs::create_dir_all(&path);
+                        made.map_err(|source| FetchError::File { path, source })?;
+                    }
+                    entries.push(entry);
+                    continue;
+                }
+                Some(Submodule::Nowhere) => {
+                    return Err(refuse(format!("`.gitmodules` has no `url` for `{shown}`")));
+                }
             };
             if depth == SUBMODULE_DEPTH_MAX {
                 return Err(refuse(format!("more than {SUBMODULE_DEPTH_MAX} levels")));
             }
             let state = self.repositories.state();
-            let below = origin.submodule(&address, wanted.submodules_from, state);
-            let below = below.map_err(|why| refuse(format!("submodule `{name}`: {why}")))?;
+            let below = origin.submodule(address, wanted.submodules_from, state);
+            let below = below.map_err(|why| refuse(format!("submodule `{shown}`: {why}")))?;
             self.repositories.ensure_revision(&below, &entry.object).await?;
-            let folder = format!("{}/", entry.path);
+            let folder = [entry.path.as_slice(), b"/"].concat();
             Box::pin(self.list(wanted, &below, &entry.object, &folder, depth + 1, root, entries))
                 .await?;
         }
@@ -384,45 +458,105 @@ impl Checkouts {
         &self,
         origin: &Origin,
         revision: &str,
-        prefix: &str,
+        prefix: &[u8],
         root: Option<&Path>,
     ) -> Result<(), FetchError> {
         let Some(root) = root else { return Ok(()) };
-        let directory = root.join(prefix);
-        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
-        let blank = format!("partial-{}-{serial}.git", std::process::id());
-        let blank = Partial(self.directory.join(blank));
-        let failed = |source| FetchError::File { path: directory.clone(), source };
-        std::fs::create_dir_all(&directory).map_err(failed)?;
-        let command = self.repositories.export_command(origin, &blank.0, &directory).await;
-        let mut command = command.map_err(failed)?;
-        command.args(["read-tree", "--reset", "-u", revision]);
-        self.repositories.check("export", &origin.url, command, OUTPUT_MAX).await.map(drop)
+        let directory = root.join(OsStr::from_bytes(prefix));
+        let write = || self.write_files(origin, revision, &directory);
+        self.repositories.mended(origin, revision, write).await
     }
 
-    async fn submodule_url(
+    async fn write_files(
         &self,
         origin: &Origin,
         revision: &str,
-        path: &str,
-    ) -> Result<Option<String>, FetchError> {
+        directory: &Path,
+    ) -> Result<(), FetchError> {
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        let blank = format!("partial-{}-{serial}.git", std::process::id());
+        let blank = Partial(self.directory.join(blank));
+        let failed = |source| FetchError::File { path: directory.to_owned(), source };
+        std::fs::create_dir_all(directory).map_err(failed)?;
+        let command = self.repositories.export_command(origin, &blank.0, directory).await;
+        let mut command = command.map_err(failed)?;
+        command.args(["read-tree", "--reset", "-u", revision]);
+        let written = self.repositories.check("export", &origin.url, command, OUTPUT_MAX).await;
+        written.map(drop).map_err(|error| match error {
+            FetchError::Git { doing, url, said } if is_without_lfs(&said) => {
+                FetchError::Refused { doing, url, said: WITHOUT_LFS.to_owned() }
+            }
+            error => error,
+        })
+    }
+
+    /// What the `.gitmodules` of a revision says of each path.
+    async fn submodules(
+        &self,
+        origin: &Origin,
+        revision: &str,
+    ) -> Result<HashMap<Vec<u8>, Submodule>, FetchError> {
         let mut command = self.repositories.command(&self.repositories.path(origin), origin.access);
         command.args(["config", "--null", "--blob", &format!("{revision}:.gitmodules")]);
-        command.args(["--get-regexp", r"^submodule\..*\.(path|url)$"]);
-        let done = self.repositories.run("read", &origin.url, command, 1024 * 1024).await?;
-        let text = String::from_utf8_lossy(&done.stdout).into_owned();
-        let pairs: Vec<(&str, &str)> =
-            text.split('\0').filter_map(|record| record.split_once('\n')).collect();
-        let section = pairs
-            .iter()
-            .find_map(|(key, value)| key.strip_suffix(".path").filter(|_| *value == path));
-        let address = section.and_then(|section| {
-            pairs.iter().find_map(|(key, value)| {
-                (key.strip_suffix(".url") == Some(section)).then_some(*value)
-            })
-        });
-        Ok(address.map(str::to_owned))
+        command.args(["--get-regexp", r"^submodule\..*\.(path|url|update)$"]);
+        // Fails where there is none, or nothing in it.
+        let done = self.repositories.run("read", &origin.url, command, OUTPUT_MAX).await?;
+        Ok(Submodule::read(&done.stdout))
     }
+}
+
+/// Whether git says that it could not start git-lfs: by the shell's words, or by its own if it wrote to it first.
+fn is_without_lfs(said: &str) -> bool {
+    let ended = ["not found", "initialization for subprocess"];
+    said.contains("git-lfs") && ended.iter().any(|words| said.contains(words))
+}
+
+const WITHOUT_LFS: &str = "it has large files, kept by git-lfs: install git-lfs where the server \
+    runs, or set `git-filters = []` in its configuration to build with the pointers to them";
+
+/// What a `.gitmodules` says of a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Submodule {
+    /// Where its repository is.
+    At(String),
+    /// No address.
+    Nowhere,
+    /// It is not checked out unless somebody asks for it by name (`update = none`).
+    Off,
+}
+
+impl Submodule {
+    /// From `git config --null --get-regexp`.
+    fn read(settings: &[u8]) -> HashMap<Vec<u8>, Self> {
+        let mut sections: HashMap<&[u8], [Option<&[u8]>; 3]> = HashMap::new();
+        for record in settings.split(|byte| *byte == 0) {
+            let end = record.iter().position(|byte| *byte == b'\n');
+            let (key, value) = record.split_at(end.unwrap_or(record.len()));
+            let dot = key.iter().rposition(|byte| *byte == b'.').unwrap_or(0);
+            let (section, name) = key.split_at(dot);
+            let names = [&b".path"[..], b".url", b".update"];
+            if let Some(place) = names.iter().position(|known| *known == name) {
+                // The last one counts.
+                sections.entry(section).or_default()[place] = value.get(1..);
+            }
+        }
+        let known = sections.into_values().filter_map(|[path, url, update]| {
+            let submodule = match (url, update) {
+                (_, Some(b"none")) => Self::Off,
+                (Some(url), _) => Self::At(String::from_utf8_lossy(url).into_owned()),
+                (None, _) => Self::Nowhere,
+            };
+            Some((plain_path(path?), submodule))
+        });
+        known.collect()
+    }
+}
+
+/// A path as trees have it: without what does not change where it leads.
+fn plain_path(path: &[u8]) -> Vec<u8> {
+    let parts = path.split(|byte| *byte == b'/');
+    let parts: Vec<&[u8]> = parts.filter(|part| !matches!(*part, b"" | b".")).collect();
+    parts.join(&b'/')
 }
 
 /// A directory that disappears unless it was renamed away.

@@ -1,22 +1,26 @@
 //! Bare clones, one per URL: fetched into, asked for revisions, exported from.
 
-use super::address::{self, Access, Origin};
+use super::address::{Access, Origin};
+use super::by_git;
 use super::manner::Manner;
-use super::objects::{self, Pool};
+use super::objects;
+use super::reader::{About, AskError, Question, Readers};
 use super::tree::Entry;
 use crate::model::{Reference, one_line};
 use crate::process::{self, CaptureError, Captured, STATE_VARIABLE, Supervisors};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What an input's reference stands for right now.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Resolved {
     /// The full revision.
     pub(crate) revision: String,
@@ -40,7 +44,7 @@ pub(crate) enum FetchError {
         /// Why.
         source: CaptureError,
     },
-    /// git said no.
+    /// git said no, perhaps because the clone is damaged.
     Git {
         /// What it was to do.
         doing: &'static str,
@@ -49,12 +53,23 @@ pub(crate) enum FetchError {
         /// Its last words.
         said: String,
     },
+    /// The repository has what cannot be built, and its clone is as it is.
+    Refused {
+        /// What was to be done.
+        doing: &'static str,
+        /// The repository.
+        url: String,
+        /// Why it cannot, for people.
+        said: String,
+    },
     /// The repository is there, and the reference is not.
     NoReference {
         /// The repository.
         url: String,
         /// `branch main`, `tag v1`, …
         reference: String,
+        /// What there is instead, for people.
+        hint: String,
     },
     /// git said something that cannot be understood.
     Unreadable {
@@ -76,9 +91,11 @@ impl std::fmt::Display for FetchError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Process { doing, url, source } => write!(f, "{doing} {url}: git {source}"),
-            Self::Git { doing, url, said } => write!(f, "{doing} {url}: {said}"),
-            Self::NoReference { url, reference } => {
-                write!(f, "{url} has no {reference}; was it renamed or removed?")
+            Self::Git { doing, url, said } | Self::Refused { doing, url, said } => {
+                write!(f, "{doing} {url}: {said}")
+            }
+            Self::NoReference { url, reference, hint } => {
+                write!(f, "{url} has no {reference}; {hint}")
             }
             Self::Unreadable { doing, url } => {
                 write!(f, "{doing} {url}: git's answer cannot be understood")
@@ -93,7 +110,27 @@ impl std::error::Error for FetchError {
         match self {
             Self::Process { source, .. } => Some(source),
             Self::File { source, .. } => Some(source),
-            Self::Git { .. } | Self::NoReference { .. } | Self::Unreadable { .. } => None,
+            Self::Git { .. }
+            | Self::Refused { .. }
+            | Self::NoReference { .. }
+            | Self::Unreadable { .. } => None,
+        }
+    }
+}
+
+impl FetchError {
+    /// Whether a new clone may do what this one could not.
+    pub(super) fn may_be_damage(&self) -> bool {
+        match self {
+            // A filter such as LFS reads no objects of git's, and a folder can be full whatever is written there.
+            Self::Git { said, .. } => {
+                !said.contains("smudge filter") && !said.contains("No space left")
+            }
+            Self::Unreadable { .. } => true,
+            Self::Process { .. }
+            | Self::Refused { .. }
+            | Self::NoReference { .. }
+            | Self::File { .. } => false,
         }
     }
 }
@@ -108,17 +145,47 @@ pub(crate) struct Repositories {
     /// One lock per clone: git's own lock files would make a second fetch fail rather than wait.
     /// Bounded by the number of URLs in use; entries nobody holds are dropped when it grows.
     locks: Mutex<HashMap<PathBuf, Arc<tokio::sync::Mutex<()>>>>,
-    pool: Arc<Pool>,
-    /// Evaluations since a clone was looked after. Guard: the mutex. One entry per URL in use.
-    untidied: Mutex<HashMap<PathBuf, u32>>,
+    pub(super) readers: Readers,
+    /// What is known of clones. Guard: the mutex. One entry per URL in use.
+    clones: Mutex<HashMap<PathBuf, Known>>,
+    /// Names folders.
+    serial: AtomicU64,
     /// Filters that may run when files are written, by name.
     filters: Vec<String>,
     manner: tokio::sync::OnceCell<Manner>,
 }
 
-const OUTPUT_MAX: usize = 1024 * 1024;
+/// What is known of a clone.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// How often git has written to it: see `reader.rs`, R2.
+    generation: u64,
+    /// How often it was made again.
+    pub(super) made: u64,
+    /// Evaluations since it was looked after.
+    untidied: u32,
+    /// Whether this server has removed the locks that an earlier one left.
+    pub(super) unlocked: bool,
+    /// Whether it is to be made again at the next look.
+    pub(super) suspect: bool,
+    /// When making it again was of no use.
+    pub(super) fruitless: Option<Instant>,
+}
+
+/// A clone: of what, and where.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bare<'a> {
+    pub(super) origin: &'a Origin,
+    pub(super) path: &'a Path,
+}
+
+pub(super) const OUTPUT_MAX: usize = 1024 * 1024;
 /// How many revisions a clone keeps before it asks whether they are needed.
-const PINS_MAX: usize = 500;
+const PINS_MAX: usize = 32;
+/// Loose objects from which on git packs them.
+const LOOSE_MAX: usize = 1024;
+/// Packs from which on git makes one of them.
+const PACKS_MAX: usize = 50;
 /// Every so many evaluations a clone is looked after.
 const TIDY_EVERY: u32 = 32;
 
@@ -132,6 +199,7 @@ impl Repositories {
         filters: Vec<String>,
         supervisors: Arc<Supervisors>,
     ) -> Self {
+        let readers = Readers::new(Arc::clone(&supervisors), state_id);
         let state_id = state_id.to_owned();
         Self {
             directory,
@@ -139,8 +207,9 @@ impl Repositories {
             state_id,
             supervisors,
             locks: Mutex::default(),
-            pool: Arc::default(),
-            untidied: Mutex::default(),
+            readers,
+            clones: Mutex::default(),
+            serial: AtomicU64::new(0),
             filters,
             manner: tokio::sync::OnceCell::new(),
         }
@@ -156,7 +225,34 @@ impl Repositories {
         self.directory.parent().unwrap_or(&self.directory)
     }
 
-    async fn lock(&self, path: &Path) -> tokio::sync::OwnedMutexGuard<()> {
+    /// Changes or reads what is known of a clone.
+    pub(super) fn known<T>(&self, path: &Path, f: impl FnOnce(&mut Known) -> T) -> T {
+        let mut clones = self.clones.lock().unwrap_or_else(PoisonError::into_inner);
+        f(clones.entry(path.to_owned()).or_default())
+    }
+
+    /// Forgets a clone that is none any more.
+    pub(super) fn forget(&self, path: &Path) {
+        self.clones.lock().unwrap_or_else(PoisonError::into_inner).remove(path);
+    }
+
+    /// A folder beside the clones that is nobody else's, and is removed at the next start if it is still there.
+    pub(super) fn temporary(&self) -> PathBuf {
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        self.directory.join(format!("{TEMPORARY}{}-{serial}.git", std::process::id()))
+    }
+
+    /// Removes what a killed server left half made. Blocks.
+    pub(crate) fn clean(&self) {
+        let Ok(found) = std::fs::read_dir(&self.directory) else { return };
+        for entry in found.flatten() {
+            if entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
+                let _ = crate::folder::remove_all(&entry.path());
+            }
+        }
+    }
+
+    pub(super) async fn lock(&self, path: &Path) -> tokio::sync::OwnedMutexGuard<()> {
         let lock = {
             let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
             if locks.len() > 1024 {
@@ -189,10 +285,17 @@ impl Repositories {
 
     /// A git command that reads no configuration of a work tree and asks nobody anything.
     pub(super) fn command(&self, repository: &Path, access: Access) -> Command {
+        let mut command = self.command_without(access);
+        command.arg("--git-dir").arg(repository);
+        command
+    }
+
+    /// As [`Repositories::command`], in no repository at all.
+    pub(super) fn command_without(&self, access: Access) -> Command {
         let mut command = self.environment(access);
         command
-            .arg("--git-dir")
-            .arg(repository)
+            // None that the state directory may lie in.
+            .env("GIT_CEILING_DIRECTORIES", self.state())
             .args(["-c", "core.hooksPath=/dev/null"])
             .args(["-c", "core.fsmonitor=false"])
             // No helper runs a program that an address names.
@@ -203,6 +306,7 @@ impl Repositories {
             .args(["-c", "gc.auto=0", "-c", "maintenance.auto=false"])
             // Objects come whole or not at all: O1.
             .args(["-c", "fetch.unpackLimit=1"])
+            .args(["-c", "log.showSignature=false"])
             .args(["-c", "advice.detachedHead=false"]);
         let allowed = match access {
             Access::Input => return command,
@@ -240,6 +344,10 @@ impl Repositories {
         }
         std::fs::write(blank.join("HEAD"), "ref: refs/heads/none\n")?;
         let clone = self.path(origin);
+        if by_git::is_for(&clone) {
+            std::fs::write(blank.join("config"), by_git::CONFIGURATION)?;
+        }
+        large_files(blank, &clone.join("lfs"))?;
         let manner = self.manner().await.map_err(io::Error::other)?;
         let mut command = self.command(blank, origin.access);
         command
@@ -252,10 +360,11 @@ impl Repositories {
             command.args(["-c", setting]);
         }
         let mut settings = manner.settings(&self.filters);
-        // Wins over an `.lfsconfig` in the tree, which could name any place.
-        settings.push(("lfs.url".to_owned(), lfs_url(&origin.url)));
-        let storage = clone.join("lfs").to_string_lossy().into_owned();
-        settings.push(("lfs.storage".to_owned(), storage));
+        // Wins over an `.lfsconfig` in the tree, which could name any place. For a repository on this machine
+        // git-lfs asks for a remote that is there.
+        for key in ["lfs.url", "remote.origin.url"] {
+            settings.push((key.to_owned(), lfs_url(&origin.url)));
+        }
         // Counted after what the server's own environment has.
         let anonymous = origin.access == Access::Anonymous;
         let before = std::env::var("GIT_CONFIG_COUNT").ok().filter(|_| !anonymous);
@@ -302,26 +411,33 @@ impl Repositories {
         Err(FetchError::Git { doing, url: redact(url), said: last_words(&done) })
     }
 
-    /// Asks a clone something on a thread that may block. Nobody can kill that: what takes long is
-    /// for git's own program.
-    async fn ask<T: Send + 'static>(
+    /// Asks a reader about a clone.
+    pub(super) async fn ask(
         &self,
         doing: &'static str,
-        origin: &Origin,
-        f: impl FnOnce(&git2::Repository) -> Result<T, git2::Error> + Send + 'static,
-    ) -> Result<T, FetchError> {
-        let (pool, path, url) = (Arc::clone(&self.pool), self.path(origin), &origin.url);
-        let asked = tokio::task::spawn_blocking(move || pool.with(&path, f));
-        let failed = |said: String| FetchError::Git { doing, url: redact(url), said };
-        match tokio::time::timeout(self.fetch_timeout, asked).await {
-            Ok(Ok(done)) => done.map_err(|error| failed(error.message().to_owned())),
-            Ok(Err(error)) => Err(failed(error.to_string())),
-            Err(_) => Err(FetchError::Process {
-                doing,
-                url: redact(url),
-                source: CaptureError::Timeout(self.fetch_timeout),
-            }),
-        }
+        clone: Bare<'_>,
+        about: About,
+    ) -> Result<Vec<u8>, FetchError> {
+        let generation = self.known(clone.path, |known| known.generation);
+        let question = Question { clone: clone.path.as_os_str().to_owned(), generation, about };
+        let answer = self.readers.ask(&question, self.fetch_timeout).await;
+        let url = redact(&clone.origin.url);
+        answer.map_err(|error| match error {
+            AskError::Refused(said) => FetchError::Refused { doing, url, said },
+            AskError::Failed(said) | AskError::Died(said) => FetchError::Git { doing, url, said },
+            AskError::Timeout => {
+                let source = CaptureError::Timeout(self.fetch_timeout);
+                FetchError::Process { doing, url, source }
+            }
+            AskError::Io(error) => {
+                FetchError::Process { doing, url, source: CaptureError::Io(error) }
+            }
+        })
+    }
+
+    /// Says that git writes to a clone, or that it is another one.
+    pub(super) fn written(&self, path: &Path) {
+        self.known(path, |known| known.generation += 1);
     }
 
     /// See [`Manner`]. Read when it is asked for first, and again after a failure.
@@ -344,53 +460,105 @@ impl Repositories {
         &self,
         origin: &Origin,
         revision: &str,
-        prefix: &str,
+        prefix: &[u8],
         most: usize,
     ) -> Result<Vec<Entry>, FetchError> {
-        let (revision, prefix) = (revision.to_owned(), prefix.to_owned());
-        let list = move |clone: &git2::Repository| objects::list(clone, &revision, &prefix, most);
-        self.ask("list the files of", origin, list).await
+        self.mended(origin, revision, || self.list_once(origin, revision, prefix, most)).await
     }
 
-    /// The contents of a file of a clone. `None`: it is larger than `bytes_max`. Blocks.
-    pub(super) fn read_object(
+    async fn list_once(
         &self,
-        clone: &Path,
-        object: &str,
+        origin: &Origin,
+        revision: &str,
+        prefix: &[u8],
+        most: usize,
+    ) -> Result<Vec<Entry>, FetchError> {
+        let doing = "list the files of";
+        let path = self.path(origin);
+        let clone = Bare { origin, path: &path };
+        let listing = if by_git::is_for(&path) {
+            by_git::list(self, clone, revision).await?
+        } else {
+            self.ask(doing, clone, About::List { revision: revision.to_owned(), most }).await?
+        };
+        let url = || redact(&origin.url);
+        Entry::parse(&listing, prefix, most).map_err(|said| FetchError::Refused {
+            doing,
+            url: url(),
+            said,
+        })
+    }
+
+    /// The contents of as many of these files of a revision as are to be had in one go, one at least. `None` for
+    /// each that is larger than `bytes_max`.
+    pub(super) async fn read_objects(
+        &self,
+        origin: &Origin,
+        revision: &str,
+        objects: &[String],
         bytes_max: usize,
-    ) -> io::Result<Option<Vec<u8>>> {
-        self.pool
-            .with(clone, |clone| objects::read(clone, object, bytes_max))
-            .map_err(|error| io::Error::other(error.message().to_owned()))
+    ) -> Result<Vec<Option<Vec<u8>>>, FetchError> {
+        self.mended(origin, revision, || self.read_once(origin, objects, bytes_max)).await
+    }
+
+    async fn read_once(
+        &self,
+        origin: &Origin,
+        objects: &[String],
+        bytes_max: usize,
+    ) -> Result<Vec<Option<Vec<u8>>>, FetchError> {
+        let doing = "read the files of";
+        let path = self.path(origin);
+        let clone = Bare { origin, path: &path };
+        if by_git::is_for(&path) {
+            let object = objects.first().map_or("", String::as_str);
+            return Ok(vec![by_git::read(self, clone, object, bytes_max).await?]);
+        }
+        let about = About::Read { objects: objects.to_vec(), bytes_max, most: READ_BYTES_MAX };
+        let answer = self.ask(doing, clone, about).await?;
+        objects::contents(&answer)
+            .filter(|contents| !contents.is_empty())
+            .ok_or_else(|| FetchError::Unreadable { doing, url: redact(&origin.url) })
     }
 
     /// Brings a branch of a repository on this machine up to date without a process of git.
     /// `None`: git's own program is to do it, or to say what is wrong.
-    async fn follow(&self, origin: &Origin, remote: &str, local: &str) -> Option<Resolved> {
-        let source = local_path(&origin.url)?;
+    async fn follow(&self, clone: Bare<'_>, remote: &str, local: &str) -> Option<Resolved> {
+        let source = local_path(&clone.origin.url)?;
         // Where they cannot be read, git's own program says why.
-        if self.manner().await.ok()?.rewrites {
+        if self.manner().await.ok()?.rewrites || by_git::is_for(clone.path) {
             return None;
         }
-        let (remote, local) = (remote.to_owned(), local.to_owned());
-        let deadline = Instant::now() + self.fetch_timeout;
-        let follow = move |clone: &git2::Repository| {
-            let followed = objects::follow(&source, clone, &remote, &local, deadline)?;
-            if followed { objects::resolve(clone, &local).map(Some) } else { Ok(None) }
+        let about = About::Follow {
+            source: source.into_os_string(),
+            remote: remote.to_owned(),
+            local: local.to_owned(),
+            time: self.fetch_timeout / 2,
         };
-        let followed = self.ask("fetch", origin, follow).await;
-        followed.inspect_err(|error| tracing::debug!(%error, "left to git")).ok().flatten()
+        let followed = self.ask("fetch", clone, about).await;
+        let followed = followed.inspect_err(|error| tracing::debug!(%error, "left to git")).ok()?;
+        serde_json::from_slice(&followed).ok().flatten()
     }
 
-    async fn create(&self, path: &Path, origin: &Origin) -> Result<(), FetchError> {
-        if let Some(real) = address::real_path(&origin.url) {
-            address::refuse_state(&real, self.state()).map_err(|said| FetchError::Git {
-                doing: "fetch",
-                url: redact(&origin.url),
-                said,
-            })?;
-        }
-        if path.join("HEAD").exists() {
+    /// An empty clone.
+    pub(super) async fn init(&self, clone: Bare<'_>, format: &str) -> Result<(), FetchError> {
+        self.written(clone.path);
+        let mut command = self.command(clone.path, clone.origin.access);
+        command.env("GIT_DEFAULT_REF_FORMAT", "files").args([
+            "init",
+            "--quiet",
+            "--bare",
+            "--template=",
+            &format!("--object-format={format}"),
+        ]);
+        self.check("prepare a clone of", &clone.origin.url, command, OUTPUT_MAX).await?;
+        Ok(())
+    }
+
+    /// A clone, if there is none.
+    pub(super) async fn create(&self, clone: Bare<'_>) -> Result<(), FetchError> {
+        let Bare { origin, path } = clone;
+        if std::fs::symlink_metadata(path).is_ok() {
             return Ok(());
         }
         std::fs::create_dir_all(&self.directory)
@@ -402,15 +570,7 @@ impl Repositories {
                 return Ok(());
             }
         }
-        let mut command = self.command(path, origin.access);
-        command.env("GIT_DEFAULT_HASH", "sha1").env("GIT_DEFAULT_REF_FORMAT", "files").args([
-            "init",
-            "--quiet",
-            "--bare",
-            "--template=",
-        ]);
-        self.check("prepare a clone of", &origin.url, command, OUTPUT_MAX).await?;
-        Ok(())
+        self.init(clone, "sha1").await
     }
 
     /// Fetches what `reference` stands for and says which revision that is.
@@ -422,44 +582,7 @@ impl Repositories {
         url: &str,
         reference: &Reference,
     ) -> Result<Resolved, FetchError> {
-        let origin = Origin::input(url);
-        let path = self.path(&origin);
-        let _lock = self.lock(&path).await;
-        self.create(&path, &origin).await?;
-        let (remote, local) = match reference {
-            Reference::Branch(name) => {
-                (format!("refs/heads/{name}"), format!("refs/brigandine/heads/{name}"))
-            }
-            Reference::Tag(name) => {
-                (format!("refs/tags/{name}"), format!("refs/brigandine/tags/{name}"))
-            }
-            Reference::Head => ("HEAD".to_owned(), "refs/brigandine/HEAD".to_owned()),
-            Reference::Revision(revision) => {
-                return self.fetch_revision(&path, &origin, revision).await;
-            }
-        };
-        let moves = !matches!(reference, Reference::Tag(_));
-        if moves && let Some(followed) = self.follow(&origin, &remote, &local).await {
-            return Ok(followed);
-        }
-        let mut command = self.command(&path, origin.access);
-        fetch_arguments(&mut command);
-        command.arg("--").arg(url).arg(format!("+{remote}:{local}"));
-        let done = self.run("fetch", url, command, OUTPUT_MAX).await?;
-        if !done.status.success() {
-            if done.stderr.contains("couldn't find remote ref") {
-                return Err(FetchError::NoReference {
-                    url: redact(url),
-                    reference: describe(reference),
-                });
-            }
-            return Err(FetchError::Git {
-                doing: "fetch",
-                url: redact(url),
-                said: last_words(&done),
-            });
-        }
-        self.resolve(&origin, &local).await
+        self.obtain(&Origin::input(url), reference).await
     }
 
     /// Makes sure that a revision is in the clone, fetching it if need be.
@@ -468,66 +591,164 @@ impl Repositories {
         origin: &Origin,
         revision: &str,
     ) -> Result<(), FetchError> {
-        let path = self.path(origin);
-        let _lock = self.lock(&path).await;
-        self.create(&path, origin).await?;
-        self.fetch_revision(&path, origin, revision).await.map(drop)
+        self.obtain(origin, &Reference::Revision(revision.to_owned())).await.map(drop)
     }
 
-    async fn fetch_revision(
+    /// Fetches into a clone that is locked.
+    pub(super) async fn bring(
         &self,
-        path: &Path,
-        origin: &Origin,
+        clone: Bare<'_>,
+        reference: &Reference,
+    ) -> Result<Resolved, FetchError> {
+        let remote = match reference {
+            Reference::Branch(name) => format!("refs/heads/{name}"),
+            Reference::Tag(name) => format!("refs/tags/{name}"),
+            Reference::Head => "HEAD".to_owned(),
+            Reference::Revision(revision) => return self.bring_revision(clone, revision).await,
+        };
+        let local = objects::tip_name(&remote);
+        let moves = !matches!(reference, Reference::Tag(_));
+        if moves && let Some(followed) = self.follow(clone, &remote, &local).await {
+            return Ok(followed);
+        }
+        if let Some(said) = self.fetch_into(clone, &[format!("+{remote}:{local}")]).await? {
+            if said.contains("couldn't find remote ref") {
+                return Err(self.no_reference(clone.origin, reference).await);
+            }
+            return Err(fetch_failed(clone.origin, said));
+        }
+        self.resolve(clone, &local).await
+    }
+
+    /// Has git fetch. What it says if it fails.
+    async fn fetch_into(
+        &self,
+        clone: Bare<'_>,
+        refspecs: &[String],
+    ) -> Result<Option<String>, FetchError> {
+        let url = &clone.origin.url;
+        let mut command = self.command(clone.path, clone.origin.access);
+        fetch_arguments(&mut command);
+        if refspecs.iter().any(|refspec| refspec.contains('*')) {
+            // A branch may have become a folder of branches.
+            command.arg("--prune");
+        }
+        command.arg("--").arg(url).args(refspecs);
+        let done = self.run("fetch", url, command, OUTPUT_MAX).await;
+        self.written(clone.path);
+        let failed = !done.as_ref().is_ok_and(|done| done.status.success());
+        if failed {
+            super::mend::remove_locks(clone.path);
+        }
+        done.map(|done| failed.then(|| last_words(&done)))
+    }
+
+    /// Fetches what an older clone keeps of revisions that their source may not have any more.
+    pub(super) async fn take_over(&self, old: &Path, new: Bare<'_>) -> Result<(), FetchError> {
+        for file in ["HEAD", "config"] {
+            // The same in all clones.
+            let _ = std::fs::copy(new.path.join(file), old.join(file));
+        }
+        let mut command = self.command(new.path, Access::Input);
+        fetch_arguments(&mut command);
+        let pins = format!("+{0}*:{0}*", objects::PINS);
+        command.arg("--").arg(old).arg(pins);
+        self.check("fetch", &new.origin.url, command, OUTPUT_MAX).await.map(drop)
+    }
+
+    async fn bring_revision(
+        &self,
+        clone: Bare<'_>,
         revision: &str,
     ) -> Result<Resolved, FetchError> {
-        let url = &origin.url;
-        if let Ok(found) = self.resolve(origin, revision).await {
-            return Ok(found);
+        match self.resolve(clone, revision).await {
+            Err(FetchError::Git { .. } | FetchError::Process { .. }) => {}
+            known => return known,
         }
         // Most servers hand out any revision they know; for the others, all branches and tags may
         // hold it.
-        let pin = format!("+{revision}:{}", objects::pin_name(revision));
         let mut failure = None;
         for refspecs in [
-            vec![pin],
+            vec![format!("+{revision}:{}", objects::pin_name(revision))],
             vec![
-                "+refs/heads/*:refs/brigandine/heads/*".to_owned(),
-                "+refs/tags/*:refs/brigandine/tags/*".to_owned(),
+                "+refs/heads/*:refs/brigandine/all/heads/*".to_owned(),
+                "+refs/tags/*:refs/brigandine/all/tags/*".to_owned(),
             ],
         ] {
-            let mut command = self.command(path, origin.access);
-            fetch_arguments(&mut command);
-            command.arg("--").arg(url).args(refspecs);
-            let done = self.run("fetch", url, command, OUTPUT_MAX).await?;
-            if let Ok(found) = self.resolve(origin, revision).await {
-                return Ok(found);
+            let said = self.fetch_into(clone, &refspecs).await?;
+            match self.resolve(clone, revision).await {
+                Err(FetchError::Git { .. } | FetchError::Process { .. }) => {}
+                Ok(found) => {
+                    self.pin_locked(clone, revision).await?;
+                    return Ok(found);
+                }
+                refused => return refused,
             }
-            if !done.status.success() {
-                failure = Some(last_words(&done));
+            failure = said.or(failure);
+        }
+        match failure {
+            Some(said) if !said.contains("not our ref") => Err(fetch_failed(clone.origin, said)),
+            _ => {
+                let reference = Reference::Revision(revision.to_owned());
+                Err(self.no_reference(clone.origin, &reference).await)
             }
         }
-        Err(match failure {
-            Some(said) if !said.contains("not our ref") => {
-                FetchError::Git { doing: "fetch", url: redact(url), said }
-            }
-            _ => FetchError::NoReference {
-                url: redact(url),
-                reference: format!("revision {revision}"),
-            },
-        })
     }
 
-    async fn resolve(&self, origin: &Origin, name: &str) -> Result<Resolved, FetchError> {
-        let name = name.to_owned();
-        self.ask("read", origin, move |clone| objects::resolve(clone, &name)).await
+    pub(super) async fn resolve(
+        &self,
+        clone: Bare<'_>,
+        name: &str,
+    ) -> Result<Resolved, FetchError> {
+        if by_git::is_for(clone.path) {
+            return by_git::resolve(self, clone, name).await;
+        }
+        let answer = self.ask("read", clone, About::Resolve { name: name.to_owned() }).await?;
+        let found = serde_json::from_slice::<Option<Resolved>>(&answer).ok().flatten();
+        let url = || redact(&clone.origin.url);
+        found.ok_or_else(|| FetchError::Unreadable { doing: "read", url: url() })
     }
 
     /// Keeps a revision from being collected, although a force push may take away its branch.
     pub(crate) async fn pin(&self, url: &str, revision: &str) -> Result<(), FetchError> {
         let origin = Origin::input(url);
-        let _lock = self.lock(&self.path(&origin)).await;
-        let revision = revision.to_owned();
-        self.ask("keep a revision of", &origin, move |clone| objects::pin(clone, &revision)).await
+        self.mended(&origin, revision, || self.pin_once(&origin, revision)).await
+    }
+
+    async fn pin_once(&self, origin: &Origin, revision: &str) -> Result<(), FetchError> {
+        let path = self.path(origin);
+        let _lock = self.lock(&path).await;
+        self.pin_locked(Bare { origin, path: &path }, revision).await
+    }
+
+    async fn pin_locked(&self, clone: Bare<'_>, revision: &str) -> Result<(), FetchError> {
+        if by_git::is_for(clone.path) {
+            return by_git::pin(self, clone, revision).await;
+        }
+        let about = About::Pin { revision: revision.to_owned() };
+        self.ask("keep a revision of", clone, about).await.map(drop)
+    }
+
+    /// The references of a clone, by name.
+    async fn references(&self, clone: Bare<'_>) -> Result<Vec<String>, FetchError> {
+        let names = if by_git::is_for(clone.path) {
+            by_git::references(self, clone).await?
+        } else {
+            self.ask("list the revisions of", clone, About::References).await?
+        };
+        Ok(String::from_utf8_lossy(&names).lines().map(str::to_owned).collect())
+    }
+
+    async fn remove_references(
+        &self,
+        clone: Bare<'_>,
+        names: Vec<String>,
+    ) -> Result<(), FetchError> {
+        if by_git::is_for(clone.path) {
+            return by_git::remove_references(self, clone, &names).await;
+        }
+        let about = About::RemoveReferences { names };
+        self.ask("let go of a revision of", clone, about).await.map(drop)
     }
 
     /// Collects garbage when it is worth it, and lets go of revisions that only the server still
@@ -541,44 +762,93 @@ impl Repositories {
     {
         let origin = Origin::input(url);
         let path = self.path(&origin);
-        {
-            let mut untidied = self.untidied.lock().unwrap_or_else(PoisonError::into_inner);
-            let count = untidied.entry(path.clone()).or_default();
-            *count += 1;
-            if *count % TIDY_EVERY != 1 {
-                return Ok(());
-            }
+        let count = self.known(&path, |known| {
+            known.untidied = known.untidied.wrapping_add(1);
+            known.untidied
+        });
+        if count % TIDY_EVERY != 1 {
+            return Ok(());
         }
         let _lock = self.lock(&path).await;
-        let place = path.clone();
-        let look =
-            move |clone: &git2::Repository| Ok((objects::pins(clone)?, objects::is_untidy(&place)));
-        let (pins, untidy) = self.ask("list the revisions of", &origin, look).await?;
+        let clone = Bare { origin: &origin, path: &path };
+        let tidied = self.tidy_locked(clone, needed).await;
+        if tidied.as_ref().is_err_and(FetchError::may_be_damage) {
+            self.known(&path, |known| known.suspect = true);
+        }
+        tidied
+    }
+
+    async fn tidy_locked<N, F>(&self, clone: Bare<'_>, needed: N) -> Result<(), FetchError>
+    where
+        N: FnOnce() -> F,
+        F: Future<Output = Option<HashSet<String>>>,
+    {
+        let (pins, others): (Vec<String>, Vec<String>) = self
+            .references(clone)
+            .await?
+            .into_iter()
+            .filter(|name| !name.starts_with(objects::TIPS))
+            .partition(|name| name.starts_with(objects::PINS));
+        // What earlier versions kept, and what was fetched for the sake of one revision, which is pinned.
+        let mut gone = others;
         if pins.len() > PINS_MAX
             && let Some(needed) = needed().await
         {
-            let release = move |clone: &git2::Repository| {
-                let mut gone = pins.iter().filter(|pin| !needed.contains(*pin));
-                gone.try_for_each(|pin| objects::unpin(clone, pin))
-            };
-            self.ask("let go of a revision of", &origin, release).await?;
+            gone.extend(pins.into_iter().filter(|pin| {
+                pin.strip_prefix(objects::PINS).is_none_or(|revision| !needed.contains(revision))
+            }));
         }
-        if !untidy {
+        if !gone.is_empty() {
+            self.remove_references(clone, gone).await?;
+        }
+        if !is_untidy(clone.path) {
             return Ok(());
         }
-        let mut command = self.command(&path, origin.access);
-        command.args([
-            "-c",
-            "gc.auto=6700",
-            "-c",
-            "gc.autoDetach=false",
-            "gc",
-            "--auto",
-            "--quiet",
-        ]);
-        self.check("tidy the clone of", url, command, OUTPUT_MAX).await.map(drop)
+        let mut command = self.command(clone.path, clone.origin.access);
+        command
+            .args(["-c", &format!("gc.auto={LOOSE_MAX}")])
+            .args(["-c", &format!("gc.autoPackLimit={PACKS_MAX}")])
+            .args(["-c", "gc.autoDetach=false", "-c", "gc.pruneExpire=1.day.ago"])
+            .args(["gc", "--auto", "--quiet"]);
+        let done = self.check("tidy the clone of", &clone.origin.url, command, OUTPUT_MAX).await;
+        self.written(clone.path);
+        // They may hold packs open that are deleted now.
+        self.readers.dismiss();
+        if done.is_err() {
+            super::mend::remove_locks(clone.path);
+        }
+        done.map(drop)
     }
 }
+
+/// Keeps the large files that are fetched for an export in a folder of the clone, and nothing else: git-lfs writes a
+/// log of each failure. Not by `lfs.storage`, which git-lfs takes for that of a repository on this machine as well.
+fn large_files(blank: &Path, kept: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(blank.join("lfs"))?;
+    for folder in ["objects", "tmp", "incomplete"] {
+        let kept = kept.join(folder);
+        std::fs::create_dir_all(&kept)?;
+        std::os::unix::fs::symlink(kept, blank.join("lfs").join(folder))?;
+    }
+    Ok(())
+}
+
+fn fetch_failed(origin: &Origin, said: String) -> FetchError {
+    FetchError::Git { doing: "fetch", url: redact(&origin.url), said }
+}
+
+/// Whether git would collect garbage, judged as git does: by one of the 256 folders of loose
+/// objects, and by the packs.
+fn is_untidy(clone: &Path) -> bool {
+    let count = |folder: &str| std::fs::read_dir(clone.join(folder)).map_or(0, Iterator::count);
+    // A pack comes with an index, and mostly with a reverse index.
+    count("objects/17") > LOOSE_MAX / 256 || count("objects/pack") > PACKS_MAX * 2
+}
+
+/// How many bytes of files are read in one go, beyond the first.
+const READ_BYTES_MAX: usize = 4 << 20;
+/// The beginning of the names of what is not yet, or no longer, a clone.
+const TEMPORARY: &str = "partial-";
 
 /// Settings under which a file is what its tree and its attributes say, on every machine.
 const INDEPENDENT: [&str; 7] = [
@@ -671,10 +941,12 @@ fn fetch_arguments(command: &mut Command) {
         OsStr::new("--force"),
         OsStr::new("--no-write-fetch-head"),
         OsStr::new("--no-recurse-submodules"),
+        // A shallow repository is built as far as it goes.
+        OsStr::new("--update-shallow"),
     ]);
 }
 
-fn describe(reference: &Reference) -> String {
+pub(super) fn describe(reference: &Reference) -> String {
     match reference {
         Reference::Branch(name) => format!("branch {name}"),
         Reference::Tag(name) => format!("tag {name}"),
@@ -684,7 +956,7 @@ fn describe(reference: &Reference) -> String {
 }
 
 /// What git said at the end, on one line, without what it says to everybody.
-fn last_words(done: &Captured) -> String {
+pub(super) fn last_words(done: &Captured) -> String {
     let lines: Vec<&str> = done
         .stderr
         .lines()
@@ -693,6 +965,8 @@ fn last_words(done: &Captured) -> String {
             !line.is_empty()
                 && !line.starts_with("Please make sure you have the correct access rights")
                 && !line.starts_with("and the repository exists")
+                && !line.starts_with("Errors logged to ")
+                && !line.starts_with("Use `git lfs logs last`")
         })
         .collect();
     let kept = lines.len().saturating_sub(3);

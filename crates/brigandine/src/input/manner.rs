@@ -1,5 +1,14 @@
 //! What the configuration of git of the server's user asks for.
 
+/// The filter of large files.
+const LFS: &str = "lfs";
+const LFS_SETTINGS: [(&str, &str); 4] = [
+    ("clean", "git-lfs clean -- %f"),
+    ("smudge", "git-lfs smudge -- %f"),
+    ("process", "git-lfs filter-process"),
+    ("required", "true"),
+];
+
 /// What git is told by the configuration of the server's user.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Manner {
@@ -22,6 +31,11 @@ impl Manner {
             if let Some((name, key)) = filter {
                 found.filters.push((name.to_owned(), key.to_owned(), value.to_owned()));
             }
+        }
+        // As `git lfs install` writes it: a machine that has git-lfs need not have been told twice.
+        if !found.filters.iter().any(|(name, ..)| name == LFS) {
+            let settings = LFS_SETTINGS.map(|(key, value)| (LFS.into(), key.into(), value.into()));
+            found.filters.extend(settings);
         }
         // The last value of a key counts.
         found.filters.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
@@ -78,6 +92,8 @@ mod tests {
                 pair("filter.up.smudge", ""),
             ]
         );
+        let plain = Manner::read(b"user.name\nme\0").settings(&["lfs".to_owned()]);
+        assert!(plain.contains(&pair("filter.lfs.process", "git-lfs filter-process")), "{plain:?}");
         assert!(of(&["up"]).contains(&pair("filter.up.smudge", "last")));
     }
 }

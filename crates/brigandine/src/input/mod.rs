@@ -2,8 +2,8 @@
 //!
 //! git's own program does what has to do with others: credentials, ssh, proxies, protocol versions,
 //! attributes and filters such as LFS then behave as they do for the person who set the machine
-//! up. What only reads the server's own clones, or follows a branch on the same machine, is done
-//! in this process (`objects.rs`): there a process costs more than what it does.
+//! up. What only reads the server's own clones, or follows a branch on the same machine, is asked of
+//! processes that stay (`reader.rs`): one for each question costs more than what it does.
 //!
 //! Nothing of a repository is executed: clones are made without templates, hooks are switched off,
 //! filters run only if the server's configuration names them, no address makes git run a helper of its
@@ -11,14 +11,18 @@
 //! key is an error). Every process has a time limit.
 
 mod address;
+mod by_git;
 mod checkout;
 mod git;
 mod manner;
+mod mend;
 mod objects;
 mod pattern;
+mod reader;
 mod tree;
 
 pub(crate) use checkout::{Checkouts, ExportedTree, Form, Found, Wanted};
 pub(crate) use git::{FetchError, Repositories, Resolved, hex, redact};
 pub(crate) use pattern::Pattern;
+pub(crate) use reader::{is_reader, read};
 pub(crate) use tree::SelectError;

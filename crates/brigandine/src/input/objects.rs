@@ -1,20 +1,20 @@
-//! What a repository holds, read in this process by libgit2 rather than by a git process per
-//! question: revisions, listings, files, and new revisions of a repository on this machine.
+//! What a repository holds, read by libgit2 rather than by a git process per question: revisions, listings, files,
+//! and new revisions of a repository on this machine. Called in a process of its own: see `reader.rs`.
 //!
 //! Only reading and plain object writing happens here. Whatever talks to another machine, rewrites
 //! a URL, converts files or collects garbage is left to git's own program, and so is everything
-//! that is larger than [`OBJECTS_MAX`] or [`BYTES_MAX`]: a process can be killed, a call cannot.
+//! that is larger than [`OBJECTS_MAX`] or [`BYTES_MAX`], and every repository that libgit2 does not know how to read.
 //!
-//! O1: an object of a clone has all that it names beside it. git writes packs, whole or not at all
-//! (`fetch.unpackLimit=1`), and [`follow`] writes an object after everything it names; so a copy
+//! O1: an object of a clone has all that it names beside it, down to where its source is shallow. git writes packs,
+//! whole or not at all (`fetch.unpackLimit=1`), and [`follow`] writes an object after everything it names; so a copy
 //! may stop at whatever the clone has already.
 
-use super::git::Resolved;
-use super::tree::Entry;
+use super::git::{Resolved, hex};
 use crate::model::one_line;
-use git2::{ErrorClass, ErrorCode, ObjectType, Odb, OdbLookupFlags, Oid, Repository};
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use git2::{ObjectType, Odb, OdbLookupFlags, Oid, Repository};
+use sha2::{Digest, Sha256};
+use std::io::Write as _;
+use std::path::Path;
 use std::time::Instant;
 
 /// How many objects are copied from a repository on this machine before git's program does it.
@@ -26,62 +26,51 @@ const DEPTH_MAX: usize = 1024;
 /// How many files and folders a revision may have, with its submodules.
 pub(super) const FILES_MAX: usize = 1_000_000;
 /// How many bytes all paths of a listing may have, and one of them, which the kernel would not take.
-const PATHS_BYTES_MAX: usize = 256 << 20;
-const PATH_BYTES_MAX: usize = 4096;
+pub(super) const PATHS_BYTES_MAX: usize = 256 << 20;
+pub(super) const PATH_BYTES_MAX: usize = 4096;
 /// What is kept of a revision's author and subject, which anybody writes as they like.
 const AUTHOR_BYTES_MAX: usize = 200;
 const SUBJECT_BYTES_MAX: usize = 400;
-/// Open clones that nobody uses right now. Each may hold its packs open.
-const IDLE_MAX: usize = 4;
 
-/// Open clones, kept so that not everybody opens the same one again.
-#[derive(Default)]
-pub(super) struct Pool {
-    /// Guard: the mutex. At most [`IDLE_MAX`]; one in use is not here.
-    idle: Mutex<Vec<(PathBuf, Repository)>>,
+/// Why a question has no answer.
+#[derive(Debug)]
+pub(super) enum ObjectError {
+    /// The repository is whole, and has what cannot be used: for people.
+    Refused(String),
+    /// The repository may be damaged.
+    Failed(String),
 }
 
-impl std::fmt::Debug for Pool {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pool").finish_non_exhaustive()
+impl From<git2::Error> for ObjectError {
+    fn from(error: git2::Error) -> Self {
+        Self::Failed(error.message().to_owned())
     }
 }
 
-impl Pool {
-    /// Gives `f` an open clone. Blocks.
-    pub(super) fn with<T>(
-        &self,
-        path: &Path,
-        f: impl FnOnce(&Repository) -> Result<T, git2::Error>,
-    ) -> Result<T, git2::Error> {
-        let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let held = {
-            let mut idle = idle();
-            let place = idle.iter().position(|(known, _)| known == path);
-            place.map(|place| idle.swap_remove(place).1)
-        };
-        let repository = match held {
-            // A clone that somebody removed meanwhile is not the one that was opened.
-            Some(held) if path.join("HEAD").exists() => held,
-            _ => Repository::open_bare(path)?,
-        };
-        let done = f(&repository);
-        let mut idle = idle();
-        if idle.len() >= IDLE_MAX {
-            idle.remove(0);
-        }
-        idle.push((path.to_owned(), repository));
-        done
-    }
+fn refused<T>(why: &str) -> Result<T, ObjectError> {
+    Err(ObjectError::Refused(why.to_owned()))
+}
+
+fn failed(why: &str) -> ObjectError {
+    ObjectError::Failed(why.to_owned())
 }
 
 /// What a reference or a full revision stands for in a clone.
-pub(super) fn resolve(clone: &Repository, name: &str) -> Result<Resolved, git2::Error> {
-    let object = match full(name) {
-        Some(id) => clone.find_object(id, None)?,
-        None => clone.find_reference(name)?.peel(ObjectType::Any)?,
+pub(super) fn resolve(clone: &Repository, name: &str) -> Result<Resolved, ObjectError> {
+    let id = match full(name) {
+        Some(id) => id,
+        None => clone
+            .find_reference(name)?
+            .resolve()?
+            .target()
+            .ok_or_else(|| failed("it names nothing"))?,
     };
-    let commit = object.peel_to_commit()?;
+    let mut object = clone.find_object(id, None)?;
+    while let Some(tag) = object.as_tag() {
+        object = tag.target()?;
+    }
+    let kind = object.kind().unwrap_or(ObjectType::Any);
+    let Ok(commit) = object.into_commit() else { return refused(&no_revision(kind.str())) };
     let encoding = commit.message_encoding().unwrap_or_default().to_ascii_lowercase();
     let latin = matches!(encoding.as_str(), "iso-8859-1" | "iso8859-1" | "latin1" | "latin-1");
     let text = |bytes: &[u8]| {
@@ -91,12 +80,31 @@ pub(super) fn resolve(clone: &Repository, name: &str) -> Result<Resolved, git2::
             String::from_utf8_lossy(bytes).into_owned()
         }
     };
-    Ok(Resolved {
-        revision: commit.id().to_string(),
-        author: one_line(&text(commit.author().name_bytes()), AUTHOR_BYTES_MAX),
-        revision_at: commit.time().seconds(),
-        subject: one_line(&text(commit.summary_bytes().unwrap_or_default()), SUBJECT_BYTES_MAX),
-    })
+    Ok(resolved(
+        commit.id().to_string(),
+        &text(commit.author().name_bytes()),
+        commit.time().seconds(),
+        &text(commit.summary_bytes().unwrap_or_default()),
+    ))
+}
+
+/// What is kept of a revision.
+pub(super) fn resolved(
+    revision: String,
+    author: &str,
+    revision_at: i64,
+    subject: &str,
+) -> Resolved {
+    let (author, subject) =
+        (one_line(author, AUTHOR_BYTES_MAX), one_line(subject, SUBJECT_BYTES_MAX));
+    Resolved { revision, author, revision_at, subject }
+}
+
+/// Of a tag or a revision that stands for something else: for people.
+pub(super) fn no_revision(kind: &str) -> String {
+    format!(
+        "what it names is a {kind} and no revision; name a branch, a tag of a revision, or a revision"
+    )
 }
 
 fn full(name: &str) -> Option<Oid> {
@@ -104,105 +112,130 @@ fn full(name: &str) -> Option<Oid> {
     if plain { Oid::from_str(name).ok() } else { None }
 }
 
-fn not_understood(what: &str) -> git2::Error {
-    git2::Error::new(ErrorCode::Invalid, ErrorClass::Tree, what)
-}
-
-/// All files of a revision, without those of its submodules.
+/// All files of a revision, without those of its submodules, as `git ls-tree -r -z` prints them.
 ///
-/// A few trees that name each other many times over are as many files as one likes. No call can be killed, so it
-/// ends by itself when there are more than `most` files and folders, or more bytes of paths than [`PATHS_BYTES_MAX`].
+/// A few trees that name each other many times over are as many files as one likes, so it ends by itself when there
+/// are more than `most` files and folders, or more bytes of paths than [`PATHS_BYTES_MAX`].
 pub(super) fn list(
     clone: &Repository,
     revision: &str,
-    prefix: &str,
     most: usize,
-) -> Result<Vec<Entry>, git2::Error> {
+) -> Result<Vec<u8>, ObjectError> {
     let (mut count, mut bytes) = (0, 0);
     let root = clone.find_object(Oid::from_str(revision)?, None)?.peel_to_tree()?;
-    let mut entries = Vec::new();
-    let mut open = vec![(prefix.to_owned(), root.id(), 0)];
+    let mut listing = Vec::new();
+    let mut open = vec![(Vec::new(), root.id(), 0)];
     while let Some((below, id, depth)) = open.pop() {
         if depth > DEPTH_MAX {
-            return Err(not_understood("it has too many levels of directories"));
+            return refused("it has too many levels of directories");
         }
         for entry in &clone.find_tree(id)? {
-            // A name that is not UTF-8 cannot be named by a pattern.
-            let name = std::str::from_utf8(entry.name_bytes())
-                .map_err(|_| not_understood("it has a file name that is not UTF-8"))?;
-            let path = format!("{below}{name}");
+            let path = [below.as_slice(), entry.name_bytes()].concat();
             (count, bytes) = (count + 1, bytes + path.len());
             if count > most || bytes > PATHS_BYTES_MAX {
-                return Err(not_understood(&format!(
-                    "it has more than {FILES_MAX} files and folders, or too long paths"
-                )));
+                return refused(&too_many());
             }
-            if path.len() > PATH_BYTES_MAX {
-                return Err(not_understood("it has a path that no file can have"));
-            }
-            if entry.filemode_raw() == 0o040_000 {
-                open.push((format!("{path}/"), entry.id(), depth + 1));
+            if entry.filemode_raw() & 0o170_000 == 0o040_000 {
+                open.push(([path.as_slice(), b"/"].concat(), entry.id(), depth + 1));
                 continue;
             }
-            let entry = Entry::new(path, name, entry.filemode_raw(), entry.id().to_string());
-            entries.push(entry.ok_or_else(|| not_understood("it has a file that cannot be"))?);
+            // The kind of an object says nothing that its mode does not.
+            let written = write!(listing, "{:06o} - {}\t", entry.filemode_raw(), entry.id());
+            written.map_err(|error| failed(&error.to_string()))?;
+            listing.extend_from_slice(&path);
+            listing.push(0);
         }
     }
-    Ok(entries)
+    Ok(listing)
 }
 
-/// The contents of a file. `None`: it has more than `bytes_max` bytes.
+pub(super) fn too_many() -> String {
+    format!("it has more than {FILES_MAX} files and folders, or too long paths")
+}
+
+/// The contents of as many of these files as fit into `most` bytes, one at least, each after a byte that says whether
+/// it is there (0: it is larger than `bytes_max`) and the eight bytes of its length.
 pub(super) fn read(
     clone: &Repository,
-    object: &str,
+    objects: &[String],
     bytes_max: usize,
-) -> Result<Option<Vec<u8>>, git2::Error> {
-    let (id, odb) = (Oid::from_str(object)?, clone.odb()?);
-    let (size, kind) = odb.read_header(id)?;
-    if kind != ObjectType::Blob {
-        return Err(not_understood("it has a file that is none"));
+    most: usize,
+) -> Result<Vec<u8>, ObjectError> {
+    let odb = clone.odb()?;
+    let mut contents = Vec::new();
+    for (place, object) in objects.iter().enumerate() {
+        let id = Oid::from_str(object)?;
+        let (size, kind) = odb.read_header(id)?;
+        if kind != ObjectType::Blob {
+            return refused("it has a file that is none");
+        }
+        if size > bytes_max {
+            contents.extend_from_slice(&[0; 9]);
+            continue;
+        }
+        if place > 0 && contents.len() + size > most {
+            break;
+        }
+        let object = odb.read(id)?;
+        contents.push(1);
+        contents.extend_from_slice(&(object.data().len() as u64).to_le_bytes());
+        contents.extend_from_slice(object.data());
     }
-    if size > bytes_max {
-        return Ok(None);
+    Ok(contents)
+}
+
+/// What [`read`] gave: a file each, `None` if it is too large. `None` altogether: it is not what [`read`] gives.
+pub(super) fn contents(mut answer: &[u8]) -> Option<Vec<Option<Vec<u8>>>> {
+    let mut found = Vec::new();
+    while let Some((there, rest)) = answer.split_first() {
+        let (length, rest) = rest.split_first_chunk::<8>()?;
+        let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
+        let (file, rest) = rest.split_at_checked(length)?;
+        found.push((*there == 1).then(|| file.to_vec()));
+        answer = rest;
     }
-    Ok(Some(odb.read(id)?.data().to_vec()))
+    Some(found)
 }
 
 /// Keeps a revision from being collected, although a force push may take away its branch.
-pub(super) fn pin(clone: &Repository, revision: &str) -> Result<(), git2::Error> {
+pub(super) fn pin(clone: &Repository, revision: &str) -> Result<(), ObjectError> {
     let (name, id) = (pin_name(revision), Oid::from_str(revision)?);
     if clone.find_reference(&name).is_ok_and(|found| found.target() == Some(id)) {
         return Ok(());
     }
-    clone.reference(&name, id, true, "").map(drop)
+    clone.reference(&name, id, true, "")?;
+    Ok(())
 }
 
 pub(super) fn pin_name(revision: &str) -> String {
     format!("{PINS}{revision}")
 }
 
-const PINS: &str = "refs/brigandine/pins/";
+pub(super) const PINS: &str = "refs/brigandine/pins/";
+pub(super) const TIPS: &str = "refs/brigandine/tips/";
 
-/// The revisions that are pinned.
-pub(super) fn pins(clone: &Repository) -> Result<Vec<String>, git2::Error> {
+/// The name under which a clone keeps what a reference of its source stands for. Not the source's own: a branch
+/// `release` may become a folder of branches, and two names of which one is a folder of the other cannot both be kept.
+pub(super) fn tip_name(remote: &str) -> String {
+    format!("{TIPS}{}", &hex(&Sha256::digest(remote))[..32])
+}
+
+/// The names of all references of a clone, one a line.
+pub(super) fn references(clone: &Repository) -> Result<Vec<u8>, ObjectError> {
     let mut found = Vec::new();
-    for name in clone.references_glob(&format!("{PINS}*"))?.names() {
-        found.extend(name?.strip_prefix(PINS).map(str::to_owned));
+    for name in clone.references()?.names() {
+        found.extend_from_slice(name?.as_bytes());
+        found.push(b'\n');
     }
     Ok(found)
 }
 
-/// Lets go of a pinned revision.
-pub(super) fn unpin(clone: &Repository, revision: &str) -> Result<(), git2::Error> {
-    clone.find_reference(&pin_name(revision))?.delete()
-}
-
-/// Whether git would collect garbage, judged as git does: by one of the 256 folders of loose
-/// objects, and by the packs.
-pub(super) fn is_untidy(clone: &Path) -> bool {
-    let count = |folder: &str| std::fs::read_dir(clone.join(folder)).map_or(0, Iterator::count);
-    // A pack comes with an index, and often with a reverse index.
-    count("objects/17") > 6700 / 256 || count("objects/pack") > 50 * 2
+/// Removes references.
+pub(super) fn remove_references(clone: &Repository, names: &[String]) -> Result<(), ObjectError> {
+    for name in names {
+        clone.find_reference(name)?.delete()?;
+    }
+    Ok(())
 }
 
 /// Brings what `remote` stands for in the repository at `source` into the clone, as `local`.
@@ -216,11 +249,11 @@ pub(super) fn follow(
     remote: &str,
     local: &str,
     deadline: Instant,
-) -> Result<bool, git2::Error> {
+) -> Result<bool, ObjectError> {
     // Refuses, as git does, what belongs to somebody else.
     let source = Repository::open(source)?;
     let wanted = source.find_reference(remote)?.resolve()?;
-    let wanted = wanted.target().ok_or_else(|| not_understood("a reference to nothing"))?;
+    let wanted = wanted.target().ok_or_else(|| failed("a reference to nothing"))?;
     let Some(here) = clone.find_reference(local).ok().and_then(|found| found.target()) else {
         return Ok(false);
     };
@@ -234,7 +267,8 @@ pub(super) fn follow(
     if !copy.revisions(&source, wanted)? {
         return Ok(false);
     }
-    clone.reference(local, wanted, true, "").map(|_| true)
+    clone.reference(local, wanted, true, "")?;
+    Ok(true)
 }
 
 /// Objects on their way from one repository to another. Its functions say `false` when it is too
@@ -254,7 +288,7 @@ impl Copy<'_> {
     }
 
     /// A revision with its history, oldest first.
-    fn revisions(&mut self, source: &Repository, wanted: Oid) -> Result<bool, git2::Error> {
+    fn revisions(&mut self, source: &Repository, wanted: Oid) -> Result<bool, ObjectError> {
         let mut order = Vec::new();
         let mut open = vec![(wanted, false)];
         let mut seen = std::collections::HashSet::new();
@@ -282,7 +316,7 @@ impl Copy<'_> {
     }
 
     /// A tree after all that is in it.
-    fn tree(&mut self, source: &Repository, id: Oid, depth: usize) -> Result<bool, git2::Error> {
+    fn tree(&mut self, source: &Repository, id: Oid, depth: usize) -> Result<bool, ObjectError> {
         if self.is_here(id) {
             return Ok(true);
         }
@@ -305,7 +339,7 @@ impl Copy<'_> {
     }
 
     /// An object that is not here, after all that it names.
-    fn object(&mut self, id: Oid) -> Result<bool, git2::Error> {
+    fn object(&mut self, id: Oid) -> Result<bool, ObjectError> {
         let (size, kind) = self.from.read_header(id)?;
         (self.objects, self.bytes) = (self.objects + 1, self.bytes.saturating_add(size));
         let late = Instant::now() >= self.deadline;
@@ -314,7 +348,7 @@ impl Copy<'_> {
         }
         let written = self.to.write(kind, self.from.read(id)?.data())?;
         if written != id {
-            return Err(not_understood("an object that is not what its name says"));
+            return Err(failed("an object that is not what its name says"));
         }
         Ok(true)
     }
@@ -322,7 +356,9 @@ impl Copy<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tree::Entry;
     use super::*;
+    use std::path::PathBuf;
     use std::process::Command;
     use std::time::Duration;
 
@@ -376,7 +412,7 @@ mod tests {
             git(&clone, &["fetch", "-q", &source, "+refs/heads/main:refs/brigandine/heads/main"]);
         }
 
-        fn follow_until(&self, deadline: Instant) -> Result<bool, git2::Error> {
+        fn follow_until(&self, deadline: Instant) -> Result<bool, ObjectError> {
             let local = "refs/brigandine/heads/main";
             follow(&self.source(), &self.clone, "refs/heads/main", local, deadline)
         }
@@ -417,12 +453,11 @@ mod tests {
         place.check(&forced);
         let found = resolve(&place.clone, "refs/brigandine/heads/main").expect("resolved");
         assert_eq!((found.revision, found.subject.as_str()), (forced.clone(), "a change"));
-        let mut paths: Vec<String> = list(&place.clone, &forced, "x/", FILES_MAX)
-            .expect("listed")
-            .into_iter()
-            .map(|entry| entry.path)
-            .collect();
+        let listing = list(&place.clone, &forced, FILES_MAX).expect("listed");
+        let entries = Entry::parse(&listing, b"x/", FILES_MAX).expect("entries");
+        let mut paths: Vec<_> = entries.into_iter().map(|entry| entry.path).collect();
         paths.sort_unstable();
+        let paths: Vec<_> = paths.iter().map(|path| String::from_utf8_lossy(path)).collect();
         assert_eq!(paths, ["x/a/b/one", "x/a/b/three", "x/forced", "x/two"]);
     }
 
@@ -467,17 +502,24 @@ mod tests {
         let revision = git(&place.source(), &["rev-parse", "HEAD"]);
         pin(&place.clone, &revision).expect("pinned");
         pin(&place.clone, &revision).expect("pinned again");
-        assert_eq!(pins(&place.clone).expect("listed").as_slice(), std::slice::from_ref(&revision));
-        unpin(&place.clone, &revision).expect("let go");
-        assert!(pins(&place.clone).expect("listed").is_empty());
+        let names = || String::from_utf8(references(&place.clone).expect("listed")).expect("text");
+        assert!(names().contains(&pin_name(&revision)), "{}", names());
+        remove_references(&place.clone, &[pin_name(&revision)]).expect("let go");
+        assert_eq!(names(), "refs/brigandine/heads/main\n");
     }
 
     #[test]
-    fn a_file_is_read_up_to_a_size() {
+    fn files_are_read_up_to_a_size_and_as_many_as_fit() {
         let place = place();
         place.fetch();
-        let object = git(&place.source(), &["rev-parse", "HEAD:a/b/one"]);
-        assert_eq!(read(&place.clone, &object, 1).expect("read"), Some(b"1".to_vec()));
-        assert_eq!(read(&place.clone, &object, 0).expect("read"), None);
+        let object = |path: &str| git(&place.source(), &["rev-parse", &format!("HEAD:{path}")]);
+        let objects = [object("a/b/one"), object("two")];
+        let read = |bytes_max, most| {
+            contents(&read(&place.clone, &objects, bytes_max, most).expect("read")).expect("whole")
+        };
+        assert_eq!(read(1, 100), [Some(b"1".to_vec()), Some(b"2".to_vec())]);
+        assert_eq!(read(1, 1), [Some(b"1".to_vec())]);
+        assert_eq!(read(0, 100), [None, None]);
+        assert_eq!(contents(&[1, 9, 0, 0, 0, 0, 0, 0, 0, 7]), None, "it is cut");
     }
 }

@@ -4,6 +4,9 @@
 //! of one component, `?` for one character, `[abc]` or `[a-z]` (`[!…]`: none of) for one of a set,
 //! and a component `**` for any number of components. A pattern that matches a directory matches
 //! all that is below it, so `src` and `src/**` say the same.
+//!
+//! Paths are bytes, which need not be UTF-8: a byte that belongs to no character counts as one that no pattern can
+//! name, so `?` and `*` stand for it, and a set only if it says what is not in it.
 
 /// A pattern, taken apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,13 +68,13 @@ impl Pattern {
     }
 
     /// Whether `path`, or a directory above it, matches.
-    pub(crate) fn matches(&self, path: &str) -> bool {
-        let parts: Vec<&str> = path.split('/').collect();
+    pub(crate) fn matches(&self, path: impl AsRef<[u8]>) -> bool {
+        let parts: Vec<&[u8]> = path.as_ref().split(|byte| *byte == b'/').collect();
         self.matches_parts(&parts)
     }
 
     /// As [`Pattern::matches`], for a path that was taken apart.
-    pub(super) fn matches_parts(&self, parts: &[&str]) -> bool {
+    pub(super) fn matches_parts(&self, parts: &[&[u8]]) -> bool {
         matches_from(&self.components, parts)
     }
 
@@ -93,7 +96,7 @@ fn check_sets(wild: &[char]) -> bool {
 }
 
 /// Matches components against path parts without ever backtracking over more than the last `**`.
-fn matches_from(components: &[Component], parts: &[&str]) -> bool {
+fn matches_from(components: &[Component], parts: &[&[u8]]) -> bool {
     let (mut c, mut p) = (0, 0);
     let mut retry: Option<(usize, usize)> = None;
     loop {
@@ -128,20 +131,31 @@ fn matches_from(components: &[Component], parts: &[&str]) -> bool {
     }
 }
 
-fn component_matches(component: &Component, part: &str) -> bool {
+fn component_matches(component: &Component, part: &[u8]) -> bool {
     match component {
         Component::Any => true,
-        Component::Literal(text) => text == part,
+        Component::Literal(text) => text.as_bytes() == part,
         Component::Wild(wild) => wild_matches(wild, part),
     }
 }
 
-fn wild_matches(wild: &[char], part: &str) -> bool {
+/// The first character of a part of a path, and how many bytes it has. A byte that belongs to none is the
+/// character that stands for what cannot be read: no pattern is meant to name that.
+fn first(part: &[u8]) -> Option<(char, usize)> {
+    // No character has more than four bytes.
+    let chunk = part[..part.len().min(4)].utf8_chunks().next()?;
+    match chunk.valid().chars().next() {
+        Some(c) => Some((c, c.len_utf8())),
+        None => Some((char::REPLACEMENT_CHARACTER, 1)),
+    }
+}
+
+fn wild_matches(wild: &[char], part: &[u8]) -> bool {
     // Places in `wild` count characters, those in `part` bytes.
     let (mut w, mut t) = (0, 0);
     let mut retry: Option<(usize, usize)> = None;
     loop {
-        let next = part[t..].chars().next();
+        let next = first(&part[t..]);
         let step = match wild.get(w) {
             None if next.is_none() => return true,
             None => None,
@@ -151,22 +165,21 @@ fn wild_matches(wild: &[char], part: &str) -> bool {
                 continue;
             }
             Some('?') => next.map(|_| 1),
-            Some('[') => next.and_then(|c| {
+            Some('[') => next.and_then(|(c, _)| {
                 let (members, length) = set(&wild[w..])?;
                 contains(members, c).then_some(length)
             }),
-            Some(expected) => (next == Some(*expected)).then_some(1),
+            Some(expected) => next.is_some_and(|(c, _)| c == *expected).then_some(1),
         };
-        if let (Some(step), Some(c)) = (step, next) {
+        if let (Some(step), Some((_, bytes))) = (step, next) {
             w += step;
-            t += c.len_utf8();
+            t += bytes;
             continue;
         }
-        let again =
-            retry.and_then(|(after, from)| Some((after, from, part[from..].chars().next()?)));
+        let again = retry.and_then(|(after, from)| Some((after, from, first(&part[from..])?.1)));
         let Some((after, from, skipped)) = again else { return false };
         w = after;
-        t = from + skipped.len_utf8();
+        t = from + skipped;
         retry = Some((after, t));
     }
 }
@@ -237,6 +250,26 @@ mod tests {
     }
 
     #[test]
+    fn bytes_that_are_no_character_are_matched_as_one_that_no_pattern_names() {
+        let found =
+            |pattern: &str, path: &[u8]| Pattern::new(pattern).expect(pattern).matches(path);
+        for (pattern, path, expected) in [
+            ("caf?.txt", &b"caf\xe9.txt"[..], true),
+            ("caf*", b"caf\xe9.txt", true),
+            ("*.txt", b"caf\xe9.txt", true),
+            ("caf??.txt", b"caf\xc3\x28.txt", true),
+            ("caf[!a]", b"caf\xff", true),
+            ("caf[a-z]", b"caf\xff", false),
+            ("**/caf?", b"a\xff/b/caf\xff", true),
+            ("a?/x", b"a\xff/x", true),
+            ("caf", b"caf\xff", false),
+            ("a\nb", b"a\nb", true),
+        ] {
+            assert_eq!(found(pattern, path), expected, "{pattern} on {path:?}");
+        }
+    }
+
+    #[test]
     fn patterns_that_leave_the_tree_are_refused() {
         for pattern in ["/etc/passwd", "../x", "a/../b", "a//b", "[abc"] {
             assert!(Pattern::new(pattern).is_err(), "{pattern}");
@@ -246,6 +279,6 @@ mod tests {
     #[test]
     fn a_hostile_pattern_does_not_take_exponential_time() {
         let pattern = Pattern::new(&"*a".repeat(60)).expect("pattern");
-        assert!(!pattern.matches(&"a".repeat(5000).replace('a', "ab")));
+        assert!(!pattern.matches("a".repeat(5000).replace('a', "ab")));
     }
 }

@@ -5,9 +5,12 @@
 //! it, and how the server converts files.
 
 use super::{Pattern, git::hex};
+use crate::model;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -27,39 +30,82 @@ pub(crate) enum EntryKind {
 /// One file of a tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
-    /// Relative to the root, with `/`.
-    pub(crate) path: String,
+    /// Relative to the root, with `/`. Bytes: git has names of any encoding.
+    pub(crate) path: Vec<u8>,
     /// What it is.
     pub(crate) kind: EntryKind,
     /// The git object with its contents.
     pub(crate) object: String,
 }
 
+/// Of a name that the file systems of this kernel take.
+const NAME_BYTES_MAX: usize = 255;
+
 impl Entry {
     /// An entry with git's mode for it. `None`: it cannot be a file of a build, by its mode or by
-    /// the last part of its path, `name`.
-    pub(super) fn new(path: String, name: &str, mode: i32, object: String) -> Option<Self> {
-        let kind = match mode {
-            0o100_644 | 0o100_664 => EntryKind::File,
-            0o100_755 => EntryKind::Executable,
+    /// a part of its path.
+    fn new(path: Vec<u8>, mode: u32, object: String) -> Option<Self> {
+        // As git, which looks at the kind and at whether the owner may execute it.
+        let kind = match mode & 0o170_000 {
+            0o100_000 if mode & 0o100 == 0 => EntryKind::File,
+            0o100_000 => EntryKind::Executable,
             0o120_000 => EntryKind::Link,
             0o160_000 => EntryKind::Submodule,
             _ => return None,
         };
         // git refuses such trees as well; here nothing may depend on it.
-        let sound = is_sound(name) && path.split('/').all(is_sound);
-        sound.then_some(Self { path, kind, object })
+        path.split(|byte| *byte == b'/').all(is_sound).then_some(Self { path, kind, object })
+    }
+
+    /// The entries of what `git ls-tree -r -z` prints, below `prefix`.
+    ///
+    /// # Errors
+    /// What is wrong with it, for people.
+    pub(super) fn parse(listing: &[u8], prefix: &[u8], most: usize) -> Result<Vec<Self>, String> {
+        let mut entries = Vec::new();
+        for record in listing.split(|byte| *byte == 0).filter(|record| !record.is_empty()) {
+            let entry = Self::parse_record(record, prefix)?;
+            if entries.len() == most {
+                return Err(super::objects::too_many());
+            }
+            entries.push(entry);
+        }
+        Ok(entries)
+    }
+
+    fn parse_record(record: &[u8], prefix: &[u8]) -> Result<Self, String> {
+        let tab = record.iter().position(|byte| *byte == b'\t');
+        let (head, name) = record.split_at(tab.unwrap_or(record.len()));
+        let path = [prefix, name.get(1..).unwrap_or_default()].concat();
+        let shown = || model::one_line(&String::from_utf8_lossy(&path), 200);
+        let long = path.len() > super::objects::PATH_BYTES_MAX;
+        if long || path.split(|byte| *byte == b'/').any(|part| part.len() > NAME_BYTES_MAX) {
+            return Err(format!("no file here can have a name as long as that of `{}`", shown()));
+        }
+        let head = std::str::from_utf8(head).unwrap_or_default();
+        let mut words = head.split(' ');
+        let mode = words.next().and_then(|mode| u32::from_str_radix(mode, 8).ok());
+        let (Some(mode), Some(object)) = (mode, words.next_back()) else {
+            return Err("its listing cannot be understood".to_owned());
+        };
+        let refused = format!("it has a file that cannot be: `{}`", shown());
+        Self::new(path, mode, object.to_owned()).ok_or(refused)
     }
 
     /// The last part of its path.
-    pub(super) fn name(&self) -> &str {
-        self.path.rsplit_once('/').map_or(&self.path, |(_, name)| name)
+    pub(super) fn name(&self) -> &[u8] {
+        self.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default()
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        Path::new(OsStr::from_bytes(&self.path))
     }
 }
 
 /// Whether a part of a path may be the name of a file.
-fn is_sound(name: &str) -> bool {
-    !matches!(name, "" | "." | ".." | ".git") && !name.contains(['/', '\0'])
+fn is_sound(name: &[u8]) -> bool {
+    !matches!(name, b"" | b"." | b".." | b".git")
 }
 
 /// All files of a revision, by path.
@@ -104,14 +150,15 @@ impl Tree {
         entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         let doubled = entries.windows(2).any(|pair| pair[0].path == pair[1].path);
         let is_file =
-            |path: &str| entries.binary_search_by(|entry| entry.path.as_str().cmp(path)).is_ok();
+            |path: &[u8]| entries.binary_search_by(|entry| entry.path.as_slice().cmp(path)).is_ok();
         let below_file = |entry: &Entry| {
-            entry.path.match_indices('/').any(|(slash, _)| is_file(&entry.path[..slash]))
+            let slashes = (0..entry.path.len()).filter(|place| entry.path[*place] == b'/');
+            slashes.into_iter().any(|slash| is_file(&entry.path[..slash]))
         };
         if doubled || entries.iter().any(below_file) {
             return None;
         }
-        let is_rule = |entry: &Entry| matches!(entry.name(), ".gitattributes" | ".lfsconfig");
+        let is_rule = |entry: &Entry| matches!(entry.name(), b".gitattributes" | b".lfsconfig");
         let rules = (0..entries.len()).filter(|index| is_rule(&entries[*index])).collect();
         Some(Self { entries, rules, conversion, selections: Mutex::default() })
     }
@@ -165,14 +212,14 @@ impl Tree {
         let mut matched = vec![false; patterns.len()];
         for (place, text) in patterns.iter().enumerate() {
             let pattern = Pattern::new(text).map_err(SelectError::Pattern)?;
-            let range = self.below(pattern.prefix());
+            let range = self.below(pattern.prefix().as_bytes());
             if !pattern.is_literal() {
                 wild.push((place, pattern, range));
                 continue;
             }
             for index in range {
-                let below = self.entries[index].path.strip_prefix(pattern.prefix());
-                if below.is_some_and(|below| below.is_empty() || below.starts_with('/')) {
+                let below = self.entries[index].path.strip_prefix(pattern.prefix().as_bytes());
+                if below.is_some_and(|below| below.is_empty() || below.starts_with(b"/")) {
                     (chosen[index], matched[place]) = (true, true);
                 }
             }
@@ -184,7 +231,7 @@ impl Tree {
                 break;
             }
             parts.clear();
-            parts.extend(entry.path.split('/'));
+            parts.extend(entry.path.split(|byte| *byte == b'/'));
             for (place, pattern, range) in &wild {
                 // Compared further only for patterns that have not been of any use yet.
                 if !range.contains(&index) || (chosen[index] && matched[*place]) {
@@ -208,7 +255,7 @@ impl Tree {
         let mut digest = Sha256::new();
         let mut add = |index: usize| {
             let entry = &self.entries[index];
-            digest.update(entry.path.as_bytes());
+            digest.update(&entry.path);
             digest.update([0, entry.kind as u8]);
             digest.update(entry.object.as_bytes());
             digest.update([0]);
@@ -216,9 +263,9 @@ impl Tree {
         files.iter().copied().for_each(&mut add);
         let mut ruled = false;
         for rule in self.rules.iter().copied() {
-            let folder = self.entries[rule].path.rsplit_once('/').map_or("", |(folder, _)| folder);
-            let below = if folder.is_empty() { String::new() } else { format!("{folder}/") };
-            let range = self.below(&below);
+            let (path, name) = (&self.entries[rule].path, self.entries[rule].name());
+            // With its slash, where it has one.
+            let range = self.below(&path[..path.len() - name.len()]);
             let first = files.partition_point(|file| *file < range.start);
             if files.get(first).is_some_and(|file| range.contains(file)) {
                 ruled = true;
@@ -234,50 +281,29 @@ impl Tree {
     }
 
     /// The places of the entry `prefix` and of all below it; of all entries when it is empty.
-    fn below(&self, prefix: &str) -> std::ops::Range<usize> {
+    fn below(&self, prefix: &[u8]) -> std::ops::Range<usize> {
         if prefix.is_empty() {
             return 0..self.entries.len();
         }
         // `a`, `a-b`, `a/b` sort in this order, so the range is a little wider than needed.
-        let start = self.entries.partition_point(|entry| entry.path.as_str() < prefix);
+        let start = self.entries.partition_point(|entry| entry.path.as_slice() < prefix);
         let end = self.entries[start..].partition_point(|entry| entry.path.starts_with(prefix));
         start..start + end
     }
 
-    /// Makes the selected files below `to`, which is there. `write` makes one of them: from its
-    /// entry to its path. Blocks.
-    pub(super) fn copy(
-        &self,
-        patterns: &[String],
-        to: &Path,
-        mut write: impl FnMut(&Entry, &Path) -> io::Result<()>,
-    ) -> io::Result<()> {
+    /// The selected files, in order of their paths.
+    pub(super) fn selected(&self, patterns: &[String]) -> io::Result<Vec<&Entry>> {
         // The evaluation took its time over these patterns, and could be stopped.
         let selection = self.select(patterns, &|| false).map_err(|error| match error {
             SelectError::Pattern(message) => io::Error::other(message),
             SelectError::Late => io::ErrorKind::TimedOut.into(),
         })?;
-        let mut last_parent = String::new();
-        for index in selection.files.iter() {
-            let entry = &self.entries[*index];
-            let parent = entry.path.rsplit_once('/').map_or("", |(parent, _)| parent);
-            if parent != last_parent && !parent.is_empty() {
-                std::fs::create_dir_all(to.join(parent))?;
-                parent.clone_into(&mut last_parent);
-            }
-            let target = to.join(&entry.path);
-            let done = match entry.kind {
-                EntryKind::Submodule => std::fs::create_dir_all(&target),
-                _ => write(entry, &target),
-            };
-            done.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", entry.path)))?;
-        }
-        Ok(())
+        Ok(selection.files.iter().map(|index| &self.entries[*index]).collect())
     }
 
     /// The entry of this path.
-    pub(super) fn entry(&self, path: &str) -> Option<&Entry> {
-        let place = self.entries.binary_search_by(|entry| entry.path.as_str().cmp(path));
+    pub(super) fn entry(&self, path: &[u8]) -> Option<&Entry> {
+        let place = self.entries.binary_search_by(|entry| entry.path.as_slice().cmp(path));
         place.ok().map(|place| &self.entries[place])
     }
 }
@@ -288,7 +314,7 @@ mod tests {
 
     fn tree(files: &[(&str, &str)]) -> Tree {
         let entry = |(path, object): &(&str, &str)| Entry {
-            path: (*path).to_owned(),
+            path: (*path).into(),
             kind: EntryKind::File,
             object: (*object).to_owned(),
         };
@@ -339,8 +365,7 @@ mod tests {
         let other = Tree::new(entries, "another filter".to_owned()).expect("sound");
         assert_ne!(digest(&before, &["c/x"]), digest(&other, &["c/x"]));
         let plain = |conversion: &str| {
-            let entry =
-                Entry { path: "x".to_owned(), kind: EntryKind::File, object: String::new() };
+            let entry = Entry { path: "x".into(), kind: EntryKind::File, object: String::new() };
             digest(&Tree::new(vec![entry], conversion.to_owned()).expect("sound"), &[])
         };
         assert_eq!(plain(""), plain("a filter"), "nothing says that x is to be converted");
@@ -379,7 +404,8 @@ mod tests {
 
     #[test]
     fn entries_are_told_apart_by_their_modes_and_hostile_ones_refused() {
-        let entry = |mode, path: &str| Entry::new(path.to_owned(), path, mode, "aa".to_owned());
+        let entry = |mode, path: &str| Entry::new(path.into(), mode, "aa".to_owned());
+        assert_eq!(entry(0o100_664, "old").expect("sound").kind, EntryKind::File);
         assert_eq!(entry(0o100_755, "run").expect("sound").kind, EntryKind::Executable);
         assert_eq!(entry(0o120_000, "link").expect("sound").kind, EntryKind::Link);
         assert_eq!(entry(0o160_000, "sub").expect("sound").kind, EntryKind::Submodule);
@@ -391,7 +417,7 @@ mod tests {
 
     #[test]
     fn a_path_that_is_a_link_and_a_directory_is_refused() {
-        let entry = |path: &str, kind| Entry { path: path.to_owned(), kind, object: String::new() };
+        let entry = |path: &str, kind| Entry { path: path.into(), kind, object: String::new() };
         let (link, file) = (EntryKind::Link, EntryKind::File);
         let within = vec![entry("a", link), entry("ab", file), entry("a/b", file)];
         assert!(Tree::new(within, String::new()).is_none());

@@ -11,6 +11,7 @@ use crate::input::Pattern;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// Products, and what there is to say about links that are none.
@@ -120,22 +121,22 @@ pub(super) fn select(
 }
 
 fn chosen(wanted: &[Wanted<'_>], path: &Path) -> bool {
-    let name = path.to_string_lossy();
-    wanted.iter().any(|wanted| wanted.pattern.matches(&name))
+    let name = path.as_os_str().as_bytes();
+    wanted.iter().any(|wanted| wanted.pattern.matches(name))
 }
 
 fn take(wanted: &mut [Wanted<'_>], selected: &mut Selected, path: &Path, file: PathBuf) {
-    let name = path.to_string_lossy();
-    for wanted in wanted.iter_mut().filter(|wanted| wanted.pattern.matches(&name)) {
+    let name = path.as_os_str().as_bytes();
+    for wanted in wanted.iter_mut().filter(|wanted| wanted.pattern.matches(name)) {
         wanted.matched = true;
     }
     selected.files.insert(path.to_owned(), file);
 }
 
 fn refuse(wanted: &mut [Wanted<'_>], selected: &mut Selected, path: &Path, why: &str) {
-    let name = path.to_string_lossy();
-    let what = format!("`{name}` is a link {why}");
-    for wanted in wanted.iter_mut().filter(|wanted| wanted.pattern.matches(&name)) {
+    let what = format!("`{}` is a link {why}", path.display());
+    let name = path.as_os_str().as_bytes();
+    for wanted in wanted.iter_mut().filter(|wanted| wanted.pattern.matches(name)) {
         wanted.refused.get_or_insert_with(|| what.clone());
     }
     if selected.notes.len() < NOTES_MAX {

@@ -2,5 +2,28 @@
 //! that must tell the truth meanwhile. Each test has one situation and its neighbours.
 
 mod browser;
+mod clones;
+mod git;
+mod growth;
 mod logs;
 mod pages;
+
+use crate::support::Place;
+
+/// The log of the newest build, which must have succeeded.
+fn newest_log(place: &Place) -> String {
+    let rows = place.rows("SELECT status, log_path FROM build ORDER BY id DESC LIMIT 1");
+    let (status, log) = rows[0].split_once('|').expect("two columns");
+    let log = place.stored_log(log);
+    assert_eq!(status, "0", "{log}");
+    log
+}
+
+/// What a look says that must not go well.
+fn refusal(place: &Place) -> String {
+    let ended = place.one_shot();
+    assert_eq!(ended.status.code(), Some(1), "{}\n{}", ended.stdout, ended.stderr);
+    let look = place.rows("SELECT look_error FROM specification").remove(0);
+    let evaluation = place.rows("SELECT message FROM evaluation ORDER BY id DESC LIMIT 1");
+    if look.is_empty() { evaluation[0].clone() } else { look }
+}

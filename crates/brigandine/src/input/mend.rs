@@ -1,0 +1,323 @@
+//! Damaged clones: what git and readers cannot do with a clone is tried with a new one, which replaces it if it works.
+//!
+//! A clone holds nothing that its source does not have, but for revisions that the source has lost, of which the
+//! new one takes over what can be read. So no kind of damage is looked for: where a clone fails and its source answers,
+//! the proof is a new clone that does not.
+//!
+//! | it fails | the source | a new clone | what comes of it |
+//! |---|---|---|---|
+//! | yes | does not answer | – | the error that it failed with |
+//! | yes | answers | fails | that error; for an hour no further one is tried |
+//! | yes | answers | works | it takes the place of the old one |
+//!
+//! M1: the old clone stays in its place until the new one is whole, and is exchanged for it in one step, so whoever
+//! reads meanwhile finds one of the two. Objects have the same names in both.
+
+use super::address::{self, Origin};
+use super::git::{Bare, FetchError, OUTPUT_MAX, Repositories, describe, redact};
+use crate::folder::remove_all;
+use crate::model::Reference;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// After a new clone was of no use.
+const FRUITLESS: Duration = Duration::from_secs(3600);
+/// Bytes of the list of a repository's references that are looked at.
+const REFERENCES_BYTES_MAX: usize = 16 * OUTPUT_MAX;
+/// The settings of a repository that says who has what it has not.
+const PROMISES: &str = r"^remote\..*\.(promisor|url)$";
+/// How many branches a message names.
+const BRANCHES_SHOWN: usize = 5;
+
+/// What is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trial {
+    /// The old clone once more, then a new one.
+    OldAndNew,
+    /// A new one.
+    New,
+}
+
+/// What a repository says of itself.
+struct Remote {
+    /// Of its objects' names.
+    format: &'static str,
+    /// The names of its references; empty if there are too many.
+    references: Vec<String>,
+    /// Whether these are all.
+    whole: bool,
+}
+
+impl Repositories {
+    /// Fetches what `reference` stands for and says which revision that is.
+    ///
+    /// # Cancel safety
+    /// Dropped: git is killed; the clone stays usable.
+    pub(super) async fn obtain(
+        &self,
+        origin: &Origin,
+        reference: &Reference,
+    ) -> Result<super::Resolved, FetchError> {
+        let path = self.path(origin);
+        let _lock = self.lock(&path).await;
+        self.obtain_locked(Bare { origin, path: &path }, reference).await
+    }
+
+    async fn obtain_locked(
+        &self,
+        clone: Bare<'_>,
+        reference: &Reference,
+    ) -> Result<super::Resolved, FetchError> {
+        let url = || redact(&clone.origin.url);
+        if let Some(real) = address::real_path(&clone.origin.url) {
+            address::refuse_state(&real, self.state()).map_err(|said| FetchError::Refused {
+                doing: "fetch",
+                url: url(),
+                said,
+            })?;
+        }
+        let suspect = self.known(clone.path, |known| {
+            if !std::mem::replace(&mut known.unlocked, true) {
+                remove_locks(clone.path);
+            }
+            std::mem::take(&mut known.suspect)
+        });
+        if suspect {
+            let said = "its garbage could not be collected".to_owned();
+            let failure = FetchError::Git { doing: "tidy the clone of", url: url(), said };
+            if let Ok(found) = self.make_again(clone, reference, failure, Trial::New).await {
+                return Ok(found);
+            }
+        }
+        let brought = async {
+            self.create(clone).await?;
+            self.bring(clone, reference).await
+        };
+        let brought = match brought.await {
+            Err(error) if error.may_be_damage() => {
+                self.make_again(clone, reference, error, Trial::OldAndNew).await
+            }
+            brought => brought,
+        };
+        match brought {
+            Err(error @ FetchError::Git { .. }) => Err(self.explained(clone.origin, error).await),
+            brought => brought,
+        }
+    }
+
+    /// What git says, or, where it speaks of damage, what it is.
+    async fn explained(&self, origin: &Origin, error: FetchError) -> FetchError {
+        let Some(path) = address::real_path(&origin.url) else { return error };
+        let mut command = self.command_without(origin.access);
+        command.arg("-C").arg(path).args(["config", "--null", "--get-regexp", PROMISES]);
+        let Ok(done) = self.run("read", &origin.url, command, OUTPUT_MAX).await else {
+            return error;
+        };
+        let settings = String::from_utf8_lossy(&done.stdout).into_owned();
+        let pairs: Vec<(&str, &str)> =
+            settings.split('\0').filter_map(|record| record.split_once('\n')).collect();
+        let is_promisor =
+            |(key, value): &&(&str, &str)| *value == "true" && key.ends_with(".promisor");
+        let Some((key, _)) = pairs.iter().find(is_promisor) else { return error };
+        let url = key.trim_end_matches("promisor").to_owned() + "url";
+        let from = pairs.iter().find(|(key, _)| *key == url).map_or("its origin", |(_, url)| url);
+        let said = format!(
+            "it is a partial clone, which has not all files: name what it was cloned from, {}",
+            redact(from)
+        );
+        FetchError::Refused { doing: "fetch", url: redact(&origin.url), said }
+    }
+
+    /// Does something with a revision that the clone has; where that fails, with a new clone.
+    pub(super) async fn mended<T, F>(
+        &self,
+        origin: &Origin,
+        revision: &str,
+        work: impl Fn() -> F,
+    ) -> Result<T, FetchError>
+    where
+        F: Future<Output = Result<T, FetchError>>,
+    {
+        let path = self.path(origin);
+        let made = self.known(&path, |known| known.made);
+        let failure = match work().await {
+            Err(error) if error.may_be_damage() => error,
+            done => return done,
+        };
+        {
+            let _lock = self.lock(&path).await;
+            let clone = Bare { origin, path: &path };
+            let reference = Reference::Revision(revision.to_owned());
+            // Unless another one has met the same meanwhile.
+            if self.known(&path, |known| known.made) == made {
+                self.make_again(clone, &reference, failure, Trial::New).await?;
+            } else {
+                self.obtain_locked(clone, &reference).await?;
+            }
+        }
+        let done = work().await;
+        if done.is_err() {
+            self.known(&path, |known| known.fruitless = Some(Instant::now()));
+        }
+        done
+    }
+
+    /// See the module's header. The clone is locked.
+    async fn make_again(
+        &self,
+        clone: Bare<'_>,
+        reference: &Reference,
+        failure: FetchError,
+        trial: Trial,
+    ) -> Result<super::Resolved, FetchError> {
+        let Bare { origin, path } = clone;
+        let fruitless = self.known(path, |known| known.fruitless);
+        if fruitless.is_some_and(|at| at.elapsed() < FRUITLESS) {
+            return Err(failure);
+        }
+        let Ok(remote) = self.remote(origin).await else { return Err(failure) };
+        // A host may have been away for a moment.
+        if trial == Trial::OldAndNew
+            && let Ok(found) = self.bring(clone, reference).await
+        {
+            return Ok(found);
+        }
+        let fresh = Temporary(self.temporary());
+        let new = Bare { origin, path: &fresh.0 };
+        let brought = async {
+            self.init(new, remote.format).await?;
+            self.bring(new, reference).await
+        };
+        let brought = brought.await;
+        let found = match brought {
+            Ok(found) => found,
+            Err(error) => {
+                self.forget(new.path);
+                self.known(path, |known| known.fruitless = Some(Instant::now()));
+                return Err(error);
+            }
+        };
+        // As far as it can still be read.
+        let _ = self.take_over(path, new).await;
+        self.forget(new.path);
+        exchange(&fresh.0, path)
+            .map_err(|source| FetchError::File { path: path.to_owned(), source })?;
+        self.known(path, |known| (known.made, known.fruitless) = (known.made + 1, None));
+        self.written(path);
+        self.readers.dismiss();
+        // The first clone of a repository with SHA-256 is no damaged one.
+        if !failure.to_string().contains("mismatched algorithms") {
+            tracing::warn!(repository = redact(&origin.url), reason = %failure, "a clone was made again");
+        }
+        Ok(found)
+    }
+
+    /// Asks a repository for its references.
+    async fn remote(&self, origin: &Origin) -> Result<Remote, FetchError> {
+        let mut command = self.command_without(origin.access);
+        command.args(["ls-remote", "--", &origin.url]);
+        let (doing, url) = ("list the references of", &origin.url);
+        let listed = match self.check(doing, url, command, REFERENCES_BYTES_MAX).await {
+            Ok(listed) => Some(String::from_utf8_lossy(&listed).into_owned()),
+            Err(FetchError::Process {
+                source: crate::process::CaptureError::Output(_), ..
+            }) => None,
+            Err(error) => return Err(error),
+        };
+        let lines = listed.as_deref().unwrap_or_default().lines();
+        let pairs: Vec<(&str, &str)> = lines.filter_map(|line| line.split_once('\t')).collect();
+        let long = pairs.first().is_some_and(|(object, _)| object.len() == 64);
+        Ok(Remote {
+            format: if long { "sha256" } else { "sha1" },
+            references: pairs.iter().map(|(_, name)| (*name).to_owned()).collect(),
+            whole: listed.is_some(),
+        })
+    }
+
+    /// A reference is not there: says what is.
+    pub(super) async fn no_reference(&self, origin: &Origin, reference: &Reference) -> FetchError {
+        let url = redact(&origin.url);
+        let hint = match self.remote(origin).await {
+            Ok(remote) if remote.whole && remote.references.is_empty() => {
+                "it is empty: push a revision".to_owned()
+            }
+            Ok(remote) => {
+                let asked = match reference {
+                    Reference::Head => "its HEAD is on a branch that is not there: name a `branch`",
+                    _ => "was it renamed or removed?",
+                };
+                let prefix = match reference {
+                    Reference::Tag(_) => "refs/tags/",
+                    _ => "refs/heads/",
+                };
+                asked.to_owned() + &remote.shown(prefix)
+            }
+            Err(_) => "was it renamed or removed?".to_owned(),
+        };
+        FetchError::NoReference { url, reference: describe(reference), hint }
+    }
+}
+
+impl Remote {
+    /// The first of its branches or tags, for people.
+    fn shown(&self, prefix: &str) -> String {
+        let names = || self.references.iter().filter_map(|name| name.strip_prefix(prefix));
+        let shown: Vec<&str> = names().take(BRANCHES_SHOWN).collect();
+        match (shown.is_empty(), names().count() > shown.len()) {
+            (true, _) => String::new(),
+            (false, false) => format!(" There are: {}", shown.join(", ")),
+            (false, true) => format!(" There are: {}, …", shown.join(", ")),
+        }
+    }
+}
+
+/// A clone that is none yet, and what was one.
+struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let path = std::mem::take(&mut self.0);
+        // It may be large, and this may be a thread that must not block.
+        let remove = move || remove_all(&path).map(drop);
+        drop(std::thread::Builder::new().name("clone-removal".to_owned()).spawn(remove));
+    }
+}
+
+/// Puts a new clone in its place. What was there is then where the new one was.
+fn exchange(new: &Path, place: &Path) -> io::Result<()> {
+    match renameat_with(CWD, new, CWD, place, RenameFlags::EXCHANGE) {
+        Ok(()) => return Ok(()),
+        // Nothing is there, or the file system does not know how.
+        Err(_) => remove_all(place)?,
+    };
+    std::fs::rename(new, place)
+}
+
+/// Removes the locks and half-written packs that a killed git left in a clone: nobody else works there. Blocks.
+pub(super) fn remove_locks(clone: &Path) {
+    let is_left = |name: &str| {
+        name.ends_with(".lock") || name.starts_with("tmp_") || matches!(name, "gc.pid" | "gc.log")
+    };
+    let folders = ["", "objects", "objects/info", "objects/info/commit-graphs", "objects/pack"];
+    for folder in folders {
+        remove_files(&clone.join(folder), &is_left, &mut Vec::new());
+    }
+    let mut open = vec![clone.join("refs")];
+    while let Some(folder) = open.pop() {
+        remove_files(&folder, &is_left, &mut open);
+    }
+}
+
+/// Removes the files of a folder with these names; its folders are added to `folders`.
+fn remove_files(folder: &Path, which: &dyn Fn(&str) -> bool, folders: &mut Vec<PathBuf>) {
+    let Ok(found) = std::fs::read_dir(folder) else { return };
+    for entry in found.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            folders.push(entry.path());
+        } else if entry.file_name().to_str().is_some_and(which) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
