@@ -18,7 +18,7 @@ use super::sandbox::{Sandbox, View};
 use crate::folder::remove_all;
 use crate::input::{Checkouts, ExportedTree, FetchError, Form, Wanted};
 use crate::log::LogWriter;
-use crate::model::BuildStatus;
+use crate::model::{self, BuildStatus};
 use crate::process::{
     self, Bounds, End, LEFTOVER, Limits, Program, Running, STATE_VARIABLE, Streams, Supervisors,
 };
@@ -129,7 +129,11 @@ impl LocalExecutor {
             // Found where it will run.
             Some(_) => Command::new(program),
         };
-        command.args(arguments).current_dir(&directory);
+        match model::script(&job.definition.command) {
+            Some(_) => command.arg("-e").arg(place.script()),
+            None => command.args(arguments),
+        };
+        command.current_dir(&directory);
         // The job's own variables first, so that it cannot change the server's.
         command
             .env("PATH", &self.path)
@@ -201,6 +205,11 @@ impl Place {
         self.root.join("inputs")
     }
 
+    /// A script that is too long for an argument.
+    fn script(&self) -> PathBuf {
+        self.root.join("script")
+    }
+
     /// Makes the directory and fills it. Blocks.
     fn prepare(
         self,
@@ -212,6 +221,9 @@ impl Place {
         of(&self.root, std::fs::create_dir(&self.root))?;
         for directory in [self.build(), self.out(), self.tmp()] {
             of(&directory, std::fs::create_dir(&directory))?;
+        }
+        if let Some(script) = model::script(&job.definition.command) {
+            std::fs::write(self.script(), script)?;
         }
         for (source, tree) in job.definition.sources.iter().zip(trees) {
             let target = if source.main { self.build() } else { self.inputs().join(&source.input) };
@@ -359,7 +371,15 @@ impl LocalExecutor {
         let program = job.definition.command.first().map_or("", String::as_str);
         let (mut running, mut out) = match self.spawn(job, place, needs).await {
             Ok(spawned) => spawned,
-            Err(error) => return trouble(format!("cannot run `{program}`: {error}")),
+            Err(error) => {
+                let hint = if error.raw_os_error() == Some(rustix::io::Errno::TOOBIG.raw_os_error())
+                {
+                    ": raise the limit of the server's stack, of which they may be a quarter (`ulimit -s`)"
+                } else {
+                    ""
+                };
+                return trouble(format!("cannot run `{program}`: {error}{hint}"));
+            }
         };
         started();
         let mut watch = Watch {

@@ -3,7 +3,9 @@
 
 use super::protocol::{CommandDerivation, Derivation, Job, Line};
 use crate::input::{ExportedTree, Pattern, SelectError, hex};
-use crate::model::{Definition, Input, MESSAGE_BYTES_MAX, Source, is_steering, one_line};
+use crate::model::{
+    ARGUMENT_BYTES_MAX, Definition, Input, MESSAGE_BYTES_MAX, Source, is_steering, one_line, script,
+};
 use crate::store::NewJob;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -89,6 +91,8 @@ const SYSTEM_BYTES_MAX: usize = 100;
 /// Entries of one list of a job.
 const ENTRIES_MAX: usize = 10_000;
 const PATTERN_BYTES_MAX: usize = 4096;
+/// Of the arguments and variables of a command together.
+const ARGUMENTS_BYTES_MAX: usize = 1_000_000;
 
 impl Jobs {
     /// Takes the line with this number, or says what is wrong with it.
@@ -290,6 +294,37 @@ fn check_patterns(what: &str, patterns: &[String]) -> Result<(), String> {
     }
 }
 
+/// The kernel takes no longer text, and not more of them altogether than a quarter of the stack's limit: 2 MiB where
+/// nothing else is said. What is refused here would not be started on another day.
+fn check_lengths(argv: &[String], environment: &BTreeMap<String, String>) -> Result<(), String> {
+    let advice = "keep it in a file of the repository";
+    let script = script(argv).is_some();
+    let words = argv.iter().take(if script { 0 } else { argv.len() });
+    if let Some(long) = words.clone().find(|word| word.len() > ARGUMENT_BYTES_MAX) {
+        return Err(format!(
+            "an argument of `command` has {} bytes, and the kernel takes {ARGUMENT_BYTES_MAX}: {advice}",
+            long.len()
+        ));
+    }
+    let bytes = |(name, value): (&String, &String)| name.len() + 1 + value.len();
+    if let Some(long) = environment.iter().find(|pair| bytes(*pair) > ARGUMENT_BYTES_MAX) {
+        return Err(format!(
+            "the variable `{}` has {} bytes with its name, and the kernel takes {ARGUMENT_BYTES_MAX}: {advice}",
+            one_line(long.0, NAME_BYTES_MAX),
+            bytes(long)
+        ));
+    }
+    // Each text ends with a zero byte, and something points to it.
+    let all = words.map(|word| word.len() + 9).sum::<usize>()
+        + environment.iter().map(|pair| bytes(pair) + 9).sum::<usize>();
+    if all > ARGUMENTS_BYTES_MAX {
+        return Err(format!(
+            "`command` and its variables have {all} bytes altogether, and {ARGUMENTS_BYTES_MAX} may be: {advice}"
+        ));
+    }
+    Ok(())
+}
+
 fn convert(
     job: &Job,
     needs: Vec<(String, usize)>,
@@ -372,6 +407,7 @@ fn define(
             return Err(format!("the variable `{name}` is set by the server").into());
         }
     }
+    check_lengths(&argv, &command.environment)?;
     if needs.len() > ENTRIES_MAX {
         return Err(format!("it needs {} jobs; {ENTRIES_MAX} may be", needs.len()).into());
     }

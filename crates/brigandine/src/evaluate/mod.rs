@@ -466,7 +466,9 @@ async fn read_jobs(
         }
         pending.extend_from_slice(rest);
         if pending.len() > LINE_BYTES_MAX {
-            return Err(EvaluateError::Output(format!("{LINE_BYTES_MAX} bytes on one line")));
+            return Err(EvaluateError::Output(format!(
+                "{LINE_BYTES_MAX} bytes on one line, which is one job: what is as long belongs in a file of the repository"
+            )));
         }
     }
     if !pending.is_empty() {

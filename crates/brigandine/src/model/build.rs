@@ -142,6 +142,24 @@ pub(crate) struct JobBuild {
     pub(crate) name: String,
 }
 
+/// Of one argument or variable of a command: the kernel's bound (`MAX_ARG_STRLEN`) without its zero byte.
+pub(crate) const ARGUMENT_BYTES_MAX: usize = 128 * 1024 - 1;
+
+/// The script of a command that hands a longer one to the shell than an argument may be: it is run from a file.
+pub(crate) fn script(command: &[String]) -> Option<&str> {
+    match command {
+        [shell, e, c, script]
+            if shell == "/bin/sh"
+                && e == "-e"
+                && c == "-c"
+                && script.len() > ARGUMENT_BYTES_MAX =>
+        {
+            Some(script)
+        }
+        _ => None,
+    }
+}
+
 /// Everything that defines a derivation of the `command` backend. Its digest is its identity, so
 /// field order and spelling are part of the format: `version` changes when they do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

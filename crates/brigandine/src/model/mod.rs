@@ -15,8 +15,8 @@ mod status;
 mod text;
 
 pub(crate) use build::{
-    Attempt, Build, BuildDetails, BuildFilter, BuildLogFile, Definition, JobBuild, Output, Product,
-    QueueCounts, Source,
+    ARGUMENT_BYTES_MAX, Attempt, Build, BuildDetails, BuildFilter, BuildLogFile, Definition,
+    JobBuild, Output, Product, QueueCounts, Source, script,
 };
 pub(crate) use evaluation::{
     Checkout, Counters, Evaluation, EvaluationDetails, JobChange, JobState,

@@ -5,6 +5,7 @@ mod browser;
 mod clones;
 mod git;
 mod growth;
+mod lengths;
 mod logs;
 mod pages;
 
