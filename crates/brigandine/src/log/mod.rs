@@ -163,11 +163,15 @@ impl Logs {
     /// It is there and cannot be removed.
     pub(crate) fn remove_at(&self, path: &str) -> io::Result<()> {
         let plain = self.state.join(path);
-        for path in [compressed(&plain), plain] {
+        for path in [compressed(&plain), plain.clone()] {
             match std::fs::remove_file(path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
+        }
+        if let Some(folder) = plain.parent() {
+            // Where others are it stays.
+            let _ = std::fs::remove_dir(folder);
         }
         Ok(())
     }
@@ -358,19 +362,22 @@ impl Drop for LogWriter {
 
 fn create(path: &Path) -> io::Result<File> {
     let open = || private().create(true).truncate(true).open(path);
-    match open() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            if let Some(parent) = path.parent() {
-                std::fs::create_dir_all(parent)?;
-                // The new folder's own name.
-                if let Some(above) = parent.parent() {
-                    File::open(above)?.sync_all()?;
-                }
-            }
-            open()
+    let mut done = open();
+    // A folder may go again with the last log that is removed there: once, or a few times where much is removed.
+    for _ in 0..16 {
+        if !done.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            break;
         }
-        done => done,
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent)?;
+            // The new folder's own name.
+            if let Some(above) = parent.parent() {
+                File::open(above)?.sync_all()?;
+            }
+        }
+        done = open();
     }
+    done
 }
 
 /// For a file that nobody else reads.

@@ -201,3 +201,22 @@ async fn the_log_of_an_evaluation_that_begins_is_waited_for_as_well() {
     writer.finish().await.expect("finish");
     assert_eq!(rest(&mut reader).await, "text");
 }
+
+#[tokio::test]
+async fn a_folder_of_logs_goes_with_its_last_log_and_comes_back_with_the_next() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let logs = Logs::new(directory.path(), 1000);
+    let names = [1, 2].map(|attempt| LogName::Build(BuildId::new(7), attempt));
+    let folder = directory.path().join("logs/build/0");
+    for _ in 0..2 {
+        for name in names {
+            let mut writer = logs.create(name);
+            writer.write(b"text").await.expect("written");
+            writer.finish().await.expect("finished");
+        }
+        logs.remove_at(&names[0].path()).expect("removed");
+        assert!(folder.exists(), "another log is there");
+        logs.remove_at(&names[1].path()).expect("removed");
+        assert!(!folder.exists(), "nothing is there");
+    }
+}
