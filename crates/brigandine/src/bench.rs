@@ -15,6 +15,7 @@
 
 mod client;
 mod growth;
+pub(crate) mod pushes;
 mod samples;
 mod server;
 pub(crate) mod site;
@@ -381,10 +382,14 @@ fn job_list(count: u32) -> String {
 
 fn commit(repository: &Path, jobs: &str) -> Result<(), Failure> {
     // The only source of the jobs: what is measured is a build, not the copy of a long job list.
-    for (name, text) in [("brigandine.toml", jobs), ("note", "nothing to do\n")] {
+    commit_files(repository, &[("brigandine.toml", jobs), ("note", "nothing to do\n")])
+}
+
+fn commit_files(repository: &Path, files: &[(&str, &str)]) -> Result<(), Failure> {
+    for (name, text) in files {
         std::fs::write(repository.join(name), text).map_err(|error| failure(name, &error))?;
     }
-    git(repository, &["add", "brigandine.toml", "note"])?;
+    git(repository, &["add", "--all"])?;
     git(
         repository,
         &[
@@ -394,6 +399,8 @@ fn commit(repository: &Path, jobs: &str) -> Result<(), Failure> {
             "user.email=bench@localhost",
             "-c",
             "commit.gpgSign=false",
+            "-c",
+            "gc.auto=0",
             "commit",
             "--quiet",
             "--message=jobs",

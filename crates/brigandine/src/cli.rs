@@ -64,6 +64,8 @@ pub(crate) enum Command {
     Bench(Bench),
     /// Measure what a build that does nothing costs on this machine
     BenchBuilds(BenchBuilds),
+    /// Push many revisions, with everything that comes and goes meanwhile; status 1 if anything grows
+    BenchPushes(BenchPushes),
     /// The server that `bench` measures
     #[command(hide = true)]
     BenchServer {
@@ -125,6 +127,19 @@ pub(crate) struct BenchBuilds {
     /// Keep the state here instead of a temporary directory; must be empty or absent
     #[arg(long, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
+    /// Print the figures as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchPushes {
+    /// Revisions to push to each of two repositories, over a path and over a `file://` URL
+    #[arg(long, value_name = "N", default_value = "1000", value_parser = clap::value_parser!(u32).range(40..=1_000_000))]
+    pub(crate) pushes: u32,
+    /// Descriptors that the server may have open (`ulimit -n`)
+    #[arg(long, value_name = "N", default_value = "128", value_parser = clap::value_parser!(u32).range(64..=1_000_000))]
+    pub(crate) descriptors: u32,
     /// Print the figures as JSON
     #[arg(long)]
     pub(crate) json: bool,

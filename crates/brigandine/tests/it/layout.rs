@@ -34,6 +34,7 @@ fn every_process_is_started_in_one_place() {
         // Tools that set up a sample repository before there is a server may be simpler, and so
         // may those that measure a server.
         let tool = path.ends_with("bench.rs")
+            || path.ends_with("bench/pushes.rs")
             || path.ends_with("bench/site.rs")
             || path.ends_with("bench/startup.rs")
             || path.components().any(|p| p.as_os_str() == "command");
