@@ -265,6 +265,14 @@ const WRITES_OF_MODULES: [[&str; 2]; 4] = [
     ],
 ];
 
+/// A query that uses the index.
+fn search(schema: &str) -> &'static str {
+    match schema.contains("fts") {
+        true => "SELECT count(*) FROM kept WHERE kept MATCH 'a'",
+        false => "SELECT count(*) FROM kept WHERE a = 1",
+    }
+}
+
 /// Puts so many rows of a thousand words each, all different from each other, into such a table.
 fn put(tx: &Transaction, sql: &str, rows: usize) -> rusqlite::Result<()> {
     for _ in 0..rows {
@@ -280,10 +288,14 @@ fn a06_a_canceled_call_does_not_stop_a_module_from_storing_what_its_neighbours_w
     check(|db| {
         for [schema, sql] in WRITES_OF_MODULES {
             db.blocking_write(move |tx| tx.execute_batch(schema)).expect("the table is made");
-            for round in 0..count(8, 100) {
+            let search = search(schema);
+            for round in 0..count(3, 50) {
                 let held = HeldWriter::hold(db);
-                // Neither may run again: whoever loses them has to say so.
-                let first = queue!(db.write_once(move |tx| put(tx, sql, 40)));
+                let first = queue!(db.write(move |tx| {
+                    // An index keeps open what it reads with.
+                    tx.query_row(search, [], |_| Ok(()))?;
+                    put(tx, sql, 40)
+                }));
                 let (writes, is_writing) = mpsc::channel();
                 let canceled = queue!(db.write(move |tx| {
                     writes.send(()).expect("the test waits");
@@ -295,7 +307,7 @@ fn a06_a_canceled_call_does_not_stop_a_module_from_storing_what_its_neighbours_w
                     #[expect(unreachable_code, reason = "the closure has a type")]
                     Ok(())
                 }));
-                let last = queue!(db.write_once(move |tx| put(tx, sql, 1)));
+                let last = queue!(db.write(move |tx| put(tx, sql, 1)));
                 held.release();
                 // While its savepoint begins, and the module stores what the first call wrote.
                 is_writing.recv_timeout(HANG).expect("the call runs");
@@ -322,13 +334,9 @@ fn a06_a_module_that_cannot_store_what_was_written_fails_the_call_and_no_more() 
                 builder.readers(1).setup(|conn| conn.execute_batch("PRAGMA max_page_count = 300"))
             });
             db.blocking_write(move |tx| tx.execute_batch(schema)).expect("the table is made");
+            let search = search(schema);
             // What fits in memory and not in the file is refused when it is stored: by a savepoint, or by COMMIT.
             for rows in [20, 60, 200, 20, 60] {
-                // An index keeps open what it reads with.
-                let search = match schema.contains("fts") {
-                    true => "SELECT count(*) FROM kept WHERE kept MATCH 'a'",
-                    false => "SELECT count(*) FROM kept WHERE a = 1",
-                };
                 db.blocking_read(|s| s.query_row(search, [], |_| Ok(()))).expect("it can be read");
                 let alone = db.blocking_write(move |tx| {
                     put(tx, sql, rows)?;
