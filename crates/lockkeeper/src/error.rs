@@ -125,7 +125,7 @@ pub enum ErrorKind {
     NewerFile,
     /// A step of the [`Migrations`](crate::Migrations) failed and was undone; the ones before it are kept.
     Migration,
-    /// The database's file, or its WAL, was deleted, replaced or moved while it was open. Every call is told so
+    /// The database's file, or its WAL, was deleted, replaced or moved, or the file emptied, while it was open. Every call is told so
     /// from then on; the detail says what was found, when it was in place last, and what to do.
     Replaced,
     /// A backup could not be made, or not be put in its place; what was there before is there still.
@@ -482,7 +482,7 @@ impl fmt::Display for ErrorKind {
             Self::NewerFile => f.write_str("the file is newer than this program"),
             Self::Migration => f.write_str("the schema could not be brought up to date"),
             Self::Replaced => {
-                f.write_str("the file was deleted or replaced while it was open")
+                f.write_str("the file was deleted, replaced or emptied while it was open")
             }
             Self::Backup => f.write_str("the copy could not be made"),
             Self::Config => f.write_str("a setting makes no sense"),

@@ -54,6 +54,8 @@ pub(crate) struct DatabaseFile {
 struct Watched {
     /// `None`: nothing is compared.
     main: Option<FileId>,
+    /// The file had something in it, as every one has that was written in WAL mode.
+    was_filled: bool,
     /// `None`: the writer has no connection (G3).
     beside: Option<[Option<FileId>; 2]>,
     /// When it was seen in its place last.
@@ -63,6 +65,8 @@ struct Watched {
 /// What a path leads to.
 enum Found {
     Is(FileId),
+    /// That file, without a byte in it.
+    IsEmpty(FileId),
     Nothing,
     /// Nobody can say: it is behind a directory that may not be searched, for example.
     Unknown,
@@ -70,7 +74,8 @@ enum Found {
 
 impl Default for DatabaseFile {
     fn default() -> Self {
-        let watched = Watched { main: None, beside: None, seen: SystemTime::now() };
+        let watched =
+            Watched { main: None, was_filled: false, beside: None, seen: SystemTime::now() };
         Self {
             path: OnceLock::new(),
             watched: Mutex::new(watched),
@@ -97,7 +102,9 @@ impl DatabaseFile {
         let Some(path) = self.path() else { return Ok(()) };
         let mut watched = lock(&self.watched);
         if watched.main.is_none() {
-            watched.main = path::identity(path);
+            let found = look_at(path);
+            watched.was_filled = matches!(found, Found::Is(_));
+            watched.main = found.id();
         }
         watched.beside = Some(BESIDE.map(|end| path::identity(&path::beside(path, end))));
         drop(watched);
@@ -166,7 +173,7 @@ impl DatabaseFile {
         let (Some(path), watched) = (self.path(), lock(&self.watched)) else { return false };
         let Some(ids) = watched.beside else { return false };
         BESIDE.iter().zip(ids).all(|(end, id)| match look_at(&path::beside(path, end)) {
-            Found::Is(found) => id == Some(found),
+            Found::Is(found) | Found::IsEmpty(found) => id == Some(found),
             Found::Nothing => true,
             Found::Unknown => false,
         })
@@ -176,17 +183,32 @@ impl DatabaseFile {
 impl Watched {
     /// What is wrong.
     fn look(&self, path: &Path) -> Option<String> {
-        let compare = |path: &Path, id: FileId| match look_at(path) {
-            Found::Is(found) if found != id => {
-                Some(format!("another file is in the place of {}", path.display()))
+        let compare = |path: &Path, id: FileId, may_be_empty: bool| {
+            let shown = path.display();
+            match look_at(path) {
+                Found::Is(found) | Found::IsEmpty(found) if found != id => {
+                    Some(format!("another file is in the place of {shown}"))
+                }
+                Found::IsEmpty(_) if !may_be_empty => {
+                    Some(format!("{shown} was cut off: it is empty now"))
+                }
+                Found::Nothing => Some(format!("{shown} was deleted or moved away")),
+                Found::Is(_) | Found::IsEmpty(_) | Found::Unknown => None,
             }
-            Found::Nothing => Some(format!("{} was deleted or moved away", path.display())),
-            Found::Is(_) | Found::Unknown => None,
         };
-        let wrong = compare(path, self.main?);
+        let wrong = compare(path, self.main?, !self.was_filled);
         let beside = BESIDE.iter().zip(self.beside.unwrap_or_default());
         let mut beside = beside.filter_map(|(end, id)| Some((path::beside(path, end), id?)));
-        wrong.or_else(|| beside.find_map(|(path, id)| compare(&path, id)))
+        wrong.or_else(|| beside.find_map(|(path, id)| compare(&path, id, true)))
+    }
+}
+
+impl Found {
+    fn id(self) -> Option<FileId> {
+        match self {
+            Self::Is(id) | Self::IsEmpty(id) => Some(id),
+            Self::Nothing | Self::Unknown => None,
+        }
     }
 }
 
@@ -194,7 +216,11 @@ fn look_at(path: &Path) -> Found {
     use std::io::ErrorKind::{NotADirectory, NotFound};
 
     match std::fs::metadata(path) {
-        Ok(file) => path::id_of(&file).map_or(Found::Unknown, Found::Is),
+        Ok(file) => match (path::id_of(&file), file.len()) {
+            (None, _) => Found::Unknown,
+            (Some(id), 0) => Found::IsEmpty(id),
+            (Some(id), _) => Found::Is(id),
+        },
         Err(error) if matches!(error.kind(), NotFound | NotADirectory) => Found::Nothing,
         Err(_) => Found::Unknown,
     }

@@ -35,12 +35,19 @@ fn replace(dir: &Dir, name: &str) {
     rename(dir, "twin", name);
 }
 
+/// As a shell does for `> file`. By another process: a descriptor that is closed here would drop SQLite's locks.
+fn cut(dir: &Dir, name: &str) {
+    let cut = std::process::Command::new("truncate").arg("--size=0").arg(dir.file(name)).status();
+    assert!(cut.expect("coreutils").success());
+}
+
 fn mishaps() -> Vec<Mishap> {
     let mishap = |name, happen, said| Mishap { name, happen, said };
     vec![
         mishap("deleted", |d| remove(d, "home/test.db"), "test.db was deleted"),
         mishap("replaced", |d| rename(d, "other.db", "home/test.db"), "another file is in"),
         mishap("moved", |d| rename(d, "home/test.db", "home/moved.db"), "test.db was deleted"),
+        mishap("cut off", |d| cut(d, "home/test.db"), "test.db was cut off"),
         mishap("WAL deleted", |d| remove(d, "home/test.db-wal"), "test.db-wal was deleted"),
         mishap("WAL replaced", |d| replace(d, "home/test.db-wal"), "in the place of"),
         mishap("index deleted", |d| remove(d, "home/test.db-shm"), "test.db-shm was deleted"),
