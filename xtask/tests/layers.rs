@@ -52,6 +52,7 @@ const LOCKKEEPER: &[Room] = &[
             "path",
             "pragma",
             "queryable",
+            "setup",
             "statement",
             "temporary",
             "transaction",

@@ -146,8 +146,13 @@ impl Builder {
     /// progress, busy, update and WAL hooks belong to the library, which sets its own afterwards.
     /// Attached files that can be written are brought into WAL mode, which stays with the file; every write
     /// locks them too, so one that a `Database` of this process has open is refused
-    /// ([`ErrorKind::AlreadyOpen`]) unless it is attached to be read (`ATTACH 'file:…?mode=ro' AS …`). So is
-    /// `PRAGMA locking_mode = EXCLUSIVE` ([`ErrorKind::Config`]).
+    /// ([`ErrorKind::AlreadyOpen`]) unless it is attached to be read (`ATTACH 'file:…?mode=ro' AS …`).
+    ///
+    /// It runs on the connections of readers as well, which cannot write: tables and rows belong into
+    /// [`Builder::migrations`] or a call. Settings with which no call could be served are refused by name
+    /// ([`ErrorKind::Config`]): `journal_mode` other than WAL, `locking_mode = EXCLUSIVE`, `query_only`, `count_changes`,
+    /// and limits that are too small for the library's own statements. Foreign keys are switched on again. A backup
+    /// is checked on a connection on which it has run.
     ///
     /// Temporary objects that it makes stay, and so do their rows, as long as the connection lives: an
     /// exclusive call, or an I/O error, begins them anew (`docs/design/state.md`).

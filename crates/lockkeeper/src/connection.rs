@@ -5,7 +5,6 @@ use std::cell::Cell;
 use std::ffi::CStr;
 #[cfg(unix)]
 use std::os::unix::ffi::OsStrExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
@@ -25,15 +24,13 @@ use crate::instance;
 use crate::interrupt::{self, LockWait};
 use crate::migrate::Migrations;
 use crate::path;
-use crate::queue::{self, Mutex, lock, now, panic_text};
+use crate::queue::{self, Mutex, lock, now};
 use crate::record::Recorder;
 use crate::relay::Relay;
+use crate::setup;
 use crate::stats::Work;
 use crate::temporary::{OfSetup, TempSchema, is_temp};
 use crate::transaction::Snapshot;
-
-/// Bytes of a path that SQLite opens on Unix with what it appends (`MAX_PATHNAME`).
-const PATH_MAX: usize = 504;
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -465,17 +462,8 @@ fn open_checked(
     configure(conn, config, role).map_err(|error| explain(config, error))?;
     conn.set_prepared_statement_cache_capacity(config.statement_cache);
     count_by_call(conn, &guard.counters).map_err(failed)?;
-    for setup in &config.setup {
-        match catch_unwind(AssertUnwindSafe(|| (setup.f)(conn))) {
-            Ok(set_up) => {
-                set_up.map_err(|error| failed(error).detail("in the caller's setup"))?;
-            }
-            Err(panic) => {
-                let detail = format!("the caller's setup panicked: {}", panic_text(&*panic));
-                return Err(Error::new(ErrorKind::Faulted).detail(detail));
-            }
-        }
-    }
+    verify(conn, config, role)?;
+    setup::run(conn, config, role)?;
     if role == Role::Writer {
         let files = attached(conn).map_err(failed)?;
         instance::attach(config, files.into_iter().map(|(_, file)| file).collect())?;
@@ -485,7 +473,6 @@ fn open_checked(
     }
     // A statement that setup left in the cache was prepared with the gate open.
     conn.flush_prepared_statement_cache();
-    verify(conn, config, role)?;
     // Again: setup may have changed the busy timeout, which removes the handler.
     let of_setup = OfSetup::new(conn).map_err(failed)?;
     install(&mut session, &guard, config, role).map_err(failed)?;
@@ -703,29 +690,19 @@ fn configure(conn: &Connection, config: &Config, role: Role) -> rusqlite::Result
 
 /// Checks what SQLite may have refused without an error.
 fn verify(conn: &Connection, config: &Config, role: Role) -> Result<(), Error> {
-    let failed = |error| explain(config, error);
-    let keys: bool =
-        conn.pragma_query_value(None, "foreign_keys", |row| row.get(0)).map_err(failed)?;
-    if !keys {
-        conn.execute_batch("PRAGMA foreign_keys = ON").map_err(failed)?;
+    if role != Role::Writer || config.is_memory() {
+        return Ok(());
     }
-    let locking: String =
-        conn.pragma_query_value(None, "locking_mode", |row| row.get(0)).map_err(failed)?;
-    if locking == "exclusive" && !config.is_memory() {
-        return Err(Error::new(ErrorKind::Config).detail(
-            "`setup` sets `locking_mode` to EXCLUSIVE, with which one connection keeps all others from the \
-             file; leave it NORMAL",
-        ));
-    }
-    if role == Role::Writer && !config.is_memory() {
-        let mode: String =
-            conn.pragma_query_value(None, "journal_mode", |row| row.get(0)).map_err(failed)?;
-        if mode != "wal" {
+    let mode: String = conn
+        .pragma_query_value(None, "journal_mode", |row| row.get(0))
+        .map_err(|error| explain(config, error))?;
+    match mode == "wal" {
+        true => Ok(()),
+        false => {
             let detail = format!("the file system or VFS offers no WAL: journal_mode is {mode}");
-            return Err(Error::new(ErrorKind::Open).detail(detail));
+            Err(Error::new(ErrorKind::Open).detail(detail))
         }
     }
-    Ok(())
 }
 
 fn unwritable(shown: &std::path::Display<'_>) -> String {
@@ -768,10 +745,7 @@ fn explain(config: &Config, error: rusqlite::Error) -> Error {
             unreadable(path, error.sqlite_error().map_or(0, |error| error.extended_code)),
         ),
         ffi::SQLITE_CANTOPEN => {
-            let hint = match path.as_os_str().len() > PATH_MAX {
-                true => "SQLite takes no longer paths than 512 bytes",
-                false => "check that the file and its directory can be read and written",
-            };
+            let hint = "check that the file and its directory can be read and written";
             (ErrorKind::Open, format!("{shown}: {hint}"))
         }
         ffi::SQLITE_READONLY | ffi::SQLITE_PERM | ffi::SQLITE_AUTH => {
@@ -780,6 +754,7 @@ fn explain(config: &Config, error: rusqlite::Error) -> Error {
         ffi::SQLITE_NOTADB => (ErrorKind::Corrupt, format!("{shown} is not a SQLite database")),
         ffi::SQLITE_CORRUPT => (ErrorKind::Corrupt, format!("{shown} is damaged")),
         ffi::SQLITE_BUSY => (ErrorKind::Busy, format!("{shown} is locked by another process")),
+        ffi::SQLITE_FULL => (ErrorKind::DiskFull, shown.to_string()),
         _ => (ErrorKind::Open, shown.to_string()),
     };
     Error::sqlite_error(kind, error).detail(detail)

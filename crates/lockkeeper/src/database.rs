@@ -379,7 +379,7 @@ impl Database {
     /// ones count from the directory that is current when this is called. Symbolic links are followed.
     ///
     /// # Errors
-    /// [`ErrorKind::Open`], [`ErrorKind::Corrupt`] or [`ErrorKind::Busy`], with the path and a hint.
+    /// [`ErrorKind::Open`], [`ErrorKind::Corrupt`], [`ErrorKind::DiskFull`] or [`ErrorKind::Busy`], with the path and a hint.
     /// [`ErrorKind::AlreadyOpen`] if this process has the file open, also by a link;
     /// [`ErrorKind::NetworkFileSystem`] and [`ErrorKind::SqliteVersion`] where files get damaged.
     ///

@@ -70,6 +70,8 @@ mod record;
 #[cfg(feature = "sqlite")]
 mod relay;
 #[cfg(feature = "sqlite")]
+mod setup;
+#[cfg(feature = "sqlite")]
 mod shared;
 #[cfg(feature = "sqlite")]
 mod short;

@@ -420,3 +420,21 @@ fn a06_a_full_disk_fails_the_call_that_needs_room_and_no_other() {
         assert_eq!(stored(dir.path()).into_keys().collect::<Vec<_>>(), [0, 2, 4]);
     });
 }
+
+/// Opening a new file writes its first page.
+#[test]
+fn a06_a_disk_that_is_full_when_a_file_is_made_is_told_as_that() {
+    within(HANG, || {
+        let dir = Dir::new();
+        let plan = Plan::of(dir.path());
+        let open = || Database::builder(dir.file("test.db")).vfs(fault_vfs::NAME).blocking_open();
+        plan.arm(Some(Fault { nth: 1, goes_on: true, torn: false, code: ffi::SQLITE_FULL }));
+        let error = open().expect_err("there is no room");
+        plan.disarm();
+        assert_eq!(error.kind(), ErrorKind::DiskFull, "{error}");
+        assert!(error.to_string().contains("test.db"), "{error}");
+        let db = open().expect("there is room again");
+        db.blocking_write(|tx| tx.execute_batch(SCHEMA)).expect("a table");
+        db.blocking_close().expect("closes");
+    });
+}

@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 
 use lockkeeper::{Database, ErrorKind, Snapshot};
+use rusqlite::config::DbConfig;
 use rusqlite::functions::FunctionFlags;
+use rusqlite::limits::Limit;
 
 use crate::support::{Dir, HANG, PLACES, Place, TABLE, block_on, insert, kind, poll_once, within};
 
@@ -174,5 +176,141 @@ fn a34_a_setup_that_locks_the_file_for_one_connection_is_refused_at_once() {
         let db = db.blocking_open().expect("opens");
         db.blocking_write(|tx| tx.execute_batch(TABLE)).expect("a table");
         db.blocking_close().expect("closes");
+    });
+}
+
+type Setup = Box<dyn Fn(&rusqlite::Connection) -> rusqlite::Result<()> + Send + Sync>;
+
+/// What no call could be served with, and what is said of it.
+fn refused(place: Place) -> Vec<(String, Setup)> {
+    let sql = |said: &str, sql: &'static str| {
+        let setup: Setup = Box::new(move |conn| conn.execute_batch(sql));
+        (said.to_owned(), setup)
+    };
+    let mut all = vec![
+        sql("`query_only`", "PRAGMA query_only = ON"),
+        sql("`count_changes`", "PRAGMA count_changes = ON"),
+    ];
+    if place == Place::File {
+        for mode in ["DELETE", "TRUNCATE", "PERSIST", "MEMORY", "OFF"] {
+            let sql = format!("PRAGMA journal_mode = {mode}");
+            let setup: Setup = Box::new(move |conn| conn.execute_batch(&sql));
+            all.push((format!("`journal_mode` to {mode}"), setup));
+        }
+    }
+    let reset = DbConfig::SQLITE_DBCONFIG_RESET_DATABASE;
+    let said = String::from("SQLITE_DBCONFIG_RESET_DATABASE");
+    all.push((said, Box::new(move |conn| conn.set_db_config(reset, true).map(drop))));
+    for limit in LIMITS {
+        for value in [0, 1, 3] {
+            let setup: Setup = Box::new(move |conn| conn.set_limit(limit, value).map(drop));
+            all.push((format!("{limit:?} to"), setup));
+        }
+    }
+    all
+}
+
+const LIMITS: [Limit; 6] = [
+    Limit::SQLITE_LIMIT_LENGTH,
+    Limit::SQLITE_LIMIT_SQL_LENGTH,
+    Limit::SQLITE_LIMIT_COLUMN,
+    Limit::SQLITE_LIMIT_EXPR_DEPTH,
+    Limit::SQLITE_LIMIT_VDBE_OP,
+    Limit::SQLITE_LIMIT_FUNCTION_ARG,
+];
+
+#[test]
+fn a34_what_setup_may_not_leave_is_refused_by_its_name() {
+    within(HANG, || {
+        for place in PLACES {
+            for (said, setup) in refused(place) {
+                let dir = Dir::new();
+                let opened = dir.builder(place).setup(setup).blocking_open();
+                let error = opened.expect_err("no call could be served");
+                assert_eq!(error.kind(), ErrorKind::Config, "{said}: {error}");
+                let text = error.to_string();
+                assert!(text.contains("`setup`") && text.contains(&said), "{said}: {text}");
+            }
+        }
+    });
+}
+
+/// Every way of using a database that has statements of the library's own.
+fn use_it(db: &Database) -> Result<(), lockkeeper::Error> {
+    let mut changes = db.changes();
+    db.blocking_write(|tx| tx.execute_batch(TABLE))?;
+    let writes: Vec<_> = (1..9).map(|id| db.write(move |tx| insert(tx, id)).submit()).collect();
+    writes.into_iter().try_for_each(block_on)?;
+    assert!(changes.blocking_next().is_some(), "something is heard");
+    db.blocking_write(|tx| {
+        tx.execute_batch("CREATE TEMP TABLE own (x); INSERT INTO own VALUES (1)")?;
+        tx.savepoint(|tx| insert(tx, 9))
+    })?;
+    let mut live = db.live_query(|s| s.query_row("SELECT max(id) FROM t", [], |row| row.get(0)));
+    assert_eq!(live.blocking_next().transpose()?, Some(9));
+    assert_eq!(block_on(db.read(|s| s.table_exists(None, "t")).short()).ok(), Some(true));
+    drop(block_on(db.snapshot())?);
+    let mut lease = block_on(db.lease())?;
+    lease.blocking_run(|tx| insert(tx, 10))?;
+    lease.blocking_commit()?;
+    db.blocking_exclusive(|conn| conn.execute_batch("VACUUM"))?;
+    db.blocking_write(|tx| insert(tx, 11))
+}
+
+/// What is refused is told with the least that will do; that much does for everything.
+#[test]
+fn a34_limits_that_setup_may_set_are_enough() {
+    within(HANG, || {
+        for place in PLACES {
+            for limit in LIMITS {
+                let dir = Dir::new();
+                let set =
+                    move |conn: &rusqlite::Connection, to| conn.set_limit(limit, to).map(drop);
+                let error = dir.builder(place).setup(move |conn| set(conn, 1)).blocking_open();
+                let text = error.expect_err("too small").to_string();
+                let (_, least) = text.rsplit_once(' ').expect("words");
+                let least: i32 = least.parse().expect("a number");
+                let db = dir.builder(place).setup(move |conn| set(conn, least));
+                let db = db.blocking_open().unwrap_or_else(|error| panic!("{limit:?}: {error}"));
+                use_it(&db).unwrap_or_else(|error| panic!("{limit:?}: {error}"));
+                db.blocking_close().expect("closes");
+            }
+        }
+    });
+}
+
+/// Inside a transaction SQLite ignores what is asked for.
+#[test]
+fn a34_foreign_keys_are_on_whatever_setup_leaves_open() {
+    within(HANG, || {
+        for place in PLACES {
+            for begin in ["BEGIN", "BEGIN IMMEDIATE", "SAVEPOINT s"] {
+                let dir = Dir::new();
+                let sql =
+                    format!("PRAGMA foreign_keys = OFF; {begin}; SELECT * FROM sqlite_schema");
+                let db = dir.builder(place).setup(move |conn| conn.execute_batch(&sql));
+                let db = db.blocking_open().expect("opens");
+                db.blocking_write(|tx| {
+                    tx.execute_batch(TABLE)?;
+                    tx.execute_batch("CREATE TABLE child (t REFERENCES t (id))")
+                })
+                .expect("the tables");
+                let orphan = db.blocking_write(|tx| tx.execute("INSERT INTO child VALUES (7)", []));
+                assert_eq!(kind(orphan), ErrorKind::Call, "{begin} on {place:?}");
+                db.blocking_close().expect("closes");
+            }
+        }
+    });
+}
+
+#[test]
+fn a34_a_setup_that_writes_is_told_that_readers_run_it_too() {
+    within(HANG, || {
+        let dir = Dir::new();
+        let file = "CREATE TABLE IF NOT EXISTS kept (x); INSERT INTO kept VALUES (1)";
+        let opened =
+            dir.builder(Place::File).setup(|conn| conn.execute_batch(file)).blocking_open();
+        let text = opened.expect_err("a reader cannot").to_string();
+        assert!(text.contains("every connection") && text.contains("migrations"), "{text}");
     });
 }
