@@ -205,6 +205,15 @@ fn the_map_names_no_test_that_is_not_there() {
 fn the_library_opens_no_file_itself() {
     for file in sources(&root().join("crates/lockkeeper/src")) {
         let code = take_apart(&read(&file)).code;
+        // It makes the empty file of a copy: one that nobody can have open.
+        if file.ends_with("src/target.rs") {
+            let makes = (
+                code.matches("OpenOptions::new").count(),
+                code.matches(".create_new(true)").count(),
+            );
+            assert_eq!(makes, (1, 1), "it opens what may be there");
+            continue;
+        }
         for opens in ["File::open", "File::create", "OpenOptions", "fs::read(", "fs::copy"] {
             assert!(!code.contains(opens), "{} uses {opens}", file.display());
         }

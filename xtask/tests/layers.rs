@@ -93,6 +93,7 @@ const LOCKKEEPER: &[Room] = &[
             "snapshots",
             "stop",
             "submission",
+            "target",
             "write",
         ],
         &[

@@ -10,6 +10,9 @@
 //! - Y3: the copy is one file in rollback mode, without a WAL that could be lost on the way.
 //! - Y4: nothing is replaced but an empty file or one that begins as an SQLite database does. Links are
 //!   followed: what they lead to is replaced, and they stay.
+//! - Y5: nobody may read the copy who may not read what it replaces, or, where there was nothing, the source.
+//!
+//! Y1, Y2, Y4 and Y5 are kept in `target.rs`.
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
@@ -17,21 +20,26 @@ use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rusqlite::backup::{Backup as Pages, StepResult};
 use rusqlite::{Connection, OpenFlags, ffi};
 
+use crate::config::{Callback, Setup};
+use crate::connection::Role;
 use crate::database::Client;
 use crate::error::{Error, ErrorKind, kind_of_own};
+use crate::ffi::Session;
 use crate::holders::HolderKind;
 use crate::instance;
 use crate::job::Once;
-use crate::path::{self, FileId, Refusal};
+use crate::path::{self, Refusal};
 use crate::queue::{self, block_on, now};
 use crate::read::Read;
+use crate::setup;
 use crate::submission::Submission;
+use crate::target::Target;
 use crate::transaction::Snapshot;
 
 /// Pages between two looks at the token: some milliseconds of work.
@@ -103,11 +111,13 @@ impl<E: Send + 'static> IntoFuture for Backup<E> {
 
     fn into_future(self) -> Self::IntoFuture {
         let Self { submission, to, mut report, .. } = self;
+        let config = &submission.client.inner.core().config;
+        let (source, setup) = (config.path().map(Path::to_owned), config.setup.clone());
         Box::pin(async move {
             let to = to.map_err(refused).map_err(Error::without_call)?;
             let copying = move |snapshot: &Snapshot| {
                 let conn = snapshot.link.session.conn();
-                copy(conn, &to, &mut report, &Arc::default())
+                copy(conn, source.as_deref(), &to, &setup, &mut report, &Arc::default())
             };
             Read::by(submission, Once(Some(copying))).await.map_err(|error| {
                 match error.into_call() {
@@ -152,6 +162,7 @@ pub fn blocking_restore(
 pub struct Restore {
     from: Result<PathBuf, Refusal>,
     to: Result<PathBuf, Refusal>,
+    setup: Vec<Callback<Setup>>,
     report: Report,
     stop: Arc<AtomicBool>,
 }
@@ -169,7 +180,18 @@ impl Restore {
     /// Of the database in the file `from`, in the place of the file `to`.
     pub fn new(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Self {
         let (from, to) = (path::absolute(from.as_ref()), path::absolute(to.as_ref()));
-        Self { from, to, report: Box::new(|_| {}), stop: Arc::default() }
+        Self { from, to, setup: Vec::new(), report: Box::new(|_| {}), stop: Arc::default() }
+    }
+
+    /// Calls `f` on the connection that checks the copy, as [`Builder::setup`](crate::Builder::setup) does on those of
+    /// a database. Without the functions and collations that the file's schema uses, tables and indexes that need them
+    /// are checked less thoroughly.
+    pub fn setup<F>(mut self, f: F) -> Self
+    where
+        F: Fn(&Connection) -> rusqlite::Result<()> + Send + Sync + 'static,
+    {
+        self.setup.push(Callback::new::<F>(Arc::new(f)));
+        self
     }
 
     /// Calls `f` after every few megabytes. The check, which takes about as long as the copy, comes after
@@ -193,7 +215,7 @@ impl Restore {
     pub fn blocking_run(mut self) -> Result<BackupReport, Error> {
         let (from, to) = (self.from.map_err(refused)?, self.to.map_err(refused)?);
         let conn = open_source(&from, &to)?;
-        let done = copy(&conn, &to, &mut self.report, &self.stop);
+        let done = copy(&conn, Some(&from), &to, &self.setup, &mut self.report, &self.stop);
         match done {
             Err(_) if self.stop.load(Ordering::Relaxed) => {
                 let detail =
@@ -205,7 +227,7 @@ impl Restore {
     }
 }
 
-fn refused(why: Refusal) -> Error {
+pub(crate) fn refused(why: Refusal) -> Error {
     Error::new(ErrorKind::Backup).detail(why)
 }
 
@@ -213,6 +235,7 @@ fn refused(why: Refusal) -> Error {
 fn open_source(from: &Path, to: &Path) -> Result<Connection, Error> {
     let resolved = path::resolve(from).map_err(refused)?;
     let file = std::fs::metadata(&resolved).map_err(|error| io(from, &error))?;
+    path::check_length(&resolved).map_err(refused)?;
     path::check_kind(&resolved).map_err(refused)?;
     let (shown, from) = (from.display(), resolved.as_path());
     if let Some(name) = instance::other_name(from) {
@@ -241,8 +264,15 @@ fn open_source(from: &Path, to: &Path) -> Result<Connection, Error> {
         false => Connection::open_with_flags(from, read_only),
     };
     let conn = conn.map_err(|error| of(from, error))?;
-    conn.execute_batch("PRAGMA query_only = ON; BEGIN; SELECT 1 FROM sqlite_schema")
-        .map_err(|error| of(from, error))?;
+    conn.execute_batch("PRAGMA query_only = ON; BEGIN; SELECT 1 FROM sqlite_schema").map_err(
+        |error| match error.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::CannotOpen) => refused(format!(
+                "{shown}: {error}; a file in WAL mode is read with a `-wal` and a `-shm` beside it: copy it to a \
+                 directory that can be written"
+            )),
+            _ => of(from, error),
+        },
+    )?;
     Ok(conn)
 }
 
@@ -252,25 +282,25 @@ fn is_same(a: &Path, b: &Path) -> bool {
     a == b || (file.is_some() && file == other)
 }
 
-/// Copies what `from` shows, inside its read transaction, to the file `to`.
+/// Copies what `from` shows, inside its read transaction, to the file `to`; `source` is the file of `from`.
 fn copy(
     from: &Connection,
+    source: Option<&Path>,
     to: &Path,
+    setup: &[Callback<Setup>],
     report: &mut dyn FnMut(BackupProgress),
     stop: &Arc<AtomicBool>,
 ) -> Result<BackupReport, Error> {
     let began = now();
     let target = Target::find(to)?;
+    let partial = target.begin(source)?;
     let to = target.path.as_path();
-    let partial = Partial::new(to)?;
     // BEGIN takes no snapshot; the first read does.
     from.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
         .map_err(|error| of(to, error))?;
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-        | OpenFlags::SQLITE_OPEN_CREATE
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut conn =
-        Connection::open_with_flags(&partial.0, flags).map_err(|error| of(&partial.0, error))?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut conn = Connection::open_with_flags(partial.path(), flags)
+        .map_err(|error| of(partial.path(), error))?;
     let failed = |error| of(to, error);
     // Nobody reads it before it is whole, so there is nothing to be rolled back.
     conn.execute_batch("PRAGMA synchronous = OFF; PRAGMA locking_mode = EXCLUSIVE")
@@ -280,33 +310,97 @@ fn copy(
     conn.execute_batch("PRAGMA synchronous = FULL").map_err(failed)?;
     let mode = "PRAGMA journal_mode = DELETE";
     let mode: String = conn.query_row(mode, [], |row| row.get(0)).map_err(failed)?;
+    if mode != "delete" {
+        let detail = format!("the copy for {} stays in the journal mode {mode}", to.display());
+        return Err(refused(detail));
+    }
     let version: i32 =
         conn.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
     conn.execute_batch(&format!("PRAGMA user_version = {version}")).map_err(failed)?;
-    let check = "PRAGMA integrity_check(1)";
-    let for_check = Arc::clone(stop);
-    conn.progress_handler(100_000, Some(move || is_stopped(&for_check))).map_err(failed)?;
-    let checked: String = conn.query_row(check, [], |row| row.get(0)).map_err(failed)?;
-    if checked != "ok" || mode != "delete" {
-        let detail = format!("the copy for {} is not whole: {checked}", to.display());
-        return Err(Error::new(ErrorKind::Corrupt).detail(detail));
-    }
     conn.close().map_err(|(_, error)| of(to, error))?;
-    let bytes = std::fs::metadata(&partial.0).map_or(0, |file| file.len());
+    check(partial.path(), to, setup, stop)?;
+    let bytes = std::fs::metadata(partial.path()).map_or(0, |file| file.len());
     // A check of few large rows asks nobody.
     if is_stopped(stop) {
         return Err(failed(interrupted()));
     }
     // Again: it has taken a while.
-    let before = target.file;
-    let target = Target::find(to)?;
-    if target.file != before {
+    if !target.is_as_found()? {
         let why =
             "another file has been put there meanwhile; it is left alone, make the copy again";
         return Err(refused(format!("{}: {why}", to.display())));
     }
     partial.put_in_place(&target)?;
     Ok(BackupReport { bytes, elapsed: now() - began })
+}
+
+/// Checks the copy in the file `partial`, which is to become `to`, with what `setup` gives a connection: an index by a
+/// collation of the program's own can be checked by that collation alone.
+fn check(
+    partial: &Path,
+    to: &Path,
+    setup: &[Callback<Setup>],
+    stop: &Arc<AtomicBool>,
+) -> Result<(), Error> {
+    let failed = |error| of(to, error);
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    // However `setup` leaves it, the session closes it.
+    let mut session = Session::new(Connection::open_with_flags(partial, flags).map_err(failed)?);
+    setup::run_all(session.conn(), setup, Role::Copy).map_err(|error| {
+        refused(format!("{}: the copy cannot be checked: {error}", to.display()))
+    })?;
+    let stop = Arc::clone(stop);
+    let stopping = move || is_stopped(&stop);
+    session.conn_mut().progress_handler(100_000, Some(stopping)).map_err(failed)?;
+    let conn = session.conn();
+    let whole = match look(conn, "PRAGMA integrity_check(1)").map_err(failed)? {
+        Some(whole) => whole,
+        None => check_tables(conn).map_err(failed)?,
+    };
+    match whole.as_str() {
+        "ok" => Ok(()),
+        wrong => {
+            let detail = format!("the copy for {} is not whole: {wrong}", to.display());
+            Err(Error::new(ErrorKind::Corrupt).detail(detail))
+        }
+    }
+}
+
+/// What a check says; `None`: it cannot be compiled, because the schema uses what this connection does not have.
+fn look(conn: &Connection, check: &str) -> rusqlite::Result<Option<String>> {
+    match conn.query_row(check, [], |row| row.get(0)) {
+        Err(rusqlite::Error::SqliteFailure(error, _))
+            if error.extended_code & 0xff == ffi::SQLITE_ERROR =>
+        {
+            Ok(None)
+        }
+        // The same with its place in the statement: a variant that rusqlite does not always have.
+        Err(error) if error.sqlite_error().is_none() => Ok(None),
+        answer => answer.map(Some),
+    }
+}
+
+/// Checks each table by itself, as thoroughly as it can be without what its schema uses.
+fn check_tables(conn: &Connection) -> rusqlite::Result<String> {
+    let sql = "SELECT name FROM sqlite_schema WHERE type = 'table' AND rootpage > 0";
+    let mut tables = conn.prepare(sql)?;
+    let tables = tables.query_map([], |row| row.get::<_, String>(0))?;
+    for table in tables {
+        let table = table?.replace('"', "\"\"");
+        let checks = [
+            format!("PRAGMA integrity_check(\"{table}\")"),
+            format!("PRAGMA quick_check(\"{table}\")"),
+            format!("SELECT iif(count(*) < 0, '', 'ok') FROM \"{table}\" NOT INDEXED"),
+        ];
+        for check in checks {
+            match look(conn, &check)? {
+                Some(ok) if ok == "ok" => break,
+                Some(wrong) => return Ok(wrong),
+                None => {}
+            }
+        }
+    }
+    Ok(String::from("ok"))
 }
 
 fn is_stopped(stop: &AtomicBool) -> bool {
@@ -345,146 +439,11 @@ fn pages(
     }
 }
 
-/// Where a copy is to be put, and what it replaces there.
-struct Target {
-    /// Without links.
-    path: PathBuf,
-    /// `None`: there is nothing.
-    file: Option<Option<FileId>>,
-}
-
-impl Target {
-    /// Y2, Y4. Looks at what is at the absolute path `to`.
-    fn find(to: &Path) -> Result<Self, Error> {
-        let path = path::resolve(to).map_err(refused)?;
-        let refuse = |why: String| Err(refused(format!("{}: {why}", path.display())));
-        let file = path::check_kind(&path).map_err(refused)?;
-        if instance::is_open(&path) {
-            return refuse(String::from(
-                "this process has it open as a database; name another file",
-            ));
-        }
-        if let Some(owner) = path::owner(&path) {
-            return refuse(format!(
-                "by its name it is a part of the database {}; name another file",
-                owner.display()
-            ));
-        }
-        for end in ["-wal", "-journal"] {
-            let beside = path::beside(&path, end);
-            let shown = beside.display();
-            if beside.symlink_metadata().is_ok() {
-                return refuse(match file {
-                    Some(_) => format!(
-                        "there is {shown}, so it is in use or was left by a crash; close its users, or \
-                         open and close it once; if it is damaged, move both away"
-                    ),
-                    None => format!(
-                        "there is {shown}, left by a database that is gone, which SQLite would take for a \
-                         part of the copy; move it away"
-                    ),
-                });
-            }
-        }
-        if let Some(file) = &file
-            && file.len() > 0
-            && !is_database(&path)?
-        {
-            return refuse(String::from(
-                "it is no SQLite database (it does not begin as one), and nothing else is replaced; name \
-                 another file, or move it away",
-            ));
-        }
-        Ok(Self { path, file: file.as_ref().map(path::id_of) })
-    }
-}
-
-/// Whether the regular file at `path` begins as a database does. It is read through SQLite: closing a
-/// descriptor of our own would drop the locks of other connections of this process.
-fn is_database(path: &Path) -> Result<bool, Error> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let conn = Connection::open_with_flags(path, flags).map_err(|error| of(path, error))?;
-    Ok(crate::ffi::first_bytes(&conn).is_some_and(|bytes| bytes == *b"SQLite format 3\0"))
-}
-
-/// A copy under way; removed unless it was put in place.
-struct Partial(PathBuf);
-
-impl Partial {
-    fn new(to: &Path) -> Result<Self, Error> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let (pid, n) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let path = path::beside(to, &format!(".{pid}-{n}.partial"));
-        // Left by a killed process of the same number. A link is removed, not followed.
-        if path.symlink_metadata().is_ok() {
-            std::fs::remove_file(&path).map_err(|error| io(&path, &error))?;
-        }
-        Ok(Self(path))
-    }
-
-    /// Y1, Y4
-    fn put_in_place(self, target: &Target) -> Result<(), Error> {
-        let to = &target.path;
-        match target.file {
-            None => rename_to_nothing(&self.0, to),
-            Some(_) => std::fs::rename(&self.0, to),
-        }
-        .map_err(|error| io(to, &error))?;
-        sync_dir(to)
-    }
-}
-
-/// Renames `from` to `to`, unless something is there meanwhile (where the file system can tell).
-#[cfg(target_os = "linux")]
-fn rename_to_nothing(from: &Path, to: &Path) -> std::io::Result<()> {
-    use rustix::fs::{CWD, RenameFlags, renameat_with};
-    use rustix::io::Errno;
-
-    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        // Not every file system knows the flag.
-        Err(Errno::INVAL | Errno::NOSYS) => std::fs::rename(from, to),
-        done => done.map_err(Into::into),
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn rename_to_nothing(from: &Path, to: &Path) -> std::io::Result<()> {
-    std::fs::rename(from, to)
-}
-
-impl Drop for Partial {
-    fn drop(&mut self) {
-        // Not there any more after the rename.
-        let _ = std::fs::remove_file(&self.0);
-        let _ = std::fs::remove_file(path::beside(&self.0, "-journal"));
-    }
-}
-
-/// Brings the rename to the disk.
-#[cfg(target_os = "linux")]
-fn sync_dir(of: &Path) -> Result<(), Error> {
-    use rustix::fs::{Mode, OFlags};
-
-    let dir = match of.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => dir,
-        _ => Path::new("."),
-    };
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::open(dir, flags, Mode::empty())
-        .and_then(rustix::fs::fsync)
-        .map_err(|error| io(dir, &error.into()))
-}
-
-#[cfg(not(target_os = "linux"))]
-fn sync_dir(_of: &Path) -> Result<(), Error> {
-    Ok(())
-}
-
-fn io(path: &Path, error: &std::io::Error) -> Error {
+pub(crate) fn io(path: &Path, error: &std::io::Error) -> Error {
     Error::new(ErrorKind::Backup).detail(format!("{}: {error}", path.display()))
 }
 
-fn of(path: &Path, error: rusqlite::Error) -> Error {
+pub(crate) fn of(path: &Path, error: rusqlite::Error) -> Error {
     let kind = match kind_of_own(&error) {
         kind @ (ErrorKind::Corrupt | ErrorKind::DiskFull) => kind,
         _ => ErrorKind::Backup,

@@ -34,6 +34,9 @@ pub(crate) fn check(config: &Config) -> Result<Vec<String>, Error> {
         (Err(_), None) if !config.creates() && path::is_absent(named) => return Err(absent(named)),
         (Err(why), None) => return Err(refused(why)),
     };
+    if config.vfs.is_none() {
+        path::check_length(&path).map_err(refused)?;
+    }
     path::check_kind(&path).map_err(refused)?;
     if !config.creates() && config.vfs.is_none() && path::is_absent(&path) {
         return Err(absent(&path));

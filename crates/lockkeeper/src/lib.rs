@@ -88,6 +88,8 @@ mod stop;
 #[cfg(feature = "sqlite")]
 mod submission;
 #[cfg(feature = "sqlite")]
+mod target;
+#[cfg(feature = "sqlite")]
 mod temporary;
 #[cfg(feature = "sqlite")]
 mod transaction;

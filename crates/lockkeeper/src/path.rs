@@ -9,7 +9,7 @@
 //! SQLite names the WAL after the path without symbolic links. So links are followed here, before anything is
 //! checked: every guard, and SQLite, then speak of one name.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind};
@@ -19,6 +19,15 @@ const LINKS_MAX: usize = 40;
 
 /// What SQLite appends to a database's name to name a file that belongs to it.
 pub(crate) const ENDS: [&str; 3] = ["-wal", "-shm", "-journal"];
+
+/// Bytes of a path that SQLite opens on Unix with what it appends (`MAX_PATHNAME`).
+const PATH_MAX: usize = if cfg!(unix) { 512 - LONGEST_END } else { usize::MAX };
+
+/// Bytes of a name that the usual file systems keep, with what SQLite appends.
+const NAME_MAX: usize = if cfg!(unix) { 255 - LONGEST_END } else { usize::MAX };
+
+/// Of [`ENDS`].
+const LONGEST_END: usize = "-journal".len();
 
 /// Device and inode.
 pub(crate) type FileId = (u64, u64);
@@ -171,6 +180,31 @@ pub(crate) fn is_absent(path: &Path) -> bool {
     use std::io::ErrorKind::{NotADirectory, NotFound};
     let looked = std::fs::metadata(path);
     looked.is_err_and(|error| matches!(error.kind(), NotFound | NotADirectory))
+}
+
+/// Whether SQLite can open a file at the resolved path `path`, together with what it appends to its name.
+pub(crate) fn check_length(path: &Path) -> Result<(), Refusal> {
+    let (bytes, name) = (path.as_os_str().len(), path.file_name().map_or(0, OsStr::len));
+    if name > NAME_MAX {
+        return Err(format!(
+            "{}: its name has {name} bytes; SQLite appends to it, so give at most {NAME_MAX}",
+            path.display()
+        ));
+    }
+    match bytes > PATH_MAX {
+        true => Err(format!(
+            "{}: the path has {bytes} bytes; SQLite takes no longer paths than 512 bytes with what it appends, so \
+             give at most {PATH_MAX}",
+            path.display()
+        )),
+        false => Ok(()),
+    }
+}
+
+/// How long the name of a file in the directory of `path` may be.
+pub(crate) fn room_for_name(path: &Path) -> usize {
+    let dir = path.parent().map_or(0, |dir| dir.as_os_str().len() + 1);
+    NAME_MAX.min(PATH_MAX.saturating_sub(dir))
 }
 
 /// What is at the resolved path `path`, if it can be a database's file; `None`: nothing.

@@ -17,6 +17,7 @@ mod borrowed;
 mod busy;
 mod cancel;
 mod cancel_write;
+mod checked;
 mod circles;
 mod closing;
 mod columns;

@@ -292,3 +292,120 @@ fn a43_what_comes_to_the_target_while_it_is_copied_is_left_alone() {
         db.blocking_close().expect("closes");
     });
 }
+
+/// The mode, the owner and the group of a file.
+fn rights(path: &Path) -> (u32, u32, u32) {
+    let about = std::fs::metadata(path).expect("it is there");
+    (about.mode() & 0o777, about.uid(), about.gid())
+}
+
+/// A restore by an administrator leaves the file to the program that owns it, and what is private stays so.
+#[test]
+fn a43_what_is_replaced_keeps_its_owner_and_its_mode() {
+    use std::os::unix::fs::{PermissionsExt, chown};
+
+    within(HANG, || {
+        let home = Dir::new();
+        let (db, copy) = source(&home);
+        let is_root = rustix::process::geteuid().is_root();
+        for mode in [0o600, 0o640, 0o660, 0o644, 0o664, 0o444] {
+            for restore in [false, true] {
+                let dir = Dir::new();
+                let target = dir.file("target");
+                database(&target, "DELETE");
+                if is_root {
+                    chown(&target, Some(1234), Some(4321)).expect("root may");
+                }
+                let permissions = std::fs::Permissions::from_mode(mode);
+                std::fs::set_permissions(&target, permissions).expect("it is ours");
+                let before = rights(&target);
+                match restore {
+                    true => blocking_restore(&copy, &target).map(drop).expect("restored"),
+                    false => db.backup(&target).blocking_run().map(drop).expect("a backup"),
+                }
+                assert_eq!(rights(&target), before, "{mode:o}, restore: {restore}");
+                assert_eq!(rows(&target), 7);
+            }
+        }
+        db.blocking_close().expect("closes");
+    });
+}
+
+/// Neither when it is in place nor before.
+#[test]
+fn a43_a_copy_is_readable_for_nobody_who_may_not_read_the_source() {
+    use std::os::unix::fs::PermissionsExt;
+
+    within(HANG, || {
+        for mode in [0o600, 0o640, 0o400] {
+            let home = Dir::new();
+            let (db, copy) = source(&home);
+            for source in [home.file("source.db"), copy.clone()] {
+                let permissions = std::fs::Permissions::from_mode(mode);
+                std::fs::set_permissions(source, permissions).expect("it is ours");
+            }
+            for old in [None, Some(0o600)] {
+                let dir = Dir::new();
+                let target = dir.file("target");
+                if let Some(old) = old {
+                    database(&target, "DELETE");
+                    let permissions = std::fs::Permissions::from_mode(old);
+                    std::fs::set_permissions(&target, permissions).expect("it is ours");
+                }
+                let inside = dir.path().to_owned();
+                let look = move || {
+                    let files = std::fs::read_dir(&inside).expect("a directory");
+                    let modes = files.map(|file| rights(&file.expect("an entry").path()).0);
+                    let open = modes.filter(|of| of & 0o777 & !(mode | 0o600) != 0).count();
+                    assert_eq!(open, 0, "{mode:o}, over {old:?}");
+                };
+                let during = look.clone();
+                let backup = db.backup(&target).progress(move |_| during());
+                backup.blocking_run().expect("a backup");
+                look();
+                let restore = lockkeeper::Restore::new(&copy, &target);
+                let during = look.clone();
+                restore.progress(move |_| during()).blocking_run().expect("restored");
+                look();
+            }
+            db.blocking_close().expect("closes");
+        }
+    });
+}
+
+/// The copy is made under a longer name first, to which SQLite appends more.
+#[test]
+fn a43_whatever_sqlite_can_open_can_be_a_target() {
+    within(HANG, || {
+        let home = Dir::new();
+        let (db, copy) = source(&home);
+        let mut deep = home.path().to_owned();
+        while deep.as_os_str().len() < 440 {
+            deep.push("d".repeat(30));
+        }
+        std::fs::create_dir_all(&deep).expect("directories");
+        let names = [1, 230, 238, 239, 240, 246, 247].map(|n| home.file(&"n".repeat(n)));
+        let others = [121, 123].map(|n| home.file(&"\u{e9}".repeat(n)));
+        let room = |path: usize| path - deep.as_os_str().len() - 1;
+        let paths = [480, 488, 503, 504].map(|n| deep.join("p".repeat(room(n))));
+        for path in names.iter().chain(&others).chain(&paths) {
+            for error in put(&db, &copy, path) {
+                assert!(error.is_none(), "{}: {error:?}", path.as_os_str().len());
+            }
+            assert_eq!(rows(path), 7);
+            let opened = Database::blocking_open(path).expect("a database as any");
+            opened.blocking_close().expect("closes");
+        }
+        let long =
+            [(home.file(&"n".repeat(248)), "248 bytes"), (home.file(&"n".repeat(300)), "300")];
+        let far = [(deep.join("p".repeat(room(505))), "505 bytes")];
+        for (path, said) in long.into_iter().chain(far) {
+            let opened = Database::blocking_open(&path).map(drop).err();
+            for error in put(&db, &copy, &path).into_iter().chain([opened]) {
+                let text = error.expect("SQLite could not open it").to_string();
+                assert!(text.contains(said) && text.contains("at most"), "{text}");
+            }
+        }
+        db.blocking_close().expect("closes");
+    });
+}

@@ -1,0 +1,252 @@
+//! Where a copy is to be put: what is there now, what may be replaced, and how (`backup.rs` Y1, Y2, Y4, Y5).
+
+use std::fs::{Metadata, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rusqlite::{Connection, OpenFlags};
+
+use crate::backup::{io, of, refused};
+use crate::error::{Error, ErrorKind};
+use crate::instance;
+use crate::path::{self, FileId};
+
+/// Where a copy is to be put, and what it replaces there.
+pub(crate) struct Target {
+    /// Without links.
+    pub(crate) path: PathBuf,
+    /// What is there; `None`: nothing.
+    file: Option<Metadata>,
+}
+
+impl Target {
+    /// Y2, Y4. Looks at what is at the absolute path `to`.
+    pub(crate) fn find(to: &Path) -> Result<Self, Error> {
+        let path = path::resolve(to).map_err(refused)?;
+        path::check_length(&path).map_err(refused)?;
+        let refuse = |why: String| Err(refused(format!("{}: {why}", path.display())));
+        let file = path::check_kind(&path).map_err(refused)?;
+        if instance::is_open(&path) {
+            return refuse(String::from(
+                "this process has it open as a database; name another file",
+            ));
+        }
+        if let Some(owner) = path::owner(&path) {
+            return refuse(format!(
+                "by its name it is a part of the database {}; name another file",
+                owner.display()
+            ));
+        }
+        for end in ["-wal", "-journal"] {
+            let beside = path::beside(&path, end);
+            let shown = beside.display();
+            if beside.symlink_metadata().is_ok() {
+                return refuse(match file {
+                    Some(_) => format!(
+                        "there is {shown}, so it is in use or was left by a crash; close its users, or \
+                         open and close it once; if it is damaged, move both away"
+                    ),
+                    None => format!(
+                        "there is {shown}, left by a database that is gone, which SQLite would take for a \
+                         part of the copy; move it away"
+                    ),
+                });
+            }
+        }
+        if let Some(file) = &file
+            && file.len() > 0
+            && !is_database(&path)?
+        {
+            return refuse(String::from(
+                "it is no SQLite database (it does not begin as one), and nothing else is replaced; name \
+                 another file, or move it away",
+            ));
+        }
+        Ok(Self { path, file })
+    }
+
+    /// Whether what was found is there still, and may still be replaced.
+    pub(crate) fn is_as_found(&self) -> Result<bool, Error> {
+        let id =
+            |target: &Self| -> Option<Option<FileId>> { target.file.as_ref().map(path::id_of) };
+        Ok(id(&Self::find(&self.path)?) == id(self))
+    }
+
+    /// Makes an empty file beside the target for the copy of the file `source`.
+    pub(crate) fn begin(&self, source: Option<&Path>) -> Result<Partial, Error> {
+        let partial = Partial::path_for(&self.path)?;
+        // Left by a killed process of the same number. A link is removed, not followed.
+        if partial.symlink_metadata().is_ok() {
+            std::fs::remove_file(&partial).map_err(|error| io(&partial, &error))?;
+        }
+        let source = source.and_then(|source| std::fs::metadata(source).ok());
+        let mut options = OpenOptions::new();
+        rights::limit(&mut options, self.file.as_ref(), source.as_ref());
+        options.write(true).create_new(true).open(&partial).map_err(|error| {
+            use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+            let shown = partial.display();
+            match error.kind() {
+                StorageFull | QuotaExceeded => {
+                    Error::new(ErrorKind::DiskFull).detail(format!("{shown}: {error}"))
+                }
+                _ => refused(format!(
+                    "{shown}: {error}; the copy is made beside its target; check that the directory can be written"
+                )),
+            }
+        })?;
+        Ok(Partial(partial))
+    }
+}
+
+/// Whether the regular file at `path` begins as a database does. It is read through SQLite: closing a
+/// descriptor of our own would drop the locks of other connections of this process.
+fn is_database(path: &Path) -> Result<bool, Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags).map_err(|error| of(path, error))?;
+    Ok(crate::ffi::first_bytes(&conn).is_some_and(|bytes| bytes == *b"SQLite format 3\0"))
+}
+
+/// A copy under way; removed unless it was put in place.
+pub(crate) struct Partial(PathBuf);
+
+impl Partial {
+    /// A name for the copy, which no other copy has, in the directory of `to`; cut where it would be too long for SQLite.
+    fn path_for(to: &Path) -> Result<PathBuf, Error> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let (pid, n) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let own = format!(".{pid}-{n}.partial");
+        let name = to.file_name().unwrap_or_default().to_string_lossy();
+        let Some(room) = path::room_for_name(to).checked_sub(own.len()) else {
+            return Err(refused(format!(
+                "{}: the copy is made beside it, under a name that would make the path too long for SQLite; \
+                 shorten the path",
+                to.display()
+            )));
+        };
+        let mut end = name.len().min(room);
+        while !name.is_char_boundary(end) {
+            end -= 1;
+        }
+        Ok(to.with_file_name(format!("{}{own}", &name[..end])))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Y1, Y4, Y5
+    pub(crate) fn put_in_place(self, target: &Target) -> Result<(), Error> {
+        let to = &target.path;
+        match &target.file {
+            None => rename_to_nothing(&self.0, to),
+            Some(old) => {
+                rights::take_over(&self.0, old).and_then(|()| std::fs::rename(&self.0, to))
+            }
+        }
+        .map_err(|error| match error.kind() {
+            std::io::ErrorKind::ResourceBusy => {
+                let why = "it is a mount point, which cannot be replaced; name another file";
+                refused(format!("{}: {why}", to.display()))
+            }
+            _ => io(to, &error),
+        })?;
+        sync_dir(to)
+    }
+}
+
+/// Y5. Whose the copy is, and who may read it. SQLite alone would make it readable for all.
+#[cfg(unix)]
+mod rights {
+    use std::fs::{Metadata, OpenOptions, Permissions};
+    use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+    use std::path::Path;
+
+    /// The bits of a file's mode that say who may do what.
+    const RIGHTS: u32 = 0o777;
+    const OF_OWNER: u32 = 0o600;
+
+    /// Has a file made so that nobody may do more with it than with `source`; less, if it is to replace `old`, whose
+    /// owner it has not yet.
+    pub(super) fn limit(
+        options: &mut OpenOptions,
+        old: Option<&Metadata>,
+        source: Option<&Metadata>,
+    ) {
+        match (old, source) {
+            (Some(_), _) => _ = options.mode(OF_OWNER),
+            (None, Some(source)) => _ = options.mode(source.mode() & RIGHTS | OF_OWNER),
+            (None, None) => _ = options.mode(0o644),
+        }
+    }
+
+    /// Gives `copy` the owner and the mode of `old`, as far as this process may. Where the group cannot be had, its
+    /// members get what everybody has.
+    pub(super) fn take_over(copy: &Path, old: &Metadata) -> std::io::Result<()> {
+        let mut mode = old.mode() & RIGHTS;
+        if chown(copy, None, Some(old.gid())).is_err() {
+            mode = mode & !0o070 | (mode & 0o007) << 3;
+        }
+        std::fs::set_permissions(copy, Permissions::from_mode(mode))?;
+        let _ = chown(copy, Some(old.uid()), None);
+        Ok(())
+    }
+}
+
+/// Elsewhere a file has the rights that its directory gives.
+#[cfg(not(unix))]
+mod rights {
+    use std::fs::{Metadata, OpenOptions};
+    use std::path::Path;
+
+    pub(super) fn limit(_: &mut OpenOptions, _: Option<&Metadata>, _: Option<&Metadata>) {}
+
+    pub(super) fn take_over(_: &Path, _: &Metadata) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Renames `from` to `to`, unless something is there meanwhile (where the file system can tell).
+#[cfg(target_os = "linux")]
+fn rename_to_nothing(from: &Path, to: &Path) -> std::io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    use rustix::io::Errno;
+
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // Not every file system knows the flag.
+        Err(Errno::INVAL | Errno::NOSYS) => std::fs::rename(from, to),
+        done => done.map_err(Into::into),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn rename_to_nothing(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::rename(from, to)
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // Not there any more after the rename.
+        let _ = std::fs::remove_file(&self.0);
+        let _ = std::fs::remove_file(path::beside(&self.0, "-journal"));
+    }
+}
+
+/// Brings the rename to the disk.
+#[cfg(target_os = "linux")]
+fn sync_dir(of: &Path) -> Result<(), Error> {
+    use rustix::fs::{Mode, OFlags};
+
+    let dir = match of.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(dir, flags, Mode::empty())
+        .and_then(rustix::fs::fsync)
+        .map_err(|error| io(dir, &error.into()))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn sync_dir(_of: &Path) -> Result<(), Error> {
+    Ok(())
+}
