@@ -30,7 +30,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 /// Whose log it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

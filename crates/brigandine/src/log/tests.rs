@@ -13,7 +13,17 @@ async fn rest(reader: &mut LogReader) -> String {
     String::from_utf8(text).expect("text")
 }
 
-fn build(attempt: i64, path: &str) -> Build {
+/// Asks a first time, which must not be answered.
+async fn waits(mut asked: std::pin::Pin<&mut impl Future>) {
+    tokio::select! {
+        biased;
+        _ = &mut asked => panic!("it did not wait"),
+        () = tokio::task::yield_now() => {}
+    }
+}
+
+/// A build that runs, with nothing in it but what a log needs.
+pub(crate) fn build(attempt: i64, path: &str) -> Build {
     Build {
         id: BuildId::new(7),
         derivation: String::new(),
@@ -113,11 +123,7 @@ async fn a_log_that_is_about_to_begin_is_waited_for_and_is_never_an_empty_one_th
     let coming = logs.announce();
     let started = build(1, "");
     let mut asked = std::pin::pin!(logs.open(&started, 0));
-    tokio::select! {
-        biased;
-        _ = &mut asked => panic!("it did not wait"),
-        () = tokio::task::yield_now() => {}
-    }
+    waits(asked.as_mut()).await;
     let mut writer = logs.create(NAME);
     drop(coming);
     let mut reader = within(asked).await.expect("log");
@@ -133,11 +139,7 @@ async fn only_announcements_from_before_are_waited_for() {
     let one = logs.announce();
     let started = build(1, "");
     let mut asked = std::pin::pin!(logs.open(&started, 0));
-    tokio::select! {
-        biased;
-        _ = &mut asked => panic!("it did not wait"),
-        () = tokio::task::yield_now() => {}
-    }
+    waits(asked.as_mut()).await;
     // One after the other without a gap, as a busy builder makes them.
     let two = logs.announce();
     drop(one);
@@ -189,11 +191,7 @@ async fn the_log_of_an_evaluation_that_begins_is_waited_for_as_well() {
     };
     let coming = logs.announce();
     let mut asked = std::pin::pin!(logs.open_evaluation(&evaluation, 0));
-    tokio::select! {
-        biased;
-        _ = &mut asked => panic!("it did not wait"),
-        () = tokio::task::yield_now() => {}
-    }
+    waits(asked.as_mut()).await;
     let mut writer = logs.create(LogName::Evaluation(evaluation.id));
     drop(coming);
     let mut reader = within(asked).await;

@@ -5,27 +5,7 @@ use crate::log::{LogName, Logs};
 use crate::model::{Build, BuildId, BuildLogFile, BuildStatus};
 
 fn build(status: BuildStatus, log: BuildLogFile) -> Build {
-    Build {
-        id: BuildId::new(7),
-        derivation: String::new(),
-        specification_id: crate::model::SpecificationId::new(1),
-        specification: String::new(),
-        evaluation: crate::model::EvaluationId::new(1),
-        job: String::new(),
-        system: String::new(),
-        nix_name: String::new(),
-        priority: 0,
-        status,
-        weather: crate::model::Weather::Unknown,
-        attempt: 1,
-        waiting: 0,
-        message: String::new(),
-        submitted_at: 1,
-        started_at: 1,
-        stopped_at: 0,
-        log,
-        imported: false,
-    }
+    Build { status, log, started_at: 1, ..crate::log::tests::build(1, "") }
 }
 
 /// The end of a log with this text: while it is written, finished, and finished with a length that is not known.
