@@ -108,9 +108,10 @@ function takeOverLog(fresh) {
 }
 
 function begin() {
-  log.complete = !log.dataset.log;
-  wanted.parentElement.hidden = log.complete;
-  if (!log.complete) follow();
+  // Of an empty one the words may still change.
+  log.complete = !log.dataset.log && log.querySelector(".l") !== null;
+  wanted.parentElement.hidden = !log.dataset.log;
+  if (log.dataset.log) follow();
   // Why a build failed stands at the end.
   if (log.dataset.log || "end" in log.dataset) log.scrollTop = log.scrollHeight;
 }

@@ -63,7 +63,8 @@ struct LogView {
     from: u64,
     /// Complete lines, and the one whose end has not come.
     html: String,
-    /// Where the page goes on by itself, while the build runs.
+    /// Whether the page goes on by itself, and from where; without an offset from the end of the log.
+    live: bool,
     resume: Option<u64>,
     /// What there is to say instead of a log.
     note: &'static str,
@@ -140,7 +141,7 @@ async fn make(site: &Site, id: &str, headers: &HeaderMap) -> Result<Response> {
     let build = details.build;
     let followed = headers.get(FOLLOWED).and_then(|value| value.to_str().ok()?.parse().ok());
     let log = if build.status == BuildStatus::Started && followed == Some(build.attempt) {
-        LogView { attempt: build.attempt, resume: Some(0), ..LogView::default() }
+        LogView { attempt: build.attempt, live: true, ..LogView::default() }
     } else {
         log_view(site, &build).await
     };
@@ -291,7 +292,8 @@ async fn log_view(site: &Site, build: &Build) -> LogView {
             };
         }
     };
-    let resume = (!tail.ended).then(|| tail.lines.resume());
+    let live = !tail.ended;
+    let resume = live.then(|| tail.lines.resume());
     let html = tail.html + &tail.lines.unfinished();
     let note = match build.status {
         _ if !html.is_empty() => "",
@@ -302,7 +304,8 @@ async fn log_view(site: &Site, build: &Build) -> LogView {
         BuildStatus::Succeeded | BuildStatus::Failed => "It printed nothing.",
         _ => "It printed nothing before it ended.",
     };
-    LogView { attempt: build.attempt, from: tail.from, html, resume, note, ..LogView::default() }
+    let (attempt, from) = (build.attempt, tail.from);
+    LogView { attempt, from, html, live, resume, note, ..LogView::default() }
 }
 
 /// Why a build has no log.

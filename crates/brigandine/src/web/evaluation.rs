@@ -216,11 +216,7 @@ impl Asked {
             summary: summary(&evaluation),
             bar: view::bar(&evaluation.counters),
             created: view::moment(evaluation.created_at, now),
-            took: if evaluation.finished_at > 0 {
-                view::duration(evaluation.finished_at - evaluation.created_at)
-            } else {
-                String::new()
-            },
+            took: view::evaluation_took(&evaluation),
             has_log: !evaluation.log_path.is_empty()
                 || evaluation.status == EvaluationStatus::Started,
             changes: grouped(&changes),

@@ -167,7 +167,7 @@ struct EvaluationRow {
     /// How many more checkouts there are.
     more: usize,
     created: Option<Moment>,
-    /// How long it took, from the first look to the last build; nothing while it goes on.
+    /// How long it took, in words; nothing while it goes on.
     took: String,
     message: String,
     bar: Vec<Part>,
@@ -187,11 +187,7 @@ impl EvaluationRow {
             subject: first.map(|checkout| checkout.subject.clone()).unwrap_or_default(),
             more: checkouts.len().saturating_sub(1),
             created: view::moment(evaluation.created_at, now),
-            took: if evaluation.finished_at > 0 {
-                view::duration(evaluation.finished_at - evaluation.created_at)
-            } else {
-                String::new()
-            },
+            took: view::evaluation_took(&evaluation),
             bar: view::bar(counters),
             summary: summary(&evaluation),
             message: evaluation.message,

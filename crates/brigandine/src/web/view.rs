@@ -56,6 +56,16 @@ pub(super) const fn state_look(status: EvaluationStatus, counters: &Counters) ->
     }
 }
 
+/// How long an evaluation took, in words; nothing while it goes on.
+pub(super) fn evaluation_took(evaluation: &Evaluation) -> String {
+    let took = duration(evaluation.finished_at - evaluation.created_at);
+    match evaluation.status {
+        EvaluationStatus::Started => String::new(),
+        EvaluationStatus::Succeeded => format!("evaluated in {took}"),
+        EvaluationStatus::Failed | EvaluationStatus::Aborted => format!("ended after {took}"),
+    }
+}
+
 /// What a finished build is compared with the one before it; nothing when that says little.
 pub(super) const fn weather(weather: Weather) -> &'static str {
     match weather {

@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// For one command; a page that takes longer has hung.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(100);
 
 /// Chromium with one tab. Ends with its driver.
 pub(crate) struct Browser {
@@ -48,7 +48,7 @@ impl Browser {
             "goog:chromeOptions": {"args": [
                 "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage",
                 "--no-first-run", "--disable-background-networking", "--disable-component-update",
-                "--disable-sync", "--hide-scrollbars", data,
+                "--disable-sync", "--disable-crash-reporter", "--hide-scrollbars", data,
             ]},
         }}});
         let made = browser.request("POST", "/session", &capabilities);

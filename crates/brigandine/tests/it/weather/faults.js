@@ -25,6 +25,7 @@ const inset = (e) => {
   return { top, right, bottom, left };
 };
 
+for (const details of document.querySelectorAll("details")) details.open = true;
 if (document.documentElement.scrollWidth > width) {
   faults.push(`the page is ${document.documentElement.scrollWidth} px wide, the window ${width}`);
 }
