@@ -508,3 +508,58 @@ fn without_git_lfs_it_is_told_what_to_install() {
     assert!(run(command).status.success());
     assert_eq!(newest_log(&place), "version https://git-lfs.");
 }
+
+/// What `ls` and `sha256sum` say of every file but git's own.
+const LISTING: &str = "find . -name .git -prune -o ! -type d -print | LC_ALL=C sort | while read -r f; do \
+     test -L $f && echo link $(readlink $f) || (stat -c %a $f; sha256sum < $f); echo $f; done";
+
+#[test]
+fn files_are_what_a_checkout_by_git_makes_of_them_whatever_attributes_say() {
+    let place = Place::new();
+    let repository = place.repository("sample");
+    let attributes = "* text=auto\n*.bat eol=crlf\n*.sh eol=lf\n*.ident ident\n*.bin -text\n\
+        *.utf16 text working-tree-encoding=UTF-16LE-BOM eol=crlf\n[attr]windows text eol=crlf\n\
+        *.win windows\nhidden/** export-ignore\n*.subst export-subst\n*.gone filter=unknown\n\
+        *.merged merge=union -diff\n";
+    for (name, text) in [
+        ("a.bat", "one\ntwo\n"),
+        ("a.sh", "one\ntwo\n"),
+        ("a.ident", "$Id$\n"),
+        ("a.bin", "one\r\ntwo\n"),
+        ("mixed.txt", "one\r\ntwo\n"),
+        ("a.win", "one\n"),
+        ("hidden/file", "still there\n"),
+        ("a.subst", "$Format:%H$\n"),
+        ("a.gone", "as it is\n"),
+        ("a.merged", "one\n"),
+        ("deep/.gitattributes", "*.txt eol=crlf\n*.sh -text\n"),
+        ("deep/b.txt", "one\n"),
+        ("deep/b.sh", "one\n"),
+        ("empty", ""),
+    ] {
+        repository.commit(&[(name, text)]);
+    }
+    let utf16: Vec<u8> = "\u{feff}one\r\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    fs::write(repository.path.join("a.utf16"), utf16).expect("written");
+    std::os::unix::fs::symlink("deep/b.txt", repository.path.join("link")).expect("a link");
+    std::os::unix::fs::symlink("nowhere", repository.path.join("broken")).expect("a link");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(repository.path.join("a.sh"), mode).expect("a mode");
+    for attributes in ["", attributes] {
+        let list = list(&format!("set +e\n{LISTING}"));
+        repository.commit(&[(".gitattributes", attributes), ("brigandine.toml", &list)]);
+        place.specify(&[("sample", &repository, "")]);
+        // What the machine would have has no say.
+        let global = place.write("gitconfig", "[core]\n\tautocrlf = true\n\teol = crlf\n");
+        let mut command = place.command(&["--one-shot"]);
+        command.env("GIT_CONFIG_GLOBAL", global).env("GIT_CONFIG_NOSYSTEM", "1");
+        let ended = run(command);
+        assert!(ended.status.success(), "{}\n{}", ended.stdout, ended.stderr);
+        let _ = fs::remove_dir_all(place.path("checkout"));
+        git(&place.path(""), &["clone", "--quiet", "sample", "checkout"]);
+        let mut command = Command::new("sh");
+        command.args(["-c", LISTING]).current_dir(place.path("checkout"));
+        let listing = command.output().expect("sh").stdout;
+        assert_eq!(newest_log(&place), String::from_utf8_lossy(&listing));
+    }
+}
