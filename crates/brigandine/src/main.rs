@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         input::read();
         return ExitCode::SUCCESS;
     }
+    ffi::few_arenas();
     // The modes of what a build finds and leaves depend on nothing that the server was started with.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     if let Err(error) = ffi::close_on_exec() {
