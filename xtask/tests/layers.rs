@@ -113,19 +113,24 @@ const LOCKKEEPER: &[Room] = &[
 
 /// The rooms of the server.
 const BRIGANDINE: &[Room] = &[
-    room("os", &["ffi", "folder", "process"], &[]),
+    room("os", &["ffi", "file", "folder", "process"], &[]),
     room("model", &["model"], &["os"]),
     room("config", &["config"], &["os", "model"]),
     room("input", &["input"], &["os", "model", "config"]),
     room("log", &["log"], &["os", "model"]),
     room("store", &["store"], &["os", "model", "config"]),
+    room("health", &["health"], &["model", "store"]),
     room("evaluate", &["evaluate"], &["os", "model", "config", "input", "log", "store"]),
-    room("build", &["build"], &["os", "model", "config", "input", "log", "store"]),
-    room("monitor", &["monitor"], &["os", "model", "config", "input", "log", "store", "evaluate"]),
+    room("build", &["build"], &["os", "model", "config", "input", "log", "store", "health"]),
+    room(
+        "monitor",
+        &["monitor"],
+        &["os", "model", "config", "input", "log", "store", "health", "evaluate"],
+    ),
     room("retention", &["retention"], &["os", "model", "config", "input", "log", "store"]),
-    room("http", &["http"], &["os", "model"]),
+    room("http", &["http"], &["os", "model", "health"]),
     room("api", &["api"], &["os", "model", "config", "log", "store", "http"]),
-    room("web", &["web"], &["os", "model", "config", "log", "store", "http"]),
+    room("web", &["web"], &["os", "model", "config", "log", "store", "health", "http"]),
     room(
         "app",
         &["app"],
@@ -136,6 +141,7 @@ const BRIGANDINE: &[Room] = &[
             "input",
             "log",
             "store",
+            "health",
             "evaluate",
             "build",
             "monitor",

@@ -23,24 +23,27 @@ use crate::build::{
     Stop, publish_builds,
 };
 use crate::evaluate::EvaluatorSettings;
-use crate::folder::remove_all;
+use crate::folder;
+use crate::health::{self, Health};
 use crate::input::{Checkouts, Repositories, hex};
 use crate::log::{LogName, Logs};
-use crate::model::{self, BuildId, Event, Keep, Specification, SpecificationId};
-use crate::monitor::{self, Turns};
+use crate::model::{self, BuildId, EvaluationStatus, Event, Keep, Specification, SpecificationId};
+use crate::monitor::{self, Looked, Turns};
 use crate::process::{Cgroups, STATE_VARIABLE, Supervisors, kill_marked};
 use crate::retention::{Pace, Pruned, Retention};
-use crate::store::{self, Cancel, Database, DatabaseError, Loaded, Recovered, Restart};
+use crate::store::{
+    self, Cancel, Database, DatabaseError, Loaded, OpenError, Recovered, Restart, SchemaError,
+};
 use rustix::fs::Mode;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::fs::{File, Permissions};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 use wake::{WAKE, wake_socket};
@@ -58,6 +61,7 @@ struct Shared {
     main: Database,
     web: Database,
     logs: Logs,
+    health: Health,
     events: broadcast::Sender<Event>,
     builder: Builder,
     retention: Retention,
@@ -80,7 +84,7 @@ struct Shared {
     /// The first part that ended with an error.
     failed: watch::Sender<Option<(String, String)>>,
     /// Held while the server lives; the kernel gives it back even after `kill -9`.
-    _lock: File,
+    lock: File,
 }
 
 #[derive(Debug)]
@@ -98,6 +102,10 @@ const EVENTS: usize = 4096;
 const LOSS_PAUSE: Duration = Duration::from_secs(5);
 /// Fetches that have a turn, and that go on altogether.
 const FETCHES: (usize, usize) = (8, 128);
+/// Between two looks at the files that the server cannot do without.
+const LOOK: Duration = Duration::from_secs(1);
+/// What may be on other file systems than the state directory.
+const FOLDERS: [&str; 5] = ["work", "outputs", "logs", "repositories", "checkouts"];
 /// Between two looks at what need not be kept.
 const RETENTION: Duration = Duration::from_secs(3600);
 /// Evaluations that have a turn, and that go on altogether.
@@ -115,16 +123,40 @@ pub(crate) async fn prune(
 ) -> Result<Pruned, AppError> {
     let failed = |error| AppError::File(state.to_owned(), error);
     let _lock = lock(state)?;
-    let database = store::open(state).await?;
+    let database = store::open_as_it_is(state).await?;
     let logs = Logs::new(state, 0);
     let outputs = Arc::new(Outputs::new(state.join("outputs"), 0).map_err(failed)?);
     std::fs::create_dir_all(state.join("work")).map_err(failed)?;
     let events = broadcast::Sender::new(1);
-    let retention = Retention::new(&database, outputs, logs, state, keep, events).pace(Pace::ALONE);
+    let retention = Retention::new(&database, outputs, logs, keep, events).pace(Pace::ALONE);
     let pruned = retention.run(stop).await;
     drop(retention);
     database.close().await?;
     Ok(pruned?)
+}
+
+/// Makes the database of a state directory that has none; waits for a server that is about to.
+///
+/// # Errors
+/// It cannot be made, or what is there is no database of this version.
+pub(crate) async fn make_state(state: &Path) -> Result<(), AppError> {
+    std::fs::create_dir_all(state).map_err(|error| AppError::File(state.to_owned(), error))?;
+    let began = Instant::now();
+    loop {
+        if state.join(store::DATABASE_FILE).exists() {
+            match store::open_as_it_is(state).await {
+                Err(OpenError::Schema(_, SchemaError::Empty | SchemaError::Unindexed(_))) => {}
+                found => return Ok(found?.close().await?),
+            }
+        }
+        match lock(state) {
+            Ok(_lock) => return Ok(store::open(state).await?.close().await?),
+            Err(AppError::Locked(_)) if began.elapsed() < LAST_SERVER => {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 impl App {
@@ -147,6 +179,10 @@ impl App {
         rustix::process::umask(Mode::from_raw_mode(0o022));
         let state = settings.state.clone();
         let lock = lock(&state)?;
+        let events = broadcast::Sender::new(EVENTS);
+        let places = FOLDERS.iter().map(|name| state.join(name)).chain([state.clone()]).collect();
+        let health = Health::watch(places, settings.disk_reserve, events.clone())
+            .map_err(|error| AppError::File(state.clone(), error))?;
         let supervisors = supervisors(&state).await?;
         let sandbox = isolation::choose(&settings, &supervisors).await?;
         let isolation = sandbox.class();
@@ -171,6 +207,9 @@ impl App {
         ));
         let files_failed = |error| AppError::File(state.clone(), error);
         std::fs::create_dir_all(state.join("repositories")).map_err(files_failed)?;
+        let outputs = state.join("outputs");
+        let cleaned = tokio::task::spawn_blocking(move || Outputs::clean(&outputs));
+        let _ = cleaned.await;
         if started.killed {
             recover(&state, &started.state_id, &database, &logs, &checkouts).await?;
         } else {
@@ -189,20 +228,20 @@ impl App {
                 limits: settings.build_limits,
                 output_bytes_max: settings.output_bytes_max,
             },
+            health.clone(),
         )
         .map_err(files_failed)?;
-        let events = broadcast::Sender::new(EVENTS);
         let retention = Retention::new(
             &database,
             executor.outputs(),
             logs.clone(),
-            &state,
             settings.keep,
             events.clone(),
         );
         let builder = Builder::new();
         let monitors = monitor::Shared {
             database: database.client("evaluation"),
+            health: health.clone(),
             repositories,
             checkouts,
             logs: logs.clone(),
@@ -230,6 +269,7 @@ impl App {
             web: database.client("web"),
             main: database,
             logs,
+            health,
             events,
             builder,
             retention,
@@ -243,7 +283,7 @@ impl App {
             stop: watch::Sender::new(false),
             failed: watch::Sender::new(None),
             settings,
-            _lock: lock,
+            lock,
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -255,8 +295,8 @@ impl App {
         replace: bool,
     ) -> Result<Vec<(String, Loaded)>, AppError> {
         let now = model::now();
-        let done = self
-            .shared
+        let shared = &self.shared;
+        let done = shared
             .main
             .write(move |tx| {
                 specifications
@@ -292,13 +332,16 @@ impl App {
                 tokio::select! {
                     received = socket.recv(&mut said) => {
                         let length = received.map_err(|error| error.to_string())?;
-                        app.hear(&said[..length]).await.map_err(|error| error.to_string())?;
+                        let heard = app.hear(&said[..length]).await;
+                        heard.map_err(|error| model::with_causes(&error))?;
                     }
                     // Its answer borrows the channel, so it must not live across the other branch.
                     () = async { drop(stop.wait_for(|stop| *stop).await) } => return Ok(()),
                 }
             }
         });
+        let shared = Arc::clone(&self.shared);
+        self.spawn("the state directory", async move { shared.watch_state().await });
         let shared = Arc::clone(&self.shared);
         self.spawn("the retention", async move {
             shared.retain().await;
@@ -315,7 +358,9 @@ impl App {
         let build = wish.and_then(|(_, id)| id.parse().ok());
         match (wish.map(|(what, _)| what), build) {
             // The outcome is in the build's row, where whoever asked will see it.
-            (Some("cancel"), Some(id)) => self.cancel(id).await.map(drop)?,
+            (Some("cancel"), Some(id)) => {
+                self.shared.health.retry(|| self.cancel(id)).await.map(drop)?;
+            }
             (Some("prune"), _) => self.shared.prune.notify_one(),
             _ => {
                 // Somebody may have scheduled builds.
@@ -346,11 +391,13 @@ impl App {
             builder_settings,
             shared.main.client("builds"),
             shared.logs.clone(),
+            shared.health.clone(),
             dispatcher,
             events,
             shared.events.clone(),
         );
-        let task = self.watch("the builder", async { work.await.map_err(|e| e.to_string()) });
+        let task =
+            self.watch("the builder", async { work.await.map_err(|e| model::with_causes(&e)) });
         *shared.builder_task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
     }
 
@@ -392,7 +439,7 @@ impl App {
         if !self.shared.is_monitored() {
             return Ok(());
         }
-        let found = self.shared.main.read(store::specifications).await?;
+        let found = self.shared.health.read(&self.shared.main, store::specifications).await?;
         let mut watched = self.shared.watched.lock().unwrap_or_else(PoisonError::into_inner);
         watched.retain(|id, watched| {
             let stays = found.iter().any(|state| state.id == *id && state.specification.enabled);
@@ -422,7 +469,7 @@ impl App {
             let monitors = Arc::clone(&self.shared.monitors);
             let (id, wish, stopped) = (state.id, Arc::clone(&wanted), stop.subscribe());
             self.spawn(&part, async move {
-                monitor::run(monitors, id, wish, stopped).await.map_err(|error| error.to_string())
+                monitor::run(monitors, id, wish, stopped).await.map_err(|e| model::with_causes(&e))
             });
             let (specification, wanted_at) = (state.specification, state.look.wanted_at);
             let _ = self.shared.events.send(Event::Specification { id: state.id });
@@ -443,12 +490,22 @@ impl App {
     /// every evaluation went well. Instead of [`App::run`].
     pub(crate) async fn one_shot(&self) -> Result<bool, AppError> {
         self.run_builder();
-        let found = self.shared.main.read(store::specifications).await?;
+        let found = self.shared.health.read(&self.shared.main, store::specifications).await?;
         let mut looks = tokio::task::JoinSet::new();
         for state in found.into_iter().filter(|state| state.specification.enabled) {
             let monitors = Arc::clone(&self.shared.monitors);
             let stop = self.shared.stop.subscribe();
-            looks.spawn(async move { monitor::look(&monitors, state.id, true, stop).await });
+            looks.spawn(async move {
+                let mut full = 0;
+                loop {
+                    let look = monitor::look(&monitors, state.id, true, &mut full, stop.clone());
+                    let (looked, pause) = look.await?;
+                    // The disk was full: as soon as there is room.
+                    if full == 0 || looked != Looked::Evaluated(EvaluationStatus::Aborted) {
+                        return Ok::<_, DatabaseError>((looked, pause));
+                    }
+                }
+            });
         }
         let mut good = true;
         while let Some(done) = looks.join_next().await {
@@ -509,6 +566,7 @@ impl App {
         shared.builder.stop(if drain { Stop::Drain } else { Stop::Now });
         shared.monitor_specifications(false);
         shared.stop.send_replace(true);
+        shared.health.stop();
         let _ = std::fs::remove_file(shared.settings.state.join(WAKE));
         for (_, watched) in shared.watched.lock().unwrap_or_else(PoisonError::into_inner).drain() {
             watched.stop.send_replace(true);
@@ -522,8 +580,19 @@ impl App {
         if let Some(task) = task {
             let _ = task.await;
         }
-        store::optimize(&shared.main).await?;
-        shared.main.write(store::note_stop).await?;
+        let noted = async {
+            store::optimize(&shared.main).await?;
+            shared.main.write(store::note_stop).await
+        };
+        if let Err(error) = noted.await {
+            if !health::passes(&error) {
+                return Err(error.into());
+            }
+            tracing::warn!(
+                error = model::with_causes(&error),
+                "that the server was stopped cannot be stored: the next one starts as after a kill"
+            );
+        }
         shared.main.close().await?;
         Ok(())
     }
@@ -541,6 +610,11 @@ impl App {
     /// What happens from now on. A receiver that lags loses the oldest events.
     pub(crate) fn events(&self) -> broadcast::Receiver<Event> {
         self.shared.events.subscribe()
+    }
+
+    /// What the server waits for.
+    pub(crate) fn health(&self) -> &Health {
+        &self.shared.health
     }
 
     /// The build logs.
@@ -581,13 +655,47 @@ impl Shared {
                 Ok(_) => {}
                 Err(error) if error.is_closed() => return,
                 // Nothing depends on it: it is tried again.
-                Err(error) => tracing::error!(%error, "cannot delete what need not be kept"),
+                Err(error) => {
+                    tracing::error!(
+                        error = model::with_causes(&error),
+                        "cannot delete what need not be kept"
+                    );
+                }
             }
             tokio::select! {
                 () = tokio::time::sleep(RETENTION) => {}
                 () = self.prune.notified() => {}
                 () = async { drop(stop.wait_for(|stop| *stop).await) } => return,
             }
+        }
+    }
+
+    /// Looks each second whether the database and the lock are in their places, until the server ends.
+    async fn watch_state(&self) -> Result<(), String> {
+        let mut stop = self.stop.subscribe();
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                () = async { drop(stop.wait_for(|stop| *stop).await) } => return Ok(()),
+            }
+            match self.health.read(&self.main, |_| Ok(())).await {
+                Ok(()) => {}
+                Err(error) if error.is_closed() || health::passes(&error) => return Ok(()),
+                Err(error) => return Err(model::with_causes(&error)),
+            }
+            let path = self.settings.state.join("lock");
+            let of =
+                |found: std::io::Result<std::fs::Metadata>| found.map(|it| (it.dev(), it.ino()));
+            match (of(self.lock.metadata()), of(std::fs::metadata(&path))) {
+                (Ok(own), Ok(found)) if own != found => {}
+                (_, Err(error)) if error.kind() == std::io::ErrorKind::NotFound => {}
+                _ => continue,
+            }
+            return Err(format!(
+                "{} was removed or replaced, and kept other servers from this state directory: start the server \
+                 again, and leave the file alone",
+                path.display()
+            ));
         }
     }
 
@@ -622,6 +730,8 @@ fn lock(state: &Path) -> Result<File, AppError> {
         .create(true)
         .truncate(false)
         .write(true)
+        // What is no file is not waited for.
+        .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
         .open(&path)
         .map_err(|error| AppError::File(path.clone(), error))?;
     match file.try_lock() {
@@ -684,7 +794,8 @@ async fn recover(
     let (work, exports) = (state.join("work"), Arc::clone(checkouts));
     let cleaned = tokio::task::spawn_blocking(move || {
         let killed = kill_marked(&mark);
-        let removed = remove_all(&work);
+        // The folder stays: it may be a link, or where another disk is mounted.
+        let removed = folder::empty(&work);
         exports.clean();
         (killed, removed)
     });
@@ -692,7 +803,11 @@ async fn recover(
         part: "the recovery".to_owned(),
         why: error.to_string(),
     })?;
-    removed.map_err(|error| AppError::File(state.join("work"), error))?;
+    if let Err(error) = removed {
+        // It takes room, and nothing else: no two starts of builds have the same directory.
+        let path = state.join("work");
+        tracing::error!(%error, path = %path.display(), "what builds left cannot be removed; remove it by hand");
+    }
     let now = model::now();
     let Recovered { builds, evaluations, gone } =
         database.write(move |tx| store::recover(tx, now)).await?;

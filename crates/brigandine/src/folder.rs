@@ -4,145 +4,332 @@
 //! holds a file open for each, ends with the stack, which takes the whole server with it, or with its last
 //! descriptor. So
 //!
-//! - F1: nothing here calls itself for each level, or holds a file open for each. What is removed is open a few
-//!   levels at a time; a walk holds one folder open for each 2048 bytes of the path to what it has yet to see;
-//! - F2: nothing follows a link.
+//! - F1: nothing here calls itself for each level, or holds a file open for each: four are open at most, however deep
+//!   and wide a folder is. The way back up is `..`, which is believed only where it leads to the folder that was come
+//!   from; otherwise the way is gone again from the top. Memory is the names of a level, for each level.
+//! - F2: nothing follows a link, but that of the folder itself where it is said.
 
-use rustix::fs::{Mode, OFlags};
-use std::ffi::OsString;
-use std::fs::{self, Metadata};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use std::collections::HashSet;
+use std::ffi::{CStr, CString, OsStr, OsString};
+use std::fs::{self, DirEntry, Metadata};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 
-/// A path of more bytes is replaced by one that begins at an open folder.
-const PATH_BYTES_MAX: usize = 2048;
-/// How many levels are removed at once: their names, of 255 bytes at most, make a path that the kernel takes.
-const LEVELS: usize = 8;
+/// Folders of one folder whose names are held at once while it is emptied.
+const BATCH: usize = 256;
+/// How often a folder is emptied again in which something was moved about meanwhile.
+const ROUNDS: usize = 3;
+/// Bytes of a path that a message shows.
+const SHOWN_BYTES_MAX: usize = 200;
 
-/// A folder, by a path that the kernel takes.
-struct Place {
-    path: PathBuf,
-    /// Keeps the folder open at which the path begins.
-    base: Option<Rc<OwnedFd>>,
+/// A folder on the way to the one that is looked at.
+struct Level {
+    /// Its name in the level above; empty at the top.
+    name: CString,
+    /// Device and inode.
+    id: (u64, u64),
+    /// Folders in it that are still to be entered.
+    pending: Vec<CString>,
+    /// Names in it that cannot be removed.
+    kept: HashSet<CString>,
 }
 
-impl Place {
-    fn below(&self, name: &OsString) -> io::Result<Self> {
-        let path = self.path.join(name);
-        if path.as_os_str().len() <= PATH_BYTES_MAX {
-            return Ok(Self { path, base: self.base.clone() });
-        }
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let folder = rustix::fs::open(&path, flags, Mode::empty())?;
-        let path = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd()));
-        Ok(Self { path, base: Some(Rc::new(folder)) })
+/// A way through a folder, of which only the top and the end are open (F1).
+struct Trail {
+    root: OwnedFd,
+    here: OwnedFd,
+    /// Never empty; the last one is `here`.
+    levels: Vec<Level>,
+}
+
+impl Trail {
+    fn new(root: OwnedFd) -> io::Result<Self> {
+        let here = open_at(&root, c".")?;
+        let level = Level::new(CString::default(), &here)?;
+        Ok(Self { root, here, levels: vec![level] })
     }
+
+    fn last(&mut self) -> &mut Level {
+        let last = self.levels.len() - 1;
+        &mut self.levels[last]
+    }
+
+    /// Goes into a folder of this one.
+    fn enter(&mut self, name: CString) -> io::Result<()> {
+        let below = open_at(&self.here, &name)?;
+        self.levels.push(Level::new(name, &below)?);
+        self.here = below;
+        Ok(())
+    }
+
+    /// Goes back to the level above, or to the lowest above it that is still in its place. `false`: this is the top.
+    fn leave(&mut self) -> bool {
+        if self.levels.len() == 1 {
+            return false;
+        }
+        self.levels.pop();
+        let above = self.last().id;
+        match open_at(&self.here, c"..") {
+            Ok(folder) if identity(&folder).is_ok_and(|id| id == above) => self.here = folder,
+            _ => self.go_again(),
+        }
+        true
+    }
+
+    /// Goes from the top to the last level, as far as that leads to the same folders.
+    fn go_again(&mut self) {
+        let mut reached = 1;
+        if let Ok(top) = open_at(&self.root, c".") {
+            self.here = top;
+        }
+        for level in &self.levels[1..] {
+            match open_at(&self.here, &level.name) {
+                Ok(folder) if identity(&folder).is_ok_and(|id| id == level.id) => {
+                    self.here = folder;
+                    reached += 1;
+                }
+                _ => break,
+            }
+        }
+        self.levels.truncate(reached);
+    }
+
+    /// Calls `f` with all that is in this folder, and notes the folders among it.
+    fn look(
+        &mut self,
+        f: &mut impl FnMut(&OwnedFd, &DirEntry) -> io::Result<()>,
+    ) -> io::Result<()> {
+        for entry in fs::read_dir(format!("/proc/self/fd/{}", self.here.as_raw_fd()))? {
+            let entry = entry?;
+            f(&self.here, &entry)?;
+            if entry.file_type()?.is_dir() {
+                let name = CString::new(entry.file_name().into_vec())?;
+                self.last().pending.push(name);
+            }
+        }
+        Ok(())
+    }
+
+    /// A name in this folder with the way to it, cut for a message.
+    fn shown(&self, name: &CStr) -> String {
+        let mut path = PathBuf::new();
+        for level in self.levels.iter().skip(1) {
+            path.push(OsStr::from_bytes(level.name.to_bytes()));
+            if path.as_os_str().len() > SHOWN_BYTES_MAX {
+                return format!("{}/…", path.display());
+            }
+        }
+        path.push(OsStr::from_bytes(name.to_bytes()));
+        path.display().to_string()
+    }
+}
+
+impl Level {
+    fn new(name: CString, folder: &OwnedFd) -> io::Result<Self> {
+        Ok(Self { name, id: identity(folder)?, pending: Vec::new(), kept: HashSet::new() })
+    }
+}
+
+fn identity(folder: &OwnedFd) -> io::Result<(u64, u64)> {
+    let stat = rustix::fs::fstat(folder)?;
+    Ok((stat.st_dev, stat.st_ino))
+}
+
+fn open_at(folder: impl AsFd, name: &CStr) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(folder, name, flags, Mode::empty())?)
 }
 
 /// Calls `f` with everything below a folder, except for what cannot be read.
 pub(crate) fn walk(folder: &Path, mut f: impl FnMut(&Metadata)) {
-    let mut look = |place: Place, open: &mut Vec<(Rc<Place>, OsString)>| {
-        let Ok(entries) = fs::read_dir(&place.path) else { return };
-        let place = Rc::new(place);
-        for entry in entries.flatten() {
-            let Ok(metadata) = entry.metadata() else { continue };
+    let mut note = |_: &OwnedFd, entry: &DirEntry| {
+        if let Ok(metadata) = entry.metadata() {
             f(&metadata);
-            if metadata.is_dir() {
-                open.push((Rc::clone(&place), entry.file_name()));
-            }
         }
+        Ok(())
     };
-    let mut open = Vec::new();
-    look(Place { path: folder.to_owned(), base: None }, &mut open);
-    while let Some((above, name)) = open.pop() {
-        if let Ok(place) = above.below(&name) {
-            drop(above);
-            look(place, &mut open);
+    let root = folder.canonicalize().and_then(|folder| open_path(&folder));
+    let Ok(mut trail) = root.and_then(Trail::new) else { return };
+    let _ = trail.look(&mut note);
+    loop {
+        match trail.last().pending.pop() {
+            Some(name) => {
+                if trail.enter(name).is_ok() {
+                    let _ = trail.look(&mut note);
+                }
+            }
+            None if trail.leave() => {}
+            None => return,
         }
     }
 }
 
+/// Calls `f` with the folder and the name of everything below a folder, what is above first, until it fails.
+pub(crate) fn each(
+    folder: &Path,
+    mut f: impl FnMut(BorrowedFd<'_>, &OsString) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut call = |here: &OwnedFd, entry: &DirEntry| f(here.as_fd(), &entry.file_name());
+    let mut trail = Trail::new(open_path(folder)?)?;
+    trail.look(&mut call)?;
+    loop {
+        match trail.last().pending.pop() {
+            Some(name) => {
+                trail.enter(name)?;
+                trail.look(&mut call)?;
+            }
+            None if trail.leave() => {}
+            None => return Ok(()),
+        }
+    }
+}
+
+fn open_path(folder: &Path) -> io::Result<OwnedFd> {
+    open_at(CWD, &CString::new(folder.as_os_str().as_bytes())?)
+}
+
 /// Removes a folder with all that is in it, even if a build took away the right to write in parts of it. One that
-/// is not there is no error.
+/// is not there is no error. What cannot be removed stays, with the folders above it; all else is gone then too.
+///
+/// # Errors
+/// The first thing that could not be removed, and why.
 pub(crate) fn remove_all(folder: &Path) -> io::Result<()> {
     match folder.symlink_metadata() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
         Ok(metadata) if !metadata.is_dir() => return fs::remove_file(folder),
-        Ok(metadata) => allow(folder, &metadata),
+        Ok(_) => {}
     }
-    let mut aside = Aside { root: folder, folder: None, count: 0 };
-    shorten(folder, 1, &mut aside)?;
-    let mut next = 0;
-    while let Some(part) = aside.part(next) {
-        shorten(&part, 1, &mut aside)?;
-        fs::remove_dir_all(&part)?;
-        next += 1;
-    }
-    fs::remove_dir_all(folder)
+    empty_this(folder)?;
+    fs::remove_dir(folder)
 }
 
-/// Moves what lies more than [`LEVELS`] below `folder` aside.
-fn shorten(folder: &Path, level: usize, aside: &mut Aside<'_>) -> io::Result<()> {
-    // Whoever removes it says what is wrong with it.
-    let Ok(entries) = fs::read_dir(folder) else { return Ok(()) };
-    for entry in entries {
-        let entry = entry?;
-        if !entry.file_type()?.is_dir() {
+/// Removes all that is in a folder, as [`remove_all`] does. The folder itself stays, and so does a link to it: it may
+/// be where another disk is mounted.
+///
+/// # Errors
+/// The first thing that could not be removed, and why.
+pub(crate) fn empty(folder: &Path) -> io::Result<()> {
+    match folder.canonicalize() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(folder) => empty_this(&folder),
+    }
+}
+
+fn empty_this(folder: &Path) -> io::Result<()> {
+    let path = CString::new(folder.as_os_str().as_bytes())?;
+    let mut last = Ok(());
+    for _ in 0..ROUNDS {
+        allow(CWD, &path);
+        let mut trail = Trail::new(open_at(CWD, &path)?)?;
+        match clear(&mut trail) {
+            Cleared::Whole(result) => return result,
+            Cleared::Moved => {
+                let message = "something in it was moved about while it was removed";
+                last = Err(io::Error::other(message));
+            }
+        }
+    }
+    last
+}
+
+enum Cleared {
+    /// It was gone through. The first thing that could not be removed, and why.
+    Whole(io::Result<()>),
+    /// Somebody moves folders about in it.
+    Moved,
+}
+
+fn clear(trail: &mut Trail) -> Cleared {
+    let mut outcome = Ok(());
+    loop {
+        if let Some(name) = trail.last().pending.pop() {
+            allow(&trail.here, &name);
+            let entered = trail.enter(name.clone());
+            if let Err(error) = entered {
+                keep(trail, name, &error, &mut outcome);
+            }
             continue;
         }
-        let path = entry.path();
-        if let Ok(metadata) = entry.metadata() {
-            allow(&path, &metadata);
+        match remove_files(trail, &mut outcome) {
+            Ok(true) => continue,
+            Ok(false) => {}
+            Err(error) => {
+                let name = c".".to_owned();
+                keep(trail, name, &error, &mut outcome);
+            }
         }
-        if level < LEVELS { shorten(&path, level + 1, aside)? } else { aside.take(&path)? }
+        let (depth, name) = (trail.levels.len(), trail.last().name.clone());
+        if !trail.leave() {
+            return Cleared::Whole(outcome);
+        }
+        if trail.levels.len() != depth - 1 {
+            return Cleared::Moved;
+        }
+        match rustix::fs::unlinkat(&trail.here, &name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => keep(trail, name, &error.into(), &mut outcome),
+        }
     }
-    Ok(())
+}
+
+/// Removes files of this folder, and notes folders. `false`: nothing is in it but what cannot be removed.
+fn remove_files(trail: &mut Trail, outcome: &mut io::Result<()>) -> io::Result<bool> {
+    let mut found = false;
+    let mut entries = Dir::read_from(&trail.here)?;
+    while let Some(entry) = entries.read() {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name == c"." || name == c".." || trail.last().kept.contains(name) {
+            continue;
+        }
+        found = true;
+        let name = name.to_owned();
+        let is_folder = match entry.file_type() {
+            // Some file systems do not say.
+            FileType::Unknown => {
+                let stat = rustix::fs::statat(&trail.here, &name, AtFlags::SYMLINK_NOFOLLOW);
+                stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+            }
+            kind => kind == FileType::Directory,
+        };
+        if is_folder {
+            trail.last().pending.push(name);
+            if trail.last().pending.len() == BATCH {
+                break;
+            }
+            continue;
+        }
+        match rustix::fs::unlinkat(&trail.here, &name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => keep(trail, name, &error.into(), outcome),
+        }
+    }
+    Ok(found)
+}
+
+/// Notes that a name of this folder stays.
+fn keep(trail: &mut Trail, name: CString, error: &io::Error, outcome: &mut io::Result<()>) {
+    if outcome.is_ok() {
+        let message = format!("{}: {error}", trail.shown(&name));
+        *outcome = Err(io::Error::new(error.kind(), message));
+    }
+    trail.last().kept.insert(name);
 }
 
 /// Gives the owner every right to a folder.
-fn allow(folder: &Path, metadata: &Metadata) {
-    if metadata.permissions().mode() & 0o700 != 0o700 {
-        let _ = fs::set_permissions(folder, fs::Permissions::from_mode(0o700));
-    }
-}
-
-/// Parts of a folder that were too deep, beside each other in a folder of their own at its top.
-struct Aside<'a> {
-    root: &'a Path,
-    folder: Option<PathBuf>,
-    count: u64,
-}
-
-impl Aside<'_> {
-    fn take(&mut self, part: &Path) -> io::Result<()> {
-        let folder = match &self.folder {
-            Some(folder) => folder.clone(),
-            None => self.folder.insert(new_folder(self.root)?).clone(),
-        };
-        fs::rename(part, folder.join(self.count.to_string()))?;
-        self.count += 1;
-        Ok(())
-    }
-
-    fn part(&self, number: u64) -> Option<PathBuf> {
-        let folder = self.folder.as_ref().filter(|_| number < self.count)?;
-        Some(folder.join(number.to_string()))
-    }
-}
-
-/// A folder that was not there before.
-fn new_folder(root: &Path) -> io::Result<PathBuf> {
-    let mut serial = 0_u64;
-    loop {
-        let path = root.join(format!("deep-{serial}"));
-        match fs::create_dir(&path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => serial += 1,
-            done => return done.map(|()| path),
-        }
+fn allow(folder: impl AsFd, name: &CStr) {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let Ok(held) = rustix::fs::openat(folder, name, flags, Mode::empty()) else { return };
+    let path = format!("/proc/self/fd/{}", held.as_raw_fd());
+    if rustix::fs::fstat(&held).is_ok_and(|stat| stat.st_mode & 0o700 != 0o700) {
+        let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
     }
 }
 
@@ -169,11 +356,11 @@ mod tests {
 
     #[test]
     fn a_folder_deeper_than_a_path_or_the_stack_is_walked_and_removed() {
-        for (name, levels) in [("d".to_owned(), 6_000), ("n".repeat(250), 600)] {
+        for (name, levels) in [("d".to_owned(), 20_000), ("n".repeat(250), 600)] {
             let directory = tempfile::tempdir().expect("a folder");
             let outside = directory.path().join("outside");
             let root = directory.path().join("root");
-            for folder in [&outside, &root, &root.join("deep-0"), &root.join("deep-0/x")] {
+            for folder in [&outside, &root, &root.join("beside"), &root.join("beside/x")] {
                 fs::create_dir(folder).expect("a folder");
             }
             fs::write(outside.join("kept"), "x").expect("a file");

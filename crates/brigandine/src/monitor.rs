@@ -9,6 +9,7 @@
 //! |---|---|---|
 //! | a fetch | the specification's row | another look, later each time |
 //! | the evaluator | the evaluation's row and its log | nothing until something is pushed |
+//! | the disk is full | the evaluation's row: aborted | evaluated again when there is room, some times |
 //! | the server stops | the evaluation's row: aborted | evaluated again at the next start |
 
 mod turns;
@@ -19,6 +20,7 @@ use crate::build::{Builder, Outputs, publish_builds};
 use crate::evaluate::{self, Checked, Context, EvaluatorSettings};
 use crate::ffi;
 use crate::folder::remove_all;
+use crate::health::{Health, Run};
 use crate::input::{Checkouts, Form, Repositories, Resolved, Wanted, hex};
 use crate::log::{Announcement, LogName, Logs};
 use crate::model::{
@@ -41,6 +43,9 @@ const BACK_OFF: Duration = Duration::from_secs(10);
 /// The longest pause after failed looks, unless the interval is longer.
 const BACK_OFF_MAX: Duration = Duration::from_secs(30 * 60);
 
+/// Evaluations in a row that may meet a full disk and are begun again; the next one fails.
+const FULL_MAX: usize = 3;
+
 /// Fetches at once of one specification.
 const FETCHES_OF_ONE: usize = 4;
 
@@ -49,6 +54,8 @@ const FETCHES_OF_ONE: usize = 4;
 pub(crate) struct Shared {
     /// The lane for evaluations.
     pub(crate) database: Database,
+    /// What is waited for before anything is begun.
+    pub(crate) health: Health,
     /// The clones.
     pub(crate) repositories: Arc<Repositories>,
     /// The exports.
@@ -111,13 +118,13 @@ pub(crate) async fn run(
     wanted: Arc<Notify>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), DatabaseError> {
-    let mut first = true;
+    let (mut first, mut full) = (true, 0);
     loop {
         if *stop.borrow_and_update() {
             return Ok(());
         }
         let first = std::mem::replace(&mut first, false);
-        let (looked, pause) = look(&shared, id, first, stop.clone()).await?;
+        let (looked, pause) = look(&shared, id, first, &mut full, stop.clone()).await?;
         if looked == Looked::Gone {
             return Ok(());
         }
@@ -137,8 +144,9 @@ fn pause_after(interval: Duration, failures: i64) -> Duration {
     BACK_OFF.min(interval).saturating_mul(1 << doublings).min(BACK_OFF_MAX.max(interval))
 }
 
-/// Looks once. Says what came of it, and how long to wait before the next look. The `first` look of a
-/// server also sees whether the outputs of the last evaluation are there.
+/// Looks once, when there is room. Says what came of it, and how long to wait before the next look. The `first` look
+/// of a server also sees whether the outputs of the last evaluation are there. `full` counts the evaluations in a
+/// row that met a full disk.
 ///
 /// # Errors
 /// The database failed.
@@ -150,21 +158,29 @@ pub(crate) async fn look(
     shared: &Shared,
     id: SpecificationId,
     first: bool,
-    stop: watch::Receiver<bool>,
+    full: &mut usize,
+    mut stop: watch::Receiver<bool>,
 ) -> Result<(Looked, Duration), DatabaseError> {
-    let state = shared.database.read(move |s| store::specification_by_id(s, id)).await?;
+    tokio::select! {
+        () = shared.health.room() => {}
+        _ = stop.wait_for(|stop| *stop) => return Ok((Looked::Gone, shared.interval)),
+    }
+    let read = move |s: &store::Snapshot| store::specification_by_id(s, id);
+    let state = shared.health.read(&shared.database, read).await?;
     let Some(state) = state else { return Ok((Looked::Gone, shared.interval)) };
     let span = tracing::info_span!("look", specification = state.specification.name);
-    look_at(shared, state, first, stop).instrument(span).await
+    look_at(shared, state, first, full, stop).instrument(span).await
 }
 
 async fn look_at(
     shared: &Shared,
     state: SpecificationState,
     first: bool,
+    full: &mut usize,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(Looked, Duration), DatabaseError> {
     let id = state.id;
+    let run = shared.health.begin();
     let specification = Arc::new(state.specification);
     let interval = specification.interval_s.map_or(shared.interval, Duration::from_secs);
     let fetched = tokio::select! {
@@ -175,10 +191,15 @@ async fn look_at(
     let resolved = match fetched {
         Ok(resolved) => resolved,
         Err(error) => {
-            let pause = pause_after(interval, state.look.failures + 1);
+            let (run, met) = met_full_disk(run).await;
+            drop(run);
+            // That there was no room is no reason to come back later and later.
+            let failures = if met { 1 } else { state.look.failures + 1 };
+            let pause = pause_after(interval, failures);
             tracing::warn!(error, retry_s = pause.as_secs(), "cannot fetch the inputs");
             let next = now.saturating_add(seconds(pause));
-            shared.database.write(move |tx| store::note_look(tx, id, &error, now, next)).await?;
+            let note = move |tx: &store::Transaction| store::note_look(tx, id, &error, now, next);
+            shared.health.write(&shared.database, note).await?;
             let _ = shared.events.send(Event::Looked { specification: id, failed: true });
             return Ok((Looked::Failed, pause));
         }
@@ -199,13 +220,11 @@ async fn look_at(
     let next = now.saturating_add(seconds(interval));
     // Dropped when an evaluation that begins has its log (`log`, L4).
     let coming = shared.logs.announce();
-    let begun = shared
-        .database
-        .write(move |tx| {
-            store::note_look(tx, id, "", now, next)?;
-            store::begin_evaluation(tx, id, &stamp, &checkouts, now)
-        })
-        .await?;
+    let begin = move |tx: &store::Transaction| {
+        store::note_look(tx, id, "", now, next)?;
+        store::begin_evaluation(tx, id, &stamp, &checkouts, now)
+    };
+    let begun = shared.health.write(&shared.database, begin).await?;
     let _ = shared.events.send(Event::Looked { specification: id, failed: false });
     let evaluation = match begun {
         Begun::Known(known, status) => {
@@ -219,10 +238,22 @@ async fn look_at(
         Begun::New(evaluation) | Begun::Again(evaluation) => evaluation,
     };
     let span = tracing::info_span!("evaluation", id = %evaluation);
-    let status = evaluate(shared, id, &specification, &resolved, evaluation, (coming, stop))
-        .instrument(span)
-        .await?;
-    Ok((Looked::Evaluated(status), interval))
+    let evaluated =
+        evaluate(shared, id, &specification, &resolved, evaluation, (run, *full), (coming, stop));
+    let (status, met) = evaluated.instrument(span).await?;
+    *full = if met { *full + 1 } else { 0 };
+    // It is evaluated again as soon as there is room, for which the next look waits.
+    let pause = if met && status == EvaluationStatus::Aborted { BACK_OFF } else { interval };
+    Ok((Looked::Evaluated(status), pause.min(interval)))
+}
+
+/// Whether what ran met a full disk.
+async fn met_full_disk(run: Run) -> (Option<Run>, bool) {
+    let looked = tokio::task::spawn_blocking(move || {
+        let met = run.met_full_disk();
+        (Some(run), met)
+    });
+    looked.await.unwrap_or((None, false))
 }
 
 fn seconds(duration: Duration) -> i64 {
@@ -285,14 +316,16 @@ fn stamp(shared: &Shared, specification: &Specification, resolved: &[Resolved]) 
     hex(&digest.finalize())
 }
 
+/// Evaluates. Says how that ended, and whether it met a full disk, as `full` ones before it.
 async fn evaluate(
     shared: &Shared,
     specification_id: SpecificationId,
     specification: &Specification,
     resolved: &[Resolved],
     id: EvaluationId,
+    (run, full): (Run, usize),
     (coming, mut stop): (Announcement, watch::Receiver<bool>),
-) -> Result<EvaluationStatus, DatabaseError> {
+) -> Result<(EvaluationStatus, bool), DatabaseError> {
     let publish = |status| {
         let specification = specification_id;
         let _ = shared.events.send(Event::Evaluation { id, specification, status });
@@ -310,25 +343,30 @@ async fn evaluate(
         done = work => done,
         _ = stop.wait_for(|stop| *stop) => Err(Trouble::Stopped),
     };
-    if let Err(Trouble::Evaluation(message)) = &done {
+    let (run, met) = match &done {
+        Err(Trouble::Evaluation(_)) => met_full_disk(run).await,
+        _ => (Some(run), false),
+    };
+    let done = match done {
+        Err(Trouble::Evaluation(message)) if met && full + 1 < FULL_MAX => {
+            Err(Trouble::Full(message))
+        }
+        done => done,
+    };
+    if let Err(Trouble::Evaluation(message) | Trouble::Full(message)) = &done {
         let _ = log.write(format!("\n[brigandine: {message}]\n").as_bytes()).await;
     }
-    let log = log.finish().await.unwrap_or_else(|error| {
-        tracing::warn!(%error, "cannot compress the evaluation's log");
-        model::BuildLogFile::default()
-    });
+    let log = log.finish().await;
     let now = model::now();
     let status = match done {
         Ok(evaluated) => {
             let message = evaluated.message;
             let jobs = Arc::new(evaluated.jobs);
-            let written = shared
-                .database
-                .write(move |tx| {
-                    store::note_checkouts(tx, id, checkout_at)?;
-                    store::register(tx, id, &jobs, &message, &log.path, now)
-                })
-                .await?;
+            let register = move |tx: &store::Transaction| {
+                store::note_checkouts(tx, id, checkout_at)?;
+                store::register(tx, id, &jobs, &message, &log.path, now)
+            };
+            let written = shared.health.write(&shared.database, register).await?;
             match written {
                 Some(registered) => {
                     tracing::info!(
@@ -355,34 +393,40 @@ async fn evaluate(
             let (status, message) = match trouble {
                 Trouble::Database(error) => return Err(error),
                 Trouble::Evaluation(message) => (EvaluationStatus::Failed, message),
+                Trouble::Full(message) => {
+                    let message = format!(
+                        "the disk was full; it is evaluated again when there is room: {message}"
+                    );
+                    (EvaluationStatus::Aborted, one_line(&message, MESSAGE_BYTES_MAX))
+                }
                 Trouble::Stopped => {
                     (EvaluationStatus::Aborted, "the server was stopped".to_owned())
                 }
             };
             tracing::warn!(%status, message, "evaluation ended");
-            shared
-                .database
-                .write(move |tx| {
-                    if checkout_at > 0 {
-                        store::note_checkouts(tx, id, checkout_at)?;
-                    }
-                    store::end_evaluation(tx, id, status, &message, &log.path, now)
-                })
-                .await?;
+            let end = move |tx: &store::Transaction| {
+                if checkout_at > 0 {
+                    store::note_checkouts(tx, id, checkout_at)?;
+                }
+                store::end_evaluation(tx, id, status, &message, &log.path, now)
+            };
+            shared.health.write(&shared.database, end).await?;
             status
         }
     };
+    drop(run);
     shared.logs.forget(name);
     publish(status);
     if status == EvaluationStatus::Succeeded {
         tidy(shared, specification).await;
     }
-    Ok(status)
+    Ok((status, met))
 }
 
 /// Has outputs of an evaluation made again that are not there any more.
 async fn make_again(shared: &Shared, id: EvaluationId) -> Result<(), DatabaseError> {
-    let paths = shared.database.read(move |s| store::outputs_of(s, id)).await?;
+    let read = move |s: &store::Snapshot| store::outputs_of(s, id);
+    let paths = shared.health.read(&shared.database, read).await?;
     let outputs = Arc::clone(&shared.outputs);
     let looked = tokio::task::spawn_blocking(move || -> Vec<String> {
         paths.into_iter().filter(|path| !outputs.has(path)).collect()
@@ -392,16 +436,14 @@ async fn make_again(shared: &Shared, id: EvaluationId) -> Result<(), DatabaseErr
         return Ok(());
     }
     tracing::warn!(outputs = gone.len(), "outputs are gone: their builds are scheduled again");
-    let changed = shared
-        .database
-        .write(move |tx| {
-            let mut changed = Vec::new();
-            for path in gone.iter() {
-                changed.extend(store::rebuild(tx, path)?);
-            }
-            Ok(changed)
-        })
-        .await?;
+    let rebuild = move |tx: &store::Transaction| {
+        let mut changed = Vec::new();
+        for path in gone.iter() {
+            changed.extend(store::rebuild(tx, path)?);
+        }
+        Ok(changed)
+    };
+    let changed = shared.health.write(&shared.database, rebuild).await?;
     publish_builds(&shared.events, &changed);
     shared.builder.wake();
     Ok(())
@@ -423,6 +465,8 @@ async fn tidy(shared: &Shared, specification: &Specification) {
 enum Trouble {
     Database(DatabaseError),
     Evaluation(String),
+    /// As `Evaluation`, on a full disk.
+    Full(String),
     Stopped,
 }
 
@@ -478,7 +522,8 @@ async fn evaluate_started(
     let note = async {
         // The built-in evaluator has ended before anybody could see it: its end says it as well.
         if form == Form::Directory {
-            let noted = shared.database.write(move |tx| store::note_checkouts(tx, id, now)).await;
+            let note = move |tx: &store::Transaction| store::note_checkouts(tx, id, now);
+            let noted = shared.health.write(&shared.database, note).await;
             noted.map_err(Trouble::Database)?;
         }
         Ok(())

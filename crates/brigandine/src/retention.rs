@@ -26,7 +26,6 @@ use crate::log::Logs;
 use crate::model::{self, BuildId, EvaluationId, Event, Keep, SpecificationId};
 use crate::store::{self, Budget, Database, DatabaseError};
 use serde::Serialize;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{broadcast, watch};
@@ -65,7 +64,6 @@ pub(crate) struct Retention {
     database: Database,
     outputs: Arc<Outputs>,
     logs: Logs,
-    state: PathBuf,
     pace: Pace,
     /// For specifications that do not say it.
     keep: Keep,
@@ -88,18 +86,16 @@ pub(crate) struct Pruned {
 }
 
 impl Retention {
-    /// Deletes below `state`, which this process has locked.
+    /// Deletes in a state directory that this process has locked.
     pub(crate) fn new(
         database: &Database,
         outputs: Arc<Outputs>,
         logs: Logs,
-        state: &Path,
         keep: Keep,
         publish: broadcast::Sender<Event>,
     ) -> Self {
         let database = database.background("retention");
-        let (state, pace) = (state.to_owned(), Pace::SHARED);
-        Self { database, outputs, logs, state, pace, keep, publish }
+        Self { database, outputs, logs, pace: Pace::SHARED, keep, publish }
     }
 
     /// The same at another pace.
@@ -302,13 +298,7 @@ impl Retention {
         if self.database.read(move |s| store::has_output(s, &path)).await? {
             return Ok(Ok(true));
         }
-        let aside = self.state.join("work").join(format!("gone-{digest}"));
-        Ok(blocking(move || {
-            removal.finish(&aside)?;
-            remove_all(&aside)
-        })
-        .await
-        .map(|()| true))
+        Ok(blocking(move || remove_all(&removal.finish()?)).await.map(|()| true))
     }
 }
 

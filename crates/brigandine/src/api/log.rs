@@ -45,6 +45,9 @@ pub(super) async fn raw(
         return follow(&site, Vec::new(), reader);
     }
     // Read before the answer begins, so that it can say what is wrong with the file.
+    if last {
+        site.check_log(&build).await?;
+    }
     let first = reader.next().await.map_err(|error| {
         tracing::warn!(%error, build = %build.id, attempt = number, "a build log cannot be read");
         Refusal::not_found(format!("The log of build {} cannot be read: {error}", build.id))

@@ -1,6 +1,7 @@
 //! Why a server cannot start or go on, in words that say what to do.
 
-use crate::store::{DatabaseError, OpenError};
+use crate::health;
+use crate::store::{DatabaseError, OpenError, SchemaError};
 use std::io;
 use std::path::PathBuf;
 
@@ -26,6 +27,28 @@ pub(crate) enum AppError {
         /// Why.
         why: String,
     },
+}
+
+impl AppError {
+    /// Whether it may be waited out: the disk is full, or another program has the database locked.
+    pub(crate) fn passes(&self) -> bool {
+        match self {
+            Self::File(_, error) => health::is_full(error),
+            Self::Database(error) => health::passes(error),
+            Self::Open(error) => match error {
+                OpenError::Directory(_, error) => health::is_full(error),
+                OpenError::Database(_, error) | OpenError::Copy(_, error) => health::passes(error),
+                OpenError::Schema(_, SchemaError::Sqlite(error)) => health::passes_in_sqlite(error),
+                OpenError::Schema(..)
+                | OpenError::Importing(_)
+                | OpenError::Emptied(_)
+                | OpenError::NoRoom { .. } => false,
+            },
+            Self::Locked(_) | Self::NoSandbox(_) | Self::NoBuildUser(..) | Self::Ended { .. } => {
+                false
+            }
+        }
+    }
 }
 
 impl std::fmt::Display for AppError {

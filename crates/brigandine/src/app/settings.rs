@@ -45,6 +45,8 @@ pub(crate) struct Settings {
     pub(crate) log_bytes_max: u64,
     /// Bytes of one build's output.
     pub(crate) output_bytes_max: u64,
+    /// Bytes that stay free; `None`: what suits the disk.
+    pub(crate) disk_reserve: Option<u64>,
     /// Exported revisions kept beyond those in use.
     pub(crate) checkouts_kept: usize,
     /// Which evaluations are kept where the specification does not say it.
@@ -74,6 +76,7 @@ impl Settings {
             build_limits: limits.build,
             log_bytes_max: limits.build_log,
             output_bytes_max: 16 << 30,
+            disk_reserve: limits.disk_reserve,
             checkouts_kept: 16,
             keep: Keep::default(),
         }

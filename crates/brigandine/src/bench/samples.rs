@@ -53,13 +53,13 @@ pub(super) struct Samples {
     pub(super) notes: Vec<String>,
 }
 
-/// Chooses from a state directory that no server runs on; brings its database to this version if need be.
+/// Chooses from a state directory that no server runs on.
 ///
 /// # Errors
 /// The database cannot be read, or there is nothing in it to ask about.
 pub(super) async fn choose(state: &Path) -> Result<Samples, Failure> {
     let failed = |error: String| Failure::failed(error);
-    let database = store::open(state).await.map_err(|error| failed(error.to_string()))?;
+    let database = store::open_as_it_is(state).await.map_err(|error| failed(error.to_string()))?;
     let chosen = database.read(choose_from).await.map_err(|error| failed(error.to_string()));
     database.close().await.map_err(|error| failed(error.to_string()))?;
     chosen?.ok_or_else(|| {

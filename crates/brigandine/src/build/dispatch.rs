@@ -104,6 +104,8 @@ pub(crate) enum DispatchEvent {
         attempt: i64,
         /// What is known.
         message: String,
+        /// Where its log is, if it has one.
+        log: BuildLogFile,
     },
 }
 
@@ -169,17 +171,10 @@ impl<E: Executor> Dispatcher for LocalDispatcher<E> {
                 let _ = started_events.try_send(event);
             };
             let ended = executor.run(job, &mut log, canceled, started).await;
-            let log = match log.finish().await {
-                Ok(log) => log,
-                Err(error) => {
-                    // The plain file is still there and is found by its name.
-                    tracing::warn!(%error, "cannot compress the build log");
-                    BuildLogFile::default()
-                }
-            };
+            let log = log.finish().await;
             match ended {
                 Ok(outcome) => DispatchEvent::Ended { id, attempt, outcome, log },
-                Err(Lost(message)) => DispatchEvent::Lost { id, attempt, message },
+                Err(Lost(message)) => DispatchEvent::Lost { id, attempt, message, log },
             }
         };
         let work = tokio::spawn(work.instrument(span));
@@ -189,6 +184,7 @@ impl<E: Executor> Dispatcher for LocalDispatcher<E> {
                 id,
                 attempt,
                 message: format!("the executor failed: {error}"),
+                log: BuildLogFile::default(),
             });
             running.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
             let _ = events.send(event).await;

@@ -16,8 +16,10 @@
 //! B6: a build whose worker vanished is not started again at once: what made it vanish may pass. A restarted
 //! server knows of no pause.
 //!
+//! B7: nothing is claimed while a disk has no room.
+//!
 //! Woken by: [`Builder::wake`] (something was registered), an event of the dispatcher, a request to
-//! stop, the retry of B3, the end of a pause (B6).
+//! stop, the retry of B3, the end of a pause (B6), room on the disk (B7).
 
 mod dispatch;
 mod output;
@@ -32,8 +34,9 @@ pub(crate) use output::Outputs;
 pub(crate) use run::{Allowed, LocalExecutor};
 pub(crate) use sandbox::{Sandbox, View, probe as probe_sandbox, probe_user};
 
+use crate::health::{self, Health};
 use crate::log::{LogName, Logs};
-use crate::model::{self, BuildId, BuildStatus, Definition, Event};
+use crate::model::{self, BuildId, BuildLogFile, BuildStatus, Definition, Event};
 use crate::store::{self, Changed, Claim, Claimed, Database, DatabaseError, Finish};
 use dispatch::{BuildJob, Outcome};
 use output::Hold;
@@ -46,6 +49,8 @@ use tokio::sync::{Notify, broadcast, mpsc, watch};
 
 /// How many ends one write stores at most.
 const BATCH: usize = 256;
+/// How often ends are tried again when the server stops.
+const LAST_TRIES: usize = 3;
 /// Before an end that could not be written is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -155,6 +160,7 @@ impl Builder {
         settings: BuilderSettings,
         database: Database,
         logs: Logs,
+        health: Health,
         dispatcher: D,
         events: mpsc::Receiver<DispatchEvent>,
         publish: broadcast::Sender<Event>,
@@ -164,6 +170,7 @@ impl Builder {
             settings,
             database,
             logs,
+            health,
             dispatcher,
             publish,
             running: HashMap::new(),
@@ -182,7 +189,14 @@ enum End {
     Finished(Finish, #[expect(dead_code, reason = "kept for what its drop does")] Option<Hold>),
     /// Nobody runs it any more; `next` is scheduled, or failed-other after too many losses.
     /// Its log is kept unless the server's own end cut it.
-    Lost { id: BuildId, attempt: i64, message: String, next: State, keep_log: bool },
+    Lost {
+        id: BuildId,
+        attempt: i64,
+        message: String,
+        next: State,
+        log: BuildLogFile,
+        keep_log: bool,
+    },
     /// As lost: outputs that it needs are gone, and are to be made again.
     Gone { id: BuildId, attempt: i64, message: String, next: State, outputs: Vec<String> },
 }
@@ -198,13 +212,14 @@ impl End {
     fn write(&self, tx: &store::Transaction, now: i64) -> rusqlite::Result<Vec<Changed>> {
         match self {
             Self::Finished(finish, _) => store::finish(tx, finish),
-            Self::Lost { id, attempt, message, next, .. } => {
-                store::lose(tx, *id, *attempt, message, next.losses, next.status, now)
+            Self::Lost { id, attempt, message, next, log, .. } => {
+                store::lose(tx, *id, *attempt, message, next.losses, next.status, log, now)
             }
             Self::Gone { id, attempt, message, next, outputs } => {
                 // First scheduled again, then made to wait.
-                let mut all =
-                    store::lose(tx, *id, *attempt, message, next.losses, next.status, now)?;
+                let log = BuildLogFile::default();
+                let (losses, status) = (next.losses, next.status);
+                let mut all = store::lose(tx, *id, *attempt, message, losses, status, &log, now)?;
                 for digest in outputs {
                     all.extend(store::rebuild(tx, &format!("outputs/{digest}"))?);
                 }
@@ -218,8 +233,19 @@ impl End {
 #[derive(Debug, Clone, Copy)]
 struct Running {
     state: State,
+    /// When it was claimed, by the clock and for measuring: the clock may go back.
+    started: (i64, Instant),
     /// Whether the server's own end cuts it.
     cut: bool,
+}
+
+impl Running {
+    /// The time of its end, which is no earlier than that of its beginning and what passed since.
+    fn end(&self) -> i64 {
+        let (at, since) = self.started;
+        let took = i64::try_from(since.elapsed().as_secs()).unwrap_or(0);
+        model::now().max(at.saturating_add(took))
+    }
 }
 
 struct Loop<D> {
@@ -227,6 +253,7 @@ struct Loop<D> {
     settings: BuilderSettings,
     database: Database,
     logs: Logs,
+    health: Health,
     dispatcher: D,
     publish: broadcast::Sender<Event>,
     /// What was dispatched and has not ended.
@@ -244,7 +271,7 @@ impl<D: Dispatcher> Loop<D> {
     async fn run(mut self, mut events: mpsc::Receiver<DispatchEvent>) -> Result<(), DatabaseError> {
         let shared = Arc::clone(&self.builder.shared);
         let mut stop = shared.stop.subscribe();
-        let (mut seen, mut told) = (0, false);
+        let (mut seen, mut told, mut unstored) = (0, false, 0);
         loop {
             while self.ends.len() < BATCH
                 && let Ok(event) = events.try_recv()
@@ -264,7 +291,11 @@ impl<D: Dispatcher> Loop<D> {
             self.hungry |= self.wake_rested();
             // B2, B3: an end in hand frees its room only in the write that stores it.
             let taken = self.running.len().saturating_sub(self.ends.len());
-            let room = if stopping { 0 } else { self.settings.max_jobs.saturating_sub(taken) };
+            let has_room = self.health.has_room(); // B7
+            let room = match stopping || !has_room {
+                true => 0,
+                false => self.settings.max_jobs.saturating_sub(taken),
+            };
             let asks = self.hungry && room > 0;
             let mut failed = false;
             if asks || !self.ends.is_empty() {
@@ -278,6 +309,14 @@ impl<D: Dispatcher> Loop<D> {
                     shared.idle.send_if_modified(|idle| std::mem::replace(idle, seen) != seen);
                 }
             }
+            unstored = if failed { unstored + 1 } else { 0 };
+            if stopping && unstored >= LAST_TRIES {
+                tracing::warn!(
+                    ends = self.ends.len(),
+                    "ends of builds cannot be stored: the next server builds these again"
+                );
+                return Ok(());
+            }
             if failed {
                 tokio::select! {
                     () = tokio::time::sleep(RETRY) => {}
@@ -285,7 +324,7 @@ impl<D: Dispatcher> Loop<D> {
                 }
                 continue;
             }
-            if self.hungry && !stopping && self.running.len() < self.settings.max_jobs {
+            if self.hungry && has_room && !stopping && self.running.len() < self.settings.max_jobs {
                 continue;
             }
             tokio::select! {
@@ -297,6 +336,7 @@ impl<D: Dispatcher> Loop<D> {
                     }
                 }
                 () = shared.wake.notified() => {}
+                () = self.health.room(), if !has_room => {}
                 _ = stop.changed() => {}
                 () = until(self.resting.values().min().copied()) => {}
             }
@@ -318,7 +358,6 @@ impl<D: Dispatcher> Loop<D> {
 
     /// Notes an event of the dispatcher. One for an unknown start is ignored.
     fn take(&mut self, event: DispatchEvent) {
-        let now = model::now();
         let (id, attempt) = match &event {
             DispatchEvent::Started { id, attempt, .. }
             | DispatchEvent::Ended { id, attempt, .. }
@@ -353,14 +392,14 @@ impl<D: Dispatcher> Loop<D> {
         };
         let end = match event {
             DispatchEvent::Started { .. } => return,
-            DispatchEvent::Lost { mut message, .. } => {
+            DispatchEvent::Lost { mut message, log, .. } => {
                 tracing::warn!(build = %id, attempt, message, "a build was lost");
                 if next.status == BuildStatus::Scheduled {
                     let pause = self.rest(next.losses);
                     self.resting.insert(id, Instant::now() + pause);
                     message.push_str(&format!("; tried again after {} s", pause.as_secs()));
                 }
-                End::Lost { id, attempt, message, next, keep_log: true }
+                End::Lost { id, attempt, message, next, log, keep_log: true }
             }
             DispatchEvent::Ended { outcome: Outcome { message, gone, .. }, .. }
                 if !gone.is_empty() =>
@@ -368,9 +407,9 @@ impl<D: Dispatcher> Loop<D> {
                 tracing::warn!(build = %id, attempt, message, "outputs are made again");
                 End::Gone { id, attempt, message, next, outputs: gone }
             }
-            DispatchEvent::Ended { .. } if next.status == BuildStatus::Scheduled => {
+            DispatchEvent::Ended { log, .. } if next.status == BuildStatus::Scheduled => {
                 let message = "the server was stopped".to_owned();
-                End::Lost { id, attempt, message, next, keep_log: false }
+                End::Lost { id, attempt, message, next, log, keep_log: false }
             }
             DispatchEvent::Ended { outcome, log, .. } => {
                 let Outcome { status, message, outputs, products, hold, gone: _, notes: _ } =
@@ -380,7 +419,7 @@ impl<D: Dispatcher> Loop<D> {
                     attempt,
                     status,
                     message,
-                    stopped_at: now,
+                    stopped_at: running.end(),
                     log,
                     outputs: outputs
                         .into_iter()
@@ -439,6 +478,7 @@ impl<D: Dispatcher> Loop<D> {
             .await;
         match written {
             Ok((changed, claimed)) => {
+                self.health.note_good();
                 self.ends.clear();
                 for (end, changed) in ends.iter().zip(changed) {
                     self.settle(end, &changed);
@@ -447,12 +487,16 @@ impl<D: Dispatcher> Loop<D> {
                     self.hungry = claimed.len() == room;
                 }
                 for claimed in claimed {
-                    self.dispatch(&claimed);
+                    self.dispatch(&claimed, now);
                 }
                 drop(coming);
                 Ok(true)
             }
-            Err(error) if error.is_closed() => Err(error),
+            Err(error) if health::passes(&error) => {
+                self.health.note(&error);
+                Ok(false) // B3
+            }
+            Err(error) if is_last(&error) => Err(error),
             Err(error) => {
                 tracing::error!(%error, "cannot store the ends of builds together");
                 self.one_by_one(&ends, now).await
@@ -468,7 +512,7 @@ impl<D: Dispatcher> Loop<D> {
             let stored = end.clone();
             match self.database.write(move |tx| stored.write(tx, now)).await {
                 Ok(changed) => self.settle(end, &changed),
-                Err(error) if error.is_closed() => return Err(error),
+                Err(error) if is_last(&error) => return Err(error),
                 Err(error) => {
                     let (id, attempt) = end.key();
                     tracing::error!(%error, build = %id, attempt, "cannot store the end of a build");
@@ -500,17 +544,19 @@ impl<D: Dispatcher> Loop<D> {
             ),
             // Says what the worker did before it vanished.
             End::Lost { keep_log: true, .. } => {}
-            End::Lost { .. } | End::Gone { .. } => {
-                // The next attempt has a log of its own.
-                let logs = self.logs.clone();
-                drop(tokio::task::spawn_blocking(move || logs.remove(name)));
-            }
+            // The next attempt has a log of its own.
+            End::Lost { .. } | End::Gone { .. } => self.remove_log(name),
         }
         publish_builds(&self.publish, changed); // B4
     }
 
+    fn remove_log(&self, name: LogName) {
+        let logs = self.logs.clone();
+        drop(tokio::task::spawn_blocking(move || logs.remove(name)));
+    }
+
     /// A claim is committed (B1).
-    fn dispatch(&mut self, claimed: &Claimed) {
+    fn dispatch(&mut self, claimed: &Claimed, now: i64) {
         let id = claimed.changed.id;
         let log = self.logs.create(LogName::Build(id, claimed.attempt));
         publish_builds(&self.publish, std::slice::from_ref(&claimed.changed)); // B5
@@ -520,7 +566,7 @@ impl<D: Dispatcher> Loop<D> {
             losses: claimed.losses,
             waiting: 0,
         };
-        self.running.insert(id, Running { state, cut: false });
+        self.running.insert(id, Running { state, started: (now, Instant::now()), cut: false });
         let definition =
             claimed.definition.as_deref().map(serde_json::from_str::<Definition>).transpose();
         let definition = match definition {
@@ -572,7 +618,7 @@ impl<D: Dispatcher> Loop<D> {
             status: BuildStatus::Canceled,
             message,
             stopped_at: model::now(),
-            log: model::BuildLogFile::default(),
+            log: BuildLogFile::default(),
             outputs: Vec::new(),
             products: Vec::new(),
         };
@@ -587,6 +633,11 @@ async fn until(time: Option<Instant>) {
         Some(time) => tokio::time::sleep_until(time.into()).await,
         None => std::future::pending().await,
     }
+}
+
+/// Whether no call will ever succeed again.
+fn is_last(error: &DatabaseError) -> bool {
+    error.is_closed() || error.is_replaced() || error.is_corrupt()
 }
 
 /// Tells watchers of builds that have a new status.

@@ -7,8 +7,9 @@
 
 mod products;
 
-use super::dispatch::Outcome;
+use super::dispatch::{Lost, Outcome};
 use crate::folder::remove_all;
+use crate::health;
 use crate::input::hex;
 use crate::model::{BuildStatus, product_path};
 use crate::store::NewProduct;
@@ -30,6 +31,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 const FILES_MAX: usize = 1_000_000;
 /// How deep directories may lie in one another.
 const DEPTH_MAX: usize = 200;
+/// How the names begin of what is no output: on its way in, out, and out because it is damaged.
+const ASIDE: [&str; 3] = ["partial-", "gone-", "damaged-"];
 
 /// A folder of outputs.
 ///
@@ -46,8 +49,8 @@ pub(crate) struct Outputs {
     directory: PathBuf,
     bytes_max: u64,
     uses: Arc<Uses>,
-    /// Names damaged outputs on their way out.
-    damaged: AtomicU64,
+    /// Names what is on its way in, or out because it is damaged.
+    serial: AtomicU64,
     /// The digest of nothing, whose folder is there from the start: most builds leave nothing.
     empty: String,
 }
@@ -57,7 +60,18 @@ impl Outputs {
     pub(crate) fn new(directory: PathBuf, bytes_max: u64) -> io::Result<Self> {
         let empty = hex(&Sha256::digest([]));
         fs::create_dir_all(directory.join(&empty))?;
-        Ok(Self { directory, bytes_max, uses: Arc::default(), damaged: AtomicU64::new(0), empty })
+        Ok(Self { directory, bytes_max, uses: Arc::default(), serial: AtomicU64::new(0), empty })
+    }
+
+    /// Removes what a killed server left half made or half removed in `directory`. Blocks.
+    pub(crate) fn clean(directory: &Path) {
+        let Ok(found) = fs::read_dir(directory) else { return };
+        let left = |name: &str| ASIDE.iter().any(|beginning| name.starts_with(beginning));
+        for entry in found.flatten().filter(|it| left(&it.file_name().to_string_lossy())) {
+            if let Err(error) = remove_all(&entry.path()) {
+                tracing::warn!(%error, path = %entry.path().display(), "cannot remove a leftover");
+            }
+        }
     }
 
     /// Where the output of this digest is, if it is there.
@@ -69,15 +83,27 @@ impl Outputs {
 
     /// Takes over what a successful command left in `out`, and the products it left in `build`.
     /// Blocks.
-    pub(super) fn collect(&self, build: &Path, out: &Path, products: &[String]) -> Outcome {
+    ///
+    /// # Errors
+    /// There is no room for it: that is no fault of the build.
+    pub(super) fn collect(
+        &self,
+        build: &Path,
+        out: &Path,
+        products: &[String],
+    ) -> Result<Outcome, Lost> {
         match self.try_collect(build, out, products) {
-            Ok(outcome) => outcome,
-            Err(CollectError::Rule(message)) => Outcome::bad(BuildStatus::FailedOther, message),
+            Ok(outcome) => Ok(outcome),
+            Err(CollectError::Rule(message)) => Ok(Outcome::bad(BuildStatus::FailedOther, message)),
             Err(CollectError::Io(error)) => {
                 // Paths as the build knows them.
                 let place = build.parent().unwrap_or(build).display();
-                let error = error.to_string().replace(&format!("`{place}/"), "`");
-                Outcome::bad(BuildStatus::FailedOther, format!("cannot keep its outputs: {error}"))
+                let text = error.to_string().replace(&format!("`{place}/"), "`");
+                let message = format!("cannot keep its outputs: {text}");
+                if health::is_full(&error) {
+                    return Err(Lost(message));
+                }
+                Ok(Outcome::bad(BuildStatus::FailedOther, message))
             }
         }
     }
@@ -143,7 +169,7 @@ impl Outputs {
         }
         take_over(out, &of(out, out.symlink_metadata())?)?;
         sync_tree(out, files)?;
-        match fs::rename(out, target) {
+        match self.place(out, target, files) {
             Ok(()) => {
                 // Only now: a folder that is protected cannot be moved to another one.
                 of(target, fs::set_permissions(target, fs::Permissions::from_mode(0o555)))?;
@@ -154,6 +180,20 @@ impl Outputs {
             Err(_) if target.is_dir() => Ok(()),
             Err(error) => Ok(of(target, Err(error))?),
         }
+    }
+
+    /// Renames `out` to `target`, by way of a copy where outputs are on another file system than builds.
+    fn place(&self, out: &Path, target: &Path, files: &[Found]) -> io::Result<()> {
+        match fs::rename(out, target) {
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {}
+            done => return done,
+        }
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        let name = format!("partial-{}-{serial}", std::process::id());
+        let partial = Partial(self.directory.join(name));
+        copy_tree(out, &partial.0, files)?;
+        sync_tree(&partial.0, files)?;
+        fs::rename(&partial.0, target)
     }
 
     /// The output that holds nothing is there, and holds nothing.
@@ -175,7 +215,7 @@ impl Outputs {
             "an output is not what its name says: it is replaced by what was built just now; find out what \
              wrote to the state directory"
         );
-        let serial = self.damaged.fetch_add(1, Ordering::Relaxed);
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
         let aside = format!("damaged-{}-{serial}", std::process::id());
         let aside = self.directory.join(aside);
         fs::set_permissions(target, fs::Permissions::from_mode(0o700))?;
@@ -293,14 +333,15 @@ pub(crate) struct Removal {
 }
 
 impl Removal {
-    /// Moves the folder aside, where it can be deleted in peace; one that is gone already is no error.
-    /// Blocks.
-    pub(crate) fn finish(self, aside: &Path) -> io::Result<()> {
+    /// Moves the folder aside, where it can be deleted in peace, and says where that is; one that is gone already
+    /// is no error. Blocks.
+    pub(crate) fn finish(self) -> io::Result<PathBuf> {
+        let aside = self.path.with_file_name(format!("gone-{}", self.digest));
         // A folder that is protected cannot be moved to another one.
         let allow = || fs::set_permissions(&self.path, fs::Permissions::from_mode(0o700));
-        match allow().and_then(|()| fs::rename(&self.path, aside)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            done => done,
+        match allow().and_then(|()| fs::rename(&self.path, &aside)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(aside),
         }
     }
 }
@@ -349,6 +390,33 @@ impl From<io::Error> for CollectError {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
     }
+}
+
+/// A folder that disappears unless it was renamed away.
+struct Partial(PathBuf);
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        let _ = remove_all(&self.0);
+    }
+}
+
+/// Copies a protected output to `to`, which is not there.
+fn copy_tree(from: &Path, to: &Path, files: &[Found]) -> io::Result<()> {
+    fs::create_dir(to)?;
+    // Sorted: a directory comes before what is in it.
+    for file in files {
+        let (source, target) = (from.join(&file.path), to.join(&file.path));
+        match file.kind {
+            b'd' => fs::create_dir(&target)?,
+            b'l' => std::os::unix::fs::symlink(fs::read_link(&source)?, &target)?,
+            _ => fs::copy(&source, &target).map(drop)?,
+        }
+    }
+    for file in files.iter().rev().filter(|file| file.kind == b'd') {
+        fs::set_permissions(to.join(&file.path), fs::Permissions::from_mode(0o555))?;
+    }
+    Ok(())
 }
 
 struct Found {

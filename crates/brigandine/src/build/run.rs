@@ -16,6 +16,7 @@ use super::dispatch::{BuildJob, Executor, Lost, Outcome};
 use super::output::{Outputs, of};
 use super::sandbox::{Sandbox, View};
 use crate::folder::remove_all;
+use crate::health::{Health, is_full};
 use crate::input::{Checkouts, ExportedTree, FetchError, Form, Wanted};
 use crate::log::LogWriter;
 use crate::model::{self, BuildStatus};
@@ -46,6 +47,7 @@ pub(crate) struct LocalExecutor {
     state_id: String,
     path: String,
     allowed: Allowed,
+    health: Health,
 }
 
 /// What a build may do.
@@ -67,6 +69,7 @@ impl LocalExecutor {
         supervisors: Arc<Supervisors>,
         state_id: &str,
         allowed: Allowed,
+        health: Health,
     ) -> io::Result<Self> {
         let work = state.join("work");
         std::fs::create_dir_all(&work)?;
@@ -78,6 +81,7 @@ impl LocalExecutor {
             state_id: state_id.to_owned(),
             path: std::env::var("BRIGANDINE_BUILD_PATH").unwrap_or_else(|_| PATH.to_owned()),
             allowed,
+            health,
         })
     }
 
@@ -262,6 +266,7 @@ impl Executor for LocalExecutor {
         mut cancel: watch::Receiver<bool>,
         started: impl FnOnce() + Send,
     ) -> Result<Outcome, Lost> {
+        let begun = self.health.begin();
         let mut needs = Vec::with_capacity(job.needs.len());
         let mut gone = Vec::new();
         for (_, digest) in &job.needs {
@@ -289,7 +294,11 @@ impl Executor for LocalExecutor {
                     let message = format!("its sources are gone: {message}");
                     return Ok(Outcome::bad(BuildStatus::Canceled, message));
                 }
-                Err(SourceError::Trouble(message)) => return Err(Lost(message)),
+                Err(SourceError::Trouble(message)) => {
+                    // For the sake of what it notes: whatever it met, it is begun again.
+                    let _ = blocking(move || begun.met_full_disk()).await?;
+                    return Err(Lost(message));
+                }
             };
             let place = Place { root: self.work.join(format!("{}-{}", job.id, job.attempt)) };
             let (wanted, seen) = (Arc::clone(&job), Arc::clone(&needs));
@@ -306,6 +315,9 @@ impl Executor for LocalExecutor {
                     form = Form::Directory;
                 }
                 Err(error) => {
+                    if is_full(&error) {
+                        begun.note_full();
+                    }
                     return Err(Lost(format!("cannot prepare the build directory: {error}")));
                 }
             }
@@ -316,10 +328,21 @@ impl Executor for LocalExecutor {
         let outcome = blocking(move || {
             let status = match ended {
                 Ended::Status(status) => status,
-                Ended::Otherwise(outcome) => return outcome,
+                Ended::Otherwise(outcome) => return Ok(outcome),
+                Ended::WithoutLog(message) => {
+                    begun.note_full();
+                    return Err(Lost(message));
+                }
             };
             if status.success() {
-                return outputs.collect(&place.build(), &place.out(), &job.definition.products);
+                let (build, out) = (place.build(), place.out());
+                let kept = outputs.collect(&build, &out, &job.definition.products);
+                return kept.inspect_err(|_| begun.note_full());
+            }
+            // As long as its files are there.
+            if begun.met_full_disk() {
+                let how = process::describe(status);
+                return Err(Lost(format!("the disk was full while it ran ({how})")));
             }
             let hint = match status.code() {
                 Some(126) => " (a command could not be executed)",
@@ -327,10 +350,10 @@ impl Executor for LocalExecutor {
                 _ => "",
             };
             let message = format!("{}{hint}", process::describe(status));
-            Outcome::bad(BuildStatus::Failed, message)
+            Ok(Outcome::bad(BuildStatus::Failed, message))
             // `place` goes here, on a thread that may block.
         })
-        .await?;
+        .await??;
         for text in &outcome.notes {
             note(log, text).await;
         }
@@ -351,6 +374,8 @@ enum Ended {
     Status(ExitStatus),
     /// Not by itself, or not at all.
     Otherwise(Outcome),
+    /// Since its log could not be written: the disk is full.
+    WithoutLog(String),
 }
 
 fn trouble(message: String) -> Ended {
@@ -389,6 +414,7 @@ impl LocalExecutor {
             grace: self.allowed.grace,
             deadline: Instant::now() + job.timeout,
             silent_at: Instant::now() + job.max_silent,
+            without_log: None,
         };
         let mut open = true;
         let mut chunk = vec![0; CHUNK];
@@ -403,11 +429,11 @@ impl LocalExecutor {
                     Ok(count) => {
                         watch.silent_at = Instant::now() + job.max_silent;
                         if let Err(error) = log.write(&chunk[..count]).await {
-                            watch.stop(
-                                &running,
-                                BuildStatus::FailedOther,
-                                format!("cannot write the build log: {error}"),
-                            );
+                            let message = format!("cannot write the build log: {error}");
+                            if watch.end.is_none() && is_full(&error) {
+                                watch.without_log = Some(message.clone());
+                            }
+                            watch.stop(&running, BuildStatus::FailedOther, message);
                             // What it says from now on has nowhere to go.
                             open = false;
                         }
@@ -426,6 +452,9 @@ impl LocalExecutor {
         };
         if open {
             drain(out, log, &mut chunk).await;
+        }
+        if let Some(message) = watch.without_log {
+            return Ended::WithoutLog(message);
         }
         match (watch.end, ended) {
             (Some(outcome), _) => {
@@ -489,6 +518,8 @@ struct Watch {
     grace: Duration,
     deadline: Instant,
     silent_at: Instant,
+    /// Why its log could not be written, if that is why it was told to end.
+    without_log: Option<String>,
 }
 
 impl Watch {

@@ -48,7 +48,8 @@ async fn within<T>(future: impl Future<Output = T>) -> T {
 
 async fn bench(jobs: usize, max_jobs: usize) -> Bench {
     let directory = tempfile::tempdir().expect("a directory");
-    let database = Database::open(Path::new(":memory:")).await.expect("opens");
+    let database =
+        Database::open(Path::new(":memory:"), true, Duration::from_secs(30)).await.expect("opens");
     database
         .exclusive(|connection| connection.execute_batch(include_str!("../../schema.sql")))
         .await
@@ -112,6 +113,7 @@ async fn bench(jobs: usize, max_jobs: usize) -> Bench {
         settings,
         database.clone(),
         logs.clone(),
+        Health::unwatched(),
         Hands { offered, canceled, held },
         events,
         publish,
@@ -138,14 +140,14 @@ impl Bench {
 
     async fn ended(&self, (id, attempt): (BuildId, i64), status: BuildStatus) {
         let outcome = Outcome::bad(status, "");
-        let log = model::BuildLogFile::default();
+        let log = BuildLogFile::default();
         let event = DispatchEvent::Ended { id, attempt, outcome, log };
         self.report.send(event).await.expect("the loop listens");
     }
 
     async fn lost(&self, (id, attempt): (BuildId, i64)) {
         let message = "gone".to_owned();
-        let event = DispatchEvent::Lost { id, attempt, message };
+        let event = DispatchEvent::Lost { id, attempt, message, log: BuildLogFile::default() };
         self.report.send(event).await.expect("the loop listens");
     }
 

@@ -47,6 +47,9 @@ async fn print(arguments: &cli::Log) -> Result<(), Failure> {
                 }
             }
             let _ = out.flush();
+            if reader.is_missing() && !build.log.path.is_empty() {
+                return Err(Failure::failed("the build log: its file is not kept any more"));
+            }
         }
         if build.status.is_finished() || !arguments.follow {
             return Ok(());

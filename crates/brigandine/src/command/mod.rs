@@ -68,18 +68,14 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 
 /// The database of a state directory that must be there.
 async fn existing(state: &Path) -> Result<Database, Failure> {
-    if !state.join("brigandine.db").exists() {
+    // Where there are build logs, the file should be there: that is told below.
+    if !state.join(store::DATABASE_FILE).exists() && !state.join("logs").exists() {
         return Err(Failure::not_found(format!(
             "there is no state in {}; name its directory with --state or BRIGANDINE_STATE",
             state.display()
         )));
     }
-    database(state).await
-}
-
-/// The database of a state directory.
-async fn database(state: &Path) -> Result<Database, Failure> {
-    store::open(state).await.map_err(|error| Failure::failed(error.to_string()))
+    store::open_as_it_is(state).await.map_err(|error| Failure::failed(error.to_string()))
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "stands in `map_err`")]

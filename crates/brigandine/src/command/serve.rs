@@ -3,7 +3,9 @@
 use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -16,7 +18,7 @@ use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
 
 use super::Failure;
-use crate::app::{App, Settings};
+use crate::app::{App, AppError, Settings};
 use crate::cli;
 use crate::config::{self, Config, LogFormat};
 use crate::http::{self, Parts, Site, Token};
@@ -91,6 +93,7 @@ fn settings(config: &Config) -> Settings {
         build_limits: config.limits.build,
         keep: config.keep,
         log_bytes_max: config.limits.build_log,
+        disk_reserve: config.limits.disk_reserve,
         ..Settings::new(config.state.clone())
     }
 }
@@ -162,6 +165,7 @@ impl Web {
                 move || app.events()
             }),
             logs: app.logs().clone(),
+            health: app.health().clone(),
             state: app.state().to_owned(),
             systems: app.systems().to_vec(),
             closing: closed.clone(),
@@ -239,11 +243,94 @@ fn report(loaded: &[(String, Loaded)]) {
     }
 }
 
-async fn start(config: &Config, specifications: Vec<Specification>) -> Result<App, Failure> {
-    let failed = |error| Failure::failed(format!("{error}"));
-    let app = App::start(settings(config)).await.map_err(failed)?;
+/// Between two tries of what waits for a disk or a lock.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What a server answers that cannot start yet.
+struct Waiting {
+    /// Another descriptor of the listener, until something is to be answered.
+    listener: Option<std::net::TcpListener>,
+    address: Option<SocketAddr>,
+    connections: usize,
+    why: Arc<Mutex<String>>,
+    site: Option<(watch::Sender<bool>, JoinHandle<()>)>,
+}
+
+impl Waiting {
+    /// Answers nothing yet.
+    fn new(listener: Option<&TcpListener>, connections: usize) -> Result<Self, Failure> {
+        let failed = |error| Failure::failed(format!("cannot listen: {error}"));
+        let again = listener.map(|listener| listener.as_fd().try_clone_to_owned()).transpose();
+        Ok(Self {
+            listener: again.map_err(failed)?.map(std::net::TcpListener::from),
+            address: listener.and_then(|listener| listener.local_addr().ok()),
+            connections,
+            why: Arc::default(),
+            site: None,
+        })
+    }
+
+    /// Does something until it is done, or fails for a reason that does not pass. Meanwhile whoever asks is told.
+    async fn wait_for<T>(
+        &mut self,
+        mut what: impl AsyncFnMut() -> Result<T, AppError>,
+    ) -> Result<T, Failure> {
+        loop {
+            match what().await {
+                Ok(done) => return Ok(done),
+                Err(error) if error.passes() => self.tell(&error)?,
+                Err(error) => return Err(Failure::failed(model::with_causes(&error))),
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    fn tell(&mut self, error: &AppError) -> Result<(), Failure> {
+        let text = format!("the server waits to start: {}", model::with_causes(error));
+        let mut why = self.why.lock().unwrap_or_else(PoisonError::into_inner);
+        if *why != text {
+            tracing::error!("{text}");
+            *why = text;
+        }
+        drop(why);
+        if let Some(listener) = self.listener.take() {
+            let failed = |error| Failure::failed(format!("cannot listen: {error}"));
+            let listener = TcpListener::from_std(listener).map_err(failed)?;
+            let (closing, closed) = watch::channel(false);
+            let router = http::waiting(Arc::clone(&self.why));
+            let task = tokio::spawn(http::serve(listener, router, self.connections, closed));
+            self.site = Some((closing, task));
+            if let Some(address) = self.address {
+                say_address(address);
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers nothing any more. Whether the address was said.
+    async fn end(self) -> bool {
+        let Some((closing, task)) = self.site else { return false };
+        closing.send_replace(true);
+        let _ = task.await;
+        true
+    }
+}
+
+/// For scripts, which may have asked for port 0.
+fn say_address(address: SocketAddr) {
+    println!("listening at http://{address}");
+    let _ = std::io::stdout().flush();
+}
+
+async fn start(
+    config: &Config,
+    specifications: Vec<Specification>,
+    waiting: &mut Waiting,
+) -> Result<App, Failure> {
+    let app = waiting.wait_for(async || App::start(settings(config)).await).await?;
     if !specifications.is_empty() {
-        report(&app.load(specifications, config.replace).await.map_err(failed)?);
+        let load = async || app.load(specifications.clone(), config.replace).await;
+        report(&waiting.wait_for(load).await?);
     }
     Ok(app)
 }
@@ -254,7 +341,7 @@ fn token(config: &Config) -> Result<Option<Token>, Failure> {
     let usual = config.state.join("token");
     let path = match &config.token_file {
         Some(path) => path,
-        None if usual.exists() => &usual,
+        None if usual.symlink_metadata().is_ok() => &usual,
         None => {
             tracing::info!("changes over HTTP are switched off: there is no token");
             return Ok(None);
@@ -269,17 +356,23 @@ async fn serve(config: &Config, specifications: Vec<Specification>) -> Result<()
     let listener = listen(config.listen).await?;
     let address = listener.local_addr().unwrap_or(config.listen);
     // An older or larger file may take its time; what an end by a signal undoes, the next start does.
+    let mut waiting = Waiting::new(Some(&listener), config.connections)?;
+    let started = async {
+        let app = start(config, specifications, &mut waiting).await?;
+        waiting.wait_for(async || app.run().await).await?;
+        Ok::<_, Failure>(app)
+    };
     let app = tokio::select! {
-        app = start(config, specifications) => app?,
+        app = started => app?,
         name = signals.next() => {
             return Err(Failure::failed(format!("{name}: ended before the server had started")));
         }
     };
-    app.run().await.map_err(|error| Failure::failed(error.to_string()))?;
+    let said = waiting.end().await;
     let mut web = Web::start(listener, &app, config.connections, token);
-    // For scripts, which may have asked for port 0.
-    println!("listening at http://{address}");
-    let _ = std::io::stdout().flush();
+    if !said {
+        say_address(address);
+    }
     tracing::info!(%address, state = %app.state().display(), "the server runs");
     let why = tokio::select! {
         name = signals.next() => {
@@ -309,7 +402,7 @@ async fn serve(config: &Config, specifications: Vec<Specification>) -> Result<()
     };
     tokio::select! {
         () = cut => Ok(()),
-        ended = end => ended.map_err(|error| Failure::failed(error.to_string())),
+        ended = end => ended.map_err(|error| Failure::failed(model::with_causes(&error))),
     }?;
     tracing::info!("the server has ended");
     Ok(())
@@ -325,17 +418,24 @@ async fn one_shot(
         Some(address) => Some(listen(address).await?),
         None => None,
     };
-    let app = start(config, specifications).await?;
+    let mut waiting = Waiting::new(listener.as_ref(), config.connections)?;
+    let app = tokio::select! {
+        app = start(config, specifications, &mut waiting) => app?,
+        name = signals.next() => {
+            return Err(Failure::failed(format!("{name}: ended before the server had started")));
+        }
+    };
+    waiting.end().await;
     let web = listener.map(|listener| Web::start(listener, &app, config.connections, None));
     let outcome = tokio::select! {
-        outcome = app.one_shot() => outcome.map_err(|error| Failure::failed(error.to_string())),
+        outcome = app.one_shot() => outcome.map_err(|error| Failure::failed(model::with_causes(&error))),
         error = app.failed() => Err(Failure::failed(error.to_string())),
         name = signals.next() => Err(Failure::failed(format!("{name}: ended before all was done"))),
     };
     if let Some(web) = web {
         web.close().await;
     }
-    app.shutdown(false).await.map_err(|error| Failure::failed(error.to_string()))?;
+    app.shutdown(false).await.map_err(|error| Failure::failed(model::with_causes(&error)))?;
     if outcome? {
         Ok(())
     } else {

@@ -29,7 +29,9 @@ pub(crate) fn run(command: cli::Spec) -> Result<(), Failure> {
 
 async fn add(state: &Path, file: &Path, replace: bool, as_json: bool) -> Result<(), Failure> {
     let specifications = super::serve::specifications(&[file.to_owned()])?;
-    let database = store::open(state).await.map_err(|error| Failure::failed(error.to_string()))?;
+    let failed = |error: app::AppError| Failure::failed(error.to_string());
+    app::make_state(state).await.map_err(failed)?;
+    let database = existing(state).await?;
     let now = model::now();
     let loaded = database
         .write(move |tx| {

@@ -23,6 +23,7 @@ pub(crate) use diagnostic::{Diagnostic, Diagnostics};
 pub(crate) use server::{BUILD_USER, Config, Limits, LogFormat, Sandbox, git_filters};
 pub(crate) use value::parse_duration;
 
+use crate::file::open_regular;
 use crate::model::Keep;
 
 /// How often the inputs of a specification may be looked at.
@@ -54,8 +55,7 @@ pub(crate) fn load(path: &Path) -> Result<String, Diagnostics> {
     };
     let mut bytes = Vec::new();
     let limit = reader::FILE_BYTES_MAX as u64;
-    let read =
-        std::fs::File::open(path).and_then(|opened| opened.take(limit + 1).read_to_end(&mut bytes));
+    let read = open_regular(path).and_then(|opened| opened.take(limit + 1).read_to_end(&mut bytes));
     if let Err(error) = read {
         let help = match error.kind() {
             std::io::ErrorKind::NotFound => "check the path; it starts at the current folder",

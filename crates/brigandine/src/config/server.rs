@@ -29,6 +29,7 @@
 //! build-processes = 4096             # and threads
 //! build-file = "16 GiB"              # one file
 //! build-disk = "64 GiB"              # all files of its directory
+//! disk-reserve = "512 MiB"           # nothing is started while less is free; 0 for no reserve
 //!
 //! [keep]                             # of specifications that do not say it; everything when absent
 //! evaluations = 100                  # the newest of each specification
@@ -121,6 +122,8 @@ pub(crate) struct Limits {
     pub(crate) build_grace: Duration,
     /// What one build may take of the machine.
     pub(crate) build: crate::process::Limits,
+    /// Nothing is started while less is free; `None`: what suits the disk, 0: no reserve.
+    pub(crate) disk_reserve: Option<u64>,
 }
 
 impl Default for Limits {
@@ -139,6 +142,7 @@ impl Default for Limits {
                 file: 16 << 30,
                 disk: 64 << 30,
             },
+            disk_reserve: None,
         }
     }
 }
@@ -351,6 +355,7 @@ fn limits(top: &Table<'_, '_>) -> Limits {
                 .bytes("build-disk", (1 << 20)..=(1 << 50), "64 GiB")
                 .unwrap_or(default.build.disk),
         },
+        disk_reserve: table.bytes("disk-reserve", 0..=(1 << 50), "512 MiB"),
     };
     table.finish();
     limits

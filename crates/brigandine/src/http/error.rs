@@ -6,6 +6,10 @@ use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
+use crate::health;
+use crate::model::with_causes;
+use crate::store::DatabaseError;
+
 /// An answer, or why there is none.
 pub(crate) type Result<T> = std::result::Result<T, Refusal>;
 
@@ -27,6 +31,8 @@ pub(crate) enum Refusal {
     Forbidden(&'static str),
     /// The request does not carry the token.
     Unauthorized,
+    /// The server waits for something; the text says for what.
+    Waiting(String),
     /// Too much is going on.
     Busy,
     /// The server's fault; the text went to the trace.
@@ -52,9 +58,19 @@ impl Refusal {
     }
 
     /// The database did not answer.
-    pub(crate) fn database(error: impl Display) -> Self {
-        tracing::error!(%error, "a request could not be read from the database");
+    pub(crate) fn database(error: DatabaseError) -> Self {
+        let text = with_causes(&error);
+        tracing::error!(error = text, "the database could not do what a request asks for");
+        if health::passes(&error) {
+            return Self::Waiting(format!("the database cannot be used for now: {text}"));
+        }
         Self::Internal
+    }
+
+    /// A log cannot be read.
+    pub(crate) fn log(what: impl Display, error: &std::io::Error) -> Self {
+        tracing::warn!(%error, "{what} cannot be read");
+        Self::NotFound(format!("{what} cannot be read: {error}"))
     }
 
     /// A file could not be read.
@@ -76,6 +92,7 @@ impl Refusal {
                 StatusCode::UNAUTHORIZED,
                 "changes need the server's token: `authorization: Bearer TOKEN`",
             ),
+            Self::Waiting(what) => (StatusCode::SERVICE_UNAVAILABLE, what),
             Self::Busy => {
                 (StatusCode::SERVICE_UNAVAILABLE, "too many open streams, try again later")
             }

@@ -10,7 +10,7 @@ mod token;
 
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::http::{HeaderMap, StatusCode};
@@ -23,8 +23,9 @@ pub(crate) use server::{closed, serve};
 pub(crate) use stream::{Sender, stream};
 pub(crate) use token::Token;
 
+use crate::health::Health;
 use crate::log::Logs;
-use crate::model::{BuildId, Event};
+use crate::model::{Build, BuildId, Event};
 use crate::store::{Database, Snapshot};
 
 /// Answers that go on (followed logs, events) at once; further ones are refused with 503, so that
@@ -43,6 +44,8 @@ pub(crate) struct Parts {
     pub(crate) events: Box<dyn Fn() -> broadcast::Receiver<Event> + Send + Sync>,
     /// Logs of builds and evaluations.
     pub(crate) logs: Logs,
+    /// What the server waits for.
+    pub(crate) health: Health,
     /// The state directory, to which paths of products are relative.
     pub(crate) state: PathBuf,
     /// What the server builds for.
@@ -67,6 +70,11 @@ pub(crate) trait Changes: Send + Sync {
     fn restart(&self, id: BuildId) -> Change<'_>;
     /// Looks at a specification's inputs now.
     fn evaluate(&self, name: String) -> Change<'_>;
+}
+
+/// What is answered while the server cannot start: why it waits.
+pub(crate) fn waiting(why: Arc<Mutex<String>>) -> Router {
+    crate::web::waiting(why)
 }
 
 impl Site {
@@ -117,6 +125,19 @@ impl Site {
     /// What the server builds for.
     pub(crate) fn systems(&self) -> &[String] {
         &self.0.systems
+    }
+
+    /// Refuses the log of a finished build that is not what was stored.
+    pub(crate) async fn check_log(&self, build: &Build) -> Result<()> {
+        let (logs, id, build) = (self.0.logs.clone(), build.id, build.clone());
+        let checked = tokio::task::spawn_blocking(move || logs.check(&build)).await;
+        let checked = checked.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        checked.map_err(|error| Refusal::log(format_args!("The log of build {id}"), &error))
+    }
+
+    /// What the server waits for.
+    pub(crate) fn health(&self) -> &Health {
+        &self.0.health
     }
 
     /// The state directory.

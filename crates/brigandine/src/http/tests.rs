@@ -12,6 +12,7 @@ use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 
 use super::{Change, Changes, Parts, Site, Token, serve};
+use crate::health::Health;
 use crate::log::Logs;
 use crate::model::{BuildId, Event};
 use crate::store::Database;
@@ -56,7 +57,8 @@ pub(crate) async fn served() -> Served {
 pub(crate) async fn served_with(fill: &str, connections_max: usize) -> Served {
     let state = tempfile::tempdir().expect("a temporary directory");
     let path = state.path().join("test.db");
-    let database = Database::open(&path).await.expect("the database opens");
+    let database =
+        Database::open(&path, true, Duration::from_secs(30)).await.expect("the database opens");
     let text = format!("{}\nBEGIN;{fill};COMMIT;", include_str!("../../schema.sql"));
     database
         .exclusive(move |conn: &mut rusqlite::Connection| conn.execute_batch(&text))
@@ -72,6 +74,7 @@ pub(crate) async fn served_with(fill: &str, connections_max: usize) -> Served {
             move || events.subscribe()
         }),
         logs: logs.clone(),
+        health: Health::unwatched(),
         state: state.path().to_owned(),
         systems: vec!["x86_64-linux".to_owned()],
         closing: closed.clone(),

@@ -1,6 +1,5 @@
 //! The token that allows changes over HTTP.
 
-use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -9,6 +8,7 @@ use axum::http::{HeaderMap, header};
 use sha2::{Digest, Sha256};
 
 use super::{Refusal, Result};
+use crate::file::open_regular;
 
 /// A shorter token could be guessed.
 const BYTES_MIN: usize = 16;
@@ -28,7 +28,7 @@ impl Token {
     pub(crate) fn read(path: &Path) -> std::result::Result<Self, String> {
         let name = path.display();
         let failed = |error: std::io::Error| format!("the token file {name}: {error}");
-        let file = File::open(path).map_err(failed)?;
+        let file = open_regular(path).map_err(failed)?;
         let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
             return Err(format!(

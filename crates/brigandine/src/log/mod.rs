@@ -24,7 +24,7 @@ use sha2::{Digest, Sha256};
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
@@ -95,6 +95,8 @@ impl Drop for Announcement {
 }
 
 const CHUNK: usize = 64 * 1024;
+/// What stays of a log that met a full disk, at most: it may be what fills it.
+const KEPT: u64 = 1 << 20;
 
 impl Logs {
     /// Keeps logs below `state`; none grows beyond `bytes_max`.
@@ -142,6 +144,7 @@ impl Logs {
             progress,
             bytes_max: self.bytes_max,
             cut: false,
+            broken: None,
         }
     }
 
@@ -182,8 +185,9 @@ impl Logs {
             return None;
         }
         let name = LogName::Build(build.id, build.attempt);
+        let bytes = u64::try_from(build.log.bytes).unwrap_or(0);
         let running = build.status == BuildStatus::Started;
-        Some(self.open_named(name, &build.log.path, running, offset).await)
+        Some(self.open_named(name, &build.log.path, bytes, running, offset).await)
     }
 
     /// A reader of the log of one start of a build. `None`: there was no such start.
@@ -198,7 +202,7 @@ impl Logs {
         }
         let past = (1..=build.attempt).contains(&attempt);
         let name = LogName::Build(build.id, attempt);
-        if past { Some(self.open_named(name, "", false, offset).await) } else { None }
+        if past { Some(self.open_named(name, "", 0, false, offset).await) } else { None }
     }
 
     /// Which of these starts of a build have a log. Blocks for a look at each.
@@ -215,6 +219,23 @@ impl Logs {
         blocking(kept).await.unwrap_or_default()
     }
 
+    /// Looks whether a finished build's log is what was stored. Blocks.
+    ///
+    /// # Errors
+    /// It is gone, cannot be read, or is another one.
+    pub(crate) fn check(&self, build: &Build) -> io::Result<()> {
+        let log = &build.log;
+        if log.digest.is_empty() || log.path.is_empty() {
+            return Ok(());
+        }
+        let mut digest = Sha256::new();
+        io::copy(&mut File::open(self.state.join(&log.path))?, &mut digest)?;
+        if hex(&digest.finalize()) == log.digest {
+            return Ok(());
+        }
+        Err(io::Error::new(io::ErrorKind::InvalidData, "it is damaged: its digest is another one"))
+    }
+
     /// Bytes of a build's log so far, compressed or not.
     pub(crate) fn bytes(&self, build: &Build) -> u64 {
         let live = self.live().get(&LogName::Build(build.id, build.attempt)).cloned();
@@ -228,13 +249,15 @@ impl Logs {
     pub(crate) async fn open_evaluation(&self, evaluation: &Evaluation, offset: u64) -> LogReader {
         let name = LogName::Evaluation(evaluation.id);
         let running = evaluation.status == EvaluationStatus::Started;
-        self.open_named(name, &evaluation.log_path, running, offset).await
+        self.open_named(name, &evaluation.log_path, 0, running, offset).await
     }
 
+    /// `stored` is where its row says that it is, and `bytes` how many it has, if the row says that.
     async fn open_named(
         &self,
         name: LogName,
         stored: &str,
+        bytes: u64,
         running: bool,
         offset: u64,
     ) -> LogReader {
@@ -250,7 +273,8 @@ impl Logs {
         } else {
             Source::Closed(self.state.join(stored.trim_end_matches(".zst")))
         };
-        LogReader { source, offset, live, missing: false }
+        let expected = (live.is_none() && !stored.is_empty()).then_some(bytes);
+        LogReader { source, offset, live, missing: false, expected }
     }
 }
 
@@ -268,7 +292,10 @@ pub(crate) struct LogWriter {
     file: Option<File>,
     progress: watch::Sender<Progress>,
     bytes_max: u64,
+    /// Nothing more is written.
     cut: bool,
+    /// Why nothing more could be written.
+    broken: Option<String>,
 }
 
 impl LogWriter {
@@ -299,23 +326,31 @@ impl LogWriter {
             text.extend_from_slice(bytes);
             text
         };
-        let count = u64::try_from(kept.len()).unwrap_or(u64::MAX);
         let path = self.file.is_none().then(|| self.path.clone());
         let file = self.file.take();
-        let file = blocking(move || {
+        let begun = blocking(move || {
             let mut file = match (file, path) {
                 (Some(file), _) => file,
                 (None, Some(path)) => create(&path)?,
                 (None, None) => return Err(io::Error::other("the log's file was lost")),
             };
-            file.write_all(&kept)?;
-            Ok(file)
+            let (written, outcome) = write_some(&mut file, &kept);
+            Ok((file, written, outcome))
+        });
+        let outcome = match begun.await {
+            Ok((file, written, outcome)) => {
+                self.file = Some(file);
+                let count = u64::try_from(written).unwrap_or(0);
+                // L1: told after it is written.
+                self.progress.send_modify(|progress| progress.bytes += count);
+                outcome
+            }
+            Err(error) => Err(error),
+        };
+        outcome.inspect_err(|error| {
+            self.cut = true;
+            self.broken = Some(error.to_string());
         })
-        .await?;
-        self.file = Some(file);
-        // L1: told after it is written.
-        self.progress.send_modify(|progress| progress.bytes += count);
-        Ok(())
     }
 
     /// How many bytes it has.
@@ -323,35 +358,81 @@ impl LogWriter {
         self.progress.borrow().bytes
     }
 
-    /// Ends the log: readers that reach its end are done; the file is compressed.
-    ///
-    /// # Errors
-    /// The file could not be compressed: the plain one is still there.
-    pub(crate) async fn finish(mut self) -> io::Result<BuildLogFile> {
-        self.progress.send_modify(|progress| progress.finished = true);
-        let bytes = i64::try_from(self.bytes()).unwrap_or(i64::MAX);
-        let Some(file) = self.file.take() else { return Ok(BuildLogFile::default()) };
+    /// Ends the log: readers that reach its end are done; the file is compressed, or stays as it is where that is not
+    /// possible. One that could not be written to its end says so.
+    pub(crate) async fn finish(mut self) -> BuildLogFile {
+        let file = self.file.take();
+        let mut bytes = self.bytes();
+        if let (Some(file), Some(why)) = (&file, self.broken.take()) {
+            let text = format!("\n[brigandine: the log is cut here: {why}]\n");
+            let file = file.try_clone();
+            let noted = blocking(move || note_cut(&file?, bytes, text.as_bytes())).await;
+            bytes = noted.unwrap_or(bytes);
+        }
+        self.progress.send_modify(|progress| *progress = Progress { bytes, finished: true });
+        let Some(file) = file else { return BuildLogFile::default() };
         drop(file);
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         let path = self.path.clone();
-        let digest = blocking(move || {
-            let target = compressed(&path);
-            let mut partial = target.clone().into_os_string();
-            partial.push(".partial");
-            let file = private().create(true).truncate(true).open(&partial)?;
-            let mut sink = Digesting { file, digest: Sha256::new() };
-            zstd::stream::copy_encode(File::open(&path)?, &mut sink, 3)?;
-            // On the disk before the row that names it.
-            sink.file.sync_all()?;
-            std::fs::rename(&partial, &target)?;
-            if let Some(folder) = target.parent() {
-                File::open(folder)?.sync_all()?;
+        match blocking(move || compress(&path)).await {
+            Ok(digest) => BuildLogFile { path: format!("{}.zst", self.name.path()), bytes, digest },
+            Err(error) => {
+                tracing::warn!(%error, "cannot compress a log: it stays as it is");
+                BuildLogFile { path: self.name.path(), bytes, digest: String::new() }
             }
-            std::fs::remove_file(&path)?; // L2
-            Ok(hex(&sink.digest.finalize()))
-        })
-        .await?;
-        Ok(BuildLogFile { path: format!("{}.zst", self.name.path()), bytes, digest })
+        }
     }
+}
+
+/// Writes what can be written, and says how much that was.
+fn write_some(file: &mut File, bytes: &[u8]) -> (usize, io::Result<()>) {
+    let mut written = 0;
+    while written < bytes.len() {
+        match file.write(&bytes[written..]) {
+            Ok(0) => return (written, Err(io::ErrorKind::WriteZero.into())),
+            Ok(count) => written += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return (written, Err(error)),
+        }
+    }
+    (written, Ok(()))
+}
+
+/// Says in a log of so many bytes that it is cut, and how many it has then. Its last bytes go: on a full disk that is
+/// the room for saying so, for compressing it, and for the row that names it.
+fn note_cut(file: &File, bytes: u64, text: &[u8]) -> io::Result<u64> {
+    let kept = bytes.saturating_sub((bytes / 8).max(64 * 1024)).min(KEPT);
+    file.set_len(kept)?;
+    file.write_all_at(text, kept)?;
+    Ok(kept + u64::try_from(text.len()).unwrap_or(0))
+}
+
+/// Compresses a log, and gives the digest of what came of it. A failure leaves the log as it is.
+fn compress(path: &Path) -> io::Result<String> {
+    let target = compressed(path);
+    let mut partial = target.clone().into_os_string();
+    partial.push(".partial");
+    let compress = || {
+        let file = private().create(true).truncate(true).open(&partial)?;
+        let mut sink = Digesting { file, digest: Sha256::new() };
+        let mut encoder = zstd::stream::Encoder::new(&mut sink, 3)?;
+        // Damage is found where it is read.
+        encoder.include_checksum(true)?;
+        io::copy(&mut File::open(path)?, &mut encoder)?;
+        encoder.finish()?;
+        // On the disk before the row that names it.
+        sink.file.sync_all()?;
+        std::fs::rename(&partial, &target)?;
+        Ok(sink)
+    };
+    let sink = compress().inspect_err(|_: &io::Error| {
+        let _ = std::fs::remove_file(&partial);
+    })?;
+    if let Some(folder) = target.parent() {
+        File::open(folder)?.sync_all()?;
+    }
+    std::fs::remove_file(path)?; // L2
+    Ok(hex(&sink.digest.finalize()))
 }
 
 impl Drop for LogWriter {
@@ -424,6 +505,8 @@ pub(crate) struct LogReader {
     live: Option<watch::Receiver<Progress>>,
     /// Whether there was no file to open.
     missing: bool,
+    /// It is finished, stored, and has at least so many bytes.
+    expected: Option<u64>,
 }
 
 enum Source {
@@ -483,6 +566,9 @@ impl Source {
 impl LogReader {
     /// The next bytes; waits for them while the log is being written. `None`: the log has ended.
     ///
+    /// # Errors
+    /// It cannot be read, or is damaged.
+    ///
     /// # Cancel safety
     /// Dropped while waiting for the writer, nothing is lost. Dropped while reading the file, the
     /// reader has ended.
@@ -518,7 +604,17 @@ impl LogReader {
         self.missing |= matches!(source, Source::Empty);
         self.source = source;
         self.offset += u64::try_from(bytes.len()).unwrap_or(0);
-        Ok((!bytes.is_empty()).then_some(bytes))
+        if !bytes.is_empty() {
+            return Ok(Some(bytes));
+        }
+        match self.expected {
+            Some(expected) if !self.missing && self.offset < expected => {
+                let message =
+                    format!("it is damaged: it ends after {} of {expected} bytes", self.offset);
+                Err(io::Error::new(io::ErrorKind::UnexpectedEof, message))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Whether nothing was read because there is no file: of a build that printed nothing, or a lost one.

@@ -63,7 +63,7 @@ async fn a_reader_follows_a_log_through_its_end_and_its_compression() {
     writer.write(b"one\n").await.expect("write");
     assert_eq!(within(early.next()).await.expect("read").as_deref(), Some(&b"one\n"[..]));
     writer.write(b"two\n").await.expect("write");
-    let file = writer.finish().await.expect("finish");
+    let file = writer.finish().await;
     logs.forget(NAME);
     assert_eq!(rest(&mut early).await, "two\n");
     assert_eq!(early.offset(), 8);
@@ -88,7 +88,7 @@ async fn a_log_beyond_its_limit_is_cut_and_says_so() {
     for _ in 0..5 {
         writer.write(b"12345678").await.expect("write");
     }
-    let file = writer.finish().await.expect("finish");
+    let file = writer.finish().await;
     logs.forget(NAME);
     let mut reader = logs.open(&build(1, &file.path), 0).await.expect("log");
     let text = rest(&mut reader).await;
@@ -101,7 +101,7 @@ async fn a_build_that_says_nothing_has_an_empty_log_and_no_file() {
     let logs = Logs::new(directory.path(), 10);
     let writer = logs.create(NAME);
     let mut early = logs.open(&build(1, ""), 0).await.expect("log");
-    let file = writer.finish().await.expect("finish");
+    let file = writer.finish().await;
     assert_eq!(file, BuildLogFile::default());
     assert_eq!(rest(&mut early).await, "");
     logs.forget(NAME);
@@ -128,7 +128,7 @@ async fn a_log_that_is_about_to_begin_is_waited_for_and_is_never_an_empty_one_th
     drop(coming);
     let mut reader = within(asked).await.expect("log");
     writer.write(b"text").await.expect("write");
-    writer.finish().await.expect("finish");
+    writer.finish().await;
     assert_eq!(rest(&mut reader).await, "text");
 }
 
@@ -155,7 +155,7 @@ async fn every_attempt_that_left_a_log_is_found_and_one_that_has_not_run_has_non
     for attempt in [1, 3] {
         let mut writer = logs.create(LogName::Build(BuildId::new(7), attempt));
         writer.write(format!("attempt {attempt}").as_bytes()).await.expect("write");
-        writer.finish().await.expect("finish");
+        writer.finish().await;
         logs.forget(LogName::Build(BuildId::new(7), attempt));
     }
     let kept = logs.kept(BuildId::new(7), vec![1, 2, 3]).await;
@@ -196,7 +196,7 @@ async fn the_log_of_an_evaluation_that_begins_is_waited_for_as_well() {
     drop(coming);
     let mut reader = within(asked).await;
     writer.write(b"text").await.expect("write");
-    writer.finish().await.expect("finish");
+    writer.finish().await;
     assert_eq!(rest(&mut reader).await, "text");
 }
 
@@ -210,7 +210,7 @@ async fn a_folder_of_logs_goes_with_its_last_log_and_comes_back_with_the_next() 
         for name in names {
             let mut writer = logs.create(name);
             writer.write(b"text").await.expect("written");
-            writer.finish().await.expect("finished");
+            writer.finish().await;
         }
         logs.remove_at(&names[0].path()).expect("removed");
         assert!(folder.exists(), "another log is there");

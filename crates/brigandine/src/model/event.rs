@@ -6,6 +6,8 @@ use super::{BuildId, BuildStatus, EvaluationId, EvaluationStatus, SpecificationI
 /// lags loses the oldest events and reads the state again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Event {
+    /// What the server waits for began or ended.
+    Notice,
     /// A specification was added, changed or removed.
     Specification {
         /// Which.

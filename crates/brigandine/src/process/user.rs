@@ -10,8 +10,9 @@
 //! does not have (no_new_privs).
 //! U3: without a mount namespace nothing runs as this user: it could not reach its own directory.
 
+use crate::folder;
 use nix::unistd;
-use rustix::fs::{Gid, Mode, OFlags, Uid, open};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, open};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount, mount_bind, mount_remount};
 use rustix::thread::{
@@ -19,7 +20,7 @@ use rustix::thread::{
     remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
 };
 use std::collections::BTreeSet;
-use std::fs::{self, DirBuilder, File, Metadata};
+use std::fs::{DirBuilder, File, Metadata};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, lchown};
@@ -80,12 +81,15 @@ impl User {
     /// it. Blocks.
     pub(crate) fn give(self, path: &Path) -> io::Result<()> {
         lchown(path, Some(self.id), Some(self.group))?;
-        if path.symlink_metadata()?.is_dir() {
-            for entry in fs::read_dir(path)? {
-                self.give(&entry?.path())?;
-            }
+        if !path.symlink_metadata()?.is_dir() {
+            return Ok(());
         }
-        Ok(())
+        // Sources may lie as deep as git stores them.
+        folder::each(path, |folder, name| {
+            let (id, group) = (Uid::from_raw(self.id), Gid::from_raw(self.group));
+            let flags = AtFlags::SYMLINK_NOFOLLOW;
+            Ok(rustix::fs::chownat(folder, name, Some(id), Some(group), flags)?)
+        })
     }
 
     /// Makes a pipe this user's: a program opens its standard descriptors anew by `/dev/stderr`.
@@ -175,6 +179,7 @@ impl User {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     #[test]

@@ -27,7 +27,6 @@ impl Place {
     async fn new(rows: String) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let database = store::open(directory.path()).await.expect("opens");
-        std::fs::create_dir(directory.path().join("work")).expect("a directory");
         let outputs = Outputs::new(directory.path().join("outputs"), 0).expect("outputs");
         let filled = database.exclusive(move |conn| conn.execute_batch(&rows));
         filled.await.expect("rows");
@@ -39,7 +38,6 @@ impl Place {
             &self.database,
             Arc::clone(&self.outputs),
             Logs::new(self.directory.path(), 0),
-            self.directory.path(),
             keep,
             broadcast::Sender::new(4),
         )
@@ -308,7 +306,7 @@ async fn an_output_goes_when_no_build_and_no_result_on_its_way_has_it() {
     });
     said.recv_timeout(Duration::from_secs(60)).expect("it is about to wait");
     removed.store(true, std::sync::atomic::Ordering::SeqCst);
-    removal.finish(&place.directory.path().join("work/aside")).expect("gone already");
+    removal.finish().expect("gone already");
     waits.await.expect("ends");
     place.database.close().await.expect("closes");
 }

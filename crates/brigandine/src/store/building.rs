@@ -268,8 +268,8 @@ pub(crate) fn finish(tx: &Transaction, end: &Finish) -> rusqlite::Result<Vec<Cha
     let weather = weather(tx, &found)?;
     let stored = tx
         .prepare_cached(
-            "UPDATE build SET status = ?3, message = ?4, stopped_at = ?5, log_path = ?6,
-             log_bytes = ?7, log_digest = ?8, weather = ?9
+            "UPDATE build SET status = ?3, message = ?4, stopped_at = max(?5, started_at),
+             log_path = ?6, log_bytes = ?7, log_digest = ?8, weather = ?9
              WHERE id = ?1 AND attempt = ?2 AND status = -1",
         )?
         .execute(params![
@@ -376,7 +376,7 @@ fn end_attempt(
     now: Timestamp,
 ) -> rusqlite::Result<()> {
     tx.prepare_cached(
-        "UPDATE attempt SET status = ?3, message = ?4, stopped_at = ?5
+        "UPDATE attempt SET status = ?3, message = ?4, stopped_at = max(?5, started_at)
          WHERE build_id = ?1 AND number = ?2",
     )?
     .execute(params![id, attempt, status, message, now])?;
@@ -442,9 +442,10 @@ fn fail_dependants(
 }
 
 /// Ends a start that nobody runs any more. The build is scheduled again, or, when `next` says so,
-/// given up as failed-other; `losses` is its new count of vanished workers.
+/// given up as failed-other, with the `log` of this start; `losses` is its new count of vanished workers.
 ///
 /// Empty: build and attempt do not match the row any more, and nothing was changed.
+#[expect(clippy::too_many_arguments, reason = "what is stored of it, each its own column")]
 pub(crate) fn lose(
     tx: &Transaction,
     id: BuildId,
@@ -452,6 +453,7 @@ pub(crate) fn lose(
     message: &str,
     losses: i64,
     next: BuildStatus,
+    log: &BuildLogFile,
     now: Timestamp,
 ) -> rusqlite::Result<Vec<Changed>> {
     let current = tx
@@ -471,7 +473,7 @@ pub(crate) fn lose(
                 status: next,
                 message: format!("lost {losses} times, the last time: {message}"),
                 stopped_at: now,
-                log: BuildLogFile::default(),
+                log: log.clone(),
                 outputs: Vec::new(),
                 products: Vec::new(),
             },
@@ -545,12 +547,13 @@ pub(crate) fn recover(tx: &Transaction, now: Timestamp) -> rusqlite::Result<Reco
     for (id, attempt, losses) in &started {
         // Not counted: the server vanished, not the build's worker.
         let message = "the server was stopped";
-        lose(tx, *id, *attempt, message, *losses, BuildStatus::Scheduled, now)?;
+        let log = BuildLogFile::default();
+        lose(tx, *id, *attempt, message, *losses, BuildStatus::Scheduled, &log, now)?;
     }
     let evaluations = tx
         .prepare_cached(
             "UPDATE evaluation SET status = 2, message = 'the server was stopped',
-             finished_at = ?1 WHERE status = -1",
+             finished_at = max(?1, created_at, checkout_at) WHERE status = -1",
         )?
         .execute([now])?;
     let gone: Vec<BuildId> = tx

@@ -14,11 +14,17 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    /// Opens the file, creating it if need be. What is acknowledged is on the disk.
-    pub(crate) async fn open(path: &Path) -> Result<Self, DatabaseError> {
+    /// Opens the file, creating it if that is allowed. What is acknowledged is on the disk. `patience` is how long a
+    /// call waits for another program that has the file locked.
+    pub(crate) async fn open(
+        path: &Path,
+        create: bool,
+        patience: Duration,
+    ) -> Result<Self, DatabaseError> {
         let whole = lockkeeper::Database::builder(path)
+            .create_if_missing(create)
             .synchronous(lockkeeper::Synchronous::Full)
-            .busy_timeout(Duration::from_secs(30))
+            .busy_timeout(patience)
             // Each connection has as much; the kernel keeps what does not fit, and a page from it
             // costs two microseconds.
             .page_cache_bytes(6 << 20)

@@ -194,7 +194,8 @@ async fn ask_everything(database: &lockkeeper::Database) {
             }
             let claimed = claim_for(tx, "system2", 1, 7)?;
             let one = &claimed[0];
-            lose(tx, one.changed.id, one.attempt, "m", 1, BuildStatus::Scheduled, 8)?;
+            let log = BuildLogFile::default();
+            lose(tx, one.changed.id, one.attempt, "m", 1, BuildStatus::Scheduled, &log, 8)?;
             cancel(tx, one.changed.id, 8)?;
             let restarted = restart(tx, one.changed.id)?;
             assert!(!matches!(restarted, Restart::Missing | Restart::Not(_)), "{restarted:?}");

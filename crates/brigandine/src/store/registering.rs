@@ -76,8 +76,10 @@ pub(crate) fn note_checkouts(
     id: EvaluationId,
     now: Timestamp,
 ) -> rusqlite::Result<()> {
-    tx.prepare_cached("UPDATE evaluation SET checkout_at = ?2 WHERE id = ?1 AND status = -1")?
-        .execute(params![id, now])?;
+    tx.prepare_cached(
+        "UPDATE evaluation SET checkout_at = max(?2, created_at) WHERE id = ?1 AND status = -1",
+    )?
+    .execute(params![id, now])?;
     Ok(())
 }
 
@@ -92,7 +94,8 @@ pub(crate) fn end_evaluation(
 ) -> rusqlite::Result<bool> {
     let changed = tx
         .prepare_cached(
-            "UPDATE evaluation SET status = ?2, message = ?3, log_path = ?4, finished_at = ?5
+            "UPDATE evaluation SET status = ?2, message = ?3, log_path = ?4,
+             finished_at = max(?5, created_at, checkout_at)
              WHERE id = ?1 AND status = -1",
         )?
         .execute(params![id, status, message, log_path, now])?;

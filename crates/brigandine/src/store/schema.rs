@@ -1,7 +1,7 @@
 //! Which version the file has, how it gets to this one, and its indexes.
 //!
 //! Steps change tables, forward only, one transaction each. Indexes are not part of a step: at each
-//! opening those of the document `schema.sql` that are missing are made, each in a transaction of
+//! start of a server those of the document `schema.sql` that are missing are made, each in a transaction of
 //! its own. So an index can be added to five million builds with progress, and an interruption
 //! loses the index that was being made and no other.
 
@@ -30,6 +30,12 @@ pub(crate) enum SchemaError {
     Foreign(i64),
     /// A newer Brigandine wrote it.
     Newer(i64),
+    /// An older Brigandine wrote it, and only a server brings it to this version.
+    Older(i64),
+    /// It lacks an index, which only a server makes.
+    Unindexed(&'static str),
+    /// It has no tables yet.
+    Empty,
     /// SQLite refused a step.
     Sqlite(rusqlite::Error),
 }
@@ -48,12 +54,36 @@ impl std::fmt::Display for SchemaError {
                  use the newer program that wrote it",
                 MIGRATIONS.len()
             ),
+            Self::Older(version) => write!(
+                f,
+                "the file has schema version {version}, and this program's is {}: only `brigandine serve` of this \
+                 version brings it there, after a copy; stop the older server first, or use its program",
+                MIGRATIONS.len()
+            ),
+            Self::Unindexed(name) => write!(
+                f,
+                "the file has no index `{name}` yet: `brigandine serve` of this version makes it when it starts"
+            ),
+            Self::Empty => f.write_str(
+                "the file has no tables yet: start `brigandine serve` once, or add a specification",
+            ),
             Self::Sqlite(error) => error.fmt(f),
         }
     }
 }
 
-impl std::error::Error for SchemaError {}
+impl std::error::Error for SchemaError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Sqlite(error) => std::error::Error::source(error),
+            Self::Foreign(_)
+            | Self::Newer(_)
+            | Self::Older(_)
+            | Self::Unindexed(_)
+            | Self::Empty => None,
+        }
+    }
+}
 
 impl From<rusqlite::Error> for SchemaError {
     fn from(error: rusqlite::Error) -> Self {
@@ -91,7 +121,7 @@ impl Progress {
         )
     }
 
-    fn set(&self, what: String) {
+    pub(super) fn set(&self, what: String) {
         let doing = Doing { what, since: Instant::now(), io: Io::now() };
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(doing);
     }
@@ -116,20 +146,33 @@ impl Io {
     }
 }
 
-/// Brings an empty or older file to this version.
-pub(super) fn migrate(conn: &mut Connection, progress: &Progress) -> Result<(), SchemaError> {
-    let number = |name: &str| conn.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0));
-    let (application_id, version): (i64, i64) =
-        (number("application_id")?, number("user_version")?);
-    let empty: bool =
-        conn.query_row("SELECT NOT EXISTS (SELECT 1 FROM sqlite_schema)", [], |row| row.get(0))?;
-    if application_id != APPLICATION_ID && !(empty && application_id == 0) {
+/// The schema version of this program.
+pub(super) const VERSION: usize = MIGRATIONS.len();
+
+/// What [`judge`] is given of a file.
+pub(super) const MARKS: &str =
+    "SELECT application_id, user_version, NOT EXISTS (SELECT 1 FROM sqlite_schema)
+     FROM pragma_application_id, pragma_user_version";
+
+/// Which schema version a file has; 0: it has no tables yet.
+pub(super) fn judge(
+    (application_id, version, is_empty): (i64, i64, bool),
+) -> Result<usize, SchemaError> {
+    if application_id != APPLICATION_ID && !(is_empty && application_id == 0) {
         return Err(SchemaError::Foreign(application_id));
     }
     let done = usize::try_from(version).unwrap_or(usize::MAX);
-    if done > MIGRATIONS.len() {
-        return Err(SchemaError::Newer(version));
-    }
+    if done > VERSION { Err(SchemaError::Newer(version)) } else { Ok(done) }
+}
+
+/// A row of [`MARKS`].
+pub(super) fn marks(row: &rusqlite::Row<'_>) -> rusqlite::Result<(i64, i64, bool)> {
+    Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+}
+
+/// Brings an empty or older file to this version.
+pub(super) fn migrate(conn: &mut Connection, progress: &Progress) -> Result<(), SchemaError> {
+    let done = judge(conn.query_row(MARKS, [], marks)?)?;
     if done < MIGRATIONS.len() {
         conn.create_scalar_function(
             "derivation_key",
@@ -167,15 +210,21 @@ fn indexes() -> impl Iterator<Item = (&'static str, &'static str)> {
     })
 }
 
+/// What lists the indexes that a file has.
+pub(super) const INDEXES: &str = "SELECT name FROM sqlite_schema WHERE type = 'index'";
+
+/// The first index of the document that is not among these.
+pub(super) fn first_missing(there: &[String]) -> Option<&'static str> {
+    indexes().map(|(name, _)| name).find(|name| !there.iter().any(|there| there == name))
+}
+
 /// Makes the indexes that are missing, each in its own transaction.
 pub(super) fn make_indexes(
     conn: &Connection,
     progress: &dyn Fn(String),
 ) -> Result<(), SchemaError> {
-    let there: Vec<String> = conn
-        .prepare("SELECT name FROM sqlite_schema WHERE type = 'index'")?
-        .query_map([], |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
+    let there: Vec<String> =
+        conn.prepare(INDEXES)?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
     let missing: Vec<_> =
         indexes().filter(|(name, _)| !there.iter().any(|there| there == name)).collect();
     for (place, (name, statement)) in missing.iter().enumerate() {

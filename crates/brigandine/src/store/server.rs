@@ -3,6 +3,7 @@
 use super::schema::{self, SchemaError};
 use super::{Database, DatabaseError, Transaction};
 use rusqlite::params;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,8 +20,21 @@ pub(crate) enum OpenError {
     Database(PathBuf, DatabaseError),
     /// An import into it has not ended.
     Importing(PathBuf),
-    /// It is not ours, or not yet.
+    /// It is not ours, or not of this version.
     Schema(PathBuf, SchemaError),
+    /// It is empty or gone, and what it told of is there.
+    Emptied(PathBuf),
+    /// No copy can be made of an older one before it is changed.
+    Copy(PathBuf, DatabaseError),
+    /// There is no room for that copy.
+    NoRoom {
+        /// Where it would be.
+        target: PathBuf,
+        /// Its bytes.
+        needed: u64,
+        /// Bytes that there are.
+        free: u64,
+    },
 }
 
 impl std::fmt::Display for OpenError {
@@ -37,6 +51,23 @@ impl std::fmt::Display for OpenError {
                 path.display()
             ),
             Self::Schema(path, error) => write!(f, "cannot use {}: {error}", path.display()),
+            Self::Emptied(path) => write!(
+                f,
+                "{} is empty or gone, but there are build logs or outputs beside it (or its -wal): put the file back, \
+                 from a backup if need be; to begin anew, move the whole state directory away",
+                path.display()
+            ),
+            Self::Copy(path, error) => write!(
+                f,
+                "the database is of an older version, and cannot be copied to {} before it is changed: {error}",
+                path.display()
+            ),
+            Self::NoRoom { target, needed, free } => write!(
+                f,
+                "the database is of an older version, and there is no room for a copy of it at {} before it is \
+                 changed: it takes {needed} bytes, and {free} are free; make room and start again",
+                target.display()
+            ),
         }
     }
 }
@@ -46,17 +77,24 @@ impl std::error::Error for OpenError {
         match self {
             Self::Directory(_, error) => Some(error),
             Self::Database(_, error) => Some(error),
-            Self::Importing(_) => None,
+            Self::Copy(_, error) => Some(error),
+            Self::Importing(_) | Self::Emptied(_) | Self::NoRoom { .. } => None,
             Self::Schema(_, error) => Some(error),
         }
     }
 }
 
-/// Opens the database of a state directory, made and brought to this version if need be. Others
-/// may have it open; nothing is recovered.
+/// How long a command waits for whoever has the database locked.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The same for a call of a server, which tells of it on its pages, and makes the call again.
+const PATIENCE_OF_SERVER: Duration = Duration::from_secs(5);
+
+/// Opens the database of a state directory for the server that has its lock: made and brought to this version if
+/// need be. An older one is copied first, so that there is a way back. Nothing is recovered.
 ///
 /// # Errors
-/// The file is not ours, not yet or not any more, or an import into it has not ended.
+/// The file is not ours, not yet or not any more; an import into it has not ended; it is empty, and should not be;
+/// there is no room for the copy. The file is as it was.
 ///
 /// # Cancel safety
 /// Dropped while the file is brought to this version: the step or index that was being made is
@@ -64,33 +102,147 @@ impl std::error::Error for OpenError {
 pub(crate) async fn open(state: &Path) -> Result<Database, OpenError> {
     std::fs::create_dir_all(state)
         .map_err(|error| OpenError::Directory(state.to_owned(), error))?;
+    check_files(state)?;
+    let path = state.join(super::DATABASE_FILE);
+    let failed = |error| OpenError::Database(path.clone(), error);
+    let database = Database::open(&path, true, PATIENCE_OF_SERVER).await.map_err(failed)?;
+    for warning in database.warnings() {
+        tracing::warn!(file = %path.display(), "{warning}");
+    }
+    let before = version(&database, &path).await?;
+    if before == 0 && has_results(state) {
+        return Err(OpenError::Emptied(path));
+    }
+    let progress = Arc::new(schema::Progress::default());
+    let copied = match before {
+        0 | schema::VERSION => None,
+        older => Some(told(&progress, copy(&database, &path, older, &progress)).await?),
+    };
+    let shared = Arc::clone(&progress);
+    let migrated = database.exclusive(move |conn| Ok(schema::migrate(conn, &shared)));
+    let migrated = told(&progress, migrated.into_future()).await.map_err(failed)?;
+    migrated.map_err(|error| OpenError::Schema(path.clone(), error))?;
+    if let Some(copied) = copied {
+        tracing::warn!(
+            copy = %copied.display(),
+            "the database was brought from schema {before} to {}; as it was before it is in the copy: to go back, \
+             stop the server, put the copy in the place of {}, and start the older program; else remove it",
+            schema::VERSION,
+            path.display()
+        );
+    }
+    Ok(database)
+}
+
+/// Opens the database of a state directory for a command. Others may have it open; its schema is left as it is.
+///
+/// # Errors
+/// There is none, it is not of this version, or an import into it has not ended.
+pub(crate) async fn open_as_it_is(state: &Path) -> Result<Database, OpenError> {
+    check_files(state)?;
+    let path = state.join(super::DATABASE_FILE);
+    let failed = |error| OpenError::Database(path.clone(), error);
+    let database = Database::open(&path, false, PATIENCE).await.map_err(failed)?;
+    let schema = |error| OpenError::Schema(path.clone(), error);
+    match version(&database, &path).await? {
+        schema::VERSION => {
+            let list = database.read(|s| {
+                let mut statement = s.prepare_cached(schema::INDEXES)?;
+                statement.query_map([], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()
+            });
+            match schema::first_missing(&list.await.map_err(failed)?) {
+                None => Ok(database),
+                Some(name) => Err(schema(SchemaError::Unindexed(name))),
+            }
+        }
+        0 if has_results(state) => Err(OpenError::Emptied(path)),
+        0 => Err(schema(SchemaError::Empty)),
+        older => Err(schema(SchemaError::Older(i64::try_from(older).unwrap_or(i64::MAX)))),
+    }
+}
+
+/// Looks at what must not be opened at all: SQLite takes a file of no bytes for a new database, and deletes the WAL
+/// beside it.
+fn check_files(state: &Path) -> Result<(), OpenError> {
     let unfinished = state.join(super::IMPORT_FILE);
     if unfinished.exists() {
         return Err(OpenError::Importing(unfinished));
     }
     let path = state.join(super::DATABASE_FILE);
-    let failed = |error| OpenError::Database(path.clone(), error);
-    let database = Database::open(&path).await.map_err(failed)?;
-    for warning in database.warnings() {
-        tracing::warn!(file = %path.display(), "{warning}");
+    let is_empty = path.metadata().map_or_else(
+        |error| error.kind() == std::io::ErrorKind::NotFound,
+        |metadata| metadata.is_file() && metadata.len() == 0,
+    );
+    let wal = state.join(format!("{}-wal", super::DATABASE_FILE));
+    let has_wal = wal.metadata().is_ok_and(|metadata| metadata.len() > 0);
+    if is_empty && (has_wal || has_results(state)) {
+        return Err(OpenError::Emptied(path));
     }
-    let progress = Arc::new(schema::Progress::default());
-    let shared = Arc::clone(&progress);
-    let migrated = database.exclusive(move |conn| Ok(schema::migrate(conn, &shared)));
-    tokio::pin!(migrated);
+    Ok(())
+}
+
+/// Whether there are build logs or outputs, which come after the tables that name them.
+fn has_results(state: &Path) -> bool {
+    let any = |folder: &str, is: fn(&std::fs::DirEntry) -> bool| {
+        let found = std::fs::read_dir(state.join(folder));
+        found.is_ok_and(|found| found.flatten().any(|entry| is(&entry)))
+    };
+    // The digest of nothing is there from the start.
+    let is_output = |entry: &std::fs::DirEntry| {
+        std::fs::read_dir(entry.path()).is_ok_and(|mut inside| inside.next().is_some())
+    };
+    any("logs/build", |_| true) || any("logs/evaluation", |_| true) || any("outputs", is_output)
+}
+
+async fn version(database: &Database, path: &Path) -> Result<usize, OpenError> {
+    let read = database.read(|s| s.query_row(schema::MARKS, [], schema::marks)).await;
+    let marks = read.map_err(|error| OpenError::Database(path.to_owned(), error))?;
+    schema::judge(marks).map_err(|error| OpenError::Schema(path.to_owned(), error))
+}
+
+/// Makes a copy of an older file beside it, and says where.
+async fn copy(
+    database: &Database,
+    path: &Path,
+    version: usize,
+    progress: &schema::Progress,
+) -> Result<PathBuf, OpenError> {
+    let beside = |end: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(end);
+        PathBuf::from(name)
+    };
+    let target = beside(&format!(".schema-{version}"));
+    let bytes = |path: &Path| path.metadata().map_or(0, |metadata| metadata.len());
+    let needed = bytes(path) + bytes(&beside("-wal"));
+    let free = path.parent().and_then(|state| rustix::fs::statvfs(state).ok());
+    let free = free.map_or(u64::MAX, |found| found.f_bavail.saturating_mul(found.f_frsize));
+    if free < needed {
+        return Err(OpenError::NoRoom { target, needed, free });
+    }
+    progress.set(format!("a copy of schema {version} is made at {}", target.display()));
+    let failed = |error| OpenError::Copy(target.clone(), error);
+    database.backup(&target).await.map_err(failed)?;
+    // As the database itself. That of the directory keeps others out as well.
+    let private = std::fs::Permissions::from_mode(0o600);
+    std::fs::set_permissions(&target, private)
+        .map_err(|error| OpenError::Directory(target.clone(), error))?;
+    Ok(target)
+}
+
+/// Waits for a long work, and says meanwhile how far it is.
+async fn told<T>(progress: &schema::Progress, work: impl Future<Output = T>) -> T {
+    tokio::pin!(work);
     let began = Instant::now();
-    let migrated = loop {
-        match tokio::time::timeout(HEARTBEAT, &mut migrated).await {
-            Ok(migrated) => break migrated,
+    loop {
+        match tokio::time::timeout(HEARTBEAT, &mut work).await {
+            Ok(done) => return done,
             Err(_) => {
                 let (what, seconds) = (progress.text(), began.elapsed().as_secs());
                 tracing::info!(seconds, "the database is brought to this version: {what}");
             }
         }
-    };
-    let migrated = migrated.map_err(failed)?;
-    migrated.map_err(|error| OpenError::Schema(path.clone(), error))?;
-    Ok(database)
+    }
 }
 
 /// Lets the planner look at the tables that have grown, in bounded time; for quiet moments.

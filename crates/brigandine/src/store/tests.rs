@@ -357,7 +357,8 @@ async fn step(database: &Database, model: &mut Model, dice: &mut Dice, now: i64)
             let next = state.after(happening).expect("it runs");
             assert!(next.losses <= LOSSES_MAX);
             write(database, move |tx| {
-                lose(tx, id(index), state.attempt, "m", next.losses, next.status, now)
+                let log = BuildLogFile::default();
+                lose(tx, id(index), state.attempt, "m", next.losses, next.status, &log, now)
             })
             .await;
             model.happen(index, happening);
@@ -430,7 +431,13 @@ async fn compare(database: &Database, model: &Model) {
 #[tokio::test]
 async fn the_store_does_what_the_state_machine_says() {
     for seed in 0..12 {
-        let database = Database::open(std::path::Path::new(":memory:")).await.expect("opens");
+        let database = Database::open(
+            std::path::Path::new(":memory:"),
+            true,
+            std::time::Duration::from_secs(30),
+        )
+        .await
+        .expect("opens");
         database
             .exclusive(|connection| connection.execute_batch(include_str!("../../schema.sql")))
             .await
@@ -455,7 +462,10 @@ async fn the_store_does_what_the_state_machine_says() {
 
 #[tokio::test]
 async fn a_specification_is_replaced_only_when_asked_and_comes_back_with_its_past() {
-    let database = Database::open(std::path::Path::new(":memory:")).await.expect("opens");
+    let database =
+        Database::open(std::path::Path::new(":memory:"), true, std::time::Duration::from_secs(30))
+            .await
+            .expect("opens");
     database
         .exclusive(|connection| connection.execute_batch(include_str!("../../schema.sql")))
         .await
@@ -605,7 +615,10 @@ async fn jobs_for_measurements_have_the_same_number_of_builds_and_evaluations_en
 
 /// A file with the sample of all pages.
 async fn sample() -> Database {
-    let database = Database::open(std::path::Path::new(":memory:")).await.expect("opens");
+    let database =
+        Database::open(std::path::Path::new(":memory:"), true, std::time::Duration::from_secs(30))
+            .await
+            .expect("opens");
     let text = format!(
         "{}BEGIN;{}COMMIT;",
         include_str!("../../schema.sql"),

@@ -164,6 +164,7 @@ async fn make(site: &Site, id: &str, headers: &HeaderMap) -> Result<Response> {
             section: "overview",
             queue,
             live: format!("/live?builds={}", watched.join(",")),
+            notice: site.health().notice(),
         },
         id: build.id,
         look: row.look,

@@ -105,6 +105,7 @@ fn missing(id: &str) -> Refusal {
 async fn make(site: &Site, id: &str, query: &Query) -> Result<Response> {
     let number: EvaluationId = id.parse().map_err(|_| missing(id))?;
     let now = model::now();
+    let notice = site.health().notice();
     let statuses: Vec<BuildStatus> = query
         .list("status")
         .iter()
@@ -121,7 +122,8 @@ async fn make(site: &Site, id: &str, query: &Query) -> Result<Response> {
         after: border("after", BuildId::new(i64::MAX)),
         before: border("before", BuildId::new(i64::MIN)),
     };
-    let asked = Asked { number, filter, status, compare: query.get("compare").is_some(), now };
+    let compare = query.get("compare").is_some();
+    let asked = Asked { number, filter, status, compare, now, notice };
     // A page of jobs is few rows; looking for a text or a status, or comparing, may be many.
     let mut made = Made::Long;
     if asked.filter.text.is_empty() && asked.filter.statuses.is_empty() && !asked.compare {
@@ -146,6 +148,8 @@ struct Asked {
     status: String,
     compare: bool,
     now: model::Timestamp,
+    /// What the server waits for.
+    notice: String,
 }
 
 /// What reading came to.
@@ -159,7 +163,7 @@ enum Made {
 impl Asked {
     /// Reads the page; with `long` also what takes many rows.
     fn read(&self, s: &Snapshot, long: bool) -> rusqlite::Result<Made> {
-        let Self { number, filter, status, compare: asked, now } = self;
+        let Self { number, filter, status, compare: asked, now, notice } = self;
         let (number, asked, now) = (*number, *asked, *now);
         let Some(details) = store::evaluation_details(s, number)? else {
             return Ok(Made::Missing);
@@ -210,6 +214,7 @@ impl Asked {
                 } else {
                     format!("/live?specification={}", evaluation.specification_id)
                 },
+                notice: notice.clone(),
             },
             id: number,
             look: view::evaluation_look(&evaluation),

@@ -55,6 +55,7 @@ pub(super) async fn page(State(site): Parts, Path(name): Path<String>, query: Qu
 
 async fn make(site: &Site, name: String, query: &Query) -> Result<Response> {
     let now = model::now();
+    let notice = site.health().notice();
     let (before, after) = (query.parsed("before")?, query.parsed("after")?);
     let wanted = name.clone();
     let page = site
@@ -84,6 +85,7 @@ async fn make(site: &Site, name: String, query: &Query) -> Result<Response> {
                     section: "overview",
                     queue: store::queue_counts(s)?,
                     live: format!("/live?specification={}", state.id),
+                    notice: notice.clone(),
                 },
                 sources: specification
                     .inputs

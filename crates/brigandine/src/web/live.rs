@@ -47,7 +47,7 @@ enum Scope {
 impl Scope {
     fn holds(&self, event: &Event) -> bool {
         match (self, event) {
-            (Self::All, _) => true,
+            (Self::All, _) | (_, Event::Notice) => true,
             (Self::Specification(id), Event::Specification { id: of })
             | (
                 Self::Specification(id),
@@ -161,7 +161,7 @@ pub(super) async fn log(
     stream(KIND, move |sender| async move {
         let mut follower = match Follower::begin(reader, from, offset.is_some(), &sender).await {
             Ok(follower) => follower,
-            Err(error) => return unreadable(&error),
+            Err(error) => return unreadable(&sender, from, &error).await,
         };
         loop {
             // One read outlives the keep-alives, so nothing that was read is lost.
@@ -204,14 +204,21 @@ pub(super) async fn log(
                     }
                     return;
                 }
-                Err(error) => return unreadable(&error),
+                Err(error) => return unreadable(&sender, from, &error).await,
             }
         }
     })
 }
 
-fn unreadable(error: &std::io::Error) {
+/// Says so, and that no more comes: a browser would ask again for ever.
+async fn unreadable(sender: &Sender, from: u64, error: &std::io::Error) {
     tracing::warn!(%error, "a build log cannot be read to its end");
+    let why =
+        error.to_string().replace('&', "&amp;").replace('<', "&lt;").replace(['\n', '\r'], " ");
+    let html = format!("<p class=\"cut\">The log cannot be read any further: {why}.</p>");
+    if send_lines(sender, &html, from).await {
+        sender.send("event: end\ndata: \n\n").await;
+    }
 }
 
 /// A log on its way to a page.

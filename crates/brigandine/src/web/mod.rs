@@ -17,6 +17,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::http::{Refusal, Result, Site, html};
 use crate::model::{self, Build, EvaluationId, QueueCounts, Timestamp};
@@ -93,6 +94,8 @@ struct Layout {
     queue: QueueCounts,
     /// Where changes of the page are told.
     live: String,
+    /// What the server waits for; empty: nothing.
+    notice: String,
 }
 
 impl Layout {
@@ -136,9 +139,29 @@ async fn or_refusal(site: &Site, page: Result<Response>) -> Response {
     let (status, text) = refusal.parts();
     let queue = site.read(store::queue_counts).await.unwrap_or_default();
     let title = format!("{} · Brigandine", status.canonical_reason().unwrap_or("Refused"));
-    let layout = Layout { title, section: "", queue, live: String::new() };
+    let notice = site.health().notice();
+    let layout = Layout { title, section: "", queue, live: String::new(), notice };
     let page = Refused { layout, status: status.as_u16(), text: text.to_owned() };
     render_as(status, &page).unwrap_or_else(IntoResponse::into_response)
+}
+
+/// What is answered, whatever is asked for, while the server cannot start: why it waits.
+pub(crate) fn waiting(why: Arc<Mutex<String>>) -> Router {
+    Router::new().fallback(async move |headers: HeaderMap| {
+        let why = why.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        let mut response = if wants_page(&headers) {
+            let title = "Waiting · Brigandine".to_owned();
+            let (queue, live) = (QueueCounts::default(), String::new());
+            let layout = Layout { title, section: "", queue, live, notice: String::new() };
+            let page = Refused { layout, status: status.as_u16(), text: why };
+            render_as(status, &page).unwrap_or_else(IntoResponse::into_response)
+        } else {
+            Refusal::Waiting(why).into_response()
+        };
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+        response
+    })
 }
 
 /// Any path that is no route: a page for browsers, JSON for everybody else.

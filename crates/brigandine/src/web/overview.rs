@@ -90,6 +90,7 @@ pub(super) async fn page(State(site): Parts) -> Response {
 
 async fn make(site: &Site) -> Result<Response> {
     let now = model::now();
+    let notice = site.health().notice();
     let page = site
         .read_few(move |s| {
             let rows = |builds: Vec<_>| -> Vec<_> {
@@ -104,6 +105,7 @@ async fn make(site: &Site) -> Result<Response> {
                     section: "overview",
                     queue: store::queue_counts(s)?,
                     live: "/live".to_owned(),
+                    notice: notice.clone(),
                 },
                 specifications: store::specifications(s)?
                     .into_iter()

@@ -19,6 +19,8 @@ struct Page {
     parts: [Part; 4],
     /// Pending builds that are not shown.
     more: String,
+    /// What stays free on the disk.
+    reserve: String,
 }
 
 /// Builds that are pending for the same reason.
@@ -78,8 +80,10 @@ async fn make(site: &Site) -> Result<Response> {
             section: "queue",
             queue,
             live: "/live".to_owned(),
+            notice: site.health().notice(),
         },
         parts,
+        reserve: site.health().reserve(),
         more: if more > 0 { view::count(more, "more build") } else { String::new() },
     };
     render(&page)

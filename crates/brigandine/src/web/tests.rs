@@ -256,7 +256,7 @@ async fn a_followed_log_goes_on_from_the_offset_the_browser_names() {
     read_until(&mut page, &mut seen, "id: 17\n").await;
     assert!(seen.contains("<div class=\"l\">half &lt;b&gt;</div>"), "{seen}");
     assert!(!seen.contains("one</div>"), "{seen}");
-    writer.finish().await.expect("finished");
+    writer.finish().await;
     read_until(&mut page, &mut seen, "event: end").await;
     assert!(seen.contains("id: 21\ndata: <div class=\"l\">last</div>"), "{seen}");
     served.close().await;
@@ -278,7 +278,7 @@ async fn a_line_whose_end_has_not_come_is_told_as_it_is_drawn_anew() {
     read_until(&mut page, &mut seen, "event: part\ndata: \n").await;
     writer.write(b"end\n").await.expect("written");
     read_until(&mut page, &mut seen, "data: <div class=\"l\">end</div>").await;
-    writer.finish().await.expect("finished");
+    writer.finish().await;
     read_until(&mut page, &mut seen, "event: end").await;
     // Of another attempt there is nothing to follow.
     assert_eq!(served.get("/build/7/log/live?attempt=2").await.status, 204);

@@ -3,7 +3,7 @@
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::model::{
-    BuildStatus, Counters, Evaluation, EvaluationStatus, JobChange, Timestamp, Weather,
+    self, BuildStatus, Counters, Evaluation, EvaluationStatus, JobChange, Timestamp, Weather,
 };
 
 /// A mark, a colour and words for a state. The mark has a shape of its own for each state, so that
@@ -223,15 +223,7 @@ pub(super) fn duration(seconds: i64) -> String {
 
 /// A number of bytes: `512 B`, `3.4 KiB`.
 pub(super) fn bytes(bytes: i64) -> String {
-    let mut value = bytes.max(0) as f64;
-    for unit in ["B", "KiB", "MiB", "GiB"] {
-        if value < 1000.0 {
-            let digits = usize::from(unit != "B" && value < 100.0);
-            return format!("{value:.digits$} {unit}");
-        }
-        value /= 1024.0;
-    }
-    format!("{value:.1} TiB")
+    model::size(u64::try_from(bytes).unwrap_or(0))
 }
 
 /// A number with its thousands apart: `10 000` with narrow blanks.

@@ -24,7 +24,8 @@ impl Place {
             fs::write(path, text).expect("file");
         }
         let products: Vec<String> = products.iter().map(|p| (*p).to_owned()).collect();
-        self.outputs.collect(&work.join("build"), &work.join("out"), &products)
+        let kept = self.outputs.collect(&work.join("build"), &work.join("out"), &products);
+        kept.expect("there is room")
     }
 }
 
@@ -115,7 +116,8 @@ fn links_lead_nowhere_but_into_the_output() {
         let _ = fs::remove_dir_all(&link);
         std::os::unix::fs::symlink(&outside, &link).expect("link");
         let products: Vec<String> = products.iter().map(|p| (*p).to_owned()).collect();
-        place.outputs.collect(&work.join("build"), &work.join("out"), &products)
+        let kept = place.outputs.collect(&work.join("build"), &work.join("out"), &products);
+        kept.expect("there is room")
     };
     let replaced = collect("build", &["**"]);
     assert_eq!(replaced.message, "it replaced its own directory by something else");
@@ -145,7 +147,8 @@ fn an_error_of_a_file_names_it_as_the_build_knows_it() {
     }
     let work = place.directory.path().join("work");
     fs::create_dir(work.join("build")).expect("a directory");
-    let outcome = place.outputs.collect(&work.join("build"), &work.join("out"), &[]);
+    let outcome =
+        place.outputs.collect(&work.join("build"), &work.join("out"), &[]).expect("there is room");
     assert_eq!(outcome.status, BuildStatus::FailedOther);
     let begin = "cannot keep its outputs: `out/dddd";
     assert!(outcome.message.starts_with(begin), "{}", outcome.message);

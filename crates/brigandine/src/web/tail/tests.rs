@@ -19,7 +19,7 @@ async fn ends(text: &[u8]) -> [Tail; 3] {
     let from = start(logs.bytes(&running));
     let reader = logs.open(&running, from).await.expect("a log");
     let live = Tail::read(reader, from).await.expect("readable");
-    let file = writer.finish().await.expect("finished");
+    let file = writer.finish().await;
     logs.forget(name);
     let finished = build(BuildStatus::Failed, file);
     let from = start(logs.bytes(&finished));

@@ -63,7 +63,7 @@ fn unique(number: usize) -> String {
 }
 
 /// The same command, started by a shell after `before`.
-fn started_by(before: &str, command: &Command) -> Command {
+pub(crate) fn started_by(before: &str, command: &Command) -> Command {
     let mut shell = Command::new("sh");
     shell.args(["-c", &format!("{before}; exec \"$@\""), "sh"]).arg(command.get_program());
     shell.args(command.get_args());

@@ -54,6 +54,11 @@ impl Place {
         repository
     }
 
+    /// The repository that [`Place::repository`] made.
+    pub(crate) fn repository_of(&self, name: &str) -> Repository {
+        Repository { path: self.path(name) }
+    }
+
     /// Writes the specification file: one specification `name` per pair, whose only input is
     /// branch `main` of the repository. `more` follows the input.
     pub(crate) fn specify(&self, specifications: &[(&str, &Repository, &str)]) {

@@ -3,11 +3,15 @@
 
 mod browser;
 mod clones;
+mod disk;
 mod git;
 mod growth;
 mod lengths;
 mod logs;
+mod machine;
+mod mounts;
 mod pages;
+mod schema;
 
 use crate::support::Place;
 

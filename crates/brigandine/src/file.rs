@@ -1,0 +1,69 @@
+//! Files that people name: configuration, specifications, tokens.
+
+use rustix::fs::OFlags;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+
+/// Opens a regular file for reading.
+///
+/// What else may have that name is refused at once: opening a pipe waits for its writer, and a device may have no
+/// end.
+///
+/// # Errors
+/// It cannot be opened, or is no regular file, in words.
+pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
+    // Opened so, nothing is waited for. A file has no use for it.
+    let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
+    let opened = File::options().read(true).custom_flags(flags).open(path);
+    let metadata = match &opened {
+        Ok(file) => file.metadata(),
+        // A socket cannot be opened at all, and what is said of it then helps nobody.
+        Err(_) => path.metadata(),
+    };
+    let kind = match metadata {
+        Err(_) => return opened,
+        Ok(metadata) if metadata.is_file() => return opened,
+        Ok(metadata) => metadata.file_type(),
+    };
+    let what = if kind.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    } else if kind.is_fifo() {
+        "a named pipe"
+    } else if kind.is_socket() {
+        "a socket"
+    } else {
+        "a device"
+    };
+    Err(io::Error::new(io::ErrorKind::InvalidInput, format!("it is {what}, not a regular file")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_regular_file_is_refused_without_waiting_for_it() {
+        let place = tempfile::tempdir().expect("a directory");
+        let path = |name: &str| place.path().join(name);
+        std::fs::write(path("file"), "x").expect("a file");
+        std::os::unix::fs::symlink("file", path("link")).expect("a link");
+        open_regular(&path("file")).expect("a file");
+        open_regular(&path("link")).expect("a link to a file");
+        let fifo = std::process::Command::new("mkfifo").arg(path("fifo")).status();
+        assert!(fifo.expect("mkfifo").success());
+        let _listener = std::os::unix::net::UnixListener::bind(path("socket")).expect("a socket");
+        for (name, said) in [
+            ("fifo", "a named pipe"),
+            ("socket", "a socket"),
+            ("/dev/null", "a device"),
+            ("/dev/zero", "a device"),
+            ("", "directory"),
+            ("nothing", "No such file"),
+        ] {
+            let error = open_regular(&path(name)).expect_err(name).to_string();
+            assert!(error.contains(said), "{name}: {error}");
+        }
+    }
+}

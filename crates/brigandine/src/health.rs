@@ -1,0 +1,467 @@
+//! What keeps the server from going on for now: a disk without room, and a database that another program keeps locked.
+//! Both are waited out. Pages say so meanwhile, and nothing is begun that would only fail.
+//!
+//! | trouble | found by | ends when |
+//! |---|---|---|
+//! | less than the reserve is free | the watch, several times a second while something runs | the watch finds more |
+//! | something that ran met a full disk | whoever ran it: [`Run::met_full_disk`] | more is free than before it began, or [`AGAIN`] has passed |
+//! | the database cannot be read or written | [`Health::retry`] | a call succeeds |
+//!
+//! H1: looks at a file system block where that is out of reach, so they are made on a thread of their own, or on one
+//! that may block; `stop` ends every wait.
+
+use crate::model::{self, Event};
+use crate::store::{Database, DatabaseError, Snapshot, Transaction};
+use lockkeeper::ErrorKind;
+use rusqlite::ErrorCode;
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+use tokio::sync::{broadcast, watch};
+
+/// Between two looks while nothing runs.
+const LOOK: Duration = Duration::from_secs(1);
+/// Between two looks while something runs, which may fill a disk and free it again in a moment.
+const LOOK_RUNNING: Duration = Duration::from_millis(200);
+/// Between two tries of a call to the database.
+const RETRY: Duration = Duration::from_secs(1);
+/// After something met a full disk, and no more is free now than before it began.
+const AGAIN: Duration = Duration::from_secs(20);
+/// The most that is kept free where nothing is said: this much, or a hundredth of the file system if that is less.
+const RESERVE_MAX: u64 = 512 << 20;
+/// A file system with less is full, or with a hundredth of its size if that is less.
+const FULL: u64 = 8 << 20;
+/// As many files must be possible, where the file system counts them.
+const FILES: u64 = 64;
+
+/// Whether an error says that there is no room.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Whether an error of the database may be waited out: the disk is full or cannot be reached, or another program has
+/// the file locked. Everything else will not mend itself.
+pub(crate) fn passes(error: &DatabaseError) -> bool {
+    let cause = error.call().or(error.sqlite());
+    match error.kind() {
+        ErrorKind::Busy
+        | ErrorKind::DiskFull
+        | ErrorKind::NotApplied
+        | ErrorKind::Overloaded
+        | ErrorKind::RolledBack
+        | ErrorKind::Timeout(_)
+        | ErrorKind::Unknown
+        | ErrorKind::WritesStopped => true,
+        ErrorKind::Call | ErrorKind::Faulted | ErrorKind::Open | ErrorKind::Sqlite => {
+            cause.is_some_and(passes_in_sqlite)
+        }
+        _ => false,
+    }
+}
+
+/// As [`passes`], for an error of SQLite.
+pub(crate) fn passes_in_sqlite(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(
+            ErrorCode::CannotOpen
+                | ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::DiskFull
+                | ErrorCode::SystemIoFailure
+        )
+    )
+}
+
+/// What the server waits for. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Health {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// Folders of the state directory, which may be on several file systems.
+    places: Vec<PathBuf>,
+    /// Bytes that stay free; `None`: see [`RESERVE_MAX`].
+    reserve: Option<u64>,
+    state: watch::Sender<State>,
+    /// When a file system was seen to be full last. Guard: the mutex.
+    full_at: Mutex<Option<Instant>>,
+    /// The least that was free at the last look.
+    free: AtomicU64,
+    /// Builds and evaluations that run.
+    running: AtomicUsize,
+    stop: watch::Sender<bool>,
+    events: broadcast::Sender<Event>,
+    /// Woken when something begins to run. Set once.
+    watcher: Mutex<Option<std::thread::Thread>>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct State {
+    /// Less than the reserve is free, in words.
+    low: Option<String>,
+    /// Something met a full disk.
+    met: Option<Met>,
+    /// What the database said last, if that was an error.
+    database: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Met {
+    /// As much must be free, and some more.
+    free: u64,
+    until: Instant,
+}
+
+impl State {
+    fn has_room(&self) -> bool {
+        self.low.is_none() && self.met.is_none()
+    }
+
+    fn notice(&self) -> String {
+        let disk = self.low.clone().or_else(|| {
+            let met =
+                "The disk was full while something ran: nothing is started until more is free.";
+            self.met.is_some().then(|| met.to_owned())
+        });
+        let database = self.database.as_ref().map(|error| {
+            format!("The database cannot be used for now, and is asked again each second: {error}.")
+        });
+        let all: Vec<String> = disk.into_iter().chain(database).collect();
+        all.join(" ")
+    }
+}
+
+/// What a look at a file system found.
+#[derive(Debug, Clone, Copy)]
+struct Space {
+    free: u64,
+    total: u64,
+    /// Whether so few files can be made that it counts as full.
+    out_of_files: bool,
+}
+
+fn look_at(path: &std::path::Path) -> Option<Space> {
+    let found = rustix::fs::statvfs(path).ok()?;
+    // What is kept for root is not counted: builds may be another user's.
+    let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+    Some(Space {
+        free: bytes(found.f_bavail),
+        total: bytes(found.f_blocks),
+        out_of_files: found.f_files > 0 && found.f_favail < FILES.min(found.f_files / 100),
+    })
+}
+
+impl Health {
+    /// Watches the file systems of these folders; `reserve` bytes stay free, by default as [`RESERVE_MAX`] says.
+    ///
+    /// # Errors
+    /// There is no thread for it.
+    pub(crate) fn watch(
+        places: Vec<PathBuf>,
+        reserve: Option<u64>,
+        events: broadcast::Sender<Event>,
+    ) -> io::Result<Self> {
+        let health = Self::with(places, reserve, events);
+        health.look();
+        let shared = Arc::downgrade(&health.shared);
+        let thread = std::thread::Builder::new().name("disk-watch".to_owned());
+        let thread = thread.spawn(move || watch_disks(&shared))?;
+        *lock(&health.shared.watcher) = Some(thread.thread().clone());
+        Ok(health)
+    }
+
+    /// Watches nothing: there is always room.
+    #[cfg(test)]
+    pub(crate) fn unwatched() -> Self {
+        Self::with(Vec::new(), Some(0), broadcast::Sender::new(1))
+    }
+
+    fn with(places: Vec<PathBuf>, reserve: Option<u64>, events: broadcast::Sender<Event>) -> Self {
+        let shared = Shared {
+            places,
+            reserve,
+            state: watch::Sender::new(State::default()),
+            full_at: Mutex::default(),
+            free: AtomicU64::new(u64::MAX),
+            running: AtomicUsize::new(0),
+            stop: watch::Sender::new(false),
+            events,
+            watcher: Mutex::default(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Ends every wait, with the error that is waited for.
+    pub(crate) fn stop(&self) {
+        self.shared.stop.send_replace(true);
+    }
+
+    /// Whether something may be begun.
+    pub(crate) fn has_room(&self) -> bool {
+        self.shared.state.borrow().has_room()
+    }
+
+    /// Waits until something may be begun.
+    pub(crate) async fn room(&self) {
+        let mut state = self.shared.state.subscribe();
+        // The sender lives in `shared`, so this cannot fail.
+        let _ = state.wait_for(State::has_room).await;
+    }
+
+    /// What is waited for, in sentences for people; empty: nothing.
+    pub(crate) fn notice(&self) -> String {
+        self.shared.state.borrow().notice()
+    }
+
+    /// What stays free, and what is, in a sentence; empty where nothing is kept free.
+    pub(crate) fn reserve(&self) -> String {
+        let free = self.shared.free.load(Ordering::Relaxed);
+        match self.shared.reserve {
+            Some(0) => String::new(),
+            _ if free == u64::MAX => String::new(),
+            reserve => {
+                let kept = match reserve {
+                    Some(bytes) => model::size(bytes),
+                    None => format!("{}, or a hundredth of the disk,", model::size(RESERVE_MAX)),
+                };
+                format!(
+                    "Nothing is started while less than {kept} is free; {} is.",
+                    model::size(free)
+                )
+            }
+        }
+    }
+
+    /// Something begins to run.
+    pub(crate) fn begin(&self) -> Run {
+        self.shared.running.fetch_add(1, Ordering::Relaxed);
+        if let Some(watcher) = &*lock(&self.shared.watcher) {
+            watcher.unpark();
+        }
+        let free = self.shared.free.load(Ordering::Relaxed);
+        Run { health: self.clone(), since: Instant::now(), free }
+    }
+
+    /// Looks at all file systems. Blocks (H1).
+    fn look(&self) {
+        let shared = &self.shared;
+        let (mut low, mut full, mut least) = (None, false, u64::MAX);
+        for place in &shared.places {
+            let Some(space) = look_at(place) else { continue };
+            let hundredth = space.total / 100;
+            least = least.min(space.free);
+            full |= space.out_of_files || space.free < FULL.min(hundredth);
+            let reserve = shared.reserve.unwrap_or(RESERVE_MAX.min(hundredth));
+            let short = space.free < reserve || space.out_of_files;
+            if short && reserve > 0 && low.is_none() {
+                let what = match space.out_of_files {
+                    true => "hardly any file can be made".to_owned(),
+                    false => format!(
+                        "{} is free, less than {}",
+                        model::size(space.free),
+                        model::size(reserve)
+                    ),
+                };
+                let place = place.display();
+                low = Some(format!("{what}, at {place}: nothing is started until there is room."));
+            }
+        }
+        if full {
+            *lock(&shared.full_at) = Some(Instant::now());
+        }
+        shared.free.store(least, Ordering::Relaxed);
+        self.change(|state| {
+            let passed = |met: &Met| {
+                let more = met.free.saturating_add((met.free / 16).max(1 << 20));
+                (least > more && !full) || Instant::now() >= met.until
+            };
+            state.met.take_if(|met| passed(met));
+            // The amount that is told need not be exact to a page: it is told again when it is another one.
+            state.low = low;
+        });
+    }
+
+    /// Changes what is waited for, and tells of it.
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut outcome = None;
+        self.shared.state.send_if_modified(|state| {
+            let before = state.clone();
+            change(state);
+            if *state == before {
+                return false;
+            }
+            outcome = Some((before, state.clone()));
+            true
+        });
+        let Some((before, after)) = outcome else { return };
+        match (before.has_room(), after.has_room()) {
+            (true, false) => tracing::warn!("{}", after.notice()),
+            (false, true) => tracing::info!("there is room on the disk again: the server goes on"),
+            _ => {}
+        }
+        match (&before.database, &after.database) {
+            (None, Some(error)) => tracing::error!(
+                error,
+                "the database cannot be used for now; it is asked again each second"
+            ),
+            (Some(_), None) => tracing::info!("the database can be used again"),
+            _ => {}
+        }
+        if before.notice().is_empty() != after.notice().is_empty() {
+            let _ = self.shared.events.send(Event::Notice);
+        }
+    }
+
+    /// Makes a call to the database until it succeeds, or fails for a reason that does not pass.
+    ///
+    /// # Errors
+    /// That reason; or what is waited for, when the server stops.
+    pub(crate) async fn retry<T, F>(&self, mut call: impl FnMut() -> F) -> Result<T, DatabaseError>
+    where
+        F: IntoFuture<Output = Result<T, DatabaseError>>,
+    {
+        let mut stop = self.shared.stop.subscribe();
+        loop {
+            let error = match call().await {
+                Ok(done) => {
+                    if self.shared.state.borrow().database.is_some() {
+                        self.change(|state| state.database = None);
+                    }
+                    return Ok(done);
+                }
+                Err(error) if passes(&error) => error,
+                Err(error) => return Err(error),
+            };
+            self.note(&error);
+            tokio::select! {
+                () = tokio::time::sleep(RETRY) => {}
+                _ = stop.wait_for(|stop| *stop) => return Err(error),
+            }
+        }
+    }
+
+    /// Notes an error of the database that passes, until a call succeeds.
+    pub(crate) fn note(&self, error: &DatabaseError) {
+        self.change(|state| state.database = Some(error.to_string()));
+    }
+
+    /// Notes that the database answers.
+    pub(crate) fn note_good(&self) {
+        if self.shared.state.borrow().database.is_some() {
+            self.change(|state| state.database = None);
+        }
+    }
+
+    /// As [`Health::retry`], for a write.
+    pub(crate) async fn write<T, F>(&self, database: &Database, f: F) -> Result<T, DatabaseError>
+    where
+        T: Send + 'static,
+        F: FnMut(&Transaction) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let f = Arc::new(Mutex::new(f));
+        self.retry(|| {
+            let f = Arc::clone(&f);
+            database.write(move |tx| lock(&f)(tx))
+        })
+        .await
+    }
+
+    /// As [`Health::retry`], for a read.
+    pub(crate) async fn read<T, F>(&self, database: &Database, f: F) -> Result<T, DatabaseError>
+    where
+        T: Send + 'static,
+        F: FnMut(&Snapshot) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let f = Arc::new(Mutex::new(f));
+        self.retry(|| {
+            let f = Arc::clone(&f);
+            database.read(move |s| lock(&f)(s))
+        })
+        .await
+    }
+}
+
+fn watch_disks(shared: &Weak<Shared>) {
+    loop {
+        let Some(shared) = shared.upgrade() else { return };
+        let health = Health { shared };
+        health.look();
+        let busy = health.shared.running.load(Ordering::Relaxed) > 0;
+        drop(health);
+        std::thread::park_timeout(if busy { LOOK_RUNNING } else { LOOK });
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A build or an evaluation that runs.
+#[derive(Debug)]
+pub(crate) struct Run {
+    health: Health,
+    since: Instant,
+    /// Bytes that were free before.
+    free: u64,
+}
+
+impl Run {
+    /// Whether a disk was full since it began. If so, nothing is begun until there is more room. Blocks (H1).
+    pub(crate) fn met_full_disk(&self) -> bool {
+        self.health.look();
+        let met = lock(&self.health.shared.full_at).is_some_and(|at| at >= self.since);
+        if met {
+            self.note_full();
+        }
+        met
+    }
+
+    /// It met a full disk: nothing is begun until there is more room.
+    pub(crate) fn note_full(&self) {
+        let met = Met { free: self.free, until: Instant::now() + AGAIN };
+        self.health.change(|state| state.met = Some(met));
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        self.health.shared.running.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rusqlite::ffi;
+
+    #[test]
+    fn a_build_that_met_a_full_disk_is_waited_for_until_more_is_free_than_before() {
+        let health = Health::unwatched();
+        health.shared.free.store(10 << 20, Ordering::Relaxed);
+        let run = health.begin();
+        assert!(health.has_room() && health.notice().is_empty());
+        assert!(!run.met_full_disk());
+        run.note_full();
+        assert!(!health.has_room());
+        assert!(health.notice().contains("The disk was full"), "{}", health.notice());
+        // There is no place to look at, so all is free.
+        health.look();
+        assert!(health.has_room() && health.notice().is_empty());
+    }
+
+    #[test]
+    fn what_does_not_mend_itself_does_not_pass() {
+        let of = |code| rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+        for code in [ffi::SQLITE_FULL, ffi::SQLITE_BUSY, ffi::SQLITE_IOERR, ffi::SQLITE_CANTOPEN] {
+            assert!(passes_in_sqlite(&of(code)), "{code}");
+        }
+        for code in [ffi::SQLITE_CORRUPT, ffi::SQLITE_NOTADB, ffi::SQLITE_CONSTRAINT] {
+            assert!(!passes_in_sqlite(&of(code)), "{code}");
+        }
+    }
+}
