@@ -128,7 +128,7 @@ const BRIGANDINE: &[Room] = &[
         &["os", "model", "config", "input", "log", "store", "health", "evaluate"],
     ),
     room("retention", &["retention"], &["os", "model", "config", "input", "log", "store"]),
-    room("http", &["http"], &["os", "model", "health"]),
+    room("http", &["http"], &["os", "model", "config", "health"]),
     room("api", &["api"], &["os", "model", "config", "log", "store", "http"]),
     room("web", &["web"], &["os", "model", "config", "log", "store", "health", "http"]),
     room(

@@ -5,7 +5,7 @@
 use rustix::thread::UnshareFlags;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 /// Gives back what is free, on a thread that may take its time. For when something large was dropped.
 ///
@@ -31,6 +31,17 @@ pub(crate) fn few_arenas() {
     #[cfg(target_env = "gnu")]
     // SAFETY: it takes the allocator's own locks and changes one number of its settings.
     let _ = unsafe { libc::mallopt(libc::M_ARENA_MAX, 2) };
+}
+
+/// Has the kernel take no more bytes for a connection while so many are not sent yet (TCP_NOTSENT_LOWAT). What is
+/// on the wire comes on top, so it slows nobody down who takes what is sent.
+pub(crate) fn bound_unsent(socket: impl AsFd, bytes: u32) -> io::Result<()> {
+    let (value, length) = ((&raw const bytes).cast(), size_of::<u32>() as libc::socklen_t);
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: it reads the four bytes of the number, which outlives the call, and touches no other memory.
+    let done =
+        unsafe { libc::setsockopt(fd, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, value, length) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Has `told` hear of each statement that `conn` begins, until the connection is closed. For connections that

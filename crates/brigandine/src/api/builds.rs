@@ -81,7 +81,5 @@ pub(super) async fn download(
     let missing = || Refusal::not_found("there is no such product");
     let number: ProductId = id.parse().map_err(|_| missing())?;
     let product = site.read(move |s| store::product(s, number)).await?.ok_or_else(missing)?;
-    let path = site.state().join(product_file(&product.path));
-    let bytes = u64::try_from(product.bytes).unwrap_or(0);
-    http::file(&path, &product.name, bytes, &headers).await
+    http::file(&site.state().join(product_file(&product.path)), &product, &headers).await
 }

@@ -1,21 +1,23 @@
 //! `/build/ID/log/raw`: the build log as it is, while it is written and after.
 
 use axum::extract::State;
-use axum::http::{HeaderValue, header};
+use axum::http::HeaderMap;
 use axum::response::Response;
 
 use super::builds::find;
-use crate::http::{Path, Query, Refusal, Result, Site, closed, stream};
+use crate::http::{self, Path, Query, Refusal, Result, Site, Wanted, closed, stream};
 use crate::log::LogReader;
 
-/// The build log from byte `offset` on, or that of an earlier attempt; goes on until the build ends.
+/// The build log from byte `offset` on, or that of an earlier attempt; goes on until the build ends. Of one
+/// that has ended, ranges as well.
 ///
 /// # Errors
-/// 404 with what became of the log, where there is none.
+/// 416: no byte of it is in the range. 404 with what became of the log, where there is none.
 pub(super) async fn raw(
     State(site): State<Site>,
     Path(id): Path<String>,
     query: Query,
+    headers: HeaderMap,
 ) -> Result<Response> {
     let offset: u64 = query.parsed("offset")?.unwrap_or(0);
     let attempt: Option<i64> = query.parsed("attempt")?;
@@ -23,9 +25,23 @@ pub(super) async fn raw(
     let build = site.read(move |s| find(s, &wanted)).await?;
     let build = build.ok_or_else(|| Refusal::no_build(&id))?;
     let number = attempt.unwrap_or(build.attempt);
+    let last = number == build.attempt;
+    let ended = build.status.is_finished() || !last;
+    // Of the last attempt, length and digest are known when it has ended.
+    let tag = (last && ended && !build.log.digest.is_empty()).then(|| http::tag(&build.log.digest));
+    let bytes = u64::try_from(build.log.bytes).unwrap_or(0).saturating_sub(offset);
+    let wanted = match &tag {
+        Some(tag) => http::wanted(&headers, bytes, tag)?,
+        None => Wanted::Whole,
+    };
+    let (from, limit) = match &wanted {
+        Wanted::Whole => (offset, u64::MAX),
+        Wanted::Part(part) => (offset + part.start, part.end - part.start),
+        Wanted::Nothing => (offset, 0),
+    };
     let reader = match attempt {
-        None => site.logs().open(&build, offset).await,
-        Some(attempt) => site.logs().open_attempt(&build, attempt, offset).await,
+        None => site.logs().open(&build, from).await,
+        Some(attempt) => site.logs().open_attempt(&build, attempt, from).await,
     };
     let Some(mut reader) = reader else {
         return Err(Refusal::not_found(match attempt {
@@ -39,10 +55,8 @@ pub(super) async fn raw(
             None => format!("Build {} was never started, so it has no log.", build.id),
         }));
     };
-    let last = number == build.attempt;
-    let ended = build.status.is_finished() || !last;
     if !ended {
-        return follow(&site, Vec::new(), reader);
+        return Ok(follow(&site, Vec::new(), reader, u64::MAX));
     }
     // Read before the answer begins, so that it can say what is wrong with the file.
     if last {
@@ -56,36 +70,29 @@ pub(super) async fn raw(
         let what = format!("The log of attempt {number} of build {} is not kept.", build.id);
         return Err(Refusal::not_found(what));
     }
-    let mut response = follow(&site, first.unwrap_or_default(), reader)?;
-    if last && offset == 0 && build.log.bytes > 0 {
-        // Known length: clients see whether they got all of it.
-        let length = HeaderValue::from(build.log.bytes);
-        response.headers_mut().insert(header::CONTENT_LENGTH, length);
+    let mut response = follow(&site, first.unwrap_or_default(), reader, limit);
+    if let Some(tag) = tag {
+        http::describe(&mut response, &wanted, bytes, tag);
     }
     Ok(response)
 }
 
-/// A log as text, `first` and what the reader gives after it; goes on until it ends.
-///
-/// # Errors
-/// Too many streams are open.
-pub(crate) fn follow(site: &Site, first: Vec<u8>, mut reader: LogReader) -> Result<Response> {
+/// A log as text, `first` and what the reader gives after it, but at most `left` bytes; goes on until it ends.
+pub(crate) fn follow(
+    site: &Site,
+    first: Vec<u8>,
+    mut reader: LogReader,
+    mut left: u64,
+) -> Response {
     let mut closing = site.closing();
     stream("text/plain; charset=utf-8", move |sender| async move {
-        if !first.is_empty() && !sender.send(first).await {
-            return;
-        }
+        let mut next = Ok(Some(first));
         loop {
-            let piece = tokio::select! {
-                piece = reader.next() => piece,
-                () = sender.closed() => return,
-                () = closed(&mut closing) => {
-                    return sender.fail(std::io::Error::other("the server ends")).await;
-                }
-            };
-            match piece {
-                Ok(Some(piece)) => {
-                    if !sender.send(piece).await {
+            match next {
+                Ok(Some(mut piece)) => {
+                    piece.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+                    left -= piece.len() as u64;
+                    if !piece.is_empty() && !sender.send(piece).await || left == 0 {
                         return;
                     }
                 }
@@ -95,6 +102,13 @@ pub(crate) fn follow(site: &Site, first: Vec<u8>, mut reader: LogReader) -> Resu
                     return sender.fail(error).await;
                 }
             }
+            next = tokio::select! {
+                piece = reader.next() => piece,
+                () = sender.closed() => return,
+                () = closed(&mut closing) => {
+                    return sender.fail(std::io::Error::other("the server ends")).await;
+                }
+            };
         }
     })
 }

@@ -30,6 +30,7 @@ use tokio::sync::mpsc;
 use crate::app::{App, Settings};
 use crate::command::Failure;
 use crate::command::serve::Web;
+use crate::config;
 use crate::ffi;
 use crate::model::{self, BuildId, BuildLogFile, BuildStatus, EvaluationId, SpecificationId};
 use crate::store::{self, Database, DatabaseError, Finish, NewJob};
@@ -59,7 +60,7 @@ pub(super) async fn run(state: &Path) -> Result<(), Failure> {
     settings.max_jobs = 1;
     let app = App::start(settings).await.map_err(failed)?;
     app.run().await.map_err(failed)?;
-    let web = Web::start(listener, &app, 1024, None);
+    let web = Web::start(listener, &app, config::Web::default(), None);
     say(&format!("listening at http://{address}"));
     let load = Load {
         database: app.database().client("bench"),

@@ -344,7 +344,7 @@ async fn demo(arguments: &cli::Demo, place: &Place) -> Result<(), Failure> {
         screen.line("Ctrl-C ends the demo.");
     }
     app.run().await.map_err(failed)?;
-    let mut web = Web::start(listener, &app, 1024, None);
+    let mut web = Web::start(listener, &app, config::Web::default(), None);
     let ended = tokio::select! {
         ended = show(arguments.exit, &app, &sample, &mut screen, started) => ended,
         error = app.failed() => Err(failed(error)),

@@ -154,7 +154,7 @@ impl Web {
     pub(crate) fn start(
         listener: TcpListener,
         app: &App,
-        connections_max: usize,
+        web: config::Web,
         token: Option<Token>,
     ) -> Self {
         let (closing, closed) = watch::channel(false);
@@ -172,7 +172,7 @@ impl Web {
             token,
             changes: Box::new(app.clone()),
         });
-        let task = tokio::spawn(http::serve(listener, site.router(), connections_max, closed));
+        let task = tokio::spawn(http::serve(listener, site.router(), web, closed));
         Self { closing, task }
     }
 
@@ -251,20 +251,20 @@ struct Waiting {
     /// Another descriptor of the listener, until something is to be answered.
     listener: Option<std::net::TcpListener>,
     address: Option<SocketAddr>,
-    connections: usize,
+    web: config::Web,
     why: Arc<Mutex<String>>,
     site: Option<(watch::Sender<bool>, JoinHandle<()>)>,
 }
 
 impl Waiting {
     /// Answers nothing yet.
-    fn new(listener: Option<&TcpListener>, connections: usize) -> Result<Self, Failure> {
+    fn new(listener: Option<&TcpListener>, web: config::Web) -> Result<Self, Failure> {
         let failed = |error| Failure::failed(format!("cannot listen: {error}"));
         let again = listener.map(|listener| listener.as_fd().try_clone_to_owned()).transpose();
         Ok(Self {
             listener: again.map_err(failed)?.map(std::net::TcpListener::from),
             address: listener.and_then(|listener| listener.local_addr().ok()),
-            connections,
+            web,
             why: Arc::default(),
             site: None,
         })
@@ -298,7 +298,7 @@ impl Waiting {
             let listener = TcpListener::from_std(listener).map_err(failed)?;
             let (closing, closed) = watch::channel(false);
             let router = http::waiting(Arc::clone(&self.why));
-            let task = tokio::spawn(http::serve(listener, router, self.connections, closed));
+            let task = tokio::spawn(http::serve(listener, router, self.web.clone(), closed));
             self.site = Some((closing, task));
             if let Some(address) = self.address {
                 say_address(address);
@@ -339,7 +339,7 @@ async fn start(
 /// directory if that is there.
 fn token(config: &Config) -> Result<Option<Token>, Failure> {
     let usual = config.state.join("token");
-    let path = match &config.token_file {
+    let path = match &config.web.token_file {
         Some(path) => path,
         None if usual.symlink_metadata().is_ok() => &usual,
         None => {
@@ -356,7 +356,7 @@ async fn serve(config: &Config, specifications: Vec<Specification>) -> Result<()
     let listener = listen(config.listen).await?;
     let address = listener.local_addr().unwrap_or(config.listen);
     // An older or larger file may take its time; what an end by a signal undoes, the next start does.
-    let mut waiting = Waiting::new(Some(&listener), config.connections)?;
+    let mut waiting = Waiting::new(Some(&listener), config.web.clone())?;
     let started = async {
         let app = start(config, specifications, &mut waiting).await?;
         waiting.wait_for(async || app.run().await).await?;
@@ -369,7 +369,7 @@ async fn serve(config: &Config, specifications: Vec<Specification>) -> Result<()
         }
     };
     let said = waiting.end().await;
-    let mut web = Web::start(listener, &app, config.connections, token);
+    let mut web = Web::start(listener, &app, config.web.clone(), token);
     if !said {
         say_address(address);
     }
@@ -418,7 +418,7 @@ async fn one_shot(
         Some(address) => Some(listen(address).await?),
         None => None,
     };
-    let mut waiting = Waiting::new(listener.as_ref(), config.connections)?;
+    let mut waiting = Waiting::new(listener.as_ref(), config.web.clone())?;
     let app = tokio::select! {
         app = start(config, specifications, &mut waiting) => app?,
         name = signals.next() => {
@@ -426,7 +426,7 @@ async fn one_shot(
         }
     };
     waiting.end().await;
-    let web = listener.map(|listener| Web::start(listener, &app, config.connections, None));
+    let web = listener.map(|listener| Web::start(listener, &app, config.web.clone(), None));
     let outcome = tokio::select! {
         outcome = app.one_shot() => outcome.map_err(|error| Failure::failed(model::with_causes(&error))),
         error = app.failed() => Err(Failure::failed(error.to_string())),

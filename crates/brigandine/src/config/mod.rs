@@ -10,6 +10,7 @@ mod reader;
 pub(crate) mod server;
 pub(crate) mod specification;
 mod value;
+mod web;
 
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ use std::time::Duration;
 pub(crate) use diagnostic::{Diagnostic, Diagnostics};
 pub(crate) use server::{BUILD_USER, Config, Limits, LogFormat, Sandbox, git_filters};
 pub(crate) use value::parse_duration;
+pub(crate) use web::Web;
 
 use crate::file::open_regular;
 use crate::model::Keep;

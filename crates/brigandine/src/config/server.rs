@@ -36,7 +36,11 @@
 //! days = 90                          # and those that began since
 //!
 //! [web]
-//! connections = 1024                 # at once; further ones wait
+//! connections = 1024                 # at once; fewer when the limit of open files is low
+//! connections-per-client = 256       # of one address; a quarter of all when absent
+//! client-time = "30s"                # to send a request, or to take something of an answer
+//! hosts = ["ci.example.org"]         # names that requests may be addressed to
+//! trusted-proxies = ["127.0.0.1"]    # whose `X-Forwarded-For` names the client
 //! token-file = "token"               # allows changes over HTTP; STATE/token when absent
 //! ```
 
@@ -46,6 +50,7 @@ use std::time::Duration;
 
 use super::diagnostic::Diagnostics;
 use super::reader::{Document, Table};
+use super::web::Web;
 use crate::model::Keep;
 
 /// What the server was told, defaults filled in.
@@ -77,10 +82,8 @@ pub(crate) struct Config {
     pub(crate) limits: Limits,
     /// Which evaluations are kept where the specification does not say it.
     pub(crate) keep: Keep,
-    /// HTTP connections at once.
-    pub(crate) connections: usize,
-    /// The file with the token that allows changes over HTTP.
-    pub(crate) token_file: Option<PathBuf>,
+    /// How HTTP is answered.
+    pub(crate) web: Web,
 }
 
 /// How builds are isolated from the machine.
@@ -172,8 +175,7 @@ impl Default for Config {
             format: LogFormat::Text,
             limits: Limits::default(),
             keep: Keep::default(),
-            connections: 1024,
-            token_file: None,
+            web: Web::default(),
         }
     }
 }
@@ -194,7 +196,7 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Config, Diagnostics> {
     let folder = Path::new(file).parent().unwrap_or(Path::new(""));
     let default = Config::default();
     Document::read(file, text, "the configuration", |document, top| {
-        let mut config = Config {
+        let config = Config {
             state: path(document, &top, folder, "state", "/var/lib/brigandine")
                 .unwrap_or(default.state),
             listen: listen(document, &top).unwrap_or(default.listen),
@@ -227,12 +229,8 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Config, Diagnostics> {
             format: tracing_table(&top).unwrap_or(default.format),
             limits: limits(&top),
             keep: super::keep(&top, "`[keep]`".to_owned()).unwrap_or(default.keep),
-            connections: default.connections,
-            token_file: None,
+            web: super::web::table(document, &top, folder),
         };
-        let (connections, token_file) = web_table(document, &top, folder);
-        config.connections = connections.unwrap_or(config.connections);
-        config.token_file = token_file;
         top.finish();
         Some(config)
     })
@@ -255,7 +253,7 @@ fn build_user(document: &Document<'_>, top: &Table<'_, '_>) -> Option<String> {
     None
 }
 
-fn count(
+pub(super) fn count(
     table: &Table<'_, '_>,
     key: &'static str,
     range: std::ops::RangeInclusive<i64>,
@@ -294,20 +292,8 @@ fn tracing_table(top: &Table<'_, '_>) -> Option<LogFormat> {
     format
 }
 
-fn web_table(
-    document: &Document<'_>,
-    top: &Table<'_, '_>,
-    folder: &Path,
-) -> (Option<usize>, Option<PathBuf>) {
-    let Some(table) = top.table("web", "`[web]`".to_owned()) else { return (None, None) };
-    let connections = count(&table, "connections", 1..=100_000, 1024);
-    let token_file = path(document, &table, folder, "token-file", "/etc/brigandine/token");
-    table.finish();
-    (connections, token_file)
-}
-
 /// A path that starts at the configuration's folder.
-fn path(
+pub(super) fn path(
     document: &Document<'_>,
     table: &Table<'_, '_>,
     folder: &Path,

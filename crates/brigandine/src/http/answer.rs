@@ -8,7 +8,8 @@ use axum::response::Response;
 use serde::Serialize;
 
 use super::disposition::attachment;
-use super::{Refusal, Result};
+use super::{Refusal, Result, Wanted};
+use crate::model::Product;
 
 /// What pages may load: their own style and script, and nothing from anywhere else.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
@@ -56,61 +57,43 @@ pub(crate) fn html(status: StatusCode, page: String) -> Response {
 /// A file of the state directory as a download. Nothing a build made is ever shown as a page.
 ///
 /// # Errors
-/// 404 when the file is gone, 500 when it cannot be read.
-pub(crate) async fn file(
-    path: &Path,
-    name: &str,
-    bytes: u64,
-    headers: &HeaderMap,
-) -> Result<Response> {
+/// 404 when the file is gone, 416 when no byte of it is in the range, 500 when it cannot be read.
+pub(crate) async fn file(path: &Path, product: &Product, headers: &HeaderMap) -> Result<Response> {
     use tokio::io::{AsyncReadExt, AsyncSeekExt};
     let opened = tokio::fs::File::open(path).await;
     let mut opened = opened.map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => Refusal::not_found("the file is not kept any more"),
         _ => Refusal::io("the product", &error),
     })?;
-    let from = range_start(headers, bytes);
-    if let Some(from) = from {
-        let moved = opened.seek(std::io::SeekFrom::Start(from)).await;
-        moved.map_err(|error| Refusal::io("the product", &error))?;
-    }
-    let left = bytes - from.unwrap_or(0);
-    let mut source = opened.take(left);
+    let bytes = u64::try_from(product.bytes).unwrap_or(0);
+    let tag = super::tag(&product.checksum);
+    let wanted = super::wanted(headers, bytes, &tag)?;
+    let part = match &wanted {
+        Wanted::Whole => 0..bytes,
+        Wanted::Part(part) => part.clone(),
+        Wanted::Nothing => 0..0,
+    };
+    let moved = opened.seek(std::io::SeekFrom::Start(part.start)).await;
+    moved.map_err(|error| Refusal::io("the product", &error))?;
+    let mut source = opened.take(part.end - part.start);
     let mut response = super::stream("application/octet-stream", move |sender| async move {
-        let mut buffer = vec![0; 64 * 1024];
         loop {
-            match source.read(&mut buffer).await {
+            let mut piece = Vec::with_capacity(64 * 1024);
+            match source.read_buf(&mut piece).await {
                 Ok(0) => return,
-                Ok(read) => {
-                    if !sender.send(buffer[..read].to_vec()).await {
+                Ok(_) => {
+                    if !sender.send(piece).await {
                         return;
                     }
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a product cannot be read to its end");
-                    sender.fail(error).await;
-                    return;
+                    return sender.fail(error).await;
                 }
             }
         }
-    })?;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(left));
-    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    headers.insert(header::CONTENT_DISPOSITION, attachment(name));
-    if let Some(from) = from {
-        let range = format!("bytes {from}-{}/{bytes}", bytes.saturating_sub(1));
-        if let Ok(value) = HeaderValue::from_str(&range) {
-            headers.insert(header::CONTENT_RANGE, value);
-        }
-        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-    }
+    });
+    response.headers_mut().insert(header::CONTENT_DISPOSITION, attachment(&product.name));
+    super::describe(&mut response, &wanted, bytes, tag);
     Ok(response)
-}
-
-/// Where `Range: bytes=N-` starts; other ranges are answered with the whole file, which is allowed.
-fn range_start(headers: &HeaderMap, bytes: u64) -> Option<u64> {
-    let range = headers.get(header::RANGE)?.to_str().ok()?;
-    let from = range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()?;
-    (from < bytes).then_some(from)
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use axum::http::{HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
@@ -33,6 +33,20 @@ pub(crate) enum Refusal {
     Unauthorized,
     /// The server waits for something; the text says for what.
     Waiting(String),
+    /// It is for another host; the text says what to configure.
+    Misdirected(String),
+    /// The target is longer than any that there is.
+    TargetTooLong,
+    /// The method is none that anything here has; the text says which there are.
+    WrongMethod(&'static str),
+    /// The body is larger than any that is taken.
+    BodyTooLarge,
+    /// The request did not arrive in time.
+    TooSlow,
+    /// The range begins past the end of so many bytes.
+    OutOfRange(u64),
+    /// The client has as many connections as one client may have.
+    TooMany,
     /// Too much is going on.
     Busy,
     /// The server's fault; the text went to the trace.
@@ -93,6 +107,20 @@ impl Refusal {
                 "changes need the server's token: `authorization: Bearer TOKEN`",
             ),
             Self::Waiting(what) => (StatusCode::SERVICE_UNAVAILABLE, what),
+            Self::Misdirected(why) => (StatusCode::MISDIRECTED_REQUEST, why),
+            Self::TargetTooLong => (StatusCode::URI_TOO_LONG, "the request's target is too long"),
+            Self::WrongMethod(why) => (StatusCode::METHOD_NOT_ALLOWED, why),
+            Self::BodyTooLarge => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "the body of a request may have at most 1 MiB")
+            }
+            Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, "the request did not arrive in time"),
+            Self::OutOfRange(_) => {
+                (StatusCode::RANGE_NOT_SATISFIABLE, "the range begins past the end")
+            }
+            Self::TooMany => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "too many connections of this client are open, try again later",
+            ),
             Self::Busy => {
                 (StatusCode::SERVICE_UNAVAILABLE, "too many open streams, try again later")
             }
@@ -103,13 +131,50 @@ impl Refusal {
     }
 }
 
+impl Refusal {
+    /// The header that belongs to its status, if one does.
+    fn header(&self) -> Option<(HeaderName, HeaderValue)> {
+        Some(match self {
+            Self::Unauthorized => {
+                (header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"brigandine\""))
+            }
+            Self::TooMany | Self::Busy => (header::RETRY_AFTER, HeaderValue::from_static("1")),
+            Self::OutOfRange(bytes) => {
+                let range = HeaderValue::from_str(&format!("bytes */{bytes}")).ok()?;
+                (header::CONTENT_RANGE, range)
+            }
+            _ => return None,
+        })
+    }
+
+    fn body(&self) -> serde_json::Value {
+        json!({ "error": self.parts().1 })
+    }
+
+    /// The answer as it is sent where hyper sends none: on a connection that is closed after it.
+    pub(super) fn bare(&self) -> Vec<u8> {
+        let (status, body) = (self.parts().0, self.body().to_string());
+        let mut answer = format!(
+            "HTTP/1.1 {status}\r\ncontent-type: application/json\r\nconnection: close\r\n\
+             content-length: {}\r\n",
+            body.len()
+        )
+        .into_bytes();
+        if let Some((name, value)) = self.header() {
+            let line = [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"];
+            answer.extend_from_slice(&line.concat());
+        }
+        answer.extend_from_slice(b"\r\n");
+        answer.extend_from_slice(body.as_bytes());
+        answer
+    }
+}
+
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let (status, text) = self.parts();
-        let mut response = super::json(status, &json!({ "error": text }));
-        if status == StatusCode::UNAUTHORIZED {
-            let how = HeaderValue::from_static("Bearer realm=\"brigandine\"");
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, how);
+        let mut response = super::json(self.parts().0, &self.body());
+        if let Some((name, value)) = self.header() {
+            response.headers_mut().insert(name, value);
         }
         response
     }
@@ -117,8 +182,14 @@ impl IntoResponse for Refusal {
 
 /// A method that a route does not have; which ones it has stands in the header `allow`.
 pub(super) async fn wrong_method(uri: Uri) -> Response {
-    let changes = uri.path().starts_with("/api/v1/");
-    let methods = if changes { "POST is" } else { "GET and HEAD are" };
-    let error = json!({ "error": format!("only {methods} answered here") });
-    super::json(StatusCode::METHOD_NOT_ALLOWED, &error)
+    Refusal::WrongMethod(methods(&uri)).into_response()
+}
+
+/// Which methods there are at `uri`.
+pub(super) fn methods(uri: &Uri) -> &'static str {
+    if uri.path().starts_with("/api/v1/") {
+        "only POST is answered here"
+    } else {
+        "only GET and HEAD are answered here"
+    }
 }

@@ -1,12 +1,19 @@
 //! What the API and the pages share: the site's parts, answers, refusals, the server itself.
 
 mod answer;
+mod client;
+mod clients;
 mod disposition;
 mod error;
+mod gate;
+mod host;
 mod query;
+mod range;
 mod server;
+mod socket;
 mod stream;
 mod token;
+mod turns;
 
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -14,11 +21,12 @@ use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::http::{HeaderMap, StatusCode};
-use tokio::sync::{Semaphore, broadcast, watch};
+use tokio::sync::{broadcast, watch};
 
 pub(crate) use answer::{file, html, json, text};
 pub(crate) use error::{Refusal, Result};
 pub(crate) use query::{Path, Query};
+pub(crate) use range::{Wanted, describe, tag, wanted};
 pub(crate) use server::{closed, serve};
 pub(crate) use stream::{Sender, stream};
 pub(crate) use token::Token;
@@ -27,10 +35,6 @@ use crate::health::Health;
 use crate::log::Logs;
 use crate::model::{Build, BuildId, Event};
 use crate::store::{Database, Snapshot};
-
-/// Answers that go on (followed logs, events) at once; further ones are refused with 503, so that
-/// the connections left can always be used for pages.
-const STREAMS_MAX: usize = 512;
 
 /// Everything that answers are made from. Cheap to clone.
 #[derive(Clone)]
@@ -163,9 +167,6 @@ impl Site {
         self.0.closing.clone()
     }
 }
-
-/// Places for streams; one per running stream.
-static STREAMS: Semaphore = Semaphore::const_new(STREAMS_MAX);
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -1,76 +1,98 @@
 //! Accepting connections and speaking HTTP on them.
 //!
-//! axum's own loop has no bound on connections and no time limit on request heads; this one has
-//! both. HTTP/1.1 alone: keep-alive and pipelining are what the clients use, and a proxy in front
-//! speaks the rest.
+//! axum's own loop has no bound on connections and no time limit on request heads; this one has both, for
+//! all clients together and for each (`clients.rs`). HTTP/1.1 alone: keep-alive and pipelining are what the
+//! clients use, and a proxy in front speaks the rest.
+//!
+//! S1: nothing that a client does or leaves undone keeps the loop from accepting the next connection.
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::response::Response;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
+use rustix::process::{Resource, getrlimit};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-/// A client has this long to send a request's head, and may be idle this long between two.
-const HEAD_TIME: Duration = Duration::from_secs(30);
+use super::Refusal;
+use super::client::{Client, is_trusted};
+use super::clients::{Bounds, Clients, Full, Seat, TELL};
+use super::gate::Gate;
+use super::host::Way;
+use super::socket::{Notes, Socket, end_of_answers};
+use crate::config::Web;
 
 /// A request's head may have this many bytes.
-const HEAD_BYTES_MAX: usize = 64 * 1024;
+const HEAD_BYTES_MAX: usize = 32 * 1024;
 
 /// Open requests have this long to be answered after closing began.
 const CLOSE_TIME: Duration = Duration::from_secs(5);
+
+/// A client that was answered before it had sent all has this long to take the answer.
+const LINGER_TIME: Duration = Duration::from_secs(2);
+
+/// Connections that were refused and may linger; further ones are closed at once.
+const REFUSED_MAX: usize = 16;
+
+/// After the machine had no room for another connection.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Answers requests until `closing` becomes true; then answers those that are open and returns.
 pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,
-    connections_max: usize,
+    web: Web,
     mut closing: watch::Receiver<bool>,
 ) {
-    let places = Arc::new(Semaphore::new(connections_max));
+    let bounds = bounds(&web);
+    let server = Arc::new(Server {
+        router: TowerToHyperService::new(router),
+        clients: Clients::new(bounds),
+        web: Arc::new(web),
+        refused: Arc::new(Semaphore::new(REFUSED_MAX)),
+        closing: closing.clone(),
+    });
     let mut connections = JoinSet::new();
+    let mut told = None;
     loop {
-        // The place is taken before the connection: those above the bound wait in the backlog.
         let accepted = tokio::select! {
             () = closed(&mut closing) => break,
-            accepted = accept(&listener, &places) => accepted,
+            accepted = server.accept(&listener) => accepted,
             Some(_) = connections.join_next() => continue,
         };
-        let (socket, place) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Out of descriptors, most likely: the listener stays, so a little patience helps.
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        let _ = socket.set_nodelay(true);
-        let service = TowerToHyperService::new(router.clone());
-        let mut closing = closing.clone();
-        connections.spawn(async move {
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_TIME)
-                .max_buf_size(HEAD_BYTES_MAX)
-                .serve_connection(TokioIo::new(socket), service);
-            tokio::pin!(connection);
-            let outcome = tokio::select! {
-                outcome = connection.as_mut() => outcome,
-                () = closed(&mut closing) => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
+        match accepted {
+            Ok((stream, peer)) => {
+                if let Some(connection) = server.take(stream, peer) {
+                    connections.spawn(connection);
                 }
-            };
-            if let Err(error) = outcome {
-                tracing::debug!(%error, "a connection ended early");
             }
-            drop(place);
-        });
+            Err(error) if has_no_room(&error) => {
+                if told.is_none_or(|told: Instant| told.elapsed() >= TELL) {
+                    told = Some(Instant::now());
+                    tracing::warn!(
+                        %error, "a connection could not be accepted; see the limit of open files (ulimit -n)"
+                    );
+                }
+                server.clients.make_room();
+                tokio::select! {
+                    () = closed(&mut closing) => break,
+                    () = tokio::time::sleep(PAUSE) => {}
+                }
+            }
+            // That client left before it was accepted.
+            Err(error) => tracing::debug!(%error, "a connection could not be accepted"),
+        }
     }
     drop(listener);
     let all = async { while connections.join_next().await.is_some() {} };
@@ -79,13 +101,188 @@ pub(crate) async fn serve(
     }
 }
 
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> std::io::Result<(tokio::net::TcpStream, tokio::sync::OwnedSemaphorePermit)> {
-    let place = Arc::clone(places).acquire_owned().await.map_err(std::io::Error::other)?;
-    let (socket, _) = listener.accept().await?;
-    Ok((socket, place))
+fn bounds(web: &Web) -> Bounds {
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let bounds = Bounds::new(web, files);
+    let wanted = web.connections.unwrap_or(bounds.connections);
+    if wanted > bounds.connections {
+        tracing::warn!(
+            wanted,
+            connections = bounds.connections,
+            files,
+            "fewer connections than configured are accepted at once, since the limit of open files is low; raise \
+             it (ulimit -n, or LimitNOFILE of systemd)"
+        );
+    }
+    bounds
+}
+
+/// Whether the machine or this process has no room for another connection, rather than one client.
+fn has_no_room(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let errno = Errno::from_io_error(error);
+    errno.is_some_and(|errno| {
+        [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM].contains(&errno)
+    })
+}
+
+/// What every connection shares.
+struct Server {
+    router: TowerToHyperService<Router>,
+    clients: Arc<Clients>,
+    web: Arc<Web>,
+    /// Places of refused connections that linger.
+    refused: Arc<Semaphore>,
+    closing: watch::Receiver<bool>,
+}
+
+impl Server {
+    async fn accept(&self, listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+        self.clients.room().await;
+        listener.accept().await
+    }
+
+    /// What is to be done with a new connection, if anything is.
+    fn take(
+        self: &Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+    ) -> Option<std::pin::Pin<Box<dyn Future<Output = ()> + Send>>> {
+        let client = Client::new(peer.ip());
+        let proxied = is_trusted(peer.ip(), &self.web.trusted_proxies);
+        match self.clients.enter(client, proxied) {
+            Ok(seat) => {
+                let server = Arc::clone(self);
+                Some(Box::pin(async move { server.converse(stream, peer, proxied, seat).await }))
+            }
+            Err(full) => {
+                self.clients.tell_refused(full, client);
+                let refusal = match full {
+                    Full::Client(_) => Refusal::TooMany,
+                    Full::Server => Refusal::Busy,
+                };
+                send(&stream, &refusal);
+                let place = Arc::clone(&self.refused).try_acquire_owned().ok()?;
+                Some(Box::pin(async move {
+                    linger(&stream).await;
+                    drop(place);
+                }))
+            }
+        }
+    }
+
+    /// Answers the requests of one connection.
+    async fn converse(&self, stream: TcpStream, peer: SocketAddr, proxied: bool, seat: Seat) {
+        let Ok(local) = stream.local_addr() else { return };
+        let way = Way { local: local.ip().to_canonical(), proxied };
+        let (stream, seat, notes) = (Arc::new(stream), Arc::new(seat), Arc::new(Notes::default()));
+        let time = self.web.client_time;
+        let socket = Socket::new(Arc::clone(&stream), Arc::clone(&seat), Arc::clone(&notes), time);
+        let gate = Arc::new(Gate {
+            router: self.router.clone(),
+            web: Arc::clone(&self.web),
+            seat: Arc::clone(&seat),
+            notes: Arc::clone(&notes),
+            peer: peer.ip(),
+            way,
+        });
+        let service = service_fn(move |request: Request<Incoming>| {
+            gate.notes.unread.store(false, Ordering::Relaxed);
+            let gate = Arc::clone(&gate);
+            async move { Ok::<Response, std::convert::Infallible>(gate.answer(request).await) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(time)
+            .max_header_size(HEAD_BYTES_MAX)
+            .max_buf_size(HEAD_BYTES_MAX)
+            .serve_connection(TokioIo::new(socket), service);
+        let mut closing = self.closing.clone();
+        let ended = {
+            tokio::pin!(connection);
+            tokio::select! {
+                outcome = connection.as_mut() => Some(outcome),
+                () = seat.ended() => None,
+                () = closed(&mut closing) => {
+                    connection.as_mut().graceful_shutdown();
+                    tokio::select! {
+                        outcome = connection => Some(outcome),
+                        () = seat.ended() => None,
+                    }
+                }
+            }
+        };
+        match ended {
+            Some(outcome) => self.part(&stream, &notes, outcome, &seat).await,
+            None => forget(&stream, &seat),
+        }
+    }
+
+    /// After hyper is done with a connection: says why, where hyper does not, and lets the client read it.
+    async fn part(
+        &self,
+        stream: &TcpStream,
+        notes: &Notes,
+        outcome: hyper::Result<()>,
+        seat: &Seat,
+    ) {
+        let unread = notes.unread.load(Ordering::Relaxed);
+        let refusal = if notes.endless_line.load(Ordering::Relaxed) {
+            Some(Refusal::TargetTooLong)
+        } else if outcome.as_ref().is_err_and(|error| error.is_timeout() && unread) {
+            Some(Refusal::TooSlow)
+        } else {
+            None
+        };
+        if let Err(error) = outcome {
+            tracing::debug!(%error, "a connection ended early");
+        }
+        if notes.stalled.load(Ordering::Relaxed) {
+            return forget(stream, seat);
+        }
+        if let Some(refusal) = refusal {
+            send(stream, &refusal);
+        }
+        if unread && !*self.closing.borrow() {
+            tokio::select! {
+                () = linger(stream) => {}
+                () = seat.ended() => {}
+            }
+        }
+    }
+}
+
+/// Sends a refusal as far as the kernel takes it, which is all of it unless others wait to be sent.
+fn send(stream: &TcpStream, refusal: &Refusal) {
+    use rustix::net::{SendFlags, send};
+    // Past the runtime, which does not know yet that a new connection can be written to.
+    let _ = send(stream, &refusal.bare(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+}
+
+/// Has the kernel drop what a client did not take, instead of keeping it for minutes.
+fn forget(stream: &TcpStream, seat: &Seat) {
+    if seat.is_stalled() {
+        let _ = stream.set_zero_linger();
+    }
+}
+
+/// Says that no more comes, and reads what still comes, so that the kernel does not take back the answer: it
+/// does when a connection is closed before everything was read.
+async fn linger(stream: &TcpStream) {
+    if end_of_answers(stream).is_err() {
+        return;
+    }
+    let mut buffer = [0; 4096];
+    let rest = async {
+        while stream.readable().await.is_ok() {
+            match stream.try_read(&mut buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(0) | Err(_) => break,
+                Ok(_) => {}
+            }
+        }
+    };
+    let _ = tokio::time::timeout(LINGER_TIME, rest).await;
 }
 
 /// Resolves when closing begins, or its sender is gone.

@@ -1,7 +1,7 @@
 //! Answers that go on: followed build logs, events, downloads.
 //!
-//! A task makes the answer piece by piece and hands it over through a short channel, so a slow
-//! client slows the task and never piles up memory; a client that left ends it at its next piece.
+//! The task of the connection makes the answer piece by piece: it asks for the next one when the last one is on
+//! its way. So a slow client slows the making and never piles up memory, and a client that left ends it.
 
 use std::future::Future;
 use std::io;
@@ -15,18 +15,18 @@ use bytes::Bytes;
 use http_body::Frame;
 use tokio::sync::mpsc;
 
-use super::{Refusal, Result, STREAMS};
+/// Marks an answer that goes on, of which there are fewer at once than of others.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct GoesOn;
 
-/// Pieces that wait for a slow client.
-const PIECES_MAX: usize = 4;
-
-/// The task's end of a stream.
+/// The maker's end of a stream.
 pub(crate) struct Sender(mpsc::Sender<io::Result<Bytes>>);
 
 impl Sender {
-    /// Hands over a piece; false when the client left.
+    /// Hands over a piece, and waits until it is on its way; false when the client left.
     pub(crate) async fn send(&self, piece: impl Into<Bytes>) -> bool {
-        self.0.send(Ok(piece.into())).await.is_ok()
+        // There is room again when it was taken: no piece is made before.
+        self.0.send(Ok(piece.into())).await.is_ok() && self.0.reserve().await.is_ok()
     }
 
     /// Breaks the connection off, so that the client does not take a part for the whole.
@@ -40,7 +40,11 @@ impl Sender {
     }
 }
 
-struct Pieces(mpsc::Receiver<io::Result<Bytes>>);
+struct Pieces {
+    /// Makes the pieces; gone when it has ended.
+    make: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    pieces: mpsc::Receiver<io::Result<Bytes>>,
+}
 
 impl http_body::Body for Pieces {
     type Data = Bytes;
@@ -50,29 +54,33 @@ impl http_body::Body for Pieces {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        self.0.poll_recv(context).map(|piece| piece.map(|piece| piece.map(Frame::data)))
+        loop {
+            if let Poll::Ready(piece) = self.pieces.poll_recv(context) {
+                return Poll::Ready(piece.map(|piece| piece.map(Frame::data)));
+            }
+            // Without a maker the channel is closed, and the line above has returned.
+            let Some(make) = &mut self.make else { return Poll::Pending };
+            if make.as_mut().poll(context).is_ready() {
+                self.make = None;
+            } else if self.pieces.is_empty() {
+                return Poll::Pending;
+            }
+        }
     }
 }
 
 /// An answer of type `kind` that `make` sends piece by piece.
-///
-/// # Errors
-/// Too many streams are open; `make` was not called.
-pub(crate) fn stream<F>(kind: &'static str, make: impl FnOnce(Sender) -> F) -> Result<Response>
+pub(crate) fn stream<F>(kind: &'static str, make: impl FnOnce(Sender) -> F) -> Response
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    let place = STREAMS.try_acquire().map_err(|_| Refusal::Busy)?;
-    let (sender, pieces) = mpsc::channel(PIECES_MAX);
-    let task = make(Sender(sender));
-    tokio::spawn(async move {
-        task.await;
-        drop(place);
-    });
-    let mut response = Response::new(Body::new(Pieces(pieces)));
+    let (sender, pieces) = mpsc::channel(1);
+    let make = Some(Box::pin(make(Sender(sender))) as _);
+    let mut response = Response::new(Body::new(Pieces { make, pieces }));
+    response.extensions_mut().insert(GoesOn);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    Ok(response)
+    response
 }

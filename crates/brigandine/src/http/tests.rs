@@ -2,16 +2,18 @@
 //! a client sees, byte by byte.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::StatusCode;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{broadcast, watch};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{Semaphore, broadcast, watch};
 use tokio::task::JoinHandle;
 
-use super::{Change, Changes, Parts, Site, Token, serve};
+use super::{Change, Changes, Parts, Site, Token, closed, serve};
+use crate::config::Web;
 use crate::health::Health;
 use crate::log::Logs;
 use crate::model::{BuildId, Event};
@@ -26,6 +28,8 @@ pub(crate) struct Served {
     pub(crate) logs: Logs,
     pub(crate) events: broadcast::Sender<Event>,
     pub(crate) closing: watch::Sender<bool>,
+    /// A permit for each request that is worked on until the server closes.
+    busy: Arc<Semaphore>,
     address: std::net::SocketAddr,
     server: JoinHandle<()>,
 }
@@ -50,11 +54,11 @@ impl Answer {
 
 /// A site over the golden contents.
 pub(crate) async fn served() -> Served {
-    served_with(include_str!("../../tests/data/api/fill.sql"), 100).await
+    served_with(include_str!("../../tests/data/api/fill.sql"), Web::default()).await
 }
 
 /// A site over what `fill` stores.
-pub(crate) async fn served_with(fill: &str, connections_max: usize) -> Served {
+pub(crate) async fn served_with(fill: &str, web: Web) -> Served {
     let state = tempfile::tempdir().expect("a temporary directory");
     let path = state.path().join("test.db");
     let database =
@@ -67,6 +71,7 @@ pub(crate) async fn served_with(fill: &str, connections_max: usize) -> Served {
     let logs = Logs::new(state.path(), 1 << 20);
     let (events, _) = broadcast::channel(16);
     let (closing, closed) = watch::channel(false);
+    let busy = Arc::new(Semaphore::new(0));
     let site = Site::new(Parts {
         database,
         events: Box::new({
@@ -79,12 +84,12 @@ pub(crate) async fn served_with(fill: &str, connections_max: usize) -> Served {
         systems: vec!["x86_64-linux".to_owned()],
         closing: closed.clone(),
         token: Some(token(state.path())),
-        changes: Box::new(Echo),
+        changes: Box::new(Echo { busy: Arc::clone(&busy), closing: closed.clone() }),
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
-    let server = tokio::spawn(serve(listener, site.router(), connections_max, closed));
-    Served { state, logs, events, closing, address, server }
+    let server = tokio::spawn(serve(listener, site.router(), web, closed));
+    Served { state, logs, events, closing, busy, address, server }
 }
 
 /// The token of every served site.
@@ -98,8 +103,14 @@ fn token(state: &Path) -> Token {
     Token::read(&path).expect("a token")
 }
 
+/// A jobset whose evaluation is asked for until the server closes.
+const BUSY: &str = "busy";
+
 /// Says what it was asked.
-struct Echo;
+struct Echo {
+    busy: Arc<Semaphore>,
+    closing: watch::Receiver<bool>,
+}
 
 impl Changes for Echo {
     fn cancel(&self, id: BuildId) -> Change<'_> {
@@ -111,7 +122,13 @@ impl Changes for Echo {
     }
 
     fn evaluate(&self, name: String) -> Change<'_> {
-        Box::pin(async move { Ok((StatusCode::ACCEPTED, json!({"evaluate": name}))) })
+        Box::pin(async move {
+            if name == BUSY {
+                self.busy.add_permits(1);
+                closed(&mut self.closing.clone()).await;
+            }
+            Ok((StatusCode::ACCEPTED, json!({"evaluate": name})))
+        })
     }
 }
 
@@ -119,6 +136,15 @@ impl Served {
     /// A connection.
     pub(crate) async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.address).await.expect("the server listens")
+    }
+
+    /// A connection from another address of this machine, and what was sent on it.
+    async fn connect_from(&self, last: u8, request: &str) -> TcpStream {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind(([127, 0, 0, last], 0).into()).expect("an address");
+        let mut socket = socket.connect(self.address).await.expect("the server listens");
+        socket.write_all(request.as_bytes()).await.expect("sent");
+        socket
     }
 
     /// Sends `request` and reads until the server closes.
@@ -220,20 +246,138 @@ async fn what_is_no_request_is_answered_with_400() {
     served.close().await;
 }
 
-#[tokio::test]
-async fn connections_above_the_bound_wait_and_are_then_answered() {
-    let served = served_with("", 2).await;
-    let first = served.connect().await;
-    let second = served.connect().await;
-    // Both places are taken before the third comes: an answer on each shows it.
-    for mut socket in [first, second] {
-        socket.write_all(b"GET /jobsets HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("sent");
-        let mut head = [0; 12];
-        socket.read_exact(&mut head).await.expect("an answer");
-        assert_eq!(&head, b"HTTP/1.1 200");
-        // Dropped here, which frees its place.
+const PAGE: &str = "GET /jobsets HTTP/1.1\r\nhost: x\r\n\r\n";
+const STREAM: &str = "GET /live HTTP/1.1\r\nhost: x\r\n\r\n";
+/// A request whose body does not come; that it is waited for is told by `100 Continue`.
+const BODY: &str = "POST /api/v1/build/1/cancel HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\n\
+                    content-length: 1\r\n\r\n";
+
+/// The status of the next answer.
+async fn status(socket: &mut TcpStream) -> u16 {
+    let mut head = [0; 12];
+    let read = tokio::time::timeout(LIMIT, socket.read_exact(&mut head)).await;
+    read.expect("in time").expect("an answer");
+    String::from_utf8_lossy(&head[9..]).parse().expect("a status")
+}
+
+/// Reads until the server closes; what came may be anything.
+async fn closed_by_server(socket: &mut TcpStream) {
+    let mut rest = Vec::new();
+    let _ = tokio::time::timeout(LIMIT, socket.read_to_end(&mut rest)).await.expect("in time");
+}
+
+impl Served {
+    /// A connection whose request is worked on until the server closes.
+    async fn busy_from(&self, last: u8) -> TcpStream {
+        let request = format!(
+            "POST /api/v1/jobset/{BUSY}/evaluate HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {TOKEN}\r\n\r\n"
+        );
+        let socket = self.connect_from(last, &request).await;
+        let begun = tokio::time::timeout(LIMIT, self.busy.acquire()).await;
+        begun.expect("in time").expect("never closed").forget();
+        socket
     }
-    assert_eq!(served.get("/jobsets").await.status, 200);
+
+    /// A connection that follows what changes.
+    async fn stream_from(&self, last: u8) -> TcpStream {
+        let mut socket = self.connect_from(last, STREAM).await;
+        assert_eq!(status(&mut socket).await, 200);
+        socket
+    }
+
+    /// The status of a page.
+    async fn page_from(&self, last: u8) -> u16 {
+        status(&mut self.connect_from(last, PAGE).await).await
+    }
+}
+
+/// A site without contents, with so many connections.
+async fn bounded(connections: usize, per_client: Option<usize>) -> Served {
+    let web = Web {
+        connections: Some(connections),
+        connections_per_client: per_client,
+        ..Web::default()
+    };
+    served_with("", web).await
+}
+
+#[tokio::test]
+async fn a_client_gives_up_its_idle_connections_for_its_new_ones() {
+    let served = bounded(2, None).await;
+    let mut first = served.connect_from(2, PAGE).await;
+    assert_eq!(status(&mut first).await, 200);
+    let mut second = served.connect_from(2, PAGE).await;
+    assert_eq!(status(&mut second).await, 200);
+    // Both are open, and no others may be: the one that has waited for longer is given up.
+    assert_eq!(served.page_from(2).await, 200);
+    closed_by_server(&mut first).await;
+    second.write_all(b"GET /jobsets HTTP/1.1\r\nhost: x\r\n").await.expect("it is open");
+    served.close().await;
+}
+
+#[tokio::test]
+async fn a_client_gives_up_its_slow_requests_for_its_new_ones() {
+    let served = bounded(4, None).await;
+    let mut slow = Vec::new();
+    for request in [BODY, BODY, "GET / HTTP/1.1\r\nhost: ", "G"] {
+        let mut socket = served.connect_from(2, request).await;
+        if request == BODY {
+            assert_eq!(status(&mut socket).await, 100);
+        }
+        slow.push(socket);
+    }
+    // The pages stay open, so that each needs a place; they have waited for less long.
+    let mut pages = Vec::new();
+    for mut socket in slow {
+        let mut page = served.connect_from(2, PAGE).await;
+        assert_eq!(status(&mut page).await, 200);
+        closed_by_server(&mut socket).await;
+        pages.push(page);
+    }
+    served.close().await;
+}
+
+#[tokio::test]
+async fn a_client_whose_connections_are_all_busy_is_refused_and_others_are_answered() {
+    let served = bounded(8, Some(2)).await;
+    let mut busy = served.busy_from(2).await;
+    let mut stream = served.stream_from(2).await;
+    assert_eq!(served.page_from(2).await, 429);
+    assert_eq!(served.page_from(3).await, 200);
+    // What was under way is not harmed.
+    served.closing.send_replace(true);
+    assert_eq!(status(&mut busy).await, 202);
+    closed_by_server(&mut stream).await;
+    served.close().await;
+}
+
+#[tokio::test]
+async fn when_all_connections_are_taken_the_client_that_has_most_gives_one_up() {
+    let served = bounded(4, None).await;
+    let mut first = served.stream_from(2).await;
+    let mut second = served.stream_from(2).await;
+    let _busy = [served.busy_from(2).await, served.busy_from(2).await];
+    let _third = served.busy_from(3).await;
+    closed_by_server(&mut first).await;
+    let _fourth = served.busy_from(3).await;
+    closed_by_server(&mut second).await;
+    // Two each: neither may take from the other, nor from itself what is busy. One that has none may.
+    assert_eq!(served.page_from(2).await, 503);
+    assert_eq!(served.page_from(3).await, 503);
+    assert_eq!(served.page_from(4).await, 200);
+    served.close().await;
+}
+
+#[tokio::test]
+async fn streams_of_one_client_leave_room_for_pages_and_for_streams_of_others() {
+    let served = bounded(8, None).await;
+    let mut first = served.stream_from(2).await;
+    let _more =
+        [served.stream_from(2).await, served.stream_from(2).await, served.stream_from(2).await];
+    assert_eq!(status(&mut served.connect_from(2, STREAM).await).await, 503);
+    assert_eq!(served.page_from(2).await, 200);
+    let _other = served.stream_from(3).await;
+    closed_by_server(&mut first).await;
     served.close().await;
 }
 

@@ -291,7 +291,7 @@ async fn read_log(site: &Site, id: String) -> Result<Response> {
     let evaluation = found.ok_or_else(|| missing(&id))?;
     let mut reader = site.logs().open_evaluation(&evaluation, 0).await;
     if evaluation.status == EvaluationStatus::Started {
-        return api::follow_log(site, Vec::new(), reader);
+        return Ok(api::follow_log(site, Vec::new(), reader, u64::MAX));
     }
     if evaluation.log_path.is_empty() {
         return Err(Refusal::not_found(format!(
@@ -306,5 +306,5 @@ async fn read_log(site: &Site, id: String) -> Result<Response> {
     if reader.is_missing() {
         return Err(Refusal::not_found(format!("The log of evaluation {id} is not kept.")));
     }
-    api::follow_log(site, first.unwrap_or_default(), reader)
+    Ok(api::follow_log(site, first.unwrap_or_default(), reader, u64::MAX))
 }

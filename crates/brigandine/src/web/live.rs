@@ -32,6 +32,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Between two messages about a line whose end has not come.
 const PART_PAUSE: Duration = Duration::from_millis(200);
 
+/// Bytes of a build log in one message: short lines become many times as long.
+const PART: usize = 4 * 1024;
+
 /// Builds that one page may watch by number.
 const WATCHED_MAX: usize = 200;
 
@@ -77,7 +80,7 @@ pub(super) async fn changes(State(site): State<Site>, query: Query) -> Result<Re
     // Subscribed before the answer begins: what changes after the page was made is not missed.
     let mut events = site.events();
     let mut closing = site.closing();
-    stream(KIND, move |sender| async move {
+    Ok(stream(KIND, move |sender| async move {
         let mut stale_since: Option<Instant> = None;
         // The page may be older than this stream, so the first message comes at once.
         let mut message = "retry: 2000\nevent: change\ndata: \n\n";
@@ -123,7 +126,7 @@ pub(super) async fn changes(State(site): State<Site>, query: Query) -> Result<Re
                 () = sender.closed() => return,
             };
         }
-    })
+    }))
 }
 
 /// The lines of a build log as they come. The id of each message is the byte offset to go on from: a browser that
@@ -158,7 +161,7 @@ pub(super) async fn log(
         return Ok(text(StatusCode::NO_CONTENT, ""));
     };
     let mut closing = site.closing();
-    stream(KIND, move |sender| async move {
+    Ok(stream(KIND, move |sender| async move {
         let mut follower = match Follower::begin(reader, from, offset.is_some(), &sender).await {
             Ok(follower) => follower,
             Err(error) => return unreadable(&sender, from, &error).await,
@@ -188,12 +191,14 @@ pub(super) async fn log(
             };
             match piece {
                 Ok(Some(piece)) => {
-                    let mut html = String::new();
-                    follower.page.lines.push(&piece, &mut html);
-                    if !send_lines(&sender, &html, follower.page.lines.resume()).await {
-                        return;
+                    for part in piece.chunks(PART) {
+                        let mut html = String::new();
+                        follower.page.lines.push(part, &mut html);
+                        if !send_lines(&sender, &html, follower.page.lines.resume()).await {
+                            return;
+                        }
+                        follower.page.part_shown &= html.is_empty();
                     }
-                    follower.page.part_shown &= html.is_empty();
                     follower.page.note_part();
                 }
                 Ok(None) => {
@@ -207,7 +212,7 @@ pub(super) async fn log(
                 Err(error) => return unreadable(&sender, from, &error).await,
             }
         }
-    })
+    }))
 }
 
 /// Says so, and that no more comes: a browser would ask again for ever.

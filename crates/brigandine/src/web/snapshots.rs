@@ -36,7 +36,9 @@ fn every_route_of_the_router_is_in_the_list_of_pages() {
 
 /// A site over the sample, with a build log of each kind.
 async fn sample() -> Served {
-    let served = served_with(include_str!("../../tests/data/pages/fill.sql"), 100).await;
+    let served =
+        served_with(include_str!("../../tests/data/pages/fill.sql"), crate::config::Web::default())
+            .await;
     let text = b"\x1b[1;32mok\x1b[0m line <b>one</b>\nprogress 10%\rprogress 99%\nna\xc3\xafve \xff\nno end";
     for log in ["1001-1", "1002-2", "1010-1"] {
         served.put(&format!("logs/build/1/{log}.log"), text);

@@ -134,7 +134,7 @@ async fn ten_thousand() -> Served {
         INSERT INTO build WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
           SELECT i, 'd' || i, i, 1, 1 + (i > 10000), 'job-' || (i % 10000), 'x86_64-linux', 'j', 0, i > 10000 AND i % 10 = 0, -1, 0, 1, 0, 0, '', 0, 0, 1, 2, 3, '', 0, '' FROM n;
         INSERT INTO job SELECT evaluation_id, job, id, 0 FROM build;";
-    served_with(fill, 100).await
+    served_with(fill, crate::config::Web::default()).await
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ mod machine;
 mod mounts;
 mod pages;
 mod schema;
+mod strangers;
 
 use crate::support::Place;
 

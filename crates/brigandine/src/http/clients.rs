@@ -1,0 +1,514 @@
+//! Who holds how much of the web server: connections, streams, bytes of answers that are not sent yet.
+//!
+//! None of it is ever waited for by a client that holds less. What is full is made room in at the cost of the
+//! client that holds most, or the newcomer is refused if that is the newcomer itself.
+//!
+//! | a connection is | since | left by |
+//! |---|---|---|
+//! | waiting for a request | it was accepted, its last answer was made, or the head of the request came | [`Answering::turn`] |
+//! | answering | [`Answering::turn`] | the drop of [`Answering`] |
+//! | leaving | it was chosen to make room | the drop of its [`Seat`]; until then it counts for nothing |
+//!
+//! Besides, it is *stalled* while the kernel takes no more bytes for it (`socket.rs`).
+//!
+//! - C1: sums equal what their connections hold, those that leave left out; every change is under the one lock.
+//! - C2: connections that leave are at most [`LEAVING_MAX`] when another is accepted.
+//! - C3: to make room, a connection is taken from the client that holds most of what is full; one that waits or
+//!   is stalled before one that works, and the one that has been so for the longest.
+//! - C4: a connection of a trusted proxy counts for the client of its request while it is answered, else for the
+//!   proxy. A proxy may have as many connections as there are.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::{Notify, Semaphore};
+
+use super::client::Client;
+use crate::config::Web;
+
+/// Connections that were chosen to make room and are not gone.
+const LEAVING_MAX: usize = 64;
+/// Bytes of answers that are not sent yet.
+const ANSWERS_BYTES_MAX: usize = 64 << 20;
+/// A connection that takes nothing for so long may be ended for another.
+const STALLED: Duration = Duration::from_millis(500);
+/// What is refused is told at most so often.
+pub(super) const TELL: Duration = Duration::from_secs(60);
+
+/// How much there is, and how much one client may have of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Bounds {
+    pub(super) connections: usize,
+    pub(super) connections_per_client: usize,
+    /// Answers that go on, such as followed logs; fewer than connections, so that some are left for pages.
+    pub(super) streams: usize,
+    pub(super) streams_per_client: usize,
+    /// Requests and streams that are worked on at once for one client; the others of that client take turns.
+    pub(super) turns_per_client: usize,
+    pub(super) answers_bytes: usize,
+}
+
+impl Bounds {
+    /// What `web` wants, within a limit of open files. Half of the files, or 256, are left to the rest of the
+    /// server, and every other connection may need a file beside its own (a product, a log).
+    pub(super) fn new(web: &Web, files: u64) -> Self {
+        let files = usize::try_from(files).unwrap_or(usize::MAX);
+        let most = ((files - (files / 2).min(256)) / 3).saturating_mul(2).max(1);
+        let connections = web.connections.unwrap_or(1024).min(most);
+        let share = web.connections_per_client.unwrap_or((connections / 4).max(8));
+        let connections_per_client = share.min(connections);
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self {
+            connections,
+            connections_per_client,
+            streams: (connections / 2).max(1),
+            streams_per_client: (connections_per_client / 2).max(1),
+            turns_per_client: 2 * processors,
+            answers_bytes: ANSWERS_BYTES_MAX,
+        }
+    }
+}
+
+/// Why there is no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Full {
+    /// The client has as much as one client may have.
+    Client(Client),
+    /// There is no more, and the client holds as much as any other.
+    Server,
+}
+
+/// All connections.
+#[derive(Debug)]
+pub(super) struct Clients {
+    bounds: Bounds,
+    state: Mutex<State>,
+    /// Rung when a connection is gone.
+    gone: Notify,
+}
+
+/// Guard: the mutex of [`Clients`].
+#[derive(Debug, Default)]
+struct State {
+    next: u64,
+    /// At most as many as there may be connections and [`LEAVING_MAX`].
+    connections: HashMap<u64, Connection>,
+    /// Clients that hold anything.
+    clients: HashMap<Client, Held>,
+    total: Sum,
+    leaving: usize,
+    /// What was refused since it was told.
+    refused: u64,
+    told: Option<Instant>,
+}
+
+/// C1.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Sum {
+    connections: usize,
+    streams: usize,
+    bytes: usize,
+}
+
+impl Sum {
+    fn add(&mut self, other: Self) {
+        self.connections += other.connections;
+        self.streams += other.streams;
+        self.bytes += other.bytes;
+    }
+
+    fn take(&mut self, other: Self) {
+        self.connections -= other.connections;
+        self.streams -= other.streams;
+        self.bytes -= other.bytes;
+    }
+}
+
+#[derive(Debug)]
+struct Held {
+    sum: Sum,
+    turns: Arc<Semaphore>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    /// Who it comes from.
+    peer: Client,
+    /// Whom it counts for (C4).
+    client: Client,
+    held: Sum,
+    answering: bool,
+    /// When it began to wait or to answer.
+    since: Instant,
+    /// Since when it takes nothing, if it does not.
+    stalled: Option<Instant>,
+    leaving: bool,
+    leave: Arc<Notify>,
+}
+
+impl Connection {
+    /// Whether nothing is lost, or little, when it ends; and how long that has been so.
+    fn spare(&self, now: Instant) -> Option<Duration> {
+        match self.stalled {
+            Some(stalled) => Some(now - stalled).filter(|stalled| *stalled >= STALLED),
+            None if self.answering || self.held.bytes > 0 => None,
+            None => Some(now - self.since),
+        }
+    }
+
+    /// C3: the greatest is ended first.
+    fn rank(&self, now: Instant) -> (Option<Duration>, Duration) {
+        (self.spare(now), now - self.since)
+    }
+}
+
+impl State {
+    /// Counts `more` for a connection, unless it leaves.
+    fn add(&mut self, id: u64, more: Sum, bounds: Bounds) {
+        let Some(connection) = self.connections.get_mut(&id).filter(|it| !it.leaving) else {
+            return;
+        };
+        connection.held.add(more);
+        self.total.add(more);
+        held(&mut self.clients, connection.client, bounds).sum.add(more);
+    }
+
+    /// Undoes [`State::add`].
+    fn take(&mut self, id: u64, less: Sum) {
+        let Some(connection) = self.connections.get_mut(&id).filter(|it| !it.leaving) else {
+            return;
+        };
+        connection.held.take(less);
+        let client = connection.client;
+        self.forget(client, less);
+    }
+
+    fn forget(&mut self, client: Client, less: Sum) {
+        self.total.take(less);
+        if let Some(held) = self.clients.get_mut(&client) {
+            held.sum.take(less);
+            if held.sum == Sum::default() {
+                self.clients.remove(&client);
+            }
+        }
+    }
+
+    fn sum(&self, client: Client) -> Sum {
+        self.clients.get(&client).map_or(Sum::default(), |held| held.sum)
+    }
+
+    /// The connection to end so that others have room, by what `of` says is full (C3).
+    fn most(&self, of: impl Fn(&Sum) -> usize) -> Option<(u64, &Connection)> {
+        let now = Instant::now();
+        let all = self.connections.iter().map(|(id, connection)| (*id, connection));
+        all.filter(|(_, it)| !it.leaving && of(&it.held) > 0)
+            .max_by_key(|(_, it)| (of(&self.sum(it.client)), it.rank(now)))
+    }
+
+    /// The connection of `client` that it can spare best.
+    fn spare(&self, client: Client) -> Option<u64> {
+        let now = Instant::now();
+        let its = self.connections.iter().filter(|(_, it)| it.client == client && !it.leaving);
+        let spare = its.filter_map(|(id, it)| it.spare(now).map(|time| (time, *id)));
+        spare.max().map(|(_, id)| id)
+    }
+
+    /// Ends a connection.
+    fn end(&mut self, id: u64) {
+        let Some(connection) = self.connections.get_mut(&id).filter(|it| !it.leaving) else {
+            return;
+        };
+        connection.leaving = true;
+        connection.leave.notify_one();
+        let (client, held) = (connection.client, connection.held);
+        self.leaving += 1;
+        self.forget(client, held);
+    }
+
+    /// Lets a connection count for another client.
+    fn move_to(&mut self, id: u64, client: Client, bounds: Bounds) {
+        let Some(connection) = self.connections.get_mut(&id).filter(|it| !it.leaving) else {
+            return;
+        };
+        let (before, sum) = (std::mem::replace(&mut connection.client, client), connection.held);
+        if before != client {
+            held(&mut self.clients, client, bounds).sum.add(sum);
+            self.total.add(sum);
+            self.forget(before, sum);
+        }
+    }
+}
+
+fn held(clients: &mut HashMap<Client, Held>, client: Client, bounds: Bounds) -> &mut Held {
+    clients.entry(client).or_insert_with(|| Held {
+        sum: Sum::default(),
+        turns: Arc::new(Semaphore::new(bounds.turns_per_client)),
+    })
+}
+
+impl Clients {
+    pub(super) fn new(bounds: Bounds) -> Arc<Self> {
+        Arc::new(Self { bounds, state: Mutex::default(), gone: Notify::new() })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic below the lock is a lost invariant of C1; the sums are then off, and nothing worse.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Resolves when another connection may be accepted (C2).
+    pub(super) async fn room(&self) {
+        loop {
+            let gone = self.gone.notified();
+            if self.state().leaving < LEAVING_MAX {
+                return;
+            }
+            gone.await;
+        }
+    }
+
+    /// A place for a new connection; ends another one if need be.
+    ///
+    /// # Errors
+    /// There is none for this client. The connection is to be refused.
+    pub(super) fn enter(self: &Arc<Self>, peer: Client, proxy: bool) -> Result<Seat, Full> {
+        let mut state = self.state();
+        let has = state.sum(peer).connections;
+        if !proxy && has >= self.bounds.connections_per_client {
+            let spare = state.spare(peer).ok_or(Full::Client(peer))?;
+            state.end(spare);
+        } else if state.total.connections >= self.bounds.connections {
+            let most = state.most(|sum| sum.connections);
+            let (id, most) = most.ok_or(Full::Server)?;
+            let more = state.sum(most.client).connections;
+            // One that works is ended for a client only that has less even afterwards.
+            let spare = most.spare(Instant::now()).is_some();
+            if more <= has && !(spare && most.client == peer) || !spare && more <= has + 1 {
+                return Err(Full::Server);
+            }
+            state.end(id);
+        }
+        let (id, leave) = (state.next, Arc::new(Notify::new()));
+        state.next += 1;
+        let connection = Connection {
+            peer,
+            client: peer,
+            held: Sum::default(),
+            answering: false,
+            since: Instant::now(),
+            stalled: None,
+            leaving: false,
+            leave: Arc::clone(&leave),
+        };
+        state.connections.insert(id, connection);
+        state.add(id, Sum { connections: 1, ..Sum::default() }, self.bounds);
+        Ok(Seat { clients: Arc::clone(self), id, leave })
+    }
+
+    /// Ends a connection that can be spared, if there is one: the machine has no room for another.
+    pub(super) fn make_room(&self) {
+        let mut state = self.state();
+        let most = state.most(|sum| sum.connections);
+        let spare = most.filter(|(_, connection)| connection.spare(Instant::now()).is_some());
+        if let Some(id) = spare.map(|(id, _)| id) {
+            state.end(id);
+        }
+    }
+
+    /// Tells that a connection or a request was refused, now and then.
+    pub(super) fn tell_refused(&self, why: Full, peer: Client) {
+        let mut state = self.state();
+        state.refused += 1;
+        if state.told.is_some_and(|told| told.elapsed() < TELL) {
+            return;
+        }
+        state.told = Some(Instant::now());
+        let refused = std::mem::take(&mut state.refused);
+        drop(state);
+        match why {
+            Full::Client(client) => tracing::warn!(
+                %client, %peer, refused,
+                "a client has as many connections or streams as one client may have, further ones are refused; if it \
+                 is a proxy, name it in `trusted-proxies` under `[web]`, so that its clients are told apart"
+            ),
+            Full::Server => tracing::warn!(
+                %peer, refused,
+                "as many connections or streams are open as there may be, further ones are refused; see \
+                 `connections` under `[web]`, and the limit of open files (ulimit -n)"
+            ),
+        }
+    }
+}
+
+/// The place of one connection.
+#[derive(Debug)]
+pub(super) struct Seat {
+    clients: Arc<Clients>,
+    id: u64,
+    leave: Arc<Notify>,
+}
+
+impl Seat {
+    /// Resolves when the connection has to end, since another one needs the room.
+    pub(super) async fn ended(&self) {
+        self.leave.notified().await;
+    }
+
+    /// Tells that a request was refused.
+    pub(super) fn tell_refused(&self, why: Full, peer: Client) {
+        self.clients.tell_refused(why, peer);
+    }
+
+    /// Notes that the kernel takes no more bytes, or takes them again.
+    pub(super) fn stalled(&self, stalled: bool) {
+        if let Some(connection) = self.clients.state().connections.get_mut(&self.id) {
+            connection.stalled = stalled.then(Instant::now);
+        }
+    }
+
+    /// Whether the kernel takes no more bytes.
+    pub(super) fn is_stalled(&self) -> bool {
+        let state = self.clients.state();
+        state.connections.get(&self.id).is_some_and(|connection| connection.stalled.is_some())
+    }
+
+    /// Counts a request for `client`, whose body may be still to come.
+    ///
+    /// # Errors
+    /// The client has as many connections as it may have. Only requests through a proxy are refused so.
+    pub(super) fn begin(self: &Arc<Self>, client: Client) -> Result<Answering, Full> {
+        let bounds = self.clients.bounds;
+        let mut state = self.clients.state();
+        let now = state.connections.get(&self.id).map(|connection| connection.client);
+        if now != Some(client) {
+            if state.sum(client).connections >= bounds.connections_per_client {
+                return Err(Full::Client(client));
+            }
+            state.move_to(self.id, client, bounds);
+        }
+        if let Some(connection) = state.connections.get_mut(&self.id) {
+            connection.since = Instant::now();
+        }
+        // A connection that leaves counts for no client.
+        let alone = || Arc::new(Semaphore::new(bounds.turns_per_client));
+        let turns = state.clients.get(&client).map_or_else(alone, |held| Arc::clone(&held.turns));
+        Ok(Answering { seat: Arc::clone(self), turns, streams: false })
+    }
+
+    /// Bytes of an answer, which count until they are sent. Ends another connection if there are too many.
+    pub(super) fn charge(self: &Arc<Self>, bytes: Bytes) -> Bytes {
+        let clients = &self.clients;
+        let mut state = clients.state();
+        state.add(self.id, Sum { bytes: bytes.len(), ..Sum::default() }, clients.bounds);
+        while state.total.bytes > clients.bounds.answers_bytes {
+            let Some((id, most)) = state.most(|sum| sum.bytes) else { break };
+            // A single answer may be as large as it is.
+            if most.held.bytes == state.total.bytes {
+                break;
+            }
+            state.end(id);
+        }
+        drop(state);
+        Bytes::from_owner(Charged { bytes, seat: Arc::clone(self) })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut state = self.clients.state();
+        state.end(self.id);
+        state.connections.remove(&self.id);
+        state.leaving -= 1;
+        drop(state);
+        self.clients.gone.notify_one();
+    }
+}
+
+/// A request that is answered, until its answer is made. Dropped with the body of the answer.
+#[derive(Debug)]
+pub(super) struct Answering {
+    seat: Arc<Seat>,
+    turns: Arc<Semaphore>,
+    streams: bool,
+}
+
+impl Answering {
+    /// The request is here as a whole: runs `work` when it is the client's turn.
+    pub(super) async fn turn<T>(&self, work: impl Future<Output = T>) -> T {
+        if let Some(connection) = self.seat.clients.state().connections.get_mut(&self.seat.id) {
+            (connection.answering, connection.since) = (true, Instant::now());
+        }
+        // Never closed.
+        let _turn = self.turns.acquire().await;
+        work.await
+    }
+
+    /// The client's turns.
+    pub(super) fn turns(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.turns)
+    }
+
+    /// The answer goes on. Ends another stream if need be.
+    ///
+    /// # Errors
+    /// There are too many.
+    pub(super) fn stream(&mut self) -> Result<(), Full> {
+        let clients = &self.seat.clients;
+        let mut state = clients.state();
+        let Some(connection) = state.connections.get(&self.seat.id) else { return Ok(()) };
+        let client = connection.client;
+        let has = state.sum(client).streams;
+        if has >= clients.bounds.streams_per_client {
+            return Err(Full::Client(client));
+        }
+        if state.total.streams >= clients.bounds.streams {
+            let (id, most) = state.most(|sum| sum.streams).ok_or(Full::Server)?;
+            if state.sum(most.client).streams <= has + 1 {
+                return Err(Full::Server);
+            }
+            state.end(id);
+        }
+        state.add(self.seat.id, Sum { streams: 1, ..Sum::default() }, clients.bounds);
+        self.streams = true;
+        Ok(())
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        let bounds = self.seat.clients.bounds;
+        let mut state = self.seat.clients.state();
+        if self.streams {
+            state.take(self.seat.id, Sum { streams: 1, ..Sum::default() });
+        }
+        let Some(connection) = state.connections.get_mut(&self.seat.id) else { return };
+        (connection.answering, connection.since) = (false, Instant::now());
+        let peer = connection.peer;
+        state.move_to(self.seat.id, peer, bounds);
+    }
+}
+
+/// Bytes that count for a connection.
+struct Charged {
+    bytes: Bytes,
+    seat: Arc<Seat>,
+}
+
+impl AsRef<[u8]> for Charged {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Charged {
+    fn drop(&mut self) {
+        let less = Sum { bytes: self.bytes.len(), ..Sum::default() };
+        self.seat.clients.state().take(self.seat.id, less);
+    }
+}
+
+#[cfg(test)]
+mod tests;

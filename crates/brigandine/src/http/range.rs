@@ -1,0 +1,230 @@
+//! Parts of a representation whose length is known, and whether a client has it already (RFC 9110, 13 and 14).
+
+use std::ops::Range;
+
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::Response;
+
+use super::{Refusal, Result};
+
+/// What a request wants of a representation.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// All of it.
+    Whole,
+    /// These bytes, of which there is at least one.
+    Part(Range<u64>),
+    /// Nothing: the client has it.
+    Nothing,
+}
+
+/// What a request wants of `bytes` bytes that are known by `tag`, which differs whenever they do.
+///
+/// Several ranges are answered with the whole, which is allowed; so is what is no range, or not in bytes.
+///
+/// # Errors
+/// 416: all of the ranges begin past the end.
+pub(crate) fn wanted(headers: &HeaderMap, bytes: u64, tag: &HeaderValue) -> Result<Wanted> {
+    let known = headers.get_all(header::IF_NONE_MATCH).iter();
+    let known = known.filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(','));
+    if known.map(str::trim).any(|known| known == "*" || known.trim_start_matches("W/") == tag) {
+        return Ok(Wanted::Nothing);
+    }
+    // A part of something else than the client has is of no use to it. A weak tag or a date is never enough.
+    if headers.get(header::IF_RANGE).is_some_and(|known| known != tag) {
+        return Ok(Wanted::Whole);
+    }
+    let mut lines = headers.get_all(header::RANGE).iter();
+    let (Some(line), None) = (lines.next(), lines.next()) else { return Ok(Wanted::Whole) };
+    let Some(ranges) = line.to_str().ok().and_then(parse) else { return Ok(Wanted::Whole) };
+    let within: Vec<_> = ranges.iter().filter_map(|range| range.within(bytes)).collect();
+    match (ranges.as_slice(), within.as_slice()) {
+        ([_], [part]) if !part.is_empty() => Ok(Wanted::Part(part.clone())),
+        (_, []) => Err(Refusal::OutOfRange(bytes)),
+        _ => Ok(Wanted::Whole),
+    }
+}
+
+/// Says in an answer which part of `bytes` it is, and how the whole is known.
+pub(crate) fn describe(response: &mut Response, wanted: &Wanted, bytes: u64, tag: HeaderValue) {
+    let headers = response.headers_mut();
+    headers.insert(header::ETAG, tag);
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    // May be kept, and is asked for by its tag.
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    let length = match wanted {
+        Wanted::Whole => bytes,
+        Wanted::Part(part) => {
+            let range = format!("bytes {}-{}/{bytes}", part.start, part.end - 1);
+            if let Ok(range) = HeaderValue::from_str(&range) {
+                headers.insert(header::CONTENT_RANGE, range);
+            }
+            *response.status_mut() = axum::http::StatusCode::PARTIAL_CONTENT;
+            part.end - part.start
+        }
+        Wanted::Nothing => {
+            *response.status_mut() = axum::http::StatusCode::NOT_MODIFIED;
+            return;
+        }
+    };
+    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+}
+
+/// A strong tag of something with this digest.
+pub(crate) fn tag(digest: &str) -> HeaderValue {
+    // Digests are hexadecimal; what is not could not be told apart.
+    HeaderValue::from_str(&format!("\"{digest}\""))
+        .unwrap_or_else(|_| HeaderValue::from_static("\"\""))
+}
+
+/// One range as it is written.
+#[derive(Debug, PartialEq, Eq)]
+enum Asked {
+    /// `first-last`, or `first-`.
+    From(u64, Option<u64>),
+    /// `-length`: so many from the end.
+    Last(u64),
+}
+
+impl Asked {
+    /// The bytes that there are of it; `None`: it begins past the end.
+    fn within(&self, bytes: u64) -> Option<Range<u64>> {
+        match *self {
+            Self::From(first, _) if first >= bytes => None,
+            Self::From(first, last) => {
+                Some(first..last.map_or(bytes, |last| bytes.min(last.saturating_add(1))))
+            }
+            Self::Last(0) => None,
+            Self::Last(length) => Some(bytes.saturating_sub(length)..bytes),
+        }
+    }
+}
+
+/// The ranges of a header, unless it is not understood.
+fn parse(line: &str) -> Option<Vec<Asked>> {
+    let (unit, ranges) = line.split_once('=')?;
+    if !unit.trim().eq_ignore_ascii_case("bytes") {
+        return None;
+    }
+    let ranges = ranges.split(',').map(str::trim).filter(|range| !range.is_empty());
+    let ranges: Vec<_> = ranges.map(parse_one).collect::<Option<_>>()?;
+    (!ranges.is_empty()).then_some(ranges)
+}
+
+fn parse_one(range: &str) -> Option<Asked> {
+    let (first, last) = range.split_once('-')?;
+    match (first, last) {
+        ("", length) => Some(Asked::Last(number(length)?)),
+        (first, "") => Some(Asked::From(number(first)?, None)),
+        (first, last) => {
+            let (first, last) = (number(first)?, number(last)?);
+            (first <= last).then_some(Asked::From(first, Some(last)))
+        }
+    }
+}
+
+/// A number of any length; one that is too large is past every end.
+fn number(text: &str) -> Option<u64> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| text.parse().unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(lines: &[(&'static str, &str)], bytes: u64) -> std::result::Result<Wanted, u16> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(*name, HeaderValue::from_str(value).expect("a value"));
+        }
+        wanted(&headers, bytes, &tag("abc")).map_err(|refusal| refusal.parts().0.as_u16())
+    }
+
+    fn range(value: &str, bytes: u64) -> std::result::Result<Wanted, u16> {
+        ask(&[("range", value)], bytes)
+    }
+
+    #[test]
+    fn a_range_is_the_bytes_that_there_are_of_it() {
+        for (value, part) in [
+            ("bytes=0-9", 0..10),
+            ("bytes=0-0", 0..1),
+            ("bytes=5-", 5..100),
+            ("bytes=-5", 95..100),
+            ("bytes=-1000", 0..100),
+            ("bytes=90-1000", 90..100),
+            ("bytes=99-", 99..100),
+            ("Bytes = 1-2", 1..3),
+            ("bytes=0-99999999999999999999999", 0..100),
+            ("bytes=, 3-4 ,", 3..5),
+        ] {
+            assert_eq!(range(value, 100), Ok(Wanted::Part(part)), "{value}");
+        }
+    }
+
+    #[test]
+    fn what_begins_past_the_end_is_refused() {
+        for value in [
+            "bytes=100-",
+            "bytes=100-200",
+            "bytes=-0",
+            "bytes=99999999999999999999-",
+            "bytes=100-,200-",
+        ] {
+            assert_eq!(range(value, 100), Err(416), "{value}");
+        }
+        assert_eq!(range("bytes=0-", 0), Err(416));
+        assert_eq!(range("bytes=-5", 0), Ok(Wanted::Whole), "nothing is the whole of nothing");
+    }
+
+    #[test]
+    fn what_is_no_range_and_several_ranges_are_the_whole() {
+        for value in [
+            "",
+            "bytes",
+            "bytes=",
+            "bytes=-",
+            "bytes=a-b",
+            "bytes=5-4",
+            "bytes=1-2-3",
+            "bytes=+1-2",
+            "bytes=0x1-",
+            "lines=1-2",
+            "bytes 0-9",
+            "bytes=0-1,x",
+            "bytes=0-1,3-4",
+            "bytes=0-1,200-",
+            "bytes=--5",
+            "bytes=1 - 2",
+        ] {
+            assert_eq!(range(value, 100), Ok(Wanted::Whole), "{value}");
+        }
+        let twice = [("range", "bytes=0-1"), ("range", "bytes=2-3")];
+        assert_eq!(ask(&twice, 100), Ok(Wanted::Whole));
+    }
+
+    #[test]
+    fn a_part_is_given_of_what_the_client_has_alone() {
+        for (tag, wanted) in [
+            ("\"abc\"", Wanted::Part(0..10)),
+            ("\"other\"", Wanted::Whole),
+            ("W/\"abc\"", Wanted::Whole),
+            ("Mon, 30 Nov 2026 00:00:00 GMT", Wanted::Whole),
+        ] {
+            let lines = [("range", "bytes=0-9"), ("if-range", tag)];
+            assert_eq!(ask(&lines, 100), Ok(wanted), "{tag}");
+        }
+        let stale = [("range", "bytes=100-"), ("if-range", "\"other\"")];
+        assert_eq!(ask(&stale, 100), Ok(Wanted::Whole));
+    }
+
+    #[test]
+    fn nothing_is_sent_of_what_the_client_has() {
+        for known in ["\"abc\"", "W/\"abc\"", "*", "\"x\", \"abc\""] {
+            let lines = [("if-none-match", known), ("range", "bytes=0-9")];
+            assert_eq!(ask(&lines, 100), Ok(Wanted::Nothing), "{known}");
+        }
+        assert_eq!(ask(&[("if-none-match", "\"x\"")], 100), Ok(Wanted::Whole));
+    }
+}

@@ -1,0 +1,102 @@
+//! A stream whose pieces are made in turns with those of the client's other streams.
+//!
+//! Making a piece may take the processor for a while (the lines of a log become HTML), and hundreds of streams
+//! that begin at once would make everybody wait for all of them: the runtime runs what is ready in the order in
+//! which it became so, and looks for news of sockets in between. So before each piece
+//!
+//! - T1: a stream has one of its client's turns; without one it is not ready to run at all;
+//! - T2: and then lets everything run that is ready. The turn is given back after the piece, or after there was
+//!   none: a stream that waits for something, or for its client, has no turn.
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker, ready};
+
+use axum::body::Body;
+use bytes::Bytes;
+use http_body::Frame;
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
+
+pub(super) struct InTurns {
+    inner: Body,
+    turns: Arc<Semaphore>,
+    state: State,
+}
+
+enum State {
+    Idle,
+    /// T1
+    Waiting(Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send>>),
+    /// T2
+    Yielding {
+        _turn: OwnedSemaphorePermit,
+        yielded: Arc<Yielded>,
+    },
+}
+
+/// Becomes true when the runtime comes back to a stream that let others run. hyper may ask a body twice in a row,
+/// so that being asked again does not say it.
+struct Yielded {
+    yielded: AtomicBool,
+    stream: Waker,
+}
+
+impl Wake for Yielded {
+    fn wake(self: Arc<Self>) {
+        // Before the wake: whoever is woken by it finds it.
+        self.yielded.store(true, Ordering::Release);
+        self.stream.wake_by_ref();
+    }
+}
+
+impl InTurns {
+    pub(super) fn new(inner: Body, turns: Arc<Semaphore>) -> Self {
+        Self { inner, turns, state: State::Idle }
+    }
+}
+
+impl http_body::Body for InTurns {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        loop {
+            self.state = match &mut self.state {
+                State::Idle => State::Waiting(Box::pin(Arc::clone(&self.turns).acquire_owned())),
+                State::Waiting(turn) => {
+                    // Never closed; and without turns there would be no stream.
+                    let Ok(turn) = ready!(turn.as_mut().poll(context)) else {
+                        return Poll::Ready(None);
+                    };
+                    let (yielded, stream) = (AtomicBool::new(false), context.waker().clone());
+                    let yielded = Arc::new(Yielded { yielded, stream });
+                    let waker = Waker::from(Arc::clone(&yielded));
+                    // Only asked to wake us: that it is not done at once is the point of it.
+                    let _ = pin!(tokio::task::yield_now()).poll(&mut Context::from_waker(&waker));
+                    State::Yielding { _turn: turn, yielded }
+                }
+                State::Yielding { yielded, .. } if !yielded.yielded.load(Ordering::Acquire) => {
+                    return Poll::Pending;
+                }
+                State::Yielding { .. } => {
+                    let frame = Pin::new(&mut self.inner).poll_frame(context);
+                    self.state = State::Idle;
+                    return frame;
+                }
+            };
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.inner.size_hint()
+    }
+}
