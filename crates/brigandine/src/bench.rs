@@ -20,6 +20,7 @@ mod samples;
 mod server;
 pub(crate) mod site;
 mod startup;
+pub(crate) mod strangers;
 
 use crate::app::{App, AppError, Settings};
 use crate::cli::BenchBuilds;

@@ -66,6 +66,9 @@ pub(crate) enum Command {
     BenchBuilds(BenchBuilds),
     /// Push many revisions, with everything that comes and goes meanwhile; status 1 if anything grows
     BenchPushes(BenchPushes),
+    /// Measure pages while strangers hold as many connections as they get; status 1 if they are slow or
+    /// the server's memory grows
+    BenchStrangers(BenchStrangers),
     /// The server that `bench` measures
     #[command(hide = true)]
     BenchServer {
@@ -140,6 +143,22 @@ pub(crate) struct BenchPushes {
     /// Descriptors that the server may have open (`ulimit -n`)
     #[arg(long, value_name = "N", default_value = "128", value_parser = clap::value_parser!(u32).range(64..=1_000_000))]
     pub(crate) descriptors: u32,
+    /// Print the figures as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchStrangers {
+    /// Connections of the strangers, of one kind after the other
+    #[arg(long, value_name = "N", default_value = "1100", value_parser = clap::value_parser!(u16).range(1..=20_000))]
+    pub(crate) connections: u16,
+    /// Addresses that the strangers have
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u8).range(1..=90))]
+    pub(crate) clients: u8,
+    /// Seconds of each kind
+    #[arg(long, value_name = "S", default_value = "5", value_parser = seconds)]
+    pub(crate) seconds: f64,
     /// Print the figures as JSON
     #[arg(long)]
     pub(crate) json: bool,

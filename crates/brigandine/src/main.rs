@@ -51,6 +51,7 @@ fn main() -> ExitCode {
         cli::Command::BenchServer { state } => bench::site::serve(&state.state),
         cli::Command::BenchBuilds(arguments) => bench::run(&arguments),
         cli::Command::BenchPushes(arguments) => bench::pushes::run(&arguments),
+        cli::Command::BenchStrangers(arguments) => bench::strangers::run(&arguments),
         cli::Command::Check(arguments) => command::check::run(&arguments),
         cli::Command::Evaluate(arguments) => command::evaluate::run(&arguments),
         cli::Command::Log(arguments) => command::log::run(&arguments),

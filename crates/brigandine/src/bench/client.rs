@@ -1,10 +1,22 @@
 //! A client over one kept connection: as little as HTTP/1.1 takes, so that the server is measured.
 
+use std::net::{Ipv4Addr, SocketAddr};
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 /// An answer may have this many bytes.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// Connects from another address of this machine.
+pub(super) async fn connect_from(
+    client: Ipv4Addr,
+    address: SocketAddr,
+) -> std::io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((client, 0).into())?;
+    socket.connect(address).await
+}
 
 /// One kept connection.
 pub(super) struct Connection {
@@ -20,7 +32,15 @@ fn wrong(what: impl Into<String>) -> std::io::Error {
 
 impl Connection {
     pub(super) async fn open(address: &str) -> std::io::Result<Self> {
-        let socket = TcpStream::connect(address).await?;
+        Self::over(TcpStream::connect(address).await?)
+    }
+
+    /// A connection from another address of this machine.
+    pub(super) async fn open_from(client: Ipv4Addr, address: SocketAddr) -> std::io::Result<Self> {
+        Self::over(connect_from(client, address).await?)
+    }
+
+    fn over(socket: TcpStream) -> std::io::Result<Self> {
         socket.set_nodelay(true)?;
         Ok(Self { socket, buffer: Vec::with_capacity(64 << 10), body: 0..0 })
     }

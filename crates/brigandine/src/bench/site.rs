@@ -77,11 +77,11 @@ pub(crate) fn run(arguments: &Bench) -> Result<(), Failure> {
 }
 
 /// The measured process. Killed when it is dropped before its end.
-struct Server {
+pub(super) struct Server {
     child: Child,
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
-    address: String,
+    pub(super) address: String,
     start_ms: f64,
 }
 
@@ -93,7 +93,7 @@ impl Drop for Server {
 }
 
 impl Server {
-    fn start(state: &Path) -> Result<Self, Failure> {
+    pub(super) fn start(state: &Path) -> Result<Self, Failure> {
         let program = std::env::current_exe().map_err(failed)?;
         let began = Instant::now();
         let mut child = Command::new(program)
@@ -168,7 +168,7 @@ impl Server {
     }
 
     /// `VmRSS` or `VmHWM`.
-    fn memory_mib(&self, name: &str) -> f64 {
+    pub(super) fn memory_mib(&self, name: &str) -> f64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
         let status = status.unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix(name));
@@ -178,7 +178,7 @@ impl Server {
         kib.unwrap_or(0.0) / 1024.0
     }
 
-    fn stop(mut self) -> Result<(), Failure> {
+    pub(super) fn stop(mut self) -> Result<(), Failure> {
         drop(self.input.take());
         let ended = self.child.wait().map_err(failed)?;
         if ended.success() { Ok(()) } else { Err(failed("the measured server failed")) }
@@ -460,7 +460,7 @@ fn contains(text: &[u8], part: &[u8]) -> bool {
     [head, tail].iter().any(|text| text.windows(part.len()).any(|window| window == part))
 }
 
-fn percentile(sorted: &[f64], percent: usize) -> f64 {
+pub(super) fn percentile(sorted: &[f64], percent: usize) -> f64 {
     sorted.get((sorted.len() * percent / 100).min(sorted.len() - 1)).copied().unwrap_or(f64::NAN)
 }
 

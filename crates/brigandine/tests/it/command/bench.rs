@@ -160,3 +160,26 @@ fn the_server_is_started_until_its_first_page() {
         assert!(start["median_ms"].as_f64() <= start["max_ms"].as_f64(), "{start}");
     }
 }
+
+#[test]
+fn pages_beside_strangers_are_measured_and_what_is_too_slow_or_too_large_is_a_failure() {
+    let mut command = Command::new(PROGRAM);
+    command.args(["bench-strangers", "--connections", "300", "--seconds", "0.5", "--json"]);
+    let ended = run(command);
+    let figures: serde_json::Value = serde_json::from_str(&ended.stdout).expect("only JSON");
+    let rows = figures["rows"].as_array().expect("rows");
+    let kinds: Vec<_> = rows.iter().filter_map(|row| row["strangers"].as_str()).collect();
+    assert_eq!(kinds, ["none", "idle", "slow-head", "slow-body", "pipelined", "followers"]);
+    let number = |value: &serde_json::Value| value.as_f64().expect("a number");
+    let slow = rows.iter().any(|row| number(&row["p99_ms"]) > 200.0);
+    let large = number(&figures["memory_peak_mib"]) - number(&figures["memory_before_mib"]) > 128.0;
+    assert_eq!(ended.status.code(), Some(i32::from(slow || large)), "{}", ended.stderr);
+    for row in rows {
+        assert!(row["pages"].as_u64().is_some_and(|pages| pages > 1), "{row}");
+        assert!(number(&row["p50_ms"]) <= number(&row["p99_ms"]), "{row}");
+        assert!(number(&row["p99_ms"]) <= number(&row["max_ms"]), "{row}");
+        let closed = row["closed"].as_u64().expect("a number");
+        // One address does not get as many as these.
+        assert!(row["strangers"] == "none" || closed >= 300 - 256, "{row}");
+    }
+}

@@ -1,0 +1,264 @@
+//! `brigandine bench-strangers`: what an honest client meets while others hold as many connections as they get.
+//!
+//! The server is the real one, in a process of its own (see `server.rs`), with the default bounds. Strangers
+//! connect from 127.0.0.2 on, of one kind after the other; what the server closes they do not open again. The
+//! honest client comes from 127.0.0.100 and asks for a page every 20 ms, each over a new connection. A page that
+//! had to wait for the one before counts from when it was due, so a stall is not hidden by asking less.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde::Serialize;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use super::client::{Connection, connect_from, request};
+use super::samples::Samples;
+use super::site::{Server, percentile};
+use crate::cli::BenchStrangers;
+use crate::command::{Failure, print_json, say};
+use crate::model;
+use crate::store;
+
+/// 99 of 100 pages must be there in so many milliseconds.
+const P99_MAX_MS: f64 = 200.0;
+/// The server may take so much more memory than before.
+const GROWTH_MAX_MIB: f64 = 128.0;
+/// Between two pages.
+const PAUSE: Duration = Duration::from_millis(20);
+/// The client that is measured.
+const HONEST: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 100);
+/// Builds in the database: pages have their usual size.
+const BUILDS: i64 = 10_000;
+/// Requests that are sent at once by who reads no answer.
+const PIPELINED: usize = 400;
+
+fn failed(error: impl std::fmt::Display) -> Failure {
+    Failure::failed(error.to_string())
+}
+
+/// What strangers do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Kind {
+    /// There are none.
+    None,
+    Idle,
+    SlowHead,
+    SlowBody,
+    Pipelined,
+    Followers,
+}
+
+impl Kind {
+    const ALL: [Self; 6] =
+        [Self::None, Self::Idle, Self::SlowHead, Self::SlowBody, Self::Pipelined, Self::Followers];
+
+    /// What a stranger sends first.
+    fn opening(self) -> Vec<u8> {
+        match self {
+            Self::None | Self::Idle => Vec::new(),
+            Self::SlowHead => b"GET / HTTP/1.1\r\nhost: bench\r\nx: ".to_vec(),
+            Self::SlowBody => b"POST /api/v1/build/1/cancel HTTP/1.1\r\nhost: bench\r\n\
+                content-length: 1000000\r\n\r\n"
+                .to_vec(),
+            Self::Pipelined => request("/", true).repeat(PIPELINED),
+            Self::Followers => request("/live", false),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::None => "no strangers",
+            Self::Idle => "idle",
+            Self::SlowHead => "slow head",
+            Self::SlowBody => "slow body",
+            Self::Pipelined => "pipelined, not reading",
+            Self::Followers => "followers, not reading",
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Row {
+    strangers: Kind,
+    /// Their connections that the server had closed at the end.
+    closed: usize,
+    pages: usize,
+    p50_ms: f64,
+    p99_ms: f64,
+    max_ms: f64,
+    memory_mib: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Figures {
+    connections: u16,
+    clients: u8,
+    memory_before_mib: f64,
+    memory_peak_mib: f64,
+    rows: Vec<Row>,
+}
+
+impl Figures {
+    /// What is not as it has to be.
+    fn problems(&self) -> Vec<String> {
+        let slow = self.rows.iter().filter(|row| row.p99_ms > P99_MAX_MS);
+        let mut problems: Vec<_> = slow
+            .map(|row| {
+                format!("{}: p99 of {:.0} ms, above {P99_MAX_MS}", row.strangers.name(), row.p99_ms)
+            })
+            .collect();
+        let growth = self.memory_peak_mib - self.memory_before_mib;
+        if growth > GROWTH_MAX_MIB {
+            problems.push(format!("memory grew by {growth:.0} MiB, above {GROWTH_MAX_MIB}"));
+        }
+        problems
+    }
+
+    fn print(&self) {
+        say(&format!(
+            "{} connections of {} strangers; memory {:.1} MiB before, {:.1} MiB at most",
+            self.connections, self.clients, self.memory_before_mib, self.memory_peak_mib
+        ));
+        say(&format!(
+            "{:<24} {:>7} {:>7} {:>8} {:>8} {:>8} {:>11}",
+            "strangers", "closed", "pages", "p50 ms", "p99 ms", "max ms", "memory MiB"
+        ));
+        for row in &self.rows {
+            say(&format!(
+                "{:<24} {:>7} {:>7} {:>8.2} {:>8.2} {:>8.2} {:>11.1}",
+                row.strangers.name(),
+                row.closed,
+                row.pages,
+                row.p50_ms,
+                row.p99_ms,
+                row.max_ms,
+                row.memory_mib
+            ));
+        }
+    }
+}
+
+/// Measures and prints.
+///
+/// # Errors
+/// A page is not answered, pages are too slow, or the server's memory grows too much.
+pub(crate) fn run(arguments: &BenchStrangers) -> Result<(), Failure> {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).map_err(failed)?;
+    let needed = u64::from(arguments.connections) + 64;
+    if limit.maximum.is_some_and(|maximum| maximum < needed) {
+        return Err(failed(format!(
+            "{} connections need a limit of open files of {needed} (ulimit -Hn)",
+            arguments.connections
+        )));
+    }
+    let temporary = tempfile::tempdir().map_err(failed)?;
+    let state = temporary.path().join("state");
+    store::make_sample(BUILDS, &state, model::now(), &|_| ()).map_err(failed)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let samples = runtime.block_on(super::samples::choose(&state))?;
+    let server = Server::start(&state)?;
+    let figures = runtime.block_on(measure(arguments, &server, &pages(&samples)))?;
+    server.stop()?;
+    if arguments.json {
+        print_json(&figures);
+    } else {
+        figures.print();
+    }
+    let problems = figures.problems();
+    if problems.is_empty() { Ok(()) } else { Err(failed(problems.join("; "))) }
+}
+
+/// Pages of every sort.
+fn pages(samples: &Samples) -> Vec<Vec<u8>> {
+    let mut paths = vec!["/".to_owned(), "/queue".to_owned()];
+    paths.extend(samples.builds.iter().take(20).map(|(id, _)| format!("/build/{id}")));
+    paths.extend(samples.evaluations.iter().take(20).map(|id| format!("/eval/{id}")));
+    paths.extend(samples.specifications.iter().take(20).map(|name| format!("/jobset/{name}")));
+    paths.iter().map(|path| request(path, true)).collect()
+}
+
+async fn measure(
+    arguments: &BenchStrangers,
+    server: &Server,
+    pages: &[Vec<u8>],
+) -> Result<Figures, Failure> {
+    let address: SocketAddr = server.address.parse().map_err(failed)?;
+    let time = Duration::from_secs_f64(arguments.seconds);
+    // What the server keeps of its first pages is not the strangers' doing.
+    ask(address, pages, time / 4).await?;
+    let memory_before_mib = server.memory_mib("VmRSS");
+    let mut rows = Vec::new();
+    for kind in Kind::ALL {
+        let count = if kind == Kind::None { 0 } else { arguments.connections };
+        let mut strangers = Vec::new();
+        for number in 0..count {
+            let last = 2 + u8::try_from(number % u16::from(arguments.clients)).unwrap_or(0);
+            let socket = connect_from(Ipv4Addr::new(127, 0, 0, last), address).await;
+            let mut socket = socket.map_err(failed)?;
+            // One that the server has closed already takes nothing.
+            let _ = socket.write_all(&kind.opening()).await;
+            strangers.push(socket);
+        }
+        let mut times = tokio::select! {
+            times = ask(address, pages, time) => times?,
+            () = drip(&strangers, kind) => unreachable!("it has no end"),
+        };
+        times.sort_unstable_by(f64::total_cmp);
+        rows.push(Row {
+            strangers: kind,
+            closed: strangers.iter().filter(|socket| is_closed(socket)).count(),
+            pages: times.len(),
+            p50_ms: percentile(&times, 50),
+            p99_ms: percentile(&times, 99),
+            max_ms: percentile(&times, 100),
+            memory_mib: server.memory_mib("VmRSS"),
+        });
+    }
+    Ok(Figures {
+        connections: arguments.connections,
+        clients: arguments.clients,
+        memory_before_mib,
+        memory_peak_mib: server.memory_mib("VmHWM"),
+        rows,
+    })
+}
+
+/// Asks for pages at a steady rate; gives how long each took, in milliseconds.
+async fn ask(address: SocketAddr, pages: &[Vec<u8>], time: Duration) -> Result<Vec<f64>, Failure> {
+    let began = Instant::now();
+    let (mut due, mut times) = (began, Vec::new());
+    for page in pages.iter().cycle() {
+        tokio::time::sleep_until(due.into()).await;
+        if times.len() > 1 && began.elapsed() >= time {
+            break;
+        }
+        let mut connection = Connection::open_from(HONEST, address).await.map_err(failed)?;
+        connection.ask(page).await.map_err(failed)?;
+        times.push(due.elapsed().as_secs_f64() * 1000.0);
+        due += PAUSE;
+    }
+    Ok(times)
+}
+
+/// Sends a byte on each connection now and then, if that is what its kind does.
+async fn drip(strangers: &[TcpStream], kind: Kind) {
+    let drips = matches!(kind, Kind::SlowHead | Kind::SlowBody);
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        for socket in strangers.iter().filter(|_| drips) {
+            let _ = socket.try_write(b"x");
+        }
+    }
+}
+
+/// Whether the server has closed a connection; what it has sent stays unread.
+fn is_closed(socket: &TcpStream) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut polled = [PollFd::new(socket, PollFlags::RDHUP)];
+    poll(&mut polled, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+}
