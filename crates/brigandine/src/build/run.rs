@@ -120,6 +120,17 @@ impl LocalExecutor {
         Ok(trees)
     }
 
+    /// Where the commands of a job are searched for, and how to change that.
+    fn searched(&self, job: &BuildJob) -> String {
+        let own = job.definition.environment.get("PATH");
+        let path = crate::model::one_line(own.unwrap_or(&self.path), 500);
+        let how = match own {
+            Some(_) => "as the job's `env` says",
+            None => "PATH in the job's `env`, or BRIGANDINE_BUILD_PATH of the server, changes it",
+        };
+        format!("the search path is `{path}`; {how}")
+    }
+
     /// The program that runs the job.
     fn program(&self, job: &BuildJob, place: &Place, needs: &[PathBuf]) -> io::Result<Program> {
         let (program, arguments) = job
@@ -325,6 +336,7 @@ impl Executor for LocalExecutor {
 
         let ended = self.supervise(&job, &place, &needs, log, &mut cancel, started).await;
         let outputs = Arc::clone(&self.outputs);
+        let searched = self.searched(&job);
         let outcome = blocking(move || {
             let status = match ended {
                 Ended::Status(status) => status,
@@ -345,9 +357,9 @@ impl Executor for LocalExecutor {
                 return Err(Lost(format!("the disk was full while it ran ({how})")));
             }
             let hint = match status.code() {
-                Some(126) => " (a command could not be executed)",
-                Some(127) => " (a command was not found)",
-                _ => "",
+                Some(126) => " (a command could not be executed)".to_owned(),
+                Some(127) => format!(" (a command was not found: {searched})"),
+                _ => String::new(),
             };
             let message = format!("{}{hint}", process::describe(status));
             Ok(Outcome::bad(BuildStatus::Failed, message))
@@ -397,11 +409,14 @@ impl LocalExecutor {
         let (mut running, mut out) = match self.spawn(job, place, needs).await {
             Ok(spawned) => spawned,
             Err(error) => {
-                let hint = if error.raw_os_error() == Some(rustix::io::Errno::TOOBIG.raw_os_error())
-                {
+                let too_long = Some(rustix::io::Errno::TOOBIG.raw_os_error());
+                let hint = if error.raw_os_error() == too_long {
                     ": raise the limit of the server's stack, of which they may be a quarter (`ulimit -s`)"
+                        .to_owned()
+                } else if error.kind() == io::ErrorKind::NotFound && !program.contains('/') {
+                    format!(": {}", self.searched(job))
                 } else {
-                    ""
+                    String::new()
                 };
                 return trouble(format!("cannot run `{program}`: {error}{hint}"));
             }
@@ -418,6 +433,7 @@ impl LocalExecutor {
         };
         let mut open = true;
         let mut chunk = vec![0; CHUNK];
+        let mut last = Vec::new();
         let ended = loop {
             tokio::select! {
                 biased;
@@ -428,6 +444,7 @@ impl LocalExecutor {
                     Ok(0) => open = false,
                     Ok(count) => {
                         watch.silent_at = Instant::now() + job.max_silent;
+                        keep_last(&mut last, &chunk[..count]);
                         if let Err(error) = log.write(&chunk[..count]).await {
                             let message = format!("cannot write the build log: {error}");
                             if watch.end.is_none() && is_full(&error) {
@@ -451,7 +468,7 @@ impl LocalExecutor {
             }
         };
         if open {
-            drain(out, log, &mut chunk).await;
+            drain(out, log, &mut chunk, &mut last).await;
         }
         if let Some(message) = watch.without_log {
             return Ended::WithoutLog(message);
@@ -467,6 +484,18 @@ impl LocalExecutor {
                 Ended::Otherwise(Outcome::bad(BuildStatus::FailedOther, message))
             }
             (None, Ok(end)) => {
+                // What bubblewrap says and does if the program is not there.
+                let missing = format!("bwrap: execvp {program}: No such file or directory\n");
+                let sandboxed = self.allowed.sandbox.bubblewrap.is_some();
+                if sandboxed && end.status().code() == Some(1) && last.ends_with(missing.as_bytes())
+                {
+                    let message = format!("cannot run `{program}`: {}", self.searched(job));
+                    note(log, &message).await;
+                    return Ended::Otherwise(Outcome::bad(BuildStatus::FailedOther, message));
+                }
+                if end.status().code() == Some(127) {
+                    note(log, &self.searched(job)).await;
+                }
                 if end.left > 0 {
                     let left = end.left;
                     note(log, &format!("{left} processes that outlived the build were killed"))
@@ -497,11 +526,21 @@ async fn note(log: &mut LogWriter, text: &str) {
     let _ = log.write(format!("\n[brigandine: {text}]\n").as_bytes()).await;
 }
 
+/// Bytes of a build's output in which its last words are looked for.
+const LAST_BYTES: usize = 4096;
+
+/// Keeps the end of what was said.
+fn keep_last(last: &mut Vec<u8>, bytes: &[u8]) {
+    last.extend_from_slice(&bytes[bytes.len().saturating_sub(LAST_BYTES)..]);
+    last.drain(..last.len().saturating_sub(LAST_BYTES));
+}
+
 /// Reads what is left in the pipe of a build that has ended. Only a process that it did not start can
 /// hold it open.
-async fn drain(mut out: pipe::Receiver, log: &mut LogWriter, chunk: &mut [u8]) {
+async fn drain(mut out: pipe::Receiver, log: &mut LogWriter, chunk: &mut [u8], last: &mut Vec<u8>) {
     let copied = tokio::time::timeout(LEFTOVER, async {
         while let Ok(count @ 1..) = out.read(chunk).await {
+            keep_last(last, &chunk[..count]);
             if log.write(&chunk[..count]).await.is_err() {
                 return;
             }

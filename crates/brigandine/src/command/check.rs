@@ -1,14 +1,15 @@
 //! `brigandine check`: reads files as the server would and tells everything that is wrong.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::Failure;
+use super::{Failure, say};
 use crate::cli;
 use crate::config::{self, Diagnostic, Diagnostics};
+use crate::model::{Evaluator, Input, Reference, Specification};
 
 /// What was checked and what was found.
 #[derive(Debug, Default, Serialize)]
@@ -18,6 +19,8 @@ struct Report {
     specifications: usize,
     jobs: usize,
     problems: Diagnostics,
+    /// What is no mistake for certain, and may be one.
+    notes: Vec<String>,
 }
 
 /// Checks the files and prints the outcome.
@@ -27,9 +30,12 @@ struct Report {
 pub(crate) fn run(arguments: &cli::Check) -> Result<(), Failure> {
     let report = check(arguments);
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&report).unwrap_or_default());
+        super::print_json(&report);
     } else if report.problems.is_empty() {
-        println!("{}", summary(&report));
+        say(&summary(&report));
+        for note in &report.notes {
+            say(&format!("note: {note}"));
+        }
     }
     if report.problems.is_empty() {
         return Ok(());
@@ -58,21 +64,37 @@ fn summary(report: &Report) -> String {
 fn check(arguments: &cli::Check) -> Report {
     let mut report = Report::default();
     let mut files: Vec<PathBuf> = arguments.specifications.clone();
+    // One file may be named here and by the configuration, or twice.
+    let mut seen = HashSet::new();
     if let Some(path) = &arguments.config {
         let parsed = read(&mut report, path, config::server::parse);
         files.extend(parsed.into_iter().flat_map(|config| config.specifications));
     }
     // One name in two files: whichever is loaded last would win.
     let mut names: HashMap<String, (PathBuf, usize)> = HashMap::new();
-    for path in &files {
-        for placed in read(&mut report, path, config::specification::parse).into_iter().flatten() {
+    for path in files.iter().filter(|path| seen.insert(identity(path))) {
+        let file = path.display().to_string();
+        let mut revisions = Vec::new();
+        let parsed = read(&mut report, path, |file, text| {
+            let placed = config::specification::parse(file, text)?;
+            for placed in &placed {
+                revisions.extend(check_revisions(file, text, &placed.specification));
+            }
+            Ok(placed)
+        });
+        for revision in revisions {
+            match revision {
+                Revision::Wrong(problem) => report.problems.push(*problem),
+                Revision::Unknown(note) => report.notes.push(note),
+            }
+        }
+        for placed in parsed.into_iter().flatten() {
             report.specifications += 1;
-            if let crate::model::Evaluator::Jobs { jobs, .. } = &placed.specification.evaluator {
+            if let Evaluator::Jobs { jobs, .. } = &placed.specification.evaluator {
                 report.jobs += jobs.len();
             }
             let (name, line) = (placed.specification.name, placed.line);
             if let Some((first, first_line)) = names.get(&name) {
-                let file = path.display().to_string();
                 let problem = Diagnostic::on_line(
                     &file,
                     line,
@@ -85,7 +107,8 @@ fn check(arguments: &cli::Check) -> Report {
             }
         }
     }
-    for path in &arguments.jobs {
+    let mut seen = HashSet::new();
+    for path in arguments.jobs.iter().filter(|path| seen.insert(identity(path))) {
         let jobs = read(&mut report, path, config::job_list::parse);
         report.jobs += jobs.map_or(0, |jobs| jobs.len());
     }
@@ -101,4 +124,60 @@ fn read<T>(
     let file = path.display().to_string();
     let parsed = config::load(path).and_then(|text| parse(&file, &text));
     parsed.map_err(|problems| report.problems.extend(problems)).ok()
+}
+
+/// What two names of one file have in common.
+fn identity(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+}
+
+/// What is to be said of a revision that could be one of another repository.
+enum Revision {
+    Wrong(Box<Diagnostic>),
+    Unknown(String),
+}
+
+/// How many digits a revision of the repository has, if that can be seen here: of one on this machine.
+fn digits(input: &Input) -> Option<usize> {
+    let path = Path::new(input.url.strip_prefix("file://").unwrap_or(&input.url));
+    if !path.is_absolute() {
+        return None;
+    }
+    let config = ["config", ".git/config"].map(|name| path.join(name));
+    let text = config.iter().find_map(|path| std::fs::read_to_string(path).ok())?;
+    // As git writes it: `objectformat = sha256` in `[extensions]`.
+    let long = text.lines().any(|line| {
+        let line = line.to_lowercase();
+        let said = line.split_once('=').map(|(key, value)| (key.trim(), value.trim()));
+        said == Some(("objectformat", "sha256"))
+    });
+    Some(if long { 64 } else { 40 })
+}
+
+/// Revisions with as many digits as those of another kind of repository have: 40 where objects are named
+/// by SHA-1, 64 by SHA-256.
+fn check_revisions(file: &str, text: &str, specification: &Specification) -> Vec<Revision> {
+    let mut found = Vec::new();
+    for input in &specification.inputs {
+        let Reference::Revision(revision) = &input.reference else { continue };
+        let name = format!("input `{}` of `{}`", input.name, specification.name);
+        match digits(input) {
+            Some(digits) if digits != revision.len() => {
+                let at = text.find(revision.as_str()).unwrap_or(0);
+                let message = format!("the revision of {name} has {} digits", revision.len());
+                let help = format!(
+                    "those of {} have {digits}; `git rev-parse HEAD` in it prints one",
+                    input.url
+                );
+                let problem = Diagnostic::at(file, text, at..at + revision.len(), message);
+                found.push(Revision::Wrong(Box::new(problem.help(help))));
+            }
+            None if revision.len() == 64 => found.push(Revision::Unknown(format!(
+                "the revision of {name} has 64 digits, as in a repository whose objects are named by \
+                 SHA-256; in any other it has 40"
+            ))),
+            _ => {}
+        }
+    }
+    found
 }

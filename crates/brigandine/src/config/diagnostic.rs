@@ -8,12 +8,18 @@ use std::fmt;
 use std::ops::Range;
 
 use serde::Serialize;
+use unicode_width::UnicodeWidthStr;
+
+use crate::model::is_steering;
 
 /// Problems told about one file at most; a file with more is likely not the file that was meant.
 const PROBLEMS_MAX: usize = 50;
 
 /// Columns of a source line that are shown; a longer line is cut around the mistake.
 const SHOWN_COLUMNS_MAX: usize = 100;
+
+/// What is shown for a tab.
+const TAB: &str = "    ";
 
 /// One problem at one place of one file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -57,14 +63,16 @@ impl Diagnostic {
         let line = text[..line_start].matches('\n').count() + 1;
         let column = text[line_start..start].chars().count() + 1;
         let end = floor_boundary(text, span.end.clamp(start, line_end));
-        let width = text[start..end].trim_end().chars().count().max(1);
+        let line_text = text[line_start..line_end].trim_end();
+        let place =
+            (start - line_start).min(line_text.len())..(end - line_start).min(line_text.len());
         Self {
             file: file.to_owned(),
             line,
             column,
             message: message.into(),
             help: None,
-            excerpt: Some(excerpt(text[line_start..line_end].trim_end(), column - 1, width)),
+            excerpt: Some(excerpt(line_text, place)),
         }
     }
 
@@ -93,21 +101,47 @@ impl Diagnostic {
     }
 }
 
-/// Tabs and control characters take one column, so that the marks stand where they should.
-fn excerpt(line: &str, column: usize, width: usize) -> Excerpt {
-    let from = if column > SHOWN_COLUMNS_MAX * 3 / 4 { column - SHOWN_COLUMNS_MAX / 2 } else { 0 };
-    let mut text = String::new();
-    if from > 0 {
+/// What of a line is shown, with the marks under `place`. A tab becomes blanks, since nobody knows where it
+/// leads; what steers a terminal becomes a sign. Marks stand in the columns that a terminal gives the
+/// characters: two for a wide one, none for an accent that joins its letter.
+fn excerpt(line: &str, place: Range<usize>) -> Excerpt {
+    let shown = |c: char| match c {
+        '\t' => TAB.to_owned(),
+        c if is_steering(c) => "\u{fffd}".to_owned(),
+        c => c.to_string(),
+    };
+    let columns = |c: char| shown(c).width();
+    let mut from = 0;
+    if line[..place.start].chars().map(columns).sum::<usize>() > SHOWN_COLUMNS_MAX * 3 / 4 {
+        // So far before the place that half of what is shown stands before it.
+        let mut room = SHOWN_COLUMNS_MAX / 2;
+        from = place.start;
+        for (at, c) in line[..place.start].char_indices().rev() {
+            let Some(left) = room.checked_sub(columns(c)) else { break };
+            (room, from) = (left, at);
+        }
+    }
+    let mut text = String::from(if from > 0 { "…" } else { "" });
+    let (mut before, mut marked) = (text.clone(), String::new());
+    let mut cut = false;
+    for (at, c) in line.char_indices().skip_while(|(at, _)| *at < from) {
+        let shown = shown(c);
+        // A wide character takes the room of two.
+        if text.width() + shown.width() > SHOWN_COLUMNS_MAX {
+            cut = true;
+            break;
+        }
+        text.push_str(&shown);
+        if at < place.start {
+            before.push_str(&shown);
+        } else if at < place.end {
+            marked.push_str(&shown);
+        }
+    }
+    if cut {
         text.push('…');
     }
-    let shown = line.chars().skip(from).take(SHOWN_COLUMNS_MAX);
-    text.extend(shown.map(|c| if c.is_control() { ' ' } else { c }));
-    if line.chars().count() > from + SHOWN_COLUMNS_MAX {
-        text.push('…');
-    }
-    let indent = column - from + usize::from(from > 0);
-    let room = SHOWN_COLUMNS_MAX.saturating_sub(column - from).max(1);
-    Excerpt { text, indent, width: width.min(room) }
+    Excerpt { text, indent: before.width(), width: marked.trim_end().width().max(1) }
 }
 
 fn floor_boundary(text: &str, at: usize) -> usize {

@@ -16,10 +16,10 @@
 //! network = false                    # whether it may use the network from the sandbox
 //! ```
 
-use std::collections::HashMap;
-use std::ops::Range;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use super::circles::circles;
 use super::diagnostic::Diagnostics;
 use super::reader::{Document, Table, Text, nearest, shown};
 use super::specification::unique;
@@ -38,11 +38,23 @@ const COMPARED_MAX: usize = 2_000;
 /// The longest a job may be allowed to take.
 const TIMEOUT_MAX: Duration = Duration::from_secs(7 * 86_400);
 
-/// A job and the places that messages about several jobs need.
+/// A job and what messages about several jobs need. One with a mistake is there as well, so that no other
+/// job is blamed for it.
 pub(super) struct PlacedJob {
-    entry: JobEntry,
-    name: Range<usize>,
+    /// `None`: it has a mistake, which was told.
+    entry: Option<JobEntry>,
+    /// Its name and where that stands, if it has one.
+    name: Option<Text>,
+    /// Without a name: what may have been meant as one.
+    meant: Vec<String>,
     needs: Vec<Need>,
+}
+
+impl PlacedJob {
+    /// What the job is called, if that is known.
+    fn called(&self) -> Option<&str> {
+        self.name.as_ref().map(|name| &*name.value)
+    }
 }
 
 /// A job that another one needs, and the name by which that one knows it.
@@ -57,7 +69,7 @@ struct Need {
 /// Everything that is wrong in the file, by line.
 pub(crate) fn parse(file: &str, text: &str) -> Result<Vec<JobEntry>, Diagnostics> {
     Document::read(file, text, "the job list", |document, top| {
-        let jobs = top.tables("job", "[[job]]", |table| job(document, table));
+        let jobs = top.tables("job", "[[job]]", |table| Some(job(document, table)));
         if jobs.is_none() {
             top.missing("job", "add a `[[job]]` with a `name` and a `command`");
         }
@@ -67,7 +79,8 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Vec<JobEntry>, Diagnostics
 }
 
 /// One job, as far as it can be judged alone.
-pub(super) fn job(document: &Document<'_>, mut table: Table<'_, '_>) -> Option<PlacedJob> {
+pub(super) fn job(document: &Document<'_>, mut table: Table<'_, '_>) -> PlacedJob {
+    let meant = table.all_texts();
     let name = table
         .required_text("name", "check")
         .and_then(|name| table.accept(name, |name| value::check_name("a job", name)));
@@ -100,15 +113,13 @@ pub(super) fn job(document: &Document<'_>, mut table: Table<'_, '_>) -> Option<P
     let products = patterns(document, &table, "products", "*.tar.gz");
     let network = table.boolean("network").unwrap_or(false);
     table.finish();
-    let name = name?;
-    let entry = JobEntry {
-        name: name.value,
+    let listed = needs.iter().map(|need| (need.alias.clone(), need.job.value.clone()));
+    let entry = name.as_ref().zip(command).map(|(name, command)| JobEntry {
+        name: name.value.clone(),
         description: description.unwrap_or_default(),
-        command: command?,
+        command,
         sources,
-        needs: Needs(
-            needs.iter().map(|need| (need.alias.clone(), need.job.value.clone())).collect(),
-        ),
+        needs: Needs(listed.collect()),
         env,
         systems,
         timeout_s: timeout.map(|timeout| timeout.as_secs()),
@@ -116,8 +127,8 @@ pub(super) fn job(document: &Document<'_>, mut table: Table<'_, '_>) -> Option<P
         priority,
         products,
         network,
-    };
-    Some(PlacedJob { entry, name: name.span, needs })
+    });
+    PlacedJob { entry, meant: if name.is_some() { Vec::new() } else { meant }, name, needs }
 }
 
 /// A list of jobs, or a map of names to jobs.
@@ -169,15 +180,23 @@ fn patterns(
         .collect()
 }
 
+/// Circles that are told, and names of one that are.
+const CIRCLES_MAX: usize = 10;
+const CIRCLE_NAMES_MAX: usize = 20;
+
 /// The jobs, after what can only be seen from all of them: names twice, unknown needs, circles.
 pub(super) fn together(document: &Document<'_>, jobs: Vec<PlacedJob>) -> Vec<JobEntry> {
-    unique(document, "job", jobs.iter().map(|job| (&*job.entry.name, &job.name)));
+    let named = jobs.iter().filter_map(|job| job.name.as_ref());
+    unique(document, "job", named.map(|name| (&*name.value, &name.span)));
     let index: HashMap<&str, usize> =
-        jobs.iter().enumerate().map(|(at, job)| (&*job.entry.name, at)).collect();
+        jobs.iter().enumerate().filter_map(|(at, job)| Some((job.called()?, at))).collect();
+    // What a job with a mistake in its name may be called: whoever needs that made no mistake.
+    let meant: HashSet<&str> = jobs.iter().flat_map(|job| &job.meant).map(String::as_str).collect();
+    let there = |name: &str| index.contains_key(name) || meant.contains(name);
     let mut names: Vec<&str> = Vec::new();
     for job in &jobs {
         let needed = job.needs.iter().map(|need| &need.job);
-        for need in needed.filter(|need| !index.contains_key(&*need.value)) {
+        for need in needed.filter(|need| !there(&need.value)) {
             if !document.is_full() && names.is_empty() && index.len() <= COMPARED_MAX {
                 names = index.keys().copied().collect();
                 names.sort_unstable();
@@ -187,59 +206,45 @@ pub(super) fn together(document: &Document<'_>, jobs: Vec<PlacedJob>) -> Vec<Job
                 None => "a job needs other jobs of the same list, by their names".to_owned(),
             };
             let name = shown(&need.value);
-            let message = format!("job `{}` needs `{name}`, which is not there", job.entry.name);
-            document.problem(need.span.clone(), message, help);
+            let who =
+                job.called().map_or_else(|| "this job".to_owned(), |name| format!("job `{name}`"));
+            document.problem(
+                need.span.clone(),
+                format!("{who} needs `{name}`, which is not there"),
+                help,
+            );
         }
     }
-    if let Some(circle) = circle(&jobs, &index) {
-        let names: Vec<_> = circle.iter().map(|&at| &*jobs[at].entry.name).collect();
-        document.problem(
-            jobs[circle[0]].name.clone(),
-            format!("jobs need each other in a circle: {}", names.join(" → ")),
-            "remove one of these from a `needs`",
-        );
-    }
-    jobs.into_iter().map(|job| job.entry).collect()
+    tell_circles(document, &jobs, &index);
+    jobs.into_iter().filter_map(|job| job.entry).collect()
 }
 
-/// A way from a job through its needs back to itself, the job at both ends. Walks with a stack of
-/// its own: a chain of needs may be as long as the list.
-fn circle(jobs: &[PlacedJob], index: &HashMap<&str, usize>) -> Option<Vec<usize>> {
-    #[derive(Clone, Copy, PartialEq)]
-    enum Mark {
-        New,
-        OnPath,
-        Done,
-    }
-    let mut marks = vec![Mark::New; jobs.len()];
-    for start in 0..jobs.len() {
-        if marks[start] != Mark::New {
+/// Tells each circle once, at the job of it that stands first.
+fn tell_circles(document: &Document<'_>, jobs: &[PlacedJob], index: &HashMap<&str, usize>) {
+    let needs = |job: &PlacedJob| {
+        let needs = job.needs.iter().filter_map(|need| index.get(&*need.job.value).copied());
+        needs.collect::<Vec<usize>>()
+    };
+    let leads: Vec<Vec<usize>> = jobs.iter().map(needs).collect();
+    let circles = circles(&leads, CIRCLES_MAX);
+    let last = circles.found.len().saturating_sub(1);
+    for (number, circle) in circles.found.iter().enumerate() {
+        let Some(first) = circle.first().and_then(|first| jobs[*first].name.as_ref()) else {
             continue;
-        }
-        marks[start] = Mark::OnPath;
-        let mut path = vec![(start, 0)];
-        while let Some((at, next)) = path.last_mut() {
-            let Some(need) = jobs[*at].needs.get(*next) else {
-                marks[*at] = Mark::Done;
-                path.pop();
-                continue;
-            };
-            *next += 1;
-            let Some(&need) = index.get(&*need.job.value) else { continue };
-            match marks[need] {
-                Mark::Done => {}
-                Mark::New => {
-                    marks[need] = Mark::OnPath;
-                    path.push((need, 0));
+        };
+        let more = if number == last && circles.more { "; there are more circles" } else { "" };
+        let message = match &**circle {
+            [_] => format!("job `{}` needs itself{more}", first.value),
+            _ => {
+                let names = circle.iter().filter_map(|at| jobs[*at].called());
+                let mut names: Vec<&str> = names.take(CIRCLE_NAMES_MAX).collect();
+                if circle.len() > names.len() {
+                    names.push("…");
                 }
-                Mark::OnPath => {
-                    let from = path.iter().position(|(at, _)| *at == need)?;
-                    let mut circle: Vec<_> = path[from..].iter().map(|(at, _)| *at).collect();
-                    circle.push(need);
-                    return Some(circle);
-                }
+                names.push(&first.value);
+                format!("jobs need each other in a circle: {}{more}", names.join(" → "))
             }
-        }
+        };
+        document.problem(first.span.clone(), message, "remove one of these from a `needs`");
     }
-    None
 }

@@ -4,6 +4,7 @@
 //! column, what is wrong and what to write instead. Unknown keys are refused, since a misspelt key
 //! that is silently ignored is the worst kind of wrong configuration.
 
+mod circles;
 mod diagnostic;
 pub(crate) mod job_list;
 mod reader;
@@ -20,7 +21,9 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
+pub(crate) use circles::circles;
 pub(crate) use diagnostic::{Diagnostic, Diagnostics};
+pub(crate) use reader::distance;
 pub(crate) use server::{BUILD_USER, Config, Limits, LogFormat, Sandbox, git_filters};
 pub(crate) use value::parse_duration;
 pub(crate) use web::Web;

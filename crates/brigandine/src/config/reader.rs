@@ -331,6 +331,15 @@ impl<'d, 'i> Table<'d, 'i> {
         )
     }
 
+    /// All texts that stand in this table, whatever their keys: one of them may be what was meant.
+    pub(crate) fn all_texts(&self) -> Vec<String> {
+        let texts = self.entries.iter().filter_map(|(_, value)| match value.get_ref() {
+            DeValue::String(text) => Some(text.clone().into_owned()),
+            _ => None,
+        });
+        texts.collect()
+    }
+
     /// Whether an empty list stands at `key`.
     pub(crate) fn is_empty_list(&self, key: &'static str) -> bool {
         matches!(self.get(key), Some((_, value)) if
@@ -663,7 +672,7 @@ pub(crate) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
 }
 
 /// Edits (insert, remove, replace, swap of neighbours) from one word to the other.
-fn distance(a: &str, b: &str) -> usize {
+pub(crate) fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     let mut before_last: Vec<usize> = Vec::new();
     let mut last: Vec<usize> = (0..=b.len()).collect();

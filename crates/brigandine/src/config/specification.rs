@@ -111,7 +111,8 @@ fn specification(
     let keep = super::keep(&table, format!("`keep` of {}", table.what()));
     let inputs = table.tables("input", "[[specification.input]]", |table| input(document, table));
     let inputs = inputs_of(document, &table, inputs);
-    let jobs = table.tables("job", "[[specification.job]]", |table| job_list::job(document, table));
+    let jobs =
+        table.tables("job", "[[specification.job]]", |table| Some(job_list::job(document, table)));
     let has_jobs = jobs.is_some();
     let jobs = jobs.map_or_else(Vec::new, |jobs| job_list::together(document, jobs));
     let names: Vec<_> = inputs.iter().map(|input| &*input.name).collect();

@@ -245,8 +245,8 @@ pub(crate) fn check_revision(revision: &str) -> Result<(), Refusal> {
     let hex = revision.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
     match (hex, revision.len()) {
         (true, 40 | 64) => Ok(()),
-        (true, 65..) => Err((
-            format!("the revision has {} digits, not 40", revision.len()),
+        (true, 41..) => Err((
+            format!("the revision has {} digits, not 40 or 64", revision.len()),
             "write the whole one; `git rev-parse HEAD` prints it".to_owned(),
         )),
         (true, 4..) => Err((
@@ -255,7 +255,9 @@ pub(crate) fn check_revision(revision: &str) -> Result<(), Refusal> {
         )),
         _ => Err((
             format!("\"{}\" is no revision", shown(revision)),
-            "40 hexadecimal digits in small letters; for a name use `branch` or `tag`".to_owned(),
+            "40 hexadecimal digits in small letters (64 where objects are named by SHA-256); for a \
+             name use `branch` or `tag`"
+                .to_owned(),
         )),
     }
 }

@@ -2,6 +2,7 @@
 //! identity of each derivation. Pure but for reading the listings of trees.
 
 use super::protocol::{CommandDerivation, Derivation, Job, Line};
+use crate::config::circles;
 use crate::input::{ExportedTree, Pattern, SelectError, hex};
 use crate::model::{
     ARGUMENT_BYTES_MAX, Definition, Input, MESSAGE_BYTES_MAX, Source, is_steering, one_line, script,
@@ -9,7 +10,7 @@ use crate::model::{
 use crate::store::NewJob;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -80,6 +81,8 @@ pub(super) struct Jobs {
     jobs: Vec<(usize, Job)>,
     by_name: HashMap<String, usize>,
     errors: Vec<(String, String)>,
+    /// All jobs that could not be evaluated.
+    failed: HashSet<String>,
     error_count: usize,
 }
 
@@ -93,6 +96,9 @@ const ENTRIES_MAX: usize = 10_000;
 const PATTERN_BYTES_MAX: usize = 4096;
 /// Of the arguments and variables of a command together.
 const ARGUMENTS_BYTES_MAX: usize = 1_000_000;
+/// Circles that are told, and names of one that are.
+const CIRCLES_MAX: usize = 10;
+const CIRCLE_NAMES_MAX: usize = 20;
 
 impl Jobs {
     /// Takes the line with this number, or says what is wrong with it.
@@ -107,6 +113,7 @@ impl Jobs {
             }
             Line::Error { job: Some(job), message } => {
                 self.error_count += 1;
+                self.failed.insert(job.clone());
                 if self.errors.len() < ERRORS_SHOWN {
                     let job = one_line(&job, NAME_BYTES_MAX);
                     self.errors.push((job, one_line(&message, ERROR_BYTES_MAX)));
@@ -186,6 +193,9 @@ impl Jobs {
                 let Some(needed) = self.by_name.get(name) else {
                     let failed = match self.errors.iter().find(|(job, _)| job == name) {
                         Some((_, message)) => format!(", which could not be evaluated: {message}"),
+                        None if self.failed.contains(name) => {
+                            ", which could not be evaluated".to_owned()
+                        }
                         None => ", which no line gives".to_owned(),
                     };
                     let message =
@@ -208,36 +218,34 @@ impl Jobs {
                 }
             }
         }
-        if order.len() == self.jobs.len() { Ok(order) } else { Err(self.cycle(&waiting)) }
+        if order.len() == self.jobs.len() { Ok(order) } else { Err(self.circles()) }
     }
 
-    /// Names a cycle among the jobs that still wait.
-    fn cycle(&self, waiting: &[usize]) -> Refusal {
-        let mut seen = vec![usize::MAX; self.jobs.len()];
-        let mut path: Vec<usize> = Vec::new();
-        let mut index = waiting.iter().position(|count| *count > 0).unwrap_or(0);
-        // Each job that waits needs another one that waits, so this walk comes back to itself.
-        while seen[index] == usize::MAX {
-            seen[index] = path.len();
-            path.push(index);
-            let needed = self.jobs[index]
-                .1
-                .needs
-                .values()
-                .filter_map(|name| self.by_name.get(name))
-                .find(|needed| waiting[**needed] > 0);
-            index = needed.copied().unwrap_or(index);
+    /// Names the circles among the jobs, each once.
+    fn circles(&self) -> Refusal {
+        let needs = |(_, job): &(usize, Job)| {
+            job.needs.values().filter_map(|name| self.by_name.get(name).copied()).collect()
+        };
+        let leads: Vec<Vec<usize>> = self.jobs.iter().map(needs).collect();
+        let circles = circles(&leads, CIRCLES_MAX);
+        let mut told = Vec::new();
+        for circle in &circles.found {
+            let names = circle.iter().map(|index| self.jobs[*index].1.name.as_str());
+            let mut names: Vec<&str> = names.take(CIRCLE_NAMES_MAX).collect();
+            if circle.len() > names.len() {
+                names.push("…");
+            }
+            let Some((number, first)) = circle.first().map(|first| &self.jobs[*first]) else {
+                continue;
+            };
+            names.push(&first.name);
+            let names = names.join(" needs ");
+            told.push(format!("line {number}: jobs need each other in a circle: {names}"));
         }
-        let cycle = &path[seen[index]..];
-        let number = self.jobs[index].0;
-        let mut names: Vec<&str> =
-            cycle.iter().take(20).map(|index| self.jobs[*index].1.name.as_str()).collect();
-        if cycle.len() > names.len() {
-            names.push("…");
+        if circles.more {
+            told.push("there are more circles".to_owned());
         }
-        names.push(&self.jobs[index].1.name);
-        let names = names.join(" needs ");
-        format!("line {number}: jobs need each other in a circle: {names}").into()
+        told.join("; ").into()
     }
 }
 

@@ -25,10 +25,8 @@ pub(crate) fn main() -> ExitCode {
     };
     let (lines, status) = match lines {
         Ok(lines) => (lines, ExitCode::SUCCESS),
-        Err(message) => {
-            eprintln!("{message}");
-            (vec![json!({ "error": { "message": message } })], ExitCode::FAILURE)
-        }
+        // The server writes it into the log as well.
+        Err(message) => (vec![json!({ "error": { "message": message } })], ExitCode::FAILURE),
     };
     let mut out = io::BufWriter::new(io::stdout().lock());
     for line in lines {

@@ -177,7 +177,7 @@ pub(crate) async fn evaluate(
     };
     let jobs = match &specification.evaluator {
         Evaluator::Jobs { file, jobs, .. } => match small_list(&context, file, jobs.len()).await? {
-            Some(list) => read_list(request, list, settings, log).await?,
+            Some(list) => read_list(request, list, settings).await?,
             None => {
                 if jobs.is_empty() {
                     copy_main(&context, scratch, &mut request.checkouts).await?;
@@ -241,7 +241,6 @@ async fn read_list(
     request: Request,
     list: Vec<u8>,
     settings: &EvaluatorSettings,
-    log: &mut LogWriter,
 ) -> Result<Jobs, EvaluateError> {
     let settings = settings.clone();
     let read = tokio::task::spawn_blocking(move || {
@@ -253,14 +252,9 @@ async fn read_list(
         }
         Ok(intake.jobs)
     });
-    let done = read.await.unwrap_or_else(|error| {
+    read.await.unwrap_or_else(|error| {
         Err(EvaluateError::Refused(format!("the job list cannot be read: {error}")))
-    });
-    if let Err(EvaluateError::Reported(message)) = &done {
-        // Where a process would have said it.
-        let _ = log.write(format!("{message}\n").as_bytes()).await;
-    }
-    done
+    })
 }
 
 /// A foreign evaluator may write where it runs, and exports are shared: it gets a copy.

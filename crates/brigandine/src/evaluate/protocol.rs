@@ -13,10 +13,13 @@
 //! [pattern, …], "network": true}`. Without `sources` the build sees the whole tree of every input. Keys that are
 //! not listed here are refused: a misspelt `needs` must not be a job without dependencies.
 
-use crate::model::Specification;
+use crate::model::{Specification, one_line};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+
+/// Bytes of a line that cannot be read which stand in the message.
+const LINE_SHOWN_MAX: usize = 300;
 
 /// The version of the protocol.
 pub(crate) const VERSION: u32 = 1;
@@ -146,8 +149,10 @@ struct RawError {
 /// # Errors
 /// What is wrong with it, for people, without the line's number.
 pub(crate) fn parse(line: &[u8]) -> Result<Line, String> {
-    let raw: Raw = serde_json::from_slice(line)
-        .map_err(|error| format!("cannot be read: {}", without_line(&error)))?;
+    let raw: Raw = serde_json::from_slice(line).map_err(|error| {
+        let shown = one_line(&String::from_utf8_lossy(line), LINE_SHOWN_MAX);
+        format!("cannot be read: {}: `{shown}`", without_line(&error))
+    })?;
     match (raw.job, raw.error) {
         (Some(_), Some(_)) => Err("has both `job` and `error`".to_owned()),
         (None, None) => Err("has neither `job` nor `error`".to_owned()),

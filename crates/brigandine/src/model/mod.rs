@@ -29,7 +29,7 @@ pub(crate) use specification::{
     Evaluator, Input, Keep, Look, Reference, Specification, SpecificationState,
 };
 pub(crate) use status::{BuildStatus, EvaluationStatus, Weather};
-pub(crate) use text::{MESSAGE_BYTES_MAX, is_steering, one_line, size, with_causes};
+pub(crate) use text::{MESSAGE_BYTES_MAX, is_steering, lines, one_line, size, with_causes};
 
 /// Seconds since 1970 in UTC; 0 stands for "not yet".
 pub(crate) type Timestamp = i64;

@@ -38,6 +38,25 @@ pub(crate) fn one_line(text: &str, bytes_max: usize) -> String {
     line
 }
 
+/// As [`one_line`], with the line ends that there are: for messages that show a place in a file.
+pub(crate) fn lines(text: &str, bytes_max: usize) -> String {
+    let mut lines = String::new();
+    for line in text.trim_end().lines().filter(|line| !line.trim().is_empty()) {
+        let room = bytes_max.saturating_sub(lines.len());
+        if room < CUT.len() {
+            break;
+        }
+        let indent = line.len() - line.trim_start_matches(' ').len();
+        let indent = indent.min(room - CUT.len());
+        if !lines.is_empty() {
+            lines.push('\n');
+        }
+        lines.extend(std::iter::repeat_n(' ', indent));
+        lines.push_str(&one_line(line, room - indent));
+    }
+    lines
+}
+
 /// Whether a character steers a terminal or the order of others rather than being shown.
 pub(crate) fn is_steering(c: char) -> bool {
     c.is_control()
@@ -75,7 +94,7 @@ pub(crate) fn size(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::one_line;
+    use super::{lines, one_line};
 
     #[test]
     fn a_text_from_outside_is_one_bounded_line_without_control_characters() {
@@ -101,5 +120,14 @@ mod tests {
             }
         }
         assert_eq!(one_line(&"x".repeat(20), 20), "x".repeat(20), "what fits is not cut");
+    }
+
+    #[test]
+    fn a_text_of_several_lines_keeps_its_line_ends_and_is_bounded() {
+        assert_eq!(lines("a\n   3 | b\tc\r\n\n     | ^\n", 100), "a\n   3 | b c\n     | ^");
+        assert_eq!(lines("\u{1b}[1m\n\u{202e}x", 100), "\\u{1b}[1m\n\\u{202e}x");
+        for text in ["x\n".repeat(1000), " ".repeat(1000) + "x", "日本\n".repeat(1000)] {
+            assert!(lines(&text, 100).len() <= 100 + "\n".len(), "{}", lines(&text, 100));
+        }
     }
 }
