@@ -4,9 +4,9 @@
 //! stores what comes of them; then a second revision is committed and only what it touches is
 //! built again.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
-use std::io::{IsTerminal, Write};
+mod screen;
+
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -17,12 +17,13 @@ use tokio::net::TcpListener;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::serve::{Signals, Web, listen, trace};
-use super::{Failure, print_json, table};
+use super::{Failure, print_json};
 use crate::app::{App, Settings};
 use crate::cli;
 use crate::config::{self, LogFormat};
-use crate::model::{self, BuildStatus, Evaluation, EvaluationStatus};
+use crate::model::{self, BuildId, BuildStatus, Evaluation, EvaluationStatus};
 use crate::store::{self, JobFilter, Snapshot};
+use screen::{Screen, print_table};
 
 /// The files of the first revision.
 const FILES: &[(&str, &str)] = &[
@@ -73,6 +74,9 @@ const DRAW_PAUSE: Duration = Duration::from_millis(80);
 /// Ports that are tried after the wanted one.
 const PORTS: u16 = 100;
 
+/// Bytes of a log in which its last line is looked for.
+const LAST_BYTES: u64 = 4096;
+
 /// Jobs that are asked for; the sample has far fewer.
 const JOBS_MAX: u32 = 1000;
 
@@ -82,7 +86,8 @@ const JOBS_MAX: u32 = 1000;
 /// A program that the demo needs is missing, the state directory is not empty, the server failed,
 /// or (with `--exit`) the outcome is not the expected one.
 pub(crate) fn run(arguments: &cli::Demo) -> Result<(), Failure> {
-    trace(LogFormat::Text, "warn");
+    // A trace line in the middle of the drawing would break it; pages tell what goes wrong.
+    trace(LogFormat::Text, "error");
     for (program, package) in [("git", "git"), ("cc", "gcc and libc6-dev"), ("ar", "binutils")] {
         if !is_installed(program) {
             return Err(Failure::failed(format!(
@@ -141,6 +146,14 @@ impl Sample {
         std::fs::create_dir_all(&sample.0)
             .map_err(|error| Failure::failed(format!("{}: {error}", sample.0.display())))?;
         sample.git(&["init", "--quiet", "--initial-branch=main"])?;
+        // For the visitor, who is asked to commit to it and may have told git no name.
+        for (key, value) in [
+            ("user.name", "Brigandine demo"),
+            ("user.email", "demo@localhost"),
+            ("commit.gpgSign", "false"),
+        ] {
+            sample.git(&["config", key, value])?;
+        }
         sample.commit(FILES, "Weave sheets of mail")?;
         Ok(sample)
     }
@@ -206,6 +219,21 @@ struct Job {
     /// Known before this evaluation, and not built again.
     reused: bool,
     seconds: i64,
+    /// Why it did not succeed.
+    reason: String,
+    /// The last line of its log, if it failed.
+    last_words: String,
+}
+
+impl Job {
+    /// Why it did not succeed, to be added to its status.
+    fn why(&self) -> String {
+        match (self.reason.as_str(), self.last_words.as_str()) {
+            ("", _) => String::new(),
+            (reason, "") => format!(": {reason}"),
+            (reason, last) => format!(": {reason}: {last}"),
+        }
+    }
 }
 
 impl Shown {
@@ -235,6 +263,8 @@ impl Shown {
                         status: build.status.as_str(),
                         reused: job.reused,
                         seconds: seconds.max(0),
+                        reason: build.message.clone(),
+                        last_words: String::new(),
                     };
                     (job.job, shown)
                 })
@@ -338,8 +368,10 @@ async fn demo(arguments: &cli::Demo, place: &Place) -> Result<(), Failure> {
     let app = App::start(settings).await.map_err(failed)?;
     app.load(specification(&sample.0)?, false).await.map_err(failed)?;
     let mut screen = Screen::new(arguments.json);
-    screen.line(&format!("Brigandine builds a sample project. Pages: http://{address}/"));
-    screen.line(&format!("Its repository is {}; commit to it and watch.", sample.0.display()));
+    screen.line("Brigandine builds a sample. Its pages:");
+    screen.line(&format!("  http://{address}/"));
+    screen.line("Its repository; commit to it and watch:");
+    screen.line(&format!("  {}", sample.0.display()));
     if !arguments.exit {
         screen.line("Ctrl-C ends the demo.");
     }
@@ -392,8 +424,9 @@ async fn show(
     let mut events = app.events();
     let mut committed = false;
     let mut complete_since = None;
+    let mut last_words = HashMap::new();
     loop {
-        let evaluations = evaluations(app).await?;
+        let evaluations = evaluations(app, &mut last_words).await?;
         screen.draw(&evaluations);
         let complete = evaluations.first().is_some_and(|first| first.finished);
         if complete && complete_since.is_none() {
@@ -438,13 +471,42 @@ async fn show(
     }
 }
 
-/// The evaluations, oldest first.
-async fn evaluations(app: &App) -> Result<Vec<Shown>, Failure> {
+/// The evaluations, oldest first. `last_words` keeps what was read of logs.
+async fn evaluations(
+    app: &App,
+    last_words: &mut HashMap<i64, String>,
+) -> Result<Vec<Shown>, Failure> {
     let read = app.database().read(|s| {
         let evaluations = store::evaluations(s, Some("gorget"), 20)?;
         evaluations.iter().rev().map(|evaluation| Shown::read(s, evaluation)).collect()
     });
-    read.await.map_err(super::trouble)
+    let mut all: Vec<Shown> = read.await.map_err(super::trouble)?;
+    let failed = BuildStatus::Failed.as_str();
+    for job in all.iter_mut().flat_map(|shown| shown.jobs.values_mut()) {
+        if job.status != failed {
+            continue;
+        }
+        if !last_words.contains_key(&job.build) {
+            let words = last_line(app, BuildId::new(job.build)).await;
+            last_words.insert(job.build, words.unwrap_or_default());
+        }
+        job.last_words.clone_from(&last_words[&job.build]);
+    }
+    Ok(all)
+}
+
+/// The last line of a build's log that says something. `None`: it cannot be read, which its page tells.
+async fn last_line(app: &App, id: BuildId) -> Option<String> {
+    let build = app.database().read(move |s| store::build(s, id)).await.ok()??;
+    let end = u64::try_from(build.log.bytes).unwrap_or(0);
+    let mut log = app.logs().open(&build, end.saturating_sub(LAST_BYTES)).await.ok()??;
+    let mut bytes = Vec::new();
+    while let Some(more) = log.next().await.ok()? {
+        bytes.extend(more);
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    let last = text.lines().rev().find(|line| !line.trim().is_empty())?;
+    Some(model::one_line(last, 200))
 }
 
 fn report(
@@ -474,119 +536,5 @@ fn report(
     } else {
         let list = outcome.surprises.join("\n  ");
         Err(Failure::failed(format!("the outcome is not the expected one:\n  {list}")))
-    }
-}
-
-fn print_table(outcome: &Outcome) {
-    let empty = BTreeMap::new();
-    let jobs_of = |at: usize| outcome.evaluations.get(at).map_or(&empty, |shown| &shown.jobs);
-    let (first, second) = (jobs_of(0), jobs_of(1));
-    let mut rows = vec![["JOB", "FIRST REVISION", "SECOND REVISION"].map(str::to_owned)];
-    let cell = |job: Option<&Job>| match job {
-        None => "-".to_owned(),
-        Some(job) if job.reused => "re-used".to_owned(),
-        Some(job) if job.seconds == 0 => job.status.to_owned(),
-        Some(job) => format!("{} ({} s)", job.status, job.seconds),
-    };
-    for name in first.keys().chain(second.keys().filter(|name| !first.contains_key(*name))) {
-        rows.push([name.clone(), cell(first.get(name)), cell(second.get(name))]);
-    }
-    println!();
-    table(&rows);
-    let word = if outcome.expected { "as expected" } else { "NOT as expected" };
-    println!("\n{word}, in {:.1} s", outcome.seconds);
-}
-
-/// The terminal: a summary that is drawn over itself, or plain lines when it is none.
-struct Screen {
-    live: bool,
-    silent: bool,
-    /// Lines of the last drawing.
-    drawn: usize,
-    /// What was said of each job, so that plain lines say only what is new.
-    said: BTreeMap<(i64, String), &'static str>,
-}
-
-impl Screen {
-    fn new(silent: bool) -> Self {
-        let live = std::io::stdout().is_terminal();
-        Self { live, silent, drawn: 0, said: BTreeMap::new() }
-    }
-
-    fn line(&mut self, text: &str) {
-        if !self.silent {
-            let _ = writeln!(std::io::stdout(), "{text}");
-        }
-    }
-
-    fn draw(&mut self, evaluations: &[Shown]) {
-        if self.silent {
-            return;
-        }
-        if self.live {
-            self.draw_over(evaluations);
-            return;
-        }
-        for evaluation in evaluations {
-            for (name, job) in &evaluation.jobs {
-                let status = if job.reused { "re-used" } else { job.status };
-                let key = (evaluation.id, name.clone());
-                if self.said.get(&key) != Some(&status) {
-                    self.said.insert(key, status);
-                    // Waiting is no news.
-                    if status != BuildStatus::Scheduled.as_str() {
-                        let id = evaluation.id;
-                        self.line(&format!("#{id} {name}: {status} (build {})", job.build));
-                    }
-                }
-            }
-        }
-    }
-
-    fn draw_over(&mut self, evaluations: &[Shown]) {
-        let mut text = String::new();
-        if self.drawn > 0 {
-            let _ = write!(text, "\x1b[{}A\x1b[J", self.drawn);
-        }
-        let before = text.len();
-        // Only the newest job by job: a drawing that is higher than the terminal cannot be drawn
-        // over.
-        let Some((newest, older)) = evaluations.split_last() else { return };
-        text.push('\n');
-        for evaluation in older.iter().rev().take(3).rev() {
-            let (id, subject) = (evaluation.id, &evaluation.subject);
-            let _ = writeln!(text, "\x1b[1m#{id}\x1b[0m {subject}: {}", evaluation.words());
-        }
-        let _ =
-            writeln!(text, "\x1b[1m#{}\x1b[0m {}: {}", newest.id, newest.subject, newest.words());
-        for (name, job) in &newest.jobs {
-            let (mark, colour) = mark(job.status);
-            let note = if job.reused {
-                format!("{}, re-used", job.status)
-            } else if job.seconds > 0 {
-                format!("{} {} s", job.status, job.seconds)
-            } else {
-                job.status.to_owned()
-            };
-            let faint = if job.reused { "\x1b[2m" } else { "" };
-            let _ = writeln!(text, "  \x1b[{colour}m{mark}\x1b[0m {faint}{name:14} {note}\x1b[0m");
-        }
-        self.drawn = text[before..].matches('\n').count();
-        let mut out = std::io::stdout();
-        let _ = out.write_all(text.as_bytes());
-        let _ = out.flush();
-    }
-}
-
-/// A sign and a colour for a status.
-fn mark(status: &str) -> (char, u8) {
-    match status {
-        "succeeded" => ('✓', 32),
-        "failed" => ('✗', 31),
-        "failed-dependency" => ('↳', 33),
-        "failed-other" => ('!', 31),
-        "canceled" => ('–', 35),
-        "started" => ('▸', 34),
-        _ => ('·', 90),
     }
 }
