@@ -9,6 +9,10 @@ const PROGRAMS: [(&str, &str); 6] = [
     ("git-lfs", "git-lfs"),
     // SQLite and libgit2 are compiled.
     ("cc", "gcc"),
+    // The example in the server's README.
+    ("make", "make"),
+    // The script of the same README that makes a Cuirass database.
+    ("python3", "python3"),
     // The server's sandbox.
     ("bwrap", "bubblewrap"),
     // Pages are looked at in a browser.
