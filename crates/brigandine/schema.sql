@@ -185,6 +185,7 @@ CREATE TABLE dependency (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX dependency_reverse ON dependency (needs_id, build_id);
 
+-- One that runs and is to be canceled has status 4 and no stopped_at: a restarted server cancels it.
 CREATE TABLE attempt (
   build_id INTEGER NOT NULL REFERENCES build (id),
   number INTEGER NOT NULL,

@@ -3,7 +3,7 @@
 use crate::command::{Failed, Line, succeeds};
 
 /// A program that some step runs, and the Debian package that has it.
-const PROGRAMS: [(&str, &str); 6] = [
+const PROGRAMS: [(&str, &str); 8] = [
     ("git", "git"),
     // Repositories with large files.
     ("git-lfs", "git-lfs"),

@@ -11,12 +11,15 @@
 
 mod error;
 mod isolation;
+mod one_shot;
+mod running;
 mod settings;
 mod wake;
 
 pub(crate) use error::AppError;
+pub(crate) use running::{NotUsed, RunningServer, running_server};
 pub(crate) use settings::Settings;
-pub(crate) use wake::{tell, wake};
+pub(crate) use wake::{Presence, Served, served, tell, wake};
 
 use crate::build::{
     Allowed, Builder, BuilderSettings, DispatchEvent, LocalDispatcher, LocalExecutor, Outputs,
@@ -27,8 +30,8 @@ use crate::folder;
 use crate::health::{self, Health};
 use crate::input::{Checkouts, Repositories, hex};
 use crate::log::{LogName, Logs};
-use crate::model::{self, BuildId, EvaluationStatus, Event, Keep, Specification, SpecificationId};
-use crate::monitor::{self, Looked, Turns};
+use crate::model::{self, BuildId, Event, Keep, Specification, SpecificationId};
+use crate::monitor::{self, Turns};
 use crate::process::{Cgroups, STATE_VARIABLE, Supervisors, kill_marked};
 use crate::retention::{Pace, Pruned, Retention};
 use crate::store::{
@@ -67,6 +70,8 @@ struct Shared {
     retention: Retention,
     /// Asks for a run of the retention now.
     prune: Notify,
+    /// Specifications that were loaded and are not used. Guard: the mutex.
+    not_used: Mutex<NotUsed>,
     monitors: Arc<monitor::Shared>,
     /// What the executor needs; taken when the builder starts. Guard: the mutex.
     executor: Mutex<Option<LocalExecutor>>,
@@ -274,6 +279,7 @@ impl App {
             builder,
             retention,
             prune: Notify::new(),
+            not_used: Mutex::default(),
             monitors: Arc::new(monitors),
             executor: Mutex::new(Some(executor)),
             watched: Mutex::default(),
@@ -309,6 +315,11 @@ impl App {
                     .collect::<rusqlite::Result<Vec<_>>>()
             })
             .await?;
+        let kept = done.iter().filter_map(|(_, name, loaded)| match loaded {
+            Loaded::Kept(keys) => Some((name.clone(), keys.clone())),
+            _ => None,
+        });
+        self.shared.not_used.lock().unwrap_or_else(PoisonError::into_inner).extend(kept);
         for (id, _, loaded) in &done {
             if matches!(loaded, Loaded::New | Loaded::Changed) {
                 let _ = self.shared.events.send(Event::Specification { id: *id });
@@ -321,9 +332,25 @@ impl App {
     /// Starts the builder, a monitor per specification, and the socket by which other programs
     /// say that they changed the database.
     pub(crate) async fn run(&self) -> Result<(), AppError> {
-        let socket = wake_socket(&self.shared.settings.state)
-            .map_err(|error| AppError::File(self.shared.settings.state.join(WAKE), error))?;
         self.run_builder();
+        self.listen()?;
+        let shared = Arc::clone(&self.shared);
+        self.spawn("the state directory", async move { shared.watch_state().await });
+        let shared = Arc::clone(&self.shared);
+        self.spawn("the retention", async move {
+            shared.retain().await;
+            Ok(())
+        });
+        self.shared.monitor_specifications(true);
+        self.sync().await
+    }
+
+    /// Opens the wake socket, and leaves word of what this server was told.
+    fn listen(&self) -> Result<(), AppError> {
+        let settings = &self.shared.settings;
+        self.note_running();
+        let socket = wake_socket(&settings.state)
+            .map_err(|error| AppError::File(settings.state.join(WAKE), error))?;
         let app = self.clone();
         let mut stop = self.shared.stop.subscribe();
         self.spawn("the wake socket", async move {
@@ -340,26 +367,43 @@ impl App {
                 }
             }
         });
-        let shared = Arc::clone(&self.shared);
-        self.spawn("the state directory", async move { shared.watch_state().await });
-        let shared = Arc::clone(&self.shared);
-        self.spawn("the retention", async move {
-            shared.retain().await;
-            Ok(())
-        });
-        self.shared.monitor_specifications(true);
-        self.sync().await
+        Ok(())
+    }
+
+    /// Leaves word of what this server was told.
+    fn note_running(&self) {
+        let settings = &self.shared.settings;
+        let not_used = self.shared.not_used.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        running::note(&settings.state, settings, not_used);
+    }
+
+    /// A stored specification was replaced: whatever file was not used before is of no interest any more.
+    fn replaced(&self, name: &str) {
+        let mut not_used = self.shared.not_used.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = not_used.remove(name).is_some();
+        drop(not_used);
+        if told {
+            self.note_running();
+        }
     }
 
     /// Does what another program says through the wake socket: a wish, or that the database was
     /// changed. Who may write to the state directory may ask for anything.
     async fn hear(&self, said: &[u8]) -> Result<(), AppError> {
         let wish = std::str::from_utf8(said).ok().and_then(|said| said.split_once(' '));
+        if let Some((what, of)) = wish {
+            tracing::info!("a command asks: {} {}", what.escape_debug(), of.escape_debug());
+        }
         let build = wish.and_then(|(_, id)| id.parse().ok());
         match (wish.map(|(what, _)| what), build) {
             // The outcome is in the build's row, where whoever asked will see it.
             (Some("cancel"), Some(id)) => {
-                self.shared.health.retry(|| self.cancel(id)).await.map(drop)?;
+                let canceled = self.shared.health.retry(|| self.cancel(id)).await?;
+                if canceled == Cancel::TooLate {
+                    // Whoever asked has canceled it: pages do not know yet, nor that a twin may start.
+                    self.shared.builder.wake();
+                    self.publish_build(id).await?;
+                }
             }
             (Some("prune"), _) => self.shared.prune.notify_one(),
             _ => {
@@ -455,6 +499,7 @@ impl App {
                 let changed = known.specification != state.specification;
                 if changed {
                     let _ = self.shared.events.send(Event::Specification { id: state.id });
+                    self.replaced(&state.specification.name);
                 }
                 if changed || known.wanted_at != state.look.wanted_at {
                     known.specification = state.specification;
@@ -486,42 +531,25 @@ impl App {
         found.inspect(|watched| watched.wanted.notify_one()).is_some()
     }
 
-    /// Looks once at every specification, builds what came of it, and says whether every look and
-    /// every evaluation went well. Instead of [`App::run`].
-    pub(crate) async fn one_shot(&self) -> Result<bool, AppError> {
-        self.run_builder();
-        let found = self.shared.health.read(&self.shared.main, store::specifications).await?;
-        let mut looks = tokio::task::JoinSet::new();
-        for state in found.into_iter().filter(|state| state.specification.enabled) {
-            let monitors = Arc::clone(&self.shared.monitors);
-            let stop = self.shared.stop.subscribe();
-            looks.spawn(async move {
-                let mut full = 0;
-                loop {
-                    let look = monitor::look(&monitors, state.id, true, &mut full, stop.clone());
-                    let (looked, pause) = look.await?;
-                    // The disk was full: as soon as there is room.
-                    if full == 0 || looked != Looked::Evaluated(EvaluationStatus::Aborted) {
-                        return Ok::<_, DatabaseError>((looked, pause));
-                    }
-                }
-            });
-        }
-        let mut good = true;
-        while let Some(done) = looks.join_next().await {
-            let (looked, _) = done.map_err(|error| AppError::Ended {
-                part: "a look".to_owned(),
-                why: error.to_string(),
-            })??;
-            good &= looked.is_good();
-        }
-        self.shared.builder.wait_idle().await;
-        Ok(good)
-    }
-
     /// Waits until nothing runs and nothing that was registered before can be started.
     pub(crate) async fn wait_idle(&self) {
         self.shared.builder.wait_idle().await;
+    }
+
+    /// Tells watchers how a build stands.
+    async fn publish_build(&self, id: BuildId) -> Result<(), DatabaseError> {
+        let found = self.shared.main.read(move |s| store::build(s, id)).await?;
+        if let Some(build) = found {
+            // Nobody may be watching.
+            let _ = self.shared.events.send(Event::Build {
+                id,
+                job: build.job,
+                evaluation: build.evaluation,
+                specification: build.specification_id,
+                status: build.status,
+            });
+        }
+        Ok(())
     }
 
     /// Cancels a build that waits, with all that needs it, or asks for the end of one that runs.
@@ -568,6 +596,7 @@ impl App {
         shared.stop.send_replace(true);
         shared.health.stop();
         let _ = std::fs::remove_file(shared.settings.state.join(WAKE));
+        running::forget(&shared.settings.state);
         for (_, watched) in shared.watched.lock().unwrap_or_else(PoisonError::into_inner).drain() {
             watched.stop.send_replace(true);
         }
@@ -723,9 +752,17 @@ fn keep_private(state: &Path) -> Result<(), AppError> {
     Ok(())
 }
 
+/// The file in the state directory that its server locks.
+const LOCK: &str = "lock";
+
+/// A program that looks whether there is a server holds the lock for a moment: see [`served`].
+const LOCK_TRIES: u32 = 20;
+/// Between two tries.
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
+
 /// Locks the state directory for this process.
 fn lock(state: &Path) -> Result<File, AppError> {
-    let path = state.join("lock");
+    let path = state.join(LOCK);
     let file = File::options()
         .create(true)
         .truncate(false)
@@ -734,11 +771,14 @@ fn lock(state: &Path) -> Result<File, AppError> {
         .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
         .open(&path)
         .map_err(|error| AppError::File(path.clone(), error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(AppError::Locked(state.to_owned())),
-        Err(std::fs::TryLockError::Error(error)) => Err(AppError::File(path, error)),
+    for _ in 0..LOCK_TRIES {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(std::fs::TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+            Err(std::fs::TryLockError::Error(error)) => return Err(AppError::File(path, error)),
+        }
     }
+    Err(AppError::Locked(state.to_owned()))
 }
 
 /// How long the processes of a server that was killed are waited for; only the kernel can delay their end.

@@ -1,7 +1,9 @@
 //! The command line.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
@@ -16,6 +18,8 @@ Exit status:
      an essential part of the server died
   2  the command line is wrong
   3  not found: no such specification, build or state directory
+  4  a build that was waited for was canceled (wait, evaluate --wait, log --follow)
+  5  the time given by --timeout is over (wait, evaluate --wait)
 
 RUST_LOG chooses what is traced (for example `info`, `brigandine=debug`); traces go to
 standard error, answers to standard output.";
@@ -42,8 +46,13 @@ pub(crate) enum Command {
     Check(Check),
     /// Look at a specification's inputs now and evaluate them if they are new
     Evaluate(Evaluate),
-    /// Print a build log
+    /// Print a build log; with --follow until the build ends, whose result is the exit status
     Log(Log),
+    /// Wait until builds have ended; the exit status is their result
+    ///
+    /// Status 0: all succeeded; 1: one failed, or no server runs; 3: one is not there; 4: none failed,
+    /// and one was canceled; 5: the time is over. Each build is told when it has ended.
+    Wait(Wait),
     /// List builds: pending ones, then finished ones, latest first
     Builds(Builds),
     /// Take over the builds of another server
@@ -87,22 +96,22 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
     /// Sample builds to make
-    #[arg(long, value_name = "N", default_value = "100000", value_parser = clap::value_parser!(u32).range(1000..=100_000_000))]
+    #[arg(long, value_name = "N", default_value = "100000", value_parser = number::<u32>(1000, 100_000_000))]
     pub(crate) builds: u32,
     /// Kept connections
-    #[arg(long, value_name = "N", default_value = "8", value_parser = clap::value_parser!(u16).range(1..=512))]
+    #[arg(long, value_name = "N", default_value = "8", value_parser = number::<u16>(1, 512))]
     pub(crate) connections: u16,
     /// Seconds of each run
     #[arg(long, value_name = "S", default_value = "2", value_parser = seconds)]
     pub(crate) seconds: f64,
     /// Runs of each request; medians are printed
-    #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u32).range(1..=99))]
+    #[arg(long, value_name = "N", default_value = "3", value_parser = number::<u32>(1, 99))]
     pub(crate) repeat: u32,
     /// Only what holds one of these in its name, separated by `;`: requests, `bulk`, `register`
     #[arg(long, value_name = "TEXTS", value_delimiter = ';')]
     pub(crate) only: Vec<String>,
     /// Instead: start the server so often on an empty state, and on --state, until its first page
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "N", value_parser = number::<u32>(1, 1000))]
     pub(crate) startup: Option<u32>,
     /// Instead: put figures that --json wrote side by side; status 1 if any grows faster than the
     /// logarithm of the number of builds, or does not list as much in each of them
@@ -116,16 +125,16 @@ pub(crate) struct Bench {
 #[derive(Debug, Args)]
 pub(crate) struct BenchBuilds {
     /// Builds to run
-    #[arg(long, value_name = "N", default_value = "2000", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, value_name = "N", default_value = "2000", value_parser = number::<u32>(1, 100_000))]
     pub(crate) count: u32,
     /// Builds at once
-    #[arg(long, value_name = "N", default_value = "4", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    #[arg(long, value_name = "N", default_value = "4", value_parser = number::<u16>(1, 4096))]
     pub(crate) max_jobs: u16,
     /// How the builds are isolated
     #[arg(long, value_name = "HOW", value_enum, default_value = "off")]
     pub(crate) sandbox: Sandbox,
     /// Single builds to start for the latency figure
-    #[arg(long, value_name = "N", default_value = "200", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, value_name = "N", default_value = "200", value_parser = number::<u32>(1, 10_000))]
     pub(crate) triggers: u32,
     /// Keep the state here instead of a temporary directory; must be empty or absent
     #[arg(long, value_name = "DIR")]
@@ -206,7 +215,7 @@ pub(crate) struct Demo {
     #[arg(long, requires = "exit")]
     pub(crate) json: bool,
     /// Builds at once
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    #[arg(long, value_name = "N", value_parser = number::<u16>(1, 4096))]
     pub(crate) max_jobs: Option<u16>,
 }
 
@@ -225,7 +234,7 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "TIME", value_parser = interval)]
     pub(crate) interval: Option<Duration>,
     /// Builds at once [default: number of processors]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    #[arg(long, value_name = "N", value_parser = number::<u16>(1, 4096))]
     pub(crate) max_jobs: Option<u16>,
     /// Load these specifications at start; may be given several times
     #[arg(long, value_name = "FILE")]
@@ -233,7 +242,8 @@ pub(crate) struct Serve {
     /// Let loaded specifications replace stored ones of the same name
     #[arg(long)]
     pub(crate) replace: bool,
-    /// Handle every specification once, build everything, end; status 1 if an evaluation failed
+    /// Handle every specification once, build everything, end; status 1 if a fetch, an evaluation or a
+    /// build that it wanted failed
     #[arg(long)]
     pub(crate) one_shot: bool,
     /// Isolate builds with bubblewrap; without a value: do not start if it is absent
@@ -312,7 +322,31 @@ pub(crate) struct Evaluate {
     pub(crate) state: State,
     /// Name of the specification
     pub(crate) name: String,
+    /// Wait for its builds as well; the exit status is theirs, as of `brigandine wait`
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// Wait for the builds at most this long, such as 90s or 1h30m
+    #[arg(long, value_name = "TIME", value_parser = time, requires = "wait")]
+    pub(crate) timeout: Option<Duration>,
     /// Print the outcome as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Wait {
+    #[command(flatten)]
+    pub(crate) state: State,
+    /// Numbers of builds
+    #[arg(value_name = "BUILD", value_parser = build, required_unless_present = "evaluation")]
+    pub(crate) builds: Vec<i64>,
+    /// All builds of this evaluation instead, and itself
+    #[arg(long, visible_alias = "eval", value_name = "ID", conflicts_with = "builds", value_parser = evaluation)]
+    pub(crate) evaluation: Option<i64>,
+    /// Wait at most this long, such as 90s or 1h30m; 0 only asks
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(crate) timeout: Option<Duration>,
+    /// Print the result as JSON, and nothing before
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -322,18 +356,24 @@ pub(crate) struct Log {
     #[command(flatten)]
     pub(crate) state: State,
     /// Number of the build
-    #[arg(value_parser = clap::value_parser!(i64).range(1..))]
-    pub(crate) id: i64,
-    /// Go on printing until the build ends
+    #[arg(value_name = "BUILD", value_parser = build, required_unless_present = "evaluation")]
+    pub(crate) build: Option<i64>,
+    /// The log of this evaluation instead
+    #[arg(long, visible_alias = "eval", value_name = "ID", conflicts_with = "build", value_parser = evaluation)]
+    pub(crate) evaluation: Option<i64>,
+    /// Go on printing until it ends; the exit status is its result, as of `brigandine wait`
     #[arg(long, short)]
     pub(crate) follow: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Prune {
-    #[command(flatten)]
-    pub(crate) state: State,
-    /// The server's configuration, for its `[keep]`
+    /// Directory with the database, build logs and outputs [default: that of --config, or
+    /// brigandine-state]
+    #[arg(long, value_name = "DIR", env = "BRIGANDINE_STATE")]
+    pub(crate) state: Option<PathBuf>,
+    /// The server's configuration, for its `[keep]` and its state directory; that of a server that runs is
+    /// known without it
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Say what would be deleted, and delete nothing
@@ -349,7 +389,7 @@ pub(crate) struct Change {
     #[command(flatten)]
     pub(crate) state: State,
     /// Number of the build
-    #[arg(value_parser = clap::value_parser!(i64).range(1..))]
+    #[arg(value_name = "BUILD", value_parser = build)]
     pub(crate) id: i64,
 }
 
@@ -361,7 +401,7 @@ pub(crate) struct Builds {
     #[arg(long, value_name = "NAME")]
     pub(crate) spec: Option<String>,
     /// Only builds of this evaluation
-    #[arg(long, value_name = "ID")]
+    #[arg(long, visible_alias = "eval", value_name = "ID", value_parser = evaluation)]
     pub(crate) evaluation: Option<i64>,
     /// Only this job
     #[arg(long, value_name = "NAME")]
@@ -374,9 +414,9 @@ pub(crate) struct Builds {
     #[arg(long, value_name = "STATUS")]
     pub(crate) status: Option<crate::model::BuildStatus>,
     /// How many at most
-    #[arg(long, short, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[arg(long, short, value_name = "N", default_value_t = 20, value_parser = number::<u16>(1, 1000))]
     pub(crate) number: u16,
-    /// Print JSON, as /api/latestbuilds does
+    /// Print JSON: as /api/latestbuilds does, and the status, reason and times of the table
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -385,8 +425,44 @@ fn listen(text: &str) -> Result<SocketAddr, String> {
     config::server::parse_listen(text)
 }
 
+/// A whole number in a range, refused in words that say what is expected.
+fn number<T>(
+    least: T,
+    most: T,
+) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static
+where
+    T: FromStr + PartialOrd + Display + Copy + Send + Sync + 'static,
+{
+    move |text| {
+        let found = text.parse().ok().filter(|number| (least..=most).contains(number));
+        found.ok_or_else(|| format!("a whole number from {least} to {most} is expected"))
+    }
+}
+
+fn row(text: &str, what: &str) -> Result<i64, String> {
+    text.parse().ok().filter(|id| *id > 0).ok_or_else(|| what.to_owned())
+}
+
+fn build(text: &str) -> Result<i64, String> {
+    row(text, "a build is a number, as in `brigandine builds` and in the address of its page")
+}
+
+fn evaluation(text: &str) -> Result<i64, String> {
+    row(
+        text,
+        "an evaluation is a number, as in `brigandine spec list` and in the address of its page",
+    )
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    let most = Duration::from_secs(366 * 86_400);
+    let found = config::parse_duration(text).filter(|time| *time <= most);
+    found.ok_or_else(|| "seconds or units, for example 90s, 5m, 1h30m".to_owned())
+}
+
 fn seconds(text: &str) -> Result<f64, String> {
-    text.parse().ok().filter(|s| (0.05..=600.0).contains(s)).ok_or("from 0.05 to 600".to_owned())
+    let found = text.parse().ok().filter(|seconds| (0.05..=600.0).contains(seconds));
+    found.ok_or_else(|| "a number of seconds from 0.05 to 600 is expected".to_owned())
 }
 
 fn interval(text: &str) -> Result<Duration, String> {

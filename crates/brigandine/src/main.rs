@@ -55,6 +55,7 @@ fn main() -> ExitCode {
         cli::Command::Check(arguments) => command::check::run(&arguments),
         cli::Command::Evaluate(arguments) => command::evaluate::run(&arguments),
         cli::Command::Log(arguments) => command::log::run(&arguments),
+        cli::Command::Wait(arguments) => command::wait::run(&arguments),
         cli::Command::Cancel(arguments) => command::change::cancel(&arguments),
         cli::Command::Restart(arguments) => command::change::restart(&arguments),
         cli::Command::Prune(arguments) => command::prune::run(&arguments),

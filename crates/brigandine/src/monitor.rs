@@ -25,7 +25,8 @@ use crate::input::{Checkouts, Form, Repositories, Resolved, Wanted, hex};
 use crate::log::{Announcement, LogName, Logs};
 use crate::model::{
     self, Checkout, Definition, EvaluationId, EvaluationStatus, Evaluator, Event,
-    MESSAGE_BYTES_MAX, Specification, SpecificationId, SpecificationState, Timestamp, one_line,
+    MESSAGE_BYTES_MAX, Specification, SpecificationId, SpecificationState, Timestamp, lines,
+    one_line,
 };
 use crate::store::{self, Begun, Database, DatabaseError};
 use sha2::{Digest, Sha256};
@@ -88,24 +89,13 @@ pub(crate) struct Shared {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Looked {
     /// Nothing is new; the evaluation of this state of the inputs ended like this.
-    Known(EvaluationStatus),
+    Known(EvaluationId, EvaluationStatus),
     /// There was an evaluation, and it ended like this.
-    Evaluated(EvaluationStatus),
+    Evaluated(EvaluationId, EvaluationStatus),
     /// The inputs could not be fetched.
     Failed,
     /// The specification is gone.
     Gone,
-}
-
-impl Looked {
-    /// Whether there is nothing to complain about.
-    pub(crate) fn is_good(self) -> bool {
-        match self {
-            Self::Known(status) | Self::Evaluated(status) => status != EvaluationStatus::Failed,
-            Self::Failed => false,
-            Self::Gone => true,
-        }
-    }
 }
 
 /// Looks at a specification whenever it is time or `wanted` says so, until `stop` turns true.
@@ -233,7 +223,7 @@ async fn look_at(
             if first && status == EvaluationStatus::Succeeded {
                 make_again(shared, known).await?;
             }
-            return Ok((Looked::Known(status), interval));
+            return Ok((Looked::Known(known, status), interval));
         }
         Begun::New(evaluation) | Begun::Again(evaluation) => evaluation,
     };
@@ -244,7 +234,7 @@ async fn look_at(
     *full = if met { *full + 1 } else { 0 };
     // It is evaluated again as soon as there is room, for which the next look waits.
     let pause = if met && status == EvaluationStatus::Aborted { BACK_OFF } else { interval };
-    Ok((Looked::Evaluated(status), pause.min(interval)))
+    Ok((Looked::Evaluated(evaluation, status), pause.min(interval)))
 }
 
 /// Whether what ran met a full disk.
@@ -403,7 +393,7 @@ async fn evaluate(
                     (EvaluationStatus::Aborted, "the server was stopped".to_owned())
                 }
             };
-            tracing::warn!(%status, message, "evaluation ended");
+            tracing::warn!(%status, why = message, "evaluation ended");
             let end = move |tx: &store::Transaction| {
                 if checkout_at > 0 {
                     store::note_checkouts(tx, id, checkout_at)?;
@@ -531,7 +521,7 @@ async fn evaluate_started(
     let work = async {
         let done =
             evaluate::evaluate(specification, context, &shared.evaluator, &scratch.0, log).await;
-        done.map_err(|error| Trouble::Evaluation(one_line(&error.to_string(), MESSAGE_BYTES_MAX)))
+        done.map_err(|error| Trouble::Evaluation(lines(&error.to_string(), MESSAGE_BYTES_MAX)))
     };
     tokio::try_join!(note, work).map(|((), evaluated)| evaluated)
 }

@@ -16,7 +16,7 @@ use crate::http::Site;
 pub(crate) use builds::{find as find_build, json_of_build};
 pub(crate) use changes::restart_refused;
 pub(crate) use log::follow as follow_log;
-pub(crate) use wire::builds_json;
+pub(crate) use wire::{BuildJson, builds_json};
 
 /// The routes of the API. `/build/ID` itself is among the pages, which hand it over here unless a
 /// browser asks.

@@ -11,6 +11,8 @@ use std::time::Duration;
 pub(crate) struct Settings {
     /// Database, build logs, outputs and clones.
     pub(crate) state: PathBuf,
+    /// The file that it was told in, if there is one.
+    pub(crate) configuration: Option<PathBuf>,
     /// Builds at once.
     pub(crate) max_jobs: usize,
     /// Between two looks at a specification's inputs.
@@ -59,6 +61,7 @@ impl Settings {
         let limits = config::Limits::default();
         Self {
             state,
+            configuration: None,
             max_jobs: std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
             interval: Duration::from_secs(300),
             systems: vec![format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS)],

@@ -1,11 +1,13 @@
-//! The socket by which other programs tell the server that runs what they changed or want.
+//! The socket by which other programs tell the server that runs what they changed or want, and by which
+//! they see that it runs.
 //!
 //! A message is a word or two; `App::hear` says which there are. Bound: the kernel's queue of datagrams,
 //! in which nobody waits for room.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 use tokio::net::UnixDatagram;
 
 /// The socket by which other programs say that they changed the database.
@@ -44,4 +46,58 @@ pub(crate) fn tell(state: &Path, what: &str) -> io::Result<()> {
         socket.set_nonblocking(true)?;
         socket.send_to(what.as_bytes(), path).map(drop)
     })
+}
+
+/// Whether a server has a state directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Served {
+    /// One runs, and hears what it is told.
+    Yes,
+    /// The directory is locked: a server starts or ends, or another command deletes what is not kept.
+    Locked,
+    /// No server runs.
+    No,
+}
+
+/// Whether a server has this state directory now. Looks only, and changes nothing.
+pub(crate) fn served(state: &Path) -> Served {
+    let connected = with_wake_path(state, |path| {
+        // Refused where nothing is bound to it any more, as after `kill -9`.
+        std::os::unix::net::UnixDatagram::unbound()?.connect(path)
+    });
+    if connected.is_ok() {
+        return Served::Yes;
+    }
+    let Ok(file) = File::open(state.join(super::LOCK)) else { return Served::No };
+    // A shared lock for this moment; a server that starts meanwhile asks again.
+    match file.try_lock_shared() {
+        Err(TryLockError::WouldBlock) => Served::Locked,
+        Ok(()) | Err(TryLockError::Error(_)) => Served::No,
+    }
+}
+
+/// A server that is away for as long has gone; one that systemd starts again may be back before.
+const AWAY: Duration = Duration::from_millis(400);
+
+/// Sees that the server of a state directory has gone.
+#[derive(Debug)]
+pub(crate) struct Presence {
+    state: PathBuf,
+    away_since: Option<Instant>,
+}
+
+impl Presence {
+    /// Of the server that has this state directory, or should.
+    pub(crate) fn new(state: &Path) -> Self {
+        Self { state: state.to_owned(), away_since: None }
+    }
+
+    /// Whether no server has had the directory for [`AWAY`]. To be asked several times a second.
+    pub(crate) fn has_gone(&mut self) -> bool {
+        if served(&self.state) != Served::No {
+            self.away_since = None;
+            return false;
+        }
+        self.away_since.get_or_insert_with(Instant::now).elapsed() >= AWAY
+    }
 }

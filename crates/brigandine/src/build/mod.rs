@@ -230,13 +230,16 @@ impl End {
 }
 
 /// A build between its claim and the write that stores its end.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Running {
     state: State,
     /// When it was claimed, by the clock and for measuring: the clock may go back.
     started: (i64, Instant),
     /// Whether the server's own end cuts it.
     cut: bool,
+    /// For the trace: the names of its specification and job.
+    specification: String,
+    job: String,
 }
 
 impl Running {
@@ -363,7 +366,7 @@ impl<D: Dispatcher> Loop<D> {
             | DispatchEvent::Ended { id, attempt, .. }
             | DispatchEvent::Lost { id, attempt, .. } => (*id, *attempt),
         };
-        let Some(running) = self.running.get(&id).copied() else {
+        let Some(running) = self.running.get(&id).cloned() else {
             tracing::warn!(build = %id, attempt, "an event for a build that does not run");
             return;
         };
@@ -393,7 +396,10 @@ impl<D: Dispatcher> Loop<D> {
         let end = match event {
             DispatchEvent::Started { .. } => return,
             DispatchEvent::Lost { mut message, log, .. } => {
-                tracing::warn!(build = %id, attempt, message, "a build was lost");
+                let Running { specification, job, .. } = &running;
+                tracing::warn!(
+                    build = %id, attempt, specification, job, why = message, "a build was lost"
+                );
                 if next.status == BuildStatus::Scheduled {
                     let pause = self.rest(next.losses);
                     self.resting.insert(id, Instant::now() + pause);
@@ -404,7 +410,10 @@ impl<D: Dispatcher> Loop<D> {
             DispatchEvent::Ended { outcome: Outcome { message, gone, .. }, .. }
                 if !gone.is_empty() =>
             {
-                tracing::warn!(build = %id, attempt, message, "outputs are made again");
+                let Running { specification, job, .. } = &running;
+                tracing::warn!(
+                    build = %id, attempt, specification, job, why = message, "outputs are made again"
+                );
                 End::Gone { id, attempt, message, next, outputs: gone }
             }
             DispatchEvent::Ended { log, .. } if next.status == BuildStatus::Scheduled => {
@@ -527,7 +536,7 @@ impl<D: Dispatcher> Loop<D> {
     /// An end is committed.
     fn settle(&mut self, end: &End, changed: &[Changed]) {
         let (id, attempt) = end.key();
-        self.running.remove(&id);
+        let ended = self.running.remove(&id);
         self.builder.cancel_set().remove(&(id, attempt));
         let name = LogName::Build(id, attempt);
         self.logs.forget(name);
@@ -538,8 +547,10 @@ impl<D: Dispatcher> Loop<D> {
             End::Finished(finish, _) => tracing::info!(
                 build = %id,
                 attempt,
+                specification = ended.as_ref().map(|ended| &*ended.specification),
+                job = ended.as_ref().map(|ended| &*ended.job),
                 status = %finish.status,
-                message = finish.message,
+                why = finish.message,
                 "build ended"
             ),
             // Says what the worker did before it vanished.
@@ -566,7 +577,9 @@ impl<D: Dispatcher> Loop<D> {
             losses: claimed.losses,
             waiting: 0,
         };
-        self.running.insert(id, Running { state, started: (now, Instant::now()), cut: false });
+        let (specification, job) = (claimed.specification.clone(), claimed.changed.job.clone());
+        let started = (now, Instant::now());
+        self.running.insert(id, Running { state, started, cut: false, specification, job });
         let definition =
             claimed.definition.as_deref().map(serde_json::from_str::<Definition>).transpose();
         let definition = match definition {
@@ -604,6 +617,7 @@ impl<D: Dispatcher> Loop<D> {
         tracing::info!(
             build = %id,
             attempt = job.attempt,
+            specification = claimed.specification,
             job = claimed.changed.job,
             "build started"
         );

@@ -123,7 +123,7 @@ impl LocalExecutor {
     /// Where the commands of a job are searched for, and how to change that.
     fn searched(&self, job: &BuildJob) -> String {
         let own = job.definition.environment.get("PATH");
-        let path = crate::model::one_line(own.unwrap_or(&self.path), 500);
+        let path = model::one_line(own.unwrap_or(&self.path), 500);
         let how = match own {
             Some(_) => "as the job's `env` says",
             None => "PATH in the job's `env`, or BRIGANDINE_BUILD_PATH of the server, changes it",

@@ -1,15 +1,74 @@
 //! `brigandine builds`: pending builds, then finished ones, latest first.
 
-use super::{Failure, existing, print_json, table, trouble};
-use crate::api::builds_json;
+use serde::Serialize;
+
+use super::wait::seconds;
+use super::{Failure, existing, no_specification, print_json, table, trouble, unknown};
+use crate::api::{BuildJson, builds_json};
 use crate::cli;
-use crate::model::{self, BuildFilter, EvaluationId};
-use crate::store;
+use crate::model::{Build, BuildFilter, BuildStatus, EvaluationId, SpecificationState};
+use crate::store::{self, JobFilter, Snapshot};
+
+/// Jobs of one evaluation that a name is compared with.
+const JOBS_MAX: u32 = 5000;
+
+/// A build as clients of the API know it, and what the table has besides.
+#[derive(Debug, Serialize)]
+pub(super) struct Listed {
+    #[serde(flatten)]
+    known: BuildJson,
+    /// The name of its status.
+    #[serde(serialize_with = "name_of")]
+    status: BuildStatus,
+    /// Why it ended as it did, or waits; empty when there is nothing to say.
+    reason: String,
+    /// When it was registered.
+    queuedtime: i64,
+    /// Seconds that it took, or takes so far.
+    seconds: Option<i64>,
+    /// Builds that it needs and that have not succeeded.
+    waiting: i64,
+    /// Starts so far.
+    attempts: i64,
+    #[serde(skip)]
+    build: Build,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn name_of<S: serde::Serializer>(status: &BuildStatus, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(status.as_str())
+}
+
+impl Listed {
+    /// Builds with what they left behind.
+    pub(super) fn all(s: &Snapshot, builds: Vec<Build>) -> rusqlite::Result<Vec<Self>> {
+        let json = builds_json(s, builds.clone())?;
+        let one = |(build, known): (Build, BuildJson)| Self {
+            known,
+            status: build.status,
+            reason: reason(&build),
+            queuedtime: build.submitted_at,
+            seconds: seconds(&build),
+            waiting: build.waiting,
+            attempts: build.attempt,
+            build,
+        };
+        Ok(builds.into_iter().zip(json).map(one).collect())
+    }
+}
+
+/// Why a build ended as it did, or what it waits for.
+fn reason(build: &Build) -> String {
+    if build.status == BuildStatus::Scheduled && build.waiting > 0 {
+        return format!("waits for {} of the builds it needs", build.waiting);
+    }
+    build.message.clone()
+}
 
 /// Prints the list.
 ///
 /// # Errors
-/// There is no such state directory, or it cannot be read.
+/// There is no such state directory, specification, evaluation or job, or it cannot be read.
 pub(crate) fn run(arguments: &cli::Builds) -> Result<(), Failure> {
     super::runtime()?.block_on(list(arguments))
 }
@@ -24,41 +83,76 @@ async fn list(arguments: &cli::Builds) -> Result<(), Failure> {
         derivation: None,
         status: arguments.status,
     };
-    let (number, as_json) = (u32::from(arguments.number), arguments.json);
-    let (builds, json) = database
+    let number = u32::from(arguments.number);
+    let (found, builds) = database
         .read(move |s| {
             let mut builds = store::queue(s, &filter, number)?;
             let left = number - u32::try_from(builds.len()).unwrap_or(number);
             if left > 0 {
                 builds.extend(store::latest_builds(s, &filter, left)?);
             }
-            let json = if as_json { Some(builds_json(s, builds.clone())?) } else { None };
-            Ok((builds, json))
+            let named = if builds.is_empty() { check(s, &filter)? } else { Ok(()) };
+            Ok((named, Listed::all(s, builds)?))
         })
         .await
         .map_err(trouble)?;
-    if let Some(json) = json {
-        print_json(&json);
+    found?;
+    if arguments.json {
+        print_json(&builds);
         return Ok(());
     }
-    let now = model::now();
+    if builds.is_empty() {
+        eprintln!("no build is like this");
+        return Ok(());
+    }
     let mut rows = vec![["ID", "STATUS", "JOB", "SPECIFICATION", "TOOK", "WHY"].map(str::to_owned)];
     for build in builds {
-        let took = if build.started_at == 0 {
-            "-".to_owned()
-        } else {
-            let end = if build.stopped_at > 0 { build.stopped_at } else { now };
-            format!("{} s", (end - build.started_at).max(0))
-        };
         rows.push([
-            build.id.to_string(),
+            build.build.id.to_string(),
             build.status.to_string(),
-            build.job,
-            build.specification,
-            took,
-            build.message,
+            build.build.job,
+            build.build.specification,
+            build.seconds.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds} s")),
+            build.reason,
         ]);
     }
     table(&rows);
     Ok(())
+}
+
+/// Whether what a list without builds was asked for is there at all.
+fn check(s: &Snapshot, filter: &BuildFilter) -> rusqlite::Result<Result<(), Failure>> {
+    if let Some(name) = &filter.specification {
+        // A removed one has builds, if not of this kind.
+        let names = store::specification_names(s)?;
+        if !names.contains(name) {
+            return Ok(Err(no_specification(name, &names)));
+        }
+    }
+    if let Some(id) = filter.evaluation
+        && store::evaluation(s, id)?.is_none()
+    {
+        return Ok(Err(Failure::not_found(format!("there is no evaluation {id}"))));
+    }
+    if let Some(system) = &filter.system {
+        let systems = store::systems(s)?;
+        if !systems.contains(system) {
+            return Ok(Err(unknown("build for the system", system, &systems)));
+        }
+    }
+    let Some(job) = &filter.job else { return Ok(Ok(())) };
+    let of = |state: &SpecificationState| {
+        filter.specification.as_ref().is_none_or(|name| *name == state.specification.name)
+    };
+    let mut names = Vec::new();
+    for state in store::specifications(s)?.iter().filter(|state| of(state)) {
+        if let Some(latest) = state.latest_evaluation {
+            let page = store::job_page(s, latest, &JobFilter::default(), JOBS_MAX)?;
+            names.extend(page.jobs.into_iter().map(|job| job.job));
+        }
+    }
+    names.sort_unstable();
+    names.dedup();
+    let known = names.contains(job);
+    Ok(if known { Ok(()) } else { Err(unknown("build of a job", job, &names)) })
 }

@@ -1,46 +1,66 @@
 //! `brigandine cancel ID`, `brigandine restart ID`: changes of builds, by the server that runs, or in
 //! the database of one that does not.
 
-use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
-use super::{Failure, existing, trouble};
+use super::wait::PAUSE;
+use super::{Failure, existing, say, trouble};
 use crate::api::restart_refused;
-use crate::app;
+use crate::app::{self, Presence, Served};
 use crate::cli;
 use crate::model::{self, Build, BuildId, BuildStatus};
 use crate::store::{self, Cancel, Database, Restart};
 
-/// Between two questions to the database: the server is another process and says nothing itself.
-const PAUSE: Duration = Duration::from_millis(50);
+/// Before a server that runs is told once more: it may have had too much to do to hear it.
+const AGAIN: Duration = Duration::from_secs(1);
 
-/// The server has this long to do what it was told, beyond the grace of a running build.
-const TIME: Duration = Duration::from_secs(120);
-
-/// Cancels a build and waits for its end.
+/// Cancels a build and waits for its end. The wish is stored first: a server that is killed before it
+/// could do it cancels the build when it starts again.
 ///
 /// # Errors
-/// There is no such build, it has ended already, or it runs and nobody can be asked to end it.
+/// There is no such build, it has ended already, or no server runs that could end it now.
 pub(crate) fn cancel(arguments: &cli::Change) -> Result<(), Failure> {
     super::runtime()?.block_on(async {
         let (database, id) = open(arguments).await?;
+        let state = &arguments.state.state;
         let build = find(&database, id).await?;
         if build.status.is_finished() {
             return Err(Failure::failed(format!("build {id} has ended already: {}", build.status)));
         }
-        if !told(arguments, "cancel")? {
-            let now = model::now();
-            let done = database.write(move |tx| store::cancel(tx, id, now)).await;
-            if let Cancel::Running(_) = done.map_err(trouble)? {
+        let now = model::now();
+        let done = database.write(move |tx| store::cancel(tx, id, now)).await.map_err(trouble)?;
+        let tell = || drop(app::tell(state, &format!("cancel {id}")));
+        tell();
+        if let Cancel::Running(_) = done
+            && app::served(state) == Served::No
+        {
+            return Err(Failure::failed(format!(
+                "no server runs on {}; the one that started build {id} was killed, and the next one \
+                 cancels it",
+                state.display()
+            )));
+        }
+        let (mut presence, mut told) = (Presence::new(state), Instant::now());
+        let ended = loop {
+            // Looked at first: what a server stored before it went is read below.
+            let gone = presence.has_gone();
+            let build = find(&database, id).await?;
+            if build.status.is_finished() {
+                break build;
+            }
+            if gone {
                 return Err(Failure::failed(format!(
-                    "no server runs on {}; the one that started build {id} was killed, and the \
-                     next one schedules it again",
-                    arguments.state.state.display()
+                    "the server of {} has gone before build {id} ended; the next one cancels it",
+                    state.display()
                 )));
             }
-        }
-        let ended = wait(&database, id, |build| build.status.is_finished()).await?;
-        println!("build {id}: {}", ended.status);
+            if told.elapsed() > AGAIN {
+                tell();
+                told = Instant::now();
+            }
+            tokio::time::sleep(PAUSE).await;
+        };
+        say(&format!("build {id}: {}", ended.status));
         if ended.status == BuildStatus::Canceled {
             return Ok(());
         }
@@ -66,7 +86,7 @@ pub(crate) fn restart(arguments: &cli::Change) -> Result<(), Failure> {
                     more => format!(", and {more} that need it"),
                 };
                 let when = if served { "" } else { "; no server runs now" };
-                println!("build {id}: scheduled{rest}{when}");
+                say(&format!("build {id}: scheduled{rest}{when}"));
                 Ok(())
             }
             Restart::Not(status) => Err(Failure::failed(restart_refused(id, status))),
@@ -88,34 +108,4 @@ async fn open(arguments: &cli::Change) -> Result<(Database, BuildId), Failure> {
 async fn find(database: &Database, id: BuildId) -> Result<Build, Failure> {
     let found = database.read(move |s| store::build(s, id)).await.map_err(trouble)?;
     found.ok_or_else(|| Failure::not_found(format!("there is no build {id}")))
-}
-
-/// Tells the server, if one runs.
-fn told(arguments: &cli::Change, what: &str) -> Result<bool, Failure> {
-    match app::tell(&arguments.state.state, &format!("{what} {}", arguments.id)) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::WouldBlock => {
-            Err(Failure::failed("the server has too much to do to hear this; try again"))
-        }
-        // No socket, or nobody behind it.
-        Err(_) => Ok(false),
-    }
-}
-
-async fn wait(
-    database: &Database,
-    id: BuildId,
-    until: impl Fn(&Build) -> bool,
-) -> Result<Build, Failure> {
-    let started = Instant::now();
-    loop {
-        let build = find(database, id).await?;
-        if until(&build) {
-            return Ok(build);
-        }
-        if started.elapsed() > TIME {
-            return Err(Failure::failed("the server did not do it in time; see its trace"));
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
 }

@@ -263,7 +263,7 @@ impl Shown {
                         status: build.status.as_str(),
                         reused: job.reused,
                         seconds: seconds.max(0),
-                        reason: build.message.clone(),
+                        reason: build.message,
                         last_words: String::new(),
                     };
                     (job.job, shown)
@@ -486,11 +486,14 @@ async fn evaluations(
         if job.status != failed {
             continue;
         }
-        if !last_words.contains_key(&job.build) {
-            let words = last_line(app, BuildId::new(job.build)).await;
-            last_words.insert(job.build, words.unwrap_or_default());
-        }
-        job.last_words.clone_from(&last_words[&job.build]);
+        job.last_words = match last_words.get(&job.build) {
+            Some(words) => words.clone(),
+            None => {
+                let words = last_line(app, BuildId::new(job.build)).await.unwrap_or_default();
+                last_words.insert(job.build, words.clone());
+                words
+            }
+        };
     }
     Ok(all)
 }
@@ -499,7 +502,7 @@ async fn evaluations(
 async fn last_line(app: &App, id: BuildId) -> Option<String> {
     let build = app.database().read(move |s| store::build(s, id)).await.ok()??;
     let end = u64::try_from(build.log.bytes).unwrap_or(0);
-    let mut log = app.logs().open(&build, end.saturating_sub(LAST_BYTES)).await.ok()??;
+    let mut log = app.logs().open(&build, end.saturating_sub(LAST_BYTES)).await?;
     let mut bytes = Vec::new();
     while let Some(more) = log.next().await.ok()? {
         bytes.extend(more);

@@ -10,6 +10,8 @@ pub(crate) mod log;
 pub(crate) mod prune;
 pub(crate) mod serve;
 pub(crate) mod spec;
+mod terminal;
+pub(crate) mod wait;
 
 use std::io::Write;
 use std::path::Path;
@@ -17,13 +19,21 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use crate::model::{Evaluation, SpecificationState};
+use crate::config;
+use crate::model::{self, Evaluation, SpecificationState};
 use crate::store::{self, Database, DatabaseError, Snapshot};
 
 /// What was asked for failed.
 const FAILED: u8 = 1;
 /// No such specification, build or state directory.
 const NOT_FOUND: u8 = 3;
+/// A build that was waited for was canceled.
+const CANCELED: u8 = 4;
+/// What was waited for has not ended in time.
+const TIMEOUT: u8 = 5;
+
+/// Names that a message lists at most.
+const NAMES_MAX: usize = 10;
 
 /// Why a command ended otherwise than well: a message for standard error and an exit status.
 #[derive(Debug)]
@@ -43,11 +53,22 @@ impl Failure {
         Self { message: message.into(), status: NOT_FOUND }
     }
 
+    /// With another exit status.
+    fn with_status(status: u8, message: impl Into<String>) -> Self {
+        Self { message: message.into(), status }
+    }
+
+    /// The same with another message.
+    fn saying(self, message: impl Into<String>) -> Self {
+        Self { message: message.into(), ..self }
+    }
+
     /// Prints the message and gives the status.
     pub(crate) fn report(self) -> ExitCode {
         if !self.message.is_empty() {
             // A file's problems name their file; anything else names the program.
-            let told = self.message.contains(": error: ");
+            let first = self.message.lines().next().unwrap_or_default();
+            let told = first.contains(": error: ");
             eprintln!("{}{}", if told { "" } else { "brigandine: " }, self.message);
         }
         ExitCode::from(self.status)
@@ -83,10 +104,53 @@ fn trouble(error: DatabaseError) -> Failure {
     Failure::failed(format!("the database failed: {error}"))
 }
 
-fn no_specification(name: &str) -> Failure {
-    Failure::not_found(format!(
-        "there is no specification called `{name}`; `brigandine spec list` lists them"
-    ))
+fn no_specification(name: &str, names: &[String]) -> Failure {
+    unknown("specification called", name, names)
+}
+
+/// There is no `what` `word`: says so, with the known names that are near it, or the first of all.
+fn unknown(what: &str, word: &str, names: &[String]) -> Failure {
+    let near = near(word, names);
+    let quoted = |names: &[&str]| {
+        let names: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
+        names.join(", ")
+    };
+    let all: Vec<&str> = names.iter().take(NAMES_MAX).map(String::as_str).collect();
+    let more = names.len() - all.len();
+    let help = match (near.is_empty(), more) {
+        (false, _) => format!("did you mean {}?", quoted(&near)),
+        (true, _) if all.is_empty() => "there is none at all".to_owned(),
+        (true, 0) => format!("there are {}", quoted(&all)),
+        (true, more) => format!("there are {} and {more} more", quoted(&all)),
+    };
+    Failure::not_found(format!("there is no {what} `{}`; {help}", model::one_line(word, 200)))
+}
+
+/// The names that were probably meant, nearest first.
+fn near<'n>(word: &str, names: &'n [String]) -> Vec<&'n str> {
+    let folded = word.to_lowercase();
+    let most = (folded.chars().count() / 3).max(1);
+    let mut found: Vec<(usize, &str)> = names
+        .iter()
+        .filter_map(|name| {
+            let lower = name.to_lowercase();
+            let part = folded.len() >= 3 && (lower.contains(&folded) || folded.contains(&lower));
+            let distance = config::distance(&folded, &lower);
+            (part || distance <= most).then_some((distance, name.as_str()))
+        })
+        .collect();
+    found.sort_unstable();
+    found.into_iter().take(5).map(|(_, name)| name).collect()
+}
+
+/// The specification of this name, or a failure that names near ones.
+fn named(s: &Snapshot, name: &str) -> rusqlite::Result<Result<SpecificationState, Failure>> {
+    if let Some(found) = store::specification(s, name)? {
+        return Ok(Ok(found));
+    }
+    let all = store::specifications(s)?;
+    let names: Vec<_> = all.into_iter().map(|state| state.specification.name).collect();
+    Ok(Err(no_specification(name, &names)))
 }
 
 /// A specification and its latest evaluation.
@@ -111,23 +175,82 @@ pub(crate) fn say(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
-/// Prints rows in columns; the last one is as long as it likes.
+/// The narrowest that a column of a table becomes.
+const CELL_MIN: usize = 4;
+
+/// Prints rows in columns. On a terminal no line is longer than it is wide: the widest cells are cut.
+/// Elsewhere everything is whole, and the last column is as long as it likes.
 fn table<const N: usize>(rows: &[[String; N]]) {
+    for line in lines(rows, terminal::size(&std::io::stdout()).map(|(columns, _)| columns)) {
+        say(&line);
+    }
+}
+
+/// The lines of a table that is at most so wide.
+fn lines<const N: usize>(rows: &[[String; N]], most: Option<usize>) -> Vec<String> {
     let mut widths = [0; N];
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
+            *width = (*width).max(terminal::columns(cell));
         }
     }
-    for row in rows {
-        let mut line = String::new();
-        for (at, (cell, width)) in row.iter().zip(widths).enumerate() {
-            if at + 1 < N {
-                line.push_str(&format!("{cell:width$}  "));
-            } else {
-                line.push_str(cell);
+    let between = 2 * N.saturating_sub(1);
+    if let Some(most) = most {
+        while widths.iter().sum::<usize>() + between > most {
+            match widths.iter_mut().max() {
+                Some(widest) if *widest > CELL_MIN => *widest -= 1,
+                _ => break,
             }
         }
-        say(line.trim_end());
+    }
+    let line = |row: &[String; N]| {
+        let mut line = String::new();
+        for (at, (cell, width)) in row.iter().zip(widths).enumerate() {
+            let cell = if most.is_some() { terminal::fit(cell, width) } else { cell.clone() };
+            line.push_str(&cell);
+            if at + 1 < N {
+                let blanks = width.saturating_sub(terminal::columns(&cell)) + 2;
+                line.extend(std::iter::repeat_n(' ', blanks));
+            }
+        }
+        let line = line.trim_end();
+        most.map_or_else(|| line.to_owned(), |most| terminal::fit(line, most))
+    };
+    rows.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_fits_its_terminal_and_is_whole_elsewhere() {
+        let rows = [
+            ["ID", "STATUS", "WHY"].map(str::to_owned),
+            ["1", "failed-dependency", "needs `a`: failed"].map(str::to_owned),
+            ["2", "succeeded", "日本語の説明はここにあります"].map(str::to_owned),
+        ];
+        for width in [20, 30, 40, 80] {
+            for line in lines(&rows, Some(width)) {
+                assert!(terminal::columns(&line) <= width, "{width}: {line:?}");
+            }
+        }
+        assert!(lines(&rows, Some(30))[1].contains('…'));
+        assert_eq!(lines(&rows, None)[1], "1   failed-dependency  needs `a`: failed");
+        assert_eq!(lines(&rows, Some(80)), lines(&rows, None));
+    }
+
+    #[test]
+    fn near_names_are_found_through_typing_errors_and_parts() {
+        let names = ["hello", "hello-world", "zlib", "core-updates"].map(str::to_owned);
+        for (word, found) in [
+            ("helo", &["hello"][..]),
+            ("hello-wrld", &["hello-world", "hello"]),
+            ("ZLIB", &["zlib"]),
+            ("updates", &["core-updates"]),
+            ("nope", &[]),
+        ] {
+            assert_eq!(near(word, &names), found, "{word}");
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! `brigandine prune`: deletes what need not be kept, or says what that would be.
 
+use std::collections::HashSet;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -7,15 +9,15 @@ use tokio::sync::watch;
 
 use super::serve::Signals;
 use super::{Failure, existing, print_json, say, table, trouble};
-use crate::app::{self, AppError};
+use crate::app::{self, AppError, Presence, RunningServer};
 use crate::cli;
 use crate::config;
-use crate::model::{self, Keep};
+use crate::model::{self, EvaluationId, Keep};
 use crate::retention::Pruned;
 use crate::store::{self, Database, Due};
 
 /// Between two questions to the database: the server is another process and says nothing itself.
-const PAUSE: Duration = Duration::from_millis(50);
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// A server that is told to prune has this long until less is left than before.
 const TIME: Duration = Duration::from_secs(120);
@@ -25,20 +27,24 @@ const TIME: Duration = Duration::from_secs(120);
 /// # Errors
 /// There is no state directory, its database cannot be used, or the server that runs does not do it.
 pub(crate) fn run(arguments: &cli::Prune) -> Result<(), Failure> {
-    let keep = match &arguments.config {
-        None => Keep::default(),
+    let file = match &arguments.config {
+        None => None,
         Some(path) => {
             let parsed = config::load(path)
                 .and_then(|text| config::server::parse(&path.display().to_string(), &text));
-            parsed.map_err(|problems| Failure::failed(problems.to_string()))?.keep
+            Some(parsed.map_err(|problems| Failure::failed(problems.to_string()))?)
         }
     };
+    let named = file.as_ref().map(|file| file.keep);
+    // As the server finds it.
+    let state = arguments.state.clone().unwrap_or_else(|| file.unwrap_or_default().state);
+    let state = state.as_path();
     super::runtime()?.block_on(async {
-        let state = &arguments.state.state;
         let database = existing(state).await?;
-        let due = due(&database, keep).await?;
+        let server = app::running_server(state);
         if arguments.dry_run {
-            show(&due, arguments.json);
+            let keep = rule(state, named, server.as_ref());
+            show(&due(&database, keep).await?, arguments.json);
             return Ok(());
         }
         // The lock's holder opens it anew.
@@ -46,7 +52,7 @@ pub(crate) fn run(arguments: &cli::Prune) -> Result<(), Failure> {
         drop(database);
         let mut signals = Signals::new()?;
         let (stop, stopped) = watch::channel(false);
-        let pruned = app::prune(state, keep, &stopped);
+        let pruned = app::prune(state, named.unwrap_or_default(), &stopped);
         tokio::pin!(pruned);
         let pruned = loop {
             tokio::select! {
@@ -63,10 +69,53 @@ pub(crate) fn run(arguments: &cli::Prune) -> Result<(), Failure> {
                 }
                 Ok(())
             }
-            Err(AppError::Locked(_)) => by_server(arguments, keep, &due).await,
+            Err(AppError::Locked(_)) => {
+                // It may have started since.
+                let server = app::running_server(state).or(server);
+                let keep = server.as_ref().map_or(named.unwrap_or_default(), |s| s.keep);
+                if named.is_some_and(|named| named != keep) {
+                    eprintln!(
+                        "brigandine: the server that runs deletes by its own [keep]: {}; that of the \
+                         file is not used",
+                        rules(keep)
+                    );
+                }
+                by_server(state, keep, arguments.json).await
+            }
             Err(error) => Err(Failure::failed(error.to_string())),
         }
     })
+}
+
+/// The rule for specifications that have none of their own, told on standard error with where it is from.
+fn rule(state: &Path, named: Option<Keep>, server: Option<&RunningServer>) -> Keep {
+    let (keep, from) = match (named, server) {
+        (Some(keep), Some(server)) if keep != server.keep => (
+            keep,
+            format!("the file that is named; the server that runs has: {}", rules(server.keep)),
+        ),
+        (Some(keep), _) => (keep, "the file that is named".to_owned()),
+        (None, Some(RunningServer { keep, configuration: Some(path), .. })) => {
+            (*keep, format!("the server that runs, from {}", path.display()))
+        }
+        (None, Some(server)) => (server.keep, "the server that runs, without a file".to_owned()),
+        (None, None) => (
+            Keep::default(),
+            format!("no server runs on {}; name its file with --config", state.display()),
+        ),
+    };
+    eprintln!("brigandine: where a specification has no `keep`: {} ({from})", rules(keep));
+    keep
+}
+
+/// A rule in words.
+fn rules(keep: Keep) -> String {
+    let rules = [(keep.evaluations, "evaluations"), (keep.days, "days")];
+    let rules: Vec<_> = rules
+        .into_iter()
+        .filter_map(|(number, what)| number.map(|number| format!("{number} {what}")))
+        .collect();
+    if rules.is_empty() { "everything".to_owned() } else { rules.join(", ") }
 }
 
 async fn due(database: &Database, keep: Keep) -> Result<Vec<Due>, Failure> {
@@ -95,14 +144,9 @@ fn show(due: &[Due], as_json: bool) {
     }
     let mut rows = vec![["NAME", "KEEPS", "GO", "JOBS OF THESE", "STAY"].map(str::to_owned)];
     for due in due {
-        let rules = [(due.keep.evaluations, "evaluations"), (due.keep.days, "days")];
-        let rules: Vec<_> = rules
-            .into_iter()
-            .filter_map(|(number, what)| number.map(|number| format!("{number} {what}")))
-            .collect();
         rows.push([
             due.name.clone(),
-            if rules.is_empty() { "everything".to_owned() } else { rules.join(", ") },
+            rules(due.keep),
             due.evaluations.len().to_string(),
             due.jobs.to_string(),
             due.kept.to_string(),
@@ -122,36 +166,46 @@ fn report(pruned: &Pruned, as_json: bool) {
     ));
 }
 
-/// The server that runs does it, by its own configuration.
-async fn by_server(arguments: &cli::Prune, keep: Keep, before: &[Due]) -> Result<(), Failure> {
-    let count = |due: &[Due]| due.iter().map(|due| due.evaluations.len()).sum::<usize>();
-    let state = &arguments.state.state;
+/// The server that runs does it, by its own configuration. What is due now is waited for, not what becomes
+/// due meanwhile: beside a busy server something always is.
+async fn by_server(state: &Path, keep: Keep, as_json: bool) -> Result<(), Failure> {
+    let database = existing(state).await?;
+    let asked: HashSet<EvaluationId> =
+        due(&database, keep).await?.into_iter().flat_map(|due| due.evaluations).collect();
     app::tell(state, "prune now")
         .map_err(|error| Failure::failed(format!("the server cannot be told: {error}")))?;
-    let database = existing(state).await?;
-    let (first, mut last, mut since) = (count(before), usize::MAX, Instant::now());
+    let mut presence = Presence::new(state);
+    let (mut last, mut since) = ((usize::MAX, i64::MAX), Instant::now());
     loop {
+        // Looked at first: what a server deleted before it went is read below.
+        let gone = presence.has_gone();
         let left = due(&database, keep).await?;
-        let (evaluations, jobs) = (count(&left), left.iter().map(|due| due.jobs).sum::<i64>());
-        if evaluations == 0 {
+        let jobs = left.iter().map(|due| due.jobs).sum();
+        let left = left.iter().flat_map(|due| &due.evaluations).filter(|id| asked.contains(id));
+        let left = left.count();
+        if left == 0 {
             break;
         }
-        let progress = usize::try_from(jobs).unwrap_or(usize::MAX).saturating_add(evaluations);
-        if progress < last {
-            (last, since) = (progress, Instant::now());
+        if gone {
+            return Err(Failure::failed(format!(
+                "the server of {} has gone; {left} evaluations are left for the next run",
+                state.display()
+            )));
+        }
+        if (left, jobs) < last {
+            (last, since) = ((left, jobs), Instant::now());
         }
         if since.elapsed() > TIME {
             return Err(Failure::failed(format!(
-                "the server leaves {evaluations} evaluations; has it another [keep] in its \
-                 configuration? its trace says more"
+                "the server leaves {left} evaluations; its trace says why"
             )));
         }
         tokio::time::sleep(PAUSE).await;
     }
-    if arguments.json {
-        print_json(&json!({ "evaluations": first, "by": "server" }));
+    if as_json {
+        print_json(&json!({ "evaluations": asked.len(), "by": "server" }));
     } else {
-        say(&format!("the server deleted {first} evaluations; its trace says more"));
+        say(&format!("the server deleted {} evaluations; its trace says more", asked.len()));
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ use crate::store::Loaded;
 ///
 /// # Errors
 /// The configuration is wrong, the server cannot start, an essential part died, or (with
-/// `--one-shot`) an evaluation failed.
+/// `--one-shot`) a fetch, an evaluation or a build failed.
 pub(crate) fn run(arguments: &cli::Serve) -> Result<(), Failure> {
     let config = configuration(arguments)?;
     trace(config.format, "info");
@@ -37,9 +37,9 @@ pub(crate) fn run(arguments: &cli::Serve) -> Result<(), Failure> {
     let runtime = super::runtime()?;
     let done = runtime.block_on(async {
         if arguments.one_shot {
-            one_shot(&config, specifications, arguments.listen).await
+            one_shot(&config, arguments, specifications).await
         } else {
-            serve(&config, specifications).await
+            serve(&config, arguments, specifications).await
         }
     });
     // Everything that matters has ended. A thread that a dead disk or network file system holds in a
@@ -77,8 +77,9 @@ fn configuration(arguments: &cli::Serve) -> Result<Config, Failure> {
 }
 
 /// What the server's parts are told.
-fn settings(config: &Config) -> Settings {
+fn settings(config: &Config, file: Option<&Path>) -> Settings {
     Settings {
+        configuration: file.map(|path| std::path::absolute(path).unwrap_or_else(|_| path.into())),
         max_jobs: config.max_jobs,
         interval: config.interval,
         sandbox: config.sandbox,
@@ -98,15 +99,17 @@ fn settings(config: &Config) -> Settings {
     }
 }
 
-/// The specifications of all files, or everything that is wrong in them.
-pub(super) fn specifications(files: &[PathBuf]) -> Result<Vec<Specification>, Failure> {
-    let mut all: Vec<Specification> = Vec::new();
+/// The specifications of all files, with the file of each, or everything that is wrong in them.
+pub(super) fn specifications(files: &[PathBuf]) -> Result<Vec<(PathBuf, Specification)>, Failure> {
+    let mut all: Vec<(PathBuf, Specification)> = Vec::new();
     let mut problems = config::Diagnostics::default();
     for path in files {
         let file = path.display().to_string();
         let parsed = config::load(path).and_then(|text| config::specification::parse(&file, &text));
         match parsed {
-            Ok(placed) => all.extend(placed.into_iter().map(|placed| placed.specification)),
+            Ok(placed) => {
+                all.extend(placed.into_iter().map(|placed| (path.clone(), placed.specification)));
+            }
             Err(found) => problems.extend(found),
         }
     }
@@ -231,13 +234,21 @@ impl Signals {
     }
 }
 
-fn report(loaded: &[(String, Loaded)]) {
-    for (name, outcome) in loaded {
+fn report(files: &[PathBuf], loaded: &[(String, Loaded)]) {
+    for ((name, outcome), file) in loaded.iter().zip(files) {
         let what = match outcome {
             Loaded::New => "new",
             Loaded::Changed => "changed",
             Loaded::Unchanged => "unchanged",
-            Loaded::Kept => "kept as stored; --replace would replace it",
+            Loaded::Kept(keys) => {
+                let (file, differs) = (file.display(), keys.join(", "));
+                tracing::warn!(
+                    specification = %name, %file, differs,
+                    "the file says otherwise than what is stored, and is not used: start with --replace \
+                     (or `replace = true`), or run `brigandine spec add --replace` with it"
+                );
+                continue;
+            }
         };
         tracing::info!(specification = %name, "specification is {what}");
     }
@@ -324,13 +335,16 @@ fn say_address(address: SocketAddr) {
 
 async fn start(
     config: &Config,
-    specifications: Vec<Specification>,
+    arguments: &cli::Serve,
+    specifications: Vec<(PathBuf, Specification)>,
     waiting: &mut Waiting,
 ) -> Result<App, Failure> {
-    let app = waiting.wait_for(async || App::start(settings(config)).await).await?;
+    let settings = async || App::start(settings(config, arguments.config.as_deref())).await;
+    let app = waiting.wait_for(settings).await?;
     if !specifications.is_empty() {
+        let (files, specifications): (Vec<_>, Vec<_>) = specifications.into_iter().unzip();
         let load = async || app.load(specifications.clone(), config.replace).await;
-        report(&waiting.wait_for(load).await?);
+        report(&files, &waiting.wait_for(load).await?);
     }
     Ok(app)
 }
@@ -350,7 +364,11 @@ fn token(config: &Config) -> Result<Option<Token>, Failure> {
     Token::read(path).map(Some).map_err(Failure::failed)
 }
 
-async fn serve(config: &Config, specifications: Vec<Specification>) -> Result<(), Failure> {
+async fn serve(
+    config: &Config,
+    arguments: &cli::Serve,
+    specifications: Vec<(PathBuf, Specification)>,
+) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     let token = token(config)?;
     let listener = listen(config.listen).await?;
@@ -358,7 +376,7 @@ async fn serve(config: &Config, specifications: Vec<Specification>) -> Result<()
     // An older or larger file may take its time; what an end by a signal undoes, the next start does.
     let mut waiting = Waiting::new(Some(&listener), config.web.clone())?;
     let started = async {
-        let app = start(config, specifications, &mut waiting).await?;
+        let app = start(config, arguments, specifications, &mut waiting).await?;
         waiting.wait_for(async || app.run().await).await?;
         Ok::<_, Failure>(app)
     };
@@ -410,17 +428,17 @@ async fn serve(config: &Config, specifications: Vec<Specification>) -> Result<()
 
 async fn one_shot(
     config: &Config,
-    specifications: Vec<Specification>,
-    address: Option<SocketAddr>,
+    arguments: &cli::Serve,
+    specifications: Vec<(PathBuf, Specification)>,
 ) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
-    let listener = match address {
+    let listener = match arguments.listen {
         Some(address) => Some(listen(address).await?),
         None => None,
     };
     let mut waiting = Waiting::new(listener.as_ref(), config.web.clone())?;
     let app = tokio::select! {
-        app = start(config, specifications, &mut waiting) => app?,
+        app = start(config, arguments, specifications, &mut waiting) => app?,
         name = signals.next() => {
             return Err(Failure::failed(format!("{name}: ended before the server had started")));
         }
@@ -436,9 +454,9 @@ async fn one_shot(
         web.close().await;
     }
     app.shutdown(false).await.map_err(|error| Failure::failed(model::with_causes(&error)))?;
-    if outcome? {
-        Ok(())
-    } else {
-        Err(Failure::failed("a look or an evaluation failed; its log says why"))
+    let outcome = outcome?;
+    for remark in &outcome.remarks {
+        eprintln!("brigandine: {remark}");
     }
+    outcome.failure().map_or(Ok(()), |why| Err(Failure::failed(why)))
 }

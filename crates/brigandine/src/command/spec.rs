@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::{Failure, existing, print_json, table, trouble, with_evaluation};
+use super::{Failure, existing, named, print_json, say, table, trouble, with_evaluation};
 use crate::app;
 use crate::cli;
 use crate::model::{self, Evaluation, Evaluator, Input, Reference, SpecificationState};
@@ -32,6 +32,7 @@ async fn add(state: &Path, file: &Path, replace: bool, as_json: bool) -> Result<
     let failed = |error: app::AppError| Failure::failed(error.to_string());
     app::make_state(state).await.map_err(failed)?;
     let database = existing(state).await?;
+    let specifications: Vec<_> = specifications.into_iter().map(|(_, found)| found).collect();
     let now = model::now();
     let loaded = database
         .write(move |tx| {
@@ -46,32 +47,47 @@ async fn add(state: &Path, file: &Path, replace: bool, as_json: bool) -> Result<
         .await
         .map_err(trouble)?;
     let heard = app::wake(state);
-    let kept = loaded.iter().any(|(_, loaded)| *loaded == Loaded::Kept);
     let word = |loaded: &Loaded| match loaded {
         Loaded::New => "new",
         Loaded::Changed => "changed",
         Loaded::Unchanged => "unchanged",
-        Loaded::Kept => "kept",
+        Loaded::Kept(_) => "kept",
     };
     if as_json {
         let list: Vec<_> = loaded
             .iter()
-            .map(|(name, loaded)| json!({ "name": name, "outcome": word(loaded) }))
+            .map(|(name, loaded)| {
+                let differs: &[String] =
+                    if let Loaded::Kept(keys) = loaded { keys } else { Default::default() };
+                json!({ "name": name, "outcome": word(loaded), "differs": differs })
+            })
             .collect();
         print_json(&json!({ "specifications": list, "server": heard }));
     } else {
         for (name, loaded) in &loaded {
-            println!("{name}: {}", word(loaded));
+            say(&format!("{name}: {}", word(loaded)));
         }
         if !heard {
-            println!("no server runs on {}; it will be looked at when one starts", state.display());
+            say(&format!(
+                "no server runs on {}; it will be looked at when one starts",
+                state.display()
+            ));
         }
     }
-    if kept {
-        let message = "another specification of that name is stored; --replace replaces it";
-        return Err(Failure::failed(message));
+    let kept: Vec<_> = loaded
+        .iter()
+        .filter_map(|(name, loaded)| match loaded {
+            Loaded::Kept(keys) => Some(format!("`{name}` ({})", keys.join(", "))),
+            _ => None,
+        })
+        .collect();
+    if kept.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    Err(Failure::failed(format!(
+        "stored already and otherwise: {}; --replace replaces what is stored",
+        kept.join(", ")
+    )))
 }
 
 /// A specification's state in a word.
@@ -96,8 +112,8 @@ fn word(evaluation: Option<&Evaluation>, state: &SpecificationState) -> String {
     }
 }
 
-async fn list(state: &Path, as_json: bool) -> Result<(), Failure> {
-    let database = existing(state).await?;
+async fn list(directory: &Path, as_json: bool) -> Result<(), Failure> {
+    let database = existing(directory).await?;
     let all = database
         .read(|s| {
             store::specifications(s)?
@@ -134,7 +150,18 @@ async fn list(state: &Path, as_json: bool) -> Result<(), Failure> {
         ]);
     }
     table(&rows);
+    for name in not_used(directory).keys() {
+        eprintln!(
+            "brigandine: {name}: the server was given another file than is stored, and does not use it; \
+             `brigandine spec show {name}` says more"
+        );
+    }
     Ok(())
+}
+
+/// What the server that runs was given and does not use.
+fn not_used(state: &Path) -> app::NotUsed {
+    app::running_server(state).map(|server| server.not_used).unwrap_or_default()
 }
 
 fn input(input: &Input) -> String {
@@ -165,36 +192,50 @@ fn describe(state: &SpecificationState, evaluation: Option<&Evaluation>) -> serd
     })
 }
 
-async fn show(state: &Path, name: String, as_json: bool) -> Result<(), Failure> {
-    let database = existing(state).await?;
-    let wanted = name.clone();
-    let found = database.read(move |s| with_evaluation(s, &wanted)).await.map_err(trouble)?;
-    let (state, evaluation) = found.ok_or_else(|| super::no_specification(&name))?;
+async fn show(directory: &Path, name: String, as_json: bool) -> Result<(), Failure> {
+    let database = existing(directory).await?;
+    let found = database.read(move |s| {
+        Ok(match with_evaluation(s, &name)? {
+            Some(found) => Ok(found),
+            None => named(s, &name)?.map(|state| (state, None)),
+        })
+    });
+    let (state, evaluation) = found.await.map_err(trouble)??;
     if as_json {
         print_json(&describe(&state, evaluation.as_ref()));
         return Ok(());
     }
     let specification = &state.specification;
-    println!("{}: {}", specification.name, word(evaluation.as_ref(), &state));
+    say(&format!("{}: {}", specification.name, word(evaluation.as_ref(), &state)));
     if !specification.description.is_empty() {
-        println!("  {}", specification.description);
+        say(&format!("  {}", specification.description));
     }
     for one in &specification.inputs {
-        println!("  input {}: {}", one.name, input(one));
+        say(&format!("  input {}: {}", one.name, input(one)));
     }
     match &specification.evaluator {
         Evaluator::Jobs { jobs, .. } if !jobs.is_empty() => {
-            println!("  jobs of the specification itself: {}", jobs.len());
+            say(&format!("  jobs of the specification itself: {}", jobs.len()));
         }
         Evaluator::Jobs { file, .. } => println!("  job list: {file}"),
         Evaluator::Command { command, .. } => println!("  evaluator: {}", command.join(" ")),
     }
+    if let Some(keys) = not_used(directory).get(&specification.name) {
+        say(&format!(
+            "  the file that the server was given says otherwise, and is not used: {} \
+             (`brigandine spec add --replace` with it)",
+            keys.join(", ")
+        ));
+    }
     if !state.look.error.is_empty() {
-        println!("  the last look failed ({} in a row): {}", state.look.failures, state.look.error);
+        say(&format!(
+            "  the last look failed ({} in a row): {}",
+            state.look.failures, state.look.error
+        ));
     }
     if let Some(evaluation) = evaluation {
         let counters = &evaluation.counters;
-        println!(
+        say(&format!(
             "  evaluation #{} {}: {} of {} jobs succeeded, {} failed, {} pending",
             evaluation.id,
             evaluation.status,
@@ -202,9 +243,9 @@ async fn show(state: &Path, name: String, as_json: bool) -> Result<(), Failure> 
             counters.total(),
             counters.all_failed(),
             counters.total() - counters.finished()
-        );
+        ));
         if !evaluation.message.is_empty() {
-            println!("  {}", evaluation.message);
+            say(&format!("  {}", evaluation.message));
         }
     }
     Ok(())
@@ -213,14 +254,15 @@ async fn show(state: &Path, name: String, as_json: bool) -> Result<(), Failure> 
 async fn remove(state: &Path, name: String) -> Result<(), Failure> {
     let database = existing(state).await?;
     let (wanted, now) = (name.clone(), model::now());
-    let removed = database
-        .write(move |tx| store::remove_specification(tx, &wanted, now))
-        .await
-        .map_err(trouble)?;
-    if removed.is_none() {
-        return Err(super::no_specification(&name));
-    }
+    let removed = database.write(move |tx| {
+        let found = named(tx, &wanted)?;
+        if found.is_ok() {
+            store::remove_specification(tx, &wanted, now)?;
+        }
+        Ok(found)
+    });
+    removed.await.map_err(trouble)??;
     app::wake(state);
-    println!("{name}: removed; its evaluations and builds stay");
+    say(&format!("{name}: removed; its evaluations and builds stay"));
     Ok(())
 }

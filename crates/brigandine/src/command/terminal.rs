@@ -10,7 +10,7 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 const USUAL: (usize, usize) = (80, 24);
 
 /// Columns and rows of the terminal behind `stream`. `None`: it is none.
-pub(super) fn size(stream: impl AsFd + IsTerminal) -> Option<(usize, usize)> {
+pub(super) fn size(stream: &(impl AsFd + IsTerminal)) -> Option<(usize, usize)> {
     if !stream.is_terminal() {
         return None;
     }
@@ -57,7 +57,7 @@ impl Progress {
 
     /// Shows how far it is, in place of what was shown before.
     pub(super) fn show(&mut self, text: &str) {
-        let Some((width, _)) = size(std::io::stderr()) else { return };
+        let Some((width, _)) = size(&std::io::stderr()) else { return };
         // The last column stays free: some terminals begin a new line behind it.
         let text = fit(text, width.saturating_sub(1));
         if text != self.shown {

@@ -121,7 +121,8 @@ pub(crate) struct Attempt {
     pub(crate) number: i64,
     /// Who ran it.
     pub(crate) worker: String,
-    /// How it ended; `Started` while it runs; `Scheduled` when it was lost and counts for nothing.
+    /// How it ended; `Started` while it runs, `Canceled` if its end was asked for; `Scheduled` when it was
+    /// lost and counts for nothing.
     pub(crate) status: BuildStatus,
     /// Why, for people.
     pub(crate) message: String,

@@ -55,6 +55,55 @@ impl Keep {
     }
 }
 
+impl Specification {
+    /// What another definition of the same specification says otherwise, by the names of keys in files:
+    /// `interval`, `input source`. Empty: both say the same.
+    pub(crate) fn differences(&self, other: &Self) -> Vec<String> {
+        // Taken apart, so that no field is forgotten.
+        let Self {
+            name: _,
+            description,
+            inputs,
+            evaluator,
+            interval_s,
+            priority,
+            keep,
+            network,
+            enabled,
+        } = self;
+        let mut keys: Vec<String> = [
+            ("description", *description != other.description),
+            ("interval", *interval_s != other.interval_s),
+            ("priority", *priority != other.priority),
+            ("keep", *keep != other.keep),
+            ("network", *network != other.network),
+            ("enabled", *enabled != other.enabled),
+        ]
+        .into_iter()
+        .filter(|(_, differs)| *differs)
+        .map(|(key, _)| key.to_owned())
+        .collect();
+        let find = |all: &[Input], name: &str| all.iter().find(|one| one.name == name).cloned();
+        let named: Vec<&Input> = inputs.iter().chain(&other.inputs).collect();
+        let mut told: Vec<&str> = Vec::new();
+        for Input { name, .. } in named {
+            if find(inputs, name) != find(&other.inputs, name) && !told.contains(&name.as_str()) {
+                told.push(name);
+                keys.push(format!("input {name}"));
+            }
+        }
+        if told.is_empty() && *inputs != other.inputs {
+            keys.push("the order of inputs".to_owned());
+        }
+        if *evaluator != other.evaluator {
+            let list = |evaluator: &Evaluator| matches!(evaluator, Evaluator::Jobs { jobs, .. } if !jobs.is_empty());
+            let own = list(evaluator) || list(&other.evaluator);
+            keys.push(if own { "job" } else { "evaluator" }.to_owned());
+        }
+        keys
+    }
+}
+
 /// A git repository at a branch, tag or revision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Input {

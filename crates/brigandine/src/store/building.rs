@@ -30,6 +30,8 @@ pub(crate) struct Changed {
 pub(crate) struct Claimed {
     /// For the event channel.
     pub(crate) changed: Changed,
+    /// The name of the specification that asked first.
+    pub(crate) specification: String,
     /// The number of this start.
     pub(crate) attempt: i64,
     /// Starts whose worker vanished.
@@ -120,6 +122,7 @@ pub(crate) fn start(
         .query_map(params![id, now], |row| {
             Ok(Claimed {
                 changed: changed(id, BuildStatus::Started, row)?,
+                specification: String::new(),
                 attempt: row.get(3)?,
                 losses: row.get(6)?,
                 timeout_s: row.get::<_, i64>(4)?.unsigned_abs(),
@@ -152,7 +155,10 @@ pub(crate) fn start(
     )?
     .execute(params![id, found.attempt, worker, now])?;
     count(tx, id, BuildStatus::Scheduled, BuildStatus::Started)?;
-    Ok(Some(Claimed { definition, needs, ..found }))
+    let specification = tx
+        .prepare_cached("SELECT name FROM specification WHERE id = ?1")?
+        .query_row([found.changed.specification], |row| row.get(0))?;
+    Ok(Some(Claimed { specification, definition, needs, ..found }))
 }
 
 pub(super) fn changed(
@@ -443,6 +449,7 @@ fn fail_dependants(
 
 /// Ends a start that nobody runs any more. The build is scheduled again, or, when `next` says so,
 /// given up as failed-other, with the `log` of this start; `losses` is its new count of vanished workers.
+/// One that was to be canceled is.
 ///
 /// Empty: build and attempt do not match the row any more, and nothing was changed.
 #[expect(clippy::too_many_arguments, reason = "what is stored of it, each its own column")]
@@ -456,6 +463,18 @@ pub(crate) fn lose(
     log: &BuildLogFile,
     now: Timestamp,
 ) -> rusqlite::Result<Vec<Changed>> {
+    let ended = |status, message| {
+        let (log, outputs, products) = (log.clone(), Vec::new(), Vec::new());
+        Finish { id, attempt, status, message, stopped_at: now, log, outputs, products }
+    };
+    let canceled: Option<bool> = tx
+        .prepare_cached("SELECT status = 4 FROM attempt WHERE build_id = ?1 AND number = ?2")?
+        .query_map(params![id, attempt], |row| row.get(0))?
+        .next()
+        .transpose()?;
+    if canceled == Some(true) {
+        return finish(tx, &ended(BuildStatus::Canceled, CANCELED.to_owned()));
+    }
     let current = tx
         .prepare_cached(
             "UPDATE build SET losses = ?3 WHERE id = ?1 AND attempt = ?2 AND status = -1",
@@ -465,19 +484,8 @@ pub(crate) fn lose(
         return Ok(Vec::new());
     }
     if next.is_finished() {
-        return finish(
-            tx,
-            &Finish {
-                id,
-                attempt,
-                status: next,
-                message: format!("lost {losses} times, the last time: {message}"),
-                stopped_at: now,
-                log: log.clone(),
-                outputs: Vec::new(),
-                products: Vec::new(),
-            },
-        );
+        let message = format!("lost {losses} times, the last time: {message}");
+        return finish(tx, &ended(next, message));
     }
     let row = tx
         .prepare_cached(
@@ -502,14 +510,19 @@ pub(crate) enum Cancel {
     TooLate,
 }
 
-/// Cancels a build that waits, or says which attempt of it runs.
+/// Why a build was canceled.
+const CANCELED: &str = "canceled on request";
+
+/// Cancels a build that waits, or says which attempt of it runs. That attempt's row has the status
+/// canceled from then on, with no time of its end: however the attempt ends without an end of its own, and
+/// if its server is killed, the build is canceled ([`lose`]).
 pub(crate) fn cancel(tx: &Transaction, id: BuildId, now: Timestamp) -> rusqlite::Result<Cancel> {
     let row = tx
         .prepare_cached(
-            "UPDATE build SET status = 4, message = 'canceled on request', stopped_at = ?2
+            "UPDATE build SET status = 4, message = ?3, stopped_at = ?2
              WHERE id = ?1 AND status = -2 RETURNING job, evaluation_id, specification_id",
         )?
-        .query_map(params![id, now], |row| changed(id, BuildStatus::Canceled, row))?
+        .query_map(params![id, now, CANCELED], |row| changed(id, BuildStatus::Canceled, row))?
         .next()
         .transpose()?;
     if let Some(row) = row {
@@ -518,12 +531,17 @@ pub(crate) fn cancel(tx: &Transaction, id: BuildId, now: Timestamp) -> rusqlite:
         fail_dependants(tx, row, &mut all, now)?;
         return Ok(Cancel::Done(all));
     }
-    let attempt = tx
+    let attempt: Option<i64> = tx
         .prepare_cached("SELECT attempt FROM build WHERE id = ?1 AND status = -1")?
         .query_map([id], |row| row.get(0))?
         .next()
         .transpose()?;
-    Ok(attempt.map_or(Cancel::TooLate, Cancel::Running))
+    let Some(attempt) = attempt else { return Ok(Cancel::TooLate) };
+    tx.prepare_cached(
+        "UPDATE attempt SET status = 4 WHERE build_id = ?1 AND number = ?2 AND status = -1",
+    )?
+    .execute(params![id, attempt])?;
+    Ok(Cancel::Running(attempt))
 }
 
 /// What a killed server left behind, put right.
@@ -537,8 +555,8 @@ pub(crate) struct Recovered {
     pub(crate) gone: usize,
 }
 
-/// Started builds become scheduled, started evaluations aborted, builds without a definition
-/// canceled.
+/// Started builds become scheduled, or canceled if that was asked for, started evaluations aborted,
+/// builds without a definition canceled.
 pub(crate) fn recover(tx: &Transaction, now: Timestamp) -> rusqlite::Result<Recovered> {
     let started: Vec<(BuildId, i64, i64)> = tx
         .prepare_cached("SELECT id, attempt, losses FROM build WHERE status < 0 AND status = -1")?

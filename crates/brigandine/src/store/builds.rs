@@ -98,7 +98,7 @@ pub(crate) fn latest_builds(
     {
         // The index of jobs begins with the specification: one short list for each of them.
         let mut all = Vec::new();
-        for specification in names(s)? {
+        for specification in specification_names(s)? {
             let one = BuildFilter { specification: Some(specification), ..filter.clone() };
             all.extend(filtered(s, &one, List::Latest, limit)?);
         }
@@ -118,8 +118,8 @@ pub(crate) fn queue(
     filtered(s, filter, List::Queue, limit)
 }
 
-/// The names of all specifications, removed ones as well.
-fn names(s: &Snapshot) -> rusqlite::Result<Vec<String>> {
+/// The names of all specifications, removed ones as well, in their order.
+pub(crate) fn specification_names(s: &Snapshot) -> rusqlite::Result<Vec<String>> {
     s.prepare_cached("SELECT name FROM specification ORDER BY name")?
         .query_map([], |row| row.get(0))?
         .collect()
@@ -325,6 +325,13 @@ pub(crate) fn job_history(
         ..BuildFilter::default()
     };
     latest_builds(s, &filter, limit)
+}
+
+/// The systems that builds were registered for, in their order.
+pub(crate) fn systems(s: &Snapshot) -> rusqlite::Result<Vec<String>> {
+    s.prepare_cached("SELECT DISTINCT system FROM build_count ORDER BY system")?
+        .query_map([], |row| row.get(0))?
+        .collect()
 }
 
 /// How many builds wait and run.

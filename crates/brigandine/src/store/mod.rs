@@ -41,7 +41,7 @@ pub(crate) use building::{
 };
 pub(crate) use builds::{
     JobFilter, build, build_by_basename, build_details, job_builds, job_history, job_page,
-    latest_builds, outputs, product, products, queue, queue_counts,
+    latest_builds, outputs, product, products, queue, queue_counts, specification_names, systems,
 };
 pub(crate) use database::{Database, DatabaseError, Snapshot, Transaction};
 pub(crate) use derivations::{definition, derivation_key, outputs_of, revisions_in_use};

@@ -61,7 +61,7 @@ pub(crate) fn specification_by_id(
 }
 
 /// What became of a specification that was to be stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Loaded {
     /// It was not there.
     New,
@@ -69,8 +69,8 @@ pub(crate) enum Loaded {
     Changed,
     /// It was there and says the same.
     Unchanged,
-    /// It was there with another definition, and replacing was not asked for.
-    Kept,
+    /// It was there with another definition, which differs in these keys, and replacing was not asked for.
+    Kept(Vec<String>),
 }
 
 const INSERT: &str = "INSERT INTO specification (name, definition, created_at, removed_at,
@@ -108,11 +108,16 @@ pub(crate) fn put_specification(
         return Ok((SpecificationId::new(id), Loaded::New));
     };
     let active = removed_at == 0;
-    if active && before == definition {
+    // One that an older version wrote may say the same in other words, or cannot be read.
+    let differences = match serde_json::from_str::<Specification>(&before) {
+        Ok(before) => specification.differences(&before),
+        Err(_) => vec!["everything, for the stored one cannot be read".to_owned()],
+    };
+    if active && (before == definition || differences.is_empty()) {
         return Ok((id, Loaded::Unchanged));
     }
     if active && !replace {
-        return Ok((id, Loaded::Kept));
+        return Ok((id, Loaded::Kept(differences)));
     }
     tx.prepare_cached(
         "UPDATE specification SET definition = ?2, removed_at = 0, look_error = '',

@@ -177,6 +177,8 @@ struct Modelled {
     needs: BTreeSet<usize>,
     /// Its place in the queue.
     rank: (i64, i64, String),
+    /// The start that is to be canceled.
+    to_cancel: Option<i64>,
 }
 
 #[derive(Default)]
@@ -200,6 +202,15 @@ impl Model {
             if self.builds[other].needs.contains(&index) {
                 self.happen(other, told);
             }
+        }
+    }
+
+    /// The end of a start that came to nothing: scheduled again, unless it was to be canceled.
+    fn come_to_nothing(&mut self, index: usize, attempt: i64, happening: Happening) {
+        if self.builds[index].to_cancel == Some(attempt) {
+            self.happen(index, Happening::Ended(attempt, BuildStatus::Canceled));
+        } else {
+            self.happen(index, happening);
         }
     }
 
@@ -274,7 +285,7 @@ async fn evaluate(database: &Database, model: &mut Model, dice: &mut Dice, round
             }
             let priority = i64::try_from(dice.roll(3)).expect("small");
             let rank = (-priority, round, format!("{index:04}.drv"));
-            model.builds.push(Modelled { state, needs: wanted, rank });
+            model.builds.push(Modelled { state, needs: wanted, rank, to_cancel: None });
         }
         places.push(index);
         jobs.push(NewJob {
@@ -361,7 +372,7 @@ async fn step(database: &Database, model: &mut Model, dice: &mut Dice, now: i64)
                 lose(tx, id(index), state.attempt, "m", next.losses, next.status, &log, now)
             })
             .await;
-            model.happen(index, happening);
+            model.come_to_nothing(index, state.attempt, happening);
         }
         8 => {
             let index = dice.roll(model.builds.len());
@@ -371,6 +382,7 @@ async fn step(database: &Database, model: &mut Model, dice: &mut Dice, now: i64)
                 Cancel::Done(_) => assert_eq!(state.status, BuildStatus::Scheduled),
                 Cancel::Running(attempt) => {
                     assert_eq!((state.status, state.attempt), (BuildStatus::Started, attempt));
+                    model.builds[index].to_cancel = Some(attempt);
                 }
                 Cancel::TooLate => assert!(state.status.is_finished()),
             }
@@ -381,7 +393,7 @@ async fn step(database: &Database, model: &mut Model, dice: &mut Dice, now: i64)
             assert_eq!(recovered.builds.len(), started.len());
             for index in started {
                 let attempt = model.builds[index].state.attempt;
-                model.happen(index, Happening::Stopped(attempt));
+                model.come_to_nothing(index, attempt, Happening::Stopped(attempt));
             }
         }
     }
@@ -480,7 +492,7 @@ async fn a_specification_is_replaced_only_when_asked_and_comes_back_with_its_pas
     let second = Specification { priority: 3, ..first.clone() };
     assert_eq!(put(first.clone(), false).await, Loaded::New);
     assert_eq!(put(first.clone(), true).await, Loaded::Unchanged);
-    assert_eq!(put(second.clone(), false).await, Loaded::Kept);
+    assert_eq!(put(second.clone(), false).await, Loaded::Kept(vec!["priority".to_owned()]));
     assert_eq!(put(second.clone(), true).await, Loaded::Changed);
     let removed = write(&database, |tx| remove_specification(tx, "a", 9)).await;
     assert_eq!(removed, Some(SpecificationId::new(1)));

@@ -30,7 +30,7 @@ pub(super) struct Screen {
 
 impl Screen {
     pub(super) fn new(silent: bool) -> Self {
-        let live = terminal::size(std::io::stdout()).is_some();
+        let live = terminal::size(&std::io::stdout()).is_some();
         Self { live, silent, drawn: Vec::new(), said: BTreeMap::new() }
     }
 
@@ -66,7 +66,7 @@ impl Screen {
     }
 
     fn draw_over(&mut self, evaluations: &[Shown]) {
-        let Some((width, height)) = terminal::size(std::io::stdout()) else { return };
+        let Some((width, height)) = terminal::size(&std::io::stdout()) else { return };
         // Behind the last column some terminals begin a new line, and below the last row all scroll.
         let lines = drawing(evaluations, width.saturating_sub(1), height.saturating_sub(2));
         let mut text = String::new();
@@ -230,7 +230,7 @@ mod tests {
         let job = |at: usize| {
             job(
                 ["succeeded", "failed", "failed-dependency", "started"][at % 4],
-                at % 5 == 0,
+                at.is_multiple_of(5),
                 "exit status 3",
             )
         };

@@ -33,7 +33,7 @@ fn a_sandboxed_build_sees_its_own_directory_and_no_network() {
         assert!(ended.stderr.contains("install bubblewrap"), "{}", ended.stderr);
         return;
     }
-    assert!(ended.status.success(), "{}", ended.stderr);
+    ended.check_evaluated();
     assert_eq!(place.jobs(1), ["base|0", "long|3", "one|0"]);
     // Two lines of heading and the loopback device.
     assert_eq!(place.build_log("one"), "base\nhidden\n3\nread-only\n");

@@ -81,7 +81,7 @@ fn a_job_has_its_variables_and_nothing_else_is_steered_by_them() {
         ]);
         place.specify(&[("sample", &repository, "")]);
         let ended = run(place.command(&["--one-shot", &sandbox(kind)]));
-        assert!(ended.status.success(), "{}", ended.stderr);
+        ended.check_evaluated();
         for (name, value) in STEERING {
             let log = place.build_log(name);
             assert!(!log.contains("steered"), "{kind} {name}: {log}");
@@ -192,7 +192,7 @@ fn a_build_ignores_no_signal_that_the_server_was_started_to_ignore() {
         let ignore = "trap '' HUP INT QUIT USR1 USR2 ALRM TERM CHLD CONT TSTP TTIN TTOU WINCH";
         let command = place.command(&["--one-shot", &sandbox(kind)]);
         let ended = run(started_by(ignore, &command));
-        assert_eq!(ended.status.code(), Some(0), "{kind}: {}", ended.stderr);
+        ended.check_evaluated();
         let rows = place.rows("SELECT status, message FROM build");
         assert_eq!(rows, ["1|exit status 3"], "{kind}");
         let log = place.build_log("job");

@@ -96,7 +96,7 @@ fn a_server_killed_under_hostile_builds_loses_nothing_and_leaves_nothing_alive()
                        WHERE job NOT LIKE 'poison%' ORDER BY job";
         let undisturbed = prepare(&mark);
         let ended = run(undisturbed.command(&["--one-shot", &sandbox(kind)]));
-        assert!(ended.status.success(), "{}", ended.stderr);
+        ended.check_evaluated();
         let expected = undisturbed.rows(results);
         assert_eq!(expected.len(), GOOD + 3 * (HOSTILE.len() - 1), "{kind}");
 
@@ -125,7 +125,7 @@ fn a_server_killed_under_hostile_builds_loses_nothing_and_leaves_nothing_alive()
         }
         assert!(hits >= 3, "{kind}: only {hits} kills hit running builds");
         let ended = run(place.command(&["--one-shot", &sandbox(kind)]));
-        assert!(ended.status.success(), "{}", ended.stderr);
+        ended.check_evaluated();
         place.check_consistency();
         assert_eq!(
             place.rows(results),

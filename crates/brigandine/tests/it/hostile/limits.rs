@@ -64,7 +64,7 @@ fn a_build_that_takes_more_than_its_limit_fails_with_the_limits_name() {
         repository.commit(&[("brigandine.toml", &(list + modest)), ("none", "")]);
         place.specify(&[("sample", &repository, "")]);
         let ended = run(place.command(&["--one-shot", &sandbox(kind)]));
-        assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+        ended.check_evaluated();
         for (name, _) in GREEDY {
             let limit = name.split('-').next().expect("a limit");
             let rows =
@@ -99,7 +99,7 @@ fn a_fork_bomb_ends_and_the_server_goes_on() {
         repository.commit(&[("brigandine.toml", list), ("none", "")]);
         place.specify(&[("sample", &repository, "")]);
         let ended = run(place.command(&["--one-shot", &sandbox(kind)]));
-        assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+        ended.check_evaluated();
         let rows = place.rows("SELECT status, message FROM build WHERE job = 'bomb'");
         assert!(rows[0].contains("`build-processes`"), "{kind}: {rows:?}");
         assert_eq!(place.rows("SELECT status FROM build WHERE job = 'other'"), ["0"], "{kind}");
@@ -160,7 +160,7 @@ fn a_build_that_ends_by_itself_beyond_its_limit_fails_with_the_limits_name() {
         repository.commit(&[("brigandine.toml", &list), ("none", "")]);
         place.specify(&[("sample", &repository, "")]);
         let ended = run(place.command(&["--one-shot", &sandbox(kind)]));
-        assert!(ended.status.success(), "{}", ended.stderr);
+        ended.check_evaluated();
         let rows =
             place.rows("SELECT job, status, message FROM build WHERE job <> 'made' ORDER BY job");
         // In the sandbox what it left ends with bubblewrap, and may be gone before it is counted.
@@ -184,7 +184,7 @@ fn the_processes_of_the_sandbox_do_not_count_for_the_build() {
         super::commands(&repository, &[("three", &more), ("two", "sleep 1.5; echo both")]);
         place.specify(&[("sample", &repository, "")]);
         let ended = run(place.command(&["--one-shot", &sandbox(kind)]));
-        assert!(ended.status.success(), "{}", ended.stderr);
+        ended.check_evaluated();
         assert_eq!(place.jobs(1), ["three|3", "two|0"], "{kind}");
     }
 }

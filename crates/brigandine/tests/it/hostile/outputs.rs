@@ -138,7 +138,7 @@ fn a_build_that_leaves_folders_deeper_than_the_stack_leaves_nothing_behind() {
         // With few descriptors there is not one for each level.
         let ended =
             run(started_by("ulimit -n 300", &place.command(&["--one-shot", &sandbox(kind)])));
-        assert_eq!(ended.status.code(), Some(0), "{kind}: {}", ended.stderr);
+        ended.check_evaluated();
         assert_eq!(place.jobs(1), ["deep|0", "out|3", "shut|0"], "{kind}");
         let left = fs::read_dir(place.state().join("work")).expect("work").count();
         assert_eq!(left, 0, "{kind}: {}", ended.stderr);

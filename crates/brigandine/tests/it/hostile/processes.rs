@@ -211,7 +211,7 @@ fn a_request_to_end_reaches_the_job_and_its_grace_is_kept() {
         place.write("config.toml", "[limits]\nbuild-grace = \"2s\"\n");
         place.specify(&[("sample", &repository, "")]);
         let ended = run(place.command(&["--one-shot", &sandbox(kind)]));
-        assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+        ended.check_evaluated();
         assert_eq!(
             place.build_log("polite"),
             "asked\n\n[brigandine: took longer than 2 s]\n",

@@ -265,10 +265,22 @@ fn a_file_that_says_otherwise_than_what_is_stored_is_told_with_what_differs() {
     let second = server(&place);
     second.trace("differs=\"interval, network, input source\"");
     address(&second);
+    let ended = run(place.tool(&["spec", "show", "spec"]));
+    assert!(
+        ended.stdout.contains("is not used: interval, network, input source"),
+        "{}",
+        ended.stdout
+    );
+    let ended = run(place.tool(&["spec", "list"]));
+    assert!(ended.stderr.contains("spec: the server was given another file"), "{}", ended.stderr);
     let file = place.path("specifications.toml");
     let ended = run(place.tool(&["spec", "add", path(&file)]));
     assert_eq!(ended.status.code(), Some(1));
     assert!(ended.stderr.contains("`spec` (interval, network, input source)"), "{}", ended.stderr);
+    let ended = run(place.tool(&["spec", "add", "--replace", path(&file)]));
+    assert!(ended.status.success(), "{}", ended.stderr);
+    let shown = || run(place.tool(&["spec", "list"])).stderr;
+    crate::support::until(shown, String::is_empty);
 }
 
 #[test]

@@ -2,8 +2,11 @@
 //! that must tell the truth meanwhile. Each test has one situation and its neighbours.
 
 mod browser;
+mod checks;
 mod clones;
+mod commands;
 mod disk;
+mod documents;
 mod git;
 mod growth;
 mod lengths;
@@ -13,6 +16,7 @@ mod mounts;
 mod pages;
 mod schema;
 mod strangers;
+mod terminal;
 
 use crate::support::Place;
 

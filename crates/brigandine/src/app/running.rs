@@ -1,0 +1,60 @@
+//! What the server that runs was told, for commands that should go by it: a file in the state directory.
+//!
+//! It is written when the server starts and removed when it ends; that of a server that was killed stays
+//! until the next start. It is believed only while a server has the directory.
+
+use super::{Served, Settings, served};
+use crate::model::Keep;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Specifications that the server was given and does not use, because others of their names are stored:
+/// the keys in which these differ.
+pub(crate) type NotUsed = BTreeMap<String, Vec<String>>;
+
+const FILE: &str = "server.json";
+
+/// What the server that runs was told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RunningServer {
+    /// Its process.
+    pub(crate) pid: u32,
+    /// The configuration that it was started with.
+    pub(crate) configuration: Option<PathBuf>,
+    /// Which evaluations it keeps where the specification does not say it.
+    pub(crate) keep: Keep,
+    /// What it was given and does not use.
+    #[serde(default)]
+    pub(crate) not_used: NotUsed,
+}
+
+/// What the server of this state directory was told. `None`: no server runs, or it does not say.
+pub(crate) fn running_server(state: &Path) -> Option<RunningServer> {
+    if served(state) == Served::No {
+        return None;
+    }
+    let text = std::fs::read(state.join(FILE)).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+/// Leaves word of what this server was told. Commands do without, so a failure is only traced.
+pub(super) fn note(state: &Path, settings: &Settings, not_used: NotUsed) {
+    let told = RunningServer {
+        pid: std::process::id(),
+        configuration: settings.configuration.clone(),
+        keep: settings.keep,
+        not_used,
+    };
+    let written = serde_json::to_vec(&told)
+        .map_err(std::io::Error::from)
+        .and_then(|text| std::fs::write(state.join(FILE), text));
+    if let Err(error) = written {
+        tracing::warn!(%error, file = FILE, "commands will not know this server's configuration");
+    }
+}
+
+/// Takes the word back.
+pub(super) fn forget(state: &Path) {
+    let _ = std::fs::remove_file(state.join(FILE));
+}
