@@ -155,6 +155,7 @@ impl Builder {
     ///
     /// # Errors
     /// The database is closed; what ran is still recorded as started.
+    #[expect(clippy::too_many_arguments, reason = "the parts that it works with")]
     pub(crate) async fn run<D: Dispatcher>(
         self,
         settings: BuilderSettings,

@@ -8,7 +8,6 @@ use serde_json::json;
 
 use crate::health;
 use crate::model::with_causes;
-use crate::store::DatabaseError;
 
 /// An answer, or why there is none.
 pub(crate) type Result<T> = std::result::Result<T, Refusal>;
@@ -72,7 +71,8 @@ impl Refusal {
     }
 
     /// The database did not answer.
-    pub(crate) fn database(error: DatabaseError) -> Self {
+    #[expect(clippy::needless_pass_by_value, reason = "stands in `map_err`")]
+    pub(crate) fn database(error: lockkeeper::Error) -> Self {
         let text = with_causes(&error);
         tracing::error!(error = text, "the database could not do what a request asks for");
         if health::passes(&error) {

@@ -32,6 +32,7 @@ impl Small {
     }
 }
 
+#[expect(clippy::ptr_arg, reason = "stands in `until`, whose answers are strings")]
 fn is_told(page: &String) -> bool {
     page.contains("class=\"note other\"") && page.contains("nothing is started until")
 }
@@ -190,7 +191,7 @@ fn nothing_is_started_while_less_than_the_reserve_is_free() {
 }
 
 #[test]
-fn outputs_and_evaluations_that_meet_a_full_disk_are_made_again() {
+fn outputs_that_meet_a_full_disk_are_made_again() {
     let place =
         place(&[("job", "command = \"head -c 6000000 /dev/urandom > $BRIGANDINE_OUT/it\"")]);
     let outputs = place.state().join("outputs");

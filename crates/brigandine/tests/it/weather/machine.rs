@@ -284,8 +284,10 @@ fn a_server_that_starts_while_the_database_is_locked_waits_and_says_so() {
     assert!(server.end().success());
 }
 
+type Damage = fn(&Path);
+
 /// What may become of a finished build's log.
-const DAMAGES: [(&str, fn(&Path)); 6] = [
+const DAMAGES: [(&str, Damage); 6] = [
     ("removed", |path| fs::remove_file(path).expect("removed")),
     ("emptied", |path| fs::write(path, "").expect("emptied")),
     ("garbage", |path| fs::write(path, "no log at all").expect("written")),

@@ -116,8 +116,10 @@ fn a_database_that_cannot_be_copied_first_is_not_changed() {
     assert!(!copy.exists(), "a copy that is not whole");
 }
 
+type Loss = fn(&Path);
+
 /// What may become of a database while no server runs.
-const LOSSES: [(&str, fn(&Path)); 2] = [
+const LOSSES: [(&str, Loss); 2] = [
     ("emptied", |path| fs::write(path, "").expect("emptied")),
     ("removed", |path| fs::remove_file(path).expect("removed")),
 ];
@@ -146,8 +148,10 @@ fn a_database_that_was_lost_is_not_begun_anew_beside_its_build_logs() {
     }
 }
 
+type Break = fn(&Place);
+
 /// What may become of a state directory under the server, and what is said then.
-const BREAKS: [(&str, fn(&Place), &str); 6] = [
+const BREAKS: [(&str, Break, &str); 6] = [
     (
         "removed",
         |p| fs::remove_file(p.state().join("brigandine.db")).expect("removed"),
