@@ -282,22 +282,16 @@ async fn log_view(site: &Site, build: &Build) -> LogView {
         let twin = twin.and_then(|rest| rest.split(':').next()?.parse().ok());
         return LogView { note: never_ran(build), twin, ..LogView::default() };
     };
-    let tail = match Tail::read(reader, from).await {
-        Ok(tail) => tail,
-        Err(error) => {
-            tracing::warn!(%error, build = %build.id, "a build log cannot be read");
-            return LogView {
-                attempt: build.attempt,
-                error: error.to_string(),
-                ..LogView::default()
-            };
-        }
-    };
+    let tail = Tail::read(reader, from).await;
+    let error = tail.error.as_ref().map(ToString::to_string).unwrap_or_default();
+    if !error.is_empty() {
+        tracing::warn!(error, build = %build.id, "a build log cannot be read");
+    }
     let live = !tail.ended;
     let resume = live.then(|| tail.lines.resume());
     let html = tail.html + &tail.lines.unfinished();
     let note = match build.status {
-        _ if !html.is_empty() => "",
+        _ if !html.is_empty() || !error.is_empty() => "",
         BuildStatus::Started => "It has printed nothing so far.",
         _ if tail.reader.is_missing() && !build.log.path.is_empty() => {
             "Its log is gone: the file is not in the server's state directory any more."
@@ -306,7 +300,7 @@ async fn log_view(site: &Site, build: &Build) -> LogView {
         _ => "It printed nothing before it ended.",
     };
     let (attempt, from) = (build.attempt, tail.from);
-    LogView { attempt, from, html, live, resume, note, ..LogView::default() }
+    LogView { attempt, from, html, live, resume, note, error, ..LogView::default() }
 }
 
 /// Why a build has no log.

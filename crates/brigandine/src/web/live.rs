@@ -253,7 +253,10 @@ impl Follower {
         let mut html = String::new();
         let (mut reader, mut lines, mut shown) = (reader, Lines::at(from), from);
         if !resumed {
-            let tail = Tail::read(reader, from).await?;
+            let tail = Tail::read(reader, from).await;
+            if let Some(error) = tail.error {
+                return Err(error);
+            }
             (reader, lines, html, shown) = (tail.reader, tail.lines, tail.html, tail.from);
         }
         // A client that left is noticed by the next piece.

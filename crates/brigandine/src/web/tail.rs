@@ -21,6 +21,8 @@ pub(super) struct Tail {
     pub(super) reader: LogReader,
     /// Whether the log has ended.
     pub(super) ended: bool,
+    /// Why what is shown is not all: the rest of the file cannot be read.
+    pub(super) error: Option<std::io::Error>,
 }
 
 /// Where a reader of the end of a log with so many bytes begins.
@@ -30,18 +32,22 @@ pub(super) const fn start(bytes: u64) -> u64 {
 
 impl Tail {
     /// Reads what `reader` gives without waiting for more to be written. It begins at [`start`], or anywhere
-    /// before: what is too much is passed over.
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub(super) async fn read(mut reader: LogReader, mut from: u64) -> std::io::Result<Self> {
+    /// before: what is too much is passed over. Of a file that cannot be read to its end it has what comes before.
+    pub(super) async fn read(mut reader: LogReader, mut from: u64) -> Self {
         let most = usize::try_from(TAIL + LEAD).unwrap_or(usize::MAX);
-        let mut text = Vec::new();
+        let (mut text, mut error) = (Vec::new(), None);
         let ended = loop {
             if reader.is_at_end() {
                 break false;
             }
-            let Some(piece) = reader.next().await? else { break true };
+            let piece = match reader.next().await {
+                Ok(Some(piece)) => piece,
+                Ok(None) => break true,
+                Err(found) => {
+                    error = Some(found);
+                    break true;
+                }
+            };
             text.extend_from_slice(&piece);
             if text.len() > 2 * most {
                 let over = text.len() - most;
@@ -66,7 +72,7 @@ impl Tail {
         if ended {
             lines.finish(&mut html);
         }
-        Ok(Self { from, html, lines, reader, ended })
+        Self { from, html, lines, reader, ended, error }
     }
 }
 
