@@ -14,11 +14,13 @@ mod isolation;
 mod one_shot;
 mod running;
 mod settings;
+mod state_dir;
 mod wake;
 
 pub(crate) use error::AppError;
 pub(crate) use running::{NotUsed, RunningServer, running_server};
 pub(crate) use settings::Settings;
+pub(crate) use state_dir::{make_state, prune};
 pub(crate) use wake::{Presence, Served, served, tell, wake};
 
 use crate::build::{
@@ -26,27 +28,22 @@ use crate::build::{
     Stop, publish_builds,
 };
 use crate::evaluate::EvaluatorSettings;
-use crate::folder;
 use crate::health::{self, Health};
-use crate::input::{Checkouts, Repositories, hex};
-use crate::log::{LogName, Logs};
-use crate::model::{self, BuildId, Event, Keep, Specification, SpecificationId};
+use crate::input::{Checkouts, Repositories};
+use crate::log::Logs;
+use crate::model::{self, BuildId, Event, Specification, SpecificationId};
 use crate::monitor::{self, Turns};
-use crate::process::{Cgroups, STATE_VARIABLE, Supervisors, kill_marked};
-use crate::retention::{Pace, Pruned, Retention};
-use crate::store::{
-    self, Cancel, Database, DatabaseError, Loaded, OpenError, Recovered, Restart, SchemaError,
-};
+use crate::retention::Retention;
+use crate::store::{self, Cancel, Database, DatabaseError, Loaded, Restart};
 use rustix::fs::Mode;
-use sha2::{Digest, Sha256};
+use state_dir::{LOCK, keep_private, lock, recover, supervisors};
 use std::collections::HashMap;
 use std::fs::{File, Permissions};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 use wake::{WAKE, wake_socket};
@@ -115,54 +112,6 @@ const FOLDERS: [&str; 5] = ["work", "outputs", "logs", "repositories", "checkout
 const RETENTION: Duration = Duration::from_secs(3600);
 /// Evaluations that have a turn, and that go on altogether.
 const EVALUATIONS: (usize, usize) = (2, 64);
-
-/// Deletes what need not be kept in a state directory that no server has.
-///
-/// # Errors
-/// [`AppError::Locked`]: a server has it, and nothing was changed; it can be told to. Otherwise what was
-/// deleted is, and the next run goes on.
-pub(crate) async fn prune(
-    state: &Path,
-    keep: Keep,
-    stop: &watch::Receiver<bool>,
-) -> Result<Pruned, AppError> {
-    let failed = |error| AppError::File(state.to_owned(), error);
-    let _lock = lock(state)?;
-    let database = store::open_as_it_is(state).await?;
-    let logs = Logs::new(state, 0);
-    let outputs = Arc::new(Outputs::new(state.join("outputs"), 0).map_err(failed)?);
-    std::fs::create_dir_all(state.join("work")).map_err(failed)?;
-    let events = broadcast::Sender::new(1);
-    let retention = Retention::new(&database, outputs, logs, keep, events).pace(Pace::ALONE);
-    let pruned = retention.run(stop).await;
-    drop(retention);
-    database.close().await?;
-    Ok(pruned?)
-}
-
-/// Makes the database of a state directory that has none; waits for a server that is about to.
-///
-/// # Errors
-/// It cannot be made, or what is there is no database of this version.
-pub(crate) async fn make_state(state: &Path) -> Result<(), AppError> {
-    std::fs::create_dir_all(state).map_err(|error| AppError::File(state.to_owned(), error))?;
-    let began = Instant::now();
-    loop {
-        if state.join(store::DATABASE_FILE).exists() {
-            match store::open_as_it_is(state).await {
-                Err(OpenError::Schema(_, SchemaError::Empty | SchemaError::Unindexed(_))) => {}
-                found => return Ok(found?.close().await?),
-            }
-        }
-        match lock(state) {
-            Ok(_lock) => return Ok(store::open(state).await?.close().await?),
-            Err(AppError::Locked(_)) if began.elapsed() < LAST_SERVER => {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-            Err(error) => return Err(error),
-        }
-    }
-}
 
 impl App {
     /// Opens the state directory and puts right what a killed server left behind. Nothing runs
@@ -735,131 +684,4 @@ impl Shared {
     fn is_monitored(&self) -> bool {
         self.monitored.load(Ordering::SeqCst)
     }
-}
-
-/// Takes the rights of others at the database away, which SQLite gives by the machine's custom. By name: to
-/// open it is SQLite's alone.
-fn keep_private(state: &Path) -> Result<(), AppError> {
-    for name in ["brigandine.db", "brigandine.db-wal", "brigandine.db-shm"] {
-        let path = state.join(name);
-        match std::fs::set_permissions(&path, Permissions::from_mode(0o600)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(AppError::File(path, error));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-/// The file in the state directory that its server locks.
-const LOCK: &str = "lock";
-
-/// A program that looks whether there is a server holds the lock for a moment: see [`served`].
-const LOCK_TRIES: u32 = 20;
-/// Between two tries.
-const LOCK_PAUSE: Duration = Duration::from_millis(10);
-
-/// Locks the state directory for this process.
-fn lock(state: &Path) -> Result<File, AppError> {
-    let path = state.join(LOCK);
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        // What is no file is not waited for.
-        .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
-        .open(&path)
-        .map_err(|error| AppError::File(path.clone(), error))?;
-    for _ in 0..LOCK_TRIES {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(std::fs::TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
-            Err(std::fs::TryLockError::Error(error)) => return Err(AppError::File(path, error)),
-        }
-    }
-    Err(AppError::Locked(state.to_owned()))
-}
-
-/// How long the processes of a server that was killed are waited for; only the kernel can delay their end.
-const LAST_SERVER: Duration = Duration::from_secs(30);
-
-/// What starts programs, when all that the last server started is gone: its supervisors hold a lock until
-/// then.
-async fn supervisors(state: &Path) -> Result<Arc<Supervisors>, AppError> {
-    let path = state.join("processes.lock");
-    let failed = |error| AppError::File(path.clone(), error);
-    let options = File::options().create(true).truncate(false).write(true).clone();
-    let file = options.open(&path).map_err(failed)?;
-    let again = file.try_clone().map_err(failed)?;
-    let locked = tokio::task::spawn_blocking(move || again.lock());
-    match tokio::time::timeout(LAST_SERVER, locked).await {
-        Ok(Ok(Ok(()))) => {}
-        Ok(Ok(Err(error))) => return Err(failed(error)),
-        Ok(Err(error)) => return Err(failed(std::io::Error::other(error))),
-        Err(_) => tracing::error!(
-            "processes that the last server started have not ended in {} s: find what the kernel waits for \
-             (state D in `ps`)",
-            LAST_SERVER.as_secs()
-        ),
-    }
-    let name = hex(&Sha256::digest(state.as_os_str().as_bytes()))[..16].to_owned();
-    let begun = tokio::task::spawn_blocking(move || Cgroups::begin(&name)).await;
-    let cgroups = match begun.unwrap_or_else(|error| Err(error.to_string())) {
-        Ok(cgroups) => {
-            tracing::info!(kept = cgroups.describe(), "builds have control groups (cgroup v2)");
-            Some(cgroups)
-        }
-        Err(why) => {
-            tracing::info!(
-                why,
-                "builds have no control groups (cgroup v2): what they take is measured"
-            );
-            None
-        }
-    };
-    Ok(Supervisors::with_groups(Some(file), cgroups))
-}
-
-/// Puts right what a killed server left: its child processes, its rows, its half-made files.
-async fn recover(
-    state: &Path,
-    state_id: &str,
-    database: &Database,
-    logs: &Logs,
-    checkouts: &Arc<Checkouts>,
-) -> Result<(), AppError> {
-    // Processes first: they may still write to directories that go next.
-    let mark = format!("{STATE_VARIABLE}={state_id}");
-    let (work, exports) = (state.join("work"), Arc::clone(checkouts));
-    let cleaned = tokio::task::spawn_blocking(move || {
-        let killed = kill_marked(&mark);
-        // The folder stays: it may be a link, or where another disk is mounted.
-        let removed = folder::empty(&work);
-        exports.clean();
-        (killed, removed)
-    });
-    let (killed, removed) = cleaned.await.map_err(|error| AppError::Ended {
-        part: "the recovery".to_owned(),
-        why: error.to_string(),
-    })?;
-    if let Err(error) = removed {
-        // It takes room, and nothing else: no two starts of builds have the same directory.
-        let path = state.join("work");
-        tracing::error!(%error, path = %path.display(), "what builds left cannot be removed; remove it by hand");
-    }
-    let now = model::now();
-    let Recovered { builds, evaluations, gone } =
-        database.write(move |tx| store::recover(tx, now)).await?;
-    for (id, attempt) in &builds {
-        logs.remove(LogName::Build(*id, *attempt));
-    }
-    tracing::warn!(
-        processes = killed,
-        builds = builds.len(),
-        evaluations,
-        gone,
-        "the last server was killed: its processes are gone, its builds are scheduled again"
-    );
-    Ok(())
 }

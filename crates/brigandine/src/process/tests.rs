@@ -92,6 +92,7 @@ async fn a_program_whose_supervisor_is_killed_ends_as_well() {
     let began = std::time::Instant::now();
     while alive(&mark) > 0 {
         assert!(began.elapsed() < LONG, "it lives on");
+        // The kernel tells of the end of a process that is no child only to those who ask.
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let done =
@@ -151,6 +152,7 @@ async fn with_the_rights_of_root_one_process_stands_between_the_fork_server_and_
         if sleep.is_some() {
             break;
         }
+        // Nor does it tell when a process begins another program.
         tokio::time::sleep(Duration::from_millis(5)).await;
         sleep = find();
     }

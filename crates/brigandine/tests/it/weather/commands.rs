@@ -46,6 +46,17 @@ fn build_of(place: &Place, job: &str) -> String {
     until(|| found(&ask()), Option::is_some).expect("a build")
 }
 
+/// A specification whose only job says by the gate that it has begun, and goes on until it is ended.
+fn held() -> (Place, Gate) {
+    let place = Place::new();
+    let gate = Gate::new(place.path("gate"));
+    let repository = place.repository("repository");
+    let command = format!("command = \"echo begun > '{}'; sleep 300\"", gate.path().display());
+    repository.jobs(&[("held", &command)]);
+    place.specify(&[("spec", &repository, "")]);
+    (place, gate)
+}
+
 #[test]
 fn one_shot_ends_with_1_if_a_build_that_was_wanted_did_not_succeed_and_says_which() {
     for (jobs, status, told) in [
@@ -99,12 +110,7 @@ fn one_shot_says_why_a_repository_could_not_be_fetched_or_evaluated() {
 
 #[test]
 fn a_build_that_was_canceled_during_one_shot_is_none_that_succeeded() {
-    let place = Place::new();
-    let gate = Gate::new(place.path("gate"));
-    let repository = place.repository("repository");
-    let command = format!("command = \"echo begun > '{}'; sleep 300\"", gate.path().display());
-    repository.jobs(&[("held", &command)]);
-    place.specify(&[("spec", &repository, "")]);
+    let (place, gate) = held();
     let server = Process::start(place.command(&["--one-shot"]));
     gate.wait();
     let ended = run(place.tool(&["cancel", "1"]));
@@ -192,12 +198,7 @@ fn waiting_goes_on_until_the_last_build_has_ended_or_the_time_is_over() {
 
 #[test]
 fn a_canceled_build_has_a_result_of_its_own() {
-    let place = Place::new();
-    let gate = Gate::new(place.path("gate"));
-    let repository = place.repository("repository");
-    let command = format!("command = \"echo begun > '{}'; sleep 300\"", gate.path().display());
-    repository.jobs(&[("held", &command)]);
-    place.specify(&[("spec", &repository, "")]);
+    let (place, gate) = held();
     let server = server(&place);
     gate.wait();
     let waiting = Process::start(place.tool(&["wait", "1"]));
@@ -291,12 +292,7 @@ fn a_cancel_that_no_server_hears_is_done_by_the_next() {
 
 #[test]
 fn without_a_server_waiting_ends_soon_and_says_so() {
-    let place = Place::new();
-    let gate = Gate::new(place.path("gate"));
-    let repository = place.repository("repository");
-    let command = format!("command = \"echo begun > '{}'; sleep 300\"", gate.path().display());
-    repository.jobs(&[("held", &command)]);
-    place.specify(&[("spec", &repository, "")]);
+    let (place, gate) = held();
     let first = server(&place);
     gate.wait();
     first.signal("TERM");

@@ -279,6 +279,7 @@ fn who_takes_an_answer_slowly_gets_all_of_it() {
             break;
         }
         bytes += read;
+        // That it takes its time is the point of the test.
         std::thread::sleep(Duration::from_millis(20));
     }
     assert!(bytes > 8_000_000, "{bytes} bytes after {:?}", began.elapsed());

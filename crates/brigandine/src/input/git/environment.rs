@@ -1,0 +1,215 @@
+//! What git is started with: which settings and variables, and which programs it may run.
+
+use super::Repositories;
+use crate::input::address::{Access, Origin};
+use crate::input::by_git;
+use crate::process::{self, STATE_VARIABLE};
+use std::io;
+use std::path::Path;
+use std::process::Command;
+
+/// Settings under which a file is what its tree and its attributes say, on every machine.
+const INDEPENDENT: [&str; 7] = [
+    "core.attributesFile=/dev/null",
+    "core.autocrlf=false",
+    "core.eol=lf",
+    "core.symlinks=true",
+    "core.fileMode=true",
+    "core.sparseCheckout=false",
+    "core.ignoreCase=false",
+];
+
+/// A host that does not take the connection, and one that falls silent, are given up.
+const SSH_OPTIONS: &str =
+    "-oBatchMode=yes -oConnectTimeout=30 -oServerAliveInterval=15 -oServerAliveCountMax=4";
+const LOW_SPEED_TIME: &str = "http.lowSpeedTime=60";
+/// A home without keys and passwords.
+const NO_HOME: &str = "/nonexistent";
+
+impl Repositories {
+    /// git with its environment alone, which has it ask nobody anything. Of the server's variables it has those
+    /// that say where its configuration, keys, certificates and proxies are.
+    pub(super) fn environment(&self, access: Access) -> Command {
+        let mut command = Command::new("git");
+        let ssh = std::env::var("GIT_SSH_COMMAND").unwrap_or_else(|_| "ssh".to_owned());
+        command.envs(process::passed_on(is_for_git));
+        command
+            .env(STATE_VARIABLE, &self.state_id)
+            .env("GIT_TERMINAL_PROMPT", "0")
+            .env("GIT_ASKPASS", "true")
+            .env("SSH_ASKPASS", "true")
+            .env("GCM_INTERACTIVE", "never")
+            .env("GIT_SSH_COMMAND", format!("{ssh} {SSH_OPTIONS}"))
+            .env("GIT_PROTOCOL_FROM_USER", if access == Access::Input { "1" } else { "0" })
+            .env("GIT_OPTIONAL_LOCKS", "0")
+            .env("LC_ALL", "C")
+            .current_dir(&self.directory);
+        command
+    }
+
+    /// A git command that reads no configuration of a work tree and asks nobody anything.
+    pub(in crate::input) fn command(&self, repository: &Path, access: Access) -> Command {
+        let mut command = self.command_without(access);
+        command.arg("--git-dir").arg(repository);
+        command
+    }
+
+    /// As [`Repositories::command`], in no repository at all.
+    pub(in crate::input) fn command_without(&self, access: Access) -> Command {
+        let mut command = self.environment(access);
+        command
+            // None that the state directory may lie in.
+            .env("GIT_CEILING_DIRECTORIES", self.state())
+            .args(["-c", "core.hooksPath=/dev/null"])
+            .args(["-c", "core.fsmonitor=false"])
+            // No helper runs a program that an address names.
+            .args(["-c", "protocol.ext.allow=never", "-c", "protocol.fd.allow=never"])
+            // A host that accepts a connection and says nothing.
+            .args(["-c", "http.lowSpeedLimit=1", "-c", LOW_SPEED_TIME])
+            // `tidy` does it, when nobody waits.
+            .args(["-c", "gc.auto=0", "-c", "maintenance.auto=false"])
+            // Objects come whole or not at all: O1.
+            .args(["-c", "fetch.unpackLimit=1"])
+            .args(["-c", "log.showSignature=false"])
+            .args(["-c", "advice.detachedHead=false"]);
+        let allowed = match access {
+            Access::Input => return command,
+            Access::Local => "file",
+            Access::Named => "https:http:git:ssh",
+            Access::Anonymous => {
+                // Neither configuration nor keys, cookies or passwords of the server's user.
+                for name in ["GIT_CONFIG_COUNT", "GIT_CONFIG_PARAMETERS", "XDG_CONFIG_HOME"] {
+                    command.env_remove(name);
+                }
+                command
+                    .env_remove("SSH_AUTH_SOCK")
+                    .env("GIT_CONFIG_GLOBAL", "/dev/null")
+                    .env("GIT_CONFIG_NOSYSTEM", "1")
+                    .env("HOME", NO_HOME)
+                    .args(["-c", "credential.helper="]);
+                "https:http:git"
+            }
+        };
+        command.env("GIT_ALLOW_PROTOCOL", allowed);
+        command
+    }
+
+    /// A git command that writes the files of a clone's revision below `work`, as the tree says and not
+    /// as this machine would have it: from a repository without settings or `info/attributes`, which
+    /// lies at `blank` for the time, and without filters but those that may run.
+    pub(in crate::input) async fn export_command(
+        &self,
+        origin: &Origin,
+        blank: &Path,
+        work: &Path,
+    ) -> io::Result<Command> {
+        for folder in ["refs", "objects"] {
+            std::fs::create_dir_all(blank.join(folder))?;
+        }
+        std::fs::write(blank.join("HEAD"), "ref: refs/heads/none\n")?;
+        let clone = self.path(origin);
+        if by_git::is_for(&clone) {
+            std::fs::write(blank.join("config"), by_git::CONFIGURATION)?;
+        }
+        large_files(blank, &clone.join("lfs"))?;
+        let manner = self.manner().await.map_err(io::Error::other)?;
+        let mut command = self.command(blank, origin.access);
+        command
+            .env("GIT_OBJECT_DIRECTORY", clone.join("objects"))
+            .env("GIT_WORK_TREE", work)
+            .env("GIT_ATTR_NOSYSTEM", "1")
+            .current_dir(work)
+            .args(["-c", "core.bare=false"]);
+        for setting in INDEPENDENT {
+            command.args(["-c", setting]);
+        }
+        let mut settings = manner.settings(&self.filters);
+        // Wins over an `.lfsconfig` in the tree, which could name any place. For a repository on this machine
+        // git-lfs asks for a remote that is there.
+        for key in ["lfs.url", "remote.origin.url"] {
+            settings.push((key.to_owned(), lfs_url(&origin.url)));
+        }
+        // Counted after what the server's own environment has.
+        let anonymous = origin.access == Access::Anonymous;
+        let before = std::env::var("GIT_CONFIG_COUNT").ok().filter(|_| !anonymous);
+        let before: usize = before.and_then(|count| count.parse().ok()).unwrap_or(0);
+        command.env("GIT_CONFIG_COUNT", (before + settings.len()).to_string());
+        for (place, (key, value)) in settings.into_iter().enumerate() {
+            let place = before + place;
+            command.env(format!("GIT_CONFIG_KEY_{place}"), key);
+            command.env(format!("GIT_CONFIG_VALUE_{place}"), value);
+        }
+        Ok(command)
+    }
+}
+
+/// Keeps the large files that are fetched for an export in a folder of the clone, and nothing else: git-lfs writes a
+/// log of each failure. Not by `lfs.storage`, which git-lfs takes for that of a repository on this machine as well.
+fn large_files(blank: &Path, kept: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(blank.join("lfs"))?;
+    for folder in ["objects", "tmp", "incomplete"] {
+        let kept = kept.join(folder);
+        std::fs::create_dir_all(&kept)?;
+        std::os::unix::fs::symlink(kept, blank.join("lfs").join(folder))?;
+    }
+    Ok(())
+}
+
+/// Where LFS keeps the files of a repository: with the repository, whatever its tree says.
+fn lfs_url(url: &str) -> String {
+    let trimmed = url.trim_end_matches('/');
+    if trimmed.starts_with("https://") || trimmed.starts_with("http://") {
+        let bare = trimmed.strip_suffix(".git").unwrap_or(trimmed);
+        return format!("{bare}.git/info/lfs");
+    }
+    if trimmed.starts_with('/') {
+        return format!("file://{trimmed}");
+    }
+    // `git://` has no LFS: what cannot be reached is an error rather than another place.
+    trimmed.to_owned()
+}
+
+/// Variables of the server's that git is to have.
+fn is_for_git(name: &str) -> bool {
+    const NAMES: [&str; 14] = [
+        "PATH",
+        "HOME",
+        "USER",
+        "LOGNAME",
+        "TMPDIR",
+        "TZ",
+        "SSH_AUTH_SOCK",
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+        "GIT_EXEC_PATH",
+        "GIT_SSH",
+        "GIT_SSH_VARIANT",
+        "GIT_HTTP_USER_AGENT",
+        "GIT_PROXY_COMMAND",
+    ];
+    const BEGINNINGS: [&str; 3] = ["XDG_", "GIT_CONFIG_", "GIT_SSL_"];
+    NAMES.contains(&name)
+        || BEGINNINGS.iter().any(|beginning| name.starts_with(beginning))
+        || matches!(
+            name.to_ascii_lowercase().as_str(),
+            "http_proxy" | "https_proxy" | "all_proxy" | "no_proxy"
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::lfs_url;
+
+    #[test]
+    fn files_of_lfs_are_where_the_repository_is() {
+        for (url, lfs) in [
+            ("https://h/a.git", "https://h/a.git/info/lfs"),
+            ("https://h/a/", "https://h/a.git/info/lfs"),
+            ("/srv/a.git", "file:///srv/a.git"),
+            ("file:///srv/a", "file:///srv/a"),
+            ("git@h:a.git", "git@h:a.git"),
+        ] {
+            assert_eq!(lfs_url(url), lfs, "{url}");
+        }
+    }
+}
