@@ -84,7 +84,7 @@ pub(super) fn keep_private(state: &Path) -> Result<(), AppError> {
 /// The file in the state directory that its server locks.
 pub(super) const LOCK: &str = "lock";
 
-/// A program that looks whether there is a server holds the lock for a moment: see [`served`].
+/// A program that looks whether there is a server holds the lock for a moment: see [`wake::served`](super::wake::served).
 const LOCK_TRIES: u32 = 20;
 /// Between two tries.
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
