@@ -1,5 +1,6 @@
 //! The workspace's own commands: `cargo xtask test [--long] [--only STEP]`, `cargo xtask fuzz`,
-//! `cargo xtask neighbours`, `cargo xtask oldest`, `cargo xtask deny`.
+//! `cargo xtask neighbours`, `cargo xtask oldest`, and what maintainers run before a release: `cargo xtask deny`,
+//! `cargo xtask advisories`, `cargo xtask semver`.
 //!
 //! `steps.rs` has the steps of the tests, `command.rs` how a command is printed and run,
 //! `install.rs` what is installed first, `neighbours.rs` and `oldest.rs` what holds beside other versions of SQLite's bindings.
@@ -32,6 +33,8 @@ Commands:
   fuzz [--minutes N] [--seed S]
                 Look for a program of calls that shows a fault, for 10 minutes unless told otherwise
   deny          Check licences, sources and duplicate crates with cargo-deny
+  advisories    Check for known vulnerabilities with cargo-deny, which fetches the list of them
+  semver BASE   Check with cargo-semver-checks that Lockkeeper breaks nothing since the revision BASE
   help          Print this
 
 Exit status: 0 when everything passed, 1 when a step failed, 2 for wrong arguments.";
@@ -54,7 +57,9 @@ fn main() -> ExitCode {
             Ok((minutes, seed)) => steps::fuzz(minutes, seed).map(drop),
             Err(wrong) => return refuse(&wrong),
         },
-        ["deny"] => deny(),
+        ["deny"] => deny(&["licenses", "bans", "sources"]),
+        ["advisories"] => deny(&["advisories"]),
+        ["semver", base] => semver(base),
         ["help" | "--help" | "-h"] => {
             println!("{HELP}");
             return ExitCode::SUCCESS;
@@ -126,11 +131,22 @@ fn root() -> PathBuf {
     own.parent().map_or_else(|| own.clone(), PathBuf::from)
 }
 
-fn deny() -> Result<(), Failed> {
-    if !succeeds("cargo", &["deny", "--version"]) {
-        cargo(&["install", "--locked", "cargo-deny"]).run()?;
+fn deny(checks: &[&str]) -> Result<(), Failed> {
+    installed("deny", "cargo-deny")?;
+    cargo(&[&["deny", "check"], checks].concat()).run()
+}
+
+fn semver(base: &str) -> Result<(), Failed> {
+    installed("semver-checks", "cargo-semver-checks")?;
+    cargo(&["semver-checks", "--package", "lockkeeper", "--baseline-rev", base]).run()
+}
+
+/// Installs `package` unless there is its subcommand of cargo.
+fn installed(subcommand: &str, package: &str) -> Result<(), Failed> {
+    match succeeds("cargo", &[subcommand, "--version"]) {
+        true => Ok(()),
+        false => cargo(&["install", "--locked", package]).run(),
     }
-    cargo(&["deny", "check", "licenses", "bans", "sources"]).run()
 }
 
 #[cfg(test)]

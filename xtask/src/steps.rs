@@ -152,8 +152,9 @@ fn trees() -> Result<(), Failed> {
 }
 
 fn tests(form: Form) -> Result<Closing, Failed> {
+    let profile = if form.long { "long" } else { "default" };
     let tests = match succeeds("cargo", &["nextest", "--version"]) {
-        true => cargo(&["nextest", "run", "--workspace", "--no-fail-fast"]),
+        true => cargo(&["nextest", "run", "--profile", profile, "--workspace", "--no-fail-fast"]),
         // Not `--all-targets`: the benchmarks are no tests.
         false => cargo(&["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"]),
     };
