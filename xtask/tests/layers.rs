@@ -32,12 +32,12 @@ const fn room(
 
 /// The rooms of the library.
 const LOCKKEEPER: &[Room] = &[
-    room("ground", &["ffi", "process"], &[]),
+    room("ground", &["ffi", "place", "process"], &[]),
     room("queue", &["queue", "relay"], &["ground"]),
     room("error", &["error"], &["queue"]),
     room("changes", &["feed", "record"], &["ground", "queue", "error"]),
     room("stats", &["stats", "holders"], &["ground", "queue", "error"]),
-    room("config", &["config"], &["stats"]),
+    room("config", &["config"], &["ground", "stats"]),
     room(
         "sqlite",
         &[
@@ -49,10 +49,12 @@ const LOCKKEEPER: &[Room] = &[
             "instance",
             "interrupt",
             "migrate",
+            "opener",
             "path",
             "pragma",
             "queryable",
             "setup",
+            "slow",
             "statement",
             "temporary",
             "transaction",

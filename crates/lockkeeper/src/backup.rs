@@ -27,14 +27,15 @@ use rusqlite::backup::{Backup as Pages, StepResult};
 use rusqlite::{Connection, OpenFlags, ffi};
 
 use crate::config::{Callback, Setup};
-use crate::connection::Role;
 use crate::database::Client;
 use crate::error::{Error, ErrorKind, kind_of_own};
 use crate::ffi::Session;
 use crate::holders::HolderKind;
 use crate::instance;
 use crate::job::Once;
-use crate::path::{self, Refusal};
+use crate::path;
+use crate::place::Refusal;
+use crate::place::Role;
 use crate::queue::{self, block_on, now};
 use crate::read::Read;
 use crate::setup;
@@ -111,8 +112,8 @@ impl<E: Send + 'static> IntoFuture for Backup<E> {
 
     fn into_future(self) -> Self::IntoFuture {
         let Self { submission, to, mut report, .. } = self;
-        let config = &submission.client.inner.core().config;
-        let (source, setup) = (config.path().map(Path::to_owned), config.setup.clone());
+        let core = submission.client.inner.core();
+        let (source, setup) = (core.opener.path().map(Path::to_owned), core.config.setup.clone());
         Box::pin(async move {
             let to = to.map_err(refused).map_err(Error::without_call)?;
             let copying = move |snapshot: &Snapshot| {

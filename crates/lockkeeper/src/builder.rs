@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use crate::config::{Callback, Config, NetworkFiles, Place, Synchronous};
+use crate::config::{Callback, Config, NetworkFiles, Synchronous};
 use crate::database::Database;
 use crate::error::{Error, ErrorKind};
+use crate::guard::Machine;
 use crate::migrate::Migrations;
+use crate::place::Place;
 use crate::queue::block_on;
 use crate::stats::Slow;
 #[cfg(doc)]
@@ -23,6 +25,9 @@ use crate::{Client, Stats};
 #[must_use = "nothing is opened until `open`"]
 pub struct Builder {
     pub(crate) config: Config,
+    pub(crate) migrations: Option<Migrations>,
+    /// What the file is checked against; tests put another in its place.
+    pub(crate) machine: Machine,
 }
 
 // Settings are values; what is among them to be called runs when a database is opened, whose panics are caught.
@@ -214,7 +219,7 @@ impl Builder {
     /// was changed, or with [`ErrorKind::Migration`] when a step failed, which undoes that step alone.
     /// A step that has begun is not stopped by dropping the opening future.
     pub fn migrations(mut self, migrations: Migrations) -> Self {
-        self.config.migrations = Some(migrations);
+        self.migrations = Some(migrations);
         self
     }
 
@@ -336,7 +341,7 @@ impl Builder {
 
     async fn open_now(self) -> Result<Database, Error> {
         check(&self.config)?;
-        let (database, writer_built) = Database::start(self.config)?;
+        let (database, writer_built) = Database::start(self)?;
         database.opened(writer_built).await
     }
 
@@ -346,6 +351,36 @@ impl Builder {
     /// As [`Builder::open`].
     pub fn blocking_open(self) -> Result<Database, Error> {
         block_on(self.open())
+    }
+}
+
+impl Migrations {
+    /// Checks the list, and that its steps bring an empty database in memory to the latest version. For a test
+    /// of one line; blocks this thread.
+    ///
+    /// The scratch database has no [`setup`](crate::Builder::setup): steps that need functions or attached files
+    /// of it are tested by opening `:memory:` with both.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`]: the application id is 0, or a step has no name, or that of another.
+    /// [`ErrorKind::Migration`]: a step failed, and why.
+    ///
+    /// # Examples
+    /// ```
+    /// fn migrations() -> lockkeeper::Migrations {
+    ///     lockkeeper::Migrations::new(i32::from_be_bytes(*b"shop"))
+    ///         .sql("accounts", "CREATE TABLE account (id INTEGER PRIMARY KEY, name TEXT)")
+    ///         .sql("index", "CREATE INDEX account_by_name ON account (nam)") // alas
+    /// }
+    ///
+    /// // #[test] fn migrations_apply() { migrations().validate().unwrap() }
+    /// let error = migrations().validate().unwrap_err();
+    /// assert!(error.to_string().contains("step 2 (`index`) failed: no such column: nam"), "{error}");
+    /// ```
+    pub fn validate(&self) -> Result<(), Error> {
+        self.check_list()?;
+        let scratch = Database::builder(":memory:").readers(1).migrations(self.clone());
+        scratch.blocking_open()?.blocking_close().map(drop)
     }
 }
 

@@ -251,7 +251,7 @@ impl Checkpointer {
         if frames >= due.min(cap) {
             self.look_at_generation(tx);
         }
-        if self.held_by_backup && !core.config.board.backup_runs() {
+        if self.held_by_backup && !core.opener.board.backup_runs() {
             // K6. What was put off is due, but beside the writer: it may be many caps long.
             self.held_by_backup = false;
             self.due_at_frames = 0;
@@ -259,7 +259,7 @@ impl Checkpointer {
             (self.asked, self.copied, self.outdated) = (0, 0, true);
         }
         if frames >= cap && frames >= self.drain_at_frames {
-            if core.config.board.backup_runs() {
+            if core.opener.board.backup_runs() {
                 // K6
                 if !self.is_copying() && !self.ask(core) {
                     run(tx, core, Checkpoint::Passive, Duration::ZERO);
@@ -319,7 +319,7 @@ impl Checkpointer {
 /// that it is whole if it was only moved, and so that the WAL is not taken for one of the file that is in its
 /// place now. To be called when no copy is under way.
 pub(crate) fn let_go(tx: &Transaction, core: &Core) {
-    if core.config.file.has_wal_to_itself() {
+    if core.opener.file.has_wal_to_itself() {
         checkpoint(tx, core, Checkpoint::Truncate, RESET_WAIT);
     }
     // When it is closed, SQLite would delete the WAL by its name, which may be another's by now.
@@ -362,7 +362,7 @@ fn over_max(core: &Core) {
     tracing::warn!(
         target: "lockkeeper",
         "the WAL is at its maximum and pinned by {}",
-        core.config.board.oldest_reader().map_or_else(
+        core.opener.board.oldest_reader().map_or_else(
             || String::from("another process, or a connection outside the library"),
             |holder| holder.to_string()
         )
@@ -372,7 +372,7 @@ fn over_max(core: &Core) {
 /// Runs one checkpoint that waits for others for `wait` at most; whether all was copied and, after a
 /// restart, nobody reads the WAL any more.
 fn run(tx: &Transaction, core: &Core, mode: Checkpoint, wait: Duration) -> bool {
-    if core.config.file.check().is_err() {
+    if core.opener.file.check().is_err() {
         // The next call is told. What is to become of the WAL is decided by `let_go`.
         return false;
     }

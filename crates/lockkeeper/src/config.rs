@@ -1,21 +1,14 @@
-//! What the caller may choose, with the defaults and their reasons.
+//! What the caller may choose, with the defaults and their reasons. Nothing here lives: an open database is in `opener.rs`.
 
 use std::any::TypeId;
 use std::fmt;
 use std::panic::Location;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::Connection;
 
-use crate::ffi;
-use crate::file::DatabaseFile;
-use crate::guard::{self, Risk};
-use crate::holders::Board;
-use crate::migrate::Migrations;
-use crate::path::{self, Refusal};
-use crate::relay::Relay;
+use crate::place::Place;
 use crate::stats::Slow;
 
 /// When a commit reaches the disk, as SQLite's `PRAGMA synchronous` means it in WAL mode
@@ -97,8 +90,6 @@ impl<F: ?Sized> fmt::Debug for Callback<F> {
 #[derive(Clone)]
 pub(crate) struct Config {
     pub(crate) place: Place,
-    /// The file itself, once it is known; one for each database that is opened.
-    pub(crate) file: Arc<DatabaseFile>,
     pub(crate) vfs: Option<String>,
     /// Make the file where there is none.
     pub(crate) create_if_missing: bool,
@@ -125,46 +116,22 @@ pub(crate) struct Config {
     pub(crate) feed_capacity: usize,
     pub(crate) statistics: bool,
     pub(crate) on_slow: Option<(Duration, Callback<OnSlow>)>,
-    /// Who holds which connection; one for each database that is opened.
-    pub(crate) board: Arc<Board>,
-    /// Callers that were answered and are to be woken; its own for each database.
-    pub(crate) relay: Arc<Relay>,
     pub(crate) look_interval: Option<Duration>,
     pub(crate) shed_after: Option<Duration>,
     pub(crate) on_thread_start: Option<Callback<OnThreadStart>>,
     /// For tests: each write that may run again is run, undone and run again.
     pub(crate) run_writes_twice: bool,
     pub(crate) network_files: NetworkFiles,
-    pub(crate) migrations: Option<Migrations>,
     /// Where the caller asked for this database.
     pub(crate) opened_by: &'static Location<'static>,
-    /// What `guard.rs` goes by; tests put others here.
-    pub(crate) sqlite_version: i32,
-    pub(crate) shares_page_caches: bool,
-    pub(crate) file_system: fn(&Path) -> Option<Risk>,
-}
-
-/// Where the database lives.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// From the root on.
-    File(PathBuf),
-    Memory,
-    /// What was named can be no file, and why.
-    Nowhere(Refusal),
 }
 
 impl Config {
     #[track_caller]
-    pub(crate) fn new(path: &Path) -> Self {
+    pub(crate) fn new(place: Place) -> Self {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         Self {
-            place: match path.to_str() {
-                Some(":memory:") => Place::Memory,
-                // Now: the current directory may be another one when it is opened.
-                _ => path::absolute(path).map_or_else(Place::Nowhere, Place::File),
-            },
-            file: Arc::default(),
+            place,
             vfs: None,
             create_if_missing: true,
             read_only: false,
@@ -195,34 +162,14 @@ impl Config {
             feed_capacity: 1 << 16,
             statistics: true,
             on_slow: None,
-            board: Arc::default(),
-            relay: Arc::default(),
             // A glance costs the writer some microseconds; people do not notice a fifth of a second.
             look_interval: Some(Duration::from_millis(200)),
             shed_after: None,
             on_thread_start: None,
             run_writes_twice: false,
             network_files: NetworkFiles::Refuse,
-            migrations: None,
             opened_by: Location::caller(),
-            sqlite_version: rusqlite::version_number(),
-            shares_page_caches: ffi::shares_page_caches(),
-            file_system: guard::file_system,
         }
-    }
-
-    /// The database's file, without links once it was looked for; `None`: it has none.
-    pub(crate) fn path(&self) -> Option<&Path> {
-        match &self.place {
-            Place::File(path) => Some(self.file.path().unwrap_or(path)),
-            Place::Memory | Place::Nowhere(_) => None,
-        }
-    }
-
-    /// The size of the `-wal` file, by `stat`: opening it would endanger the process's locks.
-    pub(crate) fn wal_bytes(&self) -> u64 {
-        let Some(path) = self.file.path() else { return 0 };
-        std::fs::metadata(path::beside(path, "-wal")).map_or(0, |file| file.len())
     }
 
     /// Whether nothing is ever written through this database.

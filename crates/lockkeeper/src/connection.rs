@@ -22,8 +22,9 @@ use crate::ffi::{Session, Sql, count_by_call};
 use crate::holders::Slot;
 use crate::instance;
 use crate::interrupt::{self, LockWait};
-use crate::migrate::Migrations;
+use crate::opener::Opener;
 use crate::path;
+use crate::place::Role;
 use crate::queue::{self, Mutex, lock, now};
 use crate::record::Recorder;
 use crate::relay::Relay;
@@ -31,17 +32,6 @@ use crate::setup;
 use crate::stats::Work;
 use crate::temporary::{OfSetup, TempSchema, is_temp};
 use crate::transaction::Snapshot;
-
-/// What a connection is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
-    Writer,
-    Reader,
-    /// Copies the WAL back into the file, and nothing else.
-    Copier,
-    /// A private copy of a memory database.
-    Copy,
-}
 
 /// What the authorizer lets through; it runs whenever a statement is prepared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +67,7 @@ pub(crate) struct Guard {
     reads: Mutex<Reads>,
     noting_reads: AtomicBool,
     /// Who uses this connection.
-    pub(crate) slot: Slot,
+    pub(crate) slot: Arc<Slot>,
     /// Of the database: callers that were answered and are to be woken.
     pub(crate) relay: Arc<Relay>,
     /// Some of them may have been there when the running call began.
@@ -86,6 +76,7 @@ pub(crate) struct Guard {
 
 impl Guard {
     fn new(relay: Arc<Relay>, busy_timeout: Duration) -> Self {
+        let slot = Arc::new(Slot::default());
         Self {
             gate: AtomicU8::new(Gate::Open as u8),
             deferred_keys: AtomicBool::new(false),
@@ -93,11 +84,11 @@ impl Guard {
             counters: Arc::default(),
             wal_frames: AtomicU32::new(0),
             attached_wal_frames: AtomicU32::new(0),
-            lock_wait: LockWait::new(busy_timeout),
+            lock_wait: LockWait::new(busy_timeout, Arc::clone(&slot)),
             recorder: Arc::new(Recorder::default()),
             reads: Mutex::default(),
             noting_reads: AtomicBool::new(false),
-            slot: Slot::default(),
+            slot,
             relay,
             answered_before: AtomicBool::new(false),
         }
@@ -408,65 +399,64 @@ impl Link {
 }
 
 /// Opens a connection for `role` and brings it into the state that calls rely on.
-pub(crate) fn open(config: &Config, role: Role) -> Result<Snapshot, Error> {
-    open_checked(config, role, None)
+pub(crate) fn open(opener: &Opener, role: Role) -> Result<Snapshot, Error> {
+    open_checked(opener, role, &|_| Ok(()))
 }
 
-/// Opens the first connection, which is the writer's if there is one, if the file is one for its migrations.
-pub(crate) fn open_first(config: &Config) -> Result<Snapshot, Error> {
-    let role = if config.is_read_only() { Role::Reader } else { Role::Writer };
-    open_checked(config, role, config.migrations.as_ref())
+/// Opens the first connection, which is the writer's if there is one. `check` looks at the file before anything is
+/// changed.
+pub(crate) fn open_first(opener: &Opener, check: &Check<'_>) -> Result<Snapshot, Error> {
+    let role = if opener.config.is_read_only() { Role::Reader } else { Role::Writer };
+    open_checked(opener, role, check)
 }
+
+/// Whether a file may be used.
+pub(crate) type Check<'c> = dyn Fn(&Connection) -> Result<(), Error> + 'c;
 
 /// Takes away the WAL of a file that is open nowhere, if it is empty, under SQLite's own locks. To be called when the
 /// connections that made it, which cannot do so, are closed.
-pub(crate) fn remove_empty_wal(config: &Config) -> rusqlite::Result<()> {
-    let wal = config.file.path().map(|path| std::fs::metadata(path::beside(path, "-wal")));
+pub(crate) fn remove_empty_wal(opener: &Opener) -> rusqlite::Result<()> {
+    let wal = opener.file.path().map(|path| std::fs::metadata(path::beside(path, "-wal")));
     if !matches!(wal, Some(Ok(wal)) if wal.len() == 0) {
         return Ok(());
     }
-    let conn = connect(config, Role::Copier)?;
+    let conn = connect(opener, Role::Copier)?;
     conn.busy_timeout(Duration::ZERO)?;
     // Only a connection that has opened the WAL removes it when it is closed.
     conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
 }
 
-fn open_checked(
-    config: &Config,
-    role: Role,
-    migrations: Option<&Migrations>,
-) -> Result<Snapshot, Error> {
+fn open_checked(opener: &Opener, role: Role, check: &Check<'_>) -> Result<Snapshot, Error> {
     let failed = |error| Error::sqlite_error(ErrorKind::Open, error);
-    if let Some(lost) = config.file.lost() {
+    let (config, file) = (&*opener.config, &opener.file);
+    if let Some(lost) = file.lost() {
         return Err(lost);
     }
     // From here on the session closes the connection, whatever `setup` leaves on it.
-    let mut session = Session::new(connect(config, role).map_err(|error| explain(config, error))?);
-    let guard = Arc::new(Guard::new(Arc::clone(&config.relay), config.busy_timeout));
+    let mut session = Session::new(connect(opener, role).map_err(|error| explain(opener, error))?);
+    let guard = Arc::new(Guard::new(Arc::clone(&opener.relay), config.busy_timeout));
     interrupt::install(&mut session, &guard, false).map_err(failed)?;
     let conn = session.conn();
     if role == Role::Writer && conn.is_readonly(MAIN_DB).map_err(failed)? {
         // What SQLite makes of a file that it may only read. Every write would fail.
-        let shown = config.path().unwrap_or(Path::new("")).display();
+        let shown = opener.path().unwrap_or(Path::new("")).display();
         return Err(Error::new(ErrorKind::Open).detail(unwritable(&shown)));
     }
-    if let Some(migrations) = migrations {
-        migrations.check_file(conn, config).map_err(|error| match error.kind() {
-            ErrorKind::Corrupt | ErrorKind::Sqlite | ErrorKind::Busy => match error.into_sqlite() {
-                Some(error) => explain(config, error),
-                None => Error::new(ErrorKind::Open),
-            },
-            _ => error,
-        })?;
-    }
-    configure(conn, config, role).map_err(|error| explain(config, error))?;
+    check(conn).map_err(|error| match error.kind() {
+        ErrorKind::Corrupt | ErrorKind::Sqlite | ErrorKind::Busy => match error.into_sqlite() {
+            Some(error) => explain(opener, error),
+            None => Error::new(ErrorKind::Open),
+        },
+        _ => error,
+    })?;
+    configure(conn, config, role).map_err(|error| explain(opener, error))?;
     conn.set_prepared_statement_cache_capacity(config.statement_cache);
     count_by_call(conn, &guard.counters).map_err(failed)?;
-    verify(conn, config, role)?;
+    verify(conn, opener, role)?;
     setup::run(conn, config, role)?;
     if role == Role::Writer {
         let files = attached(conn).map_err(failed)?;
-        instance::attach(config, files.into_iter().map(|(_, file)| file).collect())?;
+        instance::attach(config, file, files.into_iter().map(|(_, file)| file).collect())?;
         configure_attached(conn, config.busy_timeout).map_err(|error| {
             failed(error).detail("an attached file could not be brought into WAL mode")
         })?;
@@ -477,14 +467,14 @@ fn open_checked(
     let of_setup = OfSetup::new(conn).map_err(failed)?;
     install(&mut session, &guard, config, role).map_err(failed)?;
     session.prepare().map_err(failed)?;
-    config.board.register(role, &guard);
+    opener.board.register(role, &guard.slot);
     if role != Role::Copy {
         // Opens the WAL: only a connection that has done so removes it when it is closed, or copies it; and
         // what a reader opens now is compared now, and is not another file when it first reads.
-        session.run(Sql::Pin).map_err(|error| explain(config, error))?;
+        session.run(Sql::Pin).map_err(|error| explain(opener, error))?;
     }
     if role != Role::Writer {
-        config.file.check()?;
+        file.check()?;
     }
     let link = Link {
         session,
@@ -510,8 +500,8 @@ fn open_checked(
 }
 
 /// A new writer's connection of a memory database, with the content of `old`.
-pub(crate) fn open_with_content(config: &Config, old: &Link) -> Result<Snapshot, Error> {
-    let mut new = open(config, Role::Writer)?;
+pub(crate) fn open_with_content(opener: &Opener, old: &Link) -> Result<Snapshot, Error> {
+    let mut new = open(opener, Role::Writer)?;
     let from = old.session.conn();
     let (copied, prepared) = new.link.session.lend(|conn| copy_memory(from, conn), |_| ());
     let failed = |error| Error::sqlite_error(ErrorKind::Faulted, error);
@@ -649,8 +639,9 @@ fn path_of(bytes: &[u8]) -> PathBuf {
     return String::from_utf8_lossy(bytes).into_owned().into();
 }
 
-fn connect(config: &Config, role: Role) -> rusqlite::Result<Connection> {
-    let Some(path) = config.path() else { return Connection::open_in_memory() };
+fn connect(opener: &Opener, role: Role) -> rusqlite::Result<Connection> {
+    let config = &opener.config;
+    let Some(path) = opener.path() else { return Connection::open_in_memory() };
     let access = match role {
         Role::Writer if config.creates() => {
             OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE
@@ -689,13 +680,13 @@ fn configure(conn: &Connection, config: &Config, role: Role) -> rusqlite::Result
 }
 
 /// Checks what SQLite may have refused without an error.
-fn verify(conn: &Connection, config: &Config, role: Role) -> Result<(), Error> {
-    if role != Role::Writer || config.is_memory() {
+fn verify(conn: &Connection, opener: &Opener, role: Role) -> Result<(), Error> {
+    if role != Role::Writer || opener.config.is_memory() {
         return Ok(());
     }
     let mode: String = conn
         .pragma_query_value(None, "journal_mode", |row| row.get(0))
-        .map_err(|error| explain(config, error))?;
+        .map_err(|error| explain(opener, error))?;
     match mode == "wal" {
         true => Ok(()),
         false => {
@@ -728,8 +719,9 @@ fn unreadable(path: &Path, extended_code: i32) -> String {
 }
 
 /// Says which file it was and what its owner can do about it.
-fn explain(config: &Config, error: rusqlite::Error) -> Error {
-    let Some(path) = config.path() else {
+fn explain(opener: &Opener, error: rusqlite::Error) -> Error {
+    let config = &opener.config;
+    let Some(path) = opener.path() else {
         return Error::sqlite_error(ErrorKind::Open, error);
     };
     let shown = path.display();

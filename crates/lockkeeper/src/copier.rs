@@ -25,8 +25,9 @@
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use crate::connection::{self, Role};
+use crate::connection;
 use crate::database::Core;
+use crate::place::Role;
 use crate::queue::{Condvar, Frame, Mutex, lock, now, wait};
 use crate::transaction::Snapshot;
 
@@ -146,7 +147,7 @@ fn serve(shared: &Shared, core: &Core) {
         drop(state);
         let open = match conn.take() {
             Some(open) => open,
-            None => match connection::open(&core.config, Role::Copier) {
+            None => match connection::open(&core.opener, Role::Copier) {
                 Ok(open) => open,
                 // No descriptors left, for example: the writer can do without.
                 Err(_error) => {
@@ -166,7 +167,7 @@ fn serve(shared: &Shared, core: &Core) {
 /// One passive checkpoint of the main file: how many frames of the WAL are in the file now; `None`: it
 /// failed, or another process is at it.
 fn copy(conn: &Snapshot, core: &Core) -> Option<u64> {
-    core.config.file.check().ok()?;
+    core.opener.file.check().ok()?;
     let began = now();
     let sql = "PRAGMA main.wal_checkpoint(PASSIVE)";
     let done = conn.link.session.conn().query_row(sql, [], |row| {

@@ -23,10 +23,13 @@ use crate::error::{Error, ErrorKind};
 #[cfg(feature = "metrics")]
 use crate::export::Exporter;
 use crate::feed::Feed;
-use crate::guard;
-use crate::holders::Board;
+use crate::guard::{self, Machine};
+use crate::instance;
 use crate::job::{ReaderItem, WriterItem};
 use crate::lease;
+use crate::migrate::Migrations;
+use crate::opener::Opener;
+use crate::path;
 use crate::process;
 use crate::queue::{
     self, Alarm, Awaited, Built, Circle, Clock, Closed, Closing, Domain, Lane, Look, Mutex, Pool,
@@ -37,7 +40,7 @@ use crate::relay;
 use crate::shared::WeakDatabase;
 use crate::short::ShortReads;
 use crate::snapshot::Held;
-use crate::stats::{self, Meters, Stats};
+use crate::stats::{ClientStats, Meters, Stats};
 use crate::stop::Stopping;
 use crate::writer::Writer;
 
@@ -62,7 +65,9 @@ const READER_LOOK: Look =
 
 /// What the threads and the handles of one database share.
 pub(crate) struct Core {
-    pub(crate) config: Config,
+    pub(crate) config: Arc<Config>,
+    pub(crate) opener: Opener,
+    pub(crate) migrations: Option<Migrations>,
     pub(crate) domain: Domain,
     pub(crate) writer: Arc<Queue<WriterItem>>,
     pub(crate) readers: Arc<Queue<ReaderItem>>,
@@ -90,7 +95,7 @@ pub(crate) struct Core {
     /// What its owner should know; set once, by the writer's thread before it opens the file.
     pub(crate) warnings: OnceLock<Vec<String>>,
     /// The instance that has the file, if this one shall be opened only where there is none. Set by the writer's thread.
-    pub(crate) other: OnceLock<WeakDatabase>,
+    pub(crate) other: OnceLock<instance::Handle>,
     /// Stops of writes that the writer has not answered yet. Bounded by the futures that wait for them.
     pub(crate) stopping: Mutex<Vec<Stopping>>,
     /// Why the WAL could not be copied back when the writer closed. The first `close` that has waited for it is told.
@@ -115,7 +120,7 @@ impl Core {
     pub(crate) fn watch_relay(self: &Arc<Self>) {
         // A look that misses a waker came before it was left, and lowered the flag before that:
         // both are ordered by the lock of the relay.
-        if self.config.relay.has_any()
+        if self.opener.relay.has_any()
             && !self.relay_watched.load(Ordering::Relaxed)
             && !self.relay_watched.swap(true, Ordering::AcqRel)
         {
@@ -137,7 +142,7 @@ impl Core {
     fn watch_now(self: &Arc<Self>) {
         self.relay_watched.swap(false, Ordering::AcqRel);
         let before = queue::now().checked_sub(relay::LOOK);
-        if before.is_none_or(|before| self.config.relay.call_older(before)) {
+        if before.is_none_or(|before| self.opener.relay.call_older(before)) {
             self.watch_relay();
         }
     }
@@ -179,6 +184,20 @@ impl Core {
         self.look_after(interval);
     }
 
+    /// What the database has done and is doing.
+    pub(crate) fn stats(&self) -> Stats {
+        let (writer, readers) = (self.writer.lane_figures(), self.readers.lane_figures());
+        Stats {
+            wal_bytes: self.opener.file.wal_bytes(),
+            oldest_reader: self.opener.board.oldest_reader(),
+            writing: self.opener.board.writing(),
+            snapshots: self.short.held(),
+            short_reads: self.short.served(),
+            clients: ClientStats::of_lanes(writer, readers),
+            ..self.meters.read()
+        }
+    }
+
     pub(crate) fn register(&self, snapshot: &Arc<Held>) {
         let mut held = lock(&self.held);
         held.retain(|other| other.strong_count() > 0);
@@ -192,7 +211,7 @@ impl Core {
         for snapshot in held.iter().filter(|snapshot| snapshot.age() >= age) {
             cut += u64::from(snapshot.release(ErrorKind::SnapshotExpired));
         }
-        cut += self.config.board.cut_reads(age);
+        cut += self.opener.board.cut_reads(age);
         self.meters.readers_cut.fetch_add(cut, Ordering::Relaxed);
     }
 
@@ -402,7 +421,8 @@ impl Database {
     /// Starts to describe how the database at `path` is to be opened.
     #[track_caller]
     pub fn builder(path: impl AsRef<Path>) -> Builder {
-        Builder { config: Config::new(path.as_ref()) }
+        let config = Config::new(path::place(path.as_ref()));
+        Builder { config, migrations: None, machine: Machine::default() }
     }
 }
 
@@ -437,9 +457,9 @@ impl<E: Send + 'static> Database<E> {
     pub fn warnings(&self) -> Vec<String> {
         let core = self.client.inner.core();
         let mut warnings = core.warnings.get().cloned().unwrap_or_default();
-        match core.config.file.check() {
+        match core.opener.file.check() {
             Err(lost) => warnings.push(lost.to_string()),
-            Ok(()) => warnings.extend(guard::names(&core.config)),
+            Ok(()) => warnings.extend(guard::names(&core.opener.file)),
         }
         warnings
     }
@@ -494,7 +514,7 @@ impl<E: Send + 'static> Database<E> {
     /// println!("99 of 100 commits took at most {:?}", stats.commit.quantile_time(0.99));
     /// ```
     pub fn stats(&self) -> Stats {
-        stats::of(self.client.inner.core())
+        self.client.inner.core().stats()
     }
 
     /// Hands the statistics to the recorder of the crate `metrics`, under the label `database = name`,
@@ -586,7 +606,7 @@ impl Future for Close {
             Closed::Nested => Err(Error::new(ErrorKind::Nested)),
             closed => {
                 let left = || lock(&self.core.wal_left).take();
-                self.core.config.file.lost().or_else(left).map_or(Ok(closed), Err)
+                self.core.opener.file.lost().or_else(left).map_or(Ok(closed), Err)
             }
         })
     }
@@ -594,15 +614,14 @@ impl Future for Close {
 
 impl Database {
     /// Starts the threads; the receiver tells when the writer has opened the file.
-    pub(crate) fn start(mut config: Config) -> Result<(Self, Receiver<Built<Error>>), Error> {
+    pub(crate) fn start(builder: Builder) -> Result<(Self, Receiver<Built<Error>>), Error> {
+        let Builder { mut config, migrations, machine } = builder;
         config.readers_max = config.readers_max.max(config.readers);
-        config.board = Arc::new(Board::default());
-        config.relay = Arc::default();
-        config.file = Arc::default();
         if config.is_memory() {
             // They serve copies only.
             config.readers = 1;
         }
+        let config = Arc::new(config);
         let domain = Domain::new();
         let clock = Arc::new(Clock::new());
         let core = Arc::new(Core {
@@ -626,6 +645,8 @@ impl Database {
             other: OnceLock::new(),
             stopping: Mutex::default(),
             wal_left: Mutex::new(None),
+            opener: Opener::new(Arc::clone(&config), machine),
+            migrations,
             config,
         });
         let on_start = core.config.on_thread_start.clone().map(|start| start.f);

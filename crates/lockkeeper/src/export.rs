@@ -238,7 +238,7 @@ impl Exporter {
         }
         let core = self.core.upgrade();
         let now = match &core {
-            Some(core) => stats::of(core),
+            Some(core) => core.stats(),
             // What there was at the end was not seen; nothing is now.
             None => Stats {
                 wal_bytes: 0,

@@ -92,6 +92,12 @@ impl DatabaseFile {
         self.path.get().map(PathBuf::as_path)
     }
 
+    /// The size of the `-wal` file, by `stat`: opening it would endanger the process's locks.
+    pub(crate) fn wal_bytes(&self) -> u64 {
+        let Some(path) = self.path() else { return 0 };
+        std::fs::metadata(path::beside(path, "-wal")).map_or(0, |file| file.len())
+    }
+
     /// To be called once, before it is opened.
     pub(crate) fn found(&self, path: PathBuf) {
         let _ = self.path.set(path);

@@ -5,10 +5,13 @@
 
 use std::path::Path;
 
-use crate::config::{Config, NetworkFiles, Place};
+use crate::config::{Config, NetworkFiles};
 use crate::error::{Error, ErrorKind};
+use crate::ffi;
+use crate::file::DatabaseFile;
 use crate::instance;
 use crate::path;
+use crate::place::{Place, Refusal};
 
 /// How sure it is that the WAL's shared memory does not work on a file system.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,12 +22,36 @@ pub(crate) enum Risk {
     Doubtful(String),
 }
 
+/// What a file is checked against; tests put others here.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Machine {
+    pub(crate) sqlite_version: i32,
+    pub(crate) shares_page_caches: bool,
+    /// What is wrong with the file system of a path.
+    pub(crate) file_system: fn(&Path) -> Option<Risk>,
+}
+
+impl Default for Machine {
+    /// This one.
+    fn default() -> Self {
+        Self {
+            sqlite_version: rusqlite::version_number(),
+            shares_page_caches: ffi::shares_page_caches(),
+            file_system,
+        }
+    }
+}
+
 /// Finds the file of `config`, and checks it before it is opened; returns what its owner should know.
-pub(crate) fn check(config: &Config) -> Result<Vec<String>, Error> {
+pub(crate) fn check(
+    config: &Config,
+    file: &DatabaseFile,
+    machine: &Machine,
+) -> Result<Vec<String>, Error> {
     let Place::File(named) = &config.place else { return Ok(Vec::new()) };
     // What loses commits is a checkpoint.
     if !config.is_read_only() {
-        check_version(config.sqlite_version)?;
+        check_version(machine.sqlite_version)?;
     }
     let refused = |why| Error::new(ErrorKind::Open).detail(why);
     let path = match (path::resolve(named), &config.vfs) {
@@ -54,12 +81,12 @@ pub(crate) fn check(config: &Config) -> Result<Vec<String>, Error> {
         )));
     }
     // Without locks and shared memory it is a file as others are.
-    let risk = if config.immutable { None } else { (config.file_system)(&path) };
+    let risk = if config.immutable { None } else { (machine.file_system)(&path) };
     if config.immutable {
         check_still(&path).map_err(refused)?;
     }
-    config.file.found(path);
-    judge(config, named, risk)
+    file.found(path);
+    judge(config, machine, named, risk)
 }
 
 fn absent(path: &Path) -> Error {
@@ -70,7 +97,7 @@ fn absent(path: &Path) -> Error {
 }
 
 /// Refuses a file that may not be whole by itself: without its WAL or its journal it would be read as it never was.
-fn check_still(path: &Path) -> Result<(), path::Refusal> {
+fn check_still(path: &Path) -> Result<(), Refusal> {
     for end in ["-wal", "-journal"] {
         let beside = path::beside(path, end);
         if std::fs::metadata(&beside).is_ok_and(|file| file.len() > 0) {
@@ -86,8 +113,8 @@ fn check_still(path: &Path) -> Result<(), path::Refusal> {
 }
 
 /// What is to be said of a file that has several names; nothing of others.
-pub(crate) fn names(config: &Config) -> Option<String> {
-    let path = config.file.path()?;
+pub(crate) fn names(file: &DatabaseFile) -> Option<String> {
+    let path = file.path()?;
     let names = std::fs::metadata(path).as_ref().map(names_of).ok().filter(|names| *names > 1)?;
     Some(format!(
         "{} has {names} names (hard links); opened by two of them, in two processes, it would be damaged, \
@@ -104,9 +131,14 @@ fn names_of(file: &std::fs::Metadata) -> u64 {
     return u64::from(file.is_file());
 }
 
-fn judge(config: &Config, path: &Path, risk: Option<Risk>) -> Result<Vec<String>, Error> {
+fn judge(
+    config: &Config,
+    machine: &Machine,
+    path: &Path,
+    risk: Option<Risk>,
+) -> Result<Vec<String>, Error> {
     let mut warnings = Vec::new();
-    if config.shares_page_caches {
+    if machine.shares_page_caches {
         warnings.push(String::from(
             "this SQLite was built with SQLITE_ENABLE_MEMORY_MANAGEMENT, with which two readers are \
              no faster than one; link rusqlite 0.41 or newer, or a SQLite without it",
@@ -165,7 +197,7 @@ fn check_version(version: i32) -> Result<(), Error> {
 
 /// What is wrong with the file system of the resolved path `path`; `None`: nothing that is known.
 #[cfg(target_os = "linux")]
-pub(crate) fn file_system(path: &Path) -> Option<Risk> {
+fn file_system(path: &Path) -> Option<Risk> {
     use std::os::unix::fs::MetadataExt;
 
     let there = match path.metadata() {
@@ -187,7 +219,7 @@ pub(crate) fn file_system(path: &Path) -> Option<Risk> {
 
 /// Elsewhere it is not known.
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn file_system(_path: &Path) -> Option<Risk> {
+fn file_system(_path: &Path) -> Option<Risk> {
     None
 }
 
@@ -262,7 +294,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("app.db");
         let mut builder = Database::builder(&file);
-        builder.config.sqlite_version = 3_051_002;
+        builder.machine.sqlite_version = 3_051_002;
         let error = builder.blocking_open().expect_err("refused");
         assert_eq!(error.kind(), ErrorKind::SqliteVersion);
         assert!(error.to_string().contains("3.51.2"), "{error}");
@@ -274,12 +306,12 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("app.db");
         let mut builder = Database::builder(&file);
-        builder.config.file_system = |_| Some(Risk::Network(String::from("NFS")));
+        builder.machine.file_system = |_| Some(Risk::Network(String::from("NFS")));
         let error = builder.clone().blocking_open().expect_err("refused");
         assert_eq!(error.kind(), ErrorKind::NetworkFileSystem);
         assert!(error.to_string().contains("NFS"), "{error}");
         assert!(!file.exists(), "the file was made");
-        builder.config.shares_page_caches = false;
+        builder.machine.shares_page_caches = false;
         let db = builder.network_files(NetworkFiles::Warn).blocking_open().expect("opens");
         let warnings = db.warnings();
         assert!(matches!(&warnings[..], [one] if one.contains("NFS")), "{warnings:?}");
@@ -306,7 +338,8 @@ mod tests {
                 ["link", "second", "dir/app.db", "../far/app.db", "dir/../far//app.db", "./link"]
             {
                 let mut builder = Database::builder(near.join(name));
-                builder.config.file_system = |path| Some(Risk::Network(path.display().to_string()));
+                builder.machine.file_system =
+                    |path| Some(Risk::Network(path.display().to_string()));
                 let error = builder.blocking_open().expect_err("refused");
                 assert_eq!(error.kind(), ErrorKind::NetworkFileSystem, "{name}: {error}");
                 assert!(error.to_string().contains(&*real.to_string_lossy()), "{name}: {error}");
@@ -324,7 +357,7 @@ mod tests {
         Database::blocking_open(&file).expect("opens").blocking_close().expect("closes");
         std::fs::hard_link(&file, dir.path().join("hard.db")).expect("a hard link");
         let mut builder = Database::builder(&file);
-        builder.config.shares_page_caches = false;
+        builder.machine.shares_page_caches = false;
         let db = builder.blocking_open().expect("opens");
         assert!(
             matches!(&db.warnings()[..], [one] if one.contains("2 names")),
@@ -338,7 +371,7 @@ mod tests {
     fn a37_a_local_file_system_is_no_matter() {
         let dir = tempfile::tempdir().expect("a directory");
         let mut builder = Database::builder(dir.path().join("app.db"));
-        builder.config.shares_page_caches = false;
+        builder.machine.shares_page_caches = false;
         let db = builder.blocking_open().expect("opens");
         assert_eq!(db.warnings(), Vec::<String>::new());
         db.blocking_close().expect("closes");
@@ -349,7 +382,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         for shared in [false, true] {
             let mut builder = Database::builder(dir.path().join("app.db"));
-            builder.config.shares_page_caches = shared;
+            builder.machine.shares_page_caches = shared;
             let db = builder.blocking_open().expect("opens");
             let told = db.warnings().iter().any(|one| one.contains("MEMORY_MANAGEMENT"));
             assert_eq!(told, shared, "{:?}", db.warnings());
@@ -364,7 +397,7 @@ mod tests {
         let mut options = conn.prepare("PRAGMA compile_options").expect("a list");
         let options = options.query_map([], |row| row.get::<_, String>(0)).expect("a list");
         let listed = options.flatten().any(|option| option == "ENABLE_MEMORY_MANAGEMENT");
-        assert_eq!(crate::ffi::shares_page_caches(), listed);
+        assert_eq!(ffi::shares_page_caches(), listed);
         if cfg!(feature = "bundled") {
             assert_eq!(listed, rusqlite::version_number() < 3_054_000);
         }

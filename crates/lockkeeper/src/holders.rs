@@ -14,10 +14,9 @@ use std::panic::Location;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
-use crate::connection::{Guard, Role};
-use crate::database::Core;
 use crate::error::Error;
-use crate::queue::{Deadline, Interrupt, Interruptible, Mutex, after, lock, now};
+use crate::place::Role;
+use crate::queue::{Clock, Deadline, Interrupt, Interruptible, Mutex, after, lock, now};
 
 /// Bytes of a statement's text that are kept.
 const SQL_MAX: usize = 300;
@@ -52,6 +51,8 @@ struct Use {
     held: Option<Origin>,
     /// The running read, to be asked to stop when the WAL is at its maximum.
     stop: Option<Arc<dyn Interruptible>>,
+    /// Another connection has had the file's lock, which is waited for, at least since then.
+    locked: Option<Instant>,
     sql: String,
 }
 
@@ -96,6 +97,16 @@ impl Slot {
         lock(&self.0).is_backup()
     }
 
+    /// The lock of the file is waited for.
+    pub(crate) fn wait_for_lock(&self, at: Instant) {
+        lock(&self.0).locked.get_or_insert(at);
+    }
+
+    /// It was had, or is waited for no more.
+    pub(crate) fn end_wait_for_lock(&self) {
+        lock(&self.0).locked = None;
+    }
+
     /// The call has ended; its transaction goes on.
     pub(crate) fn end_call(&self) {
         let mut slot = lock(&self.0);
@@ -129,6 +140,11 @@ impl Slot {
         let slot = lock(&self.0);
         let (origin, since) = slot.call.as_ref().filter(|_| slot.running)?;
         Some(Holder::new(origin, *since, &slot.sql))
+    }
+
+    /// Since when the lock of the file has been waited for, if it is.
+    fn locked(&self) -> Option<Instant> {
+        lock(&self.0).locked
     }
 
     /// The open read transaction.
@@ -242,15 +258,16 @@ impl Why {
     /// A deadline that asks `holder` who is to blame before it gives the call up.
     pub(crate) fn deadline<'c>(
         &mut self,
-        core: &'c Arc<Core>,
+        board: &Arc<Board>,
+        clock: &'c Clock,
         patience: Duration,
         holder: fn(&Board) -> String,
     ) -> Deadline<'c> {
         let answer = Arc::new(OnceLock::new());
         self.0 = Some(Arc::clone(&answer));
-        let board = Arc::clone(&core.config.board);
+        let board = Arc::clone(board);
         let expiring = Box::new(move || _ = answer.set(holder(&board)));
-        Deadline { at: after(patience), clock: &core.clock, expiring: Some(expiring) }
+        Deadline { at: after(patience), clock, expiring: Some(expiring) }
     }
 
     /// Puts the answer into the error of a call that ran out of time.
@@ -264,55 +281,52 @@ impl Why {
 
 /// The slots of all open connections.
 #[derive(Debug, Default)]
-pub(crate) struct Board(Mutex<Vec<(Role, Weak<Guard>)>>);
+pub(crate) struct Board(Mutex<Vec<(Role, Weak<Slot>)>>);
 
 impl Board {
-    pub(crate) fn register(&self, role: Role, guard: &Arc<Guard>) {
+    pub(crate) fn register(&self, role: Role, slot: &Arc<Slot>) {
         let mut slots = lock(&self.0);
-        slots.retain(|(_, guard)| guard.strong_count() > 0);
-        slots.push((role, Arc::downgrade(guard)));
+        slots.retain(|(_, slot)| slot.strong_count() > 0);
+        slots.push((role, Arc::downgrade(slot)));
     }
 
-    fn guards(&self) -> Vec<(Role, Arc<Guard>)> {
+    fn slots(&self) -> Vec<(Role, Arc<Slot>)> {
         let slots = lock(&self.0);
-        slots.iter().filter_map(|(role, guard)| Some((*role, guard.upgrade()?))).collect()
+        slots.iter().filter_map(|(role, slot)| Some((*role, slot.upgrade()?))).collect()
     }
 
     /// The call that the writer runs.
     pub(crate) fn writing(&self) -> Option<Holder> {
-        let guards = self.guards();
-        guards
-            .iter()
-            .filter(|(role, _)| *role == Role::Writer)
-            .find_map(|(_, guard)| guard.slot.call())
+        let slots = self.slots();
+        slots.iter().filter(|(role, _)| *role == Role::Writer).find_map(|(_, slot)| slot.call())
     }
 
     /// The read that has been running longest.
     pub(crate) fn longest_read(&self) -> Option<Holder> {
-        let guards = self.guards();
-        let readers = guards.iter().filter(|(role, _)| *role != Role::Writer);
-        readers.filter_map(|(_, guard)| guard.slot.call()).max_by_key(|holder| holder.age)
+        let slots = self.slots();
+        let readers = slots.iter().filter(|(role, _)| *role != Role::Writer);
+        readers.filter_map(|(_, slot)| slot.call()).max_by_key(|holder| holder.age)
     }
 
     /// The oldest open read transaction of the file: what the WAL cannot be folded back beyond.
     pub(crate) fn oldest_reader(&self) -> Option<Holder> {
-        let guards = self.guards();
-        let readers = guards.iter().filter(|(role, _)| *role == Role::Reader);
-        let oldest = readers.filter_map(|(_, guard)| guard.slot.reader());
+        let slots = self.slots();
+        let readers = slots.iter().filter(|(role, _)| *role == Role::Reader);
+        let oldest = readers.filter_map(|(_, slot)| slot.reader());
         oldest.min_by_key(|(since, _)| *since).map(|(_, holder)| holder)
     }
 
     /// Whether a backup runs: it is not asked to stop, and pins the WAL until it has ended.
     pub(crate) fn backup_runs(&self) -> bool {
-        let guards = self.guards();
-        guards.iter().any(|(role, guard)| *role == Role::Reader && guard.slot.is_backup())
+        let slots = self.slots();
+        slots.iter().any(|(role, slot)| *role == Role::Reader && slot.is_backup())
     }
 
     /// Asks reads older than `age` to stop, backups apart; how many there were.
     pub(crate) fn cut_reads(&self, age: Duration) -> u64 {
-        let guards = self.guards();
-        let readers = guards.iter().filter(|(role, _)| *role == Role::Reader);
-        readers.map(|(_, guard)| u64::from(guard.slot.cut(age))).sum()
+        let slots = self.slots();
+        let readers = slots.iter().filter(|(role, _)| *role == Role::Reader);
+        readers.map(|(_, slot)| u64::from(slot.cut(age))).sum()
     }
 
     /// For the error of a write that waited in vain.
@@ -320,9 +334,9 @@ impl Board {
         if let Some(holder) = self.writing() {
             return format!("the writer is held by {holder}");
         }
-        let guards = self.guards();
-        let writer = guards.iter().find(|(role, _)| *role == Role::Writer);
-        match writer.and_then(|(_, guard)| guard.lock_wait.since()) {
+        let slots = self.slots();
+        let writer = slots.iter().find(|(role, _)| *role == Role::Writer);
+        match writer.and_then(|(_, slot)| slot.locked()) {
             Some(since) => {
                 let age = now().saturating_duration_since(since);
                 format!("another process or connection has held the file's lock for {age:.1?}")

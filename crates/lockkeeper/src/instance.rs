@@ -22,17 +22,19 @@
 //!
 //! Bound: an entry per open database.
 
+use std::any::Any;
 use std::panic::Location;
 use std::path::{Path, PathBuf};
+use std::ptr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::config::{Config, Place};
+use crate::config::Config;
 use crate::error::{Error, ErrorKind};
-use crate::job::WriterItem;
+use crate::file::DatabaseFile;
 use crate::path::{self, FileId, identity};
-use crate::queue::{Condvar, Mutex, Queue, after, lock, now, wait_until};
-use crate::shared::WeakDatabase;
+use crate::place::Place;
+use crate::queue::{Condvar, Item, Mutex, Queue, after, lock, now, wait_until};
 
 /// Guarded by its lock; [`RELEASED`] is rung after each removal.
 static ENTRIES: Mutex<Vec<Entry>> = Mutex::new(Vec::new());
@@ -48,11 +50,28 @@ struct Entry {
     /// The resolved files that its writer can write besides.
     attached: Vec<(PathBuf, Option<FileId>)>,
     opened_by: &'static Location<'static>,
-    writer: Arc<Queue<WriterItem>>,
+    /// The queue of its writer, which tells it from other instances.
+    writer: Arc<dyn Intake>,
     /// `None`: it is not wholly open yet.
-    shared: Option<WeakDatabase>,
+    shared: Option<Handle>,
     pid: u32,
 }
+
+/// What takes the calls of an instance.
+trait Intake: Send + Sync {
+    /// False: the instance is being closed.
+    fn is_open(&self) -> bool;
+}
+
+impl<C: Item> Intake for Queue<C> {
+    fn is_open(&self) -> bool {
+        Self::is_open(self)
+    }
+}
+
+/// What others can have an instance by: a weak handle to the database, whose type is declared above this file
+/// (`shared.rs`).
+pub(crate) type Handle = Arc<dyn Any + Send + Sync>;
 
 /// What became of an attempt to claim a file.
 pub(crate) enum Claimed {
@@ -60,7 +79,7 @@ pub(crate) enum Claimed {
     Nothing,
     Own(Claim),
     /// This instance has it, which will do as well.
-    Other(WeakDatabase),
+    Other(Handle),
 }
 
 /// A file that belongs to one instance; given back when dropped.
@@ -68,12 +87,16 @@ pub(crate) enum Claimed {
 pub(crate) struct Claim(u64);
 
 impl Claim {
-    /// Claims the file of `config` for the instance with the queue `writer`.
+    /// Claims `file`, which `config` names, for the instance with the queue `writer`.
     ///
     /// An instance that is being closed is waited for, for the busy timeout at most; so is one that is being
     /// opened, if it will do.
-    pub(crate) fn take(config: &Config, writer: &Arc<Queue<WriterItem>>) -> Result<Claimed, Error> {
-        let (Place::File(path), Some(resolved)) = (&config.place, config.file.path()) else {
+    pub(crate) fn take<C: Item>(
+        config: &Config,
+        file: &DatabaseFile,
+        writer: &Arc<Queue<C>>,
+    ) -> Result<Claimed, Error> {
+        let (Place::File(path), Some(resolved)) = (&config.place, file.path()) else {
             return Ok(Claimed::Nothing);
         };
         let give_up_at = after(config.busy_timeout);
@@ -91,7 +114,7 @@ impl Claim {
                     file,
                     attached: Vec::new(),
                     opened_by: config.opened_by,
-                    writer: Arc::clone(writer),
+                    writer: Arc::<Queue<C>>::clone(writer),
                     shared: None,
                     pid: crate::process::id(),
                 });
@@ -102,7 +125,7 @@ impl Claim {
                 && other.writer.is_open()
                 && !attaches(other, resolved, file);
             match &other.shared {
-                Some(other) if waits => return Ok(Claimed::Other(other.clone())),
+                Some(other) if waits => return Ok(Claimed::Other(Handle::clone(other))),
                 None if waits && now() < give_up_at => {}
                 _ => check(other, path, resolved, give_up_at)?,
             }
@@ -141,8 +164,12 @@ pub(crate) fn is_open_as(path: &Path) -> bool {
 
 /// G6. The writer of the instance of `config` is about to use these attached files, which it can write. One that is
 /// being closed is waited for.
-pub(crate) fn attach(config: &Config, files: Vec<PathBuf>) -> Result<(), Error> {
-    let (own, give_up_at) = (config.file.path(), after(config.busy_timeout));
+pub(crate) fn attach(
+    config: &Config,
+    own: &DatabaseFile,
+    files: Vec<PathBuf>,
+) -> Result<(), Error> {
+    let (own, give_up_at) = (own.path(), after(config.busy_timeout));
     let mut entries = lock(&ENTRIES);
     let mut attached = Vec::new();
     for file in files {
@@ -178,10 +205,11 @@ pub(crate) fn other_name(path: &Path) -> Option<PathBuf> {
 }
 
 /// The instance with the queue `writer` is wholly open, and can be had as `instance`.
-pub(crate) fn share(writer: &Arc<Queue<WriterItem>>, instance: &WeakDatabase) {
+pub(crate) fn share<C: Item>(writer: &Arc<Queue<C>>, instance: Handle) {
     let mut entries = lock(&ENTRIES);
-    if let Some(entry) = entries.iter_mut().find(|entry| Arc::ptr_eq(&entry.writer, writer)) {
-        entry.shared = Some(instance.clone());
+    let is_own = |entry: &Entry| ptr::addr_eq(Arc::as_ptr(&entry.writer), Arc::as_ptr(writer));
+    if let Some(entry) = entries.iter_mut().find(|entry| is_own(entry)) {
+        entry.shared = Some(instance);
         RELEASED.notify_all();
     }
 }

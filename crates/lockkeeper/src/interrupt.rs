@@ -18,6 +18,7 @@ use rusqlite::Result;
 
 use crate::connection::Guard;
 use crate::ffi::Session;
+use crate::holders::Slot;
 use crate::queue::{self, Mutex, lock, now};
 
 /// Virtual-machine steps between two looks at the token: some 10 to 50 microseconds of work.
@@ -36,20 +37,20 @@ pub(crate) struct LockWait {
     give_up_at: Mutex<Option<Instant>>,
     /// For the jitter of its naps.
     seed: AtomicU32,
-    /// Another connection has had the lock at least since then.
-    since: Mutex<Option<Instant>>,
+    /// Says for others that the lock is waited for.
+    slot: Arc<Slot>,
     /// Waits so far.
     waits: AtomicU64,
 }
 
 impl LockWait {
-    pub(crate) fn new(busy_timeout: Duration) -> Self {
+    pub(crate) fn new(busy_timeout: Duration, slot: Arc<Slot>) -> Self {
         Self {
             busy_timeout,
             end: Mutex::new(None),
             give_up_at: Mutex::new(None),
             seed: AtomicU32::new(std::process::id() | 1),
-            since: Mutex::new(None),
+            slot,
             waits: AtomicU64::new(0),
         }
     }
@@ -58,17 +59,12 @@ impl LockWait {
     pub(crate) fn set_end(&self, end: Option<Instant>) {
         *lock(&self.end) = end;
         if end.is_none() {
-            *lock(&self.since) = None;
+            self.slot.end_wait_for_lock();
         }
     }
 
     fn end(&self) -> Option<Instant> {
         *lock(&self.end)
-    }
-
-    /// Since when the lock has been waited for, if it is.
-    pub(crate) fn since(&self) -> Option<Instant> {
-        *lock(&self.since)
     }
 
     /// How often a lock had to be waited for.
@@ -79,7 +75,7 @@ impl LockWait {
     fn begin(&self) {
         self.waits.fetch_add(1, Ordering::Relaxed);
         let now = now();
-        lock(&self.since).get_or_insert(now);
+        self.slot.wait_for_lock(now);
         let end = self.end().or_else(|| now.checked_add(self.busy_timeout));
         *lock(&self.give_up_at) = end;
     }

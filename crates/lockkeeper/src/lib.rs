@@ -55,7 +55,11 @@ mod live;
 #[cfg(feature = "sqlite")]
 mod migrate;
 #[cfg(feature = "sqlite")]
+mod opener;
+#[cfg(feature = "sqlite")]
 mod path;
+#[cfg(feature = "sqlite")]
+mod place;
 #[cfg(feature = "sqlite")]
 mod pragma;
 mod process;
@@ -75,6 +79,8 @@ mod setup;
 mod shared;
 #[cfg(feature = "sqlite")]
 mod short;
+#[cfg(feature = "sqlite")]
+mod slow;
 #[cfg(feature = "sqlite")]
 mod snapshot;
 #[cfg(feature = "sqlite")]

@@ -20,11 +20,11 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use crate::config::Config;
-use crate::connection::{self, Role};
-use crate::database::Database;
+use crate::connection;
 use crate::error::{Error, ErrorKind};
 use crate::ffi::Sql;
+use crate::opener::Opener;
+use crate::place::Role;
 use crate::queue::panic_text;
 use crate::transaction::{Snapshot, Transaction};
 
@@ -180,35 +180,8 @@ impl Migrations {
         self
     }
 
-    /// Checks the list, and that its steps bring an empty database in memory to the latest version. For a test
-    /// of one line; blocks this thread.
-    ///
-    /// The scratch database has no [`setup`](crate::Builder::setup): steps that need functions or attached files
-    /// of it are tested by opening `:memory:` with both.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Config`]: the application id is 0, or a step has no name, or that of another.
-    /// [`ErrorKind::Migration`]: a step failed, and why.
-    ///
-    /// # Examples
-    /// ```
-    /// fn migrations() -> lockkeeper::Migrations {
-    ///     lockkeeper::Migrations::new(i32::from_be_bytes(*b"shop"))
-    ///         .sql("accounts", "CREATE TABLE account (id INTEGER PRIMARY KEY, name TEXT)")
-    ///         .sql("index", "CREATE INDEX account_by_name ON account (nam)") // alas
-    /// }
-    ///
-    /// // #[test] fn migrations_apply() { migrations().validate().unwrap() }
-    /// let error = migrations().validate().unwrap_err();
-    /// assert!(error.to_string().contains("step 2 (`index`) failed: no such column: nam"), "{error}");
-    /// ```
-    pub fn validate(&self) -> Result<(), Error> {
-        self.check_list()?;
-        let scratch = Database::builder(":memory:").readers(1).migrations(self.clone());
-        scratch.blocking_open()?.blocking_close().map(drop)
-    }
-
-    fn check_list(&self) -> Result<(), Error> {
+    /// Whether the list makes sense.
+    pub(crate) fn check_list(&self) -> Result<(), Error> {
         let wrong = |detail: String| Err(Error::new(ErrorKind::Config).detail(detail));
         for (index, Step { name, .. }) in self.steps.iter().enumerate() {
             let number = index + 1;
@@ -241,30 +214,30 @@ impl Migrations {
     }
 
     /// Refuses a file that is another program's, or a newer one's (V1).
-    pub(crate) fn check_file(&self, conn: &Connection, config: &Config) -> Result<(), Error> {
+    fn check_file(&self, conn: &Connection, opener: &Opener) -> Result<(), Error> {
         self.check_id()?;
         let header = Header::read(conn).map_err(own)?;
         match (&self.adopt, header.is_unmarked()) {
             (Adopt::By(_), true) => {
                 // A read-only connection of its own, of which nothing stays (V4).
-                let reader = connection::open(config, Role::Reader)?;
+                let reader = connection::open(opener, Role::Reader)?;
                 reader.link.session.run(Sql::Begin).map_err(own)?;
-                let seen = self.seen(&reader, config);
+                let seen = self.seen(&reader, opener);
                 reader.link.clean();
                 seen.map(drop)
             }
-            _ => self.check_header(header, config),
+            _ => self.check_header(header, opener),
         }
     }
 
     /// The steps that the file has seen, as its header says, or whoever judges files without a mark.
-    fn seen(&self, file: &Snapshot, config: &Config) -> Result<Seen, Error> {
+    fn seen(&self, file: &Snapshot, opener: &Opener) -> Result<Seen, Error> {
         let header = Header::read(file.link.session.conn()).map_err(own)?;
         let Adopt::By(judge) = &self.adopt else {
-            return self.check_header(header, config).map(|()| Seen::marked(header));
+            return self.check_header(header, opener).map(|()| Seen::marked(header));
         };
         if !header.is_unmarked() {
-            return self.check_header(header, config).map(|()| Seen::marked(header));
+            return self.check_header(header, opener).map(|()| Seen::marked(header));
         }
         let was = file.link.read_only.get();
         file.link.begin_own();
@@ -272,9 +245,9 @@ impl Migrations {
         let judged = catch_unwind(AssertUnwindSafe(|| judge(file)));
         file.link.end_call();
         file.link.read_only.set(was);
-        let name = shown_file(config);
+        let name = shown_file(opener);
         match judged {
-            Ok(Ok(Some(steps))) if steps > self.version() => Err(newer(config, steps, self.version())),
+            Ok(Ok(Some(steps))) if steps > self.version() => Err(newer(opener, steps, self.version())),
             Ok(Ok(Some(steps))) => Ok(Seen { steps: steps as usize, adopt: true }),
             Ok(Ok(None)) => Err(Error::new(ErrorKind::ForeignFile).detail(format!(
                 "{name} holds data, but has no application id, and `Migrations::adopt_with` says that it is no file \
@@ -292,8 +265,8 @@ impl Migrations {
         }
     }
 
-    fn check_header(&self, header: Header, config: &Config) -> Result<(), Error> {
-        let file = shown_file(config);
+    fn check_header(&self, header: Header, opener: &Opener) -> Result<(), Error> {
+        let file = shown_file(opener);
         let foreign = |detail| Err(Error::new(ErrorKind::ForeignFile).detail(detail));
         if header.application_id == 0 {
             let adopted = matches!(self.adopt, Adopt::ByVersion);
@@ -312,15 +285,15 @@ impl Migrations {
             ));
         }
         if header.version < 0 || header.version as u32 > self.version() {
-            return Err(newer(config, header.version, self.version()));
+            return Err(newer(opener, header.version, self.version()));
         }
         Ok(())
     }
 
     /// For a file that is opened for reading alone: it must have seen all steps.
-    pub(crate) fn check_version(&self, file: &Snapshot, config: &Config) -> Result<(), Error> {
+    pub(crate) fn check_version(&self, file: &Snapshot, opener: &Opener) -> Result<(), Error> {
         file.link.session.run(Sql::Begin).map_err(own)?;
-        let seen = self.seen(file, config);
+        let seen = self.seen(file, opener);
         file.link.clean();
         let seen = seen?.steps;
         if seen == self.steps.len() {
@@ -329,20 +302,20 @@ impl Migrations {
         Err(Error::new(ErrorKind::Migration).detail(format!(
             "{} has schema version {seen}, this program needs {}, and the file is opened for reading alone; have it \
              opened for writing once",
-            shown_file(config),
+            shown_file(opener),
             self.version()
         )))
     }
 
     /// Brings the file to the latest version, on the writer's connection, between two calls.
-    pub(crate) fn run(&self, tx: &Transaction, config: &Config) -> Result<(), Error> {
+    pub(crate) fn run(&self, tx: &Transaction, opener: &Opener) -> Result<(), Error> {
         let conn = tx.link.session.conn();
         if self.is_done(Header::read(conn).map_err(own)?) {
             return Ok(());
         }
         // Inside a transaction this would be ignored.
         conn.execute_batch("PRAGMA foreign_keys = OFF").map_err(own)?;
-        let result = self.run_steps(tx, config);
+        let result = self.run_steps(tx, opener);
         conn.execute_batch("PRAGMA foreign_keys = ON").map_err(own)?;
         result
     }
@@ -351,11 +324,11 @@ impl Migrations {
         header.application_id == self.application_id && header.version as u32 == self.version()
     }
 
-    fn run_steps(&self, tx: &Transaction, config: &Config) -> Result<(), Error> {
+    fn run_steps(&self, tx: &Transaction, opener: &Opener) -> Result<(), Error> {
         // Each turn runs a step or is the last one; another process may have run some meanwhile.
         for _ in 0..=self.steps.len() + 1 {
             tx.link.session.run(Sql::BeginImmediate).map_err(own)?;
-            match self.next_step(tx, config) {
+            match self.next_step(tx, opener) {
                 Ok(true) => tx.link.session.run(Sql::Commit).map_err(own)?,
                 Ok(false) => {
                     tx.link.clean();
@@ -371,10 +344,10 @@ impl Migrations {
     }
 
     /// Runs the step that the file has not seen; false: there is none.
-    fn next_step(&self, tx: &Transaction, config: &Config) -> Result<bool, Error> {
+    fn next_step(&self, tx: &Transaction, opener: &Opener) -> Result<bool, Error> {
         let conn = tx.link.session.conn();
         // V2, V4
-        let Seen { steps: seen, adopt } = self.seen(tx, config)?;
+        let Seen { steps: seen, adopt } = self.seen(tx, opener)?;
         if self.is_done(Header::read(conn).map_err(own)?) {
             return Ok(false);
         }
@@ -390,6 +363,18 @@ impl Migrations {
         .map_err(own)?;
         Ok(true)
     }
+}
+
+/// Opens the first connection, if the file is one for `migrations` (V1).
+pub(crate) fn open_first(
+    opener: &Opener,
+    migrations: Option<&Migrations>,
+) -> Result<Snapshot, Error> {
+    let check = |conn: &Connection| match migrations {
+        Some(migrations) => migrations.check_file(conn, opener),
+        None => Ok(()),
+    };
+    connection::open_first(opener, &check)
 }
 
 /// Of the same application, with the same steps by name and text.
@@ -524,15 +509,15 @@ impl Header {
     }
 }
 
-fn shown_file(config: &Config) -> String {
-    config.path().map_or_else(|| String::from(":memory:"), |path| path.display().to_string())
+fn shown_file(opener: &Opener) -> String {
+    opener.path().map_or_else(|| String::from(":memory:"), |path| path.display().to_string())
 }
 
-fn newer(config: &Config, version: impl fmt::Display, known: u32) -> Error {
+fn newer(opener: &Opener, version: impl fmt::Display, known: u32) -> Error {
     Error::new(ErrorKind::NewerFile).detail(format!(
         "{} has schema version {version}, this program knows {known}; run the newer program that wrote it, or \
          restore a backup made before",
-        shown_file(config)
+        shown_file(opener)
     ))
 }
 

@@ -13,6 +13,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind};
+use crate::place::{Place, Refusal};
 
 /// Links followed before a path is taken to be a circle, as on Linux.
 const LINKS_MAX: usize = 40;
@@ -32,9 +33,6 @@ const LONGEST_END: usize = "-journal".len();
 /// Device and inode.
 pub(crate) type FileId = (u64, u64);
 
-/// Why a path cannot be used: which, and what to do.
-pub(crate) type Refusal = String;
-
 /// The absolute form of `path`, as this library hands it to SQLite, for programs that open connections of
 /// their own beside it. It need not exist; links are not followed.
 ///
@@ -51,6 +49,15 @@ pub(crate) type Refusal = String;
 /// ```
 pub fn absolute_path(path: impl AsRef<Path>) -> Result<PathBuf, Error> {
     absolute(path.as_ref()).map_err(|why| Error::new(ErrorKind::Open).detail(why))
+}
+
+/// What `path` names. The current directory counts that is current now: it may be another one when the database is
+/// opened.
+pub(crate) fn place(path: &Path) -> Place {
+    match path.to_str() {
+        Some(":memory:") => Place::Memory,
+        _ => absolute(path).map_or_else(Place::Nowhere, Place::File),
+    }
 }
 
 /// `path` from the root on, if it can be a file's; later changes of the current directory do not touch it.

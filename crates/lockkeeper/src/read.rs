@@ -170,7 +170,7 @@ where
     fn begin(&mut self, mut body: B, gave_way: bool) -> Result<Option<T>, Error<E>> {
         let core = self.submission.client.inner.core();
         core.check_process().map_err(Error::new)?;
-        core.config.file.lost().map_or(Ok(()), Err)?;
+        core.opener.file.lost().map_or(Ok(()), Err)?;
         if self.hold.is_none()
             && let Some(tx) = writer::current(core.domain)
         {
@@ -181,7 +181,7 @@ where
         }
         let ancestry = ancestry_for(core.domain)?;
         let memory = core.config.is_memory();
-        if self.short && self.hold.is_none() && !memory && core.config.file.is_in_place(now()) {
+        if self.short && self.hold.is_none() && !memory && core.opener.file.is_in_place(now()) {
             match core.short.turns.way(gave_way) {
                 Way::Inline => match core.short.run(core.domain, |snapshot| body.call(snapshot)) {
                     Short::Done(result) => return result.map(Some).map_err(Error::of_call),

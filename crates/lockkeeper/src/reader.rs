@@ -16,16 +16,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::connection::{self, Role};
+use crate::connection;
 use crate::database::Core;
 use crate::error::{Error, ErrorKind};
 use crate::ffi::Sql;
 use crate::holders::HolderKind;
 use crate::job::{Pin, ReadJob, ReaderItem, WriterItem, kind_of_stop};
+use crate::place::Role;
 use crate::queue::{self, Batch, Phase, Service, Taken, now};
 use crate::short;
+use crate::slow;
 use crate::snapshot::Held;
-use crate::stats::{self, CallMeter};
+use crate::stats::CallMeter;
 use crate::transaction::Snapshot;
 
 /// How long reads may join a transaction after it began.
@@ -50,7 +52,7 @@ impl Reader {
     fn connect(&mut self) -> Result<(), Error> {
         // A memory database has one connection, the writer's; this thread serves its copies.
         if self.conn.is_none() && !self.core.config.is_memory() {
-            self.conn = Some(Box::new(connection::open(&self.core.config, Role::Reader)?));
+            self.conn = Some(Box::new(connection::open(&self.core.opener, Role::Reader)?));
         }
         Ok(())
     }
@@ -63,7 +65,7 @@ impl Reader {
         behind: usize,
         batch: &mut Batch<'_, ReaderItem>,
     ) -> Option<Taken<ReaderItem>> {
-        let in_place = self.core.config.file.is_in_place(now());
+        let in_place = self.core.opener.file.is_in_place(now());
         if let Err(error) = self.connect() {
             first.refuse(error.faulted());
             batch.charge(lane, Duration::ZERO);
@@ -90,7 +92,7 @@ impl Reader {
         let other = loop {
             let (lane, job, behind) = next;
             was_backup |= job.meta().origin.kind == HolderKind::Backup;
-            let answered = self.core.config.relay.has_any();
+            let answered = self.core.opener.relay.has_any();
             conn.link.guard.answered_before.store(answered, Ordering::Relaxed);
             self.core.watch_relay();
             let run = run_in_call(conn, &self.core, meter, job, last, behind);
@@ -124,7 +126,7 @@ impl Reader {
 
     /// Has the callers woken that were answered (U1).
     fn ring(&self) {
-        self.core.config.relay.ring();
+        self.core.opener.relay.ring();
         self.core.watch_relay();
     }
 
@@ -178,7 +180,7 @@ impl Service for Reader {
 impl Drop for Reader {
     fn drop(&mut self) {
         // However the thread ends: the clock may be closed by now.
-        self.core.config.relay.pass_on();
+        self.core.opener.relay.pass_on();
     }
 }
 
@@ -216,14 +218,14 @@ fn run_in_call(
     }
     if link.noted {
         meter.record(waited, run);
-        stats::report(&core.config, link, waited, run);
+        slow::report(&core.config, link, waited, run);
     }
     run
 }
 
 /// Runs a read on a held snapshot, whose transaction stays open.
 pub(crate) fn run_held(conn: &Snapshot, core: &Core, job: Box<dyn ReadJob>) {
-    if !core.config.file.is_in_place(now()) {
+    if !core.opener.file.is_in_place(now()) {
         job.refuse(Error::new(ErrorKind::Replaced));
         return;
     }

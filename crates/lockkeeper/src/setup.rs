@@ -12,8 +12,8 @@ use rusqlite::config::DbConfig;
 use rusqlite::limits::Limit;
 
 use crate::config::{Callback, Config, Setup};
-use crate::connection::Role;
 use crate::error::{Error, ErrorKind};
+use crate::place::Role;
 use crate::queue::panic_text;
 
 /// The least that the library's own statements and SQLite's `VACUUM` can do with (the tests measure it), with

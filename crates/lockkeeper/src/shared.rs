@@ -19,6 +19,8 @@ use crate::config::Config;
 use crate::database::{Database, Shutdown};
 use crate::error::{Error, ErrorKind};
 use crate::instance;
+use crate::migrate::Migrations;
+use crate::place::Place;
 use crate::queue::block_on;
 
 /// A handle that does not keep the database open: see [`Database::downgrade`].
@@ -110,16 +112,17 @@ impl Builder {
         }
         self.config.share = true;
         loop {
-            let (database, writer_built) = Database::start(self.config.clone())?;
+            let (database, writer_built) = Database::start(self.clone())?;
             let core = Arc::clone(database.core());
             let error = match database.opened(writer_built).await {
                 Ok(database) => return Ok(database),
                 Err(error) => error,
             };
-            let Some(other) = core.other.get() else { return Err(error) };
+            let other = core.other.get().and_then(|other| other.downcast_ref::<WeakDatabase>());
+            let Some(other) = other else { return Err(error) };
             // Otherwise it was closed a moment ago: again.
             if let Some(database) = other.upgrade() {
-                return fitting(database, &self.config);
+                return fitting(database, &self);
             }
         }
     }
@@ -158,21 +161,23 @@ impl Database {
 
     /// SH1: from now on others can have it.
     pub(crate) fn share(&self) {
-        instance::share(&self.core().writer, &self.downgrade());
+        instance::share(&self.core().writer, Arc::new(self.downgrade()));
     }
 }
 
 /// `database`, if it is what `wanted` asks for (SH2).
-fn fitting(database: Database, wanted: &Config) -> Result<Database, Error> {
-    let open = &database.core().config;
-    if let Some(lost) = open.file.lost() {
+fn fitting(database: Database, wanted: &Builder) -> Result<Database, Error> {
+    let core = database.core();
+    if let Some(lost) = core.opener.file.lost() {
         return Err(lost);
     }
-    match differing(open, wanted) {
+    let differing = differing(&core.config, &wanted.config)
+        .or_else(|| differing_migrations(core.migrations.as_ref(), wanted.migrations.as_ref()));
+    match differing {
         None => Ok(database),
         Some(how) => {
-            let path = open.path().unwrap_or(Path::new("")).display();
-            let by = open.opened_by;
+            let path = core.opener.path().unwrap_or(Path::new("")).display();
+            let by = core.config.opened_by;
             Err(Error::new(ErrorKind::AlreadyOpen).detail(format!(
                 "this process opened {path} at {by} with other settings: {how}; make the same settings, or leave \
                  them out"
@@ -183,7 +188,7 @@ fn fitting(database: Database, wanted: &Config) -> Result<Database, Error> {
 
 /// Which setting was made for `wanted` and is another one in `open`, and how they differ.
 fn differing(open: &Config, wanted: &Config) -> Option<String> {
-    let defaults = Config::new(Path::new(":memory:"));
+    let defaults = Config::new(Place::Memory);
     macro_rules! compare {
         ($($setting:literal: $field:ident),* $(,)?) => {$(
             if wanted.$field != defaults.$field && wanted.$field != open.$field {
@@ -218,7 +223,6 @@ fn differing(open: &Config, wanted: &Config) -> Option<String> {
         "setup": setup,
         "on_slow": on_slow,
         "on_thread_start": on_thread_start,
-        "migrations": migrations,
     );
     // `open` has raised it to the number of readers.
     let readers_max = wanted.readers_max.max(open.readers);
@@ -226,4 +230,10 @@ fn differing(open: &Config, wanted: &Config) -> Option<String> {
         let (there, here) = (open.readers_max, wanted.readers_max);
         format!("`readers_max` is {there} there and {here} here")
     })
+}
+
+/// The same of the migrations, which are no value that a [`Config`] holds.
+fn differing_migrations(open: Option<&Migrations>, wanted: Option<&Migrations>) -> Option<String> {
+    (wanted.is_some() && wanted != open)
+        .then(|| format!("`migrations` is {open:?} there and {wanted:?} here"))
 }

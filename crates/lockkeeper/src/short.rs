@@ -30,11 +30,12 @@
 use std::ops::Deref;
 use std::sync::{Arc, Weak};
 
-use crate::connection::{self, Role};
+use crate::connection;
 use crate::database::Core;
 use crate::error::{Error, ErrorKind};
 use crate::ffi::Sql;
 use crate::job::ReaderItem;
+use crate::place::Role;
 use crate::queue::{Condvar, Domain, Frame, Mutex, MutexGuard, lock, now, wait};
 use crate::transaction::Snapshot;
 use crate::turns::{self, Turns};
@@ -226,7 +227,7 @@ impl ShortReads {
     /// Opens a connection, on a thread that may do I/O.
     pub(crate) fn open_one(&self, core: &Core) {
         // A failure is met again, and reported, by the reader threads.
-        let conn = connection::open(&core.config, Role::Reader).ok();
+        let conn = connection::open(&core.opener, Role::Reader).ok();
         lock(&self.state).asked = false;
         if let Some(conn) = conn {
             self.put_back(Box::new(conn));
@@ -287,7 +288,7 @@ impl Pinned {
         let conn = core.short.reserve(core.config.snapshots_max, true)?;
         let mut pinned = Self { core: Arc::downgrade(core), conn, reuse: true, outlasted: false };
         if pinned.conn.is_none() {
-            pinned.conn = Some(Box::new(connection::open(&core.config, Role::Reader)?));
+            pinned.conn = Some(Box::new(connection::open(&core.opener, Role::Reader)?));
         }
         Ok(pinned)
     }

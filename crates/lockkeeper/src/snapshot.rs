@@ -21,12 +21,13 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use rusqlite::backup::Backup;
 
-use crate::connection::{self, Role};
+use crate::connection;
 use crate::database::Core;
 use crate::error::{Error, ErrorKind};
 use crate::ffi::Sql;
 use crate::holders::Origin;
 use crate::job::ReadJob;
+use crate::place::Role;
 use crate::queue::{self, Alarm, Interrupt, Interruptible, Mutex, after, lock, now};
 use crate::reader;
 use crate::short::Pinned;
@@ -93,7 +94,7 @@ impl Held {
         commit: Option<u64>,
         origin: Origin,
     ) -> Result<Arc<Self>, Error> {
-        core.config.file.check()?;
+        core.opener.file.check()?;
         let conn = Pinned::take(core)?;
         let sqlite = |error| Error::of_own(error);
         conn.link.session.run(Sql::Begin).map_err(sqlite)?;
@@ -111,7 +112,7 @@ impl Held {
     ) -> Result<Arc<Self>, Error> {
         let copy = Pinned::make(core, || {
             let sqlite = |error| Error::of_own(error);
-            let mut copy = connection::open(&core.config, Role::Copy)?;
+            let mut copy = connection::open(&core.opener, Role::Copy)?;
             let run = |conn: &mut Connection| {
                 let backup = Backup::new(tx.link.session.conn(), conn)?;
                 backup.run_to_completion(i32::MAX, Duration::ZERO, None)

@@ -5,27 +5,20 @@
 //! - M2: a snapshot is not one instant: numbers that are read first may be a call older than the last.
 //! - M3: bounded: every histogram is [`BUCKETS`] numbers, whatever it is told.
 
-use std::cell::Cell;
 use std::fmt;
 use std::panic::Location;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::config::Config;
-use crate::connection::Link;
-use crate::database::Core;
 use crate::holders::{Holder, HolderKind};
-use crate::queue::shielded;
+use crate::queue::LaneFigures;
 
 /// Eight steps per power of two: a quantile is at most an eighth too large.
 const STEPS: usize = 8;
 
 /// Up to 2^44 nanoseconds, which is nearly five hours; what is larger counts as that.
 const BUCKETS: usize = STEPS * 43;
-
-/// Lines of a query plan that are told.
-const PLAN_MAX: usize = 16;
 
 /// Parts that the readers' numbers are spread over.
 const SHARDS: usize = 4;
@@ -305,33 +298,6 @@ pub struct Stats {
     pub clients: Vec<ClientStats>,
 }
 
-/// What a database has done and is doing.
-pub(crate) fn of(core: &Core) -> Stats {
-    let mut clients: Vec<ClientStats> = Vec::new();
-    for lane in core.writer.lane_figures() {
-        let writes = LaneStats { waiting: lane.waiting, taken: lane.taken, run: lane.run };
-        clients.push(ClientStats { name: lane.name, writes, reads: LaneStats::default() });
-    }
-    for lane in core.readers.lane_figures() {
-        let reads = LaneStats { waiting: lane.waiting, taken: lane.taken, run: lane.run };
-        match clients.iter_mut().find(|client| client.name == lane.name) {
-            Some(client) => client.reads = reads,
-            None => {
-                clients.push(ClientStats { name: lane.name, writes: LaneStats::default(), reads });
-            }
-        }
-    }
-    Stats {
-        wal_bytes: core.config.wal_bytes(),
-        oldest_reader: core.config.board.oldest_reader(),
-        writing: core.config.board.writing(),
-        snapshots: core.short.held(),
-        short_reads: core.short.served(),
-        clients,
-        ..core.meters.read()
-    }
-}
-
 /// One client; handles of one name are one client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -342,6 +308,28 @@ pub struct ClientStats {
     pub writes: LaneStats,
     /// Its reading side.
     pub reads: LaneStats,
+}
+
+impl ClientStats {
+    /// The clients whose lanes the two queues have.
+    pub(crate) fn of_lanes(writes: Vec<LaneFigures>, reads: Vec<LaneFigures>) -> Vec<Self> {
+        let mut clients: Vec<Self> = Vec::new();
+        for lane in writes {
+            let writes = LaneStats { waiting: lane.waiting, taken: lane.taken, run: lane.run };
+            clients.push(Self { name: lane.name, writes, reads: LaneStats::default() });
+        }
+        for lane in reads {
+            let reads = LaneStats { waiting: lane.waiting, taken: lane.taken, run: lane.run };
+            match clients.iter_mut().find(|client| client.name == lane.name) {
+                Some(client) => client.reads = reads,
+                None => {
+                    let writes = LaneStats::default();
+                    clients.push(Self { name: lane.name, writes, reads });
+                }
+            }
+        }
+        clients
+    }
 }
 
 /// One client's side of one queue.
@@ -424,39 +412,6 @@ impl std::ops::Add for Work {
             automatic_indexes: self.automatic_indexes.saturating_add(other.automatic_indexes),
         }
     }
-}
-
-/// Tells the slow log of the call that has just run on `link`, if it was slow.
-pub(crate) fn report(config: &Config, link: &Link, waited: Duration, ran: Duration) {
-    let Some((threshold, tell)) = &config.on_slow else { return };
-    if waited < *threshold && ran < *threshold {
-        return;
-    }
-    // What follows may take its time.
-    link.guard.relay.pass_on();
-    let Some(Holder { kind, client, place, sql, .. }) = link.guard.slot.call() else { return };
-    let work = link.work.as_ref().map(Cell::get).unwrap_or_default();
-    let plan = match &sql {
-        Some(sql) if work != Work::default() => plan_of(link, sql).unwrap_or_default(),
-        _ => Vec::new(),
-    };
-    let slow = Slow { kind, client, place, waited, ran, sql, work, plan };
-    #[cfg(feature = "tracing")]
-    tracing::warn!(target: "lockkeeper::slow", "{slow}");
-    shielded(|| (tell.f)(&slow));
-}
-
-/// The query plan of a statement whose text was not cut short; of one that was, an error.
-fn plan_of(link: &Link, sql: &str) -> rusqlite::Result<Vec<String>> {
-    let mut plan = link.session.conn().prepare(&format!("EXPLAIN QUERY PLAN {sql}"))?;
-    let mut rows = plan.raw_query();
-    let mut lines = Vec::new();
-    while let Some(row) = rows.next()?
-        && lines.len() < PLAN_MAX
-    {
-        lines.push(row.get("detail")?);
-    }
-    Ok(lines)
 }
 
 #[cfg(test)]

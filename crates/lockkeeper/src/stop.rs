@@ -132,7 +132,7 @@ impl fmt::Debug for StopWrites {
 fn begin(inner: Arc<Inner>) -> Result<State, Error> {
     let core = inner.core();
     core.check_process().map_err(Error::new)?;
-    core.config.file.lost().map_or(Ok(()), Err)?;
+    core.opener.file.lost().map_or(Ok(()), Err)?;
     ancestry_for(core.domain)?;
     let wait = Wait::enter(|| Awaited::All(core.domain), true)
         .map_err(|Circle| Error::new(ErrorKind::Nested))?;
@@ -168,7 +168,7 @@ impl Future for StopWrites {
             return Poll::Ready(Err(Error::new(ErrorKind::Faulted)));
         };
         let core = stopped.0.core();
-        Poll::Ready(match (core.config.file.lost(), answered) {
+        Poll::Ready(match (core.opener.file.lost(), answered) {
             (Some(lost), _) => Err(lost),
             (None, true) => Ok(stopped),
             (None, false) => Err(Error::new(ErrorKind::Closed)),

@@ -39,7 +39,7 @@ impl<E: Send + 'static> Submission<E> {
     pub(crate) fn admit(&self) -> Result<Ancestry, Error<E>> {
         let core = self.client.inner.core();
         core.check_process().map_err(Error::new)?;
-        core.config.file.lost().map_or(Ok(()), Err)?;
+        core.opener.file.lost().map_or(Ok(()), Err)?;
         Ok(ancestry_for(core.domain)?)
     }
 
@@ -83,8 +83,10 @@ impl<E: Send + 'static> Submission<E> {
         let (reply, receiver) = reply();
         let item = item(reply, self.meta());
         let inner = &self.client.inner;
-        let deadline =
-            self.deadline.map(|patience| self.why.deadline(inner.core(), patience, holder));
+        let core = inner.core();
+        let deadline = self
+            .deadline
+            .map(|patience| self.why.deadline(&core.opener.board, &core.clock, patience, holder));
         Flight::take_off(lane(inner), item, receiver, Room::Wait, deadline).map_err(|error| {
             match error.reason {
                 RefusedReason::Stopped => Error::new(ErrorKind::WritesStopped),
@@ -98,10 +100,10 @@ impl<E: Send + 'static> Submission<E> {
         &self,
         landed: Result<Outcome<T, E>, CallError>,
     ) -> Result<T, Error<E>> {
-        let config = &self.client.inner.core().config;
-        config.relay.pass_on();
+        let opener = &self.client.inner.core().opener;
+        opener.relay.pass_on();
         match landed {
-            Ok(Ok(result)) => result.map_err(|error| config.file.explain(self.why.explain(error))),
+            Ok(Ok(result)) => result.map_err(|error| opener.file.explain(self.why.explain(error))),
             Ok(Err(payload)) => std::panic::resume_unwind(payload),
             Err(error) => Err(error.into()),
         }

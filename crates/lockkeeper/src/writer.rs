@@ -50,7 +50,7 @@ use rusqlite::ErrorCode;
 use crate::bare::Trust;
 use crate::checkpoint::{self, Checkpointer};
 use crate::config::Config;
-use crate::connection::{self, Link, Role};
+use crate::connection::{self, Link};
 use crate::database::{Core, DEFERENCE};
 use crate::error::{Error, ErrorKind, kind_of_own};
 use crate::ffi::{Checkpoint, Sql};
@@ -58,13 +58,15 @@ use crate::guard;
 use crate::holders::Origin;
 use crate::instance::{Claim, Claimed};
 use crate::job::{Fate, Pin, Ran, ReadJob, WriteJob, WriterItem, kind_of_stop};
+use crate::migrate;
 use crate::path;
+use crate::place::Role;
 use crate::queue::{
     self, Ancestry, Batch, Domain, Frame, LaneId, Phase, Service, Taken, lock, now,
 };
 use crate::record::Publisher;
+use crate::slow;
 use crate::snapshot::Held;
-use crate::stats;
 use crate::transaction::{Snapshot, Transaction};
 
 thread_local! {
@@ -157,9 +159,10 @@ impl Writer {
             made_wal: false,
             claim: None,
         };
-        let warnings = guard::check(writer.config())?;
+        let opener = &writer.core.opener;
+        let warnings = guard::check(&opener.config, &opener.file, &opener.machine)?;
         let _ = writer.core.warnings.set(warnings);
-        match Claim::take(writer.config(), &writer.core.writer)? {
+        match Claim::take(&opener.config, &opener.file, &writer.core.writer)? {
             Claimed::Nothing => {}
             Claimed::Own(claim) => writer.claim = Some(claim),
             Claimed::Other(other) => {
@@ -168,7 +171,7 @@ impl Writer {
             }
         }
         if writer.config().is_read_only() && !writer.config().immutable {
-            let path = writer.config().file.path();
+            let path = writer.core.opener.file.path();
             writer.made_wal = path.is_some_and(|path| path::is_absent(&path::beside(path, "-wal")));
         }
         match writer.open_file() {
@@ -182,14 +185,15 @@ impl Writer {
     }
 
     fn open_file(&mut self) -> Result<(), Error> {
-        let conn = connection::open_first(self.config())?;
+        let migrations = self.core.migrations.as_ref();
+        let conn = migrate::open_first(&self.core.opener, migrations)?;
         let tx = self.adopt(conn);
         self.claim.as_ref().map_or(Ok(()), Claim::confirm)?;
-        match &self.core.config.migrations {
+        match &self.core.migrations {
             Some(migrations) if self.core.config.is_read_only() => {
-                migrations.check_version(&tx, &self.core.config)
+                migrations.check_version(&tx, &self.core.opener)
             }
-            Some(migrations) => migrations.run(&tx, &self.core.config),
+            Some(migrations) => migrations.run(&tx, &self.core.opener),
             None => Ok(()),
         }
     }
@@ -217,9 +221,9 @@ impl Writer {
 
     /// Leaves nothing beside a file that was opened for reading alone, if that is possible.
     fn remove_made_wal(&mut self) {
-        if std::mem::take(&mut self.made_wal) && !self.config().file.is_lost() {
+        if std::mem::take(&mut self.made_wal) && !self.core.opener.file.is_lost() {
             // Somebody else has it open, or this process may not write it: then it stays.
-            let _ = connection::remove_empty_wal(self.config());
+            let _ = connection::remove_empty_wal(&self.core.opener);
         }
     }
 
@@ -237,17 +241,17 @@ impl Writer {
         if self.content_lost {
             return Err(Error::new(ErrorKind::Faulted).detail("the memory database was lost"));
         }
-        let conn = connection::open(self.config(), Role::Writer)?;
+        let conn = connection::open(&self.core.opener, Role::Writer)?;
         Ok(self.adopt(conn))
     }
 
     /// Makes `conn` the connection of the calls from now on.
     fn adopt(&mut self, conn: Snapshot) -> Rc<Transaction> {
         // The next call is told if the file is another.
-        let _ = self.config().file.connected();
+        let _ = self.core.opener.file.connected();
         if self.config().immutable {
             // What is beside it is nothing that belongs to it.
-            self.config().file.disconnecting();
+            self.core.opener.file.disconnecting();
         }
         let tx = Rc::new(Transaction::new(conn));
         self.publisher.connected(&tx.link);
@@ -262,8 +266,8 @@ impl Writer {
         CURRENT.set(None);
         let Some(old) = self.tx.take() else { return };
         let new = match self.config().is_memory() {
-            true => connection::open_with_content(self.config(), &old.link),
-            false => connection::open(self.config(), Role::Writer),
+            true => connection::open_with_content(&self.core.opener, &old.link),
+            false => connection::open(&self.core.opener, Role::Writer),
         };
         match new {
             Ok(new) => drop(self.adopt(new)),
@@ -274,12 +278,12 @@ impl Writer {
                 self.tx = Some(old);
             }
             // Whoever needs a connection tries again, and is told.
-            Err(_) => self.config().file.disconnecting(),
+            Err(_) => self.core.opener.file.disconnecting(),
         }
     }
 
     fn disconnect(&mut self) {
-        self.config().file.disconnecting();
+        self.core.opener.file.disconnecting();
         CURRENT.set(None);
         self.tx = None;
         self.content_lost = self.config().is_memory();
@@ -320,7 +324,7 @@ impl Writer {
             last = time;
             if tx.link.noted {
                 self.core.meters.writes.record(waited, run);
-                stats::report(self.config(), &tx.link, waited, run);
+                slow::report(self.config(), &tx.link, waited, run);
             }
             match after {
                 After::Going => {}
@@ -374,7 +378,7 @@ impl Writer {
             return Err(Fate::kind(kind_of_stop(why, Phase::Queued)));
         }
         let tx = self.connect().map_err(|error| Fate::Instead(error.faulted()))?;
-        if !self.config().file.is_in_place(now()) {
+        if !self.core.opener.file.is_in_place(now()) {
             self.let_go(&tx);
             return Err(Fate::kind(ErrorKind::Replaced));
         }
@@ -600,7 +604,7 @@ impl Writer {
     fn commit(&mut self, tx: &Transaction) -> Result<(), rusqlite::Error> {
         let link = &tx.link;
         let began = now();
-        if !self.config().file.is_in_place(began) {
+        if !self.core.opener.file.is_in_place(began) {
             // G4
             link.clean();
             for job in std::mem::take(&mut self.ran) {
@@ -709,7 +713,7 @@ impl Writer {
     }
 
     fn explain_wal_left(&self, error: rusqlite::Error) -> Error {
-        let wal = self.config().file.path().map(|path| path::beside(path, "-wal"));
+        let wal = self.core.opener.file.path().map(|path| path::beside(path, "-wal"));
         let wal = wal.unwrap_or_default();
         Error::of_own(error).detail(format!(
             "the database is closed and what was answered is stored, but {} could not be folded back; \
@@ -792,7 +796,7 @@ impl Service for Writer {
         if self.config().is_read_only() {
             // There is nothing to be folded back.
         } else if let Some(tx) = self.tx.clone()
-            && self.config().file.check().is_err()
+            && self.core.opener.file.check().is_err()
         {
             self.let_go = false; // again: nobody reads now
             self.let_go(&tx);
@@ -806,7 +810,7 @@ impl Service for Writer {
         }
         self.disconnect();
         self.remove_made_wal();
-        self.config().file.closed();
+        self.core.opener.file.closed();
     }
 }
 

@@ -15,7 +15,7 @@ use crate::connection;
 use crate::error::{Error, ErrorKind};
 use crate::job::{ExclusiveJob, kind_of_stop};
 use crate::queue::{Phase, now};
-use crate::stats;
+use crate::slow;
 
 impl Writer {
     /// Runs an exclusive call; the batch before it was committed after it had been taken.
@@ -31,14 +31,14 @@ impl Writer {
                 return;
             }
         };
-        if self.config().file.check().is_err() {
+        if self.core.opener.file.check().is_err() {
             self.let_go(&tx);
             job.refuse(Error::new(ErrorKind::Replaced));
             return;
         }
         // It may checkpoint, or change what the file is.
         self.checkpointer.rest();
-        self.core.config.file.disconnecting();
+        self.core.opener.file.disconnecting();
         // Nested calls find no transaction here.
         CURRENT.set(None);
         self.tx = None;
@@ -70,7 +70,7 @@ impl Writer {
             self.core.meters.exclusive.record(waited, ran);
             // Nobody counts what the bare connection's statements do.
             view.link.forget_work();
-            stats::report(&self.core.config, &view.link, waited, ran);
+            slow::report(&self.core.config, &view.link, waited, ran);
         }
         // It may have committed anything, more than once.
         self.publisher.unknown(self.commits);

@@ -12,7 +12,7 @@ use crate::ffi::Sql;
 use crate::job::{Fate, LeaseRequest, Ran, WriteJob, kind_of_stop};
 use crate::lease;
 use crate::queue::{Phase, after, lock, now};
-use crate::stats;
+use crate::slow;
 use crate::transaction::Transaction;
 
 impl Writer {
@@ -53,7 +53,7 @@ impl Writer {
                 if tx.link.noted && served {
                     let held = now() - began;
                     self.core.meters.leases.record(waited, held);
-                    stats::report(&self.core.config, &tx.link, waited, held);
+                    slow::report(&self.core.config, &tx.link, waited, held);
                 }
                 if !usable {
                     self.disconnect();

@@ -1,0 +1,45 @@
+//! What every connection of one database is opened with: what the caller chose, and what they share.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::file::DatabaseFile;
+use crate::guard::Machine;
+use crate::holders::Board;
+use crate::place::Place;
+use crate::relay::Relay;
+
+/// One for each database that is opened.
+#[derive(Debug)]
+pub(crate) struct Opener {
+    pub(crate) config: Arc<Config>,
+    /// The file itself, once it is known.
+    pub(crate) file: DatabaseFile,
+    /// Who holds which connection.
+    pub(crate) board: Arc<Board>,
+    /// Callers that were answered and are to be woken.
+    pub(crate) relay: Arc<Relay>,
+    /// What the file is checked against before it is opened.
+    pub(crate) machine: Machine,
+}
+
+impl Opener {
+    pub(crate) fn new(config: Arc<Config>, machine: Machine) -> Self {
+        Self {
+            config,
+            file: DatabaseFile::default(),
+            board: Arc::default(),
+            relay: Arc::default(),
+            machine,
+        }
+    }
+
+    /// The database's file, without links once it was looked for; `None`: it has none.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        match &self.config.place {
+            Place::File(path) => Some(self.file.path().unwrap_or(path)),
+            Place::Memory | Place::Nowhere(_) => None,
+        }
+    }
+}

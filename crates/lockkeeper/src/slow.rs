@@ -1,0 +1,46 @@
+//! The slow log: which calls were slow, and what their last statement did for want of an index.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::connection::Link;
+use crate::holders::Holder;
+use crate::queue::shielded;
+use crate::stats::{Slow, Work};
+
+/// Lines of a query plan that are told.
+const PLAN_MAX: usize = 16;
+
+/// Tells the slow log of the call that has just run on `link`, if it was slow.
+pub(crate) fn report(config: &Config, link: &Link, waited: Duration, ran: Duration) {
+    let Some((threshold, tell)) = &config.on_slow else { return };
+    if waited < *threshold && ran < *threshold {
+        return;
+    }
+    // What follows may take its time.
+    link.guard.relay.pass_on();
+    let Some(Holder { kind, client, place, sql, .. }) = link.guard.slot.call() else { return };
+    let work = link.work.as_ref().map(Cell::get).unwrap_or_default();
+    let plan = match &sql {
+        Some(sql) if work != Work::default() => plan_of(link, sql).unwrap_or_default(),
+        _ => Vec::new(),
+    };
+    let slow = Slow { kind, client, place, waited, ran, sql, work, plan };
+    #[cfg(feature = "tracing")]
+    tracing::warn!(target: "lockkeeper::slow", "{slow}");
+    shielded(|| (tell.f)(&slow));
+}
+
+/// The query plan of a statement whose text was not cut short; of one that was, an error.
+fn plan_of(link: &Link, sql: &str) -> rusqlite::Result<Vec<String>> {
+    let mut plan = link.session.conn().prepare(&format!("EXPLAIN QUERY PLAN {sql}"))?;
+    let mut rows = plan.raw_query();
+    let mut lines = Vec::new();
+    while let Some(row) = rows.next()?
+        && lines.len() < PLAN_MAX
+    {
+        lines.push(row.get("detail")?);
+    }
+    Ok(lines)
+}
