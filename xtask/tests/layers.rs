@@ -64,7 +64,7 @@ const LOCKKEEPER: &[Room] = &[
     ),
     room(
         "engine",
-        &["job", "short", "snapshot", "turns"],
+        &["engine"],
         &["ground", "queue", "error", "changes", "stats", "config", "sqlite"],
     ),
     room(

@@ -28,14 +28,13 @@ use rusqlite::{Connection, OpenFlags, ffi};
 
 use crate::config::{Callback, Setup};
 use crate::database::Client;
+use crate::engine::call::Once;
 use crate::error::{Error, ErrorKind, kind_of_own};
 use crate::ffi::Session;
 use crate::holders::HolderKind;
 use crate::instance;
-use crate::job::Once;
 use crate::path;
-use crate::place::Refusal;
-use crate::place::Role;
+use crate::place::{Refusal, Role};
 use crate::queue::{self, block_on, now};
 use crate::read::Read;
 use crate::setup;

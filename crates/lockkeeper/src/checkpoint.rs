@@ -42,7 +42,7 @@ use rusqlite::config::DbConfig;
 
 use crate::config::Config;
 use crate::copier::{Copier, Progress};
-use crate::database::Core;
+use crate::engine::core::Core;
 use crate::ffi::{Checkpoint, WalSalts};
 use crate::queue::now;
 use crate::transaction::Transaction;

@@ -8,10 +8,10 @@ use rusqlite::Connection;
 
 use crate::backup::Backup;
 use crate::database::Client;
+use crate::engine::call::{Many, Once};
 use crate::error::Error;
 use crate::exclusive::Exclusive;
 use crate::feed::{Changes, Watch};
-use crate::job::{Many, Once};
 use crate::lease::AcquireLease;
 use crate::live::Live;
 use crate::queue::{Priority, Refused};
@@ -293,7 +293,7 @@ impl<E: Send + 'static> Client<E> {
     pub fn changes(&self) -> Changes {
         let core = self.inner.core();
         let changes = Changes::new(&core.feed);
-        core.keep_looking();
+        core.foreign_commits.keep_looking();
         changes
     }
 
@@ -304,7 +304,7 @@ impl<E: Send + 'static> Client<E> {
     pub fn watch<N: Into<String>>(&self, tables: impl IntoIterator<Item = N>) -> Watch {
         let core = self.inner.core();
         let watch = Watch::new(&core.feed, tables);
-        core.keep_looking();
+        core.foreign_commits.keep_looking();
         watch
     }
 
@@ -339,7 +339,7 @@ impl<E: Send + 'static> Client<E> {
     {
         let tables = tables.into_iter().map(Into::into).collect();
         let live = Live::new(self.clone(), tables, Arc::new(query));
-        self.inner.core().keep_looking();
+        self.inner.core().foreign_commits.keep_looking();
         live
     }
 

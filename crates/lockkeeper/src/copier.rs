@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crate::connection;
-use crate::database::Core;
+use crate::engine::core::Core;
 use crate::place::Role;
 use crate::queue::{Condvar, Frame, Mutex, lock, now, wait};
 use crate::transaction::Snapshot;

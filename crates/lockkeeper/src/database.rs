@@ -11,245 +11,50 @@ use std::ops::Deref;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::builder::Builder;
 use crate::builder::Open;
 use crate::config::Config;
+use crate::engine::core::Core;
+use crate::engine::item::{ReaderItem, WriterItem};
 use crate::error::{Error, ErrorKind};
 #[cfg(feature = "metrics")]
 use crate::export::Exporter;
-use crate::feed::Feed;
 use crate::guard::{self, Machine};
-use crate::instance;
-use crate::job::{ReaderItem, WriterItem};
-use crate::lease;
-use crate::migrate::Migrations;
-use crate::opener::Opener;
 use crate::path;
-use crate::process;
 use crate::queue::{
-    self, Alarm, Awaited, Built, Circle, Clock, Closed, Closing, Domain, Lane, Look, Mutex, Pool,
-    PoolConfig, Queue, Receiver, StartError, Wait, block_on, lock,
+    self, Awaited, Built, Circle, Clock, Closed, Closing, Domain, Lane, Look, Pool, PoolConfig,
+    Receiver, StartError, Wait, block_on, lock,
 };
 use crate::reader::Reader;
-use crate::relay;
 use crate::shared::WeakDatabase;
-use crate::short::ShortReads;
-use crate::snapshot::Held;
-use crate::stats::{ClientStats, Meters, Stats};
-use crate::stop::Stopping;
+use crate::stats::Stats;
 use crate::writer::Writer;
 
-/// Read transactions, after a batch of writes, after which a reader yields the processor.
-pub(crate) const DEFERENCE: u8 = 16;
-
-/// The shortest time between two looks for commits of other processes.
-const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(1);
-
-/// A caller on a sleeping processor is woken and comes back in that time. One that writes alone and waits for
-/// the disk each time gains nothing by it.
+/// Long enough for a caller whose CPU is idle to wake up and submit its next write. A caller that writes alone and
+/// waits for the disk each time gains nothing by it.
 const WRITER_LOOK: Look = Look {
     long: Duration::from_micros(150),
     short: Duration::from_micros(50),
     lone: Some(Duration::from_micros(50)),
 };
 
-/// A reader yields to the callers that it has answered, who come back with calls before it sleeps. A longer
-/// look would take time from them.
+/// A reader yields to the callers that it has answered, whose next calls come before it sleeps. A longer look would
+/// take CPU time from them.
 const READER_LOOK: Look =
     Look { long: Duration::from_micros(50), short: Duration::from_micros(5), lone: None };
 
-/// What the threads and the handles of one database share.
-pub(crate) struct Core {
-    pub(crate) config: Arc<Config>,
-    pub(crate) opener: Opener,
-    pub(crate) migrations: Option<Migrations>,
-    pub(crate) domain: Domain,
-    pub(crate) writer: Arc<Queue<WriterItem>>,
-    pub(crate) readers: Arc<Queue<ReaderItem>>,
-    pub(crate) clock: Arc<Clock>,
-    pub(crate) short: ShortReads,
-    pub(crate) feed: Arc<Feed>,
-    pub(crate) meters: Meters,
-    /// The writer is told from time to time to look whether another process has committed something.
-    look: AtomicBool,
-    next_look: Mutex<Option<Alarm>>,
-    /// Read transactions after which readers still yield the processor: raised by each batch of
-    /// the writer to [`DEFERENCE`], lowered by the readers. A hint; nothing else rests on it.
-    pub(crate) deference: AtomicU8,
-    /// The clock looks for callers that were answered and not woken (`relay.rs`).
-    relay_watched: AtomicBool,
-    next_watch: Mutex<Option<Alarm>>,
-    /// Held snapshots, to be released on close. Bounded by `snapshots_max`.
-    held: Mutex<Vec<Weak<Held>>>,
-    /// The lease that the writer serves, to be ended by an abort. One at most.
-    pub(crate) lease: Mutex<Option<Arc<lease::Shared>>>,
-    /// Owned by [`Parts`]; the pool's factory holds the core.
-    reader_pool: OnceLock<Weak<Pool<Reader, Error>>>,
-    /// The process that opened the database.
-    pid: u32,
-    /// What its owner should know; set once, by the writer's thread before it opens the file.
-    pub(crate) warnings: OnceLock<Vec<String>>,
-    /// The instance that has the file, if this one shall be opened only where there is none. Set by the writer's thread.
-    pub(crate) other: OnceLock<instance::Handle>,
-    /// Stops of writes that the writer has not answered yet. Bounded by the futures that wait for them.
-    pub(crate) stopping: Mutex<Vec<Stopping>>,
-    /// Why the WAL could not be copied back when the writer closed. The first `close` that has waited for it is told.
-    pub(crate) wal_left: Mutex<Option<Error>>,
-}
-
-impl Core {
-    pub(crate) fn check_process(&self) -> Result<(), ErrorKind> {
-        match process::id() == self.pid {
-            true => Ok(()),
-            false => Err(ErrorKind::Forked),
-        }
-    }
-
-    pub(crate) fn check_for_stall(&self) {
-        if let Some(pool) = self.reader_pool.get().and_then(Weak::upgrade) {
-            pool.check_for_stall();
-        }
-    }
-
-    /// Has the clock look after the wakers that this thread has left, if they are still there (U2).
-    pub(crate) fn watch_relay(self: &Arc<Self>) {
-        // A look that misses a waker came before it was left, and lowered the flag before that:
-        // both are ordered by the lock of the relay.
-        if self.opener.relay.has_any()
-            && !self.relay_watched.load(Ordering::Relaxed)
-            && !self.relay_watched.swap(true, Ordering::AcqRel)
-        {
-            self.watch_after();
-        }
-    }
-
-    fn watch_after(self: &Arc<Self>) {
-        let core = Arc::downgrade(self);
-        let alarm = self.clock.set(queue::after(relay::LOOK), move || {
-            if let Some(core) = core.upgrade() {
-                core.watch_now();
-            }
-        });
-        let before = lock(&self.next_watch).replace(alarm);
-        drop(before);
-    }
-
-    fn watch_now(self: &Arc<Self>) {
-        self.relay_watched.swap(false, Ordering::AcqRel);
-        let before = queue::now().checked_sub(relay::LOOK);
-        if before.is_none_or(|before| self.opener.relay.call_older(before)) {
-            self.watch_relay();
-        }
-    }
-
-    /// Has the writer look for commits of other processes as long as somebody listens.
-    pub(crate) fn keep_looking(self: &Arc<Self>) {
-        if self.look.load(Ordering::Relaxed) || self.config.is_memory() || self.config.immutable {
-            return;
-        }
-        if let Some(interval) = self.config.look_interval
-            && !self.look.swap(true, Ordering::SeqCst)
-        {
-            self.look_after(interval.max(LOOK_INTERVAL_MIN));
-        }
-    }
-
-    fn look_after(self: &Arc<Self>, interval: Duration) {
-        let core = Arc::downgrade(self);
-        let alarm = self.clock.set(queue::after(interval), move || {
-            if let Some(core) = core.upgrade() {
-                core.look_now(interval);
-            }
-        });
-        let before = lock(&self.next_look).replace(alarm);
-        drop(before);
-    }
-
-    fn look_now(self: &Arc<Self>, interval: Duration) {
-        if !self.feed.is_watched() {
-            self.look.store(false, Ordering::SeqCst);
-            // Somebody may have subscribed in between, and have seen the flag still up.
-            if self.feed.is_watched() {
-                self.keep_looking();
-            }
-            return;
-        }
-        // Refused: it is on its way already, or the database is closing.
-        let _ = self.writer.push_errand(WriterItem::Look);
-        self.look_after(interval);
-    }
-
-    /// What the database has done and is doing.
-    pub(crate) fn stats(&self) -> Stats {
-        let (writer, readers) = (self.writer.lane_figures(), self.readers.lane_figures());
-        Stats {
-            wal_bytes: self.opener.file.wal_bytes(),
-            oldest_reader: self.opener.board.oldest_reader(),
-            writing: self.opener.board.writing(),
-            snapshots: self.short.held(),
-            short_reads: self.short.served(),
-            clients: ClientStats::of_lanes(writer, readers),
-            ..self.meters.read()
-        }
-    }
-
-    pub(crate) fn register(&self, snapshot: &Arc<Held>) {
-        let mut held = lock(&self.held);
-        held.retain(|other| other.strong_count() > 0);
-        held.push(Arc::downgrade(snapshot));
-    }
-
-    /// Ends held snapshots and reads older than `age`, so that the WAL can start over.
-    pub(crate) fn cut_readers(&self, age: Duration) {
-        let held: Vec<_> = lock(&self.held).iter().filter_map(Weak::upgrade).collect();
-        let mut cut = 0;
-        for snapshot in held.iter().filter(|snapshot| snapshot.age() >= age) {
-            cut += u64::from(snapshot.release(ErrorKind::SnapshotExpired));
-        }
-        cut += self.opener.board.cut_reads(age);
-        self.meters.readers_cut.fetch_add(cut, Ordering::Relaxed);
-    }
-
-    /// Asks the reads on held snapshots to stop. A reader may run several one after another, and
-    /// the queue knows only the first.
-    fn abort_snapshots(&self) {
-        let held: Vec<_> = lock(&self.held).iter().filter_map(Weak::upgrade).collect();
-        held.iter().for_each(|snapshot| snapshot.abort());
-    }
-
-    /// Ends the lease that the writer waits for. To be called after the writer's queue was aborted.
-    fn abort_lease(&self) {
-        let lease = lock(&self.lease).clone();
-        if let Some(lease) = lease {
-            lease.end(ErrorKind::Canceled);
-        }
-    }
-
-    /// Blocks until no connection but the caller's is open.
-    pub(crate) fn wait_for_readers(&self) {
-        self.readers.close();
-        let _ = block_on(self.readers.gone());
-        let held = std::mem::take(&mut *lock(&self.held));
-        // One that is not there any more is being released by who held it last, for whom `short` waits.
-        for snapshot in held.iter().filter_map(Weak::upgrade) {
-            snapshot.release(ErrorKind::Closed);
-        }
-        self.short.close();
-    }
-}
-
-struct Parts {
+/// The threads of an open database, and what they share with its handles.
+struct Threads {
     core: Arc<Core>,
     writer_pool: Arc<Pool<Writer, Error>>,
     reader_pool: Arc<Pool<Reader, Error>>,
 }
 
-impl Closing for Parts {
+impl Closing for Threads {
     fn is_forked(&self) -> bool {
         self.core.check_process().is_err()
     }
@@ -260,10 +65,7 @@ impl Closing for Parts {
     }
 
     fn abort(&self) {
-        self.core.readers.abort();
-        self.core.writer.abort();
-        self.core.abort_snapshots();
-        self.core.abort_lease();
+        self.core.abort();
     }
 
     fn gone(&self) -> Receiver<()> {
@@ -286,7 +88,7 @@ impl Closing for Parts {
 }
 
 /// Closes the database when the last handle goes.
-pub(crate) struct Shutdown(Arc<Parts>);
+pub(crate) struct Shutdown(Arc<Threads>);
 
 impl Shutdown {
     pub(crate) fn core(&self) -> &Arc<Core> {
@@ -563,9 +365,9 @@ impl<E: Send + 'static> Database<E> {
     }
 
     fn close_with(&self, abort: bool) -> Close {
-        let parts = Arc::clone(&self.client.inner.shutdown.0);
-        let core = Arc::clone(&parts.core);
-        Close { inner: queue::Close::new(parts, abort), core }
+        let threads = Arc::clone(&self.client.inner.shutdown.0);
+        let core = Arc::clone(&threads.core);
+        Close { inner: queue::Close::new(threads, abort), core }
     }
 
     /// Closes and blocks this thread until everything has ended.
@@ -621,41 +423,14 @@ impl Database {
             // They serve copies only.
             config.readers = 1;
         }
-        let config = Arc::new(config);
-        let domain = Domain::new();
-        let clock = Arc::new(Clock::new());
-        let core = Arc::new(Core {
-            domain,
-            writer: Arc::new(Queue::new(config.queue_capacity, domain, config.shed_after)),
-            readers: Arc::new(Queue::new(config.queue_capacity, domain, config.shed_after)),
-            clock: Arc::clone(&clock),
-            short: ShortReads::new(config.readers.max(2)),
-            feed: Arc::new(Feed::new(config.feed_capacity)),
-            meters: Meters::default(),
-            look: AtomicBool::new(false),
-            next_look: Mutex::new(None),
-            deference: AtomicU8::new(0),
-            relay_watched: AtomicBool::new(false),
-            next_watch: Mutex::new(None),
-            held: Mutex::default(),
-            lease: Mutex::new(None),
-            reader_pool: OnceLock::new(),
-            pid: process::id(),
-            warnings: OnceLock::new(),
-            other: OnceLock::new(),
-            stopping: Mutex::default(),
-            wal_left: Mutex::new(None),
-            opener: Opener::new(Arc::clone(&config), machine),
-            migrations,
-            config,
-        });
+        let core = Core::new(config, migrations, machine);
         let on_start = core.config.on_thread_start.clone().map(|start| start.f);
         let name = String::from("lockkeeper-writer");
         let look = Some(WRITER_LOOK);
         let writer = PoolConfig { name, min: 1, max: 1, look, on_start: on_start.clone() };
         let for_writer = Arc::clone(&core);
         let writer_pool =
-            Pool::new(Arc::clone(&core.writer), writer, Arc::clone(&clock), move || {
+            Pool::new(Arc::clone(&core.writer), writer, Arc::clone(&core.clock), move || {
                 Writer::open(Arc::clone(&for_writer))
             });
         let readers = PoolConfig {
@@ -666,13 +441,21 @@ impl Database {
             on_start,
         };
         let for_readers = Arc::clone(&core);
-        let reader_pool = Pool::new(Arc::clone(&core.readers), readers, clock, move || {
-            Reader::open(Arc::clone(&for_readers))
-        });
-        let _ = core.reader_pool.set(Arc::downgrade(&reader_pool));
+        let reader_pool =
+            Pool::new(Arc::clone(&core.readers), readers, Arc::clone(&core.clock), move || {
+                Reader::open(Arc::clone(&for_readers))
+            });
+        // The pool holds the core.
+        let pool = Arc::downgrade(&reader_pool);
+        let check_for_stall = move || {
+            if let Some(pool) = pool.upgrade() {
+                pool.check_for_stall();
+            }
+        };
+        let _ = core.check_for_stall.set(Box::new(check_for_stall));
         let mut built = writer_pool.start().map_err(not_started)?;
         let built = built.pop().ok_or_else(|| Error::new(ErrorKind::Faulted))?;
-        let shutdown = Shutdown(Arc::new(Parts { core, writer_pool, reader_pool }));
+        let shutdown = Shutdown(Arc::new(Threads { core, writer_pool, reader_pool }));
         Ok((Self::of(Arc::new(shutdown)), built))
     }
 

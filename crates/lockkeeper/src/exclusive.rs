@@ -8,10 +8,11 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use crate::database::Client;
+use crate::engine::call::{Outcome, TypedExclusive};
+use crate::engine::item::WriterItem;
 use crate::error::{Error, ErrorKind};
 use crate::ffi::lend;
 use crate::holders::HolderKind;
-use crate::job::{ExclusiveCall, Outcome, WriterItem};
 use crate::queue::{Flight, block_on};
 use crate::submission::Submission;
 
@@ -97,7 +98,7 @@ where
             };
             let ancestry = self.submission.admit()?;
             let flight = self.submission.submit_to_writer(|reply, meta| {
-                WriterItem::Exclusive(Box::new(ExclusiveCall { f, reply, ancestry, meta }))
+                WriterItem::Exclusive(Box::new(TypedExclusive { f, reply, ancestry, meta }))
             })?;
             self.state = State::Flying(flight);
         }

@@ -14,8 +14,8 @@ use std::sync::{Arc, Weak};
 
 use metrics::{Label, SharedString, Unit};
 
-use crate::database::Core;
-use crate::stats::{self, Distribution, LaneStats, Stats};
+use crate::engine::core::Core;
+use crate::stats::{Distribution, LaneStats, Stats};
 
 /// Clients that have a label of their own.
 const CLIENTS_MAX: usize = 64;

@@ -1,19 +1,5 @@
-//! A write transaction that stays open across awaits, for a limited time.
-//!
-//! | state | what may be trusted | left by |
-//! |---|---|---|
-//! | waiting | it is a call in the writer's queue | its turn, drop, deadline |
-//! | idle | the writer's thread waits in [`Shared::next`], the transaction is open | a command, `end`, the idle time |
-//! | running | the writer runs a command; `running` is its token | its end, `end` |
-//! | over | `over` says why; the transaction is committed or rolled back soon | never |
-//!
-//! - J1: only the writer's thread touches the connection; everybody else sets `over` and rings.
-//! - J2: whatever ends a lease without a commit rolls it back: drop, expiry, abort, a command that
-//!   lost the transaction, a dropped command.
-//! - J3: the writer waits for the caller only in `next`, for the idle time at most, and the hold time
-//!   ends a running command too. So the next writer waits for a known time.
-//!
-//! Bound: one command waits at most, because the handle is borrowed until it is answered.
+//! The holder's side of a lease: the future that takes one, its calls and its commit. What ends a lease is decided by
+//! `engine/lease_state.rs`.
 
 use std::fmt;
 use std::future::Future;
@@ -24,14 +10,14 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use crate::database::Client;
+use crate::engine::call::Once;
+use crate::engine::item::{LeaseRequest, WriterItem};
+use crate::engine::lease_state::{Command, LeaseState};
+use crate::engine::write_call::{TypedWrite, WriteCall, WriteOutcome};
 use crate::error::{Error, ErrorKind};
 use crate::ffi::lend;
 use crate::holders::HolderKind;
-use crate::job::{LeaseRequest, Once, WriteCall, WriteJob, WriteOutcome, WriterItem};
-use crate::queue::{
-    Awaited, CallError, Circle, Condvar, Flight, Holder, Interrupt, Interruptible, Mutex, Wait,
-    after, block_on, lock, reply, wait_until,
-};
+use crate::queue::{Awaited, CallError, Flight, block_on, reply};
 use crate::submission::Submission;
 use crate::transaction::Transaction;
 
@@ -41,124 +27,8 @@ const HOLD_MAX: Duration = Duration::from_secs(5);
 /// How long its holder may let the writer wait between two calls.
 const IDLE_MAX: Duration = Duration::from_secs(1);
 
-/// What the holder and the writer share.
-pub(crate) struct Shared {
-    state: Mutex<State>,
-    /// Rung when there is a command or the lease is over; the writer waits for it.
-    bell: Condvar,
-    pub(crate) hold_max: Duration,
-    idle_max: Duration,
-    /// The call in which it was asked for; `None`: it was outside of any.
-    holder: Option<Holder>,
-}
-
-#[derive(Default)]
-struct State {
-    command: Option<Command>,
-    running: Option<Arc<dyn Interruptible>>,
-    over: Option<ErrorKind>,
-    /// The writer's wait for the call that holds the lease, while there is no command.
-    wait: Option<Wait>,
-}
-
-/// What the holder asks of the writer.
-pub(crate) enum Command {
-    Run(Box<dyn WriteJob>),
-    /// Its closure does nothing; its answer is that of the commit.
-    Commit(Box<dyn WriteJob>),
-}
-
-impl Shared {
-    /// The next command; `None`: the lease is over.
-    pub(crate) fn next(&self) -> Option<Command> {
-        let idle_until = after(self.idle_max);
-        let mut state = lock(&self.state);
-        loop {
-            if state.over.is_some() {
-                return None;
-            }
-            if let Some(command) = state.command.take() {
-                state.running = match &command {
-                    Command::Run(job) => job.interruptible(),
-                    Command::Commit(_) => None,
-                };
-                return Some(command);
-            }
-            if let (Some(holder), None) = (self.holder, &state.wait) {
-                match Wait::enter(|| Awaited::Holder(holder), true) {
-                    Ok(wait) => state.wait = wait,
-                    // Whoever asked for this writer meanwhile goes on, and the holder is told.
-                    Err(Circle) => {
-                        state.over = Some(ErrorKind::Nested);
-                        return None;
-                    }
-                }
-            }
-            if crate::queue::now() >= idle_until {
-                state.over = Some(ErrorKind::LeaseExpired);
-                state.wait = None;
-                return None;
-            }
-            state = wait_until(&self.bell, state, idle_until);
-        }
-    }
-
-    /// A command has been run; false: the lease has ended meanwhile.
-    pub(crate) fn rest(&self) -> bool {
-        let mut state = lock(&self.state);
-        let running = state.running.take();
-        let goes_on = state.over.is_none();
-        drop(state);
-        drop(running);
-        goes_on
-    }
-
-    /// Ends the lease (J2); the first reason stays. A running command is asked to stop.
-    pub(crate) fn end(&self, why: ErrorKind) {
-        let mut state = lock(&self.state);
-        let why = *state.over.get_or_insert(why);
-        let forgotten = state.command.take();
-        state.wait = None;
-        if let Some(running) = &state.running {
-            running.token().raise(match why {
-                ErrorKind::LeaseExpired => Interrupt::LeaseExpired,
-                ErrorKind::Canceled => Interrupt::Aborted,
-                _ => Interrupt::Canceled,
-            });
-        }
-        self.bell.notify_one();
-        drop(state);
-        if let Some(Command::Run(job) | Command::Commit(job)) = forgotten {
-            job.finish(crate::job::Fate::kind(why));
-        }
-    }
-
-    /// Gives the writer a command, and enters the caller's wait for `awaited` instead of the writer's.
-    fn submit(
-        &self,
-        command: Command,
-        awaited: impl FnOnce() -> Awaited,
-    ) -> Result<Option<Wait>, ErrorKind> {
-        let mut state = lock(&self.state);
-        let refused = match state.over {
-            Some(why) => why,
-            None => match Wait::enter_for(Some(&mut state.wait), awaited, true) {
-                Ok(wait) => {
-                    state.command = Some(command);
-                    self.bell.notify_one();
-                    return Ok(wait);
-                }
-                Err(Circle) => ErrorKind::Nested,
-            },
-        };
-        drop(state);
-        drop(command);
-        Err(refused)
-    }
-}
-
-/// On its way to the writer, with what will be shared.
-type Asked<E> = (Flight<WriterItem, WriteOutcome<(), E>>, Arc<Shared>);
+/// On its way to the writer, with the state that the lease will have.
+type Asked<E> = (Flight<WriterItem, WriteOutcome<(), E>>, Arc<LeaseState>);
 
 /// A lease being waited for; see [`Client::lease`].
 #[must_use = "a lease is asked for when it is polled"]
@@ -214,19 +84,13 @@ impl<E: Send + 'static> AcquireLease<E> {
 
     fn submit(&mut self) -> Result<(), Error<E>> {
         let ancestry = self.submission.admit()?;
-        let shared = Arc::new(Shared {
-            state: Mutex::new(State::default()),
-            bell: Condvar::new(),
-            hold_max: self.hold_max,
-            idle_max: self.idle_max,
-            holder: Holder::here(),
-        });
+        let state = Arc::new(LeaseState::new(self.hold_max, self.idle_max));
         let flight = self.submission.submit_to_writer(|reply, meta| {
-            let opening = WriteCall::new(Once(Some(nothing::<E>)), reply, ancestry, meta, false);
-            let shared = Arc::clone(&shared);
-            WriterItem::Lease(Box::new(LeaseRequest { opening: Box::new(opening), shared }))
+            let opening = TypedWrite::new(Once(Some(nothing::<E>)), reply, ancestry, meta, false);
+            let state = Arc::clone(&state);
+            WriterItem::Lease(Box::new(LeaseRequest { opening: Box::new(opening), state }))
         })?;
-        self.flight = Some((flight, shared));
+        self.flight = Some((flight, state));
         Ok(())
     }
 }
@@ -247,15 +111,15 @@ impl<E: Send + 'static> Future for AcquireLease<E> {
             return Poll::Ready(Err(Error::new(ErrorKind::Faulted)));
         };
         let landed = ready!(flight.poll(context));
-        let Some((_, shared)) = self.flight.take() else {
+        let Some((_, state)) = self.flight.take() else {
             return Poll::Ready(Err(Error::new(ErrorKind::Faulted)));
         };
         let submission = self.submission.follow_up();
         Poll::Ready(match self.submission.settle(landed) {
-            Ok(_) => Ok(Lease { submission, shared }),
+            Ok(_) => Ok(Lease { submission, state }),
             Err(error) => {
                 // If it was opened all the same, nobody has it.
-                shared.end(ErrorKind::LeaseEnded);
+                state.end(ErrorKind::LeaseEnded);
                 Err(error)
             }
         })
@@ -265,8 +129,8 @@ impl<E: Send + 'static> Future for AcquireLease<E> {
 impl<E: Send + 'static> Drop for AcquireLease<E> {
     fn drop(&mut self) {
         // Opened a moment ago, and nobody has it: the writer must not wait for it.
-        if let Some((_, shared)) = &self.flight {
-            shared.end(ErrorKind::LeaseEnded);
+        if let Some((_, state)) = &self.flight {
+            state.end(ErrorKind::LeaseEnded);
         }
     }
 }
@@ -277,12 +141,12 @@ impl<E: Send + 'static> Drop for AcquireLease<E> {
 #[must_use = "dropping it rolls the transaction back"]
 pub struct Lease<E: Send + 'static = rusqlite::Error> {
     submission: Submission<E>,
-    shared: Arc<Shared>,
+    state: Arc<LeaseState>,
 }
 
 impl<E: Send + 'static> fmt::Debug for Lease<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lease").field("over", &lock(&self.shared.state).over).finish()
+        f.debug_struct("Lease").field("over", &self.state.over()).finish()
     }
 }
 
@@ -357,7 +221,7 @@ impl<E: Send + 'static> Lease<E> {
     async fn send<T, F>(
         &mut self,
         f: F,
-        command: fn(Box<dyn WriteJob>) -> Command,
+        command: fn(Box<dyn WriteCall>) -> Command,
     ) -> Result<T, Error<E>>
     where
         F: FnOnce(&Transaction) -> Result<T, E> + Send + 'static,
@@ -366,11 +230,11 @@ impl<E: Send + 'static> Lease<E> {
         let ancestry = self.submission.admit()?;
         let meta = self.submission.meta();
         let (reply, receiver) = reply();
-        let job = WriteCall::new(Once(Some(f)), reply, ancestry, meta, false);
+        let call = TypedWrite::new(Once(Some(f)), reply, ancestry, meta, false);
         let writer = &self.submission.client.inner.core().writer;
         let awaited = || Awaited::Call(writer.seats(), receiver.interruptible());
-        let _wait = self.shared.submit(command(Box::new(job)), awaited).map_err(Error::new)?;
-        let mut waiting = Waiting { shared: &self.shared, answered: false };
+        let _wait = self.state.submit(command(Box::new(call)), awaited).map_err(Error::new)?;
+        let mut waiting = Waiting { state: &self.state, answered: false };
         let landed = receiver.await.map_err(|_| CallError::Faulted);
         waiting.answered = true;
         self.submission.settle(landed).map(|(value, _)| value)
@@ -399,14 +263,14 @@ impl<T, E> fmt::Debug for LeaseCall<'_, T, E> {
 
 /// A command whose answer is awaited.
 struct Waiting<'l> {
-    shared: &'l Shared,
+    state: &'l LeaseState,
     answered: bool,
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if !self.answered && !std::thread::panicking() {
-            self.shared.end(ErrorKind::LeaseEnded);
+            self.state.end(ErrorKind::LeaseEnded);
         }
     }
 }
@@ -415,7 +279,7 @@ impl<E: Send + 'static> Drop for Lease<E> {
     fn drop(&mut self) {
         // After a fork the lock may be held by a thread that is not here.
         if self.submission.client.inner.core().check_process().is_ok() {
-            self.shared.end(ErrorKind::LeaseEnded);
+            self.state.end(ErrorKind::LeaseEnded);
         }
     }
 }

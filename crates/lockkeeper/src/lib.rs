@@ -27,6 +27,8 @@ mod counters;
 #[cfg(feature = "sqlite")]
 mod database;
 #[cfg(feature = "sqlite")]
+mod engine;
+#[cfg(feature = "sqlite")]
 mod error;
 #[cfg(feature = "sqlite")]
 mod exclusive;
@@ -46,8 +48,6 @@ mod holders;
 mod instance;
 #[cfg(feature = "sqlite")]
 mod interrupt;
-#[cfg(feature = "sqlite")]
-mod job;
 #[cfg(feature = "sqlite")]
 mod lease;
 #[cfg(feature = "sqlite")]
@@ -78,11 +78,7 @@ mod setup;
 #[cfg(feature = "sqlite")]
 mod shared;
 #[cfg(feature = "sqlite")]
-mod short;
-#[cfg(feature = "sqlite")]
 mod slow;
-#[cfg(feature = "sqlite")]
-mod snapshot;
 #[cfg(feature = "sqlite")]
 mod snapshots;
 #[cfg(feature = "sqlite")]
@@ -100,8 +96,6 @@ mod temporary;
 #[cfg(feature = "sqlite")]
 mod transaction;
 #[cfg(feature = "sqlite")]
-mod turns;
-#[cfg(feature = "sqlite")]
 mod words;
 #[cfg(feature = "sqlite")]
 mod write;
@@ -111,7 +105,7 @@ mod writer;
 /// The closures in the types of [`Write`] and [`Read`], for code that spells these types.
 #[cfg(feature = "sqlite")]
 pub mod closure {
-    pub use crate::job::{Body, Many, Once};
+    pub use crate::engine::call::{Body, Many, Once};
     pub use crate::read::Repeatable;
 }
 

@@ -18,9 +18,9 @@ use std::task::{Context, Poll};
 use futures_core::Stream;
 
 use crate::database::Client;
+use crate::engine::call::Many;
 use crate::error::{Error, ErrorKind};
 use crate::feed::{QueryWatch, Reads};
-use crate::job::Many;
 use crate::queue::{Mutex, block_on, lock};
 use crate::read::Read;
 use crate::transaction::Snapshot;

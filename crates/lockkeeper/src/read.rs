@@ -7,16 +7,16 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use crate::database::Client;
+use crate::engine::call::{Body, Many, ManyLent, Outcome, Submitted, TypedRead};
+use crate::engine::held::Hold;
+use crate::engine::item::{ReaderItem, WriterItem};
+use crate::engine::turns::Way;
 use crate::error::{Error, ErrorKind};
 use crate::ffi::lend;
 use crate::holders::HolderKind;
-use crate::job::{Body, Many, ManyLent, Outcome, ReadCall, ReaderItem, Submitted, WriterItem};
 use crate::queue::{Flight, Phase, ancestry_for, block_on, now};
-use crate::short::{self, Short};
-use crate::snapshot::Hold;
 use crate::submission::Submission;
 use crate::transaction::Snapshot;
-use crate::turns::Way;
 use crate::writer;
 
 /// A read; see [`Client::read`].
@@ -27,7 +27,7 @@ pub struct Read<B, T: Send + 'static, E: Send + 'static> {
     /// The snapshot to read on, if not the newest.
     hold: Option<Arc<Hold>>,
     short: bool,
-    /// It is counted among the short reads that wait ([`Turns::wait`](crate::turns::Turns::wait)).
+    /// It is counted among the short reads that wait ([`Turns::wait`](crate::engine::turns::Turns::wait)).
     counted: bool,
 }
 
@@ -183,11 +183,12 @@ where
         let memory = core.config.is_memory();
         if self.short && self.hold.is_none() && !memory && core.opener.file.is_in_place(now()) {
             match core.short.turns.way(gave_way) {
-                Way::Inline => match core.short.run(core.domain, |snapshot| body.call(snapshot)) {
-                    Short::Done(result) => return result.map(Some).map_err(Error::of_call),
-                    Short::NoConnection { ask: true } => short::ask(core),
-                    Short::NoConnection { ask: false } | Short::TooLong => {}
-                },
+                Way::Inline => {
+                    let ran = core.short.run(core.domain, |snapshot| body.call(snapshot));
+                    if let Some(result) = ran {
+                        return result.map(Some).map_err(Error::of_call);
+                    }
+                }
                 Way::Yield => {
                     self.state = State::GaveWay(body, now());
                     self.count_in();
@@ -196,16 +197,16 @@ where
                 Way::Readers => self.count_in(),
             }
         }
-        let job = |reply, meta| Box::new(ReadCall::new(body, reply, ancestry, meta));
+        let call = |reply, meta| Box::new(TypedRead::new(body, reply, ancestry, meta));
         if memory && self.hold.is_none() {
-            let read = |reply, meta| WriterItem::Read(job(reply, meta));
+            let read = |reply, meta| WriterItem::Read(call(reply, meta));
             self.state = State::FlyingToWriter(self.submission.submit_to_writer(read)?);
             return Ok(None);
         }
         let hold = &self.hold;
         let flight = self.submission.submit_to_readers(|reply, meta| match hold {
-            Some(hold) => ReaderItem::Held(Arc::clone(hold.held()), job(reply, meta)),
-            None => ReaderItem::Read(job(reply, meta)),
+            Some(hold) => ReaderItem::Held(Arc::clone(hold.held()), call(reply, meta)),
+            None => ReaderItem::Read(call(reply, meta)),
         })?;
         self.state = State::Flying(flight);
         Ok(None)

@@ -14,20 +14,18 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::connection;
-use crate::database::Core;
+use crate::engine::call::ReadCall;
+use crate::engine::core::Core;
+use crate::engine::item::{ReaderItem, SnapshotRequest, WriterItem};
+use crate::engine::serve_read;
 use crate::error::{Error, ErrorKind};
 use crate::ffi::Sql;
 use crate::holders::HolderKind;
-use crate::job::{Pin, ReadJob, ReaderItem, WriterItem, kind_of_stop};
 use crate::place::Role;
-use crate::queue::{self, Batch, Phase, Service, Taken, now};
-use crate::short;
-use crate::slow;
-use crate::snapshot::Held;
-use crate::stats::CallMeter;
+use crate::queue::{self, Batch, Service, Taken, now};
 use crate::transaction::Snapshot;
 
 /// How long reads may join a transaction after it began.
@@ -61,7 +59,7 @@ impl Reader {
     fn serve_reads(
         &mut self,
         lane: queue::LaneId,
-        first: Box<dyn ReadJob>,
+        first: Box<dyn ReadCall>,
         behind: usize,
         batch: &mut Batch<'_, ReaderItem>,
     ) -> Option<Taken<ReaderItem>> {
@@ -90,12 +88,12 @@ impl Reader {
         let mut next = (lane, first, behind);
         let mut was_backup = false;
         let other = loop {
-            let (lane, job, behind) = next;
-            was_backup |= job.meta().origin.kind == HolderKind::Backup;
+            let (lane, call, behind) = next;
+            was_backup |= call.meta().origin.kind == HolderKind::Backup;
             let answered = self.core.opener.relay.has_any();
             conn.link.guard.answered_before.store(answered, Ordering::Relaxed);
-            self.core.watch_relay();
-            let run = run_in_call(conn, &self.core, meter, job, last, behind);
+            self.core.wakeup_watch.keep();
+            let run = serve_read::run(conn, &self.core, meter, call, last, behind);
             last += run;
             let time = last;
             if time - began >= SHARE_TIME || conn.link.is_lost() {
@@ -103,7 +101,7 @@ impl Reader {
                 break None;
             }
             next = match batch.charge_and_take_older(lane, run) {
-                Some(Taken { lane, call: ReaderItem::Read(job), behind }) => (lane, job, behind),
+                Some(Taken { lane, call: ReaderItem::Read(call), behind }) => (lane, call, behind),
                 other => break other,
             };
         };
@@ -112,12 +110,12 @@ impl Reader {
             // The WAL may have grown meanwhile, and perhaps nobody writes for long: the writer looks at it now.
             let _ = self.core.writer.push_errand(WriterItem::Look);
         }
-        let left = self.core.deference.load(Ordering::Relaxed);
+        let left = self.core.yields_left.load(Ordering::Relaxed);
         if left > 0 {
             // Under load a reader never sleeps; the writer, which sleeps in every sync, and its
             // callers must not wait for the end of a reader's time slice. A lost decrement costs
             // one more yield.
-            self.core.deference.store(left - 1, Ordering::Relaxed);
+            self.core.yields_left.store(left - 1, Ordering::Relaxed);
             self.ring();
             std::thread::yield_now();
         }
@@ -127,7 +125,7 @@ impl Reader {
     /// Has the callers woken that were answered (U1).
     fn ring(&self) {
         self.core.opener.relay.ring();
-        self.core.watch_relay();
+        self.core.wakeup_watch.keep();
     }
 
     /// Ends the transaction; a connection that cannot be cleaned is closed.
@@ -147,25 +145,22 @@ impl Service for Reader {
     fn serve(&mut self, first: Taken<ReaderItem>, batch: &mut Batch<'_, ReaderItem>) {
         let mut next = Some(first);
         while let Some(Taken { lane, call, behind }) = next {
-            if let ReaderItem::Read(job) = call {
-                next = self.serve_reads(lane, job, behind, batch).or_else(|| batch.begin_again());
+            if let ReaderItem::Read(call) = call {
+                next = self.serve_reads(lane, call, behind, batch).or_else(|| batch.begin_again());
                 continue;
             }
             // U1
             self.ring();
             let began = now();
             // An errand is not at the expense of the lane that it comes with.
-            let is_errand = matches!(call, ReaderItem::OpenShort | ReaderItem::Trim);
+            let is_errand = matches!(call, ReaderItem::Errand(_));
             match call {
                 ReaderItem::Read(_) => {}
-                ReaderItem::Held(held, job) => held.serve(job),
-                ReaderItem::Pin(pin) => self.pin(pin),
-                ReaderItem::OpenShort => self.core.short.open_one(&self.core),
-                ReaderItem::Trim => {
-                    if self.core.short.trim() {
-                        short::ask_to_trim(&self.core);
-                    }
+                ReaderItem::Held(held, call) => {
+                    held.serve(call, |conn, call| serve_read::run_held(conn, &self.core, call));
                 }
+                ReaderItem::Snapshot(request) => self.take_snapshot(request),
+                ReaderItem::Errand(errand) => self.core.short.do_errand(errand),
             }
             let run = if is_errand { Duration::ZERO } else { now() - began };
             batch.charge(lane, run);
@@ -185,65 +180,8 @@ impl Drop for Reader {
 }
 
 impl Reader {
-    fn pin(&self, pin: Pin) {
-        let held = Held::pin(&self.core, None, pin.origin.clone());
-        pin.answer(held);
+    fn take_snapshot(&self, request: SnapshotRequest) {
+        let held = self.core.held.pin(None, request.origin.clone());
+        request.answer(held);
     }
-}
-
-/// Runs a read inside the transaction that is open on `conn` and leaves its caller's waker to the relay, which is
-/// told how many reads wait behind it; returns how long it took.
-fn run_in_call(
-    conn: &Snapshot,
-    core: &Core,
-    meter: &CallMeter,
-    job: Box<dyn ReadJob>,
-    at: Instant,
-    behind: usize,
-) -> Duration {
-    if let Some(why) = job.interrupt() {
-        job.refuse(Error::new(kind_of_stop(why, Phase::Queued)));
-        return now() - at;
-    }
-    let link = &conn.link;
-    let waited = at.saturating_duration_since(job.meta().submitted);
-    // Also without statistics: who pins the WAL must be found when it is at its maximum.
-    link.guard.slot.begin_call(job.meta().origin.clone(), at, job.interruptible());
-    link.begin_call(true, false);
-    let waker = job.run(core.domain, conn);
-    link.end_call();
-    let run = now() - at;
-    if let Some(waker) = waker {
-        link.guard.relay.leave(waker, at + run, behind);
-    }
-    if link.noted {
-        meter.record(waited, run);
-        slow::report(&core.config, link, waited, run);
-    }
-    run
-}
-
-/// Runs a read on a held snapshot, whose transaction stays open.
-pub(crate) fn run_held(conn: &Snapshot, core: &Core, job: Box<dyn ReadJob>) {
-    if !core.opener.file.is_in_place(now()) {
-        job.refuse(Error::new(ErrorKind::Replaced));
-        return;
-    }
-    run_in_call(conn, core, core.meters.reads(0), job, now(), 0);
-    conn.link.guard.relay.pass_on();
-    conn.link.guard.slot.end_call();
-}
-
-/// Runs a read in a transaction of its own, on a connection that can also write.
-pub(crate) fn run_on(conn: &Snapshot, core: &Core, meter: &CallMeter, job: Box<dyn ReadJob>) {
-    match conn.link.session.run(Sql::Begin) {
-        Ok(()) => {
-            conn.link.begin_own();
-            run_in_call(conn, core, meter, job, now(), 0);
-            conn.link.guard.relay.pass_on();
-        }
-        Err(error) => job.refuse(Error::of_own(error)),
-    }
-    conn.link.clean();
-    conn.link.guard.slot.rest();
 }

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use crate::database::Client;
+use crate::engine::call::{Many, Meta};
+use crate::engine::held::{Held, Hold};
+use crate::engine::item::{ReaderItem, SnapshotRequest, WriterItem};
 use crate::error::{Error, ErrorKind};
 use crate::holders::HolderKind;
-use crate::job::{self, Many, Meta, ReaderItem, WriterItem};
 use crate::queue::Flight;
 use crate::read::Read;
-use crate::snapshot::{Held, Hold};
 use crate::submission::Submission;
 use crate::transaction::Snapshot;
 
@@ -124,12 +125,12 @@ impl<E: Send + 'static> AcquireSnapshot<E> {
 
     fn begin(&mut self) -> Result<(), Error<E>> {
         self.submission.admit()?;
-        let pin = |reply, meta: Meta| job::Pin { reply, origin: meta.origin };
+        let request = |reply, meta: Meta| SnapshotRequest { reply, origin: meta.origin };
         self.state = if self.submission.client.inner.core().config.is_memory() {
-            let item = |reply, meta| WriterItem::Pin(pin(reply, meta));
+            let item = |reply, meta| WriterItem::Snapshot(request(reply, meta));
             State::FlyingToWriter(self.submission.submit_to_writer(item)?)
         } else {
-            let item = |reply, meta| ReaderItem::Pin(pin(reply, meta));
+            let item = |reply, meta| ReaderItem::Snapshot(request(reply, meta));
             State::Flying(self.submission.submit_to_readers(item)?)
         };
         Ok(())

@@ -17,17 +17,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use crate::database::{Core, Database, Inner};
+use crate::database::{Database, Inner};
+use crate::engine::item::WriterItem;
+use crate::engine::stops::Stopping;
 use crate::error::{Error, ErrorKind};
-use crate::job::WriterItem;
-use crate::queue::{Awaited, Circle, Receiver, Reply, Wait, ancestry_for, block_on, lock, reply};
-
-/// A stop that waits for the writer.
-pub(crate) struct Stopping {
-    /// Calls older than this are served first.
-    pub(crate) limit: u64,
-    pub(crate) reply: Reply<()>,
-}
+use crate::queue::{Awaited, Circle, Receiver, Wait, ancestry_for, block_on, reply};
 
 impl<E: Send + 'static> Database<E> {
     /// Refuses writes from now on, and waits until those that were made before are answered. Reads, snapshots,
@@ -140,7 +134,7 @@ fn begin(inner: Arc<Inner>) -> Result<State, Error> {
     let core = Arc::clone(core);
     let limit = core.writer.stop();
     let stopped = StoppedWrites(inner);
-    lock(&core.stopping).push(Stopping { limit, reply });
+    core.stops.add(Stopping { limit, reply });
     // Refused: one is on its way already, or the database is closing.
     let _ = core.writer.push_errand(WriterItem::Stop);
     if !core.writer.is_open() {
@@ -173,21 +167,5 @@ impl Future for StopWrites {
             (None, true) => Ok(stopped),
             (None, false) => Err(Error::new(ErrorKind::Closed)),
         })
-    }
-}
-
-impl Core {
-    /// ST2: takes the stops for which no call is waiting any more.
-    pub(crate) fn take_ready_stops(&self) -> Vec<Stopping> {
-        let mut stopping = lock(&self.stopping);
-        let (ready, later) = std::mem::take(&mut *stopping)
-            .into_iter()
-            .partition(|stop| !self.writer.has_older_than(stop.limit));
-        *stopping = later;
-        ready
-    }
-
-    pub(crate) fn has_stops(&self) -> bool {
-        !lock(&self.stopping).is_empty()
     }
 }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::database::{Client, Inner};
+use crate::engine::call::{Meta, Outcome};
+use crate::engine::item::{ReaderItem, WriterItem};
 use crate::error::{Error, ErrorKind};
 use crate::holders::{Board, HolderKind, Origin, Why};
-use crate::job::{Meta, Outcome, ReaderItem, WriterItem};
 use crate::queue::{
     Ancestry, CallError, Flight, Item, Lane, RefusedReason, Reply, Room, ancestry_for, refused,
     reply,
@@ -68,8 +69,8 @@ impl<E: Send + 'static> Submission<E> {
     ) -> Result<Flight<ReaderItem, V>, Error<E>> {
         let (flight, check_for_stall) =
             self.submit(|inner| &inner.reads, Board::why_no_reader, item)?;
-        if check_for_stall {
-            self.client.inner.core().check_for_stall();
+        if check_for_stall && let Some(check) = self.client.inner.core().check_for_stall.get() {
+            check();
         }
         Ok(flight)
     }

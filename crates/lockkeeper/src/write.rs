@@ -8,14 +8,16 @@ use std::time::Duration;
 
 use crate::counters::Outer;
 use crate::database::Client;
+use crate::engine::call::{Body, ManyLent, Submitted};
+use crate::engine::held::Held;
+use crate::engine::item::WriterItem;
+use crate::engine::write_call::{TypedWrite, WriteOutcome};
 use crate::error::{Error, ErrorKind};
 use crate::ffi::lend;
 use crate::holders::HolderKind;
-use crate::job::{Body, ManyLent, Submitted, WriteCall, WriteOutcome, WriterItem};
 use crate::queue::{
     Flight, Mutex, Refused, RefusedReason, Room, ancestry_for, block_on, lock, reply,
 };
-use crate::snapshot::Held;
 use crate::snapshots::HeldSnapshot;
 use crate::submission::Submission;
 use crate::transaction::Transaction;
@@ -143,7 +145,7 @@ where
 {
     let ancestry = submission.admit()?;
     submission.submit_to_writer(|reply, meta| {
-        let call = WriteCall::new(body, reply, ancestry, meta, wants_snapshot);
+        let call = TypedWrite::new(body, reply, ancestry, meta, wants_snapshot);
         WriterItem::Write(Box::new(call))
     })
 }
@@ -218,7 +220,7 @@ impl<T: Send + 'static, E: Send + 'static> SubmittedWrite<T, E> {
         let slot = Arc::new(Mutex::new(Some(body)));
         let (reply, receiver) = reply();
         let call =
-            WriteCall::new(Slotted(Arc::clone(&slot)), reply, ancestry, submission.meta(), false);
+            TypedWrite::new(Slotted(Arc::clone(&slot)), reply, ancestry, submission.meta(), false);
         let item = WriterItem::Write(Box::new(call));
         match Flight::take_off(&client.inner.writes, item, receiver, Room::Need, None) {
             Ok((flight, _)) => Ok(Self(Write { submission, state: State::Flying(flight) })),

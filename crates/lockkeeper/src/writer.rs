@@ -51,13 +51,17 @@ use crate::bare::Trust;
 use crate::checkpoint::{self, Checkpointer};
 use crate::config::Config;
 use crate::connection::{self, Link};
-use crate::database::{Core, DEFERENCE};
+use crate::engine::call::{ReadCall, kind_of_stop};
+use crate::engine::core::{Core, YIELDS};
+use crate::engine::held::Held;
+use crate::engine::item::{SnapshotRequest, WriterItem};
+use crate::engine::serve_read;
+use crate::engine::write_call::{Fate, Ran, WriteCall};
 use crate::error::{Error, ErrorKind, kind_of_own};
 use crate::ffi::{Checkpoint, Sql};
 use crate::guard;
 use crate::holders::Origin;
 use crate::instance::{Claim, Claimed};
-use crate::job::{Fate, Pin, Ran, ReadJob, WriteJob, WriterItem, kind_of_stop};
 use crate::migrate;
 use crate::path;
 use crate::place::Role;
@@ -66,7 +70,6 @@ use crate::queue::{
 };
 use crate::record::Publisher;
 use crate::slow;
-use crate::snapshot::Held;
 use crate::transaction::{Snapshot, Transaction};
 
 thread_local! {
@@ -89,9 +92,9 @@ pub(crate) struct Writer {
     checkpointer: Checkpointer,
     publisher: Publisher,
     /// Calls of this batch that have run and wait for the commit.
-    ran: Vec<Box<dyn WriteJob>>,
+    ran: Vec<Box<dyn WriteCall>>,
     /// The call that lost the transaction, if it may have failed on unstored writes (B1).
-    loser: Option<Box<dyn WriteJob>>,
+    loser: Option<Box<dyn WriteCall>>,
     /// The call that was run last waits in `ran` for its commit, and has succeeded.
     kept: bool,
     /// A call of this batch has written: later ones need savepoints (B2).
@@ -200,7 +203,7 @@ impl Writer {
 
     /// ST2: answers the stops of writes for which everything is done.
     fn settle_stops(&mut self) {
-        let ready = self.core.take_ready_stops();
+        let ready = self.core.stops.take_ready(&self.core.writer);
         let stopped = self.core.writer.is_stopped();
         if stopped && !ready.is_empty() {
             let writes = !self.config().is_memory() && !self.config().is_read_only();
@@ -209,7 +212,7 @@ impl Writer {
             }
             self.stopped = Stopped::Told;
         }
-        if self.core.has_stops() {
+        if !self.core.stops.is_empty() {
             let _ = self.core.writer.push_errand(WriterItem::Stop);
         } else if !stopped {
             self.stopped = Stopped::No;
@@ -293,13 +296,13 @@ impl Writer {
     fn serve_writes(
         &mut self,
         lane: LaneId,
-        job: Box<dyn WriteJob>,
+        call: Box<dyn WriteCall>,
         batch: &mut Batch<'_, WriterItem>,
     ) -> Option<Taken<WriterItem>> {
-        let tx = match self.begin(&*job) {
+        let tx = match self.begin(&*call) {
             Ok(tx) => tx,
             Err(fate) => {
-                job.finish(fate);
+                call.finish(fate);
                 batch.charge(lane, Duration::ZERO);
                 return batch.take();
             }
@@ -307,14 +310,14 @@ impl Writer {
         let began = now();
         let mut last = began;
         let mut calls = 0;
-        let mut next = (lane, job);
+        let mut next = (lane, call);
         loop {
-            let (lane, job) = next;
-            let waited = last.saturating_duration_since(job.meta().submitted);
-            let after = match self.rehearse(&tx, job, last) {
-                Ok((job, at)) => {
+            let (lane, call) = next;
+            let waited = last.saturating_duration_since(call.meta().submitted);
+            let after = match self.rehearse(&tx, call, last) {
+                Ok((call, at)) => {
                     last = at;
-                    self.run_one(&tx, job, last)
+                    self.run_one(&tx, call, last)
                 }
                 Err(after) => after,
             };
@@ -355,7 +358,7 @@ impl Writer {
                 last = now();
             }
             next = match taken {
-                Some(Taken { lane, call: WriterItem::Write(job), .. }) => (lane, job),
+                Some(Taken { lane, call: WriterItem::Write(call), .. }) => (lane, call),
                 other => {
                     self.finish_batch(tx);
                     return other;
@@ -372,9 +375,9 @@ impl Writer {
             || self.checkpointer.estimate(tx) >= self.config().batch_wal_bytes_max
     }
 
-    /// Gets the write lock on behalf of `job`, the first call of the batch.
-    fn begin(&mut self, job: &dyn WriteJob) -> Result<Rc<Transaction>, Fate> {
-        if let Some(why) = job.interrupt() {
+    /// Gets the write lock on behalf of `call`, the first call of the batch.
+    fn begin(&mut self, call: &dyn WriteCall) -> Result<Rc<Transaction>, Fate> {
+        if let Some(why) = call.interrupt() {
             return Err(Fate::kind(kind_of_stop(why, Phase::Queued)));
         }
         let tx = self.connect().map_err(|error| Fate::Instead(error.faulted()))?;
@@ -385,9 +388,9 @@ impl Writer {
         // Each call waits for the lock for the busy timeout, and those that queued up behind the
         // first one have waited as long: the time counts from the later of the call and the lock.
         let since = self.locked_since.get_or_insert_with(now);
-        let end = job.meta().submitted.max(*since).checked_add(self.core.config.busy_timeout);
+        let end = call.meta().submitted.max(*since).checked_add(self.core.config.busy_timeout);
         tx.link.guard.lock_wait.set_end(end);
-        let frame = Frame::enter(self.domain, Ancestry::default(), job.interruptible());
+        let frame = Frame::enter(self.domain, Ancestry::default(), call.interruptible());
         let (asked, waits) = (now(), tx.link.guard.lock_wait.waits());
         let begun = tx.link.session.run(Sql::BeginImmediate);
         drop(frame);
@@ -406,7 +409,7 @@ impl Writer {
                 Ok(tx)
             }
             Err(error) => {
-                let fate = match (kind_of_own(&error), job.interrupt()) {
+                let fate = match (kind_of_own(&error), call.interrupt()) {
                     (ErrorKind::Busy, Some(why)) => Fate::kind(kind_of_stop(why, Phase::Locked)),
                     _ => Fate::Instead(Error::of_own(error)),
                 };
@@ -424,21 +427,21 @@ impl Writer {
     fn rehearse(
         &mut self,
         tx: &Transaction,
-        mut job: Box<dyn WriteJob>,
+        mut call: Box<dyn WriteCall>,
         at: Instant,
-    ) -> Result<(Box<dyn WriteJob>, Instant), After> {
-        let wanted = self.config().run_writes_twice && job.is_repeatable();
-        if !wanted || job.interrupt().is_some() {
-            return Ok((job, at));
+    ) -> Result<(Box<dyn WriteCall>, Instant), After> {
+        let wanted = self.config().run_writes_twice && call.is_repeatable();
+        if !wanted || call.interrupt().is_some() {
+            return Ok((call, at));
         }
         let link = &tx.link;
         if link.noted {
-            link.guard.slot.begin_call(job.meta().origin.clone(), at, None);
+            link.guard.slot.begin_call(call.meta().origin.clone(), at, None);
         }
         self.publisher.begin_call(link);
         link.begin_own();
         link.begin_call(false, true);
-        job.run(self.domain, tx);
+        call.run(self.domain, tx);
         link.end_call();
         let undone = !link.saved.get() || link.undo_call();
         let keys = link.restore_keys();
@@ -446,61 +449,61 @@ impl Writer {
         if lost && !link.clean() {
             self.disconnect();
         }
-        match job.interrupt() {
-            Some(why) => job.finish(Fate::kind(kind_of_stop(why, Phase::Running))),
-            None if lost => self.loser = Some(job),
-            None => return Ok((job, now())),
+        match call.interrupt() {
+            Some(why) => call.finish(Fate::kind(kind_of_stop(why, Phase::Running))),
+            None if lost => self.loser = Some(call),
+            None => return Ok((call, now())),
         }
         Err(if lost { After::Lost { alone: true } } else { After::Going })
     }
 
     /// Runs one call inside the open transaction.
-    fn run_one(&mut self, tx: &Transaction, mut job: Box<dyn WriteJob>, at: Instant) -> After {
+    fn run_one(&mut self, tx: &Transaction, mut call: Box<dyn WriteCall>, at: Instant) -> After {
         self.kept = false;
-        if let Some(why) = job.interrupt() {
-            job.finish(Fate::kind(kind_of_stop(why, Phase::Queued)));
+        if let Some(why) = call.interrupt() {
+            call.finish(Fate::kind(kind_of_stop(why, Phase::Queued)));
             return After::Going;
         }
         let link = &tx.link;
-        let closure = job.closure();
+        let closure = call.closure();
         if link.noted {
-            link.guard.slot.begin_call(job.meta().origin.clone(), at, None);
+            link.guard.slot.begin_call(call.meta().origin.clone(), at, None);
         }
         let bare = self.dirty && self.trust.allows(closure) && self.all_repeatable;
         self.publisher.begin_call(link);
         link.begin_own();
         link.begin_call(false, self.dirty && !bare);
-        let ran = job.run(self.domain, tx);
+        let ran = call.run(self.domain, tx);
         link.end_call();
         self.trust.record(closure, link.writes.get(), ran == Ran::Good);
         if link.is_lost() {
             // B3
             let alone = !replay::is_own_doing(link);
             let _ = link.restore_keys();
-            match (ran, job.interrupt()) {
+            match (ran, call.interrupt()) {
                 (Ran::Good, Some(why)) => {
-                    job.finish(Fate::kind(kind_of_stop(why, Phase::Running)));
+                    call.finish(Fate::kind(kind_of_stop(why, Phase::Running)));
                     return After::Lost { alone };
                 }
-                (Ran::Good, None) => job.judge(ErrorKind::RolledBack),
+                (Ran::Good, None) => call.judge(ErrorKind::RolledBack),
                 (Ran::Failed | Ran::Panicked, _) => {}
             }
-            self.lose(job);
+            self.lose(call);
             return After::Lost { alone };
         }
-        let fate = match (ran, job.interrupt()) {
+        let fate = match (ran, call.interrupt()) {
             // A closure that overlooked that its statements were stopped did half of its work.
             (Ran::Good, Some(why)) => Fate::kind(kind_of_stop(why, Phase::Running)),
             (Ran::Good, None) if link.writes.get() > 0 && link.session.has_deferred_violation() => {
-                job.judge(ErrorKind::ForeignKey);
+                call.judge(ErrorKind::ForeignKey);
                 Fate::Own
             }
-            (Ran::Good, None) => return self.keep(link, job),
+            (Ran::Good, None) => return self.keep(link, call),
             (Ran::Failed | Ran::Panicked, _) => Fate::Own,
         };
         if link.writes.get() == 0 {
             // Nothing to undo; but what it read may be unstored yet (B1).
-            return self.hold_back(link, job, fate);
+            return self.hold_back(link, call, fate);
         }
         if !link.saved.get() {
             // B2: the transaction holds nothing else, or what it holds may run again.
@@ -510,13 +513,13 @@ impl Writer {
                 self.disconnect();
             }
             if !bare {
-                job.finish(fate);
+                call.finish(fate);
                 return After::Restart;
             }
             self.trust.betray(closure);
             match fate {
-                Fate::Own => self.lose(job),
-                fate => job.finish(fate),
+                Fate::Own => self.lose(call),
+                fate => call.finish(fate),
             }
             return After::Lost { alone: false };
         }
@@ -526,25 +529,25 @@ impl Writer {
                 self.disconnect();
             }
             match fate {
-                Fate::Own => self.lose(job),
-                fate => job.finish(fate),
+                Fate::Own => self.lose(call),
+                fate => call.finish(fate),
             }
             return After::Lost { alone: true };
         }
-        self.hold_back(link, job, fate)
+        self.hold_back(link, call, fate)
     }
 
     /// The call lost the transaction by a failure of its own: it is answered, or waits for the end
     /// of the replay when it may have failed on unstored writes (B1).
-    fn lose(&mut self, job: Box<dyn WriteJob>) {
-        match self.dirty && job.interrupt().is_none() {
-            true => self.loser = Some(job),
-            false => job.finish(Fate::Own),
+    fn lose(&mut self, call: Box<dyn WriteCall>) {
+        match self.dirty && call.interrupt().is_none() {
+            true => self.loser = Some(call),
+            false => call.finish(Fate::Own),
         }
     }
 
     /// The call succeeded: it waits for the commit.
-    fn keep(&mut self, link: &Link, job: Box<dyn WriteJob>) -> After {
+    fn keep(&mut self, link: &Link, call: Box<dyn WriteCall>) -> After {
         let settled = match link.saved.get() {
             true => link.session.run(Sql::Release),
             false => Ok(()),
@@ -557,35 +560,35 @@ impl Writer {
             if !link.clean() {
                 self.disconnect();
             }
-            job.finish(match settled {
+            call.finish(match settled {
                 Ok(()) => Fate::kind(ErrorKind::RolledBack),
                 Err(error) => Fate::Instead(Error::of_own(error)),
             });
             return After::Lost { alone: true };
         }
         self.kept = true;
-        if !self.dirty && link.writes.get() == 0 && !job.wants_snapshot() {
+        if !self.dirty && link.writes.get() == 0 && !call.wants_snapshot() {
             // It wrote nothing and saw nothing that is not stored: a later loss cannot touch it.
-            job.finish(Fate::Own);
+            call.finish(Fate::Own);
             return After::Going;
         }
         if link.writes.get() > 0 {
             self.dirty = true;
             self.publisher.keep(link);
         }
-        self.all_repeatable &= job.is_repeatable();
-        self.ran.push(job);
+        self.all_repeatable &= call.is_repeatable();
+        self.ran.push(call);
         After::Going
     }
 
     /// The call failed and is undone: its answer waits if it may rest on unstored writes (B1).
-    fn hold_back(&mut self, link: &Link, job: Box<dyn WriteJob>, fate: Fate) -> After {
+    fn hold_back(&mut self, link: &Link, call: Box<dyn WriteCall>, fate: Fate) -> After {
         let _ = link.restore_keys();
         if self.dirty && matches!(fate, Fate::Own) {
-            self.all_repeatable &= job.is_repeatable();
-            self.ran.push(job);
+            self.all_repeatable &= call.is_repeatable();
+            self.ran.push(call);
         } else {
-            job.finish(fate);
+            call.finish(fate);
         }
         After::Going
     }
@@ -607,8 +610,8 @@ impl Writer {
         if !self.core.opener.file.is_in_place(began) {
             // G4
             link.clean();
-            for job in std::mem::take(&mut self.ran) {
-                job.finish(Fate::kind(ErrorKind::Replaced));
+            for call in std::mem::take(&mut self.ran) {
+                call.finish(Fate::kind(ErrorKind::Replaced));
             }
             self.let_go(tx);
             return Ok(());
@@ -644,9 +647,9 @@ impl Writer {
             );
             if io {
                 // B6
-                for job in std::mem::take(&mut self.ran) {
+                for call in std::mem::take(&mut self.ran) {
                     let error = Error::sqlite_error(ErrorKind::Unknown, copy_of(&error));
-                    job.finish(Fate::Instead(error));
+                    call.finish(Fate::Instead(error));
                 }
                 link.clean();
                 self.disconnect();
@@ -672,31 +675,31 @@ impl Writer {
     fn answer(&mut self) {
         // A wake-up may run the caller's code at once: the list is not borrowed meanwhile.
         let mut ran = std::mem::take(&mut self.ran);
-        for job in ran.drain(..) {
-            let fate = match job.wants_snapshot() {
+        for call in ran.drain(..) {
+            let fate = match call.wants_snapshot() {
                 true => {
-                    let origin = job.meta().origin.clone();
+                    let origin = call.meta().origin.clone();
                     Fate::OwnAt(self.pin(origin))
                 }
                 false => Fate::Own,
             };
-            job.finish(fate);
+            call.finish(fate);
         }
         self.ran = ran;
     }
 
     /// Memory databases: a read on the one connection, between two transactions.
-    fn run_read(&mut self, job: Box<dyn ReadJob>) {
-        if let Some(why) = job.interrupt() {
-            job.refuse(Error::new(kind_of_stop(why, Phase::Queued)));
+    fn run_read(&mut self, call: Box<dyn ReadCall>) {
+        if let Some(why) = call.interrupt() {
+            call.refuse(Error::new(kind_of_stop(why, Phase::Queued)));
             return;
         }
         match self.connect() {
             Ok(tx) => {
                 let meter = self.core.meters.reads(0);
-                crate::reader::run_on(&tx, &self.core, meter, job);
+                serve_read::run_alone(&tx, &self.core, meter, call);
             }
-            Err(error) => job.refuse(error.faulted()),
+            Err(error) => call.refuse(error.faulted()),
         }
     }
 
@@ -706,9 +709,9 @@ impl Writer {
         match self.config().is_memory() {
             true => {
                 let tx = self.connect()?;
-                Held::copy(&self.core, &tx, commit, origin)
+                self.core.held.copy(&tx, commit, origin)
             }
-            false => Held::pin(&self.core, Some(commit), origin),
+            false => self.core.held.pin(Some(commit), origin),
         }
     }
 
@@ -722,18 +725,16 @@ impl Writer {
         ))
     }
 
-    fn run_pin(&mut self, pin: Pin) {
-        let held = self.pin(pin.origin.clone());
-        pin.answer(held);
+    fn take_snapshot(&mut self, request: SnapshotRequest) {
+        let held = self.pin(request.origin.clone());
+        request.answer(held);
     }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
         // However the thread ends, nobody is left waiting; who waits is told that it is closed.
-        let left = std::mem::take(&mut *lock(&self.core.stopping));
-        // Outside the lock: it wakes them.
-        drop(left);
+        self.core.stops.give_up();
     }
 }
 
@@ -741,14 +742,14 @@ impl Service for Writer {
     type Call = WriterItem;
 
     fn serve(&mut self, first: Taken<WriterItem>, batch: &mut Batch<'_, WriterItem>) {
-        self.core.deference.store(DEFERENCE, Ordering::Relaxed);
+        self.core.yields_left.store(YIELDS, Ordering::Relaxed);
         let mut next = Some(first);
         while let Some(Taken { lane, call, .. }) = next {
             let began = now();
             next = match call {
-                WriterItem::Write(job) => self.serve_writes(lane, job, batch),
-                WriterItem::Exclusive(job) => {
-                    self.run_exclusive(job);
+                WriterItem::Write(call) => self.serve_writes(lane, call, batch),
+                WriterItem::Exclusive(call) => {
+                    self.run_exclusive(call);
                     batch.charge(lane, now() - began);
                     None
                 }
@@ -757,12 +758,12 @@ impl Service for Writer {
                     batch.charge(lane, now() - began);
                     None
                 }
-                WriterItem::Read(job) => {
-                    self.run_read(job);
+                WriterItem::Read(call) => {
+                    self.run_read(call);
                     batch.charge_and_take(lane, now() - began)
                 }
-                WriterItem::Pin(pin) => {
-                    self.run_pin(pin);
+                WriterItem::Snapshot(request) => {
+                    self.take_snapshot(request);
                     batch.charge_and_take(lane, now() - began)
                 }
                 WriterItem::Stop => {

@@ -12,28 +12,28 @@ use rusqlite::Connection;
 
 use super::{CURRENT, Writer};
 use crate::connection;
+use crate::engine::call::{ExclusiveCall, kind_of_stop};
 use crate::error::{Error, ErrorKind};
-use crate::job::{ExclusiveJob, kind_of_stop};
 use crate::queue::{Phase, now};
 use crate::slow;
 
 impl Writer {
     /// Runs an exclusive call; the batch before it was committed after it had been taken.
-    pub(super) fn run_exclusive(&mut self, job: Box<dyn ExclusiveJob>) {
-        if let Some(why) = job.interruptible().and_then(|call| call.token().raised()) {
-            job.refuse(Error::new(kind_of_stop(why, Phase::Queued)));
+    pub(super) fn run_exclusive(&mut self, call: Box<dyn ExclusiveCall>) {
+        if let Some(why) = call.interruptible().and_then(|call| call.token().raised()) {
+            call.refuse(Error::new(kind_of_stop(why, Phase::Queued)));
             return;
         }
         let mut tx = match self.connect() {
             Ok(tx) => tx,
             Err(error) => {
-                job.refuse(error.faulted());
+                call.refuse(error.faulted());
                 return;
             }
         };
         if self.core.opener.file.check().is_err() {
             self.let_go(&tx);
-            job.refuse(Error::new(ErrorKind::Replaced));
+            call.refuse(Error::new(ErrorKind::Replaced));
             return;
         }
         // It may checkpoint, or change what the file is.
@@ -44,7 +44,7 @@ impl Writer {
         self.tx = None;
         let Some(view) = Rc::get_mut(&mut tx) else {
             // Only a nested call that is still on this thread's stack could hold it.
-            job.refuse(Error::new(ErrorKind::Nested));
+            call.refuse(Error::new(ErrorKind::Nested));
             return;
         };
         let domain = self.domain;
@@ -52,13 +52,13 @@ impl Writer {
         let guard = Arc::clone(&view.link.guard);
         guard.recorder.unhook(&view.link);
         let began = now();
-        let waited = began.saturating_duration_since(job.meta().submitted);
+        let waited = began.saturating_duration_since(call.meta().submitted);
         if view.link.noted {
-            guard.slot.begin_call(job.meta().origin.clone(), began, None);
+            guard.slot.begin_call(call.meta().origin.clone(), began, None);
         }
         let link = view.link_mut();
         link.begin_exclusive();
-        let run = |conn: &mut Connection| job.run(domain, conn);
+        let run = |conn: &mut Connection| call.run(domain, conn);
         // Whatever this says, the connection is replaced.
         let _ = link.session.lend(run, |session| {
             connection::end_exclusive(session, &guard, config);

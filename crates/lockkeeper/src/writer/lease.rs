@@ -1,30 +1,32 @@
 //! The writer's side of leases: a transaction of its own, whose calls come one by one.
 //!
-//! What ends a lease is decided by `lease.rs` (J1 to J3). Here each call runs in a savepoint, so that it
+//! What ends a lease is decided by `engine/lease_state.rs` (J1 to J3). Here each call runs in a savepoint, so that it
 //! fails alone, and the commit is that of a batch with one call.
 
 use std::cell::Cell;
 use std::sync::Arc;
 
 use super::Writer;
+use crate::engine::call::kind_of_stop;
+use crate::engine::item::LeaseRequest;
+use crate::engine::lease_state::{Command, LeaseState};
+use crate::engine::write_call::{Fate, Ran, WriteCall};
 use crate::error::ErrorKind;
 use crate::ffi::Sql;
-use crate::job::{Fate, LeaseRequest, Ran, WriteJob, kind_of_stop};
-use crate::lease;
-use crate::queue::{Phase, after, lock, now};
+use crate::queue::{Phase, after, now};
 use crate::slow;
 use crate::transaction::Transaction;
 
 impl Writer {
-    /// Serves a lease from its turn to its end (its states: `lease.rs`).
+    /// Serves a lease from its turn to its end (its states: `engine/lease_state.rs`).
     pub(super) fn run_lease(&mut self, lease: LeaseRequest) {
-        let LeaseRequest { mut opening, shared } = lease;
+        let LeaseRequest { mut opening, state } = lease;
         // Before the look at the token: an abort raises it first, and then looks here.
-        *lock(&self.core.lease) = Some(Arc::clone(&shared));
+        self.core.lease.set(&state);
         match self.begin(&*opening) {
             Ok(tx) => {
-                let weak = Arc::downgrade(&shared);
-                let alarm = self.core.clock.set(after(shared.hold_max), move || {
+                let weak = Arc::downgrade(&state);
+                let alarm = self.core.clock.set(after(state.hold_max), move || {
                     if let Some(lease) = weak.upgrade() {
                         lease.end(ErrorKind::LeaseExpired);
                     }
@@ -42,11 +44,11 @@ impl Writer {
                 match opening.interrupt() {
                     None => opening.finish(Fate::Own),
                     Some(why) => {
-                        shared.end(ErrorKind::LeaseEnded);
+                        state.end(ErrorKind::LeaseEnded);
                         opening.finish(Fate::kind(kind_of_stop(why, Phase::Queued)));
                     }
                 }
-                self.serve_lease(&tx, &shared);
+                self.serve_lease(&tx, &state);
                 drop(alarm);
                 let usable = tx.link.clean();
                 tx.link.end_temporary();
@@ -62,18 +64,18 @@ impl Writer {
             Err(fate) => opening.finish(fate),
         }
         // J2: nobody may be left waiting.
-        shared.end(ErrorKind::LeaseEnded);
-        *lock(&self.core.lease) = None;
+        state.end(ErrorKind::LeaseEnded);
+        self.core.lease.clear();
     }
 
     /// Runs the commands of a lease inside the open transaction; returns when it is over.
-    fn serve_lease(&mut self, tx: &Transaction, shared: &lease::Shared) {
+    fn serve_lease(&mut self, tx: &Transaction, state: &LeaseState) {
         let link = &tx.link;
-        while let Some(command) = shared.next() {
-            let mut job = match command {
-                lease::Command::Run(job) => job,
-                lease::Command::Commit(job) => {
-                    self.commit_lease(tx, job);
+        while let Some(command) = state.next() {
+            let mut call = match command {
+                Command::Run(call) => call,
+                Command::Commit(call) => {
+                    self.commit_lease(tx, call);
                     return;
                 }
             };
@@ -81,20 +83,20 @@ impl Writer {
             self.publisher.begin_call(link);
             let work = link.work.as_ref().map(Cell::get).unwrap_or_default();
             link.begin_call(false, true);
-            let ran = job.run(self.domain, tx);
+            let ran = call.run(self.domain, tx);
             link.end_call();
             // The slow log tells of the lease as a whole.
             if let Some(all) = &link.work {
                 all.set(all.get() + work);
             }
-            let goes_on = shared.rest();
+            let goes_on = state.rest();
             let settled = match (ran, link.saved.get()) {
                 (_, false) => true,
                 (Ran::Good, true) => link.session.run(Sql::Release).is_ok(),
                 (Ran::Failed | Ran::Panicked, true) => link.undo_call(),
             };
             let lost = link.is_lost() || !settled;
-            let fate = match (ran, job.interrupt()) {
+            let fate = match (ran, call.interrupt()) {
                 (Ran::Good, Some(why)) => Fate::kind(kind_of_stop(why, Phase::Running)),
                 (Ran::Good, None) if lost => Fate::kind(ErrorKind::LeaseEnded),
                 _ => Fate::Own,
@@ -103,25 +105,25 @@ impl Writer {
                 self.dirty = true;
                 self.publisher.keep(link);
             }
-            if lost || job.interrupt().is_some() {
+            if lost || call.interrupt().is_some() {
                 // Before the answer, so that the holder's next call is told.
-                shared.end(ErrorKind::LeaseEnded);
+                state.end(ErrorKind::LeaseEnded);
             }
-            job.finish(fate);
+            call.finish(fate);
             if lost || !goes_on {
                 return;
             }
         }
     }
 
-    fn commit_lease(&mut self, tx: &Transaction, mut job: Box<dyn WriteJob>) {
-        job.run(self.domain, tx);
+    fn commit_lease(&mut self, tx: &Transaction, mut call: Box<dyn WriteCall>) {
+        call.run(self.domain, tx);
         if tx.link.session.has_deferred_violation() {
             tx.link.clean();
-            job.finish(Fate::kind(ErrorKind::ForeignKey));
+            call.finish(Fate::kind(ErrorKind::ForeignKey));
             return;
         }
-        self.ran.push(job);
+        self.ran.push(call);
         match self.commit(tx) {
             Ok(()) => self.answer(),
             // It holds nobody else's writes, so the failure is its own; it is rolled back.

@@ -9,8 +9,8 @@ use rusqlite::ErrorCode;
 
 use super::{After, Writer, copy_of};
 use crate::connection::Link;
+use crate::engine::write_call::{Fate, WriteCall};
 use crate::error::{Error, ErrorKind};
-use crate::job::{Fate, WriteJob};
 use crate::queue::now;
 use crate::transaction::Transaction;
 
@@ -23,38 +23,38 @@ impl Writer {
         // A call that had succeeded before has failed now, or the other way round.
         let mut differs = false;
         loop {
-            let Some(job) = again.pop_front() else {
+            let Some(call) = again.pop_front() else {
                 // B1: nobody else is left.
-                let Some(job) = loser.take() else { return };
-                if job.is_repeatable() {
-                    again.push_back(job);
+                let Some(call) = loser.take() else { return };
+                if call.is_repeatable() {
+                    again.push_back(call);
                     alone = true;
                     continue;
                 }
                 let fate = if differs { Fate::kind(ErrorKind::NotApplied) } else { Fate::Own };
-                return job.finish(fate);
+                return call.finish(fate);
             };
-            if !job.is_repeatable() {
-                differs |= job.has_succeeded();
-                job.finish(Fate::kind(ErrorKind::NotApplied));
+            if !call.is_repeatable() {
+                differs |= call.has_succeeded();
+                call.finish(Fate::kind(ErrorKind::NotApplied));
                 continue;
             }
-            let tx = match self.begin(&*job) {
+            let tx = match self.begin(&*call) {
                 Ok(tx) => tx,
                 Err(fate) => {
-                    differs |= job.has_succeeded();
-                    job.finish(fate);
+                    differs |= call.has_succeeded();
+                    call.finish(fate);
                     continue;
                 }
             };
-            let mut after = self.run_again(&tx, job, &mut differs);
+            let mut after = self.run_again(&tx, call, &mut differs);
             while after == After::Going && !alone && !tx.link.is_stale() {
-                let Some(job) = again.pop_front() else { break };
-                after = match job.is_repeatable() {
-                    true => self.run_again(&tx, job, &mut differs),
+                let Some(call) = again.pop_front() else { break };
+                after = match call.is_repeatable() {
+                    true => self.run_again(&tx, call, &mut differs),
                     false => {
-                        differs |= job.has_succeeded();
-                        job.finish(Fate::kind(ErrorKind::NotApplied));
+                        differs |= call.has_succeeded();
+                        call.finish(Fate::kind(ErrorKind::NotApplied));
                         After::Going
                     }
                 };
@@ -80,11 +80,11 @@ impl Writer {
                 After::Lost { .. } => true,
             };
             if lost {
-                if let Some(job) = self.loser.take() {
-                    again.push_front(job);
+                if let Some(call) = self.loser.take() {
+                    again.push_front(call);
                 }
-                for job in std::mem::take(&mut self.ran).into_iter().rev() {
-                    again.push_front(job);
+                for call in std::mem::take(&mut self.ran).into_iter().rev() {
+                    again.push_front(call);
                 }
                 alone = true;
             }
@@ -93,15 +93,20 @@ impl Writer {
 
     /// Tells the calls of a batch of one why COMMIT refused them.
     pub(super) fn answer_uncommitted(&mut self, error: &rusqlite::Error) {
-        for job in std::mem::take(&mut self.ran) {
-            job.finish(Fate::Instead(Error::of_own(copy_of(error)).detail("in COMMIT")));
+        for call in std::mem::take(&mut self.ran) {
+            call.finish(Fate::Instead(Error::of_own(copy_of(error)).detail("in COMMIT")));
         }
     }
 
     /// Runs a call of a replay; `differs` is set when it does not end as it did before.
-    fn run_again(&mut self, tx: &Transaction, job: Box<dyn WriteJob>, differs: &mut bool) -> After {
-        let before = job.has_succeeded();
-        let after = self.run_one(tx, job, now());
+    fn run_again(
+        &mut self,
+        tx: &Transaction,
+        call: Box<dyn WriteCall>,
+        differs: &mut bool,
+    ) -> After {
+        let before = call.has_succeeded();
+        let after = self.run_one(tx, call, now());
         *differs |= before != self.kept;
         after
     }

@@ -21,21 +21,119 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use rusqlite::backup::Backup;
 
+use super::call::ReadCall;
+use super::short::{Pinned, ShortReads};
 use crate::connection;
-use crate::database::Core;
 use crate::error::{Error, ErrorKind};
 use crate::ffi::Sql;
 use crate::holders::Origin;
-use crate::job::ReadJob;
 use crate::place::Role;
-use crate::queue::{self, Alarm, Interrupt, Interruptible, Mutex, after, lock, now};
-use crate::reader;
-use crate::short::Pinned;
-use crate::transaction::Transaction;
+use crate::queue::{self, Alarm, Clock, Interrupt, Interruptible, Mutex, after, lock, now};
+use crate::transaction::{Snapshot, Transaction};
+
+/// The snapshots of a database that are held.
+pub(crate) struct HeldSnapshots {
+    connections: Arc<ShortReads>,
+    clock: Arc<Clock>,
+    /// To be ended when they are too old, and on close. Bounded by `snapshots_max`.
+    held: Mutex<Vec<Weak<Held>>>,
+}
+
+impl HeldSnapshots {
+    pub(crate) fn new(connections: Arc<ShortReads>, clock: Arc<Clock>) -> Self {
+        Self { connections, clock, held: Mutex::default() }
+    }
+
+    /// Pins the present state on a connection of its own.
+    pub(crate) fn pin(&self, commit: Option<u64>, origin: Origin) -> Result<Arc<Held>, Error> {
+        self.connections.opener().file.check()?;
+        let conn = Pinned::take(&self.connections)?;
+        let sqlite = |error| Error::of_own(error);
+        conn.link.session.run(Sql::Begin).map_err(sqlite)?;
+        // BEGIN takes no snapshot; the first read does.
+        conn.link.session.run(Sql::Pin).map_err(sqlite)?;
+        Ok(self.hold(conn, commit, origin))
+    }
+
+    /// Copies a memory database: its only connection cannot hold one state and go on.
+    pub(crate) fn copy(
+        &self,
+        tx: &Transaction,
+        commit: u64,
+        origin: Origin,
+    ) -> Result<Arc<Held>, Error> {
+        let copy = Pinned::make(&self.connections, || {
+            let sqlite = |error| Error::of_own(error);
+            let mut copy = connection::open(self.connections.opener(), Role::Copy)?;
+            let run = |conn: &mut Connection| {
+                let backup = Backup::new(tx.link.session.conn(), conn)?;
+                backup.run_to_completion(i32::MAX, Duration::ZERO, None)
+            };
+            let (copied, prepared) = copy.link.session.lend(run, |_| ());
+            copied.and(prepared).map_err(sqlite)?;
+            copy.link.session.run(Sql::Begin).map_err(sqlite)?;
+            Ok(copy)
+        })?;
+        Ok(self.hold(copy, Some(commit), origin))
+    }
+
+    fn hold(&self, conn: Pinned, commit: Option<u64>, origin: Origin) -> Arc<Held> {
+        if conn.link.noted {
+            conn.link.guard.slot.hold(origin);
+        }
+        let state = State { conn: Conn::Idle(conn), thread: 0, pending: VecDeque::new() };
+        let held = Arc::new(Held {
+            connections: Arc::downgrade(&self.connections),
+            state: Mutex::new(state),
+            commit,
+            since: now(),
+            alarm: Mutex::new(None),
+        });
+        let mut all = lock(&self.held);
+        all.retain(|other| other.strong_count() > 0);
+        all.push(Arc::downgrade(&held));
+        drop(all);
+        let weak = Arc::downgrade(&held);
+        let age_max = self.connections.opener().config.snapshot_age_max;
+        let alarm = self.clock.set(after(age_max), move || {
+            if let Some(held) = weak.upgrade() {
+                held.release(ErrorKind::SnapshotExpired);
+            }
+        });
+        *lock(&held.alarm) = Some(alarm);
+        held
+    }
+
+    fn all(&self) -> Vec<Arc<Held>> {
+        lock(&self.held).iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Ends those older than `age`; how many there were.
+    pub(crate) fn cut(&self, age: Duration) -> u64 {
+        let old = self.all().into_iter().filter(|held| held.age() >= age);
+        old.map(|held| u64::from(held.release(ErrorKind::SnapshotExpired))).sum()
+    }
+
+    /// Asks the reads on them to stop. A reader may run several one after another, and the queue knows only
+    /// the first.
+    pub(crate) fn abort(&self) {
+        self.all().iter().for_each(|held| held.abort());
+    }
+
+    /// Releases them all, because the database is closing.
+    pub(crate) fn release(&self) {
+        let held = std::mem::take(&mut *lock(&self.held));
+        // One that is not there any more is being released by who held it last, for whom
+        // `ShortReads::close` waits.
+        for held in held.iter().filter_map(Weak::upgrade) {
+            held.release(ErrorKind::Closed);
+        }
+    }
+}
 
 /// A held snapshot: what its handle, its reads and the clock share.
 pub(crate) struct Held {
-    core: Weak<Core>,
+    connections: Weak<ShortReads>,
     state: Mutex<State>,
     commit: Option<u64>,
     since: Instant,
@@ -72,7 +170,7 @@ struct State {
     conn: Conn,
     /// The thread that has run it last, or runs it.
     thread: u64,
-    pending: VecDeque<Box<dyn ReadJob>>,
+    pending: VecDeque<Box<dyn ReadCall>>,
 }
 
 enum Conn {
@@ -88,67 +186,7 @@ impl fmt::Debug for Held {
 }
 
 impl Held {
-    /// Pins the present state on a connection of its own.
-    pub(crate) fn pin(
-        core: &Arc<Core>,
-        commit: Option<u64>,
-        origin: Origin,
-    ) -> Result<Arc<Self>, Error> {
-        core.opener.file.check()?;
-        let conn = Pinned::take(core)?;
-        let sqlite = |error| Error::of_own(error);
-        conn.link.session.run(Sql::Begin).map_err(sqlite)?;
-        // BEGIN takes no snapshot; the first read does.
-        conn.link.session.run(Sql::Pin).map_err(sqlite)?;
-        Ok(Self::hold(core, conn, commit, origin))
-    }
-
-    /// Copies a memory database: its only connection cannot hold one state and go on.
-    pub(crate) fn copy(
-        core: &Arc<Core>,
-        tx: &Transaction,
-        commit: u64,
-        origin: Origin,
-    ) -> Result<Arc<Self>, Error> {
-        let copy = Pinned::make(core, || {
-            let sqlite = |error| Error::of_own(error);
-            let mut copy = connection::open(&core.opener, Role::Copy)?;
-            let run = |conn: &mut Connection| {
-                let backup = Backup::new(tx.link.session.conn(), conn)?;
-                backup.run_to_completion(i32::MAX, Duration::ZERO, None)
-            };
-            let (copied, prepared) = copy.link.session.lend(run, |_| ());
-            copied.and(prepared).map_err(sqlite)?;
-            copy.link.session.run(Sql::Begin).map_err(sqlite)?;
-            Ok(copy)
-        })?;
-        Ok(Self::hold(core, copy, Some(commit), origin))
-    }
-
-    fn hold(core: &Arc<Core>, conn: Pinned, commit: Option<u64>, origin: Origin) -> Arc<Self> {
-        if conn.link.noted {
-            conn.link.guard.slot.hold(origin);
-        }
-        let state = State { conn: Conn::Idle(conn), thread: 0, pending: VecDeque::new() };
-        let held = Arc::new(Self {
-            core: Arc::downgrade(core),
-            state: Mutex::new(state),
-            commit,
-            since: now(),
-            alarm: Mutex::new(None),
-        });
-        core.register(&held);
-        let weak = Arc::downgrade(&held);
-        let alarm = core.clock.set(after(core.config.snapshot_age_max), move || {
-            if let Some(held) = weak.upgrade() {
-                held.release(ErrorKind::SnapshotExpired);
-            }
-        });
-        *lock(&held.alarm) = Some(alarm);
-        held
-    }
-
-    pub(crate) fn age(&self) -> Duration {
+    fn age(&self) -> Duration {
         now().saturating_duration_since(self.since)
     }
 
@@ -156,34 +194,39 @@ impl Held {
         self.commit
     }
 
-    /// Runs `job` on this snapshot, on a reader thread, after the reads that wait for it.
-    pub(crate) fn serve(self: &Arc<Self>, job: Box<dyn ReadJob>) {
+    /// Runs `call` on this snapshot by `run`, on a reader thread, and after it the reads that wait for it.
+    pub(crate) fn serve(
+        &self,
+        call: Box<dyn ReadCall>,
+        run: impl Fn(&Snapshot, Box<dyn ReadCall>),
+    ) {
         let mut state = lock(&self.state);
         let conn = match &state.conn {
             Conn::Over(kind) => {
                 let kind = *kind;
                 drop(state);
-                job.refuse(Error::new(kind));
+                call.refuse(Error::new(kind));
                 return;
             }
             Conn::Running(_) => {
-                if queue::behind(job.interruptible(), state.thread) {
-                    state.pending.push_back(job);
+                if queue::behind(call.interruptible(), state.thread) {
+                    state.pending.push_back(call);
                     return;
                 }
                 drop(state);
-                job.refuse(Error::new(ErrorKind::Nested));
+                call.refuse(Error::new(ErrorKind::Nested));
                 return;
             }
-            Conn::Idle(_) => std::mem::replace(&mut state.conn, Conn::Running(job.interruptible())),
+            Conn::Idle(_) => {
+                std::mem::replace(&mut state.conn, Conn::Running(call.interruptible()))
+            }
         };
         state.thread = queue::this_thread();
         drop(state);
         let Conn::Idle(conn) = conn else { return };
-        let mut job = job;
-        let Some(core) = self.core.upgrade() else { return };
+        let mut call = call;
         loop {
-            reader::run_held(&conn, &core, job);
+            run(&conn, call);
             let mut state = lock(&self.state);
             if let Conn::Over(_) = state.conn {
                 drop(state);
@@ -198,7 +241,7 @@ impl Held {
                 }
                 Some(next) => {
                     state.conn = Conn::Running(next.interruptible());
-                    job = next;
+                    call = next;
                 }
             }
         }
@@ -213,10 +256,10 @@ impl Held {
         let conn = std::mem::replace(&mut state.conn, Conn::Over(why));
         let pending = std::mem::take(&mut state.pending);
         if let Conn::Running(_) = conn
-            && let Some(core) = self.core.upgrade()
+            && let Some(connections) = self.connections.upgrade()
         {
             // H3. Before the reader thread sees that the snapshot is over, and gives the connection back.
-            core.short.outlasted();
+            connections.outlasted();
         }
         drop(state);
         match conn {
@@ -228,27 +271,27 @@ impl Held {
             }),
             Conn::Running(None) | Conn::Over(_) => {}
         }
-        for job in pending {
-            job.refuse(Error::new(why));
+        for call in pending {
+            call.refuse(Error::new(why));
         }
         true
     }
 
     /// Stops the running read and refuses those that wait for it.
-    pub(crate) fn abort(&self) {
+    fn abort(&self) {
         let mut state = lock(&self.state);
         let pending = std::mem::take(&mut state.pending);
         if let Conn::Running(Some(running)) = &state.conn {
             running.token().raise(Interrupt::Aborted);
         }
         drop(state);
-        for job in pending {
-            job.refuse(Error::new(ErrorKind::Closed));
+        for call in pending {
+            call.refuse(Error::new(ErrorKind::Closed));
         }
     }
 
     fn is_of_another_process(&self) -> bool {
-        self.core.upgrade().is_some_and(|core| core.check_process().is_err())
+        self.connections.upgrade().is_some_and(|connections| connections.is_forked())
     }
 }
 

@@ -6,7 +6,7 @@
 //! reader thread, so the scheduler is held up for the budget at most (and for a page that has to
 //! come from the disk).
 //!
-//! The same connections serve held snapshots (`snapshot.rs`), one each, so they are counted here:
+//! The same connections serve held snapshots (`held.rs`), one each, so they are counted here:
 //!
 //! | connection | what may be trusted | left by |
 //! |---|---|---|
@@ -30,22 +30,38 @@
 use std::ops::Deref;
 use std::sync::{Arc, Weak};
 
+use super::turns::{self, Turns};
 use crate::connection;
-use crate::database::Core;
 use crate::error::{Error, ErrorKind};
 use crate::ffi::Sql;
-use crate::job::ReaderItem;
+use crate::opener::Opener;
 use crate::place::Role;
+use crate::process;
 use crate::queue::{Condvar, Domain, Frame, Mutex, MutexGuard, lock, now, wait};
 use crate::transaction::Snapshot;
-use crate::turns::{self, Turns};
 
 /// Ticks of 1,000 virtual-machine steps. The first may come early, because SQLite counts a cached
 /// statement's steps through all its executions.
 pub(crate) const BUDGET_TICKS: u32 = 4;
 
+/// What a reader thread is asked to do here, because it may do I/O.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Errand {
+    /// Opens a connection for reads on the callers' threads.
+    Open,
+    /// Closes a connection that a snapshot had and nobody needs.
+    Close,
+}
+
+/// Asks a reader thread; false: the same was asked before, or the database is closing.
+pub(crate) type Ask = Box<dyn Fn(Errand) -> bool + Send + Sync>;
+
 /// The connections for reads on callers' threads, and those of held snapshots.
 pub(crate) struct ShortReads {
+    opener: Arc<Opener>,
+    ask: Ask,
+    /// The process that has the connections.
+    pid: u32,
     state: Mutex<State>,
     /// Rung when a connection has been given back or closed.
     returned: Condvar,
@@ -79,25 +95,27 @@ struct Surplus {
     usable: bool,
 }
 
-/// What became of a short read.
-pub(crate) enum Short<R> {
-    Done(R),
-    /// Its budget was used up: it must run on a reader thread.
-    TooLong,
-    /// There is no connection for it now; true: ask for one.
-    NoConnection {
-        ask: bool,
-    },
-}
-
 impl ShortReads {
-    pub(crate) fn new(max: usize) -> Self {
+    /// For `max` short reads at once.
+    pub(crate) fn new(opener: Arc<Opener>, max: usize, ask: Ask) -> Self {
         Self {
+            opener,
+            ask,
+            pid: process::id(),
             state: Mutex::new(State::default()),
             returned: Condvar::new(),
             max,
             turns: Turns::default(),
         }
+    }
+
+    pub(super) fn opener(&self) -> &Opener {
+        &self.opener
+    }
+
+    /// Whether the connections are those of another process.
+    pub(super) fn is_forked(&self) -> bool {
+        process::id() != self.pid
     }
 
     /// Short reads so far.
@@ -110,10 +128,11 @@ impl ShortReads {
         lock(&self.state).held
     }
 
-    /// Makes place for a snapshot among at most `max`; the connection for it, or none: one may be opened.
+    /// Makes place for a snapshot; the connection for it, or none: one may be opened.
     ///
     /// To be called on a thread that may do I/O; `reuse`: those that are there will do.
-    fn reserve(&self, max: usize, reuse: bool) -> Result<Option<Box<Snapshot>>, Error> {
+    fn reserve(&self, reuse: bool) -> Result<Option<Box<Snapshot>>, Error> {
+        let max = self.opener.config.snapshots_max;
         let mut state = lock(&self.state);
         if state.closed {
             return Err(Error::new(ErrorKind::Closed));
@@ -181,7 +200,7 @@ impl ShortReads {
     }
 
     /// Closes one surplus connection; true: there are more.
-    pub(crate) fn trim(&self) -> bool {
+    fn trim(&self) -> bool {
         let mut state = lock(&self.state);
         if let Some(surplus) = state.surplus.pop() {
             state = self.close_one(state, surplus);
@@ -189,23 +208,40 @@ impl ShortReads {
         !state.surplus.is_empty() && !state.closed
     }
 
-    /// Runs `f` on this thread if there is a connection.
-    pub(crate) fn run<R>(&self, domain: Domain, f: impl FnOnce(&Snapshot) -> R) -> Short<R> {
+    /// Does what was asked for, on a thread that may do I/O.
+    pub(crate) fn do_errand(&self, errand: Errand) {
+        match errand {
+            Errand::Open => self.open_one(),
+            Errand::Close => {
+                if self.trim() {
+                    (self.ask)(Errand::Close);
+                }
+            }
+        }
+    }
+
+    /// Runs `f` on this thread. `None`: it must run on a reader thread, because there is no connection for it
+    /// now, or because it has used up its budget.
+    pub(crate) fn run<R>(&self, domain: Domain, f: impl FnOnce(&Snapshot) -> R) -> Option<R> {
         let mut state = lock(&self.state);
         let Some(conn) = state.idle.pop() else {
             let ask = !state.asked && !state.closed && state.used < self.max;
             state.asked |= ask;
-            return Short::NoConnection { ask };
+            drop(state);
+            if ask && !(self.ask)(Errand::Open) {
+                lock(&self.state).asked = false;
+            }
+            return None;
         };
         state.used += 1;
         drop(state);
         let began = now();
         let mut lent = Lent { home: self, conn: Some(conn), usable: false, served: false };
-        let Some(conn) = &lent.conn else { return Short::TooLong };
+        let conn = lent.conn.as_ref()?;
         let link = &conn.link;
         if link.session.run(Sql::Begin).is_err() {
             lent.usable = link.clean();
-            return Short::TooLong;
+            return None;
         }
         link.begin_call(true, false);
         let (result, too_long) = {
@@ -218,16 +254,13 @@ impl ShortReads {
         lent.usable = ended || link.clean();
         lent.served = !too_long;
         turns::spend(now() - began);
-        match too_long {
-            true => Short::TooLong,
-            false => Short::Done(result),
-        }
+        (!too_long).then_some(result)
     }
 
     /// Opens a connection, on a thread that may do I/O.
-    pub(crate) fn open_one(&self, core: &Core) {
+    fn open_one(&self) {
         // A failure is met again, and reported, by the reader threads.
-        let conn = connection::open(&core.opener, Role::Reader).ok();
+        let conn = connection::open(&self.opener, Role::Reader).ok();
         lock(&self.state).asked = false;
         if let Some(conn) = conn {
             self.put_back(Box::new(conn));
@@ -273,7 +306,7 @@ impl ShortReads {
 
 /// The connection of a held snapshot; goes back when dropped.
 pub(crate) struct Pinned {
-    core: Weak<Core>,
+    home: Weak<ShortReads>,
     /// `None`: it could not be opened, or is on its way back.
     conn: Option<Box<Snapshot>>,
     /// It shows the file, not a copy.
@@ -284,28 +317,28 @@ pub(crate) struct Pinned {
 
 impl Pinned {
     /// A connection to the file for a snapshot, opened if there is none.
-    pub(crate) fn take(core: &Arc<Core>) -> Result<Self, Error> {
-        let conn = core.short.reserve(core.config.snapshots_max, true)?;
-        let mut pinned = Self { core: Arc::downgrade(core), conn, reuse: true, outlasted: false };
+    pub(super) fn take(home: &Arc<ShortReads>) -> Result<Self, Error> {
+        let conn = home.reserve(true)?;
+        let mut pinned = Self { home: Arc::downgrade(home), conn, reuse: true, outlasted: false };
         if pinned.conn.is_none() {
-            pinned.conn = Some(Box::new(connection::open(&core.opener, Role::Reader)?));
+            pinned.conn = Some(Box::new(connection::open(&home.opener, Role::Reader)?));
         }
         Ok(pinned)
     }
 
     /// A connection that `open` makes, such as a copy of a memory database.
-    pub(crate) fn make(
-        core: &Arc<Core>,
+    pub(super) fn make(
+        home: &Arc<ShortReads>,
         open: impl FnOnce() -> Result<Snapshot, Error>,
     ) -> Result<Self, Error> {
-        let conn = core.short.reserve(core.config.snapshots_max, false)?;
-        let mut pinned = Self { core: Arc::downgrade(core), conn, reuse: false, outlasted: false };
+        let conn = home.reserve(false)?;
+        let mut pinned = Self { home: Arc::downgrade(home), conn, reuse: false, outlasted: false };
         pinned.conn = Some(Box::new(open()?));
         Ok(pinned)
     }
 
     /// Drops it after [`ShortReads::outlasted`].
-    pub(crate) fn drop_late(mut self) {
+    pub(super) fn drop_late(mut self) {
         self.outlasted = true;
     }
 }
@@ -329,18 +362,13 @@ impl Drop for Pinned {
             conn.link.guard.slot.rest();
             Surplus { conn, usable: clean && self.reuse }
         });
-        // Without a core every thread has ended; what is dropped here is closed here.
-        let Some(core) = self.core.upgrade() else { return };
-        if core.short.give_back(surplus, self.outlasted) {
-            ask_to_trim(&core);
+        // Without its home every thread has ended; what is dropped here is closed here.
+        let Some(home) = self.home.upgrade() else { return };
+        if home.give_back(surplus, self.outlasted) {
+            // Refused: it is on its way already, or the database is closing.
+            (home.ask)(Errand::Close);
         }
     }
-}
-
-/// Asks a reader thread to close what is too much.
-pub(crate) fn ask_to_trim(core: &Core) {
-    // Refused: it is on its way already, or the database is closing.
-    let _ = core.readers.push_errand(ReaderItem::Trim);
 }
 
 /// A connection in use; goes back when dropped, also by a panic of the read.
@@ -373,13 +401,5 @@ impl Drop for Lent<'_> {
         drop(gone);
         lock(&self.home.state).used -= 1;
         self.home.returned.notify_all();
-    }
-}
-
-/// Asks a reader thread for another connection.
-pub(crate) fn ask(core: &Core) {
-    // Refused: the database is closing.
-    if core.readers.push_errand(ReaderItem::OpenShort).is_err() {
-        lock(&core.short.state).asked = false;
     }
 }

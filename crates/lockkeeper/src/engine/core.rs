@@ -1,0 +1,161 @@
+//! What the threads and the handles of one database share.
+//!
+//! It is data. What is done with a part of it is a method of that part: of the held snapshots (`held.rs`), the lease
+//! that is served (`lease_state.rs`), stops of writes (`stops.rs`), the watch over wakers (`wakeup_watch.rs`) and that
+//! over commits of other processes (`foreign_commits.rs`).
+//!
+//! Lock order: a held snapshot's state, then the connections (`short.rs`). The other locks are each taken alone.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use super::foreign_commits::ForeignCommits;
+use super::held::HeldSnapshots;
+use super::item::{ReaderItem, WriterItem};
+use super::lease_state::LeaseSlot;
+use super::short::ShortReads;
+use super::stops::Stops;
+use super::wakeup_watch::WakeupWatch;
+use crate::config::Config;
+use crate::error::{Error, ErrorKind};
+use crate::feed::Feed;
+use crate::guard::Machine;
+use crate::instance;
+use crate::migrate::Migrations;
+use crate::opener::Opener;
+use crate::process;
+use crate::queue::{Clock, Domain, Mutex, Queue, block_on};
+use crate::stats::{ClientStats, Meters, Stats};
+
+/// Read transactions, after a batch of writes, after which a reader yields the processor.
+pub(crate) const YIELDS: u8 = 16;
+
+/// Asks the readers' pool whether its threads still move.
+pub(crate) type CheckForStall = Box<dyn Fn() + Send + Sync>;
+
+/// What the threads and the handles of one database share.
+pub(crate) struct Core {
+    pub(crate) config: Arc<Config>,
+    pub(crate) opener: Arc<Opener>,
+    pub(crate) migrations: Option<Migrations>,
+    pub(crate) domain: Domain,
+    pub(crate) writer: Arc<Queue<WriterItem>>,
+    pub(crate) readers: Arc<Queue<ReaderItem>>,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) short: Arc<ShortReads>,
+    pub(crate) held: HeldSnapshots,
+    pub(crate) lease: LeaseSlot,
+    pub(crate) stops: Stops,
+    pub(crate) feed: Arc<Feed>,
+    pub(crate) meters: Meters,
+    pub(crate) wakeup_watch: Arc<WakeupWatch>,
+    pub(crate) foreign_commits: Arc<ForeignCommits>,
+    /// Read transactions after which readers still yield the processor: raised by each batch of
+    /// the writer to [`YIELDS`], lowered by the readers. A hint; nothing else rests on it.
+    pub(crate) yields_left: AtomicU8,
+    /// Has another reader started, should the present ones not move. Set once, when there are readers.
+    pub(crate) check_for_stall: OnceLock<CheckForStall>,
+    /// The process that opened the database.
+    pid: u32,
+    /// What its owner should know; set once, by the writer's thread before it opens the file.
+    pub(crate) warnings: OnceLock<Vec<String>>,
+    /// The instance that has the file, if this one shall be opened only where there is none. Set by the writer's thread.
+    pub(crate) other: OnceLock<instance::Handle>,
+    /// Why the WAL could not be copied back when the writer closed. The first `close` that has waited for it is told.
+    pub(crate) wal_left: Mutex<Option<Error>>,
+}
+
+impl Core {
+    /// Of a database whose threads are still to be started.
+    pub(crate) fn new(
+        config: Config,
+        migrations: Option<Migrations>,
+        machine: Machine,
+    ) -> Arc<Self> {
+        let (config, domain, clock) = (Arc::new(config), Domain::new(), Arc::new(Clock::new()));
+        let opener = Arc::new(Opener::new(Arc::clone(&config), machine));
+        let writer = Arc::new(Queue::new(config.queue_capacity, domain, config.shed_after));
+        let readers = Arc::new(Queue::new(config.queue_capacity, domain, config.shed_after));
+        let feed = Arc::new(Feed::new(config.feed_capacity));
+        let for_errands = Arc::clone(&readers);
+        let ask = move |errand| for_errands.push_errand(ReaderItem::Errand(errand)).is_ok();
+        let max = config.readers.max(2);
+        let short = Arc::new(ShortReads::new(Arc::clone(&opener), max, Box::new(ask)));
+        // Nobody else changes these.
+        let is_alone = config.is_memory() || config.immutable;
+        let interval = config.look_interval.filter(|_| !is_alone);
+        Arc::new(Self {
+            held: HeldSnapshots::new(Arc::clone(&short), Arc::clone(&clock)),
+            wakeup_watch: WakeupWatch::new(Arc::clone(&opener.relay), Arc::clone(&clock)),
+            foreign_commits: ForeignCommits::new(
+                interval,
+                Arc::clone(&feed),
+                Arc::clone(&writer),
+                Arc::clone(&clock),
+            ),
+            config,
+            opener,
+            migrations,
+            domain,
+            writer,
+            readers,
+            clock,
+            short,
+            lease: LeaseSlot::default(),
+            stops: Stops::default(),
+            feed,
+            meters: Meters::default(),
+            yields_left: AtomicU8::new(0),
+            check_for_stall: OnceLock::new(),
+            pid: process::id(),
+            warnings: OnceLock::new(),
+            other: OnceLock::new(),
+            wal_left: Mutex::new(None),
+        })
+    }
+
+    /// After a fork the threads, and perhaps locks, are the parent's.
+    pub(crate) fn check_process(&self) -> Result<(), ErrorKind> {
+        match process::id() == self.pid {
+            true => Ok(()),
+            false => Err(ErrorKind::Forked),
+        }
+    }
+
+    /// What the database has done and is doing.
+    pub(crate) fn stats(&self) -> Stats {
+        let (writer, readers) = (self.writer.lane_figures(), self.readers.lane_figures());
+        Stats {
+            wal_bytes: self.opener.file.wal_bytes(),
+            oldest_reader: self.opener.board.oldest_reader(),
+            writing: self.opener.board.writing(),
+            snapshots: self.short.held(),
+            short_reads: self.short.served(),
+            clients: ClientStats::of_lanes(writer, readers),
+            ..self.meters.read()
+        }
+    }
+
+    /// Ends held snapshots and reads older than `age`, so that the WAL can start over.
+    pub(crate) fn cut_readers(&self, age: Duration) {
+        let cut = self.held.cut(age) + self.opener.board.cut_reads(age);
+        self.meters.readers_cut.fetch_add(cut, Ordering::Relaxed);
+    }
+
+    /// Refuses what waits and asks what runs to stop.
+    pub(crate) fn abort(&self) {
+        self.readers.abort();
+        self.writer.abort();
+        self.held.abort();
+        self.lease.abort();
+    }
+
+    /// Blocks until no connection but the caller's is open.
+    pub(crate) fn wait_for_readers(&self) {
+        self.readers.close();
+        let _ = block_on(self.readers.gone());
+        self.held.release();
+        self.short.close();
+    }
+}

@@ -1,0 +1,72 @@
+//! Commits of other processes: the writer is told to look for them while somebody listens to changes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::item::WriterItem;
+use crate::feed::Feed;
+use crate::queue::{self, Alarm, Clock, Mutex, Queue, lock};
+
+/// The shortest time between two looks.
+const INTERVAL_MIN: Duration = Duration::from_millis(1);
+
+/// Sets an alarm for each look, as long as somebody listens.
+pub(crate) struct ForeignCommits {
+    /// `None`: there can be none, or nobody wants to know.
+    interval: Option<Duration>,
+    feed: Arc<Feed>,
+    writer: Arc<Queue<WriterItem>>,
+    clock: Arc<Clock>,
+    /// An alarm is set.
+    on: AtomicBool,
+    next: Mutex<Option<Alarm>>,
+}
+
+impl ForeignCommits {
+    pub(crate) fn new(
+        interval: Option<Duration>,
+        feed: Arc<Feed>,
+        writer: Arc<Queue<WriterItem>>,
+        clock: Arc<Clock>,
+    ) -> Arc<Self> {
+        let interval = interval.map(|interval| interval.max(INTERVAL_MIN));
+        let (on, next) = (AtomicBool::new(false), Mutex::new(None));
+        Arc::new(Self { interval, feed, writer, clock, on, next })
+    }
+
+    /// Has the writer look from time to time, as long as somebody listens.
+    pub(crate) fn keep_looking(self: &Arc<Self>) {
+        if let Some(interval) = self.interval
+            && !self.on.load(Ordering::Relaxed)
+            && !self.on.swap(true, Ordering::SeqCst)
+        {
+            self.look_after(interval);
+        }
+    }
+
+    fn look_after(self: &Arc<Self>, interval: Duration) {
+        let this = Arc::downgrade(self);
+        let alarm = self.clock.set(queue::after(interval), move || {
+            if let Some(this) = this.upgrade() {
+                this.look_now(interval);
+            }
+        });
+        let before = lock(&self.next).replace(alarm);
+        drop(before);
+    }
+
+    fn look_now(self: &Arc<Self>, interval: Duration) {
+        if !self.feed.is_watched() {
+            self.on.store(false, Ordering::SeqCst);
+            // Somebody may have subscribed in between, and have seen the flag still up.
+            if self.feed.is_watched() {
+                self.keep_looking();
+            }
+            return;
+        }
+        // Refused: it is on its way already, or the database is closing.
+        let _ = self.writer.push_errand(WriterItem::Look);
+        self.look_after(interval);
+    }
+}

@@ -1,0 +1,111 @@
+//! What waits in the two queues of a database: calls, and errands of the library's own.
+
+use std::sync::Arc;
+
+use super::call::{ExclusiveCall, ReadCall};
+use super::held::Held;
+use super::lease_state::LeaseState;
+use super::short::Errand;
+use super::write_call::{Fate, WriteCall};
+use crate::error::Error;
+use crate::holders::Origin;
+use crate::queue::{CallError, Interruptible, Item, Reply};
+
+/// What waits in the writer's queue.
+pub(crate) enum WriterItem {
+    Write(Box<dyn WriteCall>),
+    Exclusive(Box<dyn ExclusiveCall>),
+    Lease(Box<LeaseRequest>),
+    /// Memory databases only: their one connection serves reads as well.
+    Read(Box<dyn ReadCall>),
+    /// Memory databases only: a snapshot is a copy.
+    Snapshot(SnapshotRequest),
+    /// Look whether another process has committed something, and whether a checkpoint is due.
+    Look,
+    /// Look whether what was asked before writes were stopped is done.
+    Stop,
+}
+
+/// What waits in the readers' queue.
+pub(crate) enum ReaderItem {
+    Read(Box<dyn ReadCall>),
+    /// A read on a held snapshot.
+    Held(Arc<Held>, Box<dyn ReadCall>),
+    Snapshot(SnapshotRequest),
+    /// Opens or closes a connection of those for reads on the callers' threads.
+    Errand(Errand),
+}
+
+impl Item for WriterItem {
+    fn interruptible(&self) -> Option<Arc<dyn Interruptible>> {
+        match self {
+            Self::Write(call) => call.interruptible(),
+            Self::Exclusive(call) => call.interruptible(),
+            Self::Lease(lease) => lease.opening.interruptible(),
+            Self::Read(call) => call.interruptible(),
+            Self::Snapshot(request) => request.reply.interruptible(),
+            Self::Look | Self::Stop => None,
+        }
+    }
+
+    fn changes_something(&self) -> bool {
+        matches!(self, Self::Write(_) | Self::Exclusive(_) | Self::Lease(_))
+    }
+
+    fn refuse(self, why: CallError) {
+        let kind = Error::<()>::from(why).kind();
+        match self {
+            Self::Write(call) => call.finish(Fate::kind(kind)),
+            Self::Exclusive(call) => call.refuse(Error::new(kind)),
+            Self::Lease(lease) => lease.opening.finish(Fate::kind(kind)),
+            Self::Read(call) => call.refuse(Error::new(kind)),
+            Self::Snapshot(request) => request.answer(Err(Error::new(kind))),
+            Self::Look | Self::Stop => {}
+        }
+    }
+
+    fn is_same_errand(&self, other: &Self) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other)
+    }
+}
+
+impl Item for ReaderItem {
+    fn interruptible(&self) -> Option<Arc<dyn Interruptible>> {
+        match self {
+            Self::Read(call) | Self::Held(_, call) => call.interruptible(),
+            Self::Snapshot(request) => request.reply.interruptible(),
+            Self::Errand(_) => None,
+        }
+    }
+
+    fn refuse(self, why: CallError) {
+        let kind = Error::<()>::from(why).kind();
+        match self {
+            Self::Read(call) | Self::Held(_, call) => call.refuse(Error::new(kind)),
+            Self::Snapshot(request) => request.answer(Err(Error::new(kind))),
+            Self::Errand(_) => {}
+        }
+    }
+
+    fn is_same_errand(&self, other: &Self) -> bool {
+        matches!((self, other), (Self::Errand(one), Self::Errand(other)) if one == other)
+    }
+}
+
+/// A request for a lease: the call that is answered when it has begun, and its state from then on.
+pub(crate) struct LeaseRequest {
+    pub(crate) opening: Box<dyn WriteCall>,
+    pub(crate) state: Arc<LeaseState>,
+}
+
+/// A request for a held snapshot.
+pub(crate) struct SnapshotRequest {
+    pub(crate) reply: Reply<Result<Arc<Held>, Error>>,
+    pub(crate) origin: Origin,
+}
+
+impl SnapshotRequest {
+    pub(crate) fn answer(self, answer: Result<Arc<Held>, Error>) {
+        self.reply.answer(answer);
+    }
+}

@@ -1,0 +1,70 @@
+//! Runs one read on a connection: inside a transaction that others share, on a held snapshot, or in a transaction of
+//! its own.
+
+use std::time::{Duration, Instant};
+
+use super::call::{ReadCall, kind_of_stop};
+use super::core::Core;
+use crate::error::{Error, ErrorKind};
+use crate::ffi::Sql;
+use crate::queue::{Phase, now};
+use crate::slow;
+use crate::stats::CallMeter;
+use crate::transaction::Snapshot;
+
+/// Runs a read inside the transaction that is open on `conn` and leaves its caller's waker to the relay, which is
+/// told how many reads wait behind it; returns how long it took.
+pub(crate) fn run(
+    conn: &Snapshot,
+    core: &Core,
+    meter: &CallMeter,
+    call: Box<dyn ReadCall>,
+    at: Instant,
+    behind: usize,
+) -> Duration {
+    if let Some(why) = call.interrupt() {
+        call.refuse(Error::new(kind_of_stop(why, Phase::Queued)));
+        return now() - at;
+    }
+    let link = &conn.link;
+    let waited = at.saturating_duration_since(call.meta().submitted);
+    // Also without statistics: who pins the WAL must be found when it is at its maximum.
+    link.guard.slot.begin_call(call.meta().origin.clone(), at, call.interruptible());
+    link.begin_call(true, false);
+    let waker = call.run(core.domain, conn);
+    link.end_call();
+    let run = now() - at;
+    if let Some(waker) = waker {
+        link.guard.relay.leave(waker, at + run, behind);
+    }
+    if link.noted {
+        meter.record(waited, run);
+        slow::report(&core.config, link, waited, run);
+    }
+    run
+}
+
+/// Runs a read on a held snapshot, whose transaction stays open.
+pub(crate) fn run_held(conn: &Snapshot, core: &Core, call: Box<dyn ReadCall>) {
+    if !core.opener.file.is_in_place(now()) {
+        call.refuse(Error::new(ErrorKind::Replaced));
+        return;
+    }
+    run(conn, core, core.meters.reads(0), call, now(), 0);
+    conn.link.guard.relay.pass_on();
+    conn.link.guard.slot.end_call();
+}
+
+/// Runs a read in a transaction of its own, on a connection that can also write.
+pub(crate) fn run_alone(conn: &Snapshot, core: &Core, meter: &CallMeter, call: Box<dyn ReadCall>) {
+    match conn.link.session.run(Sql::Begin) {
+        Ok(()) => {
+            conn.link.begin_own();
+            run(conn, core, meter, call, now(), 0);
+            conn.link.guard.relay.pass_on();
+        }
+        Err(error) => call.refuse(Error::of_own(error)),
+    }
+    conn.link.clean();
+    conn.link.guard.slot.rest();
+}

@@ -1,0 +1,43 @@
+//! Stops of writes that the writer has not answered yet (`client/stop.rs`).
+
+use crate::queue::{Mutex, Queue, Reply, lock};
+
+use super::item::WriterItem;
+
+/// Bounded by the futures that wait for them.
+#[derive(Default)]
+pub(crate) struct Stops(Mutex<Vec<Stopping>>);
+
+/// A stop that waits for the writer.
+pub(crate) struct Stopping {
+    /// Calls older than this are served first.
+    pub(crate) limit: u64,
+    pub(crate) reply: Reply<()>,
+}
+
+impl Stops {
+    pub(crate) fn add(&self, stop: Stopping) {
+        lock(&self.0).push(stop);
+    }
+
+    /// ST2: takes the stops for which no call is waiting in `writer` any more.
+    pub(crate) fn take_ready(&self, writer: &Queue<WriterItem>) -> Vec<Stopping> {
+        let mut stopping = lock(&self.0);
+        let (ready, later) = std::mem::take(&mut *stopping)
+            .into_iter()
+            .partition(|stop| !writer.has_older_than(stop.limit));
+        *stopping = later;
+        ready
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        lock(&self.0).is_empty()
+    }
+
+    /// Leaves nobody waiting: the writer has ended.
+    pub(crate) fn give_up(&self) {
+        let left = std::mem::take(&mut *lock(&self.0));
+        // Outside the lock: it wakes them.
+        drop(left);
+    }
+}

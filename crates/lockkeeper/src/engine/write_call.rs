@@ -1,0 +1,172 @@
+//! Writes in the form in which they wait: run once or more often, answered when their commit is decided.
+
+use std::any::{Any, TypeId};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use super::call::{Body, Meta, Outcome, kind_of_stop};
+use super::held::Held;
+use crate::error::{Error, ErrorKind};
+use crate::queue::{Ancestry, Domain, Frame, Interrupt, Interruptible, Phase, Reply, shielded};
+use crate::transaction::Transaction;
+
+/// What a write's future receives: also the snapshot that it may have asked for.
+pub(crate) type WriteOutcome<T, E> = Outcome<(T, Option<Arc<Held>>), E>;
+
+/// How a run of a closure ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ran {
+    Good,
+    Failed,
+    Panicked,
+}
+
+/// What a write is told in the end.
+#[derive(Debug)]
+pub(crate) enum Fate {
+    /// Its own result; for a successful one: it is stored.
+    Own,
+    /// Its own result, with the state of the database right after its commit.
+    OwnAt(Result<Arc<Held>, Error>),
+    /// It was not stored (or, for `Unknown`, perhaps), whatever the closure returned.
+    Instead(Error),
+}
+
+impl Fate {
+    pub(crate) fn kind(kind: ErrorKind) -> Self {
+        Self::Instead(Error::new(kind))
+    }
+}
+
+/// A write, as the writer sees it.
+pub(crate) trait WriteCall: Send {
+    fn interruptible(&self) -> Option<Arc<dyn Interruptible>>;
+    fn interrupt(&self) -> Option<Interrupt>;
+    fn meta(&self) -> &Meta;
+    fn is_repeatable(&self) -> bool;
+    /// The type of its closure: what calls of one place in the caller's program have in common.
+    fn closure(&self) -> TypeId;
+    fn wants_snapshot(&self) -> bool;
+    /// Runs the closure and keeps its result until [`WriteCall::finish`].
+    fn run(&mut self, domain: Domain, tx: &Transaction) -> Ran;
+    /// Makes the last run, which returned `Ok`, a failure of this kind.
+    fn judge(&mut self, kind: ErrorKind);
+    /// Whether the last run was a success.
+    fn has_succeeded(&self) -> bool;
+    fn finish(self: Box<Self>, fate: Fate);
+}
+
+/// A write with the types of its caller.
+pub(crate) struct TypedWrite<B, T, E> {
+    body: B,
+    reply: Reply<WriteOutcome<T, E>>,
+    ancestry: Ancestry,
+    meta: Meta,
+    wants_snapshot: bool,
+    ran: Option<Result<Result<T, E>, Box<dyn Any + Send>>>,
+    /// What had asked the last run to stop when it ended. Later it can no longer be the reason of
+    /// the closure's error.
+    stopped: Option<Interrupt>,
+    judged: Option<ErrorKind>,
+}
+
+impl<B, T, E> TypedWrite<B, T, E> {
+    pub(crate) fn new(
+        body: B,
+        reply: Reply<WriteOutcome<T, E>>,
+        ancestry: Ancestry,
+        meta: Meta,
+        wants_snapshot: bool,
+    ) -> Self {
+        Self { body, reply, ancestry, meta, wants_snapshot, ran: None, stopped: None, judged: None }
+    }
+}
+
+impl<B, T, E> WriteCall for TypedWrite<B, T, E>
+where
+    B: Body<Transaction, T, E>,
+    T: Send + 'static,
+    E: Send + 'static,
+{
+    fn interruptible(&self) -> Option<Arc<dyn Interruptible>> {
+        self.reply.interruptible()
+    }
+
+    fn interrupt(&self) -> Option<Interrupt> {
+        self.reply.token()
+    }
+
+    fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    fn is_repeatable(&self) -> bool {
+        B::REPEATABLE
+    }
+
+    fn closure(&self) -> TypeId {
+        self.body.closure()
+    }
+
+    fn wants_snapshot(&self) -> bool {
+        self.wants_snapshot
+    }
+
+    fn run(&mut self, domain: Domain, tx: &Transaction) -> Ran {
+        let _frame = Frame::enter(domain, self.ancestry.clone(), self.reply.interruptible());
+        let _span = self.meta.enter();
+        let (body, before) = (&mut self.body, self.ran.take());
+        let ran = catch_unwind(AssertUnwindSafe(|| {
+            drop(before);
+            body.call(tx)
+        }));
+        self.stopped = self.reply.token();
+        let how = match &ran {
+            Ok(Ok(_)) => Ran::Good,
+            Ok(Err(_)) => Ran::Failed,
+            Err(_) => Ran::Panicked,
+        };
+        self.ran = Some(ran);
+        self.judged = None;
+        how
+    }
+
+    fn judge(&mut self, kind: ErrorKind) {
+        self.judged = Some(kind);
+    }
+
+    fn has_succeeded(&self) -> bool {
+        matches!(self.ran, Some(Ok(Ok(_)))) && self.judged.is_none()
+    }
+
+    fn finish(mut self: Box<Self>, fate: Fate) {
+        let ran = self.ran.take();
+        let fate = match (fate, self.judged) {
+            (Fate::Own | Fate::OwnAt(_), Some(kind)) => Fate::kind(kind),
+            (fate, _) => fate,
+        };
+        let outcome = match (fate, ran) {
+            // A panic is the caller's, whatever became of the transaction.
+            (_, Some(Err(payload))) => Err(payload),
+            (Fate::Own, Some(Ok(Ok(value)))) => Ok(Ok((value, None))),
+            (Fate::OwnAt(Ok(held)), Some(Ok(Ok(value)))) => Ok(Ok((value, Some(held)))),
+            (Fate::OwnAt(Err(error)), Some(Ok(Ok(value)))) => {
+                shielded(|| drop(value));
+                let stored = "the write is stored, but the snapshot could not be taken";
+                Ok(Err(error.without_call().detail(stored)))
+            }
+            (Fate::Own | Fate::OwnAt(_), Some(Ok(Err(error)))) => Ok(Err(match self.stopped {
+                Some(why) => Error::of_call_as(kind_of_stop(why, Phase::Running), error),
+                None => Error::of_call(error),
+            })),
+            (Fate::Own | Fate::OwnAt(_), None) => Ok(Err(Error::new(ErrorKind::Faulted))),
+            (Fate::Instead(error), ran) => {
+                shielded(|| drop(ran));
+                Ok(Err(error.without_call()))
+            }
+        };
+        let Self { body, reply, .. } = *self;
+        reply.answer(outcome);
+        shielded(|| drop(body));
+    }
+}
