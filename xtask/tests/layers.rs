@@ -85,19 +85,7 @@ const LOCKKEEPER: &[Room] = &[
     ),
     room(
         "client",
-        &[
-            "backup",
-            "client",
-            "exclusive",
-            "lease",
-            "live",
-            "read",
-            "snapshots",
-            "stop",
-            "submission",
-            "target",
-            "write",
-        ],
+        &["client"],
         &[
             "ground", "queue", "error", "changes", "stats", "config", "sqlite", "engine", "reader",
             "wal", "writer",
@@ -300,12 +288,13 @@ fn parse(path: &Path) -> File {
     syn::parse_file(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Whether an item is there in tests alone.
-fn is_for_tests(attributes: &[Attribute]) -> bool {
+/// Whether an item is there in tests, or for documentation, alone.
+fn is_left_out(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         attribute.path().is_ident("cfg") && {
             let condition = attribute.meta.to_token_stream().to_string();
-            condition.contains("test") && !condition.contains("not (test")
+            let of_tests = condition.contains("test") && !condition.contains("not (test");
+            of_tests || condition == "cfg (doc)"
         }
     })
 }
@@ -334,7 +323,7 @@ fn test_modules(files: &[(PathBuf, Module)]) -> Vec<Module> {
         for item in parse(path).items {
             if let Item::Mod(declared) = &item
                 && declared.content.is_none()
-                && is_for_tests(&declared.attrs)
+                && is_left_out(&declared.attrs)
             {
                 found.push([&module[..], &[declared.ident.to_string()]].concat());
             }
@@ -347,7 +336,7 @@ fn test_modules(files: &[(PathBuf, Module)]) -> Vec<Module> {
 fn uses(file: &File, module: &Module, map: &Map) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let scope = Scope::of(file, map);
-    for item in file.items.iter().filter(|item| !is_for_tests(attributes(item))) {
+    for item in file.items.iter().filter(|item| !is_left_out(attributes(item))) {
         // A module that is declared here says nothing of what it uses.
         if matches!(item, Item::Mod(declared) if declared.content.is_none()) {
             continue;
@@ -588,6 +577,8 @@ fn a_path_is_found_wherever_it_stands() {
         ("use std::low::A; fn f(a: A) { a.low::<u8>(); other(1); }", &[]),
         ("/// [`crate::low::A`]\nfn f() {}", &[]),
         ("#[cfg(test)]\nmod tests { use crate::low::A; }", &[]),
+        ("#[cfg(doc)]\nuse crate::low::A;", &[]),
+        ("#[cfg(not(doc))]\nuse crate::low::A;", &["low"]),
     ] {
         assert_eq!(found(code), expected, "{code}");
     }

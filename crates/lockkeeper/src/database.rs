@@ -4,9 +4,9 @@
 //! Closing is the reverse: readers, connections of short reads, held snapshots, and the writer's
 //! connection last, which removes the WAL.
 
+use std::any::Any;
 use std::fmt;
 use std::future::Future;
-use std::marker::PhantomData;
 use std::ops::Deref;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::Path;
@@ -17,17 +17,18 @@ use std::time::Duration;
 
 use crate::builder::Builder;
 use crate::builder::Open;
+use crate::client::handle::{Client, Inner};
+use crate::client::stop::{StopWrites, StoppedWrites};
 use crate::config::Config;
 use crate::engine::core::Core;
-use crate::engine::item::{ReaderItem, WriterItem};
 use crate::error::{Error, ErrorKind};
 #[cfg(feature = "metrics")]
 use crate::export::Exporter;
 use crate::guard::{self, Machine};
 use crate::path;
 use crate::queue::{
-    self, Awaited, Built, Circle, Clock, Closed, Closing, Domain, Lane, Look, Pool, PoolConfig,
-    Receiver, StartError, Wait, block_on, lock,
+    self, Awaited, Built, Circle, Clock, Closed, Closing, Domain, Look, Pool, PoolConfig, Receiver,
+    StartError, Wait, block_on, lock,
 };
 use crate::reader::Reader;
 use crate::shared::WeakDatabase;
@@ -132,45 +133,18 @@ impl Drop for Shutdown {
 /// ```
 pub struct Database<E = rusqlite::Error> {
     client: Client<E>,
-}
-
-/// A client of a database: its calls take turns with those of the other clients.
-///
-/// Clients of one name share a lane. See [`Database::client`].
-pub struct Client<E = rusqlite::Error> {
-    pub(crate) inner: Arc<Inner>,
-    pub(crate) error: PhantomData<fn() -> E>,
-}
-
-pub(crate) struct Inner {
-    pub(crate) writes: Arc<Lane<WriterItem>>,
-    pub(crate) reads: Arc<Lane<ReaderItem>>,
     shutdown: Arc<Shutdown>,
-    /// The client's name; `None`: the database's own handle.
-    pub(crate) label: Option<Arc<str>>,
-}
-
-impl Inner {
-    pub(crate) fn core(&self) -> &Arc<Core> {
-        self.shutdown.core()
-    }
 }
 
 impl<E> Clone for Database<E> {
     fn clone(&self) -> Self {
-        Self { client: self.client.clone() }
+        Self { client: self.client.clone(), shutdown: Arc::clone(&self.shutdown) }
     }
 }
 
-// A panic inside a call leaves the database whole (`writer.rs`, `queue/worker.rs`), and so its handles.
-impl<E> UnwindSafe for Client<E> {}
-impl<E> RefUnwindSafe for Client<E> {}
-
-impl<E> Clone for Client<E> {
-    fn clone(&self) -> Self {
-        Self { inner: Arc::clone(&self.inner), error: PhantomData }
-    }
-}
+// As `Client`.
+impl<E> UnwindSafe for Database<E> {}
+impl<E> RefUnwindSafe for Database<E> {}
 
 impl<E> Deref for Database<E> {
     type Target = Client<E>;
@@ -182,13 +156,7 @@ impl<E> Deref for Database<E> {
 
 impl<E> fmt::Debug for Database<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Database").field("config", &self.client.inner.core().config).finish()
-    }
-}
-
-impl<E> fmt::Debug for Client<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("lane", &self.inner.writes.id).finish_non_exhaustive()
+        f.debug_struct("Database").field("config", &self.core().config).finish()
     }
 }
 
@@ -231,33 +199,32 @@ impl Database {
 impl<E> Database<E> {
     /// Its own handle.
     pub(crate) fn of(shutdown: Arc<Shutdown>) -> Self {
-        let core = shutdown.core();
-        let inner = Inner {
-            writes: Lane::main(Arc::clone(&core.writer)),
-            reads: Lane::main(Arc::clone(&core.readers)),
-            shutdown,
-            label: None,
-        };
-        Self { client: Client { inner: Arc::new(inner), error: PhantomData } }
+        Self { client: Client::of(handle(&shutdown, None)), shutdown }
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {
-        self.client.inner.core()
+        &self.client.inner.core
     }
+}
+
+/// A handle with the lanes of the client called `name`, or with those of all calls without one.
+fn handle(shutdown: &Arc<Shutdown>, name: Option<&str>) -> Arc<Inner> {
+    let open: Arc<dyn Any + Send + Sync> = Arc::<Shutdown>::clone(shutdown);
+    Inner::new(shutdown.core(), name, open)
 }
 
 impl<E: Send + 'static> Database<E> {
     /// A handle that does not keep the database open, for caches, registries and parts that may outlive their users.
     /// It closes when the last handle of the other kind goes.
     pub fn downgrade(&self) -> WeakDatabase<E> {
-        WeakDatabase::new(&self.client.inner.shutdown)
+        WeakDatabase::new(&self.shutdown)
     }
 
     /// What is doubtful about the database's file, for the operator's eyes; usually nothing. What was found when
     /// it was opened, and what is found now: other hard links to it, or that it was deleted or replaced. Asks
     /// the file system, but opens nothing.
     pub fn warnings(&self) -> Vec<String> {
-        let core = self.client.inner.core();
+        let core = self.core();
         let mut warnings = core.warnings.get().cloned().unwrap_or_default();
         match core.opener.file.check() {
             Err(lost) => warnings.push(lost.to_string()),
@@ -271,14 +238,7 @@ impl<E: Send + 'static> Database<E> {
     /// Lanes share the writer and the readers by deficit round robin over running time. However
     /// many calls one client has waiting, another's single call waits for one batch at most.
     pub fn client(&self, name: &str) -> Client<E> {
-        let core = self.client.inner.core();
-        let inner = Inner {
-            writes: Lane::named(&core.writer, name),
-            reads: Lane::named(&core.readers, name),
-            shutdown: Arc::clone(&self.client.inner.shutdown),
-            label: Some(name.into()),
-        };
-        Client { inner: Arc::new(inner), error: PhantomData }
+        Client::of(handle(&self.shutdown, Some(name)))
     }
 
     /// A handle whose closures return `Result<T, F>` and whose calls return `Result<T, Error<F>>`.
@@ -301,7 +261,7 @@ impl<E: Send + 'static> Database<E> {
     /// assert!(matches!(error.unwrap_err().into_call(), Ok(Bank::TooPoor)));
     /// ```
     pub fn with_error<F: Send + 'static>(&self) -> Database<F> {
-        Database { client: self.client.with_error() }
+        Database { client: self.client.with_error(), shutdown: Arc::clone(&self.shutdown) }
     }
 
     /// What the database has done since it was opened, and what it is doing. Takes a few locks for a
@@ -316,7 +276,7 @@ impl<E: Send + 'static> Database<E> {
     /// println!("99 of 100 commits took at most {:?}", stats.commit.quantile_time(0.99));
     /// ```
     pub fn stats(&self) -> Stats {
-        self.client.inner.core().stats()
+        self.core().stats()
     }
 
     /// Hands the statistics to the recorder of the crate `metrics`, under the label `database = name`,
@@ -339,7 +299,59 @@ impl<E: Send + 'static> Database<E> {
     /// ```
     #[cfg(feature = "metrics")]
     pub fn exporter(&self, name: impl Into<String>) -> Exporter {
-        Exporter::new(self.client.inner.core(), name.into().into())
+        Exporter::new(self.core(), name.into().into())
+    }
+
+    /// Refuses writes from now on, and waits until those that were made before are answered. Reads, snapshots,
+    /// backups and the change feed go on.
+    ///
+    /// Refused is every call that could write, of every client: [`ErrorKind::WritesStopped`], at once and nothing of
+    /// it stored. A lease that was taken before is waited for. When the future is ready the WAL has been folded back as
+    /// far as readers of old states let it, and this process does not change the file or its WAL until the
+    /// [`StoppedWrites`] that it gives is dropped; then writes go on. Of several of them the last one counts.
+    ///
+    /// For a copy of the whole directory by a tool of the system (copy the `-wal` as well, if it is not empty), or
+    /// for the time before a shutdown in which a program still answers what it can. [`Database::close`] needs
+    /// none of this. Other processes are not stopped.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`]; [`ErrorKind::Replaced`]; [`ErrorKind::Nested`] from inside a call of this database, which
+    /// would be waited for; [`ErrorKind::Forked`]. Writes go on.
+    ///
+    /// # Cancel safety
+    /// Dropping the future lets writes go on, as dropping what it gives does. Before it is polled nothing happens.
+    ///
+    /// # Examples
+    /// ```
+    /// use lockkeeper::{Database, ErrorKind};
+    ///
+    /// # futures_lite::future::block_on(async {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("app.db");
+    /// # let copy = dir.path().join("copy.db");
+    /// let db = Database::open(&path).await?;
+    /// db.write(|tx| tx.execute_batch("CREATE TABLE t (x)")).await?;
+    ///
+    /// let stopped = db.stop_writes().await?;
+    /// std::fs::copy(&path, &copy)?;
+    /// let error = db.write(|tx| tx.execute("INSERT INTO t VALUES (1)", [])).await.unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::WritesStopped);
+    /// assert!(db.read(|s| s.table_exists(None, "t")).await?);
+    ///
+    /// drop(stopped);
+    /// db.write(|tx| tx.execute("INSERT INTO t VALUES (1)", [])).await?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    pub fn stop_writes(&self) -> StopWrites {
+        StopWrites::new(&self.client.inner)
+    }
+
+    /// As [`Database::stop_writes`], blocking this thread.
+    ///
+    /// # Errors
+    /// As [`Database::stop_writes`].
+    pub fn blocking_stop_writes(&self) -> Result<StoppedWrites, Error> {
+        block_on(self.stop_writes())
     }
 
     /// Stops intake, serves what was accepted, closes every connection and joins every thread.
@@ -365,7 +377,7 @@ impl<E: Send + 'static> Database<E> {
     }
 
     fn close_with(&self, abort: bool) -> Close {
-        let threads = Arc::clone(&self.client.inner.shutdown.0);
+        let threads = Arc::clone(&self.shutdown.0);
         let core = Arc::clone(&threads.core);
         Close { inner: queue::Close::new(threads, abort), core }
     }
@@ -467,7 +479,7 @@ impl Database {
             .map_err(|Circle| Error::new(ErrorKind::Nested))?;
         writer_built.await.unwrap_or(Err(StartError::Faulted)).map_err(not_started)?;
         // The file is there and in WAL mode: now readers can open it.
-        let readers = self.client.inner.shutdown.0.reader_pool.start().map_err(not_started)?;
+        let readers = self.shutdown.0.reader_pool.start().map_err(not_started)?;
         for built in readers {
             built.await.unwrap_or(Err(StartError::Faulted)).map_err(not_started)?;
         }

@@ -204,7 +204,7 @@ enum Wants {
     All { queue: VecDeque<Change>, cost: usize, capacity: usize, lagged: Option<u64> },
     /// That something in these tables changed, since which commit nobody has asked; empty: in any.
     Tables { tables: Vec<String>, changed: Option<u64> },
-    /// The same for a query, whose runs find out which tables they are (`live.rs`).
+    /// The same for a query, whose runs find out which tables they are (`client/live.rs`).
     Query(Interest),
 }
 

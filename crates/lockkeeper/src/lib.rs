@@ -5,8 +5,6 @@
 )]
 
 #[cfg(feature = "sqlite")]
-mod backup;
-#[cfg(feature = "sqlite")]
 mod bare;
 #[cfg(feature = "sqlite")]
 mod blob;
@@ -30,8 +28,6 @@ mod database;
 mod engine;
 #[cfg(feature = "sqlite")]
 mod error;
-#[cfg(feature = "sqlite")]
-mod exclusive;
 #[cfg(all(feature = "metrics", feature = "sqlite"))]
 mod export;
 #[cfg(feature = "sqlite")]
@@ -49,10 +45,6 @@ mod instance;
 #[cfg(feature = "sqlite")]
 mod interrupt;
 #[cfg(feature = "sqlite")]
-mod lease;
-#[cfg(feature = "sqlite")]
-mod live;
-#[cfg(feature = "sqlite")]
 mod migrate;
 #[cfg(feature = "sqlite")]
 mod opener;
@@ -66,8 +58,6 @@ mod process;
 #[cfg(feature = "sqlite")]
 mod queryable;
 #[cfg(feature = "sqlite")]
-mod read;
-#[cfg(feature = "sqlite")]
 mod reader;
 #[cfg(feature = "sqlite")]
 mod record;
@@ -80,17 +70,9 @@ mod shared;
 #[cfg(feature = "sqlite")]
 mod slow;
 #[cfg(feature = "sqlite")]
-mod snapshots;
-#[cfg(feature = "sqlite")]
 mod statement;
 #[cfg(feature = "sqlite")]
 mod stats;
-#[cfg(feature = "sqlite")]
-mod stop;
-#[cfg(feature = "sqlite")]
-mod submission;
-#[cfg(feature = "sqlite")]
-mod target;
 #[cfg(feature = "sqlite")]
 mod temporary;
 #[cfg(feature = "sqlite")]
@@ -98,15 +80,13 @@ mod transaction;
 #[cfg(feature = "sqlite")]
 mod words;
 #[cfg(feature = "sqlite")]
-mod write;
-#[cfg(feature = "sqlite")]
 mod writer;
 
 /// The closures in the types of [`Write`] and [`Read`], for code that spells these types.
 #[cfg(feature = "sqlite")]
 pub mod closure {
+    pub use crate::client::read::Repeatable;
     pub use crate::engine::call::{Body, Many, Once};
-    pub use crate::read::Repeatable;
 }
 
 #[cfg_attr(
@@ -116,19 +96,33 @@ pub mod closure {
 pub mod queue;
 
 #[cfg(feature = "sqlite")]
-pub use backup::{Backup, BackupProgress, BackupReport, Restore, blocking_restore};
-#[cfg(feature = "sqlite")]
 pub use blob::Blob;
 #[cfg(feature = "sqlite")]
 pub use builder::{Builder, Open};
 #[cfg(feature = "sqlite")]
+pub use client::backup::{Backup, BackupProgress, BackupReport, Restore, blocking_restore};
+#[cfg(feature = "sqlite")]
+pub use client::exclusive::Exclusive;
+#[cfg(feature = "sqlite")]
+pub use client::handle::Client;
+#[cfg(feature = "sqlite")]
+pub use client::lease::{AcquireLease, Lease, LeaseCall};
+#[cfg(feature = "sqlite")]
+pub use client::live::Live;
+#[cfg(feature = "sqlite")]
+pub use client::read::{Read, SubmittedRead};
+#[cfg(feature = "sqlite")]
+pub use client::snapshot::{AcquireSnapshot, HeldSnapshot};
+#[cfg(feature = "sqlite")]
+pub use client::stop::{StopWrites, StoppedWrites};
+#[cfg(feature = "sqlite")]
+pub use client::write::{SubmittedWrite, Write, WriteAndSnapshot};
+#[cfg(feature = "sqlite")]
 pub use config::{NetworkFiles, Synchronous};
 #[cfg(feature = "sqlite")]
-pub use database::{Client, Close, Database};
+pub use database::{Close, Database};
 #[cfg(feature = "sqlite")]
 pub use error::{Error, ErrorKind};
-#[cfg(feature = "sqlite")]
-pub use exclusive::Exclusive;
 #[cfg(all(feature = "metrics", feature = "sqlite"))]
 pub use export::Exporter;
 #[cfg(feature = "sqlite")]
@@ -136,32 +130,20 @@ pub use feed::{CallChanges, Change, Changes, Commit, RowChange, RowKind, TableCh
 #[cfg(feature = "sqlite")]
 pub use holders::{Holder, HolderKind};
 #[cfg(feature = "sqlite")]
-pub use lease::{AcquireLease, Lease, LeaseCall};
-#[cfg(feature = "sqlite")]
-pub use live::Live;
-#[cfg(feature = "sqlite")]
 pub use migrate::Migrations;
 #[cfg(feature = "sqlite")]
 pub use path::absolute_path;
 #[cfg(feature = "sqlite")]
 pub use queryable::{Executor, Queryable};
 pub use queue::{Closed, Phase, Priority, Refused, RefusedReason};
-#[cfg(feature = "sqlite")]
-pub use read::{Read, SubmittedRead};
 /// The SQLite bindings that this crate is built on, in the version it uses.
 #[cfg(feature = "sqlite")]
 pub use rusqlite;
 #[cfg(feature = "sqlite")]
 pub use shared::WeakDatabase;
 #[cfg(feature = "sqlite")]
-pub use snapshots::{AcquireSnapshot, HeldSnapshot};
-#[cfg(feature = "sqlite")]
 pub use statement::Statement;
 #[cfg(feature = "sqlite")]
 pub use stats::{CallStats, ClientStats, Distribution, LaneStats, Slow, Stats, Work};
 #[cfg(feature = "sqlite")]
-pub use stop::{StopWrites, StoppedWrites};
-#[cfg(feature = "sqlite")]
 pub use transaction::{Snapshot, Transaction};
-#[cfg(feature = "sqlite")]
-pub use write::{SubmittedWrite, Write, WriteAndSnapshot};

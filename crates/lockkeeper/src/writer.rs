@@ -117,7 +117,7 @@ pub(crate) struct Writer {
     claim: Option<Claim>,
 }
 
-/// Whether writes are stopped, as far as the writer knows (`stop.rs`).
+/// Whether writes are stopped, as far as the writer knows (`client/stop.rs`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stopped {
     No,

@@ -170,11 +170,11 @@ fn a46_a_page_cache_of_the_greatest_size_is_not_none() {
 
 /// The choices of each kind of call, and where they are made.
 const OF_CALLS: [(&str, &[&str]); 6] = [
-    (include_str!("../../src/write.rs"), &["deadline"]),
-    (include_str!("../../src/read.rs"), &["deadline", "short"]),
-    (include_str!("../../src/exclusive.rs"), &["deadline"]),
-    (include_str!("../../src/lease.rs"), &["hold_max", "idle_max", "deadline"]),
-    (include_str!("../../src/client.rs"), &["set_weight", "set_priority"]),
+    (include_str!("../../src/client/write.rs"), &["deadline"]),
+    (include_str!("../../src/client/read.rs"), &["deadline", "short"]),
+    (include_str!("../../src/client/exclusive.rs"), &["deadline"]),
+    (include_str!("../../src/client/lease.rs"), &["hold_max", "idle_max", "deadline"]),
+    (include_str!("../../src/client/mod.rs"), &["set_weight", "set_priority"]),
     (include_str!("../../src/queue/close.rs"), &["deadline"]),
 ];
 

@@ -15,10 +15,10 @@ use crate::support::{Dir, HANG, block_on, file_db, poll_once, within};
 /// Short reads that are answered in a loop.
 const ANSWERS: usize = 2_000;
 
-/// The most answers before a short read gives way (`src/turns.rs`).
+/// The most answers before a short read gives way (`src/engine/turns.rs`).
 const TURN_ANSWERS: usize = 32;
 
-/// Short reads that wait at once from which on others join them (`src/turns.rs`).
+/// Short reads that wait at once from which on others join them (`src/engine/turns.rs`).
 const CROWD: usize = 8;
 
 /// The thread that a short read runs on.

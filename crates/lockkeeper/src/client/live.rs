@@ -17,12 +17,14 @@ use std::task::{Context, Poll};
 
 use futures_core::Stream;
 
-use crate::database::Client;
+use super::handle::Inner;
+use super::read::Read;
+#[cfg(doc)]
+use crate::Client;
 use crate::engine::call::Many;
 use crate::error::{Error, ErrorKind};
 use crate::feed::{QueryWatch, Reads};
 use crate::queue::{Mutex, block_on, lock};
-use crate::read::Read;
 use crate::transaction::Snapshot;
 
 type Query<T, E> = Arc<dyn Fn(&Snapshot) -> Result<T, E> + Send + Sync>;
@@ -42,7 +44,7 @@ enum Ran<T> {
 /// A query that is run again when something has changed; see [`Client::live`].
 #[must_use = "a query runs when its results are asked for"]
 pub struct Live<T: Send + 'static, E: Send + 'static> {
-    client: Client<E>,
+    inner: Arc<Inner>,
     query: Query<T, E>,
     /// What the caller listed; empty: the tables are those that the query reads.
     listed: Arc<[String]>,
@@ -64,10 +66,11 @@ impl<T: Send + 'static, E: Send + 'static> fmt::Debug for Live<T, E> {
 }
 
 impl<T: Send + 'static, E: Send + 'static> Live<T, E> {
-    pub(crate) fn new(client: Client<E>, listed: Arc<[String]>, query: Query<T, E>) -> Self {
+    pub(crate) fn new(inner: &Arc<Inner>, listed: Arc<[String]>, query: Query<T, E>) -> Self {
         // Subscribed before the first run, so that no commit falls between the two (E2).
-        let watch = QueryWatch::new(&client.inner.core().feed);
-        Self { client, query, listed, watch, stale: true, running: None, found: Arc::default() }
+        let watch = QueryWatch::new(&inner.core.feed);
+        let inner = Arc::clone(inner);
+        Self { inner, query, listed, watch, stale: true, running: None, found: Arc::default() }
     }
 
     /// The result of the next run; the first one comes at once. `None`: the database is closed.
@@ -114,7 +117,7 @@ impl<T: Send + 'static, E: Send + 'static> Live<T, E> {
             }
             self.stale = false;
             self.watch.begin();
-            self.running = Some(self.client.read(self.body()));
+            self.running = Some(Read::new(&self.inner, Many(self.body()), None));
         }
     }
 

@@ -6,8 +6,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use super::handle::Inner;
+use super::pending::{Pending, Sent};
+use super::snapshot::HeldSnapshot;
+use super::submission::Submission;
+#[cfg(doc)]
+use crate::Client;
 use crate::counters::Outer;
-use crate::database::Client;
 use crate::engine::call::{Body, ManyLent, Submitted};
 use crate::engine::held::Held;
 use crate::engine::item::WriterItem;
@@ -18,8 +23,6 @@ use crate::holders::HolderKind;
 use crate::queue::{
     Flight, Mutex, Refused, RefusedReason, Room, ancestry_for, block_on, lock, reply,
 };
-use crate::snapshots::HeldSnapshot;
-use crate::submission::Submission;
 use crate::transaction::Transaction;
 use crate::writer;
 
@@ -29,15 +32,8 @@ pub(crate) type Value<T> = (T, Option<Arc<Held>>);
 /// A write; see [`Client::write`].
 #[must_use = "a call is submitted when it is polled"]
 pub struct Write<B, T: Send + 'static, E: Send + 'static> {
-    submission: Submission<E>,
-    state: State<B, T, E>,
-}
-
-enum State<B, T: Send + 'static, E: Send + 'static> {
-    New(B),
-    Flying(Launched<T, E>),
-    Refused(Error<E>),
-    Over,
+    submission: Submission,
+    pending: Pending<B, WriteOutcome<T, E>, Value<T>, E>,
 }
 
 impl<B, T: Send + 'static, E: Send + 'static> Unpin for Write<B, T, E> {}
@@ -55,12 +51,12 @@ where
     E: Send + 'static,
 {
     #[track_caller]
-    pub(crate) fn new(client: Client<E>, body: B) -> Self {
-        Self::by(Submission::new(HolderKind::Write, client), body)
+    pub(crate) fn new(inner: &Arc<Inner>, body: B) -> Self {
+        Self::by(Submission::new(HolderKind::Write, inner), body)
     }
 
-    fn by(submission: Submission<E>, body: B) -> Self {
-        Self { submission, state: State::New(body) }
+    fn by(submission: Submission, body: B) -> Self {
+        Self { submission, pending: Pending::New(body) }
     }
 
     /// Gives up after `patience`, counted from the first poll: waiting for room, for the turn and
@@ -98,16 +94,13 @@ where
     /// # Ok::<_, lockkeeper::Error>(())
     /// ```
     pub fn submit(mut self) -> SubmittedWrite<T, E> {
-        let state = match self.state {
-            State::New(body) => match launch(&mut self.submission, body, false) {
-                Ok(flight) => State::Flying(flight),
-                Err(error) => State::Refused(error),
-            },
-            State::Flying(flight) => State::Flying(flight),
-            State::Refused(error) => State::Refused(error),
-            State::Over => State::Over,
-        };
-        SubmittedWrite(Write { submission: self.submission, state })
+        if let Some(body) = self.pending.take_new() {
+            self.pending = match launch(&mut self.submission, body, false) {
+                Ok(sent) => Pending::Sent(sent),
+                Err(error) => Pending::Done(Err(error)),
+            };
+        }
+        SubmittedWrite(Write { submission: self.submission, pending: self.pending.submitted() })
     }
 
     fn poll_answer(
@@ -115,29 +108,19 @@ where
         wants_snapshot: bool,
         context: &mut Context<'_>,
     ) -> Poll<Result<Value<T>, Error<E>>> {
-        match std::mem::replace(&mut self.state, State::Over) {
-            State::New(body) => {
-                self.state = State::Flying(launch(&mut self.submission, body, wants_snapshot)?);
-            }
-            State::Refused(error) => return Poll::Ready(Err(error)),
-            begun => self.state = begun,
+        if let Some(body) = self.pending.take_new() {
+            let sent = launch(&mut self.submission, body, wants_snapshot)?;
+            self.pending = Pending::Sent(sent);
         }
-        let State::Flying(flight) = &mut self.state else {
-            return Poll::Ready(Err(Error::new(ErrorKind::Faulted)));
-        };
-        let landed = ready!(flight.poll(context));
-        self.state = State::Over;
-        Poll::Ready(self.submission.settle(landed))
+        self.pending.poll(context, |answer| self.submission.settle(answer))
     }
 }
 
-type Launched<T, E> = Flight<WriterItem, WriteOutcome<T, E>>;
-
 fn launch<B, T, E>(
-    submission: &mut Submission<E>,
+    submission: &mut Submission,
     body: B,
     wants_snapshot: bool,
-) -> Result<Launched<T, E>, Error<E>>
+) -> Result<Sent<WriteOutcome<T, E>>, Error<E>>
 where
     B: Body<Transaction, T, E>,
     T: Send + 'static,
@@ -179,7 +162,7 @@ where
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let (value, held) = ready!(self.0.poll_answer(true, context))?;
         Poll::Ready(match held {
-            Some(held) => Ok((value, HeldSnapshot::new(self.0.submission.client.clone(), held))),
+            Some(held) => Ok((value, HeldSnapshot::new(&self.0.submission.inner, held))),
             None => Err(Error::new(ErrorKind::Faulted)),
         })
     }
@@ -200,13 +183,12 @@ impl<T: Send + 'static, E: Send + 'static> std::fmt::Debug for SubmittedWrite<T,
 
 impl<T: Send + 'static, E: Send + 'static> SubmittedWrite<T, E> {
     #[track_caller]
-    pub(crate) fn new<B>(client: Client<E>, body: B) -> Result<Self, Refused<B>>
+    pub(crate) fn new<B>(inner: &Arc<Inner>, body: B) -> Result<Self, Refused<B>>
     where
         B: Body<Transaction, T, E>,
     {
-        let submission = Submission::new(HolderKind::Write, client);
-        let client = &submission.client;
-        let core = client.inner.core();
+        let submission = Submission::new(HolderKind::Write, inner);
+        let core = &inner.core;
         if core.check_process().is_err() {
             return Err(Refused { reason: RefusedReason::Forked, call: body });
         }
@@ -222,8 +204,11 @@ impl<T: Send + 'static, E: Send + 'static> SubmittedWrite<T, E> {
         let call =
             TypedWrite::new(Slotted(Arc::clone(&slot)), reply, ancestry, submission.meta(), false);
         let item = WriterItem::Write(Box::new(call));
-        match Flight::take_off(&client.inner.writes, item, receiver, Room::Need, None) {
-            Ok((flight, _)) => Ok(Self(Write { submission, state: State::Flying(flight) })),
+        match Flight::take_off(&inner.writes, item, receiver, Room::Need, None) {
+            Ok((flight, _)) => {
+                let pending = Pending::Sent(Sent::ToWriter(flight));
+                Ok(Self(Write { submission, pending }))
+            }
             Err(Refused { reason, call }) => {
                 drop(call);
                 let body = lock(&slot).take().expect("a refused call has not run");
@@ -291,15 +276,14 @@ impl Drop for OwnCounts<'_> {
 /// Runs a write and waits for it, or runs it at once in a savepoint of the write that this thread
 /// is running.
 #[track_caller]
-pub(crate) fn blocking<T, E, F>(client: Client<E>, mut f: F) -> Result<T, Error<E>>
+pub(crate) fn blocking<T, E, F>(inner: &Arc<Inner>, mut f: F) -> Result<T, Error<E>>
 where
     F: FnMut(&Transaction) -> Result<T, E> + Send,
     T: Send,
     E: Send + 'static,
 {
-    let core = client.inner.core();
-    let Some(tx) = writer::current(core.domain) else {
-        let submission = Submission::new(HolderKind::Write, client);
+    let Some(tx) = writer::current(inner.core.domain) else {
+        let submission = Submission::new(HolderKind::Write, inner);
         return lend::<Transaction, _, _, _>(f, |lent| {
             block_on(Write::by(submission, ManyLent::new::<F>(lent)))
         });

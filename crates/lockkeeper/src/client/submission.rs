@@ -1,10 +1,11 @@
 //! What every awaited call has in common: who makes it, where, and for how long it may wait.
 
-use std::panic::Location;
+use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::database::{Client, Inner};
+use super::handle::Inner;
+use super::pending::Sent;
 use crate::engine::call::{Meta, Outcome};
 use crate::engine::item::{ReaderItem, WriterItem};
 use crate::error::{Error, ErrorKind};
@@ -14,8 +15,8 @@ use crate::queue::{
     reply,
 };
 
-pub(crate) struct Submission<E> {
-    pub(crate) client: Client<E>,
+pub(crate) struct Submission {
+    pub(crate) inner: Arc<Inner>,
     kind: HolderKind,
     /// Counted from the moment at which it is submitted.
     pub(crate) deadline: Option<Duration>,
@@ -24,58 +25,63 @@ pub(crate) struct Submission<E> {
     why: Why,
 }
 
-impl<E: Send + 'static> Submission<E> {
+// As `Client`.
+impl UnwindSafe for Submission {}
+impl RefUnwindSafe for Submission {}
+
+impl Submission {
     #[track_caller]
-    pub(crate) fn new(kind: HolderKind, client: Client<E>) -> Self {
-        Self { client, kind, deadline: None, place: Location::caller(), why: Why::default() }
+    pub(crate) fn new(kind: HolderKind, inner: &Arc<Inner>) -> Self {
+        let inner = Arc::clone(inner);
+        Self { inner, kind, deadline: None, place: Location::caller(), why: Why::default() }
     }
 
     /// For what is submitted later on behalf of the same caller, without a deadline.
     pub(crate) fn follow_up(&self) -> Self {
-        let (client, kind, place) = (self.client.clone(), self.kind, self.place);
-        Self { client, kind, deadline: None, place, why: Why::default() }
+        let (inner, kind, place) = (Arc::clone(&self.inner), self.kind, self.place);
+        Self { inner, kind, deadline: None, place, why: Why::default() }
     }
 
     /// What the call must carry; an error if it could never be answered from here.
-    pub(crate) fn admit(&self) -> Result<Ancestry, Error<E>> {
-        let core = self.client.inner.core();
+    pub(crate) fn admit<E: Send + 'static>(&self) -> Result<Ancestry, Error<E>> {
+        let core = &self.inner.core;
         core.check_process().map_err(Error::new)?;
         core.opener.file.lost().map_or(Ok(()), Err)?;
         Ok(ancestry_for(core.domain)?)
     }
 
     pub(crate) fn meta(&self) -> Meta {
-        let client = self.client.inner.label.clone();
+        let client = self.inner.label.clone();
         Meta::new(Origin { kind: self.kind, client, place: self.place })
     }
 
     /// Puts the call that `item` makes into the writer's queue.
-    pub(crate) fn submit_to_writer<V: Send + 'static>(
+    pub(crate) fn submit_to_writer<V: Send + 'static, E: Send + 'static>(
         &mut self,
         item: impl FnOnce(Reply<V>, Meta) -> WriterItem,
-    ) -> Result<Flight<WriterItem, V>, Error<E>> {
+    ) -> Result<Sent<V>, Error<E>> {
         // Of such a database nothing but writes goes there.
-        if self.client.inner.core().config.is_read_only() {
+        if self.inner.core.config.is_read_only() {
             return Err(Error::read_only());
         }
         let (flight, _) = self.submit(|inner| &inner.writes, Board::why_no_writer, item)?;
-        Ok(flight)
+        Ok(Sent::ToWriter(flight))
     }
 
     /// Puts the call that `item` makes into the readers' queue.
-    pub(crate) fn submit_to_readers<V: Send + 'static>(
+    pub(crate) fn submit_to_readers<V: Send + 'static, E: Send + 'static>(
         &mut self,
         item: impl FnOnce(Reply<V>, Meta) -> ReaderItem,
-    ) -> Result<Flight<ReaderItem, V>, Error<E>> {
+    ) -> Result<Sent<V>, Error<E>> {
         let (flight, check_for_stall) =
             self.submit(|inner| &inner.reads, Board::why_no_reader, item)?;
-        if check_for_stall && let Some(check) = self.client.inner.core().check_for_stall.get() {
+        if check_for_stall && let Some(check) = self.inner.core.check_for_stall.get() {
             check();
         }
-        Ok(flight)
+        Ok(Sent::ToReaders(flight))
     }
 
-    fn submit<C: Item, V: Send + 'static>(
+    fn submit<C: Item, V: Send + 'static, E: Send + 'static>(
         &mut self,
         lane: impl FnOnce(&Inner) -> &Arc<Lane<C>>,
         holder: fn(&Board) -> String,
@@ -83,8 +89,8 @@ impl<E: Send + 'static> Submission<E> {
     ) -> Result<(Flight<C, V>, bool), Error<E>> {
         let (reply, receiver) = reply();
         let item = item(reply, self.meta());
-        let inner = &self.client.inner;
-        let core = inner.core();
+        let inner = &self.inner;
+        let core = &inner.core;
         let deadline = self
             .deadline
             .map(|patience| self.why.deadline(&core.opener.board, &core.clock, patience, holder));
@@ -97,11 +103,11 @@ impl<E: Send + 'static> Submission<E> {
     }
 
     /// What the caller is told; resumes a panic of the closure.
-    pub(crate) fn settle<T>(
+    pub(crate) fn settle<T, E: Send + 'static>(
         &self,
         landed: Result<Outcome<T, E>, CallError>,
     ) -> Result<T, Error<E>> {
-        let opener = &self.client.inner.core().opener;
+        let opener = &self.inner.core.opener;
         opener.relay.pass_on();
         match landed {
             Ok(Ok(result)) => result.map_err(|error| opener.file.explain(self.why.explain(error))),

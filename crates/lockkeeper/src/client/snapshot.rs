@@ -2,21 +2,24 @@
 
 use std::fmt;
 use std::future::Future;
+use std::marker::PhantomData;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use crate::database::Client;
+use super::handle::Inner;
+use super::pending::Pending;
+use super::read::{self, Read};
+use super::submission::Submission;
 use crate::engine::call::{Many, Meta};
 use crate::engine::held::{Held, Hold};
 use crate::engine::item::{ReaderItem, SnapshotRequest, WriterItem};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::holders::HolderKind;
-use crate::queue::Flight;
-use crate::read::Read;
-use crate::submission::Submission;
 use crate::transaction::Snapshot;
+#[cfg(doc)]
+use crate::{Client, ErrorKind};
 
 /// A snapshot that stays the same across awaits; see [`Client::snapshot`].
 ///
@@ -25,8 +28,9 @@ use crate::transaction::Snapshot;
 /// so. Its place among the [held ones](crate::Builder::snapshots_max) is free at once.
 #[must_use = "dropping it releases the snapshot"]
 pub struct HeldSnapshot<E: Send + 'static = rusqlite::Error> {
-    client: Client<E>,
+    inner: Arc<Inner>,
     hold: Arc<Hold>,
+    error: PhantomData<fn() -> E>,
 }
 
 // As `Client`.
@@ -35,7 +39,8 @@ impl<E: Send + 'static> RefUnwindSafe for HeldSnapshot<E> {}
 
 impl<E: Send + 'static> Clone for HeldSnapshot<E> {
     fn clone(&self) -> Self {
-        Self { client: self.client.clone(), hold: Arc::clone(&self.hold) }
+        let (inner, hold) = (Arc::clone(&self.inner), Arc::clone(&self.hold));
+        Self { inner, hold, error: PhantomData }
     }
 }
 
@@ -46,8 +51,8 @@ impl<E: Send + 'static> fmt::Debug for HeldSnapshot<E> {
 }
 
 impl<E: Send + 'static> HeldSnapshot<E> {
-    pub(crate) fn new(client: Client<E>, held: Arc<Held>) -> Self {
-        Self { client, hold: Hold::new(held) }
+    pub(crate) fn new(inner: &Arc<Inner>, held: Arc<Held>) -> Self {
+        Self { inner: Arc::clone(inner), hold: Hold::new(held), error: PhantomData }
     }
 
     /// The number of the commit that this snapshot shows, counted from the opening of the database;
@@ -72,7 +77,7 @@ impl<E: Send + 'static> HeldSnapshot<E> {
         F: FnMut(&Snapshot) -> Result<T, E> + Send + 'static,
         T: Send + 'static,
     {
-        Read::new(self.client.clone(), Many(f), Some(Arc::clone(&self.hold)))
+        Read::new(&self.inner, Many(f), Some(Arc::clone(&self.hold)))
     }
 
     /// As [`HeldSnapshot::read`], blocking this thread; `f` and what it returns may borrow, as for
@@ -89,24 +94,15 @@ impl<E: Send + 'static> HeldSnapshot<E> {
         F: FnMut(&Snapshot) -> Result<T, E> + Send,
         T: Send,
     {
-        crate::read::blocking(self.client.clone(), f, Some(Arc::clone(&self.hold)))
+        read::blocking(&self.inner, f, Some(Arc::clone(&self.hold)))
     }
 }
 
 /// A snapshot being taken; see [`Client::snapshot`].
 #[must_use = "a call is submitted when it is polled"]
 pub struct AcquireSnapshot<E: Send + 'static> {
-    submission: Submission<E>,
-    state: State,
-}
-
-type Answer = Result<Arc<Held>, Error>;
-
-enum State {
-    New,
-    Flying(Flight<ReaderItem, Answer>),
-    FlyingToWriter(Flight<WriterItem, Answer>),
-    Over,
+    submission: Submission,
+    pending: Pending<(), Result<Arc<Held>, Error>, Arc<Held>, E>,
 }
 
 impl<E: Send + 'static> Unpin for AcquireSnapshot<E> {}
@@ -119,20 +115,21 @@ impl<E: Send + 'static> fmt::Debug for AcquireSnapshot<E> {
 
 impl<E: Send + 'static> AcquireSnapshot<E> {
     #[track_caller]
-    pub(crate) fn new(client: Client<E>) -> Self {
-        Self { submission: Submission::new(HolderKind::Snapshot, client), state: State::New }
+    pub(crate) fn new(inner: &Arc<Inner>) -> Self {
+        Self { submission: Submission::new(HolderKind::Snapshot, inner), pending: Pending::New(()) }
     }
 
-    fn begin(&mut self) -> Result<(), Error<E>> {
+    fn submit(&mut self) -> Result<(), Error<E>> {
         self.submission.admit()?;
         let request = |reply, meta: Meta| SnapshotRequest { reply, origin: meta.origin };
-        self.state = if self.submission.client.inner.core().config.is_memory() {
+        let sent = if self.submission.inner.core.config.is_memory() {
             let item = |reply, meta| WriterItem::Snapshot(request(reply, meta));
-            State::FlyingToWriter(self.submission.submit_to_writer(item)?)
+            self.submission.submit_to_writer(item)?
         } else {
             let item = |reply, meta| ReaderItem::Snapshot(request(reply, meta));
-            State::Flying(self.submission.submit_to_readers(item)?)
+            self.submission.submit_to_readers(item)?
         };
+        self.pending = Pending::Sent(sent);
         Ok(())
     }
 }
@@ -141,19 +138,13 @@ impl<E: Send + 'static> Future for AcquireSnapshot<E> {
     type Output = Result<HeldSnapshot<E>, Error<E>>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if let State::New = self.state {
-            self.begin()?;
+        if self.pending.take_new().is_some() {
+            self.submit()?;
         }
-        let outcome = match &mut self.state {
-            State::Flying(flight) => ready!(flight.poll(context)),
-            State::FlyingToWriter(flight) => ready!(flight.poll(context)),
-            State::New | State::Over => return Poll::Ready(Err(Error::new(ErrorKind::Faulted))),
-        };
-        self.state = State::Over;
-        Poll::Ready(match outcome {
-            Ok(Ok(held)) => Ok(HeldSnapshot::new(self.submission.client.clone(), held)),
-            Ok(Err(error)) => Err(error.without_call()),
+        let held = ready!(self.pending.poll(context, |answer| match answer {
+            Ok(pinned) => pinned.map_err(Error::without_call),
             Err(error) => Err(error.into()),
-        })
+        }))?;
+        Poll::Ready(Ok(HeldSnapshot::new(&self.submission.inner, held)))
     }
 }

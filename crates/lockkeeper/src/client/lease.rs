@@ -9,7 +9,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use crate::database::Client;
+use super::handle::Inner;
+use super::pending::Pending;
+use super::submission::Submission;
+use super::write::Value;
+#[cfg(doc)]
+use crate::Client;
 use crate::engine::call::Once;
 use crate::engine::item::{LeaseRequest, WriterItem};
 use crate::engine::lease_state::{Command, LeaseState};
@@ -17,8 +22,7 @@ use crate::engine::write_call::{TypedWrite, WriteCall, WriteOutcome};
 use crate::error::{Error, ErrorKind};
 use crate::ffi::lend;
 use crate::holders::HolderKind;
-use crate::queue::{Awaited, CallError, Flight, block_on, reply};
-use crate::submission::Submission;
+use crate::queue::{Awaited, CallError, block_on, reply};
 use crate::transaction::Transaction;
 
 /// How long a lease may last in all.
@@ -27,17 +31,15 @@ const HOLD_MAX: Duration = Duration::from_secs(5);
 /// How long its holder may let the writer wait between two calls.
 const IDLE_MAX: Duration = Duration::from_secs(1);
 
-/// On its way to the writer, with the state that the lease will have.
-type Asked<E> = (Flight<WriterItem, WriteOutcome<(), E>>, Arc<LeaseState>);
-
 /// A lease being waited for; see [`Client::lease`].
 #[must_use = "a lease is asked for when it is polled"]
 pub struct AcquireLease<E: Send + 'static> {
-    submission: Submission<E>,
+    submission: Submission,
     hold_max: Duration,
     idle_max: Duration,
-    flight: Option<Asked<E>>,
-    error: PhantomData<fn() -> E>,
+    pending: Pending<(), WriteOutcome<(), E>, Value<()>, E>,
+    /// The lease that was asked for; `None`: none was, or its holder has it.
+    state: Option<Arc<LeaseState>>,
 }
 
 impl<E: Send + 'static> Unpin for AcquireLease<E> {}
@@ -54,13 +56,13 @@ impl<E: Send + 'static> fmt::Debug for AcquireLease<E> {
 
 impl<E: Send + 'static> AcquireLease<E> {
     #[track_caller]
-    pub(crate) fn new(client: Client<E>) -> Self {
+    pub(crate) fn new(inner: &Arc<Inner>) -> Self {
         Self {
-            submission: Submission::new(HolderKind::Lease, client),
+            submission: Submission::new(HolderKind::Lease, inner),
             hold_max: HOLD_MAX,
             idle_max: IDLE_MAX,
-            flight: None,
-            error: PhantomData,
+            pending: Pending::New(()),
+            state: None,
         }
     }
 
@@ -85,12 +87,12 @@ impl<E: Send + 'static> AcquireLease<E> {
     fn submit(&mut self) -> Result<(), Error<E>> {
         let ancestry = self.submission.admit()?;
         let state = Arc::new(LeaseState::new(self.hold_max, self.idle_max));
-        let flight = self.submission.submit_to_writer(|reply, meta| {
+        let sent = self.submission.submit_to_writer(|reply, meta| {
             let opening = TypedWrite::new(Once(Some(nothing::<E>)), reply, ancestry, meta, false);
             let state = Arc::clone(&state);
             WriterItem::Lease(Box::new(LeaseRequest { opening: Box::new(opening), state }))
         })?;
-        self.flight = Some((flight, state));
+        (self.pending, self.state) = (Pending::Sent(sent), Some(state));
         Ok(())
     }
 }
@@ -104,19 +106,18 @@ impl<E: Send + 'static> Future for AcquireLease<E> {
     type Output = Result<Lease<E>, Error<E>>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if self.flight.is_none() {
+        if self.pending.take_new().is_some() {
             self.submit()?;
         }
-        let Some((flight, _)) = &mut self.flight else {
+        let this = &mut *self;
+        let opened = ready!(this.pending.poll(context, |answer| this.submission.settle(answer)));
+        let Some(state) = self.state.take() else {
             return Poll::Ready(Err(Error::new(ErrorKind::Faulted)));
         };
-        let landed = ready!(flight.poll(context));
-        let Some((_, state)) = self.flight.take() else {
-            return Poll::Ready(Err(Error::new(ErrorKind::Faulted)));
-        };
-        let submission = self.submission.follow_up();
-        Poll::Ready(match self.submission.settle(landed) {
-            Ok(_) => Ok(Lease { submission, state }),
+        Poll::Ready(match opened {
+            Ok(_) => {
+                Ok(Lease { submission: self.submission.follow_up(), state, error: PhantomData })
+            }
             Err(error) => {
                 // If it was opened all the same, nobody has it.
                 state.end(ErrorKind::LeaseEnded);
@@ -129,7 +130,7 @@ impl<E: Send + 'static> Future for AcquireLease<E> {
 impl<E: Send + 'static> Drop for AcquireLease<E> {
     fn drop(&mut self) {
         // Opened a moment ago, and nobody has it: the writer must not wait for it.
-        if let Some((_, state)) = &self.flight {
+        if let Some(state) = &self.state {
             state.end(ErrorKind::LeaseEnded);
         }
     }
@@ -140,8 +141,9 @@ impl<E: Send + 'static> Drop for AcquireLease<E> {
 /// Dropping it rolls the transaction back.
 #[must_use = "dropping it rolls the transaction back"]
 pub struct Lease<E: Send + 'static = rusqlite::Error> {
-    submission: Submission<E>,
+    submission: Submission,
     state: Arc<LeaseState>,
+    error: PhantomData<fn() -> E>,
 }
 
 impl<E: Send + 'static> fmt::Debug for Lease<E> {
@@ -231,7 +233,7 @@ impl<E: Send + 'static> Lease<E> {
         let meta = self.submission.meta();
         let (reply, receiver) = reply();
         let call = TypedWrite::new(Once(Some(f)), reply, ancestry, meta, false);
-        let writer = &self.submission.client.inner.core().writer;
+        let writer = &self.submission.inner.core.writer;
         let awaited = || Awaited::Call(writer.seats(), receiver.interruptible());
         let _wait = self.state.submit(command(Box::new(call)), awaited).map_err(Error::new)?;
         let mut waiting = Waiting { state: &self.state, answered: false };
@@ -278,7 +280,7 @@ impl Drop for Waiting<'_> {
 impl<E: Send + 'static> Drop for Lease<E> {
     fn drop(&mut self) {
         // After a fork the lock may be held by a thread that is not here.
-        if self.submission.client.inner.core().check_process().is_ok() {
+        if self.submission.inner.core.check_process().is_ok() {
             self.state.end(ErrorKind::LeaseEnded);
         }
     }

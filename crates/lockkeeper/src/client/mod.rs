@@ -1,24 +1,36 @@
 //! What a client can ask of a database: every kind of call.
 
-use std::marker::PhantomData;
+pub(crate) mod backup;
+pub(crate) mod exclusive;
+pub(crate) mod handle;
+pub(crate) mod lease;
+pub(crate) mod live;
+mod pending;
+pub(crate) mod read;
+pub(crate) mod snapshot;
+pub(crate) mod stop;
+mod submission;
+mod target;
+pub(crate) mod write;
+
 use std::path::Path;
 use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use crate::backup::Backup;
-use crate::database::Client;
+use self::backup::Backup;
+use self::exclusive::Exclusive;
+use self::handle::Client;
+use self::lease::AcquireLease;
+use self::live::Live;
+use self::read::Read;
+use self::snapshot::AcquireSnapshot;
+use self::write::{SubmittedWrite, Write};
 use crate::engine::call::{Many, Once};
 use crate::error::Error;
-use crate::exclusive::Exclusive;
 use crate::feed::{Changes, Watch};
-use crate::lease::AcquireLease;
-use crate::live::Live;
 use crate::queue::{Priority, Refused};
-use crate::read::Read;
-use crate::snapshots::AcquireSnapshot;
 use crate::transaction::{Snapshot, Transaction};
-use crate::write::{SubmittedWrite, Write};
 #[cfg(doc)]
 use crate::{Builder, Database, ErrorKind, Synchronous};
 
@@ -26,7 +38,7 @@ impl<E: Send + 'static> Client<E> {
     /// Sets this client's share of the running time, relative to the others'; from now on, for all handles of its
     /// name. Default: 1. On the database's own handle: for all calls that are made without a client.
     pub fn set_weight(&self, weight: u32) {
-        let core = self.inner.core();
+        let core = &self.inner.core;
         core.writer.set_weight(self.inner.writes.id, weight);
         core.readers.set_weight(self.inner.reads.id, weight);
     }
@@ -34,14 +46,14 @@ impl<E: Send + 'static> Client<E> {
     /// Sets whether this client's calls go first or last; from now on, for all handles of its name. Low ones
     /// are served in at least every ninth batch. Default: [`Priority::High`].
     pub fn set_priority(&self, priority: Priority) {
-        let core = self.inner.core();
+        let core = &self.inner.core;
         core.writer.set_priority(self.inner.writes.id, priority);
         core.readers.set_priority(self.inner.reads.id, priority);
     }
 
     /// This client with closures that return another error; see [`Database::with_error`].
     pub fn with_error<F: Send + 'static>(&self) -> Client<F> {
-        Client { inner: Arc::clone(&self.inner), error: PhantomData }
+        Client::of(Arc::clone(&self.inner))
     }
 
     /// Runs `f` on the writer connection inside a transaction that it may share with other calls.
@@ -84,7 +96,7 @@ impl<E: Send + 'static> Client<E> {
         F: FnMut(&Transaction) -> Result<T, E> + Send + 'static,
         T: Send + 'static,
     {
-        Write::new(self.clone(), Many(f))
+        Write::new(&self.inner, Many(f))
     }
 
     /// As [`Client::write`], for closures that can run only once.
@@ -104,7 +116,7 @@ impl<E: Send + 'static> Client<E> {
         F: FnOnce(&Transaction) -> Result<T, E> + Send + 'static,
         T: Send + 'static,
     {
-        Write::new(self.clone(), Once(Some(f)))
+        Write::new(&self.inner, Once(Some(f)))
     }
 
     /// Submits `f` as [`Client::write`] does, at once, if there is room; otherwise hands it back.
@@ -118,7 +130,7 @@ impl<E: Send + 'static> Client<E> {
         F: FnMut(&Transaction) -> Result<T, E> + Send + 'static,
         T: Send + 'static,
     {
-        SubmittedWrite::new(self.clone(), Many(f))
+        SubmittedWrite::new(&self.inner, Many(f))
             .map_err(|Refused { reason, call }| Refused { reason, call: call.0 })
     }
 
@@ -155,7 +167,7 @@ impl<E: Send + 'static> Client<E> {
         F: FnMut(&Transaction) -> Result<T, E> + Send,
         T: Send,
     {
-        crate::write::blocking(self.clone(), f)
+        write::blocking(&self.inner, f)
     }
 
     /// Runs `f` on a snapshot of the database: all its statements see one state, which holds every
@@ -178,7 +190,7 @@ impl<E: Send + 'static> Client<E> {
         F: FnMut(&Snapshot) -> Result<T, E> + Send + 'static,
         T: Send + 'static,
     {
-        Read::new(self.clone(), Many(f), None)
+        Read::new(&self.inner, Many(f), None)
     }
 
     /// As [`Client::read`], for closures that can run only once.
@@ -197,7 +209,7 @@ impl<E: Send + 'static> Client<E> {
         F: FnOnce(&Snapshot) -> Result<T, E> + Send + 'static,
         T: Send + 'static,
     {
-        Read::new(self.clone(), Once(Some(f)), None)
+        Read::new(&self.inner, Once(Some(f)), None)
     }
 
     /// Runs `f` as [`Client::read`] does and blocks this thread until it is answered.
@@ -216,7 +228,7 @@ impl<E: Send + 'static> Client<E> {
         F: FnMut(&Snapshot) -> Result<T, E> + Send,
         T: Send,
     {
-        crate::read::blocking(self.clone(), f, None)
+        read::blocking(&self.inner, f, None)
     }
 
     /// Runs `f` on the writer connection outside any transaction, between two batches.
@@ -247,7 +259,7 @@ impl<E: Send + 'static> Client<E> {
         F: FnOnce(&mut Connection) -> Result<T, E> + Send + 'static,
         T: Send + 'static,
     {
-        Exclusive::new(self.clone(), f)
+        Exclusive::new(&self.inner, f)
     }
 
     /// Runs `f` as [`Client::exclusive`] does and blocks this thread until it is answered. `f` and what it
@@ -264,7 +276,7 @@ impl<E: Send + 'static> Client<E> {
         F: FnOnce(&mut Connection) -> Result<T, E> + Send,
         T: Send,
     {
-        crate::exclusive::blocking(self.clone(), f)
+        exclusive::blocking(&self.inner, f)
     }
 
     /// The stream of commits from now on: which calls changed which rows of which tables.
@@ -291,7 +303,7 @@ impl<E: Send + 'static> Client<E> {
     /// # Ok::<_, lockkeeper::Error>(()) }).unwrap();
     /// ```
     pub fn changes(&self) -> Changes {
-        let core = self.inner.core();
+        let core = &self.inner.core;
         let changes = Changes::new(&core.feed);
         core.foreign_commits.keep_looking();
         changes
@@ -302,7 +314,7 @@ impl<E: Send + 'static> Client<E> {
     /// Names are compared without case; a table of an attached file is `schema.table`; a view never
     /// changes, name the tables under it. However much happens meanwhile, the next answer is one.
     pub fn watch<N: Into<String>>(&self, tables: impl IntoIterator<Item = N>) -> Watch {
-        let core = self.inner.core();
+        let core = &self.inner.core;
         let watch = Watch::new(&core.feed, tables);
         core.foreign_commits.keep_looking();
         watch
@@ -338,8 +350,8 @@ impl<E: Send + 'static> Client<E> {
         N: Into<String>,
     {
         let tables = tables.into_iter().map(Into::into).collect();
-        let live = Live::new(self.clone(), tables, Arc::new(query));
-        self.inner.core().foreign_commits.keep_looking();
+        let live = Live::new(&self.inner, tables, Arc::new(query));
+        self.inner.core.foreign_commits.keep_looking();
         live
     }
 
@@ -395,7 +407,7 @@ impl<E: Send + 'static> Client<E> {
     /// ```
     #[track_caller]
     pub fn backup(&self, to: impl AsRef<Path>) -> Backup<E> {
-        Backup::new(self, to.as_ref())
+        Backup::new(&self.inner, to.as_ref())
     }
 
     /// Takes the writer for a transaction that stays open across awaits, until it is committed,
@@ -435,7 +447,7 @@ impl<E: Send + 'static> Client<E> {
     /// ```
     #[track_caller]
     pub fn lease(&self) -> AcquireLease<E> {
-        AcquireLease::new(self.clone())
+        AcquireLease::new(&self.inner)
     }
 
     /// Takes a snapshot that stays the same across awaits, until it is dropped or too old.
@@ -449,6 +461,6 @@ impl<E: Send + 'static> Client<E> {
     /// Dropping the future releases the snapshot, if it was taken.
     #[track_caller]
     pub fn snapshot(&self) -> AcquireSnapshot<E> {
-        AcquireSnapshot::new(self.clone())
+        AcquireSnapshot::new(&self.inner)
     }
 }

@@ -2,31 +2,29 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rusqlite::Connection;
 
-use crate::database::Client;
+use super::handle::Inner;
+use super::pending::Pending;
+use super::submission::Submission;
+#[cfg(doc)]
+use crate::Client;
 use crate::engine::call::{Outcome, TypedExclusive};
 use crate::engine::item::WriterItem;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::ffi::lend;
 use crate::holders::HolderKind;
-use crate::queue::{Flight, block_on};
-use crate::submission::Submission;
+use crate::queue::block_on;
 
 /// An exclusive call; see [`Client::exclusive`].
 #[must_use = "a call is submitted when it is polled"]
 pub struct Exclusive<F, T: Send + 'static, E: Send + 'static> {
-    submission: Submission<E>,
-    state: State<F, T, E>,
-}
-
-enum State<F, T: Send + 'static, E: Send + 'static> {
-    New(F),
-    Flying(Flight<WriterItem, Outcome<T, E>>),
-    Over,
+    submission: Submission,
+    pending: Pending<F, Outcome<T, E>, T, E>,
 }
 
 impl<F, T: Send + 'static, E: Send + 'static> Unpin for Exclusive<F, T, E> {}
@@ -46,12 +44,12 @@ where
     E: Send + 'static,
 {
     #[track_caller]
-    pub(crate) fn new(client: Client<E>, f: F) -> Self {
-        Self::by(Submission::new(HolderKind::Exclusive, client), f)
+    pub(crate) fn new(inner: &Arc<Inner>, f: F) -> Self {
+        Self::by(Submission::new(HolderKind::Exclusive, inner), f)
     }
 
-    fn by(submission: Submission<E>, f: F) -> Self {
-        Self { submission, state: State::New(f) }
+    fn by(submission: Submission, f: F) -> Self {
+        Self { submission, pending: Pending::New(f) }
     }
 
     /// Gives up after `patience`, counted from the first poll; covers waiting and running.
@@ -63,13 +61,13 @@ where
 
 /// Runs an exclusive call and waits for it; `f` stays on this thread's stack.
 #[track_caller]
-pub(crate) fn blocking<T, E, F>(client: Client<E>, f: F) -> Result<T, Error<E>>
+pub(crate) fn blocking<T, E, F>(inner: &Arc<Inner>, f: F) -> Result<T, Error<E>>
 where
     F: FnOnce(&mut Connection) -> Result<T, E> + Send,
     T: Send,
     E: Send + 'static,
 {
-    let submission = Submission::new(HolderKind::Exclusive, client);
+    let submission = Submission::new(HolderKind::Exclusive, inner);
     lend::<Connection, _, _, _>(once(f), |lent| {
         block_on(Exclusive::by(submission, move |conn: &mut Connection| lent.run(conn)))
     })
@@ -92,21 +90,13 @@ where
     type Output = Result<T, Error<E>>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if let State::New(_) = self.state {
-            let State::New(f) = std::mem::replace(&mut self.state, State::Over) else {
-                return Poll::Ready(Err(Error::new(ErrorKind::Faulted)));
-            };
-            let ancestry = self.submission.admit()?;
-            let flight = self.submission.submit_to_writer(|reply, meta| {
+        let Self { submission, pending } = &mut *self;
+        if let Some(f) = pending.take_new() {
+            let ancestry = submission.admit()?;
+            *pending = Pending::Sent(submission.submit_to_writer(|reply, meta| {
                 WriterItem::Exclusive(Box::new(TypedExclusive { f, reply, ancestry, meta }))
-            })?;
-            self.state = State::Flying(flight);
+            })?);
         }
-        let State::Flying(flight) = &mut self.state else {
-            return Poll::Ready(Err(Error::new(ErrorKind::Faulted)));
-        };
-        let landed = ready!(flight.poll(context));
-        self.state = State::Over;
-        Poll::Ready(self.submission.settle(landed))
+        pending.poll(context, |answer| submission.settle(answer))
     }
 }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use crate::database::Client;
+use super::handle::Inner;
+use super::pending::Pending;
+use super::submission::Submission;
 use crate::engine::call::{Body, Many, ManyLent, Outcome, Submitted, TypedRead};
 use crate::engine::held::Hold;
 use crate::engine::item::{ReaderItem, WriterItem};
@@ -14,33 +16,26 @@ use crate::engine::turns::Way;
 use crate::error::{Error, ErrorKind};
 use crate::ffi::lend;
 use crate::holders::HolderKind;
-use crate::queue::{Flight, Phase, ancestry_for, block_on, now};
-use crate::submission::Submission;
+use crate::queue::{Phase, ancestry_for, block_on, now};
 use crate::transaction::Snapshot;
 use crate::writer;
+#[cfg(doc)]
+use crate::{Client, engine::turns::Turns};
+
+type PendingRead<B, T, E> = Pending<B, Outcome<T, E>, T, E>;
 
 /// A read; see [`Client::read`].
 #[must_use = "a call is submitted when it is polled"]
 pub struct Read<B, T: Send + 'static, E: Send + 'static> {
-    submission: Submission<E>,
-    state: State<B, T, E>,
+    submission: Submission,
+    pending: PendingRead<B, T, E>,
     /// The snapshot to read on, if not the newest.
     hold: Option<Arc<Hold>>,
     short: bool,
-    /// It is counted among the short reads that wait ([`Turns::wait`](crate::engine::turns::Turns::wait)).
+    /// Since when a short read has let its executor poll others first; it is new until the next poll.
+    gave_way: Option<Instant>,
+    /// It is counted among the short reads that wait ([`Turns::wait`]).
     counted: bool,
-}
-
-enum State<B, T: Send + 'static, E: Send + 'static> {
-    New(B),
-    /// A short read that lets its executor poll others first; since then it waits.
-    GaveWay(B, Instant),
-    Flying(Flight<ReaderItem, Outcome<T, E>>),
-    /// A memory database reads on its writer.
-    FlyingToWriter(Flight<WriterItem, Outcome<T, E>>),
-    /// It was submitted, and answered at once.
-    Done(Result<T, Error<E>>),
-    Over,
 }
 
 impl<B, T: Send + 'static, E: Send + 'static> Unpin for Read<B, T, E> {}
@@ -54,12 +49,12 @@ impl<B, T: Send + 'static, E: Send + 'static> Drop for Read<B, T, E> {
 impl<B, T: Send + 'static, E: Send + 'static> Read<B, T, E> {
     fn count_in(&mut self) {
         self.counted = true;
-        self.submission.client.inner.core().short.turns.wait();
+        self.submission.inner.core.short.turns.wait();
     }
 
     fn count_out(&mut self) {
         if std::mem::take(&mut self.counted) {
-            self.submission.client.inner.core().short.turns.waited();
+            self.submission.inner.core.short.turns.waited();
         }
     }
 }
@@ -85,15 +80,16 @@ where
     E: Send + 'static,
 {
     #[track_caller]
-    pub(crate) fn new(client: Client<E>, body: B, hold: Option<Arc<Hold>>) -> Self {
-        let mut read = Self::by(Submission::new(HolderKind::Read, client), body);
+    pub(crate) fn new(inner: &Arc<Inner>, body: B, hold: Option<Arc<Hold>>) -> Self {
+        let mut read = Self::by(Submission::new(HolderKind::Read, inner), body);
         read.hold = hold;
         read
     }
 
     /// A read of the newest state, on behalf of what was submitted as something else.
-    pub(crate) fn by(submission: Submission<E>, body: B) -> Self {
-        Self { submission, state: State::New(body), hold: None, short: false, counted: false }
+    pub(crate) fn by(submission: Submission, body: B) -> Self {
+        let pending = Pending::New(body);
+        Self { submission, pending, hold: None, short: false, gave_way: None, counted: false }
     }
 
     /// Gives up after `patience`, counted from the first poll; covers waiting and running.
@@ -129,29 +125,15 @@ where
     pub fn submit(mut self) -> SubmittedRead<T, E> {
         self.short = false;
         self.count_out();
-        match std::mem::replace(&mut self.state, State::Over) {
-            State::New(body) | State::GaveWay(body, _) => match self.begin(body, false) {
-                Ok(None) => {}
-                Ok(Some(value)) => self.state = State::Done(Ok(value)),
-                Err(error) => self.state = State::Done(Err(error)),
-            },
-            begun => self.state = begun,
+        if let Some(body) = self.pending.take_new() {
+            self.pending = self.begin(body).unwrap_or_else(|error| Pending::Done(Err(error)));
         }
-        let state = match std::mem::replace(&mut self.state, State::Over) {
-            State::Flying(flight) => State::Flying(flight),
-            State::FlyingToWriter(flight) => State::FlyingToWriter(flight),
-            State::Done(result) => State::Done(result),
-            State::New(_) | State::GaveWay(..) | State::Over => State::Over,
-        };
+        let pending = std::mem::replace(&mut self.pending, Pending::Over).submitted();
         let rest = self.submission.follow_up();
         let submission = std::mem::replace(&mut self.submission, rest);
-        SubmittedRead(Read {
-            submission,
-            state,
-            hold: self.hold.take(),
-            short: false,
-            counted: false,
-        })
+        let hold = self.hold.take();
+        let (short, gave_way, counted) = (false, None, false);
+        SubmittedRead(Read { submission, pending, hold, short, gave_way, counted })
     }
 
     /// Takes off the deadline what the read has waited for its executor.
@@ -166,57 +148,58 @@ where
         }
     }
 
-    /// Begins the read, or a short one that `gave_way` goes on; a value means that it is done already.
-    fn begin(&mut self, mut body: B, gave_way: bool) -> Result<Option<T>, Error<E>> {
-        let core = self.submission.client.inner.core();
+    /// Begins the read: it is submitted, or done at once, or still new because it gives way.
+    fn begin(&mut self, mut body: B) -> Result<PendingRead<B, T, E>, Error<E>> {
+        let core = &self.submission.inner.core;
         core.check_process().map_err(Error::new)?;
         core.opener.file.lost().map_or(Ok(()), Err)?;
         if self.hold.is_none()
             && let Some(tx) = writer::current(core.domain)
         {
             return match tx.in_write_call() {
-                true => tx.read_nested(|snapshot| body.call(snapshot)).map(Some),
+                true => tx
+                    .read_nested(|snapshot| body.call(snapshot))
+                    .map(|value| Pending::Done(Ok(value))),
                 false => Err(Error::new(ErrorKind::Nested)),
             };
         }
         let ancestry = ancestry_for(core.domain)?;
         let memory = core.config.is_memory();
         if self.short && self.hold.is_none() && !memory && core.opener.file.is_in_place(now()) {
-            match core.short.turns.way(gave_way) {
+            match core.short.turns.way(self.gave_way.is_some()) {
                 Way::Inline => {
                     let ran = core.short.run(core.domain, |snapshot| body.call(snapshot));
                     if let Some(result) = ran {
-                        return result.map(Some).map_err(Error::of_call);
+                        return Ok(Pending::Done(result.map_err(Error::of_call)));
                     }
                 }
                 Way::Yield => {
-                    self.state = State::GaveWay(body, now());
+                    self.gave_way = Some(now());
                     self.count_in();
-                    return Ok(None);
+                    return Ok(Pending::New(body));
                 }
                 Way::Readers => self.count_in(),
             }
         }
         let call = |reply, meta| Box::new(TypedRead::new(body, reply, ancestry, meta));
-        if memory && self.hold.is_none() {
-            let read = |reply, meta| WriterItem::Read(call(reply, meta));
-            self.state = State::FlyingToWriter(self.submission.submit_to_writer(read)?);
-            return Ok(None);
-        }
         let hold = &self.hold;
-        let flight = self.submission.submit_to_readers(|reply, meta| match hold {
-            Some(hold) => ReaderItem::Held(Arc::clone(hold.held()), call(reply, meta)),
-            None => ReaderItem::Read(call(reply, meta)),
-        })?;
-        self.state = State::Flying(flight);
-        Ok(None)
+        let sent = if memory && hold.is_none() {
+            let read = |reply, meta| WriterItem::Read(call(reply, meta));
+            self.submission.submit_to_writer(read)?
+        } else {
+            self.submission.submit_to_readers(|reply, meta| match hold {
+                Some(hold) => ReaderItem::Held(Arc::clone(hold.held()), call(reply, meta)),
+                None => ReaderItem::Read(call(reply, meta)),
+            })?
+        };
+        Ok(Pending::Sent(sent))
     }
 }
 
 /// Runs a read and waits for it; `f` stays on this thread's stack.
 #[track_caller]
 pub(crate) fn blocking<T, E, F>(
-    client: Client<E>,
+    inner: &Arc<Inner>,
     f: F,
     hold: Option<Arc<Hold>>,
 ) -> Result<T, Error<E>>
@@ -225,7 +208,7 @@ where
     T: Send,
     E: Send + 'static,
 {
-    let submission = Submission::new(HolderKind::Read, client);
+    let submission = Submission::new(HolderKind::Read, inner);
     lend::<Snapshot, _, _, _>(f, |lent| {
         let mut read = Read::by(submission, ManyLent::new::<F>(lent));
         read.hold = hold;
@@ -242,39 +225,23 @@ where
     type Output = Result<T, Error<E>>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if let State::New(_) | State::GaveWay(..) = self.state {
+        if let Some(body) = self.pending.take_new() {
             self.count_out();
-            let begun = match std::mem::replace(&mut self.state, State::Over) {
-                State::New(body) => self.begin(body, false),
-                State::GaveWay(body, since) => {
-                    self.shorten_deadline(now() - since)?;
-                    self.begin(body, true)
-                }
-                _ => Err(Error::new(ErrorKind::Faulted)),
-            };
-            if let Some(value) = begun? {
-                return Poll::Ready(Ok(value));
+            if let Some(since) = self.gave_way {
+                self.shorten_deadline(now() - since)?;
             }
-        }
-        let landed = match &mut self.state {
-            State::Flying(flight) => ready!(flight.poll(context)),
-            State::FlyingToWriter(flight) => ready!(flight.poll(context)),
-            State::GaveWay(..) => {
+            self.pending = self.begin(body)?;
+            if let Pending::New(_) = self.pending {
                 context.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            _ => {
-                return Poll::Ready(match std::mem::replace(&mut self.state, State::Over) {
-                    State::Done(result) => result,
-                    _ => Err(Error::new(ErrorKind::Faulted)),
-                });
-            }
-        };
-        self.state = State::Over;
+        }
+        let this = &mut *self;
+        let result = ready!(this.pending.poll(context, |answer| this.submission.settle(answer)));
         self.count_out();
         // The caller may drop the snapshot next and take another, while this future lives on.
         self.hold = None;
-        Poll::Ready(self.submission.settle(landed))
+        Poll::Ready(result)
     }
 }
 

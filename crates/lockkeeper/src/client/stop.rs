@@ -17,70 +17,24 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use crate::database::{Database, Inner};
+use super::handle::Inner;
+#[cfg(doc)]
+use crate::Database;
 use crate::engine::item::WriterItem;
 use crate::engine::stops::Stopping;
 use crate::error::{Error, ErrorKind};
-use crate::queue::{Awaited, Circle, Receiver, Wait, ancestry_for, block_on, reply};
-
-impl<E: Send + 'static> Database<E> {
-    /// Refuses writes from now on, and waits until those that were made before are answered. Reads, snapshots,
-    /// backups and the change feed go on.
-    ///
-    /// Refused is every call that could write, of every client: [`ErrorKind::WritesStopped`], at once and nothing of
-    /// it stored. A lease that was taken before is waited for. When the future is ready the WAL has been folded back as
-    /// far as readers of old states let it, and this process does not change the file or its WAL until the
-    /// [`StoppedWrites`] that it gives is dropped; then writes go on. Of several of them the last one counts.
-    ///
-    /// For a copy of the whole directory by a tool of the system (copy the `-wal` as well, if it is not empty), or
-    /// for the time before a shutdown in which a program still answers what it can. [`Database::close`] needs
-    /// none of this. Other processes are not stopped.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Closed`]; [`ErrorKind::Replaced`]; [`ErrorKind::Nested`] from inside a call of this database, which
-    /// would be waited for; [`ErrorKind::Forked`]. Writes go on.
-    ///
-    /// # Cancel safety
-    /// Dropping the future lets writes go on, as dropping what it gives does. Before it is polled nothing happens.
-    ///
-    /// # Examples
-    /// ```
-    /// use lockkeeper::{Database, ErrorKind};
-    ///
-    /// # futures_lite::future::block_on(async {
-    /// # let dir = tempfile::tempdir()?;
-    /// # let path = dir.path().join("app.db");
-    /// # let copy = dir.path().join("copy.db");
-    /// let db = Database::open(&path).await?;
-    /// db.write(|tx| tx.execute_batch("CREATE TABLE t (x)")).await?;
-    ///
-    /// let stopped = db.stop_writes().await?;
-    /// std::fs::copy(&path, &copy)?;
-    /// let error = db.write(|tx| tx.execute("INSERT INTO t VALUES (1)", [])).await.unwrap_err();
-    /// assert_eq!(error.kind(), ErrorKind::WritesStopped);
-    /// assert!(db.read(|s| s.table_exists(None, "t")).await?);
-    ///
-    /// drop(stopped);
-    /// db.write(|tx| tx.execute("INSERT INTO t VALUES (1)", [])).await?;
-    /// # Ok::<_, Box<dyn std::error::Error>>(()) }).unwrap();
-    /// ```
-    pub fn stop_writes(&self) -> StopWrites {
-        StopWrites { state: State::New(Arc::clone(&self.inner)) }
-    }
-
-    /// As [`Database::stop_writes`], blocking this thread.
-    ///
-    /// # Errors
-    /// As [`Database::stop_writes`].
-    pub fn blocking_stop_writes(&self) -> Result<StoppedWrites, Error> {
-        block_on(self.stop_writes())
-    }
-}
+use crate::queue::{Awaited, Circle, Receiver, Wait, ancestry_for, reply};
 
 /// Writes being stopped; see [`Database::stop_writes`].
 #[must_use = "writes are stopped when it is polled"]
 pub struct StopWrites {
     state: State,
+}
+
+impl StopWrites {
+    pub(crate) fn new(inner: &Arc<Inner>) -> Self {
+        Self { state: State::New(Arc::clone(inner)) }
+    }
 }
 
 enum State {
@@ -102,7 +56,7 @@ impl StoppedWrites {
 
 impl Drop for StoppedWrites {
     fn drop(&mut self) {
-        let core = self.0.core();
+        let core = &self.0.core;
         // After a fork the lock may be held by a thread that is not here.
         if core.check_process().is_ok() {
             core.writer.resume();
@@ -124,7 +78,7 @@ impl fmt::Debug for StopWrites {
 
 /// Stops writes (ST1); the writer answers when it is done.
 fn begin(inner: Arc<Inner>) -> Result<State, Error> {
-    let core = inner.core();
+    let core = &inner.core;
     core.check_process().map_err(Error::new)?;
     core.opener.file.lost().map_or(Ok(()), Err)?;
     ancestry_for(core.domain)?;
@@ -161,7 +115,7 @@ impl Future for StopWrites {
         let State::Waiting { stopped, .. } = std::mem::replace(&mut self.state, State::Over) else {
             return Poll::Ready(Err(Error::new(ErrorKind::Faulted)));
         };
-        let core = stopped.0.core();
+        let core = &stopped.0.core;
         Poll::Ready(match (core.opener.file.lost(), answered) {
             (Some(lost), _) => Err(lost),
             (None, true) => Ok(stopped),

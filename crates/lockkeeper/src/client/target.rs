@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rusqlite::{Connection, OpenFlags};
 
-use crate::backup::{io, of, refused};
+use super::backup::{io, of, refused};
 use crate::error::{Error, ErrorKind};
 use crate::instance;
 use crate::path::{self, FileId};

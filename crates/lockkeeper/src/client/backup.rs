@@ -26,8 +26,13 @@ use std::time::Duration;
 use rusqlite::backup::{Backup as Pages, StepResult};
 use rusqlite::{Connection, OpenFlags, ffi};
 
+use super::handle::Inner;
+use super::read::Read;
+use super::submission::Submission;
+use super::target::Target;
+#[cfg(doc)]
+use crate::Client;
 use crate::config::{Callback, Setup};
-use crate::database::Client;
 use crate::engine::call::Once;
 use crate::error::{Error, ErrorKind, kind_of_own};
 use crate::ffi::Session;
@@ -36,10 +41,7 @@ use crate::instance;
 use crate::path;
 use crate::place::{Refusal, Role};
 use crate::queue::{self, block_on, now};
-use crate::read::Read;
 use crate::setup;
-use crate::submission::Submission;
-use crate::target::Target;
 use crate::transaction::Snapshot;
 
 /// Pages between two looks at the token: some milliseconds of work.
@@ -70,7 +72,7 @@ type Report = Box<dyn FnMut(BackupProgress) + Send>;
 /// A backup: a builder that can be awaited; see [`Client::backup`].
 #[must_use = "a backup begins when it is awaited"]
 pub struct Backup<E: Send + 'static> {
-    submission: Submission<Error>,
+    submission: Submission,
     to: Result<PathBuf, Refusal>,
     report: Report,
     error: PhantomData<fn() -> E>,
@@ -84,8 +86,8 @@ impl<E: Send + 'static> fmt::Debug for Backup<E> {
 
 impl<E: Send + 'static> Backup<E> {
     #[track_caller]
-    pub(crate) fn new(client: &Client<E>, to: &Path) -> Self {
-        let submission = Submission::new(HolderKind::Backup, client.with_error());
+    pub(crate) fn new(inner: &Arc<Inner>, to: &Path) -> Self {
+        let submission = Submission::new(HolderKind::Backup, inner);
         let (to, report) = (path::absolute(to), Box::new(|_| {}));
         Self { submission, to, report, error: PhantomData }
     }
@@ -111,7 +113,7 @@ impl<E: Send + 'static> IntoFuture for Backup<E> {
 
     fn into_future(self) -> Self::IntoFuture {
         let Self { submission, to, mut report, .. } = self;
-        let core = submission.client.inner.core();
+        let core = &submission.inner.core;
         let (source, setup) = (core.opener.path().map(Path::to_owned), core.config.setup.clone());
         Box::pin(async move {
             let to = to.map_err(refused).map_err(Error::without_call)?;

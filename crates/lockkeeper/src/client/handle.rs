@@ -1,0 +1,71 @@
+//! The handle of a client: its lanes in both queues, and what keeps the database open.
+
+use std::any::Any;
+use std::fmt;
+use std::marker::PhantomData;
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::sync::Arc;
+
+use crate::engine::core::Core;
+use crate::engine::item::{ReaderItem, WriterItem};
+use crate::queue::Lane;
+#[cfg(doc)]
+use crate::{Database, Error};
+
+/// A client of a database: its calls take turns with those of the other clients.
+///
+/// Clients of one name share a lane. See [`Database::client`].
+pub struct Client<E = rusqlite::Error> {
+    pub(crate) inner: Arc<Inner>,
+    error: PhantomData<fn() -> E>,
+}
+
+/// What the clones of a handle and its calls share; it knows nothing of the closures' error type.
+pub(crate) struct Inner {
+    pub(crate) writes: Arc<Lane<WriterItem>>,
+    pub(crate) reads: Arc<Lane<ReaderItem>>,
+    /// Closes the database when the last one is dropped; after the lanes, which are given back.
+    _open: Arc<dyn Any + Send + Sync>,
+    pub(crate) core: Arc<Core>,
+    /// The client's name; `None`: the database's own handle.
+    pub(crate) label: Option<Arc<str>>,
+}
+
+impl Inner {
+    /// The handle of the client called `name`, or the database's own. The database stays open as long as `open`
+    /// lives.
+    pub(crate) fn new(
+        core: &Arc<Core>,
+        name: Option<&str>,
+        open: Arc<dyn Any + Send + Sync>,
+    ) -> Arc<Self> {
+        let (writes, reads) = match name {
+            Some(name) => (Lane::named(&core.writer, name), Lane::named(&core.readers, name)),
+            None => (Lane::main(Arc::clone(&core.writer)), Lane::main(Arc::clone(&core.readers))),
+        };
+        let (core, label) = (Arc::clone(core), name.map(Arc::from));
+        Arc::new(Self { writes, reads, _open: open, core, label })
+    }
+}
+
+// A panic inside a call leaves the database whole (`writer/mod.rs`, `queue/worker.rs`), and so its handles.
+impl<E> UnwindSafe for Client<E> {}
+impl<E> RefUnwindSafe for Client<E> {}
+
+impl<E> Clone for Client<E> {
+    fn clone(&self) -> Self {
+        Self::of(Arc::clone(&self.inner))
+    }
+}
+
+impl<E> fmt::Debug for Client<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("lane", &self.inner.writes.id).finish_non_exhaustive()
+    }
+}
+
+impl<E> Client<E> {
+    pub(crate) fn of(inner: Arc<Inner>) -> Self {
+        Self { inner, error: PhantomData }
+    }
+}

@@ -1,0 +1,76 @@
+//! What a caller's future is between its making and its answer.
+//!
+//! | state | what may be trusted | left by |
+//! |---|---|---|
+//! | new | nothing was submitted | the first poll, or `submit` |
+//! | sent | the call is in one of the two queues, or runs; dropping it cancels it | its answer |
+//! | done | it was answered, or refused, when it was submitted | the next poll |
+//! | over | the answer was fetched | never |
+
+use std::task::{Context, Poll, ready};
+
+use crate::engine::item::{ReaderItem, WriterItem};
+use crate::error::{Error, ErrorKind};
+use crate::queue::{CallError, Flight};
+
+/// A future of a call: made of an `N`, answered with a `V`, of which its caller gets a `T` or an error.
+pub(crate) enum Pending<N, V: Send + 'static, T, E> {
+    New(N),
+    Sent(Sent<V>),
+    Done(Result<T, Error<E>>),
+    Over,
+}
+
+/// A call in one of the two queues.
+pub(crate) enum Sent<V: Send + 'static> {
+    ToWriter(Flight<WriterItem, V>),
+    ToReaders(Flight<ReaderItem, V>),
+}
+
+impl<V: Send + 'static> Sent<V> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<V, CallError>> {
+        match self {
+            Self::ToWriter(flight) => flight.poll(context),
+            Self::ToReaders(flight) => flight.poll(context),
+        }
+    }
+}
+
+impl<N, V: Send + 'static, T, E: 'static> Pending<N, V, T, E> {
+    /// What is to be submitted, if that has not been done; the caller puts in its place what came of it.
+    pub(crate) fn take_new(&mut self) -> Option<N> {
+        if !matches!(self, Self::New(_)) {
+            return None;
+        }
+        match std::mem::replace(self, Self::Over) {
+            Self::New(new) => Some(new),
+            _ => None,
+        }
+    }
+
+    /// Waits for the answer, of which `settle` makes what the caller gets.
+    pub(crate) fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+        settle: impl FnOnce(Result<V, CallError>) -> Result<T, Error<E>>,
+    ) -> Poll<Result<T, Error<E>>> {
+        if let Self::Sent(sent) = self {
+            let answer = ready!(sent.poll(context));
+            *self = Self::Over;
+            return Poll::Ready(settle(answer));
+        }
+        Poll::Ready(match std::mem::replace(self, Self::Over) {
+            Self::Done(result) => result,
+            _ => Err(Error::new(ErrorKind::Faulted)),
+        })
+    }
+
+    /// The same of a call that is not new any more.
+    pub(crate) fn submitted<M>(self) -> Pending<M, V, T, E> {
+        match self {
+            Self::Sent(sent) => Pending::Sent(sent),
+            Self::Done(result) => Pending::Done(result),
+            Self::New(_) | Self::Over => Pending::Over,
+        }
+    }
+}
