@@ -72,15 +72,11 @@ const LOCKKEEPER: &[Room] = &[
         &["reader"],
         &["ground", "queue", "error", "stats", "config", "sqlite", "engine"],
     ),
-    room(
-        "wal",
-        &["checkpoint", "copier"],
-        &["ground", "queue", "error", "stats", "config", "sqlite", "engine"],
-    ),
+    room("wal", &["wal"], &["ground", "queue", "error", "stats", "config", "sqlite", "engine"]),
     room("export", &["export"], &["stats", "engine"]),
     room(
         "writer",
-        &["writer", "bare"],
+        &["writer"],
         &["ground", "queue", "error", "changes", "stats", "config", "sqlite", "engine", "wal"],
     ),
     room(

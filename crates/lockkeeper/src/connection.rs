@@ -675,7 +675,7 @@ fn configure(conn: &Connection, config: &Config, role: Role) -> rusqlite::Result
         conn.query_row(&format!("PRAGMA journal_size_limit = {limit}"), [], |_| Ok(()))?;
     }
     conn.execute_batch(&format!("PRAGMA synchronous = {}", config.synchronous.sql()))?;
-    // Automatic checkpoints run inside somebody's COMMIT; see `checkpoint.rs`.
+    // Automatic checkpoints run inside somebody's COMMIT; see `wal/checkpoint.rs`.
     conn.query_row("PRAGMA wal_autocheckpoint = 0", [], |_| Ok(()))
 }
 

@@ -5,21 +5,15 @@
 )]
 
 #[cfg(feature = "sqlite")]
-mod bare;
-#[cfg(feature = "sqlite")]
 mod blob;
 #[cfg(feature = "sqlite")]
 mod builder;
-#[cfg(feature = "sqlite")]
-mod checkpoint;
 #[cfg(feature = "sqlite")]
 mod client;
 #[cfg(feature = "sqlite")]
 mod config;
 #[cfg(feature = "sqlite")]
 mod connection;
-#[cfg(feature = "sqlite")]
-mod copier;
 #[cfg(feature = "sqlite")]
 mod counters;
 #[cfg(feature = "sqlite")]
@@ -77,6 +71,8 @@ mod stats;
 mod temporary;
 #[cfg(feature = "sqlite")]
 mod transaction;
+#[cfg(feature = "sqlite")]
+mod wal;
 #[cfg(feature = "sqlite")]
 mod words;
 #[cfg(feature = "sqlite")]

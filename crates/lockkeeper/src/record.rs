@@ -13,7 +13,7 @@
 //! | a statement that may do what the hook does not name | no | its tables alone |
 //! | a blob that was written into | no | its table alone |
 //! | a table created or dropped | no | the table alone |
-//! | a table altered, perhaps renamed | no | the table alone, then [`Change::Unknown`] |
+//! | a table altered, perhaps renamed | no | the table alone, then that anything may have changed |
 //! | more than [`CALL_ROWS_MAX`] rows in a call | no | the table alone |
 //!
 //! Invariants:
@@ -36,14 +36,14 @@ use rusqlite::hooks::{AuthAction, AuthContext};
 use rusqlite::{Connection, ffi};
 
 use crate::connection::Link;
-use crate::feed::{CallChanges, Change, Commit, Feed, RowChange, RowKind, TableChange};
+use crate::feed::{CallChanges, RowChange, RowKind, TableChange};
 use crate::queue::{Mutex, lock};
 
 /// Rows of one call that are named one by one.
 pub(crate) const CALL_ROWS_MAX: usize = 10_000;
 
 /// Rows of one batch that are named one by one.
-const BATCH_ROWS_MAX: usize = 1 << 16;
+pub(crate) const BATCH_ROWS_MAX: usize = 1 << 16;
 
 /// Statements, and tables, that are remembered; more are looked at anew.
 const KNOWN_MAX: usize = 1024;
@@ -413,7 +413,7 @@ impl Recorder {
     }
 
     /// What the call changed, and whether it altered a table; `rows_max`: how many rows may be named.
-    fn take_call(&self, rows_max: usize) -> (CallChanges, bool) {
+    pub(crate) fn take_call(&self, rows_max: usize) -> (CallChanges, bool) {
         let mut notes = lock(&self.notes);
         let rows = std::mem::take(&mut notes.rows);
         let alone = std::mem::take(&mut notes.alone);
@@ -527,112 +527,4 @@ fn look_up(conn: &Connection, schema: &str, table: &str) -> rusqlite::Result<Nat
     }
     let named = matches!(kind.as_str(), "table" | "shadow") && !without_rowid;
     Ok(Nature { view: kind == "view", named, replaces, keys })
-}
-
-/// The writer's side of the feed: collects what calls changed and hands it on after the COMMIT.
-#[derive(Debug)]
-pub(crate) struct Publisher {
-    feed: Arc<Feed>,
-    /// Changes of the calls that are in the transaction, in order (D1).
-    pending: Vec<CallChanges>,
-    pending_rows: usize,
-    /// One of them altered a table.
-    altered: bool,
-    /// Somebody was listening before the first call of this transaction ran.
-    complete: bool,
-    /// `PRAGMA data_version` when it was last looked at.
-    data_version: Option<i64>,
-}
-
-impl Publisher {
-    pub(crate) fn new(feed: Arc<Feed>) -> Self {
-        Self {
-            feed,
-            pending: Vec::new(),
-            pending_rows: 0,
-            altered: false,
-            complete: false,
-            data_version: None,
-        }
-    }
-
-    /// A connection was opened: what others commit from now on is noticed.
-    pub(crate) fn connected(&mut self, link: &Link) {
-        self.data_version = link.session.data_version();
-    }
-
-    /// A transaction has begun; `commit` is the number of the last one.
-    pub(crate) fn begin(&mut self, link: &Link, commit: u64) {
-        self.pending.clear();
-        self.pending_rows = 0;
-        self.altered = false;
-        self.complete = self.feed.is_watched();
-        if self.complete {
-            self.look(link, commit);
-            link.guard.recorder.begin_transaction();
-        }
-    }
-
-    /// Looks whether another process has committed something.
-    pub(crate) fn look(&mut self, link: &Link, commit: u64) {
-        let version = link.session.data_version();
-        if version != self.data_version {
-            self.data_version = version;
-            link.guard.recorder.forget();
-            self.feed.publish(&Change::Unknown { commit });
-        }
-    }
-
-    pub(crate) fn begin_call(&self, link: &Link) {
-        let recorder = &link.guard.recorder;
-        let watched = self.feed.is_watched();
-        if watched || recorder.is_on() {
-            recorder.begin_call(link, watched);
-        }
-    }
-
-    /// The call is in the transaction.
-    pub(crate) fn keep(&mut self, link: &Link) {
-        if !link.guard.recorder.is_on() {
-            return;
-        }
-        let rows_max = BATCH_ROWS_MAX - self.pending_rows;
-        let (changes, altered) = link.guard.recorder.take_call(rows_max);
-        self.altered |= altered;
-        if !changes.tables.is_empty() {
-            self.pending_rows += changes.rows();
-            self.pending.push(changes);
-        }
-    }
-
-    /// The transaction is stored, as commit `number`; `dirty`: it wrote something.
-    pub(crate) fn committed(&mut self, number: u64, dirty: bool) {
-        if !self.feed.is_watched() || !dirty {
-            return;
-        }
-        if !self.complete {
-            // Calls ran before anybody listened, who may have looked before the COMMIT.
-            self.feed.publish(&Change::Unknown { commit: number });
-            return;
-        }
-        let calls = std::mem::take(&mut self.pending);
-        if !calls.is_empty() {
-            self.feed.publish(&Change::Commit(Arc::new(Commit { number, calls })));
-        }
-        if self.altered {
-            self.feed.publish(&Change::Unknown { commit: number });
-        }
-    }
-
-    /// Something happened that nobody can name.
-    pub(crate) fn unknown(&self, commit: u64) {
-        self.feed.publish(&Change::Unknown { commit });
-    }
-}
-
-impl Drop for Publisher {
-    fn drop(&mut self) {
-        // However the writer's thread ends, nobody waits for changes that cannot come.
-        self.feed.close();
-    }
 }

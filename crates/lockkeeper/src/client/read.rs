@@ -18,7 +18,7 @@ use crate::ffi::lend;
 use crate::holders::HolderKind;
 use crate::queue::{Phase, ancestry_for, block_on, now};
 use crate::transaction::Snapshot;
-use crate::writer;
+use crate::writer::current;
 #[cfg(doc)]
 use crate::{Client, engine::turns::Turns};
 
@@ -154,7 +154,7 @@ where
         core.check_process().map_err(Error::new)?;
         core.opener.file.lost().map_or(Ok(()), Err)?;
         if self.hold.is_none()
-            && let Some(tx) = writer::current(core.domain)
+            && let Some(tx) = current::transaction(core.domain)
         {
             return match tx.in_write_call() {
                 true => tx

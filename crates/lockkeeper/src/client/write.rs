@@ -24,7 +24,7 @@ use crate::queue::{
     Flight, Mutex, Refused, RefusedReason, Room, ancestry_for, block_on, lock, reply,
 };
 use crate::transaction::Transaction;
-use crate::writer;
+use crate::writer::current;
 
 /// A write's value, and the snapshot that it may have asked for.
 pub(crate) type Value<T> = (T, Option<Arc<Held>>);
@@ -282,7 +282,7 @@ where
     T: Send,
     E: Send + 'static,
 {
-    let Some(tx) = writer::current(inner.core.domain) else {
+    let Some(tx) = current::transaction(inner.core.domain) else {
         let submission = Submission::new(HolderKind::Write, inner);
         return lend::<Transaction, _, _, _>(f, |lent| {
             block_on(Write::by(submission, ManyLent::new::<F>(lent)))

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use super::{CURRENT, Writer};
+use super::{Writer, current};
 use crate::connection;
 use crate::engine::call::{ExclusiveCall, kind_of_stop};
 use crate::error::{Error, ErrorKind};
@@ -40,7 +40,7 @@ impl Writer {
         self.checkpointer.rest();
         self.core.opener.file.disconnecting();
         // Nested calls find no transaction here.
-        CURRENT.set(None);
+        current::clear();
         self.tx = None;
         let Some(view) = Rc::get_mut(&mut tx) else {
             // Only a nested call that is still on this thread's stack could hold it.

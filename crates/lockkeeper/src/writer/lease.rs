@@ -102,7 +102,7 @@ impl Writer {
                 _ => Fate::Own,
             };
             if ran == Ran::Good && link.writes.get() > 0 && !lost {
-                self.dirty = true;
+                self.batch.dirty = true;
                 self.publisher.keep(link);
             }
             if lost || call.interrupt().is_some() {
@@ -123,7 +123,7 @@ impl Writer {
             call.finish(Fate::kind(ErrorKind::ForeignKey));
             return;
         }
-        self.ran.push(call);
+        self.batch.ran.push(call);
         match self.commit(tx) {
             Ok(()) => self.answer(),
             // It holds nobody else's writes, so the failure is its own; it is rolled back.

@@ -1,24 +1,22 @@
 //! What becomes of the calls of a lost transaction: they are run again, or told that they may not be.
 //!
-//! B1, B3 and B4 of `writer.rs`: those that may run again do so together first; if the transaction is lost
+//! B1, B3 and B4 of `mod.rs`: those that may run again do so together first; if the transaction is lost
 //! once more, each alone. The call that lost it comes last, apart from the others.
 
 use std::collections::VecDeque;
 
-use rusqlite::ErrorCode;
-
-use super::{After, Writer, copy_of};
-use crate::connection::Link;
+use super::Writer;
+use super::batch::After;
 use crate::engine::write_call::{Fate, WriteCall};
-use crate::error::{Error, ErrorKind};
+use crate::error::ErrorKind;
 use crate::queue::now;
 use crate::transaction::Transaction;
 
 impl Writer {
     /// Runs the calls of a lost transaction again (B3, B4).
     pub(super) fn replay(&mut self, alone: bool) {
-        let mut again: VecDeque<_> = std::mem::take(&mut self.ran).into();
-        let mut loser = self.loser.take();
+        let mut again: VecDeque<_> = std::mem::take(&mut self.batch.ran).into();
+        let mut loser = self.batch.loser.take();
         let mut alone = alone;
         // A call that had succeeded before has failed now, or the other way round.
         let mut differs = false;
@@ -80,21 +78,14 @@ impl Writer {
                 After::Lost { .. } => true,
             };
             if lost {
-                if let Some(call) = self.loser.take() {
+                if let Some(call) = self.batch.loser.take() {
                     again.push_front(call);
                 }
-                for call in std::mem::take(&mut self.ran).into_iter().rev() {
+                for call in std::mem::take(&mut self.batch.ran).into_iter().rev() {
                     again.push_front(call);
                 }
                 alone = true;
             }
-        }
-    }
-
-    /// Tells the calls of a batch of one why COMMIT refused them.
-    pub(super) fn answer_uncommitted(&mut self, error: &rusqlite::Error) {
-        for call in std::mem::take(&mut self.ran) {
-            call.finish(Fate::Instead(Error::of_own(copy_of(error)).detail("in COMMIT")));
         }
     }
 
@@ -107,19 +98,7 @@ impl Writer {
     ) -> After {
         let before = call.has_succeeded();
         let after = self.run_one(tx, call, now());
-        *differs |= before != self.kept;
+        *differs |= before != self.batch.kept;
         after
     }
-}
-
-/// Whether the transaction was lost by something that this call did or that was done to it alone,
-/// so that the calls before it may well be run again together.
-pub(super) fn is_own_doing(link: &Link) -> bool {
-    let code = rusqlite::ffi::Error::new(link.session.last_code()).code;
-    matches!(
-        code,
-        ErrorCode::OperationInterrupted
-            | ErrorCode::ConstraintViolation
-            | ErrorCode::OperationAborted
-    )
 }

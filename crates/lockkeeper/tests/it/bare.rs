@@ -1,4 +1,4 @@
-//! Calls that run without a savepoint because their kind never needed one (`src/bare.rs`).
+//! Calls that run without a savepoint because their kind never needed one (`src/writer/elision.rs`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

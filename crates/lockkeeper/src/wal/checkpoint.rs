@@ -17,7 +17,7 @@
 //!   in place, which a file system syncs twice as fast as a growing file; a large one folds more
 //!   versions of a page into one copy, which pays under load.
 //! - K4: when readers that overlap have kept the WAL from starting over until it has grown to
-//!   [`PATIENCE`] times its limit, the writer waits for them once per share, [`RESET_WAIT`] at most.
+//!   [`WAIT_FACTOR`] times its limit, the writer waits for them once per share, [`RESET_WAIT`] at most.
 //! - K5: no batch begins while the WAL is at its cap, unless somebody pins it whom nobody here can
 //!   move. The writer waits for the readers; has held snapshots and reads older than [`CUT_AGE`] end
 //!   with `SnapshotExpired`; and, once every frame is copied, so that new readers need nothing of the
@@ -40,8 +40,8 @@ use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
 
+use super::copier::{Copier, Progress};
 use crate::config::Config;
-use crate::copier::{Copier, Progress};
 use crate::engine::core::Core;
 use crate::ffi::{Checkpoint, WalSalts};
 use crate::queue::now;
@@ -60,7 +60,7 @@ const SHARE: u64 = 256 << 10;
 const COPIES_MAX: u32 = 2;
 
 /// How many times its limit the WAL may grow before the writer waits for readers.
-const PATIENCE: (u64, u64) = (3, 2);
+const WAIT_FACTOR: (u64, u64) = (3, 2);
 
 /// The longest wait for readers, during which writes wait too.
 const RESET_WAIT: Duration = Duration::from_millis(10);
@@ -296,7 +296,7 @@ impl Checkpointer {
             return;
         }
         self.asked = 0;
-        let patient = (self.limit_bytes / frame_bytes).max(1) * PATIENCE.0 / PATIENCE.1;
+        let patient = (self.limit_bytes / frame_bytes).max(1) * WAIT_FACTOR.0 / WAIT_FACTOR.1;
         // Without a name, the PRAGMA takes the attached files too.
         let restart = frames >= patient;
         let complete = match restart {

@@ -1,0 +1,110 @@
+//! Commits a batch and answers its calls (B1, B6, B7).
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use rusqlite::ErrorCode;
+
+use super::Writer;
+use super::batch::copy_of;
+use crate::engine::write_call::Fate;
+use crate::error::{Error, ErrorKind};
+use crate::ffi::Sql;
+use crate::queue::{self, now};
+use crate::transaction::Transaction;
+
+impl Writer {
+    pub(super) fn finish_batch(&mut self, tx: Rc<Transaction>) {
+        let committed = self.commit(&tx);
+        drop(tx);
+        match committed {
+            Ok(()) => self.answer(),
+            // Each alone, so that whoever cannot be committed is told why.
+            Err(_) => self.replay(true),
+        }
+    }
+
+    /// Commits; `Err`: the calls in `ran` are undone, for this reason, and may be run again.
+    pub(super) fn commit(&mut self, tx: &Transaction) -> Result<(), rusqlite::Error> {
+        let link = &tx.link;
+        let began = now();
+        if !self.core.opener.file.is_in_place(began) {
+            // G4
+            link.clean();
+            for call in std::mem::take(&mut self.batch.ran) {
+                call.finish(Fate::kind(ErrorKind::Replaced));
+            }
+            self.let_go(tx);
+            return Ok(());
+        }
+        let give_up_at = queue::after(self.config().busy_timeout);
+        loop {
+            let Err(error) = link.session.run(Sql::Commit) else {
+                self.commits += 1;
+                if self.batch.dirty && link.noted {
+                    self.core.meters.commit.record_time(now() - began);
+                    self.core.meters.batch_calls.record(self.batch.ran.len() as u64);
+                }
+                self.checkpointer.committed(tx);
+                // B7
+                self.publisher.committed(self.commits, self.batch.dirty);
+                return Ok(());
+            };
+            let code = error.sqlite_error_code();
+            if code == Some(ErrorCode::DatabaseBusy) && !link.is_lost() && now() < give_up_at {
+                // A reader in a mode without WAL.
+                std::thread::sleep(Duration::from_millis(1));
+                continue;
+            }
+            let io = matches!(
+                code,
+                Some(
+                    ErrorCode::SystemIoFailure
+                        | ErrorCode::OutOfMemory
+                        | ErrorCode::DatabaseCorrupt
+                        | ErrorCode::FileLockingProtocolFailed
+                        | ErrorCode::CannotOpen
+                )
+            );
+            if io {
+                // B6
+                for call in std::mem::take(&mut self.batch.ran) {
+                    let error = Error::sqlite_error(ErrorKind::Unknown, copy_of(&error));
+                    call.finish(Fate::Instead(error));
+                }
+                link.clean();
+                self.disconnect();
+                self.publisher.unknown(self.commits);
+                return Ok(());
+            }
+            if !link.clean() {
+                self.disconnect();
+            }
+            return Err(error);
+        }
+    }
+
+    /// Tells every call of the batch that it is stored, or how it failed.
+    pub(super) fn answer(&mut self) {
+        // A wake-up may run the caller's code at once: the list is not borrowed meanwhile.
+        let mut ran = std::mem::take(&mut self.batch.ran);
+        for call in ran.drain(..) {
+            let fate = match call.wants_snapshot() {
+                true => {
+                    let origin = call.meta().origin.clone();
+                    Fate::OwnAt(self.pin(origin))
+                }
+                false => Fate::Own,
+            };
+            call.finish(fate);
+        }
+        self.batch.ran = ran;
+    }
+
+    /// Tells the calls of a batch of one why COMMIT refused them.
+    pub(super) fn answer_uncommitted(&mut self, error: &rusqlite::Error) {
+        for call in std::mem::take(&mut self.batch.ran) {
+            call.finish(Fate::Instead(Error::of_own(copy_of(error)).detail("in COMMIT")));
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! The transaction of the writer that runs on this thread, for calls made inside its calls.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use crate::queue::Domain;
+use crate::transaction::Transaction;
+
+thread_local! {
+    static CURRENT: RefCell<Option<(Domain, Rc<Transaction>)>> = const { RefCell::new(None) };
+}
+
+/// The view of the call that this thread runs as the writer of `domain`.
+pub(crate) fn transaction(domain: Domain) -> Option<Rc<Transaction>> {
+    CURRENT.with_borrow(|current| {
+        current.as_ref().filter(|(of, _)| *of == domain).map(|(_, tx)| Rc::clone(tx))
+    })
+}
+
+/// The calls of `domain` run in `tx` from now on, on this thread.
+pub(super) fn set(domain: Domain, tx: &Rc<Transaction>) {
+    CURRENT.set(Some((domain, Rc::clone(tx))));
+}
+
+/// Calls made inside calls find no transaction from now on.
+pub(super) fn clear() {
+    CURRENT.set(None);
+}

@@ -1,0 +1,163 @@
+//! Which connection serves the writer: opened first, opened again, replaced, given up.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::batch::OpenBatch;
+use super::elision::Trust;
+use super::publisher::Publisher;
+use super::{Stopped, Writer, current};
+use crate::connection;
+use crate::engine::core::Core;
+use crate::error::{Error, ErrorKind};
+use crate::guard;
+use crate::instance::{Claim, Claimed};
+use crate::migrate;
+use crate::path;
+use crate::place::Role;
+use crate::transaction::{Snapshot, Transaction};
+use crate::wal::checkpoint::{self, Checkpointer};
+
+impl Writer {
+    pub(crate) fn open(core: Arc<Core>) -> Result<Self, Error> {
+        let checkpointer = Checkpointer::new(&core.config);
+        let publisher = Publisher::new(Arc::clone(&core.feed));
+        let mut writer = Self {
+            domain: core.domain,
+            core,
+            tx: None,
+            checkpointer,
+            publisher,
+            batch: OpenBatch::default(),
+            trust: Trust::default(),
+            commits: 0,
+            locked_since: None,
+            content_lost: false,
+            let_go: false,
+            stopped: Stopped::No,
+            made_wal: false,
+            claim: None,
+        };
+        let opener = &writer.core.opener;
+        let warnings = guard::check(&opener.config, &opener.file, &opener.machine)?;
+        let _ = writer.core.warnings.set(warnings);
+        match Claim::take(&opener.config, &opener.file, &writer.core.writer)? {
+            Claimed::Nothing => {}
+            Claimed::Own(claim) => writer.claim = Some(claim),
+            Claimed::Other(other) => {
+                let _ = writer.core.other.set(other);
+                return Err(Error::new(ErrorKind::AlreadyOpen));
+            }
+        }
+        if writer.config().is_read_only() && !writer.config().immutable {
+            let path = writer.core.opener.file.path();
+            writer.made_wal = path.is_some_and(|path| path::is_absent(&path::beside(path, "-wal")));
+        }
+        match writer.open_file() {
+            Ok(()) => Ok(writer),
+            Err(error) => {
+                writer.disconnect();
+                writer.remove_made_wal();
+                Err(error)
+            }
+        }
+    }
+
+    fn open_file(&mut self) -> Result<(), Error> {
+        let migrations = self.core.migrations.as_ref();
+        let conn = migrate::open_first(&self.core.opener, migrations)?;
+        let tx = self.adopt(conn);
+        self.claim.as_ref().map_or(Ok(()), Claim::confirm)?;
+        match &self.core.migrations {
+            Some(migrations) if self.core.config.is_read_only() => {
+                migrations.check_version(&tx, &self.core.opener)
+            }
+            Some(migrations) => migrations.run(&tx, &self.core.opener),
+            None => Ok(()),
+        }
+    }
+
+    /// Leaves nothing beside a file that was opened for reading alone, if that is possible.
+    pub(super) fn remove_made_wal(&mut self) {
+        if std::mem::take(&mut self.made_wal) && !self.core.opener.file.is_lost() {
+            // Somebody else has it open, or this process may not write it: then it stays.
+            let _ = connection::remove_empty_wal(&self.core.opener);
+        }
+    }
+
+    pub(super) fn connect(&mut self) -> Result<Rc<Transaction>, Error> {
+        if self.tx.as_ref().is_some_and(|tx| tx.link.is_stale()) {
+            self.renew();
+        }
+        if let Some(tx) = &self.tx {
+            return Ok(Rc::clone(tx));
+        }
+        if self.content_lost {
+            return Err(Error::new(ErrorKind::Faulted).detail("the memory database was lost"));
+        }
+        let conn = connection::open(&self.core.opener, Role::Writer)?;
+        Ok(self.adopt(conn))
+    }
+
+    /// Makes `conn` the connection of the calls from now on.
+    fn adopt(&mut self, conn: Snapshot) -> Rc<Transaction> {
+        // The next call is told if the file is another.
+        let _ = self.core.opener.file.connected();
+        if self.config().immutable {
+            // What is beside it is nothing that belongs to it.
+            self.core.opener.file.disconnecting();
+        }
+        let tx = Rc::new(Transaction::new(conn));
+        self.publisher.connected(&tx.link);
+        current::set(self.domain, &tx);
+        self.tx = Some(Rc::clone(&tx));
+        tx
+    }
+
+    /// Opens another connection for a stale one, which is closed then, so that it is never the last that
+    /// the file has; that of a memory database takes over its content.
+    fn renew(&mut self) {
+        current::clear();
+        let Some(old) = self.tx.take() else { return };
+        let new = match self.config().is_memory() {
+            true => connection::open_with_content(&self.core.opener, &old.link),
+            false => connection::open(&self.core.opener, Role::Writer),
+        };
+        match new {
+            Ok(new) => drop(self.adopt(new)),
+            // What is in memory is worth more than what a call has left beside it.
+            Err(_) if self.config().is_memory() => {
+                old.link.stale.set(false);
+                current::set(self.domain, &old);
+                self.tx = Some(old);
+            }
+            // Whoever needs a connection tries again, and is told.
+            Err(_) => self.core.opener.file.disconnecting(),
+        }
+    }
+
+    pub(super) fn disconnect(&mut self) {
+        self.core.opener.file.disconnecting();
+        current::clear();
+        self.tx = None;
+        self.content_lost = self.config().is_memory();
+    }
+
+    /// The file is not in its place any more, and no transaction is open.
+    pub(super) fn let_go(&mut self, tx: &Transaction) {
+        if !std::mem::replace(&mut self.let_go, true) {
+            self.checkpointer.rest();
+            checkpoint::let_go(tx, &self.core);
+        }
+    }
+
+    pub(super) fn explain_wal_left(&self, error: rusqlite::Error) -> Error {
+        let wal = self.core.opener.file.path().map(|path| path::beside(path, "-wal"));
+        let wal = wal.unwrap_or_default();
+        Error::of_own(error).detail(format!(
+            "the database is closed and what was answered is stored, but {} could not be folded back; \
+             keep it beside the file, the next open reads it",
+            wal.display(),
+        ))
+    }
+}

@@ -1,0 +1,115 @@
+//! The writer's side of the change feed: what the calls of a batch changed is published after its COMMIT (B7).
+
+use std::sync::Arc;
+
+use crate::connection::Link;
+use crate::feed::{CallChanges, Change, Commit, Feed};
+use crate::record::BATCH_ROWS_MAX;
+
+/// Collects what calls changed and hands it on after the COMMIT.
+#[derive(Debug)]
+pub(super) struct Publisher {
+    feed: Arc<Feed>,
+    /// Changes of the calls that are in the transaction, in order (D1 of `record.rs`).
+    pending: Vec<CallChanges>,
+    pending_rows: usize,
+    /// One of them altered a table.
+    altered: bool,
+    /// Somebody was listening before the first call of this transaction ran.
+    complete: bool,
+    /// `PRAGMA data_version` when it was last looked at.
+    data_version: Option<i64>,
+}
+
+impl Publisher {
+    pub(super) fn new(feed: Arc<Feed>) -> Self {
+        Self {
+            feed,
+            pending: Vec::new(),
+            pending_rows: 0,
+            altered: false,
+            complete: false,
+            data_version: None,
+        }
+    }
+
+    /// A connection was opened: what others commit from now on is noticed.
+    pub(super) fn connected(&mut self, link: &Link) {
+        self.data_version = link.session.data_version();
+    }
+
+    /// A transaction has begun; `commit` is the number of the last one.
+    pub(super) fn begin(&mut self, link: &Link, commit: u64) {
+        self.pending.clear();
+        self.pending_rows = 0;
+        self.altered = false;
+        self.complete = self.feed.is_watched();
+        if self.complete {
+            self.look(link, commit);
+            link.guard.recorder.begin_transaction();
+        }
+    }
+
+    /// Looks whether another process has committed something.
+    pub(super) fn look(&mut self, link: &Link, commit: u64) {
+        let version = link.session.data_version();
+        if version != self.data_version {
+            self.data_version = version;
+            link.guard.recorder.forget();
+            self.feed.publish(&Change::Unknown { commit });
+        }
+    }
+
+    pub(super) fn begin_call(&self, link: &Link) {
+        let recorder = &link.guard.recorder;
+        let watched = self.feed.is_watched();
+        if watched || recorder.is_on() {
+            recorder.begin_call(link, watched);
+        }
+    }
+
+    /// The call is in the transaction.
+    pub(super) fn keep(&mut self, link: &Link) {
+        if !link.guard.recorder.is_on() {
+            return;
+        }
+        let rows_max = BATCH_ROWS_MAX - self.pending_rows;
+        let (changes, altered) = link.guard.recorder.take_call(rows_max);
+        self.altered |= altered;
+        if !changes.tables.is_empty() {
+            self.pending_rows += changes.rows();
+            self.pending.push(changes);
+        }
+    }
+
+    /// The transaction is stored, as commit `number`; `dirty`: it wrote something.
+    pub(super) fn committed(&mut self, number: u64, dirty: bool) {
+        if !self.feed.is_watched() || !dirty {
+            return;
+        }
+        if !self.complete {
+            // Calls ran before anybody listened, who may have looked before the COMMIT.
+            self.feed.publish(&Change::Unknown { commit: number });
+            return;
+        }
+        let calls = std::mem::take(&mut self.pending);
+        if !calls.is_empty() {
+            self.feed.publish(&Change::Commit(Arc::new(Commit { number, calls })));
+        }
+        if self.altered {
+            self.feed.publish(&Change::Unknown { commit: number });
+        }
+    }
+
+    /// Something happened that nobody can name.
+    pub(super) fn unknown(&self, commit: u64) {
+        self.feed.publish(&Change::Unknown { commit });
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        // However the writer's thread ends, nobody waits for changes that cannot come.
+        self.feed.close();
+    }
+}

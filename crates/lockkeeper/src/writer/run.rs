@@ -1,0 +1,239 @@
+//! Begins a batch and runs its calls, one after another (B2, B3, B5).
+
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::Writer;
+use super::batch::{self, After};
+use crate::connection::Link;
+use crate::engine::call::kind_of_stop;
+use crate::engine::write_call::{Fate, Ran, WriteCall};
+use crate::error::{Error, ErrorKind, kind_of_own};
+use crate::ffi::Sql;
+use crate::queue::{Ancestry, Frame, Phase, now};
+use crate::transaction::Transaction;
+
+impl Writer {
+    /// Gets the write lock on behalf of `call`, the first call of the batch.
+    pub(super) fn begin(&mut self, call: &dyn WriteCall) -> Result<Rc<Transaction>, Fate> {
+        if let Some(why) = call.interrupt() {
+            return Err(Fate::kind(kind_of_stop(why, Phase::Queued)));
+        }
+        let tx = self.connect().map_err(|error| Fate::Instead(error.faulted()))?;
+        if !self.core.opener.file.is_in_place(now()) {
+            self.let_go(&tx);
+            return Err(Fate::kind(ErrorKind::Replaced));
+        }
+        // Each call waits for the lock for the busy timeout, and those that queued up behind the
+        // first one have waited as long: the time counts from the later of the call and the lock.
+        let since = self.locked_since.get_or_insert_with(now);
+        let end = call.meta().submitted.max(*since).checked_add(self.core.config.busy_timeout);
+        tx.link.guard.lock_wait.set_end(end);
+        let frame = Frame::enter(self.domain, Ancestry::default(), call.interruptible());
+        let (asked, waits) = (now(), tx.link.guard.lock_wait.waits());
+        let begun = tx.link.session.run(Sql::BeginImmediate);
+        drop(frame);
+        let meters = &self.core.meters;
+        meters.lock_wait.record_time(now() - asked);
+        let waits = tx.link.guard.lock_wait.waits() - waits;
+        meters.busy_waits.fetch_add(waits, Ordering::Relaxed);
+        tx.link.guard.lock_wait.set_end(None);
+        match begun {
+            Ok(()) => {
+                self.locked_since = None;
+                self.batch.begin();
+                self.checkpointer.begin(&tx);
+                self.publisher.begin(&tx.link, self.commits);
+                Ok(tx)
+            }
+            Err(error) => {
+                let fate = match (kind_of_own(&error), call.interrupt()) {
+                    (ErrorKind::Busy, Some(why)) => Fate::kind(kind_of_stop(why, Phase::Locked)),
+                    _ => Fate::Instead(Error::of_own(error)),
+                };
+                if !tx.link.clean() {
+                    self.disconnect();
+                }
+                Err(fate)
+            }
+        }
+    }
+
+    /// The first of two runs of a call that may run again, where they are wanted
+    /// (`Builder::run_writes_twice`): undone, whatever came of it. `Ok`: the call, and when its run that
+    /// counts begins. `Err`: it has been answered, or runs again after those that it has undone (B3).
+    pub(super) fn rehearse(
+        &mut self,
+        tx: &Transaction,
+        mut call: Box<dyn WriteCall>,
+        at: Instant,
+    ) -> Result<(Box<dyn WriteCall>, Instant), After> {
+        let wanted = self.config().run_writes_twice && call.is_repeatable();
+        if !wanted || call.interrupt().is_some() {
+            return Ok((call, at));
+        }
+        let link = &tx.link;
+        if link.noted {
+            link.guard.slot.begin_call(call.meta().origin.clone(), at, None);
+        }
+        self.publisher.begin_call(link);
+        link.begin_own();
+        link.begin_call(false, true);
+        call.run(self.domain, tx);
+        link.end_call();
+        let undone = !link.saved.get() || link.undo_call();
+        let keys = link.restore_keys();
+        let lost = !undone || link.is_lost() || keys.is_err();
+        if lost && !link.clean() {
+            self.disconnect();
+        }
+        match call.interrupt() {
+            Some(why) => call.finish(Fate::kind(kind_of_stop(why, Phase::Running))),
+            None if lost => self.batch.loser = Some(call),
+            None => return Ok((call, now())),
+        }
+        Err(if lost { After::Lost { alone: true } } else { After::Going })
+    }
+
+    /// Runs one call inside the open transaction.
+    pub(super) fn run_one(
+        &mut self,
+        tx: &Transaction,
+        mut call: Box<dyn WriteCall>,
+        at: Instant,
+    ) -> After {
+        self.batch.kept = false;
+        if let Some(why) = call.interrupt() {
+            call.finish(Fate::kind(kind_of_stop(why, Phase::Queued)));
+            return After::Going;
+        }
+        let link = &tx.link;
+        let closure = call.closure();
+        if link.noted {
+            link.guard.slot.begin_call(call.meta().origin.clone(), at, None);
+        }
+        let elided = self.batch.dirty && self.trust.allows(closure) && self.batch.all_repeatable;
+        self.publisher.begin_call(link);
+        link.begin_own();
+        link.begin_call(false, self.batch.dirty && !elided);
+        let ran = call.run(self.domain, tx);
+        link.end_call();
+        self.trust.record(closure, link.writes.get(), ran == Ran::Good);
+        if link.is_lost() {
+            // B3
+            let alone = !batch::is_own_doing(link);
+            let _ = link.restore_keys();
+            match (ran, call.interrupt()) {
+                (Ran::Good, Some(why)) => {
+                    call.finish(Fate::kind(kind_of_stop(why, Phase::Running)));
+                    return After::Lost { alone };
+                }
+                (Ran::Good, None) => call.judge(ErrorKind::RolledBack),
+                (Ran::Failed | Ran::Panicked, _) => {}
+            }
+            self.lose(call);
+            return After::Lost { alone };
+        }
+        let fate = match (ran, call.interrupt()) {
+            // A closure that overlooked that its statements were stopped did half of its work.
+            (Ran::Good, Some(why)) => Fate::kind(kind_of_stop(why, Phase::Running)),
+            (Ran::Good, None) if link.writes.get() > 0 && link.session.has_deferred_violation() => {
+                call.judge(ErrorKind::ForeignKey);
+                Fate::Own
+            }
+            (Ran::Good, None) => return self.keep(link, call),
+            (Ran::Failed | Ran::Panicked, _) => Fate::Own,
+        };
+        if link.writes.get() == 0 {
+            // Nothing to undo; but what it read may be unstored yet (B1).
+            return self.hold_back(link, call, fate);
+        }
+        if !link.saved.get() {
+            // B2: the transaction holds nothing else, or what it holds may run again.
+            let rolled_back = link.session.run(Sql::Rollback).is_ok() || link.is_lost();
+            let _ = link.restore_keys();
+            if !rolled_back {
+                self.disconnect();
+            }
+            if !elided {
+                call.finish(fate);
+                return After::Restart;
+            }
+            self.trust.revoke(closure);
+            match fate {
+                Fate::Own => self.lose(call),
+                fate => call.finish(fate),
+            }
+            return After::Lost { alone: false };
+        }
+        if !link.undo_call() {
+            // The savepoint could not be trusted: start over without this call.
+            if !link.clean() {
+                self.disconnect();
+            }
+            match fate {
+                Fate::Own => self.lose(call),
+                fate => call.finish(fate),
+            }
+            return After::Lost { alone: true };
+        }
+        self.hold_back(link, call, fate)
+    }
+
+    /// The call lost the transaction by a failure of its own: it is answered, or waits for the end
+    /// of the replay when it may have failed on unstored writes (B1).
+    fn lose(&mut self, call: Box<dyn WriteCall>) {
+        match self.batch.dirty && call.interrupt().is_none() {
+            true => self.batch.loser = Some(call),
+            false => call.finish(Fate::Own),
+        }
+    }
+
+    /// The call succeeded: it waits for the commit.
+    fn keep(&mut self, link: &Link, call: Box<dyn WriteCall>) -> After {
+        let settled = match link.saved.get() {
+            true => link.session.run(Sql::Release),
+            false => Ok(()),
+        };
+        let settled = settled.and_then(|()| link.restore_keys());
+        if settled.is_ok() {
+            link.end_temporary();
+        }
+        if settled.is_err() || link.is_lost() {
+            if !link.clean() {
+                self.disconnect();
+            }
+            call.finish(match settled {
+                Ok(()) => Fate::kind(ErrorKind::RolledBack),
+                Err(error) => Fate::Instead(Error::of_own(error)),
+            });
+            return After::Lost { alone: true };
+        }
+        self.batch.kept = true;
+        if !self.batch.dirty && link.writes.get() == 0 && !call.wants_snapshot() {
+            // It wrote nothing and saw nothing that is not stored: a later loss cannot touch it.
+            call.finish(Fate::Own);
+            return After::Going;
+        }
+        if link.writes.get() > 0 {
+            self.batch.dirty = true;
+            self.publisher.keep(link);
+        }
+        self.batch.all_repeatable &= call.is_repeatable();
+        self.batch.ran.push(call);
+        After::Going
+    }
+
+    /// The call failed and is undone: its answer waits if it may rest on unstored writes (B1).
+    fn hold_back(&mut self, link: &Link, call: Box<dyn WriteCall>, fate: Fate) -> After {
+        let _ = link.restore_keys();
+        if self.batch.dirty && matches!(fate, Fate::Own) {
+            self.batch.all_repeatable &= call.is_repeatable();
+            self.batch.ran.push(call);
+        } else {
+            call.finish(fate);
+        }
+        After::Going
+    }
+}
