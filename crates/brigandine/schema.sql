@@ -5,7 +5,7 @@
 -- or for chance: every value comes with the statement. Build logs and products are files beside
 -- the database; their paths are relative to the state directory.
 PRAGMA application_id = 1112688452; -- "BRGD"
-PRAGMA user_version = 3;
+PRAGMA user_version = 4;
 
 -- One row: who this state directory is. Its id stands in the environment of every child process,
 -- which is how a restarted server finds the processes of a killed one.
@@ -29,6 +29,10 @@ CREATE TABLE specification (
   look_failures INTEGER NOT NULL,    -- in a row
   next_look_at INTEGER NOT NULL,
   look_wanted_at INTEGER NOT NULL,   -- when somebody last asked for a look; 0 when nobody did
+  look_answered_at INTEGER NOT NULL, -- look_wanted_at as it was when the last look began that has ended
+  -- Of what the inputs were at the last look that went well; NULL before. Not always the newest: a
+  -- branch may be set back.
+  evaluation_id INTEGER REFERENCES evaluation (id),
   CONSTRAINT "the definition is JSON" CHECK (json_valid(definition)),
   CONSTRAINT "failures are counted if and only if there is an error"
     CHECK ((look_failures > 0) = (look_error <> ''))

@@ -66,7 +66,7 @@ pub(crate) enum Command {
     ///
     /// What is kept is said by `keep` in a specification, or by `[keep]` in the server's configuration for
     /// those that do not say it; by default everything. Never deleted are what waits or runs, the newest
-    /// evaluation of a specification, and its newest that succeeded. A running server does the same every
+    /// evaluation of a specification, its newest that succeeded, and the one that its inputs are at. A running server does the same every
     /// hour, and does it now when it is told to by this command.
     Prune(Prune),
     /// Measure pages and API on many builds, idle and while builds change

@@ -169,7 +169,7 @@ async fn look_at(
     full: &mut usize,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(Looked, Duration), DatabaseError> {
-    let id = state.id;
+    let (id, wanted_at) = (state.id, state.look.wanted_at);
     let run = shared.health.begin();
     let specification = Arc::new(state.specification);
     let interval = specification.interval_s.map_or(shared.interval, Duration::from_secs);
@@ -188,7 +188,8 @@ async fn look_at(
             let pause = pause_after(interval, failures);
             tracing::warn!(error, retry_s = pause.as_secs(), "cannot fetch the inputs");
             let next = now.saturating_add(seconds(pause));
-            let note = move |tx: &store::Transaction| store::note_look(tx, id, &error, now, next);
+            let look = store::Looked { specification: id, wanted_at, at: now, next_at: next };
+            let note = move |tx: &store::Transaction| store::note_look(tx, look, &error);
             shared.health.write(&shared.database, note).await?;
             let _ = shared.events.send(Event::Looked { specification: id, failed: true });
             return Ok((Looked::Failed, pause));
@@ -207,11 +208,12 @@ async fn look_at(
             revision_at: resolved.revision_at,
         })
         .collect();
-    let next = now.saturating_add(seconds(interval));
+    let next_at = now.saturating_add(seconds(interval));
+    let look = store::Looked { specification: id, wanted_at, at: now, next_at };
     // Dropped when an evaluation that begins has its log (`log`, L4).
     let coming = shared.logs.announce();
     let begin = move |tx: &store::Transaction| {
-        store::note_look(tx, id, "", now, next)?;
+        store::note_look(tx, look, "")?;
         store::begin_evaluation(tx, id, &stamp, &checkouts, now)
     };
     let begun = shared.health.write(&shared.database, begin).await?;

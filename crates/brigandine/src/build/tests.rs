@@ -84,8 +84,8 @@ async fn bench(jobs: usize, max_jobs: usize) -> Bench {
     let registered = database.write(move |tx| {
         tx.execute(
             "INSERT INTO specification (id, name, definition, created_at, removed_at, looked_at,
-             look_error, look_failures, next_look_at, look_wanted_at)
-             VALUES (1, 'x', '{}', 0, 0, 0, '', 0, 0, 0)",
+             look_error, look_failures, next_look_at, look_wanted_at, look_answered_at)
+             VALUES (1, 'x', '{}', 0, 0, 0, '', 0, 0, 0, 0)",
             [],
         )?;
         let begun = store::begin_evaluation(tx, model::SpecificationId::new(1), "s", &[], 1)?;

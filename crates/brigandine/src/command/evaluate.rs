@@ -1,13 +1,14 @@
 //! `brigandine evaluate NAME`: a look at a specification's inputs now, by the server that runs.
 
 use std::path::Path;
-use std::time::Instant;
 
 use serde_json::json;
 
 use super::terminal::Progress;
 use super::wait::{self, PAUSE, Wanted};
-use super::{Failure, existing, named, print_json, say, trouble, with_evaluation};
+use super::{
+    Failure, existing, named, no_specification, print_json, say, trouble, with_evaluation,
+};
 use crate::app::{self, Presence, Served};
 use crate::cli;
 use crate::model::{self, Evaluation, EvaluationStatus, Look, SpecificationState};
@@ -27,13 +28,19 @@ async fn evaluate(arguments: &cli::Evaluate) -> Result<(), Failure> {
     let (name, now) = (arguments.name.clone(), model::now());
     let wanted = database
         .write(move |tx| {
+            match named(tx, &name)? {
+                Ok(found) if found.specification.enabled => {}
+                Ok(found) => return Ok(Ok((found, None))),
+                Err(failure) => return Ok(Err(failure)),
+            }
             store::want_look(tx, &name, now)?;
             // A transaction reads what it has written.
-            named(tx, &name)
+            let found = with_evaluation(tx, &name)?;
+            Ok(found.ok_or_else(|| no_specification(&name, &[])))
         })
         .await
         .map_err(trouble)?;
-    let before = wanted?;
+    let (before, evaluation_before) = wanted?;
     if !before.specification.enabled {
         return Err(Failure::failed(format!("`{}` is disabled", arguments.name)));
     }
@@ -44,40 +51,58 @@ async fn evaluate(arguments: &cli::Evaluate) -> Result<(), Failure> {
             arguments.name
         )));
     }
-    let (look, evaluation) = looked(state, &database, &before, now).await?;
+    let (look, current) = looked(state, &database, &before).await?;
+    // Else the inputs are, or are again, what an earlier evaluation was made of.
+    let had_ended =
+        |e: &Evaluation| matches!(e.status, EvaluationStatus::Succeeded | EvaluationStatus::Failed);
+    let is_new = |e: &&Evaluation| {
+        let before_it = evaluation_before.as_ref().filter(|before| before.id == e.id);
+        Some(e.id) > before.latest_evaluation || before_it.is_some_and(|before| !had_ended(before))
+    };
+    let evaluation = current.as_ref().filter(is_new);
     let failed = !look.error.is_empty()
-        || evaluation.as_ref().is_some_and(|e| e.status != EvaluationStatus::Succeeded);
+        || evaluation.is_some_and(|e| e.status != EvaluationStatus::Succeeded);
     if arguments.wait && !failed {
-        // With nothing new: those of the newest one.
-        let Some(id) = evaluation.as_ref().map(|e| e.id).or(before.latest_evaluation) else {
+        let Some(current) = &current else {
             return Err(Failure::failed(format!("`{}` has no evaluation", arguments.name)));
         };
         if !arguments.json {
-            told(evaluation.as_ref());
+            told(evaluation, Some(current));
         }
-        let wanted = Wanted::Evaluation(id);
+        let wanted = Wanted::Evaluation(current.id);
         return wait::wait(state, &database, wanted, arguments.timeout, arguments.json).await;
     }
     if arguments.json {
         print_json(&json!({
             "specification": arguments.name,
             "error": look.error,
-            "evaluation": evaluation.as_ref().map(|e| json!({
+            "evaluation": evaluation.map(|e| json!({
                 "id": e.id, "status": e.status, "message": e.message, "jobs": e.counters,
             })),
         }));
     } else if !failed || evaluation.is_some() {
-        told(evaluation.as_ref());
+        told(evaluation, current.as_ref());
     }
     if failed {
-        let why = evaluation.map(|e| e.message).filter(|why| !why.is_empty());
+        let why = evaluation.map(|e| e.message.clone()).filter(|why| !why.is_empty());
         return Err(Failure::failed(why.unwrap_or(look.error)));
     }
     Ok(())
 }
 
-fn told(evaluation: Option<&Evaluation>) {
-    let Some(evaluation) = evaluation else { return say("nothing new") };
+/// Says what is new, or which evaluation the inputs are at.
+fn told(new: Option<&Evaluation>, current: Option<&Evaluation>) {
+    let Some(evaluation) = new else {
+        return say(&match current {
+            Some(current) => {
+                let failed = current.status != EvaluationStatus::Succeeded;
+                let how =
+                    if failed { format!(", which {}", current.status) } else { String::new() };
+                format!("nothing new: the inputs are those of evaluation #{}{how}", current.id)
+            }
+            None => "nothing new".to_owned(),
+        });
+    };
     let jobs = evaluation.counters.total();
     say(&format!("evaluation #{} {}: {jobs} jobs", evaluation.id, evaluation.status));
     if evaluation.status == EvaluationStatus::Succeeded && !evaluation.message.is_empty() {
@@ -85,16 +110,15 @@ fn told(evaluation: Option<&Evaluation>) {
     }
 }
 
-/// Waits for the look that was asked for at `now`, and for the evaluation if there is a new one.
+/// Waits for a look that began after it was asked for, and for the evaluation of what it found.
 async fn looked(
     state: &Path,
     database: &Database,
-    before: &SpecificationState,
-    now: model::Timestamp,
+    wanted: &SpecificationState,
 ) -> Result<(Look, Option<Evaluation>), Failure> {
-    let (started, mut presence) = (Instant::now(), Presence::new(state));
+    let mut presence = Presence::new(state);
     let mut progress = Progress::default();
-    let wanted = &before.specification.name;
+    let (wanted, wanted_at) = (&wanted.specification.name, wanted.look.wanted_at);
     loop {
         // Looked at first: what a server stored before it went is read below.
         let gone = presence.has_gone();
@@ -103,21 +127,20 @@ async fn looked(
         let (after, evaluation) = found.ok_or_else(|| {
             Failure::not_found(format!("the specification `{wanted}` was removed meanwhile"))
         })?;
-        let new = after.latest_evaluation != before.latest_evaluation;
-        let running = evaluation.as_ref().is_some_and(|e| e.status == EvaluationStatus::Started);
-        // A look that found nothing new leaves only its time, in whole seconds.
-        let looked = after.look.looked_at >= now
-            && (after.look.looked_at != before.look.looked_at || started.elapsed().as_secs() >= 2);
-        if !running && (new || looked) {
-            return Ok((after.look, evaluation.filter(|_| new)));
+        if !after.specification.enabled {
+            return Err(Failure::failed(format!("`{wanted}` was disabled meanwhile")));
+        }
+        let running = evaluation.as_ref().filter(|e| e.status == EvaluationStatus::Started);
+        if running.is_none() && after.look.answered_at >= wanted_at {
+            return Ok((after.look, evaluation));
         }
         if gone {
             return Err(Failure::failed(format!(
-                "the server of {} has gone before it looked at `{wanted}`; the next one does",
+                "the server of {} has gone before it had looked at `{wanted}`; the next one does",
                 state.display()
             )));
         }
-        progress.show(&match evaluation.filter(|_| running) {
+        progress.show(&match running {
             Some(evaluation) => format!("{wanted}: evaluation {} is under way", evaluation.id),
             None => format!("{wanted}: its inputs are fetched"),
         });

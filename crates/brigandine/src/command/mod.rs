@@ -153,13 +153,13 @@ fn named(s: &Snapshot, name: &str) -> rusqlite::Result<Result<SpecificationState
     Ok(Err(no_specification(name, &names)))
 }
 
-/// A specification and its latest evaluation.
+/// A specification and the evaluation that says how it stands.
 fn with_evaluation(
     s: &Snapshot,
     name: &str,
 ) -> rusqlite::Result<Option<(SpecificationState, Option<Evaluation>)>> {
     let Some(state) = store::specification(s, name)? else { return Ok(None) };
-    let evaluation = state.latest_evaluation.map(|id| store::evaluation(s, id)).transpose()?;
+    let evaluation = state.evaluation().map(|id| store::evaluation(s, id)).transpose()?;
     Ok(Some((state, evaluation.flatten())))
 }
 

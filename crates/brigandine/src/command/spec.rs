@@ -119,7 +119,7 @@ async fn list(directory: &Path, as_json: bool) -> Result<(), Failure> {
             store::specifications(s)?
                 .into_iter()
                 .map(|state| {
-                    let evaluation = match state.latest_evaluation {
+                    let evaluation = match state.evaluation() {
                         Some(id) => store::evaluation(s, id)?,
                         None => None,
                     };

@@ -186,8 +186,23 @@ pub(crate) struct SpecificationState {
     pub(crate) created_at: Timestamp,
     /// The last look at its inputs.
     pub(crate) look: Look,
+    /// The evaluation of what the inputs were at the last look that went well, if there was one. Not the latest
+    /// one if the inputs were set back.
+    pub(crate) current_evaluation: Option<EvaluationId>,
     /// The latest evaluation, whatever its state.
     pub(crate) latest_evaluation: Option<EvaluationId>,
+}
+
+impl SpecificationState {
+    /// The evaluation that says how the specification stands.
+    pub(crate) fn evaluation(&self) -> Option<EvaluationId> {
+        self.current_evaluation.or(self.latest_evaluation)
+    }
+
+    /// The evaluation that the inputs were set back to, if it is not the latest one.
+    pub(crate) fn set_back_to(&self) -> Option<EvaluationId> {
+        self.current_evaluation.filter(|_| self.current_evaluation != self.latest_evaluation)
+    }
 }
 
 /// What came of the last look at a specification's inputs.
@@ -201,6 +216,8 @@ pub(crate) struct Look {
     pub(crate) failures: i64,
     /// When the next one is due; 0 when unknown.
     pub(crate) next_at: Timestamp,
-    /// When somebody last asked for one; 0 when nobody did.
+    /// When somebody last asked for one; 0 when nobody did. Each wish has a time of its own.
     pub(crate) wanted_at: Timestamp,
+    /// The last wish that stood when this look began. Wishes up to it are answered.
+    pub(crate) answered_at: Timestamp,
 }

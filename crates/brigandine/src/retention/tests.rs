@@ -92,7 +92,7 @@ fn drawn(dice: &mut Dice) -> String {
         let _ = write!(
             sql,
             "INSERT INTO specification VALUES ({id}, 's{id}', '{{\"name\":\"s{id}\",\"inputs\":[],
-               \"evaluator\":{{\"kind\":\"jobs\",\"file\":\"f\"}}}}', 1, 0, 0, '', 0, 0, 0);"
+               \"evaluator\":{{\"kind\":\"jobs\",\"file\":\"f\"}}}}', 1, 0, 0, '', 0, 0, 0, 0, NULL);"
         );
     }
     let mut known: Vec<usize> = Vec::new();

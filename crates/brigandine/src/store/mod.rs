@@ -64,6 +64,6 @@ pub(crate) use sample::mix;
 pub(crate) use schema::SchemaError;
 pub(crate) use server::{OpenError, note_start, note_stop, open, open_as_it_is, optimize};
 pub(crate) use specifications::{
-    Loaded, note_look, put_specification, remove_specification, specification, specification_by_id,
-    specifications, want_look,
+    Loaded, Looked, note_look, put_specification, remove_specification, specification,
+    specification_by_id, specifications, want_look,
 };

@@ -34,7 +34,7 @@ fn fill(builds: usize) -> String {
     format!(
         "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 4)
          INSERT INTO specification SELECT i, 'spec' || i, '{{\"name\":\"spec' || i || '\",
-           \"inputs\":[],\"evaluator\":{{\"kind\":\"jobs\",\"file\":\"f\"}}}}', 1, 0, 0, '', 0, 0, 0
+           \"inputs\":[],\"evaluator\":{{\"kind\":\"jobs\",\"file\":\"f\"}}}}', 1, 0, 0, '', 0, 0, 0, 0, NULL
          FROM n;
          WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {builds} / 100)
          INSERT INTO evaluation SELECT i, i % 4 + 1, 's' || i, 0, '', 1, 1, 1, '', 3, 0, 94, 2, 1, 0, 0
@@ -224,7 +224,7 @@ async fn ask_everything(database: &lockkeeper::Database) {
             let jobs = [job("107", vec![]), job("x", vec![("n".to_owned(), 0)])];
             assert!(register(tx, new, &jobs, "", "", 9)?.is_some());
             end_evaluation(tx, new, EvaluationStatus::Failed, "", "", 9)?;
-            note_look(tx, of, "", 1, 2)?;
+            note_look(tx, Looked { specification: of, wanted_at: 0, at: 1, next_at: 2 }, "")?;
             want_look(tx, "spec2", 3)?;
             put_specification(
                 tx,

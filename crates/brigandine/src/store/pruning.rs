@@ -10,7 +10,7 @@
 //! there fits together, and the next run goes on.
 //!
 //! - D1: an evaluation is not touched while it is its specification's newest, or the newest that
-//!   succeeded, or has something pending, or is the last that holds the build or product with the highest
+//!   succeeded, or the one that the inputs are at, or has something pending, or is the last that holds the build or product with the highest
 //!   number, which would otherwise be given again.
 //! - D2: a job's row goes in the write that changes its evaluation's counters.
 //! - D3: a build that another evaluation has, or that another build needs, lives on: it moves to an
@@ -89,6 +89,7 @@ fn due_of(
     let newest = keep.evaluations.map(|count| count as usize);
     let mut statement = s.prepare_cached(
         "SELECT id, created_at, status = 0, status = -1 OR scheduled + started > 0,
+         id IS (SELECT evaluation_id FROM specification WHERE id = ?1),
          stamp = 'removed #' || id, scheduled + started + succeeded + failed + failed_dependency
            + failed_other + canceled
          FROM evaluation WHERE specification_id = ?1 ORDER BY id DESC",
@@ -96,17 +97,19 @@ fn due_of(
     let mut rows = statement.query([specification])?;
     let (mut found, mut place, mut kept, mut seen) = (Vec::new(), 0, 0, false);
     while let Some(row) = rows.next()? {
-        let (id, created_at, good, pending, marked): (EvaluationId, Timestamp, bool, bool, bool) =
-            (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?);
+        let (id, created_at): (EvaluationId, Timestamp) = (row.get(0)?, row.get(1)?);
+        let (good, pending, current, marked): (bool, bool, bool, bool) =
+            (row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?);
         let ruled = keep.is_everything()
             || newest.is_some_and(|newest| place < newest)
             || since.is_some_and(|since| created_at >= since);
         // D1. What was begun is brought to its end, whatever the rules say by now.
-        let held = place == 0 || pending || (good && !seen) || highest.contains(&Some(id));
+        let held =
+            place == 0 || current || pending || (good && !seen) || highest.contains(&Some(id));
         if held || (ruled && !marked) {
             kept += 1;
         } else {
-            found.push((id, row.get::<_, i64>(5)?));
+            found.push((id, row.get::<_, i64>(6)?));
         }
         place += 1;
         seen |= good;
@@ -127,6 +130,8 @@ fn due_of(
 /// D1, as a condition of every write.
 const REMOVABLE: &str = "SELECT 1 FROM evaluation AS e WHERE e.id = ?1 AND e.status <> -1
      AND e.scheduled = 0 AND e.started = 0
+     AND NOT EXISTS (SELECT 1 FROM specification AS c
+                     WHERE c.id = e.specification_id AND c.evaluation_id = e.id)
      AND EXISTS (SELECT 1 FROM evaluation AS n
                  WHERE n.specification_id = e.specification_id AND n.id > e.id)
      AND (e.status <> 0 OR EXISTS (SELECT 1 FROM evaluation AS n

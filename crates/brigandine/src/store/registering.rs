@@ -1,5 +1,6 @@
 //! Evaluations as they happen: begun before anything runs, registered as a whole or not at all.
 
+use super::specifications::note_current;
 use super::{Transaction, derivation_key};
 use crate::model::{
     BuildId, BuildStatus, Checkout, EvaluationId, EvaluationStatus, SpecificationId, Timestamp,
@@ -17,7 +18,7 @@ pub(crate) enum Begun {
     Known(EvaluationId, EvaluationStatus),
 }
 
-/// Stores an evaluation in state started, unless its stamp is known.
+/// Stores an evaluation in state started, unless its stamp is known. In any case the inputs are at it.
 pub(crate) fn begin_evaluation(
     tx: &Transaction,
     specification: SpecificationId,
@@ -33,6 +34,7 @@ pub(crate) fn begin_evaluation(
         .next()
         .transpose()?;
     if let Some((id, status)) = known {
+        note_current(tx, specification, id)?;
         if status != EvaluationStatus::Aborted {
             return Ok(Begun::Known(id, status));
         }
@@ -52,6 +54,7 @@ pub(crate) fn begin_evaluation(
         )?
         .insert(params![specification, stamp, now])?,
     );
+    note_current(tx, specification, id)?;
     let mut insert = tx.prepare_cached(
         "INSERT INTO checkout (evaluation_id, position, input, revision, subject, author,
          revision_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",

@@ -21,6 +21,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0001_initial.sql"),
     include_str!("../../migrations/0002_millions.sql"),
     include_str!("../../migrations/0003_retention.sql"),
+    include_str!("../../migrations/0004_looks.sql"),
 ];
 
 /// Why a file cannot be used.

@@ -1,14 +1,16 @@
 //! Specifications and the looks at them.
 
 use super::{Snapshot, Transaction};
-use crate::model::{Look, Specification, SpecificationId, SpecificationState, Timestamp};
+use crate::model::{
+    EvaluationId, Look, Specification, SpecificationId, SpecificationState, Timestamp,
+};
 use rusqlite::{Row, params};
 
 macro_rules! select {
     ($rest:literal) => {
         concat!(
             "SELECT id, definition, created_at, looked_at, look_error, look_failures, next_look_at,",
-            " look_wanted_at,",
+            " look_wanted_at, look_answered_at, evaluation_id,",
             " (SELECT max(e.id) FROM evaluation AS e WHERE e.specification_id = specification.id)",
             " FROM specification ",
             $rest
@@ -31,8 +33,10 @@ fn state(row: &Row<'_>) -> rusqlite::Result<SpecificationState> {
             failures: row.get(5)?,
             next_at: row.get(6)?,
             wanted_at: row.get(7)?,
+            answered_at: row.get(8)?,
         },
-        latest_evaluation: row.get(8)?,
+        current_evaluation: row.get(9)?,
+        latest_evaluation: row.get(10)?,
     })
 }
 
@@ -74,8 +78,8 @@ pub(crate) enum Loaded {
 }
 
 const INSERT: &str = "INSERT INTO specification (name, definition, created_at, removed_at,
-    looked_at, look_error, look_failures, next_look_at, look_wanted_at)
-    VALUES (?1, ?2, ?3, 0, 0, '', 0, 0, 0)";
+    looked_at, look_error, look_failures, next_look_at, look_wanted_at, look_answered_at, evaluation_id)
+    VALUES (?1, ?2, ?3, 0, 0, '', 0, 0, 0, 0, NULL)";
 
 /// Stores a specification in a file that has none of its name: an import's.
 pub(super) fn insert(
@@ -141,20 +145,40 @@ pub(crate) fn remove_specification(
     .transpose()
 }
 
+/// A look at a specification's inputs that has ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Looked {
+    /// Whose inputs.
+    pub(crate) specification: SpecificationId,
+    /// [`Look::wanted_at`] when it began: what was wanted later is not answered by it.
+    pub(crate) wanted_at: Timestamp,
+    /// When it ended.
+    pub(crate) at: Timestamp,
+    /// When the next one is due.
+    pub(crate) next_at: Timestamp,
+}
+
 /// Notes how a look at the inputs ended; an empty `error` means well.
-pub(crate) fn note_look(
-    tx: &Transaction,
-    id: SpecificationId,
-    error: &str,
-    now: Timestamp,
-    next_at: Timestamp,
-) -> rusqlite::Result<()> {
+pub(crate) fn note_look(tx: &Transaction, look: Looked, error: &str) -> rusqlite::Result<()> {
     tx.prepare_cached(
         "UPDATE specification SET looked_at = ?3, look_error = ?2,
-         look_failures = CASE WHEN ?2 = '' THEN 0 ELSE look_failures + 1 END, next_look_at = ?4
-         WHERE id = ?1",
+         look_failures = CASE WHEN ?2 = '' THEN 0 ELSE look_failures + 1 END, next_look_at = ?4,
+         look_answered_at = ?5 WHERE id = ?1",
     )?
-    .execute(params![id, error, now, next_at])?;
+    .execute(params![look.specification, error, look.at, look.next_at, look.wanted_at])?;
+    Ok(())
+}
+
+/// Notes which evaluation the inputs are at.
+pub(super) fn note_current(
+    tx: &Transaction,
+    id: SpecificationId,
+    evaluation: EvaluationId,
+) -> rusqlite::Result<()> {
+    tx.prepare_cached(
+        "UPDATE specification SET evaluation_id = ?2 WHERE id = ?1 AND evaluation_id IS NOT ?2",
+    )?
+    .execute(params![id, evaluation])?;
     Ok(())
 }
 

@@ -140,7 +140,7 @@ async fn a_step_that_is_interrupted_leaves_the_file_as_it_was() {
     assert_eq!(file_header(&file(&path)), (1_112_688_452, 1));
     file(&path).execute_batch("DROP TABLE job_2").expect("out of the way");
     open(directory.path()).await.expect("goes on").close().await.expect("closes");
-    assert_eq!(file_header(&file(&path)), (1_112_688_452, 3));
+    assert_eq!(file_header(&file(&path)), (1_112_688_452, 4));
 }
 
 #[tokio::test]
@@ -513,7 +513,7 @@ async fn evaluations_are_compared_as_plain_queries_would() {
     let database = open(directory.path()).await.expect("opens");
     let mut dice = Dice(99);
     let mut rows = String::from(
-        "INSERT INTO specification VALUES (1, 's', '{}', 1, 0, 0, '', 0, 0, 0);
+        "INSERT INTO specification VALUES (1, 's', '{}', 1, 0, 0, '', 0, 0, 0, 0, NULL);
          INSERT INTO evaluation (id, specification_id, stamp, status, message, created_at,
            checkout_at, finished_at, log_path, scheduled, started, succeeded, failed,
            failed_dependency, failed_other, canceled)

@@ -23,6 +23,8 @@ struct Page {
     sources: Vec<(String, String)>,
     evaluator: String,
     interval: String,
+    /// The evaluation that the inputs were set back to.
+    set_back_to: Option<EvaluationId>,
     error: String,
     failures: i64,
     looked: Option<Moment>,
@@ -61,6 +63,7 @@ async fn make(site: &Site, name: String, query: &Query) -> Result<Response> {
     let page = site
         .read_few(move |s| {
             let Some(state) = store::specification(s, &wanted)? else { return Ok(None) };
+            let set_back_to = state.set_back_to();
             let specification = state.specification;
             let mut rows = store::evaluation_page(s, &wanted, before, after, ROWS)?;
             // A page above a border may come out short; the newest page is then the better one.
@@ -106,6 +109,7 @@ async fn make(site: &Site, name: String, query: &Query) -> Result<Response> {
                 name: specification.name,
                 description: specification.description,
                 enabled: specification.enabled,
+                set_back_to,
                 error: state.look.error,
                 failures: state.look.failures,
                 looked: view::moment(state.look.looked_at, now),

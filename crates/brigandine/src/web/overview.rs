@@ -33,6 +33,8 @@ struct Row {
     look: Look,
     latest: Option<EvaluationRow>,
     plates: Vec<Plate>,
+    /// The evaluation that the inputs were set back to; it is then shown as the latest.
+    set_back_to: Option<EvaluationId>,
     error: String,
     failures: i64,
     looked: Option<Moment>,
@@ -49,6 +51,7 @@ struct Plate {
 
 impl Row {
     fn new(s: &Snapshot, state: SpecificationState, now: Timestamp) -> rusqlite::Result<Self> {
+        let (set_back_to, shown) = (state.set_back_to(), state.evaluation());
         let specification = state.specification;
         let states = store::evaluation_states(s, state.id, PLATES)?;
         // The newest stands at the right, however many there are.
@@ -62,11 +65,8 @@ impl Row {
             .collect();
         let inputs =
             view::inputs_look(specification.enabled, &state.look.error, !states.is_empty());
-        let look = inputs.or(states.first().map(look)).unwrap_or(view::UNKNOWN);
-        let latest = match states.first() {
-            Some((id, ..)) => store::evaluation(s, *id)?,
-            None => None,
-        };
+        let latest = shown.map(|id| store::evaluation(s, id)).transpose()?.flatten();
+        let look = inputs.or(latest.as_ref().map(view::evaluation_look)).unwrap_or(view::UNKNOWN);
         let latest = latest.map(|e| EvaluationRow::new(s, e, now)).transpose()?;
         Ok(Self {
             sources: specification.inputs.iter().map(super::jobset::source).collect(),
@@ -76,6 +76,7 @@ impl Row {
             look,
             latest,
             plates,
+            set_back_to,
             error: state.look.error,
             failures: state.look.failures,
             looked: view::moment(state.look.looked_at, now),

@@ -129,7 +129,7 @@ async fn an_evaluation_shows_what_changed_since_the_one_before() {
 /// An evaluation of ten thousand jobs, a tenth of them failed.
 async fn ten_thousand() -> Served {
     let fill = "
-        INSERT INTO specification VALUES (1, 'big', '{\"name\":\"big\",\"inputs\":[],\"evaluator\":{\"kind\":\"jobs\",\"file\":\"x\"}}', 1, 0, 0, '', 0, 0, 0);
+        INSERT INTO specification VALUES (1, 'big', '{\"name\":\"big\",\"inputs\":[],\"evaluator\":{\"kind\":\"jobs\",\"file\":\"x\"}}', 1, 0, 0, '', 0, 0, 0, 0, NULL);
         INSERT INTO evaluation VALUES (1, 1, 'a', 0, '', 1, 1, 1, '', 0, 0, 10000, 0, 0, 0, 0), (2, 1, 's', 0, '', 1, 1, 1, '', 0, 0, 9000, 1000, 0, 0, 0);
         INSERT INTO build WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
           SELECT i, 'd' || i, i, 1, 1 + (i > 10000), 'job-' || (i % 10000), 'x86_64-linux', 'j', 0, i > 10000 AND i % 10 = 0, -1, 0, 1, 0, 0, '', 0, 0, 1, 2, 3, '', 0, '' FROM n;

@@ -1,8 +1,8 @@
 -- Two specifications, three evaluations, builds of every status.
-INSERT INTO specification (id, name, definition, created_at, removed_at, looked_at, look_error, look_failures, next_look_at, look_wanted_at) VALUES
- (1, 'hello', '{"name":"hello","description":"Prints a greeting","inputs":[{"name":"source","url":"https://example.org/hello.git","reference":{"branch":"main"}},{"name":"data","url":"/srv/data.git","reference":{"tag":"v1.0"}}],"evaluator":{"kind":"jobs","file":"brigandine.toml"}}', 1700000000, 0, 1700000900, '', 0, 1700001200, 0),
- (2, 'odd', '{"name":"odd","inputs":[{"name":"src","url":"ssh://git@example.org/odd.git","reference":{"revision":"0123456789abcdef0123456789abcdef01234567"}}],"evaluator":{"kind":"command","input":"src","command":["./ci/evaluate","--all"],"arguments":{"subset":"core"}}}', 1700000001, 0, 1700000901, 'the repository cannot be reached: <b>connection refused</b>', 3, 1700002000, 0),
- (3, 'gone', '{"name":"gone","inputs":[],"evaluator":{"kind":"jobs","file":"brigandine.toml"}}', 1700000002, 1700000500, 0, '', 0, 0, 0);
+INSERT INTO specification (id, name, definition, created_at, removed_at, looked_at, look_error, look_failures, next_look_at, look_wanted_at, look_answered_at) VALUES
+ (1, 'hello', '{"name":"hello","description":"Prints a greeting","inputs":[{"name":"source","url":"https://example.org/hello.git","reference":{"branch":"main"}},{"name":"data","url":"/srv/data.git","reference":{"tag":"v1.0"}}],"evaluator":{"kind":"jobs","file":"brigandine.toml"}}', 1700000000, 0, 1700000900, '', 0, 1700001200, 0, 0),
+ (2, 'odd', '{"name":"odd","inputs":[{"name":"src","url":"ssh://git@example.org/odd.git","reference":{"revision":"0123456789abcdef0123456789abcdef01234567"}}],"evaluator":{"kind":"command","input":"src","command":["./ci/evaluate","--all"],"arguments":{"subset":"core"}}}', 1700000001, 0, 1700000901, 'the repository cannot be reached: <b>connection refused</b>', 3, 1700002000, 0, 0),
+ (3, 'gone', '{"name":"gone","inputs":[],"evaluator":{"kind":"jobs","file":"brigandine.toml"}}', 1700000002, 1700000500, 0, '', 0, 0, 0, 0);
 INSERT INTO evaluation (id, specification_id, stamp, status, message, created_at, checkout_at, finished_at, log_path, scheduled, started, succeeded, failed, failed_dependency, failed_other, canceled) VALUES
  (1, 1, 's1', 0, '', 1700000100, 1700000101, 1700000102, '', 0, 0, 2, 0, 0, 0, 0),
  (2, 1, 's2', 0, '', 1700000200, 1700000201, 1700000203, '', 1, 1, 2, 1, 1, 1, 1),

@@ -122,7 +122,10 @@ fn a_running_server_takes_up_what_is_added_and_looks_when_asked() {
     let outcome: serde_json::Value = serde_json::from_str(&ended.stdout).expect("JSON");
     assert_eq!(outcome["evaluation"]["id"], 2, "{outcome}");
     assert!(text(&address, "/jobset/late").contains("#2"));
-    assert_eq!(run(place.tool(&["evaluate", "late"])).stdout, "nothing new\n");
+    assert_eq!(
+        run(place.tool(&["evaluate", "late"])).stdout,
+        "nothing new: the inputs are those of evaluation #2\n"
+    );
     repository.commit(&[("brigandine.toml", "[[job]]\nname = 7\n")]);
     let ended = run(place.tool(&["evaluate", "late"]));
     assert_eq!(ended.status.code(), Some(1));

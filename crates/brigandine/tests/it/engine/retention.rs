@@ -133,6 +133,7 @@ fn a_prune_that_is_killed_leaves_what_fits_together_and_the_next_goes_on() {
             "PRAGMA foreign_keys = OFF; BEGIN;
              UPDATE build SET evaluation_id = evaluation_id + 1000; UPDATE job SET evaluation_id = evaluation_id + 1000;
              UPDATE checkout SET evaluation_id = evaluation_id + 1000; UPDATE evaluation SET id = id + 1000;
+             UPDATE specification SET evaluation_id = evaluation_id + 1000;
              WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300)
              INSERT INTO evaluation SELECT i, 1, 'old' || i, 0, '', i, i, i, '', 0, 0, 50, 0, 0, 0, 0 FROM n;
              UPDATE build SET id = id + 100000; UPDATE job SET build_id = build_id + 100000;

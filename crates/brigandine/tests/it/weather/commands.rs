@@ -1,7 +1,7 @@
 //! Commands tell the truth: exit statuses are results, what waits notices that its server has gone, and
 //! what was asked for survives it.
 
-use crate::command::serve::address;
+use crate::command::serve::{address, text};
 use crate::support::{Ended, Gate, Place, Process, Repository, run, until};
 use serde_json::Value;
 use std::net::TcpListener;
@@ -178,7 +178,7 @@ fn waiting_goes_on_until_the_last_build_has_ended_or_the_time_is_over() {
     }
     let waiting = Process::start(place.tool(&["wait", "--eval", "1", "--json"]));
     let evaluating = Process::start(place.tool(&["evaluate", "spec", "--wait"]));
-    assert_eq!(evaluating.line(), "nothing new");
+    assert_eq!(evaluating.line(), "nothing new: the inputs are those of evaluation #1");
     gate.open();
     let rest = waiting.rest().join("\n");
     let result: Value = serde_json::from_str(&rest).expect("JSON");
@@ -194,6 +194,39 @@ fn waiting_goes_on_until_the_last_build_has_ended_or_the_time_is_over() {
     assert!(ended.stdout.contains("spec/bad: failed: exit status 3"), "{}", ended.stdout);
     server.signal("TERM");
     assert!(server.end().success());
+}
+
+#[test]
+fn what_the_inputs_were_set_back_to_counts_and_not_the_newest_evaluation() {
+    let (place, repository) = place(&[BAD]);
+    place.write("config.toml", "[keep]\nevaluations = 1\n");
+    let server = Process::start(place.command(&["--interval", "1d"]));
+    let address = address(&server);
+    let evaluate = || run(place.tool(&["evaluate", "spec", "--wait"]));
+    assert_eq!(evaluate().status.code(), Some(1));
+    repository.jobs(&[GOOD]);
+    assert_eq!(evaluate().status.code(), Some(0));
+    repository.git(&["reset", "--quiet", "--hard", "HEAD^"]);
+    let ended = evaluate();
+    assert_eq!(ended.status.code(), Some(1), "{}", ended.stdout);
+    assert!(ended.stdout.contains("the inputs are those of evaluation #1\n"), "{}", ended.stdout);
+    assert!(ended.stdout.contains("spec/bad: failed"), "{}", ended.stdout);
+    assert!(run(place.tool(&["spec", "list"])).stdout.contains("failing"));
+    for page in ["/", "/jobset/spec"] {
+        let page = text(&address, page);
+        assert!(page.contains("The inputs were set back to"), "{page}");
+    }
+    // What the next look would otherwise find to be new.
+    assert!(run(place.tool(&["prune"])).status.success());
+    assert_eq!(place.rows("SELECT id FROM evaluation"), ["1", "2"]);
+    repository.git(&["reset", "--quiet", "--hard", "ORIG_HEAD"]);
+    assert_eq!(evaluate().status.code(), Some(0));
+    assert!(!text(&address, "/jobset/spec").contains("The inputs were set back to"));
+    assert!(run(place.tool(&["prune"])).status.success());
+    assert_eq!(place.rows("SELECT id FROM evaluation"), ["2"]);
+    server.signal("TERM");
+    assert!(server.end().success());
+    place.check_consistency();
 }
 
 #[test]
