@@ -10,6 +10,7 @@
 //! [`App::failed`] says which and why.
 
 mod error;
+mod files;
 mod isolation;
 mod one_shot;
 mod running;
@@ -18,7 +19,7 @@ mod state_dir;
 mod wake;
 
 pub(crate) use error::AppError;
-pub(crate) use running::{NotUsed, RunningServer, running_server};
+pub(crate) use running::{RunningServer, running_server};
 pub(crate) use settings::Settings;
 pub(crate) use state_dir::{make_state, prune};
 pub(crate) use wake::{Presence, Served, served, tell, wake};
@@ -31,7 +32,7 @@ use crate::evaluate::EvaluatorSettings;
 use crate::health::{self, Health};
 use crate::input::{Checkouts, Repositories};
 use crate::log::Logs;
-use crate::model::{self, BuildId, Event, Specification, SpecificationId};
+use crate::model::{self, BuildId, Event, Specification, SpecificationId, Unused};
 use crate::monitor::{self, Turns};
 use crate::retention::Retention;
 use crate::store::{self, Cancel, Database, DatabaseError, Loaded, Restart};
@@ -67,8 +68,10 @@ struct Shared {
     retention: Retention,
     /// Asks for a run of the retention now.
     prune: Notify,
-    /// Specifications that were loaded and are not used. Guard: the mutex.
-    not_used: Mutex<NotUsed>,
+    /// What the specification files say and the server does not do.
+    unused: watch::Sender<Vec<Unused>>,
+    /// Specifications may have been stored: the files are compared with them.
+    stored: Notify,
     monitors: Arc<monitor::Shared>,
     /// What the executor needs; taken when the builder starts. Guard: the mutex.
     executor: Mutex<Option<LocalExecutor>>,
@@ -228,7 +231,8 @@ impl App {
             builder,
             retention,
             prune: Notify::new(),
-            not_used: Mutex::default(),
+            unused: watch::Sender::default(),
+            stored: Notify::new(),
             monitors: Arc::new(monitors),
             executor: Mutex::new(Some(executor)),
             watched: Mutex::default(),
@@ -264,11 +268,6 @@ impl App {
                     .collect::<rusqlite::Result<Vec<_>>>()
             })
             .await?;
-        let kept = done.iter().filter_map(|(_, name, loaded)| match loaded {
-            Loaded::Kept(keys) => Some((name.clone(), keys.clone())),
-            _ => None,
-        });
-        self.shared.not_used.lock().unwrap_or_else(PoisonError::into_inner).extend(kept);
         for (id, _, loaded) in &done {
             if matches!(loaded, Loaded::New | Loaded::Changed) {
                 let _ = self.shared.events.send(Event::Specification { id: *id });
@@ -290,6 +289,8 @@ impl App {
             shared.retain().await;
             Ok(())
         });
+        let app = self.clone();
+        self.spawn("the look at specification files", async move { app.watch_files().await });
         self.shared.monitor_specifications(true);
         self.sync().await
     }
@@ -322,18 +323,8 @@ impl App {
     /// Leaves word of what this server was told.
     fn note_running(&self) {
         let settings = &self.shared.settings;
-        let not_used = self.shared.not_used.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        running::note(&settings.state, settings, not_used);
-    }
-
-    /// A stored specification was replaced: whatever file was not used before is of no interest any more.
-    fn replaced(&self, name: &str) {
-        let mut not_used = self.shared.not_used.lock().unwrap_or_else(PoisonError::into_inner);
-        let told = not_used.remove(name).is_some();
-        drop(not_used);
-        if told {
-            self.note_running();
-        }
+        let unused = self.shared.unused.borrow().clone();
+        running::note(&settings.state, settings, unused);
     }
 
     /// Does what another program says through the wake socket: a wish, or that the database was
@@ -433,6 +424,7 @@ impl App {
             return Ok(());
         }
         let found = self.shared.health.read(&self.shared.main, store::specifications).await?;
+        self.shared.stored.notify_one();
         let mut watched = self.shared.watched.lock().unwrap_or_else(PoisonError::into_inner);
         watched.retain(|id, watched| {
             let stays = found.iter().any(|state| state.id == *id && state.specification.enabled);
@@ -448,7 +440,6 @@ impl App {
                 let changed = known.specification != state.specification;
                 if changed {
                     let _ = self.shared.events.send(Event::Specification { id: state.id });
-                    self.replaced(&state.specification.name);
                 }
                 if changed || known.wanted_at != state.look.wanted_at {
                     known.specification = state.specification;
@@ -588,6 +579,11 @@ impl App {
     /// What happens from now on. A receiver that lags loses the oldest events.
     pub(crate) fn events(&self) -> broadcast::Receiver<Event> {
         self.shared.events.subscribe()
+    }
+
+    /// What the specification files say and the server does not do.
+    pub(crate) fn unused(&self) -> watch::Receiver<Vec<Unused>> {
+        self.shared.unused.subscribe()
     }
 
     /// What the server waits for.

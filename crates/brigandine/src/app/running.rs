@@ -4,14 +4,9 @@
 //! until the next start. It is believed only while a server has the directory.
 
 use super::{Served, Settings, served};
-use crate::model::Keep;
+use crate::model::{Keep, Unused};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-
-/// Specifications that the server was given and does not use, because others of their names are stored:
-/// the keys in which these differ.
-pub(crate) type NotUsed = BTreeMap<String, Vec<String>>;
 
 const FILE: &str = "server.json";
 
@@ -26,7 +21,7 @@ pub(crate) struct RunningServer {
     pub(crate) keep: Keep,
     /// What it was given and does not use.
     #[serde(default)]
-    pub(crate) not_used: NotUsed,
+    pub(crate) unused: Vec<Unused>,
 }
 
 /// What the server of this state directory was told. `None`: no server runs, or it does not say.
@@ -39,12 +34,12 @@ pub(crate) fn running_server(state: &Path) -> Option<RunningServer> {
 }
 
 /// Leaves word of what this server was told. Commands do without, so a failure is only traced.
-pub(super) fn note(state: &Path, settings: &Settings, not_used: NotUsed) {
+pub(super) fn note(state: &Path, settings: &Settings, unused: Vec<Unused>) {
     let told = RunningServer {
         pid: std::process::id(),
         configuration: settings.configuration.clone(),
         keep: settings.keep,
-        not_used,
+        unused,
     };
     let written = serde_json::to_vec(&told)
         .map_err(std::io::Error::from)

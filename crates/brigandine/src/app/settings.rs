@@ -13,6 +13,8 @@ pub(crate) struct Settings {
     pub(crate) state: PathBuf,
     /// The file that it was told in, if there is one.
     pub(crate) configuration: Option<PathBuf>,
+    /// Files of specifications that it was given.
+    pub(crate) specification_files: Vec<PathBuf>,
     /// Builds at once.
     pub(crate) max_jobs: usize,
     /// Between two looks at a specification's inputs.
@@ -62,6 +64,7 @@ impl Settings {
         Self {
             state,
             configuration: None,
+            specification_files: Vec::new(),
             max_jobs: std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
             interval: Duration::from_secs(300),
             systems: vec![format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS)],

@@ -80,6 +80,7 @@ fn configuration(arguments: &cli::Serve) -> Result<Config, Failure> {
 fn settings(config: &Config, file: Option<&Path>) -> Settings {
     Settings {
         configuration: file.map(|path| std::path::absolute(path).unwrap_or_else(|_| path.into())),
+        specification_files: config.specifications.clone(),
         max_jobs: config.max_jobs,
         interval: config.interval,
         sandbox: config.sandbox,
@@ -169,6 +170,7 @@ impl Web {
             }),
             logs: app.logs().clone(),
             health: app.health().clone(),
+            unused: app.unused(),
             state: app.state().to_owned(),
             systems: app.systems().to_vec(),
             closing: closed.clone(),

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{Failure, existing, named, print_json, say, table, trouble, with_evaluation};
 use crate::app;
 use crate::cli;
-use crate::model::{self, Evaluation, Evaluator, Input, Reference, SpecificationState};
+use crate::model::{self, Evaluation, Evaluator, Input, Reference, SpecificationState, Unused};
 use crate::store::{self, Loaded};
 
 /// Runs one of the subcommands.
@@ -150,18 +150,15 @@ async fn list(directory: &Path, as_json: bool) -> Result<(), Failure> {
         ]);
     }
     table(&rows);
-    for name in not_used(directory).keys() {
-        eprintln!(
-            "brigandine: {name}: the server was given another file than is stored, and does not use it; \
-             `brigandine spec show {name}` says more"
-        );
+    for unused in unused(directory) {
+        eprintln!("brigandine: {}", unused.sentences());
     }
     Ok(())
 }
 
-/// What the server that runs was given and does not use.
-fn not_used(state: &Path) -> app::NotUsed {
-    app::running_server(state).map(|server| server.not_used).unwrap_or_default()
+/// What the files of the server that runs say and it does not do.
+fn unused(state: &Path) -> Vec<Unused> {
+    app::running_server(state).map(|server| server.unused).unwrap_or_default()
 }
 
 fn input(input: &Input) -> String {
@@ -220,12 +217,11 @@ async fn show(directory: &Path, name: String, as_json: bool) -> Result<(), Failu
         Evaluator::Jobs { file, .. } => println!("  job list: {file}"),
         Evaluator::Command { command, .. } => println!("  evaluator: {}", command.join(" ")),
     }
-    if let Some(keys) = not_used(directory).get(&specification.name) {
-        say(&format!(
-            "  the file that the server was given says otherwise, and is not used: {} \
-             (`brigandine spec add --replace` with it)",
-            keys.join(", ")
-        ));
+    for unused in unused(directory)
+        .iter()
+        .filter(|unused| unused.specification() == Some(&specification.name))
+    {
+        say(&format!("  {}", unused.sentences()));
     }
     if !state.look.error.is_empty() {
         say(&format!(

@@ -210,6 +210,15 @@ impl Diagnostics {
         }
     }
 
+    /// The first one in a line, without its file: `line 3: unknown key`.
+    pub(crate) fn first(&self) -> String {
+        match self.problems.first() {
+            Some(first) if first.line > 0 => format!("line {}: {}", first.line, first.message),
+            Some(first) => first.message.clone(),
+            None => String::new(),
+        }
+    }
+
     /// Whether there is none.
     pub(crate) fn is_empty(&self) -> bool {
         self.problems.is_empty()

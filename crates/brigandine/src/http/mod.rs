@@ -33,7 +33,7 @@ pub(crate) use token::Token;
 
 use crate::health::Health;
 use crate::log::Logs;
-use crate::model::{Build, BuildId, Event};
+use crate::model::{Build, BuildId, Event, Unused};
 use crate::store::{Database, Snapshot};
 
 /// Everything that answers are made from. Cheap to clone.
@@ -50,6 +50,8 @@ pub(crate) struct Parts {
     pub(crate) logs: Logs,
     /// What the server waits for.
     pub(crate) health: Health,
+    /// What the specification files say and the server does not do.
+    pub(crate) unused: watch::Receiver<Vec<Unused>>,
     /// The state directory, to which paths of products are relative.
     pub(crate) state: PathBuf,
     /// What the server builds for.
@@ -142,6 +144,11 @@ impl Site {
     /// What the server waits for.
     pub(crate) fn health(&self) -> &Health {
         &self.0.health
+    }
+
+    /// What the specification files say and the server does not do.
+    pub(crate) fn unused(&self) -> Vec<Unused> {
+        self.0.unused.borrow().clone()
     }
 
     /// The state directory.

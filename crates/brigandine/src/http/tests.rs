@@ -16,7 +16,7 @@ use super::{Change, Changes, Parts, Site, Token, closed, serve};
 use crate::config::Web;
 use crate::health::Health;
 use crate::log::Logs;
-use crate::model::{BuildId, Event};
+use crate::model::{BuildId, Event, Unused, UnusedPart};
 use crate::store::Database;
 
 /// No test may take longer.
@@ -80,6 +80,7 @@ pub(crate) async fn served_with(fill: &str, web: Web) -> Served {
         }),
         logs: logs.clone(),
         health: Health::unwatched(),
+        unused: unused(),
         state: state.path().to_owned(),
         systems: vec!["x86_64-linux".to_owned()],
         closing: closed.clone(),
@@ -90,6 +91,26 @@ pub(crate) async fn served_with(fill: &str, web: Web) -> Served {
     let address = listener.local_addr().expect("an address");
     let server = tokio::spawn(serve(listener, site.router(), web, closed));
     Served { state, logs, events, closing, busy, address, server }
+}
+
+/// Of each kind one.
+fn unused() -> watch::Receiver<Vec<Unused>> {
+    let one = |file: &str, what| Unused { file: file.to_owned(), what };
+    let differs = UnusedPart::Differs {
+        specification: "sample".to_owned(),
+        keys: ["interval", "input source"].map(str::to_owned).to_vec(),
+    };
+    let new = (1..=12).map(|n| format!("new-{n}")).collect();
+    let all = vec![
+        one("/etc/brigandine/sample.toml", differs),
+        one("/etc/brigandine/new.toml", UnusedPart::New(new)),
+        one(
+            "/etc/brigandine/<wrong>.toml",
+            UnusedPart::Wrong("line 3: unknown key `x`".to_owned()),
+        ),
+    ];
+    // What was sent last is there when the sender has gone.
+    watch::Sender::new(all).subscribe()
 }
 
 /// The token of every served site.

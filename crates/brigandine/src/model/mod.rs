@@ -13,6 +13,7 @@ mod product;
 mod specification;
 mod status;
 mod text;
+mod unused;
 
 pub(crate) use build::{
     ARGUMENT_BYTES_MAX, Attempt, Build, BuildDetails, BuildFilter, BuildLogFile, Definition,
@@ -30,6 +31,7 @@ pub(crate) use specification::{
 };
 pub(crate) use status::{BuildStatus, EvaluationStatus, Weather};
 pub(crate) use text::{MESSAGE_BYTES_MAX, is_steering, lines, one_line, size, with_causes};
+pub(crate) use unused::{Unused, UnusedPart};
 
 /// Seconds since 1970 in UTC; 0 stands for "not yet".
 pub(crate) type Timestamp = i64;

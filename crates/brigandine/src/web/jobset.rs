@@ -23,6 +23,8 @@ struct Page {
     sources: Vec<(String, String)>,
     evaluator: String,
     interval: String,
+    /// What its file says otherwise.
+    unused: Vec<String>,
     /// The evaluation that the inputs were set back to.
     set_back_to: Option<EvaluationId>,
     error: String,
@@ -57,7 +59,7 @@ pub(super) async fn page(State(site): Parts, Path(name): Path<String>, query: Qu
 
 async fn make(site: &Site, name: String, query: &Query) -> Result<Response> {
     let now = model::now();
-    let notice = site.health().notice();
+    let (notice, unused) = (site.health().notice(), site.unused());
     let (before, after) = (query.parsed("before")?, query.parsed("after")?);
     let wanted = name.clone();
     let page = site
@@ -106,6 +108,7 @@ async fn make(site: &Site, name: String, query: &Query) -> Result<Response> {
                     .interval_s
                     .map(|s| view::duration(i64::try_from(s).unwrap_or(i64::MAX)))
                     .unwrap_or_default(),
+                unused: super::of_file(&unused, Some(&specification.name)),
                 name: specification.name,
                 description: specification.description,
                 enabled: specification.enabled,

@@ -180,6 +180,12 @@ fn wants_page(headers: &HeaderMap) -> bool {
     accept.is_some_and(|accept| accept.contains("text/html"))
 }
 
+/// What is not used of the files of specifications, in sentences: of one that is stored, or of none.
+fn of_file(unused: &[model::Unused], specification: Option<&str>) -> Vec<String> {
+    let of = unused.iter().filter(|unused| unused.specification() == specification);
+    of.map(model::Unused::sentences).collect()
+}
+
 /// An evaluation in a list.
 struct EvaluationRow {
     id: EvaluationId,

@@ -7,7 +7,7 @@ use axum::response::Response;
 use super::view::{self, Look, Moment};
 use super::{BuildRow, EvaluationRow, Layout, Parts, or_refusal, render};
 use crate::http::{Result, Site};
-use crate::model::{self, BuildFilter, EvaluationId, SpecificationState, Timestamp};
+use crate::model::{self, BuildFilter, EvaluationId, SpecificationState, Timestamp, Unused};
 use crate::store::{self, Snapshot};
 
 /// Evaluations of a specification that are shown as a row of plates.
@@ -20,6 +20,8 @@ const BUILDS: u32 = 8;
 #[template(path = "overview.html")]
 struct Page {
     layout: Layout,
+    /// Of files that are of no single specification: what is not used of them.
+    unused: Vec<String>,
     specifications: Vec<Row>,
     running: Vec<BuildRow>,
     latest: Vec<BuildRow>,
@@ -33,6 +35,8 @@ struct Row {
     look: Look,
     latest: Option<EvaluationRow>,
     plates: Vec<Plate>,
+    /// What its file says otherwise.
+    unused: Vec<String>,
     /// The evaluation that the inputs were set back to; it is then shown as the latest.
     set_back_to: Option<EvaluationId>,
     error: String,
@@ -50,7 +54,12 @@ struct Plate {
 }
 
 impl Row {
-    fn new(s: &Snapshot, state: SpecificationState, now: Timestamp) -> rusqlite::Result<Self> {
+    fn new(
+        s: &Snapshot,
+        state: SpecificationState,
+        unused: &[Unused],
+        now: Timestamp,
+    ) -> rusqlite::Result<Self> {
         let (set_back_to, shown) = (state.set_back_to(), state.evaluation());
         let specification = state.specification;
         let states = store::evaluation_states(s, state.id, PLATES)?;
@@ -70,6 +79,7 @@ impl Row {
         let latest = latest.map(|e| EvaluationRow::new(s, e, now)).transpose()?;
         Ok(Self {
             sources: specification.inputs.iter().map(super::jobset::source).collect(),
+            unused: super::of_file(unused, Some(&specification.name)),
             name: specification.name,
             description: specification.description,
             enabled: specification.enabled,
@@ -91,7 +101,7 @@ pub(super) async fn page(State(site): Parts) -> Response {
 
 async fn make(site: &Site) -> Result<Response> {
     let now = model::now();
-    let notice = site.health().notice();
+    let (notice, unused) = (site.health().notice(), site.unused());
     let page = site
         .read_few(move |s| {
             let rows = |builds: Vec<_>| -> Vec<_> {
@@ -108,9 +118,10 @@ async fn make(site: &Site) -> Result<Response> {
                     live: "/live".to_owned(),
                     notice: notice.clone(),
                 },
+                unused: super::of_file(&unused, None),
                 specifications: store::specifications(s)?
                     .into_iter()
-                    .map(|state| Row::new(s, state, now))
+                    .map(|state| Row::new(s, state, &unused, now))
                     .collect::<rusqlite::Result<_>>()?,
                 running: rows(store::queue(s, &running, BUILDS)?),
                 latest: rows(store::latest_builds(s, &all, BUILDS)?),

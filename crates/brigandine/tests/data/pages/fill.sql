@@ -18,6 +18,8 @@ INSERT INTO evaluation (id, specification_id, stamp, status, message, created_at
  (1007, 1005, 's1007', 0, '', 1700000700, 1700000701, 1700000703, '', 0, 0, 1, 1, 0, 0, 0),
  (1008, 1006, 's1008', 0, '', 1700000800, 1700000801, 1700000803, '', 1, 0, 1, 0, 0, 0, 0),
  (1009, 1006, 's1009', 2, 'it had not ended when it was imported', 1700000900, 1700000901, 1700000903, '', 0, 0, 0, 0, 0, 0, 0);
+-- Its branch was set back.
+UPDATE specification SET evaluation_id = 1008 WHERE id = 1006;
 INSERT INTO checkout (evaluation_id, position, input, revision, subject, author, revision_at) VALUES
  (1001, 0, 'source', 'dd01903921ea24941c26a48f2cec24e0bb0e8cc7', 'Greet the world', 'Ada Lovelace', 1700000050),
  (1001, 1, 'data', '2222222222222222222222222222222222222222', 'Words', 'Ben', 1700000040),

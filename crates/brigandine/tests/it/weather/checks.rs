@@ -1,7 +1,7 @@
 //! Checks tell the truth: the right job is blamed, every circle is named, what cannot be read is shown.
 
-use crate::command::serve::address;
-use crate::support::{Ended, PROGRAM, Place, Process, run};
+use crate::command::serve::{address, text};
+use crate::support::{Ended, PROGRAM, Place, Process, run, until};
 use std::path::Path;
 use std::process::Command;
 
@@ -258,29 +258,59 @@ fn a_file_that_says_otherwise_than_what_is_stored_is_told_with_what_differs() {
     assert!(first.end().success());
     let other = place.repository("other");
     place.specify(&[("spec", &other, "submodules = true")]);
-    let text = std::fs::read_to_string(place.path("specifications.toml")).expect("a file");
-    let text =
-        text.replacen("name = \"spec\"", "name = \"spec\"\ninterval = \"2m\"\nnetwork = true", 1);
-    place.write("specifications.toml", &text);
+    let more = "name = \"spec\"\ninterval = \"2m\"\nnetwork = true";
+    let written = std::fs::read_to_string(place.path("specifications.toml")).expect("a file");
+    place.write("specifications.toml", &written.replacen("name = \"spec\"", more, 1));
     let second = server(&place);
     second.trace("differs=\"interval, network, input source\"");
-    address(&second);
-    let ended = run(place.tool(&["spec", "show", "spec"]));
-    assert!(
-        ended.stdout.contains("is not used: interval, network, input source"),
-        "{}",
-        ended.stdout
-    );
-    let ended = run(place.tool(&["spec", "list"]));
-    assert!(ended.stderr.contains("spec: the server was given another file"), "{}", ended.stderr);
+    let address = address(&second);
     let file = place.path("specifications.toml");
+    let said = format!(
+        "{file} says otherwise than what is used: interval, network, input source. \
+         `brigandine spec add --replace {file}` uses it",
+        file = file.display()
+    );
+    until(|| run(place.tool(&["spec", "show", "spec"])).stdout, |shown| shown.contains(&said));
+    assert!(run(place.tool(&["spec", "list"])).stderr.contains(&said));
+    for page in ["/", "/jobset/spec"] {
+        let page = text(&address, page);
+        assert!(page.contains(&said), "{page}");
+    }
     let ended = run(place.tool(&["spec", "add", path(&file)]));
     assert_eq!(ended.status.code(), Some(1));
     assert!(ended.stderr.contains("`spec` (interval, network, input source)"), "{}", ended.stderr);
     let ended = run(place.tool(&["spec", "add", "--replace", path(&file)]));
     assert!(ended.status.success(), "{}", ended.stderr);
     let shown = || run(place.tool(&["spec", "list"])).stderr;
-    crate::support::until(shown, String::is_empty);
+    until(shown, String::is_empty);
+    assert!(!text(&address, "/").contains("says otherwise"));
+}
+
+#[test]
+fn a_file_that_is_edited_under_the_server_is_told_on_pages_until_it_is_used() {
+    let place = Place::new();
+    let repository = place.repository("repository");
+    repository.jobs(&[("job", "command = \"true\"")]);
+    place.specify(&[("spec", &repository, "")]);
+    let server = Process::start(place.command(&["--interval", "1d"]));
+    let address = address(&server);
+    let page = |path: &'static str| {
+        let address = address.clone();
+        move || text(&address, path)
+    };
+    let file = place.path("specifications.toml");
+    let before = std::fs::read_to_string(&file).expect("a file");
+    place.specify(&[("spec", &repository, "submodules = true"), ("more", &repository, "")]);
+    let add = format!("`brigandine spec add {}` adds it", file.display());
+    let overview = until(page("/"), |page| page.contains(&add));
+    assert!(overview.contains("has what is not used yet: more."), "{overview}");
+    until(page("/jobset/spec"), |page| page.contains("says otherwise than what is used: input"));
+    // As many specifications do: a mistake is told before the server is started again with it.
+    place.write("specifications.toml", &format!("{before}oops = 1\n"));
+    let overview = until(page("/"), |page| page.contains("would not start again"));
+    assert!(overview.contains(": unknown key `oops`"), "{overview}");
+    std::fs::write(&file, before).expect("as it was");
+    until(page("/"), |page| !page.contains("specifications.toml"));
 }
 
 #[test]
