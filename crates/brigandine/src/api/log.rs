@@ -62,10 +62,9 @@ pub(super) async fn raw(
     if last {
         site.check_log(&build).await?;
     }
-    let first = reader.next().await.map_err(|error| {
-        tracing::warn!(%error, build = %build.id, attempt = number, "a build log cannot be read");
-        Refusal::not_found(format!("The log of build {} cannot be read: {error}", build.id))
-    })?;
+    let first = reader.next().await;
+    let what = format_args!("The log of build {}", build.id);
+    let first = first.map_err(|error| Refusal::unreadable(what, &error))?;
     if reader.is_missing() && (!last || !build.log.path.is_empty()) {
         let what = format!("The log of attempt {number} of build {} is not kept.", build.id);
         return Err(Refusal::not_found(what));

@@ -118,8 +118,14 @@ const LAST_SERVER: Duration = Duration::from_secs(30);
 pub(super) async fn supervisors(state: &Path) -> Result<Arc<Supervisors>, AppError> {
     let path = state.join("processes.lock");
     let failed = |error| AppError::File(path.clone(), error);
-    let options = File::options().create(true).truncate(false).write(true).clone();
-    let file = options.open(&path).map_err(failed)?;
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        // What is no file is not waited for.
+        .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
+        .open(&path)
+        .map_err(failed)?;
     let again = file.try_clone().map_err(failed)?;
     let locked = tokio::task::spawn_blocking(move || again.lock());
     match tokio::time::timeout(LAST_SERVER, locked).await {

@@ -4,6 +4,7 @@
 //! A message is a word or two; `App::hear` says which there are. Bound: the kernel's queue of datagrams,
 //! in which nobody waits for room.
 
+use crate::file::open_regular;
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -68,7 +69,7 @@ pub(crate) fn served(state: &Path) -> Served {
     if connected.is_ok() {
         return Served::Yes;
     }
-    let Ok(file) = File::open(state.join(super::LOCK)) else { return Served::No };
+    let Ok(file) = open_regular(&state.join(super::LOCK)) else { return Served::No };
     // A shared lock for this moment; a server that starts meanwhile asks again.
     match file.try_lock_shared() {
         Err(TryLockError::WouldBlock) => Served::Locked,

@@ -29,7 +29,11 @@ pub(crate) fn run(arguments: &cli::Log) -> Result<(), Failure> {
 
 #[expect(clippy::needless_pass_by_value, reason = "stands in `map_err`")]
 fn failed(error: std::io::Error) -> Failure {
-    Failure::failed(format!("the build log cannot be read: {error}"))
+    Failure::failed(format!("the log cannot be read: {error}"))
+}
+
+fn lost(what: &str) -> Failure {
+    Failure::failed(format!("the log of {what} is not kept any more: its file is gone"))
 }
 
 fn gone(arguments: &cli::Log, what: &str) -> Failure {
@@ -63,7 +67,12 @@ async fn build(
             return Ok(());
         }
         if reader.is_some_and(|reader| reader.is_missing()) && !build.log.path.is_empty() {
-            return Err(Failure::failed("the build log: its file is not kept any more"));
+            return Err(lost(&format!("build {id}")));
+        }
+        let none = build.no_log().filter(|_| build.status.is_finished() || !arguments.follow);
+        if let Some(why) = none {
+            // With `--follow`, its result decides.
+            eprintln!("brigandine: build {id} has no log. {why}");
         }
         if !arguments.follow {
             return Ok(());
@@ -92,7 +101,13 @@ async fn evaluation(
         let evaluation =
             found.ok_or_else(|| Failure::not_found(format!("there is no evaluation {id}")))?;
         let mut reader = logs.open_evaluation(&evaluation, offset).await;
-        if !print(Some(&mut reader), &mut offset).await? || !arguments.follow {
+        if !print(Some(&mut reader), &mut offset).await? {
+            return Ok(());
+        }
+        if reader.is_missing() && !evaluation.log_path.is_empty() {
+            return Err(lost(&format!("evaluation {id}")));
+        }
+        if !arguments.follow {
             return Ok(());
         }
         match evaluation.status {

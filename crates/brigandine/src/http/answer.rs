@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::disposition::attachment;
 use super::{Refusal, Result, Wanted};
+use crate::file::open_regular;
 use crate::model::Product;
 
 /// What pages may load: their own style and script, and nothing from anywhere else.
@@ -57,15 +58,26 @@ pub(crate) fn html(status: StatusCode, page: String) -> Response {
 /// A file of the state directory as a download. Nothing a build made is ever shown as a page.
 ///
 /// # Errors
-/// 404 when the file is gone, 416 when no byte of it is in the range, 500 when it cannot be read.
+/// 404 with what became of it when the file is gone, cannot be read or is not what was stored, 416 when no byte of
+/// it is in the range.
 pub(crate) async fn file(path: &Path, product: &Product, headers: &HeaderMap) -> Result<Response> {
     use tokio::io::{AsyncReadExt, AsyncSeekExt};
-    let opened = tokio::fs::File::open(path).await;
-    let mut opened = opened.map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => Refusal::not_found("the file is not kept any more"),
-        _ => Refusal::io("the product", &error),
-    })?;
     let bytes = u64::try_from(product.bytes).unwrap_or(0);
+    let wanted_path = path.to_owned();
+    let opened = tokio::task::spawn_blocking(move || {
+        let file = open_regular(&wanted_path)?;
+        Ok((file.metadata()?.len(), file))
+    });
+    let opened = opened.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+    let (found, opened) = opened.map_err(|error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => Refusal::not_found("the file is not kept any more"),
+        _ => Refusal::unreadable("the product", &error),
+    })?;
+    if found != bytes {
+        let error = format!("it is damaged: it has {found} bytes, and {bytes} were stored");
+        return Err(Refusal::unreadable("the product", &std::io::Error::other(error)));
+    }
+    let mut opened = tokio::fs::File::from_std(opened);
     let tag = super::tag(&product.checksum);
     let wanted = super::wanted(headers, bytes, &tag)?;
     let part = match &wanted {
@@ -74,7 +86,7 @@ pub(crate) async fn file(path: &Path, product: &Product, headers: &HeaderMap) ->
         Wanted::Nothing => 0..0,
     };
     let moved = opened.seek(std::io::SeekFrom::Start(part.start)).await;
-    moved.map_err(|error| Refusal::io("the product", &error))?;
+    moved.map_err(|error| Refusal::unreadable("the product", &error))?;
     let mut source = opened.take(part.end - part.start);
     let mut response = super::stream("application/octet-stream", move |sender| async move {
         loop {

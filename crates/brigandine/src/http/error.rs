@@ -81,16 +81,10 @@ impl Refusal {
         Self::Internal
     }
 
-    /// A log cannot be read.
-    pub(crate) fn log(what: impl Display, error: &std::io::Error) -> Self {
+    /// A file of the state directory cannot be read: a fault of the machine, which the server outlives.
+    pub(crate) fn unreadable(what: impl Display, error: &std::io::Error) -> Self {
         tracing::warn!(%error, "{what} cannot be read");
         Self::NotFound(format!("{what} cannot be read: {error}"))
-    }
-
-    /// A file could not be read.
-    pub(crate) fn io(what: &str, error: &std::io::Error) -> Self {
-        tracing::error!(%error, "{what} could not be read");
-        Self::Internal
     }
 
     /// Its status and what it says.

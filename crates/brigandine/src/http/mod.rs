@@ -138,7 +138,7 @@ impl Site {
         let (logs, id, build) = (self.0.logs.clone(), build.id, build.clone());
         let checked = tokio::task::spawn_blocking(move || logs.check(&build)).await;
         let checked = checked.unwrap_or_else(|error| Err(std::io::Error::other(error)));
-        checked.map_err(|error| Refusal::log(format_args!("The log of build {id}"), &error))
+        checked.map_err(|error| Refusal::unreadable(format_args!("The log of build {id}"), &error))
     }
 
     /// What the server waits for.

@@ -16,6 +16,7 @@
 //!
 //! Readers wait for the channel, never for time. Offsets are those of the plain text.
 
+use crate::file::open_regular;
 use crate::input::hex;
 use crate::model::{
     Build, BuildId, BuildLogFile, BuildStatus, Evaluation, EvaluationId, EvaluationStatus,
@@ -229,7 +230,7 @@ impl Logs {
             return Ok(());
         }
         let mut digest = Sha256::new();
-        io::copy(&mut File::open(self.state.join(&log.path))?, &mut digest)?;
+        io::copy(&mut open_regular(&self.state.join(&log.path))?, &mut digest)?;
         if hex(&digest.finalize()) == log.digest {
             return Ok(());
         }
@@ -249,7 +250,8 @@ impl Logs {
     pub(crate) async fn open_evaluation(&self, evaluation: &Evaluation, offset: u64) -> LogReader {
         let name = LogName::Evaluation(evaluation.id);
         let running = evaluation.status == EvaluationStatus::Started;
-        self.open_named(name, &evaluation.log_path, 0, running, offset).await
+        // Its row does not say how many bytes; where there are none there is no file.
+        self.open_named(name, &evaluation.log_path, 1, running, offset).await
     }
 
     /// `stored` is where its row says that it is, and `bytes` how many it has, if the row says that.
@@ -533,7 +535,7 @@ impl Source {
     /// Opens whichever of the two files is there, at `offset` of the plain text.
     fn open(plain: &Path, offset: u64) -> io::Result<Self> {
         // L2: looked for in this order, one of them is found.
-        match File::open(plain) {
+        match open_regular(plain) {
             Ok(mut file) => {
                 file.seek(SeekFrom::Start(offset))?;
                 return Ok(Self::Plain(file));
@@ -541,7 +543,7 @@ impl Source {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
-        let file = match File::open(compressed(plain)) {
+        let file = match open_regular(&compressed(plain)) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::Empty),
             Err(error) => return Err(error),
@@ -609,8 +611,10 @@ impl LogReader {
         }
         match self.expected {
             Some(expected) if !self.missing && self.offset < expected => {
-                let message =
-                    format!("it is damaged: it ends after {} of {expected} bytes", self.offset);
+                let message = match self.offset {
+                    0 => "it is damaged: it is empty".to_owned(),
+                    read => format!("it is damaged: it ends after {read} of {expected} bytes"),
+                };
                 Err(io::Error::new(io::ErrorKind::UnexpectedEof, message))
             }
             _ => Ok(None),

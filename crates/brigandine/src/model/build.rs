@@ -54,6 +54,29 @@ impl Build {
             || (self.status.is_finished() && self.started_at > 0);
         self.attempt > 0 && ran
     }
+
+    /// Why there is no log, in a sentence. `None`: it runs or has run.
+    pub(crate) fn no_log(&self) -> Option<&'static str> {
+        if self.has_run() {
+            return None;
+        }
+        Some(match self.status {
+            BuildStatus::Scheduled | BuildStatus::Started if self.imported => {
+                "It was imported, and this server does not build it."
+            }
+            BuildStatus::Scheduled | BuildStatus::Started => {
+                "The log begins when the build starts."
+            }
+            _ if self.imported => "It was imported; its log stayed on the server that built it.",
+            BuildStatus::Canceled => "It was canceled before it started, so there is no log.",
+            BuildStatus::FailedDependency => {
+                "It was never started, because a build that it needs did not succeed; so there is no log."
+            }
+            BuildStatus::Succeeded | BuildStatus::Failed | BuildStatus::FailedOther => {
+                "It was never started itself: another build of the same derivation ran for it."
+            }
+        })
+    }
 }
 
 /// Where a build log is.

@@ -280,7 +280,7 @@ async fn log_view(site: &Site, build: &Build) -> LogView {
     let Some(reader) = site.logs().open(build, from).await else {
         let twin = build.message.strip_prefix("as build ");
         let twin = twin.and_then(|rest| rest.split(':').next()?.parse().ok());
-        return LogView { note: never_ran(build), twin, ..LogView::default() };
+        return LogView { note: build.no_log().unwrap_or_default(), twin, ..LogView::default() };
     };
     let tail = Tail::read(reader, from).await;
     let error = tail.error.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -301,22 +301,6 @@ async fn log_view(site: &Site, build: &Build) -> LogView {
     };
     let (attempt, from) = (build.attempt, tail.from);
     LogView { attempt, from, html, live, resume, note, error, ..LogView::default() }
-}
-
-/// Why a build has no log.
-fn never_ran(build: &Build) -> &'static str {
-    match build.status {
-        BuildStatus::Scheduled | BuildStatus::Started if build.imported => {
-            "It was imported, and this server does not build it."
-        }
-        BuildStatus::Scheduled | BuildStatus::Started => "The log begins when the build starts.",
-        _ if build.imported => "It was imported; its log stayed on the server that built it.",
-        BuildStatus::Canceled => "It was canceled before it started, so there is no log.",
-        BuildStatus::FailedDependency => {
-            "It was never started, because a build that it needs did not succeed; so there is no log."
-        }
-        _ => "It was never started itself: another build of the same derivation ran for it.",
-    }
 }
 
 impl LogView {

@@ -273,6 +273,9 @@ fn grouped(changes: &[(String, BuildId, JobChange)]) -> Vec<Changes> {
         .collect()
 }
 
+/// Bytes of a finished log that are read before an answer begins.
+const LOOKED_AT: usize = 256 * 1024;
+
 /// What the evaluator said, as text; goes on while it runs.
 pub(super) async fn log(
     State(site): Parts,
@@ -298,13 +301,18 @@ async fn read_log(site: &Site, id: String) -> Result<Response> {
             "The evaluator of evaluation {id} printed nothing."
         )));
     }
-    // Read before the answer begins, so that it can say what is wrong with the file.
-    let first = reader.next().await.map_err(|error| {
-        tracing::warn!(%error, evaluation = %number, "an evaluation's log cannot be read");
-        Refusal::not_found(format!("The log of evaluation {id} cannot be read: {error}"))
-    })?;
+    // Read before the answer begins, so that it can say what is wrong with the file: a usual log as a whole.
+    let mut first = Vec::new();
+    while first.len() < LOOKED_AT {
+        let piece = reader.next().await;
+        let what = format_args!("The log of evaluation {id}");
+        match piece.map_err(|error| Refusal::unreadable(what, &error))? {
+            Some(piece) => first.extend(piece),
+            None => break,
+        }
+    }
     if reader.is_missing() {
         return Err(Refusal::not_found(format!("The log of evaluation {id} is not kept.")));
     }
-    Ok(api::follow_log(site, first.unwrap_or_default(), reader, u64::MAX))
+    Ok(api::follow_log(site, first, reader, u64::MAX))
 }

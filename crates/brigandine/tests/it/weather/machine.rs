@@ -344,6 +344,63 @@ fn a_log_that_is_damaged_or_gone_is_a_sentence_on_its_page_and_words_in_the_api(
 }
 
 #[test]
+fn the_log_of_an_evaluation_and_a_product_that_are_damaged_or_gone_are_told_in_words() {
+    let place = Place::new();
+    let repository = place.repository("sample");
+    repository.commit(&[("file", "text")]);
+    let line = r#"{"job": "job", "derivation": {"command": "seq 5000 > it; echo said", "products": ["it"]}}"#;
+    let program = format!("#!/bin/sh\necho begun >&2; seq 20000 | sha256sum >&2; echo '{line}'\n");
+    let program = place.write("evaluator", &program);
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("a mode");
+    let evaluator = format!(
+        "[specification.evaluator]\nkind = \"command\"\ncommand = [\"sh\", \"{}\"]",
+        program.display()
+    );
+    place.specify(&[("sample", &repository, &evaluator)]);
+    let server = Process::start(place.command(&[]));
+    let address = address(&server);
+    until(|| text(&address, "/build/1"), |page| page.contains("succeeded"));
+    let stored = |sql: &str| place.state().join(place.rows(sql).remove(0));
+    let fifo: (&str, Damage) = ("a pipe", |path| {
+        fs::remove_file(path).expect("removed");
+        assert!(Command::new("mkfifo").arg(path).status().expect("mkfifo").success());
+    });
+    for (sql, page, arguments) in [
+        ("SELECT log_path FROM evaluation", "/eval/1/log", &["log", "--evaluation", "1"][..]),
+        ("SELECT path FROM product", "/download/1", &[]),
+        ("SELECT log_path FROM build", "/build/1/log/raw", &["log", "1"]),
+    ] {
+        let path = stored(sql);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("a mode");
+        let folder = path.parent().expect("a folder");
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).expect("a mode");
+        let whole = fs::read(&path).expect("the file");
+        for (what, damage) in DAMAGES.into_iter().chain([fifo]) {
+            damage(&path);
+            let said = text(&address, page);
+            let words = said.contains("cannot be read: ") || said.contains("not kept");
+            // A product may be large, and is not read before it is sent.
+            let silent = page == "/download/1" && what == "changed";
+            assert!(silent || said.contains(" 404 ") && words, "{page} {what}: {said}");
+            if !arguments.is_empty() {
+                let ended = run(place.tool(arguments));
+                assert_eq!(ended.status.code(), Some(1), "{page} {what}: {}", ended.stdout);
+                assert!(ended.stderr.contains("log"), "{page} {what}: {}", ended.stderr);
+            }
+            if path.is_dir() {
+                fs::remove_dir(&path).expect("removed");
+            } else {
+                let _ = fs::remove_file(&path);
+            }
+            fs::write(&path, &whole).expect("put back");
+            assert!(text(&address, page).contains(" 200 "), "{page} {what}");
+        }
+    }
+    server.signal("TERM");
+    assert!(server.end().success());
+}
+
+#[test]
 fn a_clock_that_goes_back_makes_no_time_negative_and_holds_nothing_up() {
     let place = Place::new();
     let gate = Gate::new(place.path("gate"));
