@@ -273,7 +273,7 @@ async fn triggers(app: &App, count: u32) -> Result<[f64; 3], Failure> {
         let began = Instant::now();
         let registered = app.database().write(move |tx| {
             let specification = SpecificationId::new(1);
-            let begun = store::begin_evaluation(tx, specification, &stamp, &[], now)?;
+            let begun = store::begin_evaluation(tx, specification, &stamp, &[], "", now)?;
             let store::Begun::New(id) = begun else { return Ok(None) };
             store::register(tx, id, std::slice::from_ref(&job), "", "", now)
         });

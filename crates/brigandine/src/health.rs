@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | less than the reserve is free | the watch, several times a second while something runs | the watch finds more |
 //! | something that ran met a full disk | whoever ran it: [`Run::met_full_disk`] | more is free than before it began, or [`AGAIN`] has passed |
-//! | the database cannot be read or written | [`Health::retry`] | a call succeeds |
+//! | the database cannot be read or written | [`Health::retry`] | a call succeeds: a write, where a write failed, since reads go on while another program has the file locked |
 //!
 //! H1: looks at a file system block where that is out of reach, so they are made on a thread of their own, or on one
 //! that may block; `stop` ends every wait.
@@ -106,8 +106,10 @@ struct State {
     low: Option<String>,
     /// Something met a full disk.
     met: Option<Met>,
-    /// What the database said last, if that was an error.
-    database: Option<String>,
+    /// What the database said last to a read, if that was an error.
+    reading: Option<String>,
+    /// The same of writes.
+    writing: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,6 +120,11 @@ struct Met {
 }
 
 impl State {
+    /// What the database said last, if that was an error.
+    fn database(&self) -> Option<&String> {
+        self.writing.as_ref().or(self.reading.as_ref())
+    }
+
     fn has_room(&self) -> bool {
         self.low.is_none() && self.met.is_none()
     }
@@ -128,7 +135,7 @@ impl State {
                 "The disk was full while something ran: nothing is started until more is free.";
             self.met.is_some().then(|| met.to_owned())
         });
-        let database = self.database.as_ref().map(|error| {
+        let database = self.database().map(|error| {
             format!("The database cannot be used for now, and is asked again each second: {error}.")
         });
         let all: Vec<String> = disk.into_iter().chain(database).collect();
@@ -304,7 +311,7 @@ impl Health {
             (false, true) => tracing::info!("there is room on the disk again: the server goes on"),
             _ => {}
         }
-        match (&before.database, &after.database) {
+        match (before.database(), after.database()) {
             (None, Some(error)) => tracing::error!(
                 error,
                 "the database cannot be used for now; it is asked again each second"
@@ -317,11 +324,23 @@ impl Health {
         }
     }
 
-    /// Makes a call to the database until it succeeds, or fails for a reason that does not pass.
+    /// Makes a call that writes to the database until it succeeds, or fails for a reason that does not pass.
     ///
     /// # Errors
     /// That reason; or what is waited for, when the server stops.
-    pub(crate) async fn retry<T, F>(&self, mut call: impl FnMut() -> F) -> Result<T, DatabaseError>
+    pub(crate) async fn retry<T, F>(&self, call: impl FnMut() -> F) -> Result<T, DatabaseError>
+    where
+        F: IntoFuture<Output = Result<T, DatabaseError>>,
+    {
+        self.retried(writing, call).await
+    }
+
+    /// As [`Health::retry`]; `of` is where the state has an error of such calls.
+    async fn retried<T, F>(
+        &self,
+        of: fn(&mut State) -> &mut Option<String>,
+        mut call: impl FnMut() -> F,
+    ) -> Result<T, DatabaseError>
     where
         F: IntoFuture<Output = Result<T, DatabaseError>>,
     {
@@ -329,15 +348,13 @@ impl Health {
         loop {
             let error = match call().await {
                 Ok(done) => {
-                    if self.shared.state.borrow().database.is_some() {
-                        self.change(|state| state.database = None);
-                    }
+                    self.succeeded(of);
                     return Ok(done);
                 }
                 Err(error) if passes(&error) => error,
                 Err(error) => return Err(error),
             };
-            self.note(&error);
+            self.change(|state| *of(state) = Some(error.to_string()));
             tokio::select! {
                 () = tokio::time::sleep(RETRY) => {}
                 _ = stop.wait_for(|stop| *stop) => return Err(error),
@@ -345,16 +362,21 @@ impl Health {
         }
     }
 
-    /// Notes an error of the database that passes, until a call succeeds.
-    pub(crate) fn note(&self, error: &DatabaseError) {
-        self.change(|state| state.database = Some(error.to_string()));
+    fn succeeded(&self, of: fn(&mut State) -> &mut Option<String>) {
+        // Almost always there is nothing to change, and nobody is kept from looking.
+        if self.shared.state.borrow().database().is_some() {
+            self.change(|state| *of(state) = None);
+        }
     }
 
-    /// Notes that the database answers.
+    /// Notes an error of a write that passes, until one succeeds.
+    pub(crate) fn note(&self, error: &DatabaseError) {
+        self.change(|state| state.writing = Some(error.to_string()));
+    }
+
+    /// Notes that the database can be written.
     pub(crate) fn note_good(&self) {
-        if self.shared.state.borrow().database.is_some() {
-            self.change(|state| state.database = None);
-        }
+        self.succeeded(writing);
     }
 
     /// As [`Health::retry`], for a write.
@@ -378,12 +400,20 @@ impl Health {
         F: FnMut(&Snapshot) -> rusqlite::Result<T> + Send + 'static,
     {
         let f = Arc::new(Mutex::new(f));
-        self.retry(|| {
+        self.retried(reading, || {
             let f = Arc::clone(&f);
             database.read(move |s| lock(&f)(s))
         })
         .await
     }
+}
+
+fn reading(state: &mut State) -> &mut Option<String> {
+    &mut state.reading
+}
+
+fn writing(state: &mut State) -> &mut Option<String> {
+    &mut state.writing
 }
 
 fn watch_disks(shared: &Weak<Shared>) {
@@ -452,6 +482,16 @@ mod tests {
         // There is no place to look at, so all is free.
         health.look();
         assert!(health.has_room() && health.notice().is_empty());
+    }
+
+    #[test]
+    fn that_reads_go_on_does_not_end_what_is_told_of_writes() {
+        let health = Health::unwatched();
+        health.change(|state| state.writing = Some("locked".to_owned()));
+        health.succeeded(reading);
+        assert!(health.notice().contains("cannot be used for now"), "{}", health.notice());
+        health.note_good();
+        assert_eq!(health.notice(), "");
     }
 
     #[test]

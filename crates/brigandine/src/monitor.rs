@@ -8,6 +8,7 @@
 //! | what goes wrong | who is told | what happens next |
 //! |---|---|---|
 //! | a fetch | the specification's row | another look, later each time |
+//! | a fetch of a submodule | both rows | evaluated again by another look, later each time |
 //! | the evaluator | the evaluation's row and its log | nothing until something is pushed |
 //! | the disk is full | the evaluation's row: aborted | evaluated again when there is room, some times |
 //! | the server stops | the evaluation's row: aborted | evaluated again at the next start |
@@ -30,7 +31,7 @@ use crate::model::{
 };
 use crate::store::{self, Begun, Database, DatabaseError};
 use sha2::{Digest, Sha256};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, broadcast, watch};
@@ -169,7 +170,8 @@ async fn look_at(
     full: &mut usize,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(Looked, Duration), DatabaseError> {
-    let (id, wanted_at) = (state.id, state.look.wanted_at);
+    let (id, wanted_at, error) = (state.id, state.look.wanted_at, state.look.error);
+    let failures = state.look.failures + 1;
     let run = shared.health.begin();
     let specification = Arc::new(state.specification);
     let interval = specification.interval_s.map_or(shared.interval, Duration::from_secs);
@@ -184,11 +186,10 @@ async fn look_at(
             let (run, met) = met_full_disk(run).await;
             drop(run);
             // That there was no room is no reason to come back later and later.
-            let failures = if met { 1 } else { state.look.failures + 1 };
-            let pause = pause_after(interval, failures);
+            let pause = pause_after(interval, if met { 1 } else { failures });
             tracing::warn!(error, retry_s = pause.as_secs(), "cannot fetch the inputs");
-            let next = now.saturating_add(seconds(pause));
-            let look = store::Looked { specification: id, wanted_at, at: now, next_at: next };
+            let next_at = now.saturating_add(seconds(pause));
+            let look = store::Looked { specification: id, wanted_at, at: now, next_at, failures };
             let note = move |tx: &store::Transaction| store::note_look(tx, look, &error);
             shared.health.write(&shared.database, note).await?;
             let _ = shared.events.send(Event::Looked { specification: id, failed: true });
@@ -209,12 +210,12 @@ async fn look_at(
         })
         .collect();
     let next_at = now.saturating_add(seconds(interval));
-    let look = store::Looked { specification: id, wanted_at, at: now, next_at };
+    let look = store::Looked { specification: id, wanted_at, at: now, next_at, failures };
     // Dropped when an evaluation that begins has its log (`log`, L4).
     let coming = shared.logs.announce();
     let begin = move |tx: &store::Transaction| {
         store::note_look(tx, look, "")?;
-        store::begin_evaluation(tx, id, &stamp, &checkouts, now)
+        store::begin_evaluation(tx, id, &stamp, &checkouts, &error, now)
     };
     let begun = shared.health.write(&shared.database, begin).await?;
     let _ = shared.events.send(Event::Looked { specification: id, failed: false });
@@ -230,10 +231,16 @@ async fn look_at(
         Begun::New(evaluation) | Begun::Again(evaluation) => evaluation,
     };
     let span = tracing::info_span!("evaluation", id = %evaluation);
-    let evaluated =
-        evaluate(shared, id, &specification, &resolved, evaluation, (run, *full), (coming, stop));
-    let (status, met) = evaluated.instrument(span).await?;
+    let later = pause_after(interval, failures);
+    let next_at = now.saturating_add(seconds(later));
+    let turn = Turn { run, full: *full, unreachable: store::Looked { next_at, ..look } };
+    let evaluated = evaluate(shared, &specification, &resolved, evaluation, turn, (coming, stop));
+    let Ended { status, met, unreachable } = evaluated.instrument(span).await?;
     *full = if met { *full + 1 } else { 0 };
+    if unreachable {
+        let _ = shared.events.send(Event::Looked { specification: id, failed: true });
+        return Ok((Looked::Evaluated(evaluation, status), later));
+    }
     // It is evaluated again as soon as there is room, for which the next look waits.
     let pause = if met && status == EvaluationStatus::Aborted { BACK_OFF } else { interval };
     Ok((Looked::Evaluated(evaluation, status), pause.min(interval)))
@@ -308,16 +315,34 @@ fn stamp(shared: &Shared, specification: &Specification, resolved: &[Resolved]) 
     hex(&digest.finalize())
 }
 
-/// Evaluates. Says how that ended, and whether it met a full disk, as `full` ones before it.
+/// What an evaluation is begun with.
+struct Turn {
+    run: Run,
+    /// Evaluations in a row before it that met a full disk.
+    full: usize,
+    /// What the look came to if something cannot be fetched.
+    unreachable: store::Looked,
+}
+
+/// How an evaluation ended.
+struct Ended {
+    status: EvaluationStatus,
+    /// Whether it met a full disk.
+    met: bool,
+    /// Whether something could not be fetched.
+    unreachable: bool,
+}
+
+/// Evaluates.
 async fn evaluate(
     shared: &Shared,
-    specification_id: SpecificationId,
     specification: &Specification,
     resolved: &[Resolved],
     id: EvaluationId,
-    (run, full): (Run, usize),
+    Turn { run, full, unreachable: look }: Turn,
     (coming, mut stop): (Announcement, watch::Receiver<bool>),
-) -> Result<(EvaluationStatus, bool), DatabaseError> {
+) -> Result<Ended, DatabaseError> {
+    let specification_id = look.specification;
     let publish = |status| {
         let specification = specification_id;
         let _ = shared.events.send(Event::Evaluation { id, specification, status });
@@ -329,25 +354,43 @@ async fn evaluate(
     publish(EvaluationStatus::Started);
     tracing::info!("evaluation started");
     let mut checkout_at = 0;
-    let work = evaluate_started(shared, specification, resolved, id, &mut log, &mut checkout_at);
+    let scratch = Scratch(shared.work.join(format!("evaluation-{id}")));
+    let _ = remove_all(&scratch.0);
+    let files = &scratch.0;
+    let work =
+        evaluate_started(shared, specification, resolved, id, files, &mut log, &mut checkout_at);
     let work = shared.evaluations.run(work);
     let done = tokio::select! {
         done = work => done,
         _ = stop.wait_for(|stop| *stop) => Err(Trouble::Stopped),
     };
     let (run, met) = match &done {
-        Err(Trouble::Evaluation(_)) => met_full_disk(run).await,
+        Err(Trouble::Evaluation(_) | Trouble::Unreachable(_)) => met_full_disk(run).await,
+        Err(Trouble::Full(_)) => {
+            run.note_full();
+            (Some(run), true)
+        }
         _ => (Some(run), false),
     };
-    let done = match done {
-        Err(Trouble::Evaluation(message)) if met && full + 1 < FULL_MAX => {
-            Err(Trouble::Full(message))
+    // Until then it took its room on the disk.
+    drop(scratch);
+    let again = met && full + 1 < FULL_MAX;
+    let done = done.map_err(|trouble| match trouble {
+        Trouble::Evaluation(message) | Trouble::Full(message) | Trouble::Unreachable(message)
+            if again =>
+        {
+            Trouble::Full(message)
         }
-        done => done,
-    };
-    if let Err(Trouble::Evaluation(message) | Trouble::Full(message)) = &done {
+        Trouble::Full(message) => Trouble::Evaluation(message),
+        trouble => trouble,
+    });
+    if let Err(
+        Trouble::Evaluation(message) | Trouble::Full(message) | Trouble::Unreachable(message),
+    ) = &done
+    {
         let _ = log.write(format!("\n[brigandine: {message}]\n").as_bytes()).await;
     }
+    let unreachable = matches!(done, Err(Trouble::Unreachable(_)));
     let log = log.finish().await;
     let now = model::now();
     let status = match done {
@@ -384,7 +427,9 @@ async fn evaluate(
         Err(trouble) => {
             let (status, message) = match trouble {
                 Trouble::Database(error) => return Err(error),
-                Trouble::Evaluation(message) => (EvaluationStatus::Failed, message),
+                Trouble::Evaluation(message) | Trouble::Unreachable(message) => {
+                    (EvaluationStatus::Failed, message)
+                }
                 Trouble::Full(message) => {
                     let message = format!(
                         "the disk was full; it is evaluated again when there is room: {message}"
@@ -400,6 +445,10 @@ async fn evaluate(
                 if checkout_at > 0 {
                     store::note_checkouts(tx, id, checkout_at)?;
                 }
+                if unreachable {
+                    // By this error the next look knows that it may go better.
+                    store::note_look(tx, look, &message)?;
+                }
                 store::end_evaluation(tx, id, status, &message, &log.path, now)
             };
             shared.health.write(&shared.database, end).await?;
@@ -412,7 +461,7 @@ async fn evaluate(
     if status == EvaluationStatus::Succeeded {
         tidy(shared, specification).await;
     }
-    Ok((status, met))
+    Ok(Ended { status, met, unreachable })
 }
 
 /// Has outputs of an evaluation made again that are not there any more.
@@ -459,6 +508,8 @@ enum Trouble {
     Evaluation(String),
     /// As `Evaluation`, on a full disk.
     Full(String),
+    /// As `Evaluation`, by a repository that did not give what a submodule names.
+    Unreachable(String),
     Stopped,
 }
 
@@ -467,6 +518,7 @@ async fn evaluate_started(
     specification: &Specification,
     resolved: &[Resolved],
     id: EvaluationId,
+    scratch: &Path,
     log: &mut crate::log::LogWriter,
     checkout_at: &mut Timestamp,
 ) -> Result<evaluate::Evaluated, Trouble> {
@@ -479,7 +531,12 @@ async fn evaluate_started(
     for (input, resolved) in specification.inputs.iter().zip(resolved) {
         let failed = |error: crate::input::FetchError| {
             let message = format!("input `{}`: {error}", input.name);
-            Trouble::Evaluation(one_line(&message, MESSAGE_BYTES_MAX))
+            let message = one_line(&message, MESSAGE_BYTES_MAX);
+            match &error {
+                error if error.is_full() => Trouble::Full(message),
+                error if error.is_of_fetch() => Trouble::Unreachable(message),
+                _ => Trouble::Evaluation(message),
+            }
         };
         let revision = &resolved.revision;
         let pin = shared.repositories.pin(&input.url, revision);
@@ -507,8 +564,6 @@ async fn evaluate_started(
         isolation: shared.isolation.to_owned(),
         network: specification.network,
     };
-    let scratch = Scratch(shared.work.join(format!("evaluation-{id}")));
-    let _ = remove_all(&scratch.0);
     *checkout_at = model::now();
     let now = *checkout_at;
     let note = async {
@@ -522,8 +577,11 @@ async fn evaluate_started(
     };
     let work = async {
         let done =
-            evaluate::evaluate(specification, context, &shared.evaluator, &scratch.0, log).await;
-        done.map_err(|error| Trouble::Evaluation(lines(&error.to_string(), MESSAGE_BYTES_MAX)))
+            evaluate::evaluate(specification, context, &shared.evaluator, scratch, log).await;
+        done.map_err(|error| {
+            let message = lines(&error.to_string(), MESSAGE_BYTES_MAX);
+            if error.is_full() { Trouble::Full(message) } else { Trouble::Evaluation(message) }
+        })
     };
     tokio::try_join!(note, work).map(|((), evaluated)| evaluated)
 }

@@ -338,7 +338,7 @@ impl Load {
     async fn register(&self, jobs: Vec<NewJob>, stamp: String) -> Result<EvaluationId, Failure> {
         let (of, now) = (self.specification, model::now());
         let registered = self.database.write_once(move |tx| {
-            let begun = store::begin_evaluation(tx, of, &stamp, &[], now)?;
+            let begun = store::begin_evaluation(tx, of, &stamp, &[], "", now)?;
             let store::Begun::New(id) = begun else { return Ok(None) };
             Ok(store::register(tx, id, &jobs, "", "", now)?.map(|_| id))
         });

@@ -88,7 +88,7 @@ async fn bench(jobs: usize, max_jobs: usize) -> Bench {
              VALUES (1, 'x', '{}', 0, 0, 0, '', 0, 0, 0, 0)",
             [],
         )?;
-        let begun = store::begin_evaluation(tx, model::SpecificationId::new(1), "s", &[], 1)?;
+        let begun = store::begin_evaluation(tx, model::SpecificationId::new(1), "s", &[], "", 1)?;
         let Begun::New(id) = begun else { return Ok(false) };
         Ok(store::register(tx, id, &jobs, "", "", 1)?.is_some())
     });

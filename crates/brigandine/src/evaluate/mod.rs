@@ -57,6 +57,8 @@ pub(crate) struct EvaluatorSettings {
 pub(crate) enum EvaluateError {
     /// The evaluator could not be run.
     Run(String, io::Error),
+    /// What it needs of the checkout could not be read or copied.
+    Checkout(String, io::Error),
     /// What it said cannot be used.
     Refused(String),
     /// It says itself that it failed.
@@ -82,6 +84,7 @@ impl std::fmt::Display for EvaluateError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Run(program, error) => write!(f, "cannot run the evaluator `{program}`: {error}"),
+            Self::Checkout(what, error) => write!(f, "cannot {what}: {error}"),
             Self::Refused(message) => write!(f, "the evaluator's output, {message}"),
             Self::Reported(message) => f.write_str(message),
             Self::Timeout(limit) => write!(
@@ -109,8 +112,20 @@ impl std::fmt::Display for EvaluateError {
 impl std::error::Error for EvaluateError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Run(_, error) => Some(error),
+            Self::Run(_, error) | Self::Checkout(_, error) => Some(error),
             _ => None,
+        }
+    }
+}
+
+impl EvaluateError {
+    /// Whether the server itself met a full disk. It may have room again by now.
+    pub(crate) fn is_full(&self) -> bool {
+        match self {
+            Self::Run(_, error) | Self::Checkout(_, error) => {
+                matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            }
+            _ => false,
         }
     }
 }
@@ -230,7 +245,7 @@ async fn small_list(
     let (tree, path) = (checkout.tree.clone(), file.to_owned());
     let read = tokio::task::spawn_blocking(move || tree.read(&path, SMALL_LIST_BYTES));
     let read = read.await.unwrap_or_else(|error| Err(io::Error::other(error)));
-    match read.map_err(|error| EvaluateError::Run(format!("reader of {file}"), error))? {
+    match read.map_err(|error| EvaluateError::Checkout(format!("read {file}"), error))? {
         Found::File(list) => Ok(Some(list)),
         Found::Otherwise => Ok(None),
     }
@@ -271,7 +286,9 @@ async fn copy_main(
             tree.copy(&[], &target)
         });
         let copied = copied.await.unwrap_or_else(|error| Err(io::Error::other(error)));
-        copied.map_err(|error| EvaluateError::Run("copy of the checkout".to_owned(), error))?;
+        copied.map_err(|error| {
+            EvaluateError::Checkout("copy the checkout for the evaluator".to_owned(), error)
+        })?;
     }
     for checkout in checkouts {
         if checkout.input == context.main {

@@ -81,7 +81,9 @@ impl Origin {
                             .to_owned(),
                     );
                 }
-                let path = path.canonicalize().map_err(|error| error.to_string())?;
+                let path = path
+                    .canonicalize()
+                    .map_err(|error| format!("{GONE}{}: {error}", path.display()))?;
                 refuse_state(&path, state)?;
                 let path = path.into_os_string().into_string();
                 made(path.map_err(|_| "its path is not UTF-8".to_owned())?, Access::Local)
@@ -97,6 +99,9 @@ impl Origin {
         }
     }
 }
+
+/// How the refusal of a path begins that is not there, which may pass.
+pub(super) const GONE: &str = "there is nothing at ";
 
 /// What an address says of how it is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,7 +8,7 @@
 //! X1: what a file is depends on its tree and on the filters that may run, never on another setting of the
 //! machine or of a clone (`Repositories::export_command`).
 
-use super::address::Origin;
+use super::address::{GONE, Origin};
 use super::git::{FetchError, OUTPUT_MAX, Repositories, hex, redact};
 use super::objects::FILES_MAX;
 use super::tree::{Entry, EntryKind, Tree};
@@ -444,7 +444,14 @@ impl Checkouts {
             }
             let state = self.repositories.state();
             let below = origin.submodule(address, wanted.submodules_from, state);
-            let below = below.map_err(|why| refuse(format!("submodule `{shown}`: {why}")))?;
+            let below = below.map_err(|why| {
+                let said = format!("submodule `{shown}`: {why}");
+                if why.starts_with(GONE) {
+                    FetchError::Git { doing: "fetch", url: redact(&origin.url), said }
+                } else {
+                    refuse(said)
+                }
+            })?;
             self.repositories.ensure_revision(&below, &entry.object).await?;
             let folder = [entry.path.as_slice(), b"/"].concat();
             Box::pin(self.list(wanted, &below, &entry.object, &folder, depth + 1, root, entries))

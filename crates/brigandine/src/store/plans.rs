@@ -207,7 +207,7 @@ async fn ask_everything(database: &lockkeeper::Database) {
                 revision_at: 0,
             };
             let of = SpecificationId::new(1);
-            let begun = begin_evaluation(tx, of, "new", &[checkout], 9)?;
+            let begun = begin_evaluation(tx, of, "new", &[checkout], "", 9)?;
             let Begun::New(new) = begun else { panic!("{begun:?}") };
             note_checkouts(tx, new, 9)?;
             let job = |name: &str, needs| NewJob {
@@ -224,7 +224,11 @@ async fn ask_everything(database: &lockkeeper::Database) {
             let jobs = [job("107", vec![]), job("x", vec![("n".to_owned(), 0)])];
             assert!(register(tx, new, &jobs, "", "", 9)?.is_some());
             end_evaluation(tx, new, EvaluationStatus::Failed, "", "", 9)?;
-            note_look(tx, Looked { specification: of, wanted_at: 0, at: 1, next_at: 2 }, "")?;
+            note_look(
+                tx,
+                Looked { specification: of, wanted_at: 0, at: 1, next_at: 2, failures: 0 },
+                "",
+            )?;
             want_look(tx, "spec2", 3)?;
             put_specification(
                 tx,

@@ -12,35 +12,40 @@ use rusqlite::params;
 pub(crate) enum Begun {
     /// A new stamp: the row is stored, the evaluator may run.
     New(EvaluationId),
-    /// A stamp whose evaluation was aborted: the row is started again.
+    /// A stamp whose evaluation was aborted, or could not be fetched: the row is started again.
     Again(EvaluationId),
     /// A known stamp: nothing is to be done.
     Known(EvaluationId, EvaluationStatus),
 }
 
-/// Stores an evaluation in state started, unless its stamp is known. In any case the inputs are at it.
+/// Stores an evaluation in state started, unless its stamp is known. In any case the inputs are at it. One that
+/// failed by what the last look failed by, `error`, is begun again.
 pub(crate) fn begin_evaluation(
     tx: &Transaction,
     specification: SpecificationId,
     stamp: &str,
     checkouts: &[Checkout],
+    error: &str,
     now: Timestamp,
 ) -> rusqlite::Result<Begun> {
-    let known: Option<(EvaluationId, EvaluationStatus)> = tx
+    let known: Option<(EvaluationId, EvaluationStatus, bool)> = tx
         .prepare_cached(
-            "SELECT id, status FROM evaluation WHERE specification_id = ?1 AND stamp = ?2",
+            "SELECT id, status, status = 2 OR (status = 1 AND message = ?3 AND ?3 <> '')
+             FROM evaluation WHERE specification_id = ?1 AND stamp = ?2",
         )?
-        .query_map(params![specification, stamp], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .query_map(params![specification, stamp, error], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })?
         .next()
         .transpose()?;
-    if let Some((id, status)) = known {
+    if let Some((id, status, again)) = known {
         note_current(tx, specification, id)?;
-        if status != EvaluationStatus::Aborted {
+        if !again {
             return Ok(Begun::Known(id, status));
         }
         tx.prepare_cached(
             "UPDATE evaluation SET status = -1, message = '', created_at = ?2, checkout_at = 0,
-             finished_at = 0, log_path = '' WHERE id = ?1 AND status = 2",
+             finished_at = 0, log_path = '' WHERE id = ?1 AND status IN (1, 2)",
         )?
         .execute(params![id, now])?;
         return Ok(Begun::Again(id));

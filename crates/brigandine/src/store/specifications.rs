@@ -156,16 +156,25 @@ pub(crate) struct Looked {
     pub(crate) at: Timestamp,
     /// When the next one is due.
     pub(crate) next_at: Timestamp,
+    /// If it went wrong: how many did in a row, with this one.
+    pub(crate) failures: i64,
 }
 
 /// Notes how a look at the inputs ended; an empty `error` means well.
 pub(crate) fn note_look(tx: &Transaction, look: Looked, error: &str) -> rusqlite::Result<()> {
     tx.prepare_cached(
         "UPDATE specification SET looked_at = ?3, look_error = ?2,
-         look_failures = CASE WHEN ?2 = '' THEN 0 ELSE look_failures + 1 END, next_look_at = ?4,
+         look_failures = CASE WHEN ?2 = '' THEN 0 ELSE ?6 END, next_look_at = ?4,
          look_answered_at = ?5 WHERE id = ?1",
     )?
-    .execute(params![look.specification, error, look.at, look.next_at, look.wanted_at])?;
+    .execute(params![
+        look.specification,
+        error,
+        look.at,
+        look.next_at,
+        look.wanted_at,
+        look.failures.max(1)
+    ])?;
     Ok(())
 }
 

@@ -302,7 +302,7 @@ async fn evaluate(database: &Database, model: &mut Model, dice: &mut Dice, round
     }
     write(database, move |tx| {
         let stamp = format!("stamp {round}");
-        let begun = begin_evaluation(tx, SpecificationId::new(1), &stamp, &[], round)?;
+        let begun = begin_evaluation(tx, SpecificationId::new(1), &stamp, &[], "", round)?;
         assert_eq!(begun, Begun::New(EvaluationId::new(round)));
         assert!(register(tx, EvaluationId::new(round), &jobs, "", "", round)?.is_some());
         assert!(

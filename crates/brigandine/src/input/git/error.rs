@@ -90,14 +90,42 @@ impl std::error::Error for FetchError {
     }
 }
 
+/// How programs say that there is no room: by bytes, by files, or for this user.
+const FULL: [&str; 2] = ["No space left on device", "Disk quota exceeded"];
+
 impl FetchError {
+    /// Whether a disk was full. It may have room again by now: what could not be written whole was removed.
+    pub(crate) fn is_full(&self) -> bool {
+        match self {
+            Self::Git { said, .. } => FULL.iter().any(|full| said.contains(full)),
+            Self::File { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            }
+            Self::Process { .. }
+            | Self::Refused { .. }
+            | Self::NoReference { .. }
+            | Self::Unreadable { .. } => false,
+        }
+    }
+
+    /// Whether somebody else's repository did not give what was asked of it, which may pass.
+    pub(crate) fn is_of_fetch(&self) -> bool {
+        match self {
+            // Large files are fetched while they are written.
+            Self::Git { doing, said, .. } => {
+                *doing == "fetch" || said.contains("smudge filter lfs")
+            }
+            Self::Process { doing, .. } => *doing == "fetch",
+            Self::NoReference { .. } => true,
+            Self::Refused { .. } | Self::Unreadable { .. } | Self::File { .. } => false,
+        }
+    }
+
     /// Whether a new clone may do what this one could not.
     pub(in crate::input) fn may_be_damage(&self) -> bool {
         match self {
             // A filter such as LFS reads no objects of git's, and a folder can be full whatever is written there.
-            Self::Git { said, .. } => {
-                !said.contains("smudge filter") && !said.contains("No space left")
-            }
+            Self::Git { said, .. } => !said.contains("smudge filter") && !self.is_full(),
             Self::Unreadable { .. } => true,
             Self::Process { .. }
             | Self::Refused { .. }

@@ -209,3 +209,70 @@ fn outputs_that_meet_a_full_disk_are_made_again() {
     assert!(server.end().success());
     assert_eq!(fs::read_dir(mounts.path(&outputs)).expect("outputs").count(), 2);
 }
+
+/// Makes empty files in a folder until the file system has no room for another one, or so many.
+fn fill_with_files(folder: &Path, most: usize) -> Vec<std::path::PathBuf> {
+    let mut made = Vec::new();
+    for number in 0..most {
+        let path = folder.join(format!("filler-{number}"));
+        match fs::File::create(&path) {
+            Ok(_) => made.push(path),
+            Err(error) => {
+                assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+                break;
+            }
+        }
+    }
+    made
+}
+
+#[test]
+fn a_file_system_that_has_no_room_for_files_is_a_full_disk() {
+    let job = "command = \"for i in $(seq 100); do echo x > file-$i; done\"";
+    let small = Small::new("64m,nr_inodes=600", &[("first", job)]);
+    let server = small.serve();
+    let address = address(&server);
+    until(|| text(&address, "/build/1"), |page| page.contains("succeeded"));
+    let fillers = fill_with_files(&small.path(""), 600);
+    until(|| text(&address, "/"), |page| is_told(page) && page.contains("hardly any file"));
+    small.place.repository_of("sample").jobs(&[("later", job)]);
+    assert!(text(&address, "/api/latestbuilds?nr=1").contains("\"buildstatus\":0"), "JSON goes on");
+    fillers.iter().for_each(|path| fs::remove_file(path).expect("room"));
+    until(|| statuses(&address), |all| all == &[0, 0]);
+    // So few are left that the server runs, and the build does not.
+    let fillers = fill_with_files(&small.path(""), 600);
+    fillers.iter().rev().take(60).for_each(|path| fs::remove_file(path).expect("some room"));
+    small.place.repository_of("sample").jobs(&[("last", job)]);
+    server.trace("a build was lost");
+    fillers.iter().rev().skip(60).for_each(|path| fs::remove_file(path).expect("room"));
+    until(|| statuses(&address), |all| all == &[0, 0, 0]);
+    ends_well(&small, server);
+}
+
+#[test]
+fn an_evaluation_that_meets_a_full_disk_for_a_moment_is_begun_again() {
+    let place = Place::new();
+    let repository = place.repository("sample");
+    let files: Vec<(String, String)> =
+        (0..300).map(|number| (format!("files/{number}"), format!("{number}\n"))).collect();
+    let files: Vec<(&str, &str)> = files.iter().map(|(a, b)| (&**a, &**b)).collect();
+    repository.commit(&files);
+    let evaluator = "[specification.evaluator]\nkind = \"command\"\ncommand = [\"sh\", \"-c\", \
+                     \"echo '{\\\"job\\\": \\\"job\\\", \\\"derivation\\\": {\\\"command\\\": \\\"true\\\"}}'\"]";
+    place.specify(&[("sample", &repository, evaluator)]);
+    // What a checkout has no room for is removed before anybody can see that there was none.
+    let checkouts = place.state().join("checkouts");
+    let mounts = Mounts::new(&[(Path::new(&checkouts), "16m,nr_inodes=200")]);
+    let server = Process::start(mounts.command(&place.command(&["--interval", "1s"])));
+    let address = address(&server);
+    server.trace("evaluation ended");
+    let page = until(|| text(&address, "/eval/1"), |page| page.contains("the disk was full"));
+    assert!(page.contains("it is evaluated again when there is room"), "{page}");
+    let mut larger = std::process::Command::new("mount");
+    larger.args(["-o", "remount,nr_inodes=1000"]).arg(&checkouts);
+    let ended = run(mounts.command(&larger));
+    assert!(ended.status.success(), "{}", ended.stderr);
+    until(|| text(&address, "/build/1"), |page| page.contains("succeeded"));
+    server.signal("TERM");
+    assert!(server.end().success());
+}

@@ -1,7 +1,8 @@
 //! Repositories as git makes them: what git itself can check out is built, and of the rest is said what to do.
 
 use super::{newest_log, refusal};
-use crate::support::{Place, Repository, run};
+use crate::command::serve::{address, text};
+use crate::support::{Place, Process, Repository, run, until};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
@@ -476,6 +477,16 @@ fn a_large_file_that_is_lost_is_an_error_with_its_name() {
     assert_eq!(clones, 1, "nothing is wrong with the clone");
     let logs = Command::new("find").arg(place.state()).args(["-path", "*lfs/logs*"]).output();
     assert_eq!(String::from_utf8_lossy(&logs.expect("find").stdout), "");
+    // It is looked for again: people push what they forgot.
+    let objects = repository.path.join(".git/lfs/objects");
+    let stored = repository.git(&["show", "HEAD:a.bin"]);
+    let digest = stored.split("sha256:").nth(1).and_then(|rest| rest.split_whitespace().next());
+    let digest = digest.expect(&stored);
+    let folder = objects.join(&digest[..2]).join(&digest[2..4]);
+    fs::create_dir_all(&folder).expect("folders");
+    fs::copy(repository.path.join("a.bin"), folder.join(digest)).expect("put back");
+    place.good_one_shot();
+    assert_eq!(place.rows("SELECT id, status FROM evaluation"), ["1|0"]);
 }
 
 #[test]
@@ -562,4 +573,51 @@ fn files_are_what_a_checkout_by_git_makes_of_them_whatever_attributes_say() {
         let listing = command.output().expect("sh").stdout;
         assert_eq!(newest_log(&place), String::from_utf8_lossy(&listing));
     }
+}
+
+#[test]
+fn a_submodule_that_cannot_be_fetched_is_fetched_by_a_later_look() {
+    let place = Place::new();
+    let below = place.repository("below");
+    let first = below.commit(&[("text", "first\n")]);
+    let repository = place.repository("sample");
+    let modules =
+        format!("[submodule \"below\"]\n\tpath = below\n\turl = {}\n", below.path.display());
+    let list = "[[job]]\nname = \"one\"\ncommand = \"cat below/text\"\n";
+    let push = |revision: &str| {
+        for (name, text) in [(".gitmodules", &*modules), ("brigandine.toml", list)] {
+            fs::write(repository.path.join(name), text).expect("written");
+            repository.git(&["add", name]);
+        }
+        let entry = format!("160000,{revision},below");
+        repository.git(&["update-index", "--add", "--cacheinfo", &entry]);
+        repository.git(&["commit", "--quiet", "--message=a submodule"]);
+    };
+    push(&first);
+    place.specify(&[("sample", &repository, "submodules = true")]);
+    let away = place.path("away");
+    fs::rename(&below.path, &away).expect("moved");
+    let server = Process::start(place.command(&["--interval", "1s"]));
+    let address = address(&server);
+    let page = until(|| text(&address, "/jobset/sample"), |page| page.contains("times in a row"));
+    assert!(page.contains("The last look at the inputs failed"), "{page}");
+    assert!(page.contains("evaluation failed"), "{page}");
+    fs::rename(&away, &below.path).expect("moved back");
+    until(|| place.jobs(1), |jobs| jobs == &["one|0"]);
+    until(|| text(&address, "/jobset/sample"), |page| !page.contains("look at the inputs failed"));
+    // What is pushed after what names it.
+    let elsewhere = place.path("elsewhere");
+    let (from, to) = (below.path.to_str().expect("text"), elsewhere.to_str().expect("text"));
+    below.git(&["clone", "--quiet", from, to]);
+    let elsewhere = place.repository_of("elsewhere");
+    push(&elsewhere.commit(&[("text", "second\n")]));
+    until(
+        || text(&address, "/jobset/sample"),
+        |page| page.contains("#2") && page.contains("look at the inputs failed"),
+    );
+    below.git(&["pull", "--quiet", to, "main"]);
+    until(|| place.jobs(2), |jobs| jobs == &["one|0"]);
+    assert_eq!(place.rows("SELECT count(*) FROM evaluation"), ["2"]);
+    server.signal("TERM");
+    assert!(server.end().success());
 }
