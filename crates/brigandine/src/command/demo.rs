@@ -8,6 +8,7 @@ mod screen;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -187,12 +188,15 @@ impl Sample {
             .env_remove("GIT_WORK_TREE")
             .env_remove("GIT_INDEX_FILE")
             .stdin(Stdio::null())
+            // Ctrl-C is for the demo, which ends when its repository is whole.
+            .process_group(0)
             .output();
         match output {
             Ok(output) if output.status.success() => Ok(()),
             Ok(output) => Err(Failure::failed(format!(
-                "git {} failed: {}",
+                "git {} failed ({}): {}",
                 arguments.first().unwrap_or(&""),
+                output.status,
                 String::from_utf8_lossy(&output.stderr).trim()
             ))),
             Err(error) => Err(Failure::failed(format!("git cannot be run: {error}"))),

@@ -16,12 +16,15 @@ pub(crate) mod wait;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::app::{self, Served};
 use crate::config;
 use crate::model::{self, Evaluation, SpecificationState};
 use crate::store::{self, Database, DatabaseError, Snapshot};
+use wait::PAUSE;
 
 /// What was asked for failed.
 const FAILED: u8 = 1;
@@ -90,14 +93,42 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 /// The database of a state directory that must be there.
 async fn existing(state: &Path) -> Result<Database, Failure> {
     // Where there are build logs, the file should be there: that is told below.
-    if !state.join(store::DATABASE_FILE).exists() && !state.join("logs").exists() {
+    let there = |name: &str| match state.join(name).try_exists() {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            Err(Failure::failed(format!(
+                "the state directory {} cannot be looked at: {error}; run this as the user of its server",
+                state.display()
+            )))
+        }
+        found => Ok(found.unwrap_or(false)),
+    };
+    if !there(store::DATABASE_FILE)? && !there("logs")? {
         return Err(Failure::not_found(format!(
             "there is no state in {}; name its directory with --state or BRIGANDINE_STATE",
             state.display()
         )));
     }
-    store::open_as_it_is(state).await.map_err(|error| Failure::failed(error.to_string()))
+    let (began, mut told) = (Instant::now(), false);
+    loop {
+        // Asked first: a server that has started meanwhile has made what is missing.
+        let starts = app::served(state) == Served::Locked;
+        let error = match store::open_as_it_is(state).await {
+            Ok(database) => return Ok(database),
+            Err(error) => error,
+        };
+        if !(starts && error.is_for_a_server()) || began.elapsed() >= STARTS {
+            return Err(Failure::failed(error.to_string()));
+        }
+        if !std::mem::replace(&mut told, true) {
+            let state = state.display();
+            eprintln!("brigandine: a server starts on {state}: its database is waited for");
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
 }
+
+/// How long a server that starts is waited for; one that has much to do to its database says so in its trace.
+const STARTS: Duration = Duration::from_secs(30);
 
 #[expect(clippy::needless_pass_by_value, reason = "stands in `map_err`")]
 fn trouble(error: DatabaseError) -> Failure {

@@ -37,6 +37,19 @@ pub(crate) enum OpenError {
     },
 }
 
+impl OpenError {
+    /// Whether a server of this version, when it has started, has made what is missing.
+    pub(crate) fn is_for_a_server(&self) -> bool {
+        match self {
+            Self::Schema(_, error) => matches!(
+                error,
+                SchemaError::Empty | SchemaError::Older(_) | SchemaError::Unindexed(_)
+            ),
+            _ => false,
+        }
+    }
+}
+
 impl std::fmt::Display for OpenError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -1,6 +1,7 @@
 //! `brigandine demo --exit`, whole: what the first visitor runs.
 
-use crate::support::{PROGRAM, Place, run};
+use crate::support::{PROGRAM, Place, Process, run, until};
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 fn demo(arguments: &[&str]) -> Command {
@@ -54,4 +55,24 @@ fn what_the_demo_needs_and_does_not_find_is_named_with_its_package() {
     assert_eq!(ended.status.code(), Some(1));
     assert!(ended.stderr.contains("finds no `git`"), "{}", ended.stderr);
     assert!(ended.stderr.contains("install it"), "{}", ended.stderr);
+}
+
+#[test]
+fn an_interrupt_at_any_time_ends_the_demo_in_an_orderly_way() {
+    for seen in ["sample/.git", "sample/brigandine.toml", "state/lock", "state/wake.sock"] {
+        let place = Place::new();
+        let state = place.path("demo");
+        let mut command = Command::new(PROGRAM);
+        command.args(["demo", "--listen", "127.0.0.1:0", "--state"]).arg(&state);
+        // As a terminal does it: to the demo and to all that it has started.
+        command.process_group(0);
+        let demo = Process::start(command);
+        until(|| state.join(seen).exists(), |there| *there);
+        let group = format!("-{}", demo.child.id());
+        let sent = Command::new("kill").args(["-s", "INT", "--", &group]).status();
+        assert!(sent.expect("kill").success());
+        let rest = demo.rest();
+        assert!(demo.end().success(), "{seen}: {rest:?}");
+        assert_eq!(rest.last().map(String::as_str), Some("The demo has ended."), "{seen}");
+    }
 }

@@ -200,3 +200,27 @@ fn a_server_whose_files_are_gone_ends_and_says_which_and_why() {
         assert_eq!(status.code(), Some(1), "{what}");
     }
 }
+
+#[test]
+fn a_command_waits_for_the_database_of_a_server_that_starts() {
+    let made = place(&[("job", "command = \"true\"")]);
+    made.good_one_shot();
+    let place = place(&[]);
+    let database = place.state().join("brigandine.db");
+    of_first_version(&place.state());
+    // test                                  | command
+    // has the lock, as a server that starts | finds tables of another version
+    // has brought them to this one          | finds them
+    let lock = fs::File::create(place.state().join("lock")).expect("a file");
+    lock.lock().expect("the lock");
+    let command = Process::start(place.tool(&["builds"]));
+    command.trace("a server starts on");
+    let next = place.path("next.db");
+    fs::copy(made.state().join("brigandine.db"), &next).expect("copied");
+    for end in ["-wal", "-shm"] {
+        let _ = fs::remove_file(format!("{}{end}", database.display()));
+    }
+    fs::rename(next, &database).expect("in its place");
+    assert!(command.rest().iter().any(|line| line.contains("succeeded")));
+    assert!(command.end().success());
+}
