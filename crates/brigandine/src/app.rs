@@ -130,7 +130,7 @@ impl App {
             .and_then(|()| std::fs::set_permissions(&settings.state, Permissions::from_mode(0o700)))
             .and_then(|()| settings.state.canonicalize())
             .map(|state| settings.state = state)
-            .map_err(|error| AppError::File(settings.state.clone(), error))?;
+            .map_err(|error| AppError::State(settings.state.clone(), error))?;
         // What is made below has the modes of any file: the directory keeps others out, and what of it is
         // shown to the user of builds must be readable.
         rustix::process::umask(Mode::from_raw_mode(0o022));

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand};
 
 use crate::config::{self, LogFormat, Sandbox};
 
@@ -300,7 +300,8 @@ pub(crate) enum Spec {
 }
 
 #[derive(Debug, Args)]
-#[group(id = "files", required = true, multiple = true)]
+#[group(skip)]
+#[command(group(ArgGroup::new("files").required(true).multiple(true)))]
 pub(crate) struct Check {
     /// Specification files
     #[arg(value_name = "FILE", group = "files")]
@@ -334,14 +335,16 @@ pub(crate) struct Evaluate {
 }
 
 #[derive(Debug, Args)]
+#[group(skip)]
+#[command(group(ArgGroup::new("what").required(true)))]
 pub(crate) struct Wait {
     #[command(flatten)]
     pub(crate) state: State,
     /// Numbers of builds
-    #[arg(value_name = "BUILD", value_parser = build, required_unless_present = "evaluation")]
+    #[arg(value_name = "BUILD", value_parser = build, group = "what")]
     pub(crate) builds: Vec<i64>,
     /// All builds of this evaluation instead, and itself
-    #[arg(long, visible_alias = "eval", value_name = "ID", conflicts_with = "builds", value_parser = evaluation)]
+    #[arg(long, visible_alias = "eval", value_name = "ID", value_parser = evaluation, group = "what")]
     pub(crate) evaluation: Option<i64>,
     /// Wait at most this long, such as 90s or 1h30m; 0 only asks
     #[arg(long, value_name = "TIME", value_parser = time)]
@@ -352,14 +355,16 @@ pub(crate) struct Wait {
 }
 
 #[derive(Debug, Args)]
+#[group(skip)]
+#[command(group(ArgGroup::new("whose").required(true)))]
 pub(crate) struct Log {
     #[command(flatten)]
     pub(crate) state: State,
     /// Number of the build
-    #[arg(value_name = "BUILD", value_parser = build, required_unless_present = "evaluation")]
+    #[arg(value_name = "BUILD", value_parser = build, group = "whose")]
     pub(crate) build: Option<i64>,
     /// The log of this evaluation instead
-    #[arg(long, visible_alias = "eval", value_name = "ID", conflicts_with = "build", value_parser = evaluation)]
+    #[arg(long, visible_alias = "eval", value_name = "ID", value_parser = evaluation, group = "whose")]
     pub(crate) evaluation: Option<i64>,
     /// Go on printing until it ends; the exit status is its result, as of `brigandine wait`
     #[arg(long, short)]

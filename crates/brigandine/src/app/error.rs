@@ -10,6 +10,8 @@ use std::path::PathBuf;
 pub(crate) enum AppError {
     /// Another server has this state directory.
     Locked(PathBuf),
+    /// The state directory cannot be made or is not the server's.
+    State(PathBuf, io::Error),
     /// A file of the state directory.
     File(PathBuf, io::Error),
     /// The database cannot be opened.
@@ -33,7 +35,7 @@ impl AppError {
     /// Whether it may be waited out: the disk is full, or another program has the database locked.
     pub(crate) fn passes(&self) -> bool {
         match self {
-            Self::File(_, error) => health::is_full(error),
+            Self::State(_, error) | Self::File(_, error) => health::is_full(error),
             Self::Database(error) => health::passes(error),
             Self::Open(error) => match error {
                 OpenError::Directory(_, error) => health::is_full(error),
@@ -60,6 +62,21 @@ impl std::fmt::Display for AppError {
                  or name another directory with --state",
                 path.display()
             ),
+            Self::State(path, error) => {
+                let help = match error.kind() {
+                    io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
+                        "; it is no directory: name another one with --state"
+                    }
+                    io::ErrorKind::PermissionDenied => {
+                        "; it has to belong to the user of the server: change its owner, or name another one \
+                         with --state"
+                    }
+                    _ => "; name another one with --state",
+                };
+                let path = path.display();
+                write!(f, "the state directory {path} cannot be used: {error}")?;
+                f.write_str(if health::is_full(error) { "" } else { help })
+            }
             Self::File(path, error) => write!(f, "{}: {error}", path.display()),
             Self::Open(error) => error.fmt(f),
             Self::Database(error) => write!(f, "the database failed: {error}"),
@@ -79,7 +96,7 @@ impl std::fmt::Display for AppError {
 impl std::error::Error for AppError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::File(_, error) => Some(error),
+            Self::State(_, error) | Self::File(_, error) => Some(error),
             Self::Open(error) => Some(error),
             Self::Database(error) => Some(error),
             Self::Locked(_) | Self::NoSandbox(_) | Self::NoBuildUser(..) | Self::Ended { .. } => {

@@ -47,7 +47,7 @@ pub(crate) async fn prune(
 /// # Errors
 /// It cannot be made, or what is there is no database of this version.
 pub(crate) async fn make_state(state: &Path) -> Result<(), AppError> {
-    std::fs::create_dir_all(state).map_err(|error| AppError::File(state.to_owned(), error))?;
+    std::fs::create_dir_all(state).map_err(|error| AppError::State(state.to_owned(), error))?;
     let began = Instant::now();
     loop {
         if state.join(store::DATABASE_FILE).exists() {

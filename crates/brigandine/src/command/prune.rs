@@ -142,6 +142,9 @@ fn show(due: &[Due], as_json: bool) {
         print_json(&all);
         return;
     }
+    if due.is_empty() {
+        eprintln!("there is no specification, and nothing to delete");
+    }
     let mut rows = vec![["NAME", "KEEPS", "GO", "JOBS OF THESE", "STAY"].map(str::to_owned)];
     for due in due {
         rows.push([

@@ -134,6 +134,9 @@ async fn list(directory: &Path, as_json: bool) -> Result<(), Failure> {
         print_json(&list);
         return Ok(());
     }
+    if all.is_empty() {
+        eprintln!("there is no specification yet; `brigandine spec add FILE` adds those of a file");
+    }
     let mut rows = vec![["NAME", "STATE", "EVALUATION", "JOBS", "INPUTS"].map(str::to_owned)];
     for (state, evaluation) in &all {
         let jobs = evaluation.as_ref().map(|e| {

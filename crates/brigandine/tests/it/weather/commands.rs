@@ -1,11 +1,15 @@
 //! Commands tell the truth: exit statuses are results, what waits notices that its server has gone, and
 //! what was asked for survives it.
 
+use super::mounts::is_root;
 use crate::command::serve::{address, text};
 use crate::support::{Ended, Gate, Place, Process, Repository, run, until};
 use serde_json::Value;
+use std::fs::Permissions;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// What notices within a second has this long on a machine that does much else.
@@ -410,7 +414,7 @@ fn prune_goes_by_what_the_server_that_runs_was_told_and_says_so() {
     // The file says where the state is, as it does to the server.
     let named = format!("state = {:?}\n[keep]\nevaluations = 2\n", place.state());
     let named = place.write("named.toml", &named);
-    let mut command = std::process::Command::new(crate::support::PROGRAM);
+    let mut command = Command::new(crate::support::PROGRAM);
     command.args(["prune", "--dry-run", "--json", "--config"]).arg(named);
     let ended = run({
         command.env_remove("BRIGANDINE_STATE");
@@ -530,4 +534,74 @@ fn an_argument_that_is_none_is_refused_in_words_that_say_what_is_expected() {
         assert!(ended.stderr.contains(told), "{arguments:?}: {}", ended.stderr);
         assert!(!ended.stderr.contains("invalid digit"), "{}", ended.stderr);
     }
+}
+
+#[test]
+fn what_a_command_line_lacks_is_named_with_all_that_it_may_be() {
+    for (arguments, said) in [
+        (&["log"][..], "<BUILD|--evaluation <ID>>"),
+        (&["wait"], "<BUILD|--evaluation <ID>>"),
+        (&["check", "--json"], "<FILE|--config <FILE>|--jobs <FILE>>"),
+        (&["log", "1", "--evaluation", "1"], "cannot be used with"),
+        (&["wait", "1", "2", "--eval", "1"], "cannot be used with"),
+    ] {
+        let mut command = Command::new(crate::support::PROGRAM);
+        command.args(arguments);
+        let ended = run(command);
+        assert_eq!(ended.status.code(), Some(2), "{arguments:?}: {}", ended.stderr);
+        let line = ended.stderr.replace("...", "");
+        assert!(line.contains(said), "{arguments:?}: {}", ended.stderr);
+    }
+}
+
+#[test]
+fn a_state_directory_without_anything_in_it_is_told_as_such() {
+    let (place, _repository) = place(&[GOOD]);
+    let mut server = Command::new(crate::support::PROGRAM);
+    server.args(["serve", "--one-shot", "--sandbox=off", "--state"]).arg(place.state());
+    assert!(run(server).status.success());
+    for (arguments, said) in [
+        (&["spec", "list"][..], "there is no specification yet"),
+        (&["prune", "--dry-run"], "there is no specification"),
+        (&["builds"], "no build is like this"),
+    ] {
+        let ended = run(place.tool(arguments));
+        assert_eq!(ended.status.code(), Some(0), "{arguments:?}: {}", ended.stderr);
+        assert!(ended.stderr.contains(said), "{arguments:?}: {}", ended.stderr);
+    }
+}
+
+#[test]
+fn a_state_directory_that_is_none_is_refused_with_what_to_do() {
+    let (place, _repository) = place(&[GOOD]);
+    place.write("state", "a file");
+    for command in [
+        place.command(&["--one-shot"]),
+        place.tool(&["spec", "add", place.path("specifications.toml").to_str().expect("text")]),
+    ] {
+        let ended = run(command);
+        assert_eq!(ended.status.code(), Some(1), "{}", ended.stderr);
+        assert!(ended.stderr.contains("it is no directory: name another one"), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn a_state_directory_that_may_not_be_looked_at_is_told_as_such() {
+    let (place, _repository) = place(&[GOOD]);
+    place.good_one_shot();
+    std::fs::set_permissions(place.state(), Permissions::from_mode(0o000)).expect("a mode");
+    for arguments in [&["builds"][..], &["spec", "list"], &["wait", "1"], &["evaluate", "spec"]] {
+        let mut command = place.tool(arguments);
+        if is_root() {
+            // Whom modes mean nothing otherwise.
+            let tool = command;
+            command = Command::new("setpriv");
+            command.arg("--bounding-set=-dac_override,-dac_read_search");
+            command.arg(tool.get_program()).args(tool.get_args());
+        }
+        let ended = run(command);
+        assert_eq!(ended.status.code(), Some(1), "{arguments:?}: {}", ended.stderr);
+        assert!(ended.stderr.contains("run this as the user of its server"), "{}", ended.stderr);
+    }
+    std::fs::set_permissions(place.state(), Permissions::from_mode(0o700)).expect("a mode");
 }
