@@ -1,7 +1,8 @@
-//! How a database is opened: the settings, and what of them makes no sense.
+//! How a database is opened: the settings, what of them makes no sense, and the short ways without settings.
 
 use std::future::Future;
 use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -14,6 +15,7 @@ use crate::database::Database;
 use crate::error::{Error, ErrorKind};
 use crate::guard::Machine;
 use crate::migrate::Migrations;
+use crate::path;
 use crate::place::Place;
 use crate::queue::block_on;
 use crate::stats::Slow;
@@ -341,7 +343,7 @@ impl Builder {
 
     async fn open_now(self) -> Result<Database, Error> {
         check(&self.config)?;
-        let (database, writer_built) = Database::start(self)?;
+        let (database, writer_built) = Database::start(self.config, self.migrations, self.machine)?;
         database.opened(writer_built).await
     }
 
@@ -351,6 +353,42 @@ impl Builder {
     /// As [`Builder::open`].
     pub fn blocking_open(self) -> Result<Database, Error> {
         block_on(self.open())
+    }
+}
+
+impl Database {
+    /// Opens, or creates, the database file at `path` with the defaults of [`Database::builder`].
+    ///
+    /// The path `:memory:` opens a database in memory: the same calls, on one connection. A path is a path:
+    /// URLs (`file:…`, `sqlite:…`) are refused, and a file of such a name is opened as `./file:…`. Relative
+    /// ones count from the directory that is current when this is called. Symbolic links are followed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Open`], [`ErrorKind::Corrupt`], [`ErrorKind::DiskFull`] or [`ErrorKind::Busy`], with the path and a hint.
+    /// [`ErrorKind::AlreadyOpen`] if this process has the file open, also by a link;
+    /// [`ErrorKind::NetworkFileSystem`] and [`ErrorKind::SqliteVersion`] where files get damaged.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes what was opened, in the background.
+    #[track_caller]
+    pub fn open(path: impl AsRef<Path>) -> Open {
+        Self::builder(path).open()
+    }
+
+    /// Opens the database file at `path`, blocking this thread.
+    ///
+    /// # Errors
+    /// As [`Database::open`].
+    #[track_caller]
+    pub fn blocking_open(path: impl AsRef<Path>) -> Result<Self, Error> {
+        Self::builder(path).blocking_open()
+    }
+
+    /// Starts to describe how the database at `path` is to be opened.
+    #[track_caller]
+    pub fn builder(path: impl AsRef<Path>) -> Builder {
+        let config = Config::new(path::place(path.as_ref()));
+        Builder { config, migrations: None, machine: Machine::default() }
     }
 }
 

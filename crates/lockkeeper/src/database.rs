@@ -9,14 +9,11 @@ use std::fmt;
 use std::future::Future;
 use std::ops::Deref;
 use std::panic::{RefUnwindSafe, UnwindSafe};
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::builder::Builder;
-use crate::builder::Open;
 use crate::client::handle::{Client, Inner};
 use crate::client::stop::{StopWrites, StoppedWrites};
 use crate::config::Config;
@@ -25,13 +22,12 @@ use crate::error::{Error, ErrorKind};
 #[cfg(feature = "metrics")]
 use crate::export::Exporter;
 use crate::guard::{self, Machine};
-use crate::path;
+use crate::migrate::Migrations;
 use crate::queue::{
     self, Awaited, Built, Circle, Clock, Closed, Closing, Domain, Look, Pool, PoolConfig, Receiver,
     StartError, Wait, block_on, lock,
 };
 use crate::reader::Reader;
-use crate::shared::WeakDatabase;
 use crate::stats::Stats;
 use crate::writer::Writer;
 
@@ -160,42 +156,6 @@ impl<E> fmt::Debug for Database<E> {
     }
 }
 
-impl Database {
-    /// Opens, or creates, the database file at `path` with the defaults of [`Database::builder`].
-    ///
-    /// The path `:memory:` opens a database in memory: the same calls, on one connection. A path is a path:
-    /// URLs (`file:…`, `sqlite:…`) are refused, and a file of such a name is opened as `./file:…`. Relative
-    /// ones count from the directory that is current when this is called. Symbolic links are followed.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Open`], [`ErrorKind::Corrupt`], [`ErrorKind::DiskFull`] or [`ErrorKind::Busy`], with the path and a hint.
-    /// [`ErrorKind::AlreadyOpen`] if this process has the file open, also by a link;
-    /// [`ErrorKind::NetworkFileSystem`] and [`ErrorKind::SqliteVersion`] where files get damaged.
-    ///
-    /// # Cancel safety
-    /// Dropping the future closes what was opened, in the background.
-    #[track_caller]
-    pub fn open(path: impl AsRef<Path>) -> Open {
-        Self::builder(path).open()
-    }
-
-    /// Opens the database file at `path`, blocking this thread.
-    ///
-    /// # Errors
-    /// As [`Database::open`].
-    #[track_caller]
-    pub fn blocking_open(path: impl AsRef<Path>) -> Result<Self, Error> {
-        Self::builder(path).blocking_open()
-    }
-
-    /// Starts to describe how the database at `path` is to be opened.
-    #[track_caller]
-    pub fn builder(path: impl AsRef<Path>) -> Builder {
-        let config = Config::new(path::place(path.as_ref()));
-        Builder { config, migrations: None, machine: Machine::default() }
-    }
-}
-
 impl<E> Database<E> {
     /// Its own handle.
     pub(crate) fn of(shutdown: Arc<Shutdown>) -> Self {
@@ -204,6 +164,10 @@ impl<E> Database<E> {
 
     pub(crate) fn core(&self) -> &Arc<Core> {
         &self.client.inner.core
+    }
+
+    pub(crate) fn shutdown(&self) -> &Arc<Shutdown> {
+        &self.shutdown
     }
 }
 
@@ -214,12 +178,6 @@ fn handle(shutdown: &Arc<Shutdown>, name: Option<&str>) -> Arc<Inner> {
 }
 
 impl<E: Send + 'static> Database<E> {
-    /// A handle that does not keep the database open, for caches, registries and parts that may outlive their users.
-    /// It closes when the last handle of the other kind goes.
-    pub fn downgrade(&self) -> WeakDatabase<E> {
-        WeakDatabase::new(&self.shutdown)
-    }
-
     /// What is doubtful about the database's file, for the operator's eyes; usually nothing. What was found when
     /// it was opened, and what is found now: other hard links to it, or that it was deleted or replaced. Asks
     /// the file system, but opens nothing.
@@ -428,8 +386,11 @@ impl Future for Close {
 
 impl Database {
     /// Starts the threads; the receiver tells when the writer has opened the file.
-    pub(crate) fn start(builder: Builder) -> Result<(Self, Receiver<Built<Error>>), Error> {
-        let Builder { mut config, migrations, machine } = builder;
+    pub(crate) fn start(
+        mut config: Config,
+        migrations: Option<Migrations>,
+        machine: Machine,
+    ) -> Result<(Self, Receiver<Built<Error>>), Error> {
         config.readers_max = config.readers_max.max(config.readers);
         if config.is_memory() {
             // They serve copies only.

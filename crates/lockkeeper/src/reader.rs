@@ -108,7 +108,7 @@ impl Reader {
         self.settle();
         if was_backup {
             // The WAL may have grown meanwhile, and perhaps nobody writes for long: the writer looks at it now.
-            let _ = self.core.writer.push_errand(WriterItem::Look);
+            let _ = self.core.writer.push_errand(WriterItem::Maintain);
         }
         let left = self.core.yields_left.load(Ordering::Relaxed);
         if left > 0 {

@@ -66,6 +66,14 @@ impl<E: Send + 'static> WeakDatabase<E> {
     }
 }
 
+impl<E: Send + 'static> Database<E> {
+    /// A handle that does not keep the database open, for caches, registries and parts that may outlive their users.
+    /// It closes when the last handle of the other kind goes.
+    pub fn downgrade(&self) -> WeakDatabase<E> {
+        WeakDatabase::new(self.shutdown())
+    }
+}
+
 impl Builder {
     /// Opens the database, or returns a handle to the instance of that file which is open in this process already,
     /// by whatever name and however it was opened. It closes when the last handle of all openers is gone, or any of
@@ -112,7 +120,10 @@ impl Builder {
         }
         self.config.share = true;
         loop {
-            let (database, writer_built) = Database::start(self.clone())?;
+            let (database, writer_built) = {
+                let Self { config, migrations, machine } = self.clone();
+                Database::start(config, migrations, machine)?
+            };
             let core = Arc::clone(database.core());
             let error = match database.opened(writer_built).await {
                 Ok(database) => return Ok(database),

@@ -29,12 +29,12 @@ use rusqlite::{Connection, OpenFlags, ffi};
 use super::handle::Inner;
 use super::read::Read;
 use super::submission::Submission;
-use super::target::Target;
+use super::target::{Target, io, of, refused};
 #[cfg(doc)]
 use crate::Client;
 use crate::config::{Callback, Setup};
 use crate::engine::call::Once;
-use crate::error::{Error, ErrorKind, kind_of_own};
+use crate::error::{Error, ErrorKind};
 use crate::ffi::Session;
 use crate::holders::HolderKind;
 use crate::instance;
@@ -227,10 +227,6 @@ impl Restore {
             done => done,
         }
     }
-}
-
-pub(crate) fn refused(why: Refusal) -> Error {
-    Error::new(ErrorKind::Backup).detail(why)
 }
 
 /// Opens the file `from` for a copy to `to`, in a read transaction.
@@ -439,17 +435,4 @@ fn pages(
             }
         }
     }
-}
-
-pub(crate) fn io(path: &Path, error: &std::io::Error) -> Error {
-    Error::new(ErrorKind::Backup).detail(format!("{}: {error}", path.display()))
-}
-
-pub(crate) fn of(path: &Path, error: rusqlite::Error) -> Error {
-    let kind = match kind_of_own(&error) {
-        kind @ (ErrorKind::Corrupt | ErrorKind::DiskFull) => kind,
-        _ => ErrorKind::Backup,
-    };
-    let detail = format!("{}: {error}", path.display());
-    Error::sqlite_error(kind, error).detail(detail)
 }

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::backup::{io, of, refused};
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, kind_of_own};
 use crate::instance;
 use crate::path::{self, FileId};
+use crate::place::Refusal;
 
 /// Where a copy is to be put, and what it replaces there.
 pub(crate) struct Target {
@@ -249,4 +249,24 @@ fn sync_dir(of: &Path) -> Result<(), Error> {
 #[cfg(not(target_os = "linux"))]
 fn sync_dir(_of: &Path) -> Result<(), Error> {
     Ok(())
+}
+
+/// A copy is not made, and why.
+pub(super) fn refused(why: Refusal) -> Error {
+    Error::new(ErrorKind::Backup).detail(why)
+}
+
+/// The file system has refused something.
+pub(super) fn io(path: &Path, error: &std::io::Error) -> Error {
+    Error::new(ErrorKind::Backup).detail(format!("{}: {error}", path.display()))
+}
+
+/// SQLite has, about the file at `path`.
+pub(super) fn of(path: &Path, error: rusqlite::Error) -> Error {
+    let kind = match kind_of_own(&error) {
+        kind @ (ErrorKind::Corrupt | ErrorKind::DiskFull) => kind,
+        _ => ErrorKind::Backup,
+    };
+    let detail = format!("{}: {error}", path.display());
+    Error::sqlite_error(kind, error).detail(detail)
 }

@@ -66,7 +66,7 @@ impl ForeignCommits {
             return;
         }
         // Refused: it is on its way already, or the database is closing.
-        let _ = self.writer.push_errand(WriterItem::Look);
+        let _ = self.writer.push_errand(WriterItem::Maintain);
         self.look_after(interval);
     }
 }

@@ -21,7 +21,7 @@ pub(crate) enum WriterItem {
     /// Memory databases only: a snapshot is a copy.
     Snapshot(SnapshotRequest),
     /// Look whether another process has committed something, and whether a checkpoint is due.
-    Look,
+    Maintain,
     /// Look whether what was asked before writes were stopped is done.
     Stop,
 }
@@ -44,7 +44,7 @@ impl Item for WriterItem {
             Self::Lease(lease) => lease.opening.interruptible(),
             Self::Read(call) => call.interruptible(),
             Self::Snapshot(request) => request.reply.interruptible(),
-            Self::Look | Self::Stop => None,
+            Self::Maintain | Self::Stop => None,
         }
     }
 
@@ -60,7 +60,7 @@ impl Item for WriterItem {
             Self::Lease(lease) => lease.opening.finish(Fate::kind(kind)),
             Self::Read(call) => call.refuse(Error::new(kind)),
             Self::Snapshot(request) => request.answer(Err(Error::new(kind))),
-            Self::Look | Self::Stop => {}
+            Self::Maintain | Self::Stop => {}
         }
     }
 

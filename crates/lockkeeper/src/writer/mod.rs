@@ -286,9 +286,9 @@ impl Service for Writer {
                     self.stopped = Stopped::Asked;
                     batch.begin_again()
                 }
-                WriterItem::Look => {
+                WriterItem::Maintain => {
                     if let Some(tx) = &self.tx {
-                        self.publisher.look(&tx.link, self.commits);
+                        self.publisher.check_for_foreign_commits(&tx.link, self.commits);
                     }
                     // An errand: no batch of calls has begun.
                     batch.begin_again()

@@ -45,13 +45,13 @@ impl Publisher {
         self.altered = false;
         self.complete = self.feed.is_watched();
         if self.complete {
-            self.look(link, commit);
+            self.check_for_foreign_commits(link, commit);
             link.guard.recorder.begin_transaction();
         }
     }
 
     /// Looks whether another process has committed something.
-    pub(super) fn look(&mut self, link: &Link, commit: u64) {
+    pub(super) fn check_for_foreign_commits(&mut self, link: &Link, commit: u64) {
         let version = link.session.data_version();
         if version != self.data_version {
             self.data_version = version;
