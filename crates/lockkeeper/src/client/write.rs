@@ -20,9 +20,7 @@ use crate::engine::write_call::{TypedWrite, WriteOutcome};
 use crate::error::{Error, ErrorKind};
 use crate::ffi::lend;
 use crate::holders::HolderKind;
-use crate::queue::{
-    Flight, Mutex, Refused, RefusedReason, Room, ancestry_for, block_on, lock, reply,
-};
+use crate::queue::{Flight, Refused, RefusedReason, Room, ancestry_for, block_on, reply};
 use crate::transaction::Transaction;
 use crate::writer::current;
 
@@ -198,22 +196,20 @@ impl<T: Send + 'static, E: Send + 'static> SubmittedWrite<T, E> {
         let Ok(ancestry) = ancestry_for(core.domain) else {
             return Err(Refused { reason: RefusedReason::Nested, call: body });
         };
-        // The queue hands a refused call back boxed; the body comes back through this slot.
-        let slot = Arc::new(Mutex::new(Some(body)));
         let (reply, receiver) = reply();
-        let call =
-            TypedWrite::new(Slotted(Arc::clone(&slot)), reply, ancestry, submission.meta(), false);
+        let call = TypedWrite::<B, T, E>::new(body, reply, ancestry, submission.meta(), false);
         let item = WriterItem::Write(Box::new(call));
         match Flight::take_off(&inner.writes, item, receiver, Room::Need, None) {
             Ok((flight, _)) => {
                 let pending = Pending::Sent(Sent::ToWriter(flight));
                 Ok(Self(Write { submission, pending }))
             }
-            Err(Refused { reason, call }) => {
-                drop(call);
-                let body = lock(&slot).take().expect("a refused call has not run");
-                Err(Refused { reason, call: body })
+            Err(Refused { reason, call: WriterItem::Write(call) }) => {
+                let call = call.into_any().downcast::<TypedWrite<B, T, E>>();
+                let call = call.expect("the call that was submitted comes back");
+                Err(Refused { reason, call: call.into_body() })
             }
+            Err(_) => unreachable!("a write was submitted"),
         }
     }
 }
@@ -223,31 +219,6 @@ impl<T: Send + 'static, E: Send + 'static> Future for SubmittedWrite<T, E> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.0).poll(context)
-    }
-}
-
-/// A body that can be taken back as long as it has not run.
-struct Slotted<B>(Arc<Mutex<Option<B>>>);
-
-impl<B, T, E> Body<Transaction, T, E> for Slotted<B>
-where
-    B: Body<Transaction, T, E>,
-{
-    const REPEATABLE: bool = B::REPEATABLE;
-
-    fn call(&mut self, tx: &Transaction) -> Result<T, E> {
-        /// Puts the body back for the next run, also when this one panics.
-        struct Back<'s, B>(&'s Mutex<Option<B>>, Option<B>);
-
-        impl<B> Drop for Back<'_, B> {
-            fn drop(&mut self) {
-                *lock(self.0) = self.1.take();
-            }
-        }
-
-        let body = lock(&self.0).take();
-        let mut body = Back(&self.0, body);
-        body.1.as_mut().expect("only a refused call gives its body back").call(tx)
     }
 }
 

@@ -54,6 +54,8 @@ pub(crate) trait WriteCall: Send {
     /// Whether the last run was a success.
     fn has_succeeded(&self) -> bool;
     fn finish(self: Box<Self>, fate: Fate);
+    /// The call itself, for whoever knows its types.
+    fn into_any(self: Box<Self>) -> Box<dyn Any>;
 }
 
 /// A write with the types of its caller.
@@ -79,6 +81,11 @@ impl<B, T, E> TypedWrite<B, T, E> {
         wants_snapshot: bool,
     ) -> Self {
         Self { body, reply, ancestry, meta, wants_snapshot, ran: None, stopped: None, judged: None }
+    }
+
+    /// The closure of a call that was refused before it could run.
+    pub(crate) fn into_body(self) -> B {
+        self.body
     }
 }
 
@@ -168,5 +175,9 @@ where
         let Self { body, reply, .. } = *self;
         reply.answer(outcome);
         shielded(|| drop(body));
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
     }
 }
