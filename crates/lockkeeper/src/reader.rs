@@ -107,7 +107,7 @@ impl Reader {
         };
         self.settle();
         if was_backup {
-            // The WAL may have grown meanwhile, and perhaps nobody writes for long: the writer looks at it now.
+            // The WAL may have grown meanwhile, and there may be no write for long: the writer looks at it now.
             let _ = self.core.writer.push_errand(WriterItem::Maintain);
         }
         let left = self.core.yields_left.load(Ordering::Relaxed);

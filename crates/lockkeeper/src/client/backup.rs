@@ -2,7 +2,7 @@
 //!
 //! A backup is a read like any other, on a reader thread: it copies the pages of one snapshot with
 //! SQLite's backup interface. In a read transaction the source does not change under it, so it never
-//! starts over, whoever writes (`docs/design/backup.md`). The copy is made under a name of its own in the
+//! starts over, however much is written (`docs/design/backup.md`). The copy is made under a name of its own in the
 //! target's directory, checked, synced, and only then renamed.
 //!
 //! - Y1: under the target's name there is the old file or the whole new one, whatever happens.
@@ -300,7 +300,7 @@ fn copy(
     let mut conn = Connection::open_with_flags(partial.path(), flags)
         .map_err(|error| of(partial.path(), error))?;
     let failed = |error| of(to, error);
-    // Nobody reads it before it is whole, so there is nothing to be rolled back.
+    // It is not read before it is whole, so there is nothing to be rolled back.
     conn.execute_batch("PRAGMA synchronous = OFF; PRAGMA locking_mode = EXCLUSIVE")
         .map_err(failed)?;
     pages(from, &mut conn, report, stop).map_err(failed)?;
@@ -318,7 +318,7 @@ fn copy(
     conn.close().map_err(|(_, error)| of(to, error))?;
     check(partial.path(), to, setup, stop)?;
     let bytes = std::fs::metadata(partial.path()).map_or(0, |file| file.len());
-    // A check of few large rows asks nobody.
+    // A check of few large rows does not call the progress handler.
     if is_stopped(stop) {
         return Err(failed(interrupted()));
     }

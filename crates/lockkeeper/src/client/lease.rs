@@ -119,7 +119,7 @@ impl<E: Send + 'static> Future for AcquireLease<E> {
                 Ok(Lease { submission: self.submission.follow_up(), state, error: PhantomData })
             }
             Err(error) => {
-                // If it was opened all the same, nobody has it.
+                // It may have been opened all the same, and has no handle.
                 state.end(ErrorKind::LeaseEnded);
                 Err(error)
             }
@@ -129,7 +129,7 @@ impl<E: Send + 'static> Future for AcquireLease<E> {
 
 impl<E: Send + 'static> Drop for AcquireLease<E> {
     fn drop(&mut self) {
-        // Opened a moment ago, and nobody has it: the writer must not wait for it.
+        // It may have been opened, and has no handle: the writer must not wait for it.
         if let Some(state) = &self.state {
             state.end(ErrorKind::LeaseEnded);
         }

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | going on | | `Queue::stop`, at the first poll of [`StopWrites`] |
 //! | stopping | no write enters the queue; those that did before are served | `Writer::settle_stops` |
-//! | stopped | nobody here changes the file or its WAL | the drop of the last [`StoppedWrites`] |
+//! | stopped | this process does not change the file or its WAL | the drop of the last [`StoppedWrites`] |
 //!
 //! - ST1: whether a write entered before is decided under the queue's lock: it is served and answered, or refused.
 //! - ST2: a stop is answered by the writer's thread, between two batches, when no call is waiting that entered before

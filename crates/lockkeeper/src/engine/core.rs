@@ -82,7 +82,7 @@ impl Core {
         let ask = move |errand| for_errands.push_errand(ReaderItem::Errand(errand)).is_ok();
         let max = config.readers.max(2);
         let short = Arc::new(ShortReads::new(Arc::clone(&opener), max, Box::new(ask)));
-        // Nobody else changes these.
+        // No other process changes these.
         let is_alone = config.is_memory() || config.immutable;
         let interval = config.look_interval.filter(|_| !is_alone);
         Arc::new(Self {

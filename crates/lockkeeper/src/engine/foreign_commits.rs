@@ -1,4 +1,4 @@
-//! Commits of other processes: the writer is told to look for them while somebody listens to changes.
+//! Commits of other processes: the writer is told to look for them while there are subscribers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,9 +11,9 @@ use crate::queue::{self, Alarm, Clock, Mutex, Queue, lock};
 /// The shortest time between two looks.
 const INTERVAL_MIN: Duration = Duration::from_millis(1);
 
-/// Sets an alarm for each look, as long as somebody listens.
+/// Sets an alarm for each look, as long as there are subscribers.
 pub(crate) struct ForeignCommits {
-    /// `None`: there can be none, or nobody wants to know.
+    /// `None`: there can be none, or the caller has switched it off.
     interval: Option<Duration>,
     feed: Arc<Feed>,
     writer: Arc<Queue<WriterItem>>,
@@ -35,7 +35,7 @@ impl ForeignCommits {
         Arc::new(Self { interval, feed, writer, clock, on, next })
     }
 
-    /// Has the writer look from time to time, as long as somebody listens.
+    /// Has the writer look from time to time, as long as there are subscribers.
     pub(crate) fn keep_looking(self: &Arc<Self>) {
         if let Some(interval) = self.interval
             && !self.on.load(Ordering::Relaxed)
@@ -59,7 +59,7 @@ impl ForeignCommits {
     fn look_now(self: &Arc<Self>, interval: Duration) {
         if !self.feed.is_watched() {
             self.on.store(false, Ordering::SeqCst);
-            // Somebody may have subscribed in between, and have seen the flag still up.
+            // A subscriber may have come in between, and have seen the flag still up.
             if self.feed.is_watched() {
                 self.keep_looking();
             }

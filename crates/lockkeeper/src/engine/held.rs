@@ -6,7 +6,7 @@
 //! | running | a reader thread has the connection; further reads wait in `pending` | the end of the read |
 //! | over | no connection; `why` says why | never |
 //!
-//! - H1: whoever takes the connection out brings it back, or finds the snapshot over and drops it, which
+//! - H1: the thread that takes the connection out brings it back, or finds the snapshot over and drops it, which
 //!   gives it back to where the connections are counted (`short.rs` P2).
 //! - H2: a snapshot is released by its last handle's drop ([`Hold`]), by its age, or by the close of
 //!   the database, whichever comes first; releasing never does I/O on the caller's thread (P3).

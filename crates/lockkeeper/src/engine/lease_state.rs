@@ -3,7 +3,7 @@
 //! | state | what may be trusted | left by |
 //! |---|---|---|
 //! | waiting | it is a call in the writer's queue | its turn, drop, deadline |
-//! | idle | the writer's thread waits in [`LeaseState::next`], the transaction is open | a command, `end`, the idle time |
+//! | idle | the writer waits in [`LeaseState::next`], the transaction is open | a command, `end`, the idle time |
 //! | running | the writer runs a command; `running` is its token | its end, `end` |
 //! | over | `over` says why; the transaction is committed or rolled back soon | never |
 //!
@@ -87,7 +87,7 @@ impl LeaseState {
             if let (Some(holder), None) = (self.holder, &state.wait) {
                 match Wait::enter(|| Awaited::Holder(holder), true) {
                     Ok(wait) => state.wait = wait,
-                    // Whoever asked for this writer meanwhile goes on, and the holder is told.
+                    // The call that waits for this writer goes on, and the holder gets the error.
                     Err(Circle) => {
                         state.over = Some(ErrorKind::Nested);
                         return None;

@@ -10,7 +10,7 @@
 //!
 //! | connection | what may be trusted | left by |
 //! |---|---|---|
-//! | idle | clean; whoever needs one takes it | `run`, `pin`, `close` |
+//! | idle | clean; the next read or snapshot takes it | `run`, `pin`, `close` |
 //! | used | a short read runs on it, on its caller's thread | the end of the read |
 //! | held | a snapshot has it, or a read that outlasts its snapshot | the drop of [`Pinned`] |
 //! | surplus | to be closed; the next snapshot takes it instead, if it is clean | `pin`, `trim`, `close` |
@@ -23,7 +23,7 @@
 //!   never more, apart from those on which a reader thread still ran a read when its snapshot was over.
 //! - P3: giving a connection back does no I/O, so callers may. What is too much is closed by a reader thread,
 //!   which is asked ahead of the calls (`queue/mod.rs` Q9).
-//! - P4: [`ShortReads::close`] returns when every connection of these has been closed, whoever had it.
+//! - P4: [`ShortReads::close`] returns when every connection of these has been closed, lent ones included.
 //!
 //! Lock order: a held snapshot's state, then `state`. Lists are bounded by P1 and P2.
 
@@ -49,7 +49,7 @@ pub(crate) const BUDGET_TICKS: u32 = 4;
 pub(crate) enum Errand {
     /// Opens a connection for reads on the callers' threads.
     Open,
-    /// Closes a connection that a snapshot had and nobody needs.
+    /// Closes a surplus connection of a snapshot.
     Close,
 }
 
@@ -397,7 +397,7 @@ impl Drop for Lent<'_> {
             state.idle.push(conn);
         }
         drop(state);
-        // Closed before it is counted as returned: whoever waits for it wants it closed.
+        // Closed before it is counted as returned: `close` waits until it is closed.
         drop(gone);
         lock(&self.home.state).used -= 1;
         self.home.returned.notify_all();

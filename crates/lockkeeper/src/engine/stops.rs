@@ -34,7 +34,7 @@ impl Stops {
         lock(&self.0).is_empty()
     }
 
-    /// Leaves nobody waiting: the writer has ended.
+    /// Answers them all as closed: the writer has ended.
     pub(crate) fn give_up(&self) {
         let left = std::mem::take(&mut *lock(&self.0));
         // Outside the lock: it wakes them.

@@ -1,8 +1,8 @@
 //! Where a short read runs, so that a loop of them leaves others their turns.
 //!
 //! A future that is always ready never gives its executor a turn. And many callers that each run their reads
-//! themselves are slower than reader threads, which share transactions, and keep the processors from whoever
-//! writes.
+//! themselves are slower than reader threads, which share transactions, and take CPU time from the
+//! writer.
 //!
 //! - TU1: a thread answers short reads for [`TURN`] at most, then the next one returns `Pending` once, with its
 //!   waker called, before it runs. So its executor polls the other tasks, its timers and its sockets.

@@ -1,4 +1,4 @@
-//! The clock looks after wakers of answered callers that nobody else has called (`relay.rs` U2).
+//! The clock calls wakers of answered callers that are left too long (`relay.rs` U2).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -54,7 +54,7 @@ pub(crate) trait WriteCall: Send {
     /// Whether the last run was a success.
     fn has_succeeded(&self) -> bool;
     fn finish(self: Box<Self>, fate: Fate);
-    /// The call itself, for whoever knows its types.
+    /// The call itself, to be downcast to its type.
     fn into_any(self: Box<Self>) -> Box<dyn Any>;
 }
 

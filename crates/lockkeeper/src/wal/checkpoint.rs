@@ -1,6 +1,6 @@
 //! When the WAL is folded back into the file.
 //!
-//! SQLite's automatic checkpoint runs inside the COMMIT that crosses its limit: somebody's write
+//! SQLite's automatic checkpoint runs inside the COMMIT that crosses its limit: one of the writes
 //! pays for it. It is off on every connection (<https://www.sqlite.org/wal.html#ckpt>). Instead the
 //! pages are copied beside the writer (`copier.rs`), and what is left to do is done by the writer
 //! between two batches, after it has answered the last one.
@@ -10,7 +10,7 @@
 //!   commit can start the WAL over. The copier is asked [`COPIES_MAX`] times at most, since it may
 //!   lose the race, and never for attached files, which it does not know. The two never checkpoint at
 //!   the same time.
-//! - K2: a passive checkpoint waits for nobody. It may leave frames that a reader still needs; then
+//! - K2: a passive checkpoint never waits. It may leave frames that a reader still needs; then
 //!   the next attempt waits for another share of the limit.
 //! - K3: the size that makes a checkpoint due begins at [`SMALL`] and doubles, up to the configured
 //!   limit, while checkpoints are less than [`OFTEN`] apart. A small WAL is written over and over
@@ -18,15 +18,15 @@
 //!   versions of a page into one copy, which pays under load.
 //! - K4: when readers that overlap have kept the WAL from starting over until it has grown to
 //!   [`WAIT_FACTOR`] times its limit, the writer waits for them once per share, [`RESET_WAIT`] at most.
-//! - K5: no batch begins while the WAL is at its cap, unless somebody pins it whom nobody here can
-//!   move. The writer waits for the readers; has held snapshots and reads older than [`CUT_AGE`] end
+//! - K5: no batch begins while the WAL is at its cap, unless it is pinned by a reader that cannot be
+//!   ended here. The writer waits for the readers; has held snapshots and reads older than [`CUT_AGE`] end
 //!   with `SnapshotExpired`; and, once every frame is copied, so that new readers need nothing of the
 //!   WAL, does so again. It waits [`CUT_WAIT`] at most for each. So the WAL is never larger than its
 //!   cap and one batch. What is left to pin it is another process, or a closure that waits outside
 //!   SQLite: that is counted, and the next attempt waits until the WAL has grown by another cap.
-//! - K6: a backup is not cut, since it has to end under any load, and nobody waits for it: while one
+//! - K6: a backup is neither cut, since it has to end under any load, nor waited for: while one
 //!   runs the WAL may pass its cap, by what is written meanwhile. That is counted, too. When it has
-//!   ended, the writer is told to look, so that the WAL is folded back also if nobody writes.
+//!   ended, the writer is told to look, so that the WAL is folded back also if there are no more writes.
 //! - K7: what is remembered of the WAL is remembered of one generation of it, told by its salts, and
 //!   forgotten when they are others: a WAL that starts over may have as many frames as before, or more.
 //!   They are read, 8 bytes of a header that is in memory, whenever the WAL is large enough for
@@ -106,7 +106,7 @@ pub(crate) struct Checkpointer {
 
 /// Who copies beside the writer.
 enum Help {
-    /// Nobody yet: most databases never need it.
+    /// The copier is not started: most databases never need it.
     Unasked,
     Running(Copier),
     /// It could not be started, or has gone.
@@ -187,7 +187,7 @@ impl Checkpointer {
         self.outdated = true;
     }
 
-    /// Waits until nobody but the writer checkpoints: for what needs the file to itself.
+    /// Waits until only the writer checkpoints: for what needs the file to itself.
     pub(crate) fn rest(&self) {
         if let Help::Running(copier) = &self.help {
             copier.rest();
@@ -370,7 +370,7 @@ fn over_max(core: &Core) {
 }
 
 /// Runs one checkpoint that waits for others for `wait` at most; whether all was copied and, after a
-/// restart, nobody reads the WAL any more.
+/// restart, no reader uses the WAL any more.
 fn run(tx: &Transaction, core: &Core, mode: Checkpoint, wait: Duration) -> bool {
     if core.opener.file.check().is_err() {
         // The next call is told. What is to become of the WAL is decided by `let_go`.

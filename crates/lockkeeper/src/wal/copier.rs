@@ -1,8 +1,8 @@
 //! Copies the WAL back into the file while the writer goes on.
 //!
 //! A checkpoint is two things: copying pages, and starting the WAL over. Copying takes milliseconds
-//! and disturbs nobody; it is done here, on a thread and a connection of its own, with passive
-//! checkpoints, which wait for nobody and make nobody wait. What is left for the writer is to copy the
+//! and disturbs no call; it is done here, on a thread and a connection of its own, with passive
+//! checkpoints, which neither wait nor make others wait. What is left for the writer is to copy the
 //! few pages that were committed meanwhile, between two batches (`checkpoint.rs`).
 //!
 //! | state | what may be trusted | left by |
@@ -17,7 +17,7 @@
 //! - Z2: copying beside commits is safe with a SQLite without the WAL-reset bug; `guard.rs` refuses
 //!   the others.
 //! - Z3: the connection is closed before the writer's, so that the writer's is the last one.
-//! - Z4: whatever ends the thread, `gone` is set, so nobody waits for it in vain. Then checkpoints
+//! - Z4: whatever ends the thread, `gone` is set, so the writer never waits for it in vain. Then checkpoints
 //!   take longer, and nothing else changes.
 //!
 //! Lock order: `state` is taken alone. Bound: one request.

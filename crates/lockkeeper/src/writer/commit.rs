@@ -19,7 +19,7 @@ impl Writer {
         drop(tx);
         match committed {
             Ok(()) => self.answer(),
-            // Each alone, so that whoever cannot be committed is told why.
+            // Each alone, so that a call that cannot be committed is told why.
             Err(_) => self.replay(true),
         }
     }

@@ -1,7 +1,7 @@
 //! The writer's side of exclusive calls: the bare connection is lent, and put right afterwards.
 //!
-//! While the call runs the writer has no connection, so a nested call finds no transaction; and nobody
-//! copies the WAL, since the call may checkpoint. Whatever it leaves behind on the connection (PRAGMAs,
+//! While the call runs the writer has no connection, so a nested call finds no transaction; and the WAL
+//! is not copied, since the call may checkpoint. Whatever it leaves behind on the connection (PRAGMAs,
 //! functions, hooks, limits, attached files, temporary objects) ends with the connection, which is
 //! replaced. A memory database goes on in a new connection with its content.
 
@@ -68,7 +68,7 @@ impl Writer {
         if view.link.noted {
             let ran = now() - began;
             self.core.meters.exclusive.record(waited, ran);
-            // Nobody counts what the bare connection's statements do.
+            // What the bare connection's statements do is not counted.
             view.link.forget_work();
             slow::report(&self.core.config, &view.link, waited, ran);
         }

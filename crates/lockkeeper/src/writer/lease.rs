@@ -63,7 +63,7 @@ impl Writer {
             }
             Err(fate) => opening.finish(fate),
         }
-        // J2: nobody may be left waiting.
+        // J2: the holder must not be left waiting.
         state.end(ErrorKind::LeaseEnded);
         self.core.lease.clear();
     }
@@ -126,7 +126,7 @@ impl Writer {
         self.batch.ran.push(call);
         match self.commit(tx) {
             Ok(()) => self.answer(),
-            // It holds nobody else's writes, so the failure is its own; it is rolled back.
+            // It holds no other writes, so the failure is its own; it is rolled back.
             Err(error) => self.answer_uncommitted(&error),
         }
     }

@@ -99,9 +99,9 @@ pub(crate) struct Writer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stopped {
     No,
-    /// Somebody waits for it.
+    /// A `stop_writes` waits for it.
     Asked,
-    /// Somebody was told so: the file and its WAL are left as they are.
+    /// A `stop_writes` was answered: the file and its WAL are left as they are.
     Told,
 }
 
@@ -249,7 +249,7 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        // However the thread ends, nobody is left waiting; who waits is told that it is closed.
+        // However the thread ends, each stop is answered: the database is closed.
         self.core.stops.give_up();
     }
 }
@@ -315,7 +315,7 @@ impl Service for Writer {
         } else if let Some(tx) = self.tx.clone()
             && self.core.opener.file.check().is_err()
         {
-            self.let_go = false; // again: nobody reads now
+            self.let_go = false; // again: there are no readers now
             self.let_go(&tx);
         }
         // Closing copies the WAL back without a word about failures.

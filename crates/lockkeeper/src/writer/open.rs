@@ -80,7 +80,7 @@ impl Writer {
     /// Leaves nothing beside a file that was opened for reading alone, if that is possible.
     pub(super) fn remove_made_wal(&mut self) {
         if std::mem::take(&mut self.made_wal) && !self.core.opener.file.is_lost() {
-            // Somebody else has it open, or this process may not write it: then it stays.
+            // It stays if another process has it open, or if this one may not write it.
             let _ = connection::remove_empty_wal(&self.core.opener);
         }
     }
@@ -131,7 +131,7 @@ impl Writer {
                 current::set(self.domain, &old);
                 self.tx = Some(old);
             }
-            // Whoever needs a connection tries again, and is told.
+            // The next call tries again, and gets the error.
             Err(_) => self.core.opener.file.disconnecting(),
         }
     }

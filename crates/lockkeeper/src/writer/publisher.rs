@@ -15,7 +15,7 @@ pub(super) struct Publisher {
     pending_rows: usize,
     /// One of them altered a table.
     altered: bool,
-    /// Somebody was listening before the first call of this transaction ran.
+    /// There was a subscriber before the first call of this transaction ran.
     complete: bool,
     /// `PRAGMA data_version` when it was last looked at.
     data_version: Option<i64>,
@@ -88,7 +88,7 @@ impl Publisher {
             return;
         }
         if !self.complete {
-            // Calls ran before anybody listened, who may have looked before the COMMIT.
+            // Calls ran before there was a subscriber, who may have looked before the COMMIT.
             self.feed.publish(&Change::Unknown { commit: number });
             return;
         }
@@ -101,7 +101,7 @@ impl Publisher {
         }
     }
 
-    /// Something happened that nobody can name.
+    /// Something changed, and it is not known what.
     pub(super) fn unknown(&self, commit: u64) {
         self.feed.publish(&Change::Unknown { commit });
     }
@@ -109,7 +109,7 @@ impl Publisher {
 
 impl Drop for Publisher {
     fn drop(&mut self) {
-        // However the writer's thread ends, nobody waits for changes that cannot come.
+        // However the writer's thread ends, subscribers must not wait for changes that cannot come.
         self.feed.close();
     }
 }

@@ -22,7 +22,7 @@ impl Writer {
         let mut differs = false;
         loop {
             let Some(call) = again.pop_front() else {
-                // B1: nobody else is left.
+                // B1: no other call is left.
                 let Some(call) = loser.take() else { return };
                 if call.is_repeatable() {
                     again.push_back(call);
