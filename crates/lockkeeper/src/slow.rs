@@ -12,15 +12,18 @@ use crate::stats::{Slow, Work};
 /// Lines of a query plan that are told.
 const PLAN_MAX: usize = 16;
 
-/// Tells the slow log of the call that has just run on `link`, if it was slow.
-pub(crate) fn report(config: &Config, link: &Link, waited: Duration, ran: Duration) {
-    let Some((threshold, tell)) = &config.on_slow else { return };
+/// Tells the slow log of the call that has just run on `link`, if it was slow. Returns whether it was: then some time
+/// has passed that is no call's running time.
+pub(crate) fn report(config: &Config, link: &Link, waited: Duration, ran: Duration) -> bool {
+    let Some((threshold, tell)) = &config.on_slow else { return false };
     if waited < *threshold && ran < *threshold {
-        return;
+        return false;
     }
     // What follows may take its time.
     link.guard.relay.pass_on();
-    let Some(Holder { kind, client, place, sql, .. }) = link.guard.slot.call() else { return };
+    let Some(Holder { kind, client, place, sql, .. }) = link.guard.slot.call() else {
+        return false;
+    };
     let work = link.work.as_ref().map(Cell::get).unwrap_or_default();
     let plan = match &sql {
         Some(sql) if work != Work::default() => plan_of(link, sql).unwrap_or_default(),
@@ -30,6 +33,7 @@ pub(crate) fn report(config: &Config, link: &Link, waited: Duration, ran: Durati
     #[cfg(feature = "tracing")]
     tracing::warn!(target: "lockkeeper::slow", "{slow}");
     shielded(|| (tell.f)(&slow));
+    true
 }
 
 /// The query plan of a statement whose text was not cut short; of one that was, an error.

@@ -13,7 +13,7 @@ use crate::stats::CallMeter;
 use crate::transaction::Snapshot;
 
 /// Runs a read inside the transaction that is open on `conn` and leaves its caller's waker to the relay, which is
-/// told how many reads wait behind it; returns how long it took.
+/// told how many reads wait behind it; returns how long it took, with what the slow log took.
 pub(crate) fn run(
     conn: &Snapshot,
     core: &Core,
@@ -39,7 +39,9 @@ pub(crate) fn run(
     }
     if link.noted {
         meter.record(waited, run);
-        slow::report(&core.config, link, waited, run);
+        if slow::report(&core.config, link, waited, run) {
+            return now() - at;
+        }
     }
     run
 }

@@ -302,7 +302,7 @@ proptest! {
 /// Random programs, many more in the long form.
 fn cases() -> u32 {
     match std::env::var_os("LOCKKEEPER_LONG").is_some_and(|value| value == "1") {
-        true => 50_000,
+        true => 15_000,
         false => 400,
     }
 }

@@ -166,7 +166,9 @@ impl Writer {
             last = time;
             if tx.link.noted {
                 self.core.meters.writes.record(waited, run);
-                slow::report(self.config(), &tx.link, waited, run);
+                if slow::report(self.config(), &tx.link, waited, run) {
+                    last = now();
+                }
             }
             match after {
                 After::Going => {}

@@ -327,7 +327,7 @@ fn a18_every_future_may_be_dropped_after_any_number_of_polls() {
 fn a18_opening_may_be_dropped_after_any_number_of_polls() {
     within(HANG, || {
         let mut opened = 0;
-        for polls in (0..16).cycle().take(16 * count(2, 40)) {
+        for polls in (0..16).cycle().take(16 * count(2, 20)) {
             let dir = Dir::new();
             if !poll_and_drop(dir.builder(Place::File).open(), polls) {
                 opened += 1;

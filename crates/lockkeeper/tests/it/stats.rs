@@ -354,3 +354,39 @@ fn a29_the_slow_log_tells_waiting_from_running_and_what_an_index_would_save() {
         assert!(text.contains("FROM t WHERE v < ?1") && !text.contains("271828"), "{text}");
     });
 }
+
+#[test]
+fn a29_the_time_that_the_slow_log_takes_is_no_calls_running_time() {
+    const LOGGER: Duration = Duration::from_millis(300);
+    within(HANG, || {
+        let log: Arc<Mutex<Vec<Slow>>> = Arc::default();
+        let into = Arc::clone(&log);
+        let (_dir, db) = file_db(move |builder| {
+            builder.on_slow(Duration::from_millis(20), move |slow| {
+                into.lock().expect("no panic").push(slow.clone());
+                // A logger that takes its time: this time is what the test is about.
+                std::thread::sleep(LOGGER);
+            })
+        });
+        let (begun, has_begun) = mpsc::channel();
+        let (release, released) = mpsc::channel::<()>();
+        let mut first = db.write_once(move |_| {
+            begun.send(()).expect("somebody waits");
+            let _ = released.recv();
+            Ok(())
+        });
+        assert!(poll_once(&mut first).is_pending());
+        let mut others: Vec<_> = (0..3).map(|id| db.write(move |tx| insert(tx, id))).collect();
+        assert!(others.iter_mut().all(|other| poll_once(other).is_pending()));
+        has_begun.recv().expect("it runs");
+        // Until the others have waited long enough to be told of.
+        std::thread::sleep(Duration::from_millis(30));
+        drop(release);
+        block_on(first).expect("it ends");
+        others.into_iter().for_each(|other| block_on(other).expect("stored"));
+        db.blocking_close().expect("closes");
+        let log = log.lock().expect("no panic");
+        assert_eq!(log.len(), 4, "{log:?}");
+        assert!(log.iter().all(|slow| slow.ran < LOGGER), "{log:?}");
+    });
+}
