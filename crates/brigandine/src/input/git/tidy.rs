@@ -9,10 +9,13 @@ use std::path::Path;
 
 /// How many revisions a clone keeps before it asks whether they are needed.
 const PINS_MAX: usize = 32;
-/// Loose objects from which on git packs them.
-const LOOSE_MAX: usize = 512;
-/// Packs from which on git makes one of them.
+/// With more loose objects than this, they are packed. Counted, where `git gc --auto` estimates by one of
+/// 256 folders, and is off by as many again.
+const LOOSE_MAX: usize = 256;
+/// With more packs than this, git makes one of them.
 const PACKS_MAX: usize = 50;
+/// How long an object that no reference leads to is kept: a build may just be reading it.
+const UNNEEDED_FOR: &str = "1.day.ago";
 /// Every so many evaluations a clone is looked after.
 const TIDY_EVERY: u32 = 32;
 
@@ -89,15 +92,25 @@ impl Repositories {
         if !gone.is_empty() {
             self.remove_references(clone, gone).await?;
         }
-        if !is_untidy(clone.path) {
+        let path = clone.path.to_owned();
+        let Ok(stored) = tokio::task::spawn_blocking(move || Stored::count(&path)).await else {
             return Ok(());
+        };
+        if stored.packs > PACKS_MAX {
+            self.collect(clone, &["gc", "--quiet", &format!("--prune={UNNEEDED_FOR}")]).await
+        } else if stored.loose > LOOSE_MAX {
+            self.collect(clone, &["repack", "-d", "-l", "--quiet"]).await?;
+            // What no reference leads to stays loose.
+            self.collect(clone, &["prune", "--expire", UNNEEDED_FOR]).await
+        } else {
+            Ok(())
         }
+    }
+
+    /// Lets git store a clone's objects in another way, or delete some.
+    async fn collect(&self, clone: Bare<'_>, arguments: &[&str]) -> Result<(), FetchError> {
         let mut command = self.command(clone.path, clone.origin.access);
-        command
-            .args(["-c", &format!("gc.auto={LOOSE_MAX}")])
-            .args(["-c", &format!("gc.autoPackLimit={PACKS_MAX}")])
-            .args(["-c", "gc.autoDetach=false", "-c", "gc.pruneExpire=1.day.ago"])
-            .args(["gc", "--auto", "--quiet"]);
+        command.args(arguments);
         let done = self.check("tidy the clone of", &clone.origin.url, command, OUTPUT_MAX).await;
         self.written(clone.path);
         // They may hold packs open that are deleted now.
@@ -109,10 +122,24 @@ impl Repositories {
     }
 }
 
-/// Whether git would collect garbage, judged as git does: by one of the 256 folders of loose
-/// objects, and by the packs.
-fn is_untidy(clone: &Path) -> bool {
-    let count = |folder: &str| std::fs::read_dir(clone.join(folder)).map_or(0, Iterator::count);
-    // A pack comes with an index, and mostly with a reverse index.
-    count("objects/17") > LOOSE_MAX / 256 || count("objects/pack") > PACKS_MAX * 2
+/// How a clone's objects are stored.
+struct Stored {
+    loose: usize,
+    packs: usize,
+}
+
+impl Stored {
+    /// What cannot be read counts as absent: git says what is wrong with it when it is needed.
+    fn count(clone: &Path) -> Self {
+        let names = |folder: &Path| {
+            let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+            entries.map(|entry| entry.file_name().to_string_lossy().into_owned())
+        };
+        let objects = clone.join("objects");
+        // A loose object is in a folder named for the first byte of its hash.
+        let folders = names(&objects).filter(|name| name.len() == 2);
+        let loose = folders.map(|folder| names(&objects.join(folder)).count()).sum();
+        let packs = names(&objects.join("pack")).filter(|name| name.ends_with(".pack")).count();
+        Self { loose, packs }
+    }
 }
