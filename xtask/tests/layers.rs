@@ -99,7 +99,7 @@ const LOCKKEEPER: &[Room] = &[
 
 /// The rooms of the server.
 const BRIGANDINE: &[Room] = &[
-    room("os", &["ffi", "file", "folder", "process"], &[]),
+    room("os", &["os"], &[]),
     room("model", &["model"], &["os"]),
     room("config", &["config"], &["os", "model"]),
     room("input", &["input"], &["os", "model", "config"]),

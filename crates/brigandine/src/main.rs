@@ -8,16 +8,13 @@ mod cli;
 mod command;
 mod config;
 mod evaluate;
-mod ffi;
-mod file;
-mod folder;
 mod health;
 mod http;
 mod input;
 mod log;
 mod model;
 mod monitor;
-mod process;
+mod os;
 mod retention;
 mod store;
 mod web;
@@ -27,18 +24,18 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
-    if process::is_supervisor() {
-        process::supervise();
+    if os::process::is_supervisor() {
+        os::process::supervise();
         return ExitCode::SUCCESS;
     }
     if input::is_reader() {
         input::read();
         return ExitCode::SUCCESS;
     }
-    ffi::few_arenas();
+    os::ffi::few_arenas();
     // The modes of what a build finds and leaves depend on nothing that the server was started with.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    if let Err(error) = ffi::close_on_exec() {
+    if let Err(error) = os::ffi::close_on_exec() {
         eprintln!("brigandine: cannot keep inherited descriptors from other programs: {error}");
         return ExitCode::FAILURE;
     }

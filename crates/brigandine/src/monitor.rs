@@ -19,16 +19,17 @@ pub(crate) use turns::Turns;
 
 use crate::build::{Builder, Outputs, publish_builds};
 use crate::evaluate::{self, Checked, Context, EvaluatorSettings};
-use crate::ffi;
-use crate::folder::remove_all;
 use crate::health::{Health, Run};
-use crate::input::{Checkouts, Form, Repositories, Resolved, Wanted, hex};
-use crate::log::{Announcement, LogName, Logs};
+use crate::input::{Checkouts, Form, Repositories, Resolved, Wanted};
+use crate::log::{Announcement, Logs};
 use crate::model::{
-    self, Checkout, Definition, EvaluationId, EvaluationStatus, Evaluator, Event,
+    self, Checkout, Definition, EvaluationId, EvaluationStatus, Evaluator, Event, LogName,
     MESSAGE_BYTES_MAX, Specification, SpecificationId, SpecificationState, Timestamp, lines,
     one_line,
 };
+use crate::os::digest::hex;
+use crate::os::ffi;
+use crate::os::folder::remove_all;
 use crate::store::{self, Begun, Database, DatabaseError};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};

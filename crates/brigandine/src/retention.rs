@@ -21,9 +21,9 @@
 //!   waits is in the database, where the next run finds it.
 
 use crate::build::Outputs;
-use crate::folder::remove_all;
 use crate::log::Logs;
 use crate::model::{self, BuildId, EvaluationId, Event, Keep, SpecificationId};
+use crate::os::folder::remove_all;
 use crate::store::{self, Budget, Database, DatabaseError};
 use serde::Serialize;
 use std::sync::Arc;

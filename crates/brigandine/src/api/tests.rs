@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use crate::http::tests::served;
-use crate::log::LogName;
 use crate::model::BuildId;
+use crate::model::LogName;
 
 /// Requests and their answers as one text, compared with `tests/data/api/NAME.txt`.
 async fn check(name: &str, requests: &[&str]) {

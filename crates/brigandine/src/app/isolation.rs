@@ -4,7 +4,7 @@
 use super::{AppError, Settings};
 use crate::build::{Sandbox, probe_sandbox, probe_user};
 use crate::config::{self, BUILD_USER};
-use crate::process::{Supervisors, User};
+use crate::os::process::{Supervisors, User};
 use rustix::process::geteuid;
 use std::path::Path;
 

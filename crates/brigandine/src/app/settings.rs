@@ -2,7 +2,7 @@
 
 use crate::config;
 use crate::model::Keep;
-use crate::process::Limits;
+use crate::os::process::Limits;
 use std::path::PathBuf;
 use std::time::Duration;
 

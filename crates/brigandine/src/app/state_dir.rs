@@ -2,11 +2,12 @@
 
 use super::AppError;
 use crate::build::Outputs;
-use crate::folder;
-use crate::input::{Checkouts, hex};
-use crate::log::{LogName, Logs};
-use crate::model::{self, Keep};
-use crate::process::{Cgroups, STATE_VARIABLE, Supervisors, kill_marked};
+use crate::input::Checkouts;
+use crate::log::Logs;
+use crate::model::{self, Keep, LogName};
+use crate::os::digest::hex;
+use crate::os::folder;
+use crate::os::process::{Cgroups, STATE_VARIABLE, Supervisors, kill_marked};
 use crate::retention::{Pace, Pruned, Retention};
 use crate::store::{self, Database, OpenError, Recovered, SchemaError};
 use sha2::{Digest, Sha256};

@@ -4,7 +4,7 @@
 //! A message is a word or two; `App::hear` says which there are. Bound: the kernel's queue of datagrams,
 //! in which nobody waits for room.
 
-use crate::file::open_regular;
+use crate::os::file::open_regular;
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};

@@ -401,7 +401,7 @@ async fn count(server: &Served, client: &mut Connection, pushes: u32) -> Result<
     }
     times.sort_unstable_by(f64::total_cmp);
     let mut files = 0_u32;
-    crate::folder::walk(&server.state, |_| files += 1);
+    crate::os::folder::walk(&server.state, |_| files += 1);
     Ok(Point {
         pushes: f64::from(pushes),
         descriptors,

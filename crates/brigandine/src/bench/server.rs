@@ -31,8 +31,8 @@ use crate::app::{App, Settings};
 use crate::command::Failure;
 use crate::command::serve::Web;
 use crate::config;
-use crate::ffi;
 use crate::model::{self, BuildId, BuildLogFile, BuildStatus, EvaluationId, SpecificationId};
+use crate::os::ffi;
 use crate::store::{self, Database, DatabaseError, Finish, NewJob};
 
 /// Updates of one write when they go as fast as they can.

@@ -35,8 +35,8 @@ pub(crate) use run::{Allowed, LocalExecutor};
 pub(crate) use sandbox::{Sandbox, View, probe as probe_sandbox, probe_user};
 
 use crate::health::{self, Health};
-use crate::log::{LogName, Logs};
-use crate::model::{self, BuildId, BuildLogFile, BuildStatus, Definition, Event};
+use crate::log::Logs;
+use crate::model::{self, BuildId, BuildLogFile, BuildStatus, Definition, Event, LogName};
 use crate::store::{self, Changed, Claim, Claimed, Database, DatabaseError, Finish};
 use dispatch::{BuildJob, Outcome};
 use output::Hold;

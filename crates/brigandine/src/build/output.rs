@@ -8,10 +8,10 @@
 mod products;
 
 use super::dispatch::{Lost, Outcome};
-use crate::folder::remove_all;
 use crate::health;
-use crate::input::hex;
 use crate::model::{BuildStatus, product_path};
+use crate::os::digest::hex;
+use crate::os::folder::remove_all;
 use crate::store::NewProduct;
 use products::Selected;
 use rustix::fs::{llistxattr, llistxattr_query, lremovexattr};

@@ -10,17 +10,17 @@
 //!
 //! The process ends in one of these ways, whichever is first: by itself, by the wall-clock limit,
 //! by the silence limit, by a cancel. The last three ask all that came of it to end (TERM) and kill it
-//! a grace later. Nothing that it started is alive when its outputs are taken over (`process.rs`, P2).
+//! a grace later. Nothing that it started is alive when its outputs are taken over (`os/process/`, P2).
 
 use super::dispatch::{BuildJob, Executor, Lost, Outcome};
 use super::output::{Outputs, of};
 use super::sandbox::{Sandbox, View};
-use crate::folder::remove_all;
 use crate::health::{Health, is_full};
 use crate::input::{Checkouts, ExportedTree, FetchError, Form, Wanted};
 use crate::log::LogWriter;
 use crate::model::{self, BuildStatus};
-use crate::process::{
+use crate::os::folder::remove_all;
+use crate::os::process::{
     self, Bounds, End, LEFTOVER, Limits, Program, Running, STATE_VARIABLE, Streams, Supervisors,
 };
 use std::io::{self, ErrorKind::FileTooLarge};

@@ -2,7 +2,7 @@
 //! system that has the system's programs read-only and nothing else of the machine; and by a user that has
 //! none of the server's rights.
 
-use crate::process::{self, Program, Shown, Supervisors, User};
+use crate::os::process::{self, Program, Shown, Supervisors, User};
 use rustix::fs::{MemfdFlags, memfd_create};
 use std::ffi::OsStr;
 use std::fs::File;
@@ -30,7 +30,7 @@ fn find_bubblewrap() -> Option<PathBuf> {
 /// What the system's programs need and what no build should see otherwise.
 const SYSTEM: &[&str] =
     &["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store", "/gnu"];
-/// Small public parts of `/etc`: names, certificates. Single files are copied: `COPIED` in `process/supervisor.rs`.
+/// Small public parts of `/etc`: names, certificates. Single files are copied: `COPIED` in `os/process/supervisor.rs`.
 const ETC: &[&str] =
     &["/etc/alternatives", "/etc/ld.so.conf.d", "/etc/localtime", "/etc/pki", "/etc/ssl"];
 

@@ -28,8 +28,8 @@ pub(crate) use server::{BUILD_USER, Config, Limits, LogFormat, Sandbox, git_filt
 pub(crate) use value::parse_duration;
 pub(crate) use web::Web;
 
-use crate::file::open_regular;
 use crate::model::Keep;
+use crate::os::file::open_regular;
 
 /// How often the inputs of a specification may be looked at.
 pub(crate) const INTERVAL_RANGE: RangeInclusive<Duration> =

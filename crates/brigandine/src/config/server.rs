@@ -124,7 +124,7 @@ pub(crate) struct Limits {
     /// Between asking a build to end and killing it.
     pub(crate) build_grace: Duration,
     /// What one build may take of the machine.
-    pub(crate) build: crate::process::Limits,
+    pub(crate) build: crate::os::process::Limits,
     /// Nothing is started while less is free; `None`: what suits the disk, 0: no reserve.
     pub(crate) disk_reserve: Option<u64>,
 }
@@ -139,7 +139,7 @@ impl Default for Limits {
             build_silence: Duration::from_secs(1800),
             build_log: 64 << 20,
             build_grace: Duration::from_secs(10),
-            build: crate::process::Limits {
+            build: crate::os::process::Limits {
                 memory: memory_bytes() / 4 * 3,
                 processes: 4096,
                 file: 16 << 30,
@@ -327,7 +327,7 @@ fn limits(top: &Table<'_, '_>) -> Limits {
             .unwrap_or(default.build_silence),
         build_log: table.bytes("build-log", sizes(), "64 MiB").unwrap_or(default.build_log),
         build_grace: table.duration("build-grace", range(), "10s").unwrap_or(default.build_grace),
-        build: crate::process::Limits {
+        build: crate::os::process::Limits {
             memory: table
                 .bytes("build-memory", (16 << 20)..=(1 << 50), "4 GiB")
                 .unwrap_or(default.build.memory),

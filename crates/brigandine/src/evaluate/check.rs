@@ -3,10 +3,11 @@
 
 use super::protocol::{CommandDerivation, Derivation, Job, Line};
 use crate::config::circles;
-use crate::input::{ExportedTree, Pattern, SelectError, hex};
+use crate::input::{ExportedTree, Pattern, SelectError};
 use crate::model::{
     ARGUMENT_BYTES_MAX, Definition, Input, MESSAGE_BYTES_MAX, Source, is_steering, one_line, script,
 };
+use crate::os::digest::hex;
 use crate::store::NewJob;
 use serde_json::Value;
 use sha2::{Digest, Sha256};

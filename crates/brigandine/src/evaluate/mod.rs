@@ -19,7 +19,7 @@ use crate::build::{Sandbox, View};
 use crate::input::Found;
 use crate::log::LogWriter;
 use crate::model::{self, Evaluator, Specification};
-use crate::process::{self, Bounds, Limits, Program, STATE_VARIABLE, Streams, Supervisors};
+use crate::os::process::{self, Bounds, Limits, Program, STATE_VARIABLE, Streams, Supervisors};
 use crate::store::NewJob;
 use check::{Jobs, Refusal};
 use protocol::{Request, RequestCheckout, VERSION};

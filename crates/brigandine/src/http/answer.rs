@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::disposition::attachment;
 use super::{Refusal, Result, Wanted};
-use crate::file::open_regular;
+use crate::os::file::open_regular;
 use crate::model::Product;
 
 /// What pages may load: their own style and script, and nothing from anywhere else.

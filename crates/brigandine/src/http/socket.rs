@@ -60,7 +60,7 @@ impl Socket {
         client_time: Duration,
     ) -> Self {
         let _ = stream.set_nodelay(true);
-        let _ = crate::ffi::bound_unsent(&*stream, UNSENT_BYTES_MAX);
+        let _ = crate::os::ffi::bound_unsent(&*stream, UNSENT_BYTES_MAX);
         let timer = Box::pin(tokio::time::sleep(client_time));
         let first_line = Some(0);
         Self { stream, seat, notes, client_time, first_line, deadline: None, timer, stalled: false }

@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, header};
 use sha2::{Digest, Sha256};
 
 use super::{Refusal, Result};
-use crate::file::open_regular;
+use crate::os::file::open_regular;
 
 /// A shorter token could be guessed.
 const BYTES_MIN: usize = 16;

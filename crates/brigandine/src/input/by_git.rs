@@ -3,7 +3,7 @@
 
 use super::git::{Bare, FetchError, OUTPUT_MAX, Repositories, Resolved, last_words, redact};
 use super::objects::{self, PATHS_BYTES_MAX};
-use crate::process::CaptureError;
+use crate::os::process::CaptureError;
 use std::path::Path;
 
 /// Of a repository that has objects of such a clone.

@@ -9,10 +9,11 @@
 //! machine or of a clone (`Repositories::export_command`).
 
 use super::address::{GONE, Origin};
-use super::git::{FetchError, OUTPUT_MAX, Repositories, hex, redact};
+use super::git::{FetchError, OUTPUT_MAX, Repositories, redact};
 use super::objects::FILES_MAX;
 use super::tree::{Entry, EntryKind, Tree};
-use crate::folder::remove_all;
+use crate::os::digest::hex;
+use crate::os::folder::remove_all;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::ffi::OsStr;

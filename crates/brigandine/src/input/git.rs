@@ -13,7 +13,8 @@ use super::objects;
 use super::reader::{About, AskError, Question, Readers};
 use super::tree::Entry;
 use crate::model::{Reference, one_line};
-use crate::process::{self, CaptureError, Captured, Supervisors};
+use crate::os::digest::hex;
+use crate::os::process::{self, CaptureError, Captured, Supervisors};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
@@ -141,7 +142,7 @@ impl Repositories {
         let Ok(found) = std::fs::read_dir(&self.directory) else { return };
         for entry in found.flatten() {
             if entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
-                let _ = crate::folder::remove_all(&entry.path());
+                let _ = crate::os::folder::remove_all(&entry.path());
             }
         }
     }
@@ -596,14 +597,6 @@ pub(crate) fn redact(url: &str) -> String {
         }
         _ => url.to_owned(),
     }
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

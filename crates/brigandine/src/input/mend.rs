@@ -15,8 +15,8 @@
 
 use super::address::{self, Origin};
 use super::git::{Bare, FetchError, OUTPUT_MAX, Repositories, describe, redact};
-use crate::folder::remove_all;
 use crate::model::Reference;
+use crate::os::folder::remove_all;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -222,7 +222,8 @@ impl Repositories {
         let listed = match self.check(doing, url, command, REFERENCES_BYTES_MAX).await {
             Ok(listed) => Some(String::from_utf8_lossy(&listed).into_owned()),
             Err(FetchError::Process {
-                source: crate::process::CaptureError::Output(_), ..
+                source: crate::os::process::CaptureError::Output(_),
+                ..
             }) => None,
             Err(error) => return Err(error),
         };

@@ -22,7 +22,7 @@ mod reader;
 mod tree;
 
 pub(crate) use checkout::{Checkouts, ExportedTree, Form, Found, Wanted};
-pub(crate) use git::{FetchError, Repositories, Resolved, hex, redact};
+pub(crate) use git::{FetchError, Repositories, Resolved, redact};
 pub(crate) use pattern::Pattern;
 pub(crate) use reader::{is_reader, read};
 pub(crate) use tree::SelectError;

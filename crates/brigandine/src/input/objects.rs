@@ -9,8 +9,9 @@
 //! whole or not at all (`fetch.unpackLimit=1`), and [`follow`] writes an object after everything it names; so a copy
 //! may stop at whatever the clone has already.
 
-use super::git::{Resolved, hex};
+use super::git::Resolved;
 use crate::model::one_line;
+use crate::os::digest::hex;
 use git2::{ObjectType, Odb, OdbLookupFlags, Oid, Repository};
 use sha2::{Digest, Sha256};
 use std::io::Write as _;

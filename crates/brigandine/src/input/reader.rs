@@ -17,7 +17,7 @@
 //! R2: a reader opens a clone anew when the generation in the question is not the one that it opened it with.
 
 use super::objects::{self, ObjectError};
-use crate::process::{self, Running, STATE_VARIABLE, Streams, Supervisors};
+use crate::os::process::{self, Running, STATE_VARIABLE, Streams, Supervisors};
 use git2::Repository;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use serde::{Deserialize, Serialize};

@@ -4,8 +4,9 @@
 //! object, and, where a `.gitattributes` file lies above one of them, that file, an `.lfsconfig` beside
 //! it, and how the server converts files.
 
-use super::{Pattern, git::hex};
+use super::Pattern;
 use crate::model;
+use crate::os::digest::hex;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::ffi::OsStr;

@@ -16,11 +16,11 @@
 //!
 //! Readers wait for the channel, never for time. Offsets are those of the plain text.
 
-use crate::file::open_regular;
-use crate::input::hex;
 use crate::model::{
-    Build, BuildId, BuildLogFile, BuildStatus, Evaluation, EvaluationId, EvaluationStatus,
+    Build, BuildId, BuildLogFile, BuildStatus, Evaluation, EvaluationStatus, LogName,
 };
+use crate::os::digest::hex;
+use crate::os::file::open_regular;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
@@ -32,27 +32,6 @@ use tokio::sync::watch;
 
 #[cfg(test)]
 pub(crate) mod tests;
-
-/// Whose log it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum LogName {
-    /// Of one start of a build.
-    Build(BuildId, i64),
-    /// Of an evaluator.
-    Evaluation(EvaluationId),
-}
-
-impl LogName {
-    /// The plain file, relative to the state directory.
-    pub(crate) fn path(self) -> String {
-        match self {
-            Self::Build(id, attempt) => {
-                format!("logs/build/{}/{id}-{attempt}.log", id.get() / 1000)
-            }
-            Self::Evaluation(id) => format!("logs/evaluation/{id}.log"),
-        }
-    }
-}
 
 /// What a writer tells its readers.
 #[derive(Debug, Clone, Copy, Default)]

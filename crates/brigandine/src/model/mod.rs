@@ -9,6 +9,7 @@ mod evaluation;
 mod event;
 mod ids;
 mod job_list;
+mod log_name;
 mod product;
 mod specification;
 mod status;
@@ -25,6 +26,7 @@ pub(crate) use evaluation::{
 pub(crate) use event::Event;
 pub(crate) use ids::{BuildId, EvaluationId, ProductId, SpecificationId};
 pub(crate) use job_list::{JobEntry, Needs};
+pub(crate) use log_name::LogName;
 pub(crate) use product::{product_file, product_path};
 pub(crate) use specification::{
     Evaluator, Input, Keep, Look, Reference, Specification, SpecificationState,

@@ -315,7 +315,7 @@ async fn every_statement_finds_its_rows_by_an_index_on_few_builds_and_on_million
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join(DATABASE_FILE);
     // On every connection, whenever one is opened.
-    let traced = |conn: &Connection| crate::ffi::trace_statements(conn, trace);
+    let traced = |conn: &Connection| crate::os::ffi::trace_statements(conn, trace);
     let database = lockkeeper::Database::builder(&path).setup(traced).open().await.expect("opens");
     let text = format!("{}BEGIN;{}COMMIT;", include_str!("../../schema.sql"), fill(5000));
     database.exclusive(move |conn| conn.execute_batch(&text)).await.expect("filled");

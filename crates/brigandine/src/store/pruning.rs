@@ -25,9 +25,8 @@
 //!   own, each time, and several of them per build cost more than the deletes.
 
 use super::{Database, DatabaseError, Snapshot, Transaction};
-use crate::log::LogName;
 use crate::model::{
-    BuildId, BuildStatus, EvaluationId, Keep, Specification, SpecificationId, Timestamp,
+    BuildId, BuildStatus, EvaluationId, Keep, LogName, Specification, SpecificationId, Timestamp,
 };
 use rusqlite::{Connection, TransactionBehavior, params};
 use std::time::{Duration, Instant};

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 
 use super::ROUTES;
 use crate::http::tests::{Served, served_with};
-use crate::log::LogName;
 use crate::model::BuildId;
+use crate::model::LogName;
 
 const LIST: &str = include_str!("../../tests/data/pages/routes.txt");
 

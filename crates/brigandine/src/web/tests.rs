@@ -6,7 +6,7 @@ use std::time::Instant;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::http::tests::{LIMIT, Served, served, served_with};
-use crate::log::LogName;
+use crate::model::LogName;
 use crate::model::{BuildId, BuildStatus, EvaluationId, Event, SpecificationId};
 
 const PAGES: [&str; 9] = [

@@ -3,7 +3,7 @@
 use super::Repositories;
 use crate::input::address::{Access, Origin};
 use crate::input::by_git;
-use crate::process::{self, STATE_VARIABLE};
+use crate::os::process::{self, STATE_VARIABLE};
 use std::io;
 use std::path::Path;
 use std::process::Command;

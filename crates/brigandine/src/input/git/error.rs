@@ -1,6 +1,6 @@
 //! Why a repository could not be looked at.
 
-use crate::process::CaptureError;
+use crate::os::process::CaptureError;
 use std::io;
 use std::path::PathBuf;
 

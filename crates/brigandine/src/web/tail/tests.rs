@@ -1,7 +1,8 @@
 //! Ends of logs of every kind, finished and not.
 
 use super::*;
-use crate::log::{LogName, Logs};
+use crate::log::Logs;
+use crate::model::LogName;
 use crate::model::{Build, BuildId, BuildLogFile, BuildStatus};
 
 fn build(status: BuildStatus, log: BuildLogFile) -> Build {

@@ -10,7 +10,7 @@
 //! does not have (no_new_privs).
 //! U3: without a mount namespace nothing runs as this user: it could not reach its own directory.
 
-use crate::folder;
+use crate::os::folder;
 use nix::unistd;
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, open};
 use rustix::io::Errno;

@@ -2,7 +2,7 @@
 //!
 //! Every process that the server starts (git, evaluators, builds) goes through [`Supervisors::spawn`], so
 //! that there is one answer to "who ends it": whoever holds the [`Running`]. Dropping it kills the program
-//! and all that came of it. How, is said in `process/supervisor.rs`.
+//! and all that came of it. How, is said in `os/process/supervisor.rs`.
 //!
 //! A program gets the variables that its [`Command`] names and no other, and its three standard descriptors
 //! and no other.

@@ -35,7 +35,7 @@ use super::launch::{ASK, End, KILL, Launch, Report};
 use super::limits::{Limit, Watch};
 use super::namespace::{self, Namespaces, Scope, Way};
 use super::tree;
-use crate::ffi::{self, Forked, SingleThread};
+use crate::os::ffi::{self, Forked, SingleThread};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::Mode;
 use rustix::io::Errno;

@@ -366,7 +366,7 @@ fn check_delegated(group: &Path) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::{Bounds, Program, Streams, Supervisors, capture, output_pipe};
+    use crate::os::process::{Bounds, Program, Streams, Supervisors, capture, output_pipe};
     use std::process::{Child, Command};
     use tokio::io::AsyncReadExt;
 

@@ -197,8 +197,8 @@ impl SingleThread {
 #[used]
 static SUPERVISE: extern "C" fn() = {
     extern "C" fn supervise() {
-        if crate::process::is_supervisor() {
-            crate::process::supervise();
+        if crate::os::process::is_supervisor() {
+            crate::os::process::supervise();
             std::process::exit(0);
         }
     }

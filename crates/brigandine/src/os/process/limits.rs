@@ -13,7 +13,7 @@
 
 use super::namespace::Scope;
 use super::user::User;
-use crate::folder::walk;
+use crate::os::folder::walk;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use std::collections::HashSet;
 use std::fs::{self, Metadata};

@@ -17,7 +17,7 @@
 
 use super::tree;
 use super::user::User;
-use crate::ffi::{self, Forked, SingleThread};
+use crate::os::ffi::{self, Forked, SingleThread};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::process::{
     DumpableBehavior, Pid, Resource, Rlimit, Signal, WaitOptions, getegid, geteuid, getrlimit,

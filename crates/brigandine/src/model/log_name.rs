@@ -1,0 +1,24 @@
+//! Where a log is: of a build, of an evaluation.
+
+use super::{BuildId, EvaluationId};
+
+/// Whose log it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum LogName {
+    /// Of one start of a build.
+    Build(BuildId, i64),
+    /// Of an evaluator.
+    Evaluation(EvaluationId),
+}
+
+impl LogName {
+    /// The plain file, relative to the state directory.
+    pub(crate) fn path(self) -> String {
+        match self {
+            Self::Build(id, attempt) => {
+                format!("logs/build/{}/{id}-{attempt}.log", id.get() / 1000)
+            }
+            Self::Evaluation(id) => format!("logs/evaluation/{id}.log"),
+        }
+    }
+}
