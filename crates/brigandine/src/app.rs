@@ -9,6 +9,7 @@
 //! Every running part is essential: one that ends with an error or a panic ends the server, and
 //! [`App::failed`] says which and why.
 
+mod actions;
 mod error;
 mod files;
 mod isolation;
@@ -25,17 +26,17 @@ pub(crate) use state_dir::{make_state, prune};
 pub(crate) use wake::{Presence, Served, served, tell, wake};
 
 use crate::build::{
-    Allowed, Builder, BuilderSettings, DispatchEvent, LocalDispatcher, LocalExecutor, Outputs,
-    Stop, publish_builds,
+    Allowed, Builder, BuilderSettings, DispatchEvent, LocalDispatcher, LocalExecutor, Stop,
 };
 use crate::evaluate::EvaluatorSettings;
 use crate::health::{self, Health};
 use crate::input::{Checkouts, Repositories};
 use crate::log::Logs;
-use crate::model::{self, BuildId, Event, Specification, SpecificationId, Unused};
-use crate::monitor::{self, Turns};
+use crate::model::{self, Cancel, Event, Specification, SpecificationId, Unused};
+use crate::monitor::{self, Scheduled, Turns};
+use crate::outputs::Outputs;
 use crate::retention::Retention;
-use crate::store::{self, Cancel, Database, DatabaseError, Loaded, Restart};
+use crate::store::{self, Database, Loaded};
 use rustix::fs::Mode;
 use state_dir::{LOCK, keep_private, lock, recover, supervisors};
 use std::collections::HashMap;
@@ -217,7 +218,10 @@ impl App {
             interval: settings.interval,
             work: state.join("work"),
             outputs: executor.outputs(),
-            builder: builder.clone(),
+            scheduled: Scheduled(Box::new({
+                let builder = builder.clone();
+                move || builder.wake()
+            })),
             events: events.clone(),
             fetches: Arc::new(Turns::new(FETCHES.0, FETCHES.1)),
             evaluations: Turns::new(EVALUATIONS.0, EVALUATIONS.1),
@@ -463,58 +467,9 @@ impl App {
         Ok(())
     }
 
-    /// Looks at a specification now rather than when it is time. `false`: nobody watches one of
-    /// this name.
-    pub(crate) fn look(&self, name: &str) -> bool {
-        let watched = self.shared.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = watched.values().find(|watched| watched.specification.name == name);
-        found.inspect(|watched| watched.wanted.notify_one()).is_some()
-    }
-
     /// Waits until nothing runs and nothing that was registered before can be started.
     pub(crate) async fn wait_idle(&self) {
         self.shared.builder.wait_idle().await;
-    }
-
-    /// Tells watchers how a build stands.
-    async fn publish_build(&self, id: BuildId) -> Result<(), DatabaseError> {
-        let found = self.shared.main.read(move |s| store::build(s, id)).await?;
-        if let Some(build) = found {
-            // Nobody may be watching.
-            let _ = self.shared.events.send(Event::Build {
-                id,
-                job: build.job,
-                evaluation: build.evaluation,
-                specification: build.specification_id,
-                status: build.status,
-            });
-        }
-        Ok(())
-    }
-
-    /// Cancels a build that waits, with all that needs it, or asks for the end of one that runs.
-    pub(crate) async fn cancel(&self, id: BuildId) -> Result<Cancel, DatabaseError> {
-        let now = model::now();
-        let canceled = self.shared.web.write(move |tx| store::cancel(tx, id, now)).await?;
-        match &canceled {
-            Cancel::Done(changed) => {
-                publish_builds(&self.shared.events, changed);
-                self.shared.builder.wake();
-            }
-            Cancel::Running(attempt) => self.shared.builder.cancel_running(id, *attempt),
-            Cancel::TooLate => {}
-        }
-        Ok(canceled)
-    }
-
-    /// Builds once more what ended badly, and what failed for want of it.
-    pub(crate) async fn restart(&self, id: BuildId) -> Result<Restart, DatabaseError> {
-        let restarted = self.shared.web.write(move |tx| store::restart(tx, id)).await?;
-        if let Restart::Done(changed) = &restarted {
-            publish_builds(&self.shared.events, changed);
-            self.shared.builder.wake();
-        }
-        Ok(restarted)
     }
 
     /// Waits until an essential part has ended with an error.

@@ -7,6 +7,7 @@ mod build;
 mod cli;
 mod command;
 mod config;
+mod context;
 mod evaluate;
 mod health;
 mod http;
@@ -15,9 +16,12 @@ mod log;
 mod model;
 mod monitor;
 mod os;
+mod outputs;
 mod retention;
+mod site;
 mod store;
 mod web;
+mod wire;
 
 use std::process::ExitCode;
 

@@ -17,7 +17,6 @@ mod turns;
 
 pub(crate) use turns::Turns;
 
-use crate::build::{Builder, Outputs, publish_builds};
 use crate::evaluate::{self, Checked, Context, EvaluatorSettings};
 use crate::health::{Health, Run};
 use crate::input::{Checkouts, Form, Repositories, Resolved, Wanted};
@@ -30,6 +29,7 @@ use crate::model::{
 use crate::os::digest::hex;
 use crate::os::ffi;
 use crate::os::folder::remove_all;
+use crate::outputs::Outputs;
 use crate::store::{self, Begun, Database, DatabaseError};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -77,14 +77,23 @@ pub(crate) struct Shared {
     pub(crate) work: PathBuf,
     /// Looked at when jobs are linked to builds that have some.
     pub(crate) outputs: Arc<Outputs>,
-    /// Woken when jobs are registered.
-    pub(crate) builder: Builder,
+    /// Called when builds may have been scheduled.
+    pub(crate) scheduled: Scheduled,
     /// For watchers.
     pub(crate) events: broadcast::Sender<Event>,
     /// Of fetches.
     pub(crate) fetches: Arc<Turns>,
     /// Of evaluations.
     pub(crate) evaluations: Turns,
+}
+
+/// Tells whoever starts builds that there may be some.
+pub(crate) struct Scheduled(pub(crate) Box<dyn Fn() + Send + Sync>);
+
+impl std::fmt::Debug for Scheduled {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Scheduled")
+    }
 }
 
 /// What a look came to.
@@ -413,7 +422,7 @@ async fn evaluate(
                     if registered.reused > 0 {
                         make_again(shared, id).await?;
                     }
-                    shared.builder.wake();
+                    (shared.scheduled.0)();
                     if registered.new + registered.reused >= MANY_JOBS {
                         ffi::give_back().await;
                     }
@@ -486,8 +495,8 @@ async fn make_again(shared: &Shared, id: EvaluationId) -> Result<(), DatabaseErr
         Ok(changed)
     };
     let changed = shared.health.write(&shared.database, rebuild).await?;
-    publish_builds(&shared.events, &changed);
-    shared.builder.wake();
+    model::publish(&shared.events, &changed);
+    (shared.scheduled.0)();
     Ok(())
 }
 

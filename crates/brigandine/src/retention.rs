@@ -20,10 +20,10 @@
 //!   them is a fence between two batches, and a sync. So do files, until [`DUE_FILES`] builds are gone. What
 //!   waits is in the database, where the next run finds it.
 
-use crate::build::Outputs;
 use crate::log::Logs;
 use crate::model::{self, BuildId, EvaluationId, Event, Keep, SpecificationId};
 use crate::os::folder::remove_all;
+use crate::outputs::Outputs;
 use crate::store::{self, Budget, Database, DatabaseError};
 use serde::Serialize;
 use std::sync::Arc;
@@ -266,7 +266,7 @@ impl Retention {
             after.clone_from(last);
             let mut gone = Vec::new();
             for path in paths {
-                let removed = match path.strip_prefix("outputs/") {
+                let removed = match model::output_digest(&path) {
                     Some(digest) => self.remove_output(digest).await?,
                     None => self.remove_log(&path).await,
                 };
@@ -294,7 +294,7 @@ impl Retention {
             return Ok(Ok(true));
         }
         let Some(removal) = self.outputs.begin_removal(digest) else { return Ok(Ok(false)) };
-        let path = format!("outputs/{digest}");
+        let path = model::output_path(digest);
         if self.database.read(move |s| store::has_output(s, &path)).await? {
             return Ok(Ok(true));
         }

@@ -4,31 +4,23 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 
-use super::wire::builds_json;
-use crate::http::{self, Path, Query, Refusal, Result, Site, json};
-use crate::model::{Build, BuildFilter, BuildId, BuildStatus, ProductId, product_file};
+use crate::context::Context;
+use crate::http::{self, Path, Query, Refusal, Result, json};
+use crate::model::{BuildFilter, BuildStatus, ProductId, product_file};
 use crate::store::{self, Snapshot};
+use crate::wire::builds_json;
 
 /// Builds that are read on the thread of the request.
 const FEW: u32 = 20;
-
-/// A build by its number or by the last component of its derivation.
-pub(crate) fn find(s: &Snapshot, id: &str) -> rusqlite::Result<Option<Build>> {
-    match id.parse::<i64>() {
-        Ok(number) => store::build(s, BuildId::new(number)),
-        Err(_) if id.ends_with(".drv") => store::build_by_basename(s, id),
-        Err(_) => Ok(None),
-    }
-}
 
 /// One build.
 ///
 /// # Errors
 /// 404 in the words clients know.
-pub(crate) async fn json_of_build(site: &Site, id: String) -> Result<Response> {
+pub(crate) async fn build(context: &Context, id: String) -> Result<Response> {
     let wanted = id.clone();
-    let found = site
-        .read_few(move |s| match find(s, &wanted)? {
+    let found = context
+        .read_few(move |s| match store::build_named(s, &wanted)? {
             Some(build) => builds_json(s, vec![build]),
             None => Ok(Vec::new()),
         })
@@ -58,28 +50,29 @@ fn filter(query: &Query) -> Result<BuildFilter> {
 }
 
 /// Finished builds, latest stop first.
-pub(super) async fn latest(State(site): State<Site>, query: Query) -> Result<Response> {
+pub(super) async fn latest(State(context): State<Context>, query: Query) -> Result<Response> {
     let (number, filter) = (query.number_of_entries()?, filter(&query)?);
     let read = move |s: &Snapshot| builds_json(s, store::latest_builds(s, &filter, number)?);
-    let builds = if number <= FEW { site.read_few(read).await } else { site.read(read).await }?;
+    let builds =
+        if number <= FEW { context.read_few(read).await } else { context.read(read).await }?;
     Ok(json(StatusCode::OK, &builds))
 }
 
 /// Pending builds: running first, then by submission, and only then cut.
-pub(super) async fn queue(State(site): State<Site>, query: Query) -> Result<Response> {
+pub(super) async fn queue(State(context): State<Context>, query: Query) -> Result<Response> {
     let (number, filter) = (query.number_of_entries()?, filter(&query)?);
-    let builds = site.read(move |s| builds_json(s, store::queue(s, &filter, number)?)).await?;
+    let builds = context.read(move |s| builds_json(s, store::queue(s, &filter, number)?)).await?;
     Ok(json(StatusCode::OK, &builds))
 }
 
 /// A product of a build, as a download.
 pub(super) async fn download(
-    State(site): State<Site>,
+    State(context): State<Context>,
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response> {
     let missing = || Refusal::not_found("there is no such product");
     let number: ProductId = id.parse().map_err(|_| missing())?;
-    let product = site.read(move |s| store::product(s, number)).await?.ok_or_else(missing)?;
-    http::file(&site.state().join(product_file(&product.path)), &product, &headers).await
+    let product = context.read(move |s| store::product(s, number)).await?.ok_or_else(missing)?;
+    http::file(&context.state().join(product_file(&product.path)), &product, &headers).await
 }

@@ -4,16 +4,17 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
-use super::wire::EvaluationJson;
-use crate::http::{Query, Refusal, Result, Site, json};
+use crate::context::Context;
+use crate::http::{Query, Refusal, Result, json};
 use crate::model::EvaluationId;
 use crate::store;
+use crate::wire::EvaluationJson;
 
 /// The latest evaluations, newest first.
-pub(super) async fn list(State(site): State<Site>, query: Query) -> Result<Response> {
+pub(super) async fn list(State(context): State<Context>, query: Query) -> Result<Response> {
     let number = query.number_of_entries()?;
     let specification = query.get("spec");
-    let list = site
+    let list = context
         .read(move |s| {
             store::evaluations(s, specification.as_deref(), number)?
                 .into_iter()
@@ -28,9 +29,9 @@ pub(super) async fn list(State(site): State<Site>, query: Query) -> Result<Respo
 }
 
 /// One evaluation.
-pub(super) async fn one(State(site): State<Site>, query: Query) -> Result<Response> {
+pub(super) async fn one(State(context): State<Context>, query: Query) -> Result<Response> {
     let id: EvaluationId = query.parsed("id")?.ok_or(Refusal::ParameterMissing)?;
-    let found = site
+    let found = context
         .read_few(move |s| {
             let Some(evaluation) = store::evaluation(s, id)? else { return Ok(None) };
             Ok(Some(EvaluationJson::new(evaluation, store::checkouts(s, id)?)))

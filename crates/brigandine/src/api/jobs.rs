@@ -5,10 +5,11 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::json as object;
 
-use super::wire::builds_json;
-use crate::http::{Query, Refusal, Result, Site, json};
+use crate::context::Context;
+use crate::http::{Query, Refusal, Result, json};
 use crate::model::EvaluationId;
 use crate::store;
+use crate::wire::builds_json;
 
 /// Jobs of one evaluation that are listed at most, and names that may be asked for at once.
 const JOBS_MAX: u32 = 100_000;
@@ -23,20 +24,21 @@ fn names(query: &Query) -> Result<Vec<String>> {
 }
 
 /// The jobs of an evaluation: build, status, name.
-pub(super) async fn list(State(site): State<Site>, query: Query) -> Result<Response> {
+pub(super) async fn list(State(context): State<Context>, query: Query) -> Result<Response> {
     let id: EvaluationId = query.parsed("evaluation")?.ok_or(Refusal::ParameterMissing)?;
     let (names, system) = (names(&query)?, query.get("system"));
-    let jobs =
-        site.read(move |s| store::job_builds(s, id, &names, system.as_deref(), JOBS_MAX)).await?;
+    let jobs = context
+        .read(move |s| store::job_builds(s, id, &names, system.as_deref(), JOBS_MAX))
+        .await?;
     Ok(json(StatusCode::OK, &jobs))
 }
 
 /// The last builds of each named job.
-pub(super) async fn history(State(site): State<Site>, query: Query) -> Result<Response> {
+pub(super) async fn history(State(context): State<Context>, query: Query) -> Result<Response> {
     let number = query.number_of_entries()?;
     let specification = query.get("spec").ok_or(Refusal::ParameterMissing)?;
     let names = names(&query)?;
-    let list = site
+    let list = context
         .read(move |s| {
             names
                 .iter()

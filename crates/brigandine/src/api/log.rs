@@ -4,9 +4,9 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 
-use super::builds::find;
-use crate::http::{self, Path, Query, Refusal, Result, Site, Wanted, closed, stream};
-use crate::log::LogReader;
+use crate::context::Context;
+use crate::http::{self, Path, Query, Refusal, Result, Wanted};
+use crate::store;
 
 /// The build log from byte `offset` on, or that of an earlier attempt; goes on until the build ends. Of one
 /// that has ended, ranges as well.
@@ -14,7 +14,7 @@ use crate::log::LogReader;
 /// # Errors
 /// 416: no byte of it is in the range. 404 with what became of the log, where there is none.
 pub(super) async fn raw(
-    State(site): State<Site>,
+    State(context): State<Context>,
     Path(id): Path<String>,
     query: Query,
     headers: HeaderMap,
@@ -22,7 +22,7 @@ pub(super) async fn raw(
     let offset: u64 = query.parsed("offset")?.unwrap_or(0);
     let attempt: Option<i64> = query.parsed("attempt")?;
     let wanted = id.clone();
-    let build = site.read(move |s| find(s, &wanted)).await?;
+    let build = context.read(move |s| store::build_named(s, &wanted)).await?;
     let build = build.ok_or_else(|| Refusal::no_build(&id))?;
     let number = attempt.unwrap_or(build.attempt);
     let last = number == build.attempt;
@@ -40,8 +40,8 @@ pub(super) async fn raw(
         Wanted::Nothing => (offset, 0),
     };
     let reader = match attempt {
-        None => site.logs().open(&build, from).await,
-        Some(attempt) => site.logs().open_attempt(&build, attempt, from).await,
+        None => context.logs().open(&build, from).await,
+        Some(attempt) => context.logs().open_attempt(&build, attempt, from).await,
     };
     let Some(mut reader) = reader else {
         return Err(Refusal::not_found(match attempt {
@@ -56,11 +56,11 @@ pub(super) async fn raw(
         }));
     };
     if !ended {
-        return Ok(follow(&site, Vec::new(), reader, u64::MAX));
+        return Ok(context.follow(Vec::new(), reader, u64::MAX));
     }
     // Read before the answer begins, so that it can say what is wrong with the file.
     if last {
-        site.check_log(&build).await?;
+        context.check_log(&build).await?;
     }
     let first = reader.next().await;
     let what = format_args!("The log of build {}", build.id);
@@ -69,45 +69,9 @@ pub(super) async fn raw(
         let what = format!("The log of attempt {number} of build {} is not kept.", build.id);
         return Err(Refusal::not_found(what));
     }
-    let mut response = follow(&site, first.unwrap_or_default(), reader, limit);
+    let mut response = context.follow(first.unwrap_or_default(), reader, limit);
     if let Some(tag) = tag {
         http::describe(&mut response, &wanted, bytes, tag);
     }
     Ok(response)
-}
-
-/// A log as text, `first` and what the reader gives after it, but at most `left` bytes; goes on until it ends.
-pub(crate) fn follow(
-    site: &Site,
-    first: Vec<u8>,
-    mut reader: LogReader,
-    mut left: u64,
-) -> Response {
-    let mut closing = site.closing();
-    stream("text/plain; charset=utf-8", move |sender| async move {
-        let mut next = Ok(Some(first));
-        loop {
-            match next {
-                Ok(Some(mut piece)) => {
-                    piece.truncate(usize::try_from(left).unwrap_or(usize::MAX));
-                    left -= piece.len() as u64;
-                    if !piece.is_empty() && !sender.send(piece).await || left == 0 {
-                        return;
-                    }
-                }
-                Ok(None) => return,
-                Err(error) => {
-                    tracing::warn!(%error, "a log cannot be read to its end");
-                    return sender.fail(error).await;
-                }
-            }
-            next = tokio::select! {
-                piece = reader.next() => piece,
-                () = sender.closed() => return,
-                () = closed(&mut closing) => {
-                    return sender.fail(std::io::Error::other("the server ends")).await;
-                }
-            };
-        }
-    })
 }

@@ -1,4 +1,4 @@
-//! The JSON API that clients of Cuirass and Hydra know. Only this folder knows their spelling.
+//! The JSON API that clients of Cuirass and Hydra know: addresses, parameters, errors. `wire/` has its types.
 
 mod builds;
 mod changes;
@@ -6,21 +6,16 @@ mod evaluations;
 mod jobs;
 mod log;
 mod specifications;
-mod wire;
 
 use axum::Router;
 use axum::routing::{get, post};
 
-use crate::http::Site;
+use crate::context::Context;
 
-pub(crate) use builds::{find as find_build, json_of_build};
-pub(crate) use changes::restart_refused;
-pub(crate) use log::follow as follow_log;
-pub(crate) use wire::{BuildJson, builds_json};
+pub(crate) use builds::build;
 
-/// The routes of the API. `/build/ID` itself is among the pages, which hand it over here unless a
-/// browser asks.
-pub(crate) fn router() -> Router<Site> {
+/// The routes of the API, but for `/build/ID` itself, which is a page as well (`site.rs`).
+pub(crate) fn router() -> Router<Context> {
     Router::new()
         .route("/jobsets", get(specifications::list))
         .route("/specifications", get(specifications::list))

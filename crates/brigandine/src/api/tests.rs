@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use crate::http::tests::served;
 use crate::model::BuildId;
 use crate::model::LogName;
+use crate::site::harness::served;
 
 /// Requests and their answers as one text, compared with `tests/data/api/NAME.txt`.
 async fn check(name: &str, requests: &[&str]) {
@@ -157,11 +157,11 @@ async fn other_methods_are_refused_with_405_and_what_is_allowed() {
 #[tokio::test]
 async fn changes_need_the_token_and_a_post() {
     let served = served().await;
-    let bearer = format!("authorization: Bearer {}\r\n", crate::http::tests::TOKEN);
+    let bearer = format!("authorization: Bearer {}\r\n", crate::site::harness::TOKEN);
     for (path, said) in [
-        ("/api/v1/build/7/cancel", r#"{"cancel":7}"#),
-        ("/api/v1/build/7/restart", r#"{"restart":7}"#),
-        ("/api/v1/jobset/a%20b/evaluate", r#"{"evaluate":"a b"}"#),
+        ("/api/v1/build/7/cancel", r#"{"build":7,"changed":0,"status":"canceled"}"#),
+        ("/api/v1/build/7/restart", r#"{"build":7,"changed":0,"status":"scheduled"}"#),
+        ("/api/v1/jobset/hello/evaluate", r#"{"jobset":"hello","message":"it is looked at now"}"#),
     ] {
         let answer = served.ask("POST", path, &bearer).await;
         assert!(answer.status < 300, "{path}: {answer:?}");
@@ -175,6 +175,9 @@ async fn changes_need_the_token_and_a_post() {
         assert_eq!((answer.status, answer.header("allow")), (405, Some("POST")));
         assert_eq!(answer.body, r#"{"error":"only POST is answered here"}"#);
     }
+    let unknown = served.ask("POST", "/api/v1/jobset/a%20b/evaluate", &bearer).await;
+    assert_eq!(unknown.status, 404);
+    assert_eq!(unknown.body, r#"{"error":"there is no specification called a b"}"#);
     let unknown = served.ask("POST", "/api/v1/build/abc/cancel", &bearer).await;
     assert_eq!(unknown.status, 404);
     assert_eq!(unknown.body, r#"{"error":"Build with ID abc doesn't exist."}"#);

@@ -2,9 +2,9 @@
 //! said at the start.
 
 use super::{AppError, Settings};
-use crate::build::{Sandbox, probe_sandbox, probe_user};
 use crate::config::{self, BUILD_USER};
 use crate::os::process::{Supervisors, User};
+use crate::os::sandbox::{self, Sandbox};
 use rustix::process::geteuid;
 use std::path::Path;
 
@@ -30,7 +30,7 @@ pub(super) async fn choose(
         );
         return Ok(without);
     }
-    match probe_sandbox(supervisors, user).await {
+    match sandbox::probe(supervisors, user).await {
         Ok(sandbox) => {
             tracing::info!("builds and evaluators run in a sandbox");
             Ok(sandbox)
@@ -98,6 +98,6 @@ async fn find(name: &str, state: &Path, supervisors: &Supervisors) -> Result<Opt
     let Some(user) = checked else { return Ok(None) };
     let work = state.join("work");
     std::fs::create_dir_all(&work).map_err(|error| format!("{}: {error}", work.display()))?;
-    let probed = probe_user(supervisors, user, &work).await;
+    let probed = sandbox::probe_user(supervisors, user, &work).await;
     probed.map(|()| Some(user)).map_err(|why| format!("nothing runs as `{name}`: {why}"))
 }

@@ -1,13 +1,13 @@
 //! The state directory: its lock, its database, what a server that was killed left in it.
 
 use super::AppError;
-use crate::build::Outputs;
 use crate::input::Checkouts;
 use crate::log::Logs;
 use crate::model::{self, Keep, LogName};
 use crate::os::digest::hex;
 use crate::os::folder;
 use crate::os::process::{Cgroups, STATE_VARIABLE, Supervisors, kill_marked};
+use crate::outputs::Outputs;
 use crate::retention::{Pace, Pruned, Retention};
 use crate::store::{self, Database, OpenError, Recovered, SchemaError};
 use sha2::{Digest, Sha256};

@@ -29,10 +29,10 @@ use tokio::sync::mpsc;
 
 use crate::app::{App, Settings};
 use crate::command::Failure;
-use crate::command::serve::Web;
 use crate::config;
 use crate::model::{self, BuildId, BuildLogFile, BuildStatus, EvaluationId, SpecificationId};
 use crate::os::ffi;
+use crate::site::Web;
 use crate::store::{self, Database, DatabaseError, Finish, NewJob};
 
 /// Updates of one write when they go as fast as they can.

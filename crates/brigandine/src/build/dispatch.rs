@@ -2,10 +2,9 @@
 //! runs one. The local dispatcher is the first; one for remote workers must not need changes
 //! above the trait.
 
-use super::output::Hold;
 use crate::log::LogWriter;
-use crate::model::{BuildId, BuildLogFile, BuildStatus, Definition};
-use crate::store::NewProduct;
+use crate::model::{BuildId, BuildLogFile, BuildStatus, Definition, NewProduct};
+use crate::outputs::Hold;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -50,7 +49,7 @@ pub(crate) struct Outcome {
 
 impl Outcome {
     /// An end without outputs.
-    pub(crate) fn bad(status: BuildStatus, message: impl Into<String>) -> Self {
+    pub(crate) fn ended(status: BuildStatus, message: impl Into<String>) -> Self {
         Self {
             status,
             message: message.into(),
@@ -65,7 +64,7 @@ impl Outcome {
     /// The end of a job that could not begin, since outputs that it needs are not there.
     pub(crate) fn without(gone: Vec<String>) -> Self {
         let message = format!("outputs that it needs are gone: {}", gone.join(", "));
-        Self { gone, ..Self::bad(BuildStatus::FailedOther, message) }
+        Self { gone, ..Self::ended(BuildStatus::FailedOther, message) }
     }
 }
 

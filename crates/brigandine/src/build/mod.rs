@@ -22,24 +22,20 @@
 //! stop, the retry of B3, the end of a pause (B6), room on the disk (B7).
 
 mod dispatch;
-mod output;
 mod run;
-mod sandbox;
 pub(crate) mod state;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use dispatch::{DispatchEvent, Dispatcher, LocalDispatcher};
-pub(crate) use output::Outputs;
 pub(crate) use run::{Allowed, LocalExecutor};
-pub(crate) use sandbox::{Sandbox, View, probe as probe_sandbox, probe_user};
 
 use crate::health::{self, Health};
 use crate::log::Logs;
-use crate::model::{self, BuildId, BuildLogFile, BuildStatus, Definition, Event, LogName};
-use crate::store::{self, Changed, Claim, Claimed, Database, DatabaseError, Finish};
+use crate::model::{self, BuildId, BuildLogFile, BuildStatus, Changed, Definition, Event, LogName};
+use crate::outputs::Hold;
+use crate::store::{self, Claim, Claimed, Database, DatabaseError, Finish};
 use dispatch::{BuildJob, Outcome};
-use output::Hold;
 use state::{Happening, State};
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -222,7 +218,7 @@ impl End {
                 let (losses, status) = (next.losses, next.status);
                 let mut all = store::lose(tx, *id, *attempt, message, losses, status, &log, now)?;
                 for digest in outputs {
-                    all.extend(store::rebuild(tx, &format!("outputs/{digest}"))?);
+                    all.extend(store::rebuild(tx, &model::output_path(digest))?);
                 }
                 Ok(all)
             }
@@ -433,7 +429,7 @@ impl<D: Dispatcher> Loop<D> {
                     log,
                     outputs: outputs
                         .into_iter()
-                        .map(|(name, digest)| (name, format!("outputs/{digest}")))
+                        .map(|(name, digest)| (name, model::output_path(&digest)))
                         .collect(),
                     products,
                 };
@@ -559,7 +555,7 @@ impl<D: Dispatcher> Loop<D> {
             // The next attempt has a log of its own.
             End::Lost { .. } | End::Gone { .. } => self.remove_log(name),
         }
-        publish_builds(&self.publish, changed); // B4
+        model::publish(&self.publish, changed); // B4
     }
 
     fn remove_log(&self, name: LogName) {
@@ -571,7 +567,7 @@ impl<D: Dispatcher> Loop<D> {
     fn dispatch(&mut self, claimed: &Claimed, now: i64) {
         let id = claimed.changed.id;
         let log = self.logs.create(LogName::Build(id, claimed.attempt));
-        publish_builds(&self.publish, std::slice::from_ref(&claimed.changed)); // B5
+        model::publish(&self.publish, std::slice::from_ref(&claimed.changed)); // B5
         let state = State {
             status: BuildStatus::Started,
             attempt: claimed.attempt,
@@ -593,7 +589,7 @@ impl<D: Dispatcher> Loop<D> {
         // One output may have several names.
         let output = |derivation: &String| {
             let (_, path) = claimed.needs.iter().find(|(needed, _)| needed == derivation)?;
-            Some(path.strip_prefix("outputs/").unwrap_or(path).to_owned())
+            Some(model::output_digest(path).unwrap_or(path).to_owned())
         };
         let needs: Option<Vec<(String, String)>> = definition
             .needs
@@ -653,18 +649,4 @@ async fn until(time: Option<Instant>) {
 /// Whether no call will ever succeed again.
 fn is_last(error: &DatabaseError) -> bool {
     error.is_closed() || error.is_replaced() || error.is_corrupt()
-}
-
-/// Tells watchers of builds that have a new status.
-pub(crate) fn publish_builds(publish: &broadcast::Sender<Event>, changed: &[Changed]) {
-    for build in changed {
-        // Nobody may be watching.
-        let _ = publish.send(Event::Build {
-            id: build.id,
-            job: build.job.clone(),
-            evaluation: build.evaluation,
-            specification: build.specification,
-            status: build.status,
-        });
-    }
 }

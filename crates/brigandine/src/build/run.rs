@@ -13,16 +13,17 @@
 //! a grace later. Nothing that it started is alive when its outputs are taken over (`os/process/`, P2).
 
 use super::dispatch::{BuildJob, Executor, Lost, Outcome};
-use super::output::{Outputs, of};
-use super::sandbox::{Sandbox, View};
 use crate::health::{Health, is_full};
 use crate::input::{Checkouts, ExportedTree, FetchError, Form, Wanted};
 use crate::log::LogWriter;
 use crate::model::{self, BuildStatus};
+use crate::os::file::of;
 use crate::os::folder::remove_all;
 use crate::os::process::{
     self, Bounds, End, LEFTOVER, Limits, Program, Running, STATE_VARIABLE, Streams, Supervisors,
 };
+use crate::os::sandbox::{Sandbox, View};
+use crate::outputs::{Kept, NotKept, Outputs};
 use std::io::{self, ErrorKind::FileTooLarge};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
@@ -296,14 +297,14 @@ impl Executor for LocalExecutor {
             let trees = tokio::select! {
                 trees = self.sources(&job, form) => trees,
                 () = canceled(&mut cancel) => {
-                    return Ok(Outcome::bad(BuildStatus::Canceled, "canceled on request"));
+                    return Ok(Outcome::ended(BuildStatus::Canceled, "canceled on request"));
                 }
             };
             let trees = match trees {
                 Ok(trees) => trees,
                 Err(SourceError::Gone(message)) => {
                     let message = format!("its sources are gone: {message}");
-                    return Ok(Outcome::bad(BuildStatus::Canceled, message));
+                    return Ok(Outcome::ended(BuildStatus::Canceled, message));
                 }
                 Err(SourceError::Trouble(message)) => {
                     // For the sake of what it notes: whatever it met, it is begun again.
@@ -349,7 +350,7 @@ impl Executor for LocalExecutor {
             if status.success() {
                 let (build, out) = (place.build(), place.out());
                 let kept = outputs.collect(&build, &out, &job.definition.products);
-                return kept.inspect_err(|_| begun.note_full());
+                return kept_or_not(kept).inspect_err(|_| begun.note_full());
             }
             // As long as its files are there.
             if begun.met_full_disk() {
@@ -362,7 +363,7 @@ impl Executor for LocalExecutor {
                 _ => String::new(),
             };
             let message = format!("{}{hint}", process::describe(status));
-            Ok(Outcome::bad(BuildStatus::Failed, message))
+            Ok(Outcome::ended(BuildStatus::Failed, message))
             // `place` goes here, on a thread that may block.
         })
         .await??;
@@ -391,7 +392,7 @@ enum Ended {
 }
 
 fn trouble(message: String) -> Ended {
-    Ended::Otherwise(Outcome::bad(BuildStatus::FailedOther, message))
+    Ended::Otherwise(Outcome::ended(BuildStatus::FailedOther, message))
 }
 
 impl LocalExecutor {
@@ -481,7 +482,7 @@ impl LocalExecutor {
             (None, Ok(End { limit: Some(limit), .. })) => {
                 let message = limit.message(&self.allowed.limits);
                 note(log, &message).await;
-                Ended::Otherwise(Outcome::bad(BuildStatus::FailedOther, message))
+                Ended::Otherwise(Outcome::ended(BuildStatus::FailedOther, message))
             }
             (None, Ok(end)) => {
                 // What bubblewrap says and does if the program is not there.
@@ -491,7 +492,7 @@ impl LocalExecutor {
                 {
                     let message = format!("cannot run `{program}`: {}", self.searched(job));
                     note(log, &message).await;
-                    return Ended::Otherwise(Outcome::bad(BuildStatus::FailedOther, message));
+                    return Ended::Otherwise(Outcome::ended(BuildStatus::FailedOther, message));
                 }
                 if end.status().code() == Some(127) {
                     note(log, &self.searched(job)).await;
@@ -571,7 +572,7 @@ impl Watch {
         if self.end.is_none() {
             running.ask();
             self.kill_at = Some(Instant::now() + self.grace);
-            self.end = Some(Outcome::bad(status, message));
+            self.end = Some(Outcome::ended(status, message));
         }
     }
 
@@ -593,6 +594,30 @@ impl Watch {
                 self.stop(running, BuildStatus::FailedOther, message);
             }
             None => {}
+        }
+    }
+}
+
+/// The end of a job whose command succeeded.
+///
+/// # Errors
+/// There is no room for its outputs: that is no fault of the build.
+fn kept_or_not(kept: Result<Kept, NotKept>) -> Result<Outcome, Lost> {
+    match kept {
+        Ok(Kept { digest, products, hold, notes }) => Ok(Outcome {
+            outputs: vec![("out".to_owned(), digest)],
+            products,
+            hold,
+            notes,
+            ..Outcome::ended(BuildStatus::Succeeded, String::new())
+        }),
+        Err(NotKept::Rule(message)) => Ok(Outcome::ended(BuildStatus::FailedOther, message)),
+        Err(NotKept::Io(error)) => {
+            let message = format!("cannot keep its outputs: {error}");
+            if is_full(&error) {
+                return Err(Lost(message));
+            }
+            Ok(Outcome::ended(BuildStatus::FailedOther, message))
         }
     }
 }

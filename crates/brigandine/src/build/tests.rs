@@ -139,7 +139,7 @@ impl Bench {
     }
 
     async fn ended(&self, (id, attempt): (BuildId, i64), status: BuildStatus) {
-        let outcome = Outcome::bad(status, "");
+        let outcome = Outcome::ended(status, "");
         let log = BuildLogFile::default();
         let event = DispatchEvent::Ended { id, attempt, outcome, log };
         self.report.send(event).await.expect("the loop listens");

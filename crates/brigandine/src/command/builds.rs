@@ -4,10 +4,10 @@ use serde::Serialize;
 
 use super::wait::seconds;
 use super::{Failure, existing, no_specification, print_json, table, trouble, unknown};
-use crate::api::{BuildJson, builds_json};
 use crate::cli;
 use crate::model::{Build, BuildFilter, BuildStatus, EvaluationId, SpecificationState};
 use crate::store::{self, JobFilter, Snapshot};
+use crate::wire::{BuildJson, builds_json};
 
 /// Jobs of one evaluation that a name is compared with.
 const JOBS_MAX: u32 = 5000;

@@ -5,11 +5,10 @@ use std::time::{Duration, Instant};
 
 use super::wait::PAUSE;
 use super::{Failure, existing, say, trouble};
-use crate::api::restart_refused;
 use crate::app::{self, Presence, Served};
 use crate::cli;
-use crate::model::{self, Build, BuildId, BuildStatus};
-use crate::store::{self, Cancel, Database, Restart};
+use crate::model::{self, Build, BuildId, BuildStatus, Cancel, Restart, restart_refused};
+use crate::store::{self, Database};
 
 /// Before a server that runs is told once more: it may have had too much to do to hear it.
 const AGAIN: Duration = Duration::from_secs(1);

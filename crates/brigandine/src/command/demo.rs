@@ -17,12 +17,13 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::serve::{Signals, Web, listen, trace};
+use super::serve::{Signals, listen, trace};
 use super::{Failure, print_json};
 use crate::app::{App, Settings};
 use crate::cli;
 use crate::config::{self, LogFormat};
 use crate::model::{self, BuildId, BuildStatus, Evaluation, EvaluationStatus};
+use crate::site::Web;
 use crate::store::{self, JobFilter, Snapshot};
 use screen::{Screen, print_table};
 

@@ -21,8 +21,9 @@ use super::Failure;
 use crate::app::{App, AppError, Settings};
 use crate::cli;
 use crate::config::{self, Config, LogFormat};
-use crate::http::{self, Parts, Site, Token};
+use crate::http::{self, Token};
 use crate::model::{self, Specification};
+use crate::site::{self, Web};
 use crate::store::Loaded;
 
 /// Serves until it is told to end, or handles everything once.
@@ -147,55 +148,6 @@ fn field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt:
     Ok(())
 }
 
-/// HTTP for a running server.
-pub(crate) struct Web {
-    closing: watch::Sender<bool>,
-    task: JoinHandle<()>,
-}
-
-impl Web {
-    /// Begins to answer at `listener`.
-    pub(crate) fn start(
-        listener: TcpListener,
-        app: &App,
-        web: config::Web,
-        token: Option<Token>,
-    ) -> Self {
-        let (closing, closed) = watch::channel(false);
-        let site = Site::new(Parts {
-            database: app.database().clone(),
-            events: Box::new({
-                let app = app.clone();
-                move || app.events()
-            }),
-            logs: app.logs().clone(),
-            health: app.health().clone(),
-            unused: app.unused(),
-            state: app.state().to_owned(),
-            systems: app.systems().to_vec(),
-            closing: closed.clone(),
-            token,
-            changes: Box::new(app.clone()),
-        });
-        let task = tokio::spawn(http::serve(listener, site.router(), web, closed));
-        Self { closing, task }
-    }
-
-    /// Resolves when HTTP has ended by itself, which it never should.
-    pub(super) async fn died(&mut self) -> String {
-        match (&mut self.task).await {
-            Ok(()) => "it returned".to_owned(),
-            Err(error) => error.to_string(),
-        }
-    }
-
-    /// Answers open requests and ends.
-    pub(crate) async fn close(self) {
-        self.closing.send_replace(true);
-        let _ = self.task.await;
-    }
-}
-
 /// Listens, with a message that says what to do when it cannot.
 pub(super) async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(|error| {
@@ -310,7 +262,7 @@ impl Waiting {
             let failed = |error| Failure::failed(format!("cannot listen: {error}"));
             let listener = TcpListener::from_std(listener).map_err(failed)?;
             let (closing, closed) = watch::channel(false);
-            let router = http::waiting(Arc::clone(&self.why));
+            let router = site::waiting(Arc::clone(&self.why));
             let task = tokio::spawn(http::serve(listener, router, self.web.clone(), closed));
             self.site = Some((closing, task));
             if let Some(address) = self.address {

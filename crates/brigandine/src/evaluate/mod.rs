@@ -15,11 +15,11 @@ mod tests;
 
 pub(crate) use check::{Checked, Context};
 
-use crate::build::{Sandbox, View};
 use crate::input::Found;
 use crate::log::LogWriter;
 use crate::model::{self, Evaluator, Specification};
 use crate::os::process::{self, Bounds, Limits, Program, STATE_VARIABLE, Streams, Supervisors};
+use crate::os::sandbox::{Sandbox, View};
 use crate::store::NewJob;
 use check::{Jobs, Refusal};
 use protocol::{Request, RequestCheckout, VERSION};

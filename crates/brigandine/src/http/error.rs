@@ -175,7 +175,7 @@ impl IntoResponse for Refusal {
 }
 
 /// A method that a route does not have; which ones it has stands in the header `allow`.
-pub(super) async fn wrong_method(uri: Uri) -> Response {
+pub(crate) async fn wrong_method(uri: Uri) -> Response {
     Refusal::WrongMethod(methods(&uri)).into_response()
 }
 

@@ -52,7 +52,7 @@ impl Token {
     ///
     /// # Errors
     /// It does not.
-    pub(super) fn check(&self, headers: &HeaderMap) -> Result<()> {
+    pub(crate) fn check(&self, headers: &HeaderMap) -> Result<()> {
         let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let given = given.and_then(|value| value.split_once(' '));
         let right = given.is_some_and(|(scheme, token)| {

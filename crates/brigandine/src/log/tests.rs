@@ -1,4 +1,5 @@
 use super::*;
+use crate::model::EvaluationId;
 use std::time::Duration;
 
 async fn within<T>(future: impl Future<Output = T>) -> T {

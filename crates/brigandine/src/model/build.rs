@@ -137,6 +137,21 @@ pub(crate) struct Product {
     pub(crate) checksum: String,
 }
 
+/// A file to download that has no row yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NewProduct {
+    /// `file`, or what the job calls it.
+    pub(crate) kind: String,
+    /// Its path in the build directory.
+    pub(crate) name: String,
+    /// Relative to the state directory.
+    pub(crate) path: String,
+    /// Its size.
+    pub(crate) bytes: i64,
+    /// SHA-256 in hexadecimal.
+    pub(crate) checksum: String,
+}
+
 /// One start of a build.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Attempt {

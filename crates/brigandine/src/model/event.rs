@@ -1,6 +1,7 @@
 //! What the server tells those who watch.
 
 use super::{BuildId, BuildStatus, EvaluationId, EvaluationStatus, SpecificationId};
+use tokio::sync::broadcast;
 
 /// Something changed, and the change is committed. Sent over a bounded broadcast: a receiver that
 /// lags loses the oldest events and reads the state again.
@@ -42,4 +43,33 @@ pub(crate) enum Event {
         /// Its status now.
         status: BuildStatus,
     },
+}
+
+/// A build that has a new status, for the event channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Changed {
+    /// The build.
+    pub(crate) id: BuildId,
+    /// The job's name.
+    pub(crate) job: String,
+    /// The evaluation that asked first.
+    pub(crate) evaluation: EvaluationId,
+    /// The specification that asked first.
+    pub(crate) specification: SpecificationId,
+    /// The new status.
+    pub(crate) status: BuildStatus,
+}
+
+/// Tells watchers of builds that have a new status. Call it after the commit.
+pub(crate) fn publish(events: &broadcast::Sender<Event>, changed: &[Changed]) {
+    for build in changed {
+        // Nobody may be watching.
+        let _ = events.send(Event::Build {
+            id: build.id,
+            job: build.job.clone(),
+            evaluation: build.evaluation,
+            specification: build.specification,
+            status: build.status,
+        });
+    }
 }

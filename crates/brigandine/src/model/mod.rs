@@ -4,30 +4,32 @@
 //! **checkout**; checkouts give an **evaluation**; it yields **jobs**, each naming a
 //! **derivation**; a **build** remembers the derivation's fate.
 
+mod actions;
 mod build;
 mod evaluation;
 mod event;
 mod ids;
 mod job_list;
 mod log_name;
-mod product;
+mod output_path;
 mod specification;
 mod status;
 mod text;
 mod unused;
 
+pub(crate) use actions::{Action, Actions, Cancel, Restart, restart_refused};
 pub(crate) use build::{
     ARGUMENT_BYTES_MAX, Attempt, Build, BuildDetails, BuildFilter, BuildLogFile, Definition,
-    JobBuild, Output, Product, QueueCounts, Source, script,
+    JobBuild, NewProduct, Output, Product, QueueCounts, Source, script,
 };
 pub(crate) use evaluation::{
     Checkout, Counters, Evaluation, EvaluationDetails, JobChange, JobState,
 };
-pub(crate) use event::Event;
+pub(crate) use event::{Changed, Event, publish};
 pub(crate) use ids::{BuildId, EvaluationId, ProductId, SpecificationId};
 pub(crate) use job_list::{JobEntry, Needs};
 pub(crate) use log_name::LogName;
-pub(crate) use product::{product_file, product_path};
+pub(crate) use output_path::{output_digest, output_path, product_file, product_path};
 pub(crate) use specification::{
     Evaluator, Input, Keep, Look, Reference, Specification, SpecificationState,
 };

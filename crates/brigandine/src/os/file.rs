@@ -39,6 +39,20 @@ pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
     Err(io::Error::new(io::ErrorKind::InvalidInput, format!("it is {what}, not a regular file")))
 }
 
+/// Characters of a path in a message.
+const PATH_SHOWN: usize = 400;
+
+/// Says which file an error is about.
+pub(crate) fn of<T>(path: &Path, done: io::Result<T>) -> io::Result<T> {
+    let name = |error: io::Error| {
+        let text = path.to_string_lossy();
+        let shown: String = text.chars().take(PATH_SHOWN).collect();
+        let cut = if shown.len() < text.len() { "…" } else { "" };
+        io::Error::new(error.kind(), format!("`{shown}{cut}`: {error}"))
+    };
+    done.map_err(name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

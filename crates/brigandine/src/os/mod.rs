@@ -5,3 +5,4 @@ pub(crate) mod ffi;
 pub(crate) mod file;
 pub(crate) mod folder;
 pub(crate) mod process;
+pub(crate) mod sandbox;

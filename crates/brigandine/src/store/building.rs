@@ -5,25 +5,11 @@
 use super::Transaction;
 use super::twins::split;
 use crate::model::{
-    BuildId, BuildLogFile, BuildStatus, EvaluationId, SpecificationId, Timestamp, Weather,
+    BuildId, BuildLogFile, BuildStatus, Cancel, Changed, EvaluationId, NewProduct, Timestamp,
+    Weather,
 };
 use rusqlite::{Row, params};
 use std::collections::HashSet;
-
-/// A build that has a new status, for the event channel.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Changed {
-    /// The build.
-    pub(crate) id: BuildId,
-    /// The job's name.
-    pub(crate) job: String,
-    /// The evaluation that asked first.
-    pub(crate) evaluation: EvaluationId,
-    /// The specification that asked first.
-    pub(crate) specification: SpecificationId,
-    /// The new status.
-    pub(crate) status: BuildStatus,
-}
 
 /// A build that was started, with what an executor needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -235,21 +221,6 @@ pub(crate) struct Finish {
     pub(crate) outputs: Vec<(String, String)>,
     /// Files to download.
     pub(crate) products: Vec<NewProduct>,
-}
-
-/// A file to download that has no row yet.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct NewProduct {
-    /// `file`, or what the job calls it.
-    pub(crate) kind: String,
-    /// Its path in the build directory.
-    pub(crate) name: String,
-    /// Relative to the state directory.
-    pub(crate) path: String,
-    /// Its size.
-    pub(crate) bytes: i64,
-    /// SHA-256 in hexadecimal.
-    pub(crate) checksum: String,
 }
 
 /// Ends a started build: its row, attempt, outputs, products, counters, dependants and twins.
@@ -497,17 +468,6 @@ pub(crate) fn lose(
     end_attempt(tx, id, attempt, BuildStatus::Scheduled, message, now)?;
     count(tx, id, BuildStatus::Started, BuildStatus::Scheduled)?;
     Ok(vec![row])
-}
-
-/// What a request to cancel came to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Cancel {
-    /// It waited: it is canceled now, and these changed.
-    Done(Vec<Changed>),
-    /// It runs: this attempt is to be stopped, and its end will be the build's.
-    Running(i64),
-    /// It is finished or not there.
-    TooLate,
 }
 
 /// Why a build was canceled.

@@ -77,7 +77,7 @@ pub(super) const BY_KEY: &str = select!("WHERE b.derivation_key = ?1 ORDER BY b.
 
 /// The build whose derivation ends with this component, as in `/build/BASENAME.drv`; the newest,
 /// where an import brought several.
-pub(crate) fn build_by_basename(s: &Snapshot, basename: &str) -> rusqlite::Result<Option<Build>> {
+fn build_by_basename(s: &Snapshot, basename: &str) -> rusqlite::Result<Option<Build>> {
     for build in s.prepare_cached(BY_KEY)?.query_map([super::derivation_key(basename)], from_row)? {
         let build = build?;
         if build.derivation.rsplit('/').next() == Some(basename) {
@@ -85,6 +85,15 @@ pub(crate) fn build_by_basename(s: &Snapshot, basename: &str) -> rusqlite::Resul
         }
     }
     Ok(None)
+}
+
+/// A build by its number or by the last component of its derivation.
+pub(crate) fn build_named(s: &Snapshot, id: &str) -> rusqlite::Result<Option<Build>> {
+    match id.parse::<i64>() {
+        Ok(number) => build(s, BuildId::new(number)),
+        Err(_) if id.ends_with(".drv") => build_by_basename(s, id),
+        Err(_) => Ok(None),
+    }
 }
 
 /// Finished builds, latest stop first.

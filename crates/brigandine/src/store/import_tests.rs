@@ -2,7 +2,7 @@
 
 use super::building::claim_for;
 use super::*;
-use crate::model::{BuildFilter, BuildId, BuildStatus, EvaluationId};
+use crate::model::{BuildFilter, BuildId, BuildStatus, Cancel, EvaluationId};
 use rusqlite::Connection;
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
@@ -96,7 +96,7 @@ async fn check(source: &Path, state: &Path, later: bool) {
     assert_eq!(std::fs::read(source).expect("the source"), before, "it is only read");
     let database = open(state).await.expect("opens");
     let found = database.read(move |s| {
-        let first = build_by_basename(s, "a-x.drv")?.expect("build 7");
+        let first = build_named(s, "a-x.drv")?.expect("build 7");
         assert_eq!((first.id.get(), first.evaluation.get()), (7, 3));
         assert_eq!((first.submitted_at, first.started_at, first.stopped_at), (100, 110, 150));
         assert_eq!((&*first.job, &*first.specification), ("x.s", "master"));

@@ -36,12 +36,11 @@ pub(crate) const DATABASE_FILE: &str = "brigandine.db";
 pub(crate) const IMPORT_FILE: &str = "brigandine.db.import";
 
 pub(crate) use building::{
-    Cancel, Changed, Claim, Claimed, Finish, NewProduct, Recovered, cancel, claim, finish, lose,
-    recover, start,
+    Claim, Claimed, Finish, Recovered, cancel, claim, finish, lose, recover, start,
 };
 pub(crate) use builds::{
-    JobFilter, build, build_by_basename, build_details, job_builds, job_history, job_page,
-    latest_builds, outputs, product, products, queue, queue_counts, specification_names, systems,
+    JobFilter, build, build_details, build_named, job_builds, job_history, job_page, latest_builds,
+    outputs, product, products, queue, queue_counts, specification_names, systems,
 };
 pub(crate) use database::{Database, DatabaseError, Snapshot, Transaction};
 pub(crate) use derivations::{definition, derivation_key, outputs_of, revisions_in_use};
@@ -59,7 +58,7 @@ pub(crate) use queue::{Pending, WholeQueue, whole_queue};
 pub(crate) use registering::{
     Begun, NewJob, begin_evaluation, end_evaluation, note_checkouts, register,
 };
-pub(crate) use restarting::{Restart, rebuild, restart};
+pub(crate) use restarting::{rebuild, restart};
 pub(crate) use sample::mix;
 pub(crate) use schema::SchemaError;
 pub(crate) use server::{OpenError, note_start, note_stop, open, open_as_it_is, optimize};

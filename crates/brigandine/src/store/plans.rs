@@ -9,7 +9,7 @@ use super::builds::{By, List, shape};
 use super::*;
 use crate::model::{
     BuildFilter, BuildId, BuildLogFile, BuildStatus, Checkout, EvaluationId, EvaluationStatus,
-    SpecificationId,
+    Restart, SpecificationId,
 };
 use rusqlite::Connection;
 use rusqlite::trace::TraceEvent;
@@ -122,7 +122,7 @@ async fn ask_everything(database: &lockkeeper::Database) {
             products(s, &ids)?;
             product(s, crate::model::ProductId::new(10))?;
             build(s, id)?;
-            build_by_basename(s, "107.drv")?;
+            build_named(s, "107.drv")?;
             build_details(s, id)?;
             definition(s, id)?;
             job_history(s, "spec2", "job7", 24)?;

@@ -27,6 +27,7 @@
 use super::{Database, DatabaseError, Snapshot, Transaction};
 use crate::model::{
     BuildId, BuildStatus, EvaluationId, Keep, LogName, Specification, SpecificationId, Timestamp,
+    output_digest,
 };
 use rusqlite::{Connection, TransactionBehavior, params};
 use std::time::{Duration, Instant};
@@ -398,7 +399,7 @@ fn delete_children(
             tx.prepare_cached("DELETE FROM output WHERE build_id = ?1 AND name = ?2")?;
         outputs.iter().try_for_each(|(name, _)| delete.execute(params![build, name]).map(drop))?;
     }
-    for (_, path) in outputs.iter().filter(|(_, path)| path.starts_with("outputs/")) {
+    for (_, path) in outputs.iter().filter(|(_, path)| output_digest(path).is_some()) {
         leftover(path)?;
     }
     if !budget.take(outputs.len()) {

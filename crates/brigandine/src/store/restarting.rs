@@ -1,24 +1,9 @@
 //! Builds that are to be built once more.
 
 use super::Transaction;
-use super::building::{Changed, changed, count};
-use crate::model::{BuildId, BuildStatus};
+use super::building::{changed, count};
+use crate::model::{BuildId, BuildStatus, Changed, Restart};
 use rusqlite::params;
-
-/// What a request to build once more came to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Restart {
-    /// It is scheduled, and so is everything that had failed for want of it.
-    Done(Vec<Changed>),
-    /// It waits or runs already, or it succeeded: nothing was changed.
-    Not(BuildStatus),
-    /// What it needs has failed: this build of it is to be restarted first. Nothing was changed.
-    Needs(BuildId),
-    /// Nothing says any more how to build it. Nothing was changed.
-    Undefined,
-    /// There is no such build.
-    Missing,
-}
 
 /// Schedules a build that ended badly once more, and with it what failed only because it did.
 pub(crate) fn restart(tx: &Transaction, id: BuildId) -> rusqlite::Result<Restart> {

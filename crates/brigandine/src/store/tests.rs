@@ -4,8 +4,8 @@ use super::building::claim_for;
 use super::*;
 use crate::build::state::{Happening, LOSSES_MAX, State};
 use crate::model::{
-    BuildId, BuildLogFile, BuildStatus, EvaluationId, Evaluator, Input, JobChange, Reference,
-    Specification, SpecificationId,
+    BuildId, BuildLogFile, BuildStatus, Cancel, EvaluationId, Evaluator, Input, JobChange,
+    Reference, Specification, SpecificationId,
 };
 use rusqlite::Connection;
 use std::collections::BTreeSet;
@@ -59,7 +59,7 @@ async fn a_file_of_the_first_version_keeps_its_contents() {
     let database = open(directory.path()).await.expect("opens");
     let (found, latest, counts) = database
         .read(|s| {
-            let found = build_by_basename(s, "gggg-lint-2.drv")?;
+            let found = build_named(s, "gggg-lint-2.drv")?;
             let one =
                 crate::model::BuildFilter { job: Some("test".to_owned()), ..Default::default() };
             Ok((found, latest_builds(s, &one, 10)?, queue_counts(s)?))

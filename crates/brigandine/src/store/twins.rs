@@ -10,8 +10,8 @@
 //! twin instead.
 
 use super::Transaction;
-use super::building::{Changed, changed, count};
-use crate::model::{BuildId, BuildStatus, EvaluationId, SpecificationId};
+use super::building::{changed, count};
+use crate::model::{BuildId, BuildStatus, Changed, EvaluationId, SpecificationId};
 use rusqlite::params;
 use std::collections::{BTreeMap, BTreeSet};
 

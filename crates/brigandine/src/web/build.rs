@@ -2,14 +2,14 @@
 
 use askama::Template;
 use axum::extract::State;
-use axum::http::{HeaderMap, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::HeaderMap;
+use axum::response::Response;
 
 use super::tail::{self, Tail};
 use super::view::{self, Look, Moment};
-use super::{BuildRow, Layout, Parts, or_refusal, render, wants_page};
-use crate::api;
-use crate::http::{Path, Refusal, Result, Site};
+use super::{BuildRow, Layout, Parts, or_refusal, render};
+use crate::context::Context;
+use crate::http::{Path, Refusal, Result};
 use crate::model::{self, Build, BuildId, BuildStatus, EvaluationId, Timestamp};
 use crate::store;
 
@@ -100,38 +100,28 @@ struct Plate {
     current: bool,
 }
 
-/// The page for browsers, which ask for HTML by name; JSON for everybody else, as ever.
-pub(super) async fn page_or_json(
-    State(site): Parts,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-) -> Response {
-    if wants_page(&headers) {
-        return or_refusal(&site, make(&site, &id, &headers).await).await;
-    }
-    let mut response = api::json_of_build(&site, id).await.into_response();
-    let vary = header::HeaderValue::from_static("accept");
-    response.headers_mut().insert(header::VARY, vary);
-    response
+/// The page of a build.
+pub(crate) async fn show(context: &Context, id: &str, headers: &HeaderMap) -> Response {
+    or_refusal(context, make(context, id, headers).await).await
 }
 
 pub(super) async fn page(
-    State(site): Parts,
+    State(context): Parts,
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Response {
-    or_refusal(&site, make(&site, &id, &headers).await).await
+    show(&context, &id, &headers).await
 }
 
 /// Names the attempt whose log a page follows when it asks for itself again: that log is not sent once more.
 const FOLLOWED: &str = "x-brigandine-follows";
 
-async fn make(site: &Site, id: &str, headers: &HeaderMap) -> Result<Response> {
+async fn make(context: &Context, id: &str, headers: &HeaderMap) -> Result<Response> {
     let now = model::now();
     let wanted = id.to_owned();
-    let found = site
+    let found = context
         .read_few(move |s| {
-            let Some(build) = api::find_build(s, &wanted)? else { return Ok(None) };
+            let Some(build) = store::build_named(s, &wanted)? else { return Ok(None) };
             let Some(details) = store::build_details(s, build.id)? else { return Ok(None) };
             let history = store::job_history(s, &build.specification, &build.job, PLATES)?;
             Ok(Some((details, history, store::queue_counts(s)?)))
@@ -143,10 +133,10 @@ async fn make(site: &Site, id: &str, headers: &HeaderMap) -> Result<Response> {
     let log = if build.status == BuildStatus::Started && followed == Some(build.attempt) {
         LogView { attempt: build.attempt, live: true, ..LogView::default() }
     } else {
-        log_view(site, &build).await
+        log_view(context, &build).await
     };
     let numbers = details.attempts.iter().map(|attempt| attempt.number).collect();
-    let kept = site.logs().kept(build.id, numbers).await;
+    let kept = context.logs().kept(build.id, numbers).await;
     let rows = |builds: Vec<Build>| -> Vec<_> {
         builds.into_iter().map(|build| BuildRow::new(build, now)).collect()
     };
@@ -164,7 +154,7 @@ async fn make(site: &Site, id: &str, headers: &HeaderMap) -> Result<Response> {
             section: "overview",
             queue,
             live: format!("/live?builds={}", watched.join(",")),
-            notice: site.health().notice(),
+            notice: context.health().notice(),
         },
         id: build.id,
         look: row.look,
@@ -275,9 +265,9 @@ fn script(command: &[String]) -> String {
 }
 
 /// What the page shows of the log of a build, or says instead.
-async fn log_view(site: &Site, build: &Build) -> LogView {
-    let from = tail::start(site.logs().bytes(build));
-    let Some(reader) = site.logs().open(build, from).await else {
+async fn log_view(context: &Context, build: &Build) -> LogView {
+    let from = tail::start(context.logs().bytes(build));
+    let Some(reader) = context.logs().open(build, from).await else {
         let twin = build.message.strip_prefix("as build ");
         let twin = twin.and_then(|rest| rest.split(':').next()?.parse().ok());
         return LogView { note: build.no_log().unwrap_or_default(), twin, ..LogView::default() };

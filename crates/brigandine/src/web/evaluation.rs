@@ -7,8 +7,8 @@ use axum::response::{IntoResponse, Response};
 
 use super::view::{self, Count, Look, Moment, Part};
 use super::{BuildRow, Layout, Parts, or_refusal, render, summary, wants_page};
-use crate::api;
-use crate::http::{Path, Query, Refusal, Result, Site};
+use crate::context::Context;
+use crate::http::{Path, Query, Refusal, Result};
 use crate::model::{
     self, BuildId, BuildStatus, Checkout, EvaluationDetails, EvaluationId, EvaluationStatus,
     JobChange,
@@ -93,8 +93,8 @@ fn address(
     format!("/eval/{id}{}{query}", if query.is_empty() { "" } else { "?" })
 }
 
-pub(super) async fn page(State(site): Parts, Path(id): Path<String>, query: Query) -> Response {
-    or_refusal(&site, make(&site, &id, &query).await).await
+pub(super) async fn page(State(context): Parts, Path(id): Path<String>, query: Query) -> Response {
+    or_refusal(&context, make(&context, &id, &query).await).await
 }
 
 fn missing(id: &str) -> Refusal {
@@ -102,10 +102,10 @@ fn missing(id: &str) -> Refusal {
     Refusal::not_found(format!("Evaluation with ID {id} doesn't exist."))
 }
 
-async fn make(site: &Site, id: &str, query: &Query) -> Result<Response> {
+async fn make(context: &Context, id: &str, query: &Query) -> Result<Response> {
     let number: EvaluationId = id.parse().map_err(|_| missing(id))?;
     let now = model::now();
-    let notice = site.health().notice();
+    let notice = context.health().notice();
     let statuses: Vec<BuildStatus> = query
         .list("status")
         .iter()
@@ -128,10 +128,10 @@ async fn make(site: &Site, id: &str, query: &Query) -> Result<Response> {
     let mut made = Made::Long;
     if asked.filter.text.is_empty() && asked.filter.statuses.is_empty() && !asked.compare {
         let few = asked.clone();
-        made = site.read_few(move |s| few.read(s, false)).await?;
+        made = context.read_few(move |s| few.read(s, false)).await?;
     }
     if matches!(made, Made::Long) {
-        made = site.read(move |s| asked.read(s, true)).await?;
+        made = context.read(move |s| asked.read(s, true)).await?;
     }
     match made {
         Made::Page(page) => render(&*page),
@@ -278,23 +278,23 @@ const LOOKED_AT: usize = 256 * 1024;
 
 /// What the evaluator said, as text; goes on while it runs.
 pub(super) async fn log(
-    State(site): Parts,
+    State(context): Parts,
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Response {
-    match read_log(&site, id).await {
-        Err(refusal) if wants_page(&headers) => or_refusal(&site, Err(refusal)).await,
+    match read_log(&context, id).await {
+        Err(refusal) if wants_page(&headers) => or_refusal(&context, Err(refusal)).await,
         log => log.into_response(),
     }
 }
 
-async fn read_log(site: &Site, id: String) -> Result<Response> {
+async fn read_log(context: &Context, id: String) -> Result<Response> {
     let number: EvaluationId = id.parse().map_err(|_| missing(&id))?;
-    let found = site.read(move |s| store::evaluation(s, number)).await?;
+    let found = context.read(move |s| store::evaluation(s, number)).await?;
     let evaluation = found.ok_or_else(|| missing(&id))?;
-    let mut reader = site.logs().open_evaluation(&evaluation, 0).await;
+    let mut reader = context.logs().open_evaluation(&evaluation, 0).await;
     if evaluation.status == EvaluationStatus::Started {
-        return Ok(api::follow_log(site, Vec::new(), reader, u64::MAX));
+        return Ok(context.follow(Vec::new(), reader, u64::MAX));
     }
     if evaluation.log_path.is_empty() {
         return Err(Refusal::not_found(format!(
@@ -314,5 +314,5 @@ async fn read_log(site: &Site, id: String) -> Result<Response> {
     if reader.is_missing() {
         return Err(Refusal::not_found(format!("The log of evaluation {id} is not kept.")));
     }
-    Ok(api::follow_log(site, first, reader, u64::MAX))
+    Ok(context.follow(first, reader, u64::MAX))
 }

@@ -6,7 +6,8 @@ use axum::response::Response;
 
 use super::view::{self, Moment};
 use super::{EvaluationRow, Layout, Parts, or_refusal, render};
-use crate::http::{Path, Query, Refusal, Result, Site};
+use crate::context::Context;
+use crate::http::{Path, Query, Refusal, Result};
 use crate::model::{self, EvaluationId, Evaluator, Input, Reference};
 use crate::store;
 
@@ -53,16 +54,20 @@ fn reference(reference: &Reference) -> String {
     }
 }
 
-pub(super) async fn page(State(site): Parts, Path(name): Path<String>, query: Query) -> Response {
-    or_refusal(&site, make(&site, name, &query).await).await
+pub(super) async fn page(
+    State(context): Parts,
+    Path(name): Path<String>,
+    query: Query,
+) -> Response {
+    or_refusal(&context, make(&context, name, &query).await).await
 }
 
-async fn make(site: &Site, name: String, query: &Query) -> Result<Response> {
+async fn make(context: &Context, name: String, query: &Query) -> Result<Response> {
     let now = model::now();
-    let (notice, unused) = (site.health().notice(), site.unused());
+    let (notice, unused) = (context.health().notice(), context.unused());
     let (before, after) = (query.parsed("before")?, query.parsed("after")?);
     let wanted = name.clone();
-    let page = site
+    let page = context
         .read_few(move |s| {
             let Some(state) = store::specification(s, &wanted)? else { return Ok(None) };
             let set_back_to = state.set_back_to();

@@ -15,7 +15,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::ansi::Lines;
 use super::tail::{self, Tail};
-use crate::http::{Path, Query, Refusal, Result, Sender, Site, closed, stream, text};
+use crate::context::Context;
+use crate::http::{Path, Query, Refusal, Result, Sender, closed, stream, text};
 use crate::log::LogReader;
 use crate::model::{BuildId, Event};
 use crate::store;
@@ -65,7 +66,7 @@ impl Scope {
 }
 
 /// Tells when something in the wanted scope has changed.
-pub(super) async fn changes(State(site): State<Site>, query: Query) -> Result<Response> {
+pub(super) async fn changes(State(context): State<Context>, query: Query) -> Result<Response> {
     let specification: Option<i64> = query.parsed("specification")?;
     let builds = query.list("builds");
     let scope = match specification {
@@ -78,8 +79,8 @@ pub(super) async fn changes(State(site): State<Site>, query: Query) -> Result<Re
         }
     };
     // Subscribed before the answer begins: what changes after the page was made is not missed.
-    let mut events = site.events();
-    let mut closing = site.closing();
+    let mut events = context.events();
+    let mut closing = context.closing();
     Ok(stream(KIND, move |sender| async move {
         let mut stale_since: Option<Instant> = None;
         // The page may be older than this stream, so the first message comes at once.
@@ -140,27 +141,27 @@ pub(super) async fn changes(State(site): State<Site>, query: Query) -> Result<Re
 ///
 /// `attempt` names the start that the page shows: of another one, it goes on with nothing.
 pub(super) async fn log(
-    State(site): State<Site>,
+    State(context): State<Context>,
     Path(id): Path<String>,
     query: Query,
     headers: HeaderMap,
 ) -> Result<Response> {
     let number: BuildId = id.parse().map_err(|_| Refusal::no_build(&id))?;
-    let build = site.read(move |s| store::build(s, number)).await?;
+    let build = context.read(move |s| store::build(s, number)).await?;
     let build = build.ok_or_else(|| Refusal::no_build(&id))?;
     let attempt: Option<i64> = query.parsed("attempt")?;
     let resumed = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
     let offset: Option<u64> = resumed.or(query.parsed("offset")?);
-    let from = offset.unwrap_or_else(|| tail::start(site.logs().bytes(&build)));
+    let from = offset.unwrap_or_else(|| tail::start(context.logs().bytes(&build)));
     let reader = match attempt {
         Some(attempt) if attempt != build.attempt => None,
-        _ => site.logs().open(&build, from).await,
+        _ => context.logs().open(&build, from).await,
     };
     let Some(reader) = reader else {
         // 204 tells an EventSource not to come back.
         return Ok(text(StatusCode::NO_CONTENT, ""));
     };
-    let mut closing = site.closing();
+    let mut closing = context.closing();
     Ok(stream(KIND, move |sender| async move {
         let mut follower = match Follower::begin(reader, from, offset.is_some(), &sender).await {
             Ok(follower) => follower,

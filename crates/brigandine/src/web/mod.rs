@@ -19,11 +19,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::http::{Refusal, Result, Site, html};
+use crate::context::Context;
+use crate::http::{Refusal, Result, html};
 use crate::model::{self, Build, EvaluationId, QueueCounts, Timestamp};
 use crate::store::{self, Snapshot};
 use view::{Look, Moment, Part};
 
+pub(crate) use build::show as build;
 pub(crate) use evaluation::COMPARED;
 
 const STYLE: &str = include_str!("../../static/style.css");
@@ -31,16 +33,15 @@ const SCRIPT: &str = include_str!("../../static/live.js");
 const ICON: &str = include_str!("../../static/icon.svg");
 
 /// Makes what answers at a route.
-type Make = fn() -> MethodRouter<Site>;
+type Make = fn() -> MethodRouter<Context>;
 
-/// Every route of the pages and of what they load. `tests/data/pages/routes.txt` names an address of each, and
+/// Every route of the pages and of what they load, but for that of a build (`site.rs`). `tests/data/pages/routes.txt` names an address of each, and
 /// how it is tested.
-const ROUTES: [(&str, Make); 13] = [
+const ROUTES: [(&str, Make); 12] = [
     ("/", || get(overview::page)),
     ("/jobset/{name}", || get(jobset::page)),
     ("/eval/{id}", || get(evaluation::page)),
     ("/eval/{id}/log", || get(evaluation::log)),
-    ("/build/{id}", || get(build::page_or_json)),
     ("/build/{id}/details", || get(build::page)),
     ("/build/{id}/log/live", || get(live::log)),
     ("/queue", || get(queue::page)),
@@ -52,7 +53,7 @@ const ROUTES: [(&str, Make); 13] = [
 ];
 
 /// The routes of the pages and what they load.
-pub(crate) fn router() -> Router<Site> {
+pub(crate) fn router() -> Router<Context> {
     ROUTES.into_iter().fold(Router::new(), |router, (path, make)| router.route(path, make()))
 }
 
@@ -131,15 +132,15 @@ struct Refused {
 }
 
 /// `page`, or a page that says why there is none.
-async fn or_refusal(site: &Site, page: Result<Response>) -> Response {
+async fn or_refusal(context: &Context, page: Result<Response>) -> Response {
     let refusal = match page {
         Ok(page) => return page,
         Err(refusal) => refusal,
     };
     let (status, text) = refusal.parts();
-    let queue = site.read(store::queue_counts).await.unwrap_or_default();
+    let queue = context.read(store::queue_counts).await.unwrap_or_default();
     let title = format!("{} · Brigandine", status.canonical_reason().unwrap_or("Refused"));
-    let notice = site.health().notice();
+    let notice = context.health().notice();
     let layout = Layout { title, section: "", queue, live: String::new(), notice };
     let page = Refused { layout, status: status.as_u16(), text: text.to_owned() };
     render_as(status, &page).unwrap_or_else(IntoResponse::into_response)
@@ -165,17 +166,17 @@ pub(crate) fn waiting(why: Arc<Mutex<String>>) -> Router {
 }
 
 /// Any path that is no route: a page for browsers, JSON for everybody else.
-pub(crate) async fn unknown_path(State(site): Parts, headers: HeaderMap, uri: Uri) -> Response {
+pub(crate) async fn unknown_path(State(context): Parts, headers: HeaderMap, uri: Uri) -> Response {
     let refusal = Refusal::no_path(&uri);
     if wants_page(&headers) {
-        or_refusal(&site, Err(refusal)).await
+        or_refusal(&context, Err(refusal)).await
     } else {
         refusal.into_response()
     }
 }
 
 /// Browsers ask for HTML by name; other clients never do.
-fn wants_page(headers: &HeaderMap) -> bool {
+pub(crate) fn wants_page(headers: &HeaderMap) -> bool {
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
     accept.is_some_and(|accept| accept.contains("text/html"))
 }
@@ -312,7 +313,7 @@ impl BuildRow {
 }
 
 /// Handlers need the site by value.
-type Parts = State<Site>;
+type Parts = State<Context>;
 
 #[cfg(test)]
 mod snapshots;

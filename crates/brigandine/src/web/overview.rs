@@ -6,7 +6,8 @@ use axum::response::Response;
 
 use super::view::{self, Look, Moment};
 use super::{BuildRow, EvaluationRow, Layout, Parts, or_refusal, render};
-use crate::http::{Result, Site};
+use crate::context::Context;
+use crate::http::Result;
 use crate::model::{self, BuildFilter, EvaluationId, SpecificationState, Timestamp, Unused};
 use crate::store::{self, Snapshot};
 
@@ -95,14 +96,14 @@ impl Row {
     }
 }
 
-pub(super) async fn page(State(site): Parts) -> Response {
-    or_refusal(&site, make(&site).await).await
+pub(super) async fn page(State(context): Parts) -> Response {
+    or_refusal(&context, make(&context).await).await
 }
 
-async fn make(site: &Site) -> Result<Response> {
+async fn make(context: &Context) -> Result<Response> {
     let now = model::now();
-    let (notice, unused) = (site.health().notice(), site.unused());
-    let page = site
+    let (notice, unused) = (context.health().notice(), context.unused());
+    let page = context
         .read_few(move |s| {
             let rows = |builds: Vec<_>| -> Vec<_> {
                 builds.into_iter().map(|build| BuildRow::new(build, now)).collect()

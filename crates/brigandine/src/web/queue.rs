@@ -5,7 +5,8 @@ use axum::extract::State;
 use axum::response::Response;
 
 use super::{BuildRow, Layout, Parts, or_refusal, render, view};
-use crate::http::{Result, Site};
+use crate::context::Context;
+use crate::http::Result;
 use crate::model::{self, Build};
 use crate::store::{self, Pending, Snapshot, WholeQueue};
 
@@ -36,16 +37,16 @@ impl Page {
     }
 }
 
-pub(super) async fn page(State(site): Parts) -> Response {
-    or_refusal(&site, make(&site).await).await
+pub(super) async fn page(State(context): Parts) -> Response {
+    or_refusal(&context, make(&context).await).await
 }
 
-async fn make(site: &Site) -> Result<Response> {
+async fn make(context: &Context) -> Result<Response> {
     let now = model::now();
-    let systems = site.systems().to_vec();
+    let systems = context.systems().to_vec();
     let read =
         move |s: &Snapshot| Ok((store::queue_counts(s)?, store::whole_queue(s, &systems, ROWS)?));
-    let (queue, whole) = site.read(read).await?;
+    let (queue, whole) = context.read(read).await?;
     let plain = |builds: Vec<Build>| -> Vec<_> {
         builds.into_iter().map(|build| BuildRow::new(build, now)).collect()
     };
@@ -80,10 +81,10 @@ async fn make(site: &Site) -> Result<Response> {
             section: "queue",
             queue,
             live: "/live".to_owned(),
-            notice: site.health().notice(),
+            notice: context.health().notice(),
         },
         parts,
-        reserve: site.health().reserve(),
+        reserve: context.health().reserve(),
         more: if more > 0 { view::count(more, "more build") } else { String::new() },
     };
     render(&page)

@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 
 use super::ROUTES;
-use crate::http::tests::{Served, served_with};
 use crate::model::BuildId;
 use crate::model::LogName;
+use crate::site::harness::{Served, served_with};
 
 const LIST: &str = include_str!("../../tests/data/pages/routes.txt");
 
@@ -23,7 +23,8 @@ fn routes() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> 
 #[test]
 fn every_route_of_the_router_is_in_the_list_of_pages() {
     let listed: BTreeSet<&str> = routes().map(|(_, route, _)| route).collect();
-    let served: BTreeSet<&str> = ROUTES.iter().map(|(route, _)| *route).collect();
+    let served = ROUTES.iter().map(|(route, _)| *route).chain([crate::site::BUILD]);
+    let served: BTreeSet<&str> = served.collect();
     assert_eq!(listed, served, "tests/data/pages/routes.txt");
     for (kind, route, address) in routes() {
         assert!(["page", "refused", "file"].contains(&kind), "{kind} {route}");

@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::http::tests::{LIMIT, Served, served, served_with};
 use crate::model::LogName;
 use crate::model::{BuildId, BuildStatus, EvaluationId, Event, SpecificationId};
+use crate::site::harness::{LIMIT, Served, served, served_with};
 
 const PAGES: [&str; 9] = [
     "/",

@@ -6,8 +6,9 @@
 //! could show any file of the machine, so it is left out and the build log says so; where a pattern selects
 //! nothing else, the build fails.
 
-use super::{CollectError, DEPTH_MAX, FILES_MAX, of};
+use super::tree::{DEPTH_MAX, FILES_MAX, NotKept};
 use crate::input::Pattern;
+use crate::os::file::of;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
@@ -37,25 +38,21 @@ struct Wanted<'a> {
 
 /// Brings the files that the patterns select into `out`, and names them. The build directory is about to go, so
 /// files are moved.
-pub(super) fn select(
-    build: &Path,
-    out: &Path,
-    patterns: &[String],
-) -> Result<Selected, CollectError> {
+pub(super) fn select(build: &Path, out: &Path, patterns: &[String]) -> Result<Selected, NotKept> {
     let mut selected = Selected::default();
     if patterns.is_empty() {
         return Ok(selected);
     }
     let mut wanted = Vec::with_capacity(patterns.len());
     for text in patterns {
-        let pattern = Pattern::new(text).map_err(CollectError::Rule)?;
+        let pattern = Pattern::new(text).map_err(NotKept::Rule)?;
         wanted.push(Wanted { text, pattern, matched: false, refused: None });
     }
     let roots = [of(build, build.canonicalize())?, of(out, out.canonicalize())?];
     let files = |root| {
         let mut found = Vec::new();
         list(root, Path::new(""), 0, &mut found)?;
-        Ok::<_, CollectError>(found)
+        Ok::<_, NotKept>(found)
     };
     let built = files(build)?;
     // Links first: what they lead to may be moved afterwards.
@@ -104,7 +101,7 @@ pub(super) fn select(
     match wanted.iter().find(|wanted| !wanted.matched) {
         None => Ok(selected),
         Some(Wanted { text, refused: Some(why), .. }) => {
-            Err(CollectError::Rule(format!("product pattern `{text}` matches no file: {why}")))
+            Err(NotKept::Rule(format!("product pattern `{text}` matches no file: {why}")))
         }
         Some(Wanted { text, .. }) => {
             let above = |path: &Path| Path::new(text).starts_with(path);
@@ -115,7 +112,7 @@ pub(super) fn select(
                 }
                 None => String::new(),
             };
-            Err(CollectError::Rule(format!("product pattern `{text}` matches no file{why}")))
+            Err(NotKept::Rule(format!("product pattern `{text}` matches no file{why}")))
         }
     }
 }
@@ -169,7 +166,7 @@ fn resolve(link: &Path, roots: &[PathBuf]) -> Result<PathBuf, String> {
 }
 
 /// Makes the directories above `out/path`, following no link that the build left there.
-fn make_parents(out: &Path, path: &Path) -> Result<(), CollectError> {
+fn make_parents(out: &Path, path: &Path) -> Result<(), NotKept> {
     let mut directory = out.to_owned();
     for part in path.parent().into_iter().flat_map(Path::components) {
         directory.push(part);
@@ -179,7 +176,7 @@ fn make_parents(out: &Path, path: &Path) -> Result<(), CollectError> {
             Err(error) => {
                 let message =
                     format!("product `{}` has no place in its output: {error}", path.display());
-                return Err(CollectError::Rule(message));
+                return Err(NotKept::Rule(message));
             }
         }
     }
@@ -192,7 +189,7 @@ fn list(
     below: &Path,
     depth: usize,
     found: &mut Vec<(PathBuf, bool)>,
-) -> Result<(), CollectError> {
+) -> Result<(), NotKept> {
     let directory = root.join(below);
     for entry in of(&directory, fs::read_dir(&directory))? {
         let entry = of(&directory, entry)?;
@@ -204,7 +201,7 @@ fn list(
             found.push((path, kind.is_symlink()));
         }
         if found.len() > FILES_MAX {
-            return Err(CollectError::Rule(format!("more than {FILES_MAX} files")));
+            return Err(NotKept::Rule(format!("more than {FILES_MAX} files")));
         }
     }
     Ok(())

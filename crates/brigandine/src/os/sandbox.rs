@@ -2,7 +2,7 @@
 //! system that has the system's programs read-only and nothing else of the machine; and by a user that has
 //! none of the server's rights.
 
-use crate::os::process::{self, Program, Shown, Supervisors, User};
+use super::process::{self, Program, Shown, Supervisors, User};
 use rustix::fs::{MemfdFlags, memfd_create};
 use std::ffi::OsStr;
 use std::fs::File;

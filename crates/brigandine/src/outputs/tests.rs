@@ -1,4 +1,6 @@
+use super::tree::digest;
 use super::*;
+use rustix::io::Errno;
 
 struct Place {
     directory: tempfile::TempDir,
@@ -12,7 +14,11 @@ fn place(bytes_max: u64) -> Place {
 }
 
 impl Place {
-    fn collect(&self, files: &[(&str, &str)], products: &[&str]) -> Outcome {
+    fn collect(&self, files: &[(&str, &str)], products: &[&str]) -> Kept {
+        self.try_collect(files, products).expect("it is kept")
+    }
+
+    fn try_collect(&self, files: &[(&str, &str)], products: &[&str]) -> Result<Kept, NotKept> {
         let work = self.directory.path().join("work");
         let _ = fs::remove_dir_all(&work);
         for directory in ["build", "out"] {
@@ -24,8 +30,15 @@ impl Place {
             fs::write(path, text).expect("file");
         }
         let products: Vec<String> = products.iter().map(|p| (*p).to_owned()).collect();
-        let kept = self.outputs.collect(&work.join("build"), &work.join("out"), &products);
-        kept.expect("there is room")
+        self.outputs.collect(&work.join("build"), &work.join("out"), &products)
+    }
+}
+
+/// Which rule was broken.
+fn rule(kept: Result<Kept, NotKept>) -> String {
+    match kept {
+        Err(NotKept::Rule(message)) => message,
+        other => panic!("{other:?}"),
     }
 }
 
@@ -48,24 +61,24 @@ fn a_damaged_output_is_never_shared() {
     ];
     for (what, damage) in damages {
         let one = place.collect(&[("out/a", "x"), ("out/b/c", "y")], &[]);
-        let root = place.outputs.path(&one.outputs[0].1).expect("there");
+        let root = place.outputs.path(&one.digest).expect("there");
         fs::set_permissions(&root, fs::Permissions::from_mode(0o755)).expect("a mode");
         let file = fs::Permissions::from_mode(0o644);
         fs::set_permissions(root.join("a"), file).expect("a mode");
         damage(&root);
         let two = place.collect(&[("out/a", "x"), ("out/b/c", "y")], &[]);
-        assert_eq!(one.outputs, two.outputs);
+        assert_eq!(one.digest, two.digest);
         assert_eq!(fs::read(root.join("a")).expect("read"), b"x", "{what}");
-        let digest = digest(&root, 1000).ok().expect("a digest").0;
-        assert_eq!(digest, two.outputs[0].1, "{what}");
+        let digest = digest(&root, 1000).expect("a digest").0;
+        assert_eq!(digest, two.digest, "{what}");
     }
     let nothing = place.collect(&[], &[]);
-    let root = place.outputs.path(&nothing.outputs[0].1).expect("there");
+    let root = place.outputs.path(&nothing.digest).expect("there");
     fs::write(root.join("evil"), "evil").expect("written");
-    assert_eq!(place.collect(&[], &[]).outputs, nothing.outputs);
+    assert_eq!(place.collect(&[], &[]).digest, nothing.digest);
     assert_eq!(fs::read_dir(&root).expect("there").count(), 0);
     fs::remove_dir_all(&root).expect("removed");
-    assert_eq!(place.collect(&[], &[]).outputs, nothing.outputs);
+    assert_eq!(place.collect(&[], &[]).digest, nothing.digest);
     assert!(root.is_dir());
     let left = fs::read_dir(place.directory.path().join("outputs")).expect("there").count();
     assert_eq!(left, 2, "what was damaged is gone");
@@ -77,25 +90,24 @@ fn the_same_contents_give_the_same_folder() {
     let one = place.collect(&[("out/a", "x")], &[]);
     let two = place.collect(&[("build/a", "x")], &["a"]);
     let other = place.collect(&[("out/a", "y")], &[]);
-    assert_eq!(one.outputs, two.outputs);
-    assert_ne!(one.outputs, other.outputs);
-    let path = place.outputs.path(&one.outputs[0].1).expect("there");
+    assert_eq!(one.digest, two.digest);
+    assert_ne!(one.digest, other.digest);
+    let path = place.outputs.path(&one.digest).expect("there");
     assert_eq!(fs::read_to_string(path.join("a")).expect("readable"), "x");
 }
 
 #[test]
 fn products_are_named_by_patterns_with_size_and_digest() {
     let place = place(1000);
-    let outcome = place.collect(
+    let kept = place.collect(
         &[("build/dist/a.tar", "aa"), ("build/dist/b.txt", "b"), ("out/dist/c.tar", "c")],
         &["dist/*.tar"],
     );
-    assert_eq!(outcome.status, BuildStatus::Succeeded, "{}", outcome.message);
-    let names: Vec<&str> = outcome.products.iter().map(|p| p.name.as_str()).collect();
+    let names: Vec<&str> = kept.products.iter().map(|p| p.name.as_str()).collect();
     assert_eq!(names, ["dist/a.tar", "dist/c.tar"]);
-    assert_eq!(outcome.products[0].bytes, 2);
-    assert_eq!(outcome.products[0].checksum, hex(&Sha256::digest("aa")));
-    let stored = place.directory.path().join(&outcome.products[0].path);
+    assert_eq!(kept.products[0].bytes, 2);
+    assert_eq!(kept.products[0].checksum, hex(&Sha256::digest("aa")));
+    let stored = place.directory.path().join(&kept.products[0].path);
     assert_eq!(fs::read_to_string(stored).expect("there"), "aa");
 }
 
@@ -116,16 +128,15 @@ fn links_lead_nowhere_but_into_the_output() {
         let _ = fs::remove_dir_all(&link);
         std::os::unix::fs::symlink(&outside, &link).expect("link");
         let products: Vec<String> = products.iter().map(|p| (*p).to_owned()).collect();
-        let kept = place.outputs.collect(&work.join("build"), &work.join("out"), &products);
-        kept.expect("there is room")
+        rule(place.outputs.collect(&work.join("build"), &work.join("out"), &products))
     };
     let replaced = collect("build", &["**"]);
-    assert_eq!(replaced.message, "it replaced its own directory by something else");
+    assert_eq!(replaced, "it replaced its own directory by something else");
     let diverted = collect("out/dist", &["dist/it"]);
-    assert!(diverted.message.contains("has no place in its output"), "{}", diverted.message);
+    assert!(diverted.contains("has no place in its output"), "{diverted}");
     let hidden = collect("build/more", &["more/secret"]);
     assert_eq!(
-        hidden.message,
+        hidden,
         "product pattern `more/secret` matches no file: `more` is a link, and links to directories are not followed"
     );
     assert_eq!(fs::read_dir(&outside).expect("there").count(), 1, "nothing came or went");
@@ -147,22 +158,21 @@ fn an_error_of_a_file_names_it_as_the_build_knows_it() {
     }
     let work = place.directory.path().join("work");
     fs::create_dir(work.join("build")).expect("a directory");
-    let outcome =
-        place.outputs.collect(&work.join("build"), &work.join("out"), &[]).expect("there is room");
-    assert_eq!(outcome.status, BuildStatus::FailedOther);
-    let begin = "cannot keep its outputs: `out/dddd";
-    assert!(outcome.message.starts_with(begin), "{}", outcome.message);
-    assert!(outcome.message.len() < 1_000, "it is cut: {} bytes", outcome.message.len());
-    assert!(outcome.message.contains("too long"), "{}", outcome.message);
+    let message = match place.outputs.collect(&work.join("build"), &work.join("out"), &[]) {
+        Err(NotKept::Io(error)) => error.to_string(),
+        other => panic!("{other:?}"),
+    };
+    assert!(message.starts_with("`out/dddd"), "{message}");
+    assert!(message.len() < 1_000, "it is cut: {} bytes", message.len());
+    assert!(message.contains("too long"), "{message}");
 }
 
 #[test]
-fn a_missing_product_and_too_large_an_output_fail_the_build() {
+fn a_missing_product_and_too_large_an_output_are_refused() {
     let place = place(3);
-    let outcome = place.collect(&[("build/x", "1")], &["dist/*"]);
-    assert_eq!(outcome.status, BuildStatus::FailedOther);
-    assert_eq!(outcome.message, "product pattern `dist/*` matches no file");
-    let outcome = place.collect(&[("out/x", "12345")], &[]);
-    assert_eq!(outcome.message, "its output has more than 3 bytes");
-    assert_eq!(place.collect(&[], &[]).outputs[0].1, hex(&Sha256::digest([])));
+    let missing = rule(place.try_collect(&[("build/x", "1")], &["dist/*"]));
+    assert_eq!(missing, "product pattern `dist/*` matches no file");
+    let large = rule(place.try_collect(&[("out/x", "12345")], &[]));
+    assert_eq!(large, "its output has more than 3 bytes");
+    assert_eq!(place.collect(&[], &[]).digest, hex(&Sha256::digest([])));
 }

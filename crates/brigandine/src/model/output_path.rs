@@ -1,4 +1,4 @@
-//! Where a product is, as the database has it.
+//! Where outputs and products are, as the database has it.
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, percent_encode};
 use std::ffi::OsString;
@@ -8,13 +8,26 @@ use std::path::{Path, PathBuf};
 /// What is encoded besides the bytes that are no ASCII; a slash stays.
 const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
 
+/// The folder of outputs, with a slash. In the database, index and statements spell it as well (`schema.sql`).
+const OUTPUTS: &str = "outputs/";
+
+/// Where the output of this digest is, relative to the state directory.
+pub(crate) fn output_path(digest: &str) -> String {
+    format!("{OUTPUTS}{digest}")
+}
+
+/// The digest of the output at this path. `None`: it is not in the state directory, but was imported.
+pub(crate) fn output_digest(path: &str) -> Option<&str> {
+    path.strip_prefix(OUTPUTS)
+}
+
 /// The text that stands for the file at `path` in the output of this digest: `outputs/DIGEST/PATH`. A path that
 /// is no UTF-8 is percent-encoded, which a second slash before it says: no path has an empty part.
 pub(crate) fn product_path(digest: &str, path: &Path) -> String {
     match path.to_str() {
-        Some(path) => format!("outputs/{digest}/{path}"),
+        Some(path) => format!("{OUTPUTS}{digest}/{path}"),
         None => {
-            format!("outputs/{digest}//{}", percent_encode(path.as_os_str().as_bytes(), ENCODED))
+            format!("{OUTPUTS}{digest}//{}", percent_encode(path.as_os_str().as_bytes(), ENCODED))
         }
     }
 }
@@ -22,7 +35,7 @@ pub(crate) fn product_path(digest: &str, path: &Path) -> String {
 /// The file that the text stands for, relative to the state directory.
 pub(crate) fn product_file(stored: &str) -> PathBuf {
     match stored.split_once("//") {
-        Some((output, encoded)) if output.starts_with("outputs/") => {
+        Some((output, encoded)) if output_digest(output).is_some() => {
             let path = percent_decode_str(encoded).collect();
             Path::new(output).join(OsString::from_vec(path))
         }

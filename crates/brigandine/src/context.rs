@@ -1,0 +1,155 @@
+//! What answers are made from, for the API and the pages alike: the database, logs, events, and who does what is asked for.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::http::HeaderMap;
+use axum::response::Response;
+use tokio::sync::{broadcast, watch};
+
+use crate::health::Health;
+use crate::http::{Refusal, Result, Token, closed, stream};
+use crate::log::{LogReader, Logs};
+use crate::model::{Actions, Build, Event, Unused};
+use crate::store::{Database, Snapshot};
+
+/// Everything that answers are made from. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Context(Arc<Parts>);
+
+/// The parts of a [`Context`].
+pub(crate) struct Parts {
+    /// The lane of the web in the database.
+    pub(crate) database: Database,
+    /// Committed changes, as they happen.
+    pub(crate) events: Box<dyn Fn() -> broadcast::Receiver<Event> + Send + Sync>,
+    /// Logs of builds and evaluations.
+    pub(crate) logs: Logs,
+    /// What the server waits for.
+    pub(crate) health: Health,
+    /// What the specification files say and the server does not do.
+    pub(crate) unused: watch::Receiver<Vec<Unused>>,
+    /// The state directory, to which paths of products are relative.
+    pub(crate) state: PathBuf,
+    /// What the server builds for.
+    pub(crate) systems: Vec<String>,
+    /// True when the server is about to end: streams end then.
+    pub(crate) closing: watch::Receiver<bool>,
+    /// Allows changes; without one there are none.
+    pub(crate) token: Option<Token>,
+    /// Does what is asked for.
+    pub(crate) actions: Box<dyn Actions>,
+}
+
+impl Context {
+    /// Puts the parts together.
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+
+    /// Reads everything an answer needs from one snapshot.
+    pub(crate) async fn read<T, F>(&self, read: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnMut(&Snapshot) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.0.database.read(read).await.map_err(Refusal::database)
+    }
+
+    /// As [`Context::read`], for a few rows: read on this very thread, which costs no turn of another
+    /// one; should it take more than some thousand steps, it is handed over.
+    pub(crate) async fn read_few<T, F>(&self, read: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnMut(&Snapshot) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.0.database.read(read).short().await.map_err(Refusal::database)
+    }
+
+    /// Committed changes from now on.
+    pub(crate) fn events(&self) -> broadcast::Receiver<Event> {
+        (self.0.events)()
+    }
+
+    /// Logs of builds and evaluations.
+    pub(crate) fn logs(&self) -> &Logs {
+        &self.0.logs
+    }
+
+    /// What the server builds for.
+    pub(crate) fn systems(&self) -> &[String] {
+        &self.0.systems
+    }
+
+    /// Refuses the log of a finished build that is not what was stored.
+    pub(crate) async fn check_log(&self, build: &Build) -> Result<()> {
+        let (logs, id, build) = (self.0.logs.clone(), build.id, build.clone());
+        let checked = tokio::task::spawn_blocking(move || logs.check(&build)).await;
+        let checked = checked.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        checked.map_err(|error| Refusal::unreadable(format_args!("The log of build {id}"), &error))
+    }
+
+    /// What the server waits for.
+    pub(crate) fn health(&self) -> &Health {
+        &self.0.health
+    }
+
+    /// What the specification files say and the server does not do.
+    pub(crate) fn unused(&self) -> Vec<Unused> {
+        self.0.unused.borrow().clone()
+    }
+
+    /// The state directory.
+    pub(crate) fn state(&self) -> &std::path::Path {
+        &self.0.state
+    }
+
+    /// Who makes changes, for a request that carries the token.
+    ///
+    /// # Errors
+    /// It does not, or there is no token.
+    pub(crate) fn actions(&self, headers: &HeaderMap) -> Result<&dyn Actions> {
+        let token = self.0.token.as_ref().ok_or(Refusal::Forbidden(
+            "changes over HTTP are switched off: the server has no token; put one into the file \
+             `token` of its state directory, or name a file with `token-file` under `[web]`",
+        ))?;
+        token.check(headers)?;
+        Ok(&*self.0.actions)
+    }
+
+    /// Becomes true when the server is about to end.
+    pub(crate) fn closing(&self) -> watch::Receiver<bool> {
+        self.0.closing.clone()
+    }
+
+    /// A log as text, `first` and what the reader gives after it, but at most `left` bytes; goes on until it ends.
+    pub(crate) fn follow(&self, first: Vec<u8>, mut reader: LogReader, mut left: u64) -> Response {
+        let mut closing = self.closing();
+        stream("text/plain; charset=utf-8", move |sender| async move {
+            let mut next = Ok(Some(first));
+            loop {
+                match next {
+                    Ok(Some(mut piece)) => {
+                        piece.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+                        left -= piece.len() as u64;
+                        if !piece.is_empty() && !sender.send(piece).await || left == 0 {
+                            return;
+                        }
+                    }
+                    Ok(None) => return,
+                    Err(error) => {
+                        tracing::warn!(%error, "a log cannot be read to its end");
+                        return sender.fail(error).await;
+                    }
+                }
+                next = tokio::select! {
+                    piece = reader.next() => piece,
+                    () = sender.closed() => return,
+                    () = closed(&mut closing) => {
+                        return sender.fail(std::io::Error::other("the server ends")).await;
+                    }
+                };
+            }
+        })
+    }
+}

@@ -1,0 +1,102 @@
+//! The site: one router over the API and the pages, and HTTP for a running server.
+
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::app::App;
+use crate::context::{Context, Parts};
+use crate::http::{self, Path, Token};
+use crate::{api, config, web};
+
+/// A build, at one address for people and programs.
+pub(crate) const BUILD: &str = "/build/{id}";
+
+/// The routes of the API and the pages.
+pub(crate) fn router(context: Context) -> Router {
+    Router::new()
+        .merge(api::router())
+        .merge(web::router())
+        .route(BUILD, get(build))
+        .fallback(web::unknown_path)
+        .method_not_allowed_fallback(http::wrong_method)
+        .with_state(context)
+}
+
+/// The page for browsers, which ask for HTML by name; JSON for everybody else, as ever.
+async fn build(
+    State(context): State<Context>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    if web::wants_page(&headers) {
+        return web::build(&context, &id, &headers).await;
+    }
+    let mut response = api::build(&context, id).await.into_response();
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
+    response
+}
+
+/// What is answered while the server cannot start: why it waits.
+pub(crate) fn waiting(why: Arc<Mutex<String>>) -> Router {
+    web::waiting(why)
+}
+
+/// HTTP for a running server.
+pub(crate) struct Web {
+    closing: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Web {
+    /// Begins to answer at `listener`.
+    pub(crate) fn start(
+        listener: TcpListener,
+        app: &App,
+        web: config::Web,
+        token: Option<Token>,
+    ) -> Self {
+        let (closing, closed) = watch::channel(false);
+        let context = Context::new(Parts {
+            database: app.database().clone(),
+            events: Box::new({
+                let app = app.clone();
+                move || app.events()
+            }),
+            logs: app.logs().clone(),
+            health: app.health().clone(),
+            unused: app.unused(),
+            state: app.state().to_owned(),
+            systems: app.systems().to_vec(),
+            closing: closed.clone(),
+            token,
+            actions: Box::new(app.clone()),
+        });
+        let task = tokio::spawn(http::serve(listener, router(context), web, closed));
+        Self { closing, task }
+    }
+
+    /// Resolves when HTTP has ended by itself, which it never should.
+    pub(crate) async fn died(&mut self) -> String {
+        match (&mut self.task).await {
+            Ok(()) => "it returned".to_owned(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    /// Answers open requests and ends.
+    pub(crate) async fn close(self) {
+        self.closing.send_replace(true);
+        let _ = self.task.await;
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod harness;

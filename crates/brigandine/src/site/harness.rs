@@ -1,0 +1,237 @@
+//! A site over a database with golden contents, asked through a real socket: what is tested is what
+//! a client sees, byte by byte.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{Semaphore, broadcast, watch};
+use tokio::task::JoinHandle;
+
+use super::router;
+use crate::config::Web;
+use crate::context::{Context, Parts};
+use crate::health::Health;
+use crate::http::{Token, closed, serve};
+use crate::log::Logs;
+use crate::model::{Action, Actions, BuildId, Cancel, Event, Restart, Unused, UnusedPart};
+use crate::store::Database;
+
+/// No test may take longer.
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+
+/// A served site.
+pub(crate) struct Served {
+    pub(crate) state: tempfile::TempDir,
+    pub(crate) logs: Logs,
+    pub(crate) events: broadcast::Sender<Event>,
+    pub(crate) closing: watch::Sender<bool>,
+    /// A permit for each request that is worked on until the server closes.
+    pub(crate) busy: Arc<Semaphore>,
+    address: std::net::SocketAddr,
+    server: JoinHandle<()>,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    /// The value of a header.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (key, value) = line.split_once(':')?;
+            key.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+}
+
+/// A site over the golden contents.
+pub(crate) async fn served() -> Served {
+    served_with(include_str!("../../tests/data/api/fill.sql"), Web::default()).await
+}
+
+/// A site over what `fill` stores.
+pub(crate) async fn served_with(fill: &str, web: Web) -> Served {
+    let state = tempfile::tempdir().expect("a temporary directory");
+    let path = state.path().join("test.db");
+    let database =
+        Database::open(&path, true, Duration::from_secs(30)).await.expect("the database opens");
+    let text = format!("{}\nBEGIN;{fill};COMMIT;", include_str!("../../schema.sql"));
+    database
+        .exclusive(move |conn: &mut rusqlite::Connection| conn.execute_batch(&text))
+        .await
+        .expect("the schema and the contents");
+    let logs = Logs::new(state.path(), 1 << 20);
+    let (events, _) = broadcast::channel(16);
+    let (closing, closed) = watch::channel(false);
+    let busy = Arc::new(Semaphore::new(0));
+    let context = Context::new(Parts {
+        database,
+        events: Box::new({
+            let events = events.clone();
+            move || events.subscribe()
+        }),
+        logs: logs.clone(),
+        health: Health::unwatched(),
+        unused: unused(),
+        state: state.path().to_owned(),
+        systems: vec!["x86_64-linux".to_owned()],
+        closing: closed.clone(),
+        token: Some(token(state.path())),
+        actions: Box::new(Willing { busy: Arc::clone(&busy), closing: closed.clone() }),
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let server = tokio::spawn(serve(listener, router(context), web, closed));
+    Served { state, logs, events, closing, busy, address, server }
+}
+
+/// Of each kind one.
+fn unused() -> watch::Receiver<Vec<Unused>> {
+    let one = |file: &str, what| Unused { file: file.to_owned(), what };
+    let differs = UnusedPart::Differs {
+        specification: "sample".to_owned(),
+        keys: ["interval", "input source"].map(str::to_owned).to_vec(),
+    };
+    let new = (1..=12).map(|n| format!("new-{n}")).collect();
+    let all = vec![
+        one("/etc/brigandine/sample.toml", differs),
+        one("/etc/brigandine/new.toml", UnusedPart::New(new)),
+        one(
+            "/etc/brigandine/<wrong>.toml",
+            UnusedPart::Wrong("line 3: unknown key `x`".to_owned()),
+        ),
+    ];
+    // What was sent last is there when the sender has gone.
+    watch::Sender::new(all).subscribe()
+}
+
+/// The token of every served site.
+pub(crate) const TOKEN: &str = "0123456789abcdef";
+
+fn token(state: &Path) -> Token {
+    use std::os::unix::fs::PermissionsExt;
+    let path = state.join("token");
+    std::fs::write(&path, TOKEN).expect("the token");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("its mode");
+    Token::read(&path).expect("a token")
+}
+
+/// A build that is canceled when the server closes.
+pub(crate) const BUSY: i64 = 1_000_000;
+
+/// Does whatever it is asked for, and changes nothing.
+struct Willing {
+    busy: Arc<Semaphore>,
+    closing: watch::Receiver<bool>,
+}
+
+impl Actions for Willing {
+    fn cancel(&self, id: BuildId) -> Action<'_, Cancel> {
+        Box::pin(async move {
+            if id.get() != BUSY {
+                return Ok(Cancel::Done(Vec::new()));
+            }
+            self.busy.add_permits(1);
+            closed(&mut self.closing.clone()).await;
+            Ok(Cancel::Running(1))
+        })
+    }
+
+    fn restart(&self, _: BuildId) -> Action<'_, Restart> {
+        Box::pin(async { Ok(Restart::Done(Vec::new())) })
+    }
+
+    fn look(&self, _: &str) -> bool {
+        true
+    }
+}
+
+impl Served {
+    /// A connection.
+    pub(crate) async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.expect("the server listens")
+    }
+
+    /// A connection from another address of this machine, and what was sent on it.
+    pub(crate) async fn connect_from(&self, last: u8, request: &str) -> TcpStream {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind(([127, 0, 0, last], 0).into()).expect("an address");
+        let mut socket = socket.connect(self.address).await.expect("the server listens");
+        socket.write_all(request.as_bytes()).await.expect("sent");
+        socket
+    }
+
+    /// Sends `request` and reads until the server closes.
+    pub(crate) async fn raw(&self, request: &str) -> String {
+        let mut socket = self.connect().await;
+        socket.write_all(request.as_bytes()).await.expect("sent");
+        let mut answer = Vec::new();
+        tokio::time::timeout(LIMIT, socket.read_to_end(&mut answer))
+            .await
+            .expect("an answer in time")
+            .expect("an answer");
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    /// Asks for `path` by `method`.
+    pub(crate) async fn ask(&self, method: &str, path: &str, headers: &str) -> Answer {
+        let request =
+            format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n");
+        parse(&self.raw(&request).await)
+    }
+
+    /// Asks for `path` as a program does.
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.ask("GET", path, "").await
+    }
+
+    /// Asks for `path` as a browser does.
+    pub(crate) async fn page(&self, path: &str) -> Answer {
+        self.ask("GET", path, "accept: text/html,application/xhtml+xml,*/*;q=0.8\r\n").await
+    }
+
+    /// Puts a file into the state directory.
+    pub(crate) fn put(&self, path: &str, contents: &[u8]) {
+        let path = self.state.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap_or(Path::new("/"))).expect("a folder");
+        std::fs::write(path, contents).expect("a file");
+    }
+
+    /// Tells the server to end and waits for it.
+    pub(crate) async fn close(self) {
+        self.closing.send_replace(true);
+        tokio::time::timeout(LIMIT, self.server).await.expect("closes in time").expect("no panic");
+    }
+}
+
+/// Takes an answer apart.
+pub(crate) fn parse(answer: &str) -> Answer {
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((answer, ""));
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+    let mut body = body.to_owned();
+    if head.to_lowercase().contains("transfer-encoding: chunked") {
+        body = unchunk(&body);
+    }
+    Answer { status, head: head.to_owned(), body }
+}
+
+fn unchunk(mut body: &str) -> String {
+    let mut text = String::new();
+    while let Some((size, rest)) = body.split_once("\r\n") {
+        let size = usize::from_str_radix(size, 16).unwrap_or(0);
+        if size == 0 {
+            break;
+        }
+        text.push_str(&rest[..size]);
+        body = &rest[size + 2..];
+    }
+    text
+}

@@ -1,0 +1,106 @@
+//! A build.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::Serialize;
+
+use crate::model::{Build, BuildId, BuildStatus, Output, Product, Weather};
+use crate::store::{self, Snapshot};
+
+/// A build as clients know it.
+#[derive(Debug, Serialize)]
+pub(crate) struct BuildJson {
+    id: BuildId,
+    jobset: String,
+    job: String,
+    /// When it stopped if it is finished, else when it was submitted.
+    timestamp: i64,
+    starttime: i64,
+    stoptime: i64,
+    derivation: String,
+    buildoutputs: BTreeMap<String, OutputJson>,
+    system: String,
+    nixname: String,
+    buildstatus: BuildStatus,
+    busy: u8,
+    priority: i64,
+    finished: u8,
+    buildproducts: Option<Vec<ProductJson>>,
+    releasename: Option<String>,
+    #[serde(rename = "buildinputs_builds")]
+    inputs_builds: Option<()>,
+    // For clients of later years.
+    evaluation: i64,
+    weather: Weather,
+    project: String,
+    drvpath: String,
+}
+
+#[derive(Debug, Serialize)]
+struct OutputJson {
+    path: String,
+}
+
+#[derive(Debug, Serialize)]
+struct ProductJson {
+    id: i64,
+    r#type: String,
+    #[serde(rename = "file-size")]
+    file_size: i64,
+    checksum: String,
+    path: String,
+}
+
+impl BuildJson {
+    /// Puts a build and what it left behind together.
+    pub(crate) fn new(build: Build, outputs: Vec<Output>, products: Vec<Product>) -> Self {
+        let finished = build.status.is_finished();
+        let product = |product: Product| ProductJson {
+            id: product.id.get(),
+            r#type: product.kind,
+            file_size: product.bytes,
+            checksum: product.checksum,
+            path: product.path,
+        };
+        Self {
+            id: build.id,
+            timestamp: if finished { build.stopped_at } else { build.submitted_at },
+            starttime: build.started_at,
+            stoptime: build.stopped_at,
+            buildoutputs: outputs
+                .into_iter()
+                .map(|output| (output.name, OutputJson { path: output.path }))
+                .collect(),
+            system: build.system,
+            nixname: build.nix_name,
+            buildstatus: build.status,
+            busy: u8::from(build.status == BuildStatus::Started),
+            priority: build.priority,
+            finished: u8::from(finished),
+            buildproducts: (!products.is_empty())
+                .then(|| products.into_iter().map(product).collect()),
+            releasename: None,
+            inputs_builds: None,
+            evaluation: build.evaluation.get(),
+            weather: build.weather,
+            project: build.specification.clone(),
+            jobset: build.specification,
+            job: build.job,
+            drvpath: build.derivation.clone(),
+            derivation: build.derivation,
+        }
+    }
+}
+
+/// Builds with what they left behind, in two further queries however many they are.
+pub(crate) fn builds_json(s: &Snapshot, builds: Vec<Build>) -> rusqlite::Result<Vec<BuildJson>> {
+    let ids: Vec<_> = builds.iter().map(|build| build.id).collect();
+    let mut outputs: HashMap<_, _> = store::outputs(s, &ids)?;
+    let mut products = store::products(s, &ids)?;
+    let json = |build: Build| {
+        let outputs = outputs.remove(&build.id).unwrap_or_default();
+        let products = products.remove(&build.id).unwrap_or_default();
+        BuildJson::new(build, outputs, products)
+    };
+    Ok(builds.into_iter().map(json).collect())
+}

@@ -1,0 +1,90 @@
+//! A specification.
+
+use serde::Serialize;
+
+use crate::model::{Evaluator, Input, Reference, Specification};
+
+/// A specification as clients know it. What Cuirass calls a procedure is here the evaluator.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct SpecificationJson {
+    name: String,
+    load_path_inputs: Vec<String>,
+    package_path_inputs: Vec<String>,
+    proc_input: String,
+    proc_file: String,
+    proc: &'static str,
+    proc_args: serde_json::Map<String, serde_json::Value>,
+    inputs: Vec<InputJson>,
+}
+
+#[derive(Debug, Serialize)]
+struct InputJson {
+    name: String,
+    url: String,
+    #[serde(rename = "load-path")]
+    load_path: &'static str,
+    branch: OrFalse,
+    tag: OrFalse,
+    commit: OrFalse,
+    #[serde(rename = "no-compile?")]
+    no_compile: bool,
+}
+
+/// A text, or `false` where there is none.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum OrFalse {
+    Text(String),
+    False(bool),
+}
+
+impl From<Option<&String>> for OrFalse {
+    fn from(text: Option<&String>) -> Self {
+        text.map_or(Self::False(false), |text| Self::Text(text.clone()))
+    }
+}
+
+impl From<&Input> for InputJson {
+    fn from(input: &Input) -> Self {
+        let (mut branch, mut tag, mut commit) = (None, None, None);
+        match &input.reference {
+            Reference::Branch(name) => branch = Some(name),
+            Reference::Tag(name) => tag = Some(name),
+            Reference::Revision(revision) => commit = Some(revision),
+            Reference::Head => {}
+        }
+        Self {
+            name: input.name.clone(),
+            url: input.url.clone(),
+            load_path: ".",
+            branch: branch.into(),
+            tag: tag.into(),
+            commit: commit.into(),
+            no_compile: false,
+        }
+    }
+}
+
+impl From<&Specification> for SpecificationJson {
+    fn from(specification: &Specification) -> Self {
+        let first = || specification.inputs.first().map(|input| input.name.clone());
+        let evaluator = &specification.evaluator;
+        let (proc_file, proc, proc_args) = match evaluator {
+            Evaluator::Jobs { file, .. } => (file.clone(), "jobs", serde_json::Map::new()),
+            Evaluator::Command { command, arguments, .. } => {
+                (command.first().cloned().unwrap_or_default(), "command", arguments.clone())
+            }
+        };
+        Self {
+            name: specification.name.clone(),
+            load_path_inputs: Vec::new(),
+            package_path_inputs: Vec::new(),
+            proc_input: evaluator.input().map(str::to_owned).or_else(first).unwrap_or_default(),
+            proc_file,
+            proc,
+            proc_args,
+            inputs: specification.inputs.iter().map(InputJson::from).collect(),
+        }
+    }
+}
