@@ -34,11 +34,12 @@ use crate::input::{Checkouts, Repositories};
 use crate::log::Logs;
 use crate::model::{self, Cancel, Event, Specification, SpecificationId, Unused};
 use crate::monitor::{self, Scheduled, Turns};
+use crate::os::state_dir::StateDir;
 use crate::outputs::Outputs;
 use crate::retention::Retention;
 use crate::store::{self, Database, Loaded};
 use rustix::fs::Mode;
-use state_dir::{LOCK, keep_private, lock, recover, supervisors};
+use state_dir::{keep_private, lock, recover, supervisors};
 use std::collections::HashMap;
 use std::fs::{File, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -48,7 +49,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
-use wake::{WAKE, wake_socket};
+use wake::wake_socket;
 
 /// The server without its HTTP. Clones share one server.
 #[derive(Debug, Clone)]
@@ -110,8 +111,6 @@ const LOSS_PAUSE: Duration = Duration::from_secs(5);
 const FETCHES: (usize, usize) = (8, 128);
 /// Between two looks at the files that the server cannot do without.
 const LOOK: Duration = Duration::from_secs(1);
-/// What may be on other file systems than the state directory.
-const FOLDERS: [&str; 5] = ["work", "outputs", "logs", "repositories", "checkouts"];
 /// Between two looks at what need not be kept.
 const RETENTION: Duration = Duration::from_secs(3600);
 /// Evaluations that have a turn, and that go on altogether.
@@ -138,9 +137,9 @@ impl App {
         let state = settings.state.clone();
         let lock = lock(&state)?;
         let events = broadcast::Sender::new(EVENTS);
-        let places = FOLDERS.iter().map(|name| state.join(name)).chain([state.clone()]).collect();
-        let health = Health::watch(places, settings.disk_reserve, events.clone())
-            .map_err(|error| AppError::File(state.clone(), error))?;
+        let health =
+            Health::watch(StateDir::new(&state).disks(), settings.disk_reserve, events.clone())
+                .map_err(|error| AppError::File(state.clone(), error))?;
         let supervisors = supervisors(&state).await?;
         let sandbox = isolation::choose(&settings, &supervisors).await?;
         let isolation = sandbox.class();
@@ -152,7 +151,7 @@ impl App {
         let new_id = new_id.trim().to_owned();
         let started = database.write(move |tx| store::note_start(tx, &new_id)).await?;
         let repositories = Arc::new(Repositories::new(
-            state.join("repositories"),
+            StateDir::new(&state).repositories(),
             settings.fetch_timeout,
             &started.state_id,
             settings.git_filters.clone(),
@@ -160,12 +159,12 @@ impl App {
         ));
         let checkouts = Arc::new(Checkouts::new(
             Arc::clone(&repositories),
-            state.join("checkouts"),
+            StateDir::new(&state).checkouts(),
             settings.checkouts_kept,
         ));
         let files_failed = |error| AppError::File(state.clone(), error);
-        std::fs::create_dir_all(state.join("repositories")).map_err(files_failed)?;
-        let outputs = state.join("outputs");
+        std::fs::create_dir_all(StateDir::new(&state).repositories()).map_err(files_failed)?;
+        let outputs = StateDir::new(&state).outputs();
         let cleaned = tokio::task::spawn_blocking(move || Outputs::clean(&outputs));
         let _ = cleaned.await;
         if started.killed {
@@ -216,7 +215,7 @@ impl App {
             systems: settings.systems.clone(),
             isolation,
             interval: settings.interval,
-            work: state.join("work"),
+            work: StateDir::new(&state).work(),
             outputs: executor.outputs(),
             scheduled: Scheduled(Box::new({
                 let builder = builder.clone();
@@ -304,7 +303,7 @@ impl App {
         let settings = &self.shared.settings;
         self.note_running();
         let socket = wake_socket(&settings.state)
-            .map_err(|error| AppError::File(settings.state.join(WAKE), error))?;
+            .map_err(|error| AppError::File(StateDir::new(&settings.state).wake_socket(), error))?;
         let app = self.clone();
         let mut stop = self.shared.stop.subscribe();
         self.spawn("the wake socket", async move {
@@ -490,7 +489,7 @@ impl App {
         shared.monitor_specifications(false);
         shared.stop.send_replace(true);
         shared.health.stop();
-        let _ = std::fs::remove_file(shared.settings.state.join(WAKE));
+        let _ = std::fs::remove_file(StateDir::new(&shared.settings.state).wake_socket());
         running::forget(&shared.settings.state);
         for (_, watched) in shared.watched.lock().unwrap_or_else(PoisonError::into_inner).drain() {
             watched.stop.send_replace(true);
@@ -612,7 +611,7 @@ impl Shared {
                 Err(error) if error.is_closed() || health::passes(&error) => return Ok(()),
                 Err(error) => return Err(model::with_causes(&error)),
             }
-            let path = self.settings.state.join("lock");
+            let path = StateDir::new(&self.settings.state).lock();
             let of =
                 |found: std::io::Result<std::fs::Metadata>| found.map(|it| (it.dev(), it.ino()));
             match (of(self.lock.metadata()), of(std::fs::metadata(&path))) {

@@ -5,6 +5,7 @@ use super::{AppError, Settings};
 use crate::config::{self, BUILD_USER};
 use crate::os::process::{Supervisors, User};
 use crate::os::sandbox::{self, Sandbox};
+use crate::os::state_dir::StateDir;
 use rustix::process::geteuid;
 use std::path::Path;
 
@@ -96,7 +97,7 @@ async fn find(name: &str, state: &Path, supervisors: &Supervisors) -> Result<Opt
     });
     let checked = checked.await.unwrap_or_else(|error| Err(error.to_string()))?;
     let Some(user) = checked else { return Ok(None) };
-    let work = state.join("work");
+    let work = StateDir::new(state).work();
     std::fs::create_dir_all(&work).map_err(|error| format!("{}: {error}", work.display()))?;
     let probed = sandbox::probe_user(supervisors, user, &work).await;
     probed.map(|()| Some(user)).map_err(|why| format!("nothing runs as `{name}`: {why}"))

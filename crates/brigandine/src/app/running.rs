@@ -5,10 +5,9 @@
 
 use super::{Served, Settings, served};
 use crate::model::{Keep, Unused};
+use crate::os::state_dir::StateDir;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
-
-const FILE: &str = "server.json";
 
 /// What the server that runs was told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,7 +28,7 @@ pub(crate) fn running_server(state: &Path) -> Option<RunningServer> {
     if served(state) == Served::No {
         return None;
     }
-    let text = std::fs::read(state.join(FILE)).ok()?;
+    let text = std::fs::read(StateDir::new(state).server()).ok()?;
     serde_json::from_slice(&text).ok()
 }
 
@@ -43,13 +42,14 @@ pub(super) fn note(state: &Path, settings: &Settings, unused: Vec<Unused>) {
     };
     let written = serde_json::to_vec(&told)
         .map_err(std::io::Error::from)
-        .and_then(|text| std::fs::write(state.join(FILE), text));
+        .and_then(|text| std::fs::write(StateDir::new(state).server(), text));
     if let Err(error) = written {
-        tracing::warn!(%error, file = FILE, "commands will not know this server's configuration");
+        let file = StateDir::new(state).server();
+        tracing::warn!(%error, file = %file.display(), "commands will not know this server's configuration");
     }
 }
 
 /// Takes the word back.
 pub(super) fn forget(state: &Path) {
-    let _ = std::fs::remove_file(state.join(FILE));
+    let _ = std::fs::remove_file(StateDir::new(state).server());
 }

@@ -7,6 +7,7 @@ use crate::model::{self, Keep, LogName};
 use crate::os::digest::hex;
 use crate::os::folder;
 use crate::os::process::{Cgroups, STATE_VARIABLE, Supervisors, kill_marked};
+use crate::os::state_dir::StateDir;
 use crate::outputs::Outputs;
 use crate::retention::{Pace, Pruned, Retention};
 use crate::store::{self, Database, OpenError, Recovered, SchemaError};
@@ -33,8 +34,8 @@ pub(crate) async fn prune(
     let _lock = lock(state)?;
     let database = store::open_as_it_is(state).await?;
     let logs = Logs::new(state, 0);
-    let outputs = Arc::new(Outputs::new(state.join("outputs"), 0).map_err(failed)?);
-    std::fs::create_dir_all(state.join("work")).map_err(failed)?;
+    let outputs = Arc::new(Outputs::new(StateDir::new(state).outputs(), 0).map_err(failed)?);
+    std::fs::create_dir_all(StateDir::new(state).work()).map_err(failed)?;
     let events = broadcast::Sender::new(1);
     let retention = Retention::new(&database, outputs, logs, keep, events).pace(Pace::ALONE);
     let pruned = retention.run(stop).await;
@@ -51,7 +52,7 @@ pub(crate) async fn make_state(state: &Path) -> Result<(), AppError> {
     std::fs::create_dir_all(state).map_err(|error| AppError::State(state.to_owned(), error))?;
     let began = Instant::now();
     loop {
-        if state.join(store::DATABASE_FILE).exists() {
+        if StateDir::new(state).database().exists() {
             match store::open_as_it_is(state).await {
                 Err(OpenError::Schema(_, SchemaError::Empty | SchemaError::Unindexed(_))) => {}
                 found => return Ok(found?.close().await?),
@@ -70,8 +71,8 @@ pub(crate) async fn make_state(state: &Path) -> Result<(), AppError> {
 /// Takes the rights of others at the database away, which SQLite gives by the machine's custom. By name: to
 /// open it is SQLite's alone.
 pub(super) fn keep_private(state: &Path) -> Result<(), AppError> {
-    for name in ["brigandine.db", "brigandine.db-wal", "brigandine.db-shm"] {
-        let path = state.join(name);
+    let files = StateDir::new(state);
+    for path in [files.database()].into_iter().chain(files.wal()) {
         match std::fs::set_permissions(&path, Permissions::from_mode(0o600)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(AppError::File(path, error));
@@ -82,9 +83,6 @@ pub(super) fn keep_private(state: &Path) -> Result<(), AppError> {
     Ok(())
 }
 
-/// The file in the state directory that its server locks.
-pub(super) const LOCK: &str = "lock";
-
 /// A program that looks whether there is a server holds the lock for a moment: see [`wake::served`](super::wake::served).
 const LOCK_TRIES: u32 = 20;
 /// Between two tries.
@@ -92,7 +90,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// Locks the state directory for this process.
 pub(super) fn lock(state: &Path) -> Result<File, AppError> {
-    let path = state.join(LOCK);
+    let path = StateDir::new(state).lock();
     let file = File::options()
         .create(true)
         .truncate(false)
@@ -117,7 +115,7 @@ const LAST_SERVER: Duration = Duration::from_secs(30);
 /// What starts programs, when all that the last server started is gone: its supervisors hold a lock until
 /// then.
 pub(super) async fn supervisors(state: &Path) -> Result<Arc<Supervisors>, AppError> {
-    let path = state.join("processes.lock");
+    let path = StateDir::new(state).processes_lock();
     let failed = |error| AppError::File(path.clone(), error);
     let file = File::options()
         .create(true)
@@ -167,7 +165,7 @@ pub(super) async fn recover(
 ) -> Result<(), AppError> {
     // Processes first: they may still write to directories that go next.
     let mark = format!("{STATE_VARIABLE}={state_id}");
-    let (work, exports) = (state.join("work"), Arc::clone(checkouts));
+    let (work, exports) = (StateDir::new(state).work(), Arc::clone(checkouts));
     let cleaned = tokio::task::spawn_blocking(move || {
         let killed = kill_marked(&mark);
         // The folder stays: it may be a link, or where another disk is mounted.
@@ -181,7 +179,7 @@ pub(super) async fn recover(
     })?;
     if let Err(error) = removed {
         // It takes room, and nothing else: no two starts of builds have the same directory.
-        let path = state.join("work");
+        let path = StateDir::new(state).work();
         tracing::error!(%error, path = %path.display(), "what builds left cannot be removed; remove it by hand");
     }
     let now = model::now();

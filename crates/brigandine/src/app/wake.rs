@@ -5,27 +5,26 @@
 //! in which nobody waits for room.
 
 use crate::os::file::open_regular;
+use crate::os::state_dir::StateDir;
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tokio::net::UnixDatagram;
 
-/// The socket by which other programs say that they changed the database.
-pub(super) const WAKE: &str = "wake.sock";
-
 /// Runs `f` with a path to the wake socket that fits a socket address, however long the path of
 /// the state directory is.
 fn with_wake_path<T>(state: &Path, f: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
     use std::os::fd::AsRawFd;
     let directory = File::open(state)?;
-    f(&PathBuf::from(format!("/proc/self/fd/{}/{WAKE}", directory.as_raw_fd())))
+    let path = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
+    f(&StateDir::new(&path).wake_socket())
 }
 
 /// Opens it for the server that has the state directory's lock.
 pub(super) fn wake_socket(state: &Path) -> io::Result<UnixDatagram> {
     // The lock is ours, so a socket that is there is a killed server's.
-    let _ = std::fs::remove_file(state.join(WAKE));
+    let _ = std::fs::remove_file(StateDir::new(state).wake_socket());
     with_wake_path(state, |path| UnixDatagram::bind(path))
 }
 
@@ -69,7 +68,7 @@ pub(crate) fn served(state: &Path) -> Served {
     if connected.is_ok() {
         return Served::Yes;
     }
-    let Ok(file) = open_regular(&state.join(super::LOCK)) else { return Served::No };
+    let Ok(file) = open_regular(&StateDir::new(state).lock()) else { return Served::No };
     // A shared lock for this moment; a server that starts meanwhile asks again.
     match file.try_lock_shared() {
         Err(TryLockError::WouldBlock) => Served::Locked,

@@ -17,6 +17,7 @@ use super::samples::Samples;
 use crate::cli::Bench;
 use crate::command::{Failure, print_json, say};
 use crate::model;
+use crate::os::state_dir::StateDir;
 use crate::store;
 
 /// Status updates per second of the write load.
@@ -54,7 +55,7 @@ pub(crate) fn run(arguments: &Bench) -> Result<(), Failure> {
             temporary.path().join("state")
         }
     };
-    let file = state.join(store::DATABASE_FILE);
+    let file = StateDir::new(&state).database();
     if !file.exists() {
         eprintln!("making {} sample builds", arguments.builds);
         let progress = |_: store::Step| ();

@@ -23,6 +23,7 @@ use crate::os::process::{
     self, Bounds, End, LEFTOVER, Limits, Program, Running, STATE_VARIABLE, Streams, Supervisors,
 };
 use crate::os::sandbox::{Sandbox, View};
+use crate::os::state_dir::StateDir;
 use crate::outputs::{Kept, NotKept, Outputs};
 use std::io::{self, ErrorKind::FileTooLarge};
 use std::path::{Path, PathBuf};
@@ -72,11 +73,14 @@ impl LocalExecutor {
         allowed: Allowed,
         health: Health,
     ) -> io::Result<Self> {
-        let work = state.join("work");
+        let work = StateDir::new(state).work();
         std::fs::create_dir_all(&work)?;
         Ok(Self {
             work,
-            outputs: Arc::new(Outputs::new(state.join("outputs"), allowed.output_bytes_max)?),
+            outputs: Arc::new(Outputs::new(
+                StateDir::new(state).outputs(),
+                allowed.output_bytes_max,
+            )?),
             checkouts,
             supervisors,
             state_id: state_id.to_owned(),

@@ -14,7 +14,7 @@ mod terminal;
 pub(crate) mod wait;
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,7 @@ use serde::Serialize;
 use crate::app::{self, Served};
 use crate::config;
 use crate::model::{self, Evaluation, SpecificationState};
+use crate::os::state_dir::StateDir;
 use crate::store::{self, Database, DatabaseError, Snapshot};
 use wait::PAUSE;
 
@@ -93,7 +94,7 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 /// The database of a state directory that must be there.
 async fn existing(state: &Path) -> Result<Database, Failure> {
     // Where there are build logs, the file should be there: that is told below.
-    let there = |name: &str| match state.join(name).try_exists() {
+    let there = |path: PathBuf| match path.try_exists() {
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
             Err(Failure::failed(format!(
                 "the state directory {} cannot be looked at: {error}; run this as the user of its server",
@@ -102,7 +103,8 @@ async fn existing(state: &Path) -> Result<Database, Failure> {
         }
         found => Ok(found.unwrap_or(false)),
     };
-    if !there(store::DATABASE_FILE)? && !there("logs")? {
+    let files = StateDir::new(state);
+    if !there(files.database())? && !there(files.logs())? {
         return Err(Failure::not_found(format!(
             "there is no state in {}; name its directory with --state or BRIGANDINE_STATE",
             state.display()

@@ -23,6 +23,7 @@ use crate::cli;
 use crate::config::{self, Config, LogFormat};
 use crate::http::{self, Token};
 use crate::model::{self, Specification};
+use crate::os::state_dir::StateDir;
 use crate::site::{self, Web};
 use crate::store::Loaded;
 
@@ -306,7 +307,7 @@ async fn start(
 /// The token that allows changes over HTTP: from the file that is named, or from `token` in the state
 /// directory if that is there.
 fn token(config: &Config) -> Result<Option<Token>, Failure> {
-    let usual = config.state.join("token");
+    let usual = StateDir::new(&config.state).token();
     let path = match &config.web.token_file {
         Some(path) => path,
         None if usual.symlink_metadata().is_ok() => &usual,

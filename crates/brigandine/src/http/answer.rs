@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use super::disposition::attachment;
 use super::{Refusal, Result, Wanted};
-use crate::os::file::open_regular;
 use crate::model::Product;
+use crate::os::file::open_regular;
 
 /// What pages may load: their own style and script, and nothing from anywhere else.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \

@@ -1,6 +1,7 @@
 //! Where a log is: of a build, of an evaluation.
 
 use super::{BuildId, EvaluationId};
+use crate::os::state_dir::LOGS;
 
 /// Whose log it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -16,9 +17,9 @@ impl LogName {
     pub(crate) fn path(self) -> String {
         match self {
             Self::Build(id, attempt) => {
-                format!("logs/build/{}/{id}-{attempt}.log", id.get() / 1000)
+                format!("{LOGS}/build/{}/{id}-{attempt}.log", id.get() / 1000)
             }
-            Self::Evaluation(id) => format!("logs/evaluation/{id}.log"),
+            Self::Evaluation(id) => format!("{LOGS}/evaluation/{id}.log"),
         }
     }
 }

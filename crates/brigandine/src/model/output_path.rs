@@ -1,5 +1,6 @@
 //! Where outputs and products are, as the database has it.
 
+use crate::os::state_dir::OUTPUTS;
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, percent_encode};
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -8,26 +9,24 @@ use std::path::{Path, PathBuf};
 /// What is encoded besides the bytes that are no ASCII; a slash stays.
 const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
 
-/// The folder of outputs, with a slash. In the database, index and statements spell it as well (`schema.sql`).
-const OUTPUTS: &str = "outputs/";
-
-/// Where the output of this digest is, relative to the state directory.
+/// Where the output of this digest is, relative to the state directory. The index of the database and the statements
+/// that go by it spell the folder as well (`schema.sql`).
 pub(crate) fn output_path(digest: &str) -> String {
-    format!("{OUTPUTS}{digest}")
+    format!("{OUTPUTS}/{digest}")
 }
 
 /// The digest of the output at this path. `None`: it is not in the state directory, but was imported.
 pub(crate) fn output_digest(path: &str) -> Option<&str> {
-    path.strip_prefix(OUTPUTS)
+    path.strip_prefix(OUTPUTS)?.strip_prefix('/')
 }
 
 /// The text that stands for the file at `path` in the output of this digest: `outputs/DIGEST/PATH`. A path that
 /// is no UTF-8 is percent-encoded, which a second slash before it says: no path has an empty part.
 pub(crate) fn product_path(digest: &str, path: &Path) -> String {
     match path.to_str() {
-        Some(path) => format!("{OUTPUTS}{digest}/{path}"),
+        Some(path) => format!("{OUTPUTS}/{digest}/{path}"),
         None => {
-            format!("{OUTPUTS}{digest}//{}", percent_encode(path.as_os_str().as_bytes(), ENCODED))
+            format!("{OUTPUTS}/{digest}//{}", percent_encode(path.as_os_str().as_bytes(), ENCODED))
         }
     }
 }

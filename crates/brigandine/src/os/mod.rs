@@ -6,3 +6,4 @@ pub(crate) mod file;
 pub(crate) mod folder;
 pub(crate) mod process;
 pub(crate) mod sandbox;
+pub(crate) mod state_dir;

@@ -1,7 +1,7 @@
 //! Retention over databases drawn at random, and the size of its slices.
 
 use super::*;
-use crate::store::DATABASE_FILE;
+use crate::os::state_dir::StateDir;
 use rusqlite::{Connection, OpenFlags};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -49,7 +49,7 @@ impl Place {
     }
 
     fn rows(&self, sql: &str) -> Vec<String> {
-        let path = self.directory.path().join(DATABASE_FILE);
+        let path = StateDir::new(self.directory.path()).database();
         let connection =
             Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).expect("opens");
         let mut statement = connection.prepare(sql).expect(sql);

@@ -3,6 +3,7 @@
 use super::building::claim_for;
 use super::*;
 use crate::model::{BuildFilter, BuildId, BuildStatus, Cancel, EvaluationId};
+use crate::os::state_dir::StateDir;
 use rusqlite::Connection;
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
@@ -201,7 +202,7 @@ async fn an_import_that_was_cut_goes_on_where_it_stood() {
     assert_eq!((done.builds, done.resumed_at, done.outputs), (6, 6, 5));
     let error = import(&source, &state).expect_err("there is a database");
     assert!(error.contains("a new state directory"), "{error}");
-    let whole = connection(&state.join(DATABASE_FILE));
+    let whole = connection(&StateDir::new(&state).database());
     let left: i64 = whole
         .query_row("SELECT count(*) FROM sqlite_schema WHERE name = 'import'", [], |row| row.get(0))
         .expect("a count");
@@ -229,7 +230,7 @@ fn what_is_not_understood_is_refused_by_its_name() {
         let state = directory.path().join("state");
         let error = import(&source, &state).expect_err(wanted);
         assert!(error.contains(wanted), "{change}: {error}");
-        assert!(!state.join(DATABASE_FILE).exists());
+        assert!(!StateDir::new(&state).database().exists());
     }
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("text");

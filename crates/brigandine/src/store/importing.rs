@@ -15,8 +15,8 @@ use super::cuirass::{
     Cuirass, CuirassBuild, CuirassError, CuirassEvaluation, CuirassSpecification,
 };
 use super::schema::{self, SchemaError};
-use super::{DATABASE_FILE, IMPORT_FILE};
 use crate::model::{BuildStatus, Evaluator, Input, Reference, Specification, Timestamp};
+use crate::os::state_dir::StateDir;
 use rusqlite::{Connection, OpenFlags, params};
 use serde::Serialize;
 use std::collections::HashMap;
@@ -208,7 +208,7 @@ fn import(
     progress: &dyn Fn(Step),
 ) -> Result<Imported, ImportError> {
     std::fs::create_dir_all(state).map_err(|error| ImportError::File(state.to_owned(), error))?;
-    let (database, path) = (state.join(DATABASE_FILE), state.join(IMPORT_FILE));
+    let (database, path) = (StateDir::new(state).database(), StateDir::new(state).import());
     if database.exists() {
         return Err(ImportError::Present(database));
     }

@@ -29,12 +29,6 @@ mod specifications;
 mod tests;
 mod twins;
 
-/// The database in a state directory.
-pub(crate) const DATABASE_FILE: &str = "brigandine.db";
-
-/// The database of an import that has not ended.
-pub(crate) const IMPORT_FILE: &str = "brigandine.db.import";
-
 pub(crate) use building::{
     Claim, Claimed, Finish, Recovered, cancel, claim, finish, lose, recover, start,
 };

@@ -11,6 +11,7 @@ use crate::model::{
     BuildFilter, BuildId, BuildLogFile, BuildStatus, Checkout, EvaluationId, EvaluationStatus,
     Restart, SpecificationId,
 };
+use crate::os::state_dir::StateDir;
 use rusqlite::Connection;
 use rusqlite::trace::TraceEvent;
 use std::collections::BTreeSet;
@@ -313,7 +314,7 @@ fn makes_a_table(connection: &Connection, sql: &str) -> bool {
 #[tokio::test]
 async fn every_statement_finds_its_rows_by_an_index_on_few_builds_and_on_millions() {
     let directory = tempfile::tempdir().expect("a directory");
-    let path = directory.path().join(DATABASE_FILE);
+    let path = StateDir::new(directory.path()).database();
     // On every connection, whenever one is opened.
     let traced = |conn: &Connection| crate::os::ffi::trace_statements(conn, trace);
     let database = lockkeeper::Database::builder(&path).setup(traced).open().await.expect("opens");
@@ -367,7 +368,7 @@ async fn a_hundred_thousand_builds_are_answered_as_a_plain_query_would() {
     let made = make_sample(100_000, directory.path(), 1, &|_| ()).expect("the sample");
     assert_eq!(made.builds, 100_000);
     let connection = Connection::open_with_flags(
-        directory.path().join(DATABASE_FILE),
+        StateDir::new(directory.path()).database(),
         rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY,
     )
     .expect("opens");

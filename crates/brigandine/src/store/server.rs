@@ -2,6 +2,7 @@
 
 use super::schema::{self, SchemaError};
 use super::{Database, DatabaseError, Transaction};
+use crate::os::state_dir::StateDir;
 use rusqlite::params;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -116,7 +117,7 @@ pub(crate) async fn open(state: &Path) -> Result<Database, OpenError> {
     std::fs::create_dir_all(state)
         .map_err(|error| OpenError::Directory(state.to_owned(), error))?;
     check_files(state)?;
-    let path = state.join(super::DATABASE_FILE);
+    let path = StateDir::new(state).database();
     let failed = |error| OpenError::Database(path.clone(), error);
     let database = Database::open(&path, true, PATIENCE_OF_SERVER).await.map_err(failed)?;
     for warning in database.warnings() {
@@ -153,7 +154,7 @@ pub(crate) async fn open(state: &Path) -> Result<Database, OpenError> {
 /// There is none, it is not of this version, or an import into it has not ended.
 pub(crate) async fn open_as_it_is(state: &Path) -> Result<Database, OpenError> {
     check_files(state)?;
-    let path = state.join(super::DATABASE_FILE);
+    let path = StateDir::new(state).database();
     let failed = |error| OpenError::Database(path.clone(), error);
     let database = Database::open(&path, false, PATIENCE).await.map_err(failed)?;
     let schema = |error| OpenError::Schema(path.clone(), error);
@@ -177,16 +178,16 @@ pub(crate) async fn open_as_it_is(state: &Path) -> Result<Database, OpenError> {
 /// Looks at what must not be opened at all: SQLite takes a file of no bytes for a new database, and deletes the WAL
 /// beside it.
 fn check_files(state: &Path) -> Result<(), OpenError> {
-    let unfinished = state.join(super::IMPORT_FILE);
+    let unfinished = StateDir::new(state).import();
     if unfinished.exists() {
         return Err(OpenError::Importing(unfinished));
     }
-    let path = state.join(super::DATABASE_FILE);
+    let path = StateDir::new(state).database();
     let is_empty = path.metadata().map_or_else(
         |error| error.kind() == std::io::ErrorKind::NotFound,
         |metadata| metadata.is_file() && metadata.len() == 0,
     );
-    let wal = state.join(format!("{}-wal", super::DATABASE_FILE));
+    let [wal, _] = StateDir::new(state).wal();
     let has_wal = wal.metadata().is_ok_and(|metadata| metadata.len() > 0);
     if is_empty && (has_wal || has_results(state)) {
         return Err(OpenError::Emptied(path));
@@ -196,15 +197,18 @@ fn check_files(state: &Path) -> Result<(), OpenError> {
 
 /// Whether there are build logs or outputs, which come after the tables that name them.
 fn has_results(state: &Path) -> bool {
-    let any = |folder: &str, is: fn(&std::fs::DirEntry) -> bool| {
-        let found = std::fs::read_dir(state.join(folder));
+    let any = |folder: PathBuf, is: fn(&std::fs::DirEntry) -> bool| {
+        let found = std::fs::read_dir(folder);
         found.is_ok_and(|found| found.flatten().any(|entry| is(&entry)))
     };
     // The digest of nothing is there from the start.
     let is_output = |entry: &std::fs::DirEntry| {
         std::fs::read_dir(entry.path()).is_ok_and(|mut inside| inside.next().is_some())
     };
-    any("logs/build", |_| true) || any("logs/evaluation", |_| true) || any("outputs", is_output)
+    let (logs, outputs) = (StateDir::new(state).logs(), StateDir::new(state).outputs());
+    any(logs.join("build"), |_| true)
+        || any(logs.join("evaluation"), |_| true)
+        || any(outputs, is_output)
 }
 
 async fn version(database: &Database, path: &Path) -> Result<usize, OpenError> {

@@ -7,6 +7,7 @@ use crate::model::{
     BuildId, BuildLogFile, BuildStatus, Cancel, EvaluationId, Evaluator, Input, JobChange,
     Reference, Specification, SpecificationId,
 };
+use crate::os::state_dir::StateDir;
 use rusqlite::Connection;
 use std::collections::BTreeSet;
 
@@ -37,7 +38,7 @@ fn file_header(connection: &Connection) -> (i64, i64) {
 async fn migrations_lead_to_the_schema_document() {
     let directory = tempfile::tempdir().expect("a directory");
     open(directory.path()).await.expect("opens").close().await.expect("closes");
-    let migrated = file(directory.path().join("brigandine.db"));
+    let migrated = file(StateDir::new(directory.path()).database());
     let document = Connection::open_in_memory().expect("opens");
     document.execute_batch(include_str!("../../schema.sql")).expect("the schema");
     assert_eq!(schema_of(&migrated), schema_of(&document));
@@ -55,7 +56,7 @@ fn first_version(path: &std::path::Path) -> Connection {
 #[tokio::test]
 async fn a_file_of_the_first_version_keeps_its_contents() {
     let directory = tempfile::tempdir().expect("a directory");
-    drop(first_version(&directory.path().join(DATABASE_FILE)));
+    drop(first_version(&StateDir::new(directory.path()).database()));
     let database = open(directory.path()).await.expect("opens");
     let (found, latest, counts) = database
         .read(|s| {
@@ -71,7 +72,7 @@ async fn a_file_of_the_first_version_keeps_its_contents() {
     assert_eq!(latest.iter().map(|build| build.id.get()).collect::<Vec<_>>(), [3, 2]);
     assert_eq!((counts.scheduled, counts.started), (1, 1));
     database.close().await.expect("closes");
-    let migrated = file(directory.path().join(DATABASE_FILE));
+    let migrated = file(StateDir::new(directory.path()).database());
     let broken: Option<String> = migrated
         .query_row("SELECT group_concat(\"table\") FROM pragma_foreign_key_check", [], |row| {
             row.get(0)
@@ -87,7 +88,7 @@ async fn a_file_of_the_first_version_keeps_its_contents() {
 async fn indexes_that_an_interruption_left_out_are_made_at_the_next_opening() {
     let directory = tempfile::tempdir().expect("a directory");
     open(directory.path()).await.expect("opens").close().await.expect("closes");
-    let path = directory.path().join(DATABASE_FILE);
+    let path = StateDir::new(directory.path()).database();
     let whole = schema_of(&file(&path));
     file(&path).execute_batch("DROP INDEX build_latest; DROP INDEX build_queue").expect("drops");
     assert_ne!(schema_of(&file(&path)), whole);
@@ -99,7 +100,7 @@ async fn indexes_that_an_interruption_left_out_are_made_at_the_next_opening() {
 async fn an_index_that_is_interrupted_in_the_middle_is_made_by_a_later_opening() {
     let directory = tempfile::tempdir().expect("a directory");
     make_sample(30_000, directory.path(), 1, &|_| ()).expect("the sample");
-    let path = directory.path().join(DATABASE_FILE);
+    let path = StateDir::new(directory.path()).database();
     let whole = schema_of(&file(&path));
     let drop_some = "DROP INDEX build_latest_of_job; DROP INDEX build_derivation;
          DROP INDEX job_by_build; DROP INDEX build_latest;";
@@ -131,7 +132,7 @@ async fn an_index_that_is_interrupted_in_the_middle_is_made_by_a_later_opening()
 #[tokio::test]
 async fn a_step_that_is_interrupted_leaves_the_file_as_it_was() {
     let directory = tempfile::tempdir().expect("a directory");
-    let path = directory.path().join(DATABASE_FILE);
+    let path = StateDir::new(directory.path()).database();
     // What the step meets in the middle stops it, as an interruption would.
     first_version(&path).execute_batch("CREATE TABLE job_2 (x)").expect("an obstacle");
     let before = schema_of(&file(&path));
@@ -150,7 +151,7 @@ async fn files_of_others_and_of_newer_programs_are_refused_untouched() {
         ("PRAGMA application_id = 1112688452; PRAGMA user_version = 99", "schema version 99"),
     ] {
         let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("brigandine.db");
+        let path = StateDir::new(directory.path()).database();
         file(&path).execute_batch(pragma).expect("a header");
         let error = open(directory.path()).await.expect_err(expected).to_string();
         assert!(error.contains(expected), "{error}");
@@ -537,7 +538,7 @@ async fn evaluations_are_compared_as_plain_queries_would() {
     }
     database.exclusive(move |conn| conn.execute_batch(&rows)).await.expect("rows");
     let plain = |sql: &str| {
-        let connection = file(directory.path().join(DATABASE_FILE));
+        let connection = file(StateDir::new(directory.path()).database());
         let mut statement = connection.prepare(sql).expect(sql);
         let found = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).expect(sql);
         found.collect::<rusqlite::Result<Vec<(String, i64)>>>().expect(sql)
