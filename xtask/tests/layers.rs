@@ -32,7 +32,7 @@ const fn room(
 
 /// The rooms of the library.
 const LOCKKEEPER: &[Room] = &[
-    room("ground", &["ffi", "place", "process"], &[]),
+    room("ground", &["ffi", "gate", "place", "process", "sync"], &[]),
     room("queue", &["queue", "relay"], &["ground"]),
     room("error", &["error"], &["queue"]),
     room("changes", &["feed", "record"], &["ground", "queue", "error"]),

@@ -2,7 +2,7 @@
 //!
 //! SQLite keeps a statement open for each, of which the authorizer, the progress handler and the update hook know
 //! nothing. So each operation asks first what is asked before a statement; the change feed and live queries are
-//! told of the table; and the session closes what a call forgets (`ffi.rs`), because a COMMIT fails while a blob
+//! told of the table; and the session closes what a call forgets (`ffi/lent.rs`), because a COMMIT fails while a blob
 //! is open for writing, and one open for reading keeps its snapshot.
 
 use std::io;

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::cell::Cell;
-use std::ffi::CStr;
 #[cfg(unix)]
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -25,11 +24,12 @@ use crate::interrupt::{self, LockWait};
 use crate::opener::Opener;
 use crate::path;
 use crate::place::Role;
-use crate::queue::{self, Mutex, lock, now};
+use crate::queue;
 use crate::record::Recorder;
 use crate::relay::Relay;
 use crate::setup;
 use crate::stats::Work;
+use crate::sync::{Mutex, lock, now};
 use crate::temporary::{OfSetup, TempSchema, is_temp};
 use crate::transaction::Snapshot;
 
@@ -98,15 +98,6 @@ impl Guard {
     pub(crate) fn release_answered(&self) {
         if self.answered_before.swap(false, Ordering::Relaxed) {
             self.relay.pass_on();
-        }
-    }
-
-    /// What the WAL hook does: takes note of the frames that the WAL of `schema` holds after a commit.
-    pub(crate) fn committed(&self, schema: &CStr, frames: i32) {
-        let frames = u32::try_from(frames).unwrap_or(0);
-        match schema == c"main" {
-            true => self.wal_frames.store(frames, Ordering::Relaxed),
-            false => _ = self.attached_wal_frames.fetch_max(frames, Ordering::Relaxed),
         }
     }
 

@@ -3,9 +3,11 @@
 //!
 //! The row id is set to 0 when a call begins. The two numbers of changes cannot be set; so the numbers at
 //! the beginning are kept here, and the SQL functions `changes` and `total_changes` are replaced by ones
-//! that go by them (`ffi.rs`).
+//! that go by them (`ffi/counts.rs`).
 
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::ffi::RowCounts;
 
 /// The connection's `total_changes` when the running call began. All on the connection's thread, so
 /// relaxed: the atomics satisfy the bounds of what the functions share.
@@ -37,14 +39,15 @@ impl Counters {
         self.mark.store(total, Ordering::Relaxed);
         self.before.store(outer.before + (total - outer.at), Ordering::Relaxed);
     }
+}
 
-    /// The changes of the last statement of this call, which are `last` if it ran one.
-    pub(crate) fn changes(&self, total: u64, last: u64) -> u64 {
+impl RowCounts for Counters {
+    /// `last`, if this call ran a statement that changed something.
+    fn changes(&self, total: u64, last: u64) -> u64 {
         if total == self.mark.load(Ordering::Relaxed) { 0 } else { last }
     }
 
-    /// The changes of this call.
-    pub(crate) fn total(&self, total: u64) -> u64 {
+    fn total(&self, total: u64) -> u64 {
         total.saturating_sub(self.before.load(Ordering::Relaxed))
     }
 }

@@ -30,7 +30,8 @@ use std::task::{Context, Poll, Waker};
 
 use futures_core::Stream;
 
-use crate::queue::{Mutex, block_on, lock, shielded};
+use crate::queue::{block_on, shielded};
+use crate::sync::{Mutex, lock};
 
 /// What a subscriber of [`changes`](crate::Client::changes) is told.
 #[derive(Clone, Debug, PartialEq, Eq)]

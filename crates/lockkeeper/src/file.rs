@@ -29,7 +29,7 @@ use rusqlite::Connection;
 
 use crate::error::{Error, ErrorKind};
 use crate::path::{self, FileId};
-use crate::queue::{Mutex, lock, now};
+use crate::sync::{Mutex, lock, now};
 
 /// How old a look may be when calls are answered: a quarter of the second that is promised.
 const EVERY: Duration = Duration::from_millis(250);

@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 
 use crate::error::Error;
 use crate::place::Role;
-use crate::queue::{Clock, Deadline, Interrupt, Interruptible, Mutex, after, lock, now};
+use crate::queue::{Clock, Deadline, Interrupt, Interruptible, after};
+use crate::sync::{Mutex, lock, now};
 
 /// Bytes of a statement's text that are kept.
 const SQL_MAX: usize = 300;

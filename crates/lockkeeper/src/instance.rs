@@ -34,7 +34,8 @@ use crate::error::{Error, ErrorKind};
 use crate::file::DatabaseFile;
 use crate::path::{self, FileId, identity};
 use crate::place::Place;
-use crate::queue::{Condvar, Item, Mutex, Queue, after, lock, now, wait_until};
+use crate::queue::{Item, Queue, after};
+use crate::sync::{Condvar, Mutex, lock, now, wait_until};
 
 /// Guarded by its lock; [`RELEASED`] is rung after each removal.
 static ENTRIES: Mutex<Vec<Entry>> = Mutex::new(Vec::new());

@@ -10,6 +10,7 @@
 //! - I2: neither can panic or wait longer than [`NAP_MAX`].
 //! - I3: both first wake the callers that were waiting to be woken when the call began (`relay.rs`).
 
+use std::ffi::CStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -17,9 +18,10 @@ use std::time::{Duration, Instant};
 use rusqlite::Result;
 
 use crate::connection::Guard;
-use crate::ffi::Session;
+use crate::ffi::{Session, Watcher};
 use crate::holders::Slot;
-use crate::queue::{self, Mutex, lock, now};
+use crate::queue;
+use crate::sync::{Mutex, lock, now};
 
 /// Virtual-machine steps between two looks at the token: some 10 to 50 microseconds of work.
 pub(crate) const TICK_OPS: i32 = 1000;
@@ -105,18 +107,26 @@ pub(crate) fn install(session: &mut Session, guard: &Arc<Guard>, wal_hook: bool)
             queue::tick()
         }),
     )?;
-    session.install(guard, wal_hook)
+    session.watch(guard, wal_hook)
 }
 
-impl Guard {
-    /// What the busy handler does: naps and says whether to try again.
-    pub(crate) fn wait_for_lock(&self, attempt: i32) -> bool {
+impl Watcher for Guard {
+    /// Naps and says whether to try again.
+    fn wait_for_lock(&self, attempt: i32) -> bool {
         if attempt == 0 {
             // I3
             self.release_answered();
             self.lock_wait.begin();
         }
         self.lock_wait.nap(attempt)
+    }
+
+    fn committed(&self, schema: &CStr, frames: i32) {
+        let frames = u32::try_from(frames).unwrap_or(0);
+        match schema == c"main" {
+            true => self.wal_frames.store(frames, Ordering::Relaxed),
+            false => _ = self.attached_wal_frames.fetch_max(frames, Ordering::Relaxed),
+        }
     }
 }
 

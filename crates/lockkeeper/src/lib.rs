@@ -30,6 +30,8 @@ mod feed;
 mod ffi;
 #[cfg(feature = "sqlite")]
 mod file;
+#[cfg(any(feature = "sqlite", loom))]
+mod gate;
 #[cfg(feature = "sqlite")]
 mod guard;
 #[cfg(feature = "sqlite")]
@@ -67,6 +69,7 @@ mod slow;
 mod statement;
 #[cfg(feature = "sqlite")]
 mod stats;
+mod sync;
 #[cfg(feature = "sqlite")]
 mod temporary;
 #[cfg(feature = "sqlite")]

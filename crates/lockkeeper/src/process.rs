@@ -2,7 +2,7 @@
 //!
 //! Since glibc 2.25 `getpid` is a system call each time; it was a twentieth of a point read.
 
-#[cfg(all(feature = "sqlite", target_os = "linux"))]
+#[cfg(feature = "sqlite")]
 pub(crate) use crate::ffi::process_id as id;
-#[cfg(not(all(feature = "sqlite", target_os = "linux")))]
+#[cfg(not(feature = "sqlite"))]
 pub(crate) use std::process::id;

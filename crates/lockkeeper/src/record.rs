@@ -24,7 +24,7 @@
 //!   too much may be said, never too little.
 //! - D2: events are added while a statement runs and are taken out by the owner between statements;
 //!   no lock is held while SQLite runs, and the callbacks only push (no SQLite call in a hook).
-//! - D3: every list has a bound: rows by [`CALL_ROWS_MAX`] and [`BATCH_ROWS_MAX`], statements and
+//! - D3: every list has a bound: rows by [`CALL_ROWS_MAX`] (those of a batch in `writer/publisher.rs`), statements and
 //!   tables that are remembered by [`KNOWN_MAX`].
 
 use std::collections::HashMap;
@@ -35,15 +35,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rusqlite::hooks::{AuthAction, AuthContext};
 use rusqlite::{Connection, ffi};
 
-use crate::connection::Link;
+#[cfg(doc)]
+use crate::feed::Change;
 use crate::feed::{CallChanges, RowChange, RowKind, TableChange};
-use crate::queue::{Mutex, lock};
+use crate::ffi::{RowSink, Session};
+use crate::sync::{Mutex, lock};
 
 /// Rows of one call that are named one by one.
 pub(crate) const CALL_ROWS_MAX: usize = 10_000;
-
-/// Rows of one batch that are named one by one.
-pub(crate) const BATCH_ROWS_MAX: usize = 1 << 16;
 
 /// Statements, and tables, that are remembered; more are looked at anew.
 const KNOWN_MAX: usize = 1024;
@@ -147,28 +146,6 @@ impl Recorder {
         self.on.load(Ordering::Relaxed)
     }
 
-    /// The update hook (D2).
-    pub(crate) fn row(&self, action: c_int, schema: &CStr, table: &CStr, rowid: i64) {
-        if !self.is_on() {
-            return;
-        }
-        let kind = match action {
-            ffi::SQLITE_INSERT => RowKind::Insert,
-            ffi::SQLITE_DELETE => RowKind::Delete,
-            _ => RowKind::Update,
-        };
-        let (Ok(schema), Ok(table)) = (schema.to_str(), table.to_str()) else { return };
-        let mut notes = lock(&self.notes);
-        let Some(table) = notes.intern(schema, table) else { return };
-        if notes.rows.len() >= CALL_ROWS_MAX {
-            notes.full = true;
-        }
-        match notes.full {
-            true => notes.report_alone(table),
-            false => notes.rows.push((table, RowChange { kind, rowid })),
-        }
-    }
-
     /// The authorizer: what the statement that is being prepared may do (D2).
     pub(crate) fn authorized(&self, context: &AuthContext<'_>) {
         let (table, what) = match context.action {
@@ -224,10 +201,13 @@ impl Recorder {
     }
 
     /// A call begins; `on`: its changes are wanted.
-    pub(crate) fn begin_call(&self, link: &Link, on: bool) {
+    pub(crate) fn begin_call(self: &Arc<Self>, session: &Session, on: bool) {
         if on != self.is_on() {
             self.on.store(on, Ordering::Relaxed);
-            link.session.hook_rows(on.then_some(&link.guard.recorder));
+            match on {
+                true => session.hook_rows(self),
+                false => session.unhook_rows(),
+            }
             self.forget();
         }
         if on {
@@ -241,9 +221,9 @@ impl Recorder {
     }
 
     /// Takes away the hook, before somebody gets the bare connection.
-    pub(crate) fn unhook(&self, link: &Link) {
+    pub(crate) fn unhook(&self, session: &Session) {
         self.on.store(false, Ordering::Relaxed);
-        link.session.hook_rows(None);
+        session.unhook_rows();
         self.forget();
     }
 
@@ -441,6 +421,30 @@ impl Recorder {
             |(table, rows): Told| TableChange { table: Arc::clone(&notes.names[table]), rows };
         let tables = tables.into_iter().map(named).collect();
         (CallChanges { tables, schema: notes.schema_changed }, notes.altered)
+    }
+}
+
+impl RowSink for Recorder {
+    /// The update hook (D2).
+    fn row(&self, action: c_int, schema: &CStr, table: &CStr, rowid: i64) {
+        if !self.is_on() {
+            return;
+        }
+        let kind = match action {
+            ffi::SQLITE_INSERT => RowKind::Insert,
+            ffi::SQLITE_DELETE => RowKind::Delete,
+            _ => RowKind::Update,
+        };
+        let (Ok(schema), Ok(table)) = (schema.to_str(), table.to_str()) else { return };
+        let mut notes = lock(&self.notes);
+        let Some(table) = notes.intern(schema, table) else { return };
+        if notes.rows.len() >= CALL_ROWS_MAX {
+            notes.full = true;
+        }
+        match notes.full {
+            true => notes.report_alone(table),
+            false => notes.rows.push((table, RowChange { kind, rowid })),
+        }
     }
 }
 

@@ -28,7 +28,8 @@ use std::collections::VecDeque;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use crate::queue::{AtomicBool, Mutex, MutexGuard, Ordering, lock, now, shielded};
+use crate::queue::shielded;
+use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering, lock, now};
 
 /// A reader rings when five eighths of all callers are left here: those who are woken in small groups cost a switch each,
 /// and those who come back late leave the readers idle.

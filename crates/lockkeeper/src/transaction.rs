@@ -10,7 +10,7 @@ use crate::blob::Blob;
 use crate::connection::{Guard, Link};
 use crate::error::Error;
 use crate::feed::Reads;
-use crate::ffi::Sql;
+use crate::ffi::{RowCounts, Sql};
 use crate::queryable::{Executor, Queryable};
 use crate::queue;
 use crate::record::Mark;

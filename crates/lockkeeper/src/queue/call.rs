@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 
-use super::sync::{AtomicU8, Mutex, Ordering, lock};
+use crate::sync::{AtomicU8, Mutex, Ordering, lock};
 
 /// Why a running call is asked to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use super::sync::{Condvar, Mutex, lock, now, wait, wait_until};
+use crate::sync::{Condvar, Mutex, lock, now, wait, wait_until};
 
 type Ring = Box<dyn FnOnce() + Send>;
 

@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::sync::{AtomicBool, AtomicU8, Ordering, now};
+use crate::sync::{AtomicBool, AtomicU8, Ordering, now};
 
 /// For how long a worker looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -78,12 +78,9 @@ mod close;
 mod context;
 mod error;
 mod flight;
-#[cfg(any(feature = "sqlite", loom))]
-mod gate;
 mod handle;
 mod lanes;
 mod lookout;
-mod sync;
 mod waits;
 mod worker;
 
@@ -101,19 +98,17 @@ pub use error::{CallError, Phase, Refused, RefusedReason, StartError};
 pub use handle::{Builder, Call, Client, Spawn, Verdict, Worker, should_stop};
 pub use lanes::Priority;
 
+pub(crate) use crate::sync::{
+    AtomicBool, Condvar, Mutex, MutexGuard, Ordering, lock, now, wait, wait_until,
+};
 pub(crate) use call::{Interruptible, Receiver, Reply, block_on, reply, shielded};
 pub(crate) use clock::{Alarm, Clock};
 pub(crate) use close::Closing;
 pub(crate) use context::{Ancestry, Domain, Frame, interrupt, this_thread, tick, unstoppable};
 pub(crate) use flight::{Deadline, Flight, Lane, Room, ancestry_for, refused};
-#[cfg(feature = "sqlite")]
-pub(crate) use gate::Gate;
 pub(crate) use handle::stopped;
 pub(crate) use lanes::{LaneFigures, LaneId, MAIN, Position, Scope, Taken};
 pub(crate) use lookout::Look;
-pub(crate) use sync::{
-    AtomicBool, Condvar, Mutex, MutexGuard, Ordering, lock, now, wait, wait_until,
-};
 pub(crate) use waits::{Awaited, Circle, Holder, Seats, Wait, behind};
 pub(crate) use worker::{Batch, Built, Pool, PoolConfig, Service, panic_text};
 

@@ -299,7 +299,7 @@ fn abort_reaches_the_running_call() {
 fn a_closure_on_its_callers_stack_is_touched_by_one_thread_at_a_time() {
     loom::model(|| {
         let touched = Arc::new(AtomicUsize::new(0));
-        let gate = Arc::new(gate::Gate::new());
+        let gate = Arc::new(crate::gate::Gate::new());
         let worker = {
             let (touched, gate) = (Arc::clone(&touched), Arc::clone(&gate));
             thread::spawn(move || {

@@ -21,11 +21,11 @@ use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::sync::{Mutex, lock, now};
 use super::{
     Alarm, Clock, Frame, Item, Look, Queue, Receiver, Reply, Scope, StartError, Taken, call::reply,
     lanes::LaneId,
 };
+use crate::sync::{Mutex, lock, now};
 
 /// No call taken for this long while some wait: the pool's workers are all held up.
 const STALL: Duration = Duration::from_millis(2);

@@ -50,7 +50,7 @@ impl Writer {
         let domain = self.domain;
         let config = &self.core.config;
         let guard = Arc::clone(&view.link.guard);
-        guard.recorder.unhook(&view.link);
+        guard.recorder.unhook(&view.link.session);
         let began = now();
         let waited = began.saturating_duration_since(call.meta().submitted);
         if view.link.noted {

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use crate::connection::Link;
 use crate::feed::{CallChanges, Change, Commit, Feed};
-use crate::record::BATCH_ROWS_MAX;
+
+/// Rows of one batch that are named one by one.
+const BATCH_ROWS_MAX: usize = 1 << 16;
 
 /// Collects what calls changed and hands it on after the COMMIT.
 #[derive(Debug)]
@@ -64,7 +66,7 @@ impl Publisher {
         let recorder = &link.guard.recorder;
         let watched = self.feed.is_watched();
         if watched || recorder.is_on() {
-            recorder.begin_call(link, watched);
+            recorder.begin_call(&link.session, watched);
         }
     }
 

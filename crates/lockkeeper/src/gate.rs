@@ -14,7 +14,7 @@
 //! The lock orders what the worker did before what the owner does next. A worker's thread that ends inside, which
 //! only another program's `pthread_exit` could bring about, keeps the owner waiting for ever.
 
-use super::sync::{Condvar, Mutex, lock, wait};
+use crate::sync::{Condvar, Mutex, lock, wait};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
