@@ -13,11 +13,11 @@ use rusqlite::Connection;
 use crate::config::{Callback, Config, NetworkFiles, Synchronous};
 use crate::database::Database;
 use crate::error::{Error, ErrorKind};
-use crate::guard::Machine;
-use crate::migrate::Migrations;
-use crate::path;
 use crate::place::Place;
 use crate::queue::block_on;
+use crate::sqlite::migrate::Migrations;
+use crate::sqlite::path;
+use crate::sqlite::preflight::Machine;
 use crate::stats::Slow;
 #[cfg(doc)]
 use crate::{Client, Stats};

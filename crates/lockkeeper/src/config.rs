@@ -1,4 +1,4 @@
-//! What the caller may choose, with the defaults and their reasons. Nothing here lives: an open database is in `opener.rs`.
+//! What the caller may choose, with the defaults and their reasons. Nothing here lives: an open database is in `sqlite/opener.rs`.
 
 use std::any::TypeId;
 use std::fmt;

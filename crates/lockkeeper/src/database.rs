@@ -21,14 +21,15 @@ use crate::engine::core::Core;
 use crate::error::{Error, ErrorKind};
 #[cfg(feature = "metrics")]
 use crate::export::Exporter;
-use crate::guard::{self, Machine};
-use crate::migrate::Migrations;
 use crate::queue::{
     self, Awaited, Built, Circle, Clock, Closed, Closing, Domain, Look, Pool, PoolConfig, Receiver,
-    StartError, Wait, block_on, lock,
+    StartError, Wait, block_on,
 };
 use crate::reader::Reader;
+use crate::sqlite::migrate::Migrations;
+use crate::sqlite::preflight::{self, Machine};
 use crate::stats::Stats;
+use crate::sync::lock;
 use crate::writer::Writer;
 
 /// Long enough for a caller whose CPU is idle to wake up and submit its next write. A caller that writes alone and
@@ -186,7 +187,7 @@ impl<E: Send + 'static> Database<E> {
         let mut warnings = core.warnings.get().cloned().unwrap_or_default();
         match core.opener.file.check() {
             Err(lost) => warnings.push(lost.to_string()),
-            Ok(()) => warnings.extend(guard::names(&core.opener.file)),
+            Ok(()) => warnings.extend(preflight::names(&core.opener.file)),
         }
         warnings
     }

@@ -5,17 +5,13 @@
 )]
 
 #[cfg(feature = "sqlite")]
-mod blob;
-#[cfg(feature = "sqlite")]
 mod builder;
+#[cfg(feature = "sqlite")]
+mod changes;
 #[cfg(feature = "sqlite")]
 mod client;
 #[cfg(feature = "sqlite")]
 mod config;
-#[cfg(feature = "sqlite")]
-mod connection;
-#[cfg(feature = "sqlite")]
-mod counters;
 #[cfg(feature = "sqlite")]
 mod database;
 #[cfg(feature = "sqlite")]
@@ -25,59 +21,23 @@ mod error;
 #[cfg(all(feature = "metrics", feature = "sqlite"))]
 mod export;
 #[cfg(feature = "sqlite")]
-mod feed;
-#[cfg(feature = "sqlite")]
 mod ffi;
-#[cfg(feature = "sqlite")]
-mod file;
 #[cfg(any(feature = "sqlite", loom))]
 mod gate;
 #[cfg(feature = "sqlite")]
-mod guard;
-#[cfg(feature = "sqlite")]
-mod holders;
-#[cfg(feature = "sqlite")]
-mod instance;
-#[cfg(feature = "sqlite")]
-mod interrupt;
-#[cfg(feature = "sqlite")]
-mod migrate;
-#[cfg(feature = "sqlite")]
-mod opener;
-#[cfg(feature = "sqlite")]
-mod path;
-#[cfg(feature = "sqlite")]
 mod place;
-#[cfg(feature = "sqlite")]
-mod pragma;
 mod process;
-#[cfg(feature = "sqlite")]
-mod queryable;
 #[cfg(feature = "sqlite")]
 mod reader;
 #[cfg(feature = "sqlite")]
-mod record;
-#[cfg(feature = "sqlite")]
-mod relay;
-#[cfg(feature = "sqlite")]
-mod setup;
-#[cfg(feature = "sqlite")]
 mod shared;
 #[cfg(feature = "sqlite")]
-mod slow;
-#[cfg(feature = "sqlite")]
-mod statement;
+mod sqlite;
 #[cfg(feature = "sqlite")]
 mod stats;
 mod sync;
 #[cfg(feature = "sqlite")]
-mod temporary;
-#[cfg(feature = "sqlite")]
-mod transaction;
-#[cfg(feature = "sqlite")]
 mod wal;
-#[cfg(feature = "sqlite")]
-mod words;
 #[cfg(feature = "sqlite")]
 mod writer;
 
@@ -95,9 +55,11 @@ pub mod closure {
 pub mod queue;
 
 #[cfg(feature = "sqlite")]
-pub use blob::Blob;
-#[cfg(feature = "sqlite")]
 pub use builder::{Builder, Open};
+#[cfg(feature = "sqlite")]
+pub use changes::change::{CallChanges, Change, Commit, RowChange, RowKind, TableChange};
+#[cfg(feature = "sqlite")]
+pub use changes::feed::{Changes, Watch};
 #[cfg(feature = "sqlite")]
 pub use client::backup::{Backup, BackupProgress, BackupReport, Restore, blocking_restore};
 #[cfg(feature = "sqlite")]
@@ -124,16 +86,6 @@ pub use database::{Close, Database};
 pub use error::{Error, ErrorKind};
 #[cfg(all(feature = "metrics", feature = "sqlite"))]
 pub use export::Exporter;
-#[cfg(feature = "sqlite")]
-pub use feed::{CallChanges, Change, Changes, Commit, RowChange, RowKind, TableChange, Watch};
-#[cfg(feature = "sqlite")]
-pub use holders::{Holder, HolderKind};
-#[cfg(feature = "sqlite")]
-pub use migrate::Migrations;
-#[cfg(feature = "sqlite")]
-pub use path::absolute_path;
-#[cfg(feature = "sqlite")]
-pub use queryable::{Executor, Queryable};
 pub use queue::{Closed, Phase, Priority, Refused, RefusedReason};
 /// The SQLite bindings that this crate is built on, in the version it uses.
 #[cfg(feature = "sqlite")]
@@ -141,8 +93,20 @@ pub use rusqlite;
 #[cfg(feature = "sqlite")]
 pub use shared::WeakDatabase;
 #[cfg(feature = "sqlite")]
-pub use statement::Statement;
+pub use sqlite::blob::Blob;
+#[cfg(feature = "sqlite")]
+pub use sqlite::migrate::Migrations;
+#[cfg(feature = "sqlite")]
+pub use sqlite::path::absolute_path;
+#[cfg(feature = "sqlite")]
+pub use sqlite::queryable::{Executor, Queryable};
+#[cfg(feature = "sqlite")]
+pub use sqlite::snapshot::Snapshot;
+#[cfg(feature = "sqlite")]
+pub use sqlite::statement::Statement;
+#[cfg(feature = "sqlite")]
+pub use sqlite::transaction::Transaction;
+#[cfg(feature = "sqlite")]
+pub use stats::holders::{Holder, HolderKind};
 #[cfg(feature = "sqlite")]
 pub use stats::{CallStats, ClientStats, Distribution, LaneStats, Slow, Stats, Work};
-#[cfg(feature = "sqlite")]
-pub use transaction::{Snapshot, Transaction};

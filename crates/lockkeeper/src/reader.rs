@@ -1,5 +1,5 @@
 //! The reader threads' service: several waiting reads on one snapshot, each answered when it ends. Those
-//! who are answered wake each other (`relay.rs`).
+//! who are answered wake each other (`queue/wakeups.rs`).
 //!
 //! A read outside a transaction costs two `fcntl` and one `stat`; inside one it costs neither. So a
 //! reader that finds several reads waiting begins one transaction for them all.
@@ -16,17 +16,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::connection;
 use crate::engine::call::ReadCall;
 use crate::engine::core::Core;
 use crate::engine::item::{ReaderItem, SnapshotRequest, WriterItem};
 use crate::engine::serve_read;
 use crate::error::{Error, ErrorKind};
 use crate::ffi::Sql;
-use crate::holders::HolderKind;
 use crate::place::Role;
-use crate::queue::{self, Batch, Service, Taken, now};
-use crate::transaction::Snapshot;
+use crate::queue::{self, Batch, Service, Taken};
+use crate::sqlite::snapshot::Snapshot;
+use crate::stats::holders::HolderKind;
+use crate::sync::now;
 
 /// How long reads may join a transaction after it began.
 const SHARE_TIME: Duration = Duration::from_millis(1);
@@ -50,7 +50,7 @@ impl Reader {
     fn connect(&mut self) -> Result<(), Error> {
         // A memory database has one connection, the writer's; this thread serves its copies.
         if self.conn.is_none() && !self.core.config.is_memory() {
-            self.conn = Some(Box::new(connection::open(&self.core.opener, Role::Reader)?));
+            self.conn = Some(Box::new(self.core.opener.open(Role::Reader)?));
         }
         Ok(())
     }
@@ -90,7 +90,7 @@ impl Reader {
         let other = loop {
             let (lane, call, behind) = next;
             was_backup |= call.meta().origin.kind == HolderKind::Backup;
-            let answered = self.core.opener.relay.has_any();
+            let answered = self.core.opener.wakeups.has_any();
             conn.link.guard.answered_before.store(answered, Ordering::Relaxed);
             self.core.wakeup_watch.keep();
             let run = serve_read::run(conn, &self.core, meter, call, last, behind);
@@ -124,7 +124,7 @@ impl Reader {
 
     /// Has the callers woken that were answered (U1).
     fn ring(&self) {
-        self.core.opener.relay.ring();
+        self.core.opener.wakeups.wake_one();
         self.core.wakeup_watch.keep();
     }
 
@@ -175,7 +175,7 @@ impl Service for Reader {
 impl Drop for Reader {
     fn drop(&mut self) {
         // However the thread ends: the clock may be closed by now.
-        self.core.opener.relay.pass_on();
+        self.core.opener.wakeups.wake_all();
     }
 }
 

@@ -1,7 +1,7 @@
 //! One instance for several openers of a file, and handles that keep nothing open.
 //!
 //! Who opens a file with [`Builder::open_shared`] begins as any other opener does. Its writer's thread finds the
-//! file claimed (`instance.rs`), waits while that instance is being opened or closed, and hands over a weak handle
+//! file claimed (`sqlite/instance.rs`), waits while that instance is being opened or closed, and hands over a weak handle
 //! to it instead of a connection. So nothing of this blocks an executor, and two openers of a new file are told
 //! apart by the claim.
 //!
@@ -18,10 +18,10 @@ use crate::builder::{Builder, check};
 use crate::config::Config;
 use crate::database::{Database, Shutdown};
 use crate::error::{Error, ErrorKind};
-use crate::instance;
-use crate::migrate::Migrations;
 use crate::place::Place;
 use crate::queue::block_on;
+use crate::sqlite::instance;
+use crate::sqlite::migrate::Migrations;
 
 /// A handle that does not keep the database open: see [`Database::downgrade`].
 ///

@@ -36,13 +36,14 @@ use crate::config::{Callback, Setup};
 use crate::engine::call::Once;
 use crate::error::{Error, ErrorKind};
 use crate::ffi::Session;
-use crate::holders::HolderKind;
-use crate::instance;
-use crate::path;
 use crate::place::{Refusal, Role};
-use crate::queue::{self, block_on, now};
-use crate::setup;
-use crate::transaction::Snapshot;
+use crate::queue::{self, block_on};
+use crate::sqlite::instance;
+use crate::sqlite::path;
+use crate::sqlite::setup;
+use crate::sqlite::snapshot::Snapshot;
+use crate::stats::holders::HolderKind;
+use crate::sync::now;
 
 /// Pages between two looks at the token: some milliseconds of work.
 const STEP_PAGES: i32 = 1024;

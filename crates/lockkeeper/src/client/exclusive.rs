@@ -17,8 +17,8 @@ use crate::engine::call::{Outcome, TypedExclusive};
 use crate::engine::item::WriterItem;
 use crate::error::Error;
 use crate::ffi::lend;
-use crate::holders::HolderKind;
 use crate::queue::block_on;
+use crate::stats::holders::HolderKind;
 
 /// An exclusive call; see [`Client::exclusive`].
 #[must_use = "a call is submitted when it is polled"]

@@ -21,9 +21,9 @@ use crate::engine::lease_state::{Command, LeaseState};
 use crate::engine::write_call::{TypedWrite, WriteCall, WriteOutcome};
 use crate::error::{Error, ErrorKind};
 use crate::ffi::lend;
-use crate::holders::HolderKind;
 use crate::queue::{Awaited, CallError, block_on, reply};
-use crate::transaction::Transaction;
+use crate::sqlite::transaction::Transaction;
+use crate::stats::holders::HolderKind;
 
 /// How long a lease may last in all.
 const HOLD_MAX: Duration = Duration::from_secs(5);

@@ -6,7 +6,7 @@
 //! - N1: the tables are those of the last run. What a name stands for may change with the schema, of which any change
 //!   has the query run again; which statements it runs may change with the data, which the last run has read.
 //! - N2: nothing is missed. What is committed while a run is under way is noted by name, until the run is
-//!   over and its tables are known (`Interest` in `feed.rs`).
+//!   over and its tables are known (`Interest` in `changes/feed.rs`).
 //! - N3: a run that failed has not read everything that it would have: any change has it run again.
 
 use std::fmt;
@@ -21,11 +21,13 @@ use super::handle::Inner;
 use super::read::Read;
 #[cfg(doc)]
 use crate::Client;
+use crate::changes::feed::QueryWatch;
+use crate::changes::interest::Reads;
 use crate::engine::call::Many;
 use crate::error::{Error, ErrorKind};
-use crate::feed::{QueryWatch, Reads};
-use crate::queue::{Mutex, block_on, lock};
-use crate::transaction::Snapshot;
+use crate::queue::block_on;
+use crate::sqlite::snapshot::Snapshot;
+use crate::sync::{Mutex, lock};
 
 type Query<T, E> = Arc<dyn Fn(&Snapshot) -> Result<T, E> + Send + Sync>;
 type Body<T, E> = Box<dyn FnMut(&Snapshot) -> Result<Ran<T>, E> + Send>;

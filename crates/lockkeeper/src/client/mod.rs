@@ -26,11 +26,12 @@ use self::live::Live;
 use self::read::Read;
 use self::snapshot::AcquireSnapshot;
 use self::write::{SubmittedWrite, Write};
+use crate::changes::feed::{Changes, Watch};
 use crate::engine::call::{Many, Once};
 use crate::error::Error;
-use crate::feed::{Changes, Watch};
 use crate::queue::{Priority, Refused};
-use crate::transaction::{Snapshot, Transaction};
+use crate::sqlite::snapshot::Snapshot;
+use crate::sqlite::transaction::Transaction;
 #[cfg(doc)]
 use crate::{Builder, Database, ErrorKind, Synchronous};
 

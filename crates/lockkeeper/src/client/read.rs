@@ -15,9 +15,10 @@ use crate::engine::item::{ReaderItem, WriterItem};
 use crate::engine::turns::Way;
 use crate::error::{Error, ErrorKind};
 use crate::ffi::lend;
-use crate::holders::HolderKind;
-use crate::queue::{Phase, ancestry_for, block_on, now};
-use crate::transaction::Snapshot;
+use crate::queue::{Phase, ancestry_for, block_on};
+use crate::sqlite::snapshot::Snapshot;
+use crate::stats::holders::HolderKind;
+use crate::sync::now;
 use crate::writer::current;
 #[cfg(doc)]
 use crate::{Client, engine::turns::Turns};

@@ -16,8 +16,8 @@ use crate::engine::call::{Many, Meta};
 use crate::engine::held::{Held, Hold};
 use crate::engine::item::{ReaderItem, SnapshotRequest, WriterItem};
 use crate::error::Error;
-use crate::holders::HolderKind;
-use crate::transaction::Snapshot;
+use crate::sqlite::snapshot::Snapshot;
+use crate::stats::holders::HolderKind;
 #[cfg(doc)]
 use crate::{Client, ErrorKind};
 

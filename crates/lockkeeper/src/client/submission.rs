@@ -9,11 +9,11 @@ use super::pending::Sent;
 use crate::engine::call::{Meta, Outcome};
 use crate::engine::item::{ReaderItem, WriterItem};
 use crate::error::{Error, ErrorKind};
-use crate::holders::{Board, HolderKind, Origin, Why};
 use crate::queue::{
     Ancestry, CallError, Flight, Item, Lane, RefusedReason, Reply, Room, ancestry_for, refused,
     reply,
 };
+use crate::stats::holders::{Board, HolderKind, Origin, Why};
 
 pub(crate) struct Submission {
     pub(crate) inner: Arc<Inner>,
@@ -108,7 +108,7 @@ impl Submission {
         landed: Result<Outcome<T, E>, CallError>,
     ) -> Result<T, Error<E>> {
         let opener = &self.inner.core.opener;
-        opener.relay.pass_on();
+        opener.wakeups.wake_all();
         match landed {
             Ok(Ok(result)) => result.map_err(|error| opener.file.explain(self.why.explain(error))),
             Ok(Err(payload)) => std::panic::resume_unwind(payload),

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rusqlite::{Connection, OpenFlags};
 
 use crate::error::{Error, ErrorKind, kind_of_own};
-use crate::instance;
-use crate::path::{self, FileId};
 use crate::place::Refusal;
+use crate::sqlite::instance;
+use crate::sqlite::path::{self, FileId};
 
 /// Where a copy is to be put, and what it replaces there.
 pub(crate) struct Target {

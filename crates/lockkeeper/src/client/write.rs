@@ -12,16 +12,16 @@ use super::snapshot::HeldSnapshot;
 use super::submission::Submission;
 #[cfg(doc)]
 use crate::Client;
-use crate::counters::Outer;
 use crate::engine::call::{Body, ManyLent, Submitted};
 use crate::engine::held::Held;
 use crate::engine::item::WriterItem;
 use crate::engine::write_call::{TypedWrite, WriteOutcome};
 use crate::error::{Error, ErrorKind};
 use crate::ffi::lend;
-use crate::holders::HolderKind;
 use crate::queue::{Flight, Refused, RefusedReason, Room, ancestry_for, block_on, reply};
-use crate::transaction::Transaction;
+use crate::sqlite::counters::Outer;
+use crate::sqlite::transaction::Transaction;
+use crate::stats::holders::HolderKind;
 use crate::writer::current;
 
 /// A write's value, and the snapshot that it may have asked for.

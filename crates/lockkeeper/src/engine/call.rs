@@ -11,11 +11,13 @@ use std::time::Instant;
 
 use crate::error::{Error, ErrorKind};
 use crate::ffi::{Borrowed, View, type_id};
-use crate::holders::Origin;
 use crate::queue::{
-    Ancestry, Domain, Frame, Interrupt, Interruptible, Phase, Reply, now, shielded, stopped,
+    Ancestry, Domain, Frame, Interrupt, Interruptible, Phase, Reply, shielded, stopped,
 };
-use crate::transaction::{Snapshot, Transaction};
+use crate::sqlite::snapshot::Snapshot;
+use crate::sqlite::transaction::Transaction;
+use crate::stats::holders::Origin;
+use crate::sync::now;
 
 /// What a caller's future receives: the call's result, or its panic.
 pub(crate) type Outcome<T, E> = Result<Result<T, Error<E>>, Box<dyn Any + Send>>;

@@ -17,16 +17,17 @@ use super::lease_state::LeaseSlot;
 use super::short::ShortReads;
 use super::stops::Stops;
 use super::wakeup_watch::WakeupWatch;
+use crate::changes::feed::Feed;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
-use crate::feed::Feed;
-use crate::guard::Machine;
-use crate::instance;
-use crate::migrate::Migrations;
-use crate::opener::Opener;
 use crate::process;
-use crate::queue::{Clock, Domain, Mutex, Queue, block_on};
+use crate::queue::{Clock, Domain, Queue, block_on};
+use crate::sqlite::instance;
+use crate::sqlite::migrate::Migrations;
+use crate::sqlite::opener::Opener;
+use crate::sqlite::preflight::Machine;
 use crate::stats::{ClientStats, Meters, Stats};
+use crate::sync::Mutex;
 
 /// Read transactions, after a batch of writes, after which a reader yields the processor.
 pub(crate) const YIELDS: u8 = 16;
@@ -87,7 +88,7 @@ impl Core {
         let interval = config.look_interval.filter(|_| !is_alone);
         Arc::new(Self {
             held: HeldSnapshots::new(Arc::clone(&short), Arc::clone(&clock)),
-            wakeup_watch: WakeupWatch::new(Arc::clone(&opener.relay), Arc::clone(&clock)),
+            wakeup_watch: WakeupWatch::new(Arc::clone(&opener.wakeups), Arc::clone(&clock)),
             foreign_commits: ForeignCommits::new(
                 interval,
                 Arc::clone(&feed),

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::item::WriterItem;
-use crate::feed::Feed;
-use crate::queue::{self, Alarm, Clock, Mutex, Queue, lock};
+use crate::changes::feed::Feed;
+use crate::queue::{self, Alarm, Clock, Queue};
+use crate::sync::{Mutex, lock};
 
 /// The shortest time between two looks.
 const INTERVAL_MIN: Duration = Duration::from_millis(1);

@@ -23,13 +23,14 @@ use rusqlite::backup::Backup;
 
 use super::call::ReadCall;
 use super::short::{Pinned, ShortReads};
-use crate::connection;
 use crate::error::{Error, ErrorKind};
 use crate::ffi::Sql;
-use crate::holders::Origin;
 use crate::place::Role;
-use crate::queue::{self, Alarm, Clock, Interrupt, Interruptible, Mutex, after, lock, now};
-use crate::transaction::{Snapshot, Transaction};
+use crate::queue::{self, Alarm, Clock, Interrupt, Interruptible, after};
+use crate::sqlite::snapshot::Snapshot;
+use crate::sqlite::transaction::Transaction;
+use crate::stats::holders::Origin;
+use crate::sync::{Mutex, lock, now};
 
 /// The snapshots of a database that are held.
 pub(crate) struct HeldSnapshots {
@@ -64,7 +65,7 @@ impl HeldSnapshots {
     ) -> Result<Arc<Held>, Error> {
         let copy = Pinned::make(&self.connections, || {
             let sqlite = |error| Error::of_own(error);
-            let mut copy = connection::open(self.connections.opener(), Role::Copy)?;
+            let mut copy = self.connections.opener().open(Role::Copy)?;
             let run = |conn: &mut Connection| {
                 let backup = Backup::new(tx.link.session.conn(), conn)?;
                 backup.run_to_completion(i32::MAX, Duration::ZERO, None)

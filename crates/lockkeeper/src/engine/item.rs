@@ -8,8 +8,8 @@ use super::lease_state::LeaseState;
 use super::short::Errand;
 use super::write_call::{Fate, WriteCall};
 use crate::error::Error;
-use crate::holders::Origin;
 use crate::queue::{CallError, Interruptible, Item, Reply};
+use crate::stats::holders::Origin;
 
 /// What waits in the writer's queue.
 pub(crate) enum WriterItem {

@@ -20,10 +20,8 @@ use std::time::Duration;
 
 use super::write_call::{Fate, WriteCall};
 use crate::error::ErrorKind;
-use crate::queue::{
-    Awaited, Circle, Condvar, Holder, Interrupt, Interruptible, Mutex, Wait, after, lock, now,
-    wait_until,
-};
+use crate::queue::{Awaited, Circle, Holder, Interrupt, Interruptible, Wait, after};
+use crate::sync::{Condvar, Mutex, lock, now, wait_until};
 
 /// What the holder and the writer share.
 pub(crate) struct LeaseState {

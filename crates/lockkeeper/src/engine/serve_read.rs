@@ -7,12 +7,13 @@ use super::call::{ReadCall, kind_of_stop};
 use super::core::Core;
 use crate::error::{Error, ErrorKind};
 use crate::ffi::Sql;
-use crate::queue::{Phase, now};
-use crate::slow;
+use crate::queue::Phase;
+use crate::sqlite::slow;
+use crate::sqlite::snapshot::Snapshot;
 use crate::stats::CallMeter;
-use crate::transaction::Snapshot;
+use crate::sync::now;
 
-/// Runs a read inside the transaction that is open on `conn` and leaves its caller's waker to the relay, which is
+/// Runs a read inside the transaction that is open on `conn` and puts its caller's waker into the batch, which is
 /// told how many reads wait behind it; returns how long it took, with what the slow log took.
 pub(crate) fn run(
     conn: &Snapshot,
@@ -35,7 +36,7 @@ pub(crate) fn run(
     link.end_call();
     let run = now() - at;
     if let Some(waker) = waker {
-        link.guard.relay.leave(waker, at + run, behind);
+        link.guard.wakeups.push(waker, at + run, behind);
     }
     if link.noted {
         meter.record(waited, run);
@@ -53,7 +54,7 @@ pub(crate) fn run_held(conn: &Snapshot, core: &Core, call: Box<dyn ReadCall>) {
         return;
     }
     run(conn, core, core.meters.reads(0), call, now(), 0);
-    conn.link.guard.relay.pass_on();
+    conn.link.guard.wakeups.wake_all();
     conn.link.guard.slot.end_call();
 }
 
@@ -63,7 +64,7 @@ pub(crate) fn run_alone(conn: &Snapshot, core: &Core, meter: &CallMeter, call: B
         Ok(()) => {
             conn.link.begin_own();
             run(conn, core, meter, call, now(), 0);
-            conn.link.guard.relay.pass_on();
+            conn.link.guard.wakeups.wake_all();
         }
         Err(error) => call.refuse(Error::of_own(error)),
     }

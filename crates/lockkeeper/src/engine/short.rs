@@ -31,14 +31,14 @@ use std::ops::Deref;
 use std::sync::{Arc, Weak};
 
 use super::turns::{self, Turns};
-use crate::connection;
 use crate::error::{Error, ErrorKind};
 use crate::ffi::Sql;
-use crate::opener::Opener;
 use crate::place::Role;
 use crate::process;
-use crate::queue::{Condvar, Domain, Frame, Mutex, MutexGuard, lock, now, wait};
-use crate::transaction::Snapshot;
+use crate::queue::{Domain, Frame};
+use crate::sqlite::opener::Opener;
+use crate::sqlite::snapshot::Snapshot;
+use crate::sync::{Condvar, Mutex, MutexGuard, lock, now, wait};
 
 /// Ticks of 1,000 virtual-machine steps. The first may come early, because SQLite counts a cached
 /// statement's steps through all its executions.
@@ -260,7 +260,7 @@ impl ShortReads {
     /// Opens a connection, on a thread that may do I/O.
     fn open_one(&self) {
         // A failure is met again, and reported, by the reader threads.
-        let conn = connection::open(&self.opener, Role::Reader).ok();
+        let conn = self.opener.open(Role::Reader).ok();
         lock(&self.state).asked = false;
         if let Some(conn) = conn {
             self.put_back(Box::new(conn));
@@ -321,7 +321,7 @@ impl Pinned {
         let conn = home.reserve(true)?;
         let mut pinned = Self { home: Arc::downgrade(home), conn, reuse: true, outlasted: false };
         if pinned.conn.is_none() {
-            pinned.conn = Some(Box::new(connection::open(&home.opener, Role::Reader)?));
+            pinned.conn = Some(Box::new(home.opener.open(Role::Reader)?));
         }
         Ok(pinned)
     }

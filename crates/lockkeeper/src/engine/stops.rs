@@ -1,6 +1,7 @@
 //! Stops of writes that the writer has not answered yet (`client/stop.rs`).
 
-use crate::queue::{Mutex, Queue, Reply, lock};
+use crate::queue::{Queue, Reply};
+use crate::sync::{Mutex, lock};
 
 use super::item::WriterItem;
 

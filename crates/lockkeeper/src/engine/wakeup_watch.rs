@@ -1,14 +1,14 @@
-//! The clock calls wakers of answered callers that are left too long (`relay.rs` U2).
+//! The clock wakes answered callers that no other caller has woken (`queue/wakeups.rs` U2).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::queue::{self, Alarm, Clock, Mutex, lock};
-use crate::relay::{LOOK, Relay};
+use crate::queue::{self, Alarm, Clock, WATCH_INTERVAL, Wakeups};
+use crate::sync::{Mutex, lock, now};
 
-/// Sets an alarm while wakers are left there.
+/// Sets an alarm while wakers are in the batch.
 pub(crate) struct WakeupWatch {
-    relay: Arc<Relay>,
+    wakeups: Arc<Wakeups>,
     clock: Arc<Clock>,
     /// An alarm is set.
     on: AtomicBool,
@@ -16,15 +16,15 @@ pub(crate) struct WakeupWatch {
 }
 
 impl WakeupWatch {
-    pub(crate) fn new(relay: Arc<Relay>, clock: Arc<Clock>) -> Arc<Self> {
-        Arc::new(Self { relay, clock, on: AtomicBool::new(false), next: Mutex::new(None) })
+    pub(crate) fn new(wakeups: Arc<Wakeups>, clock: Arc<Clock>) -> Arc<Self> {
+        Arc::new(Self { wakeups, clock, on: AtomicBool::new(false), next: Mutex::new(None) })
     }
 
-    /// Has the clock look after the wakers that this thread has left, if they are still there.
+    /// Has the clock look after the wakers that this thread has pushed, if they are still in the batch.
     pub(crate) fn keep(self: &Arc<Self>) {
-        // A look that misses a waker came before it was left, and lowered the flag before that:
-        // both are ordered by the lock of the relay.
-        if self.relay.has_any()
+        // A look that misses a waker came before it was pushed, and lowered the flag before that:
+        // both are ordered by the lock of the batch.
+        if self.wakeups.has_any()
             && !self.on.load(Ordering::Relaxed)
             && !self.on.swap(true, Ordering::AcqRel)
         {
@@ -34,7 +34,7 @@ impl WakeupWatch {
 
     fn set_alarm(self: &Arc<Self>) {
         let watch = Arc::downgrade(self);
-        let alarm = self.clock.set(queue::after(LOOK), move || {
+        let alarm = self.clock.set(queue::after(WATCH_INTERVAL), move || {
             if let Some(watch) = watch.upgrade() {
                 watch.look();
             }
@@ -45,8 +45,8 @@ impl WakeupWatch {
 
     fn look(self: &Arc<Self>) {
         self.on.swap(false, Ordering::AcqRel);
-        let before = queue::now().checked_sub(LOOK);
-        if before.is_none_or(|before| self.relay.call_older(before)) {
+        let before = now().checked_sub(WATCH_INTERVAL);
+        if before.is_none_or(|before| self.wakeups.wake_older(before)) {
             self.keep();
         }
     }

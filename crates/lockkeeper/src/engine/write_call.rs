@@ -8,7 +8,7 @@ use super::call::{Body, Meta, Outcome, kind_of_stop};
 use super::held::Held;
 use crate::error::{Error, ErrorKind};
 use crate::queue::{Ancestry, Domain, Frame, Interrupt, Interruptible, Phase, Reply, shielded};
-use crate::transaction::Transaction;
+use crate::sqlite::transaction::Transaction;
 
 /// What a write's future receives: also the snapshot that it may have asked for.
 pub(crate) type WriteOutcome<T, E> = Outcome<(T, Option<Arc<Held>>), E>;

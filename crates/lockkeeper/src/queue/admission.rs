@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn b05_the_overload_of_one_lane_is_not_anothers() {
         let mut admission = Admission::new(TARGET);
-        let mut lanes = super::super::Lanes::<()>::new(1);
+        let mut lanes = super::super::lanes::Lanes::<()>::new(1);
         let other = lanes.open("other");
         let began = Instant::now();
         let late = |admission: &mut Admission, lane, ms: u32| {

@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::sync::{Condvar, Mutex, lock, now, wait, wait_until};
 
@@ -121,4 +121,11 @@ impl Inner {
             state = lock(&self.state);
         }
     }
+}
+
+/// The absolute form of a deadline.
+pub(crate) fn after(patience: Duration) -> Instant {
+    let now = now();
+    // A deadline beyond what the clock can say is none that anybody will see.
+    now.checked_add(patience).unwrap_or(now + Duration::from_secs(60 * 60 * 24 * 365))
 }

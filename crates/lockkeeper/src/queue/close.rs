@@ -10,10 +10,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::{
-    Alarm, AtomicBool, Awaited, Clock, Domain, Ordering, Receiver, Wait, after, ancestry_for,
-    block_on,
-};
+use super::{Alarm, Awaited, Clock, Domain, Receiver, Wait, after, ancestry_for, block_on};
+use crate::sync::{AtomicBool, Ordering};
 
 /// How a close ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

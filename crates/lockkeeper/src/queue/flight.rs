@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use super::{
     Alarm, Ancestry, CallError, Clock, Domain, Interrupt, Item, LaneId, MAIN, Position, Pushed,
-    Queue, Receiver, Refused, RefusedReason, context, waits::Awaited, waits::Circle, waits::Wait,
+    Queue, Receiver, Refused, RefusedReason, frames, waits::Awaited, waits::Circle, waits::Wait,
 };
 
 /// A client's hold on a lane, which other clients of that name may share; given back when dropped.
@@ -121,7 +121,7 @@ impl<C: Item, V: Send + 'static> Flight<C, V> {
 
     /// F3, for a call that was submitted elsewhere, or was not waited for before.
     fn wait_here(&mut self) -> Result<(), Circle> {
-        let Some(frame) = context::frame_here() else { return Ok(()) };
+        let Some(frame) = frames::frame_here() else { return Ok(()) };
         match &mut self.wait {
             Some(wait) if wait.is_of(frame) => wait.block(),
             wait => {

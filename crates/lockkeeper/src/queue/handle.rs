@@ -12,24 +12,13 @@ use std::time::Duration;
 
 use super::close::Closing;
 use super::flight::{Flight, Lane, Room, ancestry_for, refused};
+use super::owner::{Closer, Job, Owner, Recycle, Verdict, stopped};
 use super::{
-    Ancestry, Awaited, Batch, Built, CallError, Circle, Clock, Close, Closed, Deadline, Domain,
-    Frame, Interrupt, Interruptible, Item, Phase, Pool, PoolConfig, Priority, Queue, Receiver,
-    Refused, RefusedReason, Reply, Service, StartError, Taken, Wait, after, block_on, context, now,
-    reply, shielded,
+    Ancestry, Awaited, Built, CallError, Circle, Clock, Close, Closed, Deadline, Domain, Frame,
+    Interrupt, Interruptible, Phase, Pool, PoolConfig, Priority, Queue, Receiver, Refused,
+    RefusedReason, Reply, StartError, Wait, after, block_on, frames, reply, shielded,
 };
-
-/// Whether a resource may serve the next call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Keep it.
-    Reuse,
-    /// Drop it and build another one before the next call.
-    Replace,
-}
-
-type Recycle<R> = Box<dyn FnMut(&mut R, bool) -> Verdict + Send>;
-type Pools<R, E> = Pool<Owner<R, E>, E>;
+use crate::sync::{Mutex, lock};
 
 /// Choices for a [`Worker`]; see [`Worker::builder`].
 pub struct Builder<R> {
@@ -114,16 +103,16 @@ impl<R: 'static> Builder<R> {
         let config =
             PoolConfig { name: self.name, min: 1, max: 1, look: None, on_start: self.on_start };
         // The one thread takes it; the mutex only makes the factory shareable.
-        let parts = super::Mutex::new(Some((build, self.recycle)));
+        let parts = Mutex::new(Some((build, self.recycle)));
         let domain = queue.domain;
         let pool = Pool::new(Arc::clone(&queue), config, Arc::clone(&clock), move || {
-            let (mut build, recycle) = super::lock(&parts).take().expect("one worker, one factory");
+            let (mut build, recycle) = lock(&parts).take().expect("one worker, one factory");
             let resource = Some(build()?);
             Ok(Owner { build: Box::new(build), recycle, resource, domain })
         });
         let mut built = pool.start()?;
         let built = built.pop().ok_or(StartError::Faulted)?;
-        let closing: Arc<dyn Closing> = Arc::new(Parts { pool, clock: Arc::clone(&clock) });
+        let closing: Arc<dyn Closing> = Arc::new(Closer { pool, clock: Arc::clone(&clock) });
         let client = Client { lane: Lane::main(queue), clock };
         let worker = Some(Worker { client, shutdown: Arc::new(Shutdown(closing)) });
         Ok(Starting { worker, built, domain, wait: None })
@@ -338,7 +327,7 @@ impl<R: 'static> Client<R> {
 /// Whether the call that runs on this thread was canceled, timed out or aborted; for long calls to
 /// ask between steps. `None` outside a call.
 pub fn should_stop() -> Option<Interrupt> {
-    context::interrupt()
+    frames::interrupt()
 }
 
 /// A call: first a builder, then a future.
@@ -379,7 +368,7 @@ where
     fn submit(&self, f: F, ancestry: Ancestry, room: Room) -> Result<CallFlight<R, T>, Refused<F>> {
         let (reply, receiver) = reply();
         // Where the submission is refused, `f` goes back through this slot.
-        let slot = Arc::new(super::Mutex::new(Some(f)));
+        let slot = Arc::new(Mutex::new(Some(f)));
         let job = Closure { f: Arc::clone(&slot), reply, ancestry, resource: PhantomData };
         let deadline = self.deadline.map(|patience| {
             let at = after(patience);
@@ -390,7 +379,7 @@ where
             Ok((flight, _)) => Ok(flight),
             Err(Refused { reason, call }) => {
                 drop(call);
-                let call = super::lock(&slot).take().expect("a refused call has not run");
+                let call = lock(&slot).take().expect("a refused call has not run");
                 Err(Refused { reason, call })
             }
         }
@@ -431,16 +420,8 @@ where
     }
 }
 
-/// A boxed call on an `R`.
-pub(crate) trait Job<R>: Send {
-    /// Runs the call; true: it panicked.
-    fn run(self: Box<Self>, domain: Domain, resource: &mut R) -> bool;
-    fn interruptible(&self) -> Option<Arc<dyn Interruptible>>;
-    fn refuse(self: Box<Self>, why: CallError);
-}
-
 struct Closure<R, F, T> {
-    f: Arc<super::Mutex<Option<F>>>,
+    f: Arc<Mutex<Option<F>>>,
     reply: Reply<Outcome<T>>,
     ancestry: Ancestry,
     resource: PhantomData<fn(R)>,
@@ -453,7 +434,7 @@ where
 {
     fn run(self: Box<Self>, domain: Domain, resource: &mut R) -> bool {
         let Self { f, reply, ancestry, .. } = *self;
-        let Some(f) = super::lock(&f).take() else { return false };
+        let Some(f) = lock(&f).take() else { return false };
         if let Some(why) = reply.token() {
             shielded(|| drop(f));
             reply.answer(Outcome::Refused(stopped(why, Phase::Queued)));
@@ -483,108 +464,5 @@ where
         let Self { f, reply, .. } = *self;
         reply.answer(Outcome::Refused(why));
         shielded(|| drop(f));
-    }
-}
-
-/// The error of a call that was asked to stop.
-pub(crate) fn stopped(why: Interrupt, phase: Phase) -> CallError {
-    match why {
-        Interrupt::Deadline => CallError::Timeout(phase),
-        Interrupt::Canceled | Interrupt::Aborted | Interrupt::Expired | Interrupt::LeaseExpired => {
-            CallError::Aborted
-        }
-    }
-}
-
-impl<R: 'static> Item for Box<dyn Job<R>> {
-    fn interruptible(&self) -> Option<Arc<dyn Interruptible>> {
-        Job::interruptible(&**self)
-    }
-
-    fn refuse(self, why: CallError) {
-        Job::refuse(self, why);
-    }
-}
-
-/// The service: the resource, how to build it, and when to replace it.
-struct Owner<R, E> {
-    build: Box<dyn FnMut() -> Result<R, E> + Send>,
-    recycle: Recycle<R>,
-    /// `None`: the last one was dropped and no other could be built yet.
-    resource: Option<R>,
-    domain: Domain,
-}
-
-impl<R: 'static, E: 'static> Service for Owner<R, E> {
-    type Call = Box<dyn Job<R>>;
-
-    fn serve(&mut self, first: Taken<Self::Call>, batch: &mut Batch<'_, Self::Call>) {
-        let mut next = Some(first);
-        while let Some(Taken { lane, call, .. }) = next {
-            let began = now();
-            self.run(call);
-            next = batch.charge_and_take(lane, now() - began);
-        }
-    }
-
-    fn finish(self) {
-        // A panicking destructor must not look like a dead worker.
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(self)));
-    }
-}
-
-impl<R: 'static, E> Owner<R, E> {
-    fn run(&mut self, call: Box<dyn Job<R>>) {
-        if self.resource.is_none() {
-            // A build function that fails or panics fails this call; the next one tries again.
-            self.resource =
-                catch_unwind(AssertUnwindSafe(&mut self.build)).ok().and_then(Result::ok);
-        }
-        let Some(resource) = self.resource.as_mut() else {
-            call.refuse(CallError::Faulted);
-            return;
-        };
-        let panicked = call.run(self.domain, resource);
-        let recycle = &mut self.recycle;
-        let verdict = catch_unwind(AssertUnwindSafe(|| recycle(resource, panicked)));
-        if !matches!(verdict, Ok(Verdict::Reuse)) {
-            let dirty = self.resource.take();
-            let _ = catch_unwind(AssertUnwindSafe(|| drop(dirty)));
-        }
-    }
-}
-
-struct Parts<R: 'static, E: Send + 'static> {
-    pool: Arc<Pools<R, E>>,
-    clock: Arc<Clock>,
-}
-
-impl<R: 'static, E: Send + 'static> Closing for Parts<R, E> {
-    fn is_forked(&self) -> bool {
-        self.pool.queue.is_forked()
-    }
-
-    fn close(&self) {
-        self.pool.queue.close();
-    }
-
-    fn abort(&self) {
-        self.pool.queue.abort();
-    }
-
-    fn gone(&self) -> Receiver<()> {
-        self.pool.queue.gone()
-    }
-
-    fn join(&self) {
-        self.pool.join();
-    }
-
-    fn clock(&self) -> &Clock {
-        &self.clock
-    }
-
-    fn domain(&self) -> Domain {
-        self.pool.queue.domain
     }
 }

@@ -24,11 +24,9 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-/// Running time that one turn grants to a lane of weight 1.
-///
-/// With calls of 5 to 10 microseconds it lets a greedy client put three to six calls into a
-/// commit that others wait for; `docs/design/fairness.md` has the figures for other settings.
-pub(crate) const QUANTUM: Duration = Duration::from_micros(30);
+use super::lane::{
+    Entry, Lane, LaneFigures, LaneId, MAIN, Position, Priority, Taken, bury, grant_ns,
+};
 
 /// The most running time that a lane can owe; a longer call is forgiven the rest, so that a bulk
 /// write does not shut its client out for seconds.
@@ -37,39 +35,6 @@ const DEBT_MAX_NS: i64 = 50_000_000;
 /// Batches in a row in which a waiting low-priority lane may be passed over.
 pub(crate) const AGEING: u32 = 8;
 
-/// Which lanes go first while both kinds wait.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Priority {
-    /// Served first.
-    #[default]
-    High,
-    /// Served when no high-priority call waits, and at least once in every nine batches.
-    Low,
-}
-
-/// Where a waiting call is; stays valid until the call is taken or removed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Position {
-    pub(crate) lane: LaneId,
-    pub(crate) seq: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct LaneId(usize);
-
-/// The lane of the handle that opened the queue.
-pub(crate) const MAIN: LaneId = LaneId(0);
-
-/// A call that left its lane to be run.
-#[derive(Debug)]
-pub(crate) struct Taken<C> {
-    pub(crate) lane: LaneId,
-    pub(crate) call: C,
-    /// Accepted calls that it left behind, of all lanes.
-    pub(crate) behind: usize,
-}
-
 /// Whose turn may come next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scope {
@@ -77,46 +42,6 @@ pub(crate) enum Scope {
     Batch,
     /// Any call older than this sequence number, round after round.
     OlderThan(u64),
-}
-
-struct Entry<C> {
-    seq: u64,
-    /// `None`: removed (a tombstone).
-    call: Option<C>,
-}
-
-struct Lane<C> {
-    name: Option<String>,
-    weight: u32,
-    priority: Priority,
-    capacity: usize,
-    accepted: VecDeque<Entry<C>>,
-    overflow: VecDeque<Entry<C>>,
-    accepted_live: usize,
-    overflow_live: usize,
-    in_ring: bool,
-    credit_ns: i64,
-    /// The round in which `credit_ns` was last granted.
-    granted_in: u64,
-    /// The batch in which this lane last ran a call.
-    served_in: u64,
-    /// For how long it has run in that batch.
-    spent_ns: i64,
-    /// Clients that share this lane; at 0 it is forgotten when it is empty.
-    handles: usize,
-    /// Calls taken so far, and their running time.
-    taken: u64,
-    run: Duration,
-}
-
-/// What a lane has done, and what waits in it.
-#[derive(Clone, Debug)]
-pub(crate) struct LaneFigures {
-    /// `None`: the main lane.
-    pub(crate) name: Option<String>,
-    pub(crate) waiting: usize,
-    pub(crate) taken: u64,
-    pub(crate) run: Duration,
 }
 
 pub(crate) struct Lanes<C> {
@@ -160,24 +85,7 @@ impl<C> Lanes<C> {
     }
 
     fn insert(&mut self, name: Option<String>) -> LaneId {
-        let lane = Lane {
-            name,
-            weight: 1,
-            priority: Priority::High,
-            capacity: self.capacity,
-            accepted: VecDeque::new(),
-            overflow: VecDeque::new(),
-            accepted_live: 0,
-            overflow_live: 0,
-            in_ring: false,
-            credit_ns: 0,
-            granted_in: 0,
-            served_in: 0,
-            spent_ns: 0,
-            handles: 1,
-            taken: 0,
-            run: Duration::ZERO,
-        };
+        let lane = Lane::new(name, self.capacity);
         let free = self.lanes.iter().position(Option::is_none);
         let index = free.unwrap_or(self.lanes.len());
         if index == self.lanes.len() {
@@ -588,19 +496,4 @@ impl<C> Lanes<C> {
             }
         }
     }
-}
-
-fn grant_ns(weight: u32) -> i64 {
-    i64::try_from(QUANTUM.as_nanos()).unwrap_or(i64::MAX).saturating_mul(i64::from(weight))
-}
-
-/// Turns the entry `seq` of `entries` into a tombstone and hands out its call (L6).
-fn bury<C>(entries: &mut VecDeque<Entry<C>>, live: usize, seq: u64) -> Option<C> {
-    let index = entries.partition_point(|entry| entry.seq < seq);
-    let entry = entries.get_mut(index).filter(|entry| entry.seq == seq)?;
-    let call = entry.call.take()?;
-    if entries.len() > 2 * live + 16 {
-        entries.retain(|entry| entry.call.is_some());
-    }
-    Some(call)
 }

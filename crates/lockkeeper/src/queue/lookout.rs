@@ -42,7 +42,7 @@ const CONTENDED: u8 = 32;
 #[cfg_attr(loom, expect(dead_code, reason = "loom's workers do not look"))]
 pub(crate) struct Lookout {
     /// Raised by a push, lowered by a worker that looks: what it watches instead of the lock.
-    news: AtomicBool,
+    pushed: AtomicBool,
     /// How often the next yields are left out, because the last one gave the processor to somebody
     /// who kept it and submitted nothing.
     contended: AtomicU8,
@@ -57,8 +57,8 @@ impl Lookout {
     pub(crate) fn announce(&self) {
         // A store takes the flag away from the processor that watches it. Whoever lowers it after this load looks
         // into the queue next, and finds the call there.
-        if !self.news.load(Ordering::Relaxed) {
-            self.news.store(true, Ordering::Release);
+        if !self.pushed.load(Ordering::Relaxed) {
+            self.pushed.store(true, Ordering::Release);
         }
     }
 
@@ -68,7 +68,7 @@ impl Lookout {
     pub(crate) fn look(&self, look: Look) -> Instant {
         let since = now();
         let patience = self.patience(look);
-        while !self.news.swap(false, Ordering::Acquire) && now() < since + patience {
+        while !self.pushed.swap(false, Ordering::Acquire) && now() < since + patience {
             if !self.give_way() {
                 break;
             }
@@ -108,8 +108,8 @@ impl Lookout {
 
     /// Lowers the flag after a look that found nothing; a push in between costs a moment.
     #[cfg(not(loom))]
-    pub(crate) fn forget_news(&self) {
-        self.news.store(false, Ordering::Relaxed);
+    pub(crate) fn clear_pushed(&self) {
+        self.pushed.store(false, Ordering::Relaxed);
     }
 
     /// Yields the processor once; false: not now, others want all of it.
@@ -126,7 +126,7 @@ impl Lookout {
         }
         let began = now();
         std::thread::yield_now();
-        if now() - began > LONG_YIELD && !self.news.load(Ordering::Acquire) {
+        if now() - began > LONG_YIELD && !self.pushed.load(Ordering::Acquire) {
             self.contended.store(CONTENDED, Ordering::Relaxed);
         }
         true

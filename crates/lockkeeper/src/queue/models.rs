@@ -4,11 +4,14 @@
 //! A lost wake-up shows as a deadlock, a call that is forgotten as `Lost` or as a wrong count.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use loom::sync::atomic::AtomicUsize;
 use loom::thread;
 
+use super::state::First;
 use super::*;
+use crate::sync::Ordering;
 
 /// A call that is answered with its own number.
 struct Call {

@@ -24,25 +24,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::call::Interruptible;
-use super::context::{Domain, Kept, kept_here};
-
-/// A queue, and how many threads serve it at most.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Seats {
-    pub(crate) queue: u64,
-    pub(crate) workers_max: usize,
-}
-
-impl Seats {
-    /// Of a queue without threads yet: nobody keeps them all.
-    pub(crate) const UNKNOWN: Self = Self { queue: 0, workers_max: usize::MAX };
-
-    /// Of a queue of its own.
-    pub(crate) fn new(workers_max: usize) -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        Self { queue: NEXT.fetch_add(1, Ordering::Relaxed), workers_max }
-    }
-}
+use super::frames::{Domain, Kept, Seats, kept_here};
 
 /// What a thread waits for.
 #[derive(Clone)]

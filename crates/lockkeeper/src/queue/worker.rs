@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use super::{
     Alarm, Clock, Frame, Item, Look, Queue, Receiver, Reply, Scope, StartError, Taken, call::reply,
-    lanes::LaneId,
+    lane::LaneId,
 };
 use crate::sync::{Mutex, lock, now};
 
@@ -87,7 +87,7 @@ impl<C: Item> Batch<'_, C> {
     #[cfg(not(loom))]
     pub(crate) fn give_way(&self) -> bool {
         // What was pushed before has been taken.
-        self.queue.lookout.forget_news();
+        self.queue.lookout.clear_pushed();
         self.queue.lookout.give_way()
     }
 

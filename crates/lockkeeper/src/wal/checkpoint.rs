@@ -31,7 +31,7 @@
 //!   forgotten when they are others: a WAL that starts over may have as many frames as before, or more.
 //!   They are read, 8 bytes of a header that is in memory, whenever the WAL is large enough for
 //!   anything to be decided.
-//! - K8: no checkpoint of a file that is not in its place any more (`file.rs`), but for the last: the one that
+//! - K8: no checkpoint of a file that is not in its place any more (`sqlite/file.rs`), but for the last: the one that
 //!   brings what was answered into the file that is still open here.
 
 use std::sync::Arc;
@@ -44,8 +44,8 @@ use super::copier::{Copier, Progress};
 use crate::config::Config;
 use crate::engine::core::Core;
 use crate::ffi::{Checkpoint, WalSalts};
-use crate::queue::now;
-use crate::transaction::Transaction;
+use crate::sqlite::transaction::Transaction;
+use crate::sync::now;
 
 /// The WAL size at which checkpoints begin; SQLite's own default of 1,000 pages.
 const SMALL: u64 = 4 << 20;

@@ -14,7 +14,7 @@
 //!
 //! - Z1: only the writer's thread asks, and never while a copy is under way; where it needs the
 //!   checkpoint lock it waits for the end of the copy (`rest`), which depends on the disk alone.
-//! - Z2: copying beside commits is safe with a SQLite without the WAL-reset bug; `guard.rs` refuses
+//! - Z2: copying beside commits is safe with a SQLite without the WAL-reset bug; `sqlite/preflight.rs` refuses
 //!   the others.
 //! - Z3: the connection is closed before the writer's, so that the writer's is the last one.
 //! - Z4: whatever ends the thread, `gone` is set, so the writer never waits for it in vain. Then checkpoints
@@ -25,11 +25,11 @@
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use crate::connection;
 use crate::engine::core::Core;
 use crate::place::Role;
-use crate::queue::{Condvar, Frame, Mutex, lock, now, wait};
-use crate::transaction::Snapshot;
+use crate::queue::Frame;
+use crate::sqlite::snapshot::Snapshot;
+use crate::sync::{Condvar, Mutex, lock, now, wait};
 
 pub(crate) struct Copier {
     shared: Arc<Shared>,
@@ -147,7 +147,7 @@ fn serve(shared: &Shared, core: &Core) {
         drop(state);
         let open = match conn.take() {
             Some(open) => open,
-            None => match connection::open(&core.opener, Role::Copier) {
+            None => match core.opener.open(Role::Copier) {
                 Ok(open) => open,
                 // No descriptors left, for example: the writer can do without.
                 Err(_error) => {

@@ -2,8 +2,8 @@
 
 use rusqlite::ErrorCode;
 
-use crate::connection::Link;
 use crate::engine::write_call::WriteCall;
+use crate::sqlite::link::Link;
 
 /// The batch whose transaction is open. Calls that are left here by a transaction that was lost are run again
 /// (`replay.rs`).

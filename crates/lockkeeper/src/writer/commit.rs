@@ -10,8 +10,9 @@ use super::batch::copy_of;
 use crate::engine::write_call::Fate;
 use crate::error::{Error, ErrorKind};
 use crate::ffi::Sql;
-use crate::queue::{self, now};
-use crate::transaction::Transaction;
+use crate::queue;
+use crate::sqlite::transaction::Transaction;
+use crate::sync::now;
 
 impl Writer {
     pub(super) fn finish_batch(&mut self, tx: Rc<Transaction>) {

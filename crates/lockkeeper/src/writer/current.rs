@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use crate::queue::Domain;
-use crate::transaction::Transaction;
+use crate::sqlite::transaction::Transaction;
 
 thread_local! {
     static CURRENT: RefCell<Option<(Domain, Rc<Transaction>)>> = const { RefCell::new(None) };

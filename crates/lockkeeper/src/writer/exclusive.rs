@@ -11,11 +11,12 @@ use std::sync::Arc;
 use rusqlite::Connection;
 
 use super::{Writer, current};
-use crate::connection;
 use crate::engine::call::{ExclusiveCall, kind_of_stop};
 use crate::error::{Error, ErrorKind};
-use crate::queue::{Phase, now};
-use crate::slow;
+use crate::queue::Phase;
+use crate::sqlite::open;
+use crate::sqlite::slow;
+use crate::sync::now;
 
 impl Writer {
     /// Runs an exclusive call; the batch before it was committed after it had been taken.
@@ -61,7 +62,7 @@ impl Writer {
         let run = |conn: &mut Connection| call.run(domain, conn);
         // Whatever this says, the connection is replaced.
         let _ = link.session.lend(run, |session| {
-            connection::end_exclusive(session, &guard, config);
+            open::end_exclusive(session, &guard, config);
         });
         let _ = view.link.clean();
         view.link.stale.set(true);

@@ -13,9 +13,10 @@ use crate::engine::lease_state::{Command, LeaseState};
 use crate::engine::write_call::{Fate, Ran, WriteCall};
 use crate::error::ErrorKind;
 use crate::ffi::Sql;
-use crate::queue::{Phase, after, now};
-use crate::slow;
-use crate::transaction::Transaction;
+use crate::queue::{Phase, after};
+use crate::sqlite::slow;
+use crate::sqlite::transaction::Transaction;
+use crate::sync::now;
 
 impl Writer {
     /// Serves a lease from its turn to its end (its states: `engine/lease_state.rs`).

@@ -25,7 +25,7 @@
 //!   answered, and the earlier ones are run again, or told `NotApplied` when they may run only once.
 //! - B4: replaying ends: each loss takes at least one call out of the set that is run again.
 //! - B5: no call leaves anything to the next one: statements are reset, deferred foreign keys
-//!   checked and switched back, temporary objects dropped (`temporary.rs`), rows counted from 0;
+//!   checked and switched back, temporary objects dropped (`sqlite/temporary.rs`), rows counted from 0;
 //!   transaction control is denied to calls by the authorizer. Where that is not possible, and after
 //!   each exclusive call, the connection is replaced before the next one (`connect`).
 //! - B6: an error of COMMIT itself leaves `Unknown` only if it was an I/O error; the connection is
@@ -64,11 +64,12 @@ use crate::engine::serve_read;
 use crate::engine::write_call::WriteCall;
 use crate::error::Error;
 use crate::ffi::Checkpoint;
-use crate::holders::Origin;
-use crate::instance::Claim;
-use crate::queue::{Batch, Domain, LaneId, Phase, Service, Taken, lock, now};
-use crate::slow;
-use crate::transaction::Transaction;
+use crate::queue::{Batch, Domain, LaneId, Phase, Service, Taken};
+use crate::sqlite::instance::Claim;
+use crate::sqlite::slow;
+use crate::sqlite::transaction::Transaction;
+use crate::stats::holders::Origin;
+use crate::sync::{lock, now};
 use crate::wal::checkpoint::Checkpointer;
 
 pub(crate) struct Writer {

@@ -7,15 +7,15 @@ use super::batch::OpenBatch;
 use super::elision::Trust;
 use super::publisher::Publisher;
 use super::{Stopped, Writer, current};
-use crate::connection;
 use crate::engine::core::Core;
 use crate::error::{Error, ErrorKind};
-use crate::guard;
-use crate::instance::{Claim, Claimed};
-use crate::migrate;
-use crate::path;
 use crate::place::Role;
-use crate::transaction::{Snapshot, Transaction};
+use crate::sqlite::instance::{Claim, Claimed};
+use crate::sqlite::migrate;
+use crate::sqlite::path;
+use crate::sqlite::preflight;
+use crate::sqlite::snapshot::Snapshot;
+use crate::sqlite::transaction::Transaction;
 use crate::wal::checkpoint::{self, Checkpointer};
 
 impl Writer {
@@ -39,7 +39,7 @@ impl Writer {
             claim: None,
         };
         let opener = &writer.core.opener;
-        let warnings = guard::check(&opener.config, &opener.file, &opener.machine)?;
+        let warnings = preflight::check(&opener.config, &opener.file, &opener.machine)?;
         let _ = writer.core.warnings.set(warnings);
         match Claim::take(&opener.config, &opener.file, &writer.core.writer)? {
             Claimed::Nothing => {}
@@ -81,7 +81,7 @@ impl Writer {
     pub(super) fn remove_made_wal(&mut self) {
         if std::mem::take(&mut self.made_wal) && !self.core.opener.file.is_lost() {
             // It stays if another process has it open, or if this one may not write it.
-            let _ = connection::remove_empty_wal(&self.core.opener);
+            let _ = self.core.opener.remove_empty_wal();
         }
     }
 
@@ -95,7 +95,7 @@ impl Writer {
         if self.content_lost {
             return Err(Error::new(ErrorKind::Faulted).detail("the memory database was lost"));
         }
-        let conn = connection::open(&self.core.opener, Role::Writer)?;
+        let conn = self.core.opener.open(Role::Writer)?;
         Ok(self.adopt(conn))
     }
 
@@ -120,8 +120,8 @@ impl Writer {
         current::clear();
         let Some(old) = self.tx.take() else { return };
         let new = match self.config().is_memory() {
-            true => connection::open_with_content(&self.core.opener, &old.link),
-            false => connection::open(&self.core.opener, Role::Writer),
+            true => self.core.opener.open_with_content(&old.link),
+            false => self.core.opener.open(Role::Writer),
         };
         match new {
             Ok(new) => drop(self.adopt(new)),

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::connection::Link;
-use crate::feed::{CallChanges, Change, Commit, Feed};
+use crate::changes::change::{CallChanges, Change, Commit};
+use crate::changes::feed::Feed;
+use crate::sqlite::link::Link;
 
 /// Rows of one batch that are named one by one.
 const BATCH_ROWS_MAX: usize = 1 << 16;
@@ -12,7 +13,7 @@ const BATCH_ROWS_MAX: usize = 1 << 16;
 #[derive(Debug)]
 pub(super) struct Publisher {
     feed: Arc<Feed>,
-    /// Changes of the calls that are in the transaction, in order (D1 of `record.rs`).
+    /// Changes of the calls that are in the transaction, in order (D1 of `changes/recorder.rs`).
     pending: Vec<CallChanges>,
     pending_rows: usize,
     /// One of them altered a table.

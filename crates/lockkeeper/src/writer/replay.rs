@@ -9,8 +9,8 @@ use super::Writer;
 use super::batch::After;
 use crate::engine::write_call::{Fate, WriteCall};
 use crate::error::ErrorKind;
-use crate::queue::now;
-use crate::transaction::Transaction;
+use crate::sqlite::transaction::Transaction;
+use crate::sync::now;
 
 impl Writer {
     /// Runs the calls of a lost transaction again (B3, B4).

@@ -6,13 +6,14 @@ use std::time::Instant;
 
 use super::Writer;
 use super::batch::{self, After};
-use crate::connection::Link;
 use crate::engine::call::kind_of_stop;
 use crate::engine::write_call::{Fate, Ran, WriteCall};
 use crate::error::{Error, ErrorKind, kind_of_own};
 use crate::ffi::Sql;
-use crate::queue::{Ancestry, Frame, Phase, now};
-use crate::transaction::Transaction;
+use crate::queue::{Ancestry, Frame, Phase};
+use crate::sqlite::link::Link;
+use crate::sqlite::transaction::Transaction;
+use crate::sync::now;
 
 impl Writer {
     /// Gets the write lock on behalf of `call`, the first call of the batch.

@@ -27,8 +27,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rusqlite::Connection;
 
+use super::path::{self, FileId};
 use crate::error::{Error, ErrorKind};
-use crate::path::{self, FileId};
 use crate::sync::{Mutex, lock, now};
 
 /// How old a look may be when calls are answered: a quarter of the second that is promised.

@@ -13,7 +13,7 @@
 //! | a statement that may do what the hook does not name | no | its tables alone |
 //! | a blob that was written into | no | its table alone |
 //! | a table created or dropped | no | the table alone |
-//! | a table altered, perhaps renamed | no | the table alone, then that anything may have changed |
+//! | a table altered, perhaps renamed | no | the table alone, then [`Change::Unknown`] |
 //! | more than [`CALL_ROWS_MAX`] rows in a call | no | the table alone |
 //!
 //! Invariants:
@@ -36,8 +36,9 @@ use rusqlite::hooks::{AuthAction, AuthContext};
 use rusqlite::{Connection, ffi};
 
 #[cfg(doc)]
-use crate::feed::Change;
-use crate::feed::{CallChanges, RowChange, RowKind, TableChange};
+use super::change::Change;
+use super::change::{CallChanges, RowChange, RowKind, TableChange};
+use super::table::{Nature, is_own, look_up, mentions_replace};
 use crate::ffi::{RowSink, Session};
 use crate::sync::{Mutex, lock};
 
@@ -109,18 +110,6 @@ pub(crate) struct Plan {
     schema: Vec<Table>,
     /// It writes several tables: triggers, or foreign keys.
     several: bool,
-}
-
-/// What has to be known of a table.
-#[derive(Debug)]
-struct Nature {
-    /// A view: it has no rows of its own.
-    view: bool,
-    /// The hook names its rows.
-    named: bool,
-    /// `REPLACE` appears in its definition or in that of a trigger on it.
-    replaces: bool,
-    keys: Vec<String>,
 }
 
 /// Where the notes stood when a statement or a savepoint began.
@@ -501,34 +490,4 @@ fn push_new(list: &mut Vec<Table>, table: Table) {
     if !list.contains(&table) {
         list.push(table);
     }
-}
-
-/// Whether the table is SQLite's own (`sqlite_schema`, `sqlite_sequence`, ...).
-fn is_own(table: &str) -> bool {
-    table.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("sqlite_"))
-}
-
-fn mentions_replace(sql: &str) -> bool {
-    sql.as_bytes().windows(7).any(|word| word.eq_ignore_ascii_case(b"replace"))
-}
-
-fn look_up(conn: &Connection, schema: &str, table: &str) -> rusqlite::Result<Nature> {
-    let list = "SELECT type, wr FROM pragma_table_list WHERE schema = ?1 AND name = ?2";
-    let (kind, without_rowid): (String, bool) =
-        conn.prepare(list)?.query_row([schema, table], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let keys = conn
-        .prepare("SELECT name FROM pragma_table_info(?2, ?1) WHERE pk > 0")?
-        .query_map([schema, table], |row| row.get(0))?
-        .collect::<rusqlite::Result<_>>()?;
-    let quoted = schema.replace('"', "\"\"");
-    let mut replaces = false;
-    for schema in [quoted.as_str(), "temp"] {
-        let sql = format!(
-            "SELECT EXISTS (SELECT 1 FROM \"{schema}\".sqlite_schema
-             WHERE lower(tbl_name) = lower(?1) AND instr(lower(sql), 'replace') > 0)"
-        );
-        replaces |= conn.prepare(&sql)?.query_row([table], |row| row.get::<_, bool>(0))?;
-    }
-    let named = matches!(kind.as_str(), "table" | "shadow") && !without_rowid;
-    Ok(Nature { view: kind == "view", named, replaces, keys })
 }

@@ -7,11 +7,14 @@ use rusqlite::{
 
 use std::sync::Arc;
 
+use super::failure::vacuum_in_call;
+use super::link::Link;
+#[cfg(doc)]
+use super::snapshot::Snapshot;
+use super::words::{Special, may_be_special, special};
+use crate::changes::recorder::{Mark, Outcome, Plan};
 use crate::ffi::Lent;
-use crate::record::{Mark, Outcome, Plan};
 use crate::stats::Work;
-use crate::transaction::{Snapshot, vacuum_in_call};
-use crate::words::{Special, may_be_special, special};
 
 /// A prepared statement of a [`Snapshot`] or [`Transaction`](crate::Transaction); of a bare connection, if it was
 /// prepared by [`Queryable`](crate::Queryable).
@@ -22,7 +25,7 @@ use crate::words::{Special, may_be_special, special};
 pub struct Statement<'c> {
     inner: Inner<'c>,
     /// `None`: of a bare connection, where nothing is checked.
-    snapshot: Option<&'c Snapshot>,
+    link: Option<&'c Link>,
     readonly: bool,
     /// Somebody wants to know what it changes: what it may write beyond what the hook names.
     plan: Option<Arc<Plan>>,
@@ -56,12 +59,7 @@ impl<'c> Inner<'c> {
 
 impl<'c> Statement<'c> {
     /// `sql` is its text, or a text that contains it; `cached`: it may have been prepared by an earlier call.
-    pub(crate) fn new(
-        snapshot: &'c Snapshot,
-        sql: &str,
-        inner: Lent<'c>,
-        cached: bool,
-    ) -> Result<Self> {
+    pub(crate) fn new(link: &'c Link, sql: &str, inner: Lent<'c>, cached: bool) -> Result<Self> {
         // SQLite says of `EXPLAIN` what it says of what is explained, which does not run.
         let mut readonly = inner.get().readonly() || inner.get().is_explain() != 0;
         if !readonly && may_be_special(sql) {
@@ -73,15 +71,13 @@ impl<'c> Statement<'c> {
             }
         }
         let inner = Inner::OfCall(inner);
-        let mut statement =
-            Self { inner, snapshot: Some(snapshot), readonly, plan: None, unseen: None };
-        if snapshot.link.work.is_some() {
+        let mut statement = Self { inner, link: Some(link), readonly, plan: None, unseen: None };
+        if link.work.is_some() {
             // A cached statement remembers what it did for others.
             statement.take_work();
         }
         if !readonly {
-            snapshot.check_may_write()?;
-            let link = &snapshot.link;
+            link.check_may_write()?;
             if link.guard.recorder.is_on() {
                 let (recorder, conn) = (&link.guard.recorder, link.session.conn());
                 statement.plan = Some(match cached {
@@ -97,19 +93,19 @@ impl<'c> Statement<'c> {
     pub(crate) fn bare(statement: rusqlite::Statement<'c>) -> Self {
         let readonly = statement.readonly();
         let inner = Inner::Bare(statement);
-        Self { inner, snapshot: None, readonly, plan: None, unseen: None }
+        Self { inner, link: None, readonly, plan: None, unseen: None }
     }
 
     /// A statement that goes back into the cache of a bare connection.
     pub(crate) fn bare_cached(statement: CachedStatement<'c>) -> Self {
         let readonly = statement.readonly();
         let inner = Inner::BareCached(statement);
-        Self { inner, snapshot: None, readonly, plan: None, unseen: None }
+        Self { inner, link: None, readonly, plan: None, unseen: None }
     }
 
     /// Asks whether it may run now.
     fn check(&self) -> Result<()> {
-        self.snapshot.map_or(Ok(()), |snapshot| snapshot.before_statement(self.readonly))
+        self.link.map_or(Ok(()), |link| link.before_statement(self.readonly))
     }
 
     /// What this statement did for want of an index since it was last asked.
@@ -126,7 +122,7 @@ impl<'c> Statement<'c> {
     fn ready(&mut self) -> Result<&mut rusqlite::Statement<'c>> {
         self.settle_unseen();
         self.check()?;
-        if let (Some(plan), Some(Snapshot { link })) = (&self.plan, self.snapshot) {
+        if let (Some(plan), Some(link)) = (&self.plan, self.link) {
             self.unseen = Some(link.guard.recorder.begin_run(link.session.conn(), plan, true));
         }
         Ok(self.inner.get_mut())
@@ -137,7 +133,7 @@ impl<'c> Statement<'c> {
         &mut self,
         f: impl FnOnce(&mut rusqlite::Statement<'c>) -> Result<T>,
     ) -> Result<T> {
-        let (Some(plan), Some(Snapshot { link })) = (self.plan.clone(), self.snapshot) else {
+        let (Some(plan), Some(link)) = (self.plan.clone(), self.link) else {
             self.check()?;
             return f(self.inner.get_mut());
         };
@@ -158,21 +154,19 @@ impl<'c> Statement<'c> {
 
     /// The rows of the last run, if there were any, are gone by now.
     fn settle_unseen(&mut self) {
-        if let (Some(mark), Some(plan), Some(Snapshot { link })) =
-            (self.unseen.take(), &self.plan, self.snapshot)
-        {
+        if let (Some(mark), Some(plan), Some(link)) = (self.unseen.take(), &self.plan, self.link) {
             let conn = link.session.conn();
             link.guard.recorder.end_run(conn, plan, mark, Outcome::Unseen);
         }
     }
 
     fn write<T>(&mut self, f: impl FnOnce(&mut rusqlite::Statement<'c>) -> Result<T>) -> Result<T> {
-        let Some(snapshot) = self.snapshot.filter(|_| !self.readonly) else {
+        let Some(link) = self.link.filter(|_| !self.readonly) else {
             return self.complete(f);
         };
-        let changes_before = snapshot.link.session.conn().total_changes();
+        let changes_before = link.session.conn().total_changes();
         let result = self.complete(f);
-        snapshot.after_write(changes_before, result)
+        link.after_write(changes_before, result)
     }
 
     /// Executes the statement and returns the number of rows that it changed.
@@ -419,7 +413,7 @@ impl<'c> Statement<'c> {
 impl Drop for Statement<'_> {
     fn drop(&mut self) {
         self.settle_unseen();
-        if let Some(work) = self.snapshot.and_then(|snapshot| snapshot.link.work.as_ref()) {
+        if let Some(work) = self.link.and_then(|link| link.work.as_ref()) {
             work.set(work.get() + self.take_work());
         }
     }

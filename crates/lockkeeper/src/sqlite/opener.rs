@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::file::DatabaseFile;
+use super::preflight::Machine;
 use crate::config::Config;
-use crate::file::DatabaseFile;
-use crate::guard::Machine;
-use crate::holders::Board;
 use crate::place::Place;
-use crate::relay::Relay;
+use crate::queue::Wakeups;
+use crate::stats::holders::Board;
 
 /// One for each database that is opened.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub(crate) struct Opener {
     /// Who holds which connection.
     pub(crate) board: Arc<Board>,
     /// Callers that were answered and are to be woken.
-    pub(crate) relay: Arc<Relay>,
+    pub(crate) wakeups: Arc<Wakeups>,
     /// What the file is checked against before it is opened.
     pub(crate) machine: Machine,
 }
@@ -30,7 +30,7 @@ impl Opener {
             config,
             file: DatabaseFile::default(),
             board: Arc::default(),
-            relay: Arc::default(),
+            wakeups: Arc::default(),
             machine,
         }
     }

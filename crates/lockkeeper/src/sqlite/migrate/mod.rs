@@ -13,20 +13,23 @@
 //! - V4: a file that others have migrated is judged by the caller (`adopt_with`), in a read: first before anything is
 //!   changed (V1), then again under the write lock (V2), where the versions are written that it was judged to have.
 
+mod header;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use header::{Header, Seen, own, shown};
 use rusqlite::Connection;
 
-use crate::connection;
+use super::opener::Opener;
+use super::snapshot::Snapshot;
+use super::transaction::Transaction;
 use crate::error::{Error, ErrorKind};
 use crate::ffi::Sql;
-use crate::opener::Opener;
 use crate::place::Role;
 use crate::queue::panic_text;
-use crate::transaction::{Snapshot, Transaction};
 
 /// The steps from an empty file to today's schema; for [`Builder::migrations`](crate::Builder::migrations).
 ///
@@ -85,15 +88,6 @@ enum Body {
 }
 
 type Code = dyn Fn(&Transaction) -> rusqlite::Result<()> + Send + Sync;
-
-/// What the header says of a file.
-#[derive(Clone, Copy, Debug)]
-struct Header {
-    application_id: i32,
-    version: i32,
-    /// It has no table yet.
-    empty: bool,
-}
 
 // Steps run in transactions: one that panics leaves nothing behind.
 impl UnwindSafe for Migrations {}
@@ -220,7 +214,7 @@ impl Migrations {
         match (&self.adopt, header.is_unmarked()) {
             (Adopt::By(_), true) => {
                 // A read-only connection of its own, of which nothing stays (V4).
-                let reader = connection::open(opener, Role::Reader)?;
+                let reader = opener.open(Role::Reader)?;
                 reader.link.session.run(Sql::Begin).map_err(own)?;
                 let seen = self.seen(&reader, opener);
                 reader.link.clean();
@@ -374,7 +368,7 @@ pub(crate) fn open_first(
         Some(migrations) => migrations.check_file(conn, opener),
         None => Ok(()),
     };
-    connection::open_first(opener, &check)
+    opener.open_first(&check)
 }
 
 /// Of the same application, with the same steps by name and text.
@@ -415,21 +409,6 @@ impl fmt::Debug for Adopt {
             Self::ByVersion => "ByVersion",
             Self::By(_) => "By(..)",
         })
-    }
-}
-
-/// What was found out about a file.
-#[derive(Clone, Copy, Debug)]
-struct Seen {
-    steps: usize,
-    /// The header does not say so yet.
-    adopt: bool,
-}
-
-impl Seen {
-    /// Of a header that was checked.
-    fn marked(header: Header) -> Self {
-        Self { steps: header.version as usize, adopt: false }
     }
 }
 
@@ -492,23 +471,6 @@ fn violation(conn: &Connection) -> rusqlite::Result<Option<String>> {
     Ok(Some(format!("leaves {which} without its parent in `{parent}`")))
 }
 
-impl Header {
-    /// It holds data, and nothing that says whose.
-    fn is_unmarked(self) -> bool {
-        self.application_id == 0 && (!self.empty || self.version != 0)
-    }
-
-    fn read(conn: &Connection) -> rusqlite::Result<Self> {
-        // One statement, so that all three are of one state.
-        let sql = "SELECT (SELECT application_id FROM pragma_application_id),
-                          (SELECT user_version FROM pragma_user_version),
-                          NOT EXISTS (SELECT 1 FROM sqlite_schema)";
-        conn.query_row(sql, [], |row| {
-            Ok(Self { application_id: row.get(0)?, version: row.get(1)?, empty: row.get(2)? })
-        })
-    }
-}
-
 fn shown_file(opener: &Opener) -> String {
     opener.path().map_or_else(|| String::from(":memory:"), |path| path.display().to_string())
 }
@@ -519,17 +481,4 @@ fn newer(opener: &Opener, version: impl fmt::Display, known: u32) -> Error {
          restore a backup made before",
         shown_file(opener)
     ))
-}
-
-/// An application id as people chose it: letters where it is made of some.
-fn shown(id: i32) -> String {
-    let bytes = id.to_be_bytes();
-    match bytes.iter().all(|byte| byte.is_ascii_graphic()) {
-        true => format!("{:?} ({id:#010x})", String::from_utf8_lossy(&bytes)),
-        false => format!("{id:#010x}"),
-    }
-}
-
-fn own(error: rusqlite::Error) -> Error {
-    Error::of_own(error).detail("while looking at the schema's version")
 }

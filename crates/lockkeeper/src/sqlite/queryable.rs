@@ -3,19 +3,18 @@
 use rusqlite::types::FromSql;
 use rusqlite::{Connection, Name, Params, Result, Row, ToSql};
 
-use crate::blob::Blob;
-use crate::pragma;
-use crate::statement::Statement;
-use crate::transaction::{Snapshot, Transaction};
+use super::blob::Blob;
+use super::pragma;
+use super::statement::Statement;
+#[cfg(doc)]
+use crate::{Snapshot, Transaction};
 
-mod sealed {
+pub(super) mod sealed {
     pub trait Sealed {}
 
     impl Sealed for rusqlite::Connection {}
     impl Sealed for rusqlite::Transaction<'_> {}
     impl Sealed for rusqlite::Savepoint<'_> {}
-    impl Sealed for crate::Snapshot {}
-    impl Sealed for crate::Transaction {}
 }
 
 /// What can be queried: a [`Snapshot`], a [`Transaction`], and rusqlite's `Connection` as `setup` and `exclusive`
@@ -322,66 +321,3 @@ macro_rules! bare {
 }
 
 bare!(Connection, rusqlite::Transaction<'_>, rusqlite::Savepoint<'_>);
-
-/// For the views that calls are given.
-macro_rules! of_call {
-    ($($name:ty),*) => {$(
-        impl Queryable for $name {
-            fn prepare(&self, sql: &str) -> Result<Statement<'_>> {
-                Snapshot::prepare(self, sql)
-            }
-
-            fn prepare_cached(&self, sql: &str) -> Result<Statement<'_>> {
-                Snapshot::prepare_cached(self, sql)
-            }
-
-            fn blob_open<D: Name, N: Name>(
-                &self,
-                schema: D,
-                table: N,
-                column: N,
-                rowid: i64,
-                read_only: bool,
-            ) -> Result<Blob<'_>> {
-                Blob::open(self, schema, table, column, rowid, read_only)
-            }
-
-            fn column_exists<N: Name>(
-                &self,
-                schema: Option<N>,
-                table: N,
-                column: N,
-            ) -> Result<bool> {
-                Snapshot::column_exists(self, schema, table, column)
-            }
-
-            fn table_exists<N: Name>(&self, schema: Option<N>, table: N) -> Result<bool> {
-                Snapshot::table_exists(self, schema, table)
-            }
-
-            fn is_autocommit(&self) -> bool {
-                self.link.is_lost()
-            }
-        }
-    )*};
-}
-
-of_call!(Snapshot, Transaction);
-
-impl Executor for Transaction {
-    fn execute_batch(&self, sql: &str) -> Result<()> {
-        Transaction::execute_batch(self, sql)
-    }
-
-    fn last_insert_rowid(&self) -> i64 {
-        Transaction::last_insert_rowid(self)
-    }
-
-    fn changes(&self) -> u64 {
-        Transaction::changes(self)
-    }
-
-    fn total_changes(&self) -> u64 {
-        Transaction::total_changes(self)
-    }
-}

@@ -5,11 +5,11 @@
 //!
 //! - O1: the authorizer tells when a statement that may change the temporary schema is prepared
 //!   ([`TempSchema::note`]); a call without one costs a look at a flag. Such a statement does not outlive
-//!   its call in the statement cache ([`Link::end_call`]), where the next call could run it unnoticed.
+//!   its call in the statement cache (`Link::end_call`), where the next call could run it unnoticed.
 //! - O2: what is there beyond what `setup` made is dropped in the transaction of the call, before the next
 //!   call runs. What was undone (a failed call, a lost transaction) is gone by itself.
 //! - O3: where that does not work, or something that `setup` made is gone or altered, the connection is
-//!   replaced after the commit and before the next call ([`Link::is_stale`]). So is one on which SQLite
+//!   replaced after the commit and before the next call (`Link::is_stale`). So is one on which SQLite
 //!   keeps a table of its own that cannot be dropped, such as `temp.sqlite_sequence`.
 //! - O4: a virtual table that was made in a savepoint, and undone with it, stays among those that SQLite asks to
 //!   commit: the COMMIT may fail (FTS5's does, if it was written to), and so may whoever makes a table of that
@@ -23,8 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rusqlite::hooks::{AuthAction, AuthContext};
 use rusqlite::{Connection, Result};
 
-use crate::connection::Link;
-use crate::ffi::Sql;
+use crate::ffi::{Session, Sql};
 
 /// A row of the temporary schema.
 #[derive(Debug, PartialEq, Eq)]
@@ -111,7 +110,7 @@ impl TempSchema {
         self.virtual_made.load(Ordering::Relaxed)
     }
 
-    fn take_touched(&self) -> bool {
+    pub(super) fn take_touched(&self) -> bool {
         self.touched.load(Ordering::Relaxed) && self.touched.swap(false, Ordering::Relaxed)
     }
 }
@@ -133,42 +132,25 @@ impl OfSetup {
     }
 }
 
-impl Link {
-    /// Removes the temporary objects that a call made whose writes are kept (O2).
-    ///
-    /// The call has ended. Where it cannot be done the connection is stale (O3).
-    pub(crate) fn end_temporary(&self) {
-        if !self.guard.temp_schema.take_touched() {
-            return;
-        }
+impl OfSetup {
+    /// Drops the temporary objects that `setup` did not make; false: the schema is not as `setup` had left it.
+    pub(super) fn restore(&self, session: &Session) -> bool {
         // In a savepoint, because dropping tables may violate keys between them, which would fail the
         // COMMIT.
-        let removed = self.session.run(Sql::Nest).and_then(|()| {
-            let removed = self.remove_temporary();
-            let kept =
-                removed.as_ref().is_ok_and(|all| *all) && !self.session.has_deferred_violation();
+        let removed = session.run(Sql::Nest).and_then(|()| {
+            let removed = self.remove_others(session.conn());
+            let kept = removed.as_ref().is_ok_and(|all| *all) && !session.has_deferred_violation();
             if !kept {
-                self.session.run(Sql::RollbackToNest)?;
+                session.run(Sql::RollbackToNest)?;
             }
-            self.session.run(Sql::Unnest).map(|()| kept)
+            session.run(Sql::Unnest).map(|()| kept)
         });
-        if !matches!(removed, Ok(true)) {
-            self.stale.set(true);
-        }
-        // What was learnt of statements while a temporary table hid another is wrong now.
-        self.session.conn().flush_prepared_statement_cache();
+        matches!(removed, Ok(true))
     }
 
-    /// Whether this connection must be replaced before the next call (O3).
-    pub(crate) fn is_stale(&self) -> bool {
-        self.stale.get()
-    }
-
-    /// False: the schema is not as `setup` had left it.
-    fn remove_temporary(&self) -> Result<bool> {
-        let conn = self.session.conn();
+    fn remove_others(&self, conn: &Connection) -> Result<bool> {
         let mut left = objects(conn)?;
-        left.retain(|object| !self.of_setup.0.contains(object) && object.sql.is_some());
+        left.retain(|object| !self.0.contains(object) && object.sql.is_some());
         // Triggers and views name tables, a virtual table owns some, and those made last may refer to
         // those made first.
         left.reverse();
@@ -177,7 +159,7 @@ impl Link {
             let name = name.replace('"', "\"\"");
             conn.execute_batch(&format!("DROP {kind} IF EXISTS temp.\"{name}\""))?;
         }
-        Ok(objects(conn)? == self.of_setup.0)
+        Ok(objects(conn)? == self.0)
     }
 }
 

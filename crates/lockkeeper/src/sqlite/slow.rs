@@ -3,10 +3,10 @@
 use std::cell::Cell;
 use std::time::Duration;
 
+use super::link::Link;
 use crate::config::Config;
-use crate::connection::Link;
-use crate::holders::Holder;
 use crate::queue::shielded;
+use crate::stats::holders::Holder;
 use crate::stats::{Slow, Work};
 
 /// Lines of a query plan that are told.
@@ -20,7 +20,7 @@ pub(crate) fn report(config: &Config, link: &Link, waited: Duration, ran: Durati
         return false;
     }
     // What follows may take its time.
-    link.guard.relay.pass_on();
+    link.guard.wakeups.wake_all();
     let Some(Holder { kind, client, place, sql, .. }) = link.guard.slot.call() else {
         return false;
     };

@@ -5,13 +5,16 @@
 //! - M2: a snapshot is not one instant: numbers that are read first may be a call older than the last.
 //! - M3: bounded: every histogram is [`BUCKETS`] numbers, whatever it is told.
 
+pub(crate) mod holders;
+
 use std::fmt;
 use std::panic::Location;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::holders::{Holder, HolderKind};
+use holders::{Holder, HolderKind};
+
 use crate::queue::LaneFigures;
 
 /// Eight steps per power of two: a quantile is at most an eighth too large.

@@ -1,30 +1,12 @@
-//! How a running statement learns that it should stop.
-//!
-//! SQLite's own `sqlite3_interrupt` is aimed at a connection: sent a moment too late it hits the
-//! next call, and it does not end a wait for a lock at all. So the library never uses it. Instead
-//! a progress handler asks, every [`TICK_OPS`] virtual-machine steps, for the token of the call
-//! that this thread runs, and the busy handler asks for it between its naps.
-//!
-//! - I1: both handlers read the thread's own frames (`queue/context.rs`), so they can only stop the
-//!   call that runs on this thread now.
-//! - I2: neither can panic or wait longer than [`NAP_MAX`].
-//! - I3: both first wake the callers that were waiting to be woken when the call began (`relay.rs`).
+//! Waiting for a lock that another connection has: naps, and when to give up.
 
-use std::ffi::CStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use rusqlite::Result;
-
-use crate::connection::Guard;
-use crate::ffi::{Session, Watcher};
-use crate::holders::Slot;
 use crate::queue;
+use crate::stats::holders::Slot;
 use crate::sync::{Mutex, lock, now};
-
-/// Virtual-machine steps between two looks at the token: some 10 to 50 microseconds of work.
-pub(crate) const TICK_OPS: i32 = 1000;
 
 /// The longest nap between two attempts to get a lock.
 const NAP_MAX: Duration = Duration::from_millis(4);
@@ -74,7 +56,7 @@ impl LockWait {
         self.waits.load(Ordering::Relaxed)
     }
 
-    fn begin(&self) {
+    pub(super) fn begin(&self) {
         self.waits.fetch_add(1, Ordering::Relaxed);
         let now = now();
         self.slot.wait_for_lock(now);
@@ -83,7 +65,7 @@ impl LockWait {
     }
 
     /// Naps before another attempt; false: it is time to give up.
-    fn nap(&self, attempt: i32) -> bool {
+    pub(super) fn nap(&self, attempt: i32) -> bool {
         let (now, give_up_at) = (now(), *lock(&self.give_up_at));
         if queue::interrupt().is_some() || give_up_at.is_some_and(|at| now >= at) {
             return false;
@@ -96,43 +78,9 @@ impl LockWait {
     }
 }
 
-/// Installs both handlers on the connection of `session`.
-pub(crate) fn install(session: &mut Session, guard: &Arc<Guard>, wal_hook: bool) -> Result<()> {
-    let for_ticks = Arc::clone(guard);
-    session.conn_mut().progress_handler(
-        TICK_OPS,
-        Some(move || {
-            // I3
-            for_ticks.release_answered();
-            queue::tick()
-        }),
-    )?;
-    session.watch(guard, wal_hook)
-}
-
-impl Watcher for Guard {
-    /// Naps and says whether to try again.
-    fn wait_for_lock(&self, attempt: i32) -> bool {
-        if attempt == 0 {
-            // I3
-            self.release_answered();
-            self.lock_wait.begin();
-        }
-        self.lock_wait.nap(attempt)
-    }
-
-    fn committed(&self, schema: &CStr, frames: i32) {
-        let frames = u32::try_from(frames).unwrap_or(0);
-        match schema == c"main" {
-            true => self.wal_frames.store(frames, Ordering::Relaxed),
-            false => _ = self.attached_wal_frames.fetch_max(frames, Ordering::Relaxed),
-        }
-    }
-}
-
 /// The nap after the `attempt`-th failure: 0.1 ms, growing to [`NAP_MAX`], with jitter, so that two
 /// processes that wait for each other's locks fall out of step.
-pub(crate) fn nap(attempt: i32, seed: &mut u32) -> Duration {
+pub(super) fn nap(attempt: i32, seed: &mut u32) -> Duration {
     // xorshift32 (Marsaglia 2003); any spread will do.
     *seed ^= *seed << 13;
     *seed ^= *seed >> 17;

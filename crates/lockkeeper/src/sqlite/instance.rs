@@ -29,10 +29,10 @@ use std::ptr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::file::DatabaseFile;
+use super::path::{self, FileId, identity};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
-use crate::file::DatabaseFile;
-use crate::path::{self, FileId, identity};
 use crate::place::Place;
 use crate::queue::{Item, Queue, after};
 use crate::sync::{Condvar, Mutex, lock, now, wait_until};

@@ -3,7 +3,7 @@
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Result, ToSql, ffi};
 
-use crate::transaction::sqlite;
+use super::failure::sqlite;
 
 /// `PRAGMA schema.name`, and what follows it.
 pub(crate) fn text(schema: Option<&str>, name: &str, rest: &str) -> Result<String> {

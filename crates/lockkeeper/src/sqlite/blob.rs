@@ -9,8 +9,10 @@ use std::io;
 
 use rusqlite::{Connection, Name, Result};
 
+use super::link::Link;
+#[cfg(doc)]
+use super::snapshot::Snapshot;
 use crate::ffi::LentBlob;
-use crate::transaction::Snapshot;
 
 /// A blob that is read, or written in place, piece by piece; see [`Snapshot::blob_open`].
 ///
@@ -44,7 +46,7 @@ pub struct Blob<'c>(Inner<'c>);
 enum Inner<'c> {
     OfCall {
         blob: LentBlob<'c>,
-        snapshot: &'c Snapshot,
+        link: &'c Link,
         /// The schema and table that the change feed is told of; `None`: nobody asks.
         told: Option<(String, String)>,
     },
@@ -54,23 +56,22 @@ enum Inner<'c> {
 
 impl<'c> Blob<'c> {
     pub(crate) fn open<D: Name, N: Name>(
-        snapshot: &'c Snapshot,
+        link: &'c Link,
         schema: D,
         table: N,
         column: N,
         rowid: i64,
         read_only: bool,
     ) -> Result<Self> {
-        snapshot.before_statement(read_only)?;
+        link.before_statement(read_only)?;
         let name = schema.as_cstr()?.to_string_lossy().into_owned();
         let of = table.as_cstr()?.to_string_lossy().into_owned();
-        let link = &snapshot.link;
         link.refresh_schema();
         let blob = link.session.blob_open(schema, table, column, rowid, read_only)?;
         link.guard.note_direct_read(&name, Some(&of));
         let watched = !read_only && link.guard.recorder.is_on();
         let told = watched.then(|| spelling(link.session.conn(), &name, &of).unwrap_or((name, of)));
-        Ok(Self(Inner::OfCall { blob, snapshot, told }))
+        Ok(Self(Inner::OfCall { blob, link, told }))
     }
 
     pub(crate) fn bare(blob: rusqlite::blob::Blob<'c>) -> Self {
@@ -87,8 +88,8 @@ impl<'c> Blob<'c> {
     /// The blob, if it may be read now.
     fn reading(&mut self) -> Result<&mut rusqlite::blob::Blob<'c>> {
         match &mut self.0 {
-            Inner::OfCall { blob, snapshot, .. } => {
-                snapshot.before_statement(true)?;
+            Inner::OfCall { blob, link, .. } => {
+                link.before_statement(true)?;
                 Ok(blob.get_mut())
             }
             Inner::Bare(blob) => Ok(blob),
@@ -98,10 +99,10 @@ impl<'c> Blob<'c> {
     /// The blob, if it may be written now.
     fn writing(&mut self) -> Result<&mut rusqlite::blob::Blob<'c>> {
         match &mut self.0 {
-            Inner::OfCall { blob, snapshot, told } => {
-                snapshot.before_statement(false)?;
+            Inner::OfCall { blob, link, told } => {
+                link.before_statement(false)?;
                 if let Some((schema, table)) = told {
-                    snapshot.link.guard.recorder.blob_written(schema, table);
+                    link.guard.recorder.blob_written(schema, table);
                 }
                 Ok(blob.get_mut())
             }

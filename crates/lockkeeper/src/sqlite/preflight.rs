@@ -5,12 +5,12 @@
 
 use std::path::Path;
 
+use super::file::DatabaseFile;
+use super::instance;
+use super::path;
 use crate::config::{Config, NetworkFiles};
 use crate::error::{Error, ErrorKind};
 use crate::ffi;
-use crate::file::DatabaseFile;
-use crate::instance;
-use crate::path;
 use crate::place::{Place, Refusal};
 
 /// How sure it is that the WAL's shared memory does not work on a file system.

@@ -1,0 +1,141 @@
+//! What subscribers are told: the values of the change feed.
+
+use std::sync::Arc;
+
+/// What a subscriber of [`changes`](crate::Client::changes) is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Change {
+    /// Calls of this process were committed.
+    Commit(Arc<Commit>),
+    /// Something was committed, and nobody can say what: by another process, by an exclusive call (told
+    /// right after its answer), by calls that ran before the subscription, by a call that altered a
+    /// table, or by a COMMIT that ended in an I/O error. Anything may have changed.
+    Unknown {
+        /// The last commit of this process by then.
+        commit: u64,
+    },
+    /// The subscriber fell behind: all changes up to this commit that it had not taken were thrown
+    /// away. Anything may have changed; later commits follow whole.
+    Lagged {
+        /// The last commit that was thrown away.
+        commit: u64,
+    },
+}
+
+impl Change {
+    /// The number of the commit, counted from the opening of the database.
+    pub fn commit(&self) -> u64 {
+        match self {
+            Self::Commit(commit) => commit.number,
+            Self::Unknown { commit } | Self::Lagged { commit } => *commit,
+        }
+    }
+
+    /// Whether this table may have changed. Case is ignored, as SQLite does.
+    pub fn touches(&self, table: &str) -> bool {
+        match self {
+            Self::Commit(commit) => commit.tables().any(|other| other.eq_ignore_ascii_case(table)),
+            Self::Unknown { .. } | Self::Lagged { .. } => true,
+        }
+    }
+
+    pub(super) fn cost(&self) -> usize {
+        match self {
+            Self::Commit(commit) => commit.calls.iter().map(|call| 1 + call.rows()).sum(),
+            Self::Unknown { .. } | Self::Lagged { .. } => 1,
+        }
+    }
+}
+
+/// One COMMIT of this process: the calls that shared it, as far as they changed anything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Commit {
+    pub(crate) number: u64,
+    pub(crate) calls: Vec<CallChanges>,
+}
+
+impl Commit {
+    /// Counted from the opening of the database; as
+    /// [`HeldSnapshot::commit`](crate::HeldSnapshot::commit).
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// What each call changed, in the order in which they ran. Calls that failed are not here.
+    pub fn calls(&self) -> &[CallChanges] {
+        &self.calls
+    }
+
+    pub(super) fn changes_schema(&self) -> bool {
+        self.calls.iter().any(|call| call.schema)
+    }
+
+    /// The tables that changed; one may appear several times.
+    pub fn tables(&self) -> impl Iterator<Item = &str> {
+        self.calls.iter().flat_map(|call| &call.tables).map(TableChange::table)
+    }
+}
+
+/// What one call changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallChanges {
+    pub(crate) tables: Vec<TableChange>,
+    /// It, or a call before it in the transaction, changed the schema: a view, perhaps.
+    pub(crate) schema: bool,
+}
+
+impl CallChanges {
+    /// The tables it changed, each once.
+    pub fn tables(&self) -> &[TableChange] {
+        &self.tables
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.tables.iter().map(|table| table.rows.as_ref().map_or(0, Vec::len)).sum()
+    }
+}
+
+/// What one call changed in one table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableChange {
+    pub(crate) table: Arc<str>,
+    pub(crate) rows: Option<Vec<RowChange>>,
+}
+
+impl TableChange {
+    /// The table's name; that of an attached file's table is `schema.table`.
+    pub fn table(&self) -> &str {
+        &self.table
+    }
+
+    /// The rows that changed, in order; `None`: any row may have changed.
+    ///
+    /// SQLite cannot name the rows of tables `WITHOUT ROWID` and of virtual tables, those that
+    /// `REPLACE` removes, those of a `DELETE` without condition, and those whose key an `UPDATE`
+    /// changes; nor are more than 10,000 of a call named.
+    pub fn rows(&self) -> Option<&[RowChange]> {
+        self.rows.as_deref()
+    }
+}
+
+/// A row that changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct RowChange {
+    /// What was done to it.
+    pub kind: RowKind,
+    /// Its row id.
+    pub rowid: i64,
+}
+
+/// What was done to a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RowKind {
+    /// It was inserted.
+    Insert,
+    /// It was updated in place.
+    Update,
+    /// It was deleted.
+    Delete,
+}

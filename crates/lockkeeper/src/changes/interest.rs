@@ -1,0 +1,71 @@
+//! What a live query reads, and whether a change concerns it.
+
+use std::collections::BTreeSet;
+
+use super::change::Change;
+
+/// What a query has read.
+#[derive(Debug, Default)]
+pub(crate) struct Reads {
+    pub(crate) tables: BTreeSet<String>,
+    /// Something that no table stands for, such as the schema: any commit concerns it.
+    pub(crate) anything: bool,
+}
+
+/// Names of changed tables that are noted during one run.
+const NAMES_MAX: usize = 1024;
+
+/// The tables that a query reads, and whether one of them has changed.
+#[derive(Debug, Default)]
+pub(super) struct Interest {
+    /// Of the last run; `None`: a run is under way, and what changes is noted by name.
+    settled: Option<Reads>,
+    /// What changed since the run began. At most [`NAMES_MAX`]; one more, and `anything` did.
+    names: BTreeSet<String>,
+    anything: bool,
+    /// Since which commit the result is out of date.
+    pub(super) changed: Option<u64>,
+    /// The last commit that was noted.
+    last: u64,
+}
+
+impl Interest {
+    pub(super) fn note(&mut self, change: &Change) -> bool {
+        self.last = change.commit();
+        if let Some(reads) = &self.settled {
+            // What a name stands for may be another table now.
+            let schema = matches!(change, Change::Commit(commit) if commit.changes_schema());
+            let concerned =
+                schema || reads.anything || reads.tables.iter().any(|table| change.touches(table));
+            if concerned {
+                self.changed = Some(self.last);
+            }
+            return concerned;
+        }
+        match change {
+            Change::Commit(commit) if self.names.len() < NAMES_MAX && !commit.changes_schema() => {
+                self.names.extend(commit.tables().map(str::to_ascii_lowercase));
+            }
+            _ => self.anything = true,
+        }
+        false
+    }
+
+    /// A run begins, which sees everything that was noted until now.
+    pub(super) fn begin(&mut self) {
+        *self = Self { last: self.last, ..Self::default() };
+    }
+
+    /// The run is over, and this is what it read.
+    pub(super) fn settle(&mut self, reads: Reads) {
+        let read =
+            |name: &String| reads.tables.iter().any(|table| table.eq_ignore_ascii_case(name));
+        let some = !self.names.is_empty();
+        if self.anything || (reads.anything && some) || self.names.iter().any(read) {
+            self.changed = Some(self.last);
+        }
+        self.names.clear();
+        self.anything = false;
+        self.settled = Some(reads);
+    }
+}

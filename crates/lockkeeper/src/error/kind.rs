@@ -1,0 +1,151 @@
+//! The kinds of errors.
+
+use std::fmt;
+
+#[cfg(doc)]
+use super::Error;
+use crate::queue::Phase;
+
+/// What went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The closure itself returned an error; [`Error::into_call`] hands it out.
+    Call,
+    /// Another process kept the write lock for the whole busy timeout.
+    Busy,
+    /// The call's deadline passed.
+    Timeout(Phase),
+    /// The database was aborted while the call ran.
+    Canceled,
+    /// The call was undone together with its transaction, through no fault of its own, and may not
+    /// be run twice ([`write_once`](crate::Client::write_once)). Trying again is right.
+    NotApplied,
+    /// An I/O error in COMMIT itself: the call's effects may or may not survive a crash.
+    Unknown,
+    /// Called from inside a call that would wait for itself: of the same database, or of another one that waits
+    /// for this one, over however many steps. Use the transaction or snapshot that the closure was given, or
+    /// make the calls of several databases one after another.
+    Nested,
+    /// A write in a read, in a database that was opened by [`Builder::read_only`](crate::Builder::read_only), or in a
+    /// file that cannot be written.
+    ReadOnly,
+    /// The database is closed; nothing ran.
+    Closed,
+    /// Writes are stopped for now ([`Database::stop_writes`](crate::Database::stop_writes)); nothing ran.
+    WritesStopped,
+    /// A thread of the database died, or its connection could not be opened again.
+    Faulted,
+    /// The call's own statement rolled the whole transaction back (`OR ROLLBACK`,
+    /// `RAISE(ROLLBACK)`, a full disk), but the closure returned `Ok`.
+    RolledBack,
+    /// The call left a deferred foreign key violated.
+    ForeignKey,
+    /// The snapshot reached its maximum age, or the WAL its maximum size because of it, and was
+    /// released; or a read kept the WAL from starting over and was stopped.
+    SnapshotExpired,
+    /// The [`Lease`](crate::Lease) was held, or left idle, for longer than allowed; everything that was
+    /// done in it is rolled back.
+    LeaseExpired,
+    /// The lease is over: it was dropped in the middle of a call, or one of its statements rolled the
+    /// whole transaction back. Nothing of it is stored.
+    LeaseEnded,
+    /// As many snapshots as allowed are held.
+    TooManySnapshots,
+    /// Too much is asked of the database: the call had waited longer than the target of
+    /// [`Builder::shed_after`](crate::Builder::shed_after) and never began.
+    Overloaded,
+    /// The disk or the quota is full.
+    DiskFull,
+    /// The file is damaged or no database.
+    Corrupt,
+    /// The database could not be opened.
+    Open,
+    /// There is no such file, and it is not to be created; see
+    /// [`Builder::create_if_missing`](crate::Builder::create_if_missing).
+    NotFound,
+    /// This process has the file open already, perhaps by another name; the detail says where.
+    AlreadyOpen,
+    /// The file is on a network file system, see [`NetworkFiles`](crate::NetworkFiles).
+    NetworkFileSystem,
+    /// This version of SQLite may lose commits.
+    SqliteVersion,
+    /// The file belongs to another program, or to none; see [`Migrations`](crate::Migrations).
+    ForeignFile,
+    /// The file was written by a newer version of this program.
+    NewerFile,
+    /// A step of the [`Migrations`](crate::Migrations) failed and was undone; the ones before it are kept.
+    Migration,
+    /// The database's file, or its WAL, was deleted, replaced or moved, or the file emptied, while it was open. Every call is told so
+    /// from then on; the detail says what was found, when it was in place last, and what to do.
+    Replaced,
+    /// A backup could not be made, or not be put in its place; what was there before is there still.
+    Backup,
+    /// A setting makes no sense.
+    Config,
+    /// The process forked; a connection must not be used in the child, nor its file opened there.
+    Forked,
+    /// Another failure of SQLite, see the source.
+    Sqlite,
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Call => f.write_str("the call returned an error"),
+            Self::Busy => {
+                f.write_str("another process kept the database locked for the whole busy timeout")
+            }
+            Self::Timeout(phase) => write!(f, "the deadline passed while {phase}"),
+            Self::Canceled => f.write_str("the database was aborted while the call ran"),
+            Self::NotApplied => {
+                f.write_str("the call was undone with its transaction; it may be made again")
+            }
+            Self::Unknown => {
+                f.write_str("an I/O error in COMMIT: whether the call was stored is not known")
+            }
+            Self::Nested => f.write_str(
+                "called from inside a call that would wait for itself, directly or through calls of other \
+                 databases; use the transaction or snapshot given to the closure",
+            ),
+            Self::ReadOnly => f.write_str("a write where nothing can be written"),
+            Self::Closed => f.write_str("the database is closed"),
+            Self::WritesStopped => f.write_str("writes are stopped for now; reads go on"),
+            Self::Faulted => f.write_str("a thread or connection of the database is gone"),
+            Self::RolledBack => f.write_str("a statement of the call rolled everything back"),
+            Self::ForeignKey => f.write_str("the call left a foreign key violated"),
+            Self::SnapshotExpired => f.write_str(
+                "the snapshot was released: it reached its maximum age, or the WAL its maximum size",
+            ),
+            Self::LeaseExpired => f.write_str(
+                "the lease was held or left idle for too long and is rolled back; await less in it, \
+                 or raise `hold_max` or `idle_max`",
+            ),
+            Self::LeaseEnded => f.write_str("the lease is over and rolled back"),
+            Self::TooManySnapshots => f.write_str("too many snapshots are held"),
+            Self::Overloaded => {
+                f.write_str("the database is overloaded; the call waited too long and never began")
+            }
+            Self::DiskFull => f.write_str("the disk or the quota is full"),
+            Self::Corrupt => f.write_str("the file is damaged or not a database"),
+            Self::Open => f.write_str("the database could not be opened"),
+            Self::NotFound => f.write_str("there is no such file"),
+            Self::AlreadyOpen => f.write_str("the file is open already"),
+            Self::NetworkFileSystem => f.write_str("the file is on a network file system"),
+            Self::SqliteVersion => f.write_str("this version of SQLite is not safe"),
+            Self::ForeignFile => f.write_str("the file is another program's"),
+            Self::NewerFile => f.write_str("the file is newer than this program"),
+            Self::Migration => f.write_str("the schema could not be brought up to date"),
+            Self::Replaced => {
+                f.write_str("the file was deleted, replaced or emptied while it was open")
+            }
+            Self::Backup => f.write_str("the copy could not be made"),
+            Self::Config => f.write_str("a setting makes no sense"),
+            Self::Forked => f.write_str(
+                "the process forked, and nothing of SQLite survives that; fork before opening, or \
+                 run another program (exec)",
+            ),
+            Self::Sqlite => f.write_str("SQLite failed"),
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! What calls may prepare, and what is noted of it: the authorizer runs whenever a statement is prepared.
+
+use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
+
+use super::callbacks::{Access, Guard};
+use super::temporary::is_temp;
+use crate::changes::interest::Reads;
+
+impl Guard {
+    pub(super) fn authorize(&self, context: &AuthContext<'_>) -> Authorization {
+        match self.access.get() {
+            Access::Call => {}
+            Access::Exclusive => return authorize_exclusive(&context.action),
+            Access::Open => return Authorization::Allow,
+        }
+        self.temp_schema.note(context);
+        if self.recorder.is_on() {
+            self.recorder.authorized(context);
+        }
+        if self.is_noting_reads() {
+            self.with_reads(|reads| note_read(reads, context));
+        }
+        match &context.action {
+            AuthAction::Transaction { .. }
+            | AuthAction::Savepoint { .. }
+            | AuthAction::Attach { .. }
+            | AuthAction::Detach { .. } => Authorization::Deny,
+            AuthAction::Pragma { pragma_name, pragma_value } => {
+                let deferred = pragma_name.eq_ignore_ascii_case("defer_foreign_keys");
+                if deferred {
+                    self.note_deferred_keys();
+                }
+                // It fails in a transaction, as every call is.
+                if pragma_name.eq_ignore_ascii_case("wal_checkpoint") {
+                    return Authorization::Deny;
+                }
+                // The temporary file has a `user_version` too, which no transaction of ours undoes.
+                let undone = keeps_state(pragma_name)
+                    && (!is_temp(context.database_name) || !is_in_header(pragma_name));
+                match pragma_value.is_none() || deferred || undone {
+                    true => Authorization::Allow,
+                    false => Authorization::Deny,
+                }
+            }
+            _ => Authorization::Allow,
+        }
+    }
+}
+
+/// What an exclusive call may do: everything but to set what the process has once for all connections.
+fn authorize_exclusive(action: &AuthAction<'_>) -> Authorization {
+    const OF_THE_PROCESS: [&str; 4] =
+        ["soft_heap_limit", "hard_heap_limit", "temp_store_directory", "data_store_directory"];
+    match action {
+        AuthAction::Pragma { pragma_name, pragma_value: Some(_) }
+            if OF_THE_PROCESS.iter().any(|own| pragma_name.eq_ignore_ascii_case(own)) =>
+        {
+            Authorization::Deny
+        }
+        _ => Authorization::Allow,
+    }
+}
+
+fn is_in_header(pragma: &str) -> bool {
+    ["application_id", "user_version"].iter().any(|field| pragma.eq_ignore_ascii_case(field))
+}
+
+/// Takes note of the table that a statement reads, as the feed names it.
+fn note_read(reads: &mut Reads, context: &AuthContext<'_>) {
+    match context.action {
+        AuthAction::Read { table_name, .. } => {
+            let schema = context.database_name.unwrap_or("main");
+            // The schema itself, and what SQLite makes up from it or from the file, changes with any table.
+            let of_all = ["sqlite_master", "sqlite_schema", "dbstat", "sqlite_dbpage"];
+            if of_all.iter().any(|name| name.eq_ignore_ascii_case(table_name))
+                || table_name.starts_with("pragma_")
+            {
+                reads.anything = true;
+            } else if schema == "main" {
+                reads.tables.insert(table_name.to_owned());
+            } else {
+                reads.tables.insert(format!("{schema}.{table_name}"));
+            }
+        }
+        // It reports something of the schema or the file. FTS5 asks for the version in every query.
+        AuthAction::Pragma { pragma_name, .. } => {
+            reads.anything |= !pragma_name.eq_ignore_ascii_case("data_version");
+        }
+        _ => {}
+    }
+}
+
+/// PRAGMAs whose argument changes nothing on the connection, or only what the transaction undoes.
+fn keeps_state(pragma: &str) -> bool {
+    const ALLOWED: [&str; 17] = [
+        "application_id",
+        "data_version",
+        "foreign_key_check",
+        "foreign_key_list",
+        "function_list",
+        "incremental_vacuum",
+        "index_info",
+        "index_list",
+        "index_xinfo",
+        "integrity_check",
+        "optimize",
+        "quick_check",
+        "table_info",
+        "table_list",
+        "table_xinfo",
+        "user_version",
+        "collation_list",
+    ];
+    ALLOWED.iter().any(|allowed| pragma.eq_ignore_ascii_case(allowed))
+}

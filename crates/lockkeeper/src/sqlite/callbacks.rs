@@ -1,0 +1,166 @@
+//! What the callbacks of a connection share with its owner.
+
+use std::ffi::CStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::time::Duration;
+
+use super::counters::Counters;
+use super::lock_wait::LockWait;
+use super::temporary::TempSchema;
+use crate::changes::interest::Reads;
+use crate::changes::recorder::Recorder;
+use crate::ffi::Watcher;
+use crate::queue::Wakeups;
+use crate::stats::holders::Slot;
+use crate::sync::{Mutex, lock};
+
+/// What the authorizer lets through (`authorizer.rs`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Access {
+    /// The library's own statements, `setup` and exclusive calls: anything.
+    Open,
+    /// Calls: no transaction control, no ATTACH, no PRAGMA that outlives the call.
+    Call,
+    /// Exclusive calls: anything but what is the process's, because nothing could take it back.
+    Exclusive,
+}
+
+/// What the authorizer of a connection lets through now.
+#[derive(Debug)]
+pub(super) struct AtomicAccess(AtomicU8);
+
+impl AtomicAccess {
+    fn new() -> Self {
+        Self(AtomicU8::new(Access::Open as u8))
+    }
+
+    pub(super) fn get(&self) -> Access {
+        match self.0.load(Ordering::Relaxed) {
+            access if access == Access::Call as u8 => Access::Call,
+            access if access == Access::Exclusive as u8 => Access::Exclusive,
+            _ => Access::Open,
+        }
+    }
+
+    pub(super) fn set(&self, access: Access) {
+        self.0.store(access as u8, Ordering::Relaxed);
+    }
+}
+
+/// Shared between a connection's callbacks and its owner. All on the owner's thread: the atomics
+/// only satisfy the callbacks' `Send` bound, so every access is relaxed.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    pub(super) access: AtomicAccess,
+    /// The running call prepared `PRAGMA defer_foreign_keys`, which holds until the COMMIT.
+    deferred_keys: AtomicBool,
+    /// The running call prepared what changes a schema.
+    pub(crate) temp_schema: TempSchema,
+    /// Where the row counts of the running call begin.
+    pub(crate) counters: Arc<Counters>,
+    /// Frames in the WAL after the last commit on this connection.
+    pub(crate) wal_frames: AtomicU32,
+    /// The same of attached files: the most of any, since the last checkpoint.
+    pub(crate) attached_wal_frames: AtomicU32,
+    pub(crate) lock_wait: LockWait,
+    /// What the running call changes; on while somebody subscribes.
+    pub(crate) recorder: Arc<Recorder>,
+    /// What the running call reads; on while a live query runs.
+    reads: Mutex<Reads>,
+    noting_reads: AtomicBool,
+    /// Who uses this connection.
+    pub(crate) slot: Arc<Slot>,
+    /// Of the database: callers that were answered and are to be woken.
+    pub(crate) wakeups: Arc<Wakeups>,
+    /// Some of them may have been there when the running call began.
+    pub(crate) answered_before: AtomicBool,
+}
+
+impl Guard {
+    pub(super) fn new(wakeups: Arc<Wakeups>, busy_timeout: Duration) -> Self {
+        let slot = Arc::new(Slot::default());
+        Self {
+            access: AtomicAccess::new(),
+            deferred_keys: AtomicBool::new(false),
+            temp_schema: TempSchema::default(),
+            counters: Arc::default(),
+            wal_frames: AtomicU32::new(0),
+            attached_wal_frames: AtomicU32::new(0),
+            lock_wait: LockWait::new(busy_timeout, Arc::clone(&slot)),
+            recorder: Arc::new(Recorder::default()),
+            reads: Mutex::default(),
+            noting_reads: AtomicBool::new(false),
+            slot,
+            wakeups,
+            answered_before: AtomicBool::new(false),
+        }
+    }
+
+    /// Wakes the callers that this thread has answered and not woken, once: the call that it runs takes its time.
+    pub(crate) fn release_answered(&self) {
+        if self.answered_before.swap(false, Ordering::Relaxed) {
+            self.wakeups.wake_all();
+        }
+    }
+
+    /// Begins to note what is read, or ends it and gives what was noted.
+    pub(crate) fn note_reads(&self, begin: bool) -> Reads {
+        self.noting_reads.store(begin, Ordering::Relaxed);
+        std::mem::take(&mut lock(&self.reads))
+    }
+
+    /// Takes note of a table that is read without a statement; no table: of the schema.
+    pub(crate) fn note_direct_read(&self, schema: &str, table: Option<&str>) {
+        if !self.is_noting_reads() {
+            return;
+        }
+        let mut reads = lock(&self.reads);
+        match table {
+            None => reads.anything = true,
+            Some(table) if schema.eq_ignore_ascii_case("main") => {
+                reads.tables.insert(table.to_owned());
+            }
+            Some(table) => _ = reads.tables.insert(format!("{schema}.{table}")),
+        }
+    }
+
+    pub(crate) fn is_noting_reads(&self) -> bool {
+        self.noting_reads.load(Ordering::Relaxed)
+    }
+
+    /// Takes note that the call prepared `PRAGMA defer_foreign_keys`.
+    pub(super) fn note_deferred_keys(&self) {
+        self.deferred_keys.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the call prepared it; forgets that.
+    pub(super) fn take_deferred_keys(&self) -> bool {
+        self.deferred_keys.swap(false, Ordering::Relaxed)
+    }
+
+    pub(super) fn with_reads(&self, f: impl FnOnce(&mut Reads)) {
+        f(&mut lock(&self.reads));
+    }
+}
+
+impl Watcher for Guard {
+    /// Naps and says whether to try again.
+    fn wait_for_lock(&self, attempt: i32) -> bool {
+        if attempt == 0 {
+            // I3
+            self.release_answered();
+            self.lock_wait.begin();
+        }
+        self.lock_wait.nap(attempt)
+    }
+
+    fn committed(&self, schema: &CStr, frames: i32) {
+        let frames = u32::try_from(frames).unwrap_or(0);
+        match schema == c"main" {
+            true => self.wal_frames.store(frames, Ordering::Relaxed),
+            false => _ = self.attached_wal_frames.fetch_max(frames, Ordering::Relaxed),
+        }
+    }
+}

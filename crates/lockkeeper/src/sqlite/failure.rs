@@ -1,0 +1,40 @@
+//! What SQLite's errors mean inside a call.
+
+use rusqlite::ffi;
+
+pub(super) fn sqlite(code: i32, message: &str) -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(ffi::Error::new(code), Some(message.to_owned()))
+}
+
+/// VACUUM cannot run in a transaction, and every call is one.
+pub(super) fn vacuum_in_call() -> rusqlite::Error {
+    sqlite(
+        ffi::SQLITE_ERROR,
+        "VACUUM cannot run in a transaction, as every call is; use `exclusive`",
+    )
+}
+
+/// SQLite says "busy", which to try again does not mend; say what it means here.
+pub(super) fn explain_busy(error: rusqlite::Error) -> rusqlite::Error {
+    match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DatabaseBusy) => sqlite(
+            ffi::SQLITE_MISUSE,
+            "a savepoint cannot begin or end while a blob is open for writing, or a statement that writes \
+             stands on a row; drop it first",
+        ),
+        _ => error,
+    }
+}
+
+/// SQLite says "not authorized"; say what it means here.
+pub(super) fn explain_denial(error: rusqlite::Error) -> rusqlite::Error {
+    match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::AuthorizationForStatementDenied) => sqlite(
+            ffi::SQLITE_AUTH,
+            "not allowed inside a call: transactions and savepoints belong to the library (use \
+             `tx.savepoint`), ATTACH, checkpoints and PRAGMAs of the connection belong into `setup` or \
+             `exclusive`",
+        ),
+        _ => error,
+    }
+}

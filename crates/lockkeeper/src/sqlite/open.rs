@@ -1,0 +1,381 @@
+//! Opening a connection, and bringing it into the state that calls rely on.
+
+use std::borrow::Cow;
+use std::cell::Cell;
+#[cfg(unix)]
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::backup::Backup;
+use rusqlite::hooks::AuthContext;
+use rusqlite::{Connection, MAIN_DB, OpenFlags, ffi};
+
+use super::callbacks::{Access, Guard};
+use super::link::Link;
+use super::opener::Opener;
+use super::snapshot::Snapshot;
+use super::temporary::OfSetup;
+use super::{instance, interrupt, lock_wait, path, setup};
+use crate::config::Config;
+use crate::error::{Error, ErrorKind, are_descriptors_exhausted};
+use crate::ffi::{Session, Sql, count_by_call};
+use crate::place::Role;
+use crate::sync::now;
+
+impl Opener {
+    /// Opens a connection for `role` and brings it into the state that calls rely on.
+    pub(crate) fn open(&self, role: Role) -> Result<Snapshot, Error> {
+        open_checked(self, role, &|_| Ok(()))
+    }
+
+    /// Opens the first connection, which is the writer's if there is one. `check` looks at the file before anything is
+    /// changed.
+    pub(super) fn open_first(&self, check: &Check<'_>) -> Result<Snapshot, Error> {
+        let role = if self.config.is_read_only() { Role::Reader } else { Role::Writer };
+        open_checked(self, role, check)
+    }
+
+    /// A new writer's connection of a memory database, with the content of `old`.
+    pub(crate) fn open_with_content(&self, old: &Link) -> Result<Snapshot, Error> {
+        let mut new = self.open(Role::Writer)?;
+        let from = old.session.conn();
+        let (copied, prepared) = new.link.session.lend(|conn| copy_memory(from, conn), |_| ());
+        let failed = |error| Error::sqlite_error(ErrorKind::Faulted, error);
+        copied.and(prepared).map_err(failed)?;
+        // It can be read: the encoding, for one, is that of what was copied.
+        new.link.session.run(Sql::Pin).map_err(failed)?;
+        Ok(new)
+    }
+
+    /// Takes away the WAL of a file that is open nowhere, if it is empty, under SQLite's own locks. To be called when the
+    /// connections that made it, which cannot do so, are closed.
+    pub(crate) fn remove_empty_wal(&self) -> rusqlite::Result<()> {
+        let wal = self.file.path().map(|path| std::fs::metadata(path::beside(path, "-wal")));
+        if !matches!(wal, Some(Ok(wal)) if wal.len() == 0) {
+            return Ok(());
+        }
+        let conn = connect(self, Role::Copier)?;
+        conn.busy_timeout(Duration::ZERO)?;
+        // Only a connection that has opened the WAL removes it when it is closed.
+        conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
+    }
+}
+
+/// Whether a file may be used.
+pub(super) type Check<'c> = dyn Fn(&Connection) -> Result<(), Error> + 'c;
+
+fn open_checked(opener: &Opener, role: Role, check: &Check<'_>) -> Result<Snapshot, Error> {
+    let failed = |error| Error::sqlite_error(ErrorKind::Open, error);
+    let (config, file) = (&*opener.config, &opener.file);
+    if let Some(lost) = file.lost() {
+        return Err(lost);
+    }
+    // From here on the session closes the connection, whatever `setup` leaves on it.
+    let mut session = Session::new(connect(opener, role).map_err(|error| explain(opener, error))?);
+    let guard = Arc::new(Guard::new(Arc::clone(&opener.wakeups), config.busy_timeout));
+    interrupt::install(&mut session, &guard, false).map_err(failed)?;
+    let conn = session.conn();
+    if role == Role::Writer && conn.is_readonly(MAIN_DB).map_err(failed)? {
+        // What SQLite makes of a file that it may only read. Every write would fail.
+        let shown = opener.path().unwrap_or(Path::new("")).display();
+        return Err(Error::new(ErrorKind::Open).detail(unwritable(&shown)));
+    }
+    check(conn).map_err(|error| match error.kind() {
+        ErrorKind::Corrupt | ErrorKind::Sqlite | ErrorKind::Busy => match error.into_sqlite() {
+            Some(error) => explain(opener, error),
+            None => Error::new(ErrorKind::Open),
+        },
+        _ => error,
+    })?;
+    configure(conn, config, role).map_err(|error| explain(opener, error))?;
+    conn.set_prepared_statement_cache_capacity(config.statement_cache);
+    count_by_call(conn, &guard.counters).map_err(failed)?;
+    verify(conn, opener, role)?;
+    setup::run(conn, config, role)?;
+    if role == Role::Writer {
+        let files = attached(conn).map_err(failed)?;
+        instance::attach(config, file, files.into_iter().map(|(_, file)| file).collect())?;
+        configure_attached(conn, config.busy_timeout).map_err(|error| {
+            failed(error).detail("an attached file could not be brought into WAL mode")
+        })?;
+    }
+    // A statement that setup left in the cache was prepared before calls were guarded.
+    conn.flush_prepared_statement_cache();
+    // Again: setup may have changed the busy timeout, which removes the handler.
+    let of_setup = OfSetup::new(conn).map_err(failed)?;
+    install(&mut session, &guard, config, role).map_err(failed)?;
+    session.prepare().map_err(failed)?;
+    opener.board.register(role, &guard.slot);
+    if role != Role::Copy {
+        // Opens the WAL: only a connection that has done so removes it when it is closed, or copies it; and
+        // what a reader opens now is compared now, and is not another file when it first reads.
+        session.run(Sql::Pin).map_err(|error| explain(opener, error))?;
+    }
+    if role != Role::Writer {
+        file.check()?;
+    }
+    let link = Link {
+        session,
+        guard,
+        read_only: Cell::new(role != Role::Writer),
+        writes: Cell::new(0),
+        of_setup,
+        stale: Cell::new(false),
+        protect: Cell::new(false),
+        saved: Cell::new(false),
+        noted: config.statistics || config.on_slow.is_some(),
+        work: config.on_slow.as_ref().map(|_| Cell::default()),
+    };
+    // What `setup` began would pin a snapshot.
+    if !link.clean() {
+        return Err(
+            Error::new(ErrorKind::Open).detail("`setup` left a transaction that cannot be ended")
+        );
+    }
+    // What setup counted is no call's.
+    link.begin_own();
+    Ok(Snapshot::new(link))
+}
+
+/// Copies the main file and those that `setup` attached, where they are in memory.
+fn copy_memory(from: &Connection, to: &mut Connection) -> rusqlite::Result<()> {
+    let page_size: i64 = from.pragma_query_value(None, "page_size", |row| row.get(0))?;
+    to.pragma_update(None, "page_size", page_size)?;
+    let names: Vec<String> = databases(to)?
+        .into_iter()
+        .filter(|(number, _, file)| *number != TEMP && file.is_none())
+        .map(|(_, name, _)| name)
+        .collect();
+    for name in names {
+        if databases(from)?.iter().any(|(_, of, _)| *of == name) {
+            let copy = Backup::new_with_names(from, name.as_str(), to, name.as_str())?;
+            copy.run_to_completion(i32::MAX, Duration::ZERO, None)?;
+        }
+    }
+    Ok(())
+}
+
+/// Installs what guards the connection: the handlers of waits and interrupts, the authorizer, and
+/// the hooks. To be called again when somebody had the bare connection.
+pub(crate) fn install(
+    session: &mut Session,
+    guard: &Arc<Guard>,
+    config: &Config,
+    role: Role,
+) -> rusqlite::Result<()> {
+    interrupt::install(session, guard, role == Role::Writer && !config.is_memory())?;
+    let conn = session.conn_mut();
+    let authorizer = Arc::clone(guard);
+    conn.authorizer(Some(move |context: AuthContext<'_>| authorizer.authorize(&context)))?;
+    if role != Role::Writer {
+        return Ok(());
+    }
+    // Calls cannot commit. A statement that was begun before its transaction was lost, and is
+    // stepped only then, would: it is rolled back instead.
+    let at_commit = Arc::clone(guard);
+    conn.commit_hook(Some(move || at_commit.access.get() == Access::Call))
+}
+
+/// An exclusive call has ended: rolls back what it left open and takes back the hooks, for what is left to
+/// do before the connection is replaced.
+pub(crate) fn end_exclusive(session: &mut Session, guard: &Arc<Guard>, config: &Config) {
+    guard.access.set(Access::Open);
+    // What it prepared, it prepared as an exclusive call may.
+    session.conn().flush_prepared_statement_cache();
+    let _ = install(session, guard, config, Role::Writer);
+    let conn = session.conn();
+    if !conn.is_autocommit() {
+        // Inside a transaction the PRAGMA would be ignored.
+        let _ = conn.execute_batch("ROLLBACK");
+    }
+    let _ = configure_attached(conn, config.busy_timeout);
+    let _ = conn.execute_batch("PRAGMA foreign_keys = ON; PRAGMA defer_foreign_keys = OFF");
+    // The mode changes with the next access to the file.
+    let unlock = "PRAGMA locking_mode = NORMAL; SELECT 1 FROM sqlite_schema LIMIT 1";
+    let _ = conn.execute_batch(unlock);
+}
+
+/// Brings a file into WAL mode.
+///
+/// The change needs the file alone, and SQLite does not ask the busy handler where waiting might be
+/// for each other: of several processes that open a new file at once, some are told that it is busy.
+fn into_wal(conn: &Connection, schema: &str, patience: Duration) -> rusqlite::Result<()> {
+    let give_up_at = now().checked_add(patience);
+    let mut seed = std::process::id() | 1;
+    let mut attempt = 0;
+    loop {
+        // Answers with the mode that it is in; `verify` looks at it.
+        let changed = conn.pragma_update_and_check(Some(schema), "journal_mode", "WAL", |_| Ok(()));
+        let busy = changed.as_ref().is_err_and(|error| {
+            error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy)
+        });
+        if !busy || give_up_at.is_some_and(|at| now() >= at) {
+            return changed;
+        }
+        std::thread::sleep(lock_wait::nap(attempt, &mut seed));
+        attempt += 1;
+    }
+}
+
+/// Brings attached files into WAL mode as the main one is: in another mode one reader, and so one
+/// held snapshot, keeps every writer of the file waiting (<https://www.sqlite.org/lockingv3.html>).
+///
+/// Files that cannot be written keep their mode; nothing writes them.
+pub(crate) fn configure_attached(
+    conn: &Connection,
+    busy_timeout: Duration,
+) -> rusqlite::Result<()> {
+    for (name, _) in attached(conn)? {
+        into_wal(conn, &name, busy_timeout)?;
+    }
+    Ok(())
+}
+
+/// The names and paths of attached files that can be written.
+fn attached(conn: &Connection) -> rusqlite::Result<Vec<(String, PathBuf)>> {
+    let mut files = Vec::new();
+    for (number, name, file) in databases(conn)? {
+        if let Some(file) = file.filter(|_| number > TEMP)
+            && !conn.is_readonly(name.as_str())?
+        {
+            files.push((name, file));
+        }
+    }
+    Ok(files)
+}
+
+/// The number of the temporary file; 0 is the main one.
+const TEMP: i64 = 1;
+
+/// The number, the name and the file of each database of the connection; without a file it is in memory.
+fn databases(conn: &Connection) -> rusqlite::Result<Vec<(i64, String, Option<PathBuf>)>> {
+    let mut list = conn.prepare("PRAGMA database_list")?;
+    let rows = list.query_map([], |row| {
+        let path = row.get_ref(2)?.as_bytes_or_null()?.filter(|path| !path.is_empty());
+        Ok((row.get(0)?, row.get(1)?, path.map(path_of)))
+    })?;
+    rows.collect()
+}
+
+/// A path as SQLite tells it; it need not be UTF-8.
+fn path_of(bytes: &[u8]) -> PathBuf {
+    #[cfg(unix)]
+    return std::ffi::OsStr::from_bytes(bytes).into();
+    #[cfg(not(unix))]
+    return String::from_utf8_lossy(bytes).into_owned().into();
+}
+
+fn connect(opener: &Opener, role: Role) -> rusqlite::Result<Connection> {
+    let config = &opener.config;
+    let Some(path) = opener.path() else { return Connection::open_in_memory() };
+    let access = match role {
+        Role::Writer if config.creates() => {
+            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE
+        }
+        Role::Writer | Role::Copier => OpenFlags::SQLITE_OPEN_READ_WRITE,
+        Role::Reader | Role::Copy => OpenFlags::SQLITE_OPEN_READ_ONLY,
+    };
+    let mut flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut name = Cow::Borrowed(path);
+    if config.immutable {
+        flags |= OpenFlags::SQLITE_OPEN_URI;
+        name = Cow::Owned(path::immutable_uri(path).into());
+    }
+    match &config.vfs {
+        None => Connection::open_with_flags(name, flags),
+        Some(vfs) => Connection::open_with_flags_and_vfs(name, flags, vfs.as_str()),
+    }
+}
+
+fn configure(conn: &Connection, config: &Config, role: Role) -> rusqlite::Result<()> {
+    // Beyond that SQLite takes the number for 0, and 0 for its default once it has loaded the schema.
+    let kib = i32::try_from(config.page_cache_bytes / 1024).unwrap_or(i32::MAX).max(1);
+    conn.execute_batch(&format!("PRAGMA cache_size = -{kib}; PRAGMA foreign_keys = ON"))?;
+    if config.is_memory() {
+        return Ok(());
+    }
+    if role == Role::Writer {
+        into_wal(conn, "main", config.busy_timeout)?;
+        // After a checkpoint that reset the WAL, the file is cut back to this.
+        let limit = i64::try_from(config.wal_bytes_max).unwrap_or(i64::MAX);
+        conn.query_row(&format!("PRAGMA journal_size_limit = {limit}"), [], |_| Ok(()))?;
+    }
+    conn.execute_batch(&format!("PRAGMA synchronous = {}", config.synchronous.sql()))?;
+    // Automatic checkpoints run inside somebody's COMMIT; see `wal/checkpoint.rs`.
+    conn.query_row("PRAGMA wal_autocheckpoint = 0", [], |_| Ok(()))
+}
+
+/// Checks what SQLite may have refused without an error.
+fn verify(conn: &Connection, opener: &Opener, role: Role) -> Result<(), Error> {
+    if role != Role::Writer || opener.config.is_memory() {
+        return Ok(());
+    }
+    let mode: String = conn
+        .pragma_query_value(None, "journal_mode", |row| row.get(0))
+        .map_err(|error| explain(opener, error))?;
+    match mode == "wal" {
+        true => Ok(()),
+        false => {
+            let detail = format!("the file system or VFS offers no WAL: journal_mode is {mode}");
+            Err(Error::new(ErrorKind::Open).detail(detail))
+        }
+    }
+}
+
+fn unwritable(shown: &std::path::Display<'_>) -> String {
+    format!(
+        "{shown} or its directory is not writable; WAL mode needs both; to read it alone, use `Builder::read_only`"
+    )
+}
+
+/// Why a file cannot be opened for reading alone.
+fn unreadable(path: &Path, extended_code: i32) -> String {
+    let shown = path.display();
+    match extended_code {
+        ffi::SQLITE_READONLY_ROLLBACK | ffi::SQLITE_READONLY_RECOVERY => format!(
+            "{shown}: a program was killed while it wrote; open it once for writing, which undoes what was not \
+             finished"
+        ),
+        _ => format!(
+            "{shown}: check that it can be read; in WAL mode its `-wal` and `-shm` must be there and readable, or \
+             the directory writable, so that they can be made; if nothing ever writes the file, use \
+             `Builder::immutable`"
+        ),
+    }
+}
+
+/// Says which file it was and what its owner can do about it.
+fn explain(opener: &Opener, error: rusqlite::Error) -> Error {
+    let config = &opener.config;
+    let Some(path) = opener.path() else {
+        return Error::sqlite_error(ErrorKind::Open, error);
+    };
+    let shown = path.display();
+    let code = error.sqlite_error().map_or(0, |error| error.extended_code & 0xff);
+    let (kind, detail) = match code {
+        // The error adds what to do.
+        ffi::SQLITE_CANTOPEN if are_descriptors_exhausted() => (ErrorKind::Open, shown.to_string()),
+        ffi::SQLITE_CANTOPEN if !config.creates() && path::is_absent(path) => {
+            (ErrorKind::NotFound, format!("{shown} does not exist any more"))
+        }
+        ffi::SQLITE_CANTOPEN | ffi::SQLITE_READONLY if config.is_read_only() => (
+            ErrorKind::Open,
+            unreadable(path, error.sqlite_error().map_or(0, |error| error.extended_code)),
+        ),
+        ffi::SQLITE_CANTOPEN => {
+            let hint = "check that the file and its directory can be read and written";
+            (ErrorKind::Open, format!("{shown}: {hint}"))
+        }
+        ffi::SQLITE_READONLY | ffi::SQLITE_PERM | ffi::SQLITE_AUTH => {
+            (ErrorKind::Open, unwritable(&shown))
+        }
+        ffi::SQLITE_NOTADB => (ErrorKind::Corrupt, format!("{shown} is not a SQLite database")),
+        ffi::SQLITE_CORRUPT => (ErrorKind::Corrupt, format!("{shown} is damaged")),
+        ffi::SQLITE_BUSY => (ErrorKind::Busy, format!("{shown} is locked by another process")),
+        ffi::SQLITE_FULL => (ErrorKind::DiskFull, shown.to_string()),
+        _ => (ErrorKind::Open, shown.to_string()),
+    };
+    Error::sqlite_error(kind, error).detail(detail)
+}

@@ -1,0 +1,276 @@
+//! What reads are given: one state of the database.
+
+use rusqlite::types::FromSql;
+use rusqlite::{Name, Params, Result, Row, ToSql};
+
+use super::blob::Blob;
+use super::callbacks::Guard;
+use super::failure::explain_denial;
+use super::link::Link;
+use super::queryable::Queryable;
+use super::queryable::sealed::Sealed;
+use super::statement::Statement;
+#[cfg(doc)]
+use super::transaction::Transaction;
+use crate::changes::interest::Reads;
+use crate::queue;
+
+/// One state of the database: all statements of a read see the same one.
+///
+/// It offers rusqlite's reading methods. Statements have the columns of today's schema, also when they come
+/// from the cache. Transaction control, `ATTACH` and `PRAGMA`s that would
+/// outlive the call are refused when the statement is prepared.
+#[derive(Debug)]
+pub struct Snapshot {
+    pub(crate) link: Link,
+}
+
+impl Snapshot {
+    pub(crate) fn new(link: Link) -> Self {
+        Self { link }
+    }
+
+    /// Prepares a statement.
+    ///
+    /// # Errors
+    /// SQLite's; `AuthorizationForStatementDenied` for what calls may not do; `ReadOnly` for a
+    /// statement that writes, in a read.
+    pub fn prepare(&self, sql: &str) -> Result<Statement<'_>> {
+        self.link.before_prepare(sql);
+        let statement = self.link.session.prepare_plain(sql).map_err(explain_denial)?;
+        Statement::new(&self.link, sql, statement, false)
+    }
+
+    /// Prepares a statement, or takes it from the connection's cache, to which it returns.
+    ///
+    /// # Errors
+    /// As [`Snapshot::prepare`].
+    pub fn prepare_cached(&self, sql: &str) -> Result<Statement<'_>> {
+        if self.link.guard.is_noting_reads() {
+            // What a cached statement reads was said when it was prepared.
+            return self.prepare(sql);
+        }
+        self.link.before_prepare(sql);
+        let statement = self.link.session.prepare_cached(sql).map_err(explain_denial)?;
+        Statement::new(&self.link, sql, statement, true)
+    }
+
+    /// Runs a query and maps its first row. Prepared through the cache.
+    ///
+    /// # Errors
+    /// SQLite's; `QueryReturnedNoRows` when there is none.
+    pub fn query_row<T, P, F>(&self, sql: &str, params: P, f: F) -> Result<T>
+    where
+        P: Params,
+        F: FnOnce(&Row<'_>) -> Result<T>,
+    {
+        Queryable::query_row(self, sql, params, f)
+    }
+
+    /// Runs a query and maps its only row. Prepared through the cache.
+    ///
+    /// # Errors
+    /// SQLite's; also when there is no row or more than one.
+    pub fn query_one<T, P, F>(&self, sql: &str, params: P, f: F) -> Result<T>
+    where
+        P: Params,
+        F: FnOnce(&Row<'_>) -> Result<T>,
+    {
+        Queryable::query_one(self, sql, params, f)
+    }
+
+    /// Runs a query and maps its first row by a function whose errors may be of another type. Prepared
+    /// through the cache.
+    ///
+    /// # Errors
+    /// What `f` returned; SQLite's; `QueryReturnedNoRows` when there is no row.
+    pub fn query_row_and_then<T, E, P, F>(
+        &self,
+        sql: &str,
+        params: P,
+        f: F,
+    ) -> std::result::Result<T, E>
+    where
+        E: From<rusqlite::Error>,
+        P: Params,
+        F: FnOnce(&Row<'_>) -> std::result::Result<T, E>,
+    {
+        Queryable::query_row_and_then(self, sql, params, f)
+    }
+
+    /// Opens the blob (or text) in `column` of the row `rowid`, to be read or written piece by piece.
+    ///
+    /// The schema is `"main"`, or the name of an attached file. A write may write into it unless
+    /// `read_only`; in a read it must be `true`. While a blob is open for writing the call cannot begin or
+    /// end a savepoint ([`Transaction::savepoint`]). What is written is reported by the change feed as the table
+    /// alone. `changes` does not count it.
+    ///
+    /// # Errors
+    /// SQLite's: there is no such row or column, no blob or text in it, or the table is a view, virtual or
+    /// `WITHOUT ROWID`; for writing also when the column is part of an index or a key. `ReadOnly` for writing in a read.
+    pub fn blob_open<D: Name, N: Name>(
+        &self,
+        schema: D,
+        table: N,
+        column: N,
+        rowid: i64,
+        read_only: bool,
+    ) -> Result<Blob<'_>> {
+        Blob::open(&self.link, schema, table, column, rowid, read_only)
+    }
+
+    /// The value of a PRAGMA; without a schema that of the main file.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn pragma_query_value<T, F>(&self, schema: Option<&str>, name: &str, f: F) -> Result<T>
+    where
+        F: FnOnce(&Row<'_>) -> Result<T>,
+    {
+        Queryable::pragma_query_value(self, schema, name, f)
+    }
+
+    /// The value of a PRAGMA, as it is.
+    ///
+    /// # Errors
+    /// As [`Snapshot::pragma_query_value`]; also when the value is of another type.
+    pub fn pragma_query_one<T: FromSql>(&self, schema: Option<&str>, name: &str) -> Result<T> {
+        Queryable::pragma_query_one(self, schema, name)
+    }
+
+    /// Runs `f` for each row of a PRAGMA.
+    ///
+    /// # Errors
+    /// SQLite's; what `f` returned.
+    pub fn pragma_query<F>(&self, schema: Option<&str>, name: &str, f: F) -> Result<()>
+    where
+        F: FnMut(&Row<'_>) -> Result<()>,
+    {
+        Queryable::pragma_query(self, schema, name, f)
+    }
+
+    /// Runs `f` for each row of a PRAGMA with an argument, such as `table_info`.
+    ///
+    /// # Errors
+    /// SQLite's; what `f` returned; `AuthorizationForStatementDenied` where the argument would change the connection.
+    pub fn pragma<F, V>(&self, schema: Option<&str>, name: &str, value: V, f: F) -> Result<()>
+    where
+        F: FnMut(&Row<'_>) -> Result<()>,
+        V: ToSql,
+    {
+        Queryable::pragma(self, schema, name, value, f)
+    }
+
+    /// Whether there is such a column, in the schema or, without one, in any.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn column_exists<N: Name>(&self, schema: Option<N>, table: N, column: N) -> Result<bool> {
+        self.before_look()?;
+        self.link.session.conn().column_exists(schema, table, column)
+    }
+
+    /// Whether there is such a table, in the schema or, without one, in any. A view is none.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn table_exists<N: Name>(&self, schema: Option<N>, table: N) -> Result<bool> {
+        self.before_look()?;
+        self.link.session.conn().table_exists(schema, table)
+    }
+
+    /// A look at the schema without a statement.
+    fn before_look(&self) -> Result<()> {
+        self.link.before_statement(true)?;
+        self.link.refresh_schema();
+        self.link.guard.note_direct_read("", None);
+        Ok(())
+    }
+
+    /// Whether the call has no transaction any more: an earlier statement (`OR ROLLBACK`) has undone it
+    /// as a whole. Calls are never without one otherwise.
+    pub fn is_autocommit(&self) -> bool {
+        self.link.is_lost()
+    }
+
+    /// Why this call should stop, for loops that run long outside SQLite: its caller is gone, its
+    /// deadline passed, or the database is aborted.
+    pub fn should_stop(&self) -> Option<queue::Interrupt> {
+        queue::interrupt()
+    }
+
+    /// Runs `f` and tells what its statements read.
+    pub(crate) fn noting_reads<T>(&self, f: impl FnOnce() -> T) -> (T, Reads) {
+        /// Ends the noting also when `f` panicked.
+        struct End<'c>(&'c Guard);
+
+        impl Drop for End<'_> {
+            fn drop(&mut self) {
+                let _ = self.0.note_reads(false);
+            }
+        }
+
+        // Its reading of the schema is not the caller's.
+        self.link.refresh_schema();
+        let guard = &self.link.guard;
+        guard.note_reads(true);
+        let end = End(guard);
+        let value = f();
+        let reads = guard.note_reads(false);
+        drop(end);
+        (value, reads)
+    }
+
+    /// The tables that `name` stands for: itself, or those below it if it is a view.
+    pub(crate) fn tables_of(&self, name: &str) -> Result<Reads> {
+        let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+        let look = |from: String| {
+            let sql = format!("SELECT * FROM {from}");
+            let (prepared, reads) = self.noting_reads(|| self.prepare(&sql).map(drop));
+            prepared.map(|()| reads)
+        };
+        let found = look(quoted(name));
+        match name.split_once('.') {
+            // A table of an attached file.
+            Some((schema, table)) if found.is_err() => {
+                look(format!("{}.{}", quoted(schema), quoted(table)))
+            }
+            _ => found,
+        }
+    }
+}
+
+impl Sealed for Snapshot {}
+
+impl Queryable for Snapshot {
+    fn prepare(&self, sql: &str) -> Result<Statement<'_>> {
+        Snapshot::prepare(self, sql)
+    }
+
+    fn prepare_cached(&self, sql: &str) -> Result<Statement<'_>> {
+        Snapshot::prepare_cached(self, sql)
+    }
+
+    fn blob_open<D: Name, N: Name>(
+        &self,
+        schema: D,
+        table: N,
+        column: N,
+        rowid: i64,
+        read_only: bool,
+    ) -> Result<Blob<'_>> {
+        Blob::open(&self.link, schema, table, column, rowid, read_only)
+    }
+
+    fn column_exists<N: Name>(&self, schema: Option<N>, table: N, column: N) -> Result<bool> {
+        Snapshot::column_exists(self, schema, table, column)
+    }
+
+    fn table_exists<N: Name>(&self, schema: Option<N>, table: N) -> Result<bool> {
+        Snapshot::table_exists(self, schema, table)
+    }
+
+    fn is_autocommit(&self) -> bool {
+        self.link.is_lost()
+    }
+}

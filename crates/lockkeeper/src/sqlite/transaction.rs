@@ -1,0 +1,269 @@
+//! What writes are given: a [`Snapshot`] that can be written.
+
+use std::ops::Deref;
+
+use rusqlite::fallible_iterator::FallibleIterator;
+use rusqlite::{Batch, Name, Params, Result, Row, ToSql};
+
+use super::blob::Blob;
+use super::failure::{explain_busy, explain_denial};
+use super::link::Link;
+use super::queryable::sealed::Sealed;
+use super::queryable::{Executor, Queryable};
+use super::snapshot::Snapshot;
+use super::statement::Statement;
+use crate::changes::recorder::Mark;
+use crate::error::Error;
+use crate::ffi::{RowCounts, Sql};
+
+/// The transaction of a write; derefs to [`Snapshot`], so that functions which read can be given
+/// either.
+///
+/// Every call has it to itself until it returns: what the call wrote is kept or undone as a whole,
+/// also when it shares its commit with other calls. There is no `commit`: returning `Ok` keeps the
+/// call's writes, and they are stored when the call is answered. Temporary objects that the call makes are
+/// dropped when it ends, or when the lease ends of which it is a part.
+#[derive(Debug)]
+pub struct Transaction {
+    snapshot: Snapshot,
+}
+
+impl Deref for Transaction {
+    type Target = Snapshot;
+
+    fn deref(&self) -> &Snapshot {
+        &self.snapshot
+    }
+}
+
+impl Transaction {
+    pub(crate) fn new(snapshot: Snapshot) -> Self {
+        Self { snapshot }
+    }
+
+    pub(crate) fn link_mut(&mut self) -> &mut Link {
+        &mut self.snapshot.link
+    }
+
+    /// Executes one statement and returns the number of rows that it changed. Prepared through the
+    /// cache.
+    ///
+    /// # Errors
+    /// SQLite's; an error also when the text holds several statements or returns rows.
+    pub fn execute<P: Params>(&self, sql: &str, params: P) -> Result<usize> {
+        self.prepare_cached(sql)?.execute(params)
+    }
+
+    /// Executes the statements of `sql` one after another; rows are ignored.
+    ///
+    /// # Errors
+    /// SQLite's, for the first statement that fails; the ones before it were executed, and are
+    /// undone if the call returns the error.
+    pub fn execute_batch(&self, sql: &str) -> Result<()> {
+        self.link.before_prepare(sql);
+        let mut batch = Batch::new(self.link.session.conn(), sql);
+        while let Some(statement) = batch.next().map_err(explain_denial)? {
+            let statement = self.link.session.keep_plain(statement);
+            Statement::new(&self.link, sql, statement, false)?.run()?;
+        }
+        Ok(())
+    }
+
+    /// The row id of the last row that this call inserted; 0: it has inserted none.
+    ///
+    /// A row that was there already (`OR IGNORE`, `ON CONFLICT`) is none; `RETURNING` tells its id. The
+    /// calls of a lease count as one. In SQL `last_insert_rowid()` says the same.
+    pub fn last_insert_rowid(&self) -> i64 {
+        self.link.session.conn().last_insert_rowid()
+    }
+
+    /// The number of rows that the last statement of this call changed. In SQL `changes()` says the same.
+    pub fn changes(&self) -> u64 {
+        let conn = self.link.session.conn();
+        self.link.guard.counters.changes(conn.total_changes(), conn.changes())
+    }
+
+    /// The number of rows that this call has changed so far. In SQL `total_changes()` says the same.
+    pub fn total_changes(&self) -> u64 {
+        self.link.guard.counters.total(self.link.session.conn().total_changes())
+    }
+
+    /// Sets a PRAGMA that belongs to the file and to this transaction, such as `user_version`.
+    ///
+    /// # Errors
+    /// `AuthorizationForStatementDenied` for PRAGMAs of the connection.
+    pub fn pragma_update<V: ToSql>(
+        &self,
+        schema: Option<&str>,
+        name: &str,
+        value: V,
+    ) -> Result<()> {
+        Executor::pragma_update(self, schema, name, value)
+    }
+
+    /// As [`Transaction::pragma_update`], for PRAGMAs that answer with a row.
+    ///
+    /// # Errors
+    /// As [`Transaction::pragma_update`]; `QueryReturnedNoRows` for one that answers with none.
+    pub fn pragma_update_and_check<F, T, V>(
+        &self,
+        schema: Option<&str>,
+        name: &str,
+        value: V,
+        f: F,
+    ) -> Result<T>
+    where
+        F: FnOnce(&Row<'_>) -> Result<T>,
+        V: ToSql,
+    {
+        Executor::pragma_update_and_check(self, schema, name, value, f)
+    }
+
+    /// Runs `f` in a savepoint: an error or a panic undoes what `f` wrote and leaves the rest of the
+    /// call.
+    ///
+    /// # Errors
+    /// What `f` returned.
+    pub fn savepoint<T, E: From<rusqlite::Error>>(
+        &self,
+        f: impl FnOnce(&Self) -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E> {
+        self.nested(|| f(self))?
+    }
+}
+
+impl Transaction {
+    /// Whether a write call of this connection is running (rather than a read of a memory database,
+    /// an exclusive call, or a destructor or waker between two calls).
+    pub(crate) fn in_write_call(&self) -> bool {
+        self.link.in_call() && !self.link.read_only.get() && !self.link.is_lost()
+    }
+
+    /// Runs a read inside the running write.
+    pub(crate) fn read_nested<T, E: 'static>(
+        &self,
+        f: impl FnOnce(&Snapshot) -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, Error<E>> {
+        /// Lets the call write again, also when the read panicked.
+        struct WriteAgain<'c>(&'c Link);
+
+        impl Drop for WriteAgain<'_> {
+            fn drop(&mut self) {
+                self.0.read_only.set(false);
+            }
+        }
+
+        self.link.read_only.set(true);
+        let _again = WriteAgain(&self.link);
+        f(self).map_err(Error::of_call)
+    }
+
+    /// Runs `f` in a savepoint inside the call's; outer error: of the savepoint, and `f`'s writes
+    /// are undone.
+    pub(crate) fn nested<T, E>(
+        &self,
+        f: impl FnOnce() -> std::result::Result<T, E>,
+    ) -> Result<std::result::Result<T, E>> {
+        /// Undoes the savepoint unless it was kept, also when `f` panicked.
+        struct Undo<'c>(&'c Transaction, bool, Option<Mark>);
+
+        impl Drop for Undo<'_> {
+            fn drop(&mut self) {
+                if !self.1 {
+                    // What fails here leaves the whole call to be undone, or to end as lost.
+                    if self.0.unnest(false).is_ok()
+                        && let Some(mark) = self.2
+                    {
+                        self.0.link.guard.recorder.undo(mark);
+                    }
+                }
+            }
+        }
+
+        let recorder = &self.link.guard.recorder;
+        let mark = recorder.is_on().then(|| recorder.mark(self.link.session.conn()));
+        self.nest()?;
+        let mut undo = Undo(self, false, mark);
+        let result = f();
+        if result.is_ok() {
+            self.unnest(true)?;
+            undo.1 = true;
+        }
+        Ok(result)
+    }
+
+    fn nest(&self) -> Result<()> {
+        self.link.before_statement(false)?;
+        self.link.run_in_call(Sql::Nest).map_err(explain_busy)
+    }
+
+    /// Keeps or undoes what was written since [`Transaction::nest`].
+    fn unnest(&self, keep: bool) -> Result<()> {
+        if keep {
+            self.link.before_statement(true)?;
+        } else if self.link.is_lost() {
+            // The whole transaction is gone: nothing is left to undo.
+            return Ok(());
+        } else {
+            self.link.run_in_call(Sql::RollbackToNest)?;
+            if self.link.guard.temp_schema.virtual_made() {
+                // O4 of `temporary.rs`: nothing else shares this transaction's end.
+                self.link.stale.set(true);
+            }
+        }
+        self.link.run_in_call(Sql::Unnest).map_err(explain_busy)
+    }
+}
+
+impl Sealed for Transaction {}
+
+impl Queryable for Transaction {
+    fn prepare(&self, sql: &str) -> Result<Statement<'_>> {
+        Snapshot::prepare(self, sql)
+    }
+
+    fn prepare_cached(&self, sql: &str) -> Result<Statement<'_>> {
+        Snapshot::prepare_cached(self, sql)
+    }
+
+    fn blob_open<D: Name, N: Name>(
+        &self,
+        schema: D,
+        table: N,
+        column: N,
+        rowid: i64,
+        read_only: bool,
+    ) -> Result<Blob<'_>> {
+        Blob::open(&self.link, schema, table, column, rowid, read_only)
+    }
+
+    fn column_exists<N: Name>(&self, schema: Option<N>, table: N, column: N) -> Result<bool> {
+        Snapshot::column_exists(self, schema, table, column)
+    }
+
+    fn table_exists<N: Name>(&self, schema: Option<N>, table: N) -> Result<bool> {
+        Snapshot::table_exists(self, schema, table)
+    }
+
+    fn is_autocommit(&self) -> bool {
+        self.link.is_lost()
+    }
+}
+
+impl Executor for Transaction {
+    fn execute_batch(&self, sql: &str) -> Result<()> {
+        Transaction::execute_batch(self, sql)
+    }
+
+    fn last_insert_rowid(&self) -> i64 {
+        Transaction::last_insert_rowid(self)
+    }
+
+    fn changes(&self) -> u64 {
+        Transaction::changes(self)
+    }
+
+    fn total_changes(&self) -> u64 {
+        Transaction::total_changes(self)
+    }
+}
