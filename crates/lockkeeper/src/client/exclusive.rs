@@ -24,7 +24,7 @@ use crate::stats::holders::HolderKind;
 #[must_use = "a call is submitted when it is polled"]
 pub struct Exclusive<F, T: Send + 'static, E: Send + 'static> {
     submission: Submission,
-    pending: Pending<F, Outcome<T, E>, T, E>,
+    pending: Pending<F, Outcome<T, E>>,
 }
 
 impl<F, T: Send + 'static, E: Send + 'static> Unpin for Exclusive<F, T, E> {}

@@ -12,7 +12,6 @@ use std::time::Duration;
 use super::handle::Inner;
 use super::pending::Pending;
 use super::submission::Submission;
-use super::write::Value;
 #[cfg(doc)]
 use crate::Client;
 use crate::engine::call::Once;
@@ -37,7 +36,7 @@ pub struct AcquireLease<E: Send + 'static> {
     submission: Submission,
     hold_max: Duration,
     idle_max: Duration,
-    pending: Pending<(), WriteOutcome<(), E>, Value<()>, E>,
+    pending: Pending<(), WriteOutcome<(), E>>,
     /// The lease that was asked for; `None`: none was, or its holder has it.
     state: Option<Arc<LeaseState>>,
 }

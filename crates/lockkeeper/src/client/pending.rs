@@ -7,18 +7,44 @@
 //! | done | it was answered, or refused, when it was submitted | the next poll |
 //! | over | the answer was fetched | never |
 
+use std::convert::Infallible;
 use std::task::{Context, Poll, ready};
 
 use crate::engine::item::{ReaderItem, WriterItem};
 use crate::error::{Error, ErrorKind};
 use crate::queue::{CallError, Flight};
 
-/// A future of a call: made of an `N`, answered with a `V`, of which its caller gets a `T` or an error.
-pub(crate) enum Pending<N, V: Send + 'static, T, E> {
+/// A future of a call: made of an `N`, answered with a `V`, unless a `D` was known when it was submitted.
+///
+/// It holds no more than that kind of call needs, since its fields decide whether the future is `Sync` and `UnwindSafe`.
+pub(crate) enum Pending<N, V: Send + 'static, D = Infallible> {
     New(N),
     Sent(Sent<V>),
-    Done(Result<T, Error<E>>),
+    Done(D),
     Over,
+}
+
+/// What a call may have come to when it was submitted: nothing, a refusal, or its result.
+pub(crate) trait Early<T, E> {
+    fn into_result(self) -> Result<T, Error<E>>;
+}
+
+impl<T, E> Early<T, E> for Infallible {
+    fn into_result(self) -> Result<T, Error<E>> {
+        match self {}
+    }
+}
+
+impl<T, E> Early<T, E> for Error<E> {
+    fn into_result(self) -> Result<T, Error<E>> {
+        Err(self)
+    }
+}
+
+impl<T, E> Early<T, E> for Result<T, Error<E>> {
+    fn into_result(self) -> Result<T, Error<E>> {
+        self
+    }
 }
 
 /// A call in one of the two queues.
@@ -36,7 +62,7 @@ impl<V: Send + 'static> Sent<V> {
     }
 }
 
-impl<N, V: Send + 'static, T, E: 'static> Pending<N, V, T, E> {
+impl<N, V: Send + 'static, D> Pending<N, V, D> {
     /// What is to be submitted, if that has not been done; the caller puts in its place what came of it.
     pub(crate) fn take_new(&mut self) -> Option<N> {
         if !matches!(self, Self::New(_)) {
@@ -49,27 +75,30 @@ impl<N, V: Send + 'static, T, E: 'static> Pending<N, V, T, E> {
     }
 
     /// Waits for the answer, of which `settle` makes what the caller gets.
-    pub(crate) fn poll(
+    pub(crate) fn poll<T, E: 'static>(
         &mut self,
         context: &mut Context<'_>,
         settle: impl FnOnce(Result<V, CallError>) -> Result<T, Error<E>>,
-    ) -> Poll<Result<T, Error<E>>> {
+    ) -> Poll<Result<T, Error<E>>>
+    where
+        D: Early<T, E>,
+    {
         if let Self::Sent(sent) = self {
             let answer = ready!(sent.poll(context));
             *self = Self::Over;
             return Poll::Ready(settle(answer));
         }
         Poll::Ready(match std::mem::replace(self, Self::Over) {
-            Self::Done(result) => result,
+            Self::Done(early) => early.into_result(),
             _ => Err(Error::new(ErrorKind::Faulted)),
         })
     }
 
     /// The same of a call that is not new any more.
-    pub(crate) fn submitted<M>(self) -> Pending<M, V, T, E> {
+    pub(crate) fn submitted<M>(self) -> Pending<M, V, D> {
         match self {
             Self::Sent(sent) => Pending::Sent(sent),
-            Self::Done(result) => Pending::Done(result),
+            Self::Done(early) => Pending::Done(early),
             Self::New(_) | Self::Over => Pending::Over,
         }
     }

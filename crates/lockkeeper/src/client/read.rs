@@ -23,7 +23,7 @@ use crate::writer::current;
 #[cfg(doc)]
 use crate::{Client, engine::turns::Turns};
 
-type PendingRead<B, T, E> = Pending<B, Outcome<T, E>, T, E>;
+type PendingRead<B, T, E> = Pending<B, Outcome<T, E>, Result<T, Error<E>>>;
 
 /// A read; see [`Client::read`].
 #[must_use = "a call is submitted when it is polled"]

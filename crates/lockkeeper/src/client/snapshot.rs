@@ -102,7 +102,8 @@ impl<E: Send + 'static> HeldSnapshot<E> {
 #[must_use = "a call is submitted when it is polled"]
 pub struct AcquireSnapshot<E: Send + 'static> {
     submission: Submission,
-    pending: Pending<(), Result<Arc<Held>, Error>, Arc<Held>, E>,
+    pending: Pending<(), Result<Arc<Held>, Error>>,
+    error: PhantomData<fn() -> E>,
 }
 
 impl<E: Send + 'static> Unpin for AcquireSnapshot<E> {}
@@ -116,7 +117,8 @@ impl<E: Send + 'static> fmt::Debug for AcquireSnapshot<E> {
 impl<E: Send + 'static> AcquireSnapshot<E> {
     #[track_caller]
     pub(crate) fn new(inner: &Arc<Inner>) -> Self {
-        Self { submission: Submission::new(HolderKind::Snapshot, inner), pending: Pending::New(()) }
+        let submission = Submission::new(HolderKind::Snapshot, inner);
+        Self { submission, pending: Pending::New(()), error: PhantomData }
     }
 
     fn submit(&mut self) -> Result<(), Error<E>> {

@@ -31,7 +31,7 @@ pub(crate) type Value<T> = (T, Option<Arc<Held>>);
 #[must_use = "a call is submitted when it is polled"]
 pub struct Write<B, T: Send + 'static, E: Send + 'static> {
     submission: Submission,
-    pending: Pending<B, WriteOutcome<T, E>, Value<T>, E>,
+    pending: Pending<B, WriteOutcome<T, E>, Error<E>>,
 }
 
 impl<B, T: Send + 'static, E: Send + 'static> Unpin for Write<B, T, E> {}
@@ -95,7 +95,7 @@ where
         if let Some(body) = self.pending.take_new() {
             self.pending = match launch(&mut self.submission, body, false) {
                 Ok(sent) => Pending::Sent(sent),
-                Err(error) => Pending::Done(Err(error)),
+                Err(error) => Pending::Done(error),
             };
         }
         SubmittedWrite(Write { submission: self.submission, pending: self.pending.submitted() })

@@ -26,6 +26,7 @@ fn shared<T: Send + Sync>() {}
 fn handle<T: Clone + Send + Sync + UnwindSafe + RefUnwindSafe + std::fmt::Debug>() {}
 fn value<T: Clone + PartialEq + Send + Sync + UnwindSafe + RefUnwindSafe + std::fmt::Debug>() {}
 fn future<T: Future + Send + Unpin + std::fmt::Debug>() {}
+fn kept<T: Send + Sync + UnwindSafe + RefUnwindSafe>() {}
 
 #[test]
 fn a59_what_is_public_can_be_sent_shared_compared_and_used_after_a_panic() {
@@ -38,6 +39,12 @@ fn a59_what_is_public_can_be_sent_shared_compared_and_used_after_a_panic() {
     handle::<Migrations>();
     shared::<Lease>();
     shared::<Error>();
+    // What holds neither a result nor an error of the closure yet, whatever they are.
+    kept::<AcquireLease<OwnError>>();
+    kept::<AcquireSnapshot<OwnError>>();
+    kept::<Exclusive<OnConnection, OwnError, OwnError>>();
+    shared::<Write<Body, OwnError, rusqlite::Error>>();
+    shared::<SubmittedWrite<OwnError>>();
     sent::<Error<OwnError>>();
     for_each_value();
     future::<Open>();
