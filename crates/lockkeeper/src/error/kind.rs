@@ -79,7 +79,7 @@ pub enum ErrorKind {
     /// The database's file, or its WAL, was deleted, replaced or moved, or the file emptied, while it was open. Every call is told so
     /// from then on; the detail says what was found, when it was in place last, and what to do.
     Replaced,
-    /// A backup could not be made, or not be put in its place; what was there before is there still.
+    /// A backup failed; the previous one, if any, is untouched.
     Backup,
     /// A setting makes no sense.
     Config,

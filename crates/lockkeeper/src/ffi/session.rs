@@ -71,7 +71,7 @@ impl Session {
         let fixed = prepared?.try_into().expect("one statement per text");
         let mut names = self.conn.prepare("SELECT name FROM pragma_database_list")?;
         let names = names.query_map([], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?;
-        // The temporary schema is nobody's but this connection's.
+        // The temporary schema belongs to this connection alone.
         let schemas = names.iter().filter(|name| *name != "temp");
         let schemas =
             schemas.map(|name| Schema::new(&self.conn, name)).collect::<Result<_, _>>()?;

@@ -430,7 +430,7 @@ impl<C> Lanes<C> {
 
     /// Charges a lane for the running time of its call.
     pub(crate) fn charge(&mut self, id: LaneId, run: Duration) {
-        // While nobody else is there the time is nobody's loss: no debt is kept for later.
+        // A lane that is alone delays no other, so no debt is kept for later.
         let floor = if self.lanes.get(id.0).is_some_and(Option::is_some) && self.alone(id) {
             0
         } else {

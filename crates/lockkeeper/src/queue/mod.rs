@@ -30,7 +30,7 @@
 //! |---|---|---|
 //! | waiting for room | in `overflow` of its lane; never began | promotion, `remove`, `close`, `abort` |
 //! | queued | in `accepted` of its lane; never began | `take`, `remove`, `abort` |
-//! | taken | in nobody's lane; one worker owns it | the worker's answer |
+//! | taken | in no lane; one worker owns it | the worker's answer |
 //! | answered | its reply holds the result | the caller |
 //!
 //! | intake | what may be trusted | left by |

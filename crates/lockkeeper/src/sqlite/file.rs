@@ -122,7 +122,7 @@ impl DatabaseFile {
         lock(&self.watched).beside = None;
     }
 
-    /// The writer has closed its connection for good: what becomes of the file is nobody's matter here.
+    /// The writer has closed its last connection: the file is no longer watched.
     pub(crate) fn closed(&self) {
         lock(&self.watched).main = None;
     }

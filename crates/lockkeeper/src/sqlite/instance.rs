@@ -17,7 +17,7 @@
 //! - G2: an entry that was made before a fork belongs to the parent. The child must not open that file:
 //!   SQLite's own list of open files was copied with the memory, and says that this process holds locks
 //!   which only the parent holds (<https://www.sqlite.org/howtocorrupt.html>, 2.6).
-//! - G6: a file that a writer has attached and can write is nobody's main file: `BEGIN IMMEDIATE` locks both,
+//! - G6: a file that a writer has attached and can write is the main file of no database: `BEGIN IMMEDIATE` locks both,
 //!   and of two databases that attach each other each would hold one lock and wait for the other.
 //!
 //! Bound: an entry per open database.

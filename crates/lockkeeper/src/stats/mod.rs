@@ -20,7 +20,7 @@ use crate::queue::LaneFigures;
 /// Eight steps per power of two: a quantile is at most an eighth too large.
 const STEPS: usize = 8;
 
-/// Up to 2^44 nanoseconds, which is nearly five hours; what is larger counts as that.
+/// Up to 2^44 nanoseconds, nearly five hours. Larger values are clamped to that.
 const BUCKETS: usize = STEPS * 43;
 
 /// Parts that the readers' numbers are spread over.
