@@ -83,7 +83,7 @@ impl Reader {
         }
         let meter = self.core.meters.reads(self.shard);
         let began = now();
-        conn.link.guard.slot.begin_reading(began);
+        conn.link.callbacks.slot.begin_reading(began);
         let mut last = began;
         let mut next = (lane, first, behind);
         let mut was_backup = false;
@@ -91,7 +91,7 @@ impl Reader {
             let (lane, call, behind) = next;
             was_backup |= call.meta().origin.kind == HolderKind::Backup;
             let answered = self.core.opener.wakeups.has_any();
-            conn.link.guard.answered_before.store(answered, Ordering::Relaxed);
+            conn.link.callbacks.answered_before.store(answered, Ordering::Relaxed);
             self.core.wakeup_watch.keep();
             let run = serve_read::run(conn, &self.core, meter, call, last, behind);
             last += run;
@@ -131,7 +131,7 @@ impl Reader {
     /// Ends the transaction; a connection that cannot be cleaned is closed.
     fn settle(&mut self) {
         let Some(conn) = &self.conn else { return };
-        conn.link.guard.slot.rest();
+        conn.link.callbacks.slot.rest();
         let ended = conn.link.is_lost() || conn.link.session.run(Sql::Commit).is_ok();
         if !ended && !conn.link.clean() {
             self.conn = None;

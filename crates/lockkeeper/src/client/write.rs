@@ -240,7 +240,7 @@ impl Drop for OwnCounts<'_> {
     fn drop(&mut self) {
         let link = &self.tx.link;
         link.session.set_last_insert_rowid(self.rowid);
-        link.guard.counters.resume(self.outer, link.session.conn().total_changes());
+        link.callbacks.counters.resume(self.outer, link.session.conn().total_changes());
     }
 }
 

@@ -80,7 +80,7 @@ impl HeldSnapshots {
 
     fn hold(&self, conn: Pinned, commit: Option<u64>, origin: Origin) -> Arc<Held> {
         if conn.link.noted {
-            conn.link.guard.slot.hold(origin);
+            conn.link.callbacks.slot.hold(origin);
         }
         let state = State { conn: Conn::Idle(conn), thread: 0, pending: VecDeque::new() };
         let held = Arc::new(Held {

@@ -30,13 +30,13 @@ pub(crate) fn run(
     let link = &conn.link;
     let waited = at.saturating_duration_since(call.meta().submitted);
     // Also without statistics: who pins the WAL must be found when it is at its maximum.
-    link.guard.slot.begin_call(call.meta().origin.clone(), at, call.interruptible());
+    link.callbacks.slot.begin_call(call.meta().origin.clone(), at, call.interruptible());
     link.begin_call(true, false);
     let waker = call.run(core.domain, conn);
     link.end_call();
     let run = now() - at;
     if let Some(waker) = waker {
-        link.guard.wakeups.push(waker, at + run, behind);
+        link.callbacks.wakeups.push(waker, at + run, behind);
     }
     if link.noted {
         meter.record(waited, run);
@@ -54,8 +54,8 @@ pub(crate) fn run_held(conn: &Snapshot, core: &Core, call: Box<dyn ReadCall>) {
         return;
     }
     run(conn, core, core.meters.reads(0), call, now(), 0);
-    conn.link.guard.wakeups.wake_all();
-    conn.link.guard.slot.end_call();
+    conn.link.callbacks.wakeups.wake_all();
+    conn.link.callbacks.slot.end_call();
 }
 
 /// Runs a read in a transaction of its own, on a connection that can also write.
@@ -64,10 +64,10 @@ pub(crate) fn run_alone(conn: &Snapshot, core: &Core, meter: &CallMeter, call: B
         Ok(()) => {
             conn.link.begin_own();
             run(conn, core, meter, call, now(), 0);
-            conn.link.guard.wakeups.wake_all();
+            conn.link.callbacks.wakeups.wake_all();
         }
         Err(error) => call.refuse(Error::of_own(error)),
     }
     conn.link.clean();
-    conn.link.guard.slot.rest();
+    conn.link.callbacks.slot.rest();
 }

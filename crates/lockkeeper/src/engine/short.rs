@@ -359,7 +359,7 @@ impl Drop for Pinned {
         let surplus = self.conn.take().map(|conn| {
             // Ends the read transaction at once, so that the WAL can start over: no I/O, only locks.
             let clean = conn.link.clean();
-            conn.link.guard.slot.rest();
+            conn.link.callbacks.slot.rest();
             Surplus { conn, usable: clean && self.reuse }
         });
         // Without its home every thread has ended; what is dropped here is closed here.

@@ -2,11 +2,11 @@
 
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 
-use super::callbacks::{Access, Guard};
+use super::callbacks::{Access, Callbacks};
 use super::temporary::is_temp;
 use crate::changes::interest::Reads;
 
-impl Guard {
+impl Callbacks {
     pub(super) fn authorize(&self, context: &AuthContext<'_>) -> Authorization {
         match self.access.get() {
             Access::Call => {}

@@ -68,8 +68,8 @@ impl<'c> Blob<'c> {
         let of = table.as_cstr()?.to_string_lossy().into_owned();
         link.refresh_schema();
         let blob = link.session.blob_open(schema, table, column, rowid, read_only)?;
-        link.guard.note_direct_read(&name, Some(&of));
-        let watched = !read_only && link.guard.recorder.is_on();
+        link.callbacks.note_direct_read(&name, Some(&of));
+        let watched = !read_only && link.callbacks.recorder.is_on();
         let told = watched.then(|| spelling(link.session.conn(), &name, &of).unwrap_or((name, of)));
         Ok(Self(Inner::OfCall { blob, link, told }))
     }
@@ -102,7 +102,7 @@ impl<'c> Blob<'c> {
             Inner::OfCall { blob, link, told } => {
                 link.before_statement(false)?;
                 if let Some((schema, table)) = told {
-                    link.guard.recorder.blob_written(schema, table);
+                    link.callbacks.recorder.blob_written(schema, table);
                 }
                 Ok(blob.get_mut())
             }

@@ -52,7 +52,7 @@ impl AtomicAccess {
 /// Shared between a connection's callbacks and its owner. All on the owner's thread: the atomics
 /// only satisfy the callbacks' `Send` bound, so every access is relaxed.
 #[derive(Debug)]
-pub(crate) struct Guard {
+pub(crate) struct Callbacks {
     pub(super) access: AtomicAccess,
     /// The running call prepared `PRAGMA defer_foreign_keys`, which holds until the COMMIT.
     deferred_keys: AtomicBool,
@@ -78,7 +78,7 @@ pub(crate) struct Guard {
     pub(crate) answered_before: AtomicBool,
 }
 
-impl Guard {
+impl Callbacks {
     pub(super) fn new(wakeups: Arc<Wakeups>, busy_timeout: Duration) -> Self {
         let slot = Arc::new(Slot::default());
         Self {
@@ -145,7 +145,7 @@ impl Guard {
     }
 }
 
-impl Watcher for Guard {
+impl Watcher for Callbacks {
     /// Naps and says whether to try again.
     fn wait_for_lock(&self, attempt: i32) -> bool {
         if attempt == 0 {

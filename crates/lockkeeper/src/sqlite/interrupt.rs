@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use rusqlite::Result;
 
-use super::callbacks::Guard;
+use super::callbacks::Callbacks;
 use crate::ffi::Session;
 use crate::queue;
 
@@ -22,8 +22,12 @@ use crate::queue;
 pub(crate) const TICK_OPS: i32 = 1000;
 
 /// Installs both handlers on the connection of `session`.
-pub(crate) fn install(session: &mut Session, guard: &Arc<Guard>, wal_hook: bool) -> Result<()> {
-    let for_ticks = Arc::clone(guard);
+pub(crate) fn install(
+    session: &mut Session,
+    callbacks: &Arc<Callbacks>,
+    wal_hook: bool,
+) -> Result<()> {
+    let for_ticks = Arc::clone(callbacks);
     session.conn_mut().progress_handler(
         TICK_OPS,
         Some(move || {
@@ -32,5 +36,5 @@ pub(crate) fn install(session: &mut Session, guard: &Arc<Guard>, wal_hook: bool)
             queue::tick()
         }),
     )?;
-    session.watch(guard, wal_hook)
+    session.watch(callbacks, wal_hook)
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rusqlite::{Result, ffi};
 
-use super::callbacks::{Access, Guard};
+use super::callbacks::{Access, Callbacks};
 use super::counters::Outer;
 use super::failure::sqlite;
 use super::temporary::OfSetup;
@@ -18,7 +18,7 @@ use crate::stats::Work;
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) session: Session,
-    pub(crate) guard: Arc<Guard>,
+    pub(crate) callbacks: Arc<Callbacks>,
     /// Calls on this connection may only read.
     pub(crate) read_only: Cell<bool>,
     /// Statements of the running call that may have left something behind.
@@ -40,12 +40,12 @@ pub(crate) struct Link {
 impl Link {
     /// Begins a call: tells the authorizer and forgets the last call's marks.
     pub(crate) fn begin_call(&self, read_only: bool, protect: bool) {
-        self.guard.access.set(Access::Call);
+        self.callbacks.access.set(Access::Call);
         self.read_only.set(read_only);
         self.writes.set(0);
         self.saved.set(false);
         self.protect.set(protect);
-        self.guard.temp_schema.begin_call();
+        self.callbacks.temp_schema.begin_call();
         self.forget_work();
     }
 
@@ -61,7 +61,7 @@ impl Link {
         let undo =
             || self.session.run(Sql::RollbackTo).and_then(|()| self.session.run(Sql::Release));
         // O4 of `temporary.rs`.
-        !self.guard.temp_schema.virtual_made() && undo().is_ok() && !self.is_lost()
+        !self.callbacks.temp_schema.virtual_made() && undo().is_ok() && !self.is_lost()
     }
 
     /// Runs one of the library's own statements while a call runs.
@@ -72,28 +72,28 @@ impl Link {
     /// It runs to its end, even if the call is canceled meanwhile: modules store what the calls before this one wrote
     /// when a savepoint begins, and stopped there, a full-text index refuses the COMMIT of all of them.
     pub(crate) fn run_in_call(&self, sql: Sql) -> Result<()> {
-        let access = self.guard.access.get();
-        self.guard.access.set(Access::Open);
+        let access = self.callbacks.access.get();
+        self.callbacks.access.set(Access::Open);
         let result = queue::unstoppable(|| self.session.run(sql));
-        self.guard.access.set(access);
+        self.callbacks.access.set(access);
         result
     }
 
     /// A call, or a lease, begins: it has changed no rows and made no temporary objects.
     pub(crate) fn begin_own(&self) {
-        self.guard.temp_schema.begin();
+        self.callbacks.temp_schema.begin();
         self.count_anew();
     }
 
     /// Counts rows from 0; returns what the call around this one, if there is one, has counted.
     pub(crate) fn count_anew(&self) -> Outer {
         self.session.set_last_insert_rowid(0);
-        self.guard.counters.begin(self.session.conn().total_changes())
+        self.callbacks.counters.begin(self.session.conn().total_changes())
     }
 
     /// Begins an exclusive call.
     pub(crate) fn begin_exclusive(&self) {
-        self.guard.access.set(Access::Exclusive);
+        self.callbacks.access.set(Access::Exclusive);
         self.begin_own();
     }
 
@@ -105,28 +105,28 @@ impl Link {
     /// itself: the statement that does so may be run at any time after it was prepared.
     pub(crate) fn before_prepare(&self, sql: &str) {
         if self.noted {
-            self.guard.slot.prepared(sql);
+            self.callbacks.slot.prepared(sql);
         }
         self.refresh_schema();
     }
 
     /// Forgets prepared statements whose columns may be others now.
     pub(crate) fn refresh_schema(&self) {
-        if self.session.has_new_schema() || self.guard.temp_schema.any_touched() {
+        if self.session.has_new_schema() || self.callbacks.temp_schema.any_touched() {
             self.session.conn().flush_prepared_statement_cache();
         }
     }
 
     /// Whether a call is running.
     pub(crate) fn in_call(&self) -> bool {
-        self.guard.access.get() == Access::Call
+        self.callbacks.access.get() == Access::Call
     }
 
     /// Ends a call: tells the authorizer, drops the statements that it has forgotten.
     pub(crate) fn end_call(&self) {
-        self.guard.access.set(Access::Open);
+        self.callbacks.access.set(Access::Open);
         self.session.take_back();
-        if self.guard.temp_schema.take_any_touched() {
+        if self.callbacks.temp_schema.take_any_touched() {
             // O1
             self.session.conn().flush_prepared_statement_cache();
         }
@@ -136,7 +136,7 @@ impl Link {
     ///
     /// To be called after the check for violations: switching it off does not check them.
     pub(crate) fn restore_keys(&self) -> Result<()> {
-        match self.guard.take_deferred_keys() {
+        match self.callbacks.take_deferred_keys() {
             true => self.session.conn().execute_batch("PRAGMA defer_foreign_keys = OFF"),
             false => Ok(()),
         }
@@ -220,7 +220,7 @@ impl Link {
     ///
     /// The call has ended. Where it cannot be done the connection is stale (O3).
     pub(crate) fn end_temporary(&self) {
-        if !self.guard.temp_schema.take_touched() {
+        if !self.callbacks.temp_schema.take_touched() {
             return;
         }
         if !self.of_setup.restore(&self.session) {

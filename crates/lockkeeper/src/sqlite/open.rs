@@ -12,7 +12,7 @@ use rusqlite::backup::Backup;
 use rusqlite::hooks::AuthContext;
 use rusqlite::{Connection, MAIN_DB, OpenFlags, ffi};
 
-use super::callbacks::{Access, Guard};
+use super::callbacks::{Access, Callbacks};
 use super::link::Link;
 use super::opener::Opener;
 use super::snapshot::Snapshot;
@@ -74,8 +74,8 @@ fn open_checked(opener: &Opener, role: Role, check: &Check<'_>) -> Result<Snapsh
     }
     // From here on the session closes the connection, whatever `setup` leaves on it.
     let mut session = Session::new(connect(opener, role).map_err(|error| explain(opener, error))?);
-    let guard = Arc::new(Guard::new(Arc::clone(&opener.wakeups), config.busy_timeout));
-    interrupt::install(&mut session, &guard, false).map_err(failed)?;
+    let callbacks = Arc::new(Callbacks::new(Arc::clone(&opener.wakeups), config.busy_timeout));
+    interrupt::install(&mut session, &callbacks, false).map_err(failed)?;
     let conn = session.conn();
     if role == Role::Writer && conn.is_readonly(MAIN_DB).map_err(failed)? {
         // What SQLite makes of a file that it may only read. Every write would fail.
@@ -91,7 +91,7 @@ fn open_checked(opener: &Opener, role: Role, check: &Check<'_>) -> Result<Snapsh
     })?;
     configure(conn, config, role).map_err(|error| explain(opener, error))?;
     conn.set_prepared_statement_cache_capacity(config.statement_cache);
-    count_by_call(conn, &guard.counters).map_err(failed)?;
+    count_by_call(conn, &callbacks.counters).map_err(failed)?;
     verify(conn, opener, role)?;
     setup::run(conn, config, role)?;
     if role == Role::Writer {
@@ -105,9 +105,9 @@ fn open_checked(opener: &Opener, role: Role, check: &Check<'_>) -> Result<Snapsh
     conn.flush_prepared_statement_cache();
     // Again: setup may have changed the busy timeout, which removes the handler.
     let of_setup = OfSetup::new(conn).map_err(failed)?;
-    install(&mut session, &guard, config, role).map_err(failed)?;
+    install(&mut session, &callbacks, config, role).map_err(failed)?;
     session.prepare().map_err(failed)?;
-    opener.board.register(role, &guard.slot);
+    opener.board.register(role, &callbacks.slot);
     if role != Role::Copy {
         // Opens the WAL: only a connection that has done so removes it when it is closed, or copies it; and
         // what a reader opens now is compared now, and is not another file when it first reads.
@@ -118,7 +118,7 @@ fn open_checked(opener: &Opener, role: Role, check: &Check<'_>) -> Result<Snapsh
     }
     let link = Link {
         session,
-        guard,
+        callbacks,
         read_only: Cell::new(role != Role::Writer),
         writes: Cell::new(0),
         of_setup,
@@ -161,30 +161,30 @@ fn copy_memory(from: &Connection, to: &mut Connection) -> rusqlite::Result<()> {
 /// the hooks. To be called again when somebody had the bare connection.
 pub(crate) fn install(
     session: &mut Session,
-    guard: &Arc<Guard>,
+    callbacks: &Arc<Callbacks>,
     config: &Config,
     role: Role,
 ) -> rusqlite::Result<()> {
-    interrupt::install(session, guard, role == Role::Writer && !config.is_memory())?;
+    interrupt::install(session, callbacks, role == Role::Writer && !config.is_memory())?;
     let conn = session.conn_mut();
-    let authorizer = Arc::clone(guard);
+    let authorizer = Arc::clone(callbacks);
     conn.authorizer(Some(move |context: AuthContext<'_>| authorizer.authorize(&context)))?;
     if role != Role::Writer {
         return Ok(());
     }
     // Calls cannot commit. A statement that was begun before its transaction was lost, and is
     // stepped only then, would: it is rolled back instead.
-    let at_commit = Arc::clone(guard);
+    let at_commit = Arc::clone(callbacks);
     conn.commit_hook(Some(move || at_commit.access.get() == Access::Call))
 }
 
 /// An exclusive call has ended: rolls back what it left open and takes back the hooks, for what is left to
 /// do before the connection is replaced.
-pub(crate) fn end_exclusive(session: &mut Session, guard: &Arc<Guard>, config: &Config) {
-    guard.access.set(Access::Open);
+pub(crate) fn end_exclusive(session: &mut Session, callbacks: &Arc<Callbacks>, config: &Config) {
+    callbacks.access.set(Access::Open);
     // What it prepared, it prepared as an exclusive call may.
     session.conn().flush_prepared_statement_cache();
-    let _ = install(session, guard, config, Role::Writer);
+    let _ = install(session, callbacks, config, Role::Writer);
     let conn = session.conn();
     if !conn.is_autocommit() {
         // Inside a transaction the PRAGMA would be ignored.

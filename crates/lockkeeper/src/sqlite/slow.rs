@@ -20,8 +20,8 @@ pub(crate) fn report(config: &Config, link: &Link, waited: Duration, ran: Durati
         return false;
     }
     // What follows may take its time.
-    link.guard.wakeups.wake_all();
-    let Some(Holder { kind, client, place, sql, .. }) = link.guard.slot.call() else {
+    link.callbacks.wakeups.wake_all();
+    let Some(Holder { kind, client, place, sql, .. }) = link.callbacks.slot.call() else {
         return false;
     };
     let work = link.work.as_ref().map(Cell::get).unwrap_or_default();

@@ -4,7 +4,7 @@ use rusqlite::types::FromSql;
 use rusqlite::{Name, Params, Result, Row, ToSql};
 
 use super::blob::Blob;
-use super::callbacks::Guard;
+use super::callbacks::Callbacks;
 use super::failure::explain_denial;
 use super::link::Link;
 use super::queryable::Queryable;
@@ -46,7 +46,7 @@ impl Snapshot {
     /// # Errors
     /// As [`Snapshot::prepare`].
     pub fn prepare_cached(&self, sql: &str) -> Result<Statement<'_>> {
-        if self.link.guard.is_noting_reads() {
+        if self.link.callbacks.is_noting_reads() {
             // What a cached statement reads was said when it was prepared.
             return self.prepare(sql);
         }
@@ -183,7 +183,7 @@ impl Snapshot {
     fn before_look(&self) -> Result<()> {
         self.link.before_statement(true)?;
         self.link.refresh_schema();
-        self.link.guard.note_direct_read("", None);
+        self.link.callbacks.note_direct_read("", None);
         Ok(())
     }
 
@@ -202,7 +202,7 @@ impl Snapshot {
     /// Runs `f` and tells what its statements read.
     pub(crate) fn noting_reads<T>(&self, f: impl FnOnce() -> T) -> (T, Reads) {
         /// Ends the noting also when `f` panicked.
-        struct End<'c>(&'c Guard);
+        struct End<'c>(&'c Callbacks);
 
         impl Drop for End<'_> {
             fn drop(&mut self) {
@@ -212,11 +212,11 @@ impl Snapshot {
 
         // Its reading of the schema is not the caller's.
         self.link.refresh_schema();
-        let guard = &self.link.guard;
-        guard.note_reads(true);
-        let end = End(guard);
+        let callbacks = &self.link.callbacks;
+        callbacks.note_reads(true);
+        let end = End(callbacks);
         let value = f();
-        let reads = guard.note_reads(false);
+        let reads = callbacks.note_reads(false);
         drop(end);
         (value, reads)
     }

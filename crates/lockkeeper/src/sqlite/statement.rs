@@ -78,8 +78,8 @@ impl<'c> Statement<'c> {
         }
         if !readonly {
             link.check_may_write()?;
-            if link.guard.recorder.is_on() {
-                let (recorder, conn) = (&link.guard.recorder, link.session.conn());
+            if link.callbacks.recorder.is_on() {
+                let (recorder, conn) = (&link.callbacks.recorder, link.session.conn());
                 statement.plan = Some(match cached {
                     false => recorder.plan(conn, sql),
                     true => recorder.plan_cached(conn, sql),
@@ -123,7 +123,7 @@ impl<'c> Statement<'c> {
         self.settle_unseen();
         self.check()?;
         if let (Some(plan), Some(link)) = (&self.plan, self.link) {
-            self.unseen = Some(link.guard.recorder.begin_run(link.session.conn(), plan, true));
+            self.unseen = Some(link.callbacks.recorder.begin_run(link.session.conn(), plan, true));
         }
         Ok(self.inner.get_mut())
     }
@@ -139,7 +139,7 @@ impl<'c> Statement<'c> {
         };
         self.settle_unseen();
         self.check()?;
-        let (recorder, conn) = (&link.guard.recorder, link.session.conn());
+        let (recorder, conn) = (&link.callbacks.recorder, link.session.conn());
         let mark = recorder.begin_run(conn, &plan, false);
         let result = f(self.inner.get_mut());
         let outcome = match &result {
@@ -156,7 +156,7 @@ impl<'c> Statement<'c> {
     fn settle_unseen(&mut self) {
         if let (Some(mark), Some(plan), Some(link)) = (self.unseen.take(), &self.plan, self.link) {
             let conn = link.session.conn();
-            link.guard.recorder.end_run(conn, plan, mark, Outcome::Unseen);
+            link.callbacks.recorder.end_run(conn, plan, mark, Outcome::Unseen);
         }
     }
 

@@ -80,12 +80,12 @@ impl Transaction {
     /// The number of rows that the last statement of this call changed. In SQL `changes()` says the same.
     pub fn changes(&self) -> u64 {
         let conn = self.link.session.conn();
-        self.link.guard.counters.changes(conn.total_changes(), conn.changes())
+        self.link.callbacks.counters.changes(conn.total_changes(), conn.changes())
     }
 
     /// The number of rows that this call has changed so far. In SQL `total_changes()` says the same.
     pub fn total_changes(&self) -> u64 {
-        self.link.guard.counters.total(self.link.session.conn().total_changes())
+        self.link.callbacks.counters.total(self.link.session.conn().total_changes())
     }
 
     /// Sets a PRAGMA that belongs to the file and to this transaction, such as `user_version`.
@@ -174,13 +174,13 @@ impl Transaction {
                     if self.0.unnest(false).is_ok()
                         && let Some(mark) = self.2
                     {
-                        self.0.link.guard.recorder.undo(mark);
+                        self.0.link.callbacks.recorder.undo(mark);
                     }
                 }
             }
         }
 
-        let recorder = &self.link.guard.recorder;
+        let recorder = &self.link.callbacks.recorder;
         let mark = recorder.is_on().then(|| recorder.mark(self.link.session.conn()));
         self.nest()?;
         let mut undo = Undo(self, false, mark);
@@ -206,7 +206,7 @@ impl Transaction {
             return Ok(());
         } else {
             self.link.run_in_call(Sql::RollbackToNest)?;
-            if self.link.guard.temp_schema.virtual_made() {
+            if self.link.callbacks.temp_schema.virtual_made() {
                 // O4 of `temporary.rs`: nothing else shares this transaction's end.
                 self.link.stale.set(true);
             }

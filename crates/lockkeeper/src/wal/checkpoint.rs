@@ -141,7 +141,7 @@ impl Checkpointer {
     }
 
     fn frames(tx: &Transaction) -> u64 {
-        u64::from(tx.link.guard.wal_frames.load(Ordering::Relaxed))
+        u64::from(tx.link.callbacks.wal_frames.load(Ordering::Relaxed))
     }
 
     pub(crate) fn begin(&mut self, tx: &Transaction) {
@@ -198,7 +198,7 @@ impl Checkpointer {
     pub(crate) fn fold_back(&mut self, tx: &Transaction, core: &Core) {
         self.rest();
         if run(tx, core, Checkpoint::Truncate, RESET_WAIT) {
-            tx.link.guard.wal_frames.store(0, Ordering::Relaxed);
+            tx.link.callbacks.wal_frames.store(0, Ordering::Relaxed);
             self.started_over();
         }
     }
@@ -234,7 +234,7 @@ impl Checkpointer {
 
     /// Checkpoints if it is due.
     pub(crate) fn between_batches(&mut self, tx: &Transaction, core: &Arc<Core>) {
-        let attached = u64::from(tx.link.guard.attached_wal_frames.load(Ordering::Relaxed));
+        let attached = u64::from(tx.link.callbacks.attached_wal_frames.load(Ordering::Relaxed));
         let main = Self::frames(tx);
         let frames = main.max(attached);
         if frames == 0 {
@@ -380,17 +380,17 @@ fn run(tx: &Transaction, core: &Core, mode: Checkpoint, wait: Duration) -> bool 
 }
 
 fn checkpoint(tx: &Transaction, core: &Core, mode: Checkpoint, wait: Duration) -> bool {
-    let guard = &tx.link.guard;
+    let callbacks = &tx.link.callbacks;
     let began = now();
-    guard.lock_wait.set_end(Some(began + wait));
+    callbacks.lock_wait.set_end(Some(began + wait));
     let done = tx.link.session.checkpoint(mode);
-    guard.lock_wait.set_end(None);
-    guard.attached_wal_frames.store(0, Ordering::Relaxed);
+    callbacks.lock_wait.set_end(None);
+    callbacks.attached_wal_frames.store(0, Ordering::Relaxed);
     // K2. A passive checkpoint reports no contention; what counts is whether all was copied.
     let complete = done.unwrap_or(false);
     if complete && mode == Checkpoint::Restart {
         // The next commit starts the WAL over; until then there is nothing more to do.
-        guard.wal_frames.store(0, Ordering::Relaxed);
+        callbacks.wal_frames.store(0, Ordering::Relaxed);
     }
     core.meters.checkpoint.record_time(now() - began);
     if !complete {

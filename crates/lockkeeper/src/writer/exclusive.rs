@@ -50,19 +50,19 @@ impl Writer {
         };
         let domain = self.domain;
         let config = &self.core.config;
-        let guard = Arc::clone(&view.link.guard);
-        guard.recorder.unhook(&view.link.session);
+        let callbacks = Arc::clone(&view.link.callbacks);
+        callbacks.recorder.unhook(&view.link.session);
         let began = now();
         let waited = began.saturating_duration_since(call.meta().submitted);
         if view.link.noted {
-            guard.slot.begin_call(call.meta().origin.clone(), began, None);
+            callbacks.slot.begin_call(call.meta().origin.clone(), began, None);
         }
         let link = view.link_mut();
         link.begin_exclusive();
         let run = |conn: &mut Connection| call.run(domain, conn);
         // Whatever this says, the connection is replaced.
         let _ = link.session.lend(run, |session| {
-            open::end_exclusive(session, &guard, config);
+            open::end_exclusive(session, &callbacks, config);
         });
         let _ = view.link.clean();
         view.link.stale.set(true);

@@ -35,7 +35,7 @@ impl Writer {
                 let began = now();
                 let waited = began.saturating_duration_since(opening.meta().submitted);
                 if tx.link.noted {
-                    tx.link.guard.slot.begin_call(opening.meta().origin.clone(), began, None);
+                    tx.link.callbacks.slot.begin_call(opening.meta().origin.clone(), began, None);
                     tx.link.forget_work();
                 }
                 let served = opening.interrupt().is_none();

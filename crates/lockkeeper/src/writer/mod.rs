@@ -302,7 +302,7 @@ impl Service for Writer {
             self.settle_stops();
         }
         if let Some(tx) = &self.tx {
-            tx.link.guard.slot.rest();
+            tx.link.callbacks.slot.rest();
             if !self.core.config.is_read_only() && self.stopped != Stopped::Told {
                 self.checkpointer.between_batches(tx, &self.core);
             }

@@ -49,7 +49,7 @@ impl Publisher {
         self.complete = self.feed.is_watched();
         if self.complete {
             self.check_for_foreign_commits(link, commit);
-            link.guard.recorder.begin_transaction();
+            link.callbacks.recorder.begin_transaction();
         }
     }
 
@@ -58,13 +58,13 @@ impl Publisher {
         let version = link.session.data_version();
         if version != self.data_version {
             self.data_version = version;
-            link.guard.recorder.forget();
+            link.callbacks.recorder.forget();
             self.feed.publish(&Change::Unknown { commit });
         }
     }
 
     pub(super) fn begin_call(&self, link: &Link) {
-        let recorder = &link.guard.recorder;
+        let recorder = &link.callbacks.recorder;
         let watched = self.feed.is_watched();
         if watched || recorder.is_on() {
             recorder.begin_call(&link.session, watched);
@@ -73,11 +73,11 @@ impl Publisher {
 
     /// The call is in the transaction.
     pub(super) fn keep(&mut self, link: &Link) {
-        if !link.guard.recorder.is_on() {
+        if !link.callbacks.recorder.is_on() {
             return;
         }
         let rows_max = BATCH_ROWS_MAX - self.pending_rows;
-        let (changes, altered) = link.guard.recorder.take_call(rows_max);
+        let (changes, altered) = link.callbacks.recorder.take_call(rows_max);
         self.altered |= altered;
         if !changes.tables.is_empty() {
             self.pending_rows += changes.rows();

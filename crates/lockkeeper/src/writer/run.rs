@@ -30,16 +30,16 @@ impl Writer {
         // first one have waited as long: the time counts from the later of the call and the lock.
         let since = self.locked_since.get_or_insert_with(now);
         let end = call.meta().submitted.max(*since).checked_add(self.core.config.busy_timeout);
-        tx.link.guard.lock_wait.set_end(end);
+        tx.link.callbacks.lock_wait.set_end(end);
         let frame = Frame::enter(self.domain, Ancestry::default(), call.interruptible());
-        let (asked, waits) = (now(), tx.link.guard.lock_wait.waits());
+        let (asked, waits) = (now(), tx.link.callbacks.lock_wait.waits());
         let begun = tx.link.session.run(Sql::BeginImmediate);
         drop(frame);
         let meters = &self.core.meters;
         meters.lock_wait.record_time(now() - asked);
-        let waits = tx.link.guard.lock_wait.waits() - waits;
+        let waits = tx.link.callbacks.lock_wait.waits() - waits;
         meters.busy_waits.fetch_add(waits, Ordering::Relaxed);
-        tx.link.guard.lock_wait.set_end(None);
+        tx.link.callbacks.lock_wait.set_end(None);
         match begun {
             Ok(()) => {
                 self.locked_since = None;
@@ -76,7 +76,7 @@ impl Writer {
         }
         let link = &tx.link;
         if link.noted {
-            link.guard.slot.begin_call(call.meta().origin.clone(), at, None);
+            link.callbacks.slot.begin_call(call.meta().origin.clone(), at, None);
         }
         self.publisher.begin_call(link);
         link.begin_own();
@@ -112,7 +112,7 @@ impl Writer {
         let link = &tx.link;
         let closure = call.closure();
         if link.noted {
-            link.guard.slot.begin_call(call.meta().origin.clone(), at, None);
+            link.callbacks.slot.begin_call(call.meta().origin.clone(), at, None);
         }
         let elided = self.batch.dirty && self.trust.allows(closure) && self.batch.all_repeatable;
         self.publisher.begin_call(link);
