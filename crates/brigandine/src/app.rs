@@ -403,7 +403,7 @@ impl App {
                 Ok(Err(error)) => error,
                 Err(error) => error.to_string(),
             };
-            tracing::error!(part = name, why, "an essential part ended");
+            tracing::error!(part = name, why, "a required task exited");
             shared.failed.send_if_modified(|failed| {
                 let first = failed.is_none();
                 if first {
@@ -578,7 +578,7 @@ impl Shared {
                     files = pruned.files,
                     slices = pruned.slices,
                     slice_ms_max = pruned.slice_ms_max,
-                    "what need not be kept was deleted"
+                    "retention run finished"
                 ),
                 Ok(_) => {}
                 Err(error) if error.is_closed() => return,

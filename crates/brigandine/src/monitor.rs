@@ -500,7 +500,7 @@ async fn make_again(shared: &Shared, id: EvaluationId) -> Result<(), DatabaseErr
     Ok(())
 }
 
-/// Lets clones give up what nobody needs any more. Trouble with it is no trouble of anybody's.
+/// Tidies the clones. A failure is logged and ignored.
 async fn tidy(shared: &Shared, specification: &Specification) {
     for input in &specification.inputs {
         let needed = || async {

@@ -60,7 +60,7 @@ pub(super) async fn restart(
             conflict(format!("build {id} needs build {needed}, which failed; restart that"))
         }
         Restart::Undefined => {
-            conflict(format!("nothing says any more how to build {id}; evaluate again"))
+            conflict(format!("build {id} has no derivation any more; evaluate again"))
         }
         Restart::Missing => Err(Refusal::no_build(&id.to_string())),
     }

@@ -36,7 +36,7 @@ pub(super) fn run(state: Option<&Path>, count: u32, as_json: bool) -> Result<(),
     for (name, state) in
         [Some(("empty", &*empty)), state.map(|state| ("given", state))].into_iter().flatten()
     {
-        // An older file is brought to this version by the first start, which is not what is asked for; and
+        // An older file is migrated by the first start, which is not what is asked for; and
         // what the first reads from the disk, the kernel has for the rest.
         once(state)?;
         let mut times = (0..count).map(|_| once(state)).collect::<Result<Vec<_>, _>>()?;

@@ -93,7 +93,7 @@ pub(crate) fn restart(arguments: &cli::Change) -> Result<(), Failure> {
                 "build {id} needs build {needed}, which failed; restart that"
             ))),
             Restart::Undefined => Err(Failure::failed(format!(
-                "nothing says any more how to build {id}; evaluate its specification again"
+                "build {id} has no derivation any more; evaluate its specification again"
             ))),
             Restart::Missing => Err(Failure::not_found(format!("there is no build {id}"))),
         }

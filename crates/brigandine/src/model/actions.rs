@@ -39,7 +39,7 @@ pub(crate) enum Restart {
     Not(BuildStatus),
     /// What it needs has failed: this build of it is to be restarted first. Nothing was changed.
     Needs(BuildId),
-    /// Nothing says any more how to build it. Nothing was changed.
+    /// It has no derivation any more. Nothing was changed.
     Undefined,
     /// There is no such build.
     Missing,

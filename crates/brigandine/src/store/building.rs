@@ -511,7 +511,7 @@ pub(crate) struct Recovered {
     pub(crate) builds: Vec<(BuildId, i64)>,
     /// Started evaluations that are aborted now; the next look runs them again.
     pub(crate) evaluations: usize,
-    /// Pending builds that are canceled, since nothing says any more how to build them.
+    /// Pending builds that are canceled, since they have no derivation any more.
     pub(crate) gone: usize,
 }
 

@@ -103,7 +103,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The same for a call of a server, which tells of it on its pages, and makes the call again.
 const PATIENCE_OF_SERVER: Duration = Duration::from_secs(5);
 
-/// Opens the database of a state directory for the server that has its lock: made and brought to this version if
+/// Opens the database of a state directory for the server that has its lock: made, and migrated to this version if
 /// need be. An older one is copied first, so that there is a way back. Nothing is recovered.
 ///
 /// # Errors
@@ -111,7 +111,7 @@ const PATIENCE_OF_SERVER: Duration = Duration::from_secs(5);
 /// there is no room for the copy. The file is as it was.
 ///
 /// # Cancel safety
-/// Dropped while the file is brought to this version: the step or index that was being made is
+/// Dropped while the file is migrated: the step or index that was being made is
 /// undone, those before it stay, and the next opening goes on from there.
 pub(crate) async fn open(state: &Path) -> Result<Database, OpenError> {
     std::fs::create_dir_all(state)
@@ -256,7 +256,7 @@ async fn told<T>(progress: &schema::Progress, work: impl Future<Output = T>) -> 
             Ok(done) => return done,
             Err(_) => {
                 let (what, seconds) = (progress.text(), began.elapsed().as_secs());
-                tracing::info!(seconds, "the database is brought to this version: {what}");
+                tracing::info!(seconds, "migrating the database: {what}");
             }
         }
     }

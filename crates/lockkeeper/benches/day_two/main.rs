@@ -1,4 +1,4 @@
-//! What is promised for the bad day, measured in one run: the WAL's size, checkpoints, the change feed,
+//! The worst-case guarantees, measured in one run: the WAL's size, checkpoints, the change feed,
 //! statistics, backups, other processes.
 //!
 //! `cargo bench -p lockkeeper --bench day_two -- --full`
@@ -37,7 +37,7 @@ Nothing else should run on the machine meanwhile.
 
 Exit status: 0 when every promise was kept, 1 when one was not.";
 
-/// What is promised for the bad day, measured in one run.
+/// The worst-case guarantees, measured in one run.
 #[derive(Parser)]
 #[command(after_help = HELP)]
 struct Arguments {

@@ -1,0 +1,109 @@
+//! The field's words, not our own: what was once said in a private language is not said again.
+//!
+//! Each entry has what to write instead. Changelogs are left out: they tell what was.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Messages and sentences that an operator or a reader had to guess at, and what says the same.
+const SENTENCES: [(&str, &str); 9] = [
+    ("brought to this version", "migrated to this version"),
+    ("an essential part ended", "a required task exited"),
+    ("what need not be kept was deleted", "retention run finished"),
+    ("nothing says any more how to build", "has no derivation any more"),
+    ("the bad day", "worst-case guarantees"),
+    ("no trouble of anybody", "the failure is logged and ignored"),
+    ("on a sleeping processor", "whose CPU is idle"),
+    ("is no longer needed when it does", "enters the reserve when the others keep up"),
+    ("what is above counts as that", "clamped to"),
+];
+
+/// Names of the library that stood for private metaphors, and what is called so now.
+const NAMES: [(&str, &str); 6] = [
+    ("relay", "wakeups"),
+    ("deference", "yields_left"),
+    ("betray", "revoke"),
+    ("chair", "running call"),
+    ("relayed", "woken"),
+    ("news", "changes"),
+];
+
+fn root() -> PathBuf {
+    let xtask = std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets it");
+    Path::new(&xtask).parent().expect("xtask is in the workspace").to_owned()
+}
+
+/// The files below `folder` with one of these extensions.
+fn files(folder: &Path, extensions: &[&str]) -> Vec<PathBuf> {
+    let (mut found, mut open) = (Vec::new(), vec![folder.to_owned()]);
+    while let Some(folder) = open.pop() {
+        let entries =
+            fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        for entry in entries {
+            let path = entry.expect("a folder's entry").path();
+            let name = path.file_name().expect("a name").to_string_lossy();
+            if path.is_dir() {
+                if !["target", "out", "data"].contains(&&*name) {
+                    open.push(path);
+                }
+            } else if name != "CHANGELOG.md"
+                && extensions.iter().any(|extension| name.ends_with(extension))
+            {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+/// The text with each run of white space and comment marks as one blank, so that a sentence is found over lines.
+fn joined(text: &str) -> String {
+    let words = text.split_whitespace().filter(|word| !["//", "///", "//!"].contains(word));
+    words.collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn no_message_and_no_comment_says_what_a_reader_has_to_guess_at() {
+    let root = root();
+    let mut all = files(&root.join("crates"), &[".rs", ".md", ".html", ".toml"]);
+    all.extend(files(&root.join("docs"), &[".md"]));
+    all.extend(["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"].map(|name| root.join(name)));
+    assert!(all.len() > 300, "only {} files", all.len());
+    for path in all {
+        let text = joined(&fs::read_to_string(&path).expect("text")).to_lowercase();
+        for (sentence, instead) in SENTENCES {
+            assert!(
+                !text.contains(&sentence.to_lowercase()),
+                "{} says {sentence:?}; say {instead:?}",
+                path.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn no_name_of_the_library_is_a_private_metaphor() {
+    let src = root().join("crates/lockkeeper/src");
+    let all = files(&src, &[".rs"]);
+    assert!(all.len() > 100, "only {} files", all.len());
+    for path in all {
+        let text = fs::read_to_string(&path).expect("text").to_lowercase();
+        let words: Vec<&str> = text
+            .split(|char: char| !char.is_alphanumeric())
+            .filter(|word| !word.is_empty())
+            .collect();
+        for (name, instead) in NAMES {
+            assert!(
+                !words.contains(&name),
+                "{} says {name:?}; say {instead:?}",
+                path.strip_prefix(&src).expect("below").display()
+            );
+        }
+    }
+}
+
+#[test]
+fn a_sentence_is_found_over_lines_of_a_comment() {
+    let text = "/// The file is\n    /// brought to this\n/// version.";
+    assert!(joined(text).contains("brought to this version"));
+}
