@@ -182,6 +182,46 @@ fn the_map_names_every_source_file_of_the_library() {
     assert!(missing.is_empty(), "ARCHITECTURE.md does not name {missing:?}");
 }
 
+/// Documents say where a thing is; files are moved without them.
+#[test]
+fn the_documents_name_no_source_file_that_is_not_there() {
+    let root = root();
+    let known: Vec<PathBuf> = ["crates", "lab", "xtask"]
+        .iter()
+        .flat_map(|part| sources(&root.join(part)))
+        .filter(|path| !path.components().any(|part| part.as_os_str() == "target"))
+        .collect();
+    let mut documents: Vec<PathBuf> = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"]
+        .map(|name| root.join(name))
+        .into_iter()
+        .chain(
+            ["lockkeeper", "brigandine"]
+                .map(|name| root.join("crates").join(name).join("README.md")),
+        )
+        .collect();
+    for folder in ["docs", "docs/design"] {
+        let entries = fs::read_dir(root.join(folder)).expect("a folder");
+        documents.extend(entries.map(|entry| entry.expect("an entry").path()));
+    }
+    documents.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
+    let mut named = 0;
+    for document in documents {
+        // Every second piece stands between two back quotes.
+        for name in read(&document).split('`').skip(1).step_by(2) {
+            let is_path = name.chars().all(|char| char.is_alphanumeric() || "/_-.".contains(char));
+            if is_path && name.ends_with(".rs") && !name.starts_with("src/bin") {
+                named += 1;
+                assert!(
+                    known.iter().any(|file| file.ends_with(name)),
+                    "{} names {name}, which is not there",
+                    document.display()
+                );
+            }
+        }
+    }
+    assert!(named > 100, "only {named} files are named");
+}
+
 #[test]
 fn the_promises_name_no_test_that_is_not_there() {
     let promises = read(&root().join("docs/promises.md"));
