@@ -186,11 +186,11 @@ fn a_clone_that_was_left_half_made_is_removed_at_the_start() {
 #[test]
 fn a_short_measurement_of_pushes_counts_no_more_descriptors_at_its_end() {
     let mut command = Command::new(PROGRAM);
-    command.args(["bench-pushes", "--pushes", "20", "--json"]);
+    command.args(["bench-pushes", "--pushes", "40", "--json"]);
     let ended = run(command);
     let figures: serde_json::Value = serde_json::from_str(&ended.stdout).expect(&ended.stderr);
     let lines = figures["lines"].as_array().expect("lines");
-    assert_eq!(figures["points"].as_array().map(Vec::len), Some(16), "without the first fifth");
+    assert_eq!(figures["points"].as_array().map(Vec::len), Some(32), "without the first fifth");
     for name in ["descriptors", "files and folders", "memory (MiB)", "page (ms)"] {
         let line = lines.iter().find(|line| line["name"] == name).expect(name);
         assert!(line["first_half_max"].as_f64().is_some_and(|max| max > 0.0), "{line}");

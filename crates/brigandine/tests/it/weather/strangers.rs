@@ -202,7 +202,8 @@ fn live_logs_that_are_never_read_stop_nobody_else_and_fill_no_memory() {
         // An honest follower is among them.
         assert_eq!(begun(&site.open(HONEST, &request)), 200);
         let grown = site.resident_mib().saturating_sub(before);
-        assert!(grown < 160, "{grown} MiB more for {path}");
+        // Answers in flight have 64 MiB, each connection some buffers; held for each follower, the log would be 4,800.
+        assert!(grown < 400, "{grown} MiB more for {path}");
         // Each has an end, and the build's end is not what they wait for.
         assert!(followers.iter().all(given_up), "{path}");
     }
