@@ -4,7 +4,8 @@
 //! may be replaced. So one may say otherwise than what the server does: since it started, or since it was edited. Each
 //! file is asked for its size and times every second, and read again when these have changed.
 
-use super::{App, LOOK, Shared};
+use super::tasks::LOOK;
+use super::{App, Shared};
 use crate::config;
 use crate::health;
 use crate::model::{
