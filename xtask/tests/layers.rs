@@ -143,27 +143,6 @@ const BRIGANDINE: &[Room] = &[
             "site",
         ],
     ),
-    room(
-        "bench",
-        &["bench"],
-        &[
-            "os",
-            "model",
-            "config",
-            "input",
-            "log",
-            "store",
-            "evaluate",
-            "build",
-            "retention",
-            "http",
-            "api",
-            "web",
-            "app",
-            "site",
-            "command",
-        ],
-    ),
 ];
 
 /// A crate of the workspace.

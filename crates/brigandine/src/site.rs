@@ -50,19 +50,14 @@ pub(crate) fn waiting(why: Arc<Mutex<String>>) -> Router {
 }
 
 /// HTTP for a running server.
-pub(crate) struct Web {
+pub struct Web {
     closing: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
 
 impl Web {
     /// Begins to answer at `listener`.
-    pub(crate) fn start(
-        listener: TcpListener,
-        app: &App,
-        web: config::Web,
-        token: Option<Token>,
-    ) -> Self {
+    pub fn start(listener: TcpListener, app: &App, web: config::Web, token: Option<Token>) -> Self {
         let (closing, closed) = watch::channel(false);
         let context = Context::new(Parts {
             database: app.database().clone(),
@@ -92,7 +87,7 @@ impl Web {
     }
 
     /// Answers open requests and ends.
-    pub(crate) async fn close(self) {
+    pub async fn close(self) {
         self.closing.send_replace(true);
         let _ = self.task.await;
     }

@@ -8,7 +8,7 @@ use std::sync::PoisonError;
 impl App {
     /// Looks at a specification now rather than when it is time. `false`: nobody watches one of
     /// this name.
-    pub(crate) fn look(&self, name: &str) -> bool {
+    pub fn look(&self, name: &str) -> bool {
         let watched = self.shared.watched.lock().unwrap_or_else(PoisonError::into_inner);
         let found = watched.values().find(|watched| watched.specification.name == name);
         found.inspect(|watched| watched.wanted.notify_one()).is_some()

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 /// Why the server cannot start or go on.
 #[derive(Debug)]
-pub(crate) enum AppError {
+pub enum AppError {
     /// Another server has this state directory.
     Locked(PathBuf),
     /// The state directory cannot be made or is not the server's.

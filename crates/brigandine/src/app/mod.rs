@@ -21,16 +21,16 @@ mod state_dir;
 mod tasks;
 mod wake;
 
-pub(crate) use error::AppError;
+pub use error::AppError;
 pub(crate) use running::{RunningServer, running_server};
-pub(crate) use settings::Settings;
+pub use settings::Settings;
 pub(crate) use state_dir::{make_state, prune};
 pub(crate) use wake::{Presence, Served, served, tell, wake};
 
 use crate::build::{Builder, LocalExecutor, Stop};
 use crate::health::{self, Health};
 use crate::log::Logs;
-use crate::model::{self, Event, Specification, SpecificationId, Unused};
+use crate::model::{self, BuildId, Event, Specification, SpecificationId, Unused};
 use crate::monitor;
 use crate::os::state_dir::StateDir;
 use crate::retention::Retention;
@@ -40,12 +40,13 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::JoinHandle;
 
 /// The server without its HTTP. Clones share one server.
 #[derive(Debug, Clone)]
-pub(crate) struct App {
+pub struct App {
     shared: Arc<Shared>,
 }
 
@@ -97,7 +98,7 @@ struct Watched {
 
 impl App {
     /// Stores specifications, as one write. An existing one is replaced only with `replace`.
-    pub(crate) async fn load(
+    pub async fn load(
         &self,
         specifications: Vec<Specification>,
         replace: bool,
@@ -127,12 +128,12 @@ impl App {
     }
 
     /// Waits until nothing runs and nothing that was registered before can be started.
-    pub(crate) async fn wait_idle(&self) {
+    pub async fn wait_idle(&self) {
         self.shared.builder.wait_idle().await;
     }
 
     /// Waits until an essential part has ended with an error.
-    pub(crate) async fn failed(&self) -> AppError {
+    pub async fn failed(&self) -> AppError {
         let mut failed = self.shared.failed.subscribe();
         // The sender lives in `shared`, so the wait cannot fail.
         let found = failed.wait_for(Option::is_some).await.map(|found| found.clone());
@@ -142,7 +143,7 @@ impl App {
 
     /// Ends in an orderly way: no new looks, evaluations are aborted, running builds end
     /// (`drain`) or are cut and scheduled again; then the database is closed.
-    pub(crate) async fn shutdown(&self, drain: bool) -> Result<(), AppError> {
+    pub async fn shutdown(&self, drain: bool) -> Result<(), AppError> {
         let shared = &self.shared;
         // First of all, so that nothing is started while the rest ends.
         shared.builder.stop(if drain { Stop::Drain } else { Stop::Now });
@@ -186,12 +187,12 @@ impl App {
     }
 
     /// The lane for pages and API.
-    pub(crate) fn database(&self) -> &Database {
+    pub fn database(&self) -> &Database {
         &self.shared.web
     }
 
     /// What happens from now on. A receiver that lags loses the oldest events.
-    pub(crate) fn events(&self) -> broadcast::Receiver<Event> {
+    pub fn events(&self) -> broadcast::Receiver<Event> {
         self.shared.events.subscribe()
     }
 
@@ -220,8 +221,13 @@ impl App {
         &self.shared.settings.state
     }
 
-    /// The builder, for measurements.
-    pub(crate) fn builder(&self) -> &Builder {
-        &self.shared.builder
+    /// Says that something was registered past the server: builds may be ready.
+    pub fn wake(&self) {
+        self.shared.builder.wake();
+    }
+
+    /// Tells when processes of builds start; for measurements.
+    pub fn starts(&self) -> broadcast::Receiver<(BuildId, Instant)> {
+        self.shared.builder.starts()
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// What the server was told.
 #[derive(Debug, Clone)]
-pub(crate) struct Settings {
+pub struct Settings {
     /// Database, build logs, outputs and clones.
     pub(crate) state: PathBuf,
     /// The file that it was told in, if there is one.
@@ -16,13 +16,13 @@ pub(crate) struct Settings {
     /// Files of specifications that it was given.
     pub(crate) specification_files: Vec<PathBuf>,
     /// Builds at once.
-    pub(crate) max_jobs: usize,
+    pub max_jobs: usize,
     /// Between two looks at a specification's inputs.
-    pub(crate) interval: Duration,
+    pub interval: Duration,
     /// What can be built here; the first is the default.
     pub(crate) systems: Vec<String>,
     /// How builds are isolated.
-    pub(crate) sandbox: config::Sandbox,
+    pub sandbox: config::Sandbox,
     /// Who builds and evaluators run as, if the server is root.
     pub(crate) build_user: Option<String>,
     /// Brigandine's own program.
@@ -59,7 +59,7 @@ pub(crate) struct Settings {
 
 impl Settings {
     /// The defaults, for a state directory.
-    pub(crate) fn new(state: PathBuf) -> Self {
+    pub fn new(state: PathBuf) -> Self {
         let limits = config::Limits::default();
         Self {
             state,

@@ -33,7 +33,7 @@ impl App {
     /// # Errors
     /// The directory is in use or cannot be used; nothing was changed, unless the database failed
     /// in the middle, and then the next start does the rest.
-    pub(crate) async fn start(settings: Settings) -> Result<Self, AppError> {
+    pub async fn start(settings: Settings) -> Result<Self, AppError> {
         let mut settings = settings;
         std::fs::create_dir_all(&settings.state)
             // First of all: what is made in it may be readable by others for a moment.

@@ -26,7 +26,7 @@ const RETENTION: Duration = Duration::from_secs(3600);
 impl App {
     /// Starts the builder, a monitor per specification, and the socket by which other programs
     /// say that they changed the database.
-    pub(crate) async fn run(&self) -> Result<(), AppError> {
+    pub async fn run(&self) -> Result<(), AppError> {
         self.run_builder();
         self.listen()?;
         let shared = Arc::clone(&self.shared);

@@ -24,9 +24,10 @@ use std::time::Duration;
 pub(crate) use circles::circles;
 pub(crate) use diagnostic::{Diagnostic, Diagnostics};
 pub(crate) use reader::distance;
-pub(crate) use server::{BUILD_USER, Config, Limits, LogFormat, Sandbox, git_filters};
+pub use server::Sandbox;
+pub(crate) use server::{BUILD_USER, Config, Limits, LogFormat, git_filters};
 pub(crate) use value::parse_duration;
-pub(crate) use web::Web;
+pub use web::Web;
 
 use crate::model::Keep;
 use crate::os::file::open_regular;

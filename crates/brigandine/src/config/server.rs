@@ -88,7 +88,7 @@ pub(crate) struct Config {
 
 /// How builds are isolated from the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Sandbox {
+pub enum Sandbox {
     /// Not beyond a clean directory and environment
     Off,
     /// By bubblewrap where it works; where it does not is said at start

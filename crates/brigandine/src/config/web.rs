@@ -10,7 +10,7 @@ use super::reader::{Document, Table};
 
 /// What the web server was told.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Web {
+pub struct Web {
     /// Connections at once; the default also keeps to the limit of open files without a word.
     pub(crate) connections: Option<usize>,
     /// Connections at once of one client; a quarter of all when absent.

@@ -15,6 +15,14 @@ use std::process::ExitCode;
 const REQUEST_BYTES_MAX: u64 = 64 * 1024 * 1024;
 const LIST_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
+/// The first argument by which this program is told to evaluate.
+pub(super) const EVALUATE: &str = "evaluate-jobs";
+
+/// Whether this process was started to evaluate a job list.
+pub(crate) fn is_evaluator() -> bool {
+    std::env::args_os().nth(1).is_some_and(|word| word == EVALUATE)
+}
+
 /// Reads the request from standard input and prints the jobs. The status is 0 if all is well.
 pub(crate) fn main() -> ExitCode {
     let mut text = String::new();

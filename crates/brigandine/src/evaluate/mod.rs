@@ -198,7 +198,7 @@ pub(crate) async fn evaluate(
                     copy_main(&context, scratch, &mut request.checkouts).await?;
                 }
                 let mut command = Command::new(&settings.program);
-                command.arg("evaluate-jobs");
+                command.arg(jobs::EVALUATE);
                 run(command, &request, settings, timeout, scratch, log).await?
             }
         },

@@ -21,7 +21,7 @@ pub(crate) use query::{Path, Query};
 pub(crate) use range::{Wanted, describe, tag, wanted};
 pub(crate) use server::{closed, serve};
 pub(crate) use stream::{Sender, stream};
-pub(crate) use token::Token;
+pub use token::Token;
 
 #[cfg(test)]
 mod tests;

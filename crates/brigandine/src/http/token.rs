@@ -18,7 +18,7 @@ const BYTES_MAX: u64 = 1024;
 /// Knows the token without holding it. Digests are compared, so that the time of a comparison says
 /// nothing about the token.
 #[derive(Debug, Clone)]
-pub(crate) struct Token([u8; 32]);
+pub struct Token([u8; 32]);
 
 impl Token {
     /// Reads the token from a file that nobody else may read.

@@ -4,11 +4,10 @@ use super::{BuildId, BuildStatus, Changed};
 use std::pin::Pin;
 
 /// An action under way. It fails only if the database does.
-pub(crate) type Action<'a, T> =
-    Pin<Box<dyn Future<Output = Result<T, lockkeeper::Error>> + Send + 'a>>;
+pub type Action<'a, T> = Pin<Box<dyn Future<Output = Result<T, lockkeeper::Error>> + Send + 'a>>;
 
 /// Who does what is asked for.
-pub(crate) trait Actions: Send + Sync {
+pub trait Actions: Send + Sync {
     /// Cancels a build that waits, with all that needs it, or asks for the end of one that runs.
     fn cancel(&self, id: BuildId) -> Action<'_, Cancel>;
 
@@ -21,7 +20,7 @@ pub(crate) trait Actions: Send + Sync {
 
 /// What a request to cancel came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Cancel {
+pub enum Cancel {
     /// It waited: it is canceled now, and these changed.
     Done(Vec<Changed>),
     /// It runs: this attempt is to be stopped, and its end will be the build's.
@@ -32,7 +31,7 @@ pub(crate) enum Cancel {
 
 /// What a request to build once more came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Restart {
+pub enum Restart {
     /// It is scheduled, and so is everything that had failed for want of it.
     Done(Vec<Changed>),
     /// It waits or runs already, or it succeeded: nothing was changed.
@@ -46,7 +45,7 @@ pub(crate) enum Restart {
 }
 
 /// Why a build in this state is not restarted.
-pub(crate) fn restart_refused(id: BuildId, status: BuildStatus) -> String {
+pub fn restart_refused(id: BuildId, status: BuildStatus) -> String {
     if status.is_success() {
         format!("build {id} succeeded; what succeeded is not built again")
     } else {

@@ -6,57 +6,57 @@ use std::collections::BTreeMap;
 
 /// The row that remembers a derivation's fate.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Build {
+pub struct Build {
     /// Its row.
-    pub(crate) id: BuildId,
+    pub id: BuildId,
     /// What is built: a store path, or `DIGEST-NAME.drv` of the `command` backend.
-    pub(crate) derivation: String,
+    pub derivation: String,
     /// The specification that asked first.
-    pub(crate) specification_id: SpecificationId,
+    pub specification_id: SpecificationId,
     /// Its name.
-    pub(crate) specification: String,
+    pub specification: String,
     /// The evaluation that asked first.
-    pub(crate) evaluation: EvaluationId,
+    pub evaluation: EvaluationId,
     /// The job's name in that evaluation.
-    pub(crate) job: String,
+    pub job: String,
     /// What it is built for, such as `x86_64-linux`.
-    pub(crate) system: String,
+    pub system: String,
     /// The package's name and version, or the job's name.
-    pub(crate) nix_name: String,
+    pub nix_name: String,
     /// Higher is built earlier.
-    pub(crate) priority: i64,
+    pub priority: i64,
     /// Its fate.
-    pub(crate) status: BuildStatus,
+    pub status: BuildStatus,
     /// Compared with the job's build before; `Unknown` until finished.
-    pub(crate) weather: Weather,
+    pub weather: Weather,
     /// How many times it was started.
-    pub(crate) attempt: i64,
+    pub attempt: i64,
     /// How many of its dependencies have not succeeded yet.
-    pub(crate) waiting: i64,
+    pub waiting: i64,
     /// Why it ended, for people: `exit status 2`, `no output for 60 s`; may be empty.
-    pub(crate) message: String,
+    pub message: String,
     /// When it was registered.
-    pub(crate) submitted_at: Timestamp,
+    pub submitted_at: Timestamp,
     /// When the last attempt started; 0 when not yet.
-    pub(crate) started_at: Timestamp,
+    pub started_at: Timestamp,
     /// When it finished; 0 when not yet.
-    pub(crate) stopped_at: Timestamp,
+    pub stopped_at: Timestamp,
     /// Its build log.
-    pub(crate) log: BuildLogFile,
+    pub log: BuildLogFile,
     /// Whether it came from another server: nothing of ours builds it, or has its log.
-    pub(crate) imported: bool,
+    pub imported: bool,
 }
 
 impl Build {
     /// Whether its last attempt is what became of it, or will be: one that was scheduled again has not run.
-    pub(crate) fn has_run(&self) -> bool {
+    pub fn has_run(&self) -> bool {
         let ran = self.status == BuildStatus::Started
             || (self.status.is_finished() && self.started_at > 0);
         self.attempt > 0 && ran
     }
 
     /// Why there is no log, in a sentence. `None`: it runs or has run.
-    pub(crate) fn no_log(&self) -> Option<&'static str> {
+    pub fn no_log(&self) -> Option<&'static str> {
         if self.has_run() {
             return None;
         }
@@ -81,111 +81,111 @@ impl Build {
 
 /// Where a build log is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct BuildLogFile {
+pub struct BuildLogFile {
     /// Relative to the state directory; empty when there is none; ends with `.zst` when compressed.
-    pub(crate) path: String,
+    pub path: String,
     /// Bytes before compression, known when finished.
-    pub(crate) bytes: i64,
+    pub bytes: i64,
     /// SHA-256 of the file as it is stored, in hexadecimal; empty until finished.
-    pub(crate) digest: String,
+    pub digest: String,
 }
 
 /// What a page about one build shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct BuildDetails {
+pub struct BuildDetails {
     /// The build.
-    pub(crate) build: Build,
+    pub build: Build,
     /// By name.
-    pub(crate) outputs: Vec<Output>,
+    pub outputs: Vec<Output>,
     /// Files to download.
-    pub(crate) products: Vec<Product>,
+    pub products: Vec<Product>,
     /// First to last.
-    pub(crate) attempts: Vec<Attempt>,
+    pub attempts: Vec<Attempt>,
     /// The builds it needs.
-    pub(crate) needs: Vec<Build>,
+    pub needs: Vec<Build>,
     /// The builds that need it, at most 100.
-    pub(crate) needed_by: Vec<Build>,
+    pub needed_by: Vec<Build>,
     /// What defines it, when the `command` backend builds it.
-    pub(crate) definition: Option<Definition>,
+    pub definition: Option<Definition>,
 }
 
 /// A result of a build.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct Output {
+pub struct Output {
     /// `out` unless the backend has others.
-    pub(crate) name: String,
+    pub name: String,
     /// Absolute, or relative to the state directory.
-    pub(crate) path: String,
+    pub path: String,
 }
 
 /// A file to download.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct Product {
+pub struct Product {
     /// Its row.
-    pub(crate) id: ProductId,
+    pub id: ProductId,
     /// The build that made it.
-    pub(crate) build: BuildId,
+    pub build: BuildId,
     /// `file`, or what the job calls it.
-    pub(crate) kind: String,
+    pub kind: String,
     /// Relative to the state directory.
-    pub(crate) path: String,
+    pub path: String,
     /// Its path in the build directory, for people.
-    pub(crate) name: String,
+    pub name: String,
     /// Its size.
-    pub(crate) bytes: i64,
+    pub bytes: i64,
     /// SHA-256 in hexadecimal.
-    pub(crate) checksum: String,
+    pub checksum: String,
 }
 
 /// A file to download that has no row yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct NewProduct {
+pub struct NewProduct {
     /// `file`, or what the job calls it.
-    pub(crate) kind: String,
+    pub kind: String,
     /// Its path in the build directory.
-    pub(crate) name: String,
+    pub name: String,
     /// Relative to the state directory.
-    pub(crate) path: String,
+    pub path: String,
     /// Its size.
-    pub(crate) bytes: i64,
+    pub bytes: i64,
     /// SHA-256 in hexadecimal.
-    pub(crate) checksum: String,
+    pub checksum: String,
 }
 
 /// One start of a build.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct Attempt {
+pub struct Attempt {
     /// 1 for the first.
-    pub(crate) number: i64,
+    pub number: i64,
     /// Who ran it.
-    pub(crate) worker: String,
+    pub worker: String,
     /// How it ended; `Started` while it runs, `Canceled` if its end was asked for; `Scheduled` when it was
     /// lost and counts for nothing.
-    pub(crate) status: BuildStatus,
+    pub status: BuildStatus,
     /// Why, for people.
-    pub(crate) message: String,
+    pub message: String,
     /// When it started.
-    pub(crate) started_at: Timestamp,
+    pub started_at: Timestamp,
     /// When it ended; 0 when not yet.
-    pub(crate) stopped_at: Timestamp,
+    pub stopped_at: Timestamp,
 }
 
 /// A job name with its build, for `/api/jobs`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct JobBuild {
+pub struct JobBuild {
     /// The build.
-    pub(crate) build: BuildId,
+    pub build: BuildId,
     /// Its status.
-    pub(crate) status: BuildStatus,
+    pub status: BuildStatus,
     /// The job's name.
-    pub(crate) name: String,
+    pub name: String,
 }
 
 /// Of one argument or variable of a command: the kernel's bound (`MAX_ARG_STRLEN`) without its zero byte.
-pub(crate) const ARGUMENT_BYTES_MAX: usize = 128 * 1024 - 1;
+pub const ARGUMENT_BYTES_MAX: usize = 128 * 1024 - 1;
 
 /// The script of a command that hands a longer one to the shell than an argument may be: it is run from a file.
-pub(crate) fn script(command: &[String]) -> Option<&str> {
+pub fn script(command: &[String]) -> Option<&str> {
     match command {
         [shell, e, c, script]
             if shell == "/bin/sh"
@@ -202,41 +202,41 @@ pub(crate) fn script(command: &[String]) -> Option<&str> {
 /// Everything that defines a derivation of the `command` backend. Its digest is its identity, so
 /// field order and spelling are part of the format: `version` changes when they do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Definition {
+pub struct Definition {
     /// Of this format.
-    pub(crate) version: u32,
+    pub version: u32,
     /// The package's name and version, or the job's name.
-    pub(crate) name: String,
+    pub name: String,
     /// Program and arguments; a shell command is `/bin/sh -e -c TEXT`.
-    pub(crate) command: Vec<String>,
+    pub command: Vec<String>,
     /// Added to the clean environment.
-    pub(crate) environment: BTreeMap<String, String>,
+    pub environment: BTreeMap<String, String>,
     /// What it is built for.
-    pub(crate) system: String,
+    pub system: String,
     /// What lies in the build directory.
-    pub(crate) sources: Vec<Source>,
+    pub sources: Vec<Source>,
     /// Derivations whose outputs it sees, by the name it knows them by.
-    pub(crate) needs: BTreeMap<String, String>,
+    pub needs: BTreeMap<String, String>,
     /// Path patterns of files to keep.
-    pub(crate) products: Vec<String>,
+    pub products: Vec<String>,
     /// What it sees of the machine that builds it: `none` outside a sandbox, `sandbox`, or
     /// `sandbox-network` with the network in it; with `-user` as a user that is not the server's. Empty in the first version of this format.
     #[serde(default)]
-    pub(crate) isolation: String,
+    pub isolation: String,
     /// Whether it may use the network from the sandbox.
     #[serde(default, skip_serializing_if = "super::is_no")]
-    pub(crate) network: bool,
+    pub network: bool,
     /// One line for people. Not part of the identity.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub(crate) description: String,
+    pub description: String,
 }
 
 impl Definition {
     /// Of the format. 2: digests of sources cover git's attributes, and [`Definition::isolation`].
-    pub(crate) const VERSION: u32 = 2;
+    pub const VERSION: u32 = 2;
 
     /// The text whose digest is the identity: everything but where the sources come from and words for people.
-    pub(crate) fn identity(&self) -> String {
+    pub fn identity(&self) -> String {
         let mut copy = self.clone();
         copy.description.clear();
         for source in &mut copy.sources {
@@ -253,49 +253,49 @@ impl Definition {
 /// The files of one checkout that a build sees.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Source {
+pub struct Source {
     /// The input's name.
-    pub(crate) input: String,
+    pub input: String,
     /// Whether the files lie in the directory where the command runs. Those of other inputs lie
     /// in a directory of the input's name below `BRIGANDINE_INPUTS`.
-    pub(crate) main: bool,
+    pub main: bool,
     /// Where the repository is. Not part of the identity.
-    pub(crate) url: String,
+    pub url: String,
     /// The revision the files are taken from. Not part of the identity.
-    pub(crate) revision: String,
+    pub revision: String,
     /// Whether submodules are exported as well. Not part of the identity.
-    pub(crate) submodules: bool,
+    pub submodules: bool,
     /// What submodules are fetched from with the server's credentials. Not part of the identity.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) submodules_from: Vec<String>,
+    pub submodules_from: Vec<String>,
     /// Path patterns; empty means the whole tree.
-    pub(crate) patterns: Vec<String>,
+    pub patterns: Vec<String>,
     /// Digest of paths, modes and git objects of the files: this is the identity.
-    pub(crate) digest: String,
+    pub digest: String,
 }
 
 /// Which builds a list holds. Absent fields do not restrict.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct BuildFilter {
+pub struct BuildFilter {
     /// The name of the specification that asked first.
-    pub(crate) specification: Option<String>,
+    pub specification: Option<String>,
     /// The job's name.
-    pub(crate) job: Option<String>,
+    pub job: Option<String>,
     /// What it is built for.
-    pub(crate) system: Option<String>,
+    pub system: Option<String>,
     /// The evaluation that asked first, as in Cuirass; an evaluation's jobs are another list.
-    pub(crate) evaluation: Option<EvaluationId>,
+    pub evaluation: Option<EvaluationId>,
     /// Its derivation.
-    pub(crate) derivation: Option<String>,
+    pub derivation: Option<String>,
     /// Its fate.
-    pub(crate) status: Option<BuildStatus>,
+    pub status: Option<BuildStatus>,
 }
 
 /// How many builds wait and run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub(crate) struct QueueCounts {
+pub struct QueueCounts {
     /// Wait for room or for dependencies.
-    pub(crate) scheduled: i64,
+    pub scheduled: i64,
     /// Run.
-    pub(crate) started: i64,
+    pub started: i64,
 }

@@ -5,67 +5,67 @@ use serde::{Deserialize, Serialize};
 
 /// An input at a revision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Checkout {
+pub struct Checkout {
     /// The input's name in its specification.
-    pub(crate) input: String,
+    pub input: String,
     /// The full revision.
-    pub(crate) revision: String,
+    pub revision: String,
     /// First line of the revision's message.
-    pub(crate) subject: String,
+    pub subject: String,
     /// Who wrote it, name only.
-    pub(crate) author: String,
+    pub author: String,
     /// When it was committed.
-    pub(crate) revision_at: Timestamp,
+    pub revision_at: Timestamp,
 }
 
 /// One run of a specification's evaluator over one set of checkouts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Evaluation {
+pub struct Evaluation {
     /// Its row.
-    pub(crate) id: EvaluationId,
+    pub id: EvaluationId,
     /// The specification's row.
-    pub(crate) specification_id: SpecificationId,
+    pub specification_id: SpecificationId,
     /// The specification's name.
-    pub(crate) specification: String,
+    pub specification: String,
     /// How far it got.
-    pub(crate) status: EvaluationStatus,
+    pub status: EvaluationStatus,
     /// Why it failed, for people; empty unless failed or aborted.
-    pub(crate) message: String,
+    pub message: String,
     /// When the row was stored.
-    pub(crate) created_at: Timestamp,
+    pub created_at: Timestamp,
     /// When the checkouts were ready; 0 when not yet.
-    pub(crate) checkout_at: Timestamp,
+    pub checkout_at: Timestamp,
     /// When it ended; 0 when not yet.
-    pub(crate) finished_at: Timestamp,
+    pub finished_at: Timestamp,
     /// Path of the evaluator's log relative to the state directory; empty when there is none.
-    pub(crate) log_path: String,
+    pub log_path: String,
     /// How its jobs stand.
-    pub(crate) counters: Counters,
+    pub counters: Counters,
 }
 
 /// How many jobs of an evaluation stand where. Kept in the row, in the transaction that changes a
 /// build, so that no page ever counts builds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub(crate) struct Counters {
+pub struct Counters {
     /// Wait for dependencies or room.
-    pub(crate) scheduled: i64,
+    pub scheduled: i64,
     /// Run.
-    pub(crate) started: i64,
+    pub started: i64,
     /// Succeeded.
-    pub(crate) succeeded: i64,
+    pub succeeded: i64,
     /// Failed.
-    pub(crate) failed: i64,
+    pub failed: i64,
     /// Failed through a dependency.
-    pub(crate) failed_dependency: i64,
+    pub failed_dependency: i64,
     /// Failed for another reason.
-    pub(crate) failed_other: i64,
+    pub failed_other: i64,
     /// Canceled.
-    pub(crate) canceled: i64,
+    pub canceled: i64,
 }
 
 impl Counters {
     /// All jobs.
-    pub(crate) const fn total(&self) -> i64 {
+    pub const fn total(&self) -> i64 {
         self.scheduled
             + self.started
             + self.succeeded
@@ -76,43 +76,43 @@ impl Counters {
     }
 
     /// Jobs about which nothing more will happen by itself.
-    pub(crate) const fn finished(&self) -> i64 {
+    pub const fn finished(&self) -> i64 {
         self.total() - self.scheduled - self.started
     }
 
     /// Jobs that ended badly, canceled ones left out.
-    pub(crate) const fn all_failed(&self) -> i64 {
+    pub const fn all_failed(&self) -> i64 {
         self.failed + self.failed_dependency + self.failed_other
     }
 }
 
 /// An evaluation with everything its page shows besides the builds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct EvaluationDetails {
+pub struct EvaluationDetails {
     /// The evaluation.
-    pub(crate) evaluation: Evaluation,
+    pub evaluation: Evaluation,
     /// Its checkouts, in the order of the specification's inputs.
-    pub(crate) checkouts: Vec<Checkout>,
+    pub checkouts: Vec<Checkout>,
     /// The succeeded evaluation of the same specification before it.
-    pub(crate) previous: Option<EvaluationId>,
+    pub previous: Option<EvaluationId>,
     /// The next evaluation of the same specification.
-    pub(crate) next: Option<EvaluationId>,
+    pub next: Option<EvaluationId>,
 }
 
 /// A job of an evaluation with its build, for lists.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct JobState {
+pub struct JobState {
     /// The job's name in this evaluation.
-    pub(crate) job: String,
+    pub job: String,
     /// Its build, which may come from an earlier evaluation.
-    pub(crate) build: Build,
+    pub build: Build,
     /// Whether the build was already known when this evaluation was registered.
-    pub(crate) reused: bool,
+    pub reused: bool,
 }
 
 /// How a job stands against the previous evaluation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum JobChange {
+pub enum JobChange {
     /// Failed now, succeeded before.
     NewlyFailing,
     /// Succeeded now, failed before.

@@ -6,7 +6,7 @@ use tokio::sync::broadcast;
 /// Something changed, and the change is committed. Sent over a bounded broadcast: a receiver that
 /// lags loses the oldest events and reads the state again.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Event {
+pub enum Event {
     /// What the server waits for began or ended.
     Notice,
     /// A specification was added, changed or removed.
@@ -47,21 +47,21 @@ pub(crate) enum Event {
 
 /// A build that has a new status, for the event channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Changed {
+pub struct Changed {
     /// The build.
-    pub(crate) id: BuildId,
+    pub id: BuildId,
     /// The job's name.
-    pub(crate) job: String,
+    pub job: String,
     /// The evaluation that asked first.
-    pub(crate) evaluation: EvaluationId,
+    pub evaluation: EvaluationId,
     /// The specification that asked first.
-    pub(crate) specification: SpecificationId,
+    pub specification: SpecificationId,
     /// The new status.
-    pub(crate) status: BuildStatus,
+    pub status: BuildStatus,
 }
 
 /// Tells watchers of builds that have a new status. Call it after the commit.
-pub(crate) fn publish(events: &broadcast::Sender<Event>, changed: &[Changed]) {
+pub fn publish(events: &broadcast::Sender<Event>, changed: &[Changed]) {
     for build in changed {
         // Nobody may be watching.
         let _ = events.send(Event::Build {

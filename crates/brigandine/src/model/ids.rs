@@ -3,40 +3,40 @@
 use serde::{Deserialize, Serialize};
 
 /// The row number of a specification.
-pub(crate) type SpecificationId = Id<SpecificationRow>;
+pub type SpecificationId = Id<SpecificationRow>;
 /// The row number of an evaluation.
-pub(crate) type EvaluationId = Id<EvaluationRow>;
+pub type EvaluationId = Id<EvaluationRow>;
 /// The row number of a build; clients see it in `/build/ID`.
-pub(crate) type BuildId = Id<BuildRow>;
+pub type BuildId = Id<BuildRow>;
 /// The row number of a product; clients see it in `/download/ID`.
-pub(crate) type ProductId = Id<ProductRow>;
+pub type ProductId = Id<ProductRow>;
 
 /// Marks ids of the table `specification`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum SpecificationRow {}
+pub enum SpecificationRow {}
 /// Marks ids of the table `evaluation`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum EvaluationRow {}
+pub enum EvaluationRow {}
 /// Marks ids of the table `build`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum BuildRow {}
+pub enum BuildRow {}
 /// Marks ids of the table `product`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum ProductRow {}
+pub enum ProductRow {}
 
 /// A row number of the table that `T` marks. Serialised as a bare number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(crate) struct Id<T>(pub(crate) i64, #[serde(skip)] std::marker::PhantomData<T>);
+pub struct Id<T>(pub i64, #[serde(skip)] std::marker::PhantomData<T>);
 
 impl<T> Id<T> {
     /// Wraps a row number.
-    pub(crate) const fn new(id: i64) -> Self {
+    pub const fn new(id: i64) -> Self {
         Self(id, std::marker::PhantomData)
     }
 
     /// The row number.
-    pub(crate) const fn get(&self) -> i64 {
+    pub const fn get(&self) -> i64 {
         self.0
     }
 }

@@ -6,52 +6,52 @@ use serde::{Deserialize, Serialize};
 
 /// One job of a job list. What it says is checked where it is read; here it is a plain value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct JobEntry {
+pub struct JobEntry {
     /// Unique in its list.
-    pub(crate) name: String,
+    pub name: String,
     /// One line for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub(crate) description: String,
+    pub description: String,
     /// A single text is a shell script, several are program and arguments.
-    pub(crate) command: Vec<String>,
+    pub command: Vec<String>,
     /// Patterns of the paths it reads, `PATTERN` or `INPUT:PATTERN`; empty means the whole tree.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) sources: Vec<String>,
+    pub sources: Vec<String>,
     /// Jobs of the same list whose outputs it sees.
     #[serde(default, skip_serializing_if = "Needs::is_empty")]
-    pub(crate) needs: Needs,
+    pub needs: Needs,
     /// Added to the clean environment.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(crate) env: BTreeMap<String, String>,
+    pub env: BTreeMap<String, String>,
     /// What it is built for; empty means the server's own system.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) systems: Vec<String>,
+    pub systems: Vec<String>,
     /// Seconds it may take; the server's default when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) timeout_s: Option<u64>,
+    pub timeout_s: Option<u64>,
     /// Seconds it may be silent; the server's default when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) max_silent_s: Option<u64>,
+    pub max_silent_s: Option<u64>,
     /// Higher is built earlier.
     #[serde(default)]
-    pub(crate) priority: i64,
+    pub priority: i64,
     /// Patterns of the files to keep and offer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) products: Vec<String>,
+    pub products: Vec<String>,
     /// Whether it may use the network from the sandbox.
     #[serde(default, skip_serializing_if = "super::is_no")]
-    pub(crate) network: bool,
+    pub network: bool,
 }
 
 /// Jobs of the same list by the names that the build knows them by. Written as a list of jobs, each has
 /// its own name; as a map, any.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "NeedsText", into = "NeedsText")]
-pub(crate) struct Needs(pub(crate) BTreeMap<String, String>);
+pub struct Needs(pub BTreeMap<String, String>);
 
 impl Needs {
     /// Whether it needs nothing.
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }

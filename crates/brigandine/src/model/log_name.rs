@@ -5,7 +5,7 @@ use crate::os::state_dir::LOGS;
 
 /// Whose log it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum LogName {
+pub enum LogName {
     /// Of one start of a build.
     Build(BuildId, i64),
     /// Of an evaluator.
@@ -14,7 +14,7 @@ pub(crate) enum LogName {
 
 impl LogName {
     /// The plain file, relative to the state directory.
-    pub(crate) fn path(self) -> String {
+    pub fn path(self) -> String {
         match self {
             Self::Build(id, attempt) => {
                 format!("{LOGS}/build/{}/{id}-{attempt}.log", id.get() / 1000)

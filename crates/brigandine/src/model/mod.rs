@@ -17,31 +17,29 @@ mod status;
 mod text;
 mod unused;
 
-pub(crate) use actions::{Action, Actions, Cancel, Restart, restart_refused};
-pub(crate) use build::{
+pub use actions::{Action, Actions, Cancel, Restart, restart_refused};
+pub use build::{
     ARGUMENT_BYTES_MAX, Attempt, Build, BuildDetails, BuildFilter, BuildLogFile, Definition,
     JobBuild, NewProduct, Output, Product, QueueCounts, Source, script,
 };
-pub(crate) use evaluation::{
-    Checkout, Counters, Evaluation, EvaluationDetails, JobChange, JobState,
-};
-pub(crate) use event::{Changed, Event, publish};
-pub(crate) use ids::{BuildId, EvaluationId, ProductId, SpecificationId};
-pub(crate) use job_list::{JobEntry, Needs};
-pub(crate) use log_name::LogName;
-pub(crate) use output_path::{output_digest, output_path, product_file, product_path};
-pub(crate) use specification::{
+pub use evaluation::{Checkout, Counters, Evaluation, EvaluationDetails, JobChange, JobState};
+pub use event::{Changed, Event, publish};
+pub use ids::{BuildId, EvaluationId, ProductId, SpecificationId};
+pub use job_list::{JobEntry, Needs};
+pub use log_name::LogName;
+pub use output_path::{output_digest, output_path, product_file, product_path};
+pub use specification::{
     Evaluator, Input, Keep, Look, Reference, Specification, SpecificationState,
 };
-pub(crate) use status::{BuildStatus, EvaluationStatus, Weather};
-pub(crate) use text::{MESSAGE_BYTES_MAX, is_steering, lines, one_line, size, with_causes};
-pub(crate) use unused::{Unused, UnusedPart};
+pub use status::{BuildStatus, EvaluationStatus, Weather};
+pub use text::{MESSAGE_BYTES_MAX, is_steering, lines, one_line, size, with_causes};
+pub use unused::{Unused, UnusedPart};
 
 /// Seconds since 1970 in UTC; 0 stands for "not yet".
-pub(crate) type Timestamp = i64;
+pub type Timestamp = i64;
 
 /// The clock of the server. SQL never asks for the time: it is always a parameter.
-pub(crate) fn now() -> Timestamp {
+pub fn now() -> Timestamp {
     std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |elapsed| i64::try_from(elapsed.as_secs()).unwrap_or(i64::MAX))

@@ -11,18 +11,18 @@ const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
 
 /// Where the output of this digest is, relative to the state directory. The index of the database and the statements
 /// that go by it spell the folder as well (`schema.sql`).
-pub(crate) fn output_path(digest: &str) -> String {
+pub fn output_path(digest: &str) -> String {
     format!("{OUTPUTS}/{digest}")
 }
 
 /// The digest of the output at this path. `None`: it is not in the state directory, but was imported.
-pub(crate) fn output_digest(path: &str) -> Option<&str> {
+pub fn output_digest(path: &str) -> Option<&str> {
     path.strip_prefix(OUTPUTS)?.strip_prefix('/')
 }
 
 /// The text that stands for the file at `path` in the output of this digest: `outputs/DIGEST/PATH`. A path that
 /// is no UTF-8 is percent-encoded, which a second slash before it says: no path has an empty part.
-pub(crate) fn product_path(digest: &str, path: &Path) -> String {
+pub fn product_path(digest: &str, path: &Path) -> String {
     match path.to_str() {
         Some(path) => format!("{OUTPUTS}/{digest}/{path}"),
         None => {
@@ -32,7 +32,7 @@ pub(crate) fn product_path(digest: &str, path: &Path) -> String {
 }
 
 /// The file that the text stands for, relative to the state directory.
-pub(crate) fn product_file(stored: &str) -> PathBuf {
+pub fn product_file(stored: &str) -> PathBuf {
     match stored.split_once("//") {
         Some((output, encoded)) if output_digest(output).is_some() => {
             let path = percent_decode_str(encoded).collect();

@@ -5,31 +5,31 @@ use serde::{Deserialize, Serialize};
 
 /// Inputs, and an evaluator that turns their checkouts into jobs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Specification {
+pub struct Specification {
     /// Unique; letters, digits, `-`, `_`, `.`.
-    pub(crate) name: String,
+    pub name: String,
     /// One line for people.
     #[serde(default)]
-    pub(crate) description: String,
+    pub description: String,
     /// At least one; the first is the one evaluators read by default.
-    pub(crate) inputs: Vec<Input>,
+    pub inputs: Vec<Input>,
     /// How jobs come out of the checkouts.
-    pub(crate) evaluator: Evaluator,
+    pub evaluator: Evaluator,
     /// Seconds between two looks at the inputs; the server's default when absent.
     #[serde(default)]
-    pub(crate) interval_s: Option<u64>,
+    pub interval_s: Option<u64>,
     /// Added to the priority of every job.
     #[serde(default)]
-    pub(crate) priority: i64,
+    pub priority: i64,
     /// How long its evaluations are kept; the server's default when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) keep: Option<Keep>,
+    pub keep: Option<Keep>,
     /// Whether its evaluator and all its jobs may use the network from the sandbox.
     #[serde(default, skip_serializing_if = "super::is_no")]
-    pub(crate) network: bool,
+    pub network: bool,
     /// A disabled specification is kept, and never looked at.
     #[serde(default = "yes")]
-    pub(crate) enabled: bool,
+    pub enabled: bool,
 }
 
 const fn yes() -> bool {
@@ -39,18 +39,18 @@ const fn yes() -> bool {
 /// Which evaluations are kept, with their builds, build logs and outputs: those that one of the rules
 /// names. Without a rule all are kept.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Keep {
+pub struct Keep {
     /// So many of the newest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) evaluations: Option<u32>,
+    pub evaluations: Option<u32>,
     /// Those that began within so many days.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) days: Option<u32>,
+    pub days: Option<u32>,
 }
 
 impl Keep {
     /// Whether nothing is ever deleted.
-    pub(crate) const fn is_everything(self) -> bool {
+    pub const fn is_everything(self) -> bool {
         self.evaluations.is_none() && self.days.is_none()
     }
 }
@@ -58,7 +58,7 @@ impl Keep {
 impl Specification {
     /// What another definition of the same specification says otherwise, by the names of keys in files:
     /// `interval`, `input source`. Empty: both say the same.
-    pub(crate) fn differences(&self, other: &Self) -> Vec<String> {
+    pub fn differences(&self, other: &Self) -> Vec<String> {
         // Taken apart, so that no field is forgotten.
         let Self {
             name: _,
@@ -106,25 +106,25 @@ impl Specification {
 
 /// A git repository at a branch, tag or revision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Input {
+pub struct Input {
     /// Unique in its specification.
-    pub(crate) name: String,
+    pub name: String,
     /// Anything `git fetch` takes: `https://`, `ssh://`, `file://`, a path.
-    pub(crate) url: String,
+    pub url: String,
     /// Which revision to take.
-    pub(crate) reference: Reference,
+    pub reference: Reference,
     /// Whether submodules are fetched and exported as well.
     #[serde(default)]
-    pub(crate) submodules: bool,
+    pub submodules: bool,
     /// The beginnings of addresses that submodules are fetched from with the server's credentials.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) submodules_from: Vec<String>,
+    pub submodules_from: Vec<String>,
 }
 
 /// Which revision of a repository to take.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Reference {
+pub enum Reference {
     /// The head of the branch.
     Branch(String),
     /// What the tag points to.
@@ -138,7 +138,7 @@ pub(crate) enum Reference {
 /// How jobs come out of checkouts. Both kinds speak the evaluator protocol.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
-pub(crate) enum Evaluator {
+pub enum Evaluator {
     /// A job list kept in the repository.
     Jobs {
         /// The input that holds the list; the first one when absent.
@@ -168,7 +168,7 @@ pub(crate) enum Evaluator {
 
 impl Evaluator {
     /// The name of the input that the evaluator reads, if it is not simply the first.
-    pub(crate) fn input(&self) -> Option<&str> {
+    pub fn input(&self) -> Option<&str> {
         match self {
             Self::Jobs { input, .. } | Self::Command { input, .. } => input.as_deref(),
         }
@@ -177,47 +177,47 @@ impl Evaluator {
 
 /// A stored specification and what is known of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct SpecificationState {
+pub struct SpecificationState {
     /// Its row.
-    pub(crate) id: SpecificationId,
+    pub id: SpecificationId,
     /// What it says.
-    pub(crate) specification: Specification,
+    pub specification: Specification,
     /// When it was first stored.
-    pub(crate) created_at: Timestamp,
+    pub created_at: Timestamp,
     /// The last look at its inputs.
-    pub(crate) look: Look,
+    pub look: Look,
     /// The evaluation of what the inputs were at the last look that went well, if there was one. Not the latest
     /// one if the inputs were set back.
-    pub(crate) current_evaluation: Option<EvaluationId>,
+    pub current_evaluation: Option<EvaluationId>,
     /// The latest evaluation, whatever its state.
-    pub(crate) latest_evaluation: Option<EvaluationId>,
+    pub latest_evaluation: Option<EvaluationId>,
 }
 
 impl SpecificationState {
     /// The evaluation that says how the specification stands.
-    pub(crate) fn evaluation(&self) -> Option<EvaluationId> {
+    pub fn evaluation(&self) -> Option<EvaluationId> {
         self.current_evaluation.or(self.latest_evaluation)
     }
 
     /// The evaluation that the inputs were set back to, if it is not the latest one.
-    pub(crate) fn set_back_to(&self) -> Option<EvaluationId> {
+    pub fn set_back_to(&self) -> Option<EvaluationId> {
         self.current_evaluation.filter(|_| self.current_evaluation != self.latest_evaluation)
     }
 }
 
 /// What came of the last look at a specification's inputs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Look {
+pub struct Look {
     /// When it ended; 0 when nobody looked yet.
-    pub(crate) looked_at: Timestamp,
+    pub looked_at: Timestamp,
     /// What went wrong, for people; empty when nothing did.
-    pub(crate) error: String,
+    pub error: String,
     /// How many looks failed in a row.
-    pub(crate) failures: i64,
+    pub failures: i64,
     /// When the next one is due; 0 when unknown.
-    pub(crate) next_at: Timestamp,
+    pub next_at: Timestamp,
     /// When somebody last asked for one; 0 when nobody did. Each wish has a time of its own.
-    pub(crate) wanted_at: Timestamp,
+    pub wanted_at: Timestamp,
     /// The last wish that stood when this look began. Wishes up to it are answered.
-    pub(crate) answered_at: Timestamp,
+    pub answered_at: Timestamp,
 }

@@ -6,24 +6,24 @@ macro_rules! codes {
     ($(#[$doc:meta])* $name:ident { $($(#[$item:meta])* $variant:ident = $code:literal $text:literal,)+ }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub(crate) enum $name { $($(#[$item])* $variant,)+ }
+        pub enum $name { $($(#[$item])* $variant,)+ }
 
         impl $name {
             /// Every value, in the order of the codes.
-            pub(crate) const ALL: &'static [Self] = &[$(Self::$variant,)+];
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
 
             /// The number that the database and clients use.
-            pub(crate) const fn code(self) -> i64 {
+            pub const fn code(self) -> i64 {
                 match self { $(Self::$variant => $code,)+ }
             }
 
             /// The value with this number, if there is one.
-            pub(crate) const fn from_code(code: i64) -> Option<Self> {
+            pub const fn from_code(code: i64) -> Option<Self> {
                 match code { $($code => Some(Self::$variant),)+ _ => None }
             }
 
             /// The name that people and command lines use.
-            pub(crate) const fn as_str(self) -> &'static str {
+            pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text,)+ }
             }
         }
@@ -120,24 +120,24 @@ codes! {
 
 impl BuildStatus {
     /// Whether nothing more will happen by itself.
-    pub(crate) const fn is_finished(self) -> bool {
+    pub const fn is_finished(self) -> bool {
         self.code() >= 0
     }
 
     /// Whether the outputs are there.
-    pub(crate) const fn is_success(self) -> bool {
+    pub const fn is_success(self) -> bool {
         matches!(self, Self::Succeeded)
     }
 
     /// Whether it ended badly by itself: a canceled one did not.
-    pub(crate) const fn is_broken(self) -> bool {
+    pub const fn is_broken(self) -> bool {
         matches!(self, Self::Failed | Self::FailedDependency | Self::FailedOther)
     }
 }
 
 impl Weather {
     /// The weather of a build that ends as `status` when the one before it ended as `previous`.
-    pub(crate) const fn of(previous: Option<BuildStatus>, status: BuildStatus) -> Self {
+    pub const fn of(previous: Option<BuildStatus>, status: BuildStatus) -> Self {
         let before = match previous {
             Some(previous) => previous.is_success(),
             // The first build of a job: its outcome is news either way.

@@ -4,11 +4,11 @@
 const CUT: &str = "… (cut)";
 
 /// What an error or a message of somebody else may have, in bytes.
-pub(crate) const MESSAGE_BYTES_MAX: usize = 4096;
+pub const MESSAGE_BYTES_MAX: usize = 4096;
 
 /// A text as one line of at most `bytes_max` bytes. Line ends become `; `; other control characters, and
 /// those that change the direction of what follows, are spelt out; what is too long is cut, with a mark.
-pub(crate) fn one_line(text: &str, bytes_max: usize) -> String {
+pub fn one_line(text: &str, bytes_max: usize) -> String {
     let mut line = String::new();
     // A line end counts only between two texts.
     let mut broken = false;
@@ -39,7 +39,7 @@ pub(crate) fn one_line(text: &str, bytes_max: usize) -> String {
 }
 
 /// As [`one_line`], with the line ends that there are: for messages that show a place in a file.
-pub(crate) fn lines(text: &str, bytes_max: usize) -> String {
+pub fn lines(text: &str, bytes_max: usize) -> String {
     let mut lines = String::new();
     for line in text.trim_end().lines().filter(|line| !line.trim().is_empty()) {
         let room = bytes_max.saturating_sub(lines.len());
@@ -58,7 +58,7 @@ pub(crate) fn lines(text: &str, bytes_max: usize) -> String {
 }
 
 /// Whether a character steers a terminal or the order of others rather than being shown.
-pub(crate) fn is_steering(c: char) -> bool {
+pub fn is_steering(c: char) -> bool {
     c.is_control()
         || matches!(
             c,
@@ -67,7 +67,7 @@ pub(crate) fn is_steering(c: char) -> bool {
 }
 
 /// An error with all that it was caused by, as far as it does not say that itself.
-pub(crate) fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+pub fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     for cause in std::iter::successors(error.source(), |cause| cause.source()) {
         let cause = cause.to_string();
@@ -80,7 +80,7 @@ pub(crate) fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 /// A number of bytes: `512 B`, `3.4 KiB`.
-pub(crate) fn size(bytes: u64) -> String {
+pub fn size(bytes: u64) -> String {
     let mut value = bytes as f64;
     for unit in ["B", "KiB", "MiB", "GiB"] {
         if value < 1000.0 {

@@ -7,17 +7,17 @@ const NAMES_MAX: usize = 10;
 
 /// Something in a specification file that the server was given, and that it does not go by.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Unused {
+pub struct Unused {
     /// The file.
-    pub(crate) file: String,
+    pub file: String,
     /// What is not used of it.
-    pub(crate) what: UnusedPart,
+    pub what: UnusedPart,
 }
 
 /// What is not used of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum UnusedPart {
+pub enum UnusedPart {
     /// It says otherwise than what is stored under this name, in these keys.
     Differs {
         /// The specification's name.
@@ -33,7 +33,7 @@ pub(crate) enum UnusedPart {
 
 impl Unused {
     /// The specification that is stored and that it is about, if there is one.
-    pub(crate) fn specification(&self) -> Option<&str> {
+    pub fn specification(&self) -> Option<&str> {
         match &self.what {
             UnusedPart::Differs { specification, .. } => Some(specification),
             UnusedPart::New(_) | UnusedPart::Wrong(_) => None,
@@ -41,7 +41,7 @@ impl Unused {
     }
 
     /// In sentences for people: which file, what, and what to do.
-    pub(crate) fn sentences(&self) -> String {
+    pub fn sentences(&self) -> String {
         let file = &self.file;
         match &self.what {
             UnusedPart::Differs { keys, .. } => format!(

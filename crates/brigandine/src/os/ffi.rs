@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, AsRawFd};
 /// The C library returns only what is free at the end of its heap (malloc_trim(3)). The hundred
 /// thousand jobs of an evaluation leave holes below pages that SQLite keeps, so their memory stayed
 /// with the process. Does nothing with a C library that has no such call.
-pub(crate) async fn give_back() {
+pub async fn give_back() {
     #[cfg(target_env = "gnu")]
     let _ = tokio::task::spawn_blocking(|| {
         // SAFETY: it takes the allocator's own locks and touches nothing that is allocated; the

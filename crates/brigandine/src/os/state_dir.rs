@@ -9,16 +9,16 @@ pub(crate) const LOGS: &str = "logs";
 
 /// The paths below a state directory. Made where they are needed; nothing is looked at.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct StateDir<'path>(&'path Path);
+pub struct StateDir<'path>(&'path Path);
 
 impl<'path> StateDir<'path> {
     /// The directory at this path.
-    pub(crate) const fn new(path: &'path Path) -> Self {
+    pub const fn new(path: &'path Path) -> Self {
         Self(path)
     }
 
     /// The database.
-    pub(crate) fn database(self) -> PathBuf {
+    pub fn database(self) -> PathBuf {
         self.0.join("brigandine.db")
     }
 

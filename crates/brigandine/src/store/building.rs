@@ -13,23 +13,23 @@ use std::collections::HashSet;
 
 /// A build that was started, with what an executor needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Claimed {
+pub struct Claimed {
     /// For the event channel.
-    pub(crate) changed: Changed,
+    pub changed: Changed,
     /// The name of the specification that asked first.
-    pub(crate) specification: String,
+    pub specification: String,
     /// The number of this start.
-    pub(crate) attempt: i64,
+    pub attempt: i64,
     /// Starts whose worker vanished.
-    pub(crate) losses: i64,
+    pub losses: i64,
     /// JSON of [`crate::model::Definition`], when there is one.
-    pub(crate) definition: Option<String>,
+    pub definition: Option<String>,
     /// What it needs: the derivation, and the path of its output.
-    pub(crate) needs: Vec<(String, String)>,
+    pub needs: Vec<(String, String)>,
     /// Seconds it may take; 0: the server's default.
-    pub(crate) timeout_s: u64,
+    pub timeout_s: u64,
     /// Seconds it may be silent; 0: the server's default.
-    pub(crate) max_silent_s: u64,
+    pub max_silent_s: u64,
 }
 
 pub(super) const READY: &str = "SELECT id, derivation, priority, submitted_at FROM build AS b
@@ -92,7 +92,7 @@ pub(crate) fn claim(tx: &Transaction, wanted: &Claim<'_>) -> rusqlite::Result<Ve
 }
 
 /// Starts a build that is scheduled. `None`: it is not, and nothing was changed.
-pub(crate) fn start(
+pub fn start(
     tx: &Transaction,
     id: BuildId,
     worker: &str,
@@ -204,29 +204,29 @@ pub(super) fn count(
 
 /// How a started build ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Finish {
+pub struct Finish {
     /// The build.
-    pub(crate) id: BuildId,
+    pub id: BuildId,
     /// The start it belongs to.
-    pub(crate) attempt: i64,
+    pub attempt: i64,
     /// Its fate: a finished status.
-    pub(crate) status: BuildStatus,
+    pub status: BuildStatus,
     /// Why, for people.
-    pub(crate) message: String,
+    pub message: String,
     /// When.
-    pub(crate) stopped_at: Timestamp,
+    pub stopped_at: Timestamp,
     /// Its build log.
-    pub(crate) log: BuildLogFile,
+    pub log: BuildLogFile,
     /// Name and path of each output.
-    pub(crate) outputs: Vec<(String, String)>,
+    pub outputs: Vec<(String, String)>,
     /// Files to download.
-    pub(crate) products: Vec<NewProduct>,
+    pub products: Vec<NewProduct>,
 }
 
 /// Ends a started build: its row, attempt, outputs, products, counters, dependants and twins.
 ///
 /// Empty: build and attempt do not match the row any more, and nothing was changed.
-pub(crate) fn finish(tx: &Transaction, end: &Finish) -> rusqlite::Result<Vec<Changed>> {
+pub fn finish(tx: &Transaction, end: &Finish) -> rusqlite::Result<Vec<Changed>> {
     let found = tx
         .prepare_cached(
             "SELECT job, evaluation_id, specification_id FROM build

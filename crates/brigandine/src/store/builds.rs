@@ -66,12 +66,11 @@ pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Build> {
 }
 
 /// One build.
-pub(crate) fn build(s: &Snapshot, id: BuildId) -> rusqlite::Result<Option<Build>> {
+pub fn build(s: &Snapshot, id: BuildId) -> rusqlite::Result<Option<Build>> {
     s.prepare_cached(select!("WHERE b.id = ?1"))?.query_map([id], from_row)?.next().transpose()
 }
 
 /// The builds above an id; for measurements.
-pub(super) const ABOVE: &str = select!("WHERE b.id > ?1 ORDER BY b.id LIMIT ?2");
 
 pub(super) const BY_KEY: &str = select!("WHERE b.derivation_key = ?1 ORDER BY b.id DESC");
 
@@ -322,7 +321,7 @@ fn filtered(
 }
 
 /// The last builds of a job, latest stop first.
-pub(crate) fn job_history(
+pub fn job_history(
     s: &Snapshot,
     specification: &str,
     job: &str,
@@ -486,7 +485,7 @@ fn jobs(
 }
 
 /// Job names with builds, for `/api/jobs`: those in `names`, or all when it is empty.
-pub(crate) fn job_builds(
+pub fn job_builds(
     s: &Snapshot,
     evaluation: EvaluationId,
     names: &[String],
@@ -520,7 +519,7 @@ pub(crate) fn job_builds(
 }
 
 /// The outputs of these builds, in one query: fetched for a whole page.
-pub(crate) fn outputs(
+pub fn outputs(
     s: &Snapshot,
     builds: &[BuildId],
 ) -> rusqlite::Result<HashMap<BuildId, Vec<Output>>> {

@@ -14,7 +14,7 @@ use std::path::Path;
 
 /// Why a database cannot be imported.
 #[derive(Debug)]
-pub(crate) enum CuirassError {
+pub enum CuirassError {
     /// It cannot be read.
     Sqlite(rusqlite::Error),
     /// It is no database of Cuirass, or of a kind that is not known; the text says what stands out.

@@ -1,6 +1,6 @@
 //! The database handle of the server: Lockkeeper's, with the client whose lane its calls take.
 
-pub(crate) use lockkeeper::{Error as DatabaseError, Snapshot, Transaction};
+pub use lockkeeper::{Error as DatabaseError, Snapshot, Transaction};
 use rusqlite::config::DbConfig;
 use std::ops::Deref;
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// A handle for one part of the server. Clones share the part's lane.
 #[derive(Debug, Clone)]
-pub(crate) struct Database {
+pub struct Database {
     whole: lockkeeper::Database,
     client: lockkeeper::Client,
 }
@@ -41,7 +41,7 @@ impl Database {
     }
 
     /// The same database in a lane of its own.
-    pub(crate) fn client(&self, name: &str) -> Self {
+    pub fn client(&self, name: &str) -> Self {
         Self { whole: self.whole.clone(), client: self.whole.client(name) }
     }
 
@@ -58,7 +58,7 @@ impl Database {
     }
 
     /// Closes it for all clients, after the calls that are waiting.
-    pub(crate) async fn close(&self) -> Result<(), DatabaseError> {
+    pub async fn close(&self) -> Result<(), DatabaseError> {
         self.whole.close().await.map(drop)
     }
 }

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 
 /// What `build.derivation_key` holds: derivations are looked up by their last component, as in
 /// `/build/BASENAME.drv`, and by the whole.
-pub(crate) fn derivation_key(derivation: &str) -> i64 {
+pub fn derivation_key(derivation: &str) -> i64 {
     let digest = Sha256::digest(derivation.rsplit('/').next().unwrap_or_default());
     let mut key = [0; 8];
     key.copy_from_slice(&digest[..8]);

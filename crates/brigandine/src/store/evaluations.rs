@@ -44,12 +44,12 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Evaluation> {
 }
 
 /// One evaluation.
-pub(crate) fn evaluation(s: &Snapshot, id: EvaluationId) -> rusqlite::Result<Option<Evaluation>> {
+pub fn evaluation(s: &Snapshot, id: EvaluationId) -> rusqlite::Result<Option<Evaluation>> {
     s.prepare_cached(select!("WHERE e.id = ?1"))?.query_map([id], from_row)?.next().transpose()
 }
 
 /// The latest evaluations, newest first: of one specification by name, or of all.
-pub(crate) fn evaluations(
+pub fn evaluations(
     s: &Snapshot,
     specification: Option<&str>,
     limit: u32,

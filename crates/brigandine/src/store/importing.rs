@@ -31,7 +31,7 @@ const BATCHES_MAX: usize = 16;
 
 /// Why an import ended.
 #[derive(Debug)]
-pub(crate) enum ImportError {
+pub enum ImportError {
     /// The state directory has a database.
     Present(PathBuf),
     /// The file that an earlier import left is of another source.
@@ -87,7 +87,7 @@ impl std::error::Error for ImportError {
 
 /// How far it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Step {
+pub enum Step {
     /// This many of so many builds are stored.
     Builds(i64, i64),
     /// Something else, in words.
@@ -96,21 +96,21 @@ pub(crate) enum Step {
 
 /// What was imported.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub(crate) struct Imported {
+pub struct Imported {
     /// Specifications.
-    pub(crate) specifications: usize,
+    pub specifications: usize,
     /// Evaluations.
-    pub(crate) evaluations: usize,
+    pub evaluations: usize,
     /// Builds.
-    pub(crate) builds: i64,
+    pub builds: i64,
     /// Outputs.
-    pub(crate) outputs: i64,
+    pub outputs: i64,
     /// Builds that ran and are scheduled now.
-    pub(crate) rescheduled: i64,
+    pub rescheduled: i64,
     /// Builds whose log Cuirass has as a file of its own, which stays where it is.
-    pub(crate) logs: i64,
+    pub logs: i64,
     /// Builds that an interrupted import had stored.
-    pub(crate) resumed_at: i64,
+    pub resumed_at: i64,
 }
 
 /// Where an import comes from.
@@ -166,7 +166,7 @@ impl Source for Cuirass {
 ///
 /// # Errors
 /// As [`import_cuirass`].
-pub(crate) fn make_sample(
+pub fn make_sample(
     builds: i64,
     state: &Path,
     now: Timestamp,

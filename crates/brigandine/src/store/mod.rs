@@ -14,7 +14,6 @@ mod evaluations;
 #[cfg(test)]
 mod import_tests;
 mod importing;
-mod measuring;
 #[cfg(test)]
 mod plans;
 mod pruning;
@@ -29,34 +28,38 @@ mod specifications;
 mod tests;
 mod twins;
 
-pub(crate) use building::{
-    Claim, Claimed, Finish, Recovered, cancel, claim, finish, lose, recover, start,
-};
+pub use building::{Claimed, Finish, finish, start};
+pub use builds::{build, job_builds, job_history, outputs};
+pub use cuirass::CuirassError;
+pub use database::{Database, DatabaseError, Snapshot, Transaction};
+pub use derivations::derivation_key;
+pub use evaluations::{evaluation, evaluations};
+pub use importing::{ImportError, Imported, Step, make_sample};
+pub use registering::{Begun, NewJob, Registered, begin_evaluation, register};
+pub use sample::mix;
+pub use schema::SchemaError;
+pub use server::{OpenError, open_as_it_is};
+pub use specifications::{Loaded, specifications};
+
+pub(crate) use building::{Claim, Recovered, cancel, claim, lose, recover};
 pub(crate) use builds::{
-    JobFilter, build, build_details, build_named, job_builds, job_history, job_page, latest_builds,
-    outputs, product, products, queue, queue_counts, specification_names, systems,
+    JobFilter, build_details, build_named, job_page, latest_builds, product, products, queue,
+    queue_counts, specification_names, systems,
 };
-pub(crate) use database::{Database, DatabaseError, Snapshot, Transaction};
-pub(crate) use derivations::{definition, derivation_key, outputs_of, revisions_in_use};
+pub(crate) use derivations::{definition, outputs_of, revisions_in_use};
 pub(crate) use evaluations::{
-    changes, checkouts, evaluation, evaluation_details, evaluation_page, evaluation_states,
-    evaluations,
+    changes, checkouts, evaluation_details, evaluation_page, evaluation_states,
 };
-pub(crate) use importing::{Step, import_cuirass, make_sample};
-pub(crate) use measuring::{Size, builds_above, evaluations_with, highest_build, jobs_with, sizes};
+pub(crate) use importing::import_cuirass;
 pub(crate) use pruning::{
     Budget, Due, due, forget_leftovers, has_output, jobs_after, leftovers, mark, prune_builds,
     remove_evaluations, strays,
 };
 pub(crate) use queue::{Pending, WholeQueue, whole_queue};
-pub(crate) use registering::{
-    Begun, NewJob, begin_evaluation, end_evaluation, note_checkouts, register,
-};
+pub(crate) use registering::{end_evaluation, note_checkouts};
 pub(crate) use restarting::{rebuild, restart};
-pub(crate) use sample::mix;
-pub(crate) use schema::SchemaError;
-pub(crate) use server::{OpenError, note_start, note_stop, open, open_as_it_is, optimize};
+pub(crate) use server::{note_start, note_stop, open, optimize};
 pub(crate) use specifications::{
-    Loaded, Looked, note_look, put_specification, remove_specification, specification,
-    specification_by_id, specifications, want_look,
+    Looked, note_look, put_specification, remove_specification, specification, specification_by_id,
+    want_look,
 };

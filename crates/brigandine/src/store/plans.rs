@@ -128,10 +128,6 @@ async fn ask_everything(database: &lockkeeper::Database) {
             definition(s, id)?;
             job_history(s, "spec2", "job7", 24)?;
             queue_counts(s)?;
-            highest_build(s)?;
-            builds_above(s, id, 10)?;
-            sizes(s)?;
-            evaluations_with(s, 200, 10)?;
             super::evaluation(s, evaluation)?;
             evaluation_details(s, evaluation)?;
             evaluations(s, None, 10)?;

@@ -9,7 +9,7 @@ use rusqlite::params;
 
 /// What [`begin_evaluation`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Begun {
+pub enum Begun {
     /// A new stamp: the row is stored, the evaluator may run.
     New(EvaluationId),
     /// A stamp whose evaluation was aborted, or could not be fetched: the row is started again.
@@ -20,7 +20,7 @@ pub(crate) enum Begun {
 
 /// Stores an evaluation in state started, unless its stamp is known. In any case the inputs are at it. One that
 /// failed by what the last look failed by, `error`, is begun again.
-pub(crate) fn begin_evaluation(
+pub fn begin_evaluation(
     tx: &Transaction,
     specification: SpecificationId,
     stamp: &str,
@@ -112,25 +112,25 @@ pub(crate) fn end_evaluation(
 
 /// A job as the evaluator gave it, checked, its derivation known.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct NewJob {
+pub struct NewJob {
     /// Unique in the evaluation.
-    pub(crate) name: String,
+    pub name: String,
     /// What is built.
-    pub(crate) derivation: String,
+    pub derivation: String,
     /// What it is built for.
-    pub(crate) system: String,
+    pub system: String,
     /// The package's name and version, or the job's name.
-    pub(crate) nix_name: String,
+    pub nix_name: String,
     /// Higher is built earlier.
-    pub(crate) priority: i64,
+    pub priority: i64,
     /// Seconds it may take; 0: the server's default.
-    pub(crate) timeout_s: i64,
+    pub timeout_s: i64,
     /// Seconds it may be silent; 0: the server's default.
-    pub(crate) max_silent_s: i64,
+    pub max_silent_s: i64,
     /// JSON of [`crate::model::Definition`], when the `command` backend builds it.
-    pub(crate) definition: Option<String>,
+    pub definition: Option<String>,
     /// What it needs: the name it knows it by, and its place among the jobs, which is earlier.
-    pub(crate) needs: Vec<(String, usize)>,
+    pub needs: Vec<(String, usize)>,
 }
 
 /// The builds of a derivation, the newest first.
@@ -219,18 +219,18 @@ fn waits_for(
 
 /// What [`register`] did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Registered {
+pub struct Registered {
     /// Builds that were not known.
-    pub(crate) new: usize,
+    pub new: usize,
     /// Jobs linked to a build that was known.
-    pub(crate) reused: usize,
+    pub reused: usize,
 }
 
 /// Stores all jobs of an evaluation and ends it well, as a whole. A derivation already known is
 /// linked, not built again. `None`: the evaluation had ended already, and nothing was stored.
 ///
 /// `jobs` are in such an order that whatever a job needs stands before it.
-pub(crate) fn register(
+pub fn register(
     tx: &Transaction,
     id: EvaluationId,
     jobs: &[NewJob],

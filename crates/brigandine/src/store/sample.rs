@@ -24,7 +24,7 @@ pub(super) struct Sample {
 }
 
 /// Mixes a number so well that its digits look random (the finish of splitmix64).
-pub(crate) fn mix(n: i64) -> u64 {
+pub fn mix(n: i64) -> u64 {
     let mut z = n.cast_unsigned().wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -26,7 +26,7 @@ const MIGRATIONS: &[&str] = &[
 
 /// Why a file cannot be used.
 #[derive(Debug)]
-pub(crate) enum SchemaError {
+pub enum SchemaError {
     /// It belongs to another program.
     Foreign(i64),
     /// A newer Brigandine wrote it.

@@ -14,7 +14,7 @@ const HEARTBEAT: Duration = Duration::from_secs(2);
 
 /// Why a state directory cannot be opened.
 #[derive(Debug)]
-pub(crate) enum OpenError {
+pub enum OpenError {
     /// Its directory cannot be made.
     Directory(PathBuf, std::io::Error),
     /// The database cannot be opened.
@@ -152,7 +152,7 @@ pub(crate) async fn open(state: &Path) -> Result<Database, OpenError> {
 ///
 /// # Errors
 /// There is none, it is not of this version, or an import into it has not ended.
-pub(crate) async fn open_as_it_is(state: &Path) -> Result<Database, OpenError> {
+pub async fn open_as_it_is(state: &Path) -> Result<Database, OpenError> {
     check_files(state)?;
     let path = StateDir::new(state).database();
     let failed = |error| OpenError::Database(path.clone(), error);

@@ -41,7 +41,7 @@ fn state(row: &Row<'_>) -> rusqlite::Result<SpecificationState> {
 }
 
 /// All specifications that were not removed, by name.
-pub(crate) fn specifications(s: &Snapshot) -> rusqlite::Result<Vec<SpecificationState>> {
+pub fn specifications(s: &Snapshot) -> rusqlite::Result<Vec<SpecificationState>> {
     s.prepare_cached(select!("WHERE removed_at = 0 ORDER BY name"))?.query_map([], state)?.collect()
 }
 
@@ -66,7 +66,7 @@ pub(crate) fn specification_by_id(
 
 /// What became of a specification that was to be stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Loaded {
+pub enum Loaded {
     /// It was not there.
     New,
     /// It was there with another definition, and was replaced.

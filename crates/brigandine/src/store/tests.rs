@@ -590,42 +590,6 @@ async fn a_sample_builds_derivation_and_output_have_digests_of_their_own() {
     database.close().await.expect("closes");
 }
 
-#[tokio::test]
-async fn jobs_for_measurements_have_the_same_number_of_builds_and_evaluations_enough_jobs() {
-    let directory = tempfile::tempdir().expect("a directory");
-    make_sample(30_000, directory.path(), 1, &|_| ()).expect("the sample");
-    let database = open(directory.path()).await.expect("opens");
-    database
-        .read(|s| {
-            let (built, jobs) = jobs_with(s, 3, 50)?;
-            assert_eq!((built, jobs.len()), (3, 50));
-            for (specification, job) in &jobs {
-                assert_eq!(job_history(s, specification, job, 10)?.len(), 3, "{job}");
-            }
-            // Where no job has so many, those that have the most; the same each time.
-            let (most, few) = jobs_with(s, 1000, 50)?;
-            assert!(most > 3 && !few.is_empty() && few.len() <= 50, "{most}: {}", few.len());
-            for (specification, job) in &few {
-                assert_eq!(job_history(s, specification, job, 1000)?.len() as i64, most);
-            }
-            assert_eq!(jobs_with(s, 3, 50)?.1, jobs);
-            let (least, evaluations) = evaluations_with(s, 1999, 4)?;
-            assert_eq!((least, evaluations.len()), (2000, 4));
-            assert!(evaluations.windows(2).all(|two| two[0] < two[1]), "{evaluations:?}");
-            let (least, evaluations) = evaluations_with(s, 5000, 4)?;
-            assert_eq!((least, evaluations.len()), (2000, 4), "none has more");
-            let sizes = sizes(s)?;
-            assert!(sizes.windows(2).all(|two| two[0].finished <= two[1].finished), "{sizes:?}");
-            let finished: i64 = sizes.iter().map(|size| size.finished).sum();
-            let queue = queue_counts(s)?;
-            assert_eq!(finished + queue.scheduled + queue.started, highest_build(s)?);
-            Ok(())
-        })
-        .await
-        .expect("reads");
-    database.close().await.expect("closes");
-}
-
 /// A file with the sample of all pages.
 async fn sample() -> Database {
     let database =

@@ -20,7 +20,7 @@ const ROWS: u32 = 50;
 
 /// Evaluations with so many jobs at most are compared unasked; the comparison of larger ones reads
 /// every job of both, so it is a link.
-pub(crate) const COMPARED: i64 = 200;
+pub const COMPARED: i64 = 200;
 
 /// Jobs named for each kind of change.
 const CHANGES: u32 = 24;

@@ -26,7 +26,7 @@ use crate::store::{self, Snapshot};
 use view::{Look, Moment, Part};
 
 pub(crate) use build::show as build;
-pub(crate) use evaluation::COMPARED;
+pub use evaluation::COMPARED;
 
 const STYLE: &str = include_str!("../../static/style.css");
 const SCRIPT: &str = include_str!("../../static/live.js");

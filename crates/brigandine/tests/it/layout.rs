@@ -31,13 +31,8 @@ fn code(text: &str) -> impl Iterator<Item = &str> {
 #[test]
 fn every_process_is_started_in_one_place() {
     for (path, text) in sources("src") {
-        // Tools that set up a sample repository before there is a server may be simpler, and so
-        // may those that measure a server.
-        let tool = path.ends_with("bench.rs")
-            || path.ends_with("bench/pushes.rs")
-            || path.ends_with("bench/site.rs")
-            || path.ends_with("bench/startup.rs")
-            || path.components().any(|p| p.as_os_str() == "command");
+        // Commands that set up a sample repository before there is a server may be simpler.
+        let tool = path.components().any(|p| p.as_os_str() == "command");
         if path.ends_with("os/process/mod.rs") || path.ends_with("os/process/supervisor.rs") || tool
         {
             continue;

@@ -1,6 +1,6 @@
 //! What comes with a push goes again.
 
-use crate::support::{PROGRAM, Place, Process, Repository, run, until};
+use crate::support::{Place, Process, Repository, run, until};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -180,24 +180,4 @@ fn a_clone_that_was_left_half_made_is_removed_at_the_start() {
     fs::create_dir_all(left.join("objects/pack")).expect("folders");
     place.good_one_shot();
     assert!(!Path::new(&left).exists());
-}
-
-/// How much memory, and how long a page takes, is for a longer measurement.
-#[test]
-fn a_short_measurement_of_pushes_counts_no_more_descriptors_at_its_end() {
-    let mut command = Command::new(PROGRAM);
-    command.args(["bench-pushes", "--pushes", "40", "--json"]);
-    let ended = run(command);
-    let figures: serde_json::Value = serde_json::from_str(&ended.stdout).expect(&ended.stderr);
-    let lines = figures["lines"].as_array().expect("lines");
-    assert_eq!(figures["points"].as_array().map(Vec::len), Some(32), "without the first fifth");
-    for name in ["descriptors", "files and folders", "memory (MiB)", "page (ms)"] {
-        let line = lines.iter().find(|line| line["name"] == name).expect(name);
-        assert!(line["first_half_max"].as_f64().is_some_and(|max| max > 0.0), "{line}");
-        if name == "descriptors" {
-            assert_eq!(line["grows"], false, "{figures}");
-        }
-    }
-    let growing = lines.iter().filter(|line| line["grows"] == true).count();
-    assert_eq!(ended.status.success(), growing == 0, "{}", ended.stderr);
 }

@@ -9,7 +9,7 @@ use tokio::net::{TcpSocket, TcpStream};
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// Connects from another address of this machine.
-pub(super) async fn connect_from(
+pub(crate) async fn connect_from(
     client: Ipv4Addr,
     address: SocketAddr,
 ) -> std::io::Result<TcpStream> {
@@ -19,7 +19,7 @@ pub(super) async fn connect_from(
 }
 
 /// One kept connection.
-pub(super) struct Connection {
+pub(crate) struct Connection {
     socket: TcpStream,
     buffer: Vec<u8>,
     /// Where the body of the last answer stands in `buffer`.
@@ -31,12 +31,12 @@ fn wrong(what: impl Into<String>) -> std::io::Error {
 }
 
 impl Connection {
-    pub(super) async fn open(address: &str) -> std::io::Result<Self> {
+    pub(crate) async fn open(address: &str) -> std::io::Result<Self> {
         Self::over(TcpStream::connect(address).await?)
     }
 
     /// A connection from another address of this machine.
-    pub(super) async fn open_from(client: Ipv4Addr, address: SocketAddr) -> std::io::Result<Self> {
+    pub(crate) async fn open_from(client: Ipv4Addr, address: SocketAddr) -> std::io::Result<Self> {
         Self::over(connect_from(client, address).await?)
     }
 
@@ -49,7 +49,7 @@ impl Connection {
     ///
     /// # Errors
     /// The connection ends early, or the answer is no answer or not 200.
-    pub(super) async fn ask(&mut self, request: &[u8]) -> std::io::Result<&[u8]> {
+    pub(crate) async fn ask(&mut self, request: &[u8]) -> std::io::Result<&[u8]> {
         self.socket.write_all(request).await?;
         self.buffer.clear();
         loop {
@@ -93,7 +93,7 @@ fn head(buffer: &[u8]) -> std::io::Result<Option<(usize, usize)>> {
 }
 
 /// A request for `path`, as a browser's when it is for a page.
-pub(super) fn request(path: &str, page: bool) -> Vec<u8> {
+pub(crate) fn request(path: &str, page: bool) -> Vec<u8> {
     let accept = if page { "text/html" } else { "application/json" };
     format!("GET {path} HTTP/1.1\r\nhost: bench\r\naccept: {accept}\r\n\r\n").into_bytes()
 }

@@ -1,9 +1,9 @@
-//! What `brigandine bench` asks about, chosen so that a request lists as much in a small database as
+//! What is asked about, chosen so that a request lists as much in a small database as
 //! in a large one. Read before anything is measured, and by nothing else: [`JOBS`] reads the whole
 //! index of jobs, which takes a second for five million builds.
 
-use super::{Snapshot, builds};
-use crate::model::{Build, BuildId, EvaluationId, SpecificationId};
+use brigandine::model::{Build, BuildId, EvaluationId, SpecificationId};
+use brigandine::store::{self, Snapshot};
 use rusqlite::params;
 
 /// A specification and how many finished builds it has.
@@ -65,7 +65,7 @@ pub(crate) fn jobs_with(
             chosen.clear();
         }
         let (specification, job): (String, String) = (row.get(0)?, row.get(1)?);
-        chosen.push((super::derivation_key(&job), specification, job));
+        chosen.push((store::derivation_key(&job), specification, job));
         if chosen.len() > count {
             chosen.pop();
         }
@@ -105,5 +105,54 @@ pub(crate) fn highest_build(s: &Snapshot) -> rusqlite::Result<i64> {
 
 /// The builds above an id, in their order.
 pub(crate) fn builds_above(s: &Snapshot, id: BuildId, limit: u32) -> rusqlite::Result<Vec<Build>> {
-    s.prepare_cached(builds::ABOVE)?.query_map(params![id, limit], builds::from_row)?.collect()
+    let ids: Vec<BuildId> = s
+        .prepare_cached("SELECT id FROM build WHERE id > ?1 ORDER BY id LIMIT ?2")?
+        .query_map(params![id, limit], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    ids.into_iter().filter_map(|id| store::build(s, id).transpose()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn jobs_for_measurements_have_the_same_number_of_builds_and_evaluations_enough_jobs() {
+        let directory = tempfile::tempdir().expect("a directory");
+        store::make_sample(30_000, directory.path(), 1, &|_| ()).expect("the sample");
+        let database = store::open_as_it_is(directory.path()).await.expect("opens");
+        database
+            .read(|s| {
+                let (built, jobs) = jobs_with(s, 3, 50)?;
+                assert_eq!((built, jobs.len()), (3, 50));
+                for (specification, job) in &jobs {
+                    assert_eq!(store::job_history(s, specification, job, 10)?.len(), 3, "{job}");
+                }
+                // Where no job has so many, those that have the most; the same each time.
+                let (most, few) = jobs_with(s, 1000, 50)?;
+                assert!(most > 3 && !few.is_empty() && few.len() <= 50, "{most}: {}", few.len());
+                for (specification, job) in &few {
+                    assert_eq!(store::job_history(s, specification, job, 1000)?.len() as i64, most);
+                }
+                assert_eq!(jobs_with(s, 3, 50)?.1, jobs);
+                let (least, evaluations) = evaluations_with(s, 1999, 4)?;
+                assert_eq!((least, evaluations.len()), (2000, 4));
+                assert!(evaluations.windows(2).all(|two| two[0] < two[1]), "{evaluations:?}");
+                let (least, evaluations) = evaluations_with(s, 5000, 4)?;
+                assert_eq!((least, evaluations.len()), (2000, 4), "none has more");
+                let sizes = sizes(s)?;
+                assert!(
+                    sizes.windows(2).all(|two| two[0].finished <= two[1].finished),
+                    "{sizes:?}"
+                );
+                let finished: i64 = sizes.iter().map(|size| size.finished).sum();
+                let pending = "SELECT count(*) FROM build WHERE status < 0";
+                let pending: i64 = s.query_row(pending, [], |row| row.get(0))?;
+                assert_eq!(finished + pending, highest_build(s)?);
+                Ok(())
+            })
+            .await
+            .expect("reads");
+        database.close().await.expect("closes");
+    }
 }

@@ -1,4 +1,4 @@
-//! `brigandine bench-pushes`: whether anything of a server grows with the pushes that it builds.
+//! `brigandine-bench pushes`: whether anything of a server grows with the pushes that it builds.
 //!
 //! Two repositories on this machine are pushed to in turn: one named by its path, which the server reads, and one by a
 //! `file://` URL that only git can read, so that it is fetched as one of another machine. Each push is evaluated
@@ -25,10 +25,10 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::client::{Connection, connect_from, request};
-use super::{commit_files, git};
-use crate::cli::BenchPushes;
-use crate::command::{Failure, print_json, say};
+use crate::builds::{commit_files, git, milliseconds};
+use crate::cli::Pushes;
+use crate::client::{Connection, connect_from, request};
+use crate::output::{Failure, failed, print_json, say};
 
 /// No push takes longer.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -42,10 +42,6 @@ const TOKEN: &str = "the-token-of-a-measurement";
 const LINES: u32 = 20_000;
 /// Specifications, by the name of their repository.
 const REPOSITORIES: [&str; 2] = ["path", "url"];
-
-fn failed(error: impl std::fmt::Display) -> Failure {
-    Failure::failed(error.to_string())
-}
 
 /// What was counted after so many pushes.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
@@ -87,9 +83,9 @@ struct Line {
 ///
 /// # Errors
 /// A push is not built, or something grows.
-pub(crate) fn run(arguments: &BenchPushes) -> Result<(), Failure> {
+pub(crate) fn run(arguments: &Pushes) -> Result<(), Failure> {
     let temporary = tempfile::tempdir().map_err(failed)?;
-    let runtime = crate::command::runtime()?;
+    let runtime = crate::runtime()?;
     let points = runtime.block_on(measure(arguments, temporary.path()))?;
     let lines = KINDS.map(|kind| line(&kind, &points));
     if arguments.json {
@@ -101,7 +97,7 @@ pub(crate) fn run(arguments: &BenchPushes) -> Result<(), Failure> {
     if growing.is_empty() {
         return Ok(());
     }
-    Err(Failure::failed(format!("grows with the pushes: {}", growing.join(", "))))
+    Err(Failure::new(format!("grows with the pushes: {}", growing.join(", "))))
 }
 
 fn line(kind: &Kind, points: &[Point]) -> Line {
@@ -127,7 +123,7 @@ fn slope(points: &[Point], of: fn(&Point) -> f64) -> f64 {
     if below > 0.0 { above / below } else { 0.0 }
 }
 
-fn table(lines: &[Line], arguments: &BenchPushes) -> String {
+fn table(lines: &[Line], arguments: &Pushes) -> String {
     let mut text = format!(
         "{} pushes to each of 2 repositories, {} descriptors\n{:<20}{:>14}{:>14}{:>18}",
         arguments.pushes,
@@ -169,6 +165,7 @@ impl Served {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", &format!("ulimit -n {descriptors}; exec \"$@\""), "sh"]);
         command.arg(program).args([
+            crate::PRODUCT,
             "serve",
             "--listen",
             "127.0.0.1:0",
@@ -213,7 +210,12 @@ impl Served {
     fn prune(&self, config: &Path) -> Result<(), Failure> {
         let program = std::env::current_exe().map_err(failed)?;
         let mut command = Command::new(program);
-        command.arg("prune").arg("--state").arg(&self.state).arg("--config").arg(config);
+        command
+            .args([crate::PRODUCT, "prune"])
+            .arg("--state")
+            .arg(&self.state)
+            .arg("--config")
+            .arg(config);
         let done = command.stdin(Stdio::null()).output().map_err(failed)?;
         if done.status.success() {
             return Ok(());
@@ -228,7 +230,7 @@ impl Served {
     }
 }
 
-async fn measure(arguments: &BenchPushes, directory: &Path) -> Result<Vec<Point>, Failure> {
+async fn measure(arguments: &Pushes, directory: &Path) -> Result<Vec<Point>, Failure> {
     let mut specifications = String::new();
     for name in REPOSITORIES {
         git(directory, &["init", "--quiet", "--initial-branch=main", name])?;
@@ -396,12 +398,11 @@ async fn count(server: &Served, client: &mut Connection, pushes: u32) -> Result<
         for _ in 0..REQUESTS {
             let began = Instant::now();
             client.ask(&page).await.map_err(failed)?;
-            times.push(super::milliseconds(began.elapsed()));
+            times.push(milliseconds(began.elapsed()));
         }
     }
     times.sort_unstable_by(f64::total_cmp);
-    let mut files = 0_u32;
-    crate::os::folder::walk(&server.state, |_| files += 1);
+    let files = entries(&server.state);
     Ok(Point {
         pushes: f64::from(pushes),
         descriptors,
@@ -409,6 +410,17 @@ async fn count(server: &Served, client: &mut Connection, pushes: u32) -> Result<
         files: f64::from(files),
         page_ms: times[times.len() / 2],
     })
+}
+
+/// Files and folders below a folder.
+fn entries(folder: &Path) -> u32 {
+    let found = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    found
+        .map(|entry| {
+            let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            1 + if is_folder { entries(&entry.path()) } else { 0 }
+        })
+        .sum()
 }
 
 /// Descriptors and MiB of private memory of a process and of all that came of it.

@@ -1,24 +1,20 @@
-//! `brigandine bench`: what pages and API cost on a database of any size.
+//! `brigandine-bench site`: what pages and API cost on a database of any size.
 //!
 //! The server is the real one, in a process of its own (see `server.rs`), and is asked over kept
 //! connections. Latency is measured at a steady rate that two cores can bear: each connection has a
 //! schedule, and a request that had to wait for the answer before it counts from its scheduled time,
 //! so a stall is not hidden by asking less. Throughput is measured by asking again at once.
 
-use std::io::{BufRead, BufReader, Write as _};
-use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
-
-use super::client::{Connection, request};
-use super::samples::Samples;
-use crate::cli::Bench;
-use crate::command::{Failure, print_json, say};
-use crate::model;
-use crate::os::state_dir::StateDir;
-use crate::store;
+use crate::cli::Site;
+use crate::client::{Connection, request};
+use crate::figures::{Figures, Row};
+use crate::measured::Server;
+use crate::output::{Failure, failed, print_json};
+use crate::samples::Samples;
+use brigandine::model;
+use brigandine::{StateDir, store};
 
 /// Status updates per second of the write load.
 const UPDATES: u64 = 2000;
@@ -27,25 +23,16 @@ const SURVEYED: usize = 32;
 /// Status updates of the bulk figure, and jobs of the registered evaluation.
 const BULK_MAX: i64 = 100_000;
 
-fn failed(error: impl std::fmt::Display) -> Failure {
-    Failure::failed(error.to_string())
-}
-
-/// The hidden command: the measured server.
-pub(crate) fn serve(state: &Path) -> Result<(), Failure> {
-    crate::command::runtime()?.block_on(super::server::run(state))
-}
-
 /// Seeds if need be, measures, prints.
 ///
 /// # Errors
 /// The state cannot be made or used, or an answer is not what it should be.
-pub(crate) fn run(arguments: &Bench) -> Result<(), Failure> {
+pub(crate) fn run(arguments: &Site) -> Result<(), Failure> {
     if !arguments.compare.is_empty() {
-        return super::growth::run(&arguments.compare, arguments.json);
+        return crate::growth::run(&arguments.compare, arguments.json);
     }
     if let Some(count) = arguments.startup {
-        return super::startup::run(arguments.state.as_deref(), count, arguments.json);
+        return crate::startup::run(arguments.state.as_deref(), count, arguments.json);
     }
     let temporary;
     let state = match &arguments.state {
@@ -65,7 +52,7 @@ pub(crate) fn run(arguments: &Bench) -> Result<(), Failure> {
     let file_bytes = std::fs::metadata(&file).map_err(failed)?.len();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-    let samples = runtime.block_on(super::samples::choose(&state))?;
+    let samples = runtime.block_on(crate::samples::choose(&state))?;
     let mut server = Server::start(&state)?;
     let figures = runtime.block_on(measure(arguments, &mut server, &samples, file_bytes))?;
     server.stop()?;
@@ -75,115 +62,6 @@ pub(crate) fn run(arguments: &Bench) -> Result<(), Failure> {
         figures.print();
     }
     Ok(())
-}
-
-/// The measured process. Killed when it is dropped before its end.
-pub(super) struct Server {
-    child: Child,
-    input: Option<ChildStdin>,
-    output: BufReader<ChildStdout>,
-    pub(super) address: String,
-    start_ms: f64,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Server {
-    pub(super) fn start(state: &Path) -> Result<Self, Failure> {
-        let program = std::env::current_exe().map_err(failed)?;
-        let began = Instant::now();
-        let mut child = Command::new(program)
-            .arg("bench-server")
-            .arg("--state")
-            .arg(state)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .env_remove("RUST_LOG")
-            .spawn()
-            .map_err(failed)?;
-        let input = child.stdin.take();
-        let Some(output) = child.stdout.take() else { return Err(failed("no output")) };
-        let mut server = Self {
-            child,
-            input,
-            output: BufReader::new(output),
-            address: String::new(),
-            start_ms: 0.0,
-        };
-        let line = server.line()?;
-        let address = line.strip_prefix("listening at http://");
-        server.address = address.ok_or_else(|| failed("the server did not start"))?.to_owned();
-        // To the first page.
-        let mut socket = std::net::TcpStream::connect(&server.address).map_err(failed)?;
-        socket
-            .write_all(
-                b"GET / HTTP/1.1\r\nhost: bench\r\nconnection: close\r\naccept: text/html\r\n\r\n",
-            )
-            .map_err(failed)?;
-        let mut page = String::new();
-        std::io::Read::read_to_string(&mut socket, &mut page).map_err(failed)?;
-        server.start_ms = began.elapsed().as_secs_f64() * 1000.0;
-        if !page.starts_with("HTTP/1.1 200") {
-            return Err(failed("the first page is no page"));
-        }
-        Ok(server)
-    }
-
-    fn line(&mut self) -> Result<String, Failure> {
-        let mut line = String::new();
-        if self.output.read_line(&mut line).map_err(failed)? == 0 {
-            return Err(failed("the measured server ended; its message stands above"));
-        }
-        Ok(line.trim().to_owned())
-    }
-
-    fn send(&mut self, line: &str) -> Result<(), Failure> {
-        let Some(input) = &mut self.input else { return Err(failed("the server is told to end")) };
-        writeln!(input, "{line}").and_then(|()| input.flush()).map_err(failed)
-    }
-
-    /// Says a line and waits for the answer.
-    fn tell(&mut self, line: &str) -> Result<String, Failure> {
-        self.send(line)?;
-        self.line()
-    }
-
-    fn number(&mut self, line: &str) -> Result<f64, Failure> {
-        self.tell(line)?.parse().map_err(failed)
-    }
-
-    /// Processor time so far, in seconds.
-    fn processor_s(&self) -> f64 {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
-        let stat = stat.unwrap_or_default();
-        let fields: Vec<&str> =
-            stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let ticks = |at: usize| fields.get(at).and_then(|f| f.parse::<f64>().ok()).unwrap_or(0.0);
-        // In hundredths of a second on every Linux.
-        (ticks(11) + ticks(12)) / 100.0
-    }
-
-    /// `VmRSS` or `VmHWM`.
-    pub(super) fn memory_mib(&self, name: &str) -> f64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
-        let status = status.unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix(name));
-        let kib = line.and_then(|line| {
-            line.trim_start_matches(':').trim().trim_end_matches(" kB").parse::<f64>().ok()
-        });
-        kib.unwrap_or(0.0) / 1024.0
-    }
-
-    pub(super) fn stop(mut self) -> Result<(), Failure> {
-        drop(self.input.take());
-        let ended = self.child.wait().map_err(failed)?;
-        if ended.success() { Ok(()) } else { Err(failed("the measured server failed")) }
-    }
 }
 
 /// Requests of one kind.
@@ -197,105 +75,6 @@ struct Route {
     holds: &'static str,
     /// An answer lists as many things as it holds this.
     counts: &'static str,
-}
-
-#[derive(Debug, Clone, Serialize)]
-struct Row {
-    request: &'static str,
-    load: &'static str,
-    requests: usize,
-    per_s: f64,
-    p50_ms: f64,
-    p99_ms: f64,
-    max_ms: f64,
-    server_cpu_ms: f64,
-    /// Different requests that were asked in turn.
-    different: usize,
-    /// What an answer listed: builds, or evaluations and so on; the median.
-    listed: usize,
-    /// How long an answer was; the median.
-    answer_bytes: usize,
-}
-
-#[derive(Debug, Serialize)]
-struct Figures {
-    builds: i64,
-    file_mib: f64,
-    /// The "small" jobset, and how many finished builds it had.
-    small_jobset: String,
-    small_jobset_builds: i64,
-    /// What the database had not enough of.
-    notes: Vec<String>,
-    first_page_ms: f64,
-    rows: Vec<Row>,
-    updates_per_s_under_load: Option<f64>,
-    bulk_updates_per_s: Option<f64>,
-    registered_jobs: i64,
-    registration_s: Option<f64>,
-    registrations_per_s: Option<f64>,
-    /// After the pages and the updates, before the bulk.
-    memory_mib: f64,
-    /// After everything.
-    memory_end_mib: f64,
-    memory_peak_mib: f64,
-    repeat: u32,
-}
-
-impl Figures {
-    fn print(&self) {
-        say(&format!(
-            "{} builds, file {:.0} MiB; medians of {} runs",
-            self.builds, self.file_mib, self.repeat
-        ));
-        for note in &self.notes {
-            say(&format!("note: {note}"));
-        }
-        say(&format!(
-            "the small jobset is {}, {} finished builds",
-            self.small_jobset, self.small_jobset_builds
-        ));
-        say(&format!(
-            "{:<36} {:<13} {:>9} {:>9} {:>9} {:>9} {:>9} {:>7} {:>9}",
-            "request",
-            "meanwhile",
-            "per s",
-            "p50 ms",
-            "p99 ms",
-            "max ms",
-            "cpu ms",
-            "listed",
-            "bytes"
-        ));
-        for row in &self.rows {
-            say(&format!(
-                "{:<36} {:<13} {:>9.0} {:>9.3} {:>9.3} {:>9.3} {:>9.3} {:>7} {:>9}",
-                row.request,
-                row.load,
-                row.per_s,
-                row.p50_ms,
-                row.p99_ms,
-                row.max_ms,
-                row.server_cpu_ms,
-                row.listed,
-                row.answer_bytes
-            ));
-        }
-        say(&format!("server start to the first page     {:9.1} ms", self.first_page_ms));
-        if let Some(rate) = self.updates_per_s_under_load {
-            say(&format!("status updates under load          {rate:9.0} per s"));
-        }
-        if let Some(rate) = self.bulk_updates_per_s {
-            say(&format!("status updates in bulk             {rate:9.0} per s"));
-        }
-        if let (Some(seconds), Some(rate)) = (self.registration_s, self.registrations_per_s) {
-            let jobs = self.registered_jobs;
-            say(&format!("{jobs} jobs of one evaluation      {seconds:9.2} s, {rate:.0} per s"));
-        }
-        say(&format!(
-            "server's memory                    {:9.1} MiB, {:.1} after the bulk, {:.1} at most",
-            self.memory_mib, self.memory_end_mib, self.memory_peak_mib
-        ));
-    }
 }
 
 /// A value in a query.
@@ -461,7 +240,7 @@ fn contains(text: &[u8], part: &[u8]) -> bool {
     [head, tail].iter().any(|text| text.windows(part.len()).any(|window| window == part))
 }
 
-pub(super) fn percentile(sorted: &[f64], percent: usize) -> f64 {
+pub(crate) fn percentile(sorted: &[f64], percent: usize) -> f64 {
     sorted.get((sorted.len() * percent / 100).min(sorted.len() - 1)).copied().unwrap_or(f64::NAN)
 }
 
@@ -521,7 +300,7 @@ async fn row(
 }
 
 async fn measure(
-    arguments: &Bench,
+    arguments: &Site,
     server: &mut Server,
     samples: &Samples,
     file_bytes: u64,

@@ -7,10 +7,11 @@
 
 use std::path::Path;
 
-use crate::command::Failure;
-use crate::model::BuildId;
-use crate::store::{self, Snapshot};
-use crate::web::COMPARED;
+use crate::measuring::{self, Size};
+use crate::output::{Failure, failed};
+use brigandine::COMPARED;
+use brigandine::model::BuildId;
+use brigandine::store::{self, Snapshot};
 
 /// Builds and jobs that requests are about, at most.
 const COUNT: usize = 400;
@@ -24,67 +25,66 @@ const SMALL: i64 = 10;
 
 /// A job's builds, as requests name them.
 #[derive(Debug, Clone)]
-pub(super) struct Job {
-    pub(super) specification: String,
-    pub(super) name: String,
-    pub(super) system: String,
+pub(crate) struct Job {
+    pub(crate) specification: String,
+    pub(crate) name: String,
+    pub(crate) system: String,
     /// Its finished builds, latest stop first.
-    pub(super) builds: Vec<i64>,
+    pub(crate) builds: Vec<i64>,
 }
 
 /// What requests are about.
 #[derive(Debug)]
-pub(super) struct Samples {
+pub(crate) struct Samples {
     /// The highest id of a build.
-    pub(super) highest: i64,
+    pub(crate) highest: i64,
     /// Builds from all over the database, with the last components of their derivations.
-    pub(super) builds: Vec<(i64, String)>,
+    pub(crate) builds: Vec<(i64, String)>,
     /// Jobs with as many finished builds each.
-    pub(super) jobs: Vec<Job>,
+    pub(crate) jobs: Vec<Job>,
     /// As many: [`HISTORY`], or the nearest there is.
-    pub(super) history: i64,
+    pub(crate) history: i64,
     /// Evaluations that fill their page, and are too large to be compared on it.
-    pub(super) evaluations: Vec<i64>,
+    pub(crate) evaluations: Vec<i64>,
     /// Names of all specifications.
-    pub(super) specifications: Vec<String>,
+    pub(crate) specifications: Vec<String>,
     /// The specification with the fewest finished builds, of those that fill a list of ten.
-    pub(super) small: store::Size,
+    pub(crate) small: Size,
     /// What the database has not enough of.
-    pub(super) notes: Vec<String>,
+    pub(crate) notes: Vec<String>,
 }
 
 /// Chooses from a state directory that no server runs on.
 ///
 /// # Errors
 /// The database cannot be read, or there is nothing in it to ask about.
-pub(super) async fn choose(state: &Path) -> Result<Samples, Failure> {
-    let failed = |error: String| Failure::failed(error);
-    let database = store::open_as_it_is(state).await.map_err(|error| failed(error.to_string()))?;
-    let chosen = database.read(choose_from).await.map_err(|error| failed(error.to_string()));
-    database.close().await.map_err(|error| failed(error.to_string()))?;
+pub(crate) async fn choose(state: &Path) -> Result<Samples, Failure> {
+    let database = store::open_as_it_is(state).await.map_err(failed)?;
+    let chosen = database.read(choose_from).await.map_err(failed);
+    database.close().await.map_err(failed)?;
     chosen?.ok_or_else(|| {
         failed(format!(
-            "{}: no specification has {SMALL} finished builds; `bench` measures databases with many",
+            "{}: no specification has {SMALL} finished builds; `site` measures databases with many",
             state.display()
         ))
     })
 }
 
 fn choose_from(s: &Snapshot) -> rusqlite::Result<Option<Samples>> {
-    let small = store::sizes(s)?.into_iter().find(|size| size.finished >= SMALL);
+    let small = measuring::sizes(s)?.into_iter().find(|size| size.finished >= SMALL);
     let Some(small) = small else { return Ok(None) };
-    let highest = store::highest_build(s)?;
+    let highest = measuring::highest_build(s)?;
     let mut notes = Vec::new();
     let mut builds = Vec::with_capacity(COUNT);
     // Where builds were deleted, a draw finds the next one above; a bound, not a wait.
     for draw in 1..=COUNT as i64 {
         let id = store::mix(draw).cast_signed().rem_euclid(highest.max(1));
-        for build in store::builds_above(s, BuildId::new(id), 1)? {
+        for build in measuring::builds_above(s, BuildId::new(id), 1)? {
             let base = build.derivation.rsplit('/').next().unwrap_or_default().to_owned();
             builds.push((build.id.get(), base));
         }
     }
-    let (built, names) = store::jobs_with(s, HISTORY, COUNT)?;
+    let (built, names) = measuring::jobs_with(s, HISTORY, COUNT)?;
     if built != HISTORY {
         notes.push(format!(
             "no job has {HISTORY} finished builds: those of {built} are asked for instead"
@@ -98,7 +98,7 @@ fn choose_from(s: &Snapshot) -> rusqlite::Result<Option<Samples>> {
         let builds = builds.iter().map(|build| build.id.get()).collect();
         jobs.push(Job { specification, name, system, builds });
     }
-    let (least, evaluations) = store::evaluations_with(s, COMPARED, EVALUATIONS)?;
+    let (least, evaluations) = measuring::evaluations_with(s, COMPARED, EVALUATIONS)?;
     if least <= COMPARED {
         notes.push(format!(
             "no evaluation has more than {COMPARED} jobs: those of {least} are asked for instead"
@@ -120,7 +120,7 @@ fn choose_from(s: &Snapshot) -> rusqlite::Result<Option<Samples>> {
 
 impl Samples {
     /// Builds of the jobs: of each job another one in turn.
-    pub(super) fn builds_of_jobs(&self) -> Vec<i64> {
+    pub(crate) fn builds_of_jobs(&self) -> Vec<i64> {
         let jobs = self.jobs.len().max(1);
         (0..COUNT)
             .filter_map(|turn| {

@@ -1,14 +1,49 @@
-//! `brigandine bench`, short: that every request is answered, never how fast.
+//! The measurements, short: that every request is answered, never how fast.
 
-use crate::support::{PROGRAM, Place, run};
-use std::process::Command;
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus, Stdio};
+
+/// The program under test.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_brigandine-bench");
+
+/// A directory of its own.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("a directory"))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        std::fs::write(&path, text).expect("a file");
+        path
+    }
+}
+
+/// A run of the program that has ended.
+struct Ended {
+    status: ExitStatus,
+    stdout: String,
+    stderr: String,
+}
+
+fn run(mut command: Command) -> Ended {
+    let output = command.stdin(Stdio::null()).output().expect("it starts");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    Ended { status: output.status, stdout: text(output.stdout), stderr: text(output.stderr) }
+}
 
 #[test]
 fn every_request_is_answered_idle_and_while_builds_change() {
     let place = Place::new();
     let state = place.path("bench");
     let mut command = Command::new(PROGRAM);
-    command.args(["bench", "--builds", "10000", "--seconds", "0.1", "--repeat", "1", "--json"]);
+    command.args(["site", "--builds", "10000", "--seconds", "0.1", "--repeat", "1", "--json"]);
     command.arg("--state").arg(&state);
     let ended = run(command);
     assert!(ended.status.success(), "{}\n{}", ended.stdout, ended.stderr);
@@ -102,9 +137,9 @@ fn what_grows_faster_than_the_logarithm_is_named_and_nothing_else() {
     let write = |name: &str, builds: i64, page: f64, list: f64, rate: f64| {
         write_all(name, builds, [page, list, rate], [10, 400, 5000])
     };
-    let compare = |files: &[&std::path::PathBuf]| {
+    let compare = |files: &[&PathBuf]| {
         let mut command = Command::new(PROGRAM);
-        command.args(["bench", "--compare"]).args(files);
+        command.args(["site", "--compare"]).args(files);
         run(command)
     };
     let small = write("small.json", 100_000, 0.4, 2.0, 30_000.0);
@@ -150,7 +185,7 @@ fn what_grows_faster_than_the_logarithm_is_named_and_nothing_else() {
 fn the_server_is_started_until_its_first_page() {
     let place = Place::new();
     let mut command = Command::new(PROGRAM);
-    command.args(["bench", "--startup", "2", "--json", "--state"]).arg(place.path("given"));
+    command.args(["site", "--startup", "2", "--json", "--state"]).arg(place.path("given"));
     let ended = run(command);
     assert!(ended.status.success(), "{}\n{}", ended.stdout, ended.stderr);
     let figures: serde_json::Value = serde_json::from_str(&ended.stdout).expect("only JSON");
@@ -164,7 +199,7 @@ fn the_server_is_started_until_its_first_page() {
 #[test]
 fn pages_beside_strangers_are_measured_and_what_is_too_slow_or_too_large_is_a_failure() {
     let mut command = Command::new(PROGRAM);
-    command.args(["bench-strangers", "--connections", "300", "--seconds", "0.5", "--json"]);
+    command.args(["strangers", "--connections", "300", "--seconds", "0.5", "--json"]);
     let ended = run(command);
     let figures: serde_json::Value = serde_json::from_str(&ended.stdout).expect("only JSON");
     let rows = figures["rows"].as_array().expect("rows");
@@ -181,5 +216,39 @@ fn pages_beside_strangers_are_measured_and_what_is_too_slow_or_too_large_is_a_fa
         let closed = row["closed"].as_u64().expect("a number");
         // One address does not get as many as these.
         assert!(row["strangers"] == "none" || closed >= 300 - 256, "{row}");
+    }
+}
+
+/// How much memory, and how long a page takes, is for a longer measurement.
+#[test]
+fn a_short_measurement_of_pushes_counts_no_more_descriptors_at_its_end() {
+    let mut command = Command::new(PROGRAM);
+    command.args(["pushes", "--pushes", "40", "--json"]);
+    let ended = run(command);
+    let figures: serde_json::Value = serde_json::from_str(&ended.stdout).expect(&ended.stderr);
+    let lines = figures["lines"].as_array().expect("lines");
+    assert_eq!(figures["points"].as_array().map(Vec::len), Some(32), "without the first fifth");
+    for name in ["descriptors", "files and folders", "memory (MiB)", "page (ms)"] {
+        let line = lines.iter().find(|line| line["name"] == name).expect(name);
+        assert!(line["first_half_max"].as_f64().is_some_and(|max| max > 0.0), "{line}");
+        if name == "descriptors" {
+            assert_eq!(line["grows"], false, "{figures}");
+        }
+    }
+    let growing = lines.iter().filter(|line| line["grows"] == true).count();
+    assert_eq!(ended.status.success(), growing == 0, "{}", ended.stderr);
+}
+
+#[test]
+fn an_argument_that_is_none_is_refused_in_words_that_say_what_is_expected() {
+    for (arguments, told) in [
+        (["site", "--seconds", "x"], "a number of seconds from 0.05 to 600"),
+        (["site", "--builds", "1e6"], "a whole number from 1000 to 100000000"),
+    ] {
+        let mut command = Command::new(PROGRAM);
+        command.args(arguments);
+        let ended = run(command);
+        assert_eq!(ended.status.code(), Some(2), "{arguments:?}: {}", ended.stderr);
+        assert!(ended.stderr.contains(told), "{arguments:?}: {}", ended.stderr);
     }
 }

@@ -1,4 +1,4 @@
-//! `brigandine bench-strangers`: what an honest client meets while others hold as many connections as they get.
+//! `brigandine-bench strangers`: what an honest client meets while others hold as many connections as they get.
 //!
 //! The server is the real one, in a process of its own (see `server.rs`), with the default bounds. Strangers
 //! connect from 127.0.0.2 on, of one kind after the other; what the server closes they do not open again. The
@@ -13,13 +13,14 @@ use serde::Serialize;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use super::client::{Connection, connect_from, request};
-use super::samples::Samples;
-use super::site::{Server, percentile};
-use crate::cli::BenchStrangers;
-use crate::command::{Failure, print_json, say};
-use crate::model;
-use crate::store;
+use crate::cli::Strangers;
+use crate::client::{Connection, connect_from, request};
+use crate::measured::Server;
+use crate::output::{Failure, failed, print_json, say};
+use crate::samples::Samples;
+use crate::site::percentile;
+use brigandine::model;
+use brigandine::store;
 
 /// 99 of 100 pages must be there in so many milliseconds.
 const P99_MAX_MS: f64 = 200.0;
@@ -33,10 +34,6 @@ const HONEST: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 100);
 const BUILDS: i64 = 10_000;
 /// Requests that are sent at once by who reads no answer.
 const PIPELINED: usize = 400;
-
-fn failed(error: impl std::fmt::Display) -> Failure {
-    Failure::failed(error.to_string())
-}
 
 /// What strangers do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -145,7 +142,7 @@ impl Figures {
 ///
 /// # Errors
 /// A page is not answered, pages are too slow, or the server's memory grows too much.
-pub(crate) fn run(arguments: &BenchStrangers) -> Result<(), Failure> {
+pub(crate) fn run(arguments: &Strangers) -> Result<(), Failure> {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).map_err(failed)?;
     let needed = u64::from(arguments.connections) + 64;
@@ -160,7 +157,7 @@ pub(crate) fn run(arguments: &BenchStrangers) -> Result<(), Failure> {
     store::make_sample(BUILDS, &state, model::now(), &|_| ()).map_err(failed)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-    let samples = runtime.block_on(super::samples::choose(&state))?;
+    let samples = runtime.block_on(crate::samples::choose(&state))?;
     let server = Server::start(&state)?;
     let figures = runtime.block_on(measure(arguments, &server, &pages(&samples)))?;
     server.stop()?;
@@ -183,7 +180,7 @@ fn pages(samples: &Samples) -> Vec<Vec<u8>> {
 }
 
 async fn measure(
-    arguments: &BenchStrangers,
+    arguments: &Strangers,
     server: &Server,
     pages: &[Vec<u8>],
 ) -> Result<Figures, Failure> {

@@ -18,22 +18,19 @@
 //! are changed all over; and at any time [`RUNNING`] of them run, so that the queue lists them alone.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use brigandine::{App, Settings, Web, WebConfig};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
-use crate::app::{App, Settings};
-use crate::command::Failure;
-use crate::config;
-use crate::model::{self, BuildId, BuildLogFile, BuildStatus, EvaluationId, SpecificationId};
-use crate::os::ffi;
-use crate::site::Web;
-use crate::store::{self, Database, DatabaseError, Finish, NewJob};
+use crate::measuring;
+use crate::output::{Failure, failed, say};
+use brigandine::model::{self, BuildId, BuildLogFile, BuildStatus, EvaluationId, SpecificationId};
+use brigandine::store::{self, Database, DatabaseError, Finish, NewJob};
 
 /// Updates of one write when they go as fast as they can.
 const BULK: usize = 500;
@@ -47,12 +44,8 @@ const JOBS: usize = 4000;
 const RUN: u32 = 500;
 const RUNS_MAX: i64 = 400;
 
-fn failed(error: impl std::fmt::Display) -> Failure {
-    Failure::failed(error.to_string())
-}
-
 /// Serves until standard input ends.
-pub(super) async fn run(state: &Path) -> Result<(), Failure> {
+pub(crate) async fn run(state: &Path) -> Result<(), Failure> {
     let listener = TcpListener::bind("127.0.0.1:0").await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     let mut settings = Settings::new(state.to_owned());
@@ -60,7 +53,7 @@ pub(super) async fn run(state: &Path) -> Result<(), Failure> {
     settings.max_jobs = 1;
     let app = App::start(settings).await.map_err(failed)?;
     app.run().await.map_err(failed)?;
-    let web = Web::start(listener, &app, config::Web::default(), None);
+    let web = Web::start(listener, &app, WebConfig::default(), None);
     say(&format!("listening at http://{address}"));
     let load = Load {
         database: app.database().client("bench"),
@@ -76,11 +69,6 @@ pub(super) async fn run(state: &Path) -> Result<(), Failure> {
     web.close().await;
     app.shutdown(false).await.map_err(failed)?;
     outcome
-}
-
-fn say(line: &str) {
-    let mut out = std::io::stdout();
-    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
 async fn obey(mut load: Load) -> Result<(), Failure> {
@@ -138,7 +126,7 @@ async fn obey(mut load: Load) -> Result<(), Failure> {
                 say(&began.elapsed().as_secs_f64().to_string());
             }
             "updated" => say(&load.done.swap(0, Ordering::Relaxed).to_string()),
-            other => return Err(Failure::failed(format!("what is `{other}`?"))),
+            other => return Err(Failure::new(format!("what is `{other}`?"))),
         }
     }
 }
@@ -217,12 +205,12 @@ impl Load {
             (self.specification, self.templates) = found.map_err(failed)?;
         }
         if self.templates.is_empty() {
-            return Err(Failure::failed("the database has no finished builds to make others like"));
+            return Err(Failure::new("the database has no finished builds to make others like"));
         }
         while self.waiting.len() < number {
             self.stock_one().await?;
         }
-        ffi::give_back().await;
+        brigandine::give_back().await;
         Ok(())
     }
 
@@ -258,7 +246,7 @@ impl Load {
         if self.waiting.len() - before == self.templates.len() {
             return Ok(());
         }
-        Err(Failure::failed(format!(
+        Err(Failure::new(format!(
             "{} builds were registered instead of {}",
             self.waiting.len() - before,
             self.templates.len()
@@ -331,7 +319,7 @@ impl Load {
         };
         let jobs: Vec<_> = (0..number).map(job).collect();
         self.register(jobs, stamp).await?;
-        ffi::give_back().await;
+        brigandine::give_back().await;
         Ok(())
     }
 
@@ -343,7 +331,7 @@ impl Load {
             Ok(store::register(tx, id, &jobs, "", "", now)?.map(|_| id))
         });
         let registered = registered.await.map_err(failed)?;
-        registered.ok_or_else(|| Failure::failed("an evaluation was there before it was made"))
+        registered.ok_or_else(|| Failure::new("an evaluation was there before it was made"))
     }
 }
 
@@ -371,15 +359,15 @@ fn templates(
     s: &store::Snapshot,
     history: u32,
 ) -> rusqlite::Result<(SpecificationId, Arc<[Template]>)> {
-    let Some(largest) = store::sizes(s)?.pop() else {
+    let Some(largest) = measuring::sizes(s)?.pop() else {
         return Ok((SpecificationId::new(1), Arc::new([])));
     };
-    let highest = store::highest_build(s)?;
+    let highest = measuring::highest_build(s)?;
     let mut found = BTreeMap::new();
     let mut left_out = BTreeMap::new();
     for draw in 1..=RUNS_MAX {
         let from = store::mix(!draw).cast_signed().rem_euclid(highest.max(1));
-        let mut run = store::builds_above(s, BuildId::new(from), RUN)?;
+        let mut run = measuring::builds_above(s, BuildId::new(from), RUN)?;
         run.retain(|build| build.specification_id == largest.id);
         let ids: Vec<_> = run.iter().map(|build| build.id).collect();
         let mut outputs = store::outputs(s, &ids)?;

@@ -1,4 +1,4 @@
-//! `brigandine bench-builds`: what a build that does nothing costs.
+//! `brigandine-bench builds`: what a build that does nothing costs.
 //!
 //! A sample repository whose job list has as many jobs as asked for, each the shell command `:`,
 //! is looked at, evaluated and built by the real server with everything on (durable commits, clean
@@ -13,20 +13,11 @@
 //! - *pushed*: a hook tells of a new revision, which has to be fetched from a repository on this
 //!   machine first.
 
-mod client;
-mod growth;
-pub(crate) mod pushes;
-mod samples;
-mod server;
-pub(crate) mod site;
-mod startup;
-pub(crate) mod strangers;
-
-use crate::app::{App, AppError, Settings};
-use crate::cli::BenchBuilds;
-use crate::command::Failure;
-use crate::model::{self, Evaluator, Event, Input, Reference, Specification, SpecificationId};
-use crate::store;
+use crate::cli::Builds;
+use crate::output::Failure;
+use brigandine::model::{self, Evaluator, Event, Input, Reference, Specification, SpecificationId};
+use brigandine::store;
+use brigandine::{App, AppError, Settings};
 use rustix::time::{ClockId, clock_gettime};
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -35,7 +26,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Runs the measurements and prints the figures.
-pub(crate) fn run(arguments: &BenchBuilds) -> Result<(), Failure> {
+pub(crate) fn run(arguments: &Builds) -> Result<(), Failure> {
     let temporary = match &arguments.state {
         None => Some(tempfile::tempdir().map_err(|error| failure("a directory", &error))?),
         Some(path) => {
@@ -43,7 +34,7 @@ pub(crate) fn run(arguments: &BenchBuilds) -> Result<(), Failure> {
                 std::fs::read_dir(path).map_or(true, |mut entries| entries.next().is_none());
             if !empty {
                 let message = format!("{} is not empty; name a new directory", path.display());
-                return Err(Failure::failed(message));
+                return Err(Failure::new(message));
             }
             None
         }
@@ -51,7 +42,7 @@ pub(crate) fn run(arguments: &BenchBuilds) -> Result<(), Failure> {
     let directory = match (&arguments.state, &temporary) {
         (Some(path), _) => path.clone(),
         (None, Some(temporary)) => temporary.path().to_owned(),
-        (None, None) => return Err(Failure::failed("no directory")),
+        (None, None) => return Err(Failure::new("no directory")),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -63,12 +54,12 @@ pub(crate) fn run(arguments: &BenchBuilds) -> Result<(), Failure> {
 }
 
 fn failure(what: &str, error: &dyn std::fmt::Display) -> Failure {
-    Failure::failed(format!("{what}: {error}"))
+    Failure::new(format!("{what}: {error}"))
 }
 
 impl From<AppError> for Failure {
     fn from(error: AppError) -> Self {
-        Self::failed(error.to_string())
+        Self::new(error.to_string())
     }
 }
 
@@ -136,7 +127,7 @@ impl Figures {
     }
 }
 
-async fn measure(arguments: &BenchBuilds, directory: &Path) -> Result<Figures, Failure> {
+async fn measure(arguments: &Builds, directory: &Path) -> Result<Figures, Failure> {
     let repository = directory.join("sample");
     git(directory, &["init", "--quiet", "--initial-branch=main", "sample"])?;
     commit(&repository, &job_list(arguments.count))?;
@@ -218,10 +209,10 @@ async fn evaluated(
                 Ok(Event::Evaluation { id, .. }) => {
                     let found = app.database().read(move |s| store::evaluation(s, id)).await;
                     let message = found.ok().flatten().map(|found| found.message);
-                    return Err(Failure::failed(message.unwrap_or_default()));
+                    return Err(Failure::new(message.unwrap_or_default()));
                 }
                 Ok(_) | Err(RecvError::Lagged(_)) => {}
-                Err(RecvError::Closed) => return Err(Failure::failed("the server ended")),
+                Err(RecvError::Closed) => return Err(Failure::new("the server ended")),
             },
             error = app.failed() => return Err(error.into()),
         }
@@ -236,12 +227,12 @@ async fn check(app: &App, count: u32) -> Result<(), Failure> {
     if counters.succeeded == i64::from(count) {
         return Ok(());
     }
-    Err(Failure::failed(format!("{} of {count} builds succeeded", counters.succeeded)))
+    Err(Failure::new(format!("{} of {count} builds succeeded", counters.succeeded)))
 }
 
 /// From the commit of a single new build to its running process, on a server with nothing to do.
 async fn triggers(app: &App, count: u32) -> Result<[f64; 3], Failure> {
-    let mut starts = app.builder().starts();
+    let mut starts = app.starts();
     let mut found = Vec::new();
     for number in 0..count {
         let definition = model::Definition {
@@ -278,7 +269,7 @@ async fn triggers(app: &App, count: u32) -> Result<[f64; 3], Failure> {
             store::register(tx, id, std::slice::from_ref(&job), "", "", now)
         });
         registered.await.map_err(|error| failure("the database", &error))?;
-        app.builder().wake();
+        app.wake();
         let (_, at) = starts.recv().await.map_err(|error| failure("a start", &error))?;
         found.push(milliseconds(at - began));
         app.wait_idle().await;
@@ -288,7 +279,7 @@ async fn triggers(app: &App, count: u32) -> Result<[f64; 3], Failure> {
 
 /// From a hook that tells of a push to the running process: fetch, evaluation and all.
 async fn pushes(app: &App, repository: &Path, count: u32) -> Result<[f64; 3], Failure> {
-    let mut starts = app.builder().starts();
+    let mut starts = app.starts();
     let mut found = Vec::new();
     for number in 0..count {
         commit(
@@ -310,7 +301,7 @@ async fn changes(
     specification: &mut Specification,
     count: u32,
 ) -> Result<[f64; 3], Failure> {
-    let mut starts = app.builder().starts();
+    let mut starts = app.starts();
     let mut found = Vec::new();
     for number in 0..count {
         let job = model::JobEntry {
@@ -354,7 +345,7 @@ fn percentiles(mut found: Vec<f64>) -> [f64; 3] {
     })
 }
 
-fn milliseconds(duration: Duration) -> f64 {
+pub(crate) fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }
 
@@ -386,7 +377,7 @@ fn commit(repository: &Path, jobs: &str) -> Result<(), Failure> {
     commit_files(repository, &[("brigandine.toml", jobs), ("note", "nothing to do\n")])
 }
 
-fn commit_files(repository: &Path, files: &[(&str, &str)]) -> Result<(), Failure> {
+pub(crate) fn commit_files(repository: &Path, files: &[(&str, &str)]) -> Result<(), Failure> {
     for (name, text) in files {
         std::fs::write(repository.join(name), text).map_err(|error| failure(name, &error))?;
     }
@@ -409,7 +400,7 @@ fn commit_files(repository: &Path, files: &[(&str, &str)]) -> Result<(), Failure
     )
 }
 
-fn git(directory: &Path, arguments: &[&str]) -> Result<(), Failure> {
+pub(crate) fn git(directory: &Path, arguments: &[&str]) -> Result<(), Failure> {
     std::fs::create_dir_all(directory).map_err(|error| failure("a directory", &error))?;
     let done = Command::new("git")
         .arg("-C")
@@ -422,7 +413,7 @@ fn git(directory: &Path, arguments: &[&str]) -> Result<(), Failure> {
     if done.status.success() {
         return Ok(());
     }
-    Err(Failure::failed(format!("git: {}", String::from_utf8_lossy(&done.stderr).trim())))
+    Err(Failure::new(format!("git: {}", String::from_utf8_lossy(&done.stderr).trim())))
 }
 
 #[cfg(test)]

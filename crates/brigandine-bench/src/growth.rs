@@ -1,4 +1,4 @@
-//! `brigandine bench --compare`: figures of several sizes side by side, and whether any of them grows faster
+//! `brigandine-bench site --compare`: figures of several sizes side by side, and whether any of them grows faster
 //! than the logarithm of the number of builds.
 //!
 //! Medians are compared with those of the smallest database. What may be: as much more as the logarithm
@@ -16,7 +16,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::command::{Failure, print_json, say};
+use crate::output::{Failure, print_json, say};
 
 /// Of two measurements of the same.
 const NOISE: f64 = 1.25;
@@ -100,17 +100,17 @@ impl Line {
     }
 }
 
-/// Prints figures that `bench --json` wrote, one column for each file.
+/// Prints figures that `brigandine-bench site --json` wrote, one column for each file.
 ///
 /// # Errors
 /// A file holds no such figures, something grows faster than the logarithm, or does not list as much in each
 /// size; the message says what.
-pub(super) fn run(files: &[PathBuf], as_json: bool) -> Result<(), Failure> {
+pub(crate) fn run(files: &[PathBuf], as_json: bool) -> Result<(), Failure> {
     let mut all = Vec::new();
     for file in files {
         let wrong = |why: &str| {
-            Failure::failed(format!(
-                "{}: {why}; write it with `brigandine bench --json`",
+            Failure::new(format!(
+                "{}: {why}; write it with `brigandine-bench site --json`",
                 file.display()
             ))
         };
@@ -123,9 +123,7 @@ pub(super) fn run(files: &[PathBuf], as_json: bool) -> Result<(), Failure> {
     }
     all.sort_by(|a, b| a.0.total_cmp(&b.0));
     if all.len() < 2 || all.windows(2).any(|two| two[0].0 >= two[1].0) {
-        return Err(Failure::failed(
-            "figures of two different numbers of builds are needed at least",
-        ));
+        return Err(Failure::new("figures of two different numbers of builds are needed at least"));
     }
     let builds: Vec<f64> = all.iter().map(|(builds, _)| *builds).collect();
     let mut table: Vec<Line> = Vec::new();
@@ -140,7 +138,7 @@ pub(super) fn run(files: &[PathBuf], as_json: bool) -> Result<(), Failure> {
     }
     let compared = table.iter().filter(|line| line.measured(&builds).len() > 1).count();
     if compared == 0 {
-        return Err(Failure::failed("the files have no request in common"));
+        return Err(Failure::new("the files have no request in common"));
     }
     let bad: Vec<&str> = table
         .iter()
@@ -180,7 +178,7 @@ pub(super) fn run(files: &[PathBuf], as_json: bool) -> Result<(), Failure> {
     if !bad.is_empty() {
         wrong.push(format!("faster than the logarithm grows: {}", bad.join("; ")));
     }
-    if wrong.is_empty() { Ok(()) } else { Err(Failure::failed(wrong.join("\n"))) }
+    if wrong.is_empty() { Ok(()) } else { Err(Failure::new(wrong.join("\n"))) }
 }
 
 /// Name and figure of everything that is compared, or what is wrong with the file.

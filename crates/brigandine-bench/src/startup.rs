@@ -1,4 +1,4 @@
-//! `brigandine bench --startup`: from the start of `brigandine serve` to its first page.
+//! `brigandine-bench site --startup`: from the start of `brigandine serve` to its first page.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -9,11 +9,7 @@ use std::time::Instant;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use crate::command::{Failure, print_json, say};
-
-fn failed(error: impl std::fmt::Display) -> Failure {
-    Failure::failed(error.to_string())
-}
+use crate::output::{Failure, failed, print_json, say};
 
 /// A server that is killed when it is dropped before its end.
 struct Served(Child);
@@ -29,7 +25,7 @@ impl Drop for Served {
 ///
 /// # Errors
 /// The server does not start, does not answer with 200, or does not end well.
-pub(super) fn run(state: Option<&Path>, count: u32, as_json: bool) -> Result<(), Failure> {
+pub(crate) fn run(state: Option<&Path>, count: u32, as_json: bool) -> Result<(), Failure> {
     let empty = tempfile::tempdir().map_err(failed)?;
     let empty = empty.path().join("state");
     let mut all = Vec::new();
@@ -61,7 +57,7 @@ fn once(state: &Path) -> Result<f64, Failure> {
     let program = std::env::current_exe().map_err(failed)?;
     let began = Instant::now();
     let mut command = Command::new(program);
-    command.args(["serve", "--listen", "127.0.0.1:0", "--state"]).arg(state);
+    command.args([crate::PRODUCT, "serve", "--listen", "127.0.0.1:0", "--state"]).arg(state);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).env("RUST_LOG", "error");
     let mut served = Served(command.spawn().map_err(failed)?);
     let Some(output) = served.0.stdout.take() else { return Err(failed("no output")) };

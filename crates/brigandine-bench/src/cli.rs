@@ -1,0 +1,140 @@
+//! The command line.
+
+use std::fmt::Display;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use brigandine::Sandbox;
+use clap::{Args, Parser, Subcommand};
+
+/// Measures Brigandine: what builds cost, what pages cost, what grows
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to measure.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Measure pages and API on many builds, idle and while builds change
+    Site(Site),
+    /// Measure what a build that does nothing costs on this machine
+    Builds(Builds),
+    /// Push many revisions, with everything that comes and goes meanwhile; status 1 if anything grows
+    Pushes(Pushes),
+    /// Measure pages while strangers hold as many connections as they get; status 1 if they are slow or
+    /// the server's memory grows
+    Strangers(Strangers),
+    /// The server that `site` and `strangers` measure
+    #[command(hide = true)]
+    Server {
+        /// Its state directory
+        #[arg(long, value_name = "DIR")]
+        state: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Site {
+    /// Measure this state directory, an imported one for example; it is changed: some 230,000 builds
+    /// are added, and some of them end. Without it, or when it is empty, sample builds are made
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+    /// Sample builds to make
+    #[arg(long, value_name = "N", default_value = "100000", value_parser = number::<u32>(1000, 100_000_000))]
+    pub(crate) builds: u32,
+    /// Kept connections
+    #[arg(long, value_name = "N", default_value = "8", value_parser = number::<u16>(1, 512))]
+    pub(crate) connections: u16,
+    /// Seconds of each run
+    #[arg(long, value_name = "S", default_value = "2", value_parser = seconds)]
+    pub(crate) seconds: f64,
+    /// Runs of each request; medians are printed
+    #[arg(long, value_name = "N", default_value = "3", value_parser = number::<u32>(1, 99))]
+    pub(crate) repeat: u32,
+    /// Only what holds one of these in its name, separated by `;`: requests, `bulk`, `register`
+    #[arg(long, value_name = "TEXTS", value_delimiter = ';')]
+    pub(crate) only: Vec<String>,
+    /// Instead: start the server so often on an empty state, and on --state, until its first page
+    #[arg(long, value_name = "N", value_parser = number::<u32>(1, 1000))]
+    pub(crate) startup: Option<u32>,
+    /// Instead: put figures that --json wrote side by side; status 1 if any grows faster than the
+    /// logarithm of the number of builds, or does not list as much in each of them
+    #[arg(long, value_name = "FILE", num_args = 2.., conflicts_with = "startup")]
+    pub(crate) compare: Vec<PathBuf>,
+    /// Print the figures as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Builds {
+    /// Builds to run
+    #[arg(long, value_name = "N", default_value = "2000", value_parser = number::<u32>(1, 100_000))]
+    pub(crate) count: u32,
+    /// Builds at once
+    #[arg(long, value_name = "N", default_value = "4", value_parser = number::<u16>(1, 4096))]
+    pub(crate) max_jobs: u16,
+    /// How the builds are isolated
+    #[arg(long, value_name = "HOW", value_enum, default_value = "off")]
+    pub(crate) sandbox: Sandbox,
+    /// Single builds to start for the latency figure
+    #[arg(long, value_name = "N", default_value = "200", value_parser = number::<u32>(1, 10_000))]
+    pub(crate) triggers: u32,
+    /// Keep the state here instead of a temporary directory; must be empty or absent
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+    /// Print the figures as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Pushes {
+    /// Revisions to push to each of two repositories, over a path and over a `file://` URL
+    #[arg(long, value_name = "N", default_value = "1000", value_parser = clap::value_parser!(u32).range(40..=1_000_000))]
+    pub(crate) pushes: u32,
+    /// Descriptors that the server may have open (`ulimit -n`)
+    #[arg(long, value_name = "N", default_value = "128", value_parser = clap::value_parser!(u32).range(64..=1_000_000))]
+    pub(crate) descriptors: u32,
+    /// Print the figures as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Strangers {
+    /// Connections of the strangers, of one kind after the other
+    #[arg(long, value_name = "N", default_value = "1100", value_parser = clap::value_parser!(u16).range(1..=20_000))]
+    pub(crate) connections: u16,
+    /// Addresses that the strangers have
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u8).range(1..=90))]
+    pub(crate) clients: u8,
+    /// Seconds of each kind
+    #[arg(long, value_name = "S", default_value = "5", value_parser = seconds)]
+    pub(crate) seconds: f64,
+    /// Print the figures as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A whole number in a range, refused in words that say what is expected.
+fn number<T>(
+    least: T,
+    most: T,
+) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static
+where
+    T: FromStr + PartialOrd + Display + Copy + Send + Sync + 'static,
+{
+    move |text| {
+        let found = text.parse().ok().filter(|number| (least..=most).contains(number));
+        found.ok_or_else(|| format!("a whole number from {least} to {most} is expected"))
+    }
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let found = text.parse().ok().filter(|seconds| (0.05..=600.0).contains(seconds));
+    found.ok_or_else(|| "a number of seconds from 0.05 to 600 is expected".to_owned())
+}
