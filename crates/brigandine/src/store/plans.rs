@@ -4,7 +4,7 @@
 //! The statements are not listed here: a connection with a trace is asked everything the server
 //! asks, and what was run is explained under three sets of statistics.
 
-use super::building::claim_for;
+use super::builds::claim_for;
 use super::builds::{By, List, shape};
 use super::*;
 use crate::model::{

@@ -4,9 +4,9 @@
 use super::cuirass::{
     CuirassBuild, CuirassError, CuirassEvaluation, CuirassInput, CuirassSpecification,
 };
-use super::derivation_key;
-use super::importing::Source;
+use super::source::Source;
 use crate::model::BuildStatus;
+use crate::store::derivation_key;
 
 /// Jobs of an evaluation.
 const JOBS: i64 = 2000;

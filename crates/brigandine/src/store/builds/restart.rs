@@ -1,8 +1,8 @@
 //! Builds that are to be built once more.
 
-use super::Transaction;
-use super::building::{changed, count};
+use super::change::{changed, count};
 use crate::model::{BuildId, BuildStatus, Changed, Restart};
+use crate::store::Transaction;
 use rusqlite::params;
 
 /// Schedules a build that ended badly once more, and with it what failed only because it did.

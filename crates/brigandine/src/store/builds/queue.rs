@@ -1,8 +1,9 @@
 //! The queue as the scheduler sees it: what runs, what it starts next, and what waits for something else.
 
-use super::Snapshot;
-use super::builds::{columns, from_row, queue, select};
+use super::list::queue;
+use super::row::{columns, from_row, select};
 use crate::model::{Build, BuildFilter, BuildId, BuildStatus};
+use crate::store::Snapshot;
 use rusqlite::params;
 use std::collections::BTreeSet;
 
@@ -86,7 +87,7 @@ fn scheduled_systems(s: &Snapshot) -> rusqlite::Result<BTreeSet<String>> {
         .collect()
 }
 
-/// As the builder asks (`building::READY`), but with those whose derivation is being built.
+/// As the builder asks (`claim.rs`), but with those whose derivation is being built.
 fn ready(s: &Snapshot, system: &str, limit: usize) -> rusqlite::Result<Vec<Build>> {
     s.prepare_cached(select!(
         "build AS b INDEXED BY build_ready",
@@ -137,7 +138,7 @@ fn twin(s: &Snapshot, build: &Build) -> rusqlite::Result<Option<BuildId>> {
     s.prepare_cached(
         "SELECT id FROM build WHERE derivation_key = ?1 AND derivation = ?2 AND status = -1",
     )?
-    .query_map(params![super::derivation_key(&build.derivation), build.derivation], |row| {
+    .query_map(params![crate::store::derivation_key(&build.derivation), build.derivation], |row| {
         row.get(0)
     })?
     .next()

@@ -1,9 +1,9 @@
 //! Imports from databases in the shapes that Cuirass's had, made here row by row.
 
-use super::building::claim_for;
-use super::*;
 use crate::model::{BuildFilter, BuildId, BuildStatus, Cancel, EvaluationId};
 use crate::os::state_dir::StateDir;
+use crate::store::builds::claim_for;
+use crate::store::*;
 use rusqlite::Connection;
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
@@ -85,7 +85,7 @@ fn august(directory: &Path) -> PathBuf {
     make(directory, "august.sqlite", &[BOTH, EVALUATIONS, AUGUST])
 }
 
-fn import(source: &Path, state: &Path) -> Result<importing::Imported, String> {
+fn import(source: &Path, state: &Path) -> Result<Imported, String> {
     import_cuirass(source, state, 1000, &|_| ()).map_err(|error| error.to_string())
 }
 

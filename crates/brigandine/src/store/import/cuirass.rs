@@ -6,8 +6,8 @@
 //! its number says little; a table or column that is not known is refused by its name, because
 //! leaving it out silently might lose what somebody needs.
 
-use super::derivation_key;
 use crate::model::BuildStatus;
+use crate::store::derivation_key;
 use rusqlite::{Connection, OpenFlags, Row};
 use std::collections::HashSet;
 use std::path::Path;

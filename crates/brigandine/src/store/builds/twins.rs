@@ -9,9 +9,9 @@
 //! W2: a build that another specification asked for never fails for want of what ended so: it waits for the
 //! twin instead.
 
-use super::Transaction;
-use super::building::{changed, count};
+use super::change::{changed, count};
 use crate::model::{BuildId, BuildStatus, Changed, EvaluationId, SpecificationId};
+use crate::store::Transaction;
 use rusqlite::params;
 use std::collections::{BTreeMap, BTreeSet};
 

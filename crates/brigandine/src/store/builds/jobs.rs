@@ -1,0 +1,173 @@
+//! The jobs of an evaluation, with the builds that they stand for.
+
+use super::row::{COLUMN_COUNT, columns, from_row};
+use crate::model::{BuildId, BuildStatus, EvaluationId, JobBuild, JobState};
+use crate::store::Snapshot;
+use rusqlite::types::ToSql;
+
+/// A job of an evaluation as the border of a page.
+pub(crate) type Border = (String, BuildId);
+
+/// Which jobs of an evaluation a page holds.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct JobFilter {
+    /// Statuses to keep; all when empty.
+    pub(crate) statuses: Vec<BuildStatus>,
+    /// Text that the job's name must contain, letter case ignored; all when empty.
+    pub(crate) text: String,
+    /// Only jobs behind this one: by name, then by build.
+    pub(crate) after: Option<Border>,
+    /// Only jobs before this one (the nearest are taken); `after` wins.
+    pub(crate) before: Option<Border>,
+}
+
+impl JobFilter {
+    /// Whether it is the first page of all jobs.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.statuses.is_empty()
+            && self.text.is_empty()
+            && self.after.is_none()
+            && self.before.is_none()
+    }
+}
+
+/// A page of an evaluation's jobs, by name.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct JobPage {
+    /// The jobs.
+    pub(crate) jobs: Vec<JobState>,
+    /// Whether there are matching jobs before the first one.
+    pub(crate) has_before: bool,
+    /// Whether there are matching jobs after the last one.
+    pub(crate) has_after: bool,
+}
+
+/// A page of the jobs of an evaluation with their builds, ordered by job name.
+pub(crate) fn job_page(
+    s: &Snapshot,
+    evaluation: EvaluationId,
+    filter: &JobFilter,
+    limit: u32,
+) -> rusqlite::Result<JobPage> {
+    let backwards = filter.after.is_none() && filter.before.is_some();
+    let found = jobs(
+        s,
+        evaluation,
+        filter,
+        filter.after.as_ref(),
+        filter.before.as_ref().filter(|_| backwards),
+        backwards,
+        limit.saturating_add(1),
+    )?;
+    let mut page = JobPage { jobs: found, ..JobPage::default() };
+    let more = page.jobs.len() > limit as usize;
+    page.jobs.truncate(limit as usize);
+    if backwards {
+        page.jobs.reverse();
+    }
+    let exists = |after: Option<&Border>, before: Option<&Border>| -> rusqlite::Result<bool> {
+        Ok(!jobs(s, evaluation, filter, after, before, before.is_some(), 1)?.is_empty())
+    };
+    let border = |job: &JobState| (job.job.clone(), job.build.id);
+    let (first, last) = (page.jobs.first().map(border), page.jobs.last().map(border));
+    if backwards {
+        page.has_before = more;
+        page.has_after = exists(last.as_ref().or(filter.before.as_ref()), None)?;
+    } else {
+        page.has_after = more;
+        page.has_before = match (&first, &filter.after) {
+            (Some(first), Some(_)) => exists(None, Some(first))?,
+            (None, Some(_)) => true,
+            (_, None) => false,
+        };
+    }
+    Ok(page)
+}
+
+fn jobs(
+    s: &Snapshot,
+    evaluation: EvaluationId,
+    filter: &JobFilter,
+    after: Option<&Border>,
+    before: Option<&Border>,
+    descending: bool,
+    limit: u32,
+) -> rusqlite::Result<Vec<JobState>> {
+    let mut sql = String::from(concat!(
+        "SELECT ",
+        columns!(),
+        ", j.name, j.reused FROM job AS j CROSS JOIN build AS b ON b.id = j.build_id
+         CROSS JOIN specification AS s ON s.id = b.specification_id WHERE j.evaluation_id = ?"
+    ));
+    let mut values: Vec<&dyn ToSql> = vec![&evaluation];
+    let text = filter.text.to_lowercase();
+    if !text.is_empty() {
+        sql.push_str(" AND instr(lower(j.name), ?) > 0");
+        values.push(&text);
+    }
+    if !filter.statuses.is_empty() {
+        sql.push_str(" AND b.status IN (");
+        for (position, status) in filter.statuses.iter().enumerate() {
+            sql.push_str(if position == 0 { "?" } else { ", ?" });
+            values.push(status);
+        }
+        sql.push(')');
+    }
+    if let Some((name, build)) = after {
+        sql.push_str(" AND (j.name, j.build_id) > (?, ?)");
+        values.extend([name as &dyn ToSql, build]);
+    }
+    if let Some((name, build)) = before {
+        sql.push_str(" AND (j.name, j.build_id) < (?, ?)");
+        values.extend([name as &dyn ToSql, build]);
+    }
+    sql.push_str(if descending {
+        " ORDER BY j.name DESC, j.build_id DESC LIMIT ?"
+    } else {
+        " ORDER BY j.name, j.build_id LIMIT ?"
+    });
+    values.push(&limit);
+    s.prepare_cached(&sql)?
+        .query_map(values.as_slice(), |row| {
+            Ok(JobState {
+                build: from_row(row)?,
+                job: row.get(COLUMN_COUNT)?,
+                reused: row.get(COLUMN_COUNT + 1)?,
+            })
+        })?
+        .collect()
+}
+
+/// Job names with builds, for `/api/jobs`: those in `names`, or all when it is empty.
+pub fn job_builds(
+    s: &Snapshot,
+    evaluation: EvaluationId,
+    names: &[String],
+    system: Option<&str>,
+    limit: u32,
+) -> rusqlite::Result<Vec<JobBuild>> {
+    let mut sql = String::from(
+        "SELECT j.build_id, b.status, j.name FROM job AS j
+         CROSS JOIN build AS b ON b.id = j.build_id WHERE j.evaluation_id = ?",
+    );
+    let mut values: Vec<&dyn ToSql> = vec![&evaluation];
+    if !names.is_empty() {
+        sql.push_str(" AND j.name IN (");
+        for (position, name) in names.iter().enumerate() {
+            sql.push_str(if position == 0 { "?" } else { ", ?" });
+            values.push(name);
+        }
+        sql.push(')');
+    }
+    if let Some(system) = &system {
+        sql.push_str(" AND b.system = ?");
+        values.push(system);
+    }
+    sql.push_str(" ORDER BY j.name, j.build_id LIMIT ?");
+    values.push(&limit);
+    s.prepare_cached(&sql)?
+        .query_map(values.as_slice(), |row| {
+            Ok(JobBuild { build: row.get(0)?, status: row.get(1)?, name: row.get(2)? })
+        })?
+        .collect()
+}

@@ -1,0 +1,35 @@
+//! Builds: how they are read, and each change of their state, with everything that belongs to it.
+
+mod cancel;
+mod change;
+mod claim;
+mod find;
+mod finish;
+mod jobs;
+mod list;
+mod queue;
+mod recover;
+mod restart;
+mod row;
+mod twins;
+
+pub use claim::{Claimed, start};
+pub use find::{build, outputs};
+pub use finish::{Finish, finish};
+pub use jobs::job_builds;
+pub use list::job_history;
+
+pub(crate) use cancel::cancel;
+pub(crate) use claim::{Claim, claim};
+pub(crate) use find::{build_details, build_named, product, products};
+pub(crate) use finish::lose;
+pub(crate) use jobs::{JobFilter, job_page};
+pub(crate) use list::{latest_builds, queue, queue_counts, specification_names, systems};
+pub(crate) use queue::{Pending, WholeQueue, whole_queue};
+pub(crate) use recover::{Recovered, recover};
+pub(crate) use restart::{rebuild, restart};
+
+#[cfg(test)]
+pub(super) use claim::claim_for;
+#[cfg(test)]
+pub(super) use list::{By, List, shape};

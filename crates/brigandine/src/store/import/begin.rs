@@ -1,0 +1,175 @@
+//! The begin of an import: tables, specifications, evaluations.
+
+use super::cuirass::{CuirassError, CuirassEvaluation, CuirassSpecification};
+use super::outcome::ImportError;
+use super::source::Source;
+use crate::model::{Evaluator, Input, Reference, Specification, Timestamp};
+use crate::store::{schema, specifications};
+use rusqlite::{Connection, params};
+use std::collections::HashMap;
+use std::path::Path;
+
+/// Tables, specifications and evaluations, unless an earlier import stored them.
+pub(super) fn begin(
+    conn: &mut Connection,
+    cuirass: &dyn Source,
+    identity: &str,
+    now: Timestamp,
+    path: &Path,
+    source: &Path,
+) -> Result<(), ImportError> {
+    let failed = |error| ImportError::Target(path.to_owned(), error);
+    let from = |error| ImportError::Source(source.to_owned(), error);
+    let there: bool = conn
+        .query_row("SELECT EXISTS (SELECT 1 FROM sqlite_schema)", [], |row| row.get(0))
+        .map_err(failed)?;
+    if there {
+        let known: String = conn
+            .query_row("SELECT source FROM import WHERE id = 1", [], |row| row.get(0))
+            .map_err(failed)?;
+        if known != identity {
+            return Err(ImportError::Other(path.to_owned(), known));
+        }
+        return Ok(());
+    }
+    let specifications = cuirass.specifications().map_err(from)?;
+    let evaluations = cuirass.evaluations().map_err(from)?;
+    let mut ids = HashMap::new();
+    let tx = conn.transaction().map_err(failed)?;
+    schema::make_tables(&tx).map_err(failed)?;
+    tx.execute_batch(
+        "CREATE TABLE import (id INTEGER PRIMARY KEY, source TEXT NOT NULL, builds INTEGER NOT NULL,
+           last_build INTEGER NOT NULL, outputs INTEGER NOT NULL, rescheduled INTEGER NOT NULL,
+           logs INTEGER NOT NULL) STRICT",
+    )
+    .map_err(failed)?;
+    tx.execute("INSERT INTO import VALUES (1, ?1, 0, 0, 0, 0, 0)", [identity]).map_err(failed)?;
+    for specification in &specifications {
+        let definition =
+            translate(specification).map_err(|what| from(CuirassError::Unknown(what)))?;
+        let id = specifications::insert(&tx, &definition, now).map_err(failed)?;
+        ids.insert(specification.name.as_str(), id);
+    }
+    for evaluation in &evaluations {
+        let Some(specification) = ids.get(evaluation.specification.as_str()) else {
+            let CuirassEvaluation { id, specification, .. } = evaluation;
+            let what = format!("evaluation {id} is of `{specification}`, which is not there");
+            return Err(from(CuirassError::Unknown(what)));
+        };
+        let inputs = specifications
+            .iter()
+            .find(|specification| specification.name == evaluation.specification)
+            .map_or(&[][..], |specification| &specification.inputs);
+        let names: Vec<&str> = inputs.iter().map(|input| input.name.as_str()).collect();
+        insert_evaluation(&tx, evaluation, *specification, &names).map_err(
+            |error| match error {
+                CuirassError::Sqlite(error) => failed(error),
+                error => from(error),
+            },
+        )?;
+    }
+    tx.commit().map_err(failed)
+}
+
+/// What evaluates Guix is not here, so an imported specification rests until somebody replaces it;
+/// nothing of what Cuirass knew is dropped.
+fn translate(from: &CuirassSpecification) -> Result<Specification, String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if from.name.is_empty() || !from.name.chars().all(plain) {
+        return Err(format!(
+            "the name of specification `{}` has other characters than letters, digits, `-`, `_`, \
+             `.`; rename it in a copy of the database",
+            from.name.escape_debug()
+        ));
+    }
+    let text = |text: &str| serde_json::Value::String(text.to_owned());
+    let arguments = [
+        ("proc", text(&from.proc)),
+        ("proc-args", text(&from.proc_args)),
+        ("load-path-inputs", text(&from.load_path_inputs)),
+        ("package-path-inputs", text(&from.package_path_inputs)),
+    ];
+    Ok(Specification {
+        name: from.name.clone(),
+        description: "imported from Cuirass".to_owned(),
+        inputs: from
+            .inputs
+            .iter()
+            .map(|input| Input {
+                name: input.name.clone(),
+                url: input.url.clone(),
+                reference: match (&input.revision, &input.tag, &input.branch) {
+                    (Some(revision), _, _) => Reference::Revision(revision.clone()),
+                    (None, Some(tag), _) => Reference::Tag(tag.clone()),
+                    (None, None, Some(branch)) => Reference::Branch(branch.clone()),
+                    (None, None, None) => Reference::Head,
+                },
+                submodules: false,
+                submodules_from: Vec::new(),
+            })
+            .collect(),
+        evaluator: Evaluator::Command {
+            input: Some(from.proc_input.clone()),
+            command: vec![from.proc_file.clone()],
+            arguments: arguments.into_iter().map(|(k, v)| (k.to_owned(), v)).collect(),
+            timeout_s: None,
+        },
+        interval_s: None,
+        keep: None,
+        priority: 0,
+        network: false,
+        enabled: false,
+    })
+}
+
+/// A time that is not known yet; the first builds of the evaluation tell.
+pub(super) const UNKNOWN_AT: i64 = 1;
+
+fn insert_evaluation(
+    tx: &Connection,
+    evaluation: &CuirassEvaluation,
+    specification: i64,
+    inputs: &[&str],
+) -> Result<(), CuirassError> {
+    // One that was under way when the database was left is not under way here.
+    let (status, message) = match evaluation.status {
+        -1 => (2, "it had not ended when it was imported"),
+        status @ 0..=2 => (status, ""),
+        status => {
+            let what = format!("evaluation {} has status {status}", evaluation.id);
+            return Err(CuirassError::Unknown(what));
+        }
+    };
+    let at = evaluation.timestamp.max(UNKNOWN_AT);
+    let revisions: Vec<&str> = evaluation.checkouts.iter().map(|(_, r)| r.as_str()).collect();
+    tx.prepare_cached(
+        "INSERT INTO evaluation (id, specification_id, stamp, status, message, created_at,
+         checkout_at, finished_at, log_path, scheduled, started, succeeded, failed,
+         failed_dependency, failed_other, canceled)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, '', 0, 0, 0, 0, 0, 0, 0)",
+    )?
+    .execute(params![
+        evaluation.id,
+        specification,
+        format!("cuirass {}: {}", evaluation.id, revisions.join(" ")),
+        status,
+        message,
+        at,
+        evaluation.checkout_at.max(at),
+        evaluation.finished_at.max(at),
+    ])?;
+    for (position, (input, revision)) in evaluation.checkouts.iter().enumerate() {
+        let name = input.as_deref().or_else(|| inputs.get(position).copied()).unwrap_or("input");
+        tx.prepare_cached(
+            "INSERT INTO checkout (evaluation_id, position, input, revision, subject, author,
+             revision_at) VALUES (?1, ?2, ?3, ?4, '', '', 0)",
+        )?
+        .execute(params![
+            evaluation.id,
+            i64::try_from(position).unwrap_or(i64::MAX),
+            name,
+            revision
+        ])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,253 @@
+//! Builds of a Cuirass database become ours, in a file of its own beside the database.
+//!
+//! ```text
+//! none → tables, specifications, evaluations → slices of builds → outputs checked → indexes,
+//! triggers, statistics → renamed to the database
+//! ```
+//!
+//! Each arrow is a transaction (a slice of builds, an index) that stores with itself how far it
+//! got, so an import that was killed goes on where it stood when it is started again. The file has
+//! a rollback journal, since almost every page is new and needs none; and no indexes while it is
+//! filled, since one that is made afterwards is sorted once. The database itself appears by a
+//! rename, whole or not at all.
+
+mod begin;
+mod cuirass;
+mod outcome;
+mod sample;
+mod slice;
+mod source;
+#[cfg(test)]
+mod tests;
+
+pub use cuirass::CuirassError;
+pub use outcome::{ImportError, Imported, Step};
+pub use sample::mix;
+
+use super::schema;
+use crate::model::Timestamp;
+use crate::os::state_dir::StateDir;
+use begin::begin;
+use cuirass::{Cuirass, CuirassBuild};
+use rusqlite::{Connection, OpenFlags, params};
+use sample::Sample;
+use slice::Slice;
+use source::{Open, Source};
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::mpsc;
+
+/// Builds of one transaction.
+const SLICE: usize = 100_000;
+/// Builds handed over at once by the thread that reads, and how many such batches may wait.
+const BATCH: usize = 500;
+const BATCHES_MAX: usize = 16;
+
+/// Makes a state directory with `builds` sample builds, as an import would.
+///
+/// # Errors
+/// As [`import_cuirass`].
+pub fn make_sample(
+    builds: i64,
+    state: &Path,
+    now: Timestamp,
+    progress: &dyn Fn(Step),
+) -> Result<Imported, ImportError> {
+    import(
+        &|| Ok(Box::new(Sample::new(builds)) as Box<dyn Source>),
+        Path::new("sample"),
+        "the sample",
+        state,
+        now,
+        progress,
+    )
+}
+
+/// Imports the Cuirass database `source` into the new state directory `state`.
+///
+/// # Errors
+/// Nothing of the source is changed; what is stored of an import that failed stays for the next
+/// attempt, and no server takes it for a database.
+pub(crate) fn import_cuirass(
+    source: &Path,
+    state: &Path,
+    now: Timestamp,
+    progress: &dyn Fn(Step),
+) -> Result<Imported, ImportError> {
+    let real =
+        source.canonicalize().map_err(|error| ImportError::File(source.to_owned(), error))?;
+    let open = || Ok(Box::new(Cuirass::open(source)?) as Box<dyn Source>);
+    import(&open, source, &real.display().to_string(), state, now, progress)
+}
+
+fn import(
+    open: Open<'_>,
+    source: &Path,
+    name: &str,
+    state: &Path,
+    now: Timestamp,
+    progress: &dyn Fn(Step),
+) -> Result<Imported, ImportError> {
+    std::fs::create_dir_all(state).map_err(|error| ImportError::File(state.to_owned(), error))?;
+    let (database, path) = (StateDir::new(state).database(), StateDir::new(state).import());
+    if database.exists() {
+        return Err(ImportError::Present(database));
+    }
+    let from = |error| ImportError::Source(source.to_owned(), error);
+    let cuirass = open().map_err(from)?;
+    let (total, last) = cuirass.size().map_err(from)?;
+    let identity = format!("{name}, {total} builds up to {last}");
+    let failed = |error| ImportError::Target(path.clone(), error);
+    let mut conn = open_target(&path).map_err(failed)?;
+    begin(&mut conn, &*cuirass, &identity, now, &path, source)?;
+    let specifications = cuirass.specifications().map_err(from)?.len();
+    let of: HashMap<i64, i64> = specifications_of(&conn).map_err(failed)?;
+    let mut done = progress_of(&conn).map_err(failed)?;
+    done.resumed_at = done.builds;
+    progress(Step::Builds(done.builds, total));
+    copy(&mut conn, (open, source), &of, &mut done, total, &path, progress)?;
+    let outputs = cuirass.outputs().map_err(from)?;
+    if outputs != done.outputs {
+        progress(Step::Other("outputs that do not lie beside their builds".to_owned()));
+        done.outputs = look_up_outputs(&mut conn, &*cuirass, &path, source)?;
+    }
+    schema::make_indexes(&conn, &|text| progress(Step::Other(text)))
+        .map_err(|error| ImportError::Schema(path.clone(), error))?;
+    progress(Step::Other("statistics".to_owned()));
+    finish(&conn).map_err(failed)?;
+    drop(conn);
+    let filed = |error| ImportError::File(path.clone(), error);
+    std::fs::File::open(&path).and_then(|file| file.sync_all()).map_err(filed)?;
+    std::fs::rename(&path, &database).map_err(filed)?;
+    std::fs::File::open(state).and_then(|directory| directory.sync_all()).map_err(filed)?;
+    Ok(Imported { specifications, evaluations: of.len(), ..done })
+}
+
+fn open_target(path: &Path) -> rusqlite::Result<Connection> {
+    let conn = Connection::open_with_flags(path, OpenFlags::default())?;
+    // References are checked here, by looking them up among the evaluations, rather than six times
+    // for each build.
+    conn.execute_batch(
+        "PRAGMA journal_mode = TRUNCATE; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = OFF;
+         PRAGMA cache_size = -262144; PRAGMA temp_store = FILE; PRAGMA threads = 1;
+         PRAGMA locking_mode = EXCLUSIVE;",
+    )?;
+    Ok(conn)
+}
+
+fn specifications_of(conn: &Connection) -> rusqlite::Result<HashMap<i64, i64>> {
+    conn.prepare("SELECT id, specification_id FROM evaluation")?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect()
+}
+
+fn progress_of(conn: &Connection) -> rusqlite::Result<Imported> {
+    conn.query_row("SELECT builds, outputs, rescheduled, logs FROM import", [], |row| {
+        Ok(Imported {
+            builds: row.get(0)?,
+            outputs: row.get(1)?,
+            rescheduled: row.get(2)?,
+            logs: row.get(3)?,
+            ..Imported::default()
+        })
+    })
+}
+
+/// Reads on a thread of its own, stores slices on this one.
+fn copy(
+    conn: &mut Connection,
+    (open, source): (Open<'_>, &Path),
+    of: &HashMap<i64, i64>,
+    done: &mut Imported,
+    total: i64,
+    path: &Path,
+    progress: &dyn Fn(Step),
+) -> Result<(), ImportError> {
+    let failed = |error| ImportError::Target(path.to_owned(), error);
+    let from = |error| ImportError::Source(source.to_owned(), error);
+    let after: i64 =
+        conn.query_row("SELECT last_build FROM import", [], |row| row.get(0)).map_err(failed)?;
+    let (sender, batches) = mpsc::sync_channel::<Vec<CuirassBuild>>(BATCHES_MAX);
+    std::thread::scope(|scope| {
+        let reader = std::thread::Builder::new()
+            .name("brigandine-import".to_owned())
+            .spawn_scoped(scope, move || -> Result<(), CuirassError> {
+                let cuirass = open()?;
+                let mut batch = Vec::with_capacity(BATCH);
+                cuirass.builds(after, false, &mut |build| {
+                    batch.push(build);
+                    // Refused when the writer has ended: then there is nothing to read for.
+                    batch.len() < BATCH
+                        || sender
+                            .send(std::mem::replace(&mut batch, Vec::with_capacity(BATCH)))
+                            .is_ok()
+                })?;
+                let _ = sender.send(batch);
+                Ok(())
+            })
+            .map_err(|error| ImportError::File(source.to_owned(), error))?;
+        let mut over = false;
+        while !over {
+            let tx = conn.transaction().map_err(failed)?;
+            let mut slice = Slice::default();
+            while slice.builds < SLICE {
+                let Ok(batch) = batches.recv() else {
+                    over = true;
+                    break;
+                };
+                slice.store(&tx, batch, of).map_err(|error| match error {
+                    CuirassError::Sqlite(error) => failed(error),
+                    error => from(error),
+                })?;
+            }
+            slice.end(&tx, done).map_err(failed)?;
+            tx.commit().map_err(failed)?;
+            progress(Step::Builds(done.builds, total));
+        }
+        match reader.join() {
+            Ok(read) => read.map_err(from),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
+/// Stores the outputs that did not lie beside their builds, in one transaction.
+fn look_up_outputs(
+    conn: &mut Connection,
+    cuirass: &dyn Source,
+    path: &Path,
+    source: &Path,
+) -> Result<i64, ImportError> {
+    let failed = |error| ImportError::Target(path.to_owned(), error);
+    let tx = conn.transaction().map_err(failed)?;
+    let mut stored = Ok(0);
+    cuirass
+        .builds(0, true, &mut |build| {
+            stored = tx
+                .prepare_cached(
+                    "INSERT OR IGNORE INTO output (build_id, name, path) VALUES (?1, ?2, ?3)",
+                )
+                .and_then(|mut insert| {
+                    build.outputs.iter().try_fold(0, |sum, (name, path)| {
+                        insert.execute(params![build.id, name, path]).map(|new| sum + new)
+                    })
+                });
+            stored.is_ok()
+        })
+        .map_err(|error| ImportError::Source(source.to_owned(), error))?;
+    stored.map_err(failed)?;
+    let all: i64 =
+        tx.query_row("SELECT count(*) FROM output", [], |row| row.get(0)).map_err(failed)?;
+    tx.execute("UPDATE import SET outputs = ?1", [all]).map_err(failed)?;
+    tx.commit().map_err(failed)?;
+    Ok(all)
+}
+
+/// Triggers, statistics, and the end of the table that says how far it is.
+fn finish(conn: &Connection) -> rusqlite::Result<()> {
+    schema::make_triggers(conn)?;
+    conn.execute_batch(
+        "PRAGMA analysis_limit = 1000; ANALYZE; DROP TABLE import;
+         PRAGMA journal_mode = DELETE;",
+    )
+}
