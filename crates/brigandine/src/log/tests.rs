@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::EvaluationId;
+use crate::model::{BuildLogFile, EvaluationId};
 use std::time::Duration;
 
 async fn within<T>(future: impl Future<Output = T>) -> T {

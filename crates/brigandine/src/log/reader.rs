@@ -1,0 +1,148 @@
+//! The reading end of a log, which follows the writer.
+
+use super::file::{CHUNK, Progress, blocking, compressed};
+use crate::os::file::open_regular;
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use tokio::sync::watch;
+
+/// A place in a log.
+#[derive(Debug)]
+pub(crate) struct LogReader {
+    pub(super) source: Source,
+    pub(super) offset: u64,
+    pub(super) live: Option<watch::Receiver<Progress>>,
+    /// Whether there was no file to open.
+    pub(super) missing: bool,
+    /// It is finished, stored, and has at least so many bytes.
+    pub(super) expected: Option<u64>,
+}
+
+pub(super) enum Source {
+    /// Not opened yet: the plain file's path.
+    Closed(PathBuf),
+    Plain(File),
+    Compressed(Box<zstd::stream::read::Decoder<'static, BufReader<File>>>),
+    /// There is no file, and there will be none.
+    Empty,
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Closed(_) => "Closed",
+            Self::Plain(_) => "Plain",
+            Self::Compressed(_) => "Compressed",
+            Self::Empty => "Empty",
+        })
+    }
+}
+
+impl Source {
+    /// Opens whichever of the two files is there, at `offset` of the plain text.
+    fn open(plain: &Path, offset: u64) -> io::Result<Self> {
+        // L2: looked for in this order, one of them is found.
+        match open_regular(plain) {
+            Ok(mut file) => {
+                file.seek(SeekFrom::Start(offset))?;
+                return Ok(Self::Plain(file));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        let file = match open_regular(&compressed(plain)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::Empty),
+            Err(error) => return Err(error),
+        };
+        let mut decoder = zstd::stream::read::Decoder::new(file)?;
+        io::copy(&mut (&mut decoder).take(offset), &mut io::sink())?;
+        Ok(Self::Compressed(Box::new(decoder)))
+    }
+
+    fn read(&mut self, limit: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; limit.min(CHUNK)];
+        let count = match self {
+            Self::Closed(_) | Self::Empty => 0,
+            Self::Plain(file) => file.read(&mut bytes)?,
+            Self::Compressed(decoder) => decoder.read(&mut bytes)?,
+        };
+        bytes.truncate(count);
+        Ok(bytes)
+    }
+}
+
+impl LogReader {
+    /// The next bytes; waits for them while the log is being written. `None`: the log has ended.
+    ///
+    /// # Errors
+    /// It cannot be read, or is damaged.
+    ///
+    /// # Cancel safety
+    /// Dropped while waiting for the writer, nothing is lost. Dropped while reading the file, the
+    /// reader has ended.
+    pub(crate) async fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let limit = match &mut self.live {
+            None => u64::MAX,
+            Some(live) => loop {
+                let progress = *live.borrow_and_update();
+                if progress.bytes > self.offset {
+                    break progress.bytes - self.offset;
+                }
+                // A writer that is gone is a log that has ended.
+                if progress.finished || live.changed().await.is_err() {
+                    let progress = *live.borrow();
+                    if progress.bytes > self.offset {
+                        continue;
+                    }
+                    return Ok(None);
+                }
+            },
+        };
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let offset = self.offset;
+        let mut source = std::mem::replace(&mut self.source, Source::Empty);
+        let (source, bytes) = blocking(move || {
+            if let Source::Closed(path) = &source {
+                source = Source::open(path, offset)?;
+            }
+            let bytes = source.read(limit)?;
+            Ok((source, bytes))
+        })
+        .await?;
+        self.missing |= matches!(source, Source::Empty);
+        self.source = source;
+        self.offset += u64::try_from(bytes.len()).unwrap_or(0);
+        if !bytes.is_empty() {
+            return Ok(Some(bytes));
+        }
+        match self.expected {
+            Some(expected) if !self.missing && self.offset < expected => {
+                let message = match self.offset {
+                    0 => "it is damaged: it is empty".to_owned(),
+                    read => format!("it is damaged: it ends after {read} of {expected} bytes"),
+                };
+                Err(io::Error::new(io::ErrorKind::UnexpectedEof, message))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether nothing was read because there is no file: of a build that printed nothing, or a lost one.
+    pub(crate) fn is_missing(&self) -> bool {
+        self.missing
+    }
+
+    /// Whether all that was written when this is asked has been read, so that the next read waits.
+    pub(crate) fn is_at_end(&self) -> bool {
+        let bytes = |live: &watch::Receiver<Progress>| live.borrow().bytes;
+        self.live.as_ref().is_some_and(|live| bytes(live) <= self.offset)
+    }
+
+    /// Where the next bytes stand in the plain text.
+    #[cfg(test)]
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset
+    }
+}
