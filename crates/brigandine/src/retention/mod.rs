@@ -6,7 +6,7 @@
 //! and after some: those evaluations themselves → files
 //! ```
 //!
-//! `store/pruning.rs` says what may go and why whatever is there fits together at each moment. Here it is
+//! `store/pruning/` says what may go and why whatever is there fits together at each moment. Here it is
 //! cut into writes that are short, in a lane that waits for everybody else's calls.
 //!
 //! - T1: a slice asks for at most the rows and the time of its [`Pace`], whichever is first. Beside a

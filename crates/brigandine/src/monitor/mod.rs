@@ -1,0 +1,217 @@
+//! Monitors: one task per specification, which looks at the inputs when it is time or when asked,
+//! and evaluates what is new.
+//!
+//! A look fetches all inputs in parallel; their revisions and the specification's definition are
+//! the stamp. A known stamp ends the look. A new one is stored as a started evaluation before
+//! anything runs, so that the same revisions are never evaluated twice and a failure is seen.
+//!
+//! | what goes wrong | who is told | what happens next |
+//! |---|---|---|
+//! | a fetch | the specification's row | another look, later each time |
+//! | a fetch of a submodule | both rows | evaluated again by another look, later each time |
+//! | the evaluator | the evaluation's row and its log | nothing until something is pushed |
+//! | the disk is full | the evaluation's row: aborted | evaluated again when there is room, some times |
+//! | the server stops | the evaluation's row: aborted | evaluated again at the next start |
+
+mod evaluation;
+mod fetch;
+mod shared;
+mod turns;
+
+pub(crate) use shared::{Scheduled, Shared};
+pub(crate) use turns::Turns;
+
+use crate::model::{
+    self, Checkout, EvaluationId, EvaluationStatus, Event, SpecificationId, SpecificationState,
+};
+use crate::store::{self, Begun, DatabaseError};
+use evaluation::{Ended, Turn, evaluate, make_again, stamp};
+use fetch::{fetch, met_full_disk};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+use tracing::Instrument;
+
+/// The first pause after a failed look; doubled with every further one.
+const BACK_OFF: Duration = Duration::from_secs(10);
+/// The longest pause after failed looks, unless the interval is longer.
+const BACK_OFF_MAX: Duration = Duration::from_secs(30 * 60);
+
+/// What a look came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Looked {
+    /// Nothing is new; the evaluation of this state of the inputs ended like this.
+    Known(EvaluationId, EvaluationStatus),
+    /// There was an evaluation, and it ended like this.
+    Evaluated(EvaluationId, EvaluationStatus),
+    /// The inputs could not be fetched.
+    Failed,
+    /// The specification is gone.
+    Gone,
+}
+
+/// Looks at a specification whenever it is time or `wanted` says so, until `stop` turns true.
+///
+/// # Errors
+/// The database failed: the server cannot go on.
+pub(crate) async fn run(
+    shared: Arc<Shared>,
+    id: SpecificationId,
+    wanted: Arc<Notify>,
+    mut stop: watch::Receiver<bool>,
+) -> Result<(), DatabaseError> {
+    let (mut first, mut full) = (true, 0);
+    loop {
+        if *stop.borrow_and_update() {
+            return Ok(());
+        }
+        let first = std::mem::replace(&mut first, false);
+        let (looked, pause) = look(&shared, id, first, &mut full, stop.clone()).await?;
+        if looked == Looked::Gone {
+            return Ok(());
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = wanted.notified() => {}
+            _ = stop.changed() => {}
+        }
+    }
+}
+
+fn pause_after(interval: Duration, failures: i64) -> Duration {
+    if failures == 0 {
+        return interval;
+    }
+    let doublings = u32::try_from(failures - 1).unwrap_or(u32::MAX).min(16);
+    BACK_OFF.min(interval).saturating_mul(1 << doublings).min(BACK_OFF_MAX.max(interval))
+}
+
+/// Looks once, when there is room. Says what came of it, and how long to wait before the next look. The `first` look
+/// of a server also sees whether the outputs of the last evaluation are there. `full` counts the evaluations in a
+/// row that met a full disk.
+///
+/// # Errors
+/// The database failed.
+///
+/// # Cancel safety
+/// Dropped: child processes are killed; an evaluation that was running stays started until the
+/// next start of the server. Use `stop` instead, which notes it as aborted.
+pub(crate) async fn look(
+    shared: &Shared,
+    id: SpecificationId,
+    first: bool,
+    full: &mut usize,
+    mut stop: watch::Receiver<bool>,
+) -> Result<(Looked, Duration), DatabaseError> {
+    tokio::select! {
+        () = shared.health.room() => {}
+        _ = stop.wait_for(|stop| *stop) => return Ok((Looked::Gone, shared.interval)),
+    }
+    let read = move |s: &store::Snapshot| store::specification_by_id(s, id);
+    let state = shared.health.read(&shared.database, read).await?;
+    let Some(state) = state else { return Ok((Looked::Gone, shared.interval)) };
+    let span = tracing::info_span!("look", specification = state.specification.name);
+    look_at(shared, state, first, full, stop).instrument(span).await
+}
+
+async fn look_at(
+    shared: &Shared,
+    state: SpecificationState,
+    first: bool,
+    full: &mut usize,
+    mut stop: watch::Receiver<bool>,
+) -> Result<(Looked, Duration), DatabaseError> {
+    let (id, wanted_at, error) = (state.id, state.look.wanted_at, state.look.error);
+    let failures = state.look.failures + 1;
+    let run = shared.health.begin();
+    let specification = Arc::new(state.specification);
+    let interval = specification.interval_s.map_or(shared.interval, Duration::from_secs);
+    let fetched = tokio::select! {
+        fetched = fetch(shared, &specification) => fetched,
+        _ = stop.wait_for(|stop| *stop) => return Ok((Looked::Gone, interval)),
+    };
+    let now = model::now();
+    let resolved = match fetched {
+        Ok(resolved) => resolved,
+        Err(error) => {
+            let (run, met) = met_full_disk(run).await;
+            drop(run);
+            // That there was no room is no reason to come back later and later.
+            let pause = pause_after(interval, if met { 1 } else { failures });
+            tracing::warn!(error, retry_s = pause.as_secs(), "cannot fetch the inputs");
+            let next_at = now.saturating_add(seconds(pause));
+            let look = store::Looked { specification: id, wanted_at, at: now, next_at, failures };
+            let note = move |tx: &store::Transaction| store::note_look(tx, look, &error);
+            shared.health.write(&shared.database, note).await?;
+            let _ = shared.events.send(Event::Looked { specification: id, failed: true });
+            return Ok((Looked::Failed, pause));
+        }
+    };
+    let stamp = stamp(shared, &specification, &resolved);
+    let checkouts: Vec<Checkout> = specification
+        .inputs
+        .iter()
+        .zip(&resolved)
+        .map(|(input, resolved)| Checkout {
+            input: input.name.clone(),
+            revision: resolved.revision.clone(),
+            subject: resolved.subject.clone(),
+            author: resolved.author.clone(),
+            revision_at: resolved.revision_at,
+        })
+        .collect();
+    let next_at = now.saturating_add(seconds(interval));
+    let look = store::Looked { specification: id, wanted_at, at: now, next_at, failures };
+    // Dropped when an evaluation that begins has its log (`log`, L4).
+    let coming = shared.logs.announce();
+    let begin = move |tx: &store::Transaction| {
+        store::note_look(tx, look, "")?;
+        store::begin_evaluation(tx, id, &stamp, &checkouts, &error, now)
+    };
+    let begun = shared.health.write(&shared.database, begin).await?;
+    let _ = shared.events.send(Event::Looked { specification: id, failed: false });
+    let evaluation = match begun {
+        Begun::Known(known, status) => {
+            drop(coming);
+            tracing::debug!(evaluation = %known, "nothing is new");
+            if first && status == EvaluationStatus::Succeeded {
+                make_again(shared, known).await?;
+            }
+            return Ok((Looked::Known(known, status), interval));
+        }
+        Begun::New(evaluation) | Begun::Again(evaluation) => evaluation,
+    };
+    let span = tracing::info_span!("evaluation", id = %evaluation);
+    let later = pause_after(interval, failures);
+    let next_at = now.saturating_add(seconds(later));
+    let turn = Turn { run, full: *full, unreachable: store::Looked { next_at, ..look } };
+    let evaluated = evaluate(shared, &specification, &resolved, evaluation, turn, (coming, stop));
+    let Ended { status, met, unreachable } = evaluated.instrument(span).await?;
+    *full = if met { *full + 1 } else { 0 };
+    if unreachable {
+        let _ = shared.events.send(Event::Looked { specification: id, failed: true });
+        return Ok((Looked::Evaluated(evaluation, status), later));
+    }
+    // It is evaluated again as soon as there is room, for which the next look waits.
+    let pause = if met && status == EvaluationStatus::Aborted { BACK_OFF } else { interval };
+    Ok((Looked::Evaluated(evaluation, status), pause.min(interval)))
+}
+
+fn seconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failed_looks_are_repeated_soon_at_first_and_seldom_later() {
+        let interval = Duration::from_secs(300);
+        let pauses: Vec<u64> =
+            (0..10).map(|failures| pause_after(interval, failures).as_secs()).collect();
+        assert_eq!(pauses, [300, 10, 20, 40, 80, 160, 320, 640, 1280, 1800]);
+        assert_eq!(pause_after(Duration::from_secs(7200), 99), Duration::from_secs(7200));
+        assert_eq!(pause_after(Duration::from_millis(10), 1), Duration::from_millis(10));
+    }
+}
