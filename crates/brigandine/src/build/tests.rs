@@ -1,8 +1,14 @@
 //! The builder's loop with a dispatcher in the test's hands.
 
-use super::*;
-use crate::store::{Begun, NewJob};
+use super::builder::{Builder, BuilderSettings, Stop};
+use super::dispatch::{BuildJob, DispatchEvent, Dispatcher, Outcome};
+use crate::health::Health;
+use crate::log::Logs;
+use crate::model::{self, BuildId, BuildLogFile, BuildStatus, Definition, Event};
+use crate::store::{self, Begun, Database, DatabaseError, NewJob};
 use std::path::Path;
+use std::time::{Duration, Instant};
+use tokio::sync::{broadcast, mpsc};
 
 /// Tells the test what it was offered and asked to cancel.
 #[derive(Debug)]

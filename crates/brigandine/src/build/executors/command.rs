@@ -12,20 +12,21 @@
 //! by the silence limit, by a cancel. The last three ask all that came of it to end (TERM) and kill it
 //! a grace later. Nothing that it started is alive when its outputs are taken over (`os/process/`, P2).
 
-use super::dispatch::{BuildJob, Executor, Lost, Outcome};
+use super::place::Place;
+use super::watch::{Watch, drain, keep_last};
+use crate::build::dispatch::{BuildJob, Executor, Lost, Outcome};
 use crate::health::{Health, is_full};
 use crate::input::{Checkouts, ExportedTree, FetchError, Form, Wanted};
 use crate::log::LogWriter;
 use crate::model::{self, BuildStatus};
-use crate::os::file::of;
-use crate::os::folder::remove_all;
 use crate::os::process::{
-    self, Bounds, End, LEFTOVER, Limits, Program, Running, STATE_VARIABLE, Streams, Supervisors,
+    self, Bounds, End, Limits, Program, Running, STATE_VARIABLE, Streams, Supervisors,
 };
 use crate::os::sandbox::{Sandbox, View};
 use crate::os::state_dir::StateDir;
 use crate::outputs::{Kept, NotKept, Outputs};
-use std::io::{self, ErrorKind::FileTooLarge};
+use std::io;
+use std::io::ErrorKind::FileTooLarge;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::Arc;
@@ -196,77 +197,6 @@ impl LocalExecutor {
 enum SourceError {
     Gone(String),
     Trouble(String),
-}
-
-/// A build's own directory, removed when dropped.
-#[derive(Debug)]
-struct Place {
-    root: PathBuf,
-}
-
-impl Place {
-    fn build(&self) -> PathBuf {
-        self.root.join("build")
-    }
-
-    fn out(&self) -> PathBuf {
-        self.root.join("out")
-    }
-
-    fn tmp(&self) -> PathBuf {
-        self.root.join("tmp")
-    }
-
-    fn needs(&self) -> PathBuf {
-        self.root.join("needs")
-    }
-
-    fn inputs(&self) -> PathBuf {
-        self.root.join("inputs")
-    }
-
-    /// A script that is too long for an argument.
-    fn script(&self) -> PathBuf {
-        self.root.join("script")
-    }
-
-    /// Makes the directory and fills it. Blocks.
-    fn prepare(
-        self,
-        job: &BuildJob,
-        trees: &[Arc<ExportedTree>],
-        needs: &[PathBuf],
-    ) -> io::Result<Self> {
-        of(&self.root, remove_all(&self.root))?;
-        of(&self.root, std::fs::create_dir(&self.root))?;
-        for directory in [self.build(), self.out(), self.tmp()] {
-            of(&directory, std::fs::create_dir(&directory))?;
-        }
-        if let Some(script) = model::script(&job.definition.command) {
-            std::fs::write(self.script(), script)?;
-        }
-        for (source, tree) in job.definition.sources.iter().zip(trees) {
-            let target = if source.main { self.build() } else { self.inputs().join(&source.input) };
-            of(&target, std::fs::create_dir_all(&target))?;
-            of(&target, tree.copy(&source.patterns, &target))?;
-        }
-        if !needs.is_empty() {
-            of(&self.needs(), std::fs::create_dir(self.needs()))?;
-        }
-        for ((alias, _), path) in job.needs.iter().zip(needs) {
-            let link = self.needs().join(alias);
-            of(&link, std::os::unix::fs::symlink(path, &link))?;
-        }
-        Ok(self)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if let Err(error) = remove_all(&self.root) {
-            tracing::warn!(%error, path = %self.root.display(), "cannot remove a build directory");
-        }
-    }
 }
 
 async fn blocking<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> Result<T, Lost> {
@@ -529,77 +459,6 @@ impl LocalExecutor {
 /// Says something in the log that the build did not say.
 async fn note(log: &mut LogWriter, text: &str) {
     let _ = log.write(format!("\n[brigandine: {text}]\n").as_bytes()).await;
-}
-
-/// Bytes of a build's output in which its last words are looked for.
-const LAST_BYTES: usize = 4096;
-
-/// Keeps the end of what was said.
-fn keep_last(last: &mut Vec<u8>, bytes: &[u8]) {
-    last.extend_from_slice(&bytes[bytes.len().saturating_sub(LAST_BYTES)..]);
-    last.drain(..last.len().saturating_sub(LAST_BYTES));
-}
-
-/// Reads what is left in the pipe of a build that has ended. Only a process that it did not start can
-/// hold it open.
-async fn drain(mut out: pipe::Receiver, log: &mut LogWriter, chunk: &mut [u8], last: &mut Vec<u8>) {
-    let copied = tokio::time::timeout(LEFTOVER, async {
-        while let Ok(count @ 1..) = out.read(chunk).await {
-            keep_last(last, &chunk[..count]);
-            if log.write(&chunk[..count]).await.is_err() {
-                return;
-            }
-        }
-    });
-    let _ = copied.await;
-}
-
-/// The time limits of a running process, and whether it was told to end.
-struct Watch {
-    end: Option<Outcome>,
-    kill_at: Option<Instant>,
-    killed: bool,
-    grace: Duration,
-    deadline: Instant,
-    silent_at: Instant,
-    /// Why its log could not be written, if that is why it was told to end.
-    without_log: Option<String>,
-}
-
-impl Watch {
-    fn next(&self) -> Instant {
-        self.kill_at.unwrap_or_else(|| self.deadline.min(self.silent_at))
-    }
-
-    /// Asks all that came of it to end, once; the first reason stays.
-    fn stop(&mut self, running: &Running, status: BuildStatus, message: String) {
-        if self.end.is_none() {
-            running.ask();
-            self.kill_at = Some(Instant::now() + self.grace);
-            self.end = Some(Outcome::ended(status, message));
-        }
-    }
-
-    /// A limit was reached: it is asked to end, or was asked before and is killed now.
-    fn tick(&mut self, running: &Running, job: &BuildJob) {
-        let now = Instant::now();
-        match self.kill_at {
-            Some(kill_at) if now >= kill_at => {
-                running.kill();
-                self.killed = true;
-            }
-            Some(_) => {}
-            None if now >= self.deadline => {
-                let message = format!("took longer than {} s", job.timeout.as_secs());
-                self.stop(running, BuildStatus::FailedOther, message);
-            }
-            None if now >= self.silent_at => {
-                let message = format!("printed nothing for {} s", job.max_silent.as_secs());
-                self.stop(running, BuildStatus::FailedOther, message);
-            }
-            None => {}
-        }
-    }
 }
 
 /// The end of a job whose command succeeded.

@@ -1,0 +1,74 @@
+//! Jobs run on this machine, in tasks of this process.
+
+use super::{BuildJob, DispatchEvent, Dispatcher, Executor, Lost};
+use crate::log::LogWriter;
+use crate::model::{BuildId, BuildLogFile};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+use tokio::sync::{mpsc, watch};
+use tracing::Instrument;
+
+/// A build and the number of its start.
+type Start = (BuildId, i64);
+
+/// Runs jobs in this process's own tasks.
+#[derive(Debug)]
+pub(crate) struct LocalDispatcher<E> {
+    executor: Arc<E>,
+    events: mpsc::Sender<DispatchEvent>,
+    /// Guard: the mutex. One entry per running job.
+    running: Arc<Mutex<HashMap<Start, watch::Sender<bool>>>>,
+}
+
+impl<E: Executor> LocalDispatcher<E> {
+    /// Reports to `events`.
+    pub(crate) fn new(executor: E, events: mpsc::Sender<DispatchEvent>) -> Self {
+        Self { executor: Arc::new(executor), events, running: Arc::default() }
+    }
+}
+
+impl<E: Executor> Dispatcher for LocalDispatcher<E> {
+    fn offer(&self, job: BuildJob, mut log: LogWriter) {
+        let key = (job.id, job.attempt);
+        let (id, attempt) = key;
+        let (cancel, canceled) = watch::channel(false);
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).insert(key, cancel);
+        let (executor, events, running) =
+            (Arc::clone(&self.executor), self.events.clone(), Arc::clone(&self.running));
+        let span = tracing::info_span!("build", id = %id, attempt, name = job.definition.name);
+        let started_events = self.events.clone();
+        let work = async move {
+            let started = move || {
+                // Only a measurement hangs on it, so a full channel may lose it.
+                let event = DispatchEvent::Started { id, attempt, at: Instant::now() };
+                let _ = started_events.try_send(event);
+            };
+            let ended = executor.run(job, &mut log, canceled, started).await;
+            let log = log.finish().await;
+            match ended {
+                Ok(outcome) => DispatchEvent::Ended { id, attempt, outcome, log },
+                Err(Lost(message)) => DispatchEvent::Lost { id, attempt, message, log },
+            }
+        };
+        let work = tokio::spawn(work.instrument(span));
+        tokio::spawn(async move {
+            // A panic in an executor is a vanished worker, not the end of the server.
+            let event = work.await.unwrap_or_else(|error| DispatchEvent::Lost {
+                id,
+                attempt,
+                message: format!("the executor failed: {error}"),
+                log: BuildLogFile::default(),
+            });
+            running.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+            let _ = events.send(event).await;
+        });
+    }
+
+    fn cancel(&self, id: BuildId, attempt: i64) {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(cancel) = running.get(&(id, attempt)) {
+            cancel.send_replace(true);
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! What a build that runs is watched for: its output, its silence, its time, a cancel.
+
+use crate::build::dispatch::{BuildJob, Outcome};
+use crate::log::LogWriter;
+use crate::model::BuildStatus;
+use crate::os::process::{LEFTOVER, Running};
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+use tokio::time::Instant;
+
+/// Bytes of a build's output in which its last words are looked for.
+pub(super) const LAST_BYTES: usize = 4096;
+
+/// Keeps the end of what was said.
+pub(super) fn keep_last(last: &mut Vec<u8>, bytes: &[u8]) {
+    last.extend_from_slice(&bytes[bytes.len().saturating_sub(LAST_BYTES)..]);
+    last.drain(..last.len().saturating_sub(LAST_BYTES));
+}
+
+/// Reads what is left in the pipe of a build that has ended. Only a process that it did not start can
+/// hold it open.
+pub(super) async fn drain(
+    mut out: pipe::Receiver,
+    log: &mut LogWriter,
+    chunk: &mut [u8],
+    last: &mut Vec<u8>,
+) {
+    let copied = tokio::time::timeout(LEFTOVER, async {
+        while let Ok(count @ 1..) = out.read(chunk).await {
+            keep_last(last, &chunk[..count]);
+            if log.write(&chunk[..count]).await.is_err() {
+                return;
+            }
+        }
+    });
+    let _ = copied.await;
+}
+
+/// The time limits of a running process, and whether it was told to end.
+pub(super) struct Watch {
+    pub(super) end: Option<Outcome>,
+    pub(super) kill_at: Option<Instant>,
+    pub(super) killed: bool,
+    pub(super) grace: Duration,
+    pub(super) deadline: Instant,
+    pub(super) silent_at: Instant,
+    /// Why its log could not be written, if that is why it was told to end.
+    pub(super) without_log: Option<String>,
+}
+
+impl Watch {
+    pub(super) fn next(&self) -> Instant {
+        self.kill_at.unwrap_or_else(|| self.deadline.min(self.silent_at))
+    }
+
+    /// Asks all that came of it to end, once; the first reason stays.
+    pub(super) fn stop(&mut self, running: &Running, status: BuildStatus, message: String) {
+        if self.end.is_none() {
+            running.ask();
+            self.kill_at = Some(Instant::now() + self.grace);
+            self.end = Some(Outcome::ended(status, message));
+        }
+    }
+
+    /// A limit was reached: it is asked to end, or was asked before and is killed now.
+    pub(super) fn tick(&mut self, running: &Running, job: &BuildJob) {
+        let now = Instant::now();
+        match self.kill_at {
+            Some(kill_at) if now >= kill_at => {
+                running.kill();
+                self.killed = true;
+            }
+            Some(_) => {}
+            None if now >= self.deadline => {
+                let message = format!("took longer than {} s", job.timeout.as_secs());
+                self.stop(running, BuildStatus::FailedOther, message);
+            }
+            None if now >= self.silent_at => {
+                let message = format!("printed nothing for {} s", job.max_silent.as_secs());
+                self.stop(running, BuildStatus::FailedOther, message);
+            }
+            None => {}
+        }
+    }
+}
