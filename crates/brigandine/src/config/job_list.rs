@@ -21,9 +21,11 @@ use std::time::Duration;
 
 use super::circles::circles;
 use super::diagnostic::Diagnostics;
-use super::reader::{Document, Table, Text, nearest, shown};
+use super::document::{Document, Text};
+use super::reader::Table;
 use super::specification::unique;
 use super::value;
+use super::words::{nearest, shown};
 use crate::model::{JobEntry, Needs};
 
 /// Entries of one list of a job (sources, needs, products) at most.

@@ -6,12 +6,16 @@
 
 mod circles;
 mod diagnostic;
+mod document;
 pub(crate) mod job_list;
+mod maps;
+mod plain;
 mod reader;
 pub(crate) mod server;
 pub(crate) mod specification;
 mod value;
 mod web;
+mod words;
 
 #[cfg(test)]
 mod tests;
@@ -23,11 +27,11 @@ use std::time::Duration;
 
 pub(crate) use circles::circles;
 pub(crate) use diagnostic::{Diagnostic, Diagnostics};
-pub(crate) use reader::distance;
 pub use server::Sandbox;
 pub(crate) use server::{BUILD_USER, Config, Limits, LogFormat, git_filters};
 pub(crate) use value::parse_duration;
 pub use web::Web;
+pub(crate) use words::distance;
 
 use crate::model::Keep;
 use crate::os::file::open_regular;
@@ -60,7 +64,7 @@ pub(crate) fn load(path: &Path) -> Result<String, Diagnostics> {
         Diagnostics::from(Diagnostic::whole_file(&file, message).help(help))
     };
     let mut bytes = Vec::new();
-    let limit = reader::FILE_BYTES_MAX as u64;
+    let limit = document::FILE_BYTES_MAX as u64;
     let read = open_regular(path).and_then(|opened| opened.take(limit + 1).read_to_end(&mut bytes));
     if let Err(error) = read {
         let help = match error.kind() {
@@ -71,8 +75,8 @@ pub(crate) fn load(path: &Path) -> Result<String, Diagnostics> {
         };
         return Err(whole(format!("the file cannot be read ({error})"), help));
     }
-    if bytes.len() > reader::FILE_BYTES_MAX {
-        let message = format!("the file is larger than {} MiB", reader::FILE_BYTES_MAX >> 20);
+    if bytes.len() > document::FILE_BYTES_MAX {
+        let message = format!("the file is larger than {} MiB", document::FILE_BYTES_MAX >> 20);
         return Err(whole(message, "is it the file that was meant?"));
     }
     String::from_utf8(bytes).map_err(|error| {

@@ -5,72 +5,16 @@
 //! make sense do not fit together. This reader walks the spanned tree of the `toml` crate, notes
 //! which keys were asked for, and turns every other key into a message with the nearest known one.
 
+use super::diagnostic::Diagnostics;
+use super::document::{Document, Text, syntax_help};
+use super::plain::{kind, to_i64};
+use super::value;
+use super::words::{nearest, shown};
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
-
 use toml::Spanned;
-use toml::de::{DeInteger, DeString, DeTable, DeValue};
-
-use super::diagnostic::{Diagnostic, Diagnostics};
-use super::value;
-
-/// Bytes of a configuration file that are read; a larger one is refused, not parsed.
-pub(crate) const FILE_BYTES_MAX: usize = 4 * 1024 * 1024;
-
-/// Words people write for a key that has another name here.
-const SYNONYMS: &[(&str, &str)] = &[
-    ("artefacts", "products"),
-    ("artifacts", "products"),
-    ("bind", "listen"),
-    ("cmd", "command"),
-    ("commit", "revision"),
-    ("concurrency", "max-jobs"),
-    ("dependencies", "needs"),
-    ("depends", "needs"),
-    ("deps", "needs"),
-    ("environment", "env"),
-    ("exec", "command"),
-    ("files", "sources"),
-    ("git", "url"),
-    ("hash", "revision"),
-    ("id", "name"),
-    ("address", "listen"),
-    ("jobset", "specification"),
-    ("paths", "sources"),
-    ("platform", "systems"),
-    ("platforms", "systems"),
-    ("poll", "interval"),
-    ("port", "listen"),
-    ("ref", "branch"),
-    ("repo", "url"),
-    ("repository", "url"),
-    ("requires", "needs"),
-    ("rev", "revision"),
-    ("run", "command"),
-    ("script", "command"),
-    ("silence", "max-silent"),
-    ("source", "sources"),
-    ("title", "name"),
-    ("type", "kind"),
-    ("uri", "url"),
-    ("workers", "max-jobs"),
-];
-
-/// One file being read: its text and the problems found so far.
-pub(crate) struct Document<'i> {
-    file: &'i str,
-    text: &'i str,
-    problems: RefCell<Diagnostics>,
-}
-
-/// A string and where it stands, quotes included.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Text {
-    pub(crate) value: String,
-    pub(crate) span: Range<usize>,
-}
+use toml::de::{DeString, DeTable, DeValue};
 
 impl<'i> Document<'i> {
     /// Reads `text` as the contents of `file` and hands its top table to `read`.
@@ -100,72 +44,21 @@ impl<'i> Document<'i> {
         let value = read(&document, table);
         document.problems.into_inner().into_result(value)
     }
-
-    /// Notes a problem at `span`.
-    pub(crate) fn problem(
-        &self,
-        span: Range<usize>,
-        message: impl Into<String>,
-        help: impl Into<String>,
-    ) {
-        let mut problems = self.problems.borrow_mut();
-        if problems.is_full() {
-            problems.drop_one();
-        } else {
-            problems.push(Diagnostic::at(self.file, self.text, span, message).help(help));
-        }
-    }
-
-    /// Whether further problems are only counted, so that looking for remedies is of no use.
-    pub(crate) fn is_full(&self) -> bool {
-        self.problems.borrow().is_full()
-    }
-
-    /// The line `span` starts in, for messages that name another place.
-    pub(crate) fn line(&self, span: &Range<usize>) -> usize {
-        self.text.as_bytes()[..span.start.min(self.text.len())]
-            .iter()
-            .filter(|&&byte| byte == b'\n')
-            .count()
-            + 1
-    }
-}
-
-/// A remedy for the commonest ways to write something that is no TOML.
-fn syntax_help(message: &str, text: &str, span: &Range<usize>) -> &'static str {
-    let line_start = text[..span.start.min(text.len())].rfind('\n').map_or(0, |at| at + 1);
-    let line = text.get(line_start..).and_then(|rest| rest.lines().next()).unwrap_or("");
-    let unquoted = line.split_once('=').is_some_and(|(_, value)| {
-        value.trim_start().starts_with(|c: char| c.is_alphabetic() || c == '/' || c == '.')
-    });
-    if message.contains("duplicate key") {
-        "a key stands once in its table; remove one of the two"
-    } else if line.trim_start().starts_with('[') {
-        "a header ends with the brackets it starts with, for example `[[specification]]`"
-    } else if line.contains('=') && unquoted {
-        "text stands in double quotes, for example `branch = \"main\"`"
-    } else if !line.contains('=') && (line.contains(": ") || line.trim_end().ends_with(':')) {
-        "this is YAML; TOML writes `[[specification]]` and below it `name = \"hello\"`"
-    } else if line.matches('"').count() % 2 == 1 {
-        "the text lacks its closing double quote"
-    } else {
-        "see https://toml.io for the syntax; a key is `name = \"value\"`, a table `[name]`"
-    }
 }
 
 /// A table of a document; knows which of its keys were asked for.
 pub(crate) struct Table<'d, 'i> {
-    document: &'d Document<'d>,
+    pub(super) document: &'d Document<'d>,
     /// How messages name it: "input `source`".
-    what: String,
+    pub(super) what: String,
     /// Its header.
-    span: Range<usize>,
-    entries: &'d DeTable<'i>,
-    asked: RefCell<Vec<&'static str>>,
+    pub(super) span: Range<usize>,
+    pub(super) entries: &'d DeTable<'i>,
+    pub(super) asked: RefCell<Vec<&'static str>>,
 }
 
 impl<'d, 'i> Table<'d, 'i> {
-    fn new(
+    pub(super) fn new(
         document: &'d Document<'d>,
         what: String,
         span: Range<usize>,
@@ -189,7 +82,10 @@ impl<'d, 'i> Table<'d, 'i> {
         &self.what
     }
 
-    fn get(&self, key: &'static str) -> Option<(Range<usize>, &'d Spanned<DeValue<'i>>)> {
+    pub(super) fn get(
+        &self,
+        key: &'static str,
+    ) -> Option<(Range<usize>, &'d Spanned<DeValue<'i>>)> {
         if !self.asked.borrow().contains(&key) {
             self.asked.borrow_mut().push(key);
         }
@@ -205,7 +101,13 @@ impl<'d, 'i> Table<'d, 'i> {
     }
 
     /// Notes that `value` of `key` is of the wrong kind.
-    fn mismatch(&self, key: &str, value: &Spanned<DeValue<'_>>, wanted: &str, help: &str) {
+    pub(super) fn mismatch(
+        &self,
+        key: &str,
+        value: &Spanned<DeValue<'_>>,
+        wanted: &str,
+        help: &str,
+    ) {
         let found = kind(value.get_ref());
         self.document.problem(
             value.span(),
@@ -235,7 +137,12 @@ impl<'d, 'i> Table<'d, 'i> {
         self.as_text(key, value, &format!("for example `{key} = \"{example}\"`"))
     }
 
-    fn as_text(&self, key: &str, value: &Spanned<DeValue<'_>>, help: &str) -> Option<Text> {
+    pub(super) fn as_text(
+        &self,
+        key: &str,
+        value: &Spanned<DeValue<'_>>,
+        help: &str,
+    ) -> Option<Text> {
         match value.get_ref() {
             DeValue::String(text) if text.contains('\0') => {
                 self.document.problem(
@@ -477,60 +384,6 @@ impl<'d, 'i> Table<'d, 'i> {
         None
     }
 
-    /// Names and texts of the table at `key`.
-    pub(crate) fn text_map(
-        &self,
-        key: &'static str,
-        example: &str,
-        check_name: impl Fn(&str) -> Result<(), (String, String)>,
-    ) -> BTreeMap<String, String> {
-        let entries = self.text_entries(key, example, check_name);
-        entries.into_iter().map(|(name, text)| (name, text.value)).collect()
-    }
-
-    /// As [`Table::text_map`], with the places of the texts, in the order of names.
-    pub(crate) fn text_entries(
-        &self,
-        key: &'static str,
-        example: &str,
-        check_name: impl Fn(&str) -> Result<(), (String, String)>,
-    ) -> Vec<(String, Text)> {
-        let mut map = Vec::new();
-        let Some((_, value)) = self.get(key) else { return map };
-        let help = format!("for example `{key} = {{ {example} }}`");
-        let DeValue::Table(entries) = value.get_ref() else {
-            self.mismatch(key, value, "a table of texts", &help);
-            return map;
-        };
-        for (name, value) in entries.iter() {
-            if let Err((message, help)) = check_name(name.get_ref()) {
-                self.document.problem(name.span(), message, help);
-            }
-            let what = format!("{key}.{}", shown(name.get_ref()));
-            if let Some(text) = self.as_text(&what, value, &help) {
-                map.push((name.get_ref().clone().into_owned(), text));
-            }
-        }
-        map
-    }
-
-    /// Any values of the table at `key`, as JSON.
-    pub(crate) fn json_map(
-        &self,
-        key: &'static str,
-        example: &str,
-    ) -> serde_json::Map<String, serde_json::Value> {
-        let Some((_, value)) = self.get(key) else { return serde_json::Map::new() };
-        match to_json(value.get_ref()) {
-            serde_json::Value::Object(map) => map,
-            _ => {
-                let help = format!("for example `{key} = {{ {example} }}`");
-                self.mismatch(key, value, "a table", &help);
-                serde_json::Map::new()
-            }
-        }
-    }
-
     /// The table at `key`.
     pub(crate) fn table(&self, key: &'static str, what: String) -> Option<Table<'d, 'i>> {
         let (_, value) = self.get(key)?;
@@ -540,54 +393,6 @@ impl<'d, 'i> Table<'d, 'i> {
         let help = format!("a table starts with a header line, `[{key}]`");
         self.mismatch(key, value, "a table", &help);
         None
-    }
-
-    /// The tables of the list at `key`, each read by `read`; a single table is told apart.
-    pub(crate) fn tables<T>(
-        &self,
-        key: &'static str,
-        header: &str,
-        read: impl Fn(Table<'d, 'i>) -> Option<T>,
-    ) -> Option<Vec<T>> {
-        let (key_span, value) = self.get(key)?;
-        let one = header.trim_matches(['[', ']']).rsplit('.').next().unwrap_or(key).to_owned();
-        match value.get_ref() {
-            DeValue::Array(items) if items.is_empty() => {
-                self.document.problem(
-                    value.span(),
-                    format!("`{key}` of {} is an empty list", self.what),
-                    format!("write `{header}` and its keys below"),
-                );
-                Some(Vec::new())
-            }
-            DeValue::Array(items) => Some(
-                items
-                    .iter()
-                    .filter_map(|item| match item.get_ref() {
-                        DeValue::Table(entries) => {
-                            let what = format!("this {one}");
-                            read(Table::new(self.document, what, item.span(), entries))
-                        }
-                        _ => {
-                            self.mismatch(key, item, "a list of tables", header);
-                            None
-                        }
-                    })
-                    .collect(),
-            ),
-            DeValue::Table(_) => {
-                self.document.problem(
-                    key_span,
-                    format!("`{key}` is a list, so each one starts with double brackets"),
-                    format!("write `{header}`"),
-                );
-                Some(Vec::new())
-            }
-            _ => {
-                self.mismatch(key, value, "a list of tables", &format!("write `{header}`"));
-                Some(Vec::new())
-            }
-        }
     }
 
     /// Notes every key that nobody asked for, with the nearest that could have been meant.
@@ -606,108 +411,6 @@ impl<'d, 'i> Table<'d, 'i> {
             };
             let message = format!("unknown key `{}` in {}", shown(key), self.what);
             self.document.problem(name.span(), message, help);
-        }
-    }
-}
-
-fn to_i64(number: &DeInteger<'_>) -> Option<i64> {
-    i64::from_str_radix(number.as_str(), number.radix()).ok()
-}
-
-/// Recursion is bounded by the parser, which refuses deep nesting.
-fn to_json(value: &DeValue<'_>) -> serde_json::Value {
-    match value {
-        DeValue::String(text) => text.clone().into_owned().into(),
-        DeValue::Integer(number) => to_i64(number).into(),
-        DeValue::Float(number) => number.as_str().parse::<f64>().ok().into(),
-        DeValue::Boolean(yes) => (*yes).into(),
-        DeValue::Datetime(date) => date.to_string().into(),
-        DeValue::Array(items) => items.iter().map(|item| to_json(item.get_ref())).collect(),
-        DeValue::Table(entries) => entries
-            .iter()
-            .map(|(name, value)| (name.get_ref().clone().into_owned(), to_json(value.get_ref())))
-            .collect(),
-    }
-}
-
-fn kind(value: &DeValue<'_>) -> &'static str {
-    match value {
-        DeValue::String(_) => "text",
-        DeValue::Integer(_) => "a whole number",
-        DeValue::Float(_) => "a fraction",
-        DeValue::Boolean(_) => "true or false",
-        DeValue::Datetime(_) => "a date",
-        DeValue::Array(_) => "a list",
-        DeValue::Table(_) => "a table",
-    }
-}
-
-/// Text from a file as it may stand in a message: short, and without control characters.
-pub(crate) fn shown(text: &str) -> String {
-    let mut short: String =
-        text.chars().take(80).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
-    if text.chars().count() > 80 {
-        short.push('…');
-    }
-    short
-}
-
-/// The known word that was probably meant.
-pub(crate) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
-    let folded = word.to_lowercase().replace(['_', ' '], "-");
-    let synonym = SYNONYMS.iter().find(|(said, _)| *said == folded).map(|(_, meant)| *meant);
-    if let Some(found) = known.iter().find(|k| Some(**k) == synonym) {
-        return Some(found);
-    }
-    if word.len() > 40 {
-        return None;
-    }
-    let limit = if folded.chars().count() <= 4 { 1 } else { 2 };
-    known
-        .iter()
-        .map(|k| (distance(&folded, k), *k))
-        .filter(|(distance, k)| *distance <= limit || k.strip_suffix('s') == Some(&folded))
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, k)| k)
-}
-
-/// Edits (insert, remove, replace, swap of neighbours) from one word to the other.
-pub(crate) fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    let mut before_last: Vec<usize> = Vec::new();
-    let mut last: Vec<usize> = (0..=b.len()).collect();
-    for i in 1..=a.len() {
-        let mut row = vec![i; b.len() + 1];
-        for j in 1..=b.len() {
-            let replaced = last[j - 1] + usize::from(a[i - 1] != b[j - 1]);
-            row[j] = replaced.min(last[j] + 1).min(row[j - 1] + 1);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                row[j] = row[j].min(before_last[j - 2] + 1);
-            }
-        }
-        before_last = std::mem::replace(&mut last, row);
-    }
-    last[b.len()]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_nearest_key_is_found_through_typing_errors_and_synonyms() {
-        let known = ["name", "url", "branch", "tag", "revision", "max-silent", "needs"];
-        for (word, meant) in [
-            ("brnach", Some("branch")),
-            ("Branch", Some("branch")),
-            ("max_silent", Some("max-silent")),
-            ("commit", Some("revision")),
-            ("repo", Some("url")),
-            ("need", Some("needs")),
-            ("colour", None),
-            ("x", None),
-        ] {
-            assert_eq!(nearest(word, &known), meant, "{word}");
         }
     }
 }

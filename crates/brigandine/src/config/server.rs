@@ -49,7 +49,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::diagnostic::Diagnostics;
-use super::reader::{Document, Table};
+use super::document::Document;
+use super::reader::Table;
 use super::web::Web;
 use crate::model::Keep;
 

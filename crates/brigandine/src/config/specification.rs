@@ -32,9 +32,11 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::diagnostic::Diagnostics;
+use super::document::Document;
 use super::job_list;
-use super::reader::{Document, Table, shown};
+use super::reader::Table;
 use super::value;
+use super::words::shown;
 use crate::model::{Evaluator, Input, Reference, Specification};
 
 /// Inputs of one specification at most: each is a repository to fetch at every look.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::reader::shown;
+use super::words::shown;
 use crate::model::is_steering;
 
 /// A message and its remedy.

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::reader::{Document, Table};
+use super::document::Document;
+use super::reader::Table;
 
 /// What the web server was told.
 #[derive(Debug, Clone, PartialEq, Eq)]
