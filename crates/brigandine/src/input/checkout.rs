@@ -9,6 +9,7 @@
 //! machine or of a clone (`Repositories::export_command`).
 
 use super::address::{GONE, Origin};
+use super::exported::{Bundle, ExportedTree, Files};
 use super::git::{FetchError, OUTPUT_MAX, Repositories, redact};
 use super::objects::FILES_MAX;
 use super::tree::{Entry, EntryKind, Tree};
@@ -17,19 +18,13 @@ use crate::os::folder::remove_all;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// How deep submodules may lie in submodules.
 const SUBMODULE_DEPTH_MAX: usize = 8;
-
-/// The largest file that is taken out of a clone in one piece.
-const FILE_BYTES_MAX: usize = 16 << 20;
 
 /// How a revision's files are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,152 +61,6 @@ impl Wanted<'_> {
         let suffix = if self.submodules { "-with-submodules" } else { "" };
         format!("{}{suffix}", hex(&digest.finalize()))
     }
-}
-
-/// A revision's files. They stay while this is held.
-#[derive(Debug)]
-pub(crate) struct ExportedTree {
-    /// What they are.
-    pub(crate) tree: Tree,
-    files: Files,
-}
-
-/// Where the files of a revision are.
-#[derive(Debug)]
-enum Files {
-    /// In a directory, to which nobody writes.
-    Directory(PathBuf),
-    /// In a clone, and each file is what its object is.
-    Clone(Bundle),
-}
-
-/// Files of a revision in a clone.
-#[derive(Debug)]
-struct Bundle {
-    repositories: Arc<Repositories>,
-    origin: Origin,
-    revision: String,
-}
-
-/// How many files are asked for at once.
-const FILES_AT_ONCE: usize = 64;
-
-impl Bundle {
-    /// The contents of some files, the first of them at least; `None` for one that is larger than `bytes_max`.
-    /// Blocks: not to be called on a thread that runs futures.
-    fn read(&self, entries: &[&Entry], bytes_max: usize) -> io::Result<Vec<Option<Vec<u8>>>> {
-        let objects: Vec<String> = entries.iter().map(|entry| entry.object.clone()).collect();
-        let read =
-            self.repositories.read_objects(&self.origin, &self.revision, &objects, bytes_max);
-        tokio::runtime::Handle::current().block_on(read).map_err(io::Error::other)
-    }
-}
-
-/// What [`ExportedTree::read`] found.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Found {
-    /// A regular file with this in it.
-    File(Vec<u8>),
-    /// Something else, nothing, or more bytes than asked for.
-    Otherwise,
-}
-
-impl ExportedTree {
-    /// The directory that has all the files, if there is one. Nobody writes there.
-    pub(crate) fn directory(&self) -> Option<&Path> {
-        match &self.files {
-            Files::Directory(directory) => Some(directory),
-            Files::Clone(_) => None,
-        }
-    }
-
-    /// Copies the selected files to `to`, which is there.
-    ///
-    /// Files are copies (shared blocks where the file system can), never hard links: a build may
-    /// write to its sources, and must not write to anybody else's. Blocks.
-    ///
-    /// # Errors
-    /// Of kind `FileTooLarge`: it takes [`Form::Directory`] to copy these.
-    pub(crate) fn copy(&self, patterns: &[String], to: &Path) -> io::Result<()> {
-        let selected = self.tree.selected(patterns)?;
-        let mut last_parent = Path::new("");
-        for entry in &selected {
-            let parent = entry.path().parent().unwrap_or(Path::new(""));
-            if parent != last_parent {
-                std::fs::create_dir_all(to.join(parent)).map_err(|error| at(entry, &error))?;
-                last_parent = parent;
-            }
-            if entry.kind == EntryKind::Submodule {
-                std::fs::create_dir_all(to.join(entry.path()))
-                    .map_err(|error| at(entry, &error))?;
-            }
-        }
-        let mut files = selected;
-        files.retain(|entry| entry.kind != EntryKind::Submodule);
-        let mut rest = files.as_slice();
-        while let Some(first) = rest.first() {
-            match &self.files {
-                Files::Directory(directory) => {
-                    let (source, target) = (directory.join(first.path()), to.join(first.path()));
-                    copy_file(first, &source, &target).map_err(|error| at(first, &error))?;
-                    rest = &rest[1..];
-                }
-                Files::Clone(bundle) => {
-                    let contents = bundle
-                        .read(&rest[..rest.len().min(FILES_AT_ONCE)], FILE_BYTES_MAX)
-                        .map_err(|error| at(first, &error))?;
-                    for (entry, contents) in rest.iter().zip(&contents) {
-                        let contents = contents.as_ref().ok_or(io::ErrorKind::FileTooLarge)?;
-                        write_file(entry, contents, &to.join(entry.path()))
-                            .map_err(|error| at(entry, &error))?;
-                    }
-                    rest = &rest[contents.len().clamp(1, rest.len())..];
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The contents of the regular file `path`, if it has at most `bytes_max` bytes. Blocks.
-    pub(crate) fn read(&self, path: &str, bytes_max: usize) -> io::Result<Found> {
-        let entry = self.tree.entry(path.as_bytes());
-        let regular =
-            |entry: &&Entry| matches!(entry.kind, EntryKind::File | EntryKind::Executable);
-        let Some(entry) = entry.filter(regular) else { return Ok(Found::Otherwise) };
-        let contents = match &self.files {
-            Files::Clone(bundle) => bundle.read(&[entry], bytes_max)?.into_iter().next().flatten(),
-            Files::Directory(directory) => {
-                let mut contents = Vec::new();
-                let limit = u64::try_from(bytes_max).unwrap_or(u64::MAX).saturating_add(1);
-                File::open(directory.join(path))?.take(limit).read_to_end(&mut contents)?;
-                (contents.len() <= bytes_max).then_some(contents)
-            }
-        };
-        Ok(contents.map_or(Found::Otherwise, Found::File))
-    }
-}
-
-/// Says of which file an error is.
-fn at(entry: &Entry, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{}: {error}", entry.path().display()))
-}
-
-fn copy_file(entry: &Entry, source: &Path, target: &Path) -> io::Result<()> {
-    if entry.kind == EntryKind::Link {
-        return symlink(std::fs::read_link(source)?, target);
-    }
-    std::fs::copy(source, target).map(drop)
-}
-
-/// Makes a file as git would.
-fn write_file(entry: &Entry, contents: &[u8], target: &Path) -> io::Result<()> {
-    let mode = match entry.kind {
-        EntryKind::Link => return symlink(OsStr::from_bytes(contents), target),
-        EntryKind::Executable => 0o777,
-        EntryKind::File | EntryKind::Submodule => 0o666,
-    };
-    let mut file = File::options().write(true).create_new(true).mode(mode).open(target)?;
-    file.write_all(contents)
 }
 
 type Slot = Arc<tokio::sync::Mutex<Option<Arc<ExportedTree>>>>;

@@ -13,6 +13,7 @@
 mod address;
 mod by_git;
 mod checkout;
+mod exported;
 mod git;
 mod manner;
 mod mend;
@@ -21,7 +22,8 @@ mod pattern;
 mod reader;
 mod tree;
 
-pub(crate) use checkout::{Checkouts, ExportedTree, Form, Found, Wanted};
+pub(crate) use checkout::{Checkouts, Form, Wanted};
+pub(crate) use exported::{ExportedTree, Found};
 pub(crate) use git::{FetchError, Repositories, Resolved, redact};
 pub(crate) use pattern::Pattern;
 pub(crate) use reader::{is_reader, read};

@@ -1,0 +1,65 @@
+//! What a repository is called: its clone, and how its address is shown.
+
+use crate::input::address::Origin;
+use crate::os::digest::hex;
+use sha2::{Digest, Sha256};
+use std::path::PathBuf;
+
+/// The folder of a clone, named by so many bytes of its digest and, for people, by the repository.
+pub(super) fn clone_name(origin: &Origin, digest_bytes: usize) -> String {
+    let digest = Sha256::digest(origin.key());
+    let hex = hex(&digest[..digest_bytes]);
+    let name: String = origin
+        .url
+        .trim_end_matches('/')
+        .rsplit(['/', ':'])
+        .next()
+        .unwrap_or_default()
+        .trim_end_matches(".git")
+        .chars()
+        .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
+        .take(40)
+        .collect();
+    format!("{hex}-{name}.git")
+}
+
+/// The path of a repository on this machine.
+pub(super) fn local_path(url: &str) -> Option<PathBuf> {
+    let path = url.strip_prefix("file://").filter(|path| !path.contains('%')).unwrap_or(url);
+    path.starts_with('/').then(|| PathBuf::from(path))
+}
+
+/// A URL without the password that may stand in it.
+pub(crate) fn redact(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let end = rest.find('/').unwrap_or(rest.len());
+    match rest[..end].rsplit_once('@') {
+        Some((user, host)) if user.contains(':') => {
+            let user = user.split(':').next().unwrap_or_default();
+            format!("{scheme}://{user}:***@{host}{}", &rest[end..])
+        }
+        _ => url.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{local_path, redact};
+
+    #[test]
+    fn a_repository_on_this_machine_is_known_by_its_url() {
+        assert_eq!(local_path("file:///a/b"), Some("/a/b".into()));
+        assert_eq!(local_path("/a/b"), Some("/a/b".into()));
+        assert_eq!(local_path("file:///a%20b"), None);
+        assert_eq!(local_path("git@host:a"), None);
+        assert_eq!(local_path("file://host/a"), None);
+    }
+
+    #[test]
+    fn a_password_in_a_url_is_never_shown() {
+        assert_eq!(redact("https://me:secret@host/x.git"), "https://me:***@host/x.git");
+        assert_eq!(redact("https://me:a@b@host/x.git"), "https://me:***@host/x.git");
+        assert_eq!(redact("https://host/x:y@z.git"), "https://host/x:y@z.git");
+        assert_eq!(redact("git@host:x.git"), "git@host:x.git");
+    }
+}
