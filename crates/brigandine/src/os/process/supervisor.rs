@@ -34,27 +34,23 @@ use super::cgroup::Group;
 use super::launch::{ASK, End, KILL, Launch, Report};
 use super::limits::{Limit, Watch};
 use super::namespace::{self, Namespaces, Scope, Way};
+use super::order::{Order, receive};
 use super::tree;
 use crate::os::ffi::{self, Forked, SingleThread};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::Mode;
 use rustix::io::Errno;
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
 use rustix::process::{
     DumpableBehavior, Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, pidfd_open,
     pidfd_send_signal, set_child_subreaper, set_dumpable_behavior, setpriority_process, wait,
     waitpid,
 };
-use std::io::{self, IoSliceMut, Read, Write};
-use std::mem::MaybeUninit;
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// The most descriptors that come with one message: a socket, three standard ones, a file.
-pub(super) const DESCRIPTORS: usize = 5;
 /// Between two looks for children that have ended without the program's own end.
 const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 /// Between two looks at what the program takes.
@@ -190,54 +186,6 @@ fn end_orphans(supervisors: &[(i32, OwnedFd)]) -> bool {
     let known: Vec<i32> = supervisors.iter().map(|(id, _)| *id).collect();
     tree::kill(&known);
     tree::reap(&known)
-}
-
-/// The next message: whether a program is to be contained, and its descriptors. `None`: the server is gone.
-fn receive(control: &OwnedFd) -> io::Result<Option<(bool, Vec<OwnedFd>)>> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let mut byte = [0];
-    let received = loop {
-        let parts = &mut [IoSliceMut::new(&mut byte)];
-        match recvmsg(control, parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
-            Err(Errno::INTR) => {}
-            done => break done?,
-        }
-    };
-    if received.bytes == 0 || received.flags.contains(ReturnFlags::CTRUNC) {
-        return Ok(None);
-    }
-    let mut found = Vec::new();
-    for message in ancillary.drain() {
-        if let RecvAncillaryMessage::ScmRights(descriptors) = message {
-            found.extend(descriptors);
-        }
-    }
-    Ok(Some((byte[0] == 1, found)))
-}
-
-/// A program that is wanted.
-struct Order {
-    server: UnixStream,
-    launch: Launch,
-    streams: [OwnedFd; 3],
-    file: Option<OwnedFd>,
-}
-
-impl Order {
-    /// `None`: the server has ended.
-    fn read(descriptors: Vec<OwnedFd>) -> Option<Self> {
-        let mut descriptors = descriptors.into_iter();
-        let mut server = UnixStream::from(descriptors.next()?);
-        let streams = [descriptors.next()?, descriptors.next()?, descriptors.next()?];
-        let launch = Launch::read(&mut server).ok()?;
-        Some(Self { server, launch, streams, file: descriptors.next() })
-    }
-
-    fn refuse(mut self, error: &io::Error) {
-        let number = error.raw_os_error().unwrap_or(Errno::INVAL.raw_os_error());
-        let _ = self.server.write_all(&Report::Refused(number).to_bytes());
-    }
 }
 
 /// Runs one program to the end of all that comes of it, in a namespace if there is a way to one; `prepared`

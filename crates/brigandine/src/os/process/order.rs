@@ -1,0 +1,60 @@
+//! What a supervisor is told: which program to start, with which descriptors.
+
+use super::launch::{Launch, Report};
+use rustix::io::Errno;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
+use std::io::{self, IoSliceMut, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+
+/// The most descriptors that come with one message: a socket, three standard ones, a file.
+pub(super) const DESCRIPTORS: usize = 5;
+
+/// The next message: whether a program is to be contained, and its descriptors. `None`: the server is gone.
+pub(super) fn receive(control: &OwnedFd) -> io::Result<Option<(bool, Vec<OwnedFd>)>> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    let received = loop {
+        let parts = &mut [IoSliceMut::new(&mut byte)];
+        match recvmsg(control, parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
+            Err(Errno::INTR) => {}
+            done => break done?,
+        }
+    };
+    if received.bytes == 0 || received.flags.contains(ReturnFlags::CTRUNC) {
+        return Ok(None);
+    }
+    let mut found = Vec::new();
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+            found.extend(descriptors);
+        }
+    }
+    Ok(Some((byte[0] == 1, found)))
+}
+
+/// A program that is wanted.
+pub(super) struct Order {
+    pub(super) server: UnixStream,
+    pub(super) launch: Launch,
+    pub(super) streams: [OwnedFd; 3],
+    pub(super) file: Option<OwnedFd>,
+}
+
+impl Order {
+    /// `None`: the server has ended.
+    pub(super) fn read(descriptors: Vec<OwnedFd>) -> Option<Self> {
+        let mut descriptors = descriptors.into_iter();
+        let mut server = UnixStream::from(descriptors.next()?);
+        let streams = [descriptors.next()?, descriptors.next()?, descriptors.next()?];
+        let launch = Launch::read(&mut server).ok()?;
+        Some(Self { server, launch, streams, file: descriptors.next() })
+    }
+
+    pub(super) fn refuse(mut self, error: &io::Error) {
+        let number = error.raw_os_error().unwrap_or(Errno::INVAL.raw_os_error());
+        let _ = self.server.write_all(&Report::Refused(number).to_bytes());
+    }
+}
