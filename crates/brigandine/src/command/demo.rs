@@ -4,18 +4,8 @@
 //! stores what comes of them; then a second revision is committed and only what it touches is
 //! built again.
 
+mod sample;
 mod screen;
-
-use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
-
-use serde::Serialize;
-use tokio::net::TcpListener;
-use tokio::sync::broadcast::error::RecvError;
 
 use super::serve::{Signals, listen, trace};
 use super::{Failure, print_json};
@@ -25,26 +15,15 @@ use crate::config::{self, LogFormat};
 use crate::model::{self, BuildId, BuildStatus, Evaluation, EvaluationStatus};
 use crate::site::Web;
 use crate::store::{self, JobFilter, Snapshot};
+use sample::{SECOND, Sample};
 use screen::{Screen, print_table};
-
-/// The files of the first revision.
-const FILES: &[(&str, &str)] = &[
-    ("brigandine.toml", include_str!("../../demo/brigandine.toml")),
-    ("app/expected.txt", include_str!("../../demo/app/expected.txt")),
-    ("app/weave.c", include_str!("../../demo/app/weave.c")),
-    ("checks/manual.sh", include_str!("../../demo/checks/manual.sh")),
-    ("checks/soak.sh", include_str!("../../demo/checks/soak.sh")),
-    ("checks/strict.sh", include_str!("../../demo/checks/strict.sh")),
-    ("docs/licence.txt", include_str!("../../demo/docs/licence.txt")),
-    ("docs/manual.md", include_str!("../../demo/docs/manual.md")),
-    ("lib/rings.c", include_str!("../../demo/lib/rings.c")),
-    ("lib/rings.h", include_str!("../../demo/lib/rings.h")),
-    ("tests/rings_test.c", include_str!("../../demo/tests/rings_test.c")),
-];
-
-/// What the second revision changes.
-const SECOND: &[(&str, &str)] =
-    &[("docs/manual.md", include_str!("../../demo/docs/manual-second.md"))];
+use serde::Serialize;
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
+use tokio::sync::broadcast::error::RecvError;
 
 const SPECIFICATION: &str = include_str!("../../demo/specification.toml");
 
@@ -135,73 +114,6 @@ impl Place {
         }
         let path = path.canonicalize().map_err(|error| failed(path, error))?;
         Ok(Self { path, _temporary: None })
-    }
-}
-
-/// The sample repository.
-struct Sample(PathBuf);
-
-impl Sample {
-    /// Makes the repository with its first revision.
-    fn make(path: PathBuf) -> Result<Self, Failure> {
-        let sample = Self(path);
-        std::fs::create_dir_all(&sample.0)
-            .map_err(|error| Failure::failed(format!("{}: {error}", sample.0.display())))?;
-        sample.git(&["init", "--quiet", "--initial-branch=main"])?;
-        // For the visitor, who is asked to commit to it and may have told git no name.
-        for (key, value) in [
-            ("user.name", "Brigandine demo"),
-            ("user.email", "demo@localhost"),
-            ("commit.gpgSign", "false"),
-        ] {
-            sample.git(&["config", key, value])?;
-        }
-        sample.commit(FILES, "Weave sheets of mail")?;
-        Ok(sample)
-    }
-
-    fn commit(&self, files: &[(&str, &str)], subject: &str) -> Result<(), Failure> {
-        for (name, contents) in files {
-            let path = self.0.join(name);
-            let written = path
-                .parent()
-                .map_or(Ok(()), std::fs::create_dir_all)
-                .and_then(|()| std::fs::write(&path, contents));
-            written.map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?;
-        }
-        self.git(&["add", "--all"])?;
-        self.git(&["commit", "--quiet", "--message", subject])
-    }
-
-    /// git as it is, whatever the visitor's own settings say.
-    fn git(&self, arguments: &[&str]) -> Result<(), Failure> {
-        let output = Command::new("git")
-            .current_dir(&self.0)
-            .args(["-c", "commit.gpgSign=false", "-c", "core.autocrlf=false"])
-            .args(arguments)
-            .env("GIT_CONFIG_GLOBAL", "/dev/null")
-            .env("GIT_CONFIG_NOSYSTEM", "1")
-            .env("GIT_AUTHOR_NAME", "Brigandine demo")
-            .env("GIT_AUTHOR_EMAIL", "demo@localhost")
-            .env("GIT_COMMITTER_NAME", "Brigandine demo")
-            .env("GIT_COMMITTER_EMAIL", "demo@localhost")
-            .env_remove("GIT_DIR")
-            .env_remove("GIT_WORK_TREE")
-            .env_remove("GIT_INDEX_FILE")
-            .stdin(Stdio::null())
-            // Ctrl-C is for the demo, which ends when its repository is whole.
-            .process_group(0)
-            .output();
-        match output {
-            Ok(output) if output.status.success() => Ok(()),
-            Ok(output) => Err(Failure::failed(format!(
-                "git {} failed ({}): {}",
-                arguments.first().unwrap_or(&""),
-                output.status,
-                String::from_utf8_lossy(&output.stderr).trim()
-            ))),
-            Err(error) => Err(Failure::failed(format!("git cannot be run: {error}"))),
-        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! HTTP itself: the server, what every request passes, answers and refusals. It knows neither the API nor the pages.
 
 mod answer;
+mod bounds;
 mod client;
 mod clients;
 mod disposition;

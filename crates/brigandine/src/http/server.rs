@@ -26,8 +26,9 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use super::Refusal;
+use super::bounds::Bounds;
 use super::client::{Client, is_trusted};
-use super::clients::{Bounds, Clients, Full, Seat, TELL};
+use super::clients::{Clients, Full, Seat, TELL};
 use super::gate::Gate;
 use super::host::Way;
 use super::socket::{Notes, Socket, end_of_answers};

@@ -1,6 +1,7 @@
 //! Bounds, and sums over random sequences of what connections do.
 
 use super::*;
+use crate::config::Web;
 use std::net::IpAddr;
 
 fn client(last: u8) -> Client {
