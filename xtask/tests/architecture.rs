@@ -171,15 +171,24 @@ fn the_life_of_a_build_is_decided_without_io() {
 }
 
 #[test]
-fn the_map_names_every_source_file_of_the_library() {
+fn the_map_is_short_enough_to_be_read_whole() {
     let map = read(&root().join("ARCHITECTURE.md"));
+    let lines = map.lines().count();
+    assert!(lines <= 200, "ARCHITECTURE.md has {lines} lines");
+    let long: Vec<&str> = map.lines().filter(|line| line.chars().count() > 120).collect();
+    assert!(long.is_empty(), "ARCHITECTURE.md has lines of more than 120 columns: {long:#?}");
+}
+
+#[test]
+fn the_map_names_every_source_file_of_the_library() {
+    let map = read(&root().join("docs/files.md"));
     let src = root().join("crates/lockkeeper/src");
     let missing: Vec<_> = sources(&src)
         .iter()
         .map(|file| file.strip_prefix(&src).expect("below src").to_string_lossy().into_owned())
         .filter(|file| !map.contains(&format!("`{file}`")))
         .collect();
-    assert!(missing.is_empty(), "ARCHITECTURE.md does not name {missing:?}");
+    assert!(missing.is_empty(), "docs/files.md does not name {missing:?}");
 }
 
 /// Documents say where a thing is; files are moved without them.

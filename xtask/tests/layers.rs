@@ -1,8 +1,7 @@
 //! Which room of a crate may use which: the map in `ARCHITECTURE.md`, checked over every path in the code.
 //!
 //! A room is a folder or a few files. [`LOCKKEEPER`] and [`BRIGANDINE`] list the rooms from the ground up, and what each
-//! may use. Each list of exceptions is a ratchet: what is in it is to go, an arrow that is not in it fails the test,
-//! and so does an exception that is no longer needed.
+//! may use. There are no exceptions.
 //!
 //! Every path that begins with `crate`, `super`, `self` or the name of a module counts, in `use` items, in expressions and
 //! in the arguments of macros. Tests are left out: they may use everything.
@@ -149,26 +148,20 @@ const BRIGANDINE: &[Room] = &[
 struct Tree {
     src: PathBuf,
     rooms: &'static [Room],
-    exceptions: &'static [&'static str],
 }
 
-fn tree(crate_name: &str, rooms: &'static [Room], exceptions: &'static str) -> Tree {
+fn tree(crate_name: &str, rooms: &'static [Room]) -> Tree {
     let xtask = std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets it");
-    let src = Path::new(&xtask)
-        .parent()
-        .expect("xtask is in the workspace")
-        .join("crates")
-        .join(crate_name);
-    let exceptions: Vec<&str> = exceptions.lines().filter(|line| !line.starts_with('#')).collect();
-    Tree { src: src.join("src"), rooms, exceptions: exceptions.leak() }
+    let workspace = Path::new(&xtask).parent().expect("xtask is in the workspace");
+    Tree { src: workspace.join("crates").join(crate_name).join("src"), rooms }
 }
 
 fn lockkeeper() -> Tree {
-    tree("lockkeeper", LOCKKEEPER, include_str!("layers/lockkeeper.txt"))
+    tree("lockkeeper", LOCKKEEPER)
 }
 
 fn brigandine() -> Tree {
-    tree("brigandine", BRIGANDINE, include_str!("layers/brigandine.txt"))
+    tree("brigandine", BRIGANDINE)
 }
 
 /// The path of a module from the crate's root, such as `["queue", "lanes"]`.
@@ -239,11 +232,7 @@ impl Tree {
 
     fn check(&self) {
         let found = self.arrows_that_are_not_allowed();
-        let known: BTreeSet<String> = self.exceptions.iter().map(|&line| line.to_owned()).collect();
-        let new: Vec<&String> = found.difference(&known).collect();
-        assert!(new.is_empty(), "these uses are not allowed by the table of rooms: {new:#?}");
-        let gone: Vec<&String> = known.difference(&found).collect();
-        assert!(gone.is_empty(), "these exceptions are no longer needed, delete them: {gone:#?}");
+        assert!(found.is_empty(), "these uses are not allowed by the table of rooms: {found:#?}");
     }
 }
 
