@@ -11,5 +11,6 @@ mod tests;
 mod turns;
 
 pub(crate) use builder::{Builder, BuilderSettings, Stop};
-pub(crate) use dispatch::{DispatchEvent, LocalDispatcher};
+pub(crate) use dispatch::DispatchEvent;
+pub(crate) use dispatch::local::LocalDispatcher;
 pub(crate) use executors::{Allowed, LocalExecutor};

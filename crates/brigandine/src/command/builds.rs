@@ -2,10 +2,9 @@
 
 use serde::Serialize;
 
-use super::wait::seconds;
 use super::{Failure, existing, no_specification, print_json, table, trouble, unknown};
 use crate::cli;
-use crate::model::{Build, BuildFilter, BuildStatus, EvaluationId, SpecificationState};
+use crate::model::{self, Build, BuildFilter, BuildStatus, EvaluationId, SpecificationState};
 use crate::store::{self, JobFilter, Snapshot};
 use crate::wire::{BuildJson, builds_json};
 
@@ -155,4 +154,10 @@ fn check(s: &Snapshot, filter: &BuildFilter) -> rusqlite::Result<Result<(), Fail
     names.dedup();
     let known = names.contains(job);
     Ok(if known { Ok(()) } else { Err(unknown("build of a job", job, &names)) })
+}
+
+/// Seconds that a build took, or takes since it was started.
+pub(super) fn seconds(build: &Build) -> Option<i64> {
+    let end = if build.stopped_at > 0 { build.stopped_at } else { model::now() };
+    (build.started_at > 0).then(|| (end - build.started_at).max(0))
 }

@@ -3,8 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::wait::PAUSE;
-use super::{Failure, existing, say, trouble};
+use super::{Failure, PAUSE, existing, say, trouble};
 use crate::app::{self, Presence, Served};
 use crate::cli;
 use crate::model::{self, Build, BuildId, BuildStatus, Cancel, Restart, restart_refused};

@@ -5,9 +5,9 @@ use std::path::Path;
 use serde_json::json;
 
 use super::terminal::Progress;
-use super::wait::{self, PAUSE, Wanted};
+use super::wait::{self, Wanted};
 use super::{
-    Failure, existing, named, no_specification, print_json, say, trouble, with_evaluation,
+    Failure, PAUSE, existing, named, no_specification, print_json, say, trouble, with_evaluation,
 };
 use crate::app::{self, Presence, Served};
 use crate::cli;

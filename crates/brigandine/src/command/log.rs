@@ -2,8 +2,8 @@
 
 use std::io::Write;
 
-use super::wait::{PAUSE, result_of};
-use super::{Failure, existing, trouble};
+use super::wait::result_of;
+use super::{Failure, PAUSE, existing, trouble};
 use crate::app::Presence;
 use crate::cli;
 use crate::log::{LogReader, Logs};

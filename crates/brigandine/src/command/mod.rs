@@ -13,19 +13,18 @@ pub(crate) mod spec;
 mod terminal;
 pub(crate) mod wait;
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
-
-use serde::Serialize;
 
 use crate::app::{self, Served};
 use crate::config;
 use crate::model::{self, Evaluation, SpecificationState};
 use crate::os::state_dir::StateDir;
 use crate::store::{self, Database, DatabaseError, Snapshot};
-use wait::PAUSE;
+
+use terminal::table;
+pub(crate) use terminal::{print_json, say};
 
 /// What was asked for failed.
 const FAILED: u8 = 1;
@@ -35,6 +34,9 @@ const NOT_FOUND: u8 = 3;
 const CANCELED: u8 = 4;
 /// What was waited for has not ended in time.
 const TIMEOUT: u8 = 5;
+
+/// Between two looks at what is waited for.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Names that a message lists at most.
 const NAMES_MAX: usize = 10;
@@ -196,82 +198,9 @@ fn with_evaluation(
     Ok(Some((state, evaluation.flatten())))
 }
 
-pub(crate) fn print_json(value: &impl Serialize) {
-    match serde_json::to_string_pretty(value) {
-        Ok(text) => say(&text),
-        Err(error) => eprintln!("brigandine: {error}"),
-    }
-}
-
-/// Prints a line; a reader that has gone is no error.
-pub(crate) fn say(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{line}");
-}
-
-/// The narrowest that a column of a table becomes.
-const CELL_MIN: usize = 4;
-
-/// Prints rows in columns. On a terminal no line is longer than it is wide: the widest cells are cut.
-/// Elsewhere everything is whole, and the last column is as long as it likes.
-fn table<const N: usize>(rows: &[[String; N]]) {
-    for line in lines(rows, terminal::size(&std::io::stdout()).map(|(columns, _)| columns)) {
-        say(&line);
-    }
-}
-
-/// The lines of a table that is at most so wide.
-fn lines<const N: usize>(rows: &[[String; N]], most: Option<usize>) -> Vec<String> {
-    let mut widths = [0; N];
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(terminal::columns(cell));
-        }
-    }
-    let between = 2 * N.saturating_sub(1);
-    if let Some(most) = most {
-        while widths.iter().sum::<usize>() + between > most {
-            match widths.iter_mut().max() {
-                Some(widest) if *widest > CELL_MIN => *widest -= 1,
-                _ => break,
-            }
-        }
-    }
-    let line = |row: &[String; N]| {
-        let mut line = String::new();
-        for (at, (cell, width)) in row.iter().zip(widths).enumerate() {
-            let cell = if most.is_some() { terminal::fit(cell, width) } else { cell.clone() };
-            line.push_str(&cell);
-            if at + 1 < N {
-                let blanks = width.saturating_sub(terminal::columns(&cell)) + 2;
-                line.extend(std::iter::repeat_n(' ', blanks));
-            }
-        }
-        let line = line.trim_end();
-        most.map_or_else(|| line.to_owned(), |most| terminal::fit(line, most))
-    };
-    rows.iter().map(line).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_table_fits_its_terminal_and_is_whole_elsewhere() {
-        let rows = [
-            ["ID", "STATUS", "WHY"].map(str::to_owned),
-            ["1", "failed-dependency", "needs `a`: failed"].map(str::to_owned),
-            ["2", "succeeded", "日本語の説明はここにあります"].map(str::to_owned),
-        ];
-        for width in [20, 30, 40, 80] {
-            for line in lines(&rows, Some(width)) {
-                assert!(terminal::columns(&line) <= width, "{width}: {line:?}");
-            }
-        }
-        assert!(lines(&rows, Some(30))[1].contains('…'));
-        assert_eq!(lines(&rows, None)[1], "1   failed-dependency  needs `a`: failed");
-        assert_eq!(lines(&rows, Some(80)), lines(&rows, None));
-    }
 
     #[test]
     fn near_names_are_found_through_typing_errors_and_parts() {

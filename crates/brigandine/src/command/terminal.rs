@@ -4,6 +4,7 @@
 use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
 
+use serde::Serialize;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// Columns and rows of a terminal that does not say how large it is.
@@ -52,7 +53,7 @@ impl Progress {
     /// Prints a line that stays.
     pub(super) fn line(&mut self, line: &str) {
         self.clear();
-        super::say(line);
+        say(line);
     }
 
     /// Shows how far it is, in place of what was shown before.
@@ -80,9 +81,65 @@ impl Drop for Progress {
     }
 }
 
+/// Prints a line; a reader that has gone is no error.
+pub(crate) fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+pub(crate) fn print_json(value: &impl Serialize) {
+    match serde_json::to_string_pretty(value) {
+        Ok(text) => say(&text),
+        Err(error) => eprintln!("brigandine: {error}"),
+    }
+}
+
+/// The narrowest that a column of a table becomes.
+const CELL_MIN: usize = 4;
+
+/// Prints rows in columns. On a terminal no line is longer than it is wide: the widest cells are cut.
+/// Elsewhere everything is whole, and the last column is as long as it likes.
+pub(super) fn table<const N: usize>(rows: &[[String; N]]) {
+    for line in lines(rows, size(&std::io::stdout()).map(|(columns, _)| columns)) {
+        say(&line);
+    }
+}
+
+/// The lines of a table that is at most so wide.
+fn lines<const N: usize>(rows: &[[String; N]], most: Option<usize>) -> Vec<String> {
+    let mut widths = [0; N];
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(columns(cell));
+        }
+    }
+    let between = 2 * N.saturating_sub(1);
+    if let Some(most) = most {
+        while widths.iter().sum::<usize>() + between > most {
+            match widths.iter_mut().max() {
+                Some(widest) if *widest > CELL_MIN => *widest -= 1,
+                _ => break,
+            }
+        }
+    }
+    let line = |row: &[String; N]| {
+        let mut line = String::new();
+        for (at, (cell, width)) in row.iter().zip(widths).enumerate() {
+            let cell = if most.is_some() { fit(cell, width) } else { cell.clone() };
+            line.push_str(&cell);
+            if at + 1 < N {
+                let blanks = width.saturating_sub(columns(&cell)) + 2;
+                line.extend(std::iter::repeat_n(' ', blanks));
+            }
+        }
+        let line = line.trim_end();
+        most.map_or_else(|| line.to_owned(), |most| fit(line, most))
+    };
+    rows.iter().map(line).collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{columns, fit};
+    use super::{columns, fit, lines};
 
     #[test]
     fn a_text_is_cut_by_the_columns_that_it_takes() {
@@ -100,5 +157,22 @@ mod tests {
             assert_eq!(fit(text, width), cut, "{text} in {width}");
             assert!(columns(&fit(text, width)) <= width);
         }
+    }
+
+    #[test]
+    fn a_table_fits_its_terminal_and_is_whole_elsewhere() {
+        let rows = [
+            ["ID", "STATUS", "WHY"].map(str::to_owned),
+            ["1", "failed-dependency", "needs `a`: failed"].map(str::to_owned),
+            ["2", "succeeded", "日本語の説明はここにあります"].map(str::to_owned),
+        ];
+        for width in [20, 30, 40, 80] {
+            for line in lines(&rows, Some(width)) {
+                assert!(columns(&line) <= width, "{width}: {line:?}");
+            }
+        }
+        assert!(lines(&rows, Some(30))[1].contains('…'));
+        assert_eq!(lines(&rows, None)[1], "1   failed-dependency  needs `a`: failed");
+        assert_eq!(lines(&rows, Some(80)), lines(&rows, None));
     }
 }

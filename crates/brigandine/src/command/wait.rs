@@ -9,18 +9,15 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::builds::Listed;
+use super::builds::{Listed, seconds};
 use super::terminal::Progress;
-use super::{Failure, existing, print_json, say, trouble};
+use super::{Failure, PAUSE, existing, print_json, say, trouble};
 use crate::app::Presence;
 use crate::cli;
 use crate::model::{
-    self, Build, BuildId, BuildStatus, Counters, Evaluation, EvaluationId, EvaluationStatus,
+    Build, BuildId, BuildStatus, Counters, Evaluation, EvaluationId, EvaluationStatus,
 };
 use crate::store::{self, Database, JobFilter, Snapshot};
-
-/// Between two questions to the database.
-pub(super) const PAUSE: Duration = Duration::from_millis(100);
 
 /// Of an evaluation with more jobs, only those that did not succeed are told one by one.
 const EACH_MAX: i64 = 500;
@@ -287,10 +284,4 @@ pub(super) fn result_of(build: &Build) -> Result<(), Failure> {
     };
     let told = Told { job: build.job.clone(), build: build.clone(), reused: false };
     Err(Failure::with_status(status, told.line()))
-}
-
-/// Seconds that a build took, or takes since it was started.
-pub(super) fn seconds(build: &Build) -> Option<i64> {
-    let end = if build.stopped_at > 0 { build.stopped_at } else { model::now() };
-    (build.started_at > 0).then(|| (end - build.started_at).max(0))
 }

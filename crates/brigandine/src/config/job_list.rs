@@ -23,7 +23,7 @@ use super::circles::circles;
 use super::diagnostic::Diagnostics;
 use super::document::{Document, Text};
 use super::reader::Table;
-use super::specification::unique;
+use super::shared::unique;
 use super::value;
 use super::words::{nearest, shown};
 use crate::model::{JobEntry, Needs};

@@ -12,6 +12,7 @@ mod maps;
 mod plain;
 mod reader;
 pub(crate) mod server;
+mod shared;
 pub(crate) mod specification;
 mod value;
 mod web;
@@ -21,38 +22,18 @@ mod words;
 mod tests;
 
 use std::io::Read;
-use std::ops::RangeInclusive;
 use std::path::Path;
-use std::time::Duration;
 
 pub(crate) use circles::circles;
 pub(crate) use diagnostic::{Diagnostic, Diagnostics};
 pub use server::Sandbox;
 pub(crate) use server::{BUILD_USER, Config, Limits, LogFormat, git_filters};
+pub(crate) use shared::INTERVAL_RANGE;
 pub(crate) use value::parse_duration;
 pub use web::Web;
 pub(crate) use words::distance;
 
-use crate::model::Keep;
 use crate::os::file::open_regular;
-
-/// How often the inputs of a specification may be looked at.
-pub(crate) const INTERVAL_RANGE: RangeInclusive<Duration> =
-    Duration::from_secs(1)..=Duration::from_secs(30 * 86_400);
-
-/// `keep`: which evaluations are kept. An empty table keeps all of them, whatever the server's default.
-fn keep(table: &reader::Table<'_, '_>, what: String) -> Option<Keep> {
-    let table = table.table("keep", what)?;
-    let number = |key, most, example| {
-        table.integer(key, 1..=most, example).and_then(|number| u32::try_from(number).ok())
-    };
-    let keep = Keep {
-        evaluations: number("evaluations", 1_000_000_000, 100),
-        days: number("days", 36_500, 90),
-    };
-    table.finish();
-    Some(keep)
-}
 
 /// The text of a configuration file.
 ///

@@ -51,6 +51,7 @@ use std::time::Duration;
 use super::diagnostic::Diagnostics;
 use super::document::Document;
 use super::reader::Table;
+use super::shared::{INTERVAL_RANGE, count, keep, path};
 use super::web::Web;
 use crate::model::Keep;
 
@@ -201,9 +202,7 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Config, Diagnostics> {
             state: path(document, &top, folder, "state", "/var/lib/brigandine")
                 .unwrap_or(default.state),
             listen: listen(document, &top).unwrap_or(default.listen),
-            interval: top
-                .duration("interval", super::INTERVAL_RANGE, "5m")
-                .unwrap_or(default.interval),
+            interval: top.duration("interval", INTERVAL_RANGE, "5m").unwrap_or(default.interval),
             max_jobs: count(&top, "max-jobs", 1..=4096, 4).unwrap_or(default.max_jobs),
             specifications: top
                 .texts("specifications", "hello.toml")
@@ -229,7 +228,7 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Config, Diagnostics> {
             drain: top.boolean("drain").unwrap_or(default.drain),
             format: tracing_table(&top).unwrap_or(default.format),
             limits: limits(&top),
-            keep: super::keep(&top, "`[keep]`".to_owned()).unwrap_or(default.keep),
+            keep: keep(&top, "`[keep]`".to_owned()).unwrap_or(default.keep),
             web: super::web::table(document, &top, folder),
         };
         top.finish();
@@ -252,15 +251,6 @@ fn build_user(document: &Document<'_>, top: &Table<'_, '_>) -> Option<String> {
     let help = format!("name a user that nothing else uses: `useradd --system {BUILD_USER}`");
     document.problem(name.span, problem, help);
     None
-}
-
-pub(super) fn count(
-    table: &Table<'_, '_>,
-    key: &'static str,
-    range: std::ops::RangeInclusive<i64>,
-    example: i64,
-) -> Option<usize> {
-    table.integer(key, range, example).and_then(|number| usize::try_from(number).ok())
 }
 
 fn listen(document: &Document<'_>, top: &Table<'_, '_>) -> Option<SocketAddr> {
@@ -291,22 +281,6 @@ fn tracing_table(top: &Table<'_, '_>) -> Option<LogFormat> {
     let format = table.choice("format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
     table.finish();
     format
-}
-
-/// A path that starts at the configuration's folder.
-pub(super) fn path(
-    document: &Document<'_>,
-    table: &Table<'_, '_>,
-    folder: &Path,
-    key: &'static str,
-    example: &str,
-) -> Option<PathBuf> {
-    let path = table.text(key, example)?;
-    if path.value.is_empty() {
-        document.problem(path.span, format!("`{key}` is empty"), "write a path");
-        return None;
-    }
-    Some(folder.join(path.value))
 }
 
 fn limits(top: &Table<'_, '_>) -> Limits {

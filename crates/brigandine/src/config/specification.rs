@@ -27,7 +27,6 @@
 //! command = "make check"
 //! ```
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -35,6 +34,7 @@ use super::diagnostic::Diagnostics;
 use super::document::Document;
 use super::job_list;
 use super::reader::Table;
+use super::shared::{INTERVAL_RANGE, keep, unique};
 use super::value;
 use super::words::shown;
 use crate::model::{Evaluator, Input, Reference, Specification};
@@ -74,26 +74,6 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Vec<Placed>, Diagnostics> 
     })
 }
 
-/// Notes every name that stands twice.
-pub(super) fn unique<'a>(
-    document: &Document<'_>,
-    what: &str,
-    names: impl Iterator<Item = (&'a str, &'a Range<usize>)>,
-) {
-    let mut seen: HashMap<&str, &Range<usize>> = HashMap::new();
-    for (name, span) in names {
-        if let Some(first) = seen.insert(name, span) {
-            // Finding the line costs a walk through the file.
-            let line = if document.is_full() { 0 } else { document.line(first) };
-            document.problem(
-                span.clone(),
-                format!("{what} `{}` stands twice", shown(name)),
-                format!("the other one is in line {line}; rename or remove one"),
-            );
-        }
-    }
-}
-
 fn specification(
     document: &Document<'_>,
     mut table: Table<'_, '_>,
@@ -106,11 +86,11 @@ fn specification(
     }
     let description = table.checked("description", "what it builds", value::check_description);
     let description = description.map(|text| text.value);
-    let interval = table.duration("interval", super::INTERVAL_RANGE, "5m");
+    let interval = table.duration("interval", INTERVAL_RANGE, "5m");
     let priority = table.integer("priority", -1_000_000..=1_000_000, 10).unwrap_or(0);
     let enabled = table.boolean("enabled").unwrap_or(true);
     let network = table.boolean("network").unwrap_or(false);
-    let keep = super::keep(&table, format!("`keep` of {}", table.what()));
+    let keep = keep(&table, format!("`keep` of {}", table.what()));
     let inputs = table.tables("input", "[[specification.input]]", |table| input(document, table));
     let inputs = inputs_of(document, &table, inputs);
     let jobs =

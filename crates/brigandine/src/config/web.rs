@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 use super::document::Document;
 use super::reader::Table;
+use super::shared;
 
 /// What the web server was told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +44,7 @@ impl Default for Web {
 pub(super) fn table(document: &Document<'_>, top: &Table<'_, '_>, folder: &Path) -> Web {
     let default = Web::default();
     let Some(table) = top.table("web", "`[web]`".to_owned()) else { return default };
-    let count = |key, example| super::server::count(&table, key, 1..=100_000, example);
+    let count = |key, example| shared::count(&table, key, 1..=100_000, example);
     let times = Duration::from_secs(1)..=Duration::from_secs(600);
     let web = Web {
         connections: count("connections", 1024),
@@ -51,13 +52,7 @@ pub(super) fn table(document: &Document<'_>, top: &Table<'_, '_>, folder: &Path)
         client_time: table.duration("client-time", times, "30s").unwrap_or(default.client_time),
         hosts: hosts(document, &table),
         trusted_proxies: trusted_proxies(document, &table),
-        token_file: super::server::path(
-            document,
-            &table,
-            folder,
-            "token-file",
-            "/etc/brigandine/token",
-        ),
+        token_file: shared::path(document, &table, folder, "token-file", "/etc/brigandine/token"),
     };
     table.finish();
     web

@@ -5,6 +5,7 @@ mod bounds;
 mod client;
 mod clients;
 mod disposition;
+mod download;
 mod error;
 mod gate;
 mod host;
@@ -16,7 +17,8 @@ mod stream;
 mod token;
 mod turns;
 
-pub(crate) use answer::{file, html, json, text};
+pub(crate) use answer::{html, json, text};
+pub(crate) use download::file;
 pub(crate) use error::{Refusal, Result, wrong_method};
 pub(crate) use query::{Path, Query};
 pub(crate) use range::{Wanted, describe, tag, wanted};

@@ -224,7 +224,7 @@ pub struct Definition {
     #[serde(default)]
     pub isolation: String,
     /// Whether it may use the network from the sandbox.
-    #[serde(default, skip_serializing_if = "super::is_no")]
+    #[serde(default, skip_serializing_if = "super::text::is_no")]
     pub network: bool,
     /// One line for people. Not part of the identity.
     #[serde(default, skip_serializing_if = "String::is_empty")]

@@ -39,7 +39,7 @@ pub struct JobEntry {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub products: Vec<String>,
     /// Whether it may use the network from the sandbox.
-    #[serde(default, skip_serializing_if = "super::is_no")]
+    #[serde(default, skip_serializing_if = "super::text::is_no")]
     pub network: bool,
 }
 

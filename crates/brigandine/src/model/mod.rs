@@ -15,6 +15,7 @@ mod output_path;
 mod specification;
 mod status;
 mod text;
+mod time;
 mod unused;
 
 pub use actions::{Action, Actions, Cancel, Restart, restart_refused};
@@ -33,20 +34,5 @@ pub use specification::{
 };
 pub use status::{BuildStatus, EvaluationStatus, Weather};
 pub use text::{MESSAGE_BYTES_MAX, is_steering, lines, one_line, size, with_causes};
+pub use time::{Timestamp, now};
 pub use unused::{Unused, UnusedPart};
-
-/// Seconds since 1970 in UTC; 0 stands for "not yet".
-pub type Timestamp = i64;
-
-/// The clock of the server. SQL never asks for the time: it is always a parameter.
-pub fn now() -> Timestamp {
-    std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |elapsed| i64::try_from(elapsed.as_secs()).unwrap_or(i64::MAX))
-}
-
-/// For values that are left out of a text when they say no.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
-const fn is_no(yes: &bool) -> bool {
-    !*yes
-}

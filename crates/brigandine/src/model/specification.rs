@@ -25,7 +25,7 @@ pub struct Specification {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep: Option<Keep>,
     /// Whether its evaluator and all its jobs may use the network from the sandbox.
-    #[serde(default, skip_serializing_if = "super::is_no")]
+    #[serde(default, skip_serializing_if = "super::text::is_no")]
     pub network: bool,
     /// A disabled specification is kept, and never looked at.
     #[serde(default = "yes")]

@@ -92,6 +92,12 @@ pub fn size(bytes: u64) -> String {
     format!("{value:.1} TiB")
 }
 
+/// For values that are left out of a text when they say no.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+pub(super) const fn is_no(yes: &bool) -> bool {
+    !*yes
+}
+
 #[cfg(test)]
 mod tests {
     use super::{lines, one_line};

@@ -2,9 +2,7 @@
 //! runs one. The local dispatcher is the first; one for remote workers must not need changes
 //! above the trait.
 
-mod local;
-
-pub(crate) use local::LocalDispatcher;
+pub(crate) mod local;
 
 use crate::log::LogWriter;
 use crate::model::{BuildId, BuildLogFile, BuildStatus, Definition, NewProduct};

@@ -1,0 +1,11 @@
+//! Times as the database has them.
+
+/// Seconds since 1970 in UTC; 0 stands for "not yet".
+pub type Timestamp = i64;
+
+/// The clock of the server. SQL never asks for the time: it is always a parameter.
+pub fn now() -> Timestamp {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |elapsed| i64::try_from(elapsed.as_secs()).unwrap_or(i64::MAX))
+}
