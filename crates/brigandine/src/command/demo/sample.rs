@@ -1,9 +1,13 @@
 //! The sample repository of the demo.
 
 use crate::command::Failure;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
+
+/// How often git is started when Ctrl-C ends it: until it is in its own process group, which is after the fork and
+/// before it begins, a signal to the demo's group is for it as well.
+const GIT_TRIES: usize = 8;
 
 /// The files of the first revision.
 pub(super) const FILES: &[(&str, &str)] = &[
@@ -61,7 +65,30 @@ impl Sample {
 
     /// git as it is, whatever the visitor's own settings say.
     pub(super) fn git(&self, arguments: &[&str]) -> Result<(), Failure> {
-        let output = Command::new("git")
+        let mut output = self.run_git(arguments);
+        for _ in 1..GIT_TRIES {
+            let interrupted = output.as_ref().is_ok_and(|output| {
+                output.status.signal() == Some(rustix::process::Signal::INT.as_raw())
+            });
+            if !interrupted {
+                break;
+            }
+            output = self.run_git(arguments);
+        }
+        match output {
+            Ok(output) if output.status.success() => Ok(()),
+            Ok(output) => Err(Failure::failed(format!(
+                "git {} failed ({}): {}",
+                arguments.first().unwrap_or(&""),
+                output.status,
+                String::from_utf8_lossy(&output.stderr).trim()
+            ))),
+            Err(error) => Err(Failure::failed(format!("git cannot be run: {error}"))),
+        }
+    }
+
+    fn run_git(&self, arguments: &[&str]) -> std::io::Result<Output> {
+        Command::new("git")
             .current_dir(&self.0)
             .args(["-c", "commit.gpgSign=false", "-c", "core.autocrlf=false"])
             .args(arguments)
@@ -77,16 +104,6 @@ impl Sample {
             .stdin(Stdio::null())
             // Ctrl-C is for the demo, which ends when its repository is whole.
             .process_group(0)
-            .output();
-        match output {
-            Ok(output) if output.status.success() => Ok(()),
-            Ok(output) => Err(Failure::failed(format!(
-                "git {} failed ({}): {}",
-                arguments.first().unwrap_or(&""),
-                output.status,
-                String::from_utf8_lossy(&output.stderr).trim()
-            ))),
-            Err(error) => Err(Failure::failed(format!("git cannot be run: {error}"))),
-        }
+            .output()
     }
 }
