@@ -105,10 +105,13 @@ impl Wakeups {
 
     /// Wakes one caller, which wakes the rest, unless one has just been woken (U1).
     pub(crate) fn wake_one(&self) {
-        if !self.has_any() {
-            return;
+        if self.has_any() {
+            self.wake_one_at(now());
         }
-        let (batch, at) = (lock(&self.batch), now());
+    }
+
+    fn wake_one_at(&self, at: Instant) {
+        let batch = lock(&self.batch);
         if batch.woken.is_none_or(|woken| at.saturating_duration_since(woken) >= WAIT_MAX) {
             self.wake_one_now(batch, at);
         }
@@ -215,11 +218,13 @@ mod tests {
         let (wakeups, at) = (Wakeups::default(), now());
         let count = push(&wakeups, 5, at);
         assert_eq!((called(&count), wakeups.has_any()), (0, true));
-        wakeups.wake_one();
+        wakeups.wake_one_at(at);
         assert_eq!(called(&count), 1);
         // That one is on the way.
-        wakeups.wake_one();
+        wakeups.wake_one_at(at + WAIT_MAX / 2);
         assert_eq!(called(&count), 1);
+        wakeups.wake_one_at(at + WAIT_MAX);
+        assert_eq!(called(&count), 2);
         wakeups.wake_all();
         assert_eq!((called(&count), wakeups.has_any()), (5, false));
         wakeups.wake_one();
