@@ -1,6 +1,6 @@
 //! What derivations are called, and what defines those of the `command` backend.
 
-use super::Snapshot;
+use super::database::Snapshot;
 use crate::model::{BuildId, Definition, EvaluationId};
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;

@@ -1,6 +1,6 @@
 //! Evaluations, their checkouts and how they differ.
 
-use super::Snapshot;
+use super::database::Snapshot;
 use crate::model::{
     BuildId, BuildStatus, Checkout, Counters, Evaluation, EvaluationDetails, EvaluationId,
     EvaluationStatus, JobChange, SpecificationId,

@@ -1,7 +1,8 @@
 //! Evaluations as they happen: begun before anything runs, registered as a whole or not at all.
 
+use super::database::Transaction;
+use super::derivations::derivation_key;
 use super::specifications::note_current;
-use super::{Transaction, derivation_key};
 use crate::model::{
     BuildId, BuildStatus, Checkout, EvaluationId, EvaluationStatus, SpecificationId, Timestamp,
 };

@@ -179,7 +179,7 @@ pub(super) fn migrate(conn: &mut Connection, progress: &Progress) -> Result<(), 
             "derivation_key",
             1,
             FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC,
-            |context| Ok(super::derivation_key(context.get_raw(0).as_str()?)),
+            |context| Ok(super::derivations::derivation_key(context.get_raw(0).as_str()?)),
         )?;
         // A step may make a table anew, to which others refer.
         conn.pragma_update(None, "foreign_keys", false)?;

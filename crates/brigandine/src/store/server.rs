@@ -1,7 +1,7 @@
 //! The file itself, and who its state directory is.
 
+use super::database::{Database, DatabaseError, Transaction};
 use super::schema::{self, SchemaError};
-use super::{Database, DatabaseError, Transaction};
 use crate::os::state_dir::StateDir;
 use rusqlite::params;
 use std::os::unix::fs::PermissionsExt;

@@ -1,6 +1,6 @@
 //! Specifications and the looks at them.
 
-use super::{Snapshot, Transaction};
+use super::database::{Snapshot, Transaction};
 use crate::model::{
     EvaluationId, Look, Specification, SpecificationId, SpecificationState, Timestamp,
 };

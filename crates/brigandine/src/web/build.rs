@@ -5,9 +5,10 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 
+use super::layout::{Layout, or_refusal, render};
+use super::rows::BuildRow;
 use super::tail::{self, Tail};
 use super::view::{self, Look, Moment};
-use super::{BuildRow, Layout, Parts, or_refusal, render};
 use crate::context::Context;
 use crate::http::{Path, Refusal, Result};
 use crate::model::{self, Build, BuildId, BuildStatus, EvaluationId, Timestamp};
@@ -106,7 +107,7 @@ pub(crate) async fn show(context: &Context, id: &str, headers: &HeaderMap) -> Re
 }
 
 pub(super) async fn page(
-    State(context): Parts,
+    State(context): State<Context>,
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Response {

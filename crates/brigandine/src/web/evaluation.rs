@@ -5,8 +5,9 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 
+use super::layout::{Layout, or_refusal, render, wants_page};
+use super::rows::{BuildRow, summary};
 use super::view::{self, Count, Look, Moment, Part};
-use super::{BuildRow, Layout, Parts, or_refusal, render, summary, wants_page};
 use crate::context::Context;
 use crate::http::{Path, Query, Refusal, Result};
 use crate::model::{
@@ -93,7 +94,11 @@ fn address(
     format!("/eval/{id}{}{query}", if query.is_empty() { "" } else { "?" })
 }
 
-pub(super) async fn page(State(context): Parts, Path(id): Path<String>, query: Query) -> Response {
+pub(super) async fn page(
+    State(context): State<Context>,
+    Path(id): Path<String>,
+    query: Query,
+) -> Response {
     or_refusal(&context, make(&context, &id, &query).await).await
 }
 
@@ -278,7 +283,7 @@ const LOOKED_AT: usize = 256 * 1024;
 
 /// What the evaluator said, as text; goes on while it runs.
 pub(super) async fn log(
-    State(context): Parts,
+    State(context): State<Context>,
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Response {

@@ -4,11 +4,12 @@ use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
 
+use super::layout::{Layout, or_refusal, render};
+use super::rows::{self, EvaluationRow};
 use super::view::{self, Moment};
-use super::{EvaluationRow, Layout, Parts, or_refusal, render};
 use crate::context::Context;
 use crate::http::{Path, Query, Refusal, Result};
-use crate::model::{self, EvaluationId, Evaluator, Input, Reference};
+use crate::model::{self, EvaluationId, Evaluator};
 use crate::store;
 
 /// Evaluations on a page.
@@ -38,24 +39,8 @@ struct Page {
     older: Option<EvaluationId>,
 }
 
-/// An input in one line: its address and what is taken of it.
-pub(super) fn source(input: &Input) -> String {
-    let url = input.url.trim_end_matches(".git");
-    let url = url.split_once("://").map_or(url, |(_, rest)| rest);
-    format!("{url} {}", reference(&input.reference))
-}
-
-fn reference(reference: &Reference) -> String {
-    match reference {
-        Reference::Branch(name) => name.clone(),
-        Reference::Tag(name) => format!("tag {name}"),
-        Reference::Revision(revision) => view::short(revision).to_owned(),
-        Reference::Head => "HEAD".to_owned(),
-    }
-}
-
 pub(super) async fn page(
-    State(context): Parts,
+    State(context): State<Context>,
     Path(name): Path<String>,
     query: Query,
 ) -> Response {
@@ -100,7 +85,7 @@ async fn make(context: &Context, name: String, query: &Query) -> Result<Response
                 sources: specification
                     .inputs
                     .iter()
-                    .map(|input| (input.name.clone(), source(input)))
+                    .map(|input| (input.name.clone(), view::source(input)))
                     .collect(),
                 evaluator: match &specification.evaluator {
                     Evaluator::Jobs { jobs, .. } if !jobs.is_empty() => {
@@ -113,7 +98,7 @@ async fn make(context: &Context, name: String, query: &Query) -> Result<Response
                     .interval_s
                     .map(|s| view::duration(i64::try_from(s).unwrap_or(i64::MAX)))
                     .unwrap_or_default(),
-                unused: super::of_file(&unused, Some(&specification.name)),
+                unused: rows::of_file(&unused, Some(&specification.name)),
                 name: specification.name,
                 description: specification.description,
                 enabled: specification.enabled,

@@ -4,8 +4,9 @@ use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
 
+use super::layout::{Layout, or_refusal, render};
+use super::rows::{self, BuildRow, EvaluationRow};
 use super::view::{self, Look, Moment};
-use super::{BuildRow, EvaluationRow, Layout, Parts, or_refusal, render};
 use crate::context::Context;
 use crate::http::Result;
 use crate::model::{self, BuildFilter, EvaluationId, SpecificationState, Timestamp, Unused};
@@ -79,8 +80,8 @@ impl Row {
         let look = inputs.or(latest.as_ref().map(view::evaluation_look)).unwrap_or(view::UNKNOWN);
         let latest = latest.map(|e| EvaluationRow::new(s, e, now)).transpose()?;
         Ok(Self {
-            sources: specification.inputs.iter().map(super::jobset::source).collect(),
-            unused: super::of_file(unused, Some(&specification.name)),
+            sources: specification.inputs.iter().map(view::source).collect(),
+            unused: rows::of_file(unused, Some(&specification.name)),
             name: specification.name,
             description: specification.description,
             enabled: specification.enabled,
@@ -96,7 +97,7 @@ impl Row {
     }
 }
 
-pub(super) async fn page(State(context): Parts) -> Response {
+pub(super) async fn page(State(context): State<Context>) -> Response {
     or_refusal(&context, make(&context).await).await
 }
 
@@ -119,7 +120,7 @@ async fn make(context: &Context) -> Result<Response> {
                     live: "/live".to_owned(),
                     notice: notice.clone(),
                 },
-                unused: super::of_file(&unused, None),
+                unused: rows::of_file(&unused, None),
                 specifications: store::specifications(s)?
                     .into_iter()
                     .map(|state| Row::new(s, state, &unused, now))

@@ -4,7 +4,9 @@ use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
 
-use super::{BuildRow, Layout, Parts, or_refusal, render, view};
+use super::layout::{Layout, or_refusal, render};
+use super::rows::BuildRow;
+use super::view;
 use crate::context::Context;
 use crate::http::Result;
 use crate::model::{self, Build};
@@ -37,7 +39,7 @@ impl Page {
     }
 }
 
-pub(super) async fn page(State(context): Parts) -> Response {
+pub(super) async fn page(State(context): State<Context>) -> Response {
     or_refusal(&context, make(&context).await).await
 }
 

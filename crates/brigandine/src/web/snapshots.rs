@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::ROUTES;
+use super::routes::ROUTES;
 use crate::model::BuildId;
 use crate::model::LogName;
 use crate::site::harness::{Served, served_with};

@@ -3,7 +3,8 @@
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::model::{
-    self, BuildStatus, Counters, Evaluation, EvaluationStatus, JobChange, Timestamp, Weather,
+    self, BuildStatus, Counters, Evaluation, EvaluationStatus, Input, JobChange, Reference,
+    Timestamp, Weather,
 };
 
 /// A mark, a colour and words for a state. The mark has a shape of its own for each state, so that
@@ -247,6 +248,22 @@ pub(super) fn count(n: i64, what: &str) -> String {
 /// The first digits of a revision, or all of something shorter.
 pub(super) fn short(revision: &str) -> &str {
     revision.get(..10).unwrap_or(revision)
+}
+
+/// An input in one line: its address and what is taken of it.
+pub(super) fn source(input: &Input) -> String {
+    let url = input.url.trim_end_matches(".git");
+    let url = url.split_once("://").map_or(url, |(_, rest)| rest);
+    format!("{url} {}", reference(&input.reference))
+}
+
+fn reference(reference: &Reference) -> String {
+    match reference {
+        Reference::Branch(name) => name.clone(),
+        Reference::Tag(name) => format!("tag {name}"),
+        Reference::Revision(revision) => short(revision).to_owned(),
+        Reference::Head => "HEAD".to_owned(),
+    }
 }
 
 /// All but what stands for itself everywhere in an address.

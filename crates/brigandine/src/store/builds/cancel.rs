@@ -4,7 +4,7 @@ use super::change::{CANCELED, changed, count};
 use super::finish::fail_dependants;
 use super::twins::split;
 use crate::model::{BuildId, BuildStatus, Cancel, Timestamp};
-use crate::store::Transaction;
+use crate::store::database::Transaction;
 use rusqlite::params;
 
 /// Cancels a build that waits, or says which attempt of it runs. That attempt's row has the status

@@ -1,7 +1,7 @@
 //! What every change of a build's status has in common.
 
 use crate::model::{BuildId, BuildStatus, Changed, EvaluationId, Timestamp};
-use crate::store::Transaction;
+use crate::store::database::Transaction;
 use rusqlite::{Row, params};
 
 /// Why a build was canceled.

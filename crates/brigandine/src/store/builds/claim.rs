@@ -2,7 +2,7 @@
 
 use super::change::{changed, count};
 use crate::model::{BuildId, BuildStatus, Changed, Timestamp};
-use crate::store::Transaction;
+use crate::store::database::Transaction;
 use rusqlite::params;
 use std::collections::HashSet;
 
@@ -144,7 +144,7 @@ pub fn start(
 
 /// Claims for one system.
 #[cfg(test)]
-pub(in crate::store) fn claim_for(
+pub(crate) fn claim_for(
     tx: &Transaction,
     system: &str,
     limit: usize,

@@ -2,7 +2,7 @@
 
 use super::row::{columns, from_row, select};
 use crate::model::{Attempt, Build, BuildDetails, BuildId, Output, Product, ProductId};
-use crate::store::Snapshot;
+use crate::store::database::Snapshot;
 use rusqlite::{Row, params};
 use std::collections::HashMap;
 
@@ -16,8 +16,9 @@ pub(super) const BY_KEY: &str = select!("WHERE b.derivation_key = ?1 ORDER BY b.
 /// The build whose derivation ends with this component, as in `/build/BASENAME.drv`; the newest,
 /// where an import brought several.
 fn build_by_basename(s: &Snapshot, basename: &str) -> rusqlite::Result<Option<Build>> {
-    for build in
-        s.prepare_cached(BY_KEY)?.query_map([crate::store::derivation_key(basename)], from_row)?
+    for build in s
+        .prepare_cached(BY_KEY)?
+        .query_map([crate::store::derivations::derivation_key(basename)], from_row)?
     {
         let build = build?;
         if build.derivation.rsplit('/').next() == Some(basename) {
@@ -158,7 +159,7 @@ pub(crate) fn build_details(s: &Snapshot, id: BuildId) -> rusqlite::Result<Optio
         attempts: attempts(s, id)?,
         needs,
         needed_by,
-        definition: crate::store::definition(s, id)?,
+        definition: crate::store::derivations::definition(s, id)?,
         build,
     }))
 }

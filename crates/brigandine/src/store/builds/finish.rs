@@ -5,7 +5,7 @@
 use super::change::{CANCELED, changed, count, end_attempt};
 use super::twins::split;
 use crate::model::{BuildId, BuildLogFile, BuildStatus, Changed, NewProduct, Timestamp, Weather};
-use crate::store::Transaction;
+use crate::store::database::Transaction;
 use rusqlite::params;
 
 /// How a started build ended.

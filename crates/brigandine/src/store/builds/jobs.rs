@@ -2,7 +2,7 @@
 
 use super::row::{COLUMN_COUNT, columns, from_row};
 use crate::model::{BuildId, BuildStatus, EvaluationId, JobBuild, JobState};
-use crate::store::Snapshot;
+use crate::store::database::Snapshot;
 use rusqlite::types::ToSql;
 
 /// A job of an evaluation as the border of a page.

@@ -2,7 +2,7 @@
 
 use super::row::{columns, from_row};
 use crate::model::{Build, BuildFilter, BuildStatus, QueueCounts};
-use crate::store::Snapshot;
+use crate::store::database::Snapshot;
 use rusqlite::types::ToSqlOutput;
 use std::cmp::Reverse;
 
@@ -46,7 +46,7 @@ pub(crate) fn specification_names(s: &Snapshot) -> rusqlite::Result<Vec<String>>
 
 /// Which builds a list is about, and in which order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::store) enum List {
+pub(crate) enum List {
     /// Finished ones, latest stop first.
     Latest,
     /// Pending ones, running first, then by submission.
@@ -56,7 +56,7 @@ pub(in crate::store) enum List {
 /// Which index a list is read by. What else is asked is looked at row by row, so it should be the
 /// one with the fewest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::store) enum By {
+pub(crate) enum By {
     Order,
     Specification,
     Evaluation,
@@ -149,7 +149,7 @@ const COUNTS: &str = "SELECT c.status, s.name, c.system, c.builds FROM build_cou
 /// One SQL text per shape of request, so that each finds its index: only the fields that are
 /// present stand in it, and the index is named, so that statistics cannot talk the planner out
 /// of it.
-pub(in crate::store) fn shape<'f>(
+pub(crate) fn shape<'f>(
     filter: &'f BuildFilter,
     list: List,
     by: By,
@@ -182,7 +182,7 @@ pub(in crate::store) fn shape<'f>(
     }
     if let Some(derivation) = &filter.derivation {
         sql.push_str(" AND b.derivation_key = ? AND b.derivation = ?");
-        values.push(crate::store::derivation_key(derivation).into());
+        values.push(crate::store::derivations::derivation_key(derivation).into());
         values.push(derivation.as_str().into());
     }
     if let Some(status) = &filter.status {

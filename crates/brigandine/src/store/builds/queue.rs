@@ -3,7 +3,7 @@
 use super::list::queue;
 use super::row::{columns, from_row, select};
 use crate::model::{Build, BuildFilter, BuildId, BuildStatus};
-use crate::store::Snapshot;
+use crate::store::database::Snapshot;
 use rusqlite::params;
 use std::collections::BTreeSet;
 
@@ -138,9 +138,10 @@ fn twin(s: &Snapshot, build: &Build) -> rusqlite::Result<Option<BuildId>> {
     s.prepare_cached(
         "SELECT id FROM build WHERE derivation_key = ?1 AND derivation = ?2 AND status = -1",
     )?
-    .query_map(params![crate::store::derivation_key(&build.derivation), build.derivation], |row| {
-        row.get(0)
-    })?
+    .query_map(
+        params![crate::store::derivations::derivation_key(&build.derivation), build.derivation],
+        |row| row.get(0),
+    )?
     .next()
     .transpose()
 }

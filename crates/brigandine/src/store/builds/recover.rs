@@ -3,7 +3,7 @@
 use super::change::{changed, count};
 use super::finish::{fail_dependants, lose};
 use crate::model::{BuildId, BuildLogFile, BuildStatus, Timestamp};
-use crate::store::Transaction;
+use crate::store::database::Transaction;
 use rusqlite::params;
 
 /// What a killed server left behind, put right.

@@ -2,7 +2,7 @@
 
 use super::change::{changed, count};
 use crate::model::{BuildId, BuildStatus, Changed, Restart};
-use crate::store::Transaction;
+use crate::store::database::Transaction;
 use rusqlite::params;
 
 /// Schedules a build that ended badly once more, and with it what failed only because it did.

@@ -11,7 +11,7 @@
 
 use super::change::{changed, count};
 use crate::model::{BuildId, BuildStatus, Changed, EvaluationId, SpecificationId};
-use crate::store::Transaction;
+use crate::store::database::Transaction;
 use rusqlite::params;
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -7,7 +7,7 @@
 //! leaving it out silently might lose what somebody needs.
 
 use crate::model::BuildStatus;
-use crate::store::derivation_key;
+use crate::store::derivations::derivation_key;
 use rusqlite::{Connection, OpenFlags, Row};
 use std::collections::HashSet;
 use std::path::Path;

@@ -6,7 +6,7 @@ use super::cuirass::{
 };
 use super::source::Source;
 use crate::model::BuildStatus;
-use crate::store::derivation_key;
+use crate::store::derivations::derivation_key;
 
 /// Jobs of an evaluation.
 const JOBS: i64 = 2000;

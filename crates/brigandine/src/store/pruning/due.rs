@@ -1,7 +1,7 @@
 //! Which evaluations need not be kept.
 
 use crate::model::{EvaluationId, Keep, Specification, SpecificationId, Timestamp};
-use crate::store::Snapshot;
+use crate::store::database::Snapshot;
 
 /// Evaluations that one look finds at most; the next look finds further ones.
 const DUE_MAX: usize = 10_000;

@@ -29,7 +29,7 @@ mod due;
 pub(crate) use due::{Due, due};
 
 use crate::model::{BuildId, BuildStatus, EvaluationId, LogName, output_digest};
-use crate::store::{Database, DatabaseError, Snapshot, Transaction};
+use crate::store::database::{Database, DatabaseError, Snapshot, Transaction};
 use rusqlite::{Connection, TransactionBehavior, params};
 use std::time::{Duration, Instant};
 

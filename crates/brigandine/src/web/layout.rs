@@ -1,0 +1,114 @@
+//! What is around every page, and the pages that say why there is none.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use askama::Template;
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+
+use super::files::VERSION;
+use crate::context::Context;
+use crate::http::{Refusal, Result, html};
+use crate::model::QueueCounts;
+use crate::store;
+
+/// What every page shows around its own part.
+pub(super) struct Layout {
+    pub(super) title: String,
+    /// The part of the navigation that is marked.
+    pub(super) section: &'static str,
+    /// Builds that run and wait.
+    pub(super) queue: QueueCounts,
+    /// Where changes of the page are told.
+    pub(super) live: String,
+    /// What the server waits for; empty: nothing.
+    pub(super) notice: String,
+}
+
+impl Layout {
+    pub(super) fn version(&self) -> String {
+        format!("{VERSION:x}")
+    }
+
+    pub(super) fn pending(&self) -> bool {
+        self.queue.started + self.queue.scheduled > 0
+    }
+}
+
+/// Renders a page.
+pub(super) fn render(page: &impl Template) -> Result<Response> {
+    render_as(StatusCode::OK, page)
+}
+
+fn render_as(status: StatusCode, page: &impl Template) -> Result<Response> {
+    let text = page.render().map_err(|error| {
+        tracing::error!(%error, "a page could not be rendered");
+        Refusal::Internal
+    })?;
+    Ok(html(status, text))
+}
+
+/// A page that says why there is none.
+#[derive(Template)]
+#[template(path = "refused.html")]
+struct Refused {
+    layout: Layout,
+    status: u16,
+    text: String,
+}
+
+/// `page`, or a page that says why there is none.
+pub(super) async fn or_refusal(context: &Context, page: Result<Response>) -> Response {
+    let refusal = match page {
+        Ok(page) => return page,
+        Err(refusal) => refusal,
+    };
+    let (status, text) = refusal.parts();
+    let queue = context.read(store::queue_counts).await.unwrap_or_default();
+    let title = format!("{} · Brigandine", status.canonical_reason().unwrap_or("Refused"));
+    let notice = context.health().notice();
+    let layout = Layout { title, section: "", queue, live: String::new(), notice };
+    let page = Refused { layout, status: status.as_u16(), text: text.to_owned() };
+    render_as(status, &page).unwrap_or_else(IntoResponse::into_response)
+}
+
+/// What is answered, whatever is asked for, while the server cannot start: why it waits.
+pub(crate) fn waiting(why: Arc<Mutex<String>>) -> Router {
+    Router::new().fallback(async move |headers: HeaderMap| {
+        let why = why.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        let mut response = if wants_page(&headers) {
+            let title = "Waiting · Brigandine".to_owned();
+            let (queue, live) = (QueueCounts::default(), String::new());
+            let layout = Layout { title, section: "", queue, live, notice: String::new() };
+            let page = Refused { layout, status: status.as_u16(), text: why };
+            render_as(status, &page).unwrap_or_else(IntoResponse::into_response)
+        } else {
+            Refusal::Waiting(why).into_response()
+        };
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+        response
+    })
+}
+
+/// Any path that is no route: a page for browsers, JSON for everybody else.
+pub(crate) async fn unknown_path(
+    State(context): State<Context>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Response {
+    let refusal = Refusal::no_path(&uri);
+    if wants_page(&headers) {
+        or_refusal(&context, Err(refusal)).await
+    } else {
+        refusal.into_response()
+    }
+}
+
+/// Browsers ask for HTML by name; other clients never do.
+pub(crate) fn wants_page(headers: &HeaderMap) -> bool {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    accept.is_some_and(|accept| accept.contains("text/html"))
+}

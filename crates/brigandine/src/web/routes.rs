@@ -1,0 +1,33 @@
+//! The addresses of the pages and of what they load.
+
+use axum::Router;
+use axum::routing::{MethodRouter, get};
+
+use super::files::{ICON, SCRIPT, STYLE, asset};
+use super::{evaluation, jobset, live, overview, queue};
+use crate::context::Context;
+
+/// Makes what answers at a route.
+type Make = fn() -> MethodRouter<Context>;
+
+/// Every route of the pages and of what they load, but for that of a build (`site.rs`). `tests/data/pages/routes.txt` names an address of each, and
+/// how it is tested.
+pub(super) const ROUTES: [(&str, Make); 12] = [
+    ("/", || get(overview::page)),
+    ("/jobset/{name}", || get(jobset::page)),
+    ("/eval/{id}", || get(evaluation::page)),
+    ("/eval/{id}/log", || get(evaluation::log)),
+    ("/build/{id}/details", || get(super::build::page)),
+    ("/build/{id}/log/live", || get(live::log)),
+    ("/queue", || get(queue::page)),
+    ("/live", || get(live::changes)),
+    ("/static/style.css", || get(async || asset("text/css; charset=utf-8", STYLE))),
+    ("/static/live.js", || get(async || asset("text/javascript; charset=utf-8", SCRIPT))),
+    ("/static/icon.svg", || get(async || asset("image/svg+xml", ICON))),
+    ("/favicon.ico", || get(async || asset("image/svg+xml", ICON))),
+];
+
+/// The routes of the pages and what they load.
+pub(crate) fn router() -> Router<Context> {
+    ROUTES.into_iter().fold(Router::new(), |router, (path, make)| router.route(path, make()))
+}
