@@ -14,23 +14,21 @@ pub struct Database {
 }
 
 impl Database {
-    /// Opens the file, creating it if that is allowed. What is acknowledged is on the disk. `patience` is how long a
-    /// call waits for another program that has the file locked.
+    /// Opens the file, which is created when `create` is set. A write is on the disk before it is answered. A call
+    /// waits for `busy_timeout` while another program has the file locked.
     pub(crate) async fn open(
         path: &Path,
         create: bool,
-        patience: Duration,
+        busy_timeout: Duration,
     ) -> Result<Self, DatabaseError> {
         let whole = lockkeeper::Database::builder(path)
             .create_if_missing(create)
             .synchronous(lockkeeper::Synchronous::Full)
-            .busy_timeout(patience)
-            // Each connection has as much; the kernel keeps what does not fit, and a page from it
-            // costs two microseconds.
+            .busy_timeout(busy_timeout)
+            // Of each connection. The kernel caches the other pages; one from there costs two microseconds.
             .page_cache_bytes(6 << 20)
-            // Plans do not depend on values: otherwise, once there are samples of the columns
-            // (`ANALYZE`), each new value makes SQLite prepare the statement again, which takes
-            // five times as long as the statement.
+            // Keeps plans independent of values. Otherwise, once `ANALYZE` has sampled the columns, SQLite prepares a
+            // statement again for each new value, which takes five times as long as the statement.
             .setup(|connection| {
                 connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
             })
@@ -45,19 +43,19 @@ impl Database {
         Self { whole: self.whole.clone(), client: self.whole.client(name) }
     }
 
-    /// The same database in a lane of its own, for work that can wait for everybody else's.
+    /// The same database in a lane of its own, for work that yields to all other lanes.
     pub(crate) fn background(&self, name: &str) -> Self {
         let client = self.whole.client(name);
         client.set_priority(lockkeeper::Priority::Low);
         Self { whole: self.whole.clone(), client }
     }
 
-    /// What is risky about the file or SQLite, in words.
+    /// Risks of the file or of SQLite, in words.
     pub(crate) fn warnings(&self) -> Vec<String> {
         self.whole.warnings()
     }
 
-    /// Closes it for all clients, after the calls that are waiting.
+    /// Closes it for all clients, after the waiting calls have run.
     pub async fn close(&self) -> Result<(), DatabaseError> {
         self.whole.close().await.map(drop)
     }

@@ -1,6 +1,7 @@
 //! Evaluations, their checkouts and how they differ.
 
 use super::database::Snapshot;
+use super::query::{Columns, Query, read};
 use crate::model::{
     BuildId, BuildStatus, Checkout, Counters, Evaluation, EvaluationDetails, EvaluationId,
     EvaluationStatus, JobChange, SpecificationId,
@@ -21,31 +22,22 @@ macro_rules! select {
 }
 
 fn from_row(row: &Row<'_>) -> rusqlite::Result<Evaluation> {
-    Ok(Evaluation {
-        id: row.get(0)?,
-        specification_id: row.get(1)?,
-        specification: row.get(2)?,
-        status: row.get(3)?,
-        message: row.get(4)?,
-        created_at: row.get(5)?,
-        checkout_at: row.get(6)?,
-        finished_at: row.get(7)?,
-        log_path: row.get(8)?,
-        counters: Counters {
-            scheduled: row.get(9)?,
-            started: row.get(10)?,
-            succeeded: row.get(11)?,
-            failed: row.get(12)?,
-            failed_dependency: row.get(13)?,
-            failed_other: row.get(14)?,
-            canceled: row.get(15)?,
-        },
-    })
+    let columns = &mut Columns::of(row);
+    Ok(read!(columns: Evaluation {
+        id, specification_id, specification, status, message, created_at, checkout_at, finished_at,
+        log_path; counters: counters(columns)?
+    }))
+}
+
+fn counters(columns: &mut Columns<'_, '_>) -> rusqlite::Result<Counters> {
+    Ok(read!(columns: Counters {
+        scheduled, started, succeeded, failed, failed_dependency, failed_other, canceled
+    }))
 }
 
 /// One evaluation.
 pub fn evaluation(s: &Snapshot, id: EvaluationId) -> rusqlite::Result<Option<Evaluation>> {
-    s.prepare_cached(select!("WHERE e.id = ?1"))?.query_map([id], from_row)?.next().transpose()
+    s.first(select!("WHERE e.id = ?1"), [id], from_row)
 }
 
 /// The latest evaluations, newest first: of one specification by name, or of all.
@@ -54,49 +46,33 @@ pub fn evaluations(
     specification: Option<&str>,
     limit: u32,
 ) -> rusqlite::Result<Vec<Evaluation>> {
-    match specification {
-        Some(name) => s
-            .prepare_cached(select!(
-                "WHERE e.specification_id = (SELECT id FROM specification WHERE name = ?1)
-                 ORDER BY e.id DESC LIMIT ?2"
-            ))?
-            .query_map(params![name, limit], from_row)?
-            .collect(),
-        None => s
-            .prepare_cached(select!("ORDER BY e.id DESC LIMIT ?1"))?
-            .query_map([limit], from_row)?
-            .collect(),
-    }
+    let Some(name) = specification else {
+        return s.all(select!("ORDER BY e.id DESC LIMIT ?1"), [limit], from_row);
+    };
+    let sql = select!(
+        "WHERE e.specification_id = (SELECT id FROM specification WHERE name = ?1)
+         ORDER BY e.id DESC LIMIT ?2"
+    );
+    s.all(sql, params![name, limit], from_row)
 }
 
-/// The latest evaluations of a specification, newest first, in few words: what they are called and
-/// how they stand.
+/// The latest evaluations of a specification, newest first: their numbers, statuses and counters alone.
 pub(crate) fn evaluation_states(
     s: &Snapshot,
     specification: SpecificationId,
     limit: u32,
 ) -> rusqlite::Result<Vec<(EvaluationId, EvaluationStatus, Counters)>> {
-    s.prepare_cached(
+    let sql =
         "SELECT id, status, scheduled, started, succeeded, failed, failed_dependency, failed_other,
-         canceled FROM evaluation WHERE specification_id = ?1 ORDER BY id DESC LIMIT ?2",
-    )?
-    .query_map(params![specification, limit], |row| {
-        let counters = Counters {
-            scheduled: row.get(2)?,
-            started: row.get(3)?,
-            succeeded: row.get(4)?,
-            failed: row.get(5)?,
-            failed_dependency: row.get(6)?,
-            failed_other: row.get(7)?,
-            canceled: row.get(8)?,
-        };
-        Ok((row.get(0)?, row.get(1)?, counters))
-    })?
-    .collect()
+         canceled FROM evaluation WHERE specification_id = ?1 ORDER BY id DESC LIMIT ?2";
+    s.all(sql, params![specification, limit], |row| {
+        let columns = &mut Columns::of(row);
+        Ok((columns.take()?, columns.take()?, counters(columns)?))
+    })
 }
 
-/// A page of a specification's evaluations, newest first: those below `before`, or those above
-/// `after` (nearest first taken, still returned newest first), or the newest.
+/// A page of a specification's evaluations, newest first: those below `before`; or those above `after`, of which the
+/// nearest are taken; or the newest.
 pub(crate) fn evaluation_page(
     s: &Snapshot,
     specification: &str,
@@ -105,40 +81,30 @@ pub(crate) fn evaluation_page(
     limit: u32,
 ) -> rusqlite::Result<Vec<Evaluation>> {
     if let Some(after) = after {
-        let mut page: Vec<_> = s
-            .prepare_cached(select!(
-                "WHERE e.specification_id = (SELECT id FROM specification WHERE name = ?1)
-                 AND e.id > ?2 ORDER BY e.id LIMIT ?3"
-            ))?
-            .query_map(params![specification, after, limit], from_row)?
-            .collect::<Result<_, _>>()?;
+        let sql = select!(
+            "WHERE e.specification_id = (SELECT id FROM specification WHERE name = ?1)
+             AND e.id > ?2 ORDER BY e.id LIMIT ?3"
+        );
+        let mut page: Vec<_> = s.all(sql, params![specification, after, limit], from_row)?;
         page.reverse();
         return Ok(page);
     }
-    s.prepare_cached(select!(
+    let sql = select!(
         "WHERE e.specification_id = (SELECT id FROM specification WHERE name = ?1)
          AND e.id < ?2 ORDER BY e.id DESC LIMIT ?3"
-    ))?
-    .query_map(params![specification, before.map_or(i64::MAX, |id| id.get()), limit], from_row)?
-    .collect()
+    );
+    let before = before.map_or(i64::MAX, |id| id.get());
+    s.all(sql, params![specification, before, limit], from_row)
 }
 
 /// The checkouts of an evaluation, in the order of the specification's inputs.
 pub(crate) fn checkouts(s: &Snapshot, id: EvaluationId) -> rusqlite::Result<Vec<Checkout>> {
-    s.prepare_cached(
-        "SELECT input, revision, subject, author, revision_at FROM checkout
-         WHERE evaluation_id = ?1 ORDER BY position",
-    )?
-    .query_map([id], |row| {
-        Ok(Checkout {
-            input: row.get(0)?,
-            revision: row.get(1)?,
-            subject: row.get(2)?,
-            author: row.get(3)?,
-            revision_at: row.get(4)?,
-        })
-    })?
-    .collect()
+    let sql = "SELECT input, revision, subject, author, revision_at FROM checkout
+         WHERE evaluation_id = ?1 ORDER BY position";
+    s.all(sql, [id], |row| {
+        let columns = &mut Columns::of(row);
+        Ok(read!(columns: Checkout { input, revision, subject, author, revision_at }))
+    })
 }
 
 /// An evaluation with its checkouts and neighbours.
@@ -147,30 +113,28 @@ pub(crate) fn evaluation_details(
     id: EvaluationId,
 ) -> rusqlite::Result<Option<EvaluationDetails>> {
     let Some(evaluation) = evaluation(s, id)? else { return Ok(None) };
-    let previous = s
-        .prepare_cached(
-            "SELECT max(id) FROM evaluation
-             WHERE specification_id = ?1 AND id < ?2 AND status = 0",
-        )?
-        .query_row(params![evaluation.specification_id, id], |row| row.get(0))?;
-    let next = s
-        .prepare_cached("SELECT min(id) FROM evaluation WHERE specification_id = ?1 AND id > ?2")?
-        .query_row(params![evaluation.specification_id, id], |row| row.get(0))?;
+    let neighbour =
+        |sql: &str| s.query_row(sql, params![evaluation.specification_id, id], |row| row.get(0));
+    let previous = neighbour(
+        "SELECT max(id) FROM evaluation
+         WHERE specification_id = ?1 AND id < ?2 AND status = 0",
+    )?;
+    let next = neighbour("SELECT min(id) FROM evaluation WHERE specification_id = ?1 AND id > ?2")?;
     Ok(Some(EvaluationDetails { checkouts: checkouts(s, id)?, evaluation, previous, next }))
 }
 
 /// How an evaluation's jobs differ from those of `previous`, by job name: at most `limit` entries
 /// of each kind. Jobs without a change, and jobs still pending, are left out.
 ///
-/// Both lists are read once, side by side in the order of names, and only what has another build
-/// is looked up.
+/// Both lists are read once, side by side in the order of names; the status is looked up of those jobs alone whose
+/// builds differ.
 pub(crate) fn changes(
     s: &Snapshot,
     id: EvaluationId,
     previous: EvaluationId,
     limit: u32,
 ) -> rusqlite::Result<Vec<(String, BuildId, JobChange)>> {
-    // Two texts, so that both are cached although they are open at once.
+    // Two texts, so that the cache holds both statements while both are open.
     let mut now = s.prepare_cached(
         "SELECT name, build_id FROM job AS now WHERE evaluation_id = ?1 ORDER BY name, build_id",
     )?;
@@ -181,7 +145,7 @@ pub(crate) fn changes(
     let mut status = s.prepare_cached("SELECT status FROM build WHERE id = ?1")?;
     let mut status = |id: BuildId| status.query_row([id], |row| row.get::<_, BuildStatus>(0));
     let limit = limit as usize;
-    let [mut failing, mut fixed, mut new, mut gone] = [const { Vec::new() }; 4];
+    let [mut failing, mut fixed, mut new, mut gone]: [Jobs; 4] = Default::default();
     let (mut left, mut right) = (now.next()?, past.next()?);
     loop {
         let order = match (&left, &right) {
@@ -190,7 +154,7 @@ pub(crate) fn changes(
             (None, Some(_)) => Ordering::Greater,
             (None, None) => break,
         };
-        let full = |list: &Vec<_>| list.len() >= limit;
+        let full = |list: &Jobs| list.len() >= limit;
         if full(&failing) && full(&fixed) && full(&new) && full(&gone) {
             break;
         }
@@ -226,24 +190,26 @@ pub(crate) fn changes(
         (new, JobChange::New),
         (gone, JobChange::Gone),
     ];
-    let named = kinds.into_iter().flat_map(|(jobs, kind)| {
-        jobs.into_iter().map(move |(name, build): (String, BuildId)| (name, build, kind))
-    });
-    Ok(named.collect())
+    Ok(kinds
+        .into_iter()
+        .flat_map(|(jobs, kind)| jobs.into_iter().map(move |(name, build)| (name, build, kind)))
+        .collect())
 }
 
-fn take(list: &mut Vec<(String, BuildId)>, group: &Group, limit: usize) {
+type Jobs = Vec<(String, BuildId)>;
+
+fn take(list: &mut Jobs, group: &Group, limit: usize) {
     let room = limit.saturating_sub(list.len());
     list.extend(group.builds.iter().take(room).map(|build| (group.name.clone(), *build)));
 }
 
-/// The builds of one name in an evaluation: one, or as many as an import brought.
+/// The builds of a job in an evaluation: one, or as many as an import brought.
 struct Group {
     name: String,
     builds: Vec<BuildId>,
 }
 
-/// Jobs by name, from rows in that order.
+/// Groups rows that are sorted by name.
 struct Groups<'s> {
     rows: Rows<'s>,
     /// The first row of the next group.

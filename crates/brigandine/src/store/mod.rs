@@ -1,9 +1,8 @@
-//! All SQL of the server: one function per statement or short transaction, model values out.
+//! All SQL of the server: one function per statement or short transaction, which returns values of the model.
 //!
-//! Functions take a [`Snapshot`] to read or a [`Transaction`] to write, so the caller decides what
-//! belongs together: every answer that takes more than one query is made on one snapshot. Values
-//! such as the time and digests are parameters; a change of state is a conditional `UPDATE` whose
-//! row count decides. Nothing else in the crate writes SQL.
+//! Functions take a [`Snapshot`] to read or a [`Transaction`] to write, so the caller decides what belongs together:
+//! every answer that takes more than one query is made on one snapshot. Values such as the time and digests are
+//! parameters; a change of state is a conditional `UPDATE` whose row count decides.
 
 mod builds;
 mod database;
@@ -13,6 +12,7 @@ mod import;
 #[cfg(test)]
 mod plans;
 mod pruning;
+mod query;
 mod registering;
 mod schema;
 mod server;

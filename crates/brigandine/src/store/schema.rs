@@ -1,16 +1,16 @@
-//! Which version the file has, how it gets to this one, and its indexes.
+//! The schema version of a file, its migration to this one, and its indexes.
 //!
-//! Steps change tables, forward only, one transaction each. Indexes are not part of a step: at each
-//! start of a server those of the document `schema.sql` that are missing are made, each in a transaction of
-//! its own. So an index can be added to five million builds with progress, and an interruption
-//! loses the index that was being made and no other.
+//! Steps change tables, forward only, one transaction each. Indexes are not part of a step: each start of a server
+//! makes those of the document `schema.sql` that are missing, each in a transaction of its own. So an index can be
+//! added to five million builds with progress, and an interruption loses the index that was being made alone.
 
+use super::query::Query;
 use rusqlite::Connection;
 use rusqlite::functions::FunctionFlags;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-/// The document, which names every index.
+/// The document, which has every index.
 const SCHEMA: &str = include_str!("../../schema.sql");
 
 /// "BRGD": tells Brigandine's files from others.
@@ -25,106 +25,71 @@ const MIGRATIONS: &[&str] = &[
 ];
 
 /// Why a file cannot be used.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum SchemaError {
     /// It belongs to another program.
+    #[error(
+        "the file belongs to another program (application id {0}); name another state directory"
+    )]
     Foreign(i64),
     /// A newer Brigandine wrote it.
+    #[error(
+        "the file has schema version {0}, and this program knows {version} at most; use the newer program that wrote it",
+        version = VERSION
+    )]
     Newer(i64),
-    /// An older Brigandine wrote it, and only a server brings it to this version.
+    /// An older Brigandine wrote it, and only a server migrates it to this version.
+    #[error(
+        "the file has schema version {0}, and this program's is {version}: only `brigandine serve` of this version \
+         brings it there, after a copy; stop the older server first, or use its program",
+        version = VERSION
+    )]
     Older(i64),
     /// It lacks an index, which only a server makes.
+    #[error(
+        "the file has no index `{0}` yet: `brigandine serve` of this version makes it when it starts"
+    )]
     Unindexed(&'static str),
     /// It has no tables yet.
+    #[error("the file has no tables yet: start `brigandine serve` once, or add a specification")]
     Empty,
     /// SQLite refused a step.
-    Sqlite(rusqlite::Error),
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
 }
 
-impl std::fmt::Display for SchemaError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Foreign(id) => write!(
-                f,
-                "the file belongs to another program (application id {id}); \
-                 name another state directory"
-            ),
-            Self::Newer(version) => write!(
-                f,
-                "the file has schema version {version}, and this program knows {} at most; \
-                 use the newer program that wrote it",
-                MIGRATIONS.len()
-            ),
-            Self::Older(version) => write!(
-                f,
-                "the file has schema version {version}, and this program's is {}: only `brigandine serve` of this \
-                 version brings it there, after a copy; stop the older server first, or use its program",
-                MIGRATIONS.len()
-            ),
-            Self::Unindexed(name) => write!(
-                f,
-                "the file has no index `{name}` yet: `brigandine serve` of this version makes it when it starts"
-            ),
-            Self::Empty => f.write_str(
-                "the file has no tables yet: start `brigandine serve` once, or add a specification",
-            ),
-            Self::Sqlite(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for SchemaError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Sqlite(error) => std::error::Error::source(error),
-            Self::Foreign(_)
-            | Self::Newer(_)
-            | Self::Older(_)
-            | Self::Unindexed(_)
-            | Self::Empty => None,
-        }
-    }
-}
-
-impl From<rusqlite::Error> for SchemaError {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Sqlite(error)
-    }
-}
-
-/// What is being done, for those who wait.
+/// How far a migration is, for the lines that tell of it.
 #[derive(Debug, Default)]
-pub(super) struct Progress(Mutex<Option<Doing>>);
+pub(super) struct Progress(Mutex<Option<Activity>>);
 
 #[derive(Debug)]
-struct Doing {
+struct Activity {
     what: String,
     since: Instant,
-    /// What this process had read and written by then.
+    /// Bytes that this process had read and written when it began.
     io: Io,
 }
 
 impl Progress {
-    /// In words: what, for how long, and how much was read and written for it.
+    /// In words: what is being done, for how long, and how many bytes were read and written for it.
     ///
-    /// SQLite's progress handler belongs to Lockkeeper, which stops statements by it, so the bytes are the
-    /// kernel's count for the process, which does nothing else while it opens its database.
+    /// The bytes are the kernel's count for the process, which does nothing else while it opens its database:
+    /// SQLite's progress handler belongs to Lockkeeper, which stops statements by it.
     pub(super) fn text(&self) -> String {
-        let doing = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(doing) = &*doing else { return "waiting for the writer".to_owned() };
+        let activity = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(Activity { what, since, io: before }) = &*activity else {
+            return "waiting for the writer".to_owned();
+        };
         let io = Io::now();
-        format!(
-            "{}, for {} s, {} MiB read and {} MiB written",
-            doing.what,
-            doing.since.elapsed().as_secs(),
-            io.read.saturating_sub(doing.io.read) >> 20,
-            io.written.saturating_sub(doing.io.written) >> 20
-        )
+        let mib = |now: u64, before: u64| now.saturating_sub(before) >> 20;
+        let (read, written) = (mib(io.read, before.read), mib(io.written, before.written));
+        let seconds = since.elapsed().as_secs();
+        format!("{what}, for {seconds} s, {read} MiB read and {written} MiB written")
     }
 
     pub(super) fn set(&self, what: String) {
-        let doing = Doing { what, since: Instant::now(), io: Io::now() };
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(doing);
+        let activity = Activity { what, since: Instant::now(), io: Io::now() };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(activity);
     }
 }
 
@@ -136,7 +101,7 @@ struct Io {
 }
 
 impl Io {
-    /// Nothing where the kernel does not say.
+    /// Zeros where the kernel does not tell.
     fn now() -> Self {
         let text = std::fs::read_to_string("/proc/self/io").unwrap_or_default();
         let of = |name: &str| {
@@ -150,12 +115,12 @@ impl Io {
 /// The schema version of this program.
 pub(super) const VERSION: usize = MIGRATIONS.len();
 
-/// What [`judge`] is given of a file.
+/// Reads the marks of a file that [`judge`] takes.
 pub(super) const MARKS: &str =
     "SELECT application_id, user_version, NOT EXISTS (SELECT 1 FROM sqlite_schema)
      FROM pragma_application_id, pragma_user_version";
 
-/// Which schema version a file has; 0: it has no tables yet.
+/// The schema version of a file; 0: it has no tables yet.
 pub(super) fn judge(
     (application_id, version, is_empty): (i64, i64, bool),
 ) -> Result<usize, SchemaError> {
@@ -171,34 +136,34 @@ pub(super) fn marks(row: &rusqlite::Row<'_>) -> rusqlite::Result<(i64, i64, bool
     Ok((row.get(0)?, row.get(1)?, row.get(2)?))
 }
 
-/// Brings an empty or older file to this version.
+/// Migrates an empty or older file to this version.
 pub(super) fn migrate(conn: &mut Connection, progress: &Progress) -> Result<(), SchemaError> {
     let done = judge(conn.query_row(MARKS, [], marks)?)?;
-    if done < MIGRATIONS.len() {
+    if done < VERSION {
         conn.create_scalar_function(
             "derivation_key",
             1,
             FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC,
             |context| Ok(super::derivations::derivation_key(context.get_raw(0).as_str()?)),
         )?;
-        // A step may make a table anew, to which others refer.
+        // A step may replace a table that other tables refer to.
         conn.pragma_update(None, "foreign_keys", false)?;
     }
     for (place, step) in MIGRATIONS.iter().enumerate().skip(done) {
-        progress.set(format!("step {} of {}", place + 1, MIGRATIONS.len()));
+        progress.set(format!("step {} of {VERSION}", place + 1));
         let transaction = conn.transaction()?;
         transaction.execute_batch(step)?;
         transaction.execute_batch(&format!("PRAGMA user_version = {}", place + 1))?;
         transaction.commit()?;
     }
-    if done < MIGRATIONS.len() {
+    if done < VERSION {
         conn.pragma_update(None, "foreign_keys", true)?;
         conn.remove_function("derivation_key", 1)?;
     }
     make_indexes(conn, &|text| progress.set(text))
 }
 
-/// The indexes of the document: name and statement.
+/// The indexes of the document: name and statement of each.
 fn indexes() -> impl Iterator<Item = (&'static str, &'static str)> {
     SCHEMA.split_inclusive(';').filter_map(|statement| {
         let start = ["CREATE INDEX ", "CREATE UNIQUE INDEX "].iter().find_map(|words| {
@@ -211,7 +176,7 @@ fn indexes() -> impl Iterator<Item = (&'static str, &'static str)> {
     })
 }
 
-/// What lists the indexes that a file has.
+/// Lists the indexes that a file has.
 pub(super) const INDEXES: &str = "SELECT name FROM sqlite_schema WHERE type = 'index'";
 
 /// The first index of the document that is not among these.
@@ -224,8 +189,7 @@ pub(super) fn make_indexes(
     conn: &Connection,
     progress: &dyn Fn(String),
 ) -> Result<(), SchemaError> {
-    let there: Vec<String> =
-        conn.prepare(INDEXES)?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    let there: Vec<String> = conn.values(INDEXES, [])?;
     let missing: Vec<_> =
         indexes().filter(|(name, _)| !there.iter().any(|there| there == name)).collect();
     for (place, (name, statement)) in missing.iter().enumerate() {
@@ -238,12 +202,9 @@ pub(super) fn make_indexes(
 /// The tables and keys of the document in an empty file, without its indexes and triggers.
 pub(super) fn make_tables(conn: &Connection) -> rusqlite::Result<()> {
     conn.execute_batch(SCHEMA)?;
-    let mut statement = conn.prepare(
-        "SELECT 'DROP ' || type || ' ' || name FROM sqlite_schema
-         WHERE type = 'trigger' OR type = 'index' AND sql IS NOT NULL",
-    )?;
-    let drops: Vec<String> =
-        statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    let sql = "SELECT 'DROP ' || type || ' ' || name FROM sqlite_schema
+         WHERE type = 'trigger' OR type = 'index' AND sql IS NOT NULL";
+    let drops: Vec<String> = conn.values(sql, [])?;
     conn.execute_batch(&drops.join(";"))
 }
 
@@ -251,10 +212,8 @@ pub(super) fn make_tables(conn: &Connection) -> rusqlite::Result<()> {
 pub(super) fn make_triggers(conn: &Connection) -> rusqlite::Result<()> {
     let document = Connection::open_in_memory()?;
     document.execute_batch(SCHEMA)?;
-    let mut statement =
-        document.prepare("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'")?;
-    let triggers: Vec<(String, String)> =
-        statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
+    let sql = "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'";
+    let triggers: Vec<(String, String)> = document.all(sql, [], |row| row.try_into())?;
     for (name, sql) in triggers {
         let exists = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = ?1)";
         if !conn.query_row(exists, [name], |row| row.get::<_, bool>(0))? {

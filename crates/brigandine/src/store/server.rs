@@ -1,33 +1,51 @@
-//! The file itself, and who its state directory is.
+//! Opening the database file, and the identity of its state directory.
 
 use super::database::{Database, DatabaseError, Transaction};
+use super::query::Query;
 use super::schema::{self, SchemaError};
 use crate::os::state_dir::StateDir;
-use rusqlite::params;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A step that takes longer is told about, and again each time as much has passed.
+/// Time between two lines about a long migration.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 
 /// Why a state directory cannot be opened.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Its directory cannot be made.
-    Directory(PathBuf, std::io::Error),
+    #[error("cannot make the state directory {0}: {1}")]
+    Directory(PathBuf, #[source] std::io::Error),
     /// The database cannot be opened.
-    Database(PathBuf, DatabaseError),
+    #[error("cannot open {0}: {1}")]
+    Database(PathBuf, #[source] DatabaseError),
     /// An import into it has not ended.
+    #[error(
+        "an import has not ended: {0} is there; run `brigandine import` again with the same file, or remove it to give \
+         the import up"
+    )]
     Importing(PathBuf),
-    /// It is not ours, or not of this version.
-    Schema(PathBuf, SchemaError),
-    /// It is empty or gone, and what it told of is there.
+    /// The file is not ours, or not of this version.
+    #[error("cannot use {0}: {1}")]
+    Schema(PathBuf, #[source] SchemaError),
+    /// The file is empty or gone, and its build logs or outputs are there.
+    #[error(
+        "{0} is empty or gone, but there are build logs or outputs beside it (or its -wal): put the file back, from a \
+         backup if need be; to begin anew, move the whole state directory away"
+    )]
     Emptied(PathBuf),
-    /// No copy can be made of an older one before it is changed.
-    Copy(PathBuf, DatabaseError),
+    /// An older file could not be copied before its migration.
+    #[error(
+        "the database is of an older version, and cannot be copied to {0} before it is changed: {1}"
+    )]
+    Copy(PathBuf, #[source] DatabaseError),
     /// There is no room for that copy.
+    #[error(
+        "the database is of an older version, and there is no room for a copy of it at {target} before it is changed: \
+         it takes {needed} bytes, and {free} are free; make room and start again"
+    )]
     NoRoom {
         /// Where it would be.
         target: PathBuf,
@@ -39,87 +57,35 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// Whether a server of this version, when it has started, has made what is missing.
+    /// Whether the start of a server of this version mends it.
     pub(crate) fn is_for_a_server(&self) -> bool {
-        match self {
-            Self::Schema(_, error) => matches!(
-                error,
-                SchemaError::Empty | SchemaError::Older(_) | SchemaError::Unindexed(_)
-            ),
-            _ => false,
-        }
+        use SchemaError::{Empty, Older, Unindexed};
+        matches!(self, Self::Schema(_, Empty | Older(_) | Unindexed(_)))
     }
 }
 
-impl std::fmt::Display for OpenError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Directory(path, error) => {
-                write!(f, "cannot make the state directory {}: {error}", path.display())
-            }
-            Self::Database(path, error) => write!(f, "cannot open {}: {error}", path.display()),
-            Self::Importing(path) => write!(
-                f,
-                "an import has not ended: {} is there; run `brigandine import` again with the \
-                 same file, or remove it to give the import up",
-                path.display()
-            ),
-            Self::Schema(path, error) => write!(f, "cannot use {}: {error}", path.display()),
-            Self::Emptied(path) => write!(
-                f,
-                "{} is empty or gone, but there are build logs or outputs beside it (or its -wal): put the file back, \
-                 from a backup if need be; to begin anew, move the whole state directory away",
-                path.display()
-            ),
-            Self::Copy(path, error) => write!(
-                f,
-                "the database is of an older version, and cannot be copied to {} before it is changed: {error}",
-                path.display()
-            ),
-            Self::NoRoom { target, needed, free } => write!(
-                f,
-                "the database is of an older version, and there is no room for a copy of it at {} before it is \
-                 changed: it takes {needed} bytes, and {free} are free; make room and start again",
-                target.display()
-            ),
-        }
-    }
-}
+/// How long a call of a command waits for another program that has the database locked.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
+/// The same for a server, which shows on its pages that it waits, and repeats the call.
+const SERVER_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-impl std::error::Error for OpenError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Directory(_, error) => Some(error),
-            Self::Database(_, error) => Some(error),
-            Self::Copy(_, error) => Some(error),
-            Self::Importing(_) | Self::Emptied(_) | Self::NoRoom { .. } => None,
-            Self::Schema(_, error) => Some(error),
-        }
-    }
-}
-
-/// How long a command waits for whoever has the database locked.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// The same for a call of a server, which tells of it on its pages, and makes the call again.
-const PATIENCE_OF_SERVER: Duration = Duration::from_secs(5);
-
-/// Opens the database of a state directory for the server that has its lock: made, and migrated to this version if
-/// need be. An older one is copied first, so that there is a way back. Nothing is recovered.
+/// Opens the database of a state directory for the server that has its lock. A missing file is created, an older one
+/// is copied and then migrated. Nothing is recovered.
 ///
 /// # Errors
-/// The file is not ours, not yet or not any more; an import into it has not ended; it is empty, and should not be;
-/// there is no room for the copy. The file is as it was.
+/// The file belongs to another program or to a newer version; an import into it has not ended; it is empty, and should
+/// not be; there is no room for the copy. The file is as it was.
 ///
 /// # Cancel safety
-/// Dropped while the file is migrated: the step or index that was being made is
-/// undone, those before it stay, and the next opening goes on from there.
+/// Dropped during the migration: SQLite undoes the step or index that was being made, those before it stay, and the
+/// next opening goes on from there.
 pub(crate) async fn open(state: &Path) -> Result<Database, OpenError> {
     std::fs::create_dir_all(state)
         .map_err(|error| OpenError::Directory(state.to_owned(), error))?;
     check_files(state)?;
     let path = StateDir::new(state).database();
     let failed = |error| OpenError::Database(path.clone(), error);
-    let database = Database::open(&path, true, PATIENCE_OF_SERVER).await.map_err(failed)?;
+    let database = Database::open(&path, true, SERVER_BUSY_TIMEOUT).await.map_err(failed)?;
     for warning in database.warnings() {
         tracing::warn!(file = %path.display(), "{warning}");
     }
@@ -130,11 +96,11 @@ pub(crate) async fn open(state: &Path) -> Result<Database, OpenError> {
     let progress = Arc::new(schema::Progress::default());
     let copied = match before {
         0 | schema::VERSION => None,
-        older => Some(told(&progress, copy(&database, &path, older, &progress)).await?),
+        older => Some(with_progress(&progress, copy(&database, &path, older, &progress)).await?),
     };
     let shared = Arc::clone(&progress);
     let migrated = database.exclusive(move |conn| Ok(schema::migrate(conn, &shared)));
-    let migrated = told(&progress, migrated.into_future()).await.map_err(failed)?;
+    let migrated = with_progress(&progress, migrated.into_future()).await.map_err(failed)?;
     migrated.map_err(|error| OpenError::Schema(path.clone(), error))?;
     if let Some(copied) = copied {
         tracing::warn!(
@@ -148,7 +114,7 @@ pub(crate) async fn open(state: &Path) -> Result<Database, OpenError> {
     Ok(database)
 }
 
-/// Opens the database of a state directory for a command. Others may have it open; its schema is left as it is.
+/// Opens the database of a state directory for a command. Other processes may have it open; its schema stays.
 ///
 /// # Errors
 /// There is none, it is not of this version, or an import into it has not ended.
@@ -156,15 +122,12 @@ pub async fn open_as_it_is(state: &Path) -> Result<Database, OpenError> {
     check_files(state)?;
     let path = StateDir::new(state).database();
     let failed = |error| OpenError::Database(path.clone(), error);
-    let database = Database::open(&path, false, PATIENCE).await.map_err(failed)?;
+    let database = Database::open(&path, false, BUSY_TIMEOUT).await.map_err(failed)?;
     let schema = |error| OpenError::Schema(path.clone(), error);
     match version(&database, &path).await? {
         schema::VERSION => {
-            let list = database.read(|s| {
-                let mut statement = s.prepare_cached(schema::INDEXES)?;
-                statement.query_map([], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()
-            });
-            match schema::first_missing(&list.await.map_err(failed)?) {
+            let indexes = database.read(|s| s.values::<String, Vec<_>>(schema::INDEXES, []));
+            match schema::first_missing(&indexes.await.map_err(failed)?) {
                 None => Ok(database),
                 Some(name) => Err(schema(SchemaError::Unindexed(name))),
             }
@@ -175,8 +138,8 @@ pub async fn open_as_it_is(state: &Path) -> Result<Database, OpenError> {
     }
 }
 
-/// Looks at what must not be opened at all: SQLite takes a file of no bytes for a new database, and deletes the WAL
-/// beside it.
+/// Refuses files that must not be opened at all: SQLite takes a file of no bytes for a new database, and deletes the
+/// WAL beside it.
 fn check_files(state: &Path) -> Result<(), OpenError> {
     let unfinished = StateDir::new(state).import();
     if unfinished.exists() {
@@ -195,13 +158,13 @@ fn check_files(state: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Whether there are build logs or outputs, which come after the tables that name them.
+/// Whether there are build logs or outputs: then there were tables that name them.
 fn has_results(state: &Path) -> bool {
     let any = |folder: PathBuf, is: fn(&std::fs::DirEntry) -> bool| {
         let found = std::fs::read_dir(folder);
         found.is_ok_and(|found| found.flatten().any(|entry| is(&entry)))
     };
-    // The digest of nothing is there from the start.
+    // An empty folder is no output: that of the digest of nothing is there from the start.
     let is_output = |entry: &std::fs::DirEntry| {
         std::fs::read_dir(entry.path()).is_ok_and(|mut inside| inside.next().is_some())
     };
@@ -217,7 +180,7 @@ async fn version(database: &Database, path: &Path) -> Result<usize, OpenError> {
     schema::judge(marks).map_err(|error| OpenError::Schema(path.to_owned(), error))
 }
 
-/// Makes a copy of an older file beside it, and says where.
+/// Copies an older file to a name beside it, which is returned.
 async fn copy(
     database: &Database,
     path: &Path,
@@ -240,15 +203,15 @@ async fn copy(
     progress.set(format!("a copy of schema {version} is made at {}", target.display()));
     let failed = |error| OpenError::Copy(target.clone(), error);
     database.backup(&target).await.map_err(failed)?;
-    // As the database itself. That of the directory keeps others out as well.
+    // The mode of the database itself.
     let private = std::fs::Permissions::from_mode(0o600);
     std::fs::set_permissions(&target, private)
         .map_err(|error| OpenError::Directory(target.clone(), error))?;
     Ok(target)
 }
 
-/// Waits for a long work, and says meanwhile how far it is.
-async fn told<T>(progress: &schema::Progress, work: impl Future<Output = T>) -> T {
+/// Runs a long step, and logs how far it is meanwhile.
+async fn with_progress<T>(progress: &schema::Progress, work: impl Future<Output = T>) -> T {
     tokio::pin!(work);
     let began = Instant::now();
     loop {
@@ -262,18 +225,18 @@ async fn told<T>(progress: &schema::Progress, work: impl Future<Output = T>) -> 
     }
 }
 
-/// Lets the planner look at the tables that have grown, in bounded time; for quiet moments.
+/// Brings SQLite's statistics of tables that have grown up to date, in bounded time; for quiet moments.
 pub(crate) async fn optimize(database: &Database) -> Result<(), DatabaseError> {
     let done = database
         .exclusive(|conn| Ok(conn.execute_batch("PRAGMA analysis_limit = 200; PRAGMA optimize;")));
     if let Err(error) = done.await? {
-        // Statistics are a help and no more: what is hot names its index.
+        // The queries that matter name their index, whatever the statistics say.
         tracing::warn!(%error, "the planner's statistics could not be brought up to date");
     }
     Ok(())
 }
 
-/// Who a state directory is, and how the last server left it.
+/// The identity of a state directory, and how the last server left it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Started {
     /// Stands in the environment of every child process.
@@ -284,26 +247,18 @@ pub(crate) struct Started {
 
 /// Notes that a server runs now; `new_id` becomes the state's id if it has none yet.
 pub(crate) fn note_start(tx: &Transaction, new_id: &str) -> rusqlite::Result<Started> {
-    let known: Option<(String, bool)> = tx
-        .prepare_cached("SELECT state_id, stopped FROM server WHERE id = 1")?
-        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
-        .next()
-        .transpose()?;
-    match known {
-        Some((state_id, stopped)) => {
-            tx.prepare_cached("UPDATE server SET stopped = 0 WHERE id = 1")?.execute([])?;
-            Ok(Started { state_id, killed: !stopped })
-        }
-        None => {
-            tx.prepare_cached("INSERT INTO server (id, state_id, stopped) VALUES (1, ?1, 0)")?
-                .execute(params![new_id])?;
-            Ok(Started { state_id: new_id.to_owned(), killed: false })
-        }
+    let sql = "SELECT state_id, stopped FROM server WHERE id = 1";
+    let known: Option<(String, bool)> = tx.first(sql, [], |row| row.try_into())?;
+    if let Some((state_id, stopped)) = known {
+        tx.execute("UPDATE server SET stopped = 0 WHERE id = 1", [])?;
+        return Ok(Started { state_id, killed: !stopped });
     }
+    tx.execute("INSERT INTO server (id, state_id, stopped) VALUES (1, ?1, 0)", [new_id])?;
+    Ok(Started { state_id: new_id.to_owned(), killed: false })
 }
 
 /// Notes an orderly shutdown.
 pub(crate) fn note_stop(tx: &Transaction) -> rusqlite::Result<()> {
-    tx.prepare_cached("UPDATE server SET stopped = 1 WHERE id = 1")?.execute([])?;
+    tx.execute("UPDATE server SET stopped = 1 WHERE id = 1", [])?;
     Ok(())
 }

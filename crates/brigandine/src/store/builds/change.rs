@@ -1,24 +1,21 @@
-//! What every change of a build's status has in common.
+//! What every change of a build's status does.
 
 use crate::model::{BuildId, BuildStatus, Changed, EvaluationId, Timestamp};
 use crate::store::database::Transaction;
+use crate::store::query::{Query, integer};
 use rusqlite::{Row, params};
 
-/// Why a build was canceled.
+/// The message of a build that was canceled.
 pub(super) const CANCELED: &str = "canceled on request";
 
+/// The change of a build, from a row of `job, evaluation_id, specification_id`.
 pub(super) fn changed(
     id: BuildId,
     status: BuildStatus,
     row: &Row<'_>,
 ) -> rusqlite::Result<Changed> {
-    Ok(Changed {
-        id,
-        job: row.get(0)?,
-        evaluation: row.get(1)?,
-        specification: row.get(2)?,
-        status,
-    })
+    let (job, evaluation, specification) = (row.get(0)?, row.get(1)?, row.get(2)?);
+    Ok(Changed { id, job, evaluation, specification, status })
 }
 
 /// Moves a build's jobs from one counter to another in every evaluation that has it.
@@ -28,36 +25,21 @@ pub(super) fn count(
     from: BuildStatus,
     to: BuildStatus,
 ) -> rusqlite::Result<()> {
-    let mut of_build = tx.prepare_cached(
-        "SELECT evaluation_id FROM job WHERE build_id = ?1 ORDER BY evaluation_id",
-    )?;
-    let mut evaluations = of_build.query([id])?;
-    // By number rather than by name: one text for all pairs of statuses.
+    let sql = "SELECT evaluation_id FROM job WHERE build_id = ?1 ORDER BY evaluation_id";
+    let evaluations: Vec<EvaluationId> = tx.values(sql, [id])?;
+    // All seven counters are set, so that all pairs of statuses share one prepared text.
     let mut update = tx.prepare_cached(
         "UPDATE evaluation SET scheduled = scheduled + ?2, started = started + ?3,
          succeeded = succeeded + ?4, failed = failed + ?5,
          failed_dependency = failed_dependency + ?6, failed_other = failed_other + ?7,
          canceled = canceled + ?8 WHERE id = ?1",
     )?;
-    let mut step = |evaluation: EvaluationId, jobs: i64| {
-        let by = |code: i64| jobs * (i64::from(to.code() == code) - i64::from(from.code() == code));
-        update.execute(params![evaluation, by(-2), by(-1), by(0), by(1), by(2), by(3), by(4)])
-    };
-    // Usually one; in several jobs of it where an import brought them.
-    let mut current: Option<(EvaluationId, i64)> = None;
-    while let Some(row) = evaluations.next()? {
-        let evaluation = row.get(0)?;
-        match &mut current {
-            Some((counted, jobs)) if *counted == evaluation => *jobs += 1,
-            _ => {
-                if let Some((counted, jobs)) = current.replace((evaluation, 1)) {
-                    step(counted, jobs)?;
-                }
-            }
-        }
-    }
-    if let Some((counted, jobs)) = current {
-        step(counted, jobs)?;
+    // An evaluation has several jobs of a build only where an import brought them.
+    for jobs in evaluations.chunk_by(|one, other| one == other) {
+        let count = integer(jobs.len());
+        let by =
+            |code: i64| count * (i64::from(to.code() == code) - i64::from(from.code() == code));
+        update.execute(params![jobs[0], by(-2), by(-1), by(0), by(1), by(2), by(3), by(4)])?;
     }
     Ok(())
 }
@@ -70,10 +52,8 @@ pub(super) fn end_attempt(
     message: &str,
     now: Timestamp,
 ) -> rusqlite::Result<()> {
-    tx.prepare_cached(
-        "UPDATE attempt SET status = ?3, message = ?4, stopped_at = max(?5, started_at)
-         WHERE build_id = ?1 AND number = ?2",
-    )?
-    .execute(params![id, attempt, status, message, now])?;
+    let sql = "UPDATE attempt SET status = ?3, message = ?4, stopped_at = max(?5, started_at)
+         WHERE build_id = ?1 AND number = ?2";
+    tx.execute(sql, params![id, attempt, status, message, now])?;
     Ok(())
 }

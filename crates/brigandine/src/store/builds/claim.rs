@@ -1,8 +1,9 @@
-//! Builds that are started: everything that an executor needs of those that are ready.
+//! Starting builds, with everything that an executor needs.
 
 use super::change::{changed, count};
 use crate::model::{BuildId, BuildStatus, Changed, Timestamp};
 use crate::store::database::Transaction;
+use crate::store::query::{Query, integer};
 use rusqlite::params;
 use std::collections::HashSet;
 
@@ -11,7 +12,7 @@ use std::collections::HashSet;
 pub struct Claimed {
     /// For the event channel.
     pub changed: Changed,
-    /// The name of the specification that asked first.
+    /// The name of the specification that the build belongs to.
     pub specification: String,
     /// The number of this start.
     pub attempt: i64,
@@ -19,7 +20,7 @@ pub struct Claimed {
     pub losses: i64,
     /// JSON of [`crate::model::Definition`], when there is one.
     pub definition: Option<String>,
-    /// What it needs: the derivation, and the path of its output.
+    /// The derivation and the path of the output of each build that this one needs.
     pub needs: Vec<(String, String)>,
     /// Seconds it may take; 0: the server's default.
     pub timeout_s: u64,
@@ -33,39 +34,35 @@ pub(super) const READY: &str = "SELECT id, derivation, priority, submitted_at FR
       AND twin.derivation = b.derivation AND twin.status = -1)
     ORDER BY priority DESC, submitted_at, derivation LIMIT ?2";
 
-/// Which builds are to be started.
+/// Which builds to start.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Claim<'a> {
-    /// What can be built.
+    /// The systems that the worker builds for.
     pub(crate) systems: &'a [String],
-    /// How many at most.
+    /// The most builds to start.
     pub(crate) limit: usize,
-    /// Builds that wait for a pause to end.
+    /// Builds that are left out, since they pause between two attempts.
     pub(crate) resting: &'a [BuildId],
-    /// Who builds them.
+    /// The worker's name.
     pub(crate) worker: &'a str,
     /// The time.
     pub(crate) now: Timestamp,
 }
 
-/// Starts builds that wait for nothing: by priority, then age, then derivation, whatever their system. One whose
-/// derivation is being built by another waits for that one's end ([`adopt`]).
+/// Starts ready builds of all `systems`, by priority, then age, then derivation. A build whose derivation another
+/// build is making stays scheduled and shares that one's end (`twins.rs`).
 pub(crate) fn claim(tx: &Transaction, wanted: &Claim<'_>) -> rusqlite::Result<Vec<Claimed>> {
     let Claim { systems, limit, resting, worker, now } = *wanted;
     let mut claimed = Vec::new();
     loop {
         let left = limit - claimed.len();
-        let most = i64::try_from(left + resting.len()).unwrap_or(i64::MAX);
-        let mut ready = Vec::new();
+        let most = integer(left + resting.len());
+        let mut ready: Vec<((i64, i64), String, BuildId)> = Vec::new();
         for system in systems {
-            let mut statement = tx.prepare_cached(READY)?;
-            let found = statement.query_map(params![system, most], |row| {
-                let order = (-row.get::<_, i64>(2)?, row.get::<_, i64>(3)?);
-                Ok((order, row.get::<_, String>(1)?, row.get::<_, BuildId>(0)?))
-            })?;
-            for row in found {
-                ready.push(row?);
-            }
+            ready.append(&mut tx.all(READY, params![system, most], |row| {
+                let order = (-row.get::<_, i64>(2)?, row.get(3)?);
+                Ok((order, row.get(1)?, row.get(0)?))
+            })?);
         }
         ready.sort_unstable();
         let ready = ready.into_iter().filter(|(.., id)| !resting.contains(id)).take(left);
@@ -79,7 +76,7 @@ pub(crate) fn claim(tx: &Transaction, wanted: &Claim<'_>) -> rusqlite::Result<Ve
                 twins = true;
             }
         }
-        // The places of twins go to those behind them, which the next question finds.
+        // Twins took places of the list: another round finds the builds behind them.
         if !twins || claimed.len() == before || claimed.len() >= limit {
             return Ok(claimed);
         }
@@ -93,53 +90,37 @@ pub fn start(
     worker: &str,
     now: Timestamp,
 ) -> rusqlite::Result<Option<Claimed>> {
-    let found = tx
-        .prepare_cached(
-            "UPDATE build SET status = -1, attempt = attempt + 1, started_at = ?2, message = ''
-             WHERE id = ?1 AND status = -2
-             RETURNING job, evaluation_id, specification_id, attempt, timeout_s, max_silent_s,
-             losses",
-        )?
-        .query_map(params![id, now], |row| {
-            Ok(Claimed {
-                changed: changed(id, BuildStatus::Started, row)?,
-                specification: String::new(),
-                attempt: row.get(3)?,
-                losses: row.get(6)?,
-                timeout_s: row.get::<_, i64>(4)?.unsigned_abs(),
-                max_silent_s: row.get::<_, i64>(5)?.unsigned_abs(),
-                definition: None,
-                needs: Vec::new(),
-            })
-        })?
-        .next()
-        .transpose()?;
-    let Some(found) = found else { return Ok(None) };
-    let definition = tx
-        .prepare_cached("SELECT text FROM definition WHERE build_id = ?1")?
-        .query_map([id], |row| row.get(0))?
-        .next()
-        .transpose()?;
-    let mut needs: Vec<(String, String)> = tx
-        .prepare_cached(
-            "SELECT n.derivation, o.path FROM dependency AS d
-             CROSS JOIN build AS n ON n.id = d.needs_id
-             CROSS JOIN output AS o ON o.build_id = n.id AND o.name = 'out'
-             WHERE d.build_id = ?1",
-        )?
-        .query_map([id], |row| Ok((row.get(0)?, row.get(1)?)))?
-        .collect::<Result<_, _>>()?;
-    needs.sort_unstable();
-    tx.prepare_cached(
-        "INSERT INTO attempt (build_id, number, worker, status, message, started_at,
-         stopped_at) VALUES (?1, ?2, ?3, -1, '', ?4, 0)",
-    )?
-    .execute(params![id, found.attempt, worker, now])?;
+    let sql = "UPDATE build SET status = -1, attempt = attempt + 1, started_at = ?2, message = ''
+         WHERE id = ?1 AND status = -2
+         RETURNING job, evaluation_id, specification_id, attempt, timeout_s, max_silent_s, losses";
+    let found = tx.first(sql, params![id, now], |row| {
+        Ok(Claimed {
+            changed: changed(id, BuildStatus::Started, row)?,
+            specification: String::new(),
+            attempt: row.get(3)?,
+            losses: row.get(6)?,
+            definition: None,
+            needs: Vec::new(),
+            timeout_s: row.get::<_, i64>(4)?.unsigned_abs(),
+            max_silent_s: row.get::<_, i64>(5)?.unsigned_abs(),
+        })
+    })?;
+    let Some(mut claimed) = found else { return Ok(None) };
+    claimed.definition = tx.value("SELECT text FROM definition WHERE build_id = ?1", [id])?;
+    let sql = "SELECT n.derivation, o.path FROM dependency AS d
+         CROSS JOIN build AS n ON n.id = d.needs_id
+         CROSS JOIN output AS o ON o.build_id = n.id AND o.name = 'out'
+         WHERE d.build_id = ?1";
+    claimed.needs = tx.all(sql, [id], |row| row.try_into())?;
+    claimed.needs.sort_unstable();
+    let sql =
+        "INSERT INTO attempt (build_id, number, worker, status, message, started_at, stopped_at)
+         VALUES (?1, ?2, ?3, -1, '', ?4, 0)";
+    tx.execute(sql, params![id, claimed.attempt, worker, now])?;
     count(tx, id, BuildStatus::Scheduled, BuildStatus::Started)?;
-    let specification = tx
-        .prepare_cached("SELECT name FROM specification WHERE id = ?1")?
-        .query_row([found.changed.specification], |row| row.get(0))?;
-    Ok(Some(Claimed { specification, definition, needs, ..found }))
+    let sql = "SELECT name FROM specification WHERE id = ?1";
+    claimed.specification = tx.query_row(sql, [claimed.changed.specification], |row| row.get(0))?;
+    Ok(Some(claimed))
 }
 
 /// Claims for one system.

@@ -3,29 +3,24 @@
 use super::row::{columns, from_row, select};
 use crate::model::{Attempt, Build, BuildDetails, BuildId, Output, Product, ProductId};
 use crate::store::database::Snapshot;
-use rusqlite::{Row, params};
+use crate::store::derivations::{definition, derivation_key};
+use crate::store::query::{Columns, Query, read};
+use rusqlite::Row;
 use std::collections::HashMap;
 
 /// One build.
 pub fn build(s: &Snapshot, id: BuildId) -> rusqlite::Result<Option<Build>> {
-    s.prepare_cached(select!("WHERE b.id = ?1"))?.query_map([id], from_row)?.next().transpose()
+    s.first(select!("WHERE b.id = ?1"), [id], from_row)
 }
 
-pub(super) const BY_KEY: &str = select!("WHERE b.derivation_key = ?1 ORDER BY b.id DESC");
+const BY_KEY: &str = select!("WHERE b.derivation_key = ?1 ORDER BY b.id DESC");
 
 /// The build whose derivation ends with this component, as in `/build/BASENAME.drv`; the newest,
 /// where an import brought several.
 fn build_by_basename(s: &Snapshot, basename: &str) -> rusqlite::Result<Option<Build>> {
-    for build in s
-        .prepare_cached(BY_KEY)?
-        .query_map([crate::store::derivations::derivation_key(basename)], from_row)?
-    {
-        let build = build?;
-        if build.derivation.rsplit('/').next() == Some(basename) {
-            return Ok(Some(build));
-        }
-    }
-    Ok(None)
+    let found: Vec<Build> = s.all(BY_KEY, [derivation_key(basename)], from_row)?;
+    let is_meant = |build: &Build| build.derivation.rsplit('/').next() == Some(basename);
+    Ok(found.into_iter().find(is_meant))
 }
 
 /// A build by its number or by the last component of its derivation.
@@ -37,129 +32,92 @@ pub(crate) fn build_named(s: &Snapshot, id: &str) -> rusqlite::Result<Option<Bui
     }
 }
 
-/// The outputs of these builds, in one query: fetched for a whole page.
+/// The outputs of these builds, in one query for a whole page.
 pub fn outputs(
     s: &Snapshot,
     builds: &[BuildId],
 ) -> rusqlite::Result<HashMap<BuildId, Vec<Output>>> {
     if let [one] = builds {
-        let mut statement =
-            s.prepare_cached("SELECT name, path FROM output WHERE build_id = ?1 ORDER BY name")?;
-        let rows = statement
-            .query_map([one], |row| Ok(Output { name: row.get(0)?, path: row.get(1)? }))?;
-        return Ok(HashMap::from([(*one, rows.collect::<rusqlite::Result<_>>()?)]));
+        let sql = "SELECT name, path FROM output WHERE build_id = ?1 ORDER BY name";
+        let found = s.all(sql, [one], |row| Ok(Output { name: row.get(0)?, path: row.get(1)? }))?;
+        return Ok(HashMap::from([(*one, found)]));
     }
-    let mut found: HashMap<_, Vec<_>> = HashMap::new();
-    let ids = id_list(builds);
-    let mut statement = s.prepare_cached(
-        "SELECT build_id, name, path FROM output
-         WHERE build_id IN (SELECT value FROM json_each(?1)) ORDER BY build_id, name",
-    )?;
-    let rows = statement.query_map([ids], |row| {
+    let sql = "SELECT build_id, name, path FROM output
+         WHERE build_id IN (SELECT value FROM json_each(?1)) ORDER BY build_id, name";
+    let found: Vec<(BuildId, Output)> = s.all(sql, [json_list(builds)], |row| {
         Ok((row.get(0)?, Output { name: row.get(1)?, path: row.get(2)? }))
     })?;
-    for row in rows {
-        let (id, output) = row?;
-        found.entry(id).or_default().push(output);
-    }
-    Ok(found)
+    Ok(by_build(found))
 }
 
-fn id_list(builds: &[BuildId]) -> String {
-    let ids: Vec<String> = builds.iter().map(ToString::to_string).collect();
-    format!("[{}]", ids.join(","))
-}
-
-/// The products of these builds, in one query: fetched for a whole page.
+/// The products of these builds, in one query for a whole page.
 pub(crate) fn products(
     s: &Snapshot,
     builds: &[BuildId],
 ) -> rusqlite::Result<HashMap<BuildId, Vec<Product>>> {
     if let [one] = builds {
-        let mut statement = s.prepare_cached(
-            "SELECT id, build_id, kind, path, name, bytes, checksum FROM product
-             WHERE build_id = ?1 ORDER BY id",
-        )?;
-        let rows = statement.query_map([one], product_from_row)?;
-        return Ok(HashMap::from([(*one, rows.collect::<rusqlite::Result<_>>()?)]));
+        let sql = "SELECT id, build_id, kind, path, name, bytes, checksum FROM product
+             WHERE build_id = ?1 ORDER BY id";
+        return Ok(HashMap::from([(*one, s.all(sql, [one], product_from_row)?)]));
     }
+    let sql = "SELECT id, build_id, kind, path, name, bytes, checksum FROM product
+         WHERE build_id IN (SELECT value FROM json_each(?1)) ORDER BY build_id, id";
+    let found: Vec<Product> = s.all(sql, [json_list(builds)], product_from_row)?;
+    Ok(by_build(found.into_iter().map(|product| (product.build, product))))
+}
+
+fn json_list(builds: &[BuildId]) -> String {
+    let ids: Vec<String> = builds.iter().map(ToString::to_string).collect();
+    format!("[{}]", ids.join(","))
+}
+
+fn by_build<T>(rows: impl IntoIterator<Item = (BuildId, T)>) -> HashMap<BuildId, Vec<T>> {
     let mut found: HashMap<_, Vec<_>> = HashMap::new();
-    let mut statement = s.prepare_cached(
-        "SELECT id, build_id, kind, path, name, bytes, checksum FROM product
-         WHERE build_id IN (SELECT value FROM json_each(?1)) ORDER BY build_id, id",
-    )?;
-    for row in statement.query_map([id_list(builds)], product_from_row)? {
-        let product = row?;
-        found.entry(product.build).or_default().push(product);
+    for (id, row) in rows {
+        found.entry(id).or_default().push(row);
     }
-    Ok(found)
+    found
 }
 
 fn product_from_row(row: &Row<'_>) -> rusqlite::Result<Product> {
-    Ok(Product {
-        id: row.get(0)?,
-        build: row.get(1)?,
-        kind: row.get(2)?,
-        path: row.get(3)?,
-        name: row.get(4)?,
-        bytes: row.get(5)?,
-        checksum: row.get(6)?,
-    })
+    let mut columns = Columns::of(row);
+    Ok(read!(columns: Product { id, build, kind, path, name, bytes, checksum }))
 }
 
 /// One product, for `/download/ID`.
 pub(crate) fn product(s: &Snapshot, id: ProductId) -> rusqlite::Result<Option<Product>> {
-    s.prepare_cached(
-        "SELECT id, build_id, kind, path, name, bytes, checksum FROM product WHERE id = ?1",
-    )?
-    .query_map([id], product_from_row)?
-    .next()
-    .transpose()
+    let sql = "SELECT id, build_id, kind, path, name, bytes, checksum FROM product WHERE id = ?1";
+    s.first(sql, [id], product_from_row)
 }
 
 /// The attempts of a build, first to last.
-pub(crate) fn attempts(s: &Snapshot, id: BuildId) -> rusqlite::Result<Vec<Attempt>> {
-    s.prepare_cached(
-        "SELECT number, worker, status, message, started_at, stopped_at FROM attempt
-         WHERE build_id = ?1 ORDER BY number",
-    )?
-    .query_map([id], |row| {
-        Ok(Attempt {
-            number: row.get(0)?,
-            worker: row.get(1)?,
-            status: row.get(2)?,
-            message: row.get(3)?,
-            started_at: row.get(4)?,
-            stopped_at: row.get(5)?,
-        })
-    })?
-    .collect()
+fn attempts(s: &Snapshot, id: BuildId) -> rusqlite::Result<Vec<Attempt>> {
+    let sql = "SELECT number, worker, status, message, started_at, stopped_at FROM attempt
+         WHERE build_id = ?1 ORDER BY number";
+    s.all(sql, [id], |row| {
+        let mut columns = Columns::of(row);
+        Ok(read!(columns: Attempt { number, worker, status, message, started_at, stopped_at }))
+    })
 }
 
-/// Everything a page about one build shows.
+/// Everything that a build's page shows.
 pub(crate) fn build_details(s: &Snapshot, id: BuildId) -> rusqlite::Result<Option<BuildDetails>> {
     let Some(build) = build(s, id)? else { return Ok(None) };
-    let needs = s
-        .prepare_cached(select!(
-            "dependency AS d CROSS JOIN build AS b ON b.id = d.needs_id",
-            "WHERE d.build_id = ?1 ORDER BY d.needs_id"
-        ))?
-        .query_map(params![id], from_row)?
-        .collect::<Result<_, _>>()?;
-    let needed_by = s
-        .prepare_cached(select!(
-            "dependency AS d CROSS JOIN build AS b ON b.id = d.build_id",
-            "WHERE d.needs_id = ?1 ORDER BY d.build_id LIMIT 100"
-        ))?
-        .query_map(params![id], from_row)?
-        .collect::<Result<_, _>>()?;
+    let needs = select!(
+        "dependency AS d CROSS JOIN build AS b ON b.id = d.needs_id",
+        "WHERE d.build_id = ?1 ORDER BY d.needs_id"
+    );
+    let needed_by = select!(
+        "dependency AS d CROSS JOIN build AS b ON b.id = d.build_id",
+        "WHERE d.needs_id = ?1 ORDER BY d.build_id LIMIT 100"
+    );
     Ok(Some(BuildDetails {
         outputs: outputs(s, &[id])?.remove(&id).unwrap_or_default(),
         products: products(s, &[id])?.remove(&id).unwrap_or_default(),
         attempts: attempts(s, id)?,
-        needs,
-        needed_by,
-        definition: crate::store::derivations::definition(s, id)?,
+        needs: s.all(needs, [id], from_row)?,
+        needed_by: s.all(needed_by, [id], from_row)?,
+        definition: definition(s, id)?,
         build,
     }))
 }

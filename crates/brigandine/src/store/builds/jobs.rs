@@ -1,23 +1,25 @@
-//! The jobs of an evaluation, with the builds that they stand for.
+//! The jobs of an evaluation, with their builds.
 
-use super::row::{COLUMN_COUNT, columns, from_row};
+use super::row::{columns, from_columns};
 use crate::model::{BuildId, BuildStatus, EvaluationId, JobBuild, JobState};
 use crate::store::database::Snapshot;
+use crate::store::query::{Columns, Query};
 use rusqlite::types::ToSql;
+use std::fmt::Write as _;
 
-/// A job of an evaluation as the border of a page.
+/// The first or last job of a page.
 pub(crate) type Border = (String, BuildId);
 
-/// Which jobs of an evaluation a page holds.
+/// Which jobs of an evaluation to list.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct JobFilter {
     /// Statuses to keep; all when empty.
     pub(crate) statuses: Vec<BuildStatus>,
     /// Text that the job's name must contain, letter case ignored; all when empty.
     pub(crate) text: String,
-    /// Only jobs behind this one: by name, then by build.
+    /// Only jobs after this one, by name, then by build.
     pub(crate) after: Option<Border>,
-    /// Only jobs before this one (the nearest are taken); `after` wins.
+    /// Only jobs before this one, the nearest first to be taken; `after` wins.
     pub(crate) before: Option<Border>,
 }
 
@@ -105,21 +107,15 @@ fn jobs(
         sql.push_str(" AND instr(lower(j.name), ?) > 0");
         values.push(&text);
     }
-    if !filter.statuses.is_empty() {
-        sql.push_str(" AND b.status IN (");
-        for (position, status) in filter.statuses.iter().enumerate() {
-            sql.push_str(if position == 0 { "?" } else { ", ?" });
-            values.push(status);
+    is_one_of(&mut sql, &mut values, "b.status", &filter.statuses);
+    for (border, condition) in [
+        (after, " AND (j.name, j.build_id) > (?, ?)"),
+        (before, " AND (j.name, j.build_id) < (?, ?)"),
+    ] {
+        if let Some((name, build)) = border {
+            sql.push_str(condition);
+            values.extend([name as &dyn ToSql, build]);
         }
-        sql.push(')');
-    }
-    if let Some((name, build)) = after {
-        sql.push_str(" AND (j.name, j.build_id) > (?, ?)");
-        values.extend([name as &dyn ToSql, build]);
-    }
-    if let Some((name, build)) = before {
-        sql.push_str(" AND (j.name, j.build_id) < (?, ?)");
-        values.extend([name as &dyn ToSql, build]);
     }
     sql.push_str(if descending {
         " ORDER BY j.name DESC, j.build_id DESC LIMIT ?"
@@ -127,15 +123,27 @@ fn jobs(
         " ORDER BY j.name, j.build_id LIMIT ?"
     });
     values.push(&limit);
-    s.prepare_cached(&sql)?
-        .query_map(values.as_slice(), |row| {
-            Ok(JobState {
-                build: from_row(row)?,
-                job: row.get(COLUMN_COUNT)?,
-                reused: row.get(COLUMN_COUNT + 1)?,
-            })
-        })?
-        .collect()
+    s.all(&sql, values.as_slice(), |row| {
+        let columns = &mut Columns::of(row);
+        Ok(JobState {
+            build: from_columns(columns)?,
+            job: columns.take()?,
+            reused: columns.take()?,
+        })
+    })
+}
+
+/// Adds the condition that `column` has one of these values; without any, it may have every value.
+fn is_one_of<'v, T: ToSql>(
+    sql: &mut String,
+    values: &mut Vec<&'v dyn ToSql>,
+    column: &str,
+    allowed: &'v [T],
+) {
+    if !allowed.is_empty() {
+        let _ = write!(sql, " AND {column} IN (?{})", ", ?".repeat(allowed.len() - 1));
+        values.extend(allowed.iter().map(|value| value as &dyn ToSql));
+    }
 }
 
 /// Job names with builds, for `/api/jobs`: those in `names`, or all when it is empty.
@@ -151,23 +159,14 @@ pub fn job_builds(
          CROSS JOIN build AS b ON b.id = j.build_id WHERE j.evaluation_id = ?",
     );
     let mut values: Vec<&dyn ToSql> = vec![&evaluation];
-    if !names.is_empty() {
-        sql.push_str(" AND j.name IN (");
-        for (position, name) in names.iter().enumerate() {
-            sql.push_str(if position == 0 { "?" } else { ", ?" });
-            values.push(name);
-        }
-        sql.push(')');
-    }
+    is_one_of(&mut sql, &mut values, "j.name", names);
     if let Some(system) = &system {
         sql.push_str(" AND b.system = ?");
         values.push(system);
     }
     sql.push_str(" ORDER BY j.name, j.build_id LIMIT ?");
     values.push(&limit);
-    s.prepare_cached(&sql)?
-        .query_map(values.as_slice(), |row| {
-            Ok(JobBuild { build: row.get(0)?, status: row.get(1)?, name: row.get(2)? })
-        })?
-        .collect()
+    s.all(&sql, values.as_slice(), |row| {
+        Ok(JobBuild { build: row.get(0)?, status: row.get(1)?, name: row.get(2)? })
+    })
 }

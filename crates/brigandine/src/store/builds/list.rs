@@ -1,8 +1,10 @@
-//! Builds as the API and the pages read them.
+//! Lists of builds, for the API and the pages.
 
 use super::row::{columns, from_row};
 use crate::model::{Build, BuildFilter, BuildStatus, QueueCounts};
 use crate::store::database::Snapshot;
+use crate::store::derivations::derivation_key;
+use crate::store::query::Query;
 use rusqlite::types::ToSqlOutput;
 use std::cmp::Reverse;
 
@@ -15,7 +17,7 @@ pub(crate) fn latest_builds(
     if filter.job.is_some()
         && (&filter.specification, filter.evaluation, &filter.derivation) == (&None, None, &None)
     {
-        // The index of jobs begins with the specification: one short list for each of them.
+        // The index of jobs begins with the specification: one short list per specification.
         let mut all = Vec::new();
         for specification in specification_names(s)? {
             let one = BuildFilter { specification: Some(specification), ..filter.clone() };
@@ -37,24 +39,22 @@ pub(crate) fn queue(
     filtered(s, filter, List::Queue, limit)
 }
 
-/// The names of all specifications, removed ones as well, in their order.
+/// The names of all specifications, removed ones included, sorted.
 pub(crate) fn specification_names(s: &Snapshot) -> rusqlite::Result<Vec<String>> {
-    s.prepare_cached("SELECT name FROM specification ORDER BY name")?
-        .query_map([], |row| row.get(0))?
-        .collect()
+    s.values("SELECT name FROM specification ORDER BY name", [])
 }
 
-/// Which builds a list is about, and in which order.
+/// Which builds a list has, and in which order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum List {
-    /// Finished ones, latest stop first.
+    /// Finished builds, latest stop first.
     Latest,
-    /// Pending ones, running first, then by submission.
+    /// Pending builds, running first, then by submission.
     Queue,
 }
 
-/// Which index a list is read by. What else is asked is looked at row by row, so it should be the
-/// one with the fewest.
+/// Which index a list is read by. The other conditions are checked row by row, so the index should be the one with
+/// the fewest rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum By {
     Order,
@@ -81,9 +81,9 @@ impl By {
     }
 }
 
-/// The index for a list; `None`: nothing in the database is asked for.
+/// The index for a list; `None`: no build fits the filter.
 ///
-/// Where several would do, the counts say which has the fewest builds.
+/// Where several would serve, the counts say which has the fewest builds.
 fn choose(s: &Snapshot, filter: &BuildFilter, list: List) -> rusqlite::Result<Option<By>> {
     if filter.derivation.is_some() {
         return Ok(Some(By::Derivation));
@@ -103,10 +103,10 @@ fn choose(s: &Snapshot, filter: &BuildFilter, list: List) -> rusqlite::Result<Op
         return Ok(Some(By::Specification));
     }
     if list == List::Queue && (specification, system) == (None, None) {
-        // The index begins with the status: nothing of another one is read.
+        // The index begins with the status, so builds of another status are not read.
         return Ok(Some(By::Order));
     }
-    // All, of the specification, for the system, with the status, and with everything asked.
+    // Builds of the specification, for the system, with the status, and those that fit all three.
     let mut counts = [0_i64; 4];
     let mut statement = s.prepare_cached(COUNTS)?;
     let rows = statement.query_map([], |row| {
@@ -146,9 +146,8 @@ fn choose(s: &Snapshot, filter: &BuildFilter, list: List) -> rusqlite::Result<Op
 const COUNTS: &str = "SELECT c.status, s.name, c.system, c.builds FROM build_count AS c
      JOIN specification AS s ON s.id = c.specification_id WHERE c.builds > 0";
 
-/// One SQL text per shape of request, so that each finds its index: only the fields that are
-/// present stand in it, and the index is named, so that statistics cannot talk the planner out
-/// of it.
+/// The SQL text of a filter, with its values. It has conditions for the fields that are present alone, and names the
+/// index, so that the planner takes it whatever the statistics say.
 pub(crate) fn shape<'f>(
     filter: &'f BuildFilter,
     list: List,
@@ -157,41 +156,34 @@ pub(crate) fn shape<'f>(
     let mut sql = String::with_capacity(1024);
     sql.push_str(concat!("SELECT ", columns!(), " FROM build AS b INDEXED BY "));
     sql.push_str(by.index(list));
-    // CROSS: the names are few, and must not become the outer loop.
+    // CROSS: specifications are few, and must not become the outer loop.
     sql.push_str(" CROSS JOIN specification AS s ON s.id = b.specification_id WHERE ");
     sql.push_str(match list {
         List::Latest => "b.status >= 0",
         List::Queue => "b.status < 0",
     });
-    let mut values: Vec<ToSqlOutput<'f>> = Vec::new();
-    if let Some(name) = &filter.specification {
-        sql.push_str(" AND b.specification_id = (SELECT id FROM specification WHERE name = ?)");
-        values.push(name.as_str().into());
-    }
-    if let Some(job) = &filter.job {
-        sql.push_str(" AND b.job = ?");
-        values.push(job.as_str().into());
-    }
-    if let Some(system) = &filter.system {
-        sql.push_str(" AND b.system = ?");
-        values.push(system.as_str().into());
-    }
-    if let Some(evaluation) = &filter.evaluation {
-        sql.push_str(" AND b.evaluation_id = ?");
-        values.push(evaluation.get().into());
-    }
-    if let Some(derivation) = &filter.derivation {
-        sql.push_str(" AND b.derivation_key = ? AND b.derivation = ?");
-        values.push(crate::store::derivations::derivation_key(derivation).into());
-        values.push(derivation.as_str().into());
-    }
-    if let Some(status) = &filter.status {
+    let specification = " AND b.specification_id = (SELECT id FROM specification WHERE name = ?)";
+    let status = match list {
         // See the index `build_latest_with_status`.
-        sql.push_str(match list {
-            List::Latest => " AND b.status + 0 = ?",
-            List::Queue => " AND b.status = ?",
-        });
-        values.push(status.code().into());
+        List::Latest => " AND b.status + 0 = ?",
+        List::Queue => " AND b.status = ?",
+    };
+    let derivation = filter.derivation.as_deref();
+    let conditions: [(&str, Option<ToSqlOutput<'f>>); 7] = [
+        (specification, filter.specification.as_deref().map(Into::into)),
+        (" AND b.job = ?", filter.job.as_deref().map(Into::into)),
+        (" AND b.system = ?", filter.system.as_deref().map(Into::into)),
+        (" AND b.evaluation_id = ?", filter.evaluation.map(|id| id.get().into())),
+        (" AND b.derivation_key = ?", derivation.map(|path| derivation_key(path).into())),
+        (" AND b.derivation = ?", derivation.map(Into::into)),
+        (status, filter.status.map(|status| status.code().into())),
+    ];
+    let mut values = Vec::new();
+    for (condition, value) in conditions {
+        if let Some(value) = value {
+            sql.push_str(condition);
+            values.push(value);
+        }
     }
     if by != By::Derivation {
         sql.push_str(match list {
@@ -213,11 +205,9 @@ fn filtered(
     if by != By::Derivation {
         values.push(limit.into());
     }
-    let mut statement = s.prepare_cached(&sql)?;
-    let found = statement.query_map(rusqlite::params_from_iter(values), from_row)?;
-    let mut found: Vec<Build> = found.collect::<rusqlite::Result<_>>()?;
+    let mut found: Vec<Build> = s.all(&sql, rusqlite::params_from_iter(values), from_row)?;
     if by == By::Derivation {
-        // One, or as many as an import brought.
+        // One build, or as many as an import brought.
         match list {
             List::Latest => {
                 found.sort_unstable_by_key(|build| Reverse((build.stopped_at, build.id)));
@@ -246,18 +236,14 @@ pub fn job_history(
     latest_builds(s, &filter, limit)
 }
 
-/// The systems that builds were registered for, in their order.
+/// The systems that builds were registered for, sorted.
 pub(crate) fn systems(s: &Snapshot) -> rusqlite::Result<Vec<String>> {
-    s.prepare_cached("SELECT DISTINCT system FROM build_count ORDER BY system")?
-        .query_map([], |row| row.get(0))?
-        .collect()
+    s.values("SELECT DISTINCT system FROM build_count ORDER BY system", [])
 }
 
 /// How many builds wait and run.
 pub(crate) fn queue_counts(s: &Snapshot) -> rusqlite::Result<QueueCounts> {
-    s.prepare_cached(
-        "SELECT (SELECT ifnull(sum(builds), 0) FROM build_count WHERE status = -2),
-           (SELECT ifnull(sum(builds), 0) FROM build_count WHERE status = -1)",
-    )?
-    .query_row([], |row| Ok(QueueCounts { scheduled: row.get(0)?, started: row.get(1)? }))
+    let sql = "SELECT (SELECT ifnull(sum(builds), 0) FROM build_count WHERE status = -2),
+           (SELECT ifnull(sum(builds), 0) FROM build_count WHERE status = -1)";
+    s.query_row(sql, [], |row| Ok(QueueCounts { scheduled: row.get(0)?, started: row.get(1)? }))
 }

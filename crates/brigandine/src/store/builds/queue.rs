@@ -1,13 +1,15 @@
-//! The queue as the scheduler sees it: what runs, what it starts next, and what waits for something else.
+//! The queue in the scheduler's order: what runs, what starts next, and what waits for something else.
 
 use super::list::queue;
 use super::row::{columns, from_row, select};
 use crate::model::{Build, BuildFilter, BuildId, BuildStatus};
 use crate::store::database::Snapshot;
+use crate::store::derivations::derivation_key;
+use crate::store::query::{Query, integer};
 use rusqlite::params;
 use std::collections::BTreeSet;
 
-/// Builds that are named as what another one waits for.
+/// The most dependencies that are named of a waiting build.
 const NEEDS: u32 = 3;
 
 /// A build that waits, and for what.
@@ -15,23 +17,23 @@ const NEEDS: u32 = 3;
 pub(crate) struct Pending {
     /// The build.
     pub(crate) build: Build,
-    /// Some of the builds that it needs and that have not succeeded.
+    /// Number and job of some of the builds that it needs and that have not succeeded.
     pub(crate) needs: Vec<(BuildId, String)>,
-    /// A build of the same derivation that runs; its end will be the end of this one as well.
+    /// A running build of the same derivation, whose end is the end of this one as well.
     pub(crate) twin: Option<BuildId>,
 }
 
 /// What has not ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct WholeQueue {
-    /// Runs, the first start first.
+    /// Running builds, the first started first.
     pub(crate) running: Vec<Build>,
-    /// Is started in this order as room becomes free.
+    /// Builds that start as room becomes free, in this order.
     pub(crate) ready: Vec<Pending>,
-    /// Waits for builds that it needs, in the order in which it would be started now. Of more than fit, those
-    /// that were registered first.
+    /// Builds that wait for others, in the order in which they would start now. When there are more than fit, the
+    /// first registered are listed.
     pub(crate) waiting: Vec<Pending>,
-    /// Is never started by this server: imported, or for a system that it does not build for.
+    /// Builds that this server never starts: imported, or for a system that it does not build for.
     pub(crate) foreign: Vec<Build>,
 }
 
@@ -82,66 +84,45 @@ fn order(build: &Build) -> (i64, i64, &str) {
 }
 
 fn scheduled_systems(s: &Snapshot) -> rusqlite::Result<BTreeSet<String>> {
-    s.prepare_cached("SELECT system FROM build_count WHERE status = -2 AND builds > 0")?
-        .query_map([], |row| row.get(0))?
-        .collect()
+    s.values("SELECT system FROM build_count WHERE status = -2 AND builds > 0", [])
 }
 
-/// As the builder asks (`claim.rs`), but with those whose derivation is being built.
+/// The ready builds as the scheduler asks for them (`claim.rs`), together with those whose twin is running.
 fn ready(s: &Snapshot, system: &str, limit: usize) -> rusqlite::Result<Vec<Build>> {
-    s.prepare_cached(select!(
+    let sql = select!(
         "build AS b INDEXED BY build_ready",
         "WHERE b.status = -2 AND b.waiting = 0 AND b.backend = 0 AND b.system = ?1
          ORDER BY b.priority DESC, b.submitted_at, b.derivation LIMIT ?2"
-    ))?
-    .query_map(params![system, i64::try_from(limit).unwrap_or(i64::MAX)], from_row)?
-    .collect()
+    );
+    s.all(sql, params![system, integer(limit)], from_row)
 }
 
 /// Builds that wait for others, the first registered first.
 fn waiting(s: &Snapshot, limit: usize) -> rusqlite::Result<Vec<Build>> {
-    if limit == 0 {
-        return Ok(Vec::new());
-    }
-    s.prepare_cached(select!(
+    let sql = select!(
         "build AS b INDEXED BY build_unfinished",
         "WHERE b.status < 0 AND b.backend = 0 AND b.status = -2 AND b.waiting > 0
          ORDER BY b.id LIMIT ?1"
-    ))?
-    .query_map([i64::try_from(limit).unwrap_or(i64::MAX)], from_row)?
-    .collect()
+    );
+    s.all(sql, [integer(limit)], from_row)
 }
 
 /// Builds that no backend of this server builds, the first queued first.
 fn imported(s: &Snapshot, limit: usize) -> rusqlite::Result<Vec<Build>> {
-    if limit == 0 {
-        return Ok(Vec::new());
-    }
-    s.prepare_cached(select!(
+    let sql = select!(
         "build AS b INDEXED BY build_queue",
         "WHERE b.status < 0 AND b.status = -2 AND b.backend <> 0 ORDER BY b.submitted_at, b.id LIMIT ?1"
-    ))?
-    .query_map([i64::try_from(limit).unwrap_or(i64::MAX)], from_row)?
-    .collect()
+    );
+    s.all(sql, [integer(limit)], from_row)
 }
 
 fn missing(s: &Snapshot, id: BuildId) -> rusqlite::Result<Vec<(BuildId, String)>> {
-    s.prepare_cached(
-        "SELECT n.id, n.job FROM dependency AS d CROSS JOIN build AS n ON n.id = d.needs_id
-         WHERE d.build_id = ?1 AND n.status <> 0 ORDER BY d.needs_id LIMIT ?2",
-    )?
-    .query_map(params![id, NEEDS], |row| Ok((row.get(0)?, row.get(1)?)))?
-    .collect()
+    let sql = "SELECT n.id, n.job FROM dependency AS d CROSS JOIN build AS n ON n.id = d.needs_id
+         WHERE d.build_id = ?1 AND n.status <> 0 ORDER BY d.needs_id LIMIT ?2";
+    s.all(sql, params![id, NEEDS], |row| row.try_into())
 }
 
 fn twin(s: &Snapshot, build: &Build) -> rusqlite::Result<Option<BuildId>> {
-    s.prepare_cached(
-        "SELECT id FROM build WHERE derivation_key = ?1 AND derivation = ?2 AND status = -1",
-    )?
-    .query_map(
-        params![crate::store::derivations::derivation_key(&build.derivation), build.derivation],
-        |row| row.get(0),
-    )?
-    .next()
-    .transpose()
+    let sql = "SELECT id FROM build WHERE derivation_key = ?1 AND derivation = ?2 AND status = -1";
+    s.value(sql, params![derivation_key(&build.derivation), build.derivation])
 }

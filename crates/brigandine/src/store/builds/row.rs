@@ -1,6 +1,7 @@
 //! A row of builds as a value.
 
 use crate::model::{Build, BuildLogFile};
+use crate::store::query::{Columns, read};
 use rusqlite::Row;
 
 /// The columns that [`from_row`] reads, of `build AS b` and `specification AS s`.
@@ -13,13 +14,11 @@ macro_rules! columns {
     };
 }
 
-pub(super) const COLUMN_COUNT: usize = 21;
-
 macro_rules! select {
     ($rest:literal) => {
         select!("build AS b", $rest)
     };
-    // CROSS: tables are read in the order they are written in.
+    // CROSS: SQLite reads the tables in this order.
     ($from:literal, $rest:literal) => {
         concat!(
             "SELECT ",
@@ -35,25 +34,15 @@ macro_rules! select {
 pub(super) use {columns, select};
 
 pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Build> {
-    Ok(Build {
-        id: row.get(0)?,
-        derivation: row.get(1)?,
-        specification_id: row.get(2)?,
-        specification: row.get(3)?,
-        evaluation: row.get(4)?,
-        job: row.get(5)?,
-        system: row.get(6)?,
-        nix_name: row.get(7)?,
-        priority: row.get(8)?,
-        status: row.get(9)?,
-        weather: row.get(10)?,
-        attempt: row.get(11)?,
-        waiting: row.get(12)?,
-        message: row.get(13)?,
-        submitted_at: row.get(14)?,
-        started_at: row.get(15)?,
-        stopped_at: row.get(16)?,
-        log: BuildLogFile { path: row.get(17)?, bytes: row.get(18)?, digest: row.get(19)? },
-        imported: row.get::<_, i64>(20)? != 0,
-    })
+    from_columns(&mut Columns::of(row))
+}
+
+/// A build from the next columns of a row.
+pub(super) fn from_columns(columns: &mut Columns<'_, '_>) -> rusqlite::Result<Build> {
+    Ok(read!(columns: Build {
+        id, derivation, specification_id, specification, evaluation, job, system, nix_name, priority,
+        status, weather, attempt, waiting, message, submitted_at, started_at, stopped_at;
+        log: read!(columns: BuildLogFile { path, bytes, digest }),
+        imported: columns.take::<i64>()? != 0
+    }))
 }

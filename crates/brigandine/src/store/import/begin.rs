@@ -1,15 +1,15 @@
-//! The begin of an import: tables, specifications, evaluations.
+//! The beginning of an import: tables, specifications, evaluations.
 
-use super::cuirass::{CuirassError, CuirassEvaluation, CuirassSpecification};
 use super::outcome::ImportError;
-use super::source::Source;
-use crate::model::{Evaluator, Input, Reference, Specification, Timestamp};
+use super::source::{CuirassError, CuirassEvaluation, CuirassSpecification, Source};
+use crate::model::{Evaluator, Input, Reference, Specification, SpecificationId, Timestamp};
+use crate::store::query::integer;
 use crate::store::{schema, specifications};
 use rusqlite::{Connection, params};
 use std::collections::HashMap;
 use std::path::Path;
 
-/// Tables, specifications and evaluations, unless an earlier import stored them.
+/// Stores tables, specifications and evaluations, unless an interrupted import has done so.
 pub(super) fn begin(
     conn: &mut Connection,
     cuirass: &dyn Source,
@@ -71,8 +71,8 @@ pub(super) fn begin(
     tx.commit().map_err(failed)
 }
 
-/// What evaluates Guix is not here, so an imported specification rests until somebody replaces it;
-/// nothing of what Cuirass knew is dropped.
+/// A specification of Cuirass as ours. This server has no evaluator for Guix, so it is disabled until an operator
+/// replaces it; nothing that Cuirass knew is dropped.
 fn translate(from: &CuirassSpecification) -> Result<Specification, String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     if from.name.is_empty() || !from.name.chars().all(plain) {
@@ -122,16 +122,16 @@ fn translate(from: &CuirassSpecification) -> Result<Specification, String> {
     })
 }
 
-/// A time that is not known yet; the first builds of the evaluation tell.
+/// A time that is not known yet: the first builds of the evaluation give it.
 pub(super) const UNKNOWN_AT: i64 = 1;
 
 fn insert_evaluation(
     tx: &Connection,
     evaluation: &CuirassEvaluation,
-    specification: i64,
+    specification: SpecificationId,
     inputs: &[&str],
 ) -> Result<(), CuirassError> {
-    // One that was under way when the database was left is not under way here.
+    // One that was running in Cuirass does not run here.
     let (status, message) = match evaluation.status {
         -1 => (2, "it had not ended when it was imported"),
         status @ 0..=2 => (status, ""),
@@ -164,12 +164,7 @@ fn insert_evaluation(
             "INSERT INTO checkout (evaluation_id, position, input, revision, subject, author,
              revision_at) VALUES (?1, ?2, ?3, ?4, '', '', 0)",
         )?
-        .execute(params![
-            evaluation.id,
-            i64::try_from(position).unwrap_or(i64::MAX),
-            name,
-            revision
-        ])?;
+        .execute(params![evaluation.id, integer(position), name, revision])?;
     }
     Ok(())
 }

@@ -1,15 +1,14 @@
-//! Builds of a Cuirass database become ours, in a file of its own beside the database.
+//! Importing the builds of a Cuirass database, into a file of its own beside the database.
 //!
 //! ```text
 //! none → tables, specifications, evaluations → slices of builds → outputs checked → indexes,
 //! triggers, statistics → renamed to the database
 //! ```
 //!
-//! Each arrow is a transaction (a slice of builds, an index) that stores with itself how far it
-//! got, so an import that was killed goes on where it stood when it is started again. The file has
-//! a rollback journal, since almost every page is new and needs none; and no indexes while it is
-//! filled, since one that is made afterwards is sorted once. The database itself appears by a
-//! rename, whole or not at all.
+//! Each arrow is a transaction (a slice of builds, an index) that stores how far the import is, so a killed import goes
+//! on from there when it is started again. The file has a rollback journal, since almost every page is new and needs no
+//! journal; and no indexes while it is filled, since SQLite sorts once for an index that is made afterwards. The
+//! database itself appears by a rename, whole or not at all.
 
 mod begin;
 mod cuirass;
@@ -20,26 +19,27 @@ mod source;
 #[cfg(test)]
 mod tests;
 
-pub use cuirass::CuirassError;
 pub use outcome::{ImportError, Imported, Step};
 pub use sample::mix;
+pub use source::CuirassError;
 
+use super::query::Query;
 use super::schema;
 use crate::model::Timestamp;
 use crate::os::state_dir::StateDir;
 use begin::begin;
-use cuirass::{Cuirass, CuirassBuild};
+use cuirass::Cuirass;
 use rusqlite::{Connection, OpenFlags, params};
 use sample::Sample;
 use slice::Slice;
-use source::{Open, Source};
+use source::{CuirassBuild, Open, Source};
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::mpsc;
 
 /// Builds of one transaction.
 const SLICE: usize = 100_000;
-/// Builds handed over at once by the thread that reads, and how many such batches may wait.
+/// Builds that the reading thread hands over at once, and how many such batches may wait.
 const BATCH: usize = 500;
 const BATCHES_MAX: usize = 16;
 
@@ -66,8 +66,8 @@ pub fn make_sample(
 /// Imports the Cuirass database `source` into the new state directory `state`.
 ///
 /// # Errors
-/// Nothing of the source is changed; what is stored of an import that failed stays for the next
-/// attempt, and no server takes it for a database.
+/// Nothing of the source is changed. What a failed import has stored stays for the next attempt; no server takes it for
+/// a database.
 pub(crate) fn import_cuirass(
     source: &Path,
     state: &Path,
@@ -125,8 +125,7 @@ fn import(
 
 fn open_target(path: &Path) -> rusqlite::Result<Connection> {
     let conn = Connection::open_with_flags(path, OpenFlags::default())?;
-    // References are checked here, by looking them up among the evaluations, rather than six times
-    // for each build.
+    // The import checks references itself, once per build, by its map of the evaluations; SQLite would check six.
     conn.execute_batch(
         "PRAGMA journal_mode = TRUNCATE; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = OFF;
          PRAGMA cache_size = -262144; PRAGMA temp_store = FILE; PRAGMA threads = 1;
@@ -136,9 +135,7 @@ fn open_target(path: &Path) -> rusqlite::Result<Connection> {
 }
 
 fn specifications_of(conn: &Connection) -> rusqlite::Result<HashMap<i64, i64>> {
-    conn.prepare("SELECT id, specification_id FROM evaluation")?
-        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
-        .collect()
+    conn.all("SELECT id, specification_id FROM evaluation", [], |row| row.try_into())
 }
 
 fn progress_of(conn: &Connection) -> rusqlite::Result<Imported> {
@@ -153,7 +150,7 @@ fn progress_of(conn: &Connection) -> rusqlite::Result<Imported> {
     })
 }
 
-/// Reads on a thread of its own, stores slices on this one.
+/// Reads the builds on a thread of its own, and stores them in slices on this one.
 fn copy(
     conn: &mut Connection,
     (open, source): (Open<'_>, &Path),
@@ -176,7 +173,7 @@ fn copy(
                 let mut batch = Vec::with_capacity(BATCH);
                 cuirass.builds(after, false, &mut |build| {
                     batch.push(build);
-                    // Refused when the writer has ended: then there is nothing to read for.
+                    // Sending fails when the storing thread has ended: then reading ends too.
                     batch.len() < BATCH
                         || sender
                             .send(std::mem::replace(&mut batch, Vec::with_capacity(BATCH)))
@@ -243,7 +240,7 @@ fn look_up_outputs(
     Ok(all)
 }
 
-/// Triggers, statistics, and the end of the table that says how far it is.
+/// Makes triggers and statistics, and drops the table that says how far the import is.
 fn finish(conn: &Connection) -> rusqlite::Result<()> {
     schema::make_triggers(conn)?;
     conn.execute_batch(

@@ -1,70 +1,40 @@
-//! What an import tells: how far it is, what was imported, why it ended.
+//! How far an import is, what it imported, and why it failed.
 
-use super::cuirass::CuirassError;
+use super::source::CuirassError;
 use crate::store::schema::SchemaError;
 use serde::Serialize;
 use std::path::PathBuf;
 
-/// Why an import ended.
-#[derive(Debug)]
+/// Why an import failed.
+#[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     /// The state directory has a database.
+    #[error(
+        "there is a database already: {0}; builds keep their numbers, so they are imported into a new state directory \
+         only: name one with --state"
+    )]
     Present(PathBuf),
-    /// The file that an earlier import left is of another source.
+    /// An interrupted import from another source has left its file.
+    #[error("{0} was begun from another database ({1}); remove it to begin anew")]
     Other(PathBuf, String),
     /// The source cannot be read or understood.
-    Source(PathBuf, CuirassError),
-    /// The new file.
-    Target(PathBuf, rusqlite::Error),
-    /// The new file's schema.
-    Schema(PathBuf, SchemaError),
-    /// A directory or a rename.
-    File(PathBuf, std::io::Error),
+    #[error("cannot import {0}: {1}")]
+    Source(PathBuf, #[source] CuirassError),
+    /// The new file cannot be written.
+    #[error("cannot write {0}: {1}; what is stored stays, and the same command goes on from there")]
+    Target(PathBuf, #[source] rusqlite::Error),
+    /// The new file's schema cannot be made.
+    #[error("cannot make {0}: {1}")]
+    Schema(PathBuf, #[source] SchemaError),
+    /// A file cannot be opened, written or renamed.
+    #[error("{0}: {1}")]
+    File(PathBuf, #[source] std::io::Error),
 }
 
-impl std::fmt::Display for ImportError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Present(path) => write!(
-                f,
-                "there is a database already: {}; builds keep their numbers, so they are imported \
-                 into a new state directory only: name one with --state",
-                path.display()
-            ),
-            Self::Other(path, source) => write!(
-                f,
-                "{} was begun from another database ({source}); remove it to begin anew",
-                path.display()
-            ),
-            Self::Source(path, error) => write!(f, "cannot import {}: {error}", path.display()),
-            Self::Target(path, error) => write!(
-                f,
-                "cannot write {}: {error}; what is stored stays, and the same command goes on \
-                 from there",
-                path.display()
-            ),
-            Self::Schema(path, error) => write!(f, "cannot make {}: {error}", path.display()),
-            Self::File(path, error) => write!(f, "{}: {error}", path.display()),
-        }
-    }
-}
-
-impl std::error::Error for ImportError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Present(_) | Self::Other(..) => None,
-            Self::Source(_, error) => Some(error),
-            Self::Target(_, error) => Some(error),
-            Self::Schema(_, error) => Some(error),
-            Self::File(_, error) => Some(error),
-        }
-    }
-}
-
-/// How far it is.
+/// How far an import is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// This many of so many builds are stored.
+    /// How many builds are stored, and how many there are.
     Builds(i64, i64),
     /// Something else, in words.
     Other(String),

@@ -1,29 +1,28 @@
-//! Sample builds of any number: four specifications, evaluations of two thousand jobs, names and
-//! store paths of usual lengths. The same number gives the same builds.
+//! Any number of sample builds: four specifications, evaluations of two thousand jobs, names and store paths of usual
+//! lengths. The same number gives the same builds.
 
-use super::cuirass::{
-    CuirassBuild, CuirassError, CuirassEvaluation, CuirassInput, CuirassSpecification,
+use super::source::{
+    CuirassBuild, CuirassEvaluation, CuirassInput, CuirassSpecification, Result, Source,
 };
-use super::source::Source;
 use crate::model::BuildStatus;
 use crate::store::derivations::derivation_key;
 
 /// Jobs of an evaluation.
 const JOBS: i64 = 2000;
-/// Packages there are; an evaluation has a run of them.
+/// All packages; an evaluation has [`JOBS`] of them in a row.
 const PACKAGES: i64 = 9000;
-/// When the first evaluation was.
+/// The time of the first evaluation.
 const BEGAN: i64 = 1_700_000_000;
 /// Names and shares of the specifications, in percent.
 const SPECIFICATIONS: [(&str, u64); 4] =
     [("main", 44), ("modules", 40), ("staging", 13), ("small", 3)];
 
-/// So many builds.
+/// A source of this many builds.
 pub(super) struct Sample {
     builds: i64,
 }
 
-/// Mixes a number so well that its digits look random (the finish of splitmix64).
+/// Mixes a number so that its digits look random (the finalizer of splitmix64).
 pub fn mix(n: i64) -> u64 {
     let mut z = n.cast_unsigned().wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -67,7 +66,7 @@ impl Sample {
         let derivation = format!("/gnu/store/{dice:016x}{more:016x}-{name}.drv");
         let timestamp = BEGAN + evaluation * 7000 + (id - 1) % JOBS / 100;
         let status = match dice / 100 % 100 {
-            // The last twentieth waits in part.
+            // Of the last twentieth, some wait.
             0..60 if id > self.builds - self.builds / 20 => BuildStatus::Scheduled,
             0..93 => BuildStatus::Succeeded,
             93..98 => BuildStatus::Failed,
@@ -102,16 +101,16 @@ impl Sample {
 }
 
 impl Source for Sample {
-    fn size(&self) -> Result<(i64, i64), CuirassError> {
+    fn size(&self) -> Result<(i64, i64)> {
         Ok((self.builds, self.builds))
     }
 
-    fn outputs(&self) -> Result<i64, CuirassError> {
+    fn outputs(&self) -> Result<i64> {
         let count = (1..=self.builds).map(|id| if mix(-id) % 10 < 3 { 2 } else { 1 });
         Ok(count.sum())
     }
 
-    fn specifications(&self) -> Result<Vec<CuirassSpecification>, CuirassError> {
+    fn specifications(&self) -> Result<Vec<CuirassSpecification>> {
         let specification = |(name, _): (&str, u64)| CuirassSpecification {
             name: name.to_owned(),
             load_path_inputs: String::new(),
@@ -131,7 +130,7 @@ impl Source for Sample {
         Ok(SPECIFICATIONS.map(specification).to_vec())
     }
 
-    fn evaluations(&self) -> Result<Vec<CuirassEvaluation>, CuirassError> {
+    fn evaluations(&self) -> Result<Vec<CuirassEvaluation>> {
         let evaluation = |id| CuirassEvaluation {
             id,
             specification: Self::specification_of(id).to_owned(),
@@ -149,7 +148,7 @@ impl Source for Sample {
         after: i64,
         _: bool,
         take: &mut dyn FnMut(CuirassBuild) -> bool,
-    ) -> Result<(), CuirassError> {
+    ) -> Result<()> {
         for id in after + 1..=self.builds {
             if !take(self.build(id)) {
                 break;

@@ -1,13 +1,14 @@
 //! A slice of builds, stored in one transaction with the counts that it changes.
 
 use super::begin::UNKNOWN_AT;
-use super::cuirass::{CuirassBuild, CuirassError};
 use super::outcome::Imported;
+use super::source::{CuirassBuild, CuirassError};
 use crate::model::BuildStatus;
+use crate::store::query::integer;
 use rusqlite::{Connection, params};
 use std::collections::HashMap;
 
-/// What one transaction gathers.
+/// The builds of one transaction, with the counts that they change.
 #[derive(Default)]
 pub(super) struct Slice {
     pub(super) builds: usize,
@@ -15,13 +16,15 @@ pub(super) struct Slice {
     outputs: i64,
     rescheduled: i64,
     logs: i64,
-    /// By evaluation: how many of each status, from -2 on, and the first submission.
+    /// By evaluation: how many builds have each status, from -2 on, and the first submission.
     evaluations: HashMap<i64, ([i64; 7], i64)>,
+    /// By status and specification, then by system.
     counts: HashMap<(i64, i64), HashMap<String, i64>>,
     jobs: Vec<(i64, String, i64)>,
 }
 
 impl Slice {
+    /// Stores builds with their outputs. `of` has the specification of each evaluation.
     pub(super) fn store(
         &mut self,
         tx: &Connection,
@@ -45,7 +48,7 @@ impl Slice {
                 return Err(CuirassError::Unknown(what));
             };
             if build.status == BuildStatus::Started {
-                // As Cuirass does when it starts: nobody runs it any more.
+                // As Cuirass does when it starts: no process runs it any more.
                 build.status = BuildStatus::Scheduled;
                 self.rescheduled += 1;
             }
@@ -97,15 +100,19 @@ impl Slice {
         Ok(())
     }
 
-    pub(super) fn end(mut self, tx: &Connection, done: &mut Imported) -> rusqlite::Result<()> {
-        self.jobs.sort_unstable();
-        let mut job = tx.prepare_cached(
+    /// Stores what the builds change, and adds them to `done`.
+    pub(super) fn end(self, tx: &Connection, done: &mut Imported) -> rusqlite::Result<()> {
+        let Self { builds, last_build, outputs, rescheduled, logs, evaluations, counts, mut jobs } =
+            self;
+        let builds = integer(builds);
+        jobs.sort_unstable();
+        let mut insert = tx.prepare_cached(
             "INSERT INTO job (evaluation_id, name, build_id, reused) VALUES (?1, ?2, ?3, 0)",
         )?;
-        for (evaluation, name, build) in self.jobs {
-            job.execute(params![evaluation, name, build])?;
+        for (evaluation, name, build) in jobs {
+            insert.execute(params![evaluation, name, build])?;
         }
-        let mut evaluations = tx.prepare_cached(
+        let mut update = tx.prepare_cached(
             "UPDATE evaluation SET scheduled = scheduled + ?2, started = started + ?3,
              succeeded = succeeded + ?4, failed = failed + ?5,
              failed_dependency = failed_dependency + ?6, failed_other = failed_other + ?7,
@@ -115,8 +122,8 @@ impl Slice {
              finished_at = CASE WHEN finished_at = 1 THEN ?9 ELSE finished_at END
              WHERE id = ?1",
         )?;
-        for (id, ([a, b, c, d, e, f, g], first)) in &self.evaluations {
-            evaluations.execute(params![id, a, b, c, d, e, f, g, first])?;
+        for (id, ([a, b, c, d, e, f, g], first)) in &evaluations {
+            update.execute(params![id, a, b, c, d, e, f, g, first])?;
         }
         let mut count = tx.prepare_cached(
             "INSERT INTO build_count (status, specification_id, system, builds)
@@ -124,27 +131,20 @@ impl Slice {
              ON CONFLICT (status, specification_id, system)
              DO UPDATE SET builds = builds + excluded.builds",
         )?;
-        for ((status, specification), systems) in &self.counts {
+        for ((status, specification), systems) in &counts {
             for (system, builds) in systems {
                 count.execute(params![status, specification, system, builds])?;
             }
         }
-        let builds = i64::try_from(self.builds).unwrap_or(i64::MAX);
         tx.prepare_cached(
             "UPDATE import SET builds = builds + ?1, last_build = max(last_build, ?2),
              outputs = outputs + ?3, rescheduled = rescheduled + ?4, logs = logs + ?5",
         )?
-        .execute(params![
-            builds,
-            self.last_build,
-            self.outputs,
-            self.rescheduled,
-            self.logs
-        ])?;
+        .execute(params![builds, last_build, outputs, rescheduled, logs])?;
         done.builds += builds;
-        done.outputs += self.outputs;
-        done.rescheduled += self.rescheduled;
-        done.logs += self.logs;
+        done.outputs += outputs;
+        done.rescheduled += rescheduled;
+        done.logs += logs;
         Ok(())
     }
 }

@@ -1,54 +1,114 @@
-//! Where an import comes from.
+//! What an import reads: its sources, and their rows as plain values.
 
-use super::cuirass::{
-    Cuirass, CuirassBuild, CuirassError, CuirassEvaluation, CuirassSpecification,
-};
+use crate::model::BuildStatus;
 
-/// Where an import comes from.
+/// Why a source cannot be imported.
+#[derive(Debug)]
+pub enum CuirassError {
+    /// It cannot be read.
+    Sqlite(rusqlite::Error),
+    /// It is no database of Cuirass, or has something that is not known; the text says what.
+    Unknown(String),
+}
+
+impl std::fmt::Display for CuirassError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Sqlite(error) => error.fmt(f),
+            Self::Unknown(what) => f.write_str(what),
+        }
+    }
+}
+
+impl std::error::Error for CuirassError {}
+
+impl From<rusqlite::Error> for CuirassError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+pub(super) type Result<T> = std::result::Result<T, CuirassError>;
+
+/// A specification, as Cuirass has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct CuirassSpecification {
+    pub(super) name: String,
+    pub(super) load_path_inputs: String,
+    pub(super) package_path_inputs: String,
+    pub(super) proc_input: String,
+    pub(super) proc_file: String,
+    pub(super) proc: String,
+    pub(super) proc_args: String,
+    pub(super) inputs: Vec<CuirassInput>,
+}
+
+/// An input of a specification.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct CuirassInput {
+    pub(super) name: String,
+    pub(super) url: String,
+    pub(super) branch: Option<String>,
+    pub(super) tag: Option<String>,
+    pub(super) revision: Option<String>,
+}
+
+/// An evaluation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct CuirassEvaluation {
+    pub(super) id: i64,
+    pub(super) specification: String,
+    /// Revisions, in the order of the inputs, with the inputs' names where they are known.
+    pub(super) checkouts: Vec<(Option<String>, String)>,
+    pub(super) status: i64,
+    /// 0 when the database does not say.
+    pub(super) timestamp: i64,
+    pub(super) checkout_at: i64,
+    pub(super) finished_at: i64,
+}
+
+/// A build with its outputs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct CuirassBuild {
+    pub(super) id: i64,
+    pub(super) derivation: String,
+    pub(super) derivation_key: i64,
+    pub(super) evaluation: i64,
+    pub(super) job: String,
+    pub(super) system: String,
+    pub(super) nix_name: String,
+    pub(super) status: BuildStatus,
+    pub(super) timestamp: i64,
+    pub(super) started_at: i64,
+    pub(super) stopped_at: i64,
+    pub(super) priority: i64,
+    pub(super) timeout_s: i64,
+    pub(super) max_silent_s: i64,
+    pub(super) has_log: bool,
+    pub(super) outputs: Vec<(String, String)>,
+}
+
+/// A source of an import.
 pub(super) trait Source {
     /// How many builds there are, and the highest id.
-    fn size(&self) -> Result<(i64, i64), CuirassError>;
+    fn size(&self) -> Result<(i64, i64)>;
     /// How many outputs there are.
-    fn outputs(&self) -> Result<i64, CuirassError>;
-    /// All specifications.
-    fn specifications(&self) -> Result<Vec<CuirassSpecification>, CuirassError>;
+    fn outputs(&self) -> Result<i64>;
+    /// All specifications with their inputs.
+    fn specifications(&self) -> Result<Vec<CuirassSpecification>>;
     /// All evaluations, by id.
-    fn evaluations(&self) -> Result<Vec<CuirassEvaluation>, CuirassError>;
-    /// Hands over the builds above `after`, by id; see [`Cuirass::builds`].
+    fn evaluations(&self) -> Result<Vec<CuirassEvaluation>>;
+    /// Hands the builds above `after` to `take`, by id, with their outputs, until it says false.
+    ///
+    /// Without `careful` a source may miss outputs that do not lie in the order of their builds. A caller that has got
+    /// fewer than [`Source::outputs`] in the end asks again with `careful`.
     fn builds(
         &self,
         after: i64,
         careful: bool,
         take: &mut dyn FnMut(CuirassBuild) -> bool,
-    ) -> Result<(), CuirassError>;
+    ) -> Result<()>;
 }
 
 /// Opens a source; each thread has its own.
-pub(super) type Open<'o> = &'o (dyn Fn() -> Result<Box<dyn Source>, CuirassError> + Sync);
-
-impl Source for Cuirass {
-    fn size(&self) -> Result<(i64, i64), CuirassError> {
-        self.size()
-    }
-
-    fn outputs(&self) -> Result<i64, CuirassError> {
-        self.outputs()
-    }
-
-    fn specifications(&self) -> Result<Vec<CuirassSpecification>, CuirassError> {
-        self.specifications()
-    }
-
-    fn evaluations(&self) -> Result<Vec<CuirassEvaluation>, CuirassError> {
-        self.evaluations()
-    }
-
-    fn builds(
-        &self,
-        after: i64,
-        careful: bool,
-        take: &mut dyn FnMut(CuirassBuild) -> bool,
-    ) -> Result<(), CuirassError> {
-        self.builds(after, careful, take)
-    }
-}
+pub(super) type Open<'o> = &'o (dyn Fn() -> Result<Box<dyn Source>> + Sync);

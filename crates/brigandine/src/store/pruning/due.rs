@@ -1,12 +1,13 @@
-//! Which evaluations need not be kept.
+//! Which evaluations the rules of retention do not keep.
 
 use crate::model::{EvaluationId, Keep, Specification, SpecificationId, Timestamp};
 use crate::store::database::Snapshot;
+use crate::store::query::Query;
 
-/// Evaluations that one look finds at most; the next look finds further ones.
+/// The most evaluations that one query finds; the next one finds further ones.
 const DUE_MAX: usize = 10_000;
 
-/// The evaluations that hold the highest numbers (D1).
+/// The evaluations that hold the highest numbers (PRUNE1).
 const HIGHEST: &str = "SELECT max(j.evaluation_id) FROM job AS j WHERE j.build_id =
        (SELECT max(id) FROM build)
      UNION ALL
@@ -16,33 +17,30 @@ const HIGHEST: &str = "SELECT max(j.evaluation_id) FROM job AS j WHERE j.build_i
 /// Evaluations of a specification that need not be kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Due {
-    /// Whose.
+    /// The specification.
     pub(crate) specification: SpecificationId,
     /// Its name.
     pub(crate) name: String,
     /// The rules, from itself or the server.
     pub(crate) keep: Keep,
-    /// Oldest first.
+    /// Those that may go, oldest first.
     pub(crate) evaluations: Vec<EvaluationId>,
-    /// Jobs of these.
+    /// How many jobs these have.
     pub(crate) jobs: i64,
     /// Evaluations that stay.
     pub(crate) kept: usize,
 }
 
-/// What may go, of specifications that have a rule, removed ones as well. Reads every evaluation of
+/// Which evaluations may go, of every specification with a rule, removed ones included. Reads all evaluations of
 /// these, and no build.
 pub(crate) fn due(s: &Snapshot, default: Keep, now: Timestamp) -> rusqlite::Result<Vec<Due>> {
-    let mut statement =
-        s.prepare_cached("SELECT id, name, definition FROM specification ORDER BY name")?;
-    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-    let highest: Vec<Option<EvaluationId>> =
-        s.prepare_cached(HIGHEST)?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    let sql = "SELECT id, name, definition FROM specification ORDER BY name";
+    let rows: Vec<(SpecificationId, String, String)> = s.all(sql, [], |row| row.try_into())?;
+    let highest: Vec<Option<EvaluationId>> = s.values(HIGHEST, [])?;
     let mut all = Vec::new();
     let mut room = DUE_MAX;
-    for row in rows {
-        let (id, name, definition): (SpecificationId, String, String) = row?;
-        // One that cannot be read says nothing about what may go.
+    for (id, name, definition) in rows {
+        // Nothing goes of a specification that cannot be read.
         let Ok(definition) = serde_json::from_str::<Specification>(&definition) else { continue };
         let keep = definition.keep.unwrap_or(default);
         let one = due_of(s, (id, name), keep, now, room, &highest)?;
@@ -78,7 +76,7 @@ fn due_of(
         let ruled = keep.is_everything()
             || newest.is_some_and(|newest| place < newest)
             || since.is_some_and(|since| created_at >= since);
-        // D1. What was begun is brought to its end, whatever the rules say by now.
+        // PRUNE1. A deletion that was begun goes on, whatever the rules say by now.
         let held =
             place == 0 || current || pending || (good && !seen) || highest.contains(&Some(id));
         if held || (ruled && !marked) {

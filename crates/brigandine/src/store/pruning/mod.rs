@@ -1,28 +1,28 @@
 //! Deleting evaluations that are not kept, a few rows at a time.
 //!
-//! | state of an evaluation | what is there | leaves it by |
+//! | state of an evaluation | what is there | left by |
 //! |---|---|---|
 //! | kept | everything | [`mark`] |
 //! | being deleted | the jobs that are left, and counters that fit them | [`prune_builds`], again and again |
 //! | empty | no job, no build | [`remove_evaluations`] |
 //!
-//! Each function is one short write, and between any two of them the server may be killed: whatever is
-//! there fits together, and the next run goes on.
+//! Each function is one short write. The server may be killed between any two of them: the rows are consistent, and the
+//! next run goes on.
 //!
-//! - D1: an evaluation is not touched while it is its specification's newest, or the newest that
-//!   succeeded, or the one that the inputs are at, or has something pending, or is the last that holds the build or product with the highest
-//!   number, which would otherwise be given again.
-//! - D2: a job's row goes in the write that changes its evaluation's counters.
-//! - D3: a build that another evaluation has, or that another build needs, lives on: it moves to an
-//!   evaluation that stays. So no build refers to an evaluation that is empty.
-//! - D4: builds are taken from the highest number down. What a build needs has a lower number, so a build
-//!   goes after all that need it.
-//! - D5: a build that only a deleted one needed, and that no evaluation has, moves to the evaluation that
-//!   is being deleted, where it is found again ([`strays`]).
-//! - D6: files are named in `leftover` in the write that deletes their rows.
-//! - D7: rows are read first, and then deleted one by one, each by its whole key. For `DELETE … WHERE key
-//!   IN (SELECT … LIMIT)` and for `RETURNING` SQLite makes a table in memory, with a page cache of its
-//!   own, each time, and several of them per build cost more than the deletes.
+//! - PRUNE1: an evaluation is not touched while it is its specification's newest, or the newest that succeeded, or the
+//!   one that the inputs are at, or has a pending build, or is the last that holds the build or product with the highest
+//!   number, which SQLite would give again.
+//! - PRUNE2: a job's row goes in the write that changes its evaluation's counters.
+//! - PRUNE3: a build that another evaluation has, or that another build needs, stays: it moves to an evaluation that
+//!   stays. So no build refers to an empty evaluation.
+//! - PRUNE4: builds are taken from the highest number down. A build has a higher number than those that it needs, so it
+//!   goes after all builds that need it.
+//! - PRUNE5: a build that only a deleted one needed, and that no evaluation has, moves to the evaluation that is being
+//!   deleted, where [`strays`] finds it.
+//! - PRUNE6: files are named in `leftover` in the write that deletes their rows.
+//! - PRUNE7: rows are read first, and then deleted one by one, each by its whole key. For `DELETE … WHERE key IN (SELECT
+//!   … LIMIT)` and for `RETURNING` SQLite makes a table in memory, with a page cache of its own, each time, and several
+//!   of them per build cost more than the deletes.
 
 mod due;
 
@@ -30,13 +30,15 @@ pub(crate) use due::{Due, due};
 
 use crate::model::{BuildId, BuildStatus, EvaluationId, LogName, output_digest};
 use crate::store::database::{Database, DatabaseError, Snapshot, Transaction};
+use crate::store::query::{Query, integer};
+use lockkeeper::{Executor, Queryable};
 use rusqlite::{Connection, TransactionBehavior, params};
 use std::time::{Duration, Instant};
 
-/// What people read while an evaluation is being deleted.
+/// The message of an evaluation that is being deleted.
 const REMOVING: &str = "older than what is kept: its jobs are being deleted";
 
-/// D1, as a condition of every write.
+/// PRUNE1, as a condition of every write.
 const REMOVABLE: &str = "SELECT 1 FROM evaluation AS e WHERE e.id = ?1 AND e.status <> -1
      AND e.scheduled = 0 AND e.started = 0
      AND NOT EXISTS (SELECT 1 FROM specification AS c
@@ -50,52 +52,45 @@ const REMOVABLE: &str = "SELECT 1 FROM evaluation AS e WHERE e.id = ?1 AND e.sta
      AND ifnull((SELECT max(j.evaluation_id) FROM job AS j WHERE j.build_id =
           (SELECT build_id FROM product WHERE id = (SELECT max(id) FROM product))), 0) <> ?1";
 
-fn is_removable(connection: &Connection, id: EvaluationId) -> rusqlite::Result<bool> {
-    connection.prepare_cached(REMOVABLE)?.exists([id])
+fn is_removable(conn: &impl Queryable, id: EvaluationId) -> rusqlite::Result<bool> {
+    conn.prepare_cached(REMOVABLE)?.exists([id])
 }
 
 /// Begins to delete an evaluation: it is aborted, says why, and gives up its stamp, so that the same
 /// revisions can be evaluated anew. `false`: it must stay, and nothing was changed.
 pub(crate) fn mark(tx: &Transaction, id: EvaluationId) -> rusqlite::Result<bool> {
-    if !tx.prepare_cached(REMOVABLE)?.exists([id])? {
+    if !is_removable(tx, id)? {
         return Ok(false);
     }
-    tx.prepare_cached(
-        "UPDATE evaluation SET status = 2, stamp = 'removed #' || id, message = ?2 WHERE id = ?1",
-    )?
-    .execute(params![id, REMOVING])?;
+    let sql =
+        "UPDATE evaluation SET status = 2, stamp = 'removed #' || id, message = ?2 WHERE id = ?1";
+    tx.execute(sql, params![id, REMOVING])?;
     Ok(true)
 }
 
-/// Jobs of an evaluation behind a border, by name: at most `limit`.
+/// Jobs of an evaluation after a border, by name: at most `limit`.
 pub(crate) fn jobs_after(
     s: &Snapshot,
     id: EvaluationId,
     border: &(String, BuildId),
     limit: u32,
 ) -> rusqlite::Result<Vec<(String, BuildId)>> {
-    s.prepare_cached(
+    let sql =
         "SELECT name, build_id FROM job WHERE evaluation_id = ?1 AND (name, build_id) > (?2, ?3)
-         ORDER BY name, build_id LIMIT ?4",
-    )?
-    .query_map(params![id, border.0, border.1, limit], |row| Ok((row.get(0)?, row.get(1)?)))?
-    .collect()
+         ORDER BY name, build_id LIMIT ?4";
+    s.all(sql, params![id, border.0, border.1, limit], |row| row.try_into())
 }
 
-/// Finished builds that refer to an evaluation (D3, D5): at most `limit`, highest first.
+/// Finished builds that refer to an evaluation (PRUNE3, PRUNE5): at most `limit`, highest first.
 pub(crate) fn strays(s: &Snapshot, id: EvaluationId, limit: u32) -> rusqlite::Result<Vec<BuildId>> {
-    let mut found: Vec<BuildId> = s
-        .prepare_cached(
-            "SELECT id FROM build INDEXED BY build_latest_of_evaluation
-             WHERE evaluation_id = ?1 AND status >= 0 LIMIT ?2",
-        )?
-        .query_map(params![id, limit], |row| row.get(0))?
-        .collect::<rusqlite::Result<_>>()?;
+    let sql = "SELECT id FROM build INDEXED BY build_latest_of_evaluation
+         WHERE evaluation_id = ?1 AND status >= 0 LIMIT ?2";
+    let mut found: Vec<BuildId> = s.values(sql, params![id, limit])?;
     found.sort_unstable_by(|a, b| b.cmp(a));
     Ok(found)
 }
 
-/// What a write may take: whichever is used up first ends it.
+/// The rows and the time that a write may take: it ends when either is used up.
 #[derive(Debug)]
 pub(crate) struct Budget {
     rows: usize,
@@ -103,7 +98,7 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    /// So many rows, and so much time from now on.
+    /// `rows` rows, and `time` from now on.
     pub(crate) fn new(rows: usize, time: Duration) -> Self {
         Self { rows, until: Instant::now() + time }
     }
@@ -113,10 +108,10 @@ impl Budget {
     }
 
     fn limit(&self) -> i64 {
-        i64::try_from(self.rows).unwrap_or(i64::MAX)
+        integer(self.rows)
     }
 
-    /// Rows were changed. Whether fewer than were allowed, so that none are left.
+    /// Uses up `rows`. `true`: fewer than were allowed, so the query that was limited by the budget found them all.
     fn take(&mut self, rows: usize) -> bool {
         let all = rows < self.rows;
         self.rows = self.rows.saturating_sub(rows);
@@ -127,21 +122,21 @@ impl Budget {
 /// How far a write got.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Slice {
-    /// The first builds of the list that are settled: deleted, or living on in another evaluation.
+    /// How many builds of the list, from its beginning, were deleted or moved to another evaluation.
     pub(crate) settled: usize,
-    /// Those of them that were deleted.
+    /// How many of these were deleted.
     pub(crate) deleted: usize,
 }
 
-/// Takes builds out of an evaluation that is being deleted; those that nothing else wants are deleted.
-/// `None`: the evaluation must stay (somebody wanted a build of it again), and nothing was changed.
+/// Takes builds out of an evaluation that is being deleted, and deletes those that nothing else refers to.
+/// `None`: the evaluation must stay (a build of it was restarted), and nothing was changed.
 pub(crate) fn prune_builds(
     tx: &Transaction,
     id: EvaluationId,
     builds: &[BuildId],
     mut budget: Budget,
 ) -> rusqlite::Result<Option<Slice>> {
-    if !tx.prepare_cached(REMOVABLE)?.exists([id])? {
+    if !is_removable(tx, id)? {
         return Ok(None);
     }
     let mut slice = Slice::default();
@@ -158,13 +153,11 @@ pub(crate) fn prune_builds(
         slice.settled += 1;
     }
     let [succeeded, failed, failed_dependency, failed_other, canceled] = counts;
-    // D2
-    tx.prepare_cached(
-        "UPDATE evaluation SET succeeded = succeeded - ?2, failed = failed - ?3,
+    // PRUNE2
+    let sql = "UPDATE evaluation SET succeeded = succeeded - ?2, failed = failed - ?3,
          failed_dependency = failed_dependency - ?4, failed_other = failed_other - ?5,
-         canceled = canceled - ?6 WHERE id = ?1",
-    )?
-    .execute(params![id, succeeded, failed, failed_dependency, failed_other, canceled])?;
+         canceled = canceled - ?6 WHERE id = ?1";
+    tx.execute(sql, params![id, succeeded, failed, failed_dependency, failed_other, canceled])?;
     Ok(Some(slice))
 }
 
@@ -182,50 +175,32 @@ fn settle(
     budget: &mut Budget,
     counts: &mut [i64; 5],
 ) -> rusqlite::Result<Settled> {
-    let found: Option<(BuildStatus, EvaluationId)> = tx
-        .prepare_cached("SELECT status, evaluation_id FROM build WHERE id = ?1")?
-        .query_map([build], |row| Ok((row.get(0)?, row.get(1)?)))?
-        .next()
-        .transpose()?;
+    let sql = "SELECT status, evaluation_id FROM build WHERE id = ?1";
+    let found: Option<(BuildStatus, EvaluationId)> =
+        tx.first(sql, [build], |row| row.try_into())?;
     let Some((status, evaluation)) = found else { return Ok(Settled::Stays) };
-    // Pending ones belong to evaluations that are not removable; one that came back by another stays.
+    // A pending build stays: it was restarted for another evaluation.
     let Some(place) = usize::try_from(status.code()).ok() else { return Ok(Settled::Stays) };
-    let home: Option<EvaluationId> = tx
-        .prepare_cached(
-            "SELECT evaluation_id FROM job WHERE build_id = ?1 AND evaluation_id <> ?2
-             ORDER BY evaluation_id DESC LIMIT 1",
-        )?
-        .query_map(params![build, id], |row| row.get(0))?
-        .next()
-        .transpose()?;
-    let home = match home {
-        Some(home) => Some(home),
-        None => tx
-            .prepare_cached(
-                "SELECT b.evaluation_id FROM dependency AS d
-                 CROSS JOIN build AS b ON b.id = d.build_id WHERE d.needs_id = ?1 LIMIT 1",
-            )?
-            .query_map([build], |row| row.get(0))?
-            .next()
-            .transpose()?,
-    };
+    let sql = "SELECT evaluation_id FROM job WHERE build_id = ?1 AND evaluation_id <> ?2
+         ORDER BY evaluation_id DESC LIMIT 1";
+    let mut home: Option<EvaluationId> = tx.value(sql, params![build, id])?;
+    if home.is_none() {
+        let sql = "SELECT b.evaluation_id FROM dependency AS d
+             CROSS JOIN build AS b ON b.id = d.build_id WHERE d.needs_id = ?1 LIMIT 1";
+        home = tx.value(sql, [build])?;
+    }
     if home.is_none() && !delete_children(tx, id, build, budget)? {
         return Ok(Settled::NotYet);
     }
-    let names: Vec<String> = tx
-        .prepare_cached("SELECT name FROM job WHERE evaluation_id = ?1 AND build_id = ?2 LIMIT ?3")?
-        .query_map(params![id, build, budget.limit()], |row| row.get(0))?
-        .collect::<rusqlite::Result<_>>()?;
-    let mut unlink = tx.prepare_cached(
-        "DELETE FROM job WHERE evaluation_id = ?1 AND name = ?2 AND build_id = ?3",
-    )?;
+    let sql = "SELECT name FROM job WHERE evaluation_id = ?1 AND build_id = ?2 LIMIT ?3";
+    let names: Vec<String> = tx.values(sql, params![id, build, budget.limit()])?;
     let mut unlinked = 0;
     for name in &names {
-        unlinked += unlink.execute(params![id, name, build])?;
+        let sql = "DELETE FROM job WHERE evaluation_id = ?1 AND name = ?2 AND build_id = ?3";
+        unlinked += tx.execute(sql, params![id, name, build])?;
     }
-    drop(unlink);
     if let Some(count) = counts.get_mut(place) {
-        *count += i64::try_from(unlinked).unwrap_or(0);
+        *count += integer(unlinked);
     }
     if !budget.take(unlinked) {
         return Ok(Settled::NotYet);
@@ -239,133 +214,100 @@ fn settle(
             Ok(Settled::Stays)
         }
         None => {
-            tx.prepare_cached("DELETE FROM build WHERE id = ?1")?.execute([build])?;
+            tx.execute("DELETE FROM build WHERE id = ?1", [build])?;
             budget.take(1);
             Ok(Settled::Deleted)
         }
     }
 }
 
-/// D3
+/// Lets a build belong to another evaluation (PRUNE3, PRUNE5).
 fn move_to(tx: &Transaction, build: BuildId, home: EvaluationId) -> rusqlite::Result<()> {
-    tx.prepare_cached(
-        "UPDATE build SET evaluation_id = ?2,
-         specification_id = (SELECT specification_id FROM evaluation WHERE id = ?2) WHERE id = ?1",
-    )?
-    .execute(params![build, home])?;
+    let sql = "UPDATE build SET evaluation_id = ?2,
+         specification_id = (SELECT specification_id FROM evaluation WHERE id = ?2) WHERE id = ?1";
+    tx.execute(sql, params![build, home])?;
     Ok(())
 }
 
-/// Rows of a build that `sql` names: at most as many as are allowed.
-fn some_of<T>(
-    tx: &Transaction,
-    (build, budget): (BuildId, &Budget),
-    sql: &str,
-    row: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
-) -> rusqlite::Result<Vec<T>> {
-    tx.prepare_cached(sql)?.query_map(params![build, budget.limit()], row)?.collect()
+/// Notes a file to be deleted (PRUNE6).
+fn leave(conn: &impl Executor, path: &str) -> rusqlite::Result<()> {
+    conn.execute("INSERT OR IGNORE INTO leftover (path) VALUES (?1)", [path]).map(drop)
 }
 
-/// Deletes what belongs to a build and nothing else. `false`: the budget is used up before the end.
+/// Deletes the rows that belong to a build alone. `false`: the budget was used up before the end.
 fn delete_children(
     tx: &Transaction,
     id: EvaluationId,
     build: BuildId,
     budget: &mut Budget,
 ) -> rusqlite::Result<bool> {
-    let leftover = |path: &str| -> rusqlite::Result<()> {
-        let mut insert = tx.prepare_cached("INSERT OR IGNORE INTO leftover (path) VALUES (?1)")?;
-        insert.execute([path]).map(drop)
-    };
-    let products: Vec<i64> = some_of(
-        tx,
-        (build, budget),
-        "SELECT id FROM product WHERE build_id = ?1 LIMIT ?2",
-        |row| row.get(0),
-    )?;
-    if !products.is_empty() {
-        let mut delete = tx.prepare_cached("DELETE FROM product WHERE id = ?1")?;
-        products.iter().try_for_each(|id| delete.execute([id]).map(drop))?;
+    let sql = "SELECT id FROM product WHERE build_id = ?1 LIMIT ?2";
+    let products: Vec<i64> = tx.values(sql, params![build, budget.limit()])?;
+    for id in &products {
+        tx.execute("DELETE FROM product WHERE id = ?1", [id])?;
     }
     if !budget.take(products.len()) {
         return Ok(false);
     }
-    let outputs: Vec<(String, String)> = some_of(
-        tx,
-        (build, budget),
-        "SELECT name, path FROM output WHERE build_id = ?1 LIMIT ?2",
-        |row| Ok((row.get(0)?, row.get(1)?)),
-    )?;
-    if !outputs.is_empty() {
-        let mut delete =
-            tx.prepare_cached("DELETE FROM output WHERE build_id = ?1 AND name = ?2")?;
-        outputs.iter().try_for_each(|(name, _)| delete.execute(params![build, name]).map(drop))?;
-    }
-    for (_, path) in outputs.iter().filter(|(_, path)| output_digest(path).is_some()) {
-        leftover(path)?;
+    let sql = "SELECT name, path FROM output WHERE build_id = ?1 LIMIT ?2";
+    let outputs: Vec<(String, String)> =
+        tx.all(sql, params![build, budget.limit()], |row| row.try_into())?;
+    for (name, path) in &outputs {
+        tx.execute("DELETE FROM output WHERE build_id = ?1 AND name = ?2", params![build, name])?;
+        if output_digest(path).is_some() {
+            leave(tx, path)?;
+        }
     }
     if !budget.take(outputs.len()) {
         return Ok(false);
     }
-    let attempts: Vec<i64> = some_of(
-        tx,
-        (build, budget),
-        "SELECT number FROM attempt WHERE build_id = ?1 LIMIT ?2",
-        |row| row.get(0),
-    )?;
+    let sql = "SELECT number FROM attempt WHERE build_id = ?1 LIMIT ?2";
+    let attempts: Vec<i64> = tx.values(sql, params![build, budget.limit()])?;
     for number in &attempts {
-        tx.prepare_cached("DELETE FROM attempt WHERE build_id = ?1 AND number = ?2")?
-            .execute(params![build, number])?;
-        leftover(&LogName::Build(build, *number).path())?;
+        let sql = "DELETE FROM attempt WHERE build_id = ?1 AND number = ?2";
+        tx.execute(sql, params![build, number])?;
+        leave(tx, &LogName::Build(build, *number).path())?;
     }
     if !budget.take(attempts.len()) {
         return Ok(false);
     }
-    let needs: Vec<BuildId> = some_of(
-        tx,
-        (build, budget),
-        "SELECT needs_id FROM dependency WHERE build_id = ?1 LIMIT ?2",
-        |row| row.get(0),
-    )?;
+    let sql = "SELECT needs_id FROM dependency WHERE build_id = ?1 LIMIT ?2";
+    let needs: Vec<BuildId> = tx.values(sql, params![build, budget.limit()])?;
     for need in &needs {
-        tx.prepare_cached("DELETE FROM dependency WHERE build_id = ?1 AND needs_id = ?2")?
-            .execute(params![build, need])?;
-        // D5
-        let wanted = tx
-            .prepare_cached(
-                "SELECT 1 FROM build WHERE id = ?1 AND status >= 0 AND evaluation_id <> ?2
-                 AND NOT EXISTS (SELECT 1 FROM job AS j WHERE j.build_id = ?1)",
-            )?
-            .exists(params![need, id])?;
-        if wanted {
+        let sql = "DELETE FROM dependency WHERE build_id = ?1 AND needs_id = ?2";
+        tx.execute(sql, params![build, need])?;
+        // PRUNE5
+        let sql = "SELECT 1 FROM build WHERE id = ?1 AND status >= 0 AND evaluation_id <> ?2
+             AND NOT EXISTS (SELECT 1 FROM job AS j WHERE j.build_id = ?1)";
+        if tx.prepare_cached(sql)?.exists(params![need, id])? {
             move_to(tx, *need, id)?;
         }
     }
     if !budget.take(needs.len()) {
         return Ok(false);
     }
-    tx.prepare_cached("DELETE FROM definition WHERE build_id = ?1")?.execute([build])?;
+    tx.execute("DELETE FROM definition WHERE build_id = ?1", [build])?;
     Ok(true)
 }
 
-/// Deletes those of the evaluations that have no job and no build any more, and says which. Of the
-/// others, and of those that must stay, nothing is changed.
+/// Deletes those of the evaluations that have no job and no build any more and need not stay, and returns them. The
+/// others are not changed.
 ///
-/// The writer is held for all of them, so there should be some dozens at most.
+/// One call of the writer deletes all of them, so `ids` should be some dozens at most.
 ///
 /// # Errors
 /// The database is closed or cannot be written: nothing was deleted.
 ///
 /// # Cancel safety
-/// Dropped while it waits: nothing happens. Dropped later: they are deleted or none is.
+/// Dropped while it waits: nothing happens. Dropped later: all of them are deleted or none is.
 pub(crate) async fn remove_evaluations(
     database: &Database,
     ids: Vec<EvaluationId>,
 ) -> Result<Vec<EvaluationId>, DatabaseError> {
     let removed = database.exclusive(move |conn| {
-        // Looking for builds that refer to it, SQLite would read every build: the index is of the finished
-        // ones, and pending ones belong to evaluations with pending jobs. So this is looked at here, and
-        // foreign keys are off for this one transaction; they cannot be switched within one.
+        // To check that no build refers to the evaluation, SQLite would read every build: the index has the finished
+        // ones alone. `remove` checks it instead (pending builds belong to evaluations with pending jobs), so foreign
+        // keys are off for this transaction. They cannot be switched within one.
         conn.pragma_update(None, "foreign_keys", false)?;
         let removed = remove_all(conn, ids);
         conn.pragma_update(None, "foreign_keys", true)?;
@@ -389,43 +331,41 @@ fn remove_all(
     Ok(removed)
 }
 
-fn remove(tx: &Connection, id: EvaluationId) -> rusqlite::Result<bool> {
-    let used =
-        tx.prepare_cached("SELECT 1 FROM job WHERE evaluation_id = ?1 LIMIT 1")?.exists([id])?
-            || tx
-                .prepare_cached(
-                    "SELECT 1 FROM build INDEXED BY build_latest_of_evaluation
-                 WHERE evaluation_id = ?1 AND status >= 0 LIMIT 1",
-                )?
-                .exists([id])?;
-    if used || !is_removable(tx, id)? {
+fn remove(tx: &impl Executor, id: EvaluationId) -> rusqlite::Result<bool> {
+    let job = "SELECT 1 FROM job WHERE evaluation_id = ?1 LIMIT 1";
+    let build = "SELECT 1 FROM build INDEXED BY build_latest_of_evaluation
+         WHERE evaluation_id = ?1 AND status >= 0 LIMIT 1";
+    for sql in [job, build] {
+        if tx.prepare_cached(sql)?.exists([id])? {
+            return Ok(false);
+        }
+    }
+    if !is_removable(tx, id)? {
         return Ok(false);
     }
-    let log = LogName::Evaluation(id).path();
-    tx.prepare_cached("INSERT OR IGNORE INTO leftover (path) VALUES (?1)")?.execute([log])?;
+    leave(tx, &LogName::Evaluation(id).path())?;
     // As many as the specification has inputs.
-    tx.prepare_cached("DELETE FROM checkout WHERE evaluation_id = ?1")?.execute([id])?;
-    tx.prepare_cached("DELETE FROM evaluation WHERE id = ?1")?.execute([id])?;
+    tx.execute("DELETE FROM checkout WHERE evaluation_id = ?1", [id])?;
+    tx.execute("DELETE FROM evaluation WHERE id = ?1", [id])?;
     Ok(true)
 }
 
-/// Files to delete, behind `after` by their path: at most `limit`.
+/// Files to delete, after `after` by their path: at most `limit`.
 pub(crate) fn leftovers(s: &Snapshot, after: &str, limit: u32) -> rusqlite::Result<Vec<String>> {
-    s.prepare_cached("SELECT path FROM leftover WHERE path > ?1 ORDER BY path LIMIT ?2")?
-        .query_map(params![after, limit], |row| row.get(0))?
-        .collect()
+    let sql = "SELECT path FROM leftover WHERE path > ?1 ORDER BY path LIMIT ?2";
+    s.values(sql, params![after, limit])
 }
 
 /// Forgets files that are deleted.
 pub(crate) fn forget_leftovers(tx: &Transaction, paths: &[String]) -> rusqlite::Result<()> {
-    let mut delete = tx.prepare_cached("DELETE FROM leftover WHERE path = ?1")?;
-    paths.iter().try_for_each(|path| delete.execute([path]).map(drop))
+    for path in paths {
+        tx.execute("DELETE FROM leftover WHERE path = ?1", [path])?;
+    }
+    Ok(())
 }
 
 /// Whether a build has this folder as its output.
 pub(crate) fn has_output(s: &Snapshot, path: &str) -> rusqlite::Result<bool> {
-    s.prepare_cached(
-        "SELECT 1 FROM output WHERE path = ?1 AND substr(path, 1, 8) = 'outputs/' LIMIT 1",
-    )?
-    .exists([path])
+    let sql = "SELECT 1 FROM output WHERE path = ?1 AND substr(path, 1, 8) = 'outputs/' LIMIT 1";
+    s.prepare_cached(sql)?.exists([path])
 }
