@@ -35,7 +35,7 @@ pub(crate) use builds::{
     job_page, latest_builds, lose, product, products, queue, queue_counts, rebuild, recover,
     restart, specification_names, systems, whole_queue,
 };
-pub(crate) use derivations::{definition, outputs_of, revisions_in_use};
+pub(crate) use derivations::{outputs_of, revisions_in_use};
 pub(crate) use evaluations::{
     changes, checkouts, evaluation_details, evaluation_page, evaluation_states,
 };

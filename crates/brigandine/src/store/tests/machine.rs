@@ -138,46 +138,14 @@ async fn step(database: &Database, model: &mut Model, dice: &mut Dice, now: i64)
             }
         }
         3..=6 => {
-            let Some(index) = pick(dice) else { return };
-            let late = i64::from(dice.roll(5) == 0);
-            let attempt = model.builds[index].state.attempt - late;
-            let status = [
-                BuildStatus::Succeeded,
-                BuildStatus::Succeeded,
-                BuildStatus::Failed,
-                BuildStatus::FailedOther,
-                BuildStatus::Canceled,
-            ][dice.roll(5)];
-            let end = Finish {
-                id: id(index),
-                attempt,
-                status,
-                message: String::new(),
-                stopped_at: now,
-                log: BuildLogFile::default(),
-                outputs: vec![("out".to_owned(), "outputs/x".to_owned())],
-                products: Vec::new(),
-            };
-            let changed = write(database, move |tx| finish(tx, &end)).await;
-            assert_eq!(changed.is_empty(), late == 1, "a late result changes nothing");
-            model.happen(index, Happening::Ended(attempt, status));
+            if let Some(index) = pick(dice) {
+                end(database, model, dice, index, now).await;
+            }
         }
         7 => {
-            let Some(index) = pick(dice) else { return };
-            let state = model.builds[index].state;
-            let happening = if dice.roll(2) == 0 {
-                Happening::Lost(state.attempt)
-            } else {
-                Happening::Stopped(state.attempt)
-            };
-            let next = state.after(happening).expect("it runs");
-            assert!(next.losses <= LOSSES_MAX);
-            write(database, move |tx| {
-                let log = BuildLogFile::default();
-                lose(tx, id(index), state.attempt, "m", next.losses, next.status, &log, now)
-            })
-            .await;
-            model.come_to_nothing(index, state.attempt, happening);
+            if let Some(index) = pick(dice) {
+                vanish(database, model, dice, index, now).await;
+            }
         }
         8 => {
             let index = dice.roll(model.builds.len());
@@ -202,6 +170,50 @@ async fn step(database: &Database, model: &mut Model, dice: &mut Dice, now: i64)
             }
         }
     }
+}
+
+/// A started build ends; one in five ends comes from an earlier attempt.
+async fn end(database: &Database, model: &mut Model, dice: &mut Dice, index: usize, now: i64) {
+    let late = i64::from(dice.roll(5) == 0);
+    let attempt = model.builds[index].state.attempt - late;
+    let status = [
+        BuildStatus::Succeeded,
+        BuildStatus::Succeeded,
+        BuildStatus::Failed,
+        BuildStatus::FailedOther,
+        BuildStatus::Canceled,
+    ][dice.roll(5)];
+    let end = Finish {
+        id: id(index),
+        attempt,
+        status,
+        message: String::new(),
+        stopped_at: now,
+        log: BuildLogFile::default(),
+        outputs: vec![("out".to_owned(), "outputs/x".to_owned())],
+        products: Vec::new(),
+    };
+    let changed = write(database, move |tx| finish(tx, &end)).await;
+    assert_eq!(changed.is_empty(), late == 1, "a late result changes nothing");
+    model.happen(index, Happening::Ended(attempt, status));
+}
+
+/// The worker of a started build vanishes, or is stopped.
+async fn vanish(database: &Database, model: &mut Model, dice: &mut Dice, index: usize, now: i64) {
+    let state = model.builds[index].state;
+    let happening = if dice.roll(2) == 0 {
+        Happening::Lost(state.attempt)
+    } else {
+        Happening::Stopped(state.attempt)
+    };
+    let next = state.after(happening).expect("it runs");
+    assert!(next.losses <= LOSSES_MAX);
+    write(database, move |tx| {
+        let log = BuildLogFile::default();
+        lose(tx, id(index), state.attempt, "m", next.losses, next.status, &log, now)
+    })
+    .await;
+    model.come_to_nothing(index, state.attempt, happening);
 }
 
 async fn compare(database: &Database, model: &Model) {
