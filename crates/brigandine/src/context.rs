@@ -1,4 +1,4 @@
-//! What answers are made from, for the API and the pages alike: the database, logs, events, and who does what is asked for.
+//! What the handlers of the API and the pages share: the database, logs, events, and the actions.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,12 +8,12 @@ use axum::response::Response;
 use tokio::sync::{broadcast, watch};
 
 use crate::health::Health;
-use crate::http::{Refusal, Result, Token, closed, stream};
+use crate::http::{HttpError, Result, Token, closed, stream};
 use crate::log::{LogReader, Logs};
 use crate::model::{Actions, Build, Event, Unused};
 use crate::store::{Database, Snapshot};
 
-/// Everything that answers are made from. Cheap to clone.
+/// What handlers share. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Context(Arc<Parts>);
 
@@ -27,17 +27,17 @@ pub(crate) struct Parts {
     pub(crate) logs: Logs,
     /// What the server waits for.
     pub(crate) health: Health,
-    /// What the specification files say and the server does not do.
+    /// What the server does not use of the specification files.
     pub(crate) unused: watch::Receiver<Vec<Unused>>,
     /// The state directory, to which paths of products are relative.
     pub(crate) state: PathBuf,
-    /// What the server builds for.
+    /// The systems that the server builds for.
     pub(crate) systems: Vec<String>,
     /// True when the server is about to end: streams end then.
     pub(crate) closing: watch::Receiver<bool>,
-    /// Allows changes; without one there are none.
+    /// The token that allows changes; without one there are none.
     pub(crate) token: Option<Token>,
-    /// Does what is asked for.
+    /// Makes the changes that requests ask for.
     pub(crate) actions: Box<dyn Actions>,
 }
 
@@ -53,17 +53,17 @@ impl Context {
         T: Send + 'static,
         F: FnMut(&Snapshot) -> rusqlite::Result<T> + Send + 'static,
     {
-        self.0.database.read(read).await.map_err(Refusal::database)
+        self.0.database.read(read).await.map_err(HttpError::database)
     }
 
-    /// As [`Context::read`], for a few rows: read on this very thread, which costs no turn of another
-    /// one; should it take more than some thousand steps, it is handed over.
+    /// As [`Context::read`], for a few rows: reads on the calling thread, without a switch to another one. A read of more
+    /// than some thousand steps moves to a reader thread.
     pub(crate) async fn read_few<T, F>(&self, read: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnMut(&Snapshot) -> rusqlite::Result<T> + Send + 'static,
     {
-        self.0.database.read(read).short().await.map_err(Refusal::database)
+        self.0.database.read(read).short().await.map_err(HttpError::database)
     }
 
     /// Committed changes from now on.
@@ -76,17 +76,18 @@ impl Context {
         &self.0.logs
     }
 
-    /// What the server builds for.
+    /// The systems that the server builds for.
     pub(crate) fn systems(&self) -> &[String] {
         &self.0.systems
     }
 
-    /// Refuses the log of a finished build that is not what was stored.
+    /// Checks that the log file of a finished build is the one that was stored.
     pub(crate) async fn check_log(&self, build: &Build) -> Result<()> {
         let (logs, id, build) = (self.0.logs.clone(), build.id, build.clone());
         let checked = tokio::task::spawn_blocking(move || logs.check(&build)).await;
         let checked = checked.unwrap_or_else(|error| Err(std::io::Error::other(error)));
-        checked.map_err(|error| Refusal::unreadable(format_args!("The log of build {id}"), &error))
+        checked
+            .map_err(|error| HttpError::unreadable(format_args!("The log of build {id}"), &error))
     }
 
     /// What the server waits for.
@@ -94,7 +95,7 @@ impl Context {
         &self.0.health
     }
 
-    /// What the specification files say and the server does not do.
+    /// What the server does not use of the specification files.
     pub(crate) fn unused(&self) -> Vec<Unused> {
         self.0.unused.borrow().clone()
     }
@@ -104,12 +105,12 @@ impl Context {
         &self.0.state
     }
 
-    /// Who makes changes, for a request that carries the token.
+    /// The actions, for a request with the token.
     ///
     /// # Errors
-    /// It does not, or there is no token.
+    /// The request has no token or a wrong one, or the server has none.
     pub(crate) fn actions(&self, headers: &HeaderMap) -> Result<&dyn Actions> {
-        let token = self.0.token.as_ref().ok_or(Refusal::Forbidden(
+        let token = self.0.token.as_ref().ok_or(HttpError::Forbidden(
             "changes over HTTP are switched off: the server has no token; put one into the file \
              `token` of its state directory, or name a file with `token-file` under `[web]`",
         ))?;
@@ -122,7 +123,7 @@ impl Context {
         self.0.closing.clone()
     }
 
-    /// A log as text, `first` and what the reader gives after it, but at most `left` bytes; goes on until it ends.
+    /// A log as text: `first`, then what `reader` gives until the log ends, at most `left` bytes in all.
     pub(crate) fn follow(&self, first: Vec<u8>, mut reader: LogReader, mut left: u64) -> Response {
         let mut closing = self.closing();
         stream("text/plain; charset=utf-8", move |sender| async move {

@@ -16,7 +16,7 @@ use crate::context::{Context, Parts};
 use crate::http::{self, Path, Token};
 use crate::{api, config, web};
 
-/// A build, at one address for people and programs.
+/// A build: one address for people and programs.
 pub(crate) const BUILD: &str = "/build/{id}";
 
 /// The routes of the API and the pages.
@@ -30,7 +30,7 @@ pub(crate) fn router(context: Context) -> Router {
         .with_state(context)
 }
 
-/// The page for browsers, which ask for HTML by name; JSON for everybody else, as ever.
+/// Answers with a page to browsers, which ask for HTML by name, and with JSON to other clients.
 async fn build(
     State(context): State<Context>,
     Path(id): Path<String>,
@@ -44,7 +44,7 @@ async fn build(
     response
 }
 
-/// What is answered while the server cannot start: why it waits.
+/// Answers every request with the reason while the server waits to start.
 pub(crate) fn waiting(why: Arc<Mutex<String>>) -> Router {
     web::waiting(why)
 }
@@ -78,7 +78,7 @@ impl Web {
         Self { closing, task }
     }
 
-    /// Resolves when HTTP has ended by itself, which it never should.
+    /// Resolves with the reason when HTTP has ended by itself, which is a fault.
     pub(crate) async fn died(&mut self) -> String {
         match (&mut self.task).await {
             Ok(()) => "it returned".to_owned(),

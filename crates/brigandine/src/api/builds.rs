@@ -5,18 +5,18 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 
 use crate::context::Context;
-use crate::http::{self, Path, Query, Refusal, Result, json};
+use crate::http::{self, HttpError, Path, Query, Result, json};
 use crate::model::{BuildFilter, BuildStatus, ProductId, product_file};
 use crate::store::{self, Snapshot};
 use crate::wire::builds_json;
 
-/// Builds that are read on the thread of the request.
+/// The most builds that are read on the thread of the request.
 const FEW: u32 = 20;
 
 /// One build.
 ///
 /// # Errors
-/// 404 in the words clients know.
+/// 404: there is none; the message is the one that clients know.
 pub(crate) async fn build(context: &Context, id: String) -> Result<Response> {
     let wanted = id.clone();
     let found = context
@@ -25,7 +25,7 @@ pub(crate) async fn build(context: &Context, id: String) -> Result<Response> {
             None => Ok(Vec::new()),
         })
         .await?;
-    let build = found.first().ok_or_else(|| Refusal::no_build(&id))?;
+    let build = found.first().ok_or_else(|| HttpError::no_build(&id))?;
     Ok(json(StatusCode::OK, build))
 }
 
@@ -35,7 +35,7 @@ fn filter(query: &Query) -> Result<BuildFilter> {
         Some(text) => {
             let code = text.parse().ok().and_then(BuildStatus::from_code);
             let status = code.map_or_else(|| text.parse(), Ok);
-            let refuse = |_| Refusal::BadRequest("the value of 'status' is not valid".to_owned());
+            let refuse = |_| HttpError::BadRequest("the value of 'status' is not valid".to_owned());
             Some(status.map_err(refuse)?)
         }
     };
@@ -58,7 +58,7 @@ pub(super) async fn latest(State(context): State<Context>, query: Query) -> Resu
     Ok(json(StatusCode::OK, &builds))
 }
 
-/// Pending builds: running first, then by submission, and only then cut.
+/// Pending builds: running first, then by submission, before the limit is applied.
 pub(super) async fn queue(State(context): State<Context>, query: Query) -> Result<Response> {
     let (number, filter) = (query.number_of_entries()?, filter(&query)?);
     let builds = context.read(move |s| builds_json(s, store::queue(s, &filter, number)?)).await?;
@@ -71,7 +71,7 @@ pub(super) async fn download(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response> {
-    let missing = || Refusal::not_found("there is no such product");
+    let missing = || HttpError::not_found("there is no such product");
     let number: ProductId = id.parse().map_err(|_| missing())?;
     let product = context.read(move |s| store::product(s, number)).await?.ok_or_else(missing)?;
     http::file(&context.state().join(product_file(&product.path)), &product, &headers).await

@@ -1,18 +1,22 @@
-//! Changes: `POST` below `/api/v1/`, for requests that carry the server's token.
+//! Changes: `POST` below `/api/v1/`, for requests with the server's token.
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::context::Context;
-use crate::http::{self, Path, Refusal, Result};
+use crate::http::{self, HttpError, Path, Result};
 use crate::model::{BuildId, Cancel, Restart, restart_refused};
 use crate::store;
 
-/// The number of a build, after the token: who has none learns nothing.
-fn build(id: &str) -> Result<BuildId> {
-    id.parse().map_err(|_| Refusal::no_build(id))
+/// The number of a build. Parsed after the check of the token: without it, a request learns nothing.
+fn number(id: &str) -> Result<BuildId> {
+    id.parse().map_err(|_| HttpError::no_build(id))
+}
+
+fn answer(status: StatusCode, value: &Value) -> Result<Response> {
+    Ok(http::json(status, value))
 }
 
 /// Cancels a build.
@@ -22,48 +26,46 @@ pub(super) async fn cancel(
     headers: HeaderMap,
 ) -> Result<Response> {
     let actions = context.actions(&headers)?;
-    let id = build(&id)?;
-    match actions.cancel(id).await.map_err(Refusal::database)? {
-        Cancel::Done(changed) => Ok(http::json(
+    let id = number(&id)?;
+    match actions.cancel(id).await.map_err(HttpError::database)? {
+        Cancel::Done(changed) => answer(
             StatusCode::OK,
             &json!({"build": id, "status": "canceled", "changed": changed.len()}),
-        )),
-        Cancel::Running(attempt) => Ok(http::json(
+        ),
+        Cancel::Running(attempt) => answer(
             StatusCode::ACCEPTED,
             &json!({"build": id, "status": "started", "attempt": attempt,
                 "message": "it is asked to end, and killed if it does not"}),
-        )),
+        ),
         Cancel::TooLate => {
             let found = context.read(move |s| store::build(s, id)).await?;
-            let found = found.ok_or_else(|| Refusal::no_build(&id.to_string()))?;
-            Err(Refusal::Conflict(format!("build {id} has ended already: {}", found.status)))
+            let found = found.ok_or_else(|| HttpError::no_build(&id.to_string()))?;
+            Err(HttpError::Conflict(format!("build {id} has ended already: {}", found.status)))
         }
     }
 }
 
-/// Builds once more.
+/// Schedules a build once more.
 pub(super) async fn restart(
     State(context): State<Context>,
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response> {
     let actions = context.actions(&headers)?;
-    let id = build(&id)?;
-    let conflict = |why: String| Err(Refusal::Conflict(why));
-    match actions.restart(id).await.map_err(Refusal::database)? {
-        Restart::Done(changed) => Ok(http::json(
-            StatusCode::OK,
-            &json!({"build": id, "status": "scheduled", "changed": changed.len()}),
-        )),
-        Restart::Not(status) => conflict(restart_refused(id, status)),
+    let id = number(&id)?;
+    let why = match actions.restart(id).await.map_err(HttpError::database)? {
+        Restart::Done(changed) => {
+            let value = json!({"build": id, "status": "scheduled", "changed": changed.len()});
+            return answer(StatusCode::OK, &value);
+        }
+        Restart::Missing => return Err(HttpError::no_build(&id.to_string())),
+        Restart::Not(status) => restart_refused(id, status),
         Restart::Needs(needed) => {
-            conflict(format!("build {id} needs build {needed}, which failed; restart that"))
+            format!("build {id} needs build {needed}, which failed; restart that")
         }
-        Restart::Undefined => {
-            conflict(format!("build {id} has no derivation any more; evaluate again"))
-        }
-        Restart::Missing => Err(Refusal::no_build(&id.to_string())),
-    }
+        Restart::Undefined => format!("build {id} has no derivation any more; evaluate again"),
+    };
+    Err(HttpError::Conflict(why))
 }
 
 /// Looks at a specification's inputs now.
@@ -75,14 +77,11 @@ pub(super) async fn evaluate(
     let actions = context.actions(&headers)?;
     let wanted = name.clone();
     let found = context.read(move |s| store::specification(s, &wanted)).await?;
-    let found = found.ok_or_else(|| {
-        let name: String = name.chars().take(100).collect();
-        Refusal::not_found(format!("there is no specification called {name}"))
-    })?;
+    let found = found.ok_or_else(|| HttpError::no_specification(&name))?;
     if !found.specification.enabled {
-        return Err(Refusal::Conflict(format!("{name} is disabled")));
+        return Err(HttpError::Conflict(format!("{name} is disabled")));
     }
-    // One that was stored in this moment is looked at anyway.
+    // `false` when no monitor has it yet: a new specification is looked at anyway.
     let _ = actions.look(&name);
-    Ok(http::json(StatusCode::ACCEPTED, &json!({"jobset": name, "message": "it is looked at now"})))
+    answer(StatusCode::ACCEPTED, &json!({"jobset": name, "message": "it is looked at now"}))
 }

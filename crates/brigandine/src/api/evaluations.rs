@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 
 use crate::context::Context;
-use crate::http::{Query, Refusal, Result, json};
+use crate::http::{HttpError, Query, Result, json};
 use crate::model::EvaluationId;
 use crate::store;
 use crate::wire::EvaluationJson;
@@ -30,15 +30,13 @@ pub(super) async fn list(State(context): State<Context>, query: Query) -> Result
 
 /// One evaluation.
 pub(super) async fn one(State(context): State<Context>, query: Query) -> Result<Response> {
-    let id: EvaluationId = query.parsed("id")?.ok_or(Refusal::ParameterMissing)?;
+    let id: EvaluationId = query.parsed("id")?.ok_or(HttpError::ParameterMissing)?;
     let found = context
         .read_few(move |s| {
             let Some(evaluation) = store::evaluation(s, id)? else { return Ok(None) };
             Ok(Some(EvaluationJson::new(evaluation, store::checkouts(s, id)?)))
         })
         .await?;
-    match found {
-        Some(evaluation) => Ok(json(StatusCode::OK, &evaluation)),
-        None => Err(Refusal::not_found(format!("Evaluation with ID {id} doesn't exist."))),
-    }
+    let evaluation = found.ok_or_else(|| HttpError::no_evaluation(&id.to_string()))?;
+    Ok(json(StatusCode::OK, &evaluation))
 }

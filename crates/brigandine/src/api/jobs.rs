@@ -6,26 +6,26 @@ use axum::response::Response;
 use serde_json::json as object;
 
 use crate::context::Context;
-use crate::http::{Query, Refusal, Result, json};
+use crate::http::{HttpError, Query, Result, json};
 use crate::model::EvaluationId;
 use crate::store;
 use crate::wire::builds_json;
 
-/// Jobs of one evaluation that are listed at most, and names that may be asked for at once.
+/// The most jobs of an evaluation in an answer, and the most names in a request.
 const JOBS_MAX: u32 = 100_000;
 const NAMES_MAX: usize = 1000;
 
 fn names(query: &Query) -> Result<Vec<String>> {
     let names = query.list("names");
     if names.len() > NAMES_MAX {
-        return Err(Refusal::BadRequest(format!("at most {NAMES_MAX} names at once")));
+        return Err(HttpError::BadRequest(format!("at most {NAMES_MAX} names at once")));
     }
     Ok(names)
 }
 
 /// The jobs of an evaluation: build, status, name.
 pub(super) async fn list(State(context): State<Context>, query: Query) -> Result<Response> {
-    let id: EvaluationId = query.parsed("evaluation")?.ok_or(Refusal::ParameterMissing)?;
+    let id: EvaluationId = query.parsed("evaluation")?.ok_or(HttpError::ParameterMissing)?;
     let (names, system) = (names(&query)?, query.get("system"));
     let jobs = context
         .read(move |s| store::job_builds(s, id, &names, system.as_deref(), JOBS_MAX))
@@ -36,7 +36,7 @@ pub(super) async fn list(State(context): State<Context>, query: Query) -> Result
 /// The last builds of each named job.
 pub(super) async fn history(State(context): State<Context>, query: Query) -> Result<Response> {
     let number = query.number_of_entries()?;
-    let specification = query.get("spec").ok_or(Refusal::ParameterMissing)?;
+    let specification = query.get("spec").ok_or(HttpError::ParameterMissing)?;
     let names = names(&query)?;
     let list = context
         .read(move |s| {

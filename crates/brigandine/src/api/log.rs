@@ -1,18 +1,18 @@
-//! `/build/ID/log/raw`: the build log as it is, while it is written and after.
+//! `/build/ID/log/raw`: the build log as it is, while the build runs and after.
 
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 
 use crate::context::Context;
-use crate::http::{self, Path, Query, Refusal, Result, Wanted};
+use crate::http::{self, HttpError, Path, Query, Result, Wanted};
 use crate::store;
 
-/// The build log from byte `offset` on, or that of an earlier attempt; goes on until the build ends. Of one
-/// that has ended, ranges as well.
+/// The build log from byte `offset` on, of the last attempt or of an earlier one. It goes on until the build ends; of an
+/// ended one, requests may ask for ranges.
 ///
 /// # Errors
-/// 416: no byte of it is in the range. 404 with what became of the log, where there is none.
+/// 416: the range begins past the end. 404: there is no log; the message says why.
 pub(super) async fn raw(
     State(context): State<Context>,
     Path(id): Path<String>,
@@ -23,11 +23,11 @@ pub(super) async fn raw(
     let attempt: Option<i64> = query.parsed("attempt")?;
     let wanted = id.clone();
     let build = context.read(move |s| store::build_named(s, &wanted)).await?;
-    let build = build.ok_or_else(|| Refusal::no_build(&id))?;
+    let build = build.ok_or_else(|| HttpError::no_build(&id))?;
     let number = attempt.unwrap_or(build.attempt);
     let last = number == build.attempt;
     let ended = build.status.is_finished() || !last;
-    // Of the last attempt, length and digest are known when it has ended.
+    // The build has the length and digest of the last attempt, when it has ended.
     let tag = (last && ended && !build.log.digest.is_empty()).then(|| http::tag(&build.log.digest));
     let bytes = u64::try_from(build.log.bytes).unwrap_or(0).saturating_sub(offset);
     let wanted = match &tag {
@@ -44,7 +44,7 @@ pub(super) async fn raw(
         Some(attempt) => context.logs().open_attempt(&build, attempt, from).await,
     };
     let Some(mut reader) = reader else {
-        return Err(Refusal::not_found(match attempt {
+        return Err(HttpError::not_found(match attempt {
             Some(attempt) => format!("Build {} has no attempt {attempt}.", build.id),
             None if !build.status.is_finished() => {
                 format!("The log of build {} has not begun.", build.id)
@@ -58,16 +58,16 @@ pub(super) async fn raw(
     if !ended {
         return Ok(context.follow(Vec::new(), reader, u64::MAX));
     }
-    // Read before the answer begins, so that it can say what is wrong with the file.
+    // Read before the answer begins, so that the answer can say what is wrong with the file.
     if last {
         context.check_log(&build).await?;
     }
     let first = reader.next().await;
     let what = format_args!("The log of build {}", build.id);
-    let first = first.map_err(|error| Refusal::unreadable(what, &error))?;
+    let first = first.map_err(|error| HttpError::unreadable(what, &error))?;
     if reader.is_missing() && (!last || !build.log.path.is_empty()) {
         let what = format!("The log of attempt {number} of build {} is not kept.", build.id);
-        return Err(Refusal::not_found(what));
+        return Err(HttpError::not_found(what));
     }
     let mut response = context.follow(first.unwrap_or_default(), reader, limit);
     if let Some(tag) = tag {

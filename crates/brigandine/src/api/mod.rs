@@ -1,4 +1,4 @@
-//! The JSON API that clients of Cuirass and Hydra know: addresses, parameters, errors. `wire/` has its types.
+//! The JSON API that clients of Cuirass and Hydra know: addresses, parameters, errors. `wire/` has the types.
 
 mod builds;
 mod changes;
@@ -14,7 +14,7 @@ use crate::context::Context;
 
 pub(crate) use builds::build;
 
-/// The routes of the API, but for `/build/ID` itself, which is a page as well (`site.rs`).
+/// The routes of the API, but for `/build/ID`, which is a page as well (`site.rs`).
 pub(crate) fn router() -> Router<Context> {
     Router::new()
         .route("/jobsets", get(specifications::list))

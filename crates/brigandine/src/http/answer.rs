@@ -1,4 +1,4 @@
-//! Answers with a body that is known as a whole.
+//! Answers whose whole body is known.
 
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -9,7 +9,7 @@ use serde::Serialize;
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
     img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
-/// An answer; its length is known, so it is always said.
+/// An answer with `Content-Length`, since its length is known.
 fn answer(status: StatusCode, kind: &'static str, body: impl Into<Body>) -> Response {
     let mut response = Response::new(body.into());
     *response.status_mut() = status;
@@ -19,11 +19,11 @@ fn answer(status: StatusCode, kind: &'static str, body: impl Into<Body>) -> Resp
     response
 }
 
-/// `value` as JSON without blanks around `:`, since some clients read it with sed.
+/// `value` as JSON without blanks around `:`, since some clients match it with sed.
 pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Response {
     match serde_json::to_vec(value) {
         Ok(body) => answer(status, "application/json", body),
-        // Only a map with keys that are no text could do it, and there is none.
+        // Only a map whose keys are no text fails, and no answer has one.
         Err(error) => {
             tracing::error!(%error, "an answer cannot be written as JSON");
             answer(StatusCode::INTERNAL_SERVER_ERROR, "application/json", r#"{"error":"internal"}"#)

@@ -1,26 +1,26 @@
-//! How much there is of connections and streams, altogether and for one client.
+//! The bounds of connections and streams, for all clients together and for one.
 
 use crate::config::Web;
 
-/// Bytes of answers that are not sent yet.
+/// The most bytes of answers that are not sent yet.
 const ANSWERS_BYTES_MAX: usize = 64 << 20;
 
-/// How much there is, and how much one client may have of it.
+/// The bounds of the server and of one client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Bounds {
     pub(super) connections: usize,
     pub(super) connections_per_client: usize,
-    /// Answers that go on, such as followed logs; fewer than connections, so that some are left for pages.
+    /// Answers that go on, such as followed logs; fewer than connections, so that pages have room.
     pub(super) streams: usize,
     pub(super) streams_per_client: usize,
-    /// Requests and streams that are worked on at once for one client; the others of that client take turns.
+    /// Requests and streams that run at once for one client; its other ones wait for a turn.
     pub(super) turns_per_client: usize,
     pub(super) answers_bytes: usize,
 }
 
 impl Bounds {
-    /// What `web` wants, within a limit of open files. Half of the files, or 256, are left to the rest of the
-    /// server, and every other connection may need a file beside its own (a product, a log).
+    /// The bounds that `web` sets, within a limit of open files. Half of the files, at most 256, are kept for the rest of
+    /// the server, and every second connection may need a file beside its socket (a product, a log).
     pub(super) fn new(web: &Web, files: u64) -> Self {
         let files = usize::try_from(files).unwrap_or(usize::MAX);
         let most = ((files - (files / 2).min(256)) / 3).saturating_mul(2).max(1);

@@ -1,12 +1,11 @@
-//! Who a client is: the address that a connection comes from, or the one that a trusted proxy names.
+//! What counts as one client: the address that a connection comes from, or the one that a trusted proxy names.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use axum::http::{HeaderMap, header};
 use ipnet::IpNet;
 
-/// What is counted as one client: an IPv4 address, or the network of an IPv6 address (64 bits), since whoever
-/// has one address of such a network has all of them.
+/// An IPv4 address, or the /64 network of an IPv6 address, since the owner of one such address has the whole network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Client(IpAddr);
 
@@ -35,9 +34,9 @@ pub(super) fn is_trusted(address: IpAddr, proxies: &[IpNet]) -> bool {
     proxies.iter().any(|network| network.contains(&address.to_canonical()))
 }
 
-/// The client of a request that came from the trusted proxy at `peer`: the last address in `X-Forwarded-For`, or
-/// in `Forwarded` when there is none of the former, that is not itself a trusted proxy. What stands before it may
-/// be invented. What is no address is not passed over: the client is then the proxy that wrote it.
+/// The client of a request from the trusted proxy at `peer`: the last address in `X-Forwarded-For`, or in `Forwarded`
+/// when there is no `X-Forwarded-For`, that is not a trusted proxy. Addresses before it may be forged. When an element is
+/// no address, the client is the proxy that wrote it.
 pub(super) fn named(headers: &HeaderMap, peer: IpAddr, proxies: &[IpNet]) -> IpAddr {
     let hops = if headers.contains_key("x-forwarded-for") {
         hops(headers, "x-forwarded-for", address)
@@ -55,7 +54,7 @@ pub(super) fn named(headers: &HeaderMap, peer: IpAddr, proxies: &[IpNet]) -> IpA
     client
 }
 
-/// The elements of a header that is a list, in however many lines; `None`: not understood.
+/// The elements of a list header, over all of its lines; `None`: an element that is not understood.
 fn hops(
     headers: &HeaderMap,
     name: &str,
@@ -76,7 +75,7 @@ fn forwarded_for(element: &str) -> Option<IpAddr> {
     })
 }
 
-/// An address, which may be followed by a port; one of IPv6 may stand in brackets.
+/// An address, with or without a port; an IPv6 address may stand in brackets.
 fn address(text: &str) -> Option<IpAddr> {
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     let with_port = || text.parse::<SocketAddr>().ok().map(|address| address.ip());

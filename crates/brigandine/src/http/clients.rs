@@ -1,21 +1,21 @@
-//! Who holds how much of the web server: connections, streams, bytes of answers that are not sent yet.
+//! What each client holds of the web server: connections, streams, bytes of answers that are not sent yet.
 //!
-//! None of it is ever waited for by a client that holds less. What is full is made room in at the cost of the
-//! client that holds most, or the newcomer is refused if that is the newcomer itself.
+//! No client waits for a client that holds more. When something is full, the client that holds most of it loses a
+//! connection; when that is the newcomer itself, the newcomer is refused.
 //!
-//! | a connection is | since | left by |
+//! | state of a connection | since | left by |
 //! |---|---|---|
 //! | waiting for a request | it was accepted, its last answer was made, or the head of the request came | [`Answering::turn`] |
 //! | answering | [`Answering::turn`] | the drop of [`Answering`] |
-//! | leaving | it was chosen to make room | the drop of its [`Seat`]; until then it counts for nothing |
+//! | leaving | it was chosen to make room | the drop of its [`Permit`]; until then it counts for nothing |
 //!
 //! Besides, it is *stalled* while the kernel takes no more bytes for it (`socket.rs`).
 //!
-//! - C1: sums equal what their connections hold, those that leave left out; every change is under the one lock.
-//! - C2: connections that leave are at most [`LEAVING_MAX`] when another is accepted.
-//! - C3: to make room, a connection is taken from the client that holds most of what is full; one that waits or
-//!   is stalled before one that works, and the one that has been so for the longest.
-//! - C4: a connection of a trusted proxy counts for the client of its request while it is answered, else for the
+//! - CLNT1: each sum equals what its connections hold, leaving ones left out; every change is under the one lock.
+//! - CLNT2: at most [`LEAVING_MAX`] connections are leaving when another is accepted.
+//! - CLNT3: to make room, the client that holds most of what is full loses a connection: a waiting or stalled one before
+//!   an answering one, and of these the one that has been so for the longest.
+//! - CLNT4: while a request is answered, its connection from a trusted proxy counts for the request's client, else for the
 //!   proxy. A proxy may have as many connections as there are.
 
 use std::collections::HashMap;
@@ -29,19 +29,19 @@ use tokio::sync::{Notify, Semaphore};
 use super::bounds::Bounds;
 use super::client::Client;
 
-/// Connections that were chosen to make room and are not gone.
+/// The most connections that were chosen to make room and are not closed yet.
 const LEAVING_MAX: usize = 64;
-/// A connection that takes nothing for so long may be ended for another.
+/// A connection whose client takes nothing for this long may be ended for another.
 const STALLED: Duration = Duration::from_millis(500);
-/// What is refused is told at most so often.
+/// The least time between two lines about refusals.
 pub(super) const TELL: Duration = Duration::from_secs(60);
 
 /// Why there is no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Full {
-    /// The client has as much as one client may have.
+    /// The client has reached the bound of one client.
     Client(Client),
-    /// There is no more, and the client holds as much as any other.
+    /// The bound of the server is reached, and no client holds more than this one.
     Server,
 }
 
@@ -50,7 +50,7 @@ pub(super) enum Full {
 pub(super) struct Clients {
     bounds: Bounds,
     state: Mutex<State>,
-    /// Rung when a connection is gone.
+    /// Notified when a connection is closed.
     gone: Notify,
 }
 
@@ -58,18 +58,18 @@ pub(super) struct Clients {
 #[derive(Debug, Default)]
 struct State {
     next: u64,
-    /// At most as many as there may be connections and [`LEAVING_MAX`].
+    /// At most the bound of connections and [`LEAVING_MAX`] more.
     connections: HashMap<u64, Connection>,
     /// Clients that hold anything.
     clients: HashMap<Client, Held>,
     total: Sum,
     leaving: usize,
-    /// What was refused since it was told.
+    /// Refusals since the last line about them.
     refused: u64,
     told: Option<Instant>,
 }
 
-/// C1.
+/// What a client, or all of them, hold (CLNT1).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Sum {
     connections: usize,
@@ -99,22 +99,22 @@ struct Held {
 
 #[derive(Debug)]
 struct Connection {
-    /// Who it comes from.
+    /// The client by its address.
     peer: Client,
-    /// Whom it counts for (C4).
+    /// The client that it counts for (CLNT4).
     client: Client,
     held: Sum,
     answering: bool,
     /// When it began to wait or to answer.
     since: Instant,
-    /// Since when it takes nothing, if it does not.
+    /// Since when the kernel takes no more bytes for it.
     stalled: Option<Instant>,
     leaving: bool,
     leave: Arc<Notify>,
 }
 
 impl Connection {
-    /// Whether nothing is lost, or little, when it ends; and how long that has been so.
+    /// How long it has been waiting or stalled; `None`: it is neither, so ending it would lose an answer.
     fn spare(&self, now: Instant) -> Option<Duration> {
         match self.stalled {
             Some(stalled) => Some(now - stalled).filter(|stalled| *stalled >= STALLED),
@@ -123,7 +123,7 @@ impl Connection {
         }
     }
 
-    /// C3: the greatest is ended first.
+    /// The connection with the greatest rank is ended first (CLNT3).
     fn rank(&self, now: Instant) -> (Option<Duration>, Duration) {
         (self.spare(now), now - self.since)
     }
@@ -164,7 +164,7 @@ impl State {
         self.clients.get(&client).map_or(Sum::default(), |held| held.sum)
     }
 
-    /// The connection to end so that others have room, by what `of` says is full (C3).
+    /// The connection to end when the field `of` of the sums is full (CLNT3).
     fn most(&self, of: impl Fn(&Sum) -> usize) -> Option<(u64, &Connection)> {
         let now = Instant::now();
         let all = self.connections.iter().map(|(id, connection)| (*id, connection));
@@ -172,7 +172,7 @@ impl State {
             .max_by_key(|(_, it)| (of(&self.sum(it.client)), it.rank(now)))
     }
 
-    /// The connection of `client` that it can spare best.
+    /// The connection of `client` that has been waiting or stalled for the longest.
     fn spare(&self, client: Client) -> Option<u64> {
         let now = Instant::now();
         let its = self.connections.iter().filter(|(_, it)| it.client == client && !it.leaving);
@@ -192,7 +192,7 @@ impl State {
         self.forget(client, held);
     }
 
-    /// Lets a connection count for another client.
+    /// Counts a connection for another client.
     fn move_to(&mut self, id: u64, client: Client, bounds: Bounds) {
         let Some(connection) = self.connections.get_mut(&id).filter(|it| !it.leaving) else {
             return;
@@ -219,11 +219,11 @@ impl Clients {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // A panic below the lock is a lost invariant of C1; the sums are then off, and nothing worse.
+        // After a panic below the lock the sums may be wrong (CLNT1), and nothing else is.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Resolves when another connection may be accepted (C2).
+    /// Resolves when another connection may be accepted (CLNT2).
     pub(super) async fn room(&self) {
         loop {
             let gone = self.gone.notified();
@@ -234,11 +234,11 @@ impl Clients {
         }
     }
 
-    /// A place for a new connection; ends another one if need be.
+    /// A permit for a new connection; ends another connection if need be.
     ///
     /// # Errors
-    /// There is none for this client. The connection is to be refused.
-    pub(super) fn enter(self: &Arc<Self>, peer: Client, proxy: bool) -> Result<Seat, Full> {
+    /// There is no room for this client: the connection has to be refused.
+    pub(super) fn enter(self: &Arc<Self>, peer: Client, proxy: bool) -> Result<Permit, Full> {
         let mut state = self.state();
         let has = state.sum(peer).connections;
         if !proxy && has >= self.bounds.connections_per_client {
@@ -248,7 +248,7 @@ impl Clients {
             let most = state.most(|sum| sum.connections);
             let (id, most) = most.ok_or(Full::Server)?;
             let more = state.sum(most.client).connections;
-            // One that works is ended for a client only that has less even afterwards.
+            // An answering connection is ended only for a client that holds less even with the new one.
             let spare = most.spare(Instant::now()).is_some();
             if more <= has && !(spare && most.client == peer) || !spare && more <= has + 1 {
                 return Err(Full::Server);
@@ -269,10 +269,10 @@ impl Clients {
         };
         state.connections.insert(id, connection);
         state.add(id, Sum { connections: 1, ..Sum::default() }, self.bounds);
-        Ok(Seat { clients: Arc::clone(self), id, leave })
+        Ok(Permit { clients: Arc::clone(self), id, leave })
     }
 
-    /// Ends a connection that can be spared, if there is one: the machine has no room for another.
+    /// Ends a waiting or stalled connection, if there is one, when the machine has no room for another.
     pub(super) fn make_room(&self) {
         let mut state = self.state();
         let most = state.most(|sum| sum.connections);
@@ -282,7 +282,7 @@ impl Clients {
         }
     }
 
-    /// Tells that a connection or a request was refused, now and then.
+    /// Logs that connections or requests were refused, at most once in [`TELL`].
     pub(super) fn tell_refused(&self, why: Full, peer: Client) {
         let mut state = self.state();
         state.refused += 1;
@@ -307,26 +307,26 @@ impl Clients {
     }
 }
 
-/// The place of one connection.
+/// The permit of one connection, which counts until this is dropped.
 #[derive(Debug)]
-pub(super) struct Seat {
+pub(super) struct Permit {
     clients: Arc<Clients>,
     id: u64,
     leave: Arc<Notify>,
 }
 
-impl Seat {
-    /// Resolves when the connection has to end, since another one needs the room.
+impl Permit {
+    /// Resolves when the connection has to end to make room.
     pub(super) async fn ended(&self) {
         self.leave.notified().await;
     }
 
-    /// Tells that a request was refused.
+    /// Logs that a request was refused.
     pub(super) fn tell_refused(&self, why: Full, peer: Client) {
         self.clients.tell_refused(why, peer);
     }
 
-    /// Notes that the kernel takes no more bytes, or takes them again.
+    /// Flags that the kernel takes no more bytes, or takes them again.
     pub(super) fn stalled(&self, stalled: bool) {
         if let Some(connection) = self.clients.state().connections.get_mut(&self.id) {
             connection.stalled = stalled.then(Instant::now);
@@ -339,10 +339,10 @@ impl Seat {
         state.connections.get(&self.id).is_some_and(|connection| connection.stalled.is_some())
     }
 
-    /// Counts a request for `client`, whose body may be still to come.
+    /// Counts a request for `client`. Its body may be still to come.
     ///
     /// # Errors
-    /// The client has as many connections as it may have. Only requests through a proxy are refused so.
+    /// The client has as many connections as it may have, which happens to requests through a proxy alone.
     pub(super) fn begin(self: &Arc<Self>, client: Client) -> Result<Answering, Full> {
         let bounds = self.clients.bounds;
         let mut state = self.clients.state();
@@ -356,31 +356,31 @@ impl Seat {
         if let Some(connection) = state.connections.get_mut(&self.id) {
             connection.since = Instant::now();
         }
-        // A connection that leaves counts for no client.
+        // A leaving connection counts for no client.
         let alone = || Arc::new(Semaphore::new(bounds.turns_per_client));
         let turns = state.clients.get(&client).map_or_else(alone, |held| Arc::clone(&held.turns));
-        Ok(Answering { seat: Arc::clone(self), turns, streams: false })
+        Ok(Answering { permit: Arc::clone(self), turns, streams: false })
     }
 
-    /// Bytes of an answer, which count until they are sent. Ends another connection if there are too many.
+    /// Counts bytes of an answer until they are sent. Ends another connection when there are too many.
     pub(super) fn charge(self: &Arc<Self>, bytes: Bytes) -> Bytes {
         let clients = &self.clients;
         let mut state = clients.state();
         state.add(self.id, Sum { bytes: bytes.len(), ..Sum::default() }, clients.bounds);
         while state.total.bytes > clients.bounds.answers_bytes {
             let Some((id, most)) = state.most(|sum| sum.bytes) else { break };
-            // A single answer may be as large as it is.
+            // A single answer may exceed the bound.
             if most.held.bytes == state.total.bytes {
                 break;
             }
             state.end(id);
         }
         drop(state);
-        Bytes::from_owner(Charged { bytes, seat: Arc::clone(self) })
+        Bytes::from_owner(Charged { bytes, permit: Arc::clone(self) })
     }
 }
 
-impl Drop for Seat {
+impl Drop for Permit {
     fn drop(&mut self) {
         let mut state = self.clients.state();
         state.end(self.id);
@@ -391,21 +391,21 @@ impl Drop for Seat {
     }
 }
 
-/// A request that is answered, until its answer is made. Dropped with the body of the answer.
+/// A request while it is answered; dropped with the body of the answer.
 #[derive(Debug)]
 pub(super) struct Answering {
-    seat: Arc<Seat>,
+    permit: Arc<Permit>,
     turns: Arc<Semaphore>,
     streams: bool,
 }
 
 impl Answering {
-    /// The request is here as a whole: runs `work` when it is the client's turn.
+    /// Runs `work` when it is the client's turn. The request has arrived as a whole.
     pub(super) async fn turn<T>(&self, work: impl Future<Output = T>) -> T {
-        if let Some(connection) = self.seat.clients.state().connections.get_mut(&self.seat.id) {
+        if let Some(connection) = self.permit.clients.state().connections.get_mut(&self.permit.id) {
             (connection.answering, connection.since) = (true, Instant::now());
         }
-        // Never closed.
+        // The semaphore is never closed.
         let _turn = self.turns.acquire().await;
         work.await
     }
@@ -415,14 +415,14 @@ impl Answering {
         Arc::clone(&self.turns)
     }
 
-    /// The answer goes on. Ends another stream if need be.
+    /// Counts the answer as a stream. Ends another stream if need be.
     ///
     /// # Errors
-    /// There are too many.
+    /// There is no room for another stream of this client.
     pub(super) fn stream(&mut self) -> Result<(), Full> {
-        let clients = &self.seat.clients;
+        let clients = &self.permit.clients;
         let mut state = clients.state();
-        let Some(connection) = state.connections.get(&self.seat.id) else { return Ok(()) };
+        let Some(connection) = state.connections.get(&self.permit.id) else { return Ok(()) };
         let client = connection.client;
         let has = state.sum(client).streams;
         if has >= clients.bounds.streams_per_client {
@@ -435,7 +435,7 @@ impl Answering {
             }
             state.end(id);
         }
-        state.add(self.seat.id, Sum { streams: 1, ..Sum::default() }, clients.bounds);
+        state.add(self.permit.id, Sum { streams: 1, ..Sum::default() }, clients.bounds);
         self.streams = true;
         Ok(())
     }
@@ -443,22 +443,22 @@ impl Answering {
 
 impl Drop for Answering {
     fn drop(&mut self) {
-        let bounds = self.seat.clients.bounds;
-        let mut state = self.seat.clients.state();
+        let bounds = self.permit.clients.bounds;
+        let mut state = self.permit.clients.state();
         if self.streams {
-            state.take(self.seat.id, Sum { streams: 1, ..Sum::default() });
+            state.take(self.permit.id, Sum { streams: 1, ..Sum::default() });
         }
-        let Some(connection) = state.connections.get_mut(&self.seat.id) else { return };
+        let Some(connection) = state.connections.get_mut(&self.permit.id) else { return };
         (connection.answering, connection.since) = (false, Instant::now());
         let peer = connection.peer;
-        state.move_to(self.seat.id, peer, bounds);
+        state.move_to(self.permit.id, peer, bounds);
     }
 }
 
 /// Bytes that count for a connection.
 struct Charged {
     bytes: Bytes,
-    seat: Arc<Seat>,
+    permit: Arc<Permit>,
 }
 
 impl AsRef<[u8]> for Charged {
@@ -470,7 +470,7 @@ impl AsRef<[u8]> for Charged {
 impl Drop for Charged {
     fn drop(&mut self) {
         let less = Sum { bytes: self.bytes.len(), ..Sum::default() };
-        self.seat.clients.state().take(self.seat.id, less);
+        self.permit.clients.state().take(self.permit.id, less);
     }
 }
 

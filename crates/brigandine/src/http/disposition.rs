@@ -3,7 +3,7 @@
 use axum::http::HeaderValue;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-/// All but the characters that stand for themselves in `filename*`.
+/// The characters that are encoded in `filename*`.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'!')
     .remove(b'#')
@@ -18,11 +18,11 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'|')
     .remove(b'~');
 
-/// A download of the file at `path`: `filename` in plain characters for every client, and `filename*` beside it
-/// where these are not the name.
+/// The header of a download of the file at `path`: `filename` in plain characters for every client, and `filename*`
+/// beside it when the name has others.
 pub(super) fn attachment(path: &str) -> HeaderValue {
     let name = path.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or("product");
-    // Neither a line end nor a mark that shows `gpj.exe` as `exe.jpg`.
+    // Line ends, and marks of direction, which could show `gpj.exe` as `exe.jpg`.
     let steers = |c: char| {
         c.is_control()
             || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

@@ -7,17 +7,16 @@ use axum::response::Response;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
 use super::disposition::attachment;
-use super::error::{Refusal, Result};
+use super::error::{HttpError, Result};
 use super::range::{Wanted, describe, tag, wanted};
 use super::stream::stream;
 use crate::model::Product;
 use crate::os::file::open_regular;
 
-/// A file of the state directory as a download. Nothing a build made is ever shown as a page.
+/// A file of the state directory as a download: a file that a build made is never shown as a page.
 ///
 /// # Errors
-/// 404 with what became of it when the file is gone, cannot be read or is not what was stored, 416 when no byte of
-/// it is in the range.
+/// 404: the file is gone, cannot be read or has another length than was stored. 416: the range begins past the end.
 pub(crate) async fn file(path: &Path, product: &Product, headers: &HeaderMap) -> Result<Response> {
     let bytes = u64::try_from(product.bytes).unwrap_or(0);
     let wanted_path = path.to_owned();
@@ -27,12 +26,12 @@ pub(crate) async fn file(path: &Path, product: &Product, headers: &HeaderMap) ->
     });
     let opened = opened.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
     let (found, opened) = opened.map_err(|error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::NotFound => Refusal::not_found("the file is not kept any more"),
-        _ => Refusal::unreadable("the product", &error),
+        std::io::ErrorKind::NotFound => HttpError::not_found("the file is not kept any more"),
+        _ => HttpError::unreadable("the product", &error),
     })?;
     if found != bytes {
         let error = format!("it is damaged: it has {found} bytes, and {bytes} were stored");
-        return Err(Refusal::unreadable("the product", &std::io::Error::other(error)));
+        return Err(HttpError::unreadable("the product", &std::io::Error::other(error)));
     }
     let mut opened = tokio::fs::File::from_std(opened);
     let tag = tag(&product.checksum);
@@ -43,7 +42,7 @@ pub(crate) async fn file(path: &Path, product: &Product, headers: &HeaderMap) ->
         Wanted::Nothing => 0..0,
     };
     let moved = opened.seek(std::io::SeekFrom::Start(part.start)).await;
-    moved.map_err(|error| Refusal::unreadable("the product", &error))?;
+    moved.map_err(|error| HttpError::unreadable("the product", &error))?;
     let mut source = opened.take(part.end - part.start);
     let mut response = stream("application/octet-stream", move |sender| async move {
         loop {

@@ -1,4 +1,4 @@
-//! Why a request is refused, and the status codes that say so.
+//! Why a request is refused, with the status codes and messages.
 
 use std::fmt::Display;
 
@@ -9,51 +9,51 @@ use serde_json::json;
 use crate::health;
 use crate::model::with_causes;
 
-/// An answer, or why there is none.
-pub(crate) type Result<T> = std::result::Result<T, Refusal>;
+/// An answer, or why the request is refused.
+pub(crate) type Result<T> = std::result::Result<T, HttpError>;
 
 /// Why a request is refused.
 #[derive(Debug)]
-pub(crate) enum Refusal {
-    /// There is no such thing; the text says which.
+pub(crate) enum HttpError {
+    /// What the text names does not exist.
     NotFound(String),
-    /// A parameter that must be there is missing or unreadable. Clients of Cuirass expect these
-    /// words, and status 500.
+    /// A required parameter is missing or unreadable. Clients of Cuirass expect this message and
+    /// status 500.
     ParameterMissing,
-    /// A number of entries outside of 1 to 1000, likewise.
+    /// A number of entries outside of 1 to 1000; clients of Cuirass expect this too.
     LimitExceeded,
-    /// The request makes no sense; the text says why.
+    /// The request is not valid; the text says why.
     BadRequest(String),
-    /// It cannot be done as things stand; the text says why.
+    /// The state of a build or specification does not allow it; the text says why.
     Conflict(String),
-    /// Changes are not allowed at all; the text says how they would be.
+    /// Changes are switched off; the text says how to switch them on.
     Forbidden(&'static str),
-    /// The request does not carry the token.
+    /// The request has no token, or a wrong one.
     Unauthorized,
-    /// The server waits for something; the text says for what.
+    /// The server waits for what the text says.
     Waiting(String),
-    /// It is for another host; the text says what to configure.
+    /// The request is for another host; the text says what to configure.
     Misdirected(String),
-    /// The target is longer than any that there is.
+    /// The target is too long.
     TargetTooLong,
-    /// The method is none that anything here has; the text says which there are.
+    /// The route does not have the method; the text says which it has.
     WrongMethod(&'static str),
-    /// The body is larger than any that is taken.
+    /// The body is too large.
     BodyTooLarge,
     /// The request did not arrive in time.
     TooSlow,
-    /// The range begins past the end of so many bytes.
+    /// The range begins past the end of this many bytes.
     OutOfRange(u64),
-    /// The client has as many connections as one client may have.
+    /// The client has reached the bound of connections of one client.
     TooMany,
-    /// Too much is going on.
+    /// A bound of the server is reached.
     Busy,
-    /// The server's fault; the text went to the trace.
+    /// A fault of the server; the trace says which.
     Internal,
 }
 
-impl Refusal {
-    /// There is no such thing.
+impl HttpError {
+    /// What the text names does not exist.
     pub(crate) fn not_found(what: impl Into<String>) -> Self {
         Self::NotFound(what.into())
     }
@@ -64,13 +64,22 @@ impl Refusal {
         Self::NotFound(format!("nothing is at {path}"))
     }
 
-    /// There is no such build. `id` comes from the request, so it is cut.
+    /// There is no such build.
     pub(crate) fn no_build(id: &str) -> Self {
-        let id: String = id.chars().take(100).collect();
-        Self::NotFound(format!("Build with ID {id} doesn't exist."))
+        Self::NotFound(format!("Build with ID {} doesn't exist.", cut(id)))
     }
 
-    /// The database did not answer.
+    /// There is no such evaluation.
+    pub(crate) fn no_evaluation(id: &str) -> Self {
+        Self::NotFound(format!("Evaluation with ID {} doesn't exist.", cut(id)))
+    }
+
+    /// There is no such specification.
+    pub(crate) fn no_specification(name: &str) -> Self {
+        Self::NotFound(format!("there is no specification called {}", cut(name)))
+    }
+
+    /// The database failed, or cannot be used for now.
     #[expect(clippy::needless_pass_by_value, reason = "stands in `map_err`")]
     pub(crate) fn database(error: lockkeeper::Error) -> Self {
         let text = with_causes(&error);
@@ -81,13 +90,13 @@ impl Refusal {
         Self::Internal
     }
 
-    /// A file of the state directory cannot be read: a fault of the machine, which the server outlives.
+    /// A file of the state directory cannot be read. The server goes on.
     pub(crate) fn unreadable(what: impl Display, error: &std::io::Error) -> Self {
         tracing::warn!(%error, "{what} cannot be read");
         Self::NotFound(format!("{what} cannot be read: {error}"))
     }
 
-    /// Its status and what it says.
+    /// Its status and its message.
     pub(crate) fn parts(&self) -> (StatusCode, &str) {
         match self {
             Self::NotFound(what) => (StatusCode::NOT_FOUND, what),
@@ -125,8 +134,8 @@ impl Refusal {
     }
 }
 
-impl Refusal {
-    /// The header that belongs to its status, if one does.
+impl HttpError {
+    /// The header that its status calls for.
     fn header(&self) -> Option<(HeaderName, HeaderValue)> {
         Some(match self {
             Self::Unauthorized => {
@@ -145,7 +154,7 @@ impl Refusal {
         json!({ "error": self.parts().1 })
     }
 
-    /// The answer as it is sent where hyper sends none: on a connection that is closed after it.
+    /// The bytes of the answer, for a connection on which hyper does not send it. The connection is closed after it.
     pub(super) fn bare(&self) -> Vec<u8> {
         let (status, body) = (self.parts().0, self.body().to_string());
         let mut answer = format!(
@@ -164,9 +173,9 @@ impl Refusal {
     }
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for HttpError {
     fn into_response(self) -> Response {
-        let mut response = super::json(self.parts().0, &self.body());
+        let mut response = super::answer::json(self.parts().0, &self.body());
         if let Some((name, value)) = self.header() {
             response.headers_mut().insert(name, value);
         }
@@ -174,12 +183,17 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// A method that a route does not have; which ones it has stands in the header `allow`.
-pub(crate) async fn wrong_method(uri: Uri) -> Response {
-    Refusal::WrongMethod(methods(&uri)).into_response()
+/// A name from a request, short enough for a message.
+fn cut(name: &str) -> String {
+    name.chars().take(100).collect()
 }
 
-/// Which methods there are at `uri`.
+/// Refuses a method that the route does not have. The header `allow` has those that it has.
+pub(crate) async fn wrong_method(uri: Uri) -> Response {
+    HttpError::WrongMethod(methods(&uri)).into_response()
+}
+
+/// Which methods the routes at `uri` have.
 pub(super) fn methods(uri: &Uri) -> &'static str {
     if uri.path().starts_with("/api/v1/") {
         "only POST is answered here"

@@ -1,15 +1,15 @@
-//! Which requests are for this server, by the name that they are addressed to.
+//! Which requests are for this server, by the host that they name.
 //!
-//! A page from elsewhere can make its own name lead to this server's address (DNS rebinding), and then read
-//! through the browser of whoever looks at it what only that browser can reach. The browser still says the
-//! page's own name in `Host`, which is how such requests are told.
+//! The owner of a web page can let its host name resolve to this server's address (DNS rebinding), and so read this
+//! server through the browser of a visitor. The browser then sends the page's host name in `Host`, by which this server
+//! recognises such requests.
 //!
-//! `localhost`, names below it, loopback addresses and the address that the connection came in at always pass.
-//! Further names are those of `hosts` under `[web]`. Without `hosts`:
+//! `localhost`, names below it, loopback addresses and the server's address of the connection always pass. `hosts` under
+//! `[web]` adds names. Without `hosts`:
 //!
-//! - connections over loopback, unless they come from a trusted proxy, may name any address and any name
-//!   without a dot: none of them is a name that a stranger can own;
-//! - everything else may name anything, since the site is then open to that network anyway.
+//! - connections over loopback, unless they come from a trusted proxy, may name any address and any name without a dot:
+//!   no stranger can own these;
+//! - all other connections may name anything, since the site is open to that network anyway.
 
 use std::net::IpAddr;
 
@@ -17,14 +17,14 @@ use axum::http::request::Parts;
 use axum::http::uri::Authority;
 use axum::http::{Version, header};
 
-use super::{Refusal, Result};
+use super::error::{HttpError, Result};
 
-/// How a request came in.
+/// How a request arrived.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Way {
+pub(super) struct Arrival {
     /// The server's address of the connection.
     pub(super) local: IpAddr,
-    /// Whether it comes from a trusted proxy.
+    /// Whether its client is a trusted proxy.
     pub(super) proxied: bool,
 }
 
@@ -32,38 +32,38 @@ pub(super) struct Way {
 ///
 /// # Errors
 /// 400: it does not name one host. 421: it names another.
-pub(super) fn check(parts: &Parts, hosts: Option<&[String]>, way: Way) -> Result<()> {
+pub(super) fn check(parts: &Parts, hosts: Option<&[String]>, arrival: Arrival) -> Result<()> {
     let mut lines = parts.headers.get_all(header::HOST).iter();
     let (first, second) = (lines.next(), lines.next());
     if second.is_some() {
-        return Err(Refusal::BadRequest("the request has more than one `host`".to_owned()));
+        return Err(HttpError::BadRequest("the request has more than one `host`".to_owned()));
     }
     let Some(line) = first else {
-        // Older clients need not say it (RFC 9112, 3.2); browsers always do.
+        // Clients of HTTP/1.0 need not send it (RFC 9112, 3.2); browsers always do.
         return if parts.version < Version::HTTP_11 {
             Ok(())
         } else {
-            Err(Refusal::BadRequest("the request has no `host`".to_owned()))
+            Err(HttpError::BadRequest("the request has no `host`".to_owned()))
         };
     };
-    let invalid = || Refusal::BadRequest("the request's `host` is no name of a host".to_owned());
+    let invalid = || HttpError::BadRequest("the request's `host` is no name of a host".to_owned());
     let authority = Authority::try_from(line.as_bytes()).ok();
     let said = authority.as_ref().and_then(name).ok_or_else(invalid)?;
-    // A target that is a whole address counts instead (RFC 9112, 3.2.2).
+    // The host of an absolute target counts instead (RFC 9112, 3.2.2).
     let said = match parts.uri.authority() {
         Some(authority) => name(authority).ok_or_else(invalid)?,
         None => said,
     };
-    if passes(&said, hosts, way) {
+    if passes(&said, hosts, arrival) {
         return Ok(());
     }
-    Err(Refusal::Misdirected(format!(
+    Err(HttpError::Misdirected(format!(
         "this server does not answer for the host {said}; if it should, add it to `hosts` under `[web]` in the \
          server's configuration: hosts = [\"{said}\"]"
     )))
 }
 
-/// The host of an authority in small letters, if it is one.
+/// The host of an authority in lower case; `None`: it is not valid.
 fn name(authority: &Authority) -> Option<String> {
     let text = authority.as_str();
     let host = authority.host();
@@ -85,11 +85,12 @@ fn name(authority: &Authority) -> Option<String> {
     right.then_some(host)
 }
 
-fn passes(said: &str, hosts: Option<&[String]>, way: Way) -> bool {
+fn passes(said: &str, hosts: Option<&[String]>, arrival: Arrival) -> bool {
     let address = said.parse::<IpAddr>().ok();
     if said == "localhost"
         || said.ends_with(".localhost")
-        || address.is_some_and(|a| a.to_canonical().is_loopback() || a.to_canonical() == way.local)
+        || address
+            .is_some_and(|a| a.to_canonical().is_loopback() || a.to_canonical() == arrival.local)
     {
         return true;
     }
@@ -99,12 +100,12 @@ fn passes(said: &str, hosts: Option<&[String]>, way: Way) -> bool {
             Some(end) => said.len() > end.len() && said.ends_with(end),
             None => same(host, said, address),
         }),
-        None if way.proxied || !way.local.is_loopback() => true,
+        None if arrival.proxied || !arrival.local.is_loopback() => true,
         None => address.is_some() || !said.contains('.'),
     }
 }
 
-/// Whether a host of the configuration is the one that was said; addresses may be spelt in several ways.
+/// Whether a host of the configuration is the one that the request names; addresses may be spelt in several ways.
 fn same(host: &str, said: &str, address: Option<IpAddr>) -> bool {
     host == said || address.is_some_and(|address| host.parse() == Ok(address))
 }
@@ -123,8 +124,8 @@ mod tests {
         let (parts, ()) = request.body(()).expect("a request").into_parts();
         let hosts: Option<Vec<String>> =
             hosts.map(|hosts| hosts.iter().map(|&host| host.to_owned()).collect());
-        let way = Way { local: local.parse().expect("an address"), proxied };
-        match check(&parts, hosts.as_deref(), way) {
+        let arrival = Arrival { local: local.parse().expect("an address"), proxied };
+        match check(&parts, hosts.as_deref(), arrival) {
             Ok(()) => 200,
             Err(refusal) => refusal.parts().0.as_u16(),
         }

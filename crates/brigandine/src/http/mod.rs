@@ -1,4 +1,4 @@
-//! HTTP itself: the server, what every request passes, answers and refusals. It knows neither the API nor the pages.
+//! HTTP itself: the server, the checks of every request, answers and refusals. It knows neither the API nor the pages.
 
 mod answer;
 mod bounds;
@@ -19,7 +19,7 @@ mod turns;
 
 pub(crate) use answer::{html, json, text};
 pub(crate) use download::file;
-pub(crate) use error::{Refusal, Result, wrong_method};
+pub(crate) use error::{HttpError, Result, wrong_method};
 pub(crate) use query::{Path, Query};
 pub(crate) use range::{Wanted, describe, tag, wanted};
 pub(crate) use server::{closed, serve};

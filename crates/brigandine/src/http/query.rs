@@ -1,5 +1,5 @@
-//! The parameters of a request. Unknown ones are ignored, as clients of other servers expect.
-//! And the part of its path that names something.
+//! The parameters of a request, of which unknown ones are ignored, as clients of other servers expect; and the open part
+//! of its path.
 
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -8,9 +8,9 @@ use std::str::FromStr;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 
-use super::{Refusal, Result};
+use super::error::{HttpError, Result};
 
-/// Entries of a list that may be asked for.
+/// How many entries of a list a request may ask for.
 const ENTRIES: std::ops::RangeInclusive<u32> = 1..=1000;
 
 /// The parameters of a request, decoded.
@@ -30,13 +30,13 @@ impl<S: Sync> FromRequestParts<S> for Query {
 pub(crate) struct Path<T>(pub(crate) T);
 
 impl<S: Send + Sync> FromRequestParts<S> for Path<String> {
-    type Rejection = Refusal;
+    type Rejection = HttpError;
 
     /// # Errors
-    /// What cannot be decoded names nothing: 404.
+    /// 404: the path cannot be decoded.
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
         let found = axum::extract::Path::<String>::from_request_parts(parts, state).await;
-        let no_path = |_| Refusal::no_path(&parts.uri);
+        let no_path = |_| HttpError::no_path(&parts.uri);
         found.map(|axum::extract::Path(part)| Self(part)).map_err(no_path)
     }
 }
@@ -63,24 +63,24 @@ impl Query {
     /// The value of `name`, read as `T`.
     ///
     /// # Errors
-    /// It is there, but no `T`.
+    /// The value is no `T`.
     pub(crate) fn parsed<T: FromStr>(&self, name: &str) -> Result<Option<T>> {
         let Some(value) = self.get(name) else { return Ok(None) };
-        let refuse = |_| Refusal::BadRequest(format!("the value of '{name}' is not valid"));
+        let refuse = |_| HttpError::BadRequest(format!("the value of '{name}' is not valid"));
         value.parse().map(Some).map_err(refuse)
     }
 
     /// `nr`: how many entries are wanted.
     ///
     /// # Errors
-    /// The two that clients of Cuirass know: missing or no number, and not in 1 to 1000.
+    /// The two that clients of Cuirass know: `nr` is missing or no number; it is not in 1 to 1000.
     pub(crate) fn number_of_entries(&self) -> Result<u32> {
-        let value = self.get("nr").ok_or(Refusal::ParameterMissing)?;
+        let value = self.get("nr").ok_or(HttpError::ParameterMissing)?;
         let digits = value.strip_prefix(['-', '+']).unwrap_or(&value);
         if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(Refusal::ParameterMissing);
+            return Err(HttpError::ParameterMissing);
         }
-        // A number too large to be read is out of range like any other.
-        value.parse().ok().filter(|n| ENTRIES.contains(n)).ok_or(Refusal::LimitExceeded)
+        // A number that is too large to be parsed is out of range as well.
+        value.parse().ok().filter(|n| ENTRIES.contains(n)).ok_or(HttpError::LimitExceeded)
     }
 }

@@ -1,11 +1,11 @@
-//! Parts of a representation whose length is known, and whether a client has it already (RFC 9110, 13 and 14).
+//! Ranges and conditions of requests for something whose length is known (RFC 9110, 13 and 14).
 
 use std::ops::Range;
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 
-use super::{Refusal, Result};
+use super::error::{HttpError, Result};
 
 /// What a request wants of a representation.
 #[derive(Debug, PartialEq, Eq)]
@@ -14,23 +14,23 @@ pub(crate) enum Wanted {
     Whole,
     /// These bytes, of which there is at least one.
     Part(Range<u64>),
-    /// Nothing: the client has it.
+    /// Nothing: the client has it already.
     Nothing,
 }
 
-/// What a request wants of `bytes` bytes that are known by `tag`, which differs whenever they do.
+/// What a request wants of `bytes` bytes with this entity tag, which differs whenever the bytes do.
 ///
-/// Several ranges are answered with the whole, which is allowed; so is what is no range, or not in bytes.
+/// Several ranges are answered with the whole, which is allowed; so is a header that is no range, or not in bytes.
 ///
 /// # Errors
-/// 416: all of the ranges begin past the end.
+/// 416: all ranges begin past the end.
 pub(crate) fn wanted(headers: &HeaderMap, bytes: u64, tag: &HeaderValue) -> Result<Wanted> {
     let known = headers.get_all(header::IF_NONE_MATCH).iter();
     let known = known.filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(','));
     if known.map(str::trim).any(|known| known == "*" || known.trim_start_matches("W/") == tag) {
         return Ok(Wanted::Nothing);
     }
-    // A part of something else than the client has is of no use to it. A weak tag or a date is never enough.
+    // The client has another version, so a part of this one is of no use to it. A weak tag or a date never matches.
     if headers.get(header::IF_RANGE).is_some_and(|known| known != tag) {
         return Ok(Wanted::Whole);
     }
@@ -40,17 +40,17 @@ pub(crate) fn wanted(headers: &HeaderMap, bytes: u64, tag: &HeaderValue) -> Resu
     let within: Vec<_> = ranges.iter().filter_map(|range| range.within(bytes)).collect();
     match (ranges.as_slice(), within.as_slice()) {
         ([_], [part]) if !part.is_empty() => Ok(Wanted::Part(part.clone())),
-        (_, []) => Err(Refusal::OutOfRange(bytes)),
+        (_, []) => Err(HttpError::OutOfRange(bytes)),
         _ => Ok(Wanted::Whole),
     }
 }
 
-/// Says in an answer which part of `bytes` it is, and how the whole is known.
+/// Sets the headers that say which part of `bytes` an answer has, and the tag of the whole.
 pub(crate) fn describe(response: &mut Response, wanted: &Wanted, bytes: u64, tag: HeaderValue) {
     let headers = response.headers_mut();
     headers.insert(header::ETAG, tag);
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    // May be kept, and is asked for by its tag.
+    // Caches may keep it, and ask by its tag whether it has changed.
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     let length = match wanted {
         Wanted::Whole => bytes,
@@ -70,9 +70,9 @@ pub(crate) fn describe(response: &mut Response, wanted: &Wanted, bytes: u64, tag
     response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
 }
 
-/// A strong tag of something with this digest.
+/// The strong entity tag of something with this digest.
 pub(crate) fn tag(digest: &str) -> HeaderValue {
-    // Digests are hexadecimal; what is not could not be told apart.
+    // Digests are hexadecimal, so the conversion does not fail.
     HeaderValue::from_str(&format!("\"{digest}\""))
         .unwrap_or_else(|_| HeaderValue::from_static("\"\""))
 }
@@ -82,12 +82,12 @@ pub(crate) fn tag(digest: &str) -> HeaderValue {
 enum Asked {
     /// `first-last`, or `first-`.
     From(u64, Option<u64>),
-    /// `-length`: so many from the end.
+    /// `-length`: this many from the end.
     Last(u64),
 }
 
 impl Asked {
-    /// The bytes that there are of it; `None`: it begins past the end.
+    /// The range within `bytes`; `None`: it begins past the end.
     fn within(&self, bytes: u64) -> Option<Range<u64>> {
         match *self {
             Self::From(first, _) if first >= bytes => None,
@@ -100,7 +100,7 @@ impl Asked {
     }
 }
 
-/// The ranges of a header, unless it is not understood.
+/// The ranges of a header; `None`: it is not understood.
 fn parse(line: &str) -> Option<Vec<Asked>> {
     let (unit, ranges) = line.split_once('=')?;
     if !unit.trim().eq_ignore_ascii_case("bytes") {
@@ -123,7 +123,7 @@ fn parse_one(range: &str) -> Option<Asked> {
     }
 }
 
-/// A number of any length; one that is too large is past every end.
+/// A number with any count of digits; one that is too large is past every end.
 fn number(text: &str) -> Option<u64> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| text.parse().unwrap_or(u64::MAX))

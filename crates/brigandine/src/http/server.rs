@@ -1,10 +1,10 @@
 //! Accepting connections and speaking HTTP on them.
 //!
-//! axum's own loop has no bound on connections and no time limit on request heads; this one has both, for
-//! all clients together and for each (`clients.rs`). HTTP/1.1 alone: keep-alive and pipelining are what the
-//! clients use, and a proxy in front speaks the rest.
+//! axum's own loop has no bound on connections and no time limit on request heads; this one has both, for all clients
+//! together and for each (`clients.rs`). It speaks HTTP/1.1 alone: the clients use keep-alive and pipelining, and a proxy
+//! in front speaks everything else.
 //!
-//! S1: nothing that a client does or leaves undone keeps the loop from accepting the next connection.
+//! - SERV1: nothing that a client does or leaves undone keeps the loop from accepting the next connection.
 
 use std::io;
 use std::net::SocketAddr;
@@ -25,28 +25,28 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-use super::Refusal;
 use super::bounds::Bounds;
 use super::client::{Client, is_trusted};
-use super::clients::{Clients, Full, Seat, TELL};
+use super::clients::{Clients, Full, Permit, TELL};
+use super::error::HttpError;
 use super::gate::Gate;
-use super::host::Way;
-use super::socket::{Notes, Socket, end_of_answers};
+use super::host::Arrival;
+use super::socket::{Flags, Socket, end_of_answers};
 use crate::config::Web;
 
-/// A request's head may have this many bytes.
+/// The most bytes of a request's head.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
 
-/// Open requests have this long to be answered after closing began.
+/// The time to answer open requests after closing began.
 const CLOSE_TIME: Duration = Duration::from_secs(5);
 
-/// A client that was answered before it had sent all has this long to take the answer.
+/// The time for a client to take an answer that it got before it had sent its whole request.
 const LINGER_TIME: Duration = Duration::from_secs(2);
 
-/// Connections that were refused and may linger; further ones are closed at once.
+/// The most refused connections that linger; further ones are closed at once.
 const REFUSED_MAX: usize = 16;
 
-/// After the machine had no room for another connection.
+/// The pause after the machine had no room for another connection.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Answers requests until `closing` becomes true; then answers those that are open and returns.
@@ -91,7 +91,7 @@ pub(crate) async fn serve(
                     () = tokio::time::sleep(PAUSE) => {}
                 }
             }
-            // That client left before it was accepted.
+            // The client left before it was accepted.
             Err(error) => tracing::debug!(%error, "a connection could not be accepted"),
         }
     }
@@ -118,7 +118,7 @@ fn bounds(web: &Web) -> Bounds {
     bounds
 }
 
-/// Whether the machine or this process has no room for another connection, rather than one client.
+/// Whether accepting failed for want of room in this process or machine, rather than because of the client.
 fn has_no_room(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let errno = Errno::from_io_error(error);
@@ -132,7 +132,7 @@ struct Server {
     router: TowerToHyperService<Router>,
     clients: Arc<Clients>,
     web: Arc<Web>,
-    /// Places of refused connections that linger.
+    /// Permits of refused connections that linger.
     refused: Arc<Semaphore>,
     closing: watch::Receiver<bool>,
 }
@@ -143,7 +143,7 @@ impl Server {
         listener.accept().await
     }
 
-    /// What is to be done with a new connection, if anything is.
+    /// The future that serves a new connection; `None`: it is closed.
     fn take(
         self: &Arc<Self>,
         stream: TcpStream,
@@ -152,43 +152,45 @@ impl Server {
         let client = Client::new(peer.ip());
         let proxied = is_trusted(peer.ip(), &self.web.trusted_proxies);
         match self.clients.enter(client, proxied) {
-            Ok(seat) => {
+            Ok(permit) => {
                 let server = Arc::clone(self);
-                Some(Box::pin(async move { server.converse(stream, peer, proxied, seat).await }))
+                Some(Box::pin(async move { server.converse(stream, peer, proxied, permit).await }))
             }
             Err(full) => {
                 self.clients.tell_refused(full, client);
                 let refusal = match full {
-                    Full::Client(_) => Refusal::TooMany,
-                    Full::Server => Refusal::Busy,
+                    Full::Client(_) => HttpError::TooMany,
+                    Full::Server => HttpError::Busy,
                 };
                 send(&stream, &refusal);
-                let place = Arc::clone(&self.refused).try_acquire_owned().ok()?;
+                let permit = Arc::clone(&self.refused).try_acquire_owned().ok()?;
                 Some(Box::pin(async move {
                     linger(&stream).await;
-                    drop(place);
+                    drop(permit);
                 }))
             }
         }
     }
 
     /// Answers the requests of one connection.
-    async fn converse(&self, stream: TcpStream, peer: SocketAddr, proxied: bool, seat: Seat) {
+    async fn converse(&self, stream: TcpStream, peer: SocketAddr, proxied: bool, permit: Permit) {
         let Ok(local) = stream.local_addr() else { return };
-        let way = Way { local: local.ip().to_canonical(), proxied };
-        let (stream, seat, notes) = (Arc::new(stream), Arc::new(seat), Arc::new(Notes::default()));
+        let arrival = Arrival { local: local.ip().to_canonical(), proxied };
+        let (stream, permit, flags) =
+            (Arc::new(stream), Arc::new(permit), Arc::new(Flags::default()));
         let time = self.web.client_time;
-        let socket = Socket::new(Arc::clone(&stream), Arc::clone(&seat), Arc::clone(&notes), time);
+        let socket =
+            Socket::new(Arc::clone(&stream), Arc::clone(&permit), Arc::clone(&flags), time);
         let gate = Arc::new(Gate {
             router: self.router.clone(),
             web: Arc::clone(&self.web),
-            seat: Arc::clone(&seat),
-            notes: Arc::clone(&notes),
+            permit: Arc::clone(&permit),
+            flags: Arc::clone(&flags),
             peer: peer.ip(),
-            way,
+            arrival,
         });
         let service = service_fn(move |request: Request<Incoming>| {
-            gate.notes.unread.store(false, Ordering::Relaxed);
+            gate.flags.unread.store(false, Ordering::Relaxed);
             let gate = Arc::clone(&gate);
             async move { Ok::<Response, std::convert::Infallible>(gate.answer(request).await) }
         });
@@ -203,43 +205,43 @@ impl Server {
             tokio::pin!(connection);
             tokio::select! {
                 outcome = connection.as_mut() => Some(outcome),
-                () = seat.ended() => None,
+                () = permit.ended() => None,
                 () = closed(&mut closing) => {
                     connection.as_mut().graceful_shutdown();
                     tokio::select! {
                         outcome = connection => Some(outcome),
-                        () = seat.ended() => None,
+                        () = permit.ended() => None,
                     }
                 }
             }
         };
         match ended {
-            Some(outcome) => self.part(&stream, &notes, outcome, &seat).await,
-            None => forget(&stream, &seat),
+            Some(outcome) => self.part(&stream, &flags, outcome, &permit).await,
+            None => forget(&stream, &permit),
         }
     }
 
-    /// After hyper is done with a connection: says why, where hyper does not, and lets the client read it.
+    /// Ends a connection that hyper is done with: sends the refusal that hyper does not, and lets the client read it.
     async fn part(
         &self,
         stream: &TcpStream,
-        notes: &Notes,
+        flags: &Flags,
         outcome: hyper::Result<()>,
-        seat: &Seat,
+        permit: &Permit,
     ) {
-        let unread = notes.unread.load(Ordering::Relaxed);
-        let refusal = if notes.endless_line.load(Ordering::Relaxed) {
-            Some(Refusal::TargetTooLong)
+        let unread = flags.unread.load(Ordering::Relaxed);
+        let refusal = if flags.endless_line.load(Ordering::Relaxed) {
+            Some(HttpError::TargetTooLong)
         } else if outcome.as_ref().is_err_and(|error| error.is_timeout() && unread) {
-            Some(Refusal::TooSlow)
+            Some(HttpError::TooSlow)
         } else {
             None
         };
         if let Err(error) = outcome {
             tracing::debug!(%error, "a connection ended early");
         }
-        if notes.stalled.load(Ordering::Relaxed) {
-            return forget(stream, seat);
+        if flags.stalled.load(Ordering::Relaxed) {
+            return forget(stream, permit);
         }
         if let Some(refusal) = refusal {
             send(stream, &refusal);
@@ -247,28 +249,28 @@ impl Server {
         if unread && !*self.closing.borrow() {
             tokio::select! {
                 () = linger(stream) => {}
-                () = seat.ended() => {}
+                () = permit.ended() => {}
             }
         }
     }
 }
 
-/// Sends a refusal as far as the kernel takes it, which is all of it unless others wait to be sent.
-fn send(stream: &TcpStream, refusal: &Refusal) {
+/// Sends a refusal as far as the kernel takes it, which is all of it unless other bytes wait to be sent.
+fn send(stream: &TcpStream, refusal: &HttpError) {
     use rustix::net::{SendFlags, send};
-    // Past the runtime, which does not know yet that a new connection can be written to.
+    // A direct system call: the runtime does not know yet that a new connection can be written to.
     let _ = send(stream, &refusal.bare(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
 }
 
-/// Has the kernel drop what a client did not take, instead of keeping it for minutes.
-fn forget(stream: &TcpStream, seat: &Seat) {
-    if seat.is_stalled() {
+/// Lets the kernel drop the bytes that a stalled client did not take, instead of keeping them for minutes.
+fn forget(stream: &TcpStream, permit: &Permit) {
+    if permit.is_stalled() {
         let _ = stream.set_zero_linger();
     }
 }
 
-/// Says that no more comes, and reads what still comes, so that the kernel does not take back the answer: it
-/// does when a connection is closed before everything was read.
+/// Ends the answers, and reads what the client still sends: when a connection is closed with unread bytes, the kernel
+/// resets it, and the client may lose the answer.
 async fn linger(stream: &TcpStream) {
     if end_of_answers(stream).is_err() {
         return;
@@ -286,7 +288,7 @@ async fn linger(stream: &TcpStream) {
     let _ = tokio::time::timeout(LINGER_TIME, rest).await;
 }
 
-/// Resolves when closing begins, or its sender is gone.
+/// Resolves when closing begins, or when its sender is gone.
 pub(crate) async fn closed(closing: &mut watch::Receiver<bool>) {
     let _ = closing.wait_for(|closing| *closing).await;
 }

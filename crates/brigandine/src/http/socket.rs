@@ -1,10 +1,10 @@
-//! The socket of a connection, as hyper reads and writes it: what it takes too long over ends it.
+//! The socket of a connection, as hyper reads and writes it, with time limits.
 //!
-//! - W1: a client that takes nothing of an answer for `client-time`, or less than [`RATE`] for long, is given
-//!   up. It may be behind by `client-time` at most; every [`RATE`] bytes that it takes win it a second.
-//! - W2: what hyper cannot tell apart is noted here: a first line that is too long (414, not 431), and whether
-//!   bytes came that no request accounts for (they are read before the socket is closed; otherwise the kernel
-//!   resets the connection, and the client may lose the answer).
+//! - SOCK1: the connection ends when its client takes nothing of an answer for `client-time`, or less than [`RATE`] for
+//!   long. A client may be behind by `client-time`; every [`RATE`] bytes that it takes give it another second.
+//! - SOCK2: the socket notes what hyper does not tell: that a first line is too long (414, not 431), and that bytes came
+//!   which belong to no request. These are read before the socket is closed; otherwise the kernel resets the connection,
+//!   and the client may lose the answer.
 
 use std::io;
 use std::pin::Pin;
@@ -17,19 +17,19 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
-use super::clients::Seat;
+use super::clients::Permit;
 
-/// Bytes per second that a client takes at least, on average.
+/// The least bytes per second that a client takes, on average.
 const RATE: u64 = 1024;
-/// Bytes of the first line of a connection.
+/// The most bytes of the first line of a connection.
 const LINE_BYTES_MAX: usize = 16 * 1024;
-/// Bytes that the kernel holds for a client before it takes no more; those on the wire come on top.
+/// Bytes that the kernel holds for a client before it takes no more, those on the wire not counted.
 const UNSENT_BYTES_MAX: u32 = 128 * 1024;
 
-/// What socket, service and connection tell each other. Each flag is set by one side and read by the
-/// connection's task after hyper is done, so no order between them matters.
+/// What socket and service tell the connection. Its task reads the flags after hyper is done, so their order does not
+/// matter.
 #[derive(Debug, Default)]
-pub(super) struct Notes {
+pub(super) struct Flags {
     /// Bytes came after the last request.
     pub(super) unread: AtomicBool,
     /// The first line has no end.
@@ -40,12 +40,12 @@ pub(super) struct Notes {
 
 pub(super) struct Socket {
     stream: Arc<TcpStream>,
-    seat: Arc<Seat>,
-    notes: Arc<Notes>,
+    permit: Arc<Permit>,
+    flags: Arc<Flags>,
     client_time: Duration,
-    /// Bytes of the first line so far, until it ends.
+    /// Bytes of the first line so far; `None` when it has ended.
     first_line: Option<usize>,
-    /// When the client is given up; while bytes wait for it (W1).
+    /// When the connection ends, while bytes wait for the client (SOCK1).
     deadline: Option<Instant>,
     timer: Pin<Box<Sleep>>,
     /// Whether the kernel took nothing at the last try.
@@ -55,15 +55,24 @@ pub(super) struct Socket {
 impl Socket {
     pub(super) fn new(
         stream: Arc<TcpStream>,
-        seat: Arc<Seat>,
-        notes: Arc<Notes>,
+        permit: Arc<Permit>,
+        flags: Arc<Flags>,
         client_time: Duration,
     ) -> Self {
         let _ = stream.set_nodelay(true);
         let _ = crate::os::ffi::bound_unsent(&*stream, UNSENT_BYTES_MAX);
         let timer = Box::pin(tokio::time::sleep(client_time));
         let first_line = Some(0);
-        Self { stream, seat, notes, client_time, first_line, deadline: None, timer, stalled: false }
+        Self {
+            stream,
+            permit,
+            flags,
+            client_time,
+            first_line,
+            deadline: None,
+            timer,
+            stalled: false,
+        }
     }
 
     fn poll_send(
@@ -88,7 +97,7 @@ impl Socket {
         }
     }
 
-    /// The client took some bytes.
+    /// Moves the deadline: the client took some bytes.
     fn took(&mut self, bytes: u64) {
         if let Some(deadline) = &mut self.deadline {
             let won = Duration::from_secs(bytes) / u32::try_from(RATE).unwrap_or(u32::MAX);
@@ -100,7 +109,7 @@ impl Socket {
     fn set_stalled(&mut self, stalled: bool) {
         if self.stalled != stalled {
             self.stalled = stalled;
-            self.seat.stalled(stalled);
+            self.permit.stalled(stalled);
         }
     }
 
@@ -111,7 +120,7 @@ impl Socket {
             self.timer.as_mut().reset(deadline);
         }
         ready!(self.timer.as_mut().poll(context));
-        self.notes.stalled.store(true, Ordering::Relaxed);
+        self.flags.stalled.store(true, Ordering::Relaxed);
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
@@ -119,12 +128,12 @@ impl Socket {
         if read.is_empty() {
             return Ok(());
         }
-        self.notes.unread.store(true, Ordering::Relaxed);
+        self.flags.unread.store(true, Ordering::Relaxed);
         if let Some(length) = self.first_line {
             let ends = read.contains(&b'\n');
             self.first_line = (!ends).then_some(length + read.len());
             if !ends && length + read.len() > LINE_BYTES_MAX {
-                self.notes.endless_line.store(true, Ordering::Relaxed);
+                self.flags.endless_line.store(true, Ordering::Relaxed);
                 return Err(io::ErrorKind::InvalidData.into());
             }
         }
@@ -183,7 +192,7 @@ impl AsyncWrite for Socket {
     }
 }
 
-/// Tells the client that nothing more comes.
+/// Ends the answers: the client reads the end of the stream.
 pub(super) fn end_of_answers(stream: &TcpStream) -> io::Result<()> {
     Ok(rustix::net::shutdown(stream, rustix::net::Shutdown::Write)?)
 }

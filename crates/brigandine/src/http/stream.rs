@@ -1,7 +1,7 @@
 //! Answers that go on: followed build logs, events, downloads.
 //!
-//! The task of the connection makes the answer piece by piece: it asks for the next one when the last one is on
-//! its way. So a slow client slows the making and never piles up memory, and a client that left ends it.
+//! The connection's task makes the answer piece by piece, and the next piece when the last one was sent. So a slow
+//! client slows the making and uses no more memory, and the making ends with the connection.
 
 use std::future::Future;
 use std::io;
@@ -15,21 +15,21 @@ use bytes::Bytes;
 use http_body::Frame;
 use tokio::sync::mpsc;
 
-/// Marks an answer that goes on, of which there are fewer at once than of others.
+/// Marks an answer as a stream, of which fewer are allowed at once.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct GoesOn;
+pub(super) struct Streaming;
 
-/// The maker's end of a stream.
+/// Sends the pieces of a stream.
 pub(crate) struct Sender(mpsc::Sender<io::Result<Bytes>>);
 
 impl Sender {
-    /// Hands over a piece, and waits until it is on its way; false when the client left.
+    /// Sends a piece, and waits until the connection has taken it; `false`: the client left.
     pub(crate) async fn send(&self, piece: impl Into<Bytes>) -> bool {
-        // There is room again when it was taken: no piece is made before.
+        // The channel has room again when the piece was taken: the next one is made then.
         self.0.send(Ok(piece.into())).await.is_ok() && self.0.reserve().await.is_ok()
     }
 
-    /// Breaks the connection off, so that the client does not take a part for the whole.
+    /// Cuts the connection, so that the client does not take a part for the whole.
     pub(crate) async fn fail(&self, error: io::Error) {
         let _ = self.0.send(Err(error)).await;
     }
@@ -41,7 +41,7 @@ impl Sender {
 }
 
 struct Pieces {
-    /// Makes the pieces; gone when it has ended.
+    /// Makes the pieces; `None` when it has ended.
     make: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     pieces: mpsc::Receiver<io::Result<Bytes>>,
 }
@@ -58,7 +58,7 @@ impl http_body::Body for Pieces {
             if let Poll::Ready(piece) = self.pieces.poll_recv(context) {
                 return Poll::Ready(piece.map(|piece| piece.map(Frame::data)));
             }
-            // Without a maker the channel is closed, and the line above has returned.
+            // Without `make` the channel is closed, and `poll_recv` was ready.
             let Some(make) = &mut self.make else { return Poll::Pending };
             if make.as_mut().poll(context).is_ready() {
                 self.make = None;
@@ -77,7 +77,7 @@ where
     let (sender, pieces) = mpsc::channel(1);
     let make = Some(Box::pin(make(Sender(sender))) as _);
     let mut response = Response::new(Body::new(Pieces { make, pieces }));
-    response.extensions_mut().insert(GoesOn);
+    response.extensions_mut().insert(Streaming);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

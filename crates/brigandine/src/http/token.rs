@@ -7,24 +7,23 @@ use std::path::Path;
 use axum::http::{HeaderMap, header};
 use sha2::{Digest, Sha256};
 
-use super::{Refusal, Result};
+use super::error::{HttpError, Result};
 use crate::os::file::open_regular;
 
-/// A shorter token could be guessed.
+/// The fewest bytes of a token: a shorter one could be guessed.
 const BYTES_MIN: usize = 16;
-/// A longer file is no token.
+/// The most bytes of a token file.
 const BYTES_MAX: u64 = 1024;
 
-/// Knows the token without holding it. Digests are compared, so that the time of a comparison says
-/// nothing about the token.
+/// The digest of the token. Digests are compared, so that the time of a comparison tells nothing about the token.
 #[derive(Debug, Clone)]
 pub struct Token([u8; 32]);
 
 impl Token {
-    /// Reads the token from a file that nobody else may read.
+    /// Reads the token from a file that only its owner may read.
     ///
     /// # Errors
-    /// What is wrong with the file and how to mend it.
+    /// What is wrong with the file, and how to mend it.
     pub(crate) fn read(path: &Path) -> std::result::Result<Self, String> {
         let name = path.display();
         let failed = |error: std::io::Error| format!("the token file {name}: {error}");
@@ -48,10 +47,10 @@ impl Token {
         Ok(Self(Sha256::digest(token).into()))
     }
 
-    /// Whether a request carries the token.
+    /// Checks that a request has the token.
     ///
     /// # Errors
-    /// It does not.
+    /// It has no token, or a wrong one.
     pub(crate) fn check(&self, headers: &HeaderMap) -> Result<()> {
         let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let given = given.and_then(|value| value.split_once(' '));
@@ -59,7 +58,7 @@ impl Token {
             let digest: [u8; 32] = Sha256::digest(token.trim()).into();
             scheme.eq_ignore_ascii_case("bearer") && digest == self.0
         });
-        if right { Ok(()) } else { Err(Refusal::Unauthorized) }
+        if right { Ok(()) } else { Err(HttpError::Unauthorized) }
     }
 }
 

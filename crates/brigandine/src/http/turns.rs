@@ -1,12 +1,11 @@
-//! A stream whose pieces are made in turns with those of the client's other streams.
+//! A stream that makes its pieces in turns with the client's other streams.
 //!
-//! Making a piece may take the processor for a while (the lines of a log become HTML), and hundreds of streams
-//! that begin at once would make everybody wait for all of them: the runtime runs what is ready in the order in
-//! which it became so, and looks for news of sockets in between. So before each piece
+//! Making a piece may take the processor for a while (the lines of a log become HTML). The runtime runs ready tasks in
+//! the order in which they became ready, so hundreds of streams that begin at once would delay every other request.
 //!
-//! - T1: a stream has one of its client's turns; without one it is not ready to run at all;
-//! - T2: and then lets everything run that is ready. The turn is given back after the piece, or after there was
-//!   none: a stream that waits for something, or for its client, has no turn.
+//! - HTURN1: before each piece a stream takes one of its client's turns; without one it is not ready to run.
+//! - HTURN2: then it lets all ready tasks run. It gives the turn back after the piece, or when it has none: a stream that
+//!   waits for an event, or for its client, has no turn.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -27,17 +26,17 @@ pub(super) struct InTurns {
 
 enum State {
     Idle,
-    /// T1
+    /// For a turn (HTURN1).
     Waiting(Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send>>),
-    /// T2
+    /// To the tasks that are ready (HTURN2).
     Yielding {
         _turn: OwnedSemaphorePermit,
         yielded: Arc<Yielded>,
     },
 }
 
-/// Becomes true when the runtime comes back to a stream that let others run. hyper may ask a body twice in a row,
-/// so that being asked again does not say it.
+/// Becomes true when the runtime comes back to a stream that has yielded. Being polled again does not say so: hyper may
+/// poll a body twice in a row.
 struct Yielded {
     yielded: AtomicBool,
     stream: Waker,
@@ -45,7 +44,7 @@ struct Yielded {
 
 impl Wake for Yielded {
     fn wake(self: Arc<Self>) {
-        // Before the wake: whoever is woken by it finds it.
+        // Before the wake, so that the woken task sees it. Pairs with the load in `poll_frame`.
         self.yielded.store(true, Ordering::Release);
         self.stream.wake_by_ref();
     }
@@ -69,14 +68,14 @@ impl http_body::Body for InTurns {
             self.state = match &mut self.state {
                 State::Idle => State::Waiting(Box::pin(Arc::clone(&self.turns).acquire_owned())),
                 State::Waiting(turn) => {
-                    // Never closed; and without turns there would be no stream.
+                    // The semaphore is never closed.
                     let Ok(turn) = ready!(turn.as_mut().poll(context)) else {
                         return Poll::Ready(None);
                     };
                     let (yielded, stream) = (AtomicBool::new(false), context.waker().clone());
                     let yielded = Arc::new(Yielded { yielded, stream });
                     let waker = Waker::from(Arc::clone(&yielded));
-                    // Only asked to wake us: that it is not done at once is the point of it.
+                    // Polled once, so that the runtime wakes `yielded` behind the tasks that are ready now.
                     let _ = pin!(tokio::task::yield_now()).poll(&mut Context::from_waker(&waker));
                     State::Yielding { _turn: turn, yielded }
                 }

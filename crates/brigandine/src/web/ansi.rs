@@ -1,50 +1,50 @@
 //! Build logs as HTML, as a terminal would show them: everything escaped, colours kept.
 //!
-//! The text of a log is chosen by whoever wrote the job. Each line is in an element of its own, so a piece can
-//! be appended to a page without looking at what is there. A line is drawn into cells, as on a terminal: a
-//! carriage return goes back to its beginning, and what is written then covers what was there. So a progress bar
-//! without a line end takes the memory of one line, and shows what it drew last.
+//! The text of a log comes from the job and is not trusted. Each line is an element of its own, so a page appends new
+//! lines without changing the old ones. A line is drawn into cells, as on a terminal: a carriage return goes back to its
+//! beginning, and new characters replace those in the cells. So a progress bar without a line end takes the memory of one
+//! line, and shows what it drew last.
 //!
-//! A1: pieces of any size give the same lines: half a character or half a control sequence waits for its rest.
-//! A2: a line end ends every control sequence, so one that is never closed hides one line at most.
-//! A3: memory is bounded by [`LINE_MAX`] cells and [`SEQUENCE_MAX`] characters.
+//! - ANSI1: pieces of any size give the same lines: half a character or half a control sequence waits for its rest.
+//! - ANSI2: a line end ends every control sequence, so one that is never closed hides one line at most.
+//! - ANSI3: memory is bounded by [`LINE_MAX`] cells and [`SEQUENCE_MAX`] characters.
 
 use std::fmt::Write as _;
 
-/// Characters of one line; longer lines are broken.
+/// The most characters of one line; longer lines are broken.
 const LINE_MAX: usize = 8 * 1024;
-/// Characters of a control sequence that are looked at.
+/// The most characters that are kept of a control sequence.
 const SEQUENCE_MAX: usize = 64;
 
 /// Turns the bytes of a log into lines of HTML, piece by piece.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
-    /// The line whose end has not come.
+    /// The unfinished line: its end has not come.
     cells: Vec<(char, Style)>,
-    /// Where the next character goes; may be behind the cells.
+    /// The cell of the next character; may be behind the last cell.
     column: usize,
-    /// Whether the line goes on one that was broken.
+    /// Whether the line continues one that was broken.
     broken: bool,
     /// Colours stay across lines.
     style: Style,
     sequence: Sequence,
     /// The beginning of a character, at most three bytes.
     partial: Vec<u8>,
-    /// Bytes that were taken.
+    /// The offset behind the last byte that was read.
     taken: u64,
     /// See [`Lines::resume`].
     resume: u64,
 }
 
-/// Where in a control sequence the next character stands.
+/// The state of a control sequence before the next character.
 #[derive(Debug, Default)]
 enum Sequence {
-    /// In none.
+    /// No control sequence.
     #[default]
     Text,
     /// Behind ESC.
     Escape,
-    /// Behind ESC `[`: what came since.
+    /// Behind ESC `[`, with the characters since.
     Control(String),
     /// In a title, a link or another text for the terminal, until BEL or ESC `\`.
     String,
@@ -59,7 +59,7 @@ struct Style {
 }
 
 impl Lines {
-    /// Lines of a log whose first byte stands at `offset`.
+    /// Lines of a log from the byte at `offset` on.
     pub(super) fn at(offset: u64) -> Self {
         Self { taken: offset, resume: offset, ..Self::default() }
     }
@@ -100,14 +100,14 @@ impl Lines {
         self.resume = self.taken;
     }
 
-    /// Forgets the line whose end has not come: it was begun before what is to be shown.
+    /// Drops the unfinished line, which began before the shown part.
     pub(super) fn forget(&mut self) {
         self.cells.clear();
         self.column = 0;
         self.resume = self.taken;
     }
 
-    /// The line whose end has not come as it is now; nothing while it is empty.
+    /// The unfinished line as it is now; empty when it has no character.
     pub(super) fn unfinished(&self) -> String {
         let mut html = String::new();
         if !self.cells.is_empty() {
@@ -116,7 +116,7 @@ impl Lines {
         html
     }
 
-    /// Where a reader goes on who has the complete lines: at the beginning of the line whose end has not come, or
+    /// The offset at which a reader that has the complete lines goes on: the beginning of the unfinished line, or
     /// behind the last carriage return in it.
     pub(super) fn resume(&self) -> u64 {
         self.resume
@@ -124,8 +124,8 @@ impl Lines {
 
     fn take(&mut self, c: char, html: &mut String) {
         if c == '\n' {
-            self.sequence = Sequence::Text; // A2
-            // The end of a line that was broken just there.
+            self.sequence = Sequence::Text; // ANSI2
+            // No line for the end of a line that was broken just there.
             if !(self.cells.is_empty() && self.broken) {
                 self.line(html);
             }
@@ -160,7 +160,7 @@ impl Lines {
                     }
                     Sequence::Control(body)
                 }
-                // A terminal obeys a carriage return even here; what is no part of a sequence ends it.
+                // A terminal obeys control characters even here; other characters that belong to no sequence end it.
                 c if c.is_control() => {
                     self.write(c, html);
                     Sequence::Control(body)
@@ -187,7 +187,7 @@ impl Lines {
             '\u{8}' => self.column = self.column.saturating_sub(1),
             c if c.is_control() && c != '\t' => {}
             c => {
-                // Marks that change the direction of text could show a command as another one.
+                // Marks of direction could show one command as another.
                 let c = match c {
                     '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
                     c => c,
@@ -206,7 +206,7 @@ impl Lines {
         }
     }
 
-    /// What a terminal does at ESC `[` BODY LAST; what moves to other lines is left out.
+    /// Does what a terminal does at ESC `[` BODY LAST, but for moving to other lines.
     fn obey(&mut self, last: char, body: &str) {
         let number = || body.parse::<usize>().unwrap_or(0);
         let steps = || number().clamp(1, LINE_MAX);
@@ -268,7 +268,7 @@ impl Lines {
                 22 => (self.style.bold, self.style.faint) = (false, false),
                 30..=37 | 90..=97 => self.style.colour = code,
                 39 => self.style.colour = 0,
-                // 256 colours or true colour: shown plain, but their numbers are not codes.
+                // 256 colours or true colour: shown plain; the numbers behind are no codes.
                 38 | 48 => match codes.next() {
                     Some(5) => _ = codes.next(),
                     Some(2) => _ = codes.nth(2),

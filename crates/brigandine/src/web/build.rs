@@ -6,51 +6,39 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 
 use super::layout::{Layout, or_refusal, render};
-use super::rows::BuildRow;
+use super::rows::{BuildRow, SQUARE, Square};
 use super::tail::{self, Tail};
-use super::view::{self, Look, Moment};
+use super::view::{self, Badge, Moment};
 use crate::context::Context;
-use crate::http::{Path, Refusal, Result};
-use crate::model::{self, Build, BuildId, BuildStatus, EvaluationId, Timestamp};
+use crate::http::{HttpError, Path, Result};
+use crate::model::{
+    self, Attempt, Build, BuildDetails, BuildId, BuildStatus, Definition, Output, Product,
+    ProductId,
+};
 use crate::store;
 
-/// Earlier builds of the same job that are shown as plates.
-const PLATES: u32 = 24;
+/// Builds of the same job that are shown as squares.
+const SQUARES: u32 = 24;
 
-/// Neighbours whose changes a page hears of.
+/// Builds around this one whose changes the page is told of.
 const NEIGHBOURS: usize = 100;
 
 #[derive(Template)]
 #[template(path = "build.html")]
 struct Page {
     layout: Layout,
-    id: BuildId,
-    job: String,
-    specification: String,
-    evaluation: EvaluationId,
-    look: Look,
-    weather: &'static str,
-    message: String,
-    system: String,
-    nix_name: String,
-    derivation: String,
-    priority: i64,
+    build: Build,
+    row: BuildRow,
     submitted: Option<Moment>,
     started: Option<Moment>,
     stopped: Option<Moment>,
-    took: String,
-    since: Option<Timestamp>,
-    waiting: i64,
     attempts: Vec<AttemptRow>,
     needs: Vec<BuildRow>,
     needed_by: Vec<BuildRow>,
-    outputs: Vec<(String, String)>,
+    outputs: Vec<Output>,
     products: Vec<ProductRow>,
-    script: String,
-    environment: Vec<(String, String)>,
-    sources: Vec<String>,
-    description: String,
-    history: Vec<Plate>,
+    recipe: Recipe,
+    history: Vec<Square<BuildId>>,
     log_size: String,
     log: LogView,
 }
@@ -58,18 +46,18 @@ struct Page {
 /// The part of the page about the log of the last attempt.
 #[derive(Default)]
 struct LogView {
-    /// The attempt whose log it is; 0 while there is none. A page that is open takes over another one's.
+    /// The attempt whose log it is; 0 while there is none. An open page takes over the log when this changes.
     attempt: i64,
     /// Where the shown part begins.
     from: u64,
-    /// Complete lines, and the one whose end has not come.
+    /// The complete lines, and the unfinished one.
     html: String,
-    /// Whether the page goes on by itself, and from where; without an offset from the end of the log.
+    /// Whether the page follows the log, and from which offset; without one, from the end of the log.
     live: bool,
     resume: Option<u64>,
-    /// What there is to say instead of a log.
+    /// A sentence instead of a log.
     note: &'static str,
-    /// Why it cannot be read.
+    /// Why the log cannot be read.
     error: String,
     /// The build that ran for this one.
     twin: Option<BuildId>,
@@ -78,7 +66,7 @@ struct LogView {
 struct AttemptRow {
     number: i64,
     worker: String,
-    look: Look,
+    badge: Badge,
     message: String,
     started: Option<Moment>,
     took: String,
@@ -87,18 +75,37 @@ struct AttemptRow {
 }
 
 struct ProductRow {
-    id: i64,
+    id: ProductId,
     name: String,
     kind: String,
     size: String,
     checksum: String,
 }
 
-struct Plate {
-    id: BuildId,
-    look: Look,
-    x: usize,
-    current: bool,
+/// How the build is made.
+#[derive(Default)]
+struct Recipe {
+    description: String,
+    script: String,
+    sources: Vec<String>,
+    environment: Vec<(String, String)>,
+}
+
+impl Recipe {
+    fn new(definition: Definition) -> Self {
+        let sources = definition.sources.iter().map(|source| {
+            let patterns = source.patterns.join("  ");
+            let what =
+                if source.patterns.is_empty() { "the whole tree" } else { patterns.as_str() };
+            format!("{} at {}: {what}", source.input, view::short(&source.revision))
+        });
+        Self {
+            sources: sources.collect(),
+            script: script(&definition.command),
+            description: definition.description,
+            environment: definition.environment.into_iter().collect(),
+        }
+    }
 }
 
 /// The page of a build.
@@ -114,137 +121,106 @@ pub(super) async fn page(
     show(&context, &id, &headers).await
 }
 
-/// Names the attempt whose log a page follows when it asks for itself again: that log is not sent once more.
+/// A page that follows a log and asks for itself again names the attempt here: that log is not sent once more.
 const FOLLOWED: &str = "x-brigandine-follows";
 
 async fn make(context: &Context, id: &str, headers: &HeaderMap) -> Result<Response> {
-    let now = model::now();
     let wanted = id.to_owned();
     let found = context
         .read_few(move |s| {
             let Some(build) = store::build_named(s, &wanted)? else { return Ok(None) };
             let Some(details) = store::build_details(s, build.id)? else { return Ok(None) };
-            let history = store::job_history(s, &build.specification, &build.job, PLATES)?;
+            let history = store::job_history(s, &build.specification, &build.job, SQUARES)?;
             Ok(Some((details, history, store::queue_counts(s)?)))
         })
         .await?;
-    let (details, history, queue) = found.ok_or_else(|| Refusal::no_build(id))?;
-    let build = details.build;
+    let (details, history, queue) = found.ok_or_else(|| HttpError::no_build(id))?;
+    let build = &details.build;
     let followed = headers.get(FOLLOWED).and_then(|value| value.to_str().ok()?.parse().ok());
     let log = if build.status == BuildStatus::Started && followed == Some(build.attempt) {
         LogView { attempt: build.attempt, live: true, ..LogView::default() }
     } else {
-        log_view(context, &build).await
+        log_view(context, build).await
     };
     let numbers = details.attempts.iter().map(|attempt| attempt.number).collect();
     let kept = context.logs().kept(build.id, numbers).await;
+    let watched: Vec<String> = std::iter::once(build)
+        .chain(&details.needs)
+        .chain(&details.needed_by)
+        .take(NEIGHBOURS)
+        .map(|build| build.id.to_string())
+        .collect();
+    let layout = Layout {
+        title: format!("{} · build {} · Brigandine", build.job, build.id),
+        section: "overview",
+        queue,
+        live: format!("/live?builds={}", watched.join(",")),
+        notice: context.health().notice(),
+    };
+    render(&page_of(layout, details, &history, &kept, log))
+}
+
+fn page_of(
+    layout: Layout,
+    details: BuildDetails,
+    history: &[Build],
+    kept: &[i64],
+    log: LogView,
+) -> Page {
+    let BuildDetails { build, outputs, products, attempts, needs, needed_by, definition } = details;
+    let now = model::now();
     let rows = |builds: Vec<Build>| -> Vec<_> {
         builds.into_iter().map(|build| BuildRow::new(build, now)).collect()
     };
-    let watched: Vec<String> = std::iter::once(build.id)
-        .chain(details.needs.iter().map(|need| need.id))
-        .chain(details.needed_by.iter().map(|build| build.id))
-        .take(NEIGHBOURS)
-        .map(|id| id.to_string())
-        .collect();
-    let row = BuildRow::new(build.clone(), now);
-    let definition = details.definition;
-    let page = Page {
-        layout: Layout {
-            title: format!("{} · build {} · Brigandine", build.job, build.id),
-            section: "overview",
-            queue,
-            live: format!("/live?builds={}", watched.join(",")),
-            notice: context.health().notice(),
+    let attempt = |attempt: Attempt| AttemptRow {
+        number: attempt.number,
+        has_log: kept.contains(&attempt.number),
+        worker: attempt.worker,
+        badge: match attempt.status {
+            BuildStatus::Scheduled => Badge { class: "cancel", label: "lost" },
+            status => view::build_badge(status),
         },
-        id: build.id,
-        look: row.look,
-        weather: row.weather,
-        took: row.took,
-        since: row.since,
-        waiting: row.waiting,
+        message: attempt.message,
+        started: view::moment(attempt.started_at, now),
+        took: if attempt.stopped_at > 0 {
+            view::duration(attempt.stopped_at - attempt.started_at)
+        } else {
+            String::new()
+        },
+    };
+    let product = |product: Product| ProductRow {
+        id: product.id,
+        name: product.name,
+        kind: product.kind,
+        size: view::bytes(product.bytes),
+        checksum: product.checksum,
+    };
+    let square = |(at, past): (usize, &Build)| Square {
+        id: past.id,
+        badge: view::build_badge(past.status),
+        x: at * SQUARE,
+        current: past.id == build.id,
+    };
+    Page {
+        layout,
+        row: BuildRow::new(build.clone(), now),
         submitted: view::moment(build.submitted_at, now),
         started: view::moment(build.started_at, now),
         stopped: view::moment(build.stopped_at, now),
-        attempts: details
-            .attempts
-            .into_iter()
-            .map(|attempt| AttemptRow {
-                number: attempt.number,
-                has_log: kept.contains(&attempt.number),
-                worker: attempt.worker,
-                look: match attempt.status {
-                    BuildStatus::Scheduled => Look { class: "cancel", label: "lost" },
-                    status => view::build_look(status),
-                },
-                message: attempt.message,
-                started: view::moment(attempt.started_at, now),
-                took: if attempt.stopped_at > 0 {
-                    view::duration(attempt.stopped_at - attempt.started_at)
-                } else {
-                    String::new()
-                },
-            })
-            .collect(),
-        needs: rows(details.needs),
-        needed_by: rows(details.needed_by),
-        outputs: details.outputs.into_iter().map(|output| (output.name, output.path)).collect(),
-        products: details
-            .products
-            .into_iter()
-            .map(|product| ProductRow {
-                id: product.id.get(),
-                name: product.name,
-                kind: product.kind,
-                size: view::bytes(product.bytes),
-                checksum: product.checksum,
-            })
-            .collect(),
-        script: definition.as_ref().map(|d| script(&d.command)).unwrap_or_default(),
-        sources: definition
-            .as_ref()
-            .map(|definition| {
-                let sources = definition.sources.iter().map(|source| {
-                    let what = if source.patterns.is_empty() {
-                        "the whole tree".to_owned()
-                    } else {
-                        source.patterns.join("  ")
-                    };
-                    format!("{} at {}: {what}", source.input, view::short(&source.revision))
-                });
-                sources.collect()
-            })
-            .unwrap_or_default(),
-        description: definition.as_ref().map(|d| d.description.clone()).unwrap_or_default(),
-        environment: definition
-            .map(|definition| definition.environment.into_iter().collect())
-            .unwrap_or_default(),
-        history: history
-            .iter()
-            .rev()
-            .enumerate()
-            .map(|(at, past)| Plate {
-                id: past.id,
-                look: view::build_look(past.status),
-                x: at * 14,
-                current: past.id == build.id,
-            })
-            .collect(),
+        attempts: attempts.into_iter().map(attempt).collect(),
+        needs: rows(needs),
+        needed_by: rows(needed_by),
+        outputs,
+        products: products.into_iter().map(product).collect(),
+        recipe: definition.map(Recipe::new).unwrap_or_default(),
+        history: history.iter().rev().enumerate().map(square).collect(),
         log_size: if build.log.bytes > 0 { view::bytes(build.log.bytes) } else { String::new() },
         log,
-        job: build.job,
-        specification: build.specification,
-        evaluation: build.evaluation,
-        message: build.message,
-        system: build.system,
-        nix_name: build.nix_name,
-        derivation: build.derivation,
-        priority: build.priority,
-    };
-    render(&page)
+        build,
+    }
 }
 
-/// A command as it would be typed.
+/// A command as one would type it.
 fn script(command: &[String]) -> String {
     match command {
         [shell, flag, command, script] if [&**shell, flag, command] == ["/bin/sh", "-e", "-c"] => {
@@ -265,7 +241,7 @@ fn script(command: &[String]) -> String {
     }
 }
 
-/// What the page shows of the log of a build, or says instead.
+/// What the page shows of the log of a build, or says instead of it.
 async fn log_view(context: &Context, build: &Build) -> LogView {
     let from = tail::start(context.logs().bytes(build));
     let Some(reader) = context.logs().open(build, from).await else {

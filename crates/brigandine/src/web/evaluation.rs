@@ -1,4 +1,4 @@
-//! `/eval/ID`: an evaluation's jobs by status and text, and how they differ from the one before.
+//! `/eval/ID`: an evaluation's jobs by status and text, and how they differ from those of the evaluation before.
 
 use askama::Template;
 use axum::extract::State;
@@ -7,20 +7,20 @@ use axum::response::{IntoResponse, Response};
 
 use super::layout::{Layout, or_refusal, render, wants_page};
 use super::rows::{BuildRow, summary};
-use super::view::{self, Count, Look, Moment, Part};
+use super::view::{self, Badge, Moment, Part};
 use crate::context::Context;
-use crate::http::{Path, Query, Refusal, Result};
+use crate::http::{HttpError, Path, Query, Result};
 use crate::model::{
     self, BuildId, BuildStatus, Checkout, EvaluationDetails, EvaluationId, EvaluationStatus,
-    JobChange,
+    JobChange, JobState, Timestamp,
 };
 use crate::store::{self, JobFilter, Snapshot};
 
-/// Jobs on a page. Ten thousand jobs are two hundred pages, each as quick as the first.
+/// Jobs on a page.
 const ROWS: u32 = 50;
 
-/// Evaluations with so many jobs at most are compared unasked; the comparison of larger ones reads
-/// every job of both, so it is a link.
+/// The most jobs of evaluations that are compared unasked. The comparison reads every job of both, so for larger ones
+/// it is a link.
 pub const COMPARED: i64 = 200;
 
 /// Jobs named for each kind of change.
@@ -32,7 +32,7 @@ struct Page {
     layout: Layout,
     id: EvaluationId,
     specification: String,
-    look: Look,
+    badge: Badge,
     message: String,
     summary: String,
     bar: Vec<Part>,
@@ -43,7 +43,7 @@ struct Page {
     previous: Option<EvaluationId>,
     next: Option<EvaluationId>,
     changes: Vec<Changes>,
-    /// The evaluation that this one can be compared with, when it has not been.
+    /// The evaluation that a link offers to compare this one with.
     compare: Option<EvaluationId>,
     total: String,
     counts: Vec<Chip>,
@@ -67,18 +67,18 @@ struct Chip {
 
 /// Jobs that differ from the evaluation before in one way.
 struct Changes {
-    look: Look,
+    badge: Badge,
     jobs: Vec<(String, BuildId)>,
     /// More than are named.
     more: bool,
 }
 
-/// The list's parameters, as they stand in an address.
+/// The address of a list of jobs.
 fn address(
     id: EvaluationId,
     status: &str,
     text: &str,
-    border: Option<(&str, &model::JobState)>,
+    border: Option<(&str, &JobState)>,
 ) -> String {
     let mut parts = Vec::new();
     let build = border.map(|(_, job)| job.build.id.to_string()).unwrap_or_default();
@@ -102,13 +102,8 @@ pub(super) async fn page(
     or_refusal(&context, make(&context, &id, &query).await).await
 }
 
-fn missing(id: &str) -> Refusal {
-    let id: String = id.chars().take(100).collect();
-    Refusal::not_found(format!("Evaluation with ID {id} doesn't exist."))
-}
-
 async fn make(context: &Context, id: &str, query: &Query) -> Result<Response> {
-    let number: EvaluationId = id.parse().map_err(|_| missing(id))?;
+    let number: EvaluationId = id.parse().map_err(|_| HttpError::no_evaluation(id))?;
     let now = model::now();
     let notice = context.health().notice();
     let statuses: Vec<BuildStatus> = query
@@ -116,9 +111,9 @@ async fn make(context: &Context, id: &str, query: &Query) -> Result<Response> {
         .iter()
         .map(|status| status.parse())
         .collect::<std::result::Result<_, _>>()
-        .map_err(Refusal::BadRequest)?;
+        .map_err(HttpError::BadRequest)?;
     let status = statuses.iter().map(|status| status.as_str()).collect::<Vec<_>>().join(",");
-    // Names may be there more than once in imported evaluations: the build tells them apart.
+    // An imported evaluation may have a name more than once: the build tells these jobs apart.
     let build: Option<BuildId> = query.parsed("build")?;
     let border = |name, without| query.get(name).map(|job| (job, build.unwrap_or(without)));
     let filter = JobFilter {
@@ -129,18 +124,18 @@ async fn make(context: &Context, id: &str, query: &Query) -> Result<Response> {
     };
     let compare = query.get("compare").is_some();
     let asked = Asked { number, filter, status, compare, now, notice };
-    // A page of jobs is few rows; looking for a text or a status, or comparing, may be many.
-    let mut made = Made::Long;
+    // A page of jobs is few rows; a search for a text or a status, or a comparison, may be many.
+    let mut found = Found::Long;
     if asked.filter.text.is_empty() && asked.filter.statuses.is_empty() && !asked.compare {
         let few = asked.clone();
-        made = context.read_few(move |s| few.read(s, false)).await?;
+        found = context.read_few(move |s| few.read(s, false)).await?;
     }
-    if matches!(made, Made::Long) {
-        made = context.read(move |s| asked.read(s, true)).await?;
+    if matches!(found, Found::Long) {
+        found = context.read(move |s| asked.read(s, true)).await?;
     }
-    match made {
-        Made::Page(page) => render(&*page),
-        Made::Missing | Made::Long => Err(missing(id)),
+    match found {
+        Found::Page(page) => render(&*page),
+        Found::Missing | Found::Long => Err(HttpError::no_evaluation(id)),
     }
 }
 
@@ -152,49 +147,32 @@ struct Asked {
     /// The statuses as they stand in the address.
     status: String,
     compare: bool,
-    now: model::Timestamp,
+    now: Timestamp,
     /// What the server waits for.
     notice: String,
 }
 
-/// What reading came to.
-enum Made {
+/// What a read found.
+enum Found {
     Page(Box<Page>),
-    /// Two evaluations are to be compared, which was not allowed.
+    /// The page compares two evaluations, which a short read must not.
     Long,
     Missing,
 }
 
 impl Asked {
     /// Reads the page; with `long` also what takes many rows.
-    fn read(&self, s: &Snapshot, long: bool) -> rusqlite::Result<Made> {
-        let Self { number, filter, status, compare: asked, now, notice } = self;
-        let (number, asked, now) = (*number, *asked, *now);
+    fn read(&self, s: &Snapshot, long: bool) -> rusqlite::Result<Found> {
+        let (number, now) = (self.number, self.now);
         let Some(details) = store::evaluation_details(s, number)? else {
-            return Ok(Made::Missing);
+            return Ok(Found::Missing);
         };
-        // The comparison stands on the first page alone; further and filtered pages read only
-        // what they show.
-        let comparable =
-            filter.is_whole() && details.evaluation.status == EvaluationStatus::Succeeded;
-        let (mut changes, mut compare) = (Vec::new(), None);
-        if let Some(previous) = details.previous.filter(|_| comparable) {
-            let total = match store::evaluation(s, previous)? {
-                Some(past) => details.evaluation.counters.total().max(past.counters.total()),
-                None => 0,
-            };
-            if asked || total <= COMPARED {
-                if !long {
-                    return Ok(Made::Long);
-                }
-                changes = store::changes(s, number, previous, CHANGES + 1)?;
-            } else {
-                compare = Some(previous);
-            }
-        }
-        let jobs = store::job_page(s, number, filter, ROWS)?;
-        let border = |name, job: Option<&model::JobState>| {
-            job.map(|job| address(number, status, &filter.text, Some((name, job))))
+        let Some((changes, compare)) = self.compare(s, &details, long)? else {
+            return Ok(Found::Long);
+        };
+        let jobs = store::job_page(s, number, &self.filter, ROWS)?;
+        let border = |name, job: Option<&JobState>| {
+            job.map(|job| address(number, &self.status, &self.filter.text, Some((name, job))))
         };
         let before = border("before", jobs.jobs.first().filter(|_| jobs.has_before));
         let after = border("after", jobs.jobs.last().filter(|_| jobs.has_after));
@@ -202,57 +180,48 @@ impl Asked {
         let pending = evaluation.status == EvaluationStatus::Started
             || evaluation.counters.scheduled + evaluation.counters.started > 0;
         let rows = jobs.jobs.into_iter().map(|job| BuildRow {
-            // The name in this evaluation; the build may have been asked for by another.
+            // The name in this evaluation; another one may have registered the build.
             job: job.job,
             reused: job.reused,
             weather: if job.reused { "" } else { view::weather(job.build.weather) },
             ..BuildRow::new(job.build, now)
         });
-        Ok(Made::Page(Box::new(Page {
+        let total = evaluation.counters.total();
+        Ok(Found::Page(Box::new(Page {
             layout: Layout {
                 title: format!("{} #{number} · Brigandine", evaluation.specification),
                 section: "overview",
                 queue: store::queue_counts(s)?,
-                // While builds are pending they may belong to other specifications too.
+                // Pending builds may belong to other specifications too.
                 live: if pending {
                     "/live".to_owned()
                 } else {
                     format!("/live?specification={}", evaluation.specification_id)
                 },
-                notice: notice.clone(),
+                notice: self.notice.clone(),
             },
             id: number,
-            look: view::evaluation_look(&evaluation),
+            badge: view::evaluation_badge(&evaluation),
             summary: summary(&evaluation),
             bar: view::bar(&evaluation.counters),
             created: view::moment(evaluation.created_at, now),
             took: view::evaluation_took(&evaluation),
             has_log: !evaluation.log_path.is_empty()
                 || evaluation.status == EvaluationStatus::Started,
-            changes: grouped(&changes),
+            changes,
             compare,
-            total: view::count(evaluation.counters.total(), "job"),
+            total: view::count(total, "job"),
             counts: view::counts(&evaluation.counters)
                 .into_iter()
                 .filter(|count| count.number > 0)
-                .map(|Count { status: of, class, label, number: n }| Chip {
-                    class,
-                    label,
-                    number: view::number(n),
-                    href: address(number, of.as_str(), &filter.text, None),
-                    chosen: status == of.as_str(),
+                .map(|count| {
+                    self.chip(count.class, count.label, count.number, count.status.as_str())
                 })
                 .collect(),
-            all: Chip {
-                class: "",
-                label: "all",
-                number: view::number(evaluation.counters.total()),
-                href: address(number, "", &filter.text, None),
-                chosen: status.is_empty(),
-            },
-            filtered: !status.is_empty() || !filter.text.is_empty(),
-            status: status.clone(),
-            text: filter.text.clone(),
+            all: self.chip("", "all", total, ""),
+            filtered: !self.status.is_empty() || !self.filter.text.is_empty(),
+            status: self.status.clone(),
+            text: self.filter.text.clone(),
             rows: rows.collect(),
             before,
             after,
@@ -262,6 +231,45 @@ impl Asked {
             previous,
             next,
         })))
+    }
+
+    /// The changes since the previous evaluation; or that evaluation, for a link to the comparison. `None`: the
+    /// comparison is to be read, which is not allowed without `long`.
+    fn compare(
+        &self,
+        s: &Snapshot,
+        details: &EvaluationDetails,
+        long: bool,
+    ) -> rusqlite::Result<Option<(Vec<Changes>, Option<EvaluationId>)>> {
+        // Further and filtered pages have no comparison: they read what they show alone.
+        let comparable =
+            self.filter.is_whole() && details.evaluation.status == EvaluationStatus::Succeeded;
+        let Some(previous) = details.previous.filter(|_| comparable) else {
+            return Ok(Some((Vec::new(), None)));
+        };
+        let total = match store::evaluation(s, previous)? {
+            Some(past) => details.evaluation.counters.total().max(past.counters.total()),
+            None => 0,
+        };
+        if !self.compare && total > COMPARED {
+            return Ok(Some((Vec::new(), Some(previous))));
+        }
+        if !long {
+            return Ok(None);
+        }
+        let changes = store::changes(s, self.number, previous, CHANGES + 1)?;
+        Ok(Some((grouped(&changes), None)))
+    }
+
+    /// A link to the jobs with a status, or to all.
+    fn chip(&self, class: &'static str, label: &'static str, number: i64, status: &str) -> Chip {
+        Chip {
+            class,
+            label,
+            number: view::number(number),
+            href: address(self.number, status, &self.filter.text, None),
+            chosen: self.status == status,
+        }
     }
 }
 
@@ -273,15 +281,15 @@ fn grouped(changes: &[(String, BuildId, JobChange)]) -> Vec<Changes> {
             let mut jobs: Vec<_> = of_kind.map(|(job, id, _)| (job.clone(), *id)).collect();
             let more = jobs.len() > CHANGES as usize;
             jobs.truncate(CHANGES as usize);
-            (!jobs.is_empty()).then(|| Changes { look: view::change_look(kind), jobs, more })
+            (!jobs.is_empty()).then(|| Changes { badge: view::change_badge(kind), jobs, more })
         })
         .collect()
 }
 
 /// Bytes of a finished log that are read before an answer begins.
-const LOOKED_AT: usize = 256 * 1024;
+const READ_AHEAD: usize = 256 * 1024;
 
-/// What the evaluator said, as text; goes on while it runs.
+/// What the evaluator printed, as text; the answer goes on while the evaluator runs.
 pub(super) async fn log(
     State(context): State<Context>,
     Path(id): Path<String>,
@@ -294,30 +302,30 @@ pub(super) async fn log(
 }
 
 async fn read_log(context: &Context, id: String) -> Result<Response> {
-    let number: EvaluationId = id.parse().map_err(|_| missing(&id))?;
+    let number: EvaluationId = id.parse().map_err(|_| HttpError::no_evaluation(&id))?;
     let found = context.read(move |s| store::evaluation(s, number)).await?;
-    let evaluation = found.ok_or_else(|| missing(&id))?;
+    let evaluation = found.ok_or_else(|| HttpError::no_evaluation(&id))?;
     let mut reader = context.logs().open_evaluation(&evaluation, 0).await;
     if evaluation.status == EvaluationStatus::Started {
         return Ok(context.follow(Vec::new(), reader, u64::MAX));
     }
     if evaluation.log_path.is_empty() {
-        return Err(Refusal::not_found(format!(
+        return Err(HttpError::not_found(format!(
             "The evaluator of evaluation {id} printed nothing."
         )));
     }
-    // Read before the answer begins, so that it can say what is wrong with the file: a usual log as a whole.
+    // Read before the answer begins, so that the answer can say what is wrong with the file; mostly the whole log.
     let mut first = Vec::new();
-    while first.len() < LOOKED_AT {
+    while first.len() < READ_AHEAD {
         let piece = reader.next().await;
         let what = format_args!("The log of evaluation {id}");
-        match piece.map_err(|error| Refusal::unreadable(what, &error))? {
+        match piece.map_err(|error| HttpError::unreadable(what, &error))? {
             Some(piece) => first.extend(piece),
             None => break,
         }
     }
     if reader.is_missing() {
-        return Err(Refusal::not_found(format!("The log of evaluation {id} is not kept.")));
+        return Err(HttpError::not_found(format!("The log of evaluation {id} is not kept.")));
     }
     Ok(context.follow(first, reader, u64::MAX))
 }

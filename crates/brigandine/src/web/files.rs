@@ -1,4 +1,4 @@
-//! What pages load beside themselves: style, script and icon, parts of the program.
+//! The style, the script and the icon that pages load; all are part of the program.
 
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
@@ -7,7 +7,7 @@ pub(super) const STYLE: &str = include_str!("../../static/style.css");
 pub(super) const SCRIPT: &str = include_str!("../../static/live.js");
 pub(super) const ICON: &str = include_str!("../../static/icon.svg");
 
-/// A file that is part of the program. Pages name it with [`VERSION`], so it may be kept.
+/// Serves a file. Pages name it with [`VERSION`], so that caches may keep it.
 pub(super) fn asset(kind: &'static str, body: &'static str) -> Response {
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(kind)),
@@ -17,10 +17,10 @@ pub(super) fn asset(kind: &'static str, body: &'static str) -> Response {
     (headers, body).into_response()
 }
 
-/// Changes when one of the files that pages load changes.
+/// A number that changes with the files.
 pub(super) const VERSION: u64 = fingerprint(&[STYLE, SCRIPT, ICON]);
 
-/// FNV-1a: not for secrets, but it can be computed while compiling.
+/// FNV-1a: not for secrets, but the compiler can compute it.
 const fn fingerprint(texts: &[&str]) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     let mut text = 0;

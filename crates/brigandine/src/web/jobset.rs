@@ -5,10 +5,10 @@ use axum::extract::State;
 use axum::response::Response;
 
 use super::layout::{Layout, or_refusal, render};
-use super::rows::{self, EvaluationRow};
-use super::view::{self, Moment};
+use super::rows::{EvaluationRow, SpecificationRow};
+use super::view;
 use crate::context::Context;
-use crate::http::{Path, Query, Refusal, Result};
+use crate::http::{HttpError, Path, Query, Result};
 use crate::model::{self, EvaluationId, Evaluator};
 use crate::store;
 
@@ -19,20 +19,11 @@ const ROWS: u32 = 20;
 #[template(path = "jobset.html")]
 struct Page {
     layout: Layout,
-    name: String,
-    description: String,
-    enabled: bool,
+    spec: SpecificationRow,
+    /// Name, address and reference of each input.
     sources: Vec<(String, String)>,
     evaluator: String,
     interval: String,
-    /// What its file says otherwise.
-    unused: Vec<String>,
-    /// The evaluation that the inputs were set back to.
-    set_back_to: Option<EvaluationId>,
-    error: String,
-    failures: i64,
-    looked: Option<Moment>,
-    next_look: Option<Moment>,
     evaluations: Vec<EvaluationRow>,
     /// Borders of the neighbouring pages.
     newer: Option<EvaluationId>,
@@ -44,21 +35,19 @@ pub(super) async fn page(
     Path(name): Path<String>,
     query: Query,
 ) -> Response {
-    or_refusal(&context, make(&context, name, &query).await).await
+    or_refusal(&context, make(&context, &name, &query).await).await
 }
 
-async fn make(context: &Context, name: String, query: &Query) -> Result<Response> {
+async fn make(context: &Context, name: &str, query: &Query) -> Result<Response> {
     let now = model::now();
     let (notice, unused) = (context.health().notice(), context.unused());
     let (before, after) = (query.parsed("before")?, query.parsed("after")?);
-    let wanted = name.clone();
+    let wanted = name.to_owned();
     let page = context
         .read_few(move |s| {
             let Some(state) = store::specification(s, &wanted)? else { return Ok(None) };
-            let set_back_to = state.set_back_to();
-            let specification = state.specification;
             let mut rows = store::evaluation_page(s, &wanted, before, after, ROWS)?;
-            // A page above a border may come out short; the newest page is then the better one.
+            // Fewer rows above a border than fit: the newest page shows them as well.
             if after.is_some() && rows.len() < ROWS as usize {
                 rows = store::evaluation_page(s, &wanted, None, None, ROWS)?;
             }
@@ -66,14 +55,11 @@ async fn make(context: &Context, name: String, query: &Query) -> Result<Response
             let beside = |before, after| -> rusqlite::Result<bool> {
                 Ok(!store::evaluation_page(s, &wanted, before, after, 1)?.is_empty())
             };
-            let newer = match first {
-                Some(first) if beside(None, Some(first))? => Some(first),
-                _ => None,
-            };
-            let older = match last {
-                Some(last) if beside(Some(last), None)? => Some(last),
-                _ => None,
-            };
+            let newer = first.is_some() && beside(None, first)?;
+            let older = last.is_some() && beside(last, None)?;
+            let mut spec = SpecificationRow::new(&state, &unused, now);
+            spec.next_look = spec.next_look.filter(|_| spec.enabled);
+            let specification = state.specification;
             Ok(Some(Page {
                 layout: Layout {
                     title: format!("{} · Brigandine", specification.name),
@@ -82,6 +68,7 @@ async fn make(context: &Context, name: String, query: &Query) -> Result<Response
                     live: format!("/live?specification={}", state.id),
                     notice: notice.clone(),
                 },
+                spec,
                 sources: specification
                     .inputs
                     .iter()
@@ -98,27 +85,14 @@ async fn make(context: &Context, name: String, query: &Query) -> Result<Response
                     .interval_s
                     .map(|s| view::duration(i64::try_from(s).unwrap_or(i64::MAX)))
                     .unwrap_or_default(),
-                unused: rows::of_file(&unused, Some(&specification.name)),
-                name: specification.name,
-                description: specification.description,
-                enabled: specification.enabled,
-                set_back_to,
-                error: state.look.error,
-                failures: state.look.failures,
-                looked: view::moment(state.look.looked_at, now),
-                next_look: view::due(state.look.next_at, now).filter(|_| specification.enabled),
                 evaluations: rows
                     .into_iter()
                     .map(|evaluation| EvaluationRow::new(s, evaluation, now))
                     .collect::<rusqlite::Result<_>>()?,
-                newer,
-                older,
+                newer: first.filter(|_| newer),
+                older: last.filter(|_| older),
             }))
         })
         .await?;
-    let missing = || {
-        let name: String = name.chars().take(100).collect();
-        Refusal::not_found(format!("there is no specification called {name}"))
-    };
-    render(&page.ok_or_else(missing)?)
+    render(&page.ok_or_else(|| HttpError::no_specification(name))?)
 }

@@ -1,4 +1,4 @@
-//! What is around every page, and the pages that say why there is none.
+//! The frame of every page, and pages for errors.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,20 +10,20 @@ use axum::response::{IntoResponse, Response};
 
 use super::files::VERSION;
 use crate::context::Context;
-use crate::http::{Refusal, Result, html};
+use crate::http::{HttpError, Result, html};
 use crate::model::QueueCounts;
 use crate::store;
 
-/// What every page shows around its own part.
+/// What a page shows around its own part.
 pub(super) struct Layout {
     pub(super) title: String,
-    /// The part of the navigation that is marked.
+    /// The link of the navigation that is marked.
     pub(super) section: &'static str,
-    /// Builds that run and wait.
+    /// How many builds run and wait.
     pub(super) queue: QueueCounts,
-    /// Where changes of the page are told.
+    /// The address of the stream that tells of changes.
     pub(super) live: String,
-    /// What the server waits for; empty: nothing.
+    /// What the server waits for; mostly empty.
     pub(super) notice: String,
 }
 
@@ -45,12 +45,12 @@ pub(super) fn render(page: &impl Template) -> Result<Response> {
 fn render_as(status: StatusCode, page: &impl Template) -> Result<Response> {
     let text = page.render().map_err(|error| {
         tracing::error!(%error, "a page could not be rendered");
-        Refusal::Internal
+        HttpError::Internal
     })?;
     Ok(html(status, text))
 }
 
-/// A page that says why there is none.
+/// A page for an error.
 #[derive(Template)]
 #[template(path = "refused.html")]
 struct Refused {
@@ -59,7 +59,7 @@ struct Refused {
     text: String,
 }
 
-/// `page`, or a page that says why there is none.
+/// `page`, or a page for its error.
 pub(super) async fn or_refusal(context: &Context, page: Result<Response>) -> Response {
     let refusal = match page {
         Ok(page) => return page,
@@ -74,7 +74,7 @@ pub(super) async fn or_refusal(context: &Context, page: Result<Response>) -> Res
     render_as(status, &page).unwrap_or_else(IntoResponse::into_response)
 }
 
-/// What is answered, whatever is asked for, while the server cannot start: why it waits.
+/// Answers every request with the reason while the server waits to start.
 pub(crate) fn waiting(why: Arc<Mutex<String>>) -> Router {
     Router::new().fallback(async move |headers: HeaderMap| {
         let why = why.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -86,20 +86,20 @@ pub(crate) fn waiting(why: Arc<Mutex<String>>) -> Router {
             let page = Refused { layout, status: status.as_u16(), text: why };
             render_as(status, &page).unwrap_or_else(IntoResponse::into_response)
         } else {
-            Refusal::Waiting(why).into_response()
+            HttpError::Waiting(why).into_response()
         };
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
         response
     })
 }
 
-/// Any path that is no route: a page for browsers, JSON for everybody else.
+/// Answers for a path without a route: a page for browsers, JSON for other clients.
 pub(crate) async fn unknown_path(
     State(context): State<Context>,
     headers: HeaderMap,
     uri: Uri,
 ) -> Response {
-    let refusal = Refusal::no_path(&uri);
+    let refusal = HttpError::no_path(&uri);
     if wants_page(&headers) {
         or_refusal(&context, Err(refusal)).await
     } else {
@@ -107,7 +107,7 @@ pub(crate) async fn unknown_path(
     }
 }
 
-/// Browsers ask for HTML by name; other clients never do.
+/// Whether a request asks for HTML by name, as browsers do and other clients never do.
 pub(crate) fn wants_page(headers: &HeaderMap) -> bool {
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
     accept.is_some_and(|accept| accept.contains("text/html"))

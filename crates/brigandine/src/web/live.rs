@@ -1,8 +1,8 @@
-//! What changes on a page while it is open: server-sent events.
+//! Changes of an open page: server-sent events.
 //!
-//! `/live` says only *that* something a page shows has changed; the page then asks for itself again
-//! and takes over the parts that differ. So there is one way to make a page, and a missed event
-//! costs nothing but time. Changes are told at most every [`PAUSE`], however many builds end.
+//! `/live` says only *that* something on a page has changed; the page then asks for itself again and takes over the parts
+//! that differ. So there is one way to make a page, and a missed event costs nothing but time. There is at most one
+//! message per [`PAUSE`], however many builds end.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -16,32 +16,32 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::ansi::Lines;
 use super::tail::{self, Tail};
 use crate::context::Context;
-use crate::http::{Path, Query, Refusal, Result, Sender, closed, stream, text};
+use crate::http::{HttpError, Path, Query, Result, Sender, closed, stream, text};
 use crate::log::LogReader;
 use crate::model::{BuildId, Event};
 use crate::store;
 
-/// Between two messages about changes.
+/// The least time between two messages about changes.
 const PAUSE: Duration = Duration::from_millis(400);
 
-/// What happens elsewhere changes the counters in a page's head: told after this time.
+/// The time after which a page is told of changes outside of its scope, which change the counters in its head.
 const STALE: Duration = Duration::from_secs(5);
 
-/// A stream says something at least this often, so that proxies keep it open.
+/// The most time between two messages, so that proxies keep the stream open.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// Between two messages about a line whose end has not come.
+/// The least time between two messages about an unfinished line.
 const PART_PAUSE: Duration = Duration::from_millis(200);
 
-/// Bytes of a build log in one message: short lines become many times as long.
+/// Bytes of a build log in one message: as HTML, short lines are many times as long.
 const PART: usize = 4 * 1024;
 
-/// Builds that one page may watch by number.
+/// The most builds that one page may watch by number.
 const WATCHED_MAX: usize = 200;
 
 const KIND: &str = "text/event-stream";
 
-/// Which changes a page wants to hear of.
+/// The changes that a page is told of.
 enum Scope {
     All,
     Specification(i64),
@@ -65,7 +65,7 @@ impl Scope {
     }
 }
 
-/// Tells when something in the wanted scope has changed.
+/// Sends a message when something in the scope has changed.
 pub(super) async fn changes(State(context): State<Context>, query: Query) -> Result<Response> {
     let specification: Option<i64> = query.parsed("specification")?;
     let builds = query.list("builds");
@@ -74,11 +74,11 @@ pub(super) async fn changes(State(context): State<Context>, query: Query) -> Res
         None if builds.is_empty() => Scope::All,
         None => {
             let ids = builds.iter().take(WATCHED_MAX).map(|id| id.parse());
-            let refuse = |_| Refusal::BadRequest("the value of 'builds' is not valid".to_owned());
+            let refuse = |_| HttpError::BadRequest("the value of 'builds' is not valid".to_owned());
             Scope::Builds(ids.collect::<std::result::Result<_, _>>().map_err(refuse)?)
         }
     };
-    // Subscribed before the answer begins: what changes after the page was made is not missed.
+    // Subscribed before the answer begins, so that no change after that is missed.
     let mut events = context.events();
     let mut closing = context.closing();
     Ok(stream(KIND, move |sender| async move {
@@ -103,7 +103,7 @@ pub(super) async fn changes(State(context): State<Context>, query: Query) -> Res
                     };
                     match event {
                         Ok(event) if scope.holds(&event) => return true,
-                        // The time is also looked at here: events may come without a pause.
+                        // Checked here as well: the timeout never fires while events come without a pause.
                         Ok(_) => {
                             if stale_since.get_or_insert_with(Instant::now).elapsed() >= STALE {
                                 return true;
@@ -130,25 +130,25 @@ pub(super) async fn changes(State(context): State<Context>, query: Query) -> Res
     }))
 }
 
-/// The lines of a build log as they come. The id of each message is the byte offset to go on from: a browser that
-/// was cut off sends it back.
+/// The lines of a build log as they come. The id of each message is the byte offset to go on from: a browser that lost
+/// the connection sends it back.
 ///
-/// | event | what it has |
+/// | event | data |
 /// |---|---|
-/// | message | complete lines, to be put where the unfinished line stood |
-/// | `part` | the line whose end has not come, as it is now |
+/// | message | complete lines, which replace the unfinished line |
+/// | `part` | the unfinished line as it is now |
 /// | `end` | nothing: the log has ended |
 ///
-/// `attempt` names the start that the page shows: of another one, it goes on with nothing.
+/// `attempt` is the attempt that the page shows: of another one than the last, there is nothing to follow.
 pub(super) async fn log(
     State(context): State<Context>,
     Path(id): Path<String>,
     query: Query,
     headers: HeaderMap,
 ) -> Result<Response> {
-    let number: BuildId = id.parse().map_err(|_| Refusal::no_build(&id))?;
+    let number: BuildId = id.parse().map_err(|_| HttpError::no_build(&id))?;
     let build = context.read(move |s| store::build(s, number)).await?;
-    let build = build.ok_or_else(|| Refusal::no_build(&id))?;
+    let build = build.ok_or_else(|| HttpError::no_build(&id))?;
     let attempt: Option<i64> = query.parsed("attempt")?;
     let resumed = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
     let offset: Option<u64> = resumed.or(query.parsed("offset")?);
@@ -168,7 +168,7 @@ pub(super) async fn log(
             Err(error) => return unreadable(&sender, from, &error).await,
         };
         loop {
-            // One read outlives the keep-alives, so nothing that was read is lost.
+            // One read goes on across keep-alives, so that no read bytes are lost.
             let piece = {
                 let mut next = pin!(follower.reader.next());
                 loop {
@@ -216,7 +216,7 @@ pub(super) async fn log(
     }))
 }
 
-/// Says so, and that no more comes: a browser would ask again for ever.
+/// Sends the error, and the end: without it, a browser would ask again for ever.
 async fn unreadable(sender: &Sender, from: u64, error: &std::io::Error) {
     tracing::warn!(%error, "a build log cannot be read to its end");
     let why =
@@ -227,24 +227,24 @@ async fn unreadable(sender: &Sender, from: u64, error: &std::io::Error) {
     }
 }
 
-/// A log on its way to a page.
+/// A log that a page follows.
 struct Follower {
     reader: LogReader,
     page: Shown,
 }
 
-/// What the page has of a log.
+/// The part of a log that the page has.
 struct Shown {
     lines: Lines,
-    /// Whether the unfinished line is to be told, and when: a progress bar is drawn more often than is worth it.
+    /// Whether the unfinished line has to be sent, and when: not each time that a progress bar is drawn.
     part_due: bool,
     part_at: Instant,
-    /// Whether the page has one.
+    /// Whether the page has an unfinished line.
     part_shown: bool,
 }
 
 impl Follower {
-    /// Tells what there is: from where the page was, or the end of the log.
+    /// Sends what the log has: from the offset of the page on, or the end of the log.
     async fn begin(
         reader: LogReader,
         from: u64,
@@ -260,10 +260,10 @@ impl Follower {
             }
             (reader, lines, html, shown) = (tail.reader, tail.lines, tail.html, tail.from);
         }
-        // A client that left is noticed by the next piece.
+        // If the client has left, the next message finds out.
         sender.send(format!("retry: 1000\nevent: start\ndata: {shown}\n\n")).await;
         send_lines(sender, &html, lines.resume()).await;
-        // What a page that resumes has of an unfinished line is that of before.
+        // A page that resumes has the unfinished line of before.
         let page =
             Shown { lines, part_due: !resumed, part_at: Instant::now(), part_shown: resumed };
         Ok(Self { reader, page })
@@ -278,7 +278,7 @@ impl Shown {
         }
     }
 
-    /// The message about the unfinished line; empty when the page has none and needs none.
+    /// The message about the unfinished line; empty when the page has none and there is none.
     fn part(&mut self) -> String {
         self.part_due = false;
         let html = self.lines.unfinished();
@@ -290,7 +290,7 @@ impl Shown {
     }
 }
 
-/// The lines hold no line ends of their own, so one `data:` line takes them all.
+/// The HTML of lines has no line ends, so one `data:` line holds all of them.
 async fn send_lines(sender: &Sender, html: &str, resume: u64) -> bool {
     html.is_empty() || sender.send(format!("id: {resume}\ndata: {html}\n\n")).await
 }

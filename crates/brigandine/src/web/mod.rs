@@ -1,5 +1,5 @@
-//! Pages for people: rendered here, whole without JavaScript, live with it, and nothing from
-//! anywhere else. A page's struct stands beside its handler, its template has the same name.
+//! Pages for people: rendered by the server, whole without JavaScript, live with it, and without anything from other
+//! hosts. A page's struct stands beside its handler, its template has the same name.
 
 mod ansi;
 mod build;

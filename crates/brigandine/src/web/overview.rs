@@ -1,19 +1,19 @@
-//! `/`: all specifications with the state of their last evaluations, and what goes on.
+//! `/`: all specifications with the state of their last evaluations, and the builds that run or ended last.
 
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
 
 use super::layout::{Layout, or_refusal, render};
-use super::rows::{self, BuildRow, EvaluationRow};
-use super::view::{self, Look, Moment};
+use super::rows::{self, BuildRow, EvaluationRow, SQUARE, SpecificationRow, Square};
+use super::view::{self, Badge};
 use crate::context::Context;
 use crate::http::Result;
 use crate::model::{self, BuildFilter, EvaluationId, SpecificationState, Timestamp, Unused};
 use crate::store::{self, Snapshot};
 
-/// Evaluations of a specification that are shown as a row of plates.
-const PLATES: u32 = 24;
+/// Evaluations of a specification that are shown as squares.
+const SQUARES: u32 = 24;
 
 /// Builds in each of the short lists.
 const BUILDS: u32 = 8;
@@ -22,77 +22,49 @@ const BUILDS: u32 = 8;
 #[template(path = "overview.html")]
 struct Page {
     layout: Layout,
-    /// Of files that are of no single specification: what is not used of them.
+    /// What is not used of files that belong to no single specification.
     unused: Vec<String>,
     specifications: Vec<Row>,
     running: Vec<BuildRow>,
     latest: Vec<BuildRow>,
 }
 
-/// A specification.
 struct Row {
-    name: String,
-    description: String,
-    enabled: bool,
-    look: Look,
+    spec: SpecificationRow,
+    badge: Badge,
+    /// The evaluation that the inputs are at, else the newest.
     latest: Option<EvaluationRow>,
-    plates: Vec<Plate>,
-    /// What its file says otherwise.
-    unused: Vec<String>,
-    /// The evaluation that the inputs were set back to; it is then shown as the latest.
-    set_back_to: Option<EvaluationId>,
-    error: String,
-    failures: i64,
-    looked: Option<Moment>,
-    next_look: Option<Moment>,
+    /// The last evaluations, oldest first.
+    squares: Vec<Square<EvaluationId>>,
     sources: Vec<String>,
-}
-
-/// An evaluation as a small square, oldest first.
-struct Plate {
-    id: EvaluationId,
-    look: Look,
-    x: usize,
 }
 
 impl Row {
     fn new(
         s: &Snapshot,
-        state: SpecificationState,
+        state: &SpecificationState,
         unused: &[Unused],
         now: Timestamp,
     ) -> rusqlite::Result<Self> {
-        let (set_back_to, shown) = (state.set_back_to(), state.evaluation());
-        let specification = state.specification;
-        let states = store::evaluation_states(s, state.id, PLATES)?;
+        let states = store::evaluation_states(s, state.id, SQUARES)?;
         // The newest stands at the right, however many there are.
-        let room = (PLATES as usize).saturating_sub(states.len());
-        let look = |(_, status, counters): &_| view::state_look(*status, counters);
-        let plates = states
-            .iter()
-            .rev()
-            .enumerate()
-            .map(|(at, state)| Plate { id: state.0, look: look(state), x: (room + at) * 14 })
-            .collect();
-        let inputs =
-            view::inputs_look(specification.enabled, &state.look.error, !states.is_empty());
-        let latest = shown.map(|id| store::evaluation(s, id)).transpose()?.flatten();
-        let look = inputs.or(latest.as_ref().map(view::evaluation_look)).unwrap_or(view::UNKNOWN);
-        let latest = latest.map(|e| EvaluationRow::new(s, e, now)).transpose()?;
+        let room = (SQUARES as usize).saturating_sub(states.len());
+        let squares = states.iter().rev().enumerate().map(|(at, (id, status, counters))| Square {
+            id: *id,
+            badge: view::state_badge(*status, counters),
+            x: (room + at) * SQUARE,
+            current: false,
+        });
+        let spec = SpecificationRow::new(state, unused, now);
+        let inputs = view::inputs_badge(spec.enabled, &spec.error, !states.is_empty());
+        let latest = state.evaluation().map(|id| store::evaluation(s, id)).transpose()?.flatten();
+        let badge = inputs.or(latest.as_ref().map(view::evaluation_badge));
         Ok(Self {
-            sources: specification.inputs.iter().map(view::source).collect(),
-            unused: rows::of_file(unused, Some(&specification.name)),
-            name: specification.name,
-            description: specification.description,
-            enabled: specification.enabled,
-            look,
-            latest,
-            plates,
-            set_back_to,
-            error: state.look.error,
-            failures: state.look.failures,
-            looked: view::moment(state.look.looked_at, now),
-            next_look: view::due(state.look.next_at, now),
+            spec,
+            badge: badge.unwrap_or(view::UNKNOWN),
+            latest: latest.map(|e| EvaluationRow::new(s, e, now)).transpose()?,
+            squares: squares.collect(),
+            sources: state.specification.inputs.iter().map(view::source).collect(),
         })
     }
 }
@@ -122,7 +94,7 @@ async fn make(context: &Context) -> Result<Response> {
                 },
                 unused: rows::of_file(&unused, None),
                 specifications: store::specifications(s)?
-                    .into_iter()
+                    .iter()
                     .map(|state| Row::new(s, state, &unused, now))
                     .collect::<rusqlite::Result<_>>()?,
                 running: rows(store::queue(s, &running, BUILDS)?),

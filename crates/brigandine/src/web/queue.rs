@@ -1,4 +1,4 @@
-//! `/queue`: what runs and what waits, in the order in which the scheduler starts it, and why it does not run.
+//! `/queue`: the builds that run and wait, in the scheduler's order, and why they wait.
 
 use askama::Template;
 use axum::extract::State;
@@ -12,7 +12,7 @@ use crate::http::Result;
 use crate::model::{self, Build};
 use crate::store::{self, Pending, Snapshot, WholeQueue};
 
-/// Builds on the page; the counters say how many more there are.
+/// The most builds on the page, which says how many more there are.
 const ROWS: u32 = 200;
 
 #[derive(Template)]
@@ -20,9 +20,9 @@ const ROWS: u32 = 200;
 struct Page {
     layout: Layout,
     parts: [Part; 4],
-    /// Pending builds that are not shown.
+    /// How many pending builds are not shown, in words.
     more: String,
-    /// What stays free on the disk.
+    /// How much of the disk stays free, in a sentence.
     reserve: String,
 }
 

@@ -1,10 +1,59 @@
-//! Evaluations and builds as rows of a list.
+//! Specifications, evaluations and builds as rows of a list.
 
-use super::view::{self, Look, Moment, Part};
-use crate::model::{self, Build, EvaluationId, Timestamp};
+use super::view::{self, Badge, Moment, Part};
+use crate::model::{self, Build, EvaluationId, SpecificationState, Timestamp};
 use crate::store::{self, Snapshot};
 
-/// What is not used of the files of specifications, in sentences: of one that is stored, or of none.
+/// A build or an evaluation as a small square of a history.
+pub(super) struct Square<Id> {
+    pub(super) id: Id,
+    pub(super) badge: Badge,
+    pub(super) x: usize,
+    /// Whether it is the one that the page is about.
+    pub(super) current: bool,
+}
+
+/// The width of a square and the gap behind it.
+pub(super) const SQUARE: usize = 14;
+
+/// What the overview and its own page show of a specification.
+pub(super) struct SpecificationRow {
+    pub(super) name: String,
+    pub(super) description: String,
+    pub(super) enabled: bool,
+    /// What its file says and the server does not use.
+    pub(super) unused: Vec<String>,
+    /// The evaluation that the inputs were set back to.
+    pub(super) set_back_to: Option<EvaluationId>,
+    pub(super) error: String,
+    pub(super) failures: i64,
+    pub(super) looked: Option<Moment>,
+    pub(super) next_look: Option<Moment>,
+}
+
+impl SpecificationRow {
+    pub(super) fn new(
+        state: &SpecificationState,
+        unused: &[model::Unused],
+        now: Timestamp,
+    ) -> Self {
+        let (specification, look) = (&state.specification, &state.look);
+        Self {
+            name: specification.name.clone(),
+            description: specification.description.clone(),
+            enabled: specification.enabled,
+            unused: of_file(unused, Some(&specification.name)),
+            set_back_to: state.set_back_to(),
+            error: look.error.clone(),
+            failures: look.failures,
+            looked: view::moment(look.looked_at, now),
+            next_look: view::due(look.next_at, now),
+        }
+    }
+}
+
+/// What the server does not use of specification files, in sentences: of the file of one specification, or of files
+/// that belong to none.
 pub(super) fn of_file(unused: &[model::Unused], specification: Option<&str>) -> Vec<String> {
     let of = unused.iter().filter(|unused| unused.specification() == specification);
     of.map(model::Unused::sentences).collect()
@@ -13,14 +62,14 @@ pub(super) fn of_file(unused: &[model::Unused], specification: Option<&str>) -> 
 /// An evaluation in a list.
 pub(super) struct EvaluationRow {
     pub(super) id: EvaluationId,
-    pub(super) look: Look,
+    pub(super) badge: Badge,
     /// Revision and subject of the first checkout.
     pub(super) revision: String,
     pub(super) subject: String,
     /// How many more checkouts there are.
     pub(super) more: usize,
     pub(super) created: Option<Moment>,
-    /// How long it took, in words; nothing while it goes on.
+    /// How long it took, in words; empty while it runs.
     pub(super) took: String,
     pub(super) message: String,
     pub(super) bar: Vec<Part>,
@@ -39,7 +88,7 @@ impl EvaluationRow {
         let first = checkouts.first();
         Ok(Self {
             id: evaluation.id,
-            look: view::evaluation_look(&evaluation),
+            badge: view::evaluation_badge(&evaluation),
             revision: first.map_or("", |checkout| view::short(&checkout.revision)).to_owned(),
             subject: first.map(|checkout| checkout.subject.clone()).unwrap_or_default(),
             more: checkouts.len().saturating_sub(1),
@@ -52,7 +101,7 @@ impl EvaluationRow {
     }
 }
 
-/// How an evaluation's jobs stand, in words.
+/// The state of an evaluation's jobs, in words.
 pub(super) fn summary(evaluation: &model::Evaluation) -> String {
     let counters = &evaluation.counters;
     if counters.total() == 0 {
@@ -77,26 +126,26 @@ pub(super) fn summary(evaluation: &model::Evaluation) -> String {
 /// A build in a list.
 pub(super) struct BuildRow {
     pub(super) id: model::BuildId,
-    pub(super) look: Look,
+    pub(super) badge: Badge,
     pub(super) job: String,
     pub(super) specification: String,
     pub(super) system: String,
     /// When it stopped, else when it was submitted.
     pub(super) when: Option<Moment>,
-    /// How long it ran; nothing while it waits.
+    /// How long it ran; empty while it waits.
     pub(super) took: String,
-    /// When it started, if it runs: the page counts on by itself.
+    /// When it started, while it runs: the page counts on from there.
     pub(super) since: Option<Timestamp>,
     pub(super) message: String,
     pub(super) weather: &'static str,
     pub(super) reused: bool,
-    /// What it is started before others for, while it waits.
+    /// Its priority while it waits, else 0.
     pub(super) priority: i64,
-    /// Dependencies it waits for.
+    /// How many dependencies it waits for.
     pub(super) waiting: i64,
-    /// Some of them, where a page names them.
+    /// Number and job of some of these, on the page of the queue.
     pub(super) needs: Vec<(model::BuildId, String)>,
-    /// A build of the same derivation that runs.
+    /// A running build of the same derivation.
     pub(super) twin: Option<model::BuildId>,
 }
 
@@ -106,7 +155,7 @@ impl BuildRow {
         let finished = build.status.is_finished();
         Self {
             id: build.id,
-            look: view::build_look(build.status),
+            badge: view::build_badge(build.status),
             when: view::moment(if finished { build.stopped_at } else { build.submitted_at }, now),
             took: if build.started_at == 0 {
                 String::new()
@@ -133,7 +182,7 @@ impl BuildRow {
         }
     }
 
-    /// How many of its dependencies are not named.
+    /// How many of its dependencies are not in `needs`.
     pub(super) fn more_needs(&self) -> i64 {
         self.waiting - i64::try_from(self.needs.len()).unwrap_or(self.waiting)
     }

@@ -1,4 +1,4 @@
-//! The end of a build log as a page shows it: what there is so far of one that is being written.
+//! The end of a build log, as a page shows it; of a running build, the end so far.
 
 use super::ansi::Lines;
 use crate::log::LogReader;
@@ -6,33 +6,33 @@ use crate::log::LogReader;
 /// Bytes from the end of a build log that a page shows.
 const TAIL: u64 = 256 * 1024;
 
-/// Bytes before these that are read as well, to learn whether a character or a control sequence is cut there.
+/// Bytes before these that are read as well, so that no character or control sequence is cut at the beginning.
 const LEAD: u64 = 256;
 
-/// The end of a log, and where to go on.
+/// The end of a log, and what reads on from there.
 pub(super) struct Tail {
     /// Where the shown part begins.
     pub(super) from: u64,
     /// The complete lines.
     pub(super) html: String,
-    /// Knows the line whose end has not come.
+    /// Holds the unfinished line.
     pub(super) lines: Lines,
-    /// At the end of what there was.
+    /// Stands behind the last byte that was read.
     pub(super) reader: LogReader,
     /// Whether the log has ended.
     pub(super) ended: bool,
-    /// Why what is shown is not all: the rest of the file cannot be read.
+    /// Why the rest of the file cannot be read.
     pub(super) error: Option<std::io::Error>,
 }
 
-/// Where a reader of the end of a log with so many bytes begins.
+/// The offset at which the end of a log with this many bytes begins.
 pub(super) const fn start(bytes: u64) -> u64 {
     bytes.saturating_sub(TAIL + LEAD)
 }
 
 impl Tail {
-    /// Reads what `reader` gives without waiting for more to be written. It begins at [`start`], or anywhere
-    /// before: what is too much is passed over. Of a file that cannot be read to its end it has what comes before.
+    /// Reads what the log has, without waiting for more to be written. `reader` begins at `from`, which is [`start`] or
+    /// any offset before it: further bytes are skipped. A file that cannot be read to its end gives its first part.
     pub(super) async fn read(mut reader: LogReader, mut from: u64) -> Self {
         let most = usize::try_from(TAIL + LEAD).unwrap_or(usize::MAX);
         let (mut text, mut error) = (Vec::new(), None);
@@ -76,8 +76,8 @@ impl Tail {
     }
 }
 
-/// How many bytes of a log's end are left out, so that it begins with a whole line; where there is none, with a
-/// line that was drawn anew after a carriage return; where there is none either, anywhere.
+/// How many bytes to leave out so that the rest begins with a whole line; without one, behind a carriage return;
+/// without one, behind [`LEAD`].
 fn whole(text: &[u8]) -> usize {
     let lead = usize::try_from(LEAD).unwrap_or(0).min(text.len());
     let behind = |byte: u8| {

@@ -1,4 +1,4 @@
-//! How values look on pages: times, sizes, statuses.
+//! Values as pages show them: times, sizes, statuses.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
@@ -7,57 +7,56 @@ use crate::model::{
     Timestamp, Weather,
 };
 
-/// A mark, a colour and words for a state. The mark has a shape of its own for each state, so that
-/// nothing is said by colour alone.
+/// A mark, a colour and words for a state. Each mark has a shape of its own, so that nothing is said by colour alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Look {
+pub(super) struct Badge {
     /// Class of the colour and name of the symbol.
     pub(super) class: &'static str,
     /// Words.
     pub(super) label: &'static str,
 }
 
-const fn look(class: &'static str, label: &'static str) -> Look {
-    Look { class, label }
+const fn badge(class: &'static str, label: &'static str) -> Badge {
+    Badge { class, label }
 }
 
-/// Nothing is known.
-pub(super) const UNKNOWN: Look = look("wait", "not evaluated yet");
+/// The badge of a specification without an evaluation.
+pub(super) const UNKNOWN: Badge = badge("wait", "not evaluated yet");
 
-/// How a build's status looks.
-pub(super) const fn build_look(status: BuildStatus) -> Look {
+/// The badge of a build's status.
+pub(super) const fn build_badge(status: BuildStatus) -> Badge {
     match status {
-        BuildStatus::Scheduled => look("wait", "queued"),
-        BuildStatus::Started => look("run", "running"),
-        BuildStatus::Succeeded => look("ok", "succeeded"),
-        BuildStatus::Failed => look("bad", "failed"),
-        BuildStatus::FailedDependency => look("dep", "dependency failed"),
-        BuildStatus::FailedOther => look("other", "failed otherwise"),
-        BuildStatus::Canceled => look("cancel", "canceled"),
+        BuildStatus::Scheduled => badge("wait", "queued"),
+        BuildStatus::Started => badge("run", "running"),
+        BuildStatus::Succeeded => badge("ok", "succeeded"),
+        BuildStatus::Failed => badge("bad", "failed"),
+        BuildStatus::FailedDependency => badge("dep", "dependency failed"),
+        BuildStatus::FailedOther => badge("other", "failed otherwise"),
+        BuildStatus::Canceled => badge("cancel", "canceled"),
     }
 }
 
-/// How an evaluation looks: its own status, and when that is good, how its jobs stand.
-pub(super) const fn evaluation_look(evaluation: &Evaluation) -> Look {
-    state_look(evaluation.status, &evaluation.counters)
+/// The badge of an evaluation: its status, and when it succeeded, the state of its jobs.
+pub(super) const fn evaluation_badge(evaluation: &Evaluation) -> Badge {
+    state_badge(evaluation.status, &evaluation.counters)
 }
 
-/// As [`evaluation_look`], by status and counters alone.
-pub(super) const fn state_look(status: EvaluationStatus, counters: &Counters) -> Look {
+/// As [`evaluation_badge`], by status and counters alone.
+pub(super) const fn state_badge(status: EvaluationStatus, counters: &Counters) -> Badge {
     match status {
-        EvaluationStatus::Started => look("run", "evaluating"),
-        EvaluationStatus::Failed => look("bad", "evaluation failed"),
-        EvaluationStatus::Aborted => look("cancel", "evaluation aborted"),
-        EvaluationStatus::Succeeded if counters.started > 0 => look("run", "building"),
-        EvaluationStatus::Succeeded if counters.scheduled > 0 => look("wait", "queued"),
-        EvaluationStatus::Succeeded if counters.total() == 0 => look("ok", "no jobs"),
-        EvaluationStatus::Succeeded if counters.all_failed() > 0 => look("bad", "with failures"),
-        EvaluationStatus::Succeeded if counters.canceled > 0 => look("cancel", "partly canceled"),
-        EvaluationStatus::Succeeded => look("ok", "all succeeded"),
+        EvaluationStatus::Started => badge("run", "evaluating"),
+        EvaluationStatus::Failed => badge("bad", "evaluation failed"),
+        EvaluationStatus::Aborted => badge("cancel", "evaluation aborted"),
+        EvaluationStatus::Succeeded if counters.started > 0 => badge("run", "building"),
+        EvaluationStatus::Succeeded if counters.scheduled > 0 => badge("wait", "queued"),
+        EvaluationStatus::Succeeded if counters.total() == 0 => badge("ok", "no jobs"),
+        EvaluationStatus::Succeeded if counters.all_failed() > 0 => badge("bad", "with failures"),
+        EvaluationStatus::Succeeded if counters.canceled > 0 => badge("cancel", "partly canceled"),
+        EvaluationStatus::Succeeded => badge("ok", "all succeeded"),
     }
 }
 
-/// How long an evaluation took, in words; nothing while it goes on.
+/// How long an evaluation took, in words; empty while it runs.
 pub(super) fn evaluation_took(evaluation: &Evaluation) -> String {
     let took = duration(evaluation.finished_at - evaluation.created_at);
     match evaluation.status {
@@ -67,23 +66,23 @@ pub(super) fn evaluation_took(evaluation: &Evaluation) -> String {
     }
 }
 
-/// What a finished build is compared with the one before it; nothing when that says little.
+/// A finished build compared with the one before it; empty when both ended alike.
 pub(super) const fn weather(weather: Weather) -> &'static str {
     match weather {
         Weather::NewFailure => "new failure",
         Weather::StillFailing => "still failing",
-        // The first success of a job is a new one too, so it says nothing about a mended failure.
+        // The first success of a job is a new success too, so it tells nothing of a failure before.
         Weather::NewSuccess | Weather::StillSucceeding | Weather::Unknown => "",
     }
 }
 
-/// How a change against the previous evaluation looks.
-pub(super) const fn change_look(change: JobChange) -> Look {
+/// The badge of a change against the previous evaluation.
+pub(super) const fn change_badge(change: JobChange) -> Badge {
     match change {
-        JobChange::NewlyFailing => look("bad", "Newly failing"),
-        JobChange::Fixed => look("ok", "Fixed"),
-        JobChange::New => look("run", "New"),
-        JobChange::Gone => look("cancel", "Gone"),
+        JobChange::NewlyFailing => badge("bad", "Newly failing"),
+        JobChange::Fixed => badge("ok", "Fixed"),
+        JobChange::New => badge("run", "New"),
+        JobChange::Gone => badge("cancel", "Gone"),
     }
 }
 
@@ -95,7 +94,7 @@ pub(super) struct Part {
     pub(super) width: i64,
 }
 
-/// The bar of an evaluation's counters; every state with a job is at least a hair wide.
+/// The bar of an evaluation's counters; every state with a job has at least 12 thousandths.
 pub(super) fn bar(counters: &Counters) -> Vec<Part> {
     let total = counters.total();
     if total == 0 {
@@ -120,7 +119,7 @@ pub(super) fn bar(counters: &Counters) -> Vec<Part> {
 /// How many jobs of an evaluation have a status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Count {
-    /// As the query parameter has it.
+    /// The value of the query parameter.
     pub(super) status: BuildStatus,
     pub(super) class: &'static str,
     pub(super) label: &'static str,
@@ -140,13 +139,13 @@ pub(super) fn counts(counters: &Counters) -> Vec<Count> {
     ]
     .into_iter()
     .map(|(status, number)| {
-        let look = build_look(status);
-        Count { status, class: look.class, label: look.label, number }
+        let badge = build_badge(status);
+        Count { status, class: badge.class, label: badge.label, number }
     })
     .collect()
 }
 
-/// A point in time: for machines, for people, and long for people.
+/// A point in time, for machines and for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Moment {
     /// Seconds since 1970.
@@ -157,25 +156,25 @@ pub(super) struct Moment {
     pub(super) ago: String,
 }
 
-/// `at` as seen from `now`; nothing when it is 0.
+/// `at` as seen from `now`; `None` when it is 0.
 pub(super) fn moment(at: Timestamp, now: Timestamp) -> Option<Moment> {
     (at > 0).then(|| Moment { seconds: at, iso: iso(at), ago: ago(now - at) })
 }
 
-/// A point in time that is to come: `in 5 min`; `due now` when it has come. Nothing when it is 0.
+/// A future point in time: `in 5 min`; `due now` when it has come. `None` when it is 0.
 pub(super) fn due(at: Timestamp, now: Timestamp) -> Option<Moment> {
     let ago = if at > now { format!("in {}", duration(at - now)) } else { "due now".to_owned() };
     (at > 0).then(|| Moment { seconds: at, iso: iso(at), ago })
 }
 
-/// How the looks at a specification's inputs go; nothing while they go well.
-pub(super) fn inputs_look(enabled: bool, error: &str, evaluated: bool) -> Option<Look> {
+/// The badge of a specification's inputs; `None` while the looks at them succeed.
+pub(super) fn inputs_badge(enabled: bool, error: &str, evaluated: bool) -> Option<Badge> {
     match (enabled, error, evaluated) {
         (false, _, true) => None,
-        (false, _, false) => Some(look("cancel", "disabled")),
+        (false, _, false) => Some(badge("cancel", "disabled")),
         (true, "", true) => None,
         (true, "", false) => Some(UNKNOWN),
-        (true, ..) => Some(look("bad", "inputs cannot be fetched")),
+        (true, ..) => Some(badge("bad", "inputs cannot be fetched")),
     }
 }
 
@@ -227,7 +226,7 @@ pub(super) fn bytes(bytes: i64) -> String {
     model::size(u64::try_from(bytes).unwrap_or(0))
 }
 
-/// A number with its thousands apart: `10 000` with narrow blanks.
+/// A number in groups of three digits: `10 000` with narrow blanks.
 pub(super) fn number(number: i64) -> String {
     let digits = number.unsigned_abs().to_string();
     let mut text = String::from(if number < 0 { "−" } else { "" });
@@ -245,12 +244,12 @@ pub(super) fn count(n: i64, what: &str) -> String {
     format!("{} {what}{}", number(n), if n == 1 { "" } else { "s" })
 }
 
-/// The first digits of a revision, or all of something shorter.
+/// The first ten characters of a revision.
 pub(super) fn short(revision: &str) -> &str {
     revision.get(..10).unwrap_or(revision)
 }
 
-/// An input in one line: its address and what is taken of it.
+/// An input in one line: its address and its reference.
 pub(super) fn source(input: &Input) -> String {
     let url = input.url.trim_end_matches(".git");
     let url = url.split_once("://").map_or(url, |(_, rest)| rest);
@@ -266,10 +265,10 @@ fn reference(reference: &Reference) -> String {
     }
 }
 
-/// All but what stands for itself everywhere in an address.
+/// The characters that are encoded in an address.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// Text as it stands in a query or a path.
+/// Text encoded for a query or a path.
 pub(super) fn encode(text: &str) -> String {
     utf8_percent_encode(text, ENCODED).to_string()
 }
@@ -296,28 +295,28 @@ mod tests {
         let of = |scheduled, started, succeeded, failed| {
             let counters =
                 Counters { scheduled, started, succeeded, failed, ..Counters::default() };
-            state_look(EvaluationStatus::Succeeded, &counters)
+            state_badge(EvaluationStatus::Succeeded, &counters)
         };
-        assert_eq!(of(3, 1, 2, 0), look("run", "building"));
-        assert_eq!(of(0, 1, 2, 1), look("run", "building"));
-        assert_eq!(of(3, 0, 2, 1), look("wait", "queued"));
-        assert_eq!(of(1, 0, 0, 0), look("wait", "queued"));
-        assert_eq!(of(0, 0, 2, 1), look("bad", "with failures"));
-        assert_eq!(of(0, 0, 2, 0), look("ok", "all succeeded"));
-        assert_eq!(of(0, 0, 0, 0), look("ok", "no jobs"));
+        assert_eq!(of(3, 1, 2, 0), badge("run", "building"));
+        assert_eq!(of(0, 1, 2, 1), badge("run", "building"));
+        assert_eq!(of(3, 0, 2, 1), badge("wait", "queued"));
+        assert_eq!(of(1, 0, 0, 0), badge("wait", "queued"));
+        assert_eq!(of(0, 0, 2, 1), badge("bad", "with failures"));
+        assert_eq!(of(0, 0, 2, 0), badge("ok", "all succeeded"));
+        assert_eq!(of(0, 0, 0, 0), badge("ok", "no jobs"));
     }
 
     #[test]
     fn inputs_that_cannot_be_fetched_are_an_error_whatever_was_evaluated_before() {
         for evaluated in [false, true] {
-            let look = inputs_look(true, "no route", evaluated).expect("a look");
-            assert_eq!((look.class, look.label), ("bad", "inputs cannot be fetched"));
+            let badge = inputs_badge(true, "no route", evaluated).expect("a look");
+            assert_eq!((badge.class, badge.label), ("bad", "inputs cannot be fetched"));
         }
-        assert_eq!(inputs_look(true, "", true), None);
-        assert_eq!(inputs_look(true, "", false), Some(UNKNOWN));
+        assert_eq!(inputs_badge(true, "", true), None);
+        assert_eq!(inputs_badge(true, "", false), Some(UNKNOWN));
         // It is not looked at any more, so the error is an old one.
-        assert_eq!(inputs_look(false, "no route", true), None);
-        assert_eq!(inputs_look(false, "", false), Some(look("cancel", "disabled")));
+        assert_eq!(inputs_badge(false, "no route", true), None);
+        assert_eq!(inputs_badge(false, "", false), Some(badge("cancel", "disabled")));
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub(crate) struct BuildJson {
     releasename: Option<String>,
     #[serde(rename = "buildinputs_builds")]
     inputs_builds: Option<()>,
-    // For clients of later years.
+    // Of later versions of Cuirass and Hydra.
     evaluation: i64,
     weather: Weather,
     project: String,
@@ -52,7 +52,7 @@ struct ProductJson {
 }
 
 impl BuildJson {
-    /// Puts a build and what it left behind together.
+    /// A build with its outputs and products.
     pub(crate) fn new(build: Build, outputs: Vec<Output>, products: Vec<Product>) -> Self {
         let finished = build.status.is_finished();
         let product = |product: Product| ProductJson {
@@ -92,7 +92,7 @@ impl BuildJson {
     }
 }
 
-/// Builds with what they left behind, in two further queries however many they are.
+/// Builds with their outputs and products, which take two queries however many builds there are.
 pub(crate) fn builds_json(s: &Snapshot, builds: Vec<Build>) -> rusqlite::Result<Vec<BuildJson>> {
     let ids: Vec<_> = builds.iter().map(|build| build.id).collect();
     let mut outputs: HashMap<_, _> = store::outputs(s, &ids)?;

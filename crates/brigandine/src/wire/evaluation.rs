@@ -27,7 +27,7 @@ struct CheckoutJson {
 }
 
 impl EvaluationJson {
-    /// Puts an evaluation and its checkouts together.
+    /// An evaluation with its checkouts.
     pub(crate) fn new(evaluation: Evaluation, checkouts: Vec<Checkout>) -> Self {
         Self {
             id: evaluation.id.get(),

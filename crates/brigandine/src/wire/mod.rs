@@ -1,6 +1,6 @@
-//! JSON as clients of Cuirass and Hydra know it, a file per resource. The order of fields is that of the ancestor.
+//! JSON as clients of Cuirass and Hydra know it, a file per resource. The order of fields is Cuirass's.
 //!
-//! What a field is called is decided here; `api/` says at which address it is, `command/` prints it.
+//! The names of fields are decided here, their addresses in `api/`; `command/` prints the same JSON.
 
 mod build;
 mod evaluation;

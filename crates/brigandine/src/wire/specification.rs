@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::model::{Evaluator, Input, Reference, Specification};
 
-/// A specification as clients know it. What Cuirass calls a procedure is here the evaluator.
+/// A specification as clients know it. Its `proc` is our evaluator.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct SpecificationJson {

@@ -30,7 +30,7 @@ fn connections_keep_to_the_limit_of_open_files() {
     }
 }
 
-/// What the sums must be, from the connections alone (C1).
+/// What the sums must be, from the connections alone (CLNT1).
 fn check(clients: &Clients) {
     let state = clients.state();
     let (mut total, mut each) = (Sum::default(), HashMap::<Client, Sum>::new());
@@ -73,23 +73,23 @@ fn sums_are_what_connections_hold_whatever_they_do() {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             usize::try_from(random >> 33).unwrap_or(0) % below
         };
-        let (mut seats, mut answers, mut bytes) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut permits, mut answers, mut bytes) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..300 {
             let (step, some) = (draw(9), draw(64));
             let who = client(u8::try_from(some % 5).unwrap_or(0));
-            let seat = (!seats.is_empty()).then(|| Arc::clone(&seats[some % seats.len()]));
-            match (step, seat) {
+            let permit = (!permits.is_empty()).then(|| Arc::clone(&permits[some % permits.len()]));
+            match (step, permit) {
                 (0..=2, _) => {
-                    if let Ok(seat) = clients.enter(who, who == client(0)) {
-                        seats.push(Arc::new(seat));
+                    if let Ok(permit) = clients.enter(who, who == client(0)) {
+                        permits.push(Arc::new(permit));
                     }
                 }
-                (3, Some(seat)) => {
-                    let peer = clients.state().connections[&seat.id].peer;
+                (3, Some(permit)) => {
+                    let peer = clients.state().connections[&permit.id].peer;
                     let named = if peer == client(0) { who } else { peer };
-                    let begun = answers.iter().any(|it: &Answering| it.seat.id == seat.id);
+                    let begun = answers.iter().any(|it: &Answering| it.permit.id == permit.id);
                     if !begun && named != client(0) {
-                        answers.extend(seat.begin(named));
+                        answers.extend(permit.begin(named));
                     }
                 }
                 (4, _) if !answers.is_empty() => {
@@ -101,21 +101,21 @@ fn sums_are_what_connections_hold_whatever_they_do() {
                         let _ = answer.stream();
                     }
                 }
-                (5, Some(seat)) => bytes.push(seat.charge(vec![0; some * 10].into())),
-                (6, Some(_)) => drop(seats.swap_remove(some % seats.len())),
+                (5, Some(permit)) => bytes.push(permit.charge(vec![0; some * 10].into())),
+                (6, Some(_)) => drop(permits.swap_remove(some % permits.len())),
                 (7, _) if !answers.is_empty() => {
                     drop(answers.swap_remove(some % answers.len()));
                 }
                 (8, _) if !bytes.is_empty() => drop(bytes.swap_remove(some % bytes.len())),
-                (_, seat) => {
-                    if let Some(seat) = seat {
-                        seat.stalled(some % 2 == 0);
+                (_, permit) => {
+                    if let Some(permit) = permit {
+                        permit.stalled(some % 2 == 0);
                     }
                 }
             }
             check(&clients);
         }
-        drop((seats, answers, bytes));
+        drop((permits, answers, bytes));
         let state = clients.state();
         assert!(state.connections.is_empty() && state.clients.is_empty(), "{state:?}");
         assert_eq!((state.total, state.leaving), (Sum::default(), 0));
