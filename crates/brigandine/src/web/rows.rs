@@ -106,7 +106,7 @@ pub(super) fn summary(evaluation: &model::Evaluation) -> String {
     let counters = &evaluation.counters;
     if counters.total() == 0 {
         return match evaluation.status {
-            model::EvaluationStatus::Started => "finding out the jobs".to_owned(),
+            model::EvaluationStatus::Started => "waiting for the list of jobs".to_owned(),
             _ => String::new(),
         };
     }
