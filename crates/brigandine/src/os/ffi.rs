@@ -1,4 +1,4 @@
-//! What is asked of the C library that no safe crate offers. The only `unsafe` of the crate.
+//! Calls of the C library that no safe crate offers. The only `unsafe` of the crate.
 
 #![expect(unsafe_code, reason = "entries of the C library; each block says why it is sound")]
 
@@ -7,11 +7,11 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd};
 
-/// Gives back what is free, on a thread that may take its time. For when something large was dropped.
+/// Returns free memory to the system, on a thread that may block. To be called after something large was dropped.
 ///
-/// The C library returns only what is free at the end of its heap (malloc_trim(3)). The hundred
-/// thousand jobs of an evaluation leave holes below pages that SQLite keeps, so their memory stayed
-/// with the process. Does nothing with a C library that has no such call.
+/// The C library returns only memory at the end of its heap by itself (malloc_trim(3)). The hundred thousand jobs of an
+/// evaluation leave holes below pages that SQLite keeps, so their memory stayed with the process. Does nothing with a C
+/// library that has no such call.
 pub async fn give_back() {
     #[cfg(target_env = "gnu")]
     let _ = tokio::task::spawn_blocking(|| {
@@ -22,10 +22,10 @@ pub async fn give_back() {
     .await;
 }
 
-/// Has the C library allocate from few arenas. To be called before other threads are started.
+/// Has the C library use few arenas. To be called before other threads are started.
 ///
-/// It makes up to eight for each processor, and a thread takes whichever is free. What a moment's work left free in one
-/// of them is of no use to the next, which another thread does: the same work, again and again, took twice the memory.
+/// By default it makes up to eight for each processor, and a thread takes any free one. Memory that is free in one
+/// arena is of no use to a thread with another one: the same work, repeated on several threads, took twice the memory.
 /// Does nothing with a C library that has no such call.
 pub(crate) fn few_arenas() {
     #[cfg(target_env = "gnu")]
@@ -33,8 +33,8 @@ pub(crate) fn few_arenas() {
     let _ = unsafe { libc::mallopt(libc::M_ARENA_MAX, 2) };
 }
 
-/// Has the kernel take no more bytes for a connection while so many are not sent yet (TCP_NOTSENT_LOWAT). What is
-/// on the wire comes on top, so it slows nobody down who takes what is sent.
+/// Has the kernel take no more bytes for a connection while so many are unsent (TCP_NOTSENT_LOWAT). Bytes on the wire
+/// do not count, so a client that reads is not slowed down.
 pub(crate) fn bound_unsent(socket: impl AsFd, bytes: u32) -> io::Result<()> {
     let (value, length) = ((&raw const bytes).cast(), size_of::<u32>() as libc::socklen_t);
     let fd = socket.as_fd().as_raw_fd();
@@ -44,8 +44,8 @@ pub(crate) fn bound_unsent(socket: impl AsFd, bytes: u32) -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Has `told` hear of each statement that `conn` begins, until the connection is closed. For connections that
-/// another library owns: rusqlite asks for one of one's own.
+/// Calls `told` with each statement that `conn` begins, until the connection is closed. For connections that another
+/// library owns: rusqlite wants a mutable one.
 #[cfg(test)]
 pub(crate) fn trace_statements(
     conn: &rusqlite::Connection,
@@ -60,8 +60,8 @@ pub(crate) fn trace_statements(
 
 /// Marks every open descriptor but the three standard ones to be closed when a program is started.
 ///
-/// What this program opens itself is marked already. What it was started with (`exec 9<secret; brigandine
-/// serve`), and what a library may have forgotten, is not.
+/// Descriptors that this program opens are marked already. Those that it was started with (`exec 9<secret; brigandine
+/// serve`), and those that a library forgot, are not.
 pub(crate) fn close_on_exec() -> io::Result<()> {
     // SAFETY: it closes nothing now and changes one flag of each descriptor, which no code in this
     // process relies on being unset: a descriptor for a child is handed over explicitly.
@@ -71,8 +71,8 @@ pub(crate) fn close_on_exec() -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Lets the signals that ask a process to end do nothing, in this process and what it forks. A program that
-/// it starts is asked as any other: exec(2) forgets handlers, while it keeps what is ignored or blocked.
+/// Makes the signals that ask a process to end do nothing, in this process and in its forks. The programs that it
+/// starts are not affected: exec(2) resets handlers, but keeps ignored and blocked signals.
 pub(crate) fn outlive_requests_to_end() -> io::Result<()> {
     extern "C" fn nothing(_: libc::c_int) {}
     let handler: extern "C" fn(libc::c_int) = nothing;
@@ -85,16 +85,16 @@ pub(crate) fn outlive_requests_to_end() -> io::Result<()> {
     Ok(())
 }
 
-/// Has no signal be ignored or blocked in what this process starts, whatever it was itself started with: a build
-/// is to end when it is asked, and a child that the kernel reaps by itself (SIGCHLD) ends without a status.
+/// Resets ignored and blocked signals, whatever this process was started with, so that its programs inherit none: a
+/// build must end when it is asked, and with SIGCHLD ignored the kernel would reap children without a status.
 ///
-/// SIGPIPE, which the standard library ignores in its own processes and gives back to others, is left alone.
+/// SIGPIPE is left alone: the standard library ignores it, and resets it for the programs that it starts.
 pub(crate) fn heed_signals() -> io::Result<()> {
     for signal in (1..=libc::SIGRTMAX()).filter(|signal| *signal != libc::SIGPIPE) {
         let mut action = MaybeUninit::<libc::sigaction>::zeroed();
         // SAFETY: it writes the action, which is large enough for one, and changes none.
         if unsafe { libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) } != 0 {
-            // One of the C library's own.
+            // A signal of the C library's own.
             continue;
         }
         // SAFETY: written above; all zeroes are a value of it as well.
@@ -112,16 +112,16 @@ pub(crate) fn heed_signals() -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Moves this process, or what it forks next, to new namespaces.
+/// Moves this process, or its next fork, to new namespaces.
 pub(crate) fn unshare(namespaces: UnshareFlags) -> io::Result<()> {
-    // What the call may not be asked for.
+    // The call must not unshare descriptors.
     assert!(!namespaces.contains(UnshareFlags::FILES), "descriptors are shared");
     // SAFETY: the table of descriptors stays shared, the only thing that the function asks for.
     unsafe { rustix::thread::unshare_unsafe(namespaces) }.map_err(io::Error::from)
 }
 
-/// Kills every process of this process's namespace but this one, in one step of the kernel's: nothing can be
-/// forked meanwhile. Does nothing unless this is the namespace's first process.
+/// Kills every process of this process's namespace but this one, in one step, during which nothing can fork. Does
+/// nothing unless this is the namespace's first process.
 pub(crate) fn kill_namespace() {
     if std::process::id() == 1 {
         // SAFETY: a signal to other processes touches no memory of this one.
@@ -129,7 +129,7 @@ pub(crate) fn kill_namespace() {
     }
 }
 
-/// Says that this process has one thread. Made once, by a program that starts none before it forks.
+/// A proof that this process has one thread. Made once, by a program that starts none before it forks.
 #[derive(Debug)]
 pub(crate) struct SingleThread(std::marker::PhantomData<*const ()>);
 
@@ -159,11 +159,9 @@ impl SingleThread {
             id => Ok(Forked::Parent(id)),
         }
     }
-}
 
-impl SingleThread {
-    /// As [`SingleThread::fork`]; the new process begins in a control group, which is held open. It may do
-    /// nothing but become another program: the C library does not know of it.
+    /// As [`SingleThread::fork`]; the new process starts in a control group, which is held open. It may only execute
+    /// another program: the C library does not know of it.
     pub(crate) fn fork_into(&self, group: &std::fs::File) -> io::Result<Forked> {
         const INTO_CGROUP: u64 = 0x2_0000_0000;
         // SAFETY: a structure of numbers, in which 0 says that nothing is asked for.

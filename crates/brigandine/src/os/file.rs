@@ -1,4 +1,4 @@
-//! Files that people name: configuration, specifications, tokens.
+//! Files that people name (configuration, specifications, tokens), and calls that block on files.
 
 use rustix::fs::OFlags;
 use std::fs::File;
@@ -8,18 +8,17 @@ use std::path::Path;
 
 /// Opens a regular file for reading.
 ///
-/// What else may have that name is refused at once: opening a pipe waits for its writer, and a device may have no
-/// end.
+/// Anything else is refused at once: opening a pipe waits for its writer, and a device may have no end.
 ///
 /// # Errors
-/// It cannot be opened, or is no regular file, in words.
+/// It cannot be opened, or is no regular file.
 pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
-    // Opened so, nothing is waited for. A file has no use for it.
+    // So that opening a pipe does not wait; regular files ignore it.
     let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
     let opened = File::options().read(true).custom_flags(flags).open(path);
     let metadata = match &opened {
         Ok(file) => file.metadata(),
-        // A socket cannot be opened at all, and what is said of it then helps nobody.
+        // A socket cannot be opened, and the error does not say why.
         Err(_) => path.metadata(),
     };
     let kind = match metadata {
@@ -39,10 +38,25 @@ pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
     Err(io::Error::new(io::ErrorKind::InvalidInput, format!("it is {what}, not a regular file")))
 }
 
-/// Characters of a path in a message.
+/// Runs `f` on a thread that may block.
+///
+/// # Errors
+/// As `f`; or `f` panicked.
+pub(crate) async fn blocking<T: Send + 'static>(
+    f: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(f).await.map_err(io::Error::other)?
+}
+
+/// Whether an error says that there is no room.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Characters of a path that a message shows.
 const PATH_SHOWN: usize = 400;
 
-/// Says which file an error is about.
+/// Adds the file's path to an error.
 pub(crate) fn of<T>(path: &Path, done: io::Result<T>) -> io::Result<T> {
     let name = |error: io::Error| {
         let text = path.to_string_lossy();

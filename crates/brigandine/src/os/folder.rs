@@ -1,13 +1,12 @@
-//! Folders that a build or an evaluator made: as deep as it liked.
+//! Folders of any depth, as a build or an evaluator may make them.
 //!
-//! A path that the kernel takes has 4096 bytes, and a folder can lie far deeper. What calls itself for each level, or
-//! holds a file open for each, ends with the stack, which takes the whole server with it, or with its last
-//! descriptor. So
+//! The kernel takes paths of 4096 bytes, and a folder can lie far deeper. Code that recurses for each level overflows
+//! the stack, which ends the server; code that holds a file open for each level runs out of descriptors. So:
 //!
-//! - F1: nothing here calls itself for each level, or holds a file open for each: four are open at most, however deep
-//!   and wide a folder is. The way back up is `..`, which is believed only where it leads to the folder that was come
-//!   from; otherwise the way is gone again from the top. Memory is the names of a level, for each level.
-//! - F2: nothing follows a link, but that of the folder itself where it is said.
+//! - FOLD1: nothing here recurses or holds a file open for each level: at most four files are open. The way back up is
+//!   `..`, which is checked to be the folder above; otherwise the walk goes down again from the top. Memory is the
+//!   names of each level.
+//! - FOLD2: nothing follows a link, except one to the folder itself where the function says so.
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -20,26 +19,26 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// Folders of one folder whose names are held at once while it is emptied.
+/// Names of folders in one folder that are held at once while it is emptied.
 const BATCH: usize = 256;
-/// How often a folder is emptied again in which something was moved about meanwhile.
+/// How often a folder is emptied again if something in it was moved meanwhile.
 const ROUNDS: usize = 3;
 /// Bytes of a path that a message shows.
 const SHOWN_BYTES_MAX: usize = 200;
 
-/// A folder on the way to the one that is looked at.
+/// A folder on the way to the current one.
 struct Level {
     /// Its name in the level above; empty at the top.
     name: CString,
     /// Device and inode.
     id: (u64, u64),
-    /// Folders in it that are still to be entered.
+    /// Folders in it that have not been entered yet.
     pending: Vec<CString>,
     /// Names in it that cannot be removed.
     kept: HashSet<CString>,
 }
 
-/// A way through a folder, of which only the top and the end are open (F1).
+/// A walk through a folder, which holds only the top and the current folder open (FOLD1).
 struct Trail {
     root: OwnedFd,
     here: OwnedFd,
@@ -67,7 +66,7 @@ impl Trail {
         Ok(())
     }
 
-    /// Goes back to the level above, or to the lowest above it that is still in its place. `false`: this is the top.
+    /// Goes back to the level above, or, if that was moved, to the lowest level that was not. `false`: this is the top.
     fn leave(&mut self) -> bool {
         if self.levels.len() == 1 {
             return false;
@@ -81,7 +80,7 @@ impl Trail {
         true
     }
 
-    /// Goes from the top to the last level, as far as that leads to the same folders.
+    /// Goes from the top to the last level, as far as the same folders are there.
     fn go_again(&mut self) {
         let mut reached = 1;
         if let Ok(top) = open_at(&self.root, c".") {
@@ -99,7 +98,7 @@ impl Trail {
         self.levels.truncate(reached);
     }
 
-    /// Calls `f` with all that is in this folder, and notes the folders among it.
+    /// Calls `f` with each entry of this folder, and notes the folders among them.
     fn look(
         &mut self,
         f: &mut impl FnMut(&OwnedFd, &DirEntry) -> io::Result<()>,
@@ -113,6 +112,25 @@ impl Trail {
             }
         }
         Ok(())
+    }
+
+    /// Calls `f` with everything below this folder, upper levels first. With `whole` the first error ends the walk.
+    fn walk(
+        mut self,
+        whole: bool,
+        f: &mut impl FnMut(&OwnedFd, &DirEntry) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut looked = self.look(f);
+        loop {
+            if whole {
+                looked?;
+            }
+            looked = match self.last().pending.pop() {
+                Some(name) => self.enter(name).and_then(|()| self.look(f)),
+                None if self.leave() => Ok(()),
+                None => return Ok(()),
+            };
+        }
     }
 
     /// A name in this folder with the way to it, cut for a message.
@@ -145,56 +163,34 @@ fn open_at(folder: impl AsFd, name: &CStr) -> io::Result<OwnedFd> {
     Ok(rustix::fs::openat(folder, name, flags, Mode::empty())?)
 }
 
-/// Calls `f` with everything below a folder, except for what cannot be read.
+/// Calls `f` with everything below a folder, except where it cannot be read.
 pub(crate) fn walk(folder: &Path, mut f: impl FnMut(&Metadata)) {
+    let root = folder.canonicalize().and_then(|folder| open_path(&folder));
+    let Ok(trail) = root.and_then(Trail::new) else { return };
     let mut note = |_: &OwnedFd, entry: &DirEntry| {
         if let Ok(metadata) = entry.metadata() {
             f(&metadata);
         }
         Ok(())
     };
-    let root = folder.canonicalize().and_then(|folder| open_path(&folder));
-    let Ok(mut trail) = root.and_then(Trail::new) else { return };
-    let _ = trail.look(&mut note);
-    loop {
-        match trail.last().pending.pop() {
-            Some(name) => {
-                if trail.enter(name).is_ok() {
-                    let _ = trail.look(&mut note);
-                }
-            }
-            None if trail.leave() => {}
-            None => return,
-        }
-    }
+    let _ = trail.walk(false, &mut note);
 }
 
-/// Calls `f` with the folder and the name of everything below a folder, what is above first, until it fails.
+/// Calls `f` with the folder and the name of everything below a folder, upper levels first, until it fails.
 pub(crate) fn each(
     folder: &Path,
     mut f: impl FnMut(BorrowedFd<'_>, &OsString) -> io::Result<()>,
 ) -> io::Result<()> {
     let mut call = |here: &OwnedFd, entry: &DirEntry| f(here.as_fd(), &entry.file_name());
-    let mut trail = Trail::new(open_path(folder)?)?;
-    trail.look(&mut call)?;
-    loop {
-        match trail.last().pending.pop() {
-            Some(name) => {
-                trail.enter(name)?;
-                trail.look(&mut call)?;
-            }
-            None if trail.leave() => {}
-            None => return Ok(()),
-        }
-    }
+    Trail::new(open_path(folder)?)?.walk(true, &mut call)
 }
 
 fn open_path(folder: &Path) -> io::Result<OwnedFd> {
     open_at(CWD, &CString::new(folder.as_os_str().as_bytes())?)
 }
 
-/// Removes a folder with all that is in it, even if a build took away the right to write in parts of it. One that
-/// is not there is no error. What cannot be removed stays, with the folders above it; all else is gone then too.
+/// Removes a folder with its contents, even parts that a build has made read-only. A missing folder is no error. What
+/// cannot be removed stays, with the folders above it; everything else is removed.
 ///
 /// # Errors
 /// The first thing that could not be removed, and why.
@@ -209,8 +205,19 @@ pub(crate) fn remove_all(folder: &Path) -> io::Result<()> {
     fs::remove_dir(folder)
 }
 
-/// Removes all that is in a folder, as [`remove_all`] does. The folder itself stays, and so does a link to it: it may
-/// be where another disk is mounted.
+/// Removes everything in a folder whose name begins with one of `beginnings`. Failures are logged. Blocks.
+pub(crate) fn remove_leftovers(folder: &Path, beginnings: &[&str]) {
+    let Ok(found) = fs::read_dir(folder) else { return };
+    let left = |name: &str| beginnings.iter().any(|beginning| name.starts_with(beginning));
+    for entry in found.flatten().filter(|it| left(&it.file_name().to_string_lossy())) {
+        if let Err(error) = remove_all(&entry.path()) {
+            tracing::warn!(%error, path = %entry.path().display(), "cannot remove a leftover");
+        }
+    }
+}
+
+/// Removes the contents of a folder, as [`remove_all`] does. The folder itself stays, and so does a link to it: another
+/// disk may be mounted there.
 ///
 /// # Errors
 /// The first thing that could not be removed, and why.
@@ -239,10 +246,34 @@ fn empty_this(folder: &Path) -> io::Result<()> {
     last
 }
 
+/// A folder that is removed when this is dropped, unless it was renamed away. Dropping it blocks.
+#[derive(Debug)]
+pub(crate) struct Temporary(pub(crate) PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = remove_all(&self.0);
+    }
+}
+
+/// As [`Temporary`], removed by a thread of its own: it may be large, and the dropping thread may run futures.
+#[derive(Debug)]
+pub(crate) struct RemovedInBackground(pub(crate) PathBuf);
+
+impl Drop for RemovedInBackground {
+    fn drop(&mut self) {
+        let folder = Temporary(std::mem::take(&mut self.0));
+        if folder.0.symlink_metadata().is_ok() {
+            let thread = std::thread::Builder::new().name("folder-removal".to_owned());
+            drop(thread.spawn(move || drop(folder)));
+        }
+    }
+}
+
 enum Cleared {
-    /// It was gone through. The first thing that could not be removed, and why.
+    /// The whole folder. The first thing that could not be removed, and why.
     Whole(io::Result<()>),
-    /// Somebody moves folders about in it.
+    /// Folders in it are being moved.
     Moved,
 }
 
@@ -279,7 +310,7 @@ fn clear(trail: &mut Trail) -> Cleared {
     }
 }
 
-/// Removes files of this folder, and notes folders. `false`: nothing is in it but what cannot be removed.
+/// Removes the files of this folder, and notes its folders. `false`: it has only what cannot be removed.
 fn remove_files(trail: &mut Trail, outcome: &mut io::Result<()>) -> io::Result<bool> {
     let mut found = false;
     let mut entries = Dir::read_from(&trail.here)?;
@@ -292,7 +323,7 @@ fn remove_files(trail: &mut Trail, outcome: &mut io::Result<()>) -> io::Result<b
         found = true;
         let name = name.to_owned();
         let is_folder = match entry.file_type() {
-            // Some file systems do not say.
+            // Some file systems do not tell the type.
             FileType::Unknown => {
                 let stat = rustix::fs::statat(&trail.here, &name, AtFlags::SYMLINK_NOFOLLOW);
                 stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
@@ -314,7 +345,7 @@ fn remove_files(trail: &mut Trail, outcome: &mut io::Result<()>) -> io::Result<b
     Ok(found)
 }
 
-/// Notes that a name of this folder stays.
+/// Notes that a name in this folder cannot be removed.
 fn keep(trail: &mut Trail, name: CString, error: &io::Error, outcome: &mut io::Result<()>) {
     if outcome.is_ok() {
         let message = format!("{}: {error}", trail.shown(&name));

@@ -1,4 +1,4 @@
-//! What is asked of the operating system: processes, folders, files, and the C library where no crate does it.
+//! The operating system: processes, folders, files, and calls of the C library that no crate offers.
 
 pub(crate) mod digest;
 pub(crate) mod ffi;

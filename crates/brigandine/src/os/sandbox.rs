@@ -1,6 +1,5 @@
-//! Isolation of a build: by bubblewrap, which gives it its own processes, network, and a view of the file
-//! system that has the system's programs read-only and nothing else of the machine; and by a user that has
-//! none of the server's rights.
+//! Isolation of a build: by bubblewrap, which gives it namespaces of its own and, of the machine's files, only the
+//! system's programs, read-only; and by a user without the server's rights.
 
 use super::process::{self, Program, Shown, Supervisors, User};
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -12,12 +11,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-/// How programs of strangers run.
+/// How untrusted programs run.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Sandbox {
-    /// Below this one; without it as any other process, in a clean directory with a clean environment.
+    /// In bubblewrap, this program; `None`: as any other process, in a clean directory with a clean environment.
     pub(crate) bubblewrap: Option<PathBuf>,
-    /// As this user; without one as the server does.
+    /// As this user; `None`: as the server's.
     pub(crate) user: Option<User>,
 }
 
@@ -27,29 +26,29 @@ fn find_bubblewrap() -> Option<PathBuf> {
     std::env::split_paths(&path).map(|directory| directory.join("bwrap")).find(|it| it.is_file())
 }
 
-/// What the system's programs need and what no build should see otherwise.
+/// Folders with the system's programs.
 const SYSTEM: &[&str] =
     &["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store", "/gnu"];
-/// Small public parts of `/etc`: names, certificates. Single files are copied: `COPIED` in `os/process/supervisor.rs`.
+/// Public folders of `/etc`. Single files are copied: `COPIED` in `os/process/supervisor.rs`.
 const ETC: &[&str] =
     &["/etc/alternatives", "/etc/ld.so.conf.d", "/etc/localtime", "/etc/pki", "/etc/ssl"];
 
-/// What a network needs of `/etc`.
+/// Files of `/etc` for the network.
 const ETC_NETWORK: &[&str] = &["/etc/hosts", "/etc/resolv.conf", "/etc/services"];
-/// Bytes of `/tmp` and of `/dev/shm` in the sandbox, each: they are memory.
+/// Bytes of `/tmp` and of `/dev/shm` in the sandbox, each. They are in memory.
 const TMP_BYTES: &str = "1073741824";
 
-/// What a program in the sandbox sees beside the system.
+/// What a program in the sandbox sees besides the system.
 #[derive(Debug)]
 pub(crate) struct View<'a> {
     pub(crate) writable: &'a [&'a Path],
     pub(crate) readable: &'a [PathBuf],
-    /// Whether it has the machine's network; else it has none.
+    /// Whether it has the machine's network; otherwise it has none.
     pub(crate) network: bool,
 }
 
 impl Sandbox {
-    /// What a job sees of it, as a part of what the job is.
+    /// Its name in the identity of a job.
     pub(crate) fn class(&self) -> &'static str {
         match (self.bubblewrap.is_some(), self.user.is_some()) {
             (false, false) => "none",
@@ -59,16 +58,15 @@ impl Sandbox {
         }
     }
 
-    /// Hands a directory that a program is to write to over to its user. Blocks.
+    /// Makes the user the owner of a directory that its program writes to. Blocks.
     pub(crate) fn give(&self, directory: &Path) -> io::Result<()> {
         self.user.map_or(Ok(()), |user| user.give(directory))
     }
 
     /// The program that runs `inside` in this sandbox.
     ///
-    /// bubblewrap itself starts without any variable. Those of the command are in a file that it reads, are
-    /// set for the program in the sandbox only, and stand in no command line: whatever a job calls
-    /// `LD_PRELOAD` steers nothing but what the sandbox holds.
+    /// bubblewrap itself starts without variables. It reads those of the command from a file, and sets them for the
+    /// program in the sandbox only: a job's `LD_PRELOAD` has no effect outside.
     pub(crate) fn wrap(&self, inside: Command, view: &View<'_>) -> io::Result<Program> {
         let user = self.user;
         let shown = if user.is_some() { view.shown() } else { Vec::new() };
@@ -103,8 +101,8 @@ fn arguments(inside: &Command, view: &View<'_>) -> Vec<u8> {
         }
     };
     add(&[&"--unshare-all", &"--die-with-parent", &"--new-session", &"--clearenv"]);
-    // Run by root, bubblewrap leaves the program every right in its namespaces: to mount anew for writing what
-    // is read-only here, that is.
+    // Run by root, bubblewrap leaves the program all capabilities in its namespaces: it could remount read-only folders
+    // for writing.
     add(&[&"--cap-drop", &"ALL"]);
     if view.network {
         add(&[&"--share-net"]);
@@ -112,7 +110,7 @@ fn arguments(inside: &Command, view: &View<'_>) -> Vec<u8> {
     let network = if view.network { ETC_NETWORK } else { &[] };
     for path in SYSTEM.iter().chain(ETC).chain(network) {
         match end_in_usr(Path::new(path)) {
-            // bubblewrap reads the list of all mounts for each one that it adds.
+            // Cheaper than a mount: bubblewrap reads the list of all mounts for each that it adds.
             Some(end) => add(&[&"--symlink", &end, path]),
             None => add(&[&"--ro-bind-try", path, path]),
         }
@@ -126,8 +124,7 @@ fn arguments(inside: &Command, view: &View<'_>) -> Vec<u8> {
     for path in view.readable {
         add(&[&"--ro-bind", path, path]);
     }
-    // In `/proc` the kernel takes orders from root, of which no right is asked; what is left of the tree that
-    // bubblewrap made is memory without a limit.
+    // Root can write settings in `/proc` without a capability. The rest of bubblewrap's tree is memory without a limit.
     add(&[&"--remount-ro", &"/proc", &"--remount-ro", &"/dev", &"--remount-ro", &"/"]);
     if let Some(directory) = inside.get_current_dir() {
         add(&[&"--chdir", &directory]);
@@ -140,16 +137,16 @@ fn arguments(inside: &Command, view: &View<'_>) -> Vec<u8> {
     text
 }
 
-/// Where a path leads that is a link into `/usr`, which the sandbox shows.
+/// The target of a link into `/usr`, which the sandbox shows.
 fn end_in_usr(path: &Path) -> Option<PathBuf> {
     let end = path.canonicalize().ok()?;
     (end != path && end.starts_with("/usr")).then_some(end)
 }
 
-/// How long bubblewrap may take to show that it works.
+/// The time limit of a probe.
 const PROBE: Duration = Duration::from_secs(20);
 
-/// Runs a program that does nothing in the sandbox: bubblewrap may be there and not be allowed to make one.
+/// Runs a program that does nothing in the sandbox: bubblewrap may be installed, but not allowed to make one.
 ///
 /// # Errors
 /// Why there is no sandbox, for people.
@@ -175,8 +172,8 @@ pub(crate) async fn probe(
     }
 }
 
-/// Runs a program that does nothing as this user, in a directory that it was given below `work`: the server
-/// may be root and have no right to a mount namespace.
+/// Runs a program as this user that writes a file in a directory below `work`: the server may be root without the right
+/// to make a mount namespace.
 ///
 /// # Errors
 /// Why nothing can run as this user, for people.
@@ -186,20 +183,19 @@ pub(crate) async fn probe_user(
     work: &Path,
 ) -> Result<(), String> {
     let sandbox = Sandbox { bubblewrap: None, user: Some(user) };
-    let failed = |error: io::Error| {
-        match error.kind() {
+    let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::PermissionDenied => {
-            "root has no right to namespaces here, which it takes to show a user its directory (CAP_SYS_ADMIN)"
+            "root has no right to namespaces here, which it takes to \
+            show a user its directory (CAP_SYS_ADMIN)"
                 .to_owned()
         }
         _ => error.to_string(),
-    }
     };
-    let place = tempfile::tempdir_in(work).map_err(|error| error.to_string())?;
-    sandbox.give(place.path()).map_err(failed)?;
+    let directory = tempfile::tempdir_in(work).map_err(|error| error.to_string())?;
+    sandbox.give(directory.path()).map_err(failed)?;
     let mut nothing = Command::new("/bin/sh");
-    nothing.args(["-c", ": > file"]).current_dir(place.path());
-    let view = View { writable: &[place.path()], readable: &[], network: true };
+    nothing.args(["-c", ": > file"]).current_dir(directory.path());
+    let view = View { writable: &[directory.path()], readable: &[], network: true };
     let program = sandbox.wrap(nothing, &view).map_err(failed)?;
     match process::capture(supervisors, program, PROBE, 1024).await {
         Ok(done) if done.status.success() => Ok(()),

@@ -1,13 +1,13 @@
-//! The state directory: what lies where in it.
+//! The paths in the state directory.
 
 use std::path::{Path, PathBuf};
 
-/// Folders that are named in the database as well, with what is in them.
+/// Folders whose contents are named in the database by their paths.
 pub(crate) const OUTPUTS: &str = "outputs";
 /// See [`OUTPUTS`].
 pub(crate) const LOGS: &str = "logs";
 
-/// The paths below a state directory. Made where they are needed; nothing is looked at.
+/// The paths below a state directory. They need not exist.
 #[derive(Debug, Clone, Copy)]
 pub struct StateDir<'path>(&'path Path);
 
@@ -27,27 +27,27 @@ impl<'path> StateDir<'path> {
         [self.0.join("brigandine.db-wal"), self.0.join("brigandine.db-shm")]
     }
 
-    /// The database of an import that has not ended.
+    /// The database of an unfinished import.
     pub(crate) fn import(self) -> PathBuf {
         self.0.join("brigandine.db.import")
     }
 
-    /// What its server locks.
+    /// The file that its server locks.
     pub(crate) fn lock(self) -> PathBuf {
         self.0.join("lock")
     }
 
-    /// What supervisors hold while processes of the server live.
+    /// The file that supervisors lock while programs of the server are alive.
     pub(crate) fn processes_lock(self) -> PathBuf {
         self.0.join("processes.lock")
     }
 
-    /// The socket by which other programs tell its server something.
+    /// The socket on which its server takes messages of other programs.
     pub(crate) fn wake_socket(self) -> PathBuf {
         self.0.join("wake.sock")
     }
 
-    /// What its server was told.
+    /// How its server was started.
     pub(crate) fn server(self) -> PathBuf {
         self.0.join("server.json")
     }
@@ -57,12 +57,12 @@ impl<'path> StateDir<'path> {
         self.0.join("token")
     }
 
-    /// Directories of builds and evaluators that run.
+    /// The directories of running builds and evaluators.
     pub(crate) fn work(self) -> PathBuf {
         self.0.join("work")
     }
 
-    /// What builds left.
+    /// The outputs of builds.
     pub(crate) fn outputs(self) -> PathBuf {
         self.0.join(OUTPUTS)
     }
@@ -82,7 +82,7 @@ impl<'path> StateDir<'path> {
         self.0.join("checkouts")
     }
 
-    /// Itself, and what may be on other file systems.
+    /// Itself, and the folders that may be on other file systems.
     pub(crate) fn disks(self) -> Vec<PathBuf> {
         let folders =
             [self.work(), self.outputs(), self.logs(), self.repositories(), self.checkouts()];

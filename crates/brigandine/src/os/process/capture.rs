@@ -1,66 +1,46 @@
-//! Programs that are run to their end for what they print.
+//! Programs that run to their end for what they print.
 
 use super::launch::End;
-use super::{LEFTOVER, Program, Streams, Supervisors, output_pipe};
+use super::running::{LEFTOVER, output_pipe};
+use super::spawn::{Program, Streams, Supervisors};
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 
-/// What a process that ran to its end left behind.
+/// The result of a process that ran to its end.
 #[derive(Debug)]
 pub(crate) struct Captured {
     /// How it ended.
     pub(crate) status: ExitStatus,
     /// All it wrote to standard output.
     pub(crate) stdout: Vec<u8>,
-    /// The last part of what it wrote to standard error.
+    /// The end of what it wrote to standard error.
     pub(crate) stderr: String,
 }
 
 /// Why a process gave no result.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum CaptureError {
     /// It could not be started, or its pipes failed.
-    Io(io::Error),
-    /// It took too long and was ended.
+    #[error("cannot run: {0}")]
+    Io(#[from] io::Error),
+    /// It took too long and was killed.
+    #[error("did not end within {} s", .0.as_secs_f32())]
     Timeout(Duration),
-    /// It wrote more than allowed and was ended.
+    /// It wrote more bytes than allowed and was killed.
+    #[error("wrote more than {0} bytes")]
     Output(usize),
 }
 
-impl std::fmt::Display for CaptureError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Io(error) => write!(f, "cannot run: {error}"),
-            Self::Timeout(limit) => write!(f, "did not end within {} s", limit.as_secs_f32()),
-            Self::Output(limit) => write!(f, "wrote more than {limit} bytes"),
-        }
-    }
-}
-
-impl std::error::Error for CaptureError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Io(error) => Some(error),
-            Self::Timeout(_) | Self::Output(_) => None,
-        }
-    }
-}
-
-impl From<io::Error> for CaptureError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
+/// Bytes of standard error that are kept.
 const STDERR_KEPT: usize = 16 * 1024;
 
-/// Runs a short process without standard input and keeps what it writes.
+/// Runs a process without standard input to its end, and keeps what it writes.
 ///
 /// # Cancel safety
-/// Dropped: it is killed with all that came of it.
+/// Dropped: it is killed with its descendants.
 pub(crate) async fn capture(
     supervisors: &Supervisors,
     program: Program,
@@ -75,17 +55,10 @@ pub(crate) async fn capture(
     let mut stderr: Vec<u8> = Vec::new();
     let pump = async {
         let read_out = async {
-            let mut chunk = vec![0; 64 * 1024];
-            loop {
-                let count = out.read(&mut chunk).await?;
-                if count == 0 {
-                    return Ok(());
-                }
-                if stdout.len() + count > stdout_max {
-                    return Err(CaptureError::Output(stdout_max));
-                }
-                stdout.extend_from_slice(&chunk[..count]);
-            }
+            // A byte beyond the limit shows that there is more.
+            let most = (stdout_max as u64).saturating_add(1);
+            (&mut out).take(most).read_to_end(&mut stdout).await?;
+            if stdout.len() > stdout_max { Err(CaptureError::Output(stdout_max)) } else { Ok(()) }
         };
         let read_err = async {
             let mut chunk = vec![0; 4 * 1024];
@@ -108,8 +81,8 @@ pub(crate) async fn capture(
                 Ok(running.ended().await?)
             }
             end = running.ended() => {
-                // All that came of it is gone (P2): what is in the pipes is the rest, unless they were
-                // given to a stranger.
+                // No descendant is alive (PROC2), so the pipes hold the rest, unless another process got
+                // their writing end.
                 if let Ok(read) = tokio::time::timeout(LEFTOVER, pipes).await {
                     read?;
                 }

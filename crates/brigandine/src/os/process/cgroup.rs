@@ -1,35 +1,37 @@
-//! Control groups (version 2): bounds that the kernel itself keeps for all that a program starts, and one
-//! write that ends all of it.
+//! Control groups (version 2): bounds that the kernel enforces for a program and its descendants, and one write that
+//! kills all of them.
 //!
 //! ```text
-//! the server's own group        delegated to it, with the controllers that it may pass on
-//! ├─ brigandine-HASH-server     the server: a group that passes controllers on has no members of its own
-//! └─ brigandine-HASH            of one state directory; there when it is needed
+//! the server's own group        delegated to it, with the controllers that it may enable
+//! ├─ brigandine-HASH-server     the server: a group that enables controllers may have no members of its own
+//! └─ brigandine-HASH            of one state directory; made when it is needed
 //!    ├─ 1
 //!    └─ 2 …                     one for each program, made and removed by its supervisor
 //! ```
 //!
-//! The supervisor itself is outside of its program's group, so that it outlives the end of that.
+//! The supervisor is outside of its program's group, so killing the group does not kill it.
 //!
-//! G1: the limits are written before anything is in the group.
-//! G2: a program is in its group from its first instruction on.
-//! G3: a group is removed by its supervisor, else by the server that sees the supervisor lost, else by the
-//! next server of the state directory, each of which ends first what is in it.
+//! - CGRP1: the limits are written before a process is in the group.
+//! - CGRP2: a program is in its group from its first instruction on.
+//! - CGRP3: the supervisor removes the group; if it was killed, the server does; otherwise the next server of the state
+//!   directory. Each kills first what is in it.
 
 use super::limits::{Limit, Limits};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long what was killed in a group may take to leave it; only the kernel can delay it.
+/// How long killed processes may take to leave a group; only the kernel can delay it.
 const EMPTY: Duration = Duration::from_secs(10);
+/// Between two looks at a group.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// What the kernel bounds for a group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// The controllers of a group that are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct Controllers {
     pub(crate) memory: bool,
     pub(crate) pids: bool,
@@ -41,29 +43,29 @@ impl Controllers {
         Self { memory: has("memory"), pids: has("pids") }
     }
 
-    fn any(self) -> bool {
+    pub(super) fn any(self) -> bool {
         self.memory || self.pids
     }
 
-    /// As the kernel is asked to pass them on.
+    /// As `cgroup.subtree_control` takes them.
     fn wish(self) -> String {
         let names = [(self.memory, "+memory"), (self.pids, "+pids")];
         names.iter().filter_map(|(has, name)| has.then_some(*name)).collect::<Vec<_>>().join(" ")
     }
 }
 
-/// The groups of one server's programs.
+/// The groups of a server's programs.
 #[derive(Debug)]
 pub(crate) struct Cgroups {
     folder: PathBuf,
     controllers: Controllers,
-    /// Names groups.
+    /// The name of the next group.
     serial: AtomicU64,
 }
 
 impl Cgroups {
-    /// Finds the server's own group and prepares it for programs; ends and removes what an earlier server of
-    /// this name left. Blocks. To be called before anything is started.
+    /// Finds the server's own group and prepares it for programs; kills and removes what an earlier server of this name
+    /// left. Blocks. To be called before the first program starts.
     ///
     /// # Errors
     /// Why there are no groups, for people.
@@ -83,7 +85,7 @@ impl Cgroups {
         }
         let offered = Controllers::named(&fs::read_to_string(own.join("cgroup.controllers"))?);
         let controllers = if offered.any() && pass_on(own, &folder, name, offered).is_ok() {
-            // What the kernel took, which may be less.
+            // What the kernel has enabled, which may be less.
             let passed = fs::read_to_string(folder.join("cgroup.subtree_control"))?;
             Controllers::named(&passed.replace('+', ""))
         } else {
@@ -92,7 +94,7 @@ impl Cgroups {
         Ok(Self { folder, controllers, serial: AtomicU64::new(0) })
     }
 
-    /// What the kernel does with them, for people.
+    /// What the kernel does for groups, for people.
     pub(crate) fn describe(&self) -> String {
         let kept = match (self.controllers.memory, self.controllers.pids) {
             (true, true) => "memory and processes",
@@ -115,40 +117,36 @@ impl Cgroups {
 
 impl Drop for Cgroups {
     fn drop(&mut self) {
-        // What is in use stays, and is ended by its supervisor.
+        // Groups in use stay; their supervisors remove them.
         let _ = fs::remove_dir(&self.folder);
     }
 }
 
 /// A group that a supervisor is to make.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Wanted {
+    #[serde(with = "super::path")]
     pub(super) path: PathBuf,
     pub(super) controllers: Controllers,
 }
 
 impl Wanted {
-    /// Whether it bounds anything.
-    pub(super) fn bounds(&self) -> bool {
-        self.controllers.any()
-    }
-
-    /// Makes it. `own` processes of the sandbox do not count for the program.
+    /// Makes it. The `own` processes of bubblewrap are allowed on top of the limit.
     pub(super) fn make(&self, limits: Option<&Limits>, own: u64) -> io::Result<Group> {
         if let Some(folder) = self.path.parent() {
             make(folder)?;
         }
         make(&self.path)?;
         let group = Group { path: self.path.clone() };
-        // G1
+        // CGRP1
         if let Some(limits) = limits {
             if self.controllers.pids {
                 group.write("pids.max", &limits.processes.saturating_add(own).to_string())?;
             }
             if self.controllers.memory {
                 group.write("memory.max", &limits.memory.to_string())?;
-                // An end of some of a build's processes leaves a build that waits for them. Neither file is
-                // everywhere: kernels before 4.19, kernels without swap.
+                // Kill all processes of a build, not one for which the others then wait. Kernels before 4.19 lack the
+                // first file, kernels without swap the second.
                 let _ = group.write("memory.oom.group", "1");
                 let _ = group.write("memory.swap.max", "0");
             }
@@ -156,13 +154,13 @@ impl Wanted {
         Ok(group)
     }
 
-    /// G3. Ends what is in it and removes it, if it is there.
+    /// Kills what is in it and removes it, if it exists (CGRP3).
     pub(super) fn end(&self) {
         end(&self.path);
     }
 }
 
-/// A group that is there. Removed when dropped, if nothing is in it.
+/// An existing group. Removed when dropped, unless processes are in it.
 #[derive(Debug)]
 pub(super) struct Group {
     path: PathBuf,
@@ -173,7 +171,7 @@ impl Group {
         fs::write(self.path.join(name), text)
     }
 
-    /// For a process that is to begin in it.
+    /// Opens it, to start a process in it.
     pub(super) fn open(&self) -> io::Result<fs::File> {
         fs::File::open(&self.path)
     }
@@ -183,13 +181,12 @@ impl Group {
         self.write("cgroup.procs", "0")
     }
 
-    /// Kills everything in it in one step of the kernel's, in which nothing is forked. `false`: this kernel
-    /// cannot (before 5.14).
+    /// Kills everything in it in one step, during which nothing can fork. `false`: this kernel cannot (before 5.14).
     pub(super) fn kill(&self) -> bool {
         kill_at_once(&self.path)
     }
 
-    /// The limit at which the kernel refused something to what was in it, or ended it.
+    /// The limit for which the kernel refused a process, or killed the group.
     pub(super) fn met(&self) -> Option<Limit> {
         let events = |file| fs::read_to_string(self.path.join(file)).unwrap_or_default();
         let memory = events("memory.events");
@@ -206,7 +203,7 @@ impl Drop for Group {
     }
 }
 
-/// What is counted under a name, one of which stands on each line.
+/// The number after a name, at the beginning of a line.
 fn count(events: &str, name: &str) -> u64 {
     let mut pairs = events.lines().filter_map(|line| line.split_once(' '));
     let found = pairs.find(|(key, _)| *key == name);
@@ -220,13 +217,13 @@ fn make(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Passes controllers on from the server's own group to those of programs.
+/// Enables controllers in the server's own group and in `folder`, for the groups of programs.
 fn pass_on(own: &Path, folder: &Path, name: &str, offered: Controllers) -> io::Result<()> {
     let wish = offered.wish();
     let ask = |group: &Path| fs::write(group.join("cgroup.subtree_control"), &wish);
     make(folder)?;
     if ask(own).is_err() {
-        // Refused while the group has members. The server is one; others are not moved.
+        // The kernel refuses while the group has members. The server moves itself, but no other process.
         let members = members(own);
         if members != [std::process::id().cast_signed()] {
             return Err(io::ErrorKind::ResourceBusy.into());
@@ -239,7 +236,7 @@ fn pass_on(own: &Path, folder: &Path, name: &str, offered: Controllers) -> io::R
     ask(folder)
 }
 
-/// Groups right below a group.
+/// The groups directly below a group.
 fn groups_in(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     let folders = entries.flatten().filter(|it| it.file_type().is_ok_and(|kind| kind.is_dir()));
@@ -248,7 +245,7 @@ fn groups_in(folder: &Path) -> Vec<PathBuf> {
 
 fn members(group: &Path) -> Vec<i32> {
     let list = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
-    // 0: one of a namespace that this process does not see.
+    // 0: a process in a namespace that this one cannot see.
     list.lines().filter_map(|id| id.parse().ok()).filter(|id| *id > 0).collect()
 }
 
@@ -257,7 +254,7 @@ fn kill_at_once(group: &Path) -> bool {
     kill.exists() && fs::write(kill, "1").is_ok()
 }
 
-/// Ends everything in a group and in those below it, and removes them.
+/// Kills everything in a group and in those below it, and removes them.
 fn end(group: &Path) {
     let began = Instant::now();
     while began.elapsed() < EMPTY {
@@ -266,7 +263,7 @@ fn end(group: &Path) {
                 end(&below);
             }
             for id in members(group) {
-                // Opened and then seen to be a member still: the signal goes to that process.
+                // Opened first, then checked to be a member still: the signal goes to that process.
                 if let Some(pid) = Pid::from_raw(id)
                     && let Ok(handle) = pidfd_open(pid, PidfdFlags::empty())
                     && members(group).contains(&id)
@@ -289,13 +286,13 @@ fn is_populated(group: &Path) -> bool {
     count(&events, "populated") > 0
 }
 
-/// Removes a group and those below it, which a program may have made. One that has members stays.
+/// Removes a group and those below it, which its program may have made. A group with members stays.
 fn remove(group: &Path) {
     for below in groups_in(group) {
         remove(&below);
     }
     let began = Instant::now();
-    // The kernel gives a group up a moment after the last process in it was reaped.
+    // A group stays busy for a moment after its last process was reaped.
     while fs::remove_dir(group).is_err_and(|error| error.kind() == io::ErrorKind::ResourceBusy)
         && began.elapsed() < Duration::from_millis(100)
     {
@@ -303,7 +300,7 @@ fn remove(group: &Path) {
     }
 }
 
-/// The folder of the group that a process is in, by its `mountinfo` and `cgroup`.
+/// The folder of a process's group, by its `mountinfo` and `cgroup`.
 fn own_group(mountinfo: &str, cgroup: &str) -> Option<PathBuf> {
     let own = Path::new(cgroup.lines().find_map(|line| line.strip_prefix("0::"))?);
     mountinfo.lines().find_map(|line| {
@@ -314,13 +311,13 @@ fn own_group(mountinfo: &str, cgroup: &str) -> Option<PathBuf> {
         let mut fields = fields.split(' ').skip(3);
         let (root, point) = (unescape(fields.next()?), unescape(fields.next()?));
         let writable = fields.next()?.split(',').any(|option| option == "rw");
-        // What is mounted may be a part, in which the group has to be.
+        // The mount may show a part of the hierarchy, in which the group must be.
         let below = own.strip_prefix(&root).ok().filter(|_| writable)?;
         Some(Path::new(&point).join(below))
     })
 }
 
-/// A path as mountinfo has it: some characters are octal numbers.
+/// Decodes a path of mountinfo, in which some characters are octal numbers.
 fn unescape(path: &str) -> String {
     let mut text = String::new();
     let mut rest = path;
@@ -340,8 +337,8 @@ fn unescape(path: &str) -> String {
     text + rest
 }
 
-/// Whether a group is this server's to divide. Root may write to every group, and systemd does not expect
-/// others in those that it did not hand over.
+/// Whether this server may make groups below a group. Root may write to every group, but systemd expects no other
+/// groups in those that it has not delegated.
 fn check_delegated(group: &Path) -> Result<(), String> {
     use rustix::fs::{Access, access, getxattr};
     let files =

@@ -1,9 +1,9 @@
-//! What a program and all that came of it may take, and how that is found out.
+//! What a program and its descendants may take, and how the supervisor measures it.
 //!
-//! The size of a file is the kernel's business (RLIMIT_FSIZE). Memory, processes and disk are measured by the
-//! supervisor, since the kernel counts them per process or per user and not for what a build started: a
-//! limit of processes per user does not bind root at all, and would count the server's own otherwise.
-//! A measurement is taken five times a second, so a program may be above its limit for that long.
+//! The kernel bounds the size of a file (RLIMIT_FSIZE). The supervisor measures memory, processes and disk, since the
+//! kernel counts them per process or per user, and not for what a build started: a limit of processes per user does not
+//! bind root at all, and would count the server's own otherwise. The supervisor measures five times a second, so a
+//! program may be above its limit for that long.
 //!
 //! | limit | what is counted |
 //! |---|---|
@@ -15,6 +15,7 @@ use super::namespace::Scope;
 use super::user::User;
 use crate::os::folder::walk;
 use rustix::process::{Resource, Rlimit, setrlimit};
+use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
@@ -27,7 +28,7 @@ use std::time::{Duration, Instant};
 const DISK_PAUSE: Duration = Duration::from_millis(500);
 
 /// The most that a build may take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Limits {
     /// Bytes of memory.
     pub(crate) memory: u64,
@@ -40,7 +41,7 @@ pub(crate) struct Limits {
 }
 
 /// A limit that was reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Limit {
     Memory,
     Processes,
@@ -49,52 +50,43 @@ pub(crate) enum Limit {
 }
 
 impl Limit {
-    pub(super) const ALL: [Self; 4] = [Self::Memory, Self::Processes, Self::File, Self::Disk];
-
     /// Why a build failed, and which setting says so.
     pub(crate) fn message(self, limits: &Limits) -> String {
-        match self {
-            Self::Memory => format!(
-                "used more than {} bytes of memory (`build-memory` under `[limits]`)",
-                limits.memory
-            ),
-            Self::Processes => format!(
-                "had more than {} processes and threads (`build-processes` under `[limits]`)",
-                limits.processes
-            ),
-            Self::File => format!(
-                "wrote a file of {} bytes and was to write more (`build-file` under `[limits]`)",
-                limits.file
-            ),
-            Self::Disk => format!(
-                "used more than {} bytes of disk (`build-disk` under `[limits]`)",
-                limits.disk
-            ),
-        }
+        let Limits { memory, processes, file, disk } = limits;
+        let (what, setting) = match self {
+            Self::Memory => (format!("used more than {memory} bytes of memory"), "memory"),
+            Self::Processes => {
+                (format!("had more than {processes} processes and threads"), "processes")
+            }
+            Self::File => (format!("wrote a file of {file} bytes and was to write more"), "file"),
+            Self::Disk => (format!("used more than {disk} bytes of disk"), "disk"),
+        };
+        format!("{what} (`build-{setting}` under `[limits]`)")
     }
 }
 
 /// Limits, and the directory whose size is measured.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Bounds {
     pub(crate) limits: Limits,
+    #[serde(with = "super::path")]
     pub(crate) directory: PathBuf,
 }
 
-/// Watches one program.
+/// The measurements of one program.
 #[derive(Debug)]
 pub(super) struct Watch {
     bounds: Bounds,
     scope: Scope,
-    /// Processes of the sandbox itself, which are not the program's.
+    /// Processes of bubblewrap, which do not count.
     own: u64,
-    /// Written by the thread that measures the disk, which is started when the program has run for a while.
+    /// Bytes of disk, written by the thread that measures them. It starts with the first call of [`Watch::look`].
     disk: Option<Arc<AtomicU64>>,
 }
 
 impl Watch {
-    /// Sets the limits that the kernel keeps, for this process and what it starts.
-    /// `own` processes are the sandbox's.
+    /// Sets the limits that the kernel enforces, for this process and what it starts. `own` processes are
+    /// bubblewrap's.
     pub(super) fn begin(
         bounds: Bounds,
         scope: Scope,
@@ -103,13 +95,13 @@ impl Watch {
     ) -> std::io::Result<Self> {
         let file = Some(bounds.limits.file);
         setrlimit(Resource::Fsize, Rlimit { current: file, maximum: file })?;
-        // A core is a large file that no output is made of.
+        // A core dump is large and no output.
         setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
         scope.bound(bounds.limits.processes, user);
         Ok(Self { bounds, scope, own, disk: None })
     }
 
-    /// The limit that is exceeded now.
+    /// The limit that is exceeded now, if any.
     pub(super) fn look(&mut self) -> Option<Limit> {
         if let Some(limit) = self.look_at_processes() {
             return Some(limit);
@@ -120,13 +112,13 @@ impl Watch {
         (disk.load(Ordering::Relaxed) > self.bounds.limits.disk).then_some(Limit::Disk)
     }
 
-    /// As [`look`](Self::look), without the disk. What a program left when it ended is looked at once more: it
-    /// may have failed because the kernel refused it more, before the first look.
+    /// As [`look`](Self::look), without the disk. Called once more when a program has failed: the kernel may have
+    /// refused it a process before the first measurement.
     pub(super) fn look_at_processes(&self) -> Option<Limit> {
         let limits = self.bounds.limits;
         let processes_max = limits.processes.saturating_add(self.own);
         let ids = self.scope.ids();
-        // First, and without a look at each: there may be very many.
+        // First, and without reading each process: there may be very many.
         if ids.len() as u64 > processes_max {
             return Some(Limit::Processes);
         }
@@ -134,8 +126,7 @@ impl Watch {
         if statuses.iter().map(|status| status.threads).sum::<u64>() > processes_max {
             return Some(Limit::Processes);
         }
-        // Counts what several share for each of them: only if that is too much, the true figure is worth its
-        // price.
+        // The cheap sum counts shared memory once per process. Only if it exceeds the limit is the exact one read.
         if statuses.iter().map(|status| status.memory).sum::<u64>() > limits.memory
             && ids.iter().map(|id| proportional_memory(*id)).sum::<u64>() > limits.memory
         {
@@ -144,7 +135,7 @@ impl Watch {
         None
     }
 
-    /// Whether a program that failed may have met the limit of a file: not every program dies of it.
+    /// Whether a failed program may have reached the limit of a file: not every program ends by the signal.
     pub(super) fn met_file_limit(&self) -> bool {
         let mut found = false;
         walk(&self.bounds.directory, |metadata| {
@@ -154,7 +145,7 @@ impl Watch {
     }
 }
 
-/// What `/proc/ID/status` says.
+/// What `/proc/ID/status` gives.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Status {
     memory: u64,
@@ -181,14 +172,14 @@ fn field(text: &str, name: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// A process's memory that is not a file's, with its part of what it shares.
+/// A process's memory that is not a file's, with its share of shared memory.
 fn proportional_memory(id: i32) -> u64 {
     match fs::read_to_string(format!("/proc/{id}/smaps_rollup")) {
         Ok(text) => {
             let kib = |name| field(&text, name).unwrap_or(0) * 1024;
             kib("Pss_Anon:") + kib("Pss_Shmem:")
         }
-        // It has ended, or the kernel does not tell.
+        // It has ended, or the kernel has no such file.
         Err(_) => Status::read(id).map_or(0, |status| status.memory),
     }
 }
@@ -204,18 +195,18 @@ fn measure_disk(directory: PathBuf, scope: Scope) -> Arc<AtomicU64> {
             std::thread::sleep(DISK_PAUSE.max(began.elapsed() * 10));
         }
     };
-    // Without a thread there is no limit of the disk, as there may be none of processes either.
+    // If the thread cannot start, the disk is not limited.
     drop(std::thread::Builder::new().name("disk".to_owned()).spawn(measure));
     measured
 }
 
-/// Bytes on disk of what lies in a directory, and of what was removed from it while a process has it open.
+/// Bytes on disk of the files in a directory, and of removed files that a process still has open.
 fn used(directory: &Path, scope: Scope) -> u64 {
     let Ok(device) = directory.symlink_metadata().map(|metadata| metadata.dev()) else { return 0 };
     let mut seen = HashSet::new();
     let mut bytes = 0;
     let mut count = |metadata: &Metadata| {
-        // A file of several names is one file.
+        // A file with several names counts once.
         if metadata.dev() == device && (metadata.nlink() == 1 || seen.insert(metadata.ino())) {
             bytes += metadata.blocks() * 512;
         }
@@ -271,7 +262,8 @@ mod tests {
     #[test]
     fn each_limit_has_its_own_message() {
         let limits = Limits { memory: 1, processes: 2, file: 3, disk: 4 };
-        let messages: HashSet<String> = Limit::ALL.iter().map(|it| it.message(&limits)).collect();
+        let all = [Limit::Memory, Limit::Processes, Limit::File, Limit::Disk];
+        let messages: HashSet<String> = all.iter().map(|it| it.message(&limits)).collect();
         assert_eq!(messages.len(), 4);
     }
 }

@@ -1,11 +1,10 @@
-//! A namespace of processes for each program, where the kernel gives one.
+//! A PID namespace for each contained program, where the kernel allows one.
 //!
-//! The first process of such a namespace is the supervisor. Nothing in it can signal the supervisor or leave
-//! the namespace; the kernel kills all of it at once when the supervisor ends, however it ends, and one call
-//! kills everything but the supervisor, however fast it forks. The kernel also bounds how many processes
-//! there can be, so a program that does nothing but fork stops there until the next measurement ends it.
+//! Its first process is the supervisor. No process in it can signal the supervisor or leave the namespace. The kernel
+//! kills all of them when the supervisor ends, and one call kills all but the supervisor, however fast they fork. The
+//! kernel also bounds their number, so a fork bomb stops there until the next measurement kills it.
 //!
-//! | the server runs as | way | the bound of processes that the kernel keeps |
+//! | the server runs as | way | the kernel's bound of processes |
 //! |---|---|---|
 //! | root | [`Way::Root`] | `kernel.pid_max` of the namespace, from Linux 6.14 |
 //! | another user, who may make user namespaces | [`Way::User`] | RLIMIT_NPROC, counted in the namespace |
@@ -13,7 +12,7 @@
 //! | root, for [`User`] of their own | [`Way::Root`] | before Linux 6.14 RLIMIT_NPROC, counted for the user |
 //! | root without CAP_SYS_ADMIN | none: [`Scope::Tree`] | none, only the measurements of `limits.rs` |
 //!
-//! What runs in a namespace has a `/proc` of its own, in which it sees itself and nothing else.
+//! Programs in a namespace have a `/proc` of their own, which shows the processes of the namespace only.
 
 use super::tree;
 use super::user::User;
@@ -28,19 +27,19 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// The kernel gives numbers below this one only once: there are so many more processes than its bound says.
+/// The kernel reuses no id below this one, so its bound must be higher by as much.
 const RESERVED: u64 = 300;
-/// Processes of the supervisor itself and of bubblewrap.
+/// Room for the supervisor and bubblewrap.
 const OWN: u64 = 16;
-/// The first kernel whose `kernel.pid_max` is the namespace's; before it is the machine's.
+/// The first kernel with a `kernel.pid_max` per namespace; in older ones it is the machine's.
 const BOUNDED_SINCE: (u32, u32) = (6, 14);
 
 /// How a namespace is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {
-    /// By the rights that the server has.
+    /// With the rights of root.
     Root,
-    /// By those of a user namespace, which has the one user.
+    /// In a user namespace with one user.
     User,
 }
 
@@ -48,12 +47,12 @@ pub(super) enum Way {
 #[derive(Debug)]
 pub(super) struct Namespaces {
     way: Way,
-    /// The namespace that this process is in itself.
+    /// The namespace of this process.
     own: OwnedFd,
 }
 
 impl Namespaces {
-    /// Makes them by the first way that works here.
+    /// Tries both ways; `None`: neither works here.
     pub(super) fn find(thread: &SingleThread) -> Option<Self> {
         [Way::Root, Way::User].into_iter().find_map(|way| {
             let own = fs::File::open("/proc/self/ns/pid").ok()?.into();
@@ -85,8 +84,8 @@ impl Namespaces {
         self.way
     }
 
-    /// With root's rights, what this process forks next is the first one of a new namespace. Otherwise what
-    /// it forks calls [`prepare_as_user`], and forks again.
+    /// [`Way::Root`]: the next fork of this process is the first process of a new namespace. [`Way::User`]: the forked
+    /// process calls [`prepare_as_user`], and forks again.
     pub(super) fn prepare(&self) -> io::Result<()> {
         match self.way {
             Way::Root => ffi::unshare(UnshareFlags::NEWPID),
@@ -94,7 +93,7 @@ impl Namespaces {
         }
     }
 
-    /// What this process forks from now on is in its own namespace again.
+    /// Undoes [`Namespaces::prepare`]: further forks are in the namespace of this process.
     pub(super) fn come_back(&self) -> io::Result<()> {
         match self.way {
             Way::Root => {
@@ -106,11 +105,11 @@ impl Namespaces {
     }
 }
 
-/// What this process forks next is the first one of a new namespace. There is no way back from a user namespace.
+/// Makes the next fork of this process the first process of a new namespace. A user namespace cannot be left again.
 pub(super) fn prepare_as_user() -> io::Result<()> {
     let (user, group) = (geteuid().as_raw(), getegid().as_raw());
     ffi::unshare(UnshareFlags::NEWPID | UnshareFlags::NEWUSER)?;
-    // The files below are root's for a process that must not be traced. Nothing runs yet that could.
+    // A process that is not dumpable may not write these files. No program runs yet that could trace it.
     set_dumpable_behavior(DumpableBehavior::Dumpable)?;
     fs::write("/proc/self/setgroups", "deny")?;
     fs::write("/proc/self/uid_map", format!("{user} {user} 1"))?;
@@ -123,38 +122,39 @@ fn ended_well(id: i32) -> bool {
     matches!(ended, Ok(Some((_, status))) if status.exit_status() == Some(0))
 }
 
-/// Called by the first process: it ends with the one that forked it, and `/proc` is the namespace's.
+/// Called by the first process of a namespace: it dies with the process that forked it, and gets a `/proc` of the
+/// namespace.
 pub(super) fn begin() -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     ffi::unshare(UnshareFlags::NEWNS)?;
-    // What is mounted here is nobody else's; what the machine unmounts is not kept.
+    // Mounts made here stay here; unmounts of the machine come through.
     mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     mount("proc", "/proc", "proc", flags, None)?;
     Ok(())
 }
 
-/// Which processes belong to a program.
+/// How the processes of a program are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scope {
-    /// All of this process's namespace but itself.
+    /// All processes of this process's namespace but itself.
     Namespace,
-    /// All below this process.
+    /// All descendants of this process.
     Tree,
 }
 
 impl Scope {
-    /// Has the kernel refuse more processes than are allowed, as far as it can: a measurement comes later,
-    /// and finds that there are too many.
+    /// Sets the kernel's bound of processes, as far as there is one. It is higher than the limit, which the
+    /// measurements enforce.
     pub(super) fn bound(self, processes: u64, user: Option<User>) {
-        // Neither is needed where the other one works, and where none does there are the measurements.
+        // One of the two bounds is enough. Errors are ignored, since the measurements remain.
         let by_namespace = self == Self::Namespace && kernel() >= BOUNDED_SINCE;
         if by_namespace {
             let most = processes.saturating_add(RESERVED + OWN).min(1 << 22);
             let _ = fs::write("/proc/sys/kernel/pid_max", most.to_string());
         }
         if !geteuid().is_root() || (user.is_some() && !by_namespace) {
-            // Counted for the user: in a user namespace of its own, or with all else that the user runs.
+            // The kernel counts the user's processes: of its user namespace, or all on the machine.
             let alone = self == Self::Namespace && user.is_none();
             let others = if alone { 0 } else { tasks() };
             let most = processes.saturating_mul(2).saturating_add(others + OWN);
@@ -164,7 +164,7 @@ impl Scope {
         }
     }
 
-    /// The ids of the processes, the dead ones that are not reaped among them.
+    /// The ids of the processes, including dead ones that have not been reaped.
     pub(super) fn ids(self) -> Vec<i32> {
         match self {
             Self::Namespace => {
@@ -181,7 +181,7 @@ impl Scope {
         }
     }
 
-    /// Kills all of them. How many there were.
+    /// Kills all of them. Returns how many there were.
     pub(super) fn kill(self) -> u32 {
         match self {
             Self::Namespace => {
@@ -200,7 +200,7 @@ impl Scope {
 /// The id of the first process of a namespace.
 const FIRST: i32 = 1;
 
-/// The kernel's version, as far as it matters.
+/// The first two numbers of the kernel's version.
 fn kernel() -> (u32, u32) {
     let name = rustix::system::uname();
     version(name.release().to_str().unwrap_or(""))
@@ -218,7 +218,7 @@ fn tasks() -> u64 {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let count =
         text.split_whitespace().nth(3).and_then(|field| field.split_once('/')?.1.parse().ok());
-    // Unknown: no bound that hinders anything.
+    // If unknown, a bound that never matters.
     count.unwrap_or(1 << 22)
 }
 

@@ -1,9 +1,9 @@
-//! What a supervisor is told: which program to start, with which descriptors.
+//! What the fork server is told: which program to start, with which descriptors.
 
 use super::launch::{Launch, Report};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
-use std::io::{self, IoSliceMut, Write};
+use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -11,7 +11,7 @@ use std::os::unix::net::UnixStream;
 /// The most descriptors that come with one message: a socket, three standard ones, a file.
 pub(super) const DESCRIPTORS: usize = 5;
 
-/// The next message: whether a program is to be contained, and its descriptors. `None`: the server is gone.
+/// The next message: whether the program is contained, and its descriptors. `None`: the server is gone.
 pub(super) fn receive(control: &OwnedFd) -> io::Result<Option<(bool, Vec<OwnedFd>)>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
@@ -35,7 +35,7 @@ pub(super) fn receive(control: &OwnedFd) -> io::Result<Option<(bool, Vec<OwnedFd
     Ok(Some((byte[0] == 1, found)))
 }
 
-/// A program that is wanted.
+/// A program to start.
 pub(super) struct Order {
     pub(super) server: UnixStream,
     pub(super) launch: Launch,
@@ -54,7 +54,6 @@ impl Order {
     }
 
     pub(super) fn refuse(mut self, error: &io::Error) {
-        let number = error.raw_os_error().unwrap_or(Errno::INVAL.raw_os_error());
-        let _ = self.server.write_all(&Report::Refused(number).to_bytes());
+        let _ = Report::refused(error).send(&mut self.server);
     }
 }

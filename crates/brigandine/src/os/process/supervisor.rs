@@ -1,34 +1,33 @@
-//! The other side of [`super::Running`]: the processes between the server and what it starts.
+//! The supervisors: the processes between the server and what it starts.
 //!
 //! ```text
 //! server ── fork server ─┬─ supervisor ── program ── …
 //!                        └─ supervisor ── program ── …
 //! ```
 //!
-//! The *fork server* is this program once more, started before anything else, with no variable and no
-//! descriptor of the server's but a socket. It forks a *supervisor* per program. A supervisor adopts
-//! whatever its program leaves behind (PR_SET_CHILD_SUBREAPER), so that no double fork, new session or
-//! changed environment takes a process away from it; it says that the program has ended when it has no
-//! child left. The fork server adopts in turn what a killed supervisor leaves, and the server what a killed
-//! fork server leaves.
+//! The *fork server* is this program once more, started before anything else, with no variable and no descriptor of the
+//! server's but a socket. It forks a *supervisor* per program. A supervisor adopts what its program leaves behind
+//! (PR_SET_CHILD_SUBREAPER), so no double fork, new session or changed environment takes a process away from it; it
+//! reports the end of the program when it has no child left. The fork server adopts what a killed supervisor leaves,
+//! and the server what a killed fork server leaves.
 //!
 //! The supervisor of a contained program is the first process of a namespace (`namespace.rs`). With root's rights the
-//! fork server forks it into one; in a user namespace it has a process above it, which made the namespace and
-//! waits for it.
+//! fork server forks it into one. In a user namespace it has a process above it, which made the namespace and waits for
+//! it.
 //!
 //! | a supervisor is told | it does |
 //! |---|---|
-//! | to end | asks every process (TERM); those of the sandbox itself are passed over |
+//! | to ask | sends TERM to every process, except those of bubblewrap itself |
 //! | to kill | kills every process |
-//! | nothing more: the server is gone, or wants it no longer | kills every process |
+//! | nothing more: the server is gone, or has dropped its end | kills every process |
 //!
-//! S1: the report of the end is sent when the kernel says that there is no child.
-//! S2: a supervisor writes to nothing but its socket, and holds no file of the server's but a lock, by which
-//! the next server waits for it.
-//! S3: its memory and variables cannot be read by what it supervises (PR_SET_DUMPABLE), unless that is root
-//! without a sandbox, which may trace it.
-//! S4: one that does not run, because it was stopped or is traced, is killed within a second or two, and with it its
-//! program: no limit and no cancel would reach the program otherwise.
+//! - SUP1: the report of the end is sent when the kernel says that there is no child.
+//! - SUP2: a supervisor writes to its socket only, and holds no file of the server's but the lock by which the next
+//!   server waits for it.
+//! - SUP3: the program cannot read its supervisor's memory and variables (PR_SET_DUMPABLE), unless it is root without a
+//!   sandbox, which may trace it.
+//! - SUP4: the fork server kills a supervisor that is stopped or traced within a second or two, and the program with
+//!   it: no limit and no cancel would reach the program otherwise.
 
 use super::cgroup::Group;
 use super::launch::{ASK, End, KILL, Launch, Report};
@@ -47,32 +46,32 @@ use rustix::process::{
 };
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Between two looks for children that have ended without the program's own end.
+/// How often a supervisor looks for children that have ended while the program goes on.
 const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
-/// Between two looks at what the program takes.
+/// Between two measurements of what the program takes.
 const LOOK: Duration = Duration::from_millis(200);
-/// The priority of a supervisor: nothing that it supervises has a higher one.
+/// The nice value of a supervisor: its program has no higher priority.
 const PRIORITY: i32 = -20;
-/// What bubblewrap copies for its program instead of mounting it: it reads the list of all mounts for each mount that
-/// it makes.
+/// Files that bubblewrap copies instead of mounting them: for each mount it reads the list of all mounts.
 const COPIED: &[&str] =
     &["/etc/group", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/nsswitch.conf", "/etc/passwd"];
 /// Processes of bubblewrap itself: the one that is started, and the first one of its namespace.
 const BUBBLEWRAP: usize = 2;
-/// Until orphans are looked at again.
+/// Between two looks at orphans.
 const SOON: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
 
-/// Between two looks for supervisors that do not run.
+/// Between two looks for stopped supervisors.
 const WATCH: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
 /// Forks supervisors until the server is gone and they are done.
 pub(super) fn serve() -> io::Result<()> {
     let control = io::stdin().as_fd().try_clone_to_owned()?;
-    // Only this one, so that the server learns when it ends.
+    // The only descriptor of the socket, so that the server learns when this process ends.
     rustix::stdio::dup2_stdin(std::fs::File::open("/dev/null")?)?;
     ffi::close_on_exec()?;
     ffi::heed_signals()?;
@@ -80,7 +79,7 @@ pub(super) fn serve() -> io::Result<()> {
     // Ctrl-C at the server's terminal, and the terminal itself, are not for builds.
     rustix::process::setsid()?;
     std::env::set_current_dir("/")?;
-    // Whatever the server was started with: what is made is kept from others by the directory it is made in.
+    // Whatever the server's is: the directory above keeps files from others.
     rustix::process::umask(Mode::from_raw_mode(0o022));
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     set_child_subreaper(Pid::from_raw(1))?;
@@ -88,11 +87,11 @@ pub(super) fn serve() -> io::Result<()> {
         return Err(io::Error::other("the fork server has more than one thread"));
     };
     let namespaces = Namespaces::find(&thread);
-    // Held, never used: the first message brings the server's lock.
+    // The first message brings the server's lock, which is held and never used.
     let _lock = receive(&control)?;
     let mut supervisors: Vec<(i32, OwnedFd)> = Vec::new();
     let mut open = true;
-    // A supervisor was killed, and not all that it had is known to be gone.
+    // A supervisor was killed, and some of its descendants may be alive.
     let mut orphans = false;
     let mut watched = Instant::now();
     while open || orphans || !supervisors.is_empty() {
@@ -121,7 +120,7 @@ pub(super) fn serve() -> io::Result<()> {
                             supervise(&thread, way, prepared, descriptors);
                             return Ok(());
                         }
-                        // Dropping the descriptors tells the server when there is no process for them.
+                        // If there is no process, dropping the descriptors tells the server.
                         Ok(Forked::Parent(id)) => {
                             if let Some(pid) = Pid::from_raw(id)
                                 && let Ok(handle) = pidfd_open(pid, PidfdFlags::empty())
@@ -147,12 +146,12 @@ pub(super) fn serve() -> io::Result<()> {
     Ok(())
 }
 
-/// Forgets supervisors that have ended. Whether one of them was killed.
+/// Forgets supervisors that have ended. Returns whether one of them was killed.
 fn reap(supervisors: &mut Vec<(i32, OwnedFd)>, ready: &[bool]) -> bool {
     let mut killed = false;
     let mut ready = ready.iter().copied();
     supervisors.retain(|(id, _)| {
-        // One that was added in this round is not among them.
+        // Not among them: one that was added in this round.
         if !ready.next().unwrap_or(false) {
             return true;
         }
@@ -168,11 +167,11 @@ fn reap(supervisors: &mut Vec<(i32, OwnedFd)>, ready: &[bool]) -> bool {
     killed
 }
 
-/// Kills supervisors that were stopped (S4): by a signal, or by a program that traces them.
+/// Kills supervisors that were stopped (SUP4): by a signal, or by a program that traces them.
 fn kill_stopped(supervisors: &[(i32, OwnedFd)]) {
     for (id, handle) in supervisors {
         let Ok(stat) = std::fs::read_to_string(format!("/proc/{id}/stat")) else { continue };
-        // The name before it may hold anything.
+        // The name before the state may hold anything.
         let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
         if matches!(state, Some('T' | 't')) {
             let _ = pidfd_send_signal(handle, Signal::KILL);
@@ -180,16 +179,15 @@ fn kill_stopped(supervisors: &[(i32, OwnedFd)]) {
     }
 }
 
-/// Kills what a killed supervisor left behind. Whether some of it may still be there: others must not wait
-/// for it.
+/// Kills what a killed supervisor left behind. Returns whether some of it may still be alive; it does not wait.
 fn end_orphans(supervisors: &[(i32, OwnedFd)]) -> bool {
     let known: Vec<i32> = supervisors.iter().map(|(id, _)| *id).collect();
     tree::kill(&known);
     tree::reap(&known)
 }
 
-/// Runs one program to the end of all that comes of it, in a namespace if there is a way to one; `prepared`
-/// says what came of [`Namespaces::prepare`].
+/// Runs one program until all its descendants have ended, in a namespace if there is a `way` to one. `prepared` is the
+/// result of [`Namespaces::prepare`].
 fn supervise(
     thread: &SingleThread,
     way: Option<Way>,
@@ -198,7 +196,7 @@ fn supervise(
 ) {
     let Some(order) = Order::read(descriptors) else { return };
     if order.launch.user.is_some() && way != Some(Way::Root) {
-        // U3
+        // USER3
         return order.refuse(&Errno::PERM.into());
     }
     match (prepared, way) {
@@ -222,7 +220,7 @@ fn run_as_user(thread: &SingleThread, order: Order) {
     match namespace::prepare_as_user().and_then(|()| thread.fork()) {
         Ok(Forked::Child) => run_first(thread, order),
         Ok(Forked::Parent(id)) => {
-            // The other one has the socket and the program's streams alone: its end closes them.
+            // Only the other process keeps the socket and the program's streams: its end closes them.
             drop(order);
             let _ = waitpid(Pid::from_raw(id), WaitOptions::empty());
         }
@@ -232,89 +230,59 @@ fn run_as_user(thread: &SingleThread, order: Order) {
 
 fn run(thread: &SingleThread, order: Order, scope: Scope) {
     let Order { mut server, launch, streams, file } = order;
-    let started = set_child_subreaper(Pid::from_raw(1)).map_err(io::Error::from).and_then(|()| {
-        let user = launch.user;
-        let watch = launch.bounds.clone();
-        let own = if launch.sandboxed { BUBBLEWRAP as u64 } else { 0 };
-        let watch = watch.map(|bounds| Watch::begin(bounds, scope, user, own)).transpose()?;
-        // In a namespace, a group that bounds nothing adds nothing.
-        let wanted = launch.group.as_ref().filter(|it| it.bounds() || scope == Scope::Tree);
-        let limits = launch.bounds.as_ref().map(|bounds| &bounds.limits);
-        let group = wanted.map(|wanted| wanted.make(limits, own)).transpose()?;
+    let started = prepare(&launch, scope).and_then(|(watch, group)| {
         Ok((start(thread, &launch, streams, file.as_ref(), group.as_ref())?, watch, group))
     });
     let ((leader, handle), mut watch, group) = match started {
         Ok(started) => started,
         Err(error) => {
-            let number = error.raw_os_error().unwrap_or(Errno::INVAL.raw_os_error());
-            let _ = server.write_all(&Report::Refused(number).to_bytes());
+            let _ = Report::refused(&error).send(&mut server);
             return;
         }
     };
-    let all = All { scope, group };
-    // What it started may keep every processor busy. Only root may; elsewhere the kernel's bounds hold.
+    let mut program = Supervised { leader, status: None, scope, group };
+    // The program may keep every processor busy. Only root may do this; for others the kernel's bounds hold.
     let _ = setpriority_process(None, PRIORITY);
-    let mut open = server.write_all(&Report::Started.to_bytes()).is_ok();
-    let mut status = None;
     let mut limit = None;
-    let mut looked = Instant::now();
-    while status.is_none() {
-        if !open {
-            break;
-        }
-        let mut polled = [PollFd::new(&handle, PollFlags::IN), PollFd::new(&server, PollFlags::IN)];
-        let _ = poll(&mut polled, Some(&TICK));
-        let told = !polled[1].revents().is_empty();
-        if told {
-            let mut wish = [0];
-            match server.read(&mut wish) {
-                Ok(1) => follow(wish[0], launch.sandboxed, &all),
-                _ => open = false,
-            }
-        }
-        // Children that the program left are reaped while it runs: they would add up.
-        while let Ok(Some((pid, ended))) = wait(WaitOptions::NOHANG) {
-            if pid.as_raw_nonzero().get() == leader {
-                status = Some(ended);
-            }
-        }
-        if let Some(watch) = &mut watch
-            && status.is_none()
-            && looked.elapsed() >= LOOK
-        {
-            limit = limit.or_else(|| watch.look());
-            looked = Instant::now();
-            if limit.is_some() {
-                all.kill();
-            }
-        }
+    if Report::Started.send(&mut server).is_ok() {
+        limit = program.follow(&handle, &mut server, watch.as_mut(), launch.sandboxed);
     }
-    let failed = status.is_some_and(|status| status.exit_status() != Some(0));
-    if let Some(watch) = watch.as_ref().filter(|_| failed) {
-        // What it left is there until `end`.
-        limit = limit.or_else(|| watch.look_at_processes());
+    let failed = program.status.is_some_and(|status| status.exit_status() != Some(0));
+    if failed {
+        // What the program left is there until `end`.
+        limit = limit.or_else(|| watch.as_ref()?.look_at_processes());
     }
-    let mut left = end(leader, &mut status, &all);
+    let mut left = program.end();
     if launch.sandboxed {
-        // bubblewrap ends a moment before the first process of its namespace, with which all others end.
+        // bubblewrap ends a moment before the first process of its namespace, which takes all others with it.
         left = 0;
     }
-    if let Some(group) = all.group.as_ref().filter(|_| failed) {
-        limit = limit.or_else(|| group.met());
+    if failed {
+        limit = limit.or_else(|| program.group.as_ref()?.met());
     }
-    if let Some(status) = status {
-        if limit.is_none() && watch.is_some_and(|watch| is_file_limit(status, &watch)) {
-            limit = Some(Limit::File);
-        }
-        // What is told of next may begin: this must be gone (G3).
-        drop(all);
-        let end = End { status: status.as_raw(), left, limit };
-        let _ = server.write_all(&Report::Ended(end).to_bytes());
+    let Some(status) = program.status else { return };
+    if limit.is_none() && watch.is_some_and(|watch| is_file_limit(status, &watch)) {
+        limit = Some(Limit::File);
     }
+    // After the report the server may start the next program: the group must be gone (CGRP3).
+    drop(program);
+    let _ = Report::Ended(End { status: status.as_raw(), left, limit }).send(&mut server);
 }
 
-/// Whether a program that ended so had met the limit of a file. The signal for it ends what is not prepared,
-/// and a shell passes it on as a status.
+/// Sets the limits for what this process starts, and makes the control group.
+fn prepare(launch: &Launch, scope: Scope) -> io::Result<(Option<Watch>, Option<Group>)> {
+    set_child_subreaper(Pid::from_raw(1))?;
+    let own = if launch.sandboxed { BUBBLEWRAP as u64 } else { 0 };
+    let bounds = launch.bounds.clone();
+    let watch = bounds.map(|bounds| Watch::begin(bounds, scope, launch.user, own)).transpose()?;
+    // In a namespace, a group without controllers adds nothing.
+    let wanted = launch.group.as_ref().filter(|it| it.controllers.any() || scope == Scope::Tree);
+    let limits = launch.bounds.as_ref().map(|bounds| &bounds.limits);
+    Ok((watch, wanted.map(|wanted| wanted.make(limits, own)).transpose()?))
+}
+
+/// Whether a program that ended so had reached the limit of a file. The signal ends programs that do not handle it; a
+/// shell passes it on as a status.
 fn is_file_limit(status: WaitStatus, watch: &Watch) -> bool {
     let signal = Signal::XFSZ.as_raw();
     status.terminating_signal() == Some(signal)
@@ -322,14 +290,67 @@ fn is_file_limit(status: WaitStatus, watch: &Watch) -> bool {
         || (status.exit_status() != Some(0) && watch.met_file_limit())
 }
 
-/// All that came of a program, and the ways to reach it.
-struct All {
+/// The program below this supervisor, with its descendants.
+struct Supervised {
+    /// The process that was started.
+    leader: i32,
+    /// That process's, once it has ended.
+    status: Option<WaitStatus>,
     scope: Scope,
     group: Option<Group>,
 }
 
-impl All {
-    /// Kills it. How many processes there were.
+impl Supervised {
+    /// Obeys the server and measures until the program has ended, the server is gone, or a limit is exceeded and the
+    /// program ends of that. Returns that limit.
+    fn follow(
+        &mut self,
+        handle: &OwnedFd,
+        server: &mut UnixStream,
+        mut watch: Option<&mut Watch>,
+        sandboxed: bool,
+    ) -> Option<Limit> {
+        let mut limit = None;
+        let mut looked = Instant::now();
+        while self.status.is_none() {
+            let mut polled =
+                [PollFd::new(handle, PollFlags::IN), PollFd::new(server, PollFlags::IN)];
+            let _ = poll(&mut polled, Some(&TICK));
+            if !polled[1].revents().is_empty() {
+                let mut wish = [0];
+                match server.read(&mut wish) {
+                    Ok(1) => self.obey(wish[0], sandboxed),
+                    _ => break,
+                }
+            }
+            // Orphans of the program are reaped while it runs: they would add up.
+            while self.reap(WaitOptions::NOHANG) == Ok(true) {}
+            if let Some(watch) = &mut watch
+                && self.status.is_none()
+                && looked.elapsed() >= LOOK
+            {
+                limit = limit.or_else(|| watch.look());
+                looked = Instant::now();
+                if limit.is_some() {
+                    self.kill();
+                }
+            }
+        }
+        limit
+    }
+
+    /// Takes the status of a child that has ended. `false`: none has.
+    fn reap(&mut self, options: WaitOptions) -> Result<bool, Errno> {
+        let ended = wait(options)?;
+        if let Some((pid, status)) = ended
+            && pid.as_raw_nonzero().get() == self.leader
+        {
+            self.status = Some(status);
+        }
+        Ok(ended.is_some())
+    }
+
+    /// Kills every descendant. Returns how many there were.
     fn kill(&self) -> u32 {
         let Some(group) = &self.group else { return self.scope.kill() };
         let count = u32::try_from(self.scope.ids().len()).unwrap_or(u32::MAX);
@@ -337,57 +358,50 @@ impl All {
         group.kill();
         self.scope.kill().max(count)
     }
-}
 
-/// S1. How many processes there were beside the program itself.
-fn end(leader: i32, status: &mut Option<WaitStatus>, all: &All) -> u32 {
-    let mut left = 0;
-    loop {
-        match wait(WaitOptions::NOHANG) {
-            Err(Errno::CHILD) => return left,
-            Ok(Some((pid, ended))) => {
-                if pid.as_raw_nonzero().get() == leader {
-                    *status = Some(ended);
-                }
-            }
-            _ => {
-                left += all.kill();
-                // Whatever was killed ends; what was below it is a child then, and found in the next round.
-                if let Ok(Some((pid, ended))) = wait(WaitOptions::empty())
-                    && pid.as_raw_nonzero().get() == leader
-                {
-                    *status = Some(ended);
+    /// Kills until no child is left (SUP1). Returns how many processes there were beside the program itself.
+    fn end(&mut self) -> u32 {
+        let mut left = 0;
+        loop {
+            match self.reap(WaitOptions::NOHANG) {
+                Err(Errno::CHILD) => return left,
+                Ok(true) => {}
+                Ok(false) | Err(_) => {
+                    left += self.kill();
+                    // The killed process ends; its children become this process's, and the next round finds them.
+                    let _ = self.reap(WaitOptions::empty());
                 }
             }
         }
     }
-}
 
-fn follow(wish: u8, sandboxed: bool, all: &All) {
-    match wish {
-        KILL => {
-            all.kill();
-        }
-        ASK => {
-            // bubblewrap and the first process of its namespace end at once when they are asked, and
-            // with them what they contain.
-            let own = if sandboxed { BUBBLEWRAP } else { 0 };
-            let mut asked = Vec::new();
-            tree::visit(&[], &mut |depth, _, handle| {
-                if depth > own {
-                    match handle.try_clone() {
-                        Ok(handle) => asked.push(handle),
-                        // Too many to hold: out of order, then.
-                        Err(_) => drop(pidfd_send_signal(handle, Signal::TERM)),
-                    }
-                }
-            });
-            // Parents first: a shell that sees its child end before it is asked itself takes that for a failure.
-            for handle in asked.iter().rev() {
-                let _ = pidfd_send_signal(handle, Signal::TERM);
+    /// Does what the server asks.
+    fn obey(&self, wish: u8, sandboxed: bool) {
+        match wish {
+            KILL => {
+                self.kill();
             }
+            ASK => {
+                // bubblewrap and the first process of its namespace end at once when they are asked, and all
+                // that they contain with them.
+                let own = if sandboxed { BUBBLEWRAP } else { 0 };
+                let mut asked = Vec::new();
+                tree::visit(&[], &mut |depth, _, handle| {
+                    if depth > own {
+                        match handle.try_clone() {
+                            Ok(handle) => asked.push(handle),
+                            // Too many to hold: ask it now, out of order.
+                            Err(_) => drop(pidfd_send_signal(handle, Signal::TERM)),
+                        }
+                    }
+                });
+                // Parents first: a shell that sees its child end before it is asked itself takes that for a failure.
+                for handle in asked.iter().rev() {
+                    let _ = pidfd_send_signal(handle, Signal::TERM);
+                }
+            }
+            _ => {}
         }
-        _ => {}
     }
 }
 
@@ -408,8 +422,7 @@ fn start(
             command.args(["--perms", "0444", "--file", &file.as_raw_fd().to_string(), path]);
             copied.push(file);
         }
-        // It and those above are the only descriptors beside the standard ones, and read, and closed, before the
-        // program in the sandbox starts.
+        // bubblewrap reads and closes these descriptors before it starts the program in the sandbox.
         rustix::io::fcntl_setfd(file, rustix::io::FdFlags::empty())?;
         command.arg("--args").arg(file.as_raw_fd().to_string());
     }
@@ -424,7 +437,7 @@ fn start(
     }
     let id = match group {
         Some(group) => start_in(thread, command, group)?,
-        // Reaped by `wait` with all others.
+        // `Supervised::reap` reaps it with all others.
         None => command.spawn()?.id().cast_signed(),
     };
     drop(copied);
@@ -432,16 +445,16 @@ fn start(
     match pidfd_open(pid, PidfdFlags::empty()) {
         Ok(handle) => Ok((id, handle)),
         Err(error) => {
-            end(id, &mut None, &All { scope: Scope::Tree, group: None });
+            Supervised { leader: id, status: None, scope: Scope::Tree, group: None }.end();
             Err(error.into())
         }
     }
 }
 
-/// Starts a command in a control group (G2): the kernel forks into it, or, where it cannot, the new process
-/// enters before it becomes the program.
+/// Starts a command in a control group (CGRP2): the kernel forks into it, or, where it cannot, the new process enters
+/// before it becomes the program.
 fn start_in(thread: &SingleThread, mut command: Command, group: &Group) -> io::Result<i32> {
-    // Closed by the start of the program; else it brings the number of the error.
+    // The start of the program closes the pipe; a failure sends the number of the error.
     let (mut failed, mut failure) = io::pipe()?;
     let (forked, enters) = match thread.fork_into(&group.open()?) {
         Ok(forked) => (forked, false),

@@ -1,4 +1,7 @@
 use super::*;
+use std::process::Command;
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
 
 fn shell(text: &str) -> Command {
     let mut command = Command::new("/bin/sh");

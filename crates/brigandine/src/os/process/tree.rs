@@ -1,9 +1,8 @@
-//! The processes below this one, as the kernel knows them.
+//! The descendants of this process, by `/proc`.
 //!
-//! A child that this process has not reaped keeps its id, so it can be signalled safely. Further down ids can
-//! be given to strangers at any time: a process is held by a descriptor (pidfd), and is taken for a
-//! descendant only if its parent is seen to be alive, under the parent's own descriptor, after the child
-//! was seen to be its child.
+//! A child keeps its id until this process reaps it, so it can be signalled safely. The ids of other descendants can be
+//! reused at any time. So each process is opened as a descriptor (pidfd), and counts as a descendant only if its parent
+//! is alive, by the parent's descriptor, after `/proc` has named that parent.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{
@@ -12,12 +11,12 @@ use rustix::process::{
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// Further down nothing is signalled: it comes up as those above it end.
+/// Levels that are signalled. Deeper processes move up when their parents end.
 const DEPTH_MAX: usize = 200;
 
 /// The ids of a process's children.
 ///
-/// One that is being made or is ending right now may be missing, so whoever must find all asks again.
+/// A child that is just starting or ending may be missing, so callers that need all of them ask again.
 pub(super) fn children(parent: i32) -> Vec<i32> {
     let mut found = Vec::new();
     let Ok(tasks) = fs::read_dir(format!("/proc/{parent}/task")) else { return found };
@@ -26,7 +25,7 @@ pub(super) fn children(parent: i32) -> Vec<i32> {
             Ok(list) => {
                 found.extend(list.split_whitespace().filter_map(|id| id.parse::<i32>().ok()));
             }
-            // A kernel without these lists, or a thread that ended a moment ago.
+            // The kernel has no such lists; otherwise the thread has just ended.
             Err(_) if task.path().exists() => return search_children(parent),
             Err(_) => {}
         }
@@ -34,22 +33,22 @@ pub(super) fn children(parent: i32) -> Vec<i32> {
     found
 }
 
-/// As [`children`], by a look at every process of the machine.
+/// As [`children`], by reading every process of the machine.
 fn search_children(parent: i32) -> Vec<i32> {
     let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
     let ids = processes.flatten().filter_map(|process| process.file_name().to_str()?.parse().ok());
     ids.filter(|id| parent_of(*id) == Some(parent)).collect()
 }
 
-/// The parent of a process, dead ones included until they are reaped.
+/// The parent of a process, which may be dead but not reaped.
 fn parent_of(id: i32) -> Option<i32> {
     let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-    // The name before it is the process's own choice, and may hold anything.
+    // The process chooses the name before it, which may hold anything.
     let (_, fields) = stat.rsplit_once(')')?;
     fields.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// Whether the process has not ended.
+/// Whether a process is alive.
 fn is_alive(handle: &OwnedFd) -> bool {
     let mut polled = [PollFd::new(handle, PollFlags::IN)];
     matches!(poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(0))
@@ -59,13 +58,13 @@ fn open(id: i32) -> Option<OwnedFd> {
     Pid::from_raw(id).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
 }
 
-/// Calls `f` with every living process below this one but `except` and what is below those, and with how
-/// far down it is: 1 is a child. Those further down come first.
+/// Calls `f` with the depth (1 for a child), the id and the descriptor of every living descendant, except for `except`
+/// and their descendants. Deeper ones come first.
 pub(super) fn visit(except: &[i32], f: &mut impl FnMut(usize, i32, &OwnedFd)) {
     walk(except, &mut |_| {}, f);
 }
 
-/// Calls `before` with a process before its children are looked for, and `after` when they are done.
+/// Calls `before` with a process before its children are listed, and `after` when they are done.
 fn walk(
     except: &[i32],
     before: &mut impl FnMut(&OwnedFd),
@@ -103,18 +102,18 @@ fn walk_one(
     }
 }
 
-/// Stops every process below this one, parents first, so that none forks while it is looked for.
+/// Stops every descendant, parents first, so that none forks during the next walk.
 pub(super) fn stop() {
     let stop = &mut |handle: &OwnedFd| {
         let _ = pidfd_send_signal(handle, Signal::STOP);
     };
-    // What was forked while the first look was on is found by the second one: its parent is stopped.
+    // The second walk finds what was forked during the first one.
     for _ in 0..2 {
         walk(&[], stop, &mut |_, _, _| {});
     }
 }
 
-/// Kills every process below this one but `except` and what is below those. How many there were.
+/// Kills every descendant, except for `except` and their descendants. Returns how many there were.
 pub(super) fn kill(except: &[i32]) -> u32 {
     let mut killed = 0;
     visit(except, &mut |_, _, handle| {
@@ -123,7 +122,7 @@ pub(super) fn kill(except: &[i32]) -> u32 {
     killed
 }
 
-/// Takes the status of children that have ended, but of those in `except`. Whether others are left.
+/// Reaps children that have ended, except for `except`. Returns whether others are alive.
 pub(super) fn reap(except: &[i32]) -> bool {
     let mut left = false;
     for id in children(own()) {

@@ -1,14 +1,13 @@
-//! A user of their own for builds and evaluators, where the server is root.
+//! The build user: the user of builds and evaluators, if the server is root.
 //!
-//! The state directory is the server's alone (0700), and so may be directories above it. What a program needs
-//! of it is bound into the program's mount namespace: the topmost directory that its user may not enter is
-//! covered there by an empty one, and what it is shown has its usual path below. So the program sees nothing
-//! of a covered directory but that, and loses nothing that it could have reached.
+//! Only root may enter the state directory (0700), and perhaps directories above it. In the mount namespace of a
+//! program the topmost directory that its user may not enter is covered by an empty one, and the paths that the program
+//! needs are bound into it. So the program sees nothing else of a covered directory, and loses nothing that it could
+//! have reached.
 //!
-//! U1: what is shown is held by a descriptor before anything is covered.
-//! U2: a program has this user, the user's group and no other, no capability, and no way to a right that it
-//! does not have (no_new_privs).
-//! U3: without a mount namespace nothing runs as this user: it could not reach its own directory.
+//! - USER1: a shown path is held by a descriptor before anything is covered.
+//! - USER2: a program has this user, its group and no other, no capability, and cannot gain rights (no_new_privs).
+//! - USER3: nothing runs as this user without a mount namespace: it could not reach its own directory.
 
 use crate::os::folder;
 use nix::unistd;
@@ -19,6 +18,7 @@ use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
     remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
 };
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File, Metadata};
 use std::io;
@@ -28,19 +28,20 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Who a program runs as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The user and group that a program runs as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct User {
     pub(super) id: u32,
     pub(super) group: u32,
 }
 
-/// The number that the kernel shows for users it does not know, which is that of `nobody`.
+/// The id of `nobody`, which the kernel shows for unknown users.
 const OVERFLOW: u32 = 65_534;
 
 /// A path that a program needs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Shown {
+    #[serde(with = "super::path")]
     pub(crate) path: PathBuf,
     pub(crate) writable: bool,
 }
@@ -49,7 +50,7 @@ impl User {
     /// The user of this name; `None` if there is none.
     ///
     /// # Errors
-    /// Why it cannot be one for builds, for people.
+    /// Why it cannot be the build user, for people.
     pub(crate) fn find(name: &str) -> Result<Option<Self>, String> {
         let found = unistd::User::from_name(name)
             .map_err(|error| format!("the user `{name}` cannot be looked up: {error}"))?;
@@ -66,8 +67,8 @@ impl User {
         }
     }
 
-    /// The first of a path and the directories above it that belongs to this user, who could then move what
-    /// is below it, or open it to others.
+    /// The path or the lowest directory above it that belongs to this user, who could move what is below it, or open it
+    /// to others.
     pub(crate) fn owns(self, path: &Path) -> io::Result<Option<&Path>> {
         for part in path.ancestors() {
             if part.symlink_metadata()?.uid() == self.id {
@@ -77,14 +78,14 @@ impl User {
         Ok(None)
     }
 
-    /// Makes everything below a path, and the path, this user's. Nothing of the user's may run that can reach
-    /// it. Blocks.
+    /// Makes this user the owner of a path and everything below it. No process of the user that can reach it may run.
+    /// Blocks.
     pub(crate) fn give(self, path: &Path) -> io::Result<()> {
         lchown(path, Some(self.id), Some(self.group))?;
         if !path.symlink_metadata()?.is_dir() {
             return Ok(());
         }
-        // Sources may lie as deep as git stores them.
+        // Sources may be as deep as git stores them.
         folder::each(path, |folder, name| {
             let (id, group) = (Uid::from_raw(self.id), Gid::from_raw(self.group));
             let flags = AtFlags::SYMLINK_NOFOLLOW;
@@ -92,14 +93,14 @@ impl User {
         })
     }
 
-    /// Makes a pipe this user's: a program opens its standard descriptors anew by `/dev/stderr`.
+    /// Makes this user the owner of a pipe: programs open their standard descriptors again by `/dev/stderr`.
     pub(super) fn give_pipe(self, pipe: impl AsFd) -> io::Result<()> {
         let (id, group) = (Uid::from_raw(self.id), Gid::from_raw(self.group));
         Ok(rustix::fs::fchown(pipe, Some(id), Some(group))?)
     }
 
-    /// Whether this user may go through a directory. Access lists are not asked: where they allow more, more
-    /// is covered than need be.
+    /// Whether this user may enter a directory. Access lists are ignored: if they allow more, more is covered than
+    /// needed.
     fn may_enter(self, directory: &Metadata) -> bool {
         let class = if directory.uid() == self.id {
             0o100
@@ -113,23 +114,22 @@ impl User {
 
     /// The topmost directory on the way to `path` that this user may not enter.
     fn barrier(self, path: &Path) -> io::Result<Option<PathBuf>> {
-        let mut above: Vec<&Path> = path.ancestors().skip(1).collect();
-        above.reverse();
-        for directory in above {
+        let mut topmost = None;
+        for directory in path.ancestors().skip(1) {
             if !self.may_enter(&directory.metadata()?) {
-                return Ok(Some(directory.to_owned()));
+                topmost = Some(directory.to_owned());
             }
         }
-        Ok(None)
+        Ok(topmost)
     }
 
-    /// Shows this user what it may not reach otherwise. Called in a mount namespace of one's own.
+    /// Shows this user the paths that it could not reach otherwise, in the mount namespace of this process.
     pub(super) fn show(self, shown: &[Shown]) -> io::Result<()> {
         let mut covers = BTreeSet::new();
         let mut hidden = Vec::new();
         for it in shown {
             if let Some(cover) = self.barrier(&it.path)? {
-                // U1
+                // USER1
                 let held = open(&it.path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
                 hidden.push((it, held, it.path.is_dir()));
                 covers.insert(cover);
@@ -157,7 +157,7 @@ impl User {
         Ok(())
     }
 
-    /// U2. Has a command run as this user, and takes from this process what would be passed on.
+    /// Has a command run as this user, and drops the capabilities that it would inherit (USER2).
     pub(super) fn confine(self, command: &mut Command) -> io::Result<()> {
         // The standard library drops all other groups when root changes the user.
         command.gid(self.group).uid(self.id);
@@ -165,7 +165,7 @@ impl User {
         clear_ambient_capability_set()?;
         for capability in CapabilitySet::all() {
             match remove_capability_from_bounding_set(capability) {
-                // One that this kernel does not know, or no right to take it: the user has none anyway.
+                // Unknown to this kernel, or not removable: the user has no capabilities anyway.
                 Ok(()) | Err(Errno::INVAL | Errno::PERM) => {}
                 Err(error) => return Err(error.into()),
             }

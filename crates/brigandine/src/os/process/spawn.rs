@@ -1,0 +1,156 @@
+//! How the server starts a program below a supervisor.
+
+use super::cgroup::Cgroups;
+use super::fork_server::{ForkServer, fork_servers};
+use super::launch::{self, Launch};
+use super::limits::Bounds;
+use super::running::Running;
+use super::tree;
+use super::user::{Shown, User};
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::net::UnixStream;
+
+/// A program to start.
+#[derive(Debug)]
+pub(crate) struct Program {
+    /// Names all variables that it gets.
+    pub(crate) command: Command,
+    /// The file from which bubblewrap reads its arguments, if that is the program.
+    pub(crate) sandbox: Option<OwnedFd>,
+    /// Whether it is untrusted: it then gets a namespace of its own, where the kernel gives one.
+    pub(crate) contained: bool,
+    /// What it may take; without limits if `None`.
+    pub(crate) bounds: Option<Bounds>,
+    /// The user that it runs as, who then reaches what is [`shown`](Self::shown); `None`: the server's. Asks for
+    /// [`contained`](Self::contained).
+    pub(crate) user: Option<User>,
+    /// Paths that its user needs and could not reach otherwise.
+    pub(crate) shown: Vec<Shown>,
+}
+
+impl From<Command> for Program {
+    fn from(command: Command) -> Self {
+        let (sandbox, bounds, user) = (None, None, None);
+        Self { command, sandbox, contained: false, bounds, user, shown: Vec::new() }
+    }
+}
+
+/// The standard descriptors of a program.
+#[derive(Debug)]
+pub(crate) struct Streams {
+    /// `None`: `/dev/null`.
+    pub(crate) stdin: Option<OwnedFd>,
+    pub(crate) stdout: OwnedFd,
+    pub(crate) stderr: OwnedFd,
+}
+
+/// Starts programs.
+#[derive(Debug)]
+pub(crate) struct Supervisors {
+    /// Guard: the mutex. `None` until it is needed, and after its process has ended.
+    fork_server: Mutex<Option<Arc<ForkServer>>>,
+    /// A file lock that supervisors hold until their programs have ended.
+    lock: Option<File>,
+    /// The control groups of untrusted programs.
+    cgroups: Option<Cgroups>,
+}
+
+impl Supervisors {
+    /// Without control groups.
+    #[cfg(test)]
+    pub(crate) fn new(lock: Option<File>) -> Arc<Self> {
+        Self::with_groups(lock, None)
+    }
+
+    /// `lock` is held until all programs have ended, even if this process is killed. Contained programs get a
+    /// control group, where that adds something.
+    pub(crate) fn with_groups(lock: Option<File>, cgroups: Option<Cgroups>) -> Arc<Self> {
+        Arc::new(Self { fork_server: Mutex::new(None), lock, cgroups })
+    }
+
+    pub(super) fn fork_server(&self) -> io::Result<Arc<ForkServer>> {
+        let mut fork_server = self.fork_server.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = &*fork_server {
+            return Ok(Arc::clone(known));
+        }
+        let new = Arc::new(ForkServer::start(self.lock.as_ref())?);
+        *fork_server = Some(Arc::clone(&new));
+        Ok(new)
+    }
+
+    /// Starts a program.
+    ///
+    /// # Errors
+    /// It could not be started. Nothing runs.
+    ///
+    /// # Cancel safety
+    /// Dropped: the program does not start, or is killed.
+    pub(crate) async fn spawn(&self, program: Program, streams: Streams) -> io::Result<Running> {
+        let Program { command, sandbox, contained, bounds, user, shown } = program;
+        let sandboxed = sandbox.is_some();
+        let group = self.cgroups.as_ref().filter(|_| contained).map(Cgroups::next);
+        let mut launch = Launch { sandboxed, bounds, user, shown, ..launch(&command) };
+        launch.group.clone_from(&group);
+        if let Some(user) = user {
+            for pipe in streams.stdin.iter().chain([&streams.stdout, &streams.stderr]) {
+                user.give_pipe(pipe)?;
+            }
+        }
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let stdin = match streams.stdin {
+            Some(stdin) => stdin,
+            None => File::open("/dev/null")?.into(),
+        };
+        let mut descriptors =
+            vec![theirs.as_fd(), stdin.as_fd(), streams.stdout.as_fd(), streams.stderr.as_fd()];
+        descriptors.extend(sandbox.iter().map(|file| file.as_fd()));
+        let stream = UnixStream::from_std(ours)?;
+        let sent = self.fork_server()?;
+        if sent.send(contained, &descriptors).await.is_err() {
+            self.replace(&sent);
+            self.fork_server()?.send(contained, &descriptors).await?;
+        }
+        drop(descriptors);
+        // Only the supervisor has them now: its end closes them.
+        drop((theirs, stdin, streams.stdout, streams.stderr, sandbox));
+        Running::begin(stream, &launch.to_bytes()?, group).await
+    }
+
+    /// Forgets a fork server that has ended, and kills what it left behind.
+    fn replace(&self, dead: &Arc<ForkServer>) {
+        let mut fork_server = self.fork_server.lock().unwrap_or_else(PoisonError::into_inner);
+        if fork_server.as_ref().is_some_and(|known| Arc::ptr_eq(known, dead)) {
+            *fork_server = None;
+        }
+        drop(fork_server);
+        tracing::error!("the process that supervises builds was killed: another one is started");
+        // Held meanwhile, so that no other fork server is taken for an orphan.
+        let servers = fork_servers();
+        let known: Vec<i32> = servers.iter().copied().collect();
+        tree::kill(&known);
+        tree::reap(&known);
+    }
+}
+
+/// What a supervisor needs to know of a command.
+fn launch(command: &Command) -> Launch {
+    let environment: Vec<(OsString, OsString)> = command
+        .get_envs()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
+        .collect();
+    let path = environment.iter().find(|(name, _)| name == "PATH");
+    let path = path.map_or(OsStr::new("/usr/bin:/bin"), |(_, path)| path.as_os_str());
+    Launch {
+        program: launch::find(command.get_program(), path),
+        arguments: command.get_args().map(OsStr::to_owned).collect(),
+        directory: command.get_current_dir().map_or_else(|| "/".into(), Into::into),
+        environment,
+        ..Launch::default()
+    }
+}
