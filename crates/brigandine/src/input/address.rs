@@ -1,10 +1,10 @@
-//! Addresses of repositories: what kind they are of, which of them a `.gitmodules` may name, and with whose
-//! rights git then asks for them.
+//! Addresses of repositories: their kinds, which of them a `.gitmodules` may name, and with whose rights git fetches
+//! them.
 //!
-//! A specification is written by somebody whom the server trusts with git's configuration and keys of the
-//! user it runs as. A `.gitmodules` is written by whoever pushes, so:
+//! The author of a specification is trusted with git's configuration and the keys of the server's user. The author of a
+//! `.gitmodules` is whoever can push:
 //!
-//! | a submodule's address | allowed | asked for |
+//! | a submodule's address | allowed | fetched |
 //! |---|---|---|
 //! | a path, `file://` | below an input that is itself on this machine, never in the state directory | as the server's user |
 //! | `https`, `http`, `git` | yes | without configuration, keys and credentials of the server's user |
@@ -12,32 +12,33 @@
 //! | `ssh`, `host:path` | only if `submodules-from` names it | as the server's user |
 //! | anything else (`ext::`, other helpers) | never | |
 //!
-//! A1: a clone of a submodule belongs to the address of the input that it was reached from and to the rights
-//! it was fetched with, so nobody is handed what only another one could fetch.
+//! - ADDR1: a clone of a submodule belongs to the input that it was reached from and to the rights that it was fetched
+//!   with, so a specification never gets what only another one may fetch.
 
+use percent_encoding::percent_decode_str;
 use std::path::{Path, PathBuf};
 
-/// A repository, and on whose behalf it is asked.
+/// A repository, and with what rights it is fetched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Origin {
-    /// Where it is, as git takes it.
+    /// Its address, as git takes it.
     pub(super) url: String,
-    /// With what rights.
+    /// The rights.
     pub(super) access: Access,
     /// The address of the input whose submodule it is; empty if it is an input itself.
     pub(super) input: String,
 }
 
-/// With what rights git asks for a repository.
+/// With what rights git fetches a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Access {
-    /// A specification names it: git does what it does for the server's user.
+pub(crate) enum Access {
+    /// A specification names it: with those of the server's user.
     Input,
     /// A `.gitmodules` names it, on this machine.
     Local,
     /// A `.gitmodules` names it, and the specification allows the server's credentials for it.
     Named,
-    /// A `.gitmodules` names it: git has nothing of the server's user.
+    /// A `.gitmodules` names it: without anything of the server's user.
     Anonymous,
 }
 
@@ -47,7 +48,7 @@ impl Origin {
         Self { url: url.to_owned(), access: Access::Input, input: String::new() }
     }
 
-    /// What tells its clone from every other (A1).
+    /// What its clone is named by (ADDR1).
     pub(super) fn key(&self) -> Vec<u8> {
         match self.access {
             Access::Input => self.url.clone().into_bytes(),
@@ -55,11 +56,11 @@ impl Origin {
         }
     }
 
-    /// The submodule that a `.gitmodules` of this repository says is at `address`. `from` is what the
-    /// specification allows the server's credentials for.
+    /// The submodule at `address`, by a `.gitmodules` of this repository. The specification allows the server's
+    /// credentials for addresses that begin with one of `from`.
     ///
     /// # Errors
-    /// Why it may not be there, for people.
+    /// Why the address is not allowed, for people.
     pub(super) fn submodule(
         &self,
         address: &str,
@@ -75,11 +76,7 @@ impl Origin {
                 let local = matches!(self.access, Access::Input | Access::Local)
                     && matches!(kind(&self.url), Ok(Kind::Local(_)));
                 if !local {
-                    return Err(
-                        "a submodule on this machine is allowed below an input on this machine \
-                                only"
-                            .to_owned(),
-                    );
+                    return Err(BELOW_LOCAL.to_owned());
                 }
                 let path = path
                     .canonicalize()
@@ -88,22 +85,24 @@ impl Origin {
                 let path = path.into_os_string().into_string();
                 made(path.map_err(|_| "its path is not UTF-8".to_owned())?, Access::Local)
             }
-            Kind::Network if is_named(&url, from) => made(url, Access::Named),
-            Kind::Ssh if is_named(&url, from) => made(url, Access::Named),
+            Kind::Network | Kind::Ssh if is_named(&url, from) => made(url, Access::Named),
             Kind::Network => made(url, Access::Anonymous),
-            Kind::Ssh => {
-                Err("a submodule over ssh is fetched with the server's keys: name the beginning \
-                              of its address in `submodules-from` of the input"
-                    .to_owned())
-            }
+            Kind::Ssh => Err(UNNAMED_SSH.to_owned()),
         }
     }
 }
 
-/// How the refusal of a path begins that is not there, which may pass.
+/// Why a submodule on this machine is refused.
+const BELOW_LOCAL: &str =
+    "a submodule on this machine is allowed below an input on this machine only";
+/// Why a submodule over ssh is refused.
+const UNNAMED_SSH: &str = "a submodule over ssh is fetched with the server's keys: name the beginning \
+    of its address in `submodules-from` of the input";
+
+/// How the error for a missing path begins: it may be there later.
 pub(super) const GONE: &str = "there is nothing at ";
 
-/// What an address says of how it is reached.
+/// How a repository is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Kind {
     /// A path on this machine.
@@ -114,11 +113,10 @@ pub(super) enum Kind {
     Ssh,
 }
 
-/// Takes an address apart as far as it matters here.
+/// The kind of an address.
 ///
 /// # Errors
-/// It is none that git could be handed without running a program of its choice, or it is spelt in a way
-/// that could mean another place than it seems to.
+/// With this address git could run a program that it names, or its spelling could hide where it leads.
 pub(super) fn kind(url: &str) -> Result<Kind, String> {
     let refuse = |why: &str| Err(why.to_owned());
     if url.chars().any(|c| c.is_control() || c.is_whitespace()) {
@@ -131,7 +129,7 @@ pub(super) fn kind(url: &str) -> Result<Kind, String> {
     if helper.is_some_and(|helper| !helper.contains(['/', '[', '@', ':'])) {
         return refuse("its address would make git run a program of its choice");
     }
-    if let Some((scheme, rest)) = url.split_once("://") {
+    let (kind, path) = if let Some((scheme, rest)) = url.split_once("://") {
         let kind = match scheme {
             "file" if rest.starts_with('/') && !rest.contains('%') => {
                 return Ok(Kind::Local(PathBuf::from(rest)));
@@ -145,31 +143,28 @@ pub(super) fn kind(url: &str) -> Result<Kind, String> {
         if host.is_empty() || host.starts_with('-') || host.contains("@-") {
             return refuse("its address names no host");
         }
-        return if climbs(path) { refuse("its address has `..` in it") } else { Ok(kind) };
-    }
-    if url.starts_with('/') {
+        (kind, path)
+    } else if url.starts_with('/') {
         return Ok(Kind::Local(PathBuf::from(url)));
-    }
-    match url.split_once(':') {
-        Some((host, path)) if !host.is_empty() && !host.contains('/') && !path.is_empty() => {
-            if climbs(path) {
-                refuse("its address has `..` in it")
-            } else {
-                Ok(Kind::Ssh)
+    } else {
+        match url.split_once(':') {
+            Some((host, path)) if !host.is_empty() && !host.contains('/') && !path.is_empty() => {
+                (Kind::Ssh, path)
             }
+            _ => return refuse("its address is neither a whole path nor one of a host"),
         }
-        _ => refuse("its address is neither a whole path nor one of a host"),
-    }
+    };
+    if climbs(path) { refuse("its address has `..` in it") } else { Ok(kind) }
 }
 
-/// Whether a path has a part that leads up, however it is spelt.
+/// Whether a path has a `..` in it, however it is spelt.
 fn climbs(path: &str) -> bool {
     let plain =
         path.to_ascii_lowercase().replace("%2e", ".").replace("%2f", "/").replace("%5c", "/");
     plain.replace('\\', "/").split('/').any(|part| part == "..")
 }
 
-/// Whether one of the beginnings in `from` is one of `url`, up to a whole part of its path.
+/// Whether `url` begins with one of `from`, up to a whole component of its path.
 fn is_named(url: &str, from: &[String]) -> bool {
     from.iter().any(|beginning| {
         url.strip_prefix(beginning.as_str()).is_some_and(|rest| {
@@ -181,8 +176,7 @@ fn is_named(url: &str, from: &[String]) -> bool {
     })
 }
 
-/// The clones, exports and outputs in the state directory belong to specifications; none is to be reached
-/// by its path.
+/// Refuses a path in the state directory, whose clones, exports and outputs belong to other specifications.
 pub(super) fn refuse_state(path: &Path, state: &Path) -> Result<(), String> {
     if path.starts_with(state) {
         return Err("it lies in the server's state directory".to_owned());
@@ -190,31 +184,15 @@ pub(super) fn refuse_state(path: &Path, state: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// The path of an input on this machine, with all that a path or a `file://` address can hide resolved;
-/// `None`: it is elsewhere, or not there.
+/// The path of an input on this machine, decoded and without links and `..`. `None`: it is elsewhere, or does not
+/// exist.
 pub(super) fn real_path(url: &str) -> Option<PathBuf> {
     let path = match url.strip_prefix("file://") {
-        Some(path) => decode(path),
+        // git decodes it.
+        Some(path) => percent_decode_str(path).decode_utf8_lossy().into_owned(),
         None => url.to_owned(),
     };
-    if !path.starts_with('/') {
-        return None;
-    }
-    Path::new(&path).canonicalize().ok()
-}
-
-/// A path of a `file://` address, which git decodes.
-fn decode(path: &str) -> String {
-    let mut decoded = Vec::with_capacity(path.len());
-    let mut rest = path.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let code = after.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
-        let code =
-            code.filter(|_| *first == b'%').and_then(|code| u8::from_str_radix(code, 16).ok());
-        decoded.push(code.unwrap_or(*first));
-        rest = if code.is_some() { &after[2..] } else { after };
-    }
-    String::from_utf8_lossy(&decoded).into_owned()
+    path.starts_with('/').then(|| Path::new(&path).canonicalize().ok())?
 }
 
 /// A submodule's URL, which may be relative to its parent's. `None`: it leads out of the parent's host.
@@ -268,12 +246,12 @@ mod tests {
         }
     }
 
-    struct Place {
+    struct Fixture {
         directory: tempfile::TempDir,
         state: PathBuf,
     }
 
-    fn place() -> Place {
+    fn fixture() -> Fixture {
         let directory = tempfile::tempdir().expect("a directory");
         let root = directory.path().canonicalize().expect("a path");
         let state = root.join("state");
@@ -281,13 +259,13 @@ mod tests {
         std::fs::create_dir_all(root.join("open")).expect("a directory");
         std::fs::create_dir_all(root.join("statement")).expect("a directory");
         std::os::unix::fs::symlink(&state, root.join("open/link")).expect("a link");
-        Place { directory, state }
+        Fixture { directory, state }
     }
 
     #[test]
     fn no_spelling_of_a_path_leads_a_submodule_into_the_state_directory() {
-        let place = place();
-        let root = place.directory.path().canonicalize().expect("a path");
+        let fixture = fixture();
+        let root = fixture.directory.path().canonicalize().expect("a path");
         let input = Origin::input(&root.join("open").to_string_lossy());
         let root = root.to_string_lossy();
         for address in [
@@ -316,16 +294,16 @@ mod tests {
             "ssh://user@-oProxyCommand=x/y".to_owned(),
             String::new(),
         ] {
-            let found = input.submodule(&address, &[], &place.state);
+            let found = input.submodule(&address, &[], &fixture.state);
             assert!(found.is_err(), "{address}: {found:?}");
         }
-        let beside = input.submodule("../statement", &[], &place.state).expect("another folder");
+        let beside = input.submodule("../statement", &[], &fixture.state).expect("another folder");
         assert_eq!(beside.access, Access::Local);
     }
 
     #[test]
     fn a_submodule_of_the_network_is_never_on_this_machine() {
-        let place = place();
+        let fixture = fixture();
         let input = Origin::input("https://host/group/project.git");
         for address in [
             "/srv/private.git",
@@ -340,7 +318,7 @@ mod tests {
             "git@host:../private.git",
             "ext::sh -c id",
         ] {
-            let found = input.submodule(address, &[], &place.state);
+            let found = input.submodule(address, &[], &fixture.state);
             assert!(found.is_err(), "{address}: {found:?}");
         }
         for (address, access) in [
@@ -348,16 +326,16 @@ mod tests {
             ("../x.git", Access::Anonymous),
             ("git://other/x.git", Access::Anonymous),
         ] {
-            let found = input.submodule(address, &[], &place.state).expect(address);
+            let found = input.submodule(address, &[], &fixture.state).expect(address);
             assert_eq!(found.access, access, "{address}");
             // What was reached without rights gives none to what it names.
-            assert!(found.submodule("/srv/x.git", &[], &place.state).is_err(), "{address}");
+            assert!(found.submodule("/srv/x.git", &[], &fixture.state).is_err(), "{address}");
         }
     }
 
     #[test]
     fn the_servers_credentials_are_for_what_the_specification_names() {
-        let place = place();
+        let fixture = fixture();
         let input = Origin::input("git@host:group/project.git");
         let from = ["git@host:group/".to_owned(), "https://host/lib".to_owned()];
         for (address, access) in [
@@ -372,7 +350,7 @@ mod tests {
             ("ssh://git@host/group/x.git", None),
             ("git@host:other.git", None),
         ] {
-            let found = input.submodule(address, &from, &place.state);
+            let found = input.submodule(address, &from, &fixture.state);
             assert_eq!(found.ok().map(|origin| origin.access), access, "{address}");
         }
     }
@@ -398,8 +376,8 @@ mod tests {
 
     #[test]
     fn the_path_of_an_input_is_what_git_would_open() {
-        let place = place();
-        let root = place.directory.path().canonicalize().expect("a path");
+        let fixture = fixture();
+        let root = fixture.directory.path().canonicalize().expect("a path");
         let shown = root.to_string_lossy();
         for url in [
             format!("{shown}/state"),
@@ -408,7 +386,7 @@ mod tests {
             format!("file://{shown}/open/../state/"),
         ] {
             let path = real_path(&url).expect("a path");
-            assert!(refuse_state(&path, &place.state).is_err(), "{url}");
+            assert!(refuse_state(&path, &fixture.state).is_err(), "{url}");
         }
         assert_eq!(real_path("https://h/x"), None);
         assert_eq!(real_path("git@h:x"), None);

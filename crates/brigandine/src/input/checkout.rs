@@ -1,20 +1,19 @@
-//! Exports: the files of a revision without git's own, shared by everybody who needs that revision.
+//! Exports: the files of a revision without git's own, shared by all users of that revision.
 //!
-//! Mostly a file is what its object is, and then nothing is exported at all: whoever needs some of
-//! the files takes them out of the clone. A directory with all of them is made by git's own
-//! program, when attributes, filters such as LFS or submodules have a say in what a file is, when
-//! a file is too large to be taken out in one piece, or when somebody asks for a directory.
+//! Mostly each file is its object's contents. Then nothing is exported: builds take the files that they need from the
+//! clone. git itself makes a directory with all files when attributes, filters such as LFS or submodules decide what a
+//! file is, when a file is too large to be read from the clone, or when the caller asks for a directory.
 //!
-//! X1: what a file is depends on its tree and on the filters that may run, never on another setting of the
-//! machine or of a clone (`Repositories::export_command`).
+//! - CKOUT1: what a file is depends on its tree and on the filters that may run, never on another setting of the
+//!   machine or of a clone (`Repositories::export_command`).
 
 use super::address::{GONE, Origin};
-use super::exported::{Bundle, ExportedTree, Files};
+use super::exported::{ClonedFiles, ExportedTree, Files};
 use super::git::{FetchError, OUTPUT_MAX, Repositories, redact};
 use super::objects::FILES_MAX;
 use super::tree::{Entry, EntryKind, Tree};
 use crate::os::digest::hex;
-use crate::os::folder::remove_all;
+use crate::os::folder::{Temporary, remove_all, remove_leftovers};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -23,15 +22,17 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// How deep submodules may lie in submodules.
+/// How the names of unfinished exports begin.
+const PARTIAL: &str = "partial-";
+/// Levels of submodules in submodules.
 const SUBMODULE_DEPTH_MAX: usize = 8;
 
 /// How a revision's files are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
-    /// However they can be copied.
+    /// From the clone, or from a directory.
     Any,
-    /// All of them in a directory.
+    /// From a directory with all of them.
     Directory,
 }
 
@@ -44,7 +45,7 @@ pub(crate) struct Wanted<'a> {
     pub(crate) revision: &'a str,
     /// Whether submodules are exported as well.
     pub(crate) submodules: bool,
-    /// The beginnings of addresses that submodules are fetched from with the server's credentials.
+    /// The beginnings of the addresses from which submodules are fetched with the server's credentials.
     pub(crate) submodules_from: &'a [String],
 }
 
@@ -63,23 +64,26 @@ impl Wanted<'_> {
     }
 }
 
-type Slot = Arc<tokio::sync::Mutex<Option<Arc<ExportedTree>>>>;
-
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Cached {
-    slot: Slot,
+    slot: Arc<tokio::sync::Mutex<Option<Arc<ExportedTree>>>>,
+    /// The clock's value when it was last asked for.
     used: u64,
 }
 
-/// The exports of a state directory: at most `kept` beyond those in use.
+/// The exports of a state directory.
+///
+/// A slot's lock is held while its export is made, so a second caller waits for the first. The mutex is held for a
+/// moment, also by the holder of a slot; slots are only tried under it.
 #[derive(Debug)]
 pub(crate) struct Checkouts {
     repositories: Arc<Repositories>,
     directory: PathBuf,
+    /// How many exports stay that are not in use.
     kept: usize,
-    /// Guard: the mutex. A slot's own lock makes the second who asks wait for the first.
+    /// A clock that counts calls, and the exports by their names. Guard: the mutex.
     cached: Mutex<(u64, HashMap<String, Cached>)>,
-    /// Names temporary directories.
+    /// The number of the next temporary directory.
     serial: AtomicU64,
 }
 
@@ -90,11 +94,11 @@ impl Checkouts {
         Self { repositories, directory, kept, cached, serial: AtomicU64::new(0) }
     }
 
-    /// The files of a revision, exported if need be, fetched if they are not known.
-    /// With `held_already` the caller knows that the clone has the revision.
+    /// The files of a revision, fetched and exported if need be. With `held_already` the caller knows that the clone
+    /// has the revision.
     ///
     /// # Cancel safety
-    /// Dropped: git is killed, and a half-made export is never seen.
+    /// Dropped: git is killed, and nothing sees the unfinished export.
     pub(crate) async fn export(
         &self,
         wanted: Wanted<'_>,
@@ -108,8 +112,7 @@ impl Checkouts {
             let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
             let (clock, map) = &mut *cached;
             *clock += 1;
-            let entry =
-                map.entry(key.clone()).or_insert_with(|| Cached { slot: Slot::default(), used: 0 });
+            let entry = map.entry(key.clone()).or_default();
             entry.used = *clock;
             Arc::clone(&entry.slot)
         };
@@ -128,26 +131,23 @@ impl Checkouts {
         if !held_already {
             self.repositories.ensure_revision(&origin, revision).await?;
         }
-        let mut entries = Vec::new();
+        let mut export = Export { checkouts: self, wanted, root: None, entries: Vec::new() };
         let files = if directory.is_dir() {
-            // Left by an earlier server; renamed into place only when complete.
-            self.list(wanted, &origin, revision, b"", 0, None, &mut entries).await?;
+            // Left by an earlier server, and complete: it has its name.
+            export.add(&origin, revision, b"", 0).await?;
             Files::Directory(directory)
-        } else if let Some(found) = self.plain(wanted, &origin, form).await? {
-            entries = found;
+        } else if form == Form::Any && export.add_plain(&origin).await? {
             let repositories = Arc::clone(&self.repositories);
-            Files::Clone(Bundle { repositories, origin, revision: revision.to_owned() })
+            Files::Clone(ClonedFiles { repositories, origin, revision: revision.to_owned() })
         } else {
-            let serial = self.serial.fetch_add(1, Ordering::Relaxed);
-            let partial =
-                Partial(self.directory.join(format!("partial-{}-{serial}", std::process::id())));
+            let partial = Temporary(self.partial(""));
             std::fs::create_dir_all(&partial.0).map_err(file_error(&partial.0))?;
-            let root = Some(partial.0.as_path());
-            self.list(wanted, &origin, revision, b"", 0, root, &mut entries).await?;
+            export.root = Some(partial.0.clone());
+            export.add(&origin, revision, b"", 0).await?;
             std::fs::rename(&partial.0, &directory).map_err(file_error(&directory))?;
             Files::Directory(directory)
         };
-        let tree = Tree::new(entries, conversion).ok_or_else(|| FetchError::Unreadable {
+        let tree = Tree::new(export.entries, conversion).ok_or_else(|| FetchError::Unreadable {
             doing: "list the files of",
             url: redact(wanted.url),
         })?;
@@ -158,26 +158,13 @@ impl Checkouts {
         Ok(tree)
     }
 
-    /// The listing of a revision whose files are what their objects are; `None` if they may not be,
-    /// or if a directory is wanted.
-    async fn plain(
-        &self,
-        wanted: Wanted<'_>,
-        origin: &Origin,
-        form: Form,
-    ) -> Result<Option<Vec<Entry>>, FetchError> {
-        if form == Form::Directory {
-            return Ok(None);
-        }
-        let entries = self.repositories.list(origin, wanted.revision, b"", FILES_MAX).await?;
-        let special = |entry: &Entry| {
-            entry.name() == b".gitattributes"
-                || (wanted.submodules && entry.kind == EntryKind::Submodule)
-        };
-        Ok(if entries.iter().any(special) { None } else { Some(entries) })
+    /// The path of a new folder beside the exports, which [`Checkouts::clean`] removes if it is left.
+    fn partial(&self, suffix: &str) -> PathBuf {
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        self.directory.join(format!("{PARTIAL}{}-{serial}{suffix}", std::process::id()))
     }
 
-    /// Removes the least recently used exports that nobody holds.
+    /// Removes the least recently used exports that are not in use.
     async fn evict(&self) {
         let mut gone = Vec::new();
         {
@@ -186,8 +173,8 @@ impl Checkouts {
             while map.len() > self.kept {
                 let oldest = map
                     .iter()
-                    // One of the slot's owners is the map, one of the tree's is the slot; a slot
-                    // that is locked is in use.
+                    // The map owns each slot, and the slot its tree: a second owner uses it, and so does whoever
+                    // holds the slot's lock.
                     .filter(|(_, entry)| {
                         Arc::strong_count(&entry.slot) == 1
                             && entry.slot.try_lock().is_ok_and(|held| {
@@ -198,11 +185,9 @@ impl Checkouts {
                     .map(|(key, _)| key.clone());
                 let Some(key) = oldest else { break };
                 map.remove(&key);
-                let path = self.directory.join(&key);
-                // Renamed at once, under the lock: whoever asks for it from now on makes it anew.
-                let serial = self.serial.fetch_add(1, Ordering::Relaxed);
-                let away = self.directory.join(format!("partial-{}-{serial}", std::process::id()));
-                if std::fs::rename(&path, &away).is_ok() {
+                // Renamed under the lock: a caller that asks for it from now on exports it again.
+                let away = self.partial("");
+                if std::fs::rename(self.directory.join(&key), &away).is_ok() {
                     gone.push(away);
                 }
             }
@@ -218,52 +203,62 @@ impl Checkouts {
         let _ = removal.await;
     }
 
-    /// Removes what a killed server left half made, and exports beyond the bound. Blocks.
+    /// Removes the unfinished exports of a killed server, and exports beyond the bound. Blocks.
     pub(crate) fn clean(&self) {
         self.repositories.clean();
+        remove_leftovers(&self.directory, &[PARTIAL]);
         let Ok(found) = std::fs::read_dir(&self.directory) else { return };
-        let mut whole = 0;
-        for entry in found.flatten() {
-            let partial = entry.file_name().to_string_lossy().starts_with("partial-");
-            whole += usize::from(!partial);
-            if partial || whole > self.kept {
-                let path = entry.path();
-                let _ = remove_all(&path);
-            }
+        for entry in found.flatten().skip(self.kept) {
+            let _ = remove_all(&entry.path());
         }
     }
+}
 
-    /// Lists the files of a revision, and writes them below `root` if it is given.
-    #[expect(clippy::too_many_arguments, reason = "a recursion that carries its state along")]
-    async fn list(
-        &self,
-        wanted: Wanted<'_>,
+/// One export under way.
+struct Export<'a> {
+    checkouts: &'a Checkouts,
+    wanted: Wanted<'a>,
+    /// Where the files are written; `None`: they are listed only.
+    root: Option<PathBuf>,
+    entries: Vec<Entry>,
+}
+
+impl Export<'_> {
+    /// Adds the files of the revision, if each is its object's contents. `false`: one of them may not be.
+    async fn add_plain(&mut self, origin: &Origin) -> Result<bool, FetchError> {
+        let repositories = &self.checkouts.repositories;
+        let found = repositories.list(origin, self.wanted.revision, b"", FILES_MAX).await?;
+        let special = |entry: &Entry| entry.name() == b".gitattributes" || self.is_submodule(entry);
+        if found.iter().any(special) {
+            return Ok(false);
+        }
+        self.entries = found;
+        Ok(true)
+    }
+
+    /// Adds the files of a revision, with `prefix` before their paths. Calls itself for submodules, `depth` levels
+    /// deep.
+    async fn add(
+        &mut self,
         origin: &Origin,
         revision: &str,
         prefix: &[u8],
         depth: usize,
-        root: Option<&Path>,
-        entries: &mut Vec<Entry>,
     ) -> Result<(), FetchError> {
-        // Neither needs the other.
+        let repositories = &self.checkouts.repositories;
+        let most = FILES_MAX.saturating_sub(self.entries.len());
         let (found, ()) = tokio::try_join!(
-            self.repositories.list(
-                origin,
-                revision,
-                prefix,
-                FILES_MAX.saturating_sub(entries.len())
-            ),
-            self.write_out(origin, revision, prefix, root)
+            repositories.list(origin, revision, prefix, most),
+            self.write_out(origin, revision, prefix)
         )?;
-        let is_submodule = |entry: &Entry| wanted.submodules && entry.kind == EntryKind::Submodule;
-        let submodules = if found.iter().any(is_submodule) {
+        let submodules = if found.iter().any(|entry| self.is_submodule(entry)) {
             self.submodules(origin, revision).await?
         } else {
             HashMap::new()
         };
         for entry in found {
-            if !is_submodule(&entry) {
-                entries.push(entry);
+            if !self.is_submodule(&entry) {
+                self.entries.push(entry);
                 continue;
             }
             let name = &entry.path[prefix.len()..];
@@ -275,14 +270,14 @@ impl Checkouts {
             let shown = String::from_utf8_lossy(name);
             let address = match submodules.get(name) {
                 Some(Submodule::At(address)) => address,
-                // As git does: the folder is there.
+                // As in git, its folder is there and empty.
                 None | Some(Submodule::Off) => {
-                    if let Some(root) = root {
+                    if let Some(root) = &self.root {
                         let path = root.join(entry.path());
                         let made = std::fs::create_dir_all(&path);
                         made.map_err(|source| FetchError::File { path, source })?;
                     }
-                    entries.push(entry);
+                    self.entries.push(entry);
                     continue;
                 }
                 Some(Submodule::Nowhere) => {
@@ -292,8 +287,8 @@ impl Checkouts {
             if depth == SUBMODULE_DEPTH_MAX {
                 return Err(refuse(format!("more than {SUBMODULE_DEPTH_MAX} levels")));
             }
-            let state = self.repositories.state();
-            let below = origin.submodule(address, wanted.submodules_from, state);
+            let state = repositories.state();
+            let below = origin.submodule(address, self.wanted.submodules_from, state);
             let below = below.map_err(|why| {
                 let said = format!("submodule `{shown}`: {why}");
                 if why.starts_with(GONE) {
@@ -302,49 +297,43 @@ impl Checkouts {
                     refuse(said)
                 }
             })?;
-            self.repositories.ensure_revision(&below, &entry.object).await?;
+            repositories.ensure_revision(&below, &entry.object).await?;
             let folder = [entry.path.as_slice(), b"/"].concat();
-            Box::pin(self.list(wanted, &below, &entry.object, &folder, depth + 1, root, entries))
-                .await?;
+            Box::pin(self.add(&below, &entry.object, &folder, depth + 1)).await?;
         }
         Ok(())
     }
 
-    /// Writes the files of a revision, without its submodules, below `root`.
+    fn is_submodule(&self, entry: &Entry) -> bool {
+        self.wanted.submodules && entry.kind == EntryKind::Submodule
+    }
+
+    /// Writes the files of a revision, without its submodules, below the root, if there is one.
     async fn write_out(
         &self,
         origin: &Origin,
         revision: &str,
         prefix: &[u8],
-        root: Option<&Path>,
     ) -> Result<(), FetchError> {
-        let Some(root) = root else { return Ok(()) };
-        let directory = root.join(OsStr::from_bytes(prefix));
-        let write = || self.write_files(origin, revision, &directory);
-        self.repositories.mended(origin, revision, write).await
-    }
-
-    async fn write_files(
-        &self,
-        origin: &Origin,
-        revision: &str,
-        directory: &Path,
-    ) -> Result<(), FetchError> {
-        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
-        let blank = format!("partial-{}-{serial}.git", std::process::id());
-        let blank = Partial(self.directory.join(blank));
-        let failed = |source| FetchError::File { path: directory.to_owned(), source };
-        std::fs::create_dir_all(directory).map_err(failed)?;
-        let command = self.repositories.export_command(origin, &blank.0, directory).await;
-        let mut command = command.map_err(failed)?;
-        command.args(["read-tree", "--reset", "-u", revision]);
-        let written = self.repositories.check("export", &origin.url, command, OUTPUT_MAX).await;
-        written.map(drop).map_err(|error| match error {
-            FetchError::Git { doing, url, said } if is_without_lfs(&said) => {
-                FetchError::Refused { doing, url, said: WITHOUT_LFS.to_owned() }
-            }
-            error => error,
-        })
+        let Some(root) = &self.root else { return Ok(()) };
+        let directory = &root.join(OsStr::from_bytes(prefix));
+        let repositories = &self.checkouts.repositories;
+        let write = move || async move {
+            let blank = Temporary(self.checkouts.partial(".git"));
+            let failed = |source| FetchError::File { path: directory.clone(), source };
+            std::fs::create_dir_all(directory).map_err(failed)?;
+            let command = repositories.export_command(origin, &blank.0, directory).await;
+            let mut command = command.map_err(failed)?;
+            command.args(["read-tree", "--reset", "-u", revision]);
+            let written = repositories.check("export", &origin.url, command, OUTPUT_MAX).await;
+            written.map(drop).map_err(|error| match error {
+                FetchError::Git { doing, url, said } if is_without_lfs(&said) => {
+                    FetchError::Refused { doing, url, said: WITHOUT_LFS.to_owned() }
+                }
+                error => error,
+            })
+        };
+        repositories.mended(origin, revision, write).await
     }
 
     /// What the `.gitmodules` of a revision says of each path.
@@ -353,16 +342,17 @@ impl Checkouts {
         origin: &Origin,
         revision: &str,
     ) -> Result<HashMap<Vec<u8>, Submodule>, FetchError> {
-        let mut command = self.repositories.command(&self.repositories.path(origin), origin.access);
+        let repositories = &self.checkouts.repositories;
+        let mut command = repositories.command(&repositories.path(origin), origin.access);
         command.args(["config", "--null", "--blob", &format!("{revision}:.gitmodules")]);
         command.args(["--get-regexp", r"^submodule\..*\.(path|url|update)$"]);
-        // Fails where there is none, or nothing in it.
-        let done = self.repositories.run("read", &origin.url, command, OUTPUT_MAX).await?;
+        // git fails where there is no such file, or nothing in it.
+        let done = repositories.run("read", &origin.url, command, OUTPUT_MAX).await?;
         Ok(Submodule::read(&done.stdout))
     }
 }
 
-/// Whether git says that it could not start git-lfs: by the shell's words, or by its own if it wrote to it first.
+/// Whether git-lfs could not be started: the shell says so, or git, if it wrote to it first.
 fn is_without_lfs(said: &str) -> bool {
     let ended = ["not found", "initialization for subprocess"];
     said.contains("git-lfs") && ended.iter().any(|words| said.contains(words))
@@ -378,7 +368,7 @@ enum Submodule {
     At(String),
     /// No address.
     Nowhere,
-    /// It is not checked out unless somebody asks for it by name (`update = none`).
+    /// It is checked out only on request (`update = none`).
     Off,
 }
 
@@ -393,7 +383,7 @@ impl Submodule {
             let (section, name) = key.split_at(dot);
             let names = [&b".path"[..], b".url", b".update"];
             if let Some(place) = names.iter().position(|known| *known == name) {
-                // The last one counts.
+                // The last value counts.
                 sections.entry(section).or_default()[place] = value.get(1..);
             }
         }
@@ -409,18 +399,9 @@ impl Submodule {
     }
 }
 
-/// A path as trees have it: without what does not change where it leads.
+/// A path without its empty and `.` components, as trees have it.
 fn plain_path(path: &[u8]) -> Vec<u8> {
     let parts = path.split(|byte| *byte == b'/');
     let parts: Vec<&[u8]> = parts.filter(|part| !matches!(*part, b"" | b".")).collect();
     parts.join(&b'/')
-}
-
-/// A directory that disappears unless it was renamed away.
-struct Partial(PathBuf);
-
-impl Drop for Partial {
-    fn drop(&mut self) {
-        let _ = remove_all(&self.0);
-    }
 }

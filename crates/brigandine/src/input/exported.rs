@@ -1,4 +1,4 @@
-//! The files of a revision as others have them: in a directory, or in the clone, from which they are copied.
+//! The files of a revision as builds and evaluators get them: from a directory, or from the clone.
 
 use super::address::Origin;
 use super::git::Repositories;
@@ -22,34 +22,48 @@ pub(crate) struct ExportedTree {
 /// Where the files of a revision are.
 #[derive(Debug)]
 pub(super) enum Files {
-    /// In a directory, to which nobody writes.
+    /// In a directory that nothing writes to.
     Directory(PathBuf),
-    /// In a clone, and each file is what its object is.
-    Clone(Bundle),
+    /// In a clone: each file is its object's contents.
+    Clone(ClonedFiles),
 }
 
-/// Files of a revision in a clone.
+/// The files of a revision in a clone.
 #[derive(Debug)]
-pub(super) struct Bundle {
+pub(super) struct ClonedFiles {
     pub(super) repositories: Arc<Repositories>,
     pub(super) origin: Origin,
     pub(super) revision: String,
 }
 
-/// How many files are asked for at once.
+/// Files that one question asks for.
 const FILES_AT_ONCE: usize = 64;
 
-/// The largest file that is taken out of a clone in one piece.
+/// The largest file that is read from a clone; larger ones take a directory.
 const FILE_BYTES_MAX: usize = 16 << 20;
 
-impl Bundle {
-    /// The contents of some files, the first of them at least; `None` for one that is larger than `bytes_max`.
-    /// Blocks: not to be called on a thread that runs futures.
+impl ClonedFiles {
+    /// The contents of at least the first of these files; `None` for one that is larger than `bytes_max`. Blocks: not
+    /// to be called on a thread that runs futures.
     fn read(&self, entries: &[&Entry], bytes_max: usize) -> io::Result<Vec<Option<Vec<u8>>>> {
         let objects: Vec<String> = entries.iter().map(|entry| entry.object.clone()).collect();
         let read =
             self.repositories.read_objects(&self.origin, &self.revision, &objects, bytes_max);
         tokio::runtime::Handle::current().block_on(read).map_err(io::Error::other)
+    }
+
+    fn copy(&self, mut files: &[&Entry], to: &Path) -> io::Result<()> {
+        while let Some(first) = files.first() {
+            let some = &files[..files.len().min(FILES_AT_ONCE)];
+            let contents = self.read(some, FILE_BYTES_MAX).map_err(|error| at(first, &error))?;
+            for (entry, contents) in files.iter().zip(&contents) {
+                let contents = contents.as_ref().ok_or(io::ErrorKind::FileTooLarge)?;
+                write_file(entry, contents, &to.join(entry.path()))
+                    .map_err(|error| at(entry, &error))?;
+            }
+            files = &files[contents.len().clamp(1, files.len())..];
+        }
+        Ok(())
     }
 }
 
@@ -58,12 +72,12 @@ impl Bundle {
 pub(crate) enum Found {
     /// A regular file with this in it.
     File(Vec<u8>),
-    /// Something else, nothing, or more bytes than asked for.
+    /// Another kind of file, no file, or one with more bytes than asked for.
     Otherwise,
 }
 
 impl ExportedTree {
-    /// The directory that has all the files, if there is one. Nobody writes there.
+    /// The directory that has all the files, if there is one. Nothing writes there.
     pub(crate) fn directory(&self) -> Option<&Path> {
         match &self.files {
             Files::Directory(directory) => Some(directory),
@@ -73,47 +87,37 @@ impl ExportedTree {
 
     /// Copies the selected files to `to`, which is there.
     ///
-    /// Files are copies (shared blocks where the file system can), never hard links: a build may
-    /// write to its sources, and must not write to anybody else's. Blocks.
+    /// Files are copies (with shared blocks where the file system can), never hard links: a build may write to its
+    /// sources, and must not write to those of others. Blocks.
     ///
     /// # Errors
-    /// Of kind `FileTooLarge`: it takes [`Form::Directory`] to copy these.
+    /// Of kind `FileTooLarge`: only a [`Form::Directory`](super::Form::Directory) can give these.
     pub(crate) fn copy(&self, patterns: &[String], to: &Path) -> io::Result<()> {
         let selected = self.tree.selected(patterns)?;
         let mut last_parent = Path::new("");
         for entry in &selected {
+            let make = |path: &Path| {
+                std::fs::create_dir_all(to.join(path)).map_err(|error| at(entry, &error))
+            };
             let parent = entry.path().parent().unwrap_or(Path::new(""));
             if parent != last_parent {
-                std::fs::create_dir_all(to.join(parent)).map_err(|error| at(entry, &error))?;
+                make(parent)?;
                 last_parent = parent;
             }
             if entry.kind == EntryKind::Submodule {
-                std::fs::create_dir_all(to.join(entry.path()))
-                    .map_err(|error| at(entry, &error))?;
+                make(entry.path())?;
             }
         }
         let mut files = selected;
         files.retain(|entry| entry.kind != EntryKind::Submodule);
-        let mut rest = files.as_slice();
-        while let Some(first) = rest.first() {
-            match &self.files {
-                Files::Directory(directory) => {
-                    let (source, target) = (directory.join(first.path()), to.join(first.path()));
-                    copy_file(first, &source, &target).map_err(|error| at(first, &error))?;
-                    rest = &rest[1..];
-                }
-                Files::Clone(bundle) => {
-                    let contents = bundle
-                        .read(&rest[..rest.len().min(FILES_AT_ONCE)], FILE_BYTES_MAX)
-                        .map_err(|error| at(first, &error))?;
-                    for (entry, contents) in rest.iter().zip(&contents) {
-                        let contents = contents.as_ref().ok_or(io::ErrorKind::FileTooLarge)?;
-                        write_file(entry, contents, &to.join(entry.path()))
-                            .map_err(|error| at(entry, &error))?;
-                    }
-                    rest = &rest[contents.len().clamp(1, rest.len())..];
+        match &self.files {
+            Files::Directory(directory) => {
+                for entry in files {
+                    let (source, target) = (directory.join(entry.path()), to.join(entry.path()));
+                    copy_file(entry, &source, &target).map_err(|error| at(entry, &error))?;
                 }
             }
+            Files::Clone(cloned) => cloned.copy(&files, to)?,
         }
         Ok(())
     }
@@ -125,7 +129,7 @@ impl ExportedTree {
             |entry: &&Entry| matches!(entry.kind, EntryKind::File | EntryKind::Executable);
         let Some(entry) = entry.filter(regular) else { return Ok(Found::Otherwise) };
         let contents = match &self.files {
-            Files::Clone(bundle) => bundle.read(&[entry], bytes_max)?.into_iter().next().flatten(),
+            Files::Clone(cloned) => cloned.read(&[entry], bytes_max)?.into_iter().next().flatten(),
             Files::Directory(directory) => {
                 let mut contents = Vec::new();
                 let limit = u64::try_from(bytes_max).unwrap_or(u64::MAX).saturating_add(1);
@@ -137,7 +141,7 @@ impl ExportedTree {
     }
 }
 
-/// Says of which file an error is.
+/// Adds the file's path to an error.
 fn at(entry: &Entry, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", entry.path().display()))
 }

@@ -1,42 +1,44 @@
 //! What a repository holds, read by libgit2 rather than by a git process per question: revisions, listings, files,
 //! and new revisions of a repository on this machine. Called in a process of its own: see `reader.rs`.
 //!
-//! Only reading and plain object writing happens here. Whatever talks to another machine, rewrites
-//! a URL, converts files or collects garbage is left to git's own program, and so is everything
-//! that is larger than [`OBJECTS_MAX`] or [`BYTES_MAX`], and every repository that libgit2 does not know how to read.
+//! This code reads, and writes plain objects and references. git itself talks to other machines, rewrites URLs,
+//! converts files and collects garbage, copies more than [`OBJECTS_MAX`] objects or [`BYTES_MAX`] bytes, and serves
+//! repositories that libgit2 cannot read.
 //!
-//! O1: an object of a clone has all that it names beside it, down to where its source is shallow. git writes packs,
-//! whole or not at all (`fetch.unpackLimit=1`), and [`follow`] writes an object after everything it names; so a copy
-//! may stop at whatever the clone has already.
+//! - OBJ1: if a clone has an object, it has all objects that this one names, except where the source is shallow. git
+//!   adds a whole pack or nothing (`fetch.unpackLimit=1`), and [`follow`] writes an object after all that it names; so
+//!   a copy may stop at any object that the clone has.
 
-use super::git::Resolved;
+use super::revision::Resolved;
 use crate::model::one_line;
 use crate::os::digest::hex;
 use git2::{ObjectType, Odb, OdbLookupFlags, Oid, Repository};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::io::Write as _;
 use std::path::Path;
 use std::time::Instant;
 
-/// How many objects are copied from a repository on this machine before git's program does it.
+/// Objects that [`follow`] copies at most; more are left to git.
 const OBJECTS_MAX: usize = 4096;
-/// How many bytes of them.
+/// Bytes of objects that [`follow`] copies at most.
 const BYTES_MAX: usize = 32 << 20;
-/// How deep trees may lie in one another, and how many revisions may come at once.
+/// Levels of trees, and new revisions that [`follow`] copies at most.
 const DEPTH_MAX: usize = 1024;
-/// How many files and folders a revision may have, with its submodules.
+/// Files and folders of a revision, with its submodules.
 pub(super) const FILES_MAX: usize = 1_000_000;
-/// How many bytes all paths of a listing may have, and one of them, which the kernel would not take.
+/// Bytes of all paths of a listing.
 pub(super) const PATHS_BYTES_MAX: usize = 256 << 20;
+/// Bytes of one path; the kernel takes no longer one.
 pub(super) const PATH_BYTES_MAX: usize = 4096;
-/// What is kept of a revision's author and subject, which anybody writes as they like.
+/// Bytes that are kept of a revision's author and of its subject.
 const AUTHOR_BYTES_MAX: usize = 200;
 const SUBJECT_BYTES_MAX: usize = 400;
 
-/// Why a question has no answer.
-#[derive(Debug)]
+/// Why a question has no answer, for people.
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) enum ObjectError {
-    /// The repository is whole, and has what cannot be used: for people.
+    /// The repository is whole, and holds something that cannot be used.
     Refused(String),
     /// The repository may be damaged.
     Failed(String),
@@ -56,7 +58,7 @@ fn failed(why: &str) -> ObjectError {
     ObjectError::Failed(why.to_owned())
 }
 
-/// What a reference or a full revision stands for in a clone.
+/// The revision that a reference of the clone, or a full revision, names.
 pub(super) fn resolve(clone: &Repository, name: &str) -> Result<Resolved, ObjectError> {
     let id = match full(name) {
         Some(id) => id,
@@ -89,7 +91,7 @@ pub(super) fn resolve(clone: &Repository, name: &str) -> Result<Resolved, Object
     ))
 }
 
-/// What is kept of a revision.
+/// A revision with its texts cut to one line.
 pub(super) fn resolved(
     revision: String,
     author: &str,
@@ -101,7 +103,7 @@ pub(super) fn resolved(
     Resolved { revision, author, revision_at, subject }
 }
 
-/// Of a tag or a revision that stands for something else: for people.
+/// The message about a reference that names an object other than a revision.
 pub(super) fn no_revision(kind: &str) -> String {
     format!(
         "what it names is a {kind} and no revision; name a branch, a tag of a revision, or a revision"
@@ -115,8 +117,8 @@ fn full(name: &str) -> Option<Oid> {
 
 /// All files of a revision, without those of its submodules, as `git ls-tree -r -z` prints them.
 ///
-/// A few trees that name each other many times over are as many files as one likes, so it ends by itself when there
-/// are more than `most` files and folders, or more bytes of paths than [`PATHS_BYTES_MAX`].
+/// A few trees that name each other many times can make any number of files, so the listing fails above `most` files
+/// and folders, or [`PATHS_BYTES_MAX`] bytes of paths.
 pub(super) fn list(
     clone: &Repository,
     revision: &str,
@@ -140,7 +142,7 @@ pub(super) fn list(
                 open.push(([path.as_slice(), b"/"].concat(), entry.id(), depth + 1));
                 continue;
             }
-            // The kind of an object says nothing that its mode does not.
+            // The kind of the object follows from its mode.
             let written = write!(listing, "{:06o} - {}\t", entry.filemode_raw(), entry.id());
             written.map_err(|error| failed(&error.to_string()))?;
             listing.extend_from_slice(&path);
@@ -154,8 +156,8 @@ pub(super) fn too_many() -> String {
     format!("it has more than {FILES_MAX} files and folders, or too long paths")
 }
 
-/// The contents of as many of these files as fit into `most` bytes, one at least, each after a byte that says whether
-/// it is there (0: it is larger than `bytes_max`) and the eight bytes of its length.
+/// The contents of as many of these files as fit into `most` bytes, at least one, as [`put`] writes them. Files larger
+/// than `bytes_max` are left out.
 pub(super) fn read(
     clone: &Repository,
     objects: &[String],
@@ -171,21 +173,26 @@ pub(super) fn read(
             return refused("it has a file that is none");
         }
         if size > bytes_max {
-            contents.extend_from_slice(&[0; 9]);
+            put(&mut contents, None);
             continue;
         }
         if place > 0 && contents.len() + size > most {
             break;
         }
-        let object = odb.read(id)?;
-        contents.push(1);
-        contents.extend_from_slice(&(object.data().len() as u64).to_le_bytes());
-        contents.extend_from_slice(object.data());
+        put(&mut contents, Some(odb.read(id)?.data()));
     }
     Ok(contents)
 }
 
-/// What [`read`] gave: a file each, `None` if it is too large. `None` altogether: it is not what [`read`] gives.
+/// Appends a file: a byte that says whether it is there, the eight bytes of its length, its contents.
+pub(super) fn put(contents: &mut Vec<u8>, file: Option<&[u8]>) {
+    let data = file.unwrap_or_default();
+    contents.push(file.is_some().into());
+    contents.extend_from_slice(&(data.len() as u64).to_le_bytes());
+    contents.extend_from_slice(data);
+}
+
+/// Reads what [`put`] wrote: the files, `None` for each that was left out. `None`: the bytes are incomplete.
 pub(super) fn contents(mut answer: &[u8]) -> Option<Vec<Option<Vec<u8>>>> {
     let mut found = Vec::new();
     while let Some((there, rest)) = answer.split_first() {
@@ -198,7 +205,7 @@ pub(super) fn contents(mut answer: &[u8]) -> Option<Vec<Option<Vec<u8>>>> {
     Some(found)
 }
 
-/// Keeps a revision from being collected, although a force push may take away its branch.
+/// Keeps a revision from being collected as garbage, although a force push may take its branch away.
 pub(super) fn pin(clone: &Repository, revision: &str) -> Result<(), ObjectError> {
     let (name, id) = (pin_name(revision), Oid::from_str(revision)?);
     if clone.find_reference(&name).is_ok_and(|found| found.target() == Some(id)) {
@@ -215,8 +222,8 @@ pub(super) fn pin_name(revision: &str) -> String {
 pub(super) const PINS: &str = "refs/brigandine/pins/";
 pub(super) const TIPS: &str = "refs/brigandine/tips/";
 
-/// The name under which a clone keeps what a reference of its source stands for. Not the source's own: a branch
-/// `release` may become a folder of branches, and two names of which one is a folder of the other cannot both be kept.
+/// The name of a clone's reference for a reference of its source. Not the source's own name: a branch `release` may
+/// become a folder `release/…`, and a repository cannot have both names.
 pub(super) fn tip_name(remote: &str) -> String {
     format!("{TIPS}{}", &hex(&Sha256::digest(remote))[..32])
 }
@@ -239,11 +246,11 @@ pub(super) fn remove_references(clone: &Repository, names: &[String]) -> Result<
     Ok(())
 }
 
-/// Brings what `remote` stands for in the repository at `source` into the clone, as `local`.
-/// `false`: there is more to bring than this is good for, or none of it is here yet.
+/// Copies the revision that `remote` names in the repository at `source` into the clone, and has `local` name it.
+/// `false`: it is too much to copy, or the clone has nothing of this reference yet.
 ///
 /// # Errors
-/// Something is not as expected: git's own program knows better what to do or say.
+/// Something is not as expected; git itself is to do it, or to say what is wrong.
 pub(super) fn follow(
     source: &Path,
     clone: &Repository,
@@ -251,7 +258,7 @@ pub(super) fn follow(
     local: &str,
     deadline: Instant,
 ) -> Result<bool, ObjectError> {
-    // Refuses, as git does, what belongs to somebody else.
+    // Refuses, as git does, a repository of another user.
     let source = Repository::open(source)?;
     let wanted = source.find_reference(remote)?.resolve()?;
     let wanted = wanted.target().ok_or_else(|| failed("a reference to nothing"))?;
@@ -262,7 +269,7 @@ pub(super) fn follow(
     if here == wanted && to.exists(wanted) {
         return Ok(true);
     }
-    // Once for all: packs that came since the clone was opened.
+    // Finds packs that came since the clone was opened, once for all lookups below.
     to.refresh()?;
     let mut copy = Copy { from, to, objects: 0, bytes: 0, deadline };
     if !copy.revisions(&source, wanted)? {
@@ -272,8 +279,8 @@ pub(super) fn follow(
     Ok(true)
 }
 
-/// Objects on their way from one repository to another. Its functions say `false` when it is too
-/// much; what was copied until then does no harm (O1).
+/// A copy of objects from one repository to another. Its functions return `false` when it is too much; the objects that
+/// were copied until then do no harm (OBJ1).
 struct Copy<'a> {
     from: Odb<'a>,
     to: Odb<'a>,
@@ -283,12 +290,12 @@ struct Copy<'a> {
 }
 
 impl Copy<'_> {
-    /// Whether the clone has an object. One that came in this moment may be copied once more.
+    /// Whether the clone has an object. One that came meanwhile may be copied again.
     fn is_here(&self, id: Oid) -> bool {
         self.to.exists_ext(id, OdbLookupFlags::NO_REFRESH)
     }
 
-    /// A revision with its history, oldest first.
+    /// Copies a revision with its history, oldest first.
     fn revisions(&mut self, source: &Repository, wanted: Oid) -> Result<bool, ObjectError> {
         let mut order = Vec::new();
         let mut open = vec![(wanted, false)];
@@ -316,7 +323,7 @@ impl Copy<'_> {
         Ok(true)
     }
 
-    /// A tree after all that is in it.
+    /// Copies a tree, after all that is in it.
     fn tree(&mut self, source: &Repository, id: Oid, depth: usize) -> Result<bool, ObjectError> {
         if self.is_here(id) {
             return Ok(true);
@@ -339,7 +346,7 @@ impl Copy<'_> {
         self.object(id)
     }
 
-    /// An object that is not here, after all that it names.
+    /// Copies an object that the clone does not have, after all that it names.
     fn object(&mut self, id: Oid) -> Result<bool, ObjectError> {
         let (size, kind) = self.from.read_header(id)?;
         (self.objects, self.bytes) = (self.objects + 1, self.bytes.saturating_add(size));

@@ -1,34 +1,53 @@
-//! Path patterns: which files of a tree a job reads, and which it leaves behind.
+//! Path patterns: which files of a tree a job reads, and which files of a build are kept.
 //!
 //! A pattern is a path relative to the root with `/` between components. `*` stands for any part
 //! of one component, `?` for one character, `[abc]` or `[a-z]` (`[!…]`: none of) for one of a set,
 //! and a component `**` for any number of components. A pattern that matches a directory matches
-//! all that is below it, so `src` and `src/**` say the same.
+//! all that is below it, so `src` and `src/**` select the same files.
 //!
 //! Paths are bytes, which need not be UTF-8: a byte that belongs to no character counts as one that no pattern can
 //! name, so `?` and `*` stand for it, and a set only if it says what is not in it.
 
-/// A pattern, taken apart.
+/// A parsed pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Pattern {
+    /// The last one is [`Component::Many`], since what is below a match matches.
     components: Vec<Component>,
     /// The leading components without wild cards, joined: everything that matches is below.
     prefix: String,
+    /// Whether all components are without wild cards.
+    literal: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Component {
-    Any,
+    /// `**`
+    Many,
+    /// A last `**`, which stands for at least one.
+    One,
     Literal(String),
-    Wild(Vec<char>),
+    Wild(Vec<Token>),
+}
+
+/// A part of a component with wild cards.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Token {
+    /// `*`
+    Many,
+    /// `?`
+    One,
+    Char(char),
+    /// The ranges of a set, and whether it stands for all other characters.
+    Set(Vec<(char, char)>, bool),
 }
 
 impl Pattern {
-    /// Takes a pattern apart. Errors say what is wrong with it.
+    /// Parses a pattern. Errors say what is wrong with it.
     pub(crate) fn new(text: &str) -> Result<Self, String> {
         let trimmed = text.strip_prefix("./").unwrap_or(text).trim_end_matches('/');
         if trimmed.is_empty() || trimmed == "." {
-            return Ok(Self { components: vec![Component::Any], prefix: String::new() });
+            let components = vec![Component::Many];
+            return Ok(Self { components, prefix: String::new(), literal: false });
         }
         if trimmed.starts_with('/') {
             return Err(format!(
@@ -37,29 +56,30 @@ impl Pattern {
         }
         let mut components = Vec::new();
         for part in trimmed.split('/') {
-            match part {
+            components.push(match part {
                 "" | "." => return Err(format!("pattern `{text}` has an empty component")),
                 ".." => return Err(format!("pattern `{text}` leaves the tree with `..`")),
-                "**" => components.push(Component::Any),
-                _ if part.contains(['*', '?', '[']) => {
-                    let wild: Vec<char> = part.chars().collect();
-                    check_sets(&wild)
-                        .then_some(())
-                        .ok_or_else(|| format!("pattern `{text}` has a `[` without its `]`"))?;
-                    components.push(Component::Wild(wild));
-                }
-                _ => components.push(Component::Literal(part.to_owned())),
-            }
+                "**" => Component::Many,
+                _ if part.contains(['*', '?', '[']) => Component::Wild(
+                    tokens(part)
+                        .ok_or_else(|| format!("pattern `{text}` has a `[` without its `]`"))?,
+                ),
+                _ => Component::Literal(part.to_owned()),
+            });
         }
-        let literal: Vec<&str> = components
+        let literals: Vec<&str> = components
             .iter()
             .map_while(|component| match component {
                 Component::Literal(text) => Some(text.as_str()),
-                Component::Any | Component::Wild(_) => None,
+                _ => None,
             })
             .collect();
-        let prefix = literal.join("/");
-        Ok(Self { components, prefix })
+        let (prefix, literal) = (literals.join("/"), literals.len() == components.len());
+        if let [.., last @ Component::Many] = &mut components[..] {
+            *last = Component::One;
+        }
+        components.push(Component::Many);
+        Ok(Self { components, prefix, literal })
     }
 
     /// The directory or file that holds all that matches; empty for the root.
@@ -73,75 +93,64 @@ impl Pattern {
         self.matches_parts(&parts)
     }
 
-    /// As [`Pattern::matches`], for a path that was taken apart.
+    /// As [`Pattern::matches`], for the components of a path.
     pub(super) fn matches_parts(&self, parts: &[&[u8]]) -> bool {
-        matches_from(&self.components, parts)
+        let one = |component: &Component, part: &[u8]| match component {
+            Component::Many | Component::One => true,
+            Component::Literal(text) => text.as_bytes() == part,
+            Component::Wild(tokens) => {
+                matches(tokens, &Token::Many, part, first_char, |token, c| token.is_for(c))
+            }
+        };
+        matches(&self.components, &Component::Many, parts, first_part, one)
     }
 
-    /// Whether it names one path, and so matches exactly what is at and below its prefix.
+    /// Whether it has no wild cards, and so matches exactly what is at and below its prefix.
     pub(super) fn is_literal(&self) -> bool {
-        self.components.iter().all(|component| matches!(component, Component::Literal(_)))
+        self.literal
     }
 }
 
-fn check_sets(wild: &[char]) -> bool {
-    let mut rest = wild;
-    while let Some(start) = rest.iter().position(|c| *c == '[') {
-        match set(&rest[start..]) {
-            Some((_, length)) => rest = &rest[start + length..],
-            None => return false,
-        }
-    }
-    true
-}
-
-/// Matches components against path parts without ever backtracking over more than the last `**`.
-fn matches_from(components: &[Component], parts: &[&[u8]]) -> bool {
-    let (mut c, mut p) = (0, 0);
-    let mut retry: Option<(usize, usize)> = None;
+/// Whether a pattern matches a whole text, of which `first` gives the first item and the item's length. Backtracks to
+/// the last `many` only, so it takes at most the product of both lengths.
+fn matches<P: PartialEq, U, I: Copy>(
+    pattern: &[P],
+    many: &P,
+    text: &[U],
+    first: impl Fn(&[U]) -> Option<(I, usize)>,
+    one: impl Fn(&P, I) -> bool,
+) -> bool {
+    let (mut p, mut t) = (0, 0);
+    let mut retry = None;
     loop {
-        match components.get(c) {
-            // All of the pattern is used up: what is left of the path is below the match.
-            None => return true,
-            Some(Component::Any) => {
-                if c + 1 == components.len() {
-                    // A last `**` needs something to stand for, unless it is the whole pattern.
-                    return p < parts.len() || components.len() == 1;
-                }
-                retry = Some((c + 1, p));
-                c += 1;
+        match (pattern.get(p), first(&text[t..])) {
+            (None, None) => return true,
+            (Some(part), _) if part == many => {
+                p += 1;
+                retry = Some((p, t));
                 continue;
             }
-            Some(component) => {
-                if parts.get(p).is_some_and(|part| component_matches(component, part)) {
-                    c += 1;
-                    p += 1;
-                    continue;
-                }
+            (Some(part), Some((item, length))) if one(part, item) => {
+                p += 1;
+                t += length;
+                continue;
             }
+            _ => {}
         }
-        match retry {
-            Some((component, part)) if part < parts.len() => {
-                retry = Some((component, part + 1));
-                c = component;
-                p = part + 1;
-            }
-            _ => return false,
-        }
+        // The last `many` takes one item more.
+        let again = retry.and_then(|(after, from)| Some((after, from + first(&text[from..])?.1)));
+        let Some((after, from)) = again else { return false };
+        (p, t) = (after, from);
+        retry = again;
     }
 }
 
-fn component_matches(component: &Component, part: &[u8]) -> bool {
-    match component {
-        Component::Any => true,
-        Component::Literal(text) => text.as_bytes() == part,
-        Component::Wild(wild) => wild_matches(wild, part),
-    }
+fn first_part<'a>(parts: &[&'a [u8]]) -> Option<(&'a [u8], usize)> {
+    parts.first().map(|part| (*part, 1))
 }
 
-/// The first character of a part of a path, and how many bytes it has. A byte that belongs to none is the
-/// character that stands for what cannot be read: no pattern is meant to name that.
-fn first(part: &[u8]) -> Option<(char, usize)> {
+/// A byte that belongs to no character counts as U+FFFD, which no pattern is meant to name.
+fn first_char(part: &[u8]) -> Option<(char, usize)> {
     // No character has more than four bytes.
     let chunk = part[..part.len().min(4)].utf8_chunks().next()?;
     match chunk.valid().chars().next() {
@@ -150,65 +159,54 @@ fn first(part: &[u8]) -> Option<(char, usize)> {
     }
 }
 
-fn wild_matches(wild: &[char], part: &[u8]) -> bool {
-    // Places in `wild` count characters, those in `part` bytes.
-    let (mut w, mut t) = (0, 0);
-    let mut retry: Option<(usize, usize)> = None;
-    loop {
-        let next = first(&part[t..]);
-        let step = match wild.get(w) {
-            None if next.is_none() => return true,
-            None => None,
-            Some('*') => {
-                retry = Some((w + 1, t));
-                w += 1;
-                continue;
+/// The tokens of a component. `None`: a set has no end.
+fn tokens(part: &str) -> Option<Vec<Token>> {
+    let chars: Vec<char> = part.chars().collect();
+    let mut rest = chars.as_slice();
+    let mut tokens = Vec::new();
+    while let Some((first, after)) = rest.split_first() {
+        rest = after;
+        tokens.push(match first {
+            '*' => Token::Many,
+            '?' => Token::One,
+            '[' => {
+                let others = rest.first() == Some(&'!');
+                let members = &rest[usize::from(others)..];
+                // A `]` at the beginning is a member.
+                let end = members.iter().skip(1).position(|c| *c == ']')? + 1;
+                rest = &members[end + 1..];
+                Token::Set(ranges(&members[..end]), others)
             }
-            Some('?') => next.map(|_| 1),
-            Some('[') => next.and_then(|(c, _)| {
-                let (members, length) = set(&wild[w..])?;
-                contains(members, c).then_some(length)
-            }),
-            Some(expected) => next.is_some_and(|(c, _)| c == *expected).then_some(1),
+            c => Token::Char(*c),
+        });
+    }
+    Some(tokens)
+}
+
+fn ranges(mut members: &[char]) -> Vec<(char, char)> {
+    let mut ranges = Vec::new();
+    while let [first, after @ ..] = members {
+        let (last, rest) = match after {
+            ['-', last, rest @ ..] => (last, rest),
+            _ => (first, after),
         };
-        if let (Some(step), Some((_, bytes))) = (step, next) {
-            w += step;
-            t += bytes;
-            continue;
-        }
-        let again = retry.and_then(|(after, from)| Some((after, from, first(&part[from..])?.1)));
-        let Some((after, from, skipped)) = again else { return false };
-        w = after;
-        t = from + skipped;
-        retry = Some((after, t));
+        ranges.push((*first, *last));
+        members = rest;
     }
+    ranges
 }
 
-/// The members of the set that `wild` starts with, and how many characters it takes.
-fn set(wild: &[char]) -> Option<(&[char], usize)> {
-    // A `]` right after the bracket, or after its `!`, is a member.
-    let first = if wild.get(1) == Some(&'!') { 2 } else { 1 };
-    let end = wild.iter().skip(first + 1).position(|c| *c == ']')? + first + 1;
-    Some((&wild[1..end], end + 1))
-}
-
-fn contains(members: &[char], c: char) -> bool {
-    let (negated, members) = match members {
-        ['!', rest @ ..] => (true, rest),
-        _ => (false, members),
-    };
-    let mut found = false;
-    let mut rest = members;
-    while let Some(first) = rest.first() {
-        if let [from, '-', to, ..] = rest {
-            found |= (*from..=*to).contains(&c);
-            rest = &rest[3..];
-        } else {
-            found |= *first == c;
-            rest = &rest[1..];
+impl Token {
+    /// Whether it stands for this character.
+    fn is_for(&self, c: char) -> bool {
+        match self {
+            Self::Many | Self::One => true,
+            Self::Char(expected) => *expected == c,
+            Self::Set(ranges, others) => {
+                ranges.iter().any(|(first, last)| (*first..=*last).contains(&c)) != *others
+            }
         }
     }
-    found != negated
 }
 
 #[cfg(test)]

@@ -1,22 +1,23 @@
-//! Readers: processes of this program that ask libgit2 what a repository holds (`objects.rs`).
+//! Readers: processes of this program in which libgit2 reads repositories (`objects.rs`).
 //!
-//! libgit2 maps packs and indexes into memory and believes what it maps: a damaged or shortened file ends its process
-//! (SIGSEGV, SIGBUS), and a call into it cannot be stopped. It also keeps packs open that `git gc` has deleted since,
-//! and their memory. So it is never called in the server: a reader that dies, hangs or answers nonsense is an error of
-//! one question, and what it kept open ends with it.
+//! libgit2 maps packs and indexes into memory and trusts them: a damaged or shortened file ends its process (SIGSEGV,
+//! SIGBUS), and a call into it cannot be stopped. It also keeps deleted packs open and mapped. So the server never
+//! calls it: when a reader dies, hangs or answers nonsense, one question fails, and the kernel closes what the reader
+//! held.
 //!
-//! A question is a line of JSON, an answer a line of JSON ([`Head`]) and as many bytes as that says.
+//! A question is a line of JSON. An answer is a line of JSON ([`Head`]) and as many bytes as that says.
 //!
-//! | a reader | may be asked | left by |
+//! | a reader is | may be asked | left by |
 //! |---|---|---|
 //! | idle | yes; its pipes are empty | [`Readers::ask`] takes it out of the list |
 //! | asked | no | its answer, after which it is idle or dropped; or being dropped |
 //! | dropped | never: its supervisor kills it | – |
 //!
-//! R1: only a reader that has answered in full becomes idle, so no answer is taken for that of another question.
-//! R2: a reader opens a clone anew when the generation in the question is not the one that it opened it with.
+//! - READ1: only a reader that has answered in full becomes idle, so no answer is taken for that of another question.
+//! - READ2: a reader opens a clone anew if the question names another generation than the reader opened it with.
 
 use super::objects::{self, ObjectError};
+use super::revision::Resolved;
 use crate::os::process::{self, Running, STATE_VARIABLE, Streams, Supervisors};
 use git2::Repository;
 use rustix::process::{Resource, Rlimit, setrlimit};
@@ -32,15 +33,15 @@ use tokio::sync::Semaphore;
 
 /// The first argument by which this program is told to be a reader.
 const READ: &str = "read-repositories";
-/// Readers that nobody asks right now.
+/// Idle readers that are kept.
 const IDLE_MAX: usize = 2;
-/// Readers that are asked at once.
+/// Questions at once.
 const ASKED_MAX: usize = 16;
-/// A reader of so many answers is replaced: whatever libgit2 keeps is bounded by that.
+/// Answers of one reader, which bounds what libgit2 keeps open.
 const ANSWERS_MAX: u32 = 1000;
-/// More than any answer has: a listing with all its paths, or a few files.
+/// No answer is longer: a listing with all its paths, or a few files.
 const ANSWER_BYTES_MAX: usize = 1 << 30;
-/// The line before an answer.
+/// Bytes of the line before an answer.
 const HEAD_BYTES_MAX: u64 = 64 * 1024;
 
 /// What a reader is asked.
@@ -48,9 +49,9 @@ const HEAD_BYTES_MAX: u64 = 64 * 1024;
 pub(super) struct Question {
     /// The folder of the clone.
     pub(super) clone: OsString,
-    /// How often git has written to it: R2.
+    /// How often git has written to it (READ2).
     pub(super) generation: u64,
-    /// What about it.
+    /// What is asked about it.
     pub(super) about: About,
 }
 
@@ -66,23 +67,15 @@ pub(super) enum About {
     Follow { source: OsString, remote: String, local: String, time: Duration },
 }
 
-/// What stands before an answer.
-#[derive(Debug, Serialize, Deserialize)]
-enum Head {
-    /// So many bytes follow.
-    Answer(usize),
-    Refused(String),
-    Failed(String),
-}
+/// The first line of an answer: how many bytes follow, or why there are none.
+type Head = Result<usize, ObjectError>;
 
 /// Why a question has no answer.
 #[derive(Debug)]
 pub(super) enum AskError {
-    /// The repository is whole, and has what cannot be used.
-    Refused(String),
-    /// The repository may be damaged: what libgit2 says.
-    Failed(String),
-    /// The reader ended, for which the repository may be to blame.
+    /// The reader says why.
+    Object(ObjectError),
+    /// The reader ended, perhaps because the repository is damaged.
     Died(String),
     /// It took too long.
     Timeout,
@@ -92,18 +85,18 @@ pub(super) enum AskError {
 
 /// The readers of a server.
 #[derive(Debug)]
-pub(super) struct Readers {
+pub(crate) struct Readers {
     supervisors: Arc<Supervisors>,
     state_id: String,
-    /// Guard: the mutex. At most [`IDLE_MAX`]; one that is asked is not here.
+    /// Idle readers, at most [`IDLE_MAX`]. Guard: the mutex.
     idle: Mutex<Vec<Reader>>,
-    /// Of those that are asked.
+    /// A permit for each question, [`ASKED_MAX`] in all.
     turns: Semaphore,
 }
 
 #[derive(Debug)]
 struct Reader {
-    /// Dropped, it is killed.
+    /// Kills the process when dropped.
     running: Running,
     questions: pipe::Sender,
     answers: BufReader<pipe::Receiver>,
@@ -120,7 +113,7 @@ impl Readers {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends the readers that nobody asks, with all that they keep open.
+    /// Ends the idle readers, and closes what they hold open.
     pub(super) fn dismiss(&self) {
         self.idle().clear();
     }
@@ -135,12 +128,12 @@ impl Readers {
         limit: Duration,
     ) -> Result<Vec<u8>, AskError> {
         let asked = async {
-            // Never closed, so it always comes.
+            // The semaphore is never closed, so this cannot fail.
             let _turn = self.turns.acquire().await;
             let idle = self.idle().pop();
             if let Some(reader) = idle {
                 match self.ask_one(reader, question).await {
-                    // It may have been killed while it was idle, for what no question has to do with.
+                    // It may have been killed while it was idle: another reader is asked.
                     Err(AskError::Died(_) | AskError::Io(_)) => {}
                     answered => return answered,
                 }
@@ -153,7 +146,7 @@ impl Readers {
 
     async fn start(&self) -> io::Result<Reader> {
         let mut command = Command::new("/proc/self/exe");
-        // Whose repositories may be read, as git's configuration says it.
+        // git's configuration says whose repositories may be read.
         let wanted = |name: &str| name == "HOME" || name == "XDG_CONFIG_HOME";
         command.arg(READ).envs(process::passed_on(wanted)).env(STATE_VARIABLE, &self.state_id);
         let (stdin, questions) = process::input_pipe()?;
@@ -185,20 +178,16 @@ impl Readers {
                 idle.push(reader);
             }
         }
-        match answer {
-            Ok(answer) => Ok(answer),
-            Err(ObjectError::Refused(said)) => Err(AskError::Refused(said)),
-            Err(ObjectError::Failed(said)) => Err(AskError::Failed(said)),
-        }
+        answer.map_err(AskError::Object)
     }
 }
 
 impl Reader {
-    /// Of kind `UnexpectedEof`: it has ended.
+    /// Asks, and reads the answer. An error of kind `UnexpectedEof`: the reader has ended.
     async fn exchange(&mut self, question: &Question) -> io::Result<Result<Vec<u8>, ObjectError>> {
         let mut line = serde_json::to_vec(question)?;
         line.push(b'\n');
-        // One that has ended says how by its status.
+        // The status of the reader then says how it ended.
         let ended = |error: io::Error| match error.kind() {
             io::ErrorKind::BrokenPipe => io::ErrorKind::UnexpectedEof.into(),
             _ => error,
@@ -209,13 +198,12 @@ impl Reader {
         if head.last() != Some(&b'\n') {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let bytes = match serde_json::from_slice(&head)? {
-            Head::Answer(bytes) if bytes <= ANSWER_BYTES_MAX => bytes,
-            Head::Answer(_) => return Err(io::ErrorKind::InvalidData.into()),
-            Head::Refused(said) => return Ok(Err(ObjectError::Refused(said))),
-            Head::Failed(said) => return Ok(Err(ObjectError::Failed(said))),
+        let bytes = match serde_json::from_slice::<Head>(&head)? {
+            Ok(bytes) if bytes <= ANSWER_BYTES_MAX => bytes,
+            Ok(_) => return Err(io::ErrorKind::InvalidData.into()),
+            Err(error) => return Ok(Err(error)),
         };
-        // Read into what has room and was not written to before: it may be large.
+        // Not zeroed first: it may be large.
         let mut answer = Vec::with_capacity(bytes);
         let mut rest = (&mut self.answers).take(bytes as u64);
         while rest.limit() > 0 {
@@ -227,37 +215,29 @@ impl Reader {
     }
 }
 
-/// Whether this process was started to be a reader. Asked before anything else is done.
+/// Whether this process was started to be a reader. To be asked before anything else is done.
 pub(crate) fn is_reader() -> bool {
     std::env::args_os().nth(1).is_some_and(|word| word == READ)
 }
 
 /// Answers questions until there are none.
 pub(crate) fn read() {
-    // A damaged repository is no reason to leave its contents in a core file.
+    // A crash on a damaged repository leaves no core file with its contents.
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
-    // What it keeps is what it maps.
+    // libgit2 then keeps only what it maps.
     git2::opts::enable_caching(false);
     let mut open: Option<(OsString, u64, Repository)> = None;
     for line in io::stdin().lock().split(b'\n') {
         let Ok(line) = line else { return };
         let Ok(question) = serde_json::from_slice::<Question>(&line) else { return };
         let answer = answer(&mut open, &question);
-        let (head, bytes) = match answer {
-            Ok(bytes) => (Head::Answer(bytes.len()), bytes),
-            Err(ObjectError::Refused(said)) => (Head::Refused(said), Vec::new()),
-            Err(ObjectError::Failed(said)) => (Head::Failed(said), Vec::new()),
-        };
-        let Ok(mut head) = serde_json::to_vec(&head) else { return };
+        let bytes = answer.as_deref().unwrap_or_default();
+        let Ok(mut head) = serde_json::to_vec(&answer.as_ref().map(Vec::len)) else { return };
         head.push(b'\n');
         let mut out = io::stdout().lock();
-        // The server is gone if this cannot be said.
-        if out
-            .write_all(&head)
-            .and_then(|()| out.write_all(&bytes))
-            .and_then(|()| out.flush())
-            .is_err()
-        {
+        let written = out.write_all(&head).and_then(|()| out.write_all(bytes));
+        if written.and_then(|()| out.flush()).is_err() {
+            // The server is gone.
             return;
         }
     }
@@ -294,6 +274,6 @@ fn answer(
     }
 }
 
-fn json(found: &Option<super::Resolved>) -> Result<Vec<u8>, ObjectError> {
+fn json(found: &Option<Resolved>) -> Result<Vec<u8>, ObjectError> {
     serde_json::to_vec(found).map_err(|error| ObjectError::Failed(error.to_string()))
 }

@@ -1,10 +1,11 @@
 //! The files of a revision: names, modes and git objects, without their contents.
 //!
-//! E1: the digest of a selection covers all that decides what is copied for it: each file's path, kind and
-//! object, and, where a `.gitattributes` file lies above one of them, that file, an `.lfsconfig` beside
-//! it, and how the server converts files.
+//! - TREE1: the digest of a selection covers all that decides what is copied for it: each file's path, kind and object,
+//!   and, where a `.gitattributes` file lies above one of them, that file, an `.lfsconfig` beside it, and the server's
+//!   filters.
 
-use super::Pattern;
+use super::objects;
+use super::pattern::Pattern;
 use crate::model;
 use crate::os::digest::hex;
 use sha2::{Digest, Sha256};
@@ -31,7 +32,7 @@ pub(crate) enum EntryKind {
 /// One file of a tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
-    /// Relative to the root, with `/`. Bytes: git has names of any encoding.
+    /// Relative to the root, with `/`, in any encoding.
     pub(crate) path: Vec<u8>,
     /// What it is.
     pub(crate) kind: EntryKind,
@@ -39,14 +40,13 @@ pub(crate) struct Entry {
     pub(crate) object: String,
 }
 
-/// Of a name that the file systems of this kernel take.
+/// Bytes of one name; file systems take no longer one.
 const NAME_BYTES_MAX: usize = 255;
 
 impl Entry {
-    /// An entry with git's mode for it. `None`: it cannot be a file of a build, by its mode or by
-    /// a part of its path.
+    /// An entry with git's mode for it. `None`: its mode or a part of its path is not allowed.
     fn new(path: Vec<u8>, mode: u32, object: String) -> Option<Self> {
-        // As git, which looks at the kind and at whether the owner may execute it.
+        // As in git, only the kind and the owner's right to execute count.
         let kind = match mode & 0o170_000 {
             0o100_000 if mode & 0o100 == 0 => EntryKind::File,
             0o100_000 => EntryKind::Executable,
@@ -54,20 +54,20 @@ impl Entry {
             0o160_000 => EntryKind::Submodule,
             _ => return None,
         };
-        // git refuses such trees as well; here nothing may depend on it.
+        // git refuses such paths as well, but this check does not rely on it.
         path.split(|byte| *byte == b'/').all(is_sound).then_some(Self { path, kind, object })
     }
 
-    /// The entries of what `git ls-tree -r -z` prints, below `prefix`.
+    /// The entries that `git ls-tree -r -z` printed, with `prefix` before their paths.
     ///
     /// # Errors
-    /// What is wrong with it, for people.
+    /// What is wrong with the listing, for people.
     pub(super) fn parse(listing: &[u8], prefix: &[u8], most: usize) -> Result<Vec<Self>, String> {
         let mut entries = Vec::new();
         for record in listing.split(|byte| *byte == 0).filter(|record| !record.is_empty()) {
             let entry = Self::parse_record(record, prefix)?;
             if entries.len() == most {
-                return Err(super::objects::too_many());
+                return Err(objects::too_many());
             }
             entries.push(entry);
         }
@@ -79,7 +79,7 @@ impl Entry {
         let (head, name) = record.split_at(tab.unwrap_or(record.len()));
         let path = [prefix, name.get(1..).unwrap_or_default()].concat();
         let shown = || model::one_line(&String::from_utf8_lossy(&path), 200);
-        let long = path.len() > super::objects::PATH_BYTES_MAX;
+        let long = path.len() > objects::PATH_BYTES_MAX;
         if long || path.split(|byte| *byte == b'/').any(|part| part.len() > NAME_BYTES_MAX) {
             return Err(format!("no file here can have a name as long as that of `{}`", shown()));
         }
@@ -113,12 +113,12 @@ fn is_sound(name: &[u8]) -> bool {
 #[derive(Debug, Default)]
 pub(crate) struct Tree {
     entries: Vec<Entry>,
-    /// Places of the files by which git decides how it writes others.
+    /// Indexes of the attribute files, which decide how git writes others.
     rules: Vec<usize>,
-    /// How the server converts files that rules speak of: the settings of its filters.
+    /// The settings of the server's filters, which convert files that have attributes.
     conversion: String,
-    /// Selections by pattern list: jobs of one evaluation mostly share a few. Bounded by
-    /// [`SELECTIONS_MAX`], emptied when full.
+    /// Selections by their patterns, since the jobs of an evaluation share a few. Guard: the mutex. At most
+    /// [`SELECTIONS_MAX`]; cleared when full.
     selections: Mutex<HashMap<Vec<String>, Selection>>,
 }
 
@@ -141,12 +141,12 @@ pub(crate) enum SelectError {
     Late,
 }
 
-/// Between two looks at the time, in comparisons.
+/// How many comparisons are made between two calls of `late`.
 const LATE_EVERY: usize = 64;
 
 impl Tree {
-    /// Sorts the entries by path. `conversion` says how the server converts files. `None`: an entry is
-    /// both a file and a directory, as a hostile tree may have it to lead a copy through a link.
+    /// Sorts the entries by path; `conversion` is the settings of the server's filters. `None`: a path is both a file
+    /// and a directory, by which a hostile tree could lead a copy through a link.
     pub(crate) fn new(mut entries: Vec<Entry>, conversion: String) -> Option<Self> {
         entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         let doubled = entries.windows(2).any(|pair| pair[0].path == pair[1].path);
@@ -164,8 +164,8 @@ impl Tree {
         Some(Self { entries, rules, conversion, selections: Mutex::default() })
     }
 
-    /// The digest of the files that the patterns select (E1), and the first pattern that selects
-    /// none. No pattern at all selects every file. Asks `late` whether to go on.
+    /// The digest of the files that the patterns select (TREE1), and the first pattern that selects none. Without
+    /// patterns every file is selected. Stops when `late` returns true.
     pub(crate) fn digest(
         &self,
         patterns: &[String],
@@ -179,22 +179,16 @@ impl Tree {
         patterns: &[String],
         late: &dyn Fn() -> bool,
     ) -> Result<Selection, SelectError> {
-        let cached = {
-            let selections = self.selections.lock().unwrap_or_else(PoisonError::into_inner);
-            selections.get(patterns).cloned()
-        };
+        let lock = || self.selections.lock().unwrap_or_else(PoisonError::into_inner);
+        let cached = lock().get(patterns).cloned();
         if let Some(cached) = cached {
             return Ok(cached);
         }
         let (chosen, idle) = self.choose(patterns, late)?;
-        let files: Vec<usize> = chosen
-            .iter()
-            .enumerate()
-            .filter_map(|(index, chosen)| chosen.then_some(index))
-            .collect();
+        let files: Vec<usize> = (0..chosen.len()).filter(|index| chosen[*index]).collect();
         let digest = self.digest_of(&files);
         let selection = Selection { digest, files: files.into(), idle };
-        let mut selections = self.selections.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut selections = lock();
         if selections.len() >= SELECTIONS_MAX {
             selections.clear();
         }
@@ -234,7 +228,7 @@ impl Tree {
             parts.clear();
             parts.extend(entry.path.split(|byte| *byte == b'/'));
             for (place, pattern, range) in &wild {
-                // Compared further only for patterns that have not been of any use yet.
+                // A chosen entry is compared only with patterns that have not matched yet.
                 if !range.contains(&index) || (chosen[index] && matched[*place]) {
                     continue;
                 }
@@ -251,7 +245,7 @@ impl Tree {
         Ok((chosen, idle.map(|place| patterns[place].clone())))
     }
 
-    /// E1. `files` are places of entries, in order.
+    /// The digest of these entries (TREE1), which are indexes in ascending order.
     fn digest_of(&self, files: &[usize]) -> String {
         let mut digest = Sha256::new();
         let mut add = |index: usize| {
@@ -265,7 +259,7 @@ impl Tree {
         let mut ruled = false;
         for rule in self.rules.iter().copied() {
             let (path, name) = (&self.entries[rule].path, self.entries[rule].name());
-            // With its slash, where it has one.
+            // The folder, with its slash unless it is the root.
             let range = self.below(&path[..path.len() - name.len()]);
             let first = files.partition_point(|file| *file < range.start);
             if files.get(first).is_some_and(|file| range.contains(file)) {
@@ -274,19 +268,19 @@ impl Tree {
             }
         }
         if ruled {
-            // No entry begins like this: its path has no zero byte.
+            // No entry begins with a zero byte.
             digest.update([0]);
             digest.update(self.conversion.as_bytes());
         }
         hex(&digest.finalize())
     }
 
-    /// The places of the entry `prefix` and of all below it; of all entries when it is empty.
+    /// The range of the entry `prefix` and all entries below it; of all entries if it is empty.
     fn below(&self, prefix: &[u8]) -> std::ops::Range<usize> {
         if prefix.is_empty() {
             return 0..self.entries.len();
         }
-        // `a`, `a-b`, `a/b` sort in this order, so the range is a little wider than needed.
+        // `a`, `a-b`, `a/b` sort in this order, so the range may contain others.
         let start = self.entries.partition_point(|entry| entry.path.as_slice() < prefix);
         let end = self.entries[start..].partition_point(|entry| entry.path.starts_with(prefix));
         start..start + end
@@ -294,7 +288,7 @@ impl Tree {
 
     /// The selected files, in order of their paths.
     pub(super) fn selected(&self, patterns: &[String]) -> io::Result<Vec<&Entry>> {
-        // The evaluation took its time over these patterns, and could be stopped.
+        // The evaluation has selected the same files in limited time.
         let selection = self.select(patterns, &|| false).map_err(|error| match error {
             SelectError::Pattern(message) => io::Error::other(message),
             SelectError::Late => io::ErrorKind::TimedOut.into(),

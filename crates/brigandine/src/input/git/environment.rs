@@ -1,8 +1,8 @@
-//! What git is started with: which settings and variables, and which programs it may run.
+//! The settings and variables with which git is started, and the programs that it may run.
 
-use super::Repositories;
+use super::by_git;
+use super::repositories::Repositories;
 use crate::input::address::{Access, Origin};
-use crate::input::by_git;
 use crate::os::process::{self, STATE_VARIABLE};
 use std::io;
 use std::path::Path;
@@ -19,7 +19,7 @@ const INDEPENDENT: [&str; 7] = [
     "core.ignoreCase=false",
 ];
 
-/// A host that does not take the connection, and one that falls silent, are given up.
+/// Gives up a host that does not take the connection, or falls silent.
 const SSH_OPTIONS: &str =
     "-oBatchMode=yes -oConnectTimeout=30 -oServerAliveInterval=15 -oServerAliveCountMax=4";
 const LOW_SPEED_TIME: &str = "http.lowSpeedTime=60";
@@ -27,8 +27,8 @@ const LOW_SPEED_TIME: &str = "http.lowSpeedTime=60";
 const NO_HOME: &str = "/nonexistent";
 
 impl Repositories {
-    /// git with its environment alone, which has it ask nobody anything. Of the server's variables it has those
-    /// that say where its configuration, keys, certificates and proxies are.
+    /// git with its environment alone, in which it never prompts. Of the server's variables it gets those that say
+    /// where its configuration, keys, certificates and proxies are.
     pub(super) fn environment(&self, access: Access) -> Command {
         let mut command = Command::new("git");
         let ssh = std::env::var("GIT_SSH_COMMAND").unwrap_or_else(|_| "ssh".to_owned());
@@ -47,28 +47,28 @@ impl Repositories {
         command
     }
 
-    /// A git command that reads no configuration of a work tree and asks nobody anything.
-    pub(in crate::input) fn command(&self, repository: &Path, access: Access) -> Command {
+    /// A git command for a clone, which never prompts.
+    pub(crate) fn command(&self, repository: &Path, access: Access) -> Command {
         let mut command = self.command_without(access);
         command.arg("--git-dir").arg(repository);
         command
     }
 
-    /// As [`Repositories::command`], in no repository at all.
-    pub(in crate::input) fn command_without(&self, access: Access) -> Command {
+    /// As [`Repositories::command`], outside of any repository.
+    pub(crate) fn command_without(&self, access: Access) -> Command {
         let mut command = self.environment(access);
         command
-            // None that the state directory may lie in.
+            // Not even in one that contains the state directory.
             .env("GIT_CEILING_DIRECTORIES", self.state())
             .args(["-c", "core.hooksPath=/dev/null"])
             .args(["-c", "core.fsmonitor=false"])
-            // No helper runs a program that an address names.
+            // No address names a program for a helper to run.
             .args(["-c", "protocol.ext.allow=never", "-c", "protocol.fd.allow=never"])
-            // A host that accepts a connection and says nothing.
+            // Give up a host that accepts a connection and stays silent.
             .args(["-c", "http.lowSpeedLimit=1", "-c", LOW_SPEED_TIME])
-            // `tidy` does it, when nobody waits.
+            // `tidy` collects garbage, when no fetch waits.
             .args(["-c", "gc.auto=0", "-c", "maintenance.auto=false"])
-            // Objects come whole or not at all: O1.
+            // A fetch adds a whole pack or nothing (OBJ1).
             .args(["-c", "fetch.unpackLimit=1"])
             .args(["-c", "log.showSignature=false"])
             .args(["-c", "advice.detachedHead=false"]);
@@ -77,7 +77,7 @@ impl Repositories {
             Access::Local => "file",
             Access::Named => "https:http:git:ssh",
             Access::Anonymous => {
-                // Neither configuration nor keys, cookies or passwords of the server's user.
+                // Without the configuration, keys, cookies and passwords of the server's user.
                 for name in ["GIT_CONFIG_COUNT", "GIT_CONFIG_PARAMETERS", "XDG_CONFIG_HOME"] {
                     command.env_remove(name);
                 }
@@ -94,10 +94,10 @@ impl Repositories {
         command
     }
 
-    /// A git command that writes the files of a clone's revision below `work`, as the tree says and not
-    /// as this machine would have it: from a repository without settings or `info/attributes`, which
-    /// lies at `blank` for the time, and without filters but those that may run.
-    pub(in crate::input) async fn export_command(
+    /// A git command that writes the files of a clone's revision below `work`, as its tree says, whatever the machine's
+    /// settings are (CKOUT1): it runs in a repository without settings and `info/attributes`, made at `blank`, which
+    /// borrows the clone's objects, and with the allowed filters only.
+    pub(crate) async fn export_command(
         &self,
         origin: &Origin,
         blank: &Path,
@@ -112,7 +112,7 @@ impl Repositories {
             std::fs::write(blank.join("config"), by_git::CONFIGURATION)?;
         }
         large_files(blank, &clone.join("lfs"))?;
-        let manner = self.manner().await.map_err(io::Error::other)?;
+        let configuration = self.configuration().await.map_err(io::Error::other)?;
         let mut command = self.command(blank, origin.access);
         command
             .env("GIT_OBJECT_DIRECTORY", clone.join("objects"))
@@ -123,13 +123,13 @@ impl Repositories {
         for setting in INDEPENDENT {
             command.args(["-c", setting]);
         }
-        let mut settings = manner.settings(&self.filters);
-        // Wins over an `.lfsconfig` in the tree, which could name any place. For a repository on this machine
-        // git-lfs asks for a remote that is there.
+        let mut settings = configuration.settings(&self.filters);
+        // Overrides an `.lfsconfig` in the tree, which could name any address. For a repository on this machine git-lfs
+        // wants a remote that exists.
         for key in ["lfs.url", "remote.origin.url"] {
             settings.push((key.to_owned(), lfs_url(&origin.url)));
         }
-        // Counted after what the server's own environment has.
+        // Numbered after the settings in the server's own environment.
         let anonymous = origin.access == Access::Anonymous;
         let before = std::env::var("GIT_CONFIG_COUNT").ok().filter(|_| !anonymous);
         let before: usize = before.and_then(|count| count.parse().ok()).unwrap_or(0);
@@ -143,8 +143,8 @@ impl Repositories {
     }
 }
 
-/// Keeps the large files that are fetched for an export in a folder of the clone, and nothing else: git-lfs writes a
-/// log of each failure. Not by `lfs.storage`, which git-lfs takes for that of a repository on this machine as well.
+/// Has git-lfs keep the large files that it fetches in a folder of the clone, but not the log that it writes of each
+/// failure. `lfs.storage` would apply to the source as well, if that is on this machine.
 fn large_files(blank: &Path, kept: &Path) -> io::Result<()> {
     std::fs::create_dir_all(blank.join("lfs"))?;
     for folder in ["objects", "tmp", "incomplete"] {
@@ -155,7 +155,7 @@ fn large_files(blank: &Path, kept: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Where LFS keeps the files of a repository: with the repository, whatever its tree says.
+/// Where LFS keeps the files of a repository: beside the repository, whatever its tree says.
 fn lfs_url(url: &str) -> String {
     let trimmed = url.trim_end_matches('/');
     if trimmed.starts_with("https://") || trimmed.starts_with("http://") {
@@ -165,11 +165,11 @@ fn lfs_url(url: &str) -> String {
     if trimmed.starts_with('/') {
         return format!("file://{trimmed}");
     }
-    // `git://` has no LFS: what cannot be reached is an error rather than another place.
+    // `git://` has no LFS: the fetch fails.
     trimmed.to_owned()
 }
 
-/// Variables of the server's that git is to have.
+/// Whether git gets this variable of the server's.
 fn is_for_git(name: &str) -> bool {
     const NAMES: [&str; 14] = [
         "PATH",

@@ -1,37 +1,30 @@
-//! How clones come and are kept up to date.
+//! How clones are made and kept up to date.
 
+use super::error::FetchError;
+use super::mend::remove_locks;
 use super::name::{clone_name, redact};
-use super::{Bare, FetchError, OUTPUT_MAX, Repositories, Resolved, last_words};
+use super::repositories::{Bare, OUTPUT_MAX, Repositories, last_words};
 use crate::input::address::{Access, Origin};
+use crate::input::objects;
 use crate::input::reader::About;
-use crate::input::{by_git, objects};
+use crate::input::revision::Resolved;
 use crate::model::Reference;
-use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Command;
 
 impl Repositories {
-    /// An empty clone.
-    pub(in crate::input) async fn init(
-        &self,
-        clone: Bare<'_>,
-        format: &str,
-    ) -> Result<(), FetchError> {
+    /// Makes an empty clone.
+    pub(crate) async fn init(&self, clone: Bare<'_>, format: &str) -> Result<(), FetchError> {
         self.written(clone.path);
         let mut command = self.command(clone.path, clone.origin.access);
-        command.env("GIT_DEFAULT_REF_FORMAT", "files").args([
-            "init",
-            "--quiet",
-            "--bare",
-            "--template=",
-            &format!("--object-format={format}"),
-        ]);
-        self.check("prepare a clone of", &clone.origin.url, command, OUTPUT_MAX).await?;
-        Ok(())
+        command.env("GIT_DEFAULT_REF_FORMAT", "files");
+        command.args(["init", "--quiet", "--bare", "--template="]);
+        command.arg(format!("--object-format={format}"));
+        self.check("prepare a clone of", &clone.origin.url, command, OUTPUT_MAX).await.map(drop)
     }
 
-    /// A clone, if there is none.
-    pub(in crate::input) async fn create(&self, clone: Bare<'_>) -> Result<(), FetchError> {
+    /// Makes an empty clone, if there is none.
+    pub(crate) async fn create(&self, clone: Bare<'_>) -> Result<(), FetchError> {
         let Bare { origin, path } = clone;
         if std::fs::symlink_metadata(path).is_ok() {
             return Ok(());
@@ -39,7 +32,7 @@ impl Repositories {
         std::fs::create_dir_all(&self.directory)
             .map_err(|source| FetchError::File { path: self.directory.clone(), source })?;
         if origin.access == Access::Input {
-            // As earlier versions named it.
+            // Its name in earlier versions.
             let earlier = self.directory.join(clone_name(origin, 8));
             if earlier.join("HEAD").exists() && std::fs::rename(&earlier, path).is_ok() {
                 return Ok(());
@@ -48,7 +41,7 @@ impl Repositories {
         self.init(clone, "sha1").await
     }
 
-    /// Fetches what `reference` stands for and says which revision that is.
+    /// Fetches the revision that `reference` names.
     ///
     /// # Cancel safety
     /// Dropped: git is killed; the clone stays usable.
@@ -60,8 +53,8 @@ impl Repositories {
         self.obtain(&Origin::input(url), reference).await
     }
 
-    /// Makes sure that a revision is in the clone, fetching it if need be.
-    pub(in crate::input) async fn ensure_revision(
+    /// Fetches a revision, unless the clone has it.
+    pub(crate) async fn ensure_revision(
         &self,
         origin: &Origin,
         revision: &str,
@@ -69,8 +62,8 @@ impl Repositories {
         self.obtain(origin, &Reference::Revision(revision.to_owned())).await.map(drop)
     }
 
-    /// Fetches into a clone that is locked.
-    pub(in crate::input) async fn bring(
+    /// Fetches into a locked clone.
+    pub(crate) async fn bring(
         &self,
         clone: Bare<'_>,
         reference: &Reference,
@@ -95,7 +88,7 @@ impl Repositories {
         self.resolve(clone, &local).await
     }
 
-    /// Has git fetch. What it says if it fails.
+    /// Runs `git fetch`. `Some`: it failed, with these last words.
     async fn fetch_into(
         &self,
         clone: Bare<'_>,
@@ -113,19 +106,15 @@ impl Repositories {
         self.written(clone.path);
         let failed = !done.as_ref().is_ok_and(|done| done.status.success());
         if failed {
-            crate::input::mend::remove_locks(clone.path);
+            remove_locks(clone.path);
         }
         done.map(|done| failed.then(|| last_words(&done)))
     }
 
-    /// Fetches what an older clone keeps of revisions that their source may not have any more.
-    pub(in crate::input) async fn take_over(
-        &self,
-        old: &Path,
-        new: Bare<'_>,
-    ) -> Result<(), FetchError> {
+    /// Fetches the pinned revisions of an old clone, which its source may have lost.
+    pub(crate) async fn take_over(&self, old: &Path, new: Bare<'_>) -> Result<(), FetchError> {
         for file in ["HEAD", "config"] {
-            // The same in all clones.
+            // The same in all clones, and perhaps damaged in this one.
             let _ = std::fs::copy(new.path.join(file), old.join(file));
         }
         let mut command = self.command(new.path, Access::Input);
@@ -144,8 +133,8 @@ impl Repositories {
             Err(FetchError::Git { .. } | FetchError::Process { .. }) => {}
             known => return known,
         }
-        // Most servers hand out any revision they know; for the others, all branches and tags may
-        // hold it.
+        // Most hosts send any revision that they have. For the others all branches and tags are fetched, which may lead
+        // to it.
         let mut failure = None;
         for refspecs in [
             vec![format!("+{revision}:{}", objects::pin_name(revision))],
@@ -174,52 +163,36 @@ impl Repositories {
         }
     }
 
-    pub(in crate::input) async fn resolve(
-        &self,
-        clone: Bare<'_>,
-        name: &str,
-    ) -> Result<Resolved, FetchError> {
-        if by_git::is_for(clone.path) {
-            return by_git::resolve(self, clone, name).await;
-        }
-        let answer = self.ask("read", clone, About::Resolve { name: name.to_owned() }).await?;
+    /// The revision that a reference of the clone, or a full revision, names.
+    async fn resolve(&self, clone: Bare<'_>, name: &str) -> Result<Resolved, FetchError> {
+        let doing = "read";
+        let answer = self.ask(doing, clone, About::Resolve { name: name.to_owned() }).await?;
         let found = serde_json::from_slice::<Option<Resolved>>(&answer).ok().flatten();
         let url = || redact(&clone.origin.url);
-        found.ok_or_else(|| FetchError::Unreadable { doing: "read", url: url() })
+        found.ok_or_else(|| FetchError::Unreadable { doing, url: url() })
     }
 
-    /// Keeps a revision from being collected, although a force push may take away its branch.
+    /// Keeps a revision from being collected as garbage, although a force push may take its branch away.
     pub(crate) async fn pin(&self, url: &str, revision: &str) -> Result<(), FetchError> {
-        let origin = Origin::input(url);
-        self.mended(&origin, revision, || self.pin_once(&origin, revision)).await
-    }
-
-    async fn pin_once(&self, origin: &Origin, revision: &str) -> Result<(), FetchError> {
-        let path = self.path(origin);
-        let _lock = self.lock(&path).await;
-        self.pin_locked(Bare { origin, path: &path }, revision).await
+        let origin = &Origin::input(url);
+        let pin = move || async move {
+            let path = self.path(origin);
+            let _lock = self.lock(&path).await;
+            self.pin_locked(Bare { origin, path: &path }, revision).await
+        };
+        self.mended(origin, revision, pin).await
     }
 
     async fn pin_locked(&self, clone: Bare<'_>, revision: &str) -> Result<(), FetchError> {
-        if by_git::is_for(clone.path) {
-            return by_git::pin(self, clone, revision).await;
-        }
         let about = About::Pin { revision: revision.to_owned() };
         self.ask("keep a revision of", clone, about).await.map(drop)
     }
 }
 
 fn fetch_arguments(command: &mut Command) {
-    command.args([
-        OsStr::new("fetch"),
-        OsStr::new("--quiet"),
-        OsStr::new("--no-tags"),
-        OsStr::new("--force"),
-        OsStr::new("--no-write-fetch-head"),
-        OsStr::new("--no-recurse-submodules"),
-        // A shallow repository is built as far as it goes.
-        OsStr::new("--update-shallow"),
-    ]);
+    command.args(["fetch", "--quiet", "--no-tags", "--force", "--no-write-fetch-head"]);
+    // A shallow repository is built as far as it goes.
+    command.args(["--no-recurse-submodules", "--update-shallow"]);
 }
 
 fn fetch_failed(origin: &Origin, said: String) -> FetchError {

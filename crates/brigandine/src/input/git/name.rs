@@ -1,11 +1,11 @@
-//! What a repository is called: its clone, and how its address is shown.
+//! Names: of a clone, and of a repository in messages.
 
 use crate::input::address::Origin;
 use crate::os::digest::hex;
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 
-/// The folder of a clone, named by so many bytes of its digest and, for people, by the repository.
+/// The name of a clone's folder: so many bytes of its origin's digest, and the name of the repository for people.
 pub(super) fn clone_name(origin: &Origin, digest_bytes: usize) -> String {
     let digest = Sha256::digest(origin.key());
     let hex = hex(&digest[..digest_bytes]);
@@ -29,7 +29,7 @@ pub(super) fn local_path(url: &str) -> Option<PathBuf> {
     path.starts_with('/').then(|| PathBuf::from(path))
 }
 
-/// A URL without the password that may stand in it.
+/// A URL without its password.
 pub(crate) fn redact(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
     let end = rest.find('/').unwrap_or(rest.len());

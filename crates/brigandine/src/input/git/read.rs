@@ -1,29 +1,21 @@
-//! What a clone holds, as processes that stay read it.
+//! What a clone holds: its files, and the branches of a repository on the same machine.
 
+use super::error::FetchError;
 use super::name::{local_path, redact};
-use super::{Bare, FetchError, Repositories, Resolved};
+use super::repositories::{Bare, Repositories};
 use crate::input::address::Origin;
+use crate::input::objects;
 use crate::input::reader::About;
+use crate::input::revision::Resolved;
 use crate::input::tree::Entry;
-use crate::input::{by_git, objects};
 
-/// How many bytes of files are read in one go, beyond the first.
+/// Bytes of files that are read at once, beyond the first file.
 const READ_BYTES_MAX: usize = 4 << 20;
 
 impl Repositories {
-    /// All files of a revision that the clone has, without those of its submodules: an error if they are more than
-    /// `most`, with folders.
-    pub(in crate::input) async fn list(
-        &self,
-        origin: &Origin,
-        revision: &str,
-        prefix: &[u8],
-        most: usize,
-    ) -> Result<Vec<Entry>, FetchError> {
-        self.mended(origin, revision, || self.list_once(origin, revision, prefix, most)).await
-    }
-
-    async fn list_once(
+    /// All files of a revision that the clone has, without those of its submodules: an error if the revision has more
+    /// than `most` files and folders.
+    pub(crate) async fn list(
         &self,
         origin: &Origin,
         revision: &str,
@@ -31,55 +23,40 @@ impl Repositories {
         most: usize,
     ) -> Result<Vec<Entry>, FetchError> {
         let doing = "list the files of";
-        let path = self.path(origin);
-        let clone = Bare { origin, path: &path };
-        let listing = if by_git::is_for(&path) {
-            by_git::list(self, clone, revision).await?
-        } else {
-            self.ask(doing, clone, About::List { revision: revision.to_owned(), most }).await?
+        let list = move || async move {
+            let (path, revision) = (self.path(origin), revision.to_owned());
+            let clone = Bare { origin, path: &path };
+            let listing = self.ask(doing, clone, About::List { revision, most }).await?;
+            let url = redact(&origin.url);
+            let refused = |said| FetchError::Refused { doing, url, said };
+            Entry::parse(&listing, prefix, most).map_err(refused)
         };
-        let url = || redact(&origin.url);
-        Entry::parse(&listing, prefix, most).map_err(|said| FetchError::Refused {
-            doing,
-            url: url(),
-            said,
-        })
+        self.mended(origin, revision, list).await
     }
 
-    /// The contents of as many of these files of a revision as are to be had in one go, one at least. `None` for
-    /// each that is larger than `bytes_max`.
-    pub(in crate::input) async fn read_objects(
+    /// The contents of these files of a revision, as many as fit in one answer, at least the first. `None` for each
+    /// that is larger than `bytes_max`.
+    pub(crate) async fn read_objects(
         &self,
         origin: &Origin,
         revision: &str,
         objects: &[String],
         bytes_max: usize,
     ) -> Result<Vec<Option<Vec<u8>>>, FetchError> {
-        self.mended(origin, revision, || self.read_once(origin, objects, bytes_max)).await
-    }
-
-    async fn read_once(
-        &self,
-        origin: &Origin,
-        objects: &[String],
-        bytes_max: usize,
-    ) -> Result<Vec<Option<Vec<u8>>>, FetchError> {
         let doing = "read the files of";
-        let path = self.path(origin);
-        let clone = Bare { origin, path: &path };
-        if by_git::is_for(&path) {
-            let object = objects.first().map_or("", String::as_str);
-            return Ok(vec![by_git::read(self, clone, object, bytes_max).await?]);
-        }
-        let about = About::Read { objects: objects.to_vec(), bytes_max, most: READ_BYTES_MAX };
-        let answer = self.ask(doing, clone, about).await?;
-        objects::contents(&answer)
-            .filter(|contents| !contents.is_empty())
-            .ok_or_else(|| FetchError::Unreadable { doing, url: redact(&origin.url) })
+        let read = move || async move {
+            let path = self.path(origin);
+            let about = About::Read { objects: objects.to_vec(), bytes_max, most: READ_BYTES_MAX };
+            let answer = self.ask(doing, Bare { origin, path: &path }, about).await?;
+            objects::contents(&answer)
+                .filter(|contents| !contents.is_empty())
+                .ok_or_else(|| FetchError::Unreadable { doing, url: redact(&origin.url) })
+        };
+        self.mended(origin, revision, read).await
     }
 
-    /// Brings a branch of a repository on this machine up to date without a process of git.
-    /// `None`: git's own program is to do it, or to say what is wrong.
+    /// Brings a branch of a repository on this machine up to date without a process of git. `None`: git itself is to do
+    /// it, or to say what is wrong.
     pub(super) async fn follow(
         &self,
         clone: Bare<'_>,
@@ -87,8 +64,8 @@ impl Repositories {
         local: &str,
     ) -> Option<Resolved> {
         let source = local_path(&clone.origin.url)?;
-        // Where they cannot be read, git's own program says why.
-        if self.manner().await.ok()?.rewrites || by_git::is_for(clone.path) {
+        // If git's configuration cannot be read, git itself says why.
+        if self.configuration().await.ok()?.rewrites {
             return None;
         }
         let about = About::Follow {

@@ -4,20 +4,20 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-struct Place {
+struct Fixture {
     directory: tempfile::TempDir,
     clone: Repository,
 }
 
 /// A repository `source` with one revision, and a clone of it made by git.
-fn place() -> Place {
+fn fixture() -> Fixture {
     let directory = tempfile::tempdir().expect("a directory");
     git(directory.path(), &["init", "-q", "--initial-branch=main", "source"]);
     git(directory.path(), &["init", "-q", "--bare", "--template=", "clone"]);
     let clone = Repository::open_bare(directory.path().join("clone")).expect("a clone");
-    let place = Place { directory, clone };
-    place.commit(&[("a/b/one", "1"), ("two", "2")]);
-    place
+    let fixture = Fixture { directory, clone };
+    fixture.commit(&[("a/b/one", "1"), ("two", "2")]);
+    fixture
 }
 
 fn git(directory: &Path, arguments: &[&str]) -> String {
@@ -32,7 +32,7 @@ fn git(directory: &Path, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&done.stdout).trim().to_owned()
 }
 
-impl Place {
+impl Fixture {
     fn source(&self) -> PathBuf {
         self.directory.path().join("source")
     }
@@ -75,27 +75,27 @@ impl Place {
 
 #[test]
 fn a_branch_is_followed_over_merges_removals_and_force_pushes() {
-    let place = place();
-    assert!(!place.follow(), "nothing is here yet: git's own program is better at that");
-    place.fetch();
-    assert!(place.follow(), "nothing is new");
-    let source = place.source();
-    let old = place.commit(&[("a/b/three", "3")]);
+    let fixture = fixture();
+    assert!(!fixture.follow(), "nothing is here yet: git's own program is better at that");
+    fixture.fetch();
+    assert!(fixture.follow(), "nothing is new");
+    let source = fixture.source();
+    let old = fixture.commit(&[("a/b/three", "3")]);
     git(&source, &["checkout", "-q", "-b", "side", "HEAD~1"]);
-    place.commit(&[("side", "s")]);
+    fixture.commit(&[("side", "s")]);
     git(&source, &["checkout", "-q", "main"]);
     git(&source, &["merge", "-q", "--no-edit", "side"]);
     git(&source, &["rm", "-q", "two"]);
-    let merged = place.commit(&[]);
-    assert!(place.follow());
-    place.check(&merged);
+    let merged = fixture.commit(&[]);
+    assert!(fixture.follow());
+    fixture.check(&merged);
     git(&source, &["reset", "-q", "--hard", &old]);
-    let forced = place.commit(&[("forced", "f")]);
-    assert!(place.follow());
-    place.check(&forced);
-    let found = resolve(&place.clone, "refs/brigandine/heads/main").expect("resolved");
+    let forced = fixture.commit(&[("forced", "f")]);
+    assert!(fixture.follow());
+    fixture.check(&forced);
+    let found = resolve(&fixture.clone, "refs/brigandine/heads/main").expect("resolved");
     assert_eq!((found.revision, found.subject.as_str()), (forced.clone(), "a change"));
-    let listing = list(&place.clone, &forced, FILES_MAX).expect("listed");
+    let listing = list(&fixture.clone, &forced, FILES_MAX).expect("listed");
     let entries = Entry::parse(&listing, b"x/", FILES_MAX).expect("entries");
     let mut paths: Vec<_> = entries.into_iter().map(|entry| entry.path).collect();
     paths.sort_unstable();
@@ -105,59 +105,59 @@ fn a_branch_is_followed_over_merges_removals_and_force_pushes() {
 
 #[test]
 fn what_is_too_much_or_too_late_is_left_to_git() {
-    let place = place();
-    place.fetch();
-    let before = git(&place.source(), &["rev-parse", "HEAD"]);
-    let late = place.commit(&[("late", "l")]);
-    assert!(!place.follow_until(Instant::now()).expect("no error"), "it is too late");
-    place.check(&before);
-    assert!(place.follow());
-    place.check(&late);
+    let fixture = fixture();
+    fixture.fetch();
+    let before = git(&fixture.source(), &["rev-parse", "HEAD"]);
+    let late = fixture.commit(&[("late", "l")]);
+    assert!(!fixture.follow_until(Instant::now()).expect("no error"), "it is too late");
+    fixture.check(&before);
+    assert!(fixture.follow());
+    fixture.check(&late);
     let names: Vec<String> = (0..=OBJECTS_MAX).map(|number| format!("many/{number}")).collect();
     let files: Vec<(&str, &str)> = names.iter().map(|name| (&**name, &**name)).collect();
-    let many = place.commit(&files);
-    assert!(!place.follow());
-    place.check(&late);
-    place.fetch();
-    place.check(&many);
+    let many = fixture.commit(&files);
+    assert!(!fixture.follow());
+    fixture.check(&late);
+    fixture.fetch();
+    fixture.check(&many);
 }
 
 #[test]
 fn a_repository_that_is_not_whole_is_an_error_and_changes_nothing() {
-    let place = place();
-    place.fetch();
-    let before = git(&place.source(), &["rev-parse", "HEAD"]);
-    place.commit(&[("lost", "to be removed")]);
-    let lost = git(&place.source(), &["rev-parse", "HEAD:lost"]);
+    let fixture = fixture();
+    fixture.fetch();
+    let before = git(&fixture.source(), &["rev-parse", "HEAD"]);
+    fixture.commit(&[("lost", "to be removed")]);
+    let lost = git(&fixture.source(), &["rev-parse", "HEAD:lost"]);
     let (folder, rest) = lost.split_at(2);
-    std::fs::remove_file(place.source().join(".git/objects").join(folder).join(rest))
+    std::fs::remove_file(fixture.source().join(".git/objects").join(folder).join(rest))
         .expect("a loose object");
     let deadline = Instant::now() + Duration::from_secs(100);
-    assert!(place.follow_until(deadline).is_err());
-    place.check(&before);
+    assert!(fixture.follow_until(deadline).is_err());
+    fixture.check(&before);
 }
 
 #[test]
 fn pins_are_kept_listed_and_let_go() {
-    let place = place();
-    place.fetch();
-    let revision = git(&place.source(), &["rev-parse", "HEAD"]);
-    pin(&place.clone, &revision).expect("pinned");
-    pin(&place.clone, &revision).expect("pinned again");
-    let names = || String::from_utf8(references(&place.clone).expect("listed")).expect("text");
+    let fixture = fixture();
+    fixture.fetch();
+    let revision = git(&fixture.source(), &["rev-parse", "HEAD"]);
+    pin(&fixture.clone, &revision).expect("pinned");
+    pin(&fixture.clone, &revision).expect("pinned again");
+    let names = || String::from_utf8(references(&fixture.clone).expect("listed")).expect("text");
     assert!(names().contains(&pin_name(&revision)), "{}", names());
-    remove_references(&place.clone, &[pin_name(&revision)]).expect("let go");
+    remove_references(&fixture.clone, &[pin_name(&revision)]).expect("let go");
     assert_eq!(names(), "refs/brigandine/heads/main\n");
 }
 
 #[test]
 fn files_are_read_up_to_a_size_and_as_many_as_fit() {
-    let place = place();
-    place.fetch();
-    let object = |path: &str| git(&place.source(), &["rev-parse", &format!("HEAD:{path}")]);
+    let fixture = fixture();
+    fixture.fetch();
+    let object = |path: &str| git(&fixture.source(), &["rev-parse", &format!("HEAD:{path}")]);
     let objects = [object("a/b/one"), object("two")];
     let read = |bytes_max, most| {
-        contents(&read(&place.clone, &objects, bytes_max, most).expect("read")).expect("whole")
+        contents(&read(&fixture.clone, &objects, bytes_max, most).expect("read")).expect("whole")
     };
     assert_eq!(read(1, 100), [Some(b"1".to_vec()), Some(b"2".to_vec())]);
     assert_eq!(read(1, 1), [Some(b"1".to_vec())]);

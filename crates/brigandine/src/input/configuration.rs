@@ -1,4 +1,6 @@
-//! What the configuration of git of the server's user asks for.
+//! The configuration of git of the server's user.
+
+use std::collections::BTreeMap;
 
 /// The filter of large files.
 const LFS: &str = "lfs";
@@ -9,16 +11,16 @@ const LFS_SETTINGS: [(&str, &str); 4] = [
     ("required", "true"),
 ];
 
-/// What git is told by the configuration of the server's user.
+/// What the configuration of the server's user tells git.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Manner {
-    /// URLs are rewritten, or some kinds of them forbidden.
+pub(super) struct Configuration {
+    /// Whether it rewrites URLs, or forbids some protocols.
     pub(super) rewrites: bool,
     /// The settings of every filter: its name, a key and a value.
-    filters: Vec<(String, String, String)>,
+    filters: BTreeMap<(String, String), String>,
 }
 
-impl Manner {
+impl Configuration {
     /// From `git config --null --list`.
     pub(super) fn read(settings: &[u8]) -> Self {
         let settings = String::from_utf8_lossy(settings);
@@ -29,34 +31,27 @@ impl Manner {
                 || (key.starts_with("url.") && key.ends_with(".insteadof"));
             let filter = key.strip_prefix("filter.").and_then(|rest| rest.rsplit_once('.'));
             if let Some((name, key)) = filter {
-                found.filters.push((name.to_owned(), key.to_owned(), value.to_owned()));
+                // The last value of a key counts.
+                found.filters.insert((name.to_owned(), key.to_owned()), value.to_owned());
             }
         }
-        // As `git lfs install` writes it: a machine that has git-lfs need not have been told twice.
-        if !found.filters.iter().any(|(name, ..)| name == LFS) {
-            let settings = LFS_SETTINGS.map(|(key, value)| (LFS.into(), key.into(), value.into()));
-            found.filters.extend(settings);
-        }
-        // The last value of a key counts.
-        found.filters.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
-        found.filters.dedup_by(|later, kept| {
-            let same = later.0 == kept.0 && later.1 == kept.1;
-            if same {
-                std::mem::swap(later, kept);
+        // As `git lfs install` writes it: git-lfs works without that command as well.
+        if !found.filters.keys().any(|(name, _)| name == LFS) {
+            for (key, value) in LFS_SETTINGS {
+                found.filters.insert((LFS.to_owned(), key.to_owned()), value.to_owned());
             }
-            same
-        });
+        }
         found
     }
 
-    /// The settings by which the filters in `allowed` are what they are, and all others are none.
+    /// The settings that keep the `allowed` filters and switch off all others.
     pub(super) fn settings(&self, allowed: &[String]) -> Vec<(String, String)> {
         let value = |name: &String, key: &str, value: &str| {
             let off = if key == "required" { "false" } else { "" };
             if allowed.contains(name) { value.to_owned() } else { off.to_owned() }
         };
         let settings = self.filters.iter();
-        settings.map(|(n, k, v)| (format!("filter.{n}.{k}"), value(n, k, v))).collect()
+        settings.map(|((n, k), v)| (format!("filter.{n}.{k}"), value(n, k, v))).collect()
     }
 }
 
@@ -66,9 +61,9 @@ mod tests {
 
     #[test]
     fn only_a_plain_configuration_is_read_past_git() {
-        assert!(!Manner::read(b"user.name\nme\0core.autocrlf\ninput\0").rewrites);
-        assert!(Manner::read(b"url.https://h/.insteadof\n/srv/\0").rewrites);
-        assert!(Manner::read(b"protocol.file.allow\nnever\0").rewrites);
+        assert!(!Configuration::read(b"user.name\nme\0core.autocrlf\ninput\0").rewrites);
+        assert!(Configuration::read(b"url.https://h/.insteadof\n/srv/\0").rewrites);
+        assert!(Configuration::read(b"protocol.file.allow\nnever\0").rewrites);
     }
 
     #[test]
@@ -76,10 +71,10 @@ mod tests {
         let settings = b"filter.lfs.process\ngit-lfs filter-process\0filter.lfs.required\ntrue\0\
             filter.a.b=c.smudge\nevil\0filter.a.b=c.required\ntrue\0filter.up.smudge\nfirst\0\
             filter.up.smudge\nlast\0";
-        let manner = Manner::read(settings);
+        let configuration = Configuration::read(settings);
         let of = |allowed: &[&str]| {
             let allowed: Vec<String> = allowed.iter().map(|name| (*name).to_owned()).collect();
-            manner.settings(&allowed)
+            configuration.settings(&allowed)
         };
         let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
         assert_eq!(
@@ -92,7 +87,7 @@ mod tests {
                 pair("filter.up.smudge", ""),
             ]
         );
-        let plain = Manner::read(b"user.name\nme\0").settings(&["lfs".to_owned()]);
+        let plain = Configuration::read(b"user.name\nme\0").settings(&["lfs".to_owned()]);
         assert!(plain.contains(&pair("filter.lfs.process", "git-lfs filter-process")), "{plain:?}");
         assert!(of(&["up"]).contains(&pair("filter.up.smudge", "last")));
     }

@@ -1,37 +1,44 @@
-//! Damaged clones: what git and readers cannot do with a clone is tried with a new one, which replaces it if it works.
+//! Damaged clones: where git or a reader fails with a clone, a new clone is made, which replaces the old one if it
+//! works.
 //!
-//! A clone holds nothing that its source does not have, but for revisions that the source has lost, of which the
-//! new one takes over what can be read. So no kind of damage is looked for: where a clone fails and its source answers,
-//! the proof is a new clone that does not.
+//! A clone holds nothing that its source does not have, except for revisions that the source has lost; the new clone
+//! takes over those that can still be read. So no kind of damage is looked for: where a clone fails and its source
+//! answers, a new clone that works is the proof.
 //!
-//! | it fails | the source | a new clone | what comes of it |
+//! | the clone | the source | a new clone | result |
 //! |---|---|---|---|
-//! | yes | does not answer | – | the error that it failed with |
-//! | yes | answers | fails | that error; for an hour no further one is tried |
-//! | yes | answers | works | it takes the place of the old one |
+//! | fails | does not answer | – | the clone's error |
+//! | fails | answers | fails | the new clone's error; no further clone is made for an hour |
+//! | fails | answers | works | it takes the place of the old one |
 //!
-//! M1: the old clone stays in its place until the new one is whole, and is exchanged for it in one step, so whoever
-//! reads meanwhile finds one of the two. Objects have the same names in both.
+//! - MEND1: the old clone stays in its place until the new one is whole, and the two are exchanged in one step, so a
+//!   reader finds one of them. Objects have the same names in both.
 
-use super::address::{self, Origin};
-use super::git::{Bare, FetchError, OUTPUT_MAX, Repositories, describe, redact};
+use super::error::FetchError;
+use super::name::redact;
+use super::repositories::{Bare, OUTPUT_MAX, Repositories};
+use crate::input::address::{self, Origin};
+use crate::input::revision::Resolved;
 use crate::model::Reference;
-use crate::os::folder::remove_all;
+use crate::os::folder::{RemovedInBackground, remove_all};
+use crate::os::process::CaptureError;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// After a new clone was of no use.
+/// How long no further clone is made after one that failed.
 const FRUITLESS: Duration = Duration::from_secs(3600);
-/// Bytes of the list of a repository's references that are looked at.
+/// Bytes of a list of references that are read; a longer list is not.
 const REFERENCES_BYTES_MAX: usize = 16 * OUTPUT_MAX;
-/// The settings of a repository that says who has what it has not.
+/// The settings of a partial clone that name the repository with the rest.
 const PROMISES: &str = r"^remote\..*\.(promisor|url)$";
+/// What a message asks about a missing reference.
+const MISSING: &str = "was it renamed or removed?";
 /// How many branches a message names.
 const BRANCHES_SHOWN: usize = 5;
 
-/// What is tried.
+/// Which clones are tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Trial {
     /// The old clone once more, then a new one.
@@ -40,26 +47,24 @@ enum Trial {
     New,
 }
 
-/// What a repository says of itself.
+/// What a repository lists of itself.
 struct Remote {
-    /// Of its objects' names.
+    /// The format of its objects' names.
     format: &'static str,
-    /// The names of its references; empty if there are too many.
-    references: Vec<String>,
-    /// Whether these are all.
-    whole: bool,
+    /// The names of its references; `None`: there are too many.
+    references: Option<Vec<String>>,
 }
 
 impl Repositories {
-    /// Fetches what `reference` stands for and says which revision that is.
+    /// Fetches the revision that `reference` names.
     ///
     /// # Cancel safety
     /// Dropped: git is killed; the clone stays usable.
-    pub(super) async fn obtain(
+    pub(crate) async fn obtain(
         &self,
         origin: &Origin,
         reference: &Reference,
-    ) -> Result<super::Resolved, FetchError> {
+    ) -> Result<Resolved, FetchError> {
         let path = self.path(origin);
         let _lock = self.lock(&path).await;
         self.obtain_locked(Bare { origin, path: &path }, reference).await
@@ -69,7 +74,7 @@ impl Repositories {
         &self,
         clone: Bare<'_>,
         reference: &Reference,
-    ) -> Result<super::Resolved, FetchError> {
+    ) -> Result<Resolved, FetchError> {
         let url = || redact(&clone.origin.url);
         if let Some(real) = address::real_path(&clone.origin.url) {
             address::refuse_state(&real, self.state()).map_err(|said| FetchError::Refused {
@@ -107,7 +112,7 @@ impl Repositories {
         }
     }
 
-    /// What git says, or, where it speaks of damage, what it is.
+    /// The same error, or a better one if the source is a partial clone, which looks like damage to git.
     async fn explained(&self, origin: &Origin, error: FetchError) -> FetchError {
         let Some(path) = address::real_path(&origin.url) else { return error };
         let mut command = self.command_without(origin.access);
@@ -130,8 +135,8 @@ impl Repositories {
         FetchError::Refused { doing: "fetch", url: redact(&origin.url), said }
     }
 
-    /// Does something with a revision that the clone has; where that fails, with a new clone.
-    pub(super) async fn mended<T, F>(
+    /// Does `work` with a revision that the clone has; if that fails, does it with a new clone.
+    pub(crate) async fn mended<T, F>(
         &self,
         origin: &Origin,
         revision: &str,
@@ -150,7 +155,7 @@ impl Repositories {
             let _lock = self.lock(&path).await;
             let clone = Bare { origin, path: &path };
             let reference = Reference::Revision(revision.to_owned());
-            // Unless another one has met the same meanwhile.
+            // Unless another caller has made one meanwhile.
             if self.known(&path, |known| known.made) == made {
                 self.make_again(clone, &reference, failure, Trial::New).await?;
             } else {
@@ -171,27 +176,26 @@ impl Repositories {
         reference: &Reference,
         failure: FetchError,
         trial: Trial,
-    ) -> Result<super::Resolved, FetchError> {
+    ) -> Result<Resolved, FetchError> {
         let Bare { origin, path } = clone;
         let fruitless = self.known(path, |known| known.fruitless);
         if fruitless.is_some_and(|at| at.elapsed() < FRUITLESS) {
             return Err(failure);
         }
         let Ok(remote) = self.remote(origin).await else { return Err(failure) };
-        // A host may have been away for a moment.
+        // The first failure may have been a short outage.
         if trial == Trial::OldAndNew
             && let Ok(found) = self.bring(clone, reference).await
         {
             return Ok(found);
         }
-        let fresh = Temporary(self.temporary());
+        let fresh = RemovedInBackground(self.temporary());
         let new = Bare { origin, path: &fresh.0 };
         let brought = async {
             self.init(new, remote.format).await?;
             self.bring(new, reference).await
         };
-        let brought = brought.await;
-        let found = match brought {
+        let found = match brought.await {
             Ok(found) => found,
             Err(error) => {
                 self.forget(new.path);
@@ -199,7 +203,7 @@ impl Repositories {
                 return Err(error);
             }
         };
-        // As far as it can still be read.
+        // As many as can still be read.
         let _ = self.take_over(path, new).await;
         self.forget(new.path);
         exchange(&fresh.0, path)
@@ -207,7 +211,7 @@ impl Repositories {
         self.known(path, |known| (known.made, known.fruitless) = (known.made + 1, None));
         self.written(path);
         self.readers.dismiss();
-        // The first clone of a repository with SHA-256 is no damaged one.
+        // No damage: the first clone of a repository with SHA-256, made as one with SHA-1.
         if !failure.to_string().contains("mismatched algorithms") {
             tracing::warn!(repository = redact(&origin.url), reason = %failure, "a clone was made again");
         }
@@ -221,50 +225,55 @@ impl Repositories {
         let (doing, url) = ("list the references of", &origin.url);
         let listed = match self.check(doing, url, command, REFERENCES_BYTES_MAX).await {
             Ok(listed) => Some(String::from_utf8_lossy(&listed).into_owned()),
-            Err(FetchError::Process {
-                source: crate::os::process::CaptureError::Output(_),
-                ..
-            }) => None,
+            Err(FetchError::Process { source: CaptureError::Output(_), .. }) => None,
             Err(error) => return Err(error),
         };
-        let lines = listed.as_deref().unwrap_or_default().lines();
-        let pairs: Vec<(&str, &str)> = lines.filter_map(|line| line.split_once('\t')).collect();
-        let long = pairs.first().is_some_and(|(object, _)| object.len() == 64);
+        let pair = |line: &str| {
+            line.split_once('\t').map(|(object, name)| (object.len(), name.to_owned()))
+        };
+        let pairs: Option<Vec<_>> = listed.map(|listed| listed.lines().filter_map(pair).collect());
+        let long = pairs.iter().flatten().any(|(length, _)| *length == 64);
         Ok(Remote {
             format: if long { "sha256" } else { "sha1" },
-            references: pairs.iter().map(|(_, name)| (*name).to_owned()).collect(),
-            whole: listed.is_some(),
+            references: pairs.map(|pairs| pairs.into_iter().map(|(_, name)| name).collect()),
         })
     }
 
-    /// A reference is not there: says what is.
+    /// The error for a reference that the repository does not have, with those that it has.
     pub(super) async fn no_reference(&self, origin: &Origin, reference: &Reference) -> FetchError {
         let url = redact(&origin.url);
+        let (missing, prefix) = match reference {
+            Reference::Head => {
+                ("its HEAD is on a branch that is not there: name a `branch`", "refs/heads/")
+            }
+            Reference::Tag(_) => (MISSING, "refs/tags/"),
+            Reference::Branch(_) | Reference::Revision(_) => (MISSING, "refs/heads/"),
+        };
         let hint = match self.remote(origin).await {
-            Ok(remote) if remote.whole && remote.references.is_empty() => {
+            Ok(remote) if remote.references.as_ref().is_some_and(Vec::is_empty) => {
                 "it is empty: push a revision".to_owned()
             }
-            Ok(remote) => {
-                let asked = match reference {
-                    Reference::Head => "its HEAD is on a branch that is not there: name a `branch`",
-                    _ => "was it renamed or removed?",
-                };
-                let prefix = match reference {
-                    Reference::Tag(_) => "refs/tags/",
-                    _ => "refs/heads/",
-                };
-                asked.to_owned() + &remote.shown(prefix)
-            }
-            Err(_) => "was it renamed or removed?".to_owned(),
+            Ok(remote) => missing.to_owned() + &remote.shown(prefix),
+            Err(_) => MISSING.to_owned(),
         };
         FetchError::NoReference { url, reference: describe(reference), hint }
+    }
+}
+
+fn describe(reference: &Reference) -> String {
+    match reference {
+        Reference::Branch(name) => format!("branch {name}"),
+        Reference::Tag(name) => format!("tag {name}"),
+        Reference::Revision(revision) => format!("revision {revision}"),
+        Reference::Head => "HEAD".to_owned(),
     }
 }
 
 impl Remote {
     /// The first of its branches or tags, for people.
     fn shown(&self, prefix: &str) -> String {
-        let names = || self.references.iter().filter_map(|name| name.strip_prefix(prefix));
+        let names =
+            || self.references.iter().flatten().filter_map(|name| name.strip_prefix(prefix));
         let shown: Vec<&str> = names().take(BRANCHES_SHOWN).collect();
         match (shown.is_empty(), names().count() > shown.len()) {
             (true, _) => String::new(),
@@ -274,29 +283,17 @@ impl Remote {
     }
 }
 
-/// A clone that is none yet, and what was one.
-struct Temporary(PathBuf);
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        let path = std::mem::take(&mut self.0);
-        // It may be large, and this may be a thread that must not block.
-        let remove = move || remove_all(&path).map(drop);
-        drop(std::thread::Builder::new().name("clone-removal".to_owned()).spawn(remove));
-    }
-}
-
-/// Puts a new clone in its place. What was there is then where the new one was.
+/// Exchanges a new clone and the one at `place`.
 fn exchange(new: &Path, place: &Path) -> io::Result<()> {
     match renameat_with(CWD, new, CWD, place, RenameFlags::EXCHANGE) {
         Ok(()) => return Ok(()),
-        // Nothing is there, or the file system does not know how.
+        // Nothing is at `place`, or the file system cannot exchange.
         Err(_) => remove_all(place)?,
     };
     std::fs::rename(new, place)
 }
 
-/// Removes the locks and half-written packs that a killed git left in a clone: nobody else works there. Blocks.
+/// Removes the lock files and half-written packs that a killed git left in a clone, where no other git runs. Blocks.
 pub(super) fn remove_locks(clone: &Path) {
     let is_left = |name: &str| {
         name.ends_with(".lock") || name.starts_with("tmp_") || matches!(name, "gc.pid" | "gc.log")
@@ -311,7 +308,7 @@ pub(super) fn remove_locks(clone: &Path) {
     }
 }
 
-/// Removes the files of a folder with these names; its folders are added to `folders`.
+/// Removes the files of a folder whose names `which` accepts, and adds its folders to `folders`.
 fn remove_files(folder: &Path, which: &dyn Fn(&str) -> bool, folders: &mut Vec<PathBuf>) {
     let Ok(found) = std::fs::read_dir(folder) else { return };
     for entry in found.flatten() {

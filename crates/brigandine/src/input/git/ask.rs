@@ -1,0 +1,38 @@
+//! Questions about what a clone holds: asked of a reader, or of git itself where libgit2 cannot read the clone.
+
+use super::by_git;
+use super::error::FetchError;
+use super::name::redact;
+use super::repositories::{Bare, Repositories};
+use crate::input::objects::ObjectError;
+use crate::input::reader::{About, AskError, Question};
+use crate::os::process::CaptureError;
+
+impl Repositories {
+    /// Asks about a clone. `doing` is the verb of a message about it.
+    pub(super) async fn ask(
+        &self,
+        doing: &'static str,
+        clone: Bare<'_>,
+        about: About,
+    ) -> Result<Vec<u8>, FetchError> {
+        if by_git::is_for(clone.path) {
+            return by_git::answer(self, doing, clone, &about).await;
+        }
+        let generation = self.known(clone.path, |known| known.generation);
+        let question = Question { clone: clone.path.as_os_str().to_owned(), generation, about };
+        let answer = self.readers.ask(&question, self.fetch_timeout).await;
+        let url = redact(&clone.origin.url);
+        let process = |source, url| FetchError::Process { doing, url, source };
+        answer.map_err(|error| match error {
+            AskError::Object(ObjectError::Refused(said)) => {
+                FetchError::Refused { doing, url, said }
+            }
+            AskError::Object(ObjectError::Failed(said)) | AskError::Died(said) => {
+                FetchError::Git { doing, url, said }
+            }
+            AskError::Timeout => process(CaptureError::Timeout(self.fetch_timeout), url),
+            AskError::Io(error) => process(CaptureError::Io(error), url),
+        })
+    }
+}

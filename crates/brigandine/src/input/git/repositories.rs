@@ -1,0 +1,216 @@
+//! What the bare clones of a state directory share: their folders, locks and readers, and how git is run.
+
+use super::error::FetchError;
+use super::name::{clone_name, redact};
+use crate::input::address::{Access, Origin};
+use crate::input::configuration::Configuration;
+use crate::input::reader::Readers;
+use crate::model::one_line;
+use crate::os::folder::remove_leftovers;
+use crate::os::process::{self, Captured, Supervisors};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::OnceCell;
+
+/// The bare clones of a state directory.
+///
+/// A clone's lock is taken first and held over what is awaited; the two mutexes are held for a moment each, never
+/// together.
+#[derive(Debug)]
+pub(crate) struct Repositories {
+    pub(super) directory: PathBuf,
+    pub(super) fetch_timeout: Duration,
+    pub(super) state_id: String,
+    supervisors: Arc<Supervisors>,
+    /// One lock per clone: git's own lock files would make a second fetch fail rather than wait. Guard: the mutex.
+    /// Bounded by the number of URLs in use; locks that are not held are dropped when the map grows.
+    locks: Mutex<HashMap<PathBuf, Arc<tokio::sync::Mutex<()>>>>,
+    pub(crate) readers: Readers,
+    /// What is known of clones. Guard: the mutex. One entry per URL in use.
+    clones: Mutex<HashMap<PathBuf, Known>>,
+    /// The number of the next temporary folder.
+    serial: AtomicU64,
+    /// The names of the filters that may run when files are written.
+    pub(super) filters: Vec<String>,
+    configuration: OnceCell<Configuration>,
+}
+
+/// What is known of a clone.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    /// How often git has written to it: see `reader.rs`, READ2.
+    pub(super) generation: u64,
+    /// How often it was made again.
+    pub(crate) made: u64,
+    /// Evaluations since it was tidied.
+    pub(super) untidied: u32,
+    /// Whether this server has removed the lock files that an earlier one left.
+    pub(crate) unlocked: bool,
+    /// Whether it is to be made again at the next fetch.
+    pub(crate) suspect: bool,
+    /// When it was last made again in vain.
+    pub(crate) fruitless: Option<Instant>,
+}
+
+/// A bare clone.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bare<'a> {
+    /// The repository of which it is one.
+    pub(crate) origin: &'a Origin,
+    /// Its folder.
+    pub(crate) path: &'a Path,
+}
+
+/// How the names of temporary folders begin.
+const TEMPORARY: &str = "partial-";
+
+/// Bytes of git's output that are read where no other bound is named.
+pub(crate) const OUTPUT_MAX: usize = 1024 * 1024;
+
+impl Repositories {
+    /// Keeps clones in `directory`, a folder of the state directory; processes carry `state_id`. Of the filters in
+    /// git's configuration those named in `filters` run.
+    pub(crate) fn new(
+        directory: PathBuf,
+        fetch_timeout: Duration,
+        state_id: &str,
+        filters: Vec<String>,
+        supervisors: Arc<Supervisors>,
+    ) -> Self {
+        Self {
+            directory,
+            fetch_timeout,
+            state_id: state_id.to_owned(),
+            readers: Readers::new(Arc::clone(&supervisors), state_id),
+            supervisors,
+            locks: Mutex::default(),
+            clones: Mutex::default(),
+            serial: AtomicU64::new(0),
+            filters,
+            configuration: OnceCell::new(),
+        }
+    }
+
+    /// Where the clone of a repository is.
+    pub(crate) fn path(&self, origin: &Origin) -> PathBuf {
+        self.directory.join(clone_name(origin, 32))
+    }
+
+    /// The state directory.
+    pub(crate) fn state(&self) -> &Path {
+        self.directory.parent().unwrap_or(&self.directory)
+    }
+
+    /// Changes or reads what is known of a clone.
+    pub(crate) fn known<T>(&self, path: &Path, f: impl FnOnce(&mut Known) -> T) -> T {
+        let mut clones = self.clones.lock().unwrap_or_else(PoisonError::into_inner);
+        f(clones.entry(path.to_owned()).or_default())
+    }
+
+    /// Forgets a clone that is gone.
+    pub(crate) fn forget(&self, path: &Path) {
+        self.clones.lock().unwrap_or_else(PoisonError::into_inner).remove(path);
+    }
+
+    /// The path of a new folder beside the clones, which [`Repositories::clean`] removes if it is left.
+    pub(crate) fn temporary(&self) -> PathBuf {
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        self.directory.join(format!("{TEMPORARY}{}-{serial}.git", std::process::id()))
+    }
+
+    /// Removes the temporary folders of a killed server. Blocks.
+    pub(crate) fn clean(&self) {
+        remove_leftovers(&self.directory, &[TEMPORARY]);
+    }
+
+    /// Locks a clone, for whoever writes to it.
+    pub(crate) async fn lock(&self, path: &Path) -> tokio::sync::OwnedMutexGuard<()> {
+        let lock = {
+            let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+            if locks.len() > 1024 {
+                locks.retain(|_, lock| Arc::strong_count(lock) > 1);
+            }
+            Arc::clone(locks.entry(path.to_owned()).or_default())
+        };
+        lock.lock_owned().await
+    }
+
+    /// The settings of the filters that convert files, as a part of the identity of files with attributes.
+    pub(crate) async fn conversion(&self) -> Result<String, FetchError> {
+        let settings = self.configuration().await?.settings(&self.filters);
+        let lines = settings.iter().map(|(key, value)| format!("{key}={value}\0"));
+        Ok(lines.collect())
+    }
+
+    /// Runs git to its end. `doing` is the verb of a message about it.
+    pub(crate) async fn run(
+        &self,
+        doing: &'static str,
+        url: &str,
+        command: Command,
+        output_max: usize,
+    ) -> Result<Captured, FetchError> {
+        process::capture(&self.supervisors, command.into(), self.fetch_timeout, output_max)
+            .await
+            .map_err(|source| FetchError::Process { doing, url: redact(url), source })
+    }
+
+    /// As [`Repositories::run`]; what git prints, and an error if it fails.
+    pub(crate) async fn check(
+        &self,
+        doing: &'static str,
+        url: &str,
+        command: Command,
+        output_max: usize,
+    ) -> Result<Vec<u8>, FetchError> {
+        let done = self.run(doing, url, command, output_max).await?;
+        if done.status.success() {
+            return Ok(done.stdout);
+        }
+        Err(FetchError::Git { doing, url: redact(url), said: last_words(&done) })
+    }
+
+    /// Notes that git has written to a clone, or that another one has taken its place.
+    pub(crate) fn written(&self, path: &Path) {
+        self.known(path, |known| known.generation += 1);
+    }
+
+    /// Read by the first call, and again after a failure.
+    pub(super) async fn configuration(&self) -> Result<&Configuration, FetchError> {
+        self.configuration
+            .get_or_try_init(async || {
+                // Without a repository's settings, and without those of `command`, which forbids two protocols.
+                let mut command = self.environment(Access::Input);
+                command.args(["--git-dir=/dev/null", "config", "--null", "--includes", "--list"]);
+                let doing = "read the configuration of";
+                let settings = self.check(doing, "git", command, OUTPUT_MAX).await?;
+                Ok(Configuration::read(&settings))
+            })
+            .await
+    }
+}
+
+/// The last lines of git's standard error, on one line, without its general advice.
+pub(super) fn last_words(done: &Captured) -> String {
+    let lines: Vec<&str> = done
+        .stderr
+        .lines()
+        .map(str::trim)
+        .filter(|line| {
+            !line.is_empty()
+                && !line.starts_with("Please make sure you have the correct access rights")
+                && !line.starts_with("and the repository exists")
+                && !line.starts_with("Errors logged to ")
+                && !line.starts_with("Use `git lfs logs last`")
+        })
+        .collect();
+    let kept = lines.len().saturating_sub(3);
+    if lines.is_empty() {
+        return format!("git: {}", process::describe(done.status));
+    }
+    one_line(&lines[kept..].join("; "), 1000)
+}
