@@ -1,6 +1,7 @@
-//! From an evaluator's lines to jobs that can be registered: every check there is, and the
-//! identity of each derivation. Pure but for reading the listings of trees.
+//! From an evaluator's lines to jobs that can be registered: all checks, and the identity of each derivation. No I/O,
+//! but for reading the listings of trees.
 
+use super::error::EvaluateError;
 use super::names::{
     ENTRIES_MAX, NAME_BYTES_MAX, check_lengths, check_name, check_nix_name, check_patterns,
     check_system,
@@ -28,16 +29,16 @@ pub(crate) struct Checked {
     pub(crate) tree: Arc<ExportedTree>,
 }
 
-/// What an evaluation is about.
+/// The inputs and settings of an evaluation.
 #[derive(Debug, Clone)]
 pub(crate) struct Context {
     /// In the specification's order.
     pub(crate) checkouts: Vec<Checked>,
-    /// The input whose files lie where commands run.
+    /// The input in whose files commands run.
     pub(crate) main: String,
-    /// What the server builds for; the first is the default.
+    /// The systems for which the server builds; the first is the default.
     pub(crate) systems: Vec<String>,
-    /// Added to every job's.
+    /// Added to the priority of every job.
     pub(crate) priority: i64,
     /// What a build sees of this machine: see [`Definition::isolation`].
     pub(crate) isolation: String,
@@ -45,66 +46,37 @@ pub(crate) struct Context {
     pub(crate) network: bool,
 }
 
-/// What is wrong with an evaluation's lines, for people.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Refusal {
-    /// A line cannot be used.
-    Line(String),
-    /// The evaluator says that it failed.
-    Reported(String),
-    /// There was no time left to check them.
-    Late,
-}
-
-impl From<String> for Refusal {
-    fn from(message: String) -> Self {
-        Self::Line(one_line(&message, MESSAGE_BYTES_MAX))
-    }
-}
-
-impl From<&str> for Refusal {
-    fn from(message: &str) -> Self {
-        message.to_owned().into()
-    }
-}
-
-impl Refusal {
-    /// Says where it was.
-    fn at(self, place: impl FnOnce() -> String) -> Self {
-        match self {
-            Self::Line(message) => format!("{}: {message}", place()).into(),
-            other => other,
-        }
-    }
-}
-
-/// The lines of an evaluator so far.
+/// The lines of an evaluator so far. Bounded by its output and the jobs of an evaluation.
 #[derive(Debug, Default)]
 pub(super) struct Jobs {
+    /// The number of each job's line, and the job.
     jobs: Vec<(usize, Job)>,
+    /// Indexes of `jobs`.
     by_name: HashMap<String, usize>,
+    /// The first jobs that could not be evaluated, at most [`ERRORS_SHOWN`], and why.
     errors: Vec<(String, String)>,
-    /// All jobs that could not be evaluated.
+    /// The names of all jobs that could not be evaluated.
     failed: HashSet<String>,
+    /// All errors, also those that are not shown.
     error_count: usize,
 }
 
 const ERRORS_SHOWN: usize = 10;
 const ERROR_BYTES_MAX: usize = 400;
-/// Circles that are told, and names of one that are.
+/// Circles that a message shows, and names of one.
 const CIRCLES_MAX: usize = 10;
 const CIRCLE_NAMES_MAX: usize = 20;
 
 impl Jobs {
-    /// Takes the line with this number, or says what is wrong with it.
-    pub(super) fn take(&mut self, number: usize, text: &[u8]) -> Result<(), Refusal> {
+    /// Adds the line with this number, or says what is wrong with it.
+    pub(super) fn take(&mut self, number: usize, text: &[u8]) -> Result<(), EvaluateError> {
         if text.iter().all(u8::is_ascii_whitespace) {
             return Ok(());
         }
         let at = |message: String| format!("line {number}: {message}");
         match super::protocol::parse(text).map_err(at)? {
             Line::Error { job: None, message } => {
-                Err(Refusal::Reported(one_line(&message, MESSAGE_BYTES_MAX)))
+                Err(EvaluateError::Reported(one_line(&message, MESSAGE_BYTES_MAX)))
             }
             Line::Error { job: Some(job), message } => {
                 self.error_count += 1;
@@ -149,21 +121,22 @@ impl Jobs {
         format!("{} jobs could not be evaluated: {shown}{more}", self.error_count)
     }
 
-    /// Checks the jobs against each other and gives them in an order in which whatever a job needs
-    /// stands before it.
-    /// Ends with [`Refusal::Late`] once `deadline` is over.
+    /// Checks the jobs against each other, and orders them so that a job comes after those that it needs.
+    ///
+    /// # Errors
+    /// What is wrong; [`EvaluateError::Late`] after `deadline`.
     pub(super) fn finish(
         self,
         context: &Context,
         deadline: Instant,
-    ) -> Result<Vec<NewJob>, Refusal> {
+    ) -> Result<Vec<NewJob>, EvaluateError> {
         let late = || Instant::now() >= deadline;
         let order = self.order()?;
         let mut place = vec![usize::MAX; self.jobs.len()];
         let mut done: Vec<NewJob> = Vec::with_capacity(self.jobs.len());
         for index in order {
             if late() {
-                return Err(Refusal::Late);
+                return Err(EvaluateError::Late);
             }
             let (number, job) = &self.jobs[index];
             place[index] = done.len();
@@ -173,14 +146,14 @@ impl Jobs {
                 .map(|(alias, name)| (alias.clone(), place[self.by_name[name]]))
                 .collect();
             let new = convert(job, needs, &done, context, &late)
-                .map_err(|refusal| refusal.at(|| format!("line {number}: job `{}`", job.name)))?;
+                .map_err(|error| error.at(|| format!("line {number}: job `{}`", job.name)))?;
             done.push(new);
         }
         Ok(done)
     }
 
-    /// Places of the jobs so that needs come first; the given order where nothing else is asked.
-    fn order(&self) -> Result<Vec<usize>, Refusal> {
+    /// The indexes of the jobs, those that are needed first, otherwise in the given order.
+    fn order(&self) -> Result<Vec<usize>, EvaluateError> {
         let mut waiting = vec![0_usize; self.jobs.len()];
         let mut needed_by: Vec<Vec<usize>> = vec![Vec::new(); self.jobs.len()];
         for (index, (number, job)) in self.jobs.iter().enumerate() {
@@ -216,8 +189,8 @@ impl Jobs {
         if order.len() == self.jobs.len() { Ok(order) } else { Err(self.circles()) }
     }
 
-    /// Names the circles among the jobs, each once.
-    fn circles(&self) -> Refusal {
+    /// Names the circles among the jobs.
+    fn circles(&self) -> EvaluateError {
         let needs = |(_, job): &(usize, Job)| {
             job.needs.values().filter_map(|name| self.by_name.get(name).copied()).collect()
         };
@@ -250,7 +223,7 @@ fn convert(
     done: &[NewJob],
     context: &Context,
     late: &dyn Fn() -> bool,
-) -> Result<NewJob, Refusal> {
+) -> Result<NewJob, EvaluateError> {
     let system = match (&job.system, context.systems.first()) {
         (Some(system), _) => system.clone(),
         (None, Some(system)) => system.clone(),
@@ -270,15 +243,42 @@ fn convert(
             .into());
         }
     };
-    let mut definition = define(command, &needs, done, context, &system, &nix_name, late)?;
-    definition.description = one_line(&job.description, NAME_BYTES_MAX);
+    let argv = argv(&command.command)?;
+    check_environment(&command.environment)?;
+    check_lengths(&argv, &command.environment)?;
+    check_needs(&needs)?;
+    check_patterns("`products`", &command.products)?;
+    for pattern in &command.products {
+        Pattern::new(pattern)?;
+    }
+    let network = command.network || context.network;
+    let definition = Definition {
+        version: Definition::VERSION,
+        name: nix_name.clone(),
+        command: argv,
+        environment: command.environment.clone(),
+        system: system.clone(),
+        sources: sources(command, context, late)?,
+        needs: needs
+            .iter()
+            .map(|(alias, place)| (alias.clone(), done[*place].derivation.clone()))
+            .collect(),
+        products: command.products.clone(),
+        isolation: match context.isolation.as_str() {
+            "sandbox" if network => "sandbox-network".to_owned(),
+            "sandbox-user" if network => "sandbox-network-user".to_owned(),
+            other => other.to_owned(),
+        },
+        network,
+        description: one_line(&job.description, NAME_BYTES_MAX),
+    };
     let digest = Sha256::digest(definition.identity().as_bytes());
     let name: String = nix_name
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() || "+-._".contains(c) { c } else { '-' })
         .collect();
-    let text =
-        serde_json::to_string(&definition).map_err(|error| Refusal::from(error.to_string()))?;
+    let text = serde_json::to_string(&definition)
+        .map_err(|error| EvaluateError::from(error.to_string()))?;
     Ok(NewJob {
         name: job.name.clone(),
         derivation: format!("{}-{name}.drv", hex(&digest)),
@@ -292,16 +292,9 @@ fn convert(
     })
 }
 
-fn define(
-    command: &CommandDerivation,
-    needs: &[(String, usize)],
-    done: &[NewJob],
-    context: &Context,
-    system: &str,
-    nix_name: &str,
-    late: &dyn Fn() -> bool,
-) -> Result<Definition, Refusal> {
-    let argv = match &command.command {
+/// The program and arguments of a command.
+fn argv(command: &Value) -> Result<Vec<String>, EvaluateError> {
+    let argv = match command {
         Value::String(text) if !text.trim().is_empty() => {
             vec!["/bin/sh".to_owned(), "-e".to_owned(), "-c".to_owned(), text.clone()]
         }
@@ -316,17 +309,23 @@ fn define(
     if argv.iter().any(|word| word.contains('\0')) {
         return Err("`command` has a zero byte".into());
     }
-    for (name, value) in &command.environment {
+    Ok(argv)
+}
+
+fn check_environment(environment: &BTreeMap<String, String>) -> Result<(), EvaluateError> {
+    for (name, value) in environment {
+        let shown = || one_line(name, NAME_BYTES_MAX);
         if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
-            let name = one_line(name, NAME_BYTES_MAX);
-            return Err(format!("`{name}` cannot be an environment variable").into());
+            return Err(format!("`{}` cannot be an environment variable", shown()).into());
         }
         if name == "CI" || name.starts_with("BRIGANDINE_") {
-            let name = one_line(name, NAME_BYTES_MAX);
-            return Err(format!("the variable `{name}` is set by the server").into());
+            return Err(format!("the variable `{}` is set by the server", shown()).into());
         }
     }
-    check_lengths(&argv, &command.environment)?;
+    Ok(())
+}
+
+fn check_needs(needs: &[(String, usize)]) -> Result<(), EvaluateError> {
     if needs.len() > ENTRIES_MAX {
         return Err(format!("it needs {} jobs; {ENTRIES_MAX} may be", needs.len()).into());
     }
@@ -340,32 +339,35 @@ fn define(
             .into());
         }
     }
-    check_patterns("`products`", &command.products)?;
-    for pattern in &command.products {
-        Pattern::new(pattern)?;
-    }
+    Ok(())
+}
+
+/// What the job reads of each input.
+fn sources(
+    command: &CommandDerivation,
+    context: &Context,
+    late: &dyn Fn() -> bool,
+) -> Result<Vec<Source>, EvaluateError> {
+    let names = || context.checkouts.iter().map(|checkout| checkout.input.name.clone());
     let sources = match &command.sources {
-        None => context.checkouts.iter().map(|c| (c.input.name.clone(), Vec::new())).collect(),
+        None => names().map(|name| (name, Vec::new())).collect(),
         Some(sources) => sources.clone(),
     };
     let mut found = Vec::with_capacity(sources.len());
     for (input, mut patterns) in sources {
-        let checkout =
-            context.checkouts.iter().find(|checkout| checkout.input.name == input).ok_or_else(
-                || {
-                    let known: Vec<&str> =
-                        context.checkouts.iter().map(|c| c.input.name.as_str()).collect();
-                    format!("`sources` names the input `{input}`; there are {}", known.join(", "))
-                },
-            )?;
+        let mut checkouts = context.checkouts.iter();
+        let checkout = checkouts.find(|it| it.input.name == input).ok_or_else(|| {
+            let known = names().collect::<Vec<_>>().join(", ");
+            format!("`sources` names the input `{input}`; there are {known}")
+        })?;
         check_patterns("`sources`", &patterns)?;
         patterns.sort_unstable();
         patterns.dedup();
-        let (digest, idle) =
-            checkout.tree.tree.digest(&patterns, late).map_err(|error| match error {
-                SelectError::Pattern(message) => message.into(),
-                SelectError::Late => Refusal::Late,
-            })?;
+        let selected = checkout.tree.tree.digest(&patterns, late);
+        let (digest, idle) = selected.map_err(|error| match error {
+            SelectError::Pattern(message) => message.into(),
+            SelectError::Late => EvaluateError::Late,
+        })?;
         if let Some(pattern) = idle {
             return Err(format!(
                 "source pattern `{pattern}` matches no file of input `{input}` at {}",
@@ -384,27 +386,7 @@ fn define(
             patterns,
         });
     }
-    let network = command.network || context.network;
-    Ok(Definition {
-        version: Definition::VERSION,
-        name: nix_name.to_owned(),
-        command: argv,
-        environment: command.environment.clone(),
-        system: system.to_owned(),
-        sources: found,
-        needs: needs
-            .iter()
-            .map(|(alias, place)| (alias.clone(), done[*place].derivation.clone()))
-            .collect::<BTreeMap<_, _>>(),
-        products: command.products.clone(),
-        isolation: match context.isolation.as_str() {
-            "sandbox" if network => "sandbox-network".to_owned(),
-            "sandbox-user" if network => "sandbox-network-user".to_owned(),
-            other => other.to_owned(),
-        },
-        network,
-        description: String::new(),
-    })
+    Ok(found)
 }
 
 fn short(revision: &str) -> &str {

@@ -1,7 +1,7 @@
 //! The built-in evaluator: turns a job list into the lines of the protocol.
 //!
-//! A large list is read by a child process like any other evaluator, `brigandine evaluate-jobs`, so
-//! that a hostile one meets the same limits as a hostile program; a small one by the server.
+//! A large list is read by a child process, `brigandine evaluate-jobs`, as by any other evaluator, so that the same
+//! limits apply to a hostile list as to a hostile program. The server reads a small list itself.
 
 use super::protocol::{Request, VERSION};
 use crate::config::job_list;
@@ -23,7 +23,7 @@ pub(crate) fn is_evaluator() -> bool {
     std::env::args_os().nth(1).is_some_and(|word| word == EVALUATE)
 }
 
-/// Reads the request from standard input and prints the jobs. The status is 0 if all is well.
+/// Reads the request from standard input and prints the jobs. The status is 0 if it succeeds.
 pub(crate) fn main() -> ExitCode {
     let mut text = String::new();
     let read = io::stdin().lock().take(REQUEST_BYTES_MAX).read_to_string(&mut text);
@@ -33,7 +33,7 @@ pub(crate) fn main() -> ExitCode {
     };
     let (lines, status) = match lines {
         Ok(lines) => (lines, ExitCode::SUCCESS),
-        // The server writes it into the log as well.
+        // The server writes the message into the log as well.
         Err(message) => (vec![json!({ "error": { "message": message } })], ExitCode::FAILURE),
     };
     let mut out = io::BufWriter::new(io::stdout().lock());
@@ -50,8 +50,8 @@ fn request(text: &str) -> Result<Request, String> {
         .map_err(|error| format!("standard input holds no evaluation request: {error}"))
 }
 
-/// The lines that answer a request. `list` is the text of the job list; without it, it is read from
-/// the checkout's directory.
+/// The lines that answer a request. `list` is the text of the job list; `None`: it is read from the checkout's
+/// directory.
 ///
 /// # Errors
 /// What is wrong with the request or the list, for people.
@@ -99,8 +99,8 @@ fn read_list(directory: &Path, file: &str) -> io::Result<String> {
     Ok(text)
 }
 
-/// One line per job and system. A job for several systems is called `NAME.SYSTEM`, and needs the
-/// jobs for the same system.
+/// One line for each system of a job. A job for several systems is named `NAME.SYSTEM`, and needs the jobs for the same
+/// system.
 fn expand(entries: &[JobEntry], main: &str, inputs: &[&str], systems: &[String]) -> Vec<Value> {
     let by_name: HashMap<&str, &JobEntry> =
         entries.iter().map(|entry| (entry.name.as_str(), entry)).collect();
@@ -169,7 +169,7 @@ fn expand(entries: &[JobEntry], main: &str, inputs: &[&str], systems: &[String])
     lines
 }
 
-/// Patterns by input: `INPUT:PATTERN` where there is such an input, else the main one's.
+/// The patterns by their inputs: that of `INPUT:PATTERN`, if there is such an input, otherwise the main one.
 fn sources(patterns: &[String], main: &str, inputs: &[&str]) -> BTreeMap<String, Vec<String>> {
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for pattern in patterns {

@@ -1,11 +1,11 @@
-//! Evaluations: an evaluator runs as a child process, its lines become jobs.
+//! Evaluations: an evaluator runs as a child process, and its lines become jobs.
 //!
-//! The built-in evaluator of job lists only reads a text that it is handed. A list of ordinary size
-//! is therefore read in this process, by the same function ([`jobs::lines`]) and with the same
-//! checks of every line; a large one costs memory and time that only a process can be denied.
+//! The built-in evaluator only parses a text. So the server itself reads a job list of ordinary size, by the same
+//! function ([`jobs::lines`]) and with the same checks of every line; a large list is read by a child process, whose
+//! memory and time can be limited.
 //!
-//! Whatever goes wrong (it cannot be started, says something unusable, says too much, takes too
-//! long, ends badly) is an [`EvaluateError`] with a text for people, and nothing is registered.
+//! If anything fails (the evaluator does not start, prints nonsense or too much, takes too long, ends with an error),
+//! the result is an [`EvaluateError`] with a message for people, and nothing is registered.
 
 mod check;
 mod error;
@@ -20,6 +20,7 @@ pub(crate) use check::{Checked, Context};
 use crate::input::Found;
 use crate::log::LogWriter;
 use crate::model::{self, Evaluator, Specification};
+use crate::os::file::blocking;
 use crate::os::process::{self, Bounds, Limits, Program, STATE_VARIABLE, Streams, Supervisors};
 use crate::os::sandbox::{Sandbox, View};
 use crate::store::NewJob;
@@ -34,18 +35,18 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
 
-/// What evaluators may take, and what they are told.
+/// The settings of evaluators.
 #[derive(Debug, Clone)]
 pub(crate) struct EvaluatorSettings {
     /// Brigandine's own program, which is the evaluator of job lists.
     pub(crate) program: PathBuf,
     /// Starts evaluators.
     pub(crate) supervisors: Arc<Supervisors>,
-    /// Where they run.
+    /// The sandbox in which they run.
     pub(crate) sandbox: Sandbox,
-    /// Of the state directory, for the environment.
+    /// The id of the state directory, for the environment.
     pub(crate) state_id: String,
-    /// Unless the specification says otherwise.
+    /// The time limit, unless the specification names one.
     pub(crate) timeout: Duration,
     /// Bytes of standard output.
     pub(crate) output_bytes_max: u64,
@@ -58,21 +59,22 @@ pub(crate) struct EvaluatorSettings {
 /// The jobs of an evaluation.
 #[derive(Debug)]
 pub(crate) struct Evaluated {
-    /// Needs before those who need them.
+    /// Jobs come after those that they need.
     pub(crate) jobs: Vec<NewJob>,
     /// What could not be evaluated, for people; empty when everything could.
     pub(crate) message: String,
 }
 
+/// Bytes of one line.
 const LINE_BYTES_MAX: usize = 1024 * 1024;
 
 /// Runs the specification's evaluator over the checkouts. Its standard error goes to `log`.
 ///
-/// `scratch` is a directory that is not there yet; a foreign evaluator gets a copy of the main
-/// checkout in it and may write there.
+/// `scratch` is a directory that does not exist yet; a foreign evaluator gets a copy of the main checkout there, and
+/// may write to it.
 ///
 /// # Cancel safety
-/// Dropped: the evaluator is killed with all that came of it.
+/// Dropped: the evaluator is killed with its descendants.
 pub(crate) async fn evaluate(
     specification: &Specification,
     context: Context,
@@ -86,10 +88,7 @@ pub(crate) async fn evaluate(
         .map(|checkout| RequestCheckout {
             input: checkout.input.name.clone(),
             url: crate::input::redact(&checkout.input.url),
-            directory: checkout
-                .tree
-                .directory()
-                .map_or_else(String::new, |directory| directory.to_string_lossy().into_owned()),
+            directory: checkout.tree.directory().unwrap_or(Path::new("")).display().to_string(),
             revision: checkout.revision.clone(),
         })
         .collect();
@@ -135,18 +134,17 @@ pub(crate) async fn evaluate(
     let message = jobs.message();
     let jobs = tokio::task::spawn_blocking(move || jobs.finish(&context, deadline))
         .await
-        .map_err(|error| EvaluateError::Refused(format!("could not be checked: {error}")))?
-        .map_err(EvaluateError::from)?;
+        .map_err(|error| EvaluateError::Refused(format!("could not be checked: {error}")))??;
     Ok(Evaluated { jobs, message })
 }
 
-/// The largest job list that is read in this process: some hundred jobs.
+/// Bytes of a job list that the server reads itself: some hundred jobs.
 const SMALL_LIST_BYTES: usize = 128 * 1024;
-/// The same for a list that stands in the specification.
+/// Jobs of a list in the specification that the server reads itself.
 const SMALL_LIST_JOBS: usize = 1000;
 
-/// The job list, if it is small: empty when it stands in the specification. `None`: it is large, or
-/// it is no regular file, and an evaluator's process finds out what it is.
+/// The text of the job list, if it is small; empty if the list is in the specification. `None`: it is large or no
+/// regular file, and is left to an evaluator's process.
 async fn small_list(
     context: &Context,
     file: &str,
@@ -158,15 +156,14 @@ async fn small_list(
     let main = context.checkouts.iter().find(|checkout| checkout.input.name == context.main);
     let Some(checkout) = main else { return Ok(None) };
     let (tree, path) = (checkout.tree.clone(), file.to_owned());
-    let read = tokio::task::spawn_blocking(move || tree.read(&path, SMALL_LIST_BYTES));
-    let read = read.await.unwrap_or_else(|error| Err(io::Error::other(error)));
+    let read = blocking(move || tree.read(&path, SMALL_LIST_BYTES)).await;
     match read.map_err(|error| EvaluateError::Checkout(format!("read {file}"), error))? {
         Found::File(list) => Ok(Some(list)),
         Found::Otherwise => Ok(None),
     }
 }
 
-/// What the built-in evaluator makes of a small list.
+/// The jobs of a small list.
 async fn read_list(
     request: Request,
     list: Vec<u8>,
@@ -187,7 +184,7 @@ async fn read_list(
     })
 }
 
-/// A foreign evaluator may write where it runs, and exports are shared: it gets a copy.
+/// Copies the main checkout for an evaluator: it may write there, and exports are shared.
 async fn copy_main(
     context: &Context,
     scratch: &Path,
@@ -196,12 +193,11 @@ async fn copy_main(
     let tree = context.checkouts.iter().find(|checkout| checkout.input.name == context.main);
     if let Some(checkout) = tree {
         let (tree, target) = (checkout.tree.clone(), scratch.to_owned());
-        let copied = tokio::task::spawn_blocking(move || {
+        let copy = move || {
             std::fs::create_dir_all(&target)?;
             tree.copy(&[], &target)
-        });
-        let copied = copied.await.unwrap_or_else(|error| Err(io::Error::other(error)));
-        copied.map_err(|error| {
+        };
+        blocking(copy).await.map_err(|error| {
             EvaluateError::Checkout("copy the checkout for the evaluator".to_owned(), error)
         })?;
     }
@@ -213,8 +209,8 @@ async fn copy_main(
     Ok(())
 }
 
-/// Evaluators talk to package managers, so they see what those need, and nothing else: the
-/// server's environment may hold secrets.
+/// Evaluators call package managers, so they get the variables that those need, and no others: the server's environment
+/// may hold secrets.
 fn clean_environment(command: &mut Command) {
     command.env("CI", "true").env("LANG", "C.UTF-8").envs(process::passed_on(|name| {
         matches!(name, "PATH" | "HOME" | "USER" | "LOGNAME" | "TZ" | "TMPDIR" | "SSL_CERT_FILE")
@@ -267,7 +263,7 @@ async fn run(
             jobs = &mut talk => Ok((jobs?, running.ended().await.map_err(failed)?)),
             end = running.ended() => {
                 let end = end.map_err(failed)?;
-                // All that came of it is gone: what is in the pipes is the rest.
+                // No descendant is alive (PROC2): the pipes hold the rest.
                 match tokio::time::timeout(process::LEFTOVER, talk).await {
                     Ok(jobs) => Ok((jobs?, end)),
                     Err(_) => Err(EvaluateError::Refused(
@@ -277,14 +273,11 @@ async fn run(
             }
         }
     };
-    let done = match tokio::time::timeout(timeout, work).await {
-        Ok(done) => done,
-        Err(_) => Err(EvaluateError::Timeout(timeout)),
-    };
-    let (jobs, end) = match done {
+    let done = tokio::time::timeout(timeout, work).await;
+    let (jobs, end) = match done.unwrap_or(Err(EvaluateError::Timeout(timeout))) {
         Ok(done) => done,
         Err(error) => {
-            // Its directory goes next.
+            // Its directory is removed next.
             running.end().await;
             return Err(error);
         }
@@ -294,12 +287,15 @@ async fn run(
     }
     if !end.status().success() {
         let how = process::describe(end.status());
+        if !last_words.is_empty() {
+            last_words.insert_str(0, ": ");
+        }
         return Err(EvaluateError::Ended { how, last_words });
     }
     Ok(jobs)
 }
 
-/// The evaluator in its sandbox or as its user, where it sees its own checkouts only, and has a home of its own.
+/// The evaluator in its sandbox or as its user, where it sees only its own checkouts and has a home of its own.
 async fn contained(
     mut command: Command,
     request: &Request,
@@ -311,7 +307,7 @@ async fn contained(
         return Ok(command.into());
     }
     let writable: &[&Path] = if scratch.is_dir() { &[scratch] } else { &[] };
-    // Without bubblewrap `/tmp` is everybody's: a home there could be made by another one before.
+    // Without bubblewrap `/tmp` is shared: another user could have made a home there.
     let home = match writable {
         [scratch] if sandbox.bubblewrap.is_none() => scratch,
         _ => Path::new("/tmp"),
@@ -325,14 +321,13 @@ async fn contained(
     }
     if !writable.is_empty() {
         let (sandbox, scratch) = (sandbox.clone(), scratch.to_owned());
-        let given = tokio::task::spawn_blocking(move || sandbox.give(&scratch));
-        given.await.unwrap_or_else(|error| Err(io::Error::other(error)))?;
+        blocking(move || sandbox.give(&scratch)).await?;
     }
     let network = request.specification.network;
     sandbox.wrap(command, &View { writable, readable: &readable, network })
 }
 
-/// Lines on their way to jobs, and the bounds of what an evaluator may say.
+/// Parses lines into jobs, and bounds what an evaluator may print.
 struct Intake<'a> {
     settings: &'a EvaluatorSettings,
     jobs: Jobs,
@@ -345,7 +340,7 @@ impl<'a> Intake<'a> {
         Self { settings, jobs: Jobs::default(), number: 0, bytes: 0 }
     }
 
-    /// Counts what was said, before it is looked at.
+    /// Counts output before it is parsed.
     fn count(&mut self, bytes: usize) -> Result<(), EvaluateError> {
         self.bytes += bytes as u64;
         if self.bytes > self.settings.output_bytes_max {
@@ -354,7 +349,7 @@ impl<'a> Intake<'a> {
         Ok(())
     }
 
-    /// Takes a whole line.
+    /// Parses a whole line.
     fn line(&mut self, line: &[u8]) -> Result<(), EvaluateError> {
         self.number += 1;
         self.jobs.take(self.number, line)?;

@@ -1,15 +1,15 @@
-//! What names, systems, patterns and lengths a job may have.
+//! Which names, systems, patterns and lengths a job may have.
 
 use crate::model::{ARGUMENT_BYTES_MAX, is_steering, one_line, script};
 use std::collections::BTreeMap;
 
-/// Of jobs and packages. Of the names by which a build knows what it needs, the file system has a say.
+/// Bytes of the name of a job, a package, or a need in a build, which is a file's name.
 pub(super) const NAME_BYTES_MAX: usize = 200;
 const SYSTEM_BYTES_MAX: usize = 100;
-/// Entries of one list of a job.
+/// Entries in a list of a job.
 pub(super) const ENTRIES_MAX: usize = 10_000;
 const PATTERN_BYTES_MAX: usize = 4096;
-/// Of the arguments and variables of a command together.
+/// Bytes of all arguments and variables of a command.
 const ARGUMENTS_BYTES_MAX: usize = 1_000_000;
 
 pub(super) fn check_name(name: &str) -> Result<(), String> {
@@ -29,7 +29,7 @@ pub(super) fn check_name(name: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// A system stands in addresses, tables and the identity: it is refused rather than cut.
+/// A system is a part of addresses and of a job's identity, so a long one is refused rather than cut.
 pub(super) fn check_system(system: &str) -> Result<(), String> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._+-".contains(&byte);
     if system.is_empty() || system.len() > SYSTEM_BYTES_MAX || !system.bytes().all(plain) {
@@ -65,8 +65,8 @@ pub(super) fn check_patterns(what: &str, patterns: &[String]) -> Result<(), Stri
     }
 }
 
-/// The kernel takes no longer text, and not more of them altogether than a quarter of the stack's limit: 2 MiB where
-/// nothing else is said. What is refused here would not be started on another day.
+/// The kernel bounds each argument, and all of them by a quarter of the stack's limit, 2 MiB by default. A command
+/// beyond these bounds could never be started.
 pub(super) fn check_lengths(
     argv: &[String],
     environment: &BTreeMap<String, String>,
@@ -88,7 +88,7 @@ pub(super) fn check_lengths(
             bytes(long)
         ));
     }
-    // Each text ends with a zero byte, and something points to it.
+    // The kernel counts a zero byte and a pointer for each.
     let all = words.map(|word| word.len() + 9).sum::<usize>()
         + environment.iter().map(|pair| bytes(pair) + 9).sum::<usize>();
     if all > ARGUMENTS_BYTES_MAX {

@@ -11,14 +11,14 @@
 //! A derivation is the path of a store, or an object of the `command` backend: `{"command": text
 //! or [program, argument, …], "environment": {…}, "sources": {input: [pattern, …]}, "products":
 //! [pattern, …], "network": true}`. Without `sources` the build sees the whole tree of every input. Keys that are
-//! not listed here are refused: a misspelt `needs` must not be a job without dependencies.
+//! not listed here are refused: a misspelt `needs` would make a job without dependencies.
 
 use crate::model::{Specification, one_line};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
-/// Bytes of a line that cannot be read which stand in the message.
+/// Bytes of an unreadable line that its message shows.
 const LINE_SHOWN_MAX: usize = 300;
 
 /// The version of the protocol.
@@ -33,9 +33,9 @@ pub(crate) struct Request {
     pub(crate) specification: Specification,
     /// Its inputs at their revisions.
     pub(crate) checkouts: Vec<RequestCheckout>,
-    /// The specification's own words to the evaluator.
+    /// The specification's arguments for the evaluator.
     pub(crate) arguments: Map<String, Value>,
-    /// What the server builds for; the first is the default.
+    /// The systems for which the server builds; the first is the default.
     pub(crate) systems: Vec<String>,
 }
 
@@ -46,27 +46,27 @@ pub(crate) struct RequestCheckout {
     pub(crate) input: String,
     /// Where it comes from.
     pub(crate) url: String,
-    /// Where its files are.
+    /// The directory with its files.
     pub(crate) directory: String,
     /// Its full revision.
     pub(crate) revision: String,
 }
 
-/// A line that was understood.
+/// A parsed line.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Line {
     /// A job.
     Job(Box<Job>),
-    /// A job that could not be evaluated, or trouble with all of it.
+    /// A job, or the whole evaluation, that failed.
     Error {
-        /// Which job; `None` for all.
+        /// The job; `None`: the whole evaluation.
         job: Option<String>,
-        /// What happened.
+        /// Why.
         message: String,
     },
 }
 
-/// A job as an evaluator gives it.
+/// A job as an evaluator prints it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Job {
     /// Its name.
@@ -77,7 +77,7 @@ pub(crate) struct Job {
     pub(crate) system: Option<String>,
     /// The package's name and version; the job's name when absent.
     pub(crate) nix_name: Option<String>,
-    /// Job names by the name the build knows them by.
+    /// The names of the jobs that it needs, by their names in the build.
     pub(crate) needs: BTreeMap<String, String>,
     /// Seconds.
     pub(crate) timeout: Option<u32>,
@@ -144,7 +144,7 @@ struct RawError {
     message: String,
 }
 
-/// Reads one line.
+/// Parses one line.
 ///
 /// # Errors
 /// What is wrong with it, for people, without the line's number.
@@ -194,26 +194,18 @@ pub(crate) fn parse(line: &[u8]) -> Result<Line, String> {
 }
 
 fn read_needs(needs: Value) -> Option<BTreeMap<String, String>> {
+    let text = |name| if let Value::String(name) = name { Some(name) } else { None };
+    let same = |name: String| (name.clone(), name);
     match needs {
-        Value::Array(names) => names
-            .into_iter()
-            .map(|name| match name {
-                Value::String(name) => Some((name.clone(), name)),
-                _ => None,
-            })
-            .collect(),
-        Value::Object(names) => names
-            .into_iter()
-            .map(|(alias, name)| match name {
-                Value::String(name) => Some((alias, name)),
-                _ => None,
-            })
-            .collect(),
+        Value::Array(names) => names.into_iter().map(|name| text(name).map(same)).collect(),
+        Value::Object(names) => {
+            names.into_iter().map(|(alias, name)| Some((alias, text(name)?))).collect()
+        }
         _ => None,
     }
 }
 
-/// Every text is one line to serde, so its "line 1" would only confuse.
+/// serde counts lines within the text, so its "line 1" would confuse.
 fn without_line(error: &serde_json::Error) -> String {
     let text = error.to_string();
     match text.rfind(" at line 1 column ") {

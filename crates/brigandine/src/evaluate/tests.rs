@@ -1,4 +1,5 @@
-use super::check::{Context, Jobs, Refusal};
+use super::check::{Context, Jobs};
+use super::error::EvaluateError;
 use super::protocol::{self, Line};
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ fn job(name: &str, needs: &[&str]) -> String {
     .to_string()
 }
 
-fn check(lines: &[String]) -> Result<Vec<crate::store::NewJob>, Refusal> {
+fn check(lines: &[String]) -> Result<Vec<crate::store::NewJob>, EvaluateError> {
     let mut jobs = Jobs::default();
     for (index, line) in lines.iter().enumerate() {
         jobs.take(index + 1, line.as_bytes())?;
@@ -106,8 +107,8 @@ fn wrong_lines_are_refused_by_number() {
         ),
     ] {
         let error = match check(&lines).expect_err(expected) {
-            Refusal::Line(message) | Refusal::Reported(message) => message,
-            Refusal::Late => panic!("late"),
+            EvaluateError::Refused(message) | EvaluateError::Reported(message) => message,
+            other => panic!("{other}"),
         };
         assert!(error.starts_with(expected), "{error}\n  instead of\n{expected}");
     }
@@ -197,9 +198,9 @@ fn texts_of_an_evaluator_are_bounded_where_they_enter() {
         line[key] = value.into();
         line.to_string()
     };
-    let told = |refusal: Refusal| match refusal {
-        Refusal::Line(message) | Refusal::Reported(message) => message,
-        Refusal::Late => panic!("late"),
+    let told = |refusal: EvaluateError| match refusal {
+        EvaluateError::Refused(message) | EvaluateError::Reported(message) => message,
+        other => panic!("{other}"),
     };
     let steering = "a\n2026-11-29T00:00:00Z  INFO forged\u{1b}[2J";
     for text in [long.as_str(), steering] {
@@ -263,5 +264,6 @@ fn an_identity_has_256_bits_and_covers_what_a_build_sees_of_the_machine() {
 fn jobs_are_not_checked_past_the_time_limit() {
     let mut jobs = Jobs::default();
     jobs.take(1, job("a", &[]).as_bytes()).expect("a job");
-    assert_eq!(jobs.finish(&context(), Instant::now()), Err(Refusal::Late));
+    let late = jobs.finish(&context(), Instant::now());
+    assert!(matches!(late, Err(EvaluateError::Late)), "{late:?}");
 }

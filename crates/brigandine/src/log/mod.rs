@@ -1,4 +1,4 @@
-//! Build logs and the logs of evaluations: files beside the database, written as they come,
+//! The logs of builds and evaluations: files beside the database, written as output comes,
 //! compressed when finished, followed by any number of readers.
 //!
 //! | state of a log | file | who knows its length |
@@ -7,19 +7,19 @@
 //! | being written | `….log` | the writer's channel, changed after each write |
 //! | finished | `….log.zst` | the channel, until [`Logs::forget`]; then the row in the database |
 //!
-//! L1: the channel changes after the bytes are in the file, so a reader that was told of bytes
-//! finds them. L2: `….log` is removed only after `….log.zst` has its name, so one of the two is
-//! always there. L3: a log is forgotten only after its row is committed, so a reader finds it in
-//! one place or the other. L4: a row that says "started" is committed before its log is there, so whoever
-//! commits it announces the log first ([`Logs::announce`]); a reader that has such a row and finds no log waits
-//! until the announcements of that moment have ended, and looks again.
+//! - LOG1: the channel changes after the bytes are in the file, so a reader that was told of bytes finds them.
+//! - LOG2: `….log` is removed only after `….log.zst` has its name, so one of the two is always there.
+//! - LOG3: a log is forgotten only after its row is committed, so a reader finds it in one place or the other.
+//! - LOG4: the row of a build or evaluation says "started" before its log is there. So the caller announces the log
+//!   before that write ([`Logs::announce`]); a reader that has such a row and finds no log waits until all
+//!   announcements of that moment have ended, and looks again.
 //!
-//! Readers wait for the channel, never for time. Offsets are those of the plain text.
+//! Readers wait for the channel, never for a timer. Offsets count bytes of the plain text.
 
 use crate::model::{Build, BuildId, BuildStatus, Evaluation, EvaluationStatus, LogName};
 use crate::os::digest::hex;
-use crate::os::file::open_regular;
-use file::{Progress, blocking, compressed};
+use crate::os::file::{blocking, open_regular};
+use file::{Progress, compressed};
 use reader::Source;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeSet, HashMap};
@@ -44,18 +44,20 @@ pub(crate) struct Logs {
     /// Guard: the mutex. One entry per running build or evaluation, and for a moment after.
     live: Arc<Mutex<HashMap<LogName, watch::Receiver<Progress>>>>,
     announced: Arc<watch::Sender<Announced>>,
+    /// Bytes of one log.
     bytes_max: u64,
 }
 
-/// Writes under way that may begin builds or evaluations (L4). Bounded by the builder and the monitors.
+/// Writes under way that may start builds or evaluations (LOG4): at most one of the builder and one of each monitor.
 #[derive(Debug, Default)]
 struct Announced {
     /// The number of the last one.
     last: u64,
+    /// Those that have not ended.
     open: BTreeSet<u64>,
 }
 
-/// Logs may be about to begin, until this is dropped.
+/// Logs may begin until this is dropped.
 #[derive(Debug)]
 #[must_use = "dropped, it has ended"]
 pub(crate) struct Announcement {
@@ -82,8 +84,8 @@ impl Logs {
         }
     }
 
-    /// Says that logs may be about to begin: call it before the write that says so, and drop what it gives when
-    /// they are there (L4).
+    /// Announces logs: called before the write that starts builds or evaluations. The caller drops the announcement
+    /// when their logs are there (LOG4).
     pub(crate) fn announce(&self) -> Announcement {
         let mut number = 0;
         self.announced.send_modify(|announced| {
@@ -94,7 +96,7 @@ impl Logs {
         Announcement { announced: Arc::clone(&self.announced), number }
     }
 
-    /// Waits until every log that was announced before this call is there.
+    /// Waits until the announcements made before this call have ended.
     async fn settled(&self) {
         let last = self.announced.borrow().last;
         let over = |announced: &Announced| announced.open.first().is_none_or(|open| *open > last);
@@ -106,7 +108,7 @@ impl Logs {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins a log. The file comes with its first byte.
+    /// Begins a log. Its first byte makes the file.
     pub(crate) fn create(&self, name: LogName) -> LogWriter {
         let (progress, receiver) = watch::channel(Progress::default());
         self.live().insert(name, receiver);
@@ -121,12 +123,12 @@ impl Logs {
         }
     }
 
-    /// Forgets a finished log. Call it once the row that names the file is committed (L3).
+    /// Forgets a finished log. Called after the commit of the row that names its file (LOG3).
     pub(crate) fn forget(&self, name: LogName) {
         self.live().remove(&name);
     }
 
-    /// Removes a log that belongs to nothing any more. Blocks.
+    /// Removes a log, if it is there. Blocks.
     pub(crate) fn remove(&self, name: LogName) {
         let path = self.state.join(name.path());
         let _ = std::fs::remove_file(&path);
@@ -146,13 +148,13 @@ impl Logs {
             }
         }
         if let Some(folder) = plain.parent() {
-            // Where others are it stays.
+            // It stays if it holds other logs.
             let _ = std::fs::remove_dir(folder);
         }
         Ok(())
     }
 
-    /// A reader of a build's log from `offset` on. `None`: it has not been started, or not again.
+    /// A reader of a build's log from `offset` on. `None`: the build has not been started, or waits to run again.
     pub(crate) async fn open(&self, build: &Build, offset: u64) -> Option<LogReader> {
         if !build.has_run() {
             return None;
@@ -163,7 +165,7 @@ impl Logs {
         Some(self.open_named(name, &build.log.path, bytes, running, offset).await)
     }
 
-    /// A reader of the log of one start of a build. `None`: there was no such start.
+    /// A reader of the log of one attempt of a build. `None`: there was no such attempt.
     pub(crate) async fn open_attempt(
         &self,
         build: &Build,
@@ -178,7 +180,7 @@ impl Logs {
         if past { Some(self.open_named(name, "", 0, false, offset).await) } else { None }
     }
 
-    /// Which of these starts of a build have a log. Blocks for a look at each.
+    /// The attempts of a build, of those given, that have a log.
     pub(crate) async fn kept(&self, id: BuildId, attempts: Vec<i64>) -> Vec<i64> {
         let logs = self.clone();
         let kept = move || {
@@ -192,10 +194,10 @@ impl Logs {
         blocking(kept).await.unwrap_or_default()
     }
 
-    /// Looks whether a finished build's log is what was stored. Blocks.
+    /// Compares a finished build's log with the digest in its row. Blocks.
     ///
     /// # Errors
-    /// It is gone, cannot be read, or is another one.
+    /// It is missing, cannot be read, or differs.
     pub(crate) fn check(&self, build: &Build) -> io::Result<()> {
         let log = &build.log;
         if log.digest.is_empty() || log.path.is_empty() {
@@ -209,7 +211,7 @@ impl Logs {
         Err(io::Error::new(io::ErrorKind::InvalidData, "it is damaged: its digest is another one"))
     }
 
-    /// Bytes of a build's log so far, compressed or not.
+    /// Bytes of the plain text of a build's log so far.
     pub(crate) fn bytes(&self, build: &Build) -> u64 {
         let live = self.live().get(&LogName::Build(build.id, build.attempt)).cloned();
         match live {
@@ -222,11 +224,11 @@ impl Logs {
     pub(crate) async fn open_evaluation(&self, evaluation: &Evaluation, offset: u64) -> LogReader {
         let name = LogName::Evaluation(evaluation.id);
         let running = evaluation.status == EvaluationStatus::Started;
-        // Its row does not say how many bytes; where there are none there is no file.
+        // Its row does not say how many bytes it has; a log without bytes has no file.
         self.open_named(name, &evaluation.log_path, 1, running, offset).await
     }
 
-    /// `stored` is where its row says that it is, and `bytes` how many it has, if the row says that.
+    /// `stored` is the path in its row, `bytes` what the log has at least.
     async fn open_named(
         &self,
         name: LogName,
@@ -238,11 +240,11 @@ impl Logs {
         let plain = self.state.join(name.path());
         let mut live = self.live().get(&name).cloned();
         if live.is_none() && running {
-            self.settled().await; // L4
+            self.settled().await; // LOG4
             live = self.live().get(&name).cloned();
         }
         let source = if live.is_some() || stored.is_empty() {
-            // A row read a moment ago may not name the file of a log that is finished by now.
+            // The row may be older than the end of the log, and not name the file yet.
             Source::Closed(plain)
         } else {
             Source::Closed(self.state.join(stored.trim_end_matches(".zst")))

@@ -1,52 +1,44 @@
 //! The reading end of a log, which follows the writer.
 
-use super::file::{CHUNK, Progress, blocking, compressed};
-use crate::os::file::open_regular;
-use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use super::file::{Progress, compressed};
+use crate::os::file::{blocking, open_regular};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use tokio::sync::watch;
 
-/// A place in a log.
-#[derive(Debug)]
+/// Bytes that are read at once.
+const CHUNK: usize = 64 * 1024;
+
+/// A position in a log.
 pub(crate) struct LogReader {
     pub(super) source: Source,
+    /// Of the next byte in the plain text.
     pub(super) offset: u64,
+    /// What the writer tells; `None`: the log is stored.
     pub(super) live: Option<watch::Receiver<Progress>>,
     /// Whether there was no file to open.
     pub(super) missing: bool,
-    /// It is finished, stored, and has at least so many bytes.
+    /// The bytes that a stored log has at least.
     pub(super) expected: Option<u64>,
 }
 
 pub(super) enum Source {
     /// Not opened yet: the plain file's path.
     Closed(PathBuf),
-    Plain(File),
-    Compressed(Box<zstd::stream::read::Decoder<'static, BufReader<File>>>),
+    /// The plain text, from the offset on.
+    Open(Box<dyn Read + Send + Sync>),
     /// There is no file, and there will be none.
     Empty,
 }
 
-impl std::fmt::Debug for Source {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Closed(_) => "Closed",
-            Self::Plain(_) => "Plain",
-            Self::Compressed(_) => "Compressed",
-            Self::Empty => "Empty",
-        })
-    }
-}
-
 impl Source {
-    /// Opens whichever of the two files is there, at `offset` of the plain text.
+    /// Opens the plain or the compressed file, at `offset` of the plain text.
     fn open(plain: &Path, offset: u64) -> io::Result<Self> {
-        // L2: looked for in this order, one of them is found.
+        // In this order one of them is found (LOG2).
         match open_regular(plain) {
             Ok(mut file) => {
                 file.seek(SeekFrom::Start(offset))?;
-                return Ok(Self::Plain(file));
+                return Ok(Self::Open(Box::new(file)));
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
@@ -58,15 +50,14 @@ impl Source {
         };
         let mut decoder = zstd::stream::read::Decoder::new(file)?;
         io::copy(&mut (&mut decoder).take(offset), &mut io::sink())?;
-        Ok(Self::Compressed(Box::new(decoder)))
+        Ok(Self::Open(Box::new(decoder)))
     }
 
     fn read(&mut self, limit: usize) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; limit.min(CHUNK)];
         let count = match self {
             Self::Closed(_) | Self::Empty => 0,
-            Self::Plain(file) => file.read(&mut bytes)?,
-            Self::Compressed(decoder) => decoder.read(&mut bytes)?,
+            Self::Open(text) => text.read(&mut bytes)?,
         };
         bytes.truncate(count);
         Ok(bytes)
@@ -80,8 +71,7 @@ impl LogReader {
     /// It cannot be read, or is damaged.
     ///
     /// # Cancel safety
-    /// Dropped while waiting for the writer, nothing is lost. Dropped while reading the file, the
-    /// reader has ended.
+    /// Dropped while it waits for the writer: nothing is lost. Dropped while it reads the file: the reader has ended.
     pub(crate) async fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
         let limit = match &mut self.live {
             None => u64::MAX,
@@ -90,7 +80,7 @@ impl LogReader {
                 if progress.bytes > self.offset {
                     break progress.bytes - self.offset;
                 }
-                // A writer that is gone is a log that has ended.
+                // Without its writer the log has ended.
                 if progress.finished || live.changed().await.is_err() {
                     let progress = *live.borrow();
                     if progress.bytes > self.offset {
@@ -129,18 +119,18 @@ impl LogReader {
         }
     }
 
-    /// Whether nothing was read because there is no file: of a build that printed nothing, or a lost one.
+    /// Whether there is no file: the build printed nothing, or the log is lost.
     pub(crate) fn is_missing(&self) -> bool {
         self.missing
     }
 
-    /// Whether all that was written when this is asked has been read, so that the next read waits.
+    /// Whether everything written so far has been read, so that the next read waits.
     pub(crate) fn is_at_end(&self) -> bool {
         let bytes = |live: &watch::Receiver<Progress>| live.borrow().bytes;
         self.live.as_ref().is_some_and(|live| bytes(live) <= self.offset)
     }
 
-    /// Where the next bytes stand in the plain text.
+    /// The offset of the next byte in the plain text.
     #[cfg(test)]
     pub(crate) fn offset(&self) -> u64 {
         self.offset

@@ -1,8 +1,9 @@
 //! The writing end of a log: bytes as they come, then the compressed file.
 
-use super::file::{Progress, blocking, compressed};
+use super::file::{Progress, compressed};
 use crate::model::{BuildLogFile, LogName};
 use crate::os::digest::hex;
+use crate::os::file::blocking;
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{self, Write};
@@ -10,10 +11,10 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use tokio::sync::watch;
 
-/// What stays of a log that met a full disk, at most: it may be what fills it.
+/// Bytes that stay of a log that met a full disk, at most: the log may be what fills the disk.
 const KEPT: u64 = 1 << 20;
 
-/// The writing end of a log. Dropped without [`LogWriter::finish`], readers see its end.
+/// The writing end of a log. Dropping it ends the log as well, without compressing it.
 #[derive(Debug)]
 pub(crate) struct LogWriter {
     pub(super) name: LogName,
@@ -28,49 +29,38 @@ pub(crate) struct LogWriter {
 }
 
 impl LogWriter {
-    /// Appends bytes. Beyond the size limit they are dropped, and the log says so once.
+    /// Appends bytes. Those beyond the size limit are dropped, and the log says so once.
     ///
     /// # Cancel safety
-    /// Not cancel safe: dropped in the middle, the log's file is lost to this writer.
+    /// Not cancel safe: dropped while it writes, the writer loses the file.
     pub(crate) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.cut || bytes.is_empty() {
             return Ok(());
         }
-        let written = self.progress.borrow().bytes;
-        let room = self.bytes_max.saturating_sub(written);
-        let mut text;
-        let kept = if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > room {
+        let room = self.bytes_max.saturating_sub(self.bytes());
+        let room = usize::try_from(room).unwrap_or(usize::MAX);
+        let mut text = bytes[..bytes.len().min(room)].to_vec();
+        if text.len() < bytes.len() {
             self.cut = true;
-            text = bytes[..usize::try_from(room).unwrap_or(0)].to_vec();
-            text.extend_from_slice(
-                format!(
-                    "\n[brigandine: the log is cut here, at its limit of {} bytes]\n",
-                    self.bytes_max
-                )
-                .as_bytes(),
-            );
-            text
-        } else {
-            text = Vec::new();
-            text.extend_from_slice(bytes);
-            text
-        };
-        let path = self.file.is_none().then(|| self.path.clone());
-        let file = self.file.take();
+            let limit = self.bytes_max;
+            let note =
+                format!("\n[brigandine: the log is cut here, at its limit of {limit} bytes]\n");
+            text.extend_from_slice(note.as_bytes());
+        }
+        let (file, path) = (self.file.take(), self.path.clone());
         let begun = blocking(move || {
-            let mut file = match (file, path) {
-                (Some(file), _) => file,
-                (None, Some(path)) => create(&path)?,
-                (None, None) => return Err(io::Error::other("the log's file was lost")),
+            let mut file = match file {
+                Some(file) => file,
+                None => create(&path)?,
             };
-            let (written, outcome) = write_some(&mut file, &kept);
+            let (written, outcome) = write_some(&mut file, &text);
             Ok((file, written, outcome))
         });
         let outcome = match begun.await {
             Ok((file, written, outcome)) => {
                 self.file = Some(file);
                 let count = u64::try_from(written).unwrap_or(0);
-                // L1: told after it is written.
+                // LOG1
                 self.progress.send_modify(|progress| progress.bytes += count);
                 outcome
             }
@@ -82,13 +72,13 @@ impl LogWriter {
         })
     }
 
-    /// How many bytes it has.
+    /// Bytes written so far.
     pub(crate) fn bytes(&self) -> u64 {
         self.progress.borrow().bytes
     }
 
-    /// Ends the log: readers that reach its end are done; the file is compressed, or stays as it is where that is not
-    /// possible. One that could not be written to its end says so.
+    /// Ends the log for its readers, and compresses the file, or leaves it as it is if that fails. A log that could not
+    /// be written to its end says so.
     pub(crate) async fn finish(mut self) -> BuildLogFile {
         let file = self.file.take();
         let mut bytes = self.bytes();
@@ -113,7 +103,7 @@ impl LogWriter {
     }
 }
 
-/// Writes what can be written, and says how much that was.
+/// Writes as much as possible. Returns how many bytes that was.
 fn write_some(file: &mut File, bytes: &[u8]) -> (usize, io::Result<()>) {
     let mut written = 0;
     while written < bytes.len() {
@@ -127,8 +117,8 @@ fn write_some(file: &mut File, bytes: &[u8]) -> (usize, io::Result<()>) {
     (written, Ok(()))
 }
 
-/// Says in a log of so many bytes that it is cut, and how many it has then. Its last bytes go: on a full disk that is
-/// the room for saying so, for compressing it, and for the row that names it.
+/// Replaces the end of a log of so many bytes by `text`, and returns how many it has then. On a full disk this makes
+/// room for the text, for the compressed file, and for the row that names it.
 fn note_cut(file: &File, bytes: u64, text: &[u8]) -> io::Result<u64> {
     let kept = bytes.saturating_sub((bytes / 8).max(64 * 1024)).min(KEPT);
     file.set_len(kept)?;
@@ -136,7 +126,7 @@ fn note_cut(file: &File, bytes: u64, text: &[u8]) -> io::Result<u64> {
     Ok(kept + u64::try_from(text.len()).unwrap_or(0))
 }
 
-/// Compresses a log, and gives the digest of what came of it. A failure leaves the log as it is.
+/// Compresses a log, and returns the digest of the compressed file. A failure leaves the log as it is.
 fn compress(path: &Path) -> io::Result<String> {
     let target = compressed(path);
     let mut partial = target.clone().into_os_string();
@@ -145,11 +135,11 @@ fn compress(path: &Path) -> io::Result<String> {
         let file = private().create(true).truncate(true).open(&partial)?;
         let mut sink = Digesting { file, digest: Sha256::new() };
         let mut encoder = zstd::stream::Encoder::new(&mut sink, 3)?;
-        // Damage is found where it is read.
+        // Readers then find damage.
         encoder.include_checksum(true)?;
         io::copy(&mut File::open(path)?, &mut encoder)?;
         encoder.finish()?;
-        // On the disk before the row that names it.
+        // On the disk before the row that names it is committed.
         sink.file.sync_all()?;
         std::fs::rename(&partial, &target)?;
         Ok(sink)
@@ -160,7 +150,7 @@ fn compress(path: &Path) -> io::Result<String> {
     if let Some(folder) = target.parent() {
         File::open(folder)?.sync_all()?;
     }
-    std::fs::remove_file(path)?; // L2
+    std::fs::remove_file(path)?; // LOG2
     Ok(hex(&sink.digest.finalize()))
 }
 
@@ -173,14 +163,14 @@ impl Drop for LogWriter {
 fn create(path: &Path) -> io::Result<File> {
     let open = || private().create(true).truncate(true).open(path);
     let mut done = open();
-    // A folder may go again with the last log that is removed there: once, or a few times where much is removed.
+    // Retention removes a folder with its last log, perhaps between the two calls: try again a few times.
     for _ in 0..16 {
         if !done.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
             break;
         }
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent)?;
-            // The new folder's own name.
+            // Sync the new folder's name.
             if let Some(above) = parent.parent() {
                 File::open(above)?.sync_all()?;
             }
@@ -190,7 +180,7 @@ fn create(path: &Path) -> io::Result<File> {
     done
 }
 
-/// For a file that nobody else reads.
+/// Options for a file that only the server's user reads.
 fn private() -> std::fs::OpenOptions {
     let mut options = File::options();
     options.write(true).mode(0o600);

@@ -6,22 +6,22 @@
 //! and after some: those evaluations themselves → files
 //! ```
 //!
-//! `store/pruning/` says what may go and why whatever is there fits together at each moment. Here it is
-//! cut into writes that are short, in a lane that waits for everybody else's calls.
+//! `store/pruning/` decides what may be deleted, and why the rest is consistent at each moment. This file cuts the work
+//! into short writes, in a lane of low priority.
 //!
-//! - T1: a slice asks for at most the rows and the time of its [`Pace`], whichever is first. Beside a
-//!   server's other writers it is short, and in a lane of low priority: it runs when nobody else waits, and
-//!   otherwise once in nine batches, so that a busy writer gives it its time once per eight of theirs. Where
-//!   nobody else can write much, it is as long as pays.
-//! - T2: an output is a folder that several builds may share. It goes when no build has it, and no result
+//! - RET1: a slice deletes at most the rows and takes at most the time of its [`Pace`]. Beside other writers of a
+//!   server it is short, and in a lane of low priority: it runs when no other call waits, and otherwise once in nine
+//!   batches. A command that writes alone makes longer slices.
+//! - RET2: an output is a folder that several builds may share. It is deleted when no build names it, and no result
 //!   that is not stored yet holds it: see [`Outputs::begin_removal`].
-//! - T3: memory is bounded by one evaluation's jobs, eight bytes for each.
-//! - T4: evaluations that are empty wait for one another, [`GROUP`] of them at most, because what deletes
-//!   them is a fence between two batches, and a sync. So do files, until [`DUE_FILES`] builds are gone. What
-//!   waits is in the database, where the next run finds it.
+//! - RET3: memory is bounded by the jobs of one evaluation, eight bytes for each.
+//! - RET4: empty evaluations are deleted in groups of at most [`GROUP`], because each such write is a fence between two
+//!   batches, and a sync. Files are deleted once [`DUE_FILES`] builds are gone. The database has both lists, so the
+//!   next run finds what is left.
 
 use crate::log::Logs;
 use crate::model::{self, BuildId, EvaluationId, Event, Keep, SpecificationId};
+use crate::os::file::blocking;
 use crate::os::folder::remove_all;
 use crate::outputs::Outputs;
 use crate::store::{self, Budget, Database, DatabaseError};
@@ -33,53 +33,52 @@ use tokio::sync::{broadcast, watch};
 /// How much a slice may do.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pace {
-    /// Rows that it may delete.
+    /// Rows that it deletes at most.
     pub(crate) rows: usize,
-    /// Time that it may take, but for one build of it. The writer is held as long, and the commit.
+    /// Time that it takes at most, not counting its last build. It holds the writer for this time, and for the commit.
     pub(crate) time: Duration,
 }
 
 impl Pace {
-    /// Other writers should not notice.
+    /// For a server: other writers should not notice.
     pub(crate) const SHARED: Self = Self { rows: 500, time: Duration::from_millis(5) };
-    /// Nobody else writes, but for a command now and then: pages that many builds share are written
-    /// and synced once.
+    /// For a command, beside which little else writes: pages that many builds share are written and synced once.
     pub(crate) const ALONE: Self = Self { rows: 20_000, time: Duration::from_millis(100) };
 }
 
-/// Empty evaluations that are deleted at once.
+/// Empty evaluations that one write deletes.
 const GROUP: usize = 32;
-/// Builds that may go before their files do, but for those of one evaluation.
+/// Builds that are deleted before their files are, not counting those of the last evaluation.
 const DUE_FILES: usize = 10_000;
-/// Jobs that one read asks for.
+/// Jobs that one read returns.
 const PAGE: u32 = 2_000;
-/// Files of one turn.
+/// Files that one read returns.
 const FILES: u32 = 200;
-/// Builds that one look for strays finds.
+/// Strays that one read returns.
 const STRAYS: u32 = 1_000;
 
-/// Deletes what is not kept.
+/// Deletes evaluations that are not kept.
 #[derive(Debug, Clone)]
 pub(crate) struct Retention {
     database: Database,
     outputs: Arc<Outputs>,
     logs: Logs,
     pace: Pace,
-    /// For specifications that do not say it.
+    /// For specifications that do not name their own.
     keep: Keep,
     publish: broadcast::Sender<Event>,
 }
 
-/// What one run came to.
+/// The result of one run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub(crate) struct Pruned {
-    /// Evaluations that are gone.
+    /// Deleted evaluations.
     pub(crate) evaluations: usize,
-    /// Builds that are gone.
+    /// Deleted builds.
     pub(crate) builds: usize,
-    /// Build logs and outputs that are gone.
+    /// Deleted build logs and outputs.
     pub(crate) files: usize,
-    /// The longest time that a slice took in the writer, its commit not included.
+    /// The longest time of a slice in the writer, without its commit.
     pub(crate) slice_ms_max: f64,
     /// Slices.
     pub(crate) slices: usize,
@@ -104,16 +103,16 @@ impl Retention {
         self
     }
 
-    /// Deletes what need not be kept as of now, until `stop` turns true.
+    /// Deletes what need not be kept now, until `stop` turns true.
     ///
     /// # Errors
-    /// The database is closed or cannot be read or written. What was deleted is, and the next run goes on.
+    /// The database is closed, or cannot be read or written. The next run continues.
     ///
     /// # Cancel safety
-    /// Dropped at any time, everything that is there fits together, and the next run goes on.
+    /// Dropped at any time: the rest is consistent, and the next run continues.
     pub(crate) async fn run(&self, stop: &watch::Receiver<bool>) -> Result<Pruned, DatabaseError> {
         let mut pruned = Pruned::default();
-        // Those of a server that was killed.
+        // Files that a killed server left.
         self.remove_files(&mut pruned, stop).await?;
         let (keep, now) = (self.keep, model::now());
         let due = self.database.read(move |s| store::due(s, keep, now)).await?;
@@ -129,7 +128,7 @@ impl Retention {
             if self.empty(id, &mut pruned, stop).await? {
                 empty.push((id, specification));
             }
-            // T4
+            // RET4
             if empty.len() >= GROUP || pruned.builds - before >= DUE_FILES {
                 self.remove(&mut empty, &mut pruned).await?;
                 self.remove_files(&mut pruned, stop).await?;
@@ -141,7 +140,7 @@ impl Retention {
         Ok(pruned)
     }
 
-    /// Takes all builds out of an evaluation. `false`: it must stay, or the run is to stop.
+    /// Deletes the builds of an evaluation. `false`: it must stay, or the run is to stop.
     async fn empty(
         &self,
         id: EvaluationId,
@@ -152,7 +151,7 @@ impl Retention {
         if !self.slices(id, builds, pruned, stop).await? {
             return Ok(false);
         }
-        // Builds without a job of their own that moved here.
+        // Builds without a job, which have moved to this evaluation.
         loop {
             let strays = self.database.read(move |s| store::strays(s, id, STRAYS)).await?;
             let (before, found) = (pruned.builds, strays.len());
@@ -193,7 +192,7 @@ impl Retention {
         Ok(())
     }
 
-    /// The builds of an evaluation's jobs, highest first.
+    /// The builds of an evaluation's jobs, highest ids first.
     async fn builds(&self, id: EvaluationId) -> Result<Vec<BuildId>, DatabaseError> {
         let mut builds: Vec<BuildId> = Vec::new();
         let mut border = (String::new(), BuildId::new(i64::MIN));
@@ -212,7 +211,7 @@ impl Retention {
         Ok(builds)
     }
 
-    /// Takes these builds out of an evaluation. `false`: stopped, or it must stay.
+    /// Deletes these builds of an evaluation, in slices. `false`: the run is to stop, or the evaluation must stay.
     async fn slices(
         &self,
         id: EvaluationId,
@@ -223,7 +222,7 @@ impl Retention {
         let builds: Arc<[BuildId]> = builds.into();
         let Pace { rows, time } = self.pace;
         let (mut done, mut marked) = (0, false);
-        // Also when there is no build: the evaluation is marked.
+        // At least once, to mark the evaluation.
         while done < builds.len() || !marked {
             if *stop.borrow() {
                 return Ok(false);
@@ -236,7 +235,7 @@ impl Retention {
                     if !marked && !store::mark(tx, id)? {
                         return Ok((None, began.elapsed()));
                     }
-                    // A build is a row at least.
+                    // Each build is at least one row.
                     let some = &all[done..all.len().min(done + rows)];
                     let budget = Budget::new(rows, time);
                     Ok((store::prune_builds(tx, id, some, budget)?, began.elapsed()))
@@ -252,7 +251,7 @@ impl Retention {
         Ok(true)
     }
 
-    /// Deletes the files whose rows are gone.
+    /// Deletes the files whose rows are deleted.
     async fn remove_files(
         &self,
         pruned: &mut Pruned,
@@ -272,7 +271,7 @@ impl Retention {
                 };
                 match removed {
                     Ok(true) => gone.push(path),
-                    // Held by a result on its way: a later run looks again.
+                    // A result holds it: a later run tries again.
                     Ok(false) => {}
                     Err(error) => tracing::warn!(%error, path, "a file cannot be deleted"),
                 }
@@ -288,7 +287,7 @@ impl Retention {
         blocking(move || logs.remove_at(&path)).await.map(|()| true)
     }
 
-    /// T2. `false`: a result that is not stored yet holds it.
+    /// Deletes an output, unless a build names it (RET2). `false`: a result that is not stored yet holds it.
     async fn remove_output(&self, digest: &str) -> Result<std::io::Result<bool>, DatabaseError> {
         if !self.outputs.may_go(digest) {
             return Ok(Ok(true));
@@ -300,12 +299,6 @@ impl Retention {
         }
         Ok(blocking(move || remove_all(&removal.finish()?)).await.map(|()| true))
     }
-}
-
-async fn blocking<T: Send + 'static>(
-    f: impl FnOnce() -> std::io::Result<T> + Send + 'static,
-) -> std::io::Result<T> {
-    tokio::task::spawn_blocking(f).await.map_err(std::io::Error::other)?
 }
 
 #[cfg(test)]
