@@ -1,48 +1,45 @@
-//! What keeps the server from going on for now: a disk without room, and a database that another program keeps locked.
-//! Both are waited out. Pages say so meanwhile, and nothing is begun that would only fail.
+//! Temporary failures: a full disk, and a database that another program has locked. The server waits until they pass;
+//! pages show them meanwhile, and no build or evaluation starts that would only fail.
 //!
-//! | trouble | found by | ends when |
+//! | failure | found by | ends when |
 //! |---|---|---|
 //! | less than the reserve is free | the watch, several times a second while something runs | the watch finds more |
-//! | something that ran met a full disk | whoever ran it: [`Run::met_full_disk`] | more is free than before it began, or [`AGAIN`] has passed |
-//! | the database cannot be read or written | [`Health::retry`] | a call succeeds: a write, where a write failed, since reads go on while another program has the file locked |
+//! | a build or evaluation met a full disk | the caller of [`Run::met_full_disk`] | more is free than before it started, or [`AGAIN`] has passed |
+//! | the database cannot be read or written | [`Health::retry`] | a call succeeds; after a failed write only a write, since reads work while another program has the file locked |
 //!
-//! H1: looks at a file system block where that is out of reach, so they are made on a thread of their own, or on one
-//! that may block; `stop` ends every wait.
+//! - HEAL1: reading the free space blocks if a file system does not answer, so it happens on a thread of its own, or on
+//!   one that may block; [`Health::stop`] ends every wait.
+//!
+//! The mutexes here are held for a moment each, never together.
 
 use crate::model::{self, Event};
 use crate::store::{Database, DatabaseError, Snapshot, Transaction};
 use lockkeeper::ErrorKind;
 use rusqlite::ErrorCode;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, watch};
 
-/// Between two looks while nothing runs.
+/// The time between two looks while nothing runs.
 const LOOK: Duration = Duration::from_secs(1);
-/// Between two looks while something runs, which may fill a disk and free it again in a moment.
+/// The time between two looks while something runs, which may fill a disk and free it again in a moment.
 const LOOK_RUNNING: Duration = Duration::from_millis(200);
-/// Between two tries of a call to the database.
+/// The time between two tries of a call to the database.
 const RETRY: Duration = Duration::from_secs(1);
-/// After something met a full disk, and no more is free now than before it began.
+/// How long nothing starts after a full disk, if no more becomes free.
 const AGAIN: Duration = Duration::from_secs(20);
-/// The most that is kept free where nothing is said: this much, or a hundredth of the file system if that is less.
+/// The default of the reserve: this much, or a hundredth of the file system if that is less.
 const RESERVE_MAX: u64 = 512 << 20;
-/// A file system with less is full, or with a hundredth of its size if that is less.
+/// A file system with less free space is full; a small one with less than a hundredth of its size.
 const FULL: u64 = 8 << 20;
-/// As many files must be possible, where the file system counts them.
+/// A file system that can make fewer files is full, if it counts them.
 const FILES: u64 = 64;
 
-/// Whether an error says that there is no room.
-pub(crate) fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-}
-
-/// Whether an error of the database may be waited out: the disk is full or cannot be reached, or another program has
-/// the file locked. Everything else will not mend itself.
+/// Whether an error of the database is temporary: the disk is full or does not answer, or another program has the file
+/// locked.
 pub(crate) fn passes(error: &DatabaseError) -> bool {
     let cause = error.call().or(error.sqlite());
     match error.kind() {
@@ -75,7 +72,7 @@ pub(crate) fn passes_in_sqlite(error: &rusqlite::Error) -> bool {
     )
 }
 
-/// What the server waits for. Clones share it.
+/// The temporary failures of a server. Clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct Health {
     shared: Arc<Shared>,
@@ -84,43 +81,44 @@ pub(crate) struct Health {
 #[derive(Debug)]
 struct Shared {
     /// Folders of the state directory, which may be on several file systems.
-    places: Vec<PathBuf>,
-    /// Bytes that stay free; `None`: see [`RESERVE_MAX`].
+    folders: Vec<PathBuf>,
+    /// Bytes that stay free; `None`: as [`RESERVE_MAX`] says.
     reserve: Option<u64>,
     state: watch::Sender<State>,
-    /// When a file system was seen to be full last. Guard: the mutex.
+    /// When the last look found a full file system. Guard: the mutex.
     full_at: Mutex<Option<Instant>>,
-    /// The least that was free at the last look.
+    /// The least free bytes of the last look.
     free: AtomicU64,
-    /// Builds and evaluations that run.
+    /// Running builds and evaluations.
     running: AtomicUsize,
     stop: watch::Sender<bool>,
     events: broadcast::Sender<Event>,
-    /// Woken when something begins to run. Set once.
+    /// The thread that looks, woken when something starts to run. Set once.
     watcher: Mutex<Option<std::thread::Thread>>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct State {
-    /// Less than the reserve is free, in words.
+    /// That less than the reserve is free, for people.
     low: Option<String>,
-    /// Something met a full disk.
+    /// That something met a full disk.
     met: Option<Met>,
-    /// What the database said last to a read, if that was an error.
+    /// The error of the last read, if it failed.
     reading: Option<String>,
-    /// The same of writes.
+    /// The error of the last write, if it failed.
     writing: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Met {
-    /// As much must be free, and some more.
+    /// It ends when somewhat more is free.
     free: u64,
+    /// It ends at this time anyway.
     until: Instant,
 }
 
 impl State {
-    /// What the database said last, if that was an error.
+    /// The last error of the database, if it has not passed.
     fn database(&self) -> Option<&String> {
         self.writing.as_ref().or(self.reading.as_ref())
     }
@@ -143,37 +141,39 @@ impl State {
     }
 }
 
-/// What a look at a file system found.
+/// The room on a file system.
 #[derive(Debug, Clone, Copy)]
 struct Space {
     free: u64,
     total: u64,
-    /// Whether so few files can be made that it counts as full.
+    /// Whether hardly any more files can be made.
     out_of_files: bool,
 }
 
-fn look_at(path: &std::path::Path) -> Option<Space> {
-    let found = rustix::fs::statvfs(path).ok()?;
-    // What is kept for root is not counted: builds may be another user's.
-    let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
-    Some(Space {
-        free: bytes(found.f_bavail),
-        total: bytes(found.f_blocks),
-        out_of_files: found.f_files > 0 && found.f_favail < FILES.min(found.f_files / 100),
-    })
+impl Space {
+    fn of(folder: &Path) -> Option<Self> {
+        let found = rustix::fs::statvfs(folder).ok()?;
+        // Without the blocks reserved for root: builds may run as another user.
+        let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+        Some(Self {
+            free: bytes(found.f_bavail),
+            total: bytes(found.f_blocks),
+            out_of_files: found.f_files > 0 && found.f_favail < FILES.min(found.f_files / 100),
+        })
+    }
 }
 
 impl Health {
-    /// Watches the file systems of these folders; `reserve` bytes stay free, by default as [`RESERVE_MAX`] says.
+    /// Watches the file systems of these folders, on which `reserve` bytes stay free.
     ///
     /// # Errors
-    /// There is no thread for it.
+    /// The thread that looks could not be started.
     pub(crate) fn watch(
-        places: Vec<PathBuf>,
+        folders: Vec<PathBuf>,
         reserve: Option<u64>,
         events: broadcast::Sender<Event>,
     ) -> io::Result<Self> {
-        let health = Self::with(places, reserve, events);
+        let health = Self::with(folders, reserve, events);
         health.look();
         let shared = Arc::downgrade(&health.shared);
         let thread = std::thread::Builder::new().name("disk-watch".to_owned());
@@ -182,15 +182,15 @@ impl Health {
         Ok(health)
     }
 
-    /// Watches nothing: there is always room.
+    /// Watches no file system: there is always room.
     #[cfg(test)]
     pub(crate) fn unwatched() -> Self {
         Self::with(Vec::new(), Some(0), broadcast::Sender::new(1))
     }
 
-    fn with(places: Vec<PathBuf>, reserve: Option<u64>, events: broadcast::Sender<Event>) -> Self {
+    fn with(folders: Vec<PathBuf>, reserve: Option<u64>, events: broadcast::Sender<Event>) -> Self {
         let shared = Shared {
-            places,
+            folders,
             reserve,
             state: watch::Sender::new(State::default()),
             full_at: Mutex::default(),
@@ -203,29 +203,29 @@ impl Health {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Ends every wait, with the error that is waited for.
+    /// Ends every wait for the database, with its error.
     pub(crate) fn stop(&self) {
         self.shared.stop.send_replace(true);
     }
 
-    /// Whether something may be begun.
+    /// Whether builds and evaluations may start.
     pub(crate) fn has_room(&self) -> bool {
         self.shared.state.borrow().has_room()
     }
 
-    /// Waits until something may be begun.
+    /// Waits until builds and evaluations may start.
     pub(crate) async fn room(&self) {
         let mut state = self.shared.state.subscribe();
         // The sender lives in `shared`, so this cannot fail.
         let _ = state.wait_for(State::has_room).await;
     }
 
-    /// What is waited for, in sentences for people; empty: nothing.
+    /// The failures, in sentences for people; empty: none.
     pub(crate) fn notice(&self) -> String {
         self.shared.state.borrow().notice()
     }
 
-    /// What stays free, and what is, in a sentence; empty where nothing is kept free.
+    /// The reserve and the free space, in a sentence; empty without a reserve.
     pub(crate) fn reserve(&self) -> String {
         let free = self.shared.free.load(Ordering::Relaxed);
         match self.shared.reserve {
@@ -244,7 +244,7 @@ impl Health {
         }
     }
 
-    /// Something begins to run.
+    /// A build or evaluation starts.
     pub(crate) fn begin(&self) -> Run {
         self.shared.running.fetch_add(1, Ordering::Relaxed);
         if let Some(watcher) = &*lock(&self.shared.watcher) {
@@ -254,12 +254,12 @@ impl Health {
         Run { health: self.clone(), since: Instant::now(), free }
     }
 
-    /// Looks at all file systems. Blocks (H1).
+    /// Looks at all file systems. Blocks (HEAL1).
     fn look(&self) {
         let shared = &self.shared;
         let (mut low, mut full, mut least) = (None, false, u64::MAX);
-        for place in &shared.places {
-            let Some(space) = look_at(place) else { continue };
+        for folder in &shared.folders {
+            let Some(space) = Space::of(folder) else { continue };
             let hundredth = space.total / 100;
             least = least.min(space.free);
             full |= space.out_of_files || space.free < FULL.min(hundredth);
@@ -274,8 +274,8 @@ impl Health {
                         model::size(reserve)
                     ),
                 };
-                let place = place.display();
-                low = Some(format!("{what}, at {place}: nothing is started until there is room."));
+                let folder = folder.display();
+                low = Some(format!("{what}, at {folder}: nothing is started until there is room."));
             }
         }
         if full {
@@ -288,12 +288,12 @@ impl Health {
                 (least > more && !full) || Instant::now() >= met.until
             };
             state.met.take_if(|met| passed(met));
-            // The amount that is told need not be exact to a page: it is told again when it is another one.
+            // Rounded for people, so it seldom changes.
             state.low = low;
         });
     }
 
-    /// Changes what is waited for, and tells of it.
+    /// Changes the failures, and reports what has changed.
     fn change(&self, change: impl FnOnce(&mut State)) {
         let mut outcome = None;
         self.shared.state.send_if_modified(|state| {
@@ -324,10 +324,10 @@ impl Health {
         }
     }
 
-    /// Makes a call that writes to the database until it succeeds, or fails for a reason that does not pass.
+    /// Repeats a call that writes to the database until it succeeds, or fails with an error that is not temporary.
     ///
     /// # Errors
-    /// That reason; or what is waited for, when the server stops.
+    /// That error; or the temporary one, when the server stops.
     pub(crate) async fn retry<T, F>(&self, call: impl FnMut() -> F) -> Result<T, DatabaseError>
     where
         F: IntoFuture<Output = Result<T, DatabaseError>>,
@@ -335,7 +335,7 @@ impl Health {
         self.retried(writing, call).await
     }
 
-    /// As [`Health::retry`]; `of` is where the state has an error of such calls.
+    /// As [`Health::retry`]; `of` gives the field of the state for errors of such calls.
     async fn retried<T, F>(
         &self,
         of: fn(&mut State) -> &mut Option<String>,
@@ -363,18 +363,18 @@ impl Health {
     }
 
     fn succeeded(&self, of: fn(&mut State) -> &mut Option<String>) {
-        // Almost always there is nothing to change, and nobody is kept from looking.
+        // Mostly there is nothing to change, and the lock of the state is only shared.
         if self.shared.state.borrow().database().is_some() {
             self.change(|state| *of(state) = None);
         }
     }
 
-    /// Notes an error of a write that passes, until one succeeds.
+    /// Notes a temporary error of a write.
     pub(crate) fn note(&self, error: &DatabaseError) {
         self.change(|state| state.writing = Some(error.to_string()));
     }
 
-    /// Notes that the database can be written.
+    /// Notes that a write has succeeded.
     pub(crate) fn note_good(&self) {
         self.succeeded(writing);
     }
@@ -431,17 +431,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A build or an evaluation that runs.
+/// A running build or evaluation.
 #[derive(Debug)]
 pub(crate) struct Run {
     health: Health,
     since: Instant,
-    /// Bytes that were free before.
+    /// The free bytes when it started.
     free: u64,
 }
 
 impl Run {
-    /// Whether a disk was full since it began. If so, nothing is begun until there is more room. Blocks (H1).
+    /// Whether a disk was full since it started. If so, nothing starts until there is more room. Blocks (HEAL1).
     pub(crate) fn met_full_disk(&self) -> bool {
         self.health.look();
         let met = lock(&self.health.shared.full_at).is_some_and(|at| at >= self.since);
@@ -451,7 +451,7 @@ impl Run {
         met
     }
 
-    /// It met a full disk: nothing is begun until there is more room.
+    /// Notes that it met a full disk: nothing starts until there is more room.
     pub(crate) fn note_full(&self) {
         let met = Met { free: self.free, until: Instant::now() + AGAIN };
         self.health.change(|state| state.met = Some(met));

@@ -1,6 +1,7 @@
 //! Why a server cannot start or go on, in words that say what to do.
 
 use crate::health;
+use crate::os::file;
 use crate::store::{DatabaseError, OpenError, SchemaError};
 use std::io;
 use std::path::PathBuf;
@@ -35,10 +36,10 @@ impl AppError {
     /// Whether it may be waited out: the disk is full, or another program has the database locked.
     pub(crate) fn passes(&self) -> bool {
         match self {
-            Self::State(_, error) | Self::File(_, error) => health::is_full(error),
+            Self::State(_, error) | Self::File(_, error) => file::is_full(error),
             Self::Database(error) => health::passes(error),
             Self::Open(error) => match error {
-                OpenError::Directory(_, error) => health::is_full(error),
+                OpenError::Directory(_, error) => file::is_full(error),
                 OpenError::Database(_, error) | OpenError::Copy(_, error) => health::passes(error),
                 OpenError::Schema(_, SchemaError::Sqlite(error)) => health::passes_in_sqlite(error),
                 OpenError::Schema(..)
@@ -75,7 +76,7 @@ impl std::fmt::Display for AppError {
                 };
                 let path = path.display();
                 write!(f, "the state directory {path} cannot be used: {error}")?;
-                f.write_str(if health::is_full(error) { "" } else { help })
+                f.write_str(if file::is_full(error) { "" } else { help })
             }
             Self::File(path, error) => write!(f, "{}: {error}", path.display()),
             Self::Open(error) => error.fmt(f),

@@ -1,4 +1,4 @@
-//! The handle on the builder: what it is told, and how it is woken, asked and ended.
+//! The handle on the builder's loop: its settings, and how it is woken and stopped.
 
 use crate::model::BuildId;
 use std::collections::HashSet;
@@ -7,31 +7,31 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, broadcast, watch};
 
-/// What the builder is told.
+/// The settings of the builder.
 #[derive(Debug, Clone)]
 pub(crate) struct BuilderSettings {
     /// Builds at once.
     pub(crate) max_jobs: usize,
-    /// What can be built here.
+    /// The systems for which it builds.
     pub(crate) systems: Vec<String>,
-    /// Who is said to have built it.
+    /// The name of this machine in the builds' attempts.
     pub(crate) worker: String,
-    /// Unless the job says otherwise.
+    /// The time limit of jobs that name none.
     pub(crate) timeout: Duration,
-    /// Unless the job says otherwise.
+    /// How long jobs that name no limit may print nothing.
     pub(crate) max_silent: Duration,
-    /// Before a build is started again whose worker vanished; four times as long after each further time.
+    /// The pause before a lost build is started again; each further pause is four times as long.
     pub(crate) loss_pause: Duration,
 }
 
 /// How the builder is to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stop {
-    /// It goes on.
+    /// Not yet.
     No,
-    /// Starts nothing more and lets running builds end.
+    /// It starts nothing more and lets running builds end.
     Drain,
-    /// Starts nothing more and cuts running builds, which are scheduled again.
+    /// It starts nothing more and ends running builds, which are scheduled again.
     Now,
 }
 
@@ -44,12 +44,12 @@ pub(crate) struct Builder {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) wake: Notify,
-    /// Raised by each wake; `idle` follows when all that was ready then is done.
+    /// Raised by each wake; `idle` follows when every build that was ready then has ended.
     pub(super) wanted: AtomicU64,
     pub(super) idle: watch::Sender<u64>,
     pub(super) stop: watch::Sender<Stop>,
-    /// Builds that somebody wants canceled while they run. Guard: the mutex. Bounded by the number
-    /// of running builds: entries go with the end of their build.
+    /// Running attempts that are to be canceled. Guard: the mutex. Bounded by the running builds: an entry goes with
+    /// the end of its build.
     pub(super) cancel: Mutex<HashSet<(BuildId, i64)>>,
     pub(super) started: broadcast::Sender<(BuildId, Instant)>,
 }
@@ -68,14 +68,14 @@ impl Builder {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Something was registered: look at the queue.
+    /// Tells the loop that builds may be ready.
     pub(crate) fn wake(&self) {
-        // Read by the loop before it asks the queue, so what is committed before this is seen.
+        // The loop reads it before it claims, so it finds what was committed before this call.
         self.shared.wanted.fetch_add(1, Ordering::SeqCst);
         self.shared.wake.notify_one();
     }
 
-    /// Waits until nothing runs and nothing that was registered before this call can be started.
+    /// Waits until nothing runs, and no build that was registered before this call can be started.
     pub(crate) async fn wait_idle(&self) {
         self.wake();
         let wanted = self.shared.wanted.load(Ordering::SeqCst);
@@ -89,13 +89,13 @@ impl Builder {
         self.shared.stop.send_replace(how);
     }
 
-    /// Asks for the end of a running start of a build.
+    /// Asks a running attempt to end.
     pub(crate) fn cancel_running(&self, id: BuildId, attempt: i64) {
         self.cancel_set().insert((id, attempt));
         self.shared.wake.notify_one();
     }
 
-    /// Tells when processes start; for measurements.
+    /// When processes start, for measurements.
     pub(crate) fn starts(&self) -> broadcast::Receiver<(BuildId, Instant)> {
         self.shared.started.subscribe()
     }

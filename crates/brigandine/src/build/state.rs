@@ -9,23 +9,26 @@
 //!   └── cancel ──▶ canceled
 //! ```
 //!
-//! S1: a finished build never changes. S2: only an event of the current attempt counts.
-//! S3: a loss that is the server's own (it was stopped or killed) is never held against the build.
-//! The store's conditional updates say the same in SQL; a test runs both side by side.
+//! - STATE1: a finished build never changes.
+//! - STATE2: only an event of the current attempt counts.
+//! - STATE3: when the server is stopped or killed, the attempt does not count as a loss.
+//!
+//! The store's conditional updates decide the same in SQL; a test runs both side by side. The transitions that only the
+//! store makes are compiled for that test.
 
 use crate::model::BuildStatus;
 
-/// How often a build's worker may vanish before the build is given up.
+/// A build fails when its worker has vanished so many times.
 pub(crate) const LOSSES_MAX: i64 = 3;
 
-/// What decides about a build's next state.
+/// What decides a build's next state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct State {
     /// Its status.
     pub(crate) status: BuildStatus,
-    /// The number of its last start.
+    /// The number of its last attempt.
     pub(crate) attempt: i64,
-    /// Starts whose worker vanished.
+    /// Attempts whose worker vanished.
     pub(crate) losses: i64,
     /// Dependencies that have not succeeded.
     pub(crate) waiting: i64,
@@ -34,32 +37,33 @@ pub(crate) struct State {
 /// Something that happens to a build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Happening {
-    /// It is its turn.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the store decides this one in SQL"))]
+    /// The builder starts it.
+    #[cfg(test)]
     Claimed,
-    /// Its process ended: with a finished status other than failed-dependency.
+    /// Its process ended, with a finished status other than failed-dependency.
     Ended(i64, BuildStatus),
     /// Its worker vanished.
     Lost(i64),
     /// The server was stopped or killed while it ran.
     Stopped(i64),
-    /// Somebody wants it canceled.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the store decides this one in SQL"))]
+    /// It is canceled.
+    #[cfg(test)]
     Cancel,
     /// A build that it needs succeeded.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the store decides this one in SQL"))]
+    #[cfg(test)]
     DependencySucceeded,
     /// A build that it needs ended otherwise.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the store decides this one in SQL"))]
+    #[cfg(test)]
     DependencyFailed,
 }
 
 impl State {
-    /// The state after `happening`; `None`: it changes nothing.
+    /// The next state; `None`: nothing changes.
     pub(crate) fn after(self, happening: Happening) -> Option<Self> {
-        use BuildStatus::{Canceled, FailedDependency, FailedOther, Scheduled, Started};
-        let current = |attempt| self.status == Started && attempt == self.attempt; // S2
+        use BuildStatus::{FailedOther, Scheduled, Started};
+        let current = |attempt| self.status == Started && attempt == self.attempt; // STATE2
         match happening {
+            #[cfg(test)]
             Happening::Claimed if self.status == Scheduled && self.waiting == 0 => {
                 Some(Self { status: Started, attempt: self.attempt + 1, ..self })
             }
@@ -69,18 +73,21 @@ impl State {
                 let status = if losses >= LOSSES_MAX { FailedOther } else { Scheduled };
                 Some(Self { status, losses, ..self })
             }
-            // S3
+            // STATE3
             Happening::Stopped(attempt) if current(attempt) => {
                 Some(Self { status: Scheduled, ..self })
             }
+            #[cfg(test)]
             Happening::Cancel if self.status == Scheduled => {
-                Some(Self { status: Canceled, ..self })
+                Some(Self { status: BuildStatus::Canceled, ..self })
             }
+            #[cfg(test)]
             Happening::DependencySucceeded if self.status == Scheduled && self.waiting > 0 => {
                 Some(Self { waiting: self.waiting - 1, ..self })
             }
+            #[cfg(test)]
             Happening::DependencyFailed if self.status == Scheduled => {
-                Some(Self { status: FailedDependency, ..self })
+                Some(Self { status: BuildStatus::FailedDependency, ..self })
             }
             _ => None,
         }

@@ -1,7 +1,7 @@
-//! The builder's loop with a dispatcher in the test's hands.
+//! The builder's loop with a dispatcher that the test controls.
 
 use super::builder::{Builder, BuilderSettings, Stop};
-use super::dispatch::{BuildJob, DispatchEvent, Dispatcher, Outcome};
+use super::dispatch::{BuildJob, DispatchEvent, Dispatcher, Lost, Outcome, Progress};
 use crate::health::Health;
 use crate::log::Logs;
 use crate::model::{self, BuildId, BuildLogFile, BuildStatus, Definition, Event};
@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, mpsc};
 
-/// Tells the test what it was offered and asked to cancel.
+/// A dispatcher that tells the test what it was offered and asked to cancel.
 #[derive(Debug)]
 struct Hands {
     offered: mpsc::Sender<(BuildId, i64)>,
@@ -43,13 +43,13 @@ struct Bench {
     _directory: tempfile::TempDir,
 }
 
-/// After a first loss.
+/// The pause after a first loss.
 const PAUSE: Duration = Duration::from_millis(150);
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIME_LIMIT: Duration = Duration::from_secs(20);
 
 async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future).await.expect("in time")
+    tokio::time::timeout(TIME_LIMIT, future).await.expect("in time")
 }
 
 async fn bench(jobs: usize, max_jobs: usize) -> Bench {
@@ -110,8 +110,8 @@ async fn bench(jobs: usize, max_jobs: usize) -> Bench {
         max_jobs,
         systems: vec!["s".to_owned()],
         worker: "w".to_owned(),
-        timeout: PATIENCE,
-        max_silent: PATIENCE,
+        timeout: TIME_LIMIT,
+        max_silent: TIME_LIMIT,
         loss_pause: PAUSE,
     };
     let logs = Logs::new(directory.path(), 1000);
@@ -147,13 +147,15 @@ impl Bench {
     async fn ended(&self, (id, attempt): (BuildId, i64), status: BuildStatus) {
         let outcome = Outcome::ended(status, "");
         let log = BuildLogFile::default();
-        let event = DispatchEvent::Ended { id, attempt, outcome, log };
+        let progress = Progress::Ended(Ok(outcome), log);
+        let event = DispatchEvent { id, attempt, progress };
         self.report.send(event).await.expect("the loop listens");
     }
 
     async fn lost(&self, (id, attempt): (BuildId, i64)) {
-        let message = "gone".to_owned();
-        let event = DispatchEvent::Lost { id, attempt, message, log: BuildLogFile::default() };
+        let lost = Err(Lost("gone".to_owned()));
+        let progress = Progress::Ended(lost, BuildLogFile::default());
+        let event = DispatchEvent { id, attempt, progress };
         self.report.send(event).await.expect("the loop listens");
     }
 

@@ -1,28 +1,24 @@
-//! The builder: takes what is ready from the database, hands it to a dispatcher, writes what comes
-//! back.
+//! The builder's loop: claims builds in the database, hands them to a dispatcher, and stores their ends.
 //!
-//! One task, one loop. Each turn collects the ends that have come in, frees their room, and makes
-//! one write that stores the ends and claims new builds for the room there is; then it publishes
-//! and dispatches what is committed. While the write is under way more ends come in, so the busier
-//! it is, the more a turn does.
+//! It is one task. Each turn collects the ends that have come in, and makes one write that stores them and claims
+//! builds for the room that they leave; then it publishes the changes and dispatches the claimed builds. More ends come
+//! in during the write, so a turn does more when the builder is busier.
 //!
-//! B1: a build runs only after its claim is committed, so a killed server knows all it started.
-//! B2: room is freed when the end is in hand, never before; so at most `max_jobs` run.
-//! B3: an end that cannot be written is kept and tried again; its room stays taken meanwhile.
-//! B4: events are published after the commit that they tell of.
-//! B5: a claimed build has its log before its event is published, and who reads the row in between waits for the
-//! log (`log`, L4): so a build that runs never has an empty log that has ended.
-//!
-//! B6: a build whose worker vanished is not started again at once: what made it vanish may pass. A restarted
-//! server knows of no pause.
-//!
-//! B7: nothing is claimed while a disk has no room.
+//! - BUILD1: a build runs only after its claim is committed, so after a crash the database knows all that ran.
+//! - BUILD2: an attempt's room is free once its end is in hand, so at most `max_jobs` run.
+//! - BUILD3: an end that cannot be written is kept and tried again; its room stays taken meanwhile.
+//! - BUILD4: events are published after the commit of what they tell.
+//! - BUILD5: a claimed build has its log before its event is published, and a reader that finds its row earlier waits
+//!   for the log (`log`, LOG4): so a running build never shows an empty log that has ended.
+//! - BUILD6: a build whose worker vanished is started again only after a pause, since the cause may be temporary. The
+//!   pauses are not stored.
+//! - BUILD7: nothing is claimed while a disk has no room.
 //!
 //! Woken by: [`Builder::wake`] (something was registered), an event of the dispatcher, a request to
-//! stop, the retry of B3, the end of a pause (B6), room on the disk (B7).
+//! stop, the retry of BUILD3, the end of a pause (BUILD6), room on the disk (BUILD7).
 
 use super::builder::{Builder, BuilderSettings, Stop};
-use super::dispatch::{BuildJob, DispatchEvent, Dispatcher, Outcome};
+use super::dispatch::{BuildJob, DispatchEvent, Dispatcher, Lost, Outcome, Progress};
 use super::end::{End, Running};
 use super::state::{Happening, State};
 use crate::health::{self, Health};
@@ -35,9 +31,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, mpsc};
 
-/// How many ends one write stores at most.
+/// Ends that one write stores at most.
 const BATCH: usize = 256;
-/// How often ends are tried again when the server stops.
+/// How often a stopping server tries to store ends.
 const LAST_TRIES: usize = 3;
 /// Before an end that could not be written is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -46,7 +42,7 @@ impl Builder {
     /// Runs until it is asked to stop and everything that ran has ended and is written.
     ///
     /// # Errors
-    /// The database is closed; what ran is still recorded as started.
+    /// The database is closed; builds that ran are still stored as started.
     #[expect(clippy::too_many_arguments, reason = "the parts that it works with")]
     pub(crate) async fn run<D: Dispatcher>(
         self,
@@ -83,14 +79,13 @@ struct Loop<D> {
     health: Health,
     dispatcher: D,
     publish: broadcast::Sender<Event>,
-    /// What was dispatched and has not ended.
+    /// Builds from their claim to the commit of their end; at most `max_jobs`.
     running: HashMap<BuildId, Running>,
-    /// Ends that are not written yet.
+    /// Ends that are not written yet, all of builds in `running`.
     ends: Vec<End>,
-    /// Whether the queue may hold something that can be started.
+    /// Whether the queue may have a build that can be started.
     hungry: bool,
-    /// Builds that are not started before then (B6). Bounded by the builds whose workers vanished within the
-    /// longest pause.
+    /// Lost builds, and when they may be started again (BUILD6). Bounded by the losses within the longest pause.
     resting: HashMap<BuildId, Instant>,
 }
 
@@ -116,9 +111,9 @@ impl<D: Dispatcher> Loop<D> {
             self.hungry |= wanted != seen;
             seen = wanted;
             self.hungry |= self.wake_rested();
-            // B2, B3: an end in hand frees its room only in the write that stores it.
+            // BUILD2, BUILD3: an end in hand frees its room only in the write that stores it.
             let taken = self.running.len().saturating_sub(self.ends.len());
-            let has_room = self.health.has_room(); // B7
+            let has_room = self.health.has_room(); // BUILD7
             let room = match stopping || !has_room {
                 true => 0,
                 false => self.settings.max_jobs.saturating_sub(taken),
@@ -170,57 +165,78 @@ impl<D: Dispatcher> Loop<D> {
         }
     }
 
-    /// Forgets which builds rested long enough; whether there were any.
+    /// Forgets the pauses that are over. Returns whether there were any.
     fn wake_rested(&mut self) -> bool {
         let (now, before) = (Instant::now(), self.resting.len());
         self.resting.retain(|_, until| *until > now);
         self.resting.len() < before
     }
 
-    /// How long a build rests after so many losses.
+    /// The pause of a build after so many losses.
     fn rest(&self, losses: i64) -> Duration {
         let times = u32::try_from(losses - 1).unwrap_or(0).min(8);
         self.settings.loss_pause.saturating_mul(4_u32.saturating_pow(times))
     }
 
-    /// Notes an event of the dispatcher. One for an unknown start is ignored.
+    /// Notes an event of the dispatcher. One for an unknown attempt is ignored.
     fn take(&mut self, event: DispatchEvent) {
-        let (id, attempt) = match &event {
-            DispatchEvent::Started { id, attempt, .. }
-            | DispatchEvent::Ended { id, attempt, .. }
-            | DispatchEvent::Lost { id, attempt, .. } => (*id, *attempt),
-        };
+        let DispatchEvent { id, attempt, progress } = event;
         let Some(running) = self.running.get(&id).cloned() else {
             tracing::warn!(build = %id, attempt, "an event for a build that does not run");
             return;
         };
-        let happening = match &event {
-            DispatchEvent::Started { at, .. } => {
-                let _ = self.builder.shared.started.send((id, *at));
+        let (ended, log) = match progress {
+            Progress::Started(at) => {
+                let _ = self.builder.shared.started.send((id, at));
                 return;
             }
-            DispatchEvent::Lost { .. } => Happening::Lost(attempt),
-            // Cut by the server's own end: not the build's fault.
-            DispatchEvent::Ended { outcome, .. }
+            Progress::Ended(ended, log) => (ended, log),
+        };
+        let happening = match &ended {
+            // The server stops: STATE3.
+            Ok(outcome)
                 if outcome.status == BuildStatus::Canceled
                     && running.cut
                     && !self.builder.cancel_set().contains(&(id, attempt)) =>
             {
                 Happening::Stopped(attempt)
             }
-            DispatchEvent::Ended { outcome, .. } if !outcome.gone.is_empty() => {
-                Happening::Lost(attempt)
-            }
-            DispatchEvent::Ended { outcome, .. } => Happening::Ended(attempt, outcome.status),
+            Ok(outcome) if outcome.gone.is_empty() => Happening::Ended(attempt, outcome.status),
+            Ok(_) | Err(Lost(_)) => Happening::Lost(attempt),
         };
         let Some(next) = running.state.after(happening) else {
             tracing::warn!(build = %id, attempt, "an event of another attempt");
             return;
         };
-        let end = match event {
-            DispatchEvent::Started { .. } => return,
-            DispatchEvent::Lost { mut message, log, .. } => {
-                let Running { specification, job, .. } = &running;
+        let end = self.end(id, &running, next, ended, log);
+        if !self.ends.iter().any(|known| known.key() == end.key()) {
+            self.ends.push(end);
+        }
+        self.hungry = true;
+    }
+
+    /// What is stored of an attempt that has ended.
+    fn end(
+        &mut self,
+        id: BuildId,
+        running: &Running,
+        next: State,
+        ended: Result<Outcome, Lost>,
+        log: BuildLogFile,
+    ) -> End {
+        let Running { specification, job, state: State { attempt, .. }, .. } = running;
+        let attempt = *attempt;
+        let lost = |message, log, keep_log, gone| End::Lost {
+            id,
+            attempt,
+            message,
+            next,
+            log,
+            keep_log,
+            gone,
+        };
+        match ended {
+            Err(Lost(mut message)) => {
                 tracing::warn!(
                     build = %id, attempt, specification, job, why = message, "a build was lost"
                 );
@@ -229,24 +245,19 @@ impl<D: Dispatcher> Loop<D> {
                     self.resting.insert(id, Instant::now() + pause);
                     message.push_str(&format!("; tried again after {} s", pause.as_secs()));
                 }
-                End::Lost { id, attempt, message, next, log, keep_log: true }
+                lost(message, log, true, Vec::new())
             }
-            DispatchEvent::Ended { outcome: Outcome { message, gone, .. }, .. }
-                if !gone.is_empty() =>
-            {
-                let Running { specification, job, .. } = &running;
+            Ok(Outcome { message, gone, .. }) if !gone.is_empty() => {
                 tracing::warn!(
                     build = %id, attempt, specification, job, why = message, "outputs are made again"
                 );
-                End::Gone { id, attempt, message, next, outputs: gone }
+                lost(message, BuildLogFile::default(), false, gone)
             }
-            DispatchEvent::Ended { log, .. } if next.status == BuildStatus::Scheduled => {
-                let message = "the server was stopped".to_owned();
-                End::Lost { id, attempt, message, next, log, keep_log: false }
+            Ok(_) if next.status == BuildStatus::Scheduled => {
+                lost("the server was stopped".to_owned(), log, false, Vec::new())
             }
-            DispatchEvent::Ended { outcome, log, .. } => {
-                let Outcome { status, message, outputs, products, hold, gone: _, notes: _ } =
-                    outcome;
+            Ok(Outcome { status, message, outputs, products, hold, gone: _, notes: _ }) => {
+                let outputs = outputs.into_iter();
                 let finish = Finish {
                     id,
                     attempt,
@@ -254,21 +265,15 @@ impl<D: Dispatcher> Loop<D> {
                     message,
                     stopped_at: running.end(),
                     log,
-                    outputs: outputs
-                        .into_iter()
-                        .map(|(name, digest)| (name, model::output_path(&digest)))
-                        .collect(),
+                    outputs: outputs.map(|(name, it)| (name, model::output_path(&it))).collect(),
                     products,
                 };
                 End::Finished(finish, hold)
             }
-        };
-        if !self.ends.iter().any(|known| known.key() == end.key()) {
-            self.ends.push(end);
         }
-        self.hungry = true;
     }
 
+    /// Asks the dispatcher to end canceled builds, and all builds when the server stops at once.
     fn pass_on_cancels(&mut self, stop: Stop) {
         if stop == Stop::Now {
             for (id, running) in &mut self.running {
@@ -287,14 +292,14 @@ impl<D: Dispatcher> Loop<D> {
         }
     }
 
-    /// Stores the ends in hand and claims up to `room` builds. `false`: not all could be stored.
+    /// Stores the ends in hand and claims up to `room` builds. `false`: some ends could not be stored.
     async fn turn(&mut self, room: usize) -> Result<bool, DatabaseError> {
         let now = model::now();
         let ends: Arc<[End]> = self.ends.as_slice().into();
         let (systems, worker) = (self.settings.systems.clone(), self.settings.worker.clone());
         let stored = Arc::clone(&ends);
         let resting: Vec<BuildId> = self.resting.keys().copied().collect();
-        // B5: dropped when each claimed build has its log.
+        // BUILD5: dropped when each claimed build has its log.
         let coming = self.logs.announce();
         let written = self
             .database
@@ -327,7 +332,7 @@ impl<D: Dispatcher> Loop<D> {
             }
             Err(error) if health::passes(&error) => {
                 self.health.note(&error);
-                Ok(false) // B3
+                Ok(false) // BUILD3
             }
             Err(error) if is_last(&error) => Err(error),
             Err(error) => {
@@ -337,8 +342,7 @@ impl<D: Dispatcher> Loop<D> {
         }
     }
 
-    /// After a turn that failed as a whole: each end by itself, so that one bad one does not keep
-    /// the others back.
+    /// Stores each end by itself, after a write of all has failed, so that one bad end does not block the others.
     async fn one_by_one(&mut self, ends: &[End], now: i64) -> Result<bool, DatabaseError> {
         self.ends.clear();
         for end in ends {
@@ -349,15 +353,15 @@ impl<D: Dispatcher> Loop<D> {
                 Err(error) => {
                     let (id, attempt) = end.key();
                     tracing::error!(%error, build = %id, attempt, "cannot store the end of a build");
-                    self.ends.push(end.clone()); // B3
+                    self.ends.push(end.clone()); // BUILD3
                 }
             }
         }
-        // Also when no end is left: whatever failed was then the claim, and wants a pause.
+        // Also when no end is left: then the claim has failed, and the loop must pause.
         Ok(false)
     }
 
-    /// An end is committed.
+    /// Forgets a build whose end is committed, and tells of it.
     fn settle(&mut self, end: &End, changed: &[Changed]) {
         let (id, attempt) = end.key();
         let ended = self.running.remove(&id);
@@ -377,12 +381,12 @@ impl<D: Dispatcher> Loop<D> {
                 why = finish.message,
                 "build ended"
             ),
-            // Says what the worker did before it vanished.
+            // The log shows what the worker did before it vanished.
             End::Lost { keep_log: true, .. } => {}
             // The next attempt has a log of its own.
-            End::Lost { .. } | End::Gone { .. } => self.remove_log(name),
+            End::Lost { .. } => self.remove_log(name),
         }
-        model::publish(&self.publish, changed); // B4
+        model::publish(&self.publish, changed); // BUILD4
     }
 
     fn remove_log(&self, name: LogName) {
@@ -390,11 +394,11 @@ impl<D: Dispatcher> Loop<D> {
         drop(tokio::task::spawn_blocking(move || logs.remove(name)));
     }
 
-    /// A claim is committed (B1).
+    /// Hands a build to the dispatcher, after its claim is committed (BUILD1).
     fn dispatch(&mut self, claimed: &Claimed, now: i64) {
         let id = claimed.changed.id;
         let log = self.logs.create(LogName::Build(id, claimed.attempt));
-        model::publish(&self.publish, std::slice::from_ref(&claimed.changed)); // B5
+        model::publish(&self.publish, std::slice::from_ref(&claimed.changed)); // BUILD5
         let state = State {
             status: BuildStatus::Started,
             attempt: claimed.attempt,
@@ -413,7 +417,7 @@ impl<D: Dispatcher> Loop<D> {
                 return self.refuse(claimed, format!("its derivation cannot be read: {error}"));
             }
         };
-        // One output may have several names.
+        // Several names may stand for the same output.
         let output = |derivation: &String| {
             let (_, path) = claimed.needs.iter().find(|(needed, _)| needed == derivation)?;
             Some(model::output_digest(path).unwrap_or(path).to_owned())
@@ -448,7 +452,7 @@ impl<D: Dispatcher> Loop<D> {
         self.dispatcher.offer(job, log);
     }
 
-    /// Ends a start that never reached the dispatcher.
+    /// Ends an attempt that cannot be dispatched.
     fn refuse(&mut self, claimed: &Claimed, message: String) {
         let canceled = Finish {
             id: claimed.changed.id,
@@ -465,7 +469,7 @@ impl<D: Dispatcher> Loop<D> {
     }
 }
 
-/// Resolves then; never without a time.
+/// Waits until then; for ever if there is no time.
 async fn until(time: Option<Instant>) {
     match time {
         Some(time) => tokio::time::sleep_until(time.into()).await,
@@ -473,7 +477,7 @@ async fn until(time: Option<Instant>) {
     }
 }
 
-/// Whether no call will ever succeed again.
+/// Whether no later call can succeed.
 fn is_last(error: &DatabaseError) -> bool {
     error.is_closed() || error.is_replaced() || error.is_corrupt()
 }

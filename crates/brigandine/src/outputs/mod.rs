@@ -1,9 +1,8 @@
 //! Outputs: what a build leaves behind, kept in a folder named by the digest of its contents.
 //!
-//! Whatever a command put into `BRIGANDINE_OUT`, and the files that its product patterns select,
-//! becomes `outputs/DIGEST`. Two builds that leave the same bytes share a folder; a folder that
-//! has its name is complete, for it was renamed into place. What it holds may have been damaged since, so it
-//! is read again before it is shared, and replaced if it is not what its name says.
+//! What a command puts into `BRIGANDINE_OUT`, and the files that its product patterns select, become `outputs/DIGEST`.
+//! Two builds that leave the same bytes share a folder. A folder gets its name when it is complete. It may be damaged
+//! later, so it is read again before another build shares it, and replaced if its contents do not match its name.
 
 mod products;
 mod tree;
@@ -13,7 +12,7 @@ pub(crate) use tree::NotKept;
 use crate::model::{NewProduct, output_digest, product_path};
 use crate::os::digest::hex;
 use crate::os::file::of;
-use crate::os::folder::remove_all;
+use crate::os::folder::{Temporary, remove_all, remove_leftovers};
 use products::Selected;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
@@ -23,29 +22,29 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use tree::{Found, Partial};
+use tree::Found;
 
-/// How the names begin of what is no output: on its way in, out, and out because it is damaged.
+/// How the names of other folders beside the outputs begin: unfinished ones, removed ones, damaged ones.
 const ASIDE: [&str; 3] = ["partial-", "gone-", "damaged-"];
 
 /// A folder of outputs.
 ///
-/// | state of an output | who says so | leaves it by |
+/// | state of an output | kept in | left by |
 /// |---|---|---|
 /// | held: a result that names it is not stored yet | `uses`: how many | the last [`Hold`] is dropped |
-/// | being removed | `uses` | [`Removal`] is dropped; whoever wants to hold it waits |
-/// | at rest | nothing in `uses` | either |
+/// | being removed | `uses` | [`Removal`] is dropped; until then [`Outputs::collect`] waits |
+/// | at rest | not in `uses` | either |
 ///
-/// O1: a result holds its output before it looks whether the folder is there, until its row is committed.
-/// So whoever removes one asks for rows after no hold is left, and finds those of all holds before.
+/// - OUT1: a result holds its output before it looks whether the folder is there, until its row is committed. A removal
+///   begins when there is no hold, and then asks for rows: it finds those of all earlier holds.
 #[derive(Debug)]
 pub(crate) struct Outputs {
     directory: PathBuf,
     bytes_max: u64,
     uses: Arc<Uses>,
-    /// Names what is on its way in, or out because it is damaged.
+    /// The number of the next folder that is no output.
     serial: AtomicU64,
-    /// The digest of nothing, whose folder is there from the start: most builds leave nothing.
+    /// The digest of the empty output, which most builds leave; its folder is there from the start.
     empty: String,
 }
 
@@ -57,29 +56,22 @@ impl Outputs {
         Ok(Self { directory, bytes_max, uses: Arc::default(), serial: AtomicU64::new(0), empty })
     }
 
-    /// Removes what a killed server left half made or half removed in `directory`. Blocks.
+    /// Removes what a killed server left unfinished in `directory`. Blocks.
     pub(crate) fn clean(directory: &Path) {
-        let Ok(found) = fs::read_dir(directory) else { return };
-        let left = |name: &str| ASIDE.iter().any(|beginning| name.starts_with(beginning));
-        for entry in found.flatten().filter(|it| left(&it.file_name().to_string_lossy())) {
-            if let Err(error) = remove_all(&entry.path()) {
-                tracing::warn!(%error, path = %entry.path().display(), "cannot remove a leftover");
-            }
-        }
+        remove_leftovers(directory, &ASIDE);
     }
 
-    /// Where the output of this digest is, if it is there.
+    /// The path of the output with this digest, if it is there.
     pub(crate) fn path(&self, digest: &str) -> Option<PathBuf> {
-        let plain = !digest.is_empty() && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
         let path = self.directory.join(digest);
-        (plain && path.is_dir()).then_some(path)
+        (is_digest(digest) && path.is_dir()).then_some(path)
     }
 
     /// Takes over what a successful command left in `out`, and the products it left in `build`.
     /// Blocks.
     ///
     /// # Errors
-    /// The job broke a rule, or a file cannot be kept; the message names it as the build knows it.
+    /// The job broke a rule, or a file cannot be kept; the message names the file as the build does.
     pub(crate) fn collect(
         &self,
         build: &Path,
@@ -97,8 +89,7 @@ impl Outputs {
     }
 
     fn try_collect(&self, build: &Path, out: &Path, patterns: &[String]) -> Result<Kept, NotKept> {
-        // The command may have put a link in the place of its own directory, and in a sandbox a link
-        // leads to where only the server can go.
+        // The command may have replaced its own directory by a link, which could lead to a path that the sandbox hid.
         for directory in [build, out] {
             if !of(directory, directory.symlink_metadata())?.is_dir() {
                 let message = "it replaced its own directory by something else".to_owned();
@@ -108,7 +99,7 @@ impl Outputs {
         let Selected { files: selected, notes } = products::select(build, out, patterns)?;
         if of(out, fs::read_dir(out))?.next().is_none() {
             self.check_empty()?;
-            // Never removed, so it need not be held.
+            // Never removed, so there is no need to hold it.
             return Ok(Kept {
                 digest: self.empty.clone(),
                 products: Vec::new(),
@@ -144,7 +135,7 @@ impl Outputs {
                 _ => self.set_aside(target, name)?,
             }
         }
-        // First: a default access list would come back with the copies that are made below.
+        // First: files that are copied below would inherit a default access list.
         tree::remove_attributes(out)?;
         for entry in of(out, fs::read_dir(out))? {
             tree::protect(&of(out, entry)?.path())?;
@@ -153,12 +144,12 @@ impl Outputs {
         tree::sync_tree(out, files)?;
         match self.place(out, target, files) {
             Ok(()) => {
-                // Only now: a folder that is protected cannot be moved to another one.
+                // Only now: a read-only folder cannot be moved to another parent.
                 of(target, fs::set_permissions(target, fs::Permissions::from_mode(0o555)))?;
                 tree::sync_folder(target)?;
                 Ok(tree::sync_folder(&self.directory)?)
             }
-            // Somebody else made the same output a moment ago.
+            // Another build left the same output meanwhile.
             Err(_) if target.is_dir() => Ok(()),
             Err(error) => Ok(of(target, Err(error))?),
         }
@@ -170,15 +161,19 @@ impl Outputs {
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {}
             done => return done,
         }
-        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
-        let name = format!("partial-{}-{serial}", std::process::id());
-        let partial = Partial(self.directory.join(name));
+        let partial = Temporary(self.aside("partial-"));
         tree::copy_tree(out, &partial.0, files)?;
         tree::sync_tree(&partial.0, files)?;
         fs::rename(&partial.0, target)
     }
 
-    /// The output that holds nothing is there, and holds nothing.
+    /// The path of a new folder beside the outputs; `kind` is one of [`ASIDE`].
+    fn aside(&self, kind: &str) -> PathBuf {
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        self.directory.join(format!("{kind}{}-{serial}", std::process::id()))
+    }
+
+    /// Makes sure that the empty output exists and is empty.
     fn check_empty(&self) -> io::Result<()> {
         let target = self.directory.join(&self.empty);
         match fs::read_dir(&target).map(|mut entries| entries.next().is_none()) {
@@ -190,16 +185,14 @@ impl Outputs {
         fs::create_dir_all(target)
     }
 
-    /// Takes a damaged output out of the way; those who read it go on reading it.
+    /// Removes a damaged output. Open files of it stay readable.
     fn set_aside(&self, target: &Path, name: &str) -> io::Result<()> {
         tracing::error!(
             output = name,
             "an output is not what its name says: it is replaced by what was built just now; find out what \
              wrote to the state directory"
         );
-        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
-        let aside = format!("damaged-{}-{serial}", std::process::id());
-        let aside = self.directory.join(aside);
+        let aside = self.aside("damaged-");
         fs::set_permissions(target, fs::Permissions::from_mode(0o700))?;
         match fs::rename(target, &aside) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -221,7 +214,7 @@ impl Outputs {
                     *count += 1;
                     break;
                 }
-                // Ends with the removal, which waits for one read and a rename.
+                // A removal takes one read of the database and a rename.
                 Use::Removed => {
                     uses = self.uses.ended.wait(uses).unwrap_or_else(PoisonError::into_inner);
                 }
@@ -237,10 +230,9 @@ impl Outputs {
         self.hold(digest)
     }
 
-    /// Whether it is an output that may ever be removed: a digest and no path, and not that of nothing.
+    /// Whether it is an output that may ever be removed: a digest, and not that of the empty output.
     pub(crate) fn may_go(&self, digest: &str) -> bool {
-        let plain = !digest.is_empty() && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
-        plain && digest != self.empty
+        is_digest(digest) && digest != self.empty
     }
 
     /// Begins to remove an output that no row may name. `None`: it is held, or may never go.
@@ -256,6 +248,11 @@ impl Outputs {
     }
 }
 
+/// Whether it names an output, and is no path.
+fn is_digest(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 /// What a build left.
 #[derive(Debug)]
 pub(crate) struct Kept {
@@ -263,17 +260,17 @@ pub(crate) struct Kept {
     pub(crate) digest: String,
     /// Files to download.
     pub(crate) products: Vec<NewProduct>,
-    /// Keeps the output there until its row is stored; nothing needs to keep the one that is empty.
+    /// Keeps the output until its row is stored; `None` for the empty one.
     pub(crate) hold: Option<Hold>,
-    /// What the build log is to say besides.
+    /// Notes for the build log.
     pub(crate) notes: Vec<String>,
 }
 
-/// Which outputs may not be removed or taken right now. Bounded by the builds that end at once.
+/// The outputs that are held or being removed. Bounded by the builds that end at once.
 #[derive(Debug, Default)]
 struct Uses {
     by_digest: Mutex<HashMap<String, Use>>,
-    /// Rung when a removal ends.
+    /// Notified when a removal ends.
     ended: Condvar,
 }
 
@@ -291,21 +288,13 @@ enum Use {
 
 /// Keeps an output from being removed until the row that names it is committed.
 #[derive(Debug, Clone)]
-pub(crate) struct Hold(Arc<Held>);
+pub(crate) struct Hold(#[expect(dead_code, reason = "kept for what its drop does")] Arc<Held>);
 
 #[derive(Debug)]
 struct Held {
     uses: Arc<Uses>,
     digest: String,
 }
-
-impl PartialEq for Hold {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.digest == other.0.digest
-    }
-}
-
-impl Eq for Hold {}
 
 impl Drop for Held {
     fn drop(&mut self) {
@@ -328,11 +317,11 @@ pub(crate) struct Removal {
 }
 
 impl Removal {
-    /// Moves the folder aside, where it can be deleted in peace, and says where that is; one that is gone already
-    /// is no error. Blocks.
+    /// Moves the folder aside, for the caller to delete, and returns its new path. A missing folder is no error.
+    /// Blocks.
     pub(crate) fn finish(self) -> io::Result<PathBuf> {
         let aside = self.path.with_file_name(format!("gone-{}", self.digest));
-        // A folder that is protected cannot be moved to another one.
+        // A read-only folder cannot be moved.
         let allow = || fs::set_permissions(&self.path, fs::Permissions::from_mode(0o700));
         match allow().and_then(|()| fs::rename(&self.path, &aside)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

@@ -2,9 +2,9 @@
 //!
 //! A pattern selects files of the build directory, which are moved to the output, and files that are in the output
 //! already. A link counts as the file that it leads to, if that is one of the build's own: a link of the build
-//! directory becomes a copy of the file, a link of the output is offered as the file. A link that leads anywhere else
-//! could show any file of the machine, so it is left out and the build log says so; where a pattern selects
-//! nothing else, the build fails.
+//! directory becomes a copy of the file, a link of the output is offered as the file. A link that leads elsewhere could
+//! show any file of the machine: it is left out, and the build log says so. If a pattern selects nothing else, the
+//! build fails.
 
 use super::tree::{DEPTH_MAX, FILES_MAX, NotKept};
 use crate::input::Pattern;
@@ -15,16 +15,16 @@ use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// Products, and what there is to say about links that are none.
+/// The products of a build, and notes about links that are left out.
 #[derive(Debug, Default)]
 pub(super) struct Selected {
-    /// The file in the output by the name that it is offered under.
+    /// The file in the output, by the name under which it is offered.
     pub(super) files: BTreeMap<PathBuf, PathBuf>,
     /// For the build log. Bounded by [`NOTES_MAX`].
     pub(super) notes: Vec<String>,
 }
 
-/// Links that the build log names.
+/// Links that the build log names at most.
 const NOTES_MAX: usize = 20;
 
 /// A pattern, and what it has selected so far.
@@ -36,56 +36,49 @@ struct Wanted<'a> {
     refused: Option<String>,
 }
 
-/// Brings the files that the patterns select into `out`, and names them. The build directory is about to go, so
-/// files are moved.
+/// Moves the files that the patterns select into `out`, and names them. The build directory is removed next.
 pub(super) fn select(build: &Path, out: &Path, patterns: &[String]) -> Result<Selected, NotKept> {
-    let mut selected = Selected::default();
     if patterns.is_empty() {
-        return Ok(selected);
+        return Ok(Selected::default());
     }
-    let mut wanted = Vec::with_capacity(patterns.len());
-    for text in patterns {
-        let pattern = Pattern::new(text).map_err(NotKept::Rule)?;
-        wanted.push(Wanted { text, pattern, matched: false, refused: None });
-    }
+    let mut selection = Selection::new(patterns)?;
     let roots = [of(build, build.canonicalize())?, of(out, out.canonicalize())?];
     let files = |root| {
         let mut found = Vec::new();
         list(root, Path::new(""), 0, &mut found)?;
         Ok::<_, NotKept>(found)
     };
-    let built = files(build)?;
-    // Links first: what they lead to may be moved afterwards.
-    for (path, _) in built.iter().filter(|(_, link)| *link) {
-        if !chosen(&wanted, path) {
+    let mut built = files(build)?;
+    // Links first, since their targets may be moved afterwards.
+    built.sort_by_key(|(_, link)| !*link);
+    for (path, link) in &built {
+        if !selection.wants(path) {
             continue;
         }
-        let target = out.join(path);
-        match resolve(&build.join(path), &roots) {
-            Ok(file) => {
-                if target.symlink_metadata().is_err() {
-                    make_parents(out, path)?;
-                    of(&file, fs::copy(&file, &target))?;
+        let (source, target) = (build.join(path), out.join(path));
+        let source = match *link {
+            false => source,
+            true => match resolve(&source, &roots) {
+                Ok(file) => file,
+                Err(why) => {
+                    selection.refuse(path, &why);
+                    continue;
                 }
-                take(&mut wanted, &mut selected, path, path.clone());
-            }
-            Err(why) => refuse(&mut wanted, &mut selected, path, &why),
-        }
-    }
-    for (path, _) in built.iter().filter(|(_, link)| !*link) {
-        if !chosen(&wanted, path) {
-            continue;
-        }
-        let target = out.join(path);
+            },
+        };
         if target.symlink_metadata().is_err() {
             make_parents(out, path)?;
-            of(&build.join(path), fs::rename(build.join(path), &target))?;
+            let moved = match *link {
+                false => fs::rename(&source, &target),
+                true => fs::copy(&source, &target).map(drop),
+            };
+            of(&source, moved)?;
         }
-        take(&mut wanted, &mut selected, path, path.clone());
+        selection.take(path, path.clone());
     }
-    // Or it lies at its place already.
+    // Others are in the output already.
     for (path, link) in files(out)? {
-        if !chosen(&wanted, &path) {
+        if !selection.wants(&path) {
             continue;
         }
         let file = match link {
@@ -94,58 +87,76 @@ pub(super) fn select(build: &Path, out: &Path, patterns: &[String]) -> Result<Se
                 .map(|file| file.strip_prefix(&roots[1]).unwrap_or(&file).to_owned()),
         };
         match file {
-            Ok(file) => take(&mut wanted, &mut selected, &path, file),
-            Err(why) => refuse(&mut wanted, &mut selected, &path, &why),
+            Ok(file) => selection.take(&path, file),
+            Err(why) => selection.refuse(&path, &why),
         }
     }
-    match wanted.iter().find(|wanted| !wanted.matched) {
-        None => Ok(selected),
-        Some(Wanted { text, refused: Some(why), .. }) => {
-            Err(NotKept::Rule(format!("product pattern `{text}` matches no file: {why}")))
+    selection.finish(&built)
+}
+
+/// The patterns, and the files that they have selected so far.
+struct Selection<'a> {
+    wanted: Vec<Wanted<'a>>,
+    selected: Selected,
+}
+
+impl<'a> Selection<'a> {
+    fn new(patterns: &'a [String]) -> Result<Self, NotKept> {
+        let wanted = patterns.iter().map(|text| {
+            let pattern = Pattern::new(text).map_err(NotKept::Rule)?;
+            Ok::<_, NotKept>(Wanted { text, pattern, matched: false, refused: None })
+        });
+        Ok(Self { wanted: wanted.collect::<Result<_, _>>()?, selected: Selected::default() })
+    }
+
+    fn wants(&self, path: &Path) -> bool {
+        let name = path.as_os_str().as_bytes();
+        self.wanted.iter().any(|wanted| wanted.pattern.matches(name))
+    }
+
+    fn wanting(&mut self, path: &Path) -> impl Iterator<Item = &mut Wanted<'a>> {
+        let name = path.as_os_str().as_bytes().to_owned();
+        self.wanted.iter_mut().filter(move |wanted| wanted.pattern.matches(&name))
+    }
+
+    fn take(&mut self, path: &Path, file: PathBuf) {
+        self.wanting(path).for_each(|wanted| wanted.matched = true);
+        self.selected.files.insert(path.to_owned(), file);
+    }
+
+    fn refuse(&mut self, path: &Path, why: &str) {
+        let what = format!("`{}` is a link {why}", path.display());
+        for wanted in self.wanting(path) {
+            wanted.refused.get_or_insert_with(|| what.clone());
         }
-        Some(Wanted { text, .. }) => {
-            let above = |path: &Path| Path::new(text).starts_with(path);
-            let why = match built.iter().find(|(path, link)| *link && above(path)) {
-                Some((path, _)) => {
-                    let path = path.display();
-                    format!(": `{path}` is a link, and links to directories are not followed")
-                }
-                None => String::new(),
-            };
-            Err(NotKept::Rule(format!("product pattern `{text}` matches no file{why}")))
+        if self.selected.notes.len() < NOTES_MAX {
+            self.selected.notes.push(format!("left out of the products: {what}"));
         }
     }
-}
 
-fn chosen(wanted: &[Wanted<'_>], path: &Path) -> bool {
-    let name = path.as_os_str().as_bytes();
-    wanted.iter().any(|wanted| wanted.pattern.matches(name))
-}
-
-fn take(wanted: &mut [Wanted<'_>], selected: &mut Selected, path: &Path, file: PathBuf) {
-    let name = path.as_os_str().as_bytes();
-    for wanted in wanted.iter_mut().filter(|wanted| wanted.pattern.matches(name)) {
-        wanted.matched = true;
-    }
-    selected.files.insert(path.to_owned(), file);
-}
-
-fn refuse(wanted: &mut [Wanted<'_>], selected: &mut Selected, path: &Path, why: &str) {
-    let what = format!("`{}` is a link {why}", path.display());
-    let name = path.as_os_str().as_bytes();
-    for wanted in wanted.iter_mut().filter(|wanted| wanted.pattern.matches(name)) {
-        wanted.refused.get_or_insert_with(|| what.clone());
-    }
-    if selected.notes.len() < NOTES_MAX {
-        selected.notes.push(format!("left out of the products: {what}"));
+    /// What is selected; an error if a pattern has matched no file.
+    fn finish(self, built: &[(PathBuf, bool)]) -> Result<Selected, NotKept> {
+        let Some(Wanted { text, refused, .. }) = self.wanted.iter().find(|it| !it.matched) else {
+            return Ok(self.selected);
+        };
+        let above = |path: &Path| Path::new(text).starts_with(path);
+        let why = match (refused, built.iter().find(|(path, link)| *link && above(path))) {
+            (Some(why), _) => format!(": {why}"),
+            (None, Some((path, _))) => {
+                let path = path.display();
+                format!(": `{path}` is a link, and links to directories are not followed")
+            }
+            (None, None) => String::new(),
+        };
+        Err(NotKept::Rule(format!("product pattern `{text}` matches no file{why}")))
     }
 }
 
-/// The file that a link leads to, which lies below one of the roots; or what is wrong with the link.
+/// The file that a link leads to, which must lie below one of the roots; or what is wrong with the link.
 fn resolve(link: &Path, roots: &[PathBuf]) -> Result<PathBuf, String> {
     let said = fs::read_link(link).unwrap_or_default();
     let said = said.display();
-    // Nothing of the build runs any more that could change the way while it is gone.
+    // No process of the build is alive that could change the path meanwhile.
     let file = link.canonicalize().map_err(|error| match error.kind() {
         ErrorKind::NotFound => format!("to `{said}`, which is not there"),
         _ => format!("to `{said}`: {error}"),
@@ -165,7 +176,7 @@ fn resolve(link: &Path, roots: &[PathBuf]) -> Result<PathBuf, String> {
     Ok(file)
 }
 
-/// Makes the directories above `out/path`, following no link that the build left there.
+/// Makes the directories above `out/path`, without following links that the build left there.
 fn make_parents(out: &Path, path: &Path) -> Result<(), NotKept> {
     let mut directory = out.to_owned();
     for part in path.parent().into_iter().flat_map(Path::components) {
@@ -183,7 +194,7 @@ fn make_parents(out: &Path, path: &Path) -> Result<(), NotKept> {
     Ok(())
 }
 
-/// Files and links below `root`, and which of them are links. Links to directories are not followed.
+/// The files and links below `root`, and whether each is a link. Links to directories are not followed.
 fn list(
     root: &Path,
     below: &Path,

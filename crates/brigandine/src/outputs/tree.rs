@@ -1,8 +1,7 @@
-//! The files of an output: read for its name, made the server's own, brought to the disk.
+//! The files of an output: digested for its name, made the server's own, synced to the disk.
 
 use crate::os::digest::hex;
 use crate::os::file::of;
-use crate::os::folder::remove_all;
 use rustix::fs::{llistxattr, llistxattr_query, lremovexattr};
 use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
@@ -13,15 +12,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 
-/// How many files an output may have.
+/// Files of an output.
 pub(super) const FILES_MAX: usize = 1_000_000;
-/// How deep directories may lie in one another.
+/// Levels of directories in an output.
 pub(super) const DEPTH_MAX: usize = 200;
 
-/// Why outputs are not kept.
+/// Why an output is not kept.
 #[derive(Debug)]
 pub(crate) enum NotKept {
-    /// The job broke its own rules; the text says which.
+    /// The job broke a rule; the text says which.
     Rule(String),
     /// A file cannot be read or written.
     Io(io::Error),
@@ -30,15 +29,6 @@ pub(crate) enum NotKept {
 impl From<io::Error> for NotKept {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
-    }
-}
-
-/// A folder that disappears unless it was renamed away.
-pub(super) struct Partial(pub(super) PathBuf);
-
-impl Drop for Partial {
-    fn drop(&mut self) {
-        let _ = remove_all(&self.0);
     }
 }
 
@@ -64,13 +54,13 @@ pub(super) fn copy_tree(from: &Path, to: &Path, files: &[Found]) -> io::Result<(
 pub(super) struct Found {
     /// Relative to the output.
     pub(super) path: PathBuf,
-    /// `f`, `x` for a file that can be run, `d` or `l`.
+    /// `f`, `x` for an executable file, `d` or `l`.
     pub(super) kind: u8,
     pub(super) digest: Vec<u8>,
     pub(super) bytes: u64,
 }
 
-/// The name of an output with what is in `root`, and what that is.
+/// The name of an output with the contents of `root`, and its files.
 pub(super) fn digest(root: &Path, bytes_max: u64) -> Result<(String, Vec<Found>), NotKept> {
     let mut walk = Walk { root, files: Vec::new(), bytes: 0, bytes_max };
     walk.directory(root, 0)?;
@@ -127,23 +117,18 @@ impl Walk<'_> {
     }
 
     fn file(&mut self, path: &Path) -> Result<(Vec<u8>, u64), NotKept> {
-        let mut file = of(path, fs::File::open(path))?;
+        // A byte beyond the limit shows that there is more.
+        let most = (self.bytes_max - self.bytes).saturating_add(1);
+        let file = of(path, fs::File::open(path))?.take(most);
         let mut digest = Sha256::new();
-        let mut chunk = vec![0; 64 * 1024];
-        let mut bytes = 0;
-        loop {
-            let count = of(path, file.read(&mut chunk))?;
-            if count == 0 {
-                return Ok((digest.finalize().to_vec(), bytes));
-            }
-            digest.update(&chunk[..count]);
-            bytes += count as u64;
-            self.bytes += count as u64;
-            if self.bytes > self.bytes_max {
-                let message = format!("its output has more than {} bytes", self.bytes_max);
-                return Err(NotKept::Rule(message));
-            }
+        let bytes = io::copy(&mut io::BufReader::with_capacity(64 * 1024, file), &mut digest);
+        let bytes = of(path, bytes)?;
+        self.bytes += bytes;
+        if self.bytes > self.bytes_max {
+            let message = format!("its output has more than {} bytes", self.bytes_max);
+            return Err(NotKept::Rule(message));
         }
+        Ok((digest.finalize().to_vec(), bytes))
     }
 }
 
@@ -151,8 +136,8 @@ fn is_executable(metadata: &Metadata) -> bool {
     metadata.permissions().mode() & 0o111 != 0
 }
 
-/// Gives everything the mode that its kind has, 0444, or 0555 for what can be run and for directories, and
-/// takes all that would make it more than its bytes: other names outside of the output, a changed user, attributes.
+/// Sets the mode of everything, 0444, or 0555 for directories and executable files, and removes all that is not
+/// contents: hard links to files outside of the output, other owners, attributes.
 pub(super) fn protect(path: &Path) -> io::Result<()> {
     let metadata = of(path, path.symlink_metadata())?;
     remove_attributes(path)?;
@@ -165,7 +150,7 @@ pub(super) fn protect(path: &Path) -> io::Result<()> {
             protect(&of(path, entry)?.path())?;
         }
     } else if metadata.nlink() > 1 {
-        // Whoever has the other name could change it, or have it changed here.
+        // Through the other name its contents could be changed.
         let mut copy = path.as_os_str().to_owned();
         copy.push(".brigandine-copy");
         let copy = PathBuf::from(copy);
@@ -178,7 +163,7 @@ pub(super) fn protect(path: &Path) -> io::Result<()> {
     of(path, fs::set_permissions(path, mode))
 }
 
-/// Makes a file the server's own: its build may have run as another user, or changed its group.
+/// Makes the server's user the owner of a file: its build may have run as another user, or changed its group.
 pub(super) fn take_over(path: &Path, metadata: &Metadata) -> io::Result<()> {
     let (user, group) = (geteuid().as_raw(), getegid().as_raw());
     if (metadata.uid(), metadata.gid()) == (user, group) {
@@ -187,8 +172,7 @@ pub(super) fn take_over(path: &Path, metadata: &Metadata) -> io::Result<()> {
     of(path, lchown(path, Some(user), Some(group)))
 }
 
-/// Removes extended attributes, which hold access lists and rights of programs. What a machine's own policy
-/// attaches to every file stays.
+/// Removes extended attributes, which hold access lists and capabilities. Those of a machine's security policy stay.
 pub(super) fn remove_attributes(path: &Path) -> io::Result<()> {
     let unknown = |error: &Errno| matches!(*error, Errno::NOTSUP | Errno::NOSYS);
     let names = match llistxattr_query(path) {
@@ -211,10 +195,10 @@ pub(super) fn remove_attributes(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Files that are synced one by one; more of them are left to one call for the whole file system.
+/// Files that are synced one by one; for more of them the whole file system is synced.
 const SYNCED_ALONE: usize = 32;
 
-/// Brings an output to the disk, so that a row that names it never outlives it.
+/// Syncs an output to the disk, before the row that names it.
 pub(super) fn sync_tree(out: &Path, files: &[Found]) -> io::Result<()> {
     if files.len() > SYNCED_ALONE {
         rustix::fs::syncfs(fs::File::open(out)?)?;
@@ -227,7 +211,7 @@ pub(super) fn sync_tree(out: &Path, files: &[Found]) -> io::Result<()> {
     Ok(())
 }
 
-/// Brings the names in a folder to the disk.
+/// Syncs the names in a folder to the disk.
 pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
     of(folder, fs::File::open(folder).and_then(|folder| folder.sync_all()))
 }

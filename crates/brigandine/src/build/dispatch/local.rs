@@ -1,6 +1,6 @@
 //! Jobs run on this machine, in tasks of this process.
 
-use super::{BuildJob, DispatchEvent, Dispatcher, Executor, Lost};
+use super::{BuildJob, DispatchEvent, Dispatcher, Executor, Lost, Progress};
 use crate::log::LogWriter;
 use crate::model::{BuildId, BuildLogFile};
 use std::collections::HashMap;
@@ -9,8 +9,8 @@ use std::time::Instant;
 use tokio::sync::{mpsc, watch};
 use tracing::Instrument;
 
-/// A build and the number of its start.
-type Start = (BuildId, i64);
+/// A build and the number of its attempt.
+type Attempt = (BuildId, i64);
 
 /// Runs jobs in this process's own tasks.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub(crate) struct LocalDispatcher<E> {
     executor: Arc<E>,
     events: mpsc::Sender<DispatchEvent>,
     /// Guard: the mutex. One entry per running job.
-    running: Arc<Mutex<HashMap<Start, watch::Sender<bool>>>>,
+    running: Arc<Mutex<HashMap<Attempt, watch::Sender<bool>>>>,
 }
 
 impl<E: Executor> LocalDispatcher<E> {
@@ -30,8 +30,7 @@ impl<E: Executor> LocalDispatcher<E> {
 
 impl<E: Executor> Dispatcher for LocalDispatcher<E> {
     fn offer(&self, job: BuildJob, mut log: LogWriter) {
-        let key = (job.id, job.attempt);
-        let (id, attempt) = key;
+        let key @ (id, attempt) = (job.id, job.attempt);
         let (cancel, canceled) = watch::channel(false);
         self.running.lock().unwrap_or_else(PoisonError::into_inner).insert(key, cancel);
         let (executor, events, running) =
@@ -40,28 +39,22 @@ impl<E: Executor> Dispatcher for LocalDispatcher<E> {
         let started_events = self.events.clone();
         let work = async move {
             let started = move || {
-                // Only a measurement hangs on it, so a full channel may lose it.
-                let event = DispatchEvent::Started { id, attempt, at: Instant::now() };
-                let _ = started_events.try_send(event);
+                // Only measurements use it, so a full channel may lose it.
+                let progress = Progress::Started(Instant::now());
+                let _ = started_events.try_send(DispatchEvent { id, attempt, progress });
             };
             let ended = executor.run(job, &mut log, canceled, started).await;
-            let log = log.finish().await;
-            match ended {
-                Ok(outcome) => DispatchEvent::Ended { id, attempt, outcome, log },
-                Err(Lost(message)) => DispatchEvent::Lost { id, attempt, message, log },
-            }
+            Progress::Ended(ended, log.finish().await)
         };
         let work = tokio::spawn(work.instrument(span));
         tokio::spawn(async move {
-            // A panic in an executor is a vanished worker, not the end of the server.
-            let event = work.await.unwrap_or_else(|error| DispatchEvent::Lost {
-                id,
-                attempt,
-                message: format!("the executor failed: {error}"),
-                log: BuildLogFile::default(),
+            // A panic in an executor loses the build, and does not end the server.
+            let progress = work.await.unwrap_or_else(|error| {
+                let lost = Lost(format!("the executor failed: {error}"));
+                Progress::Ended(Err(lost), BuildLogFile::default())
             });
             running.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
-            let _ = events.send(event).await;
+            let _ = events.send(DispatchEvent { id, attempt, progress }).await;
         });
     }
 

@@ -1,6 +1,5 @@
-//! What to build is separate from where: a [`Dispatcher`] takes jobs and reports, an [`Executor`]
-//! runs one. The local dispatcher is the first; one for remote workers must not need changes
-//! above the trait.
+//! What is built is separate from where: a [`Dispatcher`] takes jobs and reports, an [`Executor`] runs one. A
+//! dispatcher for remote workers must need no changes above the trait.
 
 pub(crate) mod local;
 
@@ -10,25 +9,25 @@ use crate::outputs::Hold;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// One start of a build with all that is needed to run it anywhere: no path of the server.
+/// One attempt of a build, with all that is needed to run it on any machine: no path of the server.
 #[derive(Debug, Clone)]
 pub(crate) struct BuildJob {
     /// The build.
     pub(crate) id: BuildId,
-    /// The number of this start.
+    /// The number of the attempt.
     pub(crate) attempt: i64,
     /// What is to be done.
     pub(crate) definition: Definition,
-    /// The digests of the outputs it sees, by the name it knows them by.
+    /// The outputs that it sees: their names in the build, and their digests.
     pub(crate) needs: Vec<(String, String)>,
     /// Wall-clock limit.
     pub(crate) timeout: Duration,
-    /// How long it may be silent.
+    /// How long it may print nothing.
     pub(crate) max_silent: Duration,
 }
 
-/// How one start ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// How one attempt ended.
+#[derive(Debug, Clone)]
 pub(crate) struct Outcome {
     /// A finished status.
     pub(crate) status: BuildStatus,
@@ -38,11 +37,11 @@ pub(crate) struct Outcome {
     pub(crate) outputs: Vec<(String, String)>,
     /// Files to download, with paths relative to the state directory.
     pub(crate) products: Vec<NewProduct>,
-    /// Keeps the outputs there until this is stored.
+    /// Keeps the outputs until this is stored.
     pub(crate) hold: Option<Hold>,
-    /// Digests of outputs that it needs and that are not there: they are made again, and so is it.
+    /// Digests of missing outputs that it needs: they are built again, and then so is it.
     pub(crate) gone: Vec<String>,
-    /// What the build log is to say besides.
+    /// Notes for the build log.
     pub(crate) notes: Vec<String>,
 }
 
@@ -60,70 +59,50 @@ impl Outcome {
         }
     }
 
-    /// The end of a job that could not begin, since outputs that it needs are not there.
+    /// The end of a job that could not start, since outputs that it needs are missing.
     pub(crate) fn without(gone: Vec<String>) -> Self {
         let message = format!("outputs that it needs are gone: {}", gone.join(", "));
         Self { gone, ..Self::ended(BuildStatus::FailedOther, message) }
     }
 }
 
-/// The worker, not the build, is in trouble: this start counts for nothing.
+/// The worker failed, not the build, which is started again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Lost(pub(crate) String);
 
-/// What a dispatcher reports. Log output goes straight to the build's [`LogWriter`].
+/// What a dispatcher reports of one attempt. Log output goes straight to the build's [`LogWriter`].
 #[derive(Debug)]
-pub(crate) enum DispatchEvent {
-    /// The process runs.
-    Started {
-        /// The build.
-        id: BuildId,
-        /// The start.
-        attempt: i64,
-        /// Since when.
-        at: Instant,
-    },
-    /// The process ended, its log is closed.
-    Ended {
-        /// The build.
-        id: BuildId,
-        /// The start.
-        attempt: i64,
-        /// How.
-        outcome: Outcome,
-        /// Where its log is.
-        log: BuildLogFile,
-    },
-    /// The worker vanished.
-    Lost {
-        /// The build.
-        id: BuildId,
-        /// The start.
-        attempt: i64,
-        /// What is known.
-        message: String,
-        /// Where its log is, if it has one.
-        log: BuildLogFile,
-    },
+pub(crate) struct DispatchEvent {
+    pub(crate) id: BuildId,
+    pub(crate) attempt: i64,
+    pub(crate) progress: Progress,
+}
+
+/// How far an attempt is.
+#[derive(Debug)]
+pub(crate) enum Progress {
+    /// Its process runs, since then.
+    Started(Instant),
+    /// It has ended, and its log is closed.
+    Ended(Result<Outcome, Lost>, BuildLogFile),
 }
 
 /// Hands jobs to executors, wherever they are.
 ///
-/// For every job taken it reports exactly one end, [`DispatchEvent::Ended`] or
-/// [`DispatchEvent::Lost`], on the channel it was made with, and at most one start before it.
+/// For every job taken it reports exactly one [`Progress::Ended`] on the channel it was made with, and at most one
+/// [`Progress::Started`] before it.
 pub(crate) trait Dispatcher: Send + Sync + 'static {
     /// Takes a job. Returns at once.
     fn offer(&self, job: BuildJob, log: LogWriter);
 
-    /// Asks for the end of a start, which then ends as canceled unless it ended just before.
-    /// Unknown starts are ignored.
+    /// Asks an attempt to end; it ends as canceled, unless it has just ended. Unknown attempts are ignored.
     fn cancel(&self, id: BuildId, attempt: i64);
 }
 
 /// Runs one self-contained job.
 pub(crate) trait Executor: Send + Sync + 'static {
-    /// Runs the job to its end, writing what it prints to `log`. `started` is called once, when
-    /// its process runs. When `cancel` turns true, the job ends as canceled.
+    /// Runs the job to its end, and writes what it prints to `log`. Calls `started` once, when its process runs. When
+    /// `cancel` turns true, the job ends as canceled.
     fn run(
         &self,
         job: BuildJob,

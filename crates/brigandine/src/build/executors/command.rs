@@ -8,17 +8,18 @@
 //!                       tmp/      TMPDIR and HOME
 //! ```
 //!
-//! The process ends in one of these ways, whichever is first: by itself, by the wall-clock limit,
-//! by the silence limit, by a cancel. The last three ask all that came of it to end (TERM) and kill it
-//! a grace later. Nothing that it started is alive when its outputs are taken over (`os/process/`, P2).
+//! The process ends in one of these ways, whichever is first: by itself, by the wall-clock limit, by the silence limit,
+//! by a cancel. The last three ask all its descendants to end (TERM) and kill them a grace later. No descendant is
+//! alive when the outputs are taken over (`os/process/`, PROC2).
 
-use super::place::Place;
+use super::directory::Directory;
 use super::watch::{Watch, drain, keep_last};
 use crate::build::dispatch::{BuildJob, Executor, Lost, Outcome};
-use crate::health::{Health, is_full};
+use crate::health::{Health, Run};
 use crate::input::{Checkouts, ExportedTree, FetchError, Form, Wanted};
 use crate::log::LogWriter;
 use crate::model::{self, BuildStatus};
+use crate::os::file::is_full;
 use crate::os::process::{
     self, Bounds, End, Limits, Program, Running, STATE_VARIABLE, Streams, Supervisors,
 };
@@ -36,7 +37,7 @@ use tokio::net::unix::pipe;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// The search path of builds; `--sandbox` or not, it is the same on every machine.
+/// The search path of builds, the same on every machine, with the sandbox or without.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
 const CHUNK: usize = 64 * 1024;
 
@@ -57,15 +58,15 @@ pub(crate) struct LocalExecutor {
 #[derive(Debug)]
 pub(crate) struct Allowed {
     pub(crate) sandbox: Sandbox,
-    /// How long one that was asked to end may take before it is killed.
+    /// The time between asking a build to end and killing it.
     pub(crate) grace: Duration,
     pub(crate) limits: Limits,
-    /// Bytes of what it leaves.
+    /// Bytes of its output.
     pub(crate) output_bytes_max: u64,
 }
 
 impl LocalExecutor {
-    /// Works below the state directory. Blocks.
+    /// Runs jobs below the state directory. Blocks.
     pub(crate) fn new(
         state: &Path,
         checkouts: Arc<Checkouts>,
@@ -91,7 +92,7 @@ impl LocalExecutor {
         })
     }
 
-    /// What builds leave behind.
+    /// The outputs of builds.
     pub(crate) fn outputs(&self) -> Arc<Outputs> {
         Arc::clone(&self.outputs)
     }
@@ -101,32 +102,73 @@ impl LocalExecutor {
         &self,
         job: &BuildJob,
         form: Form,
-    ) -> Result<Vec<Arc<ExportedTree>>, SourceError> {
+    ) -> Result<Vec<Arc<ExportedTree>>, FetchError> {
         let mut trees = Vec::with_capacity(job.definition.sources.len());
         for source in &job.definition.sources {
-            let tree = self
-                .checkouts
-                .export(
-                    Wanted {
-                        url: &source.url,
-                        revision: &source.revision,
-                        submodules: source.submodules,
-                        submodules_from: &source.submodules_from,
-                    },
-                    form,
-                    false,
-                )
-                .await
-                .map_err(|error| match error {
-                    FetchError::NoReference { .. } => SourceError::Gone(error.to_string()),
-                    _ => SourceError::Trouble(error.to_string()),
-                })?;
-            trees.push(tree);
+            let wanted = Wanted {
+                url: &source.url,
+                revision: &source.revision,
+                submodules: source.submodules,
+                submodules_from: &source.submodules_from,
+            };
+            trees.push(self.checkouts.export(wanted, form, false).await?);
         }
         Ok(trees)
     }
 
-    /// Where the commands of a job are searched for, and how to change that.
+    /// Makes the directory of a job, with its sources. `Ok(Err(…))`: the job ends without one.
+    async fn prepare(
+        &self,
+        job: &Arc<BuildJob>,
+        needs: &Arc<[PathBuf]>,
+        run: &Arc<Run>,
+        cancel: &mut watch::Receiver<bool>,
+    ) -> Result<Result<Directory, Outcome>, Lost> {
+        let end = |message: String| Ok(Err(Outcome::ended(BuildStatus::Canceled, message)));
+        let mut form = Form::Any;
+        loop {
+            let trees = tokio::select! {
+                trees = self.sources(job, form) => trees,
+                () = canceled(cancel) => return end(CANCELED.to_owned()),
+            };
+            let trees = match trees {
+                Ok(trees) => trees,
+                Err(error @ FetchError::NoReference { .. }) => {
+                    return end(format!("its sources are gone: {error}"));
+                }
+                Err(error) => {
+                    // Whether the disk was full is noted; the build is lost in any case.
+                    let run = Arc::clone(run);
+                    let _ = blocking(move || run.met_full_disk()).await?;
+                    return Err(Lost(error.to_string()));
+                }
+            };
+            let directory =
+                Directory { root: self.work.join(format!("{}-{}", job.id, job.attempt)) };
+            let (wanted, seen) = (Arc::clone(job), Arc::clone(needs));
+            let sandbox = self.allowed.sandbox.clone();
+            let prepare = move || {
+                let directory = directory.prepare(&wanted, &trees, &seen)?;
+                sandbox.give(&directory.root)?;
+                Ok::<_, io::Error>(directory)
+            };
+            match blocking(prepare).await? {
+                Ok(directory) => return Ok(Ok(directory)),
+                // Once: a directory holds files of any size.
+                Err(error) if error.kind() == FileTooLarge && form == Form::Any => {
+                    form = Form::Directory;
+                }
+                Err(error) => {
+                    if is_full(&error) {
+                        run.note_full();
+                    }
+                    return Err(Lost(format!("cannot prepare the build directory: {error}")));
+                }
+            }
+        }
+    }
+
+    /// The search path of a job's commands, and how to change it, for people.
     fn searched(&self, job: &BuildJob) -> String {
         let own = job.definition.environment.get("PATH");
         let path = model::one_line(own.unwrap_or(&self.path), 500);
@@ -138,23 +180,28 @@ impl LocalExecutor {
     }
 
     /// The program that runs the job.
-    fn program(&self, job: &BuildJob, place: &Place, needs: &[PathBuf]) -> io::Result<Program> {
+    fn program(
+        &self,
+        job: &BuildJob,
+        directory: &Directory,
+        needs: &[PathBuf],
+    ) -> io::Result<Program> {
         let (program, arguments) = job
             .definition
             .command
             .split_first()
             .map_or(("/bin/true", &[][..]), |(program, rest)| (program.as_str(), rest));
-        let directory = place.build();
+        let build = directory.at("build");
         let mut command = match &self.allowed.sandbox.bubblewrap {
-            None => Command::new(self.find(program, &directory)),
-            // Found where it will run.
+            None => Command::new(self.find(program, &build)),
+            // bubblewrap searches it inside the sandbox.
             Some(_) => Command::new(program),
         };
         match model::script(&job.definition.command) {
-            Some(_) => command.arg("-e").arg(place.script()),
+            Some(_) => command.arg("-e").arg(directory.at("script")),
             None => command.args(arguments),
         };
-        command.current_dir(&directory);
+        command.current_dir(&build);
         // The job's own variables first, so that it cannot change the server's.
         command
             .env("PATH", &self.path)
@@ -162,41 +209,34 @@ impl LocalExecutor {
             .env("TZ", "UTC")
             .envs(&job.definition.environment)
             .env("CI", "true")
-            .env("HOME", place.tmp())
-            .env("TMPDIR", place.tmp())
+            .env("HOME", directory.at("tmp"))
+            .env("TMPDIR", directory.at("tmp"))
             .env("BRIGANDINE", "1")
             .env("BRIGANDINE_BUILD", job.id.to_string())
             .env("BRIGANDINE_ATTEMPT", job.attempt.to_string())
             .env("BRIGANDINE_NAME", &job.definition.name)
             .env("BRIGANDINE_SYSTEM", &job.definition.system)
-            .env("BRIGANDINE_OUT", place.out())
-            .env("BRIGANDINE_NEEDS", place.needs())
-            .env("BRIGANDINE_INPUTS", place.inputs())
+            .env("BRIGANDINE_OUT", directory.at("out"))
+            .env("BRIGANDINE_NEEDS", directory.at("needs"))
+            .env("BRIGANDINE_INPUTS", directory.at("inputs"))
             .env("BRIGANDINE_RUN", format!("{}/{}/{}", self.state_id, job.id, job.attempt))
             .env(STATE_VARIABLE, &self.state_id);
-        let (writable, readable) = (&[place.root.as_path()], needs);
+        let (writable, readable) = (&[directory.root.as_path()], needs);
         let network = job.definition.network;
         let mut program =
             self.allowed.sandbox.wrap(command, &View { writable, readable, network })?;
         program.bounds =
-            Some(Bounds { limits: self.allowed.limits, directory: place.root.clone() });
+            Some(Bounds { limits: self.allowed.limits, directory: directory.root.clone() });
         Ok(program)
     }
 
-    /// The program's file, on the search path of builds even if the job has another.
+    /// The program's file, on the search path of builds, even if the job has one of its own.
     fn find(&self, program: &str, directory: &Path) -> PathBuf {
         if program.contains('/') {
             return directory.join(program);
         }
-        let found = self.path.split(':').map(|part| Path::new(part).join(program));
-        let mut found = found.filter(|path| path.is_file());
-        found.next().unwrap_or_else(|| PathBuf::from(program))
+        process::find(program.as_ref(), self.path.as_ref()).into()
     }
-}
-
-enum SourceError {
-    Gone(String),
-    Trouble(String),
 }
 
 async fn blocking<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> Result<T, Lost> {
@@ -212,9 +252,8 @@ impl Executor for LocalExecutor {
         mut cancel: watch::Receiver<bool>,
         started: impl FnOnce() + Send,
     ) -> Result<Outcome, Lost> {
-        let begun = self.health.begin();
-        let mut needs = Vec::with_capacity(job.needs.len());
-        let mut gone = Vec::new();
+        let begun = Arc::new(self.health.begin());
+        let (mut needs, mut gone) = (Vec::with_capacity(job.needs.len()), Vec::new());
         for (_, digest) in &job.needs {
             match self.outputs.path(digest) {
                 Some(path) => needs.push(path),
@@ -224,52 +263,12 @@ impl Executor for LocalExecutor {
         if !gone.is_empty() {
             return Ok(Outcome::without(gone));
         }
-        let needs: Arc<[PathBuf]> = needs.into();
-        let job = Arc::new(job);
-        let mut form = Form::Any;
-        let place = loop {
-            let trees = tokio::select! {
-                trees = self.sources(&job, form) => trees,
-                () = canceled(&mut cancel) => {
-                    return Ok(Outcome::ended(BuildStatus::Canceled, "canceled on request"));
-                }
-            };
-            let trees = match trees {
-                Ok(trees) => trees,
-                Err(SourceError::Gone(message)) => {
-                    let message = format!("its sources are gone: {message}");
-                    return Ok(Outcome::ended(BuildStatus::Canceled, message));
-                }
-                Err(SourceError::Trouble(message)) => {
-                    // For the sake of what it notes: whatever it met, it is begun again.
-                    let _ = blocking(move || begun.met_full_disk()).await?;
-                    return Err(Lost(message));
-                }
-            };
-            let place = Place { root: self.work.join(format!("{}-{}", job.id, job.attempt)) };
-            let (wanted, seen) = (Arc::clone(&job), Arc::clone(&needs));
-            let sandbox = self.allowed.sandbox.clone();
-            let prepare = move || {
-                let place = place.prepare(&wanted, &trees, &seen)?;
-                sandbox.give(&place.root)?;
-                Ok::<_, io::Error>(place)
-            };
-            match blocking(prepare).await? {
-                Ok(place) => break place,
-                // Once: a directory has files of any size.
-                Err(error) if error.kind() == FileTooLarge && form == Form::Any => {
-                    form = Form::Directory;
-                }
-                Err(error) => {
-                    if is_full(&error) {
-                        begun.note_full();
-                    }
-                    return Err(Lost(format!("cannot prepare the build directory: {error}")));
-                }
-            }
+        let (job, needs) = (Arc::new(job), needs.into());
+        let directory = match self.prepare(&job, &needs, &begun, &mut cancel).await? {
+            Ok(directory) => directory,
+            Err(outcome) => return Ok(outcome),
         };
-
-        let ended = self.supervise(&job, &place, &needs, log, &mut cancel, started).await;
+        let ended = self.supervise(&job, &directory, &needs, log, &mut cancel, started).await;
         let outputs = Arc::clone(&self.outputs);
         let searched = self.searched(&job);
         let outcome = blocking(move || {
@@ -282,11 +281,11 @@ impl Executor for LocalExecutor {
                 }
             };
             if status.success() {
-                let (build, out) = (place.build(), place.out());
+                let (build, out) = (directory.at("build"), directory.at("out"));
                 let kept = outputs.collect(&build, &out, &job.definition.products);
                 return kept_or_not(kept).inspect_err(|_| begun.note_full());
             }
-            // As long as its files are there.
+            // While its files are there.
             if begun.met_full_disk() {
                 let how = process::describe(status);
                 return Err(Lost(format!("the disk was full while it ran ({how})")));
@@ -298,7 +297,7 @@ impl Executor for LocalExecutor {
             };
             let message = format!("{}{hint}", process::describe(status));
             Ok(Outcome::ended(BuildStatus::Failed, message))
-            // `place` goes here, on a thread that may block.
+            // `directory` is dropped here, on a thread that may block.
         })
         .await??;
         for text in &outcome.notes {
@@ -308,9 +307,12 @@ impl Executor for LocalExecutor {
     }
 }
 
+/// Why a canceled build has ended.
+const CANCELED: &str = "canceled on request";
+
 async fn canceled(cancel: &mut watch::Receiver<bool>) {
     if cancel.wait_for(|cancel| *cancel).await.is_err() {
-        // Nobody can cancel any more.
+        // The sender is gone: there will be no cancel.
         std::future::pending::<()>().await;
     }
 }
@@ -319,10 +321,14 @@ async fn canceled(cancel: &mut watch::Receiver<bool>) {
 enum Ended {
     /// By itself.
     Status(ExitStatus),
-    /// Not by itself, or not at all.
+    /// It was told to end, or exceeded a limit, or did not start.
     Otherwise(Outcome),
-    /// Since its log could not be written: the disk is full.
+    /// It was told to end, since a full disk kept its log from being written.
     WithoutLog(String),
+}
+
+fn program_of(job: &BuildJob) -> &str {
+    job.definition.command.first().map_or("", String::as_str)
 }
 
 fn trouble(message: String) -> Ended {
@@ -330,31 +336,19 @@ fn trouble(message: String) -> Ended {
 }
 
 impl LocalExecutor {
-    /// Starts the process, copies its output to the log, and sees that it ends.
+    /// Starts the process, copies its output to the log, and enforces its limits until it ends.
     async fn supervise(
         &self,
         job: &BuildJob,
-        place: &Place,
+        directory: &Directory,
         needs: &[PathBuf],
         log: &mut LogWriter,
         cancel: &mut watch::Receiver<bool>,
         started: impl FnOnce() + Send,
     ) -> Ended {
-        let program = job.definition.command.first().map_or("", String::as_str);
-        let (mut running, mut out) = match self.spawn(job, place, needs).await {
+        let (mut running, mut out) = match self.spawn(job, directory, needs).await {
             Ok(spawned) => spawned,
-            Err(error) => {
-                let too_long = Some(rustix::io::Errno::TOOBIG.raw_os_error());
-                let hint = if error.raw_os_error() == too_long {
-                    ": raise the limit of the server's stack, of which they may be a quarter (`ulimit -s`)"
-                        .to_owned()
-                } else if error.kind() == io::ErrorKind::NotFound && !program.contains('/') {
-                    format!(": {}", self.searched(job))
-                } else {
-                    String::new()
-                };
-                return trouble(format!("cannot run `{program}`: {error}{hint}"));
-            }
+            Err(error) => return self.cannot_run(job, &error),
         };
         started();
         let mut watch = Watch {
@@ -373,7 +367,7 @@ impl LocalExecutor {
             tokio::select! {
                 biased;
                 () = canceled(cancel), if watch.end.is_none() => {
-                    watch.stop(&running, BuildStatus::Canceled, "canceled on request".to_owned());
+                    watch.stop(&running, BuildStatus::Canceled, CANCELED.to_owned());
                 }
                 read = out.read(&mut chunk), if open => match read {
                     Ok(0) => open = false,
@@ -386,7 +380,7 @@ impl LocalExecutor {
                                 watch.without_log = Some(message.clone());
                             }
                             watch.stop(&running, BuildStatus::FailedOther, message);
-                            // What it says from now on has nowhere to go.
+                            // Its further output is dropped.
                             open = false;
                         }
                     }
@@ -396,7 +390,7 @@ impl LocalExecutor {
                     }
                 },
                 ended = running.ended() => break ended,
-                // Killed, it ends as soon as the kernel lets it, and not before.
+                // Once killed, only the kernel can delay its end.
                 () = tokio::time::sleep_until(watch.next()), if !watch.killed => {
                     watch.tick(&running, job);
                 }
@@ -413,42 +407,57 @@ impl LocalExecutor {
                 note(log, &outcome.message).await;
                 Ended::Otherwise(outcome)
             }
-            (None, Ok(End { limit: Some(limit), .. })) => {
-                let message = limit.message(&self.allowed.limits);
-                note(log, &message).await;
-                Ended::Otherwise(Outcome::ended(BuildStatus::FailedOther, message))
-            }
-            (None, Ok(end)) => {
-                // What bubblewrap says and does if the program is not there.
-                let missing = format!("bwrap: execvp {program}: No such file or directory\n");
-                let sandboxed = self.allowed.sandbox.bubblewrap.is_some();
-                if sandboxed && end.status().code() == Some(1) && last.ends_with(missing.as_bytes())
-                {
-                    let message = format!("cannot run `{program}`: {}", self.searched(job));
-                    note(log, &message).await;
-                    return Ended::Otherwise(Outcome::ended(BuildStatus::FailedOther, message));
-                }
-                if end.status().code() == Some(127) {
-                    note(log, &self.searched(job)).await;
-                }
-                if end.left > 0 {
-                    let left = end.left;
-                    note(log, &format!("{left} processes that outlived the build were killed"))
-                        .await;
-                }
-                Ended::Status(end.status())
-            }
+            (None, Ok(end)) => self.by_itself(job, log, end, &last).await,
             (None, Err(error)) => trouble(format!("cannot learn how the process ended: {error}")),
         }
+    }
+
+    /// The end of a job whose process could not be started.
+    fn cannot_run(&self, job: &BuildJob, error: &io::Error) -> Ended {
+        let program = program_of(job);
+        let too_long = Some(rustix::io::Errno::TOOBIG.raw_os_error());
+        let hint = if error.raw_os_error() == too_long {
+            ": raise the limit of the server's stack, of which they may be a quarter (`ulimit -s`)"
+                .to_owned()
+        } else if error.kind() == io::ErrorKind::NotFound && !program.contains('/') {
+            format!(": {}", self.searched(job))
+        } else {
+            String::new()
+        };
+        trouble(format!("cannot run `{program}`: {error}{hint}"))
+    }
+
+    /// The end of a job that was not told to end. `last` is its last output.
+    async fn by_itself(&self, job: &BuildJob, log: &mut LogWriter, end: End, last: &[u8]) -> Ended {
+        let code = end.status().code();
+        // What bubblewrap prints and returns if the program does not exist.
+        let missing = format!("bwrap: execvp {}: No such file or directory\n", program_of(job));
+        let sandboxed = self.allowed.sandbox.bubblewrap.is_some();
+        let message = if let Some(limit) = end.limit {
+            limit.message(&self.allowed.limits)
+        } else if sandboxed && code == Some(1) && last.ends_with(missing.as_bytes()) {
+            format!("cannot run `{}`: {}", program_of(job), self.searched(job))
+        } else {
+            if code == Some(127) {
+                note(log, &self.searched(job)).await;
+            }
+            if end.left > 0 {
+                let left = end.left;
+                note(log, &format!("{left} processes that outlived the build were killed")).await;
+            }
+            return Ended::Status(end.status());
+        };
+        note(log, &message).await;
+        trouble(message)
     }
 
     async fn spawn(
         &self,
         job: &BuildJob,
-        place: &Place,
+        directory: &Directory,
         needs: &[PathBuf],
     ) -> io::Result<(Running, pipe::Receiver)> {
-        let program = self.program(job, place, needs)?;
+        let program = self.program(job, directory, needs)?;
         let (out, writer) = process::output_pipe()?;
         let streams =
             Streams { stdin: None, stdout: writer.try_clone()?.into(), stderr: writer.into() };
@@ -456,7 +465,7 @@ impl LocalExecutor {
     }
 }
 
-/// Says something in the log that the build did not say.
+/// Writes a note into the build log.
 async fn note(log: &mut LogWriter, text: &str) {
     let _ = log.write(format!("\n[brigandine: {text}]\n").as_bytes()).await;
 }
@@ -464,7 +473,7 @@ async fn note(log: &mut LogWriter, text: &str) {
 /// The end of a job whose command succeeded.
 ///
 /// # Errors
-/// There is no room for its outputs: that is no fault of the build.
+/// The disk has no room for its outputs, which is no fault of the build.
 fn kept_or_not(kept: Result<Kept, NotKept>) -> Result<Outcome, Lost> {
     match kept {
         Ok(Kept { digest, products, hold, notes }) => Ok(Outcome {
@@ -477,10 +486,10 @@ fn kept_or_not(kept: Result<Kept, NotKept>) -> Result<Outcome, Lost> {
         Err(NotKept::Rule(message)) => Ok(Outcome::ended(BuildStatus::FailedOther, message)),
         Err(NotKept::Io(error)) => {
             let message = format!("cannot keep its outputs: {error}");
-            if is_full(&error) {
-                return Err(Lost(message));
+            match is_full(&error) {
+                true => Err(Lost(message)),
+                false => Ok(Outcome::ended(BuildStatus::FailedOther, message)),
             }
-            Ok(Outcome::ended(BuildStatus::FailedOther, message))
         }
     }
 }

@@ -1,7 +1,7 @@
 //! How a job runs: as a command (`command.rs`).
 
 mod command;
-mod place;
+mod directory;
 mod watch;
 
 pub(crate) use command::{Allowed, LocalExecutor};

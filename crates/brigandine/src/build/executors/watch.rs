@@ -1,4 +1,4 @@
-//! What a build that runs is watched for: its output, its silence, its time, a cancel.
+//! The limits of a running build: its time, its silence; and its last output.
 
 use crate::build::dispatch::{BuildJob, Outcome};
 use crate::log::LogWriter;
@@ -9,16 +9,16 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::time::Instant;
 
-/// Bytes of a build's output in which its last words are looked for.
+/// Bytes of a build's last output that are kept.
 pub(super) const LAST_BYTES: usize = 4096;
 
-/// Keeps the end of what was said.
+/// Appends to a build's last output.
 pub(super) fn keep_last(last: &mut Vec<u8>, bytes: &[u8]) {
     last.extend_from_slice(&bytes[bytes.len().saturating_sub(LAST_BYTES)..]);
     last.drain(..last.len().saturating_sub(LAST_BYTES));
 }
 
-/// Reads what is left in the pipe of a build that has ended. Only a process that it did not start can
+/// Copies what is left in the pipe of a build that has ended. Only a process that is no descendant of the build can
 /// hold it open.
 pub(super) async fn drain(
     mut out: pipe::Receiver,
@@ -37,9 +37,11 @@ pub(super) async fn drain(
     let _ = copied.await;
 }
 
-/// The time limits of a running process, and whether it was told to end.
+/// The time limits of a running build, and whether it was told to end.
 pub(super) struct Watch {
+    /// Why it was told to end.
     pub(super) end: Option<Outcome>,
+    /// When it is killed if it has not ended.
     pub(super) kill_at: Option<Instant>,
     pub(super) killed: bool,
     pub(super) grace: Duration,
@@ -50,11 +52,12 @@ pub(super) struct Watch {
 }
 
 impl Watch {
+    /// When to call [`Watch::tick`] next.
     pub(super) fn next(&self) -> Instant {
         self.kill_at.unwrap_or_else(|| self.deadline.min(self.silent_at))
     }
 
-    /// Asks all that came of it to end, once; the first reason stays.
+    /// Asks its processes to end, once; the first reason stays.
     pub(super) fn stop(&mut self, running: &Running, status: BuildStatus, message: String) {
         if self.end.is_none() {
             running.ask();
@@ -63,7 +66,7 @@ impl Watch {
         }
     }
 
-    /// A limit was reached: it is asked to end, or was asked before and is killed now.
+    /// Asks it to end if it has reached a limit, or kills it if it was asked a grace ago.
     pub(super) fn tick(&mut self, running: &Running, job: &BuildJob) {
         let now = Instant::now();
         match self.kill_at {

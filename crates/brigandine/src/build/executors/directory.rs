@@ -1,4 +1,4 @@
-//! The directory that a build has for itself.
+//! A build's own directory.
 
 use crate::build::dispatch::BuildJob;
 use crate::input::ExportedTree;
@@ -11,34 +11,14 @@ use std::sync::Arc;
 
 /// A build's own directory, removed when dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct Directory {
     pub(super) root: PathBuf,
 }
 
-impl Place {
-    pub(super) fn build(&self) -> PathBuf {
-        self.root.join("build")
-    }
-
-    pub(super) fn out(&self) -> PathBuf {
-        self.root.join("out")
-    }
-
-    pub(super) fn tmp(&self) -> PathBuf {
-        self.root.join("tmp")
-    }
-
-    pub(super) fn needs(&self) -> PathBuf {
-        self.root.join("needs")
-    }
-
-    pub(super) fn inputs(&self) -> PathBuf {
-        self.root.join("inputs")
-    }
-
-    /// A script that is too long for an argument.
-    pub(super) fn script(&self) -> PathBuf {
-        self.root.join("script")
+impl Directory {
+    /// The path of one of its folders, or of its `script`, which is too long for an argument.
+    pub(super) fn at(&self, name: &str) -> PathBuf {
+        self.root.join(name)
     }
 
     /// Makes the directory and fills it. Blocks.
@@ -50,29 +30,33 @@ impl Place {
     ) -> io::Result<Self> {
         of(&self.root, remove_all(&self.root))?;
         of(&self.root, std::fs::create_dir(&self.root))?;
-        for directory in [self.build(), self.out(), self.tmp()] {
+        for directory in ["build", "out", "tmp"].map(|name| self.at(name)) {
             of(&directory, std::fs::create_dir(&directory))?;
         }
         if let Some(script) = model::script(&job.definition.command) {
-            std::fs::write(self.script(), script)?;
+            std::fs::write(self.at("script"), script)?;
         }
         for (source, tree) in job.definition.sources.iter().zip(trees) {
-            let target = if source.main { self.build() } else { self.inputs().join(&source.input) };
+            let target = match source.main {
+                true => self.at("build"),
+                false => self.at("inputs").join(&source.input),
+            };
             of(&target, std::fs::create_dir_all(&target))?;
             of(&target, tree.copy(&source.patterns, &target))?;
         }
+        let links = self.at("needs");
         if !needs.is_empty() {
-            of(&self.needs(), std::fs::create_dir(self.needs()))?;
+            of(&links, std::fs::create_dir(&links))?;
         }
         for ((alias, _), path) in job.needs.iter().zip(needs) {
-            let link = self.needs().join(alias);
+            let link = links.join(alias);
             of(&link, std::os::unix::fs::symlink(path, &link))?;
         }
         Ok(self)
     }
 }
 
-impl Drop for Place {
+impl Drop for Directory {
     fn drop(&mut self) {
         if let Err(error) = remove_all(&self.root) {
             tracing::warn!(%error, path = %self.root.display(), "cannot remove a build directory");
