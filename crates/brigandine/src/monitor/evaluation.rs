@@ -1,4 +1,4 @@
-//! One evaluation of new revisions: begun, run, registered or ended with the reason why not.
+//! One evaluation of new revisions: run, then registered, or ended with the reason.
 
 use super::fetch::met_full_disk;
 use super::shared::Shared;
@@ -12,21 +12,21 @@ use crate::model::{
 };
 use crate::os::digest::hex;
 use crate::os::ffi;
-use crate::os::folder::remove_all;
+use crate::os::folder::{RemovedInBackground, remove_all};
 use crate::store::{self, DatabaseError};
 use sha2::{Digest, Sha256};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::watch;
 
-/// Jobs of an evaluation whose memory is worth giving back.
+/// From so many jobs on, free memory is given back to the system.
 const MANY_JOBS: usize = 10_000;
 
-/// Evaluations in a row that may meet a full disk and are begun again; the next one fails.
+/// How often in a row an evaluation is tried that meets a full disk; the last one fails.
 const FULL_MAX: usize = 3;
 
-/// Covers what an evaluation depends on: the definition without what only steers the looks, the
-/// revisions, and what the server puts into the identity of each job.
+/// The digest of what an evaluation depends on: the definition without the settings of looks and retention, the
+/// revisions, and what the server adds to the identity of each job.
 pub(super) fn stamp(
     shared: &Shared,
     specification: &Specification,
@@ -45,7 +45,7 @@ pub(super) fn stamp(
         digest.update(system.as_bytes());
     }
     digest.update([0]);
-    // A specification came from JSON or goes to it at once: it has nothing that JSON has not.
+    // A specification can always be written as JSON.
     digest.update(serde_json::to_vec(&definition).unwrap_or_default());
     for resolved in resolved {
         digest.update([0]);
@@ -54,12 +54,12 @@ pub(super) fn stamp(
     hex(&digest.finalize())
 }
 
-/// What an evaluation is begun with.
+/// What an evaluation is started with.
 pub(super) struct Turn {
     pub(super) run: Run,
     /// Evaluations in a row before it that met a full disk.
     pub(super) full: usize,
-    /// What the look came to if something cannot be fetched.
+    /// The result of the look, if something cannot be fetched.
     pub(super) unreachable: store::Looked,
 }
 
@@ -72,7 +72,7 @@ pub(super) struct Ended {
     pub(super) unreachable: bool,
 }
 
-/// Evaluates.
+/// Runs one evaluation, and stores how it ended.
 pub(super) async fn evaluate(
     shared: &Shared,
     specification: &Specification,
@@ -93,105 +93,42 @@ pub(super) async fn evaluate(
     publish(EvaluationStatus::Started);
     tracing::info!("evaluation started");
     let mut checkout_at = 0;
-    let scratch = Scratch(shared.work.join(format!("evaluation-{id}")));
-    let _ = remove_all(&scratch.0);
+    let scratch = shared.work.join(format!("evaluation-{id}"));
+    let _ = remove_all(&scratch);
+    let scratch = RemovedInBackground(scratch);
     let files = &scratch.0;
     let work =
         evaluate_started(shared, specification, resolved, id, files, &mut log, &mut checkout_at);
     let work = shared.evaluations.run(work);
-    let done = tokio::select! {
+    let mut done = tokio::select! {
         done = work => done,
         _ = stop.wait_for(|stop| *stop) => Err(Trouble::Stopped),
     };
     let (run, met) = match &done {
-        Err(Trouble::Evaluation(_) | Trouble::Unreachable(_)) => met_full_disk(run).await,
-        Err(Trouble::Full(_)) => {
+        Err(Trouble::Failed(Reason::Full, _)) => {
             run.note_full();
             (Some(run), true)
         }
+        Err(Trouble::Failed(..)) => met_full_disk(run).await,
         _ => (Some(run), false),
     };
-    // Until then it took its room on the disk.
+    // It takes room on the disk, which `met_full_disk` must see.
     drop(scratch);
-    let again = met && full + 1 < FULL_MAX;
-    let done = done.map_err(|trouble| match trouble {
-        Trouble::Evaluation(message) | Trouble::Full(message) | Trouble::Unreachable(message)
-            if again =>
-        {
-            Trouble::Full(message)
-        }
-        Trouble::Full(message) => Trouble::Evaluation(message),
-        trouble => trouble,
-    });
-    if let Err(
-        Trouble::Evaluation(message) | Trouble::Full(message) | Trouble::Unreachable(message),
-    ) = &done
-    {
+    if let Err(Trouble::Failed(reason, message)) = &mut done {
+        *reason = match *reason {
+            _ if met && full + 1 < FULL_MAX => Reason::Full,
+            Reason::Full => Reason::Other,
+            reason => reason,
+        };
         let _ = log.write(format!("\n[brigandine: {message}]\n").as_bytes()).await;
     }
-    let unreachable = matches!(done, Err(Trouble::Unreachable(_)));
+    let unreachable = matches!(done, Err(Trouble::Failed(Reason::Unreachable, _)));
     let log = log.finish().await;
-    let now = model::now();
     let status = match done {
-        Ok(evaluated) => {
-            let message = evaluated.message;
-            let jobs = Arc::new(evaluated.jobs);
-            let register = move |tx: &store::Transaction| {
-                store::note_checkouts(tx, id, checkout_at)?;
-                store::register(tx, id, &jobs, &message, &log.path, now)
-            };
-            let written = shared.health.write(&shared.database, register).await?;
-            match written {
-                Some(registered) => {
-                    tracing::info!(
-                        new = registered.new,
-                        reused = registered.reused,
-                        "evaluation succeeded"
-                    );
-                    if registered.reused > 0 {
-                        make_again(shared, id).await?;
-                    }
-                    (shared.scheduled.0)();
-                    if registered.new + registered.reused >= MANY_JOBS {
-                        ffi::give_back().await;
-                    }
-                    EvaluationStatus::Succeeded
-                }
-                None => {
-                    tracing::warn!("the evaluation had ended already; its jobs are dropped");
-                    EvaluationStatus::Aborted
-                }
-            }
-        }
+        Ok(evaluated) => register(shared, id, evaluated, checkout_at, log.path).await?,
         Err(trouble) => {
-            let (status, message) = match trouble {
-                Trouble::Database(error) => return Err(error),
-                Trouble::Evaluation(message) | Trouble::Unreachable(message) => {
-                    (EvaluationStatus::Failed, message)
-                }
-                Trouble::Full(message) => {
-                    let message = format!(
-                        "the disk was full; it is evaluated again when there is room: {message}"
-                    );
-                    (EvaluationStatus::Aborted, one_line(&message, MESSAGE_BYTES_MAX))
-                }
-                Trouble::Stopped => {
-                    (EvaluationStatus::Aborted, "the server was stopped".to_owned())
-                }
-            };
-            tracing::warn!(%status, why = message, "evaluation ended");
-            let end = move |tx: &store::Transaction| {
-                if checkout_at > 0 {
-                    store::note_checkouts(tx, id, checkout_at)?;
-                }
-                if unreachable {
-                    // By this error the next look knows that it may go better.
-                    store::note_look(tx, look, &message)?;
-                }
-                store::end_evaluation(tx, id, status, &message, &log.path, now)
-            };
-            shared.health.write(&shared.database, end).await?;
-            status
+            let look = unreachable.then_some(look);
+            end(shared, id, trouble, checkout_at, log.path, look).await?
         }
     };
     drop(run);
@@ -203,7 +140,71 @@ pub(super) async fn evaluate(
     Ok(Ended { status, met, unreachable })
 }
 
-/// Has outputs of an evaluation made again that are not there any more.
+/// Registers the jobs of an evaluation.
+async fn register(
+    shared: &Shared,
+    id: EvaluationId,
+    evaluated: evaluate::Evaluated,
+    checkout_at: Timestamp,
+    log_path: String,
+) -> Result<EvaluationStatus, DatabaseError> {
+    let (jobs, message, now) = (Arc::new(evaluated.jobs), evaluated.message, model::now());
+    let register = move |tx: &store::Transaction| {
+        store::note_checkouts(tx, id, checkout_at)?;
+        store::register(tx, id, &jobs, &message, &log_path, now)
+    };
+    let Some(registered) = shared.health.write(&shared.database, register).await? else {
+        tracing::warn!("the evaluation had ended already; its jobs are dropped");
+        return Ok(EvaluationStatus::Aborted);
+    };
+    let store::Registered { new, reused } = registered;
+    tracing::info!(new, reused, "evaluation succeeded");
+    if reused > 0 {
+        make_again(shared, id).await?;
+    }
+    (shared.scheduled.0)();
+    if new + reused >= MANY_JOBS {
+        ffi::give_back().await;
+    }
+    Ok(EvaluationStatus::Succeeded)
+}
+
+/// Stores why an evaluation has no jobs, and `look` if something could not be fetched.
+async fn end(
+    shared: &Shared,
+    id: EvaluationId,
+    trouble: Trouble,
+    checkout_at: Timestamp,
+    log_path: String,
+    look: Option<store::Looked>,
+) -> Result<EvaluationStatus, DatabaseError> {
+    let (status, message) = match trouble {
+        Trouble::Database(error) => return Err(error),
+        Trouble::Failed(Reason::Full, message) => {
+            let message =
+                format!("the disk was full; it is evaluated again when there is room: {message}");
+            (EvaluationStatus::Aborted, one_line(&message, MESSAGE_BYTES_MAX))
+        }
+        Trouble::Failed(_, message) => (EvaluationStatus::Failed, message),
+        Trouble::Stopped => (EvaluationStatus::Aborted, "the server was stopped".to_owned()),
+    };
+    tracing::warn!(%status, why = message, "evaluation ended");
+    let now = model::now();
+    let end = move |tx: &store::Transaction| {
+        if checkout_at > 0 {
+            store::note_checkouts(tx, id, checkout_at)?;
+        }
+        if let Some(look) = look {
+            // The next look finds this error, and evaluates the same revisions again.
+            store::note_look(tx, look, &message)?;
+        }
+        store::end_evaluation(tx, id, status, &message, &log_path, now)
+    };
+    shared.health.write(&shared.database, end).await?;
+    Ok(status)
+}
+
+/// Schedules the builds whose outputs are missing, among those of an evaluation.
 pub(super) async fn make_again(shared: &Shared, id: EvaluationId) -> Result<(), DatabaseError> {
     let read = move |s: &store::Snapshot| store::outputs_of(s, id);
     let paths = shared.health.read(&shared.database, read).await?;
@@ -242,14 +243,21 @@ async fn tidy(shared: &Shared, specification: &Specification) {
     }
 }
 
+/// Why an evaluation has no jobs.
 enum Trouble {
     Database(DatabaseError),
-    Evaluation(String),
-    /// As `Evaluation`, on a full disk.
-    Full(String),
-    /// As `Evaluation`, by a repository that did not give what a submodule names.
-    Unreachable(String),
+    /// With a message for people.
+    Failed(Reason, String),
     Stopped,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reason {
+    /// A disk was full.
+    Full,
+    /// A repository could not be fetched, such as that of a submodule.
+    Unreachable,
+    Other,
 }
 
 async fn evaluate_started(
@@ -261,7 +269,7 @@ async fn evaluate_started(
     log: &mut crate::log::LogWriter,
     checkout_at: &mut Timestamp,
 ) -> Result<evaluate::Evaluated, Trouble> {
-    // A foreign evaluator is given directories; the built-in one is given its list.
+    // A foreign evaluator reads directories; the built-in one gets its list.
     let form = match specification.evaluator {
         Evaluator::Jobs { .. } => Form::Any,
         Evaluator::Command { .. } => Form::Directory,
@@ -271,11 +279,12 @@ async fn evaluate_started(
         let failed = |error: crate::input::FetchError| {
             let message = format!("input `{}`: {error}", input.name);
             let message = one_line(&message, MESSAGE_BYTES_MAX);
-            match &error {
-                error if error.is_full() => Trouble::Full(message),
-                error if error.is_of_fetch() => Trouble::Unreachable(message),
-                _ => Trouble::Evaluation(message),
-            }
+            let reason = match &error {
+                error if error.is_full() => Reason::Full,
+                error if error.is_of_fetch() => Reason::Unreachable,
+                _ => Reason::Other,
+            };
+            Trouble::Failed(reason, message)
         };
         let revision = &resolved.revision;
         let pin = shared.repositories.pin(&input.url, revision);
@@ -306,7 +315,7 @@ async fn evaluate_started(
     *checkout_at = model::now();
     let now = *checkout_at;
     let note = async {
-        // The built-in evaluator has ended before anybody could see it: its end says it as well.
+        // The built-in evaluator ends at once, and its end stores the time as well.
         if form == Form::Directory {
             let note = move |tx: &store::Transaction| store::note_checkouts(tx, id, now);
             let noted = shared.health.write(&shared.database, note).await;
@@ -319,24 +328,9 @@ async fn evaluate_started(
             evaluate::evaluate(specification, context, &shared.evaluator, scratch, log).await;
         done.map_err(|error| {
             let message = lines(&error.to_string(), MESSAGE_BYTES_MAX);
-            if error.is_full() { Trouble::Full(message) } else { Trouble::Evaluation(message) }
+            let reason = if error.is_full() { Reason::Full } else { Reason::Other };
+            Trouble::Failed(reason, message)
         })
     };
     tokio::try_join!(note, work).map(|((), evaluated)| evaluated)
-}
-
-/// An evaluator's own directory, removed when dropped.
-struct Scratch(PathBuf);
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        if self.0.exists() {
-            let path = std::mem::take(&mut self.0);
-            // It may be large, and this may be a thread that must not block.
-            let removal = std::thread::Builder::new()
-                .name("scratch-removal".to_owned())
-                .spawn(move || remove_all(&path).map(drop));
-            drop(removal);
-        }
-    }
 }

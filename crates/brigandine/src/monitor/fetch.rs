@@ -9,10 +9,10 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
-/// Fetches at once of one specification.
+/// Fetches of one specification at once.
 const FETCHES_OF_ONE: usize = 4;
 
-/// Fetches all inputs at once. Errors of all of them, for people.
+/// Fetches all inputs at once. The error names all that failed, for people.
 pub(super) async fn fetch(
     shared: &Shared,
     specification: &Specification,
@@ -23,7 +23,7 @@ pub(super) async fn fetch(
         let (repositories, turns) = (Arc::clone(&shared.repositories), Arc::clone(&shared.fetches));
         let own = Arc::clone(&own);
         let work = async move {
-            // Never closed, so it always comes.
+            // The semaphore is never closed, so this cannot fail.
             let _own = own.acquire_owned().await;
             let resolved = turns.run(repositories.fetch(&input.url, &input.reference)).await;
             (place, resolved.map_err(|error| format!("input `{}`: {error}", input.name)))
@@ -46,7 +46,7 @@ pub(super) async fn fetch(
         .ok_or_else(|| one_line(&errors.join("; "), MESSAGE_BYTES_MAX))
 }
 
-/// Whether what ran met a full disk.
+/// As [`Run::met_full_disk`], on a thread that may block.
 pub(super) async fn met_full_disk(run: Run) -> (Option<Run>, bool) {
     let looked = tokio::task::spawn_blocking(move || {
         let met = run.met_full_disk();

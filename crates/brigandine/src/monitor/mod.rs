@@ -1,16 +1,16 @@
-//! Monitors: one task per specification, which looks at the inputs when it is time or when asked,
-//! and evaluates what is new.
+//! Monitors: one task per specification, which looks at the inputs at intervals and on request, and evaluates new
+//! revisions.
 //!
-//! A look fetches all inputs in parallel; their revisions and the specification's definition are
-//! the stamp. A known stamp ends the look. A new one is stored as a started evaluation before
-//! anything runs, so that the same revisions are never evaluated twice and a failure is seen.
+//! A look fetches all inputs in parallel; their revisions and the specification's definition give a *stamp*. If the
+//! stamp is known, the look ends. A new one is stored as a started evaluation before anything runs, so the same
+//! revisions are never evaluated twice and a failure is visible.
 //!
-//! | what goes wrong | who is told | what happens next |
+//! | what fails | stored in | what happens next |
 //! |---|---|---|
-//! | a fetch | the specification's row | another look, later each time |
-//! | a fetch of a submodule | both rows | evaluated again by another look, later each time |
-//! | the evaluator | the evaluation's row and its log | nothing until something is pushed |
-//! | the disk is full | the evaluation's row: aborted | evaluated again when there is room, some times |
+//! | a fetch | the specification's row | another look, after pauses that grow |
+//! | a fetch of a submodule | both rows | evaluated again by another look, after pauses that grow |
+//! | the evaluator | the evaluation's row and its log | nothing until the next push |
+//! | the disk is full | the evaluation's row: aborted | evaluated again when there is room, a few times |
 //! | the server stops | the evaluation's row: aborted | evaluated again at the next start |
 
 mod evaluation;
@@ -21,6 +21,7 @@ mod turns;
 pub(crate) use shared::{Scheduled, Shared};
 pub(crate) use turns::Turns;
 
+use crate::health::Run;
 use crate::model::{
     self, Checkout, EvaluationId, EvaluationStatus, Event, SpecificationId, SpecificationState,
 };
@@ -32,17 +33,17 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tracing::Instrument;
 
-/// The first pause after a failed look; doubled with every further one.
+/// The pause after a failed look; doubled by each further failure.
 const BACK_OFF: Duration = Duration::from_secs(10);
 /// The longest pause after failed looks, unless the interval is longer.
 const BACK_OFF_MAX: Duration = Duration::from_secs(30 * 60);
 
-/// What a look came to.
+/// The result of a look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Looked {
-    /// Nothing is new; the evaluation of this state of the inputs ended like this.
+    /// Nothing is new; the evaluation of these revisions has this status.
     Known(EvaluationId, EvaluationStatus),
-    /// There was an evaluation, and it ended like this.
+    /// There was an evaluation, which ended with this status.
     Evaluated(EvaluationId, EvaluationStatus),
     /// The inputs could not be fetched.
     Failed,
@@ -50,7 +51,7 @@ pub(crate) enum Looked {
     Gone,
 }
 
-/// Looks at a specification whenever it is time or `wanted` says so, until `stop` turns true.
+/// Looks at a specification at intervals and whenever `wanted` is notified, until `stop` turns true.
 ///
 /// # Errors
 /// The database failed: the server cannot go on.
@@ -86,16 +87,16 @@ fn pause_after(interval: Duration, failures: i64) -> Duration {
     BACK_OFF.min(interval).saturating_mul(1 << doublings).min(BACK_OFF_MAX.max(interval))
 }
 
-/// Looks once, when there is room. Says what came of it, and how long to wait before the next look. The `first` look
-/// of a server also sees whether the outputs of the last evaluation are there. `full` counts the evaluations in a
-/// row that met a full disk.
+/// Looks once, when there is room on the disk. Returns the result, and the pause before the next look. The `first` look
+/// of a server also checks that the outputs of the last evaluation are there. `full` counts the evaluations in a row
+/// that met a full disk.
 ///
 /// # Errors
 /// The database failed.
 ///
 /// # Cancel safety
-/// Dropped: child processes are killed; an evaluation that was running stays started until the
-/// next start of the server. Use `stop` instead, which notes it as aborted.
+/// Dropped: child processes are killed, and a running evaluation stays stored as started until the next start of the
+/// server. With `stop` it is stored as aborted.
 pub(crate) async fn look(
     shared: &Shared,
     id: SpecificationId,
@@ -131,19 +132,12 @@ async fn look_at(
         _ = stop.wait_for(|stop| *stop) => return Ok((Looked::Gone, interval)),
     };
     let now = model::now();
+    let next_at = now.saturating_add(seconds(interval));
+    let look = store::Looked { specification: id, wanted_at, at: now, next_at, failures };
     let resolved = match fetched {
         Ok(resolved) => resolved,
         Err(error) => {
-            let (run, met) = met_full_disk(run).await;
-            drop(run);
-            // That there was no room is no reason to come back later and later.
-            let pause = pause_after(interval, if met { 1 } else { failures });
-            tracing::warn!(error, retry_s = pause.as_secs(), "cannot fetch the inputs");
-            let next_at = now.saturating_add(seconds(pause));
-            let look = store::Looked { specification: id, wanted_at, at: now, next_at, failures };
-            let note = move |tx: &store::Transaction| store::note_look(tx, look, &error);
-            shared.health.write(&shared.database, note).await?;
-            let _ = shared.events.send(Event::Looked { specification: id, failed: true });
+            let pause = note_failure(shared, look, run, interval, error).await?;
             return Ok((Looked::Failed, pause));
         }
     };
@@ -160,9 +154,7 @@ async fn look_at(
             revision_at: resolved.revision_at,
         })
         .collect();
-    let next_at = now.saturating_add(seconds(interval));
-    let look = store::Looked { specification: id, wanted_at, at: now, next_at, failures };
-    // Dropped when an evaluation that begins has its log (`log`, L4).
+    // Dropped once a new evaluation has its log (`log`, LOG4).
     let coming = shared.logs.announce();
     let begin = move |tx: &store::Transaction| {
         store::note_look(tx, look, "")?;
@@ -192,9 +184,29 @@ async fn look_at(
         let _ = shared.events.send(Event::Looked { specification: id, failed: true });
         return Ok((Looked::Evaluated(evaluation, status), later));
     }
-    // It is evaluated again as soon as there is room, for which the next look waits.
+    // The next look waits for room, and evaluates the same revisions again.
     let pause = if met && status == EvaluationStatus::Aborted { BACK_OFF } else { interval };
     Ok((Looked::Evaluated(evaluation, status), pause.min(interval)))
+}
+
+/// Stores that the inputs could not be fetched. Returns the pause before the next look.
+async fn note_failure(
+    shared: &Shared,
+    look: store::Looked,
+    run: Run,
+    interval: Duration,
+    error: String,
+) -> Result<Duration, DatabaseError> {
+    let (run, met) = met_full_disk(run).await;
+    drop(run);
+    // The pause does not grow for a full disk: looks wait for room anyway.
+    let pause = pause_after(interval, if met { 1 } else { look.failures });
+    tracing::warn!(error, retry_s = pause.as_secs(), "cannot fetch the inputs");
+    let look = store::Looked { next_at: look.at.saturating_add(seconds(pause)), ..look };
+    let note = move |tx: &store::Transaction| store::note_look(tx, look, &error);
+    shared.health.write(&shared.database, note).await?;
+    let _ = shared.events.send(Event::Looked { specification: look.specification, failed: true });
+    Ok(pause)
 }
 
 fn seconds(duration: Duration) -> i64 {

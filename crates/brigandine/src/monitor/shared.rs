@@ -16,9 +16,9 @@ use tokio::sync::broadcast;
 /// What all monitors share.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    /// The lane for evaluations.
+    /// A client of the database, in the lane for evaluations.
     pub(crate) database: Database,
-    /// What is waited for before anything is begun.
+    /// Looks wait until it says that there is room.
     pub(crate) health: Health,
     /// The clones.
     pub(crate) repositories: Arc<Repositories>,
@@ -28,27 +28,27 @@ pub(crate) struct Shared {
     pub(crate) logs: Logs,
     /// What evaluators may take.
     pub(crate) evaluator: EvaluatorSettings,
-    /// What the server builds for.
+    /// The systems for which the server builds.
     pub(crate) systems: Vec<String>,
-    /// What builds see of this machine.
+    /// What a build sees of this machine, as a part of its identity.
     pub(crate) isolation: &'static str,
-    /// Between two looks, unless the specification says otherwise.
+    /// The pause between two looks, unless the specification names one.
     pub(crate) interval: Duration,
-    /// Below this, evaluators get a directory of their own.
+    /// The folder in which evaluators get their directories.
     pub(crate) work: PathBuf,
-    /// Looked at when jobs are linked to builds that have some.
+    /// Checked when jobs are linked to builds that have outputs.
     pub(crate) outputs: Arc<Outputs>,
     /// Called when builds may have been scheduled.
     pub(crate) scheduled: Scheduled,
-    /// For watchers.
+    /// Where changes are published.
     pub(crate) events: broadcast::Sender<Event>,
-    /// Of fetches.
+    /// Turns of fetches.
     pub(crate) fetches: Arc<Turns>,
-    /// Of evaluations.
+    /// Turns of evaluations.
     pub(crate) evaluations: Turns,
 }
 
-/// Tells whoever starts builds that there may be some.
+/// Tells the builder that builds may be ready.
 pub(crate) struct Scheduled(pub(crate) Box<dyn Fn() + Send + Sync>);
 
 impl std::fmt::Debug for Scheduled {

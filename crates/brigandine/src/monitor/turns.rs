@@ -1,12 +1,11 @@
-//! Turns: how many fetches or evaluators go on at once, without the slow ones keeping others waiting.
+//! Turns: how many fetches or evaluators run at once, without slow ones blocking the others.
 //!
-//! A few at a time have a turn. One that has had its turn for [`HOLD`] gives it to the next and goes on
-//! beside it; so a host that is mute, or an evaluator that sleeps, costs the others a moment and not its
-//! whole time limit. How many go on altogether is bounded, and how many of them belong to one
-//! specification is bounded by whoever asks: a specification has one look at a time, and a look a few
-//! fetches.
+//! A few at a time have a turn. After [`HOLD`] one gives its turn to the next and goes on beside it: a silent host, or
+//! an evaluator that sleeps, delays the others by a moment, not by its whole time limit. A second semaphore bounds how
+//! many run altogether. The callers bound how many belong to one specification: it has one look at a time, and a look
+//! has a few fetches.
 //!
-//! Fairness: both semaphores serve in the order of asking.
+//! Fairness: both semaphores are first in, first out.
 
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -22,17 +21,17 @@ pub(crate) struct Turns {
 }
 
 impl Turns {
-    /// So many turns, and so many that go on altogether.
+    /// With so many turns, and so many that run altogether.
     pub(crate) fn new(turns: usize, all: usize) -> Self {
         Self { turns: Semaphore::new(turns), all: Semaphore::new(all) }
     }
 
-    /// Runs the work when it is its turn.
+    /// Runs the work when it gets a turn.
     ///
     /// # Cancel safety
     /// Dropped: the work is dropped with its turn.
     pub(super) async fn run<T>(&self, work: impl Future<Output = T>) -> T {
-        // Never closed, so both come.
+        // The semaphores are never closed, so neither call can fail.
         let _place = self.all.acquire().await;
         let turn = self.turns.acquire().await;
         let mut work = std::pin::pin!(work);
