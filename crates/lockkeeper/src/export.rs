@@ -4,9 +4,9 @@
 //! each value of a histogram until they are asked for it. Instead [`Exporter::export`] compares the
 //! statistics with those of the last time and hands over the difference (`docs/design/statistics.md`).
 //!
-//! - U1: counters and histograms are given what has been added since the last export, so two
+//! - EXP1: counters and histograms are given what has been added since the last export, so two
 //!   databases of one name, one after the other, add up, and nothing is counted twice.
-//! - U2: bounded: [`CLIENTS_MAX`] clients are told apart by name, all others are one; of clients that
+//! - EXP2: bounded: [`CLIENTS_MAX`] clients are told apart by name, all others are one; of clients that
 //!   are gone nothing is kept but, for those, the name.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -196,7 +196,7 @@ pub struct Exporter {
     clients: Clients,
 }
 
-/// What has been handed over of the clients (U2).
+/// What has been handed over of the clients (EXP2).
 #[derive(Debug, Default)]
 struct Clients {
     /// Those that have a label of their own, for good.

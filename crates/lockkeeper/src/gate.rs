@@ -6,9 +6,9 @@
 //! | `Inside` | the worker that entered | drop of [`Inside`] |
 //! | `Closed` | its owner alone | never |
 //!
-//! - V1: a worker touches the closure between [`Gate::enter`] and the drop of its [`Inside`], also when the closure
+//! - GATE1: a worker touches the closure between [`Gate::enter`] and the drop of its [`Inside`], also when the closure
 //!   panics.
-//! - V2: the owner returns from [`Gate::close`] when no worker is inside, and none enters from then on. It touches
+//! - GATE2: the owner returns from [`Gate::close`] when no worker is inside, and none enters from then on. It touches
 //!   the closure, or lets it go, only then. So it does not matter when, or whether, the queue answers.
 //!
 //! The lock orders what the worker did before what the owner does next. A worker's thread that ends inside, which
@@ -39,7 +39,7 @@ impl Gate {
         Self { state: Mutex::new(State::Free), left: Condvar::new() }
     }
 
-    /// V1. `None`: it is closed, or another worker is inside.
+    /// GATE1. `None`: it is closed, or another worker is inside.
     pub(crate) fn enter(&self) -> Option<Inside<'_>> {
         let mut state = lock(&self.state);
         (*state == State::Free).then(|| {
@@ -48,7 +48,7 @@ impl Gate {
         })
     }
 
-    /// V2
+    /// GATE2
     pub(crate) fn close(&self) {
         let mut state = lock(&self.state);
         while *state == State::Inside {

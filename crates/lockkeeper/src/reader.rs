@@ -4,12 +4,12 @@
 //! A read outside a transaction costs two `fcntl` and one `stat`; inside one it costs neither. So a
 //! reader that finds several reads waiting begins one transaction for them all.
 //!
-//! - R1: a read is only served on a snapshot that was taken after it was submitted, so it sees
+//! - READ1: a read is only served on a snapshot that was taken after it was submitted, so it sees
 //!   every write that was answered before. The snapshot is taken by the first read of the
 //!   transaction, and only calls that waited before the transaction began join it.
-//! - R2: reads are taken from the queue one by one, never ahead. One that turns out long holds up
+//! - READ2: reads are taken from the queue one by one, never ahead. One that turns out long holds up
 //!   nobody: the others are still in the queue, for any other reader.
-//! - R3: a transaction is not held longer than [`SHARE_TIME`] plus its last read, so that the WAL
+//! - READ3: a transaction is not held longer than [`SHARE_TIME`] plus its last read, so that the WAL
 //!   can start over.
 
 use std::sync::Arc;
@@ -122,7 +122,7 @@ impl Reader {
         other
     }
 
-    /// Has the callers woken that were answered (U1).
+    /// Has the callers woken that were answered (WAKE1).
     fn ring(&self) {
         self.core.opener.wakeups.wake_one();
         self.core.wakeup_watch.keep();
@@ -149,7 +149,7 @@ impl Service for Reader {
                 next = self.serve_reads(lane, call, behind, batch).or_else(|| batch.begin_again());
                 continue;
             }
-            // U1
+            // WAKE1
             self.ring();
             let began = now();
             // An errand is not at the expense of the lane that it comes with.

@@ -5,14 +5,14 @@
 //! starts over, however much is written (`docs/design/backup.md`). The copy is made under a name of its own in the
 //! target's directory, checked, synced, and only then renamed.
 //!
-//! - Y1: under the target's name there is the old file or the whole new one, whatever happens.
-//! - Y2: no open database is replaced: neither one of this process nor one that has a WAL.
-//! - Y3: the copy is one file in rollback mode, without a WAL that could be lost on the way.
-//! - Y4: nothing is replaced but an empty file or one that begins as an SQLite database does. Links are
+//! - BKUP1: under the target's name there is the old file or the whole new one, whatever happens.
+//! - BKUP2: no open database is replaced: neither one of this process nor one that has a WAL.
+//! - BKUP3: the copy is one file in rollback mode, without a WAL that could be lost on the way.
+//! - BKUP4: nothing is replaced but an empty file or one that begins as an SQLite database does. Links are
 //!   followed: what they lead to is replaced, and they stay.
-//! - Y5: nobody may read the copy who may not read what it replaces, or, where there was nothing, the source.
+//! - BKUP5: nobody may read the copy who may not read what it replaces, or, where there was nothing, the source.
 //!
-//! Y1, Y2, Y4 and Y5 are kept in `target.rs`.
+//! BKUP1, BKUP2, BKUP4 and BKUP5 are kept in `target.rs`.
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
@@ -305,7 +305,7 @@ fn copy(
     conn.execute_batch("PRAGMA synchronous = OFF; PRAGMA locking_mode = EXCLUSIVE")
         .map_err(failed)?;
     pages(from, &mut conn, report, stop).map_err(failed)?;
-    // Y3. This commits a page with a sync, which brings all others to the disk.
+    // BKUP3. This commits a page with a sync, which brings all others to the disk.
     conn.execute_batch("PRAGMA synchronous = FULL").map_err(failed)?;
     let mode = "PRAGMA journal_mode = DELETE";
     let mode: String = conn.query_row(mode, [], |row| row.get(0)).map_err(failed)?;

@@ -3,11 +3,11 @@
 //! Which tables those are, each run finds out: SQLite's authorizer names what a statement reads, below views too, when
 //! it is prepared. So while a live query runs no statement comes from the cache.
 //!
-//! - N1: the tables are those of the last run. What a name stands for may change with the schema, of which any change
+//! - LIVE1: the tables are those of the last run. What a name stands for may change with the schema, of which any change
 //!   has the query run again; which statements it runs may change with the data, which the last run has read.
-//! - N2: nothing is missed. What is committed while a run is under way is noted by name, until the run is
+//! - LIVE2: nothing is missed. What is committed while a run is under way is noted by name, until the run is
 //!   over and its tables are known (`Interest` in `changes/feed.rs`).
-//! - N3: a run that failed has not read everything that it would have: any change has it run again.
+//! - LIVE3: a run that failed has not read everything that it would have: any change has it run again.
 
 use std::fmt;
 use std::future::Future;
@@ -100,7 +100,7 @@ impl<T: Send + 'static, E: Send + 'static> Live<T, E> {
                     return Poll::Pending;
                 };
                 self.running = None;
-                // N3
+                // LIVE3
                 let any = || Reads { anything: true, ..Reads::default() };
                 self.watch.settle(lock(&self.found).take().unwrap_or_else(any));
                 return Poll::Ready(match result {

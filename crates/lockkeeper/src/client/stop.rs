@@ -6,10 +6,10 @@
 //! | stopping | no write enters the queue; those that did before are served | `Writer::settle_stops` |
 //! | stopped | this process does not change the file or its WAL | the drop of the last [`StoppedWrites`] |
 //!
-//! - ST1: whether a write entered before is decided under the queue's lock: it is served and answered, or refused.
-//! - ST2: a stop is answered by the writer's thread, between two batches, when no call is waiting that entered before
+//! - STOP1: whether a write entered before is decided under the queue's lock: it is served and answered, or refused.
+//! - STOP2: a stop is answered by the writer's thread, between two batches, when no call is waiting that entered before
 //!   it. The errand that it waits for comes again after every batch until then, since calls may also be withdrawn.
-//! - ST3: a stop that is dropped at any time gives up its part; writes go on when there is none left.
+//! - STOP3: a stop that is dropped at any time gives up its part; writes go on when there is none left.
 
 use std::fmt;
 use std::future::Future;
@@ -76,7 +76,7 @@ impl fmt::Debug for StopWrites {
     }
 }
 
-/// Stops writes (ST1); the writer answers when it is done.
+/// Stops writes (STOP1); the writer answers when it is done.
 fn begin(inner: Arc<Inner>) -> Result<State, Error> {
     let core = &inner.core;
     core.check_process().map_err(Error::new)?;

@@ -1,4 +1,4 @@
-//! Where a copy is to be put: what is there now, what may be replaced, and how (`backup.rs` Y1, Y2, Y4, Y5).
+//! Where a copy is to be put: what is there now, what may be replaced, and how (`backup.rs` BKUP1, BKUP2, BKUP4, BKUP5).
 
 use std::fs::{Metadata, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// Y2, Y4. Looks at what is at the absolute path `to`.
+    /// BKUP2, BKUP4. Looks at what is at the absolute path `to`.
     pub(crate) fn find(to: &Path) -> Result<Self, Error> {
         let path = path::resolve(to).map_err(refused)?;
         path::check_length(&path).map_err(refused)?;
@@ -134,7 +134,7 @@ impl Partial {
         &self.0
     }
 
-    /// Y1, Y4, Y5
+    /// BKUP1, BKUP4, BKUP5
     pub(crate) fn put_in_place(self, target: &Target) -> Result<(), Error> {
         let to = &target.path;
         match &target.file {
@@ -154,7 +154,7 @@ impl Partial {
     }
 }
 
-/// Y5. Whose the copy is, and who may read it. SQLite alone would make it readable for all.
+/// BKUP5. Whose the copy is, and who may read it. SQLite alone would make it readable for all.
 #[cfg(unix)]
 mod rights {
     use std::fs::{Metadata, OpenOptions, Permissions};

@@ -6,11 +6,11 @@
 //! | running | a reader thread has the connection; further reads wait in `pending` | the end of the read |
 //! | over | no connection; `why` says why | never |
 //!
-//! - H1: the thread that takes the connection out brings it back, or finds the snapshot over and drops it, which
-//!   gives it back to where the connections are counted (`short.rs` P2).
-//! - H2: a snapshot is released by its last handle's drop ([`Hold`]), by its age, or by the close of
-//!   the database, whichever comes first; releasing never does I/O on the caller's thread (P3).
-//! - H3: release gives the place among the held ones back at once, before it returns, though a reader
+//! - HELD1: the thread that takes the connection out brings it back, or finds the snapshot over and drops it, which
+//!   gives it back to where the connections are counted (`short.rs` SHORT2).
+//! - HELD2: a snapshot is released by its last handle's drop ([`Hold`]), by its age, or by the close of
+//!   the database, whichever comes first; releasing never does I/O on the caller's thread (SHORT3).
+//! - HELD3: release gives the place among the held ones back at once, before it returns, though a reader
 //!   thread may keep the connection for the rest of a read: who drops one may take the next.
 
 use std::collections::VecDeque;
@@ -141,7 +141,7 @@ pub(crate) struct Held {
     alarm: Mutex<Option<Alarm>>,
 }
 
-/// A caller's share in a held snapshot: the last one that is dropped releases it (H2).
+/// A caller's share in a held snapshot: the last one that is dropped releases it (HELD2).
 ///
 /// Apart from [`Held`], to which a reader thread may still have a reference after it has answered
 /// the last read.
@@ -234,7 +234,7 @@ impl Held {
                 conn.drop_late();
                 return;
             }
-            // H1
+            // HELD1
             match state.pending.pop_front() {
                 None => {
                     state.conn = Conn::Idle(conn);
@@ -248,7 +248,7 @@ impl Held {
         }
     }
 
-    /// Ends the snapshot (H2); later reads are answered with `why`. False: it had ended before.
+    /// Ends the snapshot (HELD2); later reads are answered with `why`. False: it had ended before.
     pub(crate) fn release(&self, why: ErrorKind) -> bool {
         let mut state = lock(&self.state);
         if let Conn::Over(_) = state.conn {
@@ -259,12 +259,12 @@ impl Held {
         if let Conn::Running(_) = conn
             && let Some(connections) = self.connections.upgrade()
         {
-            // H3. Before the reader thread sees that the snapshot is over, and gives the connection back.
+            // HELD3. Before the reader thread sees that the snapshot is over, and gives the connection back.
             connections.outlasted();
         }
         drop(state);
         match conn {
-            // H3
+            // HELD3
             Conn::Idle(conn) => drop(conn),
             Conn::Running(Some(running)) => running.token().raise(match why {
                 ErrorKind::SnapshotExpired => Interrupt::Expired,

@@ -7,10 +7,10 @@
 //! | running | the writer runs a command; `running` is its token | its end, `end` |
 //! | over | `over` says why; the transaction is committed or rolled back soon | never |
 //!
-//! - J1: only the writer's thread touches the connection; everybody else sets `over` and rings.
-//! - J2: whatever ends a lease without a commit rolls it back: drop, expiry, abort, a command that
+//! - LEASE1: only the writer's thread touches the connection; everybody else sets `over` and rings.
+//! - LEASE2: whatever ends a lease without a commit rolls it back: drop, expiry, abort, a command that
 //!   lost the transaction, a dropped command.
-//! - J3: the writer waits for the caller only in `next`, for the idle time at most, and the hold time
+//! - LEASE3: the writer waits for the caller only in `next`, for the idle time at most, and the hold time
 //!   ends a running command too. So the next writer waits for a known time.
 //!
 //! Bound: one command waits at most, because the handle is borrowed until it is answered.
@@ -111,7 +111,7 @@ impl LeaseState {
         goes_on
     }
 
-    /// Ends the lease (J2); the first reason stays. A running command is asked to stop.
+    /// Ends the lease (LEASE2); the first reason stays. A running command is asked to stop.
     pub(crate) fn end(&self, why: ErrorKind) {
         let mut state = lock(&self.state);
         let why = *state.over.get_or_insert(why);

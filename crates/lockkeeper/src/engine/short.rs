@@ -16,16 +16,16 @@
 //! | surplus | to be closed; the next snapshot takes it instead, if it is clean | `pin`, `trim`, `close` |
 //! | closing | being closed by a thread that may do I/O | that thread |
 //!
-//! - P1: at most `max` connections are idle or used; a caller that finds none goes to the reader threads, which
+//! - SHORT1: at most `max` connections are idle or used; a caller that finds none goes to the reader threads, which
 //!   open one for the next time. A short read never waits.
-//! - P2: a connection counts until it is closed: a snapshot that is given another one than a surplus one
+//! - SHORT2: a connection counts until it is closed: a snapshot that is given another one than a surplus one
 //!   waits until those held, surplus and closing are at most `snapshots_max`, its own included. So they are
 //!   never more, apart from those on which a reader thread still ran a read when its snapshot was over.
-//! - P3: giving a connection back does no I/O, so callers may. What is too much is closed by a reader thread,
-//!   which is asked ahead of the calls (`queue/mod.rs` Q9).
-//! - P4: [`ShortReads::close`] returns when every connection of these has been closed, lent ones included.
+//! - SHORT3: giving a connection back does no I/O, so callers may. What is too much is closed by a reader thread,
+//!   which is asked ahead of the calls (`queue/mod.rs` QUEUE9).
+//! - SHORT4: [`ShortReads::close`] returns when every connection of these has been closed, lent ones included.
 //!
-//! Lock order: a held snapshot's state, then `state`. Lists are bounded by P1 and P2.
+//! Lock order: a held snapshot's state, then `state`. Lists are bounded by SHORT1 and SHORT2.
 
 use std::ops::Deref;
 use std::sync::{Arc, Weak};
@@ -147,7 +147,7 @@ impl ShortReads {
             if let Some(index) = usable {
                 return Ok(Some(state.surplus.swap_remove(index).conn));
             }
-            // P2
+            // SHORT2
             if state.held + state.surplus.len() + state.closing <= max {
                 return Ok(if reuse { state.idle.pop() } else { None });
             }
@@ -278,7 +278,7 @@ impl ShortReads {
         drop(conn);
     }
 
-    /// P4. To be called when nothing pins a snapshot any more, and those held were told to end.
+    /// SHORT4. To be called when nothing pins a snapshot any more, and those held were told to end.
     pub(crate) fn close(&self) {
         let mut state = lock(&self.state);
         state.closed = true;

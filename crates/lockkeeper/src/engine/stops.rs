@@ -21,7 +21,7 @@ impl Stops {
         lock(&self.0).push(stop);
     }
 
-    /// ST2: takes the stops for which no call is waiting in `writer` any more.
+    /// STOP2: takes the stops for which no call is waiting in `writer` any more.
     pub(crate) fn take_ready(&self, writer: &Queue<WriterItem>) -> Vec<Stopping> {
         let mut stopping = lock(&self.0);
         let (ready, later) = std::mem::take(&mut *stopping)

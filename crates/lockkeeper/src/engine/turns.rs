@@ -4,28 +4,28 @@
 //! themselves are slower than reader threads, which share transactions, and take CPU time from the
 //! writer.
 //!
-//! - TU1: a thread answers short reads for [`TURN`] at most, then the next one returns `Pending` once, with its
+//! - TURN1: a thread answers short reads for [`TURN`] at most, then the next one returns `Pending` once, with its
 //!   waker called, before it runs. So its executor polls the other tasks, its timers and its sockets.
-//! - TU2: while [`CROWD`] short reads of a database wait, for their turn or for a reader thread, further ones go to the
+//! - TURN2: while [`CROWD`] short reads of a database wait, for their turn or for a reader thread, further ones go to the
 //!   reader threads. A caller in a loop is counted from one call to the next; a lone one never is.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// For how long a thread answers short reads before one gives way (TU1). Tokio looks at its timers and sockets
+/// For how long a thread answers short reads before one gives way (TURN1). Tokio looks at its timers and sockets
 /// after 61 polls, and 61 turns must not take more than a few milliseconds.
 const TURN: Duration = Duration::from_micros(70);
 
 /// The most answers in a turn, whatever the clock says.
 const TURN_ANSWERS: u32 = 32;
 
-/// Callers that wait at once from which on the reader threads are faster (TU2): two readers that share their
+/// Callers that wait at once from which on the reader threads are faster (TURN2): two readers that share their
 /// transactions need about as many to be busy.
 const CROWD: usize = 8;
 
 thread_local! {
-    /// What is left of this thread's turn (TU1). One for all databases, because they share the executor.
+    /// What is left of this thread's turn (TURN1). One for all databases, because they share the executor.
     static TURN_LEFT: Cell<(Duration, u32)> = const { Cell::new((TURN, TURN_ANSWERS)) };
 }
 
@@ -34,9 +34,9 @@ thread_local! {
 pub(crate) enum Way {
     /// It may run on this thread.
     Inline,
-    /// It gives its executor a turn first (TU1).
+    /// It gives its executor a turn first (TURN1).
     Yield,
-    /// It joins the others (TU2).
+    /// It joins the others (TURN2).
     Readers,
 }
 

@@ -1,4 +1,4 @@
-//! The clock wakes answered callers that no other caller has woken (`queue/wakeups.rs` U2).
+//! The clock wakes answered callers that no other caller has woken (`queue/wakeups.rs` WAKE2).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

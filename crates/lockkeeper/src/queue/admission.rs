@@ -14,8 +14,8 @@
 //! | above | every call since `above_since` waited too long; they are served | a call in time; an interval |
 //! | overloaded | calls that waited too long are refused | an interval without such a call |
 //!
-//! - D1: lanes are judged apart: a client with a backlog of its own costs nobody else a call.
-//! - D2: an entry that was not touched for an interval counts as none, so what is left of a forgotten
+//! - ADM1: lanes are judged apart: a client with a backlog of its own costs nobody else a call.
+//! - ADM2: an entry that was not touched for an interval counts as none, so what is left of a forgotten
 //!   lane cannot judge the next one with its number. Bound: an entry per lane number.
 
 use std::collections::HashMap;
@@ -46,7 +46,7 @@ impl Admission {
 
     /// Whether a call of `lane` that waited from `submitted` until `now` is to be refused.
     pub(crate) fn sheds(&mut self, lane: LaneId, submitted: Instant, now: Instant) -> bool {
-        // D2
+        // ADM2
         let entry = self.lanes.get_mut(&lane).filter(|above| now - above.last < self.interval);
         if now.saturating_duration_since(submitted) <= self.target {
             if entry.is_none_or(|above| !above.overloaded) {

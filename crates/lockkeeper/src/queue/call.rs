@@ -7,16 +7,16 @@
 //! | `Lost` | caller: the worker's side went away without an answer | never |
 //! | `Gone` | worker: nobody wants the value any more, or it was fetched | never |
 //!
-//! - C1: each accepted call is answered exactly once: `answer` consumes the [`Reply`], and dropping
+//! - CALL1: each accepted call is answered exactly once: `answer` consumes the [`Reply`], and dropping
 //!   one unanswered marks the slot `Lost`, whatever made it drop (close, abort, panic, a dead thread).
-//! - C2: a waker is called outside the slot's lock, so that a waker that polls at once finds it free.
-//! - C3: a value whose caller is gone is dropped by the worker, outside every lock; what else holds
+//! - CALL2: a waker is called outside the slot's lock, so that a waker that polls at once finds it free.
+//! - CALL3: a value whose caller is gone is dropped by the worker, outside every lock; what else holds
 //!   the shared part (a worker's seat) never holds a caller's value.
-//! - C4: a token is raised once; the first reason stays. It belongs to one call, so raising it late
+//! - CALL4: a token is raised once; the first reason stays. It belongs to one call, so raising it late
 //!   can never hit the next one.
-//! - C5: a panic of a destructor or a waker has no caller to go to. It is caught where a worker or
+//! - CALL5: a panic of a destructor or a waker has no caller to go to. It is caught where a worker or
 //!   the clock would die of it ([`shielded`]).
-//! - C6: whoever answers quietly owes the caller the waker that it was given.
+//! - CALL6: whoever answers quietly owes the caller the waker that it was given.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -133,7 +133,7 @@ impl<R> Reply<R> {
         }
     }
 
-    /// Answers without waking the caller; the waker, if there is one, is to be called soon (C6).
+    /// Answers without waking the caller; the waker, if there is one, is to be called soon (CALL6).
     pub(crate) fn answer_quietly(mut self, value: R) -> Option<Waker> {
         self.0.take().and_then(|shared| store(&shared, Slot::Answered(value)))
     }
@@ -168,7 +168,7 @@ pub(crate) fn shielded(f: impl FnOnce()) {
 }
 
 fn put<R>(shared: &Shared<R>, value: Slot<R>) {
-    // C2, C5
+    // CALL2, CALL5
     if let Some(waker) = store(shared, value) {
         shielded(|| waker.wake());
     }
@@ -179,7 +179,7 @@ fn store<R>(shared: &Shared<R>, value: Slot<R>) -> Option<Waker> {
     let mut slot = lock(&shared.slot);
     if matches!(*slot, Slot::Gone) {
         drop(slot);
-        // C3, C5
+        // CALL3, CALL5
         shielded(|| drop(value));
         return None;
     }

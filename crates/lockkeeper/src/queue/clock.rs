@@ -3,8 +3,8 @@
 //! The library has no runtime and so no timer. The thread starts with the first alarm and ends
 //! when its owner closes the clock; a program that uses no deadline never starts it for that.
 //!
-//! - T1: an alarm rings at most once, not before its time, outside the clock's lock.
-//! - T2: an alarm that is taken back is forgotten at once, so the number kept is bounded by the
+//! - CLK1: an alarm rings at most once, not before its time, outside the clock's lock.
+//! - CLK2: an alarm that is taken back is forgotten at once, so the number kept is bounded by the
 //!   number of calls and snapshots that have one.
 
 use std::collections::BTreeMap;
@@ -94,7 +94,7 @@ impl Drop for Clock {
 
 impl Drop for Alarm {
     fn drop(&mut self) {
-        // T2
+        // CLK2
         let ring = lock(&self.inner.state).alarms.remove(&self.key);
         drop(ring);
     }
@@ -113,7 +113,7 @@ impl Inner {
                 continue;
             }
             let ring = state.alarms.remove(&key);
-            // T1
+            // CLK1
             drop(state);
             if let Some(ring) = ring {
                 ring();

@@ -1,8 +1,8 @@
 //! Stopping intake, draining, joining.
 //!
-//! - S1: closing begins when the future is first polled (or `blocking_close` is called), never by a
+//! - CLOSE1: closing begins when the future is first polled (or `blocking_close` is called), never by a
 //!   drop of the future; it goes on when the future is dropped.
-//! - S2: a deadline turns the drain into an abort; the future still waits for the threads.
+//! - CLOSE2: a deadline turns the drain into an abort; the future still waits for the threads.
 
 use std::future::Future;
 use std::pin::Pin;

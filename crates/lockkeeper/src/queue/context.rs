@@ -6,8 +6,8 @@
 //! carries the queues that the other one (and whoever waits for it) occupies, so that a circle
 //! through a second queue is noticed as well.
 //!
-//! - X1: a frame is on the stack exactly while its call's code runs ([`Frame::enter`] and its drop).
-//!   The stack itself is in `frames.rs` (X2).
+//! - CTX1: a frame is on the stack exactly while its call's code runs ([`Frame::enter`] and its drop).
+//!   The stack itself is in `frames.rs` (FRAME1).
 
 use std::sync::Arc;
 

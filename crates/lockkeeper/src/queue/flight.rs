@@ -1,9 +1,9 @@
 //! A call on its way: what a caller's future holds between submission and answer.
 //!
-//! - F1: dropping a flight takes the call out of its lane if it still waits there (it never runs);
+//! - FLT1: dropping a flight takes the call out of its lane if it still waits there (it never runs);
 //!   otherwise it raises the call's token, and the worker stops or finishes it.
-//! - F2: a flight keeps its client's lane alive.
-//! - F3: a flight that is waited for inside a call is in the list of `waits.rs`, from before it is submitted; the
+//! - FLT2: a flight keeps its client's lane alive.
+//! - FLT3: a flight that is waited for inside a call is in the list of `waits.rs`, from before it is submitted; the
 //!   wait that would close a circle is answered `Nested`.
 
 use std::sync::Arc;
@@ -47,7 +47,7 @@ pub(crate) struct Flight<C: Item, V: Send + 'static> {
     position: Position,
     /// The call has been answered: there is nothing to take back.
     landed: bool,
-    /// F3
+    /// FLT3
     wait: Option<Wait>,
     _alarm: Option<Alarm>,
 }
@@ -77,7 +77,7 @@ impl<C: Item, V: Send + 'static> Flight<C, V> {
         deadline: Option<Deadline<'_>>,
     ) -> Result<(Self, bool), Refused<C>> {
         let queue = &lane.queue;
-        // F3
+        // FLT3
         let awaited = || Awaited::Call(queue.seats(), receiver.interruptible());
         let wait = match Wait::enter(awaited, room == Room::Wait) {
             Ok(wait) => wait,
@@ -119,7 +119,7 @@ impl<C: Item, V: Send + 'static> Flight<C, V> {
         }
     }
 
-    /// F3, for a call that was submitted elsewhere, or was not waited for before.
+    /// FLT3, for a call that was submitted elsewhere, or was not waited for before.
     fn wait_here(&mut self) -> Result<(), Circle> {
         let Some(frame) = frames::frame_here() else { return Ok(()) };
         match &mut self.wait {
@@ -140,7 +140,7 @@ impl<C: Item, V: Send + 'static> Drop for Flight<C, V> {
         if self.landed || self.lane.queue.is_forked() {
             return;
         }
-        // F1
+        // FLT1
         match self.lane.queue.remove(self.position) {
             Some(call) => drop(call),
             None => self.receiver.token().raise(Interrupt::Canceled),

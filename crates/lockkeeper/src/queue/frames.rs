@@ -1,7 +1,7 @@
 //! The calls that this thread runs, innermost last, and what can be told from them.
 //!
-//! - X2: frames are a thread's own; nothing here is shared, so nothing here is locked. What must be known of
-//!   other threads is in `waits.rs` (X3, X4), to which only calls that are made inside calls come.
+//! - FRAME1: frames are a thread's own; nothing here is shared, so nothing here is locked. What must be known of
+//!   other threads is in `waits.rs` (WAIT1, WAIT2), to which only calls that are made inside calls come.
 
 use std::cell::RefCell;
 use std::sync::Arc;

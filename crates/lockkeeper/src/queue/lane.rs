@@ -111,7 +111,7 @@ pub(super) fn grant_ns(weight: u32) -> i64 {
     i64::try_from(QUANTUM.as_nanos()).unwrap_or(i64::MAX).saturating_mul(i64::from(weight))
 }
 
-/// Turns the entry `seq` of `entries` into a tombstone and hands out its call (L6).
+/// Turns the entry `seq` of `entries` into a tombstone and hands out its call (LANE6).
 pub(super) fn bury<C>(entries: &mut VecDeque<Entry<C>>, live: usize, seq: u64) -> Option<C> {
     let index = entries.partition_point(|entry| entry.seq < seq);
     let entry = entries.get_mut(index).filter(|entry| entry.seq == seq)?;

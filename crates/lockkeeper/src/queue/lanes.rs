@@ -5,18 +5,18 @@
 //! call it runs is charged its running time, and a lane without credit waits for its next turn.
 //! A *batch* is what a writer commits together, or a reader serves on one snapshot; a *round* is a turn for each lane.
 //!
-//! - L1: inside a lane, calls leave in the order of their sequence numbers.
-//! - L2: `accepted` holds at most `capacity` live calls; the rest of the lane waits in `overflow`,
+//! - LANE1: inside a lane, calls leave in the order of their sequence numbers.
+//! - LANE2: `accepted` holds at most `capacity` live calls; the rest of the lane waits in `overflow`,
 //!   and every sequence number there is larger than any in `accepted`.
-//! - L3: a lane is in the ring of its priority if it holds an accepted live call (a ring may also
+//! - LANE3: a lane is in the ring of its priority if it holds an accepted live call (a ring may also
 //!   hold lanes that became empty; they are dropped when met).
-//! - L4: a lane may exceed its credit in a batch only while no other lane waits or takes part in
+//! - LANE4: a lane may exceed its credit in a batch only while no other lane waits or takes part in
 //!   this batch. So capacity is never left idle, and one client delays another's single call by
 //!   one batch at most.
-//! - L5: low-priority lanes are passed over in at most `AGEING` batches in a row; then one of their
+//! - LANE5: low-priority lanes are passed over in at most `AGEING` batches in a row; then one of their
 //!   calls is taken even if its lane has no credit.
-//! - L6: removed calls leave a tombstone; tombstones are compacted when they outnumber the live.
-//! - L7: a batch may end (by its ceilings) in the middle of a round. The round goes on in the next batch, first
+//! - LANE6: removed calls leave a tombstone; tombstones are compacted when they outnumber the live.
+//! - LANE7: a batch may end (by its ceilings) in the middle of a round. The round goes on in the next batch, first
 //!   with the lanes that the last batch did not serve, and a new one follows when it is over; but in one
 //!   batch a lane runs for no longer than a turn. After a batch that one lane filled a new round begins.
 //!   So no lane, however heavy, keeps another waiting for more than one whole batch.
@@ -38,7 +38,7 @@ pub(crate) const AGEING: u32 = 8;
 /// Whose turn may come next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scope {
-    /// The rest of the batch that began with [`Lanes::begin_batch`]; L4 ends it.
+    /// The rest of the batch that began with [`Lanes::begin_batch`]; LANE4 ends it.
     Batch,
     /// Any call older than this sequence number, round after round.
     OlderThan(u64),
@@ -53,7 +53,7 @@ pub(crate) struct Lanes<C> {
     next_seq: u64,
     round: u64,
     batch: u64,
-    /// This batch began in the middle of a round, which is not over yet (L7).
+    /// This batch began in the middle of a round, which is not over yet (LANE7).
     continues: bool,
     /// Distinct lanes that ran a call in this batch.
     participants: usize,
@@ -176,7 +176,7 @@ impl<C> Lanes<C> {
         let oldest = |calls: &VecDeque<Entry<C>>| {
             calls.iter().find(|entry| entry.call.is_some()).is_some_and(|entry| entry.seq < seq)
         };
-        // L1, L2
+        // LANE1, LANE2
         self.lanes.iter().flatten().any(|lane| oldest(&lane.accepted) || oldest(&lane.overflow))
     }
 
@@ -279,7 +279,7 @@ impl<C> Lanes<C> {
         }
     }
 
-    /// L7. Where the front was not served, nobody behind it was before those who were not.
+    /// LANE7. Where the front was not served, nobody behind it was before those who were not.
     fn put_unserved_first(&mut self, ring: usize) {
         let (lanes, batch) = (&self.lanes, self.batch);
         let served = |id: &LaneId| lanes[id.0].as_ref().is_some_and(|lane| lane.served_in == batch);
@@ -312,7 +312,7 @@ impl<C> Lanes<C> {
         if self.accepted_live == 0 {
             return None;
         }
-        // L5
+        // LANE5
         if self.low_passed > AGEING
             && let Some(id) = self.front_waiting(Priority::Low as usize, scope)
         {
@@ -374,7 +374,7 @@ impl<C> Lanes<C> {
         None
     }
 
-    /// L4: nobody else waits, and nobody else takes part in this batch.
+    /// LANE4: nobody else waits, and nobody else takes part in this batch.
     fn alone(&self, id: LaneId) -> bool {
         let Some(lane) = self.lanes[id.0].as_ref() else { return false };
         let served = usize::from(lane.served_in == self.batch && self.participants > 0);
@@ -477,7 +477,7 @@ impl<C> Lanes<C> {
 
 #[cfg(all(test, not(loom)))]
 impl<C> Lanes<C> {
-    /// L3 and L6, for the tests.
+    /// LANE3 and LANE6, for the tests.
     pub(crate) fn check_rings(&self) {
         for (index, lane) in self.lanes.iter().enumerate() {
             let Some(lane) = lane else { continue };
@@ -485,13 +485,13 @@ impl<C> Lanes<C> {
             let places =
                 |ring: usize| self.rings[ring].iter().filter(|other| **other == id).count();
             let (own, other) = (lane.priority as usize, 1 - lane.priority as usize);
-            assert_eq!((places(own), places(other)), (usize::from(lane.in_ring), 0), "L3");
-            assert!(lane.in_ring || lane.accepted_live == 0, "L3");
+            assert_eq!((places(own), places(other)), (usize::from(lane.in_ring), 0), "LANE3");
+            assert!(lane.in_ring || lane.accepted_live == 0, "LANE3");
             for (entries, live) in
                 [(&lane.accepted, lane.accepted_live), (&lane.overflow, lane.overflow_live)]
             {
                 assert_eq!(entries.iter().filter(|entry| entry.call.is_some()).count(), live);
-                assert!(entries.len() <= 2 * live + 18, "L6: {} for {live}", entries.len());
+                assert!(entries.len() <= 2 * live + 18, "LANE6: {} for {live}", entries.len());
                 assert!(entries.iter().zip(entries.iter().skip(1)).all(|(a, b)| a.seq < b.seq));
             }
         }

@@ -3,7 +3,7 @@
 //! Going to sleep and being woken costs some 30 microseconds each, a third of a durable write and several
 //! point reads; a caller in a loop is back sooner than that. So a worker looks for a while, and yields
 //! the processor to whoever needs it. All that is kept here are hints: a lost update costs a yield or a
-//! moment, and that no wake-up is lost rests on the queue's lock alone (Q4). Loom's workers do not look.
+//! moment, and that no wake-up is lost rests on the queue's lock alone (QUEUE4). Loom's workers do not look.
 
 use std::time::{Duration, Instant};
 

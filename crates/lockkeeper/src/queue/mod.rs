@@ -40,31 +40,31 @@
 //!
 //! Invariants:
 //!
-//! - Q1: a call is taken by a worker or removed by its caller, never both: both happen under the
+//! - QUEUE1: a call is taken by a worker or removed by its caller, never both: both happen under the
 //!   lock. So a canceled call that was not taken never runs, and its place is free at once.
-//! - Q2: a call that was taken is answered by its worker, also when it is skipped, panics or the
-//!   thread dies (C1).
-//! - Q3: once intake is closed nothing enters; `close` and `push` hold the same lock, so no call is
+//! - QUEUE2: a call that was taken is answered by its worker, also when it is skipped, panics or the
+//!   thread dies (CALL1).
+//! - QUEUE3: once intake is closed nothing enters; `close` and `push` hold the same lock, so no call is
 //!   forgotten. Calls that waited for room are refused by `close`, accepted ones are served.
-//! - Q4: a worker sleeps only after it has seen, under the lock, that nothing is accepted; a push
+//! - QUEUE4: a worker sleeps only after it has seen, under the lock, that nothing is accepted; a push
 //!   that finds a sleeping worker takes it off the list of sleepers before it rings, so that the
 //!   next push rings another. No wake-up is lost and none is spent twice.
-//! - Q5: calls are dropped and refused outside the lock: their captured values are the caller's
+//! - QUEUE5: calls are dropped and refused outside the lock: their captured values are the caller's
 //!   code, which may call back.
-//! - Q6: when the last worker exits, for whatever reason, intake is closed and what waits is
+//! - QUEUE6: when the last worker exits, for whatever reason, intake is closed and what waits is
 //!   refused. A dead worker is an error, not a hang.
 //!
-//! - Q7: a call that is shed (`admission.rs`) was taken and is answered like one, by the thread that
+//! - QUEUE7: a call that is shed (`admission.rs`) was taken and is answered like one, by the thread that
 //!   took it, outside the lock, before it sleeps.
 //!
-//! - Q8: `abort` asks every call to stop that a worker runs: it is noted in the worker's seat by the same
+//! - QUEUE8: `abort` asks every call to stop that a worker runs: it is noted in the worker's seat by the same
 //!   hold of the lock that took it from its lane.
 //!
-//! - Q9: the library's own errands wait apart from the calls, at most one of each kind, and are taken at the
+//! - QUEUE9: the library's own errands wait apart from the calls, at most one of each kind, and are taken at the
 //!   beginning of a batch ahead of every call; but not two in a row while calls wait. Once intake is closed
 //!   none is left: who closes does what is left to do.
 //!
-//! - Q10: while it is stopped for calls that change something, those are refused and others enter. A call enters
+//! - QUEUE10: while it is stopped for calls that change something, those are refused and others enter. A call enters
 //!   before a stop or after it, since both hold the lock; `has_older_than` says whether one that entered before waits.
 //!
 //! Lock order: the queue's lock, then a reply's slot; the clock's lock is never held while another

@@ -72,7 +72,7 @@ fn submit(queue: &Arc<Queue<Call>>, number: usize) -> thread::JoinHandle<Option<
     thread::spawn(move || {
         let (call, answer) = call(number);
         match queue.push(MAIN, call) {
-            Ok(_) => wait_for(answer).expect("C1: an accepted call is answered").ok(),
+            Ok(_) => wait_for(answer).expect("CALL1: an accepted call is answered").ok(),
             Err(refused) => {
                 assert_eq!(refused.reason, RefusedReason::Closed);
                 None
@@ -181,7 +181,7 @@ fn a_canceled_call_is_taken_back_or_served_never_both() {
         let (call, answer) = call(1);
         let position = queue.push(MAIN, call).map(|pushed| pushed.position);
         let Ok(position) = position else { panic!("it is open") };
-        // Q1
+        // QUEUE1
         let removed = queue.remove(position);
         match &removed {
             Some(call) => assert_eq!(call.number, 1),
@@ -315,7 +315,7 @@ fn a_closure_on_its_callers_stack_is_touched_by_one_thread_at_a_time() {
                 }
             })
         };
-        // V2. It may give up before, while and after the worker runs it.
+        // GATE2. It may give up before, while and after the worker runs it.
         gate.close();
         assert_eq!(touched.fetch_add(1, Ordering::Relaxed), 0, "the worker is inside");
         worker.join().unwrap();
@@ -334,7 +334,7 @@ fn when_the_last_worker_leaves_nobody_waits_for_ever() {
             // Leaves without having served anything, as a panic makes it.
             thread::spawn(move || queue.leave(worker))
         };
-        // Q6
+        // QUEUE6
         assert_eq!(caller.join().unwrap(), None);
         dying.join().unwrap();
         loom::future::block_on(queue.gone()).unwrap();

@@ -16,7 +16,7 @@ use crate::sync::{Condvar, Mutex, lock, now, wait, wait_until};
 pub(crate) trait Item: Send + 'static {
     /// The call's token, to be raised when a running call must stop.
     fn interruptible(&self) -> Option<Arc<dyn Interruptible>>;
-    /// Whether it is refused while the queue is stopped for such calls (Q10).
+    /// Whether it is refused while the queue is stopped for such calls (QUEUE10).
     fn changes_something(&self) -> bool {
         false
     }
@@ -40,14 +40,14 @@ pub(crate) struct Queue<C> {
 
 struct State<C> {
     lanes: Lanes<Waiting<C>>,
-    /// Q9. Bounded by the kinds of errands.
+    /// QUEUE9. Bounded by the kinds of errands.
     errands: Vec<C>,
     /// The last batch began with an errand.
     ran_errand: bool,
     /// `None`: nothing is ever shed.
     admission: Option<Admission>,
     open: bool,
-    /// Q10. Those who have stopped it and not resumed yet.
+    /// QUEUE10. Those who have stopped it and not resumed yet.
     stops: usize,
     /// A worker per index; each has its own bell so that the one that slept least is rung first.
     workers: Vec<Seat>,
@@ -74,7 +74,7 @@ struct Shed<C: Item>(Vec<C>);
 
 impl<C: Item> Drop for Shed<C> {
     fn drop(&mut self) {
-        // Q5, Q7
+        // QUEUE5, QUEUE7
         for call in self.0.drain(..) {
             call.refuse(CallError::Overloaded);
         }
@@ -84,7 +84,7 @@ impl<C: Item> Drop for Shed<C> {
 struct Seat {
     bell: Arc<Condvar>,
     /// The call that this worker runs, to be asked to stop by `abort`. The last hold on it may be dropped under
-    /// the lock (C3).
+    /// the lock (CALL3).
     running: Option<Arc<dyn Interruptible>>,
     alive: bool,
 }
@@ -179,7 +179,7 @@ impl<C: Item> Queue<C> {
         otherwise: RefusedReason,
     ) -> Result<Pushed, Refused<C>> {
         let mut state = lock(&self.state);
-        // Q3
+        // QUEUE3
         if !state.open {
             return Err(Refused { reason: RefusedReason::Closed, call });
         }
@@ -191,7 +191,7 @@ impl<C: Item> Queue<C> {
             Ok(position) => position,
             Err(Waiting { call, .. }) => return Err(Refused { reason: otherwise, call }),
         };
-        // Q4
+        // QUEUE4
         let bell = state.sleeping.pop().map(|worker| Arc::clone(&state.workers[worker].bell));
         let check_for_stall = bell.is_none() && !state.checking;
         drop(state);
@@ -202,14 +202,14 @@ impl<C: Item> Queue<C> {
         Ok(Pushed { position, check_for_stall })
     }
 
-    /// Adds an errand of the library's own (Q9); refused when the same one waits already.
+    /// Adds an errand of the library's own (QUEUE9); refused when the same one waits already.
     pub(crate) fn push_errand(&self, errand: C) -> Result<(), C> {
         let mut state = lock(&self.state);
         if !state.open || state.errands.iter().any(|other| errand.is_same_errand(other)) {
             return Err(errand);
         }
         state.errands.push(errand);
-        // Q4
+        // QUEUE4
         let bell = state.sleeping.pop().map(|worker| Arc::clone(&state.workers[worker].bell));
         drop(state);
         self.lookout.announce();
@@ -219,7 +219,7 @@ impl<C: Item> Queue<C> {
         Ok(())
     }
 
-    /// Refuses calls that change something until [`Queue::resume`] is called as often as this (Q10); older ones than
+    /// Refuses calls that change something until [`Queue::resume`] is called as often as this (QUEUE10); older ones than
     /// the sequence number that is returned have entered before.
     pub(crate) fn stop(&self) -> u64 {
         let mut state = lock(&self.state);
@@ -240,7 +240,7 @@ impl<C: Item> Queue<C> {
         lock(&self.state).lanes.has_older_than(seq)
     }
 
-    /// Takes a waiting call out; `None`: it was taken by a worker before (Q1).
+    /// Takes a waiting call out; `None`: it was taken by a worker before (QUEUE1).
     pub(crate) fn remove(&self, position: Position) -> Option<C> {
         lock(&self.state).lanes.remove(position).map(|waiting| waiting.call)
     }
@@ -301,7 +301,7 @@ impl<C: Item> Queue<C> {
             if !state.open && state.lanes.waiting() == 0 {
                 return None;
             }
-            // Q4
+            // QUEUE4
             let bell = Arc::clone(&state.workers[worker].bell);
             state.sleeping.push(worker);
             state = match give_up_at {
@@ -359,7 +359,7 @@ impl<C: Item> Queue<C> {
         let refused = state.lanes.clear(!abort);
         let errands = std::mem::take(&mut state.errands);
         if abort {
-            // Q8
+            // QUEUE8
             for running in state.workers.iter().filter_map(|seat| seat.running.as_ref()) {
                 running.token().raise(Interrupt::Aborted);
             }
@@ -370,7 +370,7 @@ impl<C: Item> Queue<C> {
         }
         let exit = if state.alive == 0 { std::mem::take(&mut state.exit) } else { Vec::new() };
         drop(state);
-        // Q5, Q9
+        // QUEUE5, QUEUE9
         drop(errands);
         for waiting in refused {
             waiting.call.refuse(CallError::Closed);
@@ -388,7 +388,7 @@ impl<C: Item> Queue<C> {
         if state.alive > 0 {
             return;
         }
-        // Q6
+        // QUEUE6
         state.open = false;
         let refused = state.lanes.clear(false);
         let errands = std::mem::take(&mut state.errands);
@@ -460,7 +460,7 @@ impl<C: Item> State<C> {
     fn begin_batch(&mut self, worker: usize, shed: &mut Shed<C>) -> Option<First<C>> {
         let calls_wait = self.lanes.accepted() > 0;
         let limit = self.lanes.next_seq();
-        // Q9
+        // QUEUE9
         let turn = !(self.errands.is_empty() || self.ran_errand && calls_wait);
         self.ran_errand = turn;
         if turn {
@@ -484,7 +484,7 @@ impl<C: Item> State<C> {
                 shed.0.push(call);
                 continue;
             }
-            // Q8
+            // QUEUE8
             self.workers[worker].running = call.interruptible();
             return Some(Taken { lane, call, behind });
         }

@@ -11,9 +11,9 @@
 //! taken, if any worker of its queue goes on, one that may still be started included. A thread goes on if each
 //! of its waits can end; whoever does not wait goes on. The threads that do not go on by these rules never will.
 //!
-//! - X3: nobody in the list is stuck. A wait that would change that is refused, and the list is looked at and
+//! - WAIT1: nobody in the list is stuck. A wait that would change that is refused, and the list is looked at and
 //!   changed under one lock. What else changes frees threads, but for [`behind`], which looks as well.
-//! - X4: a wait leaves the list when its future is answered or dropped, or when the call in which it was waited
+//! - WAIT2: a wait leaves the list when its future is answered or dropped, or when the call in which it was waited
 //!   for ends, whichever comes first; answered ones count as ended before they leave.
 //!
 //! A future that was polled inside a call counts as waited for, since what the executor does next cannot be seen.

@@ -11,15 +11,15 @@
 //! | in the batch | its caller's answer is in its slot | [`Wakeups::wake_one`], [`Wakeups::wake_all`], overflow |
 //! | taken out | it is called, once, outside the lock, by the thread that took it | the call |
 //!
-//! - U1: a reader that sleeps, yields, or turns to something that is no plain read wakes one caller before. One that
+//! - WAKE1: a reader that sleeps, yields, or turns to something that is no plain read wakes one caller before. One that
 //!   goes on does so when [`SHARE`] of the callers are in the batch, within the limits of [`GROUP`], or when the oldest
 //!   has waited for [`WAIT_MAX`]. No second one is woken sooner than that: the first is on its way and wakes all. The
 //!   batch holds at most [`BATCH_MAX`] wakers.
-//! - U2: no caller depends on one other caller or closure. A closure that runs long is interrupted by the progress
+//! - WAKE2: no caller depends on one other caller or closure. A closure that runs long is interrupted by the progress
 //!   handler, which wakes all, once. One that runs long outside SQLite, and a woken caller that is not polled, are
 //!   overtaken by the clock: it looks every [`WATCH_INTERVAL`] while wakers are in the batch and wakes all that have been
 //!   there for as long. So an answered caller is woken within twice that. A reader whose thread ends wakes all.
-//! - U3: wakers are code of the callers and run outside the lock.
+//! - WAKE3: wakers are code of the callers and run outside the lock.
 //!
 //! Lock order: no other lock is taken while this one is held.
 
@@ -103,7 +103,7 @@ impl Wakeups {
         }
     }
 
-    /// Wakes one caller, which wakes the rest, unless one has just been woken (U1).
+    /// Wakes one caller, which wakes the rest, unless one has just been woken (WAKE1).
     pub(crate) fn wake_one(&self) {
         if self.has_any() {
             self.wake_one_at(now());
@@ -126,7 +126,7 @@ impl Wakeups {
             self.any.0.store(false, Ordering::Relaxed);
         }
         drop(batch);
-        // U3
+        // WAKE3
         if let Some(waker) = waker {
             shielded(|| waker.wake());
         }
@@ -144,7 +144,7 @@ impl Wakeups {
         let wakers = std::mem::take(&mut batch.wakers);
         self.any.0.store(false, Ordering::Relaxed);
         drop(batch);
-        // U3
+        // WAKE3
         for waker in wakers {
             shielded(|| waker.wake());
         }
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn u1_enough_callers_wake_one_and_too_many_are_all_woken() {
+    fn wake1_enough_callers_wake_one_and_too_many_are_all_woken() {
         let (wakeups, at) = (Wakeups::default(), now());
         let count = push(&wakeups, 39, at);
         assert_eq!(called(&count), 0);
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn u1_a_group_is_a_part_of_the_callers_also_when_they_become_more_or_fewer() {
+    fn wake1_a_group_is_a_part_of_the_callers_also_when_they_become_more_or_fewer() {
         let (wakeups, at) = (Wakeups::default(), now());
         for (callers, together) in [(3, 4), (16, 10), (64, 40), (5_000, 42)] {
             let count = push_of(&wakeups, together - 1, at, callers);
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn u1_a_caller_that_waited_wakes_one_and_again_only_after_as_long() {
+    fn wake1_a_caller_that_waited_wakes_one_and_again_only_after_as_long() {
         let (wakeups, at) = (Wakeups::default(), now());
         let count = push(&wakeups, 2, at);
         let late = push(&wakeups, 1, at + WAIT_MAX);
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn u2_the_clock_wakes_those_that_no_caller_has() {
+    fn wake2_the_clock_wakes_those_that_no_caller_has() {
         let (wakeups, at) = (Wakeups::default(), now());
         assert!(!wakeups.wake_older(at + WATCH_INTERVAL), "the batch is empty");
         let count = push(&wakeups, 3, at + WATCH_INTERVAL);

@@ -3,15 +3,15 @@
 //! | thread | what may be trusted | left by |
 //! |---|---|---|
 //! | building | it has a seat; nothing was taken | the factory's result |
-//! | sleeping | its index is in `sleeping` (Q4) | its bell, its patience |
+//! | sleeping | its index is in `sleeping` (QUEUE4) | its bell, its patience |
 //! | serving | its seat names the running call | the end of the batch |
 //! | leaving | its service is finished, its seat is free | the end of the thread |
 //!
-//! - W1: a thread finishes its service before it leaves its seat, so whoever waits for the last
+//! - WORK1: a thread finishes its service before it leaves its seat, so whoever waits for the last
 //!   worker to be gone finds every resource released.
-//! - W2: the first `min` threads stay until the queue is closed; further ones are started when
+//! - WORK2: the first `min` threads stay until the queue is closed; further ones are started when
 //!   calls wait and none was taken for `STALL`, and leave after `PATIENCE` without work.
-//! - W3: a worker thread carries its queue's frame from beginning to end, so that callers' code that
+//! - WORK3: a worker thread carries its queue's frame from beginning to end, so that callers' code that
 //!   runs on it outside a call (a destructor, a waker) and submits to the same queue is told
 //!   `Nested` instead of waiting for itself.
 
@@ -193,7 +193,7 @@ impl<S: Service, E: Send + 'static> Pool<S, E> {
         patience: Option<Duration>,
         built: Reply<Built<E>>,
     ) {
-        // W3; left after the seat, because leaving it refuses calls.
+        // WORK3; left after the seat, because leaving it refuses calls.
         let _frame = Frame::of_worker(self.queue.domain, self.queue.seats());
         let seat = leave;
         let started = catch_unwind(AssertUnwindSafe(|| {
@@ -228,11 +228,11 @@ impl<S: Service, E: Send + 'static> Pool<S, E> {
                 queue.lookout.served(batch.calls == 1 && now() - began >= lone);
             }
         }
-        // W1
+        // WORK1
         service.finish();
     }
 
-    /// Starts another worker, unless the pool soon proves to be moving (W2).
+    /// Starts another worker, unless the pool soon proves to be moving (WORK2).
     pub(crate) fn check_for_stall(self: &Arc<Self>) {
         if self.config.max <= self.config.min || !self.queue.claim_check() {
             return;
@@ -274,14 +274,14 @@ impl<S: Service, E: Send + 'static> Pool<S, E> {
         let threads = std::mem::take(&mut *lock(&self.threads));
         for thread in threads {
             if thread.thread().id() != std::thread::current().id() {
-                // The panic hook has reported it, and Q6 has answered its calls.
+                // The panic hook has reported it, and QUEUE6 has answered its calls.
                 let _ = thread.join();
             }
         }
     }
 }
 
-/// Leaves the seat however the thread ends (Q6).
+/// Leaves the seat however the thread ends (QUEUE6).
 struct Leave<C: Item> {
     queue: Arc<Queue<C>>,
     worker: usize,

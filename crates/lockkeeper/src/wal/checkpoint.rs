@@ -5,33 +5,33 @@
 //! pages are copied beside the writer (`copier.rs`), and what is left to do is done by the writer
 //! between two batches, after it has answered the last one.
 //!
-//! - K1: the writer's thread decides. While a WAL that is due holds more than [`SHARE`] that is not in
+//! - CKPT1: the writer's thread decides. While a WAL that is due holds more than [`SHARE`] that is not in
 //!   the file, it has the copier copy, and goes on; then it copies the rest itself, so that the next
 //!   commit can start the WAL over. The copier is asked [`COPIES_MAX`] times at most, since it may
 //!   lose the race, and never for attached files, which it does not know. The two never checkpoint at
 //!   the same time.
-//! - K2: a passive checkpoint never waits. It may leave frames that a reader still needs; then
+//! - CKPT2: a passive checkpoint never waits. It may leave frames that a reader still needs; then
 //!   the next attempt waits for another share of the limit.
-//! - K3: the size that makes a checkpoint due begins at [`SMALL`] and doubles, up to the configured
+//! - CKPT3: the size that makes a checkpoint due begins at [`SMALL`] and doubles, up to the configured
 //!   limit, while checkpoints are less than [`OFTEN`] apart. A small WAL is written over and over
 //!   in place, which a file system syncs twice as fast as a growing file; a large one folds more
 //!   versions of a page into one copy, which pays under load.
-//! - K4: when readers that overlap have kept the WAL from starting over until it has grown to
+//! - CKPT4: when readers that overlap have kept the WAL from starting over until it has grown to
 //!   [`WAIT_FACTOR`] times its limit, the writer waits for them once per share, [`RESET_WAIT`] at most.
-//! - K5: no batch begins while the WAL is at its cap, unless it is pinned by a reader that cannot be
+//! - CKPT5: no batch begins while the WAL is at its cap, unless it is pinned by a reader that cannot be
 //!   ended here. The writer waits for the readers; has held snapshots and reads older than [`CUT_AGE`] end
 //!   with `SnapshotExpired`; and, once every frame is copied, so that new readers need nothing of the
 //!   WAL, does so again. It waits [`CUT_WAIT`] at most for each. So the WAL is never larger than its
 //!   cap and one batch. What is left to pin it is another process, or a closure that waits outside
 //!   SQLite: that is counted, and the next attempt waits until the WAL has grown by another cap.
-//! - K6: a backup is neither cut, since it has to end under any load, nor waited for: while one
+//! - CKPT6: a backup is neither cut, since it has to end under any load, nor waited for: while one
 //!   runs the WAL may pass its cap, by what is written meanwhile. That is counted, too. When it has
 //!   ended, the writer is told to look, so that the WAL is folded back also if there are no more writes.
-//! - K7: what is remembered of the WAL is remembered of one generation of it, told by its salts, and
+//! - CKPT7: what is remembered of the WAL is remembered of one generation of it, told by its salts, and
 //!   forgotten when they are others: a WAL that starts over may have as many frames as before, or more.
 //!   They are read, 8 bytes of a header that is in memory, whenever the WAL is large enough for
 //!   anything to be decided.
-//! - K8: no checkpoint of a file that is not in its place any more (`sqlite/file.rs`), but for the last: the one that
+//! - CKPT8: no checkpoint of a file that is not in its place any more (`sqlite/file.rs`), but for the last: the one that
 //!   brings what was answered into the file that is still open here.
 
 use std::sync::Arc;
@@ -77,15 +77,15 @@ const FRAME_HEADER: u64 = 24;
 pub(crate) struct Checkpointer {
     limit_bytes: u64,
     cap_bytes: u64,
-    /// At the cap, and pinned: frames at which to try again (K5).
+    /// At the cap, and pinned: frames at which to try again (CKPT5).
     drain_at_frames: u64,
-    /// A backup has kept the WAL at its cap (K6).
+    /// A backup has kept the WAL at its cap (CKPT6).
     held_by_backup: bool,
-    /// The size at which a checkpoint is due now (K3).
+    /// The size at which a checkpoint is due now (CKPT3).
     due_bytes: u64,
     last: Option<Instant>,
     page_bytes: u64,
-    /// The salts of the WAL that what follows is about (K7); `None`: nothing is known of it.
+    /// The salts of the WAL that what follows is about (CKPT7); `None`: nothing is known of it.
     generation: Option<WalSalts>,
     /// Frames in the WAL when the next attempt is due; 0: at the limit.
     due_at_frames: u64,
@@ -94,7 +94,7 @@ pub(crate) struct Checkpointer {
     frames_before: u64,
     /// Frames per changed row: the most, fading; an unknown workload is taken for one page each.
     frames_per_change: f64,
-    /// Who copies beside the writer (K1).
+    /// Who copies beside the writer (CKPT1).
     help: Help,
     /// Frames of this WAL that are known to be in the file.
     copied: u64,
@@ -115,7 +115,7 @@ enum Help {
 
 impl Checkpointer {
     pub(crate) fn new(config: &Config) -> Self {
-        // Below the cap there must be room to copy while the writer goes on (K1, K4).
+        // Below the cap there must be room to copy while the writer goes on (CKPT1, CKPT4).
         let limit_bytes = match config.wal_bytes_max {
             u64::MAX => config.checkpoint_wal_bytes,
             cap => config.checkpoint_wal_bytes.min(cap / 2),
@@ -168,7 +168,7 @@ impl Checkpointer {
         }
     }
 
-    /// K7
+    /// CKPT7
     fn look_at_generation(&mut self, tx: &Transaction) {
         // What cannot be read cannot be written either: commits say so.
         let Some(now) = tx.link.session.wal_salts() else { return };
@@ -252,7 +252,7 @@ impl Checkpointer {
             self.look_at_generation(tx);
         }
         if self.held_by_backup && !core.opener.board.backup_runs() {
-            // K6. What was put off is due, but beside the writer: it may be many caps long.
+            // CKPT6. What was put off is due, but beside the writer: it may be many caps long.
             self.held_by_backup = false;
             self.due_at_frames = 0;
             self.drain_at_frames = frames + due;
@@ -260,7 +260,7 @@ impl Checkpointer {
         }
         if frames >= cap && frames >= self.drain_at_frames {
             if core.opener.board.backup_runs() {
-                // K6
+                // CKPT6
                 if !self.is_copying() && !self.ask(core) {
                     run(tx, core, Checkpoint::Passive, Duration::ZERO);
                 }
@@ -270,7 +270,7 @@ impl Checkpointer {
                 self.held_by_backup = true;
                 return;
             }
-            // K5. The checkpoint lock must be free, and the copy is short beside what may follow.
+            // CKPT5. The checkpoint lock must be free, and the copy is short beside what may follow.
             self.rest();
             match drain(tx, core) {
                 true => self.started_over(),
@@ -286,7 +286,7 @@ impl Checkpointer {
         if self.asked == 0 && self.last.replace(began).is_some_and(|last| began - last < OFTEN) {
             self.due_bytes = (self.due_bytes * 2).min(self.limit_bytes);
         }
-        // K1
+        // CKPT1
         let share = SHARE / frame_bytes;
         if main.saturating_sub(self.copied) > share
             && attached == 0
@@ -315,7 +315,7 @@ impl Checkpointer {
     }
 }
 
-/// K8: the file was replaced, or its WAL; brings what was answered into the file that this process has open, so
+/// CKPT8: the file was replaced, or its WAL; brings what was answered into the file that this process has open, so
 /// that it is whole if it was only moved, and so that the WAL is not taken for one of the file that is in its
 /// place now. To be called when no copy is under way.
 pub(crate) fn let_go(tx: &Transaction, core: &Core) {
@@ -327,7 +327,7 @@ pub(crate) fn let_go(tx: &Transaction, core: &Core) {
     let _ = tx.link.session.conn().set_db_config(keep, true);
 }
 
-/// K5: empties the WAL, whatever it takes within reason; false: it is still pinned.
+/// CKPT5: empties the WAL, whatever it takes within reason; false: it is still pinned.
 fn drain(tx: &Transaction, core: &Core) -> bool {
     // Reads that overlap: each ends soon.
     if run(tx, core, Checkpoint::Restart, RESET_WAIT) {
@@ -386,7 +386,7 @@ fn checkpoint(tx: &Transaction, core: &Core, mode: Checkpoint, wait: Duration) -
     let done = tx.link.session.checkpoint(mode);
     callbacks.lock_wait.set_end(None);
     callbacks.attached_wal_frames.store(0, Ordering::Relaxed);
-    // K2. A passive checkpoint reports no contention; what counts is whether all was copied.
+    // CKPT2. A passive checkpoint reports no contention; what counts is whether all was copied.
     let complete = done.unwrap_or(false);
     if complete && mode == Checkpoint::Restart {
         // The next commit starts the WAL over; until then there is nothing more to do.

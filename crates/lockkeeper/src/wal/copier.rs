@@ -12,12 +12,12 @@
 //! | copying | SQLite's checkpoint lock is taken | the thread, with an answer |
 //! | gone | the thread has ended, or is about to: the writer does everything itself | never |
 //!
-//! - Z1: only the writer's thread asks, and never while a copy is under way; where it needs the
+//! - COPY1: only the writer's thread asks, and never while a copy is under way; where it needs the
 //!   checkpoint lock it waits for the end of the copy (`rest`), which depends on the disk alone.
-//! - Z2: copying beside commits is safe with a SQLite without the WAL-reset bug; `sqlite/preflight.rs` refuses
+//! - COPY2: copying beside commits is safe with a SQLite without the WAL-reset bug; `sqlite/preflight.rs` refuses
 //!   the others.
-//! - Z3: the connection is closed before the writer's, so that the writer's is the last one.
-//! - Z4: whatever ends the thread, `gone` is set, so the writer never waits for it in vain. Then checkpoints
+//! - COPY3: the connection is closed before the writer's, so that the writer's is the last one.
+//! - COPY4: whatever ends the thread, `gone` is set, so the writer never waits for it in vain. Then checkpoints
 //!   take longer, and nothing else changes.
 //!
 //! Lock order: `state` is taken alone. Bound: one request.
@@ -73,7 +73,7 @@ impl Copier {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// Has everything copied that can be; to be called when it rests (Z1).
+    /// Has everything copied that can be; to be called when it rests (COPY1).
     pub(crate) fn ask(&self) {
         let mut state = lock(&self.shared.state);
         if *state != State::Gone {
@@ -98,7 +98,7 @@ impl Copier {
     /// Waits until no copy is under way.
     pub(crate) fn rest(&self) {
         let mut state = lock(&self.shared.state);
-        // Z4: ends also when the thread does.
+        // COPY4: ends also when the thread does.
         while matches!(*state, State::Asked | State::Copying) {
             state = wait(&self.shared.bell, state);
         }
@@ -111,13 +111,13 @@ impl Drop for Copier {
         *lock(&self.shared.state) = State::Gone;
         self.shared.bell.notify_all();
         if let Some(thread) = self.thread.take() {
-            // Z3. The panic hook has reported what it may have died of.
+            // COPY3. The panic hook has reported what it may have died of.
             let _ = thread.join();
         }
     }
 }
 
-/// Z4
+/// COPY4
 struct Gone(Arc<Shared>);
 
 impl Drop for Gone {

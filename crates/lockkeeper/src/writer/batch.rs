@@ -10,11 +10,11 @@ use crate::sqlite::link::Link;
 pub(super) struct OpenBatch {
     /// Calls of this batch that have run and wait for the commit.
     pub(super) ran: Vec<Box<dyn WriteCall>>,
-    /// The call that lost the transaction, if it may have failed on unstored writes (B1).
+    /// The call that lost the transaction, if it may have failed on unstored writes (WRITE1).
     pub(super) loser: Option<Box<dyn WriteCall>>,
     /// The call that was run last waits in `ran` for its commit, and has succeeded.
     pub(super) kept: bool,
-    /// A call of this batch has written: later ones need savepoints (B2).
+    /// A call of this batch has written: later ones need savepoints (WRITE2).
     pub(super) dirty: bool,
     /// Every call in `ran` may run again.
     pub(super) all_repeatable: bool,

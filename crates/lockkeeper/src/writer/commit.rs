@@ -1,4 +1,4 @@
-//! Commits a batch and answers its calls (B1, B6, B7).
+//! Commits a batch and answers its calls (WRITE1, WRITE6, WRITE7).
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -47,7 +47,7 @@ impl Writer {
                     self.core.meters.batch_calls.record(self.batch.ran.len() as u64);
                 }
                 self.checkpointer.committed(tx);
-                // B7
+                // WRITE7
                 self.publisher.committed(self.commits, self.batch.dirty);
                 return Ok(());
             };
@@ -68,7 +68,7 @@ impl Writer {
                 )
             );
             if io {
-                // B6
+                // WRITE6
                 for call in std::mem::take(&mut self.batch.ran) {
                     let error = Error::sqlite_error(ErrorKind::Unknown, copy_of(&error));
                     call.finish(Fate::Instead(error));

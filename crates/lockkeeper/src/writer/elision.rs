@@ -8,7 +8,7 @@
 //! So the writer remembers, for each closure type, whether its last runs were of that kind, and
 //! runs it without a savepoint then. Should such a call fail after having written, the whole
 //! transaction is rolled back and the calls before it are run again, exactly as after an interrupt
-//! (B3 in `mod.rs`); the closure is not trusted again for [`RUNS_AFTER_FAILURE`] runs. Neighbours
+//! (WRITE3 in `mod.rs`); the closure is not trusted again for [`RUNS_AFTER_FAILURE`] runs. Neighbours
 //! see nothing of this but a second run, which `write` allows; calls that may run once are never
 //! put at risk.
 //!

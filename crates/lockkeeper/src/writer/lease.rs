@@ -1,6 +1,6 @@
 //! The writer's side of leases: a transaction of its own, whose calls come one by one.
 //!
-//! What ends a lease is decided by `engine/lease_state.rs` (J1 to J3). Here each call runs in a savepoint, so that it
+//! What ends a lease is decided by `engine/lease_state.rs` (LEASE1 to LEASE3). Here each call runs in a savepoint, so that it
 //! fails alone, and the commit is that of a batch with one call.
 
 use std::cell::Cell;
@@ -64,7 +64,7 @@ impl Writer {
             }
             Err(fate) => opening.finish(fate),
         }
-        // J2: the holder must not be left waiting.
+        // LEASE2: the holder must not be left waiting.
         state.end(ErrorKind::LeaseEnded);
         self.core.lease.clear();
     }

@@ -12,25 +12,25 @@
 //!
 //! Invariants:
 //!
-//! - B1: a call is answered after the COMMIT that stores it returned, or when it is certain that
+//! - WRITE1: a call is answered after the COMMIT that stores it returned, or when it is certain that
 //!   nothing of it is stored. A failure that may rest on a neighbour's unstored write (a constraint)
 //!   is held back until that write is stored, and found anew if it is not. That goes for the call
 //!   that lost the transaction too: it is run again, after and apart from the others.
-//! - B2: undoing a call never undoes another. The first writing call of a transaction is undone by
+//! - WRITE2: undoing a call never undoes another. The first writing call of a transaction is undone by
 //!   rolling back the transaction, which holds nothing else; each later one runs in a savepoint,
 //!   opened before its first statement that may write, or without one (`elision.rs`): then undoing it is
-//!   losing the transaction (B3), which is allowed only while every earlier call may run again.
-//! - B3: after each call the writer asks SQLite whether the transaction still exists (interrupts,
+//!   losing the transaction (WRITE3), which is allowed only while every earlier call may run again.
+//! - WRITE3: after each call the writer asks SQLite whether the transaction still exists (interrupts,
 //!   full disks, `OR ROLLBACK` and `RAISE(ROLLBACK)` end it). If not, the call that lost it is
 //!   answered, and the earlier ones are run again, or told `NotApplied` when they may run only once.
-//! - B4: replaying ends: each loss takes at least one call out of the set that is run again.
-//! - B5: no call leaves anything to the next one: statements are reset, deferred foreign keys
+//! - WRITE4: replaying ends: each loss takes at least one call out of the set that is run again.
+//! - WRITE5: no call leaves anything to the next one: statements are reset, deferred foreign keys
 //!   checked and switched back, temporary objects dropped (`sqlite/temporary.rs`), rows counted from 0;
 //!   transaction control is denied to calls by the authorizer. Where that is not possible, and after
 //!   each exclusive call, the connection is replaced before the next one (`connect`).
-//! - B6: an error of COMMIT itself leaves `Unknown` only if it was an I/O error; the connection is
+//! - WRITE6: an error of COMMIT itself leaves `Unknown` only if it was an I/O error; the connection is
 //!   opened again before anything else runs.
-//! - B7: what calls changed is published after the COMMIT that stores it returned and before they are
+//! - WRITE7: what calls changed is published after the COMMIT that stores it returned and before they are
 //!   answered; the changes of calls that were undone are thrown away with them (`publisher.rs`).
 //!
 //! A batch is begun and its calls are run in `run.rs`; it is committed and answered in `commit.rs`. What is no batch
@@ -107,7 +107,7 @@ enum Stopped {
 }
 
 impl Writer {
-    /// ST2: answers the stops of writes for which everything is done.
+    /// STOP2: answers the stops of writes for which everything is done.
     fn settle_stops(&mut self) {
         let ready = self.core.stops.take_ready(&self.core.writer);
         let stopped = self.core.writer.is_stopped();

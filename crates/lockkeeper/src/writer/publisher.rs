@@ -1,4 +1,4 @@
-//! The writer's side of the change feed: what the calls of a batch changed is published after its COMMIT (B7).
+//! The writer's side of the change feed: what the calls of a batch changed is published after its COMMIT (WRITE7).
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
 //! What becomes of the calls of a lost transaction: they are run again, or told that they may not be.
 //!
-//! B1, B3 and B4 of `mod.rs`: those that may run again do so together first; if the transaction is lost
+//! WRITE1, WRITE3 and WRITE4 of `mod.rs`: those that may run again do so together first; if the transaction is lost
 //! once more, each alone. The call that lost it comes last, apart from the others.
 
 use std::collections::VecDeque;
@@ -13,7 +13,7 @@ use crate::sqlite::transaction::Transaction;
 use crate::sync::now;
 
 impl Writer {
-    /// Runs the calls of a lost transaction again (B3, B4).
+    /// Runs the calls of a lost transaction again (WRITE3, WRITE4).
     pub(super) fn replay(&mut self, alone: bool) {
         let mut again: VecDeque<_> = std::mem::take(&mut self.batch.ran).into();
         let mut loser = self.batch.loser.take();
@@ -22,7 +22,7 @@ impl Writer {
         let mut differs = false;
         loop {
             let Some(call) = again.pop_front() else {
-                // B1: no other call is left.
+                // WRITE1: no other call is left.
                 let Some(call) = loser.take() else { return };
                 if call.is_repeatable() {
                     again.push_back(call);

@@ -1,4 +1,4 @@
-//! Begins a batch and runs its calls, one after another (B2, B3, B5).
+//! Begins a batch and runs its calls, one after another (WRITE2, WRITE3, WRITE5).
 
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -63,7 +63,7 @@ impl Writer {
 
     /// The first of two runs of a call that may run again, where they are wanted
     /// (`Builder::run_writes_twice`): undone, whatever came of it. `Ok`: the call, and when its run that
-    /// counts begins. `Err`: it has been answered, or runs again after those that it has undone (B3).
+    /// counts begins. `Err`: it has been answered, or runs again after those that it has undone (WRITE3).
     pub(super) fn rehearse(
         &mut self,
         tx: &Transaction,
@@ -122,7 +122,7 @@ impl Writer {
         link.end_call();
         self.trust.record(closure, link.writes.get(), ran == Ran::Good);
         if link.is_lost() {
-            // B3
+            // WRITE3
             let alone = !batch::is_own_doing(link);
             let _ = link.restore_keys();
             match (ran, call.interrupt()) {
@@ -147,11 +147,11 @@ impl Writer {
             (Ran::Failed | Ran::Panicked, _) => Fate::Own,
         };
         if link.writes.get() == 0 {
-            // Nothing to undo; but what it read may be unstored yet (B1).
+            // Nothing to undo; but what it read may be unstored yet (WRITE1).
             return self.hold_back(link, call, fate);
         }
         if !link.saved.get() {
-            // B2: the transaction holds nothing else, or what it holds may run again.
+            // WRITE2: the transaction holds nothing else, or what it holds may run again.
             let rolled_back = link.session.run(Sql::Rollback).is_ok() || link.is_lost();
             let _ = link.restore_keys();
             if !rolled_back {
@@ -183,7 +183,7 @@ impl Writer {
     }
 
     /// The call lost the transaction by a failure of its own: it is answered, or waits for the end
-    /// of the replay when it may have failed on unstored writes (B1).
+    /// of the replay when it may have failed on unstored writes (WRITE1).
     fn lose(&mut self, call: Box<dyn WriteCall>) {
         match self.batch.dirty && call.interrupt().is_none() {
             true => self.batch.loser = Some(call),
@@ -226,7 +226,7 @@ impl Writer {
         After::Going
     }
 
-    /// The call failed and is undone: its answer waits if it may rest on unstored writes (B1).
+    /// The call failed and is undone: its answer waits if it may rest on unstored writes (WRITE1).
     fn hold_back(&mut self, link: &Link, call: Box<dyn WriteCall>, fate: Fate) -> After {
         let _ = link.restore_keys();
         if self.batch.dirty && matches!(fate, Fate::Own) {

@@ -261,7 +261,7 @@ fn an_alarm_rings_once_not_before_its_time_and_not_when_taken_back() {
 }
 
 #[test]
-fn q9_an_errand_goes_ahead_of_calls_once_and_never_twice_in_a_row_while_they_wait() {
+fn queue9_an_errand_goes_ahead_of_calls_once_and_never_twice_in_a_row_while_they_wait() {
     let queue = Arc::new(Queue::new(1, Domain::new(), None));
     let worker = queue.seat();
     let (answer, answers) = mpsc::channel();
@@ -290,7 +290,7 @@ fn q9_an_errand_goes_ahead_of_calls_once_and_never_twice_in_a_row_while_they_wai
 }
 
 #[test]
-fn q9_an_errand_wakes_a_worker_that_sleeps() {
+fn queue9_an_errand_wakes_a_worker_that_sleeps() {
     let queue = Arc::new(Queue::new(2, Domain::new(), None));
     let config =
         PoolConfig { name: String::from("errands"), min: 1, max: 1, look: None, on_start: None };

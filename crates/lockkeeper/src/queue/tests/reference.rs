@@ -104,7 +104,7 @@ impl Reference {
             .expected
             .iter()
             .find(|(_, lane)| lane.waiting.front().is_some_and(|(_, front)| *front == call));
-        *owner.expect("L1: what is taken is the first of its lane").0
+        *owner.expect("LANE1: what is taken is the first of its lane").0
     }
 
     fn forget_lanes_that_are_over(&mut self) {
@@ -189,7 +189,7 @@ impl Reference {
         let expected = self.expected.get_mut(&name).and_then(|lane| {
             let index = lane.waiting.iter().position(|(other, _)| *other == position)?;
             let waits_for_room = self.lanes.waits_for_room(position);
-            assert_eq!(waits_for_room, index >= capacity, "L2");
+            assert_eq!(waits_for_room, index >= capacity, "LANE2");
             lane.waiting.remove(index).map(|(_, call)| call)
         });
         // A lane that is over may have left its place to another: positions are not used then.
@@ -237,12 +237,12 @@ impl Reference {
             let (position, _) = lane.waiting.pop_front().expect("it was the front");
             let (weight, low) = (lane.weight, lane.low);
             if scope != Scope::Batch {
-                assert!(position.seq < limit, "R1: younger than the batch");
+                assert!(position.seq < limit, "READ1: younger than the batch");
             } else if n > 0 && (low_taken || !low) {
                 let others_took_part = used.keys().any(|other| *other != name);
                 let spent = used.get(&name).copied().unwrap_or_default();
                 let grant = QUANTUM * weight;
-                assert!(spent < grant || !(others_wait || others_took_part), "L4: {spent:?}");
+                assert!(spent < grant || !(others_wait || others_took_part), "LANE4: {spent:?}");
             }
             low_taken |= low;
             *used.entry(name).or_default() += run;
@@ -251,12 +251,12 @@ impl Reference {
             // The lane may be over: then its place is free for another.
             self.forget_lanes_that_are_over();
         }
-        // L5
+        // LANE5
         self.low_passed = match low_waited && !low_taken {
             true => self.low_passed + 1,
             false => 0,
         };
-        assert!(self.low_passed <= AGEING, "L5: passed over {} times", self.low_passed);
+        assert!(self.low_passed <= AGEING, "LANE5: passed over {} times", self.low_passed);
     }
 
     fn check(&self) {
@@ -264,7 +264,7 @@ impl Reference {
         let accepted = |lane: &Expected| lane.waiting.len().min(self.capacity);
         let accepted: usize = self.expected.values().map(accepted).sum();
         assert_eq!(self.lanes.waiting(), waiting);
-        assert_eq!(self.lanes.accepted(), accepted, "L2");
+        assert_eq!(self.lanes.accepted(), accepted, "LANE2");
         self.lanes.check_rings();
     }
 
