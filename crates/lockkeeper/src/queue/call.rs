@@ -18,7 +18,6 @@
 //!   the clock would die of it ([`shielded`]).
 //! - CALL6: whoever answers quietly owes the caller the waker that it was given.
 
-use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -43,7 +42,17 @@ pub enum Interrupt {
     LeaseExpired,
 }
 
-/// A flag that asks one call, and no other, to stop.
+/// The reasons, in the order in which they are declared.
+const REASONS: [Interrupt; 5] = [
+    Interrupt::Canceled,
+    Interrupt::Deadline,
+    Interrupt::Aborted,
+    Interrupt::Expired,
+    Interrupt::LeaseExpired,
+];
+
+/// A flag that asks one call, and no other, to stop. 0: it need not; otherwise the reason's place in [`REASONS`],
+/// counted from 1.
 #[derive(Debug)]
 pub(crate) struct Token(AtomicU8);
 
@@ -55,29 +64,14 @@ impl Token {
     /// Asks the call to stop; only the first reason is kept.
     pub(crate) fn raise(&self, why: Interrupt) {
         // Pairs with the load in `raised`. Relaxed suffices: the flag carries no other data.
-        let _ = self.0.compare_exchange(0, code(why), Ordering::Relaxed, Ordering::Relaxed);
+        let number = why as u8 + 1;
+        let _ = self.0.compare_exchange(0, number, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// Why the call should stop, if it should.
     pub(crate) fn raised(&self) -> Option<Interrupt> {
-        match self.0.load(Ordering::Relaxed) {
-            0 => None,
-            1 => Some(Interrupt::Canceled),
-            2 => Some(Interrupt::Deadline),
-            3 => Some(Interrupt::Aborted),
-            4 => Some(Interrupt::Expired),
-            _ => Some(Interrupt::LeaseExpired),
-        }
-    }
-}
-
-fn code(why: Interrupt) -> u8 {
-    match why {
-        Interrupt::Canceled => 1,
-        Interrupt::Deadline => 2,
-        Interrupt::Aborted => 3,
-        Interrupt::Expired => 4,
-        Interrupt::LeaseExpired => 5,
+        let number = usize::from(self.0.load(Ordering::Relaxed));
+        REASONS.get(number.checked_sub(1)?).copied()
     }
 }
 

@@ -63,16 +63,24 @@ impl Clock {
         Alarm { key, inner: Arc::clone(&self.0) }
     }
 
+    /// As [`Clock::set`]; it rings with `target`, which it does not keep alive.
+    pub(crate) fn set_for<T: Send + Sync + 'static>(
+        &self,
+        target: &Arc<T>,
+        at: Instant,
+        ring: impl FnOnce(&Arc<T>) + Send + 'static,
+    ) -> Alarm {
+        let target = Arc::downgrade(target);
+        self.set(at, move || {
+            if let Some(target) = target.upgrade() {
+                ring(&target);
+            }
+        })
+    }
+
     /// Forgets all alarms and ends the thread; waits for it unless called on it.
     pub(crate) fn close(&self) {
-        let mut state = lock(&self.0.state);
-        state.closed = true;
-        let forgotten = std::mem::take(&mut state.alarms);
-        let thread = state.thread.take();
-        self.0.changed.notify_one();
-        drop(state);
-        drop(forgotten);
-        if let Some(thread) = thread
+        if let Some(thread) = self.0.stop()
             && thread.thread().id() != std::thread::current().id()
         {
             // A panic of an alarm has been reported by the panic hook.
@@ -83,12 +91,7 @@ impl Clock {
 
 impl Drop for Clock {
     fn drop(&mut self) {
-        let mut state = lock(&self.0.state);
-        state.closed = true;
-        let forgotten = std::mem::take(&mut state.alarms);
-        self.0.changed.notify_one();
-        drop(state);
-        drop(forgotten);
+        drop(self.0.stop());
     }
 }
 
@@ -101,6 +104,18 @@ impl Drop for Alarm {
 }
 
 impl Inner {
+    /// Forgets all alarms and tells the thread to end; returns its handle.
+    fn stop(&self) -> Option<JoinHandle<()>> {
+        let mut state = lock(&self.state);
+        state.closed = true;
+        let forgotten = std::mem::take(&mut state.alarms);
+        let thread = state.thread.take();
+        self.changed.notify_one();
+        drop(state);
+        drop(forgotten);
+        thread
+    }
+
     fn run(&self) {
         let mut state = lock(&self.state);
         while !state.closed {

@@ -4,7 +4,6 @@
 //!   drop of the future; it goes on when the future is dropped.
 //! - CLOSE2: a deadline turns the drain into an abort; the future still waits for the threads.
 
-use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -122,10 +121,8 @@ impl Future for Close {
                 self.wait = None;
                 self.target.clock().close();
                 // Pairs with the store in the alarm, ordered by the clock's lock.
-                Poll::Ready(match self.aborted.load(Ordering::Relaxed) {
-                    true => Closed::Aborted,
-                    false => Closed::Drained,
-                })
+                let aborted = self.aborted.load(Ordering::Relaxed);
+                Poll::Ready(if aborted { Closed::Aborted } else { Closed::Drained })
             }
         }
     }

@@ -11,9 +11,8 @@
 
 use std::sync::Arc;
 
-use super::call::Interruptible;
 use super::frames::{Ancestry, Domain, FRAMES, Running, Seats, this_thread};
-use super::waits;
+use super::{call::Interruptible, waits};
 
 /// Marks the time in which a call's code runs on this thread.
 pub(crate) struct Frame(());

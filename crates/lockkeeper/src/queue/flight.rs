@@ -151,10 +151,7 @@ impl<C: Item, V: Send + 'static> Drop for Flight<C, V> {
 /// What a submission from this thread must carry, or why it would never end.
 pub(crate) fn ancestry_for(domain: Domain) -> Result<Ancestry, CallError> {
     let ancestry = Ancestry::of_this_thread();
-    match ancestry.contains(domain) {
-        true => Err(CallError::Nested),
-        false => Ok(ancestry),
-    }
+    if ancestry.contains(domain) { Err(CallError::Nested) } else { Ok(ancestry) }
 }
 
 /// The error of an awaited submission that was refused.

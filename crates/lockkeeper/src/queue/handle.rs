@@ -1,13 +1,12 @@
 //! The public face for resources of any kind: [`Worker`], [`Client`] and their calls.
 
 use std::any::Any;
-use std::future::Future;
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::close::Closing;
@@ -114,13 +113,13 @@ impl<R: 'static> Builder<R> {
         let built = built.pop().ok_or(StartError::Faulted)?;
         let closing: Arc<dyn Closing> = Arc::new(Closer { pool, clock: Arc::clone(&clock) });
         let client = Client { lane: Lane::main(queue), clock };
-        let worker = Some(Worker { client, shutdown: Arc::new(Shutdown(closing)) });
+        let worker = Worker { client, shutdown: Arc::new(Shutdown(closing)) };
         Ok(Starting { worker, built, domain, wait: None })
     }
 }
 
 struct Starting<R: 'static, E> {
-    worker: Option<Worker<R>>,
+    worker: Worker<R>,
     built: Receiver<Built<E>>,
     domain: Domain,
     /// Inside a call: the build function may wait for that one.
@@ -153,11 +152,10 @@ impl<R, E> Future for Spawn<R, E> {
                     self.state = Some(Ok(starting));
                     Poll::Pending
                 }
-                Poll::Ready(Ok(Ok(()))) => {
-                    Poll::Ready(starting.worker.take().ok_or(StartError::Faulted))
+                Poll::Ready(built) => {
+                    let built = built.unwrap_or(Err(StartError::Faulted));
+                    Poll::Ready(built.map(|()| starting.worker))
                 }
-                Poll::Ready(Ok(Err(error))) => Poll::Ready(Err(error)),
-                Poll::Ready(Err(_)) => Poll::Ready(Err(StartError::Faulted)),
             },
         }
     }
@@ -394,24 +392,21 @@ where
     type Output = Result<T, CallError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if let State::New(_) = self.state {
-            let State::New(f) = std::mem::replace(&mut self.state, State::Over) else {
-                return Poll::Ready(Err(CallError::Faulted));
-            };
-            if self.client.lane.queue.is_forked() {
+        let mut flight = match std::mem::replace(&mut self.state, State::Over) {
+            State::New(_) if self.client.lane.queue.is_forked() => {
                 return Poll::Ready(Err(CallError::Forked));
             }
-            let ancestry = ancestry_for(self.client.lane.queue.domain)?;
-            match self.submit(f, ancestry, Room::Wait) {
-                Ok(flight) => self.state = State::Flying(flight),
-                Err(error) => return Poll::Ready(Err(refused(&error))),
+            State::New(f) => {
+                let ancestry = ancestry_for(self.client.lane.queue.domain)?;
+                self.submit(f, ancestry, Room::Wait).map_err(|error| refused(&error))?
             }
-        }
-        let State::Flying(flight) = &mut self.state else {
-            return Poll::Ready(Err(CallError::Faulted));
+            State::Flying(flight) => flight,
+            State::Over => return Poll::Ready(Err(CallError::Faulted)),
         };
-        let outcome = ready!(flight.poll(context));
-        self.state = State::Over;
+        let Poll::Ready(outcome) = flight.poll(context) else {
+            self.state = State::Flying(flight);
+            return Poll::Pending;
+        };
         Poll::Ready(match outcome {
             Ok(Outcome::Done(value)) => Ok(value),
             Ok(Outcome::Panicked(payload)) => resume_unwind(payload),
@@ -444,16 +439,9 @@ where
             let _frame = Frame::enter(domain, ancestry, reply.interruptible());
             catch_unwind(AssertUnwindSafe(|| f(resource)))
         };
-        match ran {
-            Ok(value) => {
-                reply.answer(Outcome::Done(value));
-                false
-            }
-            Err(payload) => {
-                reply.answer(Outcome::Panicked(payload));
-                true
-            }
-        }
+        let panicked = ran.is_err();
+        reply.answer(ran.map_or_else(Outcome::Panicked, Outcome::Done));
+        panicked
     }
 
     fn interruptible(&self) -> Option<Arc<dyn Interruptible>> {

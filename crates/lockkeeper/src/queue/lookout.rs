@@ -22,24 +22,19 @@ pub(crate) struct Look {
 }
 
 /// Looks in a row that brought nothing, after which a worker looks for a shorter time.
-#[cfg(not(loom))]
 const FRUITLESS: u8 = 4;
 
 /// Batches in a row that had a lone caller, after which a worker does not look.
-#[cfg(not(loom))]
 const LONE: u8 = 4;
 
 /// A yield that took longer gave the processor to somebody who keeps it.
-#[cfg(not(loom))]
 const LONG_YIELD: Duration = Duration::from_micros(50);
 
 /// Yields that are left out after one that took longer than [`LONG_YIELD`] and brought no call.
-#[cfg(not(loom))]
 const CONTENDED: u8 = 32;
 
 /// What the workers of one queue know of looking.
 #[derive(Default)]
-#[cfg_attr(loom, expect(dead_code, reason = "loom's workers do not look"))]
 pub(crate) struct Lookout {
     /// Raised by a push, lowered by a worker that looks: what it watches instead of the lock.
     pushed: AtomicBool,
@@ -64,7 +59,6 @@ impl Lookout {
 
     /// Gives callers that were just answered the time to come back with their next call; returns when
     /// the look began.
-    #[cfg(not(loom))]
     pub(crate) fn look(&self, look: Look) -> Instant {
         let since = now();
         let patience = self.patience(look);
@@ -76,15 +70,12 @@ impl Lookout {
         since
     }
 
-    #[cfg(not(loom))]
     fn patience(&self, look: Look) -> Duration {
         if self.lone.load(Ordering::Relaxed) >= LONE {
             return Duration::ZERO;
         }
-        match self.fruitless.load(Ordering::Relaxed) < FRUITLESS {
-            true => look.long,
-            false => look.short,
-        }
+        let fruitless = self.fruitless.load(Ordering::Relaxed);
+        if fruitless < FRUITLESS { look.long } else { look.short }
     }
 
     /// A batch was served; `lone`: it had a lone caller.
@@ -97,17 +88,13 @@ impl Lookout {
     }
 
     /// Takes note of whether the call came soon enough after `since` for a long look to be worth it.
-    #[cfg(not(loom))]
     pub(crate) fn found(&self, since: Instant, look: Look) {
-        let fruitless = match now() - since < look.long {
-            true => 0,
-            false => self.fruitless.load(Ordering::Relaxed).saturating_add(1),
-        };
+        let more = self.fruitless.load(Ordering::Relaxed).saturating_add(1);
+        let fruitless = if now() - since < look.long { 0 } else { more };
         self.fruitless.store(fruitless, Ordering::Relaxed);
     }
 
     /// Lowers the flag after a look that found nothing; a push in between costs a moment.
-    #[cfg(not(loom))]
     pub(crate) fn clear_pushed(&self) {
         self.pushed.store(false, Ordering::Relaxed);
     }
@@ -117,7 +104,6 @@ impl Lookout {
     /// A thread that yields waits for the end of somebody's time slice, one that sleeps is run as soon
     /// as it is rung: beside busy readers a third of the writes was lost by yielding. Where those who
     /// got the processor come back with calls, it was well spent.
-    #[cfg(not(loom))]
     pub(crate) fn give_way(&self) -> bool {
         let left_out = self.contended.load(Ordering::Relaxed);
         if left_out > 0 {
@@ -131,14 +117,6 @@ impl Lookout {
         }
         true
     }
-
-    #[cfg(loom)]
-    pub(crate) fn look(&self, _look: Look) -> Instant {
-        now()
-    }
-
-    #[cfg(loom)]
-    pub(crate) fn found(&self, _since: Instant, _look: Look) {}
 }
 
 #[cfg(all(test, not(loom)))]

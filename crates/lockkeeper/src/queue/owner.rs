@@ -4,12 +4,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::call::{Interrupt, Interruptible, Receiver};
-use super::clock::Clock;
-use super::close::Closing;
 use super::error::{CallError, Phase};
-use super::frames::Domain;
-use super::lane::Taken;
-use super::state::Item;
+use super::{clock::Clock, close::Closing, frames::Domain, lane::Taken, state::Item};
 use super::worker::{Batch, Pool, Service};
 use crate::sync::now;
 

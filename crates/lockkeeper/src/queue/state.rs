@@ -10,7 +10,7 @@ use super::frames::{Domain, Seats};
 use super::lane::{LaneFigures, LaneId, MAIN, Position, Priority, Taken};
 use super::lanes::{Lanes, Scope};
 use super::lookout::{Look, Lookout};
-use crate::sync::{Condvar, Mutex, lock, now, wait, wait_until};
+use crate::sync::{Condvar, Mutex, MutexGuard, lock, now, wait, wait_until};
 
 /// What the queue needs to know of the calls it carries.
 pub(crate) trait Item: Send + 'static {
@@ -187,18 +187,10 @@ impl<C: Item> Queue<C> {
             return Err(Refused { reason: RefusedReason::Stopped, call });
         }
         let since = state.admission.is_some().then(now);
-        let position = match push(&mut state.lanes, lane, Waiting { call, since }) {
-            Ok(position) => position,
-            Err(Waiting { call, .. }) => return Err(Refused { reason: otherwise, call }),
-        };
-        // QUEUE4
-        let bell = state.sleeping.pop().map(|worker| Arc::clone(&state.workers[worker].bell));
-        let check_for_stall = bell.is_none() && !state.checking;
-        drop(state);
-        self.lookout.announce();
-        if let Some(bell) = bell {
-            bell.notify_one();
-        }
+        let position = push(&mut state.lanes, lane, Waiting { call, since })
+            .map_err(|Waiting { call, .. }| Refused { reason: otherwise, call })?;
+        let check_for_stall = state.sleeping.is_empty() && !state.checking;
+        self.wake_worker(state);
         Ok(Pushed { position, check_for_stall })
     }
 
@@ -209,14 +201,18 @@ impl<C: Item> Queue<C> {
             return Err(errand);
         }
         state.errands.push(errand);
-        // QUEUE4
+        self.wake_worker(state);
+        Ok(())
+    }
+
+    /// Something was added: releases the lock and wakes a worker, if one sleeps (QUEUE4).
+    fn wake_worker(&self, mut state: MutexGuard<'_, State<C>>) {
         let bell = state.sleeping.pop().map(|worker| Arc::clone(&state.workers[worker].bell));
         drop(state);
         self.lookout.announce();
         if let Some(bell) = bell {
             bell.notify_one();
         }
-        Ok(())
     }
 
     /// Refuses calls that change something until [`Queue::resume`] is called as often as this (QUEUE10); older ones than
@@ -355,9 +351,6 @@ impl<C: Item> Queue<C> {
 
     fn shut(&self, abort: bool) {
         let mut state = lock(&self.state);
-        state.open = false;
-        let refused = state.lanes.clear(!abort);
-        let errands = std::mem::take(&mut state.errands);
         if abort {
             // QUEUE8
             for running in state.workers.iter().filter_map(|seat| seat.running.as_ref()) {
@@ -368,14 +361,7 @@ impl<C: Item> Queue<C> {
         for seat in &state.workers {
             seat.bell.notify_one();
         }
-        let exit = if state.alive == 0 { std::mem::take(&mut state.exit) } else { Vec::new() };
-        drop(state);
-        // QUEUE5, QUEUE9
-        drop(errands);
-        for waiting in refused {
-            waiting.call.refuse(CallError::Closed);
-        }
-        exit.into_iter().for_each(|reply| reply.answer(()));
+        self.end_intake(state, !abort, CallError::Closed);
     }
 
     /// The worker's thread is about to end.
@@ -385,18 +371,24 @@ impl<C: Item> Queue<C> {
         (seat.alive, seat.running) = (false, None);
         state.strike(worker);
         state.alive -= 1;
-        if state.alive > 0 {
-            return;
+        if state.alive == 0 {
+            // QUEUE6
+            self.end_intake(state, false, CallError::Faulted);
         }
-        // QUEUE6
+    }
+
+    /// Closes intake and releases the lock, then refuses the calls that wait for room, and those that were accepted
+    /// unless `serve_accepted`. Tells those who wait for the last worker's exit if there is none.
+    fn end_intake(&self, mut state: MutexGuard<'_, State<C>>, serve_accepted: bool, why: CallError) {
         state.open = false;
-        let refused = state.lanes.clear(false);
+        let refused = state.lanes.clear(serve_accepted);
         let errands = std::mem::take(&mut state.errands);
-        let exit = std::mem::take(&mut state.exit);
+        let exit = if state.alive == 0 { std::mem::take(&mut state.exit) } else { Vec::new() };
         drop(state);
+        // QUEUE5, QUEUE9
         drop(errands);
         for waiting in refused {
-            waiting.call.refuse(CallError::Faulted);
+            waiting.call.refuse(why);
         }
         exit.into_iter().for_each(|reply| reply.answer(()));
     }

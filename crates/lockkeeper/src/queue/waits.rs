@@ -140,10 +140,7 @@ impl Wait {
         let Some(at) = list.iter().position(|entry| entry.id == self.id) else { return Ok(()) };
         let thread = list[at].waiter.thread;
         list[at].blocks = true;
-        match is_stuck(&list, thread) {
-            true => Err(Circle),
-            false => Ok(()),
-        }
+        if is_stuck(&list, thread) { Err(Circle) } else { Ok(()) }
     }
 }
 

@@ -17,7 +17,7 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -84,7 +84,6 @@ impl<C: Item> Batch<'_, C> {
     }
 
     /// Lets others run for a moment when nothing is left to take; false: it was not the time for it.
-    #[cfg(not(loom))]
     pub(crate) fn give_way(&self) -> bool {
         // What was pushed before has been taken.
         self.queue.lookout.clear_pushed();
@@ -202,20 +201,15 @@ impl<S: Service, E: Send + 'static> Pool<S, E> {
             }
             (self.factory)()
         }));
-        let mut service = match started {
-            Ok(Ok(service)) => {
-                built.answer(Ok(()));
-                service
-            }
-            Ok(Err(error)) => {
-                built.answer(Err(StartError::Build(error)));
-                return;
-            }
-            Err(panic) => {
-                built.answer(Err(StartError::Panicked(panic_text(&*panic).to_owned())));
-                return;
-            }
+        let started = match started {
+            Ok(result) => result.map_err(StartError::Build),
+            Err(panic) => Err(StartError::Panicked(panic_text(&*panic).to_owned())),
         };
+        let mut service = match started {
+            Ok(service) => service,
+            Err(error) => return built.answer(Err(error)),
+        };
+        built.answer(Ok(()));
         let look = self.config.look;
         // From here on the thread holds the queue alone, so that an abandoned pool can go.
         drop(self);
@@ -241,12 +235,8 @@ impl<S: Service, E: Send + 'static> Pool<S, E> {
     }
 
     fn check_again(self: &Arc<Self>, taken_before: u64) {
-        let pool: Weak<Self> = Arc::downgrade(self);
-        let alarm = self.clock.set(now() + STALL, move || {
-            if let Some(pool) = pool.upgrade() {
-                pool.check_now(taken_before);
-            }
-        });
+        let check = move |pool: &Arc<Self>| pool.check_now(taken_before);
+        let alarm = self.clock.set_for(self, now() + STALL, check);
         let before = lock(&self.check).replace(alarm);
         drop(before);
     }
