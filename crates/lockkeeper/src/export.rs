@@ -38,147 +38,68 @@ type OfHistogram = Figure<fn(&Stats) -> &Distribution>;
 type OfCounter = Figure<fn(&Stats) -> u64>;
 type OfGauge = Figure<fn(&Stats) -> f64>;
 
+/// A table of figures: name, unit and value, then the meaning.
+macro_rules! figures {
+    ($($name:literal, $unit:ident, |$stats:ident| $value:expr, $what:literal;)*) => {
+        [$(Figure { name: $name, unit: Unit::$unit, what: $what, get: |$stats| $value }),*]
+    };
+}
+
 /// Times are nanoseconds in the statistics and seconds here.
-const HISTOGRAMS: [OfHistogram; 13] = [
-    Figure {
-        name: "lockkeeper_write_wait_seconds",
-        unit: Unit::Seconds,
-        what: "From the submission of a write to the beginning of its run",
-        get: |stats| &stats.writes.wait,
-    },
-    Figure {
-        name: "lockkeeper_write_run_seconds",
-        unit: Unit::Seconds,
-        what: "In the closure of a write, without its commit",
-        get: |stats| &stats.writes.run,
-    },
-    Figure {
-        name: "lockkeeper_exclusive_wait_seconds",
-        unit: Unit::Seconds,
-        what: "From the submission of an exclusive call to the beginning of its run",
-        get: |stats| &stats.exclusive.wait,
-    },
-    Figure {
-        name: "lockkeeper_exclusive_run_seconds",
-        unit: Unit::Seconds,
-        what: "For how long an exclusive call had the writer to itself",
-        get: |stats| &stats.exclusive.run,
-    },
-    Figure {
-        name: "lockkeeper_lease_wait_seconds",
-        unit: Unit::Seconds,
-        what: "From the submission of a lease to its turn",
-        get: |stats| &stats.leases.wait,
-    },
-    Figure {
-        name: "lockkeeper_lease_run_seconds",
-        unit: Unit::Seconds,
-        what: "For how long a lease had the writer to itself",
-        get: |stats| &stats.leases.run,
-    },
-    Figure {
-        name: "lockkeeper_read_wait_seconds",
-        unit: Unit::Seconds,
-        what: "From the submission of a read to the beginning of its run on a reader thread",
-        get: |stats| &stats.reads.wait,
-    },
-    Figure {
-        name: "lockkeeper_read_run_seconds",
-        unit: Unit::Seconds,
-        what: "In the closure of a read on a reader thread",
-        get: |stats| &stats.reads.run,
-    },
-    Figure {
-        name: "lockkeeper_commit_seconds",
-        unit: Unit::Seconds,
-        what: "COMMIT, the sync included",
-        get: |stats| &stats.commit,
-    },
-    Figure {
-        name: "lockkeeper_lock_wait_seconds",
-        unit: Unit::Seconds,
-        what: "Getting the write lock of the file",
-        get: |stats| &stats.lock_wait,
-    },
-    Figure {
-        name: "lockkeeper_checkpoint_seconds",
-        unit: Unit::Seconds,
-        what: "Checkpoints on the writer's thread, between two commits",
-        get: |stats| &stats.checkpoint,
-    },
-    Figure {
-        name: "lockkeeper_checkpoint_copy_seconds",
-        unit: Unit::Seconds,
-        what: "Copies from the WAL to the file, beside the writer",
-        get: |stats| &stats.checkpoint_copy,
-    },
-    Figure {
-        name: "lockkeeper_batch_calls",
-        unit: Unit::Count,
-        what: "Calls per commit",
-        get: |stats| &stats.batch_calls,
-    },
-];
+const HISTOGRAMS: [OfHistogram; 13] = figures! {
+    "lockkeeper_write_wait_seconds", Seconds, |stats| &stats.writes.wait,
+        "From the submission of a write to the beginning of its run";
+    "lockkeeper_write_run_seconds", Seconds, |stats| &stats.writes.run,
+        "In the closure of a write, without its commit";
+    "lockkeeper_exclusive_wait_seconds", Seconds, |stats| &stats.exclusive.wait,
+        "From the submission of an exclusive call to the beginning of its run";
+    "lockkeeper_exclusive_run_seconds", Seconds, |stats| &stats.exclusive.run,
+        "For how long an exclusive call had the writer to itself";
+    "lockkeeper_lease_wait_seconds", Seconds, |stats| &stats.leases.wait,
+        "From the submission of a lease to its turn";
+    "lockkeeper_lease_run_seconds", Seconds, |stats| &stats.leases.run,
+        "For how long a lease had the writer to itself";
+    "lockkeeper_read_wait_seconds", Seconds, |stats| &stats.reads.wait,
+        "From the submission of a read to the beginning of its run on a reader thread";
+    "lockkeeper_read_run_seconds", Seconds, |stats| &stats.reads.run,
+        "In the closure of a read on a reader thread";
+    "lockkeeper_commit_seconds", Seconds, |stats| &stats.commit,
+        "COMMIT, the sync included";
+    "lockkeeper_lock_wait_seconds", Seconds, |stats| &stats.lock_wait,
+        "Getting the write lock of the file";
+    "lockkeeper_checkpoint_seconds", Seconds, |stats| &stats.checkpoint,
+        "Checkpoints on the writer's thread, between two commits";
+    "lockkeeper_checkpoint_copy_seconds", Seconds, |stats| &stats.checkpoint_copy,
+        "Copies from the WAL to the file, beside the writer";
+    "lockkeeper_batch_calls", Count, |stats| &stats.batch_calls,
+        "Calls per commit";
+};
 
-const COUNTERS: [OfCounter; 5] = [
-    Figure {
-        name: "lockkeeper_short_reads_total",
-        unit: Unit::Count,
-        what: "Reads that were served on their caller's thread",
-        get: |stats| stats.short_reads,
-    },
-    Figure {
-        name: "lockkeeper_busy_waits_total",
-        unit: Unit::Count,
-        what: "Times that the writer found the file locked by somebody else and waited",
-        get: |stats| stats.busy_waits,
-    },
-    Figure {
-        name: "lockkeeper_checkpoints_incomplete_total",
-        unit: Unit::Count,
-        what: "Checkpoints that could not fold everything back, because a reader needed a part",
-        get: |stats| stats.checkpoints_incomplete,
-    },
-    Figure {
-        name: "lockkeeper_readers_cut_total",
-        unit: Unit::Count,
-        what: "Snapshots and reads that were ended because the WAL had reached its maximum size",
-        get: |stats| stats.readers_cut,
-    },
-    Figure {
-        name: "lockkeeper_wal_over_max_total",
-        unit: Unit::Count,
-        what: "Times that the WAL stayed at its maximum size in spite of that",
-        get: |stats| stats.wal_over_max,
-    },
-];
+const COUNTERS: [OfCounter; 5] = figures! {
+    "lockkeeper_short_reads_total", Count, |stats| stats.short_reads,
+        "Reads that were served on their caller's thread";
+    "lockkeeper_busy_waits_total", Count, |stats| stats.busy_waits,
+        "Times that the writer found the file locked by somebody else and waited";
+    "lockkeeper_checkpoints_incomplete_total", Count, |stats| stats.checkpoints_incomplete,
+        "Checkpoints that could not fold everything back, because a reader needed a part";
+    "lockkeeper_readers_cut_total", Count, |stats| stats.readers_cut,
+        "Snapshots and reads that were ended because the WAL had reached its maximum size";
+    "lockkeeper_wal_over_max_total", Count, |stats| stats.wal_over_max,
+        "Times that the WAL stayed at its maximum size in spite of that";
+};
 
-const GAUGES: [OfGauge; 4] = [
-    Figure {
-        name: "lockkeeper_wal_bytes",
-        unit: Unit::Bytes,
-        what: "Size of the WAL",
-        get: |stats| stats.wal_bytes as f64,
-    },
-    Figure {
-        name: "lockkeeper_oldest_reader_seconds",
-        unit: Unit::Seconds,
-        what: "Age of the oldest open read transaction, which keeps the WAL from starting over",
-        get: |stats| stats.oldest_reader.as_ref().map_or(0.0, |holder| holder.age.as_secs_f64()),
-    },
-    Figure {
-        name: "lockkeeper_writing_seconds",
-        unit: Unit::Seconds,
-        what: "For how long the writer has been running its present call",
-        get: |stats| stats.writing.as_ref().map_or(0.0, |holder| holder.age.as_secs_f64()),
-    },
-    Figure {
-        name: "lockkeeper_snapshots",
-        unit: Unit::Count,
-        what: "Held snapshots",
-        get: |stats| stats.snapshots as f64,
-    },
-];
+const GAUGES: [OfGauge; 4] = figures! {
+    "lockkeeper_wal_bytes", Bytes, |stats| stats.wal_bytes as f64,
+        "Size of the WAL";
+    "lockkeeper_oldest_reader_seconds", Seconds,
+        |stats| stats.oldest_reader.as_ref().map_or(0.0, |holder| holder.age.as_secs_f64()),
+        "Age of the oldest open read transaction, which keeps the WAL from starting over";
+    "lockkeeper_writing_seconds", Seconds,
+        |stats| stats.writing.as_ref().map_or(0.0, |holder| holder.age.as_secs_f64()),
+        "For how long the writer has been running its present call";
+    "lockkeeper_snapshots", Count, |stats| stats.snapshots as f64,
+        "Held snapshots";
+};
 
 const WAITING: &str = "lockkeeper_client_waiting";
 const CALLS: &str = "lockkeeper_client_calls_total";
