@@ -213,8 +213,8 @@ impl Checkpointer {
         let Help::Running(copier) = &self.help else { return false };
         match copier.progress() {
             Progress::Busy => return true,
-            Progress::Resting(Some(copied)) if !self.outdated => self.copied = copied,
-            Progress::Resting(_) => {}
+            Progress::Idle(Some(copied)) if !self.outdated => self.copied = copied,
+            Progress::Idle(_) => {}
             Progress::Gone => self.help = Help::None,
         }
         false
@@ -259,24 +259,7 @@ impl Checkpointer {
             (self.asked, self.copied, self.outdated) = (0, 0, true);
         }
         if frames >= cap && frames >= self.drain_at_frames {
-            if core.opener.board.backup_runs() {
-                // CKPT6
-                if !self.is_copying() && !self.ask(core) {
-                    run(tx, core, Checkpoint::Passive, Duration::ZERO);
-                }
-                self.asked = 0;
-                over_max(core);
-                self.drain_at_frames = frames + due;
-                self.held_by_backup = true;
-                return;
-            }
-            // CKPT5. The checkpoint lock must be free, and the copy is short beside what may follow.
-            self.rest();
-            match drain(tx, core) {
-                true => self.started_over(),
-                // Another process, or a closure that waits for something, may be what pins it.
-                false => self.drain_at_frames = frames + cap,
-            }
+            self.keep_cap(tx, core, frames, due, cap);
             return;
         }
         if frames < due.max(self.due_at_frames) || self.is_copying() {
@@ -312,6 +295,28 @@ impl Checkpointer {
             self.copied = main;
         }
         self.due_at_frames = frames + if complete { due / 2 } else { due / 4 };
+    }
+
+    /// The WAL has reached its cap.
+    fn keep_cap(&mut self, tx: &Transaction, core: &Arc<Core>, frames: u64, due: u64, cap: u64) {
+        if core.opener.board.backup_runs() {
+            // CKPT6
+            if !self.is_copying() && !self.ask(core) {
+                run(tx, core, Checkpoint::Passive, Duration::ZERO);
+            }
+            self.asked = 0;
+            over_max(core);
+            self.drain_at_frames = frames + due;
+            self.held_by_backup = true;
+            return;
+        }
+        // CKPT5. The checkpoint lock must be free, and the copy is short beside what may follow.
+        self.rest();
+        match drain(tx, core) {
+            true => self.started_over(),
+            // Another process, or a closure that waits for something, may be what pins it.
+            false => self.drain_at_frames = frames + cap,
+        }
     }
 }
 

@@ -37,25 +37,17 @@ pub(crate) struct Copier {
 }
 
 struct Shared {
-    state: Mutex<State>,
+    state: Mutex<Progress>,
     /// Rung when the state changes; waited for by the thread (a request) and the writer (its end).
     bell: Condvar,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// With the answer to the last request: how many frames of the WAL are in the file.
-    Resting(Option<u64>),
-    Asked,
-    Copying,
-    Gone,
-}
-
-/// What the copier is about.
+/// What the copier is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
-    /// It may be asked; the answer to the last request, once.
-    Resting(Option<u64>),
+    /// It may be asked. Until it is fetched, the answer to the last request: how many frames of the WAL are in the file.
+    Idle(Option<u64>),
+    /// It was asked and has not answered.
     Busy,
     /// It cannot be used any more.
     Gone,
@@ -64,7 +56,7 @@ pub(crate) enum Progress {
 impl Copier {
     /// Starts the thread; it opens its connection when it is asked first.
     pub(crate) fn start(core: &Arc<Core>) -> std::io::Result<Self> {
-        let state = Mutex::new(State::Resting(None));
+        let state = Mutex::new(Progress::Idle(None));
         let shared = Arc::new(Shared { state, bell: Condvar::new() });
         let (on_thread, core) = (Gone(Arc::clone(&shared)), Arc::clone(core));
         let name = String::from("lockkeeper-copy");
@@ -76,8 +68,8 @@ impl Copier {
     /// Has everything copied that can be; to be called when it rests (COPY1).
     pub(crate) fn ask(&self) {
         let mut state = lock(&self.shared.state);
-        if *state != State::Gone {
-            *state = State::Asked;
+        if *state != Progress::Gone {
+            *state = Progress::Busy;
         }
         drop(state);
         self.shared.bell.notify_all();
@@ -85,21 +77,18 @@ impl Copier {
 
     pub(crate) fn progress(&self) -> Progress {
         let mut state = lock(&self.shared.state);
-        match *state {
-            State::Resting(answer) => {
-                *state = State::Resting(None);
-                Progress::Resting(answer)
-            }
-            State::Asked | State::Copying => Progress::Busy,
-            State::Gone => Progress::Gone,
+        let progress = *state;
+        if let Progress::Idle(_) = progress {
+            *state = Progress::Idle(None);
         }
+        progress
     }
 
     /// Waits until no copy is under way.
     pub(crate) fn rest(&self) {
         let mut state = lock(&self.shared.state);
         // COPY4: ends also when the thread does.
-        while matches!(*state, State::Asked | State::Copying) {
+        while *state == Progress::Busy {
             state = wait(&self.shared.bell, state);
         }
     }
@@ -108,7 +97,7 @@ impl Copier {
 impl Drop for Copier {
     fn drop(&mut self) {
         self.rest();
-        *lock(&self.shared.state) = State::Gone;
+        *lock(&self.shared.state) = Progress::Gone;
         self.shared.bell.notify_all();
         if let Some(thread) = self.thread.take() {
             // COPY3. The panic hook has reported what it may have died of.
@@ -122,7 +111,7 @@ struct Gone(Arc<Shared>);
 
 impl Drop for Gone {
     fn drop(&mut self) {
-        *lock(&self.0.state) = State::Gone;
+        *lock(&self.0.state) = Progress::Gone;
         self.0.bell.notify_all();
     }
 }
@@ -137,29 +126,26 @@ fn serve(shared: &Shared, core: &Core) {
     let mut conn = None;
     loop {
         let mut state = lock(&shared.state);
-        while matches!(*state, State::Resting(_)) {
+        while matches!(*state, Progress::Idle(_)) {
             state = wait(&shared.bell, state);
         }
-        if *state == State::Gone {
+        if *state == Progress::Gone {
             return;
         }
-        *state = State::Copying;
         drop(state);
-        let open = match conn.take() {
-            Some(open) => open,
-            None => match core.opener.open(Role::Copier) {
-                Ok(open) => open,
+        if conn.is_none() {
+            match core.opener.open(Role::Copier) {
+                Ok(open) => conn = Some(open),
                 // No descriptors left, for example: the writer can do without.
                 Err(_error) => {
                     #[cfg(feature = "tracing")]
                     tracing::warn!(target: "lockkeeper", error = %_error, "no connection to copy the WAL");
                     return;
                 }
-            },
-        };
-        let answer = copy(&open, core);
-        conn = Some(open);
-        *lock(&shared.state) = State::Resting(answer);
+            }
+        }
+        let answer = conn.as_ref().and_then(|conn| copy(conn, core));
+        *lock(&shared.state) = Progress::Idle(answer);
         shared.bell.notify_all();
     }
 }
