@@ -16,10 +16,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::engine::call::ReadCall;
-use crate::engine::core::Core;
 use crate::engine::item::{ReaderItem, SnapshotRequest, WriterItem};
-use crate::engine::serve_read;
+use crate::engine::{call::ReadCall, core::Core, serve_read};
 use crate::error::{Error, ErrorKind};
 use crate::ffi::Sql;
 use crate::place::Role;
@@ -55,6 +53,20 @@ impl Reader {
         Ok(())
     }
 
+    /// Begins a read transaction.
+    fn begin(&mut self) -> Result<(), Error> {
+        let in_place = self.core.opener.file.is_in_place(now());
+        self.connect().map_err(Error::faulted)?;
+        if !in_place {
+            return Err(Error::new(ErrorKind::Replaced));
+        }
+        let begun = self.conn.as_ref().map_or(Ok(()), |conn| conn.link.session.run(Sql::Begin));
+        begun.map_err(|error| {
+            self.settle();
+            Error::of_own(error)
+        })
+    }
+
     /// Serves `first` and the reads that were submitted before it began; returns another item.
     fn serve_reads(
         &mut self,
@@ -63,24 +75,12 @@ impl Reader {
         behind: usize,
         batch: &mut Batch<'_, ReaderItem>,
     ) -> Option<Taken<ReaderItem>> {
-        let in_place = self.core.opener.file.is_in_place(now());
-        if let Err(error) = self.connect() {
-            first.refuse(error.faulted());
-            batch.charge(lane, Duration::ZERO);
-            return None;
-        }
-        if !in_place {
-            first.refuse(Error::new(ErrorKind::Replaced));
+        if let Err(error) = self.begin() {
+            first.refuse(error);
             batch.charge(lane, Duration::ZERO);
             return None;
         }
         let conn = self.conn.as_ref()?;
-        if let Err(error) = conn.link.session.run(Sql::Begin) {
-            first.refuse(Error::of_own(error));
-            batch.charge(lane, Duration::ZERO);
-            self.settle();
-            return None;
-        }
         let meter = self.core.meters.reads(self.shard);
         let began = now();
         conn.link.callbacks.slot.begin_reading(began);
@@ -159,7 +159,9 @@ impl Service for Reader {
                 ReaderItem::Held(held, call) => {
                     held.serve(call, |conn, call| serve_read::run_held(conn, &self.core, call));
                 }
-                ReaderItem::Snapshot(request) => self.take_snapshot(request),
+                ReaderItem::Snapshot(SnapshotRequest { reply, origin }) => {
+                    reply.answer(self.core.held.pin(None, origin));
+                }
                 ReaderItem::Errand(errand) => self.core.short.do_errand(errand),
             }
             let run = if is_errand { Duration::ZERO } else { now() - began };
@@ -176,12 +178,5 @@ impl Drop for Reader {
     fn drop(&mut self) {
         // However the thread ends: the clock may be closed by now.
         self.core.opener.wakeups.wake_all();
-    }
-}
-
-impl Reader {
-    fn take_snapshot(&self, request: SnapshotRequest) {
-        let held = self.core.held.pin(None, request.origin.clone());
-        request.answer(held);
     }
 }

@@ -14,8 +14,6 @@
 //!
 //! BKUP1, BKUP2, BKUP4 and BKUP5 are kept in `target.rs`.
 
-use std::fmt;
-use std::future::{Future, IntoFuture};
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -26,9 +24,7 @@ use std::time::Duration;
 use rusqlite::backup::{Backup as Pages, StepResult};
 use rusqlite::{Connection, OpenFlags, ffi};
 
-use super::handle::Inner;
-use super::read::Read;
-use super::submission::Submission;
+use super::{handle::Inner, read::Read, submission::Submission};
 use super::target::{Target, io, of, refused};
 #[cfg(doc)]
 use crate::Client;
@@ -38,10 +34,8 @@ use crate::error::{Error, ErrorKind};
 use crate::ffi::Session;
 use crate::place::{Refusal, Role};
 use crate::queue::{self, block_on};
-use crate::sqlite::instance;
-use crate::sqlite::path;
-use crate::sqlite::setup;
 use crate::sqlite::snapshot::Snapshot;
+use crate::sqlite::{instance, path, setup};
 use crate::stats::holders::HolderKind;
 use crate::sync::now;
 
@@ -79,11 +73,7 @@ pub struct Backup<E: Send + 'static> {
     error: PhantomData<fn() -> E>,
 }
 
-impl<E: Send + 'static> fmt::Debug for Backup<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Backup").field("to", &self.to).finish_non_exhaustive()
-    }
-}
+opaque_debug!("Backup", [E: Send + 'static] Backup<E>, to: to);
 
 impl<E: Send + 'static> Backup<E> {
     #[track_caller]
@@ -170,14 +160,7 @@ pub struct Restore {
     stop: Arc<AtomicBool>,
 }
 
-impl fmt::Debug for Restore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Restore")
-            .field("from", &self.from)
-            .field("to", &self.to)
-            .finish_non_exhaustive()
-    }
-}
+opaque_debug!("Restore", [] Restore, from: from, to: to);
 
 impl Restore {
     /// Of the database in the file `from`, in the place of the file `to`.

@@ -1,6 +1,5 @@
 //! Calls outside any transaction, fenced between two batches.
 
-use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -8,12 +7,10 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::handle::Inner;
-use super::pending::Pending;
-use super::submission::Submission;
+use super::{handle::Inner, pending::Pending, submission::Submission};
 #[cfg(doc)]
 use crate::Client;
-use crate::engine::call::{Outcome, TypedExclusive};
+use crate::engine::call::{Outcome, TypedCall};
 use crate::engine::item::WriterItem;
 use crate::error::Error;
 use crate::ffi::lend;
@@ -29,13 +26,10 @@ pub struct Exclusive<F, T: Send + 'static, E: Send + 'static> {
 
 impl<F, T: Send + 'static, E: Send + 'static> Unpin for Exclusive<F, T, E> {}
 
-impl<F, T: Send + 'static, E: Send + 'static> std::fmt::Debug for Exclusive<F, T, E> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Exclusive")
-            .field("deadline", &self.submission.deadline)
-            .finish_non_exhaustive()
-    }
-}
+opaque_debug!(
+    "Exclusive", [F, T: Send + 'static, E: Send + 'static] Exclusive<F, T, E>,
+    deadline: submission.deadline
+);
 
 impl<F, T, E> Exclusive<F, T, E>
 where
@@ -68,17 +62,11 @@ where
     E: Send + 'static,
 {
     let submission = Submission::new(HolderKind::Exclusive, inner);
-    lend::<Connection, _, _, _>(once(f), |lent| {
+    let mut f = Some(f);
+    let f = move |conn: &mut Connection| (f.take().expect("an exclusive call runs once"))(conn);
+    lend::<Connection, _, _, _>(f, |lent| {
         block_on(Exclusive::by(submission, move |conn: &mut Connection| lent.run(conn)))
     })
-}
-
-/// A closure that is run once at most, as one that might run again.
-fn once<T, E>(
-    f: impl FnOnce(&mut Connection) -> Result<T, E>,
-) -> impl FnMut(&mut Connection) -> Result<T, E> {
-    let mut f = Some(f);
-    move |conn| (f.take().expect("an exclusive call runs once"))(conn)
 }
 
 impl<F, T, E> Future for Exclusive<F, T, E>
@@ -94,9 +82,9 @@ where
         if let Some(f) = pending.take_new() {
             let ancestry = submission.admit()?;
             *pending = Pending::Sent(submission.submit_to_writer(|reply, meta| {
-                WriterItem::Exclusive(Box::new(TypedExclusive { f, reply, ancestry, meta }))
+                WriterItem::Exclusive(Box::new(TypedCall { body: f, reply, ancestry, meta }))
             })?);
         }
-        pending.poll(context, |answer| submission.settle(answer))
+        pending.poll(context, |answer| submission.settle(answer), |never| match never {})
     }
 }

@@ -1,7 +1,6 @@
 //! The handle of a client: its lanes in both queues, and what keeps the database open.
 
 use std::any::Any;
-use std::fmt;
 use std::marker::PhantomData;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
@@ -58,11 +57,7 @@ impl<E> Clone for Client<E> {
     }
 }
 
-impl<E> fmt::Debug for Client<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("lane", &self.inner.writes.id).finish_non_exhaustive()
-    }
-}
+opaque_debug!("Client", [E] Client<E>, lane: inner.writes.id);
 
 impl<E> Client<E> {
     pub(crate) fn of(inner: Arc<Inner>) -> Self {

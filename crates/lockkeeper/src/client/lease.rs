@@ -2,19 +2,16 @@
 //! `engine/lease_state.rs`.
 
 use std::fmt;
-use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use super::handle::Inner;
-use super::pending::Pending;
-use super::submission::Submission;
+use super::{handle::Inner, pending::Pending, submission::Submission};
 #[cfg(doc)]
 use crate::Client;
-use crate::engine::call::Once;
+use crate::engine::call::{Once, TypedCall};
 use crate::engine::item::{LeaseRequest, WriterItem};
 use crate::engine::lease_state::{Command, LeaseState};
 use crate::engine::write_call::{TypedWrite, WriteCall, WriteOutcome};
@@ -43,15 +40,10 @@ pub struct AcquireLease<E: Send + 'static> {
 
 impl<E: Send + 'static> Unpin for AcquireLease<E> {}
 
-impl<E: Send + 'static> fmt::Debug for AcquireLease<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AcquireLease")
-            .field("hold_max", &self.hold_max)
-            .field("idle_max", &self.idle_max)
-            .field("deadline", &self.submission.deadline)
-            .finish_non_exhaustive()
-    }
-}
+opaque_debug!(
+    "AcquireLease", [E: Send + 'static] AcquireLease<E>,
+    hold_max: hold_max, idle_max: idle_max, deadline: submission.deadline
+);
 
 impl<E: Send + 'static> AcquireLease<E> {
     #[track_caller]
@@ -87,7 +79,8 @@ impl<E: Send + 'static> AcquireLease<E> {
         let ancestry = self.submission.admit()?;
         let state = Arc::new(LeaseState::new(self.hold_max, self.idle_max));
         let sent = self.submission.submit_to_writer(|reply, meta| {
-            let opening = TypedWrite::new(Once(Some(nothing::<E>)), reply, ancestry, meta, false);
+            let body = Once(Some(nothing::<E>));
+            let opening = TypedWrite::new(TypedCall { body, reply, ancestry, meta }, false);
             let state = Arc::clone(&state);
             WriterItem::Lease(Box::new(LeaseRequest { opening: Box::new(opening), state }))
         })?;
@@ -109,7 +102,8 @@ impl<E: Send + 'static> Future for AcquireLease<E> {
             self.submit()?;
         }
         let this = &mut *self;
-        let opened = ready!(this.pending.poll(context, |answer| this.submission.settle(answer)));
+        let settle = |answer| this.submission.settle(answer);
+        let opened = ready!(this.pending.poll(context, settle, |never| match never {}));
         let Some(state) = self.state.take() else {
             return Poll::Ready(Err(Error::new(ErrorKind::Faulted)));
         };
@@ -231,7 +225,8 @@ impl<E: Send + 'static> Lease<E> {
         let ancestry = self.submission.admit()?;
         let meta = self.submission.meta();
         let (reply, receiver) = reply();
-        let call = TypedWrite::new(Once(Some(f)), reply, ancestry, meta, false);
+        let call = TypedCall { body: Once(Some(f)), reply, ancestry, meta };
+        let call = TypedWrite::new(call, false);
         let writer = &self.submission.inner.core.writer;
         let awaited = || Awaited::Call(writer.seats(), receiver.interruptible());
         let _wait = self.state.submit(command(Box::new(call)), awaited).map_err(Error::new)?;
@@ -256,11 +251,7 @@ impl<T, E> Future for LeaseCall<'_, T, E> {
     }
 }
 
-impl<T, E> fmt::Debug for LeaseCall<'_, T, E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LeaseCall").finish_non_exhaustive()
-    }
-}
+opaque_debug!("LeaseCall", [T, E] LeaseCall<'_, T, E>);
 
 /// A command whose answer is awaited.
 struct Waiting<'l> {

@@ -10,19 +10,16 @@
 //! - LIVE3: a run that failed has not read everything that it would have: any change has it run again.
 
 use std::fmt;
-use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_core::Stream;
 
-use super::handle::Inner;
-use super::read::Read;
+use super::{handle::Inner, read::Read};
 #[cfg(doc)]
 use crate::Client;
-use crate::changes::feed::QueryWatch;
-use crate::changes::interest::Reads;
+use crate::changes::{feed::QueryWatch, interest::Reads};
 use crate::engine::call::Many;
 use crate::error::{Error, ErrorKind};
 use crate::queue::block_on;

@@ -1,5 +1,18 @@
 //! What a client can ask of a database: every kind of call.
 
+/// Implements `Debug` for a type that shows these of its fields, or none.
+macro_rules! opaque_debug {
+    ($name:literal, [$($generics:tt)*] $type:ty $(, $field:ident: $($path:ident).+)*) => {
+        impl<$($generics)*> std::fmt::Debug for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_struct($name)
+                    $(.field(stringify!($field), &self.$($path).+))*
+                    .finish_non_exhaustive()
+            }
+        }
+    };
+}
+
 pub(crate) mod backup;
 pub(crate) mod exclusive;
 pub(crate) mod handle;
@@ -30,8 +43,7 @@ use crate::changes::feed::{Changes, Watch};
 use crate::engine::call::{Many, Once};
 use crate::error::Error;
 use crate::queue::{Priority, Refused};
-use crate::sqlite::snapshot::Snapshot;
-use crate::sqlite::transaction::Transaction;
+use crate::sqlite::{snapshot::Snapshot, transaction::Transaction};
 #[cfg(doc)]
 use crate::{Builder, Database, ErrorKind, Synchronous};
 

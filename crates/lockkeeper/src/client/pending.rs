@@ -24,29 +24,6 @@ pub(crate) enum Pending<N, V: Send + 'static, D = Infallible> {
     Over,
 }
 
-/// What a call may have come to when it was submitted: nothing, a refusal, or its result.
-pub(crate) trait Early<T, E> {
-    fn into_result(self) -> Result<T, Error<E>>;
-}
-
-impl<T, E> Early<T, E> for Infallible {
-    fn into_result(self) -> Result<T, Error<E>> {
-        match self {}
-    }
-}
-
-impl<T, E> Early<T, E> for Error<E> {
-    fn into_result(self) -> Result<T, Error<E>> {
-        Err(self)
-    }
-}
-
-impl<T, E> Early<T, E> for Result<T, Error<E>> {
-    fn into_result(self) -> Result<T, Error<E>> {
-        self
-    }
-}
-
 /// A call in one of the two queues.
 pub(crate) enum Sent<V: Send + 'static> {
     ToWriter(Flight<WriterItem, V>),
@@ -74,22 +51,20 @@ impl<N, V: Send + 'static, D> Pending<N, V, D> {
         }
     }
 
-    /// Waits for the answer, of which `settle` makes what the caller gets.
+    /// Waits for the answer; `settle` makes what the caller gets of it, and `early` of what was known before.
     pub(crate) fn poll<T, E: 'static>(
         &mut self,
         context: &mut Context<'_>,
         settle: impl FnOnce(Result<V, CallError>) -> Result<T, Error<E>>,
-    ) -> Poll<Result<T, Error<E>>>
-    where
-        D: Early<T, E>,
-    {
+        early: impl FnOnce(D) -> Result<T, Error<E>>,
+    ) -> Poll<Result<T, Error<E>>> {
         if let Self::Sent(sent) = self {
             let answer = ready!(sent.poll(context));
             *self = Self::Over;
             return Poll::Ready(settle(answer));
         }
         Poll::Ready(match std::mem::replace(self, Self::Over) {
-            Self::Done(early) => early.into_result(),
+            Self::Done(done) => early(done),
             _ => Err(Error::new(ErrorKind::Faulted)),
         })
     }
@@ -98,7 +73,7 @@ impl<N, V: Send + 'static, D> Pending<N, V, D> {
     pub(crate) fn submitted<M>(self) -> Pending<M, V, D> {
         match self {
             Self::Sent(sent) => Pending::Sent(sent),
-            Self::Done(early) => Pending::Done(early),
+            Self::Done(done) => Pending::Done(done),
             Self::New(_) | Self::Over => Pending::Over,
         }
     }

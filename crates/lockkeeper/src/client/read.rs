@@ -1,18 +1,14 @@
 //! The reading side of a call: a builder, then a future.
 
-use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use super::handle::Inner;
-use super::pending::Pending;
-use super::submission::Submission;
-use crate::engine::call::{Body, Many, ManyLent, Outcome, Submitted, TypedRead};
-use crate::engine::held::Hold;
+use super::{handle::Inner, pending::Pending, submission::Submission};
+use crate::engine::call::{Body, Many, ManyLent, Outcome, Submitted, TypedCall};
 use crate::engine::item::{ReaderItem, WriterItem};
-use crate::engine::turns::Way;
+use crate::engine::{held::Hold, turns::Way};
 use crate::error::{Error, ErrorKind};
 use crate::ffi::lend;
 use crate::queue::{Phase, ancestry_for, block_on};
@@ -60,14 +56,10 @@ impl<B, T: Send + 'static, E: Send + 'static> Read<B, T, E> {
     }
 }
 
-impl<B, T: Send + 'static, E: Send + 'static> std::fmt::Debug for Read<B, T, E> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Read")
-            .field("deadline", &self.submission.deadline)
-            .field("short", &self.short)
-            .finish_non_exhaustive()
-    }
-}
+opaque_debug!(
+    "Read", [B, T: Send + 'static, E: Send + 'static] Read<B, T, E>,
+    deadline: submission.deadline, short: short
+);
 
 /// A closure that can be run again if a first run has to be given up.
 pub trait Repeatable {}
@@ -133,8 +125,8 @@ where
         let rest = self.submission.follow_up();
         let submission = std::mem::replace(&mut self.submission, rest);
         let hold = self.hold.take();
-        let (short, gave_way, counted) = (false, None, false);
-        SubmittedRead(Read { submission, pending, hold, short, gave_way, counted })
+        let read = Read { submission, pending, hold, short: false, gave_way: None, counted: false };
+        SubmittedRead(read)
     }
 
     /// Takes off the deadline what the read has waited for its executor.
@@ -182,7 +174,7 @@ where
                 Way::Readers => self.count_in(),
             }
         }
-        let call = |reply, meta| Box::new(TypedRead::new(body, reply, ancestry, meta));
+        let call = |reply, meta| Box::new(TypedCall { body, reply, ancestry, meta });
         let hold = &self.hold;
         let sent = if memory && hold.is_none() {
             let read = |reply, meta| WriterItem::Read(call(reply, meta));
@@ -238,7 +230,8 @@ where
             }
         }
         let this = &mut *self;
-        let result = ready!(this.pending.poll(context, |answer| this.submission.settle(answer)));
+        let settle = |answer| this.submission.settle(answer);
+        let result = ready!(this.pending.poll(context, settle, |result| result));
         self.count_out();
         // The caller may drop the snapshot next and take another, while this future lives on.
         self.hold = None;
@@ -253,11 +246,7 @@ pub struct SubmittedRead<T: Send + 'static, E: Send + 'static = rusqlite::Error>
     Read<Submitted, T, E>,
 );
 
-impl<T: Send + 'static, E: Send + 'static> std::fmt::Debug for SubmittedRead<T, E> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SubmittedRead").finish_non_exhaustive()
-    }
-}
+opaque_debug!("SubmittedRead", [T: Send + 'static, E: Send + 'static] SubmittedRead<T, E>);
 
 impl<T: Send + 'static, E: Send + 'static> Future for SubmittedRead<T, E> {
     type Output = Result<T, Error<E>>;

@@ -1,17 +1,14 @@
 //! The handle of a held snapshot, and the future that takes one.
 
 use std::fmt;
-use std::future::Future;
 use std::marker::PhantomData;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use super::handle::Inner;
-use super::pending::Pending;
 use super::read::{self, Read};
-use super::submission::Submission;
+use super::{handle::Inner, pending::Pending, submission::Submission};
 use crate::engine::call::{Many, Meta};
 use crate::engine::held::{Held, Hold};
 use crate::engine::item::{ReaderItem, SnapshotRequest, WriterItem};
@@ -108,11 +105,7 @@ pub struct AcquireSnapshot<E: Send + 'static> {
 
 impl<E: Send + 'static> Unpin for AcquireSnapshot<E> {}
 
-impl<E: Send + 'static> fmt::Debug for AcquireSnapshot<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AcquireSnapshot").finish_non_exhaustive()
-    }
-}
+opaque_debug!("AcquireSnapshot", [E: Send + 'static] AcquireSnapshot<E>);
 
 impl<E: Send + 'static> AcquireSnapshot<E> {
     #[track_caller]
@@ -143,10 +136,14 @@ impl<E: Send + 'static> Future for AcquireSnapshot<E> {
         if self.pending.take_new().is_some() {
             self.submit()?;
         }
-        let held = ready!(self.pending.poll(context, |answer| match answer {
-            Ok(pinned) => pinned.map_err(Error::without_call),
-            Err(error) => Err(error.into()),
-        }))?;
+        let held = ready!(self.pending.poll(
+            context,
+            |answer| match answer {
+                Ok(pinned) => pinned.map_err(Error::without_call),
+                Err(error) => Err(error.into()),
+            },
+            |never| match never {},
+        ))?;
         Poll::Ready(Ok(HeldSnapshot::new(&self.submission.inner, held)))
     }
 }

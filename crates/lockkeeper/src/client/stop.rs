@@ -11,17 +11,14 @@
 //!   it. The errand that it waits for comes again after every batch until then, since calls may also be withdrawn.
 //! - STOP3: a stop that is dropped at any time gives up its part; writes go on when there is none left.
 
-use std::fmt;
-use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use super::handle::Inner;
 #[cfg(doc)]
 use crate::Database;
-use crate::engine::item::WriterItem;
-use crate::engine::stops::Stopping;
+use crate::engine::{item::WriterItem, stops::Stopping};
 use crate::error::{Error, ErrorKind};
 use crate::queue::{Awaited, Circle, Receiver, Wait, ancestry_for, reply};
 
@@ -39,8 +36,14 @@ impl StopWrites {
 
 enum State {
     New(Arc<Inner>),
-    Waiting { stopped: StoppedWrites, answer: Receiver<()>, _wait: Option<Wait> },
+    Waiting(Waiting),
     Over,
+}
+
+struct Waiting {
+    stopped: StoppedWrites,
+    answer: Receiver<()>,
+    _wait: Option<Wait>,
 }
 
 /// While it lives writes are refused; when the last one is dropped they go on. It keeps the database open.
@@ -64,20 +67,11 @@ impl Drop for StoppedWrites {
     }
 }
 
-impl fmt::Debug for StoppedWrites {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StoppedWrites").finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for StopWrites {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StopWrites").finish_non_exhaustive()
-    }
-}
+opaque_debug!("StoppedWrites", [] StoppedWrites);
+opaque_debug!("StopWrites", [] StopWrites);
 
 /// Stops writes (STOP1); the writer answers when it is done.
-fn begin(inner: Arc<Inner>) -> Result<State, Error> {
+fn begin(inner: Arc<Inner>) -> Result<Waiting, Error> {
     let core = &inner.core;
     core.check_process().map_err(Error::new)?;
     core.opener.file.lost().map_or(Ok(()), Err)?;
@@ -94,32 +88,28 @@ fn begin(inner: Arc<Inner>) -> Result<State, Error> {
     if !core.writer.is_open() {
         return Err(Error::new(ErrorKind::Closed));
     }
-    Ok(State::Waiting { stopped, answer, _wait: wait })
+    Ok(Waiting { stopped, answer, _wait: wait })
 }
 
 impl Future for StopWrites {
     type Output = Result<StoppedWrites, Error>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if let State::New(_) = self.state {
-            let State::New(inner) = std::mem::replace(&mut self.state, State::Over) else {
-                return Poll::Ready(Err(Error::new(ErrorKind::Faulted)));
-            };
-            self.state = begin(inner)?;
-        }
-        let State::Waiting { answer, .. } = &self.state else {
-            return Poll::Ready(Err(Error::new(ErrorKind::Faulted)));
+        let waiting = match std::mem::replace(&mut self.state, State::Over) {
+            State::New(inner) => begin(inner)?,
+            State::Waiting(waiting) => waiting,
+            State::Over => return Poll::Ready(Err(Error::new(ErrorKind::Faulted))),
         };
+        let Poll::Ready(answer) = waiting.answer.poll(context) else {
+            self.state = State::Waiting(waiting);
+            return Poll::Pending;
+        };
+        let stopped = waiting.stopped;
         // Without an answer: it was closed meanwhile, or its thread has died.
-        let answered = ready!(answer.poll(context)).is_ok();
-        let State::Waiting { stopped, .. } = std::mem::replace(&mut self.state, State::Over) else {
-            return Poll::Ready(Err(Error::new(ErrorKind::Faulted)));
-        };
-        let core = &stopped.0.core;
-        Poll::Ready(match (core.opener.file.lost(), answered) {
+        Poll::Ready(match (stopped.0.core.opener.file.lost(), answer) {
             (Some(lost), _) => Err(lost),
-            (None, true) => Ok(stopped),
-            (None, false) => Err(Error::new(ErrorKind::Closed)),
+            (None, Ok(())) => Ok(stopped),
+            (None, Err(_)) => Err(Error::new(ErrorKind::Closed)),
         })
     }
 }

@@ -4,8 +4,7 @@ use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::handle::Inner;
-use super::pending::Sent;
+use super::{handle::Inner, pending::Sent};
 use crate::engine::call::{Meta, Outcome};
 use crate::engine::item::{ReaderItem, WriterItem};
 use crate::error::{Error, ErrorKind};

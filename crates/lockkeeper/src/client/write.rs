@@ -1,26 +1,21 @@
 //! The writing side of a call: a builder, then a future.
 
-use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use super::handle::Inner;
 use super::pending::{Pending, Sent};
-use super::snapshot::HeldSnapshot;
-use super::submission::Submission;
+use super::{handle::Inner, snapshot::HeldSnapshot, submission::Submission};
 #[cfg(doc)]
 use crate::Client;
-use crate::engine::call::{Body, ManyLent, Submitted};
-use crate::engine::held::Held;
-use crate::engine::item::WriterItem;
+use crate::engine::call::{Body, ManyLent, Submitted, TypedCall};
+use crate::engine::{held::Held, item::WriterItem};
 use crate::engine::write_call::{TypedWrite, WriteOutcome};
 use crate::error::{Error, ErrorKind};
 use crate::ffi::lend;
 use crate::queue::{Flight, Refused, RefusedReason, Room, ancestry_for, block_on, reply};
-use crate::sqlite::counters::Outer;
-use crate::sqlite::transaction::Transaction;
+use crate::sqlite::{counters::Outer, transaction::Transaction};
 use crate::stats::holders::HolderKind;
 use crate::writer::current;
 
@@ -36,11 +31,10 @@ pub struct Write<B, T: Send + 'static, E: Send + 'static> {
 
 impl<B, T: Send + 'static, E: Send + 'static> Unpin for Write<B, T, E> {}
 
-impl<B, T: Send + 'static, E: Send + 'static> std::fmt::Debug for Write<B, T, E> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Write").field("deadline", &self.submission.deadline).finish_non_exhaustive()
-    }
-}
+opaque_debug!(
+    "Write", [B, T: Send + 'static, E: Send + 'static] Write<B, T, E>,
+    deadline: submission.deadline
+);
 
 impl<B, T, E> Write<B, T, E>
 where
@@ -93,10 +87,8 @@ where
     /// ```
     pub fn submit(mut self) -> SubmittedWrite<T, E> {
         if let Some(body) = self.pending.take_new() {
-            self.pending = match launch(&mut self.submission, body, false) {
-                Ok(sent) => Pending::Sent(sent),
-                Err(error) => Pending::Done(error),
-            };
+            let launched = launch(&mut self.submission, body, false);
+            self.pending = launched.map_or_else(Pending::Done, Pending::Sent);
         }
         SubmittedWrite(Write { submission: self.submission, pending: self.pending.submitted() })
     }
@@ -110,7 +102,7 @@ where
             let sent = launch(&mut self.submission, body, wants_snapshot)?;
             self.pending = Pending::Sent(sent);
         }
-        self.pending.poll(context, |answer| self.submission.settle(answer))
+        self.pending.poll(context, |answer| self.submission.settle(answer), Err)
     }
 }
 
@@ -126,8 +118,8 @@ where
 {
     let ancestry = submission.admit()?;
     submission.submit_to_writer(|reply, meta| {
-        let call = TypedWrite::new(body, reply, ancestry, meta, wants_snapshot);
-        WriterItem::Write(Box::new(call))
+        let call = TypedCall { body, reply, ancestry, meta };
+        WriterItem::Write(Box::new(TypedWrite::new(call, wants_snapshot)))
     })
 }
 
@@ -173,11 +165,7 @@ pub struct SubmittedWrite<T: Send + 'static, E: Send + 'static = rusqlite::Error
     Write<Submitted, T, E>,
 );
 
-impl<T: Send + 'static, E: Send + 'static> std::fmt::Debug for SubmittedWrite<T, E> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SubmittedWrite").finish_non_exhaustive()
-    }
-}
+opaque_debug!("SubmittedWrite", [T: Send + 'static, E: Send + 'static] SubmittedWrite<T, E>);
 
 impl<T: Send + 'static, E: Send + 'static> SubmittedWrite<T, E> {
     #[track_caller]
@@ -197,8 +185,8 @@ impl<T: Send + 'static, E: Send + 'static> SubmittedWrite<T, E> {
             return Err(Refused { reason: RefusedReason::Nested, call: body });
         };
         let (reply, receiver) = reply();
-        let call = TypedWrite::<B, T, E>::new(body, reply, ancestry, submission.meta(), false);
-        let item = WriterItem::Write(Box::new(call));
+        let call = TypedCall { body, reply, ancestry, meta: submission.meta() };
+        let item = WriterItem::Write(Box::new(TypedWrite::<B, T, E>::new(call, false)));
         match Flight::take_off(&inner.writes, item, receiver, Room::Need, None) {
             Ok((flight, _)) => {
                 let pending = Pending::Sent(Sent::ToWriter(flight));

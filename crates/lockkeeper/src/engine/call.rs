@@ -14,8 +14,7 @@ use crate::ffi::{Borrowed, View, type_id};
 use crate::queue::{
     Ancestry, Domain, Frame, Interrupt, Interruptible, Phase, Reply, shielded, stopped,
 };
-use crate::sqlite::snapshot::Snapshot;
-use crate::sqlite::transaction::Transaction;
+use crate::sqlite::{snapshot::Snapshot, transaction::Transaction};
 use crate::stats::holders::Origin;
 use crate::sync::now;
 
@@ -164,19 +163,22 @@ impl Meta {
 #[cfg(not(feature = "tracing"))]
 pub(super) struct NoSpan;
 
-/// An exclusive call, as the writer sees it.
-pub(crate) trait ExclusiveCall: Send {
+/// What all calls in a queue have in common.
+pub(crate) trait QueuedCall: Send {
     fn meta(&self) -> &Meta;
     fn interruptible(&self) -> Option<Arc<dyn Interruptible>>;
+    /// Why the call should stop, if it should.
+    fn interrupt(&self) -> Option<Interrupt>;
+}
+
+/// An exclusive call, as the writer sees it.
+pub(crate) trait ExclusiveCall: QueuedCall {
     fn run(self: Box<Self>, domain: Domain, conn: &mut rusqlite::Connection);
     fn refuse(self: Box<Self>, error: Error);
 }
 
 /// A read, as the thread that serves it sees it.
-pub(crate) trait ReadCall: Send {
-    fn meta(&self) -> &Meta;
-    fn interruptible(&self) -> Option<Arc<dyn Interruptible>>;
-    fn interrupt(&self) -> Option<Interrupt>;
+pub(crate) trait ReadCall: QueuedCall {
     /// Runs the closure and answers; the caller's waker is to be called soon.
     fn run(self: Box<Self>, domain: Domain, snapshot: &Snapshot) -> Option<Waker>;
     fn refuse(self: Box<Self>, error: Error);
@@ -191,70 +193,19 @@ pub(crate) fn kind_of_stop(why: Interrupt, phase: Phase) -> ErrorKind {
     }
 }
 
-pub(crate) struct TypedExclusive<F, T, E> {
-    pub(crate) f: F,
-    pub(crate) reply: Reply<Outcome<T, E>>,
+/// A call with the types of its caller: its closure, and the reply for what that returns.
+pub(crate) struct TypedCall<B, R> {
+    pub(crate) body: B,
+    pub(crate) reply: Reply<R>,
     pub(crate) ancestry: Ancestry,
     pub(crate) meta: Meta,
 }
 
-impl<F, T, E> ExclusiveCall for TypedExclusive<F, T, E>
-where
-    F: FnOnce(&mut rusqlite::Connection) -> Result<T, E> + Send + 'static,
-    T: Send + 'static,
-    E: Send + 'static,
-{
-    fn interruptible(&self) -> Option<Arc<dyn Interruptible>> {
-        self.reply.interruptible()
-    }
-
+impl<B: Send, R: Send + 'static> QueuedCall for TypedCall<B, R> {
     fn meta(&self) -> &Meta {
         &self.meta
     }
 
-    fn run(self: Box<Self>, domain: Domain, conn: &mut rusqlite::Connection) {
-        let Self { f, reply, ancestry, meta } = *self;
-        let _span = meta.enter();
-        let stop = reply.interruptible();
-        let ran = {
-            let _frame = Frame::enter(domain, ancestry, stop);
-            catch_unwind(AssertUnwindSafe(|| f(conn)))
-        };
-        let outcome = outcome_of(reply.token(), ran);
-        reply.answer(outcome);
-    }
-
-    fn refuse(self: Box<Self>, error: Error) {
-        let Self { f, reply, .. } = *self;
-        reply.answer(Ok(Err(error.without_call())));
-        shielded(|| drop(f));
-    }
-}
-
-pub(crate) struct TypedRead<B, T, E> {
-    body: B,
-    reply: Reply<Outcome<T, E>>,
-    ancestry: Ancestry,
-    meta: Meta,
-}
-
-impl<B, T, E> TypedRead<B, T, E> {
-    pub(crate) fn new(
-        body: B,
-        reply: Reply<Outcome<T, E>>,
-        ancestry: Ancestry,
-        meta: Meta,
-    ) -> Self {
-        Self { body, reply, ancestry, meta }
-    }
-}
-
-impl<B, T, E> ReadCall for TypedRead<B, T, E>
-where
-    B: Body<Snapshot, T, E>,
-    T: Send + 'static,
-    E: Send + 'static,
-{
     fn interruptible(&self) -> Option<Arc<dyn Interruptible>> {
         self.reply.interruptible()
     }
@@ -262,11 +213,38 @@ where
     fn interrupt(&self) -> Option<Interrupt> {
         self.reply.token()
     }
+}
 
-    fn meta(&self) -> &Meta {
-        &self.meta
+impl<F, T, E> ExclusiveCall for TypedCall<F, Outcome<T, E>>
+where
+    F: FnOnce(&mut rusqlite::Connection) -> Result<T, E> + Send + 'static,
+    T: Send + 'static,
+    E: Send + 'static,
+{
+    fn run(self: Box<Self>, domain: Domain, conn: &mut rusqlite::Connection) {
+        let Self { body: f, reply, ancestry, meta } = *self;
+        let _span = meta.enter();
+        let ran = {
+            let _frame = Frame::enter(domain, ancestry, reply.interruptible());
+            catch_unwind(AssertUnwindSafe(|| f(conn)))
+        };
+        let outcome = outcome_of(reply.token(), ran);
+        reply.answer(outcome);
     }
 
+    fn refuse(self: Box<Self>, error: Error) {
+        let Self { body: f, reply, .. } = *self;
+        reply.answer(Ok(Err(error.without_call())));
+        shielded(|| drop(f));
+    }
+}
+
+impl<B, T, E> ReadCall for TypedCall<B, Outcome<T, E>>
+where
+    B: Body<Snapshot, T, E>,
+    T: Send + 'static,
+    E: Send + 'static,
+{
     fn run(self: Box<Self>, domain: Domain, snapshot: &Snapshot) -> Option<Waker> {
         let Self { mut body, reply, ancestry, meta } = *self;
         let _span = meta.enter();

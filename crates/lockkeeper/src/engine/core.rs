@@ -10,22 +10,16 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::foreign_commits::ForeignCommits;
-use super::held::HeldSnapshots;
 use super::item::{ReaderItem, WriterItem};
-use super::lease_state::LeaseSlot;
-use super::short::ShortReads;
-use super::stops::Stops;
-use super::wakeup_watch::WakeupWatch;
+use super::{
+    foreign_commits::ForeignCommits, held::HeldSnapshots, lease_state::LeaseSlot, short::ShortReads,
+    stops::Stops, wakeup_watch::WakeupWatch,
+};
 use crate::changes::feed::Feed;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
-use crate::process;
 use crate::queue::{Clock, Domain, Queue, block_on};
-use crate::sqlite::instance;
-use crate::sqlite::migrate::Migrations;
-use crate::sqlite::opener::Opener;
-use crate::sqlite::preflight::Machine;
+use crate::sqlite::{instance, migrate::Migrations, opener::Opener, preflight::Machine};
 use crate::stats::{ClientStats, Meters, Stats};
 use crate::sync::Mutex;
 
@@ -57,8 +51,6 @@ pub(crate) struct Core {
     pub(crate) yields_left: AtomicU8,
     /// Has another reader started, should the present ones not move. Set once, when there are readers.
     pub(crate) check_for_stall: OnceLock<CheckForStall>,
-    /// The process that opened the database.
-    pid: u32,
     /// What its owner should know; set once, by the writer's thread before it opens the file.
     pub(crate) warnings: OnceLock<Vec<String>>,
     /// The instance that has the file, if this one shall be opened only where there is none. Set by the writer's thread.
@@ -109,7 +101,6 @@ impl Core {
             meters: Meters::default(),
             yields_left: AtomicU8::new(0),
             check_for_stall: OnceLock::new(),
-            pid: process::id(),
             warnings: OnceLock::new(),
             other: OnceLock::new(),
             wal_left: Mutex::new(None),
@@ -118,10 +109,7 @@ impl Core {
 
     /// After a fork the threads, and perhaps locks, are the parent's.
     pub(crate) fn check_process(&self) -> Result<(), ErrorKind> {
-        match process::id() == self.pid {
-            true => Ok(()),
-            false => Err(ErrorKind::Forked),
-        }
+        if self.writer.is_forked() { Err(ErrorKind::Forked) } else { Ok(()) }
     }
 
     /// What the database has done and is doing.

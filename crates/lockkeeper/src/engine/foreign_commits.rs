@@ -47,12 +47,8 @@ impl ForeignCommits {
     }
 
     fn look_after(self: &Arc<Self>, interval: Duration) {
-        let this = Arc::downgrade(self);
-        let alarm = self.clock.set(queue::after(interval), move || {
-            if let Some(this) = this.upgrade() {
-                this.look_now(interval);
-            }
-        });
+        let look = move |this: &Arc<Self>| this.look_now(interval);
+        let alarm = self.clock.set_for(self, queue::after(interval), look);
         let before = lock(&self.next).replace(alarm);
         drop(before);
     }

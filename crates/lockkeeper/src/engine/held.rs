@@ -27,8 +27,7 @@ use crate::error::{Error, ErrorKind};
 use crate::ffi::Sql;
 use crate::place::Role;
 use crate::queue::{self, Alarm, Clock, Interrupt, Interruptible, after};
-use crate::sqlite::snapshot::Snapshot;
-use crate::sqlite::transaction::Transaction;
+use crate::sqlite::{snapshot::Snapshot, transaction::Transaction};
 use crate::stats::holders::Origin;
 use crate::sync::{Mutex, lock, now};
 
@@ -49,10 +48,9 @@ impl HeldSnapshots {
     pub(crate) fn pin(&self, commit: Option<u64>, origin: Origin) -> Result<Arc<Held>, Error> {
         self.connections.opener().file.check()?;
         let conn = Pinned::take(&self.connections)?;
-        let sqlite = |error| Error::of_own(error);
-        conn.link.session.run(Sql::Begin).map_err(sqlite)?;
+        conn.link.session.run(Sql::Begin).map_err(Error::of_own)?;
         // BEGIN takes no snapshot; the first read does.
-        conn.link.session.run(Sql::Pin).map_err(sqlite)?;
+        conn.link.session.run(Sql::Pin).map_err(Error::of_own)?;
         Ok(self.hold(conn, commit, origin))
     }
 
@@ -64,15 +62,14 @@ impl HeldSnapshots {
         origin: Origin,
     ) -> Result<Arc<Held>, Error> {
         let copy = Pinned::make(&self.connections, || {
-            let sqlite = |error| Error::of_own(error);
             let mut copy = self.connections.opener().open(Role::Copy)?;
             let run = |conn: &mut Connection| {
                 let backup = Backup::new(tx.link.session.conn(), conn)?;
                 backup.run_to_completion(i32::MAX, Duration::ZERO, None)
             };
             let (copied, prepared) = copy.link.session.lend(run, |_| ());
-            copied.and(prepared).map_err(sqlite)?;
-            copy.link.session.run(Sql::Begin).map_err(sqlite)?;
+            copied.and(prepared).map_err(Error::of_own)?;
+            copy.link.session.run(Sql::Begin).map_err(Error::of_own)?;
             Ok(copy)
         })?;
         Ok(self.hold(copy, Some(commit), origin))
@@ -94,12 +91,9 @@ impl HeldSnapshots {
         all.retain(|other| other.strong_count() > 0);
         all.push(Arc::downgrade(&held));
         drop(all);
-        let weak = Arc::downgrade(&held);
-        let age_max = self.connections.opener().config.snapshot_age_max;
-        let alarm = self.clock.set(after(age_max), move || {
-            if let Some(held) = weak.upgrade() {
-                held.release(ErrorKind::SnapshotExpired);
-            }
+        let end = after(self.connections.opener().config.snapshot_age_max);
+        let alarm = self.clock.set_for(&held, end, |held| {
+            held.release(ErrorKind::SnapshotExpired);
         });
         *lock(&held.alarm) = Some(alarm);
         held
@@ -202,29 +196,24 @@ impl Held {
         run: impl Fn(&Snapshot, Box<dyn ReadCall>),
     ) {
         let mut state = lock(&self.state);
-        let conn = match &state.conn {
-            Conn::Over(kind) => {
-                let kind = *kind;
-                drop(state);
-                call.refuse(Error::new(kind));
+        let refused = match &state.conn {
+            Conn::Idle(_) => None,
+            Conn::Running(_) if queue::behind(call.interruptible(), state.thread) => {
+                state.pending.push_back(call);
                 return;
             }
-            Conn::Running(_) => {
-                if queue::behind(call.interruptible(), state.thread) {
-                    state.pending.push_back(call);
-                    return;
-                }
-                drop(state);
-                call.refuse(Error::new(ErrorKind::Nested));
-                return;
-            }
-            Conn::Idle(_) => {
-                std::mem::replace(&mut state.conn, Conn::Running(call.interruptible()))
-            }
+            Conn::Running(_) => Some(ErrorKind::Nested),
+            Conn::Over(kind) => Some(*kind),
         };
+        if let Some(kind) = refused {
+            drop(state);
+            call.refuse(Error::new(kind));
+            return;
+        }
+        let running = Conn::Running(call.interruptible());
+        let Conn::Idle(conn) = std::mem::replace(&mut state.conn, running) else { return };
         state.thread = queue::this_thread();
         drop(state);
-        let Conn::Idle(conn) = conn else { return };
         let mut call = call;
         loop {
             run(&conn, call);

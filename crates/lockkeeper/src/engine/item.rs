@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use super::call::{ExclusiveCall, ReadCall};
-use super::held::Held;
-use super::lease_state::LeaseState;
-use super::short::Errand;
+use super::{held::Held, lease_state::LeaseState, short::Errand};
 use super::write_call::{Fate, WriteCall};
 use crate::error::Error;
 use crate::queue::{CallError, Interruptible, Item, Reply};
@@ -59,7 +57,7 @@ impl Item for WriterItem {
             Self::Exclusive(call) => call.refuse(Error::new(kind)),
             Self::Lease(lease) => lease.opening.finish(Fate::kind(kind)),
             Self::Read(call) => call.refuse(Error::new(kind)),
-            Self::Snapshot(request) => request.answer(Err(Error::new(kind))),
+            Self::Snapshot(request) => request.reply.answer(Err(Error::new(kind))),
             Self::Maintain | Self::Stop => {}
         }
     }
@@ -82,7 +80,7 @@ impl Item for ReaderItem {
         let kind = Error::<()>::from(why).kind();
         match self {
             Self::Read(call) | Self::Held(_, call) => call.refuse(Error::new(kind)),
-            Self::Snapshot(request) => request.answer(Err(Error::new(kind))),
+            Self::Snapshot(request) => request.reply.answer(Err(Error::new(kind))),
             Self::Errand(_) => {}
         }
     }
@@ -102,10 +100,4 @@ pub(crate) struct LeaseRequest {
 pub(crate) struct SnapshotRequest {
     pub(crate) reply: Reply<Result<Arc<Held>, Error>>,
     pub(crate) origin: Origin,
-}
-
-impl SnapshotRequest {
-    pub(crate) fn answer(self, answer: Result<Arc<Held>, Error>) {
-        self.reply.answer(answer);
-    }
 }

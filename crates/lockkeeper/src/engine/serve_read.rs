@@ -8,8 +8,7 @@ use super::core::Core;
 use crate::error::{Error, ErrorKind};
 use crate::ffi::Sql;
 use crate::queue::Phase;
-use crate::sqlite::slow;
-use crate::sqlite::snapshot::Snapshot;
+use crate::sqlite::{slow, snapshot::Snapshot};
 use crate::stats::CallMeter;
 use crate::sync::now;
 

@@ -36,8 +36,7 @@ use crate::ffi::Sql;
 use crate::place::Role;
 use crate::process;
 use crate::queue::{Domain, Frame};
-use crate::sqlite::opener::Opener;
-use crate::sqlite::snapshot::Snapshot;
+use crate::sqlite::{opener::Opener, snapshot::Snapshot};
 use crate::sync::{Condvar, Mutex, MutexGuard, lock, now, wait};
 
 /// Ticks of 1,000 virtual-machine steps. The first may come early, because SQLite counts a cached
@@ -261,21 +260,16 @@ impl ShortReads {
     fn open_one(&self) {
         // A failure is met again, and reported, by the reader threads.
         let conn = self.opener.open(Role::Reader).ok();
-        lock(&self.state).asked = false;
-        if let Some(conn) = conn {
-            self.put_back(Box::new(conn));
-        }
-    }
-
-    /// Keeps a new connection for later, or closes it.
-    fn put_back(&self, conn: Box<Snapshot>) {
         let mut state = lock(&self.state);
-        if !state.closed && state.idle.len() + state.used < self.max {
-            state.idle.push(conn);
-            return;
+        state.asked = false;
+        let room = !state.closed && state.idle.len() + state.used < self.max;
+        match conn {
+            Some(conn) if room => state.idle.push(Box::new(conn)),
+            surplus => {
+                drop(state);
+                drop(surplus);
+            }
         }
-        drop(state);
-        drop(conn);
     }
 
     /// SHORT4. To be called when nothing pins a snapshot any more, and those held were told to end.
@@ -318,12 +312,7 @@ pub(crate) struct Pinned {
 impl Pinned {
     /// A connection to the file for a snapshot, opened if there is none.
     pub(super) fn take(home: &Arc<ShortReads>) -> Result<Self, Error> {
-        let conn = home.reserve(true)?;
-        let mut pinned = Self { home: Arc::downgrade(home), conn, reuse: true, outlasted: false };
-        if pinned.conn.is_none() {
-            pinned.conn = Some(Box::new(home.opener.open(Role::Reader)?));
-        }
-        Ok(pinned)
+        Self::new(home, true, || home.opener.open(Role::Reader))
     }
 
     /// A connection that `open` makes, such as a copy of a memory database.
@@ -331,9 +320,19 @@ impl Pinned {
         home: &Arc<ShortReads>,
         open: impl FnOnce() -> Result<Snapshot, Error>,
     ) -> Result<Self, Error> {
-        let conn = home.reserve(false)?;
-        let mut pinned = Self { home: Arc::downgrade(home), conn, reuse: false, outlasted: false };
-        pinned.conn = Some(Box::new(open()?));
+        Self::new(home, false, open)
+    }
+
+    fn new(
+        home: &Arc<ShortReads>,
+        reuse: bool,
+        open: impl FnOnce() -> Result<Snapshot, Error>,
+    ) -> Result<Self, Error> {
+        let conn = home.reserve(reuse)?;
+        let mut pinned = Self { home: Arc::downgrade(home), conn, reuse, outlasted: false };
+        if pinned.conn.is_none() {
+            pinned.conn = Some(Box::new(open()?));
+        }
         Ok(pinned)
     }
 

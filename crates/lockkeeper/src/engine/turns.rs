@@ -59,10 +59,7 @@ impl Turns {
         if is_over {
             TURN_LEFT.set((TURN, TURN_ANSWERS));
         }
-        match is_over && !gave_way {
-            true => Way::Yield,
-            false => Way::Inline,
-        }
+        if is_over && !gave_way { Way::Yield } else { Way::Inline }
     }
 
     /// A short read begins to wait; to be ended by [`Turns::waited`].

@@ -33,12 +33,7 @@ impl WakeupWatch {
     }
 
     fn set_alarm(self: &Arc<Self>) {
-        let watch = Arc::downgrade(self);
-        let alarm = self.clock.set(queue::after(WATCH_INTERVAL), move || {
-            if let Some(watch) = watch.upgrade() {
-                watch.look();
-            }
-        });
+        let alarm = self.clock.set_for(self, queue::after(WATCH_INTERVAL), Self::look);
         let before = lock(&self.next).replace(alarm);
         drop(before);
     }

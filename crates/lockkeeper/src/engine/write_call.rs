@@ -4,10 +4,10 @@ use std::any::{Any, TypeId};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::call::{Body, Meta, Outcome, kind_of_stop};
+use super::call::{Body, Meta, Outcome, QueuedCall, TypedCall, kind_of_stop};
 use super::held::Held;
 use crate::error::{Error, ErrorKind};
-use crate::queue::{Ancestry, Domain, Frame, Interrupt, Interruptible, Phase, Reply, shielded};
+use crate::queue::{Domain, Frame, Interrupt, Interruptible, Phase, shielded};
 use crate::sqlite::transaction::Transaction;
 
 /// What a write's future receives: also the snapshot that it may have asked for.
@@ -39,10 +39,7 @@ impl Fate {
 }
 
 /// A write, as the writer sees it.
-pub(crate) trait WriteCall: Send {
-    fn interruptible(&self) -> Option<Arc<dyn Interruptible>>;
-    fn interrupt(&self) -> Option<Interrupt>;
-    fn meta(&self) -> &Meta;
+pub(crate) trait WriteCall: QueuedCall {
     fn is_repeatable(&self) -> bool;
     /// The type of its closure: what calls of one place in the caller's program have in common.
     fn closure(&self) -> TypeId;
@@ -60,10 +57,7 @@ pub(crate) trait WriteCall: Send {
 
 /// A write with the types of its caller.
 pub(crate) struct TypedWrite<B, T, E> {
-    body: B,
-    reply: Reply<WriteOutcome<T, E>>,
-    ancestry: Ancestry,
-    meta: Meta,
+    call: TypedCall<B, WriteOutcome<T, E>>,
     wants_snapshot: bool,
     ran: Option<Result<Result<T, E>, Box<dyn Any + Send>>>,
     /// What had asked the last run to stop when it ended. Later it can no longer be the reason of
@@ -73,19 +67,27 @@ pub(crate) struct TypedWrite<B, T, E> {
 }
 
 impl<B, T, E> TypedWrite<B, T, E> {
-    pub(crate) fn new(
-        body: B,
-        reply: Reply<WriteOutcome<T, E>>,
-        ancestry: Ancestry,
-        meta: Meta,
-        wants_snapshot: bool,
-    ) -> Self {
-        Self { body, reply, ancestry, meta, wants_snapshot, ran: None, stopped: None, judged: None }
+    pub(crate) fn new(call: TypedCall<B, WriteOutcome<T, E>>, wants_snapshot: bool) -> Self {
+        Self { call, wants_snapshot, ran: None, stopped: None, judged: None }
     }
 
     /// The closure of a call that was refused before it could run.
     pub(crate) fn into_body(self) -> B {
-        self.body
+        self.call.body
+    }
+}
+
+impl<B: Send, T: Send + 'static, E: Send + 'static> QueuedCall for TypedWrite<B, T, E> {
+    fn meta(&self) -> &Meta {
+        self.call.meta()
+    }
+
+    fn interruptible(&self) -> Option<Arc<dyn Interruptible>> {
+        self.call.interruptible()
+    }
+
+    fn interrupt(&self) -> Option<Interrupt> {
+        self.call.interrupt()
     }
 }
 
@@ -95,24 +97,12 @@ where
     T: Send + 'static,
     E: Send + 'static,
 {
-    fn interruptible(&self) -> Option<Arc<dyn Interruptible>> {
-        self.reply.interruptible()
-    }
-
-    fn interrupt(&self) -> Option<Interrupt> {
-        self.reply.token()
-    }
-
-    fn meta(&self) -> &Meta {
-        &self.meta
-    }
-
     fn is_repeatable(&self) -> bool {
         B::REPEATABLE
     }
 
     fn closure(&self) -> TypeId {
-        self.body.closure()
+        self.call.body.closure()
     }
 
     fn wants_snapshot(&self) -> bool {
@@ -120,14 +110,15 @@ where
     }
 
     fn run(&mut self, domain: Domain, tx: &Transaction) -> Ran {
-        let _frame = Frame::enter(domain, self.ancestry.clone(), self.reply.interruptible());
-        let _span = self.meta.enter();
-        let (body, before) = (&mut self.body, self.ran.take());
+        let call = &mut self.call;
+        let _frame = Frame::enter(domain, call.ancestry.clone(), call.reply.interruptible());
+        let _span = call.meta.enter();
+        let (body, before) = (&mut call.body, self.ran.take());
         let ran = catch_unwind(AssertUnwindSafe(|| {
             drop(before);
             body.call(tx)
         }));
-        self.stopped = self.reply.token();
+        self.stopped = call.reply.token();
         let how = match &ran {
             Ok(Ok(_)) => Ran::Good,
             Ok(Err(_)) => Ran::Failed,
@@ -172,7 +163,7 @@ where
                 Ok(Err(error.without_call()))
             }
         };
-        let Self { body, reply, .. } = *self;
+        let TypedCall { body, reply, .. } = self.call;
         reply.answer(outcome);
         shielded(|| drop(body));
     }

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use rusqlite::ErrorCode;
 
-use super::Writer;
-use super::batch::copy_of;
+use super::{Writer, batch::copy_of};
 use crate::engine::write_call::Fate;
 use crate::error::{Error, ErrorKind};
 use crate::ffi::Sql;
@@ -78,9 +77,7 @@ impl Writer {
                 self.publisher.unknown(self.commits);
                 return Ok(());
             }
-            if !link.clean() {
-                self.disconnect();
-            }
+            self.clean_or_disconnect(link);
             return Err(error);
         }
     }

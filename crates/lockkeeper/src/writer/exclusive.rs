@@ -14,14 +14,13 @@ use super::{Writer, current};
 use crate::engine::call::{ExclusiveCall, kind_of_stop};
 use crate::error::{Error, ErrorKind};
 use crate::queue::Phase;
-use crate::sqlite::open;
-use crate::sqlite::slow;
+use crate::sqlite::{open, slow};
 use crate::sync::now;
 
 impl Writer {
     /// Runs an exclusive call; the batch before it was committed after it had been taken.
     pub(super) fn run_exclusive(&mut self, call: Box<dyn ExclusiveCall>) {
-        if let Some(why) = call.interruptible().and_then(|call| call.token().raised()) {
+        if let Some(why) = call.interrupt() {
             call.refuse(Error::new(kind_of_stop(why, Phase::Queued)));
             return;
         }

@@ -4,18 +4,15 @@
 //! fails alone, and the commit is that of a batch with one call.
 
 use std::cell::Cell;
-use std::sync::Arc;
 
 use super::Writer;
-use crate::engine::call::kind_of_stop;
-use crate::engine::item::LeaseRequest;
+use crate::engine::{call::kind_of_stop, item::LeaseRequest};
 use crate::engine::lease_state::{Command, LeaseState};
 use crate::engine::write_call::{Fate, Ran, WriteCall};
 use crate::error::ErrorKind;
 use crate::ffi::Sql;
 use crate::queue::{Phase, after};
-use crate::sqlite::slow;
-use crate::sqlite::transaction::Transaction;
+use crate::sqlite::{slow, transaction::Transaction};
 use crate::sync::now;
 
 impl Writer {
@@ -26,11 +23,9 @@ impl Writer {
         self.core.lease.set(&state);
         match self.begin(&*opening) {
             Ok(tx) => {
-                let weak = Arc::downgrade(&state);
-                let alarm = self.core.clock.set(after(state.hold_max), move || {
-                    if let Some(lease) = weak.upgrade() {
-                        lease.end(ErrorKind::LeaseExpired);
-                    }
+                let end = after(state.hold_max);
+                let alarm = self.core.clock.set_for(&state, end, |lease| {
+                    lease.end(ErrorKind::LeaseExpired);
                 });
                 let began = now();
                 let waited = began.saturating_duration_since(opening.meta().submitted);

@@ -58,16 +58,12 @@ use self::publisher::Publisher;
 use crate::config::Config;
 use crate::engine::call::{ReadCall, kind_of_stop};
 use crate::engine::core::{Core, YIELDS};
-use crate::engine::held::Held;
 use crate::engine::item::{SnapshotRequest, WriterItem};
-use crate::engine::serve_read;
-use crate::engine::write_call::WriteCall;
+use crate::engine::{held::Held, serve_read, write_call::WriteCall};
 use crate::error::Error;
 use crate::ffi::Checkpoint;
 use crate::queue::{Batch, Domain, LaneId, Phase, Service, Taken};
-use crate::sqlite::instance::Claim;
-use crate::sqlite::slow;
-use crate::sqlite::transaction::Transaction;
+use crate::sqlite::{instance::Claim, slow, transaction::Transaction};
 use crate::stats::holders::Origin;
 use crate::sync::{lock, now};
 use crate::wal::checkpoint::Checkpointer;
@@ -243,11 +239,6 @@ impl Writer {
             false => self.core.held.pin(Some(commit), origin),
         }
     }
-
-    fn take_snapshot(&mut self, request: SnapshotRequest) {
-        let held = self.pin(request.origin.clone());
-        request.answer(held);
-    }
 }
 
 impl Drop for Writer {
@@ -281,8 +272,8 @@ impl Service for Writer {
                     self.run_read(call);
                     batch.charge_and_take(lane, now() - began)
                 }
-                WriterItem::Snapshot(request) => {
-                    self.take_snapshot(request);
+                WriterItem::Snapshot(SnapshotRequest { reply, origin }) => {
+                    reply.answer(self.pin(origin));
                     batch.charge_and_take(lane, now() - began)
                 }
                 WriterItem::Stop => {

@@ -3,19 +3,14 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::batch::OpenBatch;
-use super::elision::Trust;
-use super::publisher::Publisher;
+use super::{batch::OpenBatch, elision::Trust, publisher::Publisher};
 use super::{Stopped, Writer, current};
 use crate::engine::core::Core;
 use crate::error::{Error, ErrorKind};
 use crate::place::Role;
 use crate::sqlite::instance::{Claim, Claimed};
-use crate::sqlite::migrate;
-use crate::sqlite::path;
-use crate::sqlite::preflight;
-use crate::sqlite::snapshot::Snapshot;
-use crate::sqlite::transaction::Transaction;
+use crate::sqlite::{snapshot::Snapshot, transaction::Transaction};
+use crate::sqlite::{migrate, path, preflight};
 use crate::wal::checkpoint::{self, Checkpointer};
 
 impl Writer {

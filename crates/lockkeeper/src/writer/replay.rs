@@ -5,8 +5,7 @@
 
 use std::collections::VecDeque;
 
-use super::Writer;
-use super::batch::After;
+use super::{Writer, batch::After};
 use crate::engine::write_call::{Fate, WriteCall};
 use crate::error::ErrorKind;
 use crate::sqlite::transaction::Transaction;

@@ -11,8 +11,7 @@ use crate::engine::write_call::{Fate, Ran, WriteCall};
 use crate::error::{Error, ErrorKind, kind_of_own};
 use crate::ffi::Sql;
 use crate::queue::{Ancestry, Frame, Phase};
-use crate::sqlite::link::Link;
-use crate::sqlite::transaction::Transaction;
+use crate::sqlite::{link::Link, transaction::Transaction};
 use crate::sync::now;
 
 impl Writer {
@@ -53,9 +52,7 @@ impl Writer {
                     (ErrorKind::Busy, Some(why)) => Fate::kind(kind_of_stop(why, Phase::Locked)),
                     _ => Fate::Instead(Error::of_own(error)),
                 };
-                if !tx.link.clean() {
-                    self.disconnect();
-                }
+                self.clean_or_disconnect(&tx.link);
                 Err(fate)
             }
         }
@@ -86,8 +83,8 @@ impl Writer {
         let undone = !link.saved.get() || link.undo_call();
         let keys = link.restore_keys();
         let lost = !undone || link.is_lost() || keys.is_err();
-        if lost && !link.clean() {
-            self.disconnect();
+        if lost {
+            self.clean_or_disconnect(link);
         }
         match call.interrupt() {
             Some(why) => call.finish(Fate::kind(kind_of_stop(why, Phase::Running))),
@@ -133,7 +130,7 @@ impl Writer {
                 (Ran::Good, None) => call.judge(ErrorKind::RolledBack),
                 (Ran::Failed | Ran::Panicked, _) => {}
             }
-            self.lose(call);
+            self.lose(call, Fate::Own);
             return After::Lost { alone };
         }
         let fate = match (ran, call.interrupt()) {
@@ -162,49 +159,45 @@ impl Writer {
                 return After::Restart;
             }
             self.trust.revoke(closure);
-            match fate {
-                Fate::Own => self.lose(call),
-                fate => call.finish(fate),
-            }
+            self.lose(call, fate);
             return After::Lost { alone: false };
         }
         if !link.undo_call() {
             // The savepoint could not be trusted: start over without this call.
-            if !link.clean() {
-                self.disconnect();
-            }
-            match fate {
-                Fate::Own => self.lose(call),
-                fate => call.finish(fate),
-            }
+            self.clean_or_disconnect(link);
+            self.lose(call, fate);
             return After::Lost { alone: true };
         }
         self.hold_back(link, call, fate)
     }
 
-    /// The call lost the transaction by a failure of its own: it is answered, or waits for the end
-    /// of the replay when it may have failed on unstored writes (WRITE1).
-    fn lose(&mut self, call: Box<dyn WriteCall>) {
-        match self.batch.dirty && call.interrupt().is_none() {
-            true => self.batch.loser = Some(call),
-            false => call.finish(Fate::Own),
+    /// The call lost the transaction: it is told `fate`, or waits for the end of the replay when its own failure
+    /// may rest on unstored writes (WRITE1).
+    fn lose(&mut self, call: Box<dyn WriteCall>, fate: Fate) {
+        match fate {
+            Fate::Own if self.batch.dirty && call.interrupt().is_none() => {
+                self.batch.loser = Some(call);
+            }
+            fate => call.finish(fate),
+        }
+    }
+
+    /// Ends what is open on the connection, or gives up one on which that fails.
+    pub(super) fn clean_or_disconnect(&mut self, link: &Link) {
+        if !link.clean() {
+            self.disconnect();
         }
     }
 
     /// The call succeeded: it waits for the commit.
     fn keep(&mut self, link: &Link, call: Box<dyn WriteCall>) -> After {
-        let settled = match link.saved.get() {
-            true => link.session.run(Sql::Release),
-            false => Ok(()),
-        };
+        let settled = if link.saved.get() { link.session.run(Sql::Release) } else { Ok(()) };
         let settled = settled.and_then(|()| link.restore_keys());
         if settled.is_ok() {
             link.end_temporary();
         }
         if settled.is_err() || link.is_lost() {
-            if !link.clean() {
-                self.disconnect();
-            }
+            self.clean_or_disconnect(link);
             call.finish(match settled {
                 Ok(()) => Fate::kind(ErrorKind::RolledBack),
                 Err(error) => Fate::Instead(Error::of_own(error)),
