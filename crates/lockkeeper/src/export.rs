@@ -1,13 +1,13 @@
-//! Hands the statistics to the recorder of the crate `metrics`, whenever the program asks.
+//! Exports the statistics to the recorder of the crate `metrics`, whenever the program asks.
 //!
-//! Nothing is pushed where it happens: a call would pay a virtual call per number, and most recorders keep
-//! each value of a histogram until they are asked for it. Instead [`Exporter::export`] compares the
-//! statistics with those of the last time and hands over the difference (`docs/design/statistics.md`).
+//! The library does not record each event when it happens: that would cost each call a virtual call per number, and
+//! most recorders keep every value of a histogram until the next scrape. Instead [`Exporter::export`] compares the
+//! statistics with those of the last export and records the difference (`docs/design/statistics.md`).
 //!
-//! - EXP1: counters and histograms are given what has been added since the last export, so two
-//!   databases of one name, one after the other, add up, and nothing is counted twice.
-//! - EXP2: bounded: [`CLIENTS_MAX`] clients are told apart by name, all others are one; of clients that
-//!   are gone nothing is kept but, for those, the name.
+//! - EXP1: counters and histograms are increased by the difference since the last export. So nothing is counted twice,
+//!   and the numbers of two databases of one name, one after the other, add up.
+//! - EXP2: bounded: [`CLIENTS_MAX`] clients have a label of their own, all others share one. Of clients that are gone,
+//!   only these names are kept.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
@@ -20,13 +20,13 @@ use crate::stats::{Distribution, LaneStats, Stats};
 /// Clients that have a label of their own.
 const CLIENTS_MAX: usize = 64;
 
-/// The label of the database's own handle. No name of a client is written like this by accident.
+/// The label of the database's own handle, in parentheses so that no client is called so by accident.
 const MAIN: &str = "(main)";
 
 /// The label of the clients beyond [`CLIENTS_MAX`].
 const OTHERS: &str = "(other)";
 
-/// A figure of [`Stats`]: its name, unit and meaning, and where it is found.
+/// A metric: its name, unit and description, and how to read it from [`Stats`].
 struct Figure<G> {
     name: &'static str,
     unit: Unit,
@@ -38,7 +38,7 @@ type OfHistogram = Figure<fn(&Stats) -> &Distribution>;
 type OfCounter = Figure<fn(&Stats) -> u64>;
 type OfGauge = Figure<fn(&Stats) -> f64>;
 
-/// A table of figures: name, unit and value, then the meaning.
+/// A table of metrics: name, unit and value, then the description.
 macro_rules! figures {
     ($($name:literal, $unit:ident, |$stats:ident| $value:expr, $what:literal;)*) => {
         [$(Figure { name: $name, unit: Unit::$unit, what: $what, get: |$stats| $value }),*]
@@ -79,7 +79,7 @@ const COUNTERS: [OfCounter; 5] = figures! {
     "lockkeeper_short_reads_total", Count, |stats| stats.short_reads,
         "Reads that were served on their caller's thread";
     "lockkeeper_busy_waits_total", Count, |stats| stats.busy_waits,
-        "Times that the writer found the file locked by somebody else and waited";
+        "Times that the writer found the file locked by another process and waited";
     "lockkeeper_checkpoints_incomplete_total", Count, |stats| stats.checkpoints_incomplete,
         "Checkpoints that could not fold everything back, because a reader needed a part";
     "lockkeeper_readers_cut_total", Count, |stats| stats.readers_cut,
@@ -105,28 +105,28 @@ const WAITING: &str = "lockkeeper_client_waiting";
 const CALLS: &str = "lockkeeper_client_calls_total";
 const RUN: &str = "lockkeeper_client_run_microseconds_total";
 
-/// Hands a database's statistics to the recorder of the crate [`metrics`]; see
+/// Exports a database's statistics to the recorder of the crate [`metrics`]; see
 /// [`Database::exporter`](crate::Database::exporter).
 #[derive(Debug)]
 pub struct Exporter {
     core: Weak<Core>,
     database: SharedString,
     described: bool,
-    /// What has been handed over.
+    /// The statistics at the last export.
     before: Stats,
     clients: Clients,
 }
 
-/// What has been handed over of the clients (EXP2).
+/// The clients at the last export (EXP2).
 #[derive(Debug, Default)]
 struct Clients {
-    /// Those that have a label of their own, for good.
+    /// Names with a label of their own, which they keep. Bound: [`CLIENTS_MAX`].
     named: BTreeSet<String>,
-    /// Writes and reads of those that there were at the last export.
+    /// Writes and reads of each client.
     before: BTreeMap<Option<String>, [LaneStats; 2]>,
 }
 
-/// What is handed over of one label and queue.
+/// What an export records for one label and queue.
 #[derive(Clone, Copy, Debug, Default)]
 struct Added {
     waiting: usize,
@@ -145,13 +145,13 @@ impl Exporter {
         }
     }
 
-    /// Hands over what has been added since the last time, and what is now.
+    /// Records what has been added since the last export, and the present values of the gauges.
     ///
-    /// To be called before each scrape, or every few seconds. It costs what
-    /// [`Database::stats`](crate::Database::stats) costs, and what the recorder takes for the values of
-    /// the histograms. `false`: the database is gone; its gauges are 0 from then on.
+    /// Call it before each scrape, or every few seconds. It costs as much as
+    /// [`Database::stats`](crate::Database::stats), and the recorder's time for the values of the histograms. `false`:
+    /// the database is closed, and its gauges are 0 from then on.
     ///
-    /// It describes the metrics at its first run, so install the recorder before.
+    /// The first export describes the metrics, so install the recorder before.
     pub fn export(&mut self) -> bool {
         if !self.described {
             self.described = true;
@@ -160,7 +160,7 @@ impl Exporter {
         let core = self.core.upgrade();
         let now = match &core {
             Some(core) => core.stats(),
-            // What there was at the end was not seen; nothing is now.
+            // The counters stay as they were at the last export.
             None => Stats {
                 wal_bytes: 0,
                 oldest_reader: None,
@@ -202,10 +202,10 @@ impl Exporter {
 }
 
 impl Clients {
-    /// What was added since the last time, by label and queue.
+    /// The differences since the last export, by label and queue.
     fn added(&mut self, now: &Stats) -> BTreeMap<(String, &'static str), Added> {
         let mut all: BTreeMap<(String, &'static str), Added> = BTreeMap::new();
-        // Those that are gone have nothing waiting.
+        // Labels of clients that are gone get 0 waiting calls.
         let others = (self.named.len() >= CLIENTS_MAX).then_some(OTHERS);
         for name in self.named.iter().map(String::as_str).chain([MAIN]).chain(others) {
             for queue in ["write", "read"] {
@@ -220,7 +220,7 @@ impl Clients {
             for ((queue, before), after) in ["write", "read"].into_iter().zip(before).zip(after) {
                 let added = all.entry((label.clone(), queue)).or_default();
                 added.waiting += after.waiting;
-                // Fewer than before: the client had gone, and another of its name has come.
+                // Fewer than before: the client was dropped, and this is another one with its name.
                 let fresh = after.taken < before.taken || after.run < before.run;
                 let before = if fresh { LaneStats::default() } else { before };
                 added.calls += after.taken - before.taken;
@@ -235,10 +235,7 @@ impl Clients {
 
     fn label(&mut self, name: Option<&str>) -> String {
         let Some(name) = name else { return String::from(MAIN) };
-        if self.named.contains(name) {
-            return name.to_owned();
-        }
-        if self.named.len() >= CLIENTS_MAX {
+        if self.named.len() >= CLIENTS_MAX && !self.named.contains(name) {
             return String::from(OTHERS);
         }
         self.named.insert(name.to_owned());

@@ -1,18 +1,18 @@
-//! Who may touch a closure that stays on its caller's stack while a worker runs it.
+//! A lock for a closure that stays on its caller's stack while a worker runs it.
 //!
 //! | state | who may touch the closure | left by |
 //! |---|---|---|
-//! | `Free` | nobody; a worker may enter | [`Gate::enter`], [`Gate::close`] |
+//! | `Free` | no thread; a worker may enter | [`Gate::enter`], [`Gate::close`] |
 //! | `Inside` | the worker that entered | drop of [`Inside`] |
-//! | `Closed` | its owner alone | never |
+//! | `Closed` | only its owner | never |
 //!
-//! - GATE1: a worker touches the closure between [`Gate::enter`] and the drop of its [`Inside`], also when the closure
-//!   panics.
-//! - GATE2: the owner returns from [`Gate::close`] when no worker is inside, and none enters from then on. It touches
-//!   the closure, or lets it go, only then. So it does not matter when, or whether, the queue answers.
+//! - GATE1: a worker touches the closure only between [`Gate::enter`] and the drop of its [`Inside`], also when the
+//!   closure panics.
+//! - GATE2: [`Gate::close`] returns when no worker is inside, and none can enter from then on. Only then the owner
+//!   touches the closure or drops it. So it does not matter when, or whether, the queue answers the call.
 //!
-//! The lock orders what the worker did before what the owner does next. A worker's thread that ends inside, which
-//! only another program's `pthread_exit` could bring about, keeps the owner waiting for ever.
+//! The mutex orders the worker's accesses before the owner's. A worker's thread that is ended inside, which only foreign
+//! code with `pthread_exit` could do, would block the owner for ever.
 
 use crate::sync::{Condvar, Mutex, lock, wait};
 
@@ -26,7 +26,7 @@ enum State {
 #[derive(Debug)]
 pub(crate) struct Gate {
     state: Mutex<State>,
-    /// Rung when a worker has left; the owner waits for it.
+    /// Notified when a worker has left. The owner waits for it.
     left: Condvar,
 }
 
@@ -39,7 +39,7 @@ impl Gate {
         Self { state: Mutex::new(State::Free), left: Condvar::new() }
     }
 
-    /// GATE1. `None`: it is closed, or another worker is inside.
+    /// Lets a worker in (GATE1). `None`: the gate is closed, or another worker is inside.
     pub(crate) fn enter(&self) -> Option<Inside<'_>> {
         let mut state = lock(&self.state);
         (*state == State::Free).then(|| {
@@ -48,7 +48,7 @@ impl Gate {
         })
     }
 
-    /// GATE2
+    /// Waits until no worker is inside and lets none in any more (GATE2).
     pub(crate) fn close(&self) {
         let mut state = lock(&self.state);
         while *state == State::Inside {

@@ -1,15 +1,15 @@
-//! The reader threads' service: several waiting reads on one snapshot, each answered when it ends. Those
-//! who are answered wake each other (`queue/wakeups.rs`).
+//! The reader threads' service: several waiting reads on one snapshot, each answered when it ends. Answered callers
+//! wake each other (`queue/wakeups.rs`).
 //!
-//! A read outside a transaction costs two `fcntl` and one `stat`; inside one it costs neither. So a
-//! reader that finds several reads waiting begins one transaction for them all.
+//! A read transaction costs two `fcntl` and one `stat`; a read inside an open one costs neither. So a
+//! reader that finds several reads waiting begins one transaction for all of them.
 //!
-//! - READ1: a read is only served on a snapshot that was taken after it was submitted, so it sees
-//!   every write that was answered before. The snapshot is taken by the first read of the
+//! - READ1: a read is only served on a snapshot that was taken after its submission, so it sees
+//!   every write that was answered before. SQLite takes the snapshot with the first read of the
 //!   transaction, and only calls that waited before the transaction began join it.
-//! - READ2: reads are taken from the queue one by one, never ahead. One that turns out long holds up
-//!   nobody: the others are still in the queue, for any other reader.
-//! - READ3: a transaction is not held longer than [`SHARE_TIME`] plus its last read, so that the WAL
+//! - READ2: a reader takes reads from the queue one by one, never ahead. So a long read delays no other: those
+//!   are still in the queue, for the other readers.
+//! - READ3: a reader keeps a transaction open at most for [`SHARE_TIME`] and its last read, so that the WAL
 //!   can start over.
 
 use std::sync::Arc;
@@ -26,14 +26,14 @@ use crate::sqlite::snapshot::Snapshot;
 use crate::stats::holders::HolderKind;
 use crate::sync::now;
 
-/// How long reads may join a transaction after it began.
+/// How long after its beginning reads may join a transaction.
 const SHARE_TIME: Duration = Duration::from_millis(1);
 
 pub(crate) struct Reader {
     core: Arc<Core>,
-    /// Which part of the statistics this thread writes to.
+    /// The part of the statistics that this thread writes.
     shard: usize,
-    /// `None`: to be opened by the next read.
+    /// `None`: the next read opens it.
     conn: Option<Box<Snapshot>>,
 }
 
@@ -46,7 +46,7 @@ impl Reader {
     }
 
     fn connect(&mut self) -> Result<(), Error> {
-        // A memory database has one connection, the writer's; this thread serves its copies.
+        // A memory database has only the writer's connection. This thread serves its copies.
         if self.conn.is_none() && !self.core.config.is_memory() {
             self.conn = Some(Box::new(self.core.opener.open(Role::Reader)?));
         }
@@ -67,7 +67,8 @@ impl Reader {
         })
     }
 
-    /// Serves `first` and the reads that were submitted before it began; returns another item.
+    /// Serves `first` and the reads that were submitted before it began. Returns the next item, if it has taken one that
+    /// is no such read.
     fn serve_reads(
         &mut self,
         lane: queue::LaneId,
@@ -107,28 +108,27 @@ impl Reader {
         };
         self.settle();
         if was_backup {
-            // The WAL may have grown meanwhile, and there may be no write for long: the writer looks at it now.
+            // The WAL may have grown meanwhile, and there may be no write for a long time: have the writer checkpoint now.
             let _ = self.core.writer.push_errand(WriterItem::Maintain);
         }
         let left = self.core.yields_left.load(Ordering::Relaxed);
         if left > 0 {
-            // Under load a reader never sleeps; the writer, which sleeps in every sync, and its
-            // callers must not wait for the end of a reader's time slice. A lost decrement costs
-            // one more yield.
+            // Under load a reader never sleeps. The writer, which sleeps in every sync, and its callers must not wait for
+            // the end of a reader's time slice. A lost decrement costs one more yield.
             self.core.yields_left.store(left - 1, Ordering::Relaxed);
-            self.ring();
+            self.wake_callers();
             std::thread::yield_now();
         }
         other
     }
 
-    /// Has the callers woken that were answered (WAKE1).
-    fn ring(&self) {
+    /// Wakes the answered callers (WAKE1).
+    fn wake_callers(&self) {
         self.core.opener.wakeups.wake_one();
         self.core.wakeup_watch.keep();
     }
 
-    /// Ends the transaction; a connection that cannot be cleaned is closed.
+    /// Ends the transaction. Closes the connection if that fails.
     fn settle(&mut self) {
         let Some(conn) = &self.conn else { return };
         conn.link.callbacks.slot.rest();
@@ -150,9 +150,9 @@ impl Service for Reader {
                 continue;
             }
             // WAKE1
-            self.ring();
+            self.wake_callers();
             let began = now();
-            // An errand is not at the expense of the lane that it comes with.
+            // The time of an errand is not charged to a lane.
             let is_errand = matches!(call, ReaderItem::Errand(_));
             match call {
                 ReaderItem::Read(_) => {}
@@ -168,7 +168,7 @@ impl Service for Reader {
             batch.charge(lane, run);
             next = None;
         }
-        self.ring();
+        self.wake_callers();
     }
 
     fn finish(self) {}
@@ -176,7 +176,7 @@ impl Service for Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        // However the thread ends: the clock may be closed by now.
+        // However the thread ends. The clock may be closed by now, so it would not wake them.
         self.core.opener.wakeups.wake_all();
     }
 }

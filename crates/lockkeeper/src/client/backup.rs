@@ -1,18 +1,18 @@
 //! Copies of a database: made beside steady writes, checked, and put in place as a whole.
 //!
-//! A backup is a read like any other, on a reader thread: it copies the pages of one snapshot with
-//! SQLite's backup interface. In a read transaction the source does not change under it, so it never
-//! starts over, however much is written (`docs/design/backup.md`). The copy is made under a name of its own in the
-//! target's directory, checked, synced, and only then renamed.
+//! A backup is a read on a reader thread that copies the pages of one snapshot with SQLite's backup interface. Inside a
+//! read transaction the source does not change, so the copy never starts over, however much is written
+//! (`docs/design/backup.md`). The copy is made under another name in the target's directory, checked, synced, and only
+//! then renamed.
 //!
-//! - BKUP1: under the target's name there is the old file or the whole new one, whatever happens.
+//! - BKUP1: at any time, the target's name is that of the old file or of the complete new one.
 //! - BKUP2: no open database is replaced: neither one of this process nor one that has a WAL.
-//! - BKUP3: the copy is one file in rollback mode, without a WAL that could be lost on the way.
-//! - BKUP4: nothing is replaced but an empty file or one that begins as an SQLite database does. Links are
-//!   followed: what they lead to is replaced, and they stay.
-//! - BKUP5: nobody may read the copy who may not read what it replaces, or, where there was nothing, the source.
+//! - BKUP3: the copy is one file in rollback mode, without a WAL that could be lost when the file is moved.
+//! - BKUP4: only an empty file or one that begins as an SQLite database does is replaced. Links are followed: the file
+//!   to which a link leads is replaced, and the link stays.
+//! - BKUP5: users who cannot read the replaced file, or without one the source, cannot read the copy.
 //!
-//! BKUP1, BKUP2, BKUP4 and BKUP5 are kept in `target.rs`.
+//! `target.rs` keeps BKUP1, BKUP2, BKUP4 and BKUP5.
 
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
@@ -24,8 +24,8 @@ use std::time::Duration;
 use rusqlite::backup::{Backup as Pages, StepResult};
 use rusqlite::{Connection, OpenFlags, ffi};
 
-use super::{handle::Inner, read::Read, submission::Submission};
 use super::target::{Target, io, of, refused};
+use super::{handle::Inner, read::Read, submission::Submission};
 #[cfg(doc)]
 use crate::Client;
 use crate::config::{Callback, Setup};
@@ -39,14 +39,14 @@ use crate::sqlite::{instance, path, setup};
 use crate::stats::holders::HolderKind;
 use crate::sync::now;
 
-/// Pages between two looks at the token: some milliseconds of work.
+/// Pages copied between two checks of the token: some milliseconds of work.
 const STEP_PAGES: i32 = 1024;
 
-/// How far a backup is.
+/// The progress of a backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BackupProgress {
-    /// Pages copied.
+    /// Pages copied so far.
     pub pages: u64,
     /// Pages in all.
     pub of: u64,
@@ -58,7 +58,7 @@ pub struct BackupProgress {
 pub struct BackupReport {
     /// Size of the copy.
     pub bytes: u64,
-    /// Time from the begin of the copy to its rename, the check included.
+    /// Time from the beginning of the copy to its rename, including the check.
     pub elapsed: Duration,
 }
 
@@ -150,7 +150,7 @@ pub fn blocking_restore(
     Restore::new(from, to).blocking_run()
 }
 
-/// A [`blocking_restore`] that tells how far it is, and can be stopped.
+/// As [`blocking_restore`], with reports of its progress, and a way to stop it.
 #[must_use = "it begins when it is run"]
 pub struct Restore {
     from: Result<PathBuf, Refusal>,
@@ -163,15 +163,14 @@ pub struct Restore {
 opaque_debug!("Restore", [] Restore, from: from, to: to);
 
 impl Restore {
-    /// Of the database in the file `from`, in the place of the file `to`.
+    /// A restore of the database in the file `from`, in the place of the file `to`.
     pub fn new(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Self {
         let (from, to) = (path::absolute(from.as_ref()), path::absolute(to.as_ref()));
         Self { from, to, setup: Vec::new(), report: Box::new(|_| {}), stop: Arc::default() }
     }
 
-    /// Calls `f` on the connection that checks the copy, as [`Builder::setup`](crate::Builder::setup) does on those of
-    /// a database. Without the functions and collations that the file's schema uses, tables and indexes that need them
-    /// are checked less thoroughly.
+    /// Calls `f` on the connection that checks the copy, as [`Builder::setup`](crate::Builder::setup) does for a
+    /// database. Tables and indexes whose functions and collations are missing are checked less thoroughly.
     pub fn setup<F>(mut self, f: F) -> Self
     where
         F: Fn(&Connection) -> rusqlite::Result<()> + Send + Sync + 'static,
@@ -187,8 +186,8 @@ impl Restore {
         self
     }
 
-    /// Gives up, with [`ErrorKind::Backup`], soon after `stop` has become true; until it was put in place,
-    /// nothing is left behind.
+    /// Stops, with [`ErrorKind::Backup`], soon after `stop` has become true. Leaves nothing behind, unless the copy was
+    /// put in place before.
     pub fn stop_when(mut self, stop: Arc<AtomicBool>) -> Self {
         self.stop = stop;
         self
@@ -228,7 +227,7 @@ fn open_source(from: &Path, to: &Path) -> Result<Connection, Error> {
     }
     let is_alone = ["-wal", "-journal"].into_iter().all(|end| !path::beside(from, end).exists());
     if file.len() == 0 && is_alone {
-        // SQLite takes it for a database without tables, which would replace a good one.
+        // SQLite takes it for a database without tables. A restore would replace a good database by that.
         let detail = format!("{shown}: the file is empty; was it cut off?");
         return Err(Error::new(ErrorKind::Corrupt).detail(detail));
     }
@@ -238,8 +237,8 @@ fn open_source(from: &Path, to: &Path) -> Result<Connection, Error> {
     }
     let read_only = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let writable = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    // Reading a file in WAL mode makes a WAL and its index, which only a connection that can write takes
-    // away again. Where there is a WAL already, it is not this one's to fold back.
+    // Reading a file in WAL mode makes a WAL and its index, which only a connection that can write removes again. If
+    // there is a WAL already, this connection must not fold it back.
     let conn = match is_alone {
         true => Connection::open_with_flags(from, writable)
             .or_else(|_| Connection::open_with_flags(from, read_only)),
@@ -264,7 +263,7 @@ fn is_same(a: &Path, b: &Path) -> bool {
     a == b || (file.is_some() && file == other)
 }
 
-/// Copies what `from` shows, inside its read transaction, to the file `to`; `source` is the file of `from`.
+/// Copies the database of `from`, inside its read transaction, to the file `to`; `source` is the file of `from`.
 fn copy(
     from: &Connection,
     source: Option<&Path>,
@@ -284,11 +283,11 @@ fn copy(
     let mut conn = Connection::open_with_flags(partial.path(), flags)
         .map_err(|error| of(partial.path(), error))?;
     let failed = |error| of(to, error);
-    // It is not read before it is whole, so there is nothing to be rolled back.
+    // A copy that fails is removed, so it needs no rollback.
     conn.execute_batch("PRAGMA synchronous = OFF; PRAGMA locking_mode = EXCLUSIVE")
         .map_err(failed)?;
     pages(from, &mut conn, report, stop).map_err(failed)?;
-    // BKUP3. This commits a page with a sync, which brings all others to the disk.
+    // BKUP3. This commits a page with a sync, which writes all other pages to the disk too.
     conn.execute_batch("PRAGMA synchronous = FULL").map_err(failed)?;
     let mode = "PRAGMA journal_mode = DELETE";
     let mode: String = conn.query_row(mode, [], |row| row.get(0)).map_err(failed)?;
@@ -302,11 +301,11 @@ fn copy(
     conn.close().map_err(|(_, error)| of(to, error))?;
     check(partial.path(), to, setup, stop)?;
     let bytes = std::fs::metadata(partial.path()).map_or(0, |file| file.len());
-    // A check of few large rows does not call the progress handler.
+    // A check of a few large rows does not call the progress handler.
     if is_stopped(stop) {
         return Err(failed(interrupted()));
     }
-    // Again: it has taken a while.
+    // Check again: the copy has taken a while.
     if !target.is_as_found()? {
         let why =
             "another file has been put there meanwhile; it is left alone, make the copy again";
@@ -316,8 +315,8 @@ fn copy(
     Ok(BackupReport { bytes, elapsed: now() - began })
 }
 
-/// Checks the copy in the file `partial`, which is to become `to`, with what `setup` gives a connection: an index by a
-/// collation of the program's own can be checked by that collation alone.
+/// Checks the copy in the file `partial`, which is to become `to`. `setup` is there because only with the program's own
+/// collations can indexes that use them be checked.
 fn check(
     partial: &Path,
     to: &Path,
@@ -326,7 +325,7 @@ fn check(
 ) -> Result<(), Error> {
     let failed = |error| of(to, error);
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    // However `setup` leaves it, the session closes it.
+    // The session closes the connection in whatever state `setup` leaves it.
     let mut session = Session::new(Connection::open_with_flags(partial, flags).map_err(failed)?);
     setup::run_all(session.conn(), setup, Role::Copy).map_err(|error| {
         refused(format!("{}: the copy cannot be checked: {error}", to.display()))
@@ -348,7 +347,8 @@ fn check(
     }
 }
 
-/// What a check says; `None`: it cannot be compiled, because the schema uses what this connection does not have.
+/// The result of a check. `None`: SQLite cannot compile it, because the schema uses functions or collations that this
+/// connection does not have.
 fn look(conn: &Connection, check: &str) -> rusqlite::Result<Option<String>> {
     match conn.query_row(check, [], |row| row.get(0)) {
         Err(rusqlite::Error::SqliteFailure(error, _))
@@ -356,13 +356,13 @@ fn look(conn: &Connection, check: &str) -> rusqlite::Result<Option<String>> {
         {
             Ok(None)
         }
-        // The same with its place in the statement: a variant that rusqlite does not always have.
+        // The same error with its position in the statement. Not every version of rusqlite has this variant.
         Err(error) if error.sqlite_error().is_none() => Ok(None),
         answer => answer.map(Some),
     }
 }
 
-/// Checks each table by itself, as thoroughly as it can be without what its schema uses.
+/// Checks each table by itself, as thoroughly as the missing functions and collations allow.
 fn check_tables(conn: &Connection) -> rusqlite::Result<String> {
     let sql = "SELECT name FROM sqlite_schema WHERE type = 'table' AND rootpage > 0";
     let mut tables = conn.prepare(sql)?;
@@ -400,7 +400,7 @@ fn pages(
     stop: &AtomicBool,
 ) -> rusqlite::Result<()> {
     let copying = Pages::new(from, to)?;
-    // Ends: the source stands still, so each step copies pages; a busy target is our own.
+    // Ends: the source does not change, so each step copies pages, and only this connection uses the target.
     loop {
         if is_stopped(stop) {
             return Err(interrupted());

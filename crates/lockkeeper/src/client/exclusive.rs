@@ -1,4 +1,4 @@
-//! Calls outside any transaction, fenced between two batches.
+//! Exclusive calls: outside any transaction, between two batches.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -46,14 +46,14 @@ where
         Self { submission, pending: Pending::New(f) }
     }
 
-    /// Gives up after `patience`, counted from the first poll; covers waiting and running.
+    /// Times out after `patience`, counted from the first poll. Covers waiting and running.
     pub fn deadline(mut self, patience: Duration) -> Self {
         self.submission.deadline = Some(patience);
         self
     }
 }
 
-/// Runs an exclusive call and waits for it; `f` stays on this thread's stack.
+/// Runs an exclusive call and waits for it. `f` stays on this thread's stack.
 #[track_caller]
 pub(crate) fn blocking<T, E, F>(inner: &Arc<Inner>, f: F) -> Result<T, Error<E>>
 where

@@ -1,4 +1,4 @@
-//! The handle of a client: its lanes in both queues, and what keeps the database open.
+//! The handle of a client: its lanes in both queues, and a reference that keeps the database open.
 
 use std::any::Any;
 use std::marker::PhantomData;
@@ -19,11 +19,11 @@ pub struct Client<E = rusqlite::Error> {
     error: PhantomData<fn() -> E>,
 }
 
-/// What the clones of a handle and its calls share; it knows nothing of the closures' error type.
+/// What the clones of a handle and its calls share, without the closures' error type.
 pub(crate) struct Inner {
     pub(crate) writes: Arc<Lane<WriterItem>>,
     pub(crate) reads: Arc<Lane<ReaderItem>>,
-    /// Closes the database when the last one is dropped; after the lanes, which are given back.
+    /// The drop of the last one closes the database. Declared after the lanes, so that these are given back before.
     _open: Arc<dyn Any + Send + Sync>,
     pub(crate) core: Arc<Core>,
     /// The client's name; `None`: the database's own handle.
@@ -31,8 +31,7 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
-    /// The handle of the client called `name`, or the database's own. The database stays open as long as `open`
-    /// lives.
+    /// The handle of the client called `name`, or the database's own. `open` keeps the database open.
     pub(crate) fn new(
         core: &Arc<Core>,
         name: Option<&str>,
@@ -47,7 +46,7 @@ impl Inner {
     }
 }
 
-// A panic inside a call leaves the database whole (`writer/mod.rs`, `queue/worker.rs`), and so its handles.
+// A panic inside a call leaves the database and its handles in a valid state (`writer/mod.rs`, `queue/worker.rs`).
 impl<E> UnwindSafe for Client<E> {}
 impl<E> RefUnwindSafe for Client<E> {}
 

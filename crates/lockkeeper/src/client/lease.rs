@@ -1,5 +1,5 @@
-//! The holder's side of a lease: the future that takes one, its calls and its commit. What ends a lease is decided by
-//! `engine/lease_state.rs`.
+//! A lease as its holder sees it: the future that takes one, its calls and its commit. `engine/lease_state.rs` decides
+//! when it ends.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -21,20 +21,20 @@ use crate::queue::{Awaited, CallError, block_on, reply};
 use crate::sqlite::transaction::Transaction;
 use crate::stats::holders::HolderKind;
 
-/// How long a lease may last in all.
+/// How long a lease may last.
 const HOLD_MAX: Duration = Duration::from_secs(5);
 
-/// How long its holder may let the writer wait between two calls.
+/// How long the writer waits between two calls of a lease.
 const IDLE_MAX: Duration = Duration::from_secs(1);
 
-/// A lease being waited for; see [`Client::lease`].
+/// A future that takes a lease; see [`Client::lease`].
 #[must_use = "a lease is asked for when it is polled"]
 pub struct AcquireLease<E: Send + 'static> {
     submission: Submission,
     hold_max: Duration,
     idle_max: Duration,
     pending: Pending<(), WriteOutcome<(), E>>,
-    /// The lease that was asked for; `None`: none was, or its holder has it.
+    /// The lease, from the submission until its handle is made.
     state: Option<Arc<LeaseState>>,
 }
 
@@ -57,19 +57,19 @@ impl<E: Send + 'static> AcquireLease<E> {
         }
     }
 
-    /// How long the lease may last in all, from its turn on. Default: 5 seconds.
+    /// How long the lease may last, from its turn on. Default: 5 seconds.
     pub fn hold_max(mut self, time: Duration) -> Self {
         self.hold_max = time;
         self
     }
 
-    /// How long the holder may do something else between two calls. Default: 1 second.
+    /// How long the holder may take between two calls. Default: 1 second.
     pub fn idle_max(mut self, time: Duration) -> Self {
         self.idle_max = time;
         self
     }
 
-    /// Gives up waiting for the turn after `patience`, counted from the first poll.
+    /// Times out if the turn has not come after `patience`, counted from the first poll.
     pub fn deadline(mut self, patience: Duration) -> Self {
         self.submission.deadline = Some(patience);
         self
@@ -89,7 +89,7 @@ impl<E: Send + 'static> AcquireLease<E> {
     }
 }
 
-/// What the calls do that open and commit a lease.
+/// The closure of the calls that open and commit a lease.
 fn nothing<E>(_: &Transaction) -> Result<(), E> {
     Ok(())
 }
@@ -112,7 +112,7 @@ impl<E: Send + 'static> Future for AcquireLease<E> {
                 Ok(Lease { submission: self.submission.follow_up(), state, error: PhantomData })
             }
             Err(error) => {
-                // It may have been opened all the same, and has no handle.
+                // The writer may have opened it all the same. It has no handle, so it must end.
                 state.end(ErrorKind::LeaseEnded);
                 Err(error)
             }
@@ -122,7 +122,7 @@ impl<E: Send + 'static> Future for AcquireLease<E> {
 
 impl<E: Send + 'static> Drop for AcquireLease<E> {
     fn drop(&mut self) {
-        // It may have been opened, and has no handle: the writer must not wait for it.
+        // The writer may have opened it. It has no handle, so the writer must not wait for its commands.
         if let Some(state) = &self.state {
             state.end(ErrorKind::LeaseEnded);
         }
@@ -148,20 +148,19 @@ impl<E: Send + 'static> fmt::Debug for Lease<E> {
 impl<E: Send + 'static> Lease<E> {
     /// Runs `f` inside the transaction, on the writer's thread.
     ///
-    /// `Err` undoes what `f` wrote and leaves the rest of the transaction; so does a panic. A statement
-    /// that SQLite answers by rolling everything back (a full disk, `OR ROLLBACK`) ends the lease, and
-    /// so does a call that fails after it made a virtual table, which SQLite cannot undo alone.
-    /// Nothing is stored before [`Lease::commit`].
+    /// `Err` or a panic undoes what `f` wrote and keeps the rest of the transaction. A statement that makes SQLite roll
+    /// the whole transaction back (a full disk, `OR ROLLBACK`) ends the lease, and so does a call that fails after it has
+    /// made a virtual table, which SQLite cannot undo alone. Nothing is stored before [`Lease::commit`].
     ///
     /// # Errors
     /// `f`'s own error. [`ErrorKind::LeaseExpired`] when the lease was held or left idle for too long,
-    /// [`ErrorKind::LeaseEnded`] when something else ended it: everything is rolled back then.
+    /// [`ErrorKind::LeaseEnded`] when it ended for another reason. The whole transaction is rolled back then.
     ///
     /// # Panics
     /// Resumes a panic of `f` on the caller.
     ///
     /// # Cancel safety
-    /// Dropped before it was answered: the lease is over, everything is rolled back.
+    /// Dropped before it was answered: the lease is over and its transaction is rolled back.
     pub fn run<T, F>(&mut self, f: F) -> LeaseCall<'_, T, E>
     where
         F: FnOnce(&Transaction) -> Result<T, E> + Send + 'static,
@@ -182,7 +181,7 @@ impl<E: Send + 'static> Lease<E> {
         LeaseCall(Box::pin(async move { self.send(nothing::<E>, Command::Commit).await }))
     }
 
-    /// Rolls the transaction back; the same as dropping it. The next writer need not wait for this.
+    /// Rolls the transaction back. The same as dropping the lease.
     pub fn rollback(self) {
         drop(self);
     }
@@ -228,12 +227,12 @@ impl<E: Send + 'static> Lease<E> {
         let call = TypedCall { body: Once(Some(f)), reply, ancestry, meta };
         let call = TypedWrite::new(call, false);
         let writer = &self.submission.inner.core.writer;
-        let awaited = || Awaited::Call(writer.seats(), receiver.interruptible());
+        let awaited = || Awaited::Call(writer.worker_set(), receiver.interruptible());
         let _wait = self.state.submit(command(Box::new(call)), awaited).map_err(Error::new)?;
         let mut waiting = Waiting { state: &self.state, answered: false };
-        let landed = receiver.await.map_err(|_| CallError::Faulted);
+        let answer = receiver.await.map_err(|_| CallError::Faulted);
         waiting.answered = true;
-        self.submission.settle(landed).map(|(value, _)| value)
+        self.submission.settle(answer).map(|(value, _)| value)
     }
 }
 
@@ -269,7 +268,7 @@ impl Drop for Waiting<'_> {
 
 impl<E: Send + 'static> Drop for Lease<E> {
     fn drop(&mut self) {
-        // After a fork the lock may be held by a thread that is not here.
+        // In a forked child the lock may be held by a thread that only the parent has.
         if self.submission.inner.core.check_process().is_ok() {
             self.state.end(ErrorKind::LeaseEnded);
         }

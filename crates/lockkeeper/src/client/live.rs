@@ -1,13 +1,14 @@
-//! Live queries: run again when a table that they have read may have changed.
+//! Live queries, which run again when a table that they read may have changed.
 //!
-//! Which tables those are, each run finds out: SQLite's authorizer names what a statement reads, below views too, when
-//! it is prepared. So while a live query runs no statement comes from the cache.
+//! Each run finds these tables: when a statement is prepared, SQLite's authorizer names the tables that it reads, below
+//! views too. So while a live query runs, its statements do not come from the cache.
 //!
-//! - LIVE1: the tables are those of the last run. What a name stands for may change with the schema, of which any change
-//!   has the query run again; which statements it runs may change with the data, which the last run has read.
-//! - LIVE2: nothing is missed. What is committed while a run is under way is noted by name, until the run is
-//!   over and its tables are known (`Interest` in `changes/feed.rs`).
-//! - LIVE3: a run that failed has not read everything that it would have: any change has it run again.
+//! - LIVE1: the tables are those of the last run. The schema may give a name another meaning, so any change of the
+//!   schema has the query run again. The data may lead the query to other statements, but the last run has read that
+//!   data.
+//! - LIVE2: no change is missed. While a run is under way its tables are not known, so the feed notes the names of all
+//!   tables that commits change until it ends (`Interest` in `changes/feed.rs`).
+//! - LIVE3: a run that failed may not have read all its tables, so any change has the query run again.
 
 use std::fmt;
 use std::pin::Pin;
@@ -30,28 +31,28 @@ type Query<T, E> = Arc<dyn Fn(&Snapshot) -> Result<T, E> + Send + Sync>;
 type Body<T, E> = Box<dyn FnMut(&Snapshot) -> Result<Ran<T>, E> + Send>;
 type Run<T, E> = Read<Many<Body<T, E>>, Ran<T>, E>;
 
-/// How a run ended that met no error of the query's own.
+/// The result of a run in which the query itself did not fail.
 enum Ran<T> {
     Value(T),
-    /// What the caller has listed does not exist, or could not be looked up.
+    /// A table that the caller has listed does not exist or could not be looked up.
     Unknown {
         name: String,
         error: rusqlite::Error,
     },
 }
 
-/// A query that is run again when something has changed; see [`Client::live`].
+/// A query that runs again when its tables have changed; see [`Client::live`].
 #[must_use = "a query runs when its results are asked for"]
 pub struct Live<T: Send + 'static, E: Send + 'static> {
     inner: Arc<Inner>,
     query: Query<T, E>,
-    /// What the caller listed; empty: the tables are those that the query reads.
+    /// The tables that the caller has listed; empty: those that the query reads.
     listed: Arc<[String]>,
     watch: QueryWatch,
     /// The result is out of date, or there is none yet.
     stale: bool,
     running: Option<Run<T, E>>,
-    /// What the run under way has read.
+    /// The tables that the run under way has read.
     found: Arc<Mutex<Option<Reads>>>,
 }
 
@@ -72,14 +73,14 @@ impl<T: Send + 'static, E: Send + 'static> Live<T, E> {
         Self { inner, query, listed, watch, stale: true, running: None, found: Arc::default() }
     }
 
-    /// The result of the next run; the first one comes at once. `None`: the database is closed.
+    /// The result of the next run; the first run begins at once. `None`: the database is closed.
     ///
     /// # Errors
     /// As [`Client::read`]; [`ErrorKind::Config`] when a listed name is neither a table nor a view. The stream
-    /// goes on after an error: the query is run again when something changes.
+    /// goes on after an error: the query runs again when a table changes.
     ///
     /// # Cancel safety
-    /// A run that was begun goes on with the next call.
+    /// The run goes on, and the next call waits for it.
     pub async fn next(&mut self) -> Option<Result<T, Error<E>>> {
         std::future::poll_fn(|context| self.poll_run(context)).await
     }
@@ -107,7 +108,7 @@ impl<T: Send + 'static, E: Send + 'static> Live<T, E> {
                     Err(error) => Some(Err(error)),
                 });
             }
-            // What has changed by now is seen by the run that begins now.
+            // The run that begins now sees all changes so far.
             match self.watch.poll(context) {
                 Poll::Ready(Some(())) => self.stale = true,
                 Poll::Ready(None) => return Poll::Ready(None),

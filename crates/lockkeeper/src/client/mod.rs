@@ -1,4 +1,4 @@
-//! What a client can ask of a database: every kind of call.
+//! All kinds of calls that a client can make.
 
 /// Implements `Debug` for a type that shows these of its fields, or none.
 macro_rules! opaque_debug {
@@ -48,49 +48,49 @@ use crate::sqlite::{snapshot::Snapshot, transaction::Transaction};
 use crate::{Builder, Database, ErrorKind, Synchronous};
 
 impl<E: Send + 'static> Client<E> {
-    /// Sets this client's share of the running time, relative to the others'; from now on, for all handles of its
-    /// name. Default: 1. On the database's own handle: for all calls that are made without a client.
+    /// Sets this client's share of the running time, relative to the others', for all handles of its name. Default: 1.
+    /// On the database's own handle: for all calls that are made without a client.
     pub fn set_weight(&self, weight: u32) {
         let core = &self.inner.core;
         core.writer.set_weight(self.inner.writes.id, weight);
         core.readers.set_weight(self.inner.reads.id, weight);
     }
 
-    /// Sets whether this client's calls go first or last; from now on, for all handles of its name. Low ones
-    /// are served in at least every ninth batch. Default: [`Priority::High`].
+    /// Sets whether this client's calls are served first or last, for all handles of its name. Calls of low priority are
+    /// served in at least every ninth batch. Default: [`Priority::High`].
     pub fn set_priority(&self, priority: Priority) {
         let core = &self.inner.core;
         core.writer.set_priority(self.inner.writes.id, priority);
         core.readers.set_priority(self.inner.reads.id, priority);
     }
 
-    /// This client with closures that return another error; see [`Database::with_error`].
+    /// This client for closures that return another error type; see [`Database::with_error`].
     pub fn with_error<F: Send + 'static>(&self) -> Client<F> {
         Client::of(Arc::clone(&self.inner))
     }
 
-    /// Runs `f` on the writer connection inside a transaction that it may share with other calls.
+    /// Runs `f` on the writer connection, inside a transaction that it may share with other calls.
     ///
     /// A client's writes run one at a time in submission order. `Ok` keeps what `f` wrote, `Err` or
-    /// a panic undoes it, and neither touches a neighbour. The call is answered after the commit:
-    /// at [`Synchronous::Full`] it is then on the disk. No reader sees anything in between. When
-    /// this client's share of the queue is full the future waits for room.
+    /// a panic undoes it, and neither affects other calls of the transaction. The call is answered after the
+    /// commit, which at [`Synchronous::Full`] has reached the disk by then. No reader sees a state in between. When
+    /// this client's part of the queue is full, the future waits for room.
     ///
-    /// `f` may run more than once: when SQLite gives up the whole transaction because of another
-    /// call (interrupt, full disk, `OR ROLLBACK`), the calls before it are run again. Only the last
-    /// run's effects are kept. Use [`Client::write_once`] where that is not acceptable.
+    /// `f` may run more than once: when SQLite rolls the whole transaction back because of another
+    /// call (interrupt, full disk, `OR ROLLBACK`), the calls before that one run again. Only the effects of the last
+    /// run are kept. Use [`Client::write_once`] where that is not acceptable.
     ///
-    /// Never wait for anything inside `f`; there is only one writer.
+    /// Never wait for anything inside `f`: there is only one writer.
     ///
     /// # Errors
-    /// `f`'s own error ([`Error::into_call`]), or why it was not stored ([`Error::kind`]).
+    /// `f`'s own error ([`Error::into_call`]), or why the write was not stored ([`Error::kind`]).
     ///
     /// # Panics
     /// Resumes a panic of `f` on the caller; its writes are undone and the writer lives on.
     ///
     /// # Cancel safety
     /// Dropped while waiting: `f` never runs and its place is free at once. Dropped while running:
-    /// `f` is interrupted and undone, or completes; either way the transaction is whole. A caller
+    /// `f` is interrupted and undone, or completes; its writes are stored as a whole or not at all. A caller
     /// that retries should make `f` idempotent.
     ///
     /// # Examples
@@ -115,8 +115,8 @@ impl<E: Send + 'static> Client<E> {
     /// As [`Client::write`], for closures that can run only once.
     ///
     /// # Errors
-    /// As [`Client::write`]; also [`ErrorKind::NotApplied`] when the call was undone through no
-    /// fault of its own. Nothing of it is stored then, and making it again is right.
+    /// As [`Client::write`]; also [`ErrorKind::NotApplied`] when another call caused the loss of the transaction.
+    /// Nothing of this call is stored then, and the caller may make it again.
     ///
     /// # Panics
     /// As [`Client::write`].
@@ -133,7 +133,7 @@ impl<E: Send + 'static> Client<E> {
     }
 
     /// Submits `f` as [`Client::write`] does, at once, if there is room; otherwise hands it back.
-    /// The answer is awaited; dropping it cancels the write.
+    /// The result is a future of the answer; dropping it cancels the write.
     ///
     /// # Errors
     /// [`Refused`] holds `f` and the reason: no room, closed, read-only, a call inside a call, or a forked child.
@@ -149,8 +149,8 @@ impl<E: Send + 'static> Client<E> {
 
     /// Runs `f` as [`Client::write`] does and blocks this thread until it is answered.
     ///
-    /// `f` and what it returns may borrow from the caller. So it returns, also when the database is
-    /// aborted, only when `f` has ended or will never run.
+    /// `f` and its result may borrow from the caller. So this returns only when `f` has ended or will never run, also
+    /// when the database is aborted.
     ///
     /// Inside a write of the same database it runs at once, in a savepoint of that write.
     ///
@@ -158,7 +158,7 @@ impl<E: Send + 'static> Client<E> {
     /// As [`Client::write`].
     ///
     /// # Panics
-    /// As [`Client::write`]. Blocking an async executor's thread is not noticed.
+    /// As [`Client::write`]. Does not detect that it blocks a thread of an async executor.
     ///
     /// # Examples
     /// ```
@@ -186,11 +186,11 @@ impl<E: Send + 'static> Client<E> {
     /// Runs `f` on a snapshot of the database: all its statements see one state, which holds every
     /// write that was answered before this call was made.
     ///
-    /// It runs on a reader thread; reads wait neither for the writer nor, as long as there are
-    /// readers left, for each other. `f` may run again after a [`Read::short`] attempt.
+    /// It runs on a reader thread. Reads do not wait for the writer, nor for each other as long as a
+    /// reader is free. `f` may run again after a [`Read::short`] attempt.
     ///
     /// # Errors
-    /// `f`'s own error, or why it did not run to its end.
+    /// `f`'s own error, or why `f` did not run to its end.
     ///
     /// # Panics
     /// Resumes a panic of `f` on the caller.
@@ -227,8 +227,8 @@ impl<E: Send + 'static> Client<E> {
 
     /// Runs `f` as [`Client::read`] does and blocks this thread until it is answered.
     ///
-    /// `f` and what it returns may borrow, as for [`Client::blocking_write`]. Inside a write of the same
-    /// database it runs at once, and sees what that write has done.
+    /// `f` and its result may borrow, as for [`Client::blocking_write`]. Inside a write of the same
+    /// database it runs at once, and sees the changes of that write.
     ///
     /// # Errors
     /// As [`Client::read`].
@@ -247,19 +247,19 @@ impl<E: Send + 'static> Client<E> {
     /// Runs `f` on the writer connection outside any transaction, between two batches.
     ///
     /// For `VACUUM`, copies into an `ATTACH`ed file, `PRAGMA`s of the file, and migration crates that
-    /// begin their own transactions. Calls of this client made before it have been committed when it
-    /// begins; calls made after it begin when it has ended. Readers go on.
+    /// begin their own transactions. When it begins, the earlier calls of this client have been committed; later ones
+    /// begin when it has ended. Readers go on.
     ///
-    /// A transaction that `f` leaves open is rolled back, and whatever else it leaves on the connection
-    /// (`PRAGMA`s, attached files, functions, hooks, limits, temporary objects) ends with the connection:
-    /// it is replaced by a new one, on which [`Builder::setup`] has run. A memory database is copied for
-    /// that, so it needs its size twice for a moment. What `f` changed in the file stays. `PRAGMA`s that
+    /// Afterwards the connection is replaced by a new one, on which [`Builder::setup`] has run. So a transaction that `f`
+    /// leaves open is rolled back, and `PRAGMA`s, attached files, functions, hooks, limits and temporary objects end
+    /// with the old connection. The content of a memory database is copied to the new one, so it needs twice its size
+    /// for a moment. Changes of `f` in the file stay. `PRAGMA`s that
     /// the whole process shares (`hard_heap_limit`, `soft_heap_limit`, `temp_store_directory`) are refused.
     /// A statement on a virtual table that `f` forgets (`std::mem::forget`) keeps its connection open
     /// until the process ends.
     ///
     /// # Errors
-    /// As [`Client::write`], without a guarantee about what `f` stored.
+    /// As [`Client::write`], but `f` may have stored a part of its changes.
     ///
     /// # Panics
     /// As [`Client::write`].
@@ -275,8 +275,8 @@ impl<E: Send + 'static> Client<E> {
         Exclusive::new(&self.inner, f)
     }
 
-    /// Runs `f` as [`Client::exclusive`] does and blocks this thread until it is answered. `f` and what it
-    /// returns may borrow, as for [`Client::blocking_write`].
+    /// Runs `f` as [`Client::exclusive`] does and blocks this thread until it is answered. `f` and its
+    /// result may borrow, as for [`Client::blocking_write`].
     ///
     /// # Errors
     /// As [`Client::exclusive`].
@@ -294,12 +294,12 @@ impl<E: Send + 'static> Client<E> {
 
     /// The stream of commits from now on: which calls changed which rows of which tables.
     ///
-    /// A commit is in the stream before its calls are answered, in order, with its number; a call that
-    /// failed is not in it. What SQLite cannot say more of is a table alone
-    /// ([`TableChange::rows`](crate::TableChange::rows)); what nobody can say more of is
-    /// [`Change::Unknown`](crate::Change::Unknown), commits of other processes among them, which
-    /// are noticed within [`Builder::other_processes`]. A subscriber that stops taking loses detail, and
-    /// is told so by [`Change::Lagged`](crate::Change::Lagged); it never slows the writer.
+    /// Commits are in the stream in order, each with its number and before its calls are answered; calls that
+    /// failed are not. Where SQLite does not report the rows of a table, the stream names only the table
+    /// ([`TableChange::rows`](crate::TableChange::rows)). Where the changes of a commit are not known at all, it holds
+    /// [`Change::Unknown`](crate::Change::Unknown); so it does for commits of other processes, which
+    /// are noticed within [`Builder::other_processes`]. A subscriber that falls behind loses detail and
+    /// gets [`Change::Lagged`](crate::Change::Lagged); it never slows the writer.
     ///
     /// The stream does not keep the database open.
     ///
@@ -322,10 +322,10 @@ impl<E: Send + 'static> Client<E> {
         changes
     }
 
-    /// Tells when one of these tables may have changed; no table: any.
+    /// A stream of notices that one of these tables may have changed. Without a table: any.
     ///
-    /// Names are compared without case; a table of an attached file is `schema.table`; a view never
-    /// changes, name the tables under it. However much happens meanwhile, the next answer is one.
+    /// Names are compared without case. A table of an attached file is `schema.table`. A view never
+    /// changes: name the tables below it. All changes since the last notice make one notice.
     pub fn watch<N: Into<String>>(&self, tables: impl IntoIterator<Item = N>) -> Watch {
         let core = &self.inner.core;
         let watch = Watch::new(&core.feed, tables);
@@ -334,14 +334,13 @@ impl<E: Send + 'static> Client<E> {
     }
 
     /// Runs `query` now, and again whenever one of these tables may have changed. With an
-    /// empty list, as by [`Client::live_query`]: one of those that it has read.
+    /// empty list, as [`Client::live_query`]: one of the tables that it has read.
     ///
-    /// A listed view stands for the tables below it; a table of an attached file is `schema.table`. A name that
-    /// is neither is refused by the first run. What triggers and foreign keys write counts as what a call writes itself.
+    /// A listed view stands for the tables below it. A table of an attached file is `schema.table`. The first run fails
+    /// on a name that is neither. Changes by triggers and foreign keys count too.
     ///
-    /// A stream of results. Changes that come while a run is under way, or while nobody asks for the
-    /// next result, lead to one more run, so a burst of commits costs two runs at most, and the last
-    /// state is always delivered.
+    /// A stream of results. Changes during a run, or before the next result is asked for, lead to one more run. So
+    /// a burst of commits costs two runs at most, and the last state is always delivered.
     ///
     /// # Examples
     /// ```
@@ -368,8 +367,8 @@ impl<E: Send + 'static> Client<E> {
         live
     }
 
-    /// As [`Client::live`], for the tables that `query` reads: below views too, and others when the schema or the
-    /// query's own course changes. Its statements are prepared anew in each run, which takes some microseconds each.
+    /// As [`Client::live`], for the tables that `query` reads, below views too. Each run finds them anew, since the schema
+    /// or the data may lead the query to others. So each run prepares its statements, which takes some microseconds each.
     ///
     /// # Examples
     /// ```
@@ -396,17 +395,17 @@ impl<E: Send + 'static> Client<E> {
 
     /// Copies the present state to the file `to`, while reads and writes go on.
     ///
-    /// The copy is one whole file in the state of one commit; it is checked (`integrity_check`), synced,
-    /// and then renamed to `to`, where an older backup may be. It runs on a reader thread and takes
-    /// nothing from the writer but the disk's time, so it ends however much is written; but the WAL
-    /// cannot start over until it has ended, and grows by what is written meanwhile, also beyond
-    /// [`Builder::wal_bytes_max`]. On a memory database everybody waits for it.
+    /// The copy is one file in the state of one commit. It is checked (`integrity_check`), synced,
+    /// and then renamed to `to`, where an older backup may be. The backup runs on a reader thread and
+    /// shares only the disk with the writer, so it ends however much is written. But the WAL
+    /// cannot start over until then, and may grow beyond [`Builder::wal_bytes_max`]. In a memory database all other
+    /// calls wait for the backup.
     ///
     /// # Errors
     /// [`ErrorKind::Backup`], [`ErrorKind::DiskFull`] or [`ErrorKind::Corrupt`]: `to` is as it was before.
     ///
     /// # Cancel safety
-    /// Dropping the future stops the copy and removes what there is of it.
+    /// Dropping the future stops the copy and removes its file.
     ///
     /// # Examples
     /// ```
@@ -427,20 +426,20 @@ impl<E: Send + 'static> Client<E> {
     /// dropped, held for too long ([`AcquireLease::hold_max`]) or left idle for too long
     /// ([`AcquireLease::idle_max`]).
     ///
-    /// It takes its turn like a write. While it lasts **every other write of the program waits**: those
-    /// of one caller at 10 ms per await are enough to bring a busy service to a hundred writes a second.
-    /// So it is for what cannot be done otherwise: a dialogue with somebody who must see a part of it
-    /// before the rest can be said, a migration tool, a shell. If all that is awaited can be had
-    /// before, await it first and use [`Client::write`]; if it only has to be undone later, write what
-    /// undoes it. Never await a write of the same database while holding a lease: it waits for the
-    /// lease, and the lease for it, until the lease expires. Readers never wait (in a memory database
-    /// they do: it has one connection).
+    /// It takes its turn like a write. While it lasts, **every other write of the program waits**: the leases
+    /// of one caller with 10 ms per await are enough to bring a busy service to a hundred writes a second.
+    /// So use it only where nothing else will do: for a dialogue in which the other side must see a part of the
+    /// transaction before it can answer, a migration tool, a shell. If the program can await everything
+    /// before, do that and use [`Client::write`]. If it only may have to undo the change later, commit the change
+    /// and write the reverse. Never await a write of the same database while holding a lease: the write waits for the
+    /// lease, and the holder for the write, until the lease expires. Readers do not wait, except in a memory
+    /// database, which has one connection.
     ///
     /// # Errors
-    /// As [`Client::write`], when the turn or another process's lock is waited for in vain.
+    /// As [`Client::write`], when the turn does not come or another process keeps the lock.
     ///
     /// # Cancel safety
-    /// Dropping the future gives the lease back, if it was given.
+    /// Dropping the future ends the lease if it has begun.
     ///
     /// # Examples
     /// ```
@@ -463,15 +462,15 @@ impl<E: Send + 'static> Client<E> {
         AcquireLease::new(&self.inner)
     }
 
-    /// Takes a snapshot that stays the same across awaits, until it is dropped or too old.
+    /// Takes a snapshot that stays the same across awaits, until it is dropped or reaches its maximum age.
     ///
-    /// While it is held, the WAL cannot start over; keep it for a page, not for a session.
+    /// While it is held, the WAL cannot start over. Keep it for a page, not for a session.
     ///
     /// # Errors
-    /// [`ErrorKind::TooManySnapshots`], closed, or why no connection could be opened.
+    /// [`ErrorKind::TooManySnapshots`], [`ErrorKind::Closed`], or why no connection could be opened.
     ///
     /// # Cancel safety
-    /// Dropping the future releases the snapshot, if it was taken.
+    /// Dropping the future releases the snapshot if it was taken.
     #[track_caller]
     pub fn snapshot(&self) -> AcquireSnapshot<E> {
         AcquireSnapshot::new(&self.inner)

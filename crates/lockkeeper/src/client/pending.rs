@@ -1,22 +1,23 @@
-//! What a caller's future is between its making and its answer.
+//! The states of a caller's future.
 //!
 //! | state | what may be trusted | left by |
 //! |---|---|---|
-//! | new | nothing was submitted | the first poll, or `submit` |
-//! | sent | the call is in one of the two queues, or runs; dropping it cancels it | its answer |
-//! | done | it was answered, or refused, when it was submitted | the next poll |
-//! | over | the answer was fetched | never |
+//! | new | the call was not submitted | the first poll, or `submit` |
+//! | sent | the call is in one of the two queues, or runs; the drop cancels it | its answer |
+//! | done | the submission answered or refused the call | the next poll |
+//! | over | the caller has the answer | never |
 
 use std::convert::Infallible;
 use std::task::{Context, Poll, ready};
 
 use crate::engine::item::{ReaderItem, WriterItem};
 use crate::error::{Error, ErrorKind};
-use crate::queue::{CallError, Flight};
+use crate::queue::{CallError, InFlight};
 
-/// A future of a call: made of an `N`, answered with a `V`, unless a `D` was known when it was submitted.
+/// A call's future: an `N` before the submission, answered with a `V`; or with a `D`, if the submission itself came to
+/// a result.
 ///
-/// It holds no more than that kind of call needs, since its fields decide whether the future is `Sync` and `UnwindSafe`.
+/// Each kind of call has only the fields that it needs, since they decide whether its future is `Sync` and `UnwindSafe`.
 pub(crate) enum Pending<N, V: Send + 'static, D = Infallible> {
     New(N),
     Sent(Sent<V>),
@@ -26,21 +27,21 @@ pub(crate) enum Pending<N, V: Send + 'static, D = Infallible> {
 
 /// A call in one of the two queues.
 pub(crate) enum Sent<V: Send + 'static> {
-    ToWriter(Flight<WriterItem, V>),
-    ToReaders(Flight<ReaderItem, V>),
+    ToWriter(InFlight<WriterItem, V>),
+    ToReaders(InFlight<ReaderItem, V>),
 }
 
 impl<V: Send + 'static> Sent<V> {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<V, CallError>> {
         match self {
-            Self::ToWriter(flight) => flight.poll(context),
-            Self::ToReaders(flight) => flight.poll(context),
+            Self::ToWriter(in_flight) => in_flight.poll(context),
+            Self::ToReaders(in_flight) => in_flight.poll(context),
         }
     }
 }
 
 impl<N, V: Send + 'static, D> Pending<N, V, D> {
-    /// What is to be submitted, if that has not been done; the caller puts in its place what came of it.
+    /// Takes what has not been submitted yet. The caller submits it and stores the next state.
     pub(crate) fn take_new(&mut self) -> Option<N> {
         if !matches!(self, Self::New(_)) {
             return None;
@@ -51,7 +52,7 @@ impl<N, V: Send + 'static, D> Pending<N, V, D> {
         }
     }
 
-    /// Waits for the answer; `settle` makes what the caller gets of it, and `early` of what was known before.
+    /// Waits for the answer. `settle` turns it into the caller's result, `early` the result of the submission.
     pub(crate) fn poll<T, E: 'static>(
         &mut self,
         context: &mut Context<'_>,
@@ -69,7 +70,7 @@ impl<N, V: Send + 'static, D> Pending<N, V, D> {
         })
     }
 
-    /// The same of a call that is not new any more.
+    /// The same future without the type `N`; the call must not be new any more.
     pub(crate) fn submitted<M>(self) -> Pending<M, V, D> {
         match self {
             Self::Sent(sent) => Pending::Sent(sent),

@@ -1,4 +1,4 @@
-//! The reading side of a call: a builder, then a future.
+//! A read as its caller sees it: a builder, then a future.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::{handle::Inner, pending::Pending, submission::Submission};
 use crate::engine::call::{Body, Many, ManyLent, Outcome, Submitted, TypedCall};
 use crate::engine::item::{ReaderItem, WriterItem};
-use crate::engine::{held::Hold, turns::Way};
+use crate::engine::{held::Hold, turns::Route};
 use crate::error::{Error, ErrorKind};
 use crate::ffi::lend;
 use crate::queue::{Phase, ancestry_for, block_on};
@@ -26,12 +26,13 @@ type PendingRead<B, T, E> = Pending<B, Outcome<T, E>, Result<T, Error<E>>>;
 pub struct Read<B, T: Send + 'static, E: Send + 'static> {
     submission: Submission,
     pending: PendingRead<B, T, E>,
-    /// The snapshot to read on, if not the newest.
+    /// The held snapshot to read on; `None`: the newest state.
     hold: Option<Arc<Hold>>,
     short: bool,
-    /// Since when a short read has let its executor poll others first; it is new until the next poll.
-    gave_way: Option<Instant>,
-    /// It is counted among the short reads that wait ([`Turns::wait`]).
+    /// When a short read returned `Pending` to let its executor poll others (TURN1 of `engine/turns.rs`). It is submitted
+    /// by the next poll.
+    yielded_at: Option<Instant>,
+    /// It is counted as a waiting short read ([`Turns::wait`]).
     counted: bool,
 }
 
@@ -61,7 +62,7 @@ opaque_debug!(
     deadline: submission.deadline, short: short
 );
 
-/// A closure that can be run again if a first run has to be given up.
+/// A closure that can run again if its first run is stopped.
 pub trait Repeatable {}
 
 impl<F> Repeatable for Many<F> {}
@@ -79,13 +80,13 @@ where
         read
     }
 
-    /// A read of the newest state, on behalf of what was submitted as something else.
+    /// A read of the newest state, for a submission of another kind, such as a backup.
     pub(crate) fn by(submission: Submission, body: B) -> Self {
         let pending = Pending::New(body);
-        Self { submission, pending, hold: None, short: false, gave_way: None, counted: false }
+        Self { submission, pending, hold: None, short: false, yielded_at: None, counted: false }
     }
 
-    /// Gives up after `patience`, counted from the first poll; covers waiting and running.
+    /// Times out after `patience`, counted from the first poll. Covers waiting and running.
     pub fn deadline(mut self, patience: Duration) -> Self {
         self.submission.deadline = Some(patience);
         self
@@ -94,15 +95,14 @@ where
     /// Tries to run the closure on the calling thread first, without a hop to a reader thread.
     ///
     /// For point reads: one or a few rows by key, found in the cache. The closure runs under a
-    /// budget of some 4,000 virtual-machine steps (about 50 to 100 microseconds); when it is used
-    /// up, the closure is stopped and run again on a reader thread. What the budget does not cover
-    /// is a page that has to come from the disk, and time the closure spends outside SQLite. On an
-    /// async executor, use it for databases that fit the page cache. It is five to ten times as
-    /// fast as the hop for a single caller.
+    /// budget of some 4,000 virtual-machine steps (about 50 to 100 microseconds). A closure that uses up its budget is
+    /// stopped and runs again on a reader thread. The budget does not cover reading pages from the disk, nor the time
+    /// that the closure spends outside SQLite, so on an async executor use it for databases that fit the page cache. For
+    /// a single caller it is five to ten times as fast as the hop.
     ///
-    /// A loop of short reads does not keep its executor from anything else: after some 70 microseconds of answers
-    /// on a thread the next call returns `Pending` once. Where eight or more such calls wait at the same
-    /// time, further ones join the other reads on the reader threads, which serve so many faster.
+    /// A loop of short reads does not starve other tasks: after some 70 microseconds of short reads on a thread the next
+    /// one returns `Pending` once. While eight or more short reads wait, further ones run on the reader threads, which
+    /// serve that many faster.
     ///
     /// Without effect on memory databases and held snapshots.
     pub fn short(mut self) -> Self
@@ -113,8 +113,8 @@ where
         self
     }
 
-    /// Submits the read now, rather than when it is first polled; [`Read::short`] is without effect then. What
-    /// can stand in a struct, since it has not the closure's type.
+    /// Submits the read now instead of when it is first polled; [`Read::short`] has no effect then. The type of the
+    /// result does not contain the closure's, so it can be a field of a struct.
     pub fn submit(mut self) -> SubmittedRead<T, E> {
         self.short = false;
         self.count_out();
@@ -125,11 +125,11 @@ where
         let rest = self.submission.follow_up();
         let submission = std::mem::replace(&mut self.submission, rest);
         let hold = self.hold.take();
-        let read = Read { submission, pending, hold, short: false, gave_way: None, counted: false };
-        SubmittedRead(read)
+        let (short, yielded_at, counted) = (false, None, false);
+        SubmittedRead(Read { submission, pending, hold, short, yielded_at, counted })
     }
 
-    /// Takes off the deadline what the read has waited for its executor.
+    /// Shortens the deadline by the time that the read has waited for its executor.
     fn shorten_deadline(&mut self, waited: Duration) -> Result<(), Error<E>> {
         match self.submission.deadline.map(|patience| patience.checked_sub(waited)) {
             None => Ok(()),
@@ -141,7 +141,7 @@ where
         }
     }
 
-    /// Begins the read: it is submitted, or done at once, or still new because it gives way.
+    /// Begins the read. It is then submitted, done, or still new because it yields.
     fn begin(&mut self, mut body: B) -> Result<PendingRead<B, T, E>, Error<E>> {
         let core = &self.submission.inner.core;
         core.check_process().map_err(Error::new)?;
@@ -159,19 +159,19 @@ where
         let ancestry = ancestry_for(core.domain)?;
         let memory = core.config.is_memory();
         if self.short && self.hold.is_none() && !memory && core.opener.file.is_in_place(now()) {
-            match core.short.turns.way(self.gave_way.is_some()) {
-                Way::Inline => {
+            match core.short.turns.route(self.yielded_at.is_some()) {
+                Route::Inline => {
                     let ran = core.short.run(core.domain, |snapshot| body.call(snapshot));
                     if let Some(result) = ran {
                         return Ok(Pending::Done(result.map_err(Error::of_call)));
                     }
                 }
-                Way::Yield => {
-                    self.gave_way = Some(now());
+                Route::Yield => {
+                    self.yielded_at = Some(now());
                     self.count_in();
                     return Ok(Pending::New(body));
                 }
-                Way::Readers => self.count_in(),
+                Route::Readers => self.count_in(),
             }
         }
         let call = |reply, meta| Box::new(TypedCall { body, reply, ancestry, meta });
@@ -189,7 +189,7 @@ where
     }
 }
 
-/// Runs a read and waits for it; `f` stays on this thread's stack.
+/// Runs a read and waits for it. `f` stays on this thread's stack.
 #[track_caller]
 pub(crate) fn blocking<T, E, F>(
     inner: &Arc<Inner>,
@@ -220,7 +220,7 @@ where
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         if let Some(body) = self.pending.take_new() {
             self.count_out();
-            if let Some(since) = self.gave_way {
+            if let Some(since) = self.yielded_at {
                 self.shorten_deadline(now() - since)?;
             }
             self.pending = self.begin(body)?;
@@ -233,14 +233,13 @@ where
         let settle = |answer| this.submission.settle(answer);
         let result = ready!(this.pending.poll(context, settle, |result| result));
         self.count_out();
-        // The caller may drop the snapshot next and take another, while this future lives on.
+        // The caller may drop the snapshot now and take another one while this future lives on.
         self.hold = None;
         Poll::Ready(result)
     }
 }
 
-/// A read that was submitted, by [`Read::submit`]: what it is to do can no longer be changed, and is not in its
-/// type.
+/// A read that [`Read::submit`] has submitted. It can no longer be changed, and its type does not contain the closure's.
 #[must_use = "dropping it cancels the read"]
 pub struct SubmittedRead<T: Send + 'static, E: Send + 'static = rusqlite::Error>(
     Read<Submitted, T, E>,

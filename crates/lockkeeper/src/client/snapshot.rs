@@ -20,9 +20,9 @@ use crate::{Client, ErrorKind};
 
 /// A snapshot that stays the same across awaits; see [`Client::snapshot`].
 ///
-/// Reads on it run one after another. Released when the last clone is dropped and its last read is
-/// answered, when it reaches its maximum age, or when the database is closed; later reads then say
-/// so. Its place among the [held ones](crate::Builder::snapshots_max) is free at once.
+/// Reads on it run one after another. It is released when the last clone is dropped and its last read is
+/// answered, when it reaches its maximum age, or when the database is closed; later reads fail. Its
+/// place among the [held snapshots](crate::Builder::snapshots_max) is free at once.
 #[must_use = "dropping it releases the snapshot"]
 pub struct HeldSnapshot<E: Send + 'static = rusqlite::Error> {
     inner: Arc<Inner>,
@@ -52,8 +52,8 @@ impl<E: Send + 'static> HeldSnapshot<E> {
         Self { inner: Arc::clone(inner), hold: Hold::new(held), error: PhantomData }
     }
 
-    /// The number of the commit that this snapshot shows, counted from the opening of the database;
-    /// known when it was taken by [`Write::and_snapshot`](crate::Write::and_snapshot).
+    /// The number of the last commit in this snapshot, counted from the opening of the database. Known only for a
+    /// snapshot that [`Write::and_snapshot`](crate::Write::and_snapshot) has taken.
     pub fn commit(&self) -> Option<u64> {
         self.hold.held().commit()
     }
@@ -95,7 +95,7 @@ impl<E: Send + 'static> HeldSnapshot<E> {
     }
 }
 
-/// A snapshot being taken; see [`Client::snapshot`].
+/// A future that takes a snapshot; see [`Client::snapshot`].
 #[must_use = "a call is submitted when it is polled"]
 pub struct AcquireSnapshot<E: Send + 'static> {
     submission: Submission,

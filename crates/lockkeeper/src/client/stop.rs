@@ -2,14 +2,14 @@
 //!
 //! | state | what may be trusted | left by |
 //! |---|---|---|
-//! | going on | | `Queue::stop`, at the first poll of [`StopWrites`] |
-//! | stopping | no write enters the queue; those that did before are served | `Writer::settle_stops` |
+//! | running | the queue admits writes | `Queue::stop`, at the first poll of [`StopWrites`] |
+//! | stopping | no write enters the queue; the writer serves the earlier ones | `Writer::settle_stops` |
 //! | stopped | this process does not change the file or its WAL | the drop of the last [`StoppedWrites`] |
 //!
-//! - STOP1: whether a write entered before is decided under the queue's lock: it is served and answered, or refused.
-//! - STOP2: a stop is answered by the writer's thread, between two batches, when no call is waiting that entered before
-//!   it. The errand that it waits for comes again after every batch until then, since calls may also be withdrawn.
-//! - STOP3: a stop that is dropped at any time gives up its part; writes go on when there is none left.
+//! - STOP1: the queue's lock orders a write and a stop. A write from before the stop is served; a later one is refused.
+//! - STOP2: the writer's thread answers a stop between two batches, when no call from before the stop waits any more. It
+//!   checks after each batch. Until then an errand makes sure that there is a next one, since callers may also cancel calls.
+//! - STOP3: a stop may be dropped at any time. When the last one is gone, writes go on.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::engine::{item::WriterItem, stops::Stopping};
 use crate::error::{Error, ErrorKind};
 use crate::queue::{Awaited, Circle, Receiver, Wait, ancestry_for, reply};
 
-/// Writes being stopped; see [`Database::stop_writes`].
+/// A future that stops writes; see [`Database::stop_writes`].
 #[must_use = "writes are stopped when it is polled"]
 pub struct StopWrites {
     state: State,
@@ -46,12 +46,12 @@ struct Waiting {
     _wait: Option<Wait>,
 }
 
-/// While it lives writes are refused; when the last one is dropped they go on. It keeps the database open.
+/// While it lives, writes are refused; when the last one is dropped, they go on. It keeps the database open.
 #[must_use = "writes go on when it is dropped"]
 pub struct StoppedWrites(Arc<Inner>);
 
 impl StoppedWrites {
-    /// Lets writes go on, unless they are stopped by others too; the same as dropping it.
+    /// Lets writes go on, unless another [`StoppedWrites`] is left. The same as dropping it.
     pub fn resume(self) {
         drop(self);
     }
@@ -60,7 +60,7 @@ impl StoppedWrites {
 impl Drop for StoppedWrites {
     fn drop(&mut self) {
         let core = &self.0.core;
-        // After a fork the lock may be held by a thread that is not here.
+        // In a forked child the lock may be held by a thread that only the parent has.
         if core.check_process().is_ok() {
             core.writer.resume();
         }
@@ -70,7 +70,7 @@ impl Drop for StoppedWrites {
 opaque_debug!("StoppedWrites", [] StoppedWrites);
 opaque_debug!("StopWrites", [] StopWrites);
 
-/// Stops writes (STOP1); the writer answers when it is done.
+/// Stops writes (STOP1). The writer answers when the earlier writes are done.
 fn begin(inner: Arc<Inner>) -> Result<Waiting, Error> {
     let core = &inner.core;
     core.check_process().map_err(Error::new)?;
@@ -83,7 +83,7 @@ fn begin(inner: Arc<Inner>) -> Result<Waiting, Error> {
     let limit = core.writer.stop();
     let stopped = StoppedWrites(inner);
     core.stops.add(Stopping { limit, reply });
-    // Refused: one is on its way already, or the database is closing.
+    // Refused: one waits already, or the database is closing.
     let _ = core.writer.push_errand(WriterItem::Stop);
     if !core.writer.is_open() {
         return Err(Error::new(ErrorKind::Closed));
@@ -105,7 +105,7 @@ impl Future for StopWrites {
             return Poll::Pending;
         };
         let stopped = waiting.stopped;
-        // Without an answer: it was closed meanwhile, or its thread has died.
+        // Without an answer: the database was closed meanwhile, or the writer's thread has died.
         Poll::Ready(match (stopped.0.core.opener.file.lost(), answer) {
             (Some(lost), _) => Err(lost),
             (None, Ok(())) => Ok(stopped),

@@ -1,4 +1,5 @@
-//! Where a copy is to be put: what is there now, what may be replaced, and how (`backup.rs` BKUP1, BKUP2, BKUP4, BKUP5).
+//! The target of a copy: which file is there, whether the copy may replace it, and how (`backup.rs` BKUP1, BKUP2, BKUP4,
+//! BKUP5).
 
 use std::fs::{Metadata, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -11,16 +12,16 @@ use crate::place::Refusal;
 use crate::sqlite::instance;
 use crate::sqlite::path::{self, FileId};
 
-/// Where a copy is to be put, and what it replaces there.
+/// The path of a copy, and the file that it replaces.
 pub(crate) struct Target {
-    /// Without links.
+    /// With all links resolved.
     pub(crate) path: PathBuf,
-    /// What is there; `None`: nothing.
+    /// The file that is there; `None`: there is none.
     file: Option<Metadata>,
 }
 
 impl Target {
-    /// BKUP2, BKUP4. Looks at what is at the absolute path `to`.
+    /// BKUP2, BKUP4. Checks whether a copy may be put at the absolute path `to`.
     pub(crate) fn find(to: &Path) -> Result<Self, Error> {
         let path = path::resolve(to).map_err(refused)?;
         path::check_length(&path).map_err(refused)?;
@@ -65,7 +66,7 @@ impl Target {
         Ok(Self { path, file })
     }
 
-    /// Whether what was found is there still, and may still be replaced.
+    /// Whether the same file is still there and may still be replaced.
     pub(crate) fn is_as_found(&self) -> Result<bool, Error> {
         let id =
             |target: &Self| -> Option<Option<FileId>> { target.file.as_ref().map(path::id_of) };
@@ -75,7 +76,7 @@ impl Target {
     /// Makes an empty file beside the target for the copy of the file `source`.
     pub(crate) fn begin(&self, source: Option<&Path>) -> Result<Partial, Error> {
         let partial = Partial::path_for(&self.path)?;
-        // Left by a killed process of the same number. A link is removed, not followed.
+        // Left by a killed process with the same number. If it is a link, the link is removed.
         if partial.symlink_metadata().is_ok() {
             std::fs::remove_file(&partial).map_err(|error| io(&partial, &error))?;
         }
@@ -98,19 +99,19 @@ impl Target {
     }
 }
 
-/// Whether the regular file at `path` begins as a database does. It is read through SQLite: closing a
-/// descriptor of our own would drop the locks of other connections of this process.
+/// Whether the regular file at `path` begins as a database does. Reads it through SQLite: closing another file
+/// descriptor of it would drop the locks of this process's connections.
 fn is_database(path: &Path) -> Result<bool, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags).map_err(|error| of(path, error))?;
     Ok(crate::ffi::first_bytes(&conn).is_some_and(|bytes| bytes == *b"SQLite format 3\0"))
 }
 
-/// A copy under way; removed unless it was put in place.
+/// The file of a copy under way. The drop removes it unless it was put in place.
 pub(crate) struct Partial(PathBuf);
 
 impl Partial {
-    /// A name for the copy, which no other copy has, in the directory of `to`; cut where it would be too long for SQLite.
+    /// A unique name for the copy in the directory of `to`, shortened where it would be too long for SQLite.
     fn path_for(to: &Path) -> Result<PathBuf, Error> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let (pid, n) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
@@ -154,19 +155,19 @@ impl Partial {
     }
 }
 
-/// BKUP5. Whose the copy is, and who may read it. SQLite alone would make it readable for all.
+/// BKUP5. The owner and the mode of the copy. SQLite would make it readable for all users.
 #[cfg(unix)]
 mod rights {
     use std::fs::{Metadata, OpenOptions, Permissions};
     use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
     use std::path::Path;
 
-    /// The bits of a file's mode that say who may do what.
+    /// The permission bits of a file's mode.
     const RIGHTS: u32 = 0o777;
     const OF_OWNER: u32 = 0o600;
 
-    /// Has a file made so that nobody may do more with it than with `source`; less, if it is to replace `old`, whose
-    /// owner it has not yet.
+    /// Gives the new file the permissions of `source`; if it is to replace `old`, only its owner's until
+    /// [`take_over`].
     pub(super) fn limit(
         options: &mut OpenOptions,
         old: Option<&Metadata>,
@@ -179,8 +180,8 @@ mod rights {
         }
     }
 
-    /// Gives `copy` the owner and the mode of `old`, as far as this process may. Where the group cannot be had, its
-    /// members get what everybody has.
+    /// Gives `copy` the owner and the mode of `old`, as far as this process may. If it may not set the group, the
+    /// group that the file has gets the permissions of all others.
     pub(super) fn take_over(copy: &Path, old: &Metadata) -> std::io::Result<()> {
         let mut mode = old.mode() & RIGHTS;
         if chown(copy, None, Some(old.gid())).is_err() {
@@ -192,7 +193,7 @@ mod rights {
     }
 }
 
-/// Elsewhere a file has the rights that its directory gives.
+/// On other systems the directory decides the permissions of a new file.
 #[cfg(not(unix))]
 mod rights {
     use std::fs::{Metadata, OpenOptions};
@@ -205,7 +206,7 @@ mod rights {
     }
 }
 
-/// Renames `from` to `to`, unless something is there meanwhile (where the file system can tell).
+/// Renames `from` to `to`, but fails if a file is there by now, where the file system supports that.
 #[cfg(target_os = "linux")]
 fn rename_to_nothing(from: &Path, to: &Path) -> std::io::Result<()> {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -225,13 +226,13 @@ fn rename_to_nothing(from: &Path, to: &Path) -> std::io::Result<()> {
 
 impl Drop for Partial {
     fn drop(&mut self) {
-        // Not there any more after the rename.
+        // After the rename there is no file of this name.
         let _ = std::fs::remove_file(&self.0);
         let _ = std::fs::remove_file(path::beside(&self.0, "-journal"));
     }
 }
 
-/// Brings the rename to the disk.
+/// Writes the rename to the disk.
 #[cfg(target_os = "linux")]
 fn sync_dir(of: &Path) -> Result<(), Error> {
     use rustix::fs::{Mode, OFlags};
@@ -251,17 +252,17 @@ fn sync_dir(_of: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// A copy is not made, and why.
+/// Why a copy is not made.
 pub(super) fn refused(why: Refusal) -> Error {
     Error::new(ErrorKind::Backup).detail(why)
 }
 
-/// The file system has refused something.
+/// An error of the file system.
 pub(super) fn io(path: &Path, error: &std::io::Error) -> Error {
     Error::new(ErrorKind::Backup).detail(format!("{}: {error}", path.display()))
 }
 
-/// SQLite has, about the file at `path`.
+/// An error of SQLite about the file at `path`.
 pub(super) fn of(path: &Path, error: rusqlite::Error) -> Error {
     let kind = match kind_of_own(&error) {
         kind @ (ErrorKind::Corrupt | ErrorKind::DiskFull) => kind,

@@ -1,4 +1,4 @@
-//! The writing side of a call: a builder, then a future.
+//! A write as its caller sees it: a builder, then a future.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,11 +10,11 @@ use super::{handle::Inner, snapshot::HeldSnapshot, submission::Submission};
 #[cfg(doc)]
 use crate::Client;
 use crate::engine::call::{Body, ManyLent, Submitted, TypedCall};
-use crate::engine::{held::Held, item::WriterItem};
 use crate::engine::write_call::{TypedWrite, WriteOutcome};
+use crate::engine::{held::Held, item::WriterItem};
 use crate::error::{Error, ErrorKind};
 use crate::ffi::lend;
-use crate::queue::{Flight, Refused, RefusedReason, Room, ancestry_for, block_on, reply};
+use crate::queue::{InFlight, Refused, RefusedReason, Room, ancestry_for, block_on, reply};
 use crate::sqlite::{counters::Outer, transaction::Transaction};
 use crate::stats::holders::HolderKind;
 use crate::writer::current;
@@ -51,22 +51,22 @@ where
         Self { submission, pending: Pending::New(body) }
     }
 
-    /// Gives up after `patience`, counted from the first poll: waiting for room, for the turn and
-    /// for the lock, and running. What was begun is undone.
+    /// Times out after `patience`, counted from the first poll. Covers waiting for room, for the turn and for the lock,
+    /// and running. The effects of a write that was running are undone.
     pub fn deadline(mut self, patience: Duration) -> Self {
         self.submission.deadline = Some(patience);
         self
     }
 
-    /// Also takes a snapshot of exactly the state that this write's commit leaves, which holds no
-    /// later commit. The writer waits for it to be taken (well below a millisecond).
+    /// Also takes a snapshot of the state right after this write's commit, before any later commit. The writer waits
+    /// until it is taken, well below a millisecond.
     pub fn and_snapshot(self) -> WriteAndSnapshot<B, T, E> {
         WriteAndSnapshot(self)
     }
 
-    /// Submits the write now, rather than when it is first polled: it takes its place behind the writes that this
-    /// client has submitted, and waits for room in the queue if need be. What can stand in a struct, since it has not
-    /// the closure's type.
+    /// Submits the write now instead of when it is first polled. It is queued behind the writes that this client has
+    /// submitted before, and waits for room where its part of the queue is full. The type of the result does not contain
+    /// the closure's, so it can be a field of a struct.
     ///
     /// # Examples
     /// ```
@@ -158,8 +158,8 @@ where
     }
 }
 
-/// A write that was submitted, by [`Client::try_write`] or [`Write::submit`]: what it is to do can no longer be
-/// changed, and is not in its type.
+/// A write that [`Client::try_write`] or [`Write::submit`] has submitted. It can no longer be changed, and its type does
+/// not contain the closure's.
 #[must_use = "dropping it cancels the write"]
 pub struct SubmittedWrite<T: Send + 'static, E: Send + 'static = rusqlite::Error>(
     Write<Submitted, T, E>,
@@ -187,9 +187,9 @@ impl<T: Send + 'static, E: Send + 'static> SubmittedWrite<T, E> {
         let (reply, receiver) = reply();
         let call = TypedCall { body, reply, ancestry, meta: submission.meta() };
         let item = WriterItem::Write(Box::new(TypedWrite::<B, T, E>::new(call, false)));
-        match Flight::take_off(&inner.writes, item, receiver, Room::Need, None) {
-            Ok((flight, _)) => {
-                let pending = Pending::Sent(Sent::ToWriter(flight));
+        match InFlight::submit(&inner.writes, item, receiver, Room::Need, None) {
+            Ok((in_flight, _)) => {
+                let pending = Pending::Sent(Sent::ToWriter(in_flight));
                 Ok(Self(Write { submission, pending }))
             }
             Err(Refused { reason, call: WriterItem::Write(call) }) => {
@@ -210,7 +210,7 @@ impl<T: Send + 'static, E: Send + 'static> Future for SubmittedWrite<T, E> {
     }
 }
 
-/// While it lives a call inside another counts its rows apart from it.
+/// Lets a nested write count its rows from 0; the drop restores the counts of the outer one.
 struct OwnCounts<'t> {
     tx: &'t Transaction,
     rowid: i64,
@@ -232,8 +232,7 @@ impl Drop for OwnCounts<'_> {
     }
 }
 
-/// Runs a write and waits for it, or runs it at once in a savepoint of the write that this thread
-/// is running.
+/// Runs a write and waits for it. Inside a write of the same database it runs at once, in a savepoint.
 #[track_caller]
 pub(crate) fn blocking<T, E, F>(inner: &Arc<Inner>, mut f: F) -> Result<T, Error<E>>
 where

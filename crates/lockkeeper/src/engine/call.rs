@@ -1,6 +1,6 @@
 //! Calls in the form in which they wait in a queue: a caller's closure with its reply, boxed.
 //!
-//! A *body* is what the caller gave; a *call* is a body with its reply. The threads that serve calls know them by
+//! A *body* is the caller's closure; a *call* is a body with its reply. The threads that serve calls know them by
 //! traits ([`ReadCall`], [`ExclusiveCall`], `WriteCall` in `write_call.rs`), which hide the caller's types.
 
 use std::any::{Any, TypeId};
@@ -18,7 +18,7 @@ use crate::sqlite::{snapshot::Snapshot, transaction::Transaction};
 use crate::stats::holders::Origin;
 use crate::sync::now;
 
-/// What a caller's future receives: the call's result, or its panic.
+/// The answer to a caller's future: the call's result, or its panic.
 pub(crate) type Outcome<T, E> = Result<Result<T, Error<E>>, Box<dyn Any + Send>>;
 
 /// A caller's closure over a view `V` of the database.
@@ -26,12 +26,12 @@ pub trait Body<V, T, E>: Send + 'static {
     /// Whether it may run more than once.
     const REPEATABLE: bool;
 
-    /// What calls of one place in the caller's program have in common.
+    /// The type of the closure, which is the same for all calls of one place in the caller's program.
     fn closure(&self) -> TypeId {
         TypeId::of::<Self>()
     }
 
-    /// Runs it.
+    /// Runs the closure.
     fn call(&mut self, view: &V) -> Result<T, E>;
 }
 
@@ -58,7 +58,7 @@ pub(crate) struct ManyLent<V: View, E> {
 }
 
 impl<V: View, E> ManyLent<V, E> {
-    /// `F` is its type.
+    /// `F` is the type of the closure.
     pub(crate) fn new<F>(lent: Borrowed<V, E>) -> Self {
         Self { lent, closure: type_id::<Many<F>>() }
     }
@@ -107,7 +107,7 @@ where
     }
 }
 
-/// Stands for the closure of a call that was submitted: the worker has it.
+/// In place of the closure's type, after the call was submitted: the worker has the closure.
 #[derive(Debug)]
 pub(crate) enum Submitted {}
 
@@ -119,7 +119,7 @@ impl<V, T, E> Body<V, T, E> for Submitted {
     }
 }
 
-/// Where a call comes from, and since when it waits.
+/// The origin of a call, and when it was submitted.
 #[derive(Clone, Debug)]
 pub(crate) struct Meta {
     pub(crate) origin: Origin,
@@ -139,8 +139,8 @@ impl Meta {
         }
     }
 
-    /// Enters a span below the caller's, which says who the call is and how long it waited; what the
-    /// statements are given is in no span.
+    /// Enters a span below the caller's, with the origin of the call and how long it waited. No span has the values
+    /// that the caller binds to statements.
     #[cfg(feature = "tracing")]
     pub(super) fn enter(&self) -> tracing::span::EnteredSpan {
         let Origin { kind, client, place } = &self.origin;
@@ -159,7 +159,7 @@ impl Meta {
     }
 }
 
-/// Stands for a span where there are none.
+/// In place of a span, without the feature `tracing`.
 #[cfg(not(feature = "tracing"))]
 pub(super) struct NoSpan;
 
@@ -179,7 +179,7 @@ pub(crate) trait ExclusiveCall: QueuedCall {
 
 /// A read, as the thread that serves it sees it.
 pub(crate) trait ReadCall: QueuedCall {
-    /// Runs the closure and answers; the caller's waker is to be called soon.
+    /// Runs the closure and answers. The reader must soon wake the returned waker.
     fn run(self: Box<Self>, domain: Domain, snapshot: &Snapshot) -> Option<Waker>;
     fn refuse(self: Box<Self>, error: Error);
 }
@@ -253,7 +253,7 @@ where
             catch_unwind(AssertUnwindSafe(|| body.call(snapshot)))
         };
         let outcome = outcome_of(reply.token(), ran);
-        // Before the answer: an answered caller finds everything released that its closure held.
+        // Before the answer: when the caller is answered, the values that its closure held are dropped.
         shielded(|| drop(body));
         reply.answer_quietly(outcome)
     }

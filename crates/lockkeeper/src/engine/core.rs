@@ -1,10 +1,10 @@
-//! What the threads and the handles of one database share.
+//! [`Core`]: the data that the threads and the handles of one database share.
 //!
-//! It is data. What is done with a part of it is a method of that part: of the held snapshots (`held.rs`), the lease
-//! that is served (`lease_state.rs`), stops of writes (`stops.rs`), the watch over wakers (`wakeup_watch.rs`) and that
-//! over commits of other processes (`foreign_commits.rs`).
+//! Each part has its own methods: the held snapshots (`held.rs`), the lease that the writer serves (`lease_state.rs`),
+//! stops of writes (`stops.rs`), the checks for wakers (`wakeup_watch.rs`) and for commits of other processes
+//! (`foreign_commits.rs`).
 //!
-//! Lock order: a held snapshot's state, then the connections (`short.rs`). The other locks are each taken alone.
+//! Lock order: a held snapshot's state, then the connections (`short.rs`). Each other lock is taken alone.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use super::item::{ReaderItem, WriterItem};
 use super::{
-    foreign_commits::ForeignCommits, held::HeldSnapshots, lease_state::LeaseSlot, short::ShortReads,
-    stops::Stops, wakeup_watch::WakeupWatch,
+    foreign_commits::ForeignCommits, held::HeldSnapshots, lease_state::LeaseSlot,
+    short::ShortReads, stops::Stops, wakeup_watch::WakeupWatch,
 };
 use crate::changes::feed::Feed;
 use crate::config::Config;
@@ -23,13 +23,13 @@ use crate::sqlite::{instance, migrate::Migrations, opener::Opener, preflight::Ma
 use crate::stats::{ClientStats, Meters, Stats};
 use crate::sync::Mutex;
 
-/// Read transactions, after a batch of writes, after which a reader yields the processor.
+/// After a batch of writes, the readers yield the processor after each of this many read transactions.
 pub(crate) const YIELDS: u8 = 16;
 
-/// Asks the readers' pool whether its threads still move.
+/// Has the readers' pool check whether it needs another thread.
 pub(crate) type CheckForStall = Box<dyn Fn() + Send + Sync>;
 
-/// What the threads and the handles of one database share.
+/// The data that the threads and the handles of one database share.
 pub(crate) struct Core {
     pub(crate) config: Arc<Config>,
     pub(crate) opener: Arc<Opener>,
@@ -46,21 +46,21 @@ pub(crate) struct Core {
     pub(crate) meters: Meters,
     pub(crate) wakeup_watch: Arc<WakeupWatch>,
     pub(crate) foreign_commits: Arc<ForeignCommits>,
-    /// Read transactions after which readers still yield the processor: raised by each batch of
-    /// the writer to [`YIELDS`], lowered by the readers. A hint; nothing else rests on it.
+    /// After how many more read transactions a reader yields the processor. Each batch of the writer sets it to
+    /// [`YIELDS`], the readers decrement it. A hint.
     pub(crate) yields_left: AtomicU8,
-    /// Has another reader started, should the present ones not move. Set once, when there are readers.
+    /// Set once, when the readers' pool is made.
     pub(crate) check_for_stall: OnceLock<CheckForStall>,
-    /// What its owner should know; set once, by the writer's thread before it opens the file.
+    /// Warnings about the file for the operator. The writer's thread sets them once, before it opens the file.
     pub(crate) warnings: OnceLock<Vec<String>>,
-    /// The instance that has the file, if this one shall be opened only where there is none. Set by the writer's thread.
+    /// For `open_shared`: another instance that has the file open. Set by the writer's thread.
     pub(crate) other: OnceLock<instance::Handle>,
-    /// Why the WAL could not be copied back when the writer closed. The first `close` that has waited for it is told.
+    /// Why the writer could not copy the WAL back when it closed. The first `close` that has waited returns it.
     pub(crate) wal_left: Mutex<Option<Error>>,
 }
 
 impl Core {
-    /// Of a database whose threads are still to be started.
+    /// The core of a database whose threads have not been started.
     pub(crate) fn new(
         config: Config,
         migrations: Option<Migrations>,
@@ -75,7 +75,7 @@ impl Core {
         let ask = move |errand| for_errands.push_errand(ReaderItem::Errand(errand)).is_ok();
         let max = config.readers.max(2);
         let short = Arc::new(ShortReads::new(Arc::clone(&opener), max, Box::new(ask)));
-        // No other process changes these.
+        // No other process can change these.
         let is_alone = config.is_memory() || config.immutable;
         let interval = config.look_interval.filter(|_| !is_alone);
         Arc::new(Self {
@@ -107,12 +107,12 @@ impl Core {
         })
     }
 
-    /// After a fork the threads, and perhaps locks, are the parent's.
+    /// Fails in a forked child, where only the parent has the threads, and perhaps the locks.
     pub(crate) fn check_process(&self) -> Result<(), ErrorKind> {
         if self.writer.is_forked() { Err(ErrorKind::Forked) } else { Ok(()) }
     }
 
-    /// What the database has done and is doing.
+    /// The present statistics.
     pub(crate) fn stats(&self) -> Stats {
         let (writer, readers) = (self.writer.lane_figures(), self.readers.lane_figures());
         Stats {
@@ -132,7 +132,7 @@ impl Core {
         self.meters.readers_cut.fetch_add(cut, Ordering::Relaxed);
     }
 
-    /// Refuses what waits and asks what runs to stop.
+    /// Refuses the waiting calls and asks the running ones to stop.
     pub(crate) fn abort(&self) {
         self.readers.abort();
         self.writer.abort();
@@ -140,7 +140,7 @@ impl Core {
         self.lease.abort();
     }
 
-    /// Blocks until no connection but the caller's is open.
+    /// Blocks until only the connections of the writer and the copier are open.
     pub(crate) fn wait_for_readers(&self) {
         self.readers.close();
         let _ = block_on(self.readers.gone());

@@ -1,4 +1,4 @@
-//! Commits of other processes: the writer is told to look for them while there are subscribers.
+//! Commits of other processes: while there are subscribers, the clock has the writer check for them regularly.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,12 +9,12 @@ use crate::changes::feed::Feed;
 use crate::queue::{self, Alarm, Clock, Queue};
 use crate::sync::{Mutex, lock};
 
-/// The shortest time between two looks.
+/// The shortest time between two checks.
 const INTERVAL_MIN: Duration = Duration::from_millis(1);
 
-/// Sets an alarm for each look, as long as there are subscribers.
+/// Sets an alarm for each check, as long as there are subscribers.
 pub(crate) struct ForeignCommits {
-    /// `None`: there can be none, or the caller has switched it off.
+    /// `None`: no other process can commit, or the caller has switched the checks off.
     interval: Option<Duration>,
     feed: Arc<Feed>,
     writer: Arc<Queue<WriterItem>>,
@@ -36,7 +36,7 @@ impl ForeignCommits {
         Arc::new(Self { interval, feed, writer, clock, on, next })
     }
 
-    /// Has the writer look from time to time, as long as there are subscribers.
+    /// Starts the checks, unless they are under way. They end when there are no subscribers.
     pub(crate) fn keep_looking(self: &Arc<Self>) {
         if let Some(interval) = self.interval
             && !self.on.load(Ordering::Relaxed)
@@ -56,13 +56,13 @@ impl ForeignCommits {
     fn look_now(self: &Arc<Self>, interval: Duration) {
         if !self.feed.is_watched() {
             self.on.store(false, Ordering::SeqCst);
-            // A subscriber may have come in between, and have seen the flag still up.
+            // A new subscriber may have seen `on` before it was cleared, and relied on it.
             if self.feed.is_watched() {
                 self.keep_looking();
             }
             return;
         }
-        // Refused: it is on its way already, or the database is closing.
+        // Refused: one waits already, or the database is closing.
         let _ = self.writer.push_errand(WriterItem::Maintain);
         self.look_after(interval);
     }

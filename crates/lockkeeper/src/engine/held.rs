@@ -4,14 +4,14 @@
 //! |---|---|---|
 //! | idle | the connection is here, its snapshot pinned | a read, release, expiry |
 //! | running | a reader thread has the connection; further reads wait in `pending` | the end of the read |
-//! | over | no connection; `why` says why | never |
+//! | over | there is no connection; the error kind says why | never |
 //!
-//! - HELD1: the thread that takes the connection out brings it back, or finds the snapshot over and drops it, which
-//!   gives it back to where the connections are counted (`short.rs` SHORT2).
-//! - HELD2: a snapshot is released by its last handle's drop ([`Hold`]), by its age, or by the close of
-//!   the database, whichever comes first; releasing never does I/O on the caller's thread (SHORT3).
-//! - HELD3: release gives the place among the held ones back at once, before it returns, though a reader
-//!   thread may keep the connection for the rest of a read: who drops one may take the next.
+//! - HELD1: the thread that takes the connection puts it back. If the snapshot is over by then, the thread drops the
+//!   connection, which gives it back to `short.rs`, where it is counted (SHORT2).
+//! - HELD2: the drop of the last handle ([`Hold`]), the maximum age or the close of the database releases a snapshot,
+//!   whichever comes first. Releasing never does I/O on the caller's thread (SHORT3).
+//! - HELD3: release gives the place among the held snapshots back before it returns, even while a reader thread still
+//!   has the connection for the rest of a read. So a caller that drops a snapshot may take the next one at once.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -35,7 +35,7 @@ use crate::sync::{Mutex, lock, now};
 pub(crate) struct HeldSnapshots {
     connections: Arc<ShortReads>,
     clock: Arc<Clock>,
-    /// To be ended when they are too old, and on close. Bounded by `snapshots_max`.
+    /// Ended by age and by close. Bound: `snapshots_max`; dropped ones are removed when the next one is added.
     held: Mutex<Vec<Weak<Held>>>,
 }
 
@@ -44,7 +44,7 @@ impl HeldSnapshots {
         Self { connections, clock, held: Mutex::default() }
     }
 
-    /// Pins the present state on a connection of its own.
+    /// Pins the present state of the file on a connection of its own.
     pub(crate) fn pin(&self, commit: Option<u64>, origin: Origin) -> Result<Arc<Held>, Error> {
         self.connections.opener().file.check()?;
         let conn = Pinned::take(&self.connections)?;
@@ -54,7 +54,7 @@ impl HeldSnapshots {
         Ok(self.hold(conn, commit, origin))
     }
 
-    /// Copies a memory database: its only connection cannot hold one state and go on.
+    /// Copies a memory database, whose only connection cannot keep one state and serve further writes.
     pub(crate) fn copy(
         &self,
         tx: &Transaction,
@@ -103,23 +103,22 @@ impl HeldSnapshots {
         lock(&self.held).iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// Ends those older than `age`; how many there were.
+    /// Ends the snapshots older than `age`; returns how many.
     pub(crate) fn cut(&self, age: Duration) -> u64 {
         let old = self.all().into_iter().filter(|held| held.age() >= age);
         old.map(|held| u64::from(held.release(ErrorKind::SnapshotExpired))).sum()
     }
 
-    /// Asks the reads on them to stop. A reader may run several one after another, and the queue knows only
-    /// the first.
+    /// Asks the reads on all snapshots to stop. A reader thread runs the pending reads of a snapshot one after another,
+    /// and the queue knows only the first of them.
     pub(crate) fn abort(&self) {
         self.all().iter().for_each(|held| held.abort());
     }
 
-    /// Releases them all, because the database is closing.
+    /// Releases all snapshots, because the database is closing.
     pub(crate) fn release(&self) {
         let held = std::mem::take(&mut *lock(&self.held));
-        // One that is not there any more is being released by who held it last, for whom
-        // `ShortReads::close` waits.
+        // A snapshot without references is being released by its last holder, for which `ShortReads::close` waits.
         for held in held.iter().filter_map(Weak::upgrade) {
             held.release(ErrorKind::Closed);
         }
@@ -137,8 +136,7 @@ pub(crate) struct Held {
 
 /// A caller's share in a held snapshot: the last one that is dropped releases it (HELD2).
 ///
-/// Apart from [`Held`], to which a reader thread may still have a reference after it has answered
-/// the last read.
+/// [`Held`] itself may live on: a reader thread can still have a reference after it has answered the last read.
 #[derive(Debug)]
 pub(crate) struct Hold(Arc<Held>);
 
@@ -154,7 +152,7 @@ impl Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        // After a fork nothing may be touched; the drop of `Held` sees to that.
+        // In a forked child the connection is the parent's; the drop of `Held` leaves it alone.
         if !self.0.is_of_another_process() {
             self.0.release(ErrorKind::Closed);
         }
@@ -163,7 +161,7 @@ impl Drop for Hold {
 
 struct State {
     conn: Conn,
-    /// The thread that has run it last, or runs it.
+    /// The thread that runs reads on it, or ran the last one.
     thread: u64,
     pending: VecDeque<Box<dyn ReadCall>>,
 }
@@ -189,7 +187,7 @@ impl Held {
         self.commit
     }
 
-    /// Runs `call` on this snapshot by `run`, on a reader thread, and after it the reads that wait for it.
+    /// Calls `run` with `call` on this snapshot, then with each read that waits for that one. On a reader thread.
     pub(crate) fn serve(
         &self,
         call: Box<dyn ReadCall>,
@@ -237,7 +235,7 @@ impl Held {
         }
     }
 
-    /// Ends the snapshot (HELD2); later reads are answered with `why`. False: it had ended before.
+    /// Ends the snapshot (HELD2). Later reads fail with `why`. False: it had ended before.
     pub(crate) fn release(&self, why: ErrorKind) -> bool {
         let mut state = lock(&self.state);
         if let Conn::Over(_) = state.conn {
@@ -248,7 +246,7 @@ impl Held {
         if let Conn::Running(_) = conn
             && let Some(connections) = self.connections.upgrade()
         {
-            // HELD3. Before the reader thread sees that the snapshot is over, and gives the connection back.
+            // HELD3. Before the reader thread can see that the snapshot is over and give the connection back.
             connections.outlasted();
         }
         drop(state);
@@ -267,7 +265,7 @@ impl Held {
         true
     }
 
-    /// Stops the running read and refuses those that wait for it.
+    /// Asks the running read to stop and refuses the waiting ones.
     fn abort(&self) {
         let mut state = lock(&self.state);
         let pending = std::mem::take(&mut state.pending);
@@ -289,7 +287,7 @@ impl Drop for Held {
     fn drop(&mut self) {
         let mut state = lock(&self.state);
         if self.is_of_another_process() {
-            // After a fork the connection is the parent's: not to be used, nor closed.
+            // In a forked child the connection is the parent's: it must neither be used nor closed.
             std::mem::forget(std::mem::replace(&mut state.conn, Conn::Over(ErrorKind::Forked)));
             return;
         }

@@ -1,36 +1,36 @@
-//! What waits in the two queues of a database: calls, and errands of the library's own.
+//! The items of a database's two queues: calls, and errands of the library.
 
 use std::sync::Arc;
 
 use super::call::{ExclusiveCall, ReadCall};
-use super::{held::Held, lease_state::LeaseState, short::Errand};
 use super::write_call::{Fate, WriteCall};
+use super::{held::Held, lease_state::LeaseState, short::Errand};
 use crate::error::Error;
 use crate::queue::{CallError, Interruptible, Item, Reply};
 use crate::stats::holders::Origin;
 
-/// What waits in the writer's queue.
+/// An item of the writer's queue.
 pub(crate) enum WriterItem {
     Write(Box<dyn WriteCall>),
     Exclusive(Box<dyn ExclusiveCall>),
     Lease(Box<LeaseRequest>),
-    /// Memory databases only: their one connection serves reads as well.
+    /// Memory databases only: their only connection serves reads as well.
     Read(Box<dyn ReadCall>),
     /// Memory databases only: a snapshot is a copy.
     Snapshot(SnapshotRequest),
-    /// Look whether another process has committed something, and whether a checkpoint is due.
+    /// An errand: check for commits of other processes, and whether a checkpoint is due.
     Maintain,
-    /// Look whether what was asked before writes were stopped is done.
+    /// An errand: check whether the calls from before a stop of writes are done.
     Stop,
 }
 
-/// What waits in the readers' queue.
+/// An item of the readers' queue.
 pub(crate) enum ReaderItem {
     Read(Box<dyn ReadCall>),
     /// A read on a held snapshot.
     Held(Arc<Held>, Box<dyn ReadCall>),
     Snapshot(SnapshotRequest),
-    /// Opens or closes a connection of those for reads on the callers' threads.
+    /// Opens or closes one of the connections for reads on callers' threads.
     Errand(Errand),
 }
 
@@ -90,7 +90,7 @@ impl Item for ReaderItem {
     }
 }
 
-/// A request for a lease: the call that is answered when it has begun, and its state from then on.
+/// A request for a lease: the call that is answered when the lease begins, and the state of the lease.
 pub(crate) struct LeaseRequest {
     pub(crate) opening: Box<dyn WriteCall>,
     pub(crate) state: Arc<LeaseState>,

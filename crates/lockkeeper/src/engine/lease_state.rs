@@ -5,15 +5,15 @@
 //! | waiting | it is a call in the writer's queue | its turn, drop, deadline |
 //! | idle | the writer waits in [`LeaseState::next`], the transaction is open | a command, `end`, the idle time |
 //! | running | the writer runs a command; `running` is its token | its end, `end` |
-//! | over | `over` says why; the transaction is committed or rolled back soon | never |
+//! | over | `over` says why; the writer soon commits or rolls back | never |
 //!
-//! - LEASE1: only the writer's thread touches the connection; everybody else sets `over` and rings.
-//! - LEASE2: whatever ends a lease without a commit rolls it back: drop, expiry, abort, a command that
-//!   lost the transaction, a dropped command.
-//! - LEASE3: the writer waits for the caller only in `next`, for the idle time at most, and the hold time
-//!   ends a running command too. So the next writer waits for a known time.
+//! - LEASE1: only the writer's thread touches the connection. Other threads set `over` and wake it.
+//! - LEASE2: a lease that ends without a commit is rolled back, whether by drop, expiry, abort, a command that lost the
+//!   transaction, or a dropped command.
+//! - LEASE3: the writer waits for the holder only in `next`, at most for the idle time, and the hold time ends a running
+//!   command too. So the time that the next write waits has a limit.
 //!
-//! Bound: one command waits at most, because the handle is borrowed until it is answered.
+//! Bound: one waiting command, because the command borrows the handle until it is answered.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,14 +23,14 @@ use crate::error::ErrorKind;
 use crate::queue::{Awaited, Circle, Holder, Interrupt, Interruptible, Wait, after};
 use crate::sync::{Condvar, Mutex, lock, now, wait_until};
 
-/// What the holder and the writer share.
+/// The part of a lease that the holder and the writer share.
 pub(crate) struct LeaseState {
     state: Mutex<State>,
-    /// Rung when there is a command or the lease is over; the writer waits for it.
-    bell: Condvar,
+    /// Notified when there is a command or the lease is over. The writer waits for it.
+    changed: Condvar,
     pub(crate) hold_max: Duration,
     idle_max: Duration,
-    /// The call in which it was asked for; `None`: it was outside of any.
+    /// The call inside which the lease was asked for, if any.
     holder: Option<Holder>,
 }
 
@@ -39,23 +39,23 @@ struct State {
     command: Option<Command>,
     running: Option<Arc<dyn Interruptible>>,
     over: Option<ErrorKind>,
-    /// The writer's wait for the call that holds the lease, while there is no command.
+    /// The writer's wait for a command of that call, for the detection of circles (`queue/waits.rs`).
     wait: Option<Wait>,
 }
 
-/// What the holder asks of the writer.
+/// A command of the holder to the writer.
 pub(crate) enum Command {
     Run(Box<dyn WriteCall>),
-    /// Its closure does nothing; its answer is that of the commit.
+    /// The closure does nothing. The answer is the result of the commit.
     Commit(Box<dyn WriteCall>),
 }
 
 impl LeaseState {
-    /// A lease that is asked for here and now.
+    /// A lease that this thread asks for.
     pub(crate) fn new(hold_max: Duration, idle_max: Duration) -> Self {
         Self {
             state: Mutex::new(State::default()),
-            bell: Condvar::new(),
+            changed: Condvar::new(),
             hold_max,
             idle_max,
             holder: Holder::here(),
@@ -67,7 +67,7 @@ impl LeaseState {
         lock(&self.state).over
     }
 
-    /// The next command; `None`: the lease is over.
+    /// Waits for the next command. `None`: the lease is over.
     pub(crate) fn next(&self) -> Option<Command> {
         let idle_until = after(self.idle_max);
         let mut state = lock(&self.state);
@@ -85,7 +85,7 @@ impl LeaseState {
             if let (Some(holder), None) = (self.holder, &state.wait) {
                 match Wait::enter(|| Awaited::Holder(holder), true) {
                     Ok(wait) => state.wait = wait,
-                    // The call that waits for this writer goes on, and the holder gets the error.
+                    // The holder waits for the call that waits for this writer. The holder gets the error.
                     Err(Circle) => {
                         state.over = Some(ErrorKind::Nested);
                         return None;
@@ -97,12 +97,12 @@ impl LeaseState {
                 state.wait = None;
                 return None;
             }
-            state = wait_until(&self.bell, state, idle_until);
+            state = wait_until(&self.changed, state, idle_until);
         }
     }
 
-    /// A command has been run; false: the lease has ended meanwhile.
-    pub(crate) fn rest(&self) -> bool {
+    /// Notes that the command has run. False: the lease has ended meanwhile.
+    pub(crate) fn command_done(&self) -> bool {
         let mut state = lock(&self.state);
         let running = state.running.take();
         let goes_on = state.over.is_none();
@@ -111,7 +111,7 @@ impl LeaseState {
         goes_on
     }
 
-    /// Ends the lease (LEASE2); the first reason stays. A running command is asked to stop.
+    /// Ends the lease (LEASE2) and asks a running command to stop. The first reason stays.
     pub(crate) fn end(&self, why: ErrorKind) {
         let mut state = lock(&self.state);
         let why = *state.over.get_or_insert(why);
@@ -124,14 +124,14 @@ impl LeaseState {
                 _ => Interrupt::Canceled,
             });
         }
-        self.bell.notify_one();
+        self.changed.notify_one();
         drop(state);
         if let Some(Command::Run(call) | Command::Commit(call)) = forgotten {
             call.finish(Fate::kind(why));
         }
     }
 
-    /// Gives the writer a command, and enters the caller's wait for `awaited` instead of the writer's.
+    /// Gives the writer a command. The caller's wait for `awaited` replaces the writer's wait for a command.
     pub(crate) fn submit(
         &self,
         command: Command,
@@ -143,7 +143,7 @@ impl LeaseState {
             None => match Wait::enter_for(Some(&mut state.wait), awaited, true) {
                 Ok(wait) => {
                     state.command = Some(command);
-                    self.bell.notify_one();
+                    self.changed.notify_one();
                     return Ok(wait);
                 }
                 Err(Circle) => ErrorKind::Nested,
@@ -155,22 +155,22 @@ impl LeaseState {
     }
 }
 
-/// The lease that the writer serves, so that an abort can end it. One at most.
+/// The lease that the writer serves, at most one, so that an abort can end it.
 #[derive(Default)]
 pub(crate) struct LeaseSlot(Mutex<Option<Arc<LeaseState>>>);
 
 impl LeaseSlot {
-    /// The writer's turn has come to this lease.
+    /// The writer begins to serve this lease.
     pub(crate) fn set(&self, lease: &Arc<LeaseState>) {
         *lock(&self.0) = Some(Arc::clone(lease));
     }
 
-    /// It is over.
+    /// The writer has served the lease.
     pub(crate) fn clear(&self) {
         *lock(&self.0) = None;
     }
 
-    /// Ends the lease that the writer waits for. To be called after the writer's queue was aborted.
+    /// Ends the lease that the writer serves. Call it after the abort of the writer's queue.
     pub(crate) fn abort(&self) {
         let lease = lock(&self.0).clone();
         if let Some(lease) = lease {

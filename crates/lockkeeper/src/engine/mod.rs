@@ -1,7 +1,7 @@
-//! What the threads and the handles of one database share: calls as they wait, what lives between two calls,
-//! and the [`Core`](core::Core) that has it all.
+//! The parts that the threads and the handles of one database share: calls in their queues, objects that outlive a
+//! call, and the [`Core`](core::Core) with all of them.
 //!
-//! `core.rs` is on top: nothing else here, and nothing below this folder, knows it.
+//! Only `serve_read.rs` and the rooms above this one use `core.rs`.
 
 pub(crate) mod call;
 pub(crate) mod core;

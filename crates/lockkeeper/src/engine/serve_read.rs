@@ -1,5 +1,4 @@
-//! Runs one read on a connection: inside a transaction that others share, on a held snapshot, or in a transaction of
-//! its own.
+//! Runs one read on a connection: inside a shared read transaction, on a held snapshot, or in a transaction of its own.
 
 use std::time::{Duration, Instant};
 
@@ -12,8 +11,8 @@ use crate::sqlite::{slow, snapshot::Snapshot};
 use crate::stats::CallMeter;
 use crate::sync::now;
 
-/// Runs a read inside the transaction that is open on `conn` and puts its caller's waker into the batch, which is
-/// told how many reads wait behind it; returns how long it took, with what the slow log took.
+/// Runs a read inside the transaction that is open on `conn` and puts its caller's waker into the batch. `behind`: how
+/// many reads wait in the queue. Returns the time that the read took, and the slow log.
 pub(crate) fn run(
     conn: &Snapshot,
     core: &Core,
@@ -28,7 +27,7 @@ pub(crate) fn run(
     }
     let link = &conn.link;
     let waited = at.saturating_duration_since(call.meta().submitted);
-    // Also without statistics: who pins the WAL must be found when it is at its maximum.
+    // Also without statistics: at the WAL's maximum, the reads that pin it must be found.
     link.callbacks.slot.begin_call(call.meta().origin.clone(), at, call.interruptible());
     link.begin_call(true, false);
     let waker = call.run(core.domain, conn);
@@ -57,7 +56,7 @@ pub(crate) fn run_held(conn: &Snapshot, core: &Core, call: Box<dyn ReadCall>) {
     conn.link.callbacks.slot.end_call();
 }
 
-/// Runs a read in a transaction of its own, on a connection that can also write.
+/// Runs a read in a transaction of its own, on the writer's connection.
 pub(crate) fn run_alone(conn: &Snapshot, core: &Core, meter: &CallMeter, call: Box<dyn ReadCall>) {
     match conn.link.session.run(Sql::Begin) {
         Ok(()) => {

@@ -1,29 +1,28 @@
 //! Reads on the caller's own thread, under a step budget.
 //!
-//! A point read takes five microseconds, a hop to another thread and back ten times that. A read
-//! marked short runs where it is: on a connection kept for that, inside a read transaction, with a
-//! progress handler that stops it after [`BUDGET_TICKS`] ticks. A stopped read is run again on a
-//! reader thread, so the scheduler is held up for the budget at most (and for a page that has to
-//! come from the disk).
+//! A point read takes five microseconds, a hop to another thread and back ten times that. So a read marked short runs
+//! on its caller's thread: on a connection kept for that, inside a read transaction, with a progress handler that stops
+//! it after [`BUDGET_TICKS`] ticks. A stopped read runs again on a reader thread. So it blocks the executor at most for
+//! the budget, and for pages that are read from the disk.
 //!
-//! The same connections serve held snapshots (`held.rs`), one each, so they are counted here:
+//! Held snapshots (`held.rs`) use connections from here too, one each:
 //!
 //! | connection | what may be trusted | left by |
 //! |---|---|---|
 //! | idle | clean; the next read or snapshot takes it | `run`, `pin`, `close` |
 //! | used | a short read runs on it, on its caller's thread | the end of the read |
 //! | held | a snapshot has it, or a read that outlasts its snapshot | the drop of [`Pinned`] |
-//! | surplus | to be closed; the next snapshot takes it instead, if it is clean | `pin`, `trim`, `close` |
-//! | closing | being closed by a thread that may do I/O | that thread |
+//! | surplus | a reader thread will close it, unless a snapshot takes it first, if it is clean | `pin`, `trim`, `close` |
+//! | closing | a thread that may do I/O closes it | that thread |
 //!
-//! - SHORT1: at most `max` connections are idle or used; a caller that finds none goes to the reader threads, which
-//!   open one for the next time. A short read never waits.
-//! - SHORT2: a connection counts until it is closed: a snapshot that is given another one than a surplus one
-//!   waits until those held, surplus and closing are at most `snapshots_max`, its own included. So they are
-//!   never more, apart from those on which a reader thread still ran a read when its snapshot was over.
-//! - SHORT3: giving a connection back does no I/O, so callers may. What is too much is closed by a reader thread,
-//!   which is asked ahead of the calls (`queue/mod.rs` QUEUE9).
-//! - SHORT4: [`ShortReads::close`] returns when every connection of these has been closed, lent ones included.
+//! - SHORT1: at most `max` connections are idle or used. A short read that finds none idle goes to the reader threads,
+//!   one of which opens a connection for the next short read. A short read never waits for a connection.
+//! - SHORT2: a connection counts until it is closed. A snapshot that gets no surplus connection waits until the held,
+//!   surplus and closing ones are at most `snapshots_max`, its own included. So there are never more, apart from
+//!   those on which a reader thread is still running a read although its snapshot is over.
+//! - SHORT3: giving a connection back does no I/O, so callers may do it. A reader thread closes the surplus ones; it is
+//!   asked to by an errand, which goes ahead of the calls (`queue/mod.rs` QUEUE9).
+//! - SHORT4: [`ShortReads::close`] returns when all these connections are closed, used and held ones included.
 //!
 //! Lock order: a held snapshot's state, then `state`. Lists are bounded by SHORT1 and SHORT2.
 
@@ -39,30 +38,30 @@ use crate::queue::{Domain, Frame};
 use crate::sqlite::{opener::Opener, snapshot::Snapshot};
 use crate::sync::{Condvar, Mutex, MutexGuard, lock, now, wait};
 
-/// Ticks of 1,000 virtual-machine steps. The first may come early, because SQLite counts a cached
-/// statement's steps through all its executions.
+/// Ticks of 1,000 virtual-machine steps. The first tick may come early, because SQLite goes on counting the steps of a
+/// cached statement from its previous execution.
 pub(crate) const BUDGET_TICKS: u32 = 4;
 
-/// What a reader thread is asked to do here, because it may do I/O.
+/// What a short read or a snapshot asks a reader thread to do, because callers' threads must do no I/O.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Errand {
-    /// Opens a connection for reads on the callers' threads.
+    /// Open a connection for short reads.
     Open,
-    /// Closes a surplus connection of a snapshot.
+    /// Close a surplus connection.
     Close,
 }
 
-/// Asks a reader thread; false: the same was asked before, or the database is closing.
+/// Asks a reader thread. False: the same errand waits already, or the database is closing.
 pub(crate) type Ask = Box<dyn Fn(Errand) -> bool + Send + Sync>;
 
 /// The connections for reads on callers' threads, and those of held snapshots.
 pub(crate) struct ShortReads {
     opener: Arc<Opener>,
     ask: Ask,
-    /// The process that has the connections.
+    /// The process that opened the connections.
     pid: u32,
     state: Mutex<State>,
-    /// Rung when a connection has been given back or closed.
+    /// Notified when a connection was given back or closed.
     returned: Condvar,
     max: usize,
     pub(crate) turns: Turns,
@@ -75,22 +74,22 @@ struct State {
     idle: Vec<Box<Snapshot>>,
     /// Connections in use by short reads.
     used: usize,
-    /// Snapshots that are held.
+    /// Held snapshots, each with a connection.
     held: usize,
-    /// Connections with a reader thread whose snapshot is over. At most one per reader thread.
+    /// Connections on which a reader thread runs a read although the snapshot is over. At most one per reader thread.
     outlasting: usize,
     surplus: Vec<Surplus>,
     closing: usize,
-    /// A reader thread was asked to open one.
+    /// A reader thread was asked to open a connection.
     asked: bool,
     closed: bool,
-    /// Short reads that were served.
+    /// Short reads served so far.
     served: u64,
 }
 
 struct Surplus {
     conn: Box<Snapshot>,
-    /// It is clean, and shows the file.
+    /// It is clean and open on the file, not on a copy, so a snapshot may take it.
     usable: bool,
 }
 
@@ -117,19 +116,18 @@ impl ShortReads {
         process::id() != self.pid
     }
 
-    /// Short reads so far.
+    /// Short reads served so far.
     pub(crate) fn served(&self) -> u64 {
         lock(&self.state).served
     }
 
-    /// Snapshots that are held.
+    /// Held snapshots.
     pub(crate) fn held(&self) -> usize {
         lock(&self.state).held
     }
 
-    /// Makes place for a snapshot; the connection for it, or none: one may be opened.
-    ///
-    /// To be called on a thread that may do I/O; `reuse`: those that are there will do.
+    /// Reserves a place for a snapshot, on a thread that may do I/O. Returns a connection for it, or `None` if the
+    /// caller must open one. `reuse`: an open connection to the file will do.
     fn reserve(&self, reuse: bool) -> Result<Option<Box<Snapshot>>, Error> {
         let max = self.opener.config.snapshots_max;
         let mut state = lock(&self.state);
@@ -157,7 +155,7 @@ impl ShortReads {
         }
     }
 
-    /// Closes a connection that was taken off a list, outside the lock.
+    /// Closes a connection, outside the lock.
     fn close_one<'s>(
         &'s self,
         mut state: MutexGuard<'s, State>,
@@ -172,14 +170,14 @@ impl ShortReads {
         state
     }
 
-    /// A snapshot is over while a reader thread has its connection.
+    /// Notes that a snapshot is over while a reader thread has its connection.
     pub(crate) fn outlasted(&self) {
         let mut state = lock(&self.state);
         state.held -= 1;
         state.outlasting += 1;
     }
 
-    /// Takes a connection back from a snapshot; true: a reader thread must be asked to close something.
+    /// Takes a connection back from a snapshot. True: a reader thread must be asked to close a surplus one.
     fn give_back(&self, conn: Option<Surplus>, outlasted: bool) -> bool {
         let mut state = lock(&self.state);
         match outlasted {
@@ -198,7 +196,7 @@ impl ShortReads {
         ask
     }
 
-    /// Closes one surplus connection; true: there are more.
+    /// Closes one surplus connection. True: there are more.
     fn trim(&self) -> bool {
         let mut state = lock(&self.state);
         if let Some(surplus) = state.surplus.pop() {
@@ -207,7 +205,7 @@ impl ShortReads {
         !state.surplus.is_empty() && !state.closed
     }
 
-    /// Does what was asked for, on a thread that may do I/O.
+    /// Does an errand, on a thread that may do I/O.
     pub(crate) fn do_errand(&self, errand: Errand) {
         match errand {
             Errand::Open => self.open_one(),
@@ -219,8 +217,8 @@ impl ShortReads {
         }
     }
 
-    /// Runs `f` on this thread. `None`: it must run on a reader thread, because there is no connection for it
-    /// now, or because it has used up its budget.
+    /// Runs `f` on this thread. `None`: it must run on a reader thread, because no connection is idle or `f` has used up
+    /// its budget.
     pub(crate) fn run<R>(&self, domain: Domain, f: impl FnOnce(&Snapshot) -> R) -> Option<R> {
         let mut state = lock(&self.state);
         let Some(conn) = state.idle.pop() else {
@@ -258,7 +256,7 @@ impl ShortReads {
 
     /// Opens a connection, on a thread that may do I/O.
     fn open_one(&self) {
-        // A failure is met again, and reported, by the reader threads.
+        // If it fails, opening fails on the reader threads as well, and they report the error.
         let conn = self.opener.open(Role::Reader).ok();
         let mut state = lock(&self.state);
         state.asked = false;
@@ -272,7 +270,7 @@ impl ShortReads {
         }
     }
 
-    /// SHORT4. To be called when nothing pins a snapshot any more, and those held were told to end.
+    /// SHORT4. Call it when no snapshot can be taken any more and the held ones have been released.
     pub(crate) fn close(&self) {
         let mut state = lock(&self.state);
         state.closed = true;
@@ -291,26 +289,26 @@ impl ShortReads {
         }
     }
 
-    /// After a fork the connections are the parent's: forget them without closing.
+    /// For a forked child: forgets the connections, which are the parent's, without closing them.
     pub(crate) fn forget(&self) {
         let mut state = lock(&self.state);
         std::mem::forget((std::mem::take(&mut state.idle), std::mem::take(&mut state.surplus)));
     }
 }
 
-/// The connection of a held snapshot; goes back when dropped.
+/// The connection of a held snapshot. The drop gives it back.
 pub(crate) struct Pinned {
     home: Weak<ShortReads>,
-    /// `None`: it could not be opened, or is on its way back.
+    /// `None`: it could not be opened, or the drop is giving it back.
     conn: Option<Box<Snapshot>>,
-    /// It shows the file, not a copy.
+    /// It is open on the file, not on a copy, so others may use it next.
     reuse: bool,
-    /// Its snapshot was over before a reader thread was done with it.
+    /// Its snapshot was over before a reader thread had finished a read on it.
     outlasted: bool,
 }
 
 impl Pinned {
-    /// A connection to the file for a snapshot, opened if there is none.
+    /// A connection to the file for a snapshot; opens one if none is at hand.
     pub(super) fn take(home: &Arc<ShortReads>) -> Result<Self, Error> {
         Self::new(home, true, || home.opener.open(Role::Reader))
     }
@@ -336,7 +334,7 @@ impl Pinned {
         Ok(pinned)
     }
 
-    /// Drops it after [`ShortReads::outlasted`].
+    /// Drops the connection of a snapshot for which [`ShortReads::outlasted`] was called.
     pub(super) fn drop_late(mut self) {
         self.outlasted = true;
     }
@@ -348,7 +346,7 @@ impl Deref for Pinned {
     fn deref(&self) -> &Snapshot {
         match &self.conn {
             Some(conn) => conn,
-            None => unreachable!("it is taken out by `drop` alone"),
+            None => unreachable!("only `drop` takes it out"),
         }
     }
 }
@@ -356,21 +354,21 @@ impl Deref for Pinned {
 impl Drop for Pinned {
     fn drop(&mut self) {
         let surplus = self.conn.take().map(|conn| {
-            // Ends the read transaction at once, so that the WAL can start over: no I/O, only locks.
+            // Ends the read transaction at once, so that the WAL can start over. This releases locks and does no I/O.
             let clean = conn.link.clean();
             conn.link.callbacks.slot.rest();
             Surplus { conn, usable: clean && self.reuse }
         });
-        // Without its home every thread has ended; what is dropped here is closed here.
+        // Without its home all threads have ended, and the drop here closes the connection.
         let Some(home) = self.home.upgrade() else { return };
         if home.give_back(surplus, self.outlasted) {
-            // Refused: it is on its way already, or the database is closing.
+            // Refused: one waits already, or the database is closing.
             (home.ask)(Errand::Close);
         }
     }
 }
 
-/// A connection in use; goes back when dropped, also by a panic of the read.
+/// A connection that a short read uses. The drop gives it back, also when the read panics.
 struct Lent<'s> {
     home: &'s ShortReads,
     conn: Option<Box<Snapshot>>,
@@ -396,7 +394,7 @@ impl Drop for Lent<'_> {
             state.idle.push(conn);
         }
         drop(state);
-        // Closed before it is counted as returned: `close` waits until it is closed.
+        // An unusable connection is closed before it is uncounted, since `close` waits until all are closed.
         drop(gone);
         lock(&self.home.state).used -= 1;
         self.home.returned.notify_all();

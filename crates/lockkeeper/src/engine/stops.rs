@@ -1,17 +1,17 @@
-//! Stops of writes that the writer has not answered yet (`client/stop.rs`).
+//! The stops of writes that the writer has not answered yet (`client/stop.rs`).
 
 use crate::queue::{Queue, Reply};
 use crate::sync::{Mutex, lock};
 
 use super::item::WriterItem;
 
-/// Bounded by the futures that wait for them.
+/// Bound: one per future that waits for a stop.
 #[derive(Default)]
 pub(crate) struct Stops(Mutex<Vec<Stopping>>);
 
 /// A stop that waits for the writer.
 pub(crate) struct Stopping {
-    /// Calls older than this are served first.
+    /// Calls with a smaller sequence number are served first.
     pub(crate) limit: u64,
     pub(crate) reply: Reply<()>,
 }
@@ -21,7 +21,7 @@ impl Stops {
         lock(&self.0).push(stop);
     }
 
-    /// STOP2: takes the stops for which no call is waiting in `writer` any more.
+    /// STOP2. Takes the stops whose earlier calls have all left the queue `writer`.
     pub(crate) fn take_ready(&self, writer: &Queue<WriterItem>) -> Vec<Stopping> {
         let mut stopping = lock(&self.0);
         let (ready, later) = std::mem::take(&mut *stopping)
@@ -35,10 +35,10 @@ impl Stops {
         lock(&self.0).is_empty()
     }
 
-    /// Answers them all as closed: the writer has ended.
+    /// Drops all stops, whose futures then report a closed database: the writer has ended.
     pub(crate) fn give_up(&self) {
         let left = std::mem::take(&mut *lock(&self.0));
-        // Outside the lock: it wakes them.
+        // Outside the lock, because it wakes callers.
         drop(left);
     }
 }

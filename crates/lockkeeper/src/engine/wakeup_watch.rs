@@ -1,4 +1,4 @@
-//! The clock wakes answered callers that no other caller has woken (`queue/wakeups.rs` WAKE2).
+//! The clock wakes answered callers that no other caller wakes (`queue/wakeups.rs` WAKE2).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,10 +20,10 @@ impl WakeupWatch {
         Arc::new(Self { wakeups, clock, on: AtomicBool::new(false), next: Mutex::new(None) })
     }
 
-    /// Has the clock look after the wakers that this thread has pushed, if they are still in the batch.
+    /// Has the clock check for the wakers that this thread has pushed, if they are still in the batch.
     pub(crate) fn keep(self: &Arc<Self>) {
-        // A look that misses a waker came before it was pushed, and lowered the flag before that:
-        // both are ordered by the lock of the batch.
+        // A check that missed a waker took the batch's lock before the push did, and cleared `on` before that. So
+        // this thread sees `on` cleared.
         if self.wakeups.has_any()
             && !self.on.load(Ordering::Relaxed)
             && !self.on.swap(true, Ordering::AcqRel)

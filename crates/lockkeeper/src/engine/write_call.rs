@@ -1,4 +1,4 @@
-//! Writes in the form in which they wait: run once or more often, answered when their commit is decided.
+//! Writes in the form in which they wait. The writer may run one several times; it answers it after the commit.
 
 use std::any::{Any, TypeId};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind};
 use crate::queue::{Domain, Frame, Interrupt, Interruptible, Phase, shielded};
 use crate::sqlite::transaction::Transaction;
 
-/// What a write's future receives: also the snapshot that it may have asked for.
+/// The answer to a write's future, with the snapshot if it has asked for one.
 pub(crate) type WriteOutcome<T, E> = Outcome<(T, Option<Arc<Held>>), E>;
 
 /// How a run of a closure ended.
@@ -21,14 +21,14 @@ pub(crate) enum Ran {
     Panicked,
 }
 
-/// What a write is told in the end.
+/// What the writer answers a write with.
 #[derive(Debug)]
 pub(crate) enum Fate {
-    /// Its own result; for a successful one: it is stored.
+    /// The result of its closure. If that is `Ok`, the write is stored.
     Own,
-    /// Its own result, with the state of the database right after its commit.
+    /// The same, with a snapshot of the state that its commit left.
     OwnAt(Result<Arc<Held>, Error>),
-    /// It was not stored (or, for `Unknown`, perhaps), whatever the closure returned.
+    /// This error, whatever the closure returned: the write is not stored (for `Unknown`: may not be).
     Instead(Error),
 }
 
@@ -41,12 +41,12 @@ impl Fate {
 /// A write, as the writer sees it.
 pub(crate) trait WriteCall: QueuedCall {
     fn is_repeatable(&self) -> bool;
-    /// The type of its closure: what calls of one place in the caller's program have in common.
+    /// See [`Body::closure`].
     fn closure(&self) -> TypeId;
     fn wants_snapshot(&self) -> bool;
     /// Runs the closure and keeps its result until [`WriteCall::finish`].
     fn run(&mut self, domain: Domain, tx: &Transaction) -> Ran;
-    /// Makes the last run, which returned `Ok`, a failure of this kind.
+    /// Turns the last run, which returned `Ok`, into a failure of this kind.
     fn judge(&mut self, kind: ErrorKind);
     /// Whether the last run was a success.
     fn has_succeeded(&self) -> bool;
@@ -60,8 +60,8 @@ pub(crate) struct TypedWrite<B, T, E> {
     call: TypedCall<B, WriteOutcome<T, E>>,
     wants_snapshot: bool,
     ran: Option<Result<Result<T, E>, Box<dyn Any + Send>>>,
-    /// What had asked the last run to stop when it ended. Later it can no longer be the reason of
-    /// the closure's error.
+    /// Why the last run had been asked to stop when it ended. A later request cannot be the cause of the closure's
+    /// error.
     stopped: Option<Interrupt>,
     judged: Option<ErrorKind>,
 }
@@ -144,7 +144,7 @@ where
             (fate, _) => fate,
         };
         let outcome = match (fate, ran) {
-            // A panic is the caller's, whatever became of the transaction.
+            // The caller gets its panic, whatever happened to the transaction.
             (_, Some(Err(payload))) => Err(payload),
             (Fate::Own, Some(Ok(Ok(value)))) => Ok(Ok((value, None))),
             (Fate::OwnAt(Ok(held)), Some(Ok(Ok(value)))) => Ok(Ok((value, Some(held)))),

@@ -1,10 +1,9 @@
-//! Shedding: what an overloaded queue refuses, so that what it accepts is still served in time.
+//! Load shedding: which calls an overloaded queue refuses, so that it still serves the others in time.
 //!
-//! A queue whose callers do not slow down (each request of the world is a new caller) only grows: in
-//! the end every call is served after its caller has lost interest. So a lane that has kept its calls
-//! waiting longer than the target for a whole interval refuses those that waited longer, until none
-//! has for as long. The idea is CoDel's (RFC 8289), with the sojourn time as the only measure, reduced
-//! to requests, which are answered at once when they are refused.
+//! Where callers do not slow down (each request from outside is a new caller), the queue grows until it serves every
+//! call too late. So when the calls of a lane have waited longer than the target for a whole interval, the queue
+//! refuses the calls of that lane that waited longer, until none has done so for an interval. This is CoDel (RFC 8289)
+//! for requests: the only measure is the time in the queue, and a refused request is answered at once.
 //!
 //! A pure data structure: the time is an argument.
 //!
@@ -14,16 +13,16 @@
 //! | above | every call since `above_since` waited too long; they are served | a call in time; an interval |
 //! | overloaded | calls that waited too long are refused | an interval without such a call |
 //!
-//! - ADM1: lanes are judged apart: a client with a backlog of its own costs nobody else a call.
-//! - ADM2: an entry that was not touched for an interval counts as none, so what is left of a forgotten
-//!   lane cannot judge the next one with its number. Bound: an entry per lane number.
+//! - ADM1: each lane is judged by itself. The backlog of one client makes the queue refuse no call of another.
+//! - ADM2: an entry that has not changed for an interval is ignored, so the entry of a removed lane does not apply to
+//!   the next lane with the same number. Bound: an entry per lane number.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::LaneId;
 
-/// Targets in an interval: how long the wait must last to be more than a burst.
+/// Targets in an interval: calls must wait too long for an interval before it is more than a burst.
 const INTERVAL_TARGETS: u32 = 10;
 
 pub(crate) struct Admission {
@@ -44,7 +43,7 @@ impl Admission {
         Self { target, interval, lanes: HashMap::new() }
     }
 
-    /// Whether a call of `lane` that waited from `submitted` until `now` is to be refused.
+    /// Whether to refuse a call of `lane` that waited from `submitted` until `now`.
     pub(crate) fn sheds(&mut self, lane: LaneId, submitted: Instant, now: Instant) -> bool {
         // ADM2
         let entry = self.lanes.get_mut(&lane).filter(|above| now - above.last < self.interval);

@@ -1,22 +1,22 @@
 //! A call's reply and its interrupt token: what the caller and the worker share.
 //!
-//! | slot | who may trust it | left by |
+//! | slot | what may be trusted | left by |
 //! |---|---|---|
-//! | `Waiting` | caller: no answer yet; its waker, if any, is stored | [`Reply::answer`], drop of [`Reply`] |
-//! | `Answered` | caller: the value is there | [`Receiver::poll`] |
-//! | `Lost` | caller: the worker's side went away without an answer | never |
-//! | `Gone` | worker: nobody wants the value any more, or it was fetched | never |
+//! | `Waiting` | there is no answer yet; the caller's waker is stored if it has polled | [`Reply::answer`], drop of [`Reply`] |
+//! | `Answered` | the value is there | [`Receiver::poll`] |
+//! | `Lost` | the [`Reply`] was dropped without an answer | never |
+//! | `Gone` | the caller has fetched the value or dropped its [`Receiver`] | never |
 //!
-//! - CALL1: each accepted call is answered exactly once: `answer` consumes the [`Reply`], and dropping
-//!   one unanswered marks the slot `Lost`, whatever made it drop (close, abort, panic, a dead thread).
-//! - CALL2: a waker is called outside the slot's lock, so that a waker that polls at once finds it free.
-//! - CALL3: a value whose caller is gone is dropped by the worker, outside every lock; what else holds
-//!   the shared part (a worker's seat) never holds a caller's value.
-//! - CALL4: a token is raised once; the first reason stays. It belongs to one call, so raising it late
-//!   can never hit the next one.
-//! - CALL5: a panic of a destructor or a waker has no caller to go to. It is caught where a worker or
-//!   the clock would die of it ([`shielded`]).
-//! - CALL6: whoever answers quietly owes the caller the waker that it was given.
+//! - CALL1: each accepted call is answered exactly once: `answer` consumes the [`Reply`], and the drop of an unanswered
+//!   one marks the slot `Lost`, whatever its cause (close, abort, panic, a dead thread).
+//! - CALL2: a waker is called outside the slot's lock, so a waker that polls at once can take the lock.
+//! - CALL3: when the caller is gone, the worker drops the value, outside every lock. So the last reference to the shared
+//!   part, which may be in a worker's slot under the queue's lock, never holds a value of a caller.
+//! - CALL4: a token keeps the first reason for which it is raised. It belongs to one call, so raising it late cannot
+//!   stop the next call.
+//! - CALL5: a panic of a destructor or a waker belongs to no call. It is caught ([`shielded`]) where a worker or the
+//!   clock's thread would die of it.
+//! - CALL6: the caller of [`Reply::answer_quietly`] must wake the waker that it gets.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -51,8 +51,7 @@ const REASONS: [Interrupt; 5] = [
     Interrupt::LeaseExpired,
 ];
 
-/// A flag that asks one call, and no other, to stop. 0: it need not; otherwise the reason's place in [`REASONS`],
-/// counted from 1.
+/// A flag that asks one call to stop: 0, or the position of the reason in [`REASONS`], counted from 1.
 #[derive(Debug)]
 pub(crate) struct Token(AtomicU8);
 
@@ -61,7 +60,7 @@ impl Token {
         Self(AtomicU8::new(0))
     }
 
-    /// Asks the call to stop; only the first reason is kept.
+    /// Asks the call to stop, unless it has been asked before (CALL4).
     pub(crate) fn raise(&self, why: Interrupt) {
         // Pairs with the load in `raised`. Relaxed suffices: the flag carries no other data.
         let number = why as u8 + 1;
@@ -75,10 +74,10 @@ impl Token {
     }
 }
 
-/// Something that can be asked to stop; the type-erased end of a call.
+/// A call that can be asked to stop, without its types.
 pub(crate) trait Interruptible: Send + Sync {
     fn token(&self) -> &Token;
-    /// Whether its caller need not wait for it any more.
+    /// Whether the wait for it can end: it was answered, or its reply or its caller is gone.
     fn is_answered(&self) -> bool;
 }
 
@@ -104,13 +103,13 @@ impl<R: Send> Interruptible for Shared<R> {
     }
 }
 
-/// The worker's end of a call. Dropping it unanswered tells the caller that the call is lost.
+/// The worker's end of a call. If it is dropped without an answer, the caller gets [`Lost`].
 pub(crate) struct Reply<R>(Option<Arc<Shared<R>>>);
 
 /// The caller's end of a call.
 pub(crate) struct Receiver<R>(Arc<Shared<R>>);
 
-/// The worker's end went away without an answer.
+/// The worker's end was dropped without an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Lost;
 
@@ -127,18 +126,19 @@ impl<R> Reply<R> {
         }
     }
 
-    /// Answers without waking the caller; the waker, if there is one, is to be called soon (CALL6).
+    /// Answers without waking the caller. The worker must soon wake the returned waker (CALL6).
     pub(crate) fn answer_quietly(mut self, value: R) -> Option<Waker> {
         self.0.take().and_then(|shared| store(&shared, Slot::Answered(value)))
     }
 
+    /// Why the call should stop, if it should.
     pub(crate) fn token(&self) -> Option<Interrupt> {
         self.0.as_ref().and_then(|shared| shared.token.raised())
     }
 }
 
 impl<R: Send + 'static> Reply<R> {
-    /// The type-erased token, to be shown to the code that runs the call.
+    /// The call without its types, for the code that runs it.
     pub(crate) fn interruptible(&self) -> Option<Arc<dyn Interruptible>> {
         self.0.as_ref().map(|shared| Arc::clone(shared) as Arc<dyn Interruptible>)
     }
@@ -152,8 +152,7 @@ impl<R> Drop for Reply<R> {
     }
 }
 
-/// Runs callers' code that nobody waits for: destructors and wakers. The panic hook has reported
-/// what it threw.
+/// Runs a destructor or a waker of a caller and drops its panic, which the panic hook has reported (CALL5).
 pub(crate) fn shielded(f: impl FnOnce()) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(f)) {
         // Its destructor might panic, too.
@@ -168,7 +167,7 @@ fn put<R>(shared: &Shared<R>, value: Slot<R>) {
     }
 }
 
-/// Fills the slot; returns the waker of the caller, if it waits.
+/// Fills the slot; returns the waker of a caller that waits.
 fn store<R>(shared: &Shared<R>, value: Slot<R>) -> Option<Waker> {
     let mut slot = lock(&shared.slot);
     if matches!(*slot, Slot::Gone) {
@@ -228,7 +227,7 @@ impl<R> Drop for Receiver<R> {
     }
 }
 
-/// Runs `future` on this thread, which sleeps while nothing happens.
+/// Runs `future` on this thread, which sleeps until the future is woken.
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     struct Unpark(Thread);
 

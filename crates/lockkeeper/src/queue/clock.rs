@@ -1,11 +1,11 @@
-//! A thread that rings alarms: deadlines of waiting calls, ages of snapshots, stalled pools.
+//! A timer thread: deadlines of waiting calls, ages of snapshots, stalled pools.
 //!
-//! The library has no runtime and so no timer. The thread starts with the first alarm and ends
-//! when its owner closes the clock; a program that uses no deadline never starts it for that.
+//! The library has no runtime and so no timer of its own. The thread starts with the first alarm and ends when the
+//! clock is closed or dropped.
 //!
 //! - CLK1: an alarm rings at most once, not before its time, outside the clock's lock.
-//! - CLK2: an alarm that is taken back is forgotten at once, so the number kept is bounded by the
-//!   number of calls and snapshots that have one.
+//! - CLK2: the drop of an [`Alarm`] removes it at once. Bound: one alarm per call or snapshot that has one, and one for
+//!   each regular check.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ struct State {
     thread: Option<JoinHandle<()>>,
 }
 
-/// An alarm that was set; dropping it takes it back.
+/// An alarm that was set. Dropping it cancels it.
 pub(crate) struct Alarm {
     key: (Instant, u64),
     inner: Arc<Inner>,
@@ -43,7 +43,7 @@ impl Clock {
         Self(Arc::new(Inner { state, changed: Condvar::new() }))
     }
 
-    /// Rings at `at`. On a closed clock, or when no thread can be had, it never rings.
+    /// Calls `ring` at `at`; never if the clock is closed or its thread cannot be started.
     pub(crate) fn set(&self, at: Instant, ring: impl FnOnce() + Send + 'static) -> Alarm {
         let mut state = lock(&self.0.state);
         let key = (at, state.next);
@@ -63,7 +63,7 @@ impl Clock {
         Alarm { key, inner: Arc::clone(&self.0) }
     }
 
-    /// As [`Clock::set`]; it rings with `target`, which it does not keep alive.
+    /// As [`Clock::set`], but passes `target` to `ring`, if it is still alive then.
     pub(crate) fn set_for<T: Send + Sync + 'static>(
         &self,
         target: &Arc<T>,
@@ -78,12 +78,12 @@ impl Clock {
         })
     }
 
-    /// Forgets all alarms and ends the thread; waits for it unless called on it.
+    /// Removes all alarms and ends the thread. Joins it, unless this is that thread.
     pub(crate) fn close(&self) {
         if let Some(thread) = self.0.stop()
             && thread.thread().id() != std::thread::current().id()
         {
-            // A panic of an alarm has been reported by the panic hook.
+            // The panic hook has reported a panic of an alarm.
             let _ = thread.join();
         }
     }
@@ -104,7 +104,7 @@ impl Drop for Alarm {
 }
 
 impl Inner {
-    /// Forgets all alarms and tells the thread to end; returns its handle.
+    /// Removes all alarms and tells the thread to end; returns its handle.
     fn stop(&self) -> Option<JoinHandle<()>> {
         let mut state = lock(&self.state);
         state.closed = true;
@@ -138,9 +138,9 @@ impl Inner {
     }
 }
 
-/// The absolute form of a deadline.
+/// The instant at which `patience` from now is over.
 pub(crate) fn after(patience: Duration) -> Instant {
     let now = now();
-    // A deadline beyond what the clock can say is none that anybody will see.
+    // An instant that the clock cannot represent: a year is as good as never.
     now.checked_add(patience).unwrap_or(now + Duration::from_secs(60 * 60 * 24 * 365))
 }

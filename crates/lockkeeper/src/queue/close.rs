@@ -1,8 +1,8 @@
 //! Stopping intake, draining, joining.
 //!
-//! - CLOSE1: closing begins when the future is first polled (or `blocking_close` is called), never by a
-//!   drop of the future; it goes on when the future is dropped.
-//! - CLOSE2: a deadline turns the drain into an abort; the future still waits for the threads.
+//! - CLOSE1: closing begins when the future is first polled (or `blocking_close` is called). Dropping the future before
+//!   does nothing; dropping it later does not stop the close.
+//! - CLOSE2: a deadline turns the drain into an abort. The future still waits for the threads.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,31 +20,31 @@ pub enum Closed {
     Drained,
     /// The deadline passed, or `abort` was called: calls were refused or interrupted.
     Aborted,
-    /// This process was forked from the one that has the threads: nothing was closed.
+    /// This process was forked from the one that has the threads. Nothing was closed.
     Forked,
-    /// It was asked for inside a call that this would wait for, directly or through other calls: nothing was
+    /// The close would wait, directly or through other calls, for the call inside which it was asked for. Nothing was
     /// closed.
     Nested,
 }
 
-/// What can be closed: one queue with its threads, or a database with both of its queues.
+/// One queue with its threads, or a database with both of its queues.
 pub(crate) trait Closing: Send + Sync + 'static {
     /// Whether the threads are those of another process.
     fn is_forked(&self) -> bool;
     fn close(&self);
     fn abort(&self);
     fn gone(&self) -> Receiver<()>;
-    /// Joins threads that have left; must not be called before [`Closing::gone`] has resolved.
+    /// Joins the threads. Call it when [`Closing::gone`] has resolved.
     fn join(&self);
     fn clock(&self) -> &Clock;
-    /// Whose calls a close waits for.
+    /// The domain for whose calls a close waits.
     fn domain(&self) -> Domain;
 }
 
-/// A close under way: a future, or [`Close::blocking_wait`] for plain threads.
+/// A future that closes; plain threads use [`Close::blocking_wait`].
 ///
 /// # Cancel safety
-/// Dropping it after the first poll leaves the close going on; dropping it before does nothing.
+/// Dropped before the first poll: nothing is closed. Dropped later: the close goes on.
 #[must_use = "closing begins when the future is polled"]
 pub struct Close {
     target: Arc<dyn Closing>,
@@ -53,7 +53,7 @@ pub struct Close {
     waiting: Option<Receiver<()>>,
     aborted: Arc<AtomicBool>,
     alarm: Option<Alarm>,
-    /// Inside a call: calls that are still to be served may wait for that one.
+    /// Set inside a call: the calls that the close waits for may wait for that call.
     wait: Option<Wait>,
 }
 
@@ -63,7 +63,7 @@ impl Close {
         Self { target, abort, deadline: None, waiting: None, aborted, alarm: None, wait: None }
     }
 
-    /// Aborts what has not been served after `patience`.
+    /// Aborts the calls that have not been served after `patience`.
     pub fn deadline(mut self, patience: Duration) -> Self {
         self.deadline = Some(patience);
         self
@@ -114,8 +114,7 @@ impl Future for Close {
                 Poll::Pending
             }
             Poll::Ready(_) => {
-                // The threads have left their seats: what remains of them is the return from
-                // their last function.
+                // Each thread has freed its slot and is about to return.
                 self.target.join();
                 self.alarm = None;
                 self.wait = None;

@@ -1,17 +1,15 @@
-//! Which calls this thread is running: how re-entry is noticed and how a call learns that it
-//! should stop.
+//! Which calls this thread is running, to detect re-entry and to tell a call that it should stop.
 //!
-//! A call that submits to its own queue and waits would wait for itself. Every submission
-//! therefore looks at the frames of its thread; a call submitted from inside another one also
-//! carries the queues that the other one (and whoever waits for it) occupies, so that a circle
-//! through a second queue is noticed as well.
+//! A call that submits to its own queue and waits would wait for itself. So every submission checks the frames of its
+//! thread. A call submitted from inside another call also carries that call's domain and the domains that wait for it
+//! ([`Ancestry`]), so that a circle through a second queue is detected as well.
 //!
 //! - CTX1: a frame is on the stack exactly while its call's code runs ([`Frame::enter`] and its drop).
-//!   The stack itself is in `frames.rs` (FRAME1).
+//!   The stack is in `frames.rs` (FRAME1).
 
 use std::sync::Arc;
 
-use super::frames::{Ancestry, Domain, FRAMES, Running, Seats, this_thread};
+use super::frames::{Ancestry, Domain, FRAMES, Running, WorkerSet, this_thread};
 use super::{call::Interruptible, waits};
 
 /// Marks the time in which a call's code runs on this thread.
@@ -29,10 +27,10 @@ impl Frame {
         Self::push(Running::new(domain, ancestry, stop))
     }
 
-    /// The frame of a thread that serves a queue, for what runs on it outside of calls.
-    pub(crate) fn of_worker(domain: Domain, seat: Seats) -> Self {
+    /// The frame of a worker thread, for code of callers that runs on it outside of calls.
+    pub(crate) fn of_worker(domain: Domain, workers: WorkerSet) -> Self {
         let running = Running::new(domain, Ancestry::default(), None);
-        Self::push(Running { seat: Some(seat), ..running })
+        Self::push(Running { worker_of: Some(workers), ..running })
     }
 
     /// A frame whose call is stopped after `ticks` progress ticks.
@@ -46,7 +44,7 @@ impl Frame {
         Self(())
     }
 
-    /// Whether the innermost call was stopped because its ticks were used up.
+    /// Whether the innermost call was stopped because it used up its ticks.
     pub(crate) fn out_of_ticks(&self) -> bool {
         FRAMES.with_borrow(|frames| frames.last().is_some_and(|frame| frame.out_of_ticks))
     }
@@ -61,7 +59,7 @@ impl Drop for Frame {
     }
 }
 
-/// Runs `f` as a part of the innermost call that nothing stops.
+/// Runs `f` as a part of the innermost call, without its token: nothing stops it.
 pub(crate) fn unstoppable<T>(f: impl FnOnce() -> T) -> T {
     let domain = FRAMES.with_borrow(|frames| frames.last().map(|frame| frame.domain));
     let _frame = domain.map(|domain| Frame::push(Running::new(domain, Ancestry::default(), None)));

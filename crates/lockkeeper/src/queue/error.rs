@@ -1,11 +1,11 @@
-//! One small error per operation.
+//! The errors of the queue: one small type per operation.
 
 use std::fmt;
 
 const FORKED: &str = "the process forked, and the thread that serves the calls is in the parent; fork \
                       before it is started, or `exec`";
 
-/// What a call was doing when its time ran out.
+/// What a call was doing when it timed out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Phase {
@@ -13,7 +13,7 @@ pub enum Phase {
     Room,
     /// It was accepted and waited for its turn.
     Queued,
-    /// It was first in line and waited for the resource itself (SQLite: another process's lock).
+    /// It had its turn and waited for the resource itself (SQLite: for a lock of another process).
     Locked,
     /// Its code was running.
     Running,
@@ -40,15 +40,15 @@ pub enum CallError {
     Aborted,
     /// The deadline passed.
     Timeout(Phase),
-    /// The call was submitted from inside a call, and waiting for it would never end: it would wait for the call
-    /// that the same thread is running, directly or through calls on other threads.
+    /// The call was submitted from inside another call and would wait for that call, directly or through calls on
+    /// other threads, so the wait would never end.
     Nested,
     /// The worker thread ended without answering.
     Faulted,
     /// The process forked: the worker's thread is in the parent alone.
     Forked,
-    /// The queue is overloaded, and the call had waited longer than the target: it was shed and
-    /// never began. See `shed_after` of the builder.
+    /// The queue is overloaded and the call had waited longer than the target. It never began. See `shed_after` of the
+    /// builder.
     Overloaded,
 }
 
@@ -70,7 +70,7 @@ impl fmt::Display for CallError {
 
 impl std::error::Error for CallError {}
 
-/// A refused submission; hands the call back.
+/// A refused submission, with the call.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Refused<F> {
     /// Why it was refused.
@@ -91,9 +91,9 @@ pub enum RefusedReason {
     Nested,
     /// See [`CallError::Forked`].
     Forked,
-    /// A write of a database that was opened for reading alone.
+    /// A write to a database that was opened read-only.
     ReadOnly,
-    /// A write of a database whose writes are stopped for now.
+    /// A write to a database whose writes are stopped.
     Stopped,
 }
 
@@ -122,17 +122,17 @@ impl<F> std::error::Error for Refused<F> {}
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum StartError<E> {
-    /// The capacity is zero: no call could ever be accepted.
+    /// The capacity is 0, so no call could be accepted.
     ZeroCapacity,
-    /// The operating system gave no thread.
+    /// The operating system could not start a thread.
     Thread(std::io::Error),
-    /// The resource could not be built; the build function's own error.
+    /// The build function failed with this error.
     Build(E),
-    /// The build function, or what was to run first on the thread, panicked; with its message.
+    /// The build function, or the function that runs first on the thread, panicked with this message.
     Panicked(String),
     /// The thread died.
     Faulted,
-    /// Started inside a call for which the build function waits, directly or through other calls.
+    /// The worker was started inside a call for which its build function waits, directly or through other calls.
     Nested,
 }
 

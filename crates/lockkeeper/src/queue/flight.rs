@@ -1,10 +1,10 @@
-//! A call on its way: what a caller's future holds between submission and answer.
+//! A call in flight: what a caller's future holds between submission and answer.
 //!
-//! - FLT1: dropping a flight takes the call out of its lane if it still waits there (it never runs);
-//!   otherwise it raises the call's token, and the worker stops or finishes it.
-//! - FLT2: a flight keeps its client's lane alive.
-//! - FLT3: a flight that is waited for inside a call is in the list of `waits.rs`, from before it is submitted; the
-//!   wait that would close a circle is answered `Nested`.
+//! - FLT1: dropping an [`InFlight`] removes its call from the lane if it still waits there, so that it never runs.
+//!   Otherwise the drop raises the call's token, and the worker stops or finishes it.
+//! - FLT2: an [`InFlight`] keeps its client's lane alive.
+//! - FLT3: an [`InFlight`] that code inside another call waits for is in the list of `waits.rs`, from before its
+//!   submission on. A wait that would close a circle ends with `Nested`.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -15,7 +15,7 @@ use super::{
     Queue, Receiver, Refused, RefusedReason, frames, waits::Awaited, waits::Circle, waits::Wait,
 };
 
-/// A client's hold on a lane, which other clients of that name may share; given back when dropped.
+/// A client's handle of a lane, which other clients of that name may share. The drop gives it back.
 pub(crate) struct Lane<C: Item> {
     pub(crate) queue: Arc<Queue<C>>,
     pub(crate) id: LaneId,
@@ -34,42 +34,42 @@ impl<C: Item> Lane<C> {
 
 impl<C: Item> Drop for Lane<C> {
     fn drop(&mut self) {
-        // After a fork the lock may be held by a thread that is not here.
+        // In a forked child the lock may be held by a thread that only the parent has.
         if !self.queue.is_forked() {
             self.queue.retire_lane(self.id);
         }
     }
 }
 
-pub(crate) struct Flight<C: Item, V: Send + 'static> {
+pub(crate) struct InFlight<C: Item, V: Send + 'static> {
     lane: Arc<Lane<C>>,
     receiver: Receiver<V>,
     position: Position,
-    /// The call has been answered: there is nothing to take back.
-    landed: bool,
+    /// The call has been answered, so the drop need not cancel it.
+    answered: bool,
     /// FLT3
     wait: Option<Wait>,
     _alarm: Option<Alarm>,
 }
 
-/// When a call is given up, by which clock, and what is to be done first.
+/// When a call times out.
 pub(crate) struct Deadline<'c> {
     pub(crate) at: Instant,
     pub(crate) clock: &'c Clock,
-    /// Runs before the call is given up, while what held it up is still there to be seen.
+    /// Runs before the call times out, while the call that it waits for is still running and can be named.
     pub(crate) expiring: Option<Box<dyn FnOnce() + Send>>,
 }
 
-/// How a submission deals with a full lane.
+/// What a submission does when its lane is full: wait for room, or fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Room {
     Wait,
     Need,
 }
 
-impl<C: Item, V: Send + 'static> Flight<C, V> {
-    /// Submits `call`; the second value asks for a stall check.
-    pub(crate) fn take_off(
+impl<C: Item, V: Send + 'static> InFlight<C, V> {
+    /// Submits `call`. The second value tells whether to check the pool for a stall.
+    pub(crate) fn submit(
         lane: &Arc<Lane<C>>,
         call: C,
         receiver: Receiver<V>,
@@ -78,7 +78,7 @@ impl<C: Item, V: Send + 'static> Flight<C, V> {
     ) -> Result<(Self, bool), Refused<C>> {
         let queue = &lane.queue;
         // FLT3
-        let awaited = || Awaited::Call(queue.seats(), receiver.interruptible());
+        let awaited = || Awaited::Call(queue.worker_set(), receiver.interruptible());
         let wait = match Wait::enter(awaited, room == Room::Wait) {
             Ok(wait) => wait,
             Err(Circle) => return Err(Refused { reason: RefusedReason::Nested, call }),
@@ -94,21 +94,21 @@ impl<C: Item, V: Send + 'static> Flight<C, V> {
                 if let Some(expiring) = expiring {
                     expiring();
                 }
-                // Taken meanwhile: the worker notices the token, and says in which phase.
+                // A worker has taken it: it sees the token and reports the phase.
                 if !queue.expire(position) {
                     running.token().raise(Interrupt::Deadline);
                 }
             })
         });
         let lane = Arc::clone(lane);
-        let flight = Self { lane, receiver, position, landed: false, wait, _alarm: alarm };
-        Ok((flight, check_for_stall))
+        let in_flight = Self { lane, receiver, position, answered: false, wait, _alarm: alarm };
+        Ok((in_flight, check_for_stall))
     }
 
     pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<V, CallError>> {
         match self.receiver.poll(context) {
             Poll::Ready(answer) => {
-                self.landed = true;
+                self.answered = true;
                 self.wait = None;
                 Poll::Ready(answer.map_err(|_| CallError::Faulted))
             }
@@ -119,7 +119,7 @@ impl<C: Item, V: Send + 'static> Flight<C, V> {
         }
     }
 
-    /// FLT3, for a call that was submitted elsewhere, or was not waited for before.
+    /// FLT3, for a call that was submitted in another call or outside of any, or is waited for the first time.
     fn wait_here(&mut self) -> Result<(), Circle> {
         let Some(frame) = frames::frame_here() else { return Ok(()) };
         match &mut self.wait {
@@ -127,7 +127,7 @@ impl<C: Item, V: Send + 'static> Flight<C, V> {
             wait => {
                 *wait = None;
                 let (queue, receiver) = (&self.lane.queue, &self.receiver);
-                let awaited = || Awaited::Call(queue.seats(), receiver.interruptible());
+                let awaited = || Awaited::Call(queue.worker_set(), receiver.interruptible());
                 *wait = Wait::enter(awaited, true)?;
                 Ok(())
             }
@@ -135,9 +135,9 @@ impl<C: Item, V: Send + 'static> Flight<C, V> {
     }
 }
 
-impl<C: Item, V: Send + 'static> Drop for Flight<C, V> {
+impl<C: Item, V: Send + 'static> Drop for InFlight<C, V> {
     fn drop(&mut self) {
-        if self.landed || self.lane.queue.is_forked() {
+        if self.answered || self.lane.queue.is_forked() {
             return;
         }
         // FLT1
@@ -148,7 +148,7 @@ impl<C: Item, V: Send + 'static> Drop for Flight<C, V> {
     }
 }
 
-/// What a submission from this thread must carry, or why it would never end.
+/// What a submission from this thread must carry; an error if waiting for it would never end.
 pub(crate) fn ancestry_for(domain: Domain) -> Result<Ancestry, CallError> {
     let ancestry = Ancestry::of_this_thread();
     if ancestry.contains(domain) { Err(CallError::Nested) } else { Ok(ancestry) }

@@ -1,7 +1,7 @@
-//! The calls that this thread runs, innermost last, and what can be told from them.
+//! The calls that this thread runs, innermost last.
 //!
-//! - FRAME1: frames are a thread's own; nothing here is shared, so nothing here is locked. What must be known of
-//!   other threads is in `waits.rs` (WAIT1, WAIT2), to which only calls that are made inside calls come.
+//! - FRAME1: the stack is thread-local, so it needs no lock. `waits.rs` holds the data about other threads (WAIT1,
+//!   WAIT2), and only calls made inside calls use it.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::call::{Interrupt, Interruptible};
 
-/// One queue, or several that must not wait for each other (a database's writer and readers).
+/// One queue, or several whose calls must not wait for each other (a database's writer and readers).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Domain(u64);
 
@@ -20,7 +20,7 @@ impl Domain {
     }
 }
 
-/// The domains that wait for a call: the one that submitted it, and whoever waits for that one.
+/// The domains that wait for a call: that of the call that submitted it, and those that wait for that call.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ancestry(Option<Arc<[Domain]>>);
 
@@ -28,9 +28,9 @@ pub(super) struct Running {
     pub(super) domain: Domain,
     pub(super) ancestry: Ancestry,
     pub(super) stop: Option<Arc<dyn Interruptible>>,
-    /// Of a worker's thread, from its beginning to its end: which queue it serves.
-    pub(super) seat: Option<Seats>,
-    /// 0: nothing has been waited for in it.
+    /// On a worker's thread, from its beginning to its end: the workers to which it belongs.
+    pub(super) worker_of: Option<WorkerSet>,
+    /// Given when code in this frame waits for the first time; 0 before.
     pub(super) number: u64,
     /// Progress ticks that are left before the call is stopped; `None`: no limit.
     pub(super) ticks_left: Option<u32>,
@@ -41,18 +41,18 @@ thread_local! {
     pub(super) static FRAMES: RefCell<Vec<Running>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A queue, and how many threads serve it at most.
+/// The workers of one queue: a number that identifies the queue, and how many threads may serve it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Seats {
+pub(crate) struct WorkerSet {
     pub(crate) queue: u64,
     pub(crate) workers_max: usize,
 }
 
-impl Seats {
-    /// Of a queue without threads yet: nobody keeps them all.
+impl WorkerSet {
+    /// Of a queue without a pool yet: a wait can never occupy all its workers.
     pub(crate) const UNKNOWN: Self = Self { queue: 0, workers_max: usize::MAX };
 
-    /// Of a queue of its own.
+    /// Of a new queue.
     pub(crate) fn new(workers_max: usize) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Self { queue: NEXT.fetch_add(1, Ordering::Relaxed), workers_max }
@@ -65,25 +65,25 @@ impl Running {
         ancestry: Ancestry,
         stop: Option<Arc<dyn Interruptible>>,
     ) -> Self {
-        let (seat, number, ticks_left, out_of_ticks) = (None, 0, None, false);
-        Self { domain, ancestry, stop, seat, number, ticks_left, out_of_ticks }
+        let (worker_of, number, ticks_left, out_of_ticks) = (None, 0, None, false);
+        Self { domain, ancestry, stop, worker_of, number, ticks_left, out_of_ticks }
     }
 }
 
-/// What a thread keeps while it waits inside a call.
+/// A thread that waits inside a call, and what it occupies meanwhile.
 #[derive(Clone, Debug)]
-pub(crate) struct Kept {
+pub(crate) struct Waiter {
     pub(crate) thread: u64,
     /// The innermost call.
     pub(crate) frame: u64,
-    /// Its place among the workers of a queue.
-    pub(crate) seat: Option<Seats>,
-    /// Whose calls it runs.
+    /// If it is a worker: of which queue.
+    pub(crate) worker_of: Option<WorkerSet>,
+    /// The domains whose calls it runs.
     pub(crate) domains: Vec<Domain>,
 }
 
-/// What this thread keeps; `None`: it runs no call.
-pub(super) fn kept_here() -> Option<Kept> {
+/// This thread as one that waits; `None`: it runs no call.
+pub(super) fn waiter_here() -> Option<Waiter> {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     FRAMES.with_borrow_mut(|frames| {
         let last = frames.last_mut()?;
@@ -92,9 +92,9 @@ pub(super) fn kept_here() -> Option<Kept> {
             last.number = NEXT.fetch_add(1, Ordering::Relaxed);
         }
         let frame = last.number;
-        let seat = frames.iter().find_map(|running| running.seat);
+        let worker_of = frames.iter().find_map(|running| running.worker_of);
         let domains = frames.iter().map(|running| running.domain).collect();
-        Some(Kept { thread, frame, seat, domains })
+        Some(Waiter { thread, frame, worker_of, domains })
     })
 }
 
@@ -103,7 +103,7 @@ pub(super) fn frame_here() -> Option<u64> {
     FRAMES.with_borrow(|frames| frames.last().map(|running| running.number))
 }
 
-/// This thread, by a number that no other has.
+/// A number that identifies this thread.
 pub(crate) fn this_thread() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     thread_local! {
@@ -113,7 +113,7 @@ pub(crate) fn this_thread() -> u64 {
 }
 
 impl Ancestry {
-    /// What a call carries that is submitted from this thread now.
+    /// The ancestry of a call that is submitted from this thread now.
     pub(crate) fn of_this_thread() -> Self {
         FRAMES.with_borrow(|frames| {
             if frames.is_empty() {
@@ -128,12 +128,12 @@ impl Ancestry {
         })
     }
 
-    /// Whether it was made outside of any call.
+    /// Whether the call was made outside of any other.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_none()
     }
 
-    /// Whether `domain` would wait for itself.
+    /// Whether `domain` waits for the call, so that the call must not wait for `domain`.
     pub(crate) fn contains(&self, domain: Domain) -> bool {
         self.0.as_ref().is_some_and(|domains| domains.contains(&domain))
     }

@@ -1,4 +1,4 @@
-//! The public face for resources of any kind: [`Worker`], [`Client`] and their calls.
+//! The public API for resources of any kind: [`Worker`], [`Client`] and their calls.
 
 use std::any::Any;
 use std::marker::PhantomData;
@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::close::Closing;
-use super::flight::{Flight, Lane, Room, ancestry_for, refused};
+use super::flight::{InFlight, Lane, Room, ancestry_for, refused};
 use super::owner::{Closer, Job, Owner, Recycle, Verdict, stopped};
 use super::{
     Ancestry, Awaited, Built, CallError, Circle, Clock, Close, Closed, Deadline, Domain, Frame,
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::sync::{Mutex, lock};
 
-/// Choices for a [`Worker`]; see [`Worker::builder`].
+/// Settings of a [`Worker`]; see [`Worker::builder`].
 pub struct Builder<R> {
     name: String,
     capacity: usize,
@@ -35,9 +35,9 @@ impl<R: 'static> Builder<R> {
         self
     }
 
-    /// Sheds calls under overload: once every call of a client has waited longer than `target` for
-    /// ten times as long, those that did are refused with [`CallError::Overloaded`] instead of run,
-    /// until none has for as long. Default: never.
+    /// Sheds calls under overload. When every call of a client has waited longer than `target` for ten times `target`,
+    /// the worker refuses the calls that waited longer, with [`CallError::Overloaded`], until no call has for that time.
+    /// Default: never.
     pub fn shed_after(mut self, target: Duration) -> Self {
         self.shed_after = Some(target);
         self
@@ -50,14 +50,14 @@ impl<R: 'static> Builder<R> {
         self
     }
 
-    /// Runs first on the worker's thread; the place to pin it to a CPU or to set its priority.
+    /// Calls `f` first on the worker's thread, for example to pin it to a CPU or to set its priority.
     pub fn on_thread_start(mut self, f: impl Fn() + Send + Sync + 'static) -> Self {
         self.on_start = Some(Arc::new(f));
         self
     }
 
-    /// Pins the worker's thread to the processor `cpu`, counted from 0; without effect where the
-    /// system does not allow it.
+    /// Pins the worker's thread to the processor `cpu`, counted from 0. Without effect where the system does not allow
+    /// it.
     #[cfg(feature = "affinity")]
     pub fn pin_to_cpu(self, cpu: usize) -> Self {
         self.on_thread_start(move || {
@@ -65,10 +65,10 @@ impl<R: 'static> Builder<R> {
         })
     }
 
-    /// Starts the thread and builds the resource on it; `build` runs again for each replacement.
+    /// Starts the thread and builds the resource on it. `build` runs again for each replacement.
     ///
     /// # Errors
-    /// A capacity of 0, no thread, the build function's own error, or [`StartError::Nested`].
+    /// The capacity is 0, no thread could be started, `build` failed, or [`StartError::Nested`].
     ///
     /// # Cancel safety
     /// Dropping the future lets the thread end as soon as the resource is built.
@@ -101,7 +101,7 @@ impl<R: 'static> Builder<R> {
         let clock = Arc::new(Clock::new());
         let config =
             PoolConfig { name: self.name, min: 1, max: 1, look: None, on_start: self.on_start };
-        // The one thread takes it; the mutex only makes the factory shareable.
+        // The only worker takes both. The mutex is there because a factory must be `Sync`.
         let parts = Mutex::new(Some((build, self.recycle)));
         let domain = queue.domain;
         let pool = Pool::new(Arc::clone(&queue), config, Arc::clone(&clock), move || {
@@ -122,11 +122,11 @@ struct Starting<R: 'static, E> {
     worker: Worker<R>,
     built: Receiver<Built<E>>,
     domain: Domain,
-    /// Inside a call: the build function may wait for that one.
+    /// Set inside a call: the build function may wait for that call.
     wait: Option<Wait>,
 }
 
-/// A worker being started; see [`Builder::spawn`].
+/// A future that starts a worker; see [`Builder::spawn`].
 #[must_use = "futures do nothing unless polled"]
 pub struct Spawn<R: 'static, E> {
     state: Option<Result<Starting<R, E>, StartError<E>>>,
@@ -163,8 +163,8 @@ impl<R, E> Future for Spawn<R, E> {
 
 /// A thread that owns an `R`, and the handle to it. Cheap to clone; derefs to its main [`Client`].
 ///
-/// When the last handle goes, intake is closed and the thread ends after it has served what was
-/// accepted; dropping never blocks. Use [`Worker::close`] to wait for it.
+/// The drop of the last handle closes intake and does not block. The thread serves the accepted calls, then ends. Use
+/// [`Worker::close`] to wait for it.
 pub struct Worker<R: 'static> {
     client: Client<R>,
     shutdown: Arc<Shutdown>,
@@ -195,7 +195,7 @@ impl<R> Deref for Worker<R> {
 }
 
 impl<R: 'static> Worker<R> {
-    /// Starts to describe a worker whose thread is called `name`.
+    /// A builder for a worker whose thread is called `name`.
     pub fn builder(name: &str) -> Builder<R> {
         Builder {
             name: name.to_owned(),
@@ -209,15 +209,14 @@ impl<R: 'static> Worker<R> {
         }
     }
 
-    /// Stops intake, serves what was accepted, drops the resource on its thread and joins it.
+    /// Closes intake, serves the accepted calls, drops the resource on its thread and joins the thread.
     ///
-    /// Calls that waited for room are refused. With [`Close::deadline`] what remains then is
-    /// aborted.
+    /// Calls that wait for room are refused. [`Close::deadline`] aborts the calls that remain after that time.
     pub fn close(&self) -> Close {
         Close::new(Arc::clone(&self.shutdown.0), false)
     }
 
-    /// As [`Worker::close`], but refuses what waits and asks the running call to stop.
+    /// As [`Worker::close`], but refuses the waiting calls and asks the running one to stop.
     pub fn abort(&self) -> Close {
         Close::new(Arc::clone(&self.shutdown.0), true)
     }
@@ -235,7 +234,7 @@ impl<R: 'static> Worker<R> {
     }
 }
 
-/// A client of a worker: a lane of its own in the queue, served fairly among the others.
+/// A client of a worker: a lane of its own in the queue, which gets a fair share of the worker.
 pub struct Client<R: 'static> {
     lane: Arc<Lane<Box<dyn Job<R>>>>,
     clock: Arc<Clock>,
@@ -248,35 +247,34 @@ impl<R> Clone for Client<R> {
 }
 
 impl<R: 'static> Client<R> {
-    /// The client called `name`; clients of one name share a lane.
+    /// The client called `name`. Clients of one name share a lane.
     pub fn client(&self, name: &str) -> Self {
         Self { lane: Lane::named(&self.lane.queue, name), clock: Arc::clone(&self.clock) }
     }
 
-    /// Sets this client's share of the running time, relative to the others'; from now on, for all handles of its
-    /// name. Default: 1.
+    /// Sets this client's share of the running time, relative to the others', for all handles of its name. Default: 1.
     pub fn set_weight(&self, weight: u32) {
         self.lane.queue.set_weight(self.lane.id, weight);
     }
 
-    /// Sets whether this client goes first or last; from now on, for all handles of its name.
+    /// Sets whether this client is served first or last, for all handles of its name.
     pub fn set_priority(&self, priority: Priority) {
         self.lane.queue.set_priority(self.lane.id, priority);
     }
 
     /// Runs `f` on the resource, on its thread, in this client's turn.
     ///
-    /// Submitted when first polled; waits for room where this client's share is full.
+    /// The first poll submits it. Where this client's part of the queue is full, it waits for room.
     ///
     /// # Errors
-    /// [`CallError`]: closed, timed out, nested or forked; nothing ran, or was asked to stop.
+    /// [`CallError`]: closed, timed out, nested or forked. `f` did not run, or was asked to stop.
     ///
     /// # Panics
     /// Resumes a panic of `f` on the caller; the worker lives on.
     ///
     /// # Cancel safety
-    /// Dropped while waiting: `f` never runs and its place is free at once. Dropped while running:
-    /// `f` goes on unless it asks [`should_stop`].
+    /// Dropped while waiting: `f` never runs and its place is free at once. Dropped while running: `f` goes on until it
+    /// returns; it can ask [`should_stop`].
     pub fn call<T, F>(&self, f: F) -> Call<R, F, T>
     where
         F: FnOnce(&mut R) -> T + Send + 'static,
@@ -302,7 +300,7 @@ impl<R: 'static> Client<R> {
             Ok(ancestry) => ancestry,
             Err(_) => return Err(Refused { reason: RefusedReason::Nested, call: f }),
         };
-        call.state = State::Flying(call.submit(f, ancestry, Room::Need)?);
+        call.state = State::InFlight(call.submit(f, ancestry, Room::Need)?);
         Ok(call)
     }
 
@@ -322,8 +320,8 @@ impl<R: 'static> Client<R> {
     }
 }
 
-/// Whether the call that runs on this thread was canceled, timed out or aborted; for long calls to
-/// ask between steps. `None` outside a call.
+/// Whether the call that runs on this thread was canceled, timed out or aborted. Long calls can ask between two steps.
+/// `None` outside a call.
 pub fn should_stop() -> Option<Interrupt> {
     frames::interrupt()
 }
@@ -338,13 +336,13 @@ pub struct Call<R: 'static, F, T: Send + 'static> {
 
 enum State<R: 'static, F, T: Send + 'static> {
     New(F),
-    Flying(CallFlight<R, T>),
+    InFlight(Sent<R, T>),
     Over,
 }
 
 impl<R, F, T: Send + 'static> Unpin for Call<R, F, T> {}
 
-type CallFlight<R, T> = Flight<Box<dyn Job<R>>, Outcome<T>>;
+type Sent<R, T> = InFlight<Box<dyn Job<R>>, Outcome<T>>;
 
 enum Outcome<T> {
     Done(T),
@@ -357,24 +355,24 @@ where
     F: FnOnce(&mut R) -> T + Send + 'static,
     T: Send + 'static,
 {
-    /// Gives up after `patience`, counted from submission; covers waiting and running.
+    /// Times out after `patience`, counted from submission. Covers waiting and running.
     pub fn deadline(mut self, patience: Duration) -> Self {
         self.deadline = Some(patience);
         self
     }
 
-    fn submit(&self, f: F, ancestry: Ancestry, room: Room) -> Result<CallFlight<R, T>, Refused<F>> {
+    fn submit(&self, f: F, ancestry: Ancestry, room: Room) -> Result<Sent<R, T>, Refused<F>> {
         let (reply, receiver) = reply();
-        // Where the submission is refused, `f` goes back through this slot.
+        // If the submission is refused, `f` comes back through this slot.
         let slot = Arc::new(Mutex::new(Some(f)));
         let job = Closure { f: Arc::clone(&slot), reply, ancestry, resource: PhantomData };
         let deadline = self.deadline.map(|patience| {
             let at = after(patience);
             Deadline { at, clock: &self.client.clock, expiring: None }
         });
-        match Flight::take_off(&self.client.lane, Box::new(job) as Box<_>, receiver, room, deadline)
+        match InFlight::submit(&self.client.lane, Box::new(job) as Box<_>, receiver, room, deadline)
         {
-            Ok((flight, _)) => Ok(flight),
+            Ok((in_flight, _)) => Ok(in_flight),
             Err(Refused { reason, call }) => {
                 drop(call);
                 let call = lock(&slot).take().expect("a refused call has not run");
@@ -392,7 +390,7 @@ where
     type Output = Result<T, CallError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut flight = match std::mem::replace(&mut self.state, State::Over) {
+        let mut in_flight = match std::mem::replace(&mut self.state, State::Over) {
             State::New(_) if self.client.lane.queue.is_forked() => {
                 return Poll::Ready(Err(CallError::Forked));
             }
@@ -400,11 +398,11 @@ where
                 let ancestry = ancestry_for(self.client.lane.queue.domain)?;
                 self.submit(f, ancestry, Room::Wait).map_err(|error| refused(&error))?
             }
-            State::Flying(flight) => flight,
+            State::InFlight(in_flight) => in_flight,
             State::Over => return Poll::Ready(Err(CallError::Faulted)),
         };
-        let Poll::Ready(outcome) = flight.poll(context) else {
-            self.state = State::Flying(flight);
+        let Poll::Ready(outcome) = in_flight.poll(context) else {
+            self.state = State::InFlight(in_flight);
             return Poll::Pending;
         };
         Poll::Ready(match outcome {

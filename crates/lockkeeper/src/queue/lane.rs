@@ -1,12 +1,12 @@
-//! One client's lane, and the calls in it; what becomes of them is decided in `lanes.rs`.
+//! One client's lane with its waiting calls. `lanes.rs` decides which of them is next.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 /// Running time that one turn grants to a lane of weight 1.
 ///
-/// With calls of 5 to 10 microseconds it lets a greedy client put three to six calls into a
-/// commit that others wait for; `docs/design/fairness.md` has the figures for other settings.
+/// With calls of 5 to 10 microseconds a greedy client can put three to six calls into a commit for which others
+/// wait; `docs/design/fairness.md` has the figures for other settings.
 pub(crate) const QUANTUM: Duration = Duration::from_micros(30);
 
 /// Which lanes go first while both kinds wait.
@@ -20,7 +20,7 @@ pub enum Priority {
     Low,
 }
 
-/// Where a waiting call is; stays valid until the call is taken or removed.
+/// Where a waiting call is. Valid until the call is taken or removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Position {
     pub(crate) lane: LaneId,
@@ -38,7 +38,7 @@ pub(crate) const MAIN: LaneId = LaneId(0);
 pub(crate) struct Taken<C> {
     pub(crate) lane: LaneId,
     pub(crate) call: C,
-    /// Accepted calls that it left behind, of all lanes.
+    /// Accepted calls of all lanes that still waited when this one was taken.
     pub(crate) behind: usize,
 }
 
@@ -53,8 +53,10 @@ pub(super) struct Lane<C> {
     pub(super) weight: u32,
     pub(super) priority: Priority,
     pub(super) capacity: usize,
+    /// Calls that wait for their turn, and behind them calls that wait for room; each with tombstones.
     pub(super) accepted: VecDeque<Entry<C>>,
     pub(super) overflow: VecDeque<Entry<C>>,
+    /// The same without the tombstones.
     pub(super) accepted_live: usize,
     pub(super) overflow_live: usize,
     pub(super) in_ring: bool,
@@ -63,9 +65,9 @@ pub(super) struct Lane<C> {
     pub(super) granted_in: u64,
     /// The batch in which this lane last ran a call.
     pub(super) served_in: u64,
-    /// For how long it has run in that batch.
+    /// Running time of its calls in that batch.
     pub(super) spent_ns: i64,
-    /// Clients that share this lane; at 0 it is forgotten when it is empty.
+    /// Handles of this lane. At 0 the lane is removed when it is empty.
     pub(super) handles: usize,
     /// Calls taken so far, and their running time.
     pub(super) taken: u64,
@@ -96,7 +98,7 @@ impl<C> Lane<C> {
     }
 }
 
-/// What a lane has done, and what waits in it.
+/// How many calls a lane has run, and how many wait in it.
 #[derive(Clone, Debug)]
 pub(crate) struct LaneFigures {
     /// `None`: the main lane.
@@ -106,12 +108,12 @@ pub(crate) struct LaneFigures {
     pub(crate) run: Duration,
 }
 
-/// The credit of a turn.
+/// The credit that one turn grants.
 pub(super) fn grant_ns(weight: u32) -> i64 {
     i64::try_from(QUANTUM.as_nanos()).unwrap_or(i64::MAX).saturating_mul(i64::from(weight))
 }
 
-/// Turns the entry `seq` of `entries` into a tombstone and hands out its call (LANE6).
+/// Turns the entry `seq` of `entries` into a tombstone and returns its call (LANE6).
 pub(super) fn bury<C>(entries: &mut VecDeque<Entry<C>>, live: usize, seq: u64) -> Option<C> {
     let index = entries.partition_point(|entry| entry.seq < seq);
     let entry = entries.get_mut(index).filter(|entry| entry.seq == seq)?;

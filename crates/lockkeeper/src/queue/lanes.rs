@@ -6,20 +6,20 @@
 //! A *batch* is what a writer commits together, or a reader serves on one snapshot; a *round* is a turn for each lane.
 //!
 //! - LANE1: inside a lane, calls leave in the order of their sequence numbers.
-//! - LANE2: `accepted` holds at most `capacity` live calls; the rest of the lane waits in `overflow`,
-//!   and every sequence number there is larger than any in `accepted`.
-//! - LANE3: a lane is in the ring of its priority if it holds an accepted live call (a ring may also
-//!   hold lanes that became empty; they are dropped when met).
+//! - LANE2: `accepted` holds at most `capacity` live calls. The other calls of the lane wait in `overflow`, and each
+//!   sequence number there is larger than any in `accepted`.
+//! - LANE3: a lane with an accepted live call is in the ring of its priority. A ring may also hold lanes that have
+//!   become empty; `eligible` removes them.
 //! - LANE4: a lane may exceed its credit in a batch only while no other lane waits or takes part in
-//!   this batch. So capacity is never left idle, and one client delays another's single call by
+//!   this batch. So the worker is never idle while calls wait, and one client delays another's single call by
 //!   one batch at most.
-//! - LANE5: low-priority lanes are passed over in at most `AGEING` batches in a row; then one of their
+//! - LANE5: low-priority lanes are passed over in at most `AGEING` batches in a row. Then one of their
 //!   calls is taken even if its lane has no credit.
-//! - LANE6: removed calls leave a tombstone; tombstones are compacted when they outnumber the live.
-//! - LANE7: a batch may end (by its ceilings) in the middle of a round. The round goes on in the next batch, first
-//!   with the lanes that the last batch did not serve, and a new one follows when it is over; but in one
-//!   batch a lane runs for no longer than a turn. After a batch that one lane filled a new round begins.
-//!   So no lane, however heavy, keeps another waiting for more than one whole batch.
+//! - LANE6: a removed call leaves a tombstone. Tombstones are compacted when they outnumber the live calls.
+//! - LANE7: a batch may end (by its ceilings) in the middle of a round. The next batch goes on with that round,
+//!   first with the lanes that the last batch did not serve, and a new round follows; but in one batch a lane runs for
+//!   no longer than a turn. After a batch that one lane filled, a new round begins. So no lane, however heavy, makes
+//!   another wait for more than one whole batch.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -28,14 +28,14 @@ use super::lane::{
     Entry, Lane, LaneFigures, LaneId, MAIN, Position, Priority, Taken, bury, grant_ns,
 };
 
-/// The most running time that a lane can owe; a longer call is forgiven the rest, so that a bulk
-/// write does not shut its client out for seconds.
+/// The most running time that a lane can owe. The rest of a longer call is not charged, so that a bulk write does not
+/// shut its client out for seconds.
 const DEBT_MAX_NS: i64 = 50_000_000;
 
 /// Batches in a row in which a waiting low-priority lane may be passed over.
 pub(crate) const AGEING: u32 = 8;
 
-/// Whose turn may come next.
+/// Which calls may be taken next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scope {
     /// The rest of the batch that began with [`Lanes::begin_batch`]; LANE4 ends it.
@@ -53,12 +53,14 @@ pub(crate) struct Lanes<C> {
     next_seq: u64,
     round: u64,
     batch: u64,
-    /// This batch began in the middle of a round, which is not over yet (LANE7).
+    /// This batch began in the middle of a round that has not ended yet (LANE7).
     continues: bool,
     /// Distinct lanes that ran a call in this batch.
     participants: usize,
-    /// Batches (or reads) in a row in which low-priority calls waited and none was taken.
+    /// Batches (for readers: reads) in a row in which low-priority calls waited and none was taken.
     low_passed: u32,
+    /// Live calls of all lanes: accepted ones, and those with the ones that wait for room. The lists are longer, by
+    /// their tombstones.
     accepted_live: usize,
     waiting_live: usize,
 }
@@ -88,15 +90,14 @@ impl<C> Lanes<C> {
         let lane = Lane::new(name, self.capacity);
         let free = self.lanes.iter().position(Option::is_none);
         let index = free.unwrap_or(self.lanes.len());
-        if index == self.lanes.len() {
-            self.lanes.push(Some(lane));
-        } else {
-            self.lanes[index] = Some(lane);
+        match free {
+            Some(free) => self.lanes[free] = Some(lane),
+            None => self.lanes.push(Some(lane)),
         }
         LaneId(index)
     }
 
-    /// The lane called `name`, made when there is none; to be given back by [`Lanes::retire`].
+    /// The lane called `name`, made if there is none. The caller gives it back by [`Lanes::retire`].
     pub(crate) fn open(&mut self, name: &str) -> LaneId {
         if let Some(&id) = self.names.get(name) {
             if let Some(lane) = self.lane_mut(id) {
@@ -109,7 +110,7 @@ impl<C> Lanes<C> {
         id
     }
 
-    /// A handle of this lane is gone.
+    /// Gives back one handle of this lane.
     pub(crate) fn retire(&mut self, id: LaneId) {
         if id == MAIN {
             return;
@@ -170,8 +171,7 @@ impl<C> Lanes<C> {
         self.accepted_live
     }
 
-    /// Every call pushed from now on is at least this old.
-    /// Whether a call waits that is older than this sequence number.
+    /// Whether a call with a smaller sequence number waits.
     pub(crate) fn has_older_than(&self, seq: u64) -> bool {
         let oldest = |calls: &VecDeque<Entry<C>>| {
             calls.iter().find(|entry| entry.call.is_some()).is_some_and(|entry| entry.seq < seq)
@@ -180,11 +180,12 @@ impl<C> Lanes<C> {
         self.lanes.iter().flatten().any(|lane| oldest(&lane.accepted) || oldest(&lane.overflow))
     }
 
+    /// The sequence number of the next call.
     pub(crate) fn next_seq(&self) -> u64 {
         self.next_seq
     }
 
-    /// Adds a call behind its lane; it waits for room where the lane is full.
+    /// Adds a call at the end of its lane. Where the lane is full, the call waits for room.
     pub(crate) fn push(&mut self, id: LaneId, call: C) -> Result<Position, C> {
         let seq = self.next_seq;
         let Some(lane) = self.lanes.get_mut(id.0).and_then(Option::as_mut) else {
@@ -205,7 +206,7 @@ impl<C> Lanes<C> {
         Ok(Position { lane: id, seq })
     }
 
-    /// Adds a call behind its lane if there is room; otherwise hands it back.
+    /// Adds a call at the end of its lane if there is room; otherwise hands it back.
     pub(crate) fn try_push(&mut self, id: LaneId, call: C) -> Result<Position, C> {
         match self.lane_mut(id) {
             Some(lane) if lane.accepted_live < lane.capacity && lane.overflow_live == 0 => {
@@ -223,7 +224,7 @@ impl<C> Lanes<C> {
         }
     }
 
-    /// Takes a waiting call out; its place is free at once. `None`: it was taken before.
+    /// Removes a waiting call, whose place is free at once. `None`: it was taken or removed before.
     pub(crate) fn remove(&mut self, position: Position) -> Option<C> {
         let lane = self.lanes.get_mut(position.lane.0)?.as_mut()?;
         if let Some(call) = bury(&mut lane.accepted, lane.accepted_live, position.seq) {
@@ -247,7 +248,7 @@ impl<C> Lanes<C> {
         lane.and_then(|lane| lane.overflow.front()).is_some_and(|front| front.seq <= position.seq)
     }
 
-    /// Moves calls that waited for room into the room there is.
+    /// Accepts calls that wait for room, as far as there is room.
     fn promote(&mut self, id: LaneId) {
         let Some(lane) = self.lanes.get_mut(id.0).and_then(Option::as_mut) else { return };
         while lane.accepted_live < lane.capacity {
@@ -279,7 +280,7 @@ impl<C> Lanes<C> {
         }
     }
 
-    /// LANE7. Where the front was not served, nobody behind it was before those who were not.
+    /// LANE7. Nothing to do where the front was not served: then the unserved lanes are first already.
     fn put_unserved_first(&mut self, ring: usize) {
         let (lanes, batch) = (&self.lanes, self.batch);
         let served = |id: &LaneId| lanes[id.0].as_ref().is_some_and(|lane| lane.served_in == batch);
@@ -288,7 +289,7 @@ impl<C> Lanes<C> {
         }
     }
 
-    /// Whether a lane of the priority that is served first has something left of its turn.
+    /// Whether a lane of the first priority that has calls has credit left in this round.
     fn is_amid_round(&self) -> bool {
         let lane = |id: &LaneId| self.lanes[id.0].as_ref().filter(|lane| lane.accepted_live > 0);
         let ring = self.rings.iter().find(|ring| ring.iter().any(|id| lane(id).is_some()));
@@ -330,7 +331,7 @@ impl<C> Lanes<C> {
         if scope == Scope::Batch && self.participants > 0 {
             return None;
         }
-        // Everybody who waits is in debt: grant as many rounds as it takes for one to be served.
+        // Every waiting lane is in debt: grant as many rounds as the first of them needs to be served.
         self.grant_until_served();
         [0, 1].into_iter().find_map(|ring| {
             let id = self.eligible(ring, scope)?;
@@ -338,13 +339,13 @@ impl<C> Lanes<C> {
         })
     }
 
-    /// Rotates ring to a lane that may run a call, or else to one that waits for credit.
+    /// Rotates the ring to a lane that may run a call, or else to one that waits for credit.
     fn front_waiting(&mut self, ring: usize, scope: Scope) -> Option<LaneId> {
-        // What is left in the ring afterwards waits.
+        // `eligible` has removed the empty lanes, so those left in the ring have waiting calls.
         self.eligible(ring, scope).or_else(|| self.rings[ring].front().copied())
     }
 
-    /// Rotates ring to the first lane that may run a call; drops empty lanes on the way.
+    /// Rotates the ring to the first lane that may run a call; removes empty lanes on the way.
     fn eligible(&mut self, ring: usize, scope: Scope) -> Option<LaneId> {
         for _ in 0..self.rings[ring].len() {
             let id = *self.rings[ring].front()?;
@@ -374,7 +375,7 @@ impl<C> Lanes<C> {
         None
     }
 
-    /// LANE4: nobody else waits, and nobody else takes part in this batch.
+    /// LANE4: no other lane has an accepted call, and no other lane takes part in this batch.
     fn alone(&self, id: LaneId) -> bool {
         let Some(lane) = self.lanes[id.0].as_ref() else { return false };
         let served = usize::from(lane.served_in == self.batch && self.participants > 0);
@@ -430,7 +431,7 @@ impl<C> Lanes<C> {
 
     /// Charges a lane for the running time of its call.
     pub(crate) fn charge(&mut self, id: LaneId, run: Duration) {
-        // A lane that is alone delays no other, so no debt is kept for later.
+        // A lane that is alone delays no other, so it owes nothing for later.
         let floor = if self.lanes.get(id.0).is_some_and(Option::is_some) && self.alone(id) {
             0
         } else {
@@ -455,7 +456,7 @@ impl<C> Lanes<C> {
         self.lanes.iter().flatten().map(figures).collect()
     }
 
-    /// Takes out the calls that wait for room, or every waiting call.
+    /// Removes the calls that wait for room, or all waiting calls.
     pub(crate) fn clear(&mut self, overflow_only: bool) -> Vec<C> {
         let mut calls = Vec::new();
         for lane in self.lanes.iter_mut().flatten() {
@@ -477,7 +478,7 @@ impl<C> Lanes<C> {
 
 #[cfg(all(test, not(loom)))]
 impl<C> Lanes<C> {
-    /// LANE3 and LANE6, for the tests.
+    /// Asserts LANE3 and LANE6, for the tests.
     pub(crate) fn check_rings(&self) {
         for (index, lane) in self.lanes.iter().enumerate() {
             let Some(lane) = lane else { continue };

@@ -22,9 +22,9 @@
 //!
 //! # The algorithm
 //!
-//! One mutex guards everything that waits: the lanes (see `lanes.rs`), whether intake is open, and
-//! the workers that sleep. A submission pushes under the lock and rings one sleeping worker. A
-//! worker takes calls under the lock, one at a time, and runs them outside of it.
+//! One mutex guards the lanes with all waiting calls (see `lanes.rs`), whether intake is open, and the list of sleeping
+//! workers. A submission pushes its call under the lock and wakes one sleeping worker. A worker takes calls under the
+//! lock, one at a time, and runs them outside of it.
 //!
 //! | state of a call | what may be trusted | left by |
 //! |---|---|---|
@@ -36,40 +36,35 @@
 //! | intake | what may be trusted | left by |
 //! |---|---|---|
 //! | open | a push is accepted or waits for room | `close`, `abort`, the last worker's exit |
-//! | closed | nothing enters; workers serve what was accepted, then exit | never |
+//! | closed | no call enters; workers serve the accepted calls, then exit | never |
 //!
 //! Invariants:
 //!
-//! - QUEUE1: a call is taken by a worker or removed by its caller, never both: both happen under the
-//!   lock. So a canceled call that was not taken never runs, and its place is free at once.
-//! - QUEUE2: a call that was taken is answered by its worker, also when it is skipped, panics or the
-//!   thread dies (CALL1).
-//! - QUEUE3: once intake is closed nothing enters; `close` and `push` hold the same lock, so no call is
-//!   forgotten. Calls that waited for room are refused by `close`, accepted ones are served.
-//! - QUEUE4: a worker sleeps only after it has seen, under the lock, that nothing is accepted; a push
-//!   that finds a sleeping worker takes it off the list of sleepers before it rings, so that the
-//!   next push rings another. No wake-up is lost and none is spent twice.
-//! - QUEUE5: calls are dropped and refused outside the lock: their captured values are the caller's
-//!   code, which may call back.
-//! - QUEUE6: when the last worker exits, for whatever reason, intake is closed and what waits is
-//!   refused. A dead worker is an error, not a hang.
+//! - QUEUE1: a worker takes a call or its caller removes it, never both: each happens under the lock. So a canceled
+//!   call that no worker has taken never runs, and its place is free at once.
+//! - QUEUE2: a worker answers each call that it takes, also when it skips the call, the call panics or the thread
+//!   dies (CALL1).
+//! - QUEUE3: once intake is closed no call enters. `close` and `push` hold the same lock, so no call is forgotten:
+//!   `close` refuses those that wait for room, and the workers serve the accepted ones.
+//! - QUEUE4: a worker sleeps only after it has seen, under the lock, that no call is accepted. A push that finds a
+//!   sleeping worker removes it from the list of sleepers before it wakes it, so the next push wakes another one. No
+//!   wake-up is lost and no worker is woken twice.
+//! - QUEUE5: calls are dropped and refused outside the lock. Dropping the values that a closure has captured runs code
+//!   of the caller, which may submit calls.
+//! - QUEUE6: when the last worker exits, for whatever reason, it closes intake and refuses the waiting calls. A dead
+//!   worker is an error, not a hang.
+//! - QUEUE7: the worker that takes a call may shed it (`admission.rs`). It answers the call like any other that it
+//!   takes, outside the lock, before it sleeps.
+//! - QUEUE8: `abort` asks every running call to stop. The worker notes a call in its slot under the same hold of the
+//!   lock that takes it from its lane, so `abort` finds it either waiting or running.
+//! - QUEUE9: errands (maintenance that the library asks of its own workers) wait apart from the calls, at most one of
+//!   each kind. A worker takes an errand at the beginning of a batch, ahead of every call, but not two in a row while
+//!   calls wait. Closing drops the errands, since it does their work itself.
+//! - QUEUE10: while calls that change something are stopped, the queue refuses these and admits others. A call enters
+//!   before a stop or after it, since both hold the lock; `has_older_than` tells whether one from before still waits.
 //!
-//! - QUEUE7: a call that is shed (`admission.rs`) was taken and is answered like one, by the thread that
-//!   took it, outside the lock, before it sleeps.
-//!
-//! - QUEUE8: `abort` asks every call to stop that a worker runs: it is noted in the worker's seat by the same
-//!   hold of the lock that took it from its lane.
-//!
-//! - QUEUE9: the library's own errands wait apart from the calls, at most one of each kind, and are taken at the
-//!   beginning of a batch ahead of every call; but not two in a row while calls wait. Once intake is closed
-//!   none is left: who closes does what is left to do.
-//!
-//! - QUEUE10: while it is stopped for calls that change something, those are refused and others enter. A call enters
-//!   before a stop or after it, since both hold the lock; `has_older_than` says whether one that entered before waits.
-//!
-//! Lock order: the queue's lock, then a reply's slot; the clock's lock is never held while another
-//! is taken, nor taken while another is held. Waiting for room is first in, first out per lane and
-//! costs no wake-up: the call itself waits, and moves up when a place becomes free.
+//! Lock order: the queue's lock, then a reply's slot. The clock's lock is taken alone. Calls that wait for room do so
+//! first in, first out in each lane, and without a wake-up: the next one moves up when a place becomes free.
 
 mod admission;
 mod call;
@@ -106,7 +101,7 @@ pub(crate) use call::{Interruptible, Receiver, Reply, block_on, reply, shielded}
 pub(crate) use clock::{Alarm, Clock, after};
 pub(crate) use close::Closing;
 pub(crate) use context::{Frame, unstoppable};
-pub(crate) use flight::{Deadline, Flight, Lane, Room, ancestry_for, refused};
+pub(crate) use flight::{Deadline, InFlight, Lane, Room, ancestry_for, refused};
 pub(crate) use frames::{Ancestry, Domain, interrupt, this_thread, tick};
 pub(crate) use lane::{LaneFigures, LaneId, MAIN, Position, Taken};
 pub(crate) use lanes::Scope;

@@ -57,7 +57,7 @@ fn work(queue: &Queue<Call>, worker: usize) -> usize {
 }
 
 fn start(queue: &Arc<Queue<Call>>) -> thread::JoinHandle<usize> {
-    let worker = queue.seat();
+    let worker = queue.add_worker();
     let queue = Arc::clone(queue);
     thread::spawn(move || work(&queue, worker))
 }
@@ -275,7 +275,7 @@ fn abort_answers_every_call_and_ends_the_worker() {
 fn abort_reaches_the_running_call() {
     loom::model(|| {
         let queue = queue(4);
-        let worker = queue.seat();
+        let worker = queue.add_worker();
         let (call, answer) = call(1);
         assert!(queue.push(MAIN, call).is_ok());
         let thread = {
@@ -327,7 +327,7 @@ fn a_closure_on_its_callers_stack_is_touched_by_one_thread_at_a_time() {
 fn when_the_last_worker_leaves_nobody_waits_for_ever() {
     loom::model(|| {
         let queue = queue(1);
-        let worker = queue.seat();
+        let worker = queue.add_worker();
         let caller = submit(&queue, 1);
         let dying = {
             let queue = Arc::clone(&queue);

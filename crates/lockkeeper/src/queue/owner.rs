@@ -1,12 +1,12 @@
-//! What a worker's thread does: it builds the resource, runs calls on it, and replaces it.
+//! The service of a worker's thread: it builds the resource, runs calls on it, and replaces it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::call::{Interrupt, Interruptible, Receiver};
 use super::error::{CallError, Phase};
-use super::{clock::Clock, close::Closing, frames::Domain, lane::Taken, state::Item};
 use super::worker::{Batch, Pool, Service};
+use super::{clock::Clock, close::Closing, frames::Domain, lane::Taken, state::Item};
 use crate::sync::now;
 
 /// Whether a resource may serve the next call.
@@ -19,9 +19,10 @@ pub enum Verdict {
 }
 
 pub(super) type Recycle<R> = Box<dyn FnMut(&mut R, bool) -> Verdict + Send>;
+
 /// A boxed call on an `R`.
 pub(crate) trait Job<R>: Send {
-    /// Runs the call; true: it panicked.
+    /// Runs the call. True: it panicked.
     fn run(self: Box<Self>, domain: Domain, resource: &mut R) -> bool;
     fn interruptible(&self) -> Option<Arc<dyn Interruptible>>;
     fn refuse(self: Box<Self>, why: CallError);
@@ -47,11 +48,11 @@ impl<R: 'static> Item for Box<dyn Job<R>> {
     }
 }
 
-/// The service: the resource, how to build it, and when to replace it.
+/// The resource, how to build it, and when to replace it.
 pub(super) struct Owner<R, E> {
     pub(super) build: Box<dyn FnMut() -> Result<R, E> + Send>,
     pub(super) recycle: Recycle<R>,
-    /// `None`: the last one was dropped and no other could be built yet.
+    /// `None`: it was dropped and has not been built again.
     pub(super) resource: Option<R>,
     pub(super) domain: Domain,
 }
@@ -95,7 +96,7 @@ impl<R: 'static, E> Owner<R, E> {
     }
 }
 
-/// What is closed with a worker.
+/// The queue, the thread and the clock of a worker, for its close.
 pub(super) struct Closer<R: 'static, E: Send + 'static> {
     pub(super) pool: Arc<Pool<Owner<R, E>, E>>,
     pub(super) clock: Arc<Clock>,

@@ -1,4 +1,4 @@
-//! The queue: one lock over everything that waits. Its states and invariants are those of the module above.
+//! The queue: one lock over all waiting calls. The module above has its states and invariants.
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -6,23 +6,23 @@ use std::time::{Duration, Instant};
 use super::admission::Admission;
 use super::call::{Interrupt, Interruptible, Receiver, Reply, reply};
 use super::error::{CallError, Phase, Refused, RefusedReason};
-use super::frames::{Domain, Seats};
+use super::frames::{Domain, WorkerSet};
 use super::lane::{LaneFigures, LaneId, MAIN, Position, Priority, Taken};
 use super::lanes::{Lanes, Scope};
 use super::lookout::{Look, Lookout};
 use crate::sync::{Condvar, Mutex, MutexGuard, lock, now, wait, wait_until};
 
-/// What the queue needs to know of the calls it carries.
+/// What the queue needs to know of a call.
 pub(crate) trait Item: Send + 'static {
-    /// The call's token, to be raised when a running call must stop.
+    /// The call's token, which the queue raises when a running call must stop.
     fn interruptible(&self) -> Option<Arc<dyn Interruptible>>;
-    /// Whether it is refused while the queue is stopped for such calls (QUEUE10).
+    /// Whether the queue refuses it while such calls are stopped (QUEUE10).
     fn changes_something(&self) -> bool {
         false
     }
     /// Answers a call that never ran.
     fn refuse(self, why: CallError);
-    /// Of two errands of the library's own: whether they are the same, so that one is enough.
+    /// Whether two errands of the library are the same, so that one of them suffices (QUEUE9).
     fn is_same_errand(&self, _other: &Self) -> bool {
         false
     }
@@ -32,44 +32,44 @@ pub(crate) struct Queue<C> {
     state: Mutex<State<C>>,
     pub(crate) lookout: Lookout,
     pub(crate) domain: Domain,
-    /// It, and how many threads serve it at most, once that is known.
-    seats: OnceLock<Seats>,
-    /// The process whose threads serve it.
+    /// Set when the pool is made.
+    worker_set: OnceLock<WorkerSet>,
+    /// The process that has the worker threads.
     pid: u32,
 }
 
 struct State<C> {
     lanes: Lanes<Waiting<C>>,
-    /// QUEUE9. Bounded by the kinds of errands.
+    /// QUEUE9. Bound: one of each kind.
     errands: Vec<C>,
     /// The last batch began with an errand.
     ran_errand: bool,
-    /// `None`: nothing is ever shed.
+    /// `None`: the queue never sheds calls.
     admission: Option<Admission>,
     open: bool,
-    /// QUEUE10. Those who have stopped it and not resumed yet.
+    /// QUEUE10. How many stops have not been resumed.
     stops: usize,
-    /// A worker per index; each has its own bell so that the one that slept least is rung first.
-    workers: Vec<Seat>,
-    /// Sleeping workers, the most recent last (its caches are the warmest).
+    /// A slot per worker. Each has a condition variable of its own, so that a push can choose whom it wakes.
+    workers: Vec<WorkerSlot>,
+    /// Sleeping workers. The last one fell asleep last and is woken first: its caches are the warmest.
     sleeping: Vec<usize>,
-    /// Workers that have not exited.
+    /// Workers that have not ended. Slots of ended workers stay in `workers` for the next ones.
     alive: usize,
-    /// Calls taken so far; tells a stalled pool from a busy one.
+    /// Calls taken so far. The stall check compares two readings.
     taken: u64,
-    /// Rung when `alive` becomes 0.
+    /// Answered when `alive` becomes 0.
     exit: Vec<Reply<()>>,
-    /// A stall check is on its way.
+    /// A stall check is under way.
     checking: bool,
 }
 
 struct Waiting<C> {
     call: C,
-    /// When it was submitted, where that may decide about it.
+    /// When it was submitted; `None` in a queue that never sheds calls.
     since: Option<Instant>,
 }
 
-/// Calls that were shed under the lock, refused when this is dropped: declare it before the guard.
+/// Calls shed under the lock. The drop refuses them, so declare this before the guard of the lock.
 struct Shed<C: Item>(Vec<C>);
 
 impl<C: Item> Drop for Shed<C> {
@@ -81,25 +81,25 @@ impl<C: Item> Drop for Shed<C> {
     }
 }
 
-struct Seat {
-    bell: Arc<Condvar>,
-    /// The call that this worker runs, to be asked to stop by `abort`. The last hold on it may be dropped under
-    /// the lock (CALL3).
+struct WorkerSlot {
+    wakeup: Arc<Condvar>,
+    /// The call that this worker runs, which `abort` asks to stop. Its last reference may be dropped under the lock,
+    /// because it holds no value of a caller (CALL3).
     running: Option<Arc<dyn Interruptible>>,
     alive: bool,
 }
 
-/// What a push tells its caller.
+/// What a push returns.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pushed {
     pub(crate) position: Position,
-    /// Nobody sleeps: should this last, the pool may need another worker.
+    /// No worker sleeps: if that lasts, the pool may need another one.
     pub(crate) check_for_stall: bool,
 }
 
 impl<C: Item> Queue<C> {
-    /// A queue with room for `capacity` calls of each lane; when it is overloaded it sheds those that
-    /// have waited longer than `shed_after`.
+    /// A queue with room for `capacity` calls of each lane. Under overload it sheds calls that have waited longer than
+    /// `shed_after`.
     pub(crate) fn new(capacity: usize, domain: Domain, shed_after: Option<Duration>) -> Self {
         let state = State {
             lanes: Lanes::new(capacity),
@@ -116,18 +116,18 @@ impl<C: Item> Queue<C> {
             checking: false,
         };
         let (state, lookout) = (Mutex::new(state), Lookout::default());
-        let seats = OnceLock::new();
-        Self { state, lookout, domain, seats, pid: crate::process::id() }
+        let worker_set = OnceLock::new();
+        Self { state, lookout, domain, worker_set, pid: crate::process::id() }
     }
 
-    /// `workers_max` threads will serve it, or fewer.
-    pub(crate) fn served_by(&self, workers_max: usize) {
-        let _ = self.seats.set(Seats::new(workers_max));
+    /// At most `workers_max` threads will serve it.
+    pub(crate) fn set_workers_max(&self, workers_max: usize) {
+        let _ = self.worker_set.set(WorkerSet::new(workers_max));
     }
 
-    /// What is waited for by who waits for a call in this queue.
-    pub(crate) fn seats(&self) -> Seats {
-        self.seats.get().copied().unwrap_or(Seats::UNKNOWN)
+    /// The workers for which a call in this queue waits.
+    pub(crate) fn worker_set(&self) -> WorkerSet {
+        self.worker_set.get().copied().unwrap_or(WorkerSet::UNKNOWN)
     }
 
     pub(crate) fn open_lane(&self, name: &str) -> LaneId {
@@ -138,7 +138,7 @@ impl<C: Item> Queue<C> {
         lock(&self.state).lanes.retire(lane);
     }
 
-    /// What each lane has done, and what waits in it.
+    /// How many calls each lane has run, and how many wait in it.
     pub(crate) fn lane_figures(&self) -> Vec<LaneFigures> {
         lock(&self.state).lanes.figures()
     }
@@ -151,17 +151,17 @@ impl<C: Item> Queue<C> {
         lock(&self.state).lanes.set_priority(lane, priority);
     }
 
-    /// Whether calls are taken in.
+    /// Whether intake is open.
     pub(crate) fn is_open(&self) -> bool {
         lock(&self.state).open
     }
 
-    /// Whether this process is another than that which made the queue: its threads are not here.
+    /// Whether this process was forked from the one that made the queue. The child has no worker threads.
     pub(crate) fn is_forked(&self) -> bool {
         crate::process::id() != self.pid
     }
 
-    /// Adds a call; it waits for room where its lane is full.
+    /// Adds a call. Where its lane is full, the call waits for room.
     pub(crate) fn push(&self, lane: LaneId, call: C) -> Result<Pushed, Refused<C>> {
         self.push_with(lane, call, Lanes::push, RefusedReason::Closed)
     }
@@ -194,7 +194,7 @@ impl<C: Item> Queue<C> {
         Ok(Pushed { position, check_for_stall })
     }
 
-    /// Adds an errand of the library's own (QUEUE9); refused when the same one waits already.
+    /// Adds an errand of the library (QUEUE9); refused when the same one waits already.
     pub(crate) fn push_errand(&self, errand: C) -> Result<(), C> {
         let mut state = lock(&self.state);
         if !state.open || state.errands.iter().any(|other| errand.is_same_errand(other)) {
@@ -205,18 +205,18 @@ impl<C: Item> Queue<C> {
         Ok(())
     }
 
-    /// Something was added: releases the lock and wakes a worker, if one sleeps (QUEUE4).
+    /// Releases the lock after a call or an errand was added, and wakes a worker if one sleeps (QUEUE4).
     fn wake_worker(&self, mut state: MutexGuard<'_, State<C>>) {
-        let bell = state.sleeping.pop().map(|worker| Arc::clone(&state.workers[worker].bell));
+        let wakeup = state.sleeping.pop().map(|worker| Arc::clone(&state.workers[worker].wakeup));
         drop(state);
         self.lookout.announce();
-        if let Some(bell) = bell {
-            bell.notify_one();
+        if let Some(wakeup) = wakeup {
+            wakeup.notify_one();
         }
     }
 
-    /// Refuses calls that change something until [`Queue::resume`] is called as often as this (QUEUE10); older ones than
-    /// the sequence number that is returned have entered before.
+    /// Refuses calls that change something until [`Queue::resume`] was called as often as this (QUEUE10). Calls with a
+    /// smaller sequence number than the returned one entered before the stop.
     pub(crate) fn stop(&self) -> u64 {
         let mut state = lock(&self.state);
         state.stops += 1;
@@ -231,17 +231,17 @@ impl<C: Item> Queue<C> {
         lock(&self.state).stops > 0
     }
 
-    /// Whether a call waits that entered before this sequence number was given.
+    /// Whether a call with a smaller sequence number waits.
     pub(crate) fn has_older_than(&self, seq: u64) -> bool {
         lock(&self.state).lanes.has_older_than(seq)
     }
 
-    /// Takes a waiting call out; `None`: it was taken by a worker before (QUEUE1).
+    /// Takes a waiting call out. `None`: a worker has taken it (QUEUE1).
     pub(crate) fn remove(&self, position: Position) -> Option<C> {
         lock(&self.state).lanes.remove(position).map(|waiting| waiting.call)
     }
 
-    /// Answers a call whose deadline passed while it waited; a taken one is left to its token.
+    /// Refuses a call whose deadline passed while it waited. False: a worker has taken it.
     pub(crate) fn expire(&self, position: Position) -> bool {
         let mut state = lock(&self.state);
         let room = state.lanes.waits_for_room(position);
@@ -252,33 +252,33 @@ impl<C: Item> Queue<C> {
         true
     }
 
-    /// Sets up a seat for a new worker; returns its index.
-    pub(crate) fn seat(&self) -> usize {
+    /// Adds a worker, in the slot of an ended one if there is any; returns its index.
+    pub(crate) fn add_worker(&self) -> usize {
         let mut state = lock(&self.state);
         state.alive += 1;
-        let free = state.workers.iter().position(|seat| !seat.alive);
+        let free = state.workers.iter().position(|slot| !slot.alive);
         let worker = free.unwrap_or(state.workers.len());
-        let seat = Seat { bell: Arc::new(Condvar::new()), running: None, alive: true };
+        let slot = WorkerSlot { wakeup: Arc::new(Condvar::new()), running: None, alive: true };
         match free {
-            Some(free) => state.workers[free] = seat,
-            None => state.workers.push(seat),
+            Some(free) => state.workers[free] = slot,
+            None => state.workers.push(slot),
         }
         worker
     }
 
-    /// Waits for a call and takes it; a new batch begins with it.
+    /// Waits for a call and takes it as the first of a new batch.
     ///
-    /// `None`: intake is closed and nothing is left, or nothing came for `patience`.
+    /// `None`: intake is closed and no call is left, or no call came for `idle_max`.
     pub(crate) fn take_first(
         &self,
         worker: usize,
-        patience: Option<Duration>,
+        idle_max: Option<Duration>,
         look: Option<Look>,
     ) -> Option<First<C>> {
         let looked = look.map(|look| (self.lookout.look(look), look));
         let mut shed = Shed(Vec::new());
         let mut state = lock(&self.state);
-        let give_up_at = patience.map(|patience| now() + patience);
+        let give_up_at = idle_max.map(|idle_max| now() + idle_max);
         loop {
             if let Some(first) = state.begin_batch(worker, &mut shed) {
                 drop(state);
@@ -298,21 +298,21 @@ impl<C: Item> Queue<C> {
                 return None;
             }
             // QUEUE4
-            let bell = Arc::clone(&state.workers[worker].bell);
+            let wakeup = Arc::clone(&state.workers[worker].wakeup);
             state.sleeping.push(worker);
             state = match give_up_at {
-                None => wait(&bell, state),
-                Some(at) => wait_until(&bell, state, at),
+                None => wait(&wakeup, state),
+                Some(at) => wait_until(&wakeup, state, at),
             };
-            let rung = !state.strike(worker);
-            let over = !rung && give_up_at.is_some_and(|at| now() >= at);
+            let woken = !state.remove_sleeper(worker);
+            let over = !woken && give_up_at.is_some_and(|at| now() >= at);
             if over && state.lanes.accepted() == 0 {
                 return None;
             }
         }
     }
 
-    /// Takes a call with which a new batch begins, if one waits.
+    /// Takes a call as the first of a new batch, if one waits.
     pub(crate) fn try_take_first(&self, worker: usize) -> Option<First<C>> {
         let mut shed = Shed(Vec::new());
         lock(&self.state).begin_batch(worker, &mut shed)
@@ -324,7 +324,8 @@ impl<C: Item> Queue<C> {
         lock(&self.state).take(worker, scope, &mut shed)
     }
 
-    /// Charges a lane for what its call used; then takes the next one, under the same lock.
+    /// Charges a lane for the running time of its call, then takes the next call of `scope`, if any, under the same
+    /// lock.
     pub(crate) fn charge_and_take(
         &self,
         worker: usize,
@@ -339,37 +340,37 @@ impl<C: Item> Queue<C> {
         scope.and_then(|scope| state.take(worker, scope, &mut shed))
     }
 
-    /// Stops intake; what was accepted is served. Calls waiting for room are refused.
+    /// Closes intake. Workers serve the accepted calls; calls that wait for room are refused.
     pub(crate) fn close(&self) {
-        self.shut(false);
+        self.close_or_abort(false);
     }
 
-    /// Stops intake, refuses what waits, and asks running calls to stop.
+    /// Closes intake, refuses all waiting calls, and asks running ones to stop.
     pub(crate) fn abort(&self) {
-        self.shut(true);
+        self.close_or_abort(true);
     }
 
-    fn shut(&self, abort: bool) {
+    fn close_or_abort(&self, abort: bool) {
         let mut state = lock(&self.state);
         if abort {
             // QUEUE8
-            for running in state.workers.iter().filter_map(|seat| seat.running.as_ref()) {
+            for running in state.workers.iter().filter_map(|slot| slot.running.as_ref()) {
                 running.token().raise(Interrupt::Aborted);
             }
         }
         state.sleeping.clear();
-        for seat in &state.workers {
-            seat.bell.notify_one();
+        for slot in &state.workers {
+            slot.wakeup.notify_one();
         }
         self.end_intake(state, !abort, CallError::Closed);
     }
 
-    /// The worker's thread is about to end.
+    /// Frees the slot of a worker whose thread is about to end.
     pub(crate) fn leave(&self, worker: usize) {
         let mut state = lock(&self.state);
-        let seat = &mut state.workers[worker];
-        (seat.alive, seat.running) = (false, None);
-        state.strike(worker);
+        let slot = &mut state.workers[worker];
+        (slot.alive, slot.running) = (false, None);
+        state.remove_sleeper(worker);
         state.alive -= 1;
         if state.alive == 0 {
             // QUEUE6
@@ -377,11 +378,11 @@ impl<C: Item> Queue<C> {
         }
     }
 
-    /// Closes intake and releases the lock, then refuses the calls that wait for room, and those that were accepted
-    /// unless `serve_accepted`. Tells those who wait for the last worker's exit if there is none.
-    fn end_intake(&self, mut state: MutexGuard<'_, State<C>>, serve_accepted: bool, why: CallError) {
+    /// Closes intake and releases the lock. Then refuses the calls that wait for room, and the accepted ones unless
+    /// `drain`; if no worker is left, answers [`Queue::gone`].
+    fn end_intake(&self, mut state: MutexGuard<'_, State<C>>, drain: bool, why: CallError) {
         state.open = false;
-        let refused = state.lanes.clear(serve_accepted);
+        let refused = state.lanes.clear(drain);
         let errands = std::mem::take(&mut state.errands);
         let exit = if state.alive == 0 { std::mem::take(&mut state.exit) } else { Vec::new() };
         drop(state);
@@ -406,17 +407,17 @@ impl<C: Item> Queue<C> {
         receiver
     }
 
-    /// How the pool is doing, for the stall check.
-    pub(crate) fn pulse(&self) -> Pulse {
+    /// What the stall check compares.
+    pub(crate) fn progress(&self) -> Progress {
         let state = lock(&self.state);
-        Pulse {
+        Progress {
             taken: state.taken,
             starved: state.open && state.lanes.accepted() > 0 && state.sleeping.is_empty(),
             alive: state.alive,
         }
     }
 
-    /// Claims the stall check; false: somebody else has it.
+    /// Claims the stall check. False: one is under way.
     pub(crate) fn claim_check(&self) -> bool {
         let mut state = lock(&self.state);
         !std::mem::replace(&mut state.checking, true)
@@ -428,7 +429,7 @@ impl<C: Item> Queue<C> {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Pulse {
+pub(crate) struct Progress {
     pub(crate) taken: u64,
     pub(crate) starved: bool,
     pub(crate) alive: usize,
@@ -437,25 +438,25 @@ pub(crate) struct Pulse {
 /// The first call of a batch.
 pub(crate) struct First<C> {
     pub(crate) taken: Taken<C>,
-    /// Calls older than this were submitted before the batch began.
+    /// Calls with a smaller sequence number were submitted before the batch began.
     pub(crate) limit: u64,
 }
 
 impl<C: Item> State<C> {
-    /// Takes `worker` off the list of those who sleep; false: it was rung, and is not there.
-    fn strike(&mut self, worker: usize) -> bool {
+    /// Removes `worker` from the sleeping ones. False: a push has removed it.
+    fn remove_sleeper(&mut self, worker: usize) -> bool {
         let index = self.sleeping.iter().position(|&other| other == worker);
         index.map(|index| self.sleeping.remove(index)).is_some()
     }
 
-    /// Begins a batch with an errand or a call that waits, if there is one.
+    /// Begins a batch with a waiting errand or call, if there is one.
     fn begin_batch(&mut self, worker: usize, shed: &mut Shed<C>) -> Option<First<C>> {
         let calls_wait = self.lanes.accepted() > 0;
         let limit = self.lanes.next_seq();
         // QUEUE9
-        let turn = !(self.errands.is_empty() || self.ran_errand && calls_wait);
-        self.ran_errand = turn;
-        if turn {
+        let errand_next = !(self.errands.is_empty() || self.ran_errand && calls_wait);
+        self.ran_errand = errand_next;
+        if errand_next {
             let call = self.errands.remove(0);
             return Some(First { taken: Taken { lane: MAIN, call, behind: 0 }, limit });
         }

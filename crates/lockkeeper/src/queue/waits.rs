@@ -1,43 +1,44 @@
-//! Who waits for whom among calls that are made inside calls: a circle of waits is refused by the wait that
-//! would close it.
+//! Deadlock detection for calls made inside calls: the wait that would close a circle of waits is refused.
 //!
-//! A call that makes another one, of another database or worker, and waits for it, keeps its thread meanwhile. A
-//! chain that comes back to its own beginning is found by what calls carry (`context.rs`, [`super::Ancestry`]).
-//! Several chains can close a circle too: a write on A that writes to B, beside a write on B that writes to A.
-//! For these, waits that are made inside calls are kept in one list; others are never in it, so that the way of
-//! ordinary calls has no lock in common.
+//! A call that makes another one, of another database or worker, and waits for it, blocks its thread meanwhile. If the
+//! chain of these calls comes back to its own beginning, the domains that calls carry show it (`context.rs`,
+//! [`super::Ancestry`]). Several chains can also close a circle together: a write on A that writes to B, beside a write
+//! on B that writes to A. To find these, one list holds all waits that are made inside calls. Waits outside of calls
+//! are never in it, so ordinary calls share no lock.
 //!
-//! A wait is of a thread, for a call. Taken by a worker, the call ends if that worker's thread goes on; not yet
-//! taken, if any worker of its queue goes on, one that may still be started included. A thread goes on if each
-//! of its waits can end; whoever does not wait goes on. The threads that do not go on by these rules never will.
+//! A wait is of a thread, for a call. If a worker has taken the call, the wait can end when that worker's thread
+//! proceeds. If not, it can end when any worker of the queue proceeds, including one that the pool may still start. A
+//! thread proceeds if each of its waits can end; a thread without waits proceeds. All other threads are deadlocked.
 //!
-//! - WAIT1: nobody in the list is stuck. A wait that would change that is refused, and the list is looked at and
-//!   changed under one lock. What else changes frees threads, but for [`behind`], which looks as well.
-//! - WAIT2: a wait leaves the list when its future is answered or dropped, or when the call in which it was waited
-//!   for ends, whichever comes first; answered ones count as ended before they leave.
+//! - WAIT1: no thread in the list is deadlocked. A wait that would deadlock its thread is refused; the check and the
+//!   change of the list are under one lock. Every other change of the list frees threads, except [`behind`], which
+//!   therefore checks too.
+//! - WAIT2: a wait leaves the list when its future is answered or dropped, or when the call around it ends, whichever
+//!   comes first. The wait for an answered call counts as ended before it leaves.
 //!
-//! A future that was polled inside a call counts as waited for, since what the executor does next cannot be seen.
+//! A future that was polled inside a call counts as a wait of that call's thread, since the list cannot see what the
+//! executor does next.
 //!
-//! Lock order: the list's, then a reply's slot. Bound: a wait per future that is waited for inside a call.
+//! Lock order: the list's, then a reply's slot. Bound: one entry per future that is waited for inside a call.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::call::Interruptible;
-use super::frames::{Domain, Kept, Seats, kept_here};
+use super::frames::{Domain, Waiter, WorkerSet, waiter_here};
 
 /// What a thread waits for.
 #[derive(Clone)]
 pub(crate) enum Awaited {
     /// A call in a queue.
-    Call(Seats, Arc<dyn Interruptible>),
-    /// That every thread of a domain comes to its end, or to its beginning.
+    Call(WorkerSet, Arc<dyn Interruptible>),
+    /// That every thread of a domain has started, or has ended.
     All(Domain),
-    /// The next word of a call that holds the waiting thread, such as one that has taken a lease.
+    /// The next command of a call that holds the waiting thread, such as one with a lease.
     Holder(Holder),
 }
 
-/// A call that holds another thread.
+/// A call that makes another thread wait for its next command.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Holder {
     thread: u64,
@@ -47,24 +48,24 @@ pub(crate) struct Holder {
 impl Holder {
     /// The call that this thread runs; `None`: it runs none.
     pub(crate) fn here() -> Option<Self> {
-        kept_here().map(|kept| Self { thread: kept.thread, frame: kept.frame })
+        waiter_here().map(|waiter| Self { thread: waiter.thread, frame: waiter.frame })
     }
 }
 
 struct Entry {
     id: u64,
-    waiter: Kept,
+    waiter: Waiter,
     awaited: Awaited,
     /// The thread that runs the call, once it was taken.
     runner: Option<u64>,
-    /// False: it was submitted, and nobody waits for it yet.
+    /// False: the call was submitted, and its future has not been polled yet.
     blocks: bool,
 }
 
-/// Not one of `sync.rs`: it outlives the executions that loom explores, and no model makes calls inside calls.
+/// Not a mutex of `sync.rs`: it outlives the executions that loom explores, and no model makes calls inside calls.
 static WAITS: Mutex<Vec<Entry>> = Mutex::new(Vec::new());
 
-/// How many there are, so that who has nothing to say in the matter need not take the lock. Written under it.
+/// The length of the list, written under its lock, so that [`behind`] need not take the lock while the list is empty.
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
 fn waits() -> MutexGuard<'static, Vec<Entry>> {
@@ -79,14 +80,14 @@ pub(crate) struct Circle;
 #[derive(Debug)]
 pub(crate) struct Wait {
     id: u64,
-    /// The frame in which it is waited for.
+    /// The frame of the call that waits.
     frame: u64,
     blocks: bool,
 }
 
 impl Wait {
-    /// Enters the wait of this thread for `awaited`; `blocks` says whether it is waited for already. `None`: this
-    /// thread runs no call, so nobody waits for it in turn.
+    /// Enters the wait of this thread for `awaited`. `blocks`: the thread waits from now on; otherwise it only may, when
+    /// it polls. `None`: this thread runs no call, so its wait can be part of no circle.
     pub(crate) fn enter(
         awaited: impl FnOnce() -> Awaited,
         blocks: bool,
@@ -94,16 +95,16 @@ impl Wait {
         Self::enter_for(None, awaited, blocks)
     }
 
-    /// As [`Wait::enter`]; what is waited for is said to who waited in `held`, which ends by it. A refused wait
-    /// leaves that as it was.
+    /// As [`Wait::enter`], for a command to a thread that waits in `held`: the command ends that wait. If the new wait is
+    /// refused, `held` stays.
     pub(crate) fn enter_for(
         held: Option<&mut Option<Self>>,
         awaited: impl FnOnce() -> Awaited,
         blocks: bool,
     ) -> Result<Option<Self>, Circle> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let Some(waiter) = kept_here() else {
-            // Who does not wait in a call of this process cannot close a circle.
+        let Some(waiter) = waiter_here() else {
+            // A thread that runs no call cannot close a circle.
             held.map(Option::take);
             return Ok(None);
         };
@@ -113,11 +114,11 @@ impl Wait {
         let held_by = |entry: &Entry| {
             held.as_ref().and_then(|held| held.as_ref()).is_some_and(|held| held.id == entry.id)
         };
-        let spoken_to = list.iter().position(held_by).map(|at| list.swap_remove(at));
+        let ended = list.iter().position(held_by).map(|at| list.swap_remove(at));
         list.push(Entry { id, waiter, awaited, runner: None, blocks });
         if blocks && is_stuck(&list, thread) {
             list.pop();
-            list.extend(spoken_to);
+            list.extend(ended);
             return Err(Circle);
         }
         COUNT.store(list.len(), Ordering::Relaxed);
@@ -126,12 +127,12 @@ impl Wait {
         Ok(Some(Self { id, frame, blocks }))
     }
 
-    /// Whether it is in the list as a wait of the frame `frame`.
+    /// Whether it is a wait of the frame `frame`.
     pub(crate) fn is_of(&self, frame: u64) -> bool {
         self.frame == frame
     }
 
-    /// It is waited for from now on.
+    /// The thread waits for it from now on.
     pub(crate) fn block(&mut self) -> Result<(), Circle> {
         if std::mem::replace(&mut self.blocks, true) {
             return Ok(());
@@ -155,11 +156,11 @@ fn leave(which: impl Fn(&Entry) -> bool) {
     let gone: Vec<Entry> = list.extract_if(.., |entry| which(entry)).collect();
     COUNT.store(list.len(), Ordering::Relaxed);
     drop(list);
-    // Outside the lock: it may hold the last reference to a value of the caller's.
+    // Outside the lock: an entry may hold the last reference to a value of a caller.
     drop(gone);
 }
 
-/// The call `frame` has ended: nobody waits in it any more.
+/// Removes the waits of the call `frame`, which has ended.
 pub(crate) fn frame_ended(frame: u64) {
     leave(|entry| {
         let holds = matches!(entry.awaited, Awaited::Holder(holder) if holder.frame == frame);
@@ -167,16 +168,16 @@ pub(crate) fn frame_ended(frame: u64) {
     });
 }
 
-/// The thread `thread` runs `call`, which was made inside another call.
+/// Notes that the thread `thread` runs `call`, which was made inside another call.
 pub(crate) fn runs(call: &Arc<dyn Interruptible>, thread: u64) {
     if let Some(entry) = find(&mut waits(), call) {
         entry.runner = Some(thread);
     }
 }
 
-/// `call` waits for the thread `thread`, and no other, to come to it; false: it would wait for ever.
+/// Notes that only the thread `thread` will run `call`, after the calls before it. False: that would be a deadlock.
 pub(crate) fn behind(call: Option<Arc<dyn Interruptible>>, thread: u64) -> bool {
-    // Who entered a wait for this call did so before it was submitted, and the call came here through a lock.
+    // A wait for this call was entered before its submission, and the lock of the queue ordered that before this load.
     let Some(call) = call.filter(|_| COUNT.load(Ordering::Relaxed) > 0) else { return true };
     let mut list = waits();
     let Some(entry) = find(&mut list, &call) else { return true };
@@ -191,40 +192,42 @@ fn find<'l>(list: &'l mut [Entry], call: &Arc<dyn Interruptible>) -> Option<&'l 
     })
 }
 
-/// Whether `thread` would never go on.
+/// Whether `thread` is deadlocked.
 fn is_stuck(list: &[Entry], thread: u64) -> bool {
     let blocks: Vec<&Entry> = list.iter().filter(|entry| entry.blocks).collect();
-    // All that wait, until they prove to go on.
-    let mut stuck: Vec<&Kept> = Vec::new();
+    // All waiting threads, until they prove to proceed.
+    let mut stuck: Vec<&Waiter> = Vec::new();
     for entry in &blocks {
-        if !stuck.iter().any(|kept| kept.thread == entry.waiter.thread) {
+        if !stuck.iter().any(|waiter| waiter.thread == entry.waiter.thread) {
             stuck.push(&entry.waiter);
         }
     }
-    // Ends: it shrinks each time.
+    // Ends: the list shrinks each time.
     loop {
-        let goes_on = |kept: &Kept| {
-            let mut own = blocks.iter().filter(|entry| entry.waiter.thread == kept.thread);
+        let proceeds = |waiter: &Waiter| {
+            let mut own = blocks.iter().filter(|entry| entry.waiter.thread == waiter.thread);
             own.all(|entry| can_end(entry, &stuck))
         };
-        let still: Vec<&Kept> = stuck.iter().copied().filter(|kept| !goes_on(kept)).collect();
+        let still: Vec<&Waiter> =
+            stuck.iter().copied().filter(|waiter| !proceeds(waiter)).collect();
         if still.len() == stuck.len() {
-            return stuck.iter().any(|kept| kept.thread == thread);
+            return stuck.iter().any(|waiter| waiter.thread == thread);
         }
         stuck = still;
     }
 }
 
-fn can_end(entry: &Entry, stuck: &[&Kept]) -> bool {
+fn can_end(entry: &Entry, stuck: &[&Waiter]) -> bool {
     match (&entry.awaited, entry.runner) {
         (Awaited::Call(_, call), _) if call.is_answered() => true,
-        (_, Some(runner)) => !stuck.iter().any(|kept| kept.thread == runner),
-        (Awaited::Call(seats, _), None) => {
-            let held =
-                stuck.iter().filter(|kept| kept.seat.is_some_and(|s| s.queue == seats.queue));
-            held.count() < seats.workers_max
+        (_, Some(runner)) => !stuck.iter().any(|waiter| waiter.thread == runner),
+        (Awaited::Call(workers, _), None) => {
+            let sets = stuck.iter().filter_map(|waiter| waiter.worker_of);
+            sets.filter(|set| set.queue == workers.queue).count() < workers.workers_max
         }
-        (Awaited::Holder(holder), None) => !stuck.iter().any(|kept| kept.thread == holder.thread),
-        (Awaited::All(domain), None) => !stuck.iter().any(|kept| kept.domains.contains(domain)),
+        (Awaited::Holder(holder), None) => {
+            !stuck.iter().any(|waiter| waiter.thread == holder.thread)
+        }
+        (Awaited::All(domain), None) => !stuck.iter().any(|waiter| waiter.domains.contains(domain)),
     }
 }

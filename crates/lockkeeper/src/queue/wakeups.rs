@@ -1,24 +1,24 @@
 //! Wake-ups of answered reads, in batches.
 //!
-//! To wake a task from outside its runtime costs the wake-up of a sleeping thread of that runtime. On a busy machine
-//! that thread preempts the reader at once, finds one task, and sleeps again, so each answer costs two context
-//! switches. A thread of the runtime wakes its own tasks for a fraction of that. So a reader puts the wakers of the
-//! callers that it has answered into this batch and wakes one of them now and then; a caller that is polled and finds
-//! its answer wakes the rest, from inside the runtime.
+//! Waking a task from outside its runtime wakes a sleeping thread of that runtime. On a busy machine that thread
+//! preempts the reader at once, finds one task, and sleeps again, so each answer costs two context switches. A thread
+//! of the runtime wakes its own tasks for a fraction of that. So a reader puts the wakers of the callers that it has
+//! answered into this batch, and wakes only one of them now and then. That caller is polled, finds its answer, and wakes
+//! the others, from inside the runtime.
 //!
 //! | waker | what may be trusted | left by |
 //! |---|---|---|
 //! | in the batch | its caller's answer is in its slot | [`Wakeups::wake_one`], [`Wakeups::wake_all`], overflow |
-//! | taken out | it is called, once, outside the lock, by the thread that took it | the call |
+//! | taken out | the thread that took it calls it once, outside the lock | the call |
 //!
-//! - WAKE1: a reader that sleeps, yields, or turns to something that is no plain read wakes one caller before. One that
-//!   goes on does so when [`SHARE`] of the callers are in the batch, within the limits of [`GROUP`], or when the oldest
-//!   has waited for [`WAIT_MAX`]. No second one is woken sooner than that: the first is on its way and wakes all. The
-//!   batch holds at most [`BATCH_MAX`] wakers.
-//! - WAKE2: no caller depends on one other caller or closure. A closure that runs long is interrupted by the progress
-//!   handler, which wakes all, once. One that runs long outside SQLite, and a woken caller that is not polled, are
-//!   overtaken by the clock: it looks every [`WATCH_INTERVAL`] while wakers are in the batch and wakes all that have been
-//!   there for as long. So an answered caller is woken within twice that. A reader whose thread ends wakes all.
+//! - WAKE1: a reader wakes one caller before it sleeps, yields, or serves anything but a plain read. Between reads it
+//!   does so when [`SHARE`] of the callers are in the batch, within the limits of [`GROUP`], or when the oldest waker
+//!   has been there for [`WAIT_MAX`]. It wakes a second one only after another [`WAIT_MAX`], since the first one is
+//!   about to wake all. The batch holds at most [`BATCH_MAX`] wakers.
+//! - WAKE2: no caller depends on one other caller or closure. When a closure runs long in SQLite, its progress handler
+//!   wakes all callers, once. When one runs long outside SQLite, or a woken caller is not polled, the clock wakes all:
+//!   while wakers are in the batch it checks every [`WATCH_INTERVAL`] for wakers that have been there for as long. So an
+//!   answered caller is woken within twice that. A reader whose thread ends wakes all.
 //! - WAKE3: wakers are code of the callers and run outside the lock.
 //!
 //! Lock order: no other lock is taken while this one is held.
@@ -30,32 +30,33 @@ use std::time::{Duration, Instant};
 use super::shielded;
 use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering, lock, now};
 
-/// The share of all callers at which a reader wakes one: smaller groups cost a context switch each, and callers that come
-/// back late leave the readers idle.
+/// The share of all callers at which a reader wakes one. Smaller groups cost more context switches; larger ones leave the
+/// readers idle until the callers submit their next reads.
 const SHARE: (usize, usize) = (5, 8);
 
-/// The least and the most callers that are woken together.
+/// The least and the most callers in such a group.
 const GROUP: (usize, usize) = (4, 42);
 
-/// How long a waker stays in the batch while its reader goes on answering.
+/// How long a waker stays in the batch while its reader goes on serving reads.
 const WAIT_MAX: Duration = Duration::from_micros(100);
 
-/// Wakers in the batch; one more, and all are called.
+/// Wakers in the batch. One more, and the reader wakes all.
 const BATCH_MAX: usize = 64;
 
-/// How often the clock looks for wakers that no caller has called.
+/// How often the clock checks for wakers that no caller has called.
 pub(crate) const WATCH_INTERVAL: Duration = Duration::from_millis(2);
 
 /// The wakers of callers that were answered.
 #[derive(Default)]
 pub(crate) struct Wakeups {
     batch: Mutex<Batch>,
-    /// Whether there may be some: written under the lock, read without it. A hint for callers; a reader sees the wakers
-    /// that it has pushed itself.
+    /// Whether the batch may hold wakers: written under the lock, read without it. A hint for callers; a reader always
+    /// sees the wakers that it has pushed itself.
     any: Apart<AtomicBool>,
 }
 
-/// Keeps the flag that every caller reads on another cache line, and another pair of lines, than what each answer changes.
+/// Keeps the flag, which every caller reads, on a pair of cache lines of its own, apart from the batch, which each answer
+/// changes.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Apart<T>(T);
@@ -63,13 +64,13 @@ struct Apart<T>(T);
 #[derive(Default)]
 struct Batch {
     wakers: VecDeque<Waker>,
-    /// Since when the oldest has been in the batch.
+    /// When the oldest waker was pushed.
     since: Option<Instant>,
-    /// When one was woken for the rest.
+    /// When the last caller was woken to wake the others.
     woken: Option<Instant>,
-    /// How many callers there are: the most that were seen in the batch and in the queue, fading.
+    /// How many callers there are: the most that were in the batch and in the queue together, decaying.
     callers: usize,
-    /// The most that were seen since one was woken.
+    /// The same since the last caller was woken.
     seen: usize,
 }
 
@@ -80,12 +81,12 @@ impl std::fmt::Debug for Wakeups {
 }
 
 impl Wakeups {
-    /// Whether wakers are in the batch; those that this thread has pushed are never missed.
+    /// Whether wakers are in the batch. Never misses those that this thread has pushed.
     pub(crate) fn has_any(&self) -> bool {
         self.any.0.load(Ordering::Relaxed)
     }
 
-    /// Adds a waker; `behind`: how many reads wait in the queue.
+    /// Adds a waker. `behind`: how many reads wait in the queue.
     pub(crate) fn push(&self, waker: Waker, at: Instant, behind: usize) {
         let mut batch = lock(&self.batch);
         batch.wakers.push_back(waker);
@@ -103,7 +104,7 @@ impl Wakeups {
         }
     }
 
-    /// Wakes one caller, which wakes the rest, unless one has just been woken (WAKE1).
+    /// Wakes one caller, which wakes the others, unless one has just been woken (WAKE1).
     pub(crate) fn wake_one(&self) {
         if self.has_any() {
             self.wake_one_at(now());
@@ -132,7 +133,7 @@ impl Wakeups {
         }
     }
 
-    /// Wakes them all, on the thread of a caller that was answered.
+    /// Wakes all callers in the batch.
     pub(crate) fn wake_all(&self) {
         if self.has_any() {
             self.call_all();
@@ -150,7 +151,7 @@ impl Wakeups {
         }
     }
 
-    /// Wakes them all if the oldest has been in the batch since `before`; true: some stay.
+    /// Wakes all callers if the oldest has been in the batch since `before`. True: some stay in the batch.
     pub(crate) fn wake_older(&self, before: Instant) -> bool {
         let batch = lock(&self.batch);
         match batch.since {
@@ -166,7 +167,7 @@ impl Wakeups {
 }
 
 impl Batch {
-    /// How many callers are woken together.
+    /// How many wakers make a group.
     fn group(&self) -> usize {
         (self.callers.max(self.seen) * SHARE.0 / SHARE.1).clamp(GROUP.0, GROUP.1)
     }

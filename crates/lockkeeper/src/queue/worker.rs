@@ -2,18 +2,17 @@
 //!
 //! | thread | what may be trusted | left by |
 //! |---|---|---|
-//! | building | it has a seat; nothing was taken | the factory's result |
-//! | sleeping | its index is in `sleeping` (QUEUE4) | its bell, its patience |
-//! | serving | its seat names the running call | the end of the batch |
-//! | leaving | its service is finished, its seat is free | the end of the thread |
+//! | building | the queue has a slot for it; it has taken no call | the factory's result |
+//! | sleeping | its index is in `sleeping` (QUEUE4) | a wake-up, its idle time |
+//! | serving | its slot names the running call | the end of the batch |
+//! | leaving | its service is finished, its slot is free | the end of the thread |
 //!
-//! - WORK1: a thread finishes its service before it leaves its seat, so whoever waits for the last
-//!   worker to be gone finds every resource released.
-//! - WORK2: the first `min` threads stay until the queue is closed; further ones are started when
-//!   calls wait and none was taken for `STALL`, and leave after `PATIENCE` without work.
-//! - WORK3: a worker thread carries its queue's frame from beginning to end, so that callers' code that
-//!   runs on it outside a call (a destructor, a waker) and submits to the same queue is told
-//!   `Nested` instead of waiting for itself.
+//! - WORK1: a thread finishes its service before it frees its slot. So when the last slot is free, every resource has
+//!   been released.
+//! - WORK2: the first `min` threads stay until the queue is closed. The pool starts another one when calls wait and
+//!   no worker has taken one for `STALL`; it ends after `EXTRA_IDLE_MAX` without work.
+//! - WORK3: a worker thread has its queue's frame from beginning to end. So code of a caller that runs on it outside a
+//!   call (a destructor, a waker) and submits to the same queue gets `Nested` instead of waiting for itself.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -27,17 +26,17 @@ use super::{
 };
 use crate::sync::{Mutex, lock, now};
 
-/// No call taken for this long while some wait: the pool's workers are all held up.
+/// When calls wait and no worker takes one for this long, all workers are busy with long calls.
 const STALL: Duration = Duration::from_millis(2);
 
-/// How long a worker above the minimum waits for work.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a worker above the minimum stays without work.
+const EXTRA_IDLE_MAX: Duration = Duration::from_secs(10);
 
-/// What runs on a worker thread; it need not be `Send`.
+/// What serves the calls on a worker thread. It need not be `Send`.
 pub(crate) trait Service: 'static {
     type Call: Item;
 
-    /// Serves `first` and as many calls of the batch as it likes.
+    /// Serves `first` and as many further calls of the batch as it chooses.
     fn serve(&mut self, first: Taken<Self::Call>, batch: &mut Batch<'_, Self::Call>);
 
     /// Releases the resource, on its own thread, when the worker ends.
@@ -49,7 +48,7 @@ pub(crate) struct Batch<'q, C> {
     queue: &'q Queue<C>,
     worker: usize,
     limit: u64,
-    /// Calls so far.
+    /// Calls taken in this batch.
     calls: u64,
 }
 
@@ -71,7 +70,7 @@ impl<C: Item> Batch<'_, C> {
         self.count(taken)
     }
 
-    /// Charges `lane` for its call and takes none.
+    /// Charges `lane` for its call without taking another.
     pub(crate) fn charge(&mut self, lane: LaneId, run: Duration) {
         self.queue.charge_and_take(self.worker, lane, run, None);
     }
@@ -83,14 +82,14 @@ impl<C: Item> Batch<'_, C> {
         Some(first.taken)
     }
 
-    /// Lets others run for a moment when nothing is left to take; false: it was not the time for it.
+    /// Yields the processor once when no call is left to take. False: it did not, see [`Look`].
     pub(crate) fn give_way(&self) -> bool {
-        // What was pushed before has been taken.
+        // The calls pushed so far have been taken.
         self.queue.lookout.clear_pushed();
         self.queue.lookout.give_way()
     }
 
-    /// Takes another call of this batch without charging anybody.
+    /// Takes another call of this batch without charging a lane.
     pub(crate) fn take(&mut self) -> Option<Taken<C>> {
         let taken = self.queue.take_next(self.worker, Scope::Batch);
         self.count(taken)
@@ -102,19 +101,19 @@ impl<C: Item> Batch<'_, C> {
     }
 }
 
-/// How many threads, and how they are called.
+/// How many threads a pool has, and their names.
 #[derive(Clone)]
 pub(crate) struct PoolConfig {
     pub(crate) name: String,
     pub(crate) min: usize,
     pub(crate) max: usize,
-    /// Look a little while for the next call before sleeping; see [`Look`].
+    /// How long a worker looks for the next call before it sleeps. `None`: it sleeps at once.
     pub(crate) look: Option<Look>,
     /// Runs first on each thread.
     pub(crate) on_start: Option<Arc<dyn Fn() + Send + Sync>>,
 }
 
-/// Whether a worker was built, and why not.
+/// Whether the service of a worker was built.
 pub(crate) type Built<E> = Result<(), StartError<E>>;
 
 /// The message of a panic.
@@ -143,7 +142,7 @@ impl<S: Service, E: Send + 'static> Pool<S, E> {
         clock: Arc<Clock>,
         factory: impl Fn() -> Result<S, E> + Send + Sync + 'static,
     ) -> Arc<Self> {
-        queue.served_by(config.max);
+        queue.set_workers_max(config.max);
         Arc::new(Self {
             queue,
             config,
@@ -154,7 +153,7 @@ impl<S: Service, E: Send + 'static> Pool<S, E> {
         })
     }
 
-    /// Starts the `min` workers; the receivers tell when each has built its service.
+    /// Starts the `min` workers. Each receiver is answered when that worker has built its service.
     pub(crate) fn start(self: &Arc<Self>) -> Result<Vec<Receiver<Built<E>>>, StartError<E>> {
         (0..self.config.min)
             .map(|_| {
@@ -167,18 +166,18 @@ impl<S: Service, E: Send + 'static> Pool<S, E> {
 
     fn spawn(
         self: &Arc<Self>,
-        patience: Option<Duration>,
+        idle_max: Option<Duration>,
         built: Reply<Built<E>>,
     ) -> std::io::Result<()> {
-        let worker = self.queue.seat();
+        let worker = self.queue.add_worker();
         let name = match self.config.max {
             1 => self.config.name.clone(),
             _ => format!("{}-{worker}", self.config.name),
         };
-        let leave = Leave { queue: Arc::clone(&self.queue), worker };
+        let exit = WorkerExit { queue: Arc::clone(&self.queue), worker };
         let pool = Arc::clone(self);
         let thread = std::thread::Builder::new().name(name).spawn(move || {
-            pool.run(leave, patience, built);
+            pool.run(exit, idle_max, built);
         })?;
         let mut threads = lock(&self.threads);
         threads.retain(|thread| !thread.is_finished());
@@ -188,13 +187,13 @@ impl<S: Service, E: Send + 'static> Pool<S, E> {
 
     fn run(
         self: Arc<Self>,
-        leave: Leave<S::Call>,
-        patience: Option<Duration>,
+        exit: WorkerExit<S::Call>,
+        idle_max: Option<Duration>,
         built: Reply<Built<E>>,
     ) {
-        // WORK3; left after the seat, because leaving it refuses calls.
-        let _frame = Frame::of_worker(self.queue.domain, self.queue.seats());
-        let seat = leave;
+        // WORK3. Dropped after `guard`, whose drop may refuse calls.
+        let _frame = Frame::of_worker(self.queue.domain, self.queue.worker_set());
+        let guard = exit;
         let started = catch_unwind(AssertUnwindSafe(|| {
             if let Some(on_start) = &self.config.on_start {
                 on_start();
@@ -211,11 +210,11 @@ impl<S: Service, E: Send + 'static> Pool<S, E> {
         };
         built.answer(Ok(()));
         let look = self.config.look;
-        // From here on the thread holds the queue alone, so that an abandoned pool can go.
+        // From here on the thread holds the queue and not the pool, so that an unused pool is dropped.
         drop(self);
-        while let Some(first) = seat.queue.take_first(seat.worker, patience, look) {
-            let queue = &seat.queue;
-            let mut batch = Batch { queue, worker: seat.worker, limit: first.limit, calls: 1 };
+        while let Some(first) = guard.queue.take_first(guard.worker, idle_max, look) {
+            let queue = &guard.queue;
+            let mut batch = Batch { queue, worker: guard.worker, limit: first.limit, calls: 1 };
             let lone = look.and_then(|look| look.lone).map(|lone| (lone, now()));
             service.serve(first.taken, &mut batch);
             if let Some((lone, began)) = lone {
@@ -226,12 +225,12 @@ impl<S: Service, E: Send + 'static> Pool<S, E> {
         service.finish();
     }
 
-    /// Starts another worker, unless the pool soon proves to be moving (WORK2).
+    /// Starts another worker unless one of the present ones soon takes a call (WORK2).
     pub(crate) fn check_for_stall(self: &Arc<Self>) {
         if self.config.max <= self.config.min || !self.queue.claim_check() {
             return;
         }
-        self.check_again(self.queue.pulse().taken);
+        self.check_again(self.queue.progress().taken);
     }
 
     fn check_again(self: &Arc<Self>, taken_before: u64) {
@@ -242,42 +241,42 @@ impl<S: Service, E: Send + 'static> Pool<S, E> {
     }
 
     fn check_now(self: &Arc<Self>, taken_before: u64) {
-        let pulse = self.queue.pulse();
-        if pulse.starved {
-            if pulse.taken == taken_before && pulse.alive < self.config.max {
-                // Without another thread the calls wait for the present ones, as they would have.
+        let progress = self.queue.progress();
+        if progress.starved {
+            if progress.taken == taken_before && progress.alive < self.config.max {
+                // Without another thread the calls go on waiting for the present workers.
                 let (built, _) = reply();
-                let _ = self.spawn(Some(PATIENCE), built);
+                let _ = self.spawn(Some(EXTRA_IDLE_MAX), built);
             }
-            self.check_again(pulse.taken);
+            self.check_again(progress.taken);
         } else {
             self.queue.release_check();
-            // A call may have come between the pulse and the release.
-            if self.queue.pulse().starved {
+            // A push in between saw that a check was under way and did not ask for one.
+            if self.queue.progress().starved {
                 self.check_for_stall();
             }
         }
     }
 
-    /// Waits until every thread has ended; for use when the last worker has left its seat.
+    /// Joins the threads. Call it when the last worker has freed its slot.
     pub(crate) fn join(&self) {
         let threads = std::mem::take(&mut *lock(&self.threads));
         for thread in threads {
             if thread.thread().id() != std::thread::current().id() {
-                // The panic hook has reported it, and QUEUE6 has answered its calls.
+                // The panic hook has reported a panic, and the exit guard has answered its calls (QUEUE6).
                 let _ = thread.join();
             }
         }
     }
 }
 
-/// Leaves the seat however the thread ends (QUEUE6).
-struct Leave<C: Item> {
+/// Frees the worker's slot when the thread ends, also by a panic (QUEUE6).
+struct WorkerExit<C: Item> {
     queue: Arc<Queue<C>>,
     worker: usize,
 }
 
-impl<C: Item> Drop for Leave<C> {
+impl<C: Item> Drop for WorkerExit<C> {
     fn drop(&mut self) {
         self.queue.leave(self.worker);
     }

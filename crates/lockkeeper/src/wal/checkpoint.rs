@@ -1,38 +1,37 @@
 //! When the WAL is folded back into the file.
 //!
-//! SQLite's automatic checkpoint runs inside the COMMIT that crosses its limit: one of the writes
-//! pays for it. It is off on every connection (<https://www.sqlite.org/wal.html#ckpt>). Instead the
-//! pages are copied beside the writer (`copier.rs`), and what is left to do is done by the writer
-//! between two batches, after it has answered the last one.
+//! SQLite's automatic checkpoint runs inside the COMMIT that crosses its limit, at the expense of one of the
+//! writes. It is off on every connection (<https://www.sqlite.org/wal.html#ckpt>). Instead the copier copies the
+//! pages beside the writer (`copier.rs`), and the writer does the rest between two batches, after it has answered the
+//! calls of the last one.
 //!
 //! - CKPT1: the writer's thread decides. While a WAL that is due holds more than [`SHARE`] that is not in
-//!   the file, it has the copier copy, and goes on; then it copies the rest itself, so that the next
-//!   commit can start the WAL over. The copier is asked [`COPIES_MAX`] times at most, since it may
-//!   lose the race, and never for attached files, which it does not know. The two never checkpoint at
+//!   the file, the writer has the copier copy it, and goes on with its batches. Then it copies the rest itself, so that
+//!   the next commit can start the WAL over. It asks the copier at most [`COPIES_MAX`] times, since commits may
+//!   outrun the copier, and never for attached files, which the copier does not have open. The two never checkpoint at
 //!   the same time.
-//! - CKPT2: a passive checkpoint never waits. It may leave frames that a reader still needs; then
-//!   the next attempt waits for another share of the limit.
+//! - CKPT2: a passive checkpoint never waits. It may leave frames that a reader still needs. Then
+//!   the next attempt is due after another share of the limit.
 //! - CKPT3: the size that makes a checkpoint due begins at [`SMALL`] and doubles, up to the configured
 //!   limit, while checkpoints are less than [`OFTEN`] apart. A small WAL is written over and over
-//!   in place, which a file system syncs twice as fast as a growing file; a large one folds more
-//!   versions of a page into one copy, which pays under load.
-//! - CKPT4: when readers that overlap have kept the WAL from starting over until it has grown to
-//!   [`WAIT_FACTOR`] times its limit, the writer waits for them once per share, [`RESET_WAIT`] at most.
-//! - CKPT5: no batch begins while the WAL is at its cap, unless it is pinned by a reader that cannot be
-//!   ended here. The writer waits for the readers; has held snapshots and reads older than [`CUT_AGE`] end
-//!   with `SnapshotExpired`; and, once every frame is copied, so that new readers need nothing of the
-//!   WAL, does so again. It waits [`CUT_WAIT`] at most for each. So the WAL is never larger than its
-//!   cap and one batch. What is left to pin it is another process, or a closure that waits outside
-//!   SQLite: that is counted, and the next attempt waits until the WAL has grown by another cap.
-//! - CKPT6: a backup is neither cut, since it has to end under any load, nor waited for: while one
-//!   runs the WAL may pass its cap, by what is written meanwhile. That is counted, too. When it has
-//!   ended, the writer is told to look, so that the WAL is folded back also if there are no more writes.
-//! - CKPT7: what is remembered of the WAL is remembered of one generation of it, told by its salts, and
-//!   forgotten when they are others: a WAL that starts over may have as many frames as before, or more.
-//!   They are read, 8 bytes of a header that is in memory, whenever the WAL is large enough for
-//!   anything to be decided.
-//! - CKPT8: no checkpoint of a file that is not in its place any more (`sqlite/file.rs`), but for the last: the one that
-//!   brings what was answered into the file that is still open here.
+//!   in place, which a file system syncs twice as fast as a growing file. With a large one, a checkpoint copies a page
+//!   once for more of its versions, which pays under load.
+//! - CKPT4: when overlapping readers have kept the WAL from starting over until it has grown to
+//!   [`WAIT_FACTOR`] times its limit, the writer waits for them once per share, at most for [`RESET_WAIT`].
+//! - CKPT5: no batch begins while the WAL is at its cap, unless a reader pins it that the writer cannot end. The writer
+//!   waits for the readers, then ends held snapshots and reads older than [`CUT_AGE`] with `SnapshotExpired`. When all
+//!   frames are copied, new readers need none of the WAL, and the writer ends the older ones once more. It waits at most
+//!   for [`CUT_WAIT`] each time. So the WAL is never larger than its cap and one batch. If another process or a closure
+//!   that waits outside SQLite still pins it, the writer counts that and tries again when the WAL has grown by another
+//!   cap.
+//! - CKPT6: the writer neither ends a backup, since a backup must end under any load, nor waits for it. So while a
+//!   backup runs the WAL may pass its cap, which is counted too. When it has ended, an errand has the writer
+//!   fold the WAL back, even if there are no more writes.
+//! - CKPT7: the fields about the WAL apply to one generation of it, which its salts identify. When the salts change they
+//!   are reset, since a WAL that has started over may have as many frames as before. The salts are 8 bytes of a header
+//!   in memory, read whenever the WAL is large enough for a decision.
+//! - CKPT8: if the file is no longer in its place (`sqlite/file.rs`), there is one last checkpoint, which writes the
+//!   answered calls into the file that is still open here; see [`abandon`].
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -50,25 +49,25 @@ use crate::sync::now;
 /// The WAL size at which checkpoints begin; SQLite's own default of 1,000 pages.
 const SMALL: u64 = 4 << 20;
 
-/// Checkpoints closer than this make the WAL larger.
+/// If two checkpoints are closer than this, the size that makes one due doubles.
 const OFTEN: Duration = Duration::from_millis(50);
 
-/// What the writer copies itself, while the next batch waits.
+/// At most this much the writer copies itself, while the next batch waits.
 const SHARE: u64 = 256 << 10;
 
 /// How often the copier is asked before the writer copies what is left, however much it is.
 const COPIES_MAX: u32 = 2;
 
-/// How many times its limit the WAL may grow before the writer waits for readers.
+/// The writer waits for readers when the WAL has grown to this many times its limit, as a fraction.
 const WAIT_FACTOR: (u64, u64) = (3, 2);
 
 /// The longest wait for readers, during which writes wait too.
 const RESET_WAIT: Duration = Duration::from_millis(10);
 
-/// The age from which reads and snapshots are cut when the WAL is at its cap.
+/// From this age on reads and held snapshots are ended when the WAL is at its cap.
 const CUT_AGE: Duration = Duration::from_millis(100);
 
-/// The longest wait for those that were cut.
+/// The longest wait for reads and snapshots that were ended.
 const CUT_WAIT: Duration = Duration::from_secs(1);
 
 /// Bytes that a frame adds to its page.
@@ -77,7 +76,7 @@ const FRAME_HEADER: u64 = 24;
 pub(crate) struct Checkpointer {
     limit_bytes: u64,
     cap_bytes: u64,
-    /// At the cap, and pinned: frames at which to try again (CKPT5).
+    /// The WAL is at its cap and pinned: frames at which to try again (CKPT5).
     drain_at_frames: u64,
     /// A backup has kept the WAL at its cap (CKPT6).
     held_by_backup: bool,
@@ -85,37 +84,37 @@ pub(crate) struct Checkpointer {
     due_bytes: u64,
     last: Option<Instant>,
     page_bytes: u64,
-    /// The salts of the WAL that what follows is about (CKPT7); `None`: nothing is known of it.
+    /// The salts of the WAL to which the following fields apply (CKPT7). `None`: not read yet.
     generation: Option<WalSalts>,
     /// Frames in the WAL when the next attempt is due; 0: at the limit.
     due_at_frames: u64,
-    /// Of this transaction: the row changes counted before it, and the frames.
+    /// The row changes and the frames before the present transaction.
     changes_before: u64,
     frames_before: u64,
-    /// Frames per changed row: the most, fading; an unknown workload is taken for one page each.
+    /// Frames per changed row: rises at once, decays slowly. Begins at one page per row.
     frames_per_change: f64,
-    /// Who copies beside the writer (CKPT1).
-    help: Help,
-    /// Frames of this WAL that are known to be in the file.
+    /// CKPT1
+    copier: CopierState,
+    /// Frames of this WAL that the copier has copied to the file.
     copied: u64,
-    /// Copies that this checkpoint has asked for.
+    /// How often the copier was asked for this checkpoint.
     asked: u32,
-    /// The WAL has started over since the copier was asked: its answer is of no use.
+    /// The WAL has started over since the copier was asked, so its answer does not apply.
     outdated: bool,
 }
 
-/// Who copies beside the writer.
-enum Help {
-    /// The copier is not started: most databases never need it.
-    Unasked,
+/// The copier, which copies beside the writer.
+enum CopierState {
+    /// Most databases never need it.
+    NotStarted,
     Running(Copier),
-    /// It could not be started, or has gone.
-    None,
+    /// It could not be started, or its thread has ended.
+    Unavailable,
 }
 
 impl Checkpointer {
     pub(crate) fn new(config: &Config) -> Self {
-        // Below the cap there must be room to copy while the writer goes on (CKPT1, CKPT4).
+        // There must be room below the cap to copy while the writer goes on (CKPT1, CKPT4).
         let limit_bytes = match config.wal_bytes_max {
             u64::MAX => config.checkpoint_wal_bytes,
             cap => config.checkpoint_wal_bytes.min(cap / 2),
@@ -133,7 +132,7 @@ impl Checkpointer {
             changes_before: 0,
             frames_before: 0,
             frames_per_change: 1.0,
-            help: Help::Unasked,
+            copier: CopierState::NotStarted,
             copied: 0,
             asked: 0,
             outdated: false,
@@ -149,7 +148,7 @@ impl Checkpointer {
         self.frames_before = Self::frames(tx);
     }
 
-    /// The bytes that this transaction will probably add to the WAL.
+    /// An estimate of the bytes that this transaction will add to the WAL.
     pub(crate) fn estimate(&self, tx: &Transaction) -> u64 {
         let changes = tx.link.session.conn().total_changes() - self.changes_before;
         (changes as f64 * self.frames_per_change) as u64 * self.page_bytes.max(4096)
@@ -158,11 +157,11 @@ impl Checkpointer {
     pub(crate) fn committed(&mut self, tx: &Transaction) {
         let changes = tx.link.session.conn().total_changes() - self.changes_before;
         let frames = Self::frames(tx);
-        // Fewer frames than before: the WAL started over.
+        // Fewer frames than before: the WAL has started over.
         let added = frames.checked_sub(self.frames_before).unwrap_or(frames);
         if changes > 0 {
             let this = added as f64 / changes as f64;
-            // Up at once, so that the ceiling holds from the second batch on; down slowly.
+            // Up at once, so that the batch's ceiling holds from the second batch on; down slowly.
             let step = if this > self.frames_per_change { 1.0 } else { 1.0 / 16.0 };
             self.frames_per_change += (this - self.frames_per_change) * step;
         }
@@ -170,7 +169,7 @@ impl Checkpointer {
 
     /// CKPT7
     fn look_at_generation(&mut self, tx: &Transaction) {
-        // What cannot be read cannot be written either: commits say so.
+        // If the salts cannot be read, commits fail and report it.
         let Some(now) = tx.link.session.wal_salts() else { return };
         if self.generation.is_some_and(|before| before != now) {
             self.started_over();
@@ -187,45 +186,46 @@ impl Checkpointer {
         self.outdated = true;
     }
 
-    /// Waits until only the writer checkpoints: for what needs the file to itself.
-    pub(crate) fn rest(&self) {
-        if let Help::Running(copier) = &self.help {
-            copier.rest();
+    /// Waits until the copier is idle. Then only the writer checkpoints until it asks the copier again.
+    pub(crate) fn wait_for_copier(&self) {
+        if let CopierState::Running(copier) = &self.copier {
+            copier.wait_idle();
         }
     }
 
-    /// Brings the WAL into the file, as far as readers let it, and empties it.
+    /// Copies the WAL to the file, as far as readers permit, and empties it.
     pub(crate) fn fold_back(&mut self, tx: &Transaction, core: &Core) {
-        self.rest();
+        self.wait_for_copier();
         if run(tx, core, Checkpoint::Truncate, RESET_WAIT) {
             tx.link.callbacks.wal_frames.store(0, Ordering::Relaxed);
             self.started_over();
         }
     }
 
-    /// Ends the copier, which closes its connection.
+    /// Ends the copier and closes its connection.
     pub(crate) fn finish(&mut self) {
-        self.help = Help::None;
+        self.copier = CopierState::Unavailable;
     }
 
-    /// Whether a copy is under way; takes note of what the last one did.
+    /// Whether a copy is under way. Notes the result of the last one.
     fn is_copying(&mut self) -> bool {
-        let Help::Running(copier) = &self.help else { return false };
+        let CopierState::Running(copier) = &self.copier else { return false };
         match copier.progress() {
             Progress::Busy => return true,
             Progress::Idle(Some(copied)) if !self.outdated => self.copied = copied,
             Progress::Idle(_) => {}
-            Progress::Gone => self.help = Help::None,
+            Progress::Gone => self.copier = CopierState::Unavailable,
         }
         false
     }
 
-    /// Has the copier begin; false: there is none.
+    /// Has the copier begin. False: it is not available.
     fn ask(&mut self, core: &Arc<Core>) -> bool {
-        if let Help::Unasked = self.help {
-            self.help = Copier::start(core).map_or(Help::None, Help::Running);
+        if let CopierState::NotStarted = self.copier {
+            let started = Copier::start(core);
+            self.copier = started.map_or(CopierState::Unavailable, CopierState::Running);
         }
-        let Help::Running(copier) = &self.help else { return false };
+        let CopierState::Running(copier) = &self.copier else { return false };
         self.outdated = false;
         self.asked += 1;
         copier.ask();
@@ -252,7 +252,7 @@ impl Checkpointer {
             self.look_at_generation(tx);
         }
         if self.held_by_backup && !core.opener.board.backup_runs() {
-            // CKPT6. What was put off is due, but beside the writer: it may be many caps long.
+            // CKPT6. The postponed checkpoint is due, but beside the writer, since the WAL may be many caps long.
             self.held_by_backup = false;
             self.due_at_frames = 0;
             self.drain_at_frames = frames + due;
@@ -280,11 +280,11 @@ impl Checkpointer {
         }
         self.asked = 0;
         let patient = (self.limit_bytes / frame_bytes).max(1) * WAIT_FACTOR.0 / WAIT_FACTOR.1;
-        // Without a name, the PRAGMA takes the attached files too.
+        // Without a schema name, the PRAGMA checkpoints the attached files too.
         let restart = frames >= patient;
         let complete = match restart {
             true => run(tx, core, Checkpoint::Restart, RESET_WAIT),
-            // Nothing was committed after the copy.
+            // There was no commit since the copy.
             false if attached == 0 && self.copied >= main => true,
             false => run(tx, core, Checkpoint::Passive, Duration::ZERO),
         };
@@ -297,7 +297,7 @@ impl Checkpointer {
         self.due_at_frames = frames + if complete { due / 2 } else { due / 4 };
     }
 
-    /// The WAL has reached its cap.
+    /// The WAL has reached its cap of `cap` frames: CKPT5, CKPT6.
     fn keep_cap(&mut self, tx: &Transaction, core: &Arc<Core>, frames: u64, due: u64, cap: u64) {
         if core.opener.board.backup_runs() {
             // CKPT6
@@ -310,42 +310,42 @@ impl Checkpointer {
             self.held_by_backup = true;
             return;
         }
-        // CKPT5. The checkpoint lock must be free, and the copy is short beside what may follow.
-        self.rest();
+        // CKPT5. The checkpoint lock must be free. The wait for the copy is short compared with those for readers.
+        self.wait_for_copier();
         match drain(tx, core) {
             true => self.started_over(),
-            // Another process, or a closure that waits for something, may be what pins it.
+            // Another process pins it, or a closure that waits outside SQLite.
             false => self.drain_at_frames = frames + cap,
         }
     }
 }
 
-/// CKPT8: the file was replaced, or its WAL; brings what was answered into the file that this process has open, so
-/// that it is whole if it was only moved, and so that the WAL is not taken for one of the file that is in its
-/// place now. To be called when no copy is under way.
-pub(crate) fn let_go(tx: &Transaction, core: &Core) {
+/// CKPT8. The file or its WAL was replaced: writes the answered calls into the file that this process has open. So that
+/// file is complete if it was only moved, and its WAL is not mistaken for one of the file that is in its place now. Call
+/// it when no copy is under way.
+pub(crate) fn abandon(tx: &Transaction, core: &Core) {
     if core.opener.file.has_wal_to_itself() {
         checkpoint(tx, core, Checkpoint::Truncate, RESET_WAIT);
     }
-    // When it is closed, SQLite would delete the WAL by its name, which may be another's by now.
+    // On close, SQLite would delete the WAL by its name, which may be that of another file by now.
     let keep = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
     let _ = tx.link.session.conn().set_db_config(keep, true);
 }
 
-/// CKPT5: empties the WAL, whatever it takes within reason; false: it is still pinned.
+/// CKPT5. Empties the WAL, and ends readers for that if need be. False: it is still pinned.
 fn drain(tx: &Transaction, core: &Core) -> bool {
-    // Reads that overlap: each ends soon.
+    // Overlapping reads: each of them ends soon.
     if run(tx, core, Checkpoint::Restart, RESET_WAIT) {
         return true;
     }
-    // Those that read an older state keep frames from being copied.
+    // Readers of an older state keep frames from being copied.
     let copied = [CUT_AGE, CUT_WAIT].into_iter().any(|wait| {
         core.cut_readers(CUT_AGE);
         run(tx, core, Checkpoint::Full, wait)
     });
     if copied {
-        // Readers that begin from now on read the file alone. Those that began before need frames of
-        // the WAL; none of them is younger than `CUT_AGE` when the second wait is over.
+        // Readers that begin from now on read only the file. Those that began before need frames of the WAL, and are
+        // all older than `CUT_AGE` when the second wait is over.
         if run(tx, core, Checkpoint::Restart, RESET_WAIT)
             || run(tx, core, Checkpoint::Restart, CUT_AGE)
         {
@@ -360,7 +360,7 @@ fn drain(tx: &Transaction, core: &Core) -> bool {
     false
 }
 
-/// The WAL stays at its maximum: counts that, and tells who pins it.
+/// Counts that the WAL stays at its maximum, and logs which reader pins it.
 fn over_max(core: &Core) {
     core.meters.wal_over_max.fetch_add(1, Ordering::Relaxed);
     #[cfg(feature = "tracing")]
@@ -374,11 +374,11 @@ fn over_max(core: &Core) {
     );
 }
 
-/// Runs one checkpoint that waits for others for `wait` at most; whether all was copied and, after a
-/// restart, no reader uses the WAL any more.
+/// Runs one checkpoint, which waits for readers and other processes at most for `wait`. True: all frames were copied and,
+/// after a restart, no reader uses the WAL any more.
 fn run(tx: &Transaction, core: &Core, mode: Checkpoint, wait: Duration) -> bool {
     if core.opener.file.check().is_err() {
-        // The next call is told. What is to become of the WAL is decided by `let_go`.
+        // The next call gets the error. `abandon` deals with the WAL.
         return false;
     }
     checkpoint(tx, core, mode, wait)
@@ -391,10 +391,10 @@ fn checkpoint(tx: &Transaction, core: &Core, mode: Checkpoint, wait: Duration) -
     let done = tx.link.session.checkpoint(mode);
     callbacks.lock_wait.set_end(None);
     callbacks.attached_wal_frames.store(0, Ordering::Relaxed);
-    // CKPT2. A passive checkpoint reports no contention; what counts is whether all was copied.
+    // CKPT2. A passive checkpoint does not report contention, only whether all frames were copied.
     let complete = done.unwrap_or(false);
     if complete && mode == Checkpoint::Restart {
-        // The next commit starts the WAL over; until then there is nothing more to do.
+        // The next commit starts the WAL over. Until then there is nothing to checkpoint.
         callbacks.wal_frames.store(0, Ordering::Relaxed);
     }
     core.meters.checkpoint.record_time(now() - began);

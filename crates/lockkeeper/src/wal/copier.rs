@@ -1,23 +1,22 @@
-//! Copies the WAL back into the file while the writer goes on.
+//! The copier: copies the WAL back into the file while the writer goes on.
 //!
-//! A checkpoint is two things: copying pages, and starting the WAL over. Copying takes milliseconds
-//! and disturbs no call; it is done here, on a thread and a connection of its own, with passive
-//! checkpoints, which neither wait nor make others wait. What is left for the writer is to copy the
-//! few pages that were committed meanwhile, between two batches (`checkpoint.rs`).
+//! A checkpoint copies pages and then lets the WAL start over. Copying takes milliseconds and blocks no call. So the
+//! copier does it, on a thread and a connection of its own, with passive checkpoints, which neither wait nor make others
+//! wait. Then the writer only has to copy the few pages that were committed meanwhile, between two batches
+//! (`checkpoint.rs`).
 //!
 //! | state | what may be trusted | left by |
 //! |---|---|---|
-//! | resting | no checkpoint runs here; the last answer, if any, waits to be fetched | `ask`, `Drop` |
-//! | asked | the thread will copy | the thread |
-//! | copying | SQLite's checkpoint lock is taken | the thread, with an answer |
-//! | gone | the thread has ended, or is about to: the writer does everything itself | never |
+//! | idle | no checkpoint runs here; the last answer, if any, waits to be fetched | `ask`, `Drop` |
+//! | busy | the thread copies, or is about to; it may have SQLite's checkpoint lock | the thread, with an answer |
+//! | gone | the thread has ended or is about to; the writer copies everything itself | never |
 //!
-//! - COPY1: only the writer's thread asks, and never while a copy is under way; where it needs the
-//!   checkpoint lock it waits for the end of the copy (`rest`), which depends on the disk alone.
-//! - COPY2: copying beside commits is safe with a SQLite without the WAL-reset bug; `sqlite/preflight.rs` refuses
-//!   the others.
+//! - COPY1: only the writer's thread asks, and never while a copy is under way. Where it needs the
+//!   checkpoint lock, it waits for the end of the copy (`wait_idle`), which depends only on the disk.
+//! - COPY2: copying beside commits is safe in versions of SQLite without the WAL-reset bug; `sqlite/preflight.rs`
+//!   refuses the others.
 //! - COPY3: the connection is closed before the writer's, so that the writer's is the last one.
-//! - COPY4: whatever ends the thread, `gone` is set, so the writer never waits for it in vain. Then checkpoints
+//! - COPY4: however the thread ends, it sets `Gone`, so the writer does not wait for ever. Without a copier checkpoints
 //!   take longer, and nothing else changes.
 //!
 //! Lock order: `state` is taken alone. Bound: one request.
@@ -38,26 +37,27 @@ pub(crate) struct Copier {
 
 struct Shared {
     state: Mutex<Progress>,
-    /// Rung when the state changes; waited for by the thread (a request) and the writer (its end).
-    bell: Condvar,
+    /// Notified when the state changes. The thread waits for a request, the writer for its end.
+    changed: Condvar,
 }
 
 /// What the copier is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
-    /// It may be asked. Until it is fetched, the answer to the last request: how many frames of the WAL are in the file.
+    /// It may be asked. Holds the answer to the last request until that is fetched: how many frames of the WAL are in the
+    /// file.
     Idle(Option<u64>),
-    /// It was asked and has not answered.
+    /// It was asked and has not answered yet.
     Busy,
     /// It cannot be used any more.
     Gone,
 }
 
 impl Copier {
-    /// Starts the thread; it opens its connection when it is asked first.
+    /// Starts the thread, which opens its connection at the first request.
     pub(crate) fn start(core: &Arc<Core>) -> std::io::Result<Self> {
         let state = Mutex::new(Progress::Idle(None));
-        let shared = Arc::new(Shared { state, bell: Condvar::new() });
+        let shared = Arc::new(Shared { state, changed: Condvar::new() });
         let (on_thread, core) = (Gone(Arc::clone(&shared)), Arc::clone(core));
         let name = String::from("lockkeeper-copy");
         let thread =
@@ -65,14 +65,14 @@ impl Copier {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// Has everything copied that can be; to be called when it rests (COPY1).
+    /// Has the thread copy all frames that readers permit. Call it when the copier is idle (COPY1).
     pub(crate) fn ask(&self) {
         let mut state = lock(&self.shared.state);
         if *state != Progress::Gone {
             *state = Progress::Busy;
         }
         drop(state);
-        self.shared.bell.notify_all();
+        self.shared.changed.notify_all();
     }
 
     pub(crate) fn progress(&self) -> Progress {
@@ -85,41 +85,41 @@ impl Copier {
     }
 
     /// Waits until no copy is under way.
-    pub(crate) fn rest(&self) {
+    pub(crate) fn wait_idle(&self) {
         let mut state = lock(&self.shared.state);
-        // COPY4: ends also when the thread does.
+        // COPY4: also ends when the thread does.
         while *state == Progress::Busy {
-            state = wait(&self.shared.bell, state);
+            state = wait(&self.shared.changed, state);
         }
     }
 }
 
 impl Drop for Copier {
     fn drop(&mut self) {
-        self.rest();
+        self.wait_idle();
         *lock(&self.shared.state) = Progress::Gone;
-        self.shared.bell.notify_all();
+        self.shared.changed.notify_all();
         if let Some(thread) = self.thread.take() {
-            // COPY3. The panic hook has reported what it may have died of.
+            // COPY3. The panic hook has reported a panic of the thread.
             let _ = thread.join();
         }
     }
 }
 
-/// COPY4
+/// Sets `Gone` when the thread ends, also by a panic (COPY4).
 struct Gone(Arc<Shared>);
 
 impl Drop for Gone {
     fn drop(&mut self) {
         *lock(&self.0.state) = Progress::Gone;
-        self.0.bell.notify_all();
+        self.0.changed.notify_all();
     }
 }
 
 fn serve(shared: &Shared, core: &Core) {
-    // A caller's `setup` that runs here and submits to the writer is told so instead of waiting.
-    // And while it waits for another database, the writer may wait for it.
-    let _frame = Frame::of_worker(core.domain, core.writer.seats());
+    // A caller's `setup` may run here. If it submits to the writer, it gets `Nested` instead of waiting. If it waits for
+    // another database, the writer may wait for this thread, so for the detection of circles it is a worker of the writer.
+    let _frame = Frame::of_worker(core.domain, core.writer.worker_set());
     if let Some(on_start) = &core.config.on_thread_start {
         (on_start.f)();
     }
@@ -127,7 +127,7 @@ fn serve(shared: &Shared, core: &Core) {
     loop {
         let mut state = lock(&shared.state);
         while matches!(*state, Progress::Idle(_)) {
-            state = wait(&shared.bell, state);
+            state = wait(&shared.changed, state);
         }
         if *state == Progress::Gone {
             return;
@@ -136,7 +136,7 @@ fn serve(shared: &Shared, core: &Core) {
         if conn.is_none() {
             match core.opener.open(Role::Copier) {
                 Ok(open) => conn = Some(open),
-                // No descriptors left, for example: the writer can do without.
+                // No file descriptors are left, for example. The writer does without the copier.
                 Err(_error) => {
                     #[cfg(feature = "tracing")]
                     tracing::warn!(target: "lockkeeper", error = %_error, "no connection to copy the WAL");
@@ -146,18 +146,18 @@ fn serve(shared: &Shared, core: &Core) {
         }
         let answer = conn.as_ref().and_then(|conn| copy(conn, core));
         *lock(&shared.state) = Progress::Idle(answer);
-        shared.bell.notify_all();
+        shared.changed.notify_all();
     }
 }
 
-/// One passive checkpoint of the main file: how many frames of the WAL are in the file now; `None`: it
-/// failed, or another process is at it.
+/// Runs one passive checkpoint of the main file; returns how many frames of the WAL are in the file now. `None`: it failed,
+/// or another process has the checkpoint lock.
 fn copy(conn: &Snapshot, core: &Core) -> Option<u64> {
     core.opener.file.check().ok()?;
     let began = now();
     let sql = "PRAGMA main.wal_checkpoint(PASSIVE)";
     let done = conn.link.session.conn().query_row(sql, [], |row| {
-        // The column between them: the frames that the WAL has.
+        // The column between them is the number of frames in the WAL.
         Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(2)?))
     });
     core.meters.checkpoint_copy.record_time(now() - began);

@@ -1,4 +1,4 @@
-//! The WAL: when it is folded back into the file, and by whom.
+//! When the WAL is folded back into the file, by the writer (`checkpoint.rs`) and beside it (`copier.rs`).
 
 pub(crate) mod checkpoint;
 mod copier;

@@ -1,20 +1,19 @@
-//! What the writer knows of the batch whose transaction is open.
+//! The state of the batch whose transaction is open.
 
 use rusqlite::ErrorCode;
 
 use crate::engine::write_call::WriteCall;
 use crate::sqlite::link::Link;
 
-/// The batch whose transaction is open. Calls that are left here by a transaction that was lost are run again
-/// (`replay.rs`).
+/// The batch whose transaction is open. If the transaction is lost, `replay.rs` runs the calls in it again.
 pub(super) struct OpenBatch {
-    /// Calls of this batch that have run and wait for the commit.
+    /// Calls of this batch that have run and wait for the commit. Bound: `batch_calls_max`.
     pub(super) ran: Vec<Box<dyn WriteCall>>,
-    /// The call that lost the transaction, if it may have failed on unstored writes (WRITE1).
+    /// The call that lost the transaction, if its failure may rest on unstored writes (WRITE1).
     pub(super) loser: Option<Box<dyn WriteCall>>,
-    /// The call that was run last waits in `ran` for its commit, and has succeeded.
+    /// The last call has succeeded and is stored by the next commit.
     pub(super) kept: bool,
-    /// A call of this batch has written: later ones need savepoints (WRITE2).
+    /// A call of this batch has written, so later ones need savepoints (WRITE2).
     pub(super) dirty: bool,
     /// Every call in `ran` may run again.
     pub(super) all_repeatable: bool,
@@ -27,26 +26,26 @@ impl Default for OpenBatch {
 }
 
 impl OpenBatch {
-    /// A transaction was begun, in which nothing has run.
+    /// A new transaction has begun.
     pub(super) fn begin(&mut self) {
         self.dirty = false;
         self.all_repeatable = true;
     }
 }
 
-/// What became of a call that was run.
+/// What the run of a call means for its batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum After {
-    /// It is in `ran`, or was answered and left nothing behind.
+    /// The batch goes on: the call is in `ran`, or it was answered and has left no changes.
     Going,
-    /// It was answered, and undone by rolling back the transaction, which held nothing else.
+    /// The call was answered and undone by rolling back the transaction, which held no other writes.
     Restart,
-    /// The transaction is gone, and with it the calls in `ran`.
+    /// The transaction is lost, and the calls in `ran` are undone. `alone`: they run again one per transaction.
     Lost { alone: bool },
 }
 
-/// Whether the transaction was lost by something that this call did or that was done to it alone,
-/// so that the calls before it may well be run again together.
+/// Whether the last call itself, or a request to stop it, lost the transaction. Then the calls before it probably succeed
+/// in one transaction.
 pub(super) fn is_own_doing(link: &Link) -> bool {
     let code = rusqlite::ffi::Error::new(link.session.last_code()).code;
     matches!(
@@ -57,7 +56,7 @@ pub(super) fn is_own_doing(link: &Link) -> bool {
     )
 }
 
-/// `rusqlite::Error` is not `Clone`, but SQLite's own failures are told to several callers.
+/// Copies an error of SQLite for each of several callers, since `rusqlite::Error` is not `Clone`.
 pub(super) fn copy_of(error: &rusqlite::Error) -> rusqlite::Error {
     let code = error.sqlite_error().copied();
     let code = code.unwrap_or(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ERROR));

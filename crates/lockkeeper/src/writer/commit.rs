@@ -1,4 +1,4 @@
-//! Commits a batch and answers its calls (WRITE1, WRITE6, WRITE7).
+//! How the writer commits a batch and answers its calls (WRITE1, WRITE6, WRITE7).
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -19,12 +19,12 @@ impl Writer {
         drop(tx);
         match committed {
             Ok(()) => self.answer(),
-            // Each alone, so that a call that cannot be committed is told why.
+            // Each alone, so that only a call that cannot be committed gets the error.
             Err(_) => self.replay(true),
         }
     }
 
-    /// Commits; `Err`: the calls in `ran` are undone, for this reason, and may be run again.
+    /// Commits. `Err`: the calls in `ran` are undone and may run again.
     pub(super) fn commit(&mut self, tx: &Transaction) -> Result<(), rusqlite::Error> {
         let link = &tx.link;
         let began = now();
@@ -34,7 +34,7 @@ impl Writer {
             for call in std::mem::take(&mut self.batch.ran) {
                 call.finish(Fate::kind(ErrorKind::Replaced));
             }
-            self.let_go(tx);
+            self.abandon_file(tx);
             return Ok(());
         }
         let give_up_at = queue::after(self.config().busy_timeout);
@@ -52,7 +52,7 @@ impl Writer {
             };
             let code = error.sqlite_error_code();
             if code == Some(ErrorCode::DatabaseBusy) && !link.is_lost() && now() < give_up_at {
-                // A reader in a mode without WAL.
+                // In a journal mode without WAL, a reader blocks the commit.
                 std::thread::sleep(Duration::from_millis(1));
                 continue;
             }
@@ -82,9 +82,9 @@ impl Writer {
         }
     }
 
-    /// Tells every call of the batch that it is stored, or how it failed.
+    /// Answers every call of the batch, after its commit or when it holds no writes.
     pub(super) fn answer(&mut self) {
-        // A wake-up may run the caller's code at once: the list is not borrowed meanwhile.
+        // Taken out of `self`, because `pin` borrows it. The list keeps its memory.
         let mut ran = std::mem::take(&mut self.batch.ran);
         for call in ran.drain(..) {
             let fate = match call.wants_snapshot() {
@@ -99,7 +99,7 @@ impl Writer {
         self.batch.ran = ran;
     }
 
-    /// Tells the calls of a batch of one why COMMIT refused them.
+    /// Answers the call of a batch of one with the error of COMMIT.
     pub(super) fn answer_uncommitted(&mut self, error: &rusqlite::Error) {
         for call in std::mem::take(&mut self.batch.ran) {
             call.finish(Fate::Instead(Error::of_own(copy_of(error)).detail("in COMMIT")));

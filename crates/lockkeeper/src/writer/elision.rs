@@ -1,35 +1,34 @@
 //! Which calls may run without a savepoint: savepoint elision.
 //!
-//! A savepoint around a single INSERT costs about a seventh of it, because SQLite copies every page
-//! that the call changes. Yet a call that executes one statement rarely needs it: if the statement
-//! fails, SQLite undoes it by itself, and if it succeeds, the call usually returns `Ok`. Only a call
-//! that fails *after* a statement succeeded has something to undo.
+//! A savepoint around a single INSERT costs about a seventh of its time, because SQLite copies every page
+//! that the call changes. Yet a call with one statement rarely needs it: if the statement
+//! fails, SQLite undoes it by itself, and if it succeeds, the call usually returns `Ok`. A savepoint is needed only for
+//! a call that fails *after* a statement has succeeded.
 //!
-//! So the writer remembers, for each closure type, whether its last runs were of that kind, and
-//! runs it without a savepoint then. Should such a call fail after having written, the whole
-//! transaction is rolled back and the calls before it are run again, exactly as after an interrupt
-//! (WRITE3 in `mod.rs`); the closure is not trusted again for [`RUNS_AFTER_FAILURE`] runs. Neighbours
-//! see nothing of this but a second run, which `write` allows; calls that may run once are never
-//! put at risk.
+//! So the writer counts for each closure type how many of its last runs needed no savepoint, and after enough of them
+//! runs it without one. If such a call then fails after it has written, the writer rolls back the whole transaction and
+//! runs the calls before it again, as after an interrupt (WRITE3 in `mod.rs`). It does not trust the closure again for
+//! [`RUNS_AFTER_FAILURE`] runs. The other calls only run a second time, which `write` allows. While the batch holds a
+//! call that may run only once, every call has its savepoint.
 //!
 //! Bound: at most [`CLOSURES_MAX`] closure types are remembered.
 
 use std::any::TypeId;
 use std::collections::BTreeMap;
 
-/// Runs of one kind after which a closure is trusted.
+/// Runs without need for a savepoint after which a closure is trusted.
 const RUNS_BEFORE_TRUST: i32 = 8;
 
-/// Runs for which a closure is not trusted after it had to be undone.
+/// Runs for which a closure is not trusted after a run that needed a savepoint.
 const RUNS_AFTER_FAILURE: i32 = 1000;
 
-/// Closure types remembered; a program has about as many as places that write.
+/// Closure types remembered. A program has about one for each place that writes.
 const CLOSURES_MAX: usize = 1024;
 
 /// Which closures may run without a savepoint.
 #[derive(Debug, Default)]
 pub(super) struct Trust {
-    /// Runs that are missing before the closure is trusted; 0: trusted.
+    /// Runs until the closure is trusted; 0: it is.
     missing: BTreeMap<TypeId, i32>,
 }
 
@@ -38,7 +37,7 @@ impl Trust {
         self.missing.get(&closure) == Some(&0)
     }
 
-    /// Takes note of a run that left the traces of so many write statements.
+    /// Records a run with this number of write statements; `good`: it returned `Ok`.
     pub(super) fn record(&mut self, closure: TypeId, writes: u32, good: bool) {
         if self.missing.len() >= CLOSURES_MAX && !self.missing.contains_key(&closure) {
             self.missing.clear();
@@ -51,7 +50,7 @@ impl Trust {
         };
     }
 
-    /// A run without a savepoint had to be undone.
+    /// Records that a run without a savepoint had to be undone.
     pub(super) fn revoke(&mut self, closure: TypeId) {
         self.missing.insert(closure, RUNS_AFTER_FAILURE);
     }

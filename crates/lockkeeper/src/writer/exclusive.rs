@@ -1,9 +1,9 @@
-//! The writer's side of exclusive calls: the bare connection is lent, and put right afterwards.
+//! How the writer serves exclusive calls: it lends the call the bare connection and replaces it afterwards.
 //!
-//! While the call runs the writer has no connection, so a nested call finds no transaction; and the WAL
-//! is not copied, since the call may checkpoint. Whatever it leaves behind on the connection (PRAGMAs,
-//! functions, hooks, limits, attached files, temporary objects) ends with the connection, which is
-//! replaced. A memory database goes on in a new connection with its content.
+//! While the call runs, the writer has no connection, so a nested call finds no transaction; and the copier pauses,
+//! since the call may checkpoint. All that the call leaves on the connection (PRAGMAs, functions, hooks, limits,
+//! attached files, temporary objects) ends with it. For a memory database, the new connection gets the content of the
+//! old one.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::sqlite::{open, slow};
 use crate::sync::now;
 
 impl Writer {
-    /// Runs an exclusive call; the batch before it was committed after it had been taken.
+    /// Runs an exclusive call. The batch before it has been committed.
     pub(super) fn run_exclusive(&mut self, call: Box<dyn ExclusiveCall>) {
         if let Some(why) = call.interrupt() {
             call.refuse(Error::new(kind_of_stop(why, Phase::Queued)));
@@ -32,18 +32,18 @@ impl Writer {
             }
         };
         if self.core.opener.file.check().is_err() {
-            self.let_go(&tx);
+            self.abandon_file(&tx);
             call.refuse(Error::new(ErrorKind::Replaced));
             return;
         }
-        // It may checkpoint, or change what the file is.
-        self.checkpointer.rest();
+        // The call may checkpoint, or replace the files beside the database.
+        self.checkpointer.wait_for_copier();
         self.core.opener.file.disconnecting();
         // Nested calls find no transaction here.
         current::clear();
         self.tx = None;
         let Some(view) = Rc::get_mut(&mut tx) else {
-            // Only a nested call that is still on this thread's stack could hold it.
+            // Only a nested call that is still on this thread's stack could have a reference.
             call.refuse(Error::new(ErrorKind::Nested));
             return;
         };
@@ -59,7 +59,7 @@ impl Writer {
         let link = view.link_mut();
         link.begin_exclusive();
         let run = |conn: &mut Connection| call.run(domain, conn);
-        // Whatever this says, the connection is replaced.
+        // The result does not matter: the connection is replaced.
         let _ = link.session.lend(run, |session| {
             open::end_exclusive(session, &callbacks, config);
         });
@@ -68,15 +68,15 @@ impl Writer {
         if view.link.noted {
             let ran = now() - began;
             self.core.meters.exclusive.record(waited, ran);
-            // What the bare connection's statements do is not counted.
+            // The statements of the bare connection are not counted.
             view.link.forget_work();
             slow::report(&self.core.config, &view.link, waited, ran);
         }
-        // It may have committed anything, more than once.
+        // The call may have committed any changes, several times.
         self.publisher.unknown(self.commits);
         self.tx = Some(tx);
-        // At once, so that the file is in WAL mode again and unlocked. A failure is told to the next call,
-        // which tries again.
+        // Reconnect at once, so that the file is in WAL mode again and unlocked. If that fails, the next call tries again
+        // and gets the error.
         let _ = self.connect();
     }
 }

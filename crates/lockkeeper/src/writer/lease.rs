@@ -1,14 +1,14 @@
-//! The writer's side of leases: a transaction of its own, whose calls come one by one.
+//! How the writer serves leases: a transaction for each, whose calls come one by one.
 //!
-//! What ends a lease is decided by `engine/lease_state.rs` (LEASE1 to LEASE3). Here each call runs in a savepoint, so that it
-//! fails alone, and the commit is that of a batch with one call.
+//! `engine/lease_state.rs` decides when a lease ends (LEASE1 to LEASE3). Here each call runs in a savepoint, so that it
+//! fails alone, and the lease is committed like a batch of one call.
 
 use std::cell::Cell;
 
 use super::Writer;
-use crate::engine::{call::kind_of_stop, item::LeaseRequest};
 use crate::engine::lease_state::{Command, LeaseState};
 use crate::engine::write_call::{Fate, Ran, WriteCall};
+use crate::engine::{call::kind_of_stop, item::LeaseRequest};
 use crate::error::ErrorKind;
 use crate::ffi::Sql;
 use crate::queue::{Phase, after};
@@ -16,10 +16,10 @@ use crate::sqlite::{slow, transaction::Transaction};
 use crate::sync::now;
 
 impl Writer {
-    /// Serves a lease from its turn to its end (its states: `engine/lease_state.rs`).
+    /// Serves a lease from its turn to its end.
     pub(super) fn run_lease(&mut self, lease: LeaseRequest) {
         let LeaseRequest { mut opening, state } = lease;
-        // Before the look at the token: an abort raises it first, and then looks here.
+        // Before `begin` reads the token: an abort raises the token first, then ends the lease in this slot.
         self.core.lease.set(&state);
         match self.begin(&*opening) {
             Ok(tx) => {
@@ -34,7 +34,7 @@ impl Writer {
                     tx.link.forget_work();
                 }
                 let served = opening.interrupt().is_none();
-                // Its calls count as one, up to its end.
+                // All its calls count their rows together.
                 tx.link.begin_own();
                 opening.run(self.domain, &tx);
                 match opening.interrupt() {
@@ -59,7 +59,7 @@ impl Writer {
             }
             Err(fate) => opening.finish(fate),
         }
-        // LEASE2: the holder must not be left waiting.
+        // LEASE2: answers a command that still waits.
         state.end(ErrorKind::LeaseEnded);
         self.core.lease.clear();
     }
@@ -75,17 +75,17 @@ impl Writer {
                     return;
                 }
             };
-            // Each call can be undone alone.
+            // Each call has a savepoint, so that it can be undone alone.
             self.publisher.begin_call(link);
             let work = link.work.as_ref().map(Cell::get).unwrap_or_default();
             link.begin_call(false, true);
             let ran = call.run(self.domain, tx);
             link.end_call();
-            // The slow log tells of the lease as a whole.
+            // The slow log reports the lease as a whole.
             if let Some(all) = &link.work {
                 all.set(all.get() + work);
             }
-            let goes_on = state.rest();
+            let goes_on = state.command_done();
             let settled = match (ran, link.saved.get()) {
                 (_, false) => true,
                 (Ran::Good, true) => link.session.run(Sql::Release).is_ok(),
@@ -102,7 +102,7 @@ impl Writer {
                 self.publisher.keep(link);
             }
             if lost || call.interrupt().is_some() {
-                // Before the answer, so that the holder's next call is told.
+                // Before the answer, so that the holder's next call gets the error.
                 state.end(ErrorKind::LeaseEnded);
             }
             call.finish(fate);
@@ -122,7 +122,7 @@ impl Writer {
         self.batch.ran.push(call);
         match self.commit(tx) {
             Ok(()) => self.answer(),
-            // It holds no other writes, so the failure is its own; it is rolled back.
+            // The transaction holds only this lease, so the failure is its own. It is rolled back.
             Err(error) => self.answer_uncommitted(&error),
         }
     }

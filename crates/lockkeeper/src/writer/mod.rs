@@ -1,40 +1,41 @@
-//! The writer thread's service: group commit with a fate for each call.
+//! The writer thread's service: group commit with a result of its own for each call.
 //!
-//! A batch is what waits when the writer comes round, and what arrives while it runs. One
-//! `BEGIN IMMEDIATE`, the calls one after another, one `COMMIT`, then the answers. No timer.
+//! A batch is the calls that wait when the writer begins it, and those that arrive while it runs. The writer runs one
+//! `BEGIN IMMEDIATE`, the calls one after another, one `COMMIT`, then answers. There is no timer.
 //!
 //! | state of a batch | what may be trusted | left by |
 //! |---|---|---|
-//! | waiting for the lock | no transaction; the first call may time out or leave | `begin` |
-//! | running | calls in `ran` are in the transaction, unanswered | each `run_one` |
-//! | lost | SQLite rolled everything back; calls in `ran` are undone | `replay` (`replay.rs`) |
-//! | committed | calls in `ran` are stored, unanswered | `answer` |
+//! | waiting for the lock | there is no transaction; the first call may time out or be canceled | `begin` |
+//! | running | calls in `ran` are in the transaction and not answered | each `run_one` |
+//! | lost | SQLite has rolled the transaction back; calls in `ran` are undone | `replay` (`replay.rs`) |
+//! | committed | calls in `ran` are stored and not answered | `answer` |
 //!
 //! Invariants:
 //!
-//! - WRITE1: a call is answered after the COMMIT that stores it returned, or when it is certain that
-//!   nothing of it is stored. A failure that may rest on a neighbour's unstored write (a constraint)
-//!   is held back until that write is stored, and found anew if it is not. That goes for the call
-//!   that lost the transaction too: it is run again, after and apart from the others.
-//! - WRITE2: undoing a call never undoes another. The first writing call of a transaction is undone by
-//!   rolling back the transaction, which holds nothing else; each later one runs in a savepoint,
-//!   opened before its first statement that may write, or without one (`elision.rs`): then undoing it is
-//!   losing the transaction (WRITE3), which is allowed only while every earlier call may run again.
-//! - WRITE3: after each call the writer asks SQLite whether the transaction still exists (interrupts,
-//!   full disks, `OR ROLLBACK` and `RAISE(ROLLBACK)` end it). If not, the call that lost it is
-//!   answered, and the earlier ones are run again, or told `NotApplied` when they may run only once.
-//! - WRITE4: replaying ends: each loss takes at least one call out of the set that is run again.
-//! - WRITE5: no call leaves anything to the next one: statements are reset, deferred foreign keys
-//!   checked and switched back, temporary objects dropped (`sqlite/temporary.rs`), rows counted from 0;
-//!   transaction control is denied to calls by the authorizer. Where that is not possible, and after
-//!   each exclusive call, the connection is replaced before the next one (`connect`).
-//! - WRITE6: an error of COMMIT itself leaves `Unknown` only if it was an I/O error; the connection is
-//!   opened again before anything else runs.
-//! - WRITE7: what calls changed is published after the COMMIT that stores it returned and before they are
-//!   answered; the changes of calls that were undone are thrown away with them (`publisher.rs`).
+//! - WRITE1: the writer answers a call after the COMMIT that stores it has returned, or when it is certain that
+//!   nothing of it is stored. A failure may rest on an unstored write of another call in the batch (a constraint). The
+//!   writer holds its answer back until that write is stored; if the write is lost, it runs the failed call again. The
+//!   same goes for the call that lost the transaction: it runs again after the others, in a transaction of its own.
+//! - WRITE2: undoing a call never undoes another. The first writing call of a transaction is undone by rolling back the
+//!   transaction, which holds no other writes. Each later one runs in a savepoint, opened before its first statement
+//!   that may write. If it runs without one (`elision.rs`), undoing it loses the transaction (WRITE3); that is allowed
+//!   only while every earlier call may run again.
+//! - WRITE3: after each call the writer asks SQLite whether the transaction still exists, since interrupts, full disks,
+//!   `OR ROLLBACK` and `RAISE(ROLLBACK)` end it. If it does not, the writer answers the call that lost it and runs the
+//!   earlier ones again; those that may run only once get `NotApplied`.
+//! - WRITE4: a replay ends: each loss removes at least one call from those that run again.
+//! - WRITE5: no call affects the next one through the connection: statements are reset, deferred foreign keys are
+//!   checked and switched back, temporary objects are dropped (`sqlite/temporary.rs`), rows are counted from 0, and the
+//!   authorizer denies transaction control to calls. Where that fails, and after each exclusive call, the writer
+//!   replaces the connection before the next call (`connect`).
+//! - WRITE6: if COMMIT fails with an I/O error, it is unknown whether the batch is stored, and its calls get `Unknown`.
+//!   No other error of COMMIT does that. The writer then opens the connection again before the next call.
+//! - WRITE7: the changes of a batch are published after its COMMIT has returned and before its calls are answered. The
+//!   changes of a call that is undone are discarded with it (`publisher.rs`).
 //!
-//! A batch is begun and its calls are run in `run.rs`; it is committed and answered in `commit.rs`. What is no batch
-//! has a file of its own: `exclusive.rs`, `lease.rs`. Which connection serves is decided in `open.rs`.
+//! `run.rs` begins a batch and runs its calls, `commit.rs` commits and answers them, `exclusive.rs` and `lease.rs` serve
+//! what is not in a batch, and `open.rs` decides which connection serves. Of the fields of [`Writer`], `batch` is about
+//! the open batch; `publisher` and `checkpointer` also have fields about it. All others outlive it.
 
 mod batch;
 mod commit;
@@ -71,7 +72,7 @@ use crate::wal::checkpoint::Checkpointer;
 pub(crate) struct Writer {
     core: Arc<Core>,
     domain: Domain,
-    /// `None`: it must be opened (again) before the next call.
+    /// The connection. `None`: `connect` opens it (again) before the next call.
     tx: Option<Rc<Transaction>>,
     checkpointer: Checkpointer,
     publisher: Publisher,
@@ -79,31 +80,31 @@ pub(crate) struct Writer {
     /// Which closures may run without a savepoint.
     trust: Trust,
     commits: u64,
-    /// Since when another process has kept the lock.
+    /// When a batch first waited for a lock of another process that it has not got yet.
     locked_since: Option<Instant>,
-    /// A memory database whose connection had to be given up: its content is gone.
+    /// The connection of a memory database had to be closed, so its content is lost.
     content_lost: bool,
-    /// It was noticed that the file is not in its place, and the WAL was seen to.
-    let_go: bool,
+    /// The file is no longer in its place, and `abandon_file` has dealt with the WAL.
+    abandoned: bool,
     stopped: Stopped,
-    /// There was no WAL before a file was opened for reading alone.
+    /// The file was opened read-only, and there was no WAL before.
     made_wal: bool,
-    /// The last field: the file is given back after its connection was closed.
+    /// The last field: the drop releases the file after the connection was closed.
     claim: Option<Claim>,
 }
 
-/// Whether writes are stopped, as far as the writer knows (`client/stop.rs`).
+/// The writer's view of whether writes are stopped (`client/stop.rs`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stopped {
     No,
-    /// A `stop_writes` waits for it.
+    /// A `stop_writes` waits for the writer.
     Asked,
-    /// A `stop_writes` was answered: the file and its WAL are left as they are.
+    /// A `stop_writes` was answered: the writer must not change the file or its WAL.
     Told,
 }
 
 impl Writer {
-    /// STOP2: answers the stops of writes for which everything is done.
+    /// STOP2. Answers the stops whose earlier calls are all done.
     fn settle_stops(&mut self) {
         let ready = self.core.stops.take_ready(&self.core.writer);
         let stopped = self.core.writer.is_stopped();
@@ -128,7 +129,7 @@ impl Writer {
         &self.core.config
     }
 
-    /// Serves calls until one comes that must run outside a transaction; returns that one.
+    /// Serves a batch of writes. Returns the next item, if it has taken one that does not belong to the batch.
     fn serve_writes(
         &mut self,
         lane: LaneId,
@@ -171,13 +172,13 @@ impl Writer {
                 After::Going => {}
                 After::Restart => {
                     batch.charge(lane, run);
-                    // Nothing was unstored when they ran, so nothing they saw was.
+                    // The other calls of the batch have written nothing and saw only stored data.
                     self.answer();
                     return batch.take();
                 }
                 After::Lost { alone } => {
                     batch.charge(lane, run);
-                    // If it was given up, it must be closed before another is opened.
+                    // A connection that is given up must be closed before another is opened.
                     drop(tx);
                     self.replay(alone);
                     return batch.take();
@@ -189,7 +190,7 @@ impl Writer {
                 return None;
             }
             let mut taken = batch.charge_and_take(lane, run);
-            // Callers that were answered together come back together: those that wait for this
+            // Callers that were answered together submit their next calls together. Those that wait for this
             // processor get it for a moment before the commit.
             if taken.is_none() && calls > 1 && batch.give_way() {
                 taken = batch.take();
@@ -213,7 +214,7 @@ impl Writer {
             || self.checkpointer.estimate(tx) >= self.config().batch_wal_bytes_max
     }
 
-    /// Memory databases: a read on the one connection, between two transactions.
+    /// For memory databases: runs a read on the only connection, between two transactions.
     fn run_read(&mut self, call: Box<dyn ReadCall>) {
         if let Some(why) = call.interrupt() {
             call.refuse(Error::new(kind_of_stop(why, Phase::Queued)));
@@ -243,7 +244,7 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        // However the thread ends, each stop is answered: the database is closed.
+        // However the thread ends, each stop reports a closed database.
         self.core.stops.give_up();
     }
 }
@@ -284,7 +285,7 @@ impl Service for Writer {
                     if let Some(tx) = &self.tx {
                         self.publisher.check_for_foreign_commits(&tx.link, self.commits);
                     }
-                    // An errand: no batch of calls has begun.
+                    // An errand does not begin a batch.
                     batch.begin_again()
                 }
             };
@@ -301,18 +302,18 @@ impl Service for Writer {
     }
 
     fn finish(mut self) {
-        // The connection that is closed last removes the WAL; it must be one that can write.
+        // The connection that is closed last removes the WAL, so it must be one that can write.
         self.core.wait_for_readers();
         self.checkpointer.finish();
         if self.config().is_read_only() {
-            // There is nothing to be folded back.
+            // There is nothing to fold back.
         } else if let Some(tx) = self.tx.clone()
             && self.core.opener.file.check().is_err()
         {
-            self.let_go = false; // again: there are no readers now
-            self.let_go(&tx);
+            self.abandoned = false; // Again, now that there are no readers.
+            self.abandon_file(&tx);
         }
-        // Closing copies the WAL back without a word about failures.
+        // Closing would copy the WAL back without reporting a failure.
         else if let Some(tx) = &self.tx
             && !self.config().is_memory()
             && let Err(error) = tx.link.session.checkpoint(Checkpoint::Passive)

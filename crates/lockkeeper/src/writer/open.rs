@@ -1,16 +1,16 @@
-//! Which connection serves the writer: opened first, opened again, replaced, given up.
+//! The writer's connection: how it is opened, opened again, replaced, and given up.
 
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::{batch::OpenBatch, elision::Trust, publisher::Publisher};
 use super::{Stopped, Writer, current};
+use super::{batch::OpenBatch, elision::Trust, publisher::Publisher};
 use crate::engine::core::Core;
 use crate::error::{Error, ErrorKind};
 use crate::place::Role;
 use crate::sqlite::instance::{Claim, Claimed};
-use crate::sqlite::{snapshot::Snapshot, transaction::Transaction};
 use crate::sqlite::{migrate, path, preflight};
+use crate::sqlite::{snapshot::Snapshot, transaction::Transaction};
 use crate::wal::checkpoint::{self, Checkpointer};
 
 impl Writer {
@@ -28,7 +28,7 @@ impl Writer {
             commits: 0,
             locked_since: None,
             content_lost: false,
-            let_go: false,
+            abandoned: false,
             stopped: Stopped::No,
             made_wal: false,
             claim: None,
@@ -72,10 +72,10 @@ impl Writer {
         }
     }
 
-    /// Leaves nothing beside a file that was opened for reading alone, if that is possible.
+    /// Removes the WAL that opening the file read-only has made, if possible.
     pub(super) fn remove_made_wal(&mut self) {
         if std::mem::take(&mut self.made_wal) && !self.core.opener.file.is_lost() {
-            // It stays if another process has it open, or if this one may not write it.
+            // It stays if another process has the file open, or if this process may not write to the directory.
             let _ = self.core.opener.remove_empty_wal();
         }
     }
@@ -94,12 +94,12 @@ impl Writer {
         Ok(self.adopt(conn))
     }
 
-    /// Makes `conn` the connection of the calls from now on.
+    /// Makes `conn` the connection of the next calls.
     fn adopt(&mut self, conn: Snapshot) -> Rc<Transaction> {
-        // The next call is told if the file is another.
+        // If the file is another one by now, the next call gets the error.
         let _ = self.core.opener.file.connected();
         if self.config().immutable {
-            // What is beside it is nothing that belongs to it.
+            // Files beside it do not belong to it, so they are not compared.
             self.core.opener.file.disconnecting();
         }
         let tx = Rc::new(Transaction::new(conn));
@@ -109,8 +109,8 @@ impl Writer {
         tx
     }
 
-    /// Opens another connection for a stale one, which is closed then, so that it is never the last that
-    /// the file has; that of a memory database takes over its content.
+    /// Replaces a stale connection. The new one is opened before the old one is closed, so that the old one is never the
+    /// last connection to the file. For a memory database, the new one gets the content of the old one.
     fn renew(&mut self) {
         current::clear();
         let Some(old) = self.tx.take() else { return };
@@ -120,7 +120,7 @@ impl Writer {
         };
         match new {
             Ok(new) => drop(self.adopt(new)),
-            // What is in memory is worth more than what a call has left beside it.
+            // Keep the content of the memory database, even with what a call has left on the connection.
             Err(_) if self.config().is_memory() => {
                 old.link.stale.set(false);
                 current::set(self.domain, &old);
@@ -138,11 +138,11 @@ impl Writer {
         self.content_lost = self.config().is_memory();
     }
 
-    /// The file is not in its place any more, and no transaction is open.
-    pub(super) fn let_go(&mut self, tx: &Transaction) {
-        if !std::mem::replace(&mut self.let_go, true) {
-            self.checkpointer.rest();
-            checkpoint::let_go(tx, &self.core);
+    /// Deals with the WAL once the file is no longer in its place. No transaction may be open.
+    pub(super) fn abandon_file(&mut self, tx: &Transaction) {
+        if !std::mem::replace(&mut self.abandoned, true) {
+            self.checkpointer.wait_for_copier();
+            checkpoint::abandon(tx, &self.core);
         }
     }
 

@@ -1,4 +1,4 @@
-//! The writer's side of the change feed: what the calls of a batch changed is published after its COMMIT (WRITE7).
+//! How the writer feeds subscribers: it publishes the changes of a batch after its COMMIT (WRITE7).
 
 use std::sync::Arc;
 
@@ -6,10 +6,10 @@ use crate::changes::change::{CallChanges, Change, Commit};
 use crate::changes::feed::Feed;
 use crate::sqlite::link::Link;
 
-/// Rows of one batch that are named one by one.
+/// At most this many changed rows of a batch are listed; of the others only the tables.
 const BATCH_ROWS_MAX: usize = 1 << 16;
 
-/// Collects what calls changed and hands it on after the COMMIT.
+/// Collects the changes of the calls in a transaction and publishes them after its COMMIT.
 #[derive(Debug)]
 pub(super) struct Publisher {
     feed: Arc<Feed>,
@@ -18,9 +18,9 @@ pub(super) struct Publisher {
     pending_rows: usize,
     /// One of them altered a table.
     altered: bool,
-    /// There was a subscriber before the first call of this transaction ran.
+    /// There was a subscriber before the first call of this transaction ran, so all its changes are recorded.
     complete: bool,
-    /// `PRAGMA data_version` when it was last looked at.
+    /// The last value of `PRAGMA data_version`.
     data_version: Option<i64>,
 }
 
@@ -36,12 +36,12 @@ impl Publisher {
         }
     }
 
-    /// A connection was opened: what others commit from now on is noticed.
+    /// A connection was opened. Commits of other processes are detected from now on.
     pub(super) fn connected(&mut self, link: &Link) {
         self.data_version = link.session.data_version();
     }
 
-    /// A transaction has begun; `commit` is the number of the last one.
+    /// A transaction has begun; `commit` is the number of the last commit.
     pub(super) fn begin(&mut self, link: &Link, commit: u64) {
         self.pending.clear();
         self.pending_rows = 0;
@@ -53,7 +53,7 @@ impl Publisher {
         }
     }
 
-    /// Looks whether another process has committed something.
+    /// Checks for commits of other processes.
     pub(super) fn check_for_foreign_commits(&mut self, link: &Link, commit: u64) {
         let version = link.session.data_version();
         if version != self.data_version {
@@ -71,7 +71,7 @@ impl Publisher {
         }
     }
 
-    /// The call is in the transaction.
+    /// Keeps the changes of a call that succeeded.
     pub(super) fn keep(&mut self, link: &Link) {
         if !link.callbacks.recorder.is_on() {
             return;
@@ -85,13 +85,13 @@ impl Publisher {
         }
     }
 
-    /// The transaction is stored, as commit `number`; `dirty`: it wrote something.
+    /// Publishes the transaction, which is stored as commit `number`. `dirty`: a call has written.
     pub(super) fn committed(&mut self, number: u64, dirty: bool) {
         if !self.feed.is_watched() || !dirty {
             return;
         }
         if !self.complete {
-            // Calls ran before there was a subscriber, who may have looked before the COMMIT.
+            // Calls ran before there was a subscriber, and it may have read the state before this COMMIT.
             self.feed.publish(&Change::Unknown { commit: number });
             return;
         }
@@ -104,7 +104,7 @@ impl Publisher {
         }
     }
 
-    /// Something changed, and it is not known what.
+    /// Publishes that unknown changes were committed.
     pub(super) fn unknown(&self, commit: u64) {
         self.feed.publish(&Change::Unknown { commit });
     }
@@ -112,7 +112,7 @@ impl Publisher {
 
 impl Drop for Publisher {
     fn drop(&mut self) {
-        // However the writer's thread ends, subscribers must not wait for changes that cannot come.
+        // However the writer's thread ends, subscribers must not wait for further changes.
         self.feed.close();
     }
 }

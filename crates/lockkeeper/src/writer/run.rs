@@ -1,4 +1,4 @@
-//! Begins a batch and runs its calls, one after another (WRITE2, WRITE3, WRITE5).
+//! How the writer begins a batch and runs its calls, one after another (WRITE2, WRITE3, WRITE5).
 
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -15,18 +15,19 @@ use crate::sqlite::{link::Link, transaction::Transaction};
 use crate::sync::now;
 
 impl Writer {
-    /// Gets the write lock on behalf of `call`, the first call of the batch.
+    /// Begins a transaction for a batch whose first call is `call`, which may time out while the writer waits for the
+    /// lock.
     pub(super) fn begin(&mut self, call: &dyn WriteCall) -> Result<Rc<Transaction>, Fate> {
         if let Some(why) = call.interrupt() {
             return Err(Fate::kind(kind_of_stop(why, Phase::Queued)));
         }
         let tx = self.connect().map_err(|error| Fate::Instead(error.faulted()))?;
         if !self.core.opener.file.is_in_place(now()) {
-            self.let_go(&tx);
+            self.abandon_file(&tx);
             return Err(Fate::kind(ErrorKind::Replaced));
         }
-        // Each call waits for the lock for the busy timeout, and those that queued up behind the
-        // first one have waited as long: the time counts from the later of the call and the lock.
+        // Each call waits for the lock at most for the busy timeout, and the calls behind the first one wait with it. So
+        // the time counts from the submission or from the beginning of this wait, whichever is later.
         let since = self.locked_since.get_or_insert_with(now);
         let end = call.meta().submitted.max(*since).checked_add(self.core.config.busy_timeout);
         tx.link.callbacks.lock_wait.set_end(end);
@@ -58,9 +59,9 @@ impl Writer {
         }
     }
 
-    /// The first of two runs of a call that may run again, where they are wanted
-    /// (`Builder::run_writes_twice`): undone, whatever came of it. `Ok`: the call, and when its run that
-    /// counts begins. `Err`: it has been answered, or runs again after those that it has undone (WRITE3).
+    /// The first of two runs of a call that may run again, if `Builder::run_writes_twice` is set. This run is undone,
+    /// whatever its result. `Ok`: the call, and the time at which its second run begins. `Err`: it has been answered, or
+    /// it lost the transaction and runs again after the calls that it has undone (WRITE3).
     pub(super) fn rehearse(
         &mut self,
         tx: &Transaction,
@@ -134,7 +135,7 @@ impl Writer {
             return After::Lost { alone };
         }
         let fate = match (ran, call.interrupt()) {
-            // A closure that overlooked that its statements were stopped did half of its work.
+            // A closure that ignores that its statements were interrupted may have done half of its work.
             (Ran::Good, Some(why)) => Fate::kind(kind_of_stop(why, Phase::Running)),
             (Ran::Good, None) if link.writes.get() > 0 && link.session.has_deferred_violation() => {
                 call.judge(ErrorKind::ForeignKey);
@@ -144,11 +145,11 @@ impl Writer {
             (Ran::Failed | Ran::Panicked, _) => Fate::Own,
         };
         if link.writes.get() == 0 {
-            // Nothing to undo; but what it read may be unstored yet (WRITE1).
+            // There is nothing to undo, but it may have read unstored data (WRITE1).
             return self.hold_back(link, call, fate);
         }
         if !link.saved.get() {
-            // WRITE2: the transaction holds nothing else, or what it holds may run again.
+            // WRITE2: the transaction holds no other writes, or all its calls may run again.
             let rolled_back = link.session.run(Sql::Rollback).is_ok() || link.is_lost();
             let _ = link.restore_keys();
             if !rolled_back {
@@ -163,7 +164,7 @@ impl Writer {
             return After::Lost { alone: false };
         }
         if !link.undo_call() {
-            // The savepoint could not be trusted: start over without this call.
+            // The savepoint could not be rolled back: start over without this call.
             self.clean_or_disconnect(link);
             self.lose(call, fate);
             return After::Lost { alone: true };
@@ -171,8 +172,8 @@ impl Writer {
         self.hold_back(link, call, fate)
     }
 
-    /// The call lost the transaction: it is told `fate`, or waits for the end of the replay when its own failure
-    /// may rest on unstored writes (WRITE1).
+    /// Answers the call that lost the transaction with `fate`. If its own failure may rest on unstored writes, keeps it
+    /// for the end of the replay instead (WRITE1).
     fn lose(&mut self, call: Box<dyn WriteCall>, fate: Fate) {
         match fate {
             Fate::Own if self.batch.dirty && call.interrupt().is_none() => {
@@ -182,14 +183,14 @@ impl Writer {
         }
     }
 
-    /// Ends what is open on the connection, or gives up one on which that fails.
+    /// Ends the transaction and resets the statements; closes a connection on which that fails.
     pub(super) fn clean_or_disconnect(&mut self, link: &Link) {
         if !link.clean() {
             self.disconnect();
         }
     }
 
-    /// The call succeeded: it waits for the commit.
+    /// Keeps a call that succeeded until the commit.
     fn keep(&mut self, link: &Link, call: Box<dyn WriteCall>) -> After {
         let settled = if link.saved.get() { link.session.run(Sql::Release) } else { Ok(()) };
         let settled = settled.and_then(|()| link.restore_keys());
@@ -206,7 +207,7 @@ impl Writer {
         }
         self.batch.kept = true;
         if !self.batch.dirty && link.writes.get() == 0 && !call.wants_snapshot() {
-            // It wrote nothing and saw nothing that is not stored: a later loss cannot touch it.
+            // It wrote nothing and saw only stored data, so a later loss does not affect it.
             call.finish(Fate::Own);
             return After::Going;
         }
@@ -219,7 +220,8 @@ impl Writer {
         After::Going
     }
 
-    /// The call failed and is undone: its answer waits if it may rest on unstored writes (WRITE1).
+    /// Answers a call that failed and is undone, or keeps it until the commit if its failure may rest on unstored writes
+    /// (WRITE1).
     fn hold_back(&mut self, link: &Link, call: Box<dyn WriteCall>, fate: Fate) -> After {
         let _ = link.restore_keys();
         if self.batch.dirty && matches!(fate, Fate::Own) {

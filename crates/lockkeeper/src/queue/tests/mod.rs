@@ -1,4 +1,4 @@
-//! The lanes against a one-lock reference, and what becomes of calls when a worker dies.
+//! The lanes against a one-lock reference, and the calls of a worker that dies.
 
 #![expect(clippy::disallowed_methods, reason = "tests wait for plain channels")]
 
@@ -178,7 +178,7 @@ impl Item for Answering {
     }
 
     fn refuse(self, why: CallError) {
-        self.0.send(Err(why)).expect("somebody listens");
+        self.0.send(Err(why)).expect("the test listens");
     }
 
     fn is_same_errand(&self, other: &Self) -> bool {
@@ -196,7 +196,7 @@ impl Service for Fragile {
         let mut next = Some(first);
         while let Some(Taken { lane, call, .. }) = next {
             assert_ne!(call.1, 13, "the worker dies");
-            call.0.send(Ok(())).expect("somebody listens");
+            call.0.send(Ok(())).expect("the test listens");
             next = batch.charge_and_take(lane, Duration::ZERO);
         }
     }
@@ -247,7 +247,7 @@ fn an_alarm_rings_once_not_before_its_time_and_not_when_taken_back() {
     let at = |ms| began + Duration::from_millis(ms);
     let ring_at = |ms: u64| {
         let ring = ring.clone();
-        clock.set(at(ms), move || ring.send((ms, now())).expect("somebody listens"))
+        clock.set(at(ms), move || ring.send((ms, now())).expect("the test listens"))
     };
     let _kept: Vec<_> = [30, 10, 20].map(ring_at).into();
     drop(ring_at(15));
@@ -263,7 +263,7 @@ fn an_alarm_rings_once_not_before_its_time_and_not_when_taken_back() {
 #[test]
 fn queue9_an_errand_goes_ahead_of_calls_once_and_never_twice_in_a_row_while_they_wait() {
     let queue = Arc::new(Queue::new(1, Domain::new(), None));
-    let worker = queue.seat();
+    let worker = queue.add_worker();
     let (answer, answers) = mpsc::channel();
     let item = |number| Answering(answer.clone(), number);
     // The lane is full; others wait for room.
@@ -280,13 +280,13 @@ fn queue9_an_errand_goes_ahead_of_calls_once_and_never_twice_in_a_row_while_they
         assert!(queue.push_errand(item(number)).is_ok(), "no such errand waits");
     }
     assert_eq!([take(), take(), take()], [Some(100), Some(200), None], "no calls wait");
-    // What is left is the business of who closes.
+    // A close drops the errands that are left.
     assert!(queue.push_errand(item(100)).is_ok());
     queue.close();
     assert!(queue.push_errand(item(200)).is_err());
     assert_eq!(take(), None);
     queue.leave(worker);
-    assert_eq!(answers.try_recv().ok(), None, "nobody waits for the answer to an errand");
+    assert_eq!(answers.try_recv().ok(), None, "no caller waits for the answer to an errand");
 }
 
 #[test]

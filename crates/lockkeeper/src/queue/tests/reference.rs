@@ -1,4 +1,4 @@
-//! The lanes against a reference: everything that waits, in order, in one list for each lane.
+//! The lanes against a reference: one list per lane with all its waiting calls, in order.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -21,7 +21,7 @@ pub(super) enum Step {
     Priority(usize, bool),
     /// Runs up to so many calls of a batch; each is charged so many microseconds.
     Batch(usize, u64),
-    /// As `Batch`, in the way of readers: calls that waited before it began.
+    /// As `Batch`, but takes as readers do: only calls that waited before it began.
     Reads(usize, u64),
     ClearOverflow,
     ClearAll,
@@ -44,7 +44,7 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..200)
 }
 
-/// One lane as it should be: everything that waits, in order; the first `capacity` are accepted.
+/// One lane as it should be: its waiting calls, in order. The first `capacity` are accepted.
 #[derive(Default)]
 struct Expected {
     waiting: VecDeque<(Position, u32)>,
