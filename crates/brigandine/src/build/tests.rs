@@ -201,7 +201,7 @@ async fn a_lost_build_is_offered_again_and_given_up_after_three_times() {
     for attempt in 1..=3 {
         let offered = bench.offer().await;
         assert_eq!(offered, (BuildId::new(1), attempt));
-        // The result of a worker that was given up changes nothing.
+        // A late result of an earlier attempt changes nothing.
         bench.ended((offered.0, attempt - 1), BuildStatus::Succeeded).await;
         bench.lost(offered).await;
     }
@@ -217,7 +217,7 @@ async fn a_lost_build_is_offered_again_after_a_pause_that_grows_and_holds_no_pla
     let first = bench.offer().await;
     let began = Instant::now();
     bench.lost(first).await;
-    // The place is free for the other one, and the pause is told.
+    // The other build can start, and the message names the pause.
     let other = bench.offer().await;
     assert_ne!(other.0, first.0);
     let found = bench.database.read(move |s| store::build(s, first.0)).await.expect("reads");

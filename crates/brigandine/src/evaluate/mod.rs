@@ -17,7 +17,6 @@ mod tests;
 
 pub(crate) use check::{Checked, Context};
 
-use crate::input::Found;
 use crate::log::LogWriter;
 use crate::model::{self, Evaluator, Specification};
 use crate::os::file::blocking;
@@ -157,10 +156,7 @@ async fn small_list(
     let Some(checkout) = main else { return Ok(None) };
     let (tree, path) = (checkout.tree.clone(), file.to_owned());
     let read = blocking(move || tree.read(&path, SMALL_LIST_BYTES)).await;
-    match read.map_err(|error| EvaluateError::Checkout(format!("read {file}"), error))? {
-        Found::File(list) => Ok(Some(list)),
-        Found::Otherwise => Ok(None),
-    }
+    read.map_err(|error| EvaluateError::Checkout(format!("read {file}"), error))
 }
 
 /// The jobs of a small list.

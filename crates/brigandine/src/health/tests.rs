@@ -11,7 +11,7 @@ fn a_build_that_met_a_full_disk_is_waited_for_until_more_is_free_than_before() {
     run.note_full();
     assert!(!health.has_room());
     assert!(health.notice().contains("The disk was full"), "{}", health.notice());
-    // There is no place to look at, so all is free.
+    // No file system is watched, so everything is free.
     health.look();
     assert!(health.has_room() && health.notice().is_empty());
 }

@@ -328,7 +328,7 @@ mod tests {
         ] {
             let found = input.submodule(address, &[], &fixture.state).expect(address);
             assert_eq!(found.access, access, "{address}");
-            // What was reached without rights gives none to what it names.
+            // A repository that was fetched without rights gives none to its submodules.
             assert!(found.submodule("/srv/x.git", &[], &fixture.state).is_err(), "{address}");
         }
     }

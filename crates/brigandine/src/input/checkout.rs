@@ -38,7 +38,7 @@ pub(crate) enum Form {
 
 /// Whose files are wanted.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Wanted<'a> {
+pub(crate) struct WantedRevision<'a> {
     /// Where the repository is.
     pub(crate) url: &'a str,
     /// The full revision.
@@ -49,7 +49,7 @@ pub(crate) struct Wanted<'a> {
     pub(crate) submodules_from: &'a [String],
 }
 
-impl Wanted<'_> {
+impl WantedRevision<'_> {
     /// Names the export: everything that decides what is in it.
     fn key(&self, conversion: &str) -> String {
         let mut digest = Sha256::new();
@@ -101,7 +101,7 @@ impl Checkouts {
     /// Dropped: git is killed, and nothing sees the unfinished export.
     pub(crate) async fn export(
         &self,
-        wanted: Wanted<'_>,
+        wanted: WantedRevision<'_>,
         form: Form,
         held_already: bool,
     ) -> Result<Arc<ExportedTree>, FetchError> {
@@ -217,7 +217,7 @@ impl Checkouts {
 /// One export under way.
 struct Export<'a> {
     checkouts: &'a Checkouts,
-    wanted: Wanted<'a>,
+    wanted: WantedRevision<'a>,
     /// Where the files are written; `None`: they are listed only.
     root: Option<PathBuf>,
     entries: Vec<Entry>,

@@ -67,15 +67,6 @@ impl ClonedFiles {
     }
 }
 
-/// What [`ExportedTree::read`] found.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Found {
-    /// A regular file with this in it.
-    File(Vec<u8>),
-    /// Another kind of file, no file, or one with more bytes than asked for.
-    Otherwise,
-}
-
 impl ExportedTree {
     /// The directory that has all the files, if there is one. Nothing writes there.
     pub(crate) fn directory(&self) -> Option<&Path> {
@@ -122,13 +113,13 @@ impl ExportedTree {
         Ok(())
     }
 
-    /// The contents of the regular file `path`, if it has at most `bytes_max` bytes. Blocks.
-    pub(crate) fn read(&self, path: &str, bytes_max: usize) -> io::Result<Found> {
+    /// The contents of `path`. `None`: it is no regular file, or has more than `bytes_max` bytes. Blocks.
+    pub(crate) fn read(&self, path: &str, bytes_max: usize) -> io::Result<Option<Vec<u8>>> {
         let entry = self.tree.entry(path.as_bytes());
         let regular =
             |entry: &&Entry| matches!(entry.kind, EntryKind::File | EntryKind::Executable);
-        let Some(entry) = entry.filter(regular) else { return Ok(Found::Otherwise) };
-        let contents = match &self.files {
+        let Some(entry) = entry.filter(regular) else { return Ok(None) };
+        Ok(match &self.files {
             Files::Clone(cloned) => cloned.read(&[entry], bytes_max)?.into_iter().next().flatten(),
             Files::Directory(directory) => {
                 let mut contents = Vec::new();
@@ -136,8 +127,7 @@ impl ExportedTree {
                 File::open(directory.join(path))?.take(limit).read_to_end(&mut contents)?;
                 (contents.len() <= bytes_max).then_some(contents)
             }
-        };
-        Ok(contents.map_or(Found::Otherwise, Found::File))
+        })
     }
 }
 

@@ -21,8 +21,8 @@ mod reader;
 mod revision;
 mod tree;
 
-pub(crate) use checkout::{Checkouts, Form, Wanted};
-pub(crate) use exported::{ExportedTree, Found};
+pub(crate) use checkout::{Checkouts, Form, WantedRevision};
+pub(crate) use exported::ExportedTree;
 pub(crate) use git::{FetchError, Repositories, redact};
 pub(crate) use pattern::Pattern;
 pub(crate) use reader::{is_reader, read};

@@ -14,7 +14,7 @@ async fn rest(reader: &mut LogReader) -> String {
     String::from_utf8(text).expect("text")
 }
 
-/// Asks a first time, which must not be answered.
+/// Polls once, which must not give a result.
 async fn waits(mut asked: std::pin::Pin<&mut impl Future>) {
     tokio::select! {
         biased;
@@ -23,7 +23,7 @@ async fn waits(mut asked: std::pin::Pin<&mut impl Future>) {
     }
 }
 
-/// A build that runs, with nothing in it but what a log needs.
+/// A running build, with no more than a log needs.
 pub(crate) fn build(attempt: i64, path: &str) -> Build {
     Build {
         id: BuildId::new(7),
@@ -76,7 +76,7 @@ async fn a_reader_follows_a_log_through_its_end_and_its_compression() {
         let mut late = logs.open(&build(1, &file.path), offset).await.expect("log");
         assert_eq!(rest(&mut late).await, expected, "from {offset}");
     }
-    // A row read just before the commit does not name the file yet.
+    // A row that was read just before the commit does not name the file yet.
     let mut stale = logs.open(&build(1, ""), 0).await.expect("log");
     assert_eq!(rest(&mut stale).await, "one\ntwo\n");
 }
@@ -141,7 +141,7 @@ async fn only_announcements_from_before_are_waited_for() {
     let started = build(1, "");
     let mut asked = std::pin::pin!(logs.open(&started, 0));
     waits(asked.as_mut()).await;
-    // One after the other without a gap, as a busy builder makes them.
+    // The next one begins before the first one ends, as with a busy builder.
     let two = logs.announce();
     drop(one);
     let mut reader = within(asked).await.expect("log");

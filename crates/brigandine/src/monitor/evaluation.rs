@@ -4,7 +4,7 @@ use super::fetch::met_full_disk;
 use super::shared::Shared;
 use crate::evaluate::{self, Checked, Context};
 use crate::health::Run;
-use crate::input::{Form, Resolved, Wanted};
+use crate::input::{Form, Resolved, WantedRevision};
 use crate::log::Announcement;
 use crate::model::{
     self, Definition, EvaluationId, EvaluationStatus, Evaluator, Event, LogName, MESSAGE_BYTES_MAX,
@@ -288,7 +288,7 @@ async fn evaluate_started(
         };
         let revision = &resolved.revision;
         let pin = shared.repositories.pin(&input.url, revision);
-        let wanted = Wanted {
+        let wanted = WantedRevision {
             url: &input.url,
             revision,
             submodules: input.submodules,

@@ -187,7 +187,7 @@ impl SingleThread {
     }
 }
 
-/// The tests' own program serves as a supervisor as the server's does: before anything else runs.
+/// The tests' program serves as a supervisor, as the server's does, before anything else runs.
 #[cfg(test)]
 // SAFETY: the section holds addresses of functions of this type, which the C library calls once before
 // `main`. Rust's standard library has set up its arguments by then (`.init_array.00099`).

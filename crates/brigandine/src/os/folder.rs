@@ -368,8 +368,7 @@ fn allow(folder: impl AsFd, name: &CStr) {
 mod tests {
     use super::*;
 
-    /// Makes folders in each other below `root`, a file of `bytes` in each hundredth, and a link to `outside` in the
-    /// last.
+    /// Makes nested folders below `root`, a file of `bytes` in each hundredth, and a link to `outside` in the last.
     fn dig(root: &Path, name: &str, levels: usize, bytes: usize, outside: &Path) {
         let mut at = OwnedFd::from(fs::File::open(root).expect("a folder"));
         for level in 0..levels {

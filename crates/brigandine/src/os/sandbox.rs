@@ -220,7 +220,7 @@ mod tests {
         let env = Path::new("/usr/bin/env").canonicalize().expect("there");
         let direct = link("direct", "/usr/bin/env");
         assert_eq!(end_in_usr(&direct), Some(env.clone()));
-        // Whatever is on the way need not be in the sandbox.
+        // The links on the way need not be in the sandbox.
         let far = link("far", direct.to_str().expect("text"));
         assert_eq!(end_in_usr(&far), Some(env));
         assert_eq!(end_in_usr(&link("passwd", "/etc/passwd")), None);

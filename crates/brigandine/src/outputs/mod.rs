@@ -22,7 +22,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use tree::Found;
+use tree::OutputFile;
 
 /// How the names of other folders beside the outputs begin: unfinished ones, removed ones, damaged ones.
 const ASIDE: [&str; 3] = ["partial-", "gone-", "damaged-"];
@@ -128,7 +128,13 @@ impl Outputs {
     }
 
     /// Moves `out` to `target`, unless that is there and holds the same.
-    fn keep(&self, out: &Path, target: &Path, name: &str, files: &[Found]) -> Result<(), NotKept> {
+    fn keep(
+        &self,
+        out: &Path,
+        target: &Path,
+        name: &str,
+        files: &[OutputFile],
+    ) -> Result<(), NotKept> {
         if target.is_dir() {
             match tree::digest(target, u64::MAX) {
                 Ok((found, _)) if found == name => return Ok(()),
@@ -156,7 +162,7 @@ impl Outputs {
     }
 
     /// Renames `out` to `target`, by way of a copy where outputs are on another file system than builds.
-    fn place(&self, out: &Path, target: &Path, files: &[Found]) -> io::Result<()> {
+    fn place(&self, out: &Path, target: &Path, files: &[OutputFile]) -> io::Result<()> {
         match fs::rename(out, target) {
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {}
             done => return done,

@@ -28,7 +28,7 @@ pub(super) struct Selected {
 const NOTES_MAX: usize = 20;
 
 /// A pattern, and what it has selected so far.
-struct Wanted<'a> {
+struct Selector<'a> {
     text: &'a str,
     pattern: Pattern,
     matched: bool,
@@ -96,7 +96,7 @@ pub(super) fn select(build: &Path, out: &Path, patterns: &[String]) -> Result<Se
 
 /// The patterns, and the files that they have selected so far.
 struct Selection<'a> {
-    wanted: Vec<Wanted<'a>>,
+    wanted: Vec<Selector<'a>>,
     selected: Selected,
 }
 
@@ -104,7 +104,7 @@ impl<'a> Selection<'a> {
     fn new(patterns: &'a [String]) -> Result<Self, NotKept> {
         let wanted = patterns.iter().map(|text| {
             let pattern = Pattern::new(text).map_err(NotKept::Rule)?;
-            Ok::<_, NotKept>(Wanted { text, pattern, matched: false, refused: None })
+            Ok::<_, NotKept>(Selector { text, pattern, matched: false, refused: None })
         });
         Ok(Self { wanted: wanted.collect::<Result<_, _>>()?, selected: Selected::default() })
     }
@@ -114,7 +114,7 @@ impl<'a> Selection<'a> {
         self.wanted.iter().any(|wanted| wanted.pattern.matches(name))
     }
 
-    fn wanting(&mut self, path: &Path) -> impl Iterator<Item = &mut Wanted<'a>> {
+    fn wanting(&mut self, path: &Path) -> impl Iterator<Item = &mut Selector<'a>> {
         let name = path.as_os_str().as_bytes().to_owned();
         self.wanted.iter_mut().filter(move |wanted| wanted.pattern.matches(&name))
     }
@@ -136,7 +136,7 @@ impl<'a> Selection<'a> {
 
     /// What is selected; an error if a pattern has matched no file.
     fn finish(self, built: &[(PathBuf, bool)]) -> Result<Selected, NotKept> {
-        let Some(Wanted { text, refused, .. }) = self.wanted.iter().find(|it| !it.matched) else {
+        let Some(Selector { text, refused, .. }) = self.wanted.iter().find(|it| !it.matched) else {
             return Ok(self.selected);
         };
         let above = |path: &Path| Path::new(text).starts_with(path);

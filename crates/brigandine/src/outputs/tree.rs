@@ -33,7 +33,7 @@ impl From<io::Error> for NotKept {
 }
 
 /// Copies a protected output to `to`, which is not there.
-pub(super) fn copy_tree(from: &Path, to: &Path, files: &[Found]) -> io::Result<()> {
+pub(super) fn copy_tree(from: &Path, to: &Path, files: &[OutputFile]) -> io::Result<()> {
     fs::create_dir(to)?;
     // Sorted: a directory comes before what is in it.
     for file in files {
@@ -51,7 +51,7 @@ pub(super) fn copy_tree(from: &Path, to: &Path, files: &[Found]) -> io::Result<(
 }
 
 /// A file, directory or link of an output.
-pub(super) struct Found {
+pub(super) struct OutputFile {
     /// Relative to the output.
     pub(super) path: PathBuf,
     /// `f`, `x` for an executable file, `d` or `l`.
@@ -61,7 +61,7 @@ pub(super) struct Found {
 }
 
 /// The name of an output with the contents of `root`, and its files.
-pub(super) fn digest(root: &Path, bytes_max: u64) -> Result<(String, Vec<Found>), NotKept> {
+pub(super) fn digest(root: &Path, bytes_max: u64) -> Result<(String, Vec<OutputFile>), NotKept> {
     let mut walk = Walk { root, files: Vec::new(), bytes: 0, bytes_max };
     walk.directory(root, 0)?;
     walk.files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
@@ -76,7 +76,7 @@ pub(super) fn digest(root: &Path, bytes_max: u64) -> Result<(String, Vec<Found>)
 
 struct Walk<'a> {
     root: &'a Path,
-    files: Vec<Found>,
+    files: Vec<OutputFile>,
     bytes: u64,
     bytes_max: u64,
 }
@@ -107,7 +107,7 @@ impl Walk<'_> {
                 return Err(NotKept::Rule(message));
             };
             let path = path.strip_prefix(self.root).unwrap_or(&path).to_owned();
-            self.files.push(Found { path, kind, digest, bytes });
+            self.files.push(OutputFile { path, kind, digest, bytes });
             if self.files.len() > FILES_MAX {
                 let message = format!("its output has more than {FILES_MAX} files");
                 return Err(NotKept::Rule(message));
@@ -199,7 +199,7 @@ pub(super) fn remove_attributes(path: &Path) -> io::Result<()> {
 const SYNCED_ALONE: usize = 32;
 
 /// Syncs an output to the disk, before the row that names it.
-pub(super) fn sync_tree(out: &Path, files: &[Found]) -> io::Result<()> {
+pub(super) fn sync_tree(out: &Path, files: &[OutputFile]) -> io::Result<()> {
     if files.len() > SYNCED_ALONE {
         rustix::fs::syncfs(fs::File::open(out)?)?;
         return Ok(());

@@ -1,4 +1,4 @@
-//! Retention over databases drawn at random, and the size of its slices.
+//! Retention over random databases, and the size of its slices.
 
 use super::*;
 use crate::os::state_dir::StateDir;
@@ -6,7 +6,7 @@ use rusqlite::{Connection, OpenFlags};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-/// A small generator of numbers that look random, the same in every run.
+/// A small pseudo-random generator, the same in every run.
 struct Dice(u64);
 
 impl Dice {
@@ -133,7 +133,7 @@ fn drawn(dice: &mut Dice) -> String {
                        VALUES ({build}, 'file', 'n', 'p', 1, '');"
                 );
             }
-            // What it needs is known; in this evaluation or, as no evaluator would have it, in none.
+            // A need is a known build, of this evaluation or, which no evaluator would print, of none.
             for _ in 0..dice.roll(3) {
                 if let Some(need) = known.get(dice.roll(known.len().max(1))) {
                     let _ = write!(
@@ -175,7 +175,7 @@ async fn what_need_not_be_kept_goes_and_the_rest_stays_as_it_was() {
             let of = |row: &String| row.split('|').next().is_some_and(|id| kept.contains(id));
             rows.into_iter().filter(of).collect::<Vec<_>>()
         };
-        // By the rules alone, in another way than the program.
+        // Computed from the rules, in another way than the program does.
         let kept: BTreeSet<String> = place
             .rows(&format!(
                 "SELECT id FROM evaluation AS e WHERE scheduled + started > 0
@@ -201,7 +201,7 @@ async fn what_need_not_be_kept_goes_and_the_rest_stays_as_it_was() {
         assert_eq!(pruned.evaluations, promised, "seed {seed}: as the dry run said");
         let after = ["job", "checkout"].map(|name| table(name, "evaluation_id", &kept));
         assert_eq!(after, before, "seed {seed}");
-        // What has no job is needed by something, and nothing that a job or a need has is gone.
+        // A build without a job is needed by another one, and nothing that a job or a need names is deleted.
         let idle = "SELECT id FROM build AS b
              WHERE NOT EXISTS (SELECT 1 FROM job WHERE build_id = b.id)
              AND NOT EXISTS (SELECT 1 FROM dependency WHERE needs_id = b.id)";
@@ -218,7 +218,7 @@ async fn what_need_not_be_kept_goes_and_the_rest_stays_as_it_was() {
 
 #[tokio::test]
 async fn no_slice_asks_for_more_rows_than_it_may_and_any_number_of_slices_ends() {
-    // One build with more of everything than a slice may touch, and many small ones.
+    // One build with more rows than a slice may delete, and many small ones.
     let mut sql = drawn(&mut Dice(7));
     sql.push_str(
         "INSERT INTO evaluation VALUES (900, 1, 'a', 0, '', 1, 1, 1, '', 0, 0, 301, 0, 0, 0, 0),
@@ -262,7 +262,7 @@ async fn no_slice_asks_for_more_rows_than_it_may_and_any_number_of_slices_ends()
         place.check();
         assert!(slices < 200, "no slice may do nothing: {} builds are left", builds.len());
     }
-    // Each row may bring a file to delete or change a count; one change more for the counters.
+    // Each row may add a file to delete or change a count; one more change for the counters.
     assert!(most <= 2 * ROWS as i64 + 1, "a slice changed {most} rows");
     assert!(slices > 1200 / ROWS, "{slices} slices");
     assert_eq!(place.rows("SELECT count(*) FROM leftover"), ["Integer(600)"]);
@@ -291,7 +291,7 @@ async fn an_output_goes_when_no_build_and_no_result_on_its_way_has_it() {
     assert_eq!(place.prune(keep).await.files, 1);
     assert!(!folder(&digest).exists());
     assert!(place.directory.path().join("x").exists(), "no digest, so no output");
-    // Whoever wants it while it is being removed waits for the end of that.
+    // A hold waits for the end of the removal.
     let removal = place.outputs.begin_removal(&digest).expect("at rest");
     assert!(place.outputs.begin_removal(&digest).is_none(), "by one at a time");
     let (outputs, wanted) = (Arc::clone(&place.outputs), digest.clone());

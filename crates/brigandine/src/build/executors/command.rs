@@ -16,7 +16,7 @@ use super::directory::Directory;
 use super::watch::{Watch, drain, keep_last};
 use crate::build::dispatch::{BuildJob, Executor, Lost, Outcome};
 use crate::health::{Health, Run};
-use crate::input::{Checkouts, ExportedTree, FetchError, Form, Wanted};
+use crate::input::{Checkouts, ExportedTree, FetchError, Form, WantedRevision};
 use crate::log::LogWriter;
 use crate::model::{self, BuildStatus};
 use crate::os::file::is_full;
@@ -105,7 +105,7 @@ impl LocalExecutor {
     ) -> Result<Vec<Arc<ExportedTree>>, FetchError> {
         let mut trees = Vec::with_capacity(job.definition.sources.len());
         for source in &job.definition.sources {
-            let wanted = Wanted {
+            let wanted = WantedRevision {
                 url: &source.url,
                 revision: &source.revision,
                 submodules: source.submodules,

@@ -38,15 +38,6 @@ const MISSING: &str = "was it renamed or removed?";
 /// How many branches a message names.
 const BRANCHES_SHOWN: usize = 5;
 
-/// Which clones are tried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Trial {
-    /// The old clone once more, then a new one.
-    OldAndNew,
-    /// A new one.
-    New,
-}
-
 /// What a repository lists of itself.
 struct Remote {
     /// The format of its objects' names.
@@ -92,7 +83,7 @@ impl Repositories {
         if suspect {
             let said = "its garbage could not be collected".to_owned();
             let failure = FetchError::Git { doing: "tidy the clone of", url: url(), said };
-            if let Ok(found) = self.make_again(clone, reference, failure, Trial::New).await {
+            if let Ok(found) = self.make_again(clone, reference, failure, false).await {
                 return Ok(found);
             }
         }
@@ -102,7 +93,7 @@ impl Repositories {
         };
         let brought = match brought.await {
             Err(error) if error.may_be_damage() => {
-                self.make_again(clone, reference, error, Trial::OldAndNew).await
+                self.make_again(clone, reference, error, true).await
             }
             brought => brought,
         };
@@ -157,7 +148,7 @@ impl Repositories {
             let reference = Reference::Revision(revision.to_owned());
             // Unless another caller has made one meanwhile.
             if self.known(&path, |known| known.made) == made {
-                self.make_again(clone, &reference, failure, Trial::New).await?;
+                self.make_again(clone, &reference, failure, false).await?;
             } else {
                 self.obtain_locked(clone, &reference).await?;
             }
@@ -169,13 +160,14 @@ impl Repositories {
         done
     }
 
-    /// See the module's header. The clone is locked.
+    /// Makes a clone again, which is locked (see the module's header). With `retry` the old one is tried once more
+    /// first.
     async fn make_again(
         &self,
         clone: Bare<'_>,
         reference: &Reference,
         failure: FetchError,
-        trial: Trial,
+        retry: bool,
     ) -> Result<Resolved, FetchError> {
         let Bare { origin, path } = clone;
         let fruitless = self.known(path, |known| known.fruitless);
@@ -184,9 +176,7 @@ impl Repositories {
         }
         let Ok(remote) = self.remote(origin).await else { return Err(failure) };
         // The first failure may have been a short outage.
-        if trial == Trial::OldAndNew
-            && let Ok(found) = self.bring(clone, reference).await
-        {
+        if retry && let Ok(found) = self.bring(clone, reference).await {
             return Ok(found);
         }
         let fresh = RemovedInBackground(self.temporary());

@@ -108,10 +108,10 @@ impl Cgroups {
     }
 
     /// A group for the next program.
-    pub(super) fn next(&self) -> Wanted {
+    pub(super) fn next(&self) -> PlannedGroup {
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
         let path = self.folder.join(serial.to_string());
-        Wanted { path, controllers: self.controllers }
+        PlannedGroup { path, controllers: self.controllers }
     }
 }
 
@@ -124,13 +124,13 @@ impl Drop for Cgroups {
 
 /// A group that a supervisor is to make.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Wanted {
+pub(super) struct PlannedGroup {
     #[serde(with = "super::path")]
     pub(super) path: PathBuf,
     pub(super) controllers: Controllers,
 }
 
-impl Wanted {
+impl PlannedGroup {
     /// Makes it. The `own` processes of bubblewrap are allowed on top of the limit.
     pub(super) fn make(&self, limits: Option<&Limits>, own: u64) -> io::Result<Group> {
         if let Some(folder) = self.path.parent() {

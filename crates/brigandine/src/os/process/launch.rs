@@ -3,7 +3,7 @@
 //! A launch is the length of a JSON text, then the text; a report is a line of JSON. Arguments and variables may hold
 //! any bytes, and there may be megabytes of them.
 
-use super::cgroup::Wanted;
+use super::cgroup::PlannedGroup;
 use super::limits::{Bounds, Limit};
 use super::user::{Shown, User};
 use rustix::io::Errno;
@@ -36,7 +36,7 @@ pub(crate) struct Launch {
     /// Paths that this user is to reach.
     pub(super) shown: Vec<Shown>,
     /// The control group to make for it.
-    pub(super) group: Option<Wanted>,
+    pub(super) group: Option<PlannedGroup>,
 }
 
 impl Launch {
@@ -135,7 +135,7 @@ mod tests {
                 limits: Limits { memory: 1, processes: u64::MAX, file: 3, disk: 4 },
                 directory: PathBuf::from("/d"),
             }),
-            group: Some(Wanted {
+            group: Some(PlannedGroup {
                 path: PathBuf::from("/g"),
                 controllers: Controllers { memory: false, pids: true },
             }),

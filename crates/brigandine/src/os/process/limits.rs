@@ -75,16 +75,16 @@ pub(crate) struct Bounds {
 
 /// The measurements of one program.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(super) struct Meter {
     bounds: Bounds,
     scope: Scope,
     /// Processes of bubblewrap, which do not count.
     own: u64,
-    /// Bytes of disk, written by the thread that measures them. It starts with the first call of [`Watch::look`].
+    /// Bytes of disk, written by the thread that measures them. It starts with the first call of [`Meter::look`].
     disk: Option<Arc<AtomicU64>>,
 }
 
-impl Watch {
+impl Meter {
     /// Sets the limits that the kernel enforces, for this process and what it starts. `own` processes are
     /// bubblewrap's.
     pub(super) fn begin(

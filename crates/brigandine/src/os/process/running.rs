@@ -1,6 +1,6 @@
 //! A program that runs, as the server sees it, and the pipes to it.
 
-use super::cgroup::Wanted;
+use super::cgroup::PlannedGroup;
 use super::launch::{ASK, End, KILL, Report};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -23,7 +23,7 @@ pub(crate) struct Running {
     /// What has come of the next report.
     line: Vec<u8>,
     /// The program's control group, which the server removes if the supervisor is killed.
-    group: Option<Wanted>,
+    group: Option<PlannedGroup>,
 }
 
 impl Running {
@@ -31,7 +31,7 @@ impl Running {
     pub(super) async fn begin(
         mut stream: UnixStream,
         launch: &[u8],
-        group: Option<Wanted>,
+        group: Option<PlannedGroup>,
     ) -> io::Result<Self> {
         stream.write_all(launch).await?;
         let mut running = Self { supervisor: BufReader::new(stream), line: Vec::new(), group };

@@ -31,7 +31,7 @@
 
 use super::cgroup::Group;
 use super::launch::{ASK, End, KILL, Launch, Report};
-use super::limits::{Limit, Watch};
+use super::limits::{Limit, Meter};
 use super::namespace::{self, Namespaces, Scope, Way};
 use super::order::{Order, receive};
 use super::tree;
@@ -270,11 +270,11 @@ fn run(thread: &SingleThread, order: Order, scope: Scope) {
 }
 
 /// Sets the limits for what this process starts, and makes the control group.
-fn prepare(launch: &Launch, scope: Scope) -> io::Result<(Option<Watch>, Option<Group>)> {
+fn prepare(launch: &Launch, scope: Scope) -> io::Result<(Option<Meter>, Option<Group>)> {
     set_child_subreaper(Pid::from_raw(1))?;
     let own = if launch.sandboxed { BUBBLEWRAP as u64 } else { 0 };
     let bounds = launch.bounds.clone();
-    let watch = bounds.map(|bounds| Watch::begin(bounds, scope, launch.user, own)).transpose()?;
+    let watch = bounds.map(|bounds| Meter::begin(bounds, scope, launch.user, own)).transpose()?;
     // In a namespace, a group without controllers adds nothing.
     let wanted = launch.group.as_ref().filter(|it| it.controllers.any() || scope == Scope::Tree);
     let limits = launch.bounds.as_ref().map(|bounds| &bounds.limits);
@@ -283,7 +283,7 @@ fn prepare(launch: &Launch, scope: Scope) -> io::Result<(Option<Watch>, Option<G
 
 /// Whether a program that ended so had reached the limit of a file. The signal ends programs that do not handle it; a
 /// shell passes it on as a status.
-fn is_file_limit(status: WaitStatus, watch: &Watch) -> bool {
+fn is_file_limit(status: WaitStatus, watch: &Meter) -> bool {
     let signal = Signal::XFSZ.as_raw();
     status.terminating_signal() == Some(signal)
         || status.exit_status() == Some(128 + signal)
@@ -307,7 +307,7 @@ impl Supervised {
         &mut self,
         handle: &OwnedFd,
         server: &mut UnixStream,
-        mut watch: Option<&mut Watch>,
+        mut watch: Option<&mut Meter>,
         sandboxed: bool,
     ) -> Option<Limit> {
         let mut limit = None;

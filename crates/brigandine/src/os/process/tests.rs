@@ -60,7 +60,7 @@ async fn a_program_has_the_variables_and_descriptors_that_it_was_given_and_no_ot
     let done = capture(&Supervisors::new(None), command.into(), LONG, 1000).await.expect("runs");
     assert_eq!(String::from_utf8_lossy(&done.stdout), "ONLY=this\n");
     let done = captured("cd /proc/self/fd && echo *", LONG).await.expect("runs");
-    // The shell has a fourth for the directory that it lists.
+    // The fourth descriptor is the shell's, for the directory that it lists.
     assert_eq!(String::from_utf8_lossy(&done.stdout), "0 1 2 3\n");
 }
 
@@ -95,7 +95,7 @@ async fn a_program_whose_supervisor_is_killed_ends_as_well() {
     let began = std::time::Instant::now();
     while alive(&mark) > 0 {
         assert!(began.elapsed() < LONG, "it lives on");
-        // The kernel tells of the end of a process that is no child only to those who ask.
+        // The kernel does not report the end of a process that is no child.
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let done =
@@ -103,7 +103,7 @@ async fn a_program_whose_supervisor_is_killed_ends_as_well() {
     assert_eq!(done.stdout, b"on\n");
 }
 
-/// What a contained program says.
+/// What a contained program prints.
 async fn contained(supervisors: &Supervisors, text: &str) -> String {
     let program = Program { contained: true, ..shell(text).into() };
     let done = capture(supervisors, program, LONG, 1000).await.expect("runs");
@@ -120,7 +120,7 @@ async fn what_is_not_contained_is_in_no_namespace_of_what_was_contained_before()
     for _ in 0..3 {
         let done = capture(&supervisors, shell(ASK).into(), LONG, 1000).await.expect("runs");
         assert_eq!(String::from_utf8_lossy(&done.stdout), own);
-        // Where there is a way to a namespace, there is one each time.
+        // If the machine allows a namespace, each program gets one.
         assert_eq!(contained(&supervisors, ASK).await == own, first == own);
     }
 }
@@ -149,13 +149,13 @@ async fn with_the_rights_of_root_one_process_stands_between_the_fork_server_and_
         let mut ids = processes.filter_map(|it| it.file_name().to_str()?.parse::<u32>().ok());
         ids.find(|id| line(*id).is_ok_and(|line| line == wanted))
     };
-    // The shell has made the process, which may not be `sleep` yet.
+    // The shell has forked, but the child may not have become `sleep` yet.
     let mut sleep = find();
     for _ in 0..6000 {
         if sleep.is_some() {
             break;
         }
-        // Nor does it tell when a process begins another program.
+        // The kernel does not report when a process executes another program.
         tokio::time::sleep(Duration::from_millis(5)).await;
         sleep = find();
     }

@@ -65,7 +65,7 @@ fn limits_are_written_where_their_controllers_are_passed_on() {
             (memory, "memory.max", "1048576"),
             (memory, "memory.swap.max", "0"),
             (memory, "memory.oom.group", "1"),
-            // Two are bubblewrap's.
+            // Including the two of bubblewrap.
             (pids, "pids.max", "62"),
         ];
         for (written, name, text) in expected {
@@ -148,13 +148,13 @@ async fn a_program_runs_in_a_group_that_has_its_limits_and_says_which_it_met() {
     let bounds = || Some(Bounds { limits: LIMITS, directory: own.path().to_owned() });
     let (text, end) = run(shell("echo $0 up; exit 0", bounds())).await.expect("runs");
     assert_eq!((text.as_str(), end.status().code(), end.limit), ("/bin/sh up\n", Some(0), None));
-    // Written by the program before it was one.
+    // The new process wrote it before it executed the program.
     assert_eq!(read(&folder.join("0"), "cgroup.procs"), "0");
     assert_eq!(read(&folder.join("0"), "pids.max"), "60");
     for (number, (events, code, expected)) in [
         ("memory.events", 1, Some(Limit::Memory)),
         ("pids.events", 2, Some(Limit::Processes)),
-        // What was refused and borne is no failure.
+        // A refusal that the program handles is no failure.
         ("pids.events", 0, None),
     ]
     .into_iter()
@@ -170,7 +170,7 @@ async fn a_program_runs_in_a_group_that_has_its_limits_and_says_which_it_met() {
     assert_eq!(error.unwrap_err().kind(), io::ErrorKind::NotFound);
 }
 
-/// A group of the kernel's own, where this machine has one to give.
+/// A real control group, if this machine delegates one.
 fn real(name: &str) -> Option<PathBuf> {
     let mountinfo = fs::read_to_string("/proc/self/mountinfo").ok()?;
     let own = own_group(&mountinfo, &fs::read_to_string("/proc/self/cgroup").ok()?)?;
@@ -186,7 +186,7 @@ fn the_kernel_ends_what_an_earlier_server_left_in_a_group_and_the_group_goes() {
     fs::create_dir_all(&left).expect("groups");
     let mut child = sleeper();
     fs::write(left.join("cgroup.procs"), child.id().to_string()).expect("moved");
-    // A process that is killed and not reaped is in its group until then.
+    // A killed process stays in its group until it is reaped.
     let reaper = std::thread::Builder::new().name("reaper".to_owned());
     let reaped = reaper.spawn(move || is_killed(&mut child)).expect("a thread");
     let groups = Cgroups::below(&own, "it").expect("groups");
@@ -201,7 +201,7 @@ fn the_kernel_ends_what_an_earlier_server_left_in_a_group_and_the_group_goes() {
 async fn a_program_begins_in_its_group_of_the_kernels_and_all_of_it_ends_with_the_group() {
     let Some(own) = real("run") else { return };
     let mut groups = Cgroups::below(&own, "it").expect("groups");
-    // As if it bounded something: the machine may have no controllers to pass on.
+    // As if it had a controller: the machine may delegate none.
     groups.controllers.pids = true;
     let supervisors = Supervisors::with_groups(None, Some(groups));
     let mark = format!("47{}", std::process::id());
