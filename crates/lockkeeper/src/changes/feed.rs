@@ -11,13 +11,13 @@
 //!
 //! Invariants:
 //!
-//! - E1: in order. The writer thread alone publishes, one commit after another.
-//! - E2: nothing is missed. `subscribe` counts itself before it returns; the writer looks at the count
+//! - FEED1: in order. The writer thread alone publishes, one commit after another.
+//! - FEED2: nothing is missed. `subscribe` counts itself before it returns; the writer looks at the count
 //!   after the COMMIT. Either it sees the subscriber, or the COMMIT was over before `subscribe`
 //!   returned, and a read made afterwards sees what it stored.
-//! - E3: bounded. A queue holds `capacity` changes at most; the one that would exceed it throws
+//! - FEED3: bounded. A queue holds `capacity` changes at most; the one that would exceed it throws
 //!   everything away and leaves [`Change::Lagged`]. A watch is one number.
-//! - E4: a subscriber's waker is called outside every lock, and its panic ends nothing.
+//! - FEED4: a subscriber's waker is called outside every lock, and its panic ends nothing.
 //!
 //! Lock order: the list of subscribers, then one subscriber.
 
@@ -38,7 +38,7 @@ use crate::sync::{Mutex, lock};
 /// What the writer publishes to.
 #[derive(Debug)]
 pub(crate) struct Feed {
-    /// Open subscribers; changed under the lock of `list`, read by the writer without it (E2).
+    /// Open subscribers; changed under the lock of `list`, read by the writer without it (FEED2).
     watched: AtomicUsize,
     list: Mutex<List>,
     capacity: usize,
@@ -65,7 +65,7 @@ struct State {
 
 #[derive(Debug)]
 enum Wants {
-    /// Everything, in a queue of so many changes at most (E3).
+    /// Everything, in a queue of so many changes at most (FEED3).
     All { queue: VecDeque<Change>, cost: usize, capacity: usize, lagged: Option<u64> },
     /// That something in these tables changed, since which commit nobody has asked; empty: in any.
     Tables { tables: Vec<String>, changed: Option<u64> },
@@ -80,7 +80,7 @@ impl Wants {
             Self::All { queue, cost, capacity, lagged } => {
                 *cost += change.cost();
                 if *cost > *capacity {
-                    // E3
+                    // FEED3
                     queue.clear();
                     *cost = 0;
                     *lagged = Some(change.commit());
@@ -123,7 +123,7 @@ impl Feed {
         Self { watched: AtomicUsize::new(0), list: Mutex::new(List::default()), capacity }
     }
 
-    /// Whether anybody listens. Pairs with the store in `subscribe` (E2).
+    /// Whether anybody listens. Pairs with the store in `subscribe` (FEED2).
     pub(crate) fn is_watched(&self) -> bool {
         self.watched.load(Ordering::SeqCst) > 0
     }
@@ -166,7 +166,7 @@ impl Feed {
     }
 }
 
-/// E4
+/// FEED4
 fn wake(wakers: Vec<Waker>) {
     for waker in wakers {
         shielded(|| waker.wake());

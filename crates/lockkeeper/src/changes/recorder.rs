@@ -18,13 +18,13 @@
 //!
 //! Invariants:
 //!
-//! - D1: what is undone is not reported. A failed statement takes its events with it, a savepoint that
+//! - REC1: what is undone is not reported. A failed statement takes its events with it, a savepoint that
 //!   is rolled back too, a failed call has its notes thrown away, and a lost transaction those of all
 //!   its calls. Where it cannot be told whether a statement was undone, its tables are reported alone:
 //!   too much may be said, never too little.
-//! - D2: events are added while a statement runs and are taken out by the owner between statements;
+//! - REC2: events are added while a statement runs and are taken out by the owner between statements;
 //!   no lock is held while SQLite runs, and the callbacks only push (no SQLite call in a hook).
-//! - D3: every list has a bound: rows by [`CALL_ROWS_MAX`] (those of a batch in `writer/publisher.rs`), statements and
+//! - REC3: every list has a bound: rows by [`CALL_ROWS_MAX`] (those of a batch in `writer/publisher.rs`), statements and
 //!   tables that are remembered by [`KNOWN_MAX`].
 
 use std::collections::HashMap;
@@ -135,7 +135,7 @@ impl Recorder {
         self.on.load(Ordering::Relaxed)
     }
 
-    /// The authorizer: what the statement that is being prepared may do (D2).
+    /// The authorizer: what the statement that is being prepared may do (REC2).
     pub(crate) fn authorized(&self, context: &AuthContext<'_>) {
         let (table, what) = match context.action {
             AuthAction::Insert { table_name } => (table_name, What::Insert),
@@ -314,7 +314,7 @@ impl Recorder {
         Mark { rows: notes.rows.len(), alone: notes.alone.len(), runs: notes.runs, changes }
     }
 
-    /// Takes back what was noted since `mark`: a savepoint was rolled back (D1).
+    /// Takes back what was noted since `mark`: a savepoint was rolled back (REC1).
     pub(crate) fn undo(&self, mark: Mark) {
         let mut notes = lock(&self.notes);
         notes.rows.truncate(mark.rows);
@@ -345,7 +345,7 @@ impl Recorder {
         }
     }
 
-    /// A statement has run: its events are kept, taken back or made vague (D1).
+    /// A statement has run: its events are kept, taken back or made vague (REC1).
     pub(crate) fn end_run(&self, conn: &Connection, plan: &Plan, mark: Mark, outcome: Outcome) {
         let changes = conn.total_changes() - mark.changes;
         let said = std::mem::take(&mut lock(&self.notes).said);
@@ -414,7 +414,7 @@ impl Recorder {
 }
 
 impl RowSink for Recorder {
-    /// The update hook (D2).
+    /// The update hook (REC2).
     fn row(&self, action: c_int, schema: &CStr, table: &CStr, rowid: i64) {
         if !self.is_on() {
             return;

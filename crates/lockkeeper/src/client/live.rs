@@ -67,7 +67,7 @@ impl<T: Send + 'static, E: Send + 'static> fmt::Debug for Live<T, E> {
 
 impl<T: Send + 'static, E: Send + 'static> Live<T, E> {
     pub(crate) fn new(inner: &Arc<Inner>, listed: Arc<[String]>, query: Query<T, E>) -> Self {
-        // Subscribed before the first run, so that no commit falls between the two (E2).
+        // Subscribed before the first run, so that no commit falls between the two (FEED2).
         let watch = QueryWatch::new(&inner.core.feed);
         let inner = Arc::clone(inner);
         Self { inner, query, listed, watch, stale: true, running: None, found: Arc::default() }

@@ -1,8 +1,8 @@
 //! The public error.
 //!
-//! - X1: what is printed holds the cause, and nothing twice: [`Error`]'s `Display` ends with what SQLite or the closure
+//! - ERR1: what is printed holds the cause, and nothing twice: [`Error`]'s `Display` ends with what SQLite or the closure
 //!   said, and its `source` is what that was caused by.
-//! - X2: `Error<E>` is a `std::error::Error` whenever `E` can be printed, so that it goes through `?` also where `E`
+//! - ERR2: `Error<E>` is a `std::error::Error` whenever `E` can be printed, so that it goes through `?` also where `E`
 //!   is itself no such error, as those of anyhow and eyre and boxed ones are.
 
 mod kind;
@@ -369,7 +369,7 @@ impl<E: fmt::Display> fmt::Display for Error<E> {
         };
         let parts = [detail.as_deref(), cause.as_deref(), *hint];
         for part in parts.into_iter().flatten() {
-            // X1
+            // ERR1
             if !shown.contains(part) {
                 shown.push_str(": ");
                 shown.push_str(part);
@@ -386,7 +386,7 @@ impl<E: fmt::Debug + fmt::Display + 'static> StdError for Error<E> {
             (None, Some(error)) => error,
             (None, None) => return None,
         };
-        // X1: what the cause itself says is printed already.
+        // ERR1: what the cause itself says is printed already.
         let shown = cause.to_string();
         std::iter::successors(cause.source(), below).find(|error| error.to_string() != shown)
     }

@@ -149,7 +149,7 @@ impl Watcher for Callbacks {
     /// Naps and says whether to try again.
     fn wait_for_lock(&self, attempt: i32) -> bool {
         if attempt == 0 {
-            // I3
+            // INTR3
             self.release_answered();
             self.lock_wait.begin();
         }

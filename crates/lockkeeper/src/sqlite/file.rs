@@ -13,11 +13,11 @@
 //! | in place | the file was there at `seen`; calls that were answered before are in it | a look that finds otherwise |
 //! | lost | every call is refused with the same error; `lost` says what was found, and when | never |
 //!
-//! - G3: the files beside it are compared only while the writer is connected, and its connection comes and goes
+//! - FILE1: the files beside it are compared only while the writer is connected, and its connection comes and goes
 //!   under the lock that a look takes: without any connection SQLite deletes the WAL and makes another.
-//! - G4: a look comes before the COMMIT of what is answered after it, so that what was lost without being told
+//! - FILE2: a look comes before the COMMIT of what is answered after it, so that what was lost without being told
 //!   is what was answered since the last look.
-//! - G5: lost is lost. If the right file came back, what was read and written meanwhile would still be of two
+//! - FILE3: lost is lost. If the right file came back, what was read and written meanwhile would still be of two
 //!   files; closing and opening again is right.
 
 use std::path::{Path, PathBuf};
@@ -56,7 +56,7 @@ struct Watched {
     main: Option<FileId>,
     /// The file had something in it, as every one has that was written in WAL mode.
     was_filled: bool,
-    /// `None`: the writer has no connection (G3).
+    /// `None`: the writer has no connection (FILE1).
     beside: Option<[Option<FileId>; 2]>,
     /// When it was seen in its place last.
     seen: SystemTime,

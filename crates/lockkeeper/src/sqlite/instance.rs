@@ -13,11 +13,11 @@
 //! | shared | it is wholly open: whoever wants this instance can have it (`shared.rs`) | drop |
 //! | closing | its queue is closed: it goes soon, so another opener waits for it | drop |
 //!
-//! - G1: the table is looked at and written under one lock, so of two openers one is refused.
-//! - G2: an entry that was made before a fork belongs to the parent. The child must not open that file:
+//! - INST1: the table is looked at and written under one lock, so of two openers one is refused.
+//! - INST2: an entry that was made before a fork belongs to the parent. The child must not open that file:
 //!   SQLite's own list of open files was copied with the memory, and says that this process holds locks
 //!   which only the parent holds (<https://www.sqlite.org/howtocorrupt.html>, 2.6).
-//! - G6: a file that a writer has attached and can write is the main file of no database: `BEGIN IMMEDIATE` locks both,
+//! - INST3: a file that a writer has attached and can write is the main file of no database: `BEGIN IMMEDIATE` locks both,
 //!   and of two databases that attach each other each would hold one lock and wait for the other.
 //!
 //! Bound: an entry per open database.
@@ -163,7 +163,7 @@ pub(crate) fn is_open_as(path: &Path) -> bool {
     lock(&ENTRIES).iter().any(|entry| entry.resolved == path || attached(entry))
 }
 
-/// G6. The writer of the instance of `config` is about to use these attached files, which it can write. One that is
+/// INST3. The writer of the instance of `config` is about to use these attached files, which it can write. One that is
 /// being closed is waited for.
 pub(crate) fn attach(
     config: &Config,
@@ -229,7 +229,7 @@ impl Drop for Claim {
 
 /// Whether `other` is going to leave soon; otherwise why its file cannot be had.
 fn check(other: &Entry, path: &Path, resolved: &Path, give_up_at: Instant) -> Result<(), Error> {
-    // G2
+    // INST2
     if other.pid != crate::process::id() {
         let (path, by) = (path.display(), other.opened_by);
         return Err(Error::new(ErrorKind::Forked).detail(format!(

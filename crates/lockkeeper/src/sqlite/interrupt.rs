@@ -5,10 +5,10 @@
 //! a progress handler asks, every [`TICK_OPS`] virtual-machine steps, for the token of the call
 //! that this thread runs, and the busy handler asks for it between its naps.
 //!
-//! - I1: both handlers read the thread's own frames (`queue/context.rs`), so they can only stop the
+//! - INTR1: both handlers read the thread's own frames (`queue/context.rs`), so they can only stop the
 //!   call that runs on this thread now.
-//! - I2: neither can panic or wait longer than `NAP_MAX` of `lock_wait.rs`.
-//! - I3: both first wake the callers that were waiting to be woken when the call began (`queue/wakeups.rs`).
+//! - INTR2: neither can panic or wait longer than `NAP_MAX` of `lock_wait.rs`.
+//! - INTR3: both first wake the callers that were waiting to be woken when the call began (`queue/wakeups.rs`).
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ pub(crate) fn install(
     session.conn_mut().progress_handler(
         TICK_OPS,
         Some(move || {
-            // I3
+            // INTR3
             for_ticks.release_answered();
             queue::tick()
         }),

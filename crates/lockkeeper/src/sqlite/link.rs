@@ -60,7 +60,7 @@ impl Link {
     pub(crate) fn undo_call(&self) -> bool {
         let undo =
             || self.session.run(Sql::RollbackTo).and_then(|()| self.session.run(Sql::Release));
-        // O4 of `temporary.rs`.
+        // TEMP4
         !self.callbacks.temp_schema.virtual_made() && undo().is_ok() && !self.is_lost()
     }
 
@@ -127,7 +127,7 @@ impl Link {
         self.callbacks.access.set(Access::Open);
         self.session.take_back();
         if self.callbacks.temp_schema.take_any_touched() {
-            // O1
+            // TEMP1
             self.session.conn().flush_prepared_statement_cache();
         }
     }
@@ -216,9 +216,9 @@ impl Link {
         result
     }
 
-    /// Removes the temporary objects that a call made whose writes are kept (O2).
+    /// Removes the temporary objects that a call made whose writes are kept (TEMP2).
     ///
-    /// The call has ended. Where it cannot be done the connection is stale (O3).
+    /// The call has ended. Where it cannot be done the connection is stale (TEMP3).
     pub(crate) fn end_temporary(&self) {
         if !self.callbacks.temp_schema.take_touched() {
             return;
@@ -230,7 +230,7 @@ impl Link {
         self.session.conn().flush_prepared_statement_cache();
     }
 
-    /// Whether this connection must be replaced before the next call (O3).
+    /// Whether this connection must be replaced before the next call (TEMP3).
     pub(crate) fn is_stale(&self) -> bool {
         self.stale.get()
     }

@@ -3,15 +3,15 @@
 //! A temporary table, view or trigger lives on the connection, and a table or view hides the file's of the
 //! same name. Left behind, it would take the next call's writes, which are then answered and never stored.
 //!
-//! - O1: the authorizer tells when a statement that may change the temporary schema is prepared
+//! - TEMP1: the authorizer tells when a statement that may change the temporary schema is prepared
 //!   ([`TempSchema::note`]); a call without one costs a look at a flag. Such a statement does not outlive
 //!   its call in the statement cache (`Link::end_call`), where the next call could run it unnoticed.
-//! - O2: what is there beyond what `setup` made is dropped in the transaction of the call, before the next
+//! - TEMP2: what is there beyond what `setup` made is dropped in the transaction of the call, before the next
 //!   call runs. What was undone (a failed call, a lost transaction) is gone by itself.
-//! - O3: where that does not work, or something that `setup` made is gone or altered, the connection is
+//! - TEMP3: where that does not work, or something that `setup` made is gone or altered, the connection is
 //!   replaced after the commit and before the next call (`Link::is_stale`). So is one on which SQLite
 //!   keeps a table of its own that cannot be dropped, such as `temp.sqlite_sequence`.
-//! - O4: a virtual table that was made in a savepoint, and undone with it, stays among those that SQLite asks to
+//! - TEMP4: a virtual table that was made in a savepoint, and undone with it, stays among those that SQLite asks to
 //!   commit: the COMMIT may fail (FTS5's does, if it was written to), and so may whoever makes a table of that
 //!   name before. So such a call is undone with the transaction, and with the lease if it is one of a lease; a
 //!   savepoint of its own that was undone ends the batch.
@@ -45,12 +45,12 @@ pub(crate) struct TempSchema {
     touched: AtomicBool,
     /// Any.
     any_touched: AtomicBool,
-    /// A virtual table was made, which a savepoint does not undo as a whole (O4).
+    /// A virtual table was made, which a savepoint does not undo as a whole (TEMP4).
     virtual_made: AtomicBool,
 }
 
 impl TempSchema {
-    /// Takes note of what a statement that is being prepared may do (O1).
+    /// Takes note of what a statement that is being prepared may do (TEMP1).
     pub(crate) fn note(&self, context: &AuthContext<'_>) {
         let temporary = match context.action {
             AuthAction::CreateTempIndex { .. }

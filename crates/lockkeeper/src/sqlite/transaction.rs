@@ -207,7 +207,7 @@ impl Transaction {
         } else {
             self.link.run_in_call(Sql::RollbackToNest)?;
             if self.link.callbacks.temp_schema.virtual_made() {
-                // O4 of `temporary.rs`: nothing else shares this transaction's end.
+                // TEMP4: nothing else shares this transaction's end.
                 self.link.stale.set(true);
             }
         }

@@ -5,8 +5,8 @@
 //! from starting over?" in the statistics. Each connection has a slot, written by the thread that uses it
 //! and read by whoever asks, so it costs an uncontended lock per call and per prepared statement.
 //!
-//! - N1: a slot is written before the call's code runs, so whoever finds a call running finds its name.
-//! - N2: bounded: one slot per open connection, [`SQL_MAX`] bytes of a statement's text. Texts are kept
+//! - HOLDR1: a slot is written before the call's code runs, so whoever finds a call running finds its name.
+//! - HOLDR2: bounded: one slot per open connection, [`SQL_MAX`] bytes of a statement's text. Texts are kept
 //!   as they were prepared, so bound values are never in them.
 
 use std::fmt;
@@ -58,7 +58,7 @@ struct Use {
 }
 
 impl Slot {
-    /// N1
+    /// HOLDR1
     pub(crate) fn begin_call(
         &self,
         origin: Origin,

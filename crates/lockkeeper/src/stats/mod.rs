@@ -1,9 +1,9 @@
 //! What the database has been doing: counters and histograms that are always on.
 //!
-//! - M1: recording is a few relaxed atomic additions and takes no lock. The writer's numbers are written
+//! - STAT1: recording is a few relaxed atomic additions and takes no lock. The writer's numbers are written
 //!   by one thread; the readers' are spread over [`SHARDS`], so that two threads seldom meet.
-//! - M2: a snapshot is not one instant: numbers that are read first may be a call older than the last.
-//! - M3: bounded: every histogram is [`BUCKETS`] numbers, whatever it is told.
+//! - STAT2: a snapshot is not one instant: numbers that are read first may be a call older than the last.
+//! - STAT3: bounded: every histogram is [`BUCKETS`] numbers, whatever it is told.
 
 pub(crate) mod holders;
 
@@ -50,7 +50,7 @@ impl fmt::Debug for Histogram {
 }
 
 impl Histogram {
-    /// M1
+    /// STAT1
     pub(crate) fn record(&self, value: u64) {
         self.buckets[bucket(value)].fetch_add(1, Ordering::Relaxed);
         self.sum.fetch_add(value, Ordering::Relaxed);

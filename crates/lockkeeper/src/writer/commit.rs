@@ -29,7 +29,7 @@ impl Writer {
         let link = &tx.link;
         let began = now();
         if !self.core.opener.file.is_in_place(began) {
-            // G4
+            // FILE2
             link.clean();
             for call in std::mem::take(&mut self.batch.ran) {
                 call.finish(Fate::kind(ErrorKind::Replaced));

@@ -13,7 +13,7 @@ const BATCH_ROWS_MAX: usize = 1 << 16;
 #[derive(Debug)]
 pub(super) struct Publisher {
     feed: Arc<Feed>,
-    /// Changes of the calls that are in the transaction, in order (D1 of `changes/recorder.rs`).
+    /// Changes of the calls that are in the transaction, in order (REC1 of `changes/recorder.rs`).
     pending: Vec<CallChanges>,
     pending_rows: usize,
     /// One of them altered a table.

@@ -4,14 +4,14 @@
 //! (`user_version`). The writer's connection brings it up to date before any reader is opened, one
 //! transaction per step, which also sets the version: a process that is killed leaves a whole version.
 //!
-//! - V1: the header is looked at before anything is changed, WAL mode included, so a file that is
+//! - MIGR1: the header is looked at before anything is changed, WAL mode included, so a file that is
 //!   refused is left as it was.
-//! - V2: the version is read again under the write lock before each step: of two processes that start at
+//! - MIGR2: the version is read again under the write lock before each step: of two processes that start at
 //!   once, each step runs in one.
-//! - V3: a step is a call like any other: transaction control, ATTACH and PRAGMAs of the connection are
+//! - MIGR3: a step is a call like any other: transaction control, ATTACH and PRAGMAs of the connection are
 //!   denied to it, so it cannot commit a part of itself.
-//! - V4: a file that others have migrated is judged by the caller (`adopt_with`), in a read: first before anything is
-//!   changed (V1), then again under the write lock (V2), where the versions are written that it was judged to have.
+//! - MIGR4: a file that others have migrated is judged by the caller (`adopt_with`), in a read: first before anything is
+//!   changed (MIGR1), then again under the write lock (MIGR2), where the versions are written that it was judged to have.
 
 mod header;
 
@@ -207,13 +207,13 @@ impl Migrations {
         u32::try_from(self.steps.len()).unwrap_or(u32::MAX)
     }
 
-    /// Refuses a file that is another program's, or a newer one's (V1).
+    /// Refuses a file that is another program's, or a newer one's (MIGR1).
     fn check_file(&self, conn: &Connection, opener: &Opener) -> Result<(), Error> {
         self.check_id()?;
         let header = Header::read(conn).map_err(own)?;
         match (&self.adopt, header.is_unmarked()) {
             (Adopt::By(_), true) => {
-                // A read-only connection of its own, of which nothing stays (V4).
+                // A read-only connection of its own, of which nothing stays (MIGR4).
                 let reader = opener.open(Role::Reader)?;
                 reader.link.session.run(Sql::Begin).map_err(own)?;
                 let seen = self.seen(&reader, opener);
@@ -340,7 +340,7 @@ impl Migrations {
     /// Runs the step that the file has not seen; false: there is none.
     fn next_step(&self, tx: &Transaction, opener: &Opener) -> Result<bool, Error> {
         let conn = tx.link.session.conn();
-        // V2, V4
+        // MIGR2, MIGR4
         let Seen { steps: seen, adopt } = self.seen(tx, opener)?;
         if self.is_done(Header::read(conn).map_err(own)?) {
             return Ok(false);
@@ -359,7 +359,7 @@ impl Migrations {
     }
 }
 
-/// Opens the first connection, if the file is one for `migrations` (V1).
+/// Opens the first connection, if the file is one for `migrations` (MIGR1).
 pub(crate) fn open_first(
     opener: &Opener,
     migrations: Option<&Migrations>,
@@ -430,7 +430,7 @@ impl Failure {
 impl Step {
     fn run(&self, tx: &Transaction) -> Result<(), Failure> {
         let link = &tx.link;
-        // V3
+        // MIGR3
         link.begin_own();
         link.begin_call(false, false);
         let ran = catch_unwind(AssertUnwindSafe(|| match &self.body {
