@@ -7,7 +7,8 @@ use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rusqlite::{Connection, Error, Name, Statement, ffi};
+use rusqlite::blob::Blob;
+use rusqlite::{CachedStatement, Connection, Error, Statement, ffi};
 
 use super::close;
 use super::hooks::{self, RowSink, Watcher};
@@ -143,18 +144,6 @@ impl Session {
         (value, self.prepare())
     }
 
-    /// Prepares a statement for a call.
-    pub(crate) fn prepare_plain(&self, sql: &str) -> Result<Lent<'_>, Error> {
-        Ok(self.keep_plain(self.conn.prepare(sql)?))
-    }
-
-    /// Prepares a statement for a call, or takes it from the cache.
-    pub(crate) fn prepare_cached(&self, sql: &str) -> Result<Lent<'_>, Error> {
-        let statement = self.conn.prepare_cached(sql)?;
-        // SAFETY: as in `keep_plain`.
-        Ok(unsafe { self.lent.cached(statement) })
-    }
-
     /// Keeps a statement of this session's connection for a call.
     pub(crate) fn keep_plain<'c>(&'c self, statement: Statement<'c>) -> Lent<'c> {
         // SAFETY: the statement refers to the connection, which is in a box of its own. It is dropped by its
@@ -163,18 +152,16 @@ impl Session {
         unsafe { self.lent.statement(statement) }
     }
 
-    /// Opens a blob for a call.
-    pub(crate) fn blob_open<D: Name, N: Name>(
-        &self,
-        schema: D,
-        table: N,
-        column: N,
-        rowid: i64,
-        read_only: bool,
-    ) -> Result<LentBlob<'_>, Error> {
-        let blob = self.conn.blob_open(schema, table, column, rowid, read_only)?;
+    /// Keeps a statement from the cache of this session's connection for a call.
+    pub(crate) fn keep_cached<'c>(&'c self, statement: CachedStatement<'c>) -> Lent<'c> {
         // SAFETY: as in `keep_plain`.
-        Ok(unsafe { self.lent.blob(blob) })
+        unsafe { self.lent.cached(statement) }
+    }
+
+    /// Keeps a blob of this session's connection for a call.
+    pub(crate) fn keep_blob<'c>(&'c self, blob: Blob<'c>) -> LentBlob<'c> {
+        // SAFETY: as in `keep_plain`.
+        unsafe { self.lent.blob(blob) }
     }
 
     /// Drops the statements and blobs that calls have forgotten. To be called when no call runs.

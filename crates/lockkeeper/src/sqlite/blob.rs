@@ -55,7 +55,7 @@ enum Inner<'c> {
 }
 
 impl<'c> Blob<'c> {
-    pub(crate) fn open<D: Name, N: Name>(
+    pub(super) fn open<D: Name, N: Name>(
         link: &'c Link,
         schema: D,
         table: N,
@@ -67,14 +67,15 @@ impl<'c> Blob<'c> {
         let name = schema.as_cstr()?.to_string_lossy().into_owned();
         let of = table.as_cstr()?.to_string_lossy().into_owned();
         link.refresh_schema();
-        let blob = link.session.blob_open(schema, table, column, rowid, read_only)?;
+        let blob = link.session.conn().blob_open(schema, table, column, rowid, read_only)?;
+        let blob = link.session.keep_blob(blob);
         link.callbacks.note_direct_read(&name, Some(&of));
         let watched = !read_only && link.callbacks.recorder.is_on();
         let told = watched.then(|| spelling(link.session.conn(), &name, &of).unwrap_or((name, of)));
         Ok(Self(Inner::OfCall { blob, link, told }))
     }
 
-    pub(crate) fn bare(blob: rusqlite::blob::Blob<'c>) -> Self {
+    pub(super) fn bare(blob: rusqlite::blob::Blob<'c>) -> Self {
         Self(Inner::Bare(blob))
     }
 

@@ -16,7 +16,7 @@ use crate::stats::Work;
 
 /// The connection as calls see it. Owned by one thread at a time.
 #[derive(Debug)]
-pub(crate) struct Link {
+pub struct Link {
     pub(crate) session: Session,
     pub(crate) callbacks: Arc<Callbacks>,
     /// Calls on this connection may only read.

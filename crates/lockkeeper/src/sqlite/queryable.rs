@@ -4,17 +4,45 @@ use rusqlite::types::FromSql;
 use rusqlite::{Connection, Name, Params, Result, Row, ToSql};
 
 use super::blob::Blob;
+use super::link::Link;
 use super::pragma;
-use super::statement::Statement;
+use super::statement::{Inner, Statement};
+use crate::ffi::RowCounts;
 #[cfg(doc)]
 use crate::{Snapshot, Transaction};
 
-pub(super) mod sealed {
-    pub trait Sealed {}
+/// The connection behind a [`Queryable`].
+#[derive(Clone, Copy, Debug)]
+pub enum Source<'c> {
+    /// A call's, which is guarded.
+    Call(&'c Link),
+    /// One without guards.
+    Bare(&'c Connection),
+}
 
-    impl Sealed for rusqlite::Connection {}
-    impl Sealed for rusqlite::Transaction<'_> {}
-    impl Sealed for rusqlite::Savepoint<'_> {}
+/// Cannot be named outside this crate, so that no other type is [`Queryable`].
+pub trait Sealed {
+    /// The connection behind it.
+    fn source(&self) -> Source<'_>;
+}
+
+impl<'c> Source<'c> {
+    fn conn(self) -> &'c Connection {
+        match self {
+            Self::Call(link) => link.session.conn(),
+            Self::Bare(conn) => conn,
+        }
+    }
+
+    /// The connection, for a look at the schema without a statement.
+    fn for_schema(self) -> Result<&'c Connection> {
+        if let Self::Call(link) = self {
+            link.before_statement(true)?;
+            link.refresh_schema();
+            link.callbacks.note_direct_read("", None);
+        }
+        Ok(self.conn())
+    }
 }
 
 /// What can be queried: a [`Snapshot`], a [`Transaction`], and rusqlite's `Connection` as `setup` and `exclusive`
@@ -44,18 +72,28 @@ pub(super) mod sealed {
 /// assert_eq!(db.blocking_exclusive(|conn| names(conn))?, ["Ada"]);
 /// # Ok::<_, lockkeeper::Error>(())
 /// ```
-pub trait Queryable: sealed::Sealed {
+pub trait Queryable: Sealed {
     /// Prepares a statement; see [`Snapshot::prepare`].
     ///
     /// # Errors
     /// SQLite's.
-    fn prepare(&self, sql: &str) -> Result<Statement<'_>>;
+    fn prepare(&self, sql: &str) -> Result<Statement<'_>> {
+        match self.source() {
+            Source::Call(link) => Statement::prepare(link, sql),
+            Source::Bare(conn) => Ok(Statement::bare(Inner::Bare(conn.prepare(sql)?))),
+        }
+    }
 
     /// Prepares a statement, or takes it from the connection's cache; see [`Snapshot::prepare_cached`].
     ///
     /// # Errors
     /// SQLite's.
-    fn prepare_cached(&self, sql: &str) -> Result<Statement<'_>>;
+    fn prepare_cached(&self, sql: &str) -> Result<Statement<'_>> {
+        match self.source() {
+            Source::Call(link) => Statement::prepare_cached(link, sql),
+            Source::Bare(conn) => Ok(Statement::bare(Inner::BareCached(conn.prepare_cached(sql)?))),
+        }
+    }
 
     /// Opens a blob; see [`Snapshot::blob_open`].
     ///
@@ -68,22 +106,35 @@ pub trait Queryable: sealed::Sealed {
         column: N,
         rowid: i64,
         read_only: bool,
-    ) -> Result<Blob<'_>>;
+    ) -> Result<Blob<'_>> {
+        match self.source() {
+            Source::Call(link) => Blob::open(link, schema, table, column, rowid, read_only),
+            Source::Bare(conn) => {
+                conn.blob_open(schema, table, column, rowid, read_only).map(Blob::bare)
+            }
+        }
+    }
 
     /// Whether there is such a column; see [`Snapshot::column_exists`].
     ///
     /// # Errors
     /// SQLite's.
-    fn column_exists<N: Name>(&self, schema: Option<N>, table: N, column: N) -> Result<bool>;
+    fn column_exists<N: Name>(&self, schema: Option<N>, table: N, column: N) -> Result<bool> {
+        self.source().for_schema()?.column_exists(schema, table, column)
+    }
 
     /// Whether there is such a table; see [`Snapshot::table_exists`].
     ///
     /// # Errors
     /// SQLite's.
-    fn table_exists<N: Name>(&self, schema: Option<N>, table: N) -> Result<bool>;
+    fn table_exists<N: Name>(&self, schema: Option<N>, table: N) -> Result<bool> {
+        self.source().for_schema()?.table_exists(schema, table)
+    }
 
     /// Whether no transaction is open; see [`Snapshot::is_autocommit`].
-    fn is_autocommit(&self) -> bool;
+    fn is_autocommit(&self) -> bool {
+        self.source().conn().is_autocommit()
+    }
 
     /// Runs a query and maps its first row.
     ///
@@ -208,16 +259,37 @@ pub trait Executor: Queryable {
     ///
     /// # Errors
     /// SQLite's, for the first statement that fails.
-    fn execute_batch(&self, sql: &str) -> Result<()>;
+    fn execute_batch(&self, sql: &str) -> Result<()> {
+        match self.source() {
+            Source::Call(link) => Statement::run_batch(link, sql),
+            Source::Bare(conn) => conn.execute_batch(sql),
+        }
+    }
 
     /// The row id of the last row that was inserted; see [`Transaction::last_insert_rowid`].
-    fn last_insert_rowid(&self) -> i64;
+    fn last_insert_rowid(&self) -> i64 {
+        self.source().conn().last_insert_rowid()
+    }
 
     /// The number of rows that the last statement changed; see [`Transaction::changes`].
-    fn changes(&self) -> u64;
+    fn changes(&self) -> u64 {
+        let conn = self.source().conn();
+        match self.source() {
+            Source::Call(link) => {
+                link.callbacks.counters.changes(conn.total_changes(), conn.changes())
+            }
+            Source::Bare(_) => conn.changes(),
+        }
+    }
 
     /// The number of rows that were changed so far; see [`Transaction::total_changes`].
-    fn total_changes(&self) -> u64;
+    fn total_changes(&self) -> u64 {
+        let total = self.source().conn().total_changes();
+        match self.source() {
+            Source::Call(link) => link.callbacks.counters.total(total),
+            Source::Bare(_) => total,
+        }
+    }
 
     /// Sets a PRAGMA; see [`Transaction::pragma_update`].
     ///
@@ -259,64 +331,18 @@ fn each_row(
     Ok(())
 }
 
-/// For rusqlite's own types, by the connection that they are or have.
+/// Connections as `setup` and `exclusive` give them, and rusqlite's transactions on them.
 macro_rules! bare {
     ($($name:ty),*) => {$(
-        impl Queryable for $name {
-            fn prepare(&self, sql: &str) -> Result<Statement<'_>> {
-                Connection::prepare(self, sql).map(Statement::bare)
-            }
-
-            fn prepare_cached(&self, sql: &str) -> Result<Statement<'_>> {
-                Connection::prepare_cached(self, sql).map(Statement::bare_cached)
-            }
-
-            fn blob_open<D: Name, N: Name>(
-                &self,
-                schema: D,
-                table: N,
-                column: N,
-                rowid: i64,
-                read_only: bool,
-            ) -> Result<Blob<'_>> {
-                Connection::blob_open(self, schema, table, column, rowid, read_only).map(Blob::bare)
-            }
-
-            fn column_exists<N: Name>(
-                &self,
-                schema: Option<N>,
-                table: N,
-                column: N,
-            ) -> Result<bool> {
-                Connection::column_exists(self, schema, table, column)
-            }
-
-            fn table_exists<N: Name>(&self, schema: Option<N>, table: N) -> Result<bool> {
-                Connection::table_exists(self, schema, table)
-            }
-
-            fn is_autocommit(&self) -> bool {
-                Connection::is_autocommit(self)
+        impl Sealed for $name {
+            fn source(&self) -> Source<'_> {
+                Source::Bare(self)
             }
         }
 
-        impl Executor for $name {
-            fn execute_batch(&self, sql: &str) -> Result<()> {
-                Connection::execute_batch(self, sql)
-            }
+        impl Queryable for $name {}
 
-            fn last_insert_rowid(&self) -> i64 {
-                Connection::last_insert_rowid(self)
-            }
-
-            fn changes(&self) -> u64 {
-                Connection::changes(self)
-            }
-
-            fn total_changes(&self) -> u64 {
-                Connection::total_changes(self)
-            }
-        }
+        impl Executor for $name {}
     )*};
 }
 

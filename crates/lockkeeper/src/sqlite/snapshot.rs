@@ -5,10 +5,8 @@ use rusqlite::{Name, Params, Result, Row, ToSql};
 
 use super::blob::Blob;
 use super::callbacks::Callbacks;
-use super::failure::explain_denial;
 use super::link::Link;
-use super::queryable::Queryable;
-use super::queryable::sealed::Sealed;
+use super::queryable::{Queryable, Sealed, Source};
 use super::statement::Statement;
 #[cfg(doc)]
 use super::transaction::Transaction;
@@ -36,9 +34,7 @@ impl Snapshot {
     /// SQLite's; `AuthorizationForStatementDenied` for what calls may not do; `ReadOnly` for a
     /// statement that writes, in a read.
     pub fn prepare(&self, sql: &str) -> Result<Statement<'_>> {
-        self.link.before_prepare(sql);
-        let statement = self.link.session.prepare_plain(sql).map_err(explain_denial)?;
-        Statement::new(&self.link, sql, statement, false)
+        Queryable::prepare(self, sql)
     }
 
     /// Prepares a statement, or takes it from the connection's cache, to which it returns.
@@ -46,13 +42,7 @@ impl Snapshot {
     /// # Errors
     /// As [`Snapshot::prepare`].
     pub fn prepare_cached(&self, sql: &str) -> Result<Statement<'_>> {
-        if self.link.callbacks.is_noting_reads() {
-            // What a cached statement reads was said when it was prepared.
-            return self.prepare(sql);
-        }
-        self.link.before_prepare(sql);
-        let statement = self.link.session.prepare_cached(sql).map_err(explain_denial)?;
-        Statement::new(&self.link, sql, statement, true)
+        Queryable::prepare_cached(self, sql)
     }
 
     /// Runs a query and maps its first row. Prepared through the cache.
@@ -116,7 +106,7 @@ impl Snapshot {
         rowid: i64,
         read_only: bool,
     ) -> Result<Blob<'_>> {
-        Blob::open(&self.link, schema, table, column, rowid, read_only)
+        Queryable::blob_open(self, schema, table, column, rowid, read_only)
     }
 
     /// The value of a PRAGMA; without a schema that of the main file.
@@ -166,8 +156,7 @@ impl Snapshot {
     /// # Errors
     /// SQLite's.
     pub fn column_exists<N: Name>(&self, schema: Option<N>, table: N, column: N) -> Result<bool> {
-        self.before_look()?;
-        self.link.session.conn().column_exists(schema, table, column)
+        Queryable::column_exists(self, schema, table, column)
     }
 
     /// Whether there is such a table, in the schema or, without one, in any. A view is none.
@@ -175,16 +164,7 @@ impl Snapshot {
     /// # Errors
     /// SQLite's.
     pub fn table_exists<N: Name>(&self, schema: Option<N>, table: N) -> Result<bool> {
-        self.before_look()?;
-        self.link.session.conn().table_exists(schema, table)
-    }
-
-    /// A look at the schema without a statement.
-    fn before_look(&self) -> Result<()> {
-        self.link.before_statement(true)?;
-        self.link.refresh_schema();
-        self.link.callbacks.note_direct_read("", None);
-        Ok(())
+        Queryable::table_exists(self, schema, table)
     }
 
     /// Whether the call has no transaction any more: an earlier statement (`OR ROLLBACK`) has undone it
@@ -240,37 +220,10 @@ impl Snapshot {
     }
 }
 
-impl Sealed for Snapshot {}
-
-impl Queryable for Snapshot {
-    fn prepare(&self, sql: &str) -> Result<Statement<'_>> {
-        Snapshot::prepare(self, sql)
-    }
-
-    fn prepare_cached(&self, sql: &str) -> Result<Statement<'_>> {
-        Snapshot::prepare_cached(self, sql)
-    }
-
-    fn blob_open<D: Name, N: Name>(
-        &self,
-        schema: D,
-        table: N,
-        column: N,
-        rowid: i64,
-        read_only: bool,
-    ) -> Result<Blob<'_>> {
-        Blob::open(&self.link, schema, table, column, rowid, read_only)
-    }
-
-    fn column_exists<N: Name>(&self, schema: Option<N>, table: N, column: N) -> Result<bool> {
-        Snapshot::column_exists(self, schema, table, column)
-    }
-
-    fn table_exists<N: Name>(&self, schema: Option<N>, table: N) -> Result<bool> {
-        Snapshot::table_exists(self, schema, table)
-    }
-
-    fn is_autocommit(&self) -> bool {
-        self.link.is_lost()
+impl Sealed for Snapshot {
+    fn source(&self) -> Source<'_> {
+        Source::Call(&self.link)
     }
 }
+
+impl Queryable for Snapshot {}

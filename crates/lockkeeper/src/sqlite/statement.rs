@@ -1,13 +1,14 @@
 //! Prepared statements as calls see them.
 
-use rusqlite::{
-    BindIndex, CachedStatement, Column, MappedRows, Params, Result, Row, Rows, StatementStatus,
-    ToSql,
-};
-
 use std::sync::Arc;
 
-use super::failure::vacuum_in_call;
+use rusqlite::fallible_iterator::FallibleIterator;
+use rusqlite::{
+    AndThenRows, Batch, BindIndex, CachedStatement, Column, MappedRows, Params, Result, Row, Rows,
+    StatementStatus, ToSql,
+};
+
+use super::failure::{explain_denial, vacuum_in_call};
 use super::link::Link;
 #[cfg(doc)]
 use super::snapshot::Snapshot;
@@ -33,7 +34,7 @@ pub struct Statement<'c> {
     unseen: Option<Mark>,
 }
 
-enum Inner<'c> {
+pub(super) enum Inner<'c> {
     OfCall(Lent<'c>),
     Bare(rusqlite::Statement<'c>),
     BareCached(CachedStatement<'c>),
@@ -58,8 +59,36 @@ impl<'c> Inner<'c> {
 }
 
 impl<'c> Statement<'c> {
+    /// Prepares a statement of a call.
+    pub(super) fn prepare(link: &'c Link, sql: &str) -> Result<Self> {
+        link.before_prepare(sql);
+        let statement = link.session.conn().prepare(sql).map_err(explain_denial)?;
+        Self::new(link, sql, link.session.keep_plain(statement), false)
+    }
+
+    /// Prepares a statement of a call, or takes it from the connection's cache.
+    pub(super) fn prepare_cached(link: &'c Link, sql: &str) -> Result<Self> {
+        if link.callbacks.is_noting_reads() {
+            // The authorizer says what a statement reads only when it is prepared.
+            return Self::prepare(link, sql);
+        }
+        link.before_prepare(sql);
+        let statement = link.session.conn().prepare_cached(sql).map_err(explain_denial)?;
+        Self::new(link, sql, link.session.keep_cached(statement), true)
+    }
+
+    /// Prepares and runs the statements of `sql` one after another.
+    pub(super) fn run_batch(link: &'c Link, sql: &str) -> Result<()> {
+        link.before_prepare(sql);
+        let mut batch = Batch::new(link.session.conn(), sql);
+        while let Some(statement) = batch.next().map_err(explain_denial)? {
+            Self::new(link, sql, link.session.keep_plain(statement), false)?.run()?;
+        }
+        Ok(())
+    }
+
     /// `sql` is its text, or a text that contains it; `cached`: it may have been prepared by an earlier call.
-    pub(crate) fn new(link: &'c Link, sql: &str, inner: Lent<'c>, cached: bool) -> Result<Self> {
+    fn new(link: &'c Link, sql: &str, inner: Lent<'c>, cached: bool) -> Result<Self> {
         // SQLite says of `EXPLAIN` what it says of what is explained, which does not run.
         let mut readonly = inner.get().readonly() || inner.get().is_explain() != 0;
         if !readonly && may_be_special(sql) {
@@ -90,16 +119,8 @@ impl<'c> Statement<'c> {
     }
 
     /// A statement of a bare connection.
-    pub(crate) fn bare(statement: rusqlite::Statement<'c>) -> Self {
-        let readonly = statement.readonly();
-        let inner = Inner::Bare(statement);
-        Self { inner, link: None, readonly, plan: None, unseen: None }
-    }
-
-    /// A statement that goes back into the cache of a bare connection.
-    pub(crate) fn bare_cached(statement: CachedStatement<'c>) -> Self {
-        let readonly = statement.readonly();
-        let inner = Inner::BareCached(statement);
+    pub(super) fn bare(inner: Inner<'c>) -> Self {
+        let readonly = inner.get().readonly();
         Self { inner, link: None, readonly, plan: None, unseen: None }
     }
 
@@ -209,11 +230,7 @@ impl<'c> Statement<'c> {
     ///
     /// # Errors
     /// SQLite's.
-    pub fn query_and_then<T, E, P, F>(
-        &mut self,
-        params: P,
-        f: F,
-    ) -> Result<rusqlite::AndThenRows<'_, F>>
+    pub fn query_and_then<T, E, P, F>(&mut self, params: P, f: F) -> Result<AndThenRows<'_, F>>
     where
         P: Params,
         E: From<rusqlite::Error>,
@@ -320,7 +337,7 @@ impl<'c> Statement<'c> {
     }
 
     /// Steps a statement without parameters to its end; rows are ignored.
-    pub(crate) fn run(&mut self) -> Result<()> {
+    pub(super) fn run(&mut self) -> Result<()> {
         self.complete(|statement| {
             let mut rows = statement.raw_query();
             while rows.next()?.is_some() {}

@@ -2,19 +2,15 @@
 
 use std::ops::Deref;
 
-use rusqlite::fallible_iterator::FallibleIterator;
-use rusqlite::{Batch, Name, Params, Result, Row, ToSql};
+use rusqlite::{Params, Result, Row, ToSql};
 
-use super::blob::Blob;
-use super::failure::{explain_busy, explain_denial};
+use super::failure::explain_busy;
 use super::link::Link;
-use super::queryable::sealed::Sealed;
-use super::queryable::{Executor, Queryable};
+use super::queryable::{Executor, Queryable, Sealed, Source};
 use super::snapshot::Snapshot;
-use super::statement::Statement;
 use crate::changes::recorder::Mark;
 use crate::error::Error;
-use crate::ffi::{RowCounts, Sql};
+use crate::ffi::Sql;
 
 /// The transaction of a write; derefs to [`Snapshot`], so that functions which read can be given
 /// either.
@@ -51,7 +47,7 @@ impl Transaction {
     /// # Errors
     /// SQLite's; an error also when the text holds several statements or returns rows.
     pub fn execute<P: Params>(&self, sql: &str, params: P) -> Result<usize> {
-        self.prepare_cached(sql)?.execute(params)
+        Executor::execute(self, sql, params)
     }
 
     /// Executes the statements of `sql` one after another; rows are ignored.
@@ -60,13 +56,7 @@ impl Transaction {
     /// SQLite's, for the first statement that fails; the ones before it were executed, and are
     /// undone if the call returns the error.
     pub fn execute_batch(&self, sql: &str) -> Result<()> {
-        self.link.before_prepare(sql);
-        let mut batch = Batch::new(self.link.session.conn(), sql);
-        while let Some(statement) = batch.next().map_err(explain_denial)? {
-            let statement = self.link.session.keep_plain(statement);
-            Statement::new(&self.link, sql, statement, false)?.run()?;
-        }
-        Ok(())
+        Executor::execute_batch(self, sql)
     }
 
     /// The row id of the last row that this call inserted; 0: it has inserted none.
@@ -74,18 +64,17 @@ impl Transaction {
     /// A row that was there already (`OR IGNORE`, `ON CONFLICT`) is none; `RETURNING` tells its id. The
     /// calls of a lease count as one. In SQL `last_insert_rowid()` says the same.
     pub fn last_insert_rowid(&self) -> i64 {
-        self.link.session.conn().last_insert_rowid()
+        Executor::last_insert_rowid(self)
     }
 
     /// The number of rows that the last statement of this call changed. In SQL `changes()` says the same.
     pub fn changes(&self) -> u64 {
-        let conn = self.link.session.conn();
-        self.link.callbacks.counters.changes(conn.total_changes(), conn.changes())
+        Executor::changes(self)
     }
 
     /// The number of rows that this call has changed so far. In SQL `total_changes()` says the same.
     pub fn total_changes(&self) -> u64 {
-        self.link.callbacks.counters.total(self.link.session.conn().total_changes())
+        Executor::total_changes(self)
     }
 
     /// Sets a PRAGMA that belongs to the file and to this transaction, such as `user_version`.
@@ -130,9 +119,7 @@ impl Transaction {
     ) -> std::result::Result<T, E> {
         self.nested(|| f(self))?
     }
-}
 
-impl Transaction {
     /// Whether a write call of this connection is running (rather than a read of a memory database,
     /// an exclusive call, or a destructor or waker between two calls).
     pub(crate) fn in_write_call(&self) -> bool {
@@ -215,55 +202,12 @@ impl Transaction {
     }
 }
 
-impl Sealed for Transaction {}
-
-impl Queryable for Transaction {
-    fn prepare(&self, sql: &str) -> Result<Statement<'_>> {
-        Snapshot::prepare(self, sql)
-    }
-
-    fn prepare_cached(&self, sql: &str) -> Result<Statement<'_>> {
-        Snapshot::prepare_cached(self, sql)
-    }
-
-    fn blob_open<D: Name, N: Name>(
-        &self,
-        schema: D,
-        table: N,
-        column: N,
-        rowid: i64,
-        read_only: bool,
-    ) -> Result<Blob<'_>> {
-        Blob::open(&self.link, schema, table, column, rowid, read_only)
-    }
-
-    fn column_exists<N: Name>(&self, schema: Option<N>, table: N, column: N) -> Result<bool> {
-        Snapshot::column_exists(self, schema, table, column)
-    }
-
-    fn table_exists<N: Name>(&self, schema: Option<N>, table: N) -> Result<bool> {
-        Snapshot::table_exists(self, schema, table)
-    }
-
-    fn is_autocommit(&self) -> bool {
-        self.link.is_lost()
+impl Sealed for Transaction {
+    fn source(&self) -> Source<'_> {
+        self.snapshot.source()
     }
 }
 
-impl Executor for Transaction {
-    fn execute_batch(&self, sql: &str) -> Result<()> {
-        Transaction::execute_batch(self, sql)
-    }
+impl Queryable for Transaction {}
 
-    fn last_insert_rowid(&self) -> i64 {
-        Transaction::last_insert_rowid(self)
-    }
-
-    fn changes(&self) -> u64 {
-        Transaction::changes(self)
-    }
-
-    fn total_changes(&self) -> u64 {
-        Transaction::total_changes(self)
-    }
-}
+impl Executor for Transaction {}
