@@ -306,14 +306,21 @@ fn uses(file: &File, module: &Module, map: &Map) -> BTreeSet<String> {
 
 /// What the root of a crate re-exports: names, and the modules that they are from.
 fn reexports(root: &File) -> BTreeMap<String, String> {
+    fn collect(tree: &UseTree, found: &mut BTreeMap<String, String>) {
+        match tree {
+            UseTree::Group(group) => group.items.iter().for_each(|tree| collect(tree, found)),
+            UseTree::Path(path) => {
+                let mut names = BTreeSet::new();
+                names_of(&path.tree, &mut names);
+                found.extend(names.into_iter().map(|name| (name, path.ident.to_string())));
+            }
+            UseTree::Name(_) | UseTree::Rename(_) | UseTree::Glob(_) => {}
+        }
+    }
     let mut found = BTreeMap::new();
     for item in &root.items {
-        if let Item::Use(import) = item
-            && let UseTree::Path(path) = &import.tree
-        {
-            let mut names = BTreeSet::new();
-            names_of(&path.tree, &mut names);
-            found.extend(names.into_iter().map(|name| (name, path.ident.to_string())));
+        if let Item::Use(import) = item {
+            collect(&import.tree, &mut found);
         }
     }
     found
@@ -504,7 +511,8 @@ fn a_path_is_found_wherever_it_stands() {
         .into_iter()
         .map(|path| path.iter().map(|&name| name.to_owned()).collect())
         .collect();
-    let root = syn::parse_str("pub use low::{Thing, inner::Other as Renamed};").expect("code");
+    let root = "pub use {low::{Thing, inner::Other as Renamed}, other::Else};";
+    let root = syn::parse_str(root).expect("code");
     let map = Map { modules, reexports: reexports(&root) };
     let part: Module = vec!["high".into(), "part".into()];
     let found = |code: &str| -> Vec<String> {
@@ -527,6 +535,7 @@ fn a_path_is_found_wherever_it_stands() {
         ("use elsewhere::low; fn f() { low::go(1); crate::other::go(); }", &["other"]),
         ("use crate::Thing;", &["low"]),
         ("fn f() -> crate::Renamed { todo() }", &["low"]),
+        ("use crate::Else;", &["other"]),
         ("use elsewhere::{low::Thing, other::{self}};", &[]),
         ("use std::low::A; fn f(a: A) { a.low::<u8>(); other(1); }", &[]),
         ("/// [`crate::low::A`]\nfn f() {}", &[]),

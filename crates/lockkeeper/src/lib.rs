@@ -54,36 +54,6 @@ pub mod closure {
 )]
 pub mod queue;
 
-#[cfg(feature = "sqlite")]
-pub use builder::{Builder, Open};
-#[cfg(feature = "sqlite")]
-pub use changes::change::{CallChanges, Change, Commit, RowChange, RowKind, TableChange};
-#[cfg(feature = "sqlite")]
-pub use changes::feed::{Changes, Watch};
-#[cfg(feature = "sqlite")]
-pub use client::backup::{Backup, BackupProgress, BackupReport, Restore, blocking_restore};
-#[cfg(feature = "sqlite")]
-pub use client::exclusive::Exclusive;
-#[cfg(feature = "sqlite")]
-pub use client::handle::Client;
-#[cfg(feature = "sqlite")]
-pub use client::lease::{AcquireLease, Lease, LeaseCall};
-#[cfg(feature = "sqlite")]
-pub use client::live::Live;
-#[cfg(feature = "sqlite")]
-pub use client::read::{Read, SubmittedRead};
-#[cfg(feature = "sqlite")]
-pub use client::snapshot::{AcquireSnapshot, HeldSnapshot};
-#[cfg(feature = "sqlite")]
-pub use client::stop::{StopWrites, StoppedWrites};
-#[cfg(feature = "sqlite")]
-pub use client::write::{SubmittedWrite, Write, WriteAndSnapshot};
-#[cfg(feature = "sqlite")]
-pub use config::{NetworkFiles, Synchronous};
-#[cfg(feature = "sqlite")]
-pub use database::{Close, Database};
-#[cfg(feature = "sqlite")]
-pub use error::{Error, ErrorKind};
 #[cfg(all(feature = "metrics", feature = "sqlite"))]
 pub use export::Exporter;
 pub use queue::{Closed, Phase, Priority, Refused, RefusedReason};
@@ -91,22 +61,30 @@ pub use queue::{Closed, Phase, Priority, Refused, RefusedReason};
 #[cfg(feature = "sqlite")]
 pub use rusqlite;
 #[cfg(feature = "sqlite")]
-pub use shared::WeakDatabase;
-#[cfg(feature = "sqlite")]
-pub use sqlite::blob::Blob;
-#[cfg(feature = "sqlite")]
-pub use sqlite::migrate::Migrations;
-#[cfg(feature = "sqlite")]
-pub use sqlite::path::absolute_path;
-#[cfg(feature = "sqlite")]
-pub use sqlite::queryable::{Executor, Queryable};
-#[cfg(feature = "sqlite")]
-pub use sqlite::snapshot::Snapshot;
-#[cfg(feature = "sqlite")]
-pub use sqlite::statement::Statement;
-#[cfg(feature = "sqlite")]
-pub use sqlite::transaction::Transaction;
-#[cfg(feature = "sqlite")]
-pub use stats::holders::{Holder, HolderKind};
-#[cfg(feature = "sqlite")]
-pub use stats::{CallStats, ClientStats, Distribution, LaneStats, Slow, Stats, Work};
+pub use {
+    builder::{Builder, Open},
+    changes::change::{CallChanges, Change, Commit, RowChange, RowKind, TableChange},
+    changes::feed::{Changes, Watch},
+    client::backup::{Backup, BackupProgress, BackupReport, Restore, blocking_restore},
+    client::exclusive::Exclusive,
+    client::handle::Client,
+    client::lease::{AcquireLease, Lease, LeaseCall},
+    client::live::Live,
+    client::read::{Read, SubmittedRead},
+    client::snapshot::{AcquireSnapshot, HeldSnapshot},
+    client::stop::{StopWrites, StoppedWrites},
+    client::write::{SubmittedWrite, Write, WriteAndSnapshot},
+    config::{NetworkFiles, Synchronous},
+    database::{Close, Database},
+    error::{Error, ErrorKind},
+    shared::WeakDatabase,
+    sqlite::blob::Blob,
+    sqlite::migrate::Migrations,
+    sqlite::path::absolute_path,
+    sqlite::queryable::{Executor, Queryable},
+    sqlite::snapshot::Snapshot,
+    sqlite::statement::Statement,
+    sqlite::transaction::Transaction,
+    stats::holders::{Holder, HolderKind},
+    stats::{CallStats, ClientStats, Distribution, LaneStats, Slow, Stats, Work},
+};
