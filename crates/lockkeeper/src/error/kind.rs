@@ -91,61 +91,53 @@ pub enum ErrorKind {
 
 impl fmt::Display for ErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Call => f.write_str("the call returned an error"),
-            Self::Busy => {
-                f.write_str("another process kept the database locked for the whole busy timeout")
-            }
-            Self::Timeout(phase) => write!(f, "the deadline passed while {phase}"),
-            Self::Canceled => f.write_str("the database was aborted while the call ran"),
-            Self::NotApplied => {
-                f.write_str("the call was undone with its transaction; it may be made again")
-            }
-            Self::Unknown => {
-                f.write_str("an I/O error in COMMIT: whether the call was stored is not known")
-            }
-            Self::Nested => f.write_str(
+        f.write_str(match self {
+            Self::Call => "the call returned an error",
+            Self::Busy => "another process kept the database locked for the whole busy timeout",
+            Self::Timeout(phase) => return write!(f, "the deadline passed while {phase}"),
+            Self::Canceled => "the database was aborted while the call ran",
+            Self::NotApplied => "the call was undone with its transaction; it may be made again",
+            Self::Unknown => "an I/O error in COMMIT: whether the call was stored is not known",
+            Self::Nested => {
                 "called from inside a call that would wait for itself, directly or through calls of other \
-                 databases; use the transaction or snapshot given to the closure",
-            ),
-            Self::ReadOnly => f.write_str("a write where nothing can be written"),
-            Self::Closed => f.write_str("the database is closed"),
-            Self::WritesStopped => f.write_str("writes are stopped for now; reads go on"),
-            Self::Faulted => f.write_str("a thread or connection of the database is gone"),
-            Self::RolledBack => f.write_str("a statement of the call rolled everything back"),
-            Self::ForeignKey => f.write_str("the call left a foreign key violated"),
-            Self::SnapshotExpired => f.write_str(
-                "the snapshot was released: it reached its maximum age, or the WAL its maximum size",
-            ),
-            Self::LeaseExpired => f.write_str(
+                 databases; use the transaction or snapshot given to the closure"
+            }
+            Self::ReadOnly => "a write where nothing can be written",
+            Self::Closed => "the database is closed",
+            Self::WritesStopped => "writes are stopped for now; reads go on",
+            Self::Faulted => "a thread or connection of the database is gone",
+            Self::RolledBack => "a statement of the call rolled everything back",
+            Self::ForeignKey => "the call left a foreign key violated",
+            Self::SnapshotExpired => {
+                "the snapshot was released: it reached its maximum age, or the WAL its maximum size"
+            }
+            Self::LeaseExpired => {
                 "the lease was held or left idle for too long and is rolled back; await less in it, \
-                 or raise `hold_max` or `idle_max`",
-            ),
-            Self::LeaseEnded => f.write_str("the lease is over and rolled back"),
-            Self::TooManySnapshots => f.write_str("too many snapshots are held"),
+                 or raise `hold_max` or `idle_max`"
+            }
+            Self::LeaseEnded => "the lease is over and rolled back",
+            Self::TooManySnapshots => "too many snapshots are held",
             Self::Overloaded => {
-                f.write_str("the database is overloaded; the call waited too long and never began")
+                "the database is overloaded; the call waited too long and never began"
             }
-            Self::DiskFull => f.write_str("the disk or the quota is full"),
-            Self::Corrupt => f.write_str("the file is damaged or not a database"),
-            Self::Open => f.write_str("the database could not be opened"),
-            Self::NotFound => f.write_str("there is no such file"),
-            Self::AlreadyOpen => f.write_str("the file is open already"),
-            Self::NetworkFileSystem => f.write_str("the file is on a network file system"),
-            Self::SqliteVersion => f.write_str("this version of SQLite is not safe"),
-            Self::ForeignFile => f.write_str("the file is another program's"),
-            Self::NewerFile => f.write_str("the file is newer than this program"),
-            Self::Migration => f.write_str("the schema could not be brought up to date"),
-            Self::Replaced => {
-                f.write_str("the file was deleted, replaced or emptied while it was open")
-            }
-            Self::Backup => f.write_str("the copy could not be made"),
-            Self::Config => f.write_str("a setting makes no sense"),
-            Self::Forked => f.write_str(
+            Self::DiskFull => "the disk or the quota is full",
+            Self::Corrupt => "the file is damaged or not a database",
+            Self::Open => "the database could not be opened",
+            Self::NotFound => "there is no such file",
+            Self::AlreadyOpen => "the file is open already",
+            Self::NetworkFileSystem => "the file is on a network file system",
+            Self::SqliteVersion => "this version of SQLite is not safe",
+            Self::ForeignFile => "the file is another program's",
+            Self::NewerFile => "the file is newer than this program",
+            Self::Migration => "the schema could not be brought up to date",
+            Self::Replaced => "the file was deleted, replaced or emptied while it was open",
+            Self::Backup => "the copy could not be made",
+            Self::Config => "a setting makes no sense",
+            Self::Forked => {
                 "the process forked, and nothing of SQLite survives that; fork before opening, or \
-                 run another program (exec)",
-            ),
-            Self::Sqlite => f.write_str("SQLite failed"),
-        }
+                 run another program (exec)"
+            }
+            Self::Sqlite => "SQLite failed",
+        })
     }
 }
