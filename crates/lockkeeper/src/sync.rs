@@ -4,6 +4,7 @@
 //! `models.rs` explore every interleaving, and the clock stands still, because loom needs each
 //! execution to be repeatable.
 
+use std::sync::PoisonError;
 use std::time::Instant;
 
 #[cfg(not(loom))]
@@ -23,18 +24,12 @@ pub(crate) use loom::sync::{
 /// No code of a caller runs under a lock of this crate, so a poisoned lock still guards a whole
 /// state: the panic came from an assertion of ours, and the thread's exit guard reports it.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    match mutex.lock() {
-        Ok(guard) => guard,
-        Err(poisoned) => poisoned.into_inner(),
-    }
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Waits on `bell`; the caller re-checks its condition in a loop.
 pub(crate) fn wait<'a, T>(bell: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
-    match bell.wait(guard) {
-        Ok(guard) => guard,
-        Err(poisoned) => poisoned.into_inner(),
-    }
+    bell.wait(guard).unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Waits on `bell` until `until` at the latest; the caller re-checks its condition in a loop.
@@ -45,10 +40,7 @@ pub(crate) fn wait_until<'a, T>(
     until: Instant,
 ) -> MutexGuard<'a, T> {
     let left = until.saturating_duration_since(now());
-    match bell.wait_timeout(guard, left) {
-        Ok((guard, _)) => guard,
-        Err(poisoned) => poisoned.into_inner().0,
-    }
+    bell.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0
 }
 
 /// Loom has no time: a timed wait is one that nobody cuts short.

@@ -22,7 +22,7 @@
 //! Lock order: the list of subscribers, then one subscriber.
 
 use std::collections::VecDeque;
-use std::future::Future;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -51,10 +51,7 @@ struct List {
     closed: bool,
 }
 
-#[derive(Debug)]
-struct Subscriber {
-    state: Mutex<State>,
-}
+type Subscriber = Mutex<State>;
 
 #[derive(Debug)]
 struct State {
@@ -131,7 +128,7 @@ impl Feed {
     fn subscribe(self: &Arc<Self>, wants: Wants) -> Subscription {
         let mut list = lock(&self.list);
         let state = State { wants, waker: None, closed: list.closed };
-        let subscriber = Arc::new(Subscriber { state: Mutex::new(state) });
+        let subscriber = Arc::new(Mutex::new(state));
         if !list.closed {
             list.subscribers.push(Arc::clone(&subscriber));
             self.watched.store(list.subscribers.len(), Ordering::SeqCst);
@@ -142,7 +139,7 @@ impl Feed {
     pub(crate) fn publish(&self, change: &Change) {
         let mut wakers = Vec::new();
         for subscriber in &lock(&self.list).subscribers {
-            let mut state = lock(&subscriber.state);
+            let mut state = lock(subscriber);
             if state.wants.note(change) {
                 wakers.extend(state.waker.take());
             }
@@ -156,7 +153,7 @@ impl Feed {
         let mut list = lock(&self.list);
         list.closed = true;
         for subscriber in std::mem::take(&mut list.subscribers) {
-            let mut state = lock(&subscriber.state);
+            let mut state = lock(&subscriber);
             state.closed = true;
             wakers.extend(state.waker.take());
         }
@@ -182,11 +179,15 @@ struct Subscription {
 
 impl Subscription {
     fn try_take(&self) -> Option<Change> {
-        lock(&self.subscriber.state).wants.take()
+        lock(&self.subscriber).wants.take()
+    }
+
+    async fn take(&self) -> Option<Change> {
+        poll_fn(|context| self.poll_take(context)).await
     }
 
     fn poll_take(&self, context: &mut Context<'_>) -> Poll<Option<Change>> {
-        let mut state = lock(&self.subscriber.state);
+        let mut state = lock(&self.subscriber);
         if let Some(change) = state.wants.take() {
             return Poll::Ready(Some(change));
         }
@@ -218,13 +219,13 @@ impl QueryWatch {
     }
 
     pub(crate) fn begin(&self) {
-        if let Wants::Query(interest) = &mut lock(&self.0.subscriber.state).wants {
+        if let Wants::Query(interest) = &mut lock(&self.0.subscriber).wants {
             interest.begin();
         }
     }
 
     pub(crate) fn settle(&self, reads: Reads) {
-        if let Wants::Query(interest) = &mut lock(&self.0.subscriber.state).wants {
+        if let Wants::Query(interest) = &mut lock(&self.0.subscriber).wants {
             interest.settle(reads);
         }
     }
@@ -236,19 +237,8 @@ impl Drop for Subscription {
         list.subscribers.retain(|other| !Arc::ptr_eq(other, &self.subscriber));
         self.feed.watched.store(list.subscribers.len(), Ordering::SeqCst);
         drop(list);
-        let waker = lock(&self.subscriber.state).waker.take();
+        let waker = lock(&self.subscriber).waker.take();
         drop(waker);
-    }
-}
-
-/// Waits for the next value of a subscription.
-struct Next<'s>(&'s Subscription);
-
-impl Future for Next<'_> {
-    type Output = Option<Change>;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.poll_take(context)
     }
 }
 
@@ -271,13 +261,13 @@ impl Changes {
     /// # Cancel safety
     /// Nothing is lost when the future is dropped.
     pub async fn next(&mut self) -> Option<Change> {
-        Next(&self.0).await
+        self.0.take().await
     }
 
     /// As [`Changes::next`], blocking this thread. Not for a call's closure: the next commit may need the thread
     /// that would wait for it, and nothing tells.
     pub fn blocking_next(&mut self) -> Option<Change> {
-        block_on(Next(&self.0))
+        block_on(self.0.take())
     }
 
     /// The next change, if there is one now.
@@ -317,13 +307,13 @@ impl Watch {
     /// # Cancel safety
     /// Nothing is lost when the future is dropped.
     pub async fn next(&mut self) -> Option<u64> {
-        Next(&self.0).await.map(|change| change.commit())
+        self.0.take().await.map(|change| change.commit())
     }
 
     /// As [`Watch::next`], blocking this thread. Not for a call's closure: the next commit may need the thread
     /// that would wait for it, and nothing tells.
     pub fn blocking_next(&mut self) -> Option<u64> {
-        block_on(Next(&self.0)).map(|change| change.commit())
+        block_on(self.0.take()).map(|change| change.commit())
     }
 
     /// The number of the newest commit that may have changed one of the tables since the last time,

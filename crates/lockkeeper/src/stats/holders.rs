@@ -94,10 +94,6 @@ impl Slot {
         }
     }
 
-    fn is_backup(&self) -> bool {
-        lock(&self.0).is_backup()
-    }
-
     /// The lock of the file is waited for.
     pub(crate) fn wait_for_lock(&self, at: Instant) {
         lock(&self.0).locked.get_or_insert(at);
@@ -141,11 +137,6 @@ impl Slot {
         let slot = lock(&self.0);
         let (origin, since) = slot.call.as_ref().filter(|_| slot.running)?;
         Some(Holder::new(origin, *since, &slot.sql))
-    }
-
-    /// Since when the lock of the file has been waited for, if it is.
-    fn locked(&self) -> Option<Instant> {
-        lock(&self.0).locked
     }
 
     /// The open read transaction.
@@ -199,20 +190,15 @@ pub enum HolderKind {
 
 impl fmt::Display for HolderKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Write => "a write",
-            Self::Exclusive => "an exclusive call",
-            Self::Lease => "a lease",
-            Self::Read => "a read",
-            Self::Snapshot => "a snapshot",
-            Self::Backup => "a backup",
-        })
+        match self {
+            Self::Exclusive => f.write_str("an exclusive call"),
+            kind => write!(f, "a {}", kind.name()),
+        }
     }
 }
 
-#[cfg(feature = "tracing")]
 impl HolderKind {
-    /// For spans.
+    /// The name of its span.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Write => "write",
@@ -291,43 +277,44 @@ impl Board {
         slots.push((role, Arc::downgrade(slot)));
     }
 
-    fn slots(&self) -> Vec<(Role, Arc<Slot>)> {
+    /// The slots of the connections whose role is `wanted`.
+    fn slots(&self, wanted: impl Fn(Role) -> bool) -> Vec<Arc<Slot>> {
         let slots = lock(&self.0);
-        slots.iter().filter_map(|(role, slot)| Some((*role, slot.upgrade()?))).collect()
+        let slots = slots.iter().filter(|(role, _)| wanted(*role));
+        slots.filter_map(|(_, slot)| slot.upgrade()).collect()
+    }
+
+    /// The slots of the connections that read the file: they pin its WAL.
+    fn readers(&self) -> Vec<Arc<Slot>> {
+        self.slots(|role| role == Role::Reader)
     }
 
     /// The call that the writer runs.
     pub(crate) fn writing(&self) -> Option<Holder> {
-        let slots = self.slots();
-        slots.iter().filter(|(role, _)| *role == Role::Writer).find_map(|(_, slot)| slot.call())
+        self.slots(|role| role == Role::Writer).iter().find_map(|slot| slot.call())
     }
 
     /// The read that has been running longest.
     pub(crate) fn longest_read(&self) -> Option<Holder> {
-        let slots = self.slots();
-        let readers = slots.iter().filter(|(role, _)| *role != Role::Writer);
-        readers.filter_map(|(_, slot)| slot.call()).max_by_key(|holder| holder.age)
+        let slots = self.slots(|role| role != Role::Writer);
+        slots.iter().filter_map(|slot| slot.call()).max_by_key(|holder| holder.age)
     }
 
     /// The oldest open read transaction of the file: what the WAL cannot be folded back beyond.
     pub(crate) fn oldest_reader(&self) -> Option<Holder> {
-        let slots = self.slots();
-        let readers = slots.iter().filter(|(role, _)| *role == Role::Reader);
-        let oldest = readers.filter_map(|(_, slot)| slot.reader());
+        let readers = self.readers();
+        let oldest = readers.iter().filter_map(|slot| slot.reader());
         oldest.min_by_key(|(since, _)| *since).map(|(_, holder)| holder)
     }
 
     /// Whether a backup runs: it is not asked to stop, and pins the WAL until it has ended.
     pub(crate) fn backup_runs(&self) -> bool {
-        let slots = self.slots();
-        slots.iter().any(|(role, slot)| *role == Role::Reader && slot.is_backup())
+        self.readers().iter().any(|slot| lock(&slot.0).is_backup())
     }
 
     /// Asks reads older than `age` to stop, backups apart; how many there were.
     pub(crate) fn cut_reads(&self, age: Duration) -> u64 {
-        let slots = self.slots();
-        let readers = slots.iter().filter(|(role, _)| *role == Role::Reader);
-        readers.map(|(_, slot)| u64::from(slot.cut(age))).sum()
+        self.readers().iter().map(|slot| u64::from(slot.cut(age))).sum()
     }
 
     /// For the error of a write that waited in vain.
@@ -335,9 +322,8 @@ impl Board {
         if let Some(holder) = self.writing() {
             return format!("the writer is held by {holder}");
         }
-        let slots = self.slots();
-        let writer = slots.iter().find(|(role, _)| *role == Role::Writer);
-        match writer.and_then(|(_, slot)| slot.locked()) {
+        let writer = self.slots(|role| role == Role::Writer);
+        match writer.first().and_then(|slot| lock(&slot.0).locked) {
             Some(since) => {
                 let age = now().saturating_duration_since(since);
                 format!("another process or connection has held the file's lock for {age:.1?}")

@@ -317,18 +317,15 @@ impl ClientStats {
     /// The clients whose lanes the two queues have.
     pub(crate) fn of_lanes(writes: Vec<LaneFigures>, reads: Vec<LaneFigures>) -> Vec<Self> {
         let mut clients: Vec<Self> = Vec::new();
-        for lane in writes {
-            let writes = LaneStats { waiting: lane.waiting, taken: lane.taken, run: lane.run };
-            clients.push(Self { name: lane.name, writes, reads: LaneStats::default() });
+        let numbers =
+            |LaneFigures { name, waiting, taken, run }| (name, LaneStats { waiting, taken, run });
+        for (name, writes) in writes.into_iter().map(numbers) {
+            clients.push(Self { name, writes, reads: LaneStats::default() });
         }
-        for lane in reads {
-            let reads = LaneStats { waiting: lane.waiting, taken: lane.taken, run: lane.run };
-            match clients.iter_mut().find(|client| client.name == lane.name) {
+        for (name, reads) in reads.into_iter().map(numbers) {
+            match clients.iter_mut().find(|client| client.name == name) {
                 Some(client) => client.reads = reads,
-                None => {
-                    let writes = LaneStats::default();
-                    clients.push(Self { name: lane.name, writes, reads });
-                }
+                None => clients.push(Self { name, writes: LaneStats::default(), reads }),
             }
         }
         clients
