@@ -87,7 +87,7 @@ impl<F: ?Sized> fmt::Debug for Callback<F> {
 }
 
 /// Everything that [`Builder`](crate::Builder) collects.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Config {
     pub(crate) place: Place,
     pub(crate) vfs: Option<String>,
@@ -184,18 +184,5 @@ impl Config {
 
     pub(crate) fn is_memory(&self) -> bool {
         self.place == Place::Memory
-    }
-}
-
-impl fmt::Debug for Config {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Config")
-            .field("place", &self.place)
-            .field("readers", &self.readers)
-            .field("readers_max", &self.readers_max)
-            .field("queue_capacity", &self.queue_capacity)
-            .field("synchronous", &self.synchronous)
-            .field("busy_timeout", &self.busy_timeout)
-            .finish_non_exhaustive()
     }
 }

@@ -52,10 +52,6 @@ impl<E> fmt::Debug for WeakDatabase<E> {
 }
 
 impl<E: Send + 'static> WeakDatabase<E> {
-    pub(crate) fn new(shutdown: &Arc<Shutdown>) -> Self {
-        Self { shutdown: Arc::downgrade(shutdown), error: PhantomData }
-    }
-
     /// A handle to the database, as long as it is open: another handle keeps it open, and nobody has closed or
     /// aborted it. `None` in a process that was forked from the one that opened it.
     pub fn upgrade(&self) -> Option<Database<E>> {
@@ -70,7 +66,7 @@ impl<E: Send + 'static> Database<E> {
     /// A handle that does not keep the database open, for caches, registries and parts that may outlive their users.
     /// It closes when the last handle of the other kind goes.
     pub fn downgrade(&self) -> WeakDatabase<E> {
-        WeakDatabase::new(self.shutdown())
+        WeakDatabase { shutdown: Arc::downgrade(self.shutdown()), error: PhantomData }
     }
 }
 

@@ -10,30 +10,7 @@ use serde_json::json;
 use crate::copy::explained;
 use crate::file::wal_bytes;
 use crate::stop::Stop;
-use crate::{Outcome, answer};
-
-/// Writes single rows from many threads until `until`; how many were stored.
-fn write_until(db: &Database, writers: usize, over: &AtomicBool) -> Result<u64, String> {
-    let stored = AtomicU64::new(0);
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..writers)
-            .map(|_| {
-                scope.spawn(|| {
-                    while !over.load(Ordering::Relaxed) {
-                        let sql = "INSERT INTO bench (data) VALUES (randomblob(100))";
-                        db.blocking_write(move |tx| tx.execute(sql, [])).map_err(explained)?;
-                        stored.fetch_add(1, Ordering::Relaxed);
-                    }
-                    Ok(())
-                })
-            })
-            .collect();
-        threads.into_iter().try_for_each(|thread| {
-            thread.join().unwrap_or_else(|_| Err(String::from("a writer panicked")))
-        })
-    })?;
-    Ok(stored.into_inner())
-}
+use crate::{Answer, Outcome};
 
 pub(crate) fn bench(
     dir: &Path,
@@ -84,18 +61,16 @@ pub(crate) fn bench(
     })?;
     let wal = wal_bytes(&file);
     db.blocking_close().map_err(explained)?;
-    answer(
-        json!({
-            "writers": writers,
-            "durable_writes_per_second": alone,
-            "durable_writes_per_second_beside_backup": beside,
-            "backup_bytes": idle.bytes,
-            "backup_milliseconds_idle": idle.elapsed.as_millis() as u64,
-            "backup_milliseconds_beside_writes": busy.as_millis() as u64,
-            "wal_bytes_after_backup": wal,
-        }),
-        true,
-    )
+    let facts = json!({
+        "writers": writers,
+        "durable_writes_per_second": alone,
+        "durable_writes_per_second_beside_backup": beside,
+        "backup_bytes": idle.bytes,
+        "backup_milliseconds_idle": idle.elapsed.as_millis() as u64,
+        "backup_milliseconds_beside_writes": busy.as_millis() as u64,
+        "wal_bytes_after_backup": wal,
+    });
+    Ok(Answer { facts, good: true })
 }
 
 fn go_on(stop: &Stop) -> Result<(), String> {
@@ -105,20 +80,30 @@ fn go_on(stop: &Stop) -> Result<(), String> {
     }
 }
 
-/// Writes per second while `f` runs.
+/// Writes single rows from many threads while `f` runs; how many per second.
 fn measure(
     db: &Database,
     writers: usize,
     f: impl FnOnce() -> Result<(), String>,
 ) -> Result<u64, String> {
-    let over = AtomicBool::new(false);
+    let (over, stored) = (AtomicBool::new(false), AtomicU64::new(0));
+    let write = || {
+        while !over.load(Ordering::Relaxed) {
+            let sql = "INSERT INTO bench (data) VALUES (randomblob(100))";
+            db.blocking_write(move |tx| tx.execute(sql, [])).map_err(explained)?;
+            stored.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    };
+    let began = Instant::now();
     std::thread::scope(|scope| {
-        let began = Instant::now();
-        let stored = scope.spawn(|| write_until(db, writers, &over));
+        let threads: Vec<_> = (0..writers).map(|_| scope.spawn(write)).collect();
         let result = f();
         over.store(true, Ordering::Relaxed);
-        let stored = stored.join().map_err(|_| String::from("the writers panicked"))??;
-        result?;
-        Ok((stored as f64 / began.elapsed().as_secs_f64()) as u64)
-    })
+        threads.into_iter().try_for_each(|thread| {
+            thread.join().unwrap_or_else(|_| Err(String::from("a writer panicked")))
+        })?;
+        result
+    })?;
+    Ok((stored.into_inner() as f64 / began.elapsed().as_secs_f64()) as u64)
 }

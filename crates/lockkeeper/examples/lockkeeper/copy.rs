@@ -8,25 +8,24 @@ use lockkeeper::{BackupProgress, BackupReport, Restore};
 use serde_json::json;
 
 use crate::stop::Stop;
-use crate::{Outcome, answer};
+use crate::{Answer, Outcome};
 
 pub(crate) fn backup(file: &Path, to: &Path, stop: &Stop) -> Outcome {
     let report = copy(file, to, stop)?;
-    answer(
-        json!({
-            "backup": to.display().to_string(),
-            "bytes": report.bytes,
-            "milliseconds": report.elapsed.as_millis() as u64,
-            "integrity_check": "ok",
-        }),
-        true,
-    )
+    let facts = json!({
+        "backup": to.display().to_string(),
+        "bytes": report.bytes,
+        "milliseconds": report.elapsed.as_millis() as u64,
+        "integrity_check": "ok",
+    });
+    Ok(Answer { facts, good: true })
 }
 
 pub(crate) fn restore(from: &Path, file: &Path, stop: &Stop) -> Outcome {
     let report = copy(from, file, stop)?;
     let (file, bytes) = (file.display().to_string(), report.bytes);
-    answer(json!({ "restored": file, "bytes": bytes, "integrity_check": "ok" }), true)
+    let facts = json!({ "restored": file, "bytes": bytes, "integrity_check": "ok" });
+    Ok(Answer { facts, good: true })
 }
 
 /// Not as a `Database`, which would change the journal mode of a file that has another one.

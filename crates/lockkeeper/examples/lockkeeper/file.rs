@@ -10,10 +10,10 @@ use lockkeeper::rusqlite::{self, Connection, ErrorCode, OpenFlags};
 use serde_json::{Value, json};
 
 use crate::stop::Stop;
-use crate::{Outcome, answer};
+use crate::{Answer, Outcome};
 
 /// How long to wait for a lock of another program.
-const PATIENCE: Duration = Duration::from_secs(5);
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a file is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +54,7 @@ fn open(file: &Path, purpose: Purpose) -> Result<Connection, Box<dyn Error>> {
     };
     let conn = Connection::open_with_flags(file, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
         .map_err(|error| explained(file, &error))?;
-    conn.busy_timeout(PATIENCE)?;
+    conn.busy_timeout(BUSY_TIMEOUT)?;
     if purpose == Purpose::Look {
         conn.execute_batch("PRAGMA query_only = ON")?;
     }
@@ -96,37 +96,31 @@ pub(crate) fn inspect(file: &Path, quick: bool, stop: &Stop) -> Outcome {
     let mut conn = open(file, Purpose::Look)?;
     let stop = Arc::clone(&stop.0);
     conn.progress_handler(100_000, Some(move || stop.load(Ordering::Relaxed)))?;
-    let looked = look(&conn, quick).map_err(|error| explained(file, &error))?;
-    let Value::Object(mut facts) = looked.facts else { return Err("no facts".into()) };
+    let (mut facts, good) = look(&conn, quick).map_err(|error| explained(file, &error))?;
     let open_in = holders(file);
     let mut notes = Vec::new();
     if wal > 0 && open_in.is_empty() {
-        let note = "nobody seems to have it open, so the WAL was left by a crash: whoever opens it \
-                    next recovers it; `checkpoint` does so at once";
-        notes.push(note);
+        notes.push(
+            "nobody seems to have it open, so the WAL was left by a crash: whoever opens it next \
+             recovers it; `checkpoint` does so at once",
+        );
     }
     if unseen() > 0 {
-        let note = "the files of other users' processes cannot be seen from here; run it as root";
-        notes.push(note);
+        notes.push("the files of other users' processes cannot be seen from here; run it as root");
     }
-    facts.insert("file".into(), json!(file.display().to_string()));
-    facts.insert("bytes".into(), json!(std::fs::metadata(file)?.len()));
-    facts.insert("wal_bytes".into(), json!(wal));
-    let frames = wal.saturating_sub(32) / (looked.page_bytes + 24);
-    facts.insert("wal_frames_at_most".into(), json!(frames));
-    facts.insert("open_in".into(), json!(open_in));
-    facts.insert("notes".into(), json!(notes));
-    answer(Value::Object(facts), looked.good)
+    // The header of the WAL has 32 bytes, that of a frame 24.
+    let page_bytes = facts["page_size"].as_u64().unwrap_or(0);
+    facts["file"] = json!(file.display().to_string());
+    facts["bytes"] = json!(std::fs::metadata(file)?.len());
+    facts["wal_bytes"] = json!(wal);
+    facts["wal_frames_at_most"] = json!(wal.saturating_sub(32) / (page_bytes + 24));
+    facts["open_in"] = json!(open_in);
+    facts["notes"] = json!(notes);
+    Ok(Answer { facts, good })
 }
 
-/// What SQLite says of a file.
-struct Looked {
-    facts: Value,
-    page_bytes: u64,
-    good: bool,
-}
-
-fn look(conn: &Connection, quick: bool) -> rusqlite::Result<Looked> {
+/// What SQLite says of a file, and whether all is well.
+fn look(conn: &Connection, quick: bool) -> rusqlite::Result<(Value, bool)> {
     let number = |name: &str| conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let text = |name: &str| conn.pragma_query_value(None, name, |row| row.get::<_, String>(0));
     let id = number("application_id")?;
@@ -138,10 +132,9 @@ fn look(conn: &Connection, quick: bool) -> rusqlite::Result<Looked> {
         statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
     let keys: i64 =
         conn.query_row("SELECT count(*) FROM pragma_foreign_key_check", [], |row| row.get(0))?;
-    let page = number("page_size")?;
     let good = problems == ["ok"] && keys == 0;
     let facts = json!({
-        "page_size": page,
+        "page_size": number("page_size")?,
         "pages": number("page_count")?,
         "free_pages": number("freelist_count")?,
         "journal_mode": text("journal_mode")?,
@@ -153,7 +146,7 @@ fn look(conn: &Connection, quick: bool) -> rusqlite::Result<Looked> {
         check: problems,
         "sqlite_here": rusqlite::version(),
     });
-    Ok(Looked { facts, page_bytes: page.unsigned_abs(), good })
+    Ok((facts, good))
 }
 
 /// The application id in letters, if it is made of some.
@@ -212,11 +205,11 @@ fn holders(file: &Path) -> Vec<String> {
     found
 }
 
-pub(crate) fn checkpoint(file: &Path, patience: Duration) -> Outcome {
+pub(crate) fn checkpoint(file: &Path, timeout: Duration) -> Outcome {
     let file = &known(file)?;
     let before = wal_bytes(file);
     let conn = open(file, Purpose::FoldBack)?;
-    conn.busy_timeout(patience)?;
+    conn.busy_timeout(timeout)?;
     let (busy, log, copied): (bool, i64, i64) = conn
         .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?))
@@ -230,15 +223,13 @@ pub(crate) fn checkpoint(file: &Path, patience: Duration) -> Outcome {
         false => "none",
         true => "a reader or writer kept it; see `inspect` for who has it open, and try again",
     };
-    answer(
-        json!({
-            "file": file.display().to_string(),
-            "emptied": !busy,
-            "frames_left": (log - copied).max(0),
-            "wal_bytes_before": before,
-            "wal_bytes": wal_bytes(file),
-            "remedy": remedy,
-        }),
-        !busy,
-    )
+    let facts = json!({
+        "file": file.display().to_string(),
+        "emptied": !busy,
+        "frames_left": (log - copied).max(0),
+        "wal_bytes_before": before,
+        "wal_bytes": wal_bytes(file),
+        "remedy": remedy,
+    });
+    Ok(Answer { facts, good: !busy })
 }

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 mod bench;
 mod copy;
@@ -83,7 +83,7 @@ fn run(Arguments { json, command }: &Arguments, stop: &Stop) -> ExitCode {
     match execute(command, stop) {
         Ok(Answer { facts, good }) => {
             match json {
-                true => println!("{}", Value::Object(facts)),
+                true => println!("{facts}"),
                 false => print_facts(&facts),
             }
             if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -115,22 +115,17 @@ fn execute(command: &Command, stop: &Stop) -> Outcome {
 
 /// What a command found, and whether all is well: then the exit status is 0.
 struct Answer {
-    facts: Map<String, Value>,
+    /// An object.
+    facts: Value,
     good: bool,
 }
 
 type Outcome = Result<Answer, Box<dyn Error>>;
 
-fn answer(facts: Value, good: bool) -> Outcome {
-    match facts {
-        Value::Object(facts) => Ok(Answer { facts, good }),
-        _ => Err("no facts".into()),
-    }
-}
-
-fn print_facts(facts: &Map<String, Value>) {
-    let width = facts.keys().map(String::len).max().unwrap_or(0);
-    for (name, value) in facts {
+fn print_facts(facts: &Value) {
+    let facts = || facts.as_object().into_iter().flatten();
+    let width = facts().map(|(name, _)| name.len()).max().unwrap_or(0);
+    for (name, value) in facts() {
         let name = name.replace('_', " ");
         match value {
             Value::Array(items) if items.is_empty() => println!("{name:width$}  none"),

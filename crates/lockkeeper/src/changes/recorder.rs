@@ -85,11 +85,7 @@ struct Notes {
 }
 
 /// One thing that a statement may do.
-#[derive(Clone, Debug)]
-struct Said {
-    table: Table,
-    what: What,
-}
+type Said = (Table, What);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum What {
@@ -175,11 +171,9 @@ impl Recorder {
         }
         let Some(table) = notes.intern(schema, table) else { return };
         notes.altered |= matches!(context.action, AuthAction::AlterTable { .. });
-        let said = Said { table, what };
+        let said = (table, what);
         // A statement says the same of a table many times, once for each trigger.
-        if notes.said.len() < KNOWN_MAX
-            && !notes.said.iter().any(|before| before.table == table && before.what == said.what)
-        {
+        if notes.said.len() < KNOWN_MAX && !notes.said.contains(&said) {
             notes.said.push(said);
         }
     }
@@ -250,7 +244,7 @@ impl Recorder {
         let mut plan = Plan::default();
         let mut replaces = mentions_replace(sql);
         let mut written: Vec<Table> = Vec::new();
-        for Said { table, what } in said {
+        for (table, what) in said {
             if *what == What::Schema {
                 push_new(&mut plan.schema, *table);
                 continue;
@@ -329,9 +323,7 @@ impl Recorder {
             notes.said.clear();
             if unseen {
                 // Its end may never be seen.
-                for table in plan.vague.iter().chain(&plan.emptied).chain(&plan.schema) {
-                    notes.report_alone(*table);
-                }
+                notes.report_alone(plan.vague.iter().chain(&plan.emptied).chain(&plan.schema));
             }
         }
         self.mark(conn)
@@ -340,9 +332,8 @@ impl Recorder {
     /// The call writes into a blob of this table, of which the hook says nothing.
     pub(crate) fn blob_written(&self, schema: &str, table: &str) {
         let mut notes = lock(&self.notes);
-        if let Some(table) = notes.intern(schema, table) {
-            notes.report_alone(table);
-        }
+        let table = notes.intern(schema, table);
+        notes.report_alone(&table);
     }
 
     /// A statement has run: its events are kept, taken back or made vague (REC1).
@@ -368,16 +359,12 @@ impl Recorder {
         if doubtful {
             let rows = notes.rows.get(mark.rows..).unwrap_or_default();
             let tables: Vec<Table> = rows.iter().map(|(table, _)| *table).collect();
-            for table in tables {
-                notes.report_alone(table);
-            }
+            notes.report_alone(&tables);
         }
         for plan in anew.as_deref().into_iter().chain([plan]) {
             let emptied: &[Table] = if changes > events || doubtful { &plan.emptied } else { &[] };
             let vague: &[Table] = if changes > 0 || doubtful { &plan.vague } else { &[] };
-            for table in emptied.iter().chain(vague).chain(&plan.schema) {
-                notes.report_alone(*table);
-            }
+            notes.report_alone(emptied.iter().chain(vague).chain(&plan.schema));
         }
     }
 
@@ -431,7 +418,7 @@ impl RowSink for Recorder {
             notes.full = true;
         }
         match notes.full {
-            true => notes.report_alone(table),
+            true => notes.report_alone([&table]),
             false => notes.rows.push((table, RowChange { kind, rowid })),
         }
     }
@@ -481,8 +468,8 @@ impl Notes {
         self.tables.clear();
     }
 
-    fn report_alone(&mut self, table: Table) {
-        push_new(&mut self.alone, table);
+    fn report_alone<'t>(&mut self, tables: impl IntoIterator<Item = &'t Table>) {
+        tables.into_iter().for_each(|table| push_new(&mut self.alone, *table));
     }
 }
 

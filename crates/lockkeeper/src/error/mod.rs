@@ -257,14 +257,12 @@ fn known<E: 'static>(error: &E) -> Option<&(dyn StdError + 'static)> {
     type Sent = Box<dyn StdError + Send>;
     let any: &dyn Any = error;
     if let Some(error) = any.downcast_ref::<rusqlite::Error>() {
-        Some(error)
-    } else if let Some(error) = any.downcast_ref::<Shared>() {
-        Some(&**error)
-    } else if let Some(error) = any.downcast_ref::<Sent>() {
-        Some(&**error)
-    } else {
-        None
+        return Some(error);
     }
+    if let Some(error) = any.downcast_ref::<Shared>() {
+        return Some(&**error);
+    }
+    any.downcast_ref::<Sent>().map(|error| &**error as &(dyn StdError + 'static))
 }
 
 /// The next error of a chain.
@@ -289,17 +287,14 @@ fn hint_for(error: &rusqlite::Error) -> Option<&'static str> {
 /// Whether this process, or the machine, has no descriptors for another file and its WAL.
 ///
 /// Asked with a pair of sockets: the library opens no file itself (`sqlite/preflight.rs`).
-#[cfg(unix)]
 pub(crate) fn are_descriptors_exhausted() -> bool {
+    #[cfg(unix)]
     // ENFILE and EMFILE, which have these numbers on every Unix that Rust knows.
-    let none_left = |error: std::io::Error| matches!(error.raw_os_error(), Some(23 | 24));
-    std::os::unix::net::UnixStream::pair().err().is_some_and(none_left)
-}
-
-/// Elsewhere it is not known.
-#[cfg(not(unix))]
-pub(crate) fn are_descriptors_exhausted() -> bool {
-    false
+    return std::os::unix::net::UnixStream::pair()
+        .is_err_and(|error| matches!(error.raw_os_error(), Some(23 | 24)));
+    // Elsewhere it is not known.
+    #[cfg(not(unix))]
+    return false;
 }
 
 /// The kind of an error that a closure met, where callers may want to tell it apart.

@@ -22,7 +22,7 @@ type SqlFunction =
 /// Has the SQL functions `changes` and `total_changes` tell a call of its own changes alone.
 pub(crate) fn count_by_call<C: RowCounts>(conn: &Connection, counts: &Arc<C>) -> Result<(), Error> {
     let functions: [(&CStr, SqlFunction); 2] =
-        [(c"changes", own_changes::<C>), (c"total_changes", own_total_changes::<C>)];
+        [(c"changes", count::<C, false>), (c"total_changes", count::<C, true>)];
     for (name, function) in functions {
         let counts = Arc::into_raw(Arc::clone(counts)).cast_mut().cast();
         // SAFETY: the handle is open and the name ends with a NUL. SQLite calls `forget` for the
@@ -48,7 +48,8 @@ unsafe extern "C" fn forget<C: RowCounts>(counts: *mut c_void) {
     drop(unsafe { Arc::from_raw(counts.cast_const().cast::<C>()) });
 }
 
-unsafe extern "C" fn own_changes<C: RowCounts>(
+/// The changes of the call so far if `TOTAL`, otherwise those of its last statement.
+unsafe extern "C" fn count<C: RowCounts, const TOTAL: bool>(
     context: *mut ffi::sqlite3_context,
     _: c_int,
     _: *mut *mut ffi::sqlite3_value,
@@ -58,21 +59,11 @@ unsafe extern "C" fn own_changes<C: RowCounts>(
     unsafe {
         let counts = &*ffi::sqlite3_user_data(context).cast_const().cast::<C>();
         let db = ffi::sqlite3_context_db_handle(context);
-        let (all, last) = (ffi::sqlite3_total_changes64(db), ffi::sqlite3_changes64(db));
-        let changes = counts.changes(all.cast_unsigned(), last.cast_unsigned());
+        let total = ffi::sqlite3_total_changes64(db).cast_unsigned();
+        let changes = match TOTAL {
+            true => counts.total(total),
+            false => counts.changes(total, ffi::sqlite3_changes64(db).cast_unsigned()),
+        };
         ffi::sqlite3_result_int64(context, changes.cast_signed());
-    }
-}
-
-unsafe extern "C" fn own_total_changes<C: RowCounts>(
-    context: *mut ffi::sqlite3_context,
-    _: c_int,
-    _: *mut *mut ffi::sqlite3_value,
-) {
-    // SAFETY: as in `own_changes`.
-    unsafe {
-        let counts = &*ffi::sqlite3_user_data(context).cast_const().cast::<C>();
-        let all = ffi::sqlite3_total_changes64(ffi::sqlite3_context_db_handle(context));
-        ffi::sqlite3_result_int64(context, counts.total(all.cast_unsigned()).cast_signed());
     }
 }

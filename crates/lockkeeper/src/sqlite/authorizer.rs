@@ -5,6 +5,7 @@ use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use super::callbacks::{Access, Callbacks};
 use super::temporary::is_temp;
 use crate::changes::interest::Reads;
+use crate::sync::lock;
 
 impl Callbacks {
     pub(super) fn authorize(&self, context: &AuthContext<'_>) -> Authorization {
@@ -18,7 +19,7 @@ impl Callbacks {
             self.recorder.authorized(context);
         }
         if self.is_noting_reads() {
-            self.with_reads(|reads| note_read(reads, context));
+            note_read(&mut lock(&self.reads), context);
         }
         match &context.action {
             AuthAction::Transaction { .. }

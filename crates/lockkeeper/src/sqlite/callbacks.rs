@@ -32,10 +32,6 @@ pub(super) enum Access {
 pub(super) struct AtomicAccess(AtomicU8);
 
 impl AtomicAccess {
-    fn new() -> Self {
-        Self(AtomicU8::new(Access::Open as u8))
-    }
-
     pub(super) fn get(&self) -> Access {
         match self.0.load(Ordering::Relaxed) {
             access if access == Access::Call as u8 => Access::Call,
@@ -68,7 +64,7 @@ pub(crate) struct Callbacks {
     /// What the running call changes; on while somebody subscribes.
     pub(crate) recorder: Arc<Recorder>,
     /// What the running call reads; on while a live query runs.
-    reads: Mutex<Reads>,
+    pub(super) reads: Mutex<Reads>,
     noting_reads: AtomicBool,
     /// Who uses this connection.
     pub(crate) slot: Arc<Slot>,
@@ -82,7 +78,7 @@ impl Callbacks {
     pub(super) fn new(wakeups: Arc<Wakeups>, busy_timeout: Duration) -> Self {
         let slot = Arc::new(Slot::default());
         Self {
-            access: AtomicAccess::new(),
+            access: AtomicAccess(AtomicU8::new(Access::Open as u8)),
             deferred_keys: AtomicBool::new(false),
             temp_schema: TempSchema::default(),
             counters: Arc::default(),
@@ -138,10 +134,6 @@ impl Callbacks {
     /// Whether the call prepared it; forgets that.
     pub(super) fn take_deferred_keys(&self) -> bool {
         self.deferred_keys.swap(false, Ordering::Relaxed)
-    }
-
-    pub(super) fn with_reads(&self, f: impl FnOnce(&mut Reads)) {
-        f(&mut lock(&self.reads));
     }
 }
 

@@ -64,9 +64,11 @@ struct Watched {
 
 /// What a path leads to.
 enum Found {
-    Is(FileId),
-    /// That file, without a byte in it.
-    IsEmpty(FileId),
+    Is {
+        id: FileId,
+        /// It has not a byte in it.
+        is_empty: bool,
+    },
     Nothing,
     /// Nobody can say: it is behind a directory that may not be searched, for example.
     Unknown,
@@ -107,10 +109,10 @@ impl DatabaseFile {
     pub(crate) fn connected(&self) -> Result<(), Error> {
         let Some(path) = self.path() else { return Ok(()) };
         let mut watched = lock(&self.watched);
-        if watched.main.is_none() {
-            let found = look_at(path);
-            watched.was_filled = matches!(found, Found::Is(_));
-            watched.main = found.id();
+        if watched.main.is_none()
+            && let Found::Is { id, is_empty } = look_at(path)
+        {
+            (watched.main, watched.was_filled) = (Some(id), !is_empty);
         }
         watched.beside = Some(BESIDE.map(|end| path::identity(&path::beside(path, end))));
         drop(watched);
@@ -179,7 +181,7 @@ impl DatabaseFile {
         let (Some(path), watched) = (self.path(), lock(&self.watched)) else { return false };
         let Some(ids) = watched.beside else { return false };
         BESIDE.iter().zip(ids).all(|(end, id)| match look_at(&path::beside(path, end)) {
-            Found::Is(found) | Found::IsEmpty(found) => id == Some(found),
+            Found::Is { id: found, .. } => id == Some(found),
             Found::Nothing => true,
             Found::Unknown => false,
         })
@@ -192,14 +194,14 @@ impl Watched {
         let compare = |path: &Path, id: FileId, may_be_empty: bool| {
             let shown = path.display();
             match look_at(path) {
-                Found::Is(found) | Found::IsEmpty(found) if found != id => {
+                Found::Is { id: found, .. } if found != id => {
                     Some(format!("another file is in the place of {shown}"))
                 }
-                Found::IsEmpty(_) if !may_be_empty => {
+                Found::Is { is_empty: true, .. } if !may_be_empty => {
                     Some(format!("{shown} was cut off: it is empty now"))
                 }
                 Found::Nothing => Some(format!("{shown} was deleted or moved away")),
-                Found::Is(_) | Found::IsEmpty(_) | Found::Unknown => None,
+                Found::Is { .. } | Found::Unknown => None,
             }
         };
         let wrong = compare(path, self.main?, !self.was_filled);
@@ -209,24 +211,12 @@ impl Watched {
     }
 }
 
-impl Found {
-    fn id(self) -> Option<FileId> {
-        match self {
-            Self::Is(id) | Self::IsEmpty(id) => Some(id),
-            Self::Nothing | Self::Unknown => None,
-        }
-    }
-}
-
 fn look_at(path: &Path) -> Found {
     use std::io::ErrorKind::{NotADirectory, NotFound};
 
     match std::fs::metadata(path) {
-        Ok(file) => match (path::id_of(&file), file.len()) {
-            (None, _) => Found::Unknown,
-            (Some(id), 0) => Found::IsEmpty(id),
-            (Some(id), _) => Found::Is(id),
-        },
+        Ok(file) => path::id_of(&file)
+            .map_or(Found::Unknown, |id| Found::Is { id, is_empty: file.len() == 0 }),
         Err(error) if matches!(error.kind(), NotFound | NotADirectory) => Found::Nothing,
         Err(_) => Found::Unknown,
     }

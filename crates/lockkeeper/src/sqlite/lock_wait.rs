@@ -47,10 +47,6 @@ impl LockWait {
         }
     }
 
-    fn end(&self) -> Option<Instant> {
-        *lock(&self.end)
-    }
-
     /// How often a lock had to be waited for.
     pub(crate) fn waits(&self) -> u64 {
         self.waits.load(Ordering::Relaxed)
@@ -60,7 +56,7 @@ impl LockWait {
         self.waits.fetch_add(1, Ordering::Relaxed);
         let now = now();
         self.slot.wait_for_lock(now);
-        let end = self.end().or_else(|| now.checked_add(self.busy_timeout));
+        let end = lock(&self.end).or_else(|| now.checked_add(self.busy_timeout));
         *lock(&self.give_up_at) = end;
     }
 

@@ -89,10 +89,9 @@ fn open_checked(opener: &Opener, role: Role, check: &Check<'_>) -> Result<Snapsh
         },
         _ => error,
     })?;
-    configure(conn, config, role).map_err(|error| explain(opener, error))?;
+    configure(conn, opener, role)?;
     conn.set_prepared_statement_cache_capacity(config.statement_cache);
     count_by_call(conn, &callbacks.counters).map_err(failed)?;
-    verify(conn, opener, role)?;
     setup::run(conn, config, role)?;
     if role == Role::Writer {
         let files = attached(conn).map_err(failed)?;
@@ -197,17 +196,17 @@ pub(crate) fn end_exclusive(session: &mut Session, callbacks: &Arc<Callbacks>, c
     let _ = conn.execute_batch(unlock);
 }
 
-/// Brings a file into WAL mode.
+/// Brings a file into WAL mode; the mode that it is in then. SQLite may refuse the change without an error.
 ///
 /// The change needs the file alone, and SQLite does not ask the busy handler where waiting might be
 /// for each other: of several processes that open a new file at once, some are told that it is busy.
-fn into_wal(conn: &Connection, schema: &str, patience: Duration) -> rusqlite::Result<()> {
-    let give_up_at = now().checked_add(patience);
+fn into_wal(conn: &Connection, schema: &str, timeout: Duration) -> rusqlite::Result<String> {
+    let give_up_at = now().checked_add(timeout);
     let mut seed = std::process::id() | 1;
     let mut attempt = 0;
     loop {
-        // Answers with the mode that it is in; `verify` looks at it.
-        let changed = conn.pragma_update_and_check(Some(schema), "journal_mode", "WAL", |_| Ok(()));
+        let changed =
+            conn.pragma_update_and_check(Some(schema), "journal_mode", "WAL", |row| row.get(0));
         let busy = changed.as_ref().is_err_and(|error| {
             error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy)
         });
@@ -289,39 +288,31 @@ fn connect(opener: &Opener, role: Role) -> rusqlite::Result<Connection> {
     }
 }
 
-fn configure(conn: &Connection, config: &Config, role: Role) -> rusqlite::Result<()> {
+/// Makes the library's settings, and checks what SQLite may have refused without an error.
+fn configure(conn: &Connection, opener: &Opener, role: Role) -> Result<(), Error> {
+    let (config, failed) = (&opener.config, |error| explain(opener, error));
     // Beyond that SQLite takes the number for 0, and 0 for its default once it has loaded the schema.
     let kib = i32::try_from(config.page_cache_bytes / 1024).unwrap_or(i32::MAX).max(1);
-    conn.execute_batch(&format!("PRAGMA cache_size = -{kib}; PRAGMA foreign_keys = ON"))?;
+    let settings = format!("PRAGMA cache_size = -{kib}; PRAGMA foreign_keys = ON");
+    conn.execute_batch(&settings).map_err(failed)?;
     if config.is_memory() {
         return Ok(());
     }
     if role == Role::Writer {
-        into_wal(conn, "main", config.busy_timeout)?;
-        // After a checkpoint that reset the WAL, the file is cut back to this.
-        let limit = i64::try_from(config.wal_bytes_max).unwrap_or(i64::MAX);
-        conn.query_row(&format!("PRAGMA journal_size_limit = {limit}"), [], |_| Ok(()))?;
-    }
-    conn.execute_batch(&format!("PRAGMA synchronous = {}", config.synchronous.sql()))?;
-    // Automatic checkpoints run inside somebody's COMMIT; see `wal/checkpoint.rs`.
-    conn.query_row("PRAGMA wal_autocheckpoint = 0", [], |_| Ok(()))
-}
-
-/// Checks what SQLite may have refused without an error.
-fn verify(conn: &Connection, opener: &Opener, role: Role) -> Result<(), Error> {
-    if role != Role::Writer || opener.config.is_memory() {
-        return Ok(());
-    }
-    let mode: String = conn
-        .pragma_query_value(None, "journal_mode", |row| row.get(0))
-        .map_err(|error| explain(opener, error))?;
-    match mode == "wal" {
-        true => Ok(()),
-        false => {
+        let mode = into_wal(conn, "main", config.busy_timeout).map_err(failed)?;
+        if mode != "wal" {
             let detail = format!("the file system or VFS offers no WAL: journal_mode is {mode}");
-            Err(Error::new(ErrorKind::Open).detail(detail))
+            return Err(Error::new(ErrorKind::Open).detail(detail));
         }
+        // After a checkpoint that reset the WAL, SQLite cuts the file back to this.
+        let limit = i64::try_from(config.wal_bytes_max).unwrap_or(i64::MAX);
+        let limit = format!("PRAGMA journal_size_limit = {limit}");
+        conn.query_row(&limit, [], |_| Ok(())).map_err(failed)?;
     }
+    let synchronous = format!("PRAGMA synchronous = {}", config.synchronous.sql());
+    conn.execute_batch(&synchronous).map_err(failed)?;
+    // An automatic checkpoint runs inside the COMMIT of some call; see `wal/checkpoint.rs`.
+    conn.query_row("PRAGMA wal_autocheckpoint = 0", [], |_| Ok(())).map_err(failed)
 }
 
 fn unwritable(shown: &std::path::Display<'_>) -> String {
@@ -353,17 +344,16 @@ fn explain(opener: &Opener, error: rusqlite::Error) -> Error {
         return Error::sqlite_error(ErrorKind::Open, error);
     };
     let shown = path.display();
-    let code = error.sqlite_error().map_or(0, |error| error.extended_code & 0xff);
-    let (kind, detail) = match code {
+    let code = error.sqlite_error().map_or(0, |error| error.extended_code);
+    let (kind, detail) = match code & 0xff {
         // The error adds what to do.
         ffi::SQLITE_CANTOPEN if are_descriptors_exhausted() => (ErrorKind::Open, shown.to_string()),
         ffi::SQLITE_CANTOPEN if !config.creates() && path::is_absent(path) => {
             (ErrorKind::NotFound, format!("{shown} does not exist any more"))
         }
-        ffi::SQLITE_CANTOPEN | ffi::SQLITE_READONLY if config.is_read_only() => (
-            ErrorKind::Open,
-            unreadable(path, error.sqlite_error().map_or(0, |error| error.extended_code)),
-        ),
+        ffi::SQLITE_CANTOPEN | ffi::SQLITE_READONLY if config.is_read_only() => {
+            (ErrorKind::Open, unreadable(path, code))
+        }
         ffi::SQLITE_CANTOPEN => {
             let hint = "check that the file and its directory can be read and written";
             (ErrorKind::Open, format!("{shown}: {hint}"))

@@ -10,6 +10,8 @@
 //! checked: every guard, and SQLite, then speak of one name.
 
 use std::ffi::{OsStr, OsString};
+#[cfg(unix)]
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind};
@@ -82,17 +84,14 @@ pub(crate) fn absolute(path: &Path) -> Result<PathBuf, Refusal> {
             "`{text}` is a URL, not a path; write {instead}, and `./{text}` for a file of that very name"
         ));
     }
-    let ends_as_dir = bytes.ends_with(b"/.") || bytes.last().is_some_and(|end| is_separator(*end));
+    let is_separator = |byte: &u8| std::path::is_separator(char::from(*byte));
+    let ends_as_dir = bytes.ends_with(b"/.") || bytes.last().is_some_and(is_separator);
     if ends_as_dir || path.file_name().is_none() {
         return Err(format!("{shown} names a directory; name a file, not a directory"));
     }
     std::path::absolute(path).map_err(|error| {
         format!("{shown}: the current directory is not known ({error}); give an absolute path")
     })
-}
-
-fn is_separator(byte: u8) -> bool {
-    std::path::is_separator(char::from(byte))
 }
 
 /// What to write instead of the URL `text`; `None`: it is none.
@@ -284,26 +283,15 @@ pub(crate) fn beside(path: &Path, end: &str) -> PathBuf {
 }
 
 /// By `stat`, never by opening: closing a descriptor of the file would drop SQLite's locks.
-#[cfg(unix)]
 pub(crate) fn identity(path: &Path) -> Option<FileId> {
     std::fs::metadata(path).ok().as_ref().and_then(id_of)
 }
 
-/// Device and inode of what was looked at.
-#[cfg(unix)]
+/// Device and inode of what was looked at; `None` where the system has none: there the resolved path must do.
+#[cfg_attr(not(unix), expect(unused_variables, reason = "only Unix tells"))]
 pub(crate) fn id_of(file: &std::fs::Metadata) -> Option<FileId> {
-    use std::os::unix::fs::MetadataExt;
-    Some((file.dev(), file.ino()))
-}
-
-/// Elsewhere the resolved path alone must do.
-#[cfg(not(unix))]
-pub(crate) fn identity(_path: &Path) -> Option<FileId> {
-    None
-}
-
-/// See [`identity`].
-#[cfg(not(unix))]
-pub(crate) fn id_of(_file: &std::fs::Metadata) -> Option<FileId> {
-    None
+    #[cfg(unix)]
+    return Some((file.dev(), file.ino()));
+    #[cfg(not(unix))]
+    return None;
 }

@@ -171,17 +171,8 @@ fn judge(
 /// WAL-reset bug of 3.7.0 to 3.51.2, also fixed in 3.50.7 and 3.44.6
 /// (<https://www.sqlite.org/wal.html#the_wal_reset_bug>).
 fn has_wal_reset_bug(version: i32) -> bool {
-    let (minor, patch) = (version / 1000 % 1000, version % 1000);
-    match version / 1_000_000 {
-        3 => match minor {
-            0..=6 => false,
-            44 => patch < 6,
-            50 => patch < 7,
-            51 => patch < 3,
-            minor => minor < 51,
-        },
-        _ => false,
-    }
+    let mended = matches!(version, 3_044_006..3_045_000 | 3_050_007..3_051_000 | 3_051_003..);
+    version >= 3_007_000 && !mended
 }
 
 fn check_version(version: i32) -> Result<(), Error> {
@@ -200,13 +191,7 @@ fn check_version(version: i32) -> Result<(), Error> {
 fn file_system(path: &Path) -> Option<Risk> {
     use std::os::unix::fs::MetadataExt;
 
-    let there = match path.metadata() {
-        Ok(_) => path,
-        Err(_) => match path.parent() {
-            Some(dir) if !dir.as_os_str().is_empty() => dir,
-            _ => Path::new("."),
-        },
-    };
+    let there = if path.exists() { path } else { path.parent()? };
     let magic = u32::try_from(rustix::fs::statfs(there).ok()?.f_type & 0xffff_ffff).ok()?;
     if magic != FUSE {
         return classify(magic, None);

@@ -205,8 +205,7 @@ pub trait Queryable: Sealed {
     where
         F: FnMut(&Row<'_>) -> Result<()>,
     {
-        let mut statement = self.prepare(&pragma::text(schema, name, "")?)?;
-        each_row(&mut statement, &mut f)
+        each_row(self.prepare(&pragma::text(schema, name, "")?)?, &mut f)
     }
 
     /// Runs `f` for each row of a PRAGMA with an argument, such as `table_info`.
@@ -219,8 +218,7 @@ pub trait Queryable: Sealed {
         V: ToSql,
     {
         let argument = format!("({})", pragma::literal(&value)?);
-        let mut statement = self.prepare(&pragma::text(schema, name, &argument)?)?;
-        each_row(&mut statement, &mut f)
+        each_row(self.prepare(&pragma::text(schema, name, &argument)?)?, &mut f)
     }
 }
 
@@ -320,10 +318,7 @@ pub trait Executor: Queryable {
     }
 }
 
-fn each_row(
-    statement: &mut Statement<'_>,
-    f: &mut dyn FnMut(&Row<'_>) -> Result<()>,
-) -> Result<()> {
+fn each_row(mut statement: Statement<'_>, f: &mut dyn FnMut(&Row<'_>) -> Result<()>) -> Result<()> {
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         f(row)?;

@@ -27,6 +27,20 @@ const LIMITS: [(Limit, i32); 6] = [
     (Limit::SQLITE_LIMIT_FUNCTION_ARG, 4),
 ];
 
+/// PRAGMAs with which the writer could not serve writes.
+const OFF_ON_THE_WRITER: [(&str, &str); 2] = [
+    (
+        "query_only",
+        "`setup` sets `query_only` on the writer's connection, which could then write nothing; leave it \
+         out (readers cannot write anyway), or open the database with `Builder::read_only`",
+    ),
+    (
+        "count_changes",
+        "`setup` sets `count_changes`, with which every INSERT, UPDATE and DELETE returns a row, and \
+         `execute` fails; leave it OFF: `execute` returns the number",
+    ),
+];
+
 /// Runs what the caller wants to be on every connection, and refuses what no call could be served with.
 pub(crate) fn run(conn: &Connection, config: &Config, role: Role) -> Result<(), Error> {
     run_all(conn, &config.setup, role)?;
@@ -93,19 +107,10 @@ fn check(conn: &Connection, config: &Config, role: Role) -> Result<(), Error> {
             "`setup` leaves SQLITE_DBCONFIG_RESET_DATABASE on, with which the file counts as empty; switch it off",
         ));
     }
-    let pragma = |name| conn.pragma_query_value(None, name, |row| row.get::<_, bool>(0));
-    if role == Role::Writer {
-        if pragma("query_only").map_err(failed)? {
-            return refused(String::from(
-                "`setup` sets `query_only` on the writer's connection, which could then write nothing; leave it \
-                 out (readers cannot write anyway), or open the database with `Builder::read_only`",
-            ));
-        }
-        if pragma("count_changes").map_err(failed)? {
-            return refused(String::from(
-                "`setup` sets `count_changes`, with which every INSERT, UPDATE and DELETE returns a row, and \
-                 `execute` fails; leave it OFF: `execute` returns the number",
-            ));
+    let writers_own = if role == Role::Writer { &OFF_ON_THE_WRITER[..] } else { &[] };
+    for (name, refusal) in writers_own {
+        if conn.pragma_query_value(None, name, |row| row.get(0)).map_err(failed)? {
+            return refused(String::from(*refusal));
         }
     }
     if config.is_memory() {

@@ -130,9 +130,7 @@ impl OfSetup {
             false => Ok(Self::default()),
         }
     }
-}
 
-impl OfSetup {
     /// Drops the temporary objects that `setup` did not make; false: the schema is not as `setup` had left it.
     pub(super) fn restore(&self, session: &Session) -> bool {
         // In a savepoint, because dropping tables may violate keys between them, which would fail the

@@ -169,7 +169,8 @@ impl Transaction {
 
         let recorder = &self.link.callbacks.recorder;
         let mark = recorder.is_on().then(|| recorder.mark(self.link.session.conn()));
-        self.nest()?;
+        self.link.before_statement(false)?;
+        self.link.run_in_call(Sql::Nest).map_err(explain_busy)?;
         let mut undo = Undo(self, false, mark);
         let result = f();
         if result.is_ok() {
@@ -179,12 +180,7 @@ impl Transaction {
         Ok(result)
     }
 
-    fn nest(&self) -> Result<()> {
-        self.link.before_statement(false)?;
-        self.link.run_in_call(Sql::Nest).map_err(explain_busy)
-    }
-
-    /// Keeps or undoes what was written since [`Transaction::nest`].
+    /// Keeps or undoes what was written since the savepoint of [`Transaction::nested`] began.
     fn unnest(&self, keep: bool) -> Result<()> {
         if keep {
             self.link.before_statement(true)?;

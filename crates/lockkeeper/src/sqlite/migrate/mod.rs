@@ -324,13 +324,9 @@ impl Migrations {
             tx.link.session.run(Sql::BeginImmediate).map_err(own)?;
             match self.next_step(tx, opener) {
                 Ok(true) => tx.link.session.run(Sql::Commit).map_err(own)?,
-                Ok(false) => {
+                ended => {
                     tx.link.clean();
-                    return Ok(());
-                }
-                Err(error) => {
-                    tx.link.clean();
-                    return Err(error);
+                    return ended.map(drop);
                 }
             }
         }
@@ -347,7 +343,7 @@ impl Migrations {
         }
         let mut version = seen;
         if let (Some(step), false) = (self.steps.get(seen), adopt) {
-            step.run(tx).map_err(|failure| failure.of_step(seen + 1, &step.name))?;
+            step.run(tx, seen + 1)?;
             version += 1;
         }
         let id = self.application_id;
@@ -412,24 +408,16 @@ impl fmt::Debug for Adopt {
     }
 }
 
-/// Why a step was undone.
-struct Failure(String, Option<rusqlite::Error>);
-
-impl Failure {
-    fn of_step(self, number: usize, name: &str) -> Error {
-        let Self(what, error) = self;
-        let detail = format!("step {number} (`{name}`) {what}; the steps before it are kept");
-        match error {
-            Some(error) => Error::sqlite_error(ErrorKind::Migration, error),
-            None => Error::new(ErrorKind::Migration),
-        }
-        .detail(detail)
-    }
-}
-
 impl Step {
-    fn run(&self, tx: &Transaction) -> Result<(), Failure> {
+    /// Runs the step in the open transaction. After an error the caller rolls that back.
+    fn run(&self, tx: &Transaction, number: usize) -> Result<(), Error> {
         let link = &tx.link;
+        let undone = |what: &str, error: Option<rusqlite::Error>| {
+            let kind = ErrorKind::Migration;
+            let undone = error.map_or(Error::new(kind), |error| Error::sqlite_error(kind, error));
+            let name = &self.name;
+            undone.detail(format!("step {number} (`{name}`) {what}; the steps before it are kept"))
+        };
         // MIGR3
         link.begin_own();
         link.begin_call(false, false);
@@ -440,19 +428,19 @@ impl Step {
         link.end_call();
         match ran {
             Ok(Ok(())) if link.is_lost() => {
-                return Err(Failure(String::from("rolled its transaction back"), None));
+                return Err(undone("rolled its transaction back", None));
             }
             Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(Failure(format!("failed: {error}"), Some(error))),
-            Err(payload) => {
-                return Err(Failure(format!("panicked: {}", panic_text(&*payload)), None));
+            Ok(Err(error)) => return Err(undone(&format!("failed: {error}"), Some(error))),
+            Err(panic) => {
+                return Err(undone(&format!("panicked: {}", panic_text(&*panic)), None));
             }
         }
-        let failed = |error| Failure(String::from("was not checked"), Some(error));
+        let failed = |error| undone("was not checked", Some(error));
         link.restore_keys().map_err(failed)?;
         link.end_temporary();
         match violation(link.session.conn()).map_err(failed)? {
-            Some(what) => Err(Failure(what, None)),
+            Some(what) => Err(undone(&what, None)),
             None => Ok(()),
         }
     }
