@@ -338,13 +338,12 @@ impl Builder {
     /// # Cancel safety
     /// Dropping the future closes what was opened, in the background.
     pub fn open(self) -> Open {
-        Open(Box::pin(self.open_now()))
-    }
-
-    async fn open_now(self) -> Result<Database, Error> {
-        check(&self.config)?;
-        let (database, writer_built) = Database::start(self.config, self.migrations, self.machine)?;
-        database.opened(writer_built).await
+        let Self { config, migrations, machine } = self;
+        Open(Box::pin(async move {
+            check(&config)?;
+            let (database, writer_built) = Database::start(config, migrations, machine)?;
+            database.opened(writer_built).await
+        }))
     }
 
     /// Opens the database, blocking this thread.

@@ -184,13 +184,8 @@ fn holders(file: &Path) -> Vec<String> {
     let Ok(file) = file.canonicalize() else { return Vec::new() };
     let mut found = Vec::new();
     for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok())
-        else {
-            continue;
-        };
-        if pid == std::process::id() {
-            continue;
-        }
+        let pid = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok());
+        let Some(pid) = pid.filter(|pid| *pid != std::process::id()) else { continue };
         let descriptors = std::fs::read_dir(process.path().join("fd")).into_iter().flatten();
         let count = descriptors
             .flatten()

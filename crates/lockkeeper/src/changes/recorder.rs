@@ -286,13 +286,8 @@ impl Recorder {
         };
         let nature = name.and_then(|(schema, name)| look_up(conn, &schema, &name).ok());
         // What cannot be looked up is not trusted.
-        let nature = nature.unwrap_or(Nature {
-            view: false,
-            named: false,
-            replaces: true,
-            keys: Vec::new(),
-        });
-        let nature = Arc::new(nature);
+        let unknown = Nature { view: false, named: false, replaces: true, keys: Vec::new() };
+        let nature = Arc::new(nature.unwrap_or(unknown));
         let mut notes = lock(&self.notes);
         // Looking the table up was reading: what it said of itself is of no interest.
         notes.said.clear();
@@ -414,9 +409,7 @@ impl RowSink for Recorder {
         let (Ok(schema), Ok(table)) = (schema.to_str(), table.to_str()) else { return };
         let mut notes = lock(&self.notes);
         let Some(table) = notes.intern(schema, table) else { return };
-        if notes.rows.len() >= CALL_ROWS_MAX {
-            notes.full = true;
-        }
+        notes.full |= notes.rows.len() >= CALL_ROWS_MAX;
         match notes.full {
             true => notes.report_alone([&table]),
             false => notes.rows.push((table, RowChange { kind, rowid })),

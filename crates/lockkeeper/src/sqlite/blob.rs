@@ -88,21 +88,19 @@ impl<'c> Blob<'c> {
 
     /// The blob, if it may be read now.
     fn reading(&mut self) -> Result<&mut rusqlite::blob::Blob<'c>> {
-        match &mut self.0 {
-            Inner::OfCall { blob, link, .. } => {
-                link.before_statement(true)?;
-                Ok(blob.get_mut())
-            }
-            Inner::Bare(blob) => Ok(blob),
-        }
+        self.using(true)
     }
 
     /// The blob, if it may be written now.
     fn writing(&mut self) -> Result<&mut rusqlite::blob::Blob<'c>> {
+        self.using(false)
+    }
+
+    fn using(&mut self, read_only: bool) -> Result<&mut rusqlite::blob::Blob<'c>> {
         match &mut self.0 {
             Inner::OfCall { blob, link, told } => {
-                link.before_statement(false)?;
-                if let Some((schema, table)) = told {
+                link.before_statement(read_only)?;
+                if let (false, Some((schema, table))) = (read_only, told) {
                     link.callbacks.recorder.blob_written(schema, table);
                 }
                 Ok(blob.get_mut())

@@ -142,13 +142,10 @@ fn open_checked(opener: &Opener, role: Role, check: &Check<'_>) -> Result<Snapsh
 fn copy_memory(from: &Connection, to: &mut Connection) -> rusqlite::Result<()> {
     let page_size: i64 = from.pragma_query_value(None, "page_size", |row| row.get(0))?;
     to.pragma_update(None, "page_size", page_size)?;
-    let names: Vec<String> = databases(to)?
-        .into_iter()
-        .filter(|(number, _, file)| *number != TEMP && file.is_none())
-        .map(|(_, name, _)| name)
-        .collect();
-    for name in names {
-        if databases(from)?.iter().any(|(_, of, _)| *of == name) {
+    let in_source = databases(from)?;
+    for (number, name, file) in databases(to)? {
+        let is_copied = number != TEMP && file.is_none();
+        if is_copied && in_source.iter().any(|(_, of, _)| *of == name) {
             let copy = Backup::new_with_names(from, name.as_str(), to, name.as_str())?;
             copy.run_to_completion(i32::MAX, Duration::ZERO, None)?;
         }

@@ -25,7 +25,7 @@ pub(crate) fn literal(value: &dyn ToSql) -> Result<String> {
     let value = match &value {
         ToSqlOutput::Borrowed(value) => *value,
         ToSqlOutput::Owned(value) => ValueRef::from(value),
-        _ => return Err(misuse("a PRAGMA takes numbers and text only")),
+        _ => ValueRef::Null,
     };
     match value {
         ValueRef::Integer(number) => Ok(number.to_string()),

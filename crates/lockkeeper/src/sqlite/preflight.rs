@@ -115,20 +115,16 @@ fn check_still(path: &Path) -> Result<(), Refusal> {
 /// What is to be said of a file that has several names; nothing of others.
 pub(crate) fn names(file: &DatabaseFile) -> Option<String> {
     let path = file.path()?;
-    let names = std::fs::metadata(path).as_ref().map(names_of).ok().filter(|names| *names > 1)?;
-    Some(format!(
+    let file = std::fs::metadata(path).ok()?;
+    #[cfg(unix)]
+    let names = std::os::unix::fs::MetadataExt::nlink(&file);
+    #[cfg(not(unix))]
+    let names = u64::from(file.is_file());
+    (names > 1).then(|| format!(
         "{} has {names} names (hard links); opened by two of them, in two processes, it would be damaged, \
          because SQLite names the WAL after the path: keep one name",
         path.display()
     ))
-}
-
-/// How many names a file has in its file system.
-fn names_of(file: &std::fs::Metadata) -> u64 {
-    #[cfg(unix)]
-    return std::os::unix::fs::MetadataExt::nlink(file);
-    #[cfg(not(unix))]
-    return u64::from(file.is_file());
 }
 
 fn judge(

@@ -1,10 +1,11 @@
 //! What reads are given: one state of the database.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
 use rusqlite::types::FromSql;
 use rusqlite::{Name, Params, Result, Row, ToSql};
 
 use super::blob::Blob;
-use super::callbacks::Callbacks;
 use super::link::Link;
 use super::queryable::{Queryable, Sealed, Source};
 use super::statement::Statement;
@@ -181,24 +182,13 @@ impl Snapshot {
 
     /// Runs `f` and tells what its statements read.
     pub(crate) fn noting_reads<T>(&self, f: impl FnOnce() -> T) -> (T, Reads) {
-        /// Ends the noting also when `f` panicked.
-        struct End<'c>(&'c Callbacks);
-
-        impl Drop for End<'_> {
-            fn drop(&mut self) {
-                let _ = self.0.note_reads(false);
-            }
-        }
-
-        // Its reading of the schema is not the caller's.
+        // Before: that the library reads the schema is not the caller's reading.
         self.link.refresh_schema();
         let callbacks = &self.link.callbacks;
         callbacks.note_reads(true);
-        let end = End(callbacks);
-        let value = f();
+        let value = catch_unwind(AssertUnwindSafe(f));
         let reads = callbacks.note_reads(false);
-        drop(end);
-        (value, reads)
+        (value.unwrap_or_else(|panic| resume_unwind(panic)), reads)
     }
 
     /// The tables that `name` stands for: itself, or those below it if it is a view.

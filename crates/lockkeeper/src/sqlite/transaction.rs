@@ -1,6 +1,7 @@
 //! What writes are given: a [`Snapshot`] that can be written.
 
 use std::ops::Deref;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use rusqlite::{Params, Result, Row, ToSql};
 
@@ -8,7 +9,6 @@ use super::failure::explain_busy;
 use super::link::Link;
 use super::queryable::{Executor, Queryable, Sealed, Source};
 use super::snapshot::Snapshot;
-use crate::changes::recorder::Mark;
 use crate::error::Error;
 use crate::ffi::Sql;
 
@@ -131,18 +131,10 @@ impl Transaction {
         &self,
         f: impl FnOnce(&Snapshot) -> std::result::Result<T, E>,
     ) -> std::result::Result<T, Error<E>> {
-        /// Lets the call write again, also when the read panicked.
-        struct WriteAgain<'c>(&'c Link);
-
-        impl Drop for WriteAgain<'_> {
-            fn drop(&mut self) {
-                self.0.read_only.set(false);
-            }
-        }
-
         self.link.read_only.set(true);
-        let _again = WriteAgain(&self.link);
-        f(self).map_err(Error::of_call)
+        let result = catch_unwind(AssertUnwindSafe(|| f(self)));
+        self.link.read_only.set(false);
+        result.unwrap_or_else(|panic| resume_unwind(panic)).map_err(Error::of_call)
     }
 
     /// Runs `f` in a savepoint inside the call's; outer error: of the savepoint, and `f`'s writes
@@ -151,33 +143,23 @@ impl Transaction {
         &self,
         f: impl FnOnce() -> std::result::Result<T, E>,
     ) -> Result<std::result::Result<T, E>> {
-        /// Undoes the savepoint unless it was kept, also when `f` panicked.
-        struct Undo<'c>(&'c Transaction, bool, Option<Mark>);
-
-        impl Drop for Undo<'_> {
-            fn drop(&mut self) {
-                if !self.1 {
-                    // What fails here leaves the whole call to be undone, or to end as lost.
-                    if self.0.unnest(false).is_ok()
-                        && let Some(mark) = self.2
-                    {
-                        self.0.link.callbacks.recorder.undo(mark);
-                    }
-                }
-            }
-        }
-
         let recorder = &self.link.callbacks.recorder;
         let mark = recorder.is_on().then(|| recorder.mark(self.link.session.conn()));
         self.link.before_statement(false)?;
         self.link.run_in_call(Sql::Nest).map_err(explain_busy)?;
-        let mut undo = Undo(self, false, mark);
-        let result = f();
-        if result.is_ok() {
-            self.unnest(true)?;
-            undo.1 = true;
+        let result = catch_unwind(AssertUnwindSafe(f));
+        let kept = match &result {
+            Ok(Ok(_)) => self.unnest(true).map(|()| true),
+            _ => Ok(false),
+        };
+        // Where this fails, the whole call is undone, or has lost its transaction already.
+        if !matches!(kept, Ok(true))
+            && self.unnest(false).is_ok()
+            && let Some(mark) = mark
+        {
+            recorder.undo(mark);
         }
-        Ok(result)
+        kept.map(|_| result.unwrap_or_else(|panic| resume_unwind(panic)))
     }
 
     /// Keeps or undoes what was written since the savepoint of [`Transaction::nested`] began.
