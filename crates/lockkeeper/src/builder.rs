@@ -1,4 +1,4 @@
-//! How a database is opened: the settings, what of them makes no sense, and the short ways without settings.
+//! [`Builder`]: the settings, the checks of them, and opening with the defaults.
 
 use std::future::Future;
 use std::panic::{RefUnwindSafe, UnwindSafe};
@@ -28,11 +28,11 @@ use crate::{Client, Stats};
 pub struct Builder {
     pub(crate) config: Config,
     pub(crate) migrations: Option<Migrations>,
-    /// What the file is checked against; tests put another in its place.
+    /// What the file is checked against; tests use another.
     pub(crate) machine: Machine,
 }
 
-// Settings are values; what is among them to be called runs when a database is opened, whose panics are caught.
+// The settings are values. Functions among them run when a database is opened, where panics are caught.
 impl UnwindSafe for Builder {}
 impl RefUnwindSafe for Builder {}
 
@@ -54,7 +54,7 @@ impl Builder {
         self
     }
 
-    /// Opens the file for reading alone. Default: no.
+    /// Opens the file read-only. Default: no.
     ///
     /// Every call that could write (`write`, `exclusive`, `lease`, …) is told [`ErrorKind::ReadOnly`] at once; no
     /// connection of this database can write, and none changes the file, its WAL or its journal mode. Reads,
@@ -63,12 +63,12 @@ impl Builder {
     /// created ([`ErrorKind::NotFound`]). With [`Builder::migrations`] nothing is migrated: a file that has not seen
     /// all steps is refused with [`ErrorKind::Migration`].
     ///
-    /// A file in WAL mode is read by way of its `-wal` and `-shm`. Where nobody has it open there are none: SQLite
-    /// makes them, and they are taken away again when it is closed, as far as this process may write the file. In a
-    /// directory where they can be neither found nor made opening fails with [`ErrorKind::Open`]; see
-    /// [`Builder::immutable`]. What a killed process has left in the WAL is read, and stays there.
+    /// A file in WAL mode is read through its `-wal` and `-shm`. If no connection has the file open, SQLite makes these; they
+    /// are removed again when the file is closed, if this process may write it. In a directory where they can be neither
+    /// found nor made opening fails with [`ErrorKind::Open`]; see [`Builder::immutable`]. What a killed process has left in
+    /// the WAL is read, and stays there.
     ///
-    /// A database in memory cannot be opened so ([`ErrorKind::Config`]): there would be nothing to read.
+    /// A database in memory cannot be opened read-only ([`ErrorKind::Config`]): there would be nothing to read.
     ///
     /// # Examples
     /// ```
@@ -91,14 +91,14 @@ impl Builder {
         self
     }
 
-    /// Opens the file for reading alone, as [`Builder::read_only`] does, on the promise that **nothing changes it**
-    /// as long as it is open. Default: no.
+    /// Opens the file read-only, as [`Builder::read_only`] does, with your promise that **nothing changes it** while it is
+    /// open. Default: no.
     ///
     /// For files on a read-only medium or in an image: SQLite takes no locks, looks for no changes, and needs no
     /// `-wal` and `-shm` (<https://www.sqlite.org/uri.html#uriimmutable>). If the promise is broken, reads return
     /// wrong rows or [`ErrorKind::Corrupt`]. A file with a WAL or a journal that is not empty is refused
-    /// ([`ErrorKind::Open`]): it is in use, or a program that wrote it was killed. Network file systems are no
-    /// matter.
+    /// ([`ErrorKind::Open`]): it is in use, or a program that wrote it was killed. The file may be on a network file
+    /// system.
     pub fn immutable(mut self, on: bool) -> Self {
         self.config.immutable = on;
         self
@@ -148,21 +148,20 @@ impl Builder {
         self
     }
 
-    /// Runs on every connection when it is opened, also when one is opened again: functions,
-    /// collations, `ATTACH`, keys, `PRAGMA`s. May be given several times. The commit, authorizer,
-    /// progress, busy, update and WAL hooks belong to the library, which sets its own afterwards.
-    /// Attached files that can be written are brought into WAL mode, which stays with the file; every write
-    /// locks them too, so one that a `Database` of this process has open is refused
-    /// ([`ErrorKind::AlreadyOpen`]) unless it is attached to be read (`ATTACH 'file:…?mode=ro' AS …`).
+    /// Runs on every connection when it is opened, also when one is opened again: for functions, collations, `ATTACH`, keys,
+    /// `PRAGMA`s. May be given several times. The commit, authorizer, progress, busy, update and WAL hooks belong to the
+    /// library, which sets its own afterwards. Attached files that can be written are brought into WAL mode, which stays with
+    /// the file. Every write locks them too; so a file that a `Database` of this process has open is refused
+    /// ([`ErrorKind::AlreadyOpen`]) unless it is attached read-only (`ATTACH 'file:…?mode=ro' AS …`).
     ///
-    /// It runs on the connections of readers as well, which cannot write: tables and rows belong into
-    /// [`Builder::migrations`] or a call. Settings with which no call could be served are refused by name
+    /// It runs on the readers' connections as well, which cannot write: make tables and rows in
+    /// [`Builder::migrations`] or in a call. Settings with which no call could be served are refused by name
     /// ([`ErrorKind::Config`]): `journal_mode` other than WAL, `locking_mode = EXCLUSIVE`, `query_only`, `count_changes`,
     /// and limits that are too small for the library's own statements. Foreign keys are switched on again. A backup
     /// is checked on a connection on which it has run.
     ///
-    /// Temporary objects that it makes stay, and so do their rows, as long as the connection lives: an
-    /// exclusive call, or an I/O error, begins them anew (`docs/design/state.md`).
+    /// Temporary objects that it makes stay with their rows as long as the connection. An exclusive call or an I/O error
+    /// replaces the connection, on which `setup` makes them again, empty (`docs/design/state.md`).
     pub fn setup<F>(mut self, f: F) -> Self
     where
         F: Fn(&Connection) -> rusqlite::Result<()> + Send + Sync + 'static,
@@ -181,20 +180,19 @@ impl Builder {
         self
     }
 
-    /// Size to which the WAL may grow under load before it is folded back, without waiting for
-    /// anybody. Default: 32 MiB; half of [`Builder::wal_bytes_max`] at most. With [`u64::MAX`] for both, it
-    /// is folded back when the database is closed and not before.
+    /// Size to which the WAL may grow under load before it is copied back into the file, without waiting for readers.
+    /// Default: 32 MiB; half of [`Builder::wal_bytes_max`] at most. With [`u64::MAX`] for both, that is done only when the
+    /// database is closed.
     pub fn checkpoint_wal_bytes(mut self, bytes: u64) -> Self {
         self.config.checkpoint_wal_bytes = bytes;
         self
     }
 
-    /// Size that the WAL exceeds by one batch at most, whatever readers do. Default: 64 MiB.
+    /// Size that the WAL exceeds by one batch at most, even if readers stay. Default: 64 MiB.
     ///
-    /// At this size the writer waits for the readers of old states, and has held snapshots and reads
-    /// older than 100 ms end with [`ErrorKind::SnapshotExpired`]. A backup is let end; readers of other
-    /// processes, and closures that wait for something outside SQLite, cannot be moved: the WAL then
-    /// grows on, and [`Stats::wal_over_max`] counts it.
+    /// At this size the writer waits for readers of old states, and ends held snapshots and reads older than 100 ms with
+    /// [`ErrorKind::SnapshotExpired`]. It does not wait for backups, and cannot end readers of other processes and closures
+    /// that wait for something outside SQLite: the WAL then grows on, and [`Stats::wal_over_max`] counts it.
     pub fn wal_bytes_max(mut self, bytes: u64) -> Self {
         self.config.wal_bytes_max = bytes.max(1);
         self
@@ -225,12 +223,12 @@ impl Builder {
         self
     }
 
-    /// Sheds calls under overload, so that those that are accepted keep their latency. Default: never.
+    /// Sheds calls under overload, so that the calls that are accepted keep their latency. Default: never.
     ///
-    /// Once every call of a client has waited longer than `target` for ten times as long, its calls
-    /// that did are refused with [`ErrorKind::Overloaded`] instead of run, until none has for as
-    /// long. Waiting for room counts. For callers that do not slow down, such as requests from
-    /// outside; a fixed number of tasks that wait for each answer slows down by itself.
+    /// Once all calls of a client have waited longer than `target` for ten times that time, its calls that waited longer
+    /// are refused with [`ErrorKind::Overloaded`] instead of run, until for as long no call has. Waiting for room counts.
+    /// This is for callers that do not slow down, such as requests from outside; a fixed number of tasks that wait for each
+    /// answer slows down by itself.
     pub fn shed_after(mut self, target: Duration) -> Self {
         self.config.shed_after = Some(target);
         self
@@ -249,16 +247,15 @@ impl Builder {
         self
     }
 
-    /// How often to look for commits of other processes, while somebody listens to changes and
-    /// nothing is written here (each batch of writes looks anyway), every millisecond at most; `None`:
-    /// never otherwise. Default: 200 ms.
+    /// How often to check for commits of other processes while the change feed has subscribers and nothing is written here;
+    /// each batch of writes checks anyway. Once per millisecond at most; `None`: only batches check. Default: 200 ms.
     pub fn other_processes(mut self, interval: Option<Duration>) -> Self {
         self.config.look_interval = interval;
         self
     }
 
-    /// Whether to keep statistics. Default: yes. Without them [`Database::stats`] is empty but for what
-    /// is under way, and the error of a write that timed out does not say who held it up.
+    /// Whether to keep statistics. Default: yes. Without them [`Database::stats`] has only what is under way, and the error
+    /// of a write that timed out does not say which call held the writer.
     pub fn statistics(mut self, on: bool) -> Self {
         self.config.statistics = on;
         self
@@ -268,7 +265,7 @@ impl Builder {
     /// log. It tells waiting from running, and scans, sorts and automatic indexes of the statements. A
     /// lease is one call, which runs for as long as it is held.
     ///
-    /// `f` runs on the thread that ran the call, and what comes after it waits: write a line, no more.
+    /// `f` runs on the thread that ran the call, and the next calls wait: write a line, no more.
     /// With the feature `tracing` each such call is also a warning of the target `lockkeeper::slow`.
     pub fn on_slow<F>(mut self, threshold: Duration, f: F) -> Self
     where
@@ -296,13 +293,12 @@ impl Builder {
     /// Runs each write twice, to find closures that count on running once. For tests. Default: no.
     ///
     /// [`Client::write`] may run its closure again when another call loses the transaction, which happens
-    /// too seldom to be seen in tests. With this setting each write is run, undone, and run again, whatever
-    /// came of the first run: its value, its error or its panic is dropped, and the second run's is the
-    /// answer. What is stored, told to subscribers and counted in statistics is that of one run. A first
-    /// run that loses the transaction has the neighbours run again too, as ever. A call that was canceled
-    /// or ran out of time in its first run has no second; deadlines cover both. Closures that run once,
-    /// as those of [`Client::write_once`], of leases and of exclusive calls, are not affected, and a write
-    /// inside a write runs as often as the one around it.
+    /// too seldom to be seen in tests. With this setting each write is run, undone, and run again. The value, error or panic
+    /// of the first run is dropped; that of the second run is the answer. One run is stored, published to subscribers and
+    /// counted in the statistics. If the first run loses the transaction, the neighbours run again too, as always. A call
+    /// that was canceled or timed out in its first run has no second; deadlines cover both. Closures that run once, such as
+    /// those of [`Client::write_once`], of leases and of exclusive calls, are not affected. A write inside a write runs as
+    /// often as the outer one.
     ///
     /// # Examples
     /// A closure that counts outside the database counts runs, not writes:
@@ -392,8 +388,7 @@ impl Database {
 }
 
 impl Migrations {
-    /// Checks the list, and that its steps bring an empty database in memory to the latest version. For a test
-    /// of one line; blocks this thread.
+    /// Checks the list, and runs its steps on an empty database in memory. For a test of one line; blocks this thread.
     ///
     /// The scratch database has no [`setup`](crate::Builder::setup): steps that need functions or attached files
     /// of it are tested by opening `:memory:` with both.
@@ -439,7 +434,7 @@ impl std::fmt::Debug for Open {
     }
 }
 
-/// Each is a thread with a connection, opened before the database is.
+/// Each reader is a thread with a connection, opened before the database is.
 const READERS_MAX: usize = 1024;
 
 pub(crate) fn check(config: &Config) -> Result<(), Error> {

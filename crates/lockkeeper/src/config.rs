@@ -1,4 +1,5 @@
-//! What the caller may choose, with the defaults and their reasons. Nothing here lives: an open database is in `sqlite/opener.rs`.
+//! The settings, with their defaults and the reasons for these. Plain values; what an open database shares is in
+//! `sqlite/opener.rs`.
 
 use std::any::TypeId;
 use std::fmt;
@@ -55,14 +56,15 @@ pub(crate) type Setup = dyn Fn(&Connection) -> rusqlite::Result<()> + Send + Syn
 
 pub(crate) type OnThreadStart = dyn Fn() + Send + Sync;
 
-/// A function of the caller's. Two are equal if they are written in the same place of the program.
+/// A function of the caller's. Two are equal if they have the same type: closures are equal if they are written in the same
+/// place of the program.
 pub(crate) struct Callback<F: ?Sized> {
     pub(crate) f: Arc<F>,
     written_at: TypeId,
 }
 
 impl<F: ?Sized> Callback<F> {
-    /// `f`, which was given as a `C`.
+    /// `f`, whose type is `C`.
     pub(crate) fn new<C: 'static>(f: Arc<F>) -> Self {
         Self { f, written_at: TypeId::of::<C>() }
     }
@@ -91,12 +93,12 @@ impl<F: ?Sized> fmt::Debug for Callback<F> {
 pub(crate) struct Config {
     pub(crate) place: Place,
     pub(crate) vfs: Option<String>,
-    /// Make the file where there is none.
+    /// Create the file if it does not exist.
     pub(crate) create_if_missing: bool,
     pub(crate) read_only: bool,
-    /// The caller promises that nothing changes the file: no locks, no WAL.
+    /// The caller promises that nothing changes the file, so it is read without locks and WAL.
     pub(crate) immutable: bool,
-    /// An instance that is open already will do.
+    /// An instance that is open already may be used.
     pub(crate) share: bool,
     pub(crate) readers: usize,
     pub(crate) readers_max: usize,
@@ -137,32 +139,32 @@ impl Config {
             read_only: false,
             immutable: false,
             share: false,
-            // More readers than cores only trade caches for each other; fewer leave cores idle.
+            // More readers than cores only evict each other's caches; fewer leave cores idle.
             readers: cores.clamp(2, 8),
-            // Long scans take readers away; as many again may be started while they last.
+            // Long scans occupy readers; this leaves as many again for others.
             readers_max: 16.max(cores * 2),
             queue_capacity: 1024,
             synchronous: Synchronous::Full,
             busy_timeout: Duration::from_secs(30),
             page_cache_bytes: 16 << 20,
-            // rusqlite's 16 is soon outgrown by a program with a schema of some size.
+            // rusqlite's 16 are too few for a program with a larger schema.
             statement_cache: 128,
             setup: Vec::new(),
-            // Enough to make the cost of a commit vanish; small enough to answer soon.
+            // Enough calls to make the cost of a commit small, few enough to answer soon.
             batch_calls_max: 1024,
             batch_time_max: Duration::from_millis(5),
             batch_wal_bytes_max: 16 << 20,
-            // SQLite's own 1,000 pages make a busy writer checkpoint dozens of times a second.
+            // With SQLite's default of 1,000 pages a busy writer would make dozens of checkpoints a second.
             checkpoint_wal_bytes: 32 << 20,
-            // Twice that: room for readers that overlap, before anybody has to wait or to be cut.
+            // Twice that: room for overlapping readers before a writer has to wait or a reader is stopped.
             wal_bytes_max: 64 << 20,
             snapshot_age_max: Duration::from_secs(60),
             snapshots_max: 64,
-            // A few megabytes for each subscriber that has stopped taking.
+            // A few megabytes for each subscriber that has fallen behind.
             feed_capacity: 1 << 16,
             statistics: true,
             on_slow: None,
-            // A glance costs the writer some microseconds; people do not notice a fifth of a second.
+            // A check costs the writer some microseconds, and people do not notice a fifth of a second.
             look_interval: Some(Duration::from_millis(200)),
             shed_after: None,
             on_thread_start: None,

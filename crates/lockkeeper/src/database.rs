@@ -32,16 +32,16 @@ use crate::stats::Stats;
 use crate::sync::lock;
 use crate::writer::Writer;
 
-/// Long enough for a caller whose CPU is idle to wake up and submit its next write. A caller that writes alone and
-/// waits for the disk each time gains nothing by it.
+/// Long enough for a caller whose CPU is idle to wake up and submit its next write. A single caller that waits for the disk
+/// each time gains nothing from it.
 const WRITER_LOOK: Look = Look {
     long: Duration::from_micros(150),
     short: Duration::from_micros(50),
     lone: Some(Duration::from_micros(50)),
 };
 
-/// A reader yields to the callers that it has answered, whose next calls come before it sleeps. A longer look would
-/// take CPU time from them.
+/// A reader yields to the callers that it has answered, and most of them submit their next calls before it sleeps. Looking
+/// longer would take CPU time from them.
 const READER_LOOK: Look =
     Look { long: Duration::from_micros(50), short: Duration::from_micros(5), lone: None };
 
@@ -67,7 +67,7 @@ impl Closing for Threads {
     }
 
     fn gone(&self) -> Receiver<()> {
-        // The writer waits for the readers before it leaves.
+        // The writer's thread ends last: it waits for the readers.
         self.core.writer.gone()
     }
 
@@ -98,7 +98,7 @@ impl Drop for Shutdown {
     fn drop(&mut self) {
         match self.0.core.check_process() {
             Ok(()) => self.0.close(),
-            // The threads, and perhaps locks, are the parent's.
+            // Threads and connections belong to the parent.
             Err(_) => self.0.core.short.forget(),
         }
     }
@@ -158,7 +158,7 @@ impl<E> fmt::Debug for Database<E> {
 }
 
 impl<E> Database<E> {
-    /// Its own handle.
+    /// A database with the lanes of calls that name no client.
     pub(crate) fn of(shutdown: Arc<Shutdown>) -> Self {
         Self { client: Client::of(handle(&shutdown, None)), shutdown }
     }
@@ -172,16 +172,16 @@ impl<E> Database<E> {
     }
 }
 
-/// A handle with the lanes of the client called `name`, or with those of all calls without one.
+/// A handle with the lanes of the client called `name`; `None`: with those of calls that name no client.
 fn handle(shutdown: &Arc<Shutdown>, name: Option<&str>) -> Arc<Inner> {
     let open: Arc<dyn Any + Send + Sync> = Arc::<Shutdown>::clone(shutdown);
     Inner::new(shutdown.core(), name, open)
 }
 
 impl<E: Send + 'static> Database<E> {
-    /// What is doubtful about the database's file, for the operator's eyes; usually nothing. What was found when
-    /// it was opened, and what is found now: other hard links to it, or that it was deleted or replaced. Asks
-    /// the file system, but opens nothing.
+    /// Warnings about the database's file for the operator; usually none. They are what was found when it was opened, and
+    /// what is found now: other hard links to the file, or that it was deleted or replaced. This asks the file system, but
+    /// opens nothing.
     pub fn warnings(&self) -> Vec<String> {
         let core = self.core();
         let mut warnings = core.warnings.get().cloned().unwrap_or_default();
@@ -394,7 +394,7 @@ impl Database {
     ) -> Result<(Self, Receiver<Built<Error>>), Error> {
         config.readers_max = config.readers_max.max(config.readers);
         if config.is_memory() {
-            // They serve copies only.
+            // Reads run on the writer's connection; readers only serve snapshots, which are copies.
             config.readers = 1;
         }
         let core = Core::new(config, migrations, machine);
@@ -419,7 +419,7 @@ impl Database {
             Pool::new(Arc::clone(&core.readers), readers, Arc::clone(&core.clock), move || {
                 Reader::open(Arc::clone(&for_readers))
             });
-        // The pool holds the core.
+        // Weak, because the pool holds the core.
         let pool = Arc::downgrade(&reader_pool);
         let check_for_stall = move || {
             if let Some(pool) = pool.upgrade() {
@@ -433,14 +433,14 @@ impl Database {
         Ok((Self::of(Arc::new(shutdown)), built))
     }
 
-    /// It, when everything has been opened: the writer first, which tells by `writer_built`.
+    /// Waits for the writer, which reports through `writer_built`, and then opens the readers.
     pub(crate) async fn opened(self, writer_built: Receiver<Built<Error>>) -> Result<Self, Error> {
-        // What is run for each connection may wait for the call in which it is opened.
+        // `setup` may wait for the call in which the database is opened; that would be a circle.
         let domain = self.core().domain;
         let _wait = Wait::enter(|| Awaited::All(domain), true)
             .map_err(|Circle| Error::new(ErrorKind::Nested))?;
         writer_built.await.unwrap_or(Err(StartError::Faulted)).map_err(not_started)?;
-        // The file is there and in WAL mode: now readers can open it.
+        // The file exists and is in WAL mode, so readers can open it.
         let readers = self.shutdown.0.reader_pool.start().map_err(not_started)?;
         for built in readers {
             built.await.unwrap_or(Err(StartError::Faulted)).map_err(not_started)?;

@@ -1,18 +1,18 @@
-//! Where a database lives, and what its connections are for.
+//! Where a database is stored, and what its connections are for.
 
 use std::path::PathBuf;
 
-/// Where the database lives.
+/// Where a database is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// From the root on.
+    /// An absolute path.
     File(PathBuf),
     Memory,
-    /// What was named can be no file, and why.
+    /// The path cannot be that of a file, for this reason.
     Nowhere(Refusal),
 }
 
-/// Why a path cannot be used: which, and what to do.
+/// Why a path cannot be used: it names the path and what to do.
 pub(crate) type Refusal = String;
 
 /// What a connection is for.
@@ -20,7 +20,7 @@ pub(crate) type Refusal = String;
 pub(crate) enum Role {
     Writer,
     Reader,
-    /// Copies the WAL back into the file, and nothing else.
+    /// Only copies the WAL back into the file.
     Copier,
     /// A private copy of a memory database.
     Copy,

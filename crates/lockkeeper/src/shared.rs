@@ -1,12 +1,11 @@
-//! One instance for several openers of a file, and handles that keep nothing open.
+//! One instance for several openers of a file, and weak handles.
 //!
-//! Who opens a file with [`Builder::open_shared`] begins as any other opener does. Its writer's thread finds the
-//! file claimed (`sqlite/instance.rs`), waits while that instance is being opened or closed, and hands over a weak handle
-//! to it instead of a connection. So nothing of this blocks an executor, and two openers of a new file are told
-//! apart by the claim.
+//! [`Builder::open_shared`] begins as any other opening. If the writer's thread finds the file claimed
+//! (`sqlite/instance.rs`), it waits while the other instance is being opened or closed, and then hands over a weak handle to
+//! that instance instead of a connection. So no executor is blocked, and of two openers of a new file one gets the claim.
 //!
-//! - SH1: an instance can be had from when it is wholly open, readers included, until it is closed.
-//! - SH2: what decides what calls do is never silently another thing than was asked for: see [`differing`].
+//! - SH1: an instance can be shared once it is wholly open, readers included, until it is closed.
+//! - SH2: an opener never gets an instance with another setting than it has made: see [`differing`].
 
 use std::fmt;
 use std::future::Future;
@@ -127,7 +126,7 @@ impl Builder {
             };
             let other = core.other.get().and_then(|other| other.downcast_ref::<WeakDatabase>());
             let Some(other) = other else { return Err(error) };
-            // Otherwise it was closed a moment ago: again.
+            // If it was closed meanwhile, the next turn opens the file.
             if let Some(database) = other.upgrade() {
                 return fitting(database, &self);
             }
@@ -166,7 +165,7 @@ impl Database {
         Self::builder(path).blocking_open_shared()
     }
 
-    /// SH1: from now on others can have it.
+    /// Lets others share this instance from now on (SH1).
     pub(crate) fn share(&self) {
         instance::share(&self.core().writer, Arc::new(self.downgrade()));
     }
@@ -193,7 +192,7 @@ fn fitting(database: Database, wanted: &Builder) -> Result<Database, Error> {
     }
 }
 
-/// Which setting was made for `wanted` and is another one in `open`, and how they differ.
+/// The first setting that was made for `wanted` and is another one in `open`.
 fn differing(open: &Config, wanted: &Config) -> Option<String> {
     let defaults = Config::new(Place::Memory);
     macro_rules! compare {
@@ -231,7 +230,7 @@ fn differing(open: &Config, wanted: &Config) -> Option<String> {
         "on_slow": on_slow,
         "on_thread_start": on_thread_start,
     );
-    // `open` has raised it to the number of readers.
+    // Opening has raised this setting to the number of readers.
     let readers_max = wanted.readers_max.max(open.readers);
     (wanted.readers_max != defaults.readers_max && readers_max != open.readers_max).then(|| {
         let (there, here) = (open.readers_max, wanted.readers_max);
@@ -239,7 +238,7 @@ fn differing(open: &Config, wanted: &Config) -> Option<String> {
     })
 }
 
-/// The same of the migrations, which are no value that a [`Config`] holds.
+/// The same for the migrations, which are not a part of [`Config`].
 fn differing_migrations(open: Option<&Migrations>, wanted: Option<&Migrations>) -> Option<String> {
     (wanted.is_some() && wanted != open)
         .then(|| format!("`migrations` is {open:?} there and {wanted:?} here"))

@@ -1,8 +1,7 @@
 //! The only file that names the primitives of `std` or of loom.
 //!
-//! Under `--cfg loom` mutexes, condition variables and atomics are loom's, so that the models in
-//! `models.rs` explore every interleaving, and the clock stands still, because loom needs each
-//! execution to be repeatable.
+//! Under `--cfg loom` mutexes, condition variables and atomics are loom's, so that the models in `queue/models.rs` explore
+//! every interleaving. The clock stands still then, because loom needs each execution to be repeatable.
 
 use std::sync::PoisonError;
 use std::time::Instant;
@@ -21,8 +20,8 @@ pub(crate) use loom::sync::{
 
 /// Locks `mutex`, also when a thread panicked while it held it.
 ///
-/// No code of a caller runs under a lock of this crate, so a poisoned lock still guards a whole
-/// state: the panic came from an assertion of ours, and the thread's exit guard reports it.
+/// No caller's code runs under a lock of this crate, so only an assertion of this crate can have panicked there. The data
+/// is whole, and the thread's exit guard reports the panic.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -43,7 +42,7 @@ pub(crate) fn wait_until<'a, T>(
     bell.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0
 }
 
-/// Loom has no time: a timed wait is one that nobody cuts short.
+/// Loom has no time, so this waits without a timeout.
 #[cfg(loom)]
 pub(crate) fn wait_until<'a, T>(
     bell: &Condvar,

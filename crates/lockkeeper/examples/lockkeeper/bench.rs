@@ -1,4 +1,4 @@
-//! What a disk can do: durable writes, and a backup beside them.
+//! Measures a disk: durable writes, and a backup beside them.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -46,7 +46,7 @@ pub(crate) fn bench(
     go_on(stop)?;
     let alone = measure(&db, writers, || {
         let until = Instant::now() + time;
-        // Looks every tenth of a second whether it is to stop.
+        // Checks every tenth of a second whether to stop.
         while Instant::now() < until {
             go_on(stop)?;
             std::thread::park_timeout(Duration::from_millis(100).min(time));

@@ -28,13 +28,13 @@ pub(crate) fn restore(from: &Path, file: &Path, stop: &Stop) -> Outcome {
     Ok(Answer { facts, good: true })
 }
 
-/// Not as a `Database`, which would change the journal mode of a file that has another one.
+/// Copies with `Restore`: a `Database` would bring a file into WAL mode that has another one.
 fn copy(from: &Path, to: &Path, stop: &Stop) -> Result<BackupReport, String> {
     let mut told = 0;
     let restore = Restore::new(from, to).stop_when(Arc::clone(&stop.0)).progress(move |progress| {
         let BackupProgress { pages, of, .. } = progress;
         let percent = pages * 100 / of.max(1);
-        // For people only, and every tenth part.
+        // Only on a terminal, and every ten per cent.
         if percent / 10 > told && std::io::stderr().is_terminal() {
             told = percent / 10;
             let then = if pages == of { "; checking the copy" } else { "" };

@@ -1,4 +1,4 @@
-//! What is in a file, and its WAL.
+//! Inspecting a file, and checkpointing its WAL.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::{Answer, Outcome};
 /// How long to wait for a lock of another program.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a file is opened for.
+/// Why a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Purpose {
     Look,
@@ -35,7 +35,7 @@ fn known(file: &Path) -> Result<PathBuf, Box<dyn Error>> {
     }
 }
 
-/// Opens a file that is [`known`]; SQLite's own words say neither which nor what to do.
+/// Opens a file that is [`known`]. Its errors name the file and what to do, which SQLite's do not.
 fn open(file: &Path, purpose: Purpose) -> Result<Connection, Box<dyn Error>> {
     let shown = file.display();
     let has_wal = beside(file, "-wal").exists();
@@ -45,8 +45,8 @@ fn open(file: &Path, purpose: Purpose) -> Result<Connection, Box<dyn Error>> {
         )
         .into());
     }
-    // Reading a file in WAL mode makes a WAL and its index, which only a connection that can write takes
-    // away again; `restore` would find the file in use. A WAL that is there already is not ours.
+    // Reading a file in WAL mode makes a WAL and its index, and only a connection that can write removes them again;
+    // otherwise `restore` would find the file in use. A WAL that is there already is left alone.
     let to_look_in = has_wal || beside(file, "-journal").exists();
     let flags = match purpose {
         Purpose::Look if to_look_in => OpenFlags::SQLITE_OPEN_READ_ONLY,
@@ -63,7 +63,7 @@ fn open(file: &Path, purpose: Purpose) -> Result<Connection, Box<dyn Error>> {
     Ok(conn)
 }
 
-/// What SQLite said of a file, and what to do about it.
+/// An error of SQLite with the file's name and what to do.
 pub(crate) fn explained(file: &Path, error: &rusqlite::Error) -> String {
     let shown = file.display();
     match error.sqlite_error_code() {
@@ -149,7 +149,7 @@ fn look(conn: &Connection, quick: bool) -> rusqlite::Result<(Value, bool)> {
     Ok((facts, good))
 }
 
-/// The application id in letters, if it is made of some.
+/// The application id in letters, if its bytes are printable.
 fn letters(id: i64) -> String {
     let bytes = i32::try_from(id).unwrap_or(0).to_be_bytes();
     match bytes.iter().all(u8::is_ascii_graphic) {
@@ -158,7 +158,7 @@ fn letters(id: i64) -> String {
     }
 }
 
-/// By `stat`: closing another descriptor of a file would drop SQLite's locks on it.
+/// The size of the WAL, by `stat`: closing a descriptor of a file would drop SQLite's locks on it.
 pub(crate) fn wal_bytes(file: &Path) -> u64 {
     std::fs::metadata(beside(file, "-wal")).map_or(0, |wal| wal.len())
 }
@@ -169,7 +169,7 @@ fn beside(file: &Path, end: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// How many processes do not show their files to this one.
+/// How many processes have open files that this process may not see.
 fn unseen() -> usize {
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let denied = |path: PathBuf| {
@@ -179,7 +179,7 @@ fn unseen() -> usize {
     processes.filter(|process| denied(process.path().join("fd"))).count()
 }
 
-/// The processes that have the file open, this one left out; those of others need root to be seen.
+/// The other processes that have the file open. Only root sees those of other users.
 fn holders(file: &Path) -> Vec<String> {
     let Ok(file) = file.canonicalize() else { return Vec::new() };
     let mut found = Vec::new();
@@ -213,7 +213,7 @@ pub(crate) fn checkpoint(file: &Path, timeout: Duration) -> Outcome {
     if log < 0 {
         return Err(format!("{} is not in WAL mode; nothing to fold back", file.display()).into());
     }
-    // All is copied, but a reader still needs the WAL: it is emptied another time.
+    // If SQLite was busy, a reader or writer kept the WAL from being emptied.
     let remedy = match busy {
         false => "none",
         true => "a reader or writer kept it; see `inspect` for who has it open, and try again",

@@ -1,7 +1,7 @@
-//! `lockkeeper`: looks at a database file, copies it, folds its WAL back, and measures a disk.
+//! `lockkeeper`: inspects a database file, copies it, checkpoints its WAL, and measures a disk.
 //!
-//! For the operator at three in the morning. Run it beside the program that has the file open: it never
-//! opens the file but through SQLite, `inspect` changes nothing, and none leaves anything beside it.
+//! For operators. It can run beside the program that has the file open: it opens the file only through SQLite, `inspect`
+//! changes nothing, and no command leaves a file behind.
 //!
 //! ```sh
 //! cargo run --release -p lockkeeper --example lockkeeper -- inspect app.db

@@ -1,10 +1,10 @@
-//! Ctrl-C and SIGTERM: what runs is stopped and cleans up behind it; the second time it ends at once.
+//! Ctrl-C and SIGTERM: the first stops the command, which cleans up; the second ends the program at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 
-/// Whether somebody wants the command to end.
+/// Whether the command is to stop.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Stop(pub(crate) Arc<AtomicBool>);
 
@@ -16,8 +16,8 @@ impl Stop {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Listens for signals on a thread of its own; returns when it does. Without such a thread the
-    /// system's own way remains: the program ends at once.
+    /// Starts a thread that listens for signals, and returns when it does. If it cannot be started, a signal ends the
+    /// program at once, as the system does by default.
     pub(crate) fn listen(&self) {
         let (ready, is_ready) = mpsc::sync_channel(1);
         let stop = self.clone();
@@ -29,7 +29,7 @@ impl Stop {
                 use tokio::signal::unix::{SignalKind, signal};
                 let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
                 let (Ok(mut interrupt), Ok(mut terminate)) = signals else { return };
-                // Nobody waits for it any more only when the program ends.
+                // Fails only when the program ends.
                 let _ = ready.send(());
                 loop {
                     tokio::select! {
@@ -44,7 +44,7 @@ impl Stop {
             });
         });
         if started.is_ok() {
-            // An error: the thread has given up.
+            // An error means that the thread has ended.
             let _ = is_ready.recv();
         }
     }

@@ -1,24 +1,24 @@
-//! What subscribers are told: the values of the change feed.
+//! The values of the change feed.
 
 use std::sync::Arc;
 
-/// What a subscriber of [`changes`](crate::Client::changes) is told.
+/// An item of the change feed; see [`changes`](crate::Client::changes).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Change {
     /// Calls of this process were committed.
     Commit(Arc<Commit>),
-    /// Something was committed, and nobody can say what: by another process, by an exclusive call (told
-    /// right after its answer), by calls that ran before the subscription, by a call that altered a
-    /// table, or by a COMMIT that ended in an I/O error. Anything may have changed.
+    /// Something was committed, but it is not known what: by another process, by an exclusive call (published right after
+    /// its answer), by calls that ran before the subscription, by a call that altered a table, or by a COMMIT that ended in
+    /// an I/O error. Anything may have changed.
     Unknown {
         /// The last commit of this process by then.
         commit: u64,
     },
-    /// The subscriber fell behind: all changes up to this commit that it had not taken were thrown
-    /// away. Anything may have changed; later commits follow whole.
+    /// The subscriber fell behind: its queue, up to this commit, was discarded. Anything may have changed; later commits
+    /// follow whole.
     Lagged {
-        /// The last commit that was thrown away.
+        /// The last commit that was discarded.
         commit: u64,
     },
 }
@@ -81,7 +81,7 @@ impl Commit {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallChanges {
     pub(crate) tables: Vec<TableChange>,
-    /// It, or a call before it in the transaction, changed the schema: a view, perhaps.
+    /// The call, or an earlier one of the transaction, changed the schema: a view, for example.
     pub(crate) schema: bool,
 }
 

@@ -1,23 +1,23 @@
-//! Who is told what was committed: subscribers, each with a bounded queue or a single flag.
+//! Subscribers, each with a bounded queue of changes or the number of one commit.
 //!
-//! The writer publishes after a COMMIT and before it answers the calls of that commit. It never waits
-//! for a subscriber: one that falls behind loses detail, and is told so.
+//! The writer publishes after a COMMIT and before it answers the calls of that commit. It never waits for a subscriber: one
+//! that falls behind loses detail, and is told so.
 //!
 //! | state of a subscriber | what may be trusted | left by |
 //! |---|---|---|
-//! | open | every commit since it subscribed is in its queue, or behind a mark that says so | overflow, `close`, drop |
-//! | lagged | commits up to `lagged` were thrown away, later ones are in the queue | the next `take` |
-//! | closed | nothing comes any more; what is queued can still be taken | never |
+//! | open | the queue has every commit since it subscribed that was not taken | overflow, `close`, drop |
+//! | lagged | commits up to `lagged` were discarded; the queue has the later ones | the next `take` |
+//! | closed | nothing is published any more; queued changes can still be taken | never |
 //!
 //! Invariants:
 //!
-//! - FEED1: in order. The writer thread alone publishes, one commit after another.
-//! - FEED2: nothing is missed. `subscribe` counts itself before it returns; the writer looks at the count
-//!   after the COMMIT. Either it sees the subscriber, or the COMMIT was over before `subscribe`
-//!   returned, and a read made afterwards sees what it stored.
-//! - FEED3: bounded. A queue holds `capacity` changes at most; the one that would exceed it throws
-//!   everything away and leaves [`Change::Lagged`]. A watch is one number.
-//! - FEED4: a subscriber's waker is called outside every lock, and its panic ends nothing.
+//! - FEED1: in order. Only the writer thread publishes, one commit after another.
+//! - FEED2: nothing is missed. `subscribe` raises the count of subscribers before it returns; the writer reads the count
+//!   after the COMMIT. Either the writer sees the subscriber, or the COMMIT was over before `subscribe` returned, and a
+//!   later read sees what it stored.
+//! - FEED3: bounded. A queue holds `capacity` changes at most. A change that would exceed this empties the queue and leaves
+//!   [`Change::Lagged`]. A watch is one number.
+//! - FEED4: a subscriber's waker is called outside every lock, and its panic is caught.
 //!
 //! Lock order: the list of subscribers, then one subscriber.
 
@@ -35,10 +35,10 @@ use super::interest::{Interest, Reads};
 use crate::queue::{block_on, shielded};
 use crate::sync::{Mutex, lock};
 
-/// What the writer publishes to.
+/// The subscribers of one database.
 #[derive(Debug)]
 pub(crate) struct Feed {
-    /// Open subscribers; changed under the lock of `list`, read by the writer without it (FEED2).
+    /// The number of open subscribers; changed under the lock of `list`, read by the writer without it (FEED2).
     watched: AtomicUsize,
     list: Mutex<List>,
     capacity: usize,
@@ -64,14 +64,14 @@ struct State {
 enum Wants {
     /// Everything, in a queue of so many changes at most (FEED3).
     All { queue: VecDeque<Change>, cost: usize, capacity: usize, lagged: Option<u64> },
-    /// That something in these tables changed, since which commit nobody has asked; empty: in any.
+    /// That one of these tables changed (none named: any table); `changed` is the newest such commit that was not taken.
     Tables { tables: Vec<String>, changed: Option<u64> },
-    /// The same for a query, whose runs find out which tables they are (`client/live.rs`).
+    /// The same for a live query, whose runs find the tables (`client/live.rs`).
     Query(Interest),
 }
 
 impl Wants {
-    /// Takes note of a change; true: it concerns this subscriber.
+    /// Notes a change; true: it concerns this subscriber.
     fn note(&mut self, change: &Change) -> bool {
         match self {
             Self::All { queue, cost, capacity, lagged } => {
@@ -120,7 +120,7 @@ impl Feed {
         Self { watched: AtomicUsize::new(0), list: Mutex::new(List::default()), capacity }
     }
 
-    /// Whether anybody listens. Pairs with the store in `subscribe` (FEED2).
+    /// Whether there are subscribers. Pairs with the store in `subscribe` (FEED2).
     pub(crate) fn is_watched(&self) -> bool {
         self.watched.load(Ordering::SeqCst) > 0
     }
@@ -147,7 +147,7 @@ impl Feed {
         wake(wakers);
     }
 
-    /// Nothing comes any more.
+    /// Closes all subscriptions, present and later ones.
     pub(crate) fn close(&self) {
         let mut wakers = Vec::new();
         let mut list = lock(&self.list);
@@ -170,7 +170,7 @@ fn wake(wakers: Vec<Waker>) {
     }
 }
 
-/// A place among the subscribers; given up when dropped.
+/// A subscription, which ends when dropped.
 #[derive(Debug)]
 struct Subscription {
     feed: Arc<Feed>,

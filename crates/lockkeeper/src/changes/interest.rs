@@ -1,4 +1,4 @@
-//! What a live query reads, and whether a change concerns it.
+//! The tables that a live query reads, and whether a change concerns it.
 
 use std::collections::BTreeSet;
 
@@ -8,22 +8,22 @@ use super::change::Change;
 #[derive(Debug, Default)]
 pub(crate) struct Reads {
     pub(crate) tables: BTreeSet<String>,
-    /// Something that no table stands for, such as the schema: any commit concerns it.
+    /// It has read something that is no table, such as the schema: any commit concerns it.
     pub(crate) anything: bool,
 }
 
-/// Names of changed tables that are noted during one run.
+/// Names of changed tables that are kept during one run.
 const NAMES_MAX: usize = 1024;
 
 /// The tables that a query reads, and whether one of them has changed.
 #[derive(Debug, Default)]
 pub(super) struct Interest {
-    /// Of the last run; `None`: a run is under way, and what changes is noted by name.
+    /// What the last run read; `None`: a run is under way, and changed tables are noted in `names`.
     settled: Option<Reads>,
-    /// What changed since the run began. At most [`NAMES_MAX`]; one more, and `anything` did.
+    /// The tables that changed since the run began; beyond [`NAMES_MAX`] `anything` is set instead.
     names: BTreeSet<String>,
     anything: bool,
-    /// Since which commit the result is out of date.
+    /// The newest commit that made the result out of date.
     pub(super) changed: Option<u64>,
     /// The last commit that was noted.
     last: u64,
@@ -33,7 +33,7 @@ impl Interest {
     pub(super) fn note(&mut self, change: &Change) -> bool {
         self.last = change.commit();
         if let Some(reads) = &self.settled {
-            // What a name stands for may be another table now.
+            // After a change of the schema a name may mean another table.
             let schema = matches!(change, Change::Commit(commit) if commit.changes_schema());
             let concerned =
                 schema || reads.anything || reads.tables.iter().any(|table| change.touches(table));
@@ -51,12 +51,12 @@ impl Interest {
         false
     }
 
-    /// A run begins, which sees everything that was noted until now.
+    /// To be called before a run: it sees everything that was noted until now.
     pub(super) fn begin(&mut self) {
         *self = Self { last: self.last, ..Self::default() };
     }
 
-    /// The run is over, and this is what it read.
+    /// To be called after a run, with what it read.
     pub(super) fn settle(&mut self, reads: Reads) {
         let read =
             |name: &String| reads.tables.iter().any(|table| table.eq_ignore_ascii_case(name));

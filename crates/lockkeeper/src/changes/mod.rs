@@ -1,4 +1,4 @@
-//! What calls change, and who is told of it.
+//! The change feed: what calls change, and the subscribers that are told.
 
 pub(crate) mod change;
 pub(crate) mod feed;

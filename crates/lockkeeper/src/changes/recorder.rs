@@ -1,16 +1,15 @@
-//! What the calls of a batch change, noted while they run; only while somebody subscribes.
+//! Notes what calls change, while they run and while the change feed has subscribers.
 //!
-//! SQLite's update hook names the rows of ordinary tables as they change. It is silent about tables
-//! without row ids, virtual tables, rows that `REPLACE` removes, `DELETE FROM t` without a condition,
-//! and the row id that an `UPDATE` of the key leaves behind
-//! (<https://www.sqlite.org/c3ref/update_hook.html>), and nothing takes an event back when a
-//! statement or a savepoint is undone. So there is a second source: the authorizer names every table
-//! that a statement may write, triggers and foreign keys included, when it is prepared.
+//! SQLite's update hook names the rows of ordinary tables as they change. It does not report tables without row ids,
+//! virtual tables, rows that `REPLACE` removes, `DELETE FROM t` without a condition, and the old row id when an `UPDATE`
+//! changes the key (<https://www.sqlite.org/c3ref/update_hook.html>), nor that a statement or a savepoint was undone. So
+//! there is a second source: when a statement is prepared, the authorizer names every table that it may write, with its
+//! triggers and foreign keys.
 //!
-//! | what | trusted to be complete | reported |
+//! | what was noted | complete | reported |
 //! |---|---|---|
 //! | a row that the hook named | yes | table, kind, row id |
-//! | a statement that may do what the hook does not name | no | its tables alone |
+//! | a statement that may do what the hook does not report | no | its tables alone |
 //! | a blob that was written into | no | its table alone |
 //! | a table created or dropped | no | the table alone |
 //! | a table altered, perhaps renamed | no | the table alone, then [`Change::Unknown`] |
@@ -18,14 +17,13 @@
 //!
 //! Invariants:
 //!
-//! - REC1: what is undone is not reported. A failed statement takes its events with it, a savepoint that
-//!   is rolled back too, a failed call has its notes thrown away, and a lost transaction those of all
-//!   its calls. Where it cannot be told whether a statement was undone, its tables are reported alone:
-//!   too much may be said, never too little.
-//! - REC2: events are added while a statement runs and are taken out by the owner between statements;
-//!   no lock is held while SQLite runs, and the callbacks only push (no SQLite call in a hook).
-//! - REC3: every list has a bound: rows by [`CALL_ROWS_MAX`] (those of a batch in `writer/publisher.rs`), statements and
-//!   tables that are remembered by [`KNOWN_MAX`].
+//! - REC1: what is undone is not reported. The notes of a failed statement, of a savepoint that is rolled back, of a failed
+//!   call and of all calls of a lost transaction are discarded. Where it is not certain that a statement was undone, its
+//!   tables are reported without rows: too much may be reported, never too little.
+//! - REC2: the callbacks add notes while a statement runs, and the owner reads them between statements. No lock is held
+//!   while SQLite runs, and a callback makes no call of SQLite.
+//! - REC3: every list is bounded: rows by [`CALL_ROWS_MAX`] (those of a batch in `writer/publisher.rs`), remembered
+//!   statements and tables by [`KNOWN_MAX`].
 
 use std::collections::HashMap;
 use std::ffi::{CStr, c_int};
@@ -42,20 +40,20 @@ use super::table::{Nature, is_own, look_up, mentions_replace};
 use crate::ffi::{RowSink, Session};
 use crate::sync::{Mutex, lock};
 
-/// Rows of one call that are named one by one.
+/// Rows of one call that are reported one by one.
 pub(crate) const CALL_ROWS_MAX: usize = 10_000;
 
-/// Statements, and tables, that are remembered; more are looked at anew.
+/// Statements, and tables, that are remembered at most.
 const KNOWN_MAX: usize = 1024;
 
 /// A table's index among the interned names.
 type Table = usize;
 
-/// A table of a call with its rows; `None`: it is reported alone.
+/// A table of a call with its rows; `None`: it is reported without rows.
 type Told = (Table, Option<Vec<RowChange>>);
 
-/// The notes of one connection. The hooks and the owner run on the same thread; the lock satisfies
-/// the callbacks' bounds and is never contended.
+/// The notes of one connection. The hooks and the owner run on the same thread; the lock is there because callbacks must be
+/// `Send`, and is never contended.
 #[derive(Debug, Default)]
 pub(crate) struct Recorder {
     on: AtomicBool,
@@ -64,23 +62,24 @@ pub(crate) struct Recorder {
 
 #[derive(Debug, Default)]
 struct Notes {
-    /// Of this call: what the hook named, in order.
+    /// Of this call: the rows that the hook named, in order.
     rows: Vec<(Table, RowChange)>,
-    /// Of this call: tables to be reported alone.
+    /// Of this call: tables to be reported without rows.
     alone: Vec<Table>,
-    /// There were more rows than may be named.
+    /// Of this call: there were more than [`CALL_ROWS_MAX`] rows.
     full: bool,
-    /// Of this call: it altered a table, whose new name nobody says.
+    /// Of this call: it altered a table, whose new name SQLite does not report.
     altered: bool,
-    /// What the authorizer said since it was last asked.
+    /// What the authorizer reported since this was last taken.
     said: Vec<Said>,
-    /// Statements that ran in this call; tells whether one ran inside another.
+    /// How many statements have run; tells whether one ran inside another.
     runs: u64,
+    /// The interned names, as they are reported.
     names: Vec<Arc<str>>,
     index: HashMap<(String, String), Table>,
     plans: HashMap<String, Arc<Plan>>,
     tables: HashMap<Table, Arc<Nature>>,
-    /// This transaction has changed the schema: what is learnt now may be undone with it.
+    /// This transaction has changed the schema. What is looked up now may be undone with it, and is not remembered.
     schema_changed: bool,
 }
 
@@ -95,14 +94,14 @@ enum What {
     Schema,
 }
 
-/// What a statement may write that the hook does not name.
+/// The tables in which a statement may change what the hook does not report.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
-    /// Reported alone when the statement changed anything.
+    /// Reported without rows if the statement changed anything.
     vague: Vec<Table>,
-    /// Reported alone when rows changed that the hook did not name.
+    /// Reported without rows if more rows changed than the hook named.
     emptied: Vec<Table>,
-    /// Reported alone in any case.
+    /// Always reported without rows.
     schema: Vec<Table>,
     /// It writes several tables: triggers, or foreign keys.
     several: bool,
@@ -117,12 +116,12 @@ pub(crate) struct Mark {
     changes: u64,
 }
 
-/// Whether the outcome of a run is known when it is settled.
+/// How the run of a statement ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Done,
     Failed,
-    /// Its rows were fetched by the caller, who alone saw an error.
+    /// Not known: the caller fetched the rows, and only the caller saw an error.
     Unseen,
 }
 
@@ -131,7 +130,7 @@ impl Recorder {
         self.on.load(Ordering::Relaxed)
     }
 
-    /// The authorizer: what the statement that is being prepared may do (REC2).
+    /// From the authorizer: what the statement that is being prepared may do (REC2).
     pub(crate) fn authorized(&self, context: &AuthContext<'_>) {
         let (table, what) = match context.action {
             AuthAction::Insert { table_name } => (table_name, What::Insert),
@@ -155,7 +154,7 @@ impl Recorder {
             | AuthAction::DropTempTable { .. }
             | AuthAction::DropTempTrigger { .. }
             | AuthAction::DropTempView { .. } => {
-                // A name means another table now, and this ends with the call.
+                // A name may mean another table until the call ends.
                 lock(&self.notes).forget_schema();
                 return;
             }
@@ -172,18 +171,18 @@ impl Recorder {
         let Some(table) = notes.intern(schema, table) else { return };
         notes.altered |= matches!(context.action, AuthAction::AlterTable { .. });
         let said = (table, what);
-        // A statement says the same of a table many times, once for each trigger.
+        // The same may be reported of a table many times, once for each trigger.
         if notes.said.len() < KNOWN_MAX && !notes.said.contains(&said) {
             notes.said.push(said);
         }
     }
 
-    /// A transaction begins.
+    /// To be called when a transaction begins.
     pub(crate) fn begin_transaction(&self) {
         lock(&self.notes).schema_changed = false;
     }
 
-    /// A call begins; `on`: its changes are wanted.
+    /// To be called when a call begins; `on`: its changes are to be noted.
     pub(crate) fn begin_call(self: &Arc<Self>, session: &Session, on: bool) {
         if on != self.is_on() {
             self.on.store(on, Ordering::Relaxed);
@@ -198,25 +197,25 @@ impl Recorder {
         }
     }
 
-    /// Forgets what was learnt of statements and tables: somebody else may have changed the schema.
+    /// Forgets all statements and tables, because another connection may have changed the schema.
     pub(crate) fn forget(&self) {
         *lock(&self.notes) = Notes::default();
     }
 
-    /// Takes away the hook, before somebody gets the bare connection.
+    /// Removes the hook, before the bare connection is lent.
     pub(crate) fn unhook(&self, session: &Session) {
         self.on.store(false, Ordering::Relaxed);
         session.unhook_rows();
         self.forget();
     }
 
-    /// What the statement `sql`, just prepared, may write.
+    /// What the statement `sql` may write, which has just been prepared.
     pub(crate) fn plan(&self, conn: &Connection, sql: &str) -> Arc<Plan> {
         let said = std::mem::take(&mut lock(&self.notes).said);
         self.make_plan(conn, sql, &said)
     }
 
-    /// The same for a statement that comes from the cache, where the authorizer said nothing.
+    /// The same for a statement from the cache, of which the authorizer has reported nothing now.
     pub(crate) fn plan_cached(&self, conn: &Connection, sql: &str) -> Arc<Plan> {
         let known = {
             let mut notes = lock(&self.notes);
@@ -226,8 +225,8 @@ impl Recorder {
         if let Some(plan) = known {
             return plan;
         }
-        // Prepared once more, for the authorizer's sake. It has been prepared before, so this
-        // works; if it does not, running the statement will tell the caller.
+        // Prepared once more, for the authorizer's report. That should work as it did before; if it fails, so does the run
+        // of the statement.
         drop(conn.prepare(sql));
         let plan = self.plan(conn, sql);
         let mut notes = lock(&self.notes);
@@ -285,11 +284,11 @@ impl Recorder {
             notes.index.iter().find(|(_, index)| **index == table).map(|(name, _)| name.clone())
         };
         let nature = name.and_then(|(schema, name)| look_up(conn, &schema, &name).ok());
-        // What cannot be looked up is not trusted.
+        // A table that cannot be looked up gets the properties that report most.
         let unknown = Nature { view: false, named: false, replaces: true, keys: Vec::new() };
         let nature = Arc::new(nature.unwrap_or(unknown));
         let mut notes = lock(&self.notes);
-        // Looking the table up was reading: what it said of itself is of no interest.
+        // The authorizer's report on the queries of `look_up` is not wanted.
         notes.said.clear();
         if !notes.schema_changed {
             notes.tables.insert(table, Arc::clone(&nature));
@@ -303,39 +302,38 @@ impl Recorder {
         Mark { rows: notes.rows.len(), alone: notes.alone.len(), runs: notes.runs, changes }
     }
 
-    /// Takes back what was noted since `mark`: a savepoint was rolled back (REC1).
+    /// Discards what was noted since `mark`, because a savepoint was rolled back (REC1).
     pub(crate) fn undo(&self, mark: Mark) {
         let mut notes = lock(&self.notes);
         notes.rows.truncate(mark.rows);
         notes.alone.truncate(mark.alone);
     }
 
-    /// A statement is about to run.
+    /// To be called before a statement runs; `unseen`: its end may never be seen.
     pub(crate) fn begin_run(&self, conn: &Connection, plan: &Plan, unseen: bool) -> Mark {
         {
             let mut notes = lock(&self.notes);
             notes.runs += 1;
             notes.said.clear();
             if unseen {
-                // Its end may never be seen.
                 notes.report_alone(plan.vague.iter().chain(&plan.emptied).chain(&plan.schema));
             }
         }
         self.mark(conn)
     }
 
-    /// The call writes into a blob of this table, of which the hook says nothing.
+    /// To be called when the call writes into a blob of this table, which the hook does not report.
     pub(crate) fn blob_written(&self, schema: &str, table: &str) {
         let mut notes = lock(&self.notes);
         let table = notes.intern(schema, table);
         notes.report_alone(&table);
     }
 
-    /// A statement has run: its events are kept, taken back or made vague (REC1).
+    /// To be called after a run: keeps its rows, discards them, or replaces them by their tables (REC1).
     pub(crate) fn end_run(&self, conn: &Connection, plan: &Plan, mark: Mark, outcome: Outcome) {
         let changes = conn.total_changes() - mark.changes;
         let said = std::mem::take(&mut lock(&self.notes).said);
-        // It was prepared again on the way, because the schema has changed since.
+        // SQLite has prepared the statement again, because the schema has changed: what it may write has changed too.
         let anew = (!said.is_empty()).then(|| self.make_plan(conn, "", &said));
         let mut notes = lock(&self.notes);
         let events = (notes.rows.len().saturating_sub(mark.rows)) as u64;
@@ -363,7 +361,7 @@ impl Recorder {
         }
     }
 
-    /// What the call changed, and whether it altered a table; `rows_max`: how many rows may be named.
+    /// What the call changed, and whether it altered a table; with more than `rows_max` rows, its tables alone.
     pub(crate) fn take_call(&self, rows_max: usize) -> (CallChanges, bool) {
         let mut notes = lock(&self.notes);
         let rows = std::mem::take(&mut notes.rows);
@@ -429,12 +427,12 @@ impl Notes {
         self.said.clear();
     }
 
-    /// The index of a table; `None`: nobody outside this connection sees it, or SQLite's own.
+    /// The index of a table; `None`: it is temporary, or SQLite's own.
     fn intern(&mut self, schema: &str, table: &str) -> Option<Table> {
         if schema.eq_ignore_ascii_case("temp") || is_own(table) {
             return None;
         }
-        // The last table is most probably the next one.
+        // Most probably the table of the last row.
         if let Some((last, _)) = self.rows.last()
             && schema == "main"
             && &*self.names[*last] == table
@@ -453,8 +451,7 @@ impl Notes {
         Some(self.names.len() - 1)
     }
 
-    /// The schema changes: what is known of statements and tables is wrong, and what is learnt now may be
-    /// undone.
+    /// To be called when the schema changes: forgets what is remembered of statements and tables.
     fn forget_schema(&mut self) {
         self.schema_changed = true;
         self.plans.clear();

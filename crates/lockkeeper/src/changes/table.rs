@@ -1,16 +1,17 @@
-//! What has to be known of a table before what a statement changes in it can be named.
+//! Properties of a table that decide whether SQLite's update hook names all rows that change in it.
 
 use rusqlite::Connection;
 
-/// What has to be known of a table.
+/// The properties of a table.
 #[derive(Debug)]
 pub(super) struct Nature {
-    /// A view: it has no rows of its own.
+    /// It is a view, without rows of its own.
     pub(super) view: bool,
-    /// The hook names its rows.
+    /// The update hook names its rows.
     pub(super) named: bool,
     /// `REPLACE` appears in its definition or in that of a trigger on it.
     pub(super) replaces: bool,
+    /// The columns of its primary key.
     pub(super) keys: Vec<String>,
 }
 
@@ -23,7 +24,7 @@ pub(super) fn mentions_replace(sql: &str) -> bool {
     sql.as_bytes().windows(7).any(|word| word.eq_ignore_ascii_case(b"replace"))
 }
 
-/// Asks the schema.
+/// Reads the properties of a table from the schema.
 pub(super) fn look_up(conn: &Connection, schema: &str, table: &str) -> rusqlite::Result<Nature> {
     let list = "SELECT type, wr FROM pragma_table_list WHERE schema = ?1 AND name = ?2";
     let (kind, without_rowid): (String, bool) =

@@ -18,14 +18,14 @@ pub enum ErrorKind {
     Timeout(Phase),
     /// The database was aborted while the call ran.
     Canceled,
-    /// The call was undone together with its transaction, through no fault of its own, and may not
-    /// be run twice ([`write_once`](crate::Client::write_once)). Trying again is right.
+    /// The call was undone together with its transaction, which another call lost, and may not be run twice
+    /// ([`write_once`](crate::Client::write_once)). It can be made again.
     NotApplied,
     /// An I/O error in COMMIT itself: the call's effects may or may not survive a crash.
     Unknown,
-    /// Called from inside a call that would wait for itself: of the same database, or of another one that waits
-    /// for this one, over however many steps. Use the transaction or snapshot that the closure was given, or
-    /// make the calls of several databases one after another.
+    /// Made inside a call that would then wait for itself: a call of the same database, or of another one that waits for
+    /// this one, over any number of steps. Use the transaction or snapshot that the closure was given, or make the calls of
+    /// several databases one after another.
     Nested,
     /// A write in a read, in a database that was opened by [`Builder::read_only`](crate::Builder::read_only), or in a
     /// file that cannot be written.
@@ -52,8 +52,8 @@ pub enum ErrorKind {
     LeaseEnded,
     /// As many snapshots as allowed are held.
     TooManySnapshots,
-    /// Too much is asked of the database: the call had waited longer than the target of
-    /// [`Builder::shed_after`](crate::Builder::shed_after) and never began.
+    /// The database is overloaded: the call had waited longer than the target of
+    /// [`Builder::shed_after`](crate::Builder::shed_after) and was not run.
     Overloaded,
     /// The disk or the quota is full.
     DiskFull,
@@ -76,8 +76,8 @@ pub enum ErrorKind {
     NewerFile,
     /// A step of the [`Migrations`](crate::Migrations) failed and was undone; the ones before it are kept.
     Migration,
-    /// The database's file, or its WAL, was deleted, replaced or moved, or the file emptied, while it was open. Every call is told so
-    /// from then on; the detail says what was found, when it was in place last, and what to do.
+    /// The database's file, or its WAL, was deleted, replaced or moved, or the file was emptied, while it was open. Every
+    /// later call gets this error; the detail says what was found, when the file was last in its place, and what to do.
     Replaced,
     /// A backup failed; the previous one, if any, is untouched.
     Backup,

@@ -1,9 +1,9 @@
 //! The public error.
 //!
-//! - ERR1: what is printed holds the cause, and nothing twice: [`Error`]'s `Display` ends with what SQLite or the closure
-//!   said, and its `source` is what that was caused by.
-//! - ERR2: `Error<E>` is a `std::error::Error` whenever `E` can be printed, so that it goes through `?` also where `E`
-//!   is itself no such error, as those of anyhow and eyre and boxed ones are.
+//! - ERR1: the message holds the cause, and says nothing twice. [`Error`]'s `Display` ends with the message of SQLite or of
+//!   the closure, so its `source` is the cause of that.
+//! - ERR2: `Error<E>` is a `std::error::Error` whenever `E` can be printed. So `?` also takes it where `E` does not
+//!   implement that trait itself, such as the errors of anyhow and eyre and boxed ones.
 
 mod kind;
 
@@ -24,9 +24,9 @@ pub use kind::ErrorKind;
 /// [`Client::with_error`](crate::Client::with_error); it passes through untouched, see
 /// [`Error::into_call`] and [`Error::flatten`].
 ///
-/// What is printed says what failed and why (`UNIQUE constraint failed: account.name`); of an `E` it is the alternate
-/// form (`{:#}`), in which anyhow and eyre show a whole chain. [`source`](std::error::Error::source) goes on from there.
-/// Of an error type of the caller's own only what it prints is known: let it print its cause, or use `flatten`.
+/// `Display` says what failed and why (`UNIQUE constraint failed: account.name`). It prints an `E` in its alternate form
+/// (`{:#}`), in which anyhow and eyre show a whole chain; [`source`](std::error::Error::source) goes on from there. The
+/// sources of the caller's own error type are not known here: let its `Display` name its cause, or use `flatten`.
 ///
 /// # Examples
 /// Through `?`, whatever the program's errors are:
@@ -52,10 +52,10 @@ struct Repr<E> {
     kind: ErrorKind,
     /// What the caller's closure returned.
     call: Option<E>,
-    /// What SQLite said to the library itself.
+    /// What SQLite answered to a statement of the library.
     sqlite: Option<rusqlite::Error>,
     detail: Option<Cow<'static, str>>,
-    /// What can be done about the cause, where SQLite does not say it.
+    /// What can be done about the cause, where SQLite's message does not say it.
     hint: Option<&'static str>,
 }
 
@@ -69,13 +69,13 @@ impl<E> Error<E> {
         Self(Box::new(Repr { kind, call: None, sqlite: Some(error), detail: None, hint }))
     }
 
-    /// What SQLite said to one of the library's own statements.
+    /// The error of one of the library's own statements.
     pub(crate) fn of_own(error: rusqlite::Error) -> Self {
         Self::sqlite_error(kind_of_own(&error), error)
     }
 
-    /// A connection could not be opened again: the call did not run, for the reason that `self` gives. A file that is
-    /// not in its place is told as such.
+    /// The error of a call that did not run because its connection could not be opened again; `self` says why. A file that
+    /// was lost keeps its own kind.
     pub(crate) fn faulted(mut self) -> Self {
         if !self.is_replaced() {
             self.0.kind = ErrorKind::Faulted;
@@ -83,7 +83,7 @@ impl<E> Error<E> {
         self
     }
 
-    /// A write of a database that was opened for reading.
+    /// The error of a write in a database that was opened read-only.
     pub(crate) fn read_only() -> Self {
         let detail =
             "the database was opened for reading alone (`Builder::read_only` or `immutable`)";
@@ -182,7 +182,7 @@ impl<E> Error<E> {
         Error(Box::new(Repr { kind, call: call.map(f), sqlite, detail, hint }))
     }
 
-    /// An error of the library itself, as the error of a call with closures of another type.
+    /// The same error for closures of another error type; the closure's own error is dropped.
     pub(crate) fn without_call<F>(self) -> Error<F> {
         let Repr { kind, sqlite, detail, hint, .. } = *self.0;
         Error(Box::new(Repr { kind, call: None, sqlite, detail, hint }))
@@ -244,14 +244,14 @@ impl<E: 'static> Error<E> {
         Self::of_call_as(kind, error)
     }
 
-    /// The error of a closure that returned `error`, for a reason that the library knows better.
+    /// The error of a closure that returned `error`, with a kind that the library knows better.
     pub(crate) fn of_call_as(kind: ErrorKind, error: E) -> Self {
         let hint = rusqlite_in(&error).and_then(hint_for);
         Self(Box::new(Repr { kind, call: Some(error), sqlite: None, detail: None, hint }))
     }
 }
 
-/// `error` as what it is, if its type is one that is known to be an error or to hold one.
+/// `error` as a `dyn Error`, if its type is rusqlite's error or a boxed one.
 fn known<E: 'static>(error: &E) -> Option<&(dyn StdError + 'static)> {
     type Shared = Box<dyn StdError + Send + Sync>;
     type Sent = Box<dyn StdError + Send>;
@@ -271,12 +271,12 @@ fn below<'e>(error: &&'e (dyn StdError + 'static)) -> Option<&'e (dyn StdError +
     error.source()
 }
 
-/// SQLite's own error, where `error` is one or was caused by one, as far as it is known.
+/// The error of SQLite that `error` is, or that has caused it; `None`: none is known.
 fn rusqlite_in<E: 'static>(error: &E) -> Option<&rusqlite::Error> {
     std::iter::successors(known(error), below).find_map(|error| error.downcast_ref())
 }
 
-/// What SQLite does not say: it reports that it can open no file, whatever the reason.
+/// A hint that SQLite's message lacks: for every failure to open a file it says only that it failed.
 fn hint_for(error: &rusqlite::Error) -> Option<&'static str> {
     let cannot_open = error.sqlite_error_code() == Some(ErrorCode::CannotOpen);
     (cannot_open && are_descriptors_exhausted()).then_some(
@@ -284,9 +284,9 @@ fn hint_for(error: &rusqlite::Error) -> Option<&'static str> {
     )
 }
 
-/// Whether this process, or the machine, has no descriptors for another file and its WAL.
+/// Whether this process, or the machine, has no descriptors left for another file and its WAL.
 ///
-/// Asked with a pair of sockets: the library opens no file itself (`sqlite/preflight.rs`).
+/// Tried with a pair of sockets, since the library opens no file itself (`sqlite/preflight.rs`).
 pub(crate) fn are_descriptors_exhausted() -> bool {
     #[cfg(unix)]
     // ENFILE and EMFILE, which have these numbers on every Unix that Rust knows.
@@ -297,7 +297,7 @@ pub(crate) fn are_descriptors_exhausted() -> bool {
     return false;
 }
 
-/// The kind of an error that a closure met, where callers may want to tell it apart.
+/// The kind of an error that a closure returned.
 fn kind_of_call(error: &rusqlite::Error) -> ErrorKind {
     match error.sqlite_error_code() {
         Some(ErrorCode::ReadOnly) => ErrorKind::ReadOnly,
@@ -307,12 +307,12 @@ fn kind_of_call(error: &rusqlite::Error) -> ErrorKind {
     }
 }
 
-/// The kind of an error that the library met in its own statements.
+/// The kind of an error of the library's own statements.
 pub(crate) fn kind_of_own(error: &rusqlite::Error) -> ErrorKind {
     match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => ErrorKind::Busy,
         _ => match kind_of_call(error) {
-            // It is the file that cannot be written: no call writes in a read here.
+            // Here `ReadOnly` would mean a write in a read, but it is the file that cannot be written.
             ErrorKind::Call | ErrorKind::ReadOnly => ErrorKind::Sqlite,
             kind => kind,
         },
@@ -381,7 +381,7 @@ impl<E: fmt::Debug + fmt::Display + 'static> StdError for Error<E> {
             (None, Some(error)) => error,
             (None, None) => return None,
         };
-        // ERR1: what the cause itself says is printed already.
+        // ERR1: the message of the cause is printed already.
         let shown = cause.to_string();
         std::iter::successors(cause.source(), below).find(|error| error.to_string() != shown)
     }

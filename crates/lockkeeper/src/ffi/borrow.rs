@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::gate::Gate;
 
-/// What a closure is given to work on, as it takes it.
+/// The argument of a closure, as a type with a lifetime.
 pub(crate) trait View: 'static {
     type Ref<'v>;
 }
@@ -31,8 +31,8 @@ impl<V: View, E> Borrowed<V, E> {
     /// If the thread that lent it does not wait any more: no call runs after it was answered.
     pub(crate) fn run(&self, view: V::Ref<'_>) -> Result<(), E> {
         let _inside = self.gate.enter().expect("a call runs only while its caller waits for it");
-        // SAFETY: `run` was made for the type of this closure. The closure is there, and nobody else touches it: `lend`
-        // keeps it where it is until its gate is closed, which happens when nobody is inside, and we are.
+        // SAFETY: `run` was made for the type of this closure. `lend` keeps the closure in its place until the gate is
+        // closed, which waits until no thread is inside; we are inside, and the gate lets no other thread in.
         unsafe { (self.run)(self.closure, view) }
     }
 }
@@ -55,15 +55,16 @@ pub(crate) fn type_id<T>() -> TypeId {
     }
 
     let kind: &dyn Ask = &PhantomData::<T>;
-    // SAFETY: only lifetimes change; what is asked is the same for all of them, and reads nothing of a `T`.
+    // SAFETY: only a lifetime changes; the answer does not depend on it, and `ask` reads nothing of a `T`.
     let kind = unsafe { mem::transmute::<&dyn Ask, &(dyn Ask + 'static)>(kind) };
     kind.ask()
 }
 
-/// Has `wait` run `f`, on whatever thread, as often as it likes until it returns; gives the value of the last run.
+/// Calls `wait` with `f`, which it may run on any thread and several times until it returns. Returns the value of the last
+/// run.
 ///
-/// Neither `f` nor what it returns need outlive this call: however `wait` ends, a run that is under way is waited
-/// for, and none begins afterwards. What `wait` answers with `Ok` has been run.
+/// Neither `f` nor its value need outlive this call: when `wait` returns or panics, this waits for a run that is under
+/// way, and no run begins afterwards. If `wait` returns `Ok`, it has run `f`.
 pub(crate) fn lend<V: View, T: Send, E, R>(
     mut f: impl for<'v> FnMut(V::Ref<'v>) -> Result<T, E> + Send,
     wait: impl FnOnce(Borrowed<V, E>) -> Result<(), R>,
@@ -71,7 +72,7 @@ pub(crate) fn lend<V: View, T: Send, E, R>(
     let mut value = None;
     lend_closure::<V, E, _, _>(
         |view: V::Ref<'_>| {
-            // That of an earlier run, which was undone.
+            // The value of an earlier run, which was undone.
             value = None;
             value = Some(f(view)?);
             Ok(())
@@ -86,7 +87,7 @@ where
     V: View,
     F: for<'v> FnMut(V::Ref<'v>) -> Result<(), E> + Send,
 {
-    /// Closes the gate before the closure goes, also when `wait` panics.
+    /// Closes the gate before the closure is dropped, also when `wait` panics.
     struct Close(Arc<Gate>);
 
     impl Drop for Close {
@@ -96,18 +97,18 @@ where
     }
 
     /// # Safety
-    /// `closure` points to an `F` that nobody else touches meanwhile.
+    /// `closure` points to an `F` that nothing else touches meanwhile.
     unsafe fn run<V, E, F>(closure: NonNull<()>, view: V::Ref<'_>) -> Result<(), E>
     where
         V: View,
         F: for<'v> FnMut(V::Ref<'v>) -> Result<(), E>,
     {
-        // SAFETY: what the caller vouches for.
+        // SAFETY: the caller guarantees it.
         (unsafe { closure.cast::<F>().as_mut() })(view)
     }
 
     let closure = NonNull::from(&mut closure).cast();
-    // This function touches the closure no more: its parameter is dropped after this guard.
+    // From here on only `run` touches the closure. The parameter is dropped after this guard.
     let close = Close(Arc::new(Gate::new()));
     wait(Borrowed { gate: Arc::clone(&close.0), closure, run: run::<V, E, F> })
 }

@@ -1,4 +1,4 @@
-//! Closing a connection, whatever was left on it.
+//! Closing a connection on which statements, transactions or hooks were left.
 
 use std::ffi::CStr;
 use std::{mem, ptr};
@@ -6,12 +6,12 @@ use std::{mem, ptr};
 use rusqlite::hooks::{Action, AuthContext, Authorization};
 use rusqlite::{Connection, ffi};
 
-/// Ends the transaction of `conn` and takes the hooks off.
+/// Rolls an open transaction of `conn` back and removes the hooks.
 ///
-/// rusqlite has SQLite free its hooks at closing, and SQLite rolls an open transaction back only after that: it would
-/// call the rollback hook that `setup` or an exclusive call may have set.
+/// When a connection is closed, rusqlite frees its hooks first and SQLite rolls back afterwards: it would call the freed
+/// rollback hook that `setup` or an exclusive call may have set.
 pub(super) fn disarm(conn: &mut Connection) {
-    // They fail only for want of memory, which taking something off does not need.
+    // These fail only for want of memory, which removing a hook does not need.
     let _ = conn.authorizer(None::<fn(AuthContext<'_>) -> Authorization>);
     if !conn.is_autocommit() && conn.execute_batch("ROLLBACK").is_err() {
         halt(conn);
@@ -22,11 +22,11 @@ pub(super) fn disarm(conn: &mut Connection) {
     let _ = conn.update_hook(None::<fn(Action, &str, &str, i64)>);
 }
 
-/// Resets every statement that stands on a row; for what was leaked through the bare connection.
+/// Resets every statement that stands on a row, for statements that were leaked through the bare connection.
 ///
-/// Among them may be statements of virtual tables whose cursors are open. To reset one is allowed to whoever has the
-/// connection: it stays valid, and its owner resets or finalizes it as usual. The owner would notice only in the middle
-/// of a step; its cursors end here as well, because the statements that opened them stand on a row themselves.
+/// Some may belong to virtual tables with open cursors. Resetting these is sound: they stay valid, and their owner resets
+/// or finalizes them as usual. The owner could notice it only in the middle of a step, but its cursors are closed here as
+/// well, because the statements that opened them stand on a row themselves.
 pub(super) fn halt(conn: &Connection) {
     let mut statement = ptr::null_mut();
     loop {
@@ -44,22 +44,22 @@ pub(super) fn halt(conn: &Connection) {
     }
 }
 
-/// Closes a connection of which something was leaked through the bare connection: a statement, perhaps.
+/// Closes a connection whose first close failed because a statement or a backup was leaked.
 ///
-/// Closing has failed, and disconnected every virtual table that no statement uses. What is listed now is
-/// the leaked ones and, if those use virtual tables, the statements of these as well, which nothing tells
-/// apart: then the connection stays as it is, for ever, but pins no snapshot and holds no lock.
+/// The first close has disconnected every virtual table that no statement uses. The statements that SQLite still lists
+/// are the leaked ones and, if those use virtual tables, the statements of the tables. Nothing tells these apart; then the
+/// connection stays open for ever, but pins no snapshot and holds no lock.
 pub(super) fn close_leaky(conn: Connection) {
     halt(&conn);
     if may_use_virtual_tables(&conn) {
         mem::forget(conn);
         return;
     }
-    // To look at the statements may have connected virtual tables anew.
+    // Listing the programs may have connected virtual tables again.
     let Err((conn, _)) = conn.close() else { return };
     loop {
-        // SAFETY: the handle is open. No virtual table is connected, so each listed statement was leaked:
-        // nobody can use it any more.
+        // SAFETY: the handle is open. No virtual table is connected, so each listed statement was leaked, and nothing can
+        // use it any more.
         unsafe {
             let leaked = ffi::sqlite3_next_stmt(conn.handle(), ptr::null_mut());
             if leaked.is_null() {
@@ -68,11 +68,11 @@ pub(super) fn close_leaky(conn: Connection) {
             ffi::sqlite3_finalize(leaked);
         }
     }
-    // What is left is no statement: a backup.
+    // Only a leaked backup can be left.
     let _ = conn.close().map_err(|(conn, _)| mem::forget(conn));
 }
 
-/// Whether a program of one of the listed statements, all at rest, has an instruction on a virtual table.
+/// Whether the program of a listed statement has an instruction on a virtual table. All statements are reset.
 fn may_use_virtual_tables(conn: &Connection) -> bool {
     let mut statement = ptr::null_mut();
     loop {

@@ -1,4 +1,4 @@
-//! The SQL functions that tell a call of the rows that it changed itself.
+//! The SQL functions that count the rows that the call itself has changed.
 
 use std::ffi::{CStr, c_int, c_void};
 use std::sync::Arc;
@@ -7,9 +7,9 @@ use rusqlite::{Connection, Error, ffi};
 
 use super::prepared::failure;
 
-/// What a call has changed, of what the connection counts. Neither method may panic: SQLite calls them.
+/// Turns the counts of a connection into those of the running call. Neither method may panic: SQLite calls them.
 pub(crate) trait RowCounts: Send + Sync + 'static {
-    /// The changes of the call's last statement; the connection's last one made `last`, and all made `total`.
+    /// The changes of the call's last statement, where the connection's last one made `last` and all made `total`.
     fn changes(&self, total: u64, last: u64) -> u64;
 
     /// The changes of the call so far.
@@ -19,7 +19,7 @@ pub(crate) trait RowCounts: Send + Sync + 'static {
 type SqlFunction =
     unsafe extern "C" fn(*mut ffi::sqlite3_context, c_int, *mut *mut ffi::sqlite3_value);
 
-/// Has the SQL functions `changes` and `total_changes` tell a call of its own changes alone.
+/// Replaces the SQL functions `changes` and `total_changes` by functions that count the running call's changes.
 pub(crate) fn count_by_call<C: RowCounts>(conn: &Connection, counts: &Arc<C>) -> Result<(), Error> {
     let functions: [(&CStr, SqlFunction); 2] =
         [(c"changes", count::<C, false>), (c"total_changes", count::<C, true>)];

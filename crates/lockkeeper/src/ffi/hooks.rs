@@ -1,4 +1,4 @@
-//! What SQLite calls back: the update hook, the busy handler and the WAL hook.
+//! Callbacks of SQLite: the update hook, the busy handler and the WAL hook.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::fmt;
@@ -7,22 +7,22 @@ use std::ptr;
 
 use rusqlite::{Connection, ffi};
 
-/// Is told of each row that is changed.
+/// The target of the update hook.
 pub(crate) trait RowSink: fmt::Debug + Send + Sync + 'static {
-    /// `action`: `SQLITE_INSERT`, `SQLITE_UPDATE` or `SQLITE_DELETE`.
+    /// A row was changed. `action`: `SQLITE_INSERT`, `SQLITE_UPDATE` or `SQLITE_DELETE`.
     fn row(&self, action: c_int, schema: &CStr, table: &CStr, rowid: i64);
 }
 
-/// Is asked while a lock must be waited for, and told of each commit.
+/// The target of the busy handler and the WAL hook.
 pub(crate) trait Watcher: fmt::Debug + Send + Sync + 'static {
-    /// Waits for a moment; false: it is time to give up.
+    /// Sleeps for a moment. False: give up.
     fn wait_for_lock(&self, attempt: c_int) -> bool;
 
-    /// The WAL of `schema` holds so many frames after a commit.
+    /// After a commit the WAL of `schema` holds `frames` frames.
     fn committed(&self, schema: &CStr, frames: c_int);
 }
 
-/// Has each changed row told to `sink`.
+/// Has SQLite report each changed row to `sink`.
 ///
 /// # Safety
 /// The sink lives until another call of this function or of [`unhook_rows`], or until the connection has been closed.
@@ -32,16 +32,16 @@ pub(super) unsafe fn hook_rows<S: RowSink>(conn: &Connection, sink: *const S) {
     unsafe { ffi::sqlite3_update_hook(conn.handle(), Some(on_row::<S>), argument) };
 }
 
-/// Has changed rows told to nobody.
+/// Removes the update hook.
 pub(super) fn unhook_rows(conn: &Connection) {
     // SAFETY: the handle is open; without a hook there is no argument.
     unsafe { ffi::sqlite3_update_hook(conn.handle(), None, ptr::null_mut()) };
 }
 
-/// Has `watcher` asked and, with `wal`, told; the code that SQLite answers with.
+/// Sets the busy handler and, with `wal`, the WAL hook; returns SQLite's result code.
 ///
 /// # Safety
-/// The watcher lives until another has taken its place or until the connection has been closed.
+/// The watcher lives until another one has replaced it or until the connection has been closed.
 pub(super) unsafe fn watch<W: Watcher>(conn: &Connection, watcher: *const W, wal: bool) -> c_int {
     let argument = watcher.cast_mut().cast::<c_void>();
     // SAFETY: the handle is open; the caller keeps the argument valid.
@@ -54,7 +54,7 @@ pub(super) unsafe fn watch<W: Watcher>(conn: &Connection, watcher: *const W, wal
     }
 }
 
-/// SQLite's update hook. Nothing may unwind into C, so a panic ends here: the row goes unnamed.
+/// SQLite's update hook. Nothing may unwind into C, so a panic ends here, and the row is not noted.
 unsafe extern "C" fn on_row<S: RowSink>(
     sink: *mut c_void,
     action: c_int,
@@ -89,7 +89,7 @@ unsafe extern "C" fn on_wal<W: Watcher>(
     ffi::SQLITE_OK
 }
 
-/// Whether all page caches of the process share one lock: two readers are then no faster than one.
+/// Whether all page caches of the process share one lock. Then two readers are no faster than one.
 pub(crate) fn shares_page_caches() -> bool {
     // SAFETY: the name ends with a NUL and is only read. The function needs no connection.
     unsafe { ffi::sqlite3_compileoption_used(c"ENABLE_MEMORY_MANAGEMENT".as_ptr()) != 0 }

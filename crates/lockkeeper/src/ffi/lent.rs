@@ -1,4 +1,4 @@
-//! Statements and blobs that calls use and their session owns: one that a call forgets is still finalized.
+//! Statements and blobs that calls use and the session owns, so that it can finalize what a call forgets.
 
 use std::cell::RefCell;
 use std::mem;
@@ -7,16 +7,16 @@ use std::ptr::NonNull;
 use rusqlite::blob::Blob;
 use rusqlite::{CachedStatement, Error, Statement};
 
-/// Where the statements and blobs are that calls use. Dropped, or told to [`LentOut::take_back`], before the connection
-/// is closed or somebody has it alone.
+/// The statements and blobs that calls use. Before the connection is closed or used exclusively, this is dropped or
+/// [`LentOut::take_back`] is called.
 #[derive(Debug, Default)]
 pub(super) struct LentOut(RefCell<Slots>);
 
 #[derive(Debug, Default)]
 struct Slots {
-    /// With a statement each: bounded by what the running call holds or has forgotten.
+    /// Slots in use; bounded by what the running call holds or has forgotten.
     used: Vec<NonNull<Slot>>,
-    /// Empty ones, [`SPARE_SLOTS`] at most.
+    /// Empty slots, [`SPARE_SLOTS`] at most.
     spare: Vec<NonNull<Slot>>,
 }
 
@@ -29,15 +29,15 @@ const SPARE_SLOTS: usize = 8;
 // thread. Statements may move between threads with their connection, see `Prepared`.
 unsafe impl Send for Slots {}
 
-/// A statement or blob whose lifetime is minded by its session: it is dropped before the connection.
+/// A statement or blob. The session sees to it that it is dropped before the connection, whatever its type says.
 enum Kept {
     Plain(Statement<'static>),
     Cached(CachedStatement<'static>),
     Blob(Blob<'static>),
 }
 
-/// A statement that a call uses and its session owns. Dropped: reset, and finalized or put back into the
-/// cache; forgotten: finalized or put back at the end of the call.
+/// A statement that a call uses and the session owns. `Drop` resets it, and finalizes it or puts it back into the cache;
+/// if the call forgets it, the session does so at the end of the call.
 pub(crate) struct Lent<'c> {
     home: &'c LentOut,
     slot: NonNull<Slot>,
@@ -71,13 +71,15 @@ impl<'c> Lent<'c> {
 
 impl Drop for Lent<'_> {
     fn drop(&mut self) {
-        // Its rows may have been forgotten: a statement in the cache that stands on a row keeps its snapshot.
+        // Resets the statement, because its rows may have been forgotten: a cached statement that stands on a row would
+        // keep its snapshot.
         drop(self.get_mut().raw_query());
         self.home.give_back(self.slot);
     }
 }
 
-/// A blob that a call uses and its session owns. Dropped, or forgotten when the call ends: closed.
+/// A blob that a call uses and the session owns. `Drop` closes it; if the call forgets it, the session does so at the end
+/// of the call.
 pub(crate) struct LentBlob<'c> {
     home: &'c LentOut,
     slot: NonNull<Slot>,
@@ -121,8 +123,7 @@ impl LentOut {
     /// Lends a statement to a call.
     ///
     /// # Safety
-    /// The connection of the statement stays where it is, and nobody has it alone, until this list was told to take
-    /// everything back.
+    /// The connection of the statement is neither moved nor used exclusively until [`LentOut::take_back`] was called.
     pub(super) unsafe fn statement<'c>(&'c self, statement: Statement<'c>) -> Lent<'c> {
         // SAFETY: it is dropped by its `Lent`, which borrows this list, or by `take_back`, before its connection goes.
         let statement = unsafe { mem::transmute::<Statement<'_>, Statement<'static>>(statement) };
@@ -160,7 +161,7 @@ impl LentOut {
         slot
     }
 
-    /// Takes a slot out of the list and ends what is in it.
+    /// Takes a slot out of the list and drops its content.
     fn give_back(&self, slot: NonNull<Slot>) {
         {
             let used = &mut self.0.borrow_mut().used;
@@ -171,7 +172,7 @@ impl LentOut {
         self.empty(slot);
     }
 
-    /// Drops what is in a slot that was taken out of the list, and keeps the slot or frees it.
+    /// Drops the content of a slot that was taken out of the list, and keeps the slot as a spare one or frees it.
     fn empty(&self, mut slot: NonNull<Slot>) {
         // SAFETY: a slot that is in neither list belongs to who took it out. The list is not borrowed: to end
         // a statement may run code of the caller's, such as the destructor of a function's data.
@@ -184,13 +185,13 @@ impl LentOut {
         }
     }
 
-    /// Drops the statements and blobs that calls have forgotten. To be called when no call runs.
+    /// Drops the statements and blobs that calls have forgotten. No call may be running.
     pub(super) fn take_back(&self) {
         loop {
             let Some(mut slot) = self.0.borrow_mut().used.pop() else { return };
             // SAFETY: no `Lent` is left that points to it but a forgotten one.
             if let Some(Kept::Cached(statement)) = unsafe { slot.as_mut() } {
-                // As in the drop of `Lent`.
+                // As in `Lent::drop`.
                 drop(statement.raw_query());
             }
             self.empty(slot);

@@ -1,24 +1,23 @@
 //! The only `unsafe` of the crate: what rusqlite does not offer.
 //!
-//! - The library's own statements (`BEGIN IMMEDIATE`, `SAVEPOINT`, ...) live here, outside the
-//!   caller's statement cache: the authorizer that denies them to calls runs at prepare time only,
-//!   so a call that found one in a shared cache could run it.
-//! - `sqlite3_db_status(SQLITE_DBSTATUS_DEFERRED_FKS)` tells whether a call left a deferred
-//!   foreign key violated; rusqlite has no wrapper for it.
-//! - The statements and blobs of calls belong to the session, which lends them: one that a call forgets is still
-//!   finalized. SQLite lists every statement of a connection, those of its virtual tables too, and
-//!   nothing tells whose one is; whoever finalizes what it lists frees memory that FTS5 frees again.
-//! - Statements that `setup` or an exclusive call leaked through the bare connection are finalized at
-//!   closing where it is certain that no virtual table has any.
-//! - The header of the WAL is read through the connection's own file; nothing else tells whether the
-//!   WAL has started over.
-//! - What a connection counts of the rows that it changed, so that a call is told of its own only.
-//! - A page that the kernel empties in a forked child tells the child from its parent.
-//! - The closure of a call that blocks its caller stays on the caller's stack; nothing in safe Rust lends it to another
+//! - `prepared.rs`: the library's own statements (`BEGIN IMMEDIATE`, `SAVEPOINT`, ...), outside the caller's statement
+//!   cache. The authorizer denies them to calls, but it runs only when a statement is prepared: a call that found one in a
+//!   shared cache could run it.
+//! - `lent.rs`: statements and blobs of calls, which the session owns and lends, so that it can finalize what a call
+//!   forgets. SQLite's list of statements does not serve for that: it also has those of virtual tables, and finalizing
+//!   these frees memory that FTS5 frees again.
+//! - `close.rs`: closing a connection on which `setup` or an exclusive call leaked statements. They are finalized where it
+//!   is certain that they are not those of a virtual table.
+//! - `wal_file.rs`: the header of the WAL, read through the connection's own file. It alone shows that the WAL has started
+//!   over.
+//! - `counts.rs`: the SQL functions that count rows, for each call from 0.
+//! - `process_id.rs`: a page that the kernel empties in a forked child, which tells the child from its parent.
+//! - `borrow.rs`: the closure of a call that blocks its caller stays on the caller's stack. Safe Rust cannot lend it to a
 //!   thread that lives on.
-//! - The update hook is put on and taken off between two calls; rusqlite asks for `&mut Connection`.
-//! - The busy handler and the WAL hook carry state, which rusqlite offers from 0.41 on only; and its older builds
-//!   share one lock among the page caches of all connections, which SQLite's compile options tell.
+//! - `hooks.rs`: the update hook is set and removed between two calls, for which rusqlite wants `&mut Connection`; the busy
+//!   handler and the WAL hook carry state, which rusqlite offers only from 0.41 on; whether all page caches share one lock.
+//! - `session.rs`: `SQLITE_DBSTATUS_DEFERRED_FKS`, which says whether a deferred foreign key is violated; the last row id;
+//!   and the mark by which a connection is known again.
 #![expect(unsafe_code, reason = "SQLite's C interface; each block says why it is sound")]
 
 mod borrow;

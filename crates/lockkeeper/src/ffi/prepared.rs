@@ -55,7 +55,7 @@ pub(super) struct Schema {
     pub(super) is_writable: bool,
     /// `PRAGMA schema_version`: another value than before means that the schema has changed.
     pub(super) version: Prepared,
-    /// Reads the schema table, for which SQLite loads a schema that has changed.
+    /// Reads the schema table, which makes SQLite load a schema that has changed.
     pub(super) load: Prepared,
     pub(super) seen: Cell<Option<i64>>,
 }
@@ -99,7 +99,7 @@ impl Prepared {
         }
     }
 
-    /// Steps once and resets; the first column of the row, if there is one.
+    /// Steps once and resets; returns the first column of the row, if there is one.
     pub(super) fn integer(&self) -> Option<i64> {
         // SAFETY: as in `run`; the column is read while the statement stands on its row.
         unsafe {

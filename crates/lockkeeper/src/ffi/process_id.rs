@@ -11,14 +11,14 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 /// Linux 4.14). Where there is no such page, the kernel is asked each time.
 #[cfg(target_os = "linux")]
 pub(crate) fn process_id() -> u32 {
-    /// Stands for a page that could not be had.
+    /// Used where the kernel gives no such page.
     static NONE: AtomicU32 = AtomicU32::new(0);
-    /// Null: not asked for yet. A lock instead would never be free in a child whose parent held it.
+    /// Null: not made yet. No lock guards it: in a child whose parent held the lock it would never be free.
     static PAGE: AtomicPtr<AtomicU32> = AtomicPtr::new(ptr::null_mut());
     let mut page = PAGE.load(Ordering::Acquire);
     if page.is_null() {
         page = wiped_page().map_or(ptr::from_ref(&NONE).cast_mut(), NonNull::as_ptr);
-        // Of two threads that were here at once one loses a page.
+        // If two threads are here at once, one of their pages is lost.
         PAGE.store(page, Ordering::Release);
     }
     // SAFETY: `page` is `NONE` or what `wiped_page` returned: aligned, valid for as long as the process lives,
@@ -36,7 +36,7 @@ pub(crate) fn process_id() -> u32 {
     }
 }
 
-/// A page of its own, never given back.
+/// A new page, never unmapped.
 #[cfg(target_os = "linux")]
 fn wiped_page() -> Option<NonNull<AtomicU32>> {
     use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};

@@ -1,4 +1,4 @@
-//! A connection from opening to closing, with the library's own statements.
+//! A connection from opening to closing, with the library's own statements on it.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, c_int};
@@ -19,36 +19,36 @@ use super::wal_file::{self, Checkpoint, WalSalts};
 
 /// A connection with the library's own statements prepared on it.
 ///
-/// However it ends, `Drop` ends it: the statements are finalized, the connection is closed, and then
-/// what its hook points to is freed. In a forked child everything is forgotten instead.
+/// `Drop` finalizes the statements, closes the connection, and then frees what its hooks point to. In a forked child it
+/// forgets everything instead.
 #[derive(Debug)]
 pub(crate) struct Session {
     own: Option<Own>,
     lent: LentOut,
-    /// In a box, because lent statements refer to it. Taken out by `Drop` alone.
+    /// In a box, because lent statements refer to it. Only `Drop` takes it out.
     conn: ManuallyDrop<Box<Connection>>,
-    /// What the update hook points to, while it is on.
+    /// The target of the update hook, while there is one.
     hooked: RefCell<Option<Arc<dyn RowSink>>>,
-    /// The schemas have been looked at since the transaction began.
+    /// The schema versions were read since the transaction began.
     schemas_seen: Cell<bool>,
-    /// What the busy handler and the WAL hook point to, once they are on.
+    /// The target of the busy handler and the WAL hook, once they are set.
     watcher: Option<Arc<dyn Watcher>>,
     /// The process that opened the connection.
     pid: u32,
-    /// What tells the connection from every other one; kept with it, under [`MARK`].
+    /// Tells the connection from every other one; SQLite keeps it with the connection, under [`MARK`].
     mark: usize,
 }
 
-/// The name under which a mark is kept at each connection that the library opened.
+/// The name of the client data that holds the mark of a connection.
 const MARK: &CStr = c"lockkeeper";
 
 impl Session {
-    /// Takes care of `conn` from now on. The library's own statements are still to be prepared.
+    /// Owns `conn` from now on. [`Session::prepare`] is still to be called.
     pub(crate) fn new(conn: Connection) -> Self {
         static NEXT_MARK: AtomicUsize = AtomicUsize::new(1);
         let mark = NEXT_MARK.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the handle is open, the name ends with a NUL. The mark is a pointer that nobody follows,
-        // and has no destructor. Without memory there is no mark: then `lend` has the session replaced.
+        // SAFETY: the handle is open, the name ends with a NUL. The mark is a number in a pointer that is never
+        // dereferenced, and has no destructor. Without memory there is no mark: then `lend` has the session replaced.
         unsafe {
             let pointer = ptr::without_provenance_mut(mark);
             ffi::sqlite3_set_clientdata(conn.handle(), MARK.as_ptr(), pointer, None);
@@ -80,8 +80,8 @@ impl Session {
         Ok(())
     }
 
-    /// Whether a schema has changed since this was asked in an earlier transaction; if so, SQLite has
-    /// loaded it. Takes the snapshot of the transaction.
+    /// Whether a schema has changed since an earlier transaction asked; if so, SQLite loads it. Takes the snapshot of the
+    /// transaction.
     pub(crate) fn has_new_schema(&self) -> bool {
         let Some(own) = self.own.as_ref().filter(|_| !self.schemas_seen.get()) else {
             return false;
@@ -89,7 +89,7 @@ impl Session {
         let (mut new, mut all) = (false, true);
         for Schema { version, load, seen, .. } in &own.schemas {
             let now = version.integer();
-            // What cannot be read now is told by the statement that needs it.
+            // If it cannot be read, the statement that needs it reports the error.
             all &= now.is_some();
             if now.is_some() && now != seen.get() && load.run(&self.conn).is_ok() {
                 seen.set(now);
@@ -100,7 +100,7 @@ impl Session {
         new
     }
 
-    /// Sets what `last_insert_rowid` tells until a row is inserted.
+    /// Sets the value of `last_insert_rowid` until a row is inserted.
     pub(crate) fn set_last_insert_rowid(&self, id: i64) {
         // SAFETY: the handle is open, and this thread has the connection to itself.
         unsafe { ffi::sqlite3_set_last_insert_rowid(self.conn.handle(), id) };
@@ -110,17 +110,17 @@ impl Session {
         &self.conn
     }
 
-    /// For what rusqlite wants to have the connection alone. Whoever has this must leave the connection where it is.
+    /// The connection, for methods of rusqlite that need it exclusively. The caller must not move it away.
     pub(crate) fn conn_mut(&mut self) -> &mut Connection {
         self.take_back();
         &mut self.conn
     }
 
-    /// Lends the connection itself to `f`. Then `restore` puts its settings right, and the library's statements
-    /// are prepared anew.
+    /// Lends the bare connection to `f`. Then `restore` restores its settings, and the library's statements are prepared
+    /// again.
     ///
-    /// An error means that the session must be replaced: they could not be prepared, or `f` has put
-    /// another connection in the place of this one, which has none of its settings.
+    /// After an error the session must be replaced: the statements could not be prepared, or `f` has put another
+    /// connection in the place of this one.
     pub(crate) fn lend<T>(
         &mut self,
         f: impl FnOnce(&mut Connection) -> T,
@@ -130,13 +130,13 @@ impl Session {
         self.own = None;
         self.unhook_rows();
         let value = f(&mut self.conn);
-        // Another connection has another mark or none, also one that was opened where this one had been in
-        // memory, and one that another database had.
+        // Another connection has another mark or none, even if it has the address of this one or comes from another
+        // database.
         // SAFETY: the handle is open, the name ends with a NUL.
         let mark = unsafe { ffi::sqlite3_get_clientdata(self.conn.handle(), MARK.as_ptr()) };
         if mark.addr() != self.mark {
-            // Whoever has the connection now may use it for as long as the process lives, and its hooks still
-            // point to the watcher.
+            // The caller has the connection now and may keep it as long as the process lives; its hooks still point to
+            // the watcher, which must therefore live as long.
             mem::forget(self.watcher.take());
             return (value, Err(failure(&self.conn, ffi::SQLITE_MISUSE)));
         }
@@ -146,9 +146,8 @@ impl Session {
 
     /// Keeps a statement of this session's connection for a call.
     pub(crate) fn keep_plain<'c>(&'c self, statement: Statement<'c>) -> Lent<'c> {
-        // SAFETY: the statement refers to the connection, which is in a box of its own. It is dropped by its
-        // `Lent`, which borrows the session, or by `take_back`: before anybody has the connection
-        // exclusively, and before it is closed.
+        // SAFETY: the statement refers to the connection, which is in a box of its own. It is dropped by its `Lent`, which
+        // borrows the session, or by `take_back`: before the connection is used exclusively, and before it is closed.
         unsafe { self.lent.statement(statement) }
     }
 
@@ -164,7 +163,7 @@ impl Session {
         unsafe { self.lent.blob(blob) }
     }
 
-    /// Drops the statements and blobs that calls have forgotten. To be called when no call runs.
+    /// Drops the statements and blobs that calls have forgotten. No call may be running.
     pub(crate) fn take_back(&self) {
         self.lent.take_back();
     }
@@ -176,7 +175,7 @@ impl Session {
         }
         match &self.own {
             Some(own) => own.fixed[sql as usize].run(&self.conn),
-            // The statements could not be prepared again after a `lend`.
+            // After a `lend` the statements could not be prepared again.
             None => Err(failure(&self.conn, ffi::SQLITE_MISUSE)),
         }
     }
@@ -188,14 +187,13 @@ impl Session {
 
     /// The salts of the main file's WAL; `None`: there is no WAL yet, or it cannot be read.
     ///
-    /// They are others whenever the WAL starts over (<https://www.sqlite.org/fileformat2.html>,
-    /// section 4.1). To be called between two transactions or after a COMMIT: a commit that starts
-    /// the WAL over has written them when it returns.
+    /// They change whenever the WAL starts over (<https://www.sqlite.org/fileformat2.html>, section 4.1). To be called
+    /// between two transactions or after a COMMIT: a COMMIT that starts the WAL over has written them when it returns.
     pub(crate) fn wal_salts(&self) -> Option<WalSalts> {
         wal_file::salts(&self.conn)
     }
 
-    /// Has each changed row told to `sink`.
+    /// Has SQLite report each changed row to `sink`.
     pub(crate) fn hook_rows<S: RowSink>(&self, sink: &Arc<S>) {
         // SAFETY: `hooked` keeps the sink alive until the next call of this function or of `unhook_rows`, or until the
         // connection, declared before it, has been closed.
@@ -203,22 +201,22 @@ impl Session {
         *self.hooked.borrow_mut() = Some(Arc::<S>::clone(sink));
     }
 
-    /// Has changed rows told to nobody.
+    /// Removes the update hook.
     pub(crate) fn unhook_rows(&self) {
         hooks::unhook_rows(&self.conn);
         *self.hooked.borrow_mut() = None;
     }
 
-    /// Has `watcher` asked when a lock must be waited for and, with `wal`, told of each commit.
+    /// Has SQLite ask `watcher` while a lock is waited for, and with `wal` report each commit to it.
     pub(crate) fn watch<W: Watcher>(&mut self, watcher: &Arc<W>, wal: bool) -> Result<(), Error> {
-        // SAFETY: `watcher`, declared after the connection, keeps it alive until that has been closed; one that was
-        // there before is let go only after its handlers were replaced; and `lend` forgets it if the connection was
-        // taken away.
+        // SAFETY: the field `watcher`, declared after the connection, keeps the target alive until the connection has been
+        // closed. An earlier target is released only after its handlers were replaced. `lend` forgets the target if the
+        // connection was taken away.
         let code = unsafe { hooks::watch(&self.conn, Arc::as_ptr(watcher), wal) };
         if let Some(before) = self.watcher.replace(Arc::<W>::clone(watcher))
             && !ptr::addr_eq(Arc::as_ptr(&before), Arc::as_ptr(watcher))
         {
-            // Without `wal` its WAL hook may still be on.
+            // Without `wal` its WAL hook may still be set.
             mem::forget(before);
         }
         match code {
@@ -233,10 +231,10 @@ impl Session {
         unsafe { ffi::sqlite3_txn_state(self.conn.handle(), ptr::null()) != ffi::SQLITE_TXN_NONE }
     }
 
-    /// Copies the WALs of all files that can be written back; whether all of the main file's was copied, and nobody
-    /// was in the way of the others.
+    /// Copies the WALs of all writable files back. True: all of the main file's was copied, and no other connection kept
+    /// one of the others from being copied.
     ///
-    /// A file that is attached to be read may have a WAL; asked to copy all, SQLite tries that one too, and fails.
+    /// Each file is named, because SQLite, asked to copy all, also tries read-only files that have a WAL, and fails.
     pub(crate) fn checkpoint(&self, mode: Checkpoint) -> Result<bool, Error> {
         let mut complete = true;
         let schemas = self.own.iter().flat_map(|own| &own.schemas);
@@ -261,7 +259,7 @@ impl Session {
         code == ffi::SQLITE_OK && current != 0
     }
 
-    /// Resets every statement that stands on a row; for what was leaked through the bare connection.
+    /// Resets every statement that stands on a row, for statements that were leaked through the bare connection.
     pub(crate) fn halt_statements(&self) {
         close::halt(&self.conn);
     }
@@ -276,7 +274,7 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         if process_id() != self.pid {
-            // The connection is the parent's: to close it would touch the file. The hook keeps its target.
+            // The connection belongs to the parent, and closing it would touch the file. The hooks keep their targets.
             mem::forget(self.own.take());
             mem::forget(self.hooked.take());
             mem::forget(self.watcher.take());
@@ -289,9 +287,9 @@ impl Drop for Session {
         close::disarm(&mut self.conn);
         // SAFETY: taken once, here; nothing uses the field afterwards.
         let conn = unsafe { ManuallyDrop::take(&mut self.conn) };
-        // It disconnects the virtual tables, which finalize their statements, before it looks for others.
+        // SQLite disconnects the virtual tables, which finalize their statements, before it looks for other statements.
         if let Err((conn, _)) = conn.close() {
-            // It may have to stay as it is, and its handlers with it.
+            // The connection may stay open for ever, and its handlers with it.
             mem::forget(self.watcher.take());
             close::close_leaky(conn);
         }

@@ -1,4 +1,4 @@
-//! The WAL: its header, and copying it back into the file.
+//! The WAL's header, and checkpoints.
 
 use std::ffi::{CStr, c_int, c_void};
 use std::ptr;
@@ -11,18 +11,18 @@ use super::prepared::failure;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]
 pub(crate) enum Checkpoint {
-    /// Waits for nobody.
+    /// Does not wait.
     Passive = ffi::SQLITE_CHECKPOINT_PASSIVE,
     /// Waits for writers, and for readers of older states.
     Full = ffi::SQLITE_CHECKPOINT_FULL,
-    /// And until nobody reads the WAL, so that it can start over.
+    /// As `Full`, and waits until no connection reads the WAL, so that it can start over.
     Restart = ffi::SQLITE_CHECKPOINT_RESTART,
-    /// And cuts it to nothing.
+    /// As `Restart`, and cuts the WAL to nothing.
     Truncate = ffi::SQLITE_CHECKPOINT_TRUNCATE,
 }
 
-/// Copies the WAL of the file that `schema` names; the frames that it has and those that were copied. `None`: somebody
-/// else copies, or writes, and does it when that is done.
+/// Copies the WAL of `schema` back into its file; returns its frames and how many of them were copied. `None`: another
+/// connection copies or writes at this moment.
 pub(super) fn checkpoint(
     conn: &Connection,
     schema: &CStr,
@@ -42,10 +42,10 @@ pub(super) fn checkpoint(
     }
 }
 
-/// Two numbers in the header of a WAL that tell one generation of it from the next.
+/// Two random numbers in the header of a WAL, which change when the WAL starts over.
 pub(crate) type WalSalts = [u8; 8];
 
-/// Where they are in the header.
+/// The place of the salts in the header.
 const SALTS_OFFSET: i64 = 16;
 
 /// The salts of the main file's WAL; `None`: there is no WAL yet, or it cannot be read.

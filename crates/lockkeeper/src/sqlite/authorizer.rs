@@ -1,4 +1,5 @@
-//! What calls may prepare, and what is noted of it: the authorizer runs whenever a statement is prepared.
+//! The authorizer, which SQLite calls whenever a statement is prepared: denies what calls may not do, and notes what the
+//! statement reads, writes and changes.
 
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 
@@ -31,11 +32,11 @@ impl Callbacks {
                 if deferred {
                     self.note_deferred_keys();
                 }
-                // It fails in a transaction, as every call is.
+                // It would fail, since every call runs in a transaction.
                 if pragma_name.eq_ignore_ascii_case("wal_checkpoint") {
                     return Authorization::Deny;
                 }
-                // The temporary file has a `user_version` too, which no transaction of ours undoes.
+                // The temporary schema has a `user_version` too, which would outlive the call.
                 let undone = keeps_state(pragma_name)
                     && (!is_temp(context.database_name) || !is_in_header(pragma_name));
                 match pragma_value.is_none() || deferred || undone {
@@ -48,7 +49,7 @@ impl Callbacks {
     }
 }
 
-/// What an exclusive call may do: everything but to set what the process has once for all connections.
+/// An exclusive call may do everything but change settings that all connections of the process share.
 fn authorize_exclusive(action: &AuthAction<'_>) -> Authorization {
     const OF_THE_PROCESS: [&str; 4] =
         ["soft_heap_limit", "hard_heap_limit", "temp_store_directory", "data_store_directory"];
@@ -66,12 +67,12 @@ fn is_in_header(pragma: &str) -> bool {
     ["application_id", "user_version"].iter().any(|field| pragma.eq_ignore_ascii_case(field))
 }
 
-/// Takes note of the table that a statement reads, as the feed names it.
+/// Notes the table that a statement reads, under the name that the change feed uses.
 fn note_read(reads: &mut Reads, context: &AuthContext<'_>) {
     match context.action {
         AuthAction::Read { table_name, .. } => {
             let schema = context.database_name.unwrap_or("main");
-            // The schema itself, and what SQLite makes up from it or from the file, changes with any table.
+            // The schema, and tables that SQLite derives from it or from the file, change with any table.
             let of_all = ["sqlite_master", "sqlite_schema", "dbstat", "sqlite_dbpage"];
             if of_all.iter().any(|name| name.eq_ignore_ascii_case(table_name))
                 || table_name.starts_with("pragma_")
@@ -83,7 +84,7 @@ fn note_read(reads: &mut Reads, context: &AuthContext<'_>) {
                 reads.tables.insert(format!("{schema}.{table_name}"));
             }
         }
-        // It reports something of the schema or the file. FTS5 asks for the version in every query.
+        // A PRAGMA reports something of the schema or the file. FTS5 runs `data_version` in every query.
         AuthAction::Pragma { pragma_name, .. } => {
             reads.anything |= !pragma_name.eq_ignore_ascii_case("data_version");
         }
@@ -91,7 +92,7 @@ fn note_read(reads: &mut Reads, context: &AuthContext<'_>) {
     }
 }
 
-/// PRAGMAs whose argument changes nothing on the connection, or only what the transaction undoes.
+/// Whether the PRAGMA, with an argument, changes nothing on the connection, or only what the transaction undoes.
 fn keeps_state(pragma: &str) -> bool {
     const ALLOWED: [&str; 17] = [
         "application_id",

@@ -1,9 +1,9 @@
 //! Blobs that a call reads and writes piece by piece.
 //!
-//! SQLite keeps a statement open for each, of which the authorizer, the progress handler and the update hook know
-//! nothing. So each operation asks first what is asked before a statement; the change feed and live queries are
-//! told of the table; and the session closes what a call forgets (`ffi/lent.rs`), because a COMMIT fails while a blob
-//! is open for writing, and one open for reading keeps its snapshot.
+//! Neither the authorizer nor the progress handler nor the update hook sees what is done with a blob. So each operation
+//! makes the checks that a statement makes, and the change feed and live queries are told the table here. The session
+//! closes blobs that a call forgets (`ffi/lent.rs`): a COMMIT fails while a blob is open for writing, and a blob that is
+//! open for reading keeps its snapshot.
 
 use std::io;
 
@@ -47,7 +47,7 @@ enum Inner<'c> {
     OfCall {
         blob: LentBlob<'c>,
         link: &'c Link,
-        /// The schema and table that the change feed is told of; `None`: nobody asks.
+        /// The schema and table for the change feed; `None`: it has no subscribers, or the blob is read-only.
         told: Option<(String, String)>,
     },
     /// Of a bare connection.

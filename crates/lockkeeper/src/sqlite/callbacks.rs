@@ -1,4 +1,4 @@
-//! What the callbacks of a connection share with its owner.
+//! The state that a connection's callbacks share with its owner.
 
 use std::ffi::CStr;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub(super) enum Access {
     Open,
     /// Calls: no transaction control, no ATTACH, no PRAGMA that outlives the call.
     Call,
-    /// Exclusive calls: anything but what is the process's, because nothing could take it back.
+    /// Exclusive calls: anything but settings of the whole process, which the library could not restore.
     Exclusive,
 }
 
@@ -45,8 +45,8 @@ impl AtomicAccess {
     }
 }
 
-/// Shared between a connection's callbacks and its owner. All on the owner's thread: the atomics
-/// only satisfy the callbacks' `Send` bound, so every access is relaxed.
+/// Shared between a connection's callbacks and its owner. SQLite calls them on the owner's thread: atomics and locks are
+/// here only because the callbacks must be `Send`, so every access is relaxed and no lock is contended.
 #[derive(Debug)]
 pub(crate) struct Callbacks {
     pub(super) access: AtomicAccess,
@@ -58,19 +58,19 @@ pub(crate) struct Callbacks {
     pub(crate) counters: Arc<Counters>,
     /// Frames in the WAL after the last commit on this connection.
     pub(crate) wal_frames: AtomicU32,
-    /// The same of attached files: the most of any, since the last checkpoint.
+    /// The largest number of frames in the WAL of an attached file since the last checkpoint.
     pub(crate) attached_wal_frames: AtomicU32,
     pub(crate) lock_wait: LockWait,
-    /// What the running call changes; on while somebody subscribes.
+    /// What the running call changes; on while the change feed has subscribers.
     pub(crate) recorder: Arc<Recorder>,
     /// What the running call reads; on while a live query runs.
     pub(super) reads: Mutex<Reads>,
     noting_reads: AtomicBool,
-    /// Who uses this connection.
+    /// Which call uses this connection.
     pub(crate) slot: Arc<Slot>,
-    /// Of the database: callers that were answered and are to be woken.
+    /// The database's callers that were answered and are still to be woken.
     pub(crate) wakeups: Arc<Wakeups>,
-    /// Some of them may have been there when the running call began.
+    /// Some of `wakeups` may have waited when the running call began.
     pub(crate) answered_before: AtomicBool,
 }
 
@@ -94,20 +94,20 @@ impl Callbacks {
         }
     }
 
-    /// Wakes the callers that this thread has answered and not woken, once: the call that it runs takes its time.
+    /// Wakes, once in a call, the callers that were answered before it: the running call takes long.
     pub(crate) fn release_answered(&self) {
         if self.answered_before.swap(false, Ordering::Relaxed) {
             self.wakeups.wake_all();
         }
     }
 
-    /// Begins to note what is read, or ends it and gives what was noted.
+    /// Begins or ends noting what is read; returns what was noted until now.
     pub(crate) fn note_reads(&self, begin: bool) -> Reads {
         self.noting_reads.store(begin, Ordering::Relaxed);
         std::mem::take(&mut lock(&self.reads))
     }
 
-    /// Takes note of a table that is read without a statement; no table: of the schema.
+    /// Notes a table that is read without a statement, or without a table the schema.
     pub(crate) fn note_direct_read(&self, schema: &str, table: Option<&str>) {
         if !self.is_noting_reads() {
             return;
@@ -126,19 +126,19 @@ impl Callbacks {
         self.noting_reads.load(Ordering::Relaxed)
     }
 
-    /// Takes note that the call prepared `PRAGMA defer_foreign_keys`.
+    /// Notes that the call prepared `PRAGMA defer_foreign_keys`.
     pub(super) fn note_deferred_keys(&self) {
         self.deferred_keys.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the call prepared it; forgets that.
+    /// Whether the call prepared `PRAGMA defer_foreign_keys`; resets it.
     pub(super) fn take_deferred_keys(&self) -> bool {
         self.deferred_keys.swap(false, Ordering::Relaxed)
     }
 }
 
 impl Watcher for Callbacks {
-    /// Naps and says whether to try again.
+    /// Sleeps for a moment; true: try again.
     fn wait_for_lock(&self, attempt: i32) -> bool {
         if attempt == 0 {
             // INTR3

@@ -1,25 +1,25 @@
-//! Row counts of one call: SQLite keeps `last_insert_rowid`, `changes` and `total_changes` for the
-//! connection, and so tells a call of rows that another has changed.
+//! The row counts of one call. SQLite counts `last_insert_rowid`, `changes` and `total_changes` for the connection, so a
+//! call would see the counts of earlier calls.
 //!
-//! The row id is set to 0 when a call begins. The two numbers of changes cannot be set; so the numbers at
-//! the beginning are kept here, and the SQL functions `changes` and `total_changes` are replaced by ones
-//! that go by them (`ffi/counts.rs`).
+//! The row id is set to 0 when a call begins. The two numbers of changes cannot be set, so their values at the beginning
+//! of the call are kept here, and the SQL functions `changes` and `total_changes` are replaced by functions that subtract
+//! them (`ffi/counts.rs`).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::ffi::RowCounts;
 
-/// The connection's `total_changes` when the running call began. All on the connection's thread, so
-/// relaxed: the atomics satisfy the bounds of what the functions share.
+/// The connection's `total_changes` at certain moments. Only the connection's thread uses them, so all accesses are
+/// relaxed; the atomics are here because the SQL functions must be `Send`.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    /// Nothing was changed since: `changes` is 0.
+    /// When a call last began or went on. While nothing was changed since, `changes` is 0.
     mark: AtomicU64,
-    /// Not counted by `total_changes`.
+    /// What `total_changes` does not count for the running call.
     before: AtomicU64,
 }
 
-/// The counts of a call that waits for one inside it.
+/// The counts of the outer call of a nested one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Outer {
     at: u64,
@@ -27,14 +27,14 @@ pub(crate) struct Outer {
 }
 
 impl Counters {
-    /// A call begins when the connection has counted `total` changes; what the call around it, if there
-    /// is one, has counted so far.
+    /// Begins a call, when the connection has counted `total` changes. Returns the counts of the outer call, if there is
+    /// one.
     pub(crate) fn begin(&self, total: u64) -> Outer {
         self.mark.store(total, Ordering::Relaxed);
         Outer { at: total, before: self.before.swap(total, Ordering::Relaxed) }
     }
 
-    /// The call inside `outer` has ended.
+    /// Goes on with `outer` after the nested call.
     pub(crate) fn resume(&self, outer: Outer, total: u64) {
         self.mark.store(total, Ordering::Relaxed);
         self.before.store(outer.before + (total - outer.at), Ordering::Relaxed);
@@ -42,7 +42,7 @@ impl Counters {
 }
 
 impl RowCounts for Counters {
-    /// `last`, if this call ran a statement that changed something.
+    /// `last`, if this call has run a statement that changed something.
     fn changes(&self, total: u64, last: u64) -> u64 {
         if total == self.mark.load(Ordering::Relaxed) { 0 } else { last }
     }

@@ -1,4 +1,4 @@
-//! What SQLite's errors mean inside a call.
+//! Errors of SQLite, explained for a call.
 
 use rusqlite::ffi;
 
@@ -14,7 +14,7 @@ pub(super) fn vacuum_in_call() -> rusqlite::Error {
     )
 }
 
-/// SQLite says "busy", which to try again does not mend; say what it means here.
+/// SQLite says "busy", but trying again does not help; this says what does.
 pub(super) fn explain_busy(error: rusqlite::Error) -> rusqlite::Error {
     match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::DatabaseBusy) => sqlite(
@@ -26,7 +26,7 @@ pub(super) fn explain_busy(error: rusqlite::Error) -> rusqlite::Error {
     }
 }
 
-/// SQLite says "not authorized"; say what it means here.
+/// SQLite says "not authorized"; this says what calls may not do, and what to use instead.
 pub(super) fn explain_denial(error: rusqlite::Error) -> rusqlite::Error {
     match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::AuthorizationForStatementDenied) => sqlite(

@@ -1,24 +1,23 @@
-//! The file under a database: which one it is, and whether it is there still.
+//! Which file a database has, and whether that file is still in its place.
 //!
-//! SQLite keeps descriptors. When the file is deleted, or another one renamed over it, writes go on into a file
-//! that has no name any more, and connections that are opened later read the other file beside it. The same
-//! goes for the WAL and its index. So device and inode of the three are compared with those of the beginning:
-//! whenever a connection has been opened, before a checkpoint, and [`EVERY`] so often while calls are served. It
-//! costs three calls of `stat`; nothing is looked at while nothing is served, and nothing is ever opened, since
-//! closing a descriptor of the file would drop the process's locks.
+//! SQLite keeps descriptors. When the file is deleted, or another one is renamed over it, writes go into a file without a
+//! name, and connections that are opened later read the other file. The same holds for the WAL and its index. So the
+//! device and inode of these three files are recorded, and compared whenever a connection has been opened, before a
+//! checkpoint, and while calls are served every [`CHECK_INTERVAL`]. A check is three calls of `stat`. It opens nothing,
+//! since closing a descriptor of the file would drop the process's locks. An idle database checks nothing.
 //!
 //! | state | what may be trusted | left by |
 //! |---|---|---|
 //! | unknown | no identity: not opened yet, in memory, or a VFS whose files are not the system's | `connected` |
-//! | in place | the file was there at `seen`; calls that were answered before are in it | a look that finds otherwise |
+//! | in place | the file was there at `seen`; calls answered before are in it | a check that finds it missing or replaced |
 //! | lost | every call is refused with the same error; `lost` says what was found, and when | never |
 //!
-//! - FILE1: the files beside it are compared only while the writer is connected, and its connection comes and goes
-//!   under the lock that a look takes: without any connection SQLite deletes the WAL and makes another.
-//! - FILE2: a look comes before the COMMIT of what is answered after it, so that what was lost without being told
-//!   is what was answered since the last look.
-//! - FILE3: lost is lost. If the right file came back, what was read and written meanwhile would still be of two
-//!   files; closing and opening again is right.
+//! - FILE1: the WAL and its index are compared only while the writer is connected, because SQLite deletes the WAL when the
+//!   last connection goes. The writer notes that it comes and goes under the lock that a check takes.
+//! - FILE2: the check comes before the COMMIT of the calls that it covers. So at most the calls that were answered since
+//!   the last check can be lost without an error.
+//! - FILE3: a lost file stays lost. If the right file came back, some reads and writes would already be another file's;
+//!   the database must be closed and opened again.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -31,34 +30,35 @@ use super::path::{self, FileId};
 use crate::error::{Error, ErrorKind};
 use crate::sync::{Mutex, lock, now};
 
-/// How old a look may be when calls are answered: a quarter of the second that is promised.
-const EVERY: Duration = Duration::from_millis(250);
+/// How old the last check may be when a call is answered: a quarter of the second that is promised.
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The files beside it that belong to it while it is open.
 const BESIDE: [&str; 2] = ["-wal", "-shm"];
 
-/// What is known of the file; shared by everything that belongs to one database.
+/// What is known of the file; one for each database.
 #[derive(Debug)]
 pub(crate) struct DatabaseFile {
-    /// Absolute, without links. Empty: it has not been looked for, or the database is in memory.
+    /// Absolute, without links. Empty: the file was not looked for yet, or the database is in memory.
     path: OnceLock<PathBuf>,
     watched: Mutex<Watched>,
-    /// What was found in its place, and when; for the error of every later call.
+    /// Why the file counts as lost; the detail of every later call's error.
     lost: OnceLock<String>,
     began: Instant,
-    /// Milliseconds after `began` at which the next look is due. A hint: two threads may both look.
-    next_look: AtomicU64,
+    /// Milliseconds after `began` at which the next check is due. A hint: two threads may both check.
+    next_check: AtomicU64,
 }
 
 #[derive(Debug)]
 struct Watched {
-    /// `None`: nothing is compared.
+    /// `None`: the file is not watched.
     main: Option<FileId>,
-    /// The file had something in it, as every one has that was written in WAL mode.
+    /// The file was not empty when it was opened; then it must not become empty. A file that was written in WAL mode
+    /// never is.
     was_filled: bool,
-    /// `None`: the writer has no connection (FILE1).
+    /// Of the WAL and its index. `None`: the writer has no connection (FILE1).
     beside: Option<[Option<FileId>; 2]>,
-    /// When it was seen in its place last.
+    /// When a check last found everything in its place.
     seen: SystemTime,
 }
 
@@ -66,11 +66,11 @@ struct Watched {
 enum Found {
     Is {
         id: FileId,
-        /// It has not a byte in it.
+        /// The file has no bytes.
         is_empty: bool,
     },
     Nothing,
-    /// Nobody can say: it is behind a directory that may not be searched, for example.
+    /// `stat` failed for another reason: a directory may not be searched, for example.
     Unknown,
 }
 
@@ -83,13 +83,13 @@ impl Default for DatabaseFile {
             watched: Mutex::new(watched),
             lost: OnceLock::new(),
             began: now(),
-            next_look: AtomicU64::new(0),
+            next_check: AtomicU64::new(0),
         }
     }
 }
 
 impl DatabaseFile {
-    /// The path by which SQLite is given it.
+    /// The path under which SQLite opens the file.
     pub(crate) fn path(&self) -> Option<&Path> {
         self.path.get().map(PathBuf::as_path)
     }
@@ -100,12 +100,13 @@ impl DatabaseFile {
         std::fs::metadata(path::beside(path, "-wal")).map_or(0, |file| file.len())
     }
 
-    /// To be called once, before it is opened.
+    /// Sets the path. To be called once, before the file is opened.
     pub(crate) fn found(&self, path: PathBuf) {
         let _ = self.path.set(path);
     }
 
-    /// The writer has opened its connection, and the WAL with it. The first time this says which file it is.
+    /// To be called when the writer has opened its connection, and the WAL with it. The first call records which file
+    /// it is.
     pub(crate) fn connected(&self) -> Result<(), Error> {
         let Some(path) = self.path() else { return Ok(()) };
         let mut watched = lock(&self.watched);
@@ -119,27 +120,27 @@ impl DatabaseFile {
         self.check()
     }
 
-    /// The writer is about to close its connection, or lends it to a call that may change the journal mode.
+    /// To be called before the writer closes its connection, or lends it to a call that may change the journal mode.
     pub(crate) fn disconnecting(&self) {
         lock(&self.watched).beside = None;
     }
 
-    /// The writer has closed its last connection: the file is no longer watched.
+    /// To be called when the writer has closed its last connection: ends the watch.
     pub(crate) fn closed(&self) {
         lock(&self.watched).main = None;
     }
 
-    /// Whether the file is in its place still, as far as a look says that is not older than [`EVERY`].
+    /// Whether the file was in its place at the last check; makes one if that is older than [`CHECK_INTERVAL`].
     pub(crate) fn is_in_place(&self, at: Instant) -> bool {
         if self.is_lost() {
             return false;
         }
         let since = at.saturating_duration_since(self.began).as_millis();
-        u64::try_from(since).is_ok_and(|since| since < self.next_look.load(Ordering::Relaxed))
+        u64::try_from(since).is_ok_and(|since| since < self.next_check.load(Ordering::Relaxed))
             || self.check().is_ok()
     }
 
-    /// Looks now.
+    /// Compares the files now.
     pub(crate) fn check(&self) -> Result<(), Error> {
         if let Some(lost) = self.lost() {
             return Err(lost);
@@ -152,22 +153,22 @@ impl DatabaseFile {
             return self.lost().map_or(Ok(()), Err);
         }
         watched.seen = SystemTime::now();
-        let next = (now() - self.began + EVERY).as_millis();
-        self.next_look.store(u64::try_from(next).unwrap_or(u64::MAX), Ordering::Relaxed);
+        let next = (now() - self.began + CHECK_INTERVAL).as_millis();
+        self.next_check.store(u64::try_from(next).unwrap_or(u64::MAX), Ordering::Relaxed);
         Ok(())
     }
 
-    /// Whether a look has found another file, or none.
+    /// Whether a check has found another file, or none.
     pub(crate) fn is_lost(&self) -> bool {
         self.lost.get().is_some()
     }
 
-    /// The error of every call from then on.
+    /// The error of every call once the file is lost.
     pub(crate) fn lost<E>(&self) -> Option<Error<E>> {
         self.lost.get().map(|why| Error::new(ErrorKind::Replaced).detail(why.clone()))
     }
 
-    /// Says in `error` what has become of the file, if it is about that.
+    /// `error`, with what was found if it is about a lost file.
     pub(crate) fn explain<E>(&self, error: Error<E>) -> Error<E> {
         match (error.kind(), self.lost()) {
             (ErrorKind::Replaced, Some(lost)) => lost,
@@ -175,8 +176,7 @@ impl DatabaseFile {
         }
     }
 
-    /// Whether nobody else can have opened the WAL or its index by their names: each is the one that was made
-    /// here, or has no name any more.
+    /// Whether no other process can open our WAL and its index by name: at each name there is our file, or none.
     pub(crate) fn has_wal_to_itself(&self) -> bool {
         let (Some(path), watched) = (self.path(), lock(&self.watched)) else { return false };
         let Some(ids) = watched.beside else { return false };
@@ -189,7 +189,7 @@ impl DatabaseFile {
 }
 
 impl Watched {
-    /// What is wrong.
+    /// What is wrong with the files; `None`: they are in their places.
     fn look(&self, path: &Path) -> Option<String> {
         let compare = |path: &Path, id: FileId, may_be_empty: bool| {
             let shown = path.display();

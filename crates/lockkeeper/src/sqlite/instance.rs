@@ -1,24 +1,23 @@
 //! One instance per file and process.
 //!
-//! Two `Database`s on one file in one process would be two writers that wait for each other's
-//! lock, two checkpointers, and readers that do not see what the other has answered. Worse, a file
-//! that is opened by two hard links has two WALs, and two writers with two WALs destroy it. So each
-//! file is claimed when it is opened, by its resolved path and by device and inode, and the claim is
-//! given back when its last connection has been closed.
+//! Two `Database`s on one file in one process would be two writers that wait for each other's lock, two checkpointers, and
+//! readers that do not see what the other has answered. Worse, a file that is opened by two hard links has two WALs, and
+//! two writers with two WALs destroy it. So a file is claimed when it is opened, by its resolved path and by device and
+//! inode. The claim is released when the last connection has been closed.
 //!
 //! | state of an entry | what may be trusted | left by |
 //! |---|---|---|
-//! | claimed | the path is ours; the file may not exist yet | `Claim::confirm`, drop |
-//! | confirmed | the file is there, its device and inode are known | `share`, drop |
-//! | shared | it is wholly open: whoever wants this instance can have it (`shared.rs`) | drop |
-//! | closing | its queue is closed: it goes soon, so another opener waits for it | drop |
+//! | claimed | no other instance has the path; the file may not exist yet | `Claim::confirm`, drop |
+//! | confirmed | the file exists; its device and inode are known | `share`, drop |
+//! | shared | the instance is wholly open; other openers can share it (`shared.rs`) | drop |
+//! | closing | the instance's queue is closed; another opener waits for the entry to go | drop |
 //!
-//! - INST1: the table is looked at and written under one lock, so of two openers one is refused.
-//! - INST2: an entry that was made before a fork belongs to the parent. The child must not open that file:
-//!   SQLite's own list of open files was copied with the memory, and says that this process holds locks
-//!   which only the parent holds (<https://www.sqlite.org/howtocorrupt.html>, 2.6).
-//! - INST3: a file that a writer has attached and can write is the main file of no database: `BEGIN IMMEDIATE` locks both,
-//!   and of two databases that attach each other each would hold one lock and wait for the other.
+//! - INST1: an opener searches the table and adds its entry under one lock, so of two openers one is refused.
+//! - INST2: an entry that was made before a fork belongs to the parent. The child must not open that file: SQLite's list of
+//!   open files was copied with the memory, and says that this process holds locks that only the parent holds
+//!   (<https://www.sqlite.org/howtocorrupt.html>, 2.6).
+//! - INST3: a file that a writer has attached, and can write, cannot be opened as a database. `BEGIN IMMEDIATE` locks both
+//!   files; of two databases that attach each other's, each would hold one lock and wait for the other.
 //!
 //! Bound: an entry per open database.
 
@@ -37,28 +36,28 @@ use crate::place::Place;
 use crate::queue::{Item, Queue, after};
 use crate::sync::{Condvar, Mutex, lock, now, wait_until};
 
-/// Guarded by its lock; [`RELEASED`] is rung after each removal.
+/// All entries of this process. [`RELEASED`] is notified when one is removed or shared.
 static ENTRIES: Mutex<Vec<Entry>> = Mutex::new(Vec::new());
 static RELEASED: Condvar = Condvar::new();
 
 struct Entry {
     id: u64,
-    /// As the caller named it.
+    /// The path as the caller named it, made absolute.
     path: PathBuf,
-    /// The same without links; SQLite names the WAL after this one.
+    /// The path without links, after which SQLite names the WAL.
     resolved: PathBuf,
     file: Option<FileId>,
-    /// The resolved files that its writer can write besides.
+    /// The attached files that its writer can write, resolved.
     attached: Vec<(PathBuf, Option<FileId>)>,
     opened_by: &'static Location<'static>,
-    /// The queue of its writer, which tells it from other instances.
+    /// The writer's queue; its address identifies the instance.
     writer: Arc<dyn Intake>,
-    /// `None`: it is not wholly open yet.
+    /// `None`: the instance is not wholly open yet.
     shared: Option<Handle>,
     pid: u32,
 }
 
-/// What takes the calls of an instance.
+/// The queue of an instance, whatever its calls are.
 trait Intake: Send + Sync {
     /// False: the instance is being closed.
     fn is_open(&self) -> bool;
@@ -70,28 +69,28 @@ impl<C: Item> Intake for Queue<C> {
     }
 }
 
-/// What others can have an instance by: a weak handle to the database, whose type is declared above this file
-/// (`shared.rs`).
+/// A weak handle to a database, by which others share the instance. Its type is declared in `shared.rs`, which this file
+/// may not use.
 pub(crate) type Handle = Arc<dyn Any + Send + Sync>;
 
-/// What became of an attempt to claim a file.
+/// The outcome of an attempt to claim a file.
 pub(crate) enum Claimed {
-    /// There is no file to be claimed.
+    /// There is no file: the database is in memory.
     Nothing,
     Own(Claim),
-    /// This instance has it, which will do as well.
+    /// Another instance has the file, and can be shared.
     Other(Handle),
 }
 
-/// A file that belongs to one instance; given back when dropped.
+/// The claim of an instance to its file; released when dropped.
 #[derive(Debug)]
 pub(crate) struct Claim(u64);
 
 impl Claim {
     /// Claims `file`, which `config` names, for the instance with the queue `writer`.
     ///
-    /// An instance that is being closed is waited for, for the busy timeout at most; so is one that is being
-    /// opened, if it will do.
+    /// Waits for an instance that is being closed, for the busy timeout at most; also for one that is being opened, if it
+    /// can be shared.
     pub(crate) fn take<C: Item>(
         config: &Config,
         file: &DatabaseFile,
@@ -103,7 +102,7 @@ impl Claim {
         let give_up_at = after(config.busy_timeout);
         let mut entries = lock(&ENTRIES);
         loop {
-            // Again after each wait: an instance that was closed may have left another file.
+            // Asked again after each wait: another file may be at the path now.
             let file = identity(resolved);
             let other = conflict(&entries, resolved, file, None);
             let Some(other) = other.or_else(|| attaching(&entries, resolved, file)) else {
@@ -134,7 +133,7 @@ impl Claim {
         }
     }
 
-    /// To be called when the file is there: whoever else has it, by whatever name, was first.
+    /// To be called when the file exists. Refuses it if another instance has the same file by another name.
     pub(crate) fn confirm(&self) -> Result<(), Error> {
         let mut entries = lock(&ENTRIES);
         let Some(index) = entries.iter().position(|entry| entry.id == self.0) else {
@@ -156,15 +155,15 @@ pub(crate) fn is_open(path: &Path) -> bool {
     conflict(&entries, path, file, None).or_else(|| attaching(&entries, path, file)).is_some()
 }
 
-/// Whether this process has a database open by this very path. Another file may have got the number (inode) that a
-/// database had which was deleted and is still being closed.
+/// Whether this process has a database open by this path. Inodes are not compared: that of a database that was deleted
+/// and is still being closed may belong to another file by now.
 pub(crate) fn is_open_as(path: &Path) -> bool {
     let attached = |entry: &Entry| entry.attached.iter().any(|(other, _)| other == path);
     lock(&ENTRIES).iter().any(|entry| entry.resolved == path || attached(entry))
 }
 
-/// INST3. The writer of the instance of `config` is about to use these attached files, which it can write. One that is
-/// being closed is waited for.
+/// Notes the attached files that the writer of this instance can write (INST3). Waits for a database that has one of them
+/// open and is being closed; refuses others.
 pub(crate) fn attach(
     config: &Config,
     own: &DatabaseFile,
@@ -197,15 +196,15 @@ pub(crate) fn attach(
     Ok(())
 }
 
-/// The path by which this process has the file at the resolved path `path` open, if it is another one: SQLite
-/// would not find its WAL by `path`.
+/// The path by which this process has the file at the resolved path `path` open, if it is another path. SQLite would not
+/// find the file's WAL by `path` then.
 pub(crate) fn other_name(path: &Path) -> Option<PathBuf> {
     let entries = lock(&ENTRIES);
     let entry = conflict(&entries, path, identity(path), None)?;
     (entry.resolved != path).then(|| entry.resolved.clone())
 }
 
-/// The instance with the queue `writer` is wholly open, and can be had as `instance`.
+/// To be called when the instance with the queue `writer` is wholly open: others can share it through `instance`.
 pub(crate) fn share<C: Item>(writer: &Arc<Queue<C>>, instance: Handle) {
     let mut entries = lock(&ENTRIES);
     let is_own = |entry: &Entry| ptr::addr_eq(Arc::as_ptr(&entry.writer), Arc::as_ptr(writer));
@@ -227,7 +226,7 @@ impl Drop for Claim {
     }
 }
 
-/// Whether `other` is going to leave soon; otherwise why its file cannot be had.
+/// `Ok`: `other` is being closed and can be waited for. Otherwise why its file cannot be opened.
 fn check(other: &Entry, path: &Path, resolved: &Path, give_up_at: Instant) -> Result<(), Error> {
     // INST2
     if other.pid != crate::process::id() {
@@ -261,7 +260,7 @@ fn refusal(other: &Entry, path: &Path, resolved: &Path) -> Error {
         .detail(format!("{path} is the file that this process opened as {first} at {by}; {state}"))
 }
 
-/// An instance whose writer can write this file, which is attached to it.
+/// The instance whose writer has attached this file and can write it.
 fn attaching<'e>(entries: &'e [Entry], path: &Path, file: Option<FileId>) -> Option<&'e Entry> {
     entries.iter().find(|entry| attaches(entry, path, file))
 }
@@ -270,6 +269,7 @@ fn attaches(entry: &Entry, path: &Path, file: Option<FileId>) -> bool {
     entry.attached.iter().any(|(other, id)| other == path || (file.is_some() && *id == file))
 }
 
+/// The instance, other than `but`, that has this file open.
 fn conflict<'e>(
     entries: &'e [Entry],
     resolved: &Path,
@@ -277,7 +277,7 @@ fn conflict<'e>(
     but: Option<u64>,
 ) -> Option<&'e Entry> {
     entries.iter().filter(|entry| Some(entry.id) != but).find(|entry| {
-        // The path counts even when another file has taken its place: the WALs have one name.
+        // The path counts even if another file is there by now: both WALs would have one name.
         entry.resolved == resolved || (file.is_some() && entry.file == file)
     })
 }

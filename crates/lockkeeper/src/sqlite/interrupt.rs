@@ -1,14 +1,13 @@
-//! How a running statement learns that it should stop.
+//! How a running statement is stopped.
 //!
-//! SQLite's own `sqlite3_interrupt` is aimed at a connection: sent a moment too late it hits the
-//! next call, and it does not end a wait for a lock at all. So the library never uses it. Instead
-//! a progress handler asks, every [`TICK_OPS`] virtual-machine steps, for the token of the call
-//! that this thread runs, and the busy handler asks for it between its naps.
+//! `sqlite3_interrupt` stops a connection: sent a moment too late it stops the next call, and it does not end a wait for a
+//! lock. So the library never uses it. Instead the progress handler reads, every [`TICK_OPS`] virtual-machine steps, the
+//! token of the call that runs on this thread, and the busy handler reads it between two attempts.
 //!
-//! - INTR1: both handlers read the thread's own frames (`queue/context.rs`), so they can only stop the
-//!   call that runs on this thread now.
-//! - INTR2: neither can panic or wait longer than `NAP_MAX` of `lock_wait.rs`.
-//! - INTR3: both first wake the callers that were waiting to be woken when the call began (`queue/wakeups.rs`).
+//! - INTR1: both handlers read the thread's own frames (`queue/context.rs`), so they can only stop the call that runs on
+//!   this thread now.
+//! - INTR2: neither handler panics, and neither sleeps longer than `NAP_MAX` of `lock_wait.rs`.
+//! - INTR3: both handlers first wake the callers that were answered before the call began (`queue/wakeups.rs`).
 
 use std::sync::Arc;
 
@@ -18,7 +17,7 @@ use super::callbacks::Callbacks;
 use crate::ffi::Session;
 use crate::queue;
 
-/// Virtual-machine steps between two looks at the token: some 10 to 50 microseconds of work.
+/// Virtual-machine steps between two reads of the token: some 10 to 50 microseconds of work.
 pub(crate) const TICK_OPS: i32 = 1000;
 
 /// Installs both handlers on the connection of `session`.

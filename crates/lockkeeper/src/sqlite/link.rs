@@ -1,5 +1,5 @@
-//! A connection as calls see it: the state that it must be in between two calls, and what is checked before and after
-//! each statement of a call.
+//! A connection as calls use it: the state that it must be in between two calls, and the checks before and after each
+//! statement of a call.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -14,18 +14,18 @@ use crate::ffi::{Session, Sql};
 use crate::queue;
 use crate::stats::Work;
 
-/// The connection as calls see it. Owned by one thread at a time.
+/// A connection with what is known of the call that runs on it. Owned by one thread at a time.
 #[derive(Debug)]
 pub struct Link {
     pub(crate) session: Session,
     pub(crate) callbacks: Arc<Callbacks>,
     /// Calls on this connection may only read.
     pub(crate) read_only: Cell<bool>,
-    /// Statements of the running call that may have left something behind.
+    /// How many statements of the running call may have written; 0: nothing has to be undone.
     pub(crate) writes: Cell<u32>,
     /// The temporary objects that `setup` made.
     pub(crate) of_setup: OfSetup,
-    /// To be replaced before the next call: what a call left could not be taken away.
+    /// The connection must be replaced before the next call, because something that a call left could not be removed.
     pub(crate) stale: Cell<bool>,
     /// An earlier call of this transaction wrote: the running call needs a savepoint to fail alone.
     pub(crate) protect: Cell<bool>,
@@ -33,7 +33,7 @@ pub struct Link {
     pub(crate) saved: Cell<bool>,
     /// Statistics are on: statements are noted as they are prepared.
     pub(crate) noted: bool,
-    /// What the running call's statements did for want of an index; `None`: nobody asks.
+    /// What the running call's statements did for want of an index; `None`: there is no slow log.
     pub(crate) work: Option<Cell<Work>>,
 }
 
@@ -56,7 +56,7 @@ impl Link {
         }
     }
 
-    /// Undoes the call that has just run in its savepoint, alone; whether that can be trusted.
+    /// Rolls back to the savepoint of the call that has just run. False: the whole transaction must be undone.
     pub(crate) fn undo_call(&self) -> bool {
         let undo =
             || self.session.run(Sql::RollbackTo).and_then(|()| self.session.run(Sql::Release));
@@ -66,11 +66,11 @@ impl Link {
 
     /// Runs one of the library's own statements while a call runs.
     ///
-    /// The authorizer lets it through: whatever expires the connection's statements (a schema change, a
-    /// PRAGMA) has this one prepared again, which the authorizer would deny to a call.
+    /// A schema change or a PRAGMA may have expired the statement; SQLite then prepares it again, which the authorizer
+    /// would deny to a call. So the authorizer is open meanwhile.
     ///
-    /// It runs to its end, even if the call is canceled meanwhile: modules store what the calls before this one wrote
-    /// when a savepoint begins, and stopped there, a full-text index refuses the COMMIT of all of them.
+    /// It runs to its end, even if the call is canceled: when a savepoint begins, virtual tables store what earlier calls
+    /// of the transaction wrote, and a full-text index that is interrupted there refuses the COMMIT of all of them.
     pub(crate) fn run_in_call(&self, sql: Sql) -> Result<()> {
         let access = self.callbacks.access.get();
         self.callbacks.access.set(Access::Open);
@@ -85,7 +85,7 @@ impl Link {
         self.count_anew();
     }
 
-    /// Counts rows from 0; returns what the call around this one, if there is one, has counted.
+    /// Counts rows from 0, and returns the counts of the outer call, if there is one.
     pub(crate) fn count_anew(&self) -> Outer {
         self.session.set_last_insert_rowid(0);
         self.callbacks.counters.begin(self.session.conn().total_changes())
@@ -97,12 +97,12 @@ impl Link {
         self.begin_own();
     }
 
-    /// A call is about to prepare `sql`: it must be compiled for today's schema, so that it says which
-    /// columns it has before it runs.
+    /// To be called before a call prepares `sql`, which must be compiled for the current schema: its columns are asked for
+    /// before it runs.
     ///
-    /// SQLite looks whether the schema is still the one that a statement was compiled for when the
-    /// statement is run. Others change it between two transactions: asked once in each. A call changes it
-    /// itself: the statement that does so may be run at any time after it was prepared.
+    /// SQLite compares a statement's schema with the current one only when the statement runs. Another connection can
+    /// change the schema between two transactions, so the first statement of each transaction asks. The call itself can
+    /// change it at any time after it has prepared a statement that does so.
     pub(crate) fn before_prepare(&self, sql: &str) {
         if self.noted {
             self.callbacks.slot.prepared(sql);
@@ -110,7 +110,7 @@ impl Link {
         self.refresh_schema();
     }
 
-    /// Forgets prepared statements whose columns may be others now.
+    /// Empties the statement cache if the schema may have changed.
     pub(crate) fn refresh_schema(&self) {
         if self.session.has_new_schema() || self.callbacks.temp_schema.any_touched() {
             self.session.conn().flush_prepared_statement_cache();
@@ -132,9 +132,9 @@ impl Link {
         }
     }
 
-    /// Undoes `PRAGMA defer_foreign_keys`, which would hold for the next calls of the batch.
+    /// Switches `defer_foreign_keys` off if the call switched it on, since it would hold for the next calls of the batch.
     ///
-    /// To be called after the check for violations: switching it off does not check them.
+    /// To be called after the check for violations: switching it off checks nothing.
     pub(crate) fn restore_keys(&self) -> Result<()> {
         match self.callbacks.take_deferred_keys() {
             true => self.session.conn().execute_batch("PRAGMA defer_foreign_keys = OFF"),
@@ -147,13 +147,13 @@ impl Link {
         self.session.conn().is_autocommit()
     }
 
-    /// Leaves no transaction and no statement behind; false: the connection must be replaced.
+    /// Ends the call's statements and any open transaction. False: the connection must be replaced.
     pub(crate) fn clean(&self) -> bool {
         self.session.take_back();
         if self.rolled_back() {
             return true;
         }
-        // A statement that `setup` or an exclusive call leaked keeps its snapshot.
+        // A statement that `setup` or an exclusive call leaked keeps a snapshot open.
         self.session.halt_statements();
         self.rolled_back()
     }
@@ -163,14 +163,14 @@ impl Link {
         if !conn.is_autocommit() && self.session.run(Sql::Rollback).is_err() {
             return false;
         }
-        // A COMMIT that a full-text index refused leaves the transaction open for reading, because the index was
-        // reading in it: the end of another one ends it too.
+        // After a COMMIT that a full-text index refused, a read transaction stays open, because the index was reading.
+        // Beginning and ending another transaction closes it.
         !self.session.in_transaction()
             || (self.session.run(Sql::Begin).and_then(|()| self.session.run(Sql::Rollback)).is_ok()
                 && !self.session.in_transaction())
     }
 
-    /// Checks, before each statement, that it still belongs to this call and its transaction.
+    /// Checks before each statement that the call may go on and that its transaction still exists.
     pub(crate) fn before_statement(&self, readonly: bool) -> Result<()> {
         if queue::interrupt().is_some() {
             return Err(sqlite(ffi::SQLITE_INTERRUPT, "the call was asked to stop"));
@@ -216,9 +216,8 @@ impl Link {
         result
     }
 
-    /// Removes the temporary objects that a call made whose writes are kept (TEMP2).
-    ///
-    /// The call has ended. Where it cannot be done the connection is stale (TEMP3).
+    /// Removes the temporary objects of a call that has ended and whose writes are kept (TEMP2). If that fails, the
+    /// connection is stale (TEMP3).
     pub(crate) fn end_temporary(&self) {
         if !self.callbacks.temp_schema.take_touched() {
             return;
@@ -226,7 +225,7 @@ impl Link {
         if !self.of_setup.restore(&self.session) {
             self.stale.set(true);
         }
-        // What was learnt of statements while a temporary table hid another is wrong now.
+        // Cached statements may mean the temporary table that is gone.
         self.session.conn().flush_prepared_statement_cache();
     }
 

@@ -1,4 +1,4 @@
-//! Waiting for a lock that another connection has: naps, and when to give up.
+//! Waiting for a lock that another connection has: sleeps between attempts, and when to give up.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -8,22 +8,22 @@ use crate::queue;
 use crate::stats::holders::Slot;
 use crate::sync::{Mutex, lock, now};
 
-/// The longest nap between two attempts to get a lock.
+/// The longest sleep between two attempts to get a lock.
 const NAP_MAX: Duration = Duration::from_millis(4);
 
-/// When the wait for a lock that is under way began, and when it ends.
+/// How long a connection waits for locks, and the wait that is under way.
 #[derive(Debug)]
 pub(crate) struct LockWait {
-    /// How long a lock is waited for, unless `end` is set.
+    /// How long a wait may take, unless `end` is set.
     busy_timeout: Duration,
     end: Mutex<Option<Instant>>,
     /// The end of the wait that is under way.
     give_up_at: Mutex<Option<Instant>>,
-    /// For the jitter of its naps.
+    /// Of the jitter.
     seed: AtomicU32,
-    /// Says for others that the lock is waited for.
+    /// Where others see that this connection waits.
     slot: Arc<Slot>,
-    /// Waits so far.
+    /// How many waits there were.
     waits: AtomicU64,
 }
 
@@ -39,7 +39,7 @@ impl LockWait {
         }
     }
 
-    /// Sets the end of the next waits; `None`: the busy timeout from their beginning.
+    /// Sets when the next waits end; `None`: each ends after the busy timeout.
     pub(crate) fn set_end(&self, end: Option<Instant>) {
         *lock(&self.end) = end;
         if end.is_none() {
@@ -60,7 +60,7 @@ impl LockWait {
         *lock(&self.give_up_at) = end;
     }
 
-    /// Naps before another attempt; false: it is time to give up.
+    /// Sleeps before the next attempt. False: give up.
     pub(super) fn nap(&self, attempt: i32) -> bool {
         let (now, give_up_at) = (now(), *lock(&self.give_up_at));
         if queue::interrupt().is_some() || give_up_at.is_some_and(|at| now >= at) {
@@ -74,8 +74,8 @@ impl LockWait {
     }
 }
 
-/// The nap after the `attempt`-th failure: 0.1 ms, growing to [`NAP_MAX`], with jitter, so that two
-/// processes that wait for each other's locks fall out of step.
+/// How long to sleep after the `attempt`-th failure: 0.1 ms, doubling up to [`NAP_MAX`], with jitter, so that two
+/// processes that wait for each other's locks get out of step.
 pub(super) fn nap(attempt: i32, seed: &mut u32) -> Duration {
     // xorshift32 (Marsaglia 2003); any spread will do.
     *seed ^= *seed << 13;

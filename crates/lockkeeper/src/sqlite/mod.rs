@@ -1,4 +1,4 @@
-//! SQLite's side: connections from opening to closing, and what calls are given of them.
+//! Connections from opening to closing, and the types through which calls use them.
 
 mod authorizer;
 pub(crate) mod blob;

@@ -1,4 +1,4 @@
-//! Opening a connection, and bringing it into the state that calls rely on.
+//! Opening a connection with the settings that calls rely on.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -25,13 +25,13 @@ use crate::place::Role;
 use crate::sync::now;
 
 impl Opener {
-    /// Opens a connection for `role` and brings it into the state that calls rely on.
+    /// Opens a connection for `role`, with the settings that calls rely on.
     pub(crate) fn open(&self, role: Role) -> Result<Snapshot, Error> {
         open_checked(self, role, &|_| Ok(()))
     }
 
-    /// Opens the first connection, which is the writer's if there is one. `check` looks at the file before anything is
-    /// changed.
+    /// Opens the first connection: the writer's, or a reader's where nothing is written. `check` may refuse the file
+    /// before anything in it is changed.
     pub(super) fn open_first(&self, check: &Check<'_>) -> Result<Snapshot, Error> {
         let role = if self.config.is_read_only() { Role::Reader } else { Role::Writer };
         open_checked(self, role, check)
@@ -44,13 +44,13 @@ impl Opener {
         let (copied, prepared) = new.link.session.lend(|conn| copy_memory(from, conn), |_| ());
         let failed = |error| Error::sqlite_error(ErrorKind::Faulted, error);
         copied.and(prepared).map_err(failed)?;
-        // It can be read: the encoding, for one, is that of what was copied.
+        // Fails if the copy cannot be read, for example because it has another encoding.
         new.link.session.run(Sql::Pin).map_err(failed)?;
         Ok(new)
     }
 
-    /// Takes away the WAL of a file that is open nowhere, if it is empty, under SQLite's own locks. To be called when the
-    /// connections that made it, which cannot do so, are closed.
+    /// Removes the WAL of a file that is open nowhere, if it is empty, under SQLite's own locks. To be called after the
+    /// read-only connections that made it are closed: they cannot remove it.
     pub(crate) fn remove_empty_wal(&self) -> rusqlite::Result<()> {
         let wal = self.file.path().map(|path| std::fs::metadata(path::beside(path, "-wal")));
         if !matches!(wal, Some(Ok(wal)) if wal.len() == 0) {
@@ -58,7 +58,7 @@ impl Opener {
         }
         let conn = connect(self, Role::Copier)?;
         conn.busy_timeout(Duration::ZERO)?;
-        // Only a connection that has opened the WAL removes it when it is closed.
+        // SQLite removes the WAL when a connection is closed that has opened it.
         conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
     }
 }
@@ -78,7 +78,7 @@ fn open_checked(opener: &Opener, role: Role, check: &Check<'_>) -> Result<Snapsh
     interrupt::install(&mut session, &callbacks, false).map_err(failed)?;
     let conn = session.conn();
     if role == Role::Writer && conn.is_readonly(MAIN_DB).map_err(failed)? {
-        // What SQLite makes of a file that it may only read. Every write would fail.
+        // SQLite opens a file that it may not write as read-only, without an error. Every write would fail.
         let shown = opener.path().unwrap_or(Path::new("")).display();
         return Err(Error::new(ErrorKind::Open).detail(unwritable(&shown)));
     }
@@ -102,14 +102,14 @@ fn open_checked(opener: &Opener, role: Role, check: &Check<'_>) -> Result<Snapsh
     }
     // A statement that setup left in the cache was prepared before calls were guarded.
     conn.flush_prepared_statement_cache();
-    // Again: setup may have changed the busy timeout, which removes the handler.
+    // A second time: `setup` may have set the busy timeout, which removes the handler.
     let of_setup = OfSetup::new(conn).map_err(failed)?;
     install(&mut session, &callbacks, config, role).map_err(failed)?;
     session.prepare().map_err(failed)?;
     opener.board.register(role, &callbacks.slot);
     if role != Role::Copy {
-        // Opens the WAL: only a connection that has done so removes it when it is closed, or copies it; and
-        // what a reader opens now is compared now, and is not another file when it first reads.
+        // Opens the WAL, for two reasons: only a connection that has opened it copies it, or removes it when closed; and
+        // the check below then compares the files that this connection has, not those that it would open later.
         session.run(Sql::Pin).map_err(|error| explain(opener, error))?;
     }
     if role != Role::Writer {
@@ -127,13 +127,13 @@ fn open_checked(opener: &Opener, role: Role, check: &Check<'_>) -> Result<Snapsh
         noted: config.statistics || config.on_slow.is_some(),
         work: config.on_slow.as_ref().map(|_| Cell::default()),
     };
-    // What `setup` began would pin a snapshot.
+    // A transaction that `setup` began would pin a snapshot.
     if !link.clean() {
         return Err(
             Error::new(ErrorKind::Open).detail("`setup` left a transaction that cannot be ended")
         );
     }
-    // What setup counted is no call's.
+    // The rows that `setup` changed count for no call.
     link.begin_own();
     Ok(Snapshot::new(link))
 }
@@ -153,8 +153,8 @@ fn copy_memory(from: &Connection, to: &mut Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Installs what guards the connection: the handlers of waits and interrupts, the authorizer, and
-/// the hooks. To be called again when somebody had the bare connection.
+/// Installs the busy and progress handlers, the authorizer and the hooks. To be called again after the bare connection
+/// was lent to `setup` or to an exclusive call.
 pub(crate) fn install(
     session: &mut Session,
     callbacks: &Arc<Callbacks>,
@@ -168,17 +168,17 @@ pub(crate) fn install(
     if role != Role::Writer {
         return Ok(());
     }
-    // Calls cannot commit. A statement that was begun before its transaction was lost, and is
-    // stepped only then, would: it is rolled back instead.
+    // Calls cannot commit. But a statement that was begun before its transaction was lost, and is stepped after that,
+    // would commit by itself; the hook turns that COMMIT into a rollback.
     let at_commit = Arc::clone(callbacks);
     conn.commit_hook(Some(move || at_commit.access.get() == Access::Call))
 }
 
-/// An exclusive call has ended: rolls back what it left open and takes back the hooks, for what is left to
-/// do before the connection is replaced.
+/// After an exclusive call: rolls back what it left open and installs the hooks again, for what the library still does on
+/// the connection before it is replaced.
 pub(crate) fn end_exclusive(session: &mut Session, callbacks: &Arc<Callbacks>, config: &Config) {
     callbacks.access.set(Access::Open);
-    // What it prepared, it prepared as an exclusive call may.
+    // The cached statements were authorized for an exclusive call.
     session.conn().flush_prepared_statement_cache();
     let _ = install(session, callbacks, config, Role::Writer);
     let conn = session.conn();
@@ -195,8 +195,8 @@ pub(crate) fn end_exclusive(session: &mut Session, callbacks: &Arc<Callbacks>, c
 
 /// Brings a file into WAL mode; the mode that it is in then. SQLite may refuse the change without an error.
 ///
-/// The change needs the file alone, and SQLite does not ask the busy handler where waiting might be
-/// for each other: of several processes that open a new file at once, some are told that it is busy.
+/// The change needs an exclusive lock, and SQLite does not ask the busy handler where two connections might wait for each
+/// other: of several processes that open a new file at once, some get `SQLITE_BUSY`. So the retries are here.
 fn into_wal(conn: &Connection, schema: &str, timeout: Duration) -> rusqlite::Result<String> {
     let give_up_at = now().checked_add(timeout);
     let mut seed = std::process::id() | 1;
@@ -215,10 +215,8 @@ fn into_wal(conn: &Connection, schema: &str, timeout: Duration) -> rusqlite::Res
     }
 }
 
-/// Brings attached files into WAL mode as the main one is: in another mode one reader, and so one
-/// held snapshot, keeps every writer of the file waiting (<https://www.sqlite.org/lockingv3.html>).
-///
-/// Files that cannot be written keep their mode; nothing writes them.
+/// Brings attached files into WAL mode too. In another mode one reader, such as a held snapshot, keeps every writer of
+/// the file waiting (<https://www.sqlite.org/lockingv3.html>). Read-only files keep their mode.
 pub(crate) fn configure_attached(
     conn: &Connection,
     busy_timeout: Duration,
@@ -242,10 +240,10 @@ fn attached(conn: &Connection) -> rusqlite::Result<Vec<(String, PathBuf)>> {
     Ok(files)
 }
 
-/// The number of the temporary file; 0 is the main one.
+/// The number of the temporary database in `PRAGMA database_list`; 0 is the main one.
 const TEMP: i64 = 1;
 
-/// The number, the name and the file of each database of the connection; without a file it is in memory.
+/// The number, the name and the file of each database of the connection; `None`: it is in memory.
 fn databases(conn: &Connection) -> rusqlite::Result<Vec<(i64, String, Option<PathBuf>)>> {
     let mut list = conn.prepare("PRAGMA database_list")?;
     let rows = list.query_map([], |row| {
@@ -288,7 +286,7 @@ fn connect(opener: &Opener, role: Role) -> rusqlite::Result<Connection> {
 /// Makes the library's settings, and checks what SQLite may have refused without an error.
 fn configure(conn: &Connection, opener: &Opener, role: Role) -> Result<(), Error> {
     let (config, failed) = (&opener.config, |error| explain(opener, error));
-    // Beyond that SQLite takes the number for 0, and 0 for its default once it has loaded the schema.
+    // SQLite reads a larger number as 0, and 0 as its default once it has loaded the schema.
     let kib = i32::try_from(config.page_cache_bytes / 1024).unwrap_or(i32::MAX).max(1);
     let settings = format!("PRAGMA cache_size = -{kib}; PRAGMA foreign_keys = ON");
     conn.execute_batch(&settings).map_err(failed)?;
@@ -318,7 +316,7 @@ fn unwritable(shown: &std::path::Display<'_>) -> String {
     )
 }
 
-/// Why a file cannot be opened for reading alone.
+/// What can be done about a file that cannot be opened read-only.
 fn unreadable(path: &Path, extended_code: i32) -> String {
     let shown = path.display();
     match extended_code {
@@ -334,7 +332,7 @@ fn unreadable(path: &Path, extended_code: i32) -> String {
     }
 }
 
-/// Says which file it was and what its owner can do about it.
+/// The error of opening a file, with its path and what can be done.
 fn explain(opener: &Opener, error: rusqlite::Error) -> Error {
     let config = &opener.config;
     let Some(path) = opener.path() else {
@@ -343,7 +341,7 @@ fn explain(opener: &Opener, error: rusqlite::Error) -> Error {
     let shown = path.display();
     let code = error.sqlite_error().map_or(0, |error| error.extended_code);
     let (kind, detail) = match code & 0xff {
-        // The error adds what to do.
+        // `Error` adds the hint about descriptors.
         ffi::SQLITE_CANTOPEN if are_descriptors_exhausted() => (ErrorKind::Open, shown.to_string()),
         ffi::SQLITE_CANTOPEN if !config.creates() && path::is_absent(path) => {
             (ErrorKind::NotFound, format!("{shown} does not exist any more"))

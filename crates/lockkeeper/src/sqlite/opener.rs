@@ -1,4 +1,4 @@
-//! What every connection of one database is opened with: what the caller chose, and what they share.
+//! What all connections of one database are opened with: the settings, and what they share.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::stats::holders::Board;
 #[derive(Debug)]
 pub(crate) struct Opener {
     pub(crate) config: Arc<Config>,
-    /// The file itself, once it is known.
+    /// The file; empty until the writer has found it.
     pub(crate) file: DatabaseFile,
     /// Who holds which connection.
     pub(crate) board: Arc<Board>,
@@ -35,7 +35,7 @@ impl Opener {
         }
     }
 
-    /// The database's file, without links once it was looked for; `None`: it has none.
+    /// The path of the database's file, without links once the file was found; `None`: there is no file.
     pub(crate) fn path(&self) -> Option<&Path> {
         match &self.config.place {
             Place::File(path) => Some(self.file.path().unwrap_or(path)),

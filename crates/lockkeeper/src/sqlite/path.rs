@@ -1,13 +1,12 @@
-//! What names a database's file, and which file that is.
+//! From the path that a caller gives to the file that SQLite opens.
 //!
-//! SQLite takes a name that begins with `file:` for a URI wherever it was compiled with
-//! `SQLITE_USE_URI`, as the bundled one is, whatever flags a connection is opened with
-//! (<https://www.sqlite.org/uri.html>). A URI names another file than the path of the same letters, and may
-//! switch off the locks. So SQLite is given absolute paths only, which are never URIs, and a caller who
-//! names a URL is told what to write instead.
+//! A SQLite that was compiled with `SQLITE_USE_URI`, as the bundled one is, takes every name that begins with `file:` for
+//! a URI, with any flags (<https://www.sqlite.org/uri.html>). A URI names another file than the path of the same letters,
+//! and can switch the locks off. So this library gives SQLite absolute paths only, which are never URIs, and refuses URLs
+//! with what to write instead.
 //!
-//! SQLite names the WAL after the path without symbolic links. So links are followed here, before anything is
-//! checked: every guard, and SQLite, then speak of one name.
+//! SQLite names the WAL after the path without symbolic links. So links are followed here, before anything else is
+//! checked: all checks, and SQLite, then use one name.
 
 use std::ffi::{OsStr, OsString};
 #[cfg(unix)]
@@ -17,16 +16,16 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, ErrorKind};
 use crate::place::{Place, Refusal};
 
-/// Links followed before a path is taken to be a circle, as on Linux.
+/// Links followed before a path is taken for a circle; Linux has the same bound.
 const LINKS_MAX: usize = 40;
 
-/// What SQLite appends to a database's name to name a file that belongs to it.
+/// The suffixes that SQLite appends to a database's path for the files that belong to it.
 pub(crate) const ENDS: [&str; 3] = ["-wal", "-shm", "-journal"];
 
-/// Bytes of a path that SQLite opens on Unix with what it appends (`MAX_PATHNAME`).
+/// Bytes that a path may have: SQLite's `MAX_PATHNAME` on Unix, less the longest suffix.
 const PATH_MAX: usize = if cfg!(unix) { 512 - LONGEST_END } else { usize::MAX };
 
-/// Bytes of a name that the usual file systems keep, with what SQLite appends.
+/// Bytes that a file's name may have: the limit of the usual file systems, less the longest suffix.
 const NAME_MAX: usize = if cfg!(unix) { 255 - LONGEST_END } else { usize::MAX };
 
 /// Of [`ENDS`].
@@ -53,8 +52,7 @@ pub fn absolute_path(path: impl AsRef<Path>) -> Result<PathBuf, Error> {
     absolute(path.as_ref()).map_err(|why| Error::new(ErrorKind::Open).detail(why))
 }
 
-/// What `path` names. The current directory counts that is current now: it may be another one when the database is
-/// opened.
+/// What `path` names, from the directory that is current now.
 pub(crate) fn place(path: &Path) -> Place {
     match path.to_str() {
         Some(":memory:") => Place::Memory,
@@ -62,7 +60,7 @@ pub(crate) fn place(path: &Path) -> Place {
     }
 }
 
-/// `path` from the root on, if it can be a file's; later changes of the current directory do not touch it.
+/// The absolute form of `path`, if it can be a file's. Later changes of the current directory do not matter then.
 pub(crate) fn absolute(path: &Path) -> Result<PathBuf, Refusal> {
     let bytes = path.as_os_str().as_encoded_bytes();
     let shown = path.display();
@@ -94,14 +92,14 @@ pub(crate) fn absolute(path: &Path) -> Result<PathBuf, Refusal> {
     })
 }
 
-/// What to write instead of the URL `text`; `None`: it is none.
+/// What to write instead of the URL `text`; `None`: it is no URL.
 fn instead_of_url(text: &str) -> Option<String> {
     let (scheme, mut rest) = text.split_once(':')?;
     let scheme = scheme.to_ascii_lowercase();
     let of_sqlite = ["file", "sqlite", "sqlite3", "jdbc"].contains(&scheme.as_str());
     let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
         && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
-    // One letter is a drive.
+    // A scheme of one letter is a drive.
     let is_other = is_scheme && scheme.len() > 1 && rest.starts_with("//");
     if !of_sqlite && !is_other {
         return None;
@@ -153,9 +151,9 @@ pub(crate) fn resolve(path: &Path) -> Result<PathBuf, Refusal> {
             return Ok(whole);
         }
         let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { break };
-        // It is a link to what is not there, or it is not there.
+        // The path is a link whose target is missing, or is missing itself.
         match path.read_link() {
-            // A link of /proc to what is open leads there, whatever its text says.
+            // A link in /proc leads to an open file, which its text need not name.
             Ok(_) if path.metadata().is_ok() => {
                 return path.canonicalize().map_err(|_| {
                     format!(
@@ -188,7 +186,7 @@ pub(crate) fn is_absent(path: &Path) -> bool {
     looked.is_err_and(|error| matches!(error.kind(), NotFound | NotADirectory))
 }
 
-/// Whether SQLite can open a file at the resolved path `path`, together with what it appends to its name.
+/// Whether SQLite can open the resolved path `path`, and the paths with its suffixes.
 pub(crate) fn check_length(path: &Path) -> Result<(), Refusal> {
     let (bytes, name) = (path.as_os_str().len(), path.file_name().map_or(0, OsStr::len));
     if name > NAME_MAX {
@@ -207,13 +205,13 @@ pub(crate) fn check_length(path: &Path) -> Result<(), Refusal> {
     }
 }
 
-/// How long the name of a file in the directory of `path` may be.
+/// How many bytes the name of a file in the directory of `path` may have.
 pub(crate) fn room_for_name(path: &Path) -> usize {
     let dir = path.parent().map_or(0, |dir| dir.as_os_str().len() + 1);
     NAME_MAX.min(PATH_MAX.saturating_sub(dir))
 }
 
-/// What is at the resolved path `path`, if it can be a database's file; `None`: nothing.
+/// Refuses what is no regular file at the resolved path `path`; `None`: nothing is there.
 pub(crate) fn check_kind(path: &Path) -> Result<Option<std::fs::Metadata>, Refusal> {
     let shown = path.display();
     let Ok(file) = std::fs::metadata(path) else { return Ok(None) };
@@ -224,7 +222,7 @@ pub(crate) fn check_kind(path: &Path) -> Result<Option<std::fs::Metadata>, Refus
     }
 }
 
-/// What a file is that is no regular one.
+/// The kind of a file that is not regular.
 fn kind(file: &std::fs::Metadata) -> Option<&'static str> {
     #[cfg(unix)]
     {
@@ -247,20 +245,20 @@ fn kind(file: &std::fs::Metadata) -> Option<&'static str> {
     }
 }
 
-/// The database to which the file at the resolved path `path` would belong by its name, if it is there: SQLite
-/// reads and deletes files of such names.
+/// The database whose WAL, index or journal the resolved path `path` would be by its name, if that database is there:
+/// SQLite reads and deletes files of such names.
 pub(crate) fn owner(path: &Path) -> Option<PathBuf> {
     let bytes = path.file_name()?.as_encoded_bytes();
     let end = ENDS.iter().find(|end| bytes.ends_with(end.as_bytes()) && bytes.len() > end.len())?;
-    // Of the databases that could be meant, by their names; names need not be UTF-8.
+    // The name need not be UTF-8, so the directory's entries are compared byte by byte.
     let entries = std::fs::read_dir(path.parent()?).ok()?;
     let stem = &bytes[..bytes.len() - end.len()];
     let owner = entries.flatten().find(|entry| entry.file_name().as_encoded_bytes() == stem)?;
     Some(owner.path())
 }
 
-/// The URI of the absolute path `path` with which SQLite takes neither locks nor looks for a WAL. The one URI that
-/// it is ever given; every letter that could mean something in it is encoded.
+/// The URI with which SQLite opens the absolute path `path` without locks and without looking for a WAL. It is the only
+/// URI that this library uses; every character that has a meaning in a URI is encoded.
 pub(crate) fn immutable_uri(path: &Path) -> String {
     let mut uri = String::from(if cfg!(windows) { "file:///" } else { "file:" });
     for &byte in path.as_os_str().as_encoded_bytes() {
@@ -275,19 +273,19 @@ pub(crate) fn immutable_uri(path: &Path) -> String {
     uri
 }
 
-/// The file beside a database's that has this end to its name.
+/// `path` with the suffix `end`.
 pub(crate) fn beside(path: &Path, end: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(end);
     PathBuf::from(name)
 }
 
-/// By `stat`, never by opening: closing a descriptor of the file would drop SQLite's locks.
+/// The device and inode at `path`, by `stat`: closing a descriptor of the file would drop SQLite's locks.
 pub(crate) fn identity(path: &Path) -> Option<FileId> {
     std::fs::metadata(path).ok().as_ref().and_then(id_of)
 }
 
-/// Device and inode of what was looked at; `None` where the system has none: there the resolved path must do.
+/// The device and inode of a file. `None` on systems that have none; there files are told apart by their paths alone.
 #[cfg_attr(not(unix), expect(unused_variables, reason = "only Unix tells"))]
 pub(crate) fn id_of(file: &std::fs::Metadata) -> Option<FileId> {
     #[cfg(unix)]

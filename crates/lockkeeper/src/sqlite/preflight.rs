@@ -1,7 +1,7 @@
-//! What is checked before a file is opened: the version of SQLite, and what kind of file system it is.
+//! Checks before a file is opened: the version of SQLite, the path, and the kind of file system.
 //!
-//! Both are known ways to lose data without an error, so the default is to refuse. Neither check opens
-//! the database file: closing a descriptor of it would drop every lock that SQLite holds on it.
+//! Some versions of SQLite and some file systems lose data without an error, so the default is to refuse them. No check
+//! opens the database file: closing a descriptor of it would drop all locks that SQLite holds on it.
 
 use std::path::Path;
 
@@ -13,21 +13,21 @@ use crate::error::{Error, ErrorKind};
 use crate::ffi;
 use crate::place::{Place, Refusal};
 
-/// How sure it is that the WAL's shared memory does not work on a file system.
+/// Why the WAL's shared memory may not work on a file system.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Risk {
     /// Other machines write the same files and see none of this machine's shared memory.
     Network(String),
-    /// It depends on how it is mounted.
+    /// Whether it works depends on how the file system is mounted.
     Doubtful(String),
 }
 
-/// What a file is checked against; tests put others here.
+/// What a file is checked against; tests use other values.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Machine {
     pub(crate) sqlite_version: i32,
     pub(crate) shares_page_caches: bool,
-    /// What is wrong with the file system of a path.
+    /// What is wrong with the file system of a path; `None`: nothing known.
     pub(crate) file_system: fn(&Path) -> Option<Risk>,
 }
 
@@ -42,21 +42,21 @@ impl Default for Machine {
     }
 }
 
-/// Finds the file of `config`, and checks it before it is opened; returns what its owner should know.
+/// Finds the file of `config` and checks it before it is opened; returns the warnings of `Database::warnings`.
 pub(crate) fn check(
     config: &Config,
     file: &DatabaseFile,
     machine: &Machine,
 ) -> Result<Vec<String>, Error> {
     let Place::File(named) = &config.place else { return Ok(Vec::new()) };
-    // What loses commits is a checkpoint.
+    // Only a checkpoint loses commits, and read-only databases make none.
     if !config.is_read_only() {
         check_version(machine.sqlite_version)?;
     }
     let refused = |why| Error::new(ErrorKind::Open).detail(why);
     let path = match (path::resolve(named), &config.vfs) {
         (Ok(path), _) => path,
-        // It need not keep its files where the system does.
+        // The VFS need not keep its files where the system does.
         (Err(_), Some(_)) => named.clone(),
         (Err(_), None) if !config.creates() && path::is_absent(named) => return Err(absent(named)),
         (Err(why), None) => return Err(refused(why)),
@@ -80,7 +80,7 @@ pub(crate) fn check(
              rename one of them"
         )));
     }
-    // Without locks and shared memory it is a file as others are.
+    // An immutable file is read without locks and shared memory, so any file system will do.
     let risk = if config.immutable { None } else { (machine.file_system)(&path) };
     if config.immutable {
         check_still(&path).map_err(refused)?;
@@ -96,7 +96,8 @@ fn absent(path: &Path) -> Error {
     ))
 }
 
-/// Refuses a file that may not be whole by itself: without its WAL or its journal it would be read as it never was.
+/// Refuses a file that has a WAL or a journal: SQLite ignores these in immutable files, and would read a state that never
+/// was.
 fn check_still(path: &Path) -> Result<(), Refusal> {
     for end in ["-wal", "-journal"] {
         let beside = path::beside(path, end);
@@ -112,7 +113,7 @@ fn check_still(path: &Path) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// What is to be said of a file that has several names; nothing of others.
+/// The warning for a file that has several names.
 pub(crate) fn names(file: &DatabaseFile) -> Option<String> {
     let path = file.path()?;
     let file = std::fs::metadata(path).ok()?;
@@ -127,6 +128,7 @@ pub(crate) fn names(file: &DatabaseFile) -> Option<String> {
     ))
 }
 
+/// Refuses a network file system, or returns what the operator should be warned of.
 fn judge(
     config: &Config,
     machine: &Machine,
@@ -198,7 +200,7 @@ fn file_system(path: &Path) -> Option<Risk> {
     classify(magic, mounted_as(&mounts, &device))
 }
 
-/// Elsewhere it is not known.
+/// Not known on other systems.
 #[cfg(not(target_os = "linux"))]
 fn file_system(_path: &Path) -> Option<Risk> {
     None

@@ -1,4 +1,6 @@
-//! What connections, snapshots and transactions have in common, for functions that serve all of them.
+//! Traits over connections, snapshots and transactions, for functions that take any of them.
+//!
+//! Each method is written once, here; the methods of [`Snapshot`] and [`Transaction`] call these.
 
 use rusqlite::types::FromSql;
 use rusqlite::{Connection, Name, Params, Result, Row, ToSql};
@@ -20,7 +22,7 @@ pub enum Source<'c> {
     Bare(&'c Connection),
 }
 
-/// Cannot be named outside this crate, so that no other type is [`Queryable`].
+/// Keeps [`Queryable`] and [`Executor`] to the types of this crate: users cannot name it.
 pub trait Sealed {
     /// The connection behind it.
     fn source(&self) -> Source<'_>;
@@ -34,7 +36,7 @@ impl<'c> Source<'c> {
         }
     }
 
-    /// The connection, for a look at the schema without a statement.
+    /// The connection, for a method that reads the schema without a statement.
     fn for_schema(self) -> Result<&'c Connection> {
         if let Self::Call(link) = self {
             link.before_statement(true)?;
@@ -48,9 +50,8 @@ impl<'c> Source<'c> {
 /// What can be queried: a [`Snapshot`], a [`Transaction`], and rusqlite's `Connection` as `setup` and `exclusive`
 /// give it.
 ///
-/// For functions that serve all of them; who has one of them finds the same methods on it. Its methods do
-/// what rusqlite's of the same name do; statements of a `query_…` come through the cache. Sealed: it may
-/// get more methods.
+/// For functions that take any of these; each type has the same methods itself. They do what rusqlite's methods of the
+/// same name do; the statement of a `query_…` comes through the cache. Sealed: it may get more methods.
 ///
 /// # Examples
 /// ```
@@ -224,7 +225,7 @@ pub trait Queryable: Sealed {
 
 /// What can be queried and written: a [`Transaction`], and rusqlite's `Connection` as `setup` and `exclusive` give it.
 ///
-/// For functions that serve both; see [`Queryable`]. Sealed.
+/// For functions that take either; see [`Queryable`]. Sealed.
 ///
 /// # Examples
 /// ```

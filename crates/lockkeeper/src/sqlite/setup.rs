@@ -1,9 +1,9 @@
 //! The caller's `setup`, and what it may not leave on a connection.
 //!
-//! With some settings the library could not serve calls, and SQLite would tell of them late and of something
-//! else: with `query_only` every write is told that the database is read-only, with a small limit opening runs
-//! "out of memory". So they are looked for when `setup` has run, and refused by name. Foreign keys and a transaction that was
-//! left open are put right.
+//! With some settings the library cannot serve calls, and SQLite's errors would come late and name something else: with
+//! `query_only` every write is told that the database is read-only, with a small limit opening is "out of memory". So these
+//! settings are checked after `setup` and refused by name. Foreign keys are switched on again, and an open transaction is
+//! rolled back.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind};
 use crate::place::Role;
 use crate::queue::panic_text;
 
-/// The least that the library's own statements and SQLite's `VACUUM` can do with (the tests measure it), with
+/// The smallest limits with which the library's own statements and SQLite's `VACUUM` work (the tests measure them), with
 /// room for what a later SQLite needs.
 const LIMITS: [(Limit, i32); 6] = [
     (Limit::SQLITE_LIMIT_LENGTH, 1000),
@@ -41,7 +41,7 @@ const OFF_ON_THE_WRITER: [(&str, &str); 2] = [
     ),
 ];
 
-/// Runs what the caller wants to be on every connection, and refuses what no call could be served with.
+/// Runs the caller's `setup`, and refuses settings with which no call could be served.
 pub(crate) fn run(conn: &Connection, config: &Config, role: Role) -> Result<(), Error> {
     run_all(conn, &config.setup, role)?;
     if !config.setup.is_empty() {
@@ -50,7 +50,7 @@ pub(crate) fn run(conn: &Connection, config: &Config, role: Role) -> Result<(), 
     keep_keys(conn).map_err(|error| Error::sqlite_error(ErrorKind::Open, error).detail(AFTER))
 }
 
-/// Runs what the caller wants to be on a connection.
+/// Runs the functions of `setup` on a connection.
 pub(crate) fn run_all(conn: &Connection, all: &[Callback<Setup>], role: Role) -> Result<(), Error> {
     for setup in all {
         match catch_unwind(AssertUnwindSafe(|| (setup.f)(conn))) {
@@ -66,7 +66,7 @@ pub(crate) fn run_all(conn: &Connection, all: &[Callback<Setup>], role: Role) ->
 
 const AFTER: &str = "after the caller's setup";
 
-/// Foreign keys are the library's promise, and inside a transaction SQLite ignores what is asked for.
+/// Switches foreign keys on, which the library promises. Inside a transaction SQLite would ignore that.
 fn keep_keys(conn: &Connection) -> rusqlite::Result<()> {
     if !conn.is_autocommit() {
         conn.execute_batch("ROLLBACK")?;
@@ -89,7 +89,7 @@ fn explain(error: rusqlite::Error, role: Role) -> Error {
     Error::sqlite_error(ErrorKind::Open, error).detail(detail)
 }
 
-/// The limits first: with small ones nothing could be asked.
+/// Checks the settings; the limits first, because with small ones no statement could ask for the others.
 fn check(conn: &Connection, config: &Config, role: Role) -> Result<(), Error> {
     let failed = |error| Error::sqlite_error(ErrorKind::Open, error).detail(AFTER);
     let refused = |detail: String| Err(Error::new(ErrorKind::Config).detail(detail));
@@ -123,7 +123,7 @@ fn check(conn: &Connection, config: &Config, role: Role) -> Result<(), Error> {
              file; leave it NORMAL",
         ));
     }
-    // It was checked before.
+    // It was WAL before `setup` ran.
     let mode = text("journal_mode").map_err(failed)?;
     match role == Role::Writer && mode != "wal" {
         true => refused(format!(

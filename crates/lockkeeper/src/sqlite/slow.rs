@@ -9,17 +9,17 @@ use crate::queue::shielded;
 use crate::stats::holders::Holder;
 use crate::stats::{Slow, Work};
 
-/// Lines of a query plan that are told.
+/// Lines of a query plan in a report.
 const PLAN_MAX: usize = 16;
 
-/// Tells the slow log of the call that has just run on `link`, if it was slow. Returns whether it was: then some time
-/// has passed that is no call's running time.
+/// Reports the call that has just run on `link` to the slow log, if it was slow. True: it did, and the time that this took
+/// is no call's running time.
 pub(crate) fn report(config: &Config, link: &Link, waited: Duration, ran: Duration) -> bool {
     let Some((threshold, tell)) = &config.on_slow else { return false };
     if waited < *threshold && ran < *threshold {
         return false;
     }
-    // What follows may take its time.
+    // The callback may take long; answered callers do not wait for it.
     link.callbacks.wakeups.wake_all();
     let Some(Holder { kind, client, place, sql, .. }) = link.callbacks.slot.call() else {
         return false;
@@ -36,7 +36,7 @@ pub(crate) fn report(config: &Config, link: &Link, waited: Duration, ran: Durati
     true
 }
 
-/// The query plan of a statement whose text was not cut short; of one that was, an error.
+/// The query plan of a statement; an error if its text was cut short.
 fn plan_of(link: &Link, sql: &str) -> rusqlite::Result<Vec<String>> {
     let mut plan = link.session.conn().prepare(&format!("EXPLAIN QUERY PLAN {sql}"))?;
     let mut rows = plan.raw_query();

@@ -1,4 +1,4 @@
-//! What reads are given: one state of the database.
+//! [`Snapshot`], which a read's closure is given: one state of the database.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
@@ -16,7 +16,7 @@ use crate::queue;
 
 /// One state of the database: all statements of a read see the same one.
 ///
-/// It offers rusqlite's reading methods. Statements have the columns of today's schema, also when they come
+/// It offers rusqlite's reading methods. Statements have the columns of the current schema, also when they come
 /// from the cache. Transaction control, `ATTACH` and `PRAGMA`s that would
 /// outlive the call are refused when the statement is prepared.
 #[derive(Debug)]
@@ -180,9 +180,9 @@ impl Snapshot {
         queue::interrupt()
     }
 
-    /// Runs `f` and tells what its statements read.
+    /// Runs `f` and returns what its statements read.
     pub(crate) fn noting_reads<T>(&self, f: impl FnOnce() -> T) -> (T, Reads) {
-        // Before: that the library reads the schema is not the caller's reading.
+        // Done first, so that what the library reads of the schema is not noted as the caller's.
         self.link.refresh_schema();
         let callbacks = &self.link.callbacks;
         callbacks.note_reads(true);

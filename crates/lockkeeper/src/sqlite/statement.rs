@@ -25,12 +25,13 @@ use crate::stats::Work;
 /// next statement would then commit by itself), and that a read only reads.
 pub struct Statement<'c> {
     inner: Inner<'c>,
-    /// `None`: of a bare connection, where nothing is checked.
+    /// `None`: the statement is of a bare connection, and nothing is checked.
     link: Option<&'c Link>,
     readonly: bool,
-    /// Somebody wants to know what it changes: what it may write beyond what the hook names.
+    /// What it may write that the update hook does not name; `None`: no one listens to changes.
     plan: Option<Arc<Plan>>,
-    /// It was run by a method that leaves fetching the rows to the caller, and is not settled yet.
+    /// Where the notes of changes stood when it was run by a method that leaves fetching the rows to the caller.
+    /// [`Statement::settle_unseen`] takes it.
     unseen: Option<Mark>,
 }
 
@@ -89,10 +90,10 @@ impl<'c> Statement<'c> {
 
     /// `sql` is its text, or a text that contains it; `cached`: it may have been prepared by an earlier call.
     fn new(link: &'c Link, sql: &str, inner: Lent<'c>, cached: bool) -> Result<Self> {
-        // SQLite says of `EXPLAIN` what it says of what is explained, which does not run.
+        // For an `EXPLAIN` SQLite answers for the statement that is explained, which does not run.
         let mut readonly = inner.get().readonly() || inner.get().is_explain() != 0;
         if !readonly && may_be_special(sql) {
-            // `sql` may hold other statements too.
+            // `sql` may hold other statements too; the expanded text is this one's alone.
             match inner.get().expanded_sql().as_deref().and_then(special) {
                 Some(Special::Vacuum) => return Err(vacuum_in_call()),
                 Some(Special::Report) => readonly = true,
@@ -102,7 +103,7 @@ impl<'c> Statement<'c> {
         let inner = Inner::OfCall(inner);
         let mut statement = Self { inner, link: Some(link), readonly, plan: None, unseen: None };
         if link.work.is_some() {
-            // A cached statement remembers what it did for others.
+            // The counters of a cached statement go on from its earlier calls.
             statement.take_work();
         }
         if !readonly {
@@ -124,12 +125,12 @@ impl<'c> Statement<'c> {
         Self { inner, link: None, readonly, plan: None, unseen: None }
     }
 
-    /// Asks whether it may run now.
+    /// Checks that it may run now.
     fn check(&self) -> Result<()> {
         self.link.map_or(Ok(()), |link| link.before_statement(self.readonly))
     }
 
-    /// What this statement did for want of an index since it was last asked.
+    /// What this statement did for want of an index since the last call of this method.
     fn take_work(&mut self) -> Work {
         let take = |what| u64::try_from(self.inner.get().reset_status(what)).unwrap_or(0);
         Work {
@@ -139,7 +140,7 @@ impl<'c> Statement<'c> {
         }
     }
 
-    /// For methods that leave fetching the rows to the caller.
+    /// Prepares a run whose rows the caller fetches.
     fn ready(&mut self) -> Result<&mut rusqlite::Statement<'c>> {
         self.settle_unseen();
         self.check()?;
@@ -165,7 +166,7 @@ impl<'c> Statement<'c> {
         let result = f(self.inner.get_mut());
         let outcome = match &result {
             Ok(_) => Outcome::Done,
-            // A row that could not be read, or was not there: the statement itself has run.
+            // The row was missing or could not be converted; the statement itself has run.
             Err(error) if error.sqlite_error().is_none() => Outcome::Unseen,
             Err(_) => Outcome::Failed,
         };
@@ -173,7 +174,7 @@ impl<'c> Statement<'c> {
         result
     }
 
-    /// The rows of the last run, if there were any, are gone by now.
+    /// Ends the last run whose rows the caller fetched; they are dropped by now.
     fn settle_unseen(&mut self) {
         if let (Some(mark), Some(plan), Some(link)) = (self.unseen.take(), &self.plan, self.link) {
             let conn = link.session.conn();
@@ -328,10 +329,11 @@ impl<'c> Statement<'c> {
         self.inner.get_mut().clear_bindings();
     }
 
-    /// Ends the statement, as dropping it does; a cached one returns to the cache.
+    /// Ends the statement, as dropping it does; a cached one returns to the cache. For programs that call this method of
+    /// `rusqlite::Statement`.
     ///
     /// # Errors
-    /// Never: what a run met, it has returned. For programs that call it on a `rusqlite::Statement`.
+    /// Never: a run returns its own errors.
     pub fn finalize(self) -> Result<()> {
         Ok(())
     }
@@ -350,8 +352,8 @@ impl<'c> Statement<'c> {
         self.readonly
     }
 
-    /// The names of the columns of the result, as the schema was when the statement was prepared; it is
-    /// today's then. Kept over an `ALTER` of its own call, it says the new ones from the next first row on.
+    /// The names of the result's columns in the schema that was current when the statement was prepared. A statement
+    /// that is kept over an `ALTER` of its own call has the new names once its next run has returned a row.
     pub fn column_names(&self) -> Vec<&str> {
         // In rusqlite 0.40 `column_names` is another type.
         let statement = self.inner.get();
@@ -416,7 +418,8 @@ impl<'c> Statement<'c> {
         self.inner.get().get_status(status)
     }
 
-    /// As [`Statement::get_status`], and sets it to 0. What [`Builder::on_slow`](crate::Builder::on_slow) reports lacks what was taken so.
+    /// As [`Statement::get_status`], and sets the counter to 0. [`Builder::on_slow`](crate::Builder::on_slow) then does not
+    /// report what was counted before.
     pub fn reset_status(&self, status: StatementStatus) -> i32 {
         self.inner.get().reset_status(status)
     }

@@ -1,22 +1,22 @@
 //! Temporary objects: those that a call makes are gone when it ends, those of `setup` stay.
 //!
-//! A temporary table, view or trigger lives on the connection, and a table or view hides the file's of the
-//! same name. Left behind, it would take the next call's writes, which are then answered and never stored.
+//! A temporary table, view or trigger belongs to the connection, and a temporary table or view hides the file's of the
+//! same name. If one stayed, it would take the writes of later calls, which would be answered and never stored.
 //!
-//! - TEMP1: the authorizer tells when a statement that may change the temporary schema is prepared
-//!   ([`TempSchema::note`]); a call without one costs a look at a flag. Such a statement does not outlive
-//!   its call in the statement cache (`Link::end_call`), where the next call could run it unnoticed.
-//! - TEMP2: what is there beyond what `setup` made is dropped in the transaction of the call, before the next
-//!   call runs. What was undone (a failed call, a lost transaction) is gone by itself.
-//! - TEMP3: where that does not work, or something that `setup` made is gone or altered, the connection is
-//!   replaced after the commit and before the next call (`Link::is_stale`). So is one on which SQLite
-//!   keeps a table of its own that cannot be dropped, such as `temp.sqlite_sequence`.
-//! - TEMP4: a virtual table that was made in a savepoint, and undone with it, stays among those that SQLite asks to
-//!   commit: the COMMIT may fail (FTS5's does, if it was written to), and so may whoever makes a table of that
-//!   name before. So such a call is undone with the transaction, and with the lease if it is one of a lease; a
-//!   savepoint of its own that was undone ends the batch.
+//! - TEMP1: the authorizer notes that a statement was prepared which may change the temporary schema
+//!   ([`TempSchema::note`]). A call without one costs a read of a flag. Such a statement leaves the statement cache when
+//!   its call ends (`Link::end_call`); from there the next call could run it without the authorizer.
+//! - TEMP2: objects that `setup` did not make are dropped in the transaction of the call, before the next call runs. A
+//!   failed call or a lost transaction undoes its own.
+//! - TEMP3: if that fails, or if an object of `setup` is missing or altered, the connection is replaced after the commit
+//!   and before the next call (`Link::is_stale`). The same holds if SQLite keeps a table of its own that cannot be
+//!   dropped, such as `temp.sqlite_sequence`.
+//! - TEMP4: SQLite still asks a virtual table to commit that was made in a savepoint and undone with it. Then the COMMIT
+//!   may fail (FTS5's does, if the table was written to), and so may a later `CREATE` of the same name. So a call that
+//!   made one is undone by undoing the whole transaction, or the whole lease; and a savepoint of the call's own that was
+//!   undone ends the batch.
 //!
-//! The rows of temporary tables that `setup` made are ordinary content, as long as the connection lives.
+//! The rows of temporary tables that `setup` made are ordinary content and stay as long as the connection.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -38,19 +38,19 @@ struct Object {
 #[derive(Debug, Default)]
 pub(crate) struct OfSetup(Vec<Object>);
 
-/// Whether the running call may have changed a schema; noted by the authorizer, on the owner's thread.
+/// Whether the running call may have changed a schema; noted by the authorizer, on the connection's thread.
 #[derive(Debug, Default)]
 pub(crate) struct TempSchema {
-    /// The temporary one.
+    /// The temporary schema.
     touched: AtomicBool,
-    /// Any.
+    /// Any schema.
     any_touched: AtomicBool,
     /// A virtual table was made, which a savepoint does not undo as a whole (TEMP4).
     virtual_made: AtomicBool,
 }
 
 impl TempSchema {
-    /// Takes note of what a statement that is being prepared may do (TEMP1).
+    /// Notes which schema a statement may change that is being prepared (TEMP1).
     pub(crate) fn note(&self, context: &AuthContext<'_>) {
         let temporary = match context.action {
             AuthAction::CreateTempIndex { .. }
@@ -62,7 +62,7 @@ impl TempSchema {
             | AuthAction::DropTempTrigger { .. }
             | AuthAction::DropTempView { .. } => true,
             AuthAction::AlterTable { database_name, .. } => is_temp(Some(database_name)),
-            // `CREATE TABLE temp.t` is one of these, not one of those above.
+            // `CREATE TABLE temp.t` is among these, not among those above.
             AuthAction::CreateIndex { .. }
             | AuthAction::CreateTable { .. }
             | AuthAction::CreateTrigger { .. }
@@ -90,17 +90,17 @@ impl TempSchema {
         self.any_touched.load(Ordering::Relaxed)
     }
 
-    /// The call has ended; whether it had.
+    /// As [`TempSchema::any_touched`], at the end of the call: resets it.
     pub(crate) fn take_any_touched(&self) -> bool {
         self.any_touched.load(Ordering::Relaxed) && self.any_touched.swap(false, Ordering::Relaxed)
     }
 
-    /// A call, or a lease, begins.
+    /// To be called when a call begins that is not one of a lease, or when a lease begins.
     pub(crate) fn begin(&self) {
         self.touched.store(false, Ordering::Relaxed);
     }
 
-    /// A call begins, which may be one of a lease: it has made no virtual table.
+    /// To be called when a call begins, also one of a lease.
     pub(crate) fn begin_call(&self) {
         self.virtual_made.store(false, Ordering::Relaxed);
     }
@@ -120,7 +120,7 @@ pub(crate) fn is_temp(database: Option<&str>) -> bool {
 }
 
 impl OfSetup {
-    /// To be called when `setup` has run.
+    /// The present temporary schema. To be called when `setup` has run.
     pub(crate) fn new(conn: &Connection) -> Result<Self> {
         // Asking for the temporary schema opens the temporary file, which would then take part in every
         // transaction; where nothing was made it is not open yet.
@@ -131,10 +131,9 @@ impl OfSetup {
         }
     }
 
-    /// Drops the temporary objects that `setup` did not make; false: the schema is not as `setup` had left it.
+    /// Drops the temporary objects that `setup` did not make. False: the schema still differs from `setup`'s.
     pub(super) fn restore(&self, session: &Session) -> bool {
-        // In a savepoint, because dropping tables may violate keys between them, which would fail the
-        // COMMIT.
+        // In a savepoint, because dropping tables may violate foreign keys between them, which would fail the COMMIT.
         let removed = session.run(Sql::Nest).and_then(|()| {
             let removed = self.remove_others(session.conn());
             let kept = removed.as_ref().is_ok_and(|all| *all) && !session.has_deferred_violation();
@@ -149,8 +148,7 @@ impl OfSetup {
     fn remove_others(&self, conn: &Connection) -> Result<bool> {
         let mut left = objects(conn)?;
         left.retain(|object| !self.0.contains(object) && object.sql.is_some());
-        // Triggers and views name tables, a virtual table owns some, and those made last may refer to
-        // those made first.
+        // Triggers and views name tables, a virtual table owns some, and later tables may refer to earlier ones.
         left.reverse();
         left.sort_by_key(Object::rank);
         for Object { kind, name, .. } in &left {
@@ -167,7 +165,7 @@ impl Object {
         match self.kind.as_str() {
             "trigger" => 0,
             "view" => 1,
-            // SQLite writes the first words of what it keeps.
+            // SQLite itself writes the first words of the text that it keeps.
             "table" if sql.starts_with("CREATE VIRTUAL TABLE") => 2,
             "index" => 3,
             _ => 4,

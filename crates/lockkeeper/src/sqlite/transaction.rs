@@ -1,4 +1,4 @@
-//! What writes are given: a [`Snapshot`] that can be written.
+//! [`Transaction`], which a write's closure is given: a [`Snapshot`] that can be written.
 
 use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -120,8 +120,8 @@ impl Transaction {
         self.nested(|| f(self))?
     }
 
-    /// Whether a write call of this connection is running (rather than a read of a memory database,
-    /// an exclusive call, or a destructor or waker between two calls).
+    /// Whether a write is running on this connection. False in a read of a memory database, in an exclusive call, and
+    /// in a destructor or waker that runs between two calls.
     pub(crate) fn in_write_call(&self) -> bool {
         self.link.in_call() && !self.link.read_only.get() && !self.link.is_lost()
     }
@@ -137,8 +137,7 @@ impl Transaction {
         result.unwrap_or_else(|panic| resume_unwind(panic)).map_err(Error::of_call)
     }
 
-    /// Runs `f` in a savepoint inside the call's; outer error: of the savepoint, and `f`'s writes
-    /// are undone.
+    /// Runs `f` in a savepoint inside the call's. The outer error is the savepoint's; `f`'s writes are undone then.
     pub(crate) fn nested<T, E>(
         &self,
         f: impl FnOnce() -> std::result::Result<T, E>,
@@ -172,7 +171,7 @@ impl Transaction {
         } else {
             self.link.run_in_call(Sql::RollbackToNest)?;
             if self.link.callbacks.temp_schema.virtual_made() {
-                // TEMP4: nothing else shares this transaction's end.
+                // TEMP4: the batch ends with this call, and the connection is replaced.
                 self.link.stale.set(true);
             }
         }

@@ -1,20 +1,20 @@
-//! What a statement is by its first words, where SQLite does not tell.
+//! Kinds of statements that SQLite does not tell apart, by their first words.
 //!
-//! SQLite says of a prepared statement whether it may write. It says so of `VACUUM` too, which needs to run outside
-//! any transaction, and of some PRAGMAs that only report a setting.
+//! SQLite says whether a prepared statement may write. It also says so of `VACUUM`, which must run outside any
+//! transaction, and of some PRAGMAs that only report a setting.
 
-/// A statement that calls treat in another way than SQLite's word on it suggests.
+/// A statement that is treated in another way than `sqlite3_stmt_readonly` suggests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Special {
     Vacuum,
-    /// A PRAGMA without an argument that reports something and does nothing.
+    /// A PRAGMA without an argument that only reports something.
     Report,
 }
 
-/// PRAGMAs that do something when they have no argument.
+/// PRAGMAs that change something without an argument.
 const DOING: [&str; 4] = ["incremental_vacuum", "optimize", "shrink_memory", "wal_checkpoint"];
 
-/// What the one statement `sql` is, if it is special.
+/// The kind of the single statement `sql`; `None`: an ordinary one.
 pub(crate) fn special(sql: &str) -> Option<Special> {
     let mut words = Words(sql);
     let first = words.find(|word| *word != ";")?;
@@ -35,7 +35,7 @@ pub(crate) fn special(sql: &str) -> Option<Special> {
     (after.is_none_or(|word| word == ";") && !does).then_some(Special::Report)
 }
 
-/// Whether a statement of `text` can be special: cheap, and said of some that are not.
+/// Whether `text` may hold a special statement. Cheap; true of some texts that hold none.
 pub(crate) fn may_be_special(text: &str) -> bool {
     text.as_bytes().windows(b"VACUUM".len()).any(|word| {
         matches!(word[0], b'V' | b'v' | b'P' | b'p')
@@ -43,7 +43,7 @@ pub(crate) fn may_be_special(text: &str) -> bool {
     })
 }
 
-/// The tokens of a text, without white space and comments, as far as is needed here.
+/// The tokens of an SQL text without white space and comments, as exact as [`special`] needs them.
 struct Words<'s>(&'s str);
 
 impl<'s> Iterator for Words<'s> {

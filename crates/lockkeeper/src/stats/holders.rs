@@ -1,13 +1,13 @@
-//! Who holds what: for each connection, which call runs on it, since when, from which place in the
-//! caller's program, and its last statement.
+//! For each connection: which call runs on it, since when, from which place in the caller's program, and its last
+//! statement.
 //!
-//! It answers "who holds the writer?" in the error of a call that timed out, and "who keeps the WAL
-//! from starting over?" in the statistics. Each connection has a slot, written by the thread that uses it
-//! and read by whoever asks, so it costs an uncontended lock per call and per prepared statement.
+//! The error of a call that timed out says from this who holds the writer, and the statistics who keeps the WAL from
+//! starting over. Each connection has a slot, which the thread that uses it writes. That costs an uncontended lock per call
+//! and per prepared statement.
 //!
-//! - HOLDR1: a slot is written before the call's code runs, so whoever finds a call running finds its name.
-//! - HOLDR2: bounded: one slot per open connection, [`SQL_MAX`] bytes of a statement's text. Texts are kept
-//!   as they were prepared, so bound values are never in them.
+//! - HOLDR1: a slot is written before the call's code runs, so the slot of a running call always names it.
+//! - HOLDR2: bounded: one slot per open connection, and [`SQL_MAX`] bytes of a statement's text. Texts are kept as they were
+//!   prepared, so they never hold bound values.
 
 use std::fmt;
 use std::panic::Location;
@@ -19,7 +19,7 @@ use crate::place::Role;
 use crate::queue::{Clock, Deadline, Interrupt, Interruptible, after};
 use crate::sync::{Mutex, lock, now};
 
-/// Bytes of a statement's text that are kept.
+/// How many bytes of a statement's text are kept.
 const SQL_MAX: usize = 300;
 
 /// What a call is, and where it comes from.
@@ -43,16 +43,16 @@ impl fmt::Debug for Slot {
 
 #[derive(Default)]
 struct Use {
-    /// The call that runs, or ran last.
+    /// The call that runs, or ran last, and since when.
     call: Option<(Origin, Instant)>,
     running: bool,
-    /// Since when a read transaction is open.
+    /// Since when a read transaction is open; `None`: none is.
     reading: Option<Instant>,
     /// Who holds the snapshot on this connection.
     held: Option<Origin>,
-    /// The running read, to be asked to stop when the WAL is at its maximum.
+    /// The running read, which is stopped when the WAL is at its maximum.
     stop: Option<Arc<dyn Interruptible>>,
-    /// Another connection has had the file's lock, which is waited for, at least since then.
+    /// Since when the connection waits for the file's lock; `None`: it does not wait.
     locked: Option<Instant>,
     sql: String,
 }
@@ -72,7 +72,7 @@ impl Slot {
         slot.sql.clear();
     }
 
-    /// No call is running on this connection, and no transaction is open.
+    /// To be called when neither a call runs on this connection nor a transaction is open.
     pub(crate) fn rest(&self) {
         let mut slot = lock(&self.0);
         slot.running = false;
@@ -81,7 +81,8 @@ impl Slot {
         slot.stop = None;
     }
 
-    /// Asks the read of a transaction older than `age` to stop; whether there was one.
+    /// Stops the running read if its transaction is older than `age`; whether there was one. Held snapshots and backups go
+    /// on.
     fn cut(&self, age: Duration) -> bool {
         let slot = lock(&self.0);
         let old = slot.reading.is_some_and(|since| now().saturating_duration_since(since) >= age);
@@ -94,17 +95,17 @@ impl Slot {
         }
     }
 
-    /// The lock of the file is waited for.
+    /// To be called when the connection begins to wait for the file's lock.
     pub(crate) fn wait_for_lock(&self, at: Instant) {
         lock(&self.0).locked.get_or_insert(at);
     }
 
-    /// It was had, or is waited for no more.
+    /// To be called when that wait has ended.
     pub(crate) fn end_wait_for_lock(&self) {
         lock(&self.0).locked = None;
     }
 
-    /// The call has ended; its transaction goes on.
+    /// To be called when the call has ended and its transaction goes on.
     pub(crate) fn end_call(&self) {
         let mut slot = lock(&self.0);
         slot.running = false;
@@ -117,7 +118,7 @@ impl Slot {
 
     pub(crate) fn hold(&self, origin: Origin) {
         let mut slot = lock(&self.0);
-        // It may come with a write.
+        // A write can hold a snapshot too (`and_snapshot`).
         slot.held = Some(Origin { kind: HolderKind::Snapshot, ..origin });
         slot.reading = Some(now());
     }
@@ -237,27 +238,27 @@ impl fmt::Display for Holder {
     }
 }
 
-/// What held a call up when its deadline passed; written by the clock, read by the caller's future.
+/// What kept a call waiting when its deadline passed; written by the clock, read by the caller's future.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Why(Option<Arc<OnceLock<String>>>);
 
 impl Why {
-    /// A deadline that asks `holder` who is to blame before it gives the call up.
+    /// A deadline that asks `holder` for the reason before it ends the call.
     pub(crate) fn deadline<'c>(
         &mut self,
         board: &Arc<Board>,
         clock: &'c Clock,
-        patience: Duration,
+        timeout: Duration,
         holder: fn(&Board) -> String,
     ) -> Deadline<'c> {
         let answer = Arc::new(OnceLock::new());
         self.0 = Some(Arc::clone(&answer));
         let board = Arc::clone(board);
         let expiring = Box::new(move || _ = answer.set(holder(&board)));
-        Deadline { at: after(patience), clock, expiring: Some(expiring) }
+        Deadline { at: after(timeout), clock, expiring: Some(expiring) }
     }
 
-    /// Puts the answer into the error of a call that ran out of time.
+    /// Adds the reason to the error of a call that timed out.
     pub(crate) fn explain<E>(&self, error: Error<E>) -> Error<E> {
         match self.0.as_ref().and_then(|answer| answer.get()) {
             Some(why) if error.is_timeout() => error.detail(why.clone()),
@@ -300,24 +301,24 @@ impl Board {
         slots.iter().filter_map(|slot| slot.call()).max_by_key(|holder| holder.age)
     }
 
-    /// The oldest open read transaction of the file: what the WAL cannot be folded back beyond.
+    /// The oldest open read transaction of the file. The WAL cannot start over before it ends.
     pub(crate) fn oldest_reader(&self) -> Option<Holder> {
         let readers = self.readers();
         let oldest = readers.iter().filter_map(|slot| slot.reader());
         oldest.min_by_key(|(since, _)| *since).map(|(_, holder)| holder)
     }
 
-    /// Whether a backup runs: it is not asked to stop, and pins the WAL until it has ended.
+    /// Whether a backup runs, which pins the WAL until it has ended and is not stopped.
     pub(crate) fn backup_runs(&self) -> bool {
         self.readers().iter().any(|slot| lock(&slot.0).is_backup())
     }
 
-    /// Asks reads older than `age` to stop, backups apart; how many there were.
+    /// Stops reads older than `age`, but no backups; returns how many.
     pub(crate) fn cut_reads(&self, age: Duration) -> u64 {
         self.readers().iter().map(|slot| u64::from(slot.cut(age))).sum()
     }
 
-    /// For the error of a write that waited in vain.
+    /// For the error of a write that timed out.
     pub(crate) fn why_no_writer(&self) -> String {
         if let Some(holder) = self.writing() {
             return format!("the writer is held by {holder}");
@@ -332,7 +333,7 @@ impl Board {
         }
     }
 
-    /// For the error of a read that waited in vain.
+    /// For the error of a read that timed out.
     pub(crate) fn why_no_reader(&self) -> String {
         match self.longest_read() {
             Some(holder) => format!("the longest is {holder}; see `readers_max`"),

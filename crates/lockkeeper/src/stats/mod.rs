@@ -1,9 +1,9 @@
-//! What the database has been doing: counters and histograms that are always on.
+//! Counters and histograms of what a database does.
 //!
-//! - STAT1: recording is a few relaxed atomic additions and takes no lock. The writer's numbers are written
-//!   by one thread; the readers' are spread over [`SHARDS`], so that two threads seldom meet.
-//! - STAT2: a snapshot is not one instant: numbers that are read first may be a call older than the last.
-//! - STAT3: bounded: every histogram is [`BUCKETS`] numbers, whatever it is told.
+//! - STAT1: recording is a few relaxed atomic additions, without a lock. One thread writes the writer's numbers; those of
+//!   the readers are spread over [`SHARDS`], so that two threads seldom write to the same cache lines.
+//! - STAT2: [`Stats`] are not of one instant: the numbers that are read first may lack the latest calls.
+//! - STAT3: bounded: every histogram has [`BUCKETS`] numbers.
 
 pub(crate) mod holders;
 
@@ -20,10 +20,10 @@ use crate::queue::LaneFigures;
 /// Eight steps per power of two: a quantile is at most an eighth too large.
 const STEPS: usize = 8;
 
-/// Up to 2^44 nanoseconds, nearly five hours. Larger values are clamped to that.
+/// Up to 2^44 nanoseconds, nearly five hours; larger values count as that.
 const BUCKETS: usize = STEPS * 43;
 
-/// Parts that the readers' numbers are spread over.
+/// Parts over which the readers' numbers are spread.
 const SHARDS: usize = 4;
 
 /// A log-linear histogram.
@@ -111,8 +111,8 @@ impl Distribution {
         self.max = self.max.max(histogram.max.load(Ordering::Relaxed));
     }
 
-    /// What has been added since `before`: how often which value, taken for the middle of its
-    /// bucket, so that it is a sixteenth off at most.
+    /// What was added since `before`: values and how often each occurred. Each value is the middle of its bucket, so it is
+    /// at most a sixteenth off.
     #[cfg(feature = "metrics")]
     pub(crate) fn since(&self, before: &Self) -> impl Iterator<Item = (u64, u64)> {
         let pairs = self.buckets.iter().zip(before.buckets.iter()).enumerate();
@@ -169,7 +169,7 @@ impl fmt::Debug for Distribution {
     }
 }
 
-/// What a thread tells of the calls it runs.
+/// How long the calls of one kind waited and ran.
 #[derive(Debug, Default)]
 pub(crate) struct CallMeter {
     pub(crate) wait: Histogram,
@@ -197,7 +197,7 @@ pub(crate) struct Meters {
     next_shard: AtomicUsize,
     pub(crate) commit: Histogram,
     pub(crate) batch_calls: Histogram,
-    /// Of BEGIN IMMEDIATE: how long other processes kept the writer waiting.
+    /// Times of `BEGIN IMMEDIATE`, which waits for other processes.
     pub(crate) lock_wait: Histogram,
     pub(crate) busy_waits: AtomicU64,
     pub(crate) checkpoint: Histogram,
@@ -208,7 +208,7 @@ pub(crate) struct Meters {
 }
 
 impl Meters {
-    /// The part that a new reader thread writes to.
+    /// The part for a new reader thread.
     pub(crate) fn shard(&self) -> usize {
         self.next_shard.fetch_add(1, Ordering::Relaxed) % SHARDS
     }
@@ -253,7 +253,7 @@ pub struct CallStats {
     pub run: Distribution,
 }
 
-/// What the database has done since it was opened, and what it is doing; see
+/// What the database has done since it was opened, and what it does now; see
 /// [`Database::stats`](crate::Database::stats).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -273,7 +273,7 @@ pub struct Stats {
     pub commit: Distribution,
     /// Calls per commit.
     pub batch_calls: Distribution,
-    /// Times of getting the write lock of the file. Above some microseconds: another process had it.
+    /// Times of getting the file's write lock. More than some microseconds: another process had it.
     pub lock_wait: Distribution,
     /// How often the writer found the file locked and waited.
     pub busy_waits: u64,
@@ -282,7 +282,7 @@ pub struct Stats {
     pub checkpoint: Distribution,
     /// Times of copies from the WAL to the file, beside the writer.
     pub checkpoint_copy: Distribution,
-    /// Checkpoints that could not fold everything back, because a reader still needed a part.
+    /// Checkpoints that did not copy everything back, because a reader still needed a part.
     pub checkpoints_incomplete: u64,
     /// Snapshots and reads that were ended because the WAL had reached its maximum size.
     pub readers_cut: u64,
@@ -314,7 +314,7 @@ pub struct ClientStats {
 }
 
 impl ClientStats {
-    /// The clients whose lanes the two queues have.
+    /// Pairs the lanes of the two queues by client.
     pub(crate) fn of_lanes(writes: Vec<LaneFigures>, reads: Vec<LaneFigures>) -> Vec<Self> {
         let mut clients: Vec<Self> = Vec::new();
         let numbers =
@@ -340,7 +340,7 @@ pub struct LaneStats {
     pub waiting: usize,
     /// Calls that were taken.
     pub taken: u64,
-    /// Their running time, by which shares are reckoned.
+    /// Their running time, by which the clients' shares are computed.
     pub run: Duration,
 }
 

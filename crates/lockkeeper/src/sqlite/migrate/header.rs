@@ -1,26 +1,26 @@
-//! What the header of a file says: whose it is, and how many steps it has seen.
+//! What a file's header says: which program it belongs to, and how many steps were run on it.
 
 use rusqlite::Connection;
 
 use crate::error::Error;
 
-/// What the header says of a file.
+/// What the header of a file says.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Header {
     pub(super) application_id: i32,
     pub(super) version: i32,
-    /// It has no table yet.
+    /// The file has no tables.
     pub(super) empty: bool,
 }
 
 impl Header {
-    /// It holds data, and nothing that says whose.
+    /// Whether the file holds data, but no application id.
     pub(super) fn is_unmarked(self) -> bool {
         self.application_id == 0 && (!self.empty || self.version != 0)
     }
 
     pub(super) fn read(conn: &Connection) -> rusqlite::Result<Self> {
-        // One statement, so that all three are of one state.
+        // One statement, so that all three values are of one state.
         let sql = "SELECT (SELECT application_id FROM pragma_application_id),
                           (SELECT user_version FROM pragma_user_version),
                           NOT EXISTS (SELECT 1 FROM sqlite_schema)";
@@ -30,22 +30,22 @@ impl Header {
     }
 }
 
-/// What was found out about a file.
+/// How far a file was migrated.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seen {
     pub(super) steps: usize,
-    /// The header does not say so yet.
+    /// The header does not say so yet and is to be written.
     pub(super) adopt: bool,
 }
 
 impl Seen {
-    /// Of a header that was checked.
+    /// As a header says that was checked.
     pub(super) fn marked(header: Header) -> Self {
         Self { steps: header.version as usize, adopt: false }
     }
 }
 
-/// An application id as people chose it: letters where it is made of some.
+/// An application id for messages: as letters, where all four bytes are printable, and in hexadecimal.
 pub(super) fn shown(id: i32) -> String {
     let bytes = id.to_be_bytes();
     match bytes.iter().all(|byte| byte.is_ascii_graphic()) {

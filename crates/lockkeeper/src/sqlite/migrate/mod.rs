@@ -1,17 +1,17 @@
 //! Forward-only schema versions.
 //!
-//! The file's header holds whose it is (`application_id`) and how many steps it has seen
-//! (`user_version`). The writer's connection brings it up to date before any reader is opened, one
-//! transaction per step, which also sets the version: a process that is killed leaves a whole version.
+//! The file's header says which program it belongs to (`application_id`) and how many steps were run on it
+//! (`user_version`). The writer runs the missing steps before any reader is opened. Each step has a transaction of its own,
+//! which also sets the version; so after a kill the file has a whole version.
 //!
-//! - MIGR1: the header is looked at before anything is changed, WAL mode included, so a file that is
-//!   refused is left as it was.
-//! - MIGR2: the version is read again under the write lock before each step: of two processes that start at
-//!   once, each step runs in one.
-//! - MIGR3: a step is a call like any other: transaction control, ATTACH and PRAGMAs of the connection are
-//!   denied to it, so it cannot commit a part of itself.
-//! - MIGR4: a file that others have migrated is judged by the caller (`adopt_with`), in a read: first before anything is
-//!   changed (MIGR1), then again under the write lock (MIGR2), where the versions are written that it was judged to have.
+//! - MIGR1: the header is checked before anything is changed, WAL mode included. A refused file stays as it was.
+//! - MIGR2: the version is read again under the write lock before each step. If two processes start at once, one of them
+//!   runs the step.
+//! - MIGR3: a step is guarded as calls are: it cannot control transactions, attach files or set PRAGMAs of the connection,
+//!   so it cannot commit a part of itself.
+//! - MIGR4: for a file that another crate has migrated, the caller says in a read how many steps it has seen
+//!   (`adopt_with`): before anything is changed (MIGR1), and again under the write lock (MIGR2), where the header is
+//!   written.
 
 mod header;
 
@@ -63,7 +63,7 @@ pub struct Migrations {
     steps: Vec<Step>,
 }
 
-/// Which files without an application id, but with tables, are taken for this program's own.
+/// Which files that have tables, but no application id, count as this program's.
 #[derive(Clone)]
 enum Adopt {
     None,
@@ -174,7 +174,7 @@ impl Migrations {
         self
     }
 
-    /// Whether the list makes sense.
+    /// Refuses steps without a name, names that appear twice, and the application id 0.
     pub(crate) fn check_list(&self) -> Result<(), Error> {
         let wrong = |detail: String| Err(Error::new(ErrorKind::Config).detail(detail));
         for (index, Step { name, .. }) in self.steps.iter().enumerate() {
@@ -207,13 +207,13 @@ impl Migrations {
         u32::try_from(self.steps.len()).unwrap_or(u32::MAX)
     }
 
-    /// Refuses a file that is another program's, or a newer one's (MIGR1).
+    /// Refuses a file of another program, or of a newer version of this one (MIGR1).
     fn check_file(&self, conn: &Connection, opener: &Opener) -> Result<(), Error> {
         self.check_id()?;
         let header = Header::read(conn).map_err(own)?;
         match (&self.adopt, header.is_unmarked()) {
             (Adopt::By(_), true) => {
-                // A read-only connection of its own, of which nothing stays (MIGR4).
+                // On a read-only connection of its own, which leaves nothing behind (MIGR4).
                 let reader = opener.open(Role::Reader)?;
                 reader.link.session.run(Sql::Begin).map_err(own)?;
                 let seen = self.seen(&reader, opener);
@@ -224,7 +224,7 @@ impl Migrations {
         }
     }
 
-    /// The steps that the file has seen, as its header says, or whoever judges files without a mark.
+    /// How many steps the file has seen: its header says so, or for an unmarked file `adopt_with`.
     fn seen(&self, file: &Snapshot, opener: &Opener) -> Result<Seen, Error> {
         let header = Header::read(file.link.session.conn()).map_err(own)?;
         let Adopt::By(judge) = &self.adopt else {
@@ -284,7 +284,7 @@ impl Migrations {
         Ok(())
     }
 
-    /// For a file that is opened for reading alone: it must have seen all steps.
+    /// Refuses a file that is opened read-only and has not seen all steps.
     pub(crate) fn check_version(&self, file: &Snapshot, opener: &Opener) -> Result<(), Error> {
         file.link.session.run(Sql::Begin).map_err(own)?;
         let seen = self.seen(file, opener);
@@ -301,13 +301,13 @@ impl Migrations {
         )))
     }
 
-    /// Brings the file to the latest version, on the writer's connection, between two calls.
+    /// Runs the missing steps, on the writer's connection, between two calls.
     pub(crate) fn run(&self, tx: &Transaction, opener: &Opener) -> Result<(), Error> {
         let conn = tx.link.session.conn();
         if self.is_done(Header::read(conn).map_err(own)?) {
             return Ok(());
         }
-        // Inside a transaction this would be ignored.
+        // Before the transaction: inside one SQLite ignores it.
         conn.execute_batch("PRAGMA foreign_keys = OFF").map_err(own)?;
         let result = self.run_steps(tx, opener);
         conn.execute_batch("PRAGMA foreign_keys = ON").map_err(own)?;
@@ -319,7 +319,7 @@ impl Migrations {
     }
 
     fn run_steps(&self, tx: &Transaction, opener: &Opener) -> Result<(), Error> {
-        // Each turn runs a step or is the last one; another process may have run some meanwhile.
+        // Each turn runs one step; another process may run some too, so the last turn may come sooner.
         for _ in 0..=self.steps.len() + 1 {
             tx.link.session.run(Sql::BeginImmediate).map_err(own)?;
             match self.next_step(tx, opener) {
@@ -333,7 +333,7 @@ impl Migrations {
         Ok(())
     }
 
-    /// Runs the step that the file has not seen; false: there is none.
+    /// Runs the first step that the file has not seen; false: there is none.
     fn next_step(&self, tx: &Transaction, opener: &Opener) -> Result<bool, Error> {
         let conn = tx.link.session.conn();
         // MIGR2, MIGR4
@@ -355,7 +355,7 @@ impl Migrations {
     }
 }
 
-/// Opens the first connection, if the file is one for `migrations` (MIGR1).
+/// Opens the first connection, after `migrations` has accepted the file (MIGR1).
 pub(crate) fn open_first(
     opener: &Opener,
     migrations: Option<&Migrations>,
@@ -367,7 +367,7 @@ pub(crate) fn open_first(
     opener.open_first(&check)
 }
 
-/// Of the same application, with the same steps by name and text.
+/// Equal if the application and the steps, by name and text, are the same.
 impl PartialEq for Migrations {
     fn eq(&self, other: &Self) -> bool {
         let steps = || self.steps.iter().zip(&other.steps);
@@ -446,7 +446,7 @@ impl Step {
     }
 }
 
-/// The first row whose parent is missing.
+/// Names the first row whose parent is missing.
 fn violation(conn: &Connection) -> rusqlite::Result<Option<String>> {
     let mut check = conn.prepare("PRAGMA foreign_key_check")?;
     let mut rows = check.query([])?;
