@@ -26,6 +26,7 @@ use crate::queue::{
     StartError, Wait, block_on,
 };
 use crate::reader::Reader;
+use crate::sqlite::instance;
 use crate::sqlite::migrate::Migrations;
 use crate::sqlite::preflight::{self, Machine};
 use crate::stats::Stats;
@@ -445,7 +446,8 @@ impl Database {
         for built in readers {
             built.await.unwrap_or(Err(StartError::Faulted)).map_err(not_started)?;
         }
-        self.share();
+        // From now on others can share it (SH1 of `shared.rs`).
+        instance::share(&self.core().writer, Arc::new(self.downgrade()));
         Ok(self)
     }
 }

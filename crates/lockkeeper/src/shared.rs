@@ -19,8 +19,6 @@ use crate::database::{Database, Shutdown};
 use crate::error::{Error, ErrorKind};
 use crate::place::Place;
 use crate::queue::block_on;
-use crate::sqlite::instance;
-use crate::sqlite::migrate::Migrations;
 
 /// A handle that does not keep the database open: see [`Database::downgrade`].
 ///
@@ -164,11 +162,6 @@ impl Database {
     pub fn blocking_open_shared(path: impl AsRef<Path>) -> Result<Self, Error> {
         Self::builder(path).blocking_open_shared()
     }
-
-    /// Lets others share this instance from now on (SH1).
-    pub(crate) fn share(&self) {
-        instance::share(&self.core().writer, Arc::new(self.downgrade()));
-    }
 }
 
 /// `database`, if it is what `wanted` asks for (SH2).
@@ -177,9 +170,12 @@ fn fitting(database: Database, wanted: &Builder) -> Result<Database, Error> {
     if let Some(lost) = core.opener.file.lost() {
         return Err(lost);
     }
-    let differing = differing(&core.config, &wanted.config)
-        .or_else(|| differing_migrations(core.migrations.as_ref(), wanted.migrations.as_ref()));
-    match differing {
+    let (open, own) = (&core.migrations, &wanted.migrations);
+    let other_migrations = || {
+        let differ = own.is_some() && own != open;
+        differ.then(|| format!("`migrations` is {open:?} there and {own:?} here"))
+    };
+    match differing(&core.config, &wanted.config).or_else(other_migrations) {
         None => Ok(database),
         Some(how) => {
             let path = core.opener.path().unwrap_or(Path::new("")).display();
@@ -236,10 +232,4 @@ fn differing(open: &Config, wanted: &Config) -> Option<String> {
         let (there, here) = (open.readers_max, wanted.readers_max);
         format!("`readers_max` is {there} there and {here} here")
     })
-}
-
-/// The same for the migrations, which are not a part of [`Config`].
-fn differing_migrations(open: Option<&Migrations>, wanted: Option<&Migrations>) -> Option<String> {
-    (wanted.is_some() && wanted != open)
-        .then(|| format!("`migrations` is {open:?} there and {wanted:?} here"))
 }

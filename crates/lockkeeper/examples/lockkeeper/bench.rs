@@ -7,10 +7,9 @@ use std::time::{Duration, Instant};
 use lockkeeper::Database;
 use serde_json::json;
 
-use crate::copy::explained;
 use crate::file::wal_bytes;
 use crate::stop::Stop;
-use crate::{Answer, Outcome};
+use crate::{Answer, Failure, Outcome};
 
 pub(crate) fn bench(
     dir: &Path,
@@ -27,22 +26,20 @@ pub(crate) fn bench(
         .tempdir_in(dir)
         .map_err(|error| format!("{}: {error}", dir.display()))?;
     let file = dir.path().join("bench.db");
-    let db = Database::blocking_open(&file).map_err(explained)?;
+    let db = Database::blocking_open(&file)?;
     db.blocking_write(|tx| {
         tx.execute_batch("CREATE TABLE bench (id INTEGER PRIMARY KEY, data BLOB)")
-    })
-    .map_err(explained)?;
+    })?;
     for _ in 0..mib {
         go_on(stop)?;
         db.blocking_write(|tx| {
             let rows = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 256)
                         INSERT INTO bench (data) SELECT randomblob(4000) FROM n";
             tx.execute(rows, [])
-        })
-        .map_err(explained)?;
+        })?;
     }
     let copy = dir.path().join("copy.db");
-    let idle = db.backup(&copy).blocking_run().map_err(explained)?;
+    let idle = db.backup(&copy).blocking_run()?;
     go_on(stop)?;
     let alone = measure(&db, writers, || {
         let until = Instant::now() + time;
@@ -56,11 +53,11 @@ pub(crate) fn bench(
     go_on(stop)?;
     let mut busy = Duration::ZERO;
     let beside = measure(&db, writers, || {
-        busy = db.backup(&copy).blocking_run().map_err(explained)?.elapsed;
+        busy = db.backup(&copy).blocking_run()?.elapsed;
         Ok(())
     })?;
     let wal = wal_bytes(&file);
-    db.blocking_close().map_err(explained)?;
+    db.blocking_close()?;
     let facts = json!({
         "writers": writers,
         "durable_writes_per_second": alone,
@@ -73,9 +70,9 @@ pub(crate) fn bench(
     Ok(Answer { facts, good: true })
 }
 
-fn go_on(stop: &Stop) -> Result<(), String> {
+fn go_on(stop: &Stop) -> Result<(), Failure> {
     match stop.is_wanted() {
-        true => Err(String::from("stopped; what was measured in is removed")),
+        true => Err("stopped; what was measured in is removed".into()),
         false => Ok(()),
     }
 }
@@ -84,13 +81,13 @@ fn go_on(stop: &Stop) -> Result<(), String> {
 fn measure(
     db: &Database,
     writers: usize,
-    f: impl FnOnce() -> Result<(), String>,
-) -> Result<u64, String> {
+    f: impl FnOnce() -> Result<(), Failure>,
+) -> Result<u64, Failure> {
     let (over, stored) = (AtomicBool::new(false), AtomicU64::new(0));
-    let write = || {
+    let write = || -> Result<(), Failure> {
         while !over.load(Ordering::Relaxed) {
             let sql = "INSERT INTO bench (data) VALUES (randomblob(100))";
-            db.blocking_write(move |tx| tx.execute(sql, [])).map_err(explained)?;
+            db.blocking_write(move |tx| tx.execute(sql, []))?;
             stored.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
@@ -101,7 +98,7 @@ fn measure(
         let result = f();
         over.store(true, Ordering::Relaxed);
         threads.into_iter().try_for_each(|thread| {
-            thread.join().unwrap_or_else(|_| Err(String::from("a writer panicked")))
+            thread.join().unwrap_or_else(|_| Err("a writer panicked".into()))
         })?;
         result
     })?;

@@ -29,7 +29,7 @@ pub(crate) fn restore(from: &Path, file: &Path, stop: &Stop) -> Outcome {
 }
 
 /// Copies with `Restore`: a `Database` would bring a file into WAL mode that has another one.
-fn copy(from: &Path, to: &Path, stop: &Stop) -> Result<BackupReport, String> {
+fn copy(from: &Path, to: &Path, stop: &Stop) -> Result<BackupReport, lockkeeper::Error> {
     let mut told = 0;
     let restore = Restore::new(from, to).stop_when(Arc::clone(&stop.0)).progress(move |progress| {
         let BackupProgress { pages, of, .. } = progress;
@@ -41,11 +41,5 @@ fn copy(from: &Path, to: &Path, stop: &Stop) -> Result<BackupReport, String> {
             eprintln!("lockkeeper: {percent} % of {of} pages copied{then}");
         }
     });
-    restore.blocking_run().map_err(explained)
-}
-
-/// The library's message holds the path and the remedy.
-#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` calls")]
-pub(crate) fn explained(error: lockkeeper::Error) -> String {
-    error.to_string()
+    restore.blocking_run()
 }

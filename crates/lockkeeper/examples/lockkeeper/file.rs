@@ -1,6 +1,5 @@
 //! Inspecting a file, and checkpointing its WAL.
 
-use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,7 +9,7 @@ use lockkeeper::rusqlite::{self, Connection, ErrorCode, OpenFlags};
 use serde_json::{Value, json};
 
 use crate::stop::Stop;
-use crate::{Answer, Outcome};
+use crate::{Answer, Failure, Outcome};
 
 /// How long to wait for a lock of another program.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -23,7 +22,7 @@ enum Purpose {
 }
 
 /// The file that `file` names, without links, as SQLite names the WAL; it must be there. URLs are refused.
-fn known(file: &Path) -> Result<PathBuf, Box<dyn Error>> {
+fn known(file: &Path) -> Result<PathBuf, Failure> {
     let file = lockkeeper::absolute_path(file)?;
     let known = file.canonicalize().map_err(|error| format!("{}: {error}", file.display()))?;
     let about =
@@ -36,7 +35,7 @@ fn known(file: &Path) -> Result<PathBuf, Box<dyn Error>> {
 }
 
 /// Opens a file that is [`known`]. Its errors name the file and what to do, which SQLite's do not.
-fn open(file: &Path, purpose: Purpose) -> Result<Connection, Box<dyn Error>> {
+fn open(file: &Path, purpose: Purpose) -> Result<Connection, Failure> {
     let shown = file.display();
     let has_wal = beside(file, "-wal").exists();
     if std::fs::metadata(file)?.len() == 0 && !has_wal {

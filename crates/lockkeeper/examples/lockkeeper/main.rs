@@ -120,7 +120,10 @@ struct Answer {
     good: bool,
 }
 
-type Outcome = Result<Answer, Box<dyn Error>>;
+type Outcome = Result<Answer, Failure>;
+
+/// Its message holds the path and what to do.
+type Failure = Box<dyn Error + Send + Sync>;
 
 fn print_facts(facts: &Value) {
     let facts = || facts.as_object().into_iter().flatten();

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use super::change::Change;
 
-/// What a query has read.
+/// Tables that a query has read, or that have changed.
 #[derive(Debug, Default)]
 pub(crate) struct Reads {
     pub(crate) tables: BTreeSet<String>,
-    /// It has read something that is no table, such as the schema: any commit concerns it.
+    /// Also something that is no table, such as the schema; it concerns every query.
     pub(crate) anything: bool,
 }
 
@@ -21,8 +21,7 @@ pub(super) struct Interest {
     /// What the last run read; `None`: a run is under way, and changed tables are noted in `names`.
     settled: Option<Reads>,
     /// The tables that changed since the run began; beyond [`NAMES_MAX`] `anything` is set instead.
-    names: BTreeSet<String>,
-    anything: bool,
+    noted: Reads,
     /// The newest commit that made the result out of date.
     pub(super) changed: Option<u64>,
     /// The last commit that was noted.
@@ -43,10 +42,12 @@ impl Interest {
             return concerned;
         }
         match change {
-            Change::Commit(commit) if self.names.len() < NAMES_MAX && !commit.changes_schema() => {
-                self.names.extend(commit.tables().map(str::to_ascii_lowercase));
+            Change::Commit(commit)
+                if self.noted.tables.len() < NAMES_MAX && !commit.changes_schema() =>
+            {
+                self.noted.tables.extend(commit.tables().map(str::to_ascii_lowercase));
             }
-            _ => self.anything = true,
+            _ => self.noted.anything = true,
         }
         false
     }
@@ -58,14 +59,13 @@ impl Interest {
 
     /// To be called after a run, with what it read.
     pub(super) fn settle(&mut self, reads: Reads) {
+        let noted = std::mem::take(&mut self.noted);
         let read =
             |name: &String| reads.tables.iter().any(|table| table.eq_ignore_ascii_case(name));
-        let some = !self.names.is_empty();
-        if self.anything || (reads.anything && some) || self.names.iter().any(read) {
+        let some = !noted.tables.is_empty();
+        if noted.anything || (reads.anything && some) || noted.tables.iter().any(read) {
             self.changed = Some(self.last);
         }
-        self.names.clear();
-        self.anything = false;
         self.settled = Some(reads);
     }
 }

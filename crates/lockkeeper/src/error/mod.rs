@@ -353,11 +353,8 @@ impl<E: fmt::Debug> fmt::Debug for Error<E> {
 impl<E: fmt::Display> fmt::Display for Error<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Repr { kind, call, sqlite, detail, hint } = &*self.0;
-        let cause = match (call, sqlite) {
-            (Some(error), _) => Some(format!("{error:#}")),
-            (None, Some(error)) => Some(error.to_string()),
-            (None, None) => None,
-        };
+        let cause = call.as_ref().map(|error| format!("{error:#}"));
+        let cause = cause.or_else(|| sqlite.as_ref().map(ToString::to_string));
         let mut shown = match (kind, &cause) {
             (ErrorKind::Call, Some(cause)) => cause.clone(),
             _ => kind.to_string(),

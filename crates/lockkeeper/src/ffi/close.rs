@@ -27,7 +27,7 @@ pub(super) fn disarm(conn: &mut Connection) {
 /// Some may belong to virtual tables with open cursors. Resetting these is sound: they stay valid, and their owner resets
 /// or finalizes them as usual. The owner could notice it only in the middle of a step, but its cursors are closed here as
 /// well, because the statements that opened them stand on a row themselves.
-pub(super) fn halt(conn: &Connection) {
+pub(crate) fn halt(conn: &Connection) {
     let mut statement = ptr::null_mut();
     loop {
         // SAFETY: the handle is open, and this thread has the connection to itself. To reset a statement

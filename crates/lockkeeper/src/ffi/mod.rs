@@ -31,6 +31,7 @@ mod session;
 mod wal_file;
 
 pub(crate) use borrow::{Borrowed, View, lend, type_id};
+pub(crate) use close::halt;
 pub(crate) use counts::{RowCounts, count_by_call};
 pub(crate) use hooks::{RowSink, Watcher, shares_page_caches};
 pub(crate) use lent::{Lent, LentBlob};

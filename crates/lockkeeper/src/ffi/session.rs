@@ -70,12 +70,12 @@ impl Session {
         let prepared: Result<Vec<_>, _> =
             TEXTS.iter().map(|sql| Prepared::new(&self.conn, sql)).collect();
         let fixed = prepared?.try_into().expect("one statement per text");
-        let mut names = self.conn.prepare("SELECT name FROM pragma_database_list")?;
+        // Only this connection changes the temporary schema.
+        let names = "SELECT name FROM pragma_database_list WHERE name <> 'temp'";
+        let mut names = self.conn.prepare(names)?;
         let names = names.query_map([], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?;
-        // The temporary schema belongs to this connection alone.
-        let schemas = names.iter().filter(|name| *name != "temp");
-        let schemas =
-            schemas.map(|name| Schema::new(&self.conn, name)).collect::<Result<_, _>>()?;
+        let schemas = names.iter().map(|name| Schema::new(&self.conn, name));
+        let schemas = schemas.collect::<Result<_, _>>()?;
         self.own = Some(Own { fixed, schemas });
         Ok(())
     }
@@ -257,11 +257,6 @@ impl Session {
             ffi::sqlite3_db_status(db, op, &raw mut current, &raw mut highest, 0)
         };
         code == ffi::SQLITE_OK && current != 0
-    }
-
-    /// Resets every statement that stands on a row, for statements that were leaked through the bare connection.
-    pub(crate) fn halt_statements(&self) {
-        close::halt(&self.conn);
     }
 
     /// The extended code of the last failure on this connection.

@@ -19,7 +19,7 @@ impl Callbacks {
         if self.recorder.is_on() {
             self.recorder.authorized(context);
         }
-        if self.is_noting_reads() {
+        if self.noting_reads.get() {
             note_read(&mut lock(&self.reads), context);
         }
         match &context.action {
@@ -30,15 +30,18 @@ impl Callbacks {
             AuthAction::Pragma { pragma_name, pragma_value } => {
                 let deferred = pragma_name.eq_ignore_ascii_case("defer_foreign_keys");
                 if deferred {
-                    self.note_deferred_keys();
+                    self.deferred_keys.set(true);
                 }
                 // It would fail, since every call runs in a transaction.
                 if pragma_name.eq_ignore_ascii_case("wal_checkpoint") {
                     return Authorization::Deny;
                 }
                 // The temporary schema has a `user_version` too, which would outlive the call.
-                let undone = keeps_state(pragma_name)
-                    && (!is_temp(context.database_name) || !is_in_header(pragma_name));
+                let in_header = ["application_id", "user_version"]
+                    .iter()
+                    .any(|field| pragma_name.eq_ignore_ascii_case(field));
+                let undone =
+                    keeps_state(pragma_name) && !(in_header && is_temp(context.database_name));
                 match pragma_value.is_none() || deferred || undone {
                     true => Authorization::Allow,
                     false => Authorization::Deny,
@@ -61,10 +64,6 @@ fn authorize_exclusive(action: &AuthAction<'_>) -> Authorization {
         }
         _ => Authorization::Allow,
     }
-}
-
-fn is_in_header(pragma: &str) -> bool {
-    ["application_id", "user_version"].iter().any(|field| pragma.eq_ignore_ascii_case(field))
 }
 
 /// Notes the table that a statement reads, under the name that the change feed uses.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::counters::Counters;
+use super::flag::Flag;
 use super::lock_wait::LockWait;
 use super::temporary::TempSchema;
 use crate::changes::interest::Reads;
@@ -33,11 +34,9 @@ pub(super) struct AtomicAccess(AtomicU8);
 
 impl AtomicAccess {
     pub(super) fn get(&self) -> Access {
-        match self.0.load(Ordering::Relaxed) {
-            access if access == Access::Call as u8 => Access::Call,
-            access if access == Access::Exclusive as u8 => Access::Exclusive,
-            _ => Access::Open,
-        }
+        /// In the order of their numbers.
+        const ALL: [Access; 3] = [Access::Open, Access::Call, Access::Exclusive];
+        ALL[usize::from(self.0.load(Ordering::Relaxed))]
     }
 
     pub(super) fn set(&self, access: Access) {
@@ -51,7 +50,7 @@ impl AtomicAccess {
 pub(crate) struct Callbacks {
     pub(super) access: AtomicAccess,
     /// The running call prepared `PRAGMA defer_foreign_keys`, which holds until the COMMIT.
-    deferred_keys: AtomicBool,
+    pub(super) deferred_keys: Flag,
     /// The running call prepared what changes a schema.
     pub(crate) temp_schema: TempSchema,
     /// Where the row counts of the running call begin.
@@ -65,7 +64,7 @@ pub(crate) struct Callbacks {
     pub(crate) recorder: Arc<Recorder>,
     /// What the running call reads; on while a live query runs.
     pub(super) reads: Mutex<Reads>,
-    noting_reads: AtomicBool,
+    pub(super) noting_reads: Flag,
     /// Which call uses this connection.
     pub(crate) slot: Arc<Slot>,
     /// The database's callers that were answered and are still to be woken.
@@ -79,7 +78,7 @@ impl Callbacks {
         let slot = Arc::new(Slot::default());
         Self {
             access: AtomicAccess(AtomicU8::new(Access::Open as u8)),
-            deferred_keys: AtomicBool::new(false),
+            deferred_keys: Flag::default(),
             temp_schema: TempSchema::default(),
             counters: Arc::default(),
             wal_frames: AtomicU32::new(0),
@@ -87,7 +86,7 @@ impl Callbacks {
             lock_wait: LockWait::new(busy_timeout, Arc::clone(&slot)),
             recorder: Arc::new(Recorder::default()),
             reads: Mutex::default(),
-            noting_reads: AtomicBool::new(false),
+            noting_reads: Flag::default(),
             slot,
             wakeups,
             answered_before: AtomicBool::new(false),
@@ -103,13 +102,13 @@ impl Callbacks {
 
     /// Begins or ends noting what is read; returns what was noted until now.
     pub(crate) fn note_reads(&self, begin: bool) -> Reads {
-        self.noting_reads.store(begin, Ordering::Relaxed);
+        self.noting_reads.set(begin);
         std::mem::take(&mut lock(&self.reads))
     }
 
     /// Notes a table that is read without a statement, or without a table the schema.
     pub(crate) fn note_direct_read(&self, schema: &str, table: Option<&str>) {
-        if !self.is_noting_reads() {
+        if !self.noting_reads.get() {
             return;
         }
         let mut reads = lock(&self.reads);
@@ -120,20 +119,6 @@ impl Callbacks {
             }
             Some(table) => _ = reads.tables.insert(format!("{schema}.{table}")),
         }
-    }
-
-    pub(crate) fn is_noting_reads(&self) -> bool {
-        self.noting_reads.load(Ordering::Relaxed)
-    }
-
-    /// Notes that the call prepared `PRAGMA defer_foreign_keys`.
-    pub(super) fn note_deferred_keys(&self) {
-        self.deferred_keys.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether the call prepared `PRAGMA defer_foreign_keys`; resets it.
-    pub(super) fn take_deferred_keys(&self) -> bool {
-        self.deferred_keys.swap(false, Ordering::Relaxed)
     }
 }
 

@@ -148,8 +148,7 @@ impl DatabaseFile {
         let Some(path) = self.path() else { return Ok(()) };
         let mut watched = lock(&self.watched);
         if let Some(what) = watched.look(path) {
-            let lost = || explain(path, &what, watched.seen);
-            self.lost.get_or_init(lost);
+            self.lost.get_or_init(|| explain(path, &what, watched.seen));
             return self.lost().map_or(Ok(()), Err);
         }
         watched.seen = SystemTime::now();

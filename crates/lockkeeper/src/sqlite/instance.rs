@@ -243,21 +243,19 @@ fn check(other: &Entry, path: &Path, resolved: &Path, give_up_at: Instant) -> Re
 }
 
 fn refusal(other: &Entry, path: &Path, resolved: &Path) -> Error {
-    if attaches(other, resolved, identity(resolved)) {
-        let (first, by, path) = (other.path.display(), other.opened_by, path.display());
-        return Error::new(ErrorKind::AlreadyOpen).detail(format!(
-            "{path} is attached by the `setup` of {first}, which this process opened at {by}; write to it \
-             through that `Database`, or attach it read-only there"
-        ));
-    }
     let (first, by, path) = (other.path.display(), other.opened_by, path.display());
     let state = match other.writer.is_open() {
         true if other.shared.is_none() => "it is being opened; wait for that",
         true => "use a clone of that `Database`, or `open_shared`, or close it first",
         false => "it is being closed, and a call or a held transaction keeps it; end that first",
     };
-    Error::new(ErrorKind::AlreadyOpen)
-        .detail(format!("{path} is the file that this process opened as {first} at {by}; {state}"))
+    Error::new(ErrorKind::AlreadyOpen).detail(match attaches(other, resolved, identity(resolved)) {
+        true => format!(
+            "{path} is attached by the `setup` of {first}, which this process opened at {by}; write to it \
+             through that `Database`, or attach it read-only there"
+        ),
+        false => format!("{path} is the file that this process opened as {first} at {by}; {state}"),
+    })
 }
 
 /// The instance whose writer has attached this file and can write it.

@@ -10,7 +10,7 @@ use super::callbacks::{Access, Callbacks};
 use super::counters::Outer;
 use super::failure::sqlite;
 use super::temporary::OfSetup;
-use crate::ffi::{Session, Sql};
+use crate::ffi::{Session, Sql, halt};
 use crate::queue;
 use crate::stats::Work;
 
@@ -45,7 +45,7 @@ impl Link {
         self.writes.set(0);
         self.saved.set(false);
         self.protect.set(protect);
-        self.callbacks.temp_schema.begin_call();
+        self.callbacks.temp_schema.virtual_made.set(false);
         self.forget_work();
     }
 
@@ -61,7 +61,7 @@ impl Link {
         let undo =
             || self.session.run(Sql::RollbackTo).and_then(|()| self.session.run(Sql::Release));
         // TEMP4
-        !self.callbacks.temp_schema.virtual_made() && undo().is_ok() && !self.is_lost()
+        !self.callbacks.temp_schema.virtual_made.get() && undo().is_ok() && !self.is_lost()
     }
 
     /// Runs one of the library's own statements while a call runs.
@@ -81,7 +81,7 @@ impl Link {
 
     /// A call, or a lease, begins: it has changed no rows and made no temporary objects.
     pub(crate) fn begin_own(&self) {
-        self.callbacks.temp_schema.begin();
+        self.callbacks.temp_schema.touched.set(false);
         self.count_anew();
     }
 
@@ -112,7 +112,7 @@ impl Link {
 
     /// Empties the statement cache if the schema may have changed.
     pub(crate) fn refresh_schema(&self) {
-        if self.session.has_new_schema() || self.callbacks.temp_schema.any_touched() {
+        if self.session.has_new_schema() || self.callbacks.temp_schema.any_touched.get() {
             self.session.conn().flush_prepared_statement_cache();
         }
     }
@@ -126,7 +126,7 @@ impl Link {
     pub(crate) fn end_call(&self) {
         self.callbacks.access.set(Access::Open);
         self.session.take_back();
-        if self.callbacks.temp_schema.take_any_touched() {
+        if self.callbacks.temp_schema.any_touched.take() {
             // TEMP1
             self.session.conn().flush_prepared_statement_cache();
         }
@@ -136,7 +136,7 @@ impl Link {
     ///
     /// To be called after the check for violations: switching it off checks nothing.
     pub(crate) fn restore_keys(&self) -> Result<()> {
-        match self.callbacks.take_deferred_keys() {
+        match self.callbacks.deferred_keys.take() {
             true => self.session.conn().execute_batch("PRAGMA defer_foreign_keys = OFF"),
             false => Ok(()),
         }
@@ -154,7 +154,7 @@ impl Link {
             return true;
         }
         // A statement that `setup` or an exclusive call leaked keeps a snapshot open.
-        self.session.halt_statements();
+        halt(self.session.conn());
         self.rolled_back()
     }
 
@@ -219,7 +219,7 @@ impl Link {
     /// Removes the temporary objects of a call that has ended and whose writes are kept (TEMP2). If that fails, the
     /// connection is stale (TEMP3).
     pub(crate) fn end_temporary(&self) {
-        if !self.callbacks.temp_schema.take_touched() {
+        if !self.callbacks.temp_schema.touched.take() {
             return;
         }
         if !self.of_setup.restore(&self.session) {

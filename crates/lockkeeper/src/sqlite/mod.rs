@@ -6,6 +6,7 @@ mod callbacks;
 pub(crate) mod counters;
 mod failure;
 pub(crate) mod file;
+mod flag;
 pub(crate) mod instance;
 pub(crate) mod interrupt;
 pub(crate) mod link;

@@ -30,13 +30,6 @@ impl Opener {
         open_checked(self, role, &|_| Ok(()))
     }
 
-    /// Opens the first connection: the writer's, or a reader's where nothing is written. `check` may refuse the file
-    /// before anything in it is changed.
-    pub(super) fn open_first(&self, check: &Check<'_>) -> Result<Snapshot, Error> {
-        let role = if self.config.is_read_only() { Role::Reader } else { Role::Writer };
-        open_checked(self, role, check)
-    }
-
     /// A new writer's connection of a memory database, with the content of `old`.
     pub(crate) fn open_with_content(&self, old: &Link) -> Result<Snapshot, Error> {
         let mut new = self.open(Role::Writer)?;
@@ -63,10 +56,12 @@ impl Opener {
     }
 }
 
-/// Whether a file may be used.
-pub(super) type Check<'c> = dyn Fn(&Connection) -> Result<(), Error> + 'c;
-
-fn open_checked(opener: &Opener, role: Role, check: &Check<'_>) -> Result<Snapshot, Error> {
+/// Opens a connection; `check` may refuse the file before anything in it is changed.
+pub(super) fn open_checked(
+    opener: &Opener,
+    role: Role,
+    check: &dyn Fn(&Connection) -> Result<(), Error>,
+) -> Result<Snapshot, Error> {
     let failed = |error| Error::sqlite_error(ErrorKind::Open, error);
     let (config, file) = (&*opener.config, &opener.file);
     if let Some(lost) = file.lost() {
@@ -83,10 +78,9 @@ fn open_checked(opener: &Opener, role: Role, check: &Check<'_>) -> Result<Snapsh
         return Err(Error::new(ErrorKind::Open).detail(unwritable(&shown)));
     }
     check(conn).map_err(|error| match error.kind() {
-        ErrorKind::Corrupt | ErrorKind::Sqlite | ErrorKind::Busy => match error.into_sqlite() {
-            Some(error) => explain(opener, error),
-            None => Error::new(ErrorKind::Open),
-        },
+        ErrorKind::Corrupt | ErrorKind::Sqlite | ErrorKind::Busy => {
+            error.into_sqlite().map_or(Error::new(ErrorKind::Open), |error| explain(opener, error))
+        }
         _ => error,
     })?;
     configure(conn, opener, role)?;
@@ -135,7 +129,7 @@ fn open_checked(opener: &Opener, role: Role, check: &Check<'_>) -> Result<Snapsh
     }
     // The rows that `setup` changed count for no call.
     link.begin_own();
-    Ok(Snapshot::new(link))
+    Ok(Snapshot { link })
 }
 
 /// Copies the main file and those that `setup` attached, where they are in memory.

@@ -195,14 +195,14 @@ pub(crate) fn check_length(path: &Path) -> Result<(), Refusal> {
             path.display()
         ));
     }
-    match bytes > PATH_MAX {
-        true => Err(format!(
+    if bytes > PATH_MAX {
+        return Err(format!(
             "{}: the path has {bytes} bytes; SQLite takes no longer paths than 512 bytes with what it appends, so \
              give at most {PATH_MAX}",
             path.display()
-        )),
-        false => Ok(()),
+        ));
     }
+    Ok(())
 }
 
 /// How many bytes the name of a file in the directory of `path` may have.

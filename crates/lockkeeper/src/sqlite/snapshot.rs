@@ -25,10 +25,6 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    pub(crate) fn new(link: Link) -> Self {
-        Self { link }
-    }
-
     /// Prepares a statement.
     ///
     /// # Errors

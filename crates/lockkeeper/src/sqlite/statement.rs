@@ -69,7 +69,7 @@ impl<'c> Statement<'c> {
 
     /// Prepares a statement of a call, or takes it from the connection's cache.
     pub(super) fn prepare_cached(link: &'c Link, sql: &str) -> Result<Self> {
-        if link.callbacks.is_noting_reads() {
+        if link.callbacks.noting_reads.get() {
             // The authorizer says what a statement reads only when it is prepared.
             return Self::prepare(link, sql);
         }

@@ -18,11 +18,10 @@
 //!
 //! The rows of temporary tables that `setup` made are ordinary content and stay as long as the connection.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use rusqlite::hooks::{AuthAction, AuthContext};
 use rusqlite::{Connection, Result};
 
+use super::flag::Flag;
 use crate::ffi::{Session, Sql};
 
 /// A row of the temporary schema.
@@ -38,15 +37,15 @@ struct Object {
 #[derive(Debug, Default)]
 pub(crate) struct OfSetup(Vec<Object>);
 
-/// Whether the running call may have changed a schema; noted by the authorizer, on the connection's thread.
+/// Which schemas the running call may have changed; noted by the authorizer, on the connection's thread.
 #[derive(Debug, Default)]
 pub(crate) struct TempSchema {
-    /// The temporary schema.
-    touched: AtomicBool,
-    /// Any schema.
-    any_touched: AtomicBool,
-    /// A virtual table was made, which a savepoint does not undo as a whole (TEMP4).
-    virtual_made: AtomicBool,
+    /// The temporary schema. Reset when a lease begins, or a call outside a lease.
+    pub(super) touched: Flag,
+    /// Any schema. Reset when a call ends.
+    pub(super) any_touched: Flag,
+    /// The call has made a virtual table, which a savepoint does not undo as a whole (TEMP4). Reset when a call begins.
+    pub(super) virtual_made: Flag,
 }
 
 impl TempSchema {
@@ -76,42 +75,13 @@ impl TempSchema {
             AuthAction::Analyze { .. } if is_temp(context.database_name) => true,
             _ => return,
         };
-        self.any_touched.store(true, Ordering::Relaxed);
+        self.any_touched.set(true);
         if matches!(context.action, AuthAction::CreateVtable { .. }) {
-            self.virtual_made.store(true, Ordering::Relaxed);
+            self.virtual_made.set(true);
         }
         if temporary {
-            self.touched.store(true, Ordering::Relaxed);
+            self.touched.set(true);
         }
-    }
-
-    /// Whether the running call has prepared a statement that changes a schema.
-    pub(crate) fn any_touched(&self) -> bool {
-        self.any_touched.load(Ordering::Relaxed)
-    }
-
-    /// As [`TempSchema::any_touched`], at the end of the call: resets it.
-    pub(crate) fn take_any_touched(&self) -> bool {
-        self.any_touched.load(Ordering::Relaxed) && self.any_touched.swap(false, Ordering::Relaxed)
-    }
-
-    /// To be called when a call begins that is not one of a lease, or when a lease begins.
-    pub(crate) fn begin(&self) {
-        self.touched.store(false, Ordering::Relaxed);
-    }
-
-    /// To be called when a call begins, also one of a lease.
-    pub(crate) fn begin_call(&self) {
-        self.virtual_made.store(false, Ordering::Relaxed);
-    }
-
-    /// Whether the running call may have made a virtual table.
-    pub(crate) fn virtual_made(&self) -> bool {
-        self.virtual_made.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn take_touched(&self) -> bool {
-        self.touched.load(Ordering::Relaxed) && self.touched.swap(false, Ordering::Relaxed)
     }
 }
 

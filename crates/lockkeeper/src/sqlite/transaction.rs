@@ -170,7 +170,7 @@ impl Transaction {
             return Ok(());
         } else {
             self.link.run_in_call(Sql::RollbackToNest)?;
-            if self.link.callbacks.temp_schema.virtual_made() {
+            if self.link.callbacks.temp_schema.virtual_made.get() {
                 // TEMP4: the batch ends with this call, and the connection is replaced.
                 self.link.stale.set(true);
             }

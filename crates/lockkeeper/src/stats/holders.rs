@@ -295,12 +295,6 @@ impl Board {
         self.slots(|role| role == Role::Writer).iter().find_map(|slot| slot.call())
     }
 
-    /// The read that has been running longest.
-    pub(crate) fn longest_read(&self) -> Option<Holder> {
-        let slots = self.slots(|role| role != Role::Writer);
-        slots.iter().filter_map(|slot| slot.call()).max_by_key(|holder| holder.age)
-    }
-
     /// The oldest open read transaction of the file. The WAL cannot start over before it ends.
     pub(crate) fn oldest_reader(&self) -> Option<Holder> {
         let readers = self.readers();
@@ -335,7 +329,8 @@ impl Board {
 
     /// For the error of a read that timed out.
     pub(crate) fn why_no_reader(&self) -> String {
-        match self.longest_read() {
+        let slots = self.slots(|role| role != Role::Writer);
+        match slots.iter().filter_map(|slot| slot.call()).max_by_key(|holder| holder.age) {
             Some(holder) => format!("the longest is {holder}; see `readers_max`"),
             None => String::from("the readers were between two calls"),
         }

@@ -38,13 +38,6 @@ pub(super) struct Seen {
     pub(super) adopt: bool,
 }
 
-impl Seen {
-    /// As a header says that was checked.
-    pub(super) fn marked(header: Header) -> Self {
-        Self { steps: header.version as usize, adopt: false }
-    }
-}
-
 /// An application id for messages: as letters, where all four bytes are printable, and in hexadecimal.
 pub(super) fn shown(id: i32) -> String {
     let bytes = id.to_be_bytes();

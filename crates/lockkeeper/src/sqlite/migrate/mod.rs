@@ -23,6 +23,7 @@ use std::sync::Arc;
 use header::{Header, Seen, own, shown};
 use rusqlite::Connection;
 
+use super::open::open_checked;
 use super::opener::Opener;
 use super::snapshot::Snapshot;
 use super::transaction::Transaction;
@@ -220,19 +221,17 @@ impl Migrations {
                 reader.link.clean();
                 seen.map(drop)
             }
-            _ => self.check_header(header, opener),
+            _ => self.check_header(header, opener).map(drop),
         }
     }
 
     /// How many steps the file has seen: its header says so, or for an unmarked file `adopt_with`.
     fn seen(&self, file: &Snapshot, opener: &Opener) -> Result<Seen, Error> {
         let header = Header::read(file.link.session.conn()).map_err(own)?;
-        let Adopt::By(judge) = &self.adopt else {
-            return self.check_header(header, opener).map(|()| Seen::marked(header));
+        let judge = match &self.adopt {
+            Adopt::By(judge) if header.is_unmarked() => judge,
+            _ => return self.check_header(header, opener),
         };
-        if !header.is_unmarked() {
-            return self.check_header(header, opener).map(|()| Seen::marked(header));
-        }
         let was = file.link.read_only.get();
         file.link.begin_own();
         file.link.begin_call(true, false);
@@ -259,7 +258,8 @@ impl Migrations {
         }
     }
 
-    fn check_header(&self, header: Header, opener: &Opener) -> Result<(), Error> {
+    /// Refuses a header of another program, or of a newer version of this one.
+    fn check_header(&self, header: Header, opener: &Opener) -> Result<Seen, Error> {
         let file = shown_file(opener);
         let foreign = |detail| Err(Error::new(ErrorKind::ForeignFile).detail(detail));
         if header.application_id == 0 {
@@ -281,7 +281,7 @@ impl Migrations {
         if header.version < 0 || header.version as u32 > self.version() {
             return Err(newer(opener, header.version, self.version()));
         }
-        Ok(())
+        Ok(Seen { steps: header.version as usize, adopt: false })
     }
 
     /// Refuses a file that is opened read-only and has not seen all steps.
@@ -355,7 +355,8 @@ impl Migrations {
     }
 }
 
-/// Opens the first connection, after `migrations` has accepted the file (MIGR1).
+/// Opens the first connection, after `migrations` has accepted the file (MIGR1): the writer's, or a reader's where
+/// nothing is written.
 pub(crate) fn open_first(
     opener: &Opener,
     migrations: Option<&Migrations>,
@@ -364,7 +365,8 @@ pub(crate) fn open_first(
         Some(migrations) => migrations.check_file(conn, opener),
         None => Ok(()),
     };
-    opener.open_first(&check)
+    let role = if opener.config.is_read_only() { Role::Reader } else { Role::Writer };
+    open_checked(opener, role, &check)
 }
 
 /// Equal if the application and the steps, by name and text, are the same.
