@@ -131,7 +131,7 @@ impl Drop for Shutdown {
 /// ```
 pub struct Database<E = rusqlite::Error> {
     client: Client<E>,
-    shutdown: Arc<Shutdown>,
+    pub(crate) shutdown: Arc<Shutdown>,
 }
 
 impl<E> Clone for Database<E> {
@@ -166,10 +166,6 @@ impl<E> Database<E> {
 
     pub(crate) fn core(&self) -> &Arc<Core> {
         &self.client.inner.core
-    }
-
-    pub(crate) fn shutdown(&self) -> &Arc<Shutdown> {
-        &self.shutdown
     }
 }
 

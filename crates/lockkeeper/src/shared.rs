@@ -63,7 +63,7 @@ impl<E: Send + 'static> Database<E> {
     /// A handle that does not keep the database open, for caches, registries and parts that may outlive their users.
     /// It closes when the last handle of the other kind goes.
     pub fn downgrade(&self) -> WeakDatabase<E> {
-        WeakDatabase { shutdown: Arc::downgrade(self.shutdown()), error: PhantomData }
+        WeakDatabase { shutdown: Arc::downgrade(&self.shutdown), error: PhantomData }
     }
 }
 

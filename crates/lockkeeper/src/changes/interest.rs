@@ -12,6 +12,16 @@ pub(crate) struct Reads {
     pub(crate) anything: bool,
 }
 
+impl Reads {
+    /// Notes a table under the name that the change feed uses.
+    pub(crate) fn note(&mut self, schema: &str, table: &str) {
+        self.tables.insert(match schema.eq_ignore_ascii_case("main") {
+            true => table.to_owned(),
+            false => format!("{schema}.{table}"),
+        });
+    }
+}
+
 /// Names of changed tables that are kept during one run.
 const NAMES_MAX: usize = 1024;
 

@@ -70,17 +70,14 @@ fn authorize_exclusive(action: &AuthAction<'_>) -> Authorization {
 fn note_read(reads: &mut Reads, context: &AuthContext<'_>) {
     match context.action {
         AuthAction::Read { table_name, .. } => {
-            let schema = context.database_name.unwrap_or("main");
             // The schema, and tables that SQLite derives from it or from the file, change with any table.
             let of_all = ["sqlite_master", "sqlite_schema", "dbstat", "sqlite_dbpage"];
             if of_all.iter().any(|name| name.eq_ignore_ascii_case(table_name))
                 || table_name.starts_with("pragma_")
             {
                 reads.anything = true;
-            } else if schema == "main" {
-                reads.tables.insert(table_name.to_owned());
             } else {
-                reads.tables.insert(format!("{schema}.{table_name}"));
+                reads.note(context.database_name.unwrap_or("main"), table_name);
             }
         }
         // A PRAGMA reports something of the schema or the file. FTS5 runs `data_version` in every query.

@@ -10,6 +10,7 @@ use std::io;
 use rusqlite::{Connection, Name, Result};
 
 use super::link::Link;
+use super::pragma::quoted;
 #[cfg(doc)]
 use super::snapshot::Snapshot;
 use crate::ffi::LentBlob;
@@ -170,14 +171,12 @@ impl<'c> Blob<'c> {
 
 /// A schema and a table as the change feed spells them.
 fn spelling(conn: &Connection, schema: &str, table: &str) -> Option<(String, String)> {
-    let schema: String = conn
-        .prepare("SELECT name FROM pragma_database_list WHERE name = ?1 COLLATE NOCASE")
-        .and_then(|mut list| list.query_row([schema], |row| row.get(0)))
-        .ok()?;
-    let quoted = schema.replace('"', "\"\"");
-    let sql = format!("SELECT name FROM \"{quoted}\".sqlite_schema WHERE name = ?1 COLLATE NOCASE");
-    let table = conn.prepare(&sql).and_then(|mut list| list.query_row([table], |row| row.get(0)));
-    Some((schema, table.ok()?))
+    let sql = "SELECT name FROM pragma_database_list WHERE name = ?1 COLLATE NOCASE";
+    let schema: String = conn.query_row(sql, [schema], |row| row.get(0)).ok()?;
+    let quoted = quoted(&schema, '"');
+    let sql = format!("SELECT name FROM {quoted}.sqlite_schema WHERE name = ?1 COLLATE NOCASE");
+    let table = conn.query_row(&sql, [table], |row| row.get(0)).ok()?;
+    Some((schema, table))
 }
 
 impl io::Read for Blob<'_> {

@@ -114,10 +114,7 @@ impl Callbacks {
         let mut reads = lock(&self.reads);
         match table {
             None => reads.anything = true,
-            Some(table) if schema.eq_ignore_ascii_case("main") => {
-                reads.tables.insert(table.to_owned());
-            }
-            Some(table) => _ = reads.tables.insert(format!("{schema}.{table}")),
+            Some(table) => reads.note(schema, table),
         }
     }
 }

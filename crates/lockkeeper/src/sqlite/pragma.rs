@@ -37,7 +37,8 @@ pub(crate) fn literal(value: &dyn ToSql) -> Result<String> {
     }
 }
 
-fn quoted(text: &str, quote: char) -> String {
+/// `text` between quotes, with those inside it doubled.
+pub(super) fn quoted(text: &str, quote: char) -> String {
     let doubled = text.replace(quote, &format!("{quote}{quote}"));
     format!("{quote}{doubled}{quote}")
 }

@@ -7,6 +7,7 @@ use rusqlite::{Name, Params, Result, Row, ToSql};
 
 use super::blob::Blob;
 use super::link::Link;
+use super::pragma::quoted;
 use super::queryable::{Queryable, Sealed, Source};
 use super::statement::Statement;
 #[cfg(doc)]
@@ -189,17 +190,16 @@ impl Snapshot {
 
     /// The tables that `name` stands for: itself, or those below it if it is a view.
     pub(crate) fn tables_of(&self, name: &str) -> Result<Reads> {
-        let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
         let look = |from: String| {
             let sql = format!("SELECT * FROM {from}");
             let (prepared, reads) = self.noting_reads(|| self.prepare(&sql).map(drop));
             prepared.map(|()| reads)
         };
-        let found = look(quoted(name));
+        let found = look(quoted(name, '"'));
         match name.split_once('.') {
             // A table of an attached file.
             Some((schema, table)) if found.is_err() => {
-                look(format!("{}.{}", quoted(schema), quoted(table)))
+                look(format!("{}.{}", quoted(schema, '"'), quoted(table, '"')))
             }
             _ => found,
         }

@@ -22,6 +22,7 @@ use rusqlite::hooks::{AuthAction, AuthContext};
 use rusqlite::{Connection, Result};
 
 use super::flag::Flag;
+use super::pragma::quoted;
 use crate::ffi::{Session, Sql};
 
 /// A row of the temporary schema.
@@ -122,8 +123,7 @@ impl OfSetup {
         left.reverse();
         left.sort_by_key(Object::rank);
         for Object { kind, name, .. } in &left {
-            let name = name.replace('"', "\"\"");
-            conn.execute_batch(&format!("DROP {kind} IF EXISTS temp.\"{name}\""))?;
+            conn.execute_batch(&format!("DROP {kind} IF EXISTS temp.{}", quoted(name, '"')))?;
         }
         Ok(objects(conn)? == self.0)
     }
