@@ -89,7 +89,7 @@ impl<E: Send + 'static> Backup<E> {
         self
     }
 
-    /// Makes the backup and blocks this thread until it is there.
+    /// Makes the backup and blocks this thread until it is in place.
     ///
     /// # Errors
     /// As [`Client::backup`].
@@ -122,8 +122,8 @@ impl<E: Send + 'static> IntoFuture for Backup<E> {
     }
 }
 
-/// Puts the database in the file `from`, such as a backup, in the place of the file `to`, whole and
-/// checked; blocks this thread. `to` need not exist.
+/// Copies the database in the file `from`, such as a backup, checks the copy and puts it in the place of the file `to`,
+/// which need not exist. Blocks this thread.
 ///
 /// # Errors
 /// [`ErrorKind::Corrupt`]: `from` is damaged, `to` is as it was. [`ErrorKind::Backup`]: `to` is in use,

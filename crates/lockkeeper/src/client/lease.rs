@@ -173,7 +173,7 @@ impl<E: Send + 'static> Lease<E> {
     ///
     /// # Errors
     /// [`ErrorKind::LeaseExpired`], [`ErrorKind::LeaseEnded`], or why the commit failed: nothing is
-    /// stored, but for [`ErrorKind::Unknown`].
+    /// stored, except perhaps after [`ErrorKind::Unknown`].
     ///
     /// # Cancel safety
     /// Dropped before it was answered: the transaction is stored as a whole or not at all.
@@ -186,7 +186,7 @@ impl<E: Send + 'static> Lease<E> {
         drop(self);
     }
 
-    /// As [`Lease::run`], blocking this thread; `f` and what it returns may borrow, as for
+    /// As [`Lease::run`], blocking this thread. `f` and its result may borrow, as for
     /// [`Client::blocking_write`].
     ///
     /// # Errors

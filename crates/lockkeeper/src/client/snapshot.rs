@@ -77,7 +77,7 @@ impl<E: Send + 'static> HeldSnapshot<E> {
         Read::new(&self.inner, Many(f), Some(Arc::clone(&self.hold)))
     }
 
-    /// As [`HeldSnapshot::read`], blocking this thread; `f` and what it returns may borrow, as for
+    /// As [`HeldSnapshot::read`], blocking this thread. `f` and its result may borrow, as for
     /// [`Client::blocking_write`].
     ///
     /// # Errors

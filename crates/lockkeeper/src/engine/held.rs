@@ -31,7 +31,7 @@ use crate::sqlite::{snapshot::Snapshot, transaction::Transaction};
 use crate::stats::holders::Origin;
 use crate::sync::{Mutex, lock, now};
 
-/// The snapshots of a database that are held.
+/// The held snapshots of a database.
 pub(crate) struct HeldSnapshots {
     connections: Arc<ShortReads>,
     clock: Arc<Clock>,
@@ -125,7 +125,7 @@ impl HeldSnapshots {
     }
 }
 
-/// A held snapshot: what its handle, its reads and the clock share.
+/// A held snapshot, which its handles, its reads and the clock share.
 pub(crate) struct Held {
     connections: Weak<ShortReads>,
     state: Mutex<State>,

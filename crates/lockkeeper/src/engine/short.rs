@@ -94,7 +94,7 @@ struct Surplus {
 }
 
 impl ShortReads {
-    /// For `max` short reads at once.
+    /// Connections for at most `max` short reads at once.
     pub(crate) fn new(opener: Arc<Opener>, max: usize, ask: Ask) -> Self {
         Self {
             opener,

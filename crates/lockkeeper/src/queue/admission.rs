@@ -10,7 +10,7 @@
 //! | state of a lane | what may be trusted | left by |
 //! |---|---|---|
 //! | calm (no entry) | its last call was in time | a call that waited too long |
-//! | above | every call since `above_since` waited too long; they are served | a call in time; an interval |
+//! | above | every call since `since` waited too long; they are still served | a call in time; an interval |
 //! | overloaded | calls that waited too long are refused | an interval without such a call |
 //!
 //! - ADM1: each lane is judged by itself. The backlog of one client makes the queue refuse no call of another.

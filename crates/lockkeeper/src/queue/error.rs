@@ -45,7 +45,7 @@ pub enum CallError {
     Nested,
     /// The worker thread ended without answering.
     Faulted,
-    /// The process forked: the worker's thread is in the parent alone.
+    /// The process forked, and only the parent has the worker's thread.
     Forked,
     /// The queue is overloaded and the call had waited longer than the target. It never began. See `shed_after` of the
     /// builder.
