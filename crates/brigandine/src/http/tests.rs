@@ -33,7 +33,7 @@ async fn what_is_no_request_is_answered_with_400() {
         assert_eq!(answer.status, 400, "{request:?}: {}", answer.head);
         assert_eq!(answer.header("content-length"), Some("0"), "{request:?}");
     }
-    // A head without an end is cut off by its size, not kept for ever.
+    // A head without an end is refused for its size.
     let answer = served.raw(&format!("GET / HTTP/1.1\r\nx: {}", "y".repeat(200_000))).await;
     assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
     served.close().await;
@@ -41,7 +41,7 @@ async fn what_is_no_request_is_answered_with_400() {
 
 const PAGE: &str = "GET /jobsets HTTP/1.1\r\nhost: x\r\n\r\n";
 const STREAM: &str = "GET /live HTTP/1.1\r\nhost: x\r\n\r\n";
-/// A request whose body does not come; that it is waited for is told by `100 Continue`.
+/// A request whose body never comes; `100 Continue` shows that the server waits for it.
 const BODY: &str = "POST /api/v1/build/1/cancel HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\n\
                     content-length: 1\r\n\r\n";
 
@@ -53,7 +53,7 @@ async fn status(socket: &mut TcpStream) -> u16 {
     String::from_utf8_lossy(&head[9..]).parse().expect("a status")
 }
 
-/// Reads until the server closes; what came may be anything.
+/// Reads until the server closes the connection, whatever it sends before.
 async fn closed_by_server(socket: &mut TcpStream) {
     let mut rest = Vec::new();
     let _ = tokio::time::timeout(LIMIT, socket.read_to_end(&mut rest)).await.expect("in time");
@@ -71,7 +71,7 @@ impl Served {
         socket
     }
 
-    /// A connection that follows what changes.
+    /// A connection that follows changes.
     async fn stream_from(&self, last: u8) -> TcpStream {
         let mut socket = self.connect_from(last, STREAM).await;
         assert_eq!(status(&mut socket).await, 200);
@@ -101,7 +101,7 @@ async fn a_client_gives_up_its_idle_connections_for_its_new_ones() {
     assert_eq!(status(&mut first).await, 200);
     let mut second = served.connect_from(2, PAGE).await;
     assert_eq!(status(&mut second).await, 200);
-    // Both are open, and no others may be: the one that has waited for longer is given up.
+    // Both are open, which is the bound: the one that has waited for longer ends.
     assert_eq!(served.page_from(2).await, 200);
     closed_by_server(&mut first).await;
     second.write_all(b"GET /jobsets HTTP/1.1\r\nhost: x\r\n").await.expect("it is open");
@@ -119,7 +119,7 @@ async fn a_client_gives_up_its_slow_requests_for_its_new_ones() {
         }
         slow.push(socket);
     }
-    // The pages stay open, so that each needs a place; they have waited for less long.
+    // The connections of the pages stay open, so each needs room; they have waited for less time.
     let mut pages = Vec::new();
     for mut socket in slow {
         let mut page = served.connect_from(2, PAGE).await;
@@ -137,7 +137,7 @@ async fn a_client_whose_connections_are_all_busy_is_refused_and_others_are_answe
     let mut stream = served.stream_from(2).await;
     assert_eq!(served.page_from(2).await, 429);
     assert_eq!(served.page_from(3).await, 200);
-    // What was under way is not harmed.
+    // The requests before are answered.
     served.closing.send_replace(true);
     assert_eq!(status(&mut busy).await, 202);
     closed_by_server(&mut stream).await;
@@ -154,7 +154,7 @@ async fn when_all_connections_are_taken_the_client_that_has_most_gives_one_up() 
     closed_by_server(&mut first).await;
     let _fourth = served.busy_from(3).await;
     closed_by_server(&mut second).await;
-    // Two each: neither may take from the other, nor from itself what is busy. One that has none may.
+    // Two each: neither client may take one of the other's, nor its own busy ones. A client without any may.
     assert_eq!(served.page_from(2).await, 503);
     assert_eq!(served.page_from(3).await, 503);
     assert_eq!(served.page_from(4).await, 200);

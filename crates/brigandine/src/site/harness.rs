@@ -1,5 +1,5 @@
-//! A site over a database with golden contents, asked through a real socket: what is tested is what
-//! a client sees, byte by byte.
+//! A site over a database with golden contents, asked through a real socket: tests see what a client sees, byte by
+//! byte.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::log::Logs;
 use crate::model::{Action, Actions, BuildId, Cancel, Event, Restart, Unused, UnusedPart};
 use crate::store::Database;
 
-/// No test may take longer.
+/// The most time of a test.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
 /// A served site.
@@ -93,7 +93,7 @@ pub(crate) async fn served_with(fill: &str, web: Web) -> Served {
     Served { state, logs, events, closing, busy, address, server }
 }
 
-/// Of each kind one.
+/// One of each kind.
 fn unused() -> watch::Receiver<Vec<Unused>> {
     let one = |file: &str, what| Unused { file: file.to_owned(), what };
     let differs = UnusedPart::Differs {
@@ -109,7 +109,7 @@ fn unused() -> watch::Receiver<Vec<Unused>> {
             UnusedPart::Wrong("line 3: unknown key `x`".to_owned()),
         ),
     ];
-    // What was sent last is there when the sender has gone.
+    // The receiver keeps the last value when the sender is gone.
     watch::Sender::new(all).subscribe()
 }
 
@@ -127,7 +127,7 @@ fn token(state: &Path) -> Token {
 /// A build that is canceled when the server closes.
 pub(crate) const BUSY: i64 = 1_000_000;
 
-/// Does whatever it is asked for, and changes nothing.
+/// Accepts every request, and changes nothing.
 struct Willing {
     busy: Arc<Semaphore>,
     closing: watch::Receiver<bool>,
@@ -160,7 +160,7 @@ impl Served {
         TcpStream::connect(self.address).await.expect("the server listens")
     }
 
-    /// A connection from another address of this machine, and what was sent on it.
+    /// A connection from another address of this machine, on which `request` was sent.
     pub(crate) async fn connect_from(&self, last: u8, request: &str) -> TcpStream {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.bind(([127, 0, 0, last], 0).into()).expect("an address");

@@ -1,8 +1,8 @@
-//! How SQLite answers: every statement of the store, as it is run, must find its rows by an index,
-//! in their order, on few builds and on millions.
+//! Query plans: every statement of the store must find its rows by an index, in their order, on few builds and on
+//! millions.
 //!
-//! The statements are not listed here: a connection with a trace is asked everything the server
-//! asks, and what was run is explained under three sets of statistics.
+//! The test does not list the statements: it asks a connection with a trace everything that the server asks, and explains
+//! each traced statement under three sets of statistics.
 
 use super::builds::claim_for;
 use super::builds::{By, List, shape};
@@ -24,7 +24,7 @@ static RUN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 #[expect(clippy::needless_pass_by_value, reason = "as SQLite's hook is called")]
 fn trace(event: TraceEvent<'_>) {
     if let TraceEvent::Stmt(_, sql) = event {
-        // What triggers run is told as a comment, and is explained with the statement itself.
+        // SQLite traces the statements of triggers as comments; they are explained with the statement itself.
         if !sql.starts_with("--") {
             RUN.lock().unwrap_or_else(PoisonError::into_inner).insert(sql.to_owned());
         }
@@ -300,7 +300,7 @@ fn fault(sql: &str, plan: &[String]) -> Option<&'static str> {
             "dead",
             "CONSTANT",
             "j",
-            // Lockkeeper's own look at what is attached.
+            // Lockkeeper's own query for attached files.
             "pragma_database_list",
         ];
         match table {
@@ -322,8 +322,8 @@ fn plan(connection: &Connection, sql: &str) -> Vec<String> {
     rows.map(|row| row.expect("a row")).collect()
 }
 
-/// Whether running the statement makes a table in memory, with a page cache of its own: too much for
-/// what is run once per row.
+/// Whether the statement makes a table in memory, with a page cache of its own: too slow for a statement that runs once
+/// per row.
 fn makes_a_table(connection: &Connection, sql: &str) -> bool {
     let mut statement = connection.prepare(&format!("EXPLAIN {sql}")).expect(sql);
     let values = vec![rusqlite::types::Value::Integer(1); statement.parameter_count()];
@@ -342,7 +342,7 @@ async fn every_statement_finds_its_rows_by_an_index_on_few_builds_and_on_million
     let database = lockkeeper::Database::builder(&path).setup(traced).open().await.expect("opens");
     let text = format!("{}BEGIN;{}COMMIT;", include_str!("../../schema.sql"), fill(5000));
     database.exclusive(move |conn| conn.execute_batch(&text)).await.expect("filled");
-    // What the server asks, and not what fills.
+    // Without the statements that filled the database.
     RUN.lock().unwrap_or_else(PoisonError::into_inner).clear();
     ask_everything(&database).await;
     database.close().await.expect("closes");

@@ -1,5 +1,5 @@
-//! Every page of the router over `tests/data/pages/fill.sql`, as it is sent. What depends on the clock is blotted
-//! out. A snapshot that differs is looked at with `cargo insta review`, or accepted with `INSTA_UPDATE=always`.
+//! Snapshots of every page of the router over `tests/data/pages/fill.sql`, without the parts that depend on the clock.
+//! `cargo insta review` shows the differences; `INSTA_UPDATE=always` accepts them.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use crate::site::harness::{Served, served_with};
 
 const LIST: &str = include_str!("../../tests/data/pages/routes.txt");
 
-/// Kind, route and address, or what tests it.
+/// Kind, route, and the address or the name of its test.
 fn routes() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
     let lines = LIST.lines().filter(|line| !line.starts_with('#'));
     lines.map(|line| {
@@ -49,7 +49,7 @@ async fn sample() -> Served {
     served
 }
 
-/// The page without what the clock and the program's version put into it.
+/// The page without times and the program's version.
 fn stable(page: &str) -> String {
     let mut text = String::new();
     let mut rest = page;

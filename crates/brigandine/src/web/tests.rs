@@ -21,7 +21,7 @@ const PAGES: [&str; 9] = [
     "/build/7/details",
 ];
 
-/// What is between two texts.
+/// The text between two others.
 fn between<'t>(text: &'t str, from: &str, to: &str) -> &'t str {
     let start = text.find(from).map_or(text.len(), |at| at + from.len());
     let end = text[start..].find(to).map_or(text.len(), |at| start + at);
@@ -45,7 +45,7 @@ async fn every_page_is_whole_escaped_and_loads_nothing_from_elsewhere() {
         for text in ["<x>", "<everybody>", "<b>connection", "\"<job>\""] {
             assert!(!page.body.contains(text), "{path} holds {text} unescaped");
         }
-        // Addresses of repositories are text; nothing is loaded or linked from outside.
+        // Addresses of repositories are text; pages load and link nothing of other hosts.
         for attribute in ["src=\"", "href=\"", "action=\""] {
             for (at, _) in page.body.match_indices(attribute) {
                 let target = between(&page.body[at..], attribute, "\"");
@@ -74,7 +74,7 @@ async fn every_link_of_every_page_leads_somewhere() {
             }
         }
     }
-    // A running log goes on, and one product of the golden contents is meant to be gone.
+    // The log of a running build does not end, and the file of product 2 is missing on purpose.
     links.retain(|link| !link.ends_with("/7/log/raw") && link != "/download/2");
     assert!(links.len() > 25, "{links:?}");
     for link in &links {
@@ -220,12 +220,12 @@ async fn changes_are_told_to_the_pages_that_show_them() {
     read_until(&mut page, &mut seen, "event: change").await;
     assert!(seen.contains("text/event-stream"));
     seen.clear();
-    // Build 2 is not shown; build 1 is. Both are told in one go, so only one message comes.
+    // The page shows build 1 and not build 2. One message comes for both changes.
     served.events.send(change(2)).expect("a receiver");
     served.events.send(change(1)).expect("a receiver");
     read_until(&mut page, &mut seen, "event: change").await;
     assert_eq!(seen.matches("event: change").count(), 1);
-    // Far more events than the channel holds: the page is told once more, and stays connected.
+    // Far more events than the channel holds: one more message comes, and the stream goes on.
     seen.clear();
     for _ in 0..1000 {
         let _ = served.events.send(change(2));
@@ -248,7 +248,7 @@ async fn a_followed_log_goes_on_from_the_offset_the_browser_names() {
         "{seen}"
     );
     drop(page);
-    // Cut off; the browser comes back with the id of the last message.
+    // The browser lost the connection, and comes back with the id of the last message.
     let mut page = open(&served, "/build/7/log/live", "last-event-id: 8\r\n").await;
     let mut seen = String::new();
     read_until(&mut page, &mut seen, "event: start\ndata: 8\n").await;

@@ -1,4 +1,4 @@
-//! Bounds, and sums over random sequences of what connections do.
+//! Bounds, and sums over random sequences of events of connections.
 
 use super::*;
 use crate::config::Web;
@@ -30,7 +30,7 @@ fn connections_keep_to_the_limit_of_open_files() {
     }
 }
 
-/// What the sums must be, from the connections alone (CLNT1).
+/// Compares the sums with those over all connections (CLNT1).
 fn check(clients: &Clients) {
     let state = clients.state();
     let (mut total, mut each) = (Sum::default(), HashMap::<Client, Sum>::new());
@@ -48,7 +48,7 @@ fn check(clients: &Clients) {
     let largest = state.connections.values().map(|it| it.held.bytes).max().unwrap_or(0);
     assert!(total.bytes <= bounds.answers_bytes.max(largest), "{total:?}");
     for (client, sum) in held {
-        // A trusted proxy is 0 here.
+        // Client 0 is the trusted proxy.
         let most =
             if client == self::client(0) { usize::MAX } else { bounds.connections_per_client };
         assert!(sum.connections <= most, "{client}: {sum:?}");

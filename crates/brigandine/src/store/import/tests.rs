@@ -1,4 +1,4 @@
-//! Imports from databases in the shapes that Cuirass's had, made here row by row.
+//! Imports from databases with the schemas of Cuirass, made here row by row.
 
 use crate::model::{BuildFilter, BuildId, BuildStatus, Cancel, EvaluationId};
 use crate::os::state_dir::StateDir;

@@ -10,7 +10,7 @@ fn schema_of(connection: &Connection) -> Vec<String> {
         )
         .expect("a statement");
     let rows = statement.query_map([], |row| row.get::<_, String>(0)).expect("rows");
-    // A table that was renamed stands in quotes.
+    // SQLite quotes the name of a renamed table.
     rows.map(|row| row.expect("a row").replace("TABLE \"", "TABLE ").replace("\" (", " ("))
         .collect()
 }
@@ -97,7 +97,7 @@ async fn an_index_that_is_interrupted_in_the_middle_is_made_by_a_later_opening()
          DROP INDEX job_by_build; DROP INDEX build_latest;";
     file(&path).execute_batch(drop_some).expect("dropped");
     let (mut interrupted, mut finished) = (0, 0);
-    // The moment is the point of the test: each opening is given up a little later.
+    // Each opening is dropped a little later than the one before, so that one is dropped in the middle of an index.
     for round in 1..40 {
         let patience = std::time::Duration::from_millis(4 * round);
         match tokio::time::timeout(patience, open(directory.path())).await {
@@ -124,7 +124,7 @@ async fn an_index_that_is_interrupted_in_the_middle_is_made_by_a_later_opening()
 async fn a_step_that_is_interrupted_leaves_the_file_as_it_was() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = StateDir::new(directory.path()).database();
-    // What the step meets in the middle stops it, as an interruption would.
+    // The table makes the step fail in the middle, as an interruption would.
     first_version(&path).execute_batch("CREATE TABLE job_2 (x)").expect("an obstacle");
     let before = schema_of(&file(&path));
     open(directory.path()).await.expect_err("job_2 is in the way");

@@ -9,7 +9,7 @@ struct Modelled {
     needs: BTreeSet<usize>,
     /// Its place in the queue.
     rank: (i64, i64, String),
-    /// The start that is to be canceled.
+    /// The attempt that is to be canceled.
     to_cancel: Option<i64>,
 }
 
@@ -37,7 +37,7 @@ impl Model {
         }
     }
 
-    /// The end of a start that came to nothing: scheduled again, unless it was to be canceled.
+    /// The end of an attempt without a result: scheduled again, unless it was to be canceled.
     fn come_to_nothing(&mut self, index: usize, attempt: i64, happening: Happening) {
         if self.builds[index].to_cancel == Some(attempt) {
             self.happen(index, Happening::Ended(attempt, BuildStatus::Canceled));
@@ -233,7 +233,7 @@ async fn compare(database: &Database, model: &Model) {
     let expected: Vec<State> = model.builds.iter().map(|build| build.state).collect();
     assert_eq!(found.len(), expected.len());
     for (index, (found, expected)) in found.iter().zip(&expected).enumerate() {
-        // A finished build waits for nothing that matters.
+        // What a finished build waits for does not matter.
         let waiting = if expected.status.is_finished() { found.waiting } else { expected.waiting };
         assert_eq!(*found, State { waiting, ..*expected }, "build {}", id(index));
     }

@@ -62,7 +62,7 @@ fn a_line_is_drawn_as_a_terminal_draws_it() {
         (b"\xe2\x82", &["\u{fffd}"]),
         (b"a\xe2\x82\nb", &["a\u{fffd}", "b"]),
         (b"\x1b(Bplain\x1b=x", &["plainx"]),
-        // Never closed: it hides its own line, and nothing else.
+        // Never closed: it hides its own line alone.
         (b"x\x1b]0;title\nnext", &["x", "next"]),
         (b"x\x1bPdata\x1b\\y", &["xy"]),
         (b"x\x1b[12\nnext", &["x", "next"]),
@@ -102,7 +102,7 @@ fn a_reader_that_goes_on_at_the_offset_sees_the_rest() {
         let mut rest = Lines::at(lines.resume());
         rest.push(&text[resume..], &mut page);
         rest.finish(&mut page);
-        // Behind the carriage return the earlier drawing is not known any more.
+        // A reader that begins behind the carriage return does not have the earlier drawing.
         let drawn_anew = |html: &str| html.replace("TWO half", "TWO");
         assert_eq!(drawn_anew(&page), drawn_anew(&whole), "cut at {cut}");
     }
