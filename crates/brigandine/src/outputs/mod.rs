@@ -3,6 +3,15 @@
 //! What a command puts into `BRIGANDINE_OUT`, and the files that its product patterns select, become `outputs/DIGEST`.
 //! Two builds that leave the same bytes share a folder. A folder gets its name when it is complete. It may be damaged
 //! later, so it is read again before another build shares it, and replaced if its contents do not match its name.
+//!
+//! | state of an output | kept in | left by |
+//! |---|---|---|
+//! | held: a result that names it is not stored yet | `uses`: how many | the last [`Hold`] is dropped |
+//! | being removed | `uses` | [`Removal`] is dropped; until then [`Outputs::collect`] waits |
+//! | at rest | not in `uses` | either |
+//!
+//! - OUT1: a result holds its output before it looks whether the folder is there, until its row is committed. A removal
+//!   begins when there is no hold, and then asks for rows: it finds those of all earlier holds.
 
 mod products;
 mod tree;
@@ -28,15 +37,6 @@ use tree::OutputFile;
 const ASIDE: [&str; 3] = ["partial-", "gone-", "damaged-"];
 
 /// A folder of outputs.
-///
-/// | state of an output | kept in | left by |
-/// |---|---|---|
-/// | held: a result that names it is not stored yet | `uses`: how many | the last [`Hold`] is dropped |
-/// | being removed | `uses` | [`Removal`] is dropped; until then [`Outputs::collect`] waits |
-/// | at rest | not in `uses` | either |
-///
-/// - OUT1: a result holds its output before it looks whether the folder is there, until its row is committed. A removal
-///   begins when there is no hold, and then asks for rows: it finds those of all earlier holds.
 #[derive(Debug)]
 pub(crate) struct Outputs {
     directory: PathBuf,
