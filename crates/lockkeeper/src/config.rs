@@ -54,8 +54,6 @@ pub(crate) type OnSlow = dyn Fn(&Slow) + Send + Sync;
 
 pub(crate) type Setup = dyn Fn(&Connection) -> rusqlite::Result<()> + Send + Sync;
 
-pub(crate) type OnThreadStart = dyn Fn() + Send + Sync;
-
 /// A function of the caller's. Two are equal if they have the same type: closures are equal if they are written in the same
 /// place of the program.
 pub(crate) struct Callback<F: ?Sized> {
@@ -120,7 +118,7 @@ pub(crate) struct Config {
     pub(crate) on_slow: Option<(Duration, Callback<OnSlow>)>,
     pub(crate) look_interval: Option<Duration>,
     pub(crate) shed_after: Option<Duration>,
-    pub(crate) on_thread_start: Option<Callback<OnThreadStart>>,
+    pub(crate) on_thread_start: Option<Callback<dyn Fn() + Send + Sync>>,
     /// For tests: each write that may run again is run, undone and run again.
     pub(crate) run_writes_twice: bool,
     pub(crate) network_files: NetworkFiles,

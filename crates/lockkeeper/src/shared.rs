@@ -113,10 +113,8 @@ impl Builder {
         }
         self.config.share = true;
         loop {
-            let (database, writer_built) = {
-                let Self { config, migrations, machine } = self.clone();
-                Database::start(config, migrations, machine)?
-            };
+            let Self { config, migrations, machine } = self.clone();
+            let (database, writer_built) = Database::start(config, migrations, machine)?;
             let core = Arc::clone(database.core());
             let error = match database.opened(writer_built).await {
                 Ok(database) => return Ok(database),
