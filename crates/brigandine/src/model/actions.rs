@@ -1,50 +1,50 @@
-//! What may be asked of the server beyond reading, and what comes of it.
+//! Changes that may be requested of the server, and their outcomes.
 
 use super::{BuildId, BuildStatus, Changed};
 use std::pin::Pin;
 
-/// An action under way. It fails only if the database does.
+/// A running action. It fails only if the database fails.
 pub type Action<'a, T> = Pin<Box<dyn Future<Output = Result<T, lockkeeper::Error>> + Send + 'a>>;
 
-/// Who does what is asked for.
+/// Makes changes for the API.
 pub trait Actions: Send + Sync {
-    /// Cancels a build that waits, with all that needs it, or asks for the end of one that runs.
+    /// Cancels a waiting build and all builds that need it, or tells a running build to end.
     fn cancel(&self, id: BuildId) -> Action<'_, Cancel>;
 
-    /// Builds once more what ended badly, and what failed for want of it.
+    /// Schedules a build that ended badly once more, and the builds that failed because of it.
     fn restart(&self, id: BuildId) -> Action<'_, Restart>;
 
-    /// Looks at a specification's inputs now rather than when it is time. `false`: none of this name is watched.
+    /// Requests a look at a specification's inputs now. `false`: no specification of this name has a monitor.
     fn look(&self, specification: &str) -> bool;
 }
 
-/// What a request to cancel came to.
+/// The outcome of a request to cancel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cancel {
-    /// It waited: it is canceled now, and these changed.
+    /// The build waited: it is canceled now, and these builds changed.
     Done(Vec<Changed>),
-    /// It runs: this attempt is to be stopped, and its end will be the build's.
+    /// The build runs: this attempt has to be stopped.
     Running(i64),
-    /// It is finished or not there.
+    /// The build has finished or does not exist.
     TooLate,
 }
 
-/// What a request to build once more came to.
+/// The outcome of a request to restart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Restart {
-    /// It is scheduled, and so is everything that had failed for want of it.
+    /// The build is scheduled, and so are the builds that had failed because of it.
     Done(Vec<Changed>),
-    /// It waits or runs already, or it succeeded: nothing was changed.
+    /// The build waits or runs already, or it succeeded. Nothing was changed.
     Not(BuildStatus),
-    /// What it needs has failed: this build of it is to be restarted first. Nothing was changed.
+    /// A build that it needs has failed, and has to be restarted first. Nothing was changed.
     Needs(BuildId),
-    /// It has no derivation any more. Nothing was changed.
+    /// The build has no derivation any more. Nothing was changed.
     Undefined,
     /// There is no such build.
     Missing,
 }
 
-/// Why a build in this state is not restarted.
+/// The message for [`Restart::Not`].
 pub fn restart_refused(id: BuildId, status: BuildStatus) -> String {
     if status.is_success() {
         format!("build {id} succeeded; what succeeded is not built again")

@@ -4,30 +4,30 @@ use super::{BuildId, BuildStatus, EvaluationId, ProductId, SpecificationId, Time
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// The row that remembers a derivation's fate.
+/// A build of a derivation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Build {
     /// Its row.
     pub id: BuildId,
-    /// What is built: a store path, or `DIGEST-NAME.drv` of the `command` backend.
+    /// The derivation: a store path, or `DIGEST-NAME.drv` of the `command` backend.
     pub derivation: String,
-    /// The specification that asked first.
+    /// The first specification that wanted it.
     pub specification_id: SpecificationId,
-    /// Its name.
+    /// The name of that specification.
     pub specification: String,
-    /// The evaluation that asked first.
+    /// The first evaluation that wanted it.
     pub evaluation: EvaluationId,
     /// The job's name in that evaluation.
     pub job: String,
-    /// What it is built for, such as `x86_64-linux`.
+    /// The system, such as `x86_64-linux`.
     pub system: String,
     /// The package's name and version, or the job's name.
     pub nix_name: String,
     /// Higher is built earlier.
     pub priority: i64,
-    /// Its fate.
+    /// Its status.
     pub status: BuildStatus,
-    /// Compared with the job's build before; `Unknown` until finished.
+    /// Its result compared with the job's previous build; `Unknown` until it has finished.
     pub weather: Weather,
     /// How many times it was started.
     pub attempt: i64,
@@ -37,25 +37,25 @@ pub struct Build {
     pub message: String,
     /// When it was registered.
     pub submitted_at: Timestamp,
-    /// When the last attempt started; 0 when not yet.
+    /// When the last attempt started; 0 before the first.
     pub started_at: Timestamp,
-    /// When it finished; 0 when not yet.
+    /// When it finished; 0 until then.
     pub stopped_at: Timestamp,
     /// Its build log.
     pub log: BuildLogFile,
-    /// Whether it came from another server: nothing of ours builds it, or has its log.
+    /// Whether it was imported from another server. This server neither builds it nor has its log.
     pub imported: bool,
 }
 
 impl Build {
-    /// Whether its last attempt is what became of it, or will be: one that was scheduled again has not run.
+    /// Whether its last attempt gives its result: false for a build that was scheduled again.
     pub fn has_run(&self) -> bool {
         let ran = self.status == BuildStatus::Started
             || (self.status.is_finished() && self.started_at > 0);
         self.attempt > 0 && ran
     }
 
-    /// Why there is no log, in a sentence. `None`: it runs or has run.
+    /// Why there is no log, as a sentence. `None`: the build runs or has run.
     pub fn no_log(&self) -> Option<&'static str> {
         if self.has_run() {
             return None;
@@ -79,46 +79,46 @@ impl Build {
     }
 }
 
-/// Where a build log is.
+/// The file of a build log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BuildLogFile {
-    /// Relative to the state directory; empty when there is none; ends with `.zst` when compressed.
+    /// Relative to the state directory; empty without a log; ends with `.zst` if the file is compressed.
     pub path: String,
-    /// Bytes before compression, known when finished.
+    /// Bytes before compression, once the build has finished.
     pub bytes: i64,
-    /// SHA-256 of the file as it is stored, in hexadecimal; empty until finished.
+    /// SHA-256 of the stored file, in hexadecimal; empty until the build has finished.
     pub digest: String,
 }
 
-/// What a page about one build shows.
+/// What the page of a build shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BuildDetails {
     /// The build.
     pub build: Build,
-    /// By name.
+    /// Its outputs by name.
     pub outputs: Vec<Output>,
-    /// Files to download.
+    /// Its products.
     pub products: Vec<Product>,
-    /// First to last.
+    /// Its attempts, the first one first.
     pub attempts: Vec<Attempt>,
     /// The builds it needs.
     pub needs: Vec<Build>,
     /// The builds that need it, at most 100.
     pub needed_by: Vec<Build>,
-    /// What defines it, when the `command` backend builds it.
+    /// Its definition, if the `command` backend builds it.
     pub definition: Option<Definition>,
 }
 
-/// A result of a build.
+/// An output of a build.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Output {
-    /// `out` unless the backend has others.
+    /// `out`, unless the backend has several.
     pub name: String,
     /// Absolute, or relative to the state directory.
     pub path: String,
 }
 
-/// A file to download.
+/// A file that a build offers for download.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Product {
     /// Its row.
@@ -137,7 +137,7 @@ pub struct Product {
     pub checksum: String,
 }
 
-/// A file to download that has no row yet.
+/// A product that is not stored yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewProduct {
     /// `file`, or what the job calls it.
@@ -152,21 +152,21 @@ pub struct NewProduct {
     pub checksum: String,
 }
 
-/// One start of a build.
+/// An attempt at a build.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Attempt {
     /// 1 for the first.
     pub number: i64,
-    /// Who ran it.
+    /// The worker that ran it.
     pub worker: String,
-    /// How it ended; `Started` while it runs, `Canceled` if its end was asked for; `Scheduled` when it was
-    /// lost and counts for nothing.
+    /// How it ended; `Started` while it runs, `Canceled` if that was requested, `Scheduled` if the worker was lost and the
+    /// attempt does not count.
     pub status: BuildStatus,
-    /// Why, for people.
+    /// Why it ended so, for people.
     pub message: String,
     /// When it started.
     pub started_at: Timestamp,
-    /// When it ended; 0 when not yet.
+    /// When it ended; 0 until then.
     pub stopped_at: Timestamp,
 }
 
@@ -181,10 +181,10 @@ pub struct JobBuild {
     pub name: String,
 }
 
-/// Of one argument or variable of a command: the kernel's bound (`MAX_ARG_STRLEN`) without its zero byte.
+/// Bytes of one argument or variable of a command: the kernel's `MAX_ARG_STRLEN` without the zero byte.
 pub const ARGUMENT_BYTES_MAX: usize = 128 * 1024 - 1;
 
-/// The script of a command that hands a longer one to the shell than an argument may be: it is run from a file.
+/// The script of a shell command if it is too long for an argument: it is run from a file.
 pub fn script(command: &[String]) -> Option<&str> {
     match command {
         [shell, e, c, script]
@@ -199,11 +199,11 @@ pub fn script(command: &[String]) -> Option<&str> {
     }
 }
 
-/// Everything that defines a derivation of the `command` backend. Its digest is its identity, so
-/// field order and spelling are part of the format: `version` changes when they do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Everything that defines a derivation of the `command` backend. The digest of its JSON is its identity, so the order and
+/// the spelling of the fields are part of the format: `version` changes when they do.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Definition {
-    /// Of this format.
+    /// The version of this format.
     pub version: u32,
     /// The package's name and version, or the job's name.
     pub name: String,
@@ -211,16 +211,16 @@ pub struct Definition {
     pub command: Vec<String>,
     /// Added to the clean environment.
     pub environment: BTreeMap<String, String>,
-    /// What it is built for.
+    /// The system.
     pub system: String,
-    /// What lies in the build directory.
+    /// The files in the build directory.
     pub sources: Vec<Source>,
-    /// Derivations whose outputs it sees, by the name it knows them by.
+    /// Derivations whose outputs it sees, by their names there.
     pub needs: BTreeMap<String, String>,
-    /// Path patterns of files to keep.
+    /// Path patterns of its products.
     pub products: Vec<String>,
-    /// What it sees of the machine that builds it: `none` outside a sandbox, `sandbox`, or
-    /// `sandbox-network` with the network in it; with `-user` as a user that is not the server's. Empty in the first version of this format.
+    /// How it is isolated: `none` without a sandbox, `sandbox`, or `sandbox-network` with the network; each followed by
+    /// `-user` if a user other than the server's runs it. Empty in the first version of this format.
     #[serde(default)]
     pub isolation: String,
     /// Whether it may use the network from the sandbox.
@@ -232,10 +232,10 @@ pub struct Definition {
 }
 
 impl Definition {
-    /// Of the format. 2: digests of sources cover git's attributes, and [`Definition::isolation`].
+    /// The version of the format. 2: digests of sources cover git's attributes, and [`Definition::isolation`] exists.
     pub const VERSION: u32 = 2;
 
-    /// The text whose digest is the identity: everything but where the sources come from and words for people.
+    /// The text whose digest is the identity: everything but the origin of the sources and the description.
     pub fn identity(&self) -> String {
         let mut copy = self.clone();
         copy.description.clear();
@@ -250,52 +250,52 @@ impl Definition {
     }
 }
 
-/// The files of one checkout that a build sees.
+/// The files of a checkout that a build sees.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Source {
     /// The input's name.
     pub input: String,
-    /// Whether the files lie in the directory where the command runs. Those of other inputs lie
-    /// in a directory of the input's name below `BRIGANDINE_INPUTS`.
+    /// Whether the files are in the directory in which the command runs. The files of other inputs are in a directory of
+    /// the input's name below `BRIGANDINE_INPUTS`.
     pub main: bool,
-    /// Where the repository is. Not part of the identity.
+    /// The address of the repository. Not part of the identity.
     pub url: String,
-    /// The revision the files are taken from. Not part of the identity.
+    /// The revision. Not part of the identity.
     pub revision: String,
     /// Whether submodules are exported as well. Not part of the identity.
     pub submodules: bool,
-    /// What submodules are fetched from with the server's credentials. Not part of the identity.
+    /// Beginnings of addresses from which submodules are fetched with the server's credentials. Not part of the identity.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub submodules_from: Vec<String>,
-    /// Path patterns; empty means the whole tree.
+    /// Path patterns; empty: the whole tree.
     pub patterns: Vec<String>,
-    /// Digest of paths, modes and git objects of the files: this is the identity.
+    /// The digest of the paths, modes and git objects of the files, which is their identity.
     pub digest: String,
 }
 
-/// Which builds a list holds. Absent fields do not restrict.
+/// Which builds a list has. `None`: all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BuildFilter {
-    /// The name of the specification that asked first.
+    /// The name of the first specification that wanted the build.
     pub specification: Option<String>,
     /// The job's name.
     pub job: Option<String>,
-    /// What it is built for.
+    /// The system.
     pub system: Option<String>,
-    /// The evaluation that asked first, as in Cuirass; an evaluation's jobs are another list.
+    /// The first evaluation that wanted the build, as in Cuirass. `store::job_page` lists all jobs of an evaluation.
     pub evaluation: Option<EvaluationId>,
-    /// Its derivation.
+    /// The derivation.
     pub derivation: Option<String>,
-    /// Its fate.
+    /// The status.
     pub status: Option<BuildStatus>,
 }
 
-/// How many builds wait and run.
+/// How many builds are pending.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct QueueCounts {
-    /// Wait for room or for dependencies.
+    /// Builds that wait for room or for dependencies.
     pub scheduled: i64,
-    /// Run.
+    /// Builds that run.
     pub started: i64,
 }

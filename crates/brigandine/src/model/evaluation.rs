@@ -39,12 +39,23 @@ pub struct Evaluation {
     pub finished_at: Timestamp,
     /// Path of the evaluator's log relative to the state directory; empty when there is none.
     pub log_path: String,
-    /// How its jobs stand.
+    /// Its jobs by status.
     pub counters: Counters,
 }
 
-/// How many jobs of an evaluation stand where. Kept in the row, in the transaction that changes a
-/// build, so that no page ever counts builds.
+impl Evaluation {
+    /// Whether the evaluation and the builds of all its jobs have ended.
+    pub fn is_complete(&self) -> bool {
+        match self.status {
+            EvaluationStatus::Started => false,
+            EvaluationStatus::Succeeded => self.counters.finished() == self.counters.total(),
+            EvaluationStatus::Failed | EvaluationStatus::Aborted => true,
+        }
+    }
+}
+
+/// How many jobs of an evaluation have builds of each status. The transaction that changes a build changes them, so that
+/// no page counts builds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Counters {
     /// Wait for dependencies or room.
@@ -75,7 +86,7 @@ impl Counters {
             + self.canceled
     }
 
-    /// Jobs about which nothing more will happen by itself.
+    /// Jobs whose builds have ended.
     pub const fn finished(&self) -> i64 {
         self.total() - self.scheduled - self.started
     }
@@ -86,7 +97,7 @@ impl Counters {
     }
 }
 
-/// An evaluation with everything its page shows besides the builds.
+/// An evaluation with everything that its page shows but the builds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EvaluationDetails {
     /// The evaluation.
@@ -110,7 +121,7 @@ pub struct JobState {
     pub reused: bool,
 }
 
-/// How a job stands against the previous evaluation.
+/// How a job changed since the previous evaluation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JobChange {
     /// Failed now, succeeded before.

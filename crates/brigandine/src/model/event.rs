@@ -1,69 +1,69 @@
-//! What the server tells those who watch.
+//! Events of the server.
 
 use super::{BuildId, BuildStatus, EvaluationId, EvaluationStatus, SpecificationId};
 use tokio::sync::broadcast;
 
-/// Something changed, and the change is committed. Sent over a bounded broadcast: a receiver that
-/// lags loses the oldest events and reads the state again.
+/// A committed change. Sent over a bounded broadcast: a receiver that lags loses the oldest events, and has to read the
+/// state again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// What the server waits for began or ended.
+    /// The notices of the server changed: what it waits for, or how the specification files differ from what is stored.
     Notice,
     /// A specification was added, changed or removed.
     Specification {
-        /// Which.
+        /// The specification.
         id: SpecificationId,
     },
     /// A look at a specification's inputs ended.
     Looked {
-        /// Whose.
+        /// The specification.
         specification: SpecificationId,
-        /// Whether it went wrong.
+        /// Whether the look failed.
         failed: bool,
     },
     /// An evaluation began or ended.
     Evaluation {
-        /// Which.
+        /// The evaluation.
         id: EvaluationId,
-        /// Whose.
+        /// Its specification.
         specification: SpecificationId,
-        /// Its status now.
+        /// Its new status.
         status: EvaluationStatus,
     },
     /// A build has a new status.
     Build {
-        /// Which.
+        /// The build.
         id: BuildId,
         /// The job's name.
         job: String,
-        /// The evaluation that asked first.
+        /// The first evaluation that wanted it.
         evaluation: EvaluationId,
-        /// The specification that asked first.
+        /// The first specification that wanted it.
         specification: SpecificationId,
-        /// Its status now.
+        /// The new status.
         status: BuildStatus,
     },
 }
 
-/// A build that has a new status, for the event channel.
+/// A build that has a new status: what becomes [`Event::Build`] after the commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changed {
     /// The build.
     pub id: BuildId,
     /// The job's name.
     pub job: String,
-    /// The evaluation that asked first.
+    /// The first evaluation that wanted it.
     pub evaluation: EvaluationId,
-    /// The specification that asked first.
+    /// The first specification that wanted it.
     pub specification: SpecificationId,
     /// The new status.
     pub status: BuildStatus,
 }
 
-/// Tells watchers of builds that have a new status. Call it after the commit.
+/// Publishes builds that have a new status. Call it after the commit.
 pub fn publish(events: &broadcast::Sender<Event>, changed: &[Changed]) {
     for build in changed {
-        // Nobody may be watching.
+        // It fails only if there are no receivers.
         let _ = events.send(Event::Build {
             id: build.id,
             job: build.job.clone(),

@@ -1,4 +1,4 @@
-//! Row numbers, one type per table, so that they cannot be mistaken for one another.
+//! Row numbers, with a type for each table, so that the compiler tells them apart.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,20 +1,20 @@
-//! Jobs as a person lists them, in a repository or in a specification.
+//! Jobs as a job list has them, in a repository or in a specification.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// One job of a job list. What it says is checked where it is read; here it is a plain value.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A job of a job list. `config/` checks the values when it reads them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobEntry {
     /// Unique in its list.
     pub name: String,
     /// One line for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub description: String,
-    /// A single text is a shell script, several are program and arguments.
+    /// One text is a shell script; several are a program and its arguments.
     pub command: Vec<String>,
-    /// Patterns of the paths it reads, `PATTERN` or `INPUT:PATTERN`; empty means the whole tree.
+    /// Patterns of the paths that it reads, `PATTERN` or `INPUT:PATTERN`; empty: the whole tree.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<String>,
     /// Jobs of the same list whose outputs it sees.
@@ -23,19 +23,19 @@ pub struct JobEntry {
     /// Added to the clean environment.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
-    /// What it is built for; empty means the server's own system.
+    /// Its systems; empty: the server's own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub systems: Vec<String>,
-    /// Seconds it may take; the server's default when absent.
+    /// Seconds that it may take; `None`: the server's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_s: Option<u64>,
-    /// Seconds it may be silent; the server's default when absent.
+    /// Seconds that it may print nothing; `None`: the server's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_silent_s: Option<u64>,
     /// Higher is built earlier.
     #[serde(default)]
     pub priority: i64,
-    /// Patterns of the files to keep and offer.
+    /// Patterns of its products.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub products: Vec<String>,
     /// Whether it may use the network from the sandbox.
@@ -43,8 +43,8 @@ pub struct JobEntry {
     pub network: bool,
 }
 
-/// Jobs of the same list by the names that the build knows them by. Written as a list of jobs, each has
-/// its own name; as a map, any.
+/// Needed jobs of the same list, by the names of their outputs in the build. A list is short for a map in which every job
+/// has its own name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "NeedsText", into = "NeedsText")]
 pub struct Needs(pub BTreeMap<String, String>);
@@ -56,7 +56,7 @@ impl Needs {
     }
 }
 
-/// [`Needs`] as they are stored.
+/// [`Needs`] in JSON.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 enum NeedsText {

@@ -1,19 +1,19 @@
-//! Where a log is: of a build, of an evaluation.
+//! The file names of logs.
 
 use super::{BuildId, EvaluationId};
 use crate::os::state_dir::LOGS;
 
-/// Whose log it is.
+/// A log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LogName {
-    /// Of one start of a build.
+    /// The log of an attempt at a build.
     Build(BuildId, i64),
-    /// Of an evaluator.
+    /// The log of an evaluator.
     Evaluation(EvaluationId),
 }
 
 impl LogName {
-    /// The plain file, relative to the state directory.
+    /// The file before compression, relative to the state directory.
     pub fn path(self) -> String {
         match self {
             Self::Build(id, attempt) => {

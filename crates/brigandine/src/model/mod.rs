@@ -1,8 +1,7 @@
-//! Plain values of the domain: what the store returns and every other part speaks of.
+//! Plain values of the domain, which all other parts use.
 //!
-//! Nothing here does I/O. A **specification** has **inputs**; an input at a revision is a
-//! **checkout**; checkouts give an **evaluation**; it yields **jobs**, each naming a
-//! **derivation**; a **build** remembers the derivation's fate.
+//! Nothing here does I/O. A **specification** has **inputs**; an input at a revision is a **checkout**; an **evaluation** of
+//! checkouts yields **jobs**, each with a **derivation**; a **build** realises a derivation.
 
 mod actions;
 mod build;

@@ -1,4 +1,4 @@
-//! Where outputs and products are, as the database has it.
+//! The paths of outputs and products, as the database stores them.
 
 use crate::os::state_dir::OUTPUTS;
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, percent_encode};
@@ -6,22 +6,22 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-/// What is encoded besides the bytes that are no ASCII; a slash stays.
+/// Bytes that are encoded besides those that are no ASCII. A slash is not.
 const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
 
-/// Where the output of this digest is, relative to the state directory. The index of the database and the statements
-/// that go by it spell the folder as well (`schema.sql`).
+/// The path of the output with this digest, relative to the state directory. An index in `schema.sql`, and the statements
+/// that use it, contain the folder's name as well.
 pub fn output_path(digest: &str) -> String {
     format!("{OUTPUTS}/{digest}")
 }
 
-/// The digest of the output at this path. `None`: it is not in the state directory, but was imported.
+/// The digest of the output at this path. `None`: the output was imported and is not in the state directory.
 pub fn output_digest(path: &str) -> Option<&str> {
     path.strip_prefix(OUTPUTS)?.strip_prefix('/')
 }
 
-/// The text that stands for the file at `path` in the output of this digest: `outputs/DIGEST/PATH`. A path that
-/// is no UTF-8 is percent-encoded, which a second slash before it says: no path has an empty part.
+/// The stored form of the file at `path` in the output with this digest: `outputs/DIGEST/PATH`, or `outputs/DIGEST//PATH`
+/// with a percent-encoded path if that is no UTF-8. Other paths have no empty parts.
 pub fn product_path(digest: &str, path: &Path) -> String {
     match path.to_str() {
         Some(path) => format!("{OUTPUTS}/{digest}/{path}"),
@@ -31,7 +31,7 @@ pub fn product_path(digest: &str, path: &Path) -> String {
     }
 }
 
-/// The file that the text stands for, relative to the state directory.
+/// The file of a stored form, relative to the state directory.
 pub fn product_file(stored: &str) -> PathBuf {
     match stored.split_once("//") {
         Some((output, encoded)) if output_digest(output).is_some() => {

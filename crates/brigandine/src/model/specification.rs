@@ -1,9 +1,9 @@
-//! What to build, and how jobs come out of it.
+//! Specifications: what is evaluated and built.
 
 use super::{EvaluationId, SpecificationId, Timestamp};
 use serde::{Deserialize, Serialize};
 
-/// Inputs, and an evaluator that turns their checkouts into jobs.
+/// Inputs, and the evaluator that makes jobs of their checkouts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Specification {
     /// Unique; letters, digits, `-`, `_`, `.`.
@@ -11,23 +11,23 @@ pub struct Specification {
     /// One line for people.
     #[serde(default)]
     pub description: String,
-    /// At least one; the first is the one evaluators read by default.
+    /// At least one; evaluators read the first by default.
     pub inputs: Vec<Input>,
-    /// How jobs come out of the checkouts.
+    /// What makes jobs of the checkouts.
     pub evaluator: Evaluator,
-    /// Seconds between two looks at the inputs; the server's default when absent.
+    /// Seconds between two looks at the inputs; `None`: the server's default.
     #[serde(default)]
     pub interval_s: Option<u64>,
     /// Added to the priority of every job.
     #[serde(default)]
     pub priority: i64,
-    /// How long its evaluations are kept; the server's default when absent.
+    /// Which of its evaluations are kept; `None`: the server's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep: Option<Keep>,
     /// Whether its evaluator and all its jobs may use the network from the sandbox.
     #[serde(default, skip_serializing_if = "super::text::is_no")]
     pub network: bool,
-    /// A disabled specification is kept, and never looked at.
+    /// Whether its inputs are looked at.
     #[serde(default = "yes")]
     pub enabled: bool,
 }
@@ -36,14 +36,14 @@ const fn yes() -> bool {
     true
 }
 
-/// Which evaluations are kept, with their builds, build logs and outputs: those that one of the rules
-/// names. Without a rule all are kept.
+/// Which evaluations are kept, with their builds, build logs and outputs: those that satisfy one of the rules. Without a
+/// rule all are kept.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Keep {
-    /// So many of the newest.
+    /// The number of newest evaluations that are kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evaluations: Option<u32>,
-    /// Those that began within so many days.
+    /// Evaluations that began within so many days are kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub days: Option<u32>,
 }
@@ -56,10 +56,10 @@ impl Keep {
 }
 
 impl Specification {
-    /// What another definition of the same specification says otherwise, by the names of keys in files:
-    /// `interval`, `input source`. Empty: both say the same.
+    /// The keys of specification files in which another definition differs: `interval`, `input source`. Empty: both are
+    /// equal.
     pub fn differences(&self, other: &Self) -> Vec<String> {
-        // Taken apart, so that no field is forgotten.
+        // The compiler refuses this if a field is missing.
         let Self {
             name: _,
             description,
@@ -109,25 +109,25 @@ impl Specification {
 pub struct Input {
     /// Unique in its specification.
     pub name: String,
-    /// Anything `git fetch` takes: `https://`, `ssh://`, `file://`, a path.
+    /// An address for `git fetch`: `https://`, `ssh://`, `file://`, a path.
     pub url: String,
-    /// Which revision to take.
+    /// The revision.
     pub reference: Reference,
     /// Whether submodules are fetched and exported as well.
     #[serde(default)]
     pub submodules: bool,
-    /// The beginnings of addresses that submodules are fetched from with the server's credentials.
+    /// The beginnings of addresses from which submodules are fetched with the server's credentials.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub submodules_from: Vec<String>,
 }
 
-/// Which revision of a repository to take.
+/// A revision of a repository.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reference {
     /// The head of the branch.
     Branch(String),
-    /// What the tag points to.
+    /// The commit of the tag.
     Tag(String),
     /// A full revision, 40 or 64 hexadecimal digits.
     Revision(String),
@@ -135,39 +135,39 @@ pub enum Reference {
     Head,
 }
 
-/// How jobs come out of checkouts. Both kinds speak the evaluator protocol.
+/// What makes jobs of checkouts. Both kinds use the evaluator protocol.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Evaluator {
     /// A job list kept in the repository.
     Jobs {
-        /// The input that holds the list; the first one when absent.
+        /// The input that has the list; `None`: the first.
         #[serde(default)]
         input: Option<String>,
         /// Path of the list in that input, `brigandine.toml` by default.
         file: String,
-        /// The list itself, for repositories that hold none; `file` is then not read.
+        /// The list itself, for repositories without one; `file` is then not read.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         jobs: Vec<super::JobEntry>,
     },
-    /// Any program that speaks the evaluator protocol.
+    /// A program that uses the evaluator protocol.
     Command {
-        /// The input in whose checkout the program runs; the first one when absent.
+        /// The input in whose checkout the program runs; `None`: the first.
         #[serde(default)]
         input: Option<String>,
-        /// Program and arguments. A program with a `/` is looked up in the checkout.
+        /// Program and arguments. The path of a program with a `/` is relative to the checkout.
         command: Vec<String>,
-        /// Handed to the program as they are.
+        /// Passed to the program unchanged.
         #[serde(default)]
         arguments: serde_json::Map<String, serde_json::Value>,
-        /// Seconds the program may take; the server's default when absent.
+        /// Seconds that the program may take; `None`: the server's default.
         #[serde(default)]
         timeout_s: Option<u64>,
     },
 }
 
 impl Evaluator {
-    /// The name of the input that the evaluator reads, if it is not simply the first.
+    /// The name of the input that the evaluator reads, if it names one.
     pub fn input(&self) -> Option<&str> {
         match self {
             Self::Jobs { input, .. } | Self::Command { input, .. } => input.as_deref(),
@@ -175,26 +175,26 @@ impl Evaluator {
     }
 }
 
-/// A stored specification and what is known of it.
+/// A stored specification and its state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpecificationState {
     /// Its row.
     pub id: SpecificationId,
-    /// What it says.
+    /// The definition.
     pub specification: Specification,
     /// When it was first stored.
     pub created_at: Timestamp,
     /// The last look at its inputs.
     pub look: Look,
-    /// The evaluation of what the inputs were at the last look that went well, if there was one. Not the latest
-    /// one if the inputs were set back.
+    /// The evaluation of the revisions that the last successful look found. Not the latest evaluation if the inputs were
+    /// set back to earlier revisions.
     pub current_evaluation: Option<EvaluationId>,
-    /// The latest evaluation, whatever its state.
+    /// The latest evaluation.
     pub latest_evaluation: Option<EvaluationId>,
 }
 
 impl SpecificationState {
-    /// The evaluation that says how the specification stands.
+    /// The evaluation that determines the state of the specification.
     pub fn evaluation(&self) -> Option<EvaluationId> {
         self.current_evaluation.or(self.latest_evaluation)
     }
@@ -205,19 +205,19 @@ impl SpecificationState {
     }
 }
 
-/// What came of the last look at a specification's inputs.
+/// The last look at a specification's inputs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Look {
-    /// When it ended; 0 when nobody looked yet.
+    /// When it ended; 0 before the first look.
     pub looked_at: Timestamp,
-    /// What went wrong, for people; empty when nothing did.
+    /// Why it failed, for people; empty if it succeeded.
     pub error: String,
     /// How many looks failed in a row.
     pub failures: i64,
-    /// When the next one is due; 0 when unknown.
+    /// When the next look is due; 0 if unknown.
     pub next_at: Timestamp,
-    /// When somebody last asked for one; 0 when nobody did. Each wish has a time of its own.
+    /// The time of the last request for a look; 0 without one. Every request has a time of its own.
     pub wanted_at: Timestamp,
-    /// The last wish that stood when this look began. Wishes up to it are answered.
+    /// The last request before this look began. This look answers all requests up to it.
     pub answered_at: Timestamp,
 }

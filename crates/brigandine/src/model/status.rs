@@ -1,4 +1,4 @@
-//! Status codes: Cuirass's numbers, and never others.
+//! Status codes: the numbers of Cuirass, and no others.
 
 use serde::{Serialize, Serializer};
 
@@ -12,7 +12,7 @@ macro_rules! codes {
             /// Every value, in the order of the codes.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
 
-            /// The number that the database and clients use.
+            /// The number in the database and in JSON.
             pub const fn code(self) -> i64 {
                 match self { $(Self::$variant => $code,)+ }
             }
@@ -22,7 +22,7 @@ macro_rules! codes {
                 match code { $($code => Some(Self::$variant),)+ _ => None }
             }
 
-            /// The name that people and command lines use.
+            /// The name in messages and on command lines.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text,)+ }
             }
@@ -69,43 +69,43 @@ macro_rules! codes {
 }
 
 codes! {
-    /// The fate of a build.
+    /// The status of a build.
     BuildStatus {
         /// Waits for its dependencies or for room.
         Scheduled = -2 "scheduled",
         /// An executor runs it.
         Started = -1 "started",
-        /// All outputs are there.
+        /// Has all its outputs.
         Succeeded = 0 "succeeded",
-        /// Its command ended with a failure.
+        /// Its command failed.
         Failed = 1 "failed",
-        /// Never started, since a dependency failed.
+        /// Never started, because a dependency failed.
         FailedDependency = 2 "failed-dependency",
-        /// Something other than its command: time limit, silence, missing product, server trouble.
+        /// Failed for another reason: a time limit, silence, a missing product, an error of the server.
         FailedOther = 3 "failed-other",
-        /// Ended on request, or its derivation is gone.
+        /// Ended on request, or without its derivation.
         Canceled = 4 "canceled",
     }
 }
 
 codes! {
-    /// How far an evaluation got.
+    /// The status of an evaluation.
     EvaluationStatus {
         /// The evaluator runs.
         Started = -1 "started",
         /// Its jobs are registered.
         Succeeded = 0 "succeeded",
-        /// The evaluator failed, or said something unusable; nothing is registered.
+        /// The evaluator failed, or its output is invalid; nothing is registered.
         Failed = 1 "failed",
-        /// Ended from outside: the server stopped.
+        /// The server stopped it.
         Aborted = 2 "aborted",
     }
 }
 
 codes! {
-    /// A finished build compared with the last finished build of the same job before it.
+    /// The result of a build compared with the previous finished build of the same job.
     Weather {
-        /// Not finished, or nothing to compare with that says more.
+        /// Not finished, or canceled.
         Unknown = -1 "unknown",
         /// Succeeded, and did not before.
         NewSuccess = 0 "new-success",
@@ -119,17 +119,17 @@ codes! {
 }
 
 impl BuildStatus {
-    /// Whether nothing more will happen by itself.
+    /// Whether the build has ended.
     pub const fn is_finished(self) -> bool {
         self.code() >= 0
     }
 
-    /// Whether the outputs are there.
+    /// Whether the build has its outputs.
     pub const fn is_success(self) -> bool {
         matches!(self, Self::Succeeded)
     }
 
-    /// Whether it ended badly by itself: a canceled one did not.
+    /// Whether the build failed. A canceled build did not.
     pub const fn is_broken(self) -> bool {
         matches!(self, Self::Failed | Self::FailedDependency | Self::FailedOther)
     }
@@ -140,7 +140,7 @@ impl Weather {
     pub const fn of(previous: Option<BuildStatus>, status: BuildStatus) -> Self {
         let before = match previous {
             Some(previous) => previous.is_success(),
-            // The first build of a job: its outcome is news either way.
+            // The result of a job's first build counts as a change either way.
             None => !status.is_success(),
         };
         match (before, status) {

@@ -1,16 +1,17 @@
-//! Texts from outside: made fit to be stored, shown and traced where they enter.
+//! Texts from repositories, programs and users: bounded and without control characters, so that they can be stored, shown
+//! and traced.
 
-/// Ends a text that was cut.
+/// The mark at the end of a text that was cut.
 const CUT: &str = "… (cut)";
 
-/// What an error or a message of somebody else may have, in bytes.
+/// The longest error or message of another program that is kept, in bytes.
 pub const MESSAGE_BYTES_MAX: usize = 4096;
 
-/// A text as one line of at most `bytes_max` bytes. Line ends become `; `; other control characters, and
-/// those that change the direction of what follows, are spelt out; what is too long is cut, with a mark.
+/// A text as one line of at most `bytes_max` bytes. Line ends become `; `; control characters, and those that change the
+/// direction of text, are escaped; a longer text is cut, with a mark.
 pub fn one_line(text: &str, bytes_max: usize) -> String {
     let mut line = String::new();
-    // A line end counts only between two texts.
+    // Line ends at the beginning and at the end are dropped.
     let mut broken = false;
     for c in text.trim().chars() {
         if matches!(c, '\n' | '\r' | '\u{2028}' | '\u{2029}') {
@@ -38,7 +39,7 @@ pub fn one_line(text: &str, bytes_max: usize) -> String {
     line
 }
 
-/// As [`one_line`], with the line ends that there are: for messages that show a place in a file.
+/// As [`one_line`], but keeps line ends and indentation, for messages that show a place of a file.
 pub fn lines(text: &str, bytes_max: usize) -> String {
     let mut lines = String::new();
     for line in text.trim_end().lines().filter(|line| !line.trim().is_empty()) {
@@ -57,7 +58,7 @@ pub fn lines(text: &str, bytes_max: usize) -> String {
     lines
 }
 
-/// Whether a character steers a terminal or the order of others rather than being shown.
+/// Whether a character controls a terminal or the direction of text.
 pub fn is_steering(c: char) -> bool {
     c.is_control()
         || matches!(
@@ -66,7 +67,7 @@ pub fn is_steering(c: char) -> bool {
         )
 }
 
-/// An error with all that it was caused by, as far as it does not say that itself.
+/// An error with its causes, without those that its message contains already.
 pub fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     for cause in std::iter::successors(error.source(), |cause| cause.source()) {
@@ -92,7 +93,7 @@ pub fn size(bytes: u64) -> String {
     format!("{value:.1} TiB")
 }
 
-/// For values that are left out of a text when they say no.
+/// For `skip_serializing_if`.
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
 pub(super) const fn is_no(yes: &bool) -> bool {
     !*yes

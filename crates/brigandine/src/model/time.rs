@@ -1,6 +1,6 @@
-//! Times as the database has them.
+//! Times as the database stores them.
 
-/// Seconds since 1970 in UTC; 0 stands for "not yet".
+/// Seconds since 1970 in UTC; 0 means "not yet".
 pub type Timestamp = i64;
 
 /// The clock of the server. SQL never asks for the time: it is always a parameter.

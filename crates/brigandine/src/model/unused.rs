@@ -1,38 +1,38 @@
-//! What a specification file says and the server does not do.
+//! Differences between the configured specification files and what is stored.
 
 use serde::{Deserialize, Serialize};
 
 /// Names that a sentence lists at most.
 const NAMES_MAX: usize = 10;
 
-/// Something in a specification file that the server was given, and that it does not go by.
+/// A part of a specification file that the server does not use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unused {
     /// The file.
     pub file: String,
-    /// What is not used of it.
+    /// The part.
     pub what: UnusedPart,
 }
 
-/// What is not used of a file.
+/// The part of a specification file that the server does not use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum UnusedPart {
-    /// It says otherwise than what is stored under this name, in these keys.
+    /// The file differs from the stored specification in these keys.
     Differs {
         /// The specification's name.
         specification: String,
         /// As [`Specification::differences`](super::Specification::differences) names them.
         keys: Vec<String>,
     },
-    /// Specifications that were not in it when the server started, and are not stored.
+    /// Specifications that were added to the file after the server started, and are not stored.
     New(Vec<String>),
-    /// It cannot be read, or has mistakes: the first of them.
+    /// The file cannot be read, or has mistakes: the first of them.
     Wrong(String),
 }
 
 impl Unused {
-    /// The specification that is stored and that it is about, if there is one.
+    /// The stored specification from which the file differs.
     pub fn specification(&self) -> Option<&str> {
         match &self.what {
             UnusedPart::Differs { specification, .. } => Some(specification),
@@ -40,7 +40,7 @@ impl Unused {
         }
     }
 
-    /// In sentences for people: which file, what, and what to do.
+    /// Sentences for people: which part of which file, and what to do.
     pub fn sentences(&self) -> String {
         let file = &self.file;
         match &self.what {
@@ -62,7 +62,7 @@ impl Unused {
     }
 }
 
-/// The first of them, and how many more there are.
+/// The first names, and how many more there are.
 fn some(names: &[String]) -> String {
     let mut text = names[..names.len().min(NAMES_MAX)].join(", ");
     if names.len() > NAMES_MAX {
