@@ -17,7 +17,7 @@ use crate::cli::Builds;
 use crate::output::Failure;
 use brigandine::model::{self, Evaluator, Event, Input, Reference, Specification, SpecificationId};
 use brigandine::store;
-use brigandine::{App, AppError, Settings};
+use brigandine::{App, AppError, Config};
 use rustix::time::{ClockId, clock_gettime};
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -133,11 +133,12 @@ async fn measure(arguments: &Builds, directory: &Path) -> Result<Figures, Failur
     commit(&repository, &job_list(arguments.count))?;
 
     let began = Instant::now();
-    let mut settings = Settings::new(directory.join("state"));
-    settings.max_jobs = usize::from(arguments.max_jobs);
-    settings.interval = Duration::from_secs(3600);
-    settings.sandbox = arguments.sandbox;
-    let app = App::start(settings).await?;
+    let mut config = Config::default();
+    config.state = directory.join("state");
+    config.max_jobs = usize::from(arguments.max_jobs);
+    config.interval = Duration::from_secs(3600);
+    config.sandbox = arguments.sandbox;
+    let app = App::start(config).await?;
     app.run().await?;
     let start_ms = milliseconds(began.elapsed());
 

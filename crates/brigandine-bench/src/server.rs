@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use brigandine::{App, Settings, Web, WebConfig};
+use brigandine::{App, Config, Sandbox, Web, WebConfig};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
@@ -48,10 +48,12 @@ const RUNS_MAX: i64 = 400;
 pub(crate) async fn run(state: &Path) -> Result<(), Failure> {
     let listener = TcpListener::bind("127.0.0.1:0").await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
-    let mut settings = Settings::new(state.to_owned());
-    settings.interval = Duration::from_secs(3600);
-    settings.max_jobs = 1;
-    let app = App::start(settings).await.map_err(failed)?;
+    let mut config = Config::default();
+    config.state = state.to_owned();
+    config.interval = Duration::from_secs(3600);
+    config.max_jobs = 1;
+    config.sandbox = Sandbox::Off;
+    let app = App::start(config).await.map_err(failed)?;
     app.run().await.map_err(failed)?;
     let web = Web::start(listener, &app, WebConfig::default(), None);
     say(&format!("listening at http://{address}"));

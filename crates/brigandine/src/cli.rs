@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args, Parser, Subcommand};
 
+use crate::config::server::parse_listen;
 use crate::config::{self, LogFormat, Sandbox};
+use crate::model::{BuildId, BuildStatus, EvaluationId};
 
 /// Shown under `brigandine --help`.
 const EXIT_CODES: &str = "\
@@ -104,7 +106,7 @@ pub(crate) struct Demo {
     #[arg(long, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
     /// Address to answer at; the next free port is taken if this one is in use
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = listen)]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = parse_listen)]
     pub(crate) listen: SocketAddr,
     /// End when everything is built; status 0 if the outcome is the expected one
     #[arg(long)]
@@ -126,7 +128,7 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "DIR", env = "BRIGANDINE_STATE")]
     pub(crate) state: Option<PathBuf>,
     /// Address to answer at [default: 127.0.0.1:8080]
-    #[arg(long, value_name = "ADDRESS", value_parser = listen)]
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_listen)]
     pub(crate) listen: Option<SocketAddr>,
     /// Time between two looks at a specification's inputs, such as 90s or 5m [default: 5m]
     #[arg(long, value_name = "TIME", value_parser = interval)]
@@ -240,10 +242,10 @@ pub(crate) struct Wait {
     pub(crate) state: State,
     /// Numbers of builds
     #[arg(value_name = "BUILD", value_parser = build, group = "what")]
-    pub(crate) builds: Vec<i64>,
+    pub(crate) builds: Vec<BuildId>,
     /// All builds of this evaluation instead, and itself
     #[arg(long, visible_alias = "eval", value_name = "ID", value_parser = evaluation, group = "what")]
-    pub(crate) evaluation: Option<i64>,
+    pub(crate) evaluation: Option<EvaluationId>,
     /// Wait at most this long, such as 90s or 1h30m; 0 only asks
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub(crate) timeout: Option<Duration>,
@@ -260,10 +262,10 @@ pub(crate) struct Log {
     pub(crate) state: State,
     /// Number of the build
     #[arg(value_name = "BUILD", value_parser = build, group = "whose")]
-    pub(crate) build: Option<i64>,
+    pub(crate) build: Option<BuildId>,
     /// The log of this evaluation instead
     #[arg(long, visible_alias = "eval", value_name = "ID", value_parser = evaluation, group = "whose")]
-    pub(crate) evaluation: Option<i64>,
+    pub(crate) evaluation: Option<EvaluationId>,
     /// Go on printing until it ends; the exit status is its result, as of `brigandine wait`
     #[arg(long, short)]
     pub(crate) follow: bool,
@@ -293,7 +295,7 @@ pub(crate) struct Change {
     pub(crate) state: State,
     /// Number of the build
     #[arg(value_name = "BUILD", value_parser = build)]
-    pub(crate) id: i64,
+    pub(crate) id: BuildId,
 }
 
 #[derive(Debug, Args)]
@@ -305,7 +307,7 @@ pub(crate) struct Builds {
     pub(crate) spec: Option<String>,
     /// Only builds of this evaluation
     #[arg(long, visible_alias = "eval", value_name = "ID", value_parser = evaluation)]
-    pub(crate) evaluation: Option<i64>,
+    pub(crate) evaluation: Option<EvaluationId>,
     /// Only this job
     #[arg(long, value_name = "NAME")]
     pub(crate) job: Option<String>,
@@ -315,7 +317,7 @@ pub(crate) struct Builds {
     /// Only builds of this status: scheduled, started, succeeded, failed, failed-dependency,
     /// failed-other, canceled
     #[arg(long, value_name = "STATUS")]
-    pub(crate) status: Option<crate::model::BuildStatus>,
+    pub(crate) status: Option<BuildStatus>,
     /// How many at most
     #[arg(long, short, value_name = "N", default_value_t = 20, value_parser = number::<u16>(1, 1000))]
     pub(crate) number: u16,
@@ -324,12 +326,8 @@ pub(crate) struct Builds {
     pub(crate) json: bool,
 }
 
-fn listen(text: &str) -> Result<SocketAddr, String> {
-    config::server::parse_listen(text)
-}
-
-/// A whole number in a range, refused in words that say what is expected.
-fn number<T>(
+/// Parses a whole number from `least` to `most`. The error says what is expected.
+pub fn number<T>(
     least: T,
     most: T,
 ) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static
@@ -342,32 +340,35 @@ where
     }
 }
 
-fn row(text: &str, what: &str) -> Result<i64, String> {
-    text.parse().ok().filter(|id| *id > 0).ok_or_else(|| what.to_owned())
+/// Parses the number of a row; the error is `help`.
+fn row<T: FromStr + Ord>(text: &str, least: &T, help: &str) -> Result<T, String> {
+    text.parse().ok().filter(|id| id >= least).ok_or_else(|| help.to_owned())
 }
 
-fn build(text: &str) -> Result<i64, String> {
-    row(text, "a build is a number, as in `brigandine builds` and in the address of its page")
+fn build(text: &str) -> Result<BuildId, String> {
+    let help = "a build is a number, as in `brigandine builds` and in the address of its page";
+    row(text, &BuildId::new(1), help)
 }
 
-fn evaluation(text: &str) -> Result<i64, String> {
-    row(
-        text,
-        "an evaluation is a number, as in `brigandine spec list` and in the address of its page",
-    )
+fn evaluation(text: &str) -> Result<EvaluationId, String> {
+    let help =
+        "an evaluation is a number, as in `brigandine spec list` and in the address of its page";
+    row(text, &EvaluationId::new(1), help)
 }
+
+const TIME_HELP: &str = "seconds or units, for example 90s, 5m, 1h30m";
 
 fn time(text: &str) -> Result<Duration, String> {
     let most = Duration::from_secs(366 * 86_400);
     let found = config::parse_duration(text).filter(|time| *time <= most);
-    found.ok_or_else(|| "seconds or units, for example 90s, 5m, 1h30m".to_owned())
+    found.ok_or_else(|| TIME_HELP.to_owned())
 }
 
 fn interval(text: &str) -> Result<Duration, String> {
     match config::parse_duration(text) {
         Some(interval) if config::INTERVAL_RANGE.contains(&interval) => Ok(interval),
         Some(_) => Err("a time from 1s to 30d".to_owned()),
-        None => Err("seconds or units, for example 90s, 5m, 1h30m".to_owned()),
+        None => Err(TIME_HELP.to_owned()),
     }
 }
 

@@ -1,5 +1,4 @@
-//! Brigandine, the server for continuous integration, as a library: for its own program, for those that measure it,
-//! and for tests that run it in their own process.
+//! Brigandine, the server for continuous integration, as a library: for its own program and for `brigandine-bench`.
 
 mod api;
 mod app;
@@ -28,18 +27,20 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-pub use app::{App, AppError, Settings};
-pub use config::{Sandbox, Web as WebConfig};
+pub use app::{App, AppError};
+pub use cli::number;
+pub use command::runtime;
+pub use config::{Config, Sandbox, Web as WebConfig};
 pub use http::Token;
 pub use os::ffi::give_back;
 pub use os::state_dir::StateDir;
 pub use site::Web;
 pub use web::COMPARED;
 
-/// Begins a program that runs a server: to be called before anything else.
+/// Begins a program that runs a server. The program calls it first of all.
 ///
-/// The server starts its own program as its helpers. `Some`: this process is one, and has done its work; or it
-/// cannot go on, and said why.
+/// The server starts its own program again for its helper processes. `Some`: this process is a helper and has done its
+/// work, or it cannot continue and has printed why; the program ends with the status.
 pub fn begin() -> Option<ExitCode> {
     if os::process::is_supervisor() {
         os::process::supervise();
@@ -50,7 +51,7 @@ pub fn begin() -> Option<ExitCode> {
         return Some(ExitCode::SUCCESS);
     }
     os::ffi::few_arenas();
-    // The modes of what a build finds and leaves depend on nothing that the server was started with.
+    // The modes of the files of builds must not depend on the umask that the server was started with.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     if let Err(error) = os::ffi::close_on_exec() {
         eprintln!("brigandine: cannot keep inherited descriptors from other programs: {error}");
@@ -61,21 +62,23 @@ pub fn begin() -> Option<ExitCode> {
 
 /// The program `brigandine`, with these arguments, of which the first is its name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let outcome = match cli::Cli::parse_from(arguments).command {
-        cli::Command::Demo(arguments) => command::demo::run(&arguments),
-        cli::Command::Serve(arguments) => command::serve::run(&arguments),
-        cli::Command::Spec(arguments) => command::spec::run(arguments),
-        cli::Command::Import(arguments) => command::import::run(&arguments),
-        cli::Command::Check(arguments) => command::check::run(&arguments),
-        cli::Command::Evaluate(arguments) => command::evaluate::run(&arguments),
-        cli::Command::Log(arguments) => command::log::run(&arguments),
-        cli::Command::Wait(arguments) => command::wait::run(&arguments),
-        cli::Command::Cancel(arguments) => command::change::cancel(&arguments),
-        cli::Command::Restart(arguments) => command::change::restart(&arguments),
-        cli::Command::Prune(arguments) => command::prune::run(&arguments),
-        cli::Command::Builds(arguments) => command::builds::run(&arguments),
+    use cli::Command;
+    use command::block_on;
+    let done = match cli::Cli::parse_from(arguments).command {
+        Command::Demo(arguments) => block_on(command::demo::run(&arguments)),
+        Command::Serve(arguments) => block_on(command::serve::run(&arguments)),
+        Command::Spec(arguments) => block_on(command::spec::run(arguments)),
+        Command::Import(arguments) => command::import::run(&arguments),
+        Command::Check(arguments) => command::check::run(&arguments),
+        Command::Evaluate(arguments) => block_on(command::evaluate::run(&arguments)),
+        Command::Log(arguments) => block_on(command::log::run(&arguments)),
+        Command::Wait(arguments) => block_on(command::wait::run(&arguments)),
+        Command::Cancel(arguments) => block_on(command::change::cancel(&arguments)),
+        Command::Restart(arguments) => block_on(command::change::restart(&arguments)),
+        Command::Prune(arguments) => block_on(command::prune::run(&arguments)),
+        Command::Builds(arguments) => block_on(command::builds::run(&arguments)),
     };
-    match outcome {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }

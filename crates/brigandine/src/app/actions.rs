@@ -1,4 +1,4 @@
-//! What may be asked of the server that runs: canceling and restarting builds, looks.
+//! Requests to the running server: cancel a build, restart a build, look at a specification.
 
 use super::App;
 use crate::model::{self, Action, Actions, BuildId, Cancel, Event, Restart};
@@ -6,15 +6,14 @@ use crate::store::{self, DatabaseError};
 use std::sync::PoisonError;
 
 impl App {
-    /// Looks at a specification now rather than when it is time. `false`: nobody watches one of
-    /// this name.
+    /// Requests a look at a specification now. `false`: no specification of this name has a monitor.
     pub fn look(&self, name: &str) -> bool {
         let watched = self.shared.watched.lock().unwrap_or_else(PoisonError::into_inner);
         let found = watched.values().find(|watched| watched.specification.name == name);
         found.inspect(|watched| watched.wanted.notify_one()).is_some()
     }
 
-    /// Cancels a build that waits, with all that needs it, or asks for the end of one that runs.
+    /// Cancels a waiting build and all builds that need it, or tells a running build to end.
     pub(crate) async fn cancel(&self, id: BuildId) -> Result<Cancel, DatabaseError> {
         let now = model::now();
         let canceled = self.shared.web.write(move |tx| store::cancel(tx, id, now)).await?;
@@ -29,7 +28,7 @@ impl App {
         Ok(canceled)
     }
 
-    /// Builds once more what ended badly, and what failed for want of it.
+    /// Schedules a build that ended badly once more, and the builds that failed because of it.
     pub(crate) async fn restart(&self, id: BuildId) -> Result<Restart, DatabaseError> {
         let restarted = self.shared.web.write(move |tx| store::restart(tx, id)).await?;
         if let Restart::Done(changed) = &restarted {
@@ -39,12 +38,11 @@ impl App {
         Ok(restarted)
     }
 
-    /// Tells watchers how a build stands.
+    /// Publishes the status of a build.
     pub(super) async fn publish_build(&self, id: BuildId) -> Result<(), DatabaseError> {
         let found = self.shared.main.read(move |s| store::build(s, id)).await?;
         if let Some(build) = found {
-            // Nobody may be watching.
-            let _ = self.shared.events.send(Event::Build {
+            self.publish(Event::Build {
                 id,
                 job: build.job,
                 evaluation: build.evaluation,

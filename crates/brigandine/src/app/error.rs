@@ -1,4 +1,4 @@
-//! Why a server cannot start or go on, in words that say what to do.
+//! Why a server cannot start or continue; the messages say what to do.
 
 use crate::health;
 use crate::os::file;
@@ -6,34 +6,34 @@ use crate::store::{DatabaseError, OpenError, SchemaError};
 use std::io;
 use std::path::PathBuf;
 
-/// Why the server cannot start or go on.
+/// Why the server cannot start or continue.
 #[derive(Debug)]
 pub enum AppError {
-    /// Another server has this state directory.
+    /// Another server runs on this state directory.
     Locked(PathBuf),
-    /// The state directory cannot be made or is not the server's.
+    /// The state directory cannot be made or used.
     State(PathBuf, io::Error),
-    /// A file of the state directory.
+    /// A file of the state directory cannot be used.
     File(PathBuf, io::Error),
     /// The database cannot be opened.
     Open(OpenError),
     /// The database failed.
     Database(DatabaseError),
-    /// `--sandbox` was asked for and cannot be had.
+    /// A sandbox is required, and does not work here.
     NoSandbox(String),
-    /// The user of builds that was named cannot be had, and why.
+    /// The configured user of builds cannot be used, and why.
     NoBuildUser(String, String),
-    /// A part of the server that must run has ended.
+    /// A required task exited.
     Ended {
-        /// Which.
+        /// The task.
         part: String,
-        /// Why.
+        /// Its error.
         why: String,
     },
 }
 
 impl AppError {
-    /// Whether it may be waited out: the disk is full, or another program has the database locked.
+    /// Whether the server can wait until it passes: the disk is full, or another program has locked the database.
     pub(crate) fn passes(&self) -> bool {
         match self {
             Self::State(_, error) | Self::File(_, error) => file::is_full(error),

@@ -1,10 +1,10 @@
-//! The specification files that the server was given, and what it does not do of what they say.
+//! Compares the configured specification files with what is stored.
 //!
-//! A file is used when the server starts, and then only as far as nothing else is stored under the same name, unless it
-//! may be replaced. So one may say otherwise than what the server does: since it started, or since it was edited. Each
-//! file is asked for its size and times every second, and read again when these have changed.
+//! The server loads the files only when it starts, and replaces a stored specification only with `--replace`. A file may
+//! therefore differ from what the server uses, since the start or since it was edited. Every second the server looks at
+//! the size and times of each file, and reads it again when they have changed.
 
-use super::tasks::LOOK;
+use super::tasks::{LOOK_PAUSE, stopped};
 use super::{App, Shared};
 use crate::config;
 use crate::health;
@@ -16,35 +16,34 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// What is told at most: more than can be read.
+/// Differences that are reported at most: more than anybody reads.
 const UNUSED_MAX: usize = 100;
 
-/// What tells that a file was changed; `None`: it cannot be asked.
-type Stamp = Option<(u64, u64, (i64, i64), (i64, i64))>;
+/// Changes whenever a file is written: inode, size, and times. `None`: the file cannot be read.
+type Stamp = Option<(u64, u64, [i64; 4])>;
 
 fn stamp(path: &Path) -> Stamp {
     let found = std::fs::metadata(path).ok()?;
-    let (modified, changed) =
-        ((found.mtime(), found.mtime_nsec()), (found.ctime(), found.ctime_nsec()));
-    Some((found.ino(), found.size(), modified, changed))
+    let times = [found.mtime(), found.mtime_nsec(), found.ctime(), found.ctime_nsec()];
+    Some((found.ino(), found.size(), times))
 }
 
-/// A file that was given.
+/// A specification file.
 #[derive(Debug)]
-struct Given {
+struct SpecificationFile {
     path: PathBuf,
-    /// When it was read last; the outer `None`: never.
+    /// The stamp at the last read; the outer `None`: never read.
     stamp: Option<Stamp>,
-    /// What it said then, or the first of its mistakes.
-    said: Result<Vec<Specification>, String>,
+    /// The specifications at the last read, or the first mistake.
+    contents: Result<Vec<Specification>, String>,
 }
 
-/// The files that were given.
+/// The configured specification files.
 #[derive(Debug)]
 pub(super) struct Files {
-    given: Vec<Given>,
-    /// Names that the files had when they were read first: what of them is not stored was removed on purpose.
-    begun_with: BTreeSet<String>,
+    files: Vec<SpecificationFile>,
+    /// The names in the files at their first read. Those that are not stored were removed on purpose.
+    first_names: BTreeSet<String>,
 }
 
 impl Files {
@@ -53,32 +52,32 @@ impl Files {
             .iter()
             .map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone()))
             .collect();
-        let given = |path| Given { path, stamp: None, said: Ok(Vec::new()) };
-        Self { given: paths.into_iter().map(given).collect(), begun_with: BTreeSet::new() }
+        let file = |path| SpecificationFile { path, stamp: None, contents: Ok(Vec::new()) };
+        Self { files: paths.into_iter().map(file).collect(), first_names: BTreeSet::new() }
     }
 
-    /// Reads what has changed. Blocks.
+    /// Reads the files that have changed. Blocks.
     pub(super) fn look(&mut self) {
-        for given in &mut self.given {
-            // Asked first: what is written while it is read is seen by the next look.
-            let now = stamp(&given.path);
-            if given.stamp == Some(now) {
+        for file in &mut self.files {
+            // Before the read: a write during the read changes the stamp again.
+            let now = stamp(&file.path);
+            if file.stamp == Some(now) {
                 continue;
             }
-            let first = given.stamp.replace(now).is_none();
-            given.said = read(&given.path);
-            if let (true, Ok(found)) = (first, &given.said) {
-                self.begun_with.extend(found.iter().map(|one| one.name.clone()));
+            let first = file.stamp.replace(now).is_none();
+            file.contents = read(&file.path);
+            if let (true, Ok(found)) = (first, &file.contents) {
+                self.first_names.extend(found.iter().map(|one| one.name.clone()));
             }
         }
     }
 
-    /// What is not used of the files when this is what is stored.
+    /// How the files differ from what is stored.
     pub(super) fn unused(&self, stored: &[SpecificationState]) -> Vec<Unused> {
         let mut all = Vec::new();
-        for given in &self.given {
-            let file = given.path.display().to_string();
-            let found = match &given.said {
+        for SpecificationFile { path, contents, .. } in &self.files {
+            let file = path.display().to_string();
+            let found = match contents {
                 Ok(found) => found,
                 Err(first) => {
                     all.push(Unused { file, what: UnusedPart::Wrong(first.clone()) });
@@ -96,7 +95,7 @@ impl Files {
                         let what = UnusedPart::Differs { specification, keys };
                         all.push(Unused { file: file.clone(), what });
                     }
-                    None if self.begun_with.contains(&one.name) => {}
+                    None if self.first_names.contains(&one.name) => {}
                     None => new.push(one.name.clone()),
                 }
             }
@@ -109,23 +108,21 @@ impl Files {
     }
 }
 
-/// The specifications of a file, or the first of its mistakes.
+/// The specifications of a file, or its first mistake.
 fn read(path: &Path) -> Result<Vec<Specification>, String> {
-    let file = path.display().to_string();
-    let parsed = config::load(path).and_then(|text| config::specification::parse(&file, &text));
-    match parsed {
+    match config::read(path, config::specification::parse) {
         Ok(placed) => Ok(placed.into_iter().map(|placed| placed.specification).collect()),
         Err(problems) => Err(model::one_line(&problems.first(), MESSAGE_BYTES_MAX)),
     }
 }
 
 impl App {
-    /// Looks each second whether the specification files say what the server does, until it ends.
+    /// Compares the files with what is stored every second, until the server ends.
     pub(super) async fn watch_files(&self) -> Result<(), String> {
         let shared: &Shared = &self.shared;
         let mut stop = shared.stop.subscribe();
-        let mut files = Files::new(&shared.settings.specification_files);
-        if files.given.is_empty() {
+        let mut files = Files::new(&shared.config.specifications);
+        if files.files.is_empty() {
             return Ok(());
         }
         loop {
@@ -135,8 +132,8 @@ impl App {
             });
             files = tokio::select! {
                 looked = looked => looked.map_err(|error| error.to_string())?,
-                // A dead network file system must not hold the server.
-                () = async { drop(stop.wait_for(|stop| *stop).await) } => return Ok(()),
+                // A read that a dead network file system blocks must not keep the server.
+                () = stopped(&mut stop) => return Ok(()),
             };
             let stored = match shared.health.read(&shared.main, store::specifications).await {
                 Ok(stored) => stored,
@@ -151,12 +148,12 @@ impl App {
             });
             if changed {
                 self.note_running();
-                let _ = shared.events.send(Event::Notice);
+                self.publish(Event::Notice);
             }
             tokio::select! {
-                () = tokio::time::sleep(LOOK) => {}
+                () = tokio::time::sleep(LOOK_PAUSE) => {}
                 () = shared.stored.notified() => {}
-                () = async { drop(stop.wait_for(|stop| *stop).await) } => return Ok(()),
+                () = stopped(&mut stop) => return Ok(()),
             }
         }
     }

@@ -1,20 +1,19 @@
-//! How builds and evaluators are kept apart from the server: after a look at what this machine allows, and
-//! said at the start.
+//! Decides at the start how builds and evaluators are isolated, by what is configured and what the machine allows.
 
-use super::{AppError, Settings};
-use crate::config::{self, BUILD_USER};
+use super::AppError;
+use crate::config::{self, BUILD_USER, Config};
 use crate::os::process::{Supervisors, User};
 use crate::os::sandbox::{self, Sandbox};
 use crate::os::state_dir::StateDir;
 use rustix::process::geteuid;
 use std::path::Path;
 
-/// What is asked for, where it works; with a warning where something weaker is allowed.
+/// The configured isolation if it works here, or else a weaker one with a warning, if that is allowed.
 pub(super) async fn choose(
-    settings: &Settings,
+    config: &Config,
     supervisors: &Supervisors,
 ) -> Result<Sandbox, AppError> {
-    let user = user(settings, supervisors).await?;
+    let user = user(config, supervisors).await?;
     let without = Sandbox { bubblewrap: None, user };
     let reach = match user {
         None => {
@@ -24,7 +23,7 @@ pub(super) async fn choose(
             "may read what any user of this machine may, and change what others share with all"
         }
     };
-    if settings.sandbox == config::Sandbox::Off {
+    if config.sandbox == config::Sandbox::Off {
         tracing::warn!(
             "builds and evaluators run WITHOUT a sandbox (sandbox = \"off\"): they {reach}, and use the \
              network"
@@ -36,7 +35,7 @@ pub(super) async fn choose(
             tracing::info!("builds and evaluators run in a sandbox");
             Ok(sandbox)
         }
-        Err(why) if settings.sandbox == config::Sandbox::Auto => {
+        Err(why) if config.sandbox == config::Sandbox::Auto => {
             tracing::warn!(
                 why,
                 "there is no sandbox here: builds and evaluators run WITHOUT one, and {reach}; install \
@@ -48,10 +47,10 @@ pub(super) async fn choose(
     }
 }
 
-/// Who builds run as, if not as the server does. One that is named is had or refused; the usual one is
-/// warned of.
-async fn user(settings: &Settings, supervisors: &Supervisors) -> Result<Option<User>, AppError> {
-    let named = settings.build_user.as_deref();
+/// The user of builds, if it is not the server's own. A configured user that cannot be used is an error; the default one
+/// only a warning.
+async fn user(config: &Config, supervisors: &Supervisors) -> Result<Option<User>, AppError> {
+    let named = config.build_user.as_deref();
     let name = named.unwrap_or(BUILD_USER);
     if !geteuid().is_root() {
         let why = "only a server that runs as root can start programs as another user; run the server as a \
@@ -61,7 +60,7 @@ async fn user(settings: &Settings, supervisors: &Supervisors) -> Result<Option<U
             None => Ok(None),
         };
     }
-    let why = match find(name, &settings.state, supervisors).await {
+    let why = match find(name, &config.state, supervisors).await {
         Ok(Some(user)) => {
             tracing::info!(user = name, "builds and evaluators run as a user of their own");
             return Ok(Some(user));

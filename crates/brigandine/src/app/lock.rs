@@ -1,4 +1,5 @@
-//! The state directory: its lock, its database, what a server that was killed left in it.
+//! Who may use the state directory: its lock, what is done under it without a server, and the recovery from a server that
+//! was killed.
 
 use super::AppError;
 use crate::input::Checkouts;
@@ -20,22 +21,23 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, watch};
 
-/// Deletes what need not be kept in a state directory that no server has.
+/// Deletes what need not be kept in a state directory on which no server runs.
 ///
 /// # Errors
-/// [`AppError::Locked`]: a server has it, and nothing was changed; it can be told to. Otherwise what was
-/// deleted is, and the next run goes on.
+/// [`AppError::Locked`]: a server runs on it, and nothing was changed; the server can be told to prune. After any other
+/// error the next run deletes the rest.
 pub(crate) async fn prune(
     state: &Path,
     keep: Keep,
     stop: &watch::Receiver<bool>,
 ) -> Result<Pruned, AppError> {
     let failed = |error| AppError::File(state.to_owned(), error);
+    let files = StateDir::new(state);
     let _lock = lock(state)?;
     let database = store::open_as_it_is(state).await?;
     let logs = Logs::new(state, 0);
-    let outputs = Arc::new(Outputs::new(StateDir::new(state).outputs(), 0).map_err(failed)?);
-    std::fs::create_dir_all(StateDir::new(state).work()).map_err(failed)?;
+    let outputs = Arc::new(Outputs::new(files.outputs(), 0).map_err(failed)?);
+    std::fs::create_dir_all(files.work()).map_err(failed)?;
     let events = broadcast::Sender::new(1);
     let retention = Retention::new(&database, outputs, logs, keep, events).pace(Pace::ALONE);
     let pruned = retention.run(stop).await;
@@ -44,10 +46,10 @@ pub(crate) async fn prune(
     Ok(pruned?)
 }
 
-/// Makes the database of a state directory that has none; waits for a server that is about to.
+/// Makes the database of a state directory that has none, or waits until a starting server has made it.
 ///
 /// # Errors
-/// It cannot be made, or what is there is no database of this version.
+/// The database cannot be made, or has another version.
 pub(crate) async fn make_state(state: &Path) -> Result<(), AppError> {
     std::fs::create_dir_all(state).map_err(|error| AppError::State(state.to_owned(), error))?;
     let began = Instant::now();
@@ -60,7 +62,7 @@ pub(crate) async fn make_state(state: &Path) -> Result<(), AppError> {
         }
         match lock(state) {
             Ok(_lock) => return Ok(store::open(state).await?.close().await?),
-            Err(AppError::Locked(_)) if began.elapsed() < LAST_SERVER => {
+            Err(AppError::Locked(_)) if began.elapsed() < LAST_SERVER_TIME => {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
             Err(error) => return Err(error),
@@ -68,8 +70,8 @@ pub(crate) async fn make_state(state: &Path) -> Result<(), AppError> {
     }
 }
 
-/// Takes the rights of others at the database away, which SQLite gives by the machine's custom. By name: to
-/// open it is SQLite's alone.
+/// Makes the database private to the server's user: SQLite creates it with the modes that the umask allows. By path,
+/// because only SQLite may open the file.
 pub(super) fn keep_private(state: &Path) -> Result<(), AppError> {
     let files = StateDir::new(state);
     for path in [files.database()].into_iter().chain(files.wal()) {
@@ -83,22 +85,15 @@ pub(super) fn keep_private(state: &Path) -> Result<(), AppError> {
     Ok(())
 }
 
-/// A program that looks whether there is a server holds the lock for a moment: see [`wake::served`](super::wake::served).
+/// How often the lock is tried: [`served`](super::wake::served) holds it for a moment.
 const LOCK_TRIES: u32 = 20;
-/// Between two tries.
+/// The pause between two tries.
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// Locks the state directory for this process.
 pub(super) fn lock(state: &Path) -> Result<File, AppError> {
     let path = StateDir::new(state).lock();
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        // What is no file is not waited for.
-        .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
-        .open(&path)
-        .map_err(|error| AppError::File(path.clone(), error))?;
+    let file = lock_file(&path)?;
     for _ in 0..LOCK_TRIES {
         match file.try_lock() {
             Ok(()) => return Ok(file),
@@ -109,32 +104,36 @@ pub(super) fn lock(state: &Path) -> Result<File, AppError> {
     Err(AppError::Locked(state.to_owned()))
 }
 
-/// How long the processes of a server that was killed are waited for; only the kernel can delay their end.
-const LAST_SERVER: Duration = Duration::from_secs(30);
-
-/// What starts programs, when all that the last server started is gone: its supervisors hold a lock until
-/// then.
-pub(super) async fn supervisors(state: &Path) -> Result<Arc<Supervisors>, AppError> {
-    let path = StateDir::new(state).processes_lock();
-    let failed = |error| AppError::File(path.clone(), error);
-    let file = File::options()
+/// Opens a file to be locked.
+fn lock_file(path: &Path) -> Result<File, AppError> {
+    File::options()
         .create(true)
         .truncate(false)
         .write(true)
-        // What is no file is not waited for.
+        // Opening a named pipe would wait for its reader.
         .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
-        .open(&path)
-        .map_err(failed)?;
+        .open(path)
+        .map_err(|error| AppError::File(path.to_owned(), error))
+}
+
+/// How long a new server waits for the processes of one that was killed. Only the kernel can delay their end.
+const LAST_SERVER_TIME: Duration = Duration::from_secs(30);
+
+/// The supervisors of this server, once all processes of the last one have ended: its supervisors hold a lock until then.
+pub(super) async fn supervisors(state: &Path) -> Result<Arc<Supervisors>, AppError> {
+    let path = StateDir::new(state).processes_lock();
+    let failed = |error| AppError::File(path.clone(), error);
+    let file = lock_file(&path)?;
     let again = file.try_clone().map_err(failed)?;
     let locked = tokio::task::spawn_blocking(move || again.lock());
-    match tokio::time::timeout(LAST_SERVER, locked).await {
+    match tokio::time::timeout(LAST_SERVER_TIME, locked).await {
         Ok(Ok(Ok(()))) => {}
         Ok(Ok(Err(error))) => return Err(failed(error)),
         Ok(Err(error)) => return Err(failed(std::io::Error::other(error))),
         Err(_) => tracing::error!(
             "processes that the last server started have not ended in {} s: find what the kernel waits for \
              (state D in `ps`)",
-            LAST_SERVER.as_secs()
+            LAST_SERVER_TIME.as_secs()
         ),
     }
     let name = hex(&Sha256::digest(state.as_os_str().as_bytes()))[..16].to_owned();
@@ -155,7 +154,7 @@ pub(super) async fn supervisors(state: &Path) -> Result<Arc<Supervisors>, AppErr
     Ok(Supervisors::with_groups(Some(file), cgroups))
 }
 
-/// Puts right what a killed server left: its child processes, its rows, its half-made files.
+/// Recovers from a server that was killed: ends its child processes, reschedules its builds, removes its partial files.
 pub(super) async fn recover(
     state: &Path,
     state_id: &str,
@@ -163,12 +162,12 @@ pub(super) async fn recover(
     logs: &Logs,
     checkouts: &Arc<Checkouts>,
 ) -> Result<(), AppError> {
-    // Processes first: they may still write to directories that go next.
+    // Processes first: they may still write to the directories that are removed next.
     let mark = format!("{STATE_VARIABLE}={state_id}");
     let (work, exports) = (StateDir::new(state).work(), Arc::clone(checkouts));
     let cleaned = tokio::task::spawn_blocking(move || {
         let killed = kill_marked(&mark);
-        // The folder stays: it may be a link, or where another disk is mounted.
+        // The folder itself stays: it may be a link or a mount point.
         let removed = folder::empty(&work);
         exports.clean();
         (killed, removed)
@@ -178,7 +177,7 @@ pub(super) async fn recover(
         why: error.to_string(),
     })?;
     if let Err(error) = removed {
-        // It takes room, and nothing else: no two starts of builds have the same directory.
+        // The leftovers only take room: every attempt at a build has a directory of its own.
         let path = StateDir::new(state).work();
         tracing::error!(%error, path = %path.display(), "what builds left cannot be removed; remove it by hand");
     }

@@ -1,4 +1,4 @@
-//! Wires the parts: what is opened in which order, what runs, and how it ends in reverse.
+//! Connects the parts of the server: which are opened in which order, which run, and how they end in reverse.
 //!
 //! ```text
 //! start: lock the state directory → database, migrations → recovery → clones, exports, logs
@@ -6,28 +6,27 @@
 //! stop:  no new builds → wake socket → monitors → builder → database → lock
 //! ```
 //!
-//! Every running part is essential: one that ends with an error or a panic ends the server, and
-//! [`App::failed`] says which and why.
+//! Every task is required: one that ends with an error or a panic ends the server, and [`App::failed`] says which and
+//! why.
 
 mod actions;
 mod error;
 mod files;
 mod isolation;
+mod lock;
 mod one_shot;
 mod running;
-mod settings;
 mod start;
-mod state_dir;
 mod tasks;
 mod wake;
 
 pub use error::AppError;
+pub(crate) use lock::{make_state, prune};
 pub(crate) use running::{RunningServer, running_server};
-pub use settings::Settings;
-pub(crate) use state_dir::{make_state, prune};
 pub(crate) use wake::{Presence, Served, served, tell, wake};
 
 use crate::build::{Builder, LocalExecutor, Stop};
+use crate::config::Config;
 use crate::health::{self, Health};
 use crate::log::Logs;
 use crate::model::{self, BuildId, Event, Specification, SpecificationId, Unused};
@@ -38,7 +37,7 @@ use crate::store::{self, Database, Loaded};
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use tokio::sync::{Notify, broadcast, watch};
@@ -52,47 +51,52 @@ pub struct App {
 
 #[derive(Debug)]
 struct Shared {
-    settings: Settings,
-    /// The lane of whatever is neither web, evaluation nor builds.
+    config: Config,
+    /// What can be built here; the first is the default of jobs.
+    systems: Vec<String>,
+    /// The lane of everything but pages and API, evaluations, and builds.
     main: Database,
+    /// The lane of pages and API.
     web: Database,
     logs: Logs,
     health: Health,
     events: broadcast::Sender<Event>,
     builder: Builder,
     retention: Retention,
-    /// Asks for a run of the retention now.
+    /// Requests a retention run.
     prune: Notify,
-    /// What the specification files say and the server does not do.
+    /// How the specification files differ from what is stored.
     unused: watch::Sender<Vec<Unused>>,
-    /// Specifications may have been stored: the files are compared with them.
+    /// Notified when specifications may have been stored: they are compared with the files again.
     stored: Notify,
     monitors: Arc<monitor::Shared>,
-    /// What the executor needs; taken when the builder starts. Guard: the mutex.
+    /// Taken by `run_builder`.
     executor: Mutex<Option<LocalExecutor>>,
-    /// Guard: the mutex; taken before `running` when both are.
+    /// The specifications that have monitors. Lock order: before `running`.
     watched: Mutex<HashMap<SpecificationId, Watched>>,
-    /// Tasks that run, by name. Guard: the mutex.
+    /// The running tasks but the builder's, with their names. Bound: one for each specification, and four.
     running: Mutex<Vec<(String, JoinHandle<()>)>>,
     builder_task: Mutex<Option<JoinHandle<()>>>,
-    /// Whether specifications have monitors: between `run` and `shutdown`. Read after the
-    /// database and before `watched` is locked; a monitor made in that gap during a shutdown ends
-    /// with its process.
+    /// Whether specifications get monitors: from `run` until `shutdown`. `sync` reads it without `watched` locked, so it
+    /// may add a monitor while a shutdown begins; that monitor ends with the process.
     monitored: AtomicBool,
-    /// Tells monitors and the wake socket to end.
+    /// True: monitors and the wake socket end.
     stop: watch::Sender<bool>,
-    /// The first part that ended with an error.
+    /// The first required task that exited, and why.
     failed: watch::Sender<Option<(String, String)>>,
-    /// Held while the server lives; the kernel gives it back even after `kill -9`.
+    /// The lock of the state directory, held for the life of the server; the kernel releases it even after `kill -9`.
     lock: File,
 }
 
+/// A specification that has a monitor.
 #[derive(Debug)]
 struct Watched {
     specification: Specification,
+    /// The last request for a look that the monitor was told of.
     wanted_at: i64,
+    /// Requests a look.
     wanted: Arc<Notify>,
-    /// Turned true when this one is to end. The server's own `stop` is passed on to it.
+    /// True: the monitor ends. `shutdown` sets it for all monitors.
     stop: watch::Sender<bool>,
 }
 
@@ -105,53 +109,54 @@ impl App {
     ) -> Result<Vec<(String, Loaded)>, AppError> {
         let now = model::now();
         let shared = &self.shared;
-        let done = shared
-            .main
-            .write(move |tx| {
-                specifications
-                    .iter()
-                    .map(|specification| {
-                        let (id, loaded) =
-                            store::put_specification(tx, specification, replace, now)?;
-                        Ok((id, specification.name.clone(), loaded))
-                    })
-                    .collect::<rusqlite::Result<Vec<_>>>()
-            })
-            .await?;
+        let stored = shared.main.write(move |tx| {
+            let put = |specification: &Specification| {
+                let (id, loaded) = store::put_specification(tx, specification, replace, now)?;
+                Ok((id, specification.name.clone(), loaded))
+            };
+            specifications.iter().map(put).collect::<rusqlite::Result<Vec<_>>>()
+        });
+        let done = stored.await?;
         for (id, _, loaded) in &done {
             if matches!(loaded, Loaded::New | Loaded::Changed) {
-                let _ = self.shared.events.send(Event::Specification { id: *id });
+                self.publish(Event::Specification { id: *id });
             }
         }
         self.sync().await?;
         Ok(done.into_iter().map(|(_, name, loaded)| (name, loaded)).collect())
     }
 
-    /// Waits until nothing runs and nothing that was registered before can be started.
+    /// Sends an event to the watchers, if there are any.
+    fn publish(&self, event: Event) {
+        let _ = self.shared.events.send(event);
+    }
+
+    /// Waits until no build runs, and no registered build can be started.
     pub async fn wait_idle(&self) {
         self.shared.builder.wait_idle().await;
     }
 
-    /// Waits until an essential part has ended with an error.
+    /// Waits until a required task has exited.
     pub async fn failed(&self) -> AppError {
         let mut failed = self.shared.failed.subscribe();
-        // The sender lives in `shared`, so the wait cannot fail.
+        // `shared` owns the sender, so the wait cannot fail.
         let found = failed.wait_for(Option::is_some).await.map(|found| found.clone());
         let (part, why) = found.ok().flatten().unwrap_or_default();
         AppError::Ended { part, why }
     }
 
-    /// Ends in an orderly way: no new looks, evaluations are aborted, running builds end
-    /// (`drain`) or are cut and scheduled again; then the database is closed.
+    /// Shuts down: no new looks, evaluations are aborted, running builds end (`drain`) or are killed and scheduled again;
+    /// then the database is closed.
     pub async fn shutdown(&self, drain: bool) -> Result<(), AppError> {
         let shared = &self.shared;
-        // First of all, so that nothing is started while the rest ends.
+        // First, so that no build is started while the rest ends.
         shared.builder.stop(if drain { Stop::Drain } else { Stop::Now });
-        shared.monitor_specifications(false);
+        shared.monitored.store(false, Ordering::SeqCst);
         shared.stop.send_replace(true);
         shared.health.stop();
-        let _ = std::fs::remove_file(StateDir::new(&shared.settings.state).wake_socket());
-        running::forget(&shared.settings.state);
+        let files = StateDir::new(&shared.config.state);
+        let _ = std::fs::remove_file(files.wake_socket());
+        let _ = std::fs::remove_file(files.server());
         for (_, watched) in shared.watched.lock().unwrap_or_else(PoisonError::into_inner).drain() {
             watched.stop.send_replace(true);
         }
@@ -181,7 +186,7 @@ impl App {
         Ok(())
     }
 
-    /// Turns a drain that is under way into a cut.
+    /// Kills the builds that a drain waits for.
     pub(crate) fn cut(&self) {
         self.shared.builder.stop(Stop::Now);
     }
@@ -191,12 +196,12 @@ impl App {
         &self.shared.web
     }
 
-    /// What happens from now on. A receiver that lags loses the oldest events.
+    /// The events from now on. A receiver that lags loses the oldest events.
     pub fn events(&self) -> broadcast::Receiver<Event> {
         self.shared.events.subscribe()
     }
 
-    /// What the specification files say and the server does not do.
+    /// How the specification files differ from what is stored.
     pub(crate) fn unused(&self) -> watch::Receiver<Vec<Unused>> {
         self.shared.unused.subscribe()
     }
@@ -211,22 +216,22 @@ impl App {
         &self.shared.logs
     }
 
-    /// What it builds for.
+    /// The systems that builds can have here.
     pub(crate) fn systems(&self) -> &[String] {
-        &self.shared.settings.systems
+        &self.shared.systems
     }
 
     /// The state directory.
     pub(crate) fn state(&self) -> &Path {
-        &self.shared.settings.state
+        &self.shared.config.state
     }
 
-    /// Says that something was registered past the server: builds may be ready.
+    /// Wakes the builder, because something was registered in the database directly.
     pub fn wake(&self) {
         self.shared.builder.wake();
     }
 
-    /// Tells when processes of builds start; for measurements.
+    /// The times at which the processes of builds start; for measurements.
     pub fn starts(&self) -> broadcast::Receiver<(BuildId, Instant)> {
         self.shared.builder.starts()
     }

@@ -1,35 +1,35 @@
-//! `serve --one-shot`: every specification once, and what was wrong in the end.
+//! `serve --one-shot`: handles every specification once, and reports what failed.
 
 use super::{App, AppError};
-use crate::model::{BuildStatus, EvaluationId, EvaluationStatus, SpecificationId};
+use crate::model::{BuildStatus, Evaluation, EvaluationStatus, SpecificationId};
 use crate::monitor::{self, Looked};
 use crate::store::{self, DatabaseError, JobFilter, Snapshot};
 use std::sync::Arc;
 
-/// Troubles that are told one by one; further ones are counted.
-const TOLD_MAX: usize = 20;
+/// Failures that are reported one by one; further ones are counted.
+const REPORTED_MAX: usize = 20;
 
-/// How everything stood when it had been handled once.
+/// The outcome.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct OneShot {
-    /// Looks, evaluations and builds that went wrong, a line for each.
-    troubles: Vec<String>,
-    /// Those that are not among the lines.
+    /// Looks, evaluations and builds that failed, a line for each. Bound: [`REPORTED_MAX`].
+    failures: Vec<String>,
+    /// How many more failed.
     further: usize,
-    /// What is no failure and should be known, a line for each.
+    /// Warnings, a line for each.
     pub(crate) remarks: Vec<String>,
 }
 
 impl OneShot {
-    /// What went wrong, for people; `None` when all went well.
+    /// All failures as one message. `None`: there are none.
     pub(crate) fn failure(&self) -> Option<String> {
-        if self.troubles.is_empty() {
+        if self.failures.is_empty() {
             return None;
         }
         let mut text = String::from("not everything went well:");
-        for trouble in &self.troubles {
+        for failure in &self.failures {
             text.push_str("\n  ");
-            text.push_str(trouble);
+            text.push_str(failure);
         }
         if self.further > 0 {
             text.push_str(&format!("\n  and {} more", self.further));
@@ -37,28 +37,28 @@ impl OneShot {
         Some(text)
     }
 
-    fn trouble(&mut self, trouble: &str) {
-        if self.troubles.len() < TOLD_MAX {
-            self.troubles.push(trouble.replace('\n', "\n    "));
+    fn add_failure(&mut self, failure: &str) {
+        if self.failures.len() < REPORTED_MAX {
+            self.failures.push(failure.replace('\n', "\n    "));
         } else {
             self.further += 1;
         }
     }
 
-    /// Adds what a look came to, and the builds of its evaluation.
+    /// Adds the outcome of a look, and the builds of its evaluation.
     fn add(&mut self, s: &Snapshot, id: SpecificationId, looked: Looked) -> rusqlite::Result<()> {
         let Some(state) = store::specification_by_id(s, id)? else { return Ok(()) };
         let name = &state.specification.name;
         match looked {
             Looked::Gone => {}
             Looked::Failed => {
-                self.trouble(&format!("{name}: cannot be fetched: {}", state.look.error));
+                self.add_failure(&format!("{name}: cannot be fetched: {}", state.look.error));
             }
             Looked::Known(id, status) | Looked::Evaluated(id, status) => {
                 let Some(evaluation) = store::evaluation(s, id)? else { return Ok(()) };
                 let message = &evaluation.message;
                 if status != EvaluationStatus::Succeeded {
-                    self.trouble(&format!(
+                    self.add_failure(&format!(
                         "{name}: evaluation {id} {status} (`brigandine log --evaluation {id}`): \
                          {message}"
                     ));
@@ -67,28 +67,26 @@ impl OneShot {
                 if !message.is_empty() {
                     self.remarks.push(format!("{name}: evaluation {id}: {message}"));
                 }
-                self.add_builds(s, name, id)?;
+                self.add_builds(s, name, &evaluation)?;
             }
         }
         Ok(())
     }
 
-    /// Adds the builds that an evaluation wanted and that did not succeed.
-    fn add_builds(&mut self, s: &Snapshot, name: &str, id: EvaluationId) -> rusqlite::Result<()> {
-        let Some(evaluation) = store::evaluation(s, id)? else { return Ok(()) };
-        let counters = evaluation.counters;
+    /// Adds the builds of an evaluation that did not succeed.
+    fn add_builds(
+        &mut self,
+        s: &Snapshot,
+        name: &str,
+        evaluation: &Evaluation,
+    ) -> rusqlite::Result<()> {
+        let (id, counters) = (evaluation.id, evaluation.counters);
         let bad = usize::try_from(counters.all_failed() + counters.canceled).unwrap_or(0);
         if bad > 0 {
-            let filter = JobFilter {
-                statuses: vec![
-                    BuildStatus::Failed,
-                    BuildStatus::FailedDependency,
-                    BuildStatus::FailedOther,
-                    BuildStatus::Canceled,
-                ],
-                ..JobFilter::default()
-            };
-            let room = u32::try_from(TOLD_MAX).unwrap_or(u32::MAX);
+            let is_bad = |status: &BuildStatus| status.is_finished() && !status.is_success();
+            let statuses = BuildStatus::ALL.iter().copied().filter(is_bad).collect();
+            let filter = JobFilter { statuses, ..JobFilter::default() };
+            let room = u32::try_from(REPORTED_MAX).unwrap_or(u32::MAX);
             let jobs = store::job_page(s, id, &filter, room)?.jobs;
             self.further += bad.saturating_sub(jobs.len());
             for job in jobs {
@@ -98,12 +96,14 @@ impl OneShot {
                     message => format!(": {message}"),
                 };
                 let (number, status) = (build.id, build.status);
-                let log = if build.attempt > 0 {
-                    format!(" (`brigandine log {number}`)")
-                } else {
-                    String::new()
+                let log = match build.attempt {
+                    0 => String::new(),
+                    _ => format!(" (`brigandine log {number}`)"),
                 };
-                self.trouble(&format!("{name}: build {number} {}: {status}{why}{log}", job.job));
+                self.add_failure(&format!(
+                    "{name}: build {number} {}: {status}{why}{log}",
+                    job.job
+                ));
             }
         }
         let waiting = counters.total() - counters.finished();
@@ -118,8 +118,7 @@ impl OneShot {
 }
 
 impl App {
-    /// Looks once at every specification, builds what came of it, and says what went wrong. Instead of
-    /// [`App::run`].
+    /// Looks once at every specification and builds its jobs. Called instead of [`App::run`].
     pub(crate) async fn one_shot(&self) -> Result<OneShot, AppError> {
         self.run_builder();
         self.listen()?;
@@ -130,19 +129,15 @@ impl App {
             let monitors = Arc::clone(&self.shared.monitors);
             let stop = self.shared.stop.subscribe();
             looks.spawn(async move {
-                let mut full = 0;
+                let (id, mut full) = (state.id, 0);
                 loop {
-                    let look = monitor::look(&monitors, state.id, true, &mut full, stop.clone());
+                    let look = monitor::look(&monitors, id, true, &mut full, stop.clone());
                     let (looked, _) = look.await?;
                     let is_aborted =
                         matches!(looked, Looked::Evaluated(_, EvaluationStatus::Aborted));
-                    // The disk was full: as soon as there is room.
+                    // An evaluation that a full disk aborted is made again once there is room.
                     if full == 0 || !is_aborted {
-                        return Ok::<_, DatabaseError>((
-                            state.specification.name,
-                            state.id,
-                            looked,
-                        ));
+                        return Ok::<_, DatabaseError>((state.specification.name, id, looked));
                     }
                 }
             });

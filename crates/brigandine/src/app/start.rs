@@ -1,8 +1,9 @@
-//! How the server starts: what is opened in which order, and what is put right before anything runs.
+//! How the server starts: what is opened in which order, and what is recovered before anything runs.
 
-use super::state_dir::{keep_private, lock, recover, supervisors};
-use super::{App, AppError, Settings, Shared, isolation};
+use super::lock::{keep_private, lock, recover, supervisors};
+use super::{App, AppError, Shared, isolation};
 use crate::build::{Allowed, Builder, LocalExecutor};
+use crate::config::Config;
 use crate::evaluate::EvaluatorSettings;
 use crate::health::Health;
 use crate::input::{Checkouts, Repositories};
@@ -19,69 +20,69 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use tokio::sync::{Notify, broadcast, watch};
 
-/// How many events a slow watcher may be behind.
+/// Events that a slow watcher may be behind.
 const EVENTS: usize = 4096;
-/// Fetches that have a turn, and that go on altogether.
+/// Fetches that have a turn, and that run altogether.
 const FETCHES: (usize, usize) = (8, 128);
-/// Evaluations that have a turn, and that go on altogether.
+/// Evaluations that have a turn, and that run altogether.
 const EVALUATIONS: (usize, usize) = (2, 64);
+/// Jobs of one evaluation.
+const EVALUATION_JOBS_MAX: usize = 1_000_000;
+/// Bytes of one build's output.
+const OUTPUT_BYTES_MAX: u64 = 16 << 30;
+/// Exported revisions that are kept although nothing uses them.
+const CHECKOUTS_KEPT: usize = 16;
 
 impl App {
-    /// Opens the state directory and puts right what a killed server left behind. Nothing runs
-    /// yet.
+    /// Opens the state directory, and recovers from a server that was killed. No task runs yet.
     ///
     /// # Errors
-    /// The directory is in use or cannot be used; nothing was changed, unless the database failed
-    /// in the middle, and then the next start does the rest.
-    pub async fn start(settings: Settings) -> Result<Self, AppError> {
-        let mut settings = settings;
-        std::fs::create_dir_all(&settings.state)
-            // First of all: what is made in it may be readable by others for a moment.
-            .and_then(|()| std::fs::set_permissions(&settings.state, Permissions::from_mode(0o700)))
-            .and_then(|()| settings.state.canonicalize())
-            .map(|state| settings.state = state)
-            .map_err(|error| AppError::State(settings.state.clone(), error))?;
-        // What is made below has the modes of any file: the directory keeps others out, and what of it is
-        // shown to the user of builds must be readable.
+    /// The directory is in use or cannot be used, and nothing was changed; or the database failed during the recovery,
+    /// which the next start continues.
+    pub async fn start(mut config: Config) -> Result<Self, AppError> {
+        std::fs::create_dir_all(&config.state)
+            // First: files in it may be readable by others for a moment after they are made.
+            .and_then(|()| std::fs::set_permissions(&config.state, Permissions::from_mode(0o700)))
+            .and_then(|()| config.state.canonicalize())
+            .map(|state| config.state = state)
+            .map_err(|error| AppError::State(config.state.clone(), error))?;
+        // Files below have usual modes: the directory keeps other users out, and the user of builds must be able to read
+        // the part that it is shown.
         rustix::process::umask(Mode::from_raw_mode(0o022));
-        let state = settings.state.clone();
+        let (state, limits) = (config.state.clone(), config.limits.clone());
+        let files = StateDir::new(&state);
         let lock = lock(&state)?;
         let events = broadcast::Sender::new(EVENTS);
-        let health =
-            Health::watch(StateDir::new(&state).disks(), settings.disk_reserve, events.clone())
-                .map_err(|error| AppError::File(state.clone(), error))?;
+        let files_failed = |error| AppError::File(state.clone(), error);
+        let health = Health::watch(files.disks(), limits.disk_reserve, events.clone())
+            .map_err(files_failed)?;
         let supervisors = supervisors(&state).await?;
-        let sandbox = isolation::choose(&settings, &supervisors).await?;
+        let sandbox = isolation::choose(&config, &supervisors).await?;
         let isolation = sandbox.class();
         let database = store::open(&state).await?;
         keep_private(&state)?;
-        let logs = Logs::new(&state, settings.log_bytes_max);
+        let logs = Logs::new(&state, limits.build_log);
         let new_id = std::fs::read_to_string("/proc/sys/kernel/random/uuid")
             .map_err(|error| AppError::File("/proc/sys/kernel/random/uuid".into(), error))?;
         let new_id = new_id.trim().to_owned();
         let started = database.write(move |tx| store::note_start(tx, &new_id)).await?;
         let repositories = Arc::new(Repositories::new(
-            StateDir::new(&state).repositories(),
-            settings.fetch_timeout,
+            files.repositories(),
+            limits.fetch_time,
             &started.state_id,
-            settings.git_filters.clone(),
+            config.git_filters.clone(),
             Arc::clone(&supervisors),
         ));
-        let checkouts = Arc::new(Checkouts::new(
-            Arc::clone(&repositories),
-            StateDir::new(&state).checkouts(),
-            settings.checkouts_kept,
-        ));
-        let files_failed = |error| AppError::File(state.clone(), error);
-        std::fs::create_dir_all(StateDir::new(&state).repositories()).map_err(files_failed)?;
-        let outputs = StateDir::new(&state).outputs();
-        let cleaned = tokio::task::spawn_blocking(move || Outputs::clean(&outputs));
-        let _ = cleaned.await;
+        let checkouts =
+            Arc::new(Checkouts::new(Arc::clone(&repositories), files.checkouts(), CHECKOUTS_KEPT));
+        std::fs::create_dir_all(files.repositories()).map_err(files_failed)?;
+        let outputs = files.outputs();
+        let _ = tokio::task::spawn_blocking(move || Outputs::clean(&outputs)).await;
         if started.killed {
             recover(&state, &started.state_id, &database, &logs, &checkouts).await?;
         } else {
             let exports = Arc::clone(&checkouts);
-            // Also those that a server with other settings made, and that nothing names any more.
+            // This also removes exports that a server with another configuration made.
             let _ = tokio::task::spawn_blocking(move || exports.clean()).await;
         }
         let executor = LocalExecutor::new(
@@ -91,21 +92,18 @@ impl App {
             &started.state_id,
             Allowed {
                 sandbox: sandbox.clone(),
-                grace: settings.build_grace,
-                limits: settings.build_limits,
-                output_bytes_max: settings.output_bytes_max,
+                grace: limits.build_grace,
+                limits: limits.build,
+                output_bytes_max: OUTPUT_BYTES_MAX,
             },
             health.clone(),
         )
         .map_err(files_failed)?;
-        let retention = Retention::new(
-            &database,
-            executor.outputs(),
-            logs.clone(),
-            settings.keep,
-            events.clone(),
-        );
+        let outputs = executor.outputs();
+        let retention =
+            Retention::new(&database, outputs, logs.clone(), config.keep, events.clone());
         let builder = Builder::new();
+        let systems = vec![format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS)];
         let monitors = monitor::Shared {
             database: database.client("evaluation"),
             health: health.clone(),
@@ -113,19 +111,19 @@ impl App {
             checkouts,
             logs: logs.clone(),
             evaluator: EvaluatorSettings {
-                program: settings.program.clone(),
+                program: std::env::current_exe().unwrap_or_else(|_| "brigandine".into()),
                 supervisors,
                 sandbox,
                 state_id: started.state_id,
-                timeout: settings.evaluation_timeout,
-                output_bytes_max: settings.evaluation_output_bytes_max,
-                jobs_max: settings.evaluation_jobs_max,
-                limits: settings.build_limits,
+                timeout: limits.evaluation_time,
+                output_bytes_max: limits.evaluation_output,
+                jobs_max: EVALUATION_JOBS_MAX,
+                limits: limits.build,
             },
-            systems: settings.systems.clone(),
+            systems: systems.clone(),
             isolation,
-            interval: settings.interval,
-            work: StateDir::new(&state).work(),
+            interval: config.interval,
+            work: files.work(),
             outputs: executor.outputs(),
             scheduled: Scheduled(Box::new({
                 let builder = builder.clone();
@@ -154,7 +152,8 @@ impl App {
             monitored: AtomicBool::new(false),
             stop: watch::Sender::new(false),
             failed: watch::Sender::new(None),
-            settings,
+            config,
+            systems,
             lock,
         };
         Ok(Self { shared: Arc::new(shared) })

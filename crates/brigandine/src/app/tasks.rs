@@ -1,8 +1,9 @@
-//! What runs while the server does: the builder, a monitor per specification, the wake socket, retention, and the look
-//! at the state directory. Each is essential: one that ends with an error or a panic ends the server.
+//! The tasks of the running server: the builder, a monitor for each specification, the wake socket, retention, and the
+//! looks at the state directory and at the specification files. Each is required: one that ends with an error or a panic
+//! ends the server.
 
 use super::wake::wake_socket;
-use super::{App, AppError, Shared, Watched, running};
+use super::{App, AppError, RunningServer, Shared, Watched};
 use crate::build::{BuilderSettings, DispatchEvent, LocalDispatcher};
 use crate::health;
 use crate::model::{self, Cancel, Event};
@@ -16,16 +17,20 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 
-/// Before a build is started again whose worker vanished for the first time.
+/// The pause before a build is started again whose worker vanished for the first time.
 const LOSS_PAUSE: Duration = Duration::from_secs(5);
-/// Between two looks at the files that the server cannot do without.
-pub(super) const LOOK: Duration = Duration::from_secs(1);
-/// Between two looks at what need not be kept.
-const RETENTION: Duration = Duration::from_secs(3600);
+/// The pause between two looks at the state directory or the specification files.
+pub(super) const LOOK_PAUSE: Duration = Duration::from_secs(1);
+/// The pause between two retention runs.
+const RETENTION_PAUSE: Duration = Duration::from_secs(3600);
+
+/// Resolves when `stop` turns true. It keeps no borrow of the channel, which a `select!` would hold in its other branches.
+pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
 
 impl App {
-    /// Starts the builder, a monitor per specification, and the socket by which other programs
-    /// say that they changed the database.
+    /// Starts all tasks.
     pub async fn run(&self) -> Result<(), AppError> {
         self.run_builder();
         self.listen()?;
@@ -38,63 +43,67 @@ impl App {
         });
         let app = self.clone();
         self.spawn("the look at specification files", async move { app.watch_files().await });
-        self.shared.monitor_specifications(true);
+        self.shared.monitored.store(true, Ordering::SeqCst);
         self.sync().await
     }
 
-    /// Opens the wake socket, and leaves word of what this server was told.
+    /// Tells commands how this server is configured.
+    pub(super) fn note_running(&self) {
+        let config = &self.shared.config;
+        let server = RunningServer {
+            pid: std::process::id(),
+            configuration: config.file.clone(),
+            keep: config.keep,
+            unused: self.shared.unused.borrow().clone(),
+        };
+        server.write(&config.state);
+    }
+
+    /// Opens the wake socket and handles its messages.
     pub(super) fn listen(&self) -> Result<(), AppError> {
-        let settings = &self.shared.settings;
         self.note_running();
-        let socket = wake_socket(&settings.state)
-            .map_err(|error| AppError::File(StateDir::new(&settings.state).wake_socket(), error))?;
+        let state = &self.shared.config.state;
+        let socket = wake_socket(state)
+            .map_err(|error| AppError::File(StateDir::new(state).wake_socket(), error))?;
         let app = self.clone();
         let mut stop = self.shared.stop.subscribe();
         self.spawn("the wake socket", async move {
-            let mut said = [0; 64];
+            let mut message = [0; 64];
             loop {
                 tokio::select! {
-                    received = socket.recv(&mut said) => {
+                    received = socket.recv(&mut message) => {
                         let length = received.map_err(|error| error.to_string())?;
-                        let heard = app.hear(&said[..length]).await;
-                        heard.map_err(|error| model::with_causes(&error))?;
+                        let handled = app.handle_message(&message[..length]).await;
+                        handled.map_err(|error| model::with_causes(&error))?;
                     }
-                    // Its answer borrows the channel, so it must not live across the other branch.
-                    () = async { drop(stop.wait_for(|stop| *stop).await) } => return Ok(()),
+                    () = stopped(&mut stop) => return Ok(()),
                 }
             }
         });
         Ok(())
     }
 
-    /// Leaves word of what this server was told.
-    pub(super) fn note_running(&self) {
-        let settings = &self.shared.settings;
-        let unused = self.shared.unused.borrow().clone();
-        running::note(&settings.state, settings, unused);
-    }
-
-    /// Does what another program says through the wake socket: a wish, or that the database was
-    /// changed. Who may write to the state directory may ask for anything.
-    async fn hear(&self, said: &[u8]) -> Result<(), AppError> {
-        let wish = std::str::from_utf8(said).ok().and_then(|said| said.split_once(' '));
-        if let Some((what, of)) = wish {
+    /// Handles a message of another program: a request, or that the database was changed. No further right is checked:
+    /// only a program that may write to the state directory can send one.
+    async fn handle_message(&self, message: &[u8]) -> Result<(), AppError> {
+        let request = std::str::from_utf8(message).ok().and_then(|text| text.split_once(' '));
+        if let Some((what, of)) = request {
             tracing::info!("a command asks: {} {}", what.escape_debug(), of.escape_debug());
         }
-        let build = wish.and_then(|(_, id)| id.parse().ok());
-        match (wish.map(|(what, _)| what), build) {
-            // The outcome is in the build's row, where whoever asked will see it.
+        let build = request.and_then(|(_, id)| id.parse().ok());
+        match (request.map(|(what, _)| what), build) {
+            // The command reads the outcome from the build's row.
             (Some("cancel"), Some(id)) => {
                 let canceled = self.shared.health.retry(|| self.cancel(id)).await?;
                 if canceled == Cancel::TooLate {
-                    // Whoever asked has canceled it: pages do not know yet, nor that a twin may start.
+                    // The command itself has canceled the build: pages must be told, and a twin may start.
                     self.shared.builder.wake();
                     self.publish_build(id).await?;
                 }
             }
             (Some("prune"), _) => self.shared.prune.notify_one(),
             _ => {
-                // Somebody may have scheduled builds.
+                // Builds may have been scheduled.
                 self.shared.builder.wake();
                 self.sync().await?;
             }
@@ -106,20 +115,20 @@ impl App {
         let shared = &self.shared;
         let executor = shared.executor.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(executor) = executor else { return };
-        let settings = &shared.settings;
-        // Every running job sends at most two events.
-        let (sender, events) = mpsc::channel::<DispatchEvent>(2 * settings.max_jobs + 16);
+        let config = &shared.config;
+        // Bound: every running job sends at most two events.
+        let (sender, events) = mpsc::channel::<DispatchEvent>(2 * config.max_jobs + 16);
         let dispatcher = LocalDispatcher::new(executor, sender);
-        let builder_settings = BuilderSettings {
-            max_jobs: settings.max_jobs.max(1),
-            systems: settings.systems.clone(),
+        let settings = BuilderSettings {
+            max_jobs: config.max_jobs.max(1),
+            systems: shared.systems.clone(),
             worker: "local".to_owned(),
-            timeout: settings.build_timeout,
-            max_silent: settings.build_silence,
+            timeout: config.limits.build_time,
+            max_silent: config.limits.build_silence,
             loss_pause: LOSS_PAUSE,
         };
         let work = shared.builder.clone().run(
-            builder_settings,
+            settings,
             shared.main.client("builds"),
             shared.logs.clone(),
             shared.health.clone(),
@@ -132,7 +141,7 @@ impl App {
         *shared.builder_task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
     }
 
-    /// Runs an essential part; its error or panic is the server's end.
+    /// Runs a required task: its error or panic ends the server.
     pub(super) fn watch(
         &self,
         name: &str,
@@ -158,6 +167,7 @@ impl App {
         })
     }
 
+    /// Runs a required task that `shutdown` awaits.
     pub(super) fn spawn(
         &self,
         name: &str,
@@ -169,9 +179,9 @@ impl App {
         running.push((name.to_owned(), task));
     }
 
-    /// Makes the monitors fit the specifications in the database, and passes on wishes for looks.
+    /// Starts and ends monitors so that they match the stored specifications, and passes on requests for looks.
     pub(crate) async fn sync(&self) -> Result<(), AppError> {
-        if !self.shared.is_monitored() {
+        if !self.shared.monitored.load(Ordering::SeqCst) {
             return Ok(());
         }
         let found = self.shared.health.read(&self.shared.main, store::specifications).await?;
@@ -180,8 +190,7 @@ impl App {
         watched.retain(|id, watched| {
             let stays = found.iter().any(|state| state.id == *id && state.specification.enabled);
             if !stays {
-                // Pages show it until they are told.
-                let _ = self.shared.events.send(Event::Specification { id: *id });
+                self.publish(Event::Specification { id: *id });
                 watched.stop.send_replace(true);
             }
             stays
@@ -190,7 +199,7 @@ impl App {
             if let Some(known) = watched.get_mut(&state.id) {
                 let changed = known.specification != state.specification;
                 if changed {
-                    let _ = self.shared.events.send(Event::Specification { id: state.id });
+                    self.publish(Event::Specification { id: state.id });
                 }
                 if changed || known.wanted_at != state.look.wanted_at {
                     known.specification = state.specification;
@@ -203,12 +212,13 @@ impl App {
             let stop = watch::Sender::new(false);
             let part = format!("the monitor of `{}`", state.specification.name);
             let monitors = Arc::clone(&self.shared.monitors);
-            let (id, wish, stopped) = (state.id, Arc::clone(&wanted), stop.subscribe());
+            let (id, request, stopped) = (state.id, Arc::clone(&wanted), stop.subscribe());
             self.spawn(&part, async move {
-                monitor::run(monitors, id, wish, stopped).await.map_err(|e| model::with_causes(&e))
+                let run = monitor::run(monitors, id, request, stopped);
+                run.await.map_err(|error| model::with_causes(&error))
             });
             let (specification, wanted_at) = (state.specification, state.look.wanted_at);
-            let _ = self.shared.events.send(Event::Specification { id: state.id });
+            self.publish(Event::Specification { id: state.id });
             watched.insert(state.id, Watched { specification, wanted_at, wanted, stop });
         }
         Ok(())
@@ -216,7 +226,7 @@ impl App {
 }
 
 impl Shared {
-    /// Deletes what is not kept: now, every hour, and when somebody asks.
+    /// Deletes what need not be kept: now, every hour, and on request.
     async fn retain(&self) {
         let mut stop = self.stop.subscribe();
         loop {
@@ -231,7 +241,7 @@ impl Shared {
                 ),
                 Ok(_) => {}
                 Err(error) if error.is_closed() => return,
-                // Nothing depends on it: it is tried again.
+                // Nothing depends on it, and the next run tries again.
                 Err(error) => {
                     tracing::error!(
                         error = model::with_causes(&error),
@@ -240,27 +250,27 @@ impl Shared {
                 }
             }
             tokio::select! {
-                () = tokio::time::sleep(RETENTION) => {}
+                () = tokio::time::sleep(RETENTION_PAUSE) => {}
                 () = self.prune.notified() => {}
-                () = async { drop(stop.wait_for(|stop| *stop).await) } => return,
+                () = stopped(&mut stop) => return,
             }
         }
     }
 
-    /// Looks each second whether the database and the lock are in their places, until the server ends.
+    /// Checks every second that the database can be read and that the lock file is in its place, until the server ends.
     async fn watch_state(&self) -> Result<(), String> {
         let mut stop = self.stop.subscribe();
         loop {
             tokio::select! {
-                () = tokio::time::sleep(LOOK) => {}
-                () = async { drop(stop.wait_for(|stop| *stop).await) } => return Ok(()),
+                () = tokio::time::sleep(LOOK_PAUSE) => {}
+                () = stopped(&mut stop) => return Ok(()),
             }
             match self.health.read(&self.main, |_| Ok(())).await {
                 Ok(()) => {}
                 Err(error) if error.is_closed() || health::passes(&error) => return Ok(()),
                 Err(error) => return Err(model::with_causes(&error)),
             }
-            let path = StateDir::new(&self.settings.state).lock();
+            let path = StateDir::new(&self.config.state).lock();
             let of =
                 |found: std::io::Result<std::fs::Metadata>| found.map(|it| (it.dev(), it.ino()));
             match (of(self.lock.metadata()), of(std::fs::metadata(&path))) {
@@ -274,13 +284,5 @@ impl Shared {
                 path.display()
             ));
         }
-    }
-
-    pub(super) fn monitor_specifications(&self, yes: bool) {
-        self.monitored.store(yes, Ordering::SeqCst);
-    }
-
-    pub(super) fn is_monitored(&self) -> bool {
-        self.monitored.load(Ordering::SeqCst)
     }
 }

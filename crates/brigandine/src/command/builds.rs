@@ -1,17 +1,17 @@
-//! `brigandine builds`: pending builds, then finished ones, latest first.
+//! `brigandine builds`: lists pending builds, then finished ones, the latest first.
 
 use serde::Serialize;
 
-use super::{Failure, existing, no_specification, print_json, table, trouble, unknown};
+use super::{Failure, existing, no_specification, print_json, table, unknown};
 use crate::cli;
-use crate::model::{self, Build, BuildFilter, BuildStatus, EvaluationId, SpecificationState};
+use crate::model::{self, Build, BuildFilter, BuildStatus, SpecificationState};
 use crate::store::{self, JobFilter, Snapshot};
 use crate::wire::{BuildJson, builds_json};
 
 /// Jobs of one evaluation that a name is compared with.
 const JOBS_MAX: u32 = 5000;
 
-/// A build as clients of the API know it, and what the table has besides.
+/// A build as the API gives it, with the further columns of the table.
 #[derive(Debug, Serialize)]
 pub(super) struct Listed {
     #[serde(flatten)]
@@ -19,15 +19,15 @@ pub(super) struct Listed {
     /// The name of its status.
     #[serde(serialize_with = "name_of")]
     status: BuildStatus,
-    /// Why it ended as it did, or waits; empty when there is nothing to say.
+    /// Why it ended as it did, or what it waits for; may be empty.
     reason: String,
     /// When it was registered.
     queuedtime: i64,
-    /// Seconds that it took, or takes so far.
+    /// Seconds from its start to its end, or until now.
     seconds: Option<i64>,
-    /// Builds that it needs and that have not succeeded.
+    /// How many builds that it needs have not succeeded.
     waiting: i64,
-    /// Starts so far.
+    /// How many times it was started.
     attempts: i64,
     #[serde(skip)]
     build: Build,
@@ -39,7 +39,7 @@ fn name_of<S: serde::Serializer>(status: &BuildStatus, serializer: S) -> Result<
 }
 
 impl Listed {
-    /// Builds with what they left behind.
+    /// Reads what the list has of each build.
     pub(super) fn all(s: &Snapshot, builds: Vec<Build>) -> rusqlite::Result<Vec<Self>> {
         let json = builds_json(s, builds.clone())?;
         let one = |(build, known): (Build, BuildJson)| Self {
@@ -68,34 +68,28 @@ fn reason(build: &Build) -> String {
 ///
 /// # Errors
 /// There is no such state directory, specification, evaluation or job, or it cannot be read.
-pub(crate) fn run(arguments: &cli::Builds) -> Result<(), Failure> {
-    super::runtime()?.block_on(list(arguments))
-}
-
-async fn list(arguments: &cli::Builds) -> Result<(), Failure> {
+pub(crate) async fn run(arguments: &cli::Builds) -> Result<(), Failure> {
     let database = existing(&arguments.state.state).await?;
     let filter = BuildFilter {
         specification: arguments.spec.clone(),
         job: arguments.job.clone(),
         system: arguments.system.clone(),
-        evaluation: arguments.evaluation.map(EvaluationId::new),
+        evaluation: arguments.evaluation,
         derivation: None,
         status: arguments.status,
     };
     let number = u32::from(arguments.number);
-    let (found, builds) = database
-        .read(move |s| {
-            let mut builds = store::queue(s, &filter, number)?;
-            let left = number - u32::try_from(builds.len()).unwrap_or(number);
-            if left > 0 {
-                builds.extend(store::latest_builds(s, &filter, left)?);
-            }
-            let named = if builds.is_empty() { check(s, &filter)? } else { Ok(()) };
-            Ok((named, Listed::all(s, builds)?))
-        })
-        .await
-        .map_err(trouble)?;
-    found?;
+    let read = database.read(move |s| {
+        let mut builds = store::queue(s, &filter, number)?;
+        let left = number - u32::try_from(builds.len()).unwrap_or(number);
+        if left > 0 {
+            builds.extend(store::latest_builds(s, &filter, left)?);
+        }
+        let checked = if builds.is_empty() { check(s, &filter)? } else { Ok(()) };
+        Ok((checked, Listed::all(s, builds)?))
+    });
+    let (checked, builds) = read.await?;
+    checked?;
     if arguments.json {
         print_json(&builds);
         return Ok(());
@@ -119,10 +113,10 @@ async fn list(arguments: &cli::Builds) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Whether what a list without builds was asked for is there at all.
+/// Explains an empty list: fails if the specification, evaluation, system or job of the filter does not exist.
 fn check(s: &Snapshot, filter: &BuildFilter) -> rusqlite::Result<Result<(), Failure>> {
     if let Some(name) = &filter.specification {
-        // A removed one has builds, if not of this kind.
+        // A specification that was removed may have builds still.
         let names = store::specification_names(s)?;
         if !names.contains(name) {
             return Ok(Err(no_specification(name, &names)));
@@ -152,11 +146,10 @@ fn check(s: &Snapshot, filter: &BuildFilter) -> rusqlite::Result<Result<(), Fail
     }
     names.sort_unstable();
     names.dedup();
-    let known = names.contains(job);
-    Ok(if known { Ok(()) } else { Err(unknown("build of a job", job, &names)) })
+    Ok(if names.contains(job) { Ok(()) } else { Err(unknown("build of a job", job, &names)) })
 }
 
-/// Seconds that a build took, or takes since it was started.
+/// Seconds from a build's start to its end, or until now.
 pub(super) fn seconds(build: &Build) -> Option<i64> {
     let end = if build.stopped_at > 0 { build.stopped_at } else { model::now() };
     (build.started_at > 0).then(|| (end - build.started_at).max(0))

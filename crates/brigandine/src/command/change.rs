@@ -1,109 +1,93 @@
-//! `brigandine cancel ID`, `brigandine restart ID`: changes of builds, by the server that runs, or in
-//! the database of one that does not.
+//! `brigandine cancel ID`, `brigandine restart ID`: changes of builds. The database has them, whether a server runs or
+//! not; one that runs is told.
 
 use std::time::{Duration, Instant};
 
-use super::{Failure, PAUSE, existing, say, trouble};
-use crate::app::{self, Presence, Served};
+use super::{Failure, existing, find_build, no_build, poll, say};
+use crate::app::{self, Served};
 use crate::cli;
-use crate::model::{self, Build, BuildId, BuildStatus, Cancel, Restart, restart_refused};
-use crate::store::{self, Database};
+use crate::model::{self, BuildStatus, Cancel, Restart, restart_refused};
+use crate::store;
 
-/// Before a server that runs is told once more: it may have had too much to do to hear it.
-const AGAIN: Duration = Duration::from_secs(1);
+/// After this time `cancel` tells the server once more: a full socket drops messages.
+const TELL_AGAIN: Duration = Duration::from_secs(1);
 
-/// Cancels a build and waits for its end. The wish is stored first: a server that is killed before it
-/// could do it cancels the build when it starts again.
+/// Cancels a build and waits for its end. The request is stored first: a server that is killed before it acts on it
+/// cancels the build when it starts again.
 ///
 /// # Errors
 /// There is no such build, it has ended already, or no server runs that could end it now.
-pub(crate) fn cancel(arguments: &cli::Change) -> Result<(), Failure> {
-    super::runtime()?.block_on(async {
-        let (database, id) = open(arguments).await?;
-        let state = &arguments.state.state;
-        let build = find(&database, id).await?;
+pub(crate) async fn cancel(arguments: &cli::Change) -> Result<(), Failure> {
+    let (state, id) = (&arguments.state.state, arguments.id);
+    let database = existing(state).await?;
+    let build = find_build(&database, id).await?;
+    if build.status.is_finished() {
+        return Err(Failure::failed(format!("build {id} has ended already: {}", build.status)));
+    }
+    let now = model::now();
+    let done = database.write(move |tx| store::cancel(tx, id, now)).await?;
+    let tell = || drop(app::tell(state, &format!("cancel {id}")));
+    tell();
+    if let Cancel::Running(_) = done
+        && app::served(state) == Served::No
+    {
+        return Err(Failure::failed(format!(
+            "no server runs on {}; the one that started build {id} was killed, and the next one \
+             cancels it",
+            state.display()
+        )));
+    }
+    let mut told = Instant::now();
+    let ended = poll(state, async |gone| {
+        let build = find_build(&database, id).await?;
         if build.status.is_finished() {
-            return Err(Failure::failed(format!("build {id} has ended already: {}", build.status)));
+            return Ok(Some(build));
         }
-        let now = model::now();
-        let done = database.write(move |tx| store::cancel(tx, id, now)).await.map_err(trouble)?;
-        let tell = || drop(app::tell(state, &format!("cancel {id}")));
-        tell();
-        if let Cancel::Running(_) = done
-            && app::served(state) == Served::No
-        {
+        if gone {
             return Err(Failure::failed(format!(
-                "no server runs on {}; the one that started build {id} was killed, and the next one \
-                 cancels it",
+                "the server of {} has gone before build {id} ended; the next one cancels it",
                 state.display()
             )));
         }
-        let (mut presence, mut told) = (Presence::new(state), Instant::now());
-        let ended = loop {
-            // Looked at first: what a server stored before it went is read below.
-            let gone = presence.has_gone();
-            let build = find(&database, id).await?;
-            if build.status.is_finished() {
-                break build;
-            }
-            if gone {
-                return Err(Failure::failed(format!(
-                    "the server of {} has gone before build {id} ended; the next one cancels it",
-                    state.display()
-                )));
-            }
-            if told.elapsed() > AGAIN {
-                tell();
-                told = Instant::now();
-            }
-            tokio::time::sleep(PAUSE).await;
-        };
-        say(&format!("build {id}: {}", ended.status));
-        if ended.status == BuildStatus::Canceled {
-            return Ok(());
+        if told.elapsed() > TELL_AGAIN {
+            tell();
+            told = Instant::now();
         }
-        Err(Failure::failed(format!("build {id} ended before it could be canceled")))
-    })
+        Ok(None)
+    });
+    let ended = ended.await?;
+    say(&format!("build {id}: {}", ended.status));
+    if ended.status == BuildStatus::Canceled {
+        return Ok(());
+    }
+    Err(Failure::failed(format!("build {id} ended before it could be canceled")))
 }
 
 /// Schedules a build that ended badly once more.
 ///
 /// # Errors
 /// There is no such build, or it is not one that can be built again.
-pub(crate) fn restart(arguments: &cli::Change) -> Result<(), Failure> {
-    super::runtime()?.block_on(async {
-        let (database, id) = open(arguments).await?;
-        find(&database, id).await?;
-        // Decided here, in one write: the server only needs to know that there is something to do.
-        let done = database.write(move |tx| store::restart(tx, id)).await.map_err(trouble)?;
-        match done {
-            Restart::Done(changed) => {
-                let served = app::wake(&arguments.state.state);
-                let rest = match changed.len() - 1 {
-                    0 => String::new(),
-                    more => format!(", and {more} that need it"),
-                };
-                let when = if served { "" } else { "; no server runs now" };
-                say(&format!("build {id}: scheduled{rest}{when}"));
-                Ok(())
-            }
-            Restart::Not(status) => Err(Failure::failed(restart_refused(id, status))),
-            Restart::Needs(needed) => Err(Failure::failed(format!(
-                "build {id} needs build {needed}, which failed; restart that"
-            ))),
-            Restart::Undefined => Err(Failure::failed(format!(
-                "build {id} has no derivation any more; evaluate its specification again"
-            ))),
-            Restart::Missing => Err(Failure::not_found(format!("there is no build {id}"))),
+pub(crate) async fn restart(arguments: &cli::Change) -> Result<(), Failure> {
+    let (state, id) = (&arguments.state.state, arguments.id);
+    let database = existing(state).await?;
+    // One write does all of it: the server only needs to know that a build waits.
+    match database.write(move |tx| store::restart(tx, id)).await? {
+        Restart::Done(changed) => {
+            let rest = match changed.len() - 1 {
+                0 => String::new(),
+                more => format!(", and {more} that need it"),
+            };
+            let when = if app::wake(state) { "" } else { "; no server runs now" };
+            say(&format!("build {id}: scheduled{rest}{when}"));
+            Ok(())
         }
-    })
-}
-
-async fn open(arguments: &cli::Change) -> Result<(Database, BuildId), Failure> {
-    Ok((existing(&arguments.state.state).await?, BuildId::new(arguments.id)))
-}
-
-async fn find(database: &Database, id: BuildId) -> Result<Build, Failure> {
-    let found = database.read(move |s| store::build(s, id)).await.map_err(trouble)?;
-    found.ok_or_else(|| Failure::not_found(format!("there is no build {id}")))
+        Restart::Not(status) => Err(Failure::failed(restart_refused(id, status))),
+        Restart::Needs(needed) => Err(Failure::failed(format!(
+            "build {id} needs build {needed}, which failed; restart that"
+        ))),
+        Restart::Undefined => Err(Failure::failed(format!(
+            "build {id} has no derivation any more; evaluate its specification again"
+        ))),
+        Restart::Missing => Err(no_build(id)),
+    }
 }

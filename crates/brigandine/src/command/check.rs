@@ -1,7 +1,6 @@
-//! `brigandine check`: reads files as the server would and tells everything that is wrong.
+//! `brigandine check`: reads files as the server would, and reports every mistake.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -11,7 +10,7 @@ use crate::cli;
 use crate::config::{self, Diagnostic, Diagnostics};
 use crate::model::{Evaluator, Input, Reference, Specification};
 
-/// What was checked and what was found.
+/// How many things were checked, and what is wrong with them.
 #[derive(Debug, Default, Serialize)]
 struct Report {
     /// Files that were read.
@@ -19,7 +18,7 @@ struct Report {
     specifications: usize,
     jobs: usize,
     problems: Diagnostics,
-    /// What is no mistake for certain, and may be one.
+    /// What may be a mistake.
     notes: Vec<String>,
 }
 
@@ -40,23 +39,24 @@ pub(crate) fn run(arguments: &cli::Check) -> Result<(), Failure> {
     if report.problems.is_empty() {
         return Ok(());
     }
-    let mut message = String::new();
-    if !arguments.json {
-        let count = report.problems.count();
-        let plural = if count == 1 { "" } else { "s" };
-        let _ = write!(message, "{}\n{count} problem{plural} found", report.problems);
+    if arguments.json {
+        return Err(Failure::failed(""));
     }
-    Err(Failure::failed(message))
+    let count = plural(report.problems.count(), "problem");
+    Err(Failure::failed(format!("{}\n{count} found", report.problems)))
+}
+
+fn plural(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 fn summary(report: &Report) -> String {
-    let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
-    let mut parts = vec![count(report.files, "file")];
+    let mut parts = vec![plural(report.files, "file")];
     if report.specifications > 0 {
-        parts.push(count(report.specifications, "specification"));
+        parts.push(plural(report.specifications, "specification"));
     }
     if report.jobs > 0 {
-        parts.push(count(report.jobs, "job"));
+        parts.push(plural(report.jobs, "job"));
     }
     format!("ok: {}", parts.join(", "))
 }
@@ -64,44 +64,37 @@ fn summary(report: &Report) -> String {
 fn check(arguments: &cli::Check) -> Report {
     let mut report = Report::default();
     let mut files: Vec<PathBuf> = arguments.specifications.clone();
-    // One file may be named here and by the configuration, or twice.
-    let mut seen = HashSet::new();
     if let Some(path) = &arguments.config {
         let parsed = read(&mut report, path, config::server::parse);
         files.extend(parsed.into_iter().flat_map(|config| config.specifications));
     }
-    // One name in two files: whichever is loaded last would win.
+    // A file may be named twice, here and by the configuration for example.
+    let mut seen = HashSet::new();
+    // Of two specifications of one name the server uses the one that it loads last.
     let mut names: HashMap<String, (PathBuf, usize)> = HashMap::new();
     for path in files.iter().filter(|path| seen.insert(identity(path))) {
         let file = path.display().to_string();
-        let mut revisions = Vec::new();
         let parsed = read(&mut report, path, |file, text| {
             let placed = config::specification::parse(file, text)?;
-            for placed in &placed {
-                revisions.extend(check_revisions(file, text, &placed.specification));
-            }
-            Ok(placed)
+            let found = placed.iter().map(|one| check_revisions(file, text, &one.specification));
+            let (problems, notes): (Vec<_>, Vec<_>) = found.unzip();
+            Ok((placed, problems.concat(), notes.concat()))
         });
-        for revision in revisions {
-            match revision {
-                Revision::Wrong(problem) => report.problems.push(*problem),
-                Revision::Unknown(note) => report.notes.push(note),
-            }
+        let Some((parsed, problems, notes)) = parsed else { continue };
+        for problem in problems {
+            report.problems.push(problem);
         }
-        for placed in parsed.into_iter().flatten() {
+        report.notes.extend(notes);
+        for placed in parsed {
             report.specifications += 1;
             if let Evaluator::Jobs { jobs, .. } = &placed.specification.evaluator {
                 report.jobs += jobs.len();
             }
             let (name, line) = (placed.specification.name, placed.line);
             if let Some((first, first_line)) = names.get(&name) {
-                let problem = Diagnostic::on_line(
-                    &file,
-                    line,
-                    format!("specification `{name}` stands in two files"),
-                );
+                let message = format!("specification `{name}` stands in two files");
                 let help = format!("the other is {}:{first_line}; rename one", first.display());
-                report.problems.push(problem.help(help));
+                report.problems.push(Diagnostic::on_line(&file, line, message).help(help));
             } else {
                 names.insert(name, (path.clone(), line));
             }
@@ -115,29 +108,23 @@ fn check(arguments: &cli::Check) -> Report {
     report
 }
 
+/// Reads and parses a file, and adds its problems to the report.
 fn read<T>(
     report: &mut Report,
     path: &Path,
     parse: impl FnOnce(&str, &str) -> Result<T, Diagnostics>,
 ) -> Option<T> {
     report.files += 1;
-    let file = path.display().to_string();
-    let parsed = config::load(path).and_then(|text| parse(&file, &text));
-    parsed.map_err(|problems| report.problems.extend(problems)).ok()
+    config::read(path, parse).map_err(|problems| report.problems.extend(problems)).ok()
 }
 
-/// What two names of one file have in common.
+/// The same path for all names of a file.
 fn identity(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }
 
-/// What is to be said of a revision that could be one of another repository.
-enum Revision {
-    Wrong(Box<Diagnostic>),
-    Unknown(String),
-}
-
-/// How many digits a revision of the repository has, if that can be seen here: of one on this machine.
+/// How many digits the revisions of the input's repository have: 40 where SHA-1 names objects, 64 with SHA-256. `None`:
+/// the repository is not on this machine.
 fn digits(input: &Input) -> Option<usize> {
     let path = Path::new(input.url.strip_prefix("file://").unwrap_or(&input.url));
     if !path.is_absolute() {
@@ -154,10 +141,13 @@ fn digits(input: &Input) -> Option<usize> {
     Some(if long { 64 } else { 40 })
 }
 
-/// Revisions with as many digits as those of another kind of repository have: 40 where objects are named
-/// by SHA-1, 64 by SHA-256.
-fn check_revisions(file: &str, text: &str, specification: &Specification) -> Vec<Revision> {
-    let mut found = Vec::new();
+/// Problems and notes about revisions whose number of digits does not fit the repository.
+fn check_revisions(
+    file: &str,
+    text: &str,
+    specification: &Specification,
+) -> (Vec<Diagnostic>, Vec<String>) {
+    let (mut problems, mut notes) = (Vec::new(), Vec::new());
     for input in &specification.inputs {
         let Reference::Revision(revision) = &input.reference else { continue };
         let name = format!("input `{}` of `{}`", input.name, specification.name);
@@ -165,19 +155,18 @@ fn check_revisions(file: &str, text: &str, specification: &Specification) -> Vec
             Some(digits) if digits != revision.len() => {
                 let at = text.find(revision.as_str()).unwrap_or(0);
                 let message = format!("the revision of {name} has {} digits", revision.len());
-                let help = format!(
+                let problem = Diagnostic::at(file, text, at..at + revision.len(), message);
+                problems.push(problem.help(format!(
                     "those of {} have {digits}; `git rev-parse HEAD` in it prints one",
                     input.url
-                );
-                let problem = Diagnostic::at(file, text, at..at + revision.len(), message);
-                found.push(Revision::Wrong(Box::new(problem.help(help))));
+                )));
             }
-            None if revision.len() == 64 => found.push(Revision::Unknown(format!(
+            None if revision.len() == 64 => notes.push(format!(
                 "the revision of {name} has 64 digits, as in a repository whose objects are named by \
                  SHA-256; in any other it has 40"
-            ))),
+            )),
             _ => {}
         }
     }
-    found
+    (problems, notes)
 }

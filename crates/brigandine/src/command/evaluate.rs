@@ -1,4 +1,4 @@
-//! `brigandine evaluate NAME`: a look at a specification's inputs now, by the server that runs.
+//! `brigandine evaluate NAME`: has the running server fetch a specification's inputs now.
 
 use std::path::Path;
 
@@ -6,44 +6,35 @@ use serde_json::json;
 
 use super::terminal::Progress;
 use super::wait::{self, Wanted};
-use super::{
-    Failure, PAUSE, existing, named, no_specification, print_json, say, trouble, with_evaluation,
-};
-use crate::app::{self, Presence, Served};
+use super::{Failure, evaluation_json, existing, named, poll, print_json, say, with_evaluation};
+use crate::app::{self, Served};
 use crate::cli;
 use crate::model::{self, Evaluation, EvaluationStatus, Look, SpecificationState};
 use crate::store::{self, Database};
 
-/// Asks for a look, waits for it and for the evaluation that came of it; with `--wait` for the builds too.
+/// Requests a look, waits for it and for the evaluation of what it found; with `--wait` for the builds too.
 ///
 /// # Errors
 /// There is no such specification, no server runs, the look, the evaluation or a build failed.
-pub(crate) fn run(arguments: &cli::Evaluate) -> Result<(), Failure> {
-    super::runtime()?.block_on(evaluate(arguments))
-}
-
-async fn evaluate(arguments: &cli::Evaluate) -> Result<(), Failure> {
+pub(crate) async fn run(arguments: &cli::Evaluate) -> Result<(), Failure> {
     let state = &arguments.state.state;
     let database = existing(state).await?;
     let (name, now) = (arguments.name.clone(), model::now());
-    let wanted = database
-        .write(move |tx| {
-            match named(tx, &name)? {
-                Ok(found) if found.specification.enabled => {}
-                Ok(found) => return Ok(Ok((found, None))),
-                Err(failure) => return Ok(Err(failure)),
+    let wanted = database.write(move |tx| {
+        match named(tx, &name)? {
+            Ok(found) if found.specification.enabled => {
+                store::want_look(tx, &name, now)?;
             }
-            store::want_look(tx, &name, now)?;
-            // A transaction reads what it has written.
-            let found = with_evaluation(tx, &name)?;
-            Ok(found.ok_or_else(|| no_specification(&name, &[])))
-        })
-        .await
-        .map_err(trouble)?;
-    let (before, evaluation_before) = wanted?;
-    if !before.specification.enabled {
-        return Err(Failure::failed(format!("`{}` is disabled", arguments.name)));
-    }
+            Ok(_) => return Ok(Err(Failure::failed(format!("`{name}` is disabled")))),
+            Err(failure) => return Ok(Err(failure)),
+        }
+        // Read again, with the time of the request.
+        match named(tx, &name)? {
+            Ok(found) => with_evaluation(tx, found).map(Ok),
+            Err(failure) => Ok(Err(failure)),
+        }
+    });
+    let (before, evaluation_before) = wanted.await??;
     if !app::wake(state) && app::served(state) == Served::No {
         return Err(Failure::failed(format!(
             "no server runs on {}; it will look at `{}` when one starts",
@@ -52,7 +43,7 @@ async fn evaluate(arguments: &cli::Evaluate) -> Result<(), Failure> {
         )));
     }
     let (look, current) = looked(state, &database, &before).await?;
-    // Else the inputs are, or are again, what an earlier evaluation was made of.
+    // Without a new evaluation the inputs have the revisions of an earlier one.
     let had_ended =
         |e: &Evaluation| matches!(e.status, EvaluationStatus::Succeeded | EvaluationStatus::Failed);
     let is_new = |e: &&Evaluation| {
@@ -67,7 +58,7 @@ async fn evaluate(arguments: &cli::Evaluate) -> Result<(), Failure> {
             return Err(Failure::failed(format!("`{}` has no evaluation", arguments.name)));
         };
         if !arguments.json {
-            told(evaluation, Some(current));
+            report(evaluation, Some(current));
         }
         let wanted = Wanted::Evaluation(current.id);
         return wait::wait(state, &database, wanted, arguments.timeout, arguments.json).await;
@@ -76,12 +67,10 @@ async fn evaluate(arguments: &cli::Evaluate) -> Result<(), Failure> {
         print_json(&json!({
             "specification": arguments.name,
             "error": look.error,
-            "evaluation": evaluation.map(|e| json!({
-                "id": e.id, "status": e.status, "message": e.message, "jobs": e.counters,
-            })),
+            "evaluation": evaluation.map(evaluation_json),
         }));
     } else if !failed || evaluation.is_some() {
-        told(evaluation, current.as_ref());
+        report(evaluation, current.as_ref());
     }
     if failed {
         let why = evaluation.map(|e| e.message.clone()).filter(|why| !why.is_empty());
@@ -90,15 +79,15 @@ async fn evaluate(arguments: &cli::Evaluate) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Says what is new, or which evaluation the inputs are at.
-fn told(new: Option<&Evaluation>, current: Option<&Evaluation>) {
+/// Prints the new evaluation, or which evaluation has the revisions that the inputs are at.
+fn report(new: Option<&Evaluation>, current: Option<&Evaluation>) {
     let Some(evaluation) = new else {
         return say(&match current {
-            Some(current) => {
-                let failed = current.status != EvaluationStatus::Succeeded;
-                let how =
-                    if failed { format!(", which {}", current.status) } else { String::new() };
-                format!("nothing new: the inputs are those of evaluation #{}{how}", current.id)
+            Some(current) if current.status == EvaluationStatus::Succeeded => {
+                format!("nothing new: the inputs are those of evaluation #{}", current.id)
+            }
+            Some(Evaluation { id, status, .. }) => {
+                format!("nothing new: the inputs are those of evaluation #{id}, which {status}")
             }
             None => "nothing new".to_owned(),
         });
@@ -110,21 +99,21 @@ fn told(new: Option<&Evaluation>, current: Option<&Evaluation>) {
     }
 }
 
-/// Waits for a look that began after it was asked for, and for the evaluation of what it found.
+/// Waits for a look that began after the request, and for the evaluation of what it found.
 async fn looked(
     state: &Path,
     database: &Database,
     wanted: &SpecificationState,
 ) -> Result<(Look, Option<Evaluation>), Failure> {
-    let mut presence = Presence::new(state);
     let mut progress = Progress::default();
     let (wanted, wanted_at) = (&wanted.specification.name, wanted.look.wanted_at);
-    loop {
-        // Looked at first: what a server stored before it went is read below.
-        let gone = presence.has_gone();
+    let looked = poll(state, async |gone| {
         let name = wanted.clone();
-        let found = database.read(move |s| with_evaluation(s, &name)).await.map_err(trouble)?;
-        let (after, evaluation) = found.ok_or_else(|| {
+        let read = database.read(move |s| {
+            let found = store::specification(s, &name)?;
+            found.map(|state| with_evaluation(s, state)).transpose()
+        });
+        let (after, evaluation) = read.await?.ok_or_else(|| {
             Failure::not_found(format!("the specification `{wanted}` was removed meanwhile"))
         })?;
         if !after.specification.enabled {
@@ -132,7 +121,7 @@ async fn looked(
         }
         let running = evaluation.as_ref().filter(|e| e.status == EvaluationStatus::Started);
         if running.is_none() && after.look.answered_at >= wanted_at {
-            return Ok((after.look, evaluation));
+            return Ok(Some((after.look, evaluation)));
         }
         if gone {
             return Err(Failure::failed(format!(
@@ -144,6 +133,7 @@ async fn looked(
             Some(evaluation) => format!("{wanted}: evaluation {} is under way", evaluation.id),
             None => format!("{wanted}: its inputs are fetched"),
         });
-        tokio::time::sleep(PAUSE).await;
-    }
+        Ok(None)
+    });
+    looked.await
 }

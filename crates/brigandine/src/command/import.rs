@@ -1,4 +1,4 @@
-//! `brigandine import`: builds of another server, taken over.
+//! `brigandine import`: takes over the builds of another server.
 
 use std::cell::Cell;
 use std::io::{IsTerminal, Write};
@@ -9,22 +9,22 @@ use crate::cli;
 use crate::model;
 use crate::store::{self, Step};
 
-/// Between two lines of progress, on a terminal and elsewhere.
-const LIVELY: Duration = Duration::from_millis(200);
-const CALM: Duration = Duration::from_secs(10);
+/// The least time between two lines of progress on a terminal.
+const TERMINAL_PAUSE: Duration = Duration::from_millis(200);
+/// The same where standard error is a file or a pipe.
+const FILE_PAUSE: Duration = Duration::from_secs(10);
 
-/// Imports and says what was imported.
+/// Imports, and prints what was imported.
 ///
 /// # Errors
-/// The database cannot be understood, read or written; the message says how to go on.
+/// The database has an unknown schema, or cannot be read or written; the message says how to go on.
 pub(crate) fn run(arguments: &cli::Import) -> Result<(), Failure> {
     let cli::Import::Cuirass { state, file, json } = arguments;
     let began = Instant::now();
     let terminal = std::io::stderr().is_terminal();
-    let told: Cell<Option<Instant>> = Cell::new(None);
-    let first: Cell<Option<i64>> = Cell::new(None);
+    let (printed, first) = (Cell::new(None::<Instant>), Cell::new(None));
     let progress = |step: Step| {
-        let (line, whole) = match &step {
+        let (line, always) = match &step {
             Step::Builds(done, total) => {
                 let from = first.get().unwrap_or(*done);
                 first.set(Some(from));
@@ -37,11 +37,11 @@ pub(crate) fn run(arguments: &cli::Import) -> Result<(), Failure> {
                 (format!("{what}, after {:.0} s", began.elapsed().as_secs_f64()), true)
             }
         };
-        let pause = if terminal { LIVELY } else { CALM };
-        if !whole && told.get().is_some_and(|at| at.elapsed() < pause) {
+        let pause = if terminal { TERMINAL_PAUSE } else { FILE_PAUSE };
+        if !always && printed.get().is_some_and(|at| at.elapsed() < pause) {
             return;
         }
-        told.set(Some(Instant::now()));
+        printed.set(Some(Instant::now()));
         let mut err = std::io::stderr();
         let _ = if terminal { write!(err, "\r\x1b[K{line}") } else { writeln!(err, "{line}") };
     };

@@ -1,10 +1,9 @@
-//! `brigandine log ID`: a build log, from the files of the state directory.
+//! `brigandine log ID`: prints a build log from the files of the state directory.
 
 use std::io::Write;
 
 use super::wait::result_of;
-use super::{Failure, PAUSE, existing, trouble};
-use crate::app::Presence;
+use super::{Failure, existing, find_build, poll};
 use crate::cli;
 use crate::log::{LogReader, Logs};
 use crate::model::{BuildId, EvaluationId, EvaluationStatus};
@@ -13,18 +12,18 @@ use crate::store::{self, Database};
 /// Prints the log; with `--follow`, until the build has ended.
 ///
 /// # Errors
-/// There is no such build, evaluation or state directory, or the log cannot be read. With `--follow`: it
-/// did not succeed, or no server runs that could end it.
-pub(crate) fn run(arguments: &cli::Log) -> Result<(), Failure> {
-    super::runtime()?.block_on(async {
-        let state = &arguments.state.state;
-        let database = existing(state).await?;
-        let logs = Logs::new(state, u64::MAX);
-        match (arguments.evaluation, arguments.build) {
-            (Some(id), _) => evaluation(arguments, &database, &logs, EvaluationId::new(id)).await,
-            (None, id) => build(arguments, &database, &logs, BuildId::new(id.unwrap_or(0))).await,
-        }
-    })
+/// There is no such build, evaluation or state directory, or the log cannot be read. With `--follow`: the build or
+/// evaluation did not succeed, or no server runs that could end it.
+pub(crate) async fn run(arguments: &cli::Log) -> Result<(), Failure> {
+    let state = &arguments.state.state;
+    let database = existing(state).await?;
+    let logs = Logs::new(state, u64::MAX);
+    match (arguments.evaluation, arguments.build) {
+        (Some(id), _) => evaluation(arguments, &database, &logs, id).await,
+        (None, Some(id)) => build(arguments, &database, &logs, id).await,
+        // The command line requires one of the two.
+        (None, None) => Ok(()),
+    }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "stands in `map_err`")]
@@ -47,44 +46,32 @@ async fn build(
     logs: &Logs,
     id: BuildId,
 ) -> Result<(), Failure> {
-    let mut presence = Presence::new(&arguments.state.state);
     let (mut offset, mut attempt) = (0, 0);
-    loop {
-        // Looked at first: what a server stored before it went is read below.
-        let is_gone = arguments.follow && presence.has_gone();
-        let found = database.read(move |s| store::build(s, id)).await.map_err(trouble)?;
-        let build = found.ok_or_else(|| {
-            Failure::not_found(format!("there is no build {id}; `brigandine builds` lists them"))
-        })?;
+    let ended = poll(&arguments.state.state, async |is_gone| {
+        let build = find_build(database, id).await?;
         if build.attempt != attempt {
-            // Started again: its log begins anew.
+            // Each attempt has a log of its own.
             (offset, attempt) = (0, build.attempt);
         }
-        // The status was read first: what is in the file afterwards is the whole log of a build
-        // that had ended then.
+        // The status was read before the file, so the file holds the whole log of a build that has ended.
         let mut reader = logs.open(&build, offset).await;
         if !print(reader.as_mut(), &mut offset).await? {
-            return Ok(());
+            return Ok(Some(None));
         }
         if reader.is_some_and(|reader| reader.is_missing()) && !build.log.path.is_empty() {
             return Err(lost(&format!("build {id}")));
         }
-        let none = build.no_log().filter(|_| build.status.is_finished() || !arguments.follow);
-        if let Some(why) = none {
-            // With `--follow`, its result decides.
+        let is_last = build.status.is_finished() || !arguments.follow;
+        if let Some(why) = build.no_log().filter(|_| is_last) {
             eprintln!("brigandine: build {id} has no log. {why}");
         }
-        if !arguments.follow {
-            return Ok(());
+        if is_last {
+            return Ok(Some(arguments.follow.then_some(build)));
         }
-        if build.status.is_finished() {
-            return result_of(&build);
-        }
-        if is_gone {
-            return Err(gone(arguments, &format!("build {id}")));
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
+        if is_gone { Err(gone(arguments, &format!("build {id}"))) } else { Ok(None) }
+    });
+    // With `--follow` the exit status is the build's result.
+    ended.await?.map_or(Ok(()), |build| result_of(&build))
 }
 
 async fn evaluation(
@@ -93,38 +80,35 @@ async fn evaluation(
     logs: &Logs,
     id: EvaluationId,
 ) -> Result<(), Failure> {
-    let mut presence = Presence::new(&arguments.state.state);
     let mut offset = 0;
-    loop {
-        let is_gone = arguments.follow && presence.has_gone();
-        let found = database.read(move |s| store::evaluation(s, id)).await.map_err(trouble)?;
+    let printed = poll(&arguments.state.state, async |is_gone| {
+        let found = database.read(move |s| store::evaluation(s, id)).await?;
         let evaluation =
             found.ok_or_else(|| Failure::not_found(format!("there is no evaluation {id}")))?;
         let mut reader = logs.open_evaluation(&evaluation, offset).await;
         if !print(Some(&mut reader), &mut offset).await? {
-            return Ok(());
+            return Ok(Some(()));
         }
         if reader.is_missing() && !evaluation.log_path.is_empty() {
             return Err(lost(&format!("evaluation {id}")));
         }
-        if !arguments.follow {
-            return Ok(());
-        }
         match evaluation.status {
+            _ if !arguments.follow => Ok(Some(())),
             EvaluationStatus::Started if is_gone => {
-                return Err(gone(arguments, &format!("evaluation {id}")));
+                Err(gone(arguments, &format!("evaluation {id}")))
             }
-            EvaluationStatus::Started => tokio::time::sleep(PAUSE).await,
-            EvaluationStatus::Succeeded => return Ok(()),
+            EvaluationStatus::Started => Ok(None),
+            EvaluationStatus::Succeeded => Ok(Some(())),
             status => {
                 let message = evaluation.message;
-                return Err(Failure::failed(format!("evaluation {id} {status}: {message}")));
+                Err(Failure::failed(format!("evaluation {id} {status}: {message}")))
             }
         }
-    }
+    });
+    printed.await
 }
 
-/// Prints what is there from `offset` on. `false`: nobody reads it any more.
+/// Prints the log from `offset` on. `false`: the reader of standard output has gone.
 async fn print(reader: Option<&mut LogReader>, offset: &mut u64) -> Result<bool, Failure> {
     let Some(reader) = reader else { return Ok(true) };
     let mut out = std::io::stdout();

@@ -13,35 +13,41 @@ pub(crate) mod spec;
 mod terminal;
 pub(crate) mod wait;
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use crate::app::{self, Served};
-use crate::config;
-use crate::model::{self, Evaluation, SpecificationState};
+use crate::app::{self, AppError, Presence, Served};
+use crate::config::Diagnostics;
+use crate::model::{self, Build, BuildId, Evaluation, SpecificationState};
 use crate::os::state_dir::StateDir;
 use crate::store::{self, Database, DatabaseError, Snapshot};
+use terminal::{print_json, say, table};
 
-use terminal::table;
-pub(crate) use terminal::{print_json, say};
-
-/// What was asked for failed.
+/// Exit status: the command failed.
 const FAILED: u8 = 1;
-/// No such specification, build or state directory.
+/// Exit status: there is no such specification, build or state directory.
 const NOT_FOUND: u8 = 3;
-/// A build that was waited for was canceled.
+/// Exit status: a build that the command waited for was canceled.
 const CANCELED: u8 = 4;
-/// What was waited for has not ended in time.
+/// Exit status: the time given by `--timeout` is over.
 const TIMEOUT: u8 = 5;
 
-/// Between two looks at what is waited for.
-const PAUSE: Duration = Duration::from_millis(100);
+/// How long a command sleeps between two reads of the database. The server is another process and sends no events.
+const POLL_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a command waits for the database of a server that is just starting. A server that needs longer, to
+/// migrate its database for example, says so in its trace.
+const START_TIME: Duration = Duration::from_secs(30);
+
+/// How long threads that block may keep the process from ending.
+const BLOCKED_TIME: Duration = Duration::from_secs(5);
 
 /// Names that a message lists at most.
 const NAMES_MAX: usize = 10;
 
-/// Why a command ended otherwise than well: a message for standard error and an exit status.
+/// Why a command failed: a message for standard error and an exit status.
 #[derive(Debug)]
 pub(crate) struct Failure {
     message: String,
@@ -49,30 +55,24 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// What was asked for failed.
-    pub(crate) fn failed(message: impl Into<String>) -> Self {
-        Self { message: message.into(), status: FAILED }
-    }
-
-    /// What was asked for is not there.
-    pub(crate) fn not_found(message: impl Into<String>) -> Self {
-        Self { message: message.into(), status: NOT_FOUND }
-    }
-
-    /// With another exit status.
-    fn with_status(status: u8, message: impl Into<String>) -> Self {
+    fn new(status: u8, message: impl Into<String>) -> Self {
         Self { message: message.into(), status }
     }
 
-    /// The same with another message.
-    fn saying(self, message: impl Into<String>) -> Self {
-        Self { message: message.into(), ..self }
+    /// With exit status 1.
+    fn failed(message: impl Into<String>) -> Self {
+        Self::new(FAILED, message)
     }
 
-    /// Prints the message and gives the status.
+    /// With exit status 3.
+    fn not_found(message: impl Into<String>) -> Self {
+        Self::new(NOT_FOUND, message)
+    }
+
+    /// Prints the message and returns the status.
     pub(crate) fn report(self) -> ExitCode {
         if !self.message.is_empty() {
-            // A file's problems name their file; anything else names the program.
+            // Problems of a file begin with its name; other messages get the name of the program.
             let first = self.message.lines().next().unwrap_or_default();
             let told = first.contains(": error: ");
             eprintln!("{}{}", if told { "" } else { "brigandine: " }, self.message);
@@ -81,23 +81,58 @@ impl Failure {
     }
 }
 
-/// Threads for everything that waits: few, since the work is done by child processes and by the
-/// database's own threads.
-pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+impl From<AppError> for Failure {
+    fn from(error: AppError) -> Self {
+        Self::failed(model::with_causes(&error))
+    }
+}
+
+impl From<DatabaseError> for Failure {
+    fn from(error: DatabaseError) -> Self {
+        Self::failed(format!("the database failed: {error}"))
+    }
+}
+
+impl From<Diagnostics> for Failure {
+    fn from(problems: Diagnostics) -> Self {
+        Self::failed(problems.to_string())
+    }
+}
+
+fn file_failed(path: &Path, error: &io::Error) -> Failure {
+    Failure::failed(format!("{}: {error}", path.display()))
+}
+
+/// Threads for the server's tasks: few, because child processes and the threads of the database do the work.
+///
+/// # Errors
+/// The machine refuses a thread.
+pub fn runtime() -> io::Result<tokio::runtime::Runtime> {
     let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(cores.clamp(2, 8))
         .thread_name("brigandine")
         .enable_all()
         .build()
-        .map_err(|error| Failure::failed(format!("threads cannot be started: {error}")))
 }
 
-/// The database of a state directory that must be there.
+/// Runs a command to its end on threads of its own.
+///
+/// # Errors
+/// Those of the command, or the machine refuses a thread.
+pub(crate) fn block_on(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = runtime()
+        .map_err(|error| Failure::failed(format!("threads cannot be started: {error}")))?;
+    let done = runtime.block_on(command);
+    // A thread that a dead disk or network file system blocks must not keep the process.
+    runtime.shutdown_timeout(BLOCKED_TIME);
+    done
+}
+
+/// Opens the database of a state directory, which must exist.
 async fn existing(state: &Path) -> Result<Database, Failure> {
-    // Where there are build logs, the file should be there: that is told below.
-    let there = |path: PathBuf| match path.try_exists() {
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+    let exists = |path: PathBuf| match path.try_exists() {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             Err(Failure::failed(format!(
                 "the state directory {} cannot be looked at: {error}; run this as the user of its server",
                 state.display()
@@ -106,44 +141,62 @@ async fn existing(state: &Path) -> Result<Database, Failure> {
         found => Ok(found.unwrap_or(false)),
     };
     let files = StateDir::new(state);
-    if !there(files.database())? && !there(files.logs())? {
+    // A directory with build logs and no database is damaged, which opening it reports.
+    if !exists(files.database())? && !exists(files.logs())? {
         return Err(Failure::not_found(format!(
             "there is no state in {}; name its directory with --state or BRIGANDINE_STATE",
             state.display()
         )));
     }
-    let (began, mut told) = (Instant::now(), false);
+    let (began, mut reported) = (Instant::now(), false);
     loop {
-        // Asked first: a server that has started meanwhile has made what is missing.
-        let starts = app::served(state) == Served::Locked;
+        // Asked before opening: a server that has finished starting by then has made the database.
+        let is_starting = app::served(state) == Served::Locked;
         let error = match store::open_as_it_is(state).await {
             Ok(database) => return Ok(database),
             Err(error) => error,
         };
-        if !(starts && error.is_for_a_server()) || began.elapsed() >= STARTS {
+        if !(is_starting && error.is_for_a_server()) || began.elapsed() >= START_TIME {
             return Err(Failure::failed(error.to_string()));
         }
-        if !std::mem::replace(&mut told, true) {
+        if !std::mem::replace(&mut reported, true) {
             let state = state.display();
             eprintln!("brigandine: a server starts on {state}: its database is waited for");
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(POLL_PAUSE).await;
     }
 }
 
-/// How long a server that starts is waited for; one that has much to do to its database says so in its trace.
-const STARTS: Duration = Duration::from_secs(30);
+/// Calls `read` until it returns something, with whether the server of `state` has gone.
+async fn poll<T>(
+    state: &Path,
+    mut read: impl AsyncFnMut(bool) -> Result<Option<T>, Failure>,
+) -> Result<T, Failure> {
+    let mut presence = Presence::new(state);
+    loop {
+        // Asked before the read, which then sees everything that the server stored before it went.
+        let gone = presence.has_gone();
+        if let Some(found) = read(gone).await? {
+            return Ok(found);
+        }
+        tokio::time::sleep(POLL_PAUSE).await;
+    }
+}
 
-#[expect(clippy::needless_pass_by_value, reason = "stands in `map_err`")]
-fn trouble(error: DatabaseError) -> Failure {
-    Failure::failed(format!("the database failed: {error}"))
+fn no_build(id: BuildId) -> Failure {
+    Failure::not_found(format!("there is no build {id}; `brigandine builds` lists them"))
+}
+
+async fn find_build(database: &Database, id: BuildId) -> Result<Build, Failure> {
+    let found = database.read(move |s| store::build(s, id)).await?;
+    found.ok_or_else(|| no_build(id))
 }
 
 fn no_specification(name: &str, names: &[String]) -> Failure {
     unknown("specification called", name, names)
 }
 
-/// There is no `what` `word`: says so, with the known names that are near it, or the first of all.
+/// The failure that there is no `what` of the name `word`, with similar names, or else the first of `names`.
 fn unknown(what: &str, word: &str, names: &[String]) -> Failure {
     let near = near(word, names);
     let quoted = |names: &[&str]| {
@@ -161,7 +214,7 @@ fn unknown(what: &str, word: &str, names: &[String]) -> Failure {
     Failure::not_found(format!("there is no {what} `{}`; {help}", model::one_line(word, 200)))
 }
 
-/// The names that were probably meant, nearest first.
+/// Names similar to `word`, the most similar first.
 fn near<'n>(word: &str, names: &'n [String]) -> Vec<&'n str> {
     let folded = word.to_lowercase();
     let most = (folded.chars().count() / 3).max(1);
@@ -170,7 +223,7 @@ fn near<'n>(word: &str, names: &'n [String]) -> Vec<&'n str> {
         .filter_map(|name| {
             let lower = name.to_lowercase();
             let part = folded.len() >= 3 && (lower.contains(&folded) || folded.contains(&lower));
-            let distance = config::distance(&folded, &lower);
+            let distance = strsim::osa_distance(&folded, &lower);
             (part || distance <= most).then_some((distance, name.as_str()))
         })
         .collect();
@@ -178,24 +231,32 @@ fn near<'n>(word: &str, names: &'n [String]) -> Vec<&'n str> {
     found.into_iter().take(5).map(|(_, name)| name).collect()
 }
 
-/// The specification of this name, or a failure that names near ones.
+/// The specification of this name, or a failure that lists similar names.
 fn named(s: &Snapshot, name: &str) -> rusqlite::Result<Result<SpecificationState, Failure>> {
     if let Some(found) = store::specification(s, name)? {
         return Ok(Ok(found));
     }
-    let all = store::specifications(s)?;
-    let names: Vec<_> = all.into_iter().map(|state| state.specification.name).collect();
+    let names: Vec<_> =
+        store::specifications(s)?.into_iter().map(|state| state.specification.name).collect();
     Ok(Err(no_specification(name, &names)))
 }
 
-/// A specification and the evaluation that says how it stands.
-fn with_evaluation(
-    s: &Snapshot,
-    name: &str,
-) -> rusqlite::Result<Option<(SpecificationState, Option<Evaluation>)>> {
-    let Some(state) = store::specification(s, name)? else { return Ok(None) };
+/// A specification, and the evaluation that determines its state.
+type Evaluated = (SpecificationState, Option<Evaluation>);
+
+/// Adds the evaluation that determines a specification's state.
+fn with_evaluation(s: &Snapshot, state: SpecificationState) -> rusqlite::Result<Evaluated> {
     let evaluation = state.evaluation().map(|id| store::evaluation(s, id)).transpose()?;
-    Ok(Some((state, evaluation.flatten())))
+    Ok((state, evaluation.flatten()))
+}
+
+fn evaluation_json(evaluation: &Evaluation) -> serde_json::Value {
+    serde_json::json!({
+        "id": evaluation.id,
+        "status": evaluation.status,
+        "message": evaluation.message,
+        "jobs": evaluation.counters,
+    })
 }
 
 #[cfg(test)]

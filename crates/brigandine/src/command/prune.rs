@@ -1,4 +1,4 @@
-//! `brigandine prune`: deletes what need not be kept, or says what that would be.
+//! `brigandine prune`: deletes evaluations that need not be kept, or lists them.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -8,86 +8,76 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use super::serve::Signals;
-use super::{Failure, existing, print_json, say, table, trouble};
-use crate::app::{self, AppError, Presence, RunningServer};
+use super::{Failure, existing, poll, print_json, say, table};
+use crate::app::{self, AppError, RunningServer};
 use crate::cli;
 use crate::config;
 use crate::model::{self, EvaluationId, Keep};
 use crate::retention::Pruned;
 use crate::store::{self, Database, Due};
 
-/// Between two questions to the database: the server is another process and says nothing itself.
-const PAUSE: Duration = Duration::from_millis(100);
+/// `prune` gives up on a server that has deleted nothing for so long.
+const IDLE_MAX: Duration = Duration::from_secs(120);
 
-/// A server that is told to prune has this long until less is left than before.
-const TIME: Duration = Duration::from_secs(120);
-
-/// Prunes, or says what would be pruned.
+/// Prunes, or lists what would be pruned.
 ///
 /// # Errors
-/// There is no state directory, its database cannot be used, or the server that runs does not do it.
-pub(crate) fn run(arguments: &cli::Prune) -> Result<(), Failure> {
+/// There is no state directory, its database cannot be used, or the server that runs does not prune.
+pub(crate) async fn run(arguments: &cli::Prune) -> Result<(), Failure> {
     let file = match &arguments.config {
         None => None,
-        Some(path) => {
-            let parsed = config::load(path)
-                .and_then(|text| config::server::parse(&path.display().to_string(), &text));
-            Some(parsed.map_err(|problems| Failure::failed(problems.to_string()))?)
-        }
+        Some(path) => Some(config::read(path, config::server::parse)?),
     };
     let named = file.as_ref().map(|file| file.keep);
-    // As the server finds it.
     let state = arguments.state.clone().unwrap_or_else(|| file.unwrap_or_default().state);
     let state = state.as_path();
-    super::runtime()?.block_on(async {
-        let database = existing(state).await?;
-        let server = app::running_server(state);
-        if arguments.dry_run {
-            let keep = rule(state, named, server.as_ref());
-            show(&due(&database, keep).await?, arguments.json);
-            return Ok(());
+    let database = existing(state).await?;
+    let server = app::running_server(state);
+    if arguments.dry_run {
+        let keep = rule(state, named, server.as_ref());
+        show(&due(&database, keep).await?, arguments.json);
+        return Ok(());
+    }
+    // `app::prune` opens the database under the lock of the state directory.
+    database.close().await?;
+    drop(database);
+    let mut signals = Signals::new()?;
+    let (stop, stopped) = watch::channel(false);
+    let pruned = app::prune(state, named.unwrap_or_default(), &stopped);
+    tokio::pin!(pruned);
+    let pruned = loop {
+        tokio::select! {
+            pruned = &mut pruned => break pruned,
+            // It stops between two slices.
+            _ = signals.next() => drop(stop.send_replace(true)),
         }
-        // The lock's holder opens it anew.
-        database.close().await.map_err(trouble)?;
-        drop(database);
-        let mut signals = Signals::new()?;
-        let (stop, stopped) = watch::channel(false);
-        let pruned = app::prune(state, named.unwrap_or_default(), &stopped);
-        tokio::pin!(pruned);
-        let pruned = loop {
-            tokio::select! {
-                pruned = &mut pruned => break pruned,
-                // Between two slices.
-                _ = signals.next() => drop(stop.send_replace(true)),
+    };
+    match pruned {
+        Ok(pruned) => {
+            report(&pruned, arguments.json);
+            if *stopped.borrow() {
+                return Err(Failure::failed("interrupted; the next run deletes the rest"));
             }
-        };
-        match pruned {
-            Ok(pruned) => {
-                report(&pruned, arguments.json);
-                if *stopped.borrow() {
-                    return Err(Failure::failed("interrupted; the next run deletes the rest"));
-                }
-                Ok(())
-            }
-            Err(AppError::Locked(_)) => {
-                // It may have started since.
-                let server = app::running_server(state).or(server);
-                let keep = server.as_ref().map_or(named.unwrap_or_default(), |s| s.keep);
-                if named.is_some_and(|named| named != keep) {
-                    eprintln!(
-                        "brigandine: the server that runs deletes by its own [keep]: {}; that of the \
-                         file is not used",
-                        rules(keep)
-                    );
-                }
-                by_server(state, keep, arguments.json).await
-            }
-            Err(error) => Err(Failure::failed(error.to_string())),
+            Ok(())
         }
-    })
+        Err(AppError::Locked(_)) => {
+            // The server may have started since it was asked for.
+            let server = app::running_server(state).or(server);
+            let keep = server.as_ref().map_or(named.unwrap_or_default(), |s| s.keep);
+            if named.is_some_and(|named| named != keep) {
+                eprintln!(
+                    "brigandine: the server that runs deletes by its own [keep]: {}; that of the \
+                     file is not used",
+                    rules(keep)
+                );
+            }
+            by_server(state, keep, arguments.json).await
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
-/// The rule for specifications that have none of their own, told on standard error with where it is from.
+/// The rule for specifications without one of their own; prints it on standard error, and where it comes from.
 fn rule(state: &Path, named: Option<Keep>, server: Option<&RunningServer>) -> Keep {
     let (keep, from) = match (named, server) {
         (Some(keep), Some(server)) if keep != server.keep => (
@@ -111,34 +101,30 @@ fn rule(state: &Path, named: Option<Keep>, server: Option<&RunningServer>) -> Ke
 /// A rule in words.
 fn rules(keep: Keep) -> String {
     let rules = [(keep.evaluations, "evaluations"), (keep.days, "days")];
-    let rules: Vec<_> = rules
-        .into_iter()
-        .filter_map(|(number, what)| number.map(|number| format!("{number} {what}")))
-        .collect();
+    let rules = rules.map(|(number, what)| number.map(|number| format!("{number} {what}")));
+    let rules: Vec<_> = rules.into_iter().flatten().collect();
     if rules.is_empty() { "everything".to_owned() } else { rules.join(", ") }
 }
 
 async fn due(database: &Database, keep: Keep) -> Result<Vec<Due>, Failure> {
     let now = model::now();
-    database.read(move |s| store::due(s, keep, now)).await.map_err(trouble)
+    Ok(database.read(move |s| store::due(s, keep, now)).await?)
 }
 
 fn show(due: &[Due], as_json: bool) {
     if as_json {
-        let all: Vec<_> = due
-            .iter()
-            .map(|due| {
-                json!({
-                    "specification": due.name,
-                    "keep": due.keep,
-                    "evaluations": due.evaluations.len(),
-                    "oldest": due.evaluations.first(),
-                    "newest": due.evaluations.last(),
-                    "jobs": due.jobs,
-                    "kept": due.kept,
-                })
+        let describe = |due: &Due| {
+            json!({
+                "specification": due.name,
+                "keep": due.keep,
+                "evaluations": due.evaluations.len(),
+                "oldest": due.evaluations.first(),
+                "newest": due.evaluations.last(),
+                "jobs": due.jobs,
+                "kept": due.kept,
             })
-            .collect();
+        };
+        let all: Vec<_> = due.iter().map(describe).collect();
         print_json(&all);
         return;
     }
@@ -169,25 +155,22 @@ fn report(pruned: &Pruned, as_json: bool) {
     ));
 }
 
-/// The server that runs does it, by its own configuration. What is due now is waited for, not what becomes
-/// due meanwhile: beside a busy server something always is.
+/// Has the running server prune by its own configuration. Waits until everything is deleted that is due now: beside a
+/// busy server something new becomes due all the time.
 async fn by_server(state: &Path, keep: Keep, as_json: bool) -> Result<(), Failure> {
     let database = existing(state).await?;
-    let asked: HashSet<EvaluationId> =
+    let wanted: HashSet<EvaluationId> =
         due(&database, keep).await?.into_iter().flat_map(|due| due.evaluations).collect();
     app::tell(state, "prune now")
         .map_err(|error| Failure::failed(format!("the server cannot be told: {error}")))?;
-    let mut presence = Presence::new(state);
-    let (mut last, mut since) = ((usize::MAX, i64::MAX), Instant::now());
-    loop {
-        // Looked at first: what a server deleted before it went is read below.
-        let gone = presence.has_gone();
-        let left = due(&database, keep).await?;
-        let jobs = left.iter().map(|due| due.jobs).sum();
-        let left = left.iter().flat_map(|due| &due.evaluations).filter(|id| asked.contains(id));
+    let (mut least, mut since) = ((usize::MAX, i64::MAX), Instant::now());
+    let deleted = poll(state, async |gone| {
+        let due = due(&database, keep).await?;
+        let jobs = due.iter().map(|due| due.jobs).sum();
+        let left = due.iter().flat_map(|due| &due.evaluations).filter(|id| wanted.contains(id));
         let left = left.count();
         if left == 0 {
-            break;
+            return Ok(Some(()));
         }
         if gone {
             return Err(Failure::failed(format!(
@@ -195,20 +178,21 @@ async fn by_server(state: &Path, keep: Keep, as_json: bool) -> Result<(), Failur
                 state.display()
             )));
         }
-        if (left, jobs) < last {
-            (last, since) = ((left, jobs), Instant::now());
+        if (left, jobs) < least {
+            (least, since) = ((left, jobs), Instant::now());
         }
-        if since.elapsed() > TIME {
+        if since.elapsed() > IDLE_MAX {
             return Err(Failure::failed(format!(
                 "the server leaves {left} evaluations; its trace says why"
             )));
         }
-        tokio::time::sleep(PAUSE).await;
-    }
+        Ok(None)
+    });
+    deleted.await?;
     if as_json {
-        print_json(&json!({ "evaluations": asked.len(), "by": "server" }));
+        print_json(&json!({ "evaluations": wanted.len(), "by": "server" }));
     } else {
-        say(&format!("the server deleted {} evaluations; its trace says more", asked.len()));
+        say(&format!("the server deleted {} evaluations; its trace says more", wanted.len()));
     }
     Ok(())
 }

@@ -1,10 +1,10 @@
-//! `brigandine serve`: configuration, traces, signals, the server.
+//! `brigandine serve`: the server, with its configuration, its traces and its signals.
 
 use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::{PathBuf, absolute};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,7 +18,8 @@ use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
 
 use super::Failure;
-use crate::app::{App, AppError, Settings};
+use super::spec::word;
+use crate::app::{App, AppError};
 use crate::cli;
 use crate::config::{self, Config, LogFormat};
 use crate::http::{self, Token};
@@ -27,43 +28,30 @@ use crate::os::state_dir::StateDir;
 use crate::site::{self, Web};
 use crate::store::Loaded;
 
-/// Serves until it is told to end, or handles everything once.
+/// Serves until a signal, or handles everything once.
 ///
 /// # Errors
-/// The configuration is wrong, the server cannot start, an essential part died, or (with
+/// The configuration is wrong, the server cannot start, a required task exited, or (with
 /// `--one-shot`) a fetch, an evaluation or a build failed.
-pub(crate) fn run(arguments: &cli::Serve) -> Result<(), Failure> {
+pub(crate) async fn run(arguments: &cli::Serve) -> Result<(), Failure> {
     let config = configuration(arguments)?;
     trace(config.format, "info");
     let specifications = specifications(&config.specifications)?;
-    let runtime = super::runtime()?;
-    let done = runtime.block_on(async {
-        if arguments.one_shot {
-            one_shot(&config, arguments, specifications).await
-        } else {
-            serve(&config, arguments, specifications).await
-        }
-    });
-    // Everything that matters has ended. A thread that a dead disk or network file system holds in a
-    // read of some repository must not keep the server from ending.
-    runtime.shutdown_timeout(STUCK);
-    done
+    if arguments.one_shot {
+        one_shot(config, arguments.listen, specifications).await
+    } else {
+        serve(config, specifications).await
+    }
 }
 
-/// How long threads that block may keep the server from ending.
-const STUCK: Duration = Duration::from_secs(5);
-
-/// The file's configuration under what the command line says.
+/// The configuration of the file, in which the command line replaces what it names.
 fn configuration(arguments: &cli::Serve) -> Result<Config, Failure> {
     let mut config = match &arguments.config {
         None => Config::default(),
-        Some(path) => {
-            let text =
-                config::load(path).map_err(|problems| Failure::failed(problems.to_string()))?;
-            config::server::parse(&path.display().to_string(), &text)
-                .map_err(|problems| Failure::failed(problems.to_string()))?
-        }
+        Some(path) => config::read(path, config::server::parse)?,
     };
+    config.file =
+        arguments.config.as_ref().map(|path| absolute(path).unwrap_or_else(|_| path.clone()));
     if let Some(state) = &arguments.state {
         config.state.clone_from(state);
     }
@@ -78,63 +66,40 @@ fn configuration(arguments: &cli::Serve) -> Result<Config, Failure> {
     Ok(config)
 }
 
-/// What the server's parts are told.
-fn settings(config: &Config, file: Option<&Path>) -> Settings {
-    Settings {
-        configuration: file.map(|path| std::path::absolute(path).unwrap_or_else(|_| path.into())),
-        specification_files: config.specifications.clone(),
-        max_jobs: config.max_jobs,
-        interval: config.interval,
-        sandbox: config.sandbox,
-        build_user: config.build_user.clone(),
-        git_filters: config.git_filters.clone(),
-        fetch_timeout: config.limits.fetch_time,
-        evaluation_timeout: config.limits.evaluation_time,
-        evaluation_output_bytes_max: config.limits.evaluation_output,
-        build_timeout: config.limits.build_time,
-        build_silence: config.limits.build_silence,
-        build_grace: config.limits.build_grace,
-        build_limits: config.limits.build,
-        keep: config.keep,
-        log_bytes_max: config.limits.build_log,
-        disk_reserve: config.limits.disk_reserve,
-        ..Settings::new(config.state.clone())
-    }
-}
-
-/// The specifications of all files, with the file of each, or everything that is wrong in them.
-pub(super) fn specifications(files: &[PathBuf]) -> Result<Vec<(PathBuf, Specification)>, Failure> {
+/// The specifications of all files, each with its file.
+///
+/// # Errors
+/// Everything that is wrong in the files.
+fn specifications(files: &[PathBuf]) -> Result<Vec<(PathBuf, Specification)>, Failure> {
     let mut all: Vec<(PathBuf, Specification)> = Vec::new();
     let mut problems = config::Diagnostics::default();
     for path in files {
-        let file = path.display().to_string();
-        let parsed = config::load(path).and_then(|text| config::specification::parse(&file, &text));
-        match parsed {
+        match config::read(path, config::specification::parse) {
             Ok(placed) => {
                 all.extend(placed.into_iter().map(|placed| (path.clone(), placed.specification)));
             }
             Err(found) => problems.extend(found),
         }
     }
-    if problems.is_empty() { Ok(all) } else { Err(Failure::failed(problems.to_string())) }
+    if problems.is_empty() { Ok(all) } else { Err(problems.into()) }
 }
 
-/// Traces go to standard error; `RUST_LOG` chooses which.
+/// Writes traces to standard error; `RUST_LOG` selects them.
 pub(super) fn trace(format: LogFormat, usual: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
-    // A second call (there is none) would leave the first in place.
+    // It fails only where traces are written already, as in a test.
     let _ = match format {
         LogFormat::Text => builder.fmt_fields(debug_fn(field).delimited(" ")).compact().try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
 }
 
-/// Writes a field of a trace line. Values come from repositories and evaluators as well: none begins a
-/// line of its own or steers a terminal.
+/// Writes a field of a trace line. Values may come from repositories and evaluators: characters that would begin a
+/// line or control a terminal are escaped.
 fn field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
     if field.name() != "message" {
         write!(writer, "{}=", field.name())?;
@@ -149,13 +114,15 @@ fn field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt:
     Ok(())
 }
 
-/// Listens, with a message that says what to do when it cannot.
+/// Listens at `address`.
+///
+/// # Errors
+/// The message says what to do.
 pub(super) async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(|error| {
         let help = match error.kind() {
             std::io::ErrorKind::AddrInUse => {
-                "; another program listens there, choose another \
-                                              address with --listen"
+                "; another program listens there, choose another address with --listen"
             }
             std::io::ErrorKind::PermissionDenied => "; ports below 1024 need a right to them",
             std::io::ErrorKind::AddrNotAvailable => "; this machine does not have that address",
@@ -165,7 +132,7 @@ pub(super) async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> 
     })
 }
 
-/// The signals that ask the server to end.
+/// SIGTERM and SIGINT.
 pub(super) struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
@@ -180,7 +147,7 @@ impl Signals {
         })
     }
 
-    /// The name of the next one.
+    /// Waits for a signal and returns its name.
     pub(super) async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
@@ -190,31 +157,26 @@ impl Signals {
 }
 
 fn report(files: &[PathBuf], loaded: &[(String, Loaded)]) {
-    for ((name, outcome), file) in loaded.iter().zip(files) {
-        let what = match outcome {
-            Loaded::New => "new",
-            Loaded::Changed => "changed",
-            Loaded::Unchanged => "unchanged",
-            Loaded::Kept(keys) => {
-                let (file, differs) = (file.display(), keys.join(", "));
-                tracing::warn!(
-                    specification = %name, %file, differs,
-                    "the file says otherwise than what is stored, and is not used: start with --replace \
-                     (or `replace = true`), or run `brigandine spec add --replace` with it"
-                );
-                continue;
-            }
-        };
-        tracing::info!(specification = %name, "specification is {what}");
+    for ((name, loaded), file) in loaded.iter().zip(files) {
+        if let Loaded::Kept(keys) = loaded {
+            let (file, differs) = (file.display(), keys.join(", "));
+            tracing::warn!(
+                specification = %name, %file, differs,
+                "the file says otherwise than what is stored, and is not used: start with --replace \
+                 (or `replace = true`), or run `brigandine spec add --replace` with it"
+            );
+        } else {
+            tracing::info!(specification = %name, "specification is {}", word(loaded));
+        }
     }
 }
 
-/// Between two tries of what waits for a disk or a lock.
-const RETRY: Duration = Duration::from_secs(1);
+/// The pause between two attempts to start on a full disk or a locked database.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// What a server answers that cannot start yet.
+/// A server that cannot start yet, and answers every request with the reason.
 struct Waiting {
-    /// Another descriptor of the listener, until something is to be answered.
+    /// A duplicate of the listener; taken once there is a reason.
     listener: Option<std::net::TcpListener>,
     address: Option<SocketAddr>,
     web: config::Web,
@@ -222,13 +184,17 @@ struct Waiting {
     site: Option<(watch::Sender<bool>, JoinHandle<()>)>,
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "stands in `map_err`")]
+fn cannot_listen(error: std::io::Error) -> Failure {
+    Failure::failed(format!("cannot listen: {error}"))
+}
+
 impl Waiting {
-    /// Answers nothing yet.
+    /// Answers nothing before the first failed attempt.
     fn new(listener: Option<&TcpListener>, web: config::Web) -> Result<Self, Failure> {
-        let failed = |error| Failure::failed(format!("cannot listen: {error}"));
-        let again = listener.map(|listener| listener.as_fd().try_clone_to_owned()).transpose();
+        let duplicate = listener.map(|listener| listener.as_fd().try_clone_to_owned()).transpose();
         Ok(Self {
-            listener: again.map_err(failed)?.map(std::net::TcpListener::from),
+            listener: duplicate.map_err(cannot_listen)?.map(std::net::TcpListener::from),
             address: listener.and_then(|listener| listener.local_addr().ok()),
             web,
             why: Arc::default(),
@@ -236,7 +202,7 @@ impl Waiting {
         })
     }
 
-    /// Does something until it is done, or fails for a reason that does not pass. Meanwhile whoever asks is told.
+    /// Attempts something until it succeeds or fails for a reason that does not pass.
     async fn wait_for<T>(
         &mut self,
         mut what: impl AsyncFnMut() -> Result<T, AppError>,
@@ -245,9 +211,9 @@ impl Waiting {
             match what().await {
                 Ok(done) => return Ok(done),
                 Err(error) if error.passes() => self.tell(&error)?,
-                Err(error) => return Err(Failure::failed(model::with_causes(&error))),
+                Err(error) => return Err(error.into()),
             }
-            tokio::time::sleep(RETRY).await;
+            tokio::time::sleep(RETRY_PAUSE).await;
         }
     }
 
@@ -260,8 +226,7 @@ impl Waiting {
         }
         drop(why);
         if let Some(listener) = self.listener.take() {
-            let failed = |error| Failure::failed(format!("cannot listen: {error}"));
-            let listener = TcpListener::from_std(listener).map_err(failed)?;
+            let listener = TcpListener::from_std(listener).map_err(cannot_listen)?;
             let (closing, closed) = watch::channel(false);
             let router = site::waiting(Arc::clone(&self.why));
             let task = tokio::spawn(http::serve(listener, router, self.web.clone(), closed));
@@ -273,7 +238,7 @@ impl Waiting {
         Ok(())
     }
 
-    /// Answers nothing any more. Whether the address was said.
+    /// Stops answering. Returns whether the address was printed.
     async fn end(self) -> bool {
         let Some((closing, task)) = self.site else { return false };
         closing.send_replace(true);
@@ -282,20 +247,19 @@ impl Waiting {
     }
 }
 
-/// For scripts, which may have asked for port 0.
+/// Prints the address: scripts ask for port 0 and read the line.
 fn say_address(address: SocketAddr) {
     println!("listening at http://{address}");
     let _ = std::io::stdout().flush();
 }
 
+/// Starts the server without HTTP, and loads the specifications.
 async fn start(
     config: &Config,
-    arguments: &cli::Serve,
     specifications: Vec<(PathBuf, Specification)>,
     waiting: &mut Waiting,
 ) -> Result<App, Failure> {
-    let settings = async || App::start(settings(config, arguments.config.as_deref())).await;
-    let app = waiting.wait_for(settings).await?;
+    let app = waiting.wait_for(async || App::start(config.clone()).await).await?;
     if !specifications.is_empty() {
         let (files, specifications): (Vec<_>, Vec<_>) = specifications.into_iter().unzip();
         let load = async || app.load(specifications.clone(), config.replace).await;
@@ -304,8 +268,8 @@ async fn start(
     Ok(app)
 }
 
-/// The token that allows changes over HTTP: from the file that is named, or from `token` in the state
-/// directory if that is there.
+/// The token that allows changes over HTTP: of the configured file, or else of `token` in the state directory if that
+/// exists.
 fn token(config: &Config) -> Result<Option<Token>, Failure> {
     let usual = StateDir::new(&config.state).token();
     let path = match &config.web.token_file {
@@ -320,18 +284,17 @@ fn token(config: &Config) -> Result<Option<Token>, Failure> {
 }
 
 async fn serve(
-    config: &Config,
-    arguments: &cli::Serve,
+    config: Config,
     specifications: Vec<(PathBuf, Specification)>,
 ) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
-    let token = token(config)?;
+    let token = token(&config)?;
     let listener = listen(config.listen).await?;
     let address = listener.local_addr().unwrap_or(config.listen);
-    // An older or larger file may take its time; what an end by a signal undoes, the next start does.
+    // A signal may interrupt the start, which takes its time to migrate a large database. The next start does it again.
     let mut waiting = Waiting::new(Some(&listener), config.web.clone())?;
     let started = async {
-        let app = start(config, arguments, specifications, &mut waiting).await?;
+        let app = start(&config, specifications, &mut waiting).await?;
         waiting.wait_for(async || app.run().await).await?;
         Ok::<_, Failure>(app)
     };
@@ -341,9 +304,9 @@ async fn serve(
             return Err(Failure::failed(format!("{name}: ended before the server had started")));
         }
     };
-    let said = waiting.end().await;
+    let printed = waiting.end().await;
     let mut web = Web::start(listener, &app, config.web.clone(), token);
-    if !said {
+    if !printed {
         say_address(address);
     }
     tracing::info!(%address, state = %app.state().display(), "the server runs");
@@ -356,7 +319,7 @@ async fn serve(
         why = web.died() => Some(format!("the web server ended: {why}")),
     };
     if let Some(why) = why {
-        // The rest is not to be trusted: what was acked is on disk, the next start recovers.
+        // End at once: everything acknowledged is on the disk, and the next start recovers the rest.
         tracing::error!("{why}");
         return Err(Failure::failed(why));
     }
@@ -375,40 +338,40 @@ async fn serve(
     };
     tokio::select! {
         () = cut => Ok(()),
-        ended = end => ended.map_err(|error| Failure::failed(model::with_causes(&error))),
+        ended = end => ended,
     }?;
     tracing::info!("the server has ended");
     Ok(())
 }
 
 async fn one_shot(
-    config: &Config,
-    arguments: &cli::Serve,
+    config: Config,
+    address: Option<SocketAddr>,
     specifications: Vec<(PathBuf, Specification)>,
 ) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
-    let listener = match arguments.listen {
+    let listener = match address {
         Some(address) => Some(listen(address).await?),
         None => None,
     };
     let mut waiting = Waiting::new(listener.as_ref(), config.web.clone())?;
     let app = tokio::select! {
-        app = start(config, arguments, specifications, &mut waiting) => app?,
+        app = start(&config, specifications, &mut waiting) => app?,
         name = signals.next() => {
             return Err(Failure::failed(format!("{name}: ended before the server had started")));
         }
     };
     waiting.end().await;
-    let web = listener.map(|listener| Web::start(listener, &app, config.web.clone(), None));
+    let web = listener.map(|listener| Web::start(listener, &app, config.web, None));
     let outcome = tokio::select! {
-        outcome = app.one_shot() => outcome.map_err(|error| Failure::failed(model::with_causes(&error))),
-        error = app.failed() => Err(Failure::failed(error.to_string())),
+        outcome = app.one_shot() => outcome.map_err(Failure::from),
+        error = app.failed() => Err(error.into()),
         name = signals.next() => Err(Failure::failed(format!("{name}: ended before all was done"))),
     };
     if let Some(web) = web {
         web.close().await;
     }
-    app.shutdown(false).await.map_err(|error| Failure::failed(model::with_causes(&error)))?;
+    app.shutdown(false).await?;
     let outcome = outcome?;
     for remark in &outcome.remarks {
         eprintln!("brigandine: {remark}");

@@ -1,67 +1,54 @@
-//! `brigandine spec`: specifications in a state directory, whether a server runs on it or not.
+//! `brigandine spec`: the specifications of a state directory, with or without a running server.
 
 use std::path::Path;
 
 use serde_json::json;
 
-use super::{Failure, existing, named, print_json, say, table, trouble, with_evaluation};
+use super::{Failure, evaluation_json, existing, named, print_json, say, table, with_evaluation};
 use crate::app;
 use crate::cli;
-use crate::model::{self, Evaluation, Evaluator, Input, Reference, SpecificationState, Unused};
+use crate::config::{self, specification::Placed};
+use crate::model::{
+    self, Evaluation, EvaluationStatus, Evaluator, Input, Reference, SpecificationState, Unused,
+};
 use crate::store::{self, Loaded};
 
 /// Runs one of the subcommands.
 ///
 /// # Errors
 /// The file is wrong, the state directory cannot be used, or there is no such specification.
-pub(crate) fn run(command: cli::Spec) -> Result<(), Failure> {
-    super::runtime()?.block_on(async {
-        match command {
-            cli::Spec::Add { state, file, replace, json } => {
-                add(&state.state, &file, replace, json).await
-            }
-            cli::Spec::List { state, json } => list(&state.state, json).await,
-            cli::Spec::Show { state, name, json } => show(&state.state, name, json).await,
-            cli::Spec::Remove { state, name } => remove(&state.state, name).await,
+pub(crate) async fn run(command: cli::Spec) -> Result<(), Failure> {
+    match command {
+        cli::Spec::Add { state, file, replace, json } => {
+            add(&state.state, &file, replace, json).await
         }
-    })
+        cli::Spec::List { state, json } => list(&state.state, json).await,
+        cli::Spec::Show { state, name, json } => show(&state.state, name, json).await,
+        cli::Spec::Remove { state, name } => remove(&state.state, name).await,
+    }
 }
 
 async fn add(state: &Path, file: &Path, replace: bool, as_json: bool) -> Result<(), Failure> {
-    let specifications = super::serve::specifications(&[file.to_owned()])?;
-    let failed = |error: app::AppError| Failure::failed(error.to_string());
-    app::make_state(state).await.map_err(failed)?;
+    let placed = config::read(file, config::specification::parse)?;
+    app::make_state(state).await?;
     let database = existing(state).await?;
-    let specifications: Vec<_> = specifications.into_iter().map(|(_, found)| found).collect();
     let now = model::now();
-    let loaded = database
-        .write(move |tx| {
-            specifications
-                .iter()
-                .map(|specification| {
-                    let (_, loaded) = store::put_specification(tx, specification, replace, now)?;
-                    Ok((specification.name.clone(), loaded))
-                })
-                .collect::<rusqlite::Result<Vec<_>>>()
-        })
-        .await
-        .map_err(trouble)?;
+    let stored = database.write(move |tx| {
+        let put = |placed: &Placed| {
+            let specification = &placed.specification;
+            let (_, loaded) = store::put_specification(tx, specification, replace, now)?;
+            Ok((specification.name.clone(), loaded))
+        };
+        placed.iter().map(put).collect::<rusqlite::Result<Vec<_>>>()
+    });
+    let loaded = stored.await?;
     let heard = app::wake(state);
-    let word = |loaded: &Loaded| match loaded {
-        Loaded::New => "new",
-        Loaded::Changed => "changed",
-        Loaded::Unchanged => "unchanged",
-        Loaded::Kept(_) => "kept",
-    };
     if as_json {
-        let list: Vec<_> = loaded
-            .iter()
-            .map(|(name, loaded)| {
-                let differs: &[String] =
-                    if let Loaded::Kept(keys) = loaded { keys } else { Default::default() };
-                json!({ "name": name, "outcome": word(loaded), "differs": differs })
-            })
-            .collect();
+        let describe = |(name, loaded): &(String, Loaded)| {
+            let differs: &[String] = if let Loaded::Kept(keys) = loaded { keys } else { &[] };
+            json!({ "name": name, "outcome": word(loaded), "differs": differs })
+        };
+        let list: Vec<_> = loaded.iter().map(describe).collect();
         print_json(&json!({ "specifications": list, "server": heard }));
     } else {
         for (name, loaded) in &loaded {
@@ -74,13 +61,11 @@ async fn add(state: &Path, file: &Path, replace: bool, as_json: bool) -> Result<
             ));
         }
     }
-    let kept: Vec<_> = loaded
-        .iter()
-        .filter_map(|(name, loaded)| match loaded {
-            Loaded::Kept(keys) => Some(format!("`{name}` ({})", keys.join(", "))),
-            _ => None,
-        })
-        .collect();
+    let kept = loaded.iter().filter_map(|(name, loaded)| match loaded {
+        Loaded::Kept(keys) => Some(format!("`{name}` ({})", keys.join(", "))),
+        _ => None,
+    });
+    let kept: Vec<_> = kept.collect();
     if kept.is_empty() {
         return Ok(());
     }
@@ -90,45 +75,41 @@ async fn add(state: &Path, file: &Path, replace: bool, as_json: bool) -> Result<
     )))
 }
 
-/// A specification's state in a word.
-fn word(evaluation: Option<&Evaluation>, state: &SpecificationState) -> String {
-    if !state.specification.enabled {
-        return "disabled".to_owned();
+/// What became of a specification of a file, as a word.
+pub(super) fn word(loaded: &Loaded) -> &'static str {
+    match loaded {
+        Loaded::New => "new",
+        Loaded::Changed => "changed",
+        Loaded::Unchanged => "unchanged",
+        Loaded::Kept(_) => "kept",
     }
-    match evaluation {
-        None if state.look.error.is_empty() => "not evaluated".to_owned(),
-        None => "unreachable".to_owned(),
-        Some(evaluation) => {
-            let counters = &evaluation.counters;
-            match evaluation.status {
-                model::EvaluationStatus::Started => "evaluating".to_owned(),
-                model::EvaluationStatus::Failed => "evaluation failed".to_owned(),
-                model::EvaluationStatus::Aborted => "evaluation aborted".to_owned(),
-                _ if counters.finished() < counters.total() => "building".to_owned(),
-                _ if counters.all_failed() > 0 => "failing".to_owned(),
-                _ => "succeeded".to_owned(),
-            }
-        }
+}
+
+/// A specification's state as a word or two.
+fn state_word(state: &SpecificationState, evaluation: Option<&Evaluation>) -> &'static str {
+    if !state.specification.enabled {
+        return "disabled";
+    }
+    let Some(Evaluation { status, counters, .. }) = evaluation else {
+        return if state.look.error.is_empty() { "not evaluated" } else { "unreachable" };
+    };
+    match status {
+        EvaluationStatus::Started => "evaluating",
+        EvaluationStatus::Failed => "evaluation failed",
+        EvaluationStatus::Aborted => "evaluation aborted",
+        _ if counters.finished() < counters.total() => "building",
+        _ if counters.all_failed() > 0 => "failing",
+        _ => "succeeded",
     }
 }
 
 async fn list(directory: &Path, as_json: bool) -> Result<(), Failure> {
     let database = existing(directory).await?;
-    let all = database
-        .read(|s| {
-            store::specifications(s)?
-                .into_iter()
-                .map(|state| {
-                    let evaluation = match state.evaluation() {
-                        Some(id) => store::evaluation(s, id)?,
-                        None => None,
-                    };
-                    Ok((state, evaluation))
-                })
-                .collect::<rusqlite::Result<Vec<_>>>()
-        })
-        .await
-        .map_err(trouble)?;
+    let read = database.read(|s| {
+        let all = store::specifications(s)?.into_iter();
+        all.map(|state| with_evaluation(s, state)).collect::<rusqlite::Result<Vec<_>>>()
+    });
+    let all = read.await?;
     if as_json {
         let list: Vec<_> = all.iter().map(|(state, e)| describe(state, e.as_ref())).collect();
         print_json(&list);
@@ -139,16 +120,19 @@ async fn list(directory: &Path, as_json: bool) -> Result<(), Failure> {
     }
     let mut rows = vec![["NAME", "STATE", "EVALUATION", "JOBS", "INPUTS"].map(str::to_owned)];
     for (state, evaluation) in &all {
-        let jobs = evaluation.as_ref().map(|e| {
-            let counters = &e.counters;
-            format!("{} of {} succeeded", counters.succeeded, counters.total())
-        });
+        let (id, jobs) = match evaluation {
+            Some(Evaluation { id, counters, .. }) => {
+                let (succeeded, total) = (counters.succeeded, counters.total());
+                (format!("#{id}"), format!("{succeeded} of {total} succeeded"))
+            }
+            None => ("-".to_owned(), "-".to_owned()),
+        };
         let inputs: Vec<_> = state.specification.inputs.iter().map(input).collect();
         rows.push([
             state.specification.name.clone(),
-            word(evaluation.as_ref(), state),
-            evaluation.as_ref().map_or_else(|| "-".to_owned(), |e| format!("#{}", e.id)),
-            jobs.unwrap_or_else(|| "-".to_owned()),
+            state_word(state, evaluation.as_ref()).to_owned(),
+            id,
+            jobs,
             inputs.join(", "),
         ]);
     }
@@ -159,7 +143,7 @@ async fn list(directory: &Path, as_json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What the files of the server that runs say and it does not do.
+/// How the specification files of the running server differ from what it uses.
 fn unused(state: &Path) -> Vec<Unused> {
     app::running_server(state).map(|server| server.unused).unwrap_or_default()
 }
@@ -177,36 +161,29 @@ fn input(input: &Input) -> String {
 fn describe(state: &SpecificationState, evaluation: Option<&Evaluation>) -> serde_json::Value {
     json!({
         "name": state.specification.name,
-        "state": word(evaluation, state),
+        "state": state_word(state, evaluation),
         "specification": state.specification,
         "looked_at": state.look.looked_at,
         "error": state.look.error,
         "failures": state.look.failures,
         "next_look_at": state.look.next_at,
-        "evaluation": evaluation.map(|evaluation| json!({
-            "id": evaluation.id,
-            "status": evaluation.status,
-            "message": evaluation.message,
-            "jobs": evaluation.counters,
-        })),
+        "evaluation": evaluation.map(evaluation_json),
     })
 }
 
 async fn show(directory: &Path, name: String, as_json: bool) -> Result<(), Failure> {
     let database = existing(directory).await?;
-    let found = database.read(move |s| {
-        Ok(match with_evaluation(s, &name)? {
-            Some(found) => Ok(found),
-            None => named(s, &name)?.map(|state| (state, None)),
-        })
+    let found = database.read(move |s| match named(s, &name)? {
+        Ok(state) => with_evaluation(s, state).map(Ok),
+        Err(failure) => Ok(Err(failure)),
     });
-    let (state, evaluation) = found.await.map_err(trouble)??;
+    let (state, evaluation) = found.await??;
     if as_json {
         print_json(&describe(&state, evaluation.as_ref()));
         return Ok(());
     }
     let specification = &state.specification;
-    say(&format!("{}: {}", specification.name, word(evaluation.as_ref(), &state)));
+    say(&format!("{}: {}", specification.name, state_word(&state, evaluation.as_ref())));
     if !specification.description.is_empty() {
         say(&format!("  {}", specification.description));
     }
@@ -217,14 +194,15 @@ async fn show(directory: &Path, name: String, as_json: bool) -> Result<(), Failu
         Evaluator::Jobs { jobs, .. } if !jobs.is_empty() => {
             say(&format!("  jobs of the specification itself: {}", jobs.len()));
         }
-        Evaluator::Jobs { file, .. } => println!("  job list: {file}"),
-        Evaluator::Command { command, .. } => println!("  evaluator: {}", command.join(" ")),
+        Evaluator::Jobs { file, .. } => say(&format!("  job list: {file}")),
+        Evaluator::Command { command, .. } => {
+            say(&format!("  evaluator: {}", command.join(" ")));
+        }
     }
-    for unused in unused(directory)
-        .iter()
-        .filter(|unused| unused.specification() == Some(&specification.name))
-    {
-        say(&format!("  {}", unused.sentences()));
+    for unused in unused(directory) {
+        if unused.specification() == Some(&specification.name) {
+            say(&format!("  {}", unused.sentences()));
+        }
     }
     if !state.look.error.is_empty() {
         say(&format!(
@@ -260,7 +238,7 @@ async fn remove(state: &Path, name: String) -> Result<(), Failure> {
         }
         Ok(found)
     });
-    removed.await.map_err(trouble)??;
+    removed.await??;
     app::wake(state);
     say(&format!("{name}: removed; its evaluations and builds stay"));
     Ok(())

@@ -1,5 +1,5 @@
-//! What a terminal shows: how wide it is, how wide a text is on it, and a line of progress that is
-//! written over itself.
+//! The output of commands: the size of the terminal, the width of texts on it, tables, and a progress line that is
+//! overwritten.
 
 use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
@@ -7,25 +7,25 @@ use std::os::fd::AsFd;
 use serde::Serialize;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-/// Columns and rows of a terminal that does not say how large it is.
-const USUAL: (usize, usize) = (80, 24);
+/// Columns and rows of a terminal that does not report its size.
+const DEFAULT_SIZE: (usize, usize) = (80, 24);
 
-/// Columns and rows of the terminal behind `stream`. `None`: it is none.
+/// Columns and rows of the terminal behind `stream`. `None`: `stream` is no terminal.
 pub(super) fn size(stream: &(impl AsFd + IsTerminal)) -> Option<(usize, usize)> {
     if !stream.is_terminal() {
         return None;
     }
-    let told = rustix::termios::tcgetwinsize(stream.as_fd()).ok();
-    let told = told.filter(|size| size.ws_col > 0 && size.ws_row > 0);
-    Some(told.map_or(USUAL, |size| (size.ws_col.into(), size.ws_row.into())))
+    let size = rustix::termios::tcgetwinsize(stream.as_fd()).ok();
+    let size = size.filter(|size| size.ws_col > 0 && size.ws_row > 0);
+    Some(size.map_or(DEFAULT_SIZE, |size| (size.ws_col.into(), size.ws_row.into())))
 }
 
-/// Columns that a text without control characters takes.
+/// The columns of a text without control characters.
 pub(super) fn columns(text: &str) -> usize {
     text.width()
 }
 
-/// The beginning of a text that fits into so many columns, with a mark where it was cut.
+/// The text, cut to `width` columns, with a mark where it was cut.
 pub(super) fn fit(text: &str, width: usize) -> String {
     if columns(text) <= width {
         return text.to_owned();
@@ -43,23 +43,23 @@ pub(super) fn fit(text: &str, width: usize) -> String {
     cut
 }
 
-/// Lines on standard output, and below them, if standard error is a terminal, one that says how far it is.
+/// Lines on standard output and, if standard error is a terminal, a progress line below them.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     shown: String,
 }
 
 impl Progress {
-    /// Prints a line that stays.
+    /// Prints a line on standard output.
     pub(super) fn line(&mut self, line: &str) {
         self.clear();
         say(line);
     }
 
-    /// Shows how far it is, in place of what was shown before.
+    /// Replaces the progress line.
     pub(super) fn show(&mut self, text: &str) {
         let Some((width, _)) = size(&std::io::stderr()) else { return };
-        // The last column stays free: some terminals begin a new line behind it.
+        // Some terminals begin a new line after the last column.
         let text = fit(text, width.saturating_sub(1));
         if text != self.shown {
             let _ = write!(std::io::stderr(), "\r\x1b[K{text}");
@@ -67,7 +67,7 @@ impl Progress {
         }
     }
 
-    /// Takes it away.
+    /// Removes the progress line.
     pub(super) fn clear(&mut self) {
         if !std::mem::take(&mut self.shown).is_empty() {
             let _ = write!(std::io::stderr(), "\r\x1b[K");
@@ -81,7 +81,7 @@ impl Drop for Progress {
     }
 }
 
-/// Prints a line; a reader that has gone is no error.
+/// Prints a line. A closed pipe is no error.
 pub(crate) fn say(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
@@ -93,25 +93,20 @@ pub(crate) fn print_json(value: &impl Serialize) {
     }
 }
 
-/// The narrowest that a column of a table becomes.
+/// The narrowest column of a table.
 const CELL_MIN: usize = 4;
 
-/// Prints rows in columns. On a terminal no line is longer than it is wide: the widest cells are cut.
-/// Elsewhere everything is whole, and the last column is as long as it likes.
+/// Prints a table. On a terminal the widest columns are cut until a line fits; elsewhere nothing is cut.
 pub(super) fn table<const N: usize>(rows: &[[String; N]]) {
     for line in lines(rows, size(&std::io::stdout()).map(|(columns, _)| columns)) {
         say(&line);
     }
 }
 
-/// The lines of a table that is at most so wide.
+/// The lines of a table that has at most `most` columns.
 fn lines<const N: usize>(rows: &[[String; N]], most: Option<usize>) -> Vec<String> {
-    let mut widths = [0; N];
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(columns(cell));
-        }
-    }
+    let width = |at: usize| rows.iter().map(|row| columns(&row[at])).max().unwrap_or(0);
+    let mut widths: [usize; N] = std::array::from_fn(width);
     let between = 2 * N.saturating_sub(1);
     if let Some(most) = most {
         while widths.iter().sum::<usize>() + between > most {

@@ -1,7 +1,6 @@
 //! `brigandine wait`: until builds have ended, with their result as the exit status.
 //!
-//! Used by `evaluate --wait` as well; `log --follow` gives the same result of its build. The server is
-//! another process and says nothing itself: the database is asked, and whether the server is still there.
+//! `evaluate --wait` uses it as well, and `log --follow` gives the same result of its build.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -11,7 +10,7 @@ use serde_json::json;
 
 use super::builds::{Listed, seconds};
 use super::terminal::Progress;
-use super::{Failure, PAUSE, existing, print_json, say, trouble};
+use super::{Failure, POLL_PAUSE, existing, no_build, print_json, say};
 use crate::app::Presence;
 use crate::cli;
 use crate::model::{
@@ -19,13 +18,13 @@ use crate::model::{
 };
 use crate::store::{self, Database, JobFilter, Snapshot};
 
-/// Of an evaluation with more jobs, only those that did not succeed are told one by one.
+/// Of an evaluation with more jobs, only builds that did not succeed are reported one by one.
 const EACH_MAX: i64 = 500;
 
-/// Builds of an evaluation that are told one by one, and stand in the JSON.
-const TOLD_MAX: u32 = 1000;
+/// Builds of an evaluation that are reported, as lines or in the JSON, at most.
+const REPORTED_MAX: u32 = 1000;
 
-/// What is waited for.
+/// What the command waits for.
 #[derive(Debug, Clone)]
 pub(super) enum Wanted {
     /// These builds.
@@ -34,58 +33,56 @@ pub(super) enum Wanted {
     Evaluation(EvaluationId),
 }
 
-/// Why the waiting ended.
+/// Why the wait ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     /// Everything has ended.
     Ended,
-    /// The time was over.
+    /// The time given by `--timeout` is over.
     Timeout,
     /// No server runs that could go on.
-    Gone,
+    NoServer,
 }
 
-/// How everything stands.
+/// The state of everything that the command waits for.
 #[derive(Debug, Clone, Default)]
-struct Standing {
+struct Status {
     evaluation: Option<Evaluation>,
-    /// Those that are told one by one; of an evaluation those that have ended.
-    builds: Vec<Told>,
+    /// The builds that are reported one by one; of an evaluation those that have ended.
+    builds: Vec<Reported>,
     counters: Counters,
     ended: bool,
 }
 
-/// A build that is told.
+/// A build that is reported by itself.
 #[derive(Debug, Clone)]
-struct Told {
+struct Reported {
     build: Build,
     /// The job's name in the evaluation.
     job: String,
-    /// Known before the evaluation, and not built again.
+    /// Whether an earlier evaluation had built it.
     reused: bool,
 }
 
 /// Waits, prints what ended, and gives the result.
 ///
 /// # Errors
-/// A build or evaluation is not there or did not succeed, the time is over, or no server runs.
-pub(crate) fn run(arguments: &cli::Wait) -> Result<(), Failure> {
-    super::runtime()?.block_on(async {
-        let state = &arguments.state.state;
-        let database = existing(state).await?;
-        let wanted = match arguments.evaluation {
-            Some(id) => Wanted::Evaluation(EvaluationId::new(id)),
-            None => {
-                let (mut seen, mut ids) = (HashSet::new(), arguments.builds.clone());
-                ids.retain(|id| seen.insert(*id));
-                Wanted::Builds(ids.into_iter().map(BuildId::new).collect())
-            }
-        };
-        wait(state, &database, wanted, arguments.timeout, arguments.json).await
-    })
+/// A build or evaluation does not exist or did not succeed, the time is over, or no server runs.
+pub(crate) async fn run(arguments: &cli::Wait) -> Result<(), Failure> {
+    let state = &arguments.state.state;
+    let database = existing(state).await?;
+    let wanted = match arguments.evaluation {
+        Some(id) => Wanted::Evaluation(id),
+        None => {
+            let (mut seen, mut ids) = (HashSet::new(), arguments.builds.clone());
+            ids.retain(|id| seen.insert(*id));
+            Wanted::Builds(ids)
+        }
+    };
+    wait(state, &database, wanted, arguments.timeout, arguments.json).await
 }
 
-/// Waits for what is wanted and says how it ended.
+/// Waits for what is wanted and reports how it ended.
 ///
 /// # Errors
 /// As [`run`]; the failure has the exit status.
@@ -97,82 +94,78 @@ pub(super) async fn wait(
     as_json: bool,
 ) -> Result<(), Failure> {
     let (began, mut presence) = (Instant::now(), Presence::new(state));
-    let (mut progress, mut told) = (Progress::default(), HashSet::new());
-    let mut standing = Standing::default();
+    let (mut progress, mut printed) = (Progress::default(), HashSet::new());
+    let mut status = Status::default();
     let end = loop {
-        // Looked at first: what a server stored before it went is read below.
+        // Asked before the read, which then sees everything that the server stored before it went.
         let gone = presence.has_gone();
-        standing = look(database, wanted.clone(), standing).await?;
-        let ended = standing.builds.iter().filter(|told| told.build.status.is_finished());
+        status = read(database, wanted.clone(), status).await?;
+        let ended = status.builds.iter().filter(|reported| reported.build.status.is_finished());
         for build in ended.filter(|_| !as_json) {
-            if told.insert(build.build.id) {
+            if printed.insert(build.build.id) {
                 progress.line(&build.line());
             }
         }
         let late = timeout.is_some_and(|timeout| began.elapsed() >= timeout);
-        let end = [(standing.ended, End::Ended), (gone, End::Gone), (late, End::Timeout)];
+        let end = [(status.ended, End::Ended), (gone, End::NoServer), (late, End::Timeout)];
         if let Some((_, end)) = end.into_iter().find(|(holds, _)| *holds) {
             break end;
         }
-        progress.show(&standing.words());
-        let left = timeout.map_or(PAUSE, |timeout| timeout.saturating_sub(began.elapsed()));
-        tokio::time::sleep(PAUSE.min(left)).await;
+        progress.show(&status.words());
+        let left = timeout.map_or(POLL_PAUSE, |timeout| timeout.saturating_sub(began.elapsed()));
+        tokio::time::sleep(POLL_PAUSE.min(left)).await;
     };
     drop(progress);
-    let (word, result) = standing.result(end);
+    let (word, exit_status) = status.result(end);
     if as_json {
-        let builds: Vec<Build> = standing.builds.iter().map(|told| told.build.clone()).collect();
-        let builds = database.read(move |s| Listed::all(s, builds.clone())).await;
+        let builds: Vec<Build> = status.builds.iter().map(|one| one.build.clone()).collect();
+        let builds = database.read(move |s| Listed::all(s, builds.clone())).await?;
         print_json(&json!({
             "result": word,
-            "evaluation": standing.evaluation.as_ref().map(|evaluation| json!({
+            "evaluation": status.evaluation.as_ref().map(|evaluation| json!({
                 "id": evaluation.id, "specification": evaluation.specification,
                 "status": evaluation.status, "message": evaluation.message,
             })),
-            "jobs": standing.counters,
-            "builds": builds.map_err(trouble)?,
+            "jobs": status.counters,
+            "builds": builds,
         }));
     }
-    let words = standing.words();
+    let words = status.words();
     let why = match end {
         End::Ended => {
-            if !as_json && (standing.builds.len() != 1 || standing.evaluation.is_some()) {
+            if !as_json && (status.builds.len() != 1 || status.evaluation.is_some()) {
                 say(&words);
             }
-            return result;
+            String::new()
         }
         End::Timeout => format!("the time is over: {words}"),
-        End::Gone => {
-            format!(
-                "no server runs on {}, and no build ends before one does: {words}",
-                state.display()
-            )
+        End::NoServer => {
+            let state = state.display();
+            format!("no server runs on {state}, and no build ends before one does: {words}")
         }
     };
-    result.map_err(|failure| failure.saying(why))
+    if exit_status == 0 { Ok(()) } else { Err(Failure::new(exit_status, why)) }
 }
 
-/// How everything stands now; `before` is how it stood.
-async fn look(database: &Database, wanted: Wanted, before: Standing) -> Result<Standing, Failure> {
+/// Reads the status; `before` is the last one.
+async fn read(database: &Database, wanted: Wanted, before: Status) -> Result<Status, Failure> {
     let read = database.read(move |s| match &wanted {
         Wanted::Builds(ids) => builds(s, ids),
         Wanted::Evaluation(id) => evaluation(s, *id, &before),
     });
-    read.await.map_err(trouble)?.map_err(Failure::not_found)
+    read.await?
 }
 
-/// How these builds stand, or which of them is not there.
-fn builds(s: &Snapshot, ids: &[BuildId]) -> rusqlite::Result<Result<Standing, String>> {
-    let mut standing = Standing { ended: true, ..Standing::default() };
+/// The status of these builds, or that one of them does not exist.
+fn builds(s: &Snapshot, ids: &[BuildId]) -> rusqlite::Result<Result<Status, Failure>> {
+    let mut status = Status { ended: true, ..Status::default() };
     for id in ids {
-        let Some(build) = store::build(s, *id)? else {
-            return Ok(Err(format!("there is no build {id}; `brigandine builds` lists them")));
-        };
-        standing.ended &= build.status.is_finished();
-        *counter(&mut standing.counters, build.status) += 1;
-        standing.builds.push(Told { job: build.job.clone(), build, reused: false });
+        let Some(build) = store::build(s, *id)? else { return Ok(Err(no_build(*id))) };
+        status.ended &= build.status.is_finished();
+        *counter(&mut status.counters, build.status) += 1;
+        status.builds.push(Reported { job: build.job.clone(), build, reused: false });
     }
-    Ok(Ok(standing))
+    Ok(Ok(status))
 }
 
 fn counter(counters: &mut Counters, status: BuildStatus) -> &mut i64 {
@@ -187,37 +180,32 @@ fn counter(counters: &mut Counters, status: BuildStatus) -> &mut i64 {
     }
 }
 
-/// How an evaluation and its builds stand.
+/// The status of an evaluation and its builds.
 fn evaluation(
     s: &Snapshot,
     id: EvaluationId,
-    before: &Standing,
-) -> rusqlite::Result<Result<Standing, String>> {
+    before: &Status,
+) -> rusqlite::Result<Result<Status, Failure>> {
     let Some(evaluation) = store::evaluation(s, id)? else {
-        return Ok(Err(format!("there is no evaluation {id}")));
+        return Ok(Err(Failure::not_found(format!("there is no evaluation {id}"))));
     };
     if before.evaluation.as_ref() == Some(&evaluation) {
         return Ok(Ok(before.clone()));
     }
     let counters = evaluation.counters;
-    let ended = |status: &BuildStatus| {
+    let is_reported = |status: &BuildStatus| {
         status.is_finished() && (!status.is_success() || counters.total() <= EACH_MAX)
     };
-    let statuses = BuildStatus::ALL.iter().copied().filter(ended).collect();
+    let statuses = BuildStatus::ALL.iter().copied().filter(is_reported).collect();
     let filter = JobFilter { statuses, ..JobFilter::default() };
-    let page = store::job_page(s, id, &filter, TOLD_MAX)?;
-    let builds = page.jobs.into_iter();
-    let builds = builds.map(|j| Told { build: j.build, job: j.job, reused: j.reused }).collect();
-    let ended = match evaluation.status {
-        EvaluationStatus::Started => false,
-        EvaluationStatus::Succeeded => counters.finished() == counters.total(),
-        EvaluationStatus::Failed | EvaluationStatus::Aborted => true,
-    };
-    Ok(Ok(Standing { evaluation: Some(evaluation), builds, counters, ended }))
+    let jobs = store::job_page(s, id, &filter, REPORTED_MAX)?.jobs.into_iter();
+    let builds = jobs.map(|j| Reported { build: j.build, job: j.job, reused: j.reused }).collect();
+    let ended = evaluation.is_complete();
+    Ok(Ok(Status { evaluation: Some(evaluation), builds, counters, ended }))
 }
 
-impl Told {
-    /// In a line: `build 3 hello/test: failed: exit status 3`.
+impl Reported {
+    /// As a line: `build 3 hello/test: failed: exit status 3`.
     fn line(&self) -> String {
         let Build { id, specification, status, message, .. } = &self.build;
         let how = match (message.as_str(), seconds(&self.build)) {
@@ -230,7 +218,7 @@ impl Told {
     }
 }
 
-impl Standing {
+impl Status {
     /// In words: `evaluation 4: 6 of 9 jobs succeeded, 1 failed, 2 started`.
     fn words(&self) -> String {
         let (what, jobs) = match &self.evaluation {
@@ -255,19 +243,16 @@ impl Standing {
         words
     }
 
-    /// The result in a word, and as a failure with its exit status that says nothing.
-    fn result(&self, end: End) -> (&'static str, Result<(), Failure>) {
-        let failed = |status| Err(Failure::with_status(status, ""));
+    /// The result as a word, and as an exit status.
+    fn result(&self, end: End) -> (&'static str, u8) {
         let evaluated =
             self.evaluation.as_ref().is_none_or(|e| e.status == EvaluationStatus::Succeeded);
         match end {
-            End::Timeout => ("timeout", failed(super::TIMEOUT)),
-            End::Gone => ("no-server", failed(super::FAILED)),
-            End::Ended if !evaluated || self.counters.all_failed() > 0 => {
-                ("failed", failed(super::FAILED))
-            }
-            End::Ended if self.counters.canceled > 0 => ("canceled", failed(super::CANCELED)),
-            End::Ended => ("succeeded", Ok(())),
+            End::Timeout => ("timeout", super::TIMEOUT),
+            End::NoServer => ("no-server", super::FAILED),
+            End::Ended if !evaluated || self.counters.all_failed() > 0 => ("failed", super::FAILED),
+            End::Ended if self.counters.canceled > 0 => ("canceled", super::CANCELED),
+            End::Ended => ("succeeded", 0),
         }
     }
 }
@@ -282,6 +267,6 @@ pub(super) fn result_of(build: &Build) -> Result<(), Failure> {
         BuildStatus::Canceled => super::CANCELED,
         _ => super::FAILED,
     };
-    let told = Told { job: build.job.clone(), build: build.clone(), reused: false };
-    Err(Failure::with_status(status, told.line()))
+    let reported = Reported { job: build.job.clone(), build: build.clone(), reused: false };
+    Err(Failure::new(status, reported.line()))
 }

@@ -1,8 +1,7 @@
-//! What is wrong in a configuration file: where, what, and how to mend it.
+//! Problems of a file: place, message and remedy.
 //!
-//! A person who wrote a wrong line wants the line, not the name of a parser state. So every problem
-//! carries its file, line and column, shows the line itself, and says what to write instead. A file
-//! is read to its end before it is refused: three mistakes give three messages, not three runs.
+//! Every problem has its file, line and column, shows the line, and says what to write instead. A file is read to its
+//! end, so that one run reports all its mistakes.
 
 use std::fmt;
 use std::ops::Range;
@@ -12,7 +11,7 @@ use unicode_width::UnicodeWidthStr;
 
 use crate::model::is_steering;
 
-/// Problems told about one file at most; a file with more is likely not the file that was meant.
+/// Problems of one file that are kept: one with more is likely not the file that was meant.
 const PROBLEMS_MAX: usize = 50;
 
 /// Columns of a source line that are shown; a longer line is cut around the mistake.
@@ -21,12 +20,12 @@ const SHOWN_COLUMNS_MAX: usize = 100;
 /// What is shown for a tab.
 const TAB: &str = "    ";
 
-/// One problem at one place of one file.
+/// A problem at a place of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Diagnostic {
     /// The file as the user named it.
     pub(crate) file: String,
-    /// Line, from 1. Zero when the problem is the file itself (it cannot be read).
+    /// Line, from 1. Zero for a problem of the whole file (it cannot be read).
     pub(crate) line: usize,
     /// Column in characters, from 1. Zero with `line`.
     pub(crate) column: usize,
@@ -34,7 +33,7 @@ pub(crate) struct Diagnostic {
     pub(crate) message: String,
     /// What to write instead.
     pub(crate) help: Option<String>,
-    /// The line of the file, for the display only.
+    /// The line of the file, for [`fmt::Display`] only.
     #[serde(skip)]
     excerpt: Option<Excerpt>,
 }
@@ -66,14 +65,8 @@ impl Diagnostic {
         let line_text = text[line_start..line_end].trim_end();
         let place =
             (start - line_start).min(line_text.len())..(end - line_start).min(line_text.len());
-        Self {
-            file: file.to_owned(),
-            line,
-            column,
-            message: message.into(),
-            help: None,
-            excerpt: Some(excerpt(line_text, place)),
-        }
+        let excerpt = Some(excerpt(line_text, place));
+        Self { line, column, excerpt, ..Self::whole_file(file, message) }
     }
 
     /// A problem with the file as a whole.
@@ -88,7 +81,7 @@ impl Diagnostic {
         }
     }
 
-    /// A problem in a line whose text is no longer at hand.
+    /// A problem in a line that is not shown.
     pub(crate) fn on_line(file: &str, line: usize, message: impl Into<String>) -> Self {
         Self { line, column: 1, ..Self::whole_file(file, message) }
     }
@@ -101,9 +94,9 @@ impl Diagnostic {
     }
 }
 
-/// What of a line is shown, with the marks under `place`. A tab becomes blanks, since nobody knows where it
-/// leads; what steers a terminal becomes a sign. Marks stand in the columns that a terminal gives the
-/// characters: two for a wide one, none for an accent that joins its letter.
+/// The part of a line around `place`, with marks under `place`. A tab becomes blanks, because terminals differ in its
+/// width; control characters become U+FFFD. The marks follow the widths that a terminal gives the characters: two columns
+/// for a wide one, none for a combining accent.
 fn excerpt(line: &str, place: Range<usize>) -> Excerpt {
     let shown = |c: char| match c {
         '\t' => TAB.to_owned(),
@@ -113,7 +106,7 @@ fn excerpt(line: &str, place: Range<usize>) -> Excerpt {
     let columns = |c: char| shown(c).width();
     let mut from = 0;
     if line[..place.start].chars().map(columns).sum::<usize>() > SHOWN_COLUMNS_MAX * 3 / 4 {
-        // So far before the place that half of what is shown stands before it.
+        // Begin so that half of the shown columns are before the place.
         let mut room = SHOWN_COLUMNS_MAX / 2;
         from = place.start;
         for (at, c) in line[..place.start].char_indices().rev() {
@@ -126,7 +119,6 @@ fn excerpt(line: &str, place: Range<usize>) -> Excerpt {
     let mut cut = false;
     for (at, c) in line.char_indices().skip_while(|(at, _)| *at < from) {
         let shown = shown(c);
-        // A wide character takes the room of two.
         if text.width() + shown.width() > SHOWN_COLUMNS_MAX {
             cut = true;
             break;
@@ -172,7 +164,7 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// Everything that is wrong in one or more files; never empty when returned as an error.
+/// The problems of one or more files; never empty as an error.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub(crate) struct Diagnostics {
@@ -210,7 +202,7 @@ impl Diagnostics {
         }
     }
 
-    /// The first one in a line, without its file: `line 3: unknown key`.
+    /// The first problem on one line, without its file: `line 3: unknown key`.
     pub(crate) fn first(&self) -> String {
         match self.problems.first() {
             Some(first) if first.line > 0 => format!("line {}: {}", first.line, first.message),
@@ -219,24 +211,19 @@ impl Diagnostics {
         }
     }
 
-    /// Whether there is none.
+    /// Whether there are no problems.
     pub(crate) fn is_empty(&self) -> bool {
         self.problems.is_empty()
     }
 
-    /// How many problems there are, those not kept included.
+    /// The number of problems, including those past [`PROBLEMS_MAX`].
     pub(crate) fn count(&self) -> usize {
         self.problems.len() + self.dropped
     }
 
-    /// Puts the problems of each file in the order of its lines, files in the order they came.
-    pub(crate) fn sort(&mut self) {
-        self.problems.sort_by_key(|problem| (problem.line, problem.column));
-    }
-
-    /// `value` when there is nothing wrong.
+    /// `value` if there are no problems; otherwise the problems of the file in the order of its lines.
     pub(crate) fn into_result<T>(mut self, value: Option<T>) -> Result<T, Self> {
-        self.sort();
+        self.problems.sort_by_key(|problem| (problem.line, problem.column));
         match value {
             Some(value) if self.is_empty() => Ok(value),
             _ => Err(self),
@@ -253,10 +240,7 @@ impl From<Diagnostic> for Diagnostics {
 impl fmt::Display for Diagnostics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (n, problem) in self.problems.iter().enumerate() {
-            if n > 0 {
-                f.write_str("\n")?;
-            }
-            write!(f, "{problem}")?;
+            write!(f, "{}{problem}", if n > 0 { "\n" } else { "" })?;
         }
         if self.dropped > 0 {
             write!(f, "\n… and {} more", self.dropped)?;

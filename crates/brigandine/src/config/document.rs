@@ -1,20 +1,20 @@
-//! A file that people write, as it is read: its text, and the mistakes that were found.
+//! A file that is being read: its text, and the problems found in it.
 
 use super::diagnostic::{Diagnostic, Diagnostics};
 use std::cell::RefCell;
 use std::ops::Range;
 
-/// Bytes of a configuration file that are read; a larger one is refused, not parsed.
+/// The largest file that is parsed, in bytes.
 pub(crate) const FILE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// One file being read: its text and the problems found so far.
+/// A file that is being read.
 pub(crate) struct Document<'i> {
     pub(super) file: &'i str,
     pub(super) text: &'i str,
     pub(super) problems: RefCell<Diagnostics>,
 }
 
-/// A string and where it stands, quotes included.
+/// A string and its place in the file, quotes included.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Text {
     pub(crate) value: String,
@@ -37,22 +37,19 @@ impl<'i> Document<'i> {
         }
     }
 
-    /// Whether further problems are only counted, so that looking for remedies is of no use.
+    /// Whether further problems are only counted, so that remedies need not be searched for.
     pub(crate) fn is_full(&self) -> bool {
         self.problems.borrow().is_full()
     }
 
     /// The line `span` starts in, for messages that name another place.
     pub(crate) fn line(&self, span: &Range<usize>) -> usize {
-        self.text.as_bytes()[..span.start.min(self.text.len())]
-            .iter()
-            .filter(|&&byte| byte == b'\n')
-            .count()
-            + 1
+        let before = &self.text.as_bytes()[..span.start.min(self.text.len())];
+        before.iter().filter(|&&byte| byte == b'\n').count() + 1
     }
 }
 
-/// A remedy for the commonest ways to write something that is no TOML.
+/// A remedy for a syntax error: the commonest causes are recognised.
 pub(super) fn syntax_help(message: &str, text: &str, span: &Range<usize>) -> &'static str {
     let line_start = text[..span.start.min(text.len())].rfind('\n').map_or(0, |at| at + 1);
     let line = text.get(line_start..).and_then(|rest| rest.lines().next()).unwrap_or("");

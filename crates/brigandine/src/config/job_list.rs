@@ -17,13 +17,12 @@
 //! ```
 
 use std::collections::{HashMap, HashSet};
-use std::time::Duration;
 
 use super::circles::circles;
 use super::diagnostic::Diagnostics;
 use super::document::{Document, Text};
 use super::reader::Table;
-use super::shared::unique;
+use super::shared::{PRIORITY_RANGE, TIME_RANGE, named, unique};
 use super::value;
 use super::words::{nearest, shown};
 use crate::model::{JobEntry, Needs};
@@ -31,35 +30,30 @@ use crate::model::{JobEntry, Needs};
 /// Entries of one list of a job (sources, needs, products) at most.
 const ENTRIES_MAX: usize = 10_000;
 
-/// Systems of one job at most: each is a job with all that this one says.
+/// Systems of one job at most: each of them makes a job.
 const SYSTEMS_MAX: usize = 64;
 
-/// Names that an unknown one is compared with; a longer list gets no "did you mean".
+/// Jobs of a list in which a similar name is looked for when a need is unknown, at most.
 const COMPARED_MAX: usize = 2_000;
 
-/// The longest a job may be allowed to take.
-const TIMEOUT_MAX: Duration = Duration::from_secs(7 * 86_400);
-
-/// A job and what messages about several jobs need. One with a mistake is there as well, so that no other
-/// job is blamed for it.
+/// A job, with what the checks of the whole list need. Jobs with mistakes are included, so that other jobs may need them.
 pub(super) struct PlacedJob {
-    /// `None`: it has a mistake, which was told.
+    /// `None`: the job has a mistake, which is reported.
     entry: Option<JobEntry>,
-    /// Its name and where that stands, if it has one.
+    /// The name and its place, if the job has a valid one.
     name: Option<Text>,
-    /// Without a name: what may have been meant as one.
+    /// Without a valid name: all texts of the job, one of which may be meant as the name.
     meant: Vec<String>,
     needs: Vec<Need>,
 }
 
 impl PlacedJob {
-    /// What the job is called, if that is known.
-    fn called(&self) -> Option<&str> {
+    fn name(&self) -> Option<&str> {
         self.name.as_ref().map(|name| &*name.value)
     }
 }
 
-/// A job that another one needs, and the name by which that one knows it.
+/// A job that another one needs, and the name of its outputs there.
 struct Need {
     alias: String,
     job: Text,
@@ -70,55 +64,46 @@ struct Need {
 /// # Errors
 /// Everything that is wrong in the file, by line.
 pub(crate) fn parse(file: &str, text: &str) -> Result<Vec<JobEntry>, Diagnostics> {
-    Document::read(file, text, "the job list", |document, top| {
-        let jobs = top.tables("job", "[[job]]", |table| Some(job(document, table)));
+    Document::read(file, text, "the job list", |top| {
+        let jobs = top.tables("job", "[[job]]", |table| Some(job(table)));
         if jobs.is_none() {
             top.missing("job", "add a `[[job]]` with a `name` and a `command`");
         }
+        let document = top.document;
         top.finish();
         Some(together(document, jobs?))
     })
 }
 
-/// One job, as far as it can be judged alone.
-pub(super) fn job(document: &Document<'_>, mut table: Table<'_, '_>) -> PlacedJob {
+/// Reads one job. [`together`] checks what depends on the others.
+pub(super) fn job(mut table: Table<'_, '_>) -> PlacedJob {
     let meant = table.all_texts();
-    let name = table
-        .required_text("name", "check")
-        .and_then(|name| table.accept(name, |name| value::check_name("a job", name)));
-    if let Some(name) = &name {
-        table.name_it(format!("job `{}`", name.value));
-    }
+    let name = table.required_text("name", "check");
+    let name = named(&mut table, "a job", name);
     let description = table.checked("description", "what it does", value::check_description);
-    let description = description.map(|text| text.value);
     let command = table.command("command", "make check");
-    let sources = patterns(document, &table, "sources", "src/**");
-    let needs = needs(document, &table);
-    let env = table.text_map("env", "CFLAGS = \"-O2\"", value::check_variable);
-    let systems = table.texts("systems", "x86_64-linux").unwrap_or_default();
-    if let Some(last) = systems.get(SYSTEMS_MAX) {
-        document.problem(
-            last.span.clone(),
-            format!("{} is for {} systems", table.what(), systems.len()),
-            format!("at most {SYSTEMS_MAX}; each is a job of its own"),
+    if table.is_empty_list("sources") {
+        table.problem(
+            table.key_span("sources").unwrap_or_default(),
+            format!("{} reads no sources at all", table.what),
+            "remove the key to read the whole tree, or name what it reads",
         );
     }
-    let systems = systems
-        .into_iter()
-        .filter_map(|system| table.accept(system, value::check_system))
-        .map(|system| system.value)
-        .collect();
-    let range = || Duration::from_secs(1)..=TIMEOUT_MAX;
-    let timeout = table.duration("timeout", range(), "20m");
-    let max_silent = table.duration("max-silent", range(), "5m");
-    let priority = table.integer("priority", -1_000_000..=1_000_000, 10).unwrap_or(0);
-    let products = patterns(document, &table, "products", "*.tar.gz");
+    let sources = patterns(&table, "sources", "src/**");
+    let needs = needs(&table);
+    let env = table.text_map("env", "CFLAGS = \"-O2\"", value::check_variable);
+    let most = (SYSTEMS_MAX, "each is a job of its own");
+    let systems = table.checked_texts("systems", "x86_64-linux", most, value::check_system);
+    let timeout = table.duration("timeout", TIME_RANGE, "20m");
+    let max_silent = table.duration("max-silent", TIME_RANGE, "5m");
+    let priority = table.integer("priority", PRIORITY_RANGE, 10).unwrap_or(0);
+    let products = patterns(&table, "products", "*.tar.gz");
     let network = table.boolean("network").unwrap_or(false);
     table.finish();
     let listed = needs.iter().map(|need| (need.alias.clone(), need.job.value.clone()));
     let entry = name.as_ref().zip(command).map(|(name, command)| JobEntry {
         name: name.value.clone(),
-        description: description.unwrap_or_default(),
+        description: description.map(|text| text.value).unwrap_or_default(),
         command,
         sources,
         needs: Needs(listed.collect()),
@@ -134,65 +119,36 @@ pub(super) fn job(document: &Document<'_>, mut table: Table<'_, '_>) -> PlacedJo
 }
 
 /// A list of jobs, or a map of names to jobs.
-fn needs(document: &Document<'_>, table: &Table<'_, '_>) -> Vec<Need> {
+fn needs(table: &Table<'_, '_>) -> Vec<Need> {
     let needs: Vec<Need> = if table.is_table("needs") {
-        let named = table.text_entries("needs", "lib = \"compile\"", |alias| {
-            value::check_name("a needed job", alias)
-        });
+        let check = |alias: &str| value::check_name("a needed job", alias);
+        let named = table.text_entries("needs", "lib = \"compile\"", check);
         named.into_iter().map(|(alias, job)| Need { alias, job }).collect()
     } else {
         let listed = table.texts("needs", "compile").unwrap_or_default();
         listed.into_iter().map(|job| Need { alias: job.value.clone(), job }).collect()
     };
-    if let Some(last) = needs.get(ENTRIES_MAX) {
-        document.problem(
-            last.job.span.clone(),
-            format!("`needs` of {} has {} entries", table.what(), needs.len()),
-            format!("at most {ENTRIES_MAX}; let one job gather what others made"),
-        );
-    }
+    let most = (ENTRIES_MAX, "let one job gather what others made");
+    table.bound("needs", needs.iter().map(|need| &need.job.span), most);
     needs
 }
 
-fn patterns(
-    document: &Document<'_>,
-    table: &Table<'_, '_>,
-    key: &'static str,
-    example: &str,
-) -> Vec<String> {
-    let patterns = table.texts(key, example).unwrap_or_default();
-    if key == "sources" && table.is_empty_list(key) {
-        document.problem(
-            table.key_span(key).unwrap_or_default(),
-            format!("{} reads no sources at all", table.what()),
-            "remove the key to read the whole tree, or name what it reads",
-        );
-    }
-    if let Some(last) = patterns.get(ENTRIES_MAX) {
-        document.problem(
-            last.span.clone(),
-            format!("`{key}` of {} has {} entries", table.what(), patterns.len()),
-            format!("at most {ENTRIES_MAX}; a pattern such as \"{example}\" names many files"),
-        );
-    }
-    patterns
-        .into_iter()
-        .filter_map(|pattern| table.accept(pattern, value::check_pattern))
-        .map(|pattern| pattern.value)
-        .collect()
+fn patterns(table: &Table<'_, '_>, key: &'static str, example: &str) -> Vec<String> {
+    let help = format!("a pattern such as \"{example}\" names many files");
+    table.checked_texts(key, example, (ENTRIES_MAX, &help), value::check_pattern)
 }
 
-/// Circles that are told, and names of one that are.
+/// Circles that are reported, and jobs of a circle that its message names, at most.
 const CIRCLES_MAX: usize = 10;
 const CIRCLE_NAMES_MAX: usize = 20;
 
-/// The jobs, after what can only be seen from all of them: names twice, unknown needs, circles.
+/// The jobs of a list, after the checks across jobs: duplicate names, unknown needs, circles.
 pub(super) fn together(document: &Document<'_>, jobs: Vec<PlacedJob>) -> Vec<JobEntry> {
-    let named = jobs.iter().filter_map(|job| job.name.as_ref());
-    unique(document, "job", named.map(|name| (&*name.value, &name.span)));
+    let names = jobs.iter().filter_map(|job| job.name.as_ref());
+    unique(document, "job", names.map(|name| (&*name.value, &name.span)));
     let index: HashMap<&str, usize> =
-        jobs.iter().enumerate().filter_map(|(at, job)| Some((job.called()?, at))).collect();
-    // What a job with a mistake in its name may be called: whoever needs that made no mistake.
+        jobs.iter().enumerate().filter_map(|(at, job)| Some((job.name()?, at))).collect();
+    // A job without a valid name may have any of its texts as name, so needing one of them is no second mistake.
     let meant: HashSet<&str> = jobs.iter().flat_map(|job| &job.meant).map(String::as_str).collect();
     let there = |name: &str| index.contains_key(name) || meant.contains(name);
     let mut names: Vec<&str> = Vec::new();
@@ -207,22 +163,18 @@ pub(super) fn together(document: &Document<'_>, jobs: Vec<PlacedJob>) -> Vec<Job
                 Some(near) => format!("did you mean \"{near}\"?"),
                 None => "a job needs other jobs of the same list, by their names".to_owned(),
             };
-            let name = shown(&need.value);
             let who =
-                job.called().map_or_else(|| "this job".to_owned(), |name| format!("job `{name}`"));
-            document.problem(
-                need.span.clone(),
-                format!("{who} needs `{name}`, which is not there"),
-                help,
-            );
+                job.name().map_or_else(|| "this job".to_owned(), |name| format!("job `{name}`"));
+            let message = format!("{who} needs `{}`, which is not there", shown(&need.value));
+            document.problem(need.span.clone(), message, help);
         }
     }
-    tell_circles(document, &jobs, &index);
+    report_circles(document, &jobs, &index);
     jobs.into_iter().filter_map(|job| job.entry).collect()
 }
 
-/// Tells each circle once, at the job of it that stands first.
-fn tell_circles(document: &Document<'_>, jobs: &[PlacedJob], index: &HashMap<&str, usize>) {
+/// Reports each circle once, at the first of its jobs in the file.
+fn report_circles(document: &Document<'_>, jobs: &[PlacedJob], index: &HashMap<&str, usize>) {
     let needs = |job: &PlacedJob| {
         let needs = job.needs.iter().filter_map(|need| index.get(&*need.job.value).copied());
         needs.collect::<Vec<usize>>()
@@ -238,7 +190,7 @@ fn tell_circles(document: &Document<'_>, jobs: &[PlacedJob], index: &HashMap<&st
         let message = match &**circle {
             [_] => format!("job `{}` needs itself{more}", first.value),
             _ => {
-                let names = circle.iter().filter_map(|at| jobs[*at].called());
+                let names = circle.iter().filter_map(|at| jobs[*at].name());
                 let mut names: Vec<&str> = names.take(CIRCLE_NAMES_MAX).collect();
                 if circle.len() > names.len() {
                     names.push("…");

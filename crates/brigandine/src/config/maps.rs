@@ -1,10 +1,12 @@
-//! Tables in tables: of texts, of anything, and lists of tables.
+//! Tables inside tables: of texts, of any values, and lists of tables.
 
 use super::document::Text;
 use super::plain::to_json;
 use super::reader::Table;
+use super::value::Refusal;
 use super::words::shown;
 use std::collections::BTreeMap;
+use toml::Spanned;
 use toml::de::DeValue;
 
 impl<'d, 'i> Table<'d, 'i> {
@@ -13,7 +15,7 @@ impl<'d, 'i> Table<'d, 'i> {
         &self,
         key: &'static str,
         example: &str,
-        check_name: impl Fn(&str) -> Result<(), (String, String)>,
+        check_name: impl Fn(&str) -> Result<(), Refusal>,
     ) -> BTreeMap<String, String> {
         let entries = self.text_entries(key, example, check_name);
         entries.into_iter().map(|(name, text)| (name, text.value)).collect()
@@ -24,7 +26,7 @@ impl<'d, 'i> Table<'d, 'i> {
         &self,
         key: &'static str,
         example: &str,
-        check_name: impl Fn(&str) -> Result<(), (String, String)>,
+        check_name: impl Fn(&str) -> Result<(), Refusal>,
     ) -> Vec<(String, Text)> {
         let mut map = Vec::new();
         let Some((_, value)) = self.get(key) else { return map };
@@ -35,7 +37,7 @@ impl<'d, 'i> Table<'d, 'i> {
         };
         for (name, value) in entries.iter() {
             if let Err((message, help)) = check_name(name.get_ref()) {
-                self.document.problem(name.span(), message, help);
+                self.problem(name.span(), message, help);
             }
             let what = format!("{key}.{}", shown(name.get_ref()));
             if let Some(text) = self.as_text(&what, value, &help) {
@@ -62,7 +64,7 @@ impl<'d, 'i> Table<'d, 'i> {
         }
     }
 
-    /// The tables of the list at `key`, each read by `read`; a single table is told apart.
+    /// The tables of the list at `key`, each read by `read`.
     pub(crate) fn tables<T>(
         &self,
         key: &'static str,
@@ -70,43 +72,33 @@ impl<'d, 'i> Table<'d, 'i> {
         read: impl Fn(Table<'d, 'i>) -> Option<T>,
     ) -> Option<Vec<T>> {
         let (key_span, value) = self.get(key)?;
-        let one = header.trim_matches(['[', ']']).rsplit('.').next().unwrap_or(key).to_owned();
+        let one = header.trim_matches(['[', ']']).rsplit('.').next().unwrap_or(key);
+        let item = |item: &'d Spanned<DeValue<'i>>| {
+            if let DeValue::Table(entries) = item.get_ref() {
+                return read(Table::new(
+                    self.document,
+                    format!("this {one}"),
+                    item.span(),
+                    entries,
+                ));
+            }
+            self.mismatch(key, item, "a list of tables", header);
+            None
+        };
         match value.get_ref() {
-            DeValue::Array(items) if items.is_empty() => {
-                self.document.problem(
-                    value.span(),
-                    format!("`{key}` of {} is an empty list", self.what),
-                    format!("write `{header}` and its keys below"),
-                );
-                Some(Vec::new())
-            }
-            DeValue::Array(items) => Some(
-                items
-                    .iter()
-                    .filter_map(|item| match item.get_ref() {
-                        DeValue::Table(entries) => {
-                            let what = format!("this {one}");
-                            read(Table::new(self.document, what, item.span(), entries))
-                        }
-                        _ => {
-                            self.mismatch(key, item, "a list of tables", header);
-                            None
-                        }
-                    })
-                    .collect(),
+            DeValue::Array(items) if items.is_empty() => self.problem(
+                value.span(),
+                format!("`{key}` of {} is an empty list", self.what),
+                format!("write `{header}` and its keys below"),
             ),
-            DeValue::Table(_) => {
-                self.document.problem(
-                    key_span,
-                    format!("`{key}` is a list, so each one starts with double brackets"),
-                    format!("write `{header}`"),
-                );
-                Some(Vec::new())
-            }
-            _ => {
-                self.mismatch(key, value, "a list of tables", &format!("write `{header}`"));
-                Some(Vec::new())
-            }
+            DeValue::Array(items) => return Some(items.iter().filter_map(item).collect()),
+            DeValue::Table(_) => self.problem(
+                key_span,
+                format!("`{key}` is a list, so each one starts with double brackets"),
+                format!("write `{header}`"),
+            ),
+            _ => self.mismatch(key, value, "a list of tables", &format!("write `{header}`")),
         }
+        Some(Vec::new())
     }
 }

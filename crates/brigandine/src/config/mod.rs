@@ -1,8 +1,7 @@
 //! Files that people write: the server's configuration, specifications and job lists.
 //!
-//! All three are TOML, read by the same reader, and refused with every problem at once: file, line,
-//! column, what is wrong and what to write instead. Unknown keys are refused, since a misspelt key
-//! that is silently ignored is the worst kind of wrong configuration.
+//! All three are TOML. One reader parses them and reports all problems at once, each with file, line and column, what is
+//! wrong and what to write instead. Unknown keys are errors: a misspelt key must not be silently ignored.
 
 mod circles;
 mod diagnostic;
@@ -26,20 +25,30 @@ use std::path::Path;
 
 pub(crate) use circles::circles;
 pub(crate) use diagnostic::{Diagnostic, Diagnostics};
-pub use server::Sandbox;
-pub(crate) use server::{BUILD_USER, Config, Limits, LogFormat, git_filters};
+pub(crate) use server::{BUILD_USER, LogFormat};
+pub use server::{Config, Sandbox};
 pub(crate) use shared::INTERVAL_RANGE;
 pub(crate) use value::parse_duration;
 pub use web::Web;
-pub(crate) use words::distance;
 
 use crate::os::file::open_regular;
 
-/// The text of a configuration file.
+/// Reads a file and parses its text.
 ///
 /// # Errors
-/// The file cannot be read, is far too large for one, or is no text; nothing else was looked at.
-pub(crate) fn load(path: &Path) -> Result<String, Diagnostics> {
+/// The file cannot be read, or has problems.
+pub(crate) fn read<T>(
+    path: &Path,
+    parse: impl FnOnce(&str, &str) -> Result<T, Diagnostics>,
+) -> Result<T, Diagnostics> {
+    load(path).and_then(|text| parse(&path.display().to_string(), &text))
+}
+
+/// The text of a file.
+///
+/// # Errors
+/// The file cannot be read, is too large, or is no UTF-8.
+fn load(path: &Path) -> Result<String, Diagnostics> {
     let file = path.display().to_string();
     let whole = |message: String, help: &str| {
         Diagnostics::from(Diagnostic::whole_file(&file, message).help(help))
@@ -61,8 +70,7 @@ pub(crate) fn load(path: &Path) -> Result<String, Diagnostics> {
         return Err(whole(message, "is it the file that was meant?"));
     }
     String::from_utf8(bytes).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        let bytes = error.as_bytes();
+        let (at, bytes) = (error.utf8_error().valid_up_to(), error.as_bytes());
         let line = bytes[..at].iter().filter(|&&byte| byte == b'\n').count() + 1;
         let message = format!("the file is no UTF-8 text (byte {at}, line {line})");
         whole(message, "save it as UTF-8; TOML knows no other encoding")

@@ -1,17 +1,17 @@
-//! Reading TOML with the place of every value at hand.
+//! Reads TOML and keeps the place of every value.
 //!
-//! Why not derive it: a derived reader stops at the first problem, cannot tell `brnach` from
-//! `branch`, and knows the place of a value only while it reads it, not when two values that each
-//! make sense do not fit together. This reader walks the spanned tree of the `toml` crate, notes
-//! which keys were asked for, and turns every other key into a message with the nearest known one.
+//! A reader that serde derives stops at the first problem, does not suggest `branch` for `brnach`, and forgets the place
+//! of a value once it is read, so that it cannot report two valid values that contradict each other. This reader walks
+//! the spanned tree of the `toml` crate, notes which keys were read, and reports every other key with the most similar
+//! known one.
 
 use super::diagnostic::Diagnostics;
 use super::document::{Document, Text, syntax_help};
 use super::plain::{kind, to_i64};
-use super::value;
-use super::words::{nearest, shown};
+use super::value::{self, Refusal};
+use super::words::{list, nearest, shown};
 use std::cell::RefCell;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
@@ -25,13 +25,12 @@ impl<'i> Document<'i> {
         file: &str,
         text: &str,
         what: &str,
-        read: impl FnOnce(&Document<'_>, Table<'_, '_>) -> Option<T>,
+        read: impl FnOnce(Table<'_, '_>) -> Option<T>,
     ) -> Result<T, Diagnostics> {
         let (tree, errors) = DeTable::parse_recoverable(text);
         let document = Document { file, text, problems: RefCell::default() };
         if !errors.is_empty() {
-            // A file that is no TOML is not read further, and only its first mistake is told: what
-            // comes after it is mostly its echo.
+            // Only the first syntax error is reported: further ones mostly follow from it.
             if let Some(error) = errors.iter().min_by_key(|error| error.span().map(|s| s.start)) {
                 let message = value::lower_first(error.message());
                 let span = error.span().unwrap_or(0..0);
@@ -41,17 +40,17 @@ impl<'i> Document<'i> {
             return document.problems.into_inner().into_result(None);
         }
         let table = Table::new(&document, what.to_owned(), 0..0, tree.get_ref());
-        let value = read(&document, table);
+        let value = read(table);
         document.problems.into_inner().into_result(value)
     }
 }
 
-/// A table of a document; knows which of its keys were asked for.
+/// A table of a document; it remembers which of its keys were read.
 pub(crate) struct Table<'d, 'i> {
     pub(super) document: &'d Document<'d>,
-    /// How messages name it: "input `source`".
+    /// What messages call it: "input `source`".
     pub(super) what: String,
-    /// Its header.
+    /// The place of its header.
     pub(super) span: Range<usize>,
     pub(super) entries: &'d DeTable<'i>,
     pub(super) asked: RefCell<Vec<&'static str>>,
@@ -67,19 +66,14 @@ impl<'d, 'i> Table<'d, 'i> {
         Self { document, what, span, entries, asked: RefCell::default() }
     }
 
-    /// Where the table's header stands.
-    pub(crate) fn span(&self) -> Range<usize> {
-        self.span.clone()
-    }
-
-    /// How messages name the table, from now on.
-    pub(crate) fn name_it(&mut self, what: String) {
-        self.what = what;
-    }
-
-    /// How messages name the table.
-    pub(crate) fn what(&self) -> &str {
-        &self.what
+    /// Notes a problem at `span`.
+    pub(super) fn problem(
+        &self,
+        span: Range<usize>,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        self.document.problem(span, message, help);
     }
 
     pub(super) fn get(
@@ -95,7 +89,7 @@ impl<'d, 'i> Table<'d, 'i> {
             .map(|(name, value)| (name.span(), value))
     }
 
-    /// Where `key` itself stands, if it is there.
+    /// The place of `key` itself, if it is there.
     pub(crate) fn key_span(&self, key: &'static str) -> Option<Range<usize>> {
         self.get(key).map(|(span, _)| span)
     }
@@ -109,21 +103,21 @@ impl<'d, 'i> Table<'d, 'i> {
         help: &str,
     ) {
         let found = kind(value.get_ref());
-        self.document.problem(
+        self.problem(
             value.span(),
             format!("`{key}` of {} must be {wanted}, not {found}", self.what),
             help,
         );
     }
 
-    /// Notes that `key` is missing; `help` shows it as it could be.
+    /// Notes that `key` is missing; `help` shows an example.
     pub(crate) fn missing(&self, key: &'static str, help: &str) {
-        // A misspelt key says it better.
+        // If the key is misspelt, `finish` reports that.
         let misspelt = self.entries.keys().any(|name| {
             nearest(name.get_ref(), &[key]).is_some() && !self.asked_for(name.get_ref())
         });
         if !misspelt {
-            self.document.problem(self.span(), format!("{} has no `{key}`", self.what), help);
+            self.problem(self.span.clone(), format!("{} has no `{key}`", self.what), help);
         }
     }
 
@@ -145,7 +139,7 @@ impl<'d, 'i> Table<'d, 'i> {
     ) -> Option<Text> {
         match value.get_ref() {
             DeValue::String(text) if text.contains('\0') => {
-                self.document.problem(
+                self.problem(
                     value.span(),
                     format!("`{key}` of {} holds a NUL character", self.what),
                     "remove the `\\u0000`",
@@ -170,30 +164,26 @@ impl<'d, 'i> Table<'d, 'i> {
         self.text(key, example)
     }
 
-    /// The text at `key` after `check`, whose error is a message and a help.
+    /// The text at `key`, if `check` accepts it.
     pub(crate) fn checked(
         &self,
         key: &'static str,
         example: &str,
-        check: impl FnOnce(&str) -> Result<(), (String, String)>,
+        check: impl FnOnce(&str) -> Result<(), Refusal>,
     ) -> Option<Text> {
         let text = self.text(key, example)?;
         self.accept(text, check)
     }
 
-    /// `text` if `check` finds nothing wrong with it.
+    /// `text`, if `check` accepts it.
     pub(crate) fn accept(
         &self,
         text: Text,
-        check: impl FnOnce(&str) -> Result<(), (String, String)>,
+        check: impl FnOnce(&str) -> Result<(), Refusal>,
     ) -> Option<Text> {
-        match check(&text.value) {
-            Ok(()) => Some(text),
-            Err((message, help)) => {
-                self.document.problem(text.span, message, help);
-                None
-            }
-        }
+        let Err((message, help)) = check(&text.value) else { return Some(text) };
+        self.problem(text.span, message, help);
+        None
     }
 
     /// One of `choices` at `key`.
@@ -207,17 +197,17 @@ impl<'d, 'i> Table<'d, 'i> {
             return Some(*value);
         }
         let names: Vec<_> = choices.iter().map(|choice| choice.0).collect();
-        let listed = names.iter().map(|n| format!("\"{n}\"")).collect::<Vec<_>>().join(", ");
+        let listed = list(&names, '"');
         let help = match nearest(&text.value, &names) {
             Some(name) => format!("did you mean \"{name}\"? it may be {listed}"),
             None => format!("it may be {listed}"),
         };
         let message = format!("`{key}` of {} cannot be \"{}\"", self.what, shown(&text.value));
-        self.document.problem(text.span, message, help);
+        self.problem(text.span, message, help);
         None
     }
 
-    /// Whether the key is there and has a table.
+    /// Whether the value at `key` is a table.
     pub(crate) fn is_table(&self, key: &'static str) -> bool {
         self.get(key).is_some_and(|(_, value)| matches!(value.get_ref(), DeValue::Table(_)))
     }
@@ -230,15 +220,39 @@ impl<'d, 'i> Table<'d, 'i> {
             self.mismatch(key, value, "a list of texts", &help);
             return Some(Vec::new());
         };
-        Some(
-            items
-                .iter()
-                .filter_map(|item| self.as_text(&format!("{key}[]"), item, &help))
-                .collect(),
-        )
+        let text = |item| self.as_text(&format!("{key}[]"), item, &help);
+        Some(items.iter().filter_map(text).collect())
     }
 
-    /// All texts that stand in this table, whatever their keys: one of them may be what was meant.
+    /// The texts of the list at `key` that `check` accepts. More than `most` are a problem, and `help` the remedy.
+    pub(crate) fn checked_texts(
+        &self,
+        key: &'static str,
+        example: &str,
+        (most, help): (usize, &str),
+        check: impl Fn(&str) -> Result<(), Refusal>,
+    ) -> Vec<String> {
+        let texts = self.texts(key, example).unwrap_or_default();
+        self.bound(key, texts.iter().map(|text| &text.span), (most, help));
+        let accepted = texts.into_iter().filter_map(|text| self.accept(text, &check));
+        accepted.map(|text| text.value).collect()
+    }
+
+    /// Notes a problem if the list at `key` has more than `most` entries.
+    pub(crate) fn bound<'a>(
+        &self,
+        key: &str,
+        mut entries: impl ExactSizeIterator<Item = &'a Range<usize>>,
+        (most, help): (usize, &str),
+    ) {
+        let count = entries.len();
+        if let Some(first_too_many) = entries.nth(most) {
+            let message = format!("`{key}` of {} has {count} entries", self.what);
+            self.problem(first_too_many.clone(), message, format!("at most {most}; {help}"));
+        }
+    }
+
+    /// All texts of this table, whatever their keys.
     pub(crate) fn all_texts(&self) -> Vec<String> {
         let texts = self.entries.iter().filter_map(|(_, value)| match value.get_ref() {
             DeValue::String(text) => Some(text.clone().into_owned()),
@@ -247,7 +261,7 @@ impl<'d, 'i> Table<'d, 'i> {
         texts.collect()
     }
 
-    /// Whether an empty list stands at `key`.
+    /// Whether the value at `key` is an empty list.
     pub(crate) fn is_empty_list(&self, key: &'static str) -> bool {
         matches!(self.get(key), Some((_, value)) if
             matches!(value.get_ref(), DeValue::Array(items) if items.is_empty()))
@@ -260,10 +274,7 @@ impl<'d, 'i> Table<'d, 'i> {
             return None;
         };
         let command = match value.get_ref() {
-            DeValue::String(_) => {
-                let script = self.as_text(key, value, "")?.value;
-                vec![script]
-            }
+            DeValue::String(_) => vec![self.as_text(key, value, "")?.value],
             DeValue::Array(_) => {
                 self.texts(key, example)?.into_iter().map(|text| text.value).collect::<Vec<_>>()
             }
@@ -274,7 +285,7 @@ impl<'d, 'i> Table<'d, 'i> {
             }
         };
         if command.first().is_none_or(|program| program.trim().is_empty()) {
-            self.document.problem(
+            self.problem(
                 value.span(),
                 format!("`{key}` of {} is empty", self.what),
                 format!("write what to run, for example `{key} = \"{example}\"`"),
@@ -288,30 +299,24 @@ impl<'d, 'i> Table<'d, 'i> {
     pub(crate) fn integer(
         &self,
         key: &'static str,
-        range: std::ops::RangeInclusive<i64>,
+        range: RangeInclusive<i64>,
         example: i64,
     ) -> Option<i64> {
         let (_, value) = self.get(key)?;
         let DeValue::Integer(number) = value.get_ref() else {
-            self.mismatch(
-                key,
-                value,
-                "a whole number",
-                &format!("for example `{key} = {example}`"),
-            );
+            let help = format!("for example `{key} = {example}`");
+            self.mismatch(key, value, "a whole number", &help);
             return None;
         };
-        match to_i64(number) {
-            Some(number) if range.contains(&number) => Some(number),
-            _ => {
-                self.document.problem(
-                    value.span(),
-                    format!("`{key}` of {} is out of range", self.what),
-                    format!("a number from {} to {}", range.start(), range.end()),
-                );
-                None
-            }
+        let number = to_i64(number).filter(|number| range.contains(number));
+        if number.is_none() {
+            self.problem(
+                value.span(),
+                format!("`{key}` of {} is out of range", self.what),
+                format!("a number from {} to {}", range.start(), range.end()),
+            );
         }
+        number
     }
 
     /// Yes or no at `key`.
@@ -328,59 +333,57 @@ impl<'d, 'i> Table<'d, 'i> {
     pub(crate) fn duration(
         &self,
         key: &'static str,
-        range: std::ops::RangeInclusive<Duration>,
+        range: RangeInclusive<Duration>,
         example: &str,
     ) -> Option<Duration> {
-        let (_, value) = self.get(key)?;
+        let [least, most] = [range.start(), range.end()].map(|end| value::show_duration(*end));
         let help = format!(
-            "seconds or text with units, for example `{key} = \"{example}\"` (from {} to {})",
-            value::show_duration(*range.start()),
-            value::show_duration(*range.end()),
+            "seconds or text with units, for example `{key} = \"{example}\"` (from {least} to {most})"
         );
-        let duration = match value.get_ref() {
-            DeValue::Integer(number) => {
-                to_i64(number).and_then(|n| u64::try_from(n).ok()).map(Duration::from_secs)
-            }
-            DeValue::String(text) => value::parse_duration(text),
-            _ => {
-                self.mismatch(key, value, "a length of time", &help);
-                return None;
-            }
-        };
-        let problem = match duration {
-            Some(duration) if range.contains(&duration) => return Some(duration),
-            Some(_) => "is out of range",
-            None => "is no length of time",
-        };
-        self.document.problem(value.span(), format!("`{key}` of {} {problem}", self.what), help);
-        None
+        let parse = value::parse_duration;
+        self.quantity(key, &range, "length of time", &help, Duration::from_secs, parse)
     }
 
     /// A number of bytes at `key`: a number, or text such as "64 MiB", within `range`.
     pub(crate) fn bytes(
         &self,
         key: &'static str,
-        range: std::ops::RangeInclusive<u64>,
+        range: RangeInclusive<u64>,
         example: &str,
     ) -> Option<u64> {
-        let (_, value) = self.get(key)?;
         let help = format!(
             "bytes or text with a unit (KiB, MiB, GiB), for example `{key} = \"{example}\"`"
         );
-        let bytes = match value.get_ref() {
-            DeValue::Integer(number) => to_i64(number).and_then(|n| u64::try_from(n).ok()),
-            DeValue::String(text) => value::parse_bytes(text),
+        self.quantity(key, &range, "size", &help, u64::from, value::parse_bytes)
+    }
+
+    /// A quantity at `key`, within `range`: a number, or text that `parse` reads.
+    fn quantity<T: PartialOrd>(
+        &self,
+        key: &'static str,
+        range: &RangeInclusive<T>,
+        kind: &str,
+        help: &str,
+        from_number: impl FnOnce(u64) -> T,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
+        let (_, value) = self.get(key)?;
+        let quantity = match value.get_ref() {
+            DeValue::Integer(number) => {
+                to_i64(number).and_then(|number| u64::try_from(number).ok()).map(from_number)
+            }
+            DeValue::String(text) => parse(text),
             _ => {
-                self.mismatch(key, value, "a size", &help);
+                self.mismatch(key, value, &format!("a {kind}"), help);
                 return None;
             }
         };
-        let problem = match bytes {
-            Some(bytes) if range.contains(&bytes) => return Some(bytes),
-            Some(_) => "is out of range",
-            None => "is no size",
+        let problem = match quantity {
+            Some(quantity) if range.contains(&quantity) => return Some(quantity),
+            Some(_) => "is out of range".to_owned(),
+            None => format!("is no {kind}"),
         };
-        self.document.problem(value.span(), format!("`{key}` of {} {problem}", self.what), help);
+        self.problem(value.span(), format!("`{key}` of {} {problem}", self.what), help);
         None
     }
 
@@ -395,22 +398,18 @@ impl<'d, 'i> Table<'d, 'i> {
         None
     }
 
-    /// Notes every key that nobody asked for, with the nearest that could have been meant.
+    /// Notes every key that was not read, with the most similar known one.
     pub(crate) fn finish(self) {
-        let asked = self.asked.borrow();
-        let known = asked.iter().copied().collect::<Vec<_>>();
-        for name in self.entries.keys() {
+        let known = self.asked.borrow();
+        for name in self.entries.keys().filter(|name| !self.asked_for(name.get_ref())) {
             let key: &DeString<'_> = name.get_ref();
-            if known.contains(&key.as_ref()) {
-                continue;
-            }
-            let list = known.iter().map(|k| format!("`{k}`")).collect::<Vec<_>>().join(", ");
+            let list = list(&known, '`');
             let help = match nearest(key, &known) {
                 Some(near) => format!("did you mean `{near}`? known here: {list}"),
                 None => format!("known here: {list}"),
             };
             let message = format!("unknown key `{}` in {}", shown(key), self.what);
-            self.document.problem(name.span(), message, help);
+            self.problem(name.span(), message, help);
         }
     }
 }

@@ -51,28 +51,31 @@ use std::time::Duration;
 use super::diagnostic::Diagnostics;
 use super::document::Document;
 use super::reader::Table;
-use super::shared::{INTERVAL_RANGE, count, keep, path};
+use super::shared::{INTERVAL_RANGE, TIME_RANGE, count, keep, path, set};
 use super::web::Web;
 use crate::model::Keep;
+use crate::os::process;
 
-/// What the server was told, defaults filled in.
+/// The server's configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Config {
-    /// Database, build logs, outputs and clones.
-    pub(crate) state: PathBuf,
-    /// Where HTTP is answered.
+pub struct Config {
+    /// The file that it was read from, if any.
+    pub(crate) file: Option<PathBuf>,
+    /// The state directory.
+    pub state: PathBuf,
+    /// The address of the web server.
     pub(crate) listen: SocketAddr,
-    /// Between two looks at a specification's inputs.
-    pub(crate) interval: Duration,
-    /// Builds at once.
-    pub(crate) max_jobs: usize,
+    /// Time between two looks at a specification's inputs.
+    pub interval: Duration,
+    /// Builds that run at once.
+    pub max_jobs: usize,
     /// Specification files loaded at every start.
     pub(crate) specifications: Vec<PathBuf>,
     /// Whether these replace stored specifications of the same name.
     pub(crate) replace: bool,
     /// How builds are isolated.
-    pub(crate) sandbox: Sandbox,
-    /// Who builds and evaluators run as; [`BUILD_USER`] when absent, if the server is root and there is one.
+    pub sandbox: Sandbox,
+    /// The user of builds and evaluators. When absent, a server that runs as root uses [`BUILD_USER`] if it exists.
     pub(crate) build_user: Option<String>,
     /// Filters of git's configuration that may run when files are written.
     pub(crate) git_filters: Vec<String>,
@@ -80,11 +83,11 @@ pub(crate) struct Config {
     pub(crate) drain: bool,
     /// How trace lines are written.
     pub(crate) format: LogFormat,
-    /// How much one thing may take.
+    /// What a fetch, an evaluation and a build may take.
     pub(crate) limits: Limits,
-    /// Which evaluations are kept where the specification does not say it.
+    /// Which evaluations are kept of a specification without `keep`.
     pub(crate) keep: Keep,
-    /// How HTTP is answered.
+    /// Limits of the web server.
     pub(crate) web: Web,
 }
 
@@ -108,26 +111,26 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// How much one thing may take.
+/// What a fetch, an evaluation and a build may take.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Limits {
-    /// One git fetch.
+    /// Time of one git fetch.
     pub(crate) fetch_time: Duration,
-    /// One run of an evaluator.
+    /// Time of one run of an evaluator.
     pub(crate) evaluation_time: Duration,
-    /// Bytes an evaluator may print, standard output and error each.
+    /// Bytes that an evaluator may print, standard output and error each.
     pub(crate) evaluation_output: u64,
-    /// One attempt at a build, unless its job says otherwise.
+    /// Time of one attempt at a build, unless its job has a limit.
     pub(crate) build_time: Duration,
-    /// A build without a line of output, unless its job says otherwise.
+    /// Time that a build may print nothing, unless its job has a limit.
     pub(crate) build_silence: Duration,
     /// Bytes of one build log before compression.
     pub(crate) build_log: u64,
-    /// Between asking a build to end and killing it.
+    /// Time between asking a build to end and killing it.
     pub(crate) build_grace: Duration,
     /// What one build may take of the machine.
-    pub(crate) build: crate::os::process::Limits,
-    /// Nothing is started while less is free; `None`: what suits the disk, 0: no reserve.
+    pub(crate) build: process::Limits,
+    /// Bytes that stay free: nothing is started while fewer are. `None`: what suits the disk, 0: no reserve.
     pub(crate) disk_reserve: Option<u64>,
 }
 
@@ -141,7 +144,7 @@ impl Default for Limits {
             build_silence: Duration::from_secs(1800),
             build_log: 64 << 20,
             build_grace: Duration::from_secs(10),
-            build: crate::os::process::Limits {
+            build: process::Limits {
                 memory: memory_bytes() / 4 * 3,
                 processes: 4096,
                 file: 16 << 30,
@@ -152,18 +155,22 @@ impl Default for Limits {
     }
 }
 
+/// The largest limit of bytes that can be configured: no build reaches it.
+const BYTES_MAX: u64 = 1 << 50;
+
 /// The machine's memory.
 fn memory_bytes() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
     let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
-    // Unknown: no limit that anything reaches.
-    kib.map_or(1 << 50, |kib| kib * 1024)
+    // No limit without /proc.
+    kib.map_or(BYTES_MAX, |kib| kib * 1024)
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
+            file: None,
             state: PathBuf::from("brigandine-state"),
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             interval: Duration::from_secs(300),
@@ -172,7 +179,7 @@ impl Default for Config {
             replace: false,
             sandbox: Sandbox::Auto,
             build_user: None,
-            git_filters: git_filters(),
+            git_filters: vec!["lfs".to_owned()],
             drain: false,
             format: LogFormat::Text,
             limits: Limits::default(),
@@ -182,13 +189,8 @@ impl Default for Config {
     }
 }
 
-/// Whose name it is when the configuration has none.
+/// The default of `build-user`.
 pub(crate) const BUILD_USER: &str = "brigandine-build";
-
-/// The filters that run where nothing else is said.
-pub(crate) fn git_filters() -> Vec<String> {
-    vec!["lfs".to_owned()]
-}
 
 /// Reads `text`, the contents of `file`; relative paths start at the file's folder.
 ///
@@ -196,75 +198,59 @@ pub(crate) fn git_filters() -> Vec<String> {
 /// Everything that is wrong in the file, by line.
 pub(crate) fn parse(file: &str, text: &str) -> Result<Config, Diagnostics> {
     let folder = Path::new(file).parent().unwrap_or(Path::new(""));
-    let default = Config::default();
-    Document::read(file, text, "the configuration", |document, top| {
-        let config = Config {
-            state: path(document, &top, folder, "state", "/var/lib/brigandine")
-                .unwrap_or(default.state),
-            listen: listen(document, &top).unwrap_or(default.listen),
-            interval: top.duration("interval", INTERVAL_RANGE, "5m").unwrap_or(default.interval),
-            max_jobs: count(&top, "max-jobs", 1..=4096, 4).unwrap_or(default.max_jobs),
-            specifications: top
-                .texts("specifications", "hello.toml")
-                .unwrap_or_default()
-                .into_iter()
-                .map(|file| folder.join(file.value))
-                .collect(),
-            replace: top.boolean("replace").unwrap_or(default.replace),
-            sandbox: top
-                .choice(
-                    "sandbox",
-                    &[
-                        ("off", Sandbox::Off),
-                        ("auto", Sandbox::Auto),
-                        ("require", Sandbox::Require),
-                    ],
-                )
-                .unwrap_or(default.sandbox),
-            build_user: build_user(document, &top),
-            git_filters: top.texts("git-filters", "lfs").map_or(default.git_filters, |names| {
-                names.into_iter().map(|name| name.value).collect()
-            }),
-            drain: top.boolean("drain").unwrap_or(default.drain),
-            format: tracing_table(&top).unwrap_or(default.format),
-            limits: limits(&top),
-            keep: keep(&top, "`[keep]`".to_owned()).unwrap_or(default.keep),
-            web: super::web::table(document, &top, folder),
-        };
+    Document::read(file, text, "the configuration", |top| {
+        let mut config = Config::default();
+        set(&mut config.state, path(&top, folder, "state", "/var/lib/brigandine"));
+        set(&mut config.listen, listen(&top));
+        set(&mut config.interval, top.duration("interval", INTERVAL_RANGE, "5m"));
+        set(&mut config.max_jobs, count(&top, "max-jobs", 1..=4096, 4));
+        let files = top.texts("specifications", "hello.toml").unwrap_or_default();
+        config.specifications = files.into_iter().map(|file| folder.join(file.value)).collect();
+        set(&mut config.replace, top.boolean("replace"));
+        let sandboxes =
+            [("off", Sandbox::Off), ("auto", Sandbox::Auto), ("require", Sandbox::Require)];
+        set(&mut config.sandbox, top.choice("sandbox", &sandboxes));
+        config.build_user = build_user(&top);
+        let filters = top.texts("git-filters", "lfs");
+        let filters = filters.map(|names| names.into_iter().map(|name| name.value).collect());
+        set(&mut config.git_filters, filters);
+        set(&mut config.drain, top.boolean("drain"));
+        set(&mut config.format, tracing_table(&top));
+        set(&mut config.limits, limits(&top));
+        set(&mut config.keep, keep(&top, "`[keep]`".to_owned()));
+        set(&mut config.web, super::web::table(&top, folder));
         top.finish();
         Some(config)
     })
 }
 
-fn build_user(document: &Document<'_>, top: &Table<'_, '_>) -> Option<String> {
+fn build_user(top: &Table<'_, '_>) -> Option<String> {
     let name = top.text("build-user", BUILD_USER)?;
     let problem = match name.value.as_str() {
-        "" => "`build-user` is empty".to_owned(),
-        "root" => "`build-user` is root: builds could do whatever the server may".to_owned(),
+        "" => "`build-user` is empty",
+        "root" => "`build-user` is root: builds could do whatever the server may",
         "nobody" => {
             "`build-user` is nobody, whom other programs use as well: builds could change what is \
-                     theirs"
-                .to_owned()
+             theirs"
         }
         _ => return Some(name.value),
     };
     let help = format!("name a user that nothing else uses: `useradd --system {BUILD_USER}`");
-    document.problem(name.span, problem, help);
+    top.problem(name.span, problem, help);
     None
 }
 
-fn listen(document: &Document<'_>, top: &Table<'_, '_>) -> Option<SocketAddr> {
+fn listen(top: &Table<'_, '_>) -> Option<SocketAddr> {
     let text = top.text("listen", "127.0.0.1:8080")?;
-    match parse_listen(&text.value) {
-        Ok(address) => Some(address),
-        Err(help) => {
-            document.problem(text.span, "`listen` is no address with a port", help);
-            None
-        }
-    }
+    parse_listen(&text.value)
+        .map_err(|help| top.problem(text.span, "`listen` is no address with a port", help))
+        .ok()
 }
 
-/// An address and a port; the error is a remedy.
+/// An address and a port.
+///
+/// # Errors
+/// The remedy.
 pub(crate) fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     let text = text.trim();
     if let Some(port) = text.strip_prefix("localhost:") {
@@ -283,41 +269,23 @@ fn tracing_table(top: &Table<'_, '_>) -> Option<LogFormat> {
     format
 }
 
-fn limits(top: &Table<'_, '_>) -> Limits {
-    let default = Limits::default();
-    let Some(table) = top.table("limits", "`[limits]`".to_owned()) else { return default };
-    let range = || Duration::from_secs(1)..=Duration::from_secs(7 * 86_400);
+fn limits(top: &Table<'_, '_>) -> Option<Limits> {
+    let table = top.table("limits", "`[limits]`".to_owned())?;
+    let mut limits = Limits::default();
     let sizes = || 1024..=(1 << 40);
-    let limits = Limits {
-        fetch_time: table.duration("fetch-time", range(), "10m").unwrap_or(default.fetch_time),
-        evaluation_time: table
-            .duration("evaluation-time", range(), "30m")
-            .unwrap_or(default.evaluation_time),
-        evaluation_output: table
-            .bytes("evaluation-output", sizes(), "64 MiB")
-            .unwrap_or(default.evaluation_output),
-        build_time: table.duration("build-time", range(), "1h").unwrap_or(default.build_time),
-        build_silence: table
-            .duration("build-silence", range(), "30m")
-            .unwrap_or(default.build_silence),
-        build_log: table.bytes("build-log", sizes(), "64 MiB").unwrap_or(default.build_log),
-        build_grace: table.duration("build-grace", range(), "10s").unwrap_or(default.build_grace),
-        build: crate::os::process::Limits {
-            memory: table
-                .bytes("build-memory", (16 << 20)..=(1 << 50), "4 GiB")
-                .unwrap_or(default.build.memory),
-            processes: table
-                .integer("build-processes", 1..=4_194_304, 4096)
-                .map_or(default.build.processes, i64::cast_unsigned),
-            file: table
-                .bytes("build-file", (1 << 20)..=(1 << 50), "16 GiB")
-                .unwrap_or(default.build.file),
-            disk: table
-                .bytes("build-disk", (1 << 20)..=(1 << 50), "64 GiB")
-                .unwrap_or(default.build.disk),
-        },
-        disk_reserve: table.bytes("disk-reserve", 0..=(1 << 50), "512 MiB"),
-    };
+    set(&mut limits.fetch_time, table.duration("fetch-time", TIME_RANGE, "10m"));
+    set(&mut limits.evaluation_time, table.duration("evaluation-time", TIME_RANGE, "30m"));
+    set(&mut limits.evaluation_output, table.bytes("evaluation-output", sizes(), "64 MiB"));
+    set(&mut limits.build_time, table.duration("build-time", TIME_RANGE, "1h"));
+    set(&mut limits.build_silence, table.duration("build-silence", TIME_RANGE, "30m"));
+    set(&mut limits.build_log, table.bytes("build-log", sizes(), "64 MiB"));
+    set(&mut limits.build_grace, table.duration("build-grace", TIME_RANGE, "10s"));
+    set(&mut limits.build.memory, table.bytes("build-memory", (16 << 20)..=BYTES_MAX, "4 GiB"));
+    let processes = table.integer("build-processes", 1..=4_194_304, 4096);
+    set(&mut limits.build.processes, processes.map(i64::cast_unsigned));
+    set(&mut limits.build.file, table.bytes("build-file", (1 << 20)..=BYTES_MAX, "16 GiB"));
+    set(&mut limits.build.disk, table.bytes("build-disk", (1 << 20)..=BYTES_MAX, "64 GiB"));
+    limits.disk_reserve = table.bytes("disk-reserve", 0..=BYTES_MAX, "512 MiB");
     table.finish();
-    limits
+    Some(limits)
 }

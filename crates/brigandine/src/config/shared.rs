@@ -1,20 +1,43 @@
-//! What the files that people write have in common.
+//! What all three kinds of files have in common.
 
 use std::collections::HashMap;
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::document::Document;
+use super::document::{Document, Text};
 use super::reader::Table;
+use super::value::check_name;
 use super::words::shown;
 use crate::model::Keep;
 
-/// How often the inputs of a specification may be looked at.
+/// The range of `interval`.
 pub(crate) const INTERVAL_RANGE: RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(30 * 86_400);
 
-/// `keep`: which evaluations are kept. An empty table keeps all of them, whatever the server's default.
+/// The range of time limits.
+pub(super) const TIME_RANGE: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(7 * 86_400);
+
+/// The range of `priority`.
+pub(super) const PRIORITY_RANGE: RangeInclusive<i64> = -1_000_000..=1_000_000;
+
+/// Replaces a default by the value that a file gives.
+pub(super) fn set<T>(default: &mut T, given: Option<T>) {
+    if let Some(given) = given {
+        *default = given;
+    }
+}
+
+/// Checks the name of a table, by which messages then call it. `what` is what the table describes: "a job".
+pub(super) fn named(table: &mut Table<'_, '_>, what: &str, name: Option<Text>) -> Option<Text> {
+    let name = table.accept(name?, |name| check_name(what, name))?;
+    let noun = what.split_once(' ').map_or(what, |(_article, noun)| noun);
+    table.what = format!("{noun} `{}`", name.value);
+    Some(name)
+}
+
+/// `keep`: which evaluations are kept. An empty table keeps all, whatever the server's default is.
 pub(super) fn keep(table: &Table<'_, '_>, what: String) -> Option<Keep> {
     let table = table.table("keep", what)?;
     let number = |key, most, example| {
@@ -37,9 +60,8 @@ pub(super) fn count(
     table.integer(key, range, example).and_then(|number| usize::try_from(number).ok())
 }
 
-/// A path that starts at the configuration's folder.
+/// A path, relative to the configuration's folder.
 pub(super) fn path(
-    document: &Document<'_>,
     table: &Table<'_, '_>,
     folder: &Path,
     key: &'static str,
@@ -47,13 +69,13 @@ pub(super) fn path(
 ) -> Option<PathBuf> {
     let path = table.text(key, example)?;
     if path.value.is_empty() {
-        document.problem(path.span, format!("`{key}` is empty"), "write a path");
+        table.problem(path.span, format!("`{key}` is empty"), "write a path");
         return None;
     }
     Some(folder.join(path.value))
 }
 
-/// Notes every name that stands twice.
+/// Notes every duplicate name.
 pub(super) fn unique<'a>(
     document: &Document<'_>,
     what: &str,

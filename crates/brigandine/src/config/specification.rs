@@ -28,22 +28,21 @@
 //! ```
 
 use std::ops::Range;
-use std::time::Duration;
 
 use super::diagnostic::Diagnostics;
 use super::document::Document;
 use super::job_list;
 use super::reader::Table;
-use super::shared::{INTERVAL_RANGE, keep, unique};
+use super::shared::{INTERVAL_RANGE, PRIORITY_RANGE, TIME_RANGE, keep, named, unique};
 use super::value;
-use super::words::shown;
+use super::words::{list, shown};
 use crate::model::{Evaluator, Input, Reference, Specification};
 
 /// Inputs of one specification at most: each is a repository to fetch at every look.
 const INPUTS_MAX: usize = 64;
 
-/// The job list that is read when a specification names none.
-pub(crate) const JOB_LIST_FILE: &str = "brigandine.toml";
+/// The default of `file`.
+const JOB_LIST_FILE: &str = "brigandine.toml";
 
 /// A specification and the line it starts in.
 #[derive(Debug, Clone)]
@@ -57,12 +56,12 @@ pub(crate) struct Placed {
 /// # Errors
 /// Everything that is wrong in the file, by line; none of its specifications is then accepted.
 pub(crate) fn parse(file: &str, text: &str) -> Result<Vec<Placed>, Diagnostics> {
-    Document::read(file, text, "the file", |document, top| {
-        let header = "[[specification]]";
-        let found = top.tables("specification", header, |table| specification(document, table));
+    Document::read(file, text, "the file", |top| {
+        let found = top.tables("specification", "[[specification]]", specification);
         if found.is_none() {
             top.missing("specification", "add a `[[specification]]` with a `name` and an input");
         }
+        let document = top.document;
         top.finish();
         let found = found?;
         unique(document, "specification", found.iter().map(|(s, span)| (&*s.name, span)));
@@ -74,42 +73,32 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Vec<Placed>, Diagnostics> 
     })
 }
 
-fn specification(
-    document: &Document<'_>,
-    mut table: Table<'_, '_>,
-) -> Option<(Specification, Range<usize>)> {
-    let name = table
-        .required_text("name", "hello")
-        .and_then(|name| table.accept(name, |name| value::check_name("a specification", name)));
-    if let Some(name) = &name {
-        table.name_it(format!("specification `{}`", name.value));
-    }
+fn specification(mut table: Table<'_, '_>) -> Option<(Specification, Range<usize>)> {
+    let name = table.required_text("name", "hello");
+    let name = named(&mut table, "a specification", name);
     let description = table.checked("description", "what it builds", value::check_description);
-    let description = description.map(|text| text.value);
     let interval = table.duration("interval", INTERVAL_RANGE, "5m");
-    let priority = table.integer("priority", -1_000_000..=1_000_000, 10).unwrap_or(0);
+    let priority = table.integer("priority", PRIORITY_RANGE, 10).unwrap_or(0);
     let enabled = table.boolean("enabled").unwrap_or(true);
     let network = table.boolean("network").unwrap_or(false);
-    let keep = keep(&table, format!("`keep` of {}", table.what()));
-    let inputs = table.tables("input", "[[specification.input]]", |table| input(document, table));
-    let inputs = inputs_of(document, &table, inputs);
-    let jobs =
-        table.tables("job", "[[specification.job]]", |table| Some(job_list::job(document, table)));
+    let keep = keep(&table, format!("`keep` of {}", table.what));
+    let inputs = inputs(&table);
+    let jobs = table.tables("job", "[[specification.job]]", |table| Some(job_list::job(table)));
     let has_jobs = jobs.is_some();
-    let jobs = jobs.map_or_else(Vec::new, |jobs| job_list::together(document, jobs));
-    let names: Vec<_> = inputs.iter().map(|input| &*input.name).collect();
-    let what = format!("the evaluator of {}", table.what());
+    let jobs = jobs.map_or_else(Vec::new, |jobs| job_list::together(table.document, jobs));
     let evaluator = match (table.key_span("evaluator"), has_jobs) {
         (Some(span), true) => {
-            document.problem(
+            table.problem(
                 span,
-                format!("{} has both an evaluator and jobs of its own", table.what()),
+                format!("{} has both an evaluator and jobs of its own", table.what),
                 "remove one: `[[specification.job]]` is the job list itself",
             );
             None
         }
         (Some(_), false) => {
-            table.table("evaluator", what).and_then(|t| evaluator(document, t, &names))
+            let names: Vec<_> = inputs.iter().map(|input| &*input.name).collect();
+            let what = format!("the evaluator of {}", table.what);
+            table.table("evaluator", what).and_then(|table| evaluator(table, &names))
         }
         (None, _) => Some(Evaluator::Jobs { input: None, file: JOB_LIST_FILE.to_owned(), jobs }),
     };
@@ -117,7 +106,7 @@ fn specification(
     let name = name?;
     let specification = Specification {
         name: name.value,
-        description: description.unwrap_or_default(),
+        description: description.map(|text| text.value).unwrap_or_default(),
         inputs,
         evaluator: evaluator?,
         interval_s: interval.map(|interval| interval.as_secs()),
@@ -129,59 +118,47 @@ fn specification(
     Some((specification, name.span))
 }
 
-fn inputs_of(
-    document: &Document<'_>,
-    table: &Table<'_, '_>,
-    inputs: Option<Vec<(Input, Range<usize>)>>,
-) -> Vec<Input> {
-    let Some(inputs) = inputs else {
+fn inputs(table: &Table<'_, '_>) -> Vec<Input> {
+    let Some(inputs) = table.tables("input", "[[specification.input]]", input) else {
         table.missing("input", "add a `[[specification.input]]` with a `url` and a `branch`");
         return Vec::new();
     };
-    if inputs.len() > INPUTS_MAX {
-        document.problem(
-            inputs[INPUTS_MAX].1.clone(),
-            format!("{} has {} inputs", table.what(), inputs.len()),
-            format!("at most {INPUTS_MAX}; each is fetched at every look"),
-        );
-    }
-    unique(document, "input", inputs.iter().map(|(input, span)| (&*input.name, span)));
+    let most = (INPUTS_MAX, "each is fetched at every look");
+    table.bound("input", inputs.iter().map(|(_, span)| span), most);
+    let names = inputs.iter().map(|(input, span)| (&*input.name, span));
+    unique(table.document, "input", names);
     inputs.into_iter().map(|(input, _)| input).collect()
 }
 
-fn input(document: &Document<'_>, mut table: Table<'_, '_>) -> Option<(Input, Range<usize>)> {
-    let name = table
-        .text("name", "source")
-        .and_then(|name| table.accept(name, |name| value::check_name("an input", name)));
-    if let Some(name) = &name {
-        table.name_it(format!("input `{}`", name.value));
-    }
+fn input(mut table: Table<'_, '_>) -> Option<(Input, Range<usize>)> {
+    let name = table.text("name", "source");
+    let name = named(&mut table, "an input", name);
     let url = table
         .required_text("url", "https://example.org/project.git")
         .and_then(|url| table.accept(url, value::check_url));
     let branch = table.checked("branch", "main", |name| value::check_ref("branch", name));
     let tag = table.checked("tag", "v1.0", |name| value::check_ref("tag", name));
     let revision = table.checked("revision", "<40 hexadecimal digits>", value::check_revision);
-    let said: Vec<_> = ["branch", "tag", "revision"]
+    let given: Vec<_> = ["branch", "tag", "revision"]
         .into_iter()
         .filter_map(|key| table.key_span(key).map(|span| (key, span)))
         .collect();
-    if let [(first, _), (second, span), ..] = &*said {
-        document.problem(
+    if let [(first, _), (second, span), ..] = &*given {
+        table.problem(
             span.clone(),
-            format!("{} has both `{first}` and `{second}`", table.what()),
+            format!("{} has both `{first}` and `{second}`", table.what),
             "keep one: a branch moves, a tag and a revision stand still",
         );
     }
     let submodules = table.boolean("submodules").unwrap_or(false);
-    let submodules_from = submodules_from(document, &table, submodules);
-    let (has_name, span) = (table.key_span("name").is_some(), table.span());
+    let submodules_from = submodules_from(&table, submodules);
+    let (has_name, span) = (table.key_span("name").is_some(), table.span.clone());
     table.finish();
     let reference = match (branch, tag, revision) {
         (Some(branch), ..) => Reference::Branch(branch.value),
         (_, Some(tag), _) => Reference::Tag(tag.value),
         (.., Some(revision)) => Reference::Revision(revision.value),
-        _ if said.is_empty() => Reference::Head,
+        _ if given.is_empty() => Reference::Head,
         _ => return None,
     };
     let (name, span) = match name {
@@ -192,57 +169,42 @@ fn input(document: &Document<'_>, mut table: Table<'_, '_>) -> Option<(Input, Ra
     Some((Input { name, url: url?.value, reference, submodules, submodules_from }, span))
 }
 
-/// The addresses that submodules may be fetched from with the server's credentials.
-fn submodules_from(
-    document: &Document<'_>,
-    table: &Table<'_, '_>,
-    submodules: bool,
-) -> Vec<String> {
-    let found = table.texts("submodules-from", "git@example.org:group/").unwrap_or_default();
-    if let Some(last) = found.get(INPUTS_MAX) {
-        document.problem(
-            last.span.clone(),
-            format!("`submodules-from` of {} has {} entries", table.what(), found.len()),
-            format!("at most {INPUTS_MAX}; the beginning of an address names many repositories"),
-        );
-    }
-    if let (Some(span), false) = (table.key_span("submodules-from"), submodules) {
-        document.problem(
+/// The addresses from which submodules may be fetched with the server's credentials.
+fn submodules_from(table: &Table<'_, '_>, submodules: bool) -> Vec<String> {
+    let (key, example) = ("submodules-from", "git@example.org:group/");
+    if let (Some(span), false) = (table.key_span(key), submodules) {
+        table.problem(
             span,
-            format!("{} says where submodules are from, and has none", table.what()),
+            format!("{} says where submodules are from, and has none", table.what),
             "add `submodules = true`",
         );
     }
-    found
-        .into_iter()
-        .filter_map(|from| table.accept(from, value::check_url))
-        .map(|from| from.value)
-        .collect()
+    let most = (INPUTS_MAX, "the beginning of an address names many repositories");
+    table.checked_texts(key, example, most, value::check_url)
 }
 
-/// What stands in `[specification.evaluator]`.
+/// The value of `kind`.
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
     Jobs,
     Command,
 }
 
-fn evaluator(document: &Document<'_>, table: Table<'_, '_>, inputs: &[&str]) -> Option<Evaluator> {
-    let said = table.key_span("kind").is_some();
+fn evaluator(table: Table<'_, '_>, inputs: &[&str]) -> Option<Evaluator> {
+    let has_kind = table.key_span("kind").is_some();
     let kind = table.choice("kind", &[("jobs", Kind::Jobs), ("command", Kind::Command)]);
     let kind = match (kind, table.key_span("command")) {
-        (None, _) if said => return None,
+        (None, _) if has_kind => return None,
         (None, Some(_)) => Kind::Command,
         (None, None) => Kind::Jobs,
         (Some(kind), _) => kind,
     };
     let input = table.text("input", "source");
     if let Some(name) = input.as_ref().filter(|name| !inputs.contains(&&*name.value)) {
-        let known = inputs.iter().map(|n| format!("\"{n}\"")).collect::<Vec<_>>().join(", ");
-        document.problem(
+        table.problem(
             name.span.clone(),
-            format!("{} reads input \"{}\", which is not there", table.what(), shown(&name.value)),
-            format!("the inputs are {known}"),
+            format!("{} reads input \"{}\", which is not there", table.what, shown(&name.value)),
+            format!("the inputs are {}", list(inputs, '"')),
         );
     }
     let input = input.map(|input| input.value);
@@ -254,7 +216,7 @@ fn evaluator(document: &Document<'_>, table: Table<'_, '_>, inputs: &[&str]) -> 
         }
         Kind::Command => {
             let command = table.command("command", "./ci/evaluate").map(|command| {
-                // A text is a script; programs get their arguments as a list.
+                // A single text with blanks is a script.
                 match <[String; 1]>::try_from(command) {
                     Ok([script]) if script.contains(char::is_whitespace) => {
                         ["/bin/sh", "-e", "-c", &script].map(str::to_owned).to_vec()
@@ -264,8 +226,7 @@ fn evaluator(document: &Document<'_>, table: Table<'_, '_>, inputs: &[&str]) -> 
                 }
             });
             let arguments = table.json_map("arguments", "subset = \"core\"");
-            let range = Duration::from_secs(1)..=Duration::from_secs(7 * 86_400);
-            let timeout_s = table.duration("timeout", range, "10m").map(|t| t.as_secs());
+            let timeout_s = table.duration("timeout", TIME_RANGE, "10m").map(|t| t.as_secs());
             command.map(|command| Evaluator::Command { input, command, arguments, timeout_s })
         }
     };

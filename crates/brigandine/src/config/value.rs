@@ -1,27 +1,28 @@
-//! Small values as people write them: lengths of time, sizes, names, patterns, addresses of
-//! repositories. Checks answer with a message and a remedy, so that each can be told at its place.
+//! Values inside texts: lengths of time, sizes, names, patterns, addresses of repositories. The errors of the checks
+//! have no place, which their callers know.
 
 use std::time::Duration;
 
 use super::words::shown;
 use crate::model::is_steering;
 
-/// A message and its remedy.
+/// What is wrong with a value, and the remedy.
 pub(crate) type Refusal = (String, String);
 
-/// Seconds, or numbers with units that grow smaller: "90", "1h30m", "2 d".
+fn refuse(message: impl Into<String>, remedy: impl Into<String>) -> Result<(), Refusal> {
+    Err((message.into(), remedy.into()))
+}
+
+/// Seconds, or numbers with units, the larger units first: "90", "1h30m", "2 d".
 pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
-    let text = text.trim();
-    if text.bytes().all(|b| b.is_ascii_digit()) {
-        return text.parse().ok().map(Duration::from_secs);
-    }
-    let (mut total, mut rest, mut unit_before) = (Duration::ZERO, text, u64::MAX);
+    let (mut total, mut rest, mut last_unit) = (Duration::ZERO, text.trim(), u64::MAX);
     while !rest.is_empty() {
-        let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-        let number: u64 = rest[..digits].parse().ok()?;
-        rest = rest[digits..].trim_start();
-        let letters = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_alphabetic()).len();
-        let milliseconds = match &rest[..letters] {
+        let (number, letters) = split_number(rest)?;
+        let end = letters.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(letters.len());
+        let unit = match &letters[..end] {
+            "" if letters.is_empty() && last_unit == u64::MAX => {
+                return Some(Duration::from_secs(number));
+            }
             "ms" => 1,
             "s" | "sec" | "second" | "seconds" => 1_000,
             "m" | "min" | "minute" | "minutes" => 60_000,
@@ -29,43 +30,35 @@ pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
             "d" | "day" | "days" => 86_400_000,
             _ => return None,
         };
-        if milliseconds >= unit_before {
+        if unit >= last_unit {
             return None;
         }
-        unit_before = milliseconds;
-        total = total.checked_add(Duration::from_millis(number.checked_mul(milliseconds)?))?;
-        rest = rest[letters..].trim_start();
+        last_unit = unit;
+        total = total.checked_add(Duration::from_millis(number.checked_mul(unit)?))?;
+        rest = letters[end..].trim_start();
     }
-    (unit_before != u64::MAX).then_some(total)
+    (last_unit != u64::MAX).then_some(total)
 }
 
-/// A length of time as [`parse_duration`] reads it, in its two largest units.
-pub(crate) fn show_duration(duration: Duration) -> String {
+/// The number that a text begins with, and the rest without leading blanks.
+fn split_number(text: &str) -> Option<(u64, &str)> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    Some((text[..end].parse().ok()?, text[end..].trim_start()))
+}
+
+/// A number of seconds as [`parse_duration`] reads it, in the largest unit that divides it.
+pub(super) fn show_duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
-    if duration < Duration::from_secs(1) {
-        return format!("{}ms", duration.as_millis());
-    }
-    let parts = [
-        (seconds / 86_400, 'd'),
-        (seconds / 3600 % 24, 'h'),
-        (seconds / 60 % 60, 'm'),
-        (seconds % 60, 's'),
-    ];
-    let first = parts.iter().position(|(n, _)| *n > 0).unwrap_or(3);
-    parts[first..]
-        .iter()
-        .take(2)
-        .filter(|(n, _)| *n > 0)
-        .map(|(n, unit)| format!("{n}{unit}"))
-        .collect()
+    let units = [(86_400, 'd'), (3600, 'h'), (60, 'm')];
+    let unit = units.into_iter().find(|(size, _)| seconds.is_multiple_of(*size));
+    let (size, unit) = unit.unwrap_or((1, 's'));
+    format!("{}{unit}", seconds / size)
 }
 
 /// Bytes, or a number with a unit: "4096", "64 MiB", "1GiB", "10 kB".
-pub(crate) fn parse_bytes(text: &str) -> Option<u64> {
-    let text = text.trim();
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let number: u64 = text[..digits].parse().ok()?;
-    let unit = match text[digits..].trim() {
+pub(super) fn parse_bytes(text: &str) -> Option<u64> {
+    let (number, unit) = split_number(text.trim())?;
+    let unit = match unit {
         "" | "B" => 1,
         "kB" => 1_000,
         "KiB" | "K" => 1 << 10,
@@ -78,45 +71,45 @@ pub(crate) fn parse_bytes(text: &str) -> Option<u64> {
     number.checked_mul(unit)
 }
 
-/// The message with its first letter small, as ours are.
-pub(crate) fn lower_first(text: &str) -> String {
+/// The text with its first letter in lower case.
+pub(super) fn lower_first(text: &str) -> String {
     let mut chars = text.chars();
     chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
 }
 
-/// A name that stands in addresses and file names: letters, digits and `. _ + -`.
-pub(crate) fn check_name(what: &str, name: &str) -> Result<(), Refusal> {
+/// A name that is part of addresses and file names: letters, digits and `. _ + -`.
+pub(super) fn check_name(what: &str, name: &str) -> Result<(), Refusal> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "._+-".contains(c);
     let help = "letters, digits, `.`, `_`, `+` and `-`, starting with a letter or digit, at most \
                 100 characters";
     if name.is_empty() {
-        Err((format!("the name of {what} is empty"), help.to_owned()))
+        refuse(format!("the name of {what} is empty"), help)
     } else if name.len() > 100
         || !name.chars().all(allowed)
         || !name.starts_with(|c: char| c.is_ascii_alphanumeric())
     {
-        Err((format!("\"{}\" cannot be the name of {what}", shown(name)), help.to_owned()))
+        refuse(format!("\"{}\" cannot be the name of {what}", shown(name)), help)
     } else {
         Ok(())
     }
 }
 
 /// A system as derivations name it: `x86_64-linux`.
-pub(crate) fn check_system(system: &str) -> Result<(), Refusal> {
+pub(super) fn check_system(system: &str) -> Result<(), Refusal> {
     check_length("the system", system, SYSTEM_BYTES_MAX)?;
     let part = |part: &str| {
         !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
     };
     match system.split_once('-') {
         Some((machine, kernel)) if part(machine) && part(kernel) => Ok(()),
-        _ => Err((
+        _ => refuse(
             format!("\"{}\" is no system", shown(system)),
-            "a machine and a kernel, for example \"x86_64-linux\" or \"aarch64-linux\"".to_owned(),
-        )),
+            "a machine and a kernel, for example \"x86_64-linux\" or \"aarch64-linux\"",
+        ),
     }
 }
 
-/// What one of these texts may have, in bytes.
+/// The longest texts, in bytes.
 const SYSTEM_BYTES_MAX: usize = 100;
 const REF_BYTES_MAX: usize = 250;
 const URL_BYTES_MAX: usize = 2000;
@@ -128,28 +121,27 @@ fn check_length(what: &str, text: &str, bytes_max: usize) -> Result<(), Refusal>
     if text.len() <= bytes_max {
         return Ok(());
     }
-    Err((
+    refuse(
         format!("{what} \"{}\" has {} bytes", shown(text), text.len()),
         format!("at most {bytes_max} bytes"),
-    ))
+    )
 }
 
 /// One line for people.
-pub(crate) fn check_description(description: &str) -> Result<(), Refusal> {
+pub(super) fn check_description(description: &str) -> Result<(), Refusal> {
     check_length("the description", description, DESCRIPTION_BYTES_MAX)?;
     if description.chars().any(|c| c != '\n' && is_steering(c)) {
-        return Err((
+        return refuse(
             format!("the description \"{}\" has control characters", shown(description)),
-            "write one line of plain text".to_owned(),
-        ));
+            "write one line of plain text",
+        );
     }
     Ok(())
 }
 
 /// The address of a repository, as git takes it, without anything git could take for an option, a
 /// program to run or a secret to show.
-pub(crate) fn check_url(url: &str) -> Result<(), Refusal> {
-    let refuse = |message: &str, help: &str| Err((message.to_owned(), help.to_owned()));
+pub(super) fn check_url(url: &str) -> Result<(), Refusal> {
     let examples = "for example \"https://example.org/project.git\", \
                     \"ssh://git@example.org/project.git\" or \"file:///srv/project.git\"";
     if url.is_empty() {
@@ -173,10 +165,7 @@ pub(crate) fn check_url(url: &str) -> Result<(), Refusal> {
     }
     if let Some((scheme, rest)) = url.split_once("://") {
         if !["https", "http", "ssh", "git", "file"].contains(&scheme) {
-            return Err((
-                format!("\"{}\" addresses are not taken", shown(scheme)),
-                examples.to_owned(),
-            ));
+            return refuse(format!("\"{}\" addresses are not taken", shown(scheme)), examples);
         }
         let authority = rest.split('/').next().unwrap_or("");
         if scheme == "file" && !rest.starts_with('/') {
@@ -210,7 +199,7 @@ pub(crate) fn check_url(url: &str) -> Result<(), Refusal> {
 }
 
 /// A branch or tag, by the rules of `git check-ref-format`.
-pub(crate) fn check_ref(kind: &str, name: &str) -> Result<(), Refusal> {
+pub(super) fn check_ref(kind: &str, name: &str) -> Result<(), Refusal> {
     check_length(&format!("the name of the {kind}"), name, REF_BYTES_MAX)?;
     let bad = name.is_empty()
         || name.starts_with(['-', '/', '.'])
@@ -227,79 +216,76 @@ pub(crate) fn check_ref(kind: &str, name: &str) -> Result<(), Refusal> {
             Some(("refs" | "origin", _)) => format!("write the bare name of the {kind}"),
             _ => format!("one {kind} by its bare name, for example \"main\"; no patterns"),
         };
-        return Err((format!("\"{}\" cannot be the name of a {kind}", shown(name)), help));
+        return refuse(format!("\"{}\" cannot be the name of a {kind}", shown(name)), help);
     }
     for prefix in ["refs/heads/", "refs/tags/", "origin/"] {
         if let Some(bare) = name.strip_prefix(prefix) {
-            return Err((
+            return refuse(
                 format!("a {kind} is named without \"{prefix}\""),
                 format!("write \"{}\"", shown(bare)),
-            ));
+            );
         }
     }
     Ok(())
 }
 
 /// A whole revision: 40 (or 64) hexadecimal digits.
-pub(crate) fn check_revision(revision: &str) -> Result<(), Refusal> {
+pub(super) fn check_revision(revision: &str) -> Result<(), Refusal> {
     let hex = revision.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
     match (hex, revision.len()) {
         (true, 40 | 64) => Ok(()),
-        (true, 41..) => Err((
-            format!("the revision has {} digits, not 40 or 64", revision.len()),
-            "write the whole one; `git rev-parse HEAD` prints it".to_owned(),
-        )),
-        (true, 4..) => Err((
-            format!("the revision has {} digits, not 40", revision.len()),
+        (true, digits @ 41..) => refuse(
+            format!("the revision has {digits} digits, not 40 or 64"),
+            "write the whole one; `git rev-parse HEAD` prints it",
+        ),
+        (true, digits @ 4..) => refuse(
+            format!("the revision has {digits} digits, not 40"),
             format!("write the whole one; `git rev-parse {revision}` prints it"),
-        )),
-        _ => Err((
+        ),
+        _ => refuse(
             format!("\"{}\" is no revision", shown(revision)),
             "40 hexadecimal digits in small letters (64 where objects are named by SHA-256); for a \
-             name use `branch` or `tag`"
-                .to_owned(),
-        )),
+             name use `branch` or `tag`",
+        ),
     }
 }
 
-/// A path or pattern inside a tree: relative, and never above it.
-pub(crate) fn check_pattern(pattern: &str) -> Result<(), Refusal> {
+/// A path or pattern inside a tree.
+pub(super) fn check_pattern(pattern: &str) -> Result<(), Refusal> {
     check_length("the pattern", pattern, PATTERN_BYTES_MAX)?;
     let help = "a path inside the tree, `*` for any part of a name, `**` for any folders: \
                 \"src/**\", \"*.c\"";
-    let refuse = |message: String| Err((message, help.to_owned()));
-    let said = shown(pattern);
-    if pattern.is_empty() {
-        refuse("the pattern is empty".to_owned())
+    let problem = if pattern.is_empty() {
+        return refuse("the pattern is empty", help);
     } else if pattern.starts_with('/') {
-        refuse(format!("the pattern \"{said}\" starts at the root of the file system"))
+        "starts at the root of the file system"
     } else if pattern.split('/').any(|part| part == "..") {
-        refuse(format!("the pattern \"{said}\" leads out of the tree"))
+        "leads out of the tree"
     } else if pattern.contains('\\') {
-        refuse(format!("the pattern \"{said}\" holds a backslash"))
+        "holds a backslash"
     } else {
-        Ok(())
-    }
+        return Ok(());
+    };
+    refuse(format!("the pattern \"{}\" {problem}", shown(pattern)), help)
 }
 
 /// The name of an environment variable that a job may set.
-pub(crate) fn check_variable(name: &str) -> Result<(), Refusal> {
+pub(super) fn check_variable(name: &str) -> Result<(), Refusal> {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
     if name.is_empty()
         || !name.bytes().all(allowed)
         || name.starts_with(|c: char| c.is_ascii_digit())
     {
-        return Err((
+        return refuse(
             format!("\"{}\" cannot be the name of a variable", shown(name)),
-            "letters, digits and `_`, not starting with a digit".to_owned(),
-        ));
+            "letters, digits and `_`, not starting with a digit",
+        );
     }
     if name == "CI" || name.starts_with("BRIGANDINE_") {
-        return Err((
+        return refuse(
             format!("`{name}` is set by the server"),
-            "choose another name; `CI` and names starting with `BRIGANDINE_` are reserved"
-                .to_owned(),
-        ));
+            "choose another name; `CI` and names starting with `BRIGANDINE_` are reserved",
+        );
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `[web]`: how many clients are served at once, how long a slow one is waited for, and under which names.
+//! `[web]`: limits of the web server, and the names that requests may be addressed to.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -6,22 +6,21 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::document::Document;
 use super::reader::Table;
-use super::shared;
+use super::shared::{self, set};
 
-/// What the web server was told.
+/// The configuration of the web server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Web {
-    /// Connections at once; the default also keeps to the limit of open files without a word.
+    /// Connections at once. Without it the limit of open files may lower the default, silently.
     pub(crate) connections: Option<usize>,
     /// Connections at once of one client; a quarter of all when absent.
     pub(crate) connections_per_client: Option<usize>,
-    /// A client has this long to send a request, and may take nothing of an answer for this long.
+    /// How long a client may take to send a request, and how long it may accept no byte of an answer.
     pub(crate) client_time: Duration,
-    /// Names that requests may be addressed to, in small letters; see `http/host.rs` for what passes when absent.
+    /// Names that requests may be addressed to, in lower case; `http/host.rs` has the default.
     pub(crate) hosts: Option<Vec<String>>,
-    /// Whose word is taken for who the client is.
+    /// Proxies whose `X-Forwarded-For` names the client.
     pub(crate) trusted_proxies: Vec<IpNet>,
     /// The file with the token that allows changes over HTTP.
     pub(crate) token_file: Option<PathBuf>,
@@ -41,24 +40,24 @@ impl Default for Web {
 }
 
 /// Reads the table.
-pub(super) fn table(document: &Document<'_>, top: &Table<'_, '_>, folder: &Path) -> Web {
-    let default = Web::default();
-    let Some(table) = top.table("web", "`[web]`".to_owned()) else { return default };
+pub(super) fn table(top: &Table<'_, '_>, folder: &Path) -> Option<Web> {
+    let table = top.table("web", "`[web]`".to_owned())?;
     let count = |key, example| shared::count(&table, key, 1..=100_000, example);
     let times = Duration::from_secs(1)..=Duration::from_secs(600);
-    let web = Web {
+    let mut web = Web {
         connections: count("connections", 1024),
         connections_per_client: count("connections-per-client", 256),
-        client_time: table.duration("client-time", times, "30s").unwrap_or(default.client_time),
-        hosts: hosts(document, &table),
-        trusted_proxies: trusted_proxies(document, &table),
-        token_file: shared::path(document, &table, folder, "token-file", "/etc/brigandine/token"),
+        ..Web::default()
     };
+    set(&mut web.client_time, table.duration("client-time", times, "30s"));
+    web.hosts = hosts(&table);
+    web.trusted_proxies = trusted_proxies(&table);
+    web.token_file = shared::path(&table, folder, "token-file", "/etc/brigandine/token");
     table.finish();
-    web
+    Some(web)
 }
 
-fn hosts(document: &Document<'_>, table: &Table<'_, '_>) -> Option<Vec<String>> {
+fn hosts(table: &Table<'_, '_>) -> Option<Vec<String>> {
     let names = table.texts("hosts", "ci.example.org")?;
     let mut hosts = Vec::new();
     for name in names {
@@ -67,14 +66,14 @@ fn hosts(document: &Document<'_>, table: &Table<'_, '_>) -> Option<Vec<String>> 
             None => hosts.push(host),
             Some(help) => {
                 let problem = format!("`{}` in `hosts` is no name of a host", name.value);
-                document.problem(name.span, problem, help);
+                table.problem(name.span, problem, help);
             }
         }
     }
     Some(hosts)
 }
 
-/// What to write instead, if `host` is neither a name, nor an address, nor a name behind `*.`.
+/// The remedy, if `host` is neither a name, nor an address, nor a name behind `*.`.
 fn host_problem(host: &str) -> Option<&'static str> {
     let name = host.strip_prefix("*.").unwrap_or(host);
     if host == "*" || name.parse::<IpAddr>().is_ok() {
@@ -94,7 +93,7 @@ fn host_problem(host: &str) -> Option<&'static str> {
     (!right).then_some("for example \"ci.example.org\" or \"*.example.org\"")
 }
 
-fn trusted_proxies(document: &Document<'_>, table: &Table<'_, '_>) -> Vec<IpNet> {
+fn trusted_proxies(table: &Table<'_, '_>) -> Vec<IpNet> {
     let mut networks = Vec::new();
     for text in table.texts("trusted-proxies", "127.0.0.1").unwrap_or_default() {
         let network = text.value.parse::<IpNet>().ok();
@@ -103,7 +102,7 @@ fn trusted_proxies(document: &Document<'_>, table: &Table<'_, '_>) -> Vec<IpNet>
             None => {
                 let problem =
                     format!("`{}` in `trusted-proxies` is no address and no network", text.value);
-                document.problem(text.span, problem, "for example \"127.0.0.1\" or \"10.0.0.0/8\"");
+                table.problem(text.span, problem, "for example \"127.0.0.1\" or \"10.0.0.0/8\"");
             }
         }
     }

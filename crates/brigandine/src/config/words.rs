@@ -1,7 +1,7 @@
-//! Words that are near to known ones, and how what was written is shown.
+//! Words that are similar to known ones, and how messages show text of a file.
 
-/// Words people write for a key that has another name here.
-pub(super) const SYNONYMS: &[(&str, &str)] = &[
+/// Names that people give to keys which are called otherwise here.
+const SYNONYMS: &[(&str, &str)] = &[
     ("artefacts", "products"),
     ("artifacts", "products"),
     ("bind", "listen"),
@@ -39,7 +39,7 @@ pub(super) const SYNONYMS: &[(&str, &str)] = &[
     ("workers", "max-jobs"),
 ];
 
-/// Text from a file as it may stand in a message: short, and without control characters.
+/// Text of a file for a message: short, and without control characters.
 pub(crate) fn shown(text: &str) -> String {
     let mut short: String =
         text.chars().take(80).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
@@ -49,7 +49,13 @@ pub(crate) fn shown(text: &str) -> String {
     short
 }
 
-/// The known word that was probably meant.
+/// The words in quotes, separated by commas.
+pub(super) fn list(words: &[&str], quote: char) -> String {
+    let quoted: Vec<_> = words.iter().map(|word| format!("{quote}{word}{quote}")).collect();
+    quoted.join(", ")
+}
+
+/// The known word that is most similar to `word`, if it is similar enough.
 pub(crate) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     let folded = word.to_lowercase().replace(['_', ' '], "-");
     let synonym = SYNONYMS.iter().find(|(said, _)| *said == folded).map(|(_, meant)| *meant);
@@ -62,29 +68,10 @@ pub(crate) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     let limit = if folded.chars().count() <= 4 { 1 } else { 2 };
     known
         .iter()
-        .map(|k| (distance(&folded, k), *k))
+        .map(|k| (strsim::osa_distance(&folded, k), *k))
         .filter(|(distance, k)| *distance <= limit || k.strip_suffix('s') == Some(&folded))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, k)| k)
-}
-
-/// Edits (insert, remove, replace, swap of neighbours) from one word to the other.
-pub(crate) fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    let mut before_last: Vec<usize> = Vec::new();
-    let mut last: Vec<usize> = (0..=b.len()).collect();
-    for i in 1..=a.len() {
-        let mut row = vec![i; b.len() + 1];
-        for j in 1..=b.len() {
-            let replaced = last[j - 1] + usize::from(a[i - 1] != b[j - 1]);
-            row[j] = replaced.min(last[j] + 1).min(row[j - 1] + 1);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                row[j] = row[j].min(before_last[j - 2] + 1);
-            }
-        }
-        before_last = std::mem::replace(&mut last, row);
-    }
-    last[b.len()]
 }
 
 #[cfg(test)]

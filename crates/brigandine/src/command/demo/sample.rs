@@ -1,12 +1,12 @@
 //! The sample repository of the demo.
 
-use crate::command::Failure;
+use crate::command::{Failure, file_failed};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
-/// How often git is started when Ctrl-C ends it: until it is in its own process group, which is after the fork and
-/// before it begins, a signal to the demo's group is for it as well.
+/// How often git is started when Ctrl-C kills it. git leaves the demo's process group only after the fork, so a signal
+/// to that group may reach it before.
 const GIT_TRIES: usize = 8;
 
 /// The files of the first revision.
@@ -35,10 +35,9 @@ impl Sample {
     /// Makes the repository with its first revision.
     pub(super) fn make(path: PathBuf) -> Result<Self, Failure> {
         let sample = Self(path);
-        std::fs::create_dir_all(&sample.0)
-            .map_err(|error| Failure::failed(format!("{}: {error}", sample.0.display())))?;
+        std::fs::create_dir_all(&sample.0).map_err(|error| file_failed(&sample.0, &error))?;
         sample.git(&["init", "--quiet", "--initial-branch=main"])?;
-        // For the visitor, who is asked to commit to it and may have told git no name.
+        // The visitor is invited to commit to it, and may have configured no name.
         for (key, value) in [
             ("user.name", "Brigandine demo"),
             ("user.email", "demo@localhost"),
@@ -53,27 +52,27 @@ impl Sample {
     pub(super) fn commit(&self, files: &[(&str, &str)], subject: &str) -> Result<(), Failure> {
         for (name, contents) in files {
             let path = self.0.join(name);
-            let written = path
-                .parent()
+            path.parent()
                 .map_or(Ok(()), std::fs::create_dir_all)
-                .and_then(|()| std::fs::write(&path, contents));
-            written.map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?;
+                .and_then(|()| std::fs::write(&path, contents))
+                .map_err(|error| file_failed(&path, &error))?;
         }
         self.git(&["add", "--all"])?;
         self.git(&["commit", "--quiet", "--message", subject])
     }
 
-    /// git as it is, whatever the visitor's own settings say.
+    /// Runs git without the visitor's own configuration.
     pub(super) fn git(&self, arguments: &[&str]) -> Result<(), Failure> {
+        let interrupted = |output: &std::io::Result<Output>| {
+            output.as_ref().is_ok_and(|output| {
+                output.status.signal() == Some(rustix::process::Signal::INT.as_raw())
+            })
+        };
         let mut output = self.run_git(arguments);
         for _ in 1..GIT_TRIES {
-            let interrupted = output.as_ref().is_ok_and(|output| {
-                output.status.signal() == Some(rustix::process::Signal::INT.as_raw())
-            });
-            if !interrupted {
-                break;
+            if interrupted(&output) {
+                output = self.run_git(arguments);
             }
-            output = self.run_git(arguments);
         }
         match output {
             Ok(output) if output.status.success() => Ok(()),
@@ -102,7 +101,7 @@ impl Sample {
             .env_remove("GIT_WORK_TREE")
             .env_remove("GIT_INDEX_FILE")
             .stdin(Stdio::null())
-            // Ctrl-C is for the demo, which ends when its repository is whole.
+            // Ctrl-C goes to the demo alone, which ends once its repository is whole.
             .process_group(0)
             .output()
     }

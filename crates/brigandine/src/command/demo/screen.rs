@@ -1,10 +1,10 @@
-//! What the demo shows: on a terminal a summary that is drawn over itself and never wider or higher than
-//! it, elsewhere plain lines, and at the end a table.
+//! Prints the demo's progress: on a terminal a summary that is drawn over itself and never exceeds the terminal's size,
+//! elsewhere plain lines; at the end a table.
 
 use std::collections::BTreeMap;
 use std::io::Write;
 
-use super::{Job, Outcome, Shown};
+use super::summary::{Job, Outcome, Summary};
 use crate::command::{say, table, terminal};
 use crate::model::BuildStatus;
 
@@ -12,19 +12,20 @@ const PLAIN: &str = "0";
 const BOLD: &str = "1";
 const FAINT: &str = "2";
 
-/// Evaluations before the newest that are shown.
+/// Evaluations that the summary shows besides the newest, at most.
 const OLDER: usize = 3;
 
-/// A line of the drawing: texts with the code of their colour.
+/// A line of the summary: texts with the codes of their styles.
 type Line = Vec<(&'static str, String)>;
 
-/// See the module's header.
+/// Standard output, as the demo uses it.
 pub(super) struct Screen {
+    /// Whether standard output is a terminal.
     live: bool,
     silent: bool,
-    /// The columns of each line of the last drawing.
+    /// How wide each line of the last drawing was.
     drawn: Vec<usize>,
-    /// What was said of each job, so that plain lines say only what is new.
+    /// The printed status of each job by evaluation and name, so that plain lines report only changes.
     said: BTreeMap<(i64, String), &'static str>,
 }
 
@@ -40,7 +41,7 @@ impl Screen {
         }
     }
 
-    pub(super) fn draw(&mut self, evaluations: &[Shown]) {
+    pub(super) fn draw(&mut self, evaluations: &[Summary]) {
         if self.silent {
             return;
         }
@@ -54,7 +55,7 @@ impl Screen {
                 let key = (evaluation.id, name.clone());
                 if self.said.get(&key) != Some(&status) {
                     self.said.insert(key, status);
-                    // Waiting is no news.
+                    // Every job begins as scheduled, so that is not reported.
                     if status != BuildStatus::Scheduled.as_str() {
                         let (id, build) = (evaluation.id, job.build);
                         let why = if job.reused { String::new() } else { job.why() };
@@ -65,12 +66,12 @@ impl Screen {
         }
     }
 
-    fn draw_over(&mut self, evaluations: &[Shown]) {
+    fn draw_over(&mut self, evaluations: &[Summary]) {
         let Some((width, height)) = terminal::size(&std::io::stdout()) else { return };
-        // Behind the last column some terminals begin a new line, and below the last row all scroll.
+        // Some terminals begin a new line after the last column, and all scroll below the last row.
         let lines = drawing(evaluations, width.saturating_sub(1), height.saturating_sub(2));
         let mut text = String::new();
-        // A terminal that was made narrower has broken the lines that were longer.
+        // A terminal that was made narrower has wrapped the lines that were longer.
         let rows: usize = self.drawn.iter().map(|columns| columns.div_ceil(width).max(1)).sum();
         if rows > 0 {
             text.push_str(&format!("\x1b[{rows}A\x1b[J"));
@@ -95,9 +96,9 @@ impl Screen {
     }
 }
 
-/// The lines of the summary, none of them wider and all together not higher than they may be.
-fn drawing(evaluations: &[Shown], width: usize, height: usize) -> Vec<Line> {
-    // Job by job only of the newest.
+/// The lines of the summary, cut to `width` and `height`.
+fn drawing(evaluations: &[Summary], width: usize, height: usize) -> Vec<Line> {
+    // Only the newest evaluation is listed job by job.
     let Some((newest, older)) = evaluations.split_last() else { return Vec::new() };
     let mut jobs: Vec<Line> = newest.jobs.iter().map(|(name, job)| job_line(name, job)).collect();
     let head = heading(newest, width);
@@ -121,8 +122,8 @@ fn drawing(evaluations: &[Shown], width: usize, height: usize) -> Vec<Line> {
     lines.map(|line| cut(line, width)).collect()
 }
 
-/// An evaluation's number, subject and counts, in as many lines as these take.
-fn heading(evaluation: &Shown, width: usize) -> Vec<Line> {
+/// An evaluation's number, subject and counts, wrapped at `width`.
+fn heading(evaluation: &Summary, width: usize) -> Vec<Line> {
     let (number, words) = (format!("#{}", evaluation.id), evaluation.words());
     let subject = &evaluation.subject;
     let one = format!(" {subject}: {words}");
@@ -154,7 +155,7 @@ fn job_line(name: &str, job: &Job) -> Line {
     vec![(PLAIN, "  ".to_owned()), (colour, mark.to_owned()), (paint, format!(" {name:12} {note}"))]
 }
 
-/// The beginning of a line that fits.
+/// The beginning of a line, at most `width` columns.
 fn cut(line: Line, width: usize) -> Line {
     let mut room = width;
     let mut kept = Vec::new();
@@ -183,10 +184,11 @@ fn mark(status: &str) -> (&'static str, &'static str) {
     }
 }
 
-/// How each job ended with each of the two revisions, and why those that did not succeed.
+/// Prints how each job ended in the two evaluations, and the reasons of those that did not succeed.
 pub(super) fn print_table(outcome: &Outcome) {
     let empty = BTreeMap::new();
-    let jobs_of = |at: usize| outcome.evaluations.get(at).map_or(&empty, |shown| &shown.jobs);
+    let jobs_of =
+        |at: usize| outcome.evaluations.get(at).map_or(&empty, |evaluation| &evaluation.jobs);
     let (first, second) = (jobs_of(0), jobs_of(1));
     let mut rows = vec![["JOB", "FIRST REVISION", "SECOND REVISION"].map(str::to_owned)];
     let cell = |job: Option<&Job>| match job {
@@ -225,7 +227,7 @@ mod tests {
         Job { build: 1, status, reused, seconds: 3, reason, last_words }
     }
 
-    fn shown(id: i64, jobs: usize) -> Shown {
+    fn summary(id: i64, jobs: usize) -> Summary {
         let name = |at: usize| format!("group.job-{at}-日本語");
         let job = |at: usize| {
             job(
@@ -234,7 +236,7 @@ mod tests {
                 "exit status 3",
             )
         };
-        Shown {
+        Summary {
             id,
             status: "succeeded",
             message: String::new(),
@@ -247,7 +249,7 @@ mod tests {
     #[test]
     fn no_drawing_is_wider_or_higher_than_its_terminal() {
         for evaluations in
-            [vec![shown(1, 9)], (1..=6).map(|id| shown(id, 9)).collect(), vec![shown(1, 60)]]
+            [vec![summary(1, 9)], (1..=6).map(|id| summary(id, 9)).collect(), vec![summary(1, 60)]]
         {
             for width in [10, 20, 39, 79, 200] {
                 for height in [4, 10, 22, 50] {
