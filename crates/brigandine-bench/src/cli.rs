@@ -1,10 +1,8 @@
 //! The command line.
 
-use std::fmt::Display;
 use std::path::PathBuf;
-use std::str::FromStr;
 
-use brigandine::Sandbox;
+use brigandine::{Sandbox, number};
 use clap::{Args, Parser, Subcommand};
 
 /// Measures Brigandine: what builds cost, what pages cost, what grows
@@ -54,14 +52,14 @@ pub(crate) struct Site {
     /// Runs of each request; medians are printed
     #[arg(long, value_name = "N", default_value = "3", value_parser = number::<u32>(1, 99))]
     pub(crate) repeat: u32,
-    /// Only what holds one of these in its name, separated by `;`: requests, `bulk`, `register`
+    /// Only what has one of these in its name, separated by `;`: requests, `bulk`, `register`
     #[arg(long, value_name = "TEXTS", value_delimiter = ';')]
     pub(crate) only: Vec<String>,
-    /// Instead: start the server so often on an empty state, and on --state, until its first page
+    /// Instead: measure so many starts, until the first page, on an empty state and on --state
     #[arg(long, value_name = "N", value_parser = number::<u32>(1, 1000))]
     pub(crate) startup: Option<u32>,
-    /// Instead: put figures that --json wrote side by side; status 1 if any grows faster than the
-    /// logarithm of the number of builds, or does not list as much in each of them
+    /// Instead: compare figures that --json wrote; status 1 if any grows faster than the logarithm of the
+    /// number of builds, or does not list as much in each of them
     #[arg(long, value_name = "FILE", num_args = 2.., conflicts_with = "startup")]
     pub(crate) compare: Vec<PathBuf>,
     /// Print the figures as JSON
@@ -94,10 +92,10 @@ pub(crate) struct Builds {
 #[derive(Debug, Args)]
 pub(crate) struct Pushes {
     /// Revisions to push to each of two repositories, over a path and over a `file://` URL
-    #[arg(long, value_name = "N", default_value = "1000", value_parser = clap::value_parser!(u32).range(40..=1_000_000))]
+    #[arg(long, value_name = "N", default_value = "1000", value_parser = number::<u32>(20, 1_000_000))]
     pub(crate) pushes: u32,
     /// Descriptors that the server may have open (`ulimit -n`)
-    #[arg(long, value_name = "N", default_value = "128", value_parser = clap::value_parser!(u32).range(64..=1_000_000))]
+    #[arg(long, value_name = "N", default_value = "128", value_parser = number::<u32>(64, 1_000_000))]
     pub(crate) descriptors: u32,
     /// Print the figures as JSON
     #[arg(long)]
@@ -106,11 +104,11 @@ pub(crate) struct Pushes {
 
 #[derive(Debug, Args)]
 pub(crate) struct Strangers {
-    /// Connections of the strangers, of one kind after the other
-    #[arg(long, value_name = "N", default_value = "1100", value_parser = clap::value_parser!(u16).range(1..=20_000))]
+    /// Connections of the strangers, for each kind
+    #[arg(long, value_name = "N", default_value = "1100", value_parser = number::<u16>(1, 20_000))]
     pub(crate) connections: u16,
     /// Addresses that the strangers have
-    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u8).range(1..=90))]
+    #[arg(long, value_name = "N", default_value = "1", value_parser = number::<u8>(1, 90))]
     pub(crate) clients: u8,
     /// Seconds of each kind
     #[arg(long, value_name = "S", default_value = "5", value_parser = seconds)]
@@ -118,20 +116,6 @@ pub(crate) struct Strangers {
     /// Print the figures as JSON
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-/// A whole number in a range, refused in words that say what is expected.
-fn number<T>(
-    least: T,
-    most: T,
-) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static
-where
-    T: FromStr + PartialOrd + Display + Copy + Send + Sync + 'static,
-{
-    move |text| {
-        let found = text.parse().ok().filter(|number| (least..=most).contains(number));
-        found.ok_or_else(|| format!("a whole number from {least} to {most} is expected"))
-    }
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

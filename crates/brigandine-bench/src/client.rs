@@ -1,11 +1,11 @@
-//! A client over one kept connection: as little as HTTP/1.1 takes, so that the server is measured.
+//! A client over one kept connection. It does as little as HTTP/1.1 needs, so that the server is measured.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-/// An answer may have this many bytes.
+/// The longest answer, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// Connects from another address of this machine.
@@ -22,8 +22,6 @@ pub(crate) async fn connect_from(
 pub(crate) struct Connection {
     socket: TcpStream,
     buffer: Vec<u8>,
-    /// Where the body of the last answer stands in `buffer`.
-    body: std::ops::Range<usize>,
 }
 
 fn wrong(what: impl Into<String>) -> std::io::Error {
@@ -42,13 +40,13 @@ impl Connection {
 
     fn over(socket: TcpStream) -> std::io::Result<Self> {
         socket.set_nodelay(true)?;
-        Ok(Self { socket, buffer: Vec::with_capacity(64 << 10), body: 0..0 })
+        Ok(Self { socket, buffer: Vec::with_capacity(64 << 10) })
     }
 
     /// Sends a request, as [`request`] made it, and reads the answer to its end.
     ///
     /// # Errors
-    /// The connection ends early, or the answer is no answer or not 200.
+    /// The connection ends early, or the answer is invalid or not 200.
     pub(crate) async fn ask(&mut self, request: &[u8]) -> std::io::Result<&[u8]> {
         self.socket.write_all(request).await?;
         self.buffer.clear();
@@ -60,20 +58,19 @@ impl Connection {
                 return Err(wrong("the server closed the connection"));
             }
             if let Some((head, length)) = head(&self.buffer)? {
-                self.body = head..head + length;
                 self.buffer.reserve(length.saturating_sub(self.buffer.len() - head));
                 while self.buffer.len() < head + length {
                     if self.socket.read_buf(&mut self.buffer).await? == 0 {
                         return Err(wrong("the server closed the connection"));
                     }
                 }
-                return Ok(&self.buffer[self.body.clone()]);
+                return Ok(&self.buffer[head..head + length]);
             }
         }
     }
 }
 
-/// Where the body begins and how long it is, when the head is whole.
+/// Where the body begins and how long it is, once the head is complete.
 fn head(buffer: &[u8]) -> std::io::Result<Option<(usize, usize)>> {
     let Some(end) = buffer.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(None) };
     let head = String::from_utf8_lossy(&buffer[..end]);
@@ -86,13 +83,13 @@ fn head(buffer: &[u8]) -> std::io::Result<Option<(usize, usize)>> {
     }
     let length = head.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
-        if name.eq_ignore_ascii_case("content-length") { value.trim().parse().ok() } else { None }
+        value.trim().parse().ok().filter(|_| name.eq_ignore_ascii_case("content-length"))
     });
     let length = length.ok_or_else(|| wrong("an answer does not say its length"))?;
     Ok(Some((end + 4, length)))
 }
 
-/// A request for `path`, as a browser's when it is for a page.
+/// A request for `path`; for a page as a browser sends it.
 pub(crate) fn request(path: &str, page: bool) -> Vec<u8> {
     let accept = if page { "text/html" } else { "application/json" };
     format!("GET {path} HTTP/1.1\r\nhost: bench\r\naccept: {accept}\r\n\r\n").into_bytes()

@@ -14,11 +14,11 @@ pub(crate) struct Row {
     pub(crate) p99_ms: f64,
     pub(crate) max_ms: f64,
     pub(crate) server_cpu_ms: f64,
-    /// Different requests that were asked in turn.
+    /// Different requests that were sent in turn.
     pub(crate) different: usize,
-    /// What an answer listed: builds, or evaluations and so on; the median.
+    /// Entries of an answer, such as builds or evaluations; the median.
     pub(crate) listed: usize,
-    /// How long an answer was; the median.
+    /// The length of an answer; the median.
     pub(crate) answer_bytes: usize,
 }
 
@@ -26,10 +26,10 @@ pub(crate) struct Row {
 pub(crate) struct Figures {
     pub(crate) builds: i64,
     pub(crate) file_mib: f64,
-    /// The "small" jobset, and how many finished builds it had.
+    /// The "small" jobset, and its number of finished builds.
     pub(crate) small_jobset: String,
     pub(crate) small_jobset_builds: i64,
-    /// What the database had not enough of.
+    /// Warnings about what the database lacks.
     pub(crate) notes: Vec<String>,
     pub(crate) first_page_ms: f64,
     pub(crate) rows: Vec<Row>,
@@ -59,18 +59,9 @@ impl Figures {
             "the small jobset is {}, {} finished builds",
             self.small_jobset, self.small_jobset_builds
         ));
-        say(&format!(
-            "{:<36} {:<13} {:>9} {:>9} {:>9} {:>9} {:>9} {:>7} {:>9}",
-            "request",
-            "meanwhile",
-            "per s",
-            "p50 ms",
-            "p99 ms",
-            "max ms",
-            "cpu ms",
-            "listed",
-            "bytes"
-        ));
+        let heads = ["per s", "p50 ms", "p99 ms", "max ms", "cpu ms"].map(|it| format!("{it:>10}"));
+        let (request, load, heads) = ("request", "meanwhile", heads.concat());
+        say(&format!("{request:<36} {load:<13}{heads} {:>7} {:>9}", "listed", "bytes"));
         for row in &self.rows {
             say(&format!(
                 "{:<36} {:<13} {:>9.0} {:>9.3} {:>9.3} {:>9.3} {:>9.3} {:>7} {:>9}",

@@ -1,33 +1,31 @@
 //! `brigandine-bench site --compare`: figures of several sizes side by side, and whether any of them grows faster
 //! than the logarithm of the number of builds.
 //!
-//! Medians are compared with those of the smallest database. What may be: as much more as the logarithm
-//! has grown, a quarter of that for the noise of two measurements, and a tenth of a millisecond for that of
-//! waking a thread. From 100,000 to 5,000,000 builds the logarithm grows by 1.34, and what reads every
-//! row by 50: the allowance hides nothing that counts.
+//! Medians are compared with those of the smallest database. They may grow with the logarithm, by a quarter more for the
+//! noise of two measurements, and by a tenth of a millisecond more for waking a thread. From 100,000 to 5,000,000 builds the
+//! logarithm grows 1.34 times, and a read of every row 50 times, so the allowance hides no such growth.
 //!
-//! Only like is compared with like: a request that lists more builds in a larger database may take longer for
-//! that alone, or if a small one has so few different things to ask about that they stay in SQLite's own cache.
-//! Both may differ by a tenth between the sizes, and the length of an answer that lists many by a fifth: larger
-//! evaluations have larger numbers and more kinds of results on a page, but builds without outputs are a
-//! quarter shorter. A row that differs more is an error of the measurement, and told as such.
+//! Answers must list as much in each size, because longer lists take longer, and must come from as many different requests,
+//! because few of them stay in SQLite's cache. Both may differ by a tenth between the sizes. The length of an answer that
+//! lists many entries may differ by a fifth: larger evaluations have larger numbers and more kinds of results on a page, but
+//! builds without outputs are a quarter shorter. A row that differs more is reported as an error of the measurement.
 
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::output::{Failure, print_json, say};
+use crate::output::{Failure, failed, print_json, say};
 
-/// Of two measurements of the same.
+/// The ratio that two measurements of the same request may have.
 const NOISE: f64 = 1.25;
-/// Waking a thread, in milliseconds.
+/// The time to wake a thread, in milliseconds.
 const WAKING_MS: f64 = 0.1;
 
-/// By how much more an answer may list in one size than in another, or be one of more.
+/// The ratio that the entries of an answer, and the numbers of requests, may have between two sizes.
 const ALIKE: f64 = 1.1;
-/// By how much longer it may be.
+/// The ratio that the lengths of an answer may have.
 const ALIKE_BYTES: f64 = 1.2;
-/// What lists fewer is as long as its few builds happen to be.
+/// Lengths of answers with fewer entries are not compared: they depend on the few builds.
 const MANY: f64 = 10.0;
 
 /// A figure in one size.
@@ -35,27 +33,28 @@ const MANY: f64 = 10.0;
 struct Figure {
     /// Milliseconds, so that more is worse.
     ms: f64,
-    /// `None` for what is no request.
+    /// `None` for a figure that is not about requests.
     answer: Option<Answer>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Answer {
-    /// Builds, or what else it is about.
+    /// Entries in it.
     listed: f64,
     bytes: f64,
-    /// Requests that were asked in turn.
+    /// Different requests that were sent in turn.
     different: f64,
 }
 
-/// A figure in all sizes; `None` where it was not measured.
+/// A figure in all sizes.
 struct Line {
     name: String,
+    /// `None` where it was not measured.
     of: Vec<Option<Figure>>,
 }
 
 impl Line {
-    /// How much more than the smallest is allowed in each size, and whether it is more.
+    /// Whether it grows more than is allowed.
     fn is_too_much(&self, builds: &[f64]) -> bool {
         let measured = self.measured(builds);
         let Some((&(least, base), rest)) = measured.split_first() else { return false };
@@ -71,7 +70,7 @@ impl Line {
         self.of.iter().flatten().filter_map(|figure| figure.answer).collect()
     }
 
-    /// What answers list, in words: once if it is the same in each size.
+    /// How many entries the answers list: one number if it is the same in each size.
     fn listed(&self) -> String {
         let mut listed: Vec<_> =
             self.answers().iter().map(|answer| answer.listed.to_string()).collect();
@@ -79,7 +78,7 @@ impl Line {
         listed.join("/")
     }
 
-    /// Why its sizes cannot be compared.
+    /// Why the sizes cannot be compared, if so.
     fn is_unlike(&self) -> Option<String> {
         let answers = self.answers();
         let differ = |alike: f64, of: fn(&Answer) -> f64| {
@@ -103,13 +102,12 @@ impl Line {
 /// Prints figures that `brigandine-bench site --json` wrote, one column for each file.
 ///
 /// # Errors
-/// A file holds no such figures, something grows faster than the logarithm, or does not list as much in each
-/// size; the message says what.
+/// A file has no such figures, a figure grows faster than the logarithm, or an answer does not list as much in each size.
 pub(crate) fn run(files: &[PathBuf], as_json: bool) -> Result<(), Failure> {
     let mut all = Vec::new();
     for file in files {
         let wrong = |why: &str| {
-            Failure::new(format!(
+            failed(format!(
                 "{}: {why}; write it with `brigandine-bench site --json`",
                 file.display()
             ))
@@ -123,7 +121,7 @@ pub(crate) fn run(files: &[PathBuf], as_json: bool) -> Result<(), Failure> {
     }
     all.sort_by(|a, b| a.0.total_cmp(&b.0));
     if all.len() < 2 || all.windows(2).any(|two| two[0].0 >= two[1].0) {
-        return Err(Failure::new("figures of two different numbers of builds are needed at least"));
+        return Err(failed("figures of two different numbers of builds are needed at least"));
     }
     let builds: Vec<f64> = all.iter().map(|(builds, _)| *builds).collect();
     let mut table: Vec<Line> = Vec::new();
@@ -138,7 +136,7 @@ pub(crate) fn run(files: &[PathBuf], as_json: bool) -> Result<(), Failure> {
     }
     let compared = table.iter().filter(|line| line.measured(&builds).len() > 1).count();
     if compared == 0 {
-        return Err(Failure::new("the files have no request in common"));
+        return Err(failed("the files have no request in common"));
     }
     let bad: Vec<&str> = table
         .iter()
@@ -178,10 +176,10 @@ pub(crate) fn run(files: &[PathBuf], as_json: bool) -> Result<(), Failure> {
     if !bad.is_empty() {
         wrong.push(format!("faster than the logarithm grows: {}", bad.join("; ")));
     }
-    if wrong.is_empty() { Ok(()) } else { Err(Failure::new(wrong.join("\n"))) }
+    if wrong.is_empty() { Ok(()) } else { Err(failed(wrong.join("\n"))) }
 }
 
-/// Name and figure of everything that is compared, or what is wrong with the file.
+/// The names and figures of a file, or what is wrong with it.
 fn lines(figures: &Value) -> Result<Vec<(String, Figure)>, &'static str> {
     const OLD: &str =
         "a row does not say `request`, `load`, `p50_ms`, `listed`, `different` and `answer_bytes`";

@@ -1,12 +1,11 @@
-//! What is asked about, chosen so that a request lists as much in a small database as
-//! in a large one. Read before anything is measured, and by nothing else: [`JOBS`] reads the whole
-//! index of jobs, which takes a second for five million builds.
+//! The statements that measurements need and the server does not. They run before anything is measured: [`JOBS`] reads the
+//! whole index of jobs, which takes a second for five million builds.
 
 use brigandine::model::{Build, BuildId, EvaluationId, SpecificationId};
 use brigandine::store::{self, Snapshot};
 use rusqlite::params;
 
-/// A specification and how many finished builds it has.
+/// A specification and its number of finished builds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Size {
     /// Its row.
@@ -17,7 +16,7 @@ pub(crate) struct Size {
     pub(crate) finished: i64,
 }
 
-/// All specifications with finished builds, those with the fewest first.
+/// All specifications with finished builds, the smallest first.
 pub(crate) fn sizes(s: &Snapshot) -> rusqlite::Result<Vec<Size>> {
     let mut sizes: Vec<Size> = Vec::new();
     let mut statement = s.prepare_cached(
@@ -42,8 +41,8 @@ const JOBS: &str = "SELECT s.name, j.job, j.builds FROM
         FROM build INDEXED BY build_latest_of_job WHERE status >= 0 GROUP BY specification_id, job) AS j
      CROSS JOIN specification AS s ON s.id = j.specification_id";
 
-/// Jobs that all have the same number of finished builds: `wanted`, or the nearest to it that any job
-/// has. At most `count` of them, from all over the index, as specification and job; and that number.
+/// The number of finished builds nearest to `wanted` that any job has, and at most `count` jobs that have it, from all parts
+/// of the index, as specification and job.
 pub(crate) fn jobs_with(
     s: &Snapshot,
     wanted: i64,
@@ -52,7 +51,7 @@ pub(crate) fn jobs_with(
     let mut statement = s.prepare_cached(JOBS)?;
     let mut rows = statement.query([])?;
     let mut nearest = i64::MAX;
-    // The smallest keys stay, so the choice is the same for the same builds.
+    // The jobs with the smallest keys are chosen, so that the choice is repeatable.
     let mut chosen = std::collections::BinaryHeap::new();
     while let Some(row) = rows.next()? {
         let builds: i64 = row.get(2)?;
@@ -74,8 +73,8 @@ pub(crate) fn jobs_with(
     Ok((nearest, jobs))
 }
 
-/// At most `count` evaluations with more than `jobs` jobs, or those with the most jobs when there is none
-/// such; spread over all, and how many jobs the smallest of them has.
+/// At most `count` evaluations with more than `jobs` jobs, or else those with the most jobs, from all parts of the table;
+/// and the number of jobs of the smallest of them.
 pub(crate) fn evaluations_with(
     s: &Snapshot,
     jobs: i64,

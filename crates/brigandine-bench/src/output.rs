@@ -1,5 +1,6 @@
 //! How figures and failures are printed.
 
+use std::error::Error;
 use std::fmt::Display;
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -11,20 +12,22 @@ use serde::Serialize;
 pub(crate) struct Failure(String);
 
 impl Failure {
-    pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self(message.into())
-    }
-
-    /// Prints the message and gives the status.
+    /// Prints the message and returns the status.
     pub(crate) fn report(&self) -> ExitCode {
         eprintln!("brigandine-bench: {}", self.0);
         ExitCode::FAILURE
     }
 }
 
-/// A failure with the message of an error.
-pub(crate) fn failed(error: impl Display) -> Failure {
-    Failure(error.to_string())
+impl<E: Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        failed(error)
+    }
+}
+
+/// A failure with this message.
+pub(crate) fn failed(message: impl Display) -> Failure {
+    Failure(message.to_string())
 }
 
 pub(crate) fn print_json(value: &impl Serialize) {
@@ -34,7 +37,7 @@ pub(crate) fn print_json(value: &impl Serialize) {
     }
 }
 
-/// Prints a line; a reader that has gone is no error.
+/// Prints a line. A closed pipe is no error.
 pub(crate) fn say(line: &str) {
     let mut out = std::io::stdout();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());

@@ -1,51 +1,61 @@
 //! `brigandine-bench pushes`: whether anything of a server grows with the pushes that it builds.
 //!
-//! Two repositories on this machine are pushed to in turn: one named by its path, which the server reads, and one by a
-//! `file://` URL that only git can read, so that it is fetched as one of another machine. Each push is evaluated
-//! and has jobs that succeed, fail and print much. Followers of logs and pages come with each push, and go with the
-//! next one, read or not. Old evaluations are deleted (`keep`), and the server may have few descriptors open.
+//! Two repositories on this machine are pushed to in turn. The specifications name one by its path, which the server reads
+//! itself, and one by a `file://` URL that only git can read, so that it is fetched like one of another machine. Each push is
+//! evaluated, and has jobs that succeed, fail and print much. Followers of logs and pages connect during each push and
+//! disconnect at the next one, whether they have read or not. Old evaluations are deleted (`keep`), and the server may have
+//! few descriptors.
 //!
-//! Every few pushes, while nothing runs, it is counted what there is: descriptors and private memory of the server and
-//! of every process that it keeps, files and folders of its state directory, and the time that its pages take. What
-//! is packed or collected now and then rises and falls, so the highest values of the two halves of the measurement
-//! are compared, the first fifth left out, in which caches fill. The slopes are those of lines through all points.
+//! After every few pushes, while nothing runs, the descriptors and the private memory of the server and all its processes
+//! are counted, the files and folders of its state directory, and the time that its pages take. Packing and pruning make
+//! the figures rise and fall, so the highest values of the two halves of the measurement are compared, without the first
+//! fifth, in which caches fill. The slopes are those of lines through all points.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
-use std::io::{BufRead as _, BufReader};
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::builds::{commit_files, git, milliseconds};
+use crate::builds::{commit_files, git};
 use crate::cli::Pushes;
 use crate::client::{Connection, connect_from, request};
 use crate::output::{Failure, failed, print_json, say};
+use crate::process::{PRODUCT, Server, memory_mib, program};
+use crate::statistics::{median, milliseconds};
 
-/// No push takes longer.
-const PATIENCE: Duration = Duration::from_secs(120);
-/// Requests of each page at a measurement.
-const REQUESTS: usize = 15;
-/// Followers that come with a push.
+/// The time limit of a push.
+const PUSH_TIME_MAX: Duration = Duration::from_secs(120);
+/// Points of a measurement, the first fifth included.
+const POINTS: u32 = 40;
+/// Pushes between two runs of `prune`, at least.
+const PRUNE_PUSHES: u32 = 10;
+/// Looks at the processes for a point: at least, and at most.
+const LOOKS: (u32, u32) = (3, 20);
+/// The pause between two looks.
+const LOOK_PAUSE: Duration = Duration::from_millis(20);
+/// Requests for each page at a point.
+const REQUESTS: usize = 5;
+/// Followers of each push.
 const FOLLOWERS: usize = 8;
-/// Nobody else knows the address, which is one of this machine alone and of these minutes.
+/// No other program knows the address, which exists only on this machine and for minutes.
 const TOKEN: &str = "the-token-of-a-measurement";
-/// Lines that the chatty job prints, of 64 bytes.
-const LINES: u32 = 20_000;
-/// Specifications, by the name of their repository.
+/// Lines of 61 bytes that the chatty job prints.
+const LINES: u32 = 4_000;
+/// Specifications, by the names of their repositories.
 const REPOSITORIES: [&str; 2] = ["path", "url"];
 
-/// What was counted after so many pushes.
+/// What was counted at one time.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 struct Point {
+    /// Pushes to each repository before it.
     pushes: f64,
     descriptors: f64,
     memory_mib: f64,
@@ -57,16 +67,16 @@ struct Point {
 struct Kind {
     name: &'static str,
     of: fn(&Point) -> f64,
-    /// How much more the second half may have than the first: a share, and so much besides.
+    /// By how much the second half may exceed the first: a share of it, and an amount.
     share: f64,
-    besides: f64,
+    amount: f64,
 }
 
 const KINDS: [Kind; 4] = [
-    Kind { name: "descriptors", of: |point| point.descriptors, share: 0.0, besides: 2.0 },
-    Kind { name: "memory (MiB)", of: |point| point.memory_mib, share: 0.03, besides: 1.5 },
-    Kind { name: "files and folders", of: |point| point.files, share: 0.05, besides: 32.0 },
-    Kind { name: "page (ms)", of: |point| point.page_ms, share: 0.5, besides: 1.0 },
+    Kind { name: "descriptors", of: |point| point.descriptors, share: 0.0, amount: 2.0 },
+    Kind { name: "memory (MiB)", of: |point| point.memory_mib, share: 0.03, amount: 1.5 },
+    Kind { name: "files and folders", of: |point| point.files, share: 0.05, amount: 32.0 },
+    Kind { name: "page (ms)", of: |point| point.page_ms, share: 0.5, amount: 1.0 },
 ];
 
 /// A figure over the measurement.
@@ -84,9 +94,8 @@ struct Line {
 /// # Errors
 /// A push is not built, or something grows.
 pub(crate) fn run(arguments: &Pushes) -> Result<(), Failure> {
-    let temporary = tempfile::tempdir().map_err(failed)?;
-    let runtime = crate::runtime()?;
-    let points = runtime.block_on(measure(arguments, temporary.path()))?;
+    let temporary = tempfile::tempdir()?;
+    let points = brigandine::runtime()?.block_on(measure(arguments, temporary.path()))?;
     let lines = KINDS.map(|kind| line(&kind, &points));
     if arguments.json {
         print_json(&serde_json::json!({ "points": points, "lines": lines }));
@@ -97,7 +106,7 @@ pub(crate) fn run(arguments: &Pushes) -> Result<(), Failure> {
     if growing.is_empty() {
         return Ok(());
     }
-    Err(Failure::new(format!("grows with the pushes: {}", growing.join(", "))))
+    Err(failed(format!("grows with the pushes: {}", growing.join(", "))))
 }
 
 fn line(kind: &Kind, points: &[Point]) -> Line {
@@ -109,11 +118,11 @@ fn line(kind: &Kind, points: &[Point]) -> Line {
         first_half_max: first,
         second_half_max: second,
         slope_per_1000_pushes: slope(points, kind.of) * 1000.0,
-        grows: second > first * (1.0 + kind.share) + kind.besides,
+        grows: second > first * (1.0 + kind.share) + kind.amount,
     }
 }
 
-/// Of the line that is nearest to all points.
+/// The slope of the line of least squares.
 fn slope(points: &[Point], of: fn(&Point) -> f64) -> f64 {
     let count = points.len().max(1) as f64;
     let mean = |f: &dyn Fn(&Point) -> f64| points.iter().map(f).sum::<f64>() / count;
@@ -144,62 +153,36 @@ fn table(lines: &[Line], arguments: &Pushes) -> String {
     text
 }
 
-/// The measured server. Killed when it is dropped before its end.
-struct Served {
-    child: Child,
-    address: String,
-    state: PathBuf,
+/// The measured server, with its files below `directory`.
+struct Served<'path> {
+    server: Server,
+    directory: &'path Path,
 }
 
-impl Drop for Served {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Served {
-    fn start(directory: &Path, descriptors: u32) -> Result<Self, Failure> {
-        let state = directory.join("state");
-        let program = std::env::current_exe().map_err(failed)?;
+impl<'path> Served<'path> {
+    fn start(directory: &'path Path, descriptors: u32) -> Result<Self, Failure> {
+        let path = |name: &str| directory.join(name);
         let mut command = Command::new("/bin/sh");
         command.args(["-c", &format!("ulimit -n {descriptors}; exec \"$@\""), "sh"]);
-        command.arg(program).args([
-            crate::PRODUCT,
-            "serve",
-            "--listen",
-            "127.0.0.1:0",
-            "--sandbox=off",
-            "--config",
-        ]);
-        command.arg(directory.join("config.toml")).arg("--specifications");
-        command.arg(directory.join("specifications.toml")).arg("--state").arg(&state);
+        command.arg(std::env::current_exe()?);
+        command.args([PRODUCT, "serve", "--listen", "127.0.0.1:0", "--sandbox=off", "--config"]);
+        command.arg(path("config.toml")).arg("--specifications").arg(path("specifications.toml"));
+        command.arg("--state").arg(path("state"));
         command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).env("RUST_LOG", "error");
-        let mut child = command.spawn().map_err(failed)?;
-        let output = child.stdout.take();
-        let mut served = Self { child, address: String::new(), state };
-        let mut first = String::new();
-        let output = output.ok_or_else(|| failed("no output"))?;
-        BufReader::new(output).read_line(&mut first).map_err(failed)?;
-        let address = first.trim().strip_prefix("listening at http://");
-        served.address = address
-            .ok_or_else(|| failed("the server did not start; its message stands above"))?
-            .to_owned();
-        Ok(served)
+        Ok(Self { server: Server::start(command)?, directory })
     }
 
-    /// Asks for a look.
+    /// Requests a look.
     async fn evaluate(&self, name: &str) -> Result<(), Failure> {
-        let mut socket = TcpStream::connect(&self.address).await.map_err(failed)?;
+        let address = &self.server.address;
+        let mut socket = TcpStream::connect(address).await?;
         let text = format!(
-            "POST /api/v1/jobset/{name}/evaluate HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\n\
-             content-length: 0\r\nconnection: close\r\n\r\n",
-            self.address, TOKEN
+            "POST /api/v1/jobset/{name}/evaluate HTTP/1.1\r\nhost: {address}\r\n\
+             authorization: Bearer {TOKEN}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
         );
-        socket.write_all(text.as_bytes()).await.map_err(failed)?;
+        socket.write_all(text.as_bytes()).await?;
         let mut answer = String::new();
-        socket.read_to_string(&mut answer).await.map_err(failed)?;
+        socket.read_to_string(&mut answer).await?;
         if answer.starts_with("HTTP/1.1 2") {
             return Ok(());
         }
@@ -207,36 +190,62 @@ impl Served {
     }
 
     /// Deletes what need not be kept.
-    fn prune(&self, config: &Path) -> Result<(), Failure> {
-        let program = std::env::current_exe().map_err(failed)?;
-        let mut command = Command::new(program);
-        command
-            .args([crate::PRODUCT, "prune"])
-            .arg("--state")
-            .arg(&self.state)
-            .arg("--config")
-            .arg(config);
-        let done = command.stdin(Stdio::null()).output().map_err(failed)?;
+    fn prune(&self) -> Result<(), Failure> {
+        let mut command = program(&[PRODUCT, "prune", "--config"])?;
+        command.arg(self.directory.join("config.toml"));
+        command.arg("--state").arg(self.directory.join("state"));
+        let done = command.stdin(Stdio::null()).output()?;
         if done.status.success() {
             return Ok(());
         }
         Err(failed(format!("prune: {}", String::from_utf8_lossy(&done.stderr).trim())))
     }
-
-    fn stop(mut self) -> Result<(), Failure> {
-        kill_process(Pid::from_child(&self.child), Signal::TERM).map_err(failed)?;
-        let ended = self.child.wait().map_err(failed)?;
-        if ended.success() { Ok(()) } else { Err(failed("the server did not end well")) }
-    }
 }
 
 async fn measure(arguments: &Pushes, directory: &Path) -> Result<Vec<Point>, Failure> {
+    prepare(directory)?;
+    let served = Served::start(directory, arguments.descriptors)?;
+    let mut client = Connection::open(&served.server.address).await?;
+    let mut followers = Vec::new();
+    let mut points: Vec<Point> = Vec::new();
+    let all = arguments.pushes * 2;
+    let step = all / POINTS;
+    let (mut done, mut pruned) = (0_u32, 0);
+    for number in 1..=arguments.pushes {
+        for name in REPOSITORIES {
+            let revision = push(directory, name, number)?;
+            served.evaluate(name).await?;
+            built(&mut client, name, &revision, &served.server.address, &mut followers).await?;
+            done += 1;
+            if !done.is_multiple_of(step) {
+                continue;
+            }
+            followers.clear();
+            if done - pruned >= PRUNE_PUSHES {
+                pruned = done;
+                served.prune()?;
+            }
+            if done * 5 > all {
+                let last = points.last().map_or(0.0, |point| point.descriptors);
+                let pushes = f64::from(done) / 2.0;
+                let point = count(&served, &mut client, last).await?;
+                points.push(Point { pushes, ..point });
+            }
+        }
+    }
+    drop(client);
+    served.server.terminate()?;
+    Ok(points)
+}
+
+/// Makes the repositories and the files of the server.
+fn prepare(directory: &Path) -> Result<(), Failure> {
     let mut specifications = String::new();
     for name in REPOSITORIES {
         git(directory, &["init", "--quiet", "--initial-branch=main", name])?;
         push(directory, name, 0)?;
         let path = directory.join(name).display().to_string();
-        // With its last letter (`l`) spelt otherwise.
+        // The URL has the last letter (`l`) percent-encoded.
         let url = match path.strip_suffix('l') {
             Some(path) => format!("file://{path}%6c"),
             None => path,
@@ -247,42 +256,16 @@ async fn measure(arguments: &Pushes, directory: &Path) -> Result<Vec<Point>, Fai
              [[specification.input]]\nname = \"source\"\nurl = \"{url}\"\nbranch = \"main\"\n"
         );
     }
-    let config = directory.join("config.toml");
+    std::fs::write(directory.join("specifications.toml"), specifications)?;
     let token = directory.join("token");
-    std::fs::write(
-        &config,
-        format!("[keep]\nevaluations = 20\n[web]\ntoken-file = \"{}\"\n", token.display()),
-    )
-    .map_err(failed)?;
-    std::fs::write(&token, TOKEN).map_err(failed)?;
-    std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
-    std::fs::write(directory.join("specifications.toml"), specifications).map_err(failed)?;
-    let server = Served::start(directory, arguments.descriptors)?;
-    let mut client = Connection::open(&server.address).await.map_err(failed)?;
-    let mut followers = Vec::new();
-    let mut points = Vec::new();
-    let step = (arguments.pushes / 40).max(1);
-    for number in 1..=arguments.pushes {
-        for name in REPOSITORIES {
-            let revision = push(directory, name, number)?;
-            server.evaluate(name).await?;
-            built(&mut client, name, &revision, &server.address, &mut followers).await?;
-        }
-        if number % step == 0 {
-            server.prune(&config)?;
-            followers.clear();
-            let point = count(&server, &mut client, number).await?;
-            if number * 5 > arguments.pushes {
-                points.push(point);
-            }
-        }
-    }
-    drop(client);
-    server.stop()?;
-    Ok(points)
+    std::fs::write(&token, TOKEN)?;
+    std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o600))?;
+    // Few evaluations are kept, so that a short measurement deletes some as well.
+    let config = "[keep]\nevaluations = 5\n[web]\ntoken-file = \"token\"\n";
+    Ok(std::fs::write(directory.join("config.toml"), config)?)
 }
 
-/// Commits what the server then has to evaluate and to build; gives the revision.
+/// Commits a revision with three jobs, and returns it.
 fn push(directory: &Path, name: &str, number: u32) -> Result<String, Failure> {
     let jobs = format!(
         "[[job]]\nname = \"fine\"\ncommand = \"cat note > $BRIGANDINE_OUT/note\"\n\
@@ -295,16 +278,15 @@ fn push(directory: &Path, name: &str, number: u32) -> Result<String, Failure> {
     let note = format!("{name} {number}\n");
     commit_files(&repository, &[("brigandine.toml", &jobs), ("note", &note)])?;
     let head = Command::new("git").arg("-C").arg(&repository).args(["rev-parse", "HEAD"]).output();
-    Ok(String::from_utf8_lossy(&head.map_err(failed)?.stdout).trim().to_owned())
+    Ok(String::from_utf8_lossy(&head?.stdout).trim().to_owned())
 }
 
 async fn json(client: &mut Connection, path: &str) -> Result<Value, Failure> {
-    let answer = client.ask(&request(path, false)).await.map_err(failed)?;
-    serde_json::from_slice(answer).map_err(failed)
+    Ok(serde_json::from_slice(client.ask(&request(path, false)).await?)?)
 }
 
-/// Waits until a revision is evaluated and nothing waits or runs. Its builds have followers meanwhile, which replace
-/// those before.
+/// Waits until a revision is evaluated and no build is pending. Its builds get followers, which replace those of the
+/// previous push.
 async fn built(
     client: &mut Connection,
     name: &str,
@@ -329,14 +311,10 @@ async fn built(
         }
         if it && queue.is_empty() {
             let jobs = json(client, &format!("/api/jobs?evaluation={}", newest["id"])).await?;
-            let mut ends: Vec<(String, i64)> = jobs
-                .as_array()
-                .into_iter()
-                .flatten()
-                .map(|job| (job["name"].to_string(), job["status"].as_i64().unwrap_or(-9)))
-                .collect();
-            ends.sort();
-            let ends: Vec<i64> = ends.into_iter().map(|(_, status)| status).collect();
+            let jobs = jobs.as_array().into_iter().flatten();
+            let end = |job: &Value| (job["name"].to_string(), job["status"].as_i64().unwrap_or(-9));
+            let ends: BTreeMap<_, _> = jobs.map(end).collect();
+            let ends: Vec<i64> = ends.into_values().collect();
             // chatty, failing, fine
             return if ends == [0, 1, 0] {
                 Ok(())
@@ -344,17 +322,17 @@ async fn built(
                 Err(failed(format!("the builds of {revision} of `{name}` ended with {ends:?}")))
             };
         }
-        if began.elapsed() > PATIENCE {
+        if began.elapsed() > PUSH_TIME_MAX {
             let waiting = queue.len();
             return Err(failed(format!(
                 "{revision} of `{name}` is not built: the newest evaluation is {newest}, {waiting} builds wait"
             )));
         }
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
-/// Followers of a log and of pages, of which every other one reads something.
+/// Connects followers of a log and of pages. Every other one reads something.
 async fn follow(address: &str, build: i64) -> Result<Vec<TcpStream>, Failure> {
     let mut all = Vec::new();
     for number in 0..FOLLOWERS {
@@ -363,15 +341,14 @@ async fn follow(address: &str, build: i64) -> Result<Vec<TcpStream>, Failure> {
             1 => format!("/build/{build}/log/live"),
             _ => "/live".to_owned(),
         };
-        // As strangers: none of them takes from the share of the one that measures.
+        // Each has an address of its own, so that they take no connection of the measuring client's share.
         let client = Ipv4Addr::new(127, 0, 1, u8::try_from(number).unwrap_or(u8::MAX));
-        let server = address.parse().map_err(failed)?;
-        let mut socket = connect_from(client, server).await.map_err(failed)?;
-        socket.write_all(&request(&path, true)).await.map_err(failed)?;
+        let mut socket = connect_from(client, address.parse()?).await?;
+        socket.write_all(&request(&path, true)).await?;
         if number % 2 == 0 {
             let mut some = [0; 1024];
             let read = tokio::time::timeout(Duration::from_millis(20), socket.read(&mut some));
-            // Of a page that does not change nothing comes.
+            // Nothing comes as long as a page does not change.
             let _ = read.await;
         }
         all.push(socket);
@@ -379,17 +356,18 @@ async fn follow(address: &str, build: i64) -> Result<Vec<TcpStream>, Failure> {
     Ok(all)
 }
 
-/// What there is while nothing runs.
-async fn count(server: &Served, client: &mut Connection, pushes: u32) -> Result<Point, Failure> {
-    // Connections that were closed end when the server sees it: the least of some looks counts.
-    let mut best: Option<(f64, f64)> = None;
-    for _ in 0..20 {
-        let (descriptors, memory) = processes(server.child.id());
-        let least = best.unwrap_or((f64::MAX, f64::MAX));
-        best = Some((least.0.min(descriptors), least.1.min(memory)));
-        tokio::time::sleep(Duration::from_millis(20)).await;
+/// Counts while nothing runs. `last` is the number of descriptors at the last point.
+async fn count(served: &Served<'_>, client: &mut Connection, last: f64) -> Result<Point, Failure> {
+    let (mut descriptors, mut memory_mib) = (f64::MAX, f64::MAX);
+    for look in 1..=LOOKS.1 {
+        let found = processes(served.server.id());
+        (descriptors, memory_mib) = (descriptors.min(found.0), memory_mib.min(found.1));
+        // The server closes its side of a closed connection soon: more descriptors than before may be such ones.
+        if look >= LOOKS.0 && descriptors <= last {
+            break;
+        }
+        tokio::time::sleep(LOOK_PAUSE).await;
     }
-    let (descriptors, memory_mib) = best.unwrap_or_default();
     let newest = json(client, "/api/evaluations?nr=1").await?;
     let mut times = Vec::new();
     let evaluation = format!("/eval/{}", newest[0]["id"]);
@@ -397,19 +375,12 @@ async fn count(server: &Served, client: &mut Connection, pushes: u32) -> Result<
         let page = request(path, true);
         for _ in 0..REQUESTS {
             let began = Instant::now();
-            client.ask(&page).await.map_err(failed)?;
+            client.ask(&page).await?;
             times.push(milliseconds(began.elapsed()));
         }
     }
-    times.sort_unstable_by(f64::total_cmp);
-    let files = entries(&server.state);
-    Ok(Point {
-        pushes: f64::from(pushes),
-        descriptors,
-        memory_mib,
-        files: f64::from(files),
-        page_ms: times[times.len() / 2],
-    })
+    let files = f64::from(entries(&served.directory.join("state")));
+    Ok(Point { descriptors, memory_mib, files, page_ms: median(times), ..Point::default() })
 }
 
 /// Files and folders below a folder.
@@ -423,7 +394,7 @@ fn entries(folder: &Path) -> u32 {
         .sum()
 }
 
-/// Descriptors and MiB of private memory of a process and of all that came of it.
+/// Descriptors, and MiB of private memory, of a process and all its descendants.
 fn processes(root: u32) -> (f64, f64) {
     let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -431,23 +402,20 @@ fn processes(root: u32) -> (f64, f64) {
             continue;
         };
         let status = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-        // After the name, which may hold anything: state, parent.
+        // The state and the parent follow the name, which may contain anything.
         let parent = status.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1));
         if let Some(parent) = parent.and_then(|parent| parent.parse().ok()) {
             children.entry(parent).or_default().push(id);
         }
     }
-    let (mut descriptors, mut kib, mut open) = (0_usize, 0.0, vec![root]);
+    let (mut descriptors, mut memory, mut open) = (0_usize, 0.0, vec![root]);
     while let Some(id) = open.pop() {
         open.extend(children.get(&id).into_iter().flatten());
-        let folder = PathBuf::from(format!("/proc/{id}"));
-        descriptors += std::fs::read_dir(folder.join("fd")).map_or(0, Iterator::count);
-        let status = std::fs::read_to_string(folder.join("status")).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
-        kib +=
-            line.and_then(|l| l.trim().trim_end_matches(" kB").parse::<f64>().ok()).unwrap_or(0.0);
+        let folder = PathBuf::from(format!("/proc/{id}/fd"));
+        descriptors += std::fs::read_dir(folder).map_or(0, Iterator::count);
+        memory += memory_mib(id, "RssAnon");
     }
-    (descriptors as f64, kib / 1024.0)
+    (descriptors as f64, memory)
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! What requests are about, chosen so that a request lists as much at every number of builds.
+//! The jobs, builds and evaluations that requests are about, chosen so that an answer lists as much at every number of
+//! builds.
 //!
-//! In a hundred thousand builds most jobs have been built once or twice, in five million most of those that one
-//! meets a hundred times: what lists the builds of a job would grow by what it lists. So jobs are chosen that
-//! have been built [`HISTORY`] times, evaluations whose page is full, and as many different ones in each size:
-//! a few that are asked for again and again are likelier to stay in SQLite's own cache.
+//! Of a hundred thousand builds most jobs have one or two, of five million a hundred, so a list of a job's builds would grow
+//! with the database. Therefore requests are about jobs with [`HISTORY`] builds and about evaluations whose page is full.
+//! Each size has as many different ones, because a few that are requested again and again stay in SQLite's cache.
 
 use std::path::Path;
 
@@ -13,17 +13,17 @@ use brigandine::COMPARED;
 use brigandine::model::BuildId;
 use brigandine::store::{self, Snapshot};
 
-/// Builds and jobs that requests are about, at most.
+/// Builds, and jobs, that requests are about, at most.
 const COUNT: usize = 400;
 /// Evaluations that requests are about, at most.
 const EVALUATIONS: usize = 50;
-/// Finished builds of each job that is asked about: what such a request lists. A hundred thousand builds
-/// in the shape of a Cuirass have 464 jobs of six, and three of ten.
+/// Finished builds of each job that requests are about. A database of a hundred thousand builds that resembles Cuirass's
+/// has 464 jobs with six, and three with ten.
 const HISTORY: i64 = 6;
-/// What a request for the builds of a small jobset lists.
+/// Builds in the answer to a request about a small jobset.
 const SMALL: i64 = 10;
 
-/// A job's builds, as requests name them.
+/// A job and its builds.
 #[derive(Debug, Clone)]
 pub(crate) struct Job {
     pub(crate) specification: String,
@@ -38,30 +38,30 @@ pub(crate) struct Job {
 pub(crate) struct Samples {
     /// The highest id of a build.
     pub(crate) highest: i64,
-    /// Builds from all over the database, with the last components of their derivations.
+    /// Builds from all parts of the database, with the last components of their derivations.
     pub(crate) builds: Vec<(i64, String)>,
-    /// Jobs with as many finished builds each.
+    /// Jobs that have `history` finished builds each.
     pub(crate) jobs: Vec<Job>,
-    /// As many: [`HISTORY`], or the nearest there is.
+    /// [`HISTORY`], or the nearest number that a job has.
     pub(crate) history: i64,
-    /// Evaluations that fill their page, and are too large to be compared on it.
+    /// Evaluations that fill their page and are too large to be compared on it.
     pub(crate) evaluations: Vec<i64>,
     /// Names of all specifications.
     pub(crate) specifications: Vec<String>,
-    /// The specification with the fewest finished builds, of those that fill a list of ten.
+    /// The specification with the fewest finished builds, but at least [`SMALL`].
     pub(crate) small: Size,
-    /// What the database has not enough of.
+    /// Warnings about what the database lacks.
     pub(crate) notes: Vec<String>,
 }
 
-/// Chooses from a state directory that no server runs on.
+/// Chooses from a state directory on which no server runs.
 ///
 /// # Errors
-/// The database cannot be read, or there is nothing in it to ask about.
+/// The database cannot be read, or has too few builds.
 pub(crate) async fn choose(state: &Path) -> Result<Samples, Failure> {
-    let database = store::open_as_it_is(state).await.map_err(failed)?;
-    let chosen = database.read(choose_from).await.map_err(failed);
-    database.close().await.map_err(failed)?;
+    let database = store::open_as_it_is(state).await?;
+    let chosen = database.read(choose_from).await;
+    database.close().await?;
     chosen?.ok_or_else(|| {
         failed(format!(
             "{}: no specification has {SMALL} finished builds; `site` measures databases with many",
@@ -76,7 +76,7 @@ fn choose_from(s: &Snapshot) -> rusqlite::Result<Option<Samples>> {
     let highest = measuring::highest_build(s)?;
     let mut notes = Vec::new();
     let mut builds = Vec::with_capacity(COUNT);
-    // Where builds were deleted, a draw finds the next one above; a bound, not a wait.
+    // Where builds were deleted, the next higher one is taken.
     for draw in 1..=COUNT as i64 {
         let id = store::mix(draw).cast_signed().rem_euclid(highest.max(1));
         for build in measuring::builds_above(s, BuildId::new(id), 1)? {
@@ -119,7 +119,7 @@ fn choose_from(s: &Snapshot) -> rusqlite::Result<Option<Samples>> {
 }
 
 impl Samples {
-    /// Builds of the jobs: of each job another one in turn.
+    /// Builds of the jobs: one of each job in turn, then another one of each.
     pub(crate) fn builds_of_jobs(&self) -> Vec<i64> {
         let jobs = self.jobs.len().max(1);
         (0..COUNT)

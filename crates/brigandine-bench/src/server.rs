@@ -1,7 +1,7 @@
-//! The measured server: the real one in a process of its own, told over its standard input to
-//! change builds while it answers.
+//! The measured server: the real one, in a process of its own. Lines on its standard input tell it to change builds while
+//! it answers requests.
 //!
-//! | line | what it does | what it answers when it is done |
+//! | line | what it does | what it prints when it is done |
 //! |---|---|---|
 //! | `history N` | leaves jobs with N finished builds alone: requests are about them | `ok` |
 //! | `stock N` | registers builds until N wait that updates may start | `ok` |
@@ -12,10 +12,10 @@
 //!
 //! An update is what the builder stores: a start or an end with attempt, counters, weather and outputs.
 //!
-//! What is updated was registered by this process, in every database: if its own waiting builds were, a
-//! small one would soon have none left, and then list others than a large one does. They are of jobs that the
-//! largest specification has, with names, paths and outputs like theirs, so the indexes that an end changes
-//! are changed all over; and at any time [`RUNNING`] of them run, so that the queue lists them alone.
+//! Updates are about builds that this process has registered. The waiting builds of a small database would not suffice,
+//! and its lists would then differ from those of a large one. The registered builds are of jobs that the largest
+//! specification has, with similar names, paths and outputs, so that updates change all parts of the indexes. At any time
+//! [`RUNNING`] of them run, so that the queue lists them alone.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
@@ -32,29 +32,33 @@ use crate::output::{Failure, failed, say};
 use brigandine::model::{self, BuildId, BuildLogFile, BuildStatus, EvaluationId, SpecificationId};
 use brigandine::store::{self, Database, DatabaseError, Finish, NewJob};
 
-/// Updates of one write when they go as fast as they can.
+/// Updates of one write of `bulk`.
 const BULK: usize = 500;
-/// Between two shares of a steady load.
+/// The pause between two shares of a steady load.
 const TICK: Duration = Duration::from_millis(5);
-/// Builds that run while there are updates: more than a queue of 200 lists, and than a write of [`BULK`] ends.
+/// Builds that run while there are updates: more than the queue lists (200), and than one write ends ([`BULK`]).
 const RUNNING: usize = 1000;
 /// Jobs of an evaluation that updates are about.
 const JOBS: usize = 4000;
-/// Builds read at once, and how often, while such jobs are looked for.
+/// Builds of one read, and the number of reads, in the search for such jobs.
 const RUN: u32 = 500;
 const RUNS_MAX: i64 = 400;
 
 /// Serves until standard input ends.
-pub(crate) async fn run(state: &Path) -> Result<(), Failure> {
-    let listener = TcpListener::bind("127.0.0.1:0").await.map_err(failed)?;
-    let address = listener.local_addr().map_err(failed)?;
+pub(crate) fn run(state: &Path) -> Result<(), Failure> {
+    brigandine::runtime()?.block_on(serve(state))
+}
+
+async fn serve(state: &Path) -> Result<(), Failure> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
     let mut config = Config::default();
     config.state = state.to_owned();
     config.interval = Duration::from_secs(3600);
     config.max_jobs = 1;
     config.sandbox = Sandbox::Off;
-    let app = App::start(config).await.map_err(failed)?;
-    app.run().await.map_err(failed)?;
+    let app = App::start(config).await?;
+    app.run().await?;
     let web = Web::start(listener, &app, WebConfig::default(), None);
     say(&format!("listening at http://{address}"));
     let load = Load {
@@ -69,30 +73,27 @@ pub(crate) async fn run(state: &Path) -> Result<(), Failure> {
     };
     let outcome = obey(load).await;
     web.close().await;
-    app.shutdown(false).await.map_err(failed)?;
+    app.shutdown(false).await?;
     outcome
 }
 
 async fn obey(mut load: Load) -> Result<(), Failure> {
     let (sender, mut lines) = mpsc::channel(4);
-    std::thread::Builder::new()
-        .name("brigandine-orders".to_owned())
-        .spawn(move || {
-            // Ends with the input; the process does not wait for it.
-            for line in std::io::stdin().lines() {
-                let over = line.is_err();
-                if sender.blocking_send(line).is_err() || over {
-                    break;
-                }
+    std::thread::Builder::new().name("brigandine-orders".to_owned()).spawn(move || {
+        // The thread ends with the input; the process does not wait for it.
+        for line in std::io::stdin().lines() {
+            let over = line.is_err();
+            if sender.blocking_send(line).is_err() || over {
+                break;
             }
-        })
-        .map_err(failed)?;
+        }
+    })?;
     let mut rate = 0_u64;
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Burst);
     loop {
         let line = tokio::select! {
-            line = lines.recv() => line.transpose().map_err(failed)?,
+            line = lines.recv() => line.transpose()?,
             _ = tick.tick(), if rate > 0 => {
                 let share = rate * TICK.as_millis() as u64 / 1000;
                 load.steadily(usize::try_from(share.max(1)).unwrap_or(1)).await?;
@@ -101,11 +102,11 @@ async fn obey(mut load: Load) -> Result<(), Failure> {
         };
         let Some(line) = line else { return Ok(()) };
         let (word, number) = line.split_once(' ').unwrap_or((&line, "0"));
-        let number: usize = number.parse().map_err(failed)?;
+        let number: usize = number.parse()?;
         let began = Instant::now();
         match word {
             "history" => {
-                load.history = u32::try_from(number).map_err(failed)?;
+                load.history = u32::try_from(number)?;
                 say("ok");
             }
             "stock" => {
@@ -128,12 +129,12 @@ async fn obey(mut load: Load) -> Result<(), Failure> {
                 say(&began.elapsed().as_secs_f64().to_string());
             }
             "updated" => say(&load.done.swap(0, Ordering::Relaxed).to_string()),
-            other => return Err(Failure::new(format!("what is `{other}`?"))),
+            other => return Err(failed(format!("what is `{other}`?"))),
         }
     }
 }
 
-/// A build that updates are about, and which of the templates it is like.
+/// A build that updates are about, and the index of its template.
 #[derive(Debug, Clone, Copy)]
 struct Made {
     id: BuildId,
@@ -147,7 +148,7 @@ enum Update {
     End(Made),
 }
 
-/// A build of the database that others are made like.
+/// A build of the database that registered builds resemble.
 #[derive(Debug)]
 struct Template {
     job: String,
@@ -158,7 +159,7 @@ struct Template {
 }
 
 impl Template {
-    /// A system that nobody builds for: the server's builder must leave such builds alone.
+    /// A system that the server does not build for: its builder must not take such builds.
     fn system(&self) -> String {
         self.system.replace("linux", "bench")
     }
@@ -183,18 +184,19 @@ fn like(path: &str, seed: i64) -> String {
 
 struct Load {
     database: Database,
-    /// The largest one, whose jobs the templates are.
+    /// The largest specification, which has the templates' jobs.
     specification: SpecificationId,
-    /// Finished builds of the jobs that requests are about, whose history must not grow meanwhile.
+    /// Finished builds of the jobs that requests are about: such jobs get no new builds.
     history: u32,
-    /// Empty until they are needed.
+    /// Empty until they are needed. Bound: [`JOBS`].
     templates: Arc<[Template]>,
-    /// Builds that were made like templates.
+    /// How many builds were registered.
     registered: i64,
-    /// At most as many as the plan of the measurement takes.
+    /// Bound: what the plan of the measurement needs.
     waiting: VecDeque<Made>,
-    /// At most one more than [`RUNNING`].
+    /// Bound: one more than [`RUNNING`].
     running: VecDeque<Made>,
+    /// Updates since `updated` was last asked.
     done: Arc<AtomicU64>,
 }
 
@@ -204,10 +206,10 @@ impl Load {
         if self.templates.is_empty() {
             let history = self.history;
             let found = self.database.read(move |s| templates(s, history)).await;
-            (self.specification, self.templates) = found.map_err(failed)?;
+            (self.specification, self.templates) = found?;
         }
         if self.templates.is_empty() {
-            return Err(Failure::new("the database has no finished builds to make others like"));
+            return Err(failed("the database has no finished builds to make others like"));
         }
         while self.waiting.len() < number {
             self.stock_one().await?;
@@ -216,11 +218,11 @@ impl Load {
         Ok(())
     }
 
-    /// One evaluation: of each template a build.
+    /// Registers one evaluation, with a build for each template.
     async fn stock_one(&mut self) -> Result<(), Failure> {
         let first = self.registered;
-        self.registered += i64::try_from(self.templates.len()).map_err(failed)?;
-        // Another seed for each start of this process and each build.
+        self.registered += i64::try_from(self.templates.len())?;
+        // A seed that no other process and no other build has.
         let stamp = stamp()?;
         let seed = store::derivation_key(&stamp).wrapping_add(first);
         let jobs: Vec<_> = (0..)
@@ -234,28 +236,21 @@ impl Load {
             })
             .collect();
         let evaluation = self.register(jobs, stamp).await?;
-        let limit = u32::try_from(self.templates.len()).map_err(failed)?;
-        let mut made = self
-            .database
-            .read(move |s| store::job_builds(s, evaluation, &[], None, limit))
-            .await
-            .map_err(failed)?;
-        // As they were registered, which is the templates' order.
+        let limit = u32::try_from(self.templates.len())?;
+        let read = self.database.read(move |s| store::job_builds(s, evaluation, &[], None, limit));
+        let mut made = read.await?;
+        // Builds have the order of their registration, which is the templates'.
         made.sort_unstable_by_key(|job| job.build);
+        let (count, wanted) = (made.len(), self.templates.len());
         let new = made.iter().enumerate().map(|(template, job)| Made { id: job.build, template });
-        let before = self.waiting.len();
         self.waiting.extend(new);
-        if self.waiting.len() - before == self.templates.len() {
+        if count == wanted {
             return Ok(());
         }
-        Err(Failure::new(format!(
-            "{} builds were registered instead of {}",
-            self.waiting.len() - before,
-            self.templates.len()
-        )))
+        Err(failed(format!("{count} builds were registered instead of {wanted}")))
     }
 
-    /// Starts until [`RUNNING`] builds run, then ends the oldest and starts another in turn.
+    /// The next update: starts until [`RUNNING`] builds run, then an end of the oldest and a start in turn.
     fn next(&mut self) -> Option<Update> {
         if self.running.len() <= RUNNING
             && let Some(made) = self.waiting.pop_front()
@@ -266,10 +261,10 @@ impl Load {
         self.running.pop_front().map(Update::End)
     }
 
-    /// A few updates, each a write of its own, as from as many workers.
+    /// Makes a few updates at once, each in a write of its own.
     async fn steadily(&mut self, number: usize) -> Result<(), Failure> {
         if self.waiting.len() < number {
-            // Not expected: the plan stocks what it takes.
+            // Unexpected: the plan stocks enough.
             self.stock(JOBS).await?;
         }
         let mut writes = tokio::task::JoinSet::new();
@@ -284,7 +279,7 @@ impl Load {
             });
         }
         while let Some(written) = writes.join_next().await {
-            written.map_err(failed)?.map_err(failed)?;
+            written??;
         }
         Ok(())
     }
@@ -295,18 +290,16 @@ impl Load {
             let updates: Vec<_> = (0..left.min(BULK)).filter_map(|_| self.next()).collect();
             left -= left.min(BULK);
             let templates = Arc::clone(&self.templates);
-            self.database
-                .write(move |tx| {
-                    updates.iter().try_for_each(|update| change(tx, &templates, *update))
-                })
-                .await
-                .map_err(failed)?;
+            let write = self.database.write(move |tx| {
+                updates.iter().try_for_each(|update| change(tx, &templates, *update))
+            });
+            write.await?;
         }
         self.done.fetch_add(number as u64, Ordering::Relaxed);
         Ok(())
     }
 
-    /// One evaluation with so many new jobs, in one write, as a monitor does it.
+    /// Registers one evaluation with new jobs in one write, as a monitor does.
     async fn register_new(&self, number: usize) -> Result<(), Failure> {
         let stamp = stamp()?;
         let job = |n: usize| {
@@ -332,12 +325,12 @@ impl Load {
             let store::Begun::New(id) = begun else { return Ok(None) };
             Ok(store::register(tx, id, &jobs, "", "", now)?.map(|_| id))
         });
-        let registered = registered.await.map_err(failed)?;
-        registered.ok_or_else(|| Failure::new("an evaluation was there before it was made"))
+        registered.await?.ok_or_else(|| failed("an evaluation was there before it was made"))
     }
 }
 
-const NO_JOB: NewJob = NewJob {
+/// The fields that most jobs have in common.
+pub(crate) const NO_JOB: NewJob = NewJob {
     name: String::new(),
     derivation: String::new(),
     system: String::new(),
@@ -349,14 +342,14 @@ const NO_JOB: NewJob = NewJob {
     needs: Vec::new(),
 };
 
-/// What no evaluation was ever called.
+/// A stamp that no evaluation has.
 fn stamp() -> Result<String, Failure> {
-    let stamp = std::fs::read_to_string("/proc/sys/kernel/random/uuid").map_err(failed)?;
+    let stamp = std::fs::read_to_string("/proc/sys/kernel/random/uuid")?;
     Ok(stamp.trim().to_owned())
 }
 
-/// The largest specification and at most [`JOBS`] builds of different jobs of it, from all over the database.
-/// Jobs with `history` finished builds are left out, unless there are no others.
+/// The largest specification, and builds of up to [`JOBS`] different jobs of it from all parts of the database. Jobs with
+/// `history` finished builds are left out, unless there are no others.
 fn templates(
     s: &store::Snapshot,
     history: u32,
@@ -394,7 +387,7 @@ fn templates(
         }
     }
     let kept = if found.is_empty() { left_out } else { found };
-    // Not by name: what ends one after another lies apart in the index of jobs.
+    // In another order than by name, so that successive ends change different parts of the index of jobs.
     let mut templates: Vec<_> = kept.into_values().collect();
     templates.sort_by_cached_key(|template| store::derivation_key(&template.job));
     Ok((largest.id, templates.into()))

@@ -1,32 +1,34 @@
 //! `brigandine-bench site`: what pages and API cost on a database of any size.
 //!
-//! The server is the real one, in a process of its own (see `server.rs`), and is asked over kept
-//! connections. Latency is measured at a steady rate that two cores can bear: each connection has a
-//! schedule, and a request that had to wait for the answer before it counts from its scheduled time,
-//! so a stall is not hidden by asking less. Throughput is measured by asking again at once.
+//! The server is the real one, in a process of its own (see `server.rs`); requests use kept connections. Latency is measured
+//! at a steady rate that two cores can serve: each connection has a schedule, and a request that has to wait for the
+//! previous answer counts from its scheduled time, so that a stall does not hide by lowering the rate. Throughput is
+//! measured without a schedule.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::cli::Site;
 use crate::client::{Connection, request};
 use crate::figures::{Figures, Row};
-use crate::measured::Server;
 use crate::output::{Failure, failed, print_json};
+use crate::process::{Server, program};
 use crate::samples::Samples;
+use crate::statistics::{median, milliseconds, percentile, sorted};
 use brigandine::model;
 use brigandine::{StateDir, store};
 
 /// Status updates per second of the write load.
 const UPDATES: u64 = 2000;
-/// Answers of which it is counted what they list, before a row is measured and again afterwards.
+/// Answers whose entries are counted before a row is measured, and again afterwards.
 const SURVEYED: usize = 32;
 /// Status updates of the bulk figure, and jobs of the registered evaluation.
 const BULK_MAX: i64 = 100_000;
 
-/// Seeds if need be, measures, prints.
+/// Makes sample builds if there are none, measures, and prints.
 ///
 /// # Errors
-/// The state cannot be made or used, or an answer is not what it should be.
+/// The state cannot be made or used, or an answer is wrong.
 pub(crate) fn run(arguments: &Site) -> Result<(), Failure> {
     if !arguments.compare.is_empty() {
         return crate::growth::run(&arguments.compare, arguments.json);
@@ -38,7 +40,7 @@ pub(crate) fn run(arguments: &Site) -> Result<(), Failure> {
     let state = match &arguments.state {
         Some(state) => state.clone(),
         None => {
-            temporary = tempfile::tempdir().map_err(failed)?;
+            temporary = tempfile::tempdir()?;
             temporary.path().join("state")
         }
     };
@@ -46,14 +48,12 @@ pub(crate) fn run(arguments: &Site) -> Result<(), Failure> {
     if !file.exists() {
         eprintln!("making {} sample builds", arguments.builds);
         let progress = |_: store::Step| ();
-        store::make_sample(i64::from(arguments.builds), &state, model::now(), &progress)
-            .map_err(failed)?;
+        store::make_sample(i64::from(arguments.builds), &state, model::now(), &progress)?;
     }
-    let file_bytes = std::fs::metadata(&file).map_err(failed)?.len();
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let file_bytes = std::fs::metadata(&file)?.len();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let samples = runtime.block_on(crate::samples::choose(&state))?;
-    let mut server = Server::start(&state)?;
+    let mut server = start(&state)?;
     let figures = runtime.block_on(measure(arguments, &mut server, &samples, file_bytes))?;
     server.stop()?;
     if arguments.json {
@@ -64,6 +64,13 @@ pub(crate) fn run(arguments: &Site) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Starts the measured server.
+pub(crate) fn start(state: &Path) -> Result<Server, Failure> {
+    let mut command = program(&["server", "--state"])?;
+    command.arg(state);
+    Server::start(command)
+}
+
 /// Requests of one kind.
 #[derive(Clone)]
 struct Route {
@@ -71,20 +78,27 @@ struct Route {
     requests: Vec<Vec<u8>>,
     /// Per second.
     rate: f64,
-    /// Every answer must hold this.
+    /// A text that every answer contains.
     holds: &'static str,
-    /// An answer lists as many things as it holds this.
+    /// A text that an answer contains once for each entry that it lists.
     counts: &'static str,
 }
 
-/// A value in a query.
+/// A value of a query, encoded.
 fn escaped(value: &str) -> String {
     form_urlencoded::byte_serialize(value.as_bytes()).collect()
 }
 
+/// What each build of a JSON list has.
+const BUILD: &str = "\"buildstatus\":";
+/// What each row of a page has.
+const ROW: &str = "<li class=\"row";
+
 /// The requests, each about samples in turn.
 fn routes(samples: &Samples) -> Vec<Route> {
     let route = |name, rate, holds, counts, requests| Route { name, requests, rate, holds, counts };
+    let json = |name, rate, requests| route(name, rate, BUILD, BUILD, requests);
+    let page = |name, rate, counts, requests| route(name, rate, "</html>", counts, requests);
     let one = |path: &str, page| vec![request(path, page)];
     let of = |path: &str, ids: &[i64], page| -> Vec<_> {
         ids.iter().map(|id| request(&format!("{path}{id}"), page)).collect()
@@ -106,76 +120,55 @@ fn routes(samples: &Samples) -> Vec<Route> {
     let names = samples.specifications.iter();
     let of_names = names.map(|name| request(&format!("/jobset/{name}"), true)).collect();
     let small = format!("/api/latestbuilds?nr=10&jobset={}", escaped(&samples.small.name));
-    let build = "\"buildstatus\":";
+    let checkouts = "\"checkouts\":";
+    let evaluations = of("/api/evaluation?id=", &samples.evaluations, false);
+    let specifications = one("/specifications", false);
+    let history = samples.builds_of_jobs();
     vec![
-        route("latestbuilds?nr=2", 400.0, build, build, one("/api/latestbuilds?nr=2", false)),
-        route("latestbuilds?nr=10&job&system&jobset", 400.0, build, build, of_jobs.collect()),
-        route("latestbuilds?nr=10&jobset (small)", 400.0, build, build, one(&small, false)),
-        route("build/ID", 400.0, build, build, of("/build/", &ids, false)),
-        route("build/BASENAME.drv", 400.0, build, build, basenames.collect()),
-        // The job's history.
-        route(
-            "build/ID (page)",
-            400.0,
-            "</html>",
-            "<rect class=",
-            of("/build/", &samples.builds_of_jobs(), true),
-        ),
-        route(
-            "api/evaluation?id",
-            400.0,
-            "\"checkouts\":",
-            "\"checkouts\":",
-            of("/api/evaluation?id=", &samples.evaluations, false),
-        ),
-        route(
-            "eval/ID (page)",
-            200.0,
-            "</html>",
-            "<li class=\"row",
-            of("/eval/", &samples.evaluations, true),
-        ),
-        route("jobset/NAME", 200.0, "</html>", "<a href=\"/eval/", of_names),
-        route("/", 200.0, "</html>", "<li class=\"row", one("/", true)),
-        route("queue?nr=200", 50.0, build, build, one("/api/queue?nr=200", false)),
-        route("latestbuilds?nr=1000", 20.0, build, build, one("/api/latestbuilds?nr=1000", false)),
-        route(
-            "specifications",
-            200.0,
-            "\"proc\":",
-            "\"proc-file\":",
-            one("/specifications", false),
-        ),
+        json("latestbuilds?nr=2", 400.0, one("/api/latestbuilds?nr=2", false)),
+        json("latestbuilds?nr=10&job&system&jobset", 400.0, of_jobs.collect()),
+        json("latestbuilds?nr=10&jobset (small)", 400.0, one(&small, false)),
+        json("build/ID", 400.0, of("/build/", &ids, false)),
+        json("build/BASENAME.drv", 400.0, basenames.collect()),
+        // A page has a `rect` for each build of the job's history.
+        page("build/ID (page)", 400.0, "<rect class=", of("/build/", &history, true)),
+        route("api/evaluation?id", 400.0, checkouts, checkouts, evaluations),
+        page("eval/ID (page)", 200.0, ROW, of("/eval/", &samples.evaluations, true)),
+        page("jobset/NAME", 200.0, "<a href=\"/eval/", of_names),
+        page("/", 200.0, ROW, one("/", true)),
+        json("queue?nr=200", 50.0, one("/api/queue?nr=200", false)),
+        json("latestbuilds?nr=1000", 20.0, one("/api/latestbuilds?nr=1000", false)),
+        route("specifications", 200.0, "\"proc\":", "\"proc-file\":", specifications),
     ]
 }
 
-/// What answers list and how long they are, of requests from all over the route's.
+/// Adds how many entries answers list, and their lengths, for some of the route's requests.
 async fn survey(
     address: &str,
     route: &Route,
     seen: &mut Vec<(usize, usize)>,
 ) -> Result<(), Failure> {
-    let mut connection = Connection::open(address).await.map_err(failed)?;
+    let mut connection = Connection::open(address).await?;
     let step = route.requests.len().div_ceil(SURVEYED).max(1);
     for request in route.requests.iter().step_by(step) {
-        let answer = connection.ask(request).await.map_err(failed)?;
+        let answer = connection.ask(request).await?;
         seen.push((count(answer, route.counts.as_bytes()), answer.len()));
     }
     Ok(())
 }
 
-/// How often `part`, which is not empty, stands in `text`.
+/// How often `text` contains `part`, which is not empty.
 fn count(text: &[u8], part: &[u8]) -> usize {
     text.windows(part.len()).filter(|window| *window == part).count()
 }
 
-/// What one run of a route measured: latencies in milliseconds and how long it took.
+/// One run of a route: sorted latencies in milliseconds, and its duration.
 struct Run {
     latencies: Vec<f64>,
     seconds: f64,
 }
 
-/// Asks for `time` over `connections`, at the route's rate or, with `flat_out`, at once again.
+/// Sends requests for `time` over `connections`, at the route's rate or, with `flat_out`, without pauses.
 async fn ask(
     address: &str,
     route: &Route,
@@ -186,7 +179,7 @@ async fn ask(
     let mut tasks = tokio::task::JoinSet::new();
     let began = Instant::now() + Duration::from_millis(20);
     for number in 0..connections {
-        let mut connection = Connection::open(address).await.map_err(failed)?;
+        let mut connection = Connection::open(address).await?;
         let route = route.clone();
         tasks.spawn(async move {
             let mut latencies = Vec::new();
@@ -201,7 +194,7 @@ async fn ask(
                         tokio::time::sleep_until(due.into()).await;
                         start = Instant::now();
                     } else {
-                        // Late by the server's doing: it counts from when it was due.
+                        // The server was late: the request counts from its scheduled time.
                         start = due;
                     }
                     due += pause;
@@ -212,8 +205,8 @@ async fn ask(
                 let request = &route.requests[at % route.requests.len()];
                 at += connections * 37 + 1;
                 let answer = connection.ask(request).await?;
-                latencies.push(start.elapsed().as_secs_f64() * 1000.0);
-                // Looked at now and then: the generator shares the cores.
+                latencies.push(milliseconds(start.elapsed()));
+                // Only some answers are checked: the load generator shares the cores with the server.
                 if latencies.len() % 16 == 1 && !contains(answer, holds) {
                     return Err(std::io::Error::other(format!(
                         "{}: an answer does not hold {}",
@@ -225,28 +218,18 @@ async fn ask(
     }
     let mut all = Vec::new();
     while let Some(latencies) = tasks.join_next().await {
-        all.append(&mut latencies.map_err(failed)?.map_err(failed)?);
+        all.append(&mut latencies??);
     }
     if all.is_empty() {
         return Err(failed(format!("{}: nothing was answered in time", route.name)));
     }
-    all.sort_unstable_by(f64::total_cmp);
-    Ok(Run { latencies: all, seconds: began.elapsed().as_secs_f64() })
+    Ok(Run { latencies: sorted(all), seconds: began.elapsed().as_secs_f64() })
 }
 
 fn contains(text: &[u8], part: &[u8]) -> bool {
-    // Pages end with what is looked for, lists begin with it.
+    // Pages end with the text, lists begin with it.
     let (head, tail) = (&text[..text.len().min(2048)], &text[text.len().saturating_sub(64)..]);
     [head, tail].iter().any(|text| text.windows(part.len()).any(|window| window == part))
-}
-
-pub(crate) fn percentile(sorted: &[f64], percent: usize) -> f64 {
-    sorted.get((sorted.len() * percent / 100).min(sorted.len() - 1)).copied().unwrap_or(f64::NAN)
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_unstable_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 struct Plan {
@@ -255,7 +238,7 @@ struct Plan {
     repeat: u32,
 }
 
-/// Measures a route as often as asked; medians.
+/// Measures a route `plan.repeat` times, and returns the medians.
 async fn row(
     server: &Server,
     plan: &Plan,
@@ -305,6 +288,7 @@ async fn measure(
     samples: &Samples,
     file_bytes: u64,
 ) -> Result<Figures, Failure> {
+    let first_page_ms = server.first_page_ms()?;
     let (routes, builds) = (routes(samples), samples.highest);
     if let Some(route) = routes.iter().find(|route| route.requests.is_empty()) {
         return Err(failed(format!("{}: the database has nothing to ask about", route.name)));
@@ -344,7 +328,7 @@ async fn measure(
     let loaded: Vec<_> = routes.iter().filter(wanted).collect();
     let mut updates_per_s_under_load = None;
     if !loaded.is_empty() {
-        // Two updates for each build, and a quarter more than the plan for what lies between the runs.
+        // Each build has two updates. A quarter more than the plan covers the time between the runs.
         let seconds = (plan.time * plan.repeat).as_secs_f64() * loaded.len() as f64;
         let updates = (seconds * 1.25 + 1.0) * UPDATES as f64;
         server.tell(&format!("stock {}", (updates / 2.0) as u64))?;
@@ -358,7 +342,7 @@ async fn measure(
         updates_per_s_under_load = Some(server.number("updated")? / began.elapsed().as_secs_f64());
         server.tell("updates 0")?;
     }
-    let memory_reads_mib = server.memory_mib("VmRSS");
+    let memory_mib = server.memory_mib("VmRSS");
     let bulk = builds.min(BULK_MAX);
     let mut bulk_updates_per_s = None;
     if named("bulk") {
@@ -370,7 +354,7 @@ async fn measure(
         eprintln!("{bulk} jobs of one evaluation");
         server.send(&format!("register {bulk}"))?;
         if let Some(route) = by_name("build/ID") {
-            // Ends with the registration, or soon after.
+            // It ends with the registration, or soon after.
             let once = Plan {
                 repeat: 1,
                 time: Duration::from_secs_f64(arguments.seconds.max(bulk as f64 / 40_000.0)),
@@ -378,7 +362,7 @@ async fn measure(
             };
             rows.push(row(server, &once, route, "registration", false).await?);
         }
-        registration_s = Some(server.line()?.parse::<f64>().map_err(failed)?);
+        registration_s = Some(server.line()?.parse::<f64>()?);
     }
     Ok(Figures {
         builds,
@@ -386,14 +370,14 @@ async fn measure(
         small_jobset: samples.small.name.clone(),
         small_jobset_builds: samples.small.finished,
         notes: samples.notes.clone(),
-        first_page_ms: server.start_ms,
+        first_page_ms,
         rows,
         updates_per_s_under_load,
         bulk_updates_per_s,
         registered_jobs: bulk,
         registration_s,
         registrations_per_s: registration_s.map(|seconds| bulk as f64 / seconds),
-        memory_mib: memory_reads_mib,
+        memory_mib,
         memory_end_mib: server.memory_mib("VmRSS"),
         memory_peak_mib: server.memory_mib("VmHWM"),
         repeat: arguments.repeat,

@@ -1,9 +1,9 @@
-//! `brigandine-bench strangers`: what an honest client meets while others hold as many connections as they get.
+//! `brigandine-bench strangers`: how fast an honest client is served while others hold as many connections as they get.
 //!
-//! The server is the real one, in a process of its own (see `server.rs`), with the default bounds. Strangers
-//! connect from 127.0.0.2 on, of one kind after the other; what the server closes they do not open again. The
-//! honest client comes from 127.0.0.100 and asks for a page every 20 ms, each over a new connection. A page that
-//! had to wait for the one before counts from when it was due, so a stall is not hidden by asking less.
+//! The server is the real one, in a process of its own (see `server.rs`), with the default limits. The strangers connect
+//! from 127.0.0.2 on, one kind after the other, and do not reconnect. The honest client, 127.0.0.100, requests a page every
+//! 20 ms, each over a new connection. A page that has to wait for the previous one counts from its scheduled time, so that
+//! a stall does not hide by lowering the rate.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -15,31 +15,31 @@ use tokio::net::TcpStream;
 
 use crate::cli::Strangers;
 use crate::client::{Connection, connect_from, request};
-use crate::measured::Server;
 use crate::output::{Failure, failed, print_json, say};
+use crate::process::Server;
 use crate::samples::Samples;
-use crate::site::percentile;
+use crate::statistics::{milliseconds, percentile, sorted};
 use brigandine::model;
 use brigandine::store;
 
-/// 99 of 100 pages must be there in so many milliseconds.
+/// The limit for the 99th percentile of the pages, in milliseconds.
 const P99_MAX_MS: f64 = 200.0;
-/// The server may take so much more memory than before.
+/// The limit for the growth of the server's memory.
 const GROWTH_MAX_MIB: f64 = 128.0;
-/// Between two pages.
+/// The time between two pages.
 const PAUSE: Duration = Duration::from_millis(20);
 /// The client that is measured.
 const HONEST: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 100);
-/// Builds in the database: pages have their usual size.
+/// Builds in the database: enough for pages of the usual size.
 const BUILDS: i64 = 10_000;
-/// Requests that are sent at once by who reads no answer.
+/// Requests that a stranger sends at once without reading an answer.
 const PIPELINED: usize = 400;
 
 /// What strangers do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 enum Kind {
-    /// There are none.
+    /// No strangers.
     None,
     Idle,
     SlowHead,
@@ -80,7 +80,7 @@ impl Kind {
 #[derive(Debug, Serialize)]
 struct Row {
     strangers: Kind,
-    /// Their connections that the server had closed at the end.
+    /// Connections of strangers that the server had closed at the end.
     closed: usize,
     pages: usize,
     p50_ms: f64,
@@ -99,14 +99,12 @@ struct Figures {
 }
 
 impl Figures {
-    /// What is not as it has to be.
+    /// The limits that were exceeded.
     fn problems(&self) -> Vec<String> {
-        let slow = self.rows.iter().filter(|row| row.p99_ms > P99_MAX_MS);
-        let mut problems: Vec<_> = slow
-            .map(|row| {
-                format!("{}: p99 of {:.0} ms, above {P99_MAX_MS}", row.strangers.name(), row.p99_ms)
-            })
-            .collect();
+        let slow = self.rows.iter().filter(|row| row.p99_ms > P99_MAX_MS).map(|row| {
+            format!("{}: p99 of {:.0} ms, above {P99_MAX_MS}", row.strangers.name(), row.p99_ms)
+        });
+        let mut problems: Vec<_> = slow.collect();
         let growth = self.memory_peak_mib - self.memory_before_mib;
         if growth > GROWTH_MAX_MIB {
             problems.push(format!("memory grew by {growth:.0} MiB, above {GROWTH_MAX_MIB}"));
@@ -144,7 +142,7 @@ impl Figures {
 /// A page is not answered, pages are too slow, or the server's memory grows too much.
 pub(crate) fn run(arguments: &Strangers) -> Result<(), Failure> {
     let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).map_err(failed)?;
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?;
     let needed = u64::from(arguments.connections) + 64;
     if limit.maximum.is_some_and(|maximum| maximum < needed) {
         return Err(failed(format!(
@@ -152,13 +150,12 @@ pub(crate) fn run(arguments: &Strangers) -> Result<(), Failure> {
             arguments.connections
         )));
     }
-    let temporary = tempfile::tempdir().map_err(failed)?;
+    let temporary = tempfile::tempdir()?;
     let state = temporary.path().join("state");
-    store::make_sample(BUILDS, &state, model::now(), &|_| ()).map_err(failed)?;
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    store::make_sample(BUILDS, &state, model::now(), &|_| ())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let samples = runtime.block_on(crate::samples::choose(&state))?;
-    let server = Server::start(&state)?;
+    let server = crate::site::start(&state)?;
     let figures = runtime.block_on(measure(arguments, &server, &pages(&samples)))?;
     server.stop()?;
     if arguments.json {
@@ -170,7 +167,7 @@ pub(crate) fn run(arguments: &Strangers) -> Result<(), Failure> {
     if problems.is_empty() { Ok(()) } else { Err(failed(problems.join("; "))) }
 }
 
-/// Pages of every sort.
+/// Requests for pages of every kind.
 fn pages(samples: &Samples) -> Vec<Vec<u8>> {
     let mut paths = vec!["/".to_owned(), "/queue".to_owned()];
     paths.extend(samples.builds.iter().take(20).map(|(id, _)| format!("/build/{id}")));
@@ -184,9 +181,9 @@ async fn measure(
     server: &Server,
     pages: &[Vec<u8>],
 ) -> Result<Figures, Failure> {
-    let address: SocketAddr = server.address.parse().map_err(failed)?;
+    let address: SocketAddr = server.address.parse()?;
     let time = Duration::from_secs_f64(arguments.seconds);
-    // What the server keeps of its first pages is not the strangers' doing.
+    // Memory that the server takes for its first pages does not count.
     ask(address, pages, time / 4).await?;
     let memory_before_mib = server.memory_mib("VmRSS");
     let mut rows = Vec::new();
@@ -195,17 +192,15 @@ async fn measure(
         let mut strangers = Vec::new();
         for number in 0..count {
             let last = 2 + u8::try_from(number % u16::from(arguments.clients)).unwrap_or(0);
-            let socket = connect_from(Ipv4Addr::new(127, 0, 0, last), address).await;
-            let mut socket = socket.map_err(failed)?;
-            // One that the server has closed already takes nothing.
+            let mut socket = connect_from(Ipv4Addr::new(127, 0, 0, last), address).await?;
+            // It fails if the server has closed the connection already.
             let _ = socket.write_all(&kind.opening()).await;
             strangers.push(socket);
         }
-        let mut times = tokio::select! {
-            times = ask(address, pages, time) => times?,
+        let times = tokio::select! {
+            times = ask(address, pages, time) => sorted(times?),
             () = drip(&strangers, kind) => unreachable!("it has no end"),
         };
-        times.sort_unstable_by(f64::total_cmp);
         rows.push(Row {
             strangers: kind,
             closed: strangers.iter().filter(|socket| is_closed(socket)).count(),
@@ -225,7 +220,7 @@ async fn measure(
     })
 }
 
-/// Asks for pages at a steady rate; gives how long each took, in milliseconds.
+/// Requests pages at a steady rate, and returns how long each took, in milliseconds.
 async fn ask(address: SocketAddr, pages: &[Vec<u8>], time: Duration) -> Result<Vec<f64>, Failure> {
     let began = Instant::now();
     let (mut due, mut times) = (began, Vec::new());
@@ -234,15 +229,15 @@ async fn ask(address: SocketAddr, pages: &[Vec<u8>], time: Duration) -> Result<V
         if times.len() > 1 && began.elapsed() >= time {
             break;
         }
-        let mut connection = Connection::open_from(HONEST, address).await.map_err(failed)?;
-        connection.ask(page).await.map_err(failed)?;
-        times.push(due.elapsed().as_secs_f64() * 1000.0);
+        let mut connection = Connection::open_from(HONEST, address).await?;
+        connection.ask(page).await?;
+        times.push(milliseconds(due.elapsed()));
         due += PAUSE;
     }
     Ok(times)
 }
 
-/// Sends a byte on each connection now and then, if that is what its kind does.
+/// Sends a byte on each connection every second, if the kind is slow.
 async fn drip(strangers: &[TcpStream], kind: Kind) {
     let drips = matches!(kind, Kind::SlowHead | Kind::SlowBody);
     loop {
@@ -253,7 +248,7 @@ async fn drip(strangers: &[TcpStream], kind: Kind) {
     }
 }
 
-/// Whether the server has closed a connection; what it has sent stays unread.
+/// Whether the server has closed a connection. Reads nothing.
 fn is_closed(socket: &TcpStream) -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let mut polled = [PollFd::new(socket, PollFlags::RDHUP)];

@@ -223,7 +223,7 @@ fn pages_beside_strangers_are_measured_and_what_is_too_slow_or_too_large_is_a_fa
 #[test]
 fn a_short_measurement_of_pushes_counts_no_more_descriptors_at_its_end() {
     let mut command = Command::new(PROGRAM);
-    command.args(["pushes", "--pushes", "40", "--json"]);
+    command.args(["pushes", "--pushes", "20", "--json"]);
     let ended = run(command);
     let figures: serde_json::Value = serde_json::from_str(&ended.stdout).expect(&ended.stderr);
     let lines = figures["lines"].as_array().expect("lines");
