@@ -1,13 +1,22 @@
-//! Golden files: every kind of wrong configuration and what is said about it. A file `NAME.toml` in
-//! `tests/data/bad-config` has its messages in `NAME.txt`; what comes before the first dash says what
-//! it is read as. `BRIGANDINE_BLESS=1` writes the golden files anew, to be read before they are kept.
+//! Snapshots of what is said about every kind of wrong configuration: beside `NAME.toml` in `tests/data/bad-config`. The
+//! name up to the first dash says what the file is read as. `cargo insta review` shows a snapshot that differs, and
+//! `INSTA_UPDATE=always` accepts it.
 
 use std::path::{Path, PathBuf};
 
 use super::*;
 
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/bad-config")
+fn data(folder: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(folder)
+}
+
+/// Compares `text` with the snapshot `name` in a folder of `tests/data`.
+fn check_snapshot(folder: &str, name: &str, text: &str) {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path(data(folder));
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| insta::assert_snapshot!(name, text));
 }
 
 /// What is said about `text`, which must be refused.
@@ -18,46 +27,30 @@ fn refusal(name: &str, text: &str) -> String {
         Some("jobs") => job_list::parse(name, text).map(drop),
         _ => panic!("{name}: the name starts with spec-, server- or jobs-"),
     };
-    match problems {
-        Ok(()) => panic!("{name} is accepted"),
-        Err(problems) => format!("{problems}\n"),
-    }
+    problems.expect_err(name).to_string()
 }
 
 #[test]
 fn every_wrong_configuration_is_told_by_file_line_and_remedy() {
-    let bless = std::env::var_os("BRIGANDINE_BLESS").is_some();
     let mut kinds = 0;
-    let mut wrong = Vec::new();
-    let mut names: Vec<_> = std::fs::read_dir(folder())
-        .expect("the folder of bad configurations")
-        .map(|entry| entry.expect("an entry").path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
-        .collect();
-    names.sort();
-    for path in names {
+    for entry in std::fs::read_dir(data("bad-config")).expect("the folder of bad configurations") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_none_or(|extension| extension != "toml") {
+            continue;
+        }
         kinds += 1;
         let name = path.file_name().and_then(|name| name.to_str()).expect("a plain name");
         let said = refusal(name, &std::fs::read_to_string(&path).expect("a text file"));
-        let place = format!("{name}:");
-        assert!(said.starts_with(&place), "{name}: no place in {said}");
+        assert!(said.starts_with(&format!("{name}:")), "{name}: no place in {said}");
         assert!(said.contains("= help: "), "{name}: no remedy in {said}");
         for line in said.lines().filter(|line| line.contains(": error: ")) {
             let mut parts = line.split(':').skip(1);
             let mut number = || parts.next().and_then(|part| part.parse::<usize>().ok());
             assert!(number() > Some(0) && number() > Some(0), "{name}: no line and column: {line}");
         }
-        let golden = path.with_extension("txt");
-        if bless {
-            std::fs::write(&golden, &said).expect("writing the golden file");
-        }
-        let wanted = std::fs::read_to_string(&golden).unwrap_or_default();
-        if wanted != said {
-            wrong.push(format!("{name}\n--- wanted\n{wanted}--- said\n{said}"));
-        }
+        check_snapshot("bad-config", name.trim_end_matches(".toml"), &said);
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(kinds >= 25, "only {kinds} kinds of wrong configuration");
+    assert!(kinds >= 78, "only {kinds} kinds of wrong configuration");
 }
 
 #[test]
@@ -96,11 +89,7 @@ fn everything_a_specification_can_say_is_understood() {
     let names: Vec<_> = all.iter().map(|specification| &*specification.name).collect();
     assert_eq!(names, ["list-in-repository", "program", "list-here", "shortest"]);
     let json = serde_json::to_string_pretty(&all).expect("plain values");
-    let golden = folder().with_file_name("config").join("everything.json");
-    if std::env::var_os("BRIGANDINE_BLESS").is_some() {
-        std::fs::write(&golden, format!("{json}\n")).expect("writing the golden file");
-    }
-    assert_eq!(std::fs::read_to_string(golden).unwrap_or_default(), format!("{json}\n"));
+    check_snapshot("config", "everything", &json);
 }
 
 #[test]
