@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::serve::Signals;
 use super::{Failure, existing, poll, print_json, say, table};
-use crate::app::{self, AppError, RunningServer};
+use crate::app::{self, AppError, RunningServer, Served};
 use crate::cli;
 use crate::config;
 use crate::model::{self, EvaluationId, Keep};
@@ -38,6 +38,9 @@ pub(crate) async fn run(arguments: &cli::Prune) -> Result<(), Failure> {
         show(&due(&database, keep).await?, arguments.json);
         return Ok(());
     }
+    if app::served(state) == Served::Yes {
+        return by_server(state, &database, named, server, arguments.json).await;
+    }
     // `app::prune` opens the database under the lock of the state directory.
     database.close().await?;
     drop(database);
@@ -61,17 +64,9 @@ pub(crate) async fn run(arguments: &cli::Prune) -> Result<(), Failure> {
             Ok(())
         }
         Err(AppError::Locked(_)) => {
-            // The server may have started since it was asked for.
-            let server = app::running_server(state).or(server);
-            let keep = server.as_ref().map_or(named.unwrap_or_default(), |s| s.keep);
-            if named.is_some_and(|named| named != keep) {
-                eprintln!(
-                    "brigandine: the server that runs deletes by its own [keep]: {}; that of the \
-                     file is not used",
-                    rules(keep)
-                );
-            }
-            by_server(state, keep, arguments.json).await
+            // A server starts.
+            let (database, server) = (existing(state).await?, app::running_server(state));
+            by_server(state, &database, named, server, arguments.json).await
         }
         Err(error) => Err(error.into()),
     }
@@ -157,15 +152,28 @@ fn report(pruned: &Pruned, as_json: bool) {
 
 /// Has the running server prune by its own configuration. Waits until everything is deleted that is due now: beside a
 /// busy server something new becomes due all the time.
-async fn by_server(state: &Path, keep: Keep, as_json: bool) -> Result<(), Failure> {
-    let database = existing(state).await?;
+async fn by_server(
+    state: &Path,
+    database: &Database,
+    named: Option<Keep>,
+    server: Option<RunningServer>,
+    as_json: bool,
+) -> Result<(), Failure> {
+    let keep = server.map_or(named.unwrap_or_default(), |server| server.keep);
+    if named.is_some_and(|named| named != keep) {
+        eprintln!(
+            "brigandine: the server that runs deletes by its own [keep]: {}; that of the file is not \
+             used",
+            rules(keep)
+        );
+    }
     let wanted: HashSet<EvaluationId> =
-        due(&database, keep).await?.into_iter().flat_map(|due| due.evaluations).collect();
+        due(database, keep).await?.into_iter().flat_map(|due| due.evaluations).collect();
     app::tell(state, "prune now")
         .map_err(|error| Failure::failed(format!("the server cannot be told: {error}")))?;
     let (mut least, mut since) = ((usize::MAX, i64::MAX), Instant::now());
     let deleted = poll(state, async |gone| {
-        let due = due(&database, keep).await?;
+        let due = due(database, keep).await?;
         let jobs = due.iter().map(|due| due.jobs).sum();
         let left = due.iter().flat_map(|due| &due.evaluations).filter(|id| wanted.contains(id));
         let left = left.count();
