@@ -53,7 +53,7 @@ pub(crate) enum Command {
     /// Wait until builds have ended; the exit status is their result
     ///
     /// Status 0: all succeeded; 1: one failed, or no server runs; 3: one is not there; 4: none failed,
-    /// and one was canceled; 5: the time is over. Each build is told when it has ended.
+    /// and one was canceled; 5: the time is over. Each build is printed when it has ended.
     Wait(Wait),
     /// List builds: pending ones, then finished ones, latest first
     Builds(Builds),
@@ -62,14 +62,13 @@ pub(crate) enum Command {
     Import(Import),
     /// Cancel a build that waits or runs, and wait for its end
     Cancel(Change),
-    /// Build once more what ended badly, and what failed for want of it
+    /// Build a failed or canceled build once more, and the builds that failed because of it
     Restart(Change),
     /// Delete evaluations that need not be kept, with their builds, build logs and outputs
     ///
-    /// What is kept is said by `keep` in a specification, or by `[keep]` in the server's configuration for
-    /// those that do not say it; by default everything. Never deleted are what waits or runs, the newest
-    /// evaluation of a specification, its newest that succeeded, and the one that its inputs are at. A running server does the same every
-    /// hour, and does it now when it is told to by this command.
+    /// `keep` in a specification says which evaluations are kept, or else `[keep]` in the server's configuration; by default
+    /// all are. Pending builds, the newest evaluation of a specification, its newest that succeeded, and the one that
+    /// its inputs are at are never deleted. A running server prunes every hour, and when this command tells it to.
     Prune(Prune),
 }
 
@@ -142,8 +141,8 @@ pub(crate) struct Serve {
     /// Let loaded specifications replace stored ones of the same name
     #[arg(long)]
     pub(crate) replace: bool,
-    /// Handle every specification once, build everything, end; status 1 if a fetch, an evaluation or a
-    /// build that it wanted failed
+    /// Handle every specification once, build everything, end; status 1 if a fetch, an evaluation or one of
+    /// its builds failed
     #[arg(long)]
     pub(crate) one_shot: bool,
     /// Isolate builds with bubblewrap; without a value: do not start if it is absent

@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// Differences that are reported at most: more than anybody reads.
+/// Differences that are reported, at most.
 const UNUSED_MAX: usize = 100;
 
 /// Changes whenever a file is written: inode, size, and times. `None`: the file cannot be read.

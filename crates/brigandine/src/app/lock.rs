@@ -1,5 +1,4 @@
-//! Who may use the state directory: its lock, what is done under it without a server, and the recovery from a server that
-//! was killed.
+//! The lock of the state directory, the work that commands do under it, and the recovery from a server that was killed.
 
 use super::AppError;
 use crate::input::Checkouts;

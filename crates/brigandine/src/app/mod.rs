@@ -92,7 +92,7 @@ struct Shared {
 #[derive(Debug)]
 struct Watched {
     specification: Specification,
-    /// The last request for a look that the monitor was told of.
+    /// The last request for a look that the monitor received.
     wanted_at: i64,
     /// Requests a look.
     wanted: Arc<Notify>,

@@ -96,7 +96,7 @@ impl App {
             (Some("cancel"), Some(id)) => {
                 let canceled = self.shared.health.retry(|| self.cancel(id)).await?;
                 if canceled == Cancel::TooLate {
-                    // The command itself has canceled the build: pages must be told, and a twin may start.
+                    // The command itself has canceled the build: pages have to show it, and a twin may start.
                     self.shared.builder.wake();
                     self.publish_build(id).await?;
                 }

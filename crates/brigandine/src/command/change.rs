@@ -1,5 +1,4 @@
-//! `brigandine cancel ID`, `brigandine restart ID`: changes of builds. The database has them, whether a server runs or
-//! not; one that runs is told.
+//! `brigandine cancel ID`, `brigandine restart ID`: change builds in the database, and tell the server if one runs.
 
 use std::time::{Duration, Instant};
 

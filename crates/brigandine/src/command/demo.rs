@@ -101,7 +101,7 @@ async fn bind(wanted: SocketAddr) -> Result<TcpListener, Failure> {
             Err(_) => break,
         }
     }
-    // Says what is wrong with the address that was asked for.
+    // No port is free: report the problem of the wanted address.
     listen(wanted).await
 }
 

@@ -1,15 +1,15 @@
 //! Circles in a graph: jobs that need each other.
 //!
-//! All elementary circles are found, each once, up to a bound: Johnson's search, from the lowest node of
-//! each strongly connected part, which is then taken away. Finding one takes time linear in the graph.
-//! Nothing recurses: a circle may be as long as the list of jobs.
+//! Johnson's algorithm finds every elementary circle once, up to a bound: it searches from the lowest node of each strongly
+//! connected component, and then removes that node. Each circle takes time linear in the graph. There is no recursion,
+//! because a circle may be as long as the list of jobs.
 
 /// The circles of a graph.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Circles {
-    /// The nodes of each, the lowest first.
+    /// The nodes of each circle, the lowest first. Bound: the `most` of [`circles`].
     pub(crate) found: Vec<Vec<usize>>,
-    /// Whether there are more than were asked for.
+    /// Whether there are more circles.
     pub(crate) more: bool,
 }
 
@@ -18,7 +18,7 @@ pub(crate) fn circles(leads: &[Vec<usize>], most: usize) -> Circles {
     let mut gone = vec![false; leads.len()];
     let mut circles = Circles::default();
     loop {
-        // The lowest node that is in a circle, with all that are in circles with it.
+        // The component with the lowest node that is in a circle.
         let parts = parts(leads, &gone);
         let in_circle = |part: &[usize]| match part {
             [one] => leads[*one].contains(one),
@@ -47,7 +47,7 @@ fn lowest(part: &[usize]) -> usize {
     part.iter().copied().min().unwrap_or(usize::MAX)
 }
 
-/// The circles through `start` that stay inside.
+/// Adds the circles through `start` whose nodes are all inside.
 fn through(
     leads: &[Vec<usize>],
     start: usize,
@@ -55,11 +55,10 @@ fn through(
     most: usize,
     circles: &mut Circles,
 ) {
-    // A blocked node is on the path, or leads back to it only: looking again would be in vain until one
-    // of those that it leads to is free.
+    // A blocked node is on the path, or leads to no circle until one of the nodes that it leads to is unblocked.
     let mut blocked = vec![false; leads.len()];
     let mut frees: Vec<Vec<usize>> = vec![Vec::new(); leads.len()];
-    // Node, place among those it leads to, whether a circle was found from it.
+    // A node, the index of its next edge, and whether a circle was found from it.
     let mut path = vec![(start, 0, false)];
     blocked[start] = true;
     while let Some((node, place, closed)) = path.last_mut() {
@@ -71,7 +70,7 @@ fn through(
             if next == start {
                 *closed = true;
                 let circle: Vec<usize> = path.iter().map(|(node, ..)| *node).collect();
-                // A list that names a node twice leads to it once.
+                // A node may have two edges to the same node.
                 if circles.found.last() != Some(&circle) {
                     if circles.found.len() >= most {
                         circles.more = true;
@@ -105,7 +104,7 @@ fn through(
     }
 }
 
-/// The strongly connected parts of what is not gone (Tarjan's algorithm).
+/// The strongly connected components of the nodes that are not removed (Tarjan's algorithm).
 fn parts(leads: &[Vec<usize>], gone: &[bool]) -> Vec<Vec<usize>> {
     const NEW: usize = usize::MAX;
     let (mut number, mut low) = (vec![NEW; leads.len()], vec![NEW; leads.len()]);

@@ -1,4 +1,4 @@
-//! Values of a file as plain ones.
+//! TOML values as Rust and JSON values.
 
 use toml::de::{DeInteger, DeValue};
 
