@@ -267,7 +267,7 @@ fn poll_and_drop<F: Future>(future: F, polls: usize) -> bool {
 
 #[test]
 fn a18_every_future_may_be_dropped_after_any_number_of_polls() {
-    let rounds = count(3, 100);
+    let rounds = count(3, 50);
     for place in PLACES {
         within(HANG * count(2, 10) as u32, move || {
             let dir = Dir::new();

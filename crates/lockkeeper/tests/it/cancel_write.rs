@@ -40,7 +40,7 @@ fn draw(seed: &mut u64) -> u64 {
 #[test]
 fn a17_a_write_canceled_at_any_time_is_undone_or_stored_whole_and_alone() {
     within_each(HANG * 4, move |place| {
-        let calls = count(3_000, 100_000) as i64;
+        let calls = count(3_000, 50_000) as i64;
         let (_dir, db) = db_at(place, |builder| {
             builder.readers(1).synchronous(lockkeeper::Synchronous::Off).batch_max(
                 64,

@@ -377,7 +377,7 @@ fn one_power_failure(nth: u64, seed: u64, copies: &mut u64) -> usize {
 #[test]
 fn a05_acked_writes_survive_a_power_failure_at_any_disk_operation() {
     within(HANG * 4, || {
-        let cuts = count(150, 3_000) as u64;
+        let cuts = count(150, 1_500) as u64;
         let (mut acked, mut copies) = (0, 0);
         for cut in 0..cuts {
             acked += one_power_failure(1 + cut * 7 % 1_500, cut, &mut copies);

@@ -13,7 +13,7 @@ use crate::support::{
 
 #[test]
 fn a27_the_feed_of_random_batches_is_the_difference_of_the_tables() {
-    let batches = count(400, 10_000) as u32;
+    let batches = count(400, 5_000) as u32;
     within(HANG * 10, move || {
         let dir = Dir::new();
         let db = dir.builder(Place::File).blocking_open().expect("opens");

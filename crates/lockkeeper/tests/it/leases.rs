@@ -92,7 +92,7 @@ fn a20_a_dropped_lease_is_rolled_back() {
 fn a20_a_lease_that_is_left_idle_expires_and_the_next_writer_proceeds() {
     within(HANG, || {
         let (_dir, db) = file_db(|builder| builder);
-        let idle = Duration::from_millis(50);
+        let idle = Duration::from_millis(400);
         let mut lease = block_on(db.lease().hold_max(LONG).idle_max(idle)).expect("its turn");
         lease.blocking_run(|tx| insert(tx, 1)).expect("a call");
         assert!(ids(&db).is_empty(), "a reader waits for nothing");
@@ -113,7 +113,7 @@ fn a20_a_lease_that_is_left_idle_expires_and_the_next_writer_proceeds() {
 fn a20_a_lease_ends_at_its_maximum_hold() {
     within(HANG, || {
         on_each_place(|db, _| {
-            let hold = Duration::from_millis(50);
+            let hold = Duration::from_millis(400);
             // Kept busy by its holder,
             let mut lease = block_on(db.lease().hold_max(hold).idle_max(LONG)).expect("its turn");
             let error = (1..)

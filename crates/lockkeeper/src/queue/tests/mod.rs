@@ -32,7 +32,7 @@ proptest! {
 /// Random programs, many more in the long form.
 fn cases() -> u32 {
     match std::env::var_os("LOCKKEEPER_LONG").is_some_and(|value| value == "1") {
-        true => 15_000,
+        true => 8_000,
         false => 400,
     }
 }

@@ -212,7 +212,7 @@ fn check(program: &Program) -> Result<(), TestCaseError> {
 
 #[test]
 fn a06_a_batch_is_told_and_leaves_what_its_calls_would_alone() {
-    let batches = count(2_400, 100_000);
+    let batches = count(2_400, 50_000);
     let config = ProptestConfig {
         cases: (batches / BATCHES_PER_PROGRAM) as u32,
         failure_persistence: None,

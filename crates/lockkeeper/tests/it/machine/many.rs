@@ -193,7 +193,7 @@ fn many_clients(place: Place, clients: usize, ops: usize, seed: u64) {
 #[test]
 fn a10_the_history_of_many_clients_is_linearizable() {
     within(HANG * 4, || {
-        let rounds = count(2, 10) as u64;
+        let rounds = count(2, 6) as u64;
         let mut histories = 0;
         for round in 0..rounds {
             for (clients, ops) in [(2, 300), (4, 200), (8, 120), (16, 80), (32, 50)] {
