@@ -1,5 +1,6 @@
 //! The steps of `cargo xtask test`, in their order. A step is added to [`STEPS`], and nowhere else.
 
+use std::num::NonZero;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::command::{Failed, Line, cargo, succeeds};
@@ -31,11 +32,10 @@ pub(crate) const STEPS: [Step; 14] = [
         no_tests(cargo(&["fmt", "--all", "--check"]).run())
     }),
     step("lints", "neither the compiler nor clippy warns", |_| {
-        let words = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
-        no_tests(cargo(&words).run())
+        no_tests(of_all(&["clippy"], &["--all-targets", "--", "-D", "warnings"]).run())
     }),
     step("docs", "every link in the documentation leads somewhere", |_| {
-        let doc = cargo(&["doc", "--workspace", "--no-deps"]);
+        let doc = of_all(&["doc"], &["--no-deps"]);
         no_tests(doc.with("RUSTDOCFLAGS", "-D warnings").run())
     }),
     step("features", "each feature of the library compiles alone", |_| no_tests(features())),
@@ -44,9 +44,11 @@ pub(crate) const STEPS: [Step; 14] = [
     }),
     step("tests", "both products do what they promise", tests),
     step("examples", "the examples in the documentation run", |_| {
-        cargo(&["test", "--workspace", "--doc"]).run_tests()
+        of_all(&["test"], &["--doc"]).run_tests()
     }),
-    step("optional", "the optional features of the library do what they promise", |_| optional()),
+    step("optional", "the optional features of the library do what they promise", |_| {
+        of_all(&["test"], &["--test", "features"]).run_tests()
+    }),
     step("asan", "no memory is used after it was freed, nor freed twice", asan),
     long("fuzz", "random programs of calls leave what their calls would alone", |_| fuzz(10, None)),
     step("models", "the queue is right in every interleaving of a few threads", |_| models()),
@@ -114,11 +116,18 @@ fn no_tests(outcome: Result<(), Failed>) -> Result<Closing, Failed> {
     outcome.map(|()| Closing::new())
 }
 
+/// A command for the whole workspace, with the optional features of the library, which the tests do without. It
+/// never names a package: cargo would choose other features for what both need, and compile all of it again.
+fn of_all(command: &[&str], words: &[&str]) -> Line {
+    const OPTIONAL: &str = "lockkeeper/affinity,lockkeeper/metrics,lockkeeper/tracing";
+    cargo(&[command, &["--workspace", "--features", OPTIONAL], words].concat())
+}
+
 /// Each feature alone: they must be additive. `sqlite` without `bundled` means the system's.
 fn features() -> Result<(), Failed> {
     for features in ["", "affinity", "bundled", "sqlite", "sqlite,metrics", "sqlite,tracing"] {
-        let mut words = vec!["check", "-p", "lockkeeper", "--no-default-features"];
-        words.extend(["--features", features]);
+        let mut words = vec!["clippy", "-p", "lockkeeper", "--no-default-features"];
+        words.extend(["--features", features, "--", "-D", "warnings"]);
         cargo(&words).run()?;
     }
     Ok(())
@@ -154,24 +163,16 @@ fn trees() -> Result<(), Failed> {
 fn tests(form: Form) -> Result<Closing, Failed> {
     let profile = if form.long { "long" } else { "default" };
     let tests = match succeeds("cargo", &["nextest", "--version"]) {
-        true => cargo(&["nextest", "run", "--profile", profile, "--workspace", "--no-fail-fast"]),
+        true => {
+            // Twice as many tests as processors: `.config/nextest.toml` says which of them compute at once.
+            let count = 2 * std::thread::available_parallelism().map_or(1, NonZero::get);
+            let all = ["nextest", "run", "--profile", profile, "--workspace", "--no-fail-fast"];
+            cargo(&[&all[..], &["--test-threads", &count.to_string()]].concat())
+        }
         // Not `--all-targets`: the benchmarks are no tests.
         false => cargo(&["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"]),
     };
     if form.long { tests.with("LOCKKEEPER_LONG", "1").run_tests() } else { tests.run_tests() }
-}
-
-/// The optional features of the library, all at once: their own tests and examples, and lints over the
-/// code that the other steps leave out. The rest of the suite does not run again.
-fn optional() -> Result<Closing, Failed> {
-    let with = ["-p", "lockkeeper", "--features", "affinity,metrics,tracing"];
-    cargo(&[&["clippy", "--all-targets"], &with[..], &["--", "-D", "warnings"]].concat()).run()?;
-    let mut closing = cargo(&[&["test", "--test", "features"], &with[..]].concat()).run_tests()?;
-    let examples = cargo(&[&["test", "--doc"], &with[..], &["exporter"]].concat());
-    closing.extend(examples.run_tests()?);
-    let doc = cargo(&[&["doc", "--no-deps"], &with[..]].concat());
-    doc.with("RUSTDOCFLAGS", "-D warnings").run()?;
-    Ok(closing)
 }
 
 /// The tests of how connections end, under AddressSanitizer, which sees SQLite's memory as well; in the long form
