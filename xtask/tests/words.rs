@@ -2,6 +2,7 @@
 //!
 //! Each entry has what to write instead. Changelogs are left out: they tell what was.
 
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -106,4 +107,64 @@ fn no_name_of_the_library_is_a_private_metaphor() {
 fn a_sentence_is_found_over_lines_of_a_comment() {
     let text = "/// The file is\n    /// brought to this\n/// version.";
     assert!(joined(text).contains("brought to this version"));
+}
+
+/// What a comment defines as a label of an invariant (`//! - ADM1: …`), and the places that name one.
+fn labels(text: &str) -> (Vec<String>, Vec<String>) {
+    let is_label = |word: &str| {
+        let digits = word.trim_start_matches(|char: char| char.is_ascii_uppercase());
+        let letters = word.len() - digits.len();
+        (1..=6).contains(&letters)
+            && (1..=2).contains(&digits.len())
+            && digits.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    let (mut defined, mut named) = (Vec::new(), Vec::new());
+    for line in text.lines() {
+        let Some((_, comment)) = line.split_once("//") else { continue };
+        let head = line.trim_start().strip_prefix("//! - ").and_then(|rest| rest.split_once(':'));
+        if let Some((label, _)) = head.filter(|(label, _)| is_label(label)) {
+            defined.push(label.to_owned());
+        } else {
+            let words = comment.split(|char: char| !char.is_alphanumeric() && char != '_');
+            named.extend(words.filter(|word| is_label(word)).map(str::to_owned));
+        }
+    }
+    (defined, named)
+}
+
+#[test]
+fn each_label_of_an_invariant_stands_for_one_thing_and_is_defined() {
+    for name in ["lockkeeper", "brigandine", "brigandine-bench"] {
+        let src = root().join("crates").join(name).join("src");
+        let texts: Vec<(PathBuf, String)> = files(&src, &[".rs"])
+            .into_iter()
+            .map(|path| (path.clone(), fs::read_to_string(&path).expect("text")))
+            .collect();
+        let mut defined = HashMap::new();
+        for (path, text) in &texts {
+            for label in labels(text).0 {
+                if let Some(other) = defined.insert(label.clone(), path) {
+                    panic!("{} and {} both define {label}", other.display(), path.display());
+                }
+            }
+        }
+        let prefix = |label: &str| label.trim_end_matches(|c: char| c.is_ascii_digit()).to_owned();
+        let prefixes: HashSet<String> = defined.keys().map(|label| prefix(label)).collect();
+        for (path, text) in &texts {
+            for label in labels(text).1 {
+                let is_known = defined.contains_key(&label) || !prefixes.contains(&prefix(&label));
+                assert!(is_known, "{} names {label}, which nothing defines", path.display());
+            }
+        }
+        let enough = name == "brigandine-bench" || defined.len() > 40;
+        assert!(enough, "{name} defines only {} labels", defined.len());
+    }
+}
+
+#[test]
+fn labels_are_told_from_other_words() {
+    let text = "//! - ADM1: kept.\n    // ADM1, ADM2. SHA256 is none.\nlet A1 = 2; // see `CLK12`.";
+    let (defined, named) = labels(text);
+    assert_eq!(defined, ["ADM1"]);
+    assert_eq!(named, ["ADM1", "ADM2", "CLK12"]);
 }
