@@ -97,6 +97,22 @@ impl Line {
         let (least, most) = differ(ALIKE_BYTES, |answer| answer.bytes).filter(|_| many)?;
         Some(format!("{name} has answers of {least} to {most} bytes"))
     }
+
+    /// With `bad`, the names of what grows too fast.
+    fn json(&self, bad: &[&str]) -> Value {
+        let of = |value: fn(&Figure) -> Option<f64>| -> Vec<Option<f64>> {
+            self.of.iter().map(|figure| figure.as_ref().and_then(value)).collect()
+        };
+        json!({
+            "name": self.name,
+            "ms": of(|figure| Some(figure.ms)),
+            "listed": of(|figure| figure.answer.map(|answer| answer.listed)),
+            "different": of(|figure| figure.answer.map(|answer| answer.different)),
+            "answer_bytes": of(|figure| figure.answer.map(|answer| answer.bytes)),
+            "faster": bad.contains(&&*self.name),
+            "unlike": self.is_unlike().is_some(),
+        })
+    }
 }
 
 /// Prints figures that `brigandine-bench site --json` wrote, one column for each file.
@@ -145,23 +161,7 @@ pub(crate) fn run(files: &[PathBuf], as_json: bool) -> Result<(), Failure> {
         .collect();
     let unlike: Vec<String> = table.iter().filter_map(Line::is_unlike).collect();
     if as_json {
-        let rows: Vec<_> = table
-            .iter()
-            .map(|line| {
-                let of = |value: fn(&Figure) -> Option<f64>| -> Vec<Option<f64>> {
-                    line.of.iter().map(|figure| figure.as_ref().and_then(value)).collect()
-                };
-                json!({
-                    "name": line.name,
-                    "ms": of(|figure| Some(figure.ms)),
-                    "listed": of(|figure| figure.answer.map(|answer| answer.listed)),
-                    "different": of(|figure| figure.answer.map(|answer| answer.different)),
-                    "answer_bytes": of(|figure| figure.answer.map(|answer| answer.bytes)),
-                    "faster": bad.contains(&&*line.name),
-                    "unlike": line.is_unlike().is_some(),
-                })
-            })
-            .collect();
+        let rows: Vec<Value> = table.iter().map(|line| line.json(&bad)).collect();
         print_json(&json!({ "builds": builds, "rows": rows }));
     } else {
         print(&builds, &table, &bad);

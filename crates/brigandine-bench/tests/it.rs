@@ -39,6 +39,7 @@ fn run(mut command: Command) -> Ended {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "the figures of one run, which takes long")]
 fn every_request_is_answered_idle_and_while_builds_change() {
     let place = Place::new();
     let state = place.path("bench");

@@ -33,6 +33,7 @@ fn notes(db: &Database) -> Vec<String> {
     .expect("a list")
 }
 
+#[expect(clippy::too_many_lines, reason = "an example is read from top to bottom")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let path = std::env::temp_dir().join(format!("lockkeeper-cancel-{}.db", std::process::id()));
     let db = Database::blocking_open(&path)?;

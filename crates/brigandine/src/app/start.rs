@@ -39,6 +39,10 @@ impl App {
     /// # Errors
     /// The directory is in use or cannot be used, and nothing was changed; or the database failed during the recovery,
     /// which the next start continues.
+    #[expect(
+        clippy::too_many_lines,
+        reason = "the parts of a server in the order in which each needs those before it"
+    )]
     pub async fn start(mut config: Config) -> Result<Self, AppError> {
         std::fs::create_dir_all(&config.state)
             // First: files in it may be readable by others for a moment after they are made.

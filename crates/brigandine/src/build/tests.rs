@@ -52,6 +52,10 @@ async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(TIME_LIMIT, future).await.expect("in time")
 }
 
+#[expect(
+    clippy::too_many_lines,
+    reason = "the parts of a builder, in the order in which they are made"
+)]
 async fn bench(jobs: usize, max_jobs: usize) -> Bench {
     let directory = tempfile::tempdir().expect("a directory");
     let database =

@@ -111,13 +111,8 @@ impl<D: Dispatcher> Loop<D> {
             self.hungry |= wanted != seen;
             seen = wanted;
             self.hungry |= self.wake_rested();
-            // BUILD2, BUILD3: an end in hand frees its room only in the write that stores it.
-            let taken = self.running.len().saturating_sub(self.ends.len());
             let has_room = self.health.has_room(); // BUILD7
-            let room = match stopping || !has_room {
-                true => 0,
-                false => self.settings.max_jobs.saturating_sub(taken),
-            };
+            let room = if stopping || !has_room { 0 } else { self.free() };
             let asks = self.hungry && room > 0;
             let mut failed = false;
             if asks || !self.ends.is_empty() {
@@ -163,6 +158,12 @@ impl<D: Dispatcher> Loop<D> {
                 () = until(self.resting.values().min().copied()) => {}
             }
         }
+    }
+
+    /// How many more builds may run. An end in hand frees its room only in the write that stores it (BUILD2, BUILD3).
+    fn free(&self) -> usize {
+        let taken = self.running.len().saturating_sub(self.ends.len());
+        self.settings.max_jobs.saturating_sub(taken)
     }
 
     /// Forgets the pauses that are over. Returns whether there were any.

@@ -1,11 +1,9 @@
-//! Query plans: every statement of the store must find its rows by an index, in their order, on few builds and on
-//! millions.
+//! Query plans: every statement of the store finds its rows by an index, in their order, on few builds and on millions.
 //!
 //! The test does not list the statements: it asks a connection with a trace everything that the server asks, and explains
 //! each traced statement under three sets of statistics.
 
-use super::builds::claim_for;
-use super::builds::{By, List, shape};
+use super::builds::{By, List, claim_for, shape};
 use super::derivations::definition;
 use super::*;
 use crate::model::{
@@ -13,8 +11,8 @@ use crate::model::{
     Restart, SpecificationId,
 };
 use crate::os::state_dir::StateDir;
-use rusqlite::Connection;
-use rusqlite::trace::TraceEvent;
+use rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG;
+use rusqlite::{Connection, trace::TraceEvent};
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
@@ -324,36 +322,29 @@ async fn every_statement_finds_its_rows_by_an_index_on_few_builds_and_on_million
 
     let run = RUN.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let hot = |sql: &&String| {
+        let lockkeepers = ["FROM pragma_", "sqlite_schema", "sqlite_temp_schema"];
         ["SELECT", "UPDATE", "WITH", "INSERT", "DELETE"].iter().any(|word| sql.starts_with(word))
-            // Lockkeeper's own.
-            && !["FROM pragma_", "sqlite_schema", "sqlite_temp_schema"]
-                .iter()
-                .any(|own| sql.contains(own))
+            && !lockkeepers.iter().any(|own| sql.contains(own))
     };
     let statements: Vec<_> = run.iter().filter(hot).collect();
     assert!(statements.len() > 120, "the trace saw {} statements only", statements.len());
-    let connection =
-        Connection::open_with_flags(&path, rusqlite::OpenFlags::default()).expect("opens");
+    let open = || Connection::open_with_flags(&path, rusqlite::OpenFlags::default());
+    let connection = open().expect("opens");
     let mut faults: Vec<String> = Vec::new();
     for (builds, statistics) in [("unknown", ""), ("5,000", "ANALYZE;"), ("5,000,000", MILLIONS)] {
         connection.execute_batch(statistics).expect("statistics");
-        let connection = Connection::open_with_flags(&path, rusqlite::OpenFlags::default())
-            .expect("opens with the new statistics");
+        let connection = open().expect("opens with the new statistics");
         // As every connection of the server has it.
-        connection
-            .set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)
-            .expect("set");
+        connection.set_db_config(SQLITE_DBCONFIG_ENABLE_QPSG, true).expect("set");
         for sql in &statements {
             let plan = plan(&connection, sql);
-            if let Some(fault) = fault(sql, &plan) {
-                faults.push(format!(
-                    "with statistics of {builds} builds this {fault}:\n{sql}\n{plan:#?}"
-                ));
-            }
+            let mut found = fault(sql, &plan);
             if sql.starts_with("DELETE") && makes_a_table(&connection, sql) {
-                faults
-                    .push(format!("with statistics of {builds} builds this makes a table:\n{sql}"));
+                found = Some("makes a table");
             }
+            faults.extend(found.map(|fault| {
+                format!("with statistics of {builds} builds this {fault}:\n{sql}\n{plan:#?}")
+            }));
         }
     }
     assert!(faults.is_empty(), "{}", faults.join("\n\n"));

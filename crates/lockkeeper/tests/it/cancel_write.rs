@@ -38,6 +38,7 @@ fn draw(seed: &mut u64) -> u64 {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "the calls, their end, and what each end leaves")]
 fn a17_a_write_canceled_at_any_time_is_undone_or_stored_whole_and_alone() {
     within_each(HANG * 4, move |place| {
         let calls = count(3_000, 50_000) as i64;

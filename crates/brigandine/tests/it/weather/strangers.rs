@@ -287,6 +287,7 @@ fn who_takes_an_answer_slowly_gets_all_of_it() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of requests and answers")]
 fn what_is_sent_is_answered_as_http_says() {
     let site = Site::new("");
     let long = |bytes: usize| "y".repeat(bytes);

@@ -79,6 +79,7 @@ pub(crate) fn not_rows(result: Sql<usize>) -> Sql<usize> {
     result.map(|_| 0)
 }
 
+#[expect(clippy::too_many_lines, reason = "one arm for each operation")]
 pub(crate) fn run_op(
     view: &impl View,
     op: &Op,

@@ -113,6 +113,7 @@ pub(crate) fn deny_strays(model: &mut Connection) {
         .expect("the model opens");
 }
 
+#[expect(clippy::too_many_lines, reason = "a batch, the same calls alone, and what is compared")]
 fn check(program: &Program) -> Result<(), TestCaseError> {
     let dir = Dir::new();
     let wire: Wire = Arc::default();

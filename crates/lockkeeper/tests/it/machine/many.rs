@@ -27,6 +27,7 @@ impl Session<'_> {
         self.clock.fetch_add(1, Ordering::SeqCst)
     }
 
+    #[expect(clippy::too_many_lines, reason = "one arm for each operation")]
     fn client(&self, db: &Client<Failure>, ops: usize, mut seed: u64) -> Vec<Event> {
         let mut events = Vec::new();
         let mut draw = move |below: u64| {

@@ -83,6 +83,7 @@ impl Machine {
         }
     }
 
+    #[expect(clippy::too_many_lines, reason = "one arm for each command")]
     fn step(&mut self, command: &Command) -> Result<(), TestCaseError> {
         let closed = |kind: Option<ErrorKind>| kind == Some(ErrorKind::Closed);
         let op = self.next_op;
