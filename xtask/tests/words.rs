@@ -109,15 +109,16 @@ fn a_sentence_is_found_over_lines_of_a_comment() {
     assert!(joined(text).contains("brought to this version"));
 }
 
+fn is_label(word: &str) -> bool {
+    let digits = word.trim_start_matches(|char: char| char.is_ascii_uppercase());
+    let letters = word.len() - digits.len();
+    (1..=6).contains(&letters)
+        && (1..=2).contains(&digits.len())
+        && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 /// What a comment defines as a label of an invariant (`//! - ADM1: …`), and the places that name one.
 fn labels(text: &str) -> (Vec<String>, Vec<String>) {
-    let is_label = |word: &str| {
-        let digits = word.trim_start_matches(|char: char| char.is_ascii_uppercase());
-        let letters = word.len() - digits.len();
-        (1..=6).contains(&letters)
-            && (1..=2).contains(&digits.len())
-            && digits.bytes().all(|byte| byte.is_ascii_digit())
-    };
     let (mut defined, mut named) = (Vec::new(), Vec::new());
     for line in text.lines() {
         let Some((_, comment)) = line.split_once("//") else { continue };
@@ -134,6 +135,7 @@ fn labels(text: &str) -> (Vec<String>, Vec<String>) {
 
 #[test]
 fn each_label_of_an_invariant_stands_for_one_thing_and_is_defined() {
+    let mut of_all = HashSet::new();
     for name in ["lockkeeper", "brigandine", "brigandine-bench"] {
         let src = root().join("crates").join(name).join("src");
         let texts: Vec<(PathBuf, String)> = files(&src, &[".rs"])
@@ -158,6 +160,13 @@ fn each_label_of_an_invariant_stands_for_one_thing_and_is_defined() {
         }
         let enough = name == "brigandine-bench" || defined.len() > 40;
         assert!(enough, "{name} defines only {} labels", defined.len());
+        of_all.extend(defined.into_keys());
+    }
+    // The table of all files names what each keeps.
+    let table = fs::read_to_string(root().join("docs/files.md")).expect("text");
+    let words = table.split(|char: char| !char.is_alphanumeric());
+    for label in words.filter(|word| is_label(word)) {
+        assert!(of_all.contains(label), "docs/files.md names {label}, which nothing defines");
     }
 }
 
