@@ -290,14 +290,19 @@ impl Process {
 
     /// Waits for a line of standard error that has this text.
     pub(crate) fn trace(&self, text: &str) {
-        let mut seen = Vec::new();
-        while let Ok(line) = self.stderr.recv_timeout(PATIENCE) {
-            if line.contains(text) {
-                return;
-            }
+        self.traces(&[text]);
+    }
+
+    /// Waits for a line of standard error for each of these texts, in any order.
+    pub(crate) fn traces(&self, texts: &[&str]) {
+        let (mut awaited, mut seen) = (texts.to_vec(), Vec::new());
+        while !awaited.is_empty() {
+            let Ok(line) = self.stderr.recv_timeout(PATIENCE) else {
+                panic!("no {awaited:?} in\n{}", seen.join("\n"));
+            };
+            awaited.retain(|text| !line.contains(text));
             seen.push(line);
         }
-        panic!("no `{text}` in\n{}", seen.join("\n"));
     }
 
     /// The next line of its standard output.
