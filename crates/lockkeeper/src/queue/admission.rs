@@ -1,9 +1,10 @@
 //! Load shedding: which calls an overloaded queue refuses, so that it still serves the others in time.
 //!
-//! Where callers do not slow down (each request from outside is a new caller), the queue grows until it serves every
-//! call too late. So when the calls of a lane have waited longer than the target for a whole interval, the queue
-//! refuses the calls of that lane that waited longer, until none has done so for an interval. This is CoDel (RFC 8289)
-//! for requests: the only measure is the time in the queue, and a refused request is answered at once.
+//! If callers do not slow down (because each request from outside is a new caller), the queue grows until it serves
+//! every call too late. So when, for a whole interval, every call of a lane has waited longer than the target, the
+//! queue begins to refuse the lane's calls that have waited longer than the target. It stops when an interval passes
+//! without such a call. This is CoDel (RFC 8289) for requests: the only measure is the time in the queue, and a refused
+//! request is answered at once.
 //!
 //! A pure data structure: the time is an argument.
 //!
@@ -22,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use super::LaneId;
 
-/// Targets in an interval: calls must wait too long for an interval before it is more than a burst.
+/// The interval as a multiple of the target. Calls that wait too long for less than an interval are a burst.
 const INTERVAL_TARGETS: u32 = 10;
 
 pub(crate) struct Admission {
@@ -73,8 +74,8 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
     const TARGET: Duration = Duration::from_millis(20);
 
-    /// One server, a service time, arrivals at a fixed distance, virtual time. Returns how long each
-    /// served call had waited, in order, and how many were refused.
+    /// Simulates, in virtual time, one server that needs `service` for each call, and calls that arrive at the distance
+    /// `apart`. Returns how long each served call had waited, in order, and how many calls were refused.
     fn simulate(arrivals: u32, apart: Duration, service: Duration) -> (Vec<Duration>, usize) {
         let began = Instant::now();
         let mut admission = Admission::new(TARGET);
@@ -135,7 +136,7 @@ mod tests {
         }
         assert!(late(&mut admission, MAIN, 200));
         assert!(!late(&mut admission, other, 201));
-        // After an interval without a late call the first one is served again.
+        // After an interval without a late call, the first late call is served again.
         assert!(!late(&mut admission, MAIN, 400));
     }
 }

@@ -7,15 +7,16 @@
 //! | `Lost` | the [`Reply`] was dropped without an answer | never |
 //! | `Gone` | the caller has fetched the value or dropped its [`Receiver`] | never |
 //!
-//! - CALL1: each accepted call is answered exactly once: `answer` consumes the [`Reply`], and the drop of an unanswered
-//!   one marks the slot `Lost`, whatever its cause (close, abort, panic, a dead thread).
+//! - CALL1: each accepted call is answered exactly once. `answer` consumes the [`Reply`]. The drop of an unanswered
+//!   [`Reply`], for whatever reason (close, abort, panic, a dead thread), marks the slot `Lost`.
 //! - CALL2: a waker is called outside the slot's lock, so a waker that polls at once can take the lock.
-//! - CALL3: when the caller is gone, the worker drops the value, outside every lock. So the last reference to the shared
-//!   part, which may be in a worker's slot under the queue's lock, never holds a value of a caller.
+//! - CALL3: when the caller is gone, the worker drops the value, outside every lock. The queue may hold the last
+//!   reference to the shared part, in a worker's slot under the queue's lock; that part then holds no value of a
+//!   caller.
 //! - CALL4: a token keeps the first reason for which it is raised. It belongs to one call, so raising it late cannot
 //!   stop the next call.
-//! - CALL5: a panic of a destructor or a waker belongs to no call. It is caught ([`shielded`]) where a worker or the
-//!   clock's thread would die of it.
+//! - CALL5: a panic of a destructor or a waker belongs to no call. It is caught ([`shielded`]) where it would end a
+//!   worker's thread or the clock's thread.
 //! - CALL6: the caller of [`Reply::answer_quietly`] must wake the waker that it gets.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -67,17 +68,18 @@ impl Token {
         let _ = self.0.compare_exchange(0, number, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// Why the call should stop, if it should.
+    /// Why the call should stop; `None`: it need not.
     pub(crate) fn raised(&self) -> Option<Interrupt> {
         let number = usize::from(self.0.load(Ordering::Relaxed));
         REASONS.get(number.checked_sub(1)?).copied()
     }
 }
 
-/// A call that can be asked to stop, without its types.
+/// A call that can be asked to stop. The trait hides the call's types.
 pub(crate) trait Interruptible: Send + Sync {
     fn token(&self) -> &Token;
-    /// Whether the wait for it can end: it was answered, or its reply or its caller is gone.
+    /// Whether a wait for the call can end, because the call was answered, or its [`Reply`] or its [`Receiver`] was
+    /// dropped.
     fn is_answered(&self) -> bool;
 }
 
@@ -131,14 +133,14 @@ impl<R> Reply<R> {
         self.0.take().and_then(|shared| store(&shared, Slot::Answered(value)))
     }
 
-    /// Why the call should stop, if it should.
+    /// Why the call should stop; `None`: it need not.
     pub(crate) fn token(&self) -> Option<Interrupt> {
         self.0.as_ref().and_then(|shared| shared.token.raised())
     }
 }
 
 impl<R: Send + 'static> Reply<R> {
-    /// The call without its types, for the code that runs it.
+    /// The call without its types. The code that runs the call uses it to see when it must stop.
     pub(crate) fn interruptible(&self) -> Option<Arc<dyn Interruptible>> {
         self.0.as_ref().map(|shared| Arc::clone(shared) as Arc<dyn Interruptible>)
     }
@@ -155,7 +157,7 @@ impl<R> Drop for Reply<R> {
 /// Runs a destructor or a waker of a caller and drops its panic, which the panic hook has reported (CALL5).
 pub(crate) fn shielded(f: impl FnOnce()) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(f)) {
-        // Its destructor might panic, too.
+        // The payload's destructor might panic, too.
         std::mem::forget(payload);
     }
 }

@@ -1,11 +1,11 @@
-//! A timer thread: deadlines of waiting calls, ages of snapshots, stalled pools.
+//! A timer thread for deadlines of calls, maximum ages of snapshots, checks for stalled pools, and the like.
 //!
 //! The library has no runtime and so no timer of its own. The thread starts with the first alarm and ends when the
 //! clock is closed or dropped.
 //!
-//! - CLK1: an alarm rings at most once, not before its time, outside the clock's lock.
-//! - CLK2: the drop of an [`Alarm`] removes it at once. Bound: one alarm per call or snapshot that has one, and one for
-//!   each regular check.
+//! - CLK1: an alarm rings at most once, never before its time, and outside the clock's lock.
+//! - CLK2: dropping an [`Alarm`] removes it from the clock at once. Bound: one alarm per call, snapshot or lease with a
+//!   time limit, and one for each regular check.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -63,7 +63,8 @@ impl Clock {
         Alarm { key, inner: Arc::clone(&self.0) }
     }
 
-    /// As [`Clock::set`], but passes `target` to `ring`, if it is still alive then.
+    /// As [`Clock::set`], but keeps only a weak reference to `target` and passes `target` to `ring`. If `target` is
+    /// gone at `at`, `ring` is not called.
     pub(crate) fn set_for<T: Send + Sync + 'static>(
         &self,
         target: &Arc<T>,
@@ -78,12 +79,12 @@ impl Clock {
         })
     }
 
-    /// Removes all alarms and ends the thread. Joins it, unless this is that thread.
+    /// Removes all alarms, ends the thread and joins it. On that thread itself the join is left out.
     pub(crate) fn close(&self) {
         if let Some(thread) = self.0.stop()
             && thread.thread().id() != std::thread::current().id()
         {
-            // The panic hook has reported a panic of an alarm.
+            // An error means that an alarm panicked; the panic hook has reported it.
             let _ = thread.join();
         }
     }
@@ -138,9 +139,9 @@ impl Inner {
     }
 }
 
-/// The instant at which `patience` from now is over.
+/// The instant that is `patience` from now.
 pub(crate) fn after(patience: Duration) -> Instant {
     let now = now();
-    // An instant that the clock cannot represent: a year is as good as never.
+    // `None`: the clock cannot represent the instant. A year from now is as good as never.
     now.checked_add(patience).unwrap_or(now + Duration::from_secs(60 * 60 * 24 * 365))
 }

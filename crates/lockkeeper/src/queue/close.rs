@@ -1,8 +1,8 @@
-//! Stopping intake, draining, joining.
+//! Closing a queue: intake stops, the workers serve the accepted calls, and their threads are joined.
 //!
-//! - CLOSE1: closing begins when the future is first polled (or `blocking_close` is called). Dropping the future before
-//!   does nothing; dropping it later does not stop the close.
-//! - CLOSE2: a deadline turns the drain into an abort. The future still waits for the threads.
+//! - CLOSE1: closing begins when the future is first polled (or `blocking_close` is called). If the future is dropped
+//!   before that, nothing is closed. If it is dropped later, the close goes on.
+//! - CLOSE2: when the deadline passes, the drain becomes an abort. The future still waits for the threads.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,14 +22,14 @@ pub enum Closed {
     Aborted,
     /// This process was forked from the one that has the threads. Nothing was closed.
     Forked,
-    /// The close would wait, directly or through other calls, for the call inside which it was asked for. Nothing was
+    /// The close was requested inside a call and would wait for that call, directly or through other calls. Nothing was
     /// closed.
     Nested,
 }
 
-/// One queue with its threads, or a database with both of its queues.
+/// Something that can be closed: one queue with its threads, or a database with both of its queues.
 pub(crate) trait Closing: Send + Sync + 'static {
-    /// Whether the threads are those of another process.
+    /// Whether this process was forked from the one that has the threads.
     fn is_forked(&self) -> bool;
     fn close(&self);
     fn abort(&self);
@@ -37,7 +37,7 @@ pub(crate) trait Closing: Send + Sync + 'static {
     /// Joins the threads. Call it when [`Closing::gone`] has resolved.
     fn join(&self);
     fn clock(&self) -> &Clock;
-    /// The domain for whose calls a close waits.
+    /// The close waits for the calls of this domain.
     fn domain(&self) -> Domain;
 }
 
@@ -53,7 +53,8 @@ pub struct Close {
     waiting: Option<Receiver<()>>,
     aborted: Arc<AtomicBool>,
     alarm: Option<Alarm>,
-    /// Set inside a call: the calls that the close waits for may wait for that call.
+    /// `Some` if the future was polled inside a call, because the calls that the close waits for may wait for that
+    /// call.
     wait: Option<Wait>,
 }
 
@@ -119,7 +120,7 @@ impl Future for Close {
                 self.alarm = None;
                 self.wait = None;
                 self.target.clock().close();
-                // Pairs with the store in the alarm, ordered by the clock's lock.
+                // Pairs with the store in the alarm; the clock's lock orders this load after it.
                 let aborted = self.aborted.load(Ordering::Relaxed);
                 Poll::Ready(if aborted { Closed::Aborted } else { Closed::Drained })
             }

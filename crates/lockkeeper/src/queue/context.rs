@@ -27,7 +27,8 @@ impl Frame {
         Self::push(Running::new(domain, ancestry, stop))
     }
 
-    /// The frame of a worker thread, for code of callers that runs on it outside of calls.
+    /// Enters the frame of a worker thread (WORK3). It covers code of callers that runs on the thread outside of calls,
+    /// such as a destructor.
     pub(crate) fn of_worker(domain: Domain, workers: WorkerSet) -> Self {
         let running = Running::new(domain, Ancestry::default(), None);
         Self::push(Running { worker_of: Some(workers), ..running })
@@ -59,7 +60,7 @@ impl Drop for Frame {
     }
 }
 
-/// Runs `f` as a part of the innermost call, without its token: nothing stops it.
+/// Runs `f` as a part of the innermost call, but without that call's token, so that nothing stops `f`.
 pub(crate) fn unstoppable<T>(f: impl FnOnce() -> T) -> T {
     let domain = FRAMES.with_borrow(|frames| frames.last().map(|frame| frame.domain));
     let _frame = domain.map(|domain| Frame::push(Running::new(domain, Ancestry::default(), None)));

@@ -9,13 +9,13 @@ const FORKED: &str = "the process forked, and the thread that serves the calls i
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Phase {
-    /// Its client's queue was full: it waited for room.
+    /// The call waited for room, because its client's part of the queue was full.
     Room,
-    /// It was accepted and waited for its turn.
+    /// The call was accepted and waited for its turn.
     Queued,
-    /// It had its turn and waited for the resource itself (SQLite: for a lock of another process).
+    /// The call had its turn and waited for the resource itself (SQLite: for a lock of another process).
     Locked,
-    /// Its code was running.
+    /// The call's code was running.
     Running,
 }
 
@@ -30,7 +30,7 @@ impl fmt::Display for Phase {
     }
 }
 
-/// Why a call was not run to its end. Nothing of it was kept.
+/// Why a call did not run to its end. Nothing of it was kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CallError {
@@ -132,7 +132,8 @@ pub enum StartError<E> {
     Panicked(String),
     /// The thread died.
     Faulted,
-    /// The worker was started inside a call for which its build function waits, directly or through other calls.
+    /// The worker was started inside a call, and its build function waits for that call, directly or through other
+    /// calls.
     Nested,
 }
 

@@ -3,8 +3,8 @@
 //! - FLT1: dropping an [`InFlight`] removes its call from the lane if it still waits there, so that it never runs.
 //!   Otherwise the drop raises the call's token, and the worker stops or finishes it.
 //! - FLT2: an [`InFlight`] keeps its client's lane alive.
-//! - FLT3: an [`InFlight`] that code inside another call waits for is in the list of `waits.rs`, from before its
-//!   submission on. A wait that would close a circle ends with `Nested`.
+//! - FLT3: while code inside another call waits for an [`InFlight`], that wait is in the list of `waits.rs`. It is
+//!   entered before the call is submitted. A wait that would close a circle ends with `Nested`.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -15,7 +15,7 @@ use super::{
     Queue, Receiver, Refused, RefusedReason, frames, waits::Awaited, waits::Circle, waits::Wait,
 };
 
-/// A client's handle of a lane, which other clients of that name may share. The drop gives it back.
+/// A client's handle of a lane. Clients of the same name share the lane. The drop of the handle gives the lane back.
 pub(crate) struct Lane<C: Item> {
     pub(crate) queue: Arc<Queue<C>>,
     pub(crate) id: LaneId,
@@ -34,7 +34,7 @@ impl<C: Item> Lane<C> {
 
 impl<C: Item> Drop for Lane<C> {
     fn drop(&mut self) {
-        // In a forked child the lock may be held by a thread that only the parent has.
+        // In a forked child the lock may be held for ever by a thread that exists only in the parent.
         if !self.queue.is_forked() {
             self.queue.retire_lane(self.id);
         }
@@ -45,9 +45,9 @@ pub(crate) struct InFlight<C: Item, V: Send + 'static> {
     lane: Arc<Lane<C>>,
     receiver: Receiver<V>,
     position: Position,
-    /// The call has been answered, so the drop need not cancel it.
+    /// Whether the call was answered, so that the drop need not cancel it.
     answered: bool,
-    /// FLT3
+    /// The wait of FLT3; `None`: no code inside another call waits for this call.
     wait: Option<Wait>,
     _alarm: Option<Alarm>,
 }
@@ -56,7 +56,8 @@ pub(crate) struct InFlight<C: Item, V: Send + 'static> {
 pub(crate) struct Deadline<'c> {
     pub(crate) at: Instant,
     pub(crate) clock: &'c Clock,
-    /// Runs before the call times out, while the call that it waits for is still running and can be named.
+    /// Called at the deadline, before the call is refused or stopped, because what the call waits for can be named only
+    /// while that is still running.
     pub(crate) expiring: Option<Box<dyn FnOnce() + Send>>,
 }
 
@@ -94,7 +95,7 @@ impl<C: Item, V: Send + 'static> InFlight<C, V> {
                 if let Some(expiring) = expiring {
                     expiring();
                 }
-                // A worker has taken it: it sees the token and reports the phase.
+                // If a worker has taken the call, the worker sees the token and reports the phase.
                 if !queue.expire(position) {
                     running.token().raise(Interrupt::Deadline);
                 }
@@ -119,7 +120,8 @@ impl<C: Item, V: Send + 'static> InFlight<C, V> {
         }
     }
 
-    /// FLT3, for a call that was submitted in another call or outside of any, or is waited for the first time.
+    /// FLT3, when the future is polled. This may be the first poll, and it may happen inside a different call than the
+    /// one that submitted this call.
     fn wait_here(&mut self) -> Result<(), Circle> {
         let Some(frame) = frames::frame_here() else { return Ok(()) };
         match &mut self.wait {
@@ -148,7 +150,8 @@ impl<C: Item, V: Send + 'static> Drop for InFlight<C, V> {
     }
 }
 
-/// What a submission from this thread must carry; an error if waiting for it would never end.
+/// The ancestry that a call to `domain` from this thread must carry; an error if the wait for that call would never
+/// end.
 pub(crate) fn ancestry_for(domain: Domain) -> Result<Ancestry, CallError> {
     let ancestry = Ancestry::of_this_thread();
     if ancestry.contains(domain) { Err(CallError::Nested) } else { Ok(ancestry) }

@@ -20,7 +20,7 @@ impl Domain {
     }
 }
 
-/// The domains that wait for a call: that of the call that submitted it, and those that wait for that call.
+/// The domains that wait for a call: the domain of the call that submitted it, and the domains that wait for that call.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ancestry(Option<Arc<[Domain]>>);
 
@@ -28,9 +28,9 @@ pub(super) struct Running {
     pub(super) domain: Domain,
     pub(super) ancestry: Ancestry,
     pub(super) stop: Option<Arc<dyn Interruptible>>,
-    /// On a worker's thread, from its beginning to its end: the workers to which it belongs.
+    /// The workers that this thread belongs to. `Some` only in the first frame of a worker's thread (WORK3).
     pub(super) worker_of: Option<WorkerSet>,
-    /// Given when code in this frame waits for the first time; 0 before.
+    /// Identifies the frame. It is assigned when code in the frame waits for the first time; 0 before.
     pub(super) number: u64,
     /// Progress ticks that are left before the call is stopped; `None`: no limit.
     pub(super) ticks_left: Option<u32>,
@@ -49,10 +49,10 @@ pub(crate) struct WorkerSet {
 }
 
 impl WorkerSet {
-    /// Of a queue without a pool yet: a wait can never occupy all its workers.
+    /// For a queue that has no pool yet: waits can never occupy all of its workers.
     pub(crate) const UNKNOWN: Self = Self { queue: 0, workers_max: usize::MAX };
 
-    /// Of a new queue.
+    /// The workers of a new queue, at most `workers_max` threads.
     pub(crate) fn new(workers_max: usize) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Self { queue: NEXT.fetch_add(1, Ordering::Relaxed), workers_max }
@@ -70,19 +70,19 @@ impl Running {
     }
 }
 
-/// A thread that waits inside a call, and what it occupies meanwhile.
+/// A thread that waits inside a call, and the workers and domains that it occupies meanwhile.
 #[derive(Clone, Debug)]
 pub(crate) struct Waiter {
     pub(crate) thread: u64,
-    /// The innermost call.
+    /// The number of the innermost call's frame.
     pub(crate) frame: u64,
-    /// If it is a worker: of which queue.
+    /// The workers that the thread belongs to; `None`: the thread is no worker.
     pub(crate) worker_of: Option<WorkerSet>,
-    /// The domains whose calls it runs.
+    /// The domains of the calls that the thread runs.
     pub(crate) domains: Vec<Domain>,
 }
 
-/// This thread as one that waits; `None`: it runs no call.
+/// Describes this thread as a waiter; `None`: this thread runs no call.
 pub(super) fn waiter_here() -> Option<Waiter> {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     FRAMES.with_borrow_mut(|frames| {
@@ -98,7 +98,7 @@ pub(super) fn waiter_here() -> Option<Waiter> {
     })
 }
 
-/// The number of the innermost call; `None`: this thread runs none.
+/// The number of the innermost call's frame, 0 if no code in it has waited; `None`: this thread runs no call.
 pub(super) fn frame_here() -> Option<u64> {
     FRAMES.with_borrow(|frames| frames.last().map(|running| running.number))
 }
@@ -128,7 +128,7 @@ impl Ancestry {
         })
     }
 
-    /// Whether the call was made outside of any other.
+    /// Whether the call was submitted outside of any other call.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_none()
     }
@@ -139,14 +139,14 @@ impl Ancestry {
     }
 }
 
-/// Why the innermost running call should stop, if it should.
+/// Why the innermost running call should stop; `None`: it need not.
 pub(crate) fn interrupt() -> Option<Interrupt> {
     FRAMES.with_borrow(|frames| {
         frames.last().and_then(|frame| frame.stop.as_ref()).and_then(|stop| stop.token().raised())
     })
 }
 
-/// Counts one progress tick of the innermost call; true: it should stop.
+/// Counts one progress tick of the innermost call. `true`: the call should stop.
 pub(crate) fn tick() -> bool {
     FRAMES.with_borrow_mut(|frames| {
         let Some(frame) = frames.last_mut() else { return false };

@@ -29,15 +29,15 @@ pub struct Builder<R> {
 }
 
 impl<R: 'static> Builder<R> {
-    /// Calls that each client may have accepted and waiting at once. Default: 1,024.
+    /// The number of accepted calls of each client that may wait at once. Default: 1,024.
     pub fn capacity(mut self, calls: usize) -> Self {
         self.capacity = calls;
         self
     }
 
     /// Sheds calls under overload. When every call of a client has waited longer than `target` for ten times `target`,
-    /// the worker refuses the calls that waited longer, with [`CallError::Overloaded`], until no call has for that time.
-    /// Default: never.
+    /// the worker refuses the client's calls that waited longer, with [`CallError::Overloaded`], until ten times
+    /// `target` pass without such a call. Default: never.
     pub fn shed_after(mut self, target: Duration) -> Self {
         self.shed_after = Some(target);
         self
@@ -56,8 +56,7 @@ impl<R: 'static> Builder<R> {
         self
     }
 
-    /// Pins the worker's thread to the processor `cpu`, counted from 0. Without effect where the system does not allow
-    /// it.
+    /// Pins the worker's thread to the processor `cpu`, counted from 0. Has no effect if the system does not allow it.
     #[cfg(feature = "affinity")]
     pub fn pin_to_cpu(self, cpu: usize) -> Self {
         self.on_thread_start(move || {
@@ -101,7 +100,7 @@ impl<R: 'static> Builder<R> {
         let clock = Arc::new(Clock::new());
         let config =
             PoolConfig { name: self.name, min: 1, max: 1, look: None, on_start: self.on_start };
-        // The only worker takes both. The mutex is there because a factory must be `Sync`.
+        // The factory takes both, once, because there is only one worker. The mutex makes the factory `Sync`.
         let parts = Mutex::new(Some((build, self.recycle)));
         let domain = queue.domain;
         let pool = Pool::new(Arc::clone(&queue), config, Arc::clone(&clock), move || {
@@ -122,7 +121,7 @@ struct Starting<R: 'static, E> {
     worker: Worker<R>,
     built: Receiver<Built<E>>,
     domain: Domain,
-    /// Set inside a call: the build function may wait for that call.
+    /// `Some` if the future was polled inside a call, because the build function may wait for that call.
     wait: Option<Wait>,
 }
 
@@ -264,7 +263,7 @@ impl<R: 'static> Client<R> {
 
     /// Runs `f` on the resource, on its thread, in this client's turn.
     ///
-    /// The first poll submits it. Where this client's part of the queue is full, it waits for room.
+    /// The first poll submits the call. If this client's part of the queue is full, the call waits for room.
     ///
     /// # Errors
     /// [`CallError`]: closed, timed out, nested or forked. `f` did not run, or was asked to stop.
@@ -274,7 +273,7 @@ impl<R: 'static> Client<R> {
     ///
     /// # Cancel safety
     /// Dropped while waiting: `f` never runs and its place is free at once. Dropped while running: `f` goes on until it
-    /// returns; it can ask [`should_stop`].
+    /// returns; `f` can check [`should_stop`].
     pub fn call<T, F>(&self, f: F) -> Call<R, F, T>
     where
         F: FnOnce(&mut R) -> T + Send + 'static,
@@ -355,7 +354,7 @@ where
     F: FnOnce(&mut R) -> T + Send + 'static,
     T: Send + 'static,
 {
-    /// Times out after `patience`, counted from submission. Covers waiting and running.
+    /// Sets a deadline: the call times out `patience` after its submission, whether it waits or runs.
     pub fn deadline(mut self, patience: Duration) -> Self {
         self.deadline = Some(patience);
         self
@@ -363,7 +362,7 @@ where
 
     fn submit(&self, f: F, ancestry: Ancestry, room: Room) -> Result<Sent<R, T>, Refused<F>> {
         let (reply, receiver) = reply();
-        // If the submission is refused, `f` comes back through this slot.
+        // If the submission is refused, `f` is taken back out of this slot.
         let slot = Arc::new(Mutex::new(Some(f)));
         let job = Closure { f: Arc::clone(&slot), reply, ancestry, resource: PhantomData };
         let deadline = self.deadline.map(|patience| {

@@ -1,15 +1,15 @@
-//! One client's lane with its waiting calls. `lanes.rs` decides which of them is next.
+//! One client's lane with its waiting calls. `lanes.rs` decides which call is next.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 /// Running time that one turn grants to a lane of weight 1.
 ///
-/// With calls of 5 to 10 microseconds a greedy client can put three to six calls into a commit for which others
-/// wait; `docs/design/fairness.md` has the figures for other settings.
+/// A greedy client whose calls take 5 to 10 microseconds can put three to six of them into a commit that other clients
+/// wait for; `docs/design/fairness.md` has the figures for other settings.
 pub(crate) const QUANTUM: Duration = Duration::from_micros(30);
 
-/// Which lanes go first while both kinds wait.
+/// Which lanes are served first while calls of both priorities wait.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Priority {
@@ -53,11 +53,13 @@ pub(super) struct Lane<C> {
     pub(super) weight: u32,
     pub(super) priority: Priority,
     pub(super) capacity: usize,
-    /// Calls that wait for their turn, and behind them calls that wait for room; each with tombstones.
+    /// Calls that wait for their turn, and tombstones.
     pub(super) accepted: VecDeque<Entry<C>>,
+    /// Calls that wait for room, behind those in `accepted`, and tombstones.
     pub(super) overflow: VecDeque<Entry<C>>,
-    /// The same without the tombstones.
+    /// The calls in `accepted` without the tombstones.
     pub(super) accepted_live: usize,
+    /// The calls in `overflow` without the tombstones.
     pub(super) overflow_live: usize,
     pub(super) in_ring: bool,
     pub(super) credit_ns: i64,
@@ -65,12 +67,13 @@ pub(super) struct Lane<C> {
     pub(super) granted_in: u64,
     /// The batch in which this lane last ran a call.
     pub(super) served_in: u64,
-    /// Running time of its calls in that batch.
+    /// Running time of the lane's calls in the batch `served_in`, in nanoseconds.
     pub(super) spent_ns: i64,
     /// Handles of this lane. At 0 the lane is removed when it is empty.
     pub(super) handles: usize,
-    /// Calls taken so far, and their running time.
+    /// Calls taken so far.
     pub(super) taken: u64,
+    /// Total running time of the calls taken so far.
     pub(super) run: Duration,
 }
 
@@ -98,7 +101,7 @@ impl<C> Lane<C> {
     }
 }
 
-/// How many calls a lane has run, and how many wait in it.
+/// How many calls a lane has run and for how long, and how many wait in it.
 #[derive(Clone, Debug)]
 pub(crate) struct LaneFigures {
     /// `None`: the main lane.
@@ -108,7 +111,7 @@ pub(crate) struct LaneFigures {
     pub(crate) run: Duration,
 }
 
-/// The credit that one turn grants.
+/// The credit that one turn grants to a lane of this weight, in nanoseconds.
 pub(super) fn grant_ns(weight: u32) -> i64 {
     i64::try_from(QUANTUM.as_nanos()).unwrap_or(i64::MAX).saturating_mul(i64::from(weight))
 }

@@ -1,25 +1,24 @@
-//! Which waiting call is next: a pure data structure, no threads, no clock.
+//! Decides which waiting call is next: a pure data structure, without threads and without a clock.
 //!
-//! Each client has a *lane*. A lane serves its calls first in, first out; the lanes take turns by
-//! deficit round robin over running time: a turn grants a lane `QUANTUM x weight` of credit, each
-//! call it runs is charged its running time, and a lane without credit waits for its next turn.
-//! A *batch* is what a writer commits together, or a reader serves on one snapshot; a *round* is a turn for each lane.
+//! Each client has a *lane*. A lane serves its calls first in, first out. The lanes take turns by deficit round robin
+//! over running time: a turn grants a lane `QUANTUM x weight` of credit, each call is charged its running time, and a
+//! lane without credit waits for its next turn. A *batch* is the calls that a writer commits together, or that a reader
+//! serves on one snapshot. A *round* is a turn for each lane.
 //!
 //! - LANE1: inside a lane, calls leave in the order of their sequence numbers.
 //! - LANE2: `accepted` holds at most `capacity` live calls. The other calls of the lane wait in `overflow`, and each
 //!   sequence number there is larger than any in `accepted`.
 //! - LANE3: a lane with an accepted live call is in the ring of its priority. A ring may also hold lanes that have
 //!   become empty; `eligible` removes them.
-//! - LANE4: a lane may exceed its credit in a batch only while no other lane waits or takes part in
-//!   this batch. So the worker is never idle while calls wait, and one client delays another's single call by
-//!   one batch at most.
+//! - LANE4: a lane may exceed its credit in a batch only while no other lane waits or takes part in the batch. So the
+//!   worker is never idle while calls wait, and one client delays another client's single call by one batch at most.
 //! - LANE5: low-priority lanes are passed over in at most `AGEING` batches in a row. Then one of their
 //!   calls is taken even if its lane has no credit.
 //! - LANE6: a removed call leaves a tombstone. Tombstones are compacted when they outnumber the live calls.
-//! - LANE7: a batch may end (by its ceilings) in the middle of a round. The next batch goes on with that round,
-//!   first with the lanes that the last batch did not serve, and a new round follows; but in one batch a lane runs for
-//!   no longer than a turn. After a batch that one lane filled, a new round begins. So no lane, however heavy, makes
-//!   another wait for more than one whole batch.
+//! - LANE7: a batch that reaches one of its ceilings may end in the middle of a round. The next batch finishes that
+//!   round, beginning with the lanes that the last batch did not serve, and goes on with a new round. In one batch a
+//!   lane runs for no longer than a turn. If one lane alone filled a batch, the next batch begins with a new round. So
+//!   no lane, of whatever weight, makes another wait for more than one whole batch.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -32,15 +31,15 @@ use super::lane::{
 /// shut its client out for seconds.
 const DEBT_MAX_NS: i64 = 50_000_000;
 
-/// Batches in a row in which a waiting low-priority lane may be passed over.
+/// The number of batches in a row that may pass over waiting low-priority lanes (LANE5).
 pub(crate) const AGEING: u32 = 8;
 
 /// Which calls may be taken next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scope {
-    /// The rest of the batch that began with [`Lanes::begin_batch`]; LANE4 ends it.
+    /// Calls of the batch that began with [`Lanes::begin_batch`], until LANE4 ends it.
     Batch,
-    /// Any call older than this sequence number, round after round.
+    /// Calls with a smaller sequence number than this, in as many rounds as needed.
     OlderThan(u64),
 }
 
@@ -59,9 +58,9 @@ pub(crate) struct Lanes<C> {
     participants: usize,
     /// Batches (for readers: reads) in a row in which low-priority calls waited and none was taken.
     low_passed: u32,
-    /// Live calls of all lanes: accepted ones, and those with the ones that wait for room. The lists are longer, by
-    /// their tombstones.
+    /// Accepted calls of all lanes, without tombstones.
     accepted_live: usize,
+    /// All waiting calls, accepted or waiting for room, without tombstones.
     waiting_live: usize,
 }
 
@@ -97,7 +96,7 @@ impl<C> Lanes<C> {
         LaneId(index)
     }
 
-    /// The lane called `name`, made if there is none. The caller gives it back by [`Lanes::retire`].
+    /// The lane called `name`, which is made if it does not exist. The caller must give it back with [`Lanes::retire`].
     pub(crate) fn open(&mut self, name: &str) -> LaneId {
         if let Some(&id) = self.names.get(name) {
             if let Some(lane) = self.lane_mut(id) {
@@ -161,12 +160,12 @@ impl<C> Lanes<C> {
         self.lanes.get_mut(id.0).and_then(Option::as_mut)
     }
 
-    /// Calls that wait for their turn, those waiting for room included.
+    /// The number of waiting calls, including those that wait for room.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting_live
     }
 
-    /// Calls that were accepted and wait for their turn.
+    /// The number of accepted calls that wait for their turn.
     pub(crate) fn accepted(&self) -> usize {
         self.accepted_live
     }
@@ -185,7 +184,7 @@ impl<C> Lanes<C> {
         self.next_seq
     }
 
-    /// Adds a call at the end of its lane. Where the lane is full, the call waits for room.
+    /// Adds a call at the end of its lane. If the lane is full, the call waits for room.
     pub(crate) fn push(&mut self, id: LaneId, call: C) -> Result<Position, C> {
         let seq = self.next_seq;
         let Some(lane) = self.lanes.get_mut(id.0).and_then(Option::as_mut) else {
@@ -224,7 +223,7 @@ impl<C> Lanes<C> {
         }
     }
 
-    /// Removes a waiting call, whose place is free at once. `None`: it was taken or removed before.
+    /// Removes a waiting call; its place is free at once. `None`: the call was taken or removed before.
     pub(crate) fn remove(&mut self, position: Position) -> Option<C> {
         let lane = self.lanes.get_mut(position.lane.0)?.as_mut()?;
         if let Some(call) = bury(&mut lane.accepted, lane.accepted_live, position.seq) {
@@ -268,7 +267,7 @@ impl<C> Lanes<C> {
         for ring in 0..self.rings.len() {
             self.put_unserved_first(ring);
         }
-        // A turn that fills whole batches ends the round, or it would keep the others waiting.
+        // If one lane filled the last batch alone, the round ends, because that lane would keep the others waiting.
         self.continues = self.participants > 1 && self.is_amid_round();
         self.batch += 1;
         self.participants = 0;
@@ -280,7 +279,8 @@ impl<C> Lanes<C> {
         }
     }
 
-    /// LANE7. Nothing to do where the front was not served: then the unserved lanes are first already.
+    /// Moves the lanes that the last batch did not serve to the front (LANE7). If the front lane was not served, they
+    /// are at the front already.
     fn put_unserved_first(&mut self, ring: usize) {
         let (lanes, batch) = (&self.lanes, self.batch);
         let served = |id: &LaneId| lanes[id.0].as_ref().is_some_and(|lane| lane.served_in == batch);
@@ -289,7 +289,7 @@ impl<C> Lanes<C> {
         }
     }
 
-    /// Whether a lane of the first priority that has calls has credit left in this round.
+    /// Whether the round can go on: in the first ring with waiting calls, a lane with calls has a turn or credit left.
     fn is_amid_round(&self) -> bool {
         let lane = |id: &LaneId| self.lanes[id.0].as_ref().filter(|lane| lane.accepted_live > 0);
         let ring = self.rings.iter().find(|ring| ring.iter().any(|id| lane(id).is_some()));
@@ -297,9 +297,8 @@ impl<C> Lanes<C> {
         ring.is_some_and(|ring| ring.iter().filter_map(lane).any(has_turn))
     }
 
-    /// The next call in `scope`, if there is one.
-    ///
-    /// In a batch without participants there is one whenever a call waits.
+    /// Takes the next call in `scope`. `None`: no call in `scope` may be taken now. If no lane has run a call in the
+    /// batch yet, a call is found whenever one waits.
     pub(crate) fn pick(&mut self, scope: Scope) -> Option<Taken<C>> {
         let taken = self.pick_in_round(scope);
         if taken.is_some() || scope != Scope::Batch || !std::mem::take(&mut self.continues) {
@@ -323,7 +322,7 @@ impl<C> Lanes<C> {
             if let Some(id) = self.eligible(ring, scope) {
                 return self.take(id, ring, scope);
             }
-            // A high lane that used up its turn waits for the next batch, and low lanes with it.
+            // A high-priority lane has used up its turn. It waits for the next batch, and so do the low-priority lanes.
             if !self.rings[ring].is_empty() && scope == Scope::Batch && self.participants > 0 {
                 return None;
             }
@@ -331,7 +330,7 @@ impl<C> Lanes<C> {
         if scope == Scope::Batch && self.participants > 0 {
             return None;
         }
-        // Every waiting lane is in debt: grant as many rounds as the first of them needs to be served.
+        // Every waiting lane is in debt. Grant as many rounds as are needed until the first lane can be served.
         self.grant_until_served();
         [0, 1].into_iter().find_map(|ring| {
             let id = self.eligible(ring, scope)?;
@@ -339,7 +338,7 @@ impl<C> Lanes<C> {
         })
     }
 
-    /// Rotates the ring to a lane that may run a call, or else to one that waits for credit.
+    /// Rotates the ring to a lane that may run a call and returns it, or else returns a lane that waits for credit.
     fn front_waiting(&mut self, ring: usize, scope: Scope) -> Option<LaneId> {
         // `eligible` has removed the empty lanes, so those left in the ring have waiting calls.
         self.eligible(ring, scope).or_else(|| self.rings[ring].front().copied())
@@ -375,7 +374,7 @@ impl<C> Lanes<C> {
         None
     }
 
-    /// LANE4: no other lane has an accepted call, and no other lane takes part in this batch.
+    /// Whether no other lane has an accepted call or takes part in this batch (LANE4).
     fn alone(&self, id: LaneId) -> bool {
         let Some(lane) = self.lanes[id.0].as_ref() else { return false };
         let served = usize::from(lane.served_in == self.batch && self.participants > 0);
@@ -431,7 +430,7 @@ impl<C> Lanes<C> {
 
     /// Charges a lane for the running time of its call.
     pub(crate) fn charge(&mut self, id: LaneId, run: Duration) {
-        // A lane that is alone delays no other, so it owes nothing for later.
+        // A lane that is alone delays no other lane, so it does not go into debt.
         let floor = if self.lanes.get(id.0).is_some_and(Option::is_some) && self.alone(id) {
             0
         } else {
@@ -445,7 +444,7 @@ impl<C> Lanes<C> {
         }
     }
 
-    /// The main lane first, then the others in no order.
+    /// The figures of the main lane first, then those of the other lanes in no particular order.
     pub(crate) fn figures(&self) -> Vec<LaneFigures> {
         let figures = |lane: &Lane<C>| LaneFigures {
             name: lane.name.clone(),
@@ -456,7 +455,7 @@ impl<C> Lanes<C> {
         self.lanes.iter().flatten().map(figures).collect()
     }
 
-    /// Removes the calls that wait for room, or all waiting calls.
+    /// Removes and returns the calls that wait for room, and the accepted calls unless `overflow_only`.
     pub(crate) fn clear(&mut self, overflow_only: bool) -> Vec<C> {
         let mut calls = Vec::new();
         for lane in self.lanes.iter_mut().flatten() {

@@ -3,34 +3,34 @@
 //! Going to sleep and waking up each cost some 30 microseconds, a third of a durable write or several point reads. A
 //! caller in a loop submits its next call sooner than that. So a worker first yields the processor repeatedly and
 //! checks for a new call after each yield. The fields here are hints: a lost update costs a yield or some microseconds,
-//! and only the queue's lock makes sure that no wake-up is lost (QUEUE4). Loom's workers sleep at once.
+//! and only the queue's lock makes sure that no wake-up is lost (QUEUE4). In loom's models, workers sleep at once.
 
 use std::time::{Duration, Instant};
 
 use crate::sync::{AtomicBool, AtomicU8, Ordering, now};
 
-/// For how long a worker looks.
+/// How long a worker looks for the next call before it sleeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Look {
     /// About as long as callers take to submit their next call.
     pub(crate) long: Duration,
     /// Used instead after [`FRUITLESS`] looks in a row that found no call.
     pub(crate) short: Duration,
-    /// A batch of one call that takes this long has a lone caller, which waits for the disk each time. After [`LONE`]
-    /// of these in a row the worker sleeps at once. `None`: it always looks.
+    /// A batch of one call that takes at least this long is taken to have a lone caller, which waits for the disk in
+    /// each call. After [`LONE`] such batches in a row the worker sleeps at once. `None`: the worker always looks.
     pub(crate) lone: Option<Duration>,
 }
 
-/// Looks in a row without a call after which a worker looks for a shorter time.
+/// After this many looks in a row that found no call, a worker looks for [`Look::short`].
 const FRUITLESS: u8 = 4;
 
-/// Batches in a row with a lone caller after which a worker sleeps at once.
+/// After this many batches in a row with a lone caller, a worker sleeps at once.
 const LONE: u8 = 4;
 
-/// A yield that takes longer has given the processor to a thread that keeps it.
+/// A yield that takes longer than this has given the processor to a thread that keeps it.
 const LONG_YIELD: Duration = Duration::from_micros(50);
 
-/// Yields that are skipped after one that took longer than [`LONG_YIELD`] and found no call.
+/// How many yields are skipped after a yield that took longer than [`LONG_YIELD`] and found no call.
 const CONTENDED: u8 = 32;
 
 /// What the workers of one queue remember of their looks.
@@ -48,16 +48,16 @@ pub(crate) struct Lookout {
 }
 
 impl Lookout {
-    /// A call was pushed.
+    /// Notes that a call was pushed.
     pub(crate) fn announce(&self) {
-        // Load first: a store takes the cache line from the processor that reads it. A worker that clears the flag
-        // after this load checks the queue next and finds the call there.
+        // Loaded first, because a store takes the cache line from the processor that reads it. A worker that clears the
+        // flag after this load checks the queue next and finds the call there.
         if !self.pushed.load(Ordering::Relaxed) {
             self.pushed.store(true, Ordering::Release);
         }
     }
 
-    /// Waits a little for the next calls of callers that were just answered; returns when it began.
+    /// Looks for the next calls of callers that were just answered, for a limited time. Returns when the look began.
     pub(crate) fn look(&self, look: Look) -> Instant {
         let since = now();
         let duration = self.duration(look);
@@ -77,7 +77,7 @@ impl Lookout {
         if fruitless < FRUITLESS { look.long } else { look.short }
     }
 
-    /// Notes that a batch was served; `lone`: it had a lone caller.
+    /// Notes that a batch was served. `lone`: the batch had a lone caller.
     pub(crate) fn served(&self, lone: bool) {
         let before = self.lone.load(Ordering::Relaxed);
         let now = if lone { before.saturating_add(1) } else { 0 };
@@ -86,23 +86,25 @@ impl Lookout {
         }
     }
 
-    /// Notes whether the call came soon enough after `since` for a long look to be worth it.
+    /// Notes that a call was found after the look that began at `since`. If it came later than `look.long`, the look
+    /// counts as one that found no call.
     pub(crate) fn found(&self, since: Instant, look: Look) {
         let more = self.fruitless.load(Ordering::Relaxed).saturating_add(1);
         let fruitless = if now() - since < look.long { 0 } else { more };
         self.fruitless.store(fruitless, Ordering::Relaxed);
     }
 
-    /// Clears the flag after a look that found no call. A push in between costs one more look.
+    /// Clears the flag after the queue was found empty. A call that was pushed in between is found one yield later.
     pub(crate) fn clear_pushed(&self) {
         self.pushed.store(false, Ordering::Relaxed);
     }
 
-    /// Yields the processor once. False: it does not, because other threads keep the processor.
+    /// Yields the processor once. `false`: it did not yield, because a recent yield gave the processor to a thread that
+    /// kept it.
     ///
-    /// A thread that yields waits for the end of another one's time slice; a sleeping thread runs as soon as it is
-    /// woken. Beside busy readers, yielding cost the writer a third of its writes. A long yield is worth it only if a
-    /// call comes of it.
+    /// A thread that yields may have to wait until another thread's time slice ends, whereas a sleeping thread runs as
+    /// soon as it is woken. Beside busy readers, yielding cost the writer a third of its writes. So after a long yield
+    /// that found no call, the next yields are skipped.
     pub(crate) fn give_way(&self) -> bool {
         let skipped = self.contended.load(Ordering::Relaxed);
         if skipped > 0 {

@@ -45,26 +45,28 @@
 //! - QUEUE2: a worker answers each call that it takes, also when it skips the call, the call panics or the thread
 //!   dies (CALL1).
 //! - QUEUE3: once intake is closed no call enters. `close` and `push` hold the same lock, so no call is forgotten:
-//!   `close` refuses those that wait for room, and the workers serve the accepted ones.
+//!   `close` refuses the calls that wait for room, and the workers serve the accepted ones.
 //! - QUEUE4: a worker sleeps only after it has seen, under the lock, that no call is accepted. A push that finds a
-//!   sleeping worker removes it from the list of sleepers before it wakes it, so the next push wakes another one. No
-//!   wake-up is lost and no worker is woken twice.
+//!   sleeping worker removes that worker from the list of sleepers and then wakes it, so the next push wakes another
+//!   worker. No wake-up is lost and no worker is woken twice.
 //! - QUEUE5: calls are dropped and refused outside the lock. Dropping the values that a closure has captured runs code
 //!   of the caller, which may submit calls.
 //! - QUEUE6: when the last worker exits, for whatever reason, it closes intake and refuses the waiting calls. A dead
 //!   worker is an error, not a hang.
-//! - QUEUE7: the worker that takes a call may shed it (`admission.rs`). It answers the call like any other that it
-//!   takes, outside the lock, before it sleeps.
+//! - QUEUE7: the worker that takes a call may shed it (`admission.rs`). The worker answers a shed call like any other
+//!   call that it takes, outside the lock, before it sleeps.
 //! - QUEUE8: `abort` asks every running call to stop. The worker notes a call in its slot under the same hold of the
 //!   lock that takes it from its lane, so `abort` finds it either waiting or running.
 //! - QUEUE9: errands (maintenance that the library asks of its own workers) wait apart from the calls, at most one of
 //!   each kind. A worker takes an errand at the beginning of a batch, ahead of every call, but not two in a row while
-//!   calls wait. Closing drops the errands, since it does their work itself.
-//! - QUEUE10: while calls that change something are stopped, the queue refuses these and admits others. A call enters
-//!   before a stop or after it, since both hold the lock; `has_older_than` tells whether one from before still waits.
+//!   calls wait. `close` and `abort` drop the waiting errands, because closing a database does their work itself.
+//! - QUEUE10: between `stop` and `resume` the queue refuses the calls that change something, and admits all others.
+//!   `stop` and `push` hold the same lock, so each call enters either before the stop or after it. `has_older_than`
+//!   tells whether a call that entered before the stop still waits.
 //!
-//! Lock order: the queue's lock, then a reply's slot. The clock's lock is taken alone. Calls that wait for room do so
-//! first in, first out in each lane, and without a wake-up: the next one moves up when a place becomes free.
+//! Lock order: the queue's lock, then a reply's slot. The clock's lock is taken alone. In each lane, calls that wait
+//! for room are accepted first in, first out. This needs no wake-up: the thread that frees a place accepts the next
+//! call under the same hold of the lock.
 
 mod admission;
 mod call;

@@ -40,7 +40,7 @@ fn queue(capacity: usize) -> Arc<Queue<Call>> {
     Arc::new(Queue::new(capacity, Domain::new(), None))
 }
 
-/// What the worker's thread does, without a resource.
+/// Serves the queue as a worker's thread does, but without a resource. Returns the number of served calls.
 fn work(queue: &Queue<Call>, worker: usize) -> usize {
     let mut served = 0;
     while let Some(first) = queue.take_first(worker, None, None) {
@@ -66,7 +66,7 @@ fn wait_for(answer: Answer) -> Result<Result<usize, CallError>, call::Lost> {
     loom::future::block_on(answer)
 }
 
-/// Submits from another thread; the answer, or `None` when it was refused.
+/// Submits a call from another thread. The thread returns the answer; `None`: the call was refused.
 fn submit(queue: &Arc<Queue<Call>>, number: usize) -> thread::JoinHandle<Option<usize>> {
     let queue = Arc::clone(queue);
     thread::spawn(move || {
@@ -248,7 +248,7 @@ fn close_refuses_calls_that_wait_for_room_and_serves_accepted_ones() {
         let worker = start(&queue);
         queue.close();
         assert_eq!(wait_for(first), Ok(Ok(1)));
-        // Promoted before the close, or refused by it.
+        // The second call was either accepted before the close or refused by it.
         let second = wait_for(second).expect("answered either way");
         assert!(matches!(second, Ok(2) | Err(CallError::Closed)), "{second:?}");
         assert_eq!(worker.join().unwrap(), 1 + usize::from(second.is_ok()));
@@ -262,7 +262,7 @@ fn abort_answers_every_call_and_ends_the_worker() {
         let worker = start(&queue);
         let caller = submit(&queue, 1);
         queue.abort();
-        // Refused at the door, refused in the queue, or served.
+        // The call was refused at its submission, refused while it waited, or served.
         let answered = caller.join().unwrap();
         let served = worker.join().unwrap();
         assert_eq!(served, usize::from(answered.is_some()));
@@ -270,7 +270,7 @@ fn abort_answers_every_call_and_ends_the_worker() {
     });
 }
 
-/// The running call is told to stop, or it was not yet taken and is refused.
+/// If the call runs, `abort` asks it to stop; if no worker has taken it yet, `abort` refuses it.
 #[test]
 fn abort_reaches_the_running_call() {
     loom::model(|| {
@@ -306,7 +306,7 @@ fn a_closure_on_its_callers_stack_is_touched_by_one_thread_at_a_time() {
         let worker = {
             let (touched, gate) = (Arc::clone(&touched), Arc::clone(&gate));
             thread::spawn(move || {
-                // Twice: a write may run again.
+                // Enters twice, because a write may run again.
                 for _ in 0..2 {
                     if let Some(_inside) = gate.enter() {
                         touched.fetch_add(1, Ordering::Relaxed);
@@ -315,7 +315,7 @@ fn a_closure_on_its_callers_stack_is_touched_by_one_thread_at_a_time() {
                 }
             })
         };
-        // GATE2. It may give up before, while and after the worker runs it.
+        // GATE2. The caller may give up before, while or after the worker runs the closure.
         gate.close();
         assert_eq!(touched.fetch_add(1, Ordering::Relaxed), 0, "the worker is inside");
         worker.join().unwrap();
@@ -331,7 +331,7 @@ fn when_the_last_worker_leaves_nobody_waits_for_ever() {
         let caller = submit(&queue, 1);
         let dying = {
             let queue = Arc::clone(&queue);
-            // Leaves without having served anything, as a panic makes it.
+            // The worker leaves without serving a call, as after a panic.
             thread::spawn(move || queue.leave(worker))
         };
         // QUEUE6

@@ -96,7 +96,7 @@ impl<R: 'static, E> Owner<R, E> {
     }
 }
 
-/// The queue, the thread and the clock of a worker, for its close.
+/// The parts of a worker that its close needs: the pool, with the queue and the thread, and the clock.
 pub(super) struct Closer<R: 'static, E: Send + 'static> {
     pub(super) pool: Arc<Pool<Owner<R, E>, E>>,
     pub(super) clock: Arc<Clock>,

@@ -1,4 +1,4 @@
-//! The queue: one lock over all waiting calls. The module above has its states and invariants.
+//! The queue: one lock over all waiting calls. The states and invariants are in `mod.rs`.
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use crate::sync::{Condvar, Mutex, MutexGuard, lock, now, wait, wait_until};
 pub(crate) trait Item: Send + 'static {
     /// The call's token, which the queue raises when a running call must stop.
     fn interruptible(&self) -> Option<Arc<dyn Interruptible>>;
-    /// Whether the queue refuses it while such calls are stopped (QUEUE10).
+    /// Whether the call changes something, so that the queue refuses it while such calls are stopped (QUEUE10).
     fn changes_something(&self) -> bool {
         false
     }
@@ -34,22 +34,22 @@ pub(crate) struct Queue<C> {
     pub(crate) domain: Domain,
     /// Set when the pool is made.
     worker_set: OnceLock<WorkerSet>,
-    /// The process that has the worker threads.
+    /// The process that made the queue and has its worker threads.
     pid: u32,
 }
 
 struct State<C> {
     lanes: Lanes<Waiting<C>>,
-    /// QUEUE9. Bound: one of each kind.
+    /// Waiting errands (QUEUE9). Bound: one of each kind.
     errands: Vec<C>,
     /// The last batch began with an errand.
     ran_errand: bool,
     /// `None`: the queue never sheds calls.
     admission: Option<Admission>,
     open: bool,
-    /// QUEUE10. How many stops have not been resumed.
+    /// The number of stops that have not been resumed (QUEUE10).
     stops: usize,
-    /// A slot per worker. Each has a condition variable of its own, so that a push can choose whom it wakes.
+    /// A slot per worker. Each has a condition variable of its own, so that a push can wake one particular worker.
     workers: Vec<WorkerSlot>,
     /// Sleeping workers. The last one fell asleep last and is woken first: its caches are the warmest.
     sleeping: Vec<usize>,
@@ -57,7 +57,7 @@ struct State<C> {
     alive: usize,
     /// Calls taken so far. The stall check compares two readings.
     taken: u64,
-    /// Answered when `alive` becomes 0.
+    /// The replies of [`Queue::gone`], answered when `alive` becomes 0.
     exit: Vec<Reply<()>>,
     /// A stall check is under way.
     checking: bool,
@@ -69,7 +69,8 @@ struct Waiting<C> {
     since: Option<Instant>,
 }
 
-/// Calls shed under the lock. The drop refuses them, so declare this before the guard of the lock.
+/// Calls that were shed under the lock. The drop of this value refuses them. Declare it before the lock's guard, so
+/// that the lock is released first.
 struct Shed<C: Item>(Vec<C>);
 
 impl<C: Item> Drop for Shed<C> {
@@ -89,11 +90,12 @@ struct WorkerSlot {
     alive: bool,
 }
 
-/// What a push returns.
+/// The result of a push.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pushed {
     pub(crate) position: Position,
-    /// No worker sleeps: if that lasts, the pool may need another one.
+    /// Whether the pool should check for a stall: no worker sleeps, and no check is under way. If that lasts, the pool
+    /// may need another worker.
     pub(crate) check_for_stall: bool,
 }
 
@@ -120,12 +122,12 @@ impl<C: Item> Queue<C> {
         Self { state, lookout, domain, worker_set, pid: crate::process::id() }
     }
 
-    /// At most `workers_max` threads will serve it.
+    /// Sets the largest number of threads that will serve the queue. Only the first call has an effect.
     pub(crate) fn set_workers_max(&self, workers_max: usize) {
         let _ = self.worker_set.set(WorkerSet::new(workers_max));
     }
 
-    /// The workers for which a call in this queue waits.
+    /// The workers that may run a call of this queue.
     pub(crate) fn worker_set(&self) -> WorkerSet {
         self.worker_set.get().copied().unwrap_or(WorkerSet::UNKNOWN)
     }
@@ -161,12 +163,12 @@ impl<C: Item> Queue<C> {
         crate::process::id() != self.pid
     }
 
-    /// Adds a call. Where its lane is full, the call waits for room.
+    /// Adds a call. If its lane is full, the call waits for room.
     pub(crate) fn push(&self, lane: LaneId, call: C) -> Result<Pushed, Refused<C>> {
         self.push_with(lane, call, Lanes::push, RefusedReason::Closed)
     }
 
-    /// Adds a call if there is room.
+    /// Adds a call if there is room; otherwise refuses it.
     pub(crate) fn try_push(&self, lane: LaneId, call: C) -> Result<Pushed, Refused<C>> {
         self.push_with(lane, call, Lanes::try_push, RefusedReason::Full)
     }
@@ -194,7 +196,7 @@ impl<C: Item> Queue<C> {
         Ok(Pushed { position, check_for_stall })
     }
 
-    /// Adds an errand of the library (QUEUE9); refused when the same one waits already.
+    /// Adds an errand of the library (QUEUE9). Returns it if intake is closed or the same errand waits already.
     pub(crate) fn push_errand(&self, errand: C) -> Result<(), C> {
         let mut state = lock(&self.state);
         if !state.open || state.errands.iter().any(|other| errand.is_same_errand(other)) {
@@ -215,8 +217,8 @@ impl<C: Item> Queue<C> {
         }
     }
 
-    /// Refuses calls that change something until [`Queue::resume`] was called as often as this (QUEUE10). Calls with a
-    /// smaller sequence number than the returned one entered before the stop.
+    /// Refuses calls that change something until [`Queue::resume`] has been called once for each stop (QUEUE10). Calls
+    /// with a smaller sequence number than the returned one entered before the stop.
     pub(crate) fn stop(&self) -> u64 {
         let mut state = lock(&self.state);
         state.stops += 1;
@@ -236,12 +238,12 @@ impl<C: Item> Queue<C> {
         lock(&self.state).lanes.has_older_than(seq)
     }
 
-    /// Takes a waiting call out. `None`: a worker has taken it (QUEUE1).
+    /// Removes a waiting call. `None`: a worker has taken it (QUEUE1).
     pub(crate) fn remove(&self, position: Position) -> Option<C> {
         lock(&self.state).lanes.remove(position).map(|waiting| waiting.call)
     }
 
-    /// Refuses a call whose deadline passed while it waited. False: a worker has taken it.
+    /// Refuses a call whose deadline passed while it waited. `false`: a worker has taken it.
     pub(crate) fn expire(&self, position: Position) -> bool {
         let mut state = lock(&self.state);
         let room = state.lanes.waits_for_room(position);
@@ -407,7 +409,7 @@ impl<C: Item> Queue<C> {
         receiver
     }
 
-    /// What the stall check compares.
+    /// The figures that two readings of the stall check compare.
     pub(crate) fn progress(&self) -> Progress {
         let state = lock(&self.state);
         Progress {
@@ -417,7 +419,7 @@ impl<C: Item> Queue<C> {
         }
     }
 
-    /// Claims the stall check. False: one is under way.
+    /// Claims the stall check. `false`: a check is under way already.
     pub(crate) fn claim_check(&self) -> bool {
         let mut state = lock(&self.state);
         !std::mem::replace(&mut state.checking, true)
@@ -443,7 +445,7 @@ pub(crate) struct First<C> {
 }
 
 impl<C: Item> State<C> {
-    /// Removes `worker` from the sleeping ones. False: a push has removed it.
+    /// Removes `worker` from the list of sleepers. `false`: a push or a close has removed it already.
     fn remove_sleeper(&mut self, worker: usize) -> bool {
         let index = self.sleeping.iter().position(|&other| other == worker);
         index.map(|index| self.sleeping.remove(index)).is_some()

@@ -1,18 +1,19 @@
-//! Deadlock detection for calls made inside calls: the wait that would close a circle of waits is refused.
+//! Deadlock detection for calls made inside calls: a wait that would close a circle of waits is refused.
 //!
-//! A call that makes another one, of another database or worker, and waits for it, blocks its thread meanwhile. If the
-//! chain of these calls comes back to its own beginning, the domains that calls carry show it (`context.rs`,
-//! [`super::Ancestry`]). Several chains can also close a circle together: a write on A that writes to B, beside a write
-//! on B that writes to A. To find these, one list holds all waits that are made inside calls. Waits outside of calls
-//! are never in it, so ordinary calls share no lock.
+//! A call that submits a call to another database or worker, and waits for it, blocks its own thread. If such a chain
+//! of calls leads back to its beginning, the domains that calls carry show it (`context.rs`, [`super::Ancestry`]).
+//! Several chains can also close a circle together: a write on A that writes to B, beside a write on B that writes to
+//! A. To find these circles, one list holds all waits that are made inside calls. Waits outside of calls are never in
+//! the list, so ordinary calls share no lock.
 //!
-//! A wait is of a thread, for a call. If a worker has taken the call, the wait can end when that worker's thread
-//! proceeds. If not, it can end when any worker of the queue proceeds, including one that the pool may still start. A
-//! thread proceeds if each of its waits can end; a thread without waits proceeds. All other threads are deadlocked.
+//! Each wait in the list is one thread that waits for one call. If a worker has taken the call, the wait can end when
+//! that worker's thread proceeds. If not, the wait can end when any worker of the queue proceeds, including a worker
+//! that the pool may still start. A thread proceeds if each of its waits can end; a thread without waits proceeds. All
+//! other threads are deadlocked.
 //!
 //! - WAIT1: no thread in the list is deadlocked. A wait that would deadlock its thread is refused; the check and the
-//!   change of the list are under one lock. Every other change of the list frees threads, except [`behind`], which
-//!   therefore checks too.
+//!   change of the list are under one lock. Of the other changes of the list, only [`behind`] can deadlock a thread, so
+//!   it checks, too.
 //! - WAIT2: a wait leaves the list when its future is answered or dropped, or when the call around it ends, whichever
 //!   comes first. The wait for an answered call counts as ended before it leaves.
 //!
@@ -32,9 +33,9 @@ use super::frames::{Domain, Waiter, WorkerSet, waiter_here};
 pub(crate) enum Awaited {
     /// A call in a queue.
     Call(WorkerSet, Arc<dyn Interruptible>),
-    /// That every thread of a domain has started, or has ended.
+    /// The start of all threads of a domain, or their end.
     All(Domain),
-    /// The next command of a call that holds the waiting thread, such as one with a lease.
+    /// The next command of a call that makes the thread wait for commands, such as a call that holds a lease.
     Holder(Holder),
 }
 
@@ -56,13 +57,14 @@ struct Entry {
     id: u64,
     waiter: Waiter,
     awaited: Awaited,
-    /// The thread that runs the call, once it was taken.
+    /// The thread that runs the call, or that alone will run it; `None`: any worker may run it.
     runner: Option<u64>,
-    /// False: the call was submitted, and its future has not been polled yet.
+    /// `false`: the call was submitted, and its future has not been polled yet.
     blocks: bool,
 }
 
-/// Not a mutex of `sync.rs`: it outlives the executions that loom explores, and no model makes calls inside calls.
+/// A mutex of `std` instead of `sync.rs`, because a static outlives the executions that loom explores. No loom model
+/// makes calls inside calls.
 static WAITS: Mutex<Vec<Entry>> = Mutex::new(Vec::new());
 
 /// The length of the list, written under its lock, so that [`behind`] need not take the lock while the list is empty.
@@ -76,7 +78,7 @@ fn waits() -> MutexGuard<'static, Vec<Entry>> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Circle;
 
-/// A wait in the list; taken out when dropped.
+/// A wait in the list. Its drop removes it from the list.
 #[derive(Debug)]
 pub(crate) struct Wait {
     id: u64,
@@ -86,8 +88,8 @@ pub(crate) struct Wait {
 }
 
 impl Wait {
-    /// Enters the wait of this thread for `awaited`. `blocks`: the thread waits from now on; otherwise it only may, when
-    /// it polls. `None`: this thread runs no call, so its wait can be part of no circle.
+    /// Enters into the list that this thread waits for `awaited`. `blocks`: the thread waits from now on; otherwise it
+    /// waits once it polls ([`Wait::block`]). `None`: this thread runs no call, so its wait cannot be part of a circle.
     pub(crate) fn enter(
         awaited: impl FnOnce() -> Awaited,
         blocks: bool,
@@ -95,8 +97,8 @@ impl Wait {
         Self::enter_for(None, awaited, blocks)
     }
 
-    /// As [`Wait::enter`], for a command to a thread that waits in `held`: the command ends that wait. If the new wait is
-    /// refused, `held` stays.
+    /// As [`Wait::enter`], for a command to a thread whose wait for the command is `held`. The command ends that wait,
+    /// so `held` becomes `None`. If the new wait is refused, `held` stays.
     pub(crate) fn enter_for(
         held: Option<&mut Option<Self>>,
         awaited: impl FnOnce() -> Awaited,
@@ -127,12 +129,12 @@ impl Wait {
         Ok(Some(Self { id, frame, blocks }))
     }
 
-    /// Whether it is a wait of the frame `frame`.
+    /// Whether this is a wait of the frame `frame`.
     pub(crate) fn is_of(&self, frame: u64) -> bool {
         self.frame == frame
     }
 
-    /// The thread waits for it from now on.
+    /// Notes that the thread waits from now on.
     pub(crate) fn block(&mut self) -> Result<(), Circle> {
         if std::mem::replace(&mut self.blocks, true) {
             return Ok(());
@@ -156,11 +158,11 @@ fn leave(which: impl Fn(&Entry) -> bool) {
     let gone: Vec<Entry> = list.extract_if(.., |entry| which(entry)).collect();
     COUNT.store(list.len(), Ordering::Relaxed);
     drop(list);
-    // Outside the lock: an entry may hold the last reference to a value of a caller.
+    // Dropped outside the lock, because an entry may hold the last reference to a value of a caller.
     drop(gone);
 }
 
-/// Removes the waits of the call `frame`, which has ended.
+/// Removes the waits of the call `frame`, which has ended, and the waits for a command of that call.
 pub(crate) fn frame_ended(frame: u64) {
     leave(|entry| {
         let holds = matches!(entry.awaited, Awaited::Holder(holder) if holder.frame == frame);
@@ -175,9 +177,10 @@ pub(crate) fn runs(call: &Arc<dyn Interruptible>, thread: u64) {
     }
 }
 
-/// Notes that only the thread `thread` will run `call`, after the calls before it. False: that would be a deadlock.
+/// Notes that only the thread `thread` will run `call`, after the calls before it. `false`: that would be a deadlock.
 pub(crate) fn behind(call: Option<Arc<dyn Interruptible>>, thread: u64) -> bool {
-    // A wait for this call was entered before its submission, and the lock of the queue ordered that before this load.
+    // A wait for this call was entered before the call was submitted, and the queue's lock orders that before this
+    // load.
     let Some(call) = call.filter(|_| COUNT.load(Ordering::Relaxed) > 0) else { return true };
     let mut list = waits();
     let Some(entry) = find(&mut list, &call) else { return true };
@@ -195,14 +198,14 @@ fn find<'l>(list: &'l mut [Entry], call: &Arc<dyn Interruptible>) -> Option<&'l 
 /// Whether `thread` is deadlocked.
 fn is_stuck(list: &[Entry], thread: u64) -> bool {
     let blocks: Vec<&Entry> = list.iter().filter(|entry| entry.blocks).collect();
-    // All waiting threads, until they prove to proceed.
+    // Begins with all waiting threads. The loop removes those that can proceed.
     let mut stuck: Vec<&Waiter> = Vec::new();
     for entry in &blocks {
         if !stuck.iter().any(|waiter| waiter.thread == entry.waiter.thread) {
             stuck.push(&entry.waiter);
         }
     }
-    // Ends: the list shrinks each time.
+    // The loop ends, because each pass makes the list shorter.
     loop {
         let proceeds = |waiter: &Waiter| {
             let mut own = blocks.iter().filter(|entry| entry.waiter.thread == waiter.thread);

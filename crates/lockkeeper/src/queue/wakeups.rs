@@ -2,23 +2,24 @@
 //!
 //! Waking a task from outside its runtime wakes a sleeping thread of that runtime. On a busy machine that thread
 //! preempts the reader at once, finds one task, and sleeps again, so each answer costs two context switches. A thread
-//! of the runtime wakes its own tasks for a fraction of that. So a reader puts the wakers of the callers that it has
-//! answered into this batch, and wakes only one of them now and then. That caller is polled, finds its answer, and wakes
-//! the others, from inside the runtime.
+//! inside the runtime wakes the runtime's tasks for a fraction of that. So a reader puts the wakers of the callers that
+//! it has answered into this batch, and wakes only one of them now and then. The woken caller is polled, finds its
+//! answer, and wakes the other callers from inside the runtime.
 //!
 //! | waker | what may be trusted | left by |
 //! |---|---|---|
 //! | in the batch | its caller's answer is in its slot | [`Wakeups::wake_one`], [`Wakeups::wake_all`], overflow |
 //! | taken out | the thread that took it calls it once, outside the lock | the call |
 //!
-//! - WAKE1: a reader wakes one caller before it sleeps, yields, or serves anything but a plain read. Between reads it
-//!   does so when [`SHARE`] of the callers are in the batch, within the limits of [`GROUP`], or when the oldest waker
-//!   has been there for [`WAIT_MAX`]. It wakes a second one only after another [`WAIT_MAX`], since the first one is
-//!   about to wake all. The batch holds at most [`BATCH_MAX`] wakers.
-//! - WAKE2: no caller depends on one other caller or closure. When a closure runs long in SQLite, its progress handler
-//!   wakes all callers, once. When one runs long outside SQLite, or a woken caller is not polled, the clock wakes all:
-//!   while wakers are in the batch it checks every [`WATCH_INTERVAL`] for wakers that have been there for as long. So an
-//!   answered caller is woken within twice that. A reader whose thread ends wakes all.
+//! - WAKE1: a reader wakes one caller before it sleeps, yields, or serves anything but a plain read. Between plain
+//!   reads it wakes one caller when [`SHARE`] of the callers are in the batch, within the limits of [`GROUP`], or when
+//!   the oldest waker has been there for [`WAIT_MAX`]. It wakes a second caller only after another [`WAIT_MAX`],
+//!   because the first one is about to wake all. The batch holds at most [`BATCH_MAX`] wakers.
+//! - WAKE2: no caller's wake-up depends on one other caller or on one closure alone. When a closure runs long in
+//!   SQLite, its progress handler wakes all callers, once. When a closure runs long outside SQLite, or a woken caller
+//!   is not polled, the clock wakes all callers: while wakers are in the batch, the clock checks every
+//!   [`WATCH_INTERVAL`] for wakers that have been there for that long. So an answered caller is woken within twice that
+//!   time. When a reader's thread ends, it wakes all callers.
 //! - WAKE3: wakers are code of the callers and run outside the lock.
 //!
 //! Lock order: no other lock is taken while this one is held.
@@ -30,17 +31,17 @@ use std::time::{Duration, Instant};
 use super::shielded;
 use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering, lock, now};
 
-/// The share of all callers at which a reader wakes one. Smaller groups cost more context switches; larger ones leave the
-/// readers idle until the callers submit their next reads.
+/// A reader wakes one caller when this share of all callers is in the batch. A smaller share costs more context
+/// switches; a larger share leaves the readers idle until the callers submit their next reads.
 const SHARE: (usize, usize) = (5, 8);
 
-/// The least and the most callers in such a group.
+/// The least and the most callers that such a share may be.
 const GROUP: (usize, usize) = (4, 42);
 
 /// How long a waker stays in the batch while its reader goes on serving reads.
 const WAIT_MAX: Duration = Duration::from_micros(100);
 
-/// Wakers in the batch. One more, and the reader wakes all.
+/// The most wakers in the batch. When one more is pushed, the reader wakes all callers.
 const BATCH_MAX: usize = 64;
 
 /// How often the clock checks for wakers that no caller has called.
@@ -70,7 +71,7 @@ struct Batch {
     woken: Option<Instant>,
     /// How many callers there are: the most that were in the batch and in the queue together, decaying.
     callers: usize,
-    /// The same since the last caller was woken.
+    /// The most callers in the batch and in the queue together since the last caller was woken.
     seen: usize,
 }
 
@@ -81,7 +82,7 @@ impl std::fmt::Debug for Wakeups {
 }
 
 impl Wakeups {
-    /// Whether wakers are in the batch. Never misses those that this thread has pushed.
+    /// Whether wakers are in the batch. Wakers that this thread has pushed are always seen.
     pub(crate) fn has_any(&self) -> bool {
         self.any.0.load(Ordering::Relaxed)
     }
@@ -151,7 +152,7 @@ impl Wakeups {
         }
     }
 
-    /// Wakes all callers if the oldest has been in the batch since `before`. True: some stay in the batch.
+    /// Wakes all callers if the oldest waker has been in the batch since `before`. `true`: wakers stay in the batch.
     pub(crate) fn wake_older(&self, before: Instant) -> bool {
         let batch = lock(&self.batch);
         match batch.since {
@@ -167,7 +168,7 @@ impl Wakeups {
 }
 
 impl Batch {
-    /// How many wakers make a group.
+    /// How many wakers in the batch make a reader wake one caller.
     fn group(&self) -> usize {
         (self.callers.max(self.seen) * SHARE.0 / SHARE.1).clamp(GROUP.0, GROUP.1)
     }
@@ -195,12 +196,12 @@ mod tests {
         }
     }
 
-    /// Pushes `n` wakers at `at`, and counts how many were called.
+    /// Pushes `n` wakers at `at`. The result counts how many of them were called.
     fn push(wakeups: &Wakeups, n: usize, at: Instant) -> Arc<Count> {
         push_of(wakeups, n, at, 64)
     }
 
-    /// The same of `callers` callers; the others' reads wait in the queue.
+    /// As `push`, but `n` of `callers` callers: the reads of the other callers wait in the queue.
     fn push_of(wakeups: &Wakeups, n: usize, at: Instant, callers: usize) -> Arc<Count> {
         let count = Arc::new(Count::default());
         for _ in 0..n {
@@ -221,7 +222,7 @@ mod tests {
         assert_eq!((called(&count), wakeups.has_any()), (0, true));
         wakeups.wake_one_at(at);
         assert_eq!(called(&count), 1);
-        // That one is on the way.
+        // The woken caller is about to wake the others.
         wakeups.wake_one_at(at + WAIT_MAX / 2);
         assert_eq!(called(&count), 1);
         wakeups.wake_one_at(at + WAIT_MAX);
@@ -255,7 +256,7 @@ mod tests {
             assert_eq!(called(&count), 1, "{callers} callers");
             wakeups.wake_all();
         }
-        // Sixteen are left of five thousand.
+        // From now on there are 16 callers instead of 5,000.
         let mut wakes = 0;
         while lock(&wakeups.batch).group() > 10 {
             push_of(&wakeups, 10, at, 16);

@@ -9,8 +9,9 @@
 //!
 //! - WORK1: a thread finishes its service before it frees its slot. So when the last slot is free, every resource has
 //!   been released.
-//! - WORK2: the first `min` threads stay until the queue is closed. The pool starts another one when calls wait and
-//!   no worker has taken one for `STALL`; it ends after `EXTRA_IDLE_MAX` without work.
+//! - WORK2: the first `min` threads stay until the queue is closed. When calls wait and no worker has taken a call for
+//!   [`STALL`], the pool starts an extra thread, up to `max` threads. An extra thread ends after [`EXTRA_IDLE_MAX`]
+//!   without work.
 //! - WORK3: a worker thread has its queue's frame from beginning to end. So code of a caller that runs on it outside a
 //!   call (a destructor, a waker) and submits to the same queue gets `Nested` instead of waiting for itself.
 
@@ -26,13 +27,13 @@ use super::{
 };
 use crate::sync::{Mutex, lock, now};
 
-/// When calls wait and no worker takes one for this long, all workers are busy with long calls.
+/// If calls wait and no worker takes a call for this long, all workers are taken to be busy with long calls.
 const STALL: Duration = Duration::from_millis(2);
 
-/// How long a worker above the minimum stays without work.
+/// How long a thread above the minimum stays without work.
 const EXTRA_IDLE_MAX: Duration = Duration::from_secs(10);
 
-/// What serves the calls on a worker thread. It need not be `Send`.
+/// Serves the calls on a worker thread. A service need not be `Send`.
 pub(crate) trait Service: 'static {
     type Call: Item;
 
@@ -82,7 +83,7 @@ impl<C: Item> Batch<'_, C> {
         Some(first.taken)
     }
 
-    /// Yields the processor once when no call is left to take. False: it did not, see [`Look`].
+    /// Yields the processor once, when no call is left to take. `false`: it did not yield (`Lookout::give_way`).
     pub(crate) fn give_way(&self) -> bool {
         // The calls pushed so far have been taken.
         self.queue.lookout.clear_pushed();
@@ -113,7 +114,7 @@ pub(crate) struct PoolConfig {
     pub(crate) on_start: Option<Arc<dyn Fn() + Send + Sync>>,
 }
 
-/// Whether the service of a worker was built.
+/// The result of building a worker's service.
 pub(crate) type Built<E> = Result<(), StartError<E>>;
 
 /// The message of a panic.
@@ -191,7 +192,7 @@ impl<S: Service, E: Send + 'static> Pool<S, E> {
         idle_max: Option<Duration>,
         built: Reply<Built<E>>,
     ) {
-        // WORK3. Dropped after `guard`, whose drop may refuse calls.
+        // WORK3. The frame is dropped after `guard`, because the drop of `guard` may refuse calls.
         let _frame = Frame::of_worker(self.queue.domain, self.queue.worker_set());
         let guard = exit;
         let started = catch_unwind(AssertUnwindSafe(|| {
@@ -210,7 +211,7 @@ impl<S: Service, E: Send + 'static> Pool<S, E> {
         };
         built.answer(Ok(()));
         let look = self.config.look;
-        // From here on the thread holds the queue and not the pool, so that an unused pool is dropped.
+        // From here on the thread holds the queue but not the pool, so that a pool that nothing else uses is dropped.
         drop(self);
         while let Some(first) = guard.queue.take_first(guard.worker, idle_max, look) {
             let queue = &guard.queue;
@@ -225,7 +226,7 @@ impl<S: Service, E: Send + 'static> Pool<S, E> {
         service.finish();
     }
 
-    /// Starts another worker unless one of the present ones soon takes a call (WORK2).
+    /// Checks for a stall: starts another worker unless one of the present workers soon takes a call (WORK2).
     pub(crate) fn check_for_stall(self: &Arc<Self>) {
         if self.config.max <= self.config.min || !self.queue.claim_check() {
             return;
@@ -244,7 +245,7 @@ impl<S: Service, E: Send + 'static> Pool<S, E> {
         let progress = self.queue.progress();
         if progress.starved {
             if progress.taken == taken_before && progress.alive < self.config.max {
-                // Without another thread the calls go on waiting for the present workers.
+                // If no thread can be started, the calls go on waiting for the present workers.
                 let (built, _) = reply();
                 let _ = self.spawn(Some(EXTRA_IDLE_MAX), built);
             }
@@ -263,7 +264,8 @@ impl<S: Service, E: Send + 'static> Pool<S, E> {
         let threads = std::mem::take(&mut *lock(&self.threads));
         for thread in threads {
             if thread.thread().id() != std::thread::current().id() {
-                // The panic hook has reported a panic, and the exit guard has answered its calls (QUEUE6).
+                // An error means that the thread panicked. The panic hook has reported it, and `WorkerExit` has done
+                // the rest (QUEUE6).
                 let _ = thread.join();
             }
         }

@@ -29,7 +29,7 @@ proptest! {
     }
 }
 
-/// Random programs, many more in the long form.
+/// The number of random programs; more with `LOCKKEEPER_LONG=1`.
 fn cases() -> u32 {
     match std::env::var_os("LOCKKEEPER_LONG").is_some_and(|value| value == "1") {
         true => 8_000,
@@ -130,7 +130,7 @@ fn a_low_lane_in_debt_is_served_within_its_age() {
             lanes.begin_batch();
             let taken = lanes.pick(Scope::Batch).expect("calls wait");
             lanes.push(taken.lane, taken.call).expect("there is room");
-            // Each low call is a long one.
+            // Each low-priority call is long: one second.
             let run = if taken.call == "low" { 1_000_000 } else { 10 };
             lanes.charge(taken.lane, Duration::from_micros(run));
             if taken.call == "low" {
@@ -150,10 +150,10 @@ fn a_lane_stays_while_one_of_its_handles_does() {
     lanes.retire(one);
     lanes.push(two, 7).expect("the second handle's lane is still there");
     lanes.retire(two);
-    // What it left is served.
+    // The call that was left in the lane is served.
     lanes.begin_batch();
     assert_eq!(lanes.pick(Scope::Batch).map(|taken| taken.call), Some(7));
-    // Then the lane is over, and its place free.
+    // Then the lane is removed, and its number is free.
     assert_eq!(lanes.open("other"), one);
 }
 
@@ -169,7 +169,7 @@ fn a_lane_without_handles_is_forgotten_when_it_is_cleared() {
     assert_eq!(lanes.open("other"), old, "its place is free");
 }
 
-/// A call that says how it was answered.
+/// A call that sends its answer to the test.
 struct Answering(mpsc::Sender<Result<(), CallError>>, u32);
 
 impl Item for Answering {
@@ -211,7 +211,7 @@ fn a23_when_the_worker_dies_every_waiting_call_is_answered_and_later_ones_refuse
         PoolConfig { name: String::from("fragile"), min: 1, max: 1, look: None, on_start: None };
     let clock = Arc::new(Clock::new());
     let pool = Pool::new(Arc::clone(&queue), config, clock, || Ok::<_, ()>(Fragile));
-    // Accepted and waiting for room, before the worker begins.
+    // Before the worker begins, two calls are accepted and three wait for room.
     let (answer, answers) = mpsc::channel();
     for number in [1, 13, 2, 3, 4] {
         let call = Answering(answer.clone(), number);
@@ -225,7 +225,7 @@ fn a23_when_the_worker_dies_every_waiting_call_is_answered_and_later_ones_refuse
     pool.join();
     drop((refused, answer));
     let answers: Vec<_> = answers.iter().collect();
-    // Number 13 was dropped unanswered by the panic: its reply says `Lost` to its caller.
+    // The panic dropped number 13 without an answer, so its caller would get `Lost`.
     assert_eq!(
         answers,
         [Ok(()), Err(CallError::Faulted), Err(CallError::Faulted), Err(CallError::Faulted)]
@@ -266,7 +266,7 @@ fn queue9_an_errand_goes_ahead_of_calls_once_and_never_twice_in_a_row_while_they
     let worker = queue.add_worker();
     let (answer, answers) = mpsc::channel();
     let item = |number| Answering(answer.clone(), number);
-    // The lane is full; others wait for room.
+    // The first call fills the lane; the others wait for room.
     for number in 1..=3 {
         assert!(queue.push(MAIN, item(number)).is_ok());
     }

@@ -19,9 +19,9 @@ pub(super) enum Step {
     Remove(usize),
     Weight(usize, u32),
     Priority(usize, bool),
-    /// Runs up to so many calls of a batch; each is charged so many microseconds.
+    /// Runs a batch of up to this many calls; each call is charged this many microseconds.
     Batch(usize, u64),
-    /// As `Batch`, but takes as readers do: only calls that waited before it began.
+    /// As `Batch`, but takes calls as readers do: only calls that waited before the batch began.
     Reads(usize, u64),
     ClearOverflow,
     ClearAll,
@@ -48,7 +48,7 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
 #[derive(Default)]
 struct Expected {
     waiting: VecDeque<(Position, u32)>,
-    /// The greatest it has had.
+    /// The greatest weight that the lane has had.
     weight: u32,
     low: bool,
     handles: usize,
@@ -192,7 +192,7 @@ impl Reference {
             assert_eq!(waits_for_room, index >= capacity, "LANE2");
             lane.waiting.remove(index).map(|(_, call)| call)
         });
-        // A lane that is over may have left its place to another: positions are not used then.
+        // If the lane was removed, another lane may have its number. Then the position is not used.
         if expected.is_some() || self.expected.contains_key(&name) {
             let removed = self.lanes.remove(position);
             assert_eq!(removed, expected);
@@ -213,7 +213,7 @@ impl Reference {
         assert_eq!(cleared, expected);
     }
 
-    /// A batch of a writer, or of a reader; checks whose turn it is.
+    /// Runs a batch as a writer does, or with `reads` as a reader does, and checks each call that is taken.
     fn batch(&mut self, calls: usize, run_us: u64, reads: bool) {
         let limit = self.lanes.next_seq();
         self.lanes.begin_batch();
@@ -248,7 +248,7 @@ impl Reference {
             *used.entry(name).or_default() += run;
             self.taken.push(call);
             self.lanes.charge(id, run);
-            // The lane may be over: then its place is free for another.
+            // The lane may have been removed; then another lane may get its number.
             self.forget_lanes_that_are_over();
         }
         // LANE5
@@ -268,7 +268,7 @@ impl Reference {
         self.lanes.check_rings();
     }
 
-    /// Everything that still waits comes out, and every call came out exactly once.
+    /// Takes all calls that still wait, and checks that every call came out exactly once.
     pub(super) fn drain(mut self) {
         let mut batches = 0;
         while self.lanes.accepted() > 0 {
