@@ -1,16 +1,17 @@
-//! Copies of a database: made beside steady writes, checked, and put in place as a whole.
+//! Copies a database while writes go on, checks the copy, and puts it in place as a whole.
 //!
 //! A backup is a read on a reader thread that copies the pages of one snapshot with SQLite's backup interface. Inside a
 //! read transaction the source does not change, so the copy never starts over, however much is written
 //! (`docs/design/backup.md`). The copy is made under another name in the target's directory, checked, synced, and only
 //! then renamed.
 //!
-//! - BKUP1: at any time, the target's name is that of the old file or of the complete new one.
+//! - BKUP1: at any time, the target's name leads to the old file or to the complete new one.
 //! - BKUP2: no open database is replaced: neither one of this process nor one that has a WAL.
 //! - BKUP3: the copy is one file in rollback mode, without a WAL that could be lost when the file is moved.
-//! - BKUP4: only an empty file or one that begins as an SQLite database does is replaced. Links are followed: the file
-//!   to which a link leads is replaced, and the link stays.
-//! - BKUP5: users who cannot read the replaced file, or without one the source, cannot read the copy.
+//! - BKUP4: a file is replaced only if it is empty or begins as an SQLite database does. Symbolic links are followed:
+//!   the file to which a link leads is replaced, and the link stays.
+//! - BKUP5: users who cannot read the replaced file cannot read the copy. If no file is replaced, the same holds for
+//!   users who cannot read the source.
 //!
 //! `target.rs` keeps BKUP1, BKUP2, BKUP4 and BKUP5.
 
@@ -39,7 +40,7 @@ use crate::sqlite::{instance, path, setup};
 use crate::stats::holders::HolderKind;
 use crate::sync::now;
 
-/// Pages copied between two checks of the token: some milliseconds of work.
+/// Pages copied between two checks whether to stop: some milliseconds of work.
 const STEP_PAGES: i32 = 1024;
 
 /// The progress of a backup.
@@ -48,15 +49,15 @@ const STEP_PAGES: i32 = 1024;
 pub struct BackupProgress {
     /// Pages copied so far.
     pub pages: u64,
-    /// Pages in all.
+    /// Pages of the whole database.
     pub of: u64,
 }
 
-/// What was copied.
+/// The result of a backup or a restore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BackupReport {
-    /// Size of the copy.
+    /// Size of the copy in bytes.
     pub bytes: u64,
     /// Time from the beginning of the copy to its rename, including the check.
     pub elapsed: Duration,
@@ -83,7 +84,7 @@ impl<E: Send + 'static> Backup<E> {
         Self { submission, to, report, error: PhantomData }
     }
 
-    /// Calls `f` on the reader's thread after every few megabytes.
+    /// Calls `f` on the reader's thread whenever another few megabytes have been copied.
     pub fn progress(mut self, f: impl FnMut(BackupProgress) + Send + 'static) -> Self {
         self.report = Box::new(f);
         self
@@ -126,8 +127,8 @@ impl<E: Send + 'static> IntoFuture for Backup<E> {
 /// which need not exist. Blocks this thread.
 ///
 /// # Errors
-/// [`ErrorKind::Corrupt`]: `from` is damaged, `to` is as it was. [`ErrorKind::Backup`]: `to` is in use,
-/// or the copy could not be made.
+/// [`ErrorKind::Corrupt`]: `from` is damaged; `to` is as it was. [`ErrorKind::Backup`]: `to` is in use, or the copy
+/// could not be made.
 ///
 /// # Examples
 /// ```
@@ -150,7 +151,7 @@ pub fn blocking_restore(
     Restore::new(from, to).blocking_run()
 }
 
-/// As [`blocking_restore`], with reports of its progress, and a way to stop it.
+/// A restore as by [`blocking_restore`], which can also report its progress and be stopped.
 #[must_use = "it begins when it is run"]
 pub struct Restore {
     from: Result<PathBuf, Refusal>,
@@ -179,15 +180,15 @@ impl Restore {
         self
     }
 
-    /// Calls `f` after every few megabytes. The check, which takes about as long as the copy, comes after
-    /// the last page.
+    /// Calls `f` whenever another few megabytes have been copied. The check, which takes about as long as the copy,
+    /// comes after the last page.
     pub fn progress(mut self, f: impl FnMut(BackupProgress) + Send + 'static) -> Self {
         self.report = Box::new(f);
         self
     }
 
-    /// Stops, with [`ErrorKind::Backup`], soon after `stop` has become true. Leaves nothing behind, unless the copy was
-    /// put in place before.
+    /// Soon after `stop` becomes true, the restore fails with [`ErrorKind::Backup`] and removes the copy, unless the
+    /// copy has been put in place already.
     pub fn stop_when(mut self, stop: Arc<AtomicBool>) -> Self {
         self.stop = stop;
         self
@@ -227,7 +228,7 @@ fn open_source(from: &Path, to: &Path) -> Result<Connection, Error> {
     }
     let is_alone = ["-wal", "-journal"].into_iter().all(|end| !path::beside(from, end).exists());
     if file.len() == 0 && is_alone {
-        // SQLite takes it for a database without tables. A restore would replace a good database by that.
+        // SQLite takes an empty file for a database without tables. A restore would replace a good database by it.
         let detail = format!("{shown}: the file is empty; was it cut off?");
         return Err(Error::new(ErrorKind::Corrupt).detail(detail));
     }
@@ -237,8 +238,8 @@ fn open_source(from: &Path, to: &Path) -> Result<Connection, Error> {
     }
     let read_only = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let writable = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    // Reading a file in WAL mode makes a WAL and its index, which only a connection that can write removes again. If
-    // there is a WAL already, this connection must not fold it back.
+    // Reading a file in WAL mode makes a WAL and its index, and only a connection that can write removes them again. If
+    // there is a WAL already, this connection must not checkpoint it, so it is read-only.
     let conn = match is_alone {
         true => Connection::open_with_flags(from, writable)
             .or_else(|_| Connection::open_with_flags(from, read_only)),
@@ -257,13 +258,14 @@ fn open_source(from: &Path, to: &Path) -> Result<Connection, Error> {
     Ok(conn)
 }
 
-/// Whether two resolved paths are one file.
+/// Whether two resolved paths name the same file.
 fn is_same(a: &Path, b: &Path) -> bool {
     let (file, other) = (path::identity(a), path::identity(b));
     a == b || (file.is_some() && file == other)
 }
 
-/// Copies the database of `from`, inside its read transaction, to the file `to`; `source` is the file of `from`.
+/// Copies the database of `from`, inside its read transaction, to the file `to`. `source` is the file of `from`;
+/// `None`: a memory database.
 fn copy(
     from: &Connection,
     source: Option<&Path>,
@@ -287,7 +289,7 @@ fn copy(
     conn.execute_batch("PRAGMA synchronous = OFF; PRAGMA locking_mode = EXCLUSIVE")
         .map_err(failed)?;
     pages(from, &mut conn, report, stop).map_err(failed)?;
-    // BKUP3. This commits a page with a sync, which writes all other pages to the disk too.
+    // BKUP3. Setting `user_version` below commits a page with a sync, which also writes all other pages to the disk.
     conn.execute_batch("PRAGMA synchronous = FULL").map_err(failed)?;
     let mode = "PRAGMA journal_mode = DELETE";
     let mode: String = conn.query_row(mode, [], |row| row.get(0)).map_err(failed)?;
@@ -301,11 +303,11 @@ fn copy(
     conn.close().map_err(|(_, error)| of(to, error))?;
     check(partial.path(), to, setup, stop)?;
     let bytes = std::fs::metadata(partial.path()).map_or(0, |file| file.len());
-    // A check of a few large rows does not call the progress handler.
+    // The check of a few large rows does not call the progress handler, so it may have missed the stop.
     if is_stopped(stop) {
         return Err(failed(interrupted()));
     }
-    // Check again: the copy has taken a while.
+    // Checked again, because another program may have changed the target during the copy.
     if !target.is_as_found()? {
         let why =
             "another file has been put there meanwhile; it is left alone, make the copy again";
@@ -315,8 +317,8 @@ fn copy(
     Ok(BackupReport { bytes, elapsed: now() - began })
 }
 
-/// Checks the copy in the file `partial`, which is to become `to`. `setup` is there because only with the program's own
-/// collations can indexes that use them be checked.
+/// Checks the copy in the file `partial`, which will become `to`. `setup` runs on the connection first, because indexes
+/// that use the program's own collations can be checked only with these collations.
 fn check(
     partial: &Path,
     to: &Path,
@@ -347,8 +349,8 @@ fn check(
     }
 }
 
-/// The result of a check. `None`: SQLite cannot compile it, because the schema uses functions or collations that this
-/// connection does not have.
+/// Runs `check` and returns its result. `None`: SQLite cannot compile it, because the schema uses functions or
+/// collations that this connection does not have.
 fn look(conn: &Connection, check: &str) -> rusqlite::Result<Option<String>> {
     match conn.query_row(check, [], |row| row.get(0)) {
         Err(rusqlite::Error::SqliteFailure(error, _))
@@ -356,7 +358,8 @@ fn look(conn: &Connection, check: &str) -> rusqlite::Result<Option<String>> {
         {
             Ok(None)
         }
-        // The same error with its position in the statement. Not every version of rusqlite has this variant.
+        // The same error with its position in the statement. The variant is not named, because not every version of
+        // rusqlite has it.
         Err(error) if error.sqlite_error().is_none() => Ok(None),
         answer => answer.map(Some),
     }
@@ -400,7 +403,8 @@ fn pages(
     stop: &AtomicBool,
 ) -> rusqlite::Result<()> {
     let copying = Pages::new(from, to)?;
-    // Ends: the source does not change, so each step copies pages, and only this connection uses the target.
+    // The loop ends, because the source does not change, so each step copies pages, and only this connection uses the
+    // target.
     loop {
         if is_stopped(stop) {
             return Err(interrupted());

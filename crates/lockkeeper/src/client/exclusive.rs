@@ -1,4 +1,4 @@
-//! Exclusive calls: outside any transaction, between two batches.
+//! Exclusive calls, which run outside any transaction, between two batches.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ where
         Self { submission, pending: Pending::New(f) }
     }
 
-    /// Times out after `patience`, counted from the first poll. Covers waiting and running.
+    /// Sets a deadline: the call times out `patience` after its first poll, whether it waits or runs.
     pub fn deadline(mut self, patience: Duration) -> Self {
         self.submission.deadline = Some(patience);
         self

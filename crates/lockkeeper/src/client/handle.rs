@@ -19,11 +19,11 @@ pub struct Client<E = rusqlite::Error> {
     error: PhantomData<fn() -> E>,
 }
 
-/// What the clones of a handle and its calls share, without the closures' error type.
+/// The state that the clones of a handle and its calls share. It does not depend on the closures' error type.
 pub(crate) struct Inner {
     pub(crate) writes: Arc<Lane<WriterItem>>,
     pub(crate) reads: Arc<Lane<ReaderItem>>,
-    /// The drop of the last one closes the database. Declared after the lanes, so that these are given back before.
+    /// Dropping the last reference closes the database. Declared after the lanes, so that they are dropped first.
     _open: Arc<dyn Any + Send + Sync>,
     pub(crate) core: Arc<Core>,
     /// The client's name; `None`: the database's own handle.
@@ -31,7 +31,7 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
-    /// The handle of the client called `name`, or the database's own. `open` keeps the database open.
+    /// The handle of the client called `name`; `None`: the database's own handle. `open` keeps the database open.
     pub(crate) fn new(
         core: &Arc<Core>,
         name: Option<&str>,

@@ -1,5 +1,5 @@
-//! A lease as its holder sees it: the future that takes one, its calls and its commit. `engine/lease_state.rs` decides
-//! when it ends.
+//! A lease as its holder sees it: the future that takes a lease, its calls and its commit. `engine/lease_state.rs`
+//! decides when a lease ends.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -21,10 +21,10 @@ use crate::queue::{Awaited, CallError, block_on, reply};
 use crate::sqlite::transaction::Transaction;
 use crate::stats::holders::HolderKind;
 
-/// How long a lease may last.
+/// Default of [`AcquireLease::hold_max`].
 const HOLD_MAX: Duration = Duration::from_secs(5);
 
-/// How long the writer waits between two calls of a lease.
+/// Default of [`AcquireLease::idle_max`].
 const IDLE_MAX: Duration = Duration::from_secs(1);
 
 /// A future that takes a lease; see [`Client::lease`].
@@ -34,7 +34,7 @@ pub struct AcquireLease<E: Send + 'static> {
     hold_max: Duration,
     idle_max: Duration,
     pending: Pending<(), WriteOutcome<(), E>>,
-    /// The lease, from the submission until its handle is made.
+    /// The state of the lease, from the submission until the lease's handle is made.
     state: Option<Arc<LeaseState>>,
 }
 
@@ -57,19 +57,19 @@ impl<E: Send + 'static> AcquireLease<E> {
         }
     }
 
-    /// How long the lease may last, from its turn on. Default: 5 seconds.
+    /// Sets how long the lease may last, counted from its turn. Default: 5 seconds.
     pub fn hold_max(mut self, time: Duration) -> Self {
         self.hold_max = time;
         self
     }
 
-    /// How long the holder may take between two calls. Default: 1 second.
+    /// Sets how long the holder may take between two calls. Default: 1 second.
     pub fn idle_max(mut self, time: Duration) -> Self {
         self.idle_max = time;
         self
     }
 
-    /// Times out if the turn has not come after `patience`, counted from the first poll.
+    /// Sets a deadline: the request times out if its turn has not come `patience` after the first poll.
     pub fn deadline(mut self, patience: Duration) -> Self {
         self.submission.deadline = Some(patience);
         self
@@ -112,7 +112,7 @@ impl<E: Send + 'static> Future for AcquireLease<E> {
                 Ok(Lease { submission: self.submission.follow_up(), state, error: PhantomData })
             }
             Err(error) => {
-                // The writer may have opened it all the same. It has no handle, so it must end.
+                // The writer may have opened the lease in spite of the error. It gets no handle, so it must end.
                 state.end(ErrorKind::LeaseEnded);
                 Err(error)
             }
@@ -122,7 +122,7 @@ impl<E: Send + 'static> Future for AcquireLease<E> {
 
 impl<E: Send + 'static> Drop for AcquireLease<E> {
     fn drop(&mut self) {
-        // The writer may have opened it. It has no handle, so the writer must not wait for its commands.
+        // The writer may have opened the lease. It gets no handle, so the writer must not wait for its commands.
         if let Some(state) = &self.state {
             state.end(ErrorKind::LeaseEnded);
         }
@@ -181,13 +181,12 @@ impl<E: Send + 'static> Lease<E> {
         LeaseCall(Box::pin(async move { self.send(nothing::<E>, Command::Commit).await }))
     }
 
-    /// Rolls the transaction back. The same as dropping the lease.
+    /// Rolls the transaction back, as dropping the lease does.
     pub fn rollback(self) {
         drop(self);
     }
 
-    /// As [`Lease::run`], blocking this thread. `f` and its result may borrow, as for
-    /// [`Client::blocking_write`].
+    /// As [`Lease::run`], but blocks this thread. `f` and its result may borrow, as for [`Client::blocking_write`].
     ///
     /// # Errors
     /// As [`Lease::run`].
@@ -204,7 +203,7 @@ impl<E: Send + 'static> Lease<E> {
         lend::<Transaction, _, _, _>(f, |lent| block_on(self.run(move |tx| lent.run(tx))))
     }
 
-    /// As [`Lease::commit`], blocking this thread.
+    /// As [`Lease::commit`], but blocks this thread.
     ///
     /// # Errors
     /// As [`Lease::commit`].
@@ -252,7 +251,7 @@ impl<T, E> Future for LeaseCall<'_, T, E> {
 
 opaque_debug!("LeaseCall", [T, E] LeaseCall<'_, T, E>);
 
-/// A command whose answer is awaited.
+/// A command whose answer is awaited. If it is dropped before the answer, the lease ends.
 struct Waiting<'l> {
     state: &'l LeaseState,
     answered: bool,
@@ -268,7 +267,7 @@ impl Drop for Waiting<'_> {
 
 impl<E: Send + 'static> Drop for Lease<E> {
     fn drop(&mut self) {
-        // In a forked child the lock may be held by a thread that only the parent has.
+        // In a forked child the lock may be held for ever by a thread that exists only in the parent.
         if self.submission.inner.core.check_process().is_ok() {
             self.state.end(ErrorKind::LeaseEnded);
         }

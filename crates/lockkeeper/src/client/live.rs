@@ -1,14 +1,14 @@
 //! Live queries, which run again when a table that they read may have changed.
 //!
-//! Each run finds these tables: when a statement is prepared, SQLite's authorizer names the tables that it reads, below
-//! views too. So while a live query runs, its statements do not come from the cache.
+//! Each run finds these tables: when a statement is prepared, SQLite's authorizer names the tables that the statement
+//! reads, including those below views. So while a live query runs, its statements do not come from the cache.
 //!
-//! - LIVE1: the tables are those of the last run. The schema may give a name another meaning, so any change of the
-//!   schema has the query run again. The data may lead the query to other statements, but the last run has read that
-//!   data.
-//! - LIVE2: no change is missed. While a run is under way its tables are not known, so the feed notes the names of all
-//!   tables that commits change until it ends (`Interest` in `changes/feed.rs`).
-//! - LIVE3: a run that failed may not have read all its tables, so any change has the query run again.
+//! - LIVE1: the tables are those of the last run. A change of the schema may give a name another meaning, so any change
+//!   of the schema makes the query run again. A change of the data may lead the query to other tables, but the last run
+//!   has read the table with that data.
+//! - LIVE2: no change is missed. While a run is under way, its tables are not known, so the feed notes the names of all
+//!   tables that commits change until the run ends (`Interest` in `changes/feed.rs`).
+//! - LIVE3: a run that failed may not have read all of its tables, so any change makes the query run again.
 
 use std::fmt;
 use std::pin::Pin;
@@ -46,10 +46,10 @@ enum Ran<T> {
 pub struct Live<T: Send + 'static, E: Send + 'static> {
     inner: Arc<Inner>,
     query: Query<T, E>,
-    /// The tables that the caller has listed; empty: those that the query reads.
+    /// The tables that the caller has listed; empty: the tables that the query reads are used.
     listed: Arc<[String]>,
     watch: QueryWatch,
-    /// The result is out of date, or there is none yet.
+    /// Whether the result is out of date or does not exist yet.
     stale: bool,
     running: Option<Run<T, E>>,
     /// The tables that the run under way has read.
@@ -67,7 +67,7 @@ impl<T: Send + 'static, E: Send + 'static> fmt::Debug for Live<T, E> {
 
 impl<T: Send + 'static, E: Send + 'static> Live<T, E> {
     pub(crate) fn new(inner: &Arc<Inner>, listed: Arc<[String]>, query: Query<T, E>) -> Self {
-        // Subscribed before the first run, so that no commit falls between the two (FEED2).
+        // Subscribes before the first run, so that no commit falls between the subscription and the run (FEED2).
         let watch = QueryWatch::new(&inner.core.feed);
         let inner = Arc::clone(inner);
         Self { inner, query, listed, watch, stale: true, running: None, found: Arc::default() }
@@ -85,8 +85,8 @@ impl<T: Send + 'static, E: Send + 'static> Live<T, E> {
         std::future::poll_fn(|context| self.poll_run(context)).await
     }
 
-    /// As [`Live::next`], blocking this thread. Not for a call's closure, as
-    /// [`Changes::blocking_next`](crate::Changes::blocking_next).
+    /// As [`Live::next`], but blocks this thread. Like [`Changes::blocking_next`](crate::Changes::blocking_next), it
+    /// must not be called inside a call's closure.
     pub fn blocking_next(&mut self) -> Option<Result<T, Error<E>>> {
         block_on(self.next())
     }

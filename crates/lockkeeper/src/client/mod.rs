@@ -1,6 +1,6 @@
 //! All kinds of calls that a client can make.
 
-/// Implements `Debug` for a type that shows these of its fields, or none.
+/// Implements `Debug` for a type that shows only the given fields, or none.
 macro_rules! opaque_debug {
     ($name:literal, [$($generics:tt)*] $type:ty $(, $field:ident: $($path:ident).+)*) => {
         impl<$($generics)*> std::fmt::Debug for $type {
@@ -49,7 +49,7 @@ use crate::{Builder, Database, ErrorKind, Synchronous};
 
 impl<E: Send + 'static> Client<E> {
     /// Sets this client's share of the running time, relative to the others', for all handles of its name. Default: 1.
-    /// On the database's own handle: for all calls that are made without a client.
+    /// On the database's own handle, sets the share of all calls that are made without a client.
     pub fn set_weight(&self, weight: u32) {
         let core = &self.inner.core;
         core.writer.set_weight(self.inner.writes.id, weight);
@@ -132,8 +132,8 @@ impl<E: Send + 'static> Client<E> {
         Write::new(&self.inner, Once(Some(f)))
     }
 
-    /// Submits `f` as [`Client::write`] does, at once, if there is room; otherwise hands it back.
-    /// The result is a future of the answer; dropping it cancels the write.
+    /// Submits `f` as [`Client::write`] does, at once, if there is room; otherwise returns `f`. The result is a future
+    /// of the answer; dropping it cancels the write.
     ///
     /// # Errors
     /// [`Refused`] holds `f` and the reason: no room, closed, read-only, a call inside a call, or a forked child.
@@ -152,7 +152,7 @@ impl<E: Send + 'static> Client<E> {
     /// `f` and its result may borrow from the caller. So this returns only when `f` has ended or will never run, also
     /// when the database is aborted.
     ///
-    /// Inside a write of the same database it runs at once, in a savepoint of that write.
+    /// Inside a write of the same database, `f` runs at once, in a savepoint of that write.
     ///
     /// # Errors
     /// As [`Client::write`].
@@ -227,8 +227,8 @@ impl<E: Send + 'static> Client<E> {
 
     /// Runs `f` as [`Client::read`] does and blocks this thread until it is answered.
     ///
-    /// `f` and its result may borrow, as for [`Client::blocking_write`]. Inside a write of the same
-    /// database it runs at once, and sees the changes of that write.
+    /// `f` and its result may borrow, as for [`Client::blocking_write`]. Inside a write of the same database, `f` runs
+    /// at once and sees the changes of that write.
     ///
     /// # Errors
     /// As [`Client::read`].
@@ -246,17 +246,16 @@ impl<E: Send + 'static> Client<E> {
 
     /// Runs `f` on the writer connection outside any transaction, between two batches.
     ///
-    /// For `VACUUM`, copies into an `ATTACH`ed file, `PRAGMA`s of the file, and migration crates that
-    /// begin their own transactions. When it begins, the earlier calls of this client have been committed; later ones
-    /// begin when it has ended. Readers go on.
+    /// For `VACUUM`, copies into an `ATTACH`ed file, `PRAGMA`s of the file, and migration crates that begin their own
+    /// transactions. When `f` begins, the earlier calls of this client have been committed; the later ones begin when
+    /// `f` has ended. Readers go on.
     ///
-    /// Afterwards the connection is replaced by a new one, on which [`Builder::setup`] has run. So a transaction that `f`
-    /// leaves open is rolled back, and `PRAGMA`s, attached files, functions, hooks, limits and temporary objects end
-    /// with the old connection. The content of a memory database is copied to the new one, so it needs twice its size
-    /// for a moment. Changes of `f` in the file stay. `PRAGMA`s that
-    /// the whole process shares (`hard_heap_limit`, `soft_heap_limit`, `temp_store_directory`) are refused.
-    /// A statement on a virtual table that `f` forgets (`std::mem::forget`) keeps its connection open
-    /// until the process ends.
+    /// Afterwards the connection is replaced by a new one, on which [`Builder::setup`] has run. So a transaction that
+    /// `f` leaves open is rolled back, and `PRAGMA`s, attached files, functions, hooks, limits and temporary objects
+    /// end with the old connection. The content of a memory database is copied to the new connection, so it needs twice
+    /// its size for a moment. Changes of `f` in the file stay. `PRAGMA`s that the whole process shares
+    /// (`hard_heap_limit`, `soft_heap_limit`, `temp_store_directory`) are refused. If `f` forgets (`std::mem::forget`)
+    /// a statement on a virtual table, the old connection stays open until the process ends.
     ///
     /// # Errors
     /// As [`Client::write`], but `f` may have stored a part of its changes.
@@ -294,12 +293,12 @@ impl<E: Send + 'static> Client<E> {
 
     /// The stream of commits from now on: which calls changed which rows of which tables.
     ///
-    /// Commits are in the stream in order, each with its number and before its calls are answered; calls that
-    /// failed are not. Where SQLite does not report the rows of a table, the stream names only the table
-    /// ([`TableChange::rows`](crate::TableChange::rows)). Where the changes of a commit are not known at all, it holds
-    /// [`Change::Unknown`](crate::Change::Unknown); so it does for commits of other processes, which
-    /// are noticed within [`Builder::other_processes`]. A subscriber that falls behind loses detail and
-    /// gets [`Change::Lagged`](crate::Change::Lagged); it never slows the writer.
+    /// Commits are in the stream in order, each with its number and before its calls are answered; failed calls are not
+    /// in the stream. If SQLite does not report the rows of a table, the stream names only the table
+    /// ([`TableChange::rows`](crate::TableChange::rows)). If the changes of a commit are not known at all, the stream
+    /// holds [`Change::Unknown`](crate::Change::Unknown). This is always so for commits of other processes, which are
+    /// noticed within [`Builder::other_processes`]. A subscriber that falls behind loses detail and gets
+    /// [`Change::Lagged`](crate::Change::Lagged); it never slows the writer.
     ///
     /// The stream does not keep the database open.
     ///
@@ -322,10 +321,10 @@ impl<E: Send + 'static> Client<E> {
         changes
     }
 
-    /// A stream of notices that one of these tables may have changed. Without a table: any.
+    /// A stream of notices that one of `tables` may have changed. With an empty list, a change of any table is noticed.
     ///
-    /// Names are compared without case. A table of an attached file is `schema.table`. A view never
-    /// changes: name the tables below it. All changes since the last notice make one notice.
+    /// Names are compared without case. A table of an attached file is `schema.table`. A view never changes: name the
+    /// tables that it reads. All changes since the last notice make one notice.
     pub fn watch<N: Into<String>>(&self, tables: impl IntoIterator<Item = N>) -> Watch {
         let core = &self.inner.core;
         let watch = Watch::new(&core.feed, tables);
@@ -333,14 +332,14 @@ impl<E: Send + 'static> Client<E> {
         watch
     }
 
-    /// Runs `query` now, and again whenever one of these tables may have changed. With an
-    /// empty list, as [`Client::live_query`]: one of the tables that it has read.
+    /// Runs `query` now, and again whenever one of `tables` may have changed. With an empty list, `query` runs again
+    /// whenever a table that it has read may have changed, as with [`Client::live_query`].
     ///
-    /// A listed view stands for the tables below it. A table of an attached file is `schema.table`. The first run fails
-    /// on a name that is neither. Changes by triggers and foreign keys count too.
+    /// A listed view stands for the tables that it reads. A table of an attached file is `schema.table`. The first run
+    /// fails if a name is neither a table nor a view. Changes by triggers and foreign keys count, too.
     ///
-    /// A stream of results. Changes during a run, or before the next result is asked for, lead to one more run. So
-    /// a burst of commits costs two runs at most, and the last state is always delivered.
+    /// The result is a stream. Changes during a run, or before the next result is asked for, lead to one more run. So a
+    /// burst of commits costs two runs at most, and the last state is always delivered.
     ///
     /// # Examples
     /// ```
@@ -367,8 +366,9 @@ impl<E: Send + 'static> Client<E> {
         live
     }
 
-    /// As [`Client::live`], for the tables that `query` reads, below views too. Each run finds them anew, since the schema
-    /// or the data may lead the query to others. So each run prepares its statements, which takes some microseconds each.
+    /// As [`Client::live`], for the tables that `query` reads, including those below views. Each run finds these tables
+    /// anew, because the schema or the data may lead the query to other tables. For that, each run prepares its
+    /// statements, which takes some microseconds per statement.
     ///
     /// # Examples
     /// ```
@@ -395,11 +395,10 @@ impl<E: Send + 'static> Client<E> {
 
     /// Copies the present state to the file `to`, while reads and writes go on.
     ///
-    /// The copy is one file in the state of one commit. It is checked (`integrity_check`), synced,
-    /// and then renamed to `to`, where an older backup may be. The backup runs on a reader thread and
-    /// shares only the disk with the writer, so it ends however much is written. But the WAL
-    /// cannot start over until then, and may grow beyond [`Builder::wal_bytes_max`]. In a memory database all other
-    /// calls wait for the backup.
+    /// The copy is one file in the state of one commit. It is checked (`integrity_check`), synced, and then renamed to
+    /// `to`, where it may replace an older backup. The backup runs on a reader thread and shares only the disk with the
+    /// writer, so it ends however much is written. But until it ends the WAL cannot start over, and may grow beyond
+    /// [`Builder::wal_bytes_max`]. In a memory database all other calls wait for the backup.
     ///
     /// # Errors
     /// [`ErrorKind::Backup`], [`ErrorKind::DiskFull`] or [`ErrorKind::Corrupt`]: `to` is as it was before.
@@ -426,20 +425,20 @@ impl<E: Send + 'static> Client<E> {
     /// dropped, held for too long ([`AcquireLease::hold_max`]) or left idle for too long
     /// ([`AcquireLease::idle_max`]).
     ///
-    /// It takes its turn like a write. While it lasts, **every other write of the program waits**: the leases
-    /// of one caller with 10 ms per await are enough to bring a busy service to a hundred writes a second.
-    /// So use it only where nothing else will do: for a dialogue in which the other side must see a part of the
-    /// transaction before it can answer, a migration tool, a shell. If the program can await everything
-    /// before, do that and use [`Client::write`]. If it only may have to undo the change later, commit the change
-    /// and write the reverse. Never await a write of the same database while holding a lease: the write waits for the
-    /// lease, and the holder for the write, until the lease expires. Readers do not wait, except in a memory
-    /// database, which has one connection.
+    /// A lease takes its turn like a write. While it lasts, **every other write of the program waits**: the leases of
+    /// one caller with 10 ms per await are enough to bring a busy service to a hundred writes a second. So use a lease
+    /// only where nothing else will do: for a dialogue in which the other side must see a part of the transaction
+    /// before it can answer, a migration tool, a shell. If the program can await everything beforehand, do that and use
+    /// [`Client::write`]. If the program may only have to undo the change later, commit the change and undo it with
+    /// another write. Never await a write of the same database while holding a lease: the write waits for the lease,
+    /// and the holder for the write, until the lease expires. Readers do not wait, except in a memory database, which
+    /// has one connection.
     ///
     /// # Errors
     /// As [`Client::write`], when the turn does not come or another process keeps the lock.
     ///
     /// # Cancel safety
-    /// Dropping the future ends the lease if it has begun.
+    /// Dropping the future ends the lease if the lease has begun.
     ///
     /// # Examples
     /// ```
@@ -464,7 +463,7 @@ impl<E: Send + 'static> Client<E> {
 
     /// Takes a snapshot that stays the same across awaits, until it is dropped or reaches its maximum age.
     ///
-    /// While it is held, the WAL cannot start over. Keep it for a page, not for a session.
+    /// While it is held, the WAL cannot start over. Hold it for one request, not for a session.
     ///
     /// # Errors
     /// [`ErrorKind::TooManySnapshots`], [`ErrorKind::Closed`], or why no connection could be opened.

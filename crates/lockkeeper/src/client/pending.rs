@@ -14,10 +14,11 @@ use crate::engine::item::{ReaderItem, WriterItem};
 use crate::error::{Error, ErrorKind};
 use crate::queue::{CallError, InFlight};
 
-/// A call's future: an `N` before the submission, answered with a `V`; or with a `D`, if the submission itself came to
-/// a result.
+/// The state of a call's future. `N` is the call before its submission, `V` is the answer, and `D` is the result if the
+/// submission itself produced one.
 ///
-/// Each kind of call has only the fields that it needs, since they decide whether its future is `Sync` and `UnwindSafe`.
+/// Each kind of call has only the fields that it needs, because its fields decide whether it is `Sync` and
+/// `UnwindSafe`.
 pub(crate) enum Pending<N, V: Send + 'static, D = Infallible> {
     New(N),
     Sent(Sent<V>),
@@ -41,7 +42,7 @@ impl<V: Send + 'static> Sent<V> {
 }
 
 impl<N, V: Send + 'static, D> Pending<N, V, D> {
-    /// Takes what has not been submitted yet. The caller submits it and stores the next state.
+    /// Takes the call if it has not been submitted yet. The code that takes it submits it and stores the next state.
     pub(crate) fn take_new(&mut self) -> Option<N> {
         if !matches!(self, Self::New(_)) {
             return None;
@@ -52,7 +53,8 @@ impl<N, V: Send + 'static, D> Pending<N, V, D> {
         }
     }
 
-    /// Waits for the answer. `settle` turns it into the caller's result, `early` the result of the submission.
+    /// Polls for the answer. `settle` turns the answer into the caller's result; `early` does so for a result of the
+    /// submission.
     pub(crate) fn poll<T, E: 'static>(
         &mut self,
         context: &mut Context<'_>,

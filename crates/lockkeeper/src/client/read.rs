@@ -29,10 +29,10 @@ pub struct Read<B, T: Send + 'static, E: Send + 'static> {
     /// The held snapshot to read on; `None`: the newest state.
     hold: Option<Arc<Hold>>,
     short: bool,
-    /// When a short read returned `Pending` to let its executor poll others (TURN1 of `engine/turns.rs`). It is submitted
-    /// by the next poll.
+    /// When the short read returned `Pending` to let its executor poll other tasks (TURN1 of `engine/turns.rs`); the
+    /// next poll submits it. `None`: it did not.
     yielded_at: Option<Instant>,
-    /// It is counted as a waiting short read ([`Turns::wait`]).
+    /// Whether the read is counted as a waiting short read ([`Turns::wait`]).
     counted: bool,
 }
 
@@ -80,13 +80,13 @@ where
         read
     }
 
-    /// A read of the newest state, for a submission of another kind, such as a backup.
+    /// A read of the newest state. `submission` may be of another kind, such as a backup.
     pub(crate) fn by(submission: Submission, body: B) -> Self {
         let pending = Pending::New(body);
         Self { submission, pending, hold: None, short: false, yielded_at: None, counted: false }
     }
 
-    /// Times out after `patience`, counted from the first poll. Covers waiting and running.
+    /// Sets a deadline: the read times out `patience` after its first poll or its submission, whether it waits or runs.
     pub fn deadline(mut self, patience: Duration) -> Self {
         self.submission.deadline = Some(patience);
         self
@@ -100,11 +100,11 @@ where
     /// that the closure spends outside SQLite, so on an async executor use it for databases that fit the page cache. For
     /// a single caller it is five to ten times as fast as the hop.
     ///
-    /// A loop of short reads does not starve other tasks: after some 70 microseconds of short reads on a thread the next
-    /// one returns `Pending` once. While eight or more short reads wait, further ones run on the reader threads, which
-    /// serve that many faster.
+    /// A loop of short reads does not starve other tasks: after some 70 microseconds of short reads on a thread the
+    /// next one returns `Pending` once. While eight or more short reads of the database wait, further ones run on the
+    /// reader threads, which are faster under that load.
     ///
-    /// Without effect on memory databases and held snapshots.
+    /// Has no effect on memory databases and held snapshots.
     pub fn short(mut self) -> Self
     where
         B: Repeatable,
@@ -114,7 +114,7 @@ where
     }
 
     /// Submits the read now instead of when it is first polled; [`Read::short`] has no effect then. The type of the
-    /// result does not contain the closure's, so it can be a field of a struct.
+    /// result does not contain the closure's type, so a result can be a field of a struct.
     pub fn submit(mut self) -> SubmittedRead<T, E> {
         self.short = false;
         self.count_out();
@@ -129,7 +129,7 @@ where
         SubmittedRead(Read { submission, pending, hold, short, yielded_at, counted })
     }
 
-    /// Shortens the deadline by the time that the read has waited for its executor.
+    /// Shortens the deadline by the time that the read has waited for its executor. An error: no time is left.
     fn shorten_deadline(&mut self, waited: Duration) -> Result<(), Error<E>> {
         match self.submission.deadline.map(|patience| patience.checked_sub(waited)) {
             None => Ok(()),
@@ -141,7 +141,7 @@ where
         }
     }
 
-    /// Begins the read. It is then submitted, done, or still new because it yields.
+    /// Begins the read and returns its next state: sent, done, or still new because the read yields first.
     fn begin(&mut self, mut body: B) -> Result<PendingRead<B, T, E>, Error<E>> {
         let core = &self.submission.inner.core;
         core.check_process().map_err(Error::new)?;
@@ -233,13 +233,13 @@ where
         let settle = |answer| this.submission.settle(answer);
         let result = ready!(this.pending.poll(context, settle, |result| result));
         self.count_out();
-        // The caller may drop the snapshot now and take another one while this future lives on.
+        // Released now, because this future may live on while the caller drops the snapshot and takes another one.
         self.hold = None;
         Poll::Ready(result)
     }
 }
 
-/// A read that [`Read::submit`] has submitted. It can no longer be changed, and its type does not contain the closure's.
+/// A read that [`Read::submit`] has submitted. It has no settings, and its type does not contain the closure's type.
 #[must_use = "dropping it cancels the read"]
 pub struct SubmittedRead<T: Send + 'static, E: Send + 'static = rusqlite::Error>(
     Read<Submitted, T, E>,

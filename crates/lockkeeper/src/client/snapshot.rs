@@ -20,9 +20,9 @@ use crate::{Client, ErrorKind};
 
 /// A snapshot that stays the same across awaits; see [`Client::snapshot`].
 ///
-/// Reads on it run one after another. It is released when the last clone is dropped and its last read is
-/// answered, when it reaches its maximum age, or when the database is closed; later reads fail. Its
-/// place among the [held snapshots](crate::Builder::snapshots_max) is free at once.
+/// Reads on it run one after another. The snapshot is released when its last clone is dropped and its last read is
+/// answered, when it reaches its maximum age, or when the database is closed. Reads after that fail. Its place among
+/// the [held snapshots](crate::Builder::snapshots_max) is free at once.
 #[must_use = "dropping it releases the snapshot"]
 pub struct HeldSnapshot<E: Send + 'static = rusqlite::Error> {
     inner: Arc<Inner>,
@@ -30,7 +30,7 @@ pub struct HeldSnapshot<E: Send + 'static = rusqlite::Error> {
     error: PhantomData<fn() -> E>,
 }
 
-// As `Client`.
+// For the same reason as `Client` in `handle.rs`.
 impl<E: Send + 'static> UnwindSafe for HeldSnapshot<E> {}
 impl<E: Send + 'static> RefUnwindSafe for HeldSnapshot<E> {}
 
@@ -52,8 +52,8 @@ impl<E: Send + 'static> HeldSnapshot<E> {
         Self { inner: Arc::clone(inner), hold: Hold::new(held), error: PhantomData }
     }
 
-    /// The number of the last commit in this snapshot, counted from the opening of the database. Known only for a
-    /// snapshot that [`Write::and_snapshot`](crate::Write::and_snapshot) has taken.
+    /// The number of the last commit in this snapshot, counted from the opening of the database. `None`, unless
+    /// [`Write::and_snapshot`](crate::Write::and_snapshot) has taken the snapshot.
     pub fn commit(&self) -> Option<u64> {
         self.hold.held().commit()
     }
@@ -61,7 +61,7 @@ impl<E: Send + 'static> HeldSnapshot<E> {
     /// Runs `f` on this snapshot, on a reader thread.
     ///
     /// # Errors
-    /// As [`Client::read`]; [`ErrorKind::SnapshotExpired`] when it has been released.
+    /// As [`Client::read`]; [`ErrorKind::SnapshotExpired`] when the snapshot has been released.
     ///
     /// # Panics
     /// As [`Client::read`].
@@ -77,7 +77,7 @@ impl<E: Send + 'static> HeldSnapshot<E> {
         Read::new(&self.inner, Many(f), Some(Arc::clone(&self.hold)))
     }
 
-    /// As [`HeldSnapshot::read`], blocking this thread. `f` and its result may borrow, as for
+    /// As [`HeldSnapshot::read`], but blocks this thread. `f` and its result may borrow, as for
     /// [`Client::blocking_write`].
     ///
     /// # Errors

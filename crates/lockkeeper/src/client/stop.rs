@@ -7,9 +7,9 @@
 //! | stopped | this process does not change the file or its WAL | the drop of the last [`StoppedWrites`] |
 //!
 //! - STOP1: the queue's lock orders a write and a stop. A write from before the stop is served; a later one is refused.
-//! - STOP2: the writer's thread answers a stop between two batches, when no call from before the stop waits any more. It
-//!   checks after each batch. Until then an errand makes sure that there is a next one, since callers may also cancel calls.
-//! - STOP3: a stop may be dropped at any time. When the last one is gone, writes go on.
+//! - STOP2: the writer's thread answers a stop between two batches, when no call from before the stop waits any more.
+//!   It checks this after each batch. Callers may cancel these calls, so an errand makes sure that a next batch comes.
+//! - STOP3: a stop may be dropped at any time. When the last stop is dropped, writes go on.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -46,12 +46,13 @@ struct Waiting {
     _wait: Option<Wait>,
 }
 
-/// While it lives, writes are refused; when the last one is dropped, they go on. It keeps the database open.
+/// Writes are refused while a value of this type exists; when the last one is dropped, writes go on. It keeps the
+/// database open.
 #[must_use = "writes go on when it is dropped"]
 pub struct StoppedWrites(Arc<Inner>);
 
 impl StoppedWrites {
-    /// Lets writes go on, unless another [`StoppedWrites`] is left. The same as dropping it.
+    /// Lets writes go on, unless another [`StoppedWrites`] exists. The same as dropping it.
     pub fn resume(self) {
         drop(self);
     }
@@ -60,7 +61,7 @@ impl StoppedWrites {
 impl Drop for StoppedWrites {
     fn drop(&mut self) {
         let core = &self.0.core;
-        // In a forked child the lock may be held by a thread that only the parent has.
+        // In a forked child the lock may be held for ever by a thread that exists only in the parent.
         if core.check_process().is_ok() {
             core.writer.resume();
         }
@@ -83,7 +84,7 @@ fn begin(inner: Arc<Inner>) -> Result<Waiting, Error> {
     let limit = core.writer.stop();
     let stopped = StoppedWrites(inner);
     core.stops.add(Stopping { limit, reply });
-    // Refused: one waits already, or the database is closing.
+    // A refusal means that such an errand waits already, or that the database is closing.
     let _ = core.writer.push_errand(WriterItem::Stop);
     if !core.writer.is_open() {
         return Err(Error::new(ErrorKind::Closed));
@@ -105,7 +106,7 @@ impl Future for StopWrites {
             return Poll::Pending;
         };
         let stopped = waiting.stopped;
-        // Without an answer: the database was closed meanwhile, or the writer's thread has died.
+        // If there is no answer, the database was closed meanwhile, or the writer's thread has died.
         Poll::Ready(match (stopped.0.core.opener.file.lost(), answer) {
             (Some(lost), _) => Err(lost),
             (None, Ok(())) => Ok(stopped),

@@ -17,14 +17,14 @@ use crate::stats::holders::{Board, HolderKind, Origin, Why};
 pub(crate) struct Submission {
     pub(crate) inner: Arc<Inner>,
     kind: HolderKind,
-    /// Counted from the submission.
+    /// Counted from the submission; `None`: the call never times out.
     pub(crate) deadline: Option<Duration>,
     place: &'static Location<'static>,
     /// The call that this one waited for when its deadline passed.
     why: Why,
 }
 
-// As `Client`.
+// For the same reason as `Client` in `handle.rs`.
 impl UnwindSafe for Submission {}
 impl RefUnwindSafe for Submission {}
 
@@ -41,7 +41,7 @@ impl Submission {
         Self { inner, kind, deadline: None, place, why: Why::default() }
     }
 
-    /// The ancestry of the call; an error if it must not be made from here.
+    /// The ancestry of the call; an error if this thread must not make the call now.
     pub(crate) fn admit<E: Send + 'static>(&self) -> Result<Ancestry, Error<E>> {
         let core = &self.inner.core;
         core.check_process().map_err(Error::new)?;
@@ -54,12 +54,12 @@ impl Submission {
         Meta::new(Origin { kind: self.kind, client, place: self.place })
     }
 
-    /// Submits the call that `item` makes to the writer.
+    /// Lets `item` make a call, and submits that call to the writer.
     pub(crate) fn submit_to_writer<V: Send + 'static, E: Send + 'static>(
         &mut self,
         item: impl FnOnce(Reply<V>, Meta) -> WriterItem,
     ) -> Result<Sent<V>, Error<E>> {
-        // In a database that is open read-only, only writes would go to the writer.
+        // The only calls that go to the writer of a read-only database are writes.
         if self.inner.core.config.is_read_only() {
             return Err(Error::read_only());
         }
@@ -67,7 +67,7 @@ impl Submission {
         Ok(Sent::ToWriter(in_flight))
     }
 
-    /// Submits the call that `item` makes to the readers.
+    /// Lets `item` make a call, and submits that call to the readers.
     pub(crate) fn submit_to_readers<V: Send + 'static, E: Send + 'static>(
         &mut self,
         item: impl FnOnce(Reply<V>, Meta) -> ReaderItem,
@@ -100,7 +100,8 @@ impl Submission {
         })
     }
 
-    /// Turns the answer into the caller's result; resumes a panic of the closure. Wakes the other answered callers.
+    /// Turns the answer into the caller's result, or resumes the closure's panic. First wakes the other answered
+    /// callers.
     pub(crate) fn settle<T, E: Send + 'static>(
         &self,
         answer: Result<Outcome<T, E>, CallError>,

@@ -14,7 +14,7 @@ use crate::sqlite::path::{self, FileId};
 
 /// The path of a copy, and the file that it replaces.
 pub(crate) struct Target {
-    /// With all links resolved.
+    /// The path with all symbolic links resolved.
     pub(crate) path: PathBuf,
     /// The file that is there; `None`: there is none.
     file: Option<Metadata>,
@@ -76,7 +76,7 @@ impl Target {
     /// Makes an empty file beside the target for the copy of the file `source`.
     pub(crate) fn begin(&self, source: Option<&Path>) -> Result<Partial, Error> {
         let partial = Partial::path_for(&self.path)?;
-        // Left by a killed process with the same number. If it is a link, the link is removed.
+        // A killed process with the same number may have left this file. If it is a link, only the link is removed.
         if partial.symlink_metadata().is_ok() {
             std::fs::remove_file(&partial).map_err(|error| io(&partial, &error))?;
         }
@@ -99,8 +99,8 @@ impl Target {
     }
 }
 
-/// Whether the regular file at `path` begins as a database does. Reads it through SQLite: closing another file
-/// descriptor of it would drop the locks of this process's connections.
+/// Whether the regular file at `path` begins as a database does. Reads the file through SQLite, because closing another
+/// file descriptor of it would drop the locks of this process's connections.
 fn is_database(path: &Path) -> Result<bool, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags).map_err(|error| of(path, error))?;
@@ -111,7 +111,7 @@ fn is_database(path: &Path) -> Result<bool, Error> {
 pub(crate) struct Partial(PathBuf);
 
 impl Partial {
-    /// A unique name for the copy in the directory of `to`, shortened where it would be too long for SQLite.
+    /// A unique name for the copy in the directory of `to`, shortened if it would be too long for SQLite.
     fn path_for(to: &Path) -> Result<PathBuf, Error> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let (pid, n) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
@@ -135,7 +135,7 @@ impl Partial {
         &self.0
     }
 
-    /// BKUP1, BKUP4, BKUP5
+    /// Renames the copy to the name of the target (BKUP1, BKUP4, BKUP5).
     pub(crate) fn put_in_place(self, target: &Target) -> Result<(), Error> {
         let to = &target.path;
         match &target.file {
@@ -155,7 +155,7 @@ impl Partial {
     }
 }
 
-/// BKUP5. The owner and the mode of the copy. SQLite would make it readable for all users.
+/// The owner and the mode of the copy (BKUP5). SQLite would make the copy readable for all users.
 #[cfg(unix)]
 mod rights {
     use std::fs::{Metadata, OpenOptions, Permissions};
@@ -166,7 +166,7 @@ mod rights {
     const RIGHTS: u32 = 0o777;
     const OF_OWNER: u32 = 0o600;
 
-    /// Gives the new file the permissions of `source`; if it is to replace `old`, only its owner's until
+    /// Gives the new file the permissions of `source`. If it will replace `old`, only its owner may use it until
     /// [`take_over`].
     pub(super) fn limit(
         options: &mut OpenOptions,
@@ -180,8 +180,8 @@ mod rights {
         }
     }
 
-    /// Gives `copy` the owner and the mode of `old`, as far as this process may. If it may not set the group, the
-    /// group that the file has gets the permissions of all others.
+    /// Gives `copy` the owner and the mode of `old`, as far as this process may. If the process may not set the group,
+    /// the present group of `copy` gets no more permissions than all other users.
     pub(super) fn take_over(copy: &Path, old: &Metadata) -> std::io::Result<()> {
         let mut mode = old.mode() & RIGHTS;
         if chown(copy, None, Some(old.gid())).is_err() {
@@ -206,7 +206,7 @@ mod rights {
     }
 }
 
-/// Renames `from` to `to`, but fails if a file is there by now, where the file system supports that.
+/// Renames `from` to `to`. If the file system can check it, this fails when a file `to` exists by now.
 #[cfg(target_os = "linux")]
 fn rename_to_nothing(from: &Path, to: &Path) -> std::io::Result<()> {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -232,7 +232,7 @@ impl Drop for Partial {
     }
 }
 
-/// Writes the rename to the disk.
+/// Syncs the directory of the file `of`, so that the rename reaches the disk.
 #[cfg(target_os = "linux")]
 fn sync_dir(of: &Path) -> Result<(), Error> {
     use rustix::fs::{Mode, OFlags};
@@ -252,7 +252,7 @@ fn sync_dir(_of: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Why a copy is not made.
+/// The error of a copy that is not made because of `why`.
 pub(super) fn refused(why: Refusal) -> Error {
     Error::new(ErrorKind::Backup).detail(why)
 }

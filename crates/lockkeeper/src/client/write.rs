@@ -19,7 +19,7 @@ use crate::sqlite::{counters::Outer, transaction::Transaction};
 use crate::stats::holders::HolderKind;
 use crate::writer::current;
 
-/// A write's value, and the snapshot that it may have asked for.
+/// A write's value, and its snapshot if the write asked for one.
 pub(crate) type Value<T> = (T, Option<Arc<Held>>);
 
 /// A write; see [`Client::write`].
@@ -51,22 +51,22 @@ where
         Self { submission, pending: Pending::New(body) }
     }
 
-    /// Times out after `patience`, counted from the first poll. Covers waiting for room, for the turn and for the lock,
-    /// and running. The effects of a write that was running are undone.
+    /// Sets a deadline: the write times out `patience` after its first poll or its submission, whether it waits for
+    /// room, for its turn or for the lock, or runs. If it was running, its effects are undone.
     pub fn deadline(mut self, patience: Duration) -> Self {
         self.submission.deadline = Some(patience);
         self
     }
 
     /// Also takes a snapshot of the state right after this write's commit, before any later commit. The writer waits
-    /// until it is taken, well below a millisecond.
+    /// until the snapshot is taken, for well below a millisecond.
     pub fn and_snapshot(self) -> WriteAndSnapshot<B, T, E> {
         WriteAndSnapshot(self)
     }
 
     /// Submits the write now instead of when it is first polled. It is queued behind the writes that this client has
-    /// submitted before, and waits for room where its part of the queue is full. The type of the result does not contain
-    /// the closure's, so it can be a field of a struct.
+    /// submitted before. If the client's part of the queue is full, the write waits for room. The type of the result
+    /// does not contain the closure's type, so a result can be a field of a struct.
     ///
     /// # Examples
     /// ```
@@ -158,8 +158,8 @@ where
     }
 }
 
-/// A write that [`Client::try_write`] or [`Write::submit`] has submitted. It can no longer be changed, and its type does
-/// not contain the closure's.
+/// A write that [`Client::try_write`] or [`Write::submit`] has submitted. It has no settings, and its type does not
+/// contain the closure's type.
 #[must_use = "dropping it cancels the write"]
 pub struct SubmittedWrite<T: Send + 'static, E: Send + 'static = rusqlite::Error>(
     Write<Submitted, T, E>,
@@ -210,7 +210,7 @@ impl<T: Send + 'static, E: Send + 'static> Future for SubmittedWrite<T, E> {
     }
 }
 
-/// Lets a nested write count its rows from 0; the drop restores the counts of the outer one.
+/// Lets a nested write count its rows from 0. The drop restores the counts of the outer write.
 struct OwnCounts<'t> {
     tx: &'t Transaction,
     rowid: i64,
@@ -232,7 +232,7 @@ impl Drop for OwnCounts<'_> {
     }
 }
 
-/// Runs a write and waits for it. Inside a write of the same database it runs at once, in a savepoint.
+/// Runs a write and waits for it. Inside a write of the same database, runs `f` at once, in a savepoint of that write.
 #[track_caller]
 pub(crate) fn blocking<T, E, F>(inner: &Arc<Inner>, mut f: F) -> Result<T, Error<E>>
 where
