@@ -1,4 +1,4 @@
-//! Calls in the form in which they wait in a queue: a caller's closure with its reply, boxed.
+//! Calls as they wait in a queue: a caller's closure with its reply, boxed.
 //!
 //! A *body* is the caller's closure; a *call* is a body with its reply. The threads that serve calls know them by
 //! traits ([`ReadCall`], [`ExclusiveCall`], `WriteCall` in `write_call.rs`), which hide the caller's types.
@@ -23,7 +23,7 @@ pub(crate) type Outcome<T, E> = Result<Result<T, Error<E>>, Box<dyn Any + Send>>
 
 /// A caller's closure over a view `V` of the database.
 pub trait Body<V, T, E>: Send + 'static {
-    /// Whether it may run more than once.
+    /// Whether the closure may run more than once.
     const REPEATABLE: bool;
 
     /// The type of the closure, which is the same for all calls of one place in the caller's program.
@@ -107,7 +107,7 @@ where
     }
 }
 
-/// In place of the closure's type, after the call was submitted: the worker has the closure.
+/// Stands for the closure's type after the call was submitted, because the queue or a worker has the closure then.
 #[derive(Debug)]
 pub(crate) enum Submitted {}
 
@@ -139,8 +139,8 @@ impl Meta {
         }
     }
 
-    /// Enters a span below the caller's, with the origin of the call and how long it waited. No span has the values
-    /// that the caller binds to statements.
+    /// Enters a span below the caller's span, with the origin of the call and how long the call waited. Values that the
+    /// caller binds to statements are in no span.
     #[cfg(feature = "tracing")]
     pub(super) fn enter(&self) -> tracing::span::EnteredSpan {
         let Origin { kind, client, place } = &self.origin;
@@ -159,7 +159,7 @@ impl Meta {
     }
 }
 
-/// In place of a span, without the feature `tracing`.
+/// Stands for a span if the feature `tracing` is off.
 #[cfg(not(feature = "tracing"))]
 pub(super) struct NoSpan;
 
@@ -167,7 +167,7 @@ pub(super) struct NoSpan;
 pub(crate) trait QueuedCall: Send {
     fn meta(&self) -> &Meta;
     fn interruptible(&self) -> Option<Arc<dyn Interruptible>>;
-    /// Why the call should stop, if it should.
+    /// Why the call should stop; `None`: it need not.
     fn interrupt(&self) -> Option<Interrupt>;
 }
 
@@ -193,7 +193,7 @@ pub(crate) fn kind_of_stop(why: Interrupt, phase: Phase) -> ErrorKind {
     }
 }
 
-/// A call with the types of its caller: its closure, and the reply for what that returns.
+/// A call with the types of its caller: the closure, and the reply for the closure's result.
 pub(crate) struct TypedCall<B, R> {
     pub(crate) body: B,
     pub(crate) reply: Reply<R>,
@@ -253,7 +253,7 @@ where
             catch_unwind(AssertUnwindSafe(|| body.call(snapshot)))
         };
         let outcome = outcome_of(reply.token(), ran);
-        // Before the answer: when the caller is answered, the values that its closure held are dropped.
+        // Dropped before the answer, so that the values that a closure holds are dropped when its caller is answered.
         shielded(|| drop(body));
         reply.answer_quietly(outcome)
     }

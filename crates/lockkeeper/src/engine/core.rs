@@ -23,10 +23,10 @@ use crate::sqlite::{instance, migrate::Migrations, opener::Opener, preflight::Ma
 use crate::stats::{ClientStats, Meters, Stats};
 use crate::sync::Mutex;
 
-/// After a batch of writes, the readers yield the processor after each of this many read transactions.
+/// How many read transactions that follow a batch of the writer end with a yield of the processor.
 pub(crate) const YIELDS: u8 = 16;
 
-/// Has the readers' pool check whether it needs another thread.
+/// Makes the readers' pool check whether it needs another thread.
 pub(crate) type CheckForStall = Box<dyn Fn() + Send + Sync>;
 
 /// The data that the threads and the handles of one database share.
@@ -46,16 +46,16 @@ pub(crate) struct Core {
     pub(crate) meters: Meters,
     pub(crate) wakeup_watch: Arc<WakeupWatch>,
     pub(crate) foreign_commits: Arc<ForeignCommits>,
-    /// After how many more read transactions a reader yields the processor. Each batch of the writer sets it to
-    /// [`YIELDS`], the readers decrement it. A hint.
+    /// How many of the next read transactions end with a yield of the processor. Each batch of the writer sets the number
+    /// to [`YIELDS`], and the readers decrement it. A hint.
     pub(crate) yields_left: AtomicU8,
     /// Set once, when the readers' pool is made.
     pub(crate) check_for_stall: OnceLock<CheckForStall>,
     /// Warnings about the file for the operator. The writer's thread sets them once, before it opens the file.
     pub(crate) warnings: OnceLock<Vec<String>>,
-    /// For `open_shared`: another instance that has the file open. Set by the writer's thread.
+    /// Another instance that has the file open, which `open_shared` uses. Set by the writer's thread.
     pub(crate) other: OnceLock<instance::Handle>,
-    /// Why the writer could not copy the WAL back when it closed. The first `close` that has waited returns it.
+    /// Why the writer could not checkpoint the WAL when it closed. The first `close` that has waited returns it.
     pub(crate) wal_left: Mutex<Option<Error>>,
 }
 
@@ -75,7 +75,7 @@ impl Core {
         let ask = move |errand| for_errands.push_errand(ReaderItem::Errand(errand)).is_ok();
         let max = config.readers.max(2);
         let short = Arc::new(ShortReads::new(Arc::clone(&opener), max, Box::new(ask)));
-        // No other process can change these.
+        // No other process can change a memory database or an immutable file.
         let is_alone = config.is_memory() || config.immutable;
         let interval = config.look_interval.filter(|_| !is_alone);
         Arc::new(Self {
@@ -107,7 +107,7 @@ impl Core {
         })
     }
 
-    /// Fails in a forked child, where only the parent has the threads, and perhaps the locks.
+    /// Fails in a forked child: the child has no threads of the database, and the parent may hold the file's locks.
     pub(crate) fn check_process(&self) -> Result<(), ErrorKind> {
         if self.writer.is_forked() { Err(ErrorKind::Forked) } else { Ok(()) }
     }

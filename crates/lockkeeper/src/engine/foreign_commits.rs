@@ -1,4 +1,4 @@
-//! Commits of other processes: while there are subscribers, the clock has the writer check for them regularly.
+//! Commits of other processes: while there are subscribers, the clock regularly asks the writer to check for them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +19,7 @@ pub(crate) struct ForeignCommits {
     feed: Arc<Feed>,
     writer: Arc<Queue<WriterItem>>,
     clock: Arc<Clock>,
-    /// An alarm is set.
+    /// Whether an alarm is set.
     on: AtomicBool,
     next: Mutex<Option<Alarm>>,
 }
@@ -56,13 +56,13 @@ impl ForeignCommits {
     fn look_now(self: &Arc<Self>, interval: Duration) {
         if !self.feed.is_watched() {
             self.on.store(false, Ordering::SeqCst);
-            // A new subscriber may have seen `on` before it was cleared, and relied on it.
+            // A new subscriber may have read `on` as true before it was cleared, and so not have started the checks.
             if self.feed.is_watched() {
                 self.keep_looking();
             }
             return;
         }
-        // Refused: one waits already, or the database is closing.
+        // A refusal means that such an errand waits already, or that the database is closing.
         let _ = self.writer.push_errand(WriterItem::Maintain);
         self.look_after(interval);
     }

@@ -6,12 +6,12 @@
 //! | running | a reader thread has the connection; further reads wait in `pending` | the end of the read |
 //! | over | there is no connection; the error kind says why | never |
 //!
-//! - HELD1: the thread that takes the connection puts it back. If the snapshot is over by then, the thread drops the
-//!   connection, which gives it back to `short.rs`, where it is counted (SHORT2).
+//! - HELD1: the thread that takes the connection out of the snapshot puts it back. If the snapshot is over by then, the
+//!   thread drops the connection, which returns to `short.rs`, because it is counted there (SHORT2).
 //! - HELD2: the drop of the last handle ([`Hold`]), the maximum age or the close of the database releases a snapshot,
 //!   whichever comes first. Releasing never does I/O on the caller's thread (SHORT3).
-//! - HELD3: release gives the place among the held snapshots back before it returns, even while a reader thread still
-//!   has the connection for the rest of a read. So a caller that drops a snapshot may take the next one at once.
+//! - HELD3: `release` frees the snapshot's place among the held snapshots before it returns, even while a reader thread
+//!   still has the connection for the rest of a read. So a caller that drops a snapshot may take the next one at once.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -35,7 +35,8 @@ use crate::sync::{Mutex, lock, now};
 pub(crate) struct HeldSnapshots {
     connections: Arc<ShortReads>,
     clock: Arc<Clock>,
-    /// Ended by age and by close. Bound: `snapshots_max`; dropped ones are removed when the next one is added.
+    /// The snapshots that end when they are too old or when the database is closed. Bound: `snapshots_max`; entries of
+    /// dropped snapshots are removed when the next snapshot is added.
     held: Mutex<Vec<Weak<Held>>>,
 }
 
@@ -44,7 +45,7 @@ impl HeldSnapshots {
         Self { connections, clock, held: Mutex::default() }
     }
 
-    /// Pins the present state of the file on a connection of its own.
+    /// Takes a snapshot of the present state of the file, on a connection of its own.
     pub(crate) fn pin(&self, commit: Option<u64>, origin: Origin) -> Result<Arc<Held>, Error> {
         self.connections.opener().file.check()?;
         let conn = Pinned::take(&self.connections)?;
@@ -54,7 +55,8 @@ impl HeldSnapshots {
         Ok(self.hold(conn, commit, origin))
     }
 
-    /// Copies a memory database, whose only connection cannot keep one state and serve further writes.
+    /// Takes a snapshot of a memory database as a copy, because the only connection of the database cannot keep one
+    /// state and serve further writes.
     pub(crate) fn copy(
         &self,
         tx: &Transaction,
@@ -118,7 +120,8 @@ impl HeldSnapshots {
     /// Releases all snapshots, because the database is closing.
     pub(crate) fn release(&self) {
         let held = std::mem::take(&mut *lock(&self.held));
-        // A snapshot without references is being released by its last holder, for which `ShortReads::close` waits.
+        // If a snapshot has no references left, its last holder is releasing it, and `ShortReads::close` waits for
+        // that.
         for held in held.iter().filter_map(Weak::upgrade) {
             held.release(ErrorKind::Closed);
         }
@@ -134,7 +137,7 @@ pub(crate) struct Held {
     alarm: Mutex<Option<Alarm>>,
 }
 
-/// A caller's share in a held snapshot: the last one that is dropped releases it (HELD2).
+/// What a snapshot's handles and reads share. The drop of the last reference releases the snapshot (HELD2).
 ///
 /// [`Held`] itself may live on: a reader thread can still have a reference after it has answered the last read.
 #[derive(Debug)]
@@ -161,7 +164,7 @@ impl Drop for Hold {
 
 struct State {
     conn: Conn,
-    /// The thread that runs reads on it, or ran the last one.
+    /// The thread that runs reads on the snapshot, or ran the last one; 0: no read has run.
     thread: u64,
     pending: VecDeque<Box<dyn ReadCall>>,
 }
@@ -187,7 +190,7 @@ impl Held {
         self.commit
     }
 
-    /// Calls `run` with `call` on this snapshot, then with each read that waits for that one. On a reader thread.
+    /// Runs `call` with `run` on this snapshot, then each read that has come meanwhile. Called on a reader thread.
     pub(crate) fn serve(
         &self,
         call: Box<dyn ReadCall>,
@@ -235,7 +238,7 @@ impl Held {
         }
     }
 
-    /// Ends the snapshot (HELD2). Later reads fail with `why`. False: it had ended before.
+    /// Ends the snapshot (HELD2). Later reads fail with `why`. `false`: the snapshot had ended before.
     pub(crate) fn release(&self, why: ErrorKind) -> bool {
         let mut state = lock(&self.state);
         if let Conn::Over(_) = state.conn {
@@ -246,7 +249,8 @@ impl Held {
         if let Conn::Running(_) = conn
             && let Some(connections) = self.connections.upgrade()
         {
-            // HELD3. Before the reader thread can see that the snapshot is over and give the connection back.
+            // HELD3. Called under the lock, before the reader thread can see that the snapshot is over and give the
+            // connection back.
             connections.outlasted();
         }
         drop(state);

@@ -10,8 +10,8 @@
 //! - LEASE1: only the writer's thread touches the connection. Other threads set `over` and wake it.
 //! - LEASE2: a lease that ends without a commit is rolled back, whether by drop, expiry, abort, a command that lost the
 //!   transaction, or a dropped command.
-//! - LEASE3: the writer waits for the holder only in `next`, at most for the idle time, and the hold time ends a running
-//!   command too. So the time that the next write waits has a limit.
+//! - LEASE3: the writer waits for the holder only in `next`, for at most the idle time. The hold time also ends a
+//!   running command. So the time that the next write waits has a limit.
 //!
 //! Bound: one waiting command, because the command borrows the handle until it is answered.
 
@@ -30,7 +30,7 @@ pub(crate) struct LeaseState {
     changed: Condvar,
     pub(crate) hold_max: Duration,
     idle_max: Duration,
-    /// The call inside which the lease was asked for, if any.
+    /// The call inside which the lease was requested; `None`: it was requested outside of calls.
     holder: Option<Holder>,
 }
 
@@ -39,7 +39,7 @@ struct State {
     command: Option<Command>,
     running: Option<Arc<dyn Interruptible>>,
     over: Option<ErrorKind>,
-    /// The writer's wait for a command of that call, for the detection of circles (`queue/waits.rs`).
+    /// The writer's wait for a command of `holder`, for the detection of circles (`queue/waits.rs`).
     wait: Option<Wait>,
 }
 
@@ -51,7 +51,7 @@ pub(crate) enum Command {
 }
 
 impl LeaseState {
-    /// A lease that this thread asks for.
+    /// The state of a lease that this thread requests.
     pub(crate) fn new(hold_max: Duration, idle_max: Duration) -> Self {
         Self {
             state: Mutex::new(State::default()),
@@ -62,7 +62,7 @@ impl LeaseState {
         }
     }
 
-    /// Why it is over, if it is.
+    /// Why the lease is over; `None`: it is not.
     pub(crate) fn over(&self) -> Option<ErrorKind> {
         lock(&self.state).over
     }
@@ -85,7 +85,8 @@ impl LeaseState {
             if let (Some(holder), None) = (self.holder, &state.wait) {
                 match Wait::enter(|| Awaited::Holder(holder), true) {
                     Ok(wait) => state.wait = wait,
-                    // The holder waits for the call that waits for this writer. The holder gets the error.
+                    // The holder waits for a call that waits for this writer. The lease ends, and the holder gets the
+                    // error.
                     Err(Circle) => {
                         state.over = Some(ErrorKind::Nested);
                         return None;
@@ -101,7 +102,7 @@ impl LeaseState {
         }
     }
 
-    /// Notes that the command has run. False: the lease has ended meanwhile.
+    /// Notes that the command has run. `false`: the lease has ended meanwhile.
     pub(crate) fn command_done(&self) -> bool {
         let mut state = lock(&self.state);
         let running = state.running.take();
@@ -131,7 +132,8 @@ impl LeaseState {
         }
     }
 
-    /// Gives the writer a command. The caller's wait for `awaited` replaces the writer's wait for a command.
+    /// Gives the writer a command. In the list of waits, the caller's wait for `awaited` replaces the writer's wait for
+    /// a command.
     pub(crate) fn submit(
         &self,
         command: Command,
@@ -160,12 +162,12 @@ impl LeaseState {
 pub(crate) struct LeaseSlot(Mutex<Option<Arc<LeaseState>>>);
 
 impl LeaseSlot {
-    /// The writer begins to serve this lease.
+    /// Notes that the writer begins to serve this lease.
     pub(crate) fn set(&self, lease: &Arc<LeaseState>) {
         *lock(&self.0) = Some(Arc::clone(lease));
     }
 
-    /// The writer has served the lease.
+    /// Notes that the writer has served the lease.
     pub(crate) fn clear(&self) {
         *lock(&self.0) = None;
     }

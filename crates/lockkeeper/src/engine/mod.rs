@@ -1,5 +1,5 @@
 //! The parts that the threads and the handles of one database share: calls in their queues, objects that outlive a
-//! call, and the [`Core`](core::Core) with all of them.
+//! call, and the [`Core`](core::Core), which holds all shared parts.
 //!
 //! Only `serve_read.rs` and the rooms above this one use `core.rs`.
 

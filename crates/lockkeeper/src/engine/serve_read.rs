@@ -12,7 +12,7 @@ use crate::stats::CallMeter;
 use crate::sync::now;
 
 /// Runs a read inside the transaction that is open on `conn` and puts its caller's waker into the batch. `behind`: how
-/// many reads wait in the queue. Returns the time that the read took, and the slow log.
+/// many reads wait in the queue. Returns the time that the read and its report in the slow log took.
 pub(crate) fn run(
     conn: &Snapshot,
     core: &Core,
@@ -27,7 +27,7 @@ pub(crate) fn run(
     }
     let link = &conn.link;
     let waited = at.saturating_duration_since(call.meta().submitted);
-    // Also without statistics: at the WAL's maximum, the reads that pin it must be found.
+    // Noted even without statistics: when the WAL reaches its maximum, the reads that pin it must be found.
     link.callbacks.slot.begin_call(call.meta().origin.clone(), at, call.interruptible());
     link.begin_call(true, false);
     let waker = call.run(core.domain, conn);

@@ -1,11 +1,11 @@
 //! Reads on the caller's own thread, under a step budget.
 //!
-//! A point read takes five microseconds, a hop to another thread and back ten times that. So a read marked short runs
-//! on its caller's thread: on a connection kept for that, inside a read transaction, with a progress handler that stops
-//! it after [`BUDGET_TICKS`] ticks. A stopped read runs again on a reader thread. So it blocks the executor at most for
-//! the budget, and for pages that are read from the disk.
+//! A point read takes five microseconds, a hop to another thread and back ten times that. So a short read runs on its
+//! caller's thread: on a connection kept for such reads, inside a read transaction, with a progress handler that stops
+//! it after [`BUDGET_TICKS`] ticks. A stopped read runs again on a reader thread. So a short read blocks the executor
+//! at most for the budget, and for pages that are read from the disk.
 //!
-//! Held snapshots (`held.rs`) use connections from here too, one each:
+//! Held snapshots (`held.rs`) use connections from here too, one connection each:
 //!
 //! | connection | what may be trusted | left by |
 //! |---|---|---|
@@ -18,10 +18,10 @@
 //! - SHORT1: at most `max` connections are idle or used. A short read that finds none idle goes to the reader threads,
 //!   one of which opens a connection for the next short read. A short read never waits for a connection.
 //! - SHORT2: a connection counts until it is closed. A snapshot that gets no surplus connection waits until the held,
-//!   surplus and closing ones are at most `snapshots_max`, its own included. So there are never more, apart from
-//!   those on which a reader thread is still running a read although its snapshot is over.
-//! - SHORT3: giving a connection back does no I/O, so callers may do it. A reader thread closes the surplus ones; it is
-//!   asked to by an errand, which goes ahead of the calls (`queue/mod.rs` QUEUE9).
+//!   surplus and closing connections, including its own, are at most `snapshots_max`. So there are never more, apart
+//!   from connections on which a reader thread still runs a read although the snapshot is over.
+//! - SHORT3: giving a connection back does no I/O, so callers may do it. A reader thread closes the surplus
+//!   connections. An errand asks for that, which goes ahead of the calls (`queue/mod.rs` QUEUE9).
 //! - SHORT4: [`ShortReads::close`] returns when all these connections are closed, used and held ones included.
 //!
 //! Lock order: a held snapshot's state, then `state`. Lists are bounded by SHORT1 and SHORT2.
@@ -51,7 +51,7 @@ pub(crate) enum Errand {
     Close,
 }
 
-/// Asks a reader thread. False: the same errand waits already, or the database is closing.
+/// Asks a reader thread to do an errand. `false`: the same errand waits already, or the database is closing.
 pub(crate) type Ask = Box<dyn Fn(Errand) -> bool + Send + Sync>;
 
 /// The connections for reads on callers' threads, and those of held snapshots.
@@ -80,7 +80,7 @@ struct State {
     outlasting: usize,
     surplus: Vec<Surplus>,
     closing: usize,
-    /// A reader thread was asked to open a connection.
+    /// Whether a reader thread was asked to open a connection.
     asked: bool,
     closed: bool,
     /// Short reads served so far.
@@ -89,7 +89,7 @@ struct State {
 
 struct Surplus {
     conn: Box<Snapshot>,
-    /// It is clean and open on the file, not on a copy, so a snapshot may take it.
+    /// Whether a snapshot may take the connection: it is clean, and open on the file, not on a copy.
     usable: bool,
 }
 
@@ -111,7 +111,7 @@ impl ShortReads {
         &self.opener
     }
 
-    /// Whether the connections are those of another process.
+    /// Whether this process was forked from the one that opened the connections.
     pub(super) fn is_forked(&self) -> bool {
         process::id() != self.pid
     }
@@ -121,13 +121,13 @@ impl ShortReads {
         lock(&self.state).served
     }
 
-    /// Held snapshots.
+    /// The number of held snapshots.
     pub(crate) fn held(&self) -> usize {
         lock(&self.state).held
     }
 
-    /// Reserves a place for a snapshot, on a thread that may do I/O. Returns a connection for it, or `None` if the
-    /// caller must open one. `reuse`: an open connection to the file will do.
+    /// Reserves a place for a snapshot, on a thread that may do I/O. Returns a connection for the snapshot; `None`: the
+    /// caller must open one. `reuse`: the snapshot can use an open connection to the file.
     fn reserve(&self, reuse: bool) -> Result<Option<Box<Snapshot>>, Error> {
         let max = self.opener.config.snapshots_max;
         let mut state = lock(&self.state);
@@ -177,7 +177,7 @@ impl ShortReads {
         state.outlasting += 1;
     }
 
-    /// Takes a connection back from a snapshot. True: a reader thread must be asked to close a surplus one.
+    /// Takes a connection back from a snapshot. `true`: the caller must ask a reader thread to close a surplus one.
     fn give_back(&self, conn: Option<Surplus>, outlasted: bool) -> bool {
         let mut state = lock(&self.state);
         match outlasted {
@@ -196,7 +196,7 @@ impl ShortReads {
         ask
     }
 
-    /// Closes one surplus connection. True: there are more.
+    /// Closes one surplus connection. `true`: there are more.
     fn trim(&self) -> bool {
         let mut state = lock(&self.state);
         if let Some(surplus) = state.surplus.pop() {
@@ -256,7 +256,7 @@ impl ShortReads {
 
     /// Opens a connection, on a thread that may do I/O.
     fn open_one(&self) {
-        // If it fails, opening fails on the reader threads as well, and they report the error.
+        // If opening fails here, it fails on the reader threads as well, and they report the error.
         let conn = self.opener.open(Role::Reader).ok();
         let mut state = lock(&self.state);
         state.asked = false;
@@ -270,7 +270,8 @@ impl ShortReads {
         }
     }
 
-    /// SHORT4. Call it when no snapshot can be taken any more and the held ones have been released.
+    /// Closes the connections (SHORT4). Call it when no snapshot can be taken any more and the held ones have been
+    /// released.
     pub(crate) fn close(&self) {
         let mut state = lock(&self.state);
         state.closed = true;
@@ -301,14 +302,14 @@ pub(crate) struct Pinned {
     home: Weak<ShortReads>,
     /// `None`: it could not be opened, or the drop is giving it back.
     conn: Option<Box<Snapshot>>,
-    /// It is open on the file, not on a copy, so others may use it next.
+    /// Whether another read or snapshot may use the connection next: it is open on the file, not on a copy.
     reuse: bool,
-    /// Its snapshot was over before a reader thread had finished a read on it.
+    /// Whether the snapshot ended before a reader thread had finished a read on the connection.
     outlasted: bool,
 }
 
 impl Pinned {
-    /// A connection to the file for a snapshot; opens one if none is at hand.
+    /// A connection to the file for a snapshot; opens one if none is free.
     pub(super) fn take(home: &Arc<ShortReads>) -> Result<Self, Error> {
         Self::new(home, true, || home.opener.open(Role::Reader))
     }
@@ -359,10 +360,10 @@ impl Drop for Pinned {
             conn.link.callbacks.slot.rest();
             Surplus { conn, usable: clean && self.reuse }
         });
-        // Without its home all threads have ended, and the drop here closes the connection.
+        // If the home is gone, all threads have ended, and the drop of `surplus` closes the connection here.
         let Some(home) = self.home.upgrade() else { return };
         if home.give_back(surplus, self.outlasted) {
-            // Refused: one waits already, or the database is closing.
+            // A refusal means that such an errand waits already, or that the database is closing.
             (home.ask)(Errand::Close);
         }
     }

@@ -11,7 +11,7 @@ pub(crate) struct Stops(Mutex<Vec<Stopping>>);
 
 /// A stop that waits for the writer.
 pub(crate) struct Stopping {
-    /// Calls with a smaller sequence number are served first.
+    /// Calls with a smaller sequence number are served before the stop is answered.
     pub(crate) limit: u64,
     pub(crate) reply: Reply<()>,
 }
@@ -21,7 +21,7 @@ impl Stops {
         lock(&self.0).push(stop);
     }
 
-    /// STOP2. Takes the stops whose earlier calls have all left the queue `writer`.
+    /// Takes the stops whose earlier calls have all left the queue `writer` (STOP2).
     pub(crate) fn take_ready(&self, writer: &Queue<WriterItem>) -> Vec<Stopping> {
         let mut stopping = lock(&self.0);
         let (ready, later) = std::mem::take(&mut *stopping)
@@ -35,7 +35,7 @@ impl Stops {
         lock(&self.0).is_empty()
     }
 
-    /// Drops all stops, whose futures then report a closed database: the writer has ended.
+    /// Drops all stops, because the writer has ended. Their futures report that the database is closed.
     pub(crate) fn give_up(&self) {
         let left = std::mem::take(&mut *lock(&self.0));
         // Outside the lock, because it wakes callers.

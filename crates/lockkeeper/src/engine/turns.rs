@@ -1,30 +1,32 @@
 //! Where a short read runs, so that a loop of short reads does not starve other tasks.
 //!
-//! A future that is always ready never returns to its executor. And when many callers run their reads themselves, they
-//! are slower than reader threads, which share transactions, and they take CPU time from the writer.
+//! A loop over futures that are always ready never returns to its executor. And when many callers run their reads
+//! themselves, they are slower than reader threads, which share transactions, and they take CPU time from the writer.
 //!
-//! - TURN1: a thread runs short reads for at most [`TURN`]. Then the next one wakes its task and returns `Pending` once
-//!   before it runs, so the executor polls its other tasks, timers and sockets.
-//! - TURN2: while [`CROWD`] short reads of a database wait, for their executor or for a reader thread, further ones go to
-//!   the reader threads. A caller in a loop counts as waiting from one call to the next; a single caller never waits.
+//! - TURN1: a thread runs short reads for at most [`TURN`]. Then the next short read wakes its task and returns
+//!   `Pending` once before it runs, so that the executor polls its other tasks, timers and sockets.
+//! - TURN2: while [`CROWD`] short reads of a database wait, further ones go to the reader threads. A short read waits
+//!   from its `Pending` of TURN1 until it is polled again, or from its submission to the reader threads until its
+//!   answer.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// How long a thread runs short reads before one yields (TURN1). Tokio polls its timers and sockets after 61 polls, and
-/// 61 turns should take only a few milliseconds.
+/// How long a thread runs short reads before one of them yields (TURN1). Tokio polls its timers and sockets after 61
+/// polls, and 61 turns should take only a few milliseconds.
 const TURN: Duration = Duration::from_micros(70);
 
-/// The most reads in a turn, however little time they take.
+/// The most reads in a turn, even if they take little time.
 const TURN_ANSWERS: u32 = 32;
 
-/// From this many waiting callers on, reader threads are faster (TURN2): two readers that share their transactions need
-/// about as many to be busy.
+/// If at least this many callers wait, reader threads are faster (TURN2), because two readers that share their
+/// transactions need about this many callers to be busy.
 const CROWD: usize = 8;
 
 thread_local! {
-    /// What is left of this thread's turn (TURN1). One for all databases, because they share the executor.
+    /// The time and the number of reads that are left of this thread's turn (TURN1). All databases share the turn,
+    /// because they share the executor.
     static TURN_LEFT: Cell<(Duration, u32)> = const { Cell::new((TURN, TURN_ANSWERS)) };
 }
 
@@ -33,7 +35,7 @@ thread_local! {
 pub(crate) enum Route {
     /// On this thread.
     Inline,
-    /// On this thread, after its executor has polled others (TURN1).
+    /// On this thread, after its executor has polled other tasks (TURN1).
     Yield,
     /// On a reader thread (TURN2).
     Readers,
@@ -42,13 +44,12 @@ pub(crate) enum Route {
 /// The short reads of a database that wait, for TURN2.
 #[derive(Default)]
 pub(crate) struct Turns {
-    /// How many have yielded, or gone to the reader threads because of TURN2, and have not been answered. Relaxed: it
-    /// orders nothing else.
+    /// How many short reads wait. Relaxed suffices: the number orders nothing else.
     waiting: AtomicUsize,
 }
 
 impl Turns {
-    /// Where a short read runs that is polled on this thread. `yielded`: it has yielded before.
+    /// Decides where a short read that is polled on this thread runs. `yielded`: it has yielded before.
     pub(crate) fn route(&self, yielded: bool) -> Route {
         if self.waiting.load(Ordering::Relaxed) >= CROWD {
             return Route::Readers;

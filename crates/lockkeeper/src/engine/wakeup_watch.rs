@@ -10,7 +10,7 @@ use crate::sync::{Mutex, lock, now};
 pub(crate) struct WakeupWatch {
     wakeups: Arc<Wakeups>,
     clock: Arc<Clock>,
-    /// An alarm is set.
+    /// Whether an alarm is set.
     on: AtomicBool,
     next: Mutex<Option<Alarm>>,
 }
@@ -20,10 +20,10 @@ impl WakeupWatch {
         Arc::new(Self { wakeups, clock, on: AtomicBool::new(false), next: Mutex::new(None) })
     }
 
-    /// Has the clock check for the wakers that this thread has pushed, if they are still in the batch.
+    /// Makes the clock check for the wakers that this thread has pushed, if they are still in the batch.
     pub(crate) fn keep(self: &Arc<Self>) {
-        // A check that missed a waker took the batch's lock before the push did, and cleared `on` before that. So
-        // this thread sees `on` cleared.
+        // If a check has missed a waker of this thread, the check took the batch's lock before the push did, and
+        // cleared `on` before that. So this thread reads `on` as false.
         if self.wakeups.has_any()
             && !self.on.load(Ordering::Relaxed)
             && !self.on.swap(true, Ordering::AcqRel)

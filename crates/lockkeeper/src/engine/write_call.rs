@@ -1,4 +1,4 @@
-//! Writes in the form in which they wait. The writer may run one several times; it answers it after the commit.
+//! Writes as they wait in the queue. The writer may run a write several times, and answers it after the commit.
 
 use std::any::{Any, TypeId};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind};
 use crate::queue::{Domain, Frame, Interrupt, Interruptible, Phase, shielded};
 use crate::sqlite::transaction::Transaction;
 
-/// The answer to a write's future, with the snapshot if it has asked for one.
+/// The answer to a write's future, with a snapshot if the write asked for one.
 pub(crate) type WriteOutcome<T, E> = Outcome<(T, Option<Arc<Held>>), E>;
 
 /// How a run of a closure ended.
@@ -21,14 +21,14 @@ pub(crate) enum Ran {
     Panicked,
 }
 
-/// What the writer answers a write with.
+/// The writer's answer to a write.
 #[derive(Debug)]
 pub(crate) enum Fate {
-    /// The result of its closure. If that is `Ok`, the write is stored.
+    /// The result of the write's closure. If it is `Ok`, the write is stored.
     Own,
-    /// The same, with a snapshot of the state that its commit left.
+    /// As `Own`, with a snapshot of the state right after the commit.
     OwnAt(Result<Arc<Held>, Error>),
-    /// This error, whatever the closure returned: the write is not stored (for `Unknown`: may not be).
+    /// This error, whatever the closure returned. The write is not stored; with `ErrorKind::Unknown` it may be.
     Instead(Error),
 }
 
@@ -60,8 +60,8 @@ pub(crate) struct TypedWrite<B, T, E> {
     call: TypedCall<B, WriteOutcome<T, E>>,
     wants_snapshot: bool,
     ran: Option<Result<Result<T, E>, Box<dyn Any + Send>>>,
-    /// Why the last run had been asked to stop when it ended. A later request cannot be the cause of the closure's
-    /// error.
+    /// Why the last run had been asked to stop when it ended; `None`: it had not. A later request cannot be the cause
+    /// of the closure's error.
     stopped: Option<Interrupt>,
     judged: Option<ErrorKind>,
 }
@@ -144,7 +144,7 @@ where
             (fate, _) => fate,
         };
         let outcome = match (fate, ran) {
-            // The caller gets its panic, whatever happened to the transaction.
+            // A panic of the closure is passed to the caller, whatever happened to the transaction.
             (_, Some(Err(payload))) => Err(payload),
             (Fate::Own, Some(Ok(Ok(value)))) => Ok(Ok((value, None))),
             (Fate::OwnAt(Ok(held)), Some(Ok(Ok(value)))) => Ok(Ok((value, Some(held)))),
