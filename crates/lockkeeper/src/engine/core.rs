@@ -46,8 +46,8 @@ pub(crate) struct Core {
     pub(crate) meters: Meters,
     pub(crate) wakeup_watch: Arc<WakeupWatch>,
     pub(crate) foreign_commits: Arc<ForeignCommits>,
-    /// How many of the next read transactions end with a yield of the processor. Each batch of the writer sets the number
-    /// to [`YIELDS`], and the readers decrement it. A hint.
+    /// How many of the next read transactions end with a yield of the processor. Each batch of the writer sets the
+    /// number to [`YIELDS`], and the readers decrement it. A hint.
     pub(crate) yields_left: AtomicU8,
     /// Set once, when the readers' pool is made.
     pub(crate) check_for_stall: OnceLock<CheckForStall>,
