@@ -9,13 +9,13 @@ use crate::sqlite::link::Link;
 pub(super) struct OpenBatch {
     /// Calls of this batch that have run and wait for the commit. Bound: `batch_calls_max`.
     pub(super) ran: Vec<Box<dyn WriteCall>>,
-    /// The call that lost the transaction, if its failure may rest on unstored writes (WRITE1).
+    /// The call that lost the transaction, if unstored writes may have caused its failure (WRITE1).
     pub(super) loser: Option<Box<dyn WriteCall>>,
-    /// The last call has succeeded and is stored by the next commit.
+    /// Whether the last call has succeeded and is stored by the next commit.
     pub(super) kept: bool,
-    /// A call of this batch has written, so later ones need savepoints (WRITE2).
+    /// Whether a call of this batch has written, so that later calls need savepoints (WRITE2).
     pub(super) dirty: bool,
-    /// Every call in `ran` may run again.
+    /// Whether every call in `ran` may run again.
     pub(super) all_repeatable: bool,
 }
 
@@ -26,7 +26,7 @@ impl Default for OpenBatch {
 }
 
 impl OpenBatch {
-    /// A new transaction has begun.
+    /// Notes that a new transaction has begun.
     pub(super) fn begin(&mut self) {
         self.dirty = false;
         self.all_repeatable = true;
@@ -40,12 +40,13 @@ pub(super) enum After {
     Going,
     /// The call was answered and undone by rolling back the transaction, which held no other writes.
     Restart,
-    /// The transaction is lost, and the calls in `ran` are undone. `alone`: they run again one per transaction.
+    /// The transaction is lost, and the calls in `ran` are undone. `alone`: each of them runs again in a transaction of
+    /// its own.
     Lost { alone: bool },
 }
 
-/// Whether the last call itself, or a request to stop it, lost the transaction. Then the calls before it probably succeed
-/// in one transaction.
+/// Whether the last call itself, or a request to stop it, lost the transaction. If so, the earlier calls probably
+/// succeed together in one transaction.
 pub(super) fn is_own_doing(link: &Link) -> bool {
     let code = rusqlite::ffi::Error::new(link.session.last_code()).code;
     matches!(

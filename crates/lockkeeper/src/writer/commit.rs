@@ -19,12 +19,13 @@ impl Writer {
         drop(tx);
         match committed {
             Ok(()) => self.answer(),
-            // Each alone, so that only a call that cannot be committed gets the error.
+            // Runs each call in a transaction of its own, so that only a call that cannot be committed gets the error.
             Err(_) => self.replay(true),
         }
     }
 
-    /// Commits. `Err`: the calls in `ran` are undone and may run again.
+    /// Commits the batch. `Ok`: the calls in `ran` are stored, or were answered with an error. `Err`: the calls in
+    /// `ran` are undone and may run again.
     pub(super) fn commit(&mut self, tx: &Transaction) -> Result<(), rusqlite::Error> {
         let link = &tx.link;
         let began = now();
@@ -82,7 +83,7 @@ impl Writer {
         }
     }
 
-    /// Answers every call of the batch, after its commit or when it holds no writes.
+    /// Answers every call of the batch, after its commit or if the batch holds no writes.
     pub(super) fn answer(&mut self) {
         // Taken out of `self`, because `pin` borrows it. The list keeps its memory.
         let mut ran = std::mem::take(&mut self.batch.ran);

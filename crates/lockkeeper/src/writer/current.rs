@@ -10,19 +10,19 @@ thread_local! {
     static CURRENT: RefCell<Option<(Domain, Rc<Transaction>)>> = const { RefCell::new(None) };
 }
 
-/// The transaction of the call that this thread runs as the writer of `domain`.
+/// The transaction of the call that this thread runs as the writer of `domain`; `None`: it runs none.
 pub(crate) fn transaction(domain: Domain) -> Option<Rc<Transaction>> {
     CURRENT.with_borrow(|current| {
         current.as_ref().filter(|(of, _)| *of == domain).map(|(_, tx)| Rc::clone(tx))
     })
 }
 
-/// From now on the calls of `domain` on this thread run in `tx`.
+/// Makes `tx` the transaction of the next calls of `domain` on this thread.
 pub(super) fn set(domain: Domain, tx: &Rc<Transaction>) {
     CURRENT.set(Some((domain, Rc::clone(tx))));
 }
 
-/// From now on calls made inside calls find no transaction.
+/// Makes sure that calls made inside calls find no transaction from now on.
 pub(super) fn clear() {
     CURRENT.set(None);
 }

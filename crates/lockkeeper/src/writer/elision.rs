@@ -1,34 +1,34 @@
-//! Which calls may run without a savepoint: savepoint elision.
+//! Savepoint elision: which calls may run without a savepoint.
 //!
 //! A savepoint around a single INSERT costs about a seventh of its time, because SQLite copies every page
 //! that the call changes. Yet a call with one statement rarely needs it: if the statement
 //! fails, SQLite undoes it by itself, and if it succeeds, the call usually returns `Ok`. A savepoint is needed only for
 //! a call that fails *after* a statement has succeeded.
 //!
-//! So the writer counts for each closure type how many of its last runs needed no savepoint, and after enough of them
-//! runs it without one. If such a call then fails after it has written, the writer rolls back the whole transaction and
-//! runs the calls before it again, as after an interrupt (WRITE3 in `mod.rs`). It does not trust the closure again for
-//! [`RUNS_AFTER_FAILURE`] runs. The other calls only run a second time, which `write` allows. While the batch holds a
-//! call that may run only once, every call has its savepoint.
+//! So the writer counts, for each closure type, how many of its last runs would have needed no savepoint. After enough
+//! such runs, the writer runs the closure without a savepoint. If such a call then fails after it has written, the
+//! writer rolls back the whole transaction and runs the calls before it again, as after an interrupt (WRITE3 in
+//! `mod.rs`). It does not trust the closure again for [`RUNS_AFTER_FAILURE`] runs. The other calls only run a second
+//! time, which `write` allows. While the batch holds a call that may run only once, every call has its savepoint.
 //!
 //! Bound: at most [`CLOSURES_MAX`] closure types are remembered.
 
 use std::any::TypeId;
 use std::collections::BTreeMap;
 
-/// Runs without need for a savepoint after which a closure is trusted.
+/// A closure is trusted after this many runs that would have needed no savepoint.
 const RUNS_BEFORE_TRUST: i32 = 8;
 
-/// Runs for which a closure is not trusted after a run that needed a savepoint.
+/// After a run that needed a savepoint, a closure is not trusted for this many runs.
 const RUNS_AFTER_FAILURE: i32 = 1000;
 
-/// Closure types remembered. A program has about one for each place that writes.
+/// The most closure types that are remembered. A program has about one for each place that writes.
 const CLOSURES_MAX: usize = 1024;
 
 /// Which closures may run without a savepoint.
 #[derive(Debug, Default)]
 pub(super) struct Trust {
-    /// Runs until the closure is trusted; 0: it is.
+    /// Runs until the closure is trusted; 0: it is trusted.
     missing: BTreeMap<TypeId, i32>,
 }
 
@@ -37,7 +37,7 @@ impl Trust {
         self.missing.get(&closure) == Some(&0)
     }
 
-    /// Records a run with this number of write statements; `good`: it returned `Ok`.
+    /// Records a run with `writes` write statements; `good`: the closure returned `Ok`.
     pub(super) fn record(&mut self, closure: TypeId, writes: u32, good: bool) {
         if self.missing.len() >= CLOSURES_MAX && !self.missing.contains_key(&closure) {
             self.missing.clear();

@@ -1,9 +1,9 @@
 //! How the writer serves exclusive calls: it lends the call the bare connection and replaces it afterwards.
 //!
-//! While the call runs, the writer has no connection, so a nested call finds no transaction; and the copier pauses,
-//! since the call may checkpoint. All that the call leaves on the connection (PRAGMAs, functions, hooks, limits,
-//! attached files, temporary objects) ends with it. For a memory database, the new connection gets the content of the
-//! old one.
+//! While the call runs, the writer has no connection, so a nested call finds no transaction. The copier pauses, because
+//! the call may checkpoint. All that the call leaves on the connection (PRAGMAs, functions, hooks, limits, attached
+//! files, temporary objects) ends with the connection. For a memory database, the new connection gets the content of
+//! the old one.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -59,7 +59,7 @@ impl Writer {
         let link = view.link_mut();
         link.begin_exclusive();
         let run = |conn: &mut Connection| call.run(domain, conn);
-        // The result does not matter: the connection is replaced.
+        // The result does not matter, because the connection is replaced.
         let _ = link.session.lend(run, |session| {
             open::end_exclusive(session, &callbacks, config);
         });

@@ -1,7 +1,7 @@
-//! How the writer serves leases: a transaction for each, whose calls come one by one.
+//! How the writer serves leases: each lease has a transaction, in which its calls run as they come.
 //!
-//! `engine/lease_state.rs` decides when a lease ends (LEASE1 to LEASE3). Here each call runs in a savepoint, so that it
-//! fails alone, and the lease is committed like a batch of one call.
+//! `engine/lease_state.rs` decides when a lease ends (LEASE1 to LEASE3). Here each call runs in a savepoint, so that
+//! only this call is undone if it fails, and the lease is committed like a batch of one call.
 
 use std::cell::Cell;
 
@@ -19,7 +19,8 @@ impl Writer {
     /// Serves a lease from its turn to its end.
     pub(super) fn run_lease(&mut self, lease: LeaseRequest) {
         let LeaseRequest { mut opening, state } = lease;
-        // Before `begin` reads the token: an abort raises the token first, then ends the lease in this slot.
+        // Set before `begin` reads the token, because an abort raises the token first and then ends the lease in this
+        // slot.
         self.core.lease.set(&state);
         match self.begin(&*opening) {
             Ok(tx) => {
@@ -34,7 +35,7 @@ impl Writer {
                     tx.link.forget_work();
                 }
                 let served = opening.interrupt().is_none();
-                // All its calls count their rows together.
+                // All calls of the lease count their rows together.
                 tx.link.begin_own();
                 opening.run(self.domain, &tx);
                 match opening.interrupt() {
@@ -64,7 +65,7 @@ impl Writer {
         self.core.lease.clear();
     }
 
-    /// Runs the commands of a lease inside the open transaction; returns when it is over.
+    /// Runs the commands of a lease inside the open transaction. Returns when the lease is over.
     fn serve_lease(&mut self, tx: &Transaction, state: &LeaseState) {
         let link = &tx.link;
         while let Some(command) = state.next() {
@@ -81,7 +82,7 @@ impl Writer {
             link.begin_call(false, true);
             let ran = call.run(self.domain, tx);
             link.end_call();
-            // The slow log reports the lease as a whole.
+            // The slow log reports the lease as a whole, so the work of its calls is added up.
             if let Some(all) = &link.work {
                 all.set(all.get() + work);
             }
@@ -102,7 +103,7 @@ impl Writer {
                 self.publisher.keep(link);
             }
             if lost || call.interrupt().is_some() {
-                // Before the answer, so that the holder's next call gets the error.
+                // Ended before the answer, so that the holder's next call gets the error.
                 state.end(ErrorKind::LeaseEnded);
             }
             call.finish(fate);
@@ -122,7 +123,7 @@ impl Writer {
         self.batch.ran.push(call);
         match self.commit(tx) {
             Ok(()) => self.answer(),
-            // The transaction holds only this lease, so the failure is its own. It is rolled back.
+            // The transaction holds only this lease, so the failure is the lease's own. It is rolled back.
             Err(error) => self.answer_uncommitted(&error),
         }
     }

@@ -1,7 +1,7 @@
-//! The writer thread's service: group commit with a result of its own for each call.
+//! The writer thread's service: group commit in which each call has its own result.
 //!
-//! A batch is the calls that wait when the writer begins it, and those that arrive while it runs. The writer runs one
-//! `BEGIN IMMEDIATE`, the calls one after another, one `COMMIT`, then answers. There is no timer.
+//! A batch is the calls that wait when the writer begins it, and the calls that arrive while it runs. The writer runs
+//! one `BEGIN IMMEDIATE`, the calls one after another, one `COMMIT`, then answers. There is no timer.
 //!
 //! | state of a batch | what may be trusted | left by |
 //! |---|---|---|
@@ -12,30 +12,33 @@
 //!
 //! Invariants:
 //!
-//! - WRITE1: the writer answers a call after the COMMIT that stores it has returned, or when it is certain that
-//!   nothing of it is stored. A failure may rest on an unstored write of another call in the batch (a constraint). The
-//!   writer holds its answer back until that write is stored; if the write is lost, it runs the failed call again. The
-//!   same goes for the call that lost the transaction: it runs again after the others, in a transaction of its own.
-//! - WRITE2: undoing a call never undoes another. The first writing call of a transaction is undone by rolling back the
-//!   transaction, which holds no other writes. Each later one runs in a savepoint, opened before its first statement
-//!   that may write. If it runs without one (`elision.rs`), undoing it loses the transaction (WRITE3); that is allowed
-//!   only while every earlier call may run again.
+//! - WRITE1: the writer answers a call after the COMMIT that stores it has returned, or when it is certain that nothing
+//!   of it is stored. A call may fail because of an unstored write of another call in the batch (a constraint). The
+//!   writer holds the failed call's answer back until that write is stored; if the write is lost, the writer runs the
+//!   failed call again. The same goes for a call that lost the transaction: it runs again after the others, in a
+//!   transaction of its own.
+//! - WRITE2: undoing a call never undoes another call. The first writing call of a transaction is undone by rolling
+//!   back the transaction, which holds no other writes. Each later call runs in a savepoint, opened before its first
+//!   statement that may write. If a later call runs without a savepoint (`elision.rs`), undoing it loses the
+//!   transaction (WRITE3); that is allowed only while every earlier call may run again.
 //! - WRITE3: after each call the writer asks SQLite whether the transaction still exists, since interrupts, full disks,
-//!   `OR ROLLBACK` and `RAISE(ROLLBACK)` end it. If it does not, the writer answers the call that lost it and runs the
-//!   earlier ones again; those that may run only once get `NotApplied`.
+//!   `OR ROLLBACK` and `RAISE(ROLLBACK)` end it. If the transaction is gone, the writer answers the call that lost it
+//!   and runs the earlier calls again; earlier calls that may run only once get `NotApplied`.
 //! - WRITE4: a replay ends: each loss removes at least one call from those that run again.
 //! - WRITE5: no call affects the next one through the connection: statements are reset, deferred foreign keys are
 //!   checked and switched back, temporary objects are dropped (`sqlite/temporary.rs`), rows are counted from 0, and the
 //!   authorizer denies transaction control to calls. Where that fails, and after each exclusive call, the writer
 //!   replaces the connection before the next call (`connect`).
-//! - WRITE6: if COMMIT fails with an I/O error, it is unknown whether the batch is stored, and its calls get `Unknown`.
-//!   No other error of COMMIT does that. The writer then opens the connection again before the next call.
+//! - WRITE6: after some errors of COMMIT (I/O, no memory, a damaged file) it is unknown whether the batch is stored.
+//!   Its calls then get `Unknown`, and the writer opens the connection again before the next call. After any other
+//!   error of COMMIT the batch is certainly not stored.
 //! - WRITE7: the changes of a batch are published after its COMMIT has returned and before its calls are answered. The
 //!   changes of a call that is undone are discarded with it (`publisher.rs`).
 //!
-//! `run.rs` begins a batch and runs its calls, `commit.rs` commits and answers them, `exclusive.rs` and `lease.rs` serve
-//! what is not in a batch, and `open.rs` decides which connection serves. Of the fields of [`Writer`], `batch` is about
-//! the open batch; `publisher` and `checkpointer` also have fields about it. All others outlive it.
+//! `run.rs` begins a batch and runs its calls, `commit.rs` commits and answers them, `exclusive.rs` and `lease.rs`
+//! serve calls outside of batches, and `open.rs` decides which connection serves. Of the fields of [`Writer`], `batch`
+//! is about the open batch; `publisher` and `checkpointer` also have fields about it. All other fields outlive the
+//! batch.
 
 mod batch;
 mod commit;
@@ -80,14 +83,14 @@ pub(crate) struct Writer {
     /// Which closures may run without a savepoint.
     trust: Trust,
     commits: u64,
-    /// When a batch first waited for a lock of another process that it has not got yet.
+    /// When the writer began to wait for a lock of another process that it has not got yet; `None`: it does not wait.
     locked_since: Option<Instant>,
-    /// The connection of a memory database had to be closed, so its content is lost.
+    /// Whether the connection of a memory database had to be closed, so that its content is lost.
     content_lost: bool,
-    /// The file is no longer in its place, and `abandon_file` has dealt with the WAL.
+    /// Whether the file is no longer in its place and `abandon_file` has dealt with the WAL.
     abandoned: bool,
     stopped: Stopped,
-    /// The file was opened read-only, and there was no WAL before.
+    /// Whether the file was opened read-only and had no WAL before, so that the WAL is removed at the end.
     made_wal: bool,
     /// The last field: the drop releases the file after the connection was closed.
     claim: Option<Claim>,
@@ -104,7 +107,7 @@ enum Stopped {
 }
 
 impl Writer {
-    /// STOP2. Answers the stops whose earlier calls are all done.
+    /// Answers the stops whose earlier calls are all done (STOP2).
     fn settle_stops(&mut self) {
         let ready = self.core.stops.take_ready(&self.core.writer);
         let stopped = self.core.writer.is_stopped();
@@ -172,7 +175,8 @@ impl Writer {
                 After::Going => {}
                 After::Restart => {
                     batch.charge(lane, run);
-                    // The other calls of the batch have written nothing and saw only stored data.
+                    // The other calls of the batch have written nothing and saw only stored data, so they need no
+                    // commit.
                     self.answer();
                     return batch.take();
                 }
@@ -190,8 +194,8 @@ impl Writer {
                 return None;
             }
             let mut taken = batch.charge_and_take(lane, run);
-            // Callers that were answered together submit their next calls together. Those that wait for this
-            // processor get it for a moment before the commit.
+            // Callers that were answered together submit their next calls together. Before the commit the writer yields
+            // the processor once, for those of these callers that wait for it.
             if taken.is_none() && calls > 1 && batch.give_way() {
                 taken = batch.take();
                 last = now();
@@ -214,7 +218,7 @@ impl Writer {
             || self.checkpointer.estimate(tx) >= self.config().batch_wal_bytes_max
     }
 
-    /// For memory databases: runs a read on the only connection, between two transactions.
+    /// Runs a read of a memory database on the only connection, between two transactions.
     fn run_read(&mut self, call: Box<dyn ReadCall>) {
         if let Some(why) = call.interrupt() {
             call.refuse(Error::new(kind_of_stop(why, Phase::Queued)));
@@ -244,7 +248,7 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        // However the thread ends, each stop reports a closed database.
+        // Runs however the thread ends: the stops that wait report a closed database.
         self.core.stops.give_up();
     }
 }
@@ -302,18 +306,18 @@ impl Service for Writer {
     }
 
     fn finish(mut self) {
-        // The connection that is closed last removes the WAL, so it must be one that can write.
+        // The last connection to close removes the WAL, so it must be a connection that can write.
         self.core.wait_for_readers();
         self.checkpointer.finish();
         if self.config().is_read_only() {
-            // There is nothing to fold back.
+            // There is nothing to checkpoint.
         } else if let Some(tx) = self.tx.clone()
             && self.core.opener.file.check().is_err()
         {
-            self.abandoned = false; // Again, now that there are no readers.
+            self.abandoned = false; // Abandon the file again, now that no readers are left.
             self.abandon_file(&tx);
         }
-        // Closing would copy the WAL back without reporting a failure.
+        // Checkpointed here, because closing would checkpoint the WAL without reporting a failure.
         else if let Some(tx) = &self.tx
             && !self.config().is_memory()
             && let Err(error) = tx.link.session.checkpoint(Checkpoint::Passive)

@@ -75,7 +75,7 @@ impl Writer {
     /// Removes the WAL that opening the file read-only has made, if possible.
     pub(super) fn remove_made_wal(&mut self) {
         if std::mem::take(&mut self.made_wal) && !self.core.opener.file.is_lost() {
-            // It stays if another process has the file open, or if this process may not write to the directory.
+            // The WAL stays if another process has the file open, or if this process may not write to the directory.
             let _ = self.core.opener.remove_empty_wal();
         }
     }
@@ -96,10 +96,10 @@ impl Writer {
 
     /// Makes `conn` the connection of the next calls.
     fn adopt(&mut self, conn: Snapshot) -> Rc<Transaction> {
-        // If the file is another one by now, the next call gets the error.
+        // If another file is in its place by now, the next call gets the error.
         let _ = self.core.opener.file.connected();
         if self.config().immutable {
-            // Files beside it do not belong to it, so they are not compared.
+            // The files beside an immutable file do not belong to it, so they are not compared.
             self.core.opener.file.disconnecting();
         }
         let tx = Rc::new(Transaction::new(conn));
@@ -120,7 +120,7 @@ impl Writer {
         };
         match new {
             Ok(new) => drop(self.adopt(new)),
-            // Keep the content of the memory database, even with what a call has left on the connection.
+            // Keep the content of the memory database, even though a call has left changes on the connection.
             Err(_) if self.config().is_memory() => {
                 old.link.stale.set(false);
                 current::set(self.domain, &old);
@@ -138,7 +138,7 @@ impl Writer {
         self.content_lost = self.config().is_memory();
     }
 
-    /// Deals with the WAL once the file is no longer in its place. No transaction may be open.
+    /// Deals with the WAL when the file is no longer in its place. No transaction may be open.
     pub(super) fn abandon_file(&mut self, tx: &Transaction) {
         if !std::mem::replace(&mut self.abandoned, true) {
             self.checkpointer.wait_for_copier();

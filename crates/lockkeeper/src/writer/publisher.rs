@@ -6,7 +6,7 @@ use crate::changes::change::{CallChanges, Change, Commit};
 use crate::changes::feed::Feed;
 use crate::sqlite::link::Link;
 
-/// At most this many changed rows of a batch are listed; of the others only the tables.
+/// The most changed rows of a batch that are listed. Of further rows only the tables are listed.
 const BATCH_ROWS_MAX: usize = 1 << 16;
 
 /// Collects the changes of the calls in a transaction and publishes them after its COMMIT.
@@ -16,11 +16,11 @@ pub(super) struct Publisher {
     /// Changes of the calls that are in the transaction, in order (REC1 of `changes/recorder.rs`).
     pending: Vec<CallChanges>,
     pending_rows: usize,
-    /// One of them altered a table.
+    /// Whether one of these calls altered a table.
     altered: bool,
-    /// There was a subscriber before the first call of this transaction ran, so all its changes are recorded.
+    /// Whether there was a subscriber before the first call of this transaction ran, so that all changes are recorded.
     complete: bool,
-    /// The last value of `PRAGMA data_version`.
+    /// The last value of `PRAGMA data_version`; `None`: not read.
     data_version: Option<i64>,
 }
 
@@ -36,12 +36,12 @@ impl Publisher {
         }
     }
 
-    /// A connection was opened. Commits of other processes are detected from now on.
+    /// Notes that a connection was opened. Commits of other processes are detected from now on.
     pub(super) fn connected(&mut self, link: &Link) {
         self.data_version = link.session.data_version();
     }
 
-    /// A transaction has begun; `commit` is the number of the last commit.
+    /// Notes that a transaction has begun. `commit` is the number of the last commit.
     pub(super) fn begin(&mut self, link: &Link, commit: u64) {
         self.pending.clear();
         self.pending_rows = 0;
@@ -91,7 +91,7 @@ impl Publisher {
             return;
         }
         if !self.complete {
-            // Calls ran before there was a subscriber, and it may have read the state before this COMMIT.
+            // Calls ran before there was a subscriber, and the subscriber may have read the state before this COMMIT.
             self.feed.publish(&Change::Unknown { commit: number });
             return;
         }

@@ -1,7 +1,7 @@
 //! The replay of a lost transaction: its calls run again, or get `NotApplied` (WRITE1, WRITE3 and WRITE4 of `mod.rs`).
 //!
-//! The calls that may run again do so in one transaction; if that is lost too, in one transaction each. The call that
-//! lost the first transaction comes last, apart from the others.
+//! The calls that may run again do so together in one transaction. If that transaction is lost too, each call runs in a
+//! transaction of its own. The call that lost the first transaction comes last, in a transaction of its own.
 
 use std::collections::VecDeque;
 
@@ -17,8 +17,8 @@ impl Writer {
         let mut again: VecDeque<_> = std::mem::take(&mut self.batch.ran).into();
         let mut loser = self.batch.loser.take();
         let mut alone = alone;
-        // A call that succeeded before has failed now, or the other way round. Then it is not certain that the call that
-        // lost the transaction would fail again.
+        // Whether a call that succeeded before has failed now, or the other way round. If so, it is not certain that
+        // the call that lost the transaction would fail again.
         let mut differs = false;
         loop {
             let Some(call) = again.pop_front() else {
@@ -63,7 +63,7 @@ impl Writer {
                         self.answer();
                         false
                     }
-                    // It cannot be committed alone either, so the failure is this call's own.
+                    // The call cannot be committed alone either, so the failure is its own.
                     Err(error) if alone => {
                         differs = true;
                         self.answer_uncommitted(&error);
@@ -89,7 +89,7 @@ impl Writer {
         }
     }
 
-    /// Runs a call of a replay. Sets `differs` if it does not end as it did before.
+    /// Runs a call of a replay. Sets `differs` if the call does not end as it did before.
     fn run_again(
         &mut self,
         tx: &Transaction,

@@ -26,8 +26,8 @@ impl Writer {
             self.abandon_file(&tx);
             return Err(Fate::kind(ErrorKind::Replaced));
         }
-        // Each call waits for the lock at most for the busy timeout, and the calls behind the first one wait with it. So
-        // the time counts from the submission or from the beginning of this wait, whichever is later.
+        // Each call waits for the lock for at most the busy timeout, and the calls behind the first one wait with it.
+        // So the time counts from the submission of the call or from the beginning of this wait, whichever is later.
         let since = self.locked_since.get_or_insert_with(now);
         let end = call.meta().submitted.max(*since).checked_add(self.core.config.busy_timeout);
         tx.link.callbacks.lock_wait.set_end(end);
@@ -59,9 +59,9 @@ impl Writer {
         }
     }
 
-    /// The first of two runs of a call that may run again, if `Builder::run_writes_twice` is set. This run is undone,
-    /// whatever its result. `Ok`: the call, and the time at which its second run begins. `Err`: it has been answered, or
-    /// it lost the transaction and runs again after the calls that it has undone (WRITE3).
+    /// Runs a call for the first of two times, if `Builder::run_writes_twice` is set and the call may run again. This
+    /// run is undone, whatever its result. `Ok`: the call, and the time at which its second run begins. `Err`: the call
+    /// has been answered, or it lost the transaction and runs again after the calls that it has undone (WRITE3).
     pub(super) fn rehearse(
         &mut self,
         tx: &Transaction,
@@ -135,7 +135,7 @@ impl Writer {
             return After::Lost { alone };
         }
         let fate = match (ran, call.interrupt()) {
-            // A closure that ignores that its statements were interrupted may have done half of its work.
+            // A closure that ignores the interruption of its statements may have done half of its work.
             (Ran::Good, Some(why)) => Fate::kind(kind_of_stop(why, Phase::Running)),
             (Ran::Good, None) if link.writes.get() > 0 && link.session.has_deferred_violation() => {
                 call.judge(ErrorKind::ForeignKey);
@@ -145,7 +145,7 @@ impl Writer {
             (Ran::Failed | Ran::Panicked, _) => Fate::Own,
         };
         if link.writes.get() == 0 {
-            // There is nothing to undo, but it may have read unstored data (WRITE1).
+            // There is nothing to undo, but the call may have read unstored data (WRITE1).
             return self.hold_back(link, call, fate);
         }
         if !link.saved.get() {
@@ -172,8 +172,8 @@ impl Writer {
         self.hold_back(link, call, fate)
     }
 
-    /// Answers the call that lost the transaction with `fate`. If its own failure may rest on unstored writes, keeps it
-    /// for the end of the replay instead (WRITE1).
+    /// Answers with `fate` the call that lost the transaction. If unstored writes may have caused the call's failure,
+    /// keeps the call for the end of the replay instead (WRITE1).
     fn lose(&mut self, call: Box<dyn WriteCall>, fate: Fate) {
         match fate {
             Fate::Own if self.batch.dirty && call.interrupt().is_none() => {
@@ -183,14 +183,14 @@ impl Writer {
         }
     }
 
-    /// Ends the transaction and resets the statements; closes a connection on which that fails.
+    /// Ends the transaction and resets the statements. If that fails, closes the connection.
     pub(super) fn clean_or_disconnect(&mut self, link: &Link) {
         if !link.clean() {
             self.disconnect();
         }
     }
 
-    /// Keeps a call that succeeded until the commit.
+    /// Keeps a successful call until the commit.
     fn keep(&mut self, link: &Link, call: Box<dyn WriteCall>) -> After {
         let settled = if link.saved.get() { link.session.run(Sql::Release) } else { Ok(()) };
         let settled = settled.and_then(|()| link.restore_keys());
@@ -207,7 +207,7 @@ impl Writer {
         }
         self.batch.kept = true;
         if !self.batch.dirty && link.writes.get() == 0 && !call.wants_snapshot() {
-            // It wrote nothing and saw only stored data, so a later loss does not affect it.
+            // The call wrote nothing and saw only stored data, so a later loss of the transaction does not affect it.
             call.finish(Fate::Own);
             return After::Going;
         }
@@ -220,8 +220,8 @@ impl Writer {
         After::Going
     }
 
-    /// Answers a call that failed and is undone, or keeps it until the commit if its failure may rest on unstored writes
-    /// (WRITE1).
+    /// Answers a call that failed and is undone. If unstored writes may have caused its failure, keeps it until the
+    /// commit instead (WRITE1).
     fn hold_back(&mut self, link: &Link, call: Box<dyn WriteCall>, fate: Fate) -> After {
         let _ = link.restore_keys();
         if self.batch.dirty && matches!(fate, Fate::Own) {
