@@ -1,37 +1,38 @@
-//! When the WAL is folded back into the file.
+//! When the WAL is checkpointed, that is, copied back into the file.
 //!
-//! SQLite's automatic checkpoint runs inside the COMMIT that crosses its limit, at the expense of one of the
-//! writes. It is off on every connection (<https://www.sqlite.org/wal.html#ckpt>). Instead the copier copies the
-//! pages beside the writer (`copier.rs`), and the writer does the rest between two batches, after it has answered the
-//! calls of the last one.
+//! SQLite's automatic checkpoint runs inside the COMMIT that crosses its limit, at the expense of one of the writes. It
+//! is switched off on every connection (<https://www.sqlite.org/wal.html#ckpt>). Instead the copier copies the pages
+//! beside the writer (`copier.rs`), and the writer does the rest between two batches, after it has answered the calls
+//! of the last batch.
 //!
-//! - CKPT1: the writer's thread decides. While a WAL that is due holds more than [`SHARE`] that is not in
-//!   the file, the writer has the copier copy it, and goes on with its batches. Then it copies the rest itself, so that
-//!   the next commit can start the WAL over. It asks the copier at most [`COPIES_MAX`] times, since commits may
-//!   outrun the copier, and never for attached files, which the copier does not have open. The two never checkpoint at
-//!   the same time.
-//! - CKPT2: a passive checkpoint never waits. It may leave frames that a reader still needs. Then
-//!   the next attempt is due after another share of the limit.
-//! - CKPT3: the size that makes a checkpoint due begins at [`SMALL`] and doubles, up to the configured
-//!   limit, while checkpoints are less than [`OFTEN`] apart. A small WAL is written over and over
-//!   in place, which a file system syncs twice as fast as a growing file. With a large one, a checkpoint copies a page
-//!   once for more of its versions, which pays under load.
-//! - CKPT4: when overlapping readers have kept the WAL from starting over until it has grown to
-//!   [`WAIT_FACTOR`] times its limit, the writer waits for them once per share, at most for [`RESET_WAIT`].
-//! - CKPT5: no batch begins while the WAL is at its cap, unless a reader pins it that the writer cannot end. The writer
-//!   waits for the readers, then ends held snapshots and reads older than [`CUT_AGE`] with `SnapshotExpired`. When all
-//!   frames are copied, new readers need none of the WAL, and the writer ends the older ones once more. It waits at most
-//!   for [`CUT_WAIT`] each time. So the WAL is never larger than its cap and one batch. If another process or a closure
-//!   that waits outside SQLite still pins it, the writer counts that and tries again when the WAL has grown by another
-//!   cap.
-//! - CKPT6: the writer neither ends a backup, since a backup must end under any load, nor waits for it. So while a
-//!   backup runs the WAL may pass its cap, which is counted too. When it has ended, an errand has the writer
-//!   fold the WAL back, even if there are no more writes.
-//! - CKPT7: the fields about the WAL apply to one generation of it, which its salts identify. When the salts change they
-//!   are reset, since a WAL that has started over may have as many frames as before. The salts are 8 bytes of a header
-//!   in memory, read whenever the WAL is large enough for a decision.
-//! - CKPT8: if the file is no longer in its place (`sqlite/file.rs`), there is one last checkpoint, which writes the
-//!   answered calls into the file that is still open here; see [`abandon`].
+//! - CKPT1: the writer's thread decides. When a checkpoint is due and more than [`SHARE`] of the WAL is not in the file
+//!   yet, the writer asks the copier to copy it, and goes on with its batches. Then the writer copies the rest itself,
+//!   so that the next commit can start the WAL over. It asks the copier at most [`COPIES_MAX`] times, since commits may
+//!   outrun the copier, and never for attached files, which the copier does not have open. The writer and the copier
+//!   never checkpoint at the same time.
+//! - CKPT2: a passive checkpoint never waits. It may leave frames that a reader still needs. Then the next attempt is
+//!   due when the WAL has grown by another quarter of the size that makes a checkpoint due.
+//! - CKPT3: the size that makes a checkpoint due begins at [`SMALL`] and doubles, up to the configured limit, while
+//!   checkpoints are less than [`OFTEN`] apart. A small WAL is written over and over in place, which a file system
+//!   syncs twice as fast as a growing file. With a large WAL, a page that has changed several times is copied only
+//!   once, which pays under load.
+//! - CKPT4: when overlapping readers have kept the WAL from starting over until it has grown to [`WAIT_FACTOR`] times
+//!   its limit, the writer waits for them at each attempt, for at most [`RESET_WAIT`].
+//! - CKPT5: no batch begins while the WAL is at its cap, unless a reader that the writer cannot end pins the WAL. The
+//!   writer waits for the readers, then ends held snapshots and reads older than [`CUT_AGE`] with `SnapshotExpired`.
+//!   When all frames are copied, new readers need none of the WAL, and the writer ends the older readers once more. It
+//!   waits for at most [`CUT_WAIT`] each time. So the WAL is never larger than its cap and one batch. If another
+//!   process, or a closure that waits outside SQLite, still pins the WAL, the writer counts that and tries again when
+//!   the WAL has grown by another cap.
+//! - CKPT6: the writer does not end a backup, because a backup must succeed under any load, and does not wait for it.
+//!   So while a backup runs the WAL may pass its cap, which is counted too. When the backup has ended, an errand makes
+//!   the writer checkpoint, even if there are no more writes.
+//! - CKPT7: the fields about the WAL apply to one generation of the WAL, which its salts identify. When the salts
+//!   change, the fields are reset. The number of frames would not tell, because a WAL that has started over may have as
+//!   many frames as before. The salts are 8 bytes of a header in memory, read whenever the WAL is large enough for a
+//!   decision.
+//! - CKPT8: if the file is no longer in its place (`sqlite/file.rs`), the writer makes one last checkpoint, which
+//!   writes the answered calls into the file that is still open here; see [`abandon`].
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -46,25 +47,25 @@ use crate::ffi::{Checkpoint, WalSalts};
 use crate::sqlite::transaction::Transaction;
 use crate::sync::now;
 
-/// The WAL size at which checkpoints begin; SQLite's own default of 1,000 pages.
+/// The WAL size at which checkpoints begin, in bytes: about SQLite's own default of 1,000 pages.
 const SMALL: u64 = 4 << 20;
 
 /// If two checkpoints are closer than this, the size that makes one due doubles.
 const OFTEN: Duration = Duration::from_millis(50);
 
-/// At most this much the writer copies itself, while the next batch waits.
+/// The most bytes that the writer copies itself while the next batch waits (CKPT1).
 const SHARE: u64 = 256 << 10;
 
-/// How often the copier is asked before the writer copies what is left, however much it is.
+/// How often the copier is asked for one checkpoint. After that the writer copies the rest, however much it is.
 const COPIES_MAX: u32 = 2;
 
-/// The writer waits for readers when the WAL has grown to this many times its limit, as a fraction.
+/// The writer waits for readers when the WAL has grown to this many times its limit; a fraction.
 const WAIT_FACTOR: (u64, u64) = (3, 2);
 
 /// The longest wait for readers, during which writes wait too.
 const RESET_WAIT: Duration = Duration::from_millis(10);
 
-/// From this age on reads and held snapshots are ended when the WAL is at its cap.
+/// Reads and held snapshots that are older than this are ended when the WAL is at its cap.
 const CUT_AGE: Duration = Duration::from_millis(100);
 
 /// The longest wait for reads and snapshots that were ended.
@@ -76,36 +77,37 @@ const FRAME_HEADER: u64 = 24;
 pub(crate) struct Checkpointer {
     limit_bytes: u64,
     cap_bytes: u64,
-    /// The WAL is at its cap and pinned: frames at which to try again (CKPT5).
+    /// The number of frames at which the writer tries again, if the WAL is at its cap and pinned (CKPT5); 0: it is not.
     drain_at_frames: u64,
-    /// A backup has kept the WAL at its cap (CKPT6).
+    /// Whether a backup has kept the WAL at its cap (CKPT6).
     held_by_backup: bool,
-    /// The size at which a checkpoint is due now (CKPT3).
+    /// The size at which a checkpoint is due now, in bytes (CKPT3).
     due_bytes: u64,
     last: Option<Instant>,
     page_bytes: u64,
     /// The salts of the WAL to which the following fields apply (CKPT7). `None`: not read yet.
     generation: Option<WalSalts>,
-    /// Frames in the WAL when the next attempt is due; 0: at the limit.
+    /// The number of frames at which the next attempt is due; 0: `due_bytes` alone decides.
     due_at_frames: u64,
-    /// The row changes and the frames before the present transaction.
+    /// The row changes before the present transaction.
     changes_before: u64,
+    /// The frames in the WAL before the present transaction.
     frames_before: u64,
-    /// Frames per changed row: rises at once, decays slowly. Begins at one page per row.
+    /// An estimate of the frames per changed row. Begins at one frame per row, rises at once, falls slowly.
     frames_per_change: f64,
-    /// CKPT1
+    /// The copier (CKPT1).
     copier: CopierState,
     /// Frames of this WAL that the copier has copied to the file.
     copied: u64,
-    /// How often the copier was asked for this checkpoint.
+    /// How often the copier was asked for the present checkpoint.
     asked: u32,
-    /// The WAL has started over since the copier was asked, so its answer does not apply.
+    /// Whether the WAL has started over since the copier was asked, so that the copier's answer does not apply.
     outdated: bool,
 }
 
 /// The copier, which copies beside the writer.
 enum CopierState {
-    /// Most databases never need it.
+    /// It was not needed yet. Most databases never need it.
     NotStarted,
     Running(Copier),
     /// It could not be started, or its thread has ended.
@@ -157,17 +159,17 @@ impl Checkpointer {
     pub(crate) fn committed(&mut self, tx: &Transaction) {
         let changes = tx.link.session.conn().total_changes() - self.changes_before;
         let frames = Self::frames(tx);
-        // Fewer frames than before: the WAL has started over.
+        // If there are fewer frames than before, the WAL has started over.
         let added = frames.checked_sub(self.frames_before).unwrap_or(frames);
         if changes > 0 {
             let this = added as f64 / changes as f64;
-            // Up at once, so that the batch's ceiling holds from the second batch on; down slowly.
+            // The estimate rises at once, so that the batch's ceiling holds from the second batch on, and falls slowly.
             let step = if this > self.frames_per_change { 1.0 } else { 1.0 / 16.0 };
             self.frames_per_change += (this - self.frames_per_change) * step;
         }
     }
 
-    /// CKPT7
+    /// Resets the fields about the WAL if it has started over (CKPT7).
     fn look_at_generation(&mut self, tx: &Transaction) {
         // If the salts cannot be read, commits fail and report it.
         let Some(now) = tx.link.session.wal_salts() else { return };
@@ -219,7 +221,7 @@ impl Checkpointer {
         false
     }
 
-    /// Has the copier begin. False: it is not available.
+    /// Asks the copier to begin a copy, and starts the copier if need be. `false`: the copier is not available.
     fn ask(&mut self, core: &Arc<Core>) -> bool {
         if let CopierState::NotStarted = self.copier {
             let started = Copier::start(core);
@@ -232,7 +234,7 @@ impl Checkpointer {
         true
     }
 
-    /// Checkpoints if it is due.
+    /// Checkpoints if a checkpoint is due.
     pub(crate) fn between_batches(&mut self, tx: &Transaction, core: &Arc<Core>) {
         let attached = u64::from(tx.link.callbacks.attached_wal_frames.load(Ordering::Relaxed));
         let main = Self::frames(tx);
@@ -252,7 +254,7 @@ impl Checkpointer {
             self.look_at_generation(tx);
         }
         if self.held_by_backup && !core.opener.board.backup_runs() {
-            // CKPT6. The postponed checkpoint is due, but beside the writer, since the WAL may be many caps long.
+            // CKPT6. The postponed checkpoint is due. The copier makes it, because the WAL may be many caps long.
             self.held_by_backup = false;
             self.due_at_frames = 0;
             self.drain_at_frames = frames + due;
@@ -280,11 +282,11 @@ impl Checkpointer {
         }
         self.asked = 0;
         let patient = (self.limit_bytes / frame_bytes).max(1) * WAIT_FACTOR.0 / WAIT_FACTOR.1;
-        // Without a schema name, the PRAGMA checkpoints the attached files too.
+        // The PRAGMA names no schema, so it checkpoints the attached files, too.
         let restart = frames >= patient;
         let complete = match restart {
             true => run(tx, core, Checkpoint::Restart, RESET_WAIT),
-            // There was no commit since the copy.
+            // No call was committed since the copy, so nothing is left to copy.
             false if attached == 0 && self.copied >= main => true,
             false => run(tx, core, Checkpoint::Passive, Duration::ZERO),
         };
@@ -297,7 +299,7 @@ impl Checkpointer {
         self.due_at_frames = frames + if complete { due / 2 } else { due / 4 };
     }
 
-    /// The WAL has reached its cap of `cap` frames: CKPT5, CKPT6.
+    /// Handles a WAL that has reached its cap of `cap` frames (CKPT5, CKPT6).
     fn keep_cap(&mut self, tx: &Transaction, core: &Arc<Core>, frames: u64, due: u64, cap: u64) {
         if core.opener.board.backup_runs() {
             // CKPT6
@@ -310,19 +312,19 @@ impl Checkpointer {
             self.held_by_backup = true;
             return;
         }
-        // CKPT5. The checkpoint lock must be free. The wait for the copy is short compared with those for readers.
+        // CKPT5. The checkpoint lock must be free. This wait is short compared with the waits for readers.
         self.wait_for_copier();
         match drain(tx, core) {
             true => self.started_over(),
-            // Another process pins it, or a closure that waits outside SQLite.
+            // Another process pins the WAL, or a closure that waits outside SQLite does.
             false => self.drain_at_frames = frames + cap,
         }
     }
 }
 
-/// CKPT8. The file or its WAL was replaced: writes the answered calls into the file that this process has open. So that
-/// file is complete if it was only moved, and its WAL is not mistaken for one of the file that is in its place now. Call
-/// it when no copy is under way.
+/// Writes the answered calls into the file that this process has open, when that file or its WAL was replaced (CKPT8).
+/// So the open file is complete if it was only moved, and its WAL is not mistaken for a WAL of the file that is in its
+/// place now. Call it when no copy is under way.
 pub(crate) fn abandon(tx: &Transaction, core: &Core) {
     if core.opener.file.has_wal_to_itself() {
         checkpoint(tx, core, Checkpoint::Truncate, RESET_WAIT);
@@ -332,9 +334,9 @@ pub(crate) fn abandon(tx: &Transaction, core: &Core) {
     let _ = tx.link.session.conn().set_db_config(keep, true);
 }
 
-/// CKPT5. Empties the WAL, and ends readers for that if need be. False: it is still pinned.
+/// Empties the WAL, and ends readers for that if need be (CKPT5). `false`: the WAL is still pinned.
 fn drain(tx: &Transaction, core: &Core) -> bool {
-    // Overlapping reads: each of them ends soon.
+    // Overlapping reads may be in the way: each of them ends soon.
     if run(tx, core, Checkpoint::Restart, RESET_WAIT) {
         return true;
     }
@@ -374,8 +376,8 @@ fn over_max(core: &Core) {
     );
 }
 
-/// Runs one checkpoint, which waits for readers and other processes at most for `wait`. True: all frames were copied and,
-/// after a restart, no reader uses the WAL any more.
+/// Runs one checkpoint, which waits for readers and other processes for at most `wait`. `true`: all frames were copied
+/// and, after a restart, no reader uses the WAL any more.
 fn run(tx: &Transaction, core: &Core, mode: Checkpoint, wait: Duration) -> bool {
     if core.opener.file.check().is_err() {
         // The next call gets the error. `abandon` deals with the WAL.

@@ -1,8 +1,8 @@
 //! The copier: copies the WAL back into the file while the writer goes on.
 //!
 //! A checkpoint copies pages and then lets the WAL start over. Copying takes milliseconds and blocks no call. So the
-//! copier does it, on a thread and a connection of its own, with passive checkpoints, which neither wait nor make others
-//! wait. Then the writer only has to copy the few pages that were committed meanwhile, between two batches
+//! copier does it, on a thread and a connection of its own, with passive checkpoints, which neither wait nor make
+//! others wait. Then the writer only has to copy the few pages that were committed meanwhile, between two batches
 //! (`checkpoint.rs`).
 //!
 //! | state | what may be trusted | left by |
@@ -11,7 +11,7 @@
 //! | busy | the thread copies, or is about to; it may have SQLite's checkpoint lock | the thread, with an answer |
 //! | gone | the thread has ended or is about to; the writer copies everything itself | never |
 //!
-//! - COPY1: only the writer's thread asks, and never while a copy is under way. Where it needs the
+//! - COPY1: only the writer's thread asks the copier, and never while a copy is under way. When the writer needs the
 //!   checkpoint lock, it waits for the end of the copy (`wait_idle`), which depends only on the disk.
 //! - COPY2: copying beside commits is safe in versions of SQLite without the WAL-reset bug; `sqlite/preflight.rs`
 //!   refuses the others.
@@ -37,19 +37,19 @@ pub(crate) struct Copier {
 
 struct Shared {
     state: Mutex<Progress>,
-    /// Notified when the state changes. The thread waits for a request, the writer for its end.
+    /// Notified when the state changes. The copier's thread waits for a request, and the writer for the request's end.
     changed: Condvar,
 }
 
 /// What the copier is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
-    /// It may be asked. Holds the answer to the last request until that is fetched: how many frames of the WAL are in the
-    /// file.
+    /// The copier may be asked. Holds the answer to the last request until the writer fetches it: how many frames of
+    /// the WAL are in the file. `None`: there is no answer to fetch.
     Idle(Option<u64>),
-    /// It was asked and has not answered yet.
+    /// The copier was asked and has not answered yet.
     Busy,
-    /// It cannot be used any more.
+    /// The copier cannot be used any more.
     Gone,
 }
 
@@ -65,7 +65,7 @@ impl Copier {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// Has the thread copy all frames that readers permit. Call it when the copier is idle (COPY1).
+    /// Asks the thread to copy all frames that readers permit. Call it when the copier is idle (COPY1).
     pub(crate) fn ask(&self) {
         let mut state = lock(&self.shared.state);
         if *state != Progress::Gone {
@@ -87,7 +87,7 @@ impl Copier {
     /// Waits until no copy is under way.
     pub(crate) fn wait_idle(&self) {
         let mut state = lock(&self.shared.state);
-        // COPY4: also ends when the thread does.
+        // COPY4: the wait also ends when the thread ends.
         while *state == Progress::Busy {
             state = wait(&self.shared.changed, state);
         }
@@ -117,8 +117,9 @@ impl Drop for Gone {
 }
 
 fn serve(shared: &Shared, core: &Core) {
-    // A caller's `setup` may run here. If it submits to the writer, it gets `Nested` instead of waiting. If it waits for
-    // another database, the writer may wait for this thread, so for the detection of circles it is a worker of the writer.
+    // A caller's `setup` may run here. If it submits to the writer, it gets `Nested` instead of waiting. If it waits
+    // for another database, the writer may wait for this thread. So the detection of circles treats this thread as a
+    // worker of the writer's queue.
     let _frame = Frame::of_worker(core.domain, core.writer.worker_set());
     if let Some(on_start) = &core.config.on_thread_start {
         (on_start.f)();
@@ -136,7 +137,7 @@ fn serve(shared: &Shared, core: &Core) {
         if conn.is_none() {
             match core.opener.open(Role::Copier) {
                 Ok(open) => conn = Some(open),
-                // No file descriptors are left, for example. The writer does without the copier.
+                // For example, no file descriptors are left. The thread ends, and the writer does without the copier.
                 Err(_error) => {
                     #[cfg(feature = "tracing")]
                     tracing::warn!(target: "lockkeeper", error = %_error, "no connection to copy the WAL");
@@ -150,14 +151,14 @@ fn serve(shared: &Shared, core: &Core) {
     }
 }
 
-/// Runs one passive checkpoint of the main file; returns how many frames of the WAL are in the file now. `None`: it failed,
-/// or another process has the checkpoint lock.
+/// Runs one passive checkpoint of the main file. Returns how many frames of the WAL are in the file now. `None`: the
+/// checkpoint failed, or another process has the checkpoint lock.
 fn copy(conn: &Snapshot, core: &Core) -> Option<u64> {
     core.opener.file.check().ok()?;
     let began = now();
     let sql = "PRAGMA main.wal_checkpoint(PASSIVE)";
     let done = conn.link.session.conn().query_row(sql, [], |row| {
-        // The column between them is the number of frames in the WAL.
+        // Column 1, which is not needed here, is the number of frames in the WAL.
         Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(2)?))
     });
     core.meters.checkpoint_copy.record_time(now() - began);

@@ -1,4 +1,4 @@
-//! When the WAL is folded back into the file, by the writer (`checkpoint.rs`) and beside it (`copier.rs`).
+//! Checkpoints of the WAL: by the writer (`checkpoint.rs`), and by the copier while the writer goes on (`copier.rs`).
 
 pub(crate) mod checkpoint;
 mod copier;
