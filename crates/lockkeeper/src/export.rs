@@ -4,10 +4,10 @@
 //! most recorders keep every value of a histogram until the next scrape. Instead [`Exporter::export`] compares the
 //! statistics with those of the last export and records the difference (`docs/design/statistics.md`).
 //!
-//! - EXP1: counters and histograms are increased by the difference since the last export. So nothing is counted twice,
-//!   and the numbers of two databases of one name, one after the other, add up.
-//! - EXP2: bounded: [`CLIENTS_MAX`] clients have a label of their own, all others share one. Of clients that are gone,
-//!   only these names are kept.
+//! - EXP1: counters and histograms are increased by the difference since the last export. So nothing is counted twice.
+//!   If two databases have the same name, one after the other, their numbers add up.
+//! - EXP2: the number of labels is bounded: [`CLIENTS_MAX`] clients have a label of their own, and all others share
+//!   one. Of clients that are gone, only the names with a label are kept.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
@@ -17,10 +17,10 @@ use metrics::{Label, SharedString, Unit};
 use crate::engine::core::Core;
 use crate::stats::{Distribution, LaneStats, Stats};
 
-/// Clients that have a label of their own.
+/// The most clients that have a label of their own.
 const CLIENTS_MAX: usize = 64;
 
-/// The label of the database's own handle, in parentheses so that no client is called so by accident.
+/// The label of the database's own handle, in parentheses so that no client has this name by accident.
 const MAIN: &str = "(main)";
 
 /// The label of the clients beyond [`CLIENTS_MAX`].
@@ -122,7 +122,7 @@ pub struct Exporter {
 struct Clients {
     /// Names with a label of their own, which they keep. Bound: [`CLIENTS_MAX`].
     named: BTreeSet<String>,
-    /// Writes and reads of each client.
+    /// The writes and reads of each client at the last export.
     before: BTreeMap<Option<String>, [LaneStats; 2]>,
 }
 
@@ -145,13 +145,13 @@ impl Exporter {
         }
     }
 
-    /// Records what has been added since the last export, and the present values of the gauges.
+    /// Records the difference since the last export, and the present values of the gauges.
     ///
     /// Call it before each scrape, or every few seconds. It costs as much as
-    /// [`Database::stats`](crate::Database::stats), and the recorder's time for the values of the histograms. `false`:
+    /// [`Database::stats`](crate::Database::stats), plus the recorder's time for the values of the histograms. `false`:
     /// the database is closed, and its gauges are 0 from then on.
     ///
-    /// The first export describes the metrics, so install the recorder before.
+    /// The first export describes the metrics, so install the recorder before the first export.
     pub fn export(&mut self) -> bool {
         if !self.described {
             self.described = true;
@@ -205,7 +205,7 @@ impl Clients {
     /// The differences since the last export, by label and queue.
     fn added(&mut self, now: &Stats) -> BTreeMap<(String, &'static str), Added> {
         let mut all: BTreeMap<(String, &'static str), Added> = BTreeMap::new();
-        // Labels of clients that are gone get 0 waiting calls.
+        // Clients that are gone get 0 waiting calls.
         let others = (self.named.len() >= CLIENTS_MAX).then_some(OTHERS);
         for name in self.named.iter().map(String::as_str).chain([MAIN]).chain(others) {
             for queue in ["write", "read"] {
@@ -220,7 +220,8 @@ impl Clients {
             for ((queue, before), after) in ["write", "read"].into_iter().zip(before).zip(after) {
                 let added = all.entry((label.clone(), queue)).or_default();
                 added.waiting += after.waiting;
-                // Fewer than before: the client was dropped, and this is another one with its name.
+                // If a number is lower than before, the client was dropped, and this is a new client with the same
+                // name.
                 let fresh = after.taken < before.taken || after.run < before.run;
                 let before = if fresh { LaneStats::default() } else { before };
                 added.calls += after.taken - before.taken;

@@ -11,8 +11,8 @@
 //! - GATE2: [`Gate::close`] returns when no worker is inside, and none can enter from then on. Only then the owner
 //!   touches the closure or drops it. So it does not matter when, or whether, the queue answers the call.
 //!
-//! The mutex orders the worker's accesses before the owner's. A worker's thread that is ended inside, which only foreign
-//! code with `pthread_exit` could do, would block the owner for ever.
+//! The mutex orders the worker's accesses before the owner's. If a worker's thread were ended while it is inside, which
+//! only foreign code could do with `pthread_exit`, the owner would be blocked for ever.
 
 use crate::sync::{Condvar, Mutex, lock, wait};
 
@@ -30,7 +30,7 @@ pub(crate) struct Gate {
     left: Condvar,
 }
 
-/// A worker is inside until this is dropped.
+/// The worker that entered is inside until it drops this value.
 #[derive(Debug)]
 pub(crate) struct Inside<'g>(&'g Gate);
 
@@ -48,7 +48,7 @@ impl Gate {
         })
     }
 
-    /// Waits until no worker is inside and lets none in any more (GATE2).
+    /// Waits until no worker is inside. From then on no worker can enter (GATE2).
     pub(crate) fn close(&self) {
         let mut state = lock(&self.state);
         while *state == State::Inside {

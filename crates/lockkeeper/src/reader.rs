@@ -1,15 +1,15 @@
 //! The reader threads' service: several waiting reads on one snapshot, each answered when it ends. Answered callers
 //! wake each other (`queue/wakeups.rs`).
 //!
-//! A read transaction costs two `fcntl` and one `stat`; a read inside an open one costs neither. So a
-//! reader that finds several reads waiting begins one transaction for all of them.
+//! A read transaction costs two `fcntl` and one `stat`; a read inside an open transaction costs neither. So a reader
+//! that finds several reads waiting begins one transaction for all of them.
 //!
-//! - READ1: a read is only served on a snapshot that was taken after its submission, so it sees
-//!   every write that was answered before. SQLite takes the snapshot with the first read of the
-//!   transaction, and only calls that waited before the transaction began join it.
-//! - READ2: a reader takes reads from the queue one by one, never ahead. So a long read delays no other: those
-//!   are still in the queue, for the other readers.
-//! - READ3: a reader keeps a transaction open at most for [`SHARE_TIME`] and its last read, so that the WAL
+//! - READ1: a read is served only on a snapshot that was taken after the read's submission, so it sees every write that
+//!   was answered before its submission. SQLite takes the snapshot with the first read of the transaction, and only
+//!   calls that waited before the transaction began join it.
+//! - READ2: a reader takes reads from the queue one by one, never ahead. So a long read delays no other read, because
+//!   the other reads are still in the queue, where other readers find them.
+//! - READ3: a reader keeps a transaction open for at most [`SHARE_TIME`] and the time of its last read, so that the WAL
 //!   can start over.
 
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::sqlite::snapshot::Snapshot;
 use crate::stats::holders::HolderKind;
 use crate::sync::now;
 
-/// How long after its beginning reads may join a transaction.
+/// Reads may join a transaction for this long after its beginning.
 const SHARE_TIME: Duration = Duration::from_millis(1);
 
 pub(crate) struct Reader {
@@ -46,7 +46,7 @@ impl Reader {
     }
 
     fn connect(&mut self) -> Result<(), Error> {
-        // A memory database has only the writer's connection. This thread serves its copies.
+        // A memory database has only the writer's connection. This thread serves its snapshots, which are copies.
         if self.conn.is_none() && !self.core.config.is_memory() {
             self.conn = Some(Box::new(self.core.opener.open(Role::Reader)?));
         }
@@ -67,8 +67,8 @@ impl Reader {
         })
     }
 
-    /// Serves `first` and the reads that were submitted before it began. Returns the next item, if it has taken one that
-    /// is no such read.
+    /// Serves `first`, and reads that were submitted before the transaction began. If it takes an item from the queue
+    /// that is no plain read, it returns that item.
     fn serve_reads(
         &mut self,
         lane: queue::LaneId,
@@ -108,13 +108,14 @@ impl Reader {
         };
         self.settle();
         if was_backup {
-            // The WAL may have grown meanwhile, and there may be no write for a long time: have the writer checkpoint now.
+            // The WAL may have grown meanwhile, and no write may come for a long time, so the writer checks now whether
+            // a checkpoint is due.
             let _ = self.core.writer.push_errand(WriterItem::Maintain);
         }
         let left = self.core.yields_left.load(Ordering::Relaxed);
         if left > 0 {
-            // Under load a reader never sleeps. The writer, which sleeps in every sync, and its callers must not wait for
-            // the end of a reader's time slice. A lost decrement costs one more yield.
+            // Under load a reader never sleeps. The writer, which sleeps in every sync, and its callers must not wait
+            // for the end of a reader's time slice, so the reader yields. A lost decrement costs one more yield.
             self.core.yields_left.store(left - 1, Ordering::Relaxed);
             self.wake_callers();
             std::thread::yield_now();
@@ -176,7 +177,7 @@ impl Service for Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        // However the thread ends. The clock may be closed by now, so it would not wake them.
+        // Runs however the thread ends. The clock may be closed by now, so it would not wake the callers.
         self.core.opener.wakeups.wake_all();
     }
 }
