@@ -5,7 +5,7 @@
 //! statistics with those of the last export and records the difference (`docs/design/statistics.md`).
 //!
 //! - EXP1: counters and histograms are increased by the difference since the last export. So nothing is counted twice.
-//!   If two databases have the same name, one after the other, their numbers add up.
+//!   If a database is opened after another one of the same name, the numbers of both add up.
 //! - EXP2: the number of labels is bounded: [`CLIENTS_MAX`] clients have a label of their own, and all others share
 //!   one. Of clients that are gone, only the names with a label are kept.
 
@@ -160,7 +160,7 @@ impl Exporter {
         let core = self.core.upgrade();
         let now = match &core {
             Some(core) => core.stats(),
-            // The counters stay as they were at the last export.
+            // The counters stay as they were at the last export, and the gauges become 0.
             None => Stats {
                 wal_bytes: 0,
                 oldest_reader: None,

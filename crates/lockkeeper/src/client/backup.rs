@@ -151,7 +151,7 @@ pub fn blocking_restore(
     Restore::new(from, to).blocking_run()
 }
 
-/// A restore as by [`blocking_restore`], which can also report its progress and be stopped.
+/// As [`blocking_restore`], and can also report its progress and be stopped.
 #[must_use = "it begins when it is run"]
 pub struct Restore {
     from: Result<PathBuf, Refusal>,
@@ -187,8 +187,8 @@ impl Restore {
         self
     }
 
-    /// Soon after `stop` becomes true, the restore fails with [`ErrorKind::Backup`] and removes the copy, unless the
-    /// copy has been put in place already.
+    /// Makes the restore fail with [`ErrorKind::Backup`] soon after `stop` becomes true. The copy is removed, unless it
+    /// has been put in place already.
     pub fn stop_when(mut self, stop: Arc<AtomicBool>) -> Self {
         self.stop = stop;
         self
@@ -349,8 +349,8 @@ fn check(
     }
 }
 
-/// Runs `check` and returns its result. `None`: SQLite cannot compile it, because the schema uses functions or
-/// collations that this connection does not have.
+/// Runs the PRAGMA or query `check` and returns its result. `None`: SQLite cannot compile the statement, because the
+/// schema uses functions or collations that this connection does not have.
 fn look(conn: &Connection, check: &str) -> rusqlite::Result<Option<String>> {
     match conn.query_row(check, [], |row| row.get(0)) {
         Err(rusqlite::Error::SqliteFailure(error, _))
@@ -358,8 +358,8 @@ fn look(conn: &Connection, check: &str) -> rusqlite::Result<Option<String>> {
         {
             Ok(None)
         }
-        // The same error with its position in the statement. The variant is not named, because not every version of
-        // rusqlite has it.
+        // The same error with its position in the statement. The arm does not name the variant, because not every
+        // version of rusqlite has it.
         Err(error) if error.sqlite_error().is_none() => Ok(None),
         answer => answer.map(Some),
     }

@@ -80,7 +80,7 @@ impl<T: Send + 'static, E: Send + 'static> Live<T, E> {
     /// goes on after an error: the query runs again when a table changes.
     ///
     /// # Cancel safety
-    /// The run goes on, and the next call waits for it.
+    /// When the future is dropped, the run goes on, and the next call waits for it.
     pub async fn next(&mut self) -> Option<Result<T, Error<E>>> {
         std::future::poll_fn(|context| self.poll_run(context)).await
     }

@@ -76,9 +76,9 @@ impl<E: Send + 'static> Client<E> {
     /// commit, which at [`Synchronous::Full`] has reached the disk by then. No reader sees a state in between. When
     /// this client's part of the queue is full, the future waits for room.
     ///
-    /// `f` may run more than once: when SQLite rolls the whole transaction back because of another
-    /// call (interrupt, full disk, `OR ROLLBACK`), the calls before that one run again. Only the effects of the last
-    /// run are kept. Use [`Client::write_once`] where that is not acceptable.
+    /// `f` may run more than once: when SQLite rolls the whole transaction back because of another call (interrupt,
+    /// full disk, `OR ROLLBACK`), the calls before that other call run again. Only the effects of the last run are
+    /// kept. Use [`Client::write_once`] where that is not acceptable.
     ///
     /// Never wait for anything inside `f`: there is only one writer.
     ///
@@ -136,7 +136,8 @@ impl<E: Send + 'static> Client<E> {
     /// of the answer; dropping it cancels the write.
     ///
     /// # Errors
-    /// [`Refused`] holds `f` and the reason: no room, closed, read-only, a call inside a call, or a forked child.
+    /// [`Refused`] holds `f` and the reason: no room, closed, read-only, stopped writes, a call inside a call, or a
+    /// forked child.
     #[track_caller]
     pub fn try_write<T, F>(&self, f: F) -> Result<SubmittedWrite<T, E>, Refused<F>>
     where
@@ -149,8 +150,8 @@ impl<E: Send + 'static> Client<E> {
 
     /// Runs `f` as [`Client::write`] does and blocks this thread until it is answered.
     ///
-    /// `f` and its result may borrow from the caller. So this returns only when `f` has ended or will never run, also
-    /// when the database is aborted.
+    /// `f` and its result may borrow from the caller. So this returns only when `f` has ended or will never run, even
+    /// if the database is aborted.
     ///
     /// Inside a write of the same database, `f` runs at once, in a savepoint of that write.
     ///
@@ -186,8 +187,8 @@ impl<E: Send + 'static> Client<E> {
     /// Runs `f` on a snapshot of the database: all its statements see one state, which holds every
     /// write that was answered before this call was made.
     ///
-    /// It runs on a reader thread. Reads do not wait for the writer, nor for each other as long as a
-    /// reader is free. `f` may run again after a [`Read::short`] attempt.
+    /// `f` runs on a reader thread. Reads do not wait for the writer, nor for each other as long as a reader is free.
+    /// `f` may run again after a [`Read::short`] attempt.
     ///
     /// # Errors
     /// `f`'s own error, or why `f` did not run to its end.
@@ -196,7 +197,7 @@ impl<E: Send + 'static> Client<E> {
     /// Resumes a panic of `f` on the caller.
     ///
     /// # Cancel safety
-    /// Dropped while waiting: `f` never runs. Dropped while running: its statement is interrupted.
+    /// Dropped while waiting: `f` never runs. Dropped while running: the statement that `f` runs is interrupted.
     #[track_caller]
     pub fn read<T, F>(&self, f: F) -> Read<Many<F>, T, E>
     where
@@ -264,7 +265,7 @@ impl<E: Send + 'static> Client<E> {
     /// As [`Client::write`].
     ///
     /// # Cancel safety
-    /// Dropped while waiting: `f` never runs. Dropped while running: its statement is interrupted.
+    /// Dropped while waiting: `f` never runs. Dropped while running: the statement that `f` runs is interrupted.
     #[track_caller]
     pub fn exclusive<T, F>(&self, f: F) -> Exclusive<F, T, E>
     where

@@ -17,8 +17,8 @@ use crate::queue::{CallError, InFlight};
 /// The state of a call's future. `N` is the call before its submission, `V` is the answer, and `D` is the result if the
 /// submission itself produced one.
 ///
-/// Each kind of call has only the fields that it needs, because its fields decide whether it is `Sync` and
-/// `UnwindSafe`.
+/// Each kind of call has only the fields that it needs, because the fields of its future decide whether the future is
+/// `Sync` and `UnwindSafe`.
 pub(crate) enum Pending<N, V: Send + 'static, D = Infallible> {
     New(N),
     Sent(Sent<V>),

@@ -94,11 +94,11 @@ where
 
     /// Tries to run the closure on the calling thread first, without a hop to a reader thread.
     ///
-    /// For point reads: one or a few rows by key, found in the cache. The closure runs under a
-    /// budget of some 4,000 virtual-machine steps (about 50 to 100 microseconds). A closure that uses up its budget is
-    /// stopped and runs again on a reader thread. The budget does not cover reading pages from the disk, nor the time
-    /// that the closure spends outside SQLite, so on an async executor use it for databases that fit the page cache. For
-    /// a single caller it is five to ten times as fast as the hop.
+    /// For point reads: one or a few rows by key, found in the cache. The closure runs under a budget of some 4,000
+    /// virtual-machine steps (about 50 to 100 microseconds). A closure that uses up its budget is stopped and runs
+    /// again on a reader thread. The budget does not cover reading pages from the disk, nor the time that the closure
+    /// spends outside SQLite. So on an async executor use short reads for databases that fit the page cache. For a
+    /// single caller a short read is five to ten times as fast as a read with the hop.
     ///
     /// A loop of short reads does not starve other tasks: after some 70 microseconds of short reads on a thread the
     /// next one returns `Pending` once. While eight or more short reads of the database wait, further ones run on the

@@ -6,7 +6,8 @@
 //! | stopping | no write enters the queue; the writer serves the earlier ones | `Writer::settle_stops` |
 //! | stopped | this process does not change the file or its WAL | the drop of the last [`StoppedWrites`] |
 //!
-//! - STOP1: the queue's lock orders a write and a stop. A write from before the stop is served; a later one is refused.
+//! - STOP1: the queue's lock orders a write and a stop. A write from before the stop is served; a later write is
+//!   refused.
 //! - STOP2: the writer's thread answers a stop between two batches, when no call from before the stop waits any more.
 //!   It checks this after each batch. Callers may cancel these calls, so an errand makes sure that a next batch comes.
 //! - STOP3: a stop may be dropped at any time. When the last stop is dropped, writes go on.

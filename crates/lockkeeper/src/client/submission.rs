@@ -20,7 +20,7 @@ pub(crate) struct Submission {
     /// Counted from the submission; `None`: the call never times out.
     pub(crate) deadline: Option<Duration>,
     place: &'static Location<'static>,
-    /// The call that this one waited for when its deadline passed.
+    /// The call that this call waited for when its deadline passed.
     why: Why,
 }
 
@@ -59,7 +59,7 @@ impl Submission {
         &mut self,
         item: impl FnOnce(Reply<V>, Meta) -> WriterItem,
     ) -> Result<Sent<V>, Error<E>> {
-        // The only calls that go to the writer of a read-only database are writes.
+        // The only calls that go to the writer of a read-only database are writes, so they are refused.
         if self.inner.core.config.is_read_only() {
             return Err(Error::read_only());
         }

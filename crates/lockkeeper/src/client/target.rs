@@ -21,7 +21,7 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// BKUP2, BKUP4. Checks whether a copy may be put at the absolute path `to`.
+    /// Checks whether a copy may be put at the absolute path `to` (BKUP2, BKUP4).
     pub(crate) fn find(to: &Path) -> Result<Self, Error> {
         let path = path::resolve(to).map_err(refused)?;
         path::check_length(&path).map_err(refused)?;
@@ -76,7 +76,8 @@ impl Target {
     /// Makes an empty file beside the target for the copy of the file `source`.
     pub(crate) fn begin(&self, source: Option<&Path>) -> Result<Partial, Error> {
         let partial = Partial::path_for(&self.path)?;
-        // A killed process with the same number may have left this file. If it is a link, only the link is removed.
+        // A killed process with the same process number may have left this file. If it is a link, only the link is
+        // removed.
         if partial.symlink_metadata().is_ok() {
             std::fs::remove_file(&partial).map_err(|error| io(&partial, &error))?;
         }
@@ -226,7 +227,7 @@ fn rename_to_nothing(from: &Path, to: &Path) -> std::io::Result<()> {
 
 impl Drop for Partial {
     fn drop(&mut self) {
-        // After the rename there is no file of this name.
+        // If the copy was renamed, no file has this name any more.
         let _ = std::fs::remove_file(&self.0);
         let _ = std::fs::remove_file(path::beside(&self.0, "-journal"));
     }

@@ -36,7 +36,7 @@ impl ForeignCommits {
         Arc::new(Self { interval, feed, writer, clock, on, next })
     }
 
-    /// Starts the checks, unless they are under way. They end when there are no subscribers.
+    /// Starts the checks, unless they are under way. The checks end when there are no subscribers.
     pub(crate) fn keep_looking(self: &Arc<Self>) {
         if let Some(interval) = self.interval
             && !self.on.load(Ordering::Relaxed)

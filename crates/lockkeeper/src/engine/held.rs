@@ -120,8 +120,7 @@ impl HeldSnapshots {
     /// Releases all snapshots, because the database is closing.
     pub(crate) fn release(&self) {
         let held = std::mem::take(&mut *lock(&self.held));
-        // If a snapshot has no references left, its last holder is releasing it, and `ShortReads::close` waits for
-        // that.
+        // If a snapshot has no references left, its last holder is releasing it. `ShortReads::close` waits for that.
         for held in held.iter().filter_map(Weak::upgrade) {
             held.release(ErrorKind::Closed);
         }

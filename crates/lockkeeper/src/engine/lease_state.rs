@@ -7,7 +7,7 @@
 //! | running | the writer runs a command; `running` is its token | its end, `end` |
 //! | over | `over` says why; the writer soon commits or rolls back | never |
 //!
-//! - LEASE1: only the writer's thread touches the connection. Other threads set `over` and wake it.
+//! - LEASE1: only the writer's thread touches the connection. Other threads set `over` and wake the writer.
 //! - LEASE2: a lease that ends without a commit is rolled back, whether by drop, expiry, abort, a command that lost the
 //!   transaction, or a dropped command.
 //! - LEASE3: the writer waits for the holder only in `next`, for at most the idle time. The hold time also ends a

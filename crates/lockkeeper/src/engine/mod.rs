@@ -1,7 +1,7 @@
 //! The parts that the threads and the handles of one database share: calls in their queues, objects that outlive a
 //! call, and the [`Core`](core::Core), which holds all shared parts.
 //!
-//! Only `serve_read.rs` and the rooms above this one use `core.rs`.
+//! Only `serve_read.rs` and the modules outside of `engine/` use `core.rs`.
 
 pub(crate) mod call;
 pub(crate) mod core;

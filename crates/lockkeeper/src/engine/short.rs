@@ -69,7 +69,7 @@ pub(crate) struct ShortReads {
 
 #[derive(Default)]
 struct State {
-    /// The most recently used last: its cache is the warmest.
+    /// The most recently used connection is last, and is taken first, because its cache is the warmest.
     #[expect(clippy::vec_box, reason = "a connection moves between queues as one pointer")]
     idle: Vec<Box<Snapshot>>,
     /// Connections in use by short reads.
@@ -300,7 +300,7 @@ impl ShortReads {
 /// The connection of a held snapshot. The drop gives it back.
 pub(crate) struct Pinned {
     home: Weak<ShortReads>,
-    /// `None`: it could not be opened, or the drop is giving it back.
+    /// `None`: the connection could not be opened, or the drop is giving it back.
     conn: Option<Box<Snapshot>>,
     /// Whether another read or snapshot may use the connection next: it is open on the file, not on a copy.
     reuse: bool,

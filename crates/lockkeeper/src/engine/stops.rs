@@ -5,7 +5,7 @@ use crate::sync::{Mutex, lock};
 
 use super::item::WriterItem;
 
-/// Bound: one per future that waits for a stop.
+/// The stops that wait for the writer. Bound: one per future that waits for a stop.
 #[derive(Default)]
 pub(crate) struct Stops(Mutex<Vec<Stopping>>);
 

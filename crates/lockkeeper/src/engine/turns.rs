@@ -62,7 +62,7 @@ impl Turns {
         if is_over && !yielded { Route::Yield } else { Route::Inline }
     }
 
-    /// Counts a short read that begins to wait, until [`Turns::waited`].
+    /// Counts a short read that begins to wait. [`Turns::waited`] uncounts it.
     pub(crate) fn wait(&self) {
         self.waiting.fetch_add(1, Ordering::Relaxed);
     }

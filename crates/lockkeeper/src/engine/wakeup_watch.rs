@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::queue::{self, Alarm, Clock, WATCH_INTERVAL, Wakeups};
 use crate::sync::{Mutex, lock, now};
 
-/// Sets an alarm while wakers are in the batch.
+/// Keeps an alarm set while wakers are in the batch.
 pub(crate) struct WakeupWatch {
     wakeups: Arc<Wakeups>,
     clock: Arc<Clock>,

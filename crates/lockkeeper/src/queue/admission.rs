@@ -14,7 +14,7 @@
 //! | above | every call since `since` waited too long; they are still served | a call in time; an interval |
 //! | overloaded | calls that waited too long are refused | an interval without such a call |
 //!
-//! - ADM1: each lane is judged by itself. The backlog of one client makes the queue refuse no call of another.
+//! - ADM1: each lane is judged by itself. The backlog of one client does not make the queue refuse calls of another.
 //! - ADM2: an entry that has not changed for an interval is ignored, so the entry of a removed lane does not apply to
 //!   the next lane with the same number. Bound: an entry per lane number.
 

@@ -79,7 +79,7 @@ impl Clock {
         })
     }
 
-    /// Removes all alarms, ends the thread and joins it. On that thread itself the join is left out.
+    /// Removes all alarms and ends the thread. Joins the thread, unless it is the thread that calls this.
     pub(crate) fn close(&self) {
         if let Some(thread) = self.0.stop()
             && thread.thread().id() != std::thread::current().id()

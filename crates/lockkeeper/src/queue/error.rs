@@ -47,8 +47,8 @@ pub enum CallError {
     Faulted,
     /// The process forked, and only the parent has the worker's thread.
     Forked,
-    /// The queue is overloaded and the call had waited longer than the target. It never began. See `shed_after` of the
-    /// builder.
+    /// The queue is overloaded and the call had waited longer than the target. The call never began. See `shed_after`
+    /// of the builder.
     Overloaded,
 }
 
@@ -75,7 +75,7 @@ impl std::error::Error for CallError {}
 pub struct Refused<F> {
     /// Why it was refused.
     pub reason: RefusedReason,
-    /// The call, as it was given.
+    /// The call, unchanged.
     pub call: F,
 }
 

@@ -120,8 +120,8 @@ impl<C: Item, V: Send + 'static> InFlight<C, V> {
         }
     }
 
-    /// FLT3, when the future is polled. This may be the first poll, and it may happen inside a different call than the
-    /// one that submitted this call.
+    /// Enters the wait of FLT3 when the future is polled. This may be the first poll, and it may happen inside a
+    /// different call than the one that submitted this call.
     fn wait_here(&mut self) -> Result<(), Circle> {
         let Some(frame) = frames::frame_here() else { return Ok(()) };
         match &mut self.wait {

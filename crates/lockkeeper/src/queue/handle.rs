@@ -43,8 +43,8 @@ impl<R: 'static> Builder<R> {
         self
     }
 
-    /// Decides after each call whether the resource may serve the next one; the second argument
-    /// tells whether the call panicked. Default: replaced after a panic, reused otherwise.
+    /// Sets the function that decides after each call whether the resource may serve the next one. Its second argument
+    /// tells whether the call panicked. Default: the resource is replaced after a panic, and reused otherwise.
     pub fn recycle(mut self, f: impl FnMut(&mut R, bool) -> Verdict + Send + 'static) -> Self {
         self.recycle = Box::new(f);
         self
@@ -282,7 +282,7 @@ impl<R: 'static> Client<R> {
         Call { client: self.clone(), state: State::New(f), deadline: None }
     }
 
-    /// Submits `f` at once if there is room; otherwise hands it back.
+    /// Submits `f` at once if there is room; otherwise returns `f`.
     ///
     /// # Errors
     /// [`Refused`] holds `f` and the reason.
@@ -319,8 +319,8 @@ impl<R: 'static> Client<R> {
     }
 }
 
-/// Whether the call that runs on this thread was canceled, timed out or aborted. Long calls can ask between two steps.
-/// `None` outside a call.
+/// Why the call that runs on this thread should stop: it was canceled, timed out or aborted. `None`: it need not stop,
+/// or no call runs here. Long calls can ask between two steps.
 pub fn should_stop() -> Option<Interrupt> {
     frames::interrupt()
 }

@@ -44,7 +44,7 @@ pub(crate) struct Taken<C> {
 
 pub(super) struct Entry<C> {
     pub(super) seq: u64,
-    /// `None`: removed (a tombstone).
+    /// `None`: the call was removed, and the entry is a tombstone.
     pub(super) call: Option<C>,
 }
 

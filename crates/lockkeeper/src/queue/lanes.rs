@@ -52,7 +52,7 @@ pub(crate) struct Lanes<C> {
     next_seq: u64,
     round: u64,
     batch: u64,
-    /// This batch began in the middle of a round that has not ended yet (LANE7).
+    /// Whether this batch began in the middle of a round that has not ended yet (LANE7).
     continues: bool,
     /// Distinct lanes that ran a call in this batch.
     participants: usize,
@@ -205,7 +205,7 @@ impl<C> Lanes<C> {
         Ok(Position { lane: id, seq })
     }
 
-    /// Adds a call at the end of its lane if there is room; otherwise hands it back.
+    /// Adds a call at the end of its lane if there is room; otherwise returns the call.
     pub(crate) fn try_push(&mut self, id: LaneId, call: C) -> Result<Position, C> {
         match self.lane_mut(id) {
             Some(lane) if lane.accepted_live < lane.capacity && lane.overflow_live == 0 => {

@@ -1,7 +1,7 @@
 //! Every interleaving of the races that the queue must survive, explored by loom.
 //!
-//! Run with `RUSTFLAGS="--cfg loom" cargo test -p lockkeeper --no-default-features --lib --release`.
-//! A lost wake-up shows as a deadlock, a call that is forgotten as `Lost` or as a wrong count.
+//! Run with `RUSTFLAGS="--cfg loom" cargo test -p lockkeeper --no-default-features --lib --release`. A lost wake-up
+//! shows as a deadlock. A forgotten call shows as `Lost` or as a wrong count.
 
 use std::sync::Arc;
 use std::time::Duration;

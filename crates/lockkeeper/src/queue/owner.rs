@@ -12,9 +12,9 @@ use crate::sync::now;
 /// Whether a resource may serve the next call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Keep it.
+    /// Keep the resource.
     Reuse,
-    /// Drop it and build another one before the next call.
+    /// Drop the resource and build another one before the next call.
     Replace,
 }
 
@@ -22,7 +22,7 @@ pub(super) type Recycle<R> = Box<dyn FnMut(&mut R, bool) -> Verdict + Send>;
 
 /// A boxed call on an `R`.
 pub(crate) trait Job<R>: Send {
-    /// Runs the call. True: it panicked.
+    /// Runs the call. `true`: the call panicked.
     fn run(self: Box<Self>, domain: Domain, resource: &mut R) -> bool;
     fn interruptible(&self) -> Option<Arc<dyn Interruptible>>;
     fn refuse(self: Box<Self>, why: CallError);
@@ -52,7 +52,7 @@ impl<R: 'static> Item for Box<dyn Job<R>> {
 pub(super) struct Owner<R, E> {
     pub(super) build: Box<dyn FnMut() -> Result<R, E> + Send>,
     pub(super) recycle: Recycle<R>,
-    /// `None`: it was dropped and has not been built again.
+    /// `None`: the resource was dropped and has not been built again.
     pub(super) resource: Option<R>,
     pub(super) domain: Domain,
 }

@@ -42,7 +42,7 @@ struct State<C> {
     lanes: Lanes<Waiting<C>>,
     /// Waiting errands (QUEUE9). Bound: one of each kind.
     errands: Vec<C>,
-    /// The last batch began with an errand.
+    /// Whether the last batch began with an errand.
     ran_errand: bool,
     /// `None`: the queue never sheds calls.
     admission: Option<Admission>,
@@ -51,7 +51,7 @@ struct State<C> {
     stops: usize,
     /// A slot per worker. Each has a condition variable of its own, so that a push can wake one particular worker.
     workers: Vec<WorkerSlot>,
-    /// Sleeping workers. The last one fell asleep last and is woken first: its caches are the warmest.
+    /// Sleeping workers. The last entry fell asleep last and is woken first, because its caches are the warmest.
     sleeping: Vec<usize>,
     /// Workers that have not ended. Slots of ended workers stay in `workers` for the next ones.
     alive: usize,
@@ -59,13 +59,13 @@ struct State<C> {
     taken: u64,
     /// The replies of [`Queue::gone`], answered when `alive` becomes 0.
     exit: Vec<Reply<()>>,
-    /// A stall check is under way.
+    /// Whether a stall check is under way.
     checking: bool,
 }
 
 struct Waiting<C> {
     call: C,
-    /// When it was submitted; `None` in a queue that never sheds calls.
+    /// When the call was submitted; `None` in a queue that never sheds calls.
     since: Option<Instant>,
 }
 

@@ -35,7 +35,7 @@ use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering, lock, now};
 /// switches; a larger share leaves the readers idle until the callers submit their next reads.
 const SHARE: (usize, usize) = (5, 8);
 
-/// The least and the most callers that such a share may be.
+/// The smallest and the largest number of callers for that share.
 const GROUP: (usize, usize) = (4, 42);
 
 /// How long a waker stays in the batch while its reader goes on serving reads.
@@ -69,7 +69,7 @@ struct Batch {
     since: Option<Instant>,
     /// When the last caller was woken to wake the others.
     woken: Option<Instant>,
-    /// How many callers there are: the most that were in the batch and in the queue together, decaying.
+    /// An estimate of the number of callers: the most that were in the batch and in the queue together. It decays.
     callers: usize,
     /// The most callers in the batch and in the queue together since the last caller was woken.
     seen: usize,

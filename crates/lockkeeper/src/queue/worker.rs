@@ -252,7 +252,7 @@ impl<S: Service, E: Send + 'static> Pool<S, E> {
             self.check_again(progress.taken);
         } else {
             self.queue.release_check();
-            // A push in between saw that a check was under way and did not ask for one.
+            // A push before the release saw that a check was under way, and did not ask for another.
             if self.queue.progress().starved {
                 self.check_for_stall();
             }

@@ -56,7 +56,7 @@ const OFTEN: Duration = Duration::from_millis(50);
 /// The most bytes that the writer copies itself while the next batch waits (CKPT1).
 const SHARE: u64 = 256 << 10;
 
-/// How often the copier is asked for one checkpoint. After that the writer copies the rest, however much it is.
+/// How often the copier is asked for one checkpoint. After that the writer copies the rest, of whatever size.
 const COPIES_MAX: u32 = 2;
 
 /// The writer waits for readers when the WAL has grown to this many times its limit; a fraction.
@@ -77,7 +77,8 @@ const FRAME_HEADER: u64 = 24;
 pub(crate) struct Checkpointer {
     limit_bytes: u64,
     cap_bytes: u64,
-    /// The number of frames at which the writer tries again, if the WAL is at its cap and pinned (CKPT5); 0: it is not.
+    /// The number of frames at which the writer tries again to empty a WAL that stays at its cap (CKPT5, CKPT6); 0: at
+    /// once.
     drain_at_frames: u64,
     /// Whether a backup has kept the WAL at its cap (CKPT6).
     held_by_backup: bool,
@@ -107,10 +108,10 @@ pub(crate) struct Checkpointer {
 
 /// The copier, which copies beside the writer.
 enum CopierState {
-    /// It was not needed yet. Most databases never need it.
+    /// The copier was not needed yet. Most databases never need it.
     NotStarted,
     Running(Copier),
-    /// It could not be started, or its thread has ended.
+    /// The copier could not be started, or its thread has ended.
     Unavailable,
 }
 
@@ -209,7 +210,7 @@ impl Checkpointer {
         self.copier = CopierState::Unavailable;
     }
 
-    /// Whether a copy is under way. Notes the result of the last one.
+    /// Whether a copy is under way. Notes the result of the last copy.
     fn is_copying(&mut self) -> bool {
         let CopierState::Running(copier) = &self.copier else { return false };
         match copier.progress() {

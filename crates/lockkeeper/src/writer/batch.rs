@@ -5,7 +5,7 @@ use rusqlite::ErrorCode;
 use crate::engine::write_call::WriteCall;
 use crate::sqlite::link::Link;
 
-/// The batch whose transaction is open. If the transaction is lost, `replay.rs` runs the calls in it again.
+/// The batch whose transaction is open. If the transaction is lost, `replay.rs` runs these calls again.
 pub(super) struct OpenBatch {
     /// Calls of this batch that have run and wait for the commit. Bound: `batch_calls_max`.
     pub(super) ran: Vec<Box<dyn WriteCall>>,

@@ -1,9 +1,9 @@
 //! Savepoint elision: which calls may run without a savepoint.
 //!
-//! A savepoint around a single INSERT costs about a seventh of its time, because SQLite copies every page
-//! that the call changes. Yet a call with one statement rarely needs it: if the statement
-//! fails, SQLite undoes it by itself, and if it succeeds, the call usually returns `Ok`. A savepoint is needed only for
-//! a call that fails *after* a statement has succeeded.
+//! A savepoint around a single INSERT costs about a seventh of its time, because SQLite copies every page that the call
+//! changes. Yet a call with one statement rarely needs a savepoint: if the statement fails, SQLite undoes it by itself,
+//! and if it succeeds, the call usually returns `Ok`. A savepoint is needed only for a call that fails *after* a
+//! statement has succeeded.
 //!
 //! So the writer counts, for each closure type, how many of its last runs would have needed no savepoint. After enough
 //! such runs, the writer runs the closure without a savepoint. If such a call then fails after it has written, the

@@ -39,7 +39,7 @@ impl Writer {
         // The call may checkpoint, or replace the files beside the database.
         self.checkpointer.wait_for_copier();
         self.core.opener.file.disconnecting();
-        // Nested calls find no transaction here.
+        // From here on nested calls find no transaction.
         current::clear();
         self.tx = None;
         let Some(view) = Rc::get_mut(&mut tx) else {
@@ -75,8 +75,8 @@ impl Writer {
         // The call may have committed any changes, several times.
         self.publisher.unknown(self.commits);
         self.tx = Some(tx);
-        // Reconnect at once, so that the file is in WAL mode again and unlocked. If that fails, the next call tries again
-        // and gets the error.
+        // Reconnects at once, so that the file is in WAL mode again and unlocked. If that fails, the next call tries
+        // again and gets the error.
         let _ = self.connect();
     }
 }

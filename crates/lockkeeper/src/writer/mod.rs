@@ -24,11 +24,11 @@
 //! - WRITE3: after each call the writer asks SQLite whether the transaction still exists, since interrupts, full disks,
 //!   `OR ROLLBACK` and `RAISE(ROLLBACK)` end it. If the transaction is gone, the writer answers the call that lost it
 //!   and runs the earlier calls again; earlier calls that may run only once get `NotApplied`.
-//! - WRITE4: a replay ends: each loss removes at least one call from those that run again.
+//! - WRITE4: a replay ends, because each loss removes at least one call from the calls that run again.
 //! - WRITE5: no call affects the next one through the connection: statements are reset, deferred foreign keys are
 //!   checked and switched back, temporary objects are dropped (`sqlite/temporary.rs`), rows are counted from 0, and the
-//!   authorizer denies transaction control to calls. Where that fails, and after each exclusive call, the writer
-//!   replaces the connection before the next call (`connect`).
+//!   authorizer denies transaction control to calls. If that fails, and after each exclusive call, the writer replaces
+//!   the connection before the next call (`connect`).
 //! - WRITE6: after some errors of COMMIT (I/O, no memory, a damaged file) it is unknown whether the batch is stored.
 //!   Its calls then get `Unknown`, and the writer opens the connection again before the next call. After any other
 //!   error of COMMIT the batch is certainly not stored.
@@ -92,7 +92,7 @@ pub(crate) struct Writer {
     stopped: Stopped,
     /// Whether the file was opened read-only and had no WAL before, so that the WAL is removed at the end.
     made_wal: bool,
-    /// The last field: the drop releases the file after the connection was closed.
+    /// Must be the last field, so that the drop releases the file after the connection was closed.
     claim: Option<Claim>,
 }
 
@@ -195,7 +195,7 @@ impl Writer {
             }
             let mut taken = batch.charge_and_take(lane, run);
             // Callers that were answered together submit their next calls together. Before the commit the writer yields
-            // the processor once, for those of these callers that wait for it.
+            // the processor once, so that the callers that wait for the processor can submit theirs.
             if taken.is_none() && calls > 1 && batch.give_way() {
                 taken = batch.take();
                 last = now();
@@ -248,7 +248,7 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        // Runs however the thread ends: the stops that wait report a closed database.
+        // Runs however the thread ends. The stops that wait then report that the database is closed.
         self.core.stops.give_up();
     }
 }

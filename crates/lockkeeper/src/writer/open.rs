@@ -120,7 +120,7 @@ impl Writer {
         };
         match new {
             Ok(new) => drop(self.adopt(new)),
-            // Keep the content of the memory database, even though a call has left changes on the connection.
+            // Keep the old connection for its content, even though a call has left changes on the connection.
             Err(_) if self.config().is_memory() => {
                 old.link.stale.set(false);
                 current::set(self.domain, &old);

@@ -112,7 +112,7 @@ impl Publisher {
 
 impl Drop for Publisher {
     fn drop(&mut self) {
-        // However the writer's thread ends, subscribers must not wait for further changes.
+        // Runs however the writer's thread ends, because subscribers must not wait for further changes.
         self.feed.close();
     }
 }

@@ -60,7 +60,7 @@ pub(super) struct Reference {
     expected: HashMap<usize, Expected>,
     /// Handles that are open: the number of the name, and the lane.
     handles: Vec<(usize, LaneId)>,
-    /// Positions ever given out, to be removed at random, also twice.
+    /// All positions that were given out. Steps remove some of them at random, possibly twice.
     positions: Vec<(usize, Position)>,
     next_call: u32,
     taken: Vec<u32>,
@@ -137,7 +137,7 @@ impl Reference {
             Step::Weight(which, weight) => {
                 let (name, id) = self.handle(which);
                 self.lanes.set_weight(id, weight);
-                // A turn that was cut short keeps what it was granted at the old weight.
+                // A turn that was cut short keeps the credit that it was granted at the old weight.
                 let lane = self.lane(name);
                 lane.weight = lane.weight.max(weight);
             }
