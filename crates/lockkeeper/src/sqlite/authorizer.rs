@@ -32,11 +32,11 @@ impl Callbacks {
                 if deferred {
                     self.deferred_keys.set(true);
                 }
-                // It would fail, since every call runs in a transaction.
+                // A checkpoint would fail, because every call runs in a transaction.
                 if pragma_name.eq_ignore_ascii_case("wal_checkpoint") {
                     return Authorization::Deny;
                 }
-                // The temporary schema has a `user_version` too, which would outlive the call.
+                // These fields also exist in the temporary schema, where their values would outlive the call.
                 let in_header = ["application_id", "user_version"]
                     .iter()
                     .any(|field| pragma_name.eq_ignore_ascii_case(field));
@@ -70,7 +70,7 @@ fn authorize_exclusive(action: &AuthAction<'_>) -> Authorization {
 fn note_read(reads: &mut Reads, context: &AuthContext<'_>) {
     match context.action {
         AuthAction::Read { table_name, .. } => {
-            // The schema, and tables that SQLite derives from it or from the file, change with any table.
+            // The schema, and tables that SQLite derives from the schema or from the file, may change with any table.
             let of_all = ["sqlite_master", "sqlite_schema", "dbstat", "sqlite_dbpage"];
             if of_all.iter().any(|name| name.eq_ignore_ascii_case(table_name))
                 || table_name.starts_with("pragma_")
@@ -80,7 +80,8 @@ fn note_read(reads: &mut Reads, context: &AuthContext<'_>) {
                 reads.note(context.database_name.unwrap_or("main"), table_name);
             }
         }
-        // A PRAGMA reports something of the schema or the file. FTS5 runs `data_version` in every query.
+        // A PRAGMA reports something about the schema or the file. `data_version` does not count, because FTS5 runs it
+        // in every query.
         AuthAction::Pragma { pragma_name, .. } => {
             reads.anything |= !pragma_name.eq_ignore_ascii_case("data_version");
         }
@@ -88,7 +89,7 @@ fn note_read(reads: &mut Reads, context: &AuthContext<'_>) {
     }
 }
 
-/// Whether the PRAGMA, with an argument, changes nothing on the connection, or only what the transaction undoes.
+/// Whether the PRAGMA, with an argument, changes nothing on the connection, or only what a rollback undoes.
 fn keeps_state(pragma: &str) -> bool {
     const ALLOWED: [&str; 17] = [
         "application_id",

@@ -1,9 +1,9 @@
 //! Blobs that a call reads and writes piece by piece.
 //!
-//! Neither the authorizer nor the progress handler nor the update hook sees what is done with a blob. So each operation
-//! makes the checks that a statement makes, and the change feed and live queries are told the table here. The session
-//! closes blobs that a call forgets (`ffi/lent.rs`): a COMMIT fails while a blob is open for writing, and a blob that is
-//! open for reading keeps its snapshot.
+//! SQLite calls neither the authorizer nor the progress handler nor the update hook for operations on a blob. So each
+//! operation makes the checks that a statement makes, and this module reports the table to the change feed and to live
+//! queries. The session closes blobs that a call leaks (`ffi/lent.rs`), because a COMMIT fails while a blob is open for
+//! writing, and a blob that is open for reading keeps its snapshot open.
 
 use std::io;
 
@@ -18,8 +18,8 @@ use crate::ffi::LentBlob;
 /// A blob that is read, or written in place, piece by piece; see [`Snapshot::blob_open`].
 ///
 /// It offers what `rusqlite::blob::Blob` offers. Its size cannot change: make room with `zeroblob(n)` or
-/// `rusqlite::blob::ZeroBlob`. It lives inside its call: one that the call forgets is closed when the
-/// call ends. A row that is changed otherwise meanwhile ends it (`SQLITE_ABORT`).
+/// `rusqlite::blob::ZeroBlob`. A blob that the call leaks is closed when the call ends. If the row is changed by other
+/// means while the blob is open, every further operation on the blob fails (`SQLITE_ABORT`).
 ///
 /// # Examples
 /// ```
@@ -48,10 +48,10 @@ enum Inner<'c> {
     OfCall {
         blob: LentBlob<'c>,
         link: &'c Link,
-        /// The schema and table for the change feed; `None`: it has no subscribers, or the blob is read-only.
+        /// The schema and table for the change feed; `None`: the feed has no subscribers, or the blob is read-only.
         told: Option<(String, String)>,
     },
-    /// Of a bare connection.
+    /// A blob of a bare connection.
     Bare(rusqlite::blob::Blob<'c>),
 }
 
@@ -110,7 +110,7 @@ impl<'c> Blob<'c> {
         }
     }
 
-    /// Goes to the blob of another row of the same table and column; the position is 0 then.
+    /// Moves to the blob of another row of the same table and column, at the position 0.
     ///
     /// # Errors
     /// SQLite's, for a row that is not there or has no blob or text in the column.
@@ -133,10 +133,10 @@ impl<'c> Blob<'c> {
         self.get().is_empty()
     }
 
-    /// Closes the blob, as dropping it does, and says whether that worked.
+    /// Closes the blob, as dropping it does, and returns the error, if there is one.
     ///
     /// # Errors
-    /// SQLite's, also of an operation before.
+    /// SQLite's; also that of an earlier operation on the blob.
     pub fn close(self) -> Result<()> {
         match self.0 {
             Inner::OfCall { blob, .. } => blob.close(),
@@ -144,7 +144,7 @@ impl<'c> Blob<'c> {
         }
     }
 
-    /// Reads bytes from `start` on, wherever the position is; returns how many there were.
+    /// Reads bytes from `start` on, without regard to the blob's position. Returns the number of bytes that were read.
     ///
     /// # Errors
     /// SQLite's; `BlobSizeError` when `start` is beyond the end.
@@ -152,7 +152,7 @@ impl<'c> Blob<'c> {
         self.reading()?.read_at(buf, start)
     }
 
-    /// As [`Blob::read_at`]; fewer bytes than `buf` holds are an error.
+    /// As [`Blob::read_at`], but it is an error if there are not enough bytes to fill `buf`.
     ///
     /// # Errors
     /// As [`Blob::read_at`].
@@ -160,16 +160,16 @@ impl<'c> Blob<'c> {
         self.reading()?.read_at_exact(buf, start)
     }
 
-    /// Writes all of `buf` at `start`, wherever the position is.
+    /// Writes all of `buf` at `start`, without regard to the blob's position.
     ///
     /// # Errors
-    /// SQLite's; `BlobSizeError` when it would reach beyond the end: nothing is written then.
+    /// SQLite's; `BlobSizeError` when `buf` would reach beyond the blob's end; then nothing is written.
     pub fn write_at(&mut self, buf: &[u8], start: usize) -> Result<()> {
         self.writing()?.write_at(buf, start)
     }
 }
 
-/// A schema and a table as the change feed spells them.
+/// The names of the schema and of the table in the letter case of the change feed; `None`: they cannot be found.
 fn spelling(conn: &Connection, schema: &str, table: &str) -> Option<(String, String)> {
     let sql = "SELECT name FROM pragma_database_list WHERE name = ?1 COLLATE NOCASE";
     let schema: String = conn.query_row(sql, [schema], |row| row.get(0)).ok()?;

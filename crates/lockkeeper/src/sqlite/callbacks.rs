@@ -20,11 +20,11 @@ use crate::sync::{Mutex, lock};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Access {
-    /// The library's own statements, `setup` and exclusive calls: anything.
+    /// For the library's own statements and `setup`: everything.
     Open,
-    /// Calls: no transaction control, no ATTACH, no PRAGMA that outlives the call.
+    /// For calls: no transaction control, no ATTACH, and no PRAGMA whose effect outlives the call.
     Call,
-    /// Exclusive calls: anything but settings of the whole process, which the library could not restore.
+    /// For exclusive calls: everything except settings of the whole process, which the library could not restore.
     Exclusive,
 }
 
@@ -34,7 +34,7 @@ pub(super) struct AtomicAccess(AtomicU8);
 
 impl AtomicAccess {
     pub(super) fn get(&self) -> Access {
-        /// In the order of their numbers.
+        /// All values, in the order of their discriminants.
         const ALL: [Access; 3] = [Access::Open, Access::Call, Access::Exclusive];
         ALL[usize::from(self.0.load(Ordering::Relaxed))]
     }
@@ -44,32 +44,32 @@ impl AtomicAccess {
     }
 }
 
-/// Shared between a connection's callbacks and its owner. SQLite calls them on the owner's thread: atomics and locks are
-/// here only because the callbacks must be `Send`, so every access is relaxed and no lock is contended.
+/// Shared between a connection's callbacks and its owner. SQLite calls the callbacks on the owner's thread. Atomics and
+/// locks are used only because the callbacks must be `Send`; so every access is relaxed, and no lock is contended.
 #[derive(Debug)]
 pub(crate) struct Callbacks {
     pub(super) access: AtomicAccess,
     /// The running call prepared `PRAGMA defer_foreign_keys`, which holds until the COMMIT.
     pub(super) deferred_keys: Flag,
-    /// The running call prepared what changes a schema.
+    /// Which schemas the running call may have changed.
     pub(crate) temp_schema: TempSchema,
-    /// Where the row counts of the running call begin.
+    /// The values of the connection's row counters when the running call began.
     pub(crate) counters: Arc<Counters>,
     /// Frames in the WAL after the last commit on this connection.
     pub(crate) wal_frames: AtomicU32,
     /// The largest number of frames in the WAL of an attached file since the last checkpoint.
     pub(crate) attached_wal_frames: AtomicU32,
     pub(crate) lock_wait: LockWait,
-    /// What the running call changes; on while the change feed has subscribers.
+    /// Records what the running call changes, while the change feed has subscribers.
     pub(crate) recorder: Arc<Recorder>,
-    /// What the running call reads; on while a live query runs.
+    /// What the running call has read while `noting_reads` was set; a live query sets it.
     pub(super) reads: Mutex<Reads>,
     pub(super) noting_reads: Flag,
     /// Which call uses this connection.
     pub(crate) slot: Arc<Slot>,
     /// The database's callers that were answered and are still to be woken.
     pub(crate) wakeups: Arc<Wakeups>,
-    /// Some of `wakeups` may have waited when the running call began.
+    /// `wakeups` may hold callers that were answered before the running call began.
     pub(crate) answered_before: AtomicBool,
 }
 
@@ -93,7 +93,8 @@ impl Callbacks {
         }
     }
 
-    /// Wakes, once in a call, the callers that were answered before it: the running call takes long.
+    /// Wakes the callers that were answered before the running call began, because this call takes long. Does so once
+    /// per call.
     pub(crate) fn release_answered(&self) {
         if self.answered_before.swap(false, Ordering::Relaxed) {
             self.wakeups.wake_all();
@@ -106,7 +107,7 @@ impl Callbacks {
         std::mem::take(&mut lock(&self.reads))
     }
 
-    /// Notes a table that is read without a statement, or without a table the schema.
+    /// Notes that a table is read without a statement; if `table` is `None`, that the schema is read.
     pub(crate) fn note_direct_read(&self, schema: &str, table: Option<&str>) {
         if !self.noting_reads.get() {
             return;

@@ -13,13 +13,13 @@ use crate::ffi::RowCounts;
 /// relaxed; the atomics are here because the SQL functions must be `Send`.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    /// When a call last began or went on. While nothing was changed since, `changes` is 0.
+    /// The value when a call last began or resumed. While the connection's value is still the same, `changes` is 0.
     mark: AtomicU64,
-    /// What `total_changes` does not count for the running call.
+    /// The part of the connection's value that the running call did not cause.
     before: AtomicU64,
 }
 
-/// The counts of the outer call of a nested one.
+/// The counts of a call while another call is nested in it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Outer {
     at: u64,
@@ -27,14 +27,14 @@ pub(crate) struct Outer {
 }
 
 impl Counters {
-    /// Begins a call, when the connection has counted `total` changes. Returns the counts of the outer call, if there is
-    /// one.
+    /// Begins a call on a connection whose `total_changes` is `total`. Returns the counts of the outer call, if there
+    /// is one.
     pub(crate) fn begin(&self, total: u64) -> Outer {
         self.mark.store(total, Ordering::Relaxed);
         Outer { at: total, before: self.before.swap(total, Ordering::Relaxed) }
     }
 
-    /// Goes on with `outer` after the nested call.
+    /// Resumes `outer` after the nested call.
     pub(crate) fn resume(&self, outer: Outer, total: u64) {
         self.mark.store(total, Ordering::Relaxed);
         self.before.store(outer.before + (total - outer.at), Ordering::Relaxed);
@@ -42,7 +42,7 @@ impl Counters {
 }
 
 impl RowCounts for Counters {
-    /// `last`, if this call has run a statement that changed something.
+    /// `last`, if this call has changed something since it began or resumed; otherwise 0.
     fn changes(&self, total: u64, last: u64) -> u64 {
         if total == self.mark.load(Ordering::Relaxed) { 0 } else { last }
     }

@@ -1,4 +1,4 @@
-//! Errors of SQLite, explained for a call.
+//! Errors of SQLite with messages that tell the caller what to do instead.
 
 use rusqlite::ffi;
 
@@ -6,7 +6,7 @@ pub(super) fn sqlite(code: i32, message: &str) -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(ffi::Error::new(code), Some(message.to_owned()))
 }
 
-/// VACUUM cannot run in a transaction, and every call is one.
+/// The error for a `VACUUM` in a call: every call runs in a transaction, in which SQLite refuses `VACUUM`.
 pub(super) fn vacuum_in_call() -> rusqlite::Error {
     sqlite(
         ffi::SQLITE_ERROR,
@@ -14,7 +14,7 @@ pub(super) fn vacuum_in_call() -> rusqlite::Error {
     )
 }
 
-/// SQLite says "busy", but trying again does not help; this says what does.
+/// Replaces SQLite's "busy", which suggests a retry that would not help, by a message that says what helps.
 pub(super) fn explain_busy(error: rusqlite::Error) -> rusqlite::Error {
     match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::DatabaseBusy) => sqlite(
@@ -26,7 +26,7 @@ pub(super) fn explain_busy(error: rusqlite::Error) -> rusqlite::Error {
     }
 }
 
-/// SQLite says "not authorized"; this says what calls may not do, and what to use instead.
+/// Replaces SQLite's "not authorized" by a message that says what calls may not do, and what to use instead.
 pub(super) fn explain_denial(error: rusqlite::Error) -> rusqlite::Error {
     match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::AuthorizationForStatementDenied) => sqlite(

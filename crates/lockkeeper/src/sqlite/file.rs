@@ -1,10 +1,11 @@
 //! Which file a database has, and whether that file is still in its place.
 //!
-//! SQLite keeps descriptors. When the file is deleted, or another one is renamed over it, writes go into a file without a
-//! name, and connections that are opened later read the other file. The same holds for the WAL and its index. So the
-//! device and inode of these three files are recorded, and compared whenever a connection has been opened, before a
-//! checkpoint, and while calls are served every [`CHECK_INTERVAL`]. A check is three calls of `stat`. It opens nothing,
-//! since closing a descriptor of the file would drop the process's locks. An idle database checks nothing.
+//! SQLite keeps file descriptors open. If the file is deleted, or another file is renamed over it, writes go into a
+//! file that has no name any more, and connections that are opened later read the other file. The same holds for the
+//! WAL and its index. So the device and inode of these three files are recorded. They are compared when a connection
+//! has been opened, before a checkpoint, and every [`CHECK_INTERVAL`] while calls are served. A check calls `stat`
+//! three times. It opens no file, because closing a descriptor of the file would drop the process's locks. An idle
+//! database checks nothing.
 //!
 //! | state | what may be trusted | left by |
 //! |---|---|---|
@@ -12,12 +13,12 @@
 //! | in place | the file was there at `seen`; calls answered before are in it | a check that finds it missing or replaced |
 //! | lost | every call is refused with the same error; `lost` says what was found, and when | never |
 //!
-//! - FILE1: the WAL and its index are compared only while the writer is connected, because SQLite deletes the WAL when the
-//!   last connection goes. The writer notes that it comes and goes under the lock that a check takes.
+//! - FILE1: the WAL and its index are compared only while the writer is connected, because SQLite deletes the WAL when
+//!   the last connection is closed. The writer notes under the lock of the check that it connects and disconnects.
 //! - FILE2: the check comes before the COMMIT of the calls that it covers. So at most the calls that were answered since
 //!   the last check can be lost without an error.
-//! - FILE3: a lost file stays lost. If the right file came back, some reads and writes would already be another file's;
-//!   the database must be closed and opened again.
+//! - FILE3: a lost file stays lost. Even if the right file comes back, some reads and writes may have gone to another
+//!   file. So the database must be closed and opened again.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -30,19 +31,20 @@ use super::path::{self, FileId};
 use crate::error::{Error, ErrorKind};
 use crate::sync::{Mutex, lock, now};
 
-/// How old the last check may be when a call is answered: a quarter of the second that is promised.
+/// The largest age of the last check when a call is answered. The promise is one second; this is a quarter of it.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
-/// The files beside it that belong to it while it is open.
+/// The suffixes of the files that belong to the database file while it is open.
 const BESIDE: [&str; 2] = ["-wal", "-shm"];
 
-/// What is known of the file; one for each database.
+/// What is known about the file of one database.
 #[derive(Debug)]
 pub(crate) struct DatabaseFile {
-    /// Absolute, without links. Empty: the file was not looked for yet, or the database is in memory.
+    /// The absolute path, in which symbolic links are resolved. Not set: the file was not looked for yet, or the
+    /// database is in memory.
     path: OnceLock<PathBuf>,
     watched: Mutex<Watched>,
-    /// Why the file counts as lost; the detail of every later call's error.
+    /// Why the file counts as lost: the detail of the error of every later call. Not set: the file is not lost.
     lost: OnceLock<String>,
     began: Instant,
     /// Milliseconds after `began` at which the next check is due. A hint: two threads may both check.
@@ -51,12 +53,12 @@ pub(crate) struct DatabaseFile {
 
 #[derive(Debug)]
 struct Watched {
-    /// `None`: the file is not watched.
+    /// The identity of the database file; `None`: the file is not watched.
     main: Option<FileId>,
-    /// The file was not empty when it was opened; then it must not become empty. A file that was written in WAL mode
-    /// never is.
+    /// The file was not empty when it was opened. If it is empty later, it was damaged from outside, because SQLite
+    /// never empties a file in WAL mode.
     was_filled: bool,
-    /// Of the WAL and its index. `None`: the writer has no connection (FILE1).
+    /// The identities of the WAL and its index. `None`: the writer has no connection (FILE1).
     beside: Option<[Option<FileId>; 2]>,
     /// When a check last found everything in its place.
     seen: SystemTime,
@@ -70,7 +72,7 @@ enum Found {
         is_empty: bool,
     },
     Nothing,
-    /// `stat` failed for another reason: a directory may not be searched, for example.
+    /// `stat` failed for another reason, for example because a directory may not be searched.
     Unknown,
 }
 
@@ -89,12 +91,12 @@ impl Default for DatabaseFile {
 }
 
 impl DatabaseFile {
-    /// The path under which SQLite opens the file.
+    /// The path by which SQLite opens the file; `None`: see the field `path`.
     pub(crate) fn path(&self) -> Option<&Path> {
         self.path.get().map(PathBuf::as_path)
     }
 
-    /// The size of the `-wal` file, by `stat`: opening it would endanger the process's locks.
+    /// The size of the `-wal` file in bytes, by `stat`; 0: there is none.
     pub(crate) fn wal_bytes(&self) -> u64 {
         let Some(path) = self.path() else { return 0 };
         std::fs::metadata(path::beside(path, "-wal")).map_or(0, |file| file.len())
@@ -105,8 +107,8 @@ impl DatabaseFile {
         let _ = self.path.set(path);
     }
 
-    /// To be called when the writer has opened its connection, and the WAL with it. The first call records which file
-    /// it is.
+    /// To be called when the writer has opened its connection, and the WAL with it. The first call records the file's
+    /// identity.
     pub(crate) fn connected(&self) -> Result<(), Error> {
         let Some(path) = self.path() else { return Ok(()) };
         let mut watched = lock(&self.watched);
@@ -125,12 +127,13 @@ impl DatabaseFile {
         lock(&self.watched).beside = None;
     }
 
-    /// To be called when the writer has closed its last connection: ends the watch.
+    /// Ends the watch. To be called when the writer has closed its last connection.
     pub(crate) fn closed(&self) {
         lock(&self.watched).main = None;
     }
 
-    /// Whether the file was in its place at the last check; makes one if that is older than [`CHECK_INTERVAL`].
+    /// Whether the last check found the file in its place. If, at the time `at`, that check is older than
+    /// [`CHECK_INTERVAL`], makes a new check.
     pub(crate) fn is_in_place(&self, at: Instant) -> bool {
         if self.is_lost() {
             return false;
@@ -140,7 +143,7 @@ impl DatabaseFile {
             || self.check().is_ok()
     }
 
-    /// Compares the files now.
+    /// Compares the files with the recorded ones. The error says that the file is lost.
     pub(crate) fn check(&self) -> Result<(), Error> {
         if let Some(lost) = self.lost() {
             return Err(lost);
@@ -157,17 +160,17 @@ impl DatabaseFile {
         Ok(())
     }
 
-    /// Whether a check has found another file, or none.
+    /// Whether a check has found that the file is missing or replaced.
     pub(crate) fn is_lost(&self) -> bool {
         self.lost.get().is_some()
     }
 
-    /// The error of every call once the file is lost.
+    /// The error that every call gets once the file is lost; `None`: it is not lost.
     pub(crate) fn lost<E>(&self) -> Option<Error<E>> {
         self.lost.get().map(|why| Error::new(ErrorKind::Replaced).detail(why.clone()))
     }
 
-    /// `error`, with what was found if it is about a lost file.
+    /// `error`; if it is about a lost file, with the detail of what was found.
     pub(crate) fn explain<E>(&self, error: Error<E>) -> Error<E> {
         match (error.kind(), self.lost()) {
             (ErrorKind::Replaced, Some(lost)) => lost,
@@ -175,7 +178,8 @@ impl DatabaseFile {
         }
     }
 
-    /// Whether no other process can open our WAL and its index by name: at each name there is our file, or none.
+    /// Whether the names of the WAL and its index still belong to this process: at each name there is the file that the
+    /// writer opened, or no file. `false` also if this is not known.
     pub(crate) fn has_wal_to_itself(&self) -> bool {
         let (Some(path), watched) = (self.path(), lock(&self.watched)) else { return false };
         let Some(ids) = watched.beside else { return false };

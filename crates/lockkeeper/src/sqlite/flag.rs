@@ -15,7 +15,7 @@ impl Flag {
         self.0.store(on, Ordering::Relaxed);
     }
 
-    /// Resets the flag; whether it was set. Usually it is not, and then this only reads it.
+    /// Resets the flag and returns whether it was set. If it was not, which is the usual case, the flag is only read.
     pub(super) fn take(&self) -> bool {
         self.get() && self.0.swap(false, Ordering::Relaxed)
     }

@@ -1,9 +1,9 @@
 //! One instance per file and process.
 //!
-//! Two `Database`s on one file in one process would be two writers that wait for each other's lock, two checkpointers, and
-//! readers that do not see what the other has answered. Worse, a file that is opened by two hard links has two WALs, and
-//! two writers with two WALs destroy it. So a file is claimed when it is opened, by its resolved path and by device and
-//! inode. The claim is released when the last connection has been closed.
+//! Two `Database`s on one file in one process would be two writers that wait for each other's lock, two checkpointers,
+//! and readers that do not see what the other instance has answered. Worse, a file that is opened by two hard links has
+//! two WALs, and two writers with two WALs destroy the file. So a file is claimed when it is opened, by its resolved
+//! path and by device and inode. The claim is released when the last connection has been closed.
 //!
 //! | state of an entry | what may be trusted | left by |
 //! |---|---|---|
@@ -16,10 +16,10 @@
 //! - INST2: an entry that was made before a fork belongs to the parent. The child must not open that file: SQLite's list of
 //!   open files was copied with the memory, and says that this process holds locks that only the parent holds
 //!   (<https://www.sqlite.org/howtocorrupt.html>, 2.6).
-//! - INST3: a file that a writer has attached, and can write, cannot be opened as a database. `BEGIN IMMEDIATE` locks both
-//!   files; of two databases that attach each other's, each would hold one lock and wait for the other.
+//! - INST3: a file that a writer has attached, and can write, cannot be opened as a database. `BEGIN IMMEDIATE` locks
+//!   both files. If two databases attached each other's file, each would hold one lock and wait for the other.
 //!
-//! Bound: an entry per open database.
+//! Bound: one entry per open database.
 
 use std::any::Any;
 use std::panic::Location;
@@ -44,10 +44,10 @@ struct Entry {
     id: u64,
     /// The path as the caller named it, made absolute.
     path: PathBuf,
-    /// The path without links, after which SQLite names the WAL.
+    /// The path with symbolic links resolved. SQLite derives the name of the WAL from it.
     resolved: PathBuf,
     file: Option<FileId>,
-    /// The attached files that its writer can write, resolved.
+    /// The attached files that the writer of this instance can write, by resolved path.
     attached: Vec<(PathBuf, Option<FileId>)>,
     opened_by: &'static Location<'static>,
     /// The writer's queue; its address identifies the instance.
@@ -57,7 +57,7 @@ struct Entry {
     pid: u32,
 }
 
-/// The queue of an instance, whatever its calls are.
+/// The queue of an instance, without the type of its calls.
 trait Intake: Send + Sync {
     /// False: the instance is being closed.
     fn is_open(&self) -> bool;
@@ -69,8 +69,8 @@ impl<C: Item> Intake for Queue<C> {
     }
 }
 
-/// A weak handle to a database, by which others share the instance. Its type is declared in `shared.rs`, which this file
-/// may not use.
+/// A weak handle to a database, by which other openers share the instance. Its type is declared in `shared.rs`, which
+/// this file may not use.
 pub(crate) type Handle = Arc<dyn Any + Send + Sync>;
 
 /// The outcome of an attempt to claim a file.
@@ -89,8 +89,8 @@ pub(crate) struct Claim(u64);
 impl Claim {
     /// Claims `file`, which `config` names, for the instance with the queue `writer`.
     ///
-    /// Waits for an instance that is being closed, for the busy timeout at most; also for one that is being opened, if it
-    /// can be shared.
+    /// If another instance has the file, waits at most for the busy timeout: until that instance is closed, if it is
+    /// being closed, or until it is wholly open, if it is being opened and `config` allows to share it.
     pub(crate) fn take<C: Item>(
         config: &Config,
         file: &DatabaseFile,
@@ -102,7 +102,7 @@ impl Claim {
         let give_up_at = after(config.busy_timeout);
         let mut entries = lock(&ENTRIES);
         loop {
-            // Asked again after each wait: another file may be at the path now.
+            // Read again after each wait, because another file may be at the path now.
             let file = identity(resolved);
             let other = conflict(&entries, resolved, file, None);
             let Some(other) = other.or_else(|| attaching(&entries, resolved, file)) else {
@@ -133,7 +133,7 @@ impl Claim {
         }
     }
 
-    /// To be called when the file exists. Refuses it if another instance has the same file by another name.
+    /// To be called when the file exists. Refuses the file if another instance has opened it by another name.
     pub(crate) fn confirm(&self) -> Result<(), Error> {
         let mut entries = lock(&ENTRIES);
         let Some(index) = entries.iter().position(|entry| entry.id == self.0) else {
@@ -149,21 +149,21 @@ impl Claim {
     }
 }
 
-/// Whether this process has the file at the resolved path `path` open, by whatever name.
+/// Whether this process has the file at the resolved path `path` open, by this name or another one.
 pub(crate) fn is_open(path: &Path) -> bool {
     let (entries, file) = (lock(&ENTRIES), identity(path));
     conflict(&entries, path, file, None).or_else(|| attaching(&entries, path, file)).is_some()
 }
 
-/// Whether this process has a database open by this path. Inodes are not compared: that of a database that was deleted
-/// and is still being closed may belong to another file by now.
+/// Whether this process has a database open by this path. Inodes are not compared, because the inode of a database that
+/// was deleted and is still being closed may belong to another file by now.
 pub(crate) fn is_open_as(path: &Path) -> bool {
     let attached = |entry: &Entry| entry.attached.iter().any(|(other, _)| other == path);
     lock(&ENTRIES).iter().any(|entry| entry.resolved == path || attached(entry))
 }
 
-/// Notes the attached files that the writer of this instance can write (INST3). Waits for a database that has one of them
-/// open and is being closed; refuses others.
+/// Notes the attached files that the writer of this instance can write (INST3). If a database of this process has one
+/// of them open, waits until it is closed, if it is being closed, and otherwise refuses the file.
 pub(crate) fn attach(
     config: &Config,
     own: &DatabaseFile,
@@ -196,7 +196,7 @@ pub(crate) fn attach(
     Ok(())
 }
 
-/// The path by which this process has the file at the resolved path `path` open, if it is another path. SQLite would not
+/// If this process has the file at the resolved path `path` open by another path: that other path. SQLite would not
 /// find the file's WAL by `path` then.
 pub(crate) fn other_name(path: &Path) -> Option<PathBuf> {
     let entries = lock(&ENTRIES);
@@ -221,12 +221,12 @@ impl Drop for Claim {
         let gone = gone.map(|index| entries.swap_remove(index));
         RELEASED.notify_all();
         drop(entries);
-        // Outside the lock: it may hold the last reference to a queue.
+        // Outside the lock, because the entry may hold the last reference to a queue.
         drop(gone);
     }
 }
 
-/// `Ok`: `other` is being closed and can be waited for. Otherwise why its file cannot be opened.
+/// `Ok`: `other` is being closed, and the caller can wait for that. The error says why the file cannot be opened.
 fn check(other: &Entry, path: &Path, resolved: &Path, give_up_at: Instant) -> Result<(), Error> {
     // INST2
     if other.pid != crate::process::id() {
@@ -275,7 +275,7 @@ fn conflict<'e>(
     but: Option<u64>,
 ) -> Option<&'e Entry> {
     entries.iter().filter(|entry| Some(entry.id) != but).find(|entry| {
-        // The path counts even if another file is there by now: both WALs would have one name.
+        // The path counts even if another file is at it by now, because both WALs would have the same name.
         entry.resolved == resolved || (file.is_some() && entry.file == file)
     })
 }

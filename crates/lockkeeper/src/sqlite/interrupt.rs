@@ -1,8 +1,9 @@
 //! How a running statement is stopped.
 //!
-//! `sqlite3_interrupt` stops a connection: sent a moment too late it stops the next call, and it does not end a wait for a
-//! lock. So the library never uses it. Instead the progress handler reads, every [`TICK_OPS`] virtual-machine steps, the
-//! token of the call that runs on this thread, and the busy handler reads it between two attempts.
+//! `sqlite3_interrupt` stops whatever runs on a connection: if it comes a moment too late, it stops the next call. It
+//! also does not end a wait for a lock. So the library never uses it. Instead, the progress handler reads the interrupt
+//! token of the call that runs on this thread every [`TICK_OPS`] virtual-machine steps, and the busy handler reads the
+//! token between two attempts to get a lock.
 //!
 //! - INTR1: both handlers read the thread's own frames (`queue/context.rs`), so they can only stop the call that runs on
 //!   this thread now.
@@ -20,7 +21,7 @@ use crate::queue;
 /// Virtual-machine steps between two reads of the token: some 10 to 50 microseconds of work.
 pub(crate) const TICK_OPS: i32 = 1000;
 
-/// Installs both handlers on the connection of `session`.
+/// Installs the progress handler and the busy handler on the connection of `session`, and with `wal_hook` the WAL hook.
 pub(crate) fn install(
     session: &mut Session,
     callbacks: &Arc<Callbacks>,

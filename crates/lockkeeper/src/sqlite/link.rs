@@ -14,7 +14,7 @@ use crate::ffi::{Session, Sql, halt};
 use crate::queue;
 use crate::stats::Work;
 
-/// A connection with what is known of the call that runs on it. Owned by one thread at a time.
+/// A connection and the state of the call that runs on it. One thread at a time owns it.
 #[derive(Debug)]
 pub struct Link {
     pub(crate) session: Session,
@@ -33,12 +33,13 @@ pub struct Link {
     pub(crate) saved: Cell<bool>,
     /// Statistics are on: statements are noted as they are prepared.
     pub(crate) noted: bool,
-    /// What the running call's statements did for want of an index; `None`: there is no slow log.
+    /// The work that the statements of the running call did because an index was missing; `None`: there is no slow log.
     pub(crate) work: Option<Cell<Work>>,
 }
 
 impl Link {
-    /// Begins a call: tells the authorizer and forgets the last call's marks.
+    /// Begins a call: lets the authorizer deny what calls may not do, and resets the state that the last call left
+    /// here.
     pub(crate) fn begin_call(&self, read_only: bool, protect: bool) {
         self.callbacks.access.set(Access::Call);
         self.read_only.set(read_only);
@@ -49,7 +50,7 @@ impl Link {
         self.forget_work();
     }
 
-    /// Forgets what the last call's statements did for want of an index.
+    /// Resets the work of the last call's statements.
     pub(crate) fn forget_work(&self) {
         if let Some(work) = &self.work {
             work.set(Work::default());
@@ -67,10 +68,11 @@ impl Link {
     /// Runs one of the library's own statements while a call runs.
     ///
     /// A schema change or a PRAGMA may have expired the statement; SQLite then prepares it again, which the authorizer
-    /// would deny to a call. So the authorizer is open meanwhile.
+    /// would deny to a call. So the authorizer allows everything meanwhile.
     ///
-    /// It runs to its end, even if the call is canceled: when a savepoint begins, virtual tables store what earlier calls
-    /// of the transaction wrote, and a full-text index that is interrupted there refuses the COMMIT of all of them.
+    /// The statement runs to its end, even if the call is canceled: when a savepoint begins, virtual tables store what
+    /// earlier calls of the transaction wrote, and a full-text index that is interrupted there refuses the COMMIT of
+    /// all of them.
     pub(crate) fn run_in_call(&self, sql: Sql) -> Result<()> {
         let access = self.callbacks.access.get();
         self.callbacks.access.set(Access::Open);
@@ -79,7 +81,7 @@ impl Link {
         result
     }
 
-    /// A call, or a lease, begins: it has changed no rows and made no temporary objects.
+    /// Begins a call or a lease: it has changed no rows and made no temporary objects yet.
     pub(crate) fn begin_own(&self) {
         self.callbacks.temp_schema.touched.set(false);
         self.count_anew();
@@ -97,12 +99,12 @@ impl Link {
         self.begin_own();
     }
 
-    /// To be called before a call prepares `sql`, which must be compiled for the current schema: its columns are asked for
-    /// before it runs.
+    /// To be called before a call prepares `sql`. The statement must be compiled for the current schema, because the
+    /// caller may ask for its columns before it runs.
     ///
     /// SQLite compares a statement's schema with the current one only when the statement runs. Another connection can
-    /// change the schema between two transactions, so the first statement of each transaction asks. The call itself can
-    /// change it at any time after it has prepared a statement that does so.
+    /// change the schema between two transactions, so the first statement of each transaction checks for a new schema.
+    /// The call itself can change the schema at any time after it has prepared a statement that does so.
     pub(crate) fn before_prepare(&self, sql: &str) {
         if self.noted {
             self.callbacks.slot.prepared(sql);
@@ -122,7 +124,7 @@ impl Link {
         self.callbacks.access.get() == Access::Call
     }
 
-    /// Ends a call: tells the authorizer, drops the statements that it has forgotten.
+    /// Ends a call: lets the authorizer allow everything again, and drops the statements that the call has leaked.
     pub(crate) fn end_call(&self) {
         self.callbacks.access.set(Access::Open);
         self.session.take_back();
@@ -132,9 +134,10 @@ impl Link {
         }
     }
 
-    /// Switches `defer_foreign_keys` off if the call switched it on, since it would hold for the next calls of the batch.
+    /// Switches `defer_foreign_keys` off if the call switched it on, because it would hold for the next calls of the
+    /// batch.
     ///
-    /// To be called after the check for violations: switching it off checks nothing.
+    /// To be called after the check for violations, because switching `defer_foreign_keys` off checks nothing.
     pub(crate) fn restore_keys(&self) -> Result<()> {
         match self.callbacks.deferred_keys.take() {
             true => self.session.conn().execute_batch("PRAGMA defer_foreign_keys = OFF"),
@@ -153,7 +156,7 @@ impl Link {
         if self.rolled_back() {
             return true;
         }
-        // A statement that `setup` or an exclusive call leaked keeps a snapshot open.
+        // A statement that `setup` or an exclusive call leaked may keep a snapshot open.
         halt(self.session.conn());
         self.rolled_back()
     }
@@ -202,9 +205,10 @@ impl Link {
 
     /// Uncounts a write that SQLite has already undone.
     ///
-    /// A constraint ends the statement and undoes it alone (<https://www.sqlite.org/lang_conflict.html>), unless it is
-    /// `FAIL`, which keeps and counts the rows before the one that failed. Where the row had both a deferred key and an
-    /// immediate one violated, SQLite goes on counting the deferred one: the call must then be undone.
+    /// A violated constraint ends the statement and undoes that statement alone
+    /// (<https://www.sqlite.org/lang_conflict.html>). The exception is `OR FAIL`, which keeps and counts the rows
+    /// before the one that failed. If the row violated both a deferred and an immediate foreign key, SQLite goes on
+    /// counting the deferred violation, and the call must be undone.
     pub(crate) fn after_write<T>(&self, changes_before: u64, result: Result<T>) -> Result<T> {
         if let Err(error) = &result
             && error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation)
@@ -225,7 +229,7 @@ impl Link {
         if !self.of_setup.restore(&self.session) {
             self.stale.set(true);
         }
-        // Cached statements may mean the temporary table that is gone.
+        // Cached statements may refer to a temporary table that was dropped.
         self.session.conn().flush_prepared_statement_cache();
     }
 

@@ -19,9 +19,9 @@ pub(crate) struct LockWait {
     end: Mutex<Option<Instant>>,
     /// The end of the wait that is under way.
     give_up_at: Mutex<Option<Instant>>,
-    /// Of the jitter.
+    /// The state of the random numbers for the jitter.
     seed: AtomicU32,
-    /// Where others see that this connection waits.
+    /// Shows to statistics and error messages that this connection waits.
     slot: Arc<Slot>,
     /// How many waits there were.
     waits: AtomicU64,
@@ -47,7 +47,7 @@ impl LockWait {
         }
     }
 
-    /// How often a lock had to be waited for.
+    /// How many times this connection had to wait for a lock.
     pub(crate) fn waits(&self) -> u64 {
         self.waits.load(Ordering::Relaxed)
     }
@@ -74,10 +74,11 @@ impl LockWait {
     }
 }
 
-/// How long to sleep after the `attempt`-th failure: 0.1 ms, doubling up to [`NAP_MAX`], with jitter, so that two
-/// processes that wait for each other's locks get out of step.
+/// How long to sleep after the failed attempt number `attempt`, counted from 0. The back-off begins at 0.1 ms and
+/// doubles up to [`NAP_MAX`]; jitter takes up to half of it off, so that two processes that wait for each other's locks
+/// get out of step.
 pub(super) fn nap(attempt: i32, seed: &mut u32) -> Duration {
-    // xorshift32 (Marsaglia 2003); any spread will do.
+    // xorshift32 (Marsaglia 2003); the quality of the random numbers does not matter.
     *seed ^= *seed << 13;
     *seed ^= *seed >> 17;
     *seed ^= *seed << 5;

@@ -30,7 +30,7 @@ impl Opener {
         open_checked(self, role, &|_| Ok(()))
     }
 
-    /// A new writer's connection of a memory database, with the content of `old`.
+    /// Opens a new writer's connection of a memory database and copies the content of `old` into it.
     pub(crate) fn open_with_content(&self, old: &Link) -> Result<Snapshot, Error> {
         let mut new = self.open(Role::Writer)?;
         let from = old.session.conn();
@@ -42,8 +42,8 @@ impl Opener {
         Ok(new)
     }
 
-    /// Removes the WAL of a file that is open nowhere, if it is empty, under SQLite's own locks. To be called after the
-    /// read-only connections that made it are closed: they cannot remove it.
+    /// Removes the file's WAL if the WAL is empty and no connection has the file open; SQLite's own locks guard the
+    /// removal. Call it after the read-only connections that made the WAL are closed, because they cannot remove it.
     pub(crate) fn remove_empty_wal(&self) -> rusqlite::Result<()> {
         let wal = self.file.path().map(|path| std::fs::metadata(path::beside(path, "-wal")));
         if !matches!(wal, Some(Ok(wal)) if wal.len() == 0) {
@@ -51,7 +51,8 @@ impl Opener {
         }
         let conn = connect(self, Role::Copier)?;
         conn.busy_timeout(Duration::ZERO)?;
-        // SQLite removes the WAL when a connection is closed that has opened it.
+        // SQLite removes the WAL when the last connection is closed, if that connection has opened the WAL. The query
+        // opens it.
         conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
     }
 }
@@ -73,7 +74,7 @@ pub(super) fn open_checked(
     interrupt::install(&mut session, &callbacks, false).map_err(failed)?;
     let conn = session.conn();
     if role == Role::Writer && conn.is_readonly(MAIN_DB).map_err(failed)? {
-        // SQLite opens a file that it may not write as read-only, without an error. Every write would fail.
+        // If the file is not writable, SQLite opens it read-only without an error, and every write would fail.
         let shown = opener.path().unwrap_or(Path::new("")).display();
         return Err(Error::new(ErrorKind::Open).detail(unwritable(&shown)));
     }
@@ -94,16 +95,18 @@ pub(super) fn open_checked(
             failed(error).detail("an attached file could not be brought into WAL mode")
         })?;
     }
-    // A statement that setup left in the cache was prepared before calls were guarded.
+    // Statements that `setup` left in the cache were prepared before the authorizer was installed.
     conn.flush_prepared_statement_cache();
-    // A second time: `setup` may have set the busy timeout, which removes the handler.
+    // `install` sets the busy handler a second time, because `setup` may have set a busy timeout, which removes the
+    // handler.
     let of_setup = OfSetup::new(conn).map_err(failed)?;
     install(&mut session, &callbacks, config, role).map_err(failed)?;
     session.prepare().map_err(failed)?;
     opener.board.register(role, &callbacks.slot);
     if role != Role::Copy {
-        // Opens the WAL, for two reasons: only a connection that has opened it copies it, or removes it when closed; and
-        // the check below then compares the files that this connection has, not those that it would open later.
+        // Opens the WAL, for two reasons. Only a connection that has opened the WAL copies it back, or removes it when
+        // the connection is closed. And `file.check` below must compare the files that this connection has open, not
+        // those that it would open later.
         session.run(Sql::Pin).map_err(|error| explain(opener, error))?;
     }
     if role != Role::Writer {
@@ -127,12 +130,12 @@ pub(super) fn open_checked(
             Error::new(ErrorKind::Open).detail("`setup` left a transaction that cannot be ended")
         );
     }
-    // The rows that `setup` changed count for no call.
+    // The row counts start from 0 again, so that the rows that `setup` changed are counted for no call.
     link.begin_own();
     Ok(Snapshot { link })
 }
 
-/// Copies the main file and those that `setup` attached, where they are in memory.
+/// Copies the main database and the databases that `setup` attached, as far as they are in memory.
 fn copy_memory(from: &Connection, to: &mut Connection) -> rusqlite::Result<()> {
     let page_size: i64 = from.pragma_query_value(None, "page_size", |row| row.get(0))?;
     to.pragma_update(None, "page_size", page_size)?;
@@ -147,8 +150,8 @@ fn copy_memory(from: &Connection, to: &mut Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Installs the busy and progress handlers, the authorizer and the hooks. To be called again after the bare connection
-/// was lent to `setup` or to an exclusive call.
+/// Installs the busy and progress handlers, the authorizer and the hooks. Call it again after the bare connection was
+/// lent to `setup` or to an exclusive call.
 pub(crate) fn install(
     session: &mut Session,
     callbacks: &Arc<Callbacks>,
@@ -162,14 +165,14 @@ pub(crate) fn install(
     if role != Role::Writer {
         return Ok(());
     }
-    // Calls cannot commit. But a statement that was begun before its transaction was lost, and is stepped after that,
-    // would commit by itself; the hook turns that COMMIT into a rollback.
+    // Calls cannot commit. But if a call steps a statement that began before the transaction was lost, SQLite commits
+    // when the statement ends. The hook turns that COMMIT into a rollback.
     let at_commit = Arc::clone(callbacks);
     conn.commit_hook(Some(move || at_commit.access.get() == Access::Call))
 }
 
-/// After an exclusive call: rolls back what it left open and installs the hooks again, for what the library still does on
-/// the connection before it is replaced.
+/// To be called after an exclusive call. Rolls back the transaction that the call left open, and installs the hooks
+/// again, because the library still uses the connection before it replaces it.
 pub(crate) fn end_exclusive(session: &mut Session, callbacks: &Arc<Callbacks>, config: &Config) {
     callbacks.access.set(Access::Open);
     // The cached statements were authorized for an exclusive call.
@@ -182,15 +185,16 @@ pub(crate) fn end_exclusive(session: &mut Session, callbacks: &Arc<Callbacks>, c
     }
     let _ = configure_attached(conn, config.busy_timeout);
     let _ = conn.execute_batch("PRAGMA foreign_keys = ON; PRAGMA defer_foreign_keys = OFF");
-    // The mode changes with the next access to the file.
+    // The new locking mode takes effect at the next access to the file, so a query follows.
     let unlock = "PRAGMA locking_mode = NORMAL; SELECT 1 FROM sqlite_schema LIMIT 1";
     let _ = conn.execute_batch(unlock);
 }
 
-/// Brings a file into WAL mode; the mode that it is in then. SQLite may refuse the change without an error.
+/// Switches a file to WAL mode. Returns the mode that the file is in afterwards, because SQLite may refuse the change
+/// without an error.
 ///
-/// The change needs an exclusive lock, and SQLite does not ask the busy handler where two connections might wait for each
-/// other: of several processes that open a new file at once, some get `SQLITE_BUSY`. So the retries are here.
+/// The change needs an exclusive lock. SQLite does not call the busy handler where two connections might wait for each
+/// other: if several processes open a new file at once, some get `SQLITE_BUSY`. So this function retries.
 fn into_wal(conn: &Connection, schema: &str, timeout: Duration) -> rusqlite::Result<String> {
     let give_up_at = now().checked_add(timeout);
     let mut seed = std::process::id() | 1;
@@ -209,8 +213,8 @@ fn into_wal(conn: &Connection, schema: &str, timeout: Duration) -> rusqlite::Res
     }
 }
 
-/// Brings attached files into WAL mode too. In another mode one reader, such as a held snapshot, keeps every writer of
-/// the file waiting (<https://www.sqlite.org/lockingv3.html>). Read-only files keep their mode.
+/// Switches attached files to WAL mode too. In any other mode a single reader, such as a held snapshot, blocks every
+/// writer of the file (<https://www.sqlite.org/lockingv3.html>). Read-only files keep their mode.
 pub(crate) fn configure_attached(
     conn: &Connection,
     busy_timeout: Duration,
@@ -237,7 +241,7 @@ fn attached(conn: &Connection) -> rusqlite::Result<Vec<(String, PathBuf)>> {
 /// The number of the temporary database in `PRAGMA database_list`; 0 is the main one.
 const TEMP: i64 = 1;
 
-/// The number, the name and the file of each database of the connection; `None`: it is in memory.
+/// The number, the name and the file of each database of the connection; `None`: it has no file.
 fn databases(conn: &Connection) -> rusqlite::Result<Vec<(i64, String, Option<PathBuf>)>> {
     let mut list = conn.prepare("PRAGMA database_list")?;
     let rows = list.query_map([], |row| {
@@ -247,7 +251,7 @@ fn databases(conn: &Connection) -> rusqlite::Result<Vec<(i64, String, Option<Pat
     rows.collect()
 }
 
-/// A path as SQLite tells it; it need not be UTF-8.
+/// The path that SQLite reports, which need not be UTF-8.
 fn path_of(bytes: &[u8]) -> PathBuf {
     #[cfg(unix)]
     return std::ffi::OsStr::from_bytes(bytes).into();
@@ -277,10 +281,11 @@ fn connect(opener: &Opener, role: Role) -> rusqlite::Result<Connection> {
     }
 }
 
-/// Makes the library's settings, and checks what SQLite may have refused without an error.
+/// Applies the library's settings, and checks those that SQLite may have refused without an error.
 fn configure(conn: &Connection, opener: &Opener, role: Role) -> Result<(), Error> {
     let (config, failed) = (&opener.config, |error| explain(opener, error));
-    // SQLite reads a larger number as 0, and 0 as its default once it has loaded the schema.
+    // Clamped to 1..=i32::MAX: SQLite reads a number above `i32::MAX` as 0, and replaces 0 by its default size when it
+    // loads the schema.
     let kib = i32::try_from(config.page_cache_bytes / 1024).unwrap_or(i32::MAX).max(1);
     let settings = format!("PRAGMA cache_size = -{kib}; PRAGMA foreign_keys = ON");
     conn.execute_batch(&settings).map_err(failed)?;
@@ -293,14 +298,14 @@ fn configure(conn: &Connection, opener: &Opener, role: Role) -> Result<(), Error
             let detail = format!("the file system or VFS offers no WAL: journal_mode is {mode}");
             return Err(Error::new(ErrorKind::Open).detail(detail));
         }
-        // After a checkpoint that reset the WAL, SQLite cuts the file back to this.
+        // When the WAL starts over after a checkpoint, SQLite truncates the `-wal` file to this size.
         let limit = i64::try_from(config.wal_bytes_max).unwrap_or(i64::MAX);
         let limit = format!("PRAGMA journal_size_limit = {limit}");
         conn.query_row(&limit, [], |_| Ok(())).map_err(failed)?;
     }
     let synchronous = format!("PRAGMA synchronous = {}", config.synchronous.sql());
     conn.execute_batch(&synchronous).map_err(failed)?;
-    // An automatic checkpoint runs inside the COMMIT of some call; see `wal/checkpoint.rs`.
+    // Automatic checkpoints are off, because each would run inside the COMMIT of a call; see `wal/checkpoint.rs`.
     conn.query_row("PRAGMA wal_autocheckpoint = 0", [], |_| Ok(())).map_err(failed)
 }
 
@@ -310,7 +315,7 @@ fn unwritable(shown: &std::path::Display<'_>) -> String {
     )
 }
 
-/// What can be done about a file that cannot be opened read-only.
+/// Says what to do about a file that cannot be opened read-only.
 fn unreadable(path: &Path, extended_code: i32) -> String {
     let shown = path.display();
     match extended_code {
@@ -326,7 +331,7 @@ fn unreadable(path: &Path, extended_code: i32) -> String {
     }
 }
 
-/// The error of opening a file, with its path and what can be done.
+/// Turns `error`, from opening the file, into an error that names the path and says what to do.
 fn explain(opener: &Opener, error: rusqlite::Error) -> Error {
     let config = &opener.config;
     let Some(path) = opener.path() else {
@@ -335,7 +340,7 @@ fn explain(opener: &Opener, error: rusqlite::Error) -> Error {
     let shown = path.display();
     let code = error.sqlite_error().map_or(0, |error| error.extended_code);
     let (kind, detail) = match code & 0xff {
-        // `Error` adds the hint about descriptors.
+        // `Error` adds the hint about file descriptors.
         ffi::SQLITE_CANTOPEN if are_descriptors_exhausted() => (ErrorKind::Open, shown.to_string()),
         ffi::SQLITE_CANTOPEN if !config.creates() && path::is_absent(path) => {
             (ErrorKind::NotFound, format!("{shown} does not exist any more"))

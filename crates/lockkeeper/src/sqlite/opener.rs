@@ -1,4 +1,4 @@
-//! What all connections of one database are opened with: the settings, and what they share.
+//! The settings with which all connections of one database are opened, and the state that they share.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,17 +10,17 @@ use crate::place::Place;
 use crate::queue::Wakeups;
 use crate::stats::holders::Board;
 
-/// One for each database that is opened.
+/// Opens the connections of one database.
 #[derive(Debug)]
 pub(crate) struct Opener {
     pub(crate) config: Arc<Config>,
-    /// The file; empty until the writer has found it.
+    /// The database's file. Its path is not set until the writer has found the file.
     pub(crate) file: DatabaseFile,
-    /// Who holds which connection.
+    /// Which call uses which connection.
     pub(crate) board: Arc<Board>,
-    /// Callers that were answered and are to be woken.
+    /// Callers that were answered and must still be woken.
     pub(crate) wakeups: Arc<Wakeups>,
-    /// What the file is checked against before it is opened.
+    /// The properties of SQLite and of the machine against which the file is checked before it is opened.
     pub(crate) machine: Machine,
 }
 
@@ -35,7 +35,8 @@ impl Opener {
         }
     }
 
-    /// The path of the database's file, without links once the file was found; `None`: there is no file.
+    /// The path of the database's file. Once the file was found, symbolic links in the path are resolved. `None`: the
+    /// database has no file.
     pub(crate) fn path(&self) -> Option<&Path> {
         match &self.config.place {
             Place::File(path) => Some(self.file.path().unwrap_or(path)),

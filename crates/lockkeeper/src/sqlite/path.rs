@@ -1,12 +1,12 @@
 //! From the path that a caller gives to the file that SQLite opens.
 //!
-//! A SQLite that was compiled with `SQLITE_USE_URI`, as the bundled one is, takes every name that begins with `file:` for
-//! a URI, with any flags (<https://www.sqlite.org/uri.html>). A URI names another file than the path of the same letters,
-//! and can switch the locks off. So this library gives SQLite absolute paths only, which are never URIs, and refuses URLs
-//! with what to write instead.
+//! A SQLite that was compiled with `SQLITE_USE_URI`, as the bundled one is, takes every name that begins with `file:`
+//! for a URI, with any flags (<https://www.sqlite.org/uri.html>). A URI names another file than the path of the same
+//! letters, and can switch the locks off. So this library gives SQLite only absolute paths, which are never URIs; the
+//! one exception is `immutable_uri`. It refuses URLs, and the error says what to write instead.
 //!
-//! SQLite names the WAL after the path without symbolic links. So links are followed here, before anything else is
-//! checked: all checks, and SQLite, then use one name.
+//! SQLite derives the name of the WAL from the path with symbolic links resolved. So links are resolved here, before
+//! anything else is checked. Then all checks, and SQLite, use the same name.
 
 use std::ffi::{OsStr, OsString};
 #[cfg(unix)]
@@ -16,29 +16,30 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, ErrorKind};
 use crate::place::{Place, Refusal};
 
-/// Links followed before a path is taken for a circle; Linux has the same bound.
+/// The most symbolic links that are followed in a path; a path with more counts as a circle. Linux has the same limit.
 const LINKS_MAX: usize = 40;
 
 /// The suffixes that SQLite appends to a database's path for the files that belong to it.
 pub(crate) const ENDS: [&str; 3] = ["-wal", "-shm", "-journal"];
 
-/// Bytes that a path may have: SQLite's `MAX_PATHNAME` on Unix, less the longest suffix.
+/// The most bytes of a path: on Unix SQLite's `MAX_PATHNAME`, less the longest suffix.
 const PATH_MAX: usize = if cfg!(unix) { 512 - LONGEST_END } else { usize::MAX };
 
-/// Bytes that a file's name may have: the limit of the usual file systems, less the longest suffix.
+/// The most bytes of a file's name: the limit of the usual file systems, less the longest suffix.
 const NAME_MAX: usize = if cfg!(unix) { 255 - LONGEST_END } else { usize::MAX };
 
-/// Of [`ENDS`].
+/// The length in bytes of the longest suffix in [`ENDS`].
 const LONGEST_END: usize = "-journal".len();
 
-/// Device and inode.
+/// The device and inode of a file.
 pub(crate) type FileId = (u64, u64);
 
-/// The absolute form of `path`, as this library hands it to SQLite, for programs that open connections of
-/// their own beside it. It need not exist; links are not followed.
+/// The absolute form of `path`, after the checks that this library makes before it opens a path. For programs that open
+/// SQLite connections of their own beside this library. The file need not exist, and symbolic links are not resolved.
 ///
 /// # Errors
-/// [`ErrorKind::Open`]: it is empty, a URL (`file:…`, `sqlite:…`), or names a directory.
+/// [`ErrorKind::Open`]: `path` is empty, is a URL (`file:…`, `sqlite:…`) or `:memory:`, holds a NUL byte, or names
+/// a directory; or the current directory is not known.
 ///
 /// # Examples
 /// ```
@@ -52,7 +53,7 @@ pub fn absolute_path(path: impl AsRef<Path>) -> Result<PathBuf, Error> {
     absolute(path.as_ref()).map_err(|why| Error::new(ErrorKind::Open).detail(why))
 }
 
-/// What `path` names, from the directory that is current now.
+/// What `path` names. A relative path is resolved against the current directory of the process now.
 pub(crate) fn place(path: &Path) -> Place {
     match path.to_str() {
         Some(":memory:") => Place::Memory,
@@ -60,7 +61,8 @@ pub(crate) fn place(path: &Path) -> Place {
     }
 }
 
-/// The absolute form of `path`, if it can be a file's. Later changes of the current directory do not matter then.
+/// The absolute form of `path`, which later changes of the current directory do not affect. Refuses a path that cannot
+/// be the path of a file.
 pub(crate) fn absolute(path: &Path) -> Result<PathBuf, Refusal> {
     let bytes = path.as_os_str().as_encoded_bytes();
     let shown = path.display();
@@ -92,14 +94,14 @@ pub(crate) fn absolute(path: &Path) -> Result<PathBuf, Refusal> {
     })
 }
 
-/// What to write instead of the URL `text`; `None`: it is no URL.
+/// What to write instead of the URL `text`; `None`: `text` is not a URL.
 fn instead_of_url(text: &str) -> Option<String> {
     let (scheme, mut rest) = text.split_once(':')?;
     let scheme = scheme.to_ascii_lowercase();
     let of_sqlite = ["file", "sqlite", "sqlite3", "jdbc"].contains(&scheme.as_str());
     let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
         && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
-    // A scheme of one letter is a drive.
+    // A scheme of one letter is a Windows drive.
     let is_other = is_scheme && scheme.len() > 1 && rest.starts_with("//");
     if !of_sqlite && !is_other {
         return None;
@@ -142,7 +144,7 @@ fn decoded(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The absolute path `path` without links; the last part need not exist.
+/// The absolute path `path` with symbolic links resolved. Its last component need not exist.
 pub(crate) fn resolve(path: &Path) -> Result<PathBuf, Refusal> {
     let shown = path.display();
     let mut path = path.to_owned();
@@ -151,9 +153,9 @@ pub(crate) fn resolve(path: &Path) -> Result<PathBuf, Refusal> {
             return Ok(whole);
         }
         let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { break };
-        // The path is a link whose target is missing, or is missing itself.
+        // Either the path is a symbolic link whose target is missing, or there is nothing at the path.
         match path.read_link() {
-            // A link in /proc leads to an open file, which its text need not name.
+            // A link in /proc leads to an open file, whatever path the text of the link names.
             Ok(_) if path.metadata().is_ok() => {
                 return path.canonicalize().map_err(|_| {
                     format!(
@@ -186,7 +188,7 @@ pub(crate) fn is_absent(path: &Path) -> bool {
     looked.is_err_and(|error| matches!(error.kind(), NotFound | NotADirectory))
 }
 
-/// Whether SQLite can open the resolved path `path`, and the paths with its suffixes.
+/// Refuses the resolved path `path` if SQLite cannot open it, or that path with a suffix, because it is too long.
 pub(crate) fn check_length(path: &Path) -> Result<(), Refusal> {
     let (bytes, name) = (path.as_os_str().len(), path.file_name().map_or(0, OsStr::len));
     if name > NAME_MAX {
@@ -211,7 +213,8 @@ pub(crate) fn room_for_name(path: &Path) -> usize {
     NAME_MAX.min(PATH_MAX.saturating_sub(dir))
 }
 
-/// Refuses what is no regular file at the resolved path `path`; `None`: nothing is there.
+/// Refuses the resolved path `path` if something other than a regular file is there. Returns the file's metadata;
+/// `None`: nothing is there.
 pub(crate) fn check_kind(path: &Path) -> Result<Option<std::fs::Metadata>, Refusal> {
     let shown = path.display();
     let Ok(file) = std::fs::metadata(path) else { return Ok(None) };
@@ -222,7 +225,7 @@ pub(crate) fn check_kind(path: &Path) -> Result<Option<std::fs::Metadata>, Refus
     }
 }
 
-/// The kind of a file that is not regular.
+/// The kind of a file that is not regular; `None`: it is regular.
 fn kind(file: &std::fs::Metadata) -> Option<&'static str> {
     #[cfg(unix)]
     {
@@ -245,8 +248,8 @@ fn kind(file: &std::fs::Metadata) -> Option<&'static str> {
     }
 }
 
-/// The database whose WAL, index or journal the resolved path `path` would be by its name, if that database is there:
-/// SQLite reads and deletes files of such names.
+/// If the resolved path `path` is named like the WAL, index or journal of a database beside it, and that database
+/// exists: its path. SQLite reads and deletes files with such names.
 pub(crate) fn owner(path: &Path) -> Option<PathBuf> {
     let bytes = path.file_name()?.as_encoded_bytes();
     let end = ENDS.iter().find(|end| bytes.ends_with(end.as_bytes()) && bytes.len() > end.len())?;
@@ -280,12 +283,13 @@ pub(crate) fn beside(path: &Path, end: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// The device and inode at `path`, by `stat`: closing a descriptor of the file would drop SQLite's locks.
+/// The device and inode of the file at `path`; `None`: not known. This uses `stat`, because to open the file and close
+/// its descriptor would drop SQLite's locks.
 pub(crate) fn identity(path: &Path) -> Option<FileId> {
     std::fs::metadata(path).ok().as_ref().and_then(id_of)
 }
 
-/// The device and inode of a file. `None` on systems that have none; there files are told apart by their paths alone.
+/// The device and inode of a file. `None` on systems other than Unix, where files are compared by their paths alone.
 #[cfg_attr(not(unix), expect(unused_variables, reason = "only Unix tells"))]
 pub(crate) fn id_of(file: &std::fs::Metadata) -> Option<FileId> {
     #[cfg(unix)]

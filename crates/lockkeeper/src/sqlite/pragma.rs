@@ -5,7 +5,7 @@ use rusqlite::{Result, ToSql, ffi};
 
 use super::failure::sqlite;
 
-/// `PRAGMA schema.name`, and what follows it.
+/// `PRAGMA schema.name`, followed by `rest`.
 pub(crate) fn text(schema: Option<&str>, name: &str, rest: &str) -> Result<String> {
     let mut chars = name.chars();
     let is_name = chars.next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_')
@@ -19,7 +19,7 @@ pub(crate) fn text(schema: Option<&str>, name: &str, rest: &str) -> Result<Strin
     })
 }
 
-/// `value` as SQL writes it.
+/// `value` as an SQL literal.
 pub(crate) fn literal(value: &dyn ToSql) -> Result<String> {
     let value = value.to_sql()?;
     let value = match &value {

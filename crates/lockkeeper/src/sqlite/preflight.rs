@@ -1,7 +1,7 @@
 //! Checks before a file is opened: the version of SQLite, the path, and the kind of file system.
 //!
 //! Some versions of SQLite and some file systems lose data without an error, so the default is to refuse them. No check
-//! opens the database file: closing a descriptor of it would drop all locks that SQLite holds on it.
+//! opens the database file, because closing a file descriptor of it would drop all locks that SQLite holds on the file.
 
 use std::path::Path;
 
@@ -16,23 +16,23 @@ use crate::place::{Place, Refusal};
 /// Why the WAL's shared memory may not work on a file system.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Risk {
-    /// Other machines write the same files and see none of this machine's shared memory.
+    /// Other machines may write the same files, but do not see this machine's shared memory.
     Network(String),
-    /// Whether it works depends on how the file system is mounted.
+    /// Whether shared memory works depends on how the file system is mounted.
     Doubtful(String),
 }
 
-/// What a file is checked against; tests use other values.
+/// The properties of SQLite and of the machine against which a file is checked. Tests replace them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Machine {
     pub(crate) sqlite_version: i32,
     pub(crate) shares_page_caches: bool,
-    /// What is wrong with the file system of a path; `None`: nothing known.
+    /// The risk of the file system that holds a path; `None`: no risk is known.
     pub(crate) file_system: fn(&Path) -> Option<Risk>,
 }
 
 impl Default for Machine {
-    /// This one.
+    /// The properties of this machine.
     fn default() -> Self {
         Self {
             sqlite_version: rusqlite::version_number(),
@@ -49,14 +49,14 @@ pub(crate) fn check(
     machine: &Machine,
 ) -> Result<Vec<String>, Error> {
     let Place::File(named) = &config.place else { return Ok(Vec::new()) };
-    // Only a checkpoint loses commits, and read-only databases make none.
+    // Only a checkpoint can lose commits, and a read-only database makes no checkpoints.
     if !config.is_read_only() {
         check_version(machine.sqlite_version)?;
     }
     let refused = |why| Error::new(ErrorKind::Open).detail(why);
     let path = match (path::resolve(named), &config.vfs) {
         (Ok(path), _) => path,
-        // The VFS need not keep its files where the system does.
+        // A failure does not matter here, because the VFS may keep its files elsewhere.
         (Err(_), Some(_)) => named.clone(),
         (Err(_), None) if !config.creates() && path::is_absent(named) => return Err(absent(named)),
         (Err(why), None) => return Err(refused(why)),
@@ -96,8 +96,8 @@ fn absent(path: &Path) -> Error {
     ))
 }
 
-/// Refuses a file that has a WAL or a journal: SQLite ignores these in immutable files, and would read a state that never
-/// was.
+/// Refuses a file whose WAL or journal is not empty: SQLite ignores both when it reads a file as immutable, and could
+/// read a state that was never committed.
 fn check_still(path: &Path) -> Result<(), Refusal> {
     for end in ["-wal", "-journal"] {
         let beside = path::beside(path, end);
@@ -113,7 +113,7 @@ fn check_still(path: &Path) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The warning for a file that has several names.
+/// The warning for a file that has several names (hard links); `None`: it has one name, or is not there.
 pub(crate) fn names(file: &DatabaseFile) -> Option<String> {
     let path = file.path()?;
     let file = std::fs::metadata(path).ok()?;
@@ -128,7 +128,7 @@ pub(crate) fn names(file: &DatabaseFile) -> Option<String> {
     ))
 }
 
-/// Refuses a network file system, or returns what the operator should be warned of.
+/// Refuses a network file system; otherwise returns the warnings for the operator.
 fn judge(
     config: &Config,
     machine: &Machine,
@@ -165,8 +165,8 @@ fn judge(
     Ok(warnings)
 }
 
-/// Whether a checkpoint of this version may race a commit of another process and lose it: the
-/// WAL-reset bug of 3.7.0 to 3.51.2, also fixed in 3.50.7 and 3.44.6
+/// Whether, in this version of SQLite, a checkpoint may race a commit of another process and lose the commit. This is
+/// the WAL-reset bug of the versions 3.7.0 to 3.51.2, which was also fixed in 3.50.7 and 3.44.6
 /// (<https://www.sqlite.org/wal.html#the_wal_reset_bug>).
 fn has_wal_reset_bug(version: i32) -> bool {
     let mended = matches!(version, 3_044_006..3_045_000 | 3_050_007..3_051_000 | 3_051_003..);
@@ -184,7 +184,7 @@ fn check_version(version: i32) -> Result<(), Error> {
     )))
 }
 
-/// What is wrong with the file system of the resolved path `path`; `None`: nothing that is known.
+/// The risk of the file system that holds the resolved path `path`; `None`: no risk is known.
 #[cfg(target_os = "linux")]
 fn file_system(path: &Path) -> Option<Risk> {
     use std::os::unix::fs::MetadataExt;
@@ -200,7 +200,7 @@ fn file_system(path: &Path) -> Option<Risk> {
     classify(magic, mounted_as(&mounts, &device))
 }
 
-/// Not known on other systems.
+/// No risk is known on systems other than Linux.
 #[cfg(not(target_os = "linux"))]
 fn file_system(_path: &Path) -> Option<Risk> {
     None
@@ -208,7 +208,8 @@ fn file_system(_path: &Path) -> Option<Risk> {
 
 const FUSE: u32 = 0x6573_5546;
 
-/// Judges a file system by the magic number of `statfs` (statfs(2)) and, for FUSE, by its type.
+/// The risk of a file system, by the magic number of `statfs` (statfs(2)) and, for FUSE, by the type as which it is
+/// mounted.
 fn classify(magic: u32, mounted_as: Option<&str>) -> Option<Risk> {
     let network = |name: &str| Some(Risk::Network(name.to_owned()));
     match magic {
@@ -223,7 +224,7 @@ fn classify(magic: u32, mounted_as: Option<&str>) -> Option<Risk> {
         0x0116_1970 => network("GFS2"),
         0x0102_1997 => Some(Risk::Doubtful(String::from("9p"))),
         FUSE => match mounted_as.unwrap_or("fuse") {
-            // A disk of another system's format.
+            // `fuseblk` is a local disk in another system's format, such as NTFS.
             "fuseblk" => None,
             "virtiofs" => network("virtiofs"),
             kind if ["sshfs", "glusterfs", "s3fs", "rclone", "ceph", "davfs", "gcsfuse", "nfs"]
@@ -301,7 +302,7 @@ mod tests {
         db.blocking_close().expect("closes");
     }
 
-    /// The file system is that of the file which a link leads to, also where there is none yet.
+    /// The file system is that of the file to which a link leads, even if that file does not exist yet.
     #[test]
     #[cfg(unix)]
     fn a41_the_file_system_is_judged_of_the_file_however_it_is_named() {

@@ -16,15 +16,15 @@ use crate::{Snapshot, Transaction};
 /// The connection behind a [`Queryable`].
 #[derive(Clone, Copy, Debug)]
 pub enum Source<'c> {
-    /// A call's, which is guarded.
+    /// The connection of a call, which is guarded: what the call may not do is refused.
     Call(&'c Link),
-    /// One without guards.
+    /// A connection without guards, as `setup` and exclusive calls get it.
     Bare(&'c Connection),
 }
 
-/// Keeps [`Queryable`] and [`Executor`] to the types of this crate: users cannot name it.
+/// Seals [`Queryable`] and [`Executor`]: users cannot name this trait, so they cannot implement the two.
 pub trait Sealed {
-    /// The connection behind it.
+    /// The connection of this value.
     fn source(&self) -> Source<'_>;
 }
 
@@ -50,8 +50,9 @@ impl<'c> Source<'c> {
 /// What can be queried: a [`Snapshot`], a [`Transaction`], and rusqlite's `Connection` as `setup` and `exclusive`
 /// give it.
 ///
-/// For functions that take any of these; each type has the same methods itself. They do what rusqlite's methods of the
-/// same name do; the statement of a `query_…` comes through the cache. Sealed: it may get more methods.
+/// Use it for functions that take any of these types; each type also has these methods itself. They do what rusqlite's
+/// methods of the same name do, but the `query_…` methods take their statements from the cache. The trait is sealed:
+/// later versions may add methods.
 ///
 /// # Examples
 /// ```
@@ -140,7 +141,7 @@ pub trait Queryable: Sealed {
     /// Runs a query and maps its first row.
     ///
     /// # Errors
-    /// SQLite's; `QueryReturnedNoRows` when there is none.
+    /// SQLite's; `QueryReturnedNoRows` when there is no row.
     fn query_row<T, P, F>(&self, sql: &str, params: P, f: F) -> Result<T>
     where
         P: Params,
@@ -164,7 +165,7 @@ pub trait Queryable: Sealed {
     /// Runs a query and maps its first row by a function with errors of another type.
     ///
     /// # Errors
-    /// What `f` returned; SQLite's; `QueryReturnedNoRows` when there is none.
+    /// What `f` returned; SQLite's; `QueryReturnedNoRows` when there is no row.
     fn query_row_and_then<T, E, P, F>(
         &self,
         sql: &str,
@@ -182,7 +183,7 @@ pub trait Queryable: Sealed {
     /// The value of a PRAGMA.
     ///
     /// # Errors
-    /// SQLite's; `QueryReturnedNoRows` when there is none.
+    /// SQLite's; `QueryReturnedNoRows` when there is no row.
     fn pragma_query_value<T, F>(&self, schema: Option<&str>, name: &str, f: F) -> Result<T>
     where
         F: FnOnce(&Row<'_>) -> Result<T>,
@@ -190,7 +191,7 @@ pub trait Queryable: Sealed {
         self.prepare(&pragma::text(schema, name, "")?)?.query_row([], f)
     }
 
-    /// The value of a PRAGMA, as it is.
+    /// The value of a PRAGMA, converted to `T`.
     ///
     /// # Errors
     /// As [`Queryable::pragma_query_value`]; also when the value is of another type.
@@ -225,7 +226,7 @@ pub trait Queryable: Sealed {
 
 /// What can be queried and written: a [`Transaction`], and rusqlite's `Connection` as `setup` and `exclusive` give it.
 ///
-/// For functions that take either; see [`Queryable`]. Sealed.
+/// Use it for functions that take either type; see [`Queryable`]. The trait is sealed.
 ///
 /// # Examples
 /// ```
@@ -299,10 +300,10 @@ pub trait Executor: Queryable {
         self.prepare(&pragma::text(schema, name, &argument)?)?.run()
     }
 
-    /// Sets a PRAGMA and maps the row that it answers with.
+    /// Sets a PRAGMA and maps the row that it returns.
     ///
     /// # Errors
-    /// SQLite's; `QueryReturnedNoRows` when it answers with none.
+    /// SQLite's; `QueryReturnedNoRows` when the PRAGMA returns no row.
     fn pragma_update_and_check<F, T, V>(
         &self,
         schema: Option<&str>,
@@ -327,7 +328,7 @@ fn each_row(mut statement: Statement<'_>, f: &mut dyn FnMut(&Row<'_>) -> Result<
     Ok(())
 }
 
-/// Connections as `setup` and `exclusive` give them, and rusqlite's transactions on them.
+/// Implements the traits for rusqlite's `Connection`, as `setup` and `exclusive` give it, and for its transactions.
 macro_rules! bare {
     ($($name:ty),*) => {$(
         impl Sealed for $name {

@@ -1,9 +1,9 @@
 //! The caller's `setup`, and what it may not leave on a connection.
 //!
 //! With some settings the library cannot serve calls, and SQLite's errors would come late and name something else: with
-//! `query_only` every write is told that the database is read-only, with a small limit opening is "out of memory". So these
-//! settings are checked after `setup` and refused by name. Foreign keys are switched on again, and an open transaction is
-//! rolled back.
+//! `query_only`, every write would fail because "the database is read-only"; with a small limit, opening would fail
+//! with "out of memory". So these settings are checked after `setup` and refused by name. Foreign keys are switched on
+//! again, and an open transaction is rolled back.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -66,7 +66,8 @@ pub(crate) fn run_all(conn: &Connection, all: &[Callback<Setup>], role: Role) ->
 
 const AFTER: &str = "after the caller's setup";
 
-/// Switches foreign keys on, which the library promises. Inside a transaction SQLite would ignore that.
+/// Switches foreign keys on, as the library promises. An open transaction is rolled back first, because inside a
+/// transaction SQLite would ignore the PRAGMA.
 fn keep_keys(conn: &Connection) -> rusqlite::Result<()> {
     if !conn.is_autocommit() {
         conn.execute_batch("ROLLBACK")?;
@@ -89,7 +90,8 @@ fn explain(error: rusqlite::Error, role: Role) -> Error {
     Error::sqlite_error(ErrorKind::Open, error).detail(detail)
 }
 
-/// Checks the settings; the limits first, because with small ones no statement could ask for the others.
+/// Checks the settings. The limits come first, because with too small limits no statement could ask for the other
+/// settings.
 fn check(conn: &Connection, config: &Config, role: Role) -> Result<(), Error> {
     let failed = |error| Error::sqlite_error(ErrorKind::Open, error).detail(AFTER);
     let refused = |detail: String| Err(Error::new(ErrorKind::Config).detail(detail));

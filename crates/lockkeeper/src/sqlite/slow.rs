@@ -1,4 +1,5 @@
-//! The slow log: which calls were slow, and what their last statement did for want of an index.
+//! The slow log: which calls were slow, the work that they did because an index was missing, and the plan of their last
+//! statement.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -9,17 +10,17 @@ use crate::queue::shielded;
 use crate::stats::holders::Holder;
 use crate::stats::{Slow, Work};
 
-/// Lines of a query plan in a report.
+/// The most lines of a query plan in a report.
 const PLAN_MAX: usize = 16;
 
-/// Reports the call that has just run on `link` to the slow log, if it was slow. True: it did, and the time that this took
-/// is no call's running time.
+/// Reports the call that has just run on `link` to the slow log, if it was slow. Returns whether it reported the call;
+/// then the caller must not count the time of the report as running time of a call.
 pub(crate) fn report(config: &Config, link: &Link, waited: Duration, ran: Duration) -> bool {
     let Some((threshold, tell)) = &config.on_slow else { return false };
     if waited < *threshold && ran < *threshold {
         return false;
     }
-    // The callback may take long; answered callers do not wait for it.
+    // Answered callers are woken first, because the callback may take long.
     link.callbacks.wakeups.wake_all();
     let Some(Holder { kind, client, place, sql, .. }) = link.callbacks.slot.call() else {
         return false;

@@ -1,4 +1,4 @@
-//! [`Snapshot`], which a read's closure is given: one state of the database.
+//! [`Snapshot`], which the closure of a read gets: one state of the database.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
@@ -15,11 +15,11 @@ use super::transaction::Transaction;
 use crate::changes::interest::Reads;
 use crate::queue;
 
-/// One state of the database: all statements of a read see the same one.
+/// One state of the database: all statements of a read see the same state.
 ///
-/// It offers rusqlite's reading methods. Statements have the columns of the current schema, also when they come
-/// from the cache. Transaction control, `ATTACH` and `PRAGMA`s that would
-/// outlive the call are refused when the statement is prepared.
+/// It offers rusqlite's reading methods. Statements have the columns of the current schema, also when they come from
+/// the cache. Transaction control, `ATTACH`, and `PRAGMA`s whose effect would outlive the call are refused when the
+/// statement is prepared.
 #[derive(Debug)]
 pub struct Snapshot {
     pub(crate) link: Link,
@@ -35,7 +35,8 @@ impl Snapshot {
         Queryable::prepare(self, sql)
     }
 
-    /// Prepares a statement, or takes it from the connection's cache, to which it returns.
+    /// Prepares a statement, or takes it from the connection's cache. When the statement is dropped, it goes back to
+    /// the cache.
     ///
     /// # Errors
     /// As [`Snapshot::prepare`].
@@ -43,10 +44,10 @@ impl Snapshot {
         Queryable::prepare_cached(self, sql)
     }
 
-    /// Runs a query and maps its first row. Prepared through the cache.
+    /// Runs a query and maps its first row. The statement comes through the connection's cache.
     ///
     /// # Errors
-    /// SQLite's; `QueryReturnedNoRows` when there is none.
+    /// SQLite's; `QueryReturnedNoRows` when there is no row.
     pub fn query_row<T, P, F>(&self, sql: &str, params: P, f: F) -> Result<T>
     where
         P: Params,
@@ -55,7 +56,7 @@ impl Snapshot {
         Queryable::query_row(self, sql, params, f)
     }
 
-    /// Runs a query and maps its only row. Prepared through the cache.
+    /// Runs a query and maps its only row. The statement comes through the connection's cache.
     ///
     /// # Errors
     /// SQLite's; also when there is no row or more than one.
@@ -67,8 +68,8 @@ impl Snapshot {
         Queryable::query_one(self, sql, params, f)
     }
 
-    /// Runs a query and maps its first row by a function whose errors may be of another type. Prepared
-    /// through the cache.
+    /// Runs a query and maps its first row by a function whose errors may be of another type. The statement comes
+    /// through the connection's cache.
     ///
     /// # Errors
     /// What `f` returned; SQLite's; `QueryReturnedNoRows` when there is no row.
@@ -88,10 +89,10 @@ impl Snapshot {
 
     /// Opens the blob (or text) in `column` of the row `rowid`, to be read or written piece by piece.
     ///
-    /// The schema is `"main"`, or the name of an attached file. A write may write into it unless
-    /// `read_only`; in a read it must be `true`. While a blob is open for writing the call cannot begin or
-    /// end a savepoint ([`Transaction::savepoint`]). What is written is reported by the change feed as the table
-    /// alone. `changes` does not count it.
+    /// `schema` is `"main"`, or the name of an attached file. In a write, the blob can be written unless `read_only` is
+    /// `true`; in a read, `read_only` must be `true`. While a blob is open for writing, the call cannot begin or end a
+    /// savepoint ([`Transaction::savepoint`]). The change feed reports a write into a blob as a change of the table,
+    /// without rows, and [`Transaction::changes`] does not count it.
     ///
     /// # Errors
     /// SQLite's: there is no such row or column, no blob or text in it, or the table is a view, virtual or
@@ -107,7 +108,7 @@ impl Snapshot {
         Queryable::blob_open(self, schema, table, column, rowid, read_only)
     }
 
-    /// The value of a PRAGMA; without a schema that of the main file.
+    /// The value of a PRAGMA. If `schema` is `None`, that of the main file.
     ///
     /// # Errors
     /// SQLite's.
@@ -118,7 +119,7 @@ impl Snapshot {
         Queryable::pragma_query_value(self, schema, name, f)
     }
 
-    /// The value of a PRAGMA, as it is.
+    /// The value of a PRAGMA, converted to `T`.
     ///
     /// # Errors
     /// As [`Snapshot::pragma_query_value`]; also when the value is of another type.
@@ -140,7 +141,7 @@ impl Snapshot {
     /// Runs `f` for each row of a PRAGMA with an argument, such as `table_info`.
     ///
     /// # Errors
-    /// SQLite's; what `f` returned; `AuthorizationForStatementDenied` where the argument would change the connection.
+    /// SQLite's; what `f` returned; `AuthorizationForStatementDenied` if the argument would change the connection.
     pub fn pragma<F, V>(&self, schema: Option<&str>, name: &str, value: V, f: F) -> Result<()>
     where
         F: FnMut(&Row<'_>) -> Result<()>,
@@ -149,7 +150,7 @@ impl Snapshot {
         Queryable::pragma(self, schema, name, value, f)
     }
 
-    /// Whether there is such a column, in the schema or, without one, in any.
+    /// Whether there is such a column. If `schema` is `None`, all schemas are searched.
     ///
     /// # Errors
     /// SQLite's.
@@ -157,7 +158,7 @@ impl Snapshot {
         Queryable::column_exists(self, schema, table, column)
     }
 
-    /// Whether there is such a table, in the schema or, without one, in any. A view is none.
+    /// Whether there is such a table. If `schema` is `None`, all schemas are searched. Views do not count.
     ///
     /// # Errors
     /// SQLite's.
@@ -165,21 +166,21 @@ impl Snapshot {
         Queryable::table_exists(self, schema, table)
     }
 
-    /// Whether the call has no transaction any more: an earlier statement (`OR ROLLBACK`) has undone it
-    /// as a whole. Calls are never without one otherwise.
+    /// `true`: the call has no transaction any more, because an earlier statement (`OR ROLLBACK`) rolled it back as a
+    /// whole. In all other cases a call has a transaction.
     pub fn is_autocommit(&self) -> bool {
         self.link.is_lost()
     }
 
-    /// Why this call should stop, for loops that run long outside SQLite: its caller is gone, its
-    /// deadline passed, or the database is aborted.
+    /// Why this call should stop: its caller is gone, its deadline passed, or the database is aborted. `None`: it can
+    /// go on. For loops that run long outside of SQLite.
     pub fn should_stop(&self) -> Option<queue::Interrupt> {
         queue::interrupt()
     }
 
     /// Runs `f` and returns what its statements read.
     pub(crate) fn noting_reads<T>(&self, f: impl FnOnce() -> T) -> (T, Reads) {
-        // Done first, so that what the library reads of the schema is not noted as the caller's.
+        // Done first, so that the library's own reads of the schema are not noted as reads of `f`.
         self.link.refresh_schema();
         let callbacks = &self.link.callbacks;
         callbacks.note_reads(true);
@@ -188,7 +189,7 @@ impl Snapshot {
         (value.unwrap_or_else(|panic| resume_unwind(panic)), reads)
     }
 
-    /// The tables that `name` stands for: itself, or those below it if it is a view.
+    /// The tables for which `name` stands: the table itself, or, if it is a view, the tables that the view reads.
     pub(crate) fn tables_of(&self, name: &str) -> Result<Reads> {
         let look = |from: String| {
             let sql = format!("SELECT * FROM {from}");

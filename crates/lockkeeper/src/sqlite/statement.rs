@@ -17,20 +17,22 @@ use crate::changes::recorder::{Mark, Outcome, Plan};
 use crate::ffi::Lent;
 use crate::stats::Work;
 
-/// A prepared statement of a [`Snapshot`] or [`Transaction`](crate::Transaction); of a bare connection, if it was
-/// prepared by [`Queryable`](crate::Queryable).
+/// A prepared statement of a [`Snapshot`] or a [`Transaction`](crate::Transaction), or of a bare connection, if
+/// [`Queryable`](crate::Queryable) prepared it.
 ///
-/// It offers what `rusqlite::Statement` offers. Before each execution it checks that the call was
-/// not asked to stop, that its transaction still exists (`OR ROLLBACK` may have ended it, and the
-/// next statement would then commit by itself), and that a read only reads.
+/// It offers what `rusqlite::Statement` offers. Before each execution it checks that the call was not asked to stop,
+/// that its transaction still exists (`OR ROLLBACK` may have ended it, and the next statement would then commit by
+/// itself), and that a read does not write.
 pub struct Statement<'c> {
     inner: Inner<'c>,
-    /// `None`: the statement is of a bare connection, and nothing is checked.
+    /// The connection with the state of the call; `None`: the statement is of a bare connection, and nothing is
+    /// checked.
     link: Option<&'c Link>,
     readonly: bool,
-    /// What it may write that the update hook does not name; `None`: no one listens to changes.
+    /// The tables in which the statement may make changes that the update hook does not report; `None`: the statement
+    /// is read-only, or the change feed has no subscribers.
     plan: Option<Arc<Plan>>,
-    /// Where the notes of changes stood when it was run by a method that leaves fetching the rows to the caller.
+    /// Where the recorder's notes stood when the last run began, if the caller fetches the rows of that run.
     /// [`Statement::settle_unseen`] takes it.
     unseen: Option<Mark>,
 }
@@ -70,7 +72,8 @@ impl<'c> Statement<'c> {
     /// Prepares a statement of a call, or takes it from the connection's cache.
     pub(super) fn prepare_cached(link: &'c Link, sql: &str) -> Result<Self> {
         if link.callbacks.noting_reads.get() {
-            // The authorizer says what a statement reads only when it is prepared.
+            // The authorizer reports what a statement reads only when the statement is prepared, so the cache is not
+            // used.
             return Self::prepare(link, sql);
         }
         link.before_prepare(sql);
@@ -88,12 +91,13 @@ impl<'c> Statement<'c> {
         Ok(())
     }
 
-    /// `sql` is its text, or a text that contains it; `cached`: it may have been prepared by an earlier call.
+    /// A statement of a call. `sql` is the statement's text, or a text that contains it. `cached`: an earlier call may
+    /// have prepared the statement.
     fn new(link: &'c Link, sql: &str, inner: Lent<'c>, cached: bool) -> Result<Self> {
-        // For an `EXPLAIN` SQLite answers for the statement that is explained, which does not run.
+        // For an `EXPLAIN`, SQLite's `readonly` describes the explained statement, which does not run.
         let mut readonly = inner.get().readonly() || inner.get().is_explain() != 0;
         if !readonly && may_be_special(sql) {
-            // `sql` may hold other statements too; the expanded text is this one's alone.
+            // `sql` may hold several statements; the expanded text is that of this statement alone.
             match inner.get().expanded_sql().as_deref().and_then(special) {
                 Some(Special::Vacuum) => return Err(vacuum_in_call()),
                 Some(Special::Report) => readonly = true,
@@ -103,7 +107,7 @@ impl<'c> Statement<'c> {
         let inner = Inner::OfCall(inner);
         let mut statement = Self { inner, link: Some(link), readonly, plan: None, unseen: None };
         if link.work.is_some() {
-            // The counters of a cached statement go on from its earlier calls.
+            // Resets the counters, because those of a cached statement still count its earlier runs.
             statement.take_work();
         }
         if !readonly {
@@ -125,12 +129,12 @@ impl<'c> Statement<'c> {
         Self { inner, link: None, readonly, plan: None, unseen: None }
     }
 
-    /// Checks that it may run now.
+    /// Checks that the statement may run now.
     fn check(&self) -> Result<()> {
         self.link.map_or(Ok(()), |link| link.before_statement(self.readonly))
     }
 
-    /// What this statement did for want of an index since the last call of this method.
+    /// The work that this statement did because an index was missing, since the last call of this method.
     fn take_work(&mut self) -> Work {
         let take = |what| u64::try_from(self.inner.get().reset_status(what)).unwrap_or(0);
         Work {
@@ -140,7 +144,7 @@ impl<'c> Statement<'c> {
         }
     }
 
-    /// Prepares a run whose rows the caller fetches.
+    /// Begins a run whose rows the caller fetches.
     fn ready(&mut self) -> Result<&mut rusqlite::Statement<'c>> {
         self.settle_unseen();
         self.check()?;
@@ -150,7 +154,7 @@ impl<'c> Statement<'c> {
         Ok(self.inner.get_mut())
     }
 
-    /// Runs the statement to the end of `f`, noting what it changes.
+    /// Runs the statement by `f`, which also fetches its rows, and notes what the statement changes.
     fn complete<T>(
         &mut self,
         f: impl FnOnce(&mut rusqlite::Statement<'c>) -> Result<T>,
@@ -174,7 +178,7 @@ impl<'c> Statement<'c> {
         result
     }
 
-    /// Ends the last run whose rows the caller fetched; they are dropped by now.
+    /// Notes the end of the last run whose rows the caller fetched. The rows have been dropped by now.
     fn settle_unseen(&mut self) {
         if let (Some(mark), Some(plan), Some(link)) = (self.unseen.take(), &self.plan, self.link) {
             let conn = link.session.conn();
@@ -243,7 +247,7 @@ impl<'c> Statement<'c> {
     /// Executes the statement and maps its first row.
     ///
     /// # Errors
-    /// SQLite's; `QueryReturnedNoRows` when there is none.
+    /// SQLite's; `QueryReturnedNoRows` when there is no row.
     pub fn query_row<T, P, F>(&mut self, params: P, f: F) -> Result<T>
     where
         P: Params,
@@ -285,7 +289,7 @@ impl<'c> Statement<'c> {
         self.complete(|statement| statement.exists(params))
     }
 
-    /// Binds one parameter, for [`Statement::raw_query`] and [`Statement::raw_execute`]. The first has the index 1;
+    /// Binds one parameter, for [`Statement::raw_query`] and [`Statement::raw_execute`]. Parameters are counted from 1;
     /// names work as well.
     ///
     /// # Errors
@@ -329,8 +333,8 @@ impl<'c> Statement<'c> {
         self.inner.get_mut().clear_bindings();
     }
 
-    /// Ends the statement, as dropping it does; a cached one returns to the cache. For programs that call this method of
-    /// `rusqlite::Statement`.
+    /// Ends the statement, as dropping it does; a cached statement goes back to the cache. The method is here because
+    /// `rusqlite::Statement` has it too.
     ///
     /// # Errors
     /// Never: a run returns its own errors.
@@ -352,8 +356,8 @@ impl<'c> Statement<'c> {
         self.readonly
     }
 
-    /// The names of the result's columns in the schema that was current when the statement was prepared. A statement
-    /// that is kept over an `ALTER` of its own call has the new names once its next run has returned a row.
+    /// The names of the result's columns in the schema that was current when the statement was prepared. If its call
+    /// runs an `ALTER` afterwards, the statement has the new names only when its next run has returned a row.
     pub fn column_names(&self) -> Vec<&str> {
         // In rusqlite 0.40 `column_names` is another type.
         let statement = self.inner.get();
@@ -361,12 +365,12 @@ impl<'c> Statement<'c> {
         (0..statement.column_count()).map(name).collect()
     }
 
-    /// The number of columns of the result; as [`Statement::column_names`].
+    /// The number of columns of the result, in the same schema as [`Statement::column_names`].
     pub fn column_count(&self) -> usize {
         self.inner.get().column_count()
     }
 
-    /// The columns of the result, with the types that they were declared with; as [`Statement::column_names`].
+    /// The columns of the result with their declared types, in the same schema as [`Statement::column_names`].
     pub fn columns(&self) -> Vec<Column<'_>> {
         // In rusqlite 0.40 `columns` is a `Vec`.
         let mut columns = Vec::new();
@@ -374,7 +378,8 @@ impl<'c> Statement<'c> {
         columns
     }
 
-    /// The name of one column of the result, the first being 0; as [`Statement::column_names`].
+    /// The name of one column of the result, in the same schema as [`Statement::column_names`]. Columns are counted
+    /// from 0.
     ///
     /// # Errors
     /// `InvalidColumnIndex`.
@@ -382,7 +387,8 @@ impl<'c> Statement<'c> {
         self.inner.get().column_name(column)
     }
 
-    /// The index of the column called `name`, compared without case; as [`Statement::column_names`].
+    /// The index of the column called `name`, in the same schema as [`Statement::column_names`]. Letter case is
+    /// ignored.
     ///
     /// # Errors
     /// `InvalidColumnName`.
@@ -403,28 +409,29 @@ impl<'c> Statement<'c> {
         self.inner.get().parameter_index(name)
     }
 
-    /// The name of a parameter, the first being 1, with its first character; `None`: it has none.
+    /// The name of a parameter with its prefix (`:name`). Parameters are counted from 1. `None`: the parameter has no
+    /// name.
     pub fn parameter_name(&self, index: usize) -> Option<&str> {
         self.inner.get().parameter_name(index)
     }
 
-    /// 1 for `EXPLAIN`, 2 for `EXPLAIN QUERY PLAN`, 0 for what runs.
+    /// 1 for `EXPLAIN`, 2 for `EXPLAIN QUERY PLAN`, 0 for any other statement.
     pub fn is_explain(&self) -> i32 {
         self.inner.get().is_explain()
     }
 
-    /// A counter of SQLite for this statement; one that is cached goes on where an earlier call left it.
+    /// A counter of SQLite for this statement. The counter of a cached statement goes on where an earlier call left it.
     pub fn get_status(&self, status: StatementStatus) -> i32 {
         self.inner.get().get_status(status)
     }
 
-    /// As [`Statement::get_status`], and sets the counter to 0. [`Builder::on_slow`](crate::Builder::on_slow) then does not
-    /// report what was counted before.
+    /// As [`Statement::get_status`], and sets the counter to 0. What was counted before is then missing in the report
+    /// of [`Builder::on_slow`](crate::Builder::on_slow).
     pub fn reset_status(&self, status: StatementStatus) -> i32 {
         self.inner.get().reset_status(status)
     }
 
-    /// The text with the bound values in place, as far as SQLite can say.
+    /// The text of the statement with the bound values in place; `None`: SQLite cannot give it.
     pub fn expanded_sql(&self) -> Option<String> {
         self.inner.get().expanded_sql()
     }

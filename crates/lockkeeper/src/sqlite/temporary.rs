@@ -1,20 +1,22 @@
-//! Temporary objects: those that a call makes are gone when it ends, those of `setup` stay.
+//! Temporary objects: those that a call makes are dropped when the call ends; those that `setup` made stay.
 //!
-//! A temporary table, view or trigger belongs to the connection, and a temporary table or view hides the file's of the
-//! same name. If one stayed, it would take the writes of later calls, which would be answered and never stored.
+//! A temporary table, view or trigger belongs to the connection. A temporary table or view hides a table or view of the
+//! file with the same name. If it stayed, the writes of later calls would go into it: they would be answered, but never
+//! stored in the file.
 //!
-//! - TEMP1: the authorizer notes that a statement was prepared which may change the temporary schema
-//!   ([`TempSchema::note`]). A call without one costs a read of a flag. Such a statement leaves the statement cache when
-//!   its call ends (`Link::end_call`); from there the next call could run it without the authorizer.
-//! - TEMP2: objects that `setup` did not make are dropped in the transaction of the call, before the next call runs. A
-//!   failed call or a lost transaction undoes its own.
-//! - TEMP3: if that fails, or if an object of `setup` is missing or altered, the connection is replaced after the commit
-//!   and before the next call (`Link::is_stale`). The same holds if SQLite keeps a table of its own that cannot be
-//!   dropped, such as `temp.sqlite_sequence`.
-//! - TEMP4: SQLite still asks a virtual table to commit that was made in a savepoint and undone with it. Then the COMMIT
-//!   may fail (FTS5's does, if the table was written to), and so may a later `CREATE` of the same name. So a call that
-//!   made one is undone by undoing the whole transaction, or the whole lease; and a savepoint of the call's own that was
-//!   undone ends the batch.
+//! - TEMP1: the authorizer notes when a statement is prepared that may change the temporary schema
+//!   ([`TempSchema::note`]). A call without such a statement only costs a read of a flag. When a call with such a
+//!   statement ends, the statement cache is emptied (`Link::end_call`), because the next call could run the cached
+//!   statement without asking the authorizer.
+//! - TEMP2: objects that `setup` did not make are dropped in the transaction of the call, before the next call runs.
+//!   The objects of a failed call or of a lost transaction are undone with it.
+//! - TEMP3: if the drop fails, or if an object of `setup` is missing or altered, the connection is replaced after the
+//!   commit and before the next call (`Link::is_stale`). The same holds if SQLite keeps a table of its own that cannot
+//!   be dropped, such as `temp.sqlite_sequence`.
+//! - TEMP4: if a virtual table was made in a savepoint that was then undone, SQLite still asks the table to commit.
+//!   Then the COMMIT may fail (that of an FTS5 table does, if the table was written to), and so may a later `CREATE` of
+//!   the same name. So a call that made a virtual table is undone by undoing the whole transaction, or the whole lease.
+//!   If such a call only undoes a savepoint of its own, the batch ends with the call.
 //!
 //! The rows of temporary tables that `setup` made are ordinary content and stay as long as the connection.
 
@@ -41,16 +43,17 @@ pub(crate) struct OfSetup(Vec<Object>);
 /// Which schemas the running call may have changed; noted by the authorizer, on the connection's thread.
 #[derive(Debug, Default)]
 pub(crate) struct TempSchema {
-    /// The temporary schema. Reset when a lease begins, or a call outside a lease.
+    /// The call may have changed the temporary schema. Reset when a lease begins, and when a call outside a lease
+    /// begins.
     pub(super) touched: Flag,
-    /// Any schema. Reset when a call ends.
+    /// The call may have changed a schema, whichever it is. Reset when a call ends.
     pub(super) any_touched: Flag,
     /// The call has made a virtual table, which a savepoint does not undo as a whole (TEMP4). Reset when a call begins.
     pub(super) virtual_made: Flag,
 }
 
 impl TempSchema {
-    /// Notes which schema a statement may change that is being prepared (TEMP1).
+    /// Notes which schema the statement that is being prepared may change (TEMP1).
     pub(crate) fn note(&self, context: &AuthContext<'_>) {
         let temporary = match context.action {
             AuthAction::CreateTempIndex { .. }
@@ -62,7 +65,7 @@ impl TempSchema {
             | AuthAction::DropTempTrigger { .. }
             | AuthAction::DropTempView { .. } => true,
             AuthAction::AlterTable { database_name, .. } => is_temp(Some(database_name)),
-            // `CREATE TABLE temp.t` is among these, not among those above.
+            // SQLite reports `CREATE TABLE temp.t` as one of these actions, not as one of those above.
             AuthAction::CreateIndex { .. }
             | AuthAction::CreateTable { .. }
             | AuthAction::CreateTrigger { .. }
@@ -93,8 +96,8 @@ pub(crate) fn is_temp(database: Option<&str>) -> bool {
 impl OfSetup {
     /// The present temporary schema. To be called when `setup` has run.
     pub(crate) fn new(conn: &Connection) -> Result<Self> {
-        // Asking for the temporary schema opens the temporary file, which would then take part in every
-        // transaction; where nothing was made it is not open yet.
+        // A query of the temporary schema opens the temporary database, which would then take part in every
+        // transaction. If nothing was made in it, it is not open yet, and is not listed here.
         let open = "SELECT EXISTS (SELECT 1 FROM pragma_database_list WHERE name = 'temp')";
         match conn.prepare(open)?.query_row([], |row| row.get(0))? {
             true => objects(conn).map(Self),
@@ -104,7 +107,8 @@ impl OfSetup {
 
     /// Drops the temporary objects that `setup` did not make. False: the schema still differs from `setup`'s.
     pub(super) fn restore(&self, session: &Session) -> bool {
-        // In a savepoint, because dropping tables may violate foreign keys between them, which would fail the COMMIT.
+        // In a savepoint, because dropping tables may violate foreign keys between them, and then the COMMIT would
+        // fail.
         let removed = session.run(Sql::Nest).and_then(|()| {
             let removed = self.remove_others(session.conn());
             let kept = removed.as_ref().is_ok_and(|all| *all) && !session.has_deferred_violation();
@@ -119,7 +123,8 @@ impl OfSetup {
     fn remove_others(&self, conn: &Connection) -> Result<bool> {
         let mut left = objects(conn)?;
         left.retain(|object| !self.0.contains(object) && object.sql.is_some());
-        // Triggers and views name tables, a virtual table owns some, and later tables may refer to earlier ones.
+        // Triggers and views go first, because they name tables; then virtual tables, because they own tables; and
+        // later tables before earlier ones, because they may refer to them.
         left.reverse();
         left.sort_by_key(Object::rank);
         for Object { kind, name, .. } in &left {
@@ -135,7 +140,7 @@ impl Object {
         match self.kind.as_str() {
             "trigger" => 0,
             "view" => 1,
-            // SQLite itself writes the first words of the text that it keeps.
+            // SQLite itself writes the first words of the text that it keeps, so their spelling is fixed.
             "table" if sql.starts_with("CREATE VIRTUAL TABLE") => 2,
             "index" => 3,
             _ => 4,

@@ -1,4 +1,4 @@
-//! [`Transaction`], which a write's closure is given: a [`Snapshot`] that can be written.
+//! [`Transaction`], which the closure of a write gets: a [`Snapshot`] that can also be written.
 
 use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -12,13 +12,12 @@ use super::snapshot::Snapshot;
 use crate::error::Error;
 use crate::ffi::Sql;
 
-/// The transaction of a write; derefs to [`Snapshot`], so that functions which read can be given
-/// either.
+/// The transaction of a write. It derefs to [`Snapshot`], so that a function which only reads can take either.
 ///
-/// Every call has it to itself until it returns: what the call wrote is kept or undone as a whole,
-/// also when it shares its commit with other calls. There is no `commit`: returning `Ok` keeps the
-/// call's writes, and they are stored when the call is answered. Temporary objects that the call makes are
-/// dropped when it ends, or when the lease ends of which it is a part.
+/// No other call uses the transaction while a call runs. What the call wrote is kept or undone as a whole, even if the
+/// call shares its commit with other calls. There is no `commit`: if the closure returns `Ok`, its writes are kept, and
+/// they are stored before the call is answered. Temporary objects that a call makes are dropped when the call ends; in
+/// a lease, when the lease ends.
 #[derive(Debug)]
 pub struct Transaction {
     snapshot: Snapshot,
@@ -41,8 +40,8 @@ impl Transaction {
         &mut self.snapshot.link
     }
 
-    /// Executes one statement and returns the number of rows that it changed. Prepared through the
-    /// cache.
+    /// Executes one statement and returns the number of rows that it changed. The statement is taken from the
+    /// connection's cache, or prepared and put there.
     ///
     /// # Errors
     /// SQLite's; an error also when the text holds several statements or returns rows.
@@ -61,18 +60,20 @@ impl Transaction {
 
     /// The row id of the last row that this call inserted; 0: it has inserted none.
     ///
-    /// A row that was there already (`OR IGNORE`, `ON CONFLICT`) is none; `RETURNING` tells its id. The
-    /// calls of a lease count as one. In SQL `last_insert_rowid()` says the same.
+    /// A row that existed before (`OR IGNORE`, `ON CONFLICT`) does not count; `RETURNING` returns its id. The calls of
+    /// a lease count as one call. The SQL function `last_insert_rowid()` returns the same id.
     pub fn last_insert_rowid(&self) -> i64 {
         Executor::last_insert_rowid(self)
     }
 
-    /// The number of rows that the last statement of this call changed. In SQL `changes()` says the same.
+    /// The number of rows that the last statement of this call changed. The SQL function `changes()` returns the same
+    /// number.
     pub fn changes(&self) -> u64 {
         Executor::changes(self)
     }
 
-    /// The number of rows that this call has changed so far. In SQL `total_changes()` says the same.
+    /// The number of rows that this call has changed so far. The SQL function `total_changes()` returns the same
+    /// number.
     pub fn total_changes(&self) -> u64 {
         Executor::total_changes(self)
     }
@@ -90,10 +91,10 @@ impl Transaction {
         Executor::pragma_update(self, schema, name, value)
     }
 
-    /// As [`Transaction::pragma_update`], for PRAGMAs that answer with a row.
+    /// As [`Transaction::pragma_update`], for PRAGMAs that return a row.
     ///
     /// # Errors
-    /// As [`Transaction::pragma_update`]; `QueryReturnedNoRows` for one that answers with none.
+    /// As [`Transaction::pragma_update`]; `QueryReturnedNoRows` for a PRAGMA that returns no row.
     pub fn pragma_update_and_check<F, T, V>(
         &self,
         schema: Option<&str>,
@@ -108,11 +109,11 @@ impl Transaction {
         Executor::pragma_update_and_check(self, schema, name, value, f)
     }
 
-    /// Runs `f` in a savepoint: an error or a panic undoes what `f` wrote and leaves the rest of the
-    /// call.
+    /// Runs `f` in a savepoint. If `f` returns an error or panics, what `f` wrote is undone, and what the call wrote
+    /// before stays.
     ///
     /// # Errors
-    /// What `f` returned.
+    /// What `f` returned; SQLite's, if the savepoint cannot begin or end.
     pub fn savepoint<T, E: From<rusqlite::Error>>(
         &self,
         f: impl FnOnce(&Self) -> std::result::Result<T, E>,
@@ -137,7 +138,8 @@ impl Transaction {
         result.unwrap_or_else(|panic| resume_unwind(panic)).map_err(Error::of_call)
     }
 
-    /// Runs `f` in a savepoint inside the call's. The outer error is the savepoint's; `f`'s writes are undone then.
+    /// Runs `f` in a savepoint of its own inside the call. The outer error is that of the savepoint; then the writes of
+    /// `f` are undone.
     pub(crate) fn nested<T, E>(
         &self,
         f: impl FnOnce() -> std::result::Result<T, E>,
@@ -151,7 +153,7 @@ impl Transaction {
             Ok(Ok(_)) => self.unnest(true).map(|()| true),
             _ => Ok(false),
         };
-        // Where this fails, the whole call is undone, or has lost its transaction already.
+        // If the rollback fails, the whole call is undone, or its transaction is lost already.
         if !matches!(kept, Ok(true))
             && self.unnest(false).is_ok()
             && let Some(mark) = mark

@@ -1,9 +1,9 @@
-//! Kinds of statements that SQLite does not tell apart, by their first words.
+//! Recognizes, by their first words, kinds of statements that SQLite does not tell apart.
 //!
-//! SQLite says whether a prepared statement may write. It also says so of `VACUUM`, which must run outside any
-//! transaction, and of some PRAGMAs that only report a setting.
+//! SQLite reports whether a prepared statement may write. It reports the same for `VACUUM`, which must run outside any
+//! transaction, and for some PRAGMAs that only report a setting.
 
-/// A statement that is treated in another way than `sqlite3_stmt_readonly` suggests.
+/// A statement that must be treated differently from what `sqlite3_stmt_readonly` suggests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Special {
     Vacuum,
@@ -35,7 +35,7 @@ pub(crate) fn special(sql: &str) -> Option<Special> {
     (after.is_none_or(|word| word == ";") && !does).then_some(Special::Report)
 }
 
-/// Whether `text` may hold a special statement. Cheap; true of some texts that hold none.
+/// Whether `text` may hold a special statement. The test is cheap, and also `true` for some texts that hold none.
 pub(crate) fn may_be_special(text: &str) -> bool {
     text.as_bytes().windows(b"VACUUM".len()).any(|word| {
         matches!(word[0], b'V' | b'v' | b'P' | b'p')

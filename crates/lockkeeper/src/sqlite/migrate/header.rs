@@ -34,7 +34,7 @@ impl Header {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seen {
     pub(super) steps: usize,
-    /// The header does not say so yet and is to be written.
+    /// The header does not hold this number yet and must be written.
     pub(super) adopt: bool,
 }
 

@@ -1,17 +1,17 @@
 //! Forward-only schema versions.
 //!
 //! The file's header says which program it belongs to (`application_id`) and how many steps were run on it
-//! (`user_version`). The writer runs the missing steps before any reader is opened. Each step has a transaction of its own,
-//! which also sets the version; so after a kill the file has a whole version.
+//! (`user_version`). The writer runs the missing steps before any reader is opened. Each step has a transaction of its
+//! own, which also sets the version; so after a crash the file has exactly the steps that its version counts.
 //!
 //! - MIGR1: the header is checked before anything is changed, WAL mode included. A refused file stays as it was.
 //! - MIGR2: the version is read again under the write lock before each step. If two processes start at once, one of them
 //!   runs the step.
 //! - MIGR3: a step is guarded as calls are: it cannot control transactions, attach files or set PRAGMAs of the connection,
 //!   so it cannot commit a part of itself.
-//! - MIGR4: for a file that another crate has migrated, the caller says in a read how many steps it has seen
-//!   (`adopt_with`): before anything is changed (MIGR1), and again under the write lock (MIGR2), where the header is
-//!   written.
+//! - MIGR4: for a file that another crate has migrated, the caller's function (`adopt_with`) reads the file and returns
+//!   how many steps the file has seen. It is called before anything is changed (MIGR1), and again under the write lock
+//!   (MIGR2), in the transaction that writes the header.
 
 mod header;
 
@@ -34,10 +34,10 @@ use crate::queue::panic_text;
 
 /// The steps from an empty file to today's schema; for [`Builder::migrations`](crate::Builder::migrations).
 ///
-/// A step is never changed or removed once a file has seen it; new ones go to the end. Each runs in
-/// a transaction of its own, with foreign keys switched off, so that tables can be rebuilt
-/// (<https://www.sqlite.org/lang_altertable.html#otheralter>); before it is committed, the whole file is
-/// checked for violated keys. That also means that `ON DELETE` actions do not run.
+/// Never change or remove a step once a file has seen it; add new steps at the end. Each step runs in a transaction of
+/// its own, with foreign keys switched off, so that tables can be rebuilt
+/// (<https://www.sqlite.org/lang_altertable.html#otheralter>). Before it is committed, the whole file is checked for
+/// violated keys. Because foreign keys are off, `ON DELETE` actions do not run.
 ///
 /// # Examples
 /// ```
@@ -64,13 +64,13 @@ pub struct Migrations {
     steps: Vec<Step>,
 }
 
-/// Which files that have tables, but no application id, count as this program's.
+/// Which files with tables but without an application id count as files of this program.
 #[derive(Clone)]
 enum Adopt {
     None,
-    /// All; their `user_version` counts the steps that they have seen.
+    /// All of them; their `user_version` counts the steps that they have seen.
     ByVersion,
-    /// Those of which it says how many steps they have seen.
+    /// Those for which this function returns how many steps they have seen.
     By(Arc<Judge>),
 }
 
@@ -90,13 +90,14 @@ enum Body {
 
 type Code = dyn Fn(&Transaction) -> rusqlite::Result<()> + Send + Sync;
 
-// Steps run in transactions: one that panics leaves nothing behind.
+// A step that panics leaves nothing behind, because each step runs in a transaction.
 impl UnwindSafe for Migrations {}
 impl RefUnwindSafe for Migrations {}
 
 impl Migrations {
-    /// No steps yet, for files marked with `application_id`: any number but 0, best four letters, such
-    /// as `i32::from_be_bytes(*b"shop")`. It tells this program's files from those of others.
+    /// A list without steps, for files that are marked with `application_id`. The id tells this program's files from
+    /// those of other programs. It can be any number but 0; four letters are best, such as
+    /// `i32::from_be_bytes(*b"shop")`.
     pub fn new(application_id: i32) -> Self {
         Self { application_id, adopt: Adopt::None, steps: Vec::new() }
     }
@@ -121,23 +122,25 @@ impl Migrations {
         self
     }
 
-    /// Also takes files with tables but without an application id, and counts their `user_version`
-    /// as steps that they have seen: those that `rusqlite_migration` has made.
+    /// Also accepts files with tables but without an application id, such as files that `rusqlite_migration` has made,
+    /// and takes their `user_version` for the number of steps that they have seen.
     ///
-    /// In the place of [`Migrations::adopt_with`], if that was called before.
+    /// Replaces the function of [`Migrations::adopt_with`], if that was called before.
     pub fn adopt_unmarked(mut self) -> Self {
         self.adopt = Adopt::ByVersion;
         self
     }
 
-    /// Also takes files with tables but without an application id, of which `seen` says how many of these steps
-    /// they have seen already: those that sqlx, refinery, diesel or a program of its own has migrated. The steps
-    /// after those are run, and the file is marked with the application id, so that it is asked once.
+    /// Also accepts files with tables but without an application id, such as files that sqlx, refinery, diesel or the
+    /// program's own code has migrated. The function `seen` returns how many of these steps the file has seen already.
+    /// The steps after those are run, and the file is marked with the application id, so that `seen` is not called for
+    /// it when it is opened again.
     ///
-    /// `seen` reads the file as a read does. `None`: it is no file of this program, which is refused with
-    /// [`ErrorKind::ForeignFile`] and left as it was. More steps than there are: [`ErrorKind::NewerFile`]. An error
-    /// or a panic: [`ErrorKind::Migration`]. It is asked more than once, the last time under the write lock, since
-    /// another process may be adopting the file as well. What other crates keep in the file stays there.
+    /// `seen` reads the file as a read does. If it returns `None`, the file is not one of this program: it is refused
+    /// with [`ErrorKind::ForeignFile`] and left as it was. If it returns more steps than there are, the file is refused
+    /// with [`ErrorKind::NewerFile`]; after an error or a panic, with [`ErrorKind::Migration`]. `seen` is called more
+    /// than once, the last time under the write lock, because another process may be adopting the file as well. What
+    /// other crates keep in the file stays there.
     ///
     /// # Examples
     /// A program that used sqlx, with three migrations, the first two of which are steps here:
@@ -214,7 +217,8 @@ impl Migrations {
         let header = Header::read(conn).map_err(own)?;
         match (&self.adopt, header.is_unmarked()) {
             (Adopt::By(_), true) => {
-                // On a read-only connection of its own, which leaves nothing behind (MIGR4).
+                // The function of `adopt_with` reads through a separate read-only connection, which changes nothing
+                // (MIGR4).
                 let reader = opener.open(Role::Reader)?;
                 reader.link.session.run(Sql::Begin).map_err(own)?;
                 let seen = self.seen(&reader, opener);
@@ -225,7 +229,8 @@ impl Migrations {
         }
     }
 
-    /// How many steps the file has seen: its header says so, or for an unmarked file `adopt_with`.
+    /// How many steps the file has seen, according to its header; for an unmarked file, according to the function of
+    /// `adopt_with`.
     fn seen(&self, file: &Snapshot, opener: &Opener) -> Result<Seen, Error> {
         let header = Header::read(file.link.session.conn()).map_err(own)?;
         let judge = match &self.adopt {
@@ -307,7 +312,7 @@ impl Migrations {
         if self.is_done(Header::read(conn).map_err(own)?) {
             return Ok(());
         }
-        // Before the transaction: inside one SQLite ignores it.
+        // Before the transaction, because inside one SQLite ignores this PRAGMA.
         conn.execute_batch("PRAGMA foreign_keys = OFF").map_err(own)?;
         let result = self.run_steps(tx, opener);
         conn.execute_batch("PRAGMA foreign_keys = ON").map_err(own)?;
@@ -319,7 +324,7 @@ impl Migrations {
     }
 
     fn run_steps(&self, tx: &Transaction, opener: &Opener) -> Result<(), Error> {
-        // Each turn runs one step; another process may run some too, so the last turn may come sooner.
+        // Each turn runs one step. Another process may run some of the steps too, so the loop may end sooner.
         for _ in 0..=self.steps.len() + 1 {
             tx.link.session.run(Sql::BeginImmediate).map_err(own)?;
             match self.next_step(tx, opener) {
@@ -333,7 +338,8 @@ impl Migrations {
         Ok(())
     }
 
-    /// Runs the first step that the file has not seen; false: there is none.
+    /// Runs the first step that the file has not seen, or marks a file that is being adopted. `false`: nothing was left
+    /// to do.
     fn next_step(&self, tx: &Transaction, opener: &Opener) -> Result<bool, Error> {
         let conn = tx.link.session.conn();
         // MIGR2, MIGR4
@@ -355,8 +361,8 @@ impl Migrations {
     }
 }
 
-/// Opens the first connection, after `migrations` has accepted the file (MIGR1): the writer's, or a reader's where
-/// nothing is written.
+/// Opens the first connection, after `migrations` has accepted the file (MIGR1): the writer's, or a reader's if the
+/// database is read-only.
 pub(crate) fn open_first(
     opener: &Opener,
     migrations: Option<&Migrations>,
@@ -369,7 +375,7 @@ pub(crate) fn open_first(
     open_checked(opener, role, &check)
 }
 
-/// Equal if the application and the steps, by name and text, are the same.
+/// Equal if the application id and the steps are the same. Steps are compared by their names and SQL texts.
 impl PartialEq for Migrations {
     fn eq(&self, other: &Self) -> bool {
         let steps = || self.steps.iter().zip(&other.steps);
@@ -380,7 +386,7 @@ impl PartialEq for Migrations {
 }
 
 impl Body {
-    /// Its text; `None`: it is code, which nothing compares.
+    /// The SQL text; `None`: the step is Rust code, which cannot be compared.
     fn sql(&self) -> Option<&str> {
         match self {
             Self::Sql(sql) => Some(sql),
@@ -411,7 +417,7 @@ impl fmt::Debug for Adopt {
 }
 
 impl Step {
-    /// Runs the step in the open transaction. After an error the caller rolls that back.
+    /// Runs the step in the open transaction. After an error the caller rolls the transaction back.
     fn run(&self, tx: &Transaction, number: usize) -> Result<(), Error> {
         let link = &tx.link;
         let undone = |what: &str, error: Option<rusqlite::Error>| {
@@ -448,7 +454,7 @@ impl Step {
     }
 }
 
-/// Names the first row whose parent is missing.
+/// Names the first row whose parent is missing; `None`: no foreign key is violated.
 fn violation(conn: &Connection) -> rusqlite::Result<Option<String>> {
     let mut check = conn.prepare("PRAGMA foreign_key_check")?;
     let mut rows = check.query([])?;
