@@ -12,11 +12,11 @@ pub enum Change {
     /// its answer), by calls that ran before the subscription, by a call that altered a table, or by a COMMIT that ended in
     /// an I/O error. Anything may have changed.
     Unknown {
-        /// The last commit of this process by then.
+        /// The number of the last commit of this process at that time.
         commit: u64,
     },
-    /// The subscriber fell behind: its queue, up to this commit, was discarded. Anything may have changed; later commits
-    /// follow whole.
+    /// The subscriber fell behind: its queue, up to this commit, was discarded. Anything may have changed. Later
+    /// commits are delivered in full.
     Lagged {
         /// The last commit that was discarded.
         commit: u64,
@@ -48,7 +48,7 @@ impl Change {
     }
 }
 
-/// One COMMIT of this process: the calls that shared it, as far as they changed anything.
+/// One COMMIT of this process: those of its calls that changed anything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Commit {
     pub(crate) number: u64,
@@ -56,8 +56,8 @@ pub struct Commit {
 }
 
 impl Commit {
-    /// Counted from the opening of the database; as
-    /// [`HeldSnapshot::commit`](crate::HeldSnapshot::commit).
+    /// The number of the commit, counted from the opening of the database.
+    /// [`HeldSnapshot::commit`](crate::HeldSnapshot::commit) counts in the same way.
     pub fn number(&self) -> u64 {
         self.number
     }
@@ -86,7 +86,7 @@ pub struct CallChanges {
 }
 
 impl CallChanges {
-    /// The tables it changed, each once.
+    /// The tables that the call changed, each once.
     pub fn tables(&self) -> &[TableChange] {
         &self.tables
     }
@@ -104,16 +104,16 @@ pub struct TableChange {
 }
 
 impl TableChange {
-    /// The table's name; that of an attached file's table is `schema.table`.
+    /// The table's name; for a table of an attached file, `schema.table`.
     pub fn table(&self) -> &str {
         &self.table
     }
 
     /// The rows that changed, in order; `None`: any row may have changed.
     ///
-    /// SQLite cannot name the rows of tables `WITHOUT ROWID` and of virtual tables, those that
-    /// `REPLACE` removes, those of a `DELETE` without condition, and those whose key an `UPDATE`
-    /// changes; nor are more than 10,000 of a call named.
+    /// SQLite cannot name the rows of tables `WITHOUT ROWID` and of virtual tables, rows that `REPLACE` removes, rows
+    /// of a `DELETE` without a condition, and rows whose key an `UPDATE` changes. At most 10,000 rows of a call are
+    /// named.
     pub fn rows(&self) -> Option<&[RowChange]> {
         self.rows.as_deref()
     }
@@ -123,7 +123,7 @@ impl TableChange {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct RowChange {
-    /// What was done to it.
+    /// What was done to the row.
     pub kind: RowKind,
     /// Its row id.
     pub rowid: i64,

@@ -1,7 +1,7 @@
 //! Subscribers, each with a bounded queue of changes or the number of one commit.
 //!
-//! The writer publishes after a COMMIT and before it answers the calls of that commit. It never waits for a subscriber: one
-//! that falls behind loses detail, and is told so.
+//! The writer publishes after a COMMIT and before it answers the calls of that commit. It never waits for a subscriber:
+//! a subscriber that falls behind loses changes, and gets [`Change::Lagged`].
 //!
 //! | state of a subscriber | what may be trusted | left by |
 //! |---|---|---|
@@ -12,11 +12,11 @@
 //! Invariants:
 //!
 //! - FEED1: in order. Only the writer thread publishes, one commit after another.
-//! - FEED2: nothing is missed. `subscribe` raises the count of subscribers before it returns; the writer reads the count
-//!   after the COMMIT. Either the writer sees the subscriber, or the COMMIT was over before `subscribe` returned, and a
-//!   later read sees what it stored.
-//! - FEED3: bounded. A queue holds `capacity` changes at most. A change that would exceed this empties the queue and leaves
-//!   [`Change::Lagged`]. A watch is one number.
+//! - FEED2: nothing is missed. `subscribe` raises the count of subscribers before it returns; the writer reads the
+//!   count after the COMMIT. Either the writer sees the subscriber, or the COMMIT was over before `subscribe` returned,
+//!   and a read after that sees what the COMMIT stored.
+//! - FEED3: bounded. A queue holds `capacity` changes at most. A change that would exceed this empties the queue and
+//!   leaves [`Change::Lagged`]. A watch holds one number.
 //! - FEED4: a subscriber's waker is called outside every lock, and its panic is caught.
 //!
 //! Lock order: the list of subscribers, then one subscriber.
@@ -46,7 +46,7 @@ pub(crate) struct Feed {
 
 #[derive(Debug, Default)]
 struct List {
-    /// As many as there are handles in the program.
+    /// One for each subscription that exists in the program.
     subscribers: Vec<Arc<Subscriber>>,
     closed: bool,
 }
@@ -62,11 +62,12 @@ struct State {
 
 #[derive(Debug)]
 enum Wants {
-    /// Everything, in a queue of so many changes at most (FEED3).
+    /// All changes, in a queue whose `cost` is at most `capacity` (FEED3).
     All { queue: VecDeque<Change>, cost: usize, capacity: usize, lagged: Option<u64> },
-    /// That one of these tables changed (none named: any table); `changed` is the newest such commit that was not taken.
+    /// Whether one of these tables has changed; an empty list means any table. `changed`: the newest commit that
+    /// changed one and was not taken yet.
     Tables { tables: Vec<String>, changed: Option<u64> },
-    /// The same for a live query, whose runs find the tables (`client/live.rs`).
+    /// The same for a live query; its runs find out the tables (`client/live.rs`).
     Query(Interest),
 }
 
@@ -264,8 +265,8 @@ impl Changes {
         self.0.take().await
     }
 
-    /// As [`Changes::next`], blocking this thread. Not for a call's closure: the next commit may need the thread
-    /// that would wait for it, and nothing tells.
+    /// As [`Changes::next`], blocking this thread. Do not use it in a call's closure: the next commit may need the
+    /// thread that waits here, and the library does not detect this deadlock.
     pub fn blocking_next(&mut self) -> Option<Change> {
         block_on(self.0.take())
     }
@@ -284,10 +285,10 @@ impl Stream for Changes {
     }
 }
 
-/// Tells that tables have changed; see [`watch`](crate::Client::watch).
+/// Reports that tables have changed; see [`watch`](crate::Client::watch).
 ///
-/// It holds one number, whatever happens, so it cannot fall behind. It does not keep the database
-/// open, and ends when the database is closed.
+/// It holds only one number, so it cannot fall behind. It does not keep the database open, and ends when the database
+/// is closed.
 #[derive(Debug)]
 #[must_use = "dropping it ends the subscription"]
 pub struct Watch(Subscription);
@@ -301,8 +302,8 @@ impl Watch {
         Self(feed.subscribe(Wants::Tables { tables, changed: None }))
     }
 
-    /// Waits until one of the tables may have changed since the last time; gives the number of the
-    /// newest commit that may have changed one. `None`: the database is closed.
+    /// Waits until one of the tables may have changed since the last time. Returns the number of the newest commit that
+    /// may have changed one of them. `None`: the database is closed.
     ///
     /// # Cancel safety
     /// Nothing is lost when the future is dropped.
@@ -310,8 +311,8 @@ impl Watch {
         self.0.take().await.map(|change| change.commit())
     }
 
-    /// As [`Watch::next`], blocking this thread. Not for a call's closure: the next commit may need the thread
-    /// that would wait for it, and nothing tells.
+    /// As [`Watch::next`], blocking this thread. Do not use it in a call's closure: the next commit may need the thread
+    /// that waits here, and the library does not detect this deadlock.
     pub fn blocking_next(&mut self) -> Option<u64> {
         block_on(self.0.take()).map(|change| change.commit())
     }

@@ -8,7 +8,8 @@ use super::change::Change;
 #[derive(Debug, Default)]
 pub(crate) struct Reads {
     pub(crate) tables: BTreeSet<String>,
-    /// Also something that is no table, such as the schema; it concerns every query.
+    /// Something that is not a table was read or has changed, such as the schema. A query that read it is concerned by
+    /// every change, and a change of it concerns every query.
     pub(crate) anything: bool,
 }
 
@@ -22,15 +23,15 @@ impl Reads {
     }
 }
 
-/// Names of changed tables that are kept during one run.
+/// The most names of changed tables that are kept during one run.
 const NAMES_MAX: usize = 1024;
 
 /// The tables that a query reads, and whether one of them has changed.
 #[derive(Debug, Default)]
 pub(super) struct Interest {
-    /// What the last run read; `None`: a run is under way, and changed tables are noted in `names`.
+    /// What the last run read; `None`: a run is under way, and changed tables are noted in `noted`.
     settled: Option<Reads>,
-    /// The tables that changed since the run began; beyond [`NAMES_MAX`] `anything` is set instead.
+    /// The tables that changed since the run began. After [`NAMES_MAX`] names, `anything` is set instead.
     noted: Reads,
     /// The newest commit that made the result out of date.
     pub(super) changed: Option<u64>,
@@ -62,7 +63,7 @@ impl Interest {
         false
     }
 
-    /// To be called before a run: it sees everything that was noted until now.
+    /// To be called before a run. Forgets the changes that were noted until now, because the run sees them.
     pub(super) fn begin(&mut self) {
         *self = Self { last: self.last, ..Self::default() };
     }

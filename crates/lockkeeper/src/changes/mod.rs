@@ -1,4 +1,4 @@
-//! The change feed: what calls change, and the subscribers that are told.
+//! The change feed: what calls change, and the subscribers that get the changes.
 
 pub(crate) mod change;
 pub(crate) mod feed;

@@ -1,10 +1,10 @@
 //! Notes what calls change, while they run and while the change feed has subscribers.
 //!
 //! SQLite's update hook names the rows of ordinary tables as they change. It does not report tables without row ids,
-//! virtual tables, rows that `REPLACE` removes, `DELETE FROM t` without a condition, and the old row id when an `UPDATE`
-//! changes the key (<https://www.sqlite.org/c3ref/update_hook.html>), nor that a statement or a savepoint was undone. So
-//! there is a second source: when a statement is prepared, the authorizer names every table that it may write, with its
-//! triggers and foreign keys.
+//! virtual tables, rows that `REPLACE` removes, `DELETE FROM t` without a condition, and the old row id when an
+//! `UPDATE` changes the key (<https://www.sqlite.org/c3ref/update_hook.html>), nor that a statement or a savepoint was
+//! undone. So there is a second source: when a statement is prepared, the authorizer names every table that the
+//! statement may write, also through triggers and foreign keys.
 //!
 //! | what was noted | complete | reported |
 //! |---|---|---|
@@ -20,8 +20,8 @@
 //! - REC1: what is undone is not reported. The notes of a failed statement, of a savepoint that is rolled back, of a failed
 //!   call and of all calls of a lost transaction are discarded. Where it is not certain that a statement was undone, its
 //!   tables are reported without rows: too much may be reported, never too little.
-//! - REC2: the callbacks add notes while a statement runs, and the owner reads them between statements. No lock is held
-//!   while SQLite runs, and a callback makes no call of SQLite.
+//! - REC2: the callbacks add notes while a statement runs, and the connection's owner reads the notes between
+//!   statements. No lock is held while SQLite runs, and a callback does not call SQLite.
 //! - REC3: every list is bounded: rows by [`CALL_ROWS_MAX`] (those of a batch in `writer/publisher.rs`), remembered
 //!   statements and tables by [`KNOWN_MAX`].
 
@@ -40,10 +40,10 @@ use super::table::{Nature, is_own, look_up, mentions_replace};
 use crate::ffi::{RowSink, Session};
 use crate::sync::{Mutex, lock};
 
-/// Rows of one call that are reported one by one.
+/// The most rows of one call that are reported one by one.
 pub(crate) const CALL_ROWS_MAX: usize = 10_000;
 
-/// Statements, and tables, that are remembered at most.
+/// The most statements that are remembered, and the most tables.
 const KNOWN_MAX: usize = 1024;
 
 /// A table's index among the interned names.
@@ -62,24 +62,25 @@ pub(crate) struct Recorder {
 
 #[derive(Debug, Default)]
 struct Notes {
-    /// Of this call: the rows that the hook named, in order.
+    /// The rows of the running call that the hook named, in order.
     rows: Vec<(Table, RowChange)>,
-    /// Of this call: tables to be reported without rows.
+    /// The tables of the running call that will be reported without rows.
     alone: Vec<Table>,
-    /// Of this call: there were more than [`CALL_ROWS_MAX`] rows.
+    /// The running call has changed more than [`CALL_ROWS_MAX`] rows.
     full: bool,
-    /// Of this call: it altered a table, whose new name SQLite does not report.
+    /// The running call altered a table. SQLite does not report a table's new name.
     altered: bool,
-    /// What the authorizer reported since this was last taken.
+    /// What the authorizer has reported since `said` was last taken or cleared.
     said: Vec<Said>,
-    /// How many statements have run; tells whether one ran inside another.
+    /// How many runs of statements have begun. If it rises during a run, another statement ran inside that run.
     runs: u64,
     /// The interned names, as they are reported.
     names: Vec<Arc<str>>,
     index: HashMap<(String, String), Table>,
     plans: HashMap<String, Arc<Plan>>,
     tables: HashMap<Table, Arc<Nature>>,
-    /// This transaction has changed the schema. What is looked up now may be undone with it, and is not remembered.
+    /// This transaction has changed the schema. What is looked up now may be undone with the transaction, so it is not
+    /// remembered.
     schema_changed: bool,
 }
 
@@ -97,13 +98,13 @@ enum What {
 /// The tables in which a statement may change what the hook does not report.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
-    /// Reported without rows if the statement changed anything.
+    /// Tables that are reported without rows if the statement changed anything.
     vague: Vec<Table>,
-    /// Reported without rows if more rows changed than the hook named.
+    /// Tables that are reported without rows if more rows changed than the hook named.
     emptied: Vec<Table>,
-    /// Always reported without rows.
+    /// Tables that are always reported without rows.
     schema: Vec<Table>,
-    /// It writes several tables: triggers, or foreign keys.
+    /// The statement writes several tables, through triggers or foreign keys.
     several: bool,
 }
 
@@ -130,7 +131,7 @@ impl Recorder {
         self.on.load(Ordering::Relaxed)
     }
 
-    /// From the authorizer: what the statement that is being prepared may do (REC2).
+    /// Called by the authorizer: notes what the statement that is being prepared may do (REC2).
     pub(crate) fn authorized(&self, context: &AuthContext<'_>) {
         let (table, what) = match context.action {
             AuthAction::Insert { table_name } => (table_name, What::Insert),
@@ -154,7 +155,7 @@ impl Recorder {
             | AuthAction::DropTempTable { .. }
             | AuthAction::DropTempTrigger { .. }
             | AuthAction::DropTempView { .. } => {
-                // A name may mean another table until the call ends.
+                // Until the call ends, a name may mean another table than before.
                 lock(&self.notes).forget_schema();
                 return;
             }
@@ -171,7 +172,7 @@ impl Recorder {
         let Some(table) = notes.intern(schema, table) else { return };
         notes.altered |= matches!(context.action, AuthAction::AlterTable { .. });
         let said = (table, what);
-        // The same may be reported of a table many times, once for each trigger.
+        // SQLite may report the same action on a table many times, once for each trigger.
         if notes.said.len() < KNOWN_MAX && !notes.said.contains(&said) {
             notes.said.push(said);
         }
@@ -209,13 +210,13 @@ impl Recorder {
         self.forget();
     }
 
-    /// What the statement `sql` may write, which has just been prepared.
+    /// The plan of the statement `sql`, which has just been prepared.
     pub(crate) fn plan(&self, conn: &Connection, sql: &str) -> Arc<Plan> {
         let said = std::mem::take(&mut lock(&self.notes).said);
         self.make_plan(conn, sql, &said)
     }
 
-    /// The same for a statement from the cache, of which the authorizer has reported nothing now.
+    /// The plan of a statement from the cache, about which the authorizer has reported nothing now.
     pub(crate) fn plan_cached(&self, conn: &Connection, sql: &str) -> Arc<Plan> {
         let known = {
             let mut notes = lock(&self.notes);
@@ -225,8 +226,8 @@ impl Recorder {
         if let Some(plan) = known {
             return plan;
         }
-        // Prepared once more, for the authorizer's report. That should work as it did before; if it fails, so does the run
-        // of the statement.
+        // Prepares the statement once more, to get the authorizer's report. If that fails, so does the run of the
+        // statement.
         drop(conn.prepare(sql));
         let plan = self.plan(conn, sql);
         let mut notes = lock(&self.notes);
@@ -288,7 +289,7 @@ impl Recorder {
         let unknown = Nature { view: false, named: false, replaces: true, keys: Vec::new() };
         let nature = Arc::new(nature.unwrap_or(unknown));
         let mut notes = lock(&self.notes);
-        // The authorizer's report on the queries of `look_up` is not wanted.
+        // Discards what the authorizer reported about the queries of `look_up`.
         notes.said.clear();
         if !notes.schema_changed {
             notes.tables.insert(table, Arc::clone(&nature));
@@ -309,7 +310,8 @@ impl Recorder {
         notes.alone.truncate(mark.alone);
     }
 
-    /// To be called before a statement runs; `unseen`: its end may never be seen.
+    /// To be called before a statement runs. `unseen`: the caller fetches the rows, so the end of the run may never be
+    /// noted.
     pub(crate) fn begin_run(&self, conn: &Connection, plan: &Plan, unseen: bool) -> Mark {
         {
             let mut notes = lock(&self.notes);
@@ -333,7 +335,8 @@ impl Recorder {
     pub(crate) fn end_run(&self, conn: &Connection, plan: &Plan, mark: Mark, outcome: Outcome) {
         let changes = conn.total_changes() - mark.changes;
         let said = std::mem::take(&mut lock(&self.notes).said);
-        // SQLite has prepared the statement again, because the schema has changed: what it may write has changed too.
+        // The authorizer reported writes during the run: SQLite has prepared the statement again, because the schema
+        // has changed. The statement may now write to other tables, so it needs a second plan.
         let anew = (!said.is_empty()).then(|| self.make_plan(conn, "", &said));
         let mut notes = lock(&self.notes);
         let events = (notes.rows.len().saturating_sub(mark.rows)) as u64;
@@ -345,7 +348,7 @@ impl Recorder {
         }
         let doubtful = match outcome {
             Outcome::Done => nested,
-            // `OR FAIL` keeps the rows before the one that failed; triggers count theirs at once.
+            // `OR FAIL` keeps the rows before the one that failed. SQLite counts the rows that triggers change at once.
             Outcome::Failed => true,
             Outcome::Unseen => nested || events > changes || plan.several,
         };
@@ -361,7 +364,8 @@ impl Recorder {
         }
     }
 
-    /// What the call changed, and whether it altered a table; with more than `rows_max` rows, its tables alone.
+    /// What the call changed, and whether it altered a table. If the call changed more than `rows_max` rows, its tables
+    /// are returned without rows.
     pub(crate) fn take_call(&self, rows_max: usize) -> (CallChanges, bool) {
         let mut notes = lock(&self.notes);
         let rows = std::mem::take(&mut notes.rows);
@@ -432,7 +436,7 @@ impl Notes {
         if schema.eq_ignore_ascii_case("temp") || is_own(table) {
             return None;
         }
-        // Most probably the table of the last row.
+        // Most often this is the table of the last row.
         if let Some((last, _)) = self.rows.last()
             && schema == "main"
             && &*self.names[*last] == table
@@ -451,7 +455,7 @@ impl Notes {
         Some(self.names.len() - 1)
     }
 
-    /// To be called when the schema changes: forgets what is remembered of statements and tables.
+    /// To be called when the schema changes. Forgets the plans of statements and the properties of tables.
     fn forget_schema(&mut self) {
         self.schema_changed = true;
         self.plans.clear();

@@ -5,13 +5,13 @@ use rusqlite::Connection;
 /// The properties of a table.
 #[derive(Debug)]
 pub(super) struct Nature {
-    /// It is a view, without rows of its own.
+    /// The table is a view, which has no rows of its own.
     pub(super) view: bool,
-    /// The update hook names its rows.
+    /// The update hook names the table's rows.
     pub(super) named: bool,
-    /// `REPLACE` appears in its definition or in that of a trigger on it.
+    /// `REPLACE` appears in the table's definition or in that of a trigger on it.
     pub(super) replaces: bool,
-    /// The columns of its primary key.
+    /// The columns of the primary key.
     pub(super) keys: Vec<String>,
 }
 

@@ -8,27 +8,27 @@ use std::sync::Arc;
 
 use crate::gate::Gate;
 
-/// The argument of a closure, as a type with a lifetime.
+/// A type for the argument of a closure, with the lifetime as a parameter.
 pub(crate) trait View: 'static {
     type Ref<'v>;
 }
 
-/// A closure on the stack of a thread that waits in [`lend`]; for other threads.
+/// A pointer, for other threads, to a closure on the stack of a thread that waits in [`lend`].
 pub(crate) struct Borrowed<V: View, E> {
     gate: Arc<Gate>,
     closure: NonNull<()>,
     run: for<'v> unsafe fn(NonNull<()>, V::Ref<'v>) -> Result<(), E>,
 }
 
-// SAFETY: the closure behind the pointer is `Send`, which `lend` asks for, and the gate lets one thread at a
-// time have it.
+// SAFETY: `lend` requires the closure to be `Send`, and the gate lets only one thread at a time use it.
 unsafe impl<V: View, E> Send for Borrowed<V, E> {}
 
 impl<V: View, E> Borrowed<V, E> {
     /// Runs the closure.
     ///
     /// # Panics
-    /// If the thread that lent it does not wait any more: no call runs after it was answered.
+    /// If the thread that lent the closure does not wait any more. That cannot happen, because no call runs after it
+    /// was answered.
     pub(crate) fn run(&self, view: V::Ref<'_>) -> Result<(), E> {
         let _inside = self.gate.enter().expect("a call runs only while its caller waits for it");
         // SAFETY: `run` was made for the type of this closure. `lend` keeps the closure in its place until the gate is
@@ -37,7 +37,7 @@ impl<V: View, E> Borrowed<V, E> {
     }
 }
 
-/// The type `T`, lifetimes aside.
+/// The id of the type `T`; types that differ only in lifetimes have the same id.
 pub(crate) fn type_id<T>() -> TypeId {
     trait Ask {
         fn ask(&self) -> TypeId
@@ -60,11 +60,11 @@ pub(crate) fn type_id<T>() -> TypeId {
     kind.ask()
 }
 
-/// Calls `wait` with `f`, which it may run on any thread and several times until it returns. Returns the value of the last
-/// run.
+/// Calls `wait` with `f`. Until `wait` returns, it may run `f` on any thread and several times. Returns the value of
+/// the last run.
 ///
-/// Neither `f` nor its value need outlive this call: when `wait` returns or panics, this waits for a run that is under
-/// way, and no run begins afterwards. If `wait` returns `Ok`, it has run `f`.
+/// Neither `f` nor its value need outlive this call: when `wait` returns or panics, this function waits for a run that
+/// is under way, and no run begins afterwards. If `wait` returns `Ok`, it must have run `f`.
 pub(crate) fn lend<V: View, T: Send, E, R>(
     mut f: impl for<'v> FnMut(V::Ref<'v>) -> Result<T, E> + Send,
     wait: impl FnOnce(Borrowed<V, E>) -> Result<(), R>,
@@ -72,7 +72,7 @@ pub(crate) fn lend<V: View, T: Send, E, R>(
     let mut value = None;
     lend_closure::<V, E, _, _>(
         |view: V::Ref<'_>| {
-            // The value of an earlier run, which was undone.
+            // Drops the value of an earlier run, which was undone.
             value = None;
             value = Some(f(view)?);
             Ok(())
@@ -108,7 +108,7 @@ where
     }
 
     let closure = NonNull::from(&mut closure).cast();
-    // From here on only `run` touches the closure. The parameter is dropped after this guard.
+    // From here on only `run` touches the closure. The closure is a parameter, so it is dropped after this guard.
     let close = Close(Arc::new(Gate::new()));
     wait(Borrowed { gate: Arc::clone(&close.0), closure, run: run::<V, E, F> })
 }

@@ -8,10 +8,10 @@ use rusqlite::{Connection, ffi};
 
 /// Rolls an open transaction of `conn` back and removes the hooks.
 ///
-/// When a connection is closed, rusqlite frees its hooks first and SQLite rolls back afterwards: it would call the freed
-/// rollback hook that `setup` or an exclusive call may have set.
+/// When a connection is closed, rusqlite frees its hooks first and SQLite rolls back afterwards: SQLite would call the
+/// freed rollback hook that `setup` or an exclusive call may have set.
 pub(super) fn disarm(conn: &mut Connection) {
-    // These fail only for want of memory, which removing a hook does not need.
+    // Errors are ignored: these functions fail only if they run out of memory, and removing a hook needs none.
     let _ = conn.authorizer(None::<fn(AuthContext<'_>) -> Authorization>);
     if !conn.is_autocommit() && conn.execute_batch("ROLLBACK").is_err() {
         halt(conn);
@@ -24,14 +24,15 @@ pub(super) fn disarm(conn: &mut Connection) {
 
 /// Resets every statement that stands on a row, for statements that were leaked through the bare connection.
 ///
-/// Some may belong to virtual tables with open cursors. Resetting these is sound: they stay valid, and their owner resets
-/// or finalizes them as usual. The owner could notice it only in the middle of a step, but its cursors are closed here as
-/// well, because the statements that opened them stand on a row themselves.
+/// Some may belong to virtual tables with open cursors. Resetting these is sound: they stay valid, and their owner
+/// resets or finalizes them as usual. An owner could notice the reset only in the middle of a step. But then the
+/// statement that opened the owner's cursor stands on a row, so it is reset here too, which closes the cursor.
 pub(crate) fn halt(conn: &Connection) {
     let mut statement = ptr::null_mut();
     loop {
-        // SAFETY: the handle is open, and this thread has the connection to itself. To reset a statement
-        // may finalize others, of its cursors, but never itself, so it is valid when the next is asked for.
+        // SAFETY: the handle is open, and this thread has the connection to itself. Resetting a statement may finalize
+        // the statements of its cursors, but never the statement itself. So it is still valid when `sqlite3_next_stmt`
+        // gets it.
         unsafe {
             statement = ffi::sqlite3_next_stmt(conn.handle(), statement);
             if statement.is_null() {
@@ -47,15 +48,16 @@ pub(crate) fn halt(conn: &Connection) {
 /// Closes a connection whose first close failed because a statement or a backup was leaked.
 ///
 /// The first close has disconnected every virtual table that no statement uses. The statements that SQLite still lists
-/// are the leaked ones and, if those use virtual tables, the statements of the tables. Nothing tells these apart; then the
-/// connection stays open for ever, but pins no snapshot and holds no lock.
+/// are the leaked ones and, if those use virtual tables, the statements of these tables. The two cannot be told apart.
+/// So if virtual tables may be in use, the connection stays open for ever, but it pins no snapshot and holds no lock.
 pub(super) fn close_leaky(conn: Connection) {
     halt(&conn);
     if may_use_virtual_tables(&conn) {
         mem::forget(conn);
         return;
     }
-    // Listing the programs may have connected virtual tables again.
+    // The close is tried again, because `may_use_virtual_tables` may have connected virtual tables, which it
+    // disconnects.
     let Err((conn, _)) = conn.close() else { return };
     loop {
         // SAFETY: the handle is open. No virtual table is connected, so each listed statement was leaked, and nothing can
@@ -72,19 +74,20 @@ pub(super) fn close_leaky(conn: Connection) {
     let _ = conn.close().map_err(|(conn, _)| mem::forget(conn));
 }
 
-/// Whether the program of a listed statement has an instruction on a virtual table. All statements are reset.
+/// Whether the bytecode of a statement that SQLite lists has an instruction on a virtual table. All statements must be
+/// reset before.
 fn may_use_virtual_tables(conn: &Connection) -> bool {
     let mut statement = ptr::null_mut();
     loop {
-        // SAFETY: the handle is open, and this thread has the connection to itself. From here on the statement
-        // lists its program instead of running it; the one that it keeps is the one that is listed. Its text is
-        // read before the next step.
+        // SAFETY: the handle is open, and this thread has the connection to itself. After `sqlite3_stmt_explain` the
+        // steps of the statement list its bytecode instead of running it. The text of an instruction is read before the
+        // next step.
         unsafe {
             statement = ffi::sqlite3_next_stmt(conn.handle(), statement);
             if statement.is_null() {
                 return false;
             }
-            // Fails if it had to be prepared again and could not.
+            // Fails if SQLite had to prepare the statement again and could not.
             let mut code = ffi::sqlite3_stmt_explain(statement, 1);
             if code == ffi::SQLITE_OK {
                 code = ffi::sqlite3_step(statement);
@@ -104,7 +107,8 @@ fn may_use_virtual_tables(conn: &Connection) -> bool {
     }
 }
 
-/// <https://www.sqlite.org/opcode.html>: `VOpen`, `VUpdate`, ...; others with this letter have a small second one.
+/// Instructions on virtual tables begin with `V` and another capital letter (`VOpen`, `VUpdate`, ...). In all other
+/// instructions that begin with `V` the second letter is small (<https://www.sqlite.org/opcode.html>).
 fn is_of_virtual_table(opcode: &CStr) -> bool {
     matches!(opcode.to_bytes(), [b'V', b'A'..=b'Z', ..])
 }

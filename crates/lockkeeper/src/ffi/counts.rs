@@ -1,4 +1,5 @@
-//! The SQL functions that count the rows that the call itself has changed.
+//! The SQL functions `changes` and `total_changes`, replaced so that they count only the rows that the running call has
+//! changed.
 
 use std::ffi::{CStr, c_int, c_void};
 use std::sync::Arc;
@@ -9,7 +10,8 @@ use super::prepared::failure;
 
 /// Turns the counts of a connection into those of the running call. Neither method may panic: SQLite calls them.
 pub(crate) trait RowCounts: Send + Sync + 'static {
-    /// The changes of the call's last statement, where the connection's last one made `last` and all made `total`.
+    /// The changes of the call's last statement. The last statement of the connection made `last` changes, and all its
+    /// statements made `total`.
     fn changes(&self, total: u64, last: u64) -> u64;
 
     /// The changes of the call so far.

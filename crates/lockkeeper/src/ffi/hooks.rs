@@ -15,14 +15,14 @@ pub(crate) trait RowSink: fmt::Debug + Send + Sync + 'static {
 
 /// The target of the busy handler and the WAL hook.
 pub(crate) trait Watcher: fmt::Debug + Send + Sync + 'static {
-    /// Sleeps for a moment. False: give up.
+    /// Sleeps for a moment. `false`: SQLite must give up. `attempt` counts from 0 in each wait.
     fn wait_for_lock(&self, attempt: c_int) -> bool;
 
-    /// After a commit the WAL of `schema` holds `frames` frames.
+    /// Called after a commit, when the WAL of `schema` holds `frames` frames.
     fn committed(&self, schema: &CStr, frames: c_int);
 }
 
-/// Has SQLite report each changed row to `sink`.
+/// Makes SQLite report each changed row to `sink`.
 ///
 /// # Safety
 /// The sink lives until another call of this function or of [`unhook_rows`], or until the connection has been closed.
@@ -69,7 +69,7 @@ unsafe extern "C" fn on_row<S: RowSink>(
     let _ = catch_unwind(AssertUnwindSafe(|| sink.row(action, schema, table, rowid)));
 }
 
-/// SQLite's busy handler. Nothing may unwind into C, so a panic ends here, and with it the wait.
+/// SQLite's busy handler. Nothing may unwind into C, so a panic ends here, and SQLite gives up the wait.
 unsafe extern "C" fn on_busy<W: Watcher>(watcher: *mut c_void, attempt: c_int) -> c_int {
     // SAFETY: `watch` passed a pointer to a `W` that outlives the handler, and it is only shared.
     let watcher = unsafe { &*watcher.cast::<W>() };

@@ -1,4 +1,4 @@
-//! Statements and blobs that calls use and the session owns, so that it can finalize what a call forgets.
+//! Statements and blobs that calls use and the session owns, so that the session can finalize those that a call leaks.
 
 use std::cell::RefCell;
 use std::mem;
@@ -14,7 +14,7 @@ pub(super) struct LentOut(RefCell<Slots>);
 
 #[derive(Debug, Default)]
 struct Slots {
-    /// Slots in use; bounded by what the running call holds or has forgotten.
+    /// Slots in use: one for each statement and blob that the running call holds or has leaked.
     used: Vec<NonNull<Slot>>,
     /// Empty slots, [`SPARE_SLOTS`] at most.
     spare: Vec<NonNull<Slot>>,
@@ -22,22 +22,22 @@ struct Slots {
 
 type Slot = Option<Kept>;
 
-/// A point read needs one, a loop within a loop two.
+/// The most spare slots. A point read needs one slot, a loop within a loop two.
 const SPARE_SLOTS: usize = 8;
 
 // SAFETY: the slots belong to this list alone; a `Lent`, which points to one, borrows the list and so keeps it on its
 // thread. Statements may move between threads with their connection, see `Prepared`.
 unsafe impl Send for Slots {}
 
-/// A statement or blob. The session sees to it that it is dropped before the connection, whatever its type says.
+/// A statement or blob. Its type says `'static`, but the session drops it before the connection.
 enum Kept {
     Plain(Statement<'static>),
     Cached(CachedStatement<'static>),
     Blob(Blob<'static>),
 }
 
-/// A statement that a call uses and the session owns. `Drop` resets it, and finalizes it or puts it back into the cache;
-/// if the call forgets it, the session does so at the end of the call.
+/// A statement that a call uses and the session owns. `Drop` resets it, and finalizes it or puts it back into the
+/// cache; if the call leaks it, the session does so at the end of the call.
 pub(crate) struct Lent<'c> {
     home: &'c LentOut,
     slot: NonNull<Slot>,
@@ -45,9 +45,9 @@ pub(crate) struct Lent<'c> {
 
 impl<'c> Lent<'c> {
     pub(crate) fn get(&self) -> &Statement<'c> {
-        // SAFETY: the slot is ours until `Drop`: it is in `used`, from where only we and `take_back`,
-        // which is not called while a call uses its statements, take it. A shorter lifetime is always
-        // right for a shared reference.
+        // SAFETY: until `Drop` the slot belongs to this `Lent`. It is in `used`, from which only this `Lent` and
+        // `take_back` remove it, and `take_back` is not called while a call uses its statements. A shorter lifetime is
+        // always sound for a shared reference.
         match unsafe { self.slot.as_ref() } {
             Some(Kept::Plain(statement)) => statement,
             Some(Kept::Cached(statement)) => statement,
@@ -62,23 +62,23 @@ impl<'c> Lent<'c> {
             Some(Kept::Cached(statement)) => statement,
             Some(Kept::Blob(_)) | None => unreachable!("a lent slot holds a statement"),
         };
-        // SAFETY: only the lifetime of the borrow of the connection changes, back to what it was when the
-        // statement was prepared. Nothing moves a statement with a shorter one into the slot: the
-        // reference does not leave this crate, which runs methods of the statement on it.
+        // SAFETY: only the lifetime of the borrow of the connection changes, back to what it was when the statement was
+        // prepared. Nothing moves a statement with a shorter lifetime into the slot, because the reference does not
+        // leave this crate, which only calls methods of the statement.
         unsafe { mem::transmute::<&mut Statement<'static>, &mut Statement<'c>>(statement) }
     }
 }
 
 impl Drop for Lent<'_> {
     fn drop(&mut self) {
-        // Resets the statement, because its rows may have been forgotten: a cached statement that stands on a row would
-        // keep its snapshot.
+        // Resets the statement, because the call may have leaked its rows: a cached statement that stands on a row
+        // would keep its snapshot open.
         drop(self.get_mut().raw_query());
         self.home.give_back(self.slot);
     }
 }
 
-/// A blob that a call uses and the session owns. `Drop` closes it; if the call forgets it, the session does so at the end
+/// A blob that a call uses and the session owns. `Drop` closes it; if the call leaks it, the session does so at the end
 /// of the call.
 pub(crate) struct LentBlob<'c> {
     home: &'c LentOut,
@@ -125,7 +125,7 @@ impl LentOut {
     /// # Safety
     /// The connection of the statement is neither moved nor used exclusively until [`LentOut::take_back`] was called.
     pub(super) unsafe fn statement<'c>(&'c self, statement: Statement<'c>) -> Lent<'c> {
-        // SAFETY: it is dropped by its `Lent`, which borrows this list, or by `take_back`, before its connection goes.
+        // SAFETY: its `Lent`, which borrows this list, or `take_back` drops it before its connection is closed.
         let statement = unsafe { mem::transmute::<Statement<'_>, Statement<'static>>(statement) };
         Lent { home: self, slot: self.keep(Kept::Plain(statement)) }
     }
@@ -155,7 +155,7 @@ impl LentOut {
         let mut slots = self.0.borrow_mut();
         let slot = slots.spare.pop();
         let slot = slot.unwrap_or_else(|| NonNull::from(Box::leak(Box::new(None))));
-        // SAFETY: a slot that is in neither list belongs to who took it out, and is valid.
+        // SAFETY: a slot that is in neither list belongs to the function that took it out, and is valid.
         unsafe { slot.write(Some(kept)) };
         slots.used.push(slot);
         slot
@@ -174,8 +174,8 @@ impl LentOut {
 
     /// Drops the content of a slot that was taken out of the list, and keeps the slot as a spare one or frees it.
     fn empty(&self, mut slot: NonNull<Slot>) {
-        // SAFETY: a slot that is in neither list belongs to who took it out. The list is not borrowed: to end
-        // a statement may run code of the caller's, such as the destructor of a function's data.
+        // SAFETY: a slot that is in neither list belongs to the function that took it out. The list is not borrowed
+        // here, because ending a statement may run the caller's code, such as the destructor of an SQL function's data.
         drop(unsafe { slot.as_mut() }.take());
         let spare = &mut self.0.borrow_mut().spare;
         match spare.len() < SPARE_SLOTS {
@@ -185,11 +185,11 @@ impl LentOut {
         }
     }
 
-    /// Drops the statements and blobs that calls have forgotten. No call may be running.
+    /// Drops the statements and blobs that calls have leaked. No call may be running.
     pub(super) fn take_back(&self) {
         loop {
             let Some(mut slot) = self.0.borrow_mut().used.pop() else { return };
-            // SAFETY: no `Lent` is left that points to it but a forgotten one.
+            // SAFETY: the only `Lent` that may still point to the slot is a leaked one.
             if let Some(Kept::Cached(statement)) = unsafe { slot.as_mut() } {
                 // As in `Lent::drop`.
                 drop(statement.raw_query());

@@ -16,13 +16,13 @@ pub(crate) enum Sql {
     Savepoint,
     Release,
     RollbackTo,
-    /// A savepoint of the caller's own, inside the call's.
+    /// Begins a savepoint of the caller's own, inside the savepoint of the call.
     Nest,
     Unnest,
     RollbackToNest,
     /// Reads the schema table's first page, which takes the snapshot of a transaction.
     Pin,
-    /// Changes when another connection has committed.
+    /// Its value changes when another connection has committed.
     DataVersion,
 }
 
@@ -127,8 +127,8 @@ impl Prepared {
 
 impl Drop for Prepared {
     fn drop(&mut self) {
-        // SAFETY: `Session` finalizes its statements before it closes or hands out its connection,
-        // so the statement is still valid, and nobody uses it afterwards.
+        // SAFETY: `Session` finalizes its statements before it closes or hands out its connection, so the statement is
+        // still valid, and it is not used afterwards.
         unsafe { ffi::sqlite3_finalize(self.0.as_ptr()) };
     }
 }

@@ -5,7 +5,7 @@ use std::ptr::{self, NonNull};
 #[cfg(target_os = "linux")]
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
-/// The number of this process; after a fork the child's.
+/// The id of this process; in a forked child, the id of the child.
 ///
 /// It is kept in a page that a forked child finds filled with zeros (`MADV_WIPEONFORK`, madvise(2), since
 /// Linux 4.14). Where there is no such page, the kernel is asked each time.
@@ -13,12 +13,13 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 pub(crate) fn process_id() -> u32 {
     /// Used where the kernel gives no such page.
     static NONE: AtomicU32 = AtomicU32::new(0);
-    /// Null: not made yet. No lock guards it: in a child whose parent held the lock it would never be free.
+    /// Null: the page was not made yet. No lock guards it, because a child that is forked while the parent holds the
+    /// lock could never take the lock.
     static PAGE: AtomicPtr<AtomicU32> = AtomicPtr::new(ptr::null_mut());
     let mut page = PAGE.load(Ordering::Acquire);
     if page.is_null() {
         page = wiped_page().map_or(ptr::from_ref(&NONE).cast_mut(), NonNull::as_ptr);
-        // If two threads are here at once, one of their pages is lost.
+        // If two threads get here at once, one of their pages is leaked.
         PAGE.store(page, Ordering::Release);
     }
     // SAFETY: `page` is `NONE` or what `wiped_page` returned: aligned, valid for as long as the process lives,
@@ -41,8 +42,8 @@ pub(crate) fn process_id() -> u32 {
 fn wiped_page() -> Option<NonNull<AtomicU32>> {
     use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
     let length = rustix::param::page_size();
-    // SAFETY: a new mapping at a place of the kernel's choice changes no memory that is in use; advice and
-    // unmapping are for this mapping alone, which nobody else knows yet.
+    // SAFETY: a new mapping at a place of the kernel's choice changes no memory that is in use; advice and unmapping
+    // are for this mapping alone, which no other code knows yet.
     unsafe {
         let access = ProtFlags::READ | ProtFlags::WRITE;
         let page = mmap_anonymous(ptr::null_mut(), length, access, MapFlags::PRIVATE).ok()?;
@@ -54,7 +55,7 @@ fn wiped_page() -> Option<NonNull<AtomicU32>> {
     }
 }
 
-/// The number of this process, which the kernel is asked for.
+/// The id of this process, by a system call.
 #[cfg(not(target_os = "linux"))]
 pub(crate) use std::process::id as process_id;
 

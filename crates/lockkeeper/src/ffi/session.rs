@@ -20,7 +20,7 @@ use super::wal_file::{self, Checkpoint, WalSalts};
 /// A connection with the library's own statements prepared on it.
 ///
 /// `Drop` finalizes the statements, closes the connection, and then frees what its hooks point to. In a forked child it
-/// forgets everything instead.
+/// leaks everything instead.
 #[derive(Debug)]
 pub(crate) struct Session {
     own: Option<Own>,
@@ -35,7 +35,7 @@ pub(crate) struct Session {
     watcher: Option<Arc<dyn Watcher>>,
     /// The process that opened the connection.
     pid: u32,
-    /// Tells the connection from every other one; SQLite keeps it with the connection, under [`MARK`].
+    /// A number that no other session has. SQLite keeps it as client data of the connection, under [`MARK`].
     mark: usize,
 }
 
@@ -43,12 +43,13 @@ pub(crate) struct Session {
 const MARK: &CStr = c"lockkeeper";
 
 impl Session {
-    /// Owns `conn` from now on. [`Session::prepare`] is still to be called.
+    /// Takes ownership of `conn`. [`Session::prepare`] must be called before the library's own statements can run.
     pub(crate) fn new(conn: Connection) -> Self {
         static NEXT_MARK: AtomicUsize = AtomicUsize::new(1);
         let mark = NEXT_MARK.fetch_add(1, Ordering::Relaxed);
         // SAFETY: the handle is open, the name ends with a NUL. The mark is a number in a pointer that is never
-        // dereferenced, and has no destructor. Without memory there is no mark: then `lend` has the session replaced.
+        // dereferenced, and has no destructor. If memory runs out, the connection has no mark: then `lend` returns an
+        // error, and the session is replaced.
         unsafe {
             let pointer = ptr::without_provenance_mut(mark);
             ffi::sqlite3_set_clientdata(conn.handle(), MARK.as_ptr(), pointer, None);
@@ -70,7 +71,7 @@ impl Session {
         let prepared: Result<Vec<_>, _> =
             TEXTS.iter().map(|sql| Prepared::new(&self.conn, sql)).collect();
         let fixed = prepared?.try_into().expect("one statement per text");
-        // Only this connection changes the temporary schema.
+        // The temporary schema is left out, because only this connection can change it.
         let names = "SELECT name FROM pragma_database_list WHERE name <> 'temp'";
         let mut names = self.conn.prepare(names)?;
         let names = names.query_map([], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?;
@@ -80,8 +81,8 @@ impl Session {
         Ok(())
     }
 
-    /// Whether a schema has changed since an earlier transaction asked; if so, SQLite loads it. Takes the snapshot of the
-    /// transaction.
+    /// Whether a schema has changed since an earlier transaction called this; if so, SQLite loads the new schema.
+    /// `false` also if this transaction has called it before. The first call takes the snapshot of the transaction.
     pub(crate) fn has_new_schema(&self) -> bool {
         let Some(own) = self.own.as_ref().filter(|_| !self.schemas_seen.get()) else {
             return false;
@@ -89,7 +90,7 @@ impl Session {
         let (mut new, mut all) = (false, true);
         for Schema { version, load, seen, .. } in &own.schemas {
             let now = version.integer();
-            // If it cannot be read, the statement that needs it reports the error.
+            // If the version cannot be read, the statement that needs the schema reports the error.
             all &= now.is_some();
             if now.is_some() && now != seen.get() && load.run(&self.conn).is_ok() {
                 seen.set(now);
@@ -110,7 +111,8 @@ impl Session {
         &self.conn
     }
 
-    /// The connection, for methods of rusqlite that need it exclusively. The caller must not move it away.
+    /// The connection, for methods of rusqlite that need `&mut Connection`. The caller must not move the connection
+    /// away.
     pub(crate) fn conn_mut(&mut self) -> &mut Connection {
         self.take_back();
         &mut self.conn
@@ -130,8 +132,8 @@ impl Session {
         self.own = None;
         self.unhook_rows();
         let value = f(&mut self.conn);
-        // Another connection has another mark or none, even if it has the address of this one or comes from another
-        // database.
+        // Another connection has another mark or none, even if it has the address of this connection or belongs to
+        // another database.
         // SAFETY: the handle is open, the name ends with a NUL.
         let mark = unsafe { ffi::sqlite3_get_clientdata(self.conn.handle(), MARK.as_ptr()) };
         if mark.addr() != self.mark {
@@ -163,7 +165,7 @@ impl Session {
         unsafe { self.lent.blob(blob) }
     }
 
-    /// Drops the statements and blobs that calls have forgotten. No call may be running.
+    /// Drops the statements and blobs that calls have leaked. No call may be running.
     pub(crate) fn take_back(&self) {
         self.lent.take_back();
     }
@@ -193,7 +195,7 @@ impl Session {
         wal_file::salts(&self.conn)
     }
 
-    /// Has SQLite report each changed row to `sink`.
+    /// Makes SQLite report each changed row to `sink`.
     pub(crate) fn hook_rows<S: RowSink>(&self, sink: &Arc<S>) {
         // SAFETY: `hooked` keeps the sink alive until the next call of this function or of `unhook_rows`, or until the
         // connection, declared before it, has been closed.
@@ -207,7 +209,7 @@ impl Session {
         *self.hooked.borrow_mut() = None;
     }
 
-    /// Has SQLite ask `watcher` while a lock is waited for, and with `wal` report each commit to it.
+    /// Makes SQLite call `watcher` while the connection waits for a lock, and, if `wal` is `true`, after each commit.
     pub(crate) fn watch<W: Watcher>(&mut self, watcher: &Arc<W>, wal: bool) -> Result<(), Error> {
         // SAFETY: the field `watcher`, declared after the connection, keeps the target alive until the connection has been
         // closed. An earlier target is released only after its handlers were replaced. `lend` forgets the target if the
@@ -216,7 +218,7 @@ impl Session {
         if let Some(before) = self.watcher.replace(Arc::<W>::clone(watcher))
             && !ptr::addr_eq(Arc::as_ptr(&before), Arc::as_ptr(watcher))
         {
-            // Without `wal` its WAL hook may still be set.
+            // The earlier target is leaked, because if `wal` is `false`, the WAL hook may still point to it.
             mem::forget(before);
         }
         match code {
@@ -225,16 +227,16 @@ impl Session {
         }
     }
 
-    /// Whether a transaction is open, on any of the connection's files: it holds a snapshot or a lock.
+    /// Whether a transaction that holds a snapshot or a lock is open on any of the connection's files.
     pub(crate) fn in_transaction(&self) -> bool {
         // SAFETY: the handle is open; a null name means all files.
         unsafe { ffi::sqlite3_txn_state(self.conn.handle(), ptr::null()) != ffi::SQLITE_TXN_NONE }
     }
 
-    /// Copies the WALs of all writable files back. True: all of the main file's was copied, and no other connection kept
-    /// one of the others from being copied.
+    /// Copies the WALs of all writable files back. `true`: the whole WAL of the main file was copied, and no other
+    /// connection kept the WAL of another file from being copied.
     ///
-    /// Each file is named, because SQLite, asked to copy all, also tries read-only files that have a WAL, and fails.
+    /// Each file is named, because a checkpoint of all files would also try read-only files that have a WAL, and fail.
     pub(crate) fn checkpoint(&self, mode: Checkpoint) -> Result<bool, Error> {
         let mut complete = true;
         let schemas = self.own.iter().flat_map(|own| &own.schemas);
@@ -284,7 +286,7 @@ impl Drop for Session {
         let conn = unsafe { ManuallyDrop::take(&mut self.conn) };
         // SQLite disconnects the virtual tables, which finalize their statements, before it looks for other statements.
         if let Err((conn, _)) = conn.close() {
-            // The connection may stay open for ever, and its handlers with it.
+            // The connection may stay open for ever, so the target of its handlers is leaked.
             mem::forget(self.watcher.take());
             close::close_leaky(conn);
         }

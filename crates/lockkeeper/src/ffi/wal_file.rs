@@ -21,8 +21,8 @@ pub(crate) enum Checkpoint {
     Truncate = ffi::SQLITE_CHECKPOINT_TRUNCATE,
 }
 
-/// Copies the WAL of `schema` back into its file; returns its frames and how many of them were copied. `None`: another
-/// connection copies or writes at this moment.
+/// Copies the WAL of `schema` back into its file. Returns the number of frames in the WAL, and how many of them were
+/// copied. `None`: SQLite was busy, because another connection copies or holds a lock at this moment.
 pub(super) fn checkpoint(
     conn: &Connection,
     schema: &CStr,
@@ -45,7 +45,7 @@ pub(super) fn checkpoint(
 /// Two random numbers in the header of a WAL, which change when the WAL starts over.
 pub(crate) type WalSalts = [u8; 8];
 
-/// The place of the salts in the header.
+/// The offset of the salts in the WAL's header, in bytes.
 const SALTS_OFFSET: i64 = 16;
 
 /// The salts of the main file's WAL; `None`: there is no WAL yet, or it cannot be read.
@@ -61,15 +61,15 @@ pub(crate) fn first_bytes(conn: &Connection) -> Option<[u8; 16]> {
     read_file(conn, ffi::SQLITE_FCNTL_FILE_POINTER, &mut bytes, 0).then_some(bytes)
 }
 
-/// Reads `bytes` at `offset` of the file that the operation `op` names, by SQLite's own means: to close a
-/// descriptor of our own would drop the process's locks on the file. False: they are not there.
+/// Reads `bytes` at `offset` of the file that the operation `op` names. This uses SQLite's own file, because closing
+/// another file descriptor would drop the process's locks on the file. `false`: the bytes cannot be read.
 fn read_file(conn: &Connection, op: c_int, bytes: &mut [u8], offset: i64) -> bool {
     let mut file: *mut ffi::sqlite3_file = ptr::null_mut();
     let Ok(length) = c_int::try_from(bytes.len()) else { return false };
-    // SAFETY: the handle is open, and both operations that are asked for store one pointer into `file`. What it
-    // points to belongs to the connection, which this thread has to itself, and which neither closes nor
-    // replaces it between the two calls. Its methods are null unless it is open; `xRead`, which every VFS
-    // has, writes `length` bytes at most to `bytes`.
+    // SAFETY: the handle is open, and both operations that are asked for store one pointer into `file`. The file that
+    // it points to belongs to the connection. This thread has the connection to itself, and the connection neither
+    // closes nor replaces the file between the two calls. The file's methods are null unless it is open; `xRead`, which
+    // every VFS has, writes `length` bytes at most to `bytes`.
     unsafe {
         let argument = (&raw mut file).cast::<c_void>();
         let code = ffi::sqlite3_file_control(conn.handle(), c"main".as_ptr(), op, argument);
