@@ -1,4 +1,4 @@
-//! [`Builder`]: the settings, the checks of them, and opening with the defaults.
+//! [`Builder`]: the settings and the checks of them; opening with these settings, or with the defaults.
 
 use std::future::Future;
 use std::panic::{RefUnwindSafe, UnwindSafe};
@@ -28,19 +28,19 @@ use crate::{Client, Stats};
 pub struct Builder {
     pub(crate) config: Config,
     pub(crate) migrations: Option<Migrations>,
-    /// What the file is checked against; tests use another.
+    /// The properties of SQLite and of the machine against which the file is checked. Tests replace them.
     pub(crate) machine: Machine,
 }
 
-// The settings are values. Functions among them run when a database is opened, where panics are caught.
+// The settings are values. The functions among them only run later, where their panics are caught.
 impl UnwindSafe for Builder {}
 impl RefUnwindSafe for Builder {}
 
 impl Builder {
     /// Whether a file that does not exist is created. Default: yes.
     ///
-    /// If not, opening such a file fails with [`ErrorKind::NotFound`], which names the path, and nothing is
-    /// made. An empty file is a database without tables, as for SQLite. Without effect on a database in memory.
+    /// If not, opening a missing file fails with [`ErrorKind::NotFound`], which names the path, and no file is created.
+    /// As in SQLite, an empty file is a database without tables. The setting has no effect on a database in memory.
     ///
     /// # Examples
     /// ```
@@ -56,19 +56,19 @@ impl Builder {
 
     /// Opens the file read-only. Default: no.
     ///
-    /// Every call that could write (`write`, `exclusive`, `lease`, …) is told [`ErrorKind::ReadOnly`] at once; no
-    /// connection of this database can write, and none changes the file, its WAL or its journal mode. Reads,
-    /// snapshots, backups, [`Client::changes`] and live queries work as ever, beside other processes that
-    /// write; what these commit is noticed within [`Builder::other_processes`]. A file that does not exist is not
+    /// Every call that could write (`write`, `exclusive`, `lease`, …) fails with [`ErrorKind::ReadOnly`] at once. No
+    /// connection of this database can write, and none changes the file, its WAL or its journal mode. Reads, snapshots,
+    /// backups, [`Client::changes`] and live queries work as usual, also while other processes write. Commits of other
+    /// processes are noticed within the interval of [`Builder::other_processes`]. A file that does not exist is not
     /// created ([`ErrorKind::NotFound`]). With [`Builder::migrations`] nothing is migrated: a file that has not seen
     /// all steps is refused with [`ErrorKind::Migration`].
     ///
-    /// A file in WAL mode is read through its `-wal` and `-shm`. If no connection has the file open, SQLite makes these; they
-    /// are removed again when the file is closed, if this process may write it. In a directory where they can be neither
-    /// found nor made opening fails with [`ErrorKind::Open`]; see [`Builder::immutable`]. What a killed process has left in
-    /// the WAL is read, and stays there.
+    /// A file in WAL mode is read through its `-wal` and `-shm`. If no connection has the file open, SQLite creates
+    /// these two files; they are removed when the file is closed, if this process may write the file. If the two files
+    /// neither exist nor can be created, opening fails with [`ErrorKind::Open`]; see [`Builder::immutable`]. Commits
+    /// that a killed process has left in the WAL are read, and stay in the WAL.
     ///
-    /// A database in memory cannot be opened read-only ([`ErrorKind::Config`]): there would be nothing to read.
+    /// A database in memory cannot be opened read-only ([`ErrorKind::Config`]), because there would be nothing to read.
     ///
     /// # Examples
     /// ```
@@ -94,30 +94,29 @@ impl Builder {
     /// Opens the file read-only, as [`Builder::read_only`] does, with your promise that **nothing changes it** while it is
     /// open. Default: no.
     ///
-    /// For files on a read-only medium or in an image: SQLite takes no locks, looks for no changes, and needs no
-    /// `-wal` and `-shm` (<https://www.sqlite.org/uri.html#uriimmutable>). If the promise is broken, reads return
-    /// wrong rows or [`ErrorKind::Corrupt`]. A file with a WAL or a journal that is not empty is refused
-    /// ([`ErrorKind::Open`]): it is in use, or a program that wrote it was killed. The file may be on a network file
-    /// system.
+    /// For files on a read-only medium or in an image: SQLite takes no locks, looks for no changes, and needs no `-wal`
+    /// and `-shm` (<https://www.sqlite.org/uri.html#uriimmutable>). If the promise is broken, reads return wrong rows
+    /// or [`ErrorKind::Corrupt`]. A file whose WAL or journal is not empty is refused ([`ErrorKind::Open`]): the file
+    /// is in use, or a program was killed while it wrote the file. The file may be on a network file system.
     pub fn immutable(mut self, on: bool) -> Self {
         self.config.immutable = on;
         self
     }
 
-    /// Reader threads that are always there, 1 to 1,024. Default: one per core, 2 to 8.
+    /// The number of reader threads that always exist, 1 to 1,024. Default: one per core, but at least 2 and at most 8.
     pub fn readers(mut self, threads: usize) -> Self {
         self.config.readers = threads;
         self
     }
 
-    /// Reader threads at most, long reads included; at least as many as [`Builder::readers`].
-    /// Default: two per core, at least 16.
+    /// The most reader threads, including those that long reads occupy; raised to [`Builder::readers`] if it is
+    /// smaller. Default: two per core, at least 16.
     pub fn readers_max(mut self, threads: usize) -> Self {
         self.config.readers_max = threads;
         self
     }
 
-    /// Calls that each client may have accepted and waiting in each queue. Default: 1,024.
+    /// The most accepted calls that each client may have waiting in each queue. Default: 1,024.
     pub fn queue_capacity(mut self, calls: usize) -> Self {
         self.config.queue_capacity = calls;
         self
@@ -135,33 +134,34 @@ impl Builder {
         self
     }
 
-    /// Page cache of each connection, in bytes; SQLite keeps a few pages at least, and counts up to 2 TiB.
+    /// The size of the page cache of each connection, in bytes. SQLite keeps at least a few pages, and at most 2 TiB.
     /// Default: 16 MiB.
     pub fn page_cache_bytes(mut self, bytes: usize) -> Self {
         self.config.page_cache_bytes = bytes;
         self
     }
 
-    /// Prepared statements that each connection keeps. Default: 128.
+    /// The number of prepared statements that each connection keeps in its cache. Default: 128.
     pub fn statement_cache(mut self, statements: usize) -> Self {
         self.config.statement_cache = statements;
         self
     }
 
-    /// Runs on every connection when it is opened, also when one is opened again: for functions, collations, `ATTACH`, keys,
-    /// `PRAGMA`s. May be given several times. The commit, authorizer, progress, busy, update and WAL hooks belong to the
-    /// library, which sets its own afterwards. Attached files that can be written are brought into WAL mode, which stays with
-    /// the file. Every write locks them too; so a file that a `Database` of this process has open is refused
-    /// ([`ErrorKind::AlreadyOpen`]) unless it is attached read-only (`ATTACH 'file:…?mode=ro' AS …`).
+    /// Runs `f` on every connection when the connection is opened or replaced: for functions, collations, `ATTACH`,
+    /// keys, `PRAGMA`s. Several functions can be given. The commit, authorizer, progress, busy, update and WAL hooks
+    /// belong to the library, which sets its own afterwards. Attached files that can be written are switched to WAL
+    /// mode, which the files keep. Every write locks them too. So an attached file that a `Database` of this process
+    /// has open is refused ([`ErrorKind::AlreadyOpen`]), unless it is attached read-only (`ATTACH 'file:…?mode=ro' AS
+    /// …`).
     ///
-    /// It runs on the readers' connections as well, which cannot write: make tables and rows in
+    /// `f` also runs on the connections of readers, which cannot write. So make tables and rows in
     /// [`Builder::migrations`] or in a call. Settings with which no call could be served are refused by name
-    /// ([`ErrorKind::Config`]): `journal_mode` other than WAL, `locking_mode = EXCLUSIVE`, `query_only`, `count_changes`,
-    /// and limits that are too small for the library's own statements. Foreign keys are switched on again. A backup
-    /// is checked on a connection on which it has run.
+    /// ([`ErrorKind::Config`]): `journal_mode` other than WAL, `locking_mode = EXCLUSIVE`, `query_only`,
+    /// `count_changes`, and limits that are too small for the library's own statements. Foreign keys are switched on
+    /// again afterwards. A backup is checked on a connection on which `f` has run.
     ///
-    /// Temporary objects that it makes stay with their rows as long as the connection. An exclusive call or an I/O error
-    /// replaces the connection, on which `setup` makes them again, empty (`docs/design/state.md`).
+    /// Temporary objects that `f` makes live, with their rows, as long as the connection. After an exclusive call or an
+    /// I/O error the connection is replaced, and `f` makes the objects again, empty (`docs/design/state.md`).
     pub fn setup<F>(mut self, f: F) -> Self
     where
         F: Fn(&Connection) -> rusqlite::Result<()> + Send + Sync + 'static,
@@ -170,8 +170,8 @@ impl Builder {
         self
     }
 
-    /// Ceilings of one commit: calls, running time, and bytes that it adds to the WAL (estimated
-    /// from the commits before it). A batch ends after the call that reaches one. Default: 1,024
+    /// The limits of one commit: its calls, their running time, and the bytes that the commit adds to the WAL
+    /// (estimated from earlier commits). A batch ends after the call that reaches one of these limits. Default: 1,024
     /// calls, 5 ms, 16 MiB.
     pub fn batch_max(mut self, calls: usize, time: Duration, wal_bytes: u64) -> Self {
         self.config.batch_calls_max = calls.max(1);
@@ -180,19 +180,21 @@ impl Builder {
         self
     }
 
-    /// Size to which the WAL may grow under load before it is copied back into the file, without waiting for readers.
-    /// Default: 32 MiB; half of [`Builder::wal_bytes_max`] at most. With [`u64::MAX`] for both, that is done only when the
-    /// database is closed.
+    /// The size in bytes to which the WAL may grow under load before it is copied back into the file. The copy does not
+    /// wait for readers. Default: 32 MiB; at most half of [`Builder::wal_bytes_max`]. If both settings are
+    /// [`u64::MAX`], the WAL is copied back only when the database is closed.
     pub fn checkpoint_wal_bytes(mut self, bytes: u64) -> Self {
         self.config.checkpoint_wal_bytes = bytes;
         self
     }
 
-    /// Size that the WAL exceeds by one batch at most, even if readers stay. Default: 64 MiB.
+    /// The maximum size of the WAL in bytes. The WAL exceeds it by one batch at most, even if readers stay. Default: 64
+    /// MiB.
     ///
-    /// At this size the writer waits for readers of old states, and ends held snapshots and reads older than 100 ms with
-    /// [`ErrorKind::SnapshotExpired`]. It does not wait for backups, and cannot end readers of other processes and closures
-    /// that wait for something outside SQLite: the WAL then grows on, and [`Stats::wal_over_max`] counts it.
+    /// At this size the writer waits for readers of old states, and ends held snapshots and reads that are older than
+    /// 100 ms with [`ErrorKind::SnapshotExpired`]. There are exceptions: the writer does not wait for backups, and it
+    /// cannot end readers of other processes and closures that wait for something outside of SQLite. In these cases the
+    /// WAL grows on, and [`Stats::wal_over_max`] counts that.
     pub fn wal_bytes_max(mut self, bytes: u64) -> Self {
         self.config.wal_bytes_max = bytes.max(1);
         self
@@ -204,10 +206,10 @@ impl Builder {
         self
     }
 
-    /// Snapshots that may be held at once. Default: 64.
+    /// The most snapshots that may be held at once. Default: 64.
     ///
-    /// Dropping the last clone of one frees its place at once. A snapshot whose future was dropped
-    /// while a reader thread was taking it frees its place when that thread has noticed.
+    /// When the last clone of a snapshot is dropped, its place is free at once. When the future of a snapshot is
+    /// dropped while a reader thread is taking the snapshot, its place is free once that thread has noticed the drop.
     pub fn snapshots_max(mut self, snapshots: usize) -> Self {
         self.config.snapshots_max = snapshots;
         self
@@ -215,9 +217,9 @@ impl Builder {
 
     /// Brings the schema up to date on the writer's connection, before any reader is opened.
     ///
-    /// `open` then fails with [`ErrorKind::ForeignFile`] or [`ErrorKind::NewerFile`], before anything
-    /// was changed, or with [`ErrorKind::Migration`] when a step failed, which undoes that step alone.
-    /// A step that has begun is not stopped by dropping the opening future.
+    /// `open` then fails with [`ErrorKind::ForeignFile`] or [`ErrorKind::NewerFile`] before it changes anything, or
+    /// with [`ErrorKind::Migration`] if a step fails. Of the steps, only the failed one is undone. A step that has
+    /// begun is not stopped by dropping the opening future.
     pub fn migrations(mut self, migrations: Migrations) -> Self {
         self.migrations = Some(migrations);
         self
@@ -225,10 +227,11 @@ impl Builder {
 
     /// Sheds calls under overload, so that the calls that are accepted keep their latency. Default: never.
     ///
-    /// Once all calls of a client have waited longer than `target` for ten times that time, its calls that waited longer
-    /// are refused with [`ErrorKind::Overloaded`] instead of run, until for as long no call has. Waiting for room counts.
-    /// This is for callers that do not slow down, such as requests from outside; a fixed number of tasks that wait for each
-    /// answer slows down by itself.
+    /// A client is overloaded when, for ten times `target`, each of its calls has waited longer than `target`. From
+    /// then on, its calls that have waited longer than `target` are refused with [`ErrorKind::Overloaded`] instead of
+    /// being run. This ends when, for ten times `target`, no call of the client has waited longer than `target`. The
+    /// wait for room counts. Use this for callers that do not slow down, such as requests from outside. A fixed number
+    /// of tasks that wait for each answer slows down by itself.
     pub fn shed_after(mut self, target: Duration) -> Self {
         self.config.shed_after = Some(target);
         self
@@ -240,33 +243,34 @@ impl Builder {
         self
     }
 
-    /// Changes that wait for a subscriber of [`Client::changes`] at most, rows counted one by one;
-    /// beyond, it is told that it lagged. Default: 65,536.
+    /// The most changes that may wait for a subscriber of [`Client::changes`], where each row counts as one. A
+    /// subscriber with more loses them and gets [`Change::Lagged`](crate::Change::Lagged). Default: 65,536.
     pub fn feed_capacity(mut self, changes: usize) -> Self {
         self.config.feed_capacity = changes;
         self
     }
 
-    /// How often to check for commits of other processes while the change feed has subscribers and nothing is written here;
-    /// each batch of writes checks anyway. Once per millisecond at most; `None`: only batches check. Default: 200 ms.
+    /// The interval of checks for commits of other processes while the change feed has subscribers and nothing is
+    /// written here; each batch of writes checks anyway. The shortest interval is 1 ms; `None`: only batches check.
+    /// Default: 200 ms.
     pub fn other_processes(mut self, interval: Option<Duration>) -> Self {
         self.config.look_interval = interval;
         self
     }
 
-    /// Whether to keep statistics. Default: yes. Without them [`Database::stats`] has only what is under way, and the error
-    /// of a write that timed out does not say which call held the writer.
+    /// Whether to keep statistics. Default: yes. Without statistics, [`Database::stats`] returns only what is under
+    /// way, and the error of a write that timed out does not say which call held the writer.
     pub fn statistics(mut self, on: bool) -> Self {
         self.config.statistics = on;
         self
     }
 
-    /// Calls `f` after each call that waited or ran at least `threshold` (short reads apart): a slow
-    /// log. It tells waiting from running, and scans, sorts and automatic indexes of the statements. A
-    /// lease is one call, which runs for as long as it is held.
+    /// Calls `f` after each call, except for short reads, that waited or ran for at least `threshold`: a slow log. The
+    /// report has the times of waiting and of running, and counts the scans, sorts and automatic indexes of the call's
+    /// statements. A lease is one call, which runs for as long as the lease is held.
     ///
-    /// `f` runs on the thread that ran the call, and the next calls wait: write a line, no more.
-    /// With the feature `tracing` each such call is also a warning of the target `lockkeeper::slow`.
+    /// `f` runs on the thread that ran the call, and the next calls wait for `f`: let it write a line, no more. With
+    /// the feature `tracing` each such call is also logged as a warning with the target `lockkeeper::slow`.
     pub fn on_slow<F>(mut self, threshold: Duration, f: F) -> Self
     where
         F: Fn(&Slow) + Send + Sync + 'static,
@@ -281,7 +285,8 @@ impl Builder {
         self
     }
 
-    /// Runs first on each thread of the database; the place to pin it or to set its priority.
+    /// Runs `f` on each thread of the database before anything else, for example to pin the thread or to set its
+    /// priority.
     pub fn on_thread_start<F>(mut self, f: F) -> Self
     where
         F: Fn() + Send + Sync + 'static,
@@ -290,15 +295,15 @@ impl Builder {
         self
     }
 
-    /// Runs each write twice, to find closures that count on running once. For tests. Default: no.
+    /// Runs each write twice, to find closures that must not run more than once. For tests. Default: no.
     ///
-    /// [`Client::write`] may run its closure again when another call loses the transaction, which happens
-    /// too seldom to be seen in tests. With this setting each write is run, undone, and run again. The value, error or panic
-    /// of the first run is dropped; that of the second run is the answer. One run is stored, published to subscribers and
-    /// counted in the statistics. If the first run loses the transaction, the neighbours run again too, as always. A call
-    /// that was canceled or timed out in its first run has no second; deadlines cover both. Closures that run once, such as
-    /// those of [`Client::write_once`], of leases and of exclusive calls, are not affected. A write inside a write runs as
-    /// often as the outer one.
+    /// [`Client::write`] may run its closure again when another call loses the transaction, which happens too seldom to
+    /// be seen in tests. With this setting each write is run, undone, and run again. The value, error or panic of the
+    /// first run is dropped; that of the second run is the answer. Only one run is stored, published to subscribers and
+    /// counted in the statistics. If the first run loses the transaction, the other calls of the batch run again too,
+    /// as always. A call that was canceled or timed out in its first run has no second run; a deadline covers both
+    /// runs. Closures that run once, such as those of [`Client::write_once`], of leases and of exclusive calls, are not
+    /// affected. A write inside a write runs as often as the outer one.
     ///
     /// # Examples
     /// A closure that counts outside the database counts runs, not writes:
@@ -354,14 +359,15 @@ impl Builder {
 impl Database {
     /// Opens, or creates, the database file at `path` with the defaults of [`Database::builder`].
     ///
-    /// The path `:memory:` opens a database in memory: the same calls, on one connection. A path is a path:
-    /// URLs (`file:…`, `sqlite:…`) are refused, and a file of such a name is opened as `./file:…`. Relative
-    /// ones count from the directory that is current when this is called. Symbolic links are followed.
+    /// The path `:memory:` opens a database in memory, which has the same calls, on one connection. URLs (`file:…`,
+    /// `sqlite:…`) are refused; a file with such a name is opened as `./file:…`. A relative path is resolved
+    /// against the directory that is current when this function is called. Symbolic links are followed.
     ///
     /// # Errors
-    /// [`ErrorKind::Open`], [`ErrorKind::Corrupt`], [`ErrorKind::DiskFull`] or [`ErrorKind::Busy`], with the path and a hint.
-    /// [`ErrorKind::AlreadyOpen`] if this process has the file open, also by a link;
-    /// [`ErrorKind::NetworkFileSystem`] and [`ErrorKind::SqliteVersion`] where files get damaged.
+    /// [`ErrorKind::Open`], [`ErrorKind::Corrupt`], [`ErrorKind::DiskFull`] or [`ErrorKind::Busy`], with the path and a
+    /// hint. [`ErrorKind::AlreadyOpen`] if this process has the file open, even by another name;
+    /// [`ErrorKind::NetworkFileSystem`] and [`ErrorKind::SqliteVersion`] where SQLite could damage the file or lose
+    /// commits.
     ///
     /// # Cancel safety
     /// Dropping the future closes what was opened, in the background.
@@ -388,14 +394,15 @@ impl Database {
 }
 
 impl Migrations {
-    /// Checks the list, and runs its steps on an empty database in memory. For a test of one line; blocks this thread.
+    /// Checks the list of steps, and runs them on an empty database in memory. Meant for a test of one line. Blocks
+    /// this thread.
     ///
-    /// The scratch database has no [`setup`](crate::Builder::setup): steps that need functions or attached files
-    /// of it are tested by opening `:memory:` with both.
+    /// This database has no [`setup`](crate::Builder::setup). To test steps that need functions or attached files of
+    /// `setup`, open `:memory:` with both `setup` and the migrations.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`]: the application id is 0, or a step has no name, or that of another.
-    /// [`ErrorKind::Migration`]: a step failed, and why.
+    /// [`ErrorKind::Config`]: the application id is 0, or a step has no name, or two steps have the same name.
+    /// [`ErrorKind::Migration`]: a step failed; the error says why.
     ///
     /// # Examples
     /// ```
@@ -434,7 +441,7 @@ impl std::fmt::Debug for Open {
     }
 }
 
-/// Each reader is a thread with a connection, opened before the database is.
+/// The most readers. Each is a thread with a connection, and the database counts as open only when all of them are.
 const READERS_MAX: usize = 1024;
 
 pub(crate) fn check(config: &Config) -> Result<(), Error> {

@@ -1,5 +1,5 @@
-//! The settings, with their defaults and the reasons for these. Plain values; what an open database shares is in
-//! `sqlite/opener.rs`.
+//! The settings, their defaults, and the reasons for the defaults. These are plain values; the state that an open
+//! database shares is in `sqlite/opener.rs`.
 
 use std::any::TypeId;
 use std::fmt;
@@ -45,8 +45,8 @@ pub enum NetworkFiles {
     /// Opening fails with [`ErrorKind::NetworkFileSystem`](crate::ErrorKind::NetworkFileSystem).
     #[default]
     Refuse,
-    /// It is opened, and [`Database::warnings`](crate::Database::warnings) says so. Right only where
-    /// no other machine ever opens the file.
+    /// The file is opened, and [`Database::warnings`](crate::Database::warnings) says so. Use this only if no other
+    /// machine ever opens the file.
     Warn,
 }
 
@@ -54,8 +54,8 @@ pub(crate) type OnSlow = dyn Fn(&Slow) + Send + Sync;
 
 pub(crate) type Setup = dyn Fn(&Connection) -> rusqlite::Result<()> + Send + Sync;
 
-/// A function of the caller's. Two are equal if they have the same type: closures are equal if they are written in the same
-/// place of the program.
+/// A function of the caller. Two functions are equal if they have the same type; closures have the same type if they
+/// are written in the same place of the program.
 pub(crate) struct Callback<F: ?Sized> {
     pub(crate) f: Arc<F>,
     written_at: TypeId,
@@ -96,7 +96,7 @@ pub(crate) struct Config {
     pub(crate) read_only: bool,
     /// The caller promises that nothing changes the file, so it is read without locks and WAL.
     pub(crate) immutable: bool,
-    /// An instance that is open already may be used.
+    /// An instance of the file that this process has open already may be used.
     pub(crate) share: bool,
     pub(crate) readers: usize,
     pub(crate) readers_max: usize,
@@ -139,13 +139,13 @@ impl Config {
             share: false,
             // More readers than cores only evict each other's caches; fewer leave cores idle.
             readers: cores.clamp(2, 8),
-            // Long scans occupy readers; this leaves as many again for others.
+            // Long scans occupy readers; twice the number of cores leaves as many readers for other reads.
             readers_max: 16.max(cores * 2),
             queue_capacity: 1024,
             synchronous: Synchronous::Full,
             busy_timeout: Duration::from_secs(30),
             page_cache_bytes: 16 << 20,
-            // rusqlite's 16 are too few for a program with a larger schema.
+            // rusqlite's default of 16 is too small for a program with a larger schema.
             statement_cache: 128,
             setup: Vec::new(),
             // Enough calls to make the cost of a commit small, few enough to answer soon.
@@ -154,7 +154,8 @@ impl Config {
             batch_wal_bytes_max: 16 << 20,
             // With SQLite's default of 1,000 pages a busy writer would make dozens of checkpoints a second.
             checkpoint_wal_bytes: 32 << 20,
-            // Twice that: room for overlapping readers before a writer has to wait or a reader is stopped.
+            // Twice `checkpoint_wal_bytes`: that leaves room for overlapping readers before a writer has to wait or a
+            // reader is stopped.
             wal_bytes_max: 64 << 20,
             snapshot_age_max: Duration::from_secs(60),
             snapshots_max: 64,
@@ -177,7 +178,7 @@ impl Config {
         self.read_only || self.immutable
     }
 
-    /// Whether the file is made where there is none.
+    /// Whether a missing file is created.
     pub(crate) fn creates(&self) -> bool {
         self.create_if_missing && !self.is_read_only()
     }

@@ -33,16 +33,17 @@ use crate::stats::Stats;
 use crate::sync::lock;
 use crate::writer::Writer;
 
-/// Long enough for a caller whose CPU is idle to wake up and submit its next write. A single caller that waits for the disk
-/// each time gains nothing from it.
+/// How long the writer thread looks for another call before it sleeps: long enough for a caller whose CPU is idle to
+/// wake up and submit its next write. A single caller that waits for the disk each time gains nothing from a look.
 const WRITER_LOOK: Look = Look {
     long: Duration::from_micros(150),
     short: Duration::from_micros(50),
     lone: Some(Duration::from_micros(50)),
 };
 
-/// A reader yields to the callers that it has answered, and most of them submit their next calls before it sleeps. Looking
-/// longer would take CPU time from them.
+/// How long a reader thread looks for another call before it sleeps. The thread yields to the callers that it has
+/// answered, and most of them submit their next calls before it sleeps. A longer look would take CPU time from these
+/// callers.
 const READER_LOOK: Look =
     Look { long: Duration::from_micros(50), short: Duration::from_micros(5), lone: None };
 
@@ -86,7 +87,7 @@ impl Closing for Threads {
     }
 }
 
-/// Closes the database when the last handle goes.
+/// Closes the database when its last handle is dropped.
 pub(crate) struct Shutdown(Arc<Threads>);
 
 impl Shutdown {
@@ -99,7 +100,7 @@ impl Drop for Shutdown {
     fn drop(&mut self) {
         match self.0.core.check_process() {
             Ok(()) => self.0.close(),
-            // Threads and connections belong to the parent.
+            // In a forked child: threads and connections belong to the parent process.
             Err(_) => self.0.core.short.forget(),
         }
     }
@@ -109,8 +110,8 @@ impl Drop for Shutdown {
 ///
 /// `E` is the error type of the closures, see [`Client::with_error`].
 ///
-/// When the last handle (clients and unsubmitted calls included) goes, the database serves what was
-/// accepted and closes; that never blocks. Use [`Database::close`] to wait for it.
+/// When the last handle is dropped (clients and unsubmitted calls are handles too), the database serves the calls that
+/// were accepted, and closes. The drop never blocks; use [`Database::close`] to wait for the end.
 ///
 /// # Examples
 /// ```
@@ -140,7 +141,7 @@ impl<E> Clone for Database<E> {
     }
 }
 
-// As `Client`.
+// For the same reason as `Client`.
 impl<E> UnwindSafe for Database<E> {}
 impl<E> RefUnwindSafe for Database<E> {}
 
@@ -159,7 +160,7 @@ impl<E> fmt::Debug for Database<E> {
 }
 
 impl<E> Database<E> {
-    /// A database with the lanes of calls that name no client.
+    /// A database handle with the lanes of calls that name no client.
     pub(crate) fn of(shutdown: Arc<Shutdown>) -> Self {
         Self { client: Client::of(handle(&shutdown, None)), shutdown }
     }
@@ -169,16 +170,16 @@ impl<E> Database<E> {
     }
 }
 
-/// A handle with the lanes of the client called `name`; `None`: with those of calls that name no client.
+/// A handle with the lanes of the client called `name`; `None`: with the lanes of calls that name no client.
 fn handle(shutdown: &Arc<Shutdown>, name: Option<&str>) -> Arc<Inner> {
     let open: Arc<dyn Any + Send + Sync> = Arc::<Shutdown>::clone(shutdown);
     Inner::new(shutdown.core(), name, open)
 }
 
 impl<E: Send + 'static> Database<E> {
-    /// Warnings about the database's file for the operator; usually none. They are what was found when it was opened, and
-    /// what is found now: other hard links to the file, or that it was deleted or replaced. This asks the file system, but
-    /// opens nothing.
+    /// Warnings for the operator about the database's file; usually none. The list has what was found when the database
+    /// was opened, and what is found now: other hard links to the file, or that the file was deleted or replaced. This
+    /// calls `stat`, but opens no file.
     pub fn warnings(&self) -> Vec<String> {
         let core = self.core();
         let mut warnings = core.warnings.get().cloned().unwrap_or_default();
@@ -191,8 +192,8 @@ impl<E: Send + 'static> Database<E> {
 
     /// The client called `name`: a lane of its own in both queues.
     ///
-    /// Lanes share the writer and the readers by deficit round robin over running time. However
-    /// many calls one client has waiting, another's single call waits for one batch at most.
+    /// Lanes share the writer and the readers by deficit round robin over running time. However many calls one client
+    /// has waiting, a single call of another client waits for one batch at most.
     pub fn client(&self, name: &str) -> Client<E> {
         Client::of(handle(&self.shutdown, Some(name)))
     }
@@ -220,8 +221,8 @@ impl<E: Send + 'static> Database<E> {
         Database { client: self.client.with_error(), shutdown: Arc::clone(&self.shutdown) }
     }
 
-    /// What the database has done since it was opened, and what it is doing. Takes a few locks for a
-    /// moment and asks the file system for the size of the WAL; cheap enough for once a second.
+    /// What the database has done since it was opened, and what it is doing. This takes a few locks for a moment and
+    /// asks the file system for the size of the WAL. It is cheap enough to be called once a second.
     ///
     /// # Examples
     /// ```
@@ -258,24 +259,26 @@ impl<E: Send + 'static> Database<E> {
         Exporter::new(self.core(), name.into().into())
     }
 
-    /// Refuses writes from now on, and waits until those that were made before are answered. Reads, snapshots,
+    /// Refuses writes from now on, and waits until the writes that were made before are answered. Reads, snapshots,
     /// backups and the change feed go on.
     ///
-    /// Refused is every call that could write, of every client: [`ErrorKind::WritesStopped`], at once and nothing of
-    /// it stored. A lease that was taken before is waited for. When the future is ready the WAL has been folded back as
-    /// far as readers of old states let it, and this process does not change the file or its WAL until the
-    /// [`StoppedWrites`] that it gives is dropped; then writes go on. Of several of them the last one counts.
+    /// Every call of every client that could write fails at once with [`ErrorKind::WritesStopped`], and nothing of it
+    /// is stored. This waits for a lease that was taken before. When the future is ready, the WAL has been copied back
+    /// into the file as far as readers of old states allow. Until the returned [`StoppedWrites`] is dropped, this
+    /// process changes neither the file nor its WAL; then writes go on. If there are several [`StoppedWrites`], writes
+    /// go on when the last of them is dropped.
     ///
-    /// For a copy of the whole directory by a tool of the system (copy the `-wal` as well, if it is not empty), or
-    /// for the time before a shutdown in which a program still answers what it can. [`Database::close`] needs
-    /// none of this. Other processes are not stopped.
+    /// Use this to copy the whole directory with a tool of the system (copy the `-wal` as well, if it is not empty), or
+    /// before a shutdown, while the program still answers reads. [`Database::close`] does not need this. Other
+    /// processes are not stopped.
     ///
     /// # Errors
-    /// [`ErrorKind::Closed`]; [`ErrorKind::Replaced`]; [`ErrorKind::Nested`] from inside a call of this database, which
-    /// would be waited for; [`ErrorKind::Forked`]. Writes go on.
+    /// [`ErrorKind::Closed`]; [`ErrorKind::Replaced`]; [`ErrorKind::Nested`] from inside a call of this database,
+    /// because this would wait for that call; [`ErrorKind::Forked`]. After an error, writes go on.
     ///
     /// # Cancel safety
-    /// Dropping the future lets writes go on, as dropping what it gives does. Before it is polled nothing happens.
+    /// If the future is dropped, writes go on, as when the [`StoppedWrites`] is dropped. Nothing happens before the
+    /// future is polled.
     ///
     /// # Examples
     /// ```
@@ -310,24 +313,24 @@ impl<E: Send + 'static> Database<E> {
         block_on(self.stop_writes())
     }
 
-    /// Stops intake, serves what was accepted, closes every connection and joins every thread.
+    /// Stops accepting calls, serves those that were accepted, closes every connection and joins every thread.
     ///
-    /// Calls that waited for room get [`ErrorKind::Closed`]. With [`Close::deadline`], what is not
-    /// served by then is aborted: waiting calls are refused, running ones interrupted.
+    /// Calls that waited for room get [`ErrorKind::Closed`]. With [`Close::deadline`], calls that are not served by
+    /// then are aborted: waiting calls are refused, and running calls are interrupted.
     ///
     /// # Errors
     /// [`ErrorKind::Nested`] from inside a call; [`ErrorKind::Forked`] in a forked child. An error of SQLite
-    /// ([`ErrorKind::DiskFull`], [`ErrorKind::Sqlite`], …): everything has ended and what was answered is stored, but
-    /// the WAL could not be folded back and is still needed beside the file.
-    /// [`ErrorKind::Replaced`]: everything is closed, but the file was not in its place any more.
+    /// ([`ErrorKind::DiskFull`], [`ErrorKind::Sqlite`], …): everything has ended and the writes that were answered
+    /// are stored, but the WAL could not be copied back and is still needed beside the file. [`ErrorKind::Replaced`]:
+    /// everything is closed, but the file was not in its place any more.
     ///
     /// # Cancel safety
-    /// Once polled, the close goes on when the future is dropped.
+    /// Once the future was polled, the close goes on even if the future is dropped.
     pub fn close(&self) -> Close {
         self.close_with(false)
     }
 
-    /// As [`Database::close`], but refuses what waits and interrupts what runs.
+    /// As [`Database::close`], but refuses the calls that wait and interrupts those that run.
     pub fn abort(&self) -> Close {
         self.close_with(true)
     }
@@ -338,7 +341,7 @@ impl<E: Send + 'static> Database<E> {
         Close { inner: queue::Close::new(threads, abort), core }
     }
 
-    /// Closes and blocks this thread until everything has ended.
+    /// As [`Database::close`], blocking this thread.
     ///
     /// # Errors
     /// As [`Database::close`].
@@ -361,7 +364,7 @@ impl fmt::Debug for Close {
 }
 
 impl Close {
-    /// Aborts what has not been served after `patience`.
+    /// Aborts the calls that have not been served after `patience`.
     pub fn deadline(self, patience: Duration) -> Self {
         Self { inner: self.inner.deadline(patience), ..self }
     }
@@ -383,7 +386,8 @@ impl Future for Close {
 }
 
 impl Database {
-    /// Starts the threads; the receiver tells when the writer has opened the file.
+    /// Starts the writer's thread. The receiver gets a message when the writer has opened the file, or could not open
+    /// it.
     pub(crate) fn start(
         mut config: Config,
         migrations: Option<Migrations>,
@@ -391,7 +395,8 @@ impl Database {
     ) -> Result<(Self, Receiver<Built<Error>>), Error> {
         config.readers_max = config.readers_max.max(config.readers);
         if config.is_memory() {
-            // Reads run on the writer's connection; readers only serve snapshots, which are copies.
+            // In memory, reads run on the writer's connection. Readers only serve snapshots, which are copies of the
+            // database.
             config.readers = 1;
         }
         let core = Core::new(config, migrations, machine);
@@ -432,7 +437,8 @@ impl Database {
 
     /// Waits for the writer, which reports through `writer_built`, and then opens the readers.
     pub(crate) async fn opened(self, writer_built: Receiver<Built<Error>>) -> Result<Self, Error> {
-        // `setup` may wait for the call in which the database is opened; that would be a circle.
+        // If the database is opened inside a call, `setup` may wait for that call, and this waits for `setup`: a
+        // circle, which the error reports.
         let domain = self.core().domain;
         let _wait = Wait::enter(|| Awaited::All(domain), true)
             .map_err(|Circle| Error::new(ErrorKind::Nested))?;
@@ -442,7 +448,7 @@ impl Database {
         for built in readers {
             built.await.unwrap_or(Err(StartError::Faulted)).map_err(not_started)?;
         }
-        // From now on others can share it (SH1 of `shared.rs`).
+        // From now on other openers can share the instance (SH1 of `shared.rs`).
         instance::share(&self.core().writer, Arc::new(self.downgrade()));
         Ok(self)
     }

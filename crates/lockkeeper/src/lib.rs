@@ -41,7 +41,7 @@ mod wal;
 #[cfg(feature = "sqlite")]
 mod writer;
 
-/// The closures in the types of [`Write`] and [`Read`], for code that spells these types.
+/// The types of the closures in [`Write`] and [`Read`], for code that spells out these types.
 #[cfg(feature = "sqlite")]
 pub mod closure {
     pub use crate::client::read::Repeatable;

@@ -5,14 +5,14 @@ use std::path::PathBuf;
 /// Where a database is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// An absolute path.
+    /// In the file with this absolute path.
     File(PathBuf),
     Memory,
-    /// The path cannot be that of a file, for this reason.
+    /// Nowhere: the given path cannot be the path of a file, for this reason.
     Nowhere(Refusal),
 }
 
-/// Why a path cannot be used: it names the path and what to do.
+/// A message that says why a path cannot be used. It names the path and says what to do.
 pub(crate) type Refusal = String;
 
 /// What a connection is for.

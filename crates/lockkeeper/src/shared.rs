@@ -1,11 +1,13 @@
 //! One instance for several openers of a file, and weak handles.
 //!
 //! [`Builder::open_shared`] begins as any other opening. If the writer's thread finds the file claimed
-//! (`sqlite/instance.rs`), it waits while the other instance is being opened or closed, and then hands over a weak handle to
-//! that instance instead of a connection. So no executor is blocked, and of two openers of a new file one gets the claim.
+//! (`sqlite/instance.rs`), it waits while the other instance is being opened or closed, and then hands over a weak
+//! handle to that instance instead of a connection. So no executor thread is blocked, and if two openers open a new
+//! file at once, only one of them gets the claim.
 //!
 //! - SH1: an instance can be shared once it is wholly open, readers included, until it is closed.
-//! - SH2: an opener never gets an instance with another setting than it has made: see [`differing`].
+//! - SH2: an opener never gets an instance in which a setting that the opener made has another value: see
+//!   [`differing`].
 
 use std::fmt;
 use std::future::Future;
@@ -49,8 +51,8 @@ impl<E> fmt::Debug for WeakDatabase<E> {
 }
 
 impl<E: Send + 'static> WeakDatabase<E> {
-    /// A handle to the database, as long as it is open: another handle keeps it open, and nobody has closed or
-    /// aborted it. `None` in a process that was forked from the one that opened it.
+    /// A handle to the database. `None`: the database is not open any more, because its last handle was dropped, or
+    /// because it was closed or aborted; or this process was forked from the one that opened it.
     pub fn upgrade(&self) -> Option<Database<E>> {
         let shutdown = self.shutdown.upgrade()?;
         let core = shutdown.core();
@@ -61,32 +63,33 @@ impl<E: Send + 'static> WeakDatabase<E> {
 
 impl<E: Send + 'static> Database<E> {
     /// A handle that does not keep the database open, for caches, registries and parts that may outlive their users.
-    /// It closes when the last handle of the other kind goes.
+    /// The database closes when its last handle that is not weak is dropped.
     pub fn downgrade(&self) -> WeakDatabase<E> {
         WeakDatabase { shutdown: Arc::downgrade(&self.shutdown), error: PhantomData }
     }
 }
 
 impl Builder {
-    /// Opens the database, or returns a handle to the instance of that file which is open in this process already,
-    /// by whatever name and however it was opened. It closes when the last handle of all openers is gone, or any of
-    /// them closes it.
+    /// Opens the database. If this process has the file open already, by any name and through any of the open methods,
+    /// returns a handle to that instance. The instance closes when the handles of all openers are dropped, or when one
+    /// opener closes it.
     ///
-    /// An instance that is just being opened, or closed, is waited for, for the busy timeout at most. Of openers that
-    /// come at once one opens the file, and the others get its instance; if it fails, or is dropped, the next
-    /// one tries.
+    /// If another instance of the file is just being opened or closed, this waits until that has ended, but at most for
+    /// the busy timeout. If several openers come at once, one opens the file, and the others get its instance; if that
+    /// one fails, or its future is dropped, the next one tries.
     ///
-    /// The settings that are made must be those of the instance (functions, such as `setup`, are the same if they are
-    /// written in the same place of the program); what is left at its default is taken as it is there. So whoever
-    /// asks for nothing special gets the instance in any case.
+    /// A setting that is made here must have the same value in the instance. (Functions, such as `setup`, are the same
+    /// if they are written in the same place of the program.) A setting that is left at its default may have any value
+    /// there. So an opener that makes no settings always gets the instance.
     ///
     /// # Errors
-    /// As [`Builder::open`]. [`ErrorKind::AlreadyOpen`]: it is open with another setting, which is named; or it was
-    /// not wholly open or closed in time. [`ErrorKind::Config`]: a database in memory has no name by which it
-    /// could be found; clone its handle. [`ErrorKind::Replaced`]: the instance has lost its file.
+    /// As [`Builder::open`]. [`ErrorKind::AlreadyOpen`]: the file is open with another setting, which the error names;
+    /// or the other instance was not wholly open or closed in time. [`ErrorKind::Config`]: a database in memory has no
+    /// name by which another opener could find it; clone its handle. [`ErrorKind::Replaced`]: the instance has lost its
+    /// file.
     ///
     /// # Cancel safety
-    /// Dropping the future closes what it has opened, in the background; others get nothing of it.
+    /// If the future is dropped, what it has opened is closed in the background, and other openers cannot get it.
     ///
     /// # Examples
     /// ```
@@ -122,7 +125,7 @@ impl Builder {
             };
             let other = core.other.get().and_then(|other| other.downcast_ref::<WeakDatabase>());
             let Some(other) = other else { return Err(error) };
-            // If it was closed meanwhile, the next turn opens the file.
+            // If the other instance was closed meanwhile, the next turn of the loop opens the file.
             if let Some(database) = other.upgrade() {
                 return fitting(database, &self);
             }
@@ -139,8 +142,8 @@ impl Builder {
 }
 
 impl Database {
-    /// Opens, or creates, the database file at `path`, or returns a handle to the instance of it that is open in this
-    /// process already; see [`Builder::open_shared`].
+    /// Opens, or creates, the database file at `path`; if this process has the file open already, returns a handle to
+    /// that instance. See [`Builder::open_shared`].
     ///
     /// # Errors
     /// As [`Builder::open_shared`].
@@ -162,7 +165,7 @@ impl Database {
     }
 }
 
-/// `database`, if it is what `wanted` asks for (SH2).
+/// `database`, if it has the settings of `wanted` (SH2).
 fn fitting(database: Database, wanted: &Builder) -> Result<Database, Error> {
     let core = database.core();
     if let Some(lost) = core.opener.file.lost() {
@@ -186,7 +189,7 @@ fn fitting(database: Database, wanted: &Builder) -> Result<Database, Error> {
     }
 }
 
-/// The first setting that was made for `wanted` and is another one in `open`.
+/// Names the first setting that was made in `wanted` and has another value in `open`; `None`: there is none.
 fn differing(open: &Config, wanted: &Config) -> Option<String> {
     let defaults = Config::new(Place::Memory);
     macro_rules! compare {
@@ -224,7 +227,7 @@ fn differing(open: &Config, wanted: &Config) -> Option<String> {
         "on_slow": on_slow,
         "on_thread_start": on_thread_start,
     );
-    // Opening has raised this setting to the number of readers.
+    // Opening raised `open.readers_max` to at least `open.readers`. `wanted` was not opened, so it is raised here.
     let readers_max = wanted.readers_max.max(open.readers);
     (wanted.readers_max != defaults.readers_max && readers_max != open.readers_max).then(|| {
         let (there, here) = (open.readers_max, wanted.readers_max);

@@ -18,7 +18,7 @@ pub(crate) use loom::sync::{
     atomic::{AtomicBool, AtomicU8, Ordering},
 };
 
-/// Locks `mutex`, also when a thread panicked while it held it.
+/// Locks `mutex`, even if a thread panicked while holding it.
 ///
 /// No caller's code runs under a lock of this crate, so only an assertion of this crate can have panicked there. The data
 /// is whole, and the thread's exit guard reports the panic.
@@ -31,7 +31,7 @@ pub(crate) fn wait<'a, T>(bell: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuar
     bell.wait(guard).unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits on `bell` until `until` at the latest; the caller re-checks its condition in a loop.
+/// Waits on `bell`, at the latest until `until`; the caller re-checks its condition in a loop.
 #[cfg(not(loom))]
 pub(crate) fn wait_until<'a, T>(
     bell: &Condvar,

@@ -18,14 +18,14 @@ pub enum ErrorKind {
     Timeout(Phase),
     /// The database was aborted while the call ran.
     Canceled,
-    /// The call was undone together with its transaction, which another call lost, and may not be run twice
-    /// ([`write_once`](crate::Client::write_once)). It can be made again.
+    /// The call was undone together with its transaction, which another call lost. It was not run again, because it may
+    /// run only once ([`write_once`](crate::Client::write_once)). The caller can make it again.
     NotApplied,
     /// An I/O error in COMMIT itself: the call's effects may or may not survive a crash.
     Unknown,
-    /// Made inside a call that would then wait for itself: a call of the same database, or of another one that waits for
-    /// this one, over any number of steps. Use the transaction or snapshot that the closure was given, or make the calls of
-    /// several databases one after another.
+    /// The call was made inside another call, and waiting for it would be a deadlock: both calls are of the same
+    /// database, or calls of several databases would wait for each other in a circle. Use the transaction or snapshot
+    /// that the closure was given, or make the calls of several databases one after another.
     Nested,
     /// A write in a read, in a database that was opened by [`Builder::read_only`](crate::Builder::read_only), or in a
     /// file that cannot be written.
@@ -41,8 +41,8 @@ pub enum ErrorKind {
     RolledBack,
     /// The call left a deferred foreign key violated.
     ForeignKey,
-    /// The snapshot reached its maximum age, or the WAL its maximum size because of it, and was
-    /// released; or a read kept the WAL from starting over and was stopped.
+    /// The snapshot was released, because it reached its maximum age, or because it kept the WAL from starting over
+    /// when the WAL reached its maximum size. Or a read was stopped for the latter reason.
     SnapshotExpired,
     /// The [`Lease`](crate::Lease) was held, or left idle, for longer than allowed; everything that was
     /// done in it is rolled back.
@@ -50,18 +50,18 @@ pub enum ErrorKind {
     /// The lease is over: it was dropped in the middle of a call, or one of its statements rolled the
     /// whole transaction back. Nothing of it is stored.
     LeaseEnded,
-    /// As many snapshots as allowed are held.
+    /// The maximum number of snapshots is held already.
     TooManySnapshots,
     /// The database is overloaded: the call had waited longer than the target of
     /// [`Builder::shed_after`](crate::Builder::shed_after) and was not run.
     Overloaded,
     /// The disk or the quota is full.
     DiskFull,
-    /// The file is damaged or no database.
+    /// The file is damaged, or is not a database.
     Corrupt,
     /// The database could not be opened.
     Open,
-    /// There is no such file, and it is not to be created; see
+    /// There is no such file, and the settings do not allow to create it; see
     /// [`Builder::create_if_missing`](crate::Builder::create_if_missing).
     NotFound,
     /// This process has the file open already, perhaps by another name; the detail says where.
@@ -70,11 +70,12 @@ pub enum ErrorKind {
     NetworkFileSystem,
     /// This version of SQLite may lose commits.
     SqliteVersion,
-    /// The file belongs to another program, or to none; see [`Migrations`](crate::Migrations).
+    /// The file belongs to another program, or is not marked as belonging to any; see
+    /// [`Migrations`](crate::Migrations).
     ForeignFile,
     /// The file was written by a newer version of this program.
     NewerFile,
-    /// A step of the [`Migrations`](crate::Migrations) failed and was undone; the ones before it are kept.
+    /// A step of the [`Migrations`](crate::Migrations) failed and was undone; the steps before it are kept.
     Migration,
     /// The database's file, or its WAL, was deleted, replaced or moved, or the file was emptied, while it was open. Every
     /// later call gets this error; the detail says what was found, when the file was last in its place, and what to do.

@@ -1,9 +1,9 @@
 //! The public error.
 //!
-//! - ERR1: the message holds the cause, and says nothing twice. [`Error`]'s `Display` ends with the message of SQLite or of
-//!   the closure, so its `source` is the cause of that.
-//! - ERR2: `Error<E>` is a `std::error::Error` whenever `E` can be printed. So `?` also takes it where `E` does not
-//!   implement that trait itself, such as the errors of anyhow and eyre and boxed ones.
+//! - ERR1: the message holds the cause, and says nothing twice. The `Display` of an [`Error`] ends with the message of
+//!   SQLite's or the closure's error, so its `source` is the source of that error.
+//! - ERR2: `Error<E>` is a `std::error::Error` whenever `E` can be printed. So `?` also converts it where `E` does not
+//!   implement that trait itself, such as the errors of anyhow and eyre, and boxed errors.
 
 mod kind;
 
@@ -18,7 +18,7 @@ use crate::queue::CallError;
 
 pub use kind::ErrorKind;
 
-/// Why a call failed. Unless the kind is [`ErrorKind::Unknown`], nothing of it was stored.
+/// Why a call failed. Unless the kind is [`ErrorKind::Unknown`], nothing that the call wrote was stored.
 ///
 /// `E` is the error of the caller's own closures, `rusqlite::Error` unless the handle was made by
 /// [`Client::with_error`](crate::Client::with_error); it passes through untouched, see
@@ -29,7 +29,7 @@ pub use kind::ErrorKind;
 /// sources of the caller's own error type are not known here: let its `Display` name its cause, or use `flatten`.
 ///
 /// # Examples
-/// Through `?`, whatever the program's errors are:
+/// With `?`, whatever the error type of the program is:
 /// ```
 /// use anyhow::Context;
 ///
@@ -55,7 +55,7 @@ struct Repr<E> {
     /// What SQLite answered to a statement of the library.
     sqlite: Option<rusqlite::Error>,
     detail: Option<Cow<'static, str>>,
-    /// What can be done about the cause, where SQLite's message does not say it.
+    /// What can be done about the cause, if SQLite's message does not say it.
     hint: Option<&'static str>,
 }
 
@@ -74,8 +74,8 @@ impl<E> Error<E> {
         Self::sqlite_error(kind_of_own(&error), error)
     }
 
-    /// The error of a call that did not run because its connection could not be opened again; `self` says why. A file that
-    /// was lost keeps its own kind.
+    /// The error of a call that did not run because its connection could not be opened again; `self` says why. The
+    /// error of a lost file keeps its kind.
     pub(crate) fn faulted(mut self) -> Self {
         if !self.is_replaced() {
             self.0.kind = ErrorKind::Faulted;
@@ -100,7 +100,7 @@ impl<E> Error<E> {
         self.0.kind
     }
 
-    /// The error that the closure returned, if it did.
+    /// The error that the closure returned; `None`: it returned none.
     pub fn call(&self) -> Option<&E> {
         self.0.call.as_ref()
     }
@@ -190,11 +190,12 @@ impl<E> Error<E> {
 }
 
 impl<E: From<Error>> Error<E> {
-    /// One error of the caller's type: the closure's own as it was returned, or this one in its variant for the
-    /// library. A call that was stopped (`is_interrupted`) is the library's, whatever its closure made of it.
+    /// Turns this error into the caller's error type: the closure's own error as it was returned, or else this error,
+    /// converted by `From`. If the call was stopped (`is_interrupted`), the result is always this error, whatever the
+    /// closure returned.
     ///
     /// # Examples
-    /// With `From` in both directions `?` does it alone:
+    /// With these three `From` implementations `?` is enough:
     /// ```
     /// use lockkeeper::{Database, rusqlite};
     ///
@@ -244,14 +245,14 @@ impl<E: 'static> Error<E> {
         Self::of_call_as(kind, error)
     }
 
-    /// The error of a closure that returned `error`, with a kind that the library knows better.
+    /// The error of a closure that returned `error`, with the kind `kind`, because `error` does not tell it.
     pub(crate) fn of_call_as(kind: ErrorKind, error: E) -> Self {
         let hint = rusqlite_in(&error).and_then(hint_for);
         Self(Box::new(Repr { kind, call: Some(error), sqlite: None, detail: None, hint }))
     }
 }
 
-/// `error` as a `dyn Error`, if its type is rusqlite's error or a boxed one.
+/// `error` as a `dyn Error`, if its type is rusqlite's error or a boxed error.
 fn known<E: 'static>(error: &E) -> Option<&(dyn StdError + 'static)> {
     type Shared = Box<dyn StdError + Send + Sync>;
     type Sent = Box<dyn StdError + Send>;
@@ -271,12 +272,12 @@ fn below<'e>(error: &&'e (dyn StdError + 'static)) -> Option<&'e (dyn StdError +
     error.source()
 }
 
-/// The error of SQLite that `error` is, or that has caused it; `None`: none is known.
+/// The error of SQLite that `error` is, or that caused `error`; `None`: no such error is known.
 fn rusqlite_in<E: 'static>(error: &E) -> Option<&rusqlite::Error> {
     std::iter::successors(known(error), below).find_map(|error| error.downcast_ref())
 }
 
-/// A hint that SQLite's message lacks: for every failure to open a file it says only that it failed.
+/// A hint that SQLite's message lacks: if SQLite cannot open a file, its message does not say why.
 fn hint_for(error: &rusqlite::Error) -> Option<&'static str> {
     let cannot_open = error.sqlite_error_code() == Some(ErrorCode::CannotOpen);
     (cannot_open && are_descriptors_exhausted()).then_some(
@@ -284,9 +285,9 @@ fn hint_for(error: &rusqlite::Error) -> Option<&'static str> {
     )
 }
 
-/// Whether this process, or the machine, has no descriptors left for another file and its WAL.
+/// Whether this process, or the machine, has no file descriptors left for another file and its WAL.
 ///
-/// Tried with a pair of sockets, since the library opens no file itself (`sqlite/preflight.rs`).
+/// The check opens a pair of sockets, because the library opens no file itself (`sqlite/preflight.rs`).
 pub(crate) fn are_descriptors_exhausted() -> bool {
     #[cfg(unix)]
     // ENFILE and EMFILE, which have these numbers on every Unix that Rust knows.
@@ -312,7 +313,7 @@ pub(crate) fn kind_of_own(error: &rusqlite::Error) -> ErrorKind {
     match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => ErrorKind::Busy,
         _ => match kind_of_call(error) {
-            // Here `ReadOnly` would mean a write in a read, but it is the file that cannot be written.
+            // `ErrorKind::ReadOnly` would mean a write in a read, but here SQLite cannot write the file.
             ErrorKind::Call | ErrorKind::ReadOnly => ErrorKind::Sqlite,
             kind => kind,
         },
@@ -392,7 +393,8 @@ mod tests {
         rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None)
     }
 
-    /// `Sqlite` is what is left when no other kind fits: SQLite itself does not fail on purpose.
+    /// `Sqlite` is the kind of an error that fits no other kind. The test makes the errors itself, because SQLite does
+    /// not fail on request.
     #[test]
     fn a28_sqlite_when_the_library_was_refused_for_a_reason_without_a_kind() {
         let own = |code| kind_of_own(&failure(code));

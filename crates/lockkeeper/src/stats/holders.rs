@@ -1,9 +1,9 @@
 //! For each connection: which call runs on it, since when, from which place in the caller's program, and its last
 //! statement.
 //!
-//! The error of a call that timed out says from this who holds the writer, and the statistics who keeps the WAL from
-//! starting over. Each connection has a slot, which the thread that uses it writes. That costs an uncontended lock per call
-//! and per prepared statement.
+//! From this, the error of a call that timed out names the call that holds the writer, and the statistics name the
+//! reader that keeps the WAL from starting over. Each connection has a slot, and the thread that uses the connection
+//! writes the slot. That costs an uncontended lock per call and per prepared statement.
 //!
 //! - HOLDR1: a slot is written before the call's code runs, so the slot of a running call always names it.
 //! - HOLDR2: bounded: one slot per open connection, and [`SQL_MAX`] bytes of a statement's text. Texts are kept as they were
@@ -46,9 +46,9 @@ struct Use {
     /// The call that runs, or ran last, and since when.
     call: Option<(Origin, Instant)>,
     running: bool,
-    /// Since when a read transaction is open; `None`: none is.
+    /// Since when a read transaction is open; `None`: no read transaction is open.
     reading: Option<Instant>,
-    /// Who holds the snapshot on this connection.
+    /// The call that holds the snapshot on this connection; `None`: no snapshot is held.
     held: Option<Origin>,
     /// The running read, which is stopped when the WAL is at its maximum.
     stop: Option<Arc<dyn Interruptible>>,
@@ -81,8 +81,8 @@ impl Slot {
         slot.stop = None;
     }
 
-    /// Stops the running read if its transaction is older than `age`; whether there was one. Held snapshots and backups go
-    /// on.
+    /// Stops the running read if its transaction is at least as old as `age`; returns whether it stopped one. Held
+    /// snapshots and backups go on.
     fn cut(&self, age: Duration) -> bool {
         let slot = lock(&self.0);
         let old = slot.reading.is_some_and(|since| now().saturating_duration_since(since) >= age);
@@ -100,7 +100,7 @@ impl Slot {
         lock(&self.0).locked.get_or_insert(at);
     }
 
-    /// To be called when that wait has ended.
+    /// To be called when the connection no longer waits for the file's lock.
     pub(crate) fn end_wait_for_lock(&self) {
         lock(&self.0).locked = None;
     }
@@ -118,7 +118,7 @@ impl Slot {
 
     pub(crate) fn hold(&self, origin: Origin) {
         let mut slot = lock(&self.0);
-        // A write can hold a snapshot too (`and_snapshot`).
+        // The kind is replaced, because a write can hold a snapshot too (`and_snapshot`).
         slot.held = Some(Origin { kind: HolderKind::Snapshot, ..origin });
         slot.reading = Some(now());
     }
@@ -133,14 +133,14 @@ impl Slot {
         slot.sql.push_str(&sql[..end]);
     }
 
-    /// The running call.
+    /// The running call; `None`: no call runs.
     pub(crate) fn call(&self) -> Option<Holder> {
         let slot = lock(&self.0);
         let (origin, since) = slot.call.as_ref().filter(|_| slot.running)?;
         Some(Holder::new(origin, *since, &slot.sql))
     }
 
-    /// The open read transaction.
+    /// The open read transaction and its beginning; `None`: no read transaction is open.
     fn reader(&self) -> Option<(Instant, Holder)> {
         let slot = lock(&self.0);
         let since = slot.reading?;
@@ -159,15 +159,16 @@ impl Use {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Holder {
-    /// What it is.
+    /// What holds the connection.
     pub kind: HolderKind,
     /// The client's name; `None`: the database's own handle.
     pub client: Option<Arc<str>>,
     /// Where in the program the call was made.
     pub place: &'static Location<'static>,
-    /// For how long.
+    /// For how long it has held the connection, or has had its read transaction open.
     pub age: Duration,
-    /// The statement it prepared last, cut to 300 bytes, without the values bound to it.
+    /// The text of the statement that was prepared last, cut to 300 bytes, without the values bound to it. `None`: no
+    /// statement was prepared.
     pub sql: Option<String>,
 }
 
@@ -179,7 +180,7 @@ pub enum HolderKind {
     Write,
     /// An exclusive call.
     Exclusive,
-    /// A lease, from its turn to its end, its holder's pauses included.
+    /// A lease, from its turn to its end, including its holder's pauses.
     Lease,
     /// A read.
     Read,
@@ -199,7 +200,7 @@ impl fmt::Display for HolderKind {
 }
 
 impl HolderKind {
-    /// The name of its span.
+    /// The name of the tracing span of such a call.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Write => "write",
@@ -302,7 +303,7 @@ impl Board {
         oldest.min_by_key(|(since, _)| *since).map(|(_, holder)| holder)
     }
 
-    /// Whether a backup runs, which pins the WAL until it has ended and is not stopped.
+    /// Whether a backup runs. A backup pins the WAL until it has ended, and is never stopped for that.
     pub(crate) fn backup_runs(&self) -> bool {
         self.readers().iter().any(|slot| lock(&slot.0).is_backup())
     }
@@ -312,7 +313,7 @@ impl Board {
         self.readers().iter().map(|slot| u64::from(slot.cut(age))).sum()
     }
 
-    /// For the error of a write that timed out.
+    /// Says why a write that timed out had to wait, for its error.
     pub(crate) fn why_no_writer(&self) -> String {
         if let Some(holder) = self.writing() {
             return format!("the writer is held by {holder}");
@@ -327,7 +328,7 @@ impl Board {
         }
     }
 
-    /// For the error of a read that timed out.
+    /// Says why a read that timed out had to wait, for its error.
     pub(crate) fn why_no_reader(&self) -> String {
         let slots = self.slots(|role| role != Role::Writer);
         match slots.iter().filter_map(|slot| slot.call()).max_by_key(|holder| holder.age) {

@@ -20,10 +20,10 @@ use crate::queue::LaneFigures;
 /// Eight steps per power of two: a quantile is at most an eighth too large.
 const STEPS: usize = 8;
 
-/// Up to 2^44 nanoseconds, nearly five hours; larger values count as that.
+/// Enough for values up to 2^45 nanoseconds, nearly ten hours; larger values count in the last bucket.
 const BUCKETS: usize = STEPS * 43;
 
-/// Parts over which the readers' numbers are spread.
+/// The number of parts over which the readers' numbers are spread.
 const SHARDS: usize = 4;
 
 /// A log-linear histogram.
@@ -88,7 +88,7 @@ fn upper_end(bucket: usize) -> u64 {
     ((STEPS as u64 + step + 1) << (octave - 3)) - 1
 }
 
-/// How often which values occurred. Times are in nanoseconds.
+/// How often each value occurred, in buckets. Times are in nanoseconds.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Distribution {
     buckets: Box<[u64; BUCKETS]>,
@@ -111,8 +111,8 @@ impl Distribution {
         self.max = self.max.max(histogram.max.load(Ordering::Relaxed));
     }
 
-    /// What was added since `before`: values and how often each occurred. Each value is the middle of its bucket, so it is
-    /// at most a sixteenth off.
+    /// What was added since `before`: each value and how often it occurred. Each value is the middle of its bucket, so
+    /// it is at most a sixteenth off.
     #[cfg(feature = "metrics")]
     pub(crate) fn since(&self, before: &Self) -> impl Iterator<Item = (u64, u64)> {
         let pairs = self.buckets.iter().zip(before.buckets.iter()).enumerate();
@@ -127,12 +127,12 @@ impl Distribution {
         self.buckets.iter().sum()
     }
 
-    /// Their sum.
+    /// The sum of all values.
     pub fn sum(&self) -> u64 {
         self.sum
     }
 
-    /// The largest.
+    /// The largest value; 0 when there were none.
     pub fn max(&self) -> u64 {
         self.max
     }
@@ -208,7 +208,7 @@ pub(crate) struct Meters {
 }
 
 impl Meters {
-    /// The part for a new reader thread.
+    /// The part of the readers' numbers for a new reader thread.
     pub(crate) fn shard(&self) -> usize {
         self.next_shard.fetch_add(1, Ordering::Relaxed) % SHARDS
     }
@@ -242,14 +242,14 @@ impl Meters {
     }
 }
 
-/// How the calls of one kind fared.
+/// How long the calls of one kind waited and ran.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CallStats {
-    /// From submission to the beginning of the run.
+    /// The time from submission to the beginning of the run.
     pub wait: Distribution,
-    /// Of the closure; for a write without its commit. A call that was run again counts again. For an
-    /// exclusive call or a lease: for how long it had the writer to itself.
+    /// The running time of the closure; for a write, without the commit. A call that runs again counts again. For an
+    /// exclusive call or a lease: the time for which it had the writer to itself.
     pub run: Distribution,
 }
 
@@ -260,10 +260,10 @@ pub struct CallStats {
 pub struct Stats {
     /// Writes that ran.
     pub writes: CallStats,
-    /// Exclusive calls that ran; running includes putting the connection right afterwards.
+    /// Exclusive calls that ran. The running time includes restoring the connection's settings afterwards.
     pub exclusive: CallStats,
-    /// Leases that were served; running is from the turn to the end of the commit or rollback, whatever
-    /// the holder did meanwhile.
+    /// Leases that were served. The running time begins with the lease's turn and ends with the commit or rollback; it
+    /// includes the holder's pauses.
     pub leases: CallStats,
     /// Reads that ran on reader threads.
     pub reads: CallStats,
@@ -277,39 +277,38 @@ pub struct Stats {
     pub lock_wait: Distribution,
     /// How often the writer found the file locked and waited.
     pub busy_waits: u64,
-    /// Times of checkpoints on the writer's thread, between two commits: what a batch may have had to
-    /// wait for them.
+    /// Times of checkpoints on the writer's thread, between two commits. A batch may have had to wait for so long.
     pub checkpoint: Distribution,
-    /// Times of copies from the WAL to the file, beside the writer.
+    /// Times of copies from the WAL to the file, made while the writer goes on.
     pub checkpoint_copy: Distribution,
     /// Checkpoints that did not copy everything back, because a reader still needed a part.
     pub checkpoints_incomplete: u64,
     /// Snapshots and reads that were ended because the WAL had reached its maximum size.
     pub readers_cut: u64,
-    /// How often the WAL stayed at its maximum size in spite of that: a backup, another process, or a
-    /// closure that waits outside SQLite pinned it.
+    /// How often the WAL stayed at its maximum size in spite of that, because a backup, another process, or a closure
+    /// that waits outside of SQLite pinned it.
     pub wal_over_max: u64,
-    /// Size of the `-wal` file.
+    /// The size of the `-wal` file in bytes.
     pub wal_bytes: u64,
     /// The oldest open read transaction: while it lasts, the WAL cannot start over.
     pub oldest_reader: Option<Holder>,
-    /// The call that the writer runs.
+    /// The call that the writer runs; `None`: it runs none.
     pub writing: Option<Holder>,
-    /// Held snapshots.
+    /// The number of held snapshots.
     pub snapshots: usize,
     /// The clients that exist now.
     pub clients: Vec<ClientStats>,
 }
 
-/// One client; handles of one name are one client.
+/// One client. All handles with the same name are one client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ClientStats {
     /// Its name; `None`: the database's own handle.
     pub name: Option<String>,
-    /// Its writing side.
+    /// Its calls in the writer's queue.
     pub writes: LaneStats,
-    /// Its reading side.
+    /// Its calls in the readers' queue.
     pub reads: LaneStats,
 }
 
@@ -332,15 +331,15 @@ impl ClientStats {
     }
 }
 
-/// One client's side of one queue.
+/// The calls of one client in one queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LaneStats {
-    /// Calls that wait now, those waiting for room included.
+    /// Calls that wait now, including those that wait for room.
     pub waiting: usize,
-    /// Calls that were taken.
+    /// Calls that a thread has taken out of the queue.
     pub taken: u64,
-    /// Their running time, by which the clients' shares are computed.
+    /// The running time of these calls, by which the clients' shares are computed.
     pub run: Duration,
 }
 
@@ -354,15 +353,18 @@ pub struct Slow {
     pub client: Option<Arc<str>>,
     /// Where in the program the call was made.
     pub place: &'static Location<'static>,
-    /// From submission to the beginning of the run.
+    /// The time from submission to the beginning of the run.
     pub waited: Duration,
-    /// In the closure; for an exclusive call or a lease: for how long it had the writer to itself.
+    /// The time in the closure; for an exclusive call or a lease: the time for which it had the writer to itself.
     pub ran: Duration,
-    /// The statement it prepared last, cut to 300 bytes, without the values bound to it.
+    /// The text of the statement that the call prepared last, cut to 300 bytes, without the values bound to it. `None`:
+    /// the call has prepared none.
     pub sql: Option<String>,
-    /// What its statements had to do for want of an index; of an exclusive call nothing is known.
+    /// The work that its statements did because an index was missing. All 0 for an exclusive call, whose statements are
+    /// not counted.
     pub work: Work,
-    /// The plan of the last statement, where there was such work; at most 16 lines.
+    /// The query plan of the last statement, at most 16 lines. Empty if there was no such work, or if the text of the
+    /// statement was cut.
     pub plan: Vec<String>,
 }
 
@@ -389,14 +391,14 @@ impl fmt::Display for Slow {
     }
 }
 
-/// What statements had to do for want of an index, as SQLite counts it
+/// The work that statements did because an index was missing, as SQLite counts it
 /// (<https://www.sqlite.org/c3ref/c_stmtstatus_counter.html>).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Work {
     /// Steps forward in a full table scan.
     pub full_scan_steps: u64,
-    /// Sorts.
+    /// Sort operations.
     pub sorts: u64,
     /// Rows put into indexes that SQLite made for one statement.
     pub automatic_indexes: u64,
