@@ -22,7 +22,7 @@ use crate::stats::Slow;
 #[cfg(doc)]
 use crate::{Client, Stats};
 
-/// How a database is to be opened; see [`Database::builder`].
+/// The settings with which a database will be opened; see [`Database::builder`].
 #[derive(Clone, Debug)]
 #[must_use = "nothing is opened until `open`"]
 pub struct Builder {
@@ -279,7 +279,7 @@ impl Builder {
         self
     }
 
-    /// The SQLite VFS to use, by name.
+    /// The name of the SQLite VFS to use.
     pub fn vfs(mut self, name: &str) -> Self {
         self.config.vfs = Some(name.to_owned());
         self
@@ -337,7 +337,7 @@ impl Builder {
     /// As [`Database::open`]; [`ErrorKind::Config`] for a setting that makes no sense.
     ///
     /// # Cancel safety
-    /// Dropping the future closes what was opened, in the background.
+    /// If the future is dropped, what it has opened is closed in the background.
     pub fn open(self) -> Open {
         let Self { config, migrations, machine } = self;
         Open(Box::pin(async move {
@@ -370,7 +370,7 @@ impl Database {
     /// commits.
     ///
     /// # Cancel safety
-    /// Dropping the future closes what was opened, in the background.
+    /// If the future is dropped, what it has opened is closed in the background.
     #[track_caller]
     pub fn open(path: impl AsRef<Path>) -> Open {
         Self::builder(path).open()
@@ -385,7 +385,7 @@ impl Database {
         Self::builder(path).blocking_open()
     }
 
-    /// Starts to describe how the database at `path` is to be opened.
+    /// A [`Builder`] with the default settings for the database at `path`.
     #[track_caller]
     pub fn builder(path: impl AsRef<Path>) -> Builder {
         let config = Config::new(path::place(path.as_ref()));
@@ -409,7 +409,7 @@ impl Migrations {
     /// fn migrations() -> lockkeeper::Migrations {
     ///     lockkeeper::Migrations::new(i32::from_be_bytes(*b"shop"))
     ///         .sql("accounts", "CREATE TABLE account (id INTEGER PRIMARY KEY, name TEXT)")
-    ///         .sql("index", "CREATE INDEX account_by_name ON account (nam)") // alas
+    ///         .sql("index", "CREATE INDEX account_by_name ON account (nam)") // a typing error
     /// }
     ///
     /// // #[test] fn migrations_apply() { migrations().validate().unwrap() }

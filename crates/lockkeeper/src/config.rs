@@ -12,17 +12,17 @@ use rusqlite::Connection;
 use crate::place::Place;
 use crate::stats::Slow;
 
-/// When a commit reaches the disk, as SQLite's `PRAGMA synchronous` means it in WAL mode
+/// When a commit reaches the disk, as `PRAGMA synchronous` of SQLite defines it for WAL mode
 /// (<https://www.sqlite.org/pragma.html#pragma_synchronous>).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Synchronous {
-    /// Never synced: a crash of the machine may lose commits or damage the file.
+    /// SQLite never syncs: a crash of the machine may lose commits or damage the file.
     Off,
-    /// Synced at checkpoints: the file stays whole, the last commits may be lost on power failure.
+    /// SQLite syncs at checkpoints: the file stays whole, but a power failure may lose the last commits.
     Normal,
-    /// Each commit is synced before its calls are answered. The default: group commit shares the
-    /// sync among all calls of a batch, so it costs little.
+    /// SQLite syncs each commit before its calls are answered. The default: group commit shares the sync among all
+    /// calls of a batch, so it costs little.
     #[default]
     Full,
 }
@@ -148,7 +148,7 @@ impl Config {
             // rusqlite's default of 16 is too small for a program with a larger schema.
             statement_cache: 128,
             setup: Vec::new(),
-            // Enough calls to make the cost of a commit small, few enough to answer soon.
+            // Enough calls to make the cost of the commit per call small, and few enough to be answered soon.
             batch_calls_max: 1024,
             batch_time_max: Duration::from_millis(5),
             batch_wal_bytes_max: 16 << 20,
@@ -173,7 +173,7 @@ impl Config {
         }
     }
 
-    /// Whether nothing is ever written through this database.
+    /// Whether the database is opened only for reading.
     pub(crate) fn is_read_only(&self) -> bool {
         self.read_only || self.immutable
     }

@@ -242,7 +242,7 @@ impl<E: Send + 'static> Database<E> {
     ///
     /// # Examples
     /// ```
-    /// // Of the program: a recorder, such as that of `metrics-exporter-prometheus`.
+    /// // The program installs a recorder, such as that of `metrics-exporter-prometheus`.
     /// let recorder = metrics_util::debugging::DebuggingRecorder::new();
     /// let scrape = recorder.snapshotter();
     /// recorder.install().unwrap();

@@ -1,6 +1,6 @@
-//! The id of this process, without a system call for each call.
+//! The id of this process, without a system call each time.
 //!
-//! Since glibc 2.25 `getpid` is a system call each time, which took a twentieth of a point read.
+//! Since glibc 2.25 `getpid` makes a system call each time. That took a twentieth of the time of a point read.
 
 #[cfg(feature = "sqlite")]
 pub(crate) use crate::ffi::process_id as id;

@@ -29,7 +29,7 @@ use crate::queue::block_on;
 /// let db = lockkeeper::Database::blocking_open(":memory:")?;
 /// let weak = db.downgrade();
 /// assert!(weak.upgrade().is_some());
-/// drop(db); // the last handle: it closes
+/// drop(db); // the last handle: the database closes
 /// assert!(weak.upgrade().is_none());
 /// # Ok::<_, lockkeeper::Error>(())
 /// ```

@@ -1,7 +1,7 @@
-//! The only file that names the primitives of `std` or of loom.
+//! The mutexes, condition variables and atomics that loom explores, and the clock.
 //!
-//! Under `--cfg loom` mutexes, condition variables and atomics are loom's, so that the models in `queue/models.rs` explore
-//! every interleaving. The clock stands still then, because loom needs each execution to be repeatable.
+//! Under `--cfg loom` they are loom's, so that the models in `queue/models.rs` explore every interleaving. The clock
+//! stands still then, because loom needs each execution to be repeatable.
 
 use std::sync::PoisonError;
 use std::time::Instant;

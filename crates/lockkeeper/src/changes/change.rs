@@ -8,9 +8,9 @@ use std::sync::Arc;
 pub enum Change {
     /// Calls of this process were committed.
     Commit(Arc<Commit>),
-    /// Something was committed, but it is not known what: by another process, by an exclusive call (published right after
-    /// its answer), by calls that ran before the subscription, by a call that altered a table, or by a COMMIT that ended in
-    /// an I/O error. Anything may have changed.
+    /// Something was committed, but it is not known what. The commit was made by another process, by an exclusive call
+    /// (then this is published right after the call's answer), by calls that ran before the subscription, by a call
+    /// that altered a table, or by a COMMIT that ended in an I/O error. Anything may have changed.
     Unknown {
         /// The number of the last commit of this process at that time.
         commit: u64,
@@ -32,7 +32,7 @@ impl Change {
         }
     }
 
-    /// Whether this table may have changed. Case is ignored, as SQLite does.
+    /// Whether this table may have changed. Letter case is ignored, as in SQLite.
     pub fn touches(&self, table: &str) -> bool {
         match self {
             Self::Commit(commit) => commit.tables().any(|other| other.eq_ignore_ascii_case(table)),
@@ -81,7 +81,7 @@ impl Commit {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallChanges {
     pub(crate) tables: Vec<TableChange>,
-    /// The call, or an earlier one of the transaction, changed the schema: a view, for example.
+    /// The call, or an earlier call of the transaction, changed the schema, for example a view.
     pub(crate) schema: bool,
 }
 
@@ -125,7 +125,7 @@ impl TableChange {
 pub struct RowChange {
     /// What was done to the row.
     pub kind: RowKind,
-    /// Its row id.
+    /// The row id.
     pub rowid: i64,
 }
 

@@ -5,7 +5,7 @@
 //!
 //! | state of a subscriber | what may be trusted | left by |
 //! |---|---|---|
-//! | open | the queue has every commit since it subscribed that was not taken | overflow, `close`, drop |
+//! | open | the queue has every commit since the subscription that was not taken yet | overflow, `close`, drop |
 //! | lagged | commits up to `lagged` were discarded; the queue has the later ones | the next `take` |
 //! | closed | nothing is published any more; queued changes can still be taken | never |
 //!
@@ -72,7 +72,7 @@ enum Wants {
 }
 
 impl Wants {
-    /// Notes a change; true: it concerns this subscriber.
+    /// Notes a change; returns whether the change concerns this subscriber.
     fn note(&mut self, change: &Change) -> bool {
         match self {
             Self::All { queue, cost, capacity, lagged } => {
@@ -148,7 +148,7 @@ impl Feed {
         wake(wakers);
     }
 
-    /// Closes all subscriptions, present and later ones.
+    /// Closes all subscriptions. Later subscriptions are closed from the beginning.
     pub(crate) fn close(&self) {
         let mut wakers = Vec::new();
         let mut list = lock(&self.list);
@@ -164,7 +164,7 @@ impl Feed {
     }
 }
 
-/// FEED4
+/// Calls the wakers. The caller holds no lock (FEED4).
 fn wake(wakers: Vec<Waker>) {
     for waker in wakers {
         shielded(|| waker.wake());
@@ -271,7 +271,7 @@ impl Changes {
         block_on(self.0.take())
     }
 
-    /// The next change, if there is one now.
+    /// The next change; `None`: there is none at the moment.
     pub fn try_next(&mut self) -> Option<Change> {
         self.0.try_take()
     }
@@ -317,8 +317,8 @@ impl Watch {
         block_on(self.0.take()).map(|change| change.commit())
     }
 
-    /// The number of the newest commit that may have changed one of the tables since the last time,
-    /// if there is one now.
+    /// The number of the newest commit that may have changed one of the tables since the last time; `None`: there is
+    /// none.
     pub fn try_next(&mut self) -> Option<u64> {
         self.0.try_take().map(|change| change.commit())
     }

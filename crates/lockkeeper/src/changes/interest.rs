@@ -68,7 +68,7 @@ impl Interest {
         *self = Self { last: self.last, ..Self::default() };
     }
 
-    /// To be called after a run, with what it read.
+    /// To be called after a run, with what the run read.
     pub(super) fn settle(&mut self, reads: Reads) {
         let noted = std::mem::take(&mut self.noted);
         let read =

@@ -183,7 +183,7 @@ impl Recorder {
         lock(&self.notes).schema_changed = false;
     }
 
-    /// To be called when a call begins; `on`: its changes are to be noted.
+    /// To be called when a call begins. `on`: the call's changes must be noted.
     pub(crate) fn begin_call(self: &Arc<Self>, session: &Session, on: bool) {
         if on != self.is_on() {
             self.on.store(on, Ordering::Relaxed);
@@ -203,7 +203,7 @@ impl Recorder {
         *lock(&self.notes) = Notes::default();
     }
 
-    /// Removes the hook, before the bare connection is lent.
+    /// Removes the update hook. To be called before the bare connection is lent.
     pub(crate) fn unhook(&self, session: &Session) {
         self.on.store(false, Ordering::Relaxed);
         session.unhook_rows();
@@ -285,7 +285,7 @@ impl Recorder {
             notes.index.iter().find(|(_, index)| **index == table).map(|(name, _)| name.clone())
         };
         let nature = name.and_then(|(schema, name)| look_up(conn, &schema, &name).ok());
-        // A table that cannot be looked up gets the properties that report most.
+        // A table that cannot be looked up gets the properties with which most is reported.
         let unknown = Nature { view: false, named: false, replaces: true, keys: Vec::new() };
         let nature = Arc::new(nature.unwrap_or(unknown));
         let mut notes = lock(&self.notes);
@@ -331,7 +331,7 @@ impl Recorder {
         notes.report_alone(&table);
     }
 
-    /// To be called after a run: keeps its rows, discards them, or replaces them by their tables (REC1).
+    /// To be called after a run. Keeps the rows of the run, discards them, or replaces them by their tables (REC1).
     pub(crate) fn end_run(&self, conn: &Connection, plan: &Plan, mark: Mark, outcome: Outcome) {
         let changes = conn.total_changes() - mark.changes;
         let said = std::mem::take(&mut lock(&self.notes).said);

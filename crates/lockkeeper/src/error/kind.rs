@@ -10,7 +10,7 @@ use crate::queue::Phase;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The closure itself returned an error; [`Error::into_call`] hands it out.
+    /// The closure itself returned an error; [`Error::into_call`] returns that error.
     Call,
     /// Another process kept the write lock for the whole busy timeout.
     Busy,
@@ -64,7 +64,7 @@ pub enum ErrorKind {
     /// There is no such file, and the settings do not allow to create it; see
     /// [`Builder::create_if_missing`](crate::Builder::create_if_missing).
     NotFound,
-    /// This process has the file open already, perhaps by another name; the detail says where.
+    /// This process has the file open already, perhaps by another name. The detail says where the file was opened.
     AlreadyOpen,
     /// The file is on a network file system, see [`NetworkFiles`](crate::NetworkFiles).
     NetworkFileSystem,
@@ -86,7 +86,7 @@ pub enum ErrorKind {
     Config,
     /// The process forked; a connection must not be used in the child, nor its file opened there.
     Forked,
-    /// Another failure of SQLite, see the source.
+    /// Another failure of SQLite; see [`Error::sqlite`].
     Sqlite,
 }
 

@@ -105,10 +105,10 @@ impl<E> Error<E> {
         self.0.call.as_ref()
     }
 
-    /// The closure's own error as it was returned, or this error when the closure returned none.
+    /// The closure's own error as the closure returned it.
     ///
     /// # Errors
-    /// This error itself.
+    /// This error itself, if the closure returned none.
     pub fn into_call(mut self) -> Result<E, Self> {
         match self.0.call.take() {
             Some(error) => Ok(error),
@@ -151,7 +151,7 @@ impl<E> Error<E> {
         matches!(self.0.kind, ErrorKind::Timeout(_))
     }
 
-    /// The file is damaged or no database.
+    /// The file is damaged, or is not a database.
     pub fn is_corrupt(&self) -> bool {
         self.0.kind == ErrorKind::Corrupt
     }
@@ -293,7 +293,7 @@ pub(crate) fn are_descriptors_exhausted() -> bool {
     // ENFILE and EMFILE, which have these numbers on every Unix that Rust knows.
     return std::os::unix::net::UnixStream::pair()
         .is_err_and(|error| matches!(error.raw_os_error(), Some(23 | 24)));
-    // Elsewhere it is not known.
+    // On other systems this is not known.
     #[cfg(not(unix))]
     return false;
 }

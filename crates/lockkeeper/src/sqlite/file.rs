@@ -9,7 +9,7 @@
 //!
 //! | state | what may be trusted | left by |
 //! |---|---|---|
-//! | unknown | no identity: not opened yet, in memory, or a VFS whose files are not the system's | `connected` |
+//! | unknown | no identity: the file is not open yet, is in memory, or is kept elsewhere by a VFS | `connected` |
 //! | in place | the file was there at `seen`; calls answered before are in it | a check that finds it missing or replaced |
 //! | lost | every call is refused with the same error; `lost` says what was found, and when | never |
 //!
@@ -60,7 +60,7 @@ struct Watched {
     was_filled: bool,
     /// The identities of the WAL and its index. `None`: the writer has no connection (FILE1).
     beside: Option<[Option<FileId>; 2]>,
-    /// When a check last found everything in its place.
+    /// When a check last found all files in their places.
     seen: SystemTime,
 }
 
@@ -236,7 +236,7 @@ fn explain(path: &Path, what: &str, seen: SystemTime) -> String {
     )
 }
 
-/// A point in time for people, by SQLite's own calendar.
+/// A point in time as text for people, made by SQLite's date functions.
 fn shown(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
     let sql = "SELECT strftime('%Y-%m-%dT%H:%M:%fZ', ?1, 'unixepoch')";

@@ -36,13 +36,13 @@ use crate::place::Place;
 use crate::queue::{Item, Queue, after};
 use crate::sync::{Condvar, Mutex, lock, now, wait_until};
 
-/// All entries of this process. [`RELEASED`] is notified when one is removed or shared.
+/// All entries of this process. [`RELEASED`] is notified when an entry is removed or shared.
 static ENTRIES: Mutex<Vec<Entry>> = Mutex::new(Vec::new());
 static RELEASED: Condvar = Condvar::new();
 
 struct Entry {
     id: u64,
-    /// The path as the caller named it, made absolute.
+    /// The absolute form of the path that the caller gave.
     path: PathBuf,
     /// The path with symbolic links resolved. SQLite derives the name of the WAL from it.
     resolved: PathBuf,
@@ -78,7 +78,7 @@ pub(crate) enum Claimed {
     /// There is no file: the database is in memory.
     Nothing,
     Own(Claim),
-    /// Another instance has the file, and can be shared.
+    /// Another instance has the file, and this handle shares it.
     Other(Handle),
 }
 
@@ -204,7 +204,8 @@ pub(crate) fn other_name(path: &Path) -> Option<PathBuf> {
     (entry.resolved != path).then(|| entry.resolved.clone())
 }
 
-/// To be called when the instance with the queue `writer` is wholly open: others can share it through `instance`.
+/// To be called when the instance with the queue `writer` is wholly open: other openers can share the instance through
+/// `instance`.
 pub(crate) fn share<C: Item>(writer: &Arc<Queue<C>>, instance: Handle) {
     let mut entries = lock(&ENTRIES);
     let is_own = |entry: &Entry| ptr::addr_eq(Arc::as_ptr(&entry.writer), Arc::as_ptr(writer));

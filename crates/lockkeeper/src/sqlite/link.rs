@@ -19,7 +19,7 @@ use crate::stats::Work;
 pub struct Link {
     pub(crate) session: Session,
     pub(crate) callbacks: Arc<Callbacks>,
-    /// Calls on this connection may only read.
+    /// The running call may only read.
     pub(crate) read_only: Cell<bool>,
     /// How many statements of the running call may have written; 0: nothing has to be undone.
     pub(crate) writes: Cell<u32>,
@@ -27,11 +27,11 @@ pub struct Link {
     pub(crate) of_setup: OfSetup,
     /// The connection must be replaced before the next call, because something that a call left could not be removed.
     pub(crate) stale: Cell<bool>,
-    /// An earlier call of this transaction wrote: the running call needs a savepoint to fail alone.
+    /// An earlier call of this transaction has written, so the running call needs a savepoint to be undone alone.
     pub(crate) protect: Cell<bool>,
     /// The running call's savepoint is open.
     pub(crate) saved: Cell<bool>,
-    /// Statistics are on: statements are noted as they are prepared.
+    /// Statistics or the slow log are on, so the text of each prepared statement is noted.
     pub(crate) noted: bool,
     /// The work that the statements of the running call did because an index was missing; `None`: there is no slow log.
     pub(crate) work: Option<Cell<Work>>,

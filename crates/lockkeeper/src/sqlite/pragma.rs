@@ -37,7 +37,7 @@ pub(crate) fn literal(value: &dyn ToSql) -> Result<String> {
     }
 }
 
-/// `text` between quotes, with those inside it doubled.
+/// `text` in quotes; quotes inside `text` are doubled.
 pub(super) fn quoted(text: &str, quote: char) -> String {
     let doubled = text.replace(quote, &format!("{quote}{quote}"));
     format!("{quote}{doubled}{quote}")

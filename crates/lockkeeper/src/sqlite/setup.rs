@@ -16,8 +16,8 @@ use crate::error::{Error, ErrorKind};
 use crate::place::Role;
 use crate::queue::panic_text;
 
-/// The smallest limits with which the library's own statements and SQLite's `VACUUM` work (the tests measure them), with
-/// room for what a later SQLite needs.
+/// The smallest limits with which the library's own statements and SQLite's `VACUUM` work (the tests measure them),
+/// plus room for the needs of later versions of SQLite.
 const LIMITS: [(Limit, i32); 6] = [
     (Limit::SQLITE_LIMIT_LENGTH, 1000),
     (Limit::SQLITE_LIMIT_SQL_LENGTH, 1000),

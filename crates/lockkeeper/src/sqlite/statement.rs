@@ -359,7 +359,7 @@ impl<'c> Statement<'c> {
     /// The names of the result's columns in the schema that was current when the statement was prepared. If its call
     /// runs an `ALTER` afterwards, the statement has the new names only when its next run has returned a row.
     pub fn column_names(&self) -> Vec<&str> {
-        // In rusqlite 0.40 `column_names` is another type.
+        // Collected here, because rusqlite's `column_names` returns another type in version 0.40.
         let statement = self.inner.get();
         let name = |column| statement.column_name(column).unwrap_or_default();
         (0..statement.column_count()).map(name).collect()
@@ -372,7 +372,8 @@ impl<'c> Statement<'c> {
 
     /// The columns of the result with their declared types, in the same schema as [`Statement::column_names`].
     pub fn columns(&self) -> Vec<Column<'_>> {
-        // In rusqlite 0.40 `columns` is a `Vec`.
+        // Collected here, because rusqlite's `columns` returns a `Vec` in version 0.40 and another type in later
+        // versions.
         let mut columns = Vec::new();
         columns.extend(self.inner.get().columns());
         columns

@@ -52,8 +52,8 @@ impl Transaction {
     /// Executes the statements of `sql` one after another; rows are ignored.
     ///
     /// # Errors
-    /// SQLite's, for the first statement that fails; the ones before it were executed, and are
-    /// undone if the call returns the error.
+    /// SQLite's, for the first statement that fails; the statements before it were executed, and are undone if the call
+    /// returns the error.
     pub fn execute_batch(&self, sql: &str) -> Result<()> {
         Executor::execute_batch(self, sql)
     }
@@ -163,7 +163,7 @@ impl Transaction {
         kept.map(|_| result.unwrap_or_else(|panic| resume_unwind(panic)))
     }
 
-    /// Keeps or undoes what was written since the savepoint of [`Transaction::nested`] began.
+    /// Ends the savepoint of [`Transaction::nested`]; `keep`: what was written in it is kept, otherwise it is undone.
     fn unnest(&self, keep: bool) -> Result<()> {
         if keep {
             self.link.before_statement(true)?;

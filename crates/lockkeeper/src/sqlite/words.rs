@@ -43,7 +43,7 @@ pub(crate) fn may_be_special(text: &str) -> bool {
     })
 }
 
-/// The tokens of an SQL text without white space and comments, as exact as [`special`] needs them.
+/// The tokens of an SQL text without white space and comments, split only as exactly as [`special`] needs.
 struct Words<'s>(&'s str);
 
 impl<'s> Iterator for Words<'s> {

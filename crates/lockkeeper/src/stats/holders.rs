@@ -43,7 +43,7 @@ impl fmt::Debug for Slot {
 
 #[derive(Default)]
 struct Use {
-    /// The call that runs, or ran last, and since when.
+    /// The call that runs, or ran last, and when it began.
     call: Option<(Origin, Instant)>,
     running: bool,
     /// Since when a read transaction is open; `None`: no read transaction is open.
@@ -58,7 +58,7 @@ struct Use {
 }
 
 impl Slot {
-    /// HOLDR1
+    /// To be called before the code of a call runs on this connection (HOLDR1).
     pub(crate) fn begin_call(
         &self,
         origin: Origin,
@@ -291,12 +291,12 @@ impl Board {
         self.slots(|role| role == Role::Reader)
     }
 
-    /// The call that the writer runs.
+    /// The call that the writer runs; `None`: it runs none.
     pub(crate) fn writing(&self) -> Option<Holder> {
         self.slots(|role| role == Role::Writer).iter().find_map(|slot| slot.call())
     }
 
-    /// The oldest open read transaction of the file. The WAL cannot start over before it ends.
+    /// The oldest open read transaction of the file; `None`: none is open. The WAL cannot start over before it ends.
     pub(crate) fn oldest_reader(&self) -> Option<Holder> {
         let readers = self.readers();
         let oldest = readers.iter().filter_map(|slot| slot.reader());
@@ -308,7 +308,7 @@ impl Board {
         self.readers().iter().any(|slot| lock(&slot.0).is_backup())
     }
 
-    /// Stops reads older than `age`, but no backups; returns how many.
+    /// Stops reads whose transactions are at least as old as `age`, but no backups. Returns how many it stopped.
     pub(crate) fn cut_reads(&self, age: Duration) -> u64 {
         self.readers().iter().map(|slot| u64::from(slot.cut(age))).sum()
     }

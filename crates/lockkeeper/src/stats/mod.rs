@@ -50,7 +50,7 @@ impl fmt::Debug for Histogram {
 }
 
 impl Histogram {
-    /// STAT1
+    /// Counts a value (STAT1).
     pub(crate) fn record(&self, value: u64) {
         self.buckets[bucket(value)].fetch_add(1, Ordering::Relaxed);
         self.sum.fetch_add(value, Ordering::Relaxed);
@@ -269,11 +269,12 @@ pub struct Stats {
     pub reads: CallStats,
     /// Reads that were served on their caller's thread.
     pub short_reads: u64,
-    /// Times of COMMIT, the sync included.
+    /// Times of COMMIT, including the sync.
     pub commit: Distribution,
-    /// Calls per commit.
+    /// Numbers of calls per commit.
     pub batch_calls: Distribution,
-    /// Times of getting the file's write lock. More than some microseconds: another process had it.
+    /// Times of getting the file's write lock. A time of more than some microseconds means that another process held
+    /// the lock.
     pub lock_wait: Distribution,
     /// How often the writer found the file locked and waited.
     pub busy_waits: u64,
@@ -290,7 +291,7 @@ pub struct Stats {
     pub wal_over_max: u64,
     /// The size of the `-wal` file in bytes.
     pub wal_bytes: u64,
-    /// The oldest open read transaction: while it lasts, the WAL cannot start over.
+    /// The oldest open read transaction; `None`: none is open. While it lasts, the WAL cannot start over.
     pub oldest_reader: Option<Holder>,
     /// The call that the writer runs; `None`: it runs none.
     pub writing: Option<Holder>,
@@ -304,7 +305,7 @@ pub struct Stats {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ClientStats {
-    /// Its name; `None`: the database's own handle.
+    /// The client's name; `None`: the database's own handle.
     pub name: Option<String>,
     /// Its calls in the writer's queue.
     pub writes: LaneStats,
@@ -400,7 +401,7 @@ pub struct Work {
     pub full_scan_steps: u64,
     /// Sort operations.
     pub sorts: u64,
-    /// Rows put into indexes that SQLite made for one statement.
+    /// Rows that SQLite put into automatic indexes, each of which it made for one statement.
     pub automatic_indexes: u64,
 }
 

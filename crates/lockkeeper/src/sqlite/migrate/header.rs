@@ -38,7 +38,7 @@ pub(super) struct Seen {
     pub(super) adopt: bool,
 }
 
-/// An application id for messages: as letters, where all four bytes are printable, and in hexadecimal.
+/// An application id for messages: in hexadecimal, and also as letters if all four bytes are printable.
 pub(super) fn shown(id: i32) -> String {
     let bytes = id.to_be_bytes();
     match bytes.iter().all(|byte| byte.is_ascii_graphic()) {
