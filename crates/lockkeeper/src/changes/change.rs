@@ -71,7 +71,7 @@ impl Commit {
         self.calls.iter().any(|call| call.schema)
     }
 
-    /// The tables that changed; one may appear several times.
+    /// The tables that changed; a table may appear several times.
     pub fn tables(&self) -> impl Iterator<Item = &str> {
         self.calls.iter().flat_map(|call| &call.tables).map(TableChange::table)
     }

@@ -348,7 +348,8 @@ impl Recorder {
         }
         let doubtful = match outcome {
             Outcome::Done => nested,
-            // `OR FAIL` keeps the rows before the one that failed. SQLite counts the rows that triggers change at once.
+            // `OR FAIL` keeps the rows before the one that failed. And SQLite counts the changes of triggers
+            // immediately, not when the statement ends.
             Outcome::Failed => true,
             Outcome::Unseen => nested || events > changes || plan.several,
         };

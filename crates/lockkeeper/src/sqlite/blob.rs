@@ -110,7 +110,7 @@ impl<'c> Blob<'c> {
         }
     }
 
-    /// Moves to the blob of another row of the same table and column, at the position 0.
+    /// Moves to the blob of another row of the same table and column, and sets the position to 0.
     ///
     /// # Errors
     /// SQLite's, for a row that is not there or has no blob or text in the column.

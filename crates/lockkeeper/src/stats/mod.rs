@@ -307,9 +307,9 @@ pub struct Stats {
 pub struct ClientStats {
     /// The client's name; `None`: the database's own handle.
     pub name: Option<String>,
-    /// Its calls in the writer's queue.
+    /// The client's calls in the writer's queue.
     pub writes: LaneStats,
-    /// Its calls in the readers' queue.
+    /// The client's calls in the readers' queue.
     pub reads: LaneStats,
 }
 
@@ -361,8 +361,8 @@ pub struct Slow {
     /// The text of the statement that the call prepared last, cut to 300 bytes, without the values bound to it. `None`:
     /// the call has prepared none.
     pub sql: Option<String>,
-    /// The work that its statements did because an index was missing. All 0 for an exclusive call, whose statements are
-    /// not counted.
+    /// The work that the call's statements did because an index was missing. All 0 for an exclusive call, whose
+    /// statements are not counted.
     pub work: Work,
     /// The query plan of the last statement, at most 16 lines. Empty if there was no such work, or if the text of the
     /// statement was cut.
