@@ -11,14 +11,14 @@ use std::path::Path;
 /// Anything else is refused at once: opening a pipe waits for its writer, and a device may have no end.
 ///
 /// # Errors
-/// It cannot be opened, or is no regular file.
+/// The file cannot be opened, or it is no regular file.
 pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
-    // So that opening a pipe does not wait; regular files ignore it.
+    // With NONBLOCK, opening a pipe does not wait for a writer. Regular files ignore the flag.
     let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
     let opened = File::options().read(true).custom_flags(flags).open(path);
     let metadata = match &opened {
         Ok(file) => file.metadata(),
-        // A socket cannot be opened, and the error does not say why.
+        // A socket cannot be opened, and the error does not say that the file is a socket.
         Err(_) => path.metadata(),
     };
     let kind = match metadata {
@@ -38,17 +38,17 @@ pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
     Err(io::Error::new(io::ErrorKind::InvalidInput, format!("it is {what}, not a regular file")))
 }
 
-/// Runs `f` on a thread that may block.
+/// Runs `f` on one of tokio's threads for blocking calls.
 ///
 /// # Errors
-/// As `f`; or `f` panicked.
+/// The error of `f`, or `f` panicked.
 pub(crate) async fn blocking<T: Send + 'static>(
     f: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     tokio::task::spawn_blocking(f).await.map_err(io::Error::other)?
 }
 
-/// Whether an error says that there is no room.
+/// Whether an error says that the disk or a quota is full.
 pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

@@ -1,12 +1,13 @@
 //! Folders of any depth, as a build or an evaluator may make them.
 //!
-//! The kernel takes paths of 4096 bytes, and a folder can lie far deeper. Code that recurses for each level overflows
-//! the stack, which ends the server; code that holds a file open for each level runs out of descriptors. So:
+//! The kernel accepts paths of at most 4096 bytes, but a folder can be nested far deeper. Code that recurses for each
+//! level overflows the stack, which ends the server; code that holds a file open for each level runs out of
+//! descriptors. So:
 //!
-//! - FOLD1: nothing here recurses or holds a file open for each level: at most four files are open. The way back up is
-//!   `..`, which is checked to be the folder above; otherwise the walk goes down again from the top. Memory is the
-//!   names of each level.
-//! - FOLD2: nothing follows a link, except one to the folder itself where the function says so.
+//! - FOLD1: nothing here recurses, and at most four files are open, whatever the depth. To go up, the walk opens `..`
+//!   and checks that this is the folder above; if it is not, the walk goes down again from the top. Memory holds the
+//!   names on each level.
+//! - FOLD2: symbolic links are not followed, except a link that is the given path itself, where the function says so.
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -19,22 +20,22 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// Names of folders in one folder that are held at once while it is emptied.
+/// The most names of subfolders that are held at once while a folder is emptied.
 const BATCH: usize = 256;
-/// How often a folder is emptied again if something in it was moved meanwhile.
+/// How many times `empty_this` tries to empty a folder in which other processes move folders.
 const ROUNDS: usize = 3;
 /// Bytes of a path that a message shows.
 const SHOWN_BYTES_MAX: usize = 200;
 
-/// A folder on the way to the current one.
+/// The top, the current folder, or a folder between them.
 struct Level {
-    /// Its name in the level above; empty at the top.
+    /// The folder's name in the level above; empty at the top.
     name: CString,
     /// Device and inode.
     id: (u64, u64),
-    /// Folders in it that have not been entered yet.
+    /// Subfolders that have not been entered yet.
     pending: Vec<CString>,
-    /// Names in it that cannot be removed.
+    /// Names in the folder that cannot be removed.
     kept: HashSet<CString>,
 }
 
@@ -42,7 +43,7 @@ struct Level {
 struct Trail {
     root: OwnedFd,
     here: OwnedFd,
-    /// Never empty; the last one is `here`.
+    /// The folders from `root` to `here`. Never empty.
     levels: Vec<Level>,
 }
 
@@ -58,7 +59,7 @@ impl Trail {
         &mut self.levels[last]
     }
 
-    /// Goes into a folder of this one.
+    /// Enters a subfolder of the current folder.
     fn enter(&mut self, name: CString) -> io::Result<()> {
         let below = open_at(&self.here, &name)?;
         self.levels.push(Level::new(name, &below)?);
@@ -66,7 +67,8 @@ impl Trail {
         Ok(())
     }
 
-    /// Goes back to the level above, or, if that was moved, to the lowest level that was not. `false`: this is the top.
+    /// Goes back to the level above, or, if folders were moved, to the lowest level that is still in its place.
+    /// `false`: the current folder is the top.
     fn leave(&mut self) -> bool {
         if self.levels.len() == 1 {
             return false;
@@ -80,7 +82,8 @@ impl Trail {
         true
     }
 
-    /// Goes from the top to the last level, as far as the same folders are there.
+    /// Goes down from the top along `levels` while the folders are the same ones, and forgets the levels below the last
+    /// such folder.
     fn go_again(&mut self) {
         let mut reached = 1;
         if let Ok(top) = open_at(&self.root, c".") {
@@ -98,7 +101,7 @@ impl Trail {
         self.levels.truncate(reached);
     }
 
-    /// Calls `f` with each entry of this folder, and notes the folders among them.
+    /// Calls `f` with each entry of the current folder, and adds its subfolders to `pending`.
     fn look(
         &mut self,
         f: &mut impl FnMut(&OwnedFd, &DirEntry) -> io::Result<()>,
@@ -114,7 +117,8 @@ impl Trail {
         Ok(())
     }
 
-    /// Calls `f` with everything below this folder, upper levels first. With `whole` the first error ends the walk.
+    /// Calls `f` with everything below the current folder, a folder before its contents. With `whole` the first error
+    /// ends the walk; otherwise a folder that cannot be read is skipped.
     fn walk(
         mut self,
         whole: bool,
@@ -133,7 +137,7 @@ impl Trail {
         }
     }
 
-    /// A name in this folder with the way to it, cut for a message.
+    /// The path of the entry `name` of the current folder, from the top, shortened for a message.
     fn shown(&self, name: &CStr) -> String {
         let mut path = PathBuf::new();
         for level in self.levels.iter().skip(1) {
@@ -163,7 +167,7 @@ fn open_at(folder: impl AsFd, name: &CStr) -> io::Result<OwnedFd> {
     Ok(rustix::fs::openat(folder, name, flags, Mode::empty())?)
 }
 
-/// Calls `f` with everything below a folder, except where it cannot be read.
+/// Calls `f` with everything below a folder, except for what cannot be read. `folder` may be a link to the folder.
 pub(crate) fn walk(folder: &Path, mut f: impl FnMut(&Metadata)) {
     let root = folder.canonicalize().and_then(|folder| open_path(&folder));
     let Ok(trail) = root.and_then(Trail::new) else { return };
@@ -176,7 +180,8 @@ pub(crate) fn walk(folder: &Path, mut f: impl FnMut(&Metadata)) {
     let _ = trail.walk(false, &mut note);
 }
 
-/// Calls `f` with the folder and the name of everything below a folder, upper levels first, until it fails.
+/// Calls `f` with the parent folder and the name of everything below `folder`, a folder before its contents. The first
+/// error ends the walk and is returned.
 pub(crate) fn each(
     folder: &Path,
     mut f: impl FnMut(BorrowedFd<'_>, &OsString) -> io::Result<()>,
@@ -205,7 +210,7 @@ pub(crate) fn remove_all(folder: &Path) -> io::Result<()> {
     fs::remove_dir(folder)
 }
 
-/// Removes everything in a folder whose name begins with one of `beginnings`. Failures are logged. Blocks.
+/// Removes each entry of `folder` whose name begins with one of `beginnings`. Failures are logged. Blocks.
 pub(crate) fn remove_leftovers(folder: &Path, beginnings: &[&str]) {
     let Ok(found) = fs::read_dir(folder) else { return };
     let left = |name: &str| beginnings.iter().any(|beginning| name.starts_with(beginning));
@@ -216,8 +221,8 @@ pub(crate) fn remove_leftovers(folder: &Path, beginnings: &[&str]) {
     }
 }
 
-/// Removes the contents of a folder, as [`remove_all`] does. The folder itself stays, and so does a link to it: another
-/// disk may be mounted there.
+/// Removes the contents of a folder, as [`remove_all`] does. The folder itself stays, and so does a link to it, because
+/// another disk may be mounted there.
 ///
 /// # Errors
 /// The first thing that could not be removed, and why.
@@ -256,7 +261,8 @@ impl Drop for Temporary {
     }
 }
 
-/// As [`Temporary`], removed by a thread of its own: it may be large, and the dropping thread may run futures.
+/// Like [`Temporary`], but a thread of its own removes the folder: that may take long, and the dropping thread may run
+/// futures.
 #[derive(Debug)]
 pub(crate) struct RemovedInBackground(pub(crate) PathBuf);
 
@@ -271,9 +277,9 @@ impl Drop for RemovedInBackground {
 }
 
 enum Cleared {
-    /// The whole folder. The first thing that could not be removed, and why.
+    /// The whole folder was visited. `Err`: the first thing that could not be removed, and why.
     Whole(io::Result<()>),
-    /// Folders in it are being moved.
+    /// Another process moved folders, so the walk lost its place and must begin again.
     Moved,
 }
 
@@ -310,7 +316,8 @@ fn clear(trail: &mut Trail) -> Cleared {
     }
 }
 
-/// Removes the files of this folder, and notes its folders. `false`: it has only what cannot be removed.
+/// Removes the files of the current folder, and adds up to `BATCH` subfolders to `pending`. `false`: only entries that
+/// cannot be removed are left.
 fn remove_files(trail: &mut Trail, outcome: &mut io::Result<()>) -> io::Result<bool> {
     let mut found = false;
     let mut entries = Dir::read_from(&trail.here)?;
@@ -345,7 +352,7 @@ fn remove_files(trail: &mut Trail, outcome: &mut io::Result<()>) -> io::Result<b
     Ok(found)
 }
 
-/// Notes that a name in this folder cannot be removed.
+/// Notes that the entry `name` of the current folder cannot be removed.
 fn keep(trail: &mut Trail, name: CString, error: &io::Error, outcome: &mut io::Result<()>) {
     if outcome.is_ok() {
         let message = format!("{}: {error}", trail.shown(&name));
@@ -354,7 +361,7 @@ fn keep(trail: &mut Trail, name: CString, error: &io::Error, outcome: &mut io::R
     trail.last().kept.insert(name);
 }
 
-/// Gives the owner every right to a folder.
+/// Sets the mode of a folder to 0700 if its owner lacks a right.
 fn allow(folder: impl AsFd, name: &CStr) {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let Ok(held) = rustix::fs::openat(folder, name, flags, Mode::empty()) else { return };
@@ -368,7 +375,8 @@ fn allow(folder: impl AsFd, name: &CStr) {
 mod tests {
     use super::*;
 
-    /// Makes nested folders below `root`, a file of `bytes` in each hundredth, and a link to `outside` in the last.
+    /// Makes nested folders below `root`, a file of `bytes` bytes in each hundredth, and a link to `outside` in the
+    /// lowest.
     fn dig(root: &Path, name: &str, levels: usize, bytes: usize, outside: &Path) {
         let mut at = OwnedFd::from(fs::File::open(root).expect("a folder"));
         for level in 0..levels {

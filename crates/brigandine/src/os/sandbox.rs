@@ -1,5 +1,6 @@
-//! Isolation of a build: by bubblewrap, which gives it namespaces of its own and, of the machine's files, only the
-//! system's programs, read-only; and by a user without the server's rights.
+//! Isolation of a build, in two ways. bubblewrap gives the build namespaces of its own in which, of the machine's
+//! files, only the system's programs are visible, read-only. A build user gives it an identity without the server's
+//! rights.
 
 use super::process::{self, Program, Shown, Supervisors, User};
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -14,9 +15,10 @@ use std::time::Duration;
 /// How untrusted programs run.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Sandbox {
-    /// In bubblewrap, this program; `None`: as any other process, in a clean directory with a clean environment.
+    /// The file of bubblewrap, in which the programs run. `None`: they run without it, in a clean directory with a
+    /// clean environment.
     pub(crate) bubblewrap: Option<PathBuf>,
-    /// As this user; `None`: as the server's.
+    /// The user that the programs run as; `None`: the server's user.
     pub(crate) user: Option<User>,
 }
 
@@ -35,7 +37,7 @@ const ETC: &[&str] =
 
 /// Files of `/etc` for the network.
 const ETC_NETWORK: &[&str] = &["/etc/hosts", "/etc/resolv.conf", "/etc/services"];
-/// Bytes of `/tmp` and of `/dev/shm` in the sandbox, each. They are in memory.
+/// The size of `/tmp`, and of `/dev/shm`, in the sandbox, in bytes. Both are in memory.
 const TMP_BYTES: &str = "1073741824";
 
 /// What a program in the sandbox sees besides the system.
@@ -43,12 +45,12 @@ const TMP_BYTES: &str = "1073741824";
 pub(crate) struct View<'a> {
     pub(crate) writable: &'a [&'a Path],
     pub(crate) readable: &'a [PathBuf],
-    /// Whether it has the machine's network; otherwise it has none.
+    /// `true`: the program has the machine's network; `false`: it has none.
     pub(crate) network: bool,
 }
 
 impl Sandbox {
-    /// Its name in the identity of a job.
+    /// The name of this kind of isolation, which is a part of a job's identity.
     pub(crate) fn class(&self) -> &'static str {
         match (self.bubblewrap.is_some(), self.user.is_some()) {
             (false, false) => "none",
@@ -58,15 +60,15 @@ impl Sandbox {
         }
     }
 
-    /// Makes the user the owner of a directory that its program writes to. Blocks.
+    /// Makes the build user, if there is one, the owner of a directory that its program writes to. Blocks.
     pub(crate) fn give(&self, directory: &Path) -> io::Result<()> {
         self.user.map_or(Ok(()), |user| user.give(directory))
     }
 
     /// The program that runs `inside` in this sandbox.
     ///
-    /// bubblewrap itself starts without variables. It reads those of the command from a file, and sets them for the
-    /// program in the sandbox only: a job's `LD_PRELOAD` has no effect outside.
+    /// bubblewrap itself starts without variables. It reads those of the command from a file and sets them only for the
+    /// program in the sandbox, so a job's `LD_PRELOAD` has no effect outside.
     pub(crate) fn wrap(&self, inside: Command, view: &View<'_>) -> io::Result<Program> {
         let user = self.user;
         let shown = if user.is_some() { view.shown() } else { Vec::new() };
@@ -101,8 +103,8 @@ fn arguments(inside: &Command, view: &View<'_>) -> Vec<u8> {
         }
     };
     add(&[&"--unshare-all", &"--die-with-parent", &"--new-session", &"--clearenv"]);
-    // Run by root, bubblewrap leaves the program all capabilities in its namespaces: it could remount read-only folders
-    // for writing.
+    // If root runs bubblewrap, the program would keep all capabilities in its namespaces, and could remount read-only
+    // folders for writing.
     add(&[&"--cap-drop", &"ALL"]);
     if view.network {
         add(&[&"--share-net"]);
@@ -110,7 +112,7 @@ fn arguments(inside: &Command, view: &View<'_>) -> Vec<u8> {
     let network = if view.network { ETC_NETWORK } else { &[] };
     for path in SYSTEM.iter().chain(ETC).chain(network) {
         match end_in_usr(Path::new(path)) {
-            // Cheaper than a mount: bubblewrap reads the list of all mounts for each that it adds.
+            // A symbolic link is cheaper than a mount: for each mount, bubblewrap reads the list of all mounts.
             Some(end) => add(&[&"--symlink", &end, path]),
             None => add(&[&"--ro-bind-try", path, path]),
         }
@@ -124,7 +126,8 @@ fn arguments(inside: &Command, view: &View<'_>) -> Vec<u8> {
     for path in view.readable {
         add(&[&"--ro-bind", path, path]);
     }
-    // Root can write settings in `/proc` without a capability. The rest of bubblewrap's tree is memory without a limit.
+    // Read-only, because root can change kernel settings in `/proc` without a capability, and because the rest of
+    // bubblewrap's tree is in memory without a limit.
     add(&[&"--remount-ro", &"/proc", &"--remount-ro", &"/dev", &"--remount-ro", &"/"]);
     if let Some(directory) = inside.get_current_dir() {
         add(&[&"--chdir", &directory]);
@@ -137,7 +140,8 @@ fn arguments(inside: &Command, view: &View<'_>) -> Vec<u8> {
     text
 }
 
-/// The target of a link into `/usr`, which the sandbox shows.
+/// The path in `/usr` to which `path` leads by symbolic links; the sandbox shows `/usr`. `None`: `path` does not exist,
+/// is no link, or leads elsewhere.
 fn end_in_usr(path: &Path) -> Option<PathBuf> {
     let end = path.canonicalize().ok()?;
     (end != path && end.starts_with("/usr")).then_some(end)
@@ -146,7 +150,8 @@ fn end_in_usr(path: &Path) -> Option<PathBuf> {
 /// The time limit of a probe.
 const PROBE: Duration = Duration::from_secs(20);
 
-/// Runs a program that does nothing in the sandbox: bubblewrap may be installed, but not allowed to make one.
+/// Runs a program that does nothing in the sandbox, because bubblewrap may be installed without the right to make
+/// namespaces.
 ///
 /// # Errors
 /// Why there is no sandbox, for people.
@@ -172,8 +177,8 @@ pub(crate) async fn probe(
     }
 }
 
-/// Runs a program as this user that writes a file in a directory below `work`: the server may be root without the right
-/// to make a mount namespace.
+/// Runs a program as `user` that writes a file in a directory below `work`. This fails if the server is root without
+/// the right to make a mount namespace.
 ///
 /// # Errors
 /// Why nothing can run as this user, for people.
@@ -220,7 +225,7 @@ mod tests {
         let env = Path::new("/usr/bin/env").canonicalize().expect("there");
         let direct = link("direct", "/usr/bin/env");
         assert_eq!(end_in_usr(&direct), Some(env.clone()));
-        // The links on the way need not be in the sandbox.
+        // `env` is found although the sandbox shows neither of the links that lead to it.
         let far = link("far", direct.to_str().expect("text"));
         assert_eq!(end_in_usr(&far), Some(env));
         assert_eq!(end_in_usr(&link("passwd", "/etc/passwd")), None);

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-/// Folders whose contents are named in the database by their paths.
+/// The folder of outputs. The database stores the paths of outputs with this name as their first component.
 pub(crate) const OUTPUTS: &str = "outputs";
-/// See [`OUTPUTS`].
+/// The folder of logs, named in the database like [`OUTPUTS`].
 pub(crate) const LOGS: &str = "logs";
 
 /// The paths below a state directory. They need not exist.
@@ -32,7 +32,7 @@ impl<'path> StateDir<'path> {
         self.0.join("brigandine.db.import")
     }
 
-    /// The file that its server locks.
+    /// The file that the server of this directory locks.
     pub(crate) fn lock(self) -> PathBuf {
         self.0.join("lock")
     }
@@ -42,17 +42,17 @@ impl<'path> StateDir<'path> {
         self.0.join("processes.lock")
     }
 
-    /// The socket on which its server takes messages of other programs.
+    /// The socket on which the server of this directory takes messages of other programs.
     pub(crate) fn wake_socket(self) -> PathBuf {
         self.0.join("wake.sock")
     }
 
-    /// How its server was started.
+    /// The file that says how the server of this directory was started.
     pub(crate) fn server(self) -> PathBuf {
         self.0.join("server.json")
     }
 
-    /// The token that allows changes over HTTP, unless the configuration names another file.
+    /// The file with the token that allows changes over HTTP, unless the configuration names another file.
     pub(crate) fn token(self) -> PathBuf {
         self.0.join("token")
     }
@@ -82,7 +82,7 @@ impl<'path> StateDir<'path> {
         self.0.join("checkouts")
     }
 
-    /// Itself, and the folders that may be on other file systems.
+    /// The state directory itself, and those of its folders that may be on other file systems.
     pub(crate) fn disks(self) -> Vec<PathBuf> {
         let folders =
             [self.work(), self.outputs(), self.logs(), self.repositories(), self.checkouts()];

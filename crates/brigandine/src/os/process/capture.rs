@@ -1,4 +1,4 @@
-//! Programs that run to their end for what they print.
+//! Runs programs to their end and captures what they print.
 
 use super::launch::End;
 use super::running::{LEFTOVER, output_pipe};
@@ -40,7 +40,7 @@ const STDERR_KEPT: usize = 16 * 1024;
 /// Runs a process without standard input to its end, and keeps what it writes.
 ///
 /// # Cancel safety
-/// Dropped: it is killed with its descendants.
+/// If the future is dropped, the process is killed with its descendants.
 pub(crate) async fn capture(
     supervisors: &Supervisors,
     program: Program,
@@ -55,7 +55,7 @@ pub(crate) async fn capture(
     let mut stderr: Vec<u8> = Vec::new();
     let pump = async {
         let read_out = async {
-            // A byte beyond the limit shows that there is more.
+            // One byte beyond the limit shows that there is more.
             let most = (stdout_max as u64).saturating_add(1);
             (&mut out).take(most).read_to_end(&mut stdout).await?;
             if stdout.len() > stdout_max { Err(CaptureError::Output(stdout_max)) } else { Ok(()) }
@@ -81,8 +81,8 @@ pub(crate) async fn capture(
                 Ok(running.ended().await?)
             }
             end = running.ended() => {
-                // No descendant is alive (PROC2), so the pipes hold the rest, unless another process got
-                // their writing end.
+                // No descendant is alive (PROC2), so the pipes hold the rest of the output, unless a process elsewhere
+                // has their writing end.
                 if let Ok(read) = tokio::time::timeout(LEFTOVER, pipes).await {
                     read?;
                 }

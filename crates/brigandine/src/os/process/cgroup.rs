@@ -13,8 +13,8 @@
 //!
 //! - CGRP1: the limits are written before a process is in the group.
 //! - CGRP2: a program is in its group from its first instruction on.
-//! - CGRP3: the supervisor removes the group; if it was killed, the server does; otherwise the next server of the state
-//!   directory. Each kills first what is in it.
+//! - CGRP3: the supervisor removes the group. If the supervisor was killed, the server does it; if the server was
+//!   killed too, the next server of the state directory does it. Each of them first kills the processes in the group.
 
 use super::limits::{Limit, Limits};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -25,12 +25,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long killed processes may take to leave a group; only the kernel can delay it.
+/// How long to wait until killed processes have left a group; only the kernel can delay it.
 const EMPTY: Duration = Duration::from_secs(10);
-/// Between two looks at a group.
+/// The time between two looks at a group.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// The controllers of a group that are used.
+/// The controllers that the server uses, as far as a group has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct Controllers {
     pub(crate) memory: bool,
@@ -47,7 +47,7 @@ impl Controllers {
         self.memory || self.pids
     }
 
-    /// As `cgroup.subtree_control` takes them.
+    /// The controllers in the form of `cgroup.subtree_control`.
     fn wish(self) -> String {
         let names = [(self.memory, "+memory"), (self.pids, "+pids")];
         names.iter().filter_map(|(has, name)| has.then_some(*name)).collect::<Vec<_>>().join(" ")
@@ -64,8 +64,8 @@ pub(crate) struct Cgroups {
 }
 
 impl Cgroups {
-    /// Finds the server's own group and prepares it for programs; kills and removes what an earlier server of this name
-    /// left. Blocks. To be called before the first program starts.
+    /// Finds the server's own group and prepares it for programs. Kills and removes what an earlier server of this name
+    /// left. Blocks. Must be called before the first program starts.
     ///
     /// # Errors
     /// Why there are no groups, for people.
@@ -77,7 +77,7 @@ impl Cgroups {
         Self::below(&own, name).map_err(|error| format!("{}: {error}", own.display()))
     }
 
-    /// The groups below the group `own`.
+    /// Makes the groups below the group `own`.
     fn below(own: &Path, name: &str) -> io::Result<Self> {
         let folder = own.join(format!("brigandine-{name}"));
         for left in groups_in(&folder) {
@@ -85,7 +85,7 @@ impl Cgroups {
         }
         let offered = Controllers::named(&fs::read_to_string(own.join("cgroup.controllers"))?);
         let controllers = if offered.any() && pass_on(own, &folder, name, offered).is_ok() {
-            // What the kernel has enabled, which may be less.
+            // The kernel says here what it has enabled, which may be less than what was asked for.
             let passed = fs::read_to_string(folder.join("cgroup.subtree_control"))?;
             Controllers::named(&passed.replace('+', ""))
         } else {
@@ -94,7 +94,7 @@ impl Cgroups {
         Ok(Self { folder, controllers, serial: AtomicU64::new(0) })
     }
 
-    /// What the kernel does for groups, for people.
+    /// Says for people what the kernel bounds by these groups.
     pub(crate) fn describe(&self) -> String {
         let kept = match (self.controllers.memory, self.controllers.pids) {
             (true, true) => "memory and processes",
@@ -131,7 +131,7 @@ pub(super) struct PlannedGroup {
 }
 
 impl PlannedGroup {
-    /// Makes it. The `own` processes of bubblewrap are allowed on top of the limit.
+    /// Makes the group. The `own` processes of bubblewrap are allowed on top of the limit.
     pub(super) fn make(&self, limits: Option<&Limits>, own: u64) -> io::Result<Group> {
         if let Some(folder) = self.path.parent() {
             make(folder)?;
@@ -145,8 +145,8 @@ impl PlannedGroup {
             }
             if self.controllers.memory {
                 group.write("memory.max", &limits.memory.to_string())?;
-                // Kill all processes of a build, not one for which the others then wait. Kernels before 4.19 lack the
-                // first file, kernels without swap the second.
+                // If memory runs out, the kernel kills all processes of the build. If it killed only one, the others
+                // would wait for it. Kernels before 4.19 lack the first file, kernels without swap the second.
                 let _ = group.write("memory.oom.group", "1");
                 let _ = group.write("memory.swap.max", "0");
             }
@@ -154,7 +154,7 @@ impl PlannedGroup {
         Ok(group)
     }
 
-    /// Kills what is in it and removes it, if it exists (CGRP3).
+    /// Kills the processes in the group and removes the group, if it exists (CGRP3).
     pub(super) fn end(&self) {
         end(&self.path);
     }
@@ -171,17 +171,18 @@ impl Group {
         fs::write(self.path.join(name), text)
     }
 
-    /// Opens it, to start a process in it.
+    /// Opens the group's directory, so that a process can be started in the group.
     pub(super) fn open(&self) -> io::Result<fs::File> {
         fs::File::open(&self.path)
     }
 
-    /// Moves this process into it.
+    /// Moves this process into the group.
     pub(super) fn enter(&self) -> io::Result<()> {
         self.write("cgroup.procs", "0")
     }
 
-    /// Kills everything in it in one step, during which nothing can fork. `false`: this kernel cannot (before 5.14).
+    /// Kills everything in the group in one step, during which no process can fork. `false`: this kernel cannot do it
+    /// (before 5.14).
     pub(super) fn kill(&self) -> bool {
         kill_at_once(&self.path)
     }
@@ -223,7 +224,8 @@ fn pass_on(own: &Path, folder: &Path, name: &str, offered: Controllers) -> io::R
     let ask = |group: &Path| fs::write(group.join("cgroup.subtree_control"), &wish);
     make(folder)?;
     if ask(own).is_err() {
-        // The kernel refuses while the group has members. The server moves itself, but no other process.
+        // The kernel refuses while the group has members. This server moves itself out of the way, but no other
+        // process.
         let members = members(own);
         if members != [std::process::id().cast_signed()] {
             return Err(io::ErrorKind::ResourceBusy.into());
@@ -245,7 +247,7 @@ fn groups_in(folder: &Path) -> Vec<PathBuf> {
 
 fn members(group: &Path) -> Vec<i32> {
     let list = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
-    // 0: a process in a namespace that this one cannot see.
+    // The kernel writes 0 for a process in a PID namespace that is not visible here.
     list.lines().filter_map(|id| id.parse().ok()).filter(|id| *id > 0).collect()
 }
 
@@ -263,7 +265,8 @@ fn end(group: &Path) {
                 end(&below);
             }
             for id in members(group) {
-                // Opened first, then checked to be a member still: the signal goes to that process.
+                // The process is opened, then checked to be still a member. So the signal goes to that process, even if
+                // the kernel reuses the id.
                 if let Some(pid) = Pid::from_raw(id)
                     && let Ok(handle) = pidfd_open(pid, PidfdFlags::empty())
                     && members(group).contains(&id)
@@ -300,7 +303,8 @@ fn remove(group: &Path) {
     }
 }
 
-/// The folder of a process's group, by its `mountinfo` and `cgroup`.
+/// The directory of a process's group, from the texts of its `mountinfo` and `cgroup`. `None`: no writable cgroup2
+/// mount shows the group.
 fn own_group(mountinfo: &str, cgroup: &str) -> Option<PathBuf> {
     let own = Path::new(cgroup.lines().find_map(|line| line.strip_prefix("0::"))?);
     mountinfo.lines().find_map(|line| {
@@ -311,13 +315,13 @@ fn own_group(mountinfo: &str, cgroup: &str) -> Option<PathBuf> {
         let mut fields = fields.split(' ').skip(3);
         let (root, point) = (unescape(fields.next()?), unescape(fields.next()?));
         let writable = fields.next()?.split(',').any(|option| option == "rw");
-        // The mount may show a part of the hierarchy, in which the group must be.
+        // The mount may show only a part of the hierarchy. The group must be in that part.
         let below = own.strip_prefix(&root).ok().filter(|_| writable)?;
         Some(Path::new(&point).join(below))
     })
 }
 
-/// Decodes a path of mountinfo, in which some characters are octal numbers.
+/// Decodes a path of mountinfo, where backslashes with octal numbers stand for some characters.
 fn unescape(path: &str) -> String {
     let mut text = String::new();
     let mut rest = path;
@@ -337,8 +341,8 @@ fn unescape(path: &str) -> String {
     text + rest
 }
 
-/// Whether this server may make groups below a group. Root may write to every group, but systemd expects no other
-/// groups in those that it has not delegated.
+/// Checks whether this server may make groups below a group. Root may write to every group, but systemd expects no
+/// foreign groups in a group that it has not delegated.
 fn check_delegated(group: &Path) -> Result<(), String> {
     use rustix::fs::{Access, access, getxattr};
     let files =

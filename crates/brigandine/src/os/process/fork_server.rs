@@ -1,4 +1,4 @@
-//! The process that forks supervisors, as the server starts it and tells it what to do.
+//! The server's side of the fork server: how the server starts it and sends it messages.
 
 use super::{order, supervisor};
 use rustix::net::{
@@ -20,18 +20,18 @@ use tokio::io::unix::AsyncFd;
 /// The first argument by which this program is told to supervise.
 const SUPERVISE: &str = "supervise-processes";
 
-/// Whether this process was started to supervise others. To be asked before anything else is done.
+/// Whether this process was started to supervise others. The program checks this before it does anything else.
 pub(crate) fn is_supervisor() -> bool {
     std::env::args_os().nth(1).is_some_and(|word| word == SUPERVISE)
 }
 
 /// Supervises until the server is gone.
 pub(crate) fn supervise() {
-    // The server learns of an error by the end of the socket.
+    // On an error this process ends and its socket is closed, which tells the server.
     let _ = supervisor::serve();
 }
 
-/// The ids of this process's fork servers: one, but for tests. Guard: the mutex.
+/// The ids of this process's fork servers: usually one; tests have several. Guard: the mutex.
 static FORK_SERVERS: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
 
 pub(super) fn fork_servers() -> MutexGuard<'static, BTreeSet<i32>> {
@@ -48,7 +48,7 @@ pub(super) struct ForkServer {
 
 impl ForkServer {
     pub(super) fn start(lock: Option<&File>) -> io::Result<Self> {
-        // This process adopts what a killed fork server leaves behind.
+        // This process adopts the processes that a killed fork server leaves behind.
         set_child_subreaper(Pid::from_raw(1))?;
         let (control, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
@@ -64,7 +64,7 @@ impl ForkServer {
         Ok(Self { control: register(control)?, child: Some(child) })
     }
 
-    /// Asks for a supervisor, in a namespace of its own if the program is `contained`.
+    /// Asks the fork server for a supervisor, in a namespace of its own if the program is `contained`.
     pub(super) async fn send(
         &self,
         contained: bool,
@@ -82,7 +82,8 @@ impl Drop for ForkServer {
             let _ = child.wait();
             fork_servers().remove(&child.id().cast_signed());
         };
-        // It ends once the socket is closed, which is after this, and its supervisors have ended.
+        // The fork server ends once its supervisors have ended and the socket is closed, which happens after this
+        // function. So a thread waits for it.
         drop(std::thread::Builder::new().name("reaper".to_owned()).spawn(forget));
     }
 }
@@ -98,7 +99,7 @@ fn send(control: &OwnedFd, contained: bool, descriptors: &[BorrowedFd<'_>]) -> i
     Ok(())
 }
 
-/// Watches a descriptor that this process owns.
+/// Registers a descriptor that this process owns with tokio.
 #[expect(
     deprecated,
     reason = "tokio's safe constructor is deprecated for types whose descriptor can change; an \

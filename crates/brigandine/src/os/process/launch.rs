@@ -13,7 +13,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-/// No launch is larger: the kernel refuses a program with fewer arguments.
+/// The most bytes of a launch. The kernel's own limit on the arguments and variables of a program is lower.
 const BYTES_MAX: usize = 64 << 20;
 
 /// A program to start, and all that is decided about it before it runs.
@@ -24,18 +24,18 @@ pub(crate) struct Launch {
     pub(super) arguments: Vec<OsString>,
     /// All variables that it gets.
     pub(super) environment: Vec<(OsString, OsString)>,
-    /// Where it starts.
+    /// The program's working directory.
     #[serde(with = "super::path")]
     pub(super) directory: PathBuf,
-    /// The program is bubblewrap: a request to end goes past it to what it runs.
+    /// `true`: the program is bubblewrap, and a request to end goes only to the processes that it runs.
     pub(super) sandboxed: bool,
-    /// What it may take.
+    /// The program's limits; `None`: it has none.
     pub(super) bounds: Option<Bounds>,
     /// The user that it runs as; `None`: the supervisor's.
     pub(super) user: Option<User>,
-    /// Paths that this user is to reach.
+    /// Paths that this user must be able to reach.
     pub(super) shown: Vec<Shown>,
-    /// The control group to make for it.
+    /// The control group to make for the program.
     pub(super) group: Option<PlannedGroup>,
 }
 
@@ -60,7 +60,7 @@ impl Launch {
         Ok(serde_json::from_slice(&bytes)?)
     }
 
-    /// Shows its user what it needs, in the mount namespace of this process.
+    /// Makes the paths visible that the program's user needs, in the mount namespace of this process.
     pub(super) fn show(&self) -> io::Result<()> {
         self.user.map_or(Ok(()), |user| user.show(&self.shown))
     }
@@ -71,7 +71,7 @@ impl Launch {
 pub(super) enum Report {
     /// The program runs.
     Started,
-    /// It could not be started; the number of the error.
+    /// The program could not be started; the number is the error's (errno).
     Refused(i32),
     /// The program and all its descendants have ended.
     Ended(End),
@@ -82,9 +82,9 @@ pub(super) enum Report {
 pub(crate) struct End {
     /// The status of the program itself, as wait(2) gives it.
     pub(super) status: i32,
-    /// How many processes it left behind, which were killed.
+    /// How many processes the program left behind; these were killed.
     pub(crate) left: u32,
-    /// The limit that it exceeded, for which it was killed.
+    /// The limit that the program exceeded.
     pub(crate) limit: Option<Limit>,
 }
 
@@ -93,7 +93,7 @@ impl Report {
         Self::Refused(error.raw_os_error().unwrap_or(Errno::INVAL.raw_os_error()))
     }
 
-    /// Sends it to the server, in one write.
+    /// Sends the report to the server, in one write.
     pub(super) fn send(self, server: &mut impl Write) -> io::Result<()> {
         let mut line = serde_json::to_vec(&self)?;
         line.push(b'\n');
@@ -106,7 +106,7 @@ pub(super) const ASK: u8 = b'T';
 /// The server asks a supervisor to kill every process.
 pub(super) const KILL: u8 = b'K';
 
-/// A program's file on a search path.
+/// The file of a program: the first one on the search path, or the name itself if it has a slash or is not found.
 pub(crate) fn find(program: &OsStr, path: &OsStr) -> OsString {
     if program.as_bytes().contains(&b'/') {
         return program.to_owned();

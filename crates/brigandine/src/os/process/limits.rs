@@ -1,15 +1,15 @@
 //! What a program and its descendants may take, and how the supervisor measures it.
 //!
-//! The kernel bounds the size of a file (RLIMIT_FSIZE). The supervisor measures memory, processes and disk, since the
-//! kernel counts them per process or per user, and not for what a build started: a limit of processes per user does not
-//! bind root at all, and would count the server's own otherwise. The supervisor measures five times a second, so a
-//! program may be above its limit for that long.
+//! The kernel bounds the size of a file (RLIMIT_FSIZE). The supervisor measures memory, processes and disk, because the
+//! kernel has no count of these for a build, only for a process or a user. A limit on the processes of a user does not
+//! bind root, and for another user it would count the server's own processes. The supervisor measures five times a
+//! second, so a program may exceed its limit for that long.
 //!
 //! | limit | what is counted |
 //! |---|---|
-//! | memory | private and shared memory that is not a file's, what processes share counted once |
+//! | memory | private and shared memory without mapped files; memory that processes share counts once |
 //! | processes | processes and threads, without those of bubblewrap |
-//! | disk | blocks of the files in the program's directory, and of removed ones that are still open |
+//! | disk | blocks of the files in the program's directory, and of removed files that are still open |
 
 use super::namespace::Scope;
 use super::user::User;
@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Between two measurements of the disk, at least; more where one takes long.
+/// The least time between two measurements of the disk. If a measurement takes long, the pause is ten times as long.
 const DISK_PAUSE: Duration = Duration::from_millis(500);
 
 /// The most that a build may take.
@@ -50,7 +50,7 @@ pub(crate) enum Limit {
 }
 
 impl Limit {
-    /// Why a build failed, and which setting says so.
+    /// Says why a build failed, and which setting holds the limit.
     pub(crate) fn message(self, limits: &Limits) -> String {
         let Limits { memory, processes, file, disk } = limits;
         let (what, setting) = match self {
@@ -78,15 +78,16 @@ pub(crate) struct Bounds {
 pub(super) struct Meter {
     bounds: Bounds,
     scope: Scope,
-    /// Processes of bubblewrap, which do not count.
+    /// The number of bubblewrap's processes, which do not count.
     own: u64,
-    /// Bytes of disk, written by the thread that measures them. It starts with the first call of [`Meter::look`].
+    /// Bytes of disk, written by the thread that measures them. `None`: the first call of [`Meter::look`] will start
+    /// the thread.
     disk: Option<Arc<AtomicU64>>,
 }
 
 impl Meter {
-    /// Sets the limits that the kernel enforces, for this process and what it starts. `own` processes are
-    /// bubblewrap's.
+    /// Sets the limits that the kernel enforces, for this process and the processes that it starts. `own` is the number
+    /// of bubblewrap's processes.
     pub(super) fn begin(
         bounds: Bounds,
         scope: Scope,
@@ -95,13 +96,13 @@ impl Meter {
     ) -> std::io::Result<Self> {
         let file = Some(bounds.limits.file);
         setrlimit(Resource::Fsize, Rlimit { current: file, maximum: file })?;
-        // A core dump is large and no output.
+        // A core dump is large, and it is no output of the build.
         setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
         scope.bound(bounds.limits.processes, user);
         Ok(Self { bounds, scope, own, disk: None })
     }
 
-    /// The limit that is exceeded now, if any.
+    /// The limit that is exceeded now; `None`: none is.
     pub(super) fn look(&mut self) -> Option<Limit> {
         if let Some(limit) = self.look_at_processes() {
             return Some(limit);
@@ -112,13 +113,13 @@ impl Meter {
         (disk.load(Ordering::Relaxed) > self.bounds.limits.disk).then_some(Limit::Disk)
     }
 
-    /// As [`look`](Self::look), without the disk. Called once more when a program has failed: the kernel may have
-    /// refused it a process before the first measurement.
+    /// Like [`look`](Self::look), but without the disk. Called once more when a program has failed, because the kernel
+    /// may have refused a new process before the first measurement.
     pub(super) fn look_at_processes(&self) -> Option<Limit> {
         let limits = self.bounds.limits;
         let processes_max = limits.processes.saturating_add(self.own);
         let ids = self.scope.ids();
-        // First, and without reading each process: there may be very many.
+        // The ids are counted before any process is read, because there may be very many.
         if ids.len() as u64 > processes_max {
             return Some(Limit::Processes);
         }
@@ -126,7 +127,8 @@ impl Meter {
         if statuses.iter().map(|status| status.threads).sum::<u64>() > processes_max {
             return Some(Limit::Processes);
         }
-        // The cheap sum counts shared memory once per process. Only if it exceeds the limit is the exact one read.
+        // The cheap sum counts shared memory once per process. The exact sum is read only if the cheap one exceeds the
+        // limit.
         if statuses.iter().map(|status| status.memory).sum::<u64>() > limits.memory
             && ids.iter().map(|id| proportional_memory(*id)).sum::<u64>() > limits.memory
         {
@@ -135,7 +137,8 @@ impl Meter {
         None
     }
 
-    /// Whether a failed program may have reached the limit of a file: not every program ends by the signal.
+    /// Whether a failed program may have reached the limit on the size of a file. The status does not always tell,
+    /// because a program may handle the signal.
     pub(super) fn met_file_limit(&self) -> bool {
         let mut found = false;
         walk(&self.bounds.directory, |metadata| {
@@ -145,7 +148,7 @@ impl Meter {
     }
 }
 
-/// What `/proc/ID/status` gives.
+/// Values of `/proc/ID/status`, with memory in bytes.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Status {
     memory: u64,
@@ -172,19 +175,19 @@ fn field(text: &str, name: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// A process's memory that is not a file's, with its share of shared memory.
+/// The memory of a process in bytes: without mapped files, and with its share of shared memory.
 fn proportional_memory(id: i32) -> u64 {
     match fs::read_to_string(format!("/proc/{id}/smaps_rollup")) {
         Ok(text) => {
             let kib = |name| field(&text, name).unwrap_or(0) * 1024;
             kib("Pss_Anon:") + kib("Pss_Shmem:")
         }
-        // It has ended, or the kernel has no such file.
+        // The process has ended, or the kernel has no such file.
         Err(_) => Status::read(id).map_or(0, |status| status.memory),
     }
 }
 
-/// Measures the disk until this process ends.
+/// Starts a thread that measures the disk until this process ends. Returns where the thread writes the number of bytes.
 fn measure_disk(directory: PathBuf, scope: Scope) -> Arc<AtomicU64> {
     let measured = Arc::new(AtomicU64::new(0));
     let told = Arc::clone(&measured);
@@ -206,7 +209,7 @@ fn used(directory: &Path, scope: Scope) -> u64 {
     let mut seen = HashSet::new();
     let mut bytes = 0;
     let mut count = |metadata: &Metadata| {
-        // A file with several names counts once.
+        // A file with several hard links counts once.
         if metadata.dev() == device && (metadata.nlink() == 1 || seen.insert(metadata.ino())) {
             bytes += metadata.blocks() * 512;
         }

@@ -1,4 +1,4 @@
-//! The environment of child processes: what they get of the server's, and the mark by which they are found.
+//! The environment of child processes: which of the server's variables they get, and the mark by which they are found.
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::collections::BTreeSet;
@@ -8,18 +8,18 @@ use std::fs;
 /// The variable that every child process carries, with the id of the state directory.
 pub(crate) const STATE_VARIABLE: &str = "BRIGANDINE_STATE_ID";
 
-/// The server's own variables that `wanted` accepts, for a program that needs them.
+/// Those of the server's own variables that `wanted` accepts, for a program that needs them.
 pub(crate) fn passed_on(
     wanted: impl Fn(&str) -> bool,
 ) -> impl Iterator<Item = (OsString, OsString)> {
     std::env::vars_os().filter(move |(name, _)| name.to_str().is_some_and(&wanted))
 }
 
-/// Kills every process of this user that has `mark`, a `NAME=VALUE` pair, in its environment, and returns their
-/// number. Processes that left their process group are found as well.
+/// Kills every process of this user that has `mark`, a `NAME=VALUE` pair, in its environment, and returns their number.
+/// It also finds processes that left their process group.
 ///
-/// Reads `/proc`, so it blocks for a moment. A process that starts meanwhile is found in the next round; rounds end
-/// when one finds nothing.
+/// Blocks for a moment, because it reads `/proc`. The next round finds a process that starts meanwhile. The last round
+/// is one that finds nothing, or the hundredth.
 pub(crate) fn kill_marked(mark: &str) -> usize {
     let mut killed = BTreeSet::new();
     for _ in 0..100 {
@@ -30,13 +30,13 @@ pub(crate) fn kill_marked(mark: &str) -> usize {
             break;
         }
         killed.extend(found);
-        // A killed process keeps its environment until it is gone: let it run.
+        // A killed process keeps its environment until it is gone, so let it run.
         std::thread::yield_now();
     }
     killed.len()
 }
 
-/// `None`: it has no such mark, is this process, or could not be killed.
+/// Kills the process `id` if it has the mark. `None`: it has no such mark, is this process, or could not be killed.
 fn kill_if_marked(id: i32, mark: &str) -> Option<()> {
     let read = || fs::read(format!("/proc/{id}/environ")).ok();
     let environment = read()?;
@@ -44,7 +44,8 @@ fn kill_if_marked(id: i32, mark: &str) -> Option<()> {
     if !marked || id == std::process::id().cast_signed() {
         return None;
     }
-    // Opened first, then read again: the signal goes to the process that was read.
+    // The process is opened, then its environment is read again. So the signal goes to the process that was read, even
+    // if the kernel reuses the id.
     let handle = pidfd_open(Pid::from_raw(id)?, PidfdFlags::empty()).ok()?;
     (read()? == environment).then_some(())?;
     pidfd_send_signal(&handle, Signal::KILL).ok()

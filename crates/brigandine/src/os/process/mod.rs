@@ -14,7 +14,7 @@
 //!
 //! - PROC1: a program's parent is a supervisor, never the server, so a program that looks up its parent in `/proc`
 //!   reads nothing of the server's.
-//! - PROC2: [`Running::ended`] returns once the kernel has no descendant of the program left.
+//! - PROC2: [`Running::ended`] returns only once the kernel has no descendant of the program left.
 
 mod capture;
 mod cgroup;

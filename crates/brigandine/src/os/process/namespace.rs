@@ -1,15 +1,16 @@
 //! A PID namespace for each contained program, where the kernel allows one.
 //!
-//! Its first process is the supervisor. No process in it can signal the supervisor or leave the namespace. The kernel
-//! kills all of them when the supervisor ends, and one call kills all but the supervisor, however fast they fork. The
-//! kernel also bounds their number, so a fork bomb stops there until the next measurement kills it.
+//! The namespace's first process is the supervisor. No process in the namespace can signal the supervisor or leave the
+//! namespace. The kernel kills all of them when the supervisor ends, and one call kills all but the supervisor, however
+//! fast they fork. The kernel also bounds their number. A fork bomb cannot exceed this bound, and the next measurement
+//! kills it.
 //!
 //! | the server runs as | way | the kernel's bound of processes |
 //! |---|---|---|
 //! | root | [`Way::Root`] | `kernel.pid_max` of the namespace, from Linux 6.14 |
 //! | another user, who may make user namespaces | [`Way::User`] | RLIMIT_NPROC, counted in the namespace |
 //! | another user, who may not | none: [`Scope::Tree`] | RLIMIT_NPROC, counted for the user |
-//! | root, for [`User`] of their own | [`Way::Root`] | before Linux 6.14 RLIMIT_NPROC, counted for the user |
+//! | root, for programs that run as a [`User`] | [`Way::Root`] | before Linux 6.14 RLIMIT_NPROC, counted for the user |
 //! | root without CAP_SYS_ADMIN | none: [`Scope::Tree`] | none, only the measurements of `limits.rs` |
 //!
 //! Programs in a namespace have a `/proc` of their own, which shows the processes of the namespace only.
@@ -27,7 +28,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// The kernel reuses no id below this one, so its bound must be higher by as much.
+/// The kernel does not reuse ids below this number, so the kernel's bound must be higher by as much.
 const RESERVED: u64 = 300;
 /// Room for the supervisor and bubblewrap.
 const OWN: u64 = 16;
@@ -52,7 +53,7 @@ pub(super) struct Namespaces {
 }
 
 impl Namespaces {
-    /// Tries both ways; `None`: neither works here.
+    /// Tries both ways. `None`: neither works here.
     pub(super) fn find(thread: &SingleThread) -> Option<Self> {
         [Way::Root, Way::User].into_iter().find_map(|way| {
             let own = fs::File::open("/proc/self/ns/pid").ok()?.into();
@@ -93,7 +94,7 @@ impl Namespaces {
         }
     }
 
-    /// Undoes [`Namespaces::prepare`]: further forks are in the namespace of this process.
+    /// Undoes [`Namespaces::prepare`]: further forks are again in the namespace of this process.
     pub(super) fn come_back(&self) -> io::Result<()> {
         match self.way {
             Way::Root => {
@@ -105,7 +106,8 @@ impl Namespaces {
     }
 }
 
-/// Makes the next fork of this process the first process of a new namespace. A user namespace cannot be left again.
+/// Makes the next fork of this process the first process of a new namespace. The process cannot leave its new user
+/// namespace.
 pub(super) fn prepare_as_user() -> io::Result<()> {
     let (user, group) = (geteuid().as_raw(), getegid().as_raw());
     ffi::unshare(UnshareFlags::NEWPID | UnshareFlags::NEWUSER)?;
@@ -122,12 +124,12 @@ fn ended_well(id: i32) -> bool {
     matches!(ended, Ok(Some((_, status))) if status.exit_status() == Some(0))
 }
 
-/// Called by the first process of a namespace: it dies with the process that forked it, and gets a `/proc` of the
+/// Called by the first process of a namespace. It will die with the process that forked it, and gets a `/proc` of the
 /// namespace.
 pub(super) fn begin() -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     ffi::unshare(UnshareFlags::NEWNS)?;
-    // Mounts made here stay here; unmounts of the machine come through.
+    // Mounts made here do not appear outside; unmounts outside still take effect here.
     mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     mount("proc", "/proc", "proc", flags, None)?;
@@ -144,17 +146,17 @@ pub(super) enum Scope {
 }
 
 impl Scope {
-    /// Sets the kernel's bound of processes, as far as there is one. It is higher than the limit, which the
-    /// measurements enforce.
+    /// Sets the kernel's bound on the number of processes, if there is one. The bound is higher than the limit; the
+    /// measurements enforce the limit.
     pub(super) fn bound(self, processes: u64, user: Option<User>) {
-        // One of the two bounds is enough. Errors are ignored, since the measurements remain.
+        // One of the two bounds is enough. Errors are ignored, because the measurements enforce the limit anyway.
         let by_namespace = self == Self::Namespace && kernel() >= BOUNDED_SINCE;
         if by_namespace {
             let most = processes.saturating_add(RESERVED + OWN).min(1 << 22);
             let _ = fs::write("/proc/sys/kernel/pid_max", most.to_string());
         }
         if !geteuid().is_root() || (user.is_some() && !by_namespace) {
-            // The kernel counts the user's processes: of its user namespace, or all on the machine.
+            // The kernel counts the user's processes in the user namespace, or else on the whole machine.
             let alone = self == Self::Namespace && user.is_none();
             let others = if alone { 0 } else { tasks() };
             let most = processes.saturating_mul(2).saturating_add(others + OWN);
@@ -181,7 +183,7 @@ impl Scope {
         }
     }
 
-    /// Kills all of them. Returns how many there were.
+    /// Kills these processes. Returns how many there were.
     pub(super) fn kill(self) -> u32 {
         match self {
             Self::Namespace => {
@@ -213,12 +215,12 @@ fn version(release: &str) -> (u32, u32) {
     (next(), next())
 }
 
-/// How many threads the machine has.
+/// The number of threads on the machine.
 fn tasks() -> u64 {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let count =
         text.split_whitespace().nth(3).and_then(|field| field.split_once('/')?.1.parse().ok());
-    // If unknown, a bound that never matters.
+    // If the number is unknown, it is taken to be so large that the bound has no effect.
     count.unwrap_or(1 << 22)
 }
 

@@ -1,4 +1,4 @@
-//! What the fork server is told: which program to start, with which descriptors.
+//! The messages to the fork server: which program to start, and with which descriptors.
 
 use super::launch::{Launch, Report};
 use rustix::io::Errno;
@@ -8,10 +8,11 @@ use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
-/// The most descriptors that come with one message: a socket, three standard ones, a file.
+/// The most descriptors that come with one message: a socket, the three standard ones, and a file.
 pub(super) const DESCRIPTORS: usize = 5;
 
-/// The next message: whether the program is contained, and its descriptors. `None`: the server is gone.
+/// Receives the next message: `true` if the program is contained, and the descriptors. `None`: the server is gone, or
+/// descriptors were lost.
 pub(super) fn receive(control: &OwnedFd) -> io::Result<Option<(bool, Vec<OwnedFd>)>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
@@ -44,7 +45,8 @@ pub(super) struct Order {
 }
 
 impl Order {
-    /// `None`: the server has ended.
+    /// Reads the launch from the socket that came with the message. `None`: it is incomplete, because the server has
+    /// ended.
     pub(super) fn read(descriptors: Vec<OwnedFd>) -> Option<Self> {
         let mut descriptors = descriptors.into_iter();
         let mut server = UnixStream::from(descriptors.next()?);

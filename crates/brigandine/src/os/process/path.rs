@@ -1,4 +1,4 @@
-//! Paths on their way to a supervisor, as bytes: serde's own form takes UTF-8 only.
+//! Serializes paths for a supervisor as bytes, because serde's own form for paths accepts only UTF-8.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::ffi::OsString;

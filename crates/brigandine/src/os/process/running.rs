@@ -11,7 +11,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 
-/// How long the pipes of a process that has ended may stay open before they are given up.
+/// How long the server goes on reading from the pipes of a program that has ended, if another process holds them open.
 pub(crate) const LEFTOVER: Duration = Duration::from_millis(500);
 /// How long to wait for the end of killed processes; only the kernel can delay it.
 const KILLED: Duration = Duration::from_secs(10);
@@ -20,7 +20,7 @@ const KILLED: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Running {
     supervisor: BufReader<UnixStream>,
-    /// What has come of the next report.
+    /// The bytes of the next report that have been received.
     line: Vec<u8>,
     /// The program's control group, which the server removes if the supervisor is killed.
     group: Option<PlannedGroup>,
@@ -42,7 +42,7 @@ impl Running {
         }
     }
 
-    /// The supervisor's next report. Dropped, it can be called again.
+    /// Waits for the supervisor's next report. After the future was dropped, the method can be called again.
     async fn report(&mut self) -> io::Result<Report> {
         self.supervisor.read_until(b'\n', &mut self.line).await?;
         let report = serde_json::from_slice(&self.line)?;
@@ -54,10 +54,10 @@ impl Running {
     /// it has returned.
     ///
     /// # Errors
-    /// The supervisor was killed; the program's descendants are being killed.
+    /// The supervisor was killed. The program's descendants are being killed.
     ///
     /// # Cancel safety
-    /// Dropped: it can be called again.
+    /// After the future was dropped, the method can be called again.
     pub(crate) async fn ended(&mut self) -> io::Result<End> {
         match self.report().await {
             Ok(Report::Ended(end)) => Ok(end),
@@ -82,7 +82,7 @@ impl Running {
     }
 
     fn tell(&self, wish: u8) {
-        // The socket has room for a byte, unless the supervisor has ended.
+        // The socket always has room for a byte. This fails only if the supervisor has ended.
         let _ = self.supervisor.get_ref().try_write(&[wish]);
     }
 

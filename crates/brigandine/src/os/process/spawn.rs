@@ -18,16 +18,16 @@ use tokio::net::UnixStream;
 /// A program to start.
 #[derive(Debug)]
 pub(crate) struct Program {
-    /// Names all variables that it gets.
+    /// The command. The program gets only those variables that the command names.
     pub(crate) command: Command,
-    /// The file from which bubblewrap reads its arguments, if that is the program.
+    /// `Some`: the program is bubblewrap, which reads its arguments from this file.
     pub(crate) sandbox: Option<OwnedFd>,
-    /// Whether it is untrusted: it then gets a namespace of its own, where the kernel gives one.
+    /// `true`: the program is untrusted, and gets a namespace of its own if the kernel allows it.
     pub(crate) contained: bool,
-    /// What it may take; without limits if `None`.
+    /// The program's limits; `None`: it has none.
     pub(crate) bounds: Option<Bounds>,
-    /// The user that it runs as, who then reaches what is [`shown`](Self::shown); `None`: the server's. Asks for
-    /// [`contained`](Self::contained).
+    /// The user that the program runs as; `None`: the server's user. With a user, [`contained`](Self::contained) must
+    /// be `true`, and the user can reach the paths in [`shown`](Self::shown).
     pub(crate) user: Option<User>,
     /// Paths that its user needs and could not reach otherwise.
     pub(crate) shown: Vec<Shown>,
@@ -52,7 +52,7 @@ pub(crate) struct Streams {
 /// Starts programs.
 #[derive(Debug)]
 pub(crate) struct Supervisors {
-    /// Guard: the mutex. `None` until it is needed, and after its process has ended.
+    /// Guard: the mutex. `None`: no program was started yet, or the last fork server was found dead.
     fork_server: Mutex<Option<Arc<ForkServer>>>,
     /// A file lock that supervisors hold until their programs have ended.
     lock: Option<File>,
@@ -61,14 +61,14 @@ pub(crate) struct Supervisors {
 }
 
 impl Supervisors {
-    /// Without control groups.
+    /// Makes it without control groups.
     #[cfg(test)]
     pub(crate) fn new(lock: Option<File>) -> Arc<Self> {
         Self::with_groups(lock, None)
     }
 
-    /// `lock` is held until all programs have ended, even if this process is killed. Contained programs get a
-    /// control group, where that adds something.
+    /// `lock` is held until all programs have ended, even if this process is killed. Contained programs get control
+    /// groups, where these add something to a namespace.
     pub(crate) fn with_groups(lock: Option<File>, cgroups: Option<Cgroups>) -> Arc<Self> {
         Arc::new(Self { fork_server: Mutex::new(None), lock, cgroups })
     }
@@ -86,10 +86,10 @@ impl Supervisors {
     /// Starts a program.
     ///
     /// # Errors
-    /// It could not be started. Nothing runs.
+    /// The program could not be started. Nothing runs.
     ///
     /// # Cancel safety
-    /// Dropped: the program does not start, or is killed.
+    /// If the future is dropped, the program does not start, or is killed.
     pub(crate) async fn spawn(&self, program: Program, streams: Streams) -> io::Result<Running> {
         let Program { command, sandbox, contained, bounds, user, shown } = program;
         let sandboxed = sandbox.is_some();
@@ -117,7 +117,7 @@ impl Supervisors {
             self.fork_server()?.send(contained, &descriptors).await?;
         }
         drop(descriptors);
-        // Only the supervisor has them now: its end closes them.
+        // Only the supervisor holds these descriptors now, so they are closed when it ends.
         drop((theirs, stdin, streams.stdout, streams.stderr, sandbox));
         Running::begin(stream, &launch.to_bytes()?, group).await
     }
@@ -130,7 +130,7 @@ impl Supervisors {
         }
         drop(fork_server);
         tracing::error!("the process that supervises builds was killed: another one is started");
-        // Held meanwhile, so that no other fork server is taken for an orphan.
+        // Held meanwhile, so that the set of fork servers, which must not be killed as orphans, does not change.
         let servers = fork_servers();
         let known: Vec<i32> = servers.iter().copied().collect();
         tree::kill(&known);

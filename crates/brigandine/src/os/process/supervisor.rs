@@ -1,19 +1,19 @@
-//! The supervisors: the processes between the server and what it starts.
+//! The supervisors: the processes between the server and the programs that it starts.
 //!
 //! ```text
 //! server ── fork server ─┬─ supervisor ── program ── …
 //!                        └─ supervisor ── program ── …
 //! ```
 //!
-//! The *fork server* is this program once more, started before anything else, with no variable and no descriptor of the
-//! server's but a socket. It forks a *supervisor* per program. A supervisor adopts what its program leaves behind
-//! (PR_SET_CHILD_SUBREAPER), so no double fork, new session or changed environment takes a process away from it; it
-//! reports the end of the program when it has no child left. The fork server adopts what a killed supervisor leaves,
-//! and the server what a killed fork server leaves.
+//! The *fork server* is a second process of this program. It gets no variable of the server's, and no descriptor but a
+//! socket and a lock. It forks a *supervisor* for each program. A supervisor adopts the processes that its program
+//! leaves behind (PR_SET_CHILD_SUBREAPER), so they cannot escape by a double fork, a new session or a changed
+//! environment. When the supervisor has no child left, it reports the end of the program. The fork server adopts the
+//! processes that a killed supervisor leaves, and the server adopts those that a killed fork server leaves.
 //!
-//! The supervisor of a contained program is the first process of a namespace (`namespace.rs`). With root's rights the
-//! fork server forks it into one. In a user namespace it has a process above it, which made the namespace and waits for
-//! it.
+//! The supervisor of a contained program is the first process of a namespace (`namespace.rs`). If the server is root,
+//! the fork server forks the supervisor into the namespace. Otherwise the fork server forks a process that makes a user
+//! namespace, forks the supervisor, and waits for it.
 //!
 //! | a supervisor is told | it does |
 //! |---|---|
@@ -21,13 +21,13 @@
 //! | to kill | kills every process |
 //! | nothing more: the server is gone, or has dropped its end | kills every process |
 //!
-//! - SUP1: the report of the end is sent when the kernel says that there is no child.
-//! - SUP2: a supervisor writes to its socket only, and holds no file of the server's but the lock by which the next
-//!   server waits for it.
-//! - SUP3: the program cannot read its supervisor's memory and variables (PR_SET_DUMPABLE), unless it is root without a
-//!   sandbox, which may trace it.
-//! - SUP4: the fork server kills a supervisor that is stopped or traced within a second or two, and the program with
-//!   it: no limit and no cancel would reach the program otherwise.
+//! - SUP1: a supervisor reports the end only after the kernel has said that it has no child.
+//! - SUP2: a supervisor writes only to its socket. The only file of the server that it holds is the lock by which the
+//!   next server waits for it.
+//! - SUP3: a program cannot read its supervisor's memory and variables (PR_SET_DUMPABLE). The exception is a program
+//!   that is root without a sandbox: root may trace the supervisor.
+//! - SUP4: the fork server kills a supervisor that is stopped or traced, and with it the program, within one or two
+//!   seconds. Otherwise neither limits nor a cancel would reach the program.
 
 use super::cgroup::Group;
 use super::launch::{ASK, End, KILL, Launch, Report};
@@ -51,35 +51,36 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How often a supervisor looks for children that have ended while the program goes on.
+/// How often a supervisor reaps children that have ended while the program goes on.
 const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
-/// Between two measurements of what the program takes.
+/// The time between two measurements of what the program uses.
 const LOOK: Duration = Duration::from_millis(200);
-/// The nice value of a supervisor: its program has no higher priority.
+/// The nice value of a supervisor, so that no program has a higher priority.
 const PRIORITY: i32 = -20;
-/// Files that bubblewrap copies instead of mounting them: for each mount it reads the list of all mounts.
+/// Files that bubblewrap copies. Mounting them would take longer: for each mount, bubblewrap reads the list of all
+/// mounts.
 const COPIED: &[&str] =
     &["/etc/group", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/nsswitch.conf", "/etc/passwd"];
-/// Processes of bubblewrap itself: the one that is started, and the first one of its namespace.
+/// The number of bubblewrap's own processes: the one that is started, and the first one of its namespace.
 const BUBBLEWRAP: usize = 2;
-/// Between two looks at orphans.
+/// The time between two searches for orphans.
 const SOON: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
 
-/// Between two looks for stopped supervisors.
+/// The time between two searches for stopped supervisors.
 const WATCH: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
-/// Forks supervisors until the server is gone and they are done.
+/// Forks supervisors until the server is gone and all supervisors have ended.
 pub(super) fn serve() -> io::Result<()> {
     let control = io::stdin().as_fd().try_clone_to_owned()?;
-    // The only descriptor of the socket, so that the server learns when this process ends.
+    // `control` must be the only descriptor of the socket, so that the socket is closed when this process ends.
     rustix::stdio::dup2_stdin(std::fs::File::open("/dev/null")?)?;
     ffi::close_on_exec()?;
     ffi::heed_signals()?;
     ffi::outlive_requests_to_end()?;
-    // Ctrl-C at the server's terminal, and the terminal itself, are not for builds.
+    // In a session of their own, builds get neither the server's terminal nor its Ctrl-C.
     rustix::process::setsid()?;
     std::env::set_current_dir("/")?;
-    // Whatever the server's is: the directory above keeps files from others.
+    // The same for builds whatever the server's umask is. The directory above keeps other users away from the files.
     rustix::process::umask(Mode::from_raw_mode(0o022));
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     set_child_subreaper(Pid::from_raw(1))?;
@@ -87,11 +88,11 @@ pub(super) fn serve() -> io::Result<()> {
         return Err(io::Error::other("the fork server has more than one thread"));
     };
     let namespaces = Namespaces::find(&thread);
-    // The first message brings the server's lock, which is held and never used.
+    // The first message brings the server's lock. It is held and not used otherwise.
     let _lock = receive(&control)?;
     let mut supervisors: Vec<(i32, OwnedFd)> = Vec::new();
     let mut open = true;
-    // A supervisor was killed, and some of its descendants may be alive.
+    // `true`: a supervisor was killed, and some of its descendants may be alive.
     let mut orphans = false;
     let mut watched = Instant::now();
     while open || orphans || !supervisors.is_empty() {
@@ -120,13 +121,13 @@ pub(super) fn serve() -> io::Result<()> {
                             supervise(&thread, way, prepared, descriptors);
                             return Ok(());
                         }
-                        // If there is no process, dropping the descriptors tells the server.
+                        // The descriptors are dropped below. If the fork failed, that tells the server.
                         Ok(Forked::Parent(id)) => {
                             if let Some(pid) = Pid::from_raw(id)
                                 && let Ok(handle) = pidfd_open(pid, PidfdFlags::empty())
                             {
                                 supervisors.push((id, handle));
-                                // No entry of `ready` for it: it is looked at in the next round.
+                                // `ready` has no entry for this supervisor, so the next round looks at it.
                             }
                         }
                         Err(_) => {}
@@ -151,7 +152,7 @@ fn reap(supervisors: &mut Vec<(i32, OwnedFd)>, ready: &[bool]) -> bool {
     let mut killed = false;
     let mut ready = ready.iter().copied();
     supervisors.retain(|(id, _)| {
-        // Not among them: one that was added in this round.
+        // A supervisor that was added in this round has no entry in `ready`.
         if !ready.next().unwrap_or(false) {
             return true;
         }
@@ -167,11 +168,11 @@ fn reap(supervisors: &mut Vec<(i32, OwnedFd)>, ready: &[bool]) -> bool {
     killed
 }
 
-/// Kills supervisors that were stopped (SUP4): by a signal, or by a program that traces them.
+/// Kills supervisors that were stopped by a signal or by a program that traces them (SUP4).
 fn kill_stopped(supervisors: &[(i32, OwnedFd)]) {
     for (id, handle) in supervisors {
         let Ok(stat) = std::fs::read_to_string(format!("/proc/{id}/stat")) else { continue };
-        // The name before the state may hold anything.
+        // The process's name, which stands before the state, may contain any text. So the last `) ` is searched.
         let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
         if matches!(state, Some('T' | 't')) {
             let _ = pidfd_send_signal(handle, Signal::KILL);
@@ -179,15 +180,15 @@ fn kill_stopped(supervisors: &[(i32, OwnedFd)]) {
     }
 }
 
-/// Kills what a killed supervisor left behind. Returns whether some of it may still be alive; it does not wait.
+/// Kills what a killed supervisor left behind, without waiting for it. Returns whether some of it may still be alive.
 fn end_orphans(supervisors: &[(i32, OwnedFd)]) -> bool {
     let known: Vec<i32> = supervisors.iter().map(|(id, _)| *id).collect();
     tree::kill(&known);
     tree::reap(&known)
 }
 
-/// Runs one program until all its descendants have ended, in a namespace if there is a `way` to one. `prepared` is the
-/// result of [`Namespaces::prepare`].
+/// Runs one program until all its descendants have ended. The program runs in a namespace if there is a `way` to make
+/// one. `prepared` is the result of [`Namespaces::prepare`].
 fn supervise(
     thread: &SingleThread,
     way: Option<Way>,
@@ -207,7 +208,7 @@ fn supervise(
     }
 }
 
-/// As the first process of a namespace.
+/// Runs the program; this process is the first of a namespace.
 fn run_first(thread: &SingleThread, order: Order) {
     match namespace::begin().and_then(|()| order.launch.show()) {
         Ok(()) => run(thread, order, Scope::Namespace),
@@ -215,12 +216,12 @@ fn run_first(thread: &SingleThread, order: Order) {
     }
 }
 
-/// In a namespace that this process makes for the purpose.
+/// Makes a user namespace and runs the program in it.
 fn run_as_user(thread: &SingleThread, order: Order) {
     match namespace::prepare_as_user().and_then(|()| thread.fork()) {
         Ok(Forked::Child) => run_first(thread, order),
         Ok(Forked::Parent(id)) => {
-            // Only the other process keeps the socket and the program's streams: its end closes them.
+            // Only the forked process keeps the socket and the program's streams, so they are closed when it ends.
             drop(order);
             let _ = waitpid(Pid::from_raw(id), WaitOptions::empty());
         }
@@ -241,7 +242,8 @@ fn run(thread: &SingleThread, order: Order, scope: Scope) {
         }
     };
     let mut program = Supervised { leader, status: None, scope, group };
-    // The program may keep every processor busy. Only root may do this; for others the kernel's bounds hold.
+    // The program may keep every processor busy, so the supervisor gets a higher priority. Only root may do this;
+    // programs of other users are bounded by RLIMIT_NPROC.
     let _ = setpriority_process(None, PRIORITY);
     let mut limit = None;
     if Report::Started.send(&mut server).is_ok() {
@@ -249,12 +251,13 @@ fn run(thread: &SingleThread, order: Order, scope: Scope) {
     }
     let failed = program.status.is_some_and(|status| status.exit_status() != Some(0));
     if failed {
-        // What the program left is there until `end`.
+        // The processes that the program left exist until `end`, so they can still be measured.
         limit = limit.or_else(|| watch.as_ref()?.look_at_processes());
     }
     let mut left = program.end();
     if launch.sandboxed {
-        // bubblewrap ends a moment before the first process of its namespace, which takes all others with it.
+        // bubblewrap ends a moment before the first process of its namespace, with which all others end. So the
+        // processes that were found here did not outlive the build.
         left = 0;
     }
     if failed {
@@ -264,7 +267,7 @@ fn run(thread: &SingleThread, order: Order, scope: Scope) {
     if limit.is_none() && watch.is_some_and(|watch| is_file_limit(status, &watch)) {
         limit = Some(Limit::File);
     }
-    // After the report the server may start the next program: the group must be gone (CGRP3).
+    // The server may start the next program after the report, so the group must be removed first (CGRP3).
     drop(program);
     let _ = Report::Ended(End { status: status.as_raw(), left, limit }).send(&mut server);
 }
@@ -275,14 +278,14 @@ fn prepare(launch: &Launch, scope: Scope) -> io::Result<(Option<Meter>, Option<G
     let own = if launch.sandboxed { BUBBLEWRAP as u64 } else { 0 };
     let bounds = launch.bounds.clone();
     let watch = bounds.map(|bounds| Meter::begin(bounds, scope, launch.user, own)).transpose()?;
-    // In a namespace, a group without controllers adds nothing.
+    // In a namespace, a group without controllers has no effect.
     let wanted = launch.group.as_ref().filter(|it| it.controllers.any() || scope == Scope::Tree);
     let limits = launch.bounds.as_ref().map(|bounds| &bounds.limits);
     Ok((watch, wanted.map(|wanted| wanted.make(limits, own)).transpose()?))
 }
 
-/// Whether a program that ended so had reached the limit of a file. The signal ends programs that do not handle it; a
-/// shell passes it on as a status.
+/// Whether a program that ended with this status had reached the limit on the size of a file. SIGXFSZ ends a program
+/// that does not handle it, and a shell returns it as an exit status.
 fn is_file_limit(status: WaitStatus, watch: &Meter) -> bool {
     let signal = Signal::XFSZ.as_raw();
     status.terminating_signal() == Some(signal)
@@ -292,17 +295,17 @@ fn is_file_limit(status: WaitStatus, watch: &Meter) -> bool {
 
 /// The program below this supervisor, with its descendants.
 struct Supervised {
-    /// The process that was started.
+    /// The id of the process that was started.
     leader: i32,
-    /// That process's, once it has ended.
+    /// The status of that process; `None`: it has not ended.
     status: Option<WaitStatus>,
     scope: Scope,
     group: Option<Group>,
 }
 
 impl Supervised {
-    /// Obeys the server and measures until the program has ended, the server is gone, or a limit is exceeded and the
-    /// program ends of that. Returns that limit.
+    /// Obeys the server and measures, until the program has ended or the server is gone. The program is killed when it
+    /// exceeds a limit, which is returned.
     fn follow(
         &mut self,
         handle: &OwnedFd,
@@ -323,7 +326,7 @@ impl Supervised {
                     _ => break,
                 }
             }
-            // Orphans of the program are reaped while it runs: they would add up.
+            // Orphans of the program are reaped while it runs. Otherwise the dead ones would accumulate.
             while self.reap(WaitOptions::NOHANG) == Ok(true) {}
             if let Some(watch) = &mut watch
                 && self.status.is_none()
@@ -339,7 +342,7 @@ impl Supervised {
         limit
     }
 
-    /// Takes the status of a child that has ended. `false`: none has.
+    /// Reaps a child that has ended, and keeps the status if the child is the leader. `false`: no child has ended.
     fn reap(&mut self, options: WaitOptions) -> Result<bool, Errno> {
         let ended = wait(options)?;
         if let Some((pid, status)) = ended
@@ -354,12 +357,12 @@ impl Supervised {
     fn kill(&self) -> u32 {
         let Some(group) = &self.group else { return self.scope.kill() };
         let count = u32::try_from(self.scope.ids().len()).unwrap_or(u32::MAX);
-        // In one step, and then what has left the group, as root may.
+        // First the group, in one step; then the processes that have left the group, which root may do.
         group.kill();
         self.scope.kill().max(count)
     }
 
-    /// Kills until no child is left (SUP1). Returns how many processes there were beside the program itself.
+    /// Kills processes until no child is left (SUP1). Returns how many there were beside the program itself.
     fn end(&mut self) -> u32 {
         let mut left = 0;
         loop {
@@ -368,7 +371,8 @@ impl Supervised {
                 Ok(true) => {}
                 Ok(false) | Err(_) => {
                     left += self.kill();
-                    // The killed process ends; its children become this process's, and the next round finds them.
+                    // Wait until a killed process has ended. Its children become children of this process, and the next
+                    // round finds them.
                     let _ = self.reap(WaitOptions::empty());
                 }
             }
@@ -382,20 +386,20 @@ impl Supervised {
                 self.kill();
             }
             ASK => {
-                // bubblewrap and the first process of its namespace end at once when they are asked, and all
-                // that they contain with them.
+                // bubblewrap and the first process of its namespace are not asked. They would end at once, and
+                // everything in the namespace would be killed.
                 let own = if sandboxed { BUBBLEWRAP } else { 0 };
                 let mut asked = Vec::new();
                 tree::visit(&[], &mut |depth, _, handle| {
                     if depth > own {
                         match handle.try_clone() {
                             Ok(handle) => asked.push(handle),
-                            // Too many to hold: ask it now, out of order.
+                            // No more descriptors can be open: ask this process now, out of order.
                             Err(_) => drop(pidfd_send_signal(handle, Signal::TERM)),
                         }
                     }
                 });
-                // Parents first: a shell that sees its child end before it is asked itself takes that for a failure.
+                // Parents are asked first: a shell whose child ends before the shell is asked would report a failure.
                 for handle in asked.iter().rev() {
                     let _ = pidfd_send_signal(handle, Signal::TERM);
                 }
@@ -437,7 +441,7 @@ fn start(
     }
     let id = match group {
         Some(group) => start_in(thread, command, group)?,
-        // `Supervised::reap` reaps it with all others.
+        // `Supervised::reap` reaps this child together with all others.
         None => command.spawn()?.id().cast_signed(),
     };
     drop(copied);
@@ -451,10 +455,10 @@ fn start(
     }
 }
 
-/// Starts a command in a control group (CGRP2): the kernel forks into it, or, where it cannot, the new process enters
-/// before it becomes the program.
+/// Starts a command in a control group (CGRP2). The kernel forks into the group. Where the kernel cannot, the new
+/// process enters the group before it executes the program.
 fn start_in(thread: &SingleThread, mut command: Command, group: &Group) -> io::Result<i32> {
-    // The start of the program closes the pipe; a failure sends the number of the error.
+    // Executing the program closes the pipe. If that fails, the new process writes the error's number to the pipe.
     let (mut failed, mut failure) = io::pipe()?;
     let (forked, enters) = match thread.fork_into(&group.open()?) {
         Ok(forked) => (forked, false),

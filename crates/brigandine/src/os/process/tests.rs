@@ -95,7 +95,7 @@ async fn a_program_whose_supervisor_is_killed_ends_as_well() {
     let began = std::time::Instant::now();
     while alive(&mark) > 0 {
         assert!(began.elapsed() < LONG, "it lives on");
-        // The kernel does not report the end of a process that is no child.
+        // The kernel does not report the end of a process that is no child of this one.
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let done =

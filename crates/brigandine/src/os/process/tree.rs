@@ -1,8 +1,8 @@
-//! The descendants of this process, by `/proc`.
+//! Finds the descendants of this process in `/proc`.
 //!
-//! A child keeps its id until this process reaps it, so it can be signalled safely. The ids of other descendants can be
-//! reused at any time. So each process is opened as a descriptor (pidfd), and counts as a descendant only if its parent
-//! is alive, by the parent's descriptor, after `/proc` has named that parent.
+//! A child keeps its id until this process reaps it, so it can be signalled safely. The kernel can reuse the ids of
+//! other descendants at any time. So each process is opened as a descriptor (pidfd). It counts as a descendant only if
+//! `/proc` names its parent, and the parent's pidfd then shows that the parent is still alive.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{
@@ -11,12 +11,12 @@ use rustix::process::{
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// Levels that are signalled. Deeper processes move up when their parents end.
+/// How many levels of descendants are visited. Deeper processes move up when their parents end.
 const DEPTH_MAX: usize = 200;
 
 /// The ids of a process's children.
 ///
-/// A child that is just starting or ending may be missing, so callers that need all of them ask again.
+/// A child that is just starting or ending may be missing, so callers that need all children ask again.
 pub(super) fn children(parent: i32) -> Vec<i32> {
     let mut found = Vec::new();
     let Ok(tasks) = fs::read_dir(format!("/proc/{parent}/task")) else { return found };
@@ -25,7 +25,7 @@ pub(super) fn children(parent: i32) -> Vec<i32> {
             Ok(list) => {
                 found.extend(list.split_whitespace().filter_map(|id| id.parse::<i32>().ok()));
             }
-            // The kernel has no such lists; otherwise the thread has just ended.
+            // The thread still exists, so the kernel has no such lists. In the next case the thread has just ended.
             Err(_) if task.path().exists() => return search_children(parent),
             Err(_) => {}
         }
@@ -33,17 +33,17 @@ pub(super) fn children(parent: i32) -> Vec<i32> {
     found
 }
 
-/// As [`children`], by reading every process of the machine.
+/// Like [`children`], but reads every process of the machine.
 fn search_children(parent: i32) -> Vec<i32> {
     let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
     let ids = processes.flatten().filter_map(|process| process.file_name().to_str()?.parse().ok());
     ids.filter(|id| parent_of(*id) == Some(parent)).collect()
 }
 
-/// The parent of a process, which may be dead but not reaped.
+/// The parent of a process. The process may be dead but not reaped.
 fn parent_of(id: i32) -> Option<i32> {
     let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-    // The process chooses the name before it, which may hold anything.
+    // The process's name stands before the parent's id and may contain any text, because the process chooses it.
     let (_, fields) = stat.rsplit_once(')')?;
     fields.split_whitespace().nth(1)?.parse().ok()
 }
@@ -59,12 +59,12 @@ fn open(id: i32) -> Option<OwnedFd> {
 }
 
 /// Calls `f` with the depth (1 for a child), the id and the descriptor of every living descendant, except for `except`
-/// and their descendants. Deeper ones come first.
+/// and their descendants. A process comes after its descendants.
 pub(super) fn visit(except: &[i32], f: &mut impl FnMut(usize, i32, &OwnedFd)) {
     walk(except, &mut |_| {}, f);
 }
 
-/// Calls `before` with a process before its children are listed, and `after` when they are done.
+/// Calls `before` with a process before its children are listed, and `after` once its descendants have been visited.
 fn walk(
     except: &[i32],
     before: &mut impl FnMut(&OwnedFd),
@@ -122,7 +122,7 @@ pub(super) fn kill(except: &[i32]) -> u32 {
     killed
 }
 
-/// Reaps children that have ended, except for `except`. Returns whether others are alive.
+/// Reaps children that have ended, except for `except`. Returns whether any other child is alive.
 pub(super) fn reap(except: &[i32]) -> bool {
     let mut left = false;
     for id in children(own()) {

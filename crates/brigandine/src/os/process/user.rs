@@ -7,7 +7,7 @@
 //!
 //! - USER1: a shown path is held by a descriptor before anything is covered.
 //! - USER2: a program has this user, its group and no other, no capability, and cannot gain rights (no_new_privs).
-//! - USER3: nothing runs as this user without a mount namespace: it could not reach its own directory.
+//! - USER3: nothing runs as this user without a mount namespace, because the program could not reach its own directory.
 
 use crate::os::folder;
 use nix::unistd;
@@ -67,8 +67,8 @@ impl User {
         }
     }
 
-    /// The path or the lowest directory above it that belongs to this user, who could move what is below it, or open it
-    /// to others.
+    /// The first of `path` and the directories above it, from the bottom up, that belongs to this user; `None`: none
+    /// does. The owner of a directory can move what is in it, and can open it to others.
     pub(crate) fn owns(self, path: &Path) -> io::Result<Option<&Path>> {
         for part in path.ancestors() {
             if part.symlink_metadata()?.uid() == self.id {
@@ -78,14 +78,14 @@ impl User {
         Ok(None)
     }
 
-    /// Makes this user the owner of a path and everything below it. No process of the user that can reach it may run.
-    /// Blocks.
+    /// Makes this user the owner of a path and everything below it. No process of this user that can reach the path may
+    /// run meanwhile. Blocks.
     pub(crate) fn give(self, path: &Path) -> io::Result<()> {
         lchown(path, Some(self.id), Some(self.group))?;
         if !path.symlink_metadata()?.is_dir() {
             return Ok(());
         }
-        // Sources may be as deep as git stores them.
+        // Does not recurse, because sources may be as deep as git stores them.
         folder::each(path, |folder, name| {
             let (id, group) = (Uid::from_raw(self.id), Gid::from_raw(self.group));
             let flags = AtFlags::SYMLINK_NOFOLLOW;
@@ -93,14 +93,14 @@ impl User {
         })
     }
 
-    /// Makes this user the owner of a pipe: programs open their standard descriptors again by `/dev/stderr`.
+    /// Makes this user the owner of a pipe, because programs open standard descriptors again as `/dev/stderr`.
     pub(super) fn give_pipe(self, pipe: impl AsFd) -> io::Result<()> {
         let (id, group) = (Uid::from_raw(self.id), Gid::from_raw(self.group));
         Ok(rustix::fs::fchown(pipe, Some(id), Some(group))?)
     }
 
-    /// Whether this user may enter a directory. Access lists are ignored: if they allow more, more is covered than
-    /// needed.
+    /// Whether this user may enter a directory. ACLs are ignored: if an ACL allows more than the mode, more is covered
+    /// than needed.
     fn may_enter(self, directory: &Metadata) -> bool {
         let class = if directory.uid() == self.id {
             0o100
@@ -112,7 +112,7 @@ impl User {
         directory.mode() & class != 0
     }
 
-    /// The topmost directory on the way to `path` that this user may not enter.
+    /// The topmost directory on the way to `path` that this user may not enter; `None`: the user may enter all of them.
     fn barrier(self, path: &Path) -> io::Result<Option<PathBuf>> {
         let mut topmost = None;
         for directory in path.ancestors().skip(1) {
@@ -123,7 +123,7 @@ impl User {
         Ok(topmost)
     }
 
-    /// Shows this user the paths that it could not reach otherwise, in the mount namespace of this process.
+    /// Makes the paths visible that this user could not reach otherwise, in the mount namespace of this process.
     pub(super) fn show(self, shown: &[Shown]) -> io::Result<()> {
         let mut covers = BTreeSet::new();
         let mut hidden = Vec::new();
@@ -157,15 +157,15 @@ impl User {
         Ok(())
     }
 
-    /// Has a command run as this user, and drops the capabilities that it would inherit (USER2).
+    /// Makes a command run as this user, and drops the capabilities that the command would inherit (USER2).
     pub(super) fn confine(self, command: &mut Command) -> io::Result<()> {
-        // The standard library drops all other groups when root changes the user.
+        // The standard library drops all supplementary groups when root changes the user.
         command.gid(self.group).uid(self.id);
         set_no_new_privs(true)?;
         clear_ambient_capability_set()?;
         for capability in CapabilitySet::all() {
             match remove_capability_from_bounding_set(capability) {
-                // Unknown to this kernel, or not removable: the user has no capabilities anyway.
+                // The kernel does not know the capability, or does not let it be removed: the user has none anyway.
                 Ok(()) | Err(Errno::INVAL | Errno::PERM) => {}
                 Err(error) => return Err(error.into()),
             }

@@ -65,7 +65,7 @@ fn limits_are_written_where_their_controllers_are_passed_on() {
             (memory, "memory.max", "1048576"),
             (memory, "memory.swap.max", "0"),
             (memory, "memory.oom.group", "1"),
-            // Including the two of bubblewrap.
+            // 60, and the two processes of bubblewrap.
             (pids, "pids.max", "62"),
         ];
         for (written, name, text) in expected {
@@ -148,7 +148,7 @@ async fn a_program_runs_in_a_group_that_has_its_limits_and_says_which_it_met() {
     let bounds = || Some(Bounds { limits: LIMITS, directory: own.path().to_owned() });
     let (text, end) = run(shell("echo $0 up; exit 0", bounds())).await.expect("runs");
     assert_eq!((text.as_str(), end.status().code(), end.limit), ("/bin/sh up\n", Some(0), None));
-    // The new process wrote it before it executed the program.
+    // The new process wrote this file before it executed the program.
     assert_eq!(read(&folder.join("0"), "cgroup.procs"), "0");
     assert_eq!(read(&folder.join("0"), "pids.max"), "60");
     for (number, (events, code, expected)) in [
@@ -170,7 +170,7 @@ async fn a_program_runs_in_a_group_that_has_its_limits_and_says_which_it_met() {
     assert_eq!(error.unwrap_err().kind(), io::ErrorKind::NotFound);
 }
 
-/// A real control group, if this machine delegates one.
+/// Makes a real control group, if this machine delegates one to this process.
 fn real(name: &str) -> Option<PathBuf> {
     let mountinfo = fs::read_to_string("/proc/self/mountinfo").ok()?;
     let own = own_group(&mountinfo, &fs::read_to_string("/proc/self/cgroup").ok()?)?;
@@ -201,7 +201,7 @@ fn the_kernel_ends_what_an_earlier_server_left_in_a_group_and_the_group_goes() {
 async fn a_program_begins_in_its_group_of_the_kernels_and_all_of_it_ends_with_the_group() {
     let Some(own) = real("run") else { return };
     let mut groups = Cgroups::below(&own, "it").expect("groups");
-    // As if it had a controller: the machine may delegate none.
+    // Act as if there were a controller, because the machine may delegate none.
     groups.controllers.pids = true;
     let supervisors = Supervisors::with_groups(None, Some(groups));
     let mark = format!("47{}", std::process::id());
