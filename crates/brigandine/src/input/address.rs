@@ -1,8 +1,8 @@
 //! Addresses of repositories: their kinds, which of them a `.gitmodules` may name, and with whose rights git fetches
 //! them.
 //!
-//! The author of a specification is trusted with git's configuration and the keys of the server's user. The author of a
-//! `.gitmodules` is whoever can push:
+//! The author of a specification is trusted with git's configuration and the keys of the server's user. Everybody who
+//! can push to a repository can write its `.gitmodules`, so that is trusted less:
 //!
 //! | a submodule's address | allowed | fetched |
 //! |---|---|---|
@@ -12,33 +12,33 @@
 //! | `ssh`, `host:path` | only if `submodules-from` names it | as the server's user |
 //! | anything else (`ext::`, other helpers) | never | |
 //!
-//! - ADDR1: a clone of a submodule belongs to the input that it was reached from and to the rights that it was fetched
-//!   with, so a specification never gets what only another one may fetch.
+//! - ADDR1: a submodule's clone is used only for the input from which the submodule was reached, and for the rights
+//!   with which it was fetched. So a specification never gets a repository that only another specification may fetch.
 
 use percent_encoding::percent_decode_str;
 use std::path::{Path, PathBuf};
 
-/// A repository, and with what rights it is fetched.
+/// A repository, and the rights with which git fetches it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Origin {
-    /// Its address, as git takes it.
+    /// The repository's address, in the form that git takes.
     pub(super) url: String,
-    /// The rights.
+    /// The rights with which git fetches it.
     pub(super) access: Access,
-    /// The address of the input whose submodule it is; empty if it is an input itself.
+    /// If the repository is a submodule, the address of the input to which it belongs; empty if it is an input itself.
     pub(super) input: String,
 }
 
-/// With what rights git fetches a repository.
+/// The rights with which git fetches a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// A specification names it: with those of the server's user.
+    /// A specification names the repository. git has all rights of the server's user.
     Input,
-    /// A `.gitmodules` names it, on this machine.
+    /// A `.gitmodules` names the repository, which is on this machine.
     Local,
-    /// A `.gitmodules` names it, and the specification allows the server's credentials for it.
+    /// A `.gitmodules` names the repository, and the specification allows the server's credentials for its address.
     Named,
-    /// A `.gitmodules` names it: without anything of the server's user.
+    /// A `.gitmodules` names the repository. git gets no configuration, keys and credentials of the server's user.
     Anonymous,
 }
 
@@ -48,7 +48,7 @@ impl Origin {
         Self { url: url.to_owned(), access: Access::Input, input: String::new() }
     }
 
-    /// What its clone is named by (ADDR1).
+    /// The bytes from which the name of the clone is made (ADDR1).
     pub(super) fn key(&self) -> Vec<u8> {
         match self.access {
             Access::Input => self.url.clone().into_bytes(),
@@ -56,8 +56,8 @@ impl Origin {
         }
     }
 
-    /// The submodule at `address`, by a `.gitmodules` of this repository. The specification allows the server's
-    /// credentials for addresses that begin with one of `from`.
+    /// The submodule at `address`, which a `.gitmodules` of this repository names. The specification allows the
+    /// server's credentials for addresses that begin with one of `from`.
     ///
     /// # Errors
     /// Why the address is not allowed, for people.
@@ -99,7 +99,7 @@ const BELOW_LOCAL: &str =
 const UNNAMED_SSH: &str = "a submodule over ssh is fetched with the server's keys: name the beginning \
     of its address in `submodules-from` of the input";
 
-/// How the error for a missing path begins: it may be there later.
+/// The beginning of the error for a missing path. This error is not final, because the path may exist later.
 pub(super) const GONE: &str = "there is nothing at ";
 
 /// How a repository is reached.
@@ -116,7 +116,7 @@ pub(super) enum Kind {
 /// The kind of an address.
 ///
 /// # Errors
-/// With this address git could run a program that it names, or its spelling could hide where it leads.
+/// git could run a program that the address names, or the spelling could hide where the address leads.
 pub(super) fn kind(url: &str) -> Result<Kind, String> {
     let refuse = |why: &str| Err(why.to_owned());
     if url.chars().any(|c| c.is_control() || c.is_whitespace()) {
@@ -157,7 +157,7 @@ pub(super) fn kind(url: &str) -> Result<Kind, String> {
     if climbs(path) { refuse("its address has `..` in it") } else { Ok(kind) }
 }
 
-/// Whether a path has a `..` in it, however it is spelt.
+/// Whether a path has a `..` in it, also if that is percent-encoded or written with backslashes.
 fn climbs(path: &str) -> bool {
     let plain =
         path.to_ascii_lowercase().replace("%2e", ".").replace("%2f", "/").replace("%5c", "/");
@@ -184,11 +184,11 @@ pub(super) fn refuse_state(path: &Path, state: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// The path of an input on this machine, decoded and without links and `..`. `None`: it is elsewhere, or does not
-/// exist.
+/// The path of an input on this machine, decoded and without links and `..`. `None`: the input is on another machine,
+/// or does not exist.
 pub(super) fn real_path(url: &str) -> Option<PathBuf> {
     let path = match url.strip_prefix("file://") {
-        // git decodes it.
+        // git decodes the path of a `file://` URL.
         Some(path) => percent_decode_str(path).decode_utf8_lossy().into_owned(),
         None => url.to_owned(),
     };
@@ -201,7 +201,7 @@ fn relative_to(parent: &str, address: &str) -> Option<String> {
         return Some(address.to_owned());
     }
     let mut base = parent.trim_end_matches('/').to_owned();
-    // Where the host ends and a path begins.
+    // The index at which the host ends and the path begins.
     let host = match base.find("://") {
         Some(scheme) => base[scheme + 3..].find('/').map_or(base.len(), |slash| scheme + 3 + slash),
         None if base.starts_with('/') => 0,

@@ -1,11 +1,12 @@
-//! Exports: the files of a revision without git's own, shared by all users of that revision.
+//! Exports: the files of a revision without git's own files, shared by all users of that revision.
 //!
-//! Mostly each file is its object's contents. Then nothing is exported: builds take the files that they need from the
-//! clone. git itself makes a directory with all files when attributes, filters such as LFS or submodules decide what a
-//! file is, when a file is too large to be read from the clone, or when the caller asks for a directory.
+//! In most revisions each file is the contents of its git object. Then nothing is exported: builds take the files that
+//! they need from the clone. Otherwise git itself makes a directory with all files: when attributes, filters such as
+//! LFS or submodules change files, when a file is too large to be read from the clone, or when the caller asks for a
+//! directory.
 //!
-//! - CKOUT1: what a file is depends on its tree and on the filters that may run, never on another setting of the
-//!   machine or of a clone (`Repositories::export_command`).
+//! - CKOUT1: the contents of a file depend on the revision's tree and on the filters that may run, and on no other
+//!   setting of the machine or of a clone (`Repositories::export_command`).
 
 use super::address::{GONE, Origin};
 use super::exported::{ClonedFiles, ExportedTree, Files};
@@ -24,22 +25,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// How the names of unfinished exports begin.
 const PARTIAL: &str = "partial-";
-/// Levels of submodules in submodules.
+/// The most levels of submodules in submodules.
 const SUBMODULE_DEPTH_MAX: usize = 8;
 
-/// How a revision's files are wanted.
+/// The form in which a caller wants a revision's files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
-    /// From the clone, or from a directory.
+    /// In the clone, or in a directory.
     Any,
-    /// From a directory with all of them.
+    /// In a directory that has all files.
     Directory,
 }
 
-/// Whose files are wanted.
+/// The revision whose files a caller wants.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct WantedRevision<'a> {
-    /// Where the repository is.
+    /// The address of the repository.
     pub(crate) url: &'a str,
     /// The full revision.
     pub(crate) revision: &'a str,
@@ -50,7 +51,7 @@ pub(crate) struct WantedRevision<'a> {
 }
 
 impl WantedRevision<'_> {
-    /// Names the export: everything that decides what is in it.
+    /// The name of the export: a digest of everything that decides its contents.
     fn key(&self, conversion: &str) -> String {
         let mut digest = Sha256::new();
         let from = if self.submodules { self.submodules_from } else { &[] };
@@ -67,19 +68,20 @@ impl WantedRevision<'_> {
 #[derive(Debug, Default)]
 struct Cached {
     slot: Arc<tokio::sync::Mutex<Option<Arc<ExportedTree>>>>,
-    /// The clock's value when it was last asked for.
+    /// The clock's value when a caller last asked for this export.
     used: u64,
 }
 
 /// The exports of a state directory.
 ///
-/// A slot's lock is held while its export is made, so a second caller waits for the first. The mutex is held for a
-/// moment, also by the holder of a slot; slots are only tried under it.
+/// A slot's lock is held while its export is made, so a second caller waits for the first. The mutex is held only for a
+/// moment. A task that holds a slot may take the mutex; a task that holds the mutex only tries slots and never waits
+/// for one.
 #[derive(Debug)]
 pub(crate) struct Checkouts {
     repositories: Arc<Repositories>,
     directory: PathBuf,
-    /// How many exports stay that are not in use.
+    /// Exports that are not in use are removed while there are more than this many.
     kept: usize,
     /// A clock that counts calls, and the exports by their names. Guard: the mutex.
     cached: Mutex<(u64, HashMap<String, Cached>)>,
@@ -94,11 +96,11 @@ impl Checkouts {
         Self { repositories, directory, kept, cached, serial: AtomicU64::new(0) }
     }
 
-    /// The files of a revision, fetched and exported if need be. With `held_already` the caller knows that the clone
-    /// has the revision.
+    /// The files of a revision, fetched and exported if need be. `held_already`: the caller knows that the clone has
+    /// the revision, so it is not fetched.
     ///
     /// # Cancel safety
-    /// Dropped: git is killed, and nothing sees the unfinished export.
+    /// If the future is dropped, git is killed, and the unfinished export is never used.
     pub(crate) async fn export(
         &self,
         wanted: WantedRevision<'_>,
@@ -133,7 +135,7 @@ impl Checkouts {
         }
         let mut export = Export { checkouts: self, wanted, root: None, entries: Vec::new() };
         let files = if directory.is_dir() {
-            // Left by an earlier server, and complete: it has its name.
+            // An earlier server has made the export. It is complete, because an export gets this name last.
             export.add(&origin, revision, b"", 0).await?;
             Files::Directory(directory)
         } else if form == Form::Any && export.add_plain(&origin).await? {
@@ -158,7 +160,7 @@ impl Checkouts {
         Ok(tree)
     }
 
-    /// The path of a new folder beside the exports, which [`Checkouts::clean`] removes if it is left.
+    /// The path of a new folder beside the exports. [`Checkouts::clean`] removes the folder if it is left behind.
     fn partial(&self, suffix: &str) -> PathBuf {
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
         self.directory.join(format!("{PARTIAL}{}-{serial}{suffix}", std::process::id()))
@@ -173,8 +175,8 @@ impl Checkouts {
             while map.len() > self.kept {
                 let oldest = map
                     .iter()
-                    // The map owns each slot, and the slot its tree: a second owner uses it, and so does whoever
-                    // holds the slot's lock.
+                    // The map owns each slot, and the slot owns its tree. So an export is in use if the slot or the
+                    // tree has a second owner, or if the slot is locked.
                     .filter(|(_, entry)| {
                         Arc::strong_count(&entry.slot) == 1
                             && entry.slot.try_lock().is_ok_and(|held| {
@@ -185,7 +187,7 @@ impl Checkouts {
                     .map(|(key, _)| key.clone());
                 let Some(key) = oldest else { break };
                 map.remove(&key);
-                // Renamed under the lock: a caller that asks for it from now on exports it again.
+                // The export is renamed under the lock, so that a later caller exports the revision again.
                 let away = self.partial("");
                 if std::fs::rename(self.directory.join(&key), &away).is_ok() {
                     gone.push(away);
@@ -214,17 +216,18 @@ impl Checkouts {
     }
 }
 
-/// One export under way.
+/// An export that is being made.
 struct Export<'a> {
     checkouts: &'a Checkouts,
     wanted: WantedRevision<'a>,
-    /// Where the files are written; `None`: they are listed only.
+    /// The directory to which the files are written. `None`: they are only listed.
     root: Option<PathBuf>,
     entries: Vec<Entry>,
 }
 
 impl Export<'_> {
-    /// Adds the files of the revision, if each is its object's contents. `false`: one of them may not be.
+    /// Adds the files of the revision if each is the contents of its git object. `false`: attributes or submodules may
+    /// change files, so nothing was added.
     async fn add_plain(&mut self, origin: &Origin) -> Result<bool, FetchError> {
         let repositories = &self.checkouts.repositories;
         let found = repositories.list(origin, self.wanted.revision, b"", FILES_MAX).await?;
@@ -270,7 +273,7 @@ impl Export<'_> {
             let shown = String::from_utf8_lossy(name);
             let address = match submodules.get(name) {
                 Some(Submodule::At(address)) => address,
-                // As in git, its folder is there and empty.
+                // As in git, the submodule's folder exists and is empty.
                 None | Some(Submodule::Off) => {
                     if let Some(root) = &self.root {
                         let path = root.join(entry.path());
@@ -336,7 +339,7 @@ impl Export<'_> {
         repositories.mended(origin, revision, write).await
     }
 
-    /// What the `.gitmodules` of a revision says of each path.
+    /// The settings in the `.gitmodules` of a revision, by path.
     async fn submodules(
         &self,
         origin: &Origin,
@@ -346,13 +349,14 @@ impl Export<'_> {
         let mut command = repositories.command(&repositories.path(origin), origin.access);
         command.args(["config", "--null", "--blob", &format!("{revision}:.gitmodules")]);
         command.args(["--get-regexp", r"^submodule\..*\.(path|url|update)$"]);
-        // git fails where there is no such file, or nothing in it.
+        // git's status is ignored, because git also fails where there is no such file or no such setting.
         let done = repositories.run("read", &origin.url, command, OUTPUT_MAX).await?;
         Ok(Submodule::read(&done.stdout))
     }
 }
 
-/// Whether git-lfs could not be started: the shell says so, or git, if it wrote to it first.
+/// Whether an error says that git-lfs could not be started. It comes from the shell, or from git if git wrote to the
+/// dead filter first.
 fn is_without_lfs(said: &str) -> bool {
     let ended = ["not found", "initialization for subprocess"];
     said.contains("git-lfs") && ended.iter().any(|words| said.contains(words))
@@ -361,19 +365,19 @@ fn is_without_lfs(said: &str) -> bool {
 const WITHOUT_LFS: &str = "it has large files, kept by git-lfs: install git-lfs where the server \
     runs, or set `git-filters = []` in its configuration to build with the pointers to them";
 
-/// What a `.gitmodules` says of a path.
+/// What a `.gitmodules` says about a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Submodule {
-    /// Where its repository is.
+    /// The address of the submodule's repository.
     At(String),
-    /// No address.
+    /// `.gitmodules` names no address.
     Nowhere,
-    /// It is checked out only on request (`update = none`).
+    /// The submodule is checked out only on request (`update = none`).
     Off,
 }
 
 impl Submodule {
-    /// From `git config --null --get-regexp`.
+    /// Parses the output of `git config --null --get-regexp`.
     fn read(settings: &[u8]) -> HashMap<Vec<u8>, Self> {
         let mut sections: HashMap<&[u8], [Option<&[u8]>; 3]> = HashMap::new();
         for record in settings.split(|byte| *byte == 0) {
@@ -399,7 +403,7 @@ impl Submodule {
     }
 }
 
-/// A path without its empty and `.` components, as trees have it.
+/// A path without its empty and `.` components, in the form that trees have.
 fn plain_path(path: &[u8]) -> Vec<u8> {
     let parts = path.split(|byte| *byte == b'/');
     let parts: Vec<&[u8]> = parts.filter(|part| !matches!(*part, b"" | b".")).collect();

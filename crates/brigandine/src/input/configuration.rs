@@ -1,8 +1,8 @@
-//! The configuration of git of the server's user.
+//! git's configuration of the server's user.
 
 use std::collections::BTreeMap;
 
-/// The filter of large files.
+/// The name of the filter for large files.
 const LFS: &str = "lfs";
 const LFS_SETTINGS: [(&str, &str); 4] = [
     ("clean", "git-lfs clean -- %f"),
@@ -14,14 +14,14 @@ const LFS_SETTINGS: [(&str, &str); 4] = [
 /// What the configuration of the server's user tells git.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Configuration {
-    /// Whether it rewrites URLs, or forbids some protocols.
+    /// `true`: the configuration rewrites URLs, or forbids some protocols.
     pub(super) rewrites: bool,
-    /// The settings of every filter: its name, a key and a value.
+    /// The settings of every filter: the values by filter name and key.
     filters: BTreeMap<(String, String), String>,
 }
 
 impl Configuration {
-    /// From `git config --null --list`.
+    /// Parses the output of `git config --null --list`.
     pub(super) fn read(settings: &[u8]) -> Self {
         let settings = String::from_utf8_lossy(settings);
         let mut found = Self::default();
@@ -35,7 +35,7 @@ impl Configuration {
                 found.filters.insert((name.to_owned(), key.to_owned()), value.to_owned());
             }
         }
-        // As `git lfs install` writes it: git-lfs works without that command as well.
+        // The settings that `git lfs install` writes, so that git-lfs also works where that command was not run.
         if !found.filters.keys().any(|(name, _)| name == LFS) {
             for (key, value) in LFS_SETTINGS {
                 found.filters.insert((LFS.to_owned(), key.to_owned()), value.to_owned());

@@ -1,4 +1,4 @@
-//! The files of a revision as builds and evaluators get them: from a directory, or from the clone.
+//! The files of a revision, as builds and evaluators get them from a directory or from the clone.
 
 use super::address::Origin;
 use super::git::Repositories;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 /// A revision's files. They stay while this is held.
 #[derive(Debug)]
 pub(crate) struct ExportedTree {
-    /// What they are.
+    /// The paths, kinds and objects of the files.
     pub(crate) tree: Tree,
     pub(super) files: Files,
 }
@@ -24,7 +24,7 @@ pub(crate) struct ExportedTree {
 pub(super) enum Files {
     /// In a directory that nothing writes to.
     Directory(PathBuf),
-    /// In a clone: each file is its object's contents.
+    /// In a clone, where each file is the contents of its git object.
     Clone(ClonedFiles),
 }
 
@@ -36,15 +36,15 @@ pub(super) struct ClonedFiles {
     pub(super) revision: String,
 }
 
-/// Files that one question asks for.
+/// The most files that one question to a reader asks for.
 const FILES_AT_ONCE: usize = 64;
 
-/// The largest file that is read from a clone; larger ones take a directory.
+/// The most bytes of a file that is read from a clone. Revisions with larger files are exported to a directory.
 const FILE_BYTES_MAX: usize = 16 << 20;
 
 impl ClonedFiles {
-    /// The contents of at least the first of these files; `None` for one that is larger than `bytes_max`. Blocks: not
-    /// to be called on a thread that runs futures.
+    /// The contents of at least the first of these files; `None` for a file that is larger than `bytes_max`. Blocks, so
+    /// it must not be called on a thread that runs futures.
     fn read(&self, entries: &[&Entry], bytes_max: usize) -> io::Result<Vec<Option<Vec<u8>>>> {
         let objects: Vec<String> = entries.iter().map(|entry| entry.object.clone()).collect();
         let read =
@@ -68,7 +68,7 @@ impl ClonedFiles {
 }
 
 impl ExportedTree {
-    /// The directory that has all the files, if there is one. Nothing writes there.
+    /// The directory that has all the files. Nothing writes there. `None`: the files are in a clone.
     pub(crate) fn directory(&self) -> Option<&Path> {
         match &self.files {
             Files::Directory(directory) => Some(directory),
@@ -76,13 +76,14 @@ impl ExportedTree {
         }
     }
 
-    /// Copies the selected files to `to`, which is there.
+    /// Copies the selected files to `to`, which must exist.
     ///
-    /// Files are copies (with shared blocks where the file system can), never hard links: a build may write to its
-    /// sources, and must not write to those of others. Blocks.
+    /// Files are copies (with shared blocks where the file system can), never hard links, because a build may write to
+    /// its sources and must not change those of other builds. Blocks.
     ///
     /// # Errors
-    /// Of kind `FileTooLarge`: only a [`Form::Directory`](super::Form::Directory) can give these.
+    /// An error of kind `FileTooLarge`: only an export in the form [`Form::Directory`](super::Form::Directory) can give
+    /// these files.
     pub(crate) fn copy(&self, patterns: &[String], to: &Path) -> io::Result<()> {
         let selected = self.tree.selected(patterns)?;
         let mut last_parent = Path::new("");
@@ -113,7 +114,8 @@ impl ExportedTree {
         Ok(())
     }
 
-    /// The contents of `path`. `None`: it is no regular file, or has more than `bytes_max` bytes. Blocks.
+    /// The contents of `path`. `None`: there is no regular file at `path`, or it has more than `bytes_max` bytes.
+    /// Blocks.
     pub(crate) fn read(&self, path: &str, bytes_max: usize) -> io::Result<Option<Vec<u8>>> {
         let entry = self.tree.entry(path.as_bytes());
         let regular =
@@ -143,7 +145,7 @@ fn copy_file(entry: &Entry, source: &Path, target: &Path) -> io::Result<()> {
     std::fs::copy(source, target).map(drop)
 }
 
-/// Makes a file as git would.
+/// Makes a file with the kind and mode that git would give it.
 fn write_file(entry: &Entry, contents: &[u8], target: &Path) -> io::Result<()> {
     let mode = match entry.kind {
         EntryKind::Link => return symlink(OsStr::from_bytes(contents), target),

@@ -1,14 +1,14 @@
 //! Inputs: git repositories, fetched into bare clones and exported as plain directories.
 //!
-//! git itself talks to other machines and writes files: credentials, ssh, proxies, protocol versions, attributes and
-//! filters such as LFS then behave as they do for the person who set the machine up. Long-lived processes (`reader.rs`)
-//! read the server's own clones and follow branches on the same machine, since a process for each question would cost
-//! more than its answer.
+//! git itself talks to other machines and writes files, so that credentials, ssh, proxies, protocol versions,
+//! attributes and filters such as LFS behave as they do for the person who set the machine up. Long-lived processes
+//! (`reader.rs`) read the server's own clones and follow branches of repositories on the same machine, because a git
+//! process for each question would cost more than its answer.
 //!
-//! Nothing of a repository is executed: clones are made without templates, hooks are off, filters run only if the
+//! Nothing in a repository is executed: clones are made without templates, hooks are off, filters run only if the
 //! server's configuration names them, and no address makes git run a helper (`address.rs` says who may name which
-//! address). git never prompts (`GIT_TERMINAL_PROMPT=0`, ssh in batch mode, so an unknown host key is an error). Every
-//! process has a time limit.
+//! address). git never prompts: with `GIT_TERMINAL_PROMPT=0` and ssh in batch mode, an unknown host key is an error.
+//! Every process has a time limit.
 
 mod address;
 mod checkout;

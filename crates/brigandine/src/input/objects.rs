@@ -1,13 +1,13 @@
-//! What a repository holds, read by libgit2 rather than by a git process per question: revisions, listings, files,
-//! and new revisions of a repository on this machine. Called in a process of its own: see `reader.rs`.
+//! Reads repositories with libgit2, which is cheaper than a git process for each question: revisions, listings and
+//! files. Also copies new revisions of a repository on this machine. Runs in processes of its own (`reader.rs`).
 //!
-//! This code reads, and writes plain objects and references. git itself talks to other machines, rewrites URLs,
-//! converts files and collects garbage, copies more than [`OBJECTS_MAX`] objects or [`BYTES_MAX`] bytes, and serves
-//! repositories that libgit2 cannot read.
+//! This code only reads, and writes plain objects and references. git itself does the rest: it talks to other machines,
+//! rewrites URLs, converts files, collects garbage, copies more than [`OBJECTS_MAX`] objects or [`BYTES_MAX`] bytes,
+//! and reads repositories that libgit2 cannot read.
 //!
-//! - OBJ1: if a clone has an object, it has all objects that this one names, except where the source is shallow. git
-//!   adds a whole pack or nothing (`fetch.unpackLimit=1`), and [`follow`] writes an object after all that it names; so
-//!   a copy may stop at any object that the clone has.
+//! - OBJ1: if a clone has an object, it has all objects that this object names, except where the source is shallow. git
+//!   adds a whole pack or nothing (`fetch.unpackLimit=1`), and [`follow`] writes an object after all objects that it
+//!   names. So a copy need not look behind an object that the clone already has.
 
 use super::revision::Resolved;
 use crate::model::one_line;
@@ -19,26 +19,27 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::Instant;
 
-/// Objects that [`follow`] copies at most; more are left to git.
+/// The most objects that [`follow`] copies; git copies more.
 const OBJECTS_MAX: usize = 4096;
-/// Bytes of objects that [`follow`] copies at most.
+/// The most bytes of objects that [`follow`] copies.
 const BYTES_MAX: usize = 32 << 20;
-/// Levels of trees, and new revisions that [`follow`] copies at most.
+/// The most levels of trees in a listing, and the most new revisions that [`follow`] copies. [`follow`] copies trees of
+/// at most a quarter of these levels.
 const DEPTH_MAX: usize = 1024;
-/// Files and folders of a revision, with its submodules.
+/// The most files and folders of a revision with its submodules.
 pub(super) const FILES_MAX: usize = 1_000_000;
-/// Bytes of all paths of a listing.
+/// The most bytes of all paths of a listing.
 pub(super) const PATHS_BYTES_MAX: usize = 256 << 20;
-/// Bytes of one path; the kernel takes no longer one.
+/// The most bytes of one path; the kernel accepts no longer path.
 pub(super) const PATH_BYTES_MAX: usize = 4096;
-/// Bytes that are kept of a revision's author and of its subject.
+/// The most bytes that are kept of a revision's author and of its subject.
 const AUTHOR_BYTES_MAX: usize = 200;
 const SUBJECT_BYTES_MAX: usize = 400;
 
 /// Why a question has no answer, for people.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum ObjectError {
-    /// The repository is whole, and holds something that cannot be used.
+    /// The repository is whole, but holds something that cannot be used.
     Refused(String),
     /// The repository may be damaged.
     Failed(String),
@@ -117,8 +118,8 @@ fn full(name: &str) -> Option<Oid> {
 
 /// All files of a revision, without those of its submodules, as `git ls-tree -r -z` prints them.
 ///
-/// A few trees that name each other many times can make any number of files, so the listing fails above `most` files
-/// and folders, or [`PATHS_BYTES_MAX`] bytes of paths.
+/// A few trees that name each other many times can stand for any number of files. So the listing fails above `most`
+/// files and folders, or [`PATHS_BYTES_MAX`] bytes of paths.
 pub(super) fn list(
     clone: &Repository,
     revision: &str,
@@ -142,7 +143,7 @@ pub(super) fn list(
                 open.push(([path.as_slice(), b"/"].concat(), entry.id(), depth + 1));
                 continue;
             }
-            // The kind of the object follows from its mode.
+            // A `-` replaces the object's kind, which follows from its mode.
             let written = write!(listing, "{:06o} - {}\t", entry.filemode_raw(), entry.id());
             written.map_err(|error| failed(&error.to_string()))?;
             listing.extend_from_slice(&path);
@@ -156,8 +157,8 @@ pub(super) fn too_many() -> String {
     format!("it has more than {FILES_MAX} files and folders, or too long paths")
 }
 
-/// The contents of as many of these files as fit into `most` bytes, at least one, as [`put`] writes them. Files larger
-/// than `bytes_max` are left out.
+/// The contents of as many of these files as fit into `most` bytes, but at least one, in the format of [`put`]. Files
+/// larger than `bytes_max` are left out.
 pub(super) fn read(
     clone: &Repository,
     objects: &[String],
@@ -184,7 +185,7 @@ pub(super) fn read(
     Ok(contents)
 }
 
-/// Appends a file: a byte that says whether it is there, the eight bytes of its length, its contents.
+/// Appends a file: a byte (1: the file follows, 0: it is left out), the eight bytes of its length, and its contents.
 pub(super) fn put(contents: &mut Vec<u8>, file: Option<&[u8]>) {
     let data = file.unwrap_or_default();
     contents.push(file.is_some().into());
@@ -192,7 +193,8 @@ pub(super) fn put(contents: &mut Vec<u8>, file: Option<&[u8]>) {
     contents.extend_from_slice(data);
 }
 
-/// Reads what [`put`] wrote: the files, `None` for each that was left out. `None`: the bytes are incomplete.
+/// Reads what [`put`] wrote: for each file its contents, or `None` if it was left out. Returns `None` if the bytes are
+/// incomplete.
 pub(super) fn contents(mut answer: &[u8]) -> Option<Vec<Option<Vec<u8>>>> {
     let mut found = Vec::new();
     while let Some((there, rest)) = answer.split_first() {
@@ -222,8 +224,8 @@ pub(super) fn pin_name(revision: &str) -> String {
 pub(super) const PINS: &str = "refs/brigandine/pins/";
 pub(super) const TIPS: &str = "refs/brigandine/tips/";
 
-/// The name of a clone's reference for a reference of its source. Not the source's own name: a branch `release` may
-/// become a folder `release/…`, and a repository cannot have both names.
+/// The name of a clone's reference for a reference of its source. It is not the source's own name, because a branch
+/// `release` may later become a folder `release/…`, and a repository cannot have both names.
 pub(super) fn tip_name(remote: &str) -> String {
     format!("{TIPS}{}", &hex(&Sha256::digest(remote))[..32])
 }
@@ -238,7 +240,6 @@ pub(super) fn references(clone: &Repository) -> Result<Vec<u8>, ObjectError> {
     Ok(found)
 }
 
-/// Removes references.
 pub(super) fn remove_references(clone: &Repository, names: &[String]) -> Result<(), ObjectError> {
     for name in names {
         clone.find_reference(name)?.delete()?;
@@ -246,11 +247,11 @@ pub(super) fn remove_references(clone: &Repository, names: &[String]) -> Result<
     Ok(())
 }
 
-/// Copies the revision that `remote` names in the repository at `source` into the clone, and has `local` name it.
-/// `false`: it is too much to copy, or the clone has nothing of this reference yet.
+/// Copies the revision that `remote` names in the repository at `source` into the clone, and makes `local` name it.
+/// `false`: there is too much to copy or no time left, or the clone has nothing of this reference yet.
 ///
 /// # Errors
-/// Something is not as expected; git itself is to do it, or to say what is wrong.
+/// Something is not as expected. The caller leaves the fetch to git, which also reports what is wrong.
 pub(super) fn follow(
     source: &Path,
     clone: &Repository,
@@ -258,7 +259,7 @@ pub(super) fn follow(
     local: &str,
     deadline: Instant,
 ) -> Result<bool, ObjectError> {
-    // Refuses, as git does, a repository of another user.
+    // Like git, this refuses a repository that belongs to another user.
     let source = Repository::open(source)?;
     let wanted = source.find_reference(remote)?.resolve()?;
     let wanted = wanted.target().ok_or_else(|| failed("a reference to nothing"))?;
@@ -269,7 +270,7 @@ pub(super) fn follow(
     if here == wanted && to.exists(wanted) {
         return Ok(true);
     }
-    // Finds packs that came since the clone was opened, once for all lookups below.
+    // Finds packs that were added after the clone was opened, once for all lookups below.
     to.refresh()?;
     let mut copy = Copy { from, to, objects: 0, bytes: 0, deadline };
     if !copy.revisions(&source, wanted)? {
@@ -279,8 +280,8 @@ pub(super) fn follow(
     Ok(true)
 }
 
-/// A copy of objects from one repository to another. Its functions return `false` when it is too much; the objects that
-/// were copied until then do no harm (OBJ1).
+/// A copy of objects from one repository to another. Its functions return `false` when there is too much to copy or no
+/// time left. The objects that were copied until then do no harm (OBJ1).
 struct Copy<'a> {
     from: Odb<'a>,
     to: Odb<'a>,
@@ -290,12 +291,12 @@ struct Copy<'a> {
 }
 
 impl Copy<'_> {
-    /// Whether the clone has an object. One that came meanwhile may be copied again.
+    /// Whether the clone has an object. Objects that git adds during the copy are not noticed and may be copied again.
     fn is_here(&self, id: Oid) -> bool {
         self.to.exists_ext(id, OdbLookupFlags::NO_REFRESH)
     }
 
-    /// Copies a revision with its history, oldest first.
+    /// Copies a revision with the part of its history that the clone does not have, oldest first.
     fn revisions(&mut self, source: &Repository, wanted: Oid) -> Result<bool, ObjectError> {
         let mut order = Vec::new();
         let mut open = vec![(wanted, false)];
@@ -323,7 +324,7 @@ impl Copy<'_> {
         Ok(true)
     }
 
-    /// Copies a tree, after all that is in it.
+    /// Copies a tree, after everything that is in it.
     fn tree(&mut self, source: &Repository, id: Oid, depth: usize) -> Result<bool, ObjectError> {
         if self.is_here(id) {
             return Ok(true);
@@ -346,7 +347,7 @@ impl Copy<'_> {
         self.object(id)
     }
 
-    /// Copies an object that the clone does not have, after all that it names.
+    /// Copies an object that the clone does not have. The caller has copied all objects that it names.
     fn object(&mut self, id: Oid) -> Result<bool, ObjectError> {
         let (size, kind) = self.from.read_header(id)?;
         (self.objects, self.bytes) = (self.objects + 1, self.bytes.saturating_add(size));

@@ -1,29 +1,29 @@
 //! Path patterns: which files of a tree a job reads, and which files of a build are kept.
 //!
-//! A pattern is a path relative to the root with `/` between components. `*` stands for any part
-//! of one component, `?` for one character, `[abc]` or `[a-z]` (`[!…]`: none of) for one of a set,
-//! and a component `**` for any number of components. A pattern that matches a directory matches
-//! all that is below it, so `src` and `src/**` select the same files.
+//! A pattern is a path relative to the root with `/` between components. In a component, `*` stands for any number of
+//! characters, `?` for one character, `[abc]` or `[a-z]` for one character of a set, and `[!…]` for one character
+//! outside of a set. A component `**` stands for any number of components. A pattern that matches a directory matches
+//! everything below it, so `src` and `src/**` select the same files.
 //!
-//! Paths are bytes, which need not be UTF-8: a byte that belongs to no character counts as one that no pattern can
-//! name, so `?` and `*` stand for it, and a set only if it says what is not in it.
+//! Paths are bytes, which need not be UTF-8. A byte that belongs to no character counts as a character that no pattern
+//! can name: `?`, `*` and `[!…]` match it, other sets do not.
 
 /// A parsed pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Pattern {
-    /// The last one is [`Component::Many`], since what is below a match matches.
+    /// The last component is [`Component::Many`], because everything below a match matches too.
     components: Vec<Component>,
-    /// The leading components without wild cards, joined: everything that matches is below.
+    /// The leading components without wild cards, joined with `/`. Everything that matches is at or below this path.
     prefix: String,
-    /// Whether all components are without wild cards.
+    /// `true`: no component has wild cards.
     literal: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Component {
-    /// `**`
+    /// `**`: any number of components.
     Many,
-    /// A last `**`, which stands for at least one.
+    /// Any one component. A `**` at the end of a pattern becomes this and [`Component::Many`], at least one component.
     One,
     Literal(String),
     Wild(Vec<Token>),
@@ -37,7 +37,7 @@ enum Token {
     /// `?`
     One,
     Char(char),
-    /// The ranges of a set, and whether it stands for all other characters.
+    /// The ranges of a set. `true`: the token stands for all other characters.
     Set(Vec<(char, char)>, bool),
 }
 
@@ -82,7 +82,7 @@ impl Pattern {
         Ok(Self { components, prefix, literal })
     }
 
-    /// The directory or file that holds all that matches; empty for the root.
+    /// The path of the directory or file that holds everything that matches; empty for the root.
     pub(crate) fn prefix(&self) -> &str {
         &self.prefix
     }
@@ -93,7 +93,7 @@ impl Pattern {
         self.matches_parts(&parts)
     }
 
-    /// As [`Pattern::matches`], for the components of a path.
+    /// Like [`Pattern::matches`], but takes the components of a path.
     pub(super) fn matches_parts(&self, parts: &[&[u8]]) -> bool {
         let one = |component: &Component, part: &[u8]| match component {
             Component::Many | Component::One => true,
@@ -105,14 +105,14 @@ impl Pattern {
         matches(&self.components, &Component::Many, parts, first_part, one)
     }
 
-    /// Whether it has no wild cards, and so matches exactly what is at and below its prefix.
+    /// Whether the pattern has no wild cards, and so matches exactly the paths at and below its prefix.
     pub(super) fn is_literal(&self) -> bool {
         self.literal
     }
 }
 
-/// Whether a pattern matches a whole text, of which `first` gives the first item and the item's length. Backtracks to
-/// the last `many` only, so it takes at most the product of both lengths.
+/// Whether a pattern matches a whole text. `first` gives the first item of a text and the item's length. Backtracks
+/// only to the last `many`, so the time is at most proportional to the product of both lengths.
 fn matches<P: PartialEq, U, I: Copy>(
     pattern: &[P],
     many: &P,
@@ -137,7 +137,7 @@ fn matches<P: PartialEq, U, I: Copy>(
             }
             _ => {}
         }
-        // The last `many` takes one item more.
+        // Try again with one more item for the last `many`.
         let again = retry.and_then(|(after, from)| Some((after, from + first(&text[from..])?.1)));
         let Some((after, from)) = again else { return false };
         (p, t) = (after, from);
@@ -149,7 +149,8 @@ fn first_part<'a>(parts: &[&'a [u8]]) -> Option<(&'a [u8], usize)> {
     parts.first().map(|part| (*part, 1))
 }
 
-/// A byte that belongs to no character counts as U+FFFD, which no pattern is meant to name.
+/// The first character of a name, and its length in bytes. A byte that belongs to no character counts as U+FFFD, which
+/// no pattern is meant to name.
 fn first_char(part: &[u8]) -> Option<(char, usize)> {
     // No character has more than four bytes.
     let chunk = part[..part.len().min(4)].utf8_chunks().next()?;
@@ -159,7 +160,7 @@ fn first_char(part: &[u8]) -> Option<(char, usize)> {
     }
 }
 
-/// The tokens of a component. `None`: a set has no end.
+/// The tokens of a component. `None`: a `[` has no `]`.
 fn tokens(part: &str) -> Option<Vec<Token>> {
     let chars: Vec<char> = part.chars().collect();
     let mut rest = chars.as_slice();
@@ -197,7 +198,7 @@ fn ranges(mut members: &[char]) -> Vec<(char, char)> {
 }
 
 impl Token {
-    /// Whether it stands for this character.
+    /// Whether the token matches this character.
     fn is_for(&self, c: char) -> bool {
         match self {
             Self::Many | Self::One => true,

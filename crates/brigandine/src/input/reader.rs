@@ -1,20 +1,23 @@
 //! Readers: processes of this program in which libgit2 reads repositories (`objects.rs`).
 //!
-//! libgit2 maps packs and indexes into memory and trusts them: a damaged or shortened file ends its process (SIGSEGV,
-//! SIGBUS), and a call into it cannot be stopped. It also keeps deleted packs open and mapped. So the server never
-//! calls it: when a reader dies, hangs or answers nonsense, one question fails, and the kernel closes what the reader
-//! held.
+//! libgit2 maps packs and indexes into memory and trusts them. A damaged or shortened file ends the process (SIGSEGV,
+//! SIGBUS), a call into libgit2 cannot be stopped, and deleted packs stay open and mapped. So the server itself never
+//! calls libgit2. When a reader dies, hangs or answers nonsense, only one question fails, and the kernel closes what
+//! the reader had open.
 //!
-//! A question is a line of JSON. An answer is a line of JSON ([`Head`]) and as many bytes as that says.
+//! A question is a line of JSON. An answer is a line of JSON ([`Head`]), followed by the number of bytes that the line
+//! names.
 //!
 //! | a reader is | may be asked | left by |
 //! |---|---|---|
 //! | idle | yes; its pipes are empty | [`Readers::ask`] takes it out of the list |
-//! | asked | no | its answer, after which it is idle or dropped; or being dropped |
+//! | asked | no | its answer, after which it is idle or dropped; or the drop of the caller's future |
 //! | dropped | never: its supervisor kills it | – |
 //!
-//! - READ1: only a reader that has answered in full becomes idle, so no answer is taken for that of another question.
-//! - READ2: a reader opens a clone anew if the question names another generation than the reader opened it with.
+//! - READ1: only a reader that has answered in full becomes idle, so the answer to one question is never taken for the
+//!   answer to another.
+//! - READ2: a reader opens a clone again if the question names another generation than the one with which the reader
+//!   opened the clone.
 
 use super::objects::{self, ObjectError};
 use super::revision::Resolved;
@@ -33,15 +36,15 @@ use tokio::sync::Semaphore;
 
 /// The first argument by which this program is told to be a reader.
 const READ: &str = "read-repositories";
-/// Idle readers that are kept.
+/// The most idle readers that are kept.
 const IDLE_MAX: usize = 2;
-/// Questions at once.
+/// The most questions that are asked at once.
 const ASKED_MAX: usize = 16;
-/// Answers of one reader, which bounds what libgit2 keeps open.
+/// The most answers of one reader. This bounds what libgit2 keeps open.
 const ANSWERS_MAX: u32 = 1000;
-/// No answer is longer: a listing with all its paths, or a few files.
+/// The most bytes of an answer, which is a listing with all its paths, or a few files.
 const ANSWER_BYTES_MAX: usize = 1 << 30;
-/// Bytes of the line before an answer.
+/// The most bytes of an answer's first line.
 const HEAD_BYTES_MAX: u64 = 64 * 1024;
 
 /// What a reader is asked.
@@ -49,9 +52,9 @@ const HEAD_BYTES_MAX: u64 = 64 * 1024;
 pub(super) struct Question {
     /// The folder of the clone.
     pub(super) clone: OsString,
-    /// How often git has written to it (READ2).
+    /// How often git has written to the clone (READ2).
     pub(super) generation: u64,
-    /// What is asked about it.
+    /// The question about the clone.
     pub(super) about: About,
 }
 
@@ -73,11 +76,11 @@ type Head = Result<usize, ObjectError>;
 /// Why a question has no answer.
 #[derive(Debug)]
 pub(super) enum AskError {
-    /// The reader says why.
+    /// The reader answered with this error.
     Object(ObjectError),
     /// The reader ended, perhaps because the repository is damaged.
     Died(String),
-    /// It took too long.
+    /// The answer took too long.
     Timeout,
     /// No reader could be started.
     Io(io::Error),
@@ -113,7 +116,7 @@ impl Readers {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends the idle readers, and closes what they hold open.
+    /// Ends the idle readers, which closes the files that they hold open.
     pub(super) fn dismiss(&self) {
         self.idle().clear();
     }
@@ -121,7 +124,7 @@ impl Readers {
     /// Asks a reader.
     ///
     /// # Cancel safety
-    /// Dropped: the reader is killed.
+    /// If the future is dropped, the reader is killed.
     pub(super) async fn ask(
         &self,
         question: &Question,
@@ -133,7 +136,7 @@ impl Readers {
             let idle = self.idle().pop();
             if let Some(reader) = idle {
                 match self.ask_one(reader, question).await {
-                    // It may have been killed while it was idle: another reader is asked.
+                    // The idle reader may have been killed meanwhile, so another one is asked.
                     Err(AskError::Died(_) | AskError::Io(_)) => {}
                     answered => return answered,
                 }
@@ -146,7 +149,7 @@ impl Readers {
 
     async fn start(&self) -> io::Result<Reader> {
         let mut command = Command::new("/proc/self/exe");
-        // git's configuration says whose repositories may be read.
+        // git's configuration says whose repositories may be read, so the reader must find the configuration.
         let wanted = |name: &str| name == "HOME" || name == "XDG_CONFIG_HOME";
         command.arg(READ).envs(process::passed_on(wanted)).env(STATE_VARIABLE, &self.state_id);
         let (stdin, questions) = process::input_pipe()?;
@@ -183,11 +186,11 @@ impl Readers {
 }
 
 impl Reader {
-    /// Asks, and reads the answer. An error of kind `UnexpectedEof`: the reader has ended.
+    /// Asks, and reads the answer. An error of kind `UnexpectedEof` means that the reader has ended.
     async fn exchange(&mut self, question: &Question) -> io::Result<Result<Vec<u8>, ObjectError>> {
         let mut line = serde_json::to_vec(question)?;
         line.push(b'\n');
-        // The status of the reader then says how it ended.
+        // A broken pipe means that the reader has ended. The caller then reports how it ended.
         let ended = |error: io::Error| match error.kind() {
             io::ErrorKind::BrokenPipe => io::ErrorKind::UnexpectedEof.into(),
             _ => error,
@@ -203,7 +206,7 @@ impl Reader {
             Ok(_) => return Err(io::ErrorKind::InvalidData.into()),
             Err(error) => return Ok(Err(error)),
         };
-        // Not zeroed first: it may be large.
+        // The buffer is not filled with zeroes first, because it may be large.
         let mut answer = Vec::with_capacity(bytes);
         let mut rest = (&mut self.answers).take(bytes as u64);
         while rest.limit() > 0 {
@@ -215,16 +218,16 @@ impl Reader {
     }
 }
 
-/// Whether this process was started to be a reader. To be asked before anything else is done.
+/// Whether this process was started to be a reader. The program checks this before it does anything else.
 pub(crate) fn is_reader() -> bool {
     std::env::args_os().nth(1).is_some_and(|word| word == READ)
 }
 
-/// Answers questions until there are none.
+/// Answers questions until standard input ends.
 pub(crate) fn read() {
-    // A crash on a damaged repository leaves no core file with its contents.
+    // A crash on a damaged repository must not leave a core dump with the repository's contents.
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
-    // libgit2 then keeps only what it maps.
+    // Without its cache, libgit2 keeps only what it maps.
     git2::opts::enable_caching(false);
     let mut open: Option<(OsString, u64, Repository)> = None;
     for line in io::stdin().lock().split(b'\n') {

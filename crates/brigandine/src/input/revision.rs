@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct Resolved {
     /// The full revision.
     pub(crate) revision: String,
-    /// First line of its message.
+    /// The first line of the revision's message.
     pub(crate) subject: String,
-    /// Who wrote it.
+    /// The author's name.
     pub(crate) author: String,
-    /// When it was committed.
+    /// When it was committed, in UTC seconds.
     pub(crate) revision_at: i64,
 }

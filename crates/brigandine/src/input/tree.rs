@@ -1,8 +1,8 @@
 //! The files of a revision: names, modes and git objects, without their contents.
 //!
-//! - TREE1: the digest of a selection covers all that decides what is copied for it: each file's path, kind and object,
-//!   and, where a `.gitattributes` file lies above one of them, that file, an `.lfsconfig` beside it, and the server's
-//!   filters.
+//! - TREE1: the digest of a selection covers everything that decides what is copied: the path, kind and object of each
+//!   file; each `.gitattributes` and `.lfsconfig` file in a folder above a selected file; and, if there is such a file,
+//!   the server's filters.
 
 use super::objects;
 use super::pattern::Pattern;
@@ -32,19 +32,19 @@ pub(crate) enum EntryKind {
 /// One file of a tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
-    /// Relative to the root, with `/`, in any encoding.
+    /// The path relative to the root, with `/` between names, in any encoding.
     pub(crate) path: Vec<u8>,
-    /// What it is.
+    /// The kind of the entry.
     pub(crate) kind: EntryKind,
-    /// The git object with its contents.
+    /// The name of the git object with the contents.
     pub(crate) object: String,
 }
 
-/// Bytes of one name; file systems take no longer one.
+/// The most bytes of one name; file systems accept no longer name.
 const NAME_BYTES_MAX: usize = 255;
 
 impl Entry {
-    /// An entry with git's mode for it. `None`: its mode or a part of its path is not allowed.
+    /// An entry with this mode of git's. `None`: the mode or a component of the path is not allowed.
     fn new(path: Vec<u8>, mode: u32, object: String) -> Option<Self> {
         // As in git, only the kind and the owner's right to execute count.
         let kind = match mode & 0o170_000 {
@@ -93,12 +93,12 @@ impl Entry {
         Self::new(path, mode, object.to_owned()).ok_or(refused)
     }
 
-    /// The last part of its path.
+    /// The last component of the path.
     pub(super) fn name(&self) -> &[u8] {
         self.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default()
     }
 
-    /// Where it is.
+    /// The path relative to the root.
     pub(super) fn path(&self) -> &Path {
         Path::new(OsStr::from_bytes(&self.path))
     }
@@ -113,12 +113,12 @@ fn is_sound(name: &[u8]) -> bool {
 #[derive(Debug, Default)]
 pub(crate) struct Tree {
     entries: Vec<Entry>,
-    /// Indexes of the attribute files, which decide how git writes others.
+    /// Indexes of the `.gitattributes` and `.lfsconfig` files, which decide how git writes other files.
     rules: Vec<usize>,
     /// The settings of the server's filters, which convert files that have attributes.
     conversion: String,
-    /// Selections by their patterns, since the jobs of an evaluation share a few. Guard: the mutex. At most
-    /// [`SELECTIONS_MAX`]; cleared when full.
+    /// Selections by their patterns, because many jobs of an evaluation have the same patterns. Guard: the mutex. At
+    /// most [`SELECTIONS_MAX`]; cleared when full.
     selections: Mutex<HashMap<Vec<String>, Selection>>,
 }
 
@@ -128,14 +128,14 @@ const SELECTIONS_MAX: usize = 256;
 struct Selection {
     digest: String,
     files: std::sync::Arc<[usize]>,
-    /// The first pattern that selects nothing.
+    /// The first pattern that selects nothing; `None`: each selects a file.
     idle: Option<String>,
 }
 
 /// Why files could not be selected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum SelectError {
-    /// A pattern that cannot be understood, for people.
+    /// A pattern cannot be understood; the text says why, for people.
     Pattern(String),
     /// There is no time left.
     Late,
@@ -145,8 +145,8 @@ pub(crate) enum SelectError {
 const LATE_EVERY: usize = 64;
 
 impl Tree {
-    /// Sorts the entries by path; `conversion` is the settings of the server's filters. `None`: a path is both a file
-    /// and a directory, by which a hostile tree could lead a copy through a link.
+    /// Sorts the entries by path. `conversion` is the settings of the server's filters. `None`: a path is both a file
+    /// and a directory. In a hostile tree the file could be a link, through which a copy would leave its directory.
     pub(crate) fn new(mut entries: Vec<Entry>, conversion: String) -> Option<Self> {
         entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         let doubled = entries.windows(2).any(|pair| pair[0].path == pair[1].path);
@@ -259,7 +259,7 @@ impl Tree {
         let mut ruled = false;
         for rule in self.rules.iter().copied() {
             let (path, name) = (&self.entries[rule].path, self.entries[rule].name());
-            // The folder, with its slash unless it is the root.
+            // The path of the folder with its slash; empty for the root.
             let range = self.below(&path[..path.len() - name.len()]);
             let first = files.partition_point(|file| *file < range.start);
             if files.get(first).is_some_and(|file| range.contains(file)) {
@@ -268,19 +268,19 @@ impl Tree {
             }
         }
         if ruled {
-            // No entry begins with a zero byte.
+            // No entry begins with a zero byte, so the settings cannot be taken for an entry.
             digest.update([0]);
             digest.update(self.conversion.as_bytes());
         }
         hex(&digest.finalize())
     }
 
-    /// The range of the entry `prefix` and all entries below it; of all entries if it is empty.
+    /// A range with the entry `prefix` and all entries below it; if `prefix` is empty, the range of all entries.
     fn below(&self, prefix: &[u8]) -> std::ops::Range<usize> {
         if prefix.is_empty() {
             return 0..self.entries.len();
         }
-        // `a`, `a-b`, `a/b` sort in this order, so the range may contain others.
+        // Paths sort in the order `a`, `a-b`, `a/b`, so the range may contain other entries.
         let start = self.entries.partition_point(|entry| entry.path.as_slice() < prefix);
         let end = self.entries[start..].partition_point(|entry| entry.path.starts_with(prefix));
         start..start + end
@@ -288,7 +288,7 @@ impl Tree {
 
     /// The selected files, in order of their paths.
     pub(super) fn selected(&self, patterns: &[String]) -> io::Result<Vec<&Entry>> {
-        // The evaluation has selected the same files in limited time.
+        // No time limit is needed here: the evaluation has selected the same files within its limit.
         let selection = self.select(patterns, &|| false).map_err(|error| match error {
             SelectError::Pattern(message) => io::Error::other(message),
             SelectError::Late => io::ErrorKind::TimedOut.into(),
@@ -296,7 +296,7 @@ impl Tree {
         Ok(selection.files.iter().map(|index| &self.entries[*index]).collect())
     }
 
-    /// The entry of this path.
+    /// The entry of this path; `None`: there is none.
     pub(super) fn entry(&self, path: &[u8]) -> Option<&Entry> {
         let place = self.entries.binary_search_by(|entry| entry.path.as_slice().cmp(path));
         place.ok().map(|place| &self.entries[place])

@@ -1,4 +1,4 @@
-//! Questions about what a clone holds: asked of a reader, or of git itself where libgit2 cannot read the clone.
+//! Questions about a clone. A reader answers them, or git itself if libgit2 cannot read the clone.
 
 use super::by_git;
 use super::error::FetchError;
@@ -9,7 +9,7 @@ use crate::input::reader::{About, AskError, Question};
 use crate::os::process::CaptureError;
 
 impl Repositories {
-    /// Asks about a clone. `doing` is the verb of a message about it.
+    /// Asks about a clone. `doing` is the verb of messages about failures.
     pub(super) async fn ask(
         &self,
         doing: &'static str,

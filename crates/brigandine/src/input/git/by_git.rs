@@ -1,5 +1,5 @@
-//! Questions about a clone that libgit2 cannot read, answered by git itself: repositories whose objects are named by
-//! SHA-256. A process for each question costs more than a reader (`reader.rs`), and such repositories are few.
+//! git itself answers questions about clones that libgit2 cannot read: those whose objects are named by SHA-256. A
+//! process for each question costs more than a reader (`reader.rs`), but such repositories are few.
 
 use super::error::FetchError;
 use super::name::redact;
@@ -9,13 +9,13 @@ use crate::input::reader::About;
 use crate::os::process::CaptureError;
 use std::path::Path;
 
-/// The configuration of a repository that has objects of such a clone.
+/// The configuration of a repository that uses the objects of such a clone.
 pub(super) const CONFIGURATION: &str =
     "[core]\n\trepositoryformatversion = 1\n[extensions]\n\tobjectformat = sha256\n";
 
-/// Whether it is such a clone.
+/// Whether the objects of a clone are named by SHA-256.
 pub(super) fn is_for(clone: &Path) -> bool {
-    // As `git init` writes it; only git writes the configuration of a clone.
+    // `git init` writes the setting like this, and only git writes the configuration of a clone.
     std::fs::read(clone.join("config")).is_ok_and(|config| {
         String::from_utf8_lossy(&config).to_ascii_lowercase().contains("objectformat = sha256")
     })
@@ -33,7 +33,7 @@ pub(super) async fn answer(
         About::Resolve { name } => git.resolve(name).await,
         About::List { revision, .. } => {
             let arguments = ["ls-tree", "-r", "-z", "--full-tree", revision.as_str()];
-            // Twice: each line has a mode and the name of an object as well.
+            // Twice the limit, because each line also has a mode and the name of an object.
             let listed = git.run(&arguments, PATHS_BYTES_MAX * 2).await;
             listed.map_err(|error| match error {
                 FetchError::Process { source: CaptureError::Output(_), doing, url } => {
@@ -72,7 +72,7 @@ pub(super) async fn answer(
     }
 }
 
-/// git, run for one question.
+/// The git commands for one question.
 struct Git<'a> {
     repositories: &'a Repositories,
     doing: &'static str,

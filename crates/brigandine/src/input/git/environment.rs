@@ -8,7 +8,7 @@ use std::io;
 use std::path::Path;
 use std::process::Command;
 
-/// Settings under which a file is what its tree and its attributes say, on every machine.
+/// Settings that make files depend only on their tree and its attributes, on every machine.
 const INDEPENDENT: [&str; 7] = [
     "core.attributesFile=/dev/null",
     "core.autocrlf=false",
@@ -19,7 +19,7 @@ const INDEPENDENT: [&str; 7] = [
     "core.ignoreCase=false",
 ];
 
-/// Gives up a host that does not take the connection, or falls silent.
+/// ssh never prompts. It gives up on a host that does not accept the connection, or that falls silent.
 const SSH_OPTIONS: &str =
     "-oBatchMode=yes -oConnectTimeout=30 -oServerAliveInterval=15 -oServerAliveCountMax=4";
 const LOW_SPEED_TIME: &str = "http.lowSpeedTime=60";
@@ -27,8 +27,8 @@ const LOW_SPEED_TIME: &str = "http.lowSpeedTime=60";
 const NO_HOME: &str = "/nonexistent";
 
 impl Repositories {
-    /// git with its environment alone, in which it never prompts. Of the server's variables it gets those that say
-    /// where its configuration, keys, certificates and proxies are.
+    /// A git command without arguments. Its environment keeps git from prompting. It gets only those of the server's
+    /// variables that `is_for_git` accepts, such as PATH and those for configuration, keys, certificates and proxies.
     pub(super) fn environment(&self, access: Access) -> Command {
         let mut command = Command::new("git");
         let ssh = std::env::var("GIT_SSH_COMMAND").unwrap_or_else(|_| "ssh".to_owned());
@@ -47,26 +47,26 @@ impl Repositories {
         command
     }
 
-    /// A git command for a clone, which never prompts.
+    /// A git command for a clone. git never prompts.
     pub(crate) fn command(&self, repository: &Path, access: Access) -> Command {
         let mut command = self.command_without(access);
         command.arg("--git-dir").arg(repository);
         command
     }
 
-    /// As [`Repositories::command`], outside of any repository.
+    /// Like [`Repositories::command`], but outside of any repository.
     pub(crate) fn command_without(&self, access: Access) -> Command {
         let mut command = self.environment(access);
         command
-            // Not even in one that contains the state directory.
+            // Also outside of a repository that contains the state directory.
             .env("GIT_CEILING_DIRECTORIES", self.state())
             .args(["-c", "core.hooksPath=/dev/null"])
             .args(["-c", "core.fsmonitor=false"])
-            // No address names a program for a helper to run.
+            // Refuse addresses that name a program to run (`ext::`) or open descriptors (`fd::`).
             .args(["-c", "protocol.ext.allow=never", "-c", "protocol.fd.allow=never"])
             // Give up a host that accepts a connection and stays silent.
             .args(["-c", "http.lowSpeedLimit=1", "-c", LOW_SPEED_TIME])
-            // `tidy` collects garbage, when no fetch waits.
+            // A fetch does not collect garbage; `tidy` does that.
             .args(["-c", "gc.auto=0", "-c", "maintenance.auto=false"])
             // A fetch adds a whole pack or nothing (OBJ1).
             .args(["-c", "fetch.unpackLimit=1"])
@@ -77,7 +77,7 @@ impl Repositories {
             Access::Local => "file",
             Access::Named => "https:http:git:ssh",
             Access::Anonymous => {
-                // Without the configuration, keys, cookies and passwords of the server's user.
+                // git runs without the configuration, keys, cookies and passwords of the server's user.
                 for name in ["GIT_CONFIG_COUNT", "GIT_CONFIG_PARAMETERS", "XDG_CONFIG_HOME"] {
                     command.env_remove(name);
                 }
@@ -94,9 +94,9 @@ impl Repositories {
         command
     }
 
-    /// A git command that writes the files of a clone's revision below `work`, as its tree says, whatever the machine's
-    /// settings are (CKOUT1): it runs in a repository without settings and `info/attributes`, made at `blank`, which
-    /// borrows the clone's objects, and with the allowed filters only.
+    /// A git command that writes the files of a clone's revision below `work`, whatever the machine's settings are
+    /// (CKOUT1). It runs in a repository at `blank` that has no settings and no `info/attributes` and borrows the
+    /// clone's objects. Only the allowed filters run.
     pub(crate) async fn export_command(
         &self,
         origin: &Origin,
@@ -124,12 +124,12 @@ impl Repositories {
             command.args(["-c", setting]);
         }
         let mut settings = configuration.settings(&self.filters);
-        // Overrides an `.lfsconfig` in the tree, which could name any address. For a repository on this machine git-lfs
-        // wants a remote that exists.
+        // These settings override an `.lfsconfig` in the tree, which could name any address. For a repository on this
+        // machine git-lfs requires a remote that exists.
         for key in ["lfs.url", "remote.origin.url"] {
             settings.push((key.to_owned(), lfs_url(&origin.url)));
         }
-        // Numbered after the settings in the server's own environment.
+        // These settings are numbered after those in the server's own environment.
         let anonymous = origin.access == Access::Anonymous;
         let before = std::env::var("GIT_CONFIG_COUNT").ok().filter(|_| !anonymous);
         let before: usize = before.and_then(|count| count.parse().ok()).unwrap_or(0);
@@ -143,8 +143,8 @@ impl Repositories {
     }
 }
 
-/// Has git-lfs keep the large files that it fetches in a folder of the clone, but not the log that it writes of each
-/// failure. `lfs.storage` would apply to the source as well, if that is on this machine.
+/// Makes git-lfs keep the large files that it fetches in a folder of the clone, but not the logs that it writes about
+/// failures. The setting `lfs.storage` would do the same, but it would also apply to a source on this machine.
 fn large_files(blank: &Path, kept: &Path) -> io::Result<()> {
     std::fs::create_dir_all(blank.join("lfs"))?;
     for folder in ["objects", "tmp", "incomplete"] {
@@ -155,7 +155,7 @@ fn large_files(blank: &Path, kept: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Where LFS keeps the files of a repository: beside the repository, whatever its tree says.
+/// The address at which LFS finds the files of a repository: beside the repository, whatever the tree says.
 fn lfs_url(url: &str) -> String {
     let trimmed = url.trim_end_matches('/');
     if trimmed.starts_with("https://") || trimmed.starts_with("http://") {
@@ -165,7 +165,7 @@ fn lfs_url(url: &str) -> String {
     if trimmed.starts_with('/') {
         return format!("file://{trimmed}");
     }
-    // `git://` has no LFS: the fetch fails.
+    // There is no LFS over `git://`, so the fetch fails.
     trimmed.to_owned()
 }
 

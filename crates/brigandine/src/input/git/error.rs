@@ -14,7 +14,7 @@ pub(crate) enum FetchError {
     /// git failed with these last words, perhaps because the clone is damaged.
     #[error("{doing} {url}: {said}")]
     Git { doing: &'static str, url: String, said: String },
-    /// The clone is whole, and holds something that cannot be built.
+    /// The clone is whole, but holds something that cannot be built.
     #[error("{doing} {url}: {said}")]
     Refused { doing: &'static str, url: String, said: String },
     /// The repository has no such reference (`branch main`, `tag v1`, …). The hint says what it has.
@@ -28,11 +28,11 @@ pub(crate) enum FetchError {
     File { path: PathBuf, source: io::Error },
 }
 
-/// How programs say that there is no room: for bytes, for files, or for this user.
+/// The messages of programs when a disk or the user's quota has no room for bytes or files.
 const FULL: [&str; 2] = ["No space left on device", "Disk quota exceeded"];
 
 impl FetchError {
-    /// Whether a disk was full. It may have room by now: what was half written has been removed.
+    /// Whether a disk was full. There may be room again, because half-written files have been removed.
     pub(crate) fn is_full(&self) -> bool {
         match self {
             Self::Git { said, .. } => FULL.iter().any(|full| said.contains(full)),
@@ -41,7 +41,7 @@ impl FetchError {
         }
     }
 
-    /// Whether another machine's repository could not be fetched, which may be different the next time.
+    /// Whether a fetch failed. A later fetch may succeed.
     pub(crate) fn is_of_fetch(&self) -> bool {
         match self {
             // git-lfs fetches large files while git writes them.
@@ -57,7 +57,7 @@ impl FetchError {
     /// Whether a new clone may work where this one failed.
     pub(super) fn may_be_damage(&self) -> bool {
         match self {
-            // A filter such as LFS reads no objects, and a full disk is no damage.
+            // A filter such as LFS reads no objects of the clone, and a full disk is no damage.
             Self::Git { said, .. } => !said.contains("smudge filter") && !self.is_full(),
             Self::Unreadable { .. } => true,
             _ => false,

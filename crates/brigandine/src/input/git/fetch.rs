@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::Command;
 
 impl Repositories {
-    /// Makes an empty clone.
+    /// Makes an empty clone. `format` is `sha1` or `sha256`.
     pub(crate) async fn init(&self, clone: Bare<'_>, format: &str) -> Result<(), FetchError> {
         self.written(clone.path);
         let mut command = self.command(clone.path, clone.origin.access);
@@ -32,7 +32,7 @@ impl Repositories {
         std::fs::create_dir_all(&self.directory)
             .map_err(|source| FetchError::File { path: self.directory.clone(), source })?;
         if origin.access == Access::Input {
-            // Its name in earlier versions.
+            // The clone's name in earlier versions.
             let earlier = self.directory.join(clone_name(origin, 8));
             if earlier.join("HEAD").exists() && std::fs::rename(&earlier, path).is_ok() {
                 return Ok(());
@@ -44,7 +44,7 @@ impl Repositories {
     /// Fetches the revision that `reference` names.
     ///
     /// # Cancel safety
-    /// Dropped: git is killed; the clone stays usable.
+    /// If the future is dropped, git is killed; the clone stays usable.
     pub(crate) async fn fetch(
         &self,
         url: &str,
@@ -62,7 +62,7 @@ impl Repositories {
         self.obtain(origin, &Reference::Revision(revision.to_owned())).await.map(drop)
     }
 
-    /// Fetches into a locked clone.
+    /// Fetches the revision that `reference` names into a clone that the caller has locked.
     pub(crate) async fn bring(
         &self,
         clone: Bare<'_>,
@@ -88,7 +88,7 @@ impl Repositories {
         self.resolve(clone, &local).await
     }
 
-    /// Runs `git fetch`. `Some`: it failed, with these last words.
+    /// Runs `git fetch`. `Some`: git failed and printed these last words.
     async fn fetch_into(
         &self,
         clone: Bare<'_>,
@@ -98,7 +98,7 @@ impl Repositories {
         let mut command = self.command(clone.path, clone.origin.access);
         fetch_arguments(&mut command);
         if refspecs.iter().any(|refspec| refspec.contains('*')) {
-            // A branch may have become a folder of branches.
+            // A branch may have become a folder of branches, whose names the old reference would block.
             command.arg("--prune");
         }
         command.arg("--").arg(url).args(refspecs);
@@ -111,10 +111,10 @@ impl Repositories {
         done.map(|done| failed.then(|| last_words(&done)))
     }
 
-    /// Fetches the pinned revisions of an old clone, which its source may have lost.
+    /// Fetches the pinned revisions of an old clone into a new one, because the source may have lost them.
     pub(crate) async fn take_over(&self, old: &Path, new: Bare<'_>) -> Result<(), FetchError> {
         for file in ["HEAD", "config"] {
-            // The same in all clones, and perhaps damaged in this one.
+            // These files are the same in all clones, and they may be damaged in the old one.
             let _ = std::fs::copy(new.path.join(file), old.join(file));
         }
         let mut command = self.command(new.path, Access::Input);
@@ -133,8 +133,8 @@ impl Repositories {
             Err(FetchError::Git { .. } | FetchError::Process { .. }) => {}
             known => return known,
         }
-        // Most hosts send any revision that they have. For the others all branches and tags are fetched, which may lead
-        // to it.
+        // Most hosts send any revision that they have. From other hosts all branches and tags are fetched, whose
+        // history may contain the revision.
         let mut failure = None;
         for refspecs in [
             vec![format!("+{revision}:{}", objects::pin_name(revision))],
@@ -191,7 +191,7 @@ impl Repositories {
 
 fn fetch_arguments(command: &mut Command) {
     command.args(["fetch", "--quiet", "--no-tags", "--force", "--no-write-fetch-head"]);
-    // A shallow repository is built as far as it goes.
+    // The revisions of a shallow source are built with the history that it has.
     command.args(["--no-recurse-submodules", "--update-shallow"]);
 }
 

@@ -1,9 +1,8 @@
-//! Damaged clones: where git or a reader fails with a clone, a new clone is made, which replaces the old one if it
-//! works.
+//! Damaged clones: if git or a reader fails on a clone, a new clone is made. It replaces the old one if it works.
 //!
-//! A clone holds nothing that its source does not have, except for revisions that the source has lost; the new clone
-//! takes over those that can still be read. So no kind of damage is looked for: where a clone fails and its source
-//! answers, a new clone that works is the proof.
+//! A clone holds nothing that its source does not have, except for revisions that the source has lost. The new clone
+//! takes over those that can still be read. So the server does not search for particular kinds of damage: if a clone
+//! fails, its source answers and a new clone works, the old clone was damaged.
 //!
 //! | the clone | the source | a new clone | result |
 //! |---|---|---|---|
@@ -11,8 +10,8 @@
 //! | fails | answers | fails | the new clone's error; no further clone is made for an hour |
 //! | fails | answers | works | it takes the place of the old one |
 //!
-//! - MEND1: the old clone stays in its place until the new one is whole, and the two are exchanged in one step, so a
-//!   reader finds one of them. Objects have the same names in both.
+//! - MEND1: the old clone stays in its place until the new one is whole. The two are then exchanged in one step, so a
+//!   reader always finds one of them. Objects have the same names in both.
 
 use super::error::FetchError;
 use super::name::redact;
@@ -27,20 +26,20 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// How long no further clone is made after one that failed.
+/// How long no further clone is made after a new clone has failed.
 const FRUITLESS: Duration = Duration::from_secs(3600);
-/// Bytes of a list of references that are read; a longer list is not.
+/// The most bytes of a list of references; a longer list is not read.
 const REFERENCES_BYTES_MAX: usize = 16 * OUTPUT_MAX;
-/// The settings of a partial clone that name the repository with the rest.
+/// The settings of a partial clone that name the repository with the missing objects.
 const PROMISES: &str = r"^remote\..*\.(promisor|url)$";
-/// What a message asks about a missing reference.
+/// What the message about a missing reference asks.
 const MISSING: &str = "was it renamed or removed?";
-/// How many branches a message names.
+/// The most branches or tags that a message names.
 const BRANCHES_SHOWN: usize = 5;
 
-/// What a repository lists of itself.
+/// What a repository says about itself.
 struct Remote {
-    /// The format of its objects' names.
+    /// The format of its objects' names: `sha1` or `sha256`.
     format: &'static str,
     /// The names of its references; `None`: there are too many.
     references: Option<Vec<String>>,
@@ -50,7 +49,7 @@ impl Repositories {
     /// Fetches the revision that `reference` names.
     ///
     /// # Cancel safety
-    /// Dropped: git is killed; the clone stays usable.
+    /// If the future is dropped, git is killed; the clone stays usable.
     pub(crate) async fn obtain(
         &self,
         origin: &Origin,
@@ -103,7 +102,7 @@ impl Repositories {
         }
     }
 
-    /// The same error, or a better one if the source is a partial clone, which looks like damage to git.
+    /// The same error, or a better one if the source is a partial clone. To git, a partial clone looks like damage.
     async fn explained(&self, origin: &Origin, error: FetchError) -> FetchError {
         let Some(path) = address::real_path(&origin.url) else { return error };
         let mut command = self.command_without(origin.access);
@@ -126,7 +125,8 @@ impl Repositories {
         FetchError::Refused { doing: "fetch", url: redact(&origin.url), said }
     }
 
-    /// Does `work` with a revision that the clone has; if that fails, does it with a new clone.
+    /// Does `work` with a revision that the clone has. If that fails in a way that may be damage, does it with a new
+    /// clone.
     pub(crate) async fn mended<T, F>(
         &self,
         origin: &Origin,
@@ -146,7 +146,7 @@ impl Repositories {
             let _lock = self.lock(&path).await;
             let clone = Bare { origin, path: &path };
             let reference = Reference::Revision(revision.to_owned());
-            // Unless another caller has made one meanwhile.
+            // Another caller may have made a new clone meanwhile.
             if self.known(&path, |known| known.made) == made {
                 self.make_again(clone, &reference, failure, false).await?;
             } else {
@@ -160,8 +160,8 @@ impl Repositories {
         done
     }
 
-    /// Makes a clone again, which is locked (see the module's header). With `retry` the old one is tried once more
-    /// first.
+    /// Makes a new clone in place of `clone`, which the caller has locked (see the module's header). With `retry` the
+    /// old clone is tried once more first.
     async fn make_again(
         &self,
         clone: Bare<'_>,
@@ -193,7 +193,7 @@ impl Repositories {
                 return Err(error);
             }
         };
-        // As many as can still be read.
+        // Takes over as many pinned revisions as can still be read.
         let _ = self.take_over(path, new).await;
         self.forget(new.path);
         exchange(&fresh.0, path)
@@ -201,7 +201,7 @@ impl Repositories {
         self.known(path, |known| (known.made, known.fruitless) = (known.made + 1, None));
         self.written(path);
         self.readers.dismiss();
-        // No damage: the first clone of a repository with SHA-256, made as one with SHA-1.
+        // With this message nothing was damaged: the first clone of a SHA-256 repository was made as a SHA-1 one.
         if !failure.to_string().contains("mismatched algorithms") {
             tracing::warn!(repository = redact(&origin.url), reason = %failure, "a clone was made again");
         }
@@ -229,7 +229,7 @@ impl Repositories {
         })
     }
 
-    /// The error for a reference that the repository does not have, with those that it has.
+    /// The error for a reference that the repository does not have. It names some that the repository has.
     pub(super) async fn no_reference(&self, origin: &Origin, reference: &Reference) -> FetchError {
         let url = redact(&origin.url);
         let (missing, prefix) = match reference {
@@ -260,7 +260,7 @@ fn describe(reference: &Reference) -> String {
 }
 
 impl Remote {
-    /// The first of its branches or tags, for people.
+    /// The first few of its branches or tags, for people.
     fn shown(&self, prefix: &str) -> String {
         let names =
             || self.references.iter().flatten().filter_map(|name| name.strip_prefix(prefix));
@@ -283,7 +283,8 @@ fn exchange(new: &Path, place: &Path) -> io::Result<()> {
     std::fs::rename(new, place)
 }
 
-/// Removes the lock files and half-written packs that a killed git left in a clone, where no other git runs. Blocks.
+/// Removes the lock files and half-written packs that a killed git left in a clone. No other git may be running there.
+/// Blocks.
 pub(super) fn remove_locks(clone: &Path) {
     let is_left = |name: &str| {
         name.ends_with(".lock") || name.starts_with("tmp_") || matches!(name, "gc.pid" | "gc.log")

@@ -1,11 +1,12 @@
-//! Names: of a clone, and of a repository in messages.
+//! The names of clones, and the names of repositories in messages.
 
 use crate::input::address::Origin;
 use crate::os::digest::hex;
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 
-/// The name of a clone's folder: so many bytes of its origin's digest, and the name of the repository for people.
+/// The name of a clone's folder: the first `digest_bytes` bytes of its origin's digest, and the repository's name for
+/// people.
 pub(super) fn clone_name(origin: &Origin, digest_bytes: usize) -> String {
     let digest = Sha256::digest(origin.key());
     let hex = hex(&digest[..digest_bytes]);
@@ -23,7 +24,7 @@ pub(super) fn clone_name(origin: &Origin, digest_bytes: usize) -> String {
     format!("{hex}-{name}.git")
 }
 
-/// The path of a repository on this machine.
+/// The path of a repository on this machine. `None`: the URL names no plain path.
 pub(super) fn local_path(url: &str) -> Option<PathBuf> {
     let path = url.strip_prefix("file://").filter(|path| !path.contains('%')).unwrap_or(url);
     path.starts_with('/').then(|| PathBuf::from(path))

@@ -1,4 +1,4 @@
-//! What a clone holds: its files, and the branches of a repository on the same machine.
+//! Reads the files of a clone, and follows the branches of a repository on the same machine.
 
 use super::error::FetchError;
 use super::name::{local_path, redact};
@@ -9,12 +9,12 @@ use crate::input::reader::About;
 use crate::input::revision::Resolved;
 use crate::input::tree::Entry;
 
-/// Bytes of files that are read at once, beyond the first file.
+/// The most bytes of files in one answer, unless the first file alone is larger.
 const READ_BYTES_MAX: usize = 4 << 20;
 
 impl Repositories {
-    /// All files of a revision that the clone has, without those of its submodules: an error if the revision has more
-    /// than `most` files and folders.
+    /// All files of a revision that the clone has, without those of its submodules, with `prefix` before their paths.
+    /// It is an error if the revision has more than `most` files and folders.
     pub(crate) async fn list(
         &self,
         origin: &Origin,
@@ -34,8 +34,8 @@ impl Repositories {
         self.mended(origin, revision, list).await
     }
 
-    /// The contents of these files of a revision, as many as fit in one answer, at least the first. `None` for each
-    /// that is larger than `bytes_max`.
+    /// The contents of these files of a revision: as many as fit in one answer, but at least the first. `None` for each
+    /// file that is larger than `bytes_max`.
     pub(crate) async fn read_objects(
         &self,
         origin: &Origin,
@@ -55,8 +55,8 @@ impl Repositories {
         self.mended(origin, revision, read).await
     }
 
-    /// Brings a branch of a repository on this machine up to date without a process of git. `None`: git itself is to do
-    /// it, or to say what is wrong.
+    /// Updates the clone's reference `local` from the reference `remote` of a repository on this machine, without a git
+    /// process. `None`: the caller must use git, which also reports what is wrong.
     pub(super) async fn follow(
         &self,
         clone: Bare<'_>,

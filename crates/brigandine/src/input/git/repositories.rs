@@ -18,16 +18,17 @@ use tokio::sync::OnceCell;
 
 /// The bare clones of a state directory.
 ///
-/// A clone's lock is taken first and held over what is awaited; the two mutexes are held for a moment each, never
-/// together.
+/// Lock order: a clone's lock is taken first, and is held across awaits. Each of the two mutexes is held only for a
+/// moment, and never both at once.
 #[derive(Debug)]
 pub(crate) struct Repositories {
     pub(super) directory: PathBuf,
     pub(super) fetch_timeout: Duration,
     pub(super) state_id: String,
     supervisors: Arc<Supervisors>,
-    /// One lock per clone: git's own lock files would make a second fetch fail rather than wait. Guard: the mutex.
-    /// Bounded by the number of URLs in use; locks that are not held are dropped when the map grows.
+    /// A lock for each clone, because with git's own lock files alone a second fetch would fail instead of waiting.
+    /// Guard: the mutex. Bounded by the number of URLs in use; with more than 1024 locks, those that are not held are
+    /// dropped.
     locks: Mutex<HashMap<PathBuf, Arc<tokio::sync::Mutex<()>>>>,
     pub(crate) readers: Readers,
     /// What is known of clones. Guard: the mutex. One entry per URL in use.
@@ -42,38 +43,38 @@ pub(crate) struct Repositories {
 /// What is known of a clone.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
-    /// How often git has written to it: see `reader.rs`, READ2.
+    /// How often git has written to the clone (READ2 in `reader.rs`).
     pub(super) generation: u64,
-    /// How often it was made again.
+    /// How often a new clone has replaced it.
     pub(crate) made: u64,
-    /// Evaluations since it was tidied.
+    /// The number of evaluations so far; `tidy.rs` counts by it.
     pub(super) untidied: u32,
     /// Whether this server has removed the lock files that an earlier one left.
     pub(crate) unlocked: bool,
-    /// Whether it is to be made again at the next fetch.
+    /// `true`: the next fetch makes a new clone.
     pub(crate) suspect: bool,
-    /// When it was last made again in vain.
+    /// When a new clone was last made without success. `None`: never, or a later one succeeded.
     pub(crate) fruitless: Option<Instant>,
 }
 
 /// A bare clone.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bare<'a> {
-    /// The repository of which it is one.
+    /// The repository that was cloned.
     pub(crate) origin: &'a Origin,
-    /// Its folder.
+    /// The clone's folder.
     pub(crate) path: &'a Path,
 }
 
 /// How the names of temporary folders begin.
 const TEMPORARY: &str = "partial-";
 
-/// Bytes of git's output that are read where no other bound is named.
+/// The most bytes of git's output that are read, unless the caller names another bound.
 pub(crate) const OUTPUT_MAX: usize = 1024 * 1024;
 
 impl Repositories {
-    /// Keeps clones in `directory`, a folder of the state directory; processes carry `state_id`. Of the filters in
-    /// git's configuration those named in `filters` run.
+    /// Keeps clones in `directory`, a folder of the state directory. Processes carry `state_id`. `filters` names the
+    /// filters of git's configuration that may run.
     pub(crate) fn new(
         directory: PathBuf,
         fetch_timeout: Duration,
@@ -95,7 +96,7 @@ impl Repositories {
         }
     }
 
-    /// Where the clone of a repository is.
+    /// The path of a repository's clone.
     pub(crate) fn path(&self, origin: &Origin) -> PathBuf {
         self.directory.join(clone_name(origin, 32))
     }
@@ -105,18 +106,18 @@ impl Repositories {
         self.directory.parent().unwrap_or(&self.directory)
     }
 
-    /// Changes or reads what is known of a clone.
+    /// Reads or changes what is known of a clone.
     pub(crate) fn known<T>(&self, path: &Path, f: impl FnOnce(&mut Known) -> T) -> T {
         let mut clones = self.clones.lock().unwrap_or_else(PoisonError::into_inner);
         f(clones.entry(path.to_owned()).or_default())
     }
 
-    /// Forgets a clone that is gone.
+    /// Forgets what is known of a clone that is gone.
     pub(crate) fn forget(&self, path: &Path) {
         self.clones.lock().unwrap_or_else(PoisonError::into_inner).remove(path);
     }
 
-    /// The path of a new folder beside the clones, which [`Repositories::clean`] removes if it is left.
+    /// The path of a new folder beside the clones. [`Repositories::clean`] removes the folder if it is left behind.
     pub(crate) fn temporary(&self) -> PathBuf {
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
         self.directory.join(format!("{TEMPORARY}{}-{serial}.git", std::process::id()))
@@ -127,7 +128,7 @@ impl Repositories {
         remove_leftovers(&self.directory, &[TEMPORARY]);
     }
 
-    /// Locks a clone, for whoever writes to it.
+    /// Locks a clone. A task that writes to a clone must hold this lock.
     pub(crate) async fn lock(&self, path: &Path) -> tokio::sync::OwnedMutexGuard<()> {
         let lock = {
             let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
@@ -139,14 +140,14 @@ impl Repositories {
         lock.lock_owned().await
     }
 
-    /// The settings of the filters that convert files, as a part of the identity of files with attributes.
+    /// The settings of the filters that convert files. They are a part of the identity of files with attributes.
     pub(crate) async fn conversion(&self) -> Result<String, FetchError> {
         let settings = self.configuration().await?.settings(&self.filters);
         let lines = settings.iter().map(|(key, value)| format!("{key}={value}\0"));
         Ok(lines.collect())
     }
 
-    /// Runs git to its end. `doing` is the verb of a message about it.
+    /// Runs git to its end. `doing` is the verb of messages about failures.
     pub(crate) async fn run(
         &self,
         doing: &'static str,
@@ -159,7 +160,7 @@ impl Repositories {
             .map_err(|source| FetchError::Process { doing, url: redact(url), source })
     }
 
-    /// As [`Repositories::run`]; what git prints, and an error if it fails.
+    /// Like [`Repositories::run`], but returns git's output, or an error if git fails.
     pub(crate) async fn check(
         &self,
         doing: &'static str,
@@ -174,16 +175,17 @@ impl Repositories {
         Err(FetchError::Git { doing, url: redact(url), said: last_words(&done) })
     }
 
-    /// Notes that git has written to a clone, or that another one has taken its place.
+    /// Notes that git has written to a clone, or that a new clone has taken its place.
     pub(crate) fn written(&self, path: &Path) {
         self.known(path, |known| known.generation += 1);
     }
 
-    /// Read by the first call, and again after a failure.
+    /// git's configuration of the server's user. The first call reads it; after a failure the next call tries again.
     pub(super) async fn configuration(&self) -> Result<&Configuration, FetchError> {
         self.configuration
             .get_or_try_init(async || {
-                // Without a repository's settings, and without those of `command`, which forbids two protocols.
+                // `--git-dir=/dev/null` excludes the settings of repositories. The settings of `command`, which forbid
+                // two protocols, must not be listed either.
                 let mut command = self.environment(Access::Input);
                 command.args(["--git-dir=/dev/null", "config", "--null", "--includes", "--list"]);
                 let doing = "read the configuration of";
@@ -194,7 +196,7 @@ impl Repositories {
     }
 }
 
-/// The last lines of git's standard error, on one line, without its general advice.
+/// The last lines of git's standard error, joined to one line, without git's general advice.
 pub(super) fn last_words(done: &Captured) -> String {
     let lines: Vec<&str> = done
         .stderr

@@ -1,4 +1,4 @@
-//! Tidying a clone: revisions that are no longer needed are unpinned, and objects are packed.
+//! Tidying a clone: unpins revisions that are no longer needed, and packs objects.
 
 use super::error::FetchError;
 use super::mend::remove_locks;
@@ -9,21 +9,22 @@ use crate::input::reader::About;
 use std::collections::HashSet;
 use std::path::Path;
 
-/// A clone with more pins asks which revisions are needed.
+/// If a clone has more pins, `tidy` asks which revisions are needed.
 const PINS_MAX: usize = 32;
-/// A clone with more loose objects packs them. They are counted: `git gc --auto` estimates their number from one of 256
-/// folders, and can be off by as many again.
+/// If a clone has more loose objects, `tidy` packs them. It counts them itself, because `git gc --auto` estimates their
+/// number from one of 256 folders and can be off by as many again.
 const LOOSE_MAX: usize = 256;
-/// A clone with more packs is collected.
+/// If a clone has more packs, `tidy` lets git collect garbage.
 const PACKS_MAX: usize = 50;
-/// How long git keeps unreachable objects: a build may be reading them.
+/// git deletes unreachable objects that are older. It keeps younger ones, because a build may be reading them.
 const UNNEEDED_FOR: &str = "1.day.ago";
-/// A clone is tidied after the first of so many evaluations.
+/// A clone is tidied after the first of every so many evaluations.
 const TIDY_EVERY: u32 = 32;
 
 impl Repositories {
     /// Unpins revisions that are not `needed`, once there are more than [`PINS_MAX`] pins, and collects garbage when
-    /// there is enough. `needed` gives `None` when it cannot tell. Called after each evaluation; most calls do nothing.
+    /// there is enough. If `needed` gives `None`, nothing is unpinned. Called after each evaluation; most calls do
+    /// nothing.
     pub(crate) async fn tidy<N, F>(&self, url: &str, needed: N) -> Result<(), FetchError>
     where
         N: FnOnce() -> F,
@@ -55,7 +56,8 @@ impl Repositories {
         let names = self.ask("list the revisions of", clone, About::References).await?;
         let names = String::from_utf8_lossy(&names);
         let names = names.lines().filter(|name| !name.starts_with(objects::TIPS));
-        // The others: references of earlier versions, and branches fetched for one revision, which is pinned.
+        // All references but tips and pins are removed. Earlier versions have left some; others are branches that were
+        // fetched to get one revision, which is pinned.
         let (pins, mut gone): (Vec<String>, Vec<String>) =
             names.map(str::to_owned).partition(|name| name.starts_with(objects::PINS));
         if pins.len() > PINS_MAX
@@ -76,7 +78,7 @@ impl Repositories {
             self.collect(clone, &["gc", "--quiet", &format!("--prune={UNNEEDED_FOR}")]).await
         } else if loose > LOOSE_MAX {
             self.collect(clone, &["repack", "-d", "-l", "--quiet"]).await?;
-            // Unreachable objects stay loose.
+            // `repack` leaves unreachable objects loose; `prune` deletes those that are old enough.
             self.collect(clone, &["prune", "--expire", UNNEEDED_FOR]).await
         } else {
             Ok(())
@@ -89,7 +91,7 @@ impl Repositories {
         command.args(arguments);
         let done = self.check("tidy the clone of", &clone.origin.url, command, OUTPUT_MAX).await;
         self.written(clone.path);
-        // They may hold deleted packs open.
+        // Idle readers may hold deleted packs open.
         self.readers.dismiss();
         if done.is_err() {
             remove_locks(clone.path);
@@ -98,8 +100,8 @@ impl Repositories {
     }
 }
 
-/// How many loose objects and packs a clone has. Folders that cannot be read count as empty: git reports the error when
-/// it needs them.
+/// The numbers of a clone's loose objects and packs. Folders that cannot be read count as empty, because git reports
+/// the error when it needs them.
 fn count_objects(clone: &Path) -> (usize, usize) {
     let names = |folder: &Path| {
         let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();

@@ -64,7 +64,7 @@ impl Fixture {
         self.follow_until(deadline).expect("followed")
     }
 
-    /// git itself finds nothing missing below the clone's references.
+    /// Checks with git itself that nothing is missing below the clone's references, and that `main` is at `revision`.
     fn check(&self, revision: &str) {
         let clone = self.directory.path().join("clone");
         git(&clone, &["fsck", "--full", "--strict"]);
