@@ -1,4 +1,4 @@
-//! What the writing and the reading end of a log have in common.
+//! Shared by the writing end and the reading end of a log.
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,5 @@
-//! The logs of builds and evaluations: files beside the database, written as output comes,
-//! compressed when finished, followed by any number of readers.
+//! The logs of builds and evaluations: files beside the database, which are written as output comes, compressed when
+//! finished, and followed by any number of readers.
 //!
 //! | state of a log | file | who knows its length |
 //! |---|---|---|
@@ -7,12 +7,13 @@
 //! | being written | `….log` | the writer's channel, changed after each write |
 //! | finished | `….log.zst` | the channel, until [`Logs::forget`]; then the row in the database |
 //!
-//! - LOG1: the channel changes after the bytes are in the file, so a reader that was told of bytes finds them.
+//! - LOG1: the channel changes after the bytes are in the file, so a reader finds all bytes that the channel announced.
 //! - LOG2: `….log` is removed only after `….log.zst` has its name, so one of the two is always there.
-//! - LOG3: a log is forgotten only after its row is committed, so a reader finds it in one place or the other.
-//! - LOG4: the row of a build or evaluation says "started" before its log is there. So the caller announces the log
-//!   before that write ([`Logs::announce`]); a reader that has such a row and finds no log waits until all
-//!   announcements of that moment have ended, and looks again.
+//! - LOG3: [`Logs::forget`] is called only after the log's row is committed, so a reader finds the log in one place or
+//!   the other.
+//! - LOG4: the row of a build or evaluation says "started" before the log exists. So the caller announces the log
+//!   before it writes the row ([`Logs::announce`]). A reader that has such a row and finds no log waits until all
+//!   announcements of that moment have ended, and then looks again.
 //!
 //! Readers wait for the channel, never for a timer. Offsets count bytes of the plain text.
 
@@ -41,23 +42,24 @@ pub(crate) use writer::LogWriter;
 #[derive(Debug, Clone)]
 pub(crate) struct Logs {
     state: Arc<PathBuf>,
-    /// Guard: the mutex. One entry per running build or evaluation, and for a moment after.
+    /// Guard: the mutex. One entry for each running build or evaluation, until shortly after its end.
     live: Arc<Mutex<HashMap<LogName, watch::Receiver<Progress>>>>,
     announced: Arc<watch::Sender<Announced>>,
-    /// Bytes of one log.
+    /// The most bytes of one log.
     bytes_max: u64,
 }
 
-/// Writes under way that may start builds or evaluations (LOG4): at most one of the builder and one of each monitor.
+/// The announcements of writes that may start builds or evaluations (LOG4). At most one of the builder and one of each
+/// monitor is open.
 #[derive(Debug, Default)]
 struct Announced {
-    /// The number of the last one.
+    /// The number of the last announcement.
     last: u64,
-    /// Those that have not ended.
+    /// The numbers of the announcements that have not ended.
     open: BTreeSet<u64>,
 }
 
-/// Logs may begin until this is dropped.
+/// While this exists, logs may begin (LOG4).
 #[derive(Debug)]
 #[must_use = "dropped, it has ended"]
 pub(crate) struct Announcement {
@@ -84,8 +86,8 @@ impl Logs {
         }
     }
 
-    /// Announces logs: called before the write that starts builds or evaluations. The caller drops the announcement
-    /// when their logs are there (LOG4).
+    /// Announces logs. The caller does this before the write that starts builds or evaluations, and drops the
+    /// announcement when their logs exist (LOG4).
     pub(crate) fn announce(&self) -> Announcement {
         let mut number = 0;
         self.announced.send_modify(|announced| {
@@ -108,7 +110,7 @@ impl Logs {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins a log. Its first byte makes the file.
+    /// Begins a log. The file is made when the first byte is written.
     pub(crate) fn create(&self, name: LogName) -> LogWriter {
         let (progress, receiver) = watch::channel(Progress::default());
         self.live().insert(name, receiver);
@@ -138,7 +140,7 @@ impl Logs {
     /// Removes a log by the path that [`LogName::path`] gives. Blocks.
     ///
     /// # Errors
-    /// It is there and cannot be removed.
+    /// The log exists and cannot be removed.
     pub(crate) fn remove_at(&self, path: &str) -> io::Result<()> {
         let plain = self.state.join(path);
         for path in [compressed(&plain), plain.clone()] {
@@ -148,13 +150,13 @@ impl Logs {
             }
         }
         if let Some(folder) = plain.parent() {
-            // It stays if it holds other logs.
+            // The folder stays if it holds other logs.
             let _ = std::fs::remove_dir(folder);
         }
         Ok(())
     }
 
-    /// A reader of a build's log from `offset` on. `None`: the build has not been started, or waits to run again.
+    /// A reader of a build's log from `offset` on. `None`: the build has not started, or waits to run again.
     pub(crate) async fn open(&self, build: &Build, offset: u64) -> Option<LogReader> {
         if !build.has_run() {
             return None;
@@ -180,7 +182,7 @@ impl Logs {
         if past { Some(self.open_named(name, "", 0, false, offset).await) } else { None }
     }
 
-    /// The attempts of a build, of those given, that have a log.
+    /// Those of the given attempts of a build that have a log.
     pub(crate) async fn kept(&self, id: BuildId, attempts: Vec<i64>) -> Vec<i64> {
         let logs = self.clone();
         let kept = move || {
@@ -197,7 +199,7 @@ impl Logs {
     /// Compares a finished build's log with the digest in its row. Blocks.
     ///
     /// # Errors
-    /// It is missing, cannot be read, or differs.
+    /// The log is missing, cannot be read, or differs.
     pub(crate) fn check(&self, build: &Build) -> io::Result<()> {
         let log = &build.log;
         if log.digest.is_empty() || log.path.is_empty() {
@@ -211,7 +213,7 @@ impl Logs {
         Err(io::Error::new(io::ErrorKind::InvalidData, "it is damaged: its digest is another one"))
     }
 
-    /// Bytes of the plain text of a build's log so far.
+    /// The number of bytes of the plain text of a build's log so far.
     pub(crate) fn bytes(&self, build: &Build) -> u64 {
         let live = self.live().get(&LogName::Build(build.id, build.attempt)).cloned();
         match live {
@@ -224,11 +226,13 @@ impl Logs {
     pub(crate) async fn open_evaluation(&self, evaluation: &Evaluation, offset: u64) -> LogReader {
         let name = LogName::Evaluation(evaluation.id);
         let running = evaluation.status == EvaluationStatus::Started;
-        // Its row does not say how many bytes it has; a log without bytes has no file.
+        // An evaluation's row does not say how many bytes its log has. It names a file only if there is at least one
+        // byte.
         self.open_named(name, &evaluation.log_path, 1, running, offset).await
     }
 
-    /// `stored` is the path in its row, `bytes` what the log has at least.
+    /// `stored` is the path in the row of the build or evaluation, empty if there is none. `bytes` is the least length
+    /// of the log.
     async fn open_named(
         &self,
         name: LogName,
@@ -244,7 +248,7 @@ impl Logs {
             live = self.live().get(&name).cloned();
         }
         let source = if live.is_some() || stored.is_empty() {
-            // The row may be older than the end of the log, and not name the file yet.
+            // The row may have been read before the log ended. Then it does not name the file yet.
             Source::Closed(plain)
         } else {
             Source::Closed(self.state.join(stored.trim_end_matches(".zst")))

@@ -6,26 +6,26 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use tokio::sync::watch;
 
-/// Bytes that are read at once.
+/// The most bytes that are read at once.
 const CHUNK: usize = 64 * 1024;
 
 /// A position in a log.
 pub(crate) struct LogReader {
     pub(super) source: Source,
-    /// Of the next byte in the plain text.
+    /// The offset of the next byte in the plain text.
     pub(super) offset: u64,
-    /// What the writer tells; `None`: the log is stored.
+    /// The progress that the writer reports; `None`: the log is stored.
     pub(super) live: Option<watch::Receiver<Progress>>,
-    /// Whether there was no file to open.
+    /// `true`: there was no file to open.
     pub(super) missing: bool,
-    /// The bytes that a stored log has at least.
+    /// The least number of bytes of a stored log; `None`: it is not known.
     pub(super) expected: Option<u64>,
 }
 
 pub(super) enum Source {
-    /// Not opened yet: the plain file's path.
+    /// Not opened yet. The path is that of the plain file.
     Closed(PathBuf),
-    /// The plain text, from the offset on.
+    /// The plain text, from the reader's offset on.
     Open(Box<dyn Read + Send + Sync>),
     /// There is no file, and there will be none.
     Empty,
@@ -34,7 +34,8 @@ pub(super) enum Source {
 impl Source {
     /// Opens the plain or the compressed file, at `offset` of the plain text.
     fn open(plain: &Path, offset: u64) -> io::Result<Self> {
-        // In this order one of them is found (LOG2).
+        // The plain file is tried first. It is removed only when the compressed file exists, so one of them is found
+        // (LOG2).
         match open_regular(plain) {
             Ok(mut file) => {
                 file.seek(SeekFrom::Start(offset))?;
@@ -68,10 +69,11 @@ impl LogReader {
     /// The next bytes; waits for them while the log is being written. `None`: the log has ended.
     ///
     /// # Errors
-    /// It cannot be read, or is damaged.
+    /// The log cannot be read, or is damaged.
     ///
     /// # Cancel safety
-    /// Dropped while it waits for the writer: nothing is lost. Dropped while it reads the file: the reader has ended.
+    /// If the future is dropped while it waits for the writer, nothing is lost. If it is dropped while it reads the
+    /// file, the reader gives no more bytes.
     pub(crate) async fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
         let limit = match &mut self.live {
             None => u64::MAX,
@@ -80,7 +82,7 @@ impl LogReader {
                 if progress.bytes > self.offset {
                     break progress.bytes - self.offset;
                 }
-                // Without its writer the log has ended.
+                // If the writer is gone, the log has ended.
                 if progress.finished || live.changed().await.is_err() {
                     let progress = *live.borrow();
                     if progress.bytes > self.offset {

@@ -14,7 +14,7 @@ async fn rest(reader: &mut LogReader) -> String {
     String::from_utf8(text).expect("text")
 }
 
-/// Polls once, which must not give a result.
+/// Polls the future once. It must not be ready.
 async fn waits(mut asked: std::pin::Pin<&mut impl Future>) {
     tokio::select! {
         biased;
@@ -23,7 +23,7 @@ async fn waits(mut asked: std::pin::Pin<&mut impl Future>) {
     }
 }
 
-/// A running build, with no more than a log needs.
+/// A running build with only those fields that a log needs.
 pub(crate) fn build(attempt: i64, path: &str) -> Build {
     Build {
         id: BuildId::new(7),
@@ -141,7 +141,7 @@ async fn only_announcements_from_before_are_waited_for() {
     let started = build(1, "");
     let mut asked = std::pin::pin!(logs.open(&started, 0));
     waits(asked.as_mut()).await;
-    // The next one begins before the first one ends, as with a busy builder.
+    // The next announcement begins before the first one ends, as with a busy builder.
     let two = logs.announce();
     drop(one);
     let mut reader = within(asked).await.expect("log");

@@ -1,4 +1,4 @@
-//! The writing end of a log: bytes as they come, then the compressed file.
+//! The writing end of a log: appends bytes as they come, then compresses the file.
 
 use super::file::{Progress, compressed};
 use crate::model::{BuildLogFile, LogName};
@@ -11,7 +11,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use tokio::sync::watch;
 
-/// Bytes that stay of a log that met a full disk, at most: the log may be what fills the disk.
+/// The most bytes that are kept of a log that met a full disk, because the log itself may have filled the disk.
 const KEPT: u64 = 1 << 20;
 
 /// The writing end of a log. Dropping it ends the log as well, without compressing it.
@@ -22,17 +22,17 @@ pub(crate) struct LogWriter {
     pub(super) file: Option<File>,
     pub(super) progress: watch::Sender<Progress>,
     pub(super) bytes_max: u64,
-    /// Nothing more is written.
+    /// `true`: nothing more is written.
     pub(super) cut: bool,
-    /// Why nothing more could be written.
+    /// Why nothing more could be written; `None`: no write has failed.
     pub(super) broken: Option<String>,
 }
 
 impl LogWriter {
-    /// Appends bytes. Those beyond the size limit are dropped, and the log says so once.
+    /// Appends bytes. Bytes beyond the size limit are dropped, and one note in the log says so.
     ///
     /// # Cancel safety
-    /// Not cancel safe: dropped while it writes, the writer loses the file.
+    /// Not cancel safe: if the future is dropped while it writes, the writer loses the file.
     pub(crate) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.cut || bytes.is_empty() {
             return Ok(());
@@ -77,8 +77,8 @@ impl LogWriter {
         self.progress.borrow().bytes
     }
 
-    /// Ends the log for its readers, and compresses the file, or leaves it as it is if that fails. A log that could not
-    /// be written to its end says so.
+    /// Ends the log for its readers and compresses the file. If that fails, the plain file stays. If a write had
+    /// failed, a note at the end of the log says so.
     pub(crate) async fn finish(mut self) -> BuildLogFile {
         let file = self.file.take();
         let mut bytes = self.bytes();
@@ -103,7 +103,7 @@ impl LogWriter {
     }
 }
 
-/// Writes as much as possible. Returns how many bytes that was.
+/// Writes as much as possible. Returns the number of bytes that were written.
 fn write_some(file: &mut File, bytes: &[u8]) -> (usize, io::Result<()>) {
     let mut written = 0;
     while written < bytes.len() {
@@ -117,8 +117,8 @@ fn write_some(file: &mut File, bytes: &[u8]) -> (usize, io::Result<()>) {
     (written, Ok(()))
 }
 
-/// Replaces the end of a log of so many bytes by `text`, and returns how many it has then. On a full disk this makes
-/// room for the text, for the compressed file, and for the row that names it.
+/// Replaces the end of a log of `bytes` bytes by `text`, and returns its new length. On a full disk this makes room for
+/// the text, for the compressed file, and for the row that names it.
 fn note_cut(file: &File, bytes: u64, text: &[u8]) -> io::Result<u64> {
     let kept = bytes.saturating_sub((bytes / 8).max(64 * 1024)).min(KEPT);
     file.set_len(kept)?;
@@ -126,7 +126,7 @@ fn note_cut(file: &File, bytes: u64, text: &[u8]) -> io::Result<u64> {
     Ok(kept + u64::try_from(text.len()).unwrap_or(0))
 }
 
-/// Compresses a log, and returns the digest of the compressed file. A failure leaves the log as it is.
+/// Compresses a log, and returns the digest of the compressed file. If this fails, the log stays as it is.
 fn compress(path: &Path) -> io::Result<String> {
     let target = compressed(path);
     let mut partial = target.clone().into_os_string();
@@ -135,11 +135,11 @@ fn compress(path: &Path) -> io::Result<String> {
         let file = private().create(true).truncate(true).open(&partial)?;
         let mut sink = Digesting { file, digest: Sha256::new() };
         let mut encoder = zstd::stream::Encoder::new(&mut sink, 3)?;
-        // Readers then find damage.
+        // With a checksum, readers notice damage.
         encoder.include_checksum(true)?;
         io::copy(&mut File::open(path)?, &mut encoder)?;
         encoder.finish()?;
-        // On the disk before the row that names it is committed.
+        // The file must be on the disk before the row that names it is committed.
         sink.file.sync_all()?;
         std::fs::rename(&partial, &target)?;
         Ok(sink)
@@ -163,7 +163,8 @@ impl Drop for LogWriter {
 fn create(path: &Path) -> io::Result<File> {
     let open = || private().create(true).truncate(true).open(path);
     let mut done = open();
-    // Retention removes a folder with its last log, perhaps between the two calls: try again a few times.
+    // Retention removes a folder together with its last log, perhaps between the two calls below. So try again a few
+    // times.
     for _ in 0..16 {
         if !done.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
             break;
@@ -180,7 +181,7 @@ fn create(path: &Path) -> io::Result<File> {
     done
 }
 
-/// Options for a file that only the server's user reads.
+/// Options for a file that only the server's user can read.
 fn private() -> std::fs::OpenOptions {
     let mut options = File::options();
     options.write(true).mode(0o600);
