@@ -8,10 +8,11 @@
 //! |---|---|---|
 //! | held: a result that names it is not stored yet | `uses`: how many | the last [`Hold`] is dropped |
 //! | being removed | `uses` | [`Removal`] is dropped; until then [`Outputs::collect`] waits |
-//! | at rest | not in `uses` | either |
+//! | at rest | not in `uses` | a hold or a removal begins |
 //!
-//! - OUT1: a result holds its output before it looks whether the folder is there, until its row is committed. A removal
-//!   begins when there is no hold, and then asks for rows: it finds those of all earlier holds.
+//! - OUT1: a build's result takes a hold before it checks whether the folder exists, and keeps it until the result's
+//!   row is committed. A removal begins only when there is no hold, and reads the rows after that, so it finds the rows
+//!   of all earlier holds.
 
 mod products;
 mod tree;
@@ -33,7 +34,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use tree::OutputFile;
 
-/// How the names of other folders beside the outputs begin: unfinished ones, removed ones, damaged ones.
+/// The beginnings of the names of other folders beside the outputs: unfinished ones, removed ones, damaged ones.
 const ASIDE: [&str; 3] = ["partial-", "gone-", "damaged-"];
 
 /// A folder of outputs.
@@ -44,7 +45,7 @@ pub(crate) struct Outputs {
     uses: Arc<Uses>,
     /// The number of the next folder that is no output.
     serial: AtomicU64,
-    /// The digest of the empty output, which most builds leave; its folder is there from the start.
+    /// The digest of the empty output, which most builds leave. Its folder exists from the start.
     empty: String,
 }
 
@@ -61,17 +62,17 @@ impl Outputs {
         remove_leftovers(directory, &ASIDE);
     }
 
-    /// The path of the output with this digest, if it is there.
+    /// The path of the output with this digest; `None`: it does not exist.
     pub(crate) fn path(&self, digest: &str) -> Option<PathBuf> {
         let path = self.directory.join(digest);
         (is_digest(digest) && path.is_dir()).then_some(path)
     }
 
-    /// Takes over what a successful command left in `out`, and the products it left in `build`.
-    /// Blocks.
+    /// Takes over what a successful command left in `out`, and the products that it left in `build`. Blocks.
     ///
     /// # Errors
-    /// The job broke a rule, or a file cannot be kept; the message names the file as the build does.
+    /// The job broke a rule, or a file cannot be kept. The message names the file relative to the build's own
+    /// directory.
     pub(crate) fn collect(
         &self,
         build: &Path,
@@ -99,7 +100,7 @@ impl Outputs {
         let Selected { files: selected, notes } = products::select(build, out, patterns)?;
         if of(out, fs::read_dir(out))?.next().is_none() {
             self.check_empty()?;
-            // Never removed, so there is no need to hold it.
+            // The empty output is never removed, so it needs no hold.
             return Ok(Kept {
                 digest: self.empty.clone(),
                 products: Vec::new(),
@@ -127,7 +128,7 @@ impl Outputs {
         Ok(Kept { digest, products, hold: Some(hold), notes })
     }
 
-    /// Moves `out` to `target`, unless that is there and holds the same.
+    /// Moves `out` to `target`, unless `target` exists with the same contents.
     fn keep(
         &self,
         out: &Path,
@@ -141,7 +142,7 @@ impl Outputs {
                 _ => self.set_aside(target, name)?,
             }
         }
-        // First: files that are copied below would inherit a default access list.
+        // Before `tree::protect`, which may copy a file in `out`: the copy would inherit the default ACL of `out`.
         tree::remove_attributes(out)?;
         for entry in of(out, fs::read_dir(out))? {
             tree::protect(&of(out, entry)?.path())?;
@@ -150,7 +151,7 @@ impl Outputs {
         tree::sync_tree(out, files)?;
         match self.place(out, target, files) {
             Ok(()) => {
-                // Only now: a read-only folder cannot be moved to another parent.
+                // Only after the rename: a read-only folder cannot be moved to another parent.
                 of(target, fs::set_permissions(target, fs::Permissions::from_mode(0o555)))?;
                 tree::sync_folder(target)?;
                 Ok(tree::sync_folder(&self.directory)?)
@@ -161,7 +162,7 @@ impl Outputs {
         }
     }
 
-    /// Renames `out` to `target`, by way of a copy where outputs are on another file system than builds.
+    /// Renames `out` to `target`. If outputs and builds are on different file systems, it renames a copy of `out`.
     fn place(&self, out: &Path, target: &Path, files: &[OutputFile]) -> io::Result<()> {
         match fs::rename(out, target) {
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {}
@@ -191,7 +192,7 @@ impl Outputs {
         fs::create_dir_all(target)
     }
 
-    /// Removes a damaged output. Open files of it stay readable.
+    /// Removes a damaged output. Files that are open in it stay readable.
     fn set_aside(&self, target: &Path, name: &str) -> io::Result<()> {
         tracing::error!(
             output = name,
@@ -207,7 +208,7 @@ impl Outputs {
         remove_all(&aside)
     }
 
-    /// Whether the output at this path, as the database has it, is there.
+    /// Whether the output exists that the database names by this path. `true` for a path that names no output.
     pub(crate) fn has(&self, path: &str) -> bool {
         output_digest(path).is_none_or(|digest| self.path(digest).is_some())
     }
@@ -220,7 +221,7 @@ impl Outputs {
                     *count += 1;
                     break;
                 }
-                // A removal takes one read of the database and a rename.
+                // This wait is short: a removal takes one read of the database and a rename.
                 Use::Removed => {
                     uses = self.uses.ended.wait(uses).unwrap_or_else(PoisonError::into_inner);
                 }
@@ -236,12 +237,13 @@ impl Outputs {
         self.hold(digest)
     }
 
-    /// Whether it is an output that may ever be removed: a digest, and not that of the empty output.
+    /// Whether this digest names an output that may be removed. The empty output may not.
     pub(crate) fn may_go(&self, digest: &str) -> bool {
         is_digest(digest) && digest != self.empty
     }
 
-    /// Begins to remove an output that no row may name. `None`: it is held, or may never go.
+    /// Begins to remove an output that no row may name. `None`: it is held or being removed already, or may never be
+    /// removed.
     pub(crate) fn begin_removal(&self, digest: &str) -> Option<Removal> {
         let mut uses = self.uses.lock();
         if !self.may_go(digest) || uses.contains_key(digest) {
@@ -254,7 +256,7 @@ impl Outputs {
     }
 }
 
-/// Whether it names an output, and is no path.
+/// Whether this is a digest, and not another path.
 fn is_digest(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
@@ -262,11 +264,11 @@ fn is_digest(name: &str) -> bool {
 /// What a build left.
 #[derive(Debug)]
 pub(crate) struct Kept {
-    /// The name of its output.
+    /// The digest of the build's output, which is the output's name.
     pub(crate) digest: String,
     /// Files to download.
     pub(crate) products: Vec<NewProduct>,
-    /// Keeps the output until its row is stored; `None` for the empty one.
+    /// Keeps the output until the build's row is stored; `None` for the empty output.
     pub(crate) hold: Option<Hold>,
     /// Notes for the build log.
     pub(crate) notes: Vec<String>,
@@ -314,7 +316,7 @@ impl Drop for Held {
     }
 }
 
-/// An output that is being removed. Dropped without [`Removal::finish`], it stays.
+/// An output that is being removed. If this is dropped without [`Removal::finish`], the output stays.
 #[derive(Debug)]
 pub(crate) struct Removal {
     uses: Arc<Uses>,
@@ -327,7 +329,7 @@ impl Removal {
     /// Blocks.
     pub(crate) fn finish(self) -> io::Result<PathBuf> {
         let aside = self.path.with_file_name(format!("gone-{}", self.digest));
-        // A read-only folder cannot be moved.
+        // A read-only folder cannot be moved, so its mode is changed first.
         let allow = || fs::set_permissions(&self.path, fs::Permissions::from_mode(0o700));
         match allow().and_then(|()| fs::rename(&self.path, &aside)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

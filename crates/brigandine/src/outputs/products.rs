@@ -1,10 +1,10 @@
-//! Which files of a build are its products.
+//! Selects the files of a build that are its products.
 //!
-//! A pattern selects files of the build directory, which are moved to the output, and files that are in the output
-//! already. A link counts as the file that it leads to, if that is one of the build's own: a link of the build
-//! directory becomes a copy of the file, a link of the output is offered as the file. A link that leads elsewhere could
-//! show any file of the machine: it is left out, and the build log says so. If a pattern selects nothing else, the
-//! build fails.
+//! A pattern selects files of the build directory, which are moved to the output, and files that are already in the
+//! output. A link counts as the file to which it leads, if that is the build's own. For a link in the build directory,
+//! the file is copied to the output; for a link in the output, the file is offered under the link's name. A link that
+//! leads elsewhere could show any file of the machine, so it is left out, and the build log says so. If a pattern
+//! selects only such links, or nothing, the build fails.
 
 use super::tree::{DEPTH_MAX, FILES_MAX, NotKept};
 use crate::input::Pattern;
@@ -18,13 +18,13 @@ use std::path::{Path, PathBuf};
 /// The products of a build, and notes about links that are left out.
 #[derive(Debug, Default)]
 pub(super) struct Selected {
-    /// The file in the output, by the name under which it is offered.
+    /// The paths in the output, by the names under which the files are offered.
     pub(super) files: BTreeMap<PathBuf, PathBuf>,
-    /// For the build log. Bounded by [`NOTES_MAX`].
+    /// Notes for the build log. Bounded by [`NOTES_MAX`].
     pub(super) notes: Vec<String>,
 }
 
-/// Links that the build log names at most.
+/// The most links that the build log names.
 const NOTES_MAX: usize = 20;
 
 /// A pattern, and what it has selected so far.
@@ -32,11 +32,12 @@ struct Selector<'a> {
     text: &'a str,
     pattern: Pattern,
     matched: bool,
-    /// The first link that it would have selected, and why that is none.
+    /// The first link that the pattern would have selected, and why it was refused.
     refused: Option<String>,
 }
 
-/// Moves the files that the patterns select into `out`, and names them. The build directory is removed next.
+/// Moves the files that the patterns select into `out`, and returns their names. The caller removes the build directory
+/// next.
 pub(super) fn select(build: &Path, out: &Path, patterns: &[String]) -> Result<Selected, NotKept> {
     if patterns.is_empty() {
         return Ok(Selected::default());
@@ -49,7 +50,7 @@ pub(super) fn select(build: &Path, out: &Path, patterns: &[String]) -> Result<Se
         Ok::<_, NotKept>(found)
     };
     let mut built = files(build)?;
-    // Links first, since their targets may be moved afterwards.
+    // Links come first, because the files to which they lead may be moved afterwards.
     built.sort_by_key(|(_, link)| !*link);
     for (path, link) in &built {
         if !selection.wants(path) {
@@ -76,7 +77,7 @@ pub(super) fn select(build: &Path, out: &Path, patterns: &[String]) -> Result<Se
         }
         selection.take(path, path.clone());
     }
-    // Others are in the output already.
+    // Other files are in the output already.
     for (path, link) in files(out)? {
         if !selection.wants(&path) {
             continue;
@@ -134,7 +135,7 @@ impl<'a> Selection<'a> {
         }
     }
 
-    /// What is selected; an error if a pattern has matched no file.
+    /// The selected files; an error if a pattern has matched no file.
     fn finish(self, built: &[(PathBuf, bool)]) -> Result<Selected, NotKept> {
         let Some(Selector { text, refused, .. }) = self.wanted.iter().find(|it| !it.matched) else {
             return Ok(self.selected);
@@ -152,11 +153,11 @@ impl<'a> Selection<'a> {
     }
 }
 
-/// The file that a link leads to, which must lie below one of the roots; or what is wrong with the link.
+/// The file to which a link leads, which must lie below one of the roots. An error says what is wrong with the link.
 fn resolve(link: &Path, roots: &[PathBuf]) -> Result<PathBuf, String> {
     let said = fs::read_link(link).unwrap_or_default();
     let said = said.display();
-    // No process of the build is alive that could change the path meanwhile.
+    // No process of the build is alive, so nothing changes the path meanwhile.
     let file = link.canonicalize().map_err(|error| match error.kind() {
         ErrorKind::NotFound => format!("to `{said}`, which is not there"),
         _ => format!("to `{said}`: {error}"),
@@ -194,7 +195,7 @@ fn make_parents(out: &Path, path: &Path) -> Result<(), NotKept> {
     Ok(())
 }
 
-/// The files and links below `root`, and whether each is a link. Links to directories are not followed.
+/// The files and links below `root`; `true`: it is a link. Links to directories are not followed.
 fn list(
     root: &Path,
     below: &Path,

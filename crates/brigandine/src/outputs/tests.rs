@@ -145,7 +145,7 @@ fn links_lead_nowhere_but_into_the_output() {
 #[test]
 fn an_error_of_a_file_names_it_as_the_build_knows_it() {
     let place = place(1000);
-    // Deeper than a path may be long, so a removal by path would fail.
+    // The folders are nested deeper than a path can be long, so a removal by path would fail.
     let mut folder = fs::File::open(place.directory.path()).expect("a folder");
     for name in ["work", "out"].into_iter().chain([&*"d".repeat(250); 20]) {
         let mode = rustix::fs::Mode::RWXU;

@@ -1,4 +1,4 @@
-//! The files of an output: digested for its name, made the server's own, synced to the disk.
+//! The files of an output: computes the digest that names it, gives the files to the server, syncs them to the disk.
 
 use crate::os::digest::hex;
 use crate::os::file::of;
@@ -12,9 +12,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 
-/// Files of an output.
+/// The most files of an output.
 pub(super) const FILES_MAX: usize = 1_000_000;
-/// Levels of directories in an output.
+/// The most levels of directories in an output.
 pub(super) const DEPTH_MAX: usize = 200;
 
 /// Why an output is not kept.
@@ -32,10 +32,10 @@ impl From<io::Error> for NotKept {
     }
 }
 
-/// Copies a protected output to `to`, which is not there.
+/// Copies a protected output to `to`, which must not exist.
 pub(super) fn copy_tree(from: &Path, to: &Path, files: &[OutputFile]) -> io::Result<()> {
     fs::create_dir(to)?;
-    // Sorted: a directory comes before what is in it.
+    // The files are sorted, so a directory comes before what is in it.
     for file in files {
         let (source, target) = (from.join(&file.path), to.join(&file.path));
         match file.kind {
@@ -52,9 +52,9 @@ pub(super) fn copy_tree(from: &Path, to: &Path, files: &[OutputFile]) -> io::Res
 
 /// A file, directory or link of an output.
 pub(super) struct OutputFile {
-    /// Relative to the output.
+    /// The path relative to the output.
     pub(super) path: PathBuf,
-    /// `f`, `x` for an executable file, `d` or `l`.
+    /// `f`: a file, `x`: an executable file, `d`: a directory, `l`: a link.
     pub(super) kind: u8,
     pub(super) digest: Vec<u8>,
     pub(super) bytes: u64,
@@ -117,7 +117,7 @@ impl Walk<'_> {
     }
 
     fn file(&mut self, path: &Path) -> Result<(Vec<u8>, u64), NotKept> {
-        // A byte beyond the limit shows that there is more.
+        // One byte beyond the limit shows that there is more.
         let most = (self.bytes_max - self.bytes).saturating_add(1);
         let file = of(path, fs::File::open(path))?.take(most);
         let mut digest = Sha256::new();
@@ -136,8 +136,9 @@ fn is_executable(metadata: &Metadata) -> bool {
     metadata.permissions().mode() & 0o111 != 0
 }
 
-/// Sets the mode of everything, 0444, or 0555 for directories and executable files, and removes all that is not
-/// contents: hard links to files outside of the output, other owners, attributes.
+/// Sets the mode of a file, or of a directory and everything below it: 0555 for directories and executable files, 0444
+/// for others. Removes everything that is not contents: hard links to files outside of the output, other owners,
+/// extended attributes.
 pub(super) fn protect(path: &Path) -> io::Result<()> {
     let metadata = of(path, path.symlink_metadata())?;
     remove_attributes(path)?;
@@ -150,7 +151,8 @@ pub(super) fn protect(path: &Path) -> io::Result<()> {
             protect(&of(path, entry)?.path())?;
         }
     } else if metadata.nlink() > 1 {
-        // Through the other name its contents could be changed.
+        // Another hard link may exist outside of the output, and the file could be changed through it. So the file is
+        // replaced by a copy.
         let mut copy = path.as_os_str().to_owned();
         copy.push(".brigandine-copy");
         let copy = PathBuf::from(copy);
@@ -163,7 +165,7 @@ pub(super) fn protect(path: &Path) -> io::Result<()> {
     of(path, fs::set_permissions(path, mode))
 }
 
-/// Makes the server's user the owner of a file: its build may have run as another user, or changed its group.
+/// Makes the server's user the owner of a file, because the build may have run as another user or changed the group.
 pub(super) fn take_over(path: &Path, metadata: &Metadata) -> io::Result<()> {
     let (user, group) = (geteuid().as_raw(), getegid().as_raw());
     if (metadata.uid(), metadata.gid()) == (user, group) {
@@ -172,7 +174,7 @@ pub(super) fn take_over(path: &Path, metadata: &Metadata) -> io::Result<()> {
     of(path, lchown(path, Some(user), Some(group)))
 }
 
-/// Removes extended attributes, which hold access lists and capabilities. Those of a machine's security policy stay.
+/// Removes extended attributes, which hold ACLs and capabilities. An SELinux label stays if it cannot be removed.
 pub(super) fn remove_attributes(path: &Path) -> io::Result<()> {
     let unknown = |error: &Errno| matches!(*error, Errno::NOTSUP | Errno::NOSYS);
     let names = match llistxattr_query(path) {
@@ -195,10 +197,10 @@ pub(super) fn remove_attributes(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Files that are synced one by one; for more of them the whole file system is synced.
+/// The most files that are synced one by one. If there are more, the whole file system is synced.
 const SYNCED_ALONE: usize = 32;
 
-/// Syncs an output to the disk, before the row that names it.
+/// Syncs an output to the disk. This happens before the row that names the output is written.
 pub(super) fn sync_tree(out: &Path, files: &[OutputFile]) -> io::Result<()> {
     if files.len() > SYNCED_ALONE {
         rustix::fs::syncfs(fs::File::open(out)?)?;
