@@ -1,16 +1,19 @@
-//! Temporary failures: a full disk, and a database that another program has locked. The server waits until they pass;
-//! pages show them meanwhile, and no build or evaluation starts that would only fail.
+//! Temporary failures: a full disk, and a database that another program has locked. The server waits until they pass.
+//! Meanwhile pages show them, and nothing is started that would only fail.
 //!
 //! | failure | found by | ends when |
 //! |---|---|---|
 //! | less than the reserve is free | the watch, several times a second while something runs | the watch finds more |
 //! | a build or evaluation met a full disk | the caller of [`Run::met_full_disk`] | more is free than before it started, or [`AGAIN`] has passed |
-//! | the database cannot be read or written | [`Health::retry`] | a call succeeds; after a failed write only a write, since reads work while another program has the file locked |
+//! | the database cannot be read or written | [`Health::retry`] | a call succeeds; after a failed write, a write |
 //!
-//! - HEAL1: reading the free space blocks if a file system does not answer, so it happens on a thread of its own, or on
-//!   one that may block; [`Health::stop`] ends every wait.
+//! After a failed write a read that succeeds does not count, because reads work while another program has the file
+//! locked.
 //!
-//! The mutexes here are held for a moment each, never together.
+//! - HEAL1: reading the free space blocks if a file system does not answer. So this happens on a thread of its own, or
+//!   on a thread that may block. [`Health::stop`] ends every wait for the database.
+//!
+//! Each mutex here is held only for a moment, and never two at once.
 
 use crate::model::{self, Event};
 use crate::store::{Database, DatabaseError, Snapshot, Transaction};
@@ -29,13 +32,15 @@ const LOOK: Duration = Duration::from_secs(1);
 const LOOK_RUNNING: Duration = Duration::from_millis(200);
 /// The time between two tries of a call to the database.
 const RETRY: Duration = Duration::from_secs(1);
-/// How long nothing starts after a full disk, if no more becomes free.
+/// How long nothing is started after a full disk, if no more space becomes free.
 const AGAIN: Duration = Duration::from_secs(20);
-/// The default of the reserve: this much, or a hundredth of the file system if that is less.
+/// The default reserve: this many bytes, or a hundredth of the file system if that is less.
 const RESERVE_MAX: u64 = 512 << 20;
-/// A file system with less free space is full; a small one with less than a hundredth of its size.
+/// A file system with fewer free bytes is full. On a small one, a hundredth of its size counts instead, if that is
+/// less.
 const FULL: u64 = 8 << 20;
-/// A file system that can make fewer files is full, if it counts them.
+/// A file system that counts files is full if fewer new files can be made. If a hundredth of its files is less, that
+/// counts instead.
 const FILES: u64 = 64;
 
 /// Whether an error of the database is temporary: the disk is full or does not answer, or another program has the file
@@ -58,7 +63,7 @@ pub(crate) fn passes(error: &DatabaseError) -> bool {
     }
 }
 
-/// As [`passes`], for an error of SQLite.
+/// Like [`passes`], but for an error of SQLite.
 pub(crate) fn passes_in_sqlite(error: &rusqlite::Error) -> bool {
     matches!(
         error.sqlite_error_code(),
@@ -82,43 +87,43 @@ pub(crate) struct Health {
 struct Shared {
     /// Folders of the state directory, which may be on several file systems.
     folders: Vec<PathBuf>,
-    /// Bytes that stay free; `None`: as [`RESERVE_MAX`] says.
+    /// Bytes that must stay free; `None`: the default ([`RESERVE_MAX`]); 0: no reserve.
     reserve: Option<u64>,
     state: watch::Sender<State>,
     /// When the last look found a full file system. Guard: the mutex.
     full_at: Mutex<Option<Instant>>,
-    /// The least free bytes of the last look.
+    /// The free bytes that the last look found, on the file system that has the least; `u64::MAX`: none was found.
     free: AtomicU64,
-    /// Running builds and evaluations.
+    /// The number of running builds and evaluations.
     running: AtomicUsize,
     stop: watch::Sender<bool>,
     events: broadcast::Sender<Event>,
-    /// The thread that looks, woken when something starts to run. Set once.
+    /// The thread that looks. It is woken when something starts to run. Set once.
     watcher: Mutex<Option<std::thread::Thread>>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct State {
-    /// That less than the reserve is free, for people.
+    /// `Some`: less than the reserve is free. The text says so, for people.
     low: Option<String>,
-    /// That something met a full disk.
+    /// `Some`: a build or evaluation met a full disk.
     met: Option<Met>,
-    /// The error of the last read, if it failed.
+    /// The error of the last read; `None`: it succeeded.
     reading: Option<String>,
-    /// The error of the last write, if it failed.
+    /// The error of the last write; `None`: it succeeded.
     writing: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Met {
-    /// It ends when somewhat more is free.
+    /// The failure ends when somewhat more bytes than these are free.
     free: u64,
-    /// It ends at this time anyway.
+    /// The failure ends at this time in any case.
     until: Instant,
 }
 
 impl State {
-    /// The last error of the database, if it has not passed.
+    /// The last error of the database; `None`: there is none, or it has passed.
     fn database(&self) -> Option<&String> {
         self.writing.as_ref().or(self.reading.as_ref())
     }
@@ -146,14 +151,14 @@ impl State {
 struct Space {
     free: u64,
     total: u64,
-    /// Whether hardly any more files can be made.
+    /// `true`: hardly any more files can be made.
     out_of_files: bool,
 }
 
 impl Space {
     fn of(folder: &Path) -> Option<Self> {
         let found = rustix::fs::statvfs(folder).ok()?;
-        // Without the blocks reserved for root: builds may run as another user.
+        // Blocks that are reserved for root do not count, because builds may run as another user.
         let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
         Some(Self {
             free: bytes(found.f_bavail),
@@ -164,7 +169,7 @@ impl Space {
 }
 
 impl Health {
-    /// Watches the file systems of these folders, on which `reserve` bytes stay free.
+    /// Watches the file systems of these folders. Nothing is started while fewer than `reserve` bytes are free.
     ///
     /// # Errors
     /// The thread that looks could not be started.
@@ -203,7 +208,7 @@ impl Health {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Ends every wait for the database, with its error.
+    /// Ends every wait for the database with the database's error.
     pub(crate) fn stop(&self) {
         self.shared.stop.send_replace(true);
     }
@@ -220,7 +225,7 @@ impl Health {
         let _ = state.wait_for(State::has_room).await;
     }
 
-    /// The failures, in sentences for people; empty: none.
+    /// The failures, in sentences for people; empty: there are none.
     pub(crate) fn notice(&self) -> String {
         self.shared.state.borrow().notice()
     }
@@ -244,7 +249,7 @@ impl Health {
         }
     }
 
-    /// A build or evaluation starts.
+    /// Notes that a build or evaluation starts.
     pub(crate) fn begin(&self) -> Run {
         self.shared.running.fetch_add(1, Ordering::Relaxed);
         if let Some(watcher) = &*lock(&self.shared.watcher) {
@@ -254,7 +259,7 @@ impl Health {
         Run { health: self.clone(), since: Instant::now(), free }
     }
 
-    /// Looks at all file systems. Blocks (HEAL1).
+    /// Reads the free space of all file systems. Blocks (HEAL1).
     fn look(&self) {
         let shared = &self.shared;
         let (mut low, mut full, mut least) = (None, false, u64::MAX);
@@ -288,12 +293,12 @@ impl Health {
                 (least > more && !full) || Instant::now() >= met.until
             };
             state.met.take_if(|met| passed(met));
-            // Rounded for people, so it seldom changes.
+            // The sizes in the text are rounded for people, so the text seldom changes.
             state.low = low;
         });
     }
 
-    /// Changes the failures, and reports what has changed.
+    /// Changes the state, and reports what has changed.
     fn change(&self, change: impl FnOnce(&mut State)) {
         let mut outcome = None;
         self.shared.state.send_if_modified(|state| {
@@ -327,7 +332,7 @@ impl Health {
     /// Repeats a call that writes to the database until it succeeds, or fails with an error that is not temporary.
     ///
     /// # Errors
-    /// That error; or the temporary one, when the server stops.
+    /// The error that is not temporary; or the temporary one, if the server stops.
     pub(crate) async fn retry<T, F>(&self, call: impl FnMut() -> F) -> Result<T, DatabaseError>
     where
         F: IntoFuture<Output = Result<T, DatabaseError>>,
@@ -335,7 +340,7 @@ impl Health {
         self.retried(writing, call).await
     }
 
-    /// As [`Health::retry`]; `of` gives the field of the state for errors of such calls.
+    /// Like [`Health::retry`]; `of` gives the field of the state for the errors of such calls.
     async fn retried<T, F>(
         &self,
         of: fn(&mut State) -> &mut Option<String>,
@@ -363,7 +368,7 @@ impl Health {
     }
 
     fn succeeded(&self, of: fn(&mut State) -> &mut Option<String>) {
-        // Mostly there is nothing to change, and the lock of the state is only shared.
+        // There is mostly nothing to change. Then the state's lock is only taken for reading.
         if self.shared.state.borrow().database().is_some() {
             self.change(|state| *of(state) = None);
         }
@@ -379,7 +384,7 @@ impl Health {
         self.succeeded(writing);
     }
 
-    /// As [`Health::retry`], for a write.
+    /// Like [`Health::retry`], but makes a write of `f`.
     pub(crate) async fn write<T, F>(&self, database: &Database, f: F) -> Result<T, DatabaseError>
     where
         T: Send + 'static,
@@ -393,7 +398,7 @@ impl Health {
         .await
     }
 
-    /// As [`Health::retry`], for a read.
+    /// Like [`Health::retry`], but makes a read of `f`.
     pub(crate) async fn read<T, F>(&self, database: &Database, f: F) -> Result<T, DatabaseError>
     where
         T: Send + 'static,
@@ -436,12 +441,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(crate) struct Run {
     health: Health,
     since: Instant,
-    /// The free bytes when it started.
+    /// The free bytes when the run started.
     free: u64,
 }
 
 impl Run {
-    /// Whether a disk was full since it started. If so, nothing starts until there is more room. Blocks (HEAL1).
+    /// Whether a disk was full since this run started. If so, nothing starts until there is more room. Blocks (HEAL1).
     pub(crate) fn met_full_disk(&self) -> bool {
         self.health.look();
         let met = lock(&self.health.shared.full_at).is_some_and(|at| at >= self.since);
@@ -451,7 +456,7 @@ impl Run {
         met
     }
 
-    /// Notes that it met a full disk: nothing starts until there is more room.
+    /// Notes that this run met a full disk, so nothing starts until there is more room.
     pub(crate) fn note_full(&self) {
         let met = Met { free: self.free, until: Instant::now() + AGAIN };
         self.health.change(|state| state.met = Some(met));

@@ -1,4 +1,4 @@
-//! One evaluation of new revisions: run, then registered, or ended with the reason.
+//! Runs one evaluation of new revisions, and stores its jobs or why it failed.
 
 use super::fetch::met_full_disk;
 use super::shared::Shared;
@@ -19,14 +19,14 @@ use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::watch;
 
-/// From so many jobs on, free memory is given back to the system.
+/// After an evaluation with at least this many jobs, free memory is returned to the system.
 const MANY_JOBS: usize = 10_000;
 
-/// How often in a row an evaluation is tried that meets a full disk; the last one fails.
+/// How many evaluations in a row may meet a full disk. The last of them fails; those before it are repeated.
 const FULL_MAX: usize = 3;
 
-/// The digest of what an evaluation depends on: the definition without the settings of looks and retention, the
-/// revisions, and what the server adds to the identity of each job.
+/// The digest of everything on which an evaluation depends: the definition without the settings of looks and retention,
+/// the revisions, and what the server adds to the identity of each job.
 pub(super) fn stamp(
     shared: &Shared,
     specification: &Specification,
@@ -54,21 +54,21 @@ pub(super) fn stamp(
     hex(&digest.finalize())
 }
 
-/// What an evaluation is started with.
+/// The state with which an evaluation is started.
 pub(super) struct Turn {
     pub(super) run: Run,
-    /// Evaluations in a row before it that met a full disk.
+    /// How many evaluations directly before this one met a full disk.
     pub(super) full: usize,
-    /// The result of the look, if something cannot be fetched.
+    /// The result of the look to store if a repository cannot be fetched.
     pub(super) unreachable: store::Looked,
 }
 
 /// How an evaluation ended.
 pub(super) struct Ended {
     pub(super) status: EvaluationStatus,
-    /// Whether it met a full disk.
+    /// `true`: the evaluation met a full disk.
     pub(super) met: bool,
-    /// Whether something could not be fetched.
+    /// `true`: a repository could not be fetched.
     pub(super) unreachable: bool,
 }
 
@@ -112,7 +112,7 @@ pub(super) async fn evaluate(
         Err(Trouble::Failed(..)) => met_full_disk(run).await,
         _ => (Some(run), false),
     };
-    // It takes room on the disk, which `met_full_disk` must see.
+    // Only now, because `met_full_disk` must see the room that these files take on the disk.
     drop(scratch);
     if let Err(Trouble::Failed(reason, message)) = &mut done {
         *reason = match *reason {
@@ -169,7 +169,7 @@ async fn register(
     Ok(EvaluationStatus::Succeeded)
 }
 
-/// Stores why an evaluation has no jobs, and `look` if something could not be fetched.
+/// Stores why an evaluation has no jobs. If a repository could not be fetched, also stores `look`.
 async fn end(
     shared: &Shared,
     id: EvaluationId,
@@ -195,7 +195,7 @@ async fn end(
             store::note_checkouts(tx, id, checkout_at)?;
         }
         if let Some(look) = look {
-            // The next look finds this error, and evaluates the same revisions again.
+            // The next look finds this error and evaluates the same revisions again.
             store::note_look(tx, look, &message)?;
         }
         store::end_evaluation(tx, id, status, &message, &log_path, now)
@@ -204,7 +204,7 @@ async fn end(
     Ok(status)
 }
 
-/// Schedules the builds whose outputs are missing, among those of an evaluation.
+/// Schedules those builds of an evaluation again whose outputs are missing.
 pub(super) async fn make_again(shared: &Shared, id: EvaluationId) -> Result<(), DatabaseError> {
     let read = move |s: &store::Snapshot| store::outputs_of(s, id);
     let paths = shared.health.read(&shared.database, read).await?;
@@ -246,7 +246,7 @@ async fn tidy(shared: &Shared, specification: &Specification) {
 /// Why an evaluation has no jobs.
 enum Trouble {
     Database(DatabaseError),
-    /// With a message for people.
+    /// The evaluation failed; the text says why, for people.
     Failed(Reason, String),
     Stopped,
 }
@@ -255,7 +255,7 @@ enum Trouble {
 enum Reason {
     /// A disk was full.
     Full,
-    /// A repository could not be fetched, such as that of a submodule.
+    /// A repository could not be fetched, such as a submodule's.
     Unreachable,
     Other,
 }
@@ -269,7 +269,8 @@ async fn evaluate_started(
     log: &mut crate::log::LogWriter,
     checkout_at: &mut Timestamp,
 ) -> Result<evaluate::Evaluated, Trouble> {
-    // A foreign evaluator reads directories; the built-in one gets its list.
+    // An evaluator command reads the directories of all inputs. The built-in evaluator gets only its list, or a copy of
+    // its input.
     let form = match specification.evaluator {
         Evaluator::Jobs { .. } => Form::Any,
         Evaluator::Command { .. } => Form::Directory,
@@ -315,7 +316,7 @@ async fn evaluate_started(
     *checkout_at = model::now();
     let now = *checkout_at;
     let note = async {
-        // The built-in evaluator ends at once, and its end stores the time as well.
+        // The built-in evaluator ends soon, and the time is stored with its end as well.
         if form == Form::Directory {
             let note = move |tx: &store::Transaction| store::note_checkouts(tx, id, now);
             let noted = shared.health.write(&shared.database, note).await;

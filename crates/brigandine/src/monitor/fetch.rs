@@ -1,4 +1,4 @@
-//! The inputs of a specification, fetched at once.
+//! Fetches the inputs of a specification in parallel.
 
 use super::shared::Shared;
 use crate::health::Run;
@@ -9,10 +9,10 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
-/// Fetches of one specification at once.
+/// The most fetches of one specification at once.
 const FETCHES_OF_ONE: usize = 4;
 
-/// Fetches all inputs at once. The error names all that failed, for people.
+/// Fetches all inputs in parallel. The error names all inputs that failed, for people.
 pub(super) async fn fetch(
     shared: &Shared,
     specification: &Specification,
@@ -46,7 +46,7 @@ pub(super) async fn fetch(
         .ok_or_else(|| one_line(&errors.join("; "), MESSAGE_BYTES_MAX))
 }
 
-/// As [`Run::met_full_disk`], on a thread that may block.
+/// Like [`Run::met_full_disk`], but on a thread that may block. `None`: that thread panicked.
 pub(super) async fn met_full_disk(run: Run) -> (Option<Run>, bool) {
     let looked = tokio::task::spawn_blocking(move || {
         let met = run.met_full_disk();

@@ -1,9 +1,9 @@
-//! Monitors: one task per specification, which looks at the inputs at intervals and on request, and evaluates new
+//! Monitors: one task for each specification. It looks at the inputs at intervals and on request, and evaluates new
 //! revisions.
 //!
-//! A look fetches all inputs in parallel; their revisions and the specification's definition give a *stamp*. If the
-//! stamp is known, the look ends. A new one is stored as a started evaluation before anything runs, so the same
-//! revisions are never evaluated twice and a failure is visible.
+//! A look fetches all inputs in parallel. A *stamp* is made of their revisions and the specification's definition. If
+//! the stamp is known, the look ends. A new stamp is stored with a started evaluation before the evaluator runs, so the
+//! same revisions are never evaluated twice, and a failure is visible.
 //!
 //! | what fails | stored in | what happens next |
 //! |---|---|---|
@@ -33,7 +33,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tracing::Instrument;
 
-/// The pause after a failed look; doubled by each further failure.
+/// The pause after a failed look. Each further failure doubles it.
 const BACK_OFF: Duration = Duration::from_secs(10);
 /// The longest pause after failed looks, unless the interval is longer.
 const BACK_OFF_MAX: Duration = Duration::from_secs(30 * 60);
@@ -54,7 +54,7 @@ pub(crate) enum Looked {
 /// Looks at a specification at intervals and whenever `wanted` is notified, until `stop` turns true.
 ///
 /// # Errors
-/// The database failed: the server cannot go on.
+/// The database failed, so the server cannot go on.
 pub(crate) async fn run(
     shared: Arc<Shared>,
     id: SpecificationId,
@@ -87,16 +87,16 @@ fn pause_after(interval: Duration, failures: i64) -> Duration {
     BACK_OFF.min(interval).saturating_mul(1 << doublings).min(BACK_OFF_MAX.max(interval))
 }
 
-/// Looks once, when there is room on the disk. Returns the result, and the pause before the next look. The `first` look
-/// of a server also checks that the outputs of the last evaluation are there. `full` counts the evaluations in a row
-/// that met a full disk.
+/// Waits until there is room on the disk, then looks once. Returns the result, and the pause before the next look. The
+/// `first` look of a server also checks that the outputs of the last evaluation exist. `full` counts the evaluations in
+/// a row that met a full disk.
 ///
 /// # Errors
 /// The database failed.
 ///
 /// # Cancel safety
-/// Dropped: child processes are killed, and a running evaluation stays stored as started until the next start of the
-/// server. With `stop` it is stored as aborted.
+/// If the future is dropped, child processes are killed, and a running evaluation stays stored as started until the
+/// next start of the server. If `stop` turns true, the evaluation is stored as aborted.
 pub(crate) async fn look(
     shared: &Shared,
     id: SpecificationId,
@@ -154,7 +154,7 @@ async fn look_at(
             revision_at: resolved.revision_at,
         })
         .collect();
-    // Dropped once a new evaluation has its log (`log`, LOG4).
+    // Dropped once a new evaluation has its log (LOG4 in `log`).
     let coming = shared.logs.announce();
     let begin = move |tx: &store::Transaction| {
         store::note_look(tx, look, "")?;
@@ -184,7 +184,7 @@ async fn look_at(
         let _ = shared.events.send(Event::Looked { specification: id, failed: true });
         return Ok((Looked::Evaluated(evaluation, status), later));
     }
-    // The next look waits for room, and evaluates the same revisions again.
+    // The next look waits for room and evaluates the same revisions again.
     let pause = if met && status == EvaluationStatus::Aborted { BACK_OFF } else { interval };
     Ok((Looked::Evaluated(evaluation, status), pause.min(interval)))
 }
@@ -199,7 +199,7 @@ async fn note_failure(
 ) -> Result<Duration, DatabaseError> {
     let (run, met) = met_full_disk(run).await;
     drop(run);
-    // The pause does not grow for a full disk: looks wait for room anyway.
+    // The pause does not grow for a full disk, because looks wait for room anyway.
     let pause = pause_after(interval, if met { 1 } else { look.failures });
     tracing::warn!(error, retry_s = pause.as_secs(), "cannot fetch the inputs");
     let look = store::Looked { next_at: look.at.saturating_add(seconds(pause)), ..look };

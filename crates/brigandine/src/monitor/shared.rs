@@ -18,7 +18,7 @@ use tokio::sync::broadcast;
 pub(crate) struct Shared {
     /// A client of the database, in the lane for evaluations.
     pub(crate) database: Database,
-    /// Looks wait until it says that there is room.
+    /// Looks wait until this says that there is room.
     pub(crate) health: Health,
     /// The clones.
     pub(crate) repositories: Arc<Repositories>,
@@ -26,17 +26,17 @@ pub(crate) struct Shared {
     pub(crate) checkouts: Arc<Checkouts>,
     /// The evaluators' logs.
     pub(crate) logs: Logs,
-    /// What evaluators may take.
+    /// The settings of evaluators.
     pub(crate) evaluator: EvaluatorSettings,
     /// The systems for which the server builds.
     pub(crate) systems: Vec<String>,
-    /// What a build sees of this machine, as a part of its identity.
+    /// How builds are isolated, as a part of a job's identity.
     pub(crate) isolation: &'static str,
     /// The pause between two looks, unless the specification names one.
     pub(crate) interval: Duration,
     /// The folder in which evaluators get their directories.
     pub(crate) work: PathBuf,
-    /// Checked when jobs are linked to builds that have outputs.
+    /// The outputs of builds. When jobs are linked to finished builds, their outputs are checked here.
     pub(crate) outputs: Arc<Outputs>,
     /// Called when builds may have been scheduled.
     pub(crate) scheduled: Scheduled,

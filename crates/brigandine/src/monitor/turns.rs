@@ -1,19 +1,19 @@
 //! Turns: how many fetches or evaluators run at once, without slow ones blocking the others.
 //!
-//! A few at a time have a turn. After [`HOLD`] one gives its turn to the next and goes on beside it: a silent host, or
-//! an evaluator that sleeps, delays the others by a moment, not by its whole time limit. A second semaphore bounds how
-//! many run altogether. The callers bound how many belong to one specification: it has one look at a time, and a look
-//! has a few fetches.
+//! A few tasks at a time hold a turn. After [`HOLD`] a task gives its turn to the next one and goes on without it. So a
+//! silent host, or an evaluator that sleeps, delays the others by a moment and not by its whole time limit. A second
+//! semaphore bounds how many tasks run altogether. The callers bound how many of them belong to one specification: it
+//! has one look at a time, and a look has a few fetches.
 //!
 //! Fairness: both semaphores are first in, first out.
 
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
-/// How long a turn is kept while others wait for it.
+/// How long a task keeps its turn.
 const HOLD: Duration = Duration::from_secs(1);
 
-/// See the module's header.
+/// Turns for fetches or for evaluations; see the module's header.
 #[derive(Debug)]
 pub(crate) struct Turns {
     turns: Semaphore,
@@ -21,15 +21,15 @@ pub(crate) struct Turns {
 }
 
 impl Turns {
-    /// With so many turns, and so many that run altogether.
+    /// `turns` tasks hold a turn at once, and `all` tasks run altogether.
     pub(crate) fn new(turns: usize, all: usize) -> Self {
         Self { turns: Semaphore::new(turns), all: Semaphore::new(all) }
     }
 
-    /// Runs the work when it gets a turn.
+    /// Waits for a turn and runs the work.
     ///
     /// # Cancel safety
-    /// Dropped: the work is dropped with its turn.
+    /// If the future is dropped, the work and its turn are dropped.
     pub(super) async fn run<T>(&self, work: impl Future<Output = T>) -> T {
         // The semaphores are never closed, so neither call can fail.
         let _place = self.all.acquire().await;
