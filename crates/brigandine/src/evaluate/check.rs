@@ -1,5 +1,5 @@
-//! From an evaluator's lines to jobs that can be registered: all checks, and the identity of each derivation. No I/O,
-//! but for reading the listings of trees.
+//! Turns an evaluator's lines into jobs that can be registered: makes all checks, and computes the identity of each
+//! derivation. Does no I/O, because the listings of trees are in memory.
 
 use super::error::EvaluateError;
 use super::names::{
@@ -21,54 +21,54 @@ use std::time::Instant;
 /// An input with the files of its revision.
 #[derive(Debug, Clone)]
 pub(crate) struct Checked {
-    /// The input.
+    /// The input's definition.
     pub(crate) input: Input,
-    /// Its full revision.
+    /// The input's full revision.
     pub(crate) revision: String,
-    /// Its files.
+    /// The files of that revision.
     pub(crate) tree: Arc<ExportedTree>,
 }
 
 /// The inputs and settings of an evaluation.
 #[derive(Debug, Clone)]
 pub(crate) struct Context {
-    /// In the specification's order.
+    /// The inputs, in the specification's order.
     pub(crate) checkouts: Vec<Checked>,
     /// The input in whose files commands run.
     pub(crate) main: String,
     /// The systems for which the server builds; the first is the default.
     pub(crate) systems: Vec<String>,
-    /// Added to the priority of every job.
+    /// This number is added to the priority of every job.
     pub(crate) priority: i64,
-    /// What a build sees of this machine: see [`Definition::isolation`].
+    /// How builds are isolated: see [`Definition::isolation`].
     pub(crate) isolation: String,
-    /// Whether every job may use the network.
+    /// `true`: every job may use the network.
     pub(crate) network: bool,
 }
 
-/// The lines of an evaluator so far. Bounded by its output and the jobs of an evaluation.
+/// The jobs and errors of an evaluator's lines so far. Bounded by the limits on its output and on its jobs.
 #[derive(Debug, Default)]
 pub(super) struct Jobs {
     /// The number of each job's line, and the job.
     jobs: Vec<(usize, Job)>,
-    /// Indexes of `jobs`.
+    /// The indexes in `jobs`, by name.
     by_name: HashMap<String, usize>,
     /// The first jobs that could not be evaluated, at most [`ERRORS_SHOWN`], and why.
     errors: Vec<(String, String)>,
     /// The names of all jobs that could not be evaluated.
     failed: HashSet<String>,
-    /// All errors, also those that are not shown.
+    /// The number of all errors, also of those that are not shown.
     error_count: usize,
 }
 
 const ERRORS_SHOWN: usize = 10;
 const ERROR_BYTES_MAX: usize = 400;
-/// Circles that a message shows, and names of one.
+/// The most circles that a message shows, and the most names of one circle.
 const CIRCLES_MAX: usize = 10;
 const CIRCLE_NAMES_MAX: usize = 20;
 
 impl Jobs {
-    /// Adds the line with this number, or says what is wrong with it.
+    /// Adds the line with this number. The error says what is wrong with the line.
     pub(super) fn take(&mut self, number: usize, text: &[u8]) -> Result<(), EvaluateError> {
         if text.iter().all(u8::is_ascii_whitespace) {
             return Ok(());
@@ -105,7 +105,7 @@ impl Jobs {
         self.jobs.len()
     }
 
-    /// What could not be evaluated, for people; empty when everything could.
+    /// A message for people about the jobs that could not be evaluated; empty: there are none.
     pub(super) fn message(&self) -> String {
         if self.error_count == 0 {
             return String::new();
@@ -121,10 +121,10 @@ impl Jobs {
         format!("{} jobs could not be evaluated: {shown}{more}", self.error_count)
     }
 
-    /// Checks the jobs against each other, and orders them so that a job comes after those that it needs.
+    /// Checks the jobs against each other, and orders them so that a job comes after the jobs that it needs.
     ///
     /// # Errors
-    /// What is wrong; [`EvaluateError::Late`] after `deadline`.
+    /// What is wrong with the jobs; [`EvaluateError::Late`] after `deadline`.
     pub(super) fn finish(
         self,
         context: &Context,
@@ -152,7 +152,7 @@ impl Jobs {
         Ok(done)
     }
 
-    /// The indexes of the jobs, those that are needed first, otherwise in the given order.
+    /// The indexes of the jobs, ordered so that a job comes after the jobs that it needs.
     fn order(&self) -> Result<Vec<usize>, EvaluateError> {
         let mut waiting = vec![0_usize; self.jobs.len()];
         let mut needed_by: Vec<Vec<usize>> = vec![Vec::new(); self.jobs.len()];
@@ -342,7 +342,7 @@ fn check_needs(needs: &[(String, usize)]) -> Result<(), EvaluateError> {
     Ok(())
 }
 
-/// What the job reads of each input.
+/// The files that the job reads, by input.
 fn sources(
     command: &CommandDerivation,
     context: &Context,

@@ -14,37 +14,37 @@ pub(crate) enum EvaluateError {
     /// A file of the checkout could not be read or copied.
     #[error("cannot {0}: {1}")]
     Checkout(String, #[source] io::Error),
-    /// Its output cannot be used.
+    /// The evaluator's output cannot be used.
     #[error("the evaluator's output, {0}")]
     Refused(String),
     /// The evaluator reports that it failed.
     #[error("{0}")]
     Reported(String),
-    /// It took too long.
+    /// The evaluator took too long.
     #[error(
         "the evaluator did not end within {} s; its `timeout` can be set in the specification",
         .0.as_secs()
     )]
     Timeout(Duration),
-    /// Its jobs could not be checked in the time that was left.
+    /// The evaluator's jobs could not be checked in the time that was left.
     #[error(
         "the time limit was over before all jobs were checked; name fewer source patterns, or raise \
          `timeout` of the evaluator or `evaluation-time` of the server"
     )]
     Late,
-    /// It printed too much.
+    /// The evaluator printed too much.
     #[error("the evaluator printed more than {0}")]
     Output(String),
-    /// It exceeded a limit of memory, processes, files or disk.
+    /// The evaluator exceeded a limit of memory, processes, files or disk.
     #[error("the evaluator {0}")]
     Limit(String),
-    /// It failed. `last_words` is a colon and the last line of its log, or empty.
+    /// The evaluator failed. `last_words` is a colon and the last line of the evaluator's log, or empty.
     #[error("the evaluator ended with {how}{last_words}")]
     Ended { how: String, last_words: String },
 }
 
 impl EvaluateError {
-    /// Adds where the output cannot be used.
+    /// Adds the place in the output to an error about the output.
     pub(super) fn at(self, place: impl FnOnce() -> String) -> Self {
         match self {
             Self::Refused(message) => format!("{}: {message}", place()).into(),
@@ -52,7 +52,7 @@ impl EvaluateError {
         }
     }
 
-    /// Whether the server itself met a full disk. It may have room by now.
+    /// Whether the server itself met a full disk. There may be room again by now.
     pub(crate) fn is_full(&self) -> bool {
         matches!(self, Self::Run(_, error) | Self::Checkout(_, error) if is_full(error))
     }

@@ -1,7 +1,7 @@
 //! The built-in evaluator: turns a job list into the lines of the protocol.
 //!
-//! A large list is read by a child process, `brigandine evaluate-jobs`, as by any other evaluator, so that the same
-//! limits apply to a hostile list as to a hostile program. The server reads a small list itself.
+//! A child process, `brigandine evaluate-jobs`, reads a large list like any other evaluator, so that the same limits
+//! apply to a hostile list as to a hostile program. The server reads a small list itself.
 
 use super::protocol::{Request, VERSION};
 use crate::config::job_list;
@@ -33,7 +33,7 @@ pub(crate) fn main() -> ExitCode {
     };
     let (lines, status) = match lines {
         Ok(lines) => (lines, ExitCode::SUCCESS),
-        // The server writes the message into the log as well.
+        // The server also writes this message to the log.
         Err(message) => (vec![json!({ "error": { "message": message } })], ExitCode::FAILURE),
     };
     let mut out = io::BufWriter::new(io::stdout().lock());
@@ -50,8 +50,8 @@ fn request(text: &str) -> Result<Request, String> {
         .map_err(|error| format!("standard input holds no evaluation request: {error}"))
 }
 
-/// The lines that answer a request. `list` is the text of the job list; `None`: it is read from the checkout's
-/// directory.
+/// The lines that answer a request. `list` is the text of the job list. `None`: the function reads the list from the
+/// checkout's directory.
 ///
 /// # Errors
 /// What is wrong with the request or the list, for people.
@@ -99,8 +99,8 @@ fn read_list(directory: &Path, file: &str) -> io::Result<String> {
     Ok(text)
 }
 
-/// One line for each system of a job. A job for several systems is named `NAME.SYSTEM`, and needs the jobs for the same
-/// system.
+/// Makes one line for each system of a job. A job for several systems is named `NAME.SYSTEM`, and needs the jobs for
+/// the same system.
 fn expand(entries: &[JobEntry], main: &str, inputs: &[&str], systems: &[String]) -> Vec<Value> {
     let by_name: HashMap<&str, &JobEntry> =
         entries.iter().map(|entry| (entry.name.as_str(), entry)).collect();
@@ -169,7 +169,8 @@ fn expand(entries: &[JobEntry], main: &str, inputs: &[&str], systems: &[String])
     lines
 }
 
-/// The patterns by their inputs: that of `INPUT:PATTERN`, if there is such an input, otherwise the main one.
+/// The patterns by input. A pattern `INPUT:PATTERN` belongs to that input, if there is such an input. All other
+/// patterns belong to the main input.
 fn sources(patterns: &[String], main: &str, inputs: &[&str]) -> BTreeMap<String, Vec<String>> {
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for pattern in patterns {

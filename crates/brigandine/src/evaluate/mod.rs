@@ -1,8 +1,8 @@
 //! Evaluations: an evaluator runs as a child process, and its lines become jobs.
 //!
-//! The built-in evaluator only parses a text. So the server itself reads a job list of ordinary size, by the same
-//! function ([`jobs::lines`]) and with the same checks of every line; a large list is read by a child process, whose
-//! memory and time can be limited.
+//! The built-in evaluator only parses a text. So the server itself reads a job list of ordinary size, with the same
+//! function ([`jobs::lines`]) and the same checks of every line as a child process. A child process reads a large list,
+//! because its memory and time can be limited.
 //!
 //! If anything fails (the evaluator does not start, prints nonsense or too much, takes too long, ends with an error),
 //! the result is an [`EvaluateError`] with a message for people, and nothing is registered.
@@ -47,33 +47,33 @@ pub(crate) struct EvaluatorSettings {
     pub(crate) state_id: String,
     /// The time limit, unless the specification names one.
     pub(crate) timeout: Duration,
-    /// Bytes of standard output.
+    /// The most bytes of standard output.
     pub(crate) output_bytes_max: u64,
-    /// Jobs of one evaluation.
+    /// The most jobs of one evaluation.
     pub(crate) jobs_max: usize,
-    /// What an evaluator and all that it starts may take: as much as a build.
+    /// The limits of an evaluator and its descendants, which are those of a build.
     pub(crate) limits: Limits,
 }
 
 /// The jobs of an evaluation.
 #[derive(Debug)]
 pub(crate) struct Evaluated {
-    /// Jobs come after those that they need.
+    /// A job comes after the jobs that it needs.
     pub(crate) jobs: Vec<NewJob>,
     /// What could not be evaluated, for people; empty when everything could.
     pub(crate) message: String,
 }
 
-/// Bytes of one line.
+/// The most bytes of one line.
 const LINE_BYTES_MAX: usize = 1024 * 1024;
 
 /// Runs the specification's evaluator over the checkouts. Its standard error goes to `log`.
 ///
-/// `scratch` is a directory that does not exist yet; a foreign evaluator gets a copy of the main checkout there, and
-/// may write to it.
+/// `scratch` is a directory that does not exist yet. An evaluator command, or one that reads a large list, gets a copy
+/// of the main checkout there and may write to it.
 ///
 /// # Cancel safety
-/// Dropped: the evaluator is killed with its descendants.
+/// If the future is dropped, the evaluator is killed with its descendants.
 pub(crate) async fn evaluate(
     specification: &Specification,
     context: Context,
@@ -137,13 +137,13 @@ pub(crate) async fn evaluate(
     Ok(Evaluated { jobs, message })
 }
 
-/// Bytes of a job list that the server reads itself: some hundred jobs.
+/// The most bytes of a job list that the server reads itself: some hundred jobs.
 const SMALL_LIST_BYTES: usize = 128 * 1024;
-/// Jobs of a list in the specification that the server reads itself.
+/// The most jobs of a list in the specification that the server reads itself.
 const SMALL_LIST_JOBS: usize = 1000;
 
-/// The text of the job list, if it is small; empty if the list is in the specification. `None`: it is large or no
-/// regular file, and is left to an evaluator's process.
+/// The text of the job list, if it is small; empty if the list is in the specification. `None`: the list is large or no
+/// regular file, so a child process must read it.
 async fn small_list(
     context: &Context,
     file: &str,
@@ -180,7 +180,7 @@ async fn read_list(
     })
 }
 
-/// Copies the main checkout for an evaluator: it may write there, and exports are shared.
+/// Copies the main checkout for an evaluator, because the evaluator may write there and exports are shared.
 async fn copy_main(
     context: &Context,
     scratch: &Path,
@@ -205,8 +205,8 @@ async fn copy_main(
     Ok(())
 }
 
-/// Evaluators call package managers, so they get the variables that those need, and no others: the server's environment
-/// may hold secrets.
+/// Sets the variables of an evaluator. Evaluators call package managers, so they get the variables that those need.
+/// They get no others, because the server's environment may hold secrets.
 fn clean_environment(command: &mut Command) {
     command.env("CI", "true").env("LANG", "C.UTF-8").envs(process::passed_on(|name| {
         matches!(name, "PATH" | "HOME" | "USER" | "LOGNAME" | "TZ" | "TMPDIR" | "SSL_CERT_FILE")
@@ -259,7 +259,7 @@ async fn run(
             jobs = &mut talk => Ok((jobs?, running.ended().await.map_err(failed)?)),
             end = running.ended() => {
                 let end = end.map_err(failed)?;
-                // No descendant is alive (PROC2): the pipes hold the rest.
+                // No descendant is alive (PROC2), so the pipes hold the rest of the output.
                 match tokio::time::timeout(process::LEFTOVER, talk).await {
                     Ok(jobs) => Ok((jobs?, end)),
                     Err(_) => Err(EvaluateError::Refused(
@@ -273,7 +273,7 @@ async fn run(
     let (jobs, end) = match done.unwrap_or(Err(EvaluateError::Timeout(timeout))) {
         Ok(done) => done,
         Err(error) => {
-            // Its directory is removed next.
+            // The evaluator must end first, because its directory is removed next.
             running.end().await;
             return Err(error);
         }
@@ -291,7 +291,8 @@ async fn run(
     Ok(jobs)
 }
 
-/// The evaluator in its sandbox or as its user, where it sees only its own checkouts and has a home of its own.
+/// The program that runs the evaluator in its sandbox or as its user. There the evaluator sees only its own checkouts
+/// and has a home of its own.
 async fn contained(
     mut command: Command,
     request: &Request,
@@ -303,7 +304,7 @@ async fn contained(
         return Ok(command.into());
     }
     let writable: &[&Path] = if scratch.is_dir() { &[scratch] } else { &[] };
-    // Without bubblewrap `/tmp` is shared: another user could have made a home there.
+    // Without bubblewrap `/tmp` is shared, and another user could have made a home there.
     let home = match writable {
         [scratch] if sandbox.bubblewrap.is_none() => scratch,
         _ => Path::new("/tmp"),
@@ -336,7 +337,7 @@ impl<'a> Intake<'a> {
         Self { settings, jobs: Jobs::default(), number: 0, bytes: 0 }
     }
 
-    /// Counts output before it is parsed.
+    /// Counts output before it is parsed. An error: it is too much.
     fn count(&mut self, bytes: usize) -> Result<(), EvaluateError> {
         self.bytes += bytes as u64;
         if self.bytes > self.settings.output_bytes_max {
@@ -394,7 +395,7 @@ async fn read_jobs(
     Ok(intake.jobs)
 }
 
-/// Copies standard error to the log and keeps its last line.
+/// Copies standard error to the log, and keeps its last line in `last_words`.
 async fn follow(
     mut err: pipe::Receiver,
     log: &mut LogWriter,

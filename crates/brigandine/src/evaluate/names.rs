@@ -1,15 +1,15 @@
-//! Which names, systems, patterns and lengths a job may have.
+//! The names, systems, patterns and lengths that a job may have.
 
 use crate::model::{ARGUMENT_BYTES_MAX, is_steering, one_line, script};
 use std::collections::BTreeMap;
 
-/// Bytes of the name of a job, a package, or a need in a build, which is a file's name.
+/// The most bytes of the name of a job or a package, or of the name of a need in a build, which is a file's name.
 pub(super) const NAME_BYTES_MAX: usize = 200;
 const SYSTEM_BYTES_MAX: usize = 100;
-/// Entries in a list of a job.
+/// The most entries in a list of a job.
 pub(super) const ENTRIES_MAX: usize = 10_000;
 const PATTERN_BYTES_MAX: usize = 4096;
-/// Bytes of all arguments and variables of a command.
+/// The most bytes of all arguments and variables of a command.
 const ARGUMENTS_BYTES_MAX: usize = 1_000_000;
 
 pub(super) fn check_name(name: &str) -> Result<(), String> {
@@ -65,8 +65,8 @@ pub(super) fn check_patterns(what: &str, patterns: &[String]) -> Result<(), Stri
     }
 }
 
-/// The kernel bounds each argument, and all of them by a quarter of the stack's limit, 2 MiB by default. A command
-/// beyond these bounds could never be started.
+/// The kernel bounds the length of each argument. It bounds the length of all arguments by a quarter of the stack's
+/// limit, which is 2 MiB by default. A command beyond these bounds could never be started.
 pub(super) fn check_lengths(
     argv: &[String],
     environment: &BTreeMap<String, String>,
@@ -88,7 +88,7 @@ pub(super) fn check_lengths(
             bytes(long)
         ));
     }
-    // The kernel counts a zero byte and a pointer for each.
+    // For each argument and variable, the kernel also counts a zero byte and a pointer.
     let all = words.map(|word| word.len() + 9).sum::<usize>()
         + environment.iter().map(|pair| bytes(pair) + 9).sum::<usize>();
     if all > ARGUMENTS_BYTES_MAX {

@@ -1,4 +1,4 @@
-//! The evaluator protocol: one JSON object in, one JSON object per line out.
+//! The evaluator protocol: an evaluator reads one JSON object, and prints one JSON object per line.
 //!
 //! ```text
 //! in:  {"protocol": 1, "specification": {…}, "checkouts": [{"input", "url", "directory",
@@ -8,17 +8,17 @@
 //!      {"error": {"job": name?, "message": text}}
 //! ```
 //!
-//! A derivation is the path of a store, or an object of the `command` backend: `{"command": text
-//! or [program, argument, …], "environment": {…}, "sources": {input: [pattern, …]}, "products":
-//! [pattern, …], "network": true}`. Without `sources` the build sees the whole tree of every input. Keys that are
-//! not listed here are refused: a misspelt `needs` would make a job without dependencies.
+//! A derivation is the path of a store, or an object of the `command` backend: `{"command": text or [program, argument,
+//! …], "environment": {…}, "sources": {input: [pattern, …]}, "products": [pattern, …], "network": true}`. Without
+//! `sources` the build sees the whole tree of every input. Keys that are not listed here are refused, because a
+//! misspelt `needs` would make a job without dependencies.
 
 use crate::model::{Specification, one_line};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
-/// Bytes of an unreadable line that its message shows.
+/// The most bytes of an unreadable line that the message shows.
 const LINE_SHOWN_MAX: usize = 300;
 
 /// The version of the protocol.
@@ -27,11 +27,11 @@ pub(crate) const VERSION: u32 = 1;
 /// What an evaluator reads from its standard input.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Request {
-    /// [`VERSION`].
+    /// The version of the protocol, [`VERSION`].
     pub(crate) protocol: u32,
-    /// What is evaluated.
+    /// The specification that is evaluated.
     pub(crate) specification: Specification,
-    /// Its inputs at their revisions.
+    /// The specification's inputs at their revisions.
     pub(crate) checkouts: Vec<RequestCheckout>,
     /// The specification's arguments for the evaluator.
     pub(crate) arguments: Map<String, Value>,
@@ -44,11 +44,11 @@ pub(crate) struct Request {
 pub(crate) struct RequestCheckout {
     /// The input's name.
     pub(crate) input: String,
-    /// Where it comes from.
+    /// The address of the input's repository, without a password.
     pub(crate) url: String,
-    /// The directory with its files.
+    /// The directory with the input's files; empty: they are not in a directory.
     pub(crate) directory: String,
-    /// Its full revision.
+    /// The input's full revision.
     pub(crate) revision: String,
 }
 
@@ -61,7 +61,7 @@ pub(crate) enum Line {
     Error {
         /// The job; `None`: the whole evaluation.
         job: Option<String>,
-        /// Why.
+        /// Why it failed, for people.
         message: String,
     },
 }
@@ -69,32 +69,32 @@ pub(crate) enum Line {
 /// A job as an evaluator prints it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Job {
-    /// Its name.
+    /// The job's name.
     pub(crate) name: String,
-    /// What is built.
+    /// The derivation that is built.
     pub(crate) derivation: Derivation,
-    /// What it is built for; the server's first system when absent.
+    /// The system for which the job is built; `None`: the server's first system.
     pub(crate) system: Option<String>,
-    /// The package's name and version; the job's name when absent.
+    /// The package's name and version; `None`: the job's name.
     pub(crate) nix_name: Option<String>,
-    /// The names of the jobs that it needs, by their names in the build.
+    /// The names of the jobs that this job needs, by the names under which the build sees their outputs.
     pub(crate) needs: BTreeMap<String, String>,
-    /// Seconds.
+    /// The time limit in seconds; `None`: the server's.
     pub(crate) timeout: Option<u32>,
-    /// Seconds.
+    /// The limit on the time without output in seconds; `None`: the server's.
     pub(crate) max_silent: Option<u32>,
-    /// Higher is built earlier.
+    /// Jobs with a higher number are built earlier.
     pub(crate) priority: i32,
-    /// One line for people.
+    /// A description of one line, for people.
     pub(crate) description: String,
 }
 
-/// What is built.
+/// The thing that is built.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Derivation {
-    /// A file of a store.
+    /// The path of a file in a store.
     Path(String),
-    /// A process.
+    /// A command to run.
     Command(CommandDerivation),
 }
 
@@ -102,18 +102,18 @@ pub(crate) enum Derivation {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CommandDerivation {
-    /// A text for `/bin/sh`, or program and arguments.
+    /// A text for `/bin/sh`, or a list of the program and its arguments.
     pub(crate) command: Value,
-    /// Added to the clean environment.
+    /// Variables that are added to the clean environment.
     #[serde(default)]
     pub(crate) environment: BTreeMap<String, String>,
-    /// Patterns by input; no pattern means all files. Absent: all files of all inputs.
+    /// Patterns by input; no pattern means all files of the input. `None`: all files of all inputs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) sources: Option<BTreeMap<String, Vec<String>>>,
-    /// Patterns of files to keep.
+    /// Patterns of the files to keep.
     #[serde(default)]
     pub(crate) products: Vec<String>,
-    /// Whether it may use the network from the sandbox.
+    /// `true`: the job may use the network from the sandbox.
     #[serde(default)]
     pub(crate) network: bool,
 }
@@ -147,7 +147,7 @@ struct RawError {
 /// Parses one line.
 ///
 /// # Errors
-/// What is wrong with it, for people, without the line's number.
+/// What is wrong with the line, for people, without the line's number.
 pub(crate) fn parse(line: &[u8]) -> Result<Line, String> {
     let raw: Raw = serde_json::from_slice(line).map_err(|error| {
         let shown = one_line(&String::from_utf8_lossy(line), LINE_SHOWN_MAX);
@@ -205,7 +205,7 @@ fn read_needs(needs: Value) -> Option<BTreeMap<String, String>> {
     }
 }
 
-/// serde counts lines within the text, so its "line 1" would confuse.
+/// The text of an error, without serde's line number. serde counts lines within the text, so "line 1" would mislead.
 fn without_line(error: &serde_json::Error) -> String {
     let text = error.to_string();
     match text.rfind(" at line 1 column ") {
