@@ -1,4 +1,4 @@
-//! The handle on the builder's loop: its settings, and how it is woken and stopped.
+//! The handle on the builder's loop: the settings, and how to wake and stop the loop.
 
 use crate::model::BuildId;
 use std::collections::HashSet;
@@ -10,15 +10,15 @@ use tokio::sync::{Notify, broadcast, watch};
 /// The settings of the builder.
 #[derive(Debug, Clone)]
 pub(crate) struct BuilderSettings {
-    /// Builds at once.
+    /// The most builds that run at once.
     pub(crate) max_jobs: usize,
-    /// The systems for which it builds.
+    /// The systems for which the server builds.
     pub(crate) systems: Vec<String>,
     /// The name of this machine in the builds' attempts.
     pub(crate) worker: String,
-    /// The time limit of jobs that name none.
+    /// The time limit for jobs that name none.
     pub(crate) timeout: Duration,
-    /// How long jobs that name no limit may print nothing.
+    /// The limit on the time without output, for jobs that name none.
     pub(crate) max_silent: Duration,
     /// The pause before a lost build is started again; each further pause is four times as long.
     pub(crate) loss_pause: Duration,
@@ -44,12 +44,13 @@ pub(crate) struct Builder {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) wake: Notify,
-    /// Raised by each wake; `idle` follows when every build that was ready then has ended.
+    /// Incremented by each wake. The loop sets `idle` to this number when all builds that were ready at that wake have
+    /// ended.
     pub(super) wanted: AtomicU64,
     pub(super) idle: watch::Sender<u64>,
     pub(super) stop: watch::Sender<Stop>,
-    /// Running attempts that are to be canceled. Guard: the mutex. Bounded by the running builds: an entry goes with
-    /// the end of its build.
+    /// Running attempts that are to be canceled. Guard: the mutex. Bounded by the running builds, because the end of a
+    /// build removes its entry.
     pub(super) cancel: Mutex<HashSet<(BuildId, i64)>>,
     pub(super) started: broadcast::Sender<(BuildId, Instant)>,
 }
@@ -70,7 +71,8 @@ impl Builder {
 
     /// Tells the loop that builds may be ready.
     pub(crate) fn wake(&self) {
-        // The loop reads it before it claims, so it finds what was committed before this call.
+        // The loop reads this number before it claims builds, so it finds the builds that were committed before this
+        // call.
         self.shared.wanted.fetch_add(1, Ordering::SeqCst);
         self.shared.wake.notify_one();
     }
@@ -95,7 +97,7 @@ impl Builder {
         self.shared.wake.notify_one();
     }
 
-    /// When processes start, for measurements.
+    /// Reports when the processes of builds start, for measurements.
     pub(crate) fn starts(&self) -> broadcast::Receiver<(BuildId, Instant)> {
         self.shared.started.subscribe()
     }

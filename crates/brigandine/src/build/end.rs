@@ -1,4 +1,4 @@
-//! Builds that run, and their ends as they are stored.
+//! Running builds, and the ends of attempts in the form in which they are stored.
 
 use super::state::State;
 use crate::model::{self, BuildId, BuildLogFile, Changed};
@@ -6,21 +6,22 @@ use crate::outputs::Hold;
 use crate::store::{self, Finish};
 use std::time::Instant;
 
-/// The end of one attempt, as it is stored.
+/// The end of one attempt, in the form in which it is stored.
 #[derive(Debug, Clone)]
 pub(super) enum End {
-    /// Its outputs are held until this is dropped, after the commit of its row.
+    /// The build is finished. Its outputs are held until this value is dropped, which happens after the commit of its
+    /// row.
     Finished(Finish, #[expect(dead_code, reason = "kept for what its drop does")] Option<Hold>),
-    /// It is scheduled again, or has failed after too many losses, as `next` says.
+    /// The attempt was lost. `next` says whether the build is scheduled again, or has failed after too many losses.
     Lost {
         id: BuildId,
         attempt: i64,
         message: String,
         next: State,
         log: BuildLogFile,
-        /// Whether the log stays: not if the next attempt will write the same again.
+        /// `true`: the log is kept. `false`: it is removed, because the next attempt will write the same again.
         keep_log: bool,
-        /// Digests of missing outputs that are built again first.
+        /// Digests of missing outputs that must be built again first.
         gone: Vec<String>,
     },
 }
@@ -43,7 +44,7 @@ impl End {
             Self::Lost { id, attempt, message, next, log, gone, .. } => {
                 let (losses, status) = (next.losses, next.status);
                 let mut all = store::lose(tx, *id, *attempt, message, losses, status, log, now)?;
-                // After the build is scheduled again: this makes it wait.
+                // This comes after the build is scheduled again, because it makes the build wait for these outputs.
                 for digest in gone {
                     all.extend(store::rebuild(tx, &model::output_path(digest))?);
                 }
@@ -57,17 +58,17 @@ impl End {
 #[derive(Debug, Clone)]
 pub(super) struct Running {
     pub(super) state: State,
-    /// When it was claimed, by the clock, which may go back, and by the monotonic one.
+    /// When it was claimed: in UTC seconds by the clock, which may go back, and by the monotonic clock.
     pub(super) started: (i64, Instant),
-    /// Whether it was told to end because the server stops.
+    /// `true`: it was told to end because the server stops.
     pub(super) cut: bool,
-    /// The names of its specification and job, for the trace.
+    /// The names of its specification and its job, for tracing.
     pub(super) specification: String,
     pub(super) job: String,
 }
 
 impl Running {
-    /// The time now, but not before its start plus the time that has passed since.
+    /// The time now in UTC seconds, but not before the build's start plus the monotonic time that has passed since.
     pub(super) fn end(&self) -> i64 {
         let (at, since) = self.started;
         let took = i64::try_from(since.elapsed().as_secs()).unwrap_or(0);

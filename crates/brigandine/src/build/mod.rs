@@ -1,5 +1,5 @@
 //! Builds: the builder's loop (`turns.rs`), the life of one build (`state.rs`), where a job runs (`dispatch/`) and how
-//! (`executors/`).
+//! it runs (`executors/`).
 
 mod builder;
 mod dispatch;

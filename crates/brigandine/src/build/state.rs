@@ -10,49 +10,49 @@
 //! ```
 //!
 //! - STATE1: a finished build never changes.
-//! - STATE2: only an event of the current attempt counts.
+//! - STATE2: only an event of the current attempt changes a build.
 //! - STATE3: when the server is stopped or killed, the attempt does not count as a loss.
 //!
-//! The store's conditional updates decide the same in SQL; a test runs both side by side. The transitions that only the
-//! store makes are compiled for that test.
+//! The store's conditional updates make the same decisions in SQL; a test runs both side by side. The transitions that
+//! only the store makes are compiled only for that test.
 
 use crate::model::BuildStatus;
 
-/// A build fails when its worker has vanished so many times.
+/// A build fails when its worker has vanished this many times.
 pub(crate) const LOSSES_MAX: i64 = 3;
 
 /// What decides a build's next state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct State {
-    /// Its status.
+    /// The build's status.
     pub(crate) status: BuildStatus,
-    /// The number of its last attempt.
+    /// The number of the build's last attempt.
     pub(crate) attempt: i64,
-    /// Attempts whose worker vanished.
+    /// The number of attempts whose worker vanished.
     pub(crate) losses: i64,
-    /// Dependencies that have not succeeded.
+    /// The number of dependencies that have not succeeded.
     pub(crate) waiting: i64,
 }
 
-/// Something that happens to a build.
+/// Something that happens to a build. The numbers are those of attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Happening {
-    /// The builder starts it.
+    /// The builder starts the build.
     #[cfg(test)]
     Claimed,
-    /// Its process ended, with a finished status other than failed-dependency.
+    /// The build's process ended, with a finished status other than failed-dependency.
     Ended(i64, BuildStatus),
-    /// Its worker vanished.
+    /// The build's worker vanished.
     Lost(i64),
-    /// The server was stopped or killed while it ran.
+    /// The server was stopped or killed while the build ran.
     Stopped(i64),
-    /// It is canceled.
+    /// The build is canceled.
     #[cfg(test)]
     Cancel,
-    /// A build that it needs succeeded.
+    /// A build that this one needs succeeded.
     #[cfg(test)]
     DependencySucceeded,
-    /// A build that it needs ended otherwise.
+    /// A build that this one needs did not succeed.
     #[cfg(test)]
     DependencyFailed,
 }

@@ -15,7 +15,7 @@ use tokio::sync::{broadcast, mpsc};
 struct Hands {
     offered: mpsc::Sender<(BuildId, i64)>,
     canceled: mpsc::Sender<(BuildId, i64)>,
-    /// The logs of what was offered.
+    /// The logs of the jobs that were offered.
     held: mpsc::Sender<crate::log::LogWriter>,
 }
 

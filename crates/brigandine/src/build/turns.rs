@@ -1,21 +1,22 @@
 //! The builder's loop: claims builds in the database, hands them to a dispatcher, and stores their ends.
 //!
-//! It is one task. Each turn collects the ends that have come in, and makes one write that stores them and claims
-//! builds for the room that they leave; then it publishes the changes and dispatches the claimed builds. More ends come
-//! in during the write, so a turn does more when the builder is busier.
+//! The loop is one task. Each turn collects the ends of builds that have come in. One write stores them and claims
+//! builds for the room that they leave. Then the turn publishes the changes and dispatches the claimed builds. During
+//! the write more ends come in, so a turn does more when the builder is busier.
 //!
-//! - BUILD1: a build runs only after its claim is committed, so after a crash the database knows all that ran.
-//! - BUILD2: an attempt's room is free once its end is in hand, so at most `max_jobs` run.
-//! - BUILD3: an end that cannot be written is kept and tried again; its room stays taken meanwhile.
-//! - BUILD4: events are published after the commit of what they tell.
+//! - BUILD1: a build runs only after its claim is committed, so after a crash the database knows all builds that ran.
+//! - BUILD2: a received end frees the room of its attempt, in the same write that stores the end. So at most `max_jobs`
+//!   builds run.
+//! - BUILD3: an end that cannot be written is kept and tried again. Its room stays taken meanwhile.
+//! - BUILD4: an event is published after the commit of the change that it reports.
 //! - BUILD5: a claimed build has its log before its event is published, and a reader that finds its row earlier waits
-//!   for the log (`log`, LOG4): so a running build never shows an empty log that has ended.
-//! - BUILD6: a build whose worker vanished is started again only after a pause, since the cause may be temporary. The
+//!   for the log (LOG4 in `log`). So a running build never shows an empty log that has ended.
+//! - BUILD6: a build whose worker vanished is started again only after a pause, because the cause may be temporary. The
 //!   pauses are not stored.
 //! - BUILD7: nothing is claimed while a disk has no room.
 //!
-//! Woken by: [`Builder::wake`] (something was registered), an event of the dispatcher, a request to
-//! stop, the retry of BUILD3, the end of a pause (BUILD6), room on the disk (BUILD7).
+//! The loop is woken by [`Builder::wake`] (something was registered), an event of the dispatcher, a request to stop,
+//! the retry of BUILD3, the end of a pause (BUILD6), and room on the disk (BUILD7).
 
 use super::builder::{Builder, BuilderSettings, Stop};
 use super::dispatch::{BuildJob, DispatchEvent, Dispatcher, Lost, Outcome, Progress};
@@ -31,18 +32,18 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, mpsc};
 
-/// Ends that one write stores at most.
+/// Once this many ends are waiting, the loop makes a write before it collects more.
 const BATCH: usize = 256;
-/// How often a stopping server tries to store ends.
+/// How many times in a row a stopping server tries to store ends.
 const LAST_TRIES: usize = 3;
-/// Before an end that could not be written is tried again.
+/// The pause before an end that could not be written is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
 impl Builder {
-    /// Runs until it is asked to stop and everything that ran has ended and is written.
+    /// Runs until it is asked to stop, everything that ran has ended, and the ends are written.
     ///
     /// # Errors
-    /// The database is closed; builds that ran are still stored as started.
+    /// The database is closed, replaced or corrupt. Builds that ran are still stored as started.
     #[expect(clippy::too_many_arguments, reason = "the parts that it works with")]
     pub(crate) async fn run<D: Dispatcher>(
         self,
@@ -81,9 +82,9 @@ struct Loop<D> {
     publish: broadcast::Sender<Event>,
     /// Builds from their claim to the commit of their end; at most `max_jobs`.
     running: HashMap<BuildId, Running>,
-    /// Ends that are not written yet, all of builds in `running`.
+    /// Received ends that are not written yet. Their builds are in `running`.
     ends: Vec<End>,
-    /// Whether the queue may have a build that can be started.
+    /// `true`: the queue may have a build that can be started.
     hungry: bool,
     /// Lost builds, and when they may be started again (BUILD6). Bounded by the losses within the longest pause.
     resting: HashMap<BuildId, Instant>,
@@ -106,7 +107,7 @@ impl<D: Dispatcher> Loop<D> {
                 let running = self.running.len();
                 tracing::info!(running, "no build is started any more");
             }
-            // Read before the queue is asked: see `wake`.
+            // This must be read before the loop claims builds; see `wake`.
             let wanted = shared.wanted.load(Ordering::SeqCst);
             self.hungry |= wanted != seen;
             seen = wanted;
@@ -160,26 +161,27 @@ impl<D: Dispatcher> Loop<D> {
         }
     }
 
-    /// How many more builds may run. An end in hand frees its room only in the write that stores it (BUILD2, BUILD3).
+    /// How many builds the next write may claim. The write stores all received ends first, so their room is free
+    /// (BUILD2).
     fn free(&self) -> usize {
         let taken = self.running.len().saturating_sub(self.ends.len());
         self.settings.max_jobs.saturating_sub(taken)
     }
 
-    /// Forgets the pauses that are over. Returns whether there were any.
+    /// Forgets the pauses that are over. Returns whether there was one.
     fn wake_rested(&mut self) -> bool {
         let (now, before) = (Instant::now(), self.resting.len());
         self.resting.retain(|_, until| *until > now);
         self.resting.len() < before
     }
 
-    /// The pause of a build after so many losses.
+    /// The pause of a build after this many losses.
     fn rest(&self, losses: i64) -> Duration {
         let times = u32::try_from(losses - 1).unwrap_or(0).min(8);
         self.settings.loss_pause.saturating_mul(4_u32.saturating_pow(times))
     }
 
-    /// Notes an event of the dispatcher. One for an unknown attempt is ignored.
+    /// Notes an event of the dispatcher. An event for an unknown attempt is ignored.
     fn take(&mut self, event: DispatchEvent) {
         let DispatchEvent { id, attempt, progress } = event;
         let Some(running) = self.running.get(&id).cloned() else {
@@ -194,7 +196,7 @@ impl<D: Dispatcher> Loop<D> {
             Progress::Ended(ended, log) => (ended, log),
         };
         let happening = match &ended {
-            // The server stops: STATE3.
+            // The attempt ended because the server stops (STATE3).
             Ok(outcome)
                 if outcome.status == BuildStatus::Canceled
                     && running.cut
@@ -216,7 +218,7 @@ impl<D: Dispatcher> Loop<D> {
         self.hungry = true;
     }
 
-    /// What is stored of an attempt that has ended.
+    /// What is stored about an attempt that has ended.
     fn end(
         &mut self,
         id: BuildId,
@@ -293,14 +295,14 @@ impl<D: Dispatcher> Loop<D> {
         }
     }
 
-    /// Stores the ends in hand and claims up to `room` builds. `false`: some ends could not be stored.
+    /// Stores all of `self.ends` and claims up to `room` builds, in one write. `false`: some ends could not be stored.
     async fn turn(&mut self, room: usize) -> Result<bool, DatabaseError> {
         let now = model::now();
         let ends: Arc<[End]> = self.ends.as_slice().into();
         let (systems, worker) = (self.settings.systems.clone(), self.settings.worker.clone());
         let stored = Arc::clone(&ends);
         let resting: Vec<BuildId> = self.resting.keys().copied().collect();
-        // BUILD5: dropped when each claimed build has its log.
+        // Dropped when each claimed build has its log (BUILD5).
         let coming = self.logs.announce();
         let written = self
             .database
@@ -343,7 +345,8 @@ impl<D: Dispatcher> Loop<D> {
         }
     }
 
-    /// Stores each end by itself, after a write of all has failed, so that one bad end does not block the others.
+    /// Stores each end by itself after a write of all ends has failed, so that one bad end does not block the other
+    /// ends.
     async fn one_by_one(&mut self, ends: &[End], now: i64) -> Result<bool, DatabaseError> {
         self.ends.clear();
         for end in ends {
@@ -358,11 +361,11 @@ impl<D: Dispatcher> Loop<D> {
                 }
             }
         }
-        // Also when no end is left: then the claim has failed, and the loop must pause.
+        // `false` even if no end is left, because then the claim has failed and the loop must pause.
         Ok(false)
     }
 
-    /// Forgets a build whose end is committed, and tells of it.
+    /// Forgets a build whose end is committed, and reports the end.
     fn settle(&mut self, end: &End, changed: &[Changed]) {
         let (id, attempt) = end.key();
         let ended = self.running.remove(&id);
@@ -382,9 +385,9 @@ impl<D: Dispatcher> Loop<D> {
                 why = finish.message,
                 "build ended"
             ),
-            // The log shows what the worker did before it vanished.
+            // The log stays, because it shows what the worker did before it vanished.
             End::Lost { keep_log: true, .. } => {}
-            // The next attempt has a log of its own.
+            // The log goes, because the next attempt has a log of its own.
             End::Lost { .. } => self.remove_log(name),
         }
         model::publish(&self.publish, changed); // BUILD4
@@ -418,7 +421,7 @@ impl<D: Dispatcher> Loop<D> {
                 return self.refuse(claimed, format!("its derivation cannot be read: {error}"));
             }
         };
-        // Several names may stand for the same output.
+        // Several needs may stand for the same output.
         let output = |derivation: &String| {
             let (_, path) = claimed.needs.iter().find(|(needed, _)| needed == derivation)?;
             Some(model::output_digest(path).unwrap_or(path).to_owned())
@@ -470,7 +473,7 @@ impl<D: Dispatcher> Loop<D> {
     }
 }
 
-/// Waits until then; for ever if there is no time.
+/// Waits until `time`; `None`: forever.
 async fn until(time: Option<Instant>) {
     match time {
         Some(time) => tokio::time::sleep_until(time.into()).await,
@@ -478,7 +481,7 @@ async fn until(time: Option<Instant>) {
     }
 }
 
-/// Whether no later call can succeed.
+/// Whether an error means that no later call can succeed.
 fn is_last(error: &DatabaseError) -> bool {
     error.is_closed() || error.is_replaced() || error.is_corrupt()
 }

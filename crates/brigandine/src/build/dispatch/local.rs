@@ -1,4 +1,4 @@
-//! Jobs run on this machine, in tasks of this process.
+//! Runs jobs on this machine, in tasks of this process.
 
 use super::{BuildJob, DispatchEvent, Dispatcher, Executor, Lost, Progress};
 use crate::log::LogWriter;
@@ -22,7 +22,7 @@ pub(crate) struct LocalDispatcher<E> {
 }
 
 impl<E: Executor> LocalDispatcher<E> {
-    /// Reports to `events`.
+    /// Runs jobs with `executor`, and reports to `events`.
     pub(crate) fn new(executor: E, events: mpsc::Sender<DispatchEvent>) -> Self {
         Self { executor: Arc::new(executor), events, running: Arc::default() }
     }
@@ -39,7 +39,7 @@ impl<E: Executor> Dispatcher for LocalDispatcher<E> {
         let started_events = self.events.clone();
         let work = async move {
             let started = move || {
-                // Only measurements use it, so a full channel may lose it.
+                // Only measurements use this event, so it may be lost if the channel is full.
                 let progress = Progress::Started(Instant::now());
                 let _ = started_events.try_send(DispatchEvent { id, attempt, progress });
             };
@@ -48,7 +48,7 @@ impl<E: Executor> Dispatcher for LocalDispatcher<E> {
         };
         let work = tokio::spawn(work.instrument(span));
         tokio::spawn(async move {
-            // A panic in an executor loses the build, and does not end the server.
+            // After a panic in an executor the build counts as lost. The server goes on.
             let progress = work.await.unwrap_or_else(|error| {
                 let lost = Lost(format!("the executor failed: {error}"));
                 Progress::Ended(Err(lost), BuildLogFile::default())

@@ -1,5 +1,5 @@
-//! What is built is separate from where: a [`Dispatcher`] takes jobs and reports, an [`Executor`] runs one. A
-//! dispatcher for remote workers must need no changes above the trait.
+//! Separates what is built from where it is built: a [`Dispatcher`] takes jobs and reports on them, an [`Executor`]
+//! runs one job. A dispatcher for remote workers must not require changes above the trait.
 
 pub(crate) mod local;
 
@@ -9,20 +9,20 @@ use crate::outputs::Hold;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// One attempt of a build, with all that is needed to run it on any machine: no path of the server.
+/// One attempt of a build, with everything that is needed to run it on any machine. It has no path of the server.
 #[derive(Debug, Clone)]
 pub(crate) struct BuildJob {
     /// The build.
     pub(crate) id: BuildId,
     /// The number of the attempt.
     pub(crate) attempt: i64,
-    /// What is to be done.
+    /// The definition of the work.
     pub(crate) definition: Definition,
-    /// The outputs that it sees: their names in the build, and their digests.
+    /// The outputs that the build sees: their names in the build, and their digests.
     pub(crate) needs: Vec<(String, String)>,
-    /// Wall-clock limit.
+    /// The limit on the wall-clock time.
     pub(crate) timeout: Duration,
-    /// How long it may print nothing.
+    /// The limit on the time without output.
     pub(crate) max_silent: Duration,
 }
 
@@ -31,15 +31,15 @@ pub(crate) struct BuildJob {
 pub(crate) struct Outcome {
     /// A finished status.
     pub(crate) status: BuildStatus,
-    /// Why, for people; may be empty.
+    /// Why the attempt ended so, for people; may be empty.
     pub(crate) message: String,
-    /// Name and digest of each output.
+    /// The name and the digest of each output.
     pub(crate) outputs: Vec<(String, String)>,
     /// Files to download, with paths relative to the state directory.
     pub(crate) products: Vec<NewProduct>,
-    /// Keeps the outputs until this is stored.
+    /// Keeps the outputs until this outcome is stored; `None`: there is nothing to keep.
     pub(crate) hold: Option<Hold>,
-    /// Digests of missing outputs that it needs: they are built again, and then so is it.
+    /// Digests of outputs that the build needs and that are missing. They are built again, and then this build is.
     pub(crate) gone: Vec<String>,
     /// Notes for the build log.
     pub(crate) notes: Vec<String>,
@@ -59,18 +59,18 @@ impl Outcome {
         }
     }
 
-    /// The end of a job that could not start, since outputs that it needs are missing.
+    /// The end of a job that could not start, because outputs that it needs are missing.
     pub(crate) fn without(gone: Vec<String>) -> Self {
         let message = format!("outputs that it needs are gone: {}", gone.join(", "));
         Self { gone, ..Self::ended(BuildStatus::FailedOther, message) }
     }
 }
 
-/// The worker failed, not the build, which is started again.
+/// The worker failed, not the build. So the build is started again. The text says what happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Lost(pub(crate) String);
 
-/// What a dispatcher reports of one attempt. Log output goes straight to the build's [`LogWriter`].
+/// A dispatcher's report about one attempt. Log output goes straight to the build's [`LogWriter`].
 #[derive(Debug)]
 pub(crate) struct DispatchEvent {
     pub(crate) id: BuildId,
@@ -78,31 +78,31 @@ pub(crate) struct DispatchEvent {
     pub(crate) progress: Progress,
 }
 
-/// How far an attempt is.
+/// The progress of an attempt.
 #[derive(Debug)]
 pub(crate) enum Progress {
-    /// Its process runs, since then.
+    /// The attempt's process has run since this time.
     Started(Instant),
-    /// It has ended, and its log is closed.
+    /// The attempt has ended, and its log is closed.
     Ended(Result<Outcome, Lost>, BuildLogFile),
 }
 
-/// Hands jobs to executors, wherever they are.
+/// Hands jobs to executors, which may be on other machines.
 ///
-/// For every job taken it reports exactly one [`Progress::Ended`] on the channel it was made with, and at most one
-/// [`Progress::Started`] before it.
+/// For every job that it takes, it reports exactly one [`Progress::Ended`] on the channel with which it was made, and
+/// at most one [`Progress::Started`] before that.
 pub(crate) trait Dispatcher: Send + Sync + 'static {
     /// Takes a job. Returns at once.
     fn offer(&self, job: BuildJob, log: LogWriter);
 
-    /// Asks an attempt to end; it ends as canceled, unless it has just ended. Unknown attempts are ignored.
+    /// Asks an attempt to end. The attempt ends as canceled, unless it has just ended. Unknown attempts are ignored.
     fn cancel(&self, id: BuildId, attempt: i64);
 }
 
 /// Runs one self-contained job.
 pub(crate) trait Executor: Send + Sync + 'static {
-    /// Runs the job to its end, and writes what it prints to `log`. Calls `started` once, when its process runs. When
-    /// `cancel` turns true, the job ends as canceled.
+    /// Runs the job to its end, and writes the job's output to `log`. Calls `started` once, when the job's process
+    /// runs. When `cancel` turns true, the job ends as canceled.
     fn run(
         &self,
         job: BuildJob,

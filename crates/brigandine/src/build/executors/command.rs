@@ -1,4 +1,4 @@
-//! The local executor: one job, one clean directory, one process group.
+//! The local executor: runs one job in a clean directory and a process group of its own.
 //!
 //! ```text
 //! work/BUILD-ATTEMPT/   build/    where the command runs: the sources of the main input
@@ -8,9 +8,10 @@
 //!                       tmp/      TMPDIR and HOME
 //! ```
 //!
-//! The process ends in one of these ways, whichever is first: by itself, by the wall-clock limit, by the silence limit,
-//! by a cancel. The last three ask all its descendants to end (TERM) and kill them a grace later. No descendant is
-//! alive when the outputs are taken over (`os/process/`, PROC2).
+//! The process ends by itself, at the wall-clock limit, at the silence limit, on a cancel, or at a limit of
+//! `os/process/limits.rs`, whichever is first. The last one kills all its descendants at once; the three before it ask
+//! them to end (TERM) and kill them after a grace. No descendant is alive when the outputs are taken over
+//! (`os/process/`, PROC2).
 
 use super::directory::Directory;
 use super::watch::{Watch, drain, keep_last};
@@ -61,7 +62,7 @@ pub(crate) struct Allowed {
     /// The time between asking a build to end and killing it.
     pub(crate) grace: Duration,
     pub(crate) limits: Limits,
-    /// Bytes of its output.
+    /// The most bytes of a build's output.
     pub(crate) output_bytes_max: u64,
 }
 
@@ -116,7 +117,7 @@ impl LocalExecutor {
         Ok(trees)
     }
 
-    /// Makes the directory of a job, with its sources. `Ok(Err(…))`: the job ends without one.
+    /// Makes the directory of a job, with its sources. `Ok(Err(…))`: the job ends without a directory.
     async fn prepare(
         &self,
         job: &Arc<BuildJob>,
@@ -137,7 +138,7 @@ impl LocalExecutor {
                     return end(format!("its sources are gone: {error}"));
                 }
                 Err(error) => {
-                    // Whether the disk was full is noted; the build is lost in any case.
+                    // This notes whether the disk was full. The build is lost in any case.
                     let run = Arc::clone(run);
                     let _ = blocking(move || run.met_full_disk()).await?;
                     return Err(Lost(error.to_string()));
@@ -154,7 +155,7 @@ impl LocalExecutor {
             };
             match blocking(prepare).await? {
                 Ok(directory) => return Ok(Ok(directory)),
-                // Once: a directory holds files of any size.
+                // Tried once in the other form, because a directory holds files of any size.
                 Err(error) if error.kind() == FileTooLarge && form == Form::Any => {
                     form = Form::Directory;
                 }
@@ -194,7 +195,7 @@ impl LocalExecutor {
         let build = directory.at("build");
         let mut command = match &self.allowed.sandbox.bubblewrap {
             None => Command::new(self.find(program, &build)),
-            // bubblewrap searches it inside the sandbox.
+            // bubblewrap searches for the program inside the sandbox.
             Some(_) => Command::new(program),
         };
         match model::script(&job.definition.command) {
@@ -202,7 +203,7 @@ impl LocalExecutor {
             None => command.args(arguments),
         };
         command.current_dir(&build);
-        // The job's own variables first, so that it cannot change the server's.
+        // The variables after `envs` are the server's. They come last, so that the job cannot change them.
         command
             .env("PATH", &self.path)
             .env("LANG", "C.UTF-8")
@@ -230,7 +231,7 @@ impl LocalExecutor {
         Ok(program)
     }
 
-    /// The program's file, on the search path of builds, even if the job has one of its own.
+    /// The program's file on the search path of builds. A `PATH` of the job's own does not count here.
     fn find(&self, program: &str, directory: &Path) -> PathBuf {
         if program.contains('/') {
             return directory.join(program);
@@ -285,7 +286,7 @@ impl Executor for LocalExecutor {
                 let kept = outputs.collect(&build, &out, &job.definition.products);
                 return kept_or_not(kept).inspect_err(|_| begun.note_full());
             }
-            // While its files are there.
+            // Before the directory is removed, because its files may be what fills the disk.
             if begun.met_full_disk() {
                 let how = process::describe(status);
                 return Err(Lost(format!("the disk was full while it ran ({how})")));
@@ -312,18 +313,18 @@ const CANCELED: &str = "canceled on request";
 
 async fn canceled(cancel: &mut watch::Receiver<bool>) {
     if cancel.wait_for(|cancel| *cancel).await.is_err() {
-        // The sender is gone: there will be no cancel.
+        // The sender is gone, so there will be no cancel.
         std::future::pending::<()>().await;
     }
 }
 
 /// How a process ended.
 enum Ended {
-    /// By itself.
+    /// The process ended by itself.
     Status(ExitStatus),
-    /// It was told to end, or exceeded a limit, or did not start.
+    /// The process was told to end, or exceeded a limit, or did not start.
     Otherwise(Outcome),
-    /// It was told to end, since a full disk kept its log from being written.
+    /// The process was told to end, because a full disk kept its log from being written.
     WithoutLog(String),
 }
 
@@ -380,7 +381,7 @@ impl LocalExecutor {
                                 watch.without_log = Some(message.clone());
                             }
                             watch.stop(&running, BuildStatus::FailedOther, message);
-                            // Its further output is dropped.
+                            // Further output is dropped.
                             open = false;
                         }
                     }
@@ -390,7 +391,7 @@ impl LocalExecutor {
                     }
                 },
                 ended = running.ended() => break ended,
-                // Once killed, only the kernel can delay its end.
+                // After the kill, only the kernel can delay the end of the build.
                 () = tokio::time::sleep_until(watch.next()), if !watch.killed => {
                     watch.tick(&running, job);
                 }
@@ -430,7 +431,7 @@ impl LocalExecutor {
     /// The end of a job that was not told to end. `last` is its last output.
     async fn by_itself(&self, job: &BuildJob, log: &mut LogWriter, end: End, last: &[u8]) -> Ended {
         let code = end.status().code();
-        // What bubblewrap prints and returns if the program does not exist.
+        // The text and the status of bubblewrap if the program does not exist.
         let missing = format!("bwrap: execvp {}: No such file or directory\n", program_of(job));
         let sandboxed = self.allowed.sandbox.bubblewrap.is_some();
         let message = if let Some(limit) = end.limit {

@@ -16,7 +16,8 @@ pub(super) struct Directory {
 }
 
 impl Directory {
-    /// The path of one of its folders, or of its `script`, which is too long for an argument.
+    /// The path of one of the directory's folders, or of its `script`. A script is in a file because it may be too long
+    /// for an argument.
     pub(super) fn at(&self, name: &str) -> PathBuf {
         self.root.join(name)
     }

@@ -1,4 +1,4 @@
-//! The limits of a running build: its time, its silence; and its last output.
+//! The limits of a running build (its time and its silence), and its last output.
 
 use crate::build::dispatch::{BuildJob, Outcome};
 use crate::log::LogWriter;
@@ -9,7 +9,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::time::Instant;
 
-/// Bytes of a build's last output that are kept.
+/// The most bytes of a build's last output that are kept.
 pub(super) const LAST_BYTES: usize = 4096;
 
 /// Appends to a build's last output.
@@ -18,8 +18,8 @@ pub(super) fn keep_last(last: &mut Vec<u8>, bytes: &[u8]) {
     last.drain(..last.len().saturating_sub(LAST_BYTES));
 }
 
-/// Copies what is left in the pipe of a build that has ended. Only a process that is no descendant of the build can
-/// hold it open.
+/// Copies what is left in the pipe of a build that has ended. Gives up after [`LEFTOVER`]: a process that is no
+/// descendant of the build may hold the pipe open.
 pub(super) async fn drain(
     mut out: pipe::Receiver,
     log: &mut LogWriter,
@@ -39,15 +39,15 @@ pub(super) async fn drain(
 
 /// The time limits of a running build, and whether it was told to end.
 pub(super) struct Watch {
-    /// Why it was told to end.
+    /// The outcome of a build that was told to end; `None`: the build was not told to end.
     pub(super) end: Option<Outcome>,
-    /// When it is killed if it has not ended.
+    /// When the build is killed if it has not ended; `None`: it was not told to end.
     pub(super) kill_at: Option<Instant>,
     pub(super) killed: bool,
     pub(super) grace: Duration,
     pub(super) deadline: Instant,
     pub(super) silent_at: Instant,
-    /// Why its log could not be written, if that is why it was told to end.
+    /// Why the build log could not be written; `None`: the build was not told to end for this reason.
     pub(super) without_log: Option<String>,
 }
 
@@ -57,7 +57,7 @@ impl Watch {
         self.kill_at.unwrap_or_else(|| self.deadline.min(self.silent_at))
     }
 
-    /// Asks its processes to end, once; the first reason stays.
+    /// Asks the build's processes to end, unless this was done before. The first reason is kept.
     pub(super) fn stop(&mut self, running: &Running, status: BuildStatus, message: String) {
         if self.end.is_none() {
             running.ask();
@@ -66,7 +66,7 @@ impl Watch {
         }
     }
 
-    /// Asks it to end if it has reached a limit, or kills it if it was asked a grace ago.
+    /// Asks the build to end if it has reached a limit, or kills it if its grace is over.
     pub(super) fn tick(&mut self, running: &Running, job: &BuildJob) {
         let now = Instant::now();
         match self.kill_at {
