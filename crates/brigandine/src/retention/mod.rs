@@ -1,23 +1,23 @@
-//! Retention: evaluations that are not kept are deleted, with their builds, build logs and outputs.
+//! Retention: deletes evaluations that are not kept, with their builds, build logs and outputs.
 //!
 //! ```text
-//! what is due (a read) → for each evaluation, oldest first:
-//!     mark → its builds, in slices, highest first
-//! and after some: those evaluations themselves → files
+//! find what is due (a read) → for each evaluation, oldest first:
+//!     mark it → delete its builds, in slices, highest first
+//! and after some evaluations: delete these evaluations themselves → delete files
 //! ```
 //!
-//! `store/pruning/` decides what may be deleted, and why the rest is consistent at each moment. This file cuts the work
-//! into short writes, in a lane of low priority.
+//! `store/pruning/` decides what may be deleted, and explains why the rest is consistent at each moment. This file cuts
+//! the work into short writes, in a lane of low priority.
 //!
-//! - RET1: a slice deletes at most the rows and takes at most the time of its [`Pace`]. Beside other writers of a
-//!   server it is short, and in a lane of low priority: it runs when no other call waits, and otherwise once in nine
-//!   batches. A command that writes alone makes longer slices.
-//! - RET2: an output is a folder that several builds may share. It is deleted when no build names it, and no result
-//!   that is not stored yet holds it: see [`Outputs::begin_removal`].
-//! - RET3: memory is bounded by the jobs of one evaluation, eight bytes for each.
-//! - RET4: empty evaluations are deleted in groups of at most [`GROUP`], because each such write is a fence between two
-//!   batches, and a sync. Files are deleted once [`DUE_FILES`] builds are gone. The database has both lists, so the
-//!   next run finds what is left.
+//! - RET1: a slice deletes at most the rows, and takes at most the time, of its [`Pace`]. In a server, slices are short
+//!   and in a lane of low priority: a slice runs when no other call waits, and otherwise once in nine batches. A
+//!   command that writes alone makes longer slices.
+//! - RET2: an output is a folder that several builds may share. It is deleted when no build names it, and when no hold
+//!   keeps it for a result that is still to be stored: see [`Outputs::begin_removal`].
+//! - RET3: memory is bounded by the jobs of one evaluation, at eight bytes for each job.
+//! - RET4: empty evaluations are deleted in groups of at most [`GROUP`], because each such write is an exclusive call
+//!   between two batches, with a sync of its own. Files are deleted once [`DUE_FILES`] builds are gone. The database
+//!   has the lists of both, so the next run finds what is left.
 
 use crate::log::Logs;
 use crate::model::{self, BuildId, EvaluationId, Event, Keep, SpecificationId};
@@ -33,28 +33,29 @@ use tokio::sync::{broadcast, watch};
 /// How much a slice may do.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pace {
-    /// Rows that it deletes at most.
+    /// The most rows that a slice deletes.
     pub(crate) rows: usize,
-    /// Time that it takes at most, not counting its last build. It holds the writer for this time, and for the commit.
+    /// The most time that a slice takes, not counting its last build. It holds the writer for this time, and for its
+    /// commit.
     pub(crate) time: Duration,
 }
 
 impl Pace {
-    /// For a server: other writers should not notice.
+    /// For a server: other writers should not notice the slices.
     pub(crate) const SHARED: Self = Self { rows: 500, time: Duration::from_millis(5) };
-    /// For a command, beside which little else writes: pages that many builds share are written and synced once.
+    /// For a command. Little else writes beside it, so pages that many builds share are written and synced only once.
     pub(crate) const ALONE: Self = Self { rows: 20_000, time: Duration::from_millis(100) };
 }
 
-/// Empty evaluations that one write deletes.
+/// The most empty evaluations that one write deletes.
 const GROUP: usize = 32;
-/// Builds that are deleted before their files are, not counting those of the last evaluation.
+/// After this many deleted builds their files are deleted, once the current evaluation is empty.
 const DUE_FILES: usize = 10_000;
-/// Jobs that one read returns.
+/// The most jobs that one read returns.
 const PAGE: u32 = 2_000;
-/// Files that one read returns.
+/// The most files that one read returns.
 const FILES: u32 = 200;
-/// Strays that one read returns.
+/// The most strays that one read returns.
 const STRAYS: u32 = 1_000;
 
 /// Deletes evaluations that are not kept.
@@ -64,7 +65,7 @@ pub(crate) struct Retention {
     outputs: Arc<Outputs>,
     logs: Logs,
     pace: Pace,
-    /// For specifications that do not name their own.
+    /// The settings for specifications that name none.
     keep: Keep,
     publish: broadcast::Sender<Event>,
 }
@@ -72,15 +73,15 @@ pub(crate) struct Retention {
 /// The result of one run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub(crate) struct Pruned {
-    /// Deleted evaluations.
+    /// The number of deleted evaluations.
     pub(crate) evaluations: usize,
-    /// Deleted builds.
+    /// The number of deleted builds.
     pub(crate) builds: usize,
-    /// Deleted build logs and outputs.
+    /// The number of deleted build logs and outputs.
     pub(crate) files: usize,
-    /// The longest time of a slice in the writer, without its commit.
+    /// The longest time of a slice in the writer, in milliseconds, without its commit.
     pub(crate) slice_ms_max: f64,
-    /// Slices.
+    /// The number of slices.
     pub(crate) slices: usize,
 }
 
@@ -97,22 +98,22 @@ impl Retention {
         Self { database, outputs, logs, pace: Pace::SHARED, keep, publish }
     }
 
-    /// The same at another pace.
+    /// The same retention at another pace.
     pub(crate) fn pace(mut self, pace: Pace) -> Self {
         self.pace = pace;
         self
     }
 
-    /// Deletes what need not be kept now, until `stop` turns true.
+    /// Deletes everything that need not be kept now, until `stop` turns true.
     ///
     /// # Errors
     /// The database is closed, or cannot be read or written. The next run continues.
     ///
     /// # Cancel safety
-    /// Dropped at any time: the rest is consistent, and the next run continues.
+    /// The future can be dropped at any time: the rest is consistent, and the next run continues.
     pub(crate) async fn run(&self, stop: &watch::Receiver<bool>) -> Result<Pruned, DatabaseError> {
         let mut pruned = Pruned::default();
-        // Files that a killed server left.
+        // First the files that a killed server left.
         self.remove_files(&mut pruned, stop).await?;
         let (keep, now) = (self.keep, model::now());
         let due = self.database.read(move |s| store::due(s, keep, now)).await?;
@@ -151,7 +152,7 @@ impl Retention {
         if !self.slices(id, builds, pruned, stop).await? {
             return Ok(false);
         }
-        // Builds without a job, which have moved to this evaluation.
+        // Strays: builds without a job that have moved to this evaluation.
         loop {
             let strays = self.database.read(move |s| store::strays(s, id, STRAYS)).await?;
             let (before, found) = (pruned.builds, strays.len());
@@ -222,7 +223,7 @@ impl Retention {
         let builds: Arc<[BuildId]> = builds.into();
         let Pace { rows, time } = self.pace;
         let (mut done, mut marked) = (0, false);
-        // At least once, to mark the evaluation.
+        // The loop runs at least once, to mark the evaluation.
         while done < builds.len() || !marked {
             if *stop.borrow() {
                 return Ok(false);
@@ -235,7 +236,7 @@ impl Retention {
                     if !marked && !store::mark(tx, id)? {
                         return Ok((None, began.elapsed()));
                     }
-                    // Each build is at least one row.
+                    // Each build is at least one row, so a slice needs no more builds than rows.
                     let some = &all[done..all.len().min(done + rows)];
                     let budget = Budget::new(rows, time);
                     Ok((store::prune_builds(tx, id, some, budget)?, began.elapsed()))
@@ -251,7 +252,7 @@ impl Retention {
         Ok(true)
     }
 
-    /// Deletes the files whose rows are deleted.
+    /// Deletes the files whose rows have been deleted.
     async fn remove_files(
         &self,
         pruned: &mut Pruned,
@@ -271,7 +272,7 @@ impl Retention {
                 };
                 match removed {
                     Ok(true) => gone.push(path),
-                    // A result holds it: a later run tries again.
+                    // A result holds the output, so a later run tries again.
                     Ok(false) => {}
                     Err(error) => tracing::warn!(%error, path, "a file cannot be deleted"),
                 }

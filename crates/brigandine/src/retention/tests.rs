@@ -84,8 +84,8 @@ impl Place {
     }
 }
 
-/// Three specifications; evaluations that share builds, within and between specifications; needs,
-/// attempts, outputs, products; some builds pending.
+/// Three specifications, whose evaluations share builds, within and between specifications. Builds have needs,
+/// attempts, outputs and products; some are pending.
 #[expect(clippy::too_many_lines, reason = "the rows of each table in turn")]
 fn drawn(dice: &mut Dice) -> String {
     let mut sql = String::from("BEGIN;");
@@ -134,7 +134,7 @@ fn drawn(dice: &mut Dice) -> String {
                        VALUES ({build}, 'file', 'n', 'p', 1, '');"
                 );
             }
-            // A need is a known build, of this evaluation or, which no evaluator would print, of none.
+            // A need is a known build of this evaluation, or of no evaluation, which no evaluator would print.
             for _ in 0..dice.roll(3) {
                 if let Some(need) = known.get(dice.roll(known.len().max(1))) {
                     let _ = write!(
@@ -176,7 +176,7 @@ async fn what_need_not_be_kept_goes_and_the_rest_stays_as_it_was() {
             let of = |row: &String| row.split('|').next().is_some_and(|id| kept.contains(id));
             rows.into_iter().filter(of).collect::<Vec<_>>()
         };
-        // Computed from the rules, in another way than the program does.
+        // The expected evaluations, computed from the rules in another way than the program does.
         let kept: BTreeSet<String> = place
             .rows(&format!(
                 "SELECT id FROM evaluation AS e WHERE scheduled + started > 0
@@ -202,7 +202,7 @@ async fn what_need_not_be_kept_goes_and_the_rest_stays_as_it_was() {
         assert_eq!(pruned.evaluations, promised, "seed {seed}: as the dry run said");
         let after = ["job", "checkout"].map(|name| table(name, "evaluation_id", &kept));
         assert_eq!(after, before, "seed {seed}");
-        // A build without a job is needed by another one, and nothing that a job or a need names is deleted.
+        // A build without a job is needed by another build. No build that a job or a need names was deleted.
         let idle = "SELECT id FROM build AS b
              WHERE NOT EXISTS (SELECT 1 FROM job WHERE build_id = b.id)
              AND NOT EXISTS (SELECT 1 FROM dependency WHERE needs_id = b.id)";
