@@ -27,7 +27,7 @@ pub(crate) struct BuilderSettings {
 /// How the builder is to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stop {
-    /// Not yet.
+    /// The builder goes on.
     No,
     /// It starts nothing more and lets running builds end.
     Drain,

@@ -1,8 +1,8 @@
 //! Evaluations: an evaluator runs as a child process, and its lines become jobs.
 //!
 //! The built-in evaluator only parses a text. So the server itself reads a job list of ordinary size, with the same
-//! function ([`jobs::lines`]) and the same checks of every line as a child process. A child process reads a large list,
-//! because its memory and time can be limited.
+//! function ([`jobs::lines`]) and the same checks of every line as a child process. A large list is read by a child
+//! process, because the memory and time of a process can be limited.
 //!
 //! If anything fails (the evaluator does not start, prints nonsense or too much, takes too long, ends with an error),
 //! the result is an [`EvaluateError`] with a message for people, and nothing is registered.
@@ -69,8 +69,8 @@ const LINE_BYTES_MAX: usize = 1024 * 1024;
 
 /// Runs the specification's evaluator over the checkouts. Its standard error goes to `log`.
 ///
-/// `scratch` is a directory that does not exist yet. An evaluator command, or one that reads a large list, gets a copy
-/// of the main checkout there and may write to it.
+/// `scratch` is a directory that does not exist yet. An evaluator command, or a child process that reads a large list,
+/// gets a copy of the main checkout there and may write to it.
 ///
 /// # Cancel safety
 /// If the future is dropped, the evaluator is killed with its descendants.

@@ -38,7 +38,7 @@ pub(crate) enum Access {
     Local,
     /// A `.gitmodules` names the repository, and the specification allows the server's credentials for its address.
     Named,
-    /// A `.gitmodules` names the repository. git gets no configuration, keys and credentials of the server's user.
+    /// A `.gitmodules` names the repository. git gets no configuration, keys or credentials of the server's user.
     Anonymous,
 }
 

@@ -31,9 +31,9 @@ const SUBMODULE_DEPTH_MAX: usize = 8;
 /// The form in which a caller wants a revision's files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
-    /// In the clone, or in a directory.
+    /// The files may be in the clone or in a directory.
     Any,
-    /// In a directory that has all files.
+    /// All files must be in a directory.
     Directory,
 }
 
@@ -339,7 +339,7 @@ impl Export<'_> {
         repositories.mended(origin, revision, write).await
     }
 
-    /// The settings in the `.gitmodules` of a revision, by path.
+    /// The submodules that the `.gitmodules` of a revision names, by path.
     async fn submodules(
         &self,
         origin: &Origin,
@@ -355,8 +355,8 @@ impl Export<'_> {
     }
 }
 
-/// Whether an error says that git-lfs could not be started. It comes from the shell, or from git if git wrote to the
-/// dead filter first.
+/// Whether an error says that git-lfs could not be started. The message is the shell's, or git's if git noticed the
+/// failure first.
 fn is_without_lfs(said: &str) -> bool {
     let ended = ["not found", "initialization for subprocess"];
     said.contains("git-lfs") && ended.iter().any(|words| said.contains(words))

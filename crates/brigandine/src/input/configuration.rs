@@ -1,4 +1,4 @@
-//! git's configuration of the server's user.
+//! The configuration that git has for the server's user.
 
 use std::collections::BTreeMap;
 

@@ -22,9 +22,9 @@ pub(crate) struct ExportedTree {
 /// Where the files of a revision are.
 #[derive(Debug)]
 pub(super) enum Files {
-    /// In a directory that nothing writes to.
+    /// The files are in a directory to which nothing writes.
     Directory(PathBuf),
-    /// In a clone, where each file is the contents of its git object.
+    /// The files are in a clone, where each file is the contents of its git object.
     Clone(ClonedFiles),
 }
 
@@ -39,7 +39,7 @@ pub(super) struct ClonedFiles {
 /// The most files that one question to a reader asks for.
 const FILES_AT_ONCE: usize = 64;
 
-/// The most bytes of a file that is read from a clone. Revisions with larger files are exported to a directory.
+/// The most bytes of a file that is read from a clone. Users of larger files need an export to a directory.
 const FILE_BYTES_MAX: usize = 16 << 20;
 
 impl ClonedFiles {

@@ -1,9 +1,9 @@
 //! Reads repositories with libgit2, which is cheaper than a git process for each question: revisions, listings and
 //! files. Also copies new revisions of a repository on this machine. Runs in processes of its own (`reader.rs`).
 //!
-//! This code only reads, and writes plain objects and references. git itself does the rest: it talks to other machines,
-//! rewrites URLs, converts files, collects garbage, copies more than [`OBJECTS_MAX`] objects or [`BYTES_MAX`] bytes,
-//! and reads repositories that libgit2 cannot read.
+//! This code only reads repositories and writes plain objects and references. git itself does the rest: it talks to
+//! other machines, rewrites URLs, converts files, collects garbage, copies more than [`OBJECTS_MAX`] objects or
+//! [`BYTES_MAX`] bytes, and reads repositories that libgit2 cannot read.
 //!
 //! - OBJ1: if a clone has an object, it has all objects that this object names, except where the source is shallow. git
 //!   adds a whole pack or nothing (`fetch.unpackLimit=1`), and [`follow`] writes an object after all objects that it
@@ -19,7 +19,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::Instant;
 
-/// The most objects that [`follow`] copies; git copies more.
+/// The most objects that [`follow`] copies. If there are more, git fetches them.
 const OBJECTS_MAX: usize = 4096;
 /// The most bytes of objects that [`follow`] copies.
 const BYTES_MAX: usize = 32 << 20;

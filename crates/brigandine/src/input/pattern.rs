@@ -23,7 +23,8 @@ pub(crate) struct Pattern {
 enum Component {
     /// `**`: any number of components.
     Many,
-    /// Any one component. A `**` at the end of a pattern becomes this and [`Component::Many`], at least one component.
+    /// One component of any name. At the end of a pattern, `**` becomes this and [`Component::Many`], so it stands for
+    /// at least one component.
     One,
     Literal(String),
     Wild(Vec<Token>),

@@ -44,7 +44,7 @@ pub(crate) struct Entry {
 const NAME_BYTES_MAX: usize = 255;
 
 impl Entry {
-    /// An entry with this mode of git's. `None`: the mode or a component of the path is not allowed.
+    /// Makes an entry from git's mode. `None`: the mode or a component of the path is not allowed.
     fn new(path: Vec<u8>, mode: u32, object: String) -> Option<Self> {
         // As in git, only the kind and the owner's right to execute count.
         let kind = match mode & 0o170_000 {

@@ -1,4 +1,4 @@
-//! Shared by the writing end and the reading end of a log.
+//! The types and paths that the writing end and the reading end of a log share.
 
 use std::path::{Path, PathBuf};
 

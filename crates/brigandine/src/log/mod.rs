@@ -226,8 +226,7 @@ impl Logs {
     pub(crate) async fn open_evaluation(&self, evaluation: &Evaluation, offset: u64) -> LogReader {
         let name = LogName::Evaluation(evaluation.id);
         let running = evaluation.status == EvaluationStatus::Started;
-        // An evaluation's row does not say how many bytes its log has. It names a file only if there is at least one
-        // byte.
+        // An evaluation's row does not say how many bytes its log has. A log that the row names has at least one byte.
         self.open_named(name, &evaluation.log_path, 1, running, offset).await
     }
 

@@ -59,7 +59,7 @@ pub(super) struct Turn {
     pub(super) run: Run,
     /// How many evaluations directly before this one met a full disk.
     pub(super) full: usize,
-    /// The result of the look to store if a repository cannot be fetched.
+    /// The look's result, which is stored if a repository cannot be fetched.
     pub(super) unreachable: store::Looked,
 }
 

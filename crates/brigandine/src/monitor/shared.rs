@@ -36,7 +36,8 @@ pub(crate) struct Shared {
     pub(crate) interval: Duration,
     /// The folder in which evaluators get their directories.
     pub(crate) work: PathBuf,
-    /// The outputs of builds. When jobs are linked to finished builds, their outputs are checked here.
+    /// The outputs of builds. When jobs are linked to finished builds, the server checks that the outputs of these
+    /// builds exist.
     pub(crate) outputs: Arc<Outputs>,
     /// Called when builds may have been scheduled.
     pub(crate) scheduled: Scheduled,

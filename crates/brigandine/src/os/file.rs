@@ -53,7 +53,7 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// Characters of a path that a message shows.
+/// The most characters of a path that a message shows.
 const PATH_SHOWN: usize = 400;
 
 /// Adds the file's path to an error.

@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 const BATCH: usize = 256;
 /// How many times `empty_this` tries to empty a folder in which other processes move folders.
 const ROUNDS: usize = 3;
-/// Bytes of a path that a message shows.
+/// The most bytes of a path that a message shows.
 const SHOWN_BYTES_MAX: usize = 200;
 
 /// The top, the current folder, or a folder between them.

@@ -65,7 +65,7 @@ impl Sandbox {
         self.user.map_or(Ok(()), |user| user.give(directory))
     }
 
-    /// The program that runs `inside` in this sandbox.
+    /// The program that runs the command `inside` in this sandbox.
     ///
     /// bubblewrap itself starts without variables. It reads those of the command from a file and sets them only for the
     /// program in the sandbox, so a job's `LD_PRELOAD` has no effect outside.
@@ -103,8 +103,8 @@ fn arguments(inside: &Command, view: &View<'_>) -> Vec<u8> {
         }
     };
     add(&[&"--unshare-all", &"--die-with-parent", &"--new-session", &"--clearenv"]);
-    // If root runs bubblewrap, the program would keep all capabilities in its namespaces, and could remount read-only
-    // folders for writing.
+    // Without this, a program in a bubblewrap that root runs would keep all capabilities in its namespaces. It could
+    // remount read-only folders for writing.
     add(&[&"--cap-drop", &"ALL"]);
     if view.network {
         add(&[&"--share-net"]);

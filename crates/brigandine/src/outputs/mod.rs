@@ -50,7 +50,7 @@ pub(crate) struct Outputs {
 }
 
 impl Outputs {
-    /// Keeps outputs in `directory`, made if need be. Blocks.
+    /// Keeps outputs in `directory`, which is made if need be. Blocks.
     pub(crate) fn new(directory: PathBuf, bytes_max: u64) -> io::Result<Self> {
         let empty = hex(&Sha256::digest([]));
         fs::create_dir_all(directory.join(&empty))?;

@@ -180,7 +180,8 @@ impl Repositories {
         self.known(path, |known| known.generation += 1);
     }
 
-    /// git's configuration of the server's user. The first call reads it; after a failure the next call tries again.
+    /// The configuration that git has for the server's user. The first call reads it; after a failure the next call
+    /// tries again.
     pub(super) async fn configuration(&self) -> Result<&Configuration, FetchError> {
         self.configuration
             .get_or_try_init(async || {

@@ -9,16 +9,17 @@ use crate::input::reader::About;
 use std::collections::HashSet;
 use std::path::Path;
 
-/// If a clone has more pins, `tidy` asks which revisions are needed.
+/// If a clone has more pins than this, `tidy` asks which revisions are needed.
 const PINS_MAX: usize = 32;
-/// If a clone has more loose objects, `tidy` packs them. It counts them itself, because `git gc --auto` estimates their
-/// number from one of 256 folders and can be off by as many again.
+/// If a clone has more loose objects than this, `tidy` packs them. It counts them itself, because `git gc --auto`
+/// estimates their number from one of 256 folders and can be off by as many again.
 const LOOSE_MAX: usize = 256;
-/// If a clone has more packs, `tidy` lets git collect garbage.
+/// If a clone has more packs than this, `tidy` lets git collect garbage.
 const PACKS_MAX: usize = 50;
-/// git deletes unreachable objects that are older. It keeps younger ones, because a build may be reading them.
+/// git deletes unreachable objects that are older than this. It keeps younger ones, because a build may be reading
+/// them.
 const UNNEEDED_FOR: &str = "1.day.ago";
-/// A clone is tidied after the first of every so many evaluations.
+/// Of this many evaluations, a clone is tidied after the first.
 const TIDY_EVERY: u32 = 32;
 
 impl Repositories {

@@ -34,7 +34,7 @@ pub(crate) enum CaptureError {
     Output(usize),
 }
 
-/// Bytes of standard error that are kept.
+/// The most bytes of standard error that are kept.
 const STDERR_KEPT: usize = 16 * 1024;
 
 /// Runs a process without standard input to its end, and keeps what it writes.

@@ -42,7 +42,7 @@ pub(super) fn fork_servers() -> MutexGuard<'static, BTreeSet<i32>> {
 #[derive(Debug)]
 pub(super) struct ForkServer {
     control: AsyncFd<OwnedFd>,
-    /// `None` while it is dropped.
+    /// `None` only while this is dropped.
     pub(super) child: Option<Child>,
 }
 

@@ -38,9 +38,9 @@ const BOUNDED_SINCE: (u32, u32) = (6, 14);
 /// How a namespace is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {
-    /// With the rights of root.
+    /// The namespace is made with the rights of root.
     Root,
-    /// In a user namespace with one user.
+    /// The namespace is made in a user namespace with one user.
     User,
 }
 

@@ -61,7 +61,7 @@ pub(crate) struct Supervisors {
 }
 
 impl Supervisors {
-    /// Makes it without control groups.
+    /// Starts programs without control groups.
     #[cfg(test)]
     pub(crate) fn new(lock: Option<File>) -> Arc<Self> {
         Self::with_groups(lock, None)
@@ -138,7 +138,7 @@ impl Supervisors {
     }
 }
 
-/// What a supervisor needs to know of a command.
+/// The parts of a command that a supervisor must know.
 fn launch(command: &Command) -> Launch {
     let environment: Vec<(OsString, OsString)> = command
         .get_envs()

@@ -172,7 +172,8 @@ fn reap(supervisors: &mut Vec<(i32, OwnedFd)>, ready: &[bool]) -> bool {
 fn kill_stopped(supervisors: &[(i32, OwnedFd)]) {
     for (id, handle) in supervisors {
         let Ok(stat) = std::fs::read_to_string(format!("/proc/{id}/stat")) else { continue };
-        // The process's name, which stands before the state, may contain any text. So the last `) ` is searched.
+        // The process's name, which stands before the state, may contain any text. So the state is read after the last
+        // `) `.
         let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
         if matches!(state, Some('T' | 't')) {
             let _ = pidfd_send_signal(handle, Signal::KILL);
@@ -242,8 +243,8 @@ fn run(thread: &SingleThread, order: Order, scope: Scope) {
         }
     };
     let mut program = Supervised { leader, status: None, scope, group };
-    // The program may keep every processor busy, so the supervisor gets a higher priority. Only root may do this;
-    // programs of other users are bounded by RLIMIT_NPROC.
+    // The program may keep every processor busy, so the supervisor gets a higher priority. Only root may do this. For
+    // another user, RLIMIT_NPROC bounds the program instead.
     let _ = setpriority_process(None, PRIORITY);
     let mut limit = None;
     if Report::Started.send(&mut server).is_ok() {
@@ -256,8 +257,8 @@ fn run(thread: &SingleThread, order: Order, scope: Scope) {
     }
     let mut left = program.end();
     if launch.sandboxed {
-        // bubblewrap ends a moment before the first process of its namespace, with which all others end. So the
-        // processes that were found here did not outlive the build.
+        // bubblewrap ends a moment before the first process of its namespace, and all others end with that process. So
+        // those that were found here are not counted as left behind.
         left = 0;
     }
     if failed {
@@ -304,8 +305,8 @@ struct Supervised {
 }
 
 impl Supervised {
-    /// Obeys the server and measures, until the program has ended or the server is gone. The program is killed when it
-    /// exceeds a limit, which is returned.
+    /// Obeys the server and measures, until the program has ended or the server is gone. A program that exceeds a limit
+    /// is killed, and the limit is returned.
     fn follow(
         &mut self,
         handle: &OwnedFd,
@@ -394,7 +395,7 @@ impl Supervised {
                     if depth > own {
                         match handle.try_clone() {
                             Ok(handle) => asked.push(handle),
-                            // No more descriptors can be open: ask this process now, out of order.
+                            // No more descriptors can be opened: ask this process now, out of order.
                             Err(_) => drop(pidfd_send_signal(handle, Signal::TERM)),
                         }
                     }

@@ -93,7 +93,7 @@ impl User {
         })
     }
 
-    /// Makes this user the owner of a pipe, because programs open standard descriptors again as `/dev/stderr`.
+    /// Makes this user the owner of a pipe, because a program may open a standard descriptor again, as `/dev/stderr`.
     pub(super) fn give_pipe(self, pipe: impl AsFd) -> io::Result<()> {
         let (id, group) = (Uid::from_raw(self.id), Gid::from_raw(self.group));
         Ok(rustix::fs::fchown(pipe, Some(id), Some(group))?)
