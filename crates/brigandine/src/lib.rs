@@ -37,10 +37,10 @@ pub use os::state_dir::StateDir;
 pub use site::Web;
 pub use web::COMPARED;
 
-/// Begins a program that runs a server. The program calls it first of all.
+/// Begins a program that runs a server. The program calls this before anything else.
 ///
 /// The server starts its own program again for its helper processes. `Some`: this process is a helper and has done its
-/// work, or it cannot continue and has printed why; the program ends with the status.
+/// work, or it cannot continue and has printed why. The program then exits with the status.
 pub fn begin() -> Option<ExitCode> {
     if os::process::is_supervisor() {
         os::process::supervise();
@@ -51,7 +51,7 @@ pub fn begin() -> Option<ExitCode> {
         return Some(ExitCode::SUCCESS);
     }
     os::ffi::few_arenas();
-    // The modes of the files of builds must not depend on the umask that the server was started with.
+    // Files of builds must get the same modes whatever umask the server was started with.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     if let Err(error) = os::ffi::close_on_exec() {
         eprintln!("brigandine: cannot keep inherited descriptors from other programs: {error}");
@@ -60,7 +60,7 @@ pub fn begin() -> Option<ExitCode> {
     evaluate::jobs::is_evaluator().then(evaluate::jobs::main)
 }
 
-/// The program `brigandine`, with these arguments, of which the first is its name.
+/// Runs the program `brigandine` with these arguments. The first one is the program's name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     use cli::Command;
     use command::block_on;

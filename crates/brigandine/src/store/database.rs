@@ -1,4 +1,4 @@
-//! The database handle of the server: Lockkeeper's, with the client whose lane its calls take.
+//! The database handle of the server: Lockkeeper's handle, with the client in whose lane its calls wait.
 
 pub use lockkeeper::{Error as DatabaseError, Snapshot, Transaction};
 use rusqlite::config::DbConfig;
@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::path::Path;
 use std::time::Duration;
 
-/// A handle for one part of the server. Clones share the part's lane.
+/// A database handle for one part of the server. Clones share the part's lane.
 #[derive(Debug, Clone)]
 pub struct Database {
     whole: lockkeeper::Database,
@@ -14,8 +14,8 @@ pub struct Database {
 }
 
 impl Database {
-    /// Opens the file, which is created when `create` is set. A write is on the disk before it is answered. A call
-    /// waits for `busy_timeout` while another program has the file locked.
+    /// Opens the file, and creates it first if `create` is set and the file is missing. A write is on the disk before
+    /// the caller gets its answer. While another program has the file locked, a call waits up to `busy_timeout`.
     pub(crate) async fn open(
         path: &Path,
         create: bool,
@@ -25,10 +25,11 @@ impl Database {
             .create_if_missing(create)
             .synchronous(lockkeeper::Synchronous::Full)
             .busy_timeout(busy_timeout)
-            // Of each connection. The kernel caches the other pages; one from there costs two microseconds.
+            // The cache size of each connection. The kernel caches the other pages; reading a page from there takes two
+            // microseconds.
             .page_cache_bytes(6 << 20)
-            // Keeps plans independent of values. Otherwise, once `ANALYZE` has sampled the columns, SQLite prepares a
-            // statement again for each new value, which takes five times as long as the statement.
+            // Makes plans independent of values. Otherwise, after `ANALYZE` has sampled the columns, SQLite prepares a
+            // statement again for each new value, which takes five times as long as running the statement.
             .setup(|connection| {
                 connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
             })
@@ -50,12 +51,12 @@ impl Database {
         Self { whole: self.whole.clone(), client }
     }
 
-    /// Risks of the file or of SQLite, in words.
+    /// Warnings about risks of the file or of SQLite, as text for an operator.
     pub(crate) fn warnings(&self) -> Vec<String> {
         self.whole.warnings()
     }
 
-    /// Closes it for all clients, after the waiting calls have run.
+    /// Closes the database for all clients, after the waiting calls have run.
     pub async fn close(&self) -> Result<(), DatabaseError> {
         self.whole.close().await.map(drop)
     }

@@ -1,4 +1,4 @@
-//! Evaluations, their checkouts and how they differ.
+//! Evaluations, their checkouts, and how evaluations differ.
 
 use super::database::Snapshot;
 use super::query::{Columns, Query, read};
@@ -40,7 +40,7 @@ pub fn evaluation(s: &Snapshot, id: EvaluationId) -> rusqlite::Result<Option<Eva
     s.first(select!("WHERE e.id = ?1"), [id], from_row)
 }
 
-/// The latest evaluations, newest first: of one specification by name, or of all.
+/// The latest evaluations of the named specification, newest first; `None`: of all specifications.
 pub fn evaluations(
     s: &Snapshot,
     specification: Option<&str>,
@@ -56,7 +56,7 @@ pub fn evaluations(
     s.all(sql, params![name, limit], from_row)
 }
 
-/// The latest evaluations of a specification, newest first: their numbers, statuses and counters alone.
+/// The latest evaluations of a specification, newest first: only their numbers, statuses and counters.
 pub(crate) fn evaluation_states(
     s: &Snapshot,
     specification: SpecificationId,
@@ -71,8 +71,8 @@ pub(crate) fn evaluation_states(
     })
 }
 
-/// A page of a specification's evaluations, newest first: those below `before`; or those above `after`, of which the
-/// nearest are taken; or the newest.
+/// A page of a specification's evaluations, newest first. With `after`: the evaluations above it that are nearest to
+/// it; otherwise with `before`: those below it; with neither: the newest.
 pub(crate) fn evaluation_page(
     s: &Snapshot,
     specification: &str,
@@ -123,18 +123,18 @@ pub(crate) fn evaluation_details(
     Ok(Some(EvaluationDetails { checkouts: checkouts(s, id)?, evaluation, previous, next }))
 }
 
-/// How an evaluation's jobs differ from those of `previous`, by job name: at most `limit` entries
-/// of each kind. Jobs without a change, and jobs still pending, are left out.
+/// How an evaluation's jobs differ from those of `previous`, by job name: at most `limit` entries of each kind. Jobs
+/// without a change, and jobs that are still pending, are left out.
 ///
-/// Both lists are read once, side by side in the order of names; the status is looked up of those jobs alone whose
-/// builds differ.
+/// Both lists are read once, in parallel, in the order of names. A status is looked up only for jobs whose builds
+/// differ.
 pub(crate) fn changes(
     s: &Snapshot,
     id: EvaluationId,
     previous: EvaluationId,
     limit: u32,
 ) -> rusqlite::Result<Vec<(String, BuildId, JobChange)>> {
-    // Two texts, so that the cache holds both statements while both are open.
+    // Two texts, so that the statement cache holds two statements while both are open.
     let mut now = s.prepare_cached(
         "SELECT name, build_id FROM job AS now WHERE evaluation_id = ?1 ORDER BY name, build_id",
     )?;
@@ -203,16 +203,16 @@ fn take(list: &mut Jobs, group: &Group, limit: usize) {
     list.extend(group.builds.iter().take(room).map(|build| (group.name.clone(), *build)));
 }
 
-/// The builds of a job in an evaluation: one, or as many as an import brought.
+/// The builds of a job in an evaluation: one, or several if an import brought them.
 struct Group {
     name: String,
     builds: Vec<BuildId>,
 }
 
-/// Groups rows that are sorted by name.
+/// Yields groups of rows with the same name, from rows that are sorted by name.
 struct Groups<'s> {
     rows: Rows<'s>,
-    /// The first row of the next group.
+    /// The first row of the next group, which has been read already; `None`: no row has been read ahead.
     next: Option<(String, BuildId)>,
 }
 

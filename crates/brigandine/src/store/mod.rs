@@ -1,8 +1,8 @@
 //! All SQL of the server: one function per statement or short transaction, which returns values of the model.
 //!
-//! Functions take a [`Snapshot`] to read or a [`Transaction`] to write, so the caller decides what belongs together:
-//! every answer that takes more than one query is made on one snapshot. Values such as the time and digests are
-//! parameters; a change of state is a conditional `UPDATE` whose row count decides.
+//! Functions take a [`Snapshot`] to read or a [`Transaction`] to write, so the caller decides which calls belong
+//! together. Every answer that needs more than one query is read from one snapshot. Values such as the time and digests
+//! are parameters. A change of state is a conditional `UPDATE`, and its row count tells whether the change happened.
 
 mod builds;
 mod database;

@@ -1,6 +1,7 @@
-//! Query plans: every statement of the store finds its rows by an index, in their order, on few builds and on millions.
+//! Tests query plans: every statement of the store finds its rows by an index, in their order, with few builds and with
+//! millions.
 //!
-//! The test does not list the statements: it asks a connection with a trace everything that the server asks, and explains
+//! The test has no list of statements. It makes every request of the server on a connection with a trace, and explains
 //! each traced statement under three sets of statistics.
 
 use super::builds::{By, List, claim_for, shape};
@@ -16,20 +17,21 @@ use rusqlite::{Connection, trace::TraceEvent};
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
-/// What a connection with a trace has run; SQLite's hook takes a plain function.
+/// The statements that traced connections have run. A static, because SQLite's hook is a plain function.
 static RUN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 #[expect(clippy::needless_pass_by_value, reason = "as SQLite's hook is called")]
 fn trace(event: TraceEvent<'_>) {
     if let TraceEvent::Stmt(_, sql) = event {
-        // SQLite traces the statements of triggers as comments; they are explained with the statement itself.
+        // SQLite traces the statements of triggers as comments. They are explained together with the statement that
+        // fires them.
         if !sql.starts_with("--") {
             RUN.lock().unwrap_or_else(PoisonError::into_inner).insert(sql.to_owned());
         }
     }
 }
 
-/// Four specifications, evaluations of a hundred jobs, every status, outputs, dependencies.
+/// Four specifications, and evaluations of a hundred jobs, with every status, outputs and dependencies.
 fn fill(builds: usize) -> String {
     format!(
         "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 4)
@@ -59,7 +61,7 @@ fn fill(builds: usize) -> String {
 /// Statistics of a database with five million builds, as `ANALYZE` finds them.
 const MILLIONS: &str = include_str!("plans.sql");
 
-/// All filters that a request can have: every subset of these fields.
+/// All filters that a request can have: every subset of the fields that `fields` has.
 fn subsets(fields: &BuildFilter) -> impl Iterator<Item = BuildFilter> {
     (0_u32..64).map(move |bits| {
         let has = |bit: u32| bits & (1 << bit) != 0;
@@ -88,7 +90,7 @@ fn filters() -> Vec<BuildFilter> {
     subsets(&fields).collect()
 }
 
-/// Asks the store everything.
+/// Calls every function of the store.
 async fn ask_everything(database: &lockkeeper::Database) {
     database
         .write(move |tx| {
@@ -236,7 +238,8 @@ fn change_evaluations(tx: &Transaction) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Nothing is pending in the second evaluation any more, and a build of it goes, with its children.
+/// Deletes an evaluation's build: the second evaluation gets nothing pending, and a build of it is deleted with its
+/// rows.
 fn prune(tx: &Transaction) -> rusqlite::Result<()> {
     tx.execute("UPDATE evaluation SET scheduled = 0 WHERE id = 2", [])?;
     assert!(mark(tx, EVALUATION)?, "the second of fifty");
@@ -253,7 +256,7 @@ fn fault(sql: &str, plan: &[String]) -> Option<&'static str> {
         return Some("pages by an offset");
     }
     for step in plan {
-        // A server has tens of specifications, and their names have to be in order.
+        // A server has tens of specifications, so SQLite may sort them by name.
         if step.contains("TEMP B-TREE") && !plan[0].starts_with("SCAN specification") {
             return Some("sorts");
         }
@@ -278,7 +281,7 @@ fn fault(sql: &str, plan: &[String]) -> Option<&'static str> {
         ];
         match table {
             "b" | "build" if ordered && bounded => {}
-            // `j` is a subquery or the counted jobs of one build; as the table it is `SEARCH`.
+            // `SCAN j` is a subquery, or the counted jobs of one build. The table `job` itself is always searched.
             table if small.contains(&table) && !how.contains("INDEX job") => {}
             _ => return Some("reads a whole table"),
         }
@@ -295,8 +298,8 @@ fn plan(connection: &Connection, sql: &str) -> Vec<String> {
     rows.map(|row| row.expect("a row")).collect()
 }
 
-/// Whether the statement makes a table in memory, with a page cache of its own: too slow for a statement that runs once
-/// per row.
+/// Whether the statement makes a table in memory, with a page cache of its own. That is too slow for a statement that
+/// runs once per row.
 fn makes_a_table(connection: &Connection, sql: &str) -> bool {
     let mut statement = connection.prepare(&format!("EXPLAIN {sql}")).expect(sql);
     let values = vec![rusqlite::types::Value::Integer(1); statement.parameter_count()];
@@ -310,12 +313,12 @@ fn makes_a_table(connection: &Connection, sql: &str) -> bool {
 async fn every_statement_finds_its_rows_by_an_index_on_few_builds_and_on_millions() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = StateDir::new(directory.path()).database();
-    // On every connection, whenever one is opened.
+    // The hook is set on every connection, whenever one is opened.
     let traced = |conn: &Connection| crate::os::ffi::trace_statements(conn, trace);
     let database = lockkeeper::Database::builder(&path).setup(traced).open().await.expect("opens");
     let text = format!("{}BEGIN;{}COMMIT;", include_str!("../../schema.sql"), fill(5000));
     database.exclusive(move |conn| conn.execute_batch(&text)).await.expect("filled");
-    // Without the statements that filled the database.
+    // Forgets the statements that filled the database.
     RUN.lock().unwrap_or_else(PoisonError::into_inner).clear();
     ask_everything(&database).await;
     database.close().await.expect("closes");
@@ -334,7 +337,7 @@ async fn every_statement_finds_its_rows_by_an_index_on_few_builds_and_on_million
     for (builds, statistics) in [("unknown", ""), ("5,000", "ANALYZE;"), ("5,000,000", MILLIONS)] {
         connection.execute_batch(statistics).expect("statistics");
         let connection = open().expect("opens with the new statistics");
-        // As every connection of the server has it.
+        // The setting of every connection of the server.
         connection.set_db_config(SQLITE_DBCONFIG_ENABLE_QPSG, true).expect("set");
         for sql in &statements {
             let plan = plan(&connection, sql);
@@ -350,7 +353,7 @@ async fn every_statement_finds_its_rows_by_an_index_on_few_builds_and_on_million
     assert!(faults.is_empty(), "{}", faults.join("\n\n"));
 }
 
-/// A list by a plain query, which uses no index.
+/// The result of a list, computed by a plain query that uses no index.
 fn plain_list(
     connection: &Connection,
     filter: &BuildFilter,

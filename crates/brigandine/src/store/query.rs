@@ -1,15 +1,15 @@
-//! How the store asks: for one row or all of them, and a row as a value.
+//! How the store queries: for one row or all of them, and how a row becomes a value.
 //!
-//! Each text is prepared once per connection and kept in the connection's cache.
+//! Each SQL text is prepared once per connection and stays in the connection's cache.
 
 use lockkeeper::Queryable;
 use rusqlite::types::{FromSql, Type};
 use rusqlite::{Params, Result, Row};
 use serde::de::DeserializeOwned;
 
-/// Queries of snapshots, transactions and plain connections.
+/// Queries that snapshots, transactions and plain connections can make.
 pub(super) trait Query: Queryable {
-    /// The first row, if there is one.
+    /// The first row; `None`: there is none.
     fn first<T>(
         &self,
         sql: &str,
@@ -29,7 +29,7 @@ pub(super) trait Query: Queryable {
         self.prepare_cached(sql)?.query_map(values, read)?.collect()
     }
 
-    /// The first column of the first row, if there is one.
+    /// The first column of the first row; `None`: there is no row.
     fn value<T: FromSql>(&self, sql: &str, values: impl Params) -> Result<Option<T>> {
         self.first(sql, values, |row| row.get(0))
     }
@@ -42,7 +42,7 @@ pub(super) trait Query: Queryable {
 
 impl<Q: Queryable> Query for Q {}
 
-/// The columns of a row, one after another.
+/// Reads the columns of a row, from left to right.
 pub(super) struct Columns<'r, 's> {
     row: &'r Row<'s>,
     next: usize,
@@ -59,7 +59,7 @@ impl<'r, 's> Columns<'r, 's> {
         self.row.get(self.next - 1)
     }
 
-    /// The value that the next column holds as JSON.
+    /// The value that the next column stores as JSON.
     pub(super) fn json<T: DeserializeOwned>(&mut self) -> Result<T> {
         let (column, text) = (self.next, self.take::<String>()?);
         serde_json::from_str(&text).map_err(|error| {
@@ -68,8 +68,8 @@ impl<'r, 's> Columns<'r, 's> {
     }
 }
 
-/// A struct whose first fields are the next columns of [`Columns`], in this order. Behind a `;` stand the other fields
-/// as in a struct expression.
+/// A struct whose first fields are read from the next columns of [`Columns`], in this order. The other fields follow
+/// after a `;`, as in a struct expression.
 macro_rules! read {
     ($columns:ident: $of:ident { $($field:ident),+ $(; $($rest:tt)*)? }) => {
         $of { $($field: $columns.take()?,)+ $($($rest)*)? }

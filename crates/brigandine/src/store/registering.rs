@@ -1,4 +1,4 @@
-//! The life of an evaluation: begun before anything runs, registered as a whole or not at all.
+//! The life of an evaluation: it is begun before anything runs, and its jobs are registered as a whole or not at all.
 
 use super::database::Transaction;
 use super::derivations::derivation_key;
@@ -13,16 +13,17 @@ use rusqlite::params;
 /// What [`begin_evaluation`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Begun {
-    /// A new stamp: the row is stored, the evaluator may run.
+    /// The stamp is new: the row is stored, and the evaluator may run.
     New(EvaluationId),
-    /// A known stamp, whose evaluation was aborted or failed as the last look did: the row is in state started again.
+    /// The stamp is known. Its evaluation was aborted, or failed as the last look did, and is in state started again.
     Again(EvaluationId),
-    /// A known stamp: nothing has to run.
+    /// The stamp is known: nothing has to run.
     Known(EvaluationId, EvaluationStatus),
 }
 
-/// Stores an evaluation in state started, unless its stamp is known, and notes it as the one that the inputs are at.
-/// A known one is begun again when it was aborted, or failed with `error`, the message of the last failed look.
+/// Stores an evaluation in state started, unless its stamp is known, and notes it as the evaluation of the revisions
+/// that the inputs have now. A known evaluation is begun again if it was aborted, or if it failed with the message
+/// `error`, which is that of the last failed look.
 pub fn begin_evaluation(
     tx: &Transaction,
     specification: SpecificationId,
@@ -62,7 +63,7 @@ pub fn begin_evaluation(
     Ok(Begun::New(id))
 }
 
-/// Notes that the checkouts are ready and the evaluator starts.
+/// Notes that the checkouts are ready and the evaluator is about to start.
 pub(crate) fn note_checkouts(
     tx: &Transaction,
     id: EvaluationId,
@@ -74,7 +75,7 @@ pub(crate) fn note_checkouts(
     Ok(())
 }
 
-/// Ends an evaluation without jobs. `false`: it had ended already, and nothing was changed.
+/// Ends an evaluation without storing jobs. `false`: the evaluation had ended already, and nothing was changed.
 pub(crate) fn end_evaluation(
     tx: &Transaction,
     id: EvaluationId,
@@ -89,26 +90,27 @@ pub(crate) fn end_evaluation(
     Ok(tx.execute(sql, params![id, status, message, log_path, now])? == 1)
 }
 
-/// A job as the evaluator gave it, checked, its derivation known.
+/// A job from the evaluator, after every check, with its derivation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewJob {
-    /// Unique in the evaluation.
+    /// The job's name, unique in the evaluation.
     pub name: String,
-    /// What is built.
+    /// The derivation to build.
     pub derivation: String,
-    /// What it is built for.
+    /// The system to build for.
     pub system: String,
     /// The package's name and version, or the job's name.
     pub nix_name: String,
-    /// Higher is built earlier.
+    /// Builds with a higher priority start earlier.
     pub priority: i64,
-    /// Seconds it may take; 0: the server's default.
+    /// The most seconds that the build may take; 0: the server's default.
     pub timeout_s: i64,
-    /// Seconds it may be silent; 0: the server's default.
+    /// The most seconds without output; 0: the server's default.
     pub max_silent_s: i64,
-    /// JSON of [`crate::model::Definition`], when the `command` backend builds it.
+    /// JSON of [`crate::model::Definition`]; `None`: another backend than `command` builds the job.
     pub definition: Option<String>,
-    /// The jobs that it needs: the name that it has for each, and the index in the list of jobs, which is smaller.
+    /// The jobs that this job needs: the name that it uses for each, and the index of each in the list of jobs, which
+    /// is smaller than its own index.
     pub needs: Vec<(String, usize)>,
 }
 
@@ -116,10 +118,10 @@ pub struct NewJob {
 const KNOWN: &str = "SELECT id, status, specification_id, timeout_s, max_silent_s FROM build
     WHERE derivation_key = ?1 AND derivation = ?2 ORDER BY id DESC";
 
-/// A build that a job is linked to, and how it stands.
+/// A build that a job is linked to, and the build's status.
 type Linked = (BuildId, BuildStatus);
 
-/// A known build of the derivation that a job names.
+/// A known build of the same derivation as a job.
 struct Known {
     id: BuildId,
     status: BuildStatus,
@@ -129,16 +131,16 @@ struct Known {
 }
 
 impl Known {
-    /// Whether the build ended by itself, so that its end holds for every specification and every limit.
+    /// Whether the build ended by itself. Such an end holds for every specification and every limit.
     fn ended_by_itself(&self) -> bool {
         matches!(self.status, BuildStatus::Succeeded | BuildStatus::Failed)
     }
 
-    /// Whether a job of the specification may be linked to it. An end by a limit, a cancel or a lost worker says
-    /// nothing about another specification or a greater limit: such a job gets a build of its own. If a build that is
-    /// pending now ends so later, the job gets a twin then (`twins.rs`).
+    /// Whether a job of the specification may be linked to this build. An end by a limit, a cancel or a lost worker
+    /// says nothing about another specification or a greater limit, so such a job gets a build of its own. If a pending
+    /// build gets such an end later, the job gets a twin then (`twins.rs`).
     fn serves(&self, job: &NewJob, specification: SpecificationId) -> bool {
-        // 0 is the server's own limit, which the store does not know.
+        // 0 stands for the server's default limit, which the store does not know.
         let greater =
             |wanted: i64, has: i64| wanted != has && (wanted == 0 || has == 0 || wanted > has);
         self.ended_by_itself()
@@ -148,8 +150,8 @@ impl Known {
     }
 }
 
-/// The known build to link a job to: the newest that succeeded, else the newest that serves.
-/// `needs` are the builds that the job's needs are linked to.
+/// The known build to link a job to: the newest that succeeded, otherwise the newest that serves. `needs` are the
+/// builds to which the jobs that it needs are linked.
 fn find(
     tx: &Transaction,
     job: &NewJob,
@@ -176,7 +178,7 @@ fn find(
     Ok(best)
 }
 
-/// Whether a build waits for these builds rather than for others of the same derivations.
+/// Whether a build waits for exactly these builds, and not for other builds of the same derivations.
 fn waits_for(tx: &Transaction, id: BuildId, needs: &[Linked]) -> rusqlite::Result<bool> {
     let sql = "SELECT EXISTS (SELECT 1 FROM dependency WHERE build_id = ?1 AND needs_id = ?2)";
     for (need, _) in needs {
@@ -190,16 +192,17 @@ fn waits_for(tx: &Transaction, id: BuildId, needs: &[Linked]) -> rusqlite::Resul
 /// What [`register`] did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Registered {
-    /// Builds that were not known.
+    /// Builds that were made for these jobs.
     pub new: usize,
-    /// Jobs linked to a build that was known.
+    /// Jobs that were linked to a build that was known already.
     pub reused: usize,
 }
 
-/// Stores all jobs of an evaluation and ends it well, as a whole. A job is linked to a known build of its derivation
-/// where one serves it. `None`: the evaluation had ended already, and nothing was stored.
+/// Stores all jobs of an evaluation and ends it as succeeded, in one transaction. If a known build of a job's
+/// derivation serves the job, the job is linked to that build. `None`: the evaluation had ended already, and nothing
+/// was stored.
 ///
-/// `jobs` are sorted: each stands behind those that it needs.
+/// `jobs` are sorted: each job comes after those that it needs.
 pub fn register(
     tx: &Transaction,
     id: EvaluationId,
@@ -236,7 +239,7 @@ pub fn register(
         link.execute(params![id, job.name, build.0, found.is_some()])?;
         builds.push(build);
     }
-    // Counted at the end rather than job by job, so that the row is written once.
+    // Counted at the end and not per job, so that the row is written once.
     let count = |status| integer(builds.iter().filter(|(_, found)| *found == status).count());
     let sql = "UPDATE evaluation SET scheduled = ?2, started = ?3, succeeded = ?4, failed = ?5,
          failed_dependency = ?6, failed_other = ?7, canceled = ?8 WHERE id = ?1";
@@ -256,7 +259,7 @@ pub fn register(
     Ok(Some(done))
 }
 
-/// The statements that store a new build, prepared once for all jobs.
+/// The statements that store a new build. They are prepared once for all jobs.
 struct Inserts<'t> {
     build: Statement<'t>,
     definition: Statement<'t>,
@@ -281,7 +284,7 @@ impl<'t> Inserts<'t> {
         })
     }
 
-    /// Stores a build for a job: scheduled, or ended as failed-dependency when one of the builds that it needs has
+    /// Stores a new build for a job. The build is scheduled, or has failed-dependency if a build that it needs has
     /// ended without success.
     fn insert(
         &mut self,

@@ -1,8 +1,9 @@
-//! The schema version of a file, its migration to this one, and its indexes.
+//! The schema version of a file, the migration to this program's version, and the indexes.
 //!
-//! Steps change tables, forward only, one transaction each. Indexes are not part of a step: each start of a server
-//! makes those of the document `schema.sql` that are missing, each in a transaction of its own. So an index can be
-//! added to five million builds with progress, and an interruption loses the index that was being made alone.
+//! Migration steps change tables, each in one transaction, and never go back. Indexes are not part of the steps: each
+//! start of a server makes the indexes of `schema.sql` that are missing, each in a transaction of its own. So an index
+//! can be added to five million builds with reports of progress, and an interruption loses only the index that was
+//! being made.
 
 use super::query::Query;
 use rusqlite::Connection;
@@ -10,13 +11,13 @@ use rusqlite::functions::FunctionFlags;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-/// The document, which has every index.
+/// `schema.sql`, which has every table, index and trigger.
 const SCHEMA: &str = include_str!("../../schema.sql");
 
-/// "BRGD": tells Brigandine's files from others.
+/// "BRGD": distinguishes Brigandine's files from those of other programs.
 const APPLICATION_ID: i64 = 1_112_688_452;
 
-/// Forward only, each in one transaction, each sets the version.
+/// The steps, in their order. Each runs in one transaction, and sets the version to its place, counted from 1.
 const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0001_initial.sql"),
     include_str!("../../migrations/0002_millions.sql"),
@@ -24,33 +25,33 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0004_looks.sql"),
 ];
 
-/// Why a file cannot be used.
+/// Why a file cannot be used as the database.
 #[derive(Debug, thiserror::Error)]
 pub enum SchemaError {
-    /// It belongs to another program.
+    /// The file belongs to another program.
     #[error(
         "the file belongs to another program (application id {0}); name another state directory"
     )]
     Foreign(i64),
-    /// A newer Brigandine wrote it.
+    /// A newer Brigandine wrote the file.
     #[error(
         "the file has schema version {0}, and this program knows {version} at most; use the newer program that wrote it",
         version = VERSION
     )]
     Newer(i64),
-    /// An older Brigandine wrote it, and only a server migrates it to this version.
+    /// An older Brigandine wrote the file, and only a server migrates it to this version.
     #[error(
         "the file has schema version {0}, and this program's is {version}: only `brigandine serve` of this version \
          brings it there, after a copy; stop the older server first, or use its program",
         version = VERSION
     )]
     Older(i64),
-    /// It lacks an index, which only a server makes.
+    /// The file lacks an index, which only a server makes.
     #[error(
         "the file has no index `{0}` yet: `brigandine serve` of this version makes it when it starts"
     )]
     Unindexed(&'static str),
-    /// It has no tables yet.
+    /// The file has no tables yet.
     #[error("the file has no tables yet: start `brigandine serve` once, or add a specification")]
     Empty,
     /// SQLite refused a step.
@@ -58,7 +59,7 @@ pub enum SchemaError {
     Sqlite(#[from] rusqlite::Error),
 }
 
-/// How far a migration is, for the lines that tell of it.
+/// The progress of a migration, for lines in the log; `None`: no step has begun.
 #[derive(Debug, Default)]
 pub(super) struct Progress(Mutex<Option<Activity>>);
 
@@ -66,15 +67,15 @@ pub(super) struct Progress(Mutex<Option<Activity>>);
 struct Activity {
     what: String,
     since: Instant,
-    /// Bytes that this process had read and written when it began.
+    /// Bytes that this process had read and written when the activity began.
     io: Io,
 }
 
 impl Progress {
-    /// In words: what is being done, for how long, and how many bytes were read and written for it.
+    /// A text for people: what is being done, for how long, and how many bytes were read and written meanwhile.
     ///
-    /// The bytes are the kernel's count for the process, which does nothing else while it opens its database:
-    /// SQLite's progress handler belongs to Lockkeeper, which stops statements by it.
+    /// The bytes are the kernel's counts for the whole process, which does nothing else while it opens its database.
+    /// SQLite's progress handler is not used, because Lockkeeper needs it to stop statements.
     pub(super) fn text(&self) -> String {
         let activity = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(Activity { what, since, io: before }) = &*activity else {
@@ -93,7 +94,7 @@ impl Progress {
     }
 }
 
-/// Bytes that this process has read and written, from the kernel's cache or the disk.
+/// Bytes that this process has read and written, whether from the kernel's cache or the disk.
 #[derive(Debug, Clone, Copy, Default)]
 struct Io {
     read: u64,
@@ -101,7 +102,7 @@ struct Io {
 }
 
 impl Io {
-    /// Zeros where the kernel does not tell.
+    /// The counts up to now; zeros if the kernel does not provide them.
     fn now() -> Self {
         let text = std::fs::read_to_string("/proc/self/io").unwrap_or_default();
         let of = |name: &str| {
@@ -115,12 +116,12 @@ impl Io {
 /// The schema version of this program.
 pub(super) const VERSION: usize = MIGRATIONS.len();
 
-/// Reads the marks of a file that [`judge`] takes.
+/// Reads the header and whether the file is empty, for [`judge`].
 pub(super) const MARKS: &str =
     "SELECT application_id, user_version, NOT EXISTS (SELECT 1 FROM sqlite_schema)
      FROM pragma_application_id, pragma_user_version";
 
-/// The schema version of a file; 0: it has no tables yet.
+/// Checks the header of a file and returns its schema version; 0: the file has no tables yet.
 pub(super) fn judge(
     (application_id, version, is_empty): (i64, i64, bool),
 ) -> Result<usize, SchemaError> {
@@ -131,12 +132,12 @@ pub(super) fn judge(
     if done > VERSION { Err(SchemaError::Newer(version)) } else { Ok(done) }
 }
 
-/// A row of [`MARKS`].
+/// Reads a row of [`MARKS`].
 pub(super) fn marks(row: &rusqlite::Row<'_>) -> rusqlite::Result<(i64, i64, bool)> {
     Ok((row.get(0)?, row.get(1)?, row.get(2)?))
 }
 
-/// Migrates an empty or older file to this version.
+/// Migrates an empty or older file to this program's version.
 pub(super) fn migrate(conn: &mut Connection, progress: &Progress) -> Result<(), SchemaError> {
     let done = judge(conn.query_row(MARKS, [], marks)?)?;
     if done < VERSION {
@@ -163,7 +164,7 @@ pub(super) fn migrate(conn: &mut Connection, progress: &Progress) -> Result<(), 
     make_indexes(conn, &|text| progress.set(text))
 }
 
-/// The indexes of the document: name and statement of each.
+/// Name and statement of each index in `schema.sql`.
 fn indexes() -> impl Iterator<Item = (&'static str, &'static str)> {
     SCHEMA.split_inclusive(';').filter_map(|statement| {
         let start = ["CREATE INDEX ", "CREATE UNIQUE INDEX "].iter().find_map(|words| {
@@ -179,12 +180,12 @@ fn indexes() -> impl Iterator<Item = (&'static str, &'static str)> {
 /// Lists the indexes that a file has.
 pub(super) const INDEXES: &str = "SELECT name FROM sqlite_schema WHERE type = 'index'";
 
-/// The first index of the document that is not among these.
+/// The first index of `schema.sql` that `there` does not have.
 pub(super) fn first_missing(there: &[String]) -> Option<&'static str> {
     indexes().map(|(name, _)| name).find(|name| !there.iter().any(|there| there == name))
 }
 
-/// Makes the indexes that are missing, each in its own transaction.
+/// Makes the indexes that are missing, each in a transaction of its own.
 pub(super) fn make_indexes(
     conn: &Connection,
     progress: &dyn Fn(String),
@@ -199,7 +200,7 @@ pub(super) fn make_indexes(
     Ok(())
 }
 
-/// The tables and keys of the document in an empty file, without its indexes and triggers.
+/// Makes the tables and keys of `schema.sql` in an empty file, without its indexes and triggers.
 pub(super) fn make_tables(conn: &Connection) -> rusqlite::Result<()> {
     conn.execute_batch(SCHEMA)?;
     let sql = "SELECT 'DROP ' || type || ' ' || name FROM sqlite_schema
@@ -208,7 +209,7 @@ pub(super) fn make_tables(conn: &Connection) -> rusqlite::Result<()> {
     conn.execute_batch(&drops.join(";"))
 }
 
-/// The triggers of the document that are missing.
+/// Makes the triggers of `schema.sql` that are missing.
 pub(super) fn make_triggers(conn: &Connection) -> rusqlite::Result<()> {
     let document = Connection::open_in_memory()?;
     document.execute_batch(SCHEMA)?;
@@ -244,7 +245,7 @@ mod tests {
             before.split(' ').next_back().and_then(|number| number.parse::<u64>().ok())
         };
         assert!(text.starts_with("index one, 1 of 2, for 0 s, "), "{text}");
-        // Other tests of this process may read and write too.
+        // Other tests of this process may read and write at the same time, so the numbers may be higher.
         assert!(number(" MiB read") >= Some(3) && number(" MiB written") >= Some(3), "{text}");
         progress.set("index two, 2 of 2".to_owned());
         assert!(progress.text().starts_with("index two"), "each counts from its own beginning");

@@ -9,28 +9,28 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Time between two lines about a long migration.
+/// The time between two log lines about a long migration.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 
 /// Why a state directory cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Its directory cannot be made.
+    /// The state directory cannot be made.
     #[error("cannot make the state directory {0}: {1}")]
     Directory(PathBuf, #[source] std::io::Error),
     /// The database cannot be opened.
     #[error("cannot open {0}: {1}")]
     Database(PathBuf, #[source] DatabaseError),
-    /// An import into it has not ended.
+    /// An import into the state directory has not ended.
     #[error(
         "an import has not ended: {0} is there; run `brigandine import` again with the same file, or remove it to give \
          the import up"
     )]
     Importing(PathBuf),
-    /// The file is not ours, or not of this version.
+    /// The file is not Brigandine's, or not of this version.
     #[error("cannot use {0}: {1}")]
     Schema(PathBuf, #[source] SchemaError),
-    /// The file is empty or gone, and its build logs or outputs are there.
+    /// The file is empty or gone, although there are build logs or outputs.
     #[error(
         "{0} is empty or gone, but there are build logs or outputs beside it (or its -wal): put the file back, from a \
          backup if need be; to begin anew, move the whole state directory away"
@@ -41,44 +41,45 @@ pub enum OpenError {
         "the database is of an older version, and cannot be copied to {0} before it is changed: {1}"
     )]
     Copy(PathBuf, #[source] DatabaseError),
-    /// There is no room for that copy.
+    /// There is no room for the copy that is made before a migration.
     #[error(
         "the database is of an older version, and there is no room for a copy of it at {target} before it is changed: \
          it takes {needed} bytes, and {free} are free; make room and start again"
     )]
     NoRoom {
-        /// Where it would be.
+        /// Where the copy would be.
         target: PathBuf,
-        /// Its bytes.
+        /// The bytes that the copy would take.
         needed: u64,
-        /// Bytes that there are.
+        /// The bytes that are free.
         free: u64,
     },
 }
 
 impl OpenError {
-    /// Whether the start of a server of this version mends it.
+    /// Whether starting a server of this version would solve the problem.
     pub(crate) fn is_for_a_server(&self) -> bool {
         use SchemaError::{Empty, Older, Unindexed};
         matches!(self, Self::Schema(_, Empty | Older(_) | Unindexed(_)))
     }
 }
 
-/// How long a call of a command waits for another program that has the database locked.
+/// How long a call of a command waits while another program has the database locked.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
-/// The same for a server, which shows on its pages that it waits, and repeats the call.
+/// How long a call of a server waits for the same. Afterwards the server shows on its pages that it waits, and repeats
+/// the call.
 const SERVER_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Opens the database of a state directory for the server that has its lock. A missing file is created, an older one
-/// is copied and then migrated. Nothing is recovered.
+/// Opens the database of a state directory for the server that has locked the directory. A missing file is created. An
+/// older file is copied and then migrated. Nothing is recovered.
 ///
 /// # Errors
-/// The file belongs to another program or to a newer version; an import into it has not ended; it is empty, and should
-/// not be; there is no room for the copy. The file is as it was.
+/// The file belongs to another program or to a newer version, or is empty although there are results; an import has not
+/// ended; there is no room for the copy. The file is not changed.
 ///
 /// # Cancel safety
-/// Dropped during the migration: SQLite undoes the step or index that was being made, those before it stay, and the
-/// next opening goes on from there.
+/// Dropped during the migration: SQLite undoes the step or index that was being made. Earlier ones stay, and the next
+/// opening continues from there.
 pub(crate) async fn open(state: &Path) -> Result<Database, OpenError> {
     std::fs::create_dir_all(state)
         .map_err(|error| OpenError::Directory(state.to_owned(), error))?;
@@ -114,10 +115,10 @@ pub(crate) async fn open(state: &Path) -> Result<Database, OpenError> {
     Ok(database)
 }
 
-/// Opens the database of a state directory for a command. Other processes may have it open; its schema stays.
+/// Opens the database of a state directory for a command. Other processes may have it open. The schema is not changed.
 ///
 /// # Errors
-/// There is none, it is not of this version, or an import into it has not ended.
+/// There is no database, it is not of this version, or an import into it has not ended.
 pub async fn open_as_it_is(state: &Path) -> Result<Database, OpenError> {
     check_files(state)?;
     let path = StateDir::new(state).database();
@@ -138,8 +139,8 @@ pub async fn open_as_it_is(state: &Path) -> Result<Database, OpenError> {
     }
 }
 
-/// Refuses files that must not be opened at all: SQLite takes a file of no bytes for a new database, and deletes the
-/// WAL beside it.
+/// Refuses files that SQLite must not open at all: it would take an empty file for a new database, and delete the WAL
+/// beside it.
 fn check_files(state: &Path) -> Result<(), OpenError> {
     let unfinished = StateDir::new(state).import();
     if unfinished.exists() {
@@ -158,13 +159,13 @@ fn check_files(state: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Whether there are build logs or outputs: then there were tables that name them.
+/// Whether there are build logs or outputs. If so, there were tables that name them.
 fn has_results(state: &Path) -> bool {
     let any = |folder: PathBuf, is: fn(&std::fs::DirEntry) -> bool| {
         let found = std::fs::read_dir(folder);
         found.is_ok_and(|found| found.flatten().any(|entry| is(&entry)))
     };
-    // An empty folder is no output: that of the digest of nothing is there from the start.
+    // An empty folder does not count: the output with the digest of nothing is there from the beginning.
     let is_output = |entry: &std::fs::DirEntry| {
         std::fs::read_dir(entry.path()).is_ok_and(|mut inside| inside.next().is_some())
     };
@@ -180,7 +181,7 @@ async fn version(database: &Database, path: &Path) -> Result<usize, OpenError> {
     schema::judge(marks).map_err(|error| OpenError::Schema(path.to_owned(), error))
 }
 
-/// Copies an older file to a name beside it, which is returned.
+/// Copies an older file to a new file beside it, and returns the path of the copy.
 async fn copy(
     database: &Database,
     path: &Path,
@@ -203,14 +204,14 @@ async fn copy(
     progress.set(format!("a copy of schema {version} is made at {}", target.display()));
     let failed = |error| OpenError::Copy(target.clone(), error);
     database.backup(&target).await.map_err(failed)?;
-    // The mode of the database itself.
+    // The same mode as the database has.
     let private = std::fs::Permissions::from_mode(0o600);
     std::fs::set_permissions(&target, private)
         .map_err(|error| OpenError::Directory(target.clone(), error))?;
     Ok(target)
 }
 
-/// Runs a long step, and logs how far it is meanwhile.
+/// Runs `work`, and logs its progress every [`HEARTBEAT`].
 async fn with_progress<T>(progress: &schema::Progress, work: impl Future<Output = T>) -> T {
     tokio::pin!(work);
     let began = Instant::now();
@@ -225,12 +226,12 @@ async fn with_progress<T>(progress: &schema::Progress, work: impl Future<Output 
     }
 }
 
-/// Brings SQLite's statistics of tables that have grown up to date, in bounded time; for quiet moments.
+/// Updates SQLite's statistics of tables that have grown, in bounded time. Called when the server is idle.
 pub(crate) async fn optimize(database: &Database) -> Result<(), DatabaseError> {
     let done = database
         .exclusive(|conn| Ok(conn.execute_batch("PRAGMA analysis_limit = 200; PRAGMA optimize;")));
     if let Err(error) = done.await? {
-        // The queries that matter name their index, whatever the statistics say.
+        // The important queries name their index, so they do not depend on the statistics.
         tracing::warn!(%error, "the planner's statistics could not be brought up to date");
     }
     Ok(())
@@ -239,13 +240,13 @@ pub(crate) async fn optimize(database: &Database) -> Result<(), DatabaseError> {
 /// The identity of a state directory, and how the last server left it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Started {
-    /// Stands in the environment of every child process.
+    /// Identifies the state directory in the environment of every child process.
     pub(crate) state_id: String,
-    /// Whether the last server was killed rather than stopped.
+    /// Whether the last server was killed instead of stopped.
     pub(crate) killed: bool,
 }
 
-/// Notes that a server runs now; `new_id` becomes the state's id if it has none yet.
+/// Notes that a server runs now. If the state has no id yet, `new_id` becomes its id.
 pub(crate) fn note_start(tx: &Transaction, new_id: &str) -> rusqlite::Result<Started> {
     let sql = "SELECT state_id, stopped FROM server WHERE id = 1";
     let known: Option<(String, bool)> = tx.first(sql, [], |row| row.try_into())?;
@@ -257,7 +258,7 @@ pub(crate) fn note_start(tx: &Transaction, new_id: &str) -> rusqlite::Result<Sta
     Ok(Started { state_id: new_id.to_owned(), killed: false })
 }
 
-/// Notes an orderly shutdown.
+/// Notes that the server stopped in an orderly way.
 pub(crate) fn note_stop(tx: &Transaction) -> rusqlite::Result<()> {
     tx.execute("UPDATE server SET stopped = 1 WHERE id = 1", [])?;
     Ok(())

@@ -1,4 +1,4 @@
-//! Specifications and the looks at them.
+//! Specifications, and the results of looking at their inputs.
 
 use super::database::{Snapshot, Transaction};
 use super::query::{Columns, Query, read};
@@ -37,7 +37,7 @@ pub fn specifications(s: &Snapshot) -> rusqlite::Result<Vec<SpecificationState>>
     s.all(select!("WHERE removed_at = 0 ORDER BY name"), [], state)
 }
 
-/// The specification of this name, unless it was removed.
+/// The specification of this name; `None`: there is none, or it was removed.
 pub(crate) fn specification(
     s: &Snapshot,
     name: &str,
@@ -53,16 +53,16 @@ pub(crate) fn specification_by_id(
     s.first(select!("WHERE id = ?1"), [id], state)
 }
 
-/// What became of a specification that was to be stored.
+/// What happened to a specification that was to be stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Loaded {
-    /// It was not there.
+    /// There was none of this name, or it had been removed.
     New,
-    /// It was there with another definition, and was replaced.
+    /// Another definition was stored, and was replaced.
     Changed,
-    /// It was there and says the same.
+    /// The same definition was stored already.
     Unchanged,
-    /// It was there with another definition, which differs in these keys, and replacing was not asked for.
+    /// Another definition is stored, which differs in these keys, and the caller did not ask to replace it.
     Kept(Vec<String>),
 }
 
@@ -70,7 +70,7 @@ const INSERT: &str = "INSERT INTO specification (name, definition, created_at, r
     looked_at, look_error, look_failures, next_look_at, look_wanted_at, look_answered_at, evaluation_id)
     VALUES (?1, ?2, ?3, 0, 0, '', 0, 0, 0, 0, NULL)";
 
-/// Stores a specification in a new file, which has none of its name.
+/// Stores a specification in a new file, which has no specification of this name.
 pub(super) fn insert(
     conn: &impl Queryable,
     specification: &Specification,
@@ -86,8 +86,8 @@ fn json(specification: &Specification) -> rusqlite::Result<String> {
         .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
 }
 
-/// Stores a specification under its name. An existing one is replaced only with `replace`; a
-/// removed one of the same name comes back with its past.
+/// Stores a specification under its name. An existing one is replaced only if `replace` is set. A removed one of the
+/// same name returns, with its evaluations and builds.
 pub(crate) fn put_specification(
     tx: &Transaction,
     specification: &Specification,
@@ -102,7 +102,8 @@ pub(crate) fn put_specification(
     };
     let definition = json(specification)?;
     let active = removed_at == 0;
-    // Another version may have written the same definition in another form, or one that this version cannot read.
+    // Another version may have written the same definition in another form, or a definition that this version cannot
+    // read.
     let differences = match serde_json::from_str::<Specification>(&before) {
         Ok(before) => specification.differences(&before),
         Err(_) => vec!["everything, for the stored one cannot be read".to_owned()],
@@ -119,7 +120,7 @@ pub(crate) fn put_specification(
     Ok((id, if active { Loaded::Changed } else { Loaded::New }))
 }
 
-/// Takes a specification out of service; its evaluations and builds stay. `None`: there is none.
+/// Removes a specification from service; its evaluations and builds stay. `None`: there is none of this name.
 pub(crate) fn remove_specification(
     tx: &Transaction,
     name: &str,
@@ -135,13 +136,13 @@ pub(crate) fn remove_specification(
 pub(crate) struct Looked {
     /// The specification.
     pub(crate) specification: SpecificationId,
-    /// [`Look::wanted_at`] when it began: it does not answer a later wish.
+    /// [`Look::wanted_at`] when the look began. The look does not answer a request that came later.
     pub(crate) wanted_at: Timestamp,
-    /// When it ended.
+    /// When the look ended.
     pub(crate) at: Timestamp,
-    /// When the next one is due.
+    /// When the next look is due.
     pub(crate) next_at: Timestamp,
-    /// If it failed: how many failed in a row, this one included.
+    /// If the look failed: the number of failures in a row, including this one.
     pub(crate) failures: i64,
 }
 
@@ -167,13 +168,13 @@ pub(super) fn note_current(
     Ok(())
 }
 
-/// Asks for a look at a specification's inputs. `None`: there is none of this name.
+/// Requests a look at a specification's inputs. `None`: there is no specification of this name.
 pub(crate) fn want_look(
     tx: &Transaction,
     name: &str,
     now: Timestamp,
 ) -> rusqlite::Result<Option<SpecificationId>> {
-    // At least one more than the last wish: two wishes in one second are told apart.
+    // At least one more than the last request, so that two requests in one second differ.
     let sql = "UPDATE specification SET look_wanted_at = max(?2, look_wanted_at + 1)
          WHERE name = ?1 AND removed_at = 0 RETURNING id";
     tx.value(sql, params![name, now])

@@ -1,4 +1,4 @@
-//! The store against its document, its indexes, and the pure state machine.
+//! Tests of the store against `schema.sql`, its indexes, and the pure state machine.
 
 mod files;
 mod machine;
@@ -14,7 +14,7 @@ use crate::os::state_dir::StateDir;
 use rusqlite::Connection;
 use std::collections::BTreeSet;
 
-/// A small generator of numbers that look random, the same in every run.
+/// A small pseudo-random generator that gives the same numbers in every run.
 pub(super) struct Dice(u64);
 
 impl Dice {
@@ -107,7 +107,7 @@ async fn evaluations_are_compared_as_plain_queries_would() {
             "INSERT INTO build VALUES ({id}, 'd{id}', {id}, 1, 1, 'j', 'y', 'n', 0, {status}, -1, 0,
                1, 0, 0, '', 0, 0, 1, {at}, {at}, '', 0, '');"
         );
-        // Some jobs share a build, some names occur twice, some jobs are in one evaluation alone.
+        // Some jobs share a build, some names occur twice, some jobs are in only one evaluation.
         for evaluation in 1..=2 {
             if dice.roll(4) > 0 {
                 let name = dice.roll(60);
@@ -169,7 +169,7 @@ async fn a_sample_builds_derivation_and_output_have_digests_of_their_own() {
     database.close().await.expect("closes");
 }
 
-/// A database with the sample of all pages.
+/// A database with the sample that the tests of the pages use.
 async fn sample() -> Database {
     let database =
         Database::open(std::path::Path::new(":memory:"), true, std::time::Duration::from_secs(30))
@@ -203,7 +203,7 @@ async fn builds_for_several_systems_are_started_by_priority_and_age_over_all_of_
     let queue = database.read(move |s| whole_queue(s, &seen, 200)).await.expect("reads");
     let ready: Vec<BuildId> = queue.ready.iter().map(|pending| pending.build.id).collect();
     assert_eq!(ready, expected, "the page");
-    // A resting build is left out, and takes no place of another.
+    // A resting build is not started, and does not count towards the limit.
     let resting = vec![expected[1]];
     let mut started = Vec::new();
     for limit in [1, 4, 100] {
@@ -255,7 +255,7 @@ async fn the_queue_says_of_each_build_why_it_waits() {
     let needs: Vec<i64> = queue.waiting[0].needs.iter().map(|(id, _)| id.get()).collect();
     assert_eq!(needs, [1006, 1008]);
     assert_eq!(ids(&queue.foreign), [1102, 1103, 1014]);
-    // The limit cuts in this order.
+    // The limit cuts the queue in this order.
     for limit in 0..8 {
         let systems = systems.clone();
         let cut = database.read(move |s| whole_queue(s, &systems, limit)).await.expect("reads");

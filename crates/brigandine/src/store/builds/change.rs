@@ -1,4 +1,4 @@
-//! What every change of a build's status does.
+//! What every change of a build's status has to do.
 
 use crate::model::{BuildId, BuildStatus, Changed, EvaluationId, Timestamp};
 use crate::store::database::Transaction;
@@ -18,7 +18,7 @@ pub(super) fn changed(
     Ok(Changed { id, job, evaluation, specification, status })
 }
 
-/// Moves a build's jobs from one counter to another in every evaluation that has it.
+/// Moves the jobs of a build from one counter to another, in each evaluation that has the build.
 pub(super) fn count(
     tx: &Transaction,
     id: BuildId,
@@ -27,14 +27,14 @@ pub(super) fn count(
 ) -> rusqlite::Result<()> {
     let sql = "SELECT evaluation_id FROM job WHERE build_id = ?1 ORDER BY evaluation_id";
     let evaluations: Vec<EvaluationId> = tx.values(sql, [id])?;
-    // All seven counters are set, so that all pairs of statuses share one prepared text.
+    // One statement sets all seven counters, so that all pairs of statuses share one prepared text.
     let mut update = tx.prepare_cached(
         "UPDATE evaluation SET scheduled = scheduled + ?2, started = started + ?3,
          succeeded = succeeded + ?4, failed = failed + ?5,
          failed_dependency = failed_dependency + ?6, failed_other = failed_other + ?7,
          canceled = canceled + ?8 WHERE id = ?1",
     )?;
-    // An evaluation has several jobs of a build only where an import brought them.
+    // Only an imported evaluation has several jobs of one build.
     for jobs in evaluations.chunk_by(|one, other| one == other) {
         let count = integer(jobs.len());
         let by =

@@ -1,4 +1,4 @@
-//! Starting builds, with everything that an executor needs.
+//! Starts builds, and returns everything that an executor needs.
 
 use super::change::{changed, count};
 use crate::model::{BuildId, BuildStatus, Changed, Timestamp};
@@ -10,21 +10,21 @@ use std::collections::HashSet;
 /// A build that was started, with what an executor needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claimed {
-    /// For the event channel.
+    /// The change, for the event channel.
     pub changed: Changed,
     /// The name of the specification that the build belongs to.
     pub specification: String,
     /// The number of this start.
     pub attempt: i64,
-    /// Starts whose worker vanished.
+    /// How many attempts have lost their worker.
     pub losses: i64,
-    /// JSON of [`crate::model::Definition`], when there is one.
+    /// JSON of [`crate::model::Definition`]; `None`: the build has no definition.
     pub definition: Option<String>,
     /// The derivation and the path of the output of each build that this one needs.
     pub needs: Vec<(String, String)>,
-    /// Seconds it may take; 0: the server's default.
+    /// The most seconds that the build may take; 0: the server's default.
     pub timeout_s: u64,
-    /// Seconds it may be silent; 0: the server's default.
+    /// The most seconds without output; 0: the server's default.
     pub max_silent_s: u64,
 }
 
@@ -41,7 +41,7 @@ pub(crate) struct Claim<'a> {
     pub(crate) systems: &'a [String],
     /// The most builds to start.
     pub(crate) limit: usize,
-    /// Builds that are left out, since they pause between two attempts.
+    /// Builds that must not start yet, because they pause between two attempts.
     pub(crate) resting: &'a [BuildId],
     /// The worker's name.
     pub(crate) worker: &'a str,
@@ -49,8 +49,8 @@ pub(crate) struct Claim<'a> {
     pub(crate) now: Timestamp,
 }
 
-/// Starts ready builds of all `systems`, by priority, then age, then derivation. A build whose derivation another
-/// build is making stays scheduled and shares that one's end (`twins.rs`).
+/// Starts ready builds of all `systems`, ordered by priority, then age, then derivation. If another build of the same
+/// derivation is running, a build stays scheduled and gets the end of that build (`twins.rs`).
 pub(crate) fn claim(tx: &Transaction, wanted: &Claim<'_>) -> rusqlite::Result<Vec<Claimed>> {
     let Claim { systems, limit, resting, worker, now } = *wanted;
     let mut claimed = Vec::new();
@@ -76,14 +76,14 @@ pub(crate) fn claim(tx: &Transaction, wanted: &Claim<'_>) -> rusqlite::Result<Ve
                 twins = true;
             }
         }
-        // Twins took places of the list: another round finds the builds behind them.
+        // Twins took places in the list, so another round looks for the builds behind them.
         if !twins || claimed.len() == before || claimed.len() >= limit {
             return Ok(claimed);
         }
     }
 }
 
-/// Starts a build that is scheduled. `None`: it is not, and nothing was changed.
+/// Starts a build that is scheduled. `None`: the build is not scheduled, and nothing was changed.
 pub fn start(
     tx: &Transaction,
     id: BuildId,

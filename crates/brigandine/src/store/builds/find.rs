@@ -1,4 +1,4 @@
-//! One build with everything that belongs to it, and what builds left.
+//! Reads one build with everything that belongs to it, and the outputs and products of builds.
 
 use super::row::{columns, from_row, select};
 use crate::model::{Attempt, Build, BuildDetails, BuildId, Output, Product, ProductId};
@@ -15,8 +15,8 @@ pub fn build(s: &Snapshot, id: BuildId) -> rusqlite::Result<Option<Build>> {
 
 const BY_KEY: &str = select!("WHERE b.derivation_key = ?1 ORDER BY b.id DESC");
 
-/// The build whose derivation ends with this component, as in `/build/BASENAME.drv`; the newest,
-/// where an import brought several.
+/// The build whose derivation has this last component, as in `/build/BASENAME.drv`. If an import brought several, the
+/// newest.
 fn build_by_basename(s: &Snapshot, basename: &str) -> rusqlite::Result<Option<Build>> {
     let found: Vec<Build> = s.all(BY_KEY, [derivation_key(basename)], from_row)?;
     let is_meant = |build: &Build| build.derivation.rsplit('/').next() == Some(basename);
@@ -32,7 +32,7 @@ pub(crate) fn build_named(s: &Snapshot, id: &str) -> rusqlite::Result<Option<Bui
     }
 }
 
-/// The outputs of these builds, in one query for a whole page.
+/// The outputs of these builds, read by one query for a whole page.
 pub fn outputs(
     s: &Snapshot,
     builds: &[BuildId],
@@ -50,7 +50,7 @@ pub fn outputs(
     Ok(by_build(found))
 }
 
-/// The products of these builds, in one query for a whole page.
+/// The products of these builds, read by one query for a whole page.
 pub(crate) fn products(
     s: &Snapshot,
     builds: &[BuildId],

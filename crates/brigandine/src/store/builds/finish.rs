@@ -1,6 +1,6 @@
-//! How builds end. Each function is one conditional change of state with everything that belongs to it: the
-//! attempt's row, the counters of every evaluation that has the build, its dependants. A result counts only if the
-//! row still has this attempt.
+//! How builds end. Each function makes one conditional change of a build's state, with everything that depends on it:
+//! the attempt's row, the counters of every evaluation that has the build, and the dependants. A result counts only
+//! while the row still has the same attempt.
 
 use super::change::{CANCELED, changed, count, end_attempt};
 use super::twins::split;
@@ -14,13 +14,13 @@ use rusqlite::params;
 pub struct Finish {
     /// The build.
     pub id: BuildId,
-    /// The start it belongs to.
+    /// The attempt that ended.
     pub attempt: i64,
-    /// A finished status.
+    /// The status of the build now; a finished status.
     pub status: BuildStatus,
-    /// Why, for people.
+    /// Why the build ended so, for people.
     pub message: String,
-    /// When.
+    /// When the attempt ended.
     pub stopped_at: Timestamp,
     /// Its build log.
     pub log: BuildLogFile,
@@ -30,9 +30,9 @@ pub struct Finish {
     pub products: Vec<NewProduct>,
 }
 
-/// Ends a started build: its row, attempt, outputs, products, counters, dependants and twins.
+/// Ends a started build: changes its row, attempt, outputs, products, counters, dependants and twins.
 ///
-/// Empty: the row has another attempt or status by now, and nothing was changed.
+/// An empty result: the row has another attempt or status now, and nothing was changed.
 pub fn finish(tx: &Transaction, end: &Finish) -> rusqlite::Result<Vec<Changed>> {
     let Finish { id, attempt, status, ref message, stopped_at, ref log, .. } = *end;
     let sql = "SELECT job, evaluation_id, specification_id FROM build
@@ -44,7 +44,7 @@ pub fn finish(tx: &Transaction, end: &Finish) -> rusqlite::Result<Vec<Changed>> 
     if !by_itself {
         all = split(tx, id, ended.specification, BuildStatus::Started)?;
     }
-    // Status and weather together, so that the row is written once.
+    // One statement sets the status and the weather, so that the row is written once.
     let weather = weather(tx, &ended)?;
     let sql = "UPDATE build SET status = ?3, message = ?4, stopped_at = max(?5, started_at),
          log_path = ?6, log_bytes = ?7, log_digest = ?8, weather = ?9
@@ -63,7 +63,8 @@ pub fn finish(tx: &Transaction, end: &Finish) -> rusqlite::Result<Vec<Changed>> 
     Ok(all)
 }
 
-/// Stores the outputs and products of a build that just ended, and ends or releases its dependants.
+/// Stores the outputs and products of a build that has just ended. Ends the dependants of the build, or lets them
+/// start.
 fn settle(
     tx: &Transaction,
     end: &Finish,
@@ -90,7 +91,7 @@ fn settle(
     Ok(())
 }
 
-/// Gives the scheduled twins of a build that ended by itself the same end (`twins.rs`, TWIN1).
+/// Gives the end of a build that ended by itself to its scheduled twins (`twins.rs`, TWIN1).
 fn adopt(tx: &Transaction, end: &Finish, all: &mut Vec<Changed>) -> rusqlite::Result<()> {
     let sql = "SELECT twin.id FROM build AS b CROSS JOIN build AS twin
          ON twin.derivation_key = b.derivation_key AND twin.derivation = b.derivation
@@ -113,7 +114,7 @@ fn adopt(tx: &Transaction, end: &Finish, all: &mut Vec<Changed>) -> rusqlite::Re
     Ok(())
 }
 
-/// Compares how a build ends with the job's last finished build before it.
+/// Compares the end of a build with the end of the job's last finished build before it.
 fn weather(tx: &Transaction, ended: &Changed) -> rusqlite::Result<Weather> {
     let sql = "SELECT status FROM build
          WHERE specification_id = ?1 AND job = ?2 AND status >= 0 AND status <> 4 AND id <> ?3
@@ -122,15 +123,15 @@ fn weather(tx: &Transaction, ended: &Changed) -> rusqlite::Result<Weather> {
     Ok(Weather::of(previous, ended.status))
 }
 
-/// Stores the weather of a build that just ended.
+/// Stores the weather of a build that has just ended.
 fn note_weather(tx: &Transaction, ended: &Changed) -> rusqlite::Result<()> {
     let weather = weather(tx, ended)?;
     tx.execute("UPDATE build SET weather = ?2 WHERE id = ?1", params![ended.id, weather])?;
     Ok(())
 }
 
-/// Ends every scheduled build that needs `failed`, directly or not, as failed-dependency, and adds `failed` and these
-/// to `all`.
+/// Ends every scheduled build that needs `failed`, directly or not, as failed-dependency. Appends `failed` and these
+/// builds to `all`.
 pub(super) fn fail_dependants(
     tx: &Transaction,
     failed: Changed,
@@ -159,11 +160,11 @@ pub(super) fn fail_dependants(
     Ok(())
 }
 
-/// Ends an attempt whose worker is gone. The build is scheduled again, or, when `next` is failed-other, it ends so,
-/// with the `log` of this attempt; `losses` is its new count of vanished workers. A build that was to be canceled is
-/// canceled.
+/// Ends an attempt that has no result, because its worker is gone. `losses` becomes the build's number of vanished
+/// workers. If somebody has canceled the attempt, the build ends as canceled. Otherwise `next` decides: with
+/// failed-other the build ends with the `log` of this attempt, with scheduled it waits for another attempt.
 ///
-/// Empty: the row has another attempt or status by now, and nothing was changed.
+/// An empty result: the row has another attempt or status now, and nothing was changed.
 #[expect(clippy::too_many_arguments, reason = "each is a column of its own")]
 pub(crate) fn lose(
     tx: &Transaction,

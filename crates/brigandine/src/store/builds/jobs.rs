@@ -7,24 +7,24 @@ use crate::store::query::{Columns, Query};
 use rusqlite::types::ToSql;
 use std::fmt::Write as _;
 
-/// The first or last job of a page.
+/// A job at the edge of a page, by name and build.
 pub(crate) type Border = (String, BuildId);
 
 /// Which jobs of an evaluation to list.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct JobFilter {
-    /// Statuses to keep; all when empty.
+    /// The statuses to list; empty: all.
     pub(crate) statuses: Vec<BuildStatus>,
-    /// Text that the job's name must contain, letter case ignored; all when empty.
+    /// Text that the job's name must contain, whatever its letter case; empty: all jobs.
     pub(crate) text: String,
-    /// Only jobs after this one, by name, then by build.
+    /// Only jobs behind this one, ordered by name, then by build.
     pub(crate) after: Option<Border>,
-    /// Only jobs before this one, the nearest first to be taken; `after` wins.
+    /// Only jobs in front of this one; the page has those nearest to it. Ignored when `after` is set.
     pub(crate) before: Option<Border>,
 }
 
 impl JobFilter {
-    /// Whether it is the first page of all jobs.
+    /// Whether the filter asks for the first page of all jobs.
     pub(crate) fn is_whole(&self) -> bool {
         self.statuses.is_empty()
             && self.text.is_empty()
@@ -33,7 +33,7 @@ impl JobFilter {
     }
 }
 
-/// A page of an evaluation's jobs, by name.
+/// A page of an evaluation's jobs, ordered by name.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct JobPage {
     /// The jobs.
@@ -133,7 +133,7 @@ fn jobs(
     })
 }
 
-/// Adds the condition that `column` has one of these values; without any, it may have every value.
+/// Adds the condition that `column` has one of the values in `allowed`. An empty `allowed` adds no condition.
 fn is_one_of<'v, T: ToSql>(
     sql: &mut String,
     values: &mut Vec<&'v dyn ToSql>,
@@ -146,7 +146,7 @@ fn is_one_of<'v, T: ToSql>(
     }
 }
 
-/// Job names with builds, for `/api/jobs`: those in `names`, or all when it is empty.
+/// Job names with builds, for `/api/jobs`: the jobs in `names`, or all jobs if `names` is empty.
 pub fn job_builds(
     s: &Snapshot,
     evaluation: EvaluationId,

@@ -8,7 +8,7 @@ use crate::store::query::Query;
 use rusqlite::types::ToSqlOutput;
 use std::cmp::Reverse;
 
-/// Finished builds, latest stop first.
+/// Finished builds, the one that stopped last first.
 pub(crate) fn latest_builds(
     s: &Snapshot,
     filter: &BuildFilter,
@@ -17,7 +17,7 @@ pub(crate) fn latest_builds(
     if filter.job.is_some()
         && (&filter.specification, filter.evaluation, &filter.derivation) == (&None, None, &None)
     {
-        // The index of jobs begins with the specification: one short list per specification.
+        // The index of jobs begins with the specification, so one short list is read per specification.
         let mut all = Vec::new();
         for specification in specification_names(s)? {
             let one = BuildFilter { specification: Some(specification), ..filter.clone() };
@@ -30,7 +30,7 @@ pub(crate) fn latest_builds(
     filtered(s, filter, List::Latest, limit)
 }
 
-/// Pending builds, running first, then by submission; the limit is applied after the order.
+/// Pending builds: running ones first, then in the order of their submission. The list is cut to `limit` after sorting.
 pub(crate) fn queue(
     s: &Snapshot,
     filter: &BuildFilter,
@@ -44,17 +44,17 @@ pub(crate) fn specification_names(s: &Snapshot) -> rusqlite::Result<Vec<String>>
     s.values("SELECT name FROM specification ORDER BY name", [])
 }
 
-/// Which builds a list has, and in which order.
+/// Which builds a list has, and their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum List {
-    /// Finished builds, latest stop first.
+    /// Finished builds, the one that stopped last first.
     Latest,
-    /// Pending builds, running first, then by submission.
+    /// Pending builds: running ones first, then in the order of their submission.
     Queue,
 }
 
-/// Which index a list is read by. The other conditions are checked row by row, so the index should be the one with
-/// the fewest rows.
+/// The index by which a list is read. SQLite checks the other conditions row by row, so the index should be the one
+/// with the fewest rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum By {
     Order,
@@ -81,9 +81,9 @@ impl By {
     }
 }
 
-/// The index for a list; `None`: no build fits the filter.
+/// Chooses the index for a list. `None`: no build fits the filter.
 ///
-/// Where several would serve, the counts say which has the fewest builds.
+/// If several indexes would serve, the counts tell which has the fewest builds.
 fn choose(s: &Snapshot, filter: &BuildFilter, list: List) -> rusqlite::Result<Option<By>> {
     if filter.derivation.is_some() {
         return Ok(Some(By::Derivation));
@@ -103,10 +103,10 @@ fn choose(s: &Snapshot, filter: &BuildFilter, list: List) -> rusqlite::Result<Op
         return Ok(Some(By::Specification));
     }
     if list == List::Queue && (specification, system) == (None, None) {
-        // The index begins with the status, so builds of another status are not read.
+        // The index begins with the status, so builds of other statuses are not read.
         return Ok(Some(By::Order));
     }
-    // Builds of the specification, for the system, with the status, and those that fit all three.
+    // The number of builds of the specification, for the system, with the status, and of those that fit all three.
     let mut counts = [0_i64; 4];
     let mut statement = s.prepare_cached(COUNTS)?;
     let rows = statement.query_map([], |row| {
@@ -142,12 +142,12 @@ fn choose(s: &Snapshot, filter: &BuildFilter, list: List) -> rusqlite::Result<Op
     Ok(asked.min_by_key(|(_, count)| *count).map(|((_, by), _)| by))
 }
 
-/// As many rows as there are specifications, systems and statuses together.
+/// Returns as many rows as there are combinations of specification, system and status.
 const COUNTS: &str = "SELECT c.status, s.name, c.system, c.builds FROM build_count AS c
      JOIN specification AS s ON s.id = c.specification_id WHERE c.builds > 0";
 
-/// The SQL text of a filter, with its values. It has conditions for the fields that are present alone, and names the
-/// index, so that the planner takes it whatever the statistics say.
+/// The SQL text of a filter, with its values. The text has conditions only for the fields that are present. It names
+/// the index, so that the planner takes this index whatever the statistics say.
 pub(crate) fn shape<'f>(
     filter: &'f BuildFilter,
     list: List,
@@ -156,7 +156,7 @@ pub(crate) fn shape<'f>(
     let mut sql = String::with_capacity(1024);
     sql.push_str(concat!("SELECT ", columns!(), " FROM build AS b INDEXED BY "));
     sql.push_str(by.index(list));
-    // CROSS: specifications are few, and must not become the outer loop.
+    // `CROSS` keeps `build` in the outer loop. Without it, SQLite might read the few specifications first.
     sql.push_str(" CROSS JOIN specification AS s ON s.id = b.specification_id WHERE ");
     sql.push_str(match list {
         List::Latest => "b.status >= 0",
@@ -207,7 +207,7 @@ fn filtered(
     }
     let mut found: Vec<Build> = s.all(&sql, rusqlite::params_from_iter(values), from_row)?;
     if by == By::Derivation {
-        // One build, or as many as an import brought.
+        // The derivation has one build, or several if an import brought them.
         match list {
             List::Latest => {
                 found.sort_unstable_by_key(|build| Reverse((build.stopped_at, build.id)));
@@ -221,7 +221,7 @@ fn filtered(
     Ok(found)
 }
 
-/// The last builds of a job, latest stop first.
+/// The last builds of a job, the one that stopped last first.
 pub fn job_history(
     s: &Snapshot,
     specification: &str,

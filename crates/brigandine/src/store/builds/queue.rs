@@ -1,4 +1,4 @@
-//! The queue in the scheduler's order: what runs, what starts next, and what waits for something else.
+//! The queue in the scheduler's order: which builds run, which start next, and which wait for other builds.
 
 use super::list::queue;
 use super::row::{columns, from_row, select};
@@ -9,31 +9,31 @@ use crate::store::query::{Query, integer};
 use rusqlite::params;
 use std::collections::BTreeSet;
 
-/// The most dependencies that are named of a waiting build.
+/// How many dependencies of a waiting build are listed at most.
 const NEEDS: u32 = 3;
 
-/// A build that waits, and for what.
+/// A scheduled build, and what it waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Pending {
     /// The build.
     pub(crate) build: Build,
-    /// Number and job of some of the builds that it needs and that have not succeeded.
+    /// Number and job of some builds that this build needs and that have not succeeded.
     pub(crate) needs: Vec<(BuildId, String)>,
-    /// A running build of the same derivation, whose end is the end of this one as well.
+    /// A running build of the same derivation, whose end this build will share.
     pub(crate) twin: Option<BuildId>,
 }
 
-/// What has not ended.
+/// All builds that have not ended, by what they wait for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct WholeQueue {
     /// Running builds, the first started first.
     pub(crate) running: Vec<Build>,
-    /// Builds that start as room becomes free, in this order.
+    /// Builds that wait only for a free place, in the order in which they will start.
     pub(crate) ready: Vec<Pending>,
-    /// Builds that wait for others, in the order in which they would start now. When there are more than fit, the
-    /// first registered are listed.
+    /// Builds that wait for other builds, in the order in which they would start now. If there are more than `limit`,
+    /// the builds that were registered first are listed.
     pub(crate) waiting: Vec<Pending>,
-    /// Builds that this server never starts: imported, or for a system that it does not build for.
+    /// Builds that this server never starts: imported builds, and builds for a system that is not in the server's list.
     pub(crate) foreign: Vec<Build>,
 }
 
@@ -78,7 +78,7 @@ pub(crate) fn whole_queue(
     Ok(found)
 }
 
-/// The scheduler's order.
+/// The order in which the scheduler starts builds.
 fn order(build: &Build) -> (i64, i64, &str) {
     (-build.priority, build.submitted_at, &build.derivation)
 }
@@ -87,7 +87,7 @@ fn scheduled_systems(s: &Snapshot) -> rusqlite::Result<BTreeSet<String>> {
     s.values("SELECT system FROM build_count WHERE status = -2 AND builds > 0", [])
 }
 
-/// The ready builds as the scheduler asks for them (`claim.rs`), together with those whose twin is running.
+/// The ready builds in the order of `claim.rs`, and also those whose twin is running.
 fn ready(s: &Snapshot, system: &str, limit: usize) -> rusqlite::Result<Vec<Build>> {
     let sql = select!(
         "build AS b INDEXED BY build_ready",
@@ -97,7 +97,7 @@ fn ready(s: &Snapshot, system: &str, limit: usize) -> rusqlite::Result<Vec<Build
     s.all(sql, params![system, integer(limit)], from_row)
 }
 
-/// Builds that wait for others, the first registered first.
+/// Builds that wait for other builds, the first registered first.
 fn waiting(s: &Snapshot, limit: usize) -> rusqlite::Result<Vec<Build>> {
     let sql = select!(
         "build AS b INDEXED BY build_unfinished",
@@ -107,7 +107,7 @@ fn waiting(s: &Snapshot, limit: usize) -> rusqlite::Result<Vec<Build>> {
     s.all(sql, [integer(limit)], from_row)
 }
 
-/// Builds that no backend of this server builds, the first queued first.
+/// Imported builds, which no backend of this server builds, the first submitted first.
 fn imported(s: &Snapshot, limit: usize) -> rusqlite::Result<Vec<Build>> {
     let sql = select!(
         "build AS b INDEXED BY build_queue",

@@ -1,4 +1,4 @@
-//! Building something once more.
+//! Scheduling ended builds again.
 
 use super::change::{changed, count};
 use crate::model::{BuildId, BuildStatus, Changed, Restart};
@@ -6,9 +6,9 @@ use crate::store::database::Transaction;
 use crate::store::query::Query;
 use rusqlite::params;
 
-/// Schedules a build that did not succeed once more, and with it the builds that failed only because of it.
+/// Schedules a build that ended without success again, together with the builds that failed only because of it.
 pub(crate) fn restart(tx: &Transaction, id: BuildId) -> rusqlite::Result<Restart> {
-    // A build that no evaluation has is kept for the builds that need it alone: it is not restarted.
+    // A build that no evaluation has is kept only because other builds need it. Such a build is not restarted.
     let sql = "SELECT status, EXISTS (SELECT 1 FROM definition AS d WHERE d.build_id = build.id)
            AND EXISTS (SELECT 1 FROM job AS j WHERE j.build_id = build.id)
          FROM build WHERE id = ?1";
@@ -25,7 +25,7 @@ pub(crate) fn restart(tx: &Transaction, id: BuildId) -> rusqlite::Result<Restart
     }
     let mut all = Vec::new();
     let mut open = vec![(id, status)];
-    // Each round schedules a build that had ended, so the loop ends.
+    // Each round schedules one build that had ended, so the loop ends.
     while let Some((id, status)) = open.pop() {
         let Some(row) = schedule(tx, id, status)? else { continue };
         all.push(row);
@@ -42,8 +42,8 @@ pub(crate) fn restart(tx: &Transaction, id: BuildId) -> rusqlite::Result<Restart
     Ok(Restart::Done(all))
 }
 
-/// Schedules the builds whose output `path` is gone once more; builds that need them wait for them again. A build
-/// without a definition stays as it is.
+/// Schedules the builds whose output `path` is gone again. Builds that need them wait for them again. A build without a
+/// definition is not changed.
 pub(crate) fn rebuild(tx: &Transaction, path: &str) -> rusqlite::Result<Vec<Changed>> {
     let sql = "SELECT o.build_id FROM output AS o CROSS JOIN build AS b ON b.id = o.build_id
          WHERE o.path = ?1 AND substr(o.path, 1, 8) = 'outputs/' AND b.status = 0
@@ -62,7 +62,7 @@ pub(crate) fn rebuild(tx: &Transaction, path: &str) -> rusqlite::Result<Vec<Chan
     Ok(all)
 }
 
-/// A build that this one needs and that ended without success.
+/// A build that this build needs and that ended without success; `None`: there is none.
 fn broken_need(tx: &Transaction, id: BuildId) -> rusqlite::Result<Option<BuildId>> {
     let sql = "SELECT n.id FROM dependency AS d CROSS JOIN build AS n ON n.id = d.needs_id
          WHERE d.build_id = ?1 AND n.status > 0 LIMIT 1";

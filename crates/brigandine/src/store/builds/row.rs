@@ -1,10 +1,10 @@
-//! A row of builds as a value.
+//! Reads a row of builds as a value.
 
 use crate::model::{Build, BuildLogFile};
 use crate::store::query::{Columns, read};
 use rusqlite::Row;
 
-/// The columns that [`from_row`] reads, of `build AS b` and `specification AS s`.
+/// The columns that [`from_row`] reads from `build AS b` and `specification AS s`.
 macro_rules! columns {
     () => {
         "b.id, b.derivation, b.specification_id, s.name, b.evaluation_id, b.job, b.system, \
@@ -18,7 +18,7 @@ macro_rules! select {
     ($rest:literal) => {
         select!("build AS b", $rest)
     };
-    // CROSS: SQLite reads the tables in this order.
+    // `CROSS` makes SQLite read the tables in this order.
     ($from:literal, $rest:literal) => {
         concat!(
             "SELECT ",
@@ -37,7 +37,7 @@ pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Build> {
     from_columns(&mut Columns::of(row))
 }
 
-/// A build from the next columns of a row.
+/// Reads a build from the next columns of a row.
 pub(super) fn from_columns(columns: &mut Columns<'_, '_>) -> rusqlite::Result<Build> {
     Ok(read!(columns: Build {
         id, derivation, specification_id, specification, evaluation, job, system, nix_name, priority,

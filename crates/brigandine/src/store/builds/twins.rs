@@ -1,12 +1,13 @@
 //! Builds of one derivation: which of them share an end.
 //!
-//! Mostly a derivation has one build, to which the jobs of all specifications are linked. An end that the build
-//! reaches by itself (success, or failure of its command) holds for all of them. Any other end (a limit, a cancel, a
-//! lost worker) holds for the specification that owns the build alone: jobs of other specifications then get a build
-//! of their own, a *twin*, which is scheduled. A job with a greater limit gets a twin when it is registered.
+//! Usually a derivation has one build, to which the jobs of all specifications are linked. If the build ends by itself
+//! (it succeeds, or its command fails), this end holds for all of them. Any other end (a limit, a cancel, a lost
+//! worker) holds only for the specification that owns the build. Jobs of other specifications then get a build of their
+//! own, a *twin*, which is scheduled. A job with a greater limit than the build gets a twin when the job is registered.
 //!
-//! - TWIN1: one of several twins is started at a time; when it ends by itself, the others get the same end (`adopt`).
-//! - TWIN2: an end that is not reached by itself never fails the builds of another specification: they wait for the
+//! - TWIN1: only one of several twins is started at a time. When it ends by itself, the others get the same end
+//!   (`adopt`).
+//! - TWIN2: if a build does not end by itself, it never fails the builds of another specification: those wait for the
 //!   twin instead.
 
 use super::change::{changed, count};
@@ -16,8 +17,8 @@ use crate::store::query::Query;
 use rusqlite::params;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Gives other specifications twins of a build of `owner` whose end will not be theirs, and of the builds of `owner`
-/// that need it. The counters have the build in the status `was`.
+/// Makes twins for other specifications when a build of `owner` gets an end that holds only for `owner`: twins of this
+/// build, and of the builds of `owner` that need it. `was` is the status by which the counters count the build.
 pub(super) fn split(
     tx: &Transaction,
     id: BuildId,
@@ -32,7 +33,8 @@ pub(super) fn split(
            CROSS JOIN build AS b ON b.id = d.build_id
            WHERE b.specification_id = ?2 AND b.status = -2)
          SELECT id FROM dead";
-    // In the order of their numbers: a build has a higher number than those that it needs.
+    // In the order of the numbers: a build usually has a higher number than the builds that it needs, so their twins
+    // are made first.
     let dead: BTreeSet<BuildId> = tx.values(sql, params![id, owner])?;
     for dead in dead {
         let was = if dead == id { was } else { BuildStatus::Scheduled };
@@ -44,13 +46,13 @@ pub(super) fn split(
 
 struct Split<'t> {
     tx: &'t Transaction,
-    /// By specification and build.
+    /// The twins that were made, by specification and original build.
     twins: BTreeMap<(SpecificationId, BuildId), BuildId>,
     made: Vec<Changed>,
 }
 
 impl Split<'_> {
-    /// Links the jobs of other specifications to twins.
+    /// Links the jobs of other specifications to their twins of the build.
     fn links(
         &mut self,
         id: BuildId,
@@ -78,7 +80,7 @@ impl Split<'_> {
         Ok(())
     }
 
-    /// Lets the scheduled builds of other specifications wait for twins (TWIN2).
+    /// Makes the scheduled builds of other specifications wait for the twins (TWIN2).
     fn dependants(&mut self, id: BuildId, owner: SpecificationId) -> rusqlite::Result<()> {
         let sql = "SELECT b.id, b.specification_id, b.evaluation_id FROM dependency AS d
              CROSS JOIN build AS b ON b.id = d.build_id
@@ -95,7 +97,7 @@ impl Split<'_> {
         Ok(())
     }
 
-    /// The twin of `id` for a specification, made when there is none yet.
+    /// The twin of `id` for a specification. Makes it if there is none yet.
     fn twin(
         &mut self,
         id: BuildId,

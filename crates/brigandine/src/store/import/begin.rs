@@ -9,7 +9,7 @@ use rusqlite::{Connection, params};
 use std::collections::HashMap;
 use std::path::Path;
 
-/// Stores tables, specifications and evaluations, unless an interrupted import has done so.
+/// Stores tables, specifications and evaluations, unless an interrupted import has stored them already.
 pub(super) fn begin(
     conn: &mut Connection,
     cuirass: &dyn Source,
@@ -71,8 +71,8 @@ pub(super) fn begin(
     tx.commit().map_err(failed)
 }
 
-/// A specification of Cuirass as ours. This server has no evaluator for Guix, so it is disabled until an operator
-/// replaces it; nothing that Cuirass knew is dropped.
+/// Translates a specification of Cuirass to one of this server. This server has no evaluator for Guix, so the
+/// specification is disabled until an operator replaces it. What Cuirass's evaluator was told is kept as the arguments.
 fn translate(from: &CuirassSpecification) -> Result<Specification, String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     if from.name.is_empty() || !from.name.chars().all(plain) {
@@ -122,7 +122,7 @@ fn translate(from: &CuirassSpecification) -> Result<Specification, String> {
     })
 }
 
-/// A time that is not known yet: the first builds of the evaluation give it.
+/// Stands for a time that is not known yet: the first builds of the evaluation give its time.
 pub(super) const UNKNOWN_AT: i64 = 1;
 
 fn insert_evaluation(
@@ -131,7 +131,7 @@ fn insert_evaluation(
     specification: SpecificationId,
     inputs: &[&str],
 ) -> Result<(), CuirassError> {
-    // One that was running in Cuirass does not run here.
+    // An evaluation that was running in Cuirass does not run here.
     let (status, message) = match evaluation.status {
         -1 => (2, "it had not ended when it was imported"),
         status @ 0..=2 => (status, ""),

@@ -1,9 +1,10 @@
-//! Cuirass's SQLite databases as a source.
+//! Cuirass's SQLite databases as a source of an import.
 //!
-//! Known are the two schemas of summer 2018 (builds keyed by their derivation; builds beside a table of derivations)
-//! and later ones as far as they add columns to these: builds with ids of their own, evaluations with checkouts,
-//! outputs keyed by their path. Tables and columns decide which schema it is, since its number says little. An unknown
-//! table or column is refused by its name: skipping it silently might lose data.
+//! Two schemas of summer 2018 are known (builds keyed by their derivation; builds beside a table of derivations), and
+//! later schemas as far as they add columns to these: builds with ids of their own, evaluations with checkouts, outputs
+//! keyed by their path. The tables and columns tell which schema a database has, because its version number says
+//! little. A database with an unknown table or column is refused, and the error names it: ignoring it silently might
+//! lose data.
 
 use super::source::{
     CuirassBuild, CuirassError, CuirassEvaluation, CuirassInput, CuirassSpecification, Result,
@@ -48,30 +49,30 @@ const OPTIONAL: &[(&str, &str)] = &[
     ("Checkouts", "specification revision evaluation input directory timestamp"),
 ];
 
-/// Tables that are ignored: what Cuirass remembers of its own work.
+/// Tables that are ignored: Cuirass notes its own work in them.
 const LEFT_OUT: &[&str] = &["Stamps", "Events", "Metrics", "Workers", "SchemaVersion"];
 
-/// A database of Cuirass, open for reading alone.
+/// A database of Cuirass, opened read-only.
 pub(super) struct Cuirass {
     conn: Connection,
-    /// Selects the builds above an id.
+    /// The query for the builds above an id.
     builds: String,
-    /// Whether outputs name their build by its id, rather than by its derivation.
+    /// Whether outputs refer to their build by its id; otherwise by its derivation.
     outputs_by_build: bool,
-    /// Whether checkouts have a table, rather than a column of the evaluations.
+    /// Whether checkouts are in a table of their own; otherwise in a column of the evaluations.
     has_checkouts: bool,
-    /// Selects the evaluations.
+    /// The query for the evaluations.
     evaluations: String,
 }
 
 type Names = HashSet<String>;
 
 impl Cuirass {
-    /// Opens a database of Cuirass. Nothing of it is changed, not even its directory, unless another program has it
-    /// open.
+    /// Opens a database of Cuirass. The import changes nothing in it, and nothing in its directory unless another
+    /// program has the database open.
     ///
     /// # Errors
-    /// It cannot be read, is not Cuirass's, or has something that is not known.
+    /// The database cannot be read, is not one of Cuirass, or has an unknown table or column.
     pub(super) fn open(path: &Path) -> Result<Self> {
         let conn = connect(path)?;
         let tables: Names = conn.values(
@@ -167,8 +168,9 @@ impl Source for Cuirass {
         Ok(all)
     }
 
-    /// Outputs lie in the order of their builds in every database that Cuirass itself wrote, so they are read side by
-    /// side, and looked up of the builds that have none there. With `careful` they are looked up of every build.
+    /// In every database that Cuirass itself wrote, outputs are stored in the order of their builds. So outputs and
+    /// builds are read in parallel, and outputs are looked up by key only for builds for which none were found. With
+    /// `careful` they are looked up for every build.
     fn builds(
         &self,
         after: i64,
@@ -179,7 +181,7 @@ impl Source for Cuirass {
         let mut lookup = self
             .conn
             .prepare(&format!("SELECT name, path FROM Outputs WHERE {key} = ?1 ORDER BY name"))?;
-        // The outputs side by side with the builds: only when the builds are read from the first on.
+        // Outputs are read in parallel with the builds only if the builds are read from the first one on.
         let mut beside = self.conn.prepare(&format!(
             "SELECT CAST({key} AS TEXT), name, path FROM Outputs ORDER BY rowid"
         ))?;
@@ -207,7 +209,7 @@ impl Source for Cuirass {
     }
 }
 
-/// The characters that are not encoded in a URI of SQLite.
+/// The characters that are not percent-encoded in a URI of SQLite.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'_').remove(b'-');
 
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
@@ -222,7 +224,7 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     Connection::open_with_flags(format!("file:{name}?{mode}"), flags)
 }
 
-/// The query for the builds above an id, by the columns that `Builds` has.
+/// The query for the builds above an id. The columns of `Builds` decide its text.
 fn select_builds(columns: &Names, tables: &Names) -> Result<String> {
     let has = |column: &str| columns.contains(column);
     let id = if has("id") { "b.id" } else { "b.rowid" };
@@ -250,7 +252,7 @@ fn select_builds(columns: &Names, tables: &Names) -> Result<String> {
     ))
 }
 
-/// The query for the evaluations, by the columns that `Evaluations` has.
+/// The query for the evaluations. The columns of `Evaluations` decide its text.
 fn select_evaluations(columns: &Names) -> String {
     let has = |column: &str| columns.contains(column);
     let or_zero = |column: &str| {
@@ -296,7 +298,7 @@ fn pull(rows: Option<&mut rusqlite::Rows<'_>>) -> Result<Option<(String, String,
     Ok(Some((row.get(0)?, row.get(1)?, row.get(2)?)))
 }
 
-/// The columns of a table.
+/// The columns of a table. Fails if a required column is missing or an unknown one is there.
 fn columns(conn: &Connection, table: &str, required: &str, optional: &str) -> Result<Names> {
     let columns: Names = conn.values("SELECT name FROM pragma_table_info(?1)", [table])?;
     for column in required.split(' ') {

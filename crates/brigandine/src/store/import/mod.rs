@@ -1,14 +1,14 @@
-//! Importing the builds of a Cuirass database, into a file of its own beside the database.
+//! Imports the builds of a Cuirass database into a new file, which becomes the server's database.
 //!
 //! ```text
 //! none → tables, specifications, evaluations → slices of builds → outputs checked → indexes,
 //! triggers, statistics → renamed to the database
 //! ```
 //!
-//! Each arrow is a transaction (a slice of builds, an index) that stores how far the import is, so a killed import goes
-//! on from there when it is started again. The file has a rollback journal, since almost every page is new and needs no
-//! journal; and no indexes while it is filled, since SQLite sorts once for an index that is made afterwards. The
-//! database itself appears by a rename, whole or not at all.
+//! Each arrow is a transaction (for a slice of builds, for an index) that also stores how far the import is. So a
+//! killed import that is started again continues from there. The file has a rollback journal, because almost every page
+//! is new and new pages are not journaled. It has no indexes while it is filled, because an index that is made
+//! afterwards takes SQLite a single sort. The database itself appears by a rename: whole, or not at all.
 
 mod begin;
 mod cuirass;
@@ -37,13 +37,13 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::mpsc;
 
-/// Builds of one transaction.
+/// The most builds of one transaction.
 const SLICE: usize = 100_000;
-/// Builds that the reading thread hands over at once, and how many such batches may wait.
+/// Builds that the reading thread sends in one batch, and the most batches that wait in the channel.
 const BATCH: usize = 500;
 const BATCHES_MAX: usize = 16;
 
-/// Makes a state directory with `builds` sample builds, as an import would.
+/// Makes a state directory with `builds` sample builds, by an import from a generated source.
 ///
 /// # Errors
 /// As [`import_cuirass`].
@@ -66,7 +66,7 @@ pub fn make_sample(
 /// Imports the Cuirass database `source` into the new state directory `state`.
 ///
 /// # Errors
-/// Nothing of the source is changed. What a failed import has stored stays for the next attempt; no server takes it for
+/// The source is not changed. What a failed import has stored stays for the next attempt; no server opens that file as
 /// a database.
 pub(crate) fn import_cuirass(
     source: &Path,
@@ -125,7 +125,8 @@ fn import(
 
 fn open_target(path: &Path) -> rusqlite::Result<Connection> {
     let conn = Connection::open_with_flags(path, OpenFlags::default())?;
-    // The import checks references itself, once per build, by its map of the evaluations; SQLite would check six.
+    // The import checks references itself, once per build, with its map of the evaluations. SQLite would check six
+    // references per build.
     conn.execute_batch(
         "PRAGMA journal_mode = TRUNCATE; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = OFF;
          PRAGMA cache_size = -262144; PRAGMA temp_store = FILE; PRAGMA threads = 1;
@@ -150,7 +151,7 @@ fn progress_of(conn: &Connection) -> rusqlite::Result<Imported> {
     })
 }
 
-/// Reads the builds on a thread of its own, and stores them in slices on this one.
+/// Reads the builds on a new thread, and stores them in slices on this thread.
 fn copy(
     conn: &mut Connection,
     (open, source): (Open<'_>, &Path),
@@ -173,7 +174,7 @@ fn copy(
                 let mut batch = Vec::with_capacity(BATCH);
                 cuirass.builds(after, false, &mut |build| {
                     batch.push(build);
-                    // Sending fails when the storing thread has ended: then reading ends too.
+                    // Sending fails if the storing thread has ended; then reading ends too.
                     batch.len() < BATCH
                         || sender
                             .send(std::mem::replace(&mut batch, Vec::with_capacity(BATCH)))
@@ -208,7 +209,7 @@ fn copy(
     })
 }
 
-/// Stores the outputs that did not lie beside their builds, in one transaction.
+/// Stores the outputs that were not found in the order of their builds, in one transaction.
 fn look_up_outputs(
     conn: &mut Connection,
     cuirass: &dyn Source,
@@ -240,7 +241,7 @@ fn look_up_outputs(
     Ok(all)
 }
 
-/// Makes triggers and statistics, and drops the table that says how far the import is.
+/// Makes triggers and statistics, and drops the table that stores how far the import is.
 fn finish(conn: &Connection) -> rusqlite::Result<()> {
     schema::make_triggers(conn)?;
     conn.execute_batch(

@@ -8,13 +8,13 @@ use std::path::PathBuf;
 /// Why an import failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
-    /// The state directory has a database.
+    /// The state directory has a database already.
     #[error(
         "there is a database already: {0}; builds keep their numbers, so they are imported into a new state directory \
          only: name one with --state"
     )]
     Present(PathBuf),
-    /// An interrupted import from another source has left its file.
+    /// The file that an interrupted import left is from another source.
     #[error("{0} was begun from another database ({1}); remove it to begin anew")]
     Other(PathBuf, String),
     /// The source cannot be read or understood.
@@ -31,12 +31,12 @@ pub enum ImportError {
     File(PathBuf, #[source] std::io::Error),
 }
 
-/// How far an import is.
+/// A report of the import's progress.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// How many builds are stored, and how many there are.
+    /// How many builds are stored, and how many there are in the source.
     Builds(i64, i64),
-    /// Something else, in words.
+    /// Another step, described in words.
     Other(String),
 }
 
@@ -51,10 +51,10 @@ pub struct Imported {
     pub builds: i64,
     /// Outputs.
     pub outputs: i64,
-    /// Builds that ran and are scheduled now.
+    /// Builds that were running in Cuirass, and that are scheduled here.
     pub rescheduled: i64,
-    /// Builds whose log Cuirass has as a file of its own, which stays where it is.
+    /// Builds whose build log is a file of Cuirass. The file stays where it is.
     pub logs: i64,
-    /// Builds that an interrupted import had stored.
+    /// How many builds an earlier, interrupted import had stored.
     pub resumed_at: i64,
 }

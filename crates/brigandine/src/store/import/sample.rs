@@ -1,5 +1,5 @@
-//! Any number of sample builds: four specifications, evaluations of two thousand jobs, names and store paths of usual
-//! lengths. The same number gives the same builds.
+//! A source with any number of sample builds: four specifications, evaluations of two thousand jobs, names and store
+//! paths of usual lengths. The same number always gives the same builds.
 
 use super::source::{
     CuirassBuild, CuirassEvaluation, CuirassInput, CuirassSpecification, Result, Source,
@@ -9,11 +9,11 @@ use crate::store::derivations::derivation_key;
 
 /// Jobs of an evaluation.
 const JOBS: i64 = 2000;
-/// All packages; an evaluation has [`JOBS`] of them in a row.
+/// The number of all packages. An evaluation has [`JOBS`] consecutive ones of them.
 const PACKAGES: i64 = 9000;
 /// The time of the first evaluation.
 const BEGAN: i64 = 1_700_000_000;
-/// Names and shares of the specifications, in percent.
+/// The name of each specification, and its share of the evaluations in percent.
 const SPECIFICATIONS: [(&str, u64); 4] =
     [("main", 44), ("modules", 40), ("staging", 13), ("small", 3)];
 
@@ -66,7 +66,7 @@ impl Sample {
         let derivation = format!("/gnu/store/{dice:016x}{more:016x}-{name}.drv");
         let timestamp = BEGAN + evaluation * 7000 + (id - 1) % JOBS / 100;
         let status = match dice / 100 % 100 {
-            // Of the last twentieth, some wait.
+            // Some of the last twentieth of the builds are scheduled.
             0..60 if id > self.builds - self.builds / 20 => BuildStatus::Scheduled,
             0..93 => BuildStatus::Succeeded,
             93..98 => BuildStatus::Failed,

@@ -1,4 +1,4 @@
-//! A slice of builds, stored in one transaction with the counts that it changes.
+//! A slice of builds that one transaction stores, and the counts that the slice changes.
 
 use super::begin::UNKNOWN_AT;
 use super::outcome::Imported;
@@ -8,7 +8,7 @@ use crate::store::query::integer;
 use rusqlite::{Connection, params};
 use std::collections::HashMap;
 
-/// The builds of one transaction, with the counts that they change.
+/// The builds that one transaction stores, with the counts that they change.
 #[derive(Default)]
 pub(super) struct Slice {
     pub(super) builds: usize,
@@ -16,15 +16,15 @@ pub(super) struct Slice {
     outputs: i64,
     rescheduled: i64,
     logs: i64,
-    /// By evaluation: how many builds have each status, from -2 on, and the first submission.
+    /// By evaluation: how many builds have each status (the first entry is for status -2), and the earliest submission.
     evaluations: HashMap<i64, ([i64; 7], i64)>,
-    /// By status and specification, then by system.
+    /// The number of builds, by status and specification, then by system.
     counts: HashMap<(i64, i64), HashMap<String, i64>>,
     jobs: Vec<(i64, String, i64)>,
 }
 
 impl Slice {
-    /// Stores builds with their outputs. `of` has the specification of each evaluation.
+    /// Stores builds with their outputs. `of` maps each evaluation to its specification.
     pub(super) fn store(
         &mut self,
         tx: &Connection,
@@ -48,7 +48,7 @@ impl Slice {
                 return Err(CuirassError::Unknown(what));
             };
             if build.status == BuildStatus::Started {
-                // As Cuirass does when it starts: no process runs it any more.
+                // As Cuirass does when it starts, because no process runs the build any more.
                 build.status = BuildStatus::Scheduled;
                 self.rescheduled += 1;
             }
@@ -100,7 +100,7 @@ impl Slice {
         Ok(())
     }
 
-    /// Stores what the builds change, and adds them to `done`.
+    /// Stores the counts that the builds change, and adds them to `done`.
     pub(super) fn end(self, tx: &Connection, done: &mut Imported) -> rusqlite::Result<()> {
         let Self { builds, last_build, outputs, rescheduled, logs, evaluations, counts, mut jobs } =
             self;

@@ -1,13 +1,13 @@
-//! What an import reads: its sources, and their rows as plain values.
+//! The interface of an import's sources, and their rows as plain values.
 
 use crate::model::BuildStatus;
 
 /// Why a source cannot be imported.
 #[derive(Debug)]
 pub enum CuirassError {
-    /// It cannot be read.
+    /// SQLite cannot read the source.
     Sqlite(rusqlite::Error),
-    /// It is no database of Cuirass, or has something that is not known; the text says what.
+    /// The source is not a database of Cuirass, or has an unknown table, column or value; the text names it.
     Unknown(String),
 }
 
@@ -58,10 +58,10 @@ pub(super) struct CuirassInput {
 pub(super) struct CuirassEvaluation {
     pub(super) id: i64,
     pub(super) specification: String,
-    /// Revisions, in the order of the inputs, with the inputs' names where they are known.
+    /// Revisions in the order of the inputs, each with its input's name where the source has it.
     pub(super) checkouts: Vec<(Option<String>, String)>,
     pub(super) status: i64,
-    /// 0 when the database does not say.
+    /// Seconds since 1970; 0: the database has no time.
     pub(super) timestamp: i64,
     pub(super) checkout_at: i64,
     pub(super) finished_at: i64,
@@ -90,18 +90,19 @@ pub(super) struct CuirassBuild {
 
 /// A source of an import.
 pub(super) trait Source {
-    /// How many builds there are, and the highest id.
+    /// The number of builds, and the highest id.
     fn size(&self) -> Result<(i64, i64)>;
-    /// How many outputs there are.
+    /// The number of outputs.
     fn outputs(&self) -> Result<i64>;
     /// All specifications with their inputs.
     fn specifications(&self) -> Result<Vec<CuirassSpecification>>;
     /// All evaluations, by id.
     fn evaluations(&self) -> Result<Vec<CuirassEvaluation>>;
-    /// Hands the builds above `after` to `take`, by id, with their outputs, until it says false.
+    /// Passes the builds above `after`, with their outputs, to `take` in the order of their ids, until `take` returns
+    /// `false`.
     ///
-    /// Without `careful` a source may miss outputs that do not lie in the order of their builds. A caller that has got
-    /// fewer than [`Source::outputs`] in the end asks again with `careful`.
+    /// Without `careful` a source may miss outputs that are not stored in the order of their builds. A caller that got
+    /// fewer outputs than [`Source::outputs`] calls again with `careful`.
     fn builds(
         &self,
         after: i64,
@@ -110,5 +111,5 @@ pub(super) trait Source {
     ) -> Result<()>;
 }
 
-/// Opens a source; each thread has its own.
+/// Opens a source; each thread opens its own.
 pub(super) type Open<'o> = &'o (dyn Fn() -> Result<Box<dyn Source>> + Sync);

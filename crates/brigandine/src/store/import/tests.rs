@@ -1,4 +1,4 @@
-//! Imports from databases with the schemas of Cuirass, made here row by row.
+//! Imports from databases with the schemas of Cuirass, which the tests fill row by row.
 
 use crate::model::{BuildFilter, BuildId, BuildStatus, Cancel, EvaluationId};
 use crate::os::state_dir::StateDir;
@@ -22,7 +22,7 @@ const EVALUATIONS: &str = "
     CREATE TABLE Evaluations (id INTEGER PRIMARY KEY, specification, commits);
     INSERT INTO Evaluations VALUES (3, 'master', 'aaaa bbbb'), (5, 'master', 'cccc dddd');";
 
-/// Builds keyed by their derivation: the numbers are those of the rows.
+/// Builds keyed by their derivation; the ids of the rows become their numbers.
 const AUGUST: &str = "
     CREATE TABLE Builds (derivation TEXT PRIMARY KEY, evaluation, job_name, system, nix_name, log,
       status, timestamp, starttime, stoptime);
@@ -39,7 +39,7 @@ const AUGUST: &str = "
       ('/gnu/store/a-x.drv', 'doc', '/gnu/store/1-x-doc'), ('/gnu/store/b-y.drv', 'out', 'oy'),
       ('/gnu/store/d-y.drv', 'out', 'od'), ('/gnu/store/e-z.drv', 'out', 'oe');";
 
-/// The same, with a table of derivations.
+/// The same rows, with a table of derivations.
 const JULY: &str = "
     CREATE TABLE Derivations (derivation, evaluation, job_name, system, nix_name,
       PRIMARY KEY (derivation, evaluation));
@@ -108,7 +108,7 @@ async fn check(source: &Path, state: &Path, later: bool) {
             ["/gnu/store/1-x-doc", "/gnu/store/1-x"]
         );
         let latest = latest_builds(s, &BuildFilter::default(), 10)?;
-        // Build 9 was canceled without a stop time: it gets that of its submission.
+        // Build 9 was canceled without a stop time, so the time of its submission becomes its stop time.
         let stops: Vec<_> = latest.iter().map(|b| (b.id.get(), b.stopped_at)).collect();
         assert_eq!(stops, [(13, 240), (9, 200), (7, 150), (8, 140)]);
         let waiting = queue(s, &BuildFilter::default(), 10)?;
@@ -133,7 +133,7 @@ async fn check(source: &Path, state: &Path, later: bool) {
         Ok(())
     });
     found.await.expect("reads");
-    // This server does not know how to build them, so it neither takes nor cancels them.
+    // This server does not know how to build them, so the server neither starts nor cancels them.
     let (claimed, recovered) = database
         .write(|tx| Ok((claim_for(tx, "s", 10, 1)?, recover(tx, 2)?)))
         .await
@@ -176,7 +176,7 @@ async fn an_import_that_was_cut_goes_on_where_it_stood() {
     let directory = tempfile::tempdir().expect("a directory");
     let source = august(directory.path());
     let state = directory.path().join("state");
-    // Cut between the slices and the indexes, as a killed process would be.
+    // Unwinds between the slices and the indexes, so the import is cut there as if its process were killed.
     let cut = Cell::new(false);
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         import_cuirass(&source, &state, 1000, &|step| {

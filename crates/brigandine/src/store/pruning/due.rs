@@ -1,13 +1,13 @@
-//! Which evaluations the rules of retention do not keep.
+//! Finds the evaluations that no rule of retention keeps.
 
 use crate::model::{EvaluationId, Keep, Specification, SpecificationId, Timestamp};
 use crate::store::database::Snapshot;
 use crate::store::query::Query;
 
-/// The most evaluations that one query finds; the next one finds further ones.
+/// The most evaluations that one query finds. The next query finds further ones.
 const DUE_MAX: usize = 10_000;
 
-/// The evaluations that hold the highest numbers (PRUNE1).
+/// The evaluations that have the build or the product with the highest number (PRUNE1).
 const HIGHEST: &str = "SELECT max(j.evaluation_id) FROM job AS j WHERE j.build_id =
        (SELECT max(id) FROM build)
      UNION ALL
@@ -21,18 +21,18 @@ pub(crate) struct Due {
     pub(crate) specification: SpecificationId,
     /// Its name.
     pub(crate) name: String,
-    /// The rules, from itself or the server.
+    /// The rules: the specification's own, or those of the server.
     pub(crate) keep: Keep,
-    /// Those that may go, oldest first.
+    /// The evaluations that may be deleted, oldest first.
     pub(crate) evaluations: Vec<EvaluationId>,
-    /// How many jobs these have.
+    /// How many jobs `evaluations` have.
     pub(crate) jobs: i64,
-    /// Evaluations that stay.
+    /// The number of evaluations that stay.
     pub(crate) kept: usize,
 }
 
-/// Which evaluations may go, of every specification with a rule, removed ones included. Reads all evaluations of
-/// these, and no build.
+/// Which evaluations may be deleted, of every specification, removed ones included. Reads all evaluations, and no
+/// build.
 pub(crate) fn due(s: &Snapshot, default: Keep, now: Timestamp) -> rusqlite::Result<Vec<Due>> {
     let sql = "SELECT id, name, definition FROM specification ORDER BY name";
     let rows: Vec<(SpecificationId, String, String)> = s.all(sql, [], |row| row.try_into())?;
@@ -40,7 +40,7 @@ pub(crate) fn due(s: &Snapshot, default: Keep, now: Timestamp) -> rusqlite::Resu
     let mut all = Vec::new();
     let mut room = DUE_MAX;
     for (id, name, definition) in rows {
-        // Nothing goes of a specification that cannot be read.
+        // If the definition cannot be read, its rules are not known: nothing of the specification is deleted.
         let Ok(definition) = serde_json::from_str::<Specification>(&definition) else { continue };
         let keep = definition.keep.unwrap_or(default);
         let one = due_of(s, (id, name), keep, now, room, &highest)?;
@@ -76,7 +76,7 @@ fn due_of(
         let ruled = keep.is_everything()
             || newest.is_some_and(|newest| place < newest)
             || since.is_some_and(|since| created_at >= since);
-        // PRUNE1. A deletion that was begun goes on, whatever the rules say by now.
+        // PRUNE1. A deletion that was begun continues, even if the rules keep the evaluation now.
         let held =
             place == 0 || current || pending || (good && !seen) || highest.contains(&Some(id));
         if held || (ruled && !marked) {

@@ -1,28 +1,28 @@
-//! Deleting evaluations that are not kept, a few rows at a time.
+//! Deletes evaluations that retention does not keep, a few rows at a time.
 //!
 //! | state of an evaluation | what is there | left by |
 //! |---|---|---|
 //! | kept | everything | [`mark`] |
-//! | being deleted | the jobs that are left, and counters that fit them | [`prune_builds`], again and again |
+//! | being deleted | the remaining jobs, and counters that count only these | [`prune_builds`], again and again |
 //! | empty | no job, no build | [`remove_evaluations`] |
 //!
-//! Each function is one short write. The server may be killed between any two of them: the rows are consistent, and the
-//! next run goes on.
+//! Each function is one short write. If the server is killed between two of them, the rows are consistent, and the next
+//! run continues.
 //!
-//! - PRUNE1: an evaluation is not touched while it is its specification's newest, or the newest that succeeded, or the
-//!   one that the inputs are at, or has a pending build, or is the last that holds the build or product with the highest
-//!   number, which SQLite would give again.
-//! - PRUNE2: a job's row goes in the write that changes its evaluation's counters.
+//! - PRUNE1: an evaluation is not touched while it is the newest of its specification, or the newest that succeeded, or
+//!   has the revisions that the inputs have now, or has a pending build, or is the last evaluation with the build or
+//!   product of the highest number. SQLite would give that number to another row.
+//! - PRUNE2: the write that deletes a job's row also changes the counters of the job's evaluation.
 //! - PRUNE3: a build that another evaluation has, or that another build needs, stays: it moves to an evaluation that
 //!   stays. So no build refers to an empty evaluation.
-//! - PRUNE4: builds are taken from the highest number down. A build has a higher number than those that it needs, so it
-//!   goes after all builds that need it.
-//! - PRUNE5: a build that only a deleted one needed, and that no evaluation has, moves to the evaluation that is being
-//!   deleted, where [`strays`] finds it.
-//! - PRUNE6: files are named in `leftover` in the write that deletes their rows.
-//! - PRUNE7: rows are read first, and then deleted one by one, each by its whole key. For `DELETE … WHERE key IN (SELECT
-//!   … LIMIT)` and for `RETURNING` SQLite makes a table in memory, with a page cache of its own, each time, and several
-//!   of them per build cost more than the deletes.
+//! - PRUNE4: builds are deleted from the highest number down. A build has a higher number than the builds that it
+//!   needs, so it is deleted before them.
+//! - PRUNE5: if only a deleted build needed some build, and no evaluation has that build, it moves to the evaluation
+//!   that is being deleted, where [`strays`] finds it.
+//! - PRUNE6: the write that deletes rows notes their files in `leftover`.
+//! - PRUNE7: rows are read first, and then deleted one by one, each by its whole key. For `DELETE … WHERE key IN
+//!   (SELECT … LIMIT)` and for `RETURNING`, SQLite makes a table in memory each time, with a page cache of its own.
+//!   Several such tables per build cost more than the deletes.
 
 mod due;
 
@@ -38,7 +38,7 @@ use std::time::{Duration, Instant};
 /// The message of an evaluation that is being deleted.
 const REMOVING: &str = "older than what is kept: its jobs are being deleted";
 
-/// PRUNE1, as a condition of every write.
+/// PRUNE1 as a query; each write checks it.
 const REMOVABLE: &str = "SELECT 1 FROM evaluation AS e WHERE e.id = ?1 AND e.status <> -1
      AND e.scheduled = 0 AND e.started = 0
      AND NOT EXISTS (SELECT 1 FROM specification AS c
@@ -56,8 +56,8 @@ fn is_removable(conn: &impl Queryable, id: EvaluationId) -> rusqlite::Result<boo
     conn.prepare_cached(REMOVABLE)?.exists([id])
 }
 
-/// Begins to delete an evaluation: it is aborted, says why, and gives up its stamp, so that the same
-/// revisions can be evaluated anew. `false`: it must stay, and nothing was changed.
+/// Begins to delete an evaluation: it becomes aborted, its message says why, and it gives up its stamp, so that the
+/// same revisions can be evaluated again. `false`: the evaluation must stay, and nothing was changed.
 pub(crate) fn mark(tx: &Transaction, id: EvaluationId) -> rusqlite::Result<bool> {
     if !is_removable(tx, id)? {
         return Ok(false);
@@ -68,7 +68,7 @@ pub(crate) fn mark(tx: &Transaction, id: EvaluationId) -> rusqlite::Result<bool>
     Ok(true)
 }
 
-/// Jobs of an evaluation after a border, by name: at most `limit`.
+/// At most `limit` jobs of an evaluation behind `border`, ordered by name.
 pub(crate) fn jobs_after(
     s: &Snapshot,
     id: EvaluationId,
@@ -81,7 +81,7 @@ pub(crate) fn jobs_after(
     s.all(sql, params![id, border.0, border.1, limit], |row| row.try_into())
 }
 
-/// Finished builds that refer to an evaluation (PRUNE3, PRUNE5): at most `limit`, highest first.
+/// At most `limit` finished builds that refer to an evaluation (PRUNE3, PRUNE5), the highest number first.
 pub(crate) fn strays(s: &Snapshot, id: EvaluationId, limit: u32) -> rusqlite::Result<Vec<BuildId>> {
     let sql = "SELECT id FROM build INDEXED BY build_latest_of_evaluation
          WHERE evaluation_id = ?1 AND status >= 0 LIMIT ?2";
@@ -90,7 +90,7 @@ pub(crate) fn strays(s: &Snapshot, id: EvaluationId, limit: u32) -> rusqlite::Re
     Ok(found)
 }
 
-/// The rows and the time that a write may take: it ends when either is used up.
+/// How many rows and how much time a write may use. The write ends when either is used up.
 #[derive(Debug)]
 pub(crate) struct Budget {
     rows: usize,
@@ -98,7 +98,7 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    /// `rows` rows, and `time` from now on.
+    /// A budget of `rows` rows, and of `time` from now on.
     pub(crate) fn new(rows: usize, time: Duration) -> Self {
         Self { rows, until: Instant::now() + time }
     }
@@ -111,7 +111,8 @@ impl Budget {
         integer(self.rows)
     }
 
-    /// Uses up `rows`. `true`: fewer than were allowed, so the query that was limited by the budget found them all.
+    /// Uses up `rows`. `true`: these are fewer than the budget allowed, so the query that had the budget as its limit
+    /// found all rows.
     fn take(&mut self, rows: usize) -> bool {
         let all = rows < self.rows;
         self.rows = self.rows.saturating_sub(rows);
@@ -122,14 +123,14 @@ impl Budget {
 /// How far a write got.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Slice {
-    /// How many builds of the list, from its beginning, were deleted or moved to another evaluation.
+    /// How many builds from the beginning of the list were deleted or moved to another evaluation.
     pub(crate) settled: usize,
     /// How many of these were deleted.
     pub(crate) deleted: usize,
 }
 
-/// Takes builds out of an evaluation that is being deleted, and deletes those that nothing else refers to.
-/// `None`: the evaluation must stay (a build of it was restarted), and nothing was changed.
+/// Takes builds out of an evaluation that is being deleted, and deletes those that nothing else refers to. `None`: the
+/// evaluation must stay, because a build of it was restarted; nothing was changed.
 pub(crate) fn prune_builds(
     tx: &Transaction,
     id: EvaluationId,
@@ -179,7 +180,7 @@ fn settle(
     let found: Option<(BuildStatus, EvaluationId)> =
         tx.first(sql, [build], |row| row.try_into())?;
     let Some((status, evaluation)) = found else { return Ok(Settled::Stays) };
-    // A pending build stays: it was restarted for another evaluation.
+    // A pending build stays, because it was restarted for another evaluation.
     let Some(place) = usize::try_from(status.code()).ok() else { return Ok(Settled::Stays) };
     let sql = "SELECT evaluation_id FROM job WHERE build_id = ?1 AND evaluation_id <> ?2
          ORDER BY evaluation_id DESC LIMIT 1";
@@ -221,7 +222,7 @@ fn settle(
     }
 }
 
-/// Lets a build belong to another evaluation (PRUNE3, PRUNE5).
+/// Moves a build to another evaluation (PRUNE3, PRUNE5).
 fn move_to(tx: &Transaction, build: BuildId, home: EvaluationId) -> rusqlite::Result<()> {
     let sql = "UPDATE build SET evaluation_id = ?2,
          specification_id = (SELECT specification_id FROM evaluation WHERE id = ?2) WHERE id = ?1";
@@ -229,12 +230,12 @@ fn move_to(tx: &Transaction, build: BuildId, home: EvaluationId) -> rusqlite::Re
     Ok(())
 }
 
-/// Notes a file to be deleted (PRUNE6).
+/// Notes a file that must be deleted (PRUNE6).
 fn leave(conn: &impl Executor, path: &str) -> rusqlite::Result<()> {
     conn.execute("INSERT OR IGNORE INTO leftover (path) VALUES (?1)", [path]).map(drop)
 }
 
-/// Deletes the rows that belong to a build alone. `false`: the budget was used up before the end.
+/// Deletes the rows that belong only to this build. `false`: the budget was used up before all were deleted.
 fn delete_children(
     tx: &Transaction,
     id: EvaluationId,
@@ -299,15 +300,15 @@ fn delete_children(
 /// The database is closed or cannot be written: nothing was deleted.
 ///
 /// # Cancel safety
-/// Dropped while it waits: nothing happens. Dropped later: all of them are deleted or none is.
+/// Dropped while the call waits: nothing happens. Dropped later: either all of them are deleted or none.
 pub(crate) async fn remove_evaluations(
     database: &Database,
     ids: Vec<EvaluationId>,
 ) -> Result<Vec<EvaluationId>, DatabaseError> {
     let removed = database.exclusive(move |conn| {
-        // To check that no build refers to the evaluation, SQLite would read every build: the index has the finished
-        // ones alone. `remove` checks it instead (pending builds belong to evaluations with pending jobs), so foreign
-        // keys are off for this transaction. They cannot be switched within one.
+        // To check that no build refers to the evaluation, SQLite would read every build, because the index has only
+        // finished builds. `remove` makes this check itself (pending builds belong to evaluations with pending jobs),
+        // so foreign keys are off for this transaction. SQLite cannot switch them within a transaction.
         conn.pragma_update(None, "foreign_keys", false)?;
         let removed = remove_all(conn, ids);
         conn.pragma_update(None, "foreign_keys", true)?;
@@ -344,19 +345,19 @@ fn remove(tx: &impl Executor, id: EvaluationId) -> rusqlite::Result<bool> {
         return Ok(false);
     }
     leave(tx, &LogName::Evaluation(id).path())?;
-    // As many as the specification has inputs.
+    // These are as many rows as the specification has inputs.
     tx.execute("DELETE FROM checkout WHERE evaluation_id = ?1", [id])?;
     tx.execute("DELETE FROM evaluation WHERE id = ?1", [id])?;
     Ok(true)
 }
 
-/// Files to delete, after `after` by their path: at most `limit`.
+/// At most `limit` files that must be deleted, with paths behind `after`, ordered by path.
 pub(crate) fn leftovers(s: &Snapshot, after: &str, limit: u32) -> rusqlite::Result<Vec<String>> {
     let sql = "SELECT path FROM leftover WHERE path > ?1 ORDER BY path LIMIT ?2";
     s.values(sql, params![after, limit])
 }
 
-/// Forgets files that are deleted.
+/// Forgets files that have been deleted.
 pub(crate) fn forget_leftovers(tx: &Transaction, paths: &[String]) -> rusqlite::Result<()> {
     for path in paths {
         tx.execute("DELETE FROM leftover WHERE path = ?1", [path])?;
@@ -364,7 +365,7 @@ pub(crate) fn forget_leftovers(tx: &Transaction, paths: &[String]) -> rusqlite::
     Ok(())
 }
 
-/// Whether a build has this folder as its output.
+/// Whether `path` is the output of some build.
 pub(crate) fn has_output(s: &Snapshot, path: &str) -> rusqlite::Result<bool> {
     let sql = "SELECT 1 FROM output WHERE path = ?1 AND substr(path, 1, 8) = 'outputs/' LIMIT 1";
     s.prepare_cached(sql)?.exists([path])

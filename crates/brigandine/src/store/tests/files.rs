@@ -1,4 +1,4 @@
-//! Files of other versions and of other programs.
+//! Tests with files of other versions and of other programs.
 
 use super::*;
 
@@ -10,12 +10,12 @@ fn schema_of(connection: &Connection) -> Vec<String> {
         )
         .expect("a statement");
     let rows = statement.query_map([], |row| row.get::<_, String>(0)).expect("rows");
-    // SQLite quotes the name of a renamed table.
+    // SQLite quotes the name of a renamed table, so the quotes are removed.
     rows.map(|row| row.expect("a row").replace("TABLE \"", "TABLE ").replace("\" (", " ("))
         .collect()
 }
 
-/// The file as SQLite alone sees it.
+/// The file opened by SQLite without Lockkeeper.
 pub(super) fn file(path: impl AsRef<std::path::Path>) -> Connection {
     Connection::open_with_flags(path, rusqlite::OpenFlags::default()).expect("opens")
 }
@@ -36,7 +36,7 @@ async fn migrations_lead_to_the_schema_document() {
     assert_eq!(file_header(&migrated), file_header(&document));
 }
 
-/// A file of the first version with the contents of that time.
+/// Makes a file of the first version, with contents of that time.
 fn first_version(path: &std::path::Path) -> Connection {
     let old = file(path);
     old.execute_batch(include_str!("../../../migrations/0001_initial.sql")).expect("version 1");
@@ -97,7 +97,8 @@ async fn an_index_that_is_interrupted_in_the_middle_is_made_by_a_later_opening()
          DROP INDEX job_by_build; DROP INDEX build_latest;";
     file(&path).execute_batch(drop_some).expect("dropped");
     let (mut interrupted, mut finished) = (0, 0);
-    // Each opening is dropped a little later than the one before, so that one is dropped in the middle of an index.
+    // Each opening is dropped a little later than the one before, so that one of them is dropped while it makes an
+    // index.
     for round in 1..40 {
         let patience = std::time::Duration::from_millis(4 * round);
         match tokio::time::timeout(patience, open(directory.path())).await {
@@ -124,7 +125,7 @@ async fn an_index_that_is_interrupted_in_the_middle_is_made_by_a_later_opening()
 async fn a_step_that_is_interrupted_leaves_the_file_as_it_was() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = StateDir::new(directory.path()).database();
-    // The table makes the step fail in the middle, as an interruption would.
+    // The table `job_2` makes the step fail in the middle, as an interruption would.
     first_version(&path).execute_batch("CREATE TABLE job_2 (x)").expect("an obstacle");
     let before = schema_of(&file(&path));
     open(directory.path()).await.expect_err("job_2 is in the way");

@@ -1,15 +1,15 @@
-//! The store against the pure state machine, over steps drawn at random.
+//! Compares the store with the pure state machine, over random steps.
 
 use super::*;
 
-/// A build of the model: its state and what it needs.
+/// A build of the model: its state, and the builds that it needs.
 #[derive(Debug, Clone)]
 struct Modelled {
     state: State,
     needs: BTreeSet<usize>,
     /// Its place in the queue.
     rank: (i64, i64, String),
-    /// The attempt that is to be canceled.
+    /// The attempt for which a cancel was requested.
     to_cancel: Option<i64>,
 }
 
@@ -37,7 +37,7 @@ impl Model {
         }
     }
 
-    /// The end of an attempt without a result: scheduled again, unless it was to be canceled.
+    /// An attempt ends without a result: the build is scheduled again, or ends as canceled if a cancel was requested.
     fn come_to_nothing(&mut self, index: usize, attempt: i64, happening: Happening) {
         if self.builds[index].to_cancel == Some(attempt) {
             self.happen(index, Happening::Ended(attempt, BuildStatus::Canceled));
@@ -61,7 +61,7 @@ impl Model {
     }
 }
 
-/// Registers an evaluation with new jobs that need earlier ones, and some that are known already.
+/// Registers an evaluation with new jobs, which need earlier ones, and with some jobs that are known already.
 async fn evaluate(database: &Database, model: &mut Model, dice: &mut Dice, round: i64) {
     let mut jobs: Vec<NewJob> = Vec::new();
     let mut places: Vec<usize> = Vec::new();
@@ -172,7 +172,7 @@ async fn step(database: &Database, model: &mut Model, dice: &mut Dice, now: i64)
     }
 }
 
-/// A started build ends; one in five ends comes from an earlier attempt.
+/// Ends a started build. One in five of these ends comes from an earlier attempt.
 async fn end(database: &Database, model: &mut Model, dice: &mut Dice, index: usize, now: i64) {
     let late = i64::from(dice.roll(5) == 0);
     let attempt = model.builds[index].state.attempt - late;
@@ -233,7 +233,7 @@ async fn compare(database: &Database, model: &Model) {
     let expected: Vec<State> = model.builds.iter().map(|build| build.state).collect();
     assert_eq!(found.len(), expected.len());
     for (index, (found, expected)) in found.iter().zip(&expected).enumerate() {
-        // What a finished build waits for does not matter.
+        // The count of builds that a finished build waits for does not matter.
         let waiting = if expected.status.is_finished() { found.waiting } else { expected.waiting };
         assert_eq!(*found, State { waiting, ..*expected }, "build {}", id(index));
     }
