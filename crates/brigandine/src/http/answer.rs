@@ -1,15 +1,15 @@
-//! Answers whose whole body is known.
+//! Answers whose whole body is in memory.
 
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use serde::Serialize;
 
-/// What pages may load: their own style and script, and nothing from anywhere else.
+/// What pages may load: the style, script and images of this server, and nothing from elsewhere.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
     img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
-/// An answer with `Content-Length`, since its length is known.
+/// An answer with a body of known length, so hyper sends `Content-Length`.
 fn answer(status: StatusCode, kind: &'static str, body: impl Into<Body>) -> Response {
     let mut response = Response::new(body.into());
     *response.status_mut() = status;
@@ -19,11 +19,11 @@ fn answer(status: StatusCode, kind: &'static str, body: impl Into<Body>) -> Resp
     response
 }
 
-/// `value` as JSON without blanks around `:`, since some clients match it with sed.
+/// `value` as JSON. There is no blank after `:`, because some clients match the text with sed.
 pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Response {
     match serde_json::to_vec(value) {
         Ok(body) => answer(status, "application/json", body),
-        // Only a map whose keys are no text fails, and no answer has one.
+        // Only a map whose keys are not text fails, and no answer has such a map.
         Err(error) => {
             tracing::error!(%error, "an answer cannot be written as JSON");
             answer(StatusCode::INTERNAL_SERVER_ERROR, "application/json", r#"{"error":"internal"}"#)
@@ -43,7 +43,7 @@ pub(crate) fn html(status: StatusCode, page: String) -> Response {
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    // One address serves pages and JSON (`/build/7`): caches must tell them apart.
+    // One address serves pages and JSON (`/build/7`), so caches must distinguish them by the header `accept`.
     headers.insert(header::VARY, HeaderValue::from_static("accept"));
     response
 }

@@ -1,8 +1,8 @@
-//! The bounds of connections and streams, for all clients together and for one.
+//! The bounds of connections and streams: for all clients together, and for each client.
 
 use crate::config::Web;
 
-/// The most bytes of answers that are not sent yet.
+/// The most bytes of answers that are made and not sent yet, for all clients.
 const ANSWERS_BYTES_MAX: usize = 64 << 20;
 
 /// The bounds of the server and of one client.
@@ -10,17 +10,19 @@ const ANSWERS_BYTES_MAX: usize = 64 << 20;
 pub(super) struct Bounds {
     pub(super) connections: usize,
     pub(super) connections_per_client: usize,
-    /// Answers that go on, such as followed logs; fewer than connections, so that pages have room.
+    /// The most answers that continue, such as followed build logs. Smaller than `connections`, so that pages have
+    /// room.
     pub(super) streams: usize,
     pub(super) streams_per_client: usize,
-    /// Requests and streams that run at once for one client; its other ones wait for a turn.
+    /// How many requests and streams of one client run at once; its others wait for a turn.
     pub(super) turns_per_client: usize,
     pub(super) answers_bytes: usize,
 }
 
 impl Bounds {
-    /// The bounds that `web` sets, within a limit of open files. Half of the files, at most 256, are kept for the rest of
-    /// the server, and every second connection may need a file beside its socket (a product, a log).
+    /// The bounds that `web` sets, as far as the limit of `files` open files allows. Half of the files, at most 256,
+    /// are kept for the rest of the server, and every second connection may need a file besides its socket (a product,
+    /// a build log).
     pub(super) fn new(web: &Web, files: u64) -> Self {
         let files = usize::try_from(files).unwrap_or(usize::MAX);
         let most = ((files - (files / 2).min(256)) / 3).saturating_mul(2).max(1);

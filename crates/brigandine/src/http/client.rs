@@ -1,11 +1,13 @@
-//! What counts as one client: the address that a connection comes from, or the one that a trusted proxy names.
+//! Which requests come from one client: the client is the address of the connection, or the address that a trusted
+//! proxy names.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use axum::http::{HeaderMap, header};
 use ipnet::IpNet;
 
-/// An IPv4 address, or the /64 network of an IPv6 address, since the owner of one such address has the whole network.
+/// An IPv4 address, or the /64 network of an IPv6 address, because whoever has one address of a /64 usually has all of
+/// them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Client(IpAddr);
 
@@ -29,14 +31,14 @@ impl std::fmt::Display for Client {
     }
 }
 
-/// Whether `address` is one of `proxies`.
+/// Whether `address` belongs to a network in `proxies`.
 pub(super) fn is_trusted(address: IpAddr, proxies: &[IpNet]) -> bool {
     proxies.iter().any(|network| network.contains(&address.to_canonical()))
 }
 
-/// The client of a request from the trusted proxy at `peer`: the last address in `X-Forwarded-For`, or in `Forwarded`
-/// when there is no `X-Forwarded-For`, that is not a trusted proxy. Addresses before it may be forged. When an element is
-/// no address, the client is the proxy that wrote it.
+/// The client of a request from the trusted proxy at `peer`: the last address in `X-Forwarded-For` that is not a
+/// trusted proxy. Without `X-Forwarded-For`, the header `Forwarded` is read in the same way. Earlier addresses may be
+/// forged. If an element is not an address, the client is the proxy that wrote it.
 pub(super) fn named(headers: &HeaderMap, peer: IpAddr, proxies: &[IpNet]) -> IpAddr {
     let hops = if headers.contains_key("x-forwarded-for") {
         hops(headers, "x-forwarded-for", address)
@@ -54,7 +56,7 @@ pub(super) fn named(headers: &HeaderMap, peer: IpAddr, proxies: &[IpNet]) -> IpA
     client
 }
 
-/// The elements of a list header, over all of its lines; `None`: an element that is not understood.
+/// The elements of a list header, from all its lines. `None` stands for an element that is not an address.
 fn hops(
     headers: &HeaderMap,
     name: &str,
@@ -67,7 +69,7 @@ fn hops(
         .collect()
 }
 
-/// The `for` of an element of `Forwarded` (RFC 7239).
+/// The address in the `for` of an element of `Forwarded` (RFC 7239).
 fn forwarded_for(element: &str) -> Option<IpAddr> {
     element.split(';').find_map(|pair| {
         let (name, value) = pair.trim().split_once('=')?;
@@ -75,7 +77,7 @@ fn forwarded_for(element: &str) -> Option<IpAddr> {
     })
 }
 
-/// An address, with or without a port; an IPv6 address may stand in brackets.
+/// Parses an address with or without a port. An IPv6 address may be in brackets.
 fn address(text: &str) -> Option<IpAddr> {
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     let with_port = || text.parse::<SocketAddr>().ok().map(|address| address.ip());
@@ -87,7 +89,7 @@ mod tests {
     use super::*;
     use axum::http::HeaderValue;
 
-    /// Whom headers name, from a proxy at 10.0.0.1.
+    /// The client that these headers name, in a request from a proxy at 10.0.0.1.
     fn client(lines: &[(&'static str, &'static str)]) -> String {
         let proxies = ["10.0.0.0/8", "::1/128"].map(|network| network.parse().expect("a network"));
         let mut headers = HeaderMap::new();

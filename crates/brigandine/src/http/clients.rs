@@ -1,22 +1,25 @@
-//! What each client holds of the web server: connections, streams, bytes of answers that are not sent yet.
+//! What each client holds of the web server: connections, streams, and bytes of answers that are not sent yet.
 //!
-//! No client waits for a client that holds more. When something is full, the client that holds most of it loses a
-//! connection; when that is the newcomer itself, the newcomer is refused.
+//! A client never waits for a client that holds more. When a bound is reached, the client that holds most of what is
+//! full loses a connection. If that is the client of the new connection, it loses a waiting or stalled connection; if
+//! it has none, the new connection is refused.
 //!
 //! | state of a connection | since | left by |
 //! |---|---|---|
-//! | waiting for a request | it was accepted, its last answer was made, or the head of the request came | [`Answering::turn`] |
+//! | waiting | it was accepted, its last answer was made, or a request's head came | [`Answering::turn`] |
 //! | answering | [`Answering::turn`] | the drop of [`Answering`] |
-//! | leaving | it was chosen to make room | the drop of its [`Permit`]; until then it counts for nothing |
+//! | leaving | it was chosen to make room | the drop of its [`Permit`]; until then it counts for no client |
 //!
-//! Besides, it is *stalled* while the kernel takes no more bytes for it (`socket.rs`).
+//! In each state a connection is also *stalled* while the kernel takes no more bytes for its client (`socket.rs`).
 //!
-//! - CLNT1: each sum equals what its connections hold, leaving ones left out; every change is under the one lock.
-//! - CLNT2: at most [`LEAVING_MAX`] connections are leaving when another is accepted.
-//! - CLNT3: to make room, the client that holds most of what is full loses a connection: a waiting or stalled one before
-//!   an answering one, and of these the one that has been so for the longest.
-//! - CLNT4: while a request is answered, its connection from a trusted proxy counts for the request's client, else for the
-//!   proxy. A proxy may have as many connections as there are.
+//! - CLNT1: each sum equals what its connections hold, without the leaving ones. Every change is made under the one
+//!   lock.
+//! - CLNT2: another connection is accepted only while fewer than [`LEAVING_MAX`] connections are leaving.
+//! - CLNT3: to make room, the client that holds most of what is full loses a connection. Waiting and stalled
+//!   connections are chosen before answering ones, and among these the connection that has been in its state for the
+//!   longest time.
+//! - CLNT4: a connection from a trusted proxy counts for the client of its request while the request is answered, and
+//!   otherwise for the proxy. A proxy may have as many connections as the server.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -31,12 +34,12 @@ use super::client::Client;
 
 /// The most connections that were chosen to make room and are not closed yet.
 const LEAVING_MAX: usize = 64;
-/// A connection whose client takes nothing for this long may be ended for another.
+/// A connection whose client takes nothing for this long may be ended to make room.
 const STALLED: Duration = Duration::from_millis(500);
-/// The least time between two lines about refusals.
+/// The least time between two log lines about refusals.
 pub(super) const TELL: Duration = Duration::from_secs(60);
 
-/// Why there is no room.
+/// Why a connection or a stream is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Full {
     /// The client has reached the bound of one client.
@@ -45,7 +48,7 @@ pub(super) enum Full {
     Server,
 }
 
-/// All connections.
+/// All connections of the server, and what their clients hold.
 #[derive(Debug)]
 pub(super) struct Clients {
     bounds: Bounds,
@@ -54,22 +57,22 @@ pub(super) struct Clients {
     gone: Notify,
 }
 
-/// Guard: the mutex of [`Clients`].
+/// Guarded by the mutex of [`Clients`].
 #[derive(Debug, Default)]
 struct State {
     next: u64,
-    /// At most the bound of connections and [`LEAVING_MAX`] more.
+    /// At most [`LEAVING_MAX`] more than the bound of connections.
     connections: HashMap<u64, Connection>,
-    /// Clients that hold anything.
+    /// The clients that hold something.
     clients: HashMap<Client, Held>,
     total: Sum,
     leaving: usize,
-    /// Refusals since the last line about them.
+    /// The number of refusals since the last log line about them.
     refused: u64,
     told: Option<Instant>,
 }
 
-/// What a client, or all of them, hold (CLNT1).
+/// What a client holds, or all clients together (CLNT1).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Sum {
     connections: usize,
@@ -99,22 +102,22 @@ struct Held {
 
 #[derive(Debug)]
 struct Connection {
-    /// The client by its address.
+    /// The client at the connection's address.
     peer: Client,
-    /// The client that it counts for (CLNT4).
+    /// The client for which the connection counts (CLNT4).
     client: Client,
     held: Sum,
     answering: bool,
-    /// When it began to wait or to answer.
+    /// When the connection began to wait or to answer.
     since: Instant,
-    /// Since when the kernel takes no more bytes for it.
+    /// When the kernel stopped taking bytes for the client; `None`: the kernel takes bytes.
     stalled: Option<Instant>,
     leaving: bool,
     leave: Arc<Notify>,
 }
 
 impl Connection {
-    /// How long it has been waiting or stalled; `None`: it is neither, so ending it would lose an answer.
+    /// How long the connection has been waiting or stalled; `None`: neither, so ending it would lose an answer.
     fn spare(&self, now: Instant) -> Option<Duration> {
         match self.stalled {
             Some(stalled) => Some(now - stalled).filter(|stalled| *stalled >= STALLED),
@@ -130,7 +133,7 @@ impl Connection {
 }
 
 impl State {
-    /// Counts `more` for a connection, unless it leaves.
+    /// Counts `more` for a connection, unless the connection is leaving.
     fn add(&mut self, id: u64, more: Sum, bounds: Bounds) {
         let Some(connection) = self.connections.get_mut(&id).filter(|it| !it.leaving) else {
             return;
@@ -164,7 +167,7 @@ impl State {
         self.clients.get(&client).map_or(Sum::default(), |held| held.sum)
     }
 
-    /// The connection to end when the field `of` of the sums is full (CLNT3).
+    /// The connection to end when a bound is reached (CLNT3). `of` selects the field of the sums that is full.
     fn most(&self, of: impl Fn(&Sum) -> usize) -> Option<(u64, &Connection)> {
         let now = Instant::now();
         let all = self.connections.iter().map(|(id, connection)| (*id, connection));
@@ -172,7 +175,7 @@ impl State {
             .max_by_key(|(_, it)| (of(&self.sum(it.client)), it.rank(now)))
     }
 
-    /// The connection of `client` that has been waiting or stalled for the longest.
+    /// The connection of `client` that has been waiting or stalled for the longest time; `None`: it has none.
     fn spare(&self, client: Client) -> Option<u64> {
         let now = Instant::now();
         let its = self.connections.iter().filter(|(_, it)| it.client == client && !it.leaving);
@@ -180,7 +183,7 @@ impl State {
         spare.max().map(|(_, id)| id)
     }
 
-    /// Ends a connection.
+    /// Tells a connection to end, and stops counting it.
     fn end(&mut self, id: u64) {
         let Some(connection) = self.connections.get_mut(&id).filter(|it| !it.leaving) else {
             return;
@@ -192,7 +195,7 @@ impl State {
         self.forget(client, held);
     }
 
-    /// Counts a connection for another client.
+    /// Moves the counts of a connection to another client.
     fn move_to(&mut self, id: u64, client: Client, bounds: Bounds) {
         let Some(connection) = self.connections.get_mut(&id).filter(|it| !it.leaving) else {
             return;
@@ -219,7 +222,7 @@ impl Clients {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // After a panic below the lock the sums may be wrong (CLNT1), and nothing else is.
+        // After a panic under the lock only the sums may be wrong (CLNT1), so the poison is ignored.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -234,10 +237,10 @@ impl Clients {
         }
     }
 
-    /// A permit for a new connection; ends another connection if need be.
+    /// Returns a permit for a new connection. Ends another connection if that is needed to make room.
     ///
     /// # Errors
-    /// There is no room for this client: the connection has to be refused.
+    /// There is no room for this client: the caller must refuse the connection.
     pub(super) fn enter(self: &Arc<Self>, peer: Client, proxy: bool) -> Result<Permit, Full> {
         let mut state = self.state();
         let has = state.sum(peer).connections;
@@ -248,7 +251,8 @@ impl Clients {
             let most = state.most(|sum| sum.connections);
             let (id, most) = most.ok_or(Full::Server)?;
             let more = state.sum(most.client).connections;
-            // An answering connection is ended only for a client that holds less even with the new one.
+            // An answering connection is ended only if its client holds more than the new client will hold with its new
+            // connection.
             let spare = most.spare(Instant::now()).is_some();
             if more <= has && !(spare && most.client == peer) || !spare && more <= has + 1 {
                 return Err(Full::Server);
@@ -272,7 +276,8 @@ impl Clients {
         Ok(Permit { clients: Arc::clone(self), id, leave })
     }
 
-    /// Ends a waiting or stalled connection, if there is one, when the machine has no room for another.
+    /// Called when the process or machine has no room for another connection. Ends a waiting or stalled connection if
+    /// there is one.
     pub(super) fn make_room(&self) {
         let mut state = self.state();
         let most = state.most(|sum| sum.connections);
@@ -282,7 +287,7 @@ impl Clients {
         }
     }
 
-    /// Logs that connections or requests were refused, at most once in [`TELL`].
+    /// Logs that connections or requests were refused, at most once per [`TELL`].
     pub(super) fn tell_refused(&self, why: Full, peer: Client) {
         let mut state = self.state();
         state.refused += 1;
@@ -307,7 +312,7 @@ impl Clients {
     }
 }
 
-/// The permit of one connection, which counts until this is dropped.
+/// The permit of one connection. The connection counts until the permit is dropped.
 #[derive(Debug)]
 pub(super) struct Permit {
     clients: Arc<Clients>,
@@ -316,7 +321,7 @@ pub(super) struct Permit {
 }
 
 impl Permit {
-    /// Resolves when the connection has to end to make room.
+    /// Resolves when the connection must end to make room.
     pub(super) async fn ended(&self) {
         self.leave.notified().await;
     }
@@ -326,23 +331,23 @@ impl Permit {
         self.clients.tell_refused(why, peer);
     }
 
-    /// Flags that the kernel takes no more bytes, or takes them again.
+    /// Notes whether the kernel has stopped taking bytes for the client.
     pub(super) fn stalled(&self, stalled: bool) {
         if let Some(connection) = self.clients.state().connections.get_mut(&self.id) {
             connection.stalled = stalled.then(Instant::now);
         }
     }
 
-    /// Whether the kernel takes no more bytes.
+    /// Whether the kernel has stopped taking bytes for the client.
     pub(super) fn is_stalled(&self) -> bool {
         let state = self.clients.state();
         state.connections.get(&self.id).is_some_and(|connection| connection.stalled.is_some())
     }
 
-    /// Counts a request for `client`. Its body may be still to come.
+    /// Counts the connection for `client`, which has sent the head of a request. The body may come later.
     ///
     /// # Errors
-    /// The client has as many connections as it may have, which happens to requests through a proxy alone.
+    /// The client has as many connections as it may have. This happens only to requests that come through a proxy.
     pub(super) fn begin(self: &Arc<Self>, client: Client) -> Result<Answering, Full> {
         let bounds = self.clients.bounds;
         let mut state = self.clients.state();
@@ -356,20 +361,20 @@ impl Permit {
         if let Some(connection) = state.connections.get_mut(&self.id) {
             connection.since = Instant::now();
         }
-        // A leaving connection counts for no client.
+        // A leaving connection counts for no client, so the client may have no entry.
         let alone = || Arc::new(Semaphore::new(bounds.turns_per_client));
         let turns = state.clients.get(&client).map_or_else(alone, |held| Arc::clone(&held.turns));
         Ok(Answering { permit: Arc::clone(self), turns, streams: false })
     }
 
-    /// Counts bytes of an answer until they are sent. Ends another connection when there are too many.
+    /// Counts bytes of an answer until they are sent. Ends other connections while there are too many bytes.
     pub(super) fn charge(self: &Arc<Self>, bytes: Bytes) -> Bytes {
         let clients = &self.clients;
         let mut state = clients.state();
         state.add(self.id, Sum { bytes: bytes.len(), ..Sum::default() }, clients.bounds);
         while state.total.bytes > clients.bounds.answers_bytes {
             let Some((id, most)) = state.most(|sum| sum.bytes) else { break };
-            // A single answer may exceed the bound.
+            // A single connection's answers may exceed the bound.
             if most.held.bytes == state.total.bytes {
                 break;
             }
@@ -391,7 +396,7 @@ impl Drop for Permit {
     }
 }
 
-/// A request while it is answered; dropped with the body of the answer.
+/// A request while it is being answered. Dropped together with the body of the answer.
 #[derive(Debug)]
 pub(super) struct Answering {
     permit: Arc<Permit>,
@@ -400,22 +405,22 @@ pub(super) struct Answering {
 }
 
 impl Answering {
-    /// Runs `work` when it is the client's turn. The request has arrived as a whole.
+    /// Runs `work` once the client has a turn. The request must have arrived completely.
     pub(super) async fn turn<T>(&self, work: impl Future<Output = T>) -> T {
         if let Some(connection) = self.permit.clients.state().connections.get_mut(&self.permit.id) {
             (connection.answering, connection.since) = (true, Instant::now());
         }
-        // The semaphore is never closed.
+        // The result is ignored, because the semaphore is never closed.
         let _turn = self.turns.acquire().await;
         work.await
     }
 
-    /// The client's turns.
+    /// The semaphore of the client's turns.
     pub(super) fn turns(&self) -> Arc<Semaphore> {
         Arc::clone(&self.turns)
     }
 
-    /// Counts the answer as a stream. Ends another stream if need be.
+    /// Counts the answer as a stream. Ends another client's stream if that is needed to make room.
     ///
     /// # Errors
     /// There is no room for another stream of this client.
@@ -455,7 +460,7 @@ impl Drop for Answering {
     }
 }
 
-/// Bytes that count for a connection.
+/// Bytes that count for a connection until they are dropped.
 struct Charged {
     bytes: Bytes,
     permit: Arc<Permit>,

@@ -1,9 +1,9 @@
-//! The name under which a browser stores a download (RFC 6266, RFC 8187).
+//! The file name that a browser gives to a download (RFC 6266, RFC 8187).
 
 use axum::http::HeaderValue;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-/// The characters that are encoded in `filename*`.
+/// The characters that are percent-encoded in `filename*`.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'!')
     .remove(b'#')
@@ -18,17 +18,17 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'|')
     .remove(b'~');
 
-/// The header of a download of the file at `path`: `filename` in plain characters for every client, and `filename*`
-/// beside it when the name has others.
+/// The header of a download of the file at `path`: `filename` with plain characters for every client, and also
+/// `filename*` if the name has other characters.
 pub(super) fn attachment(path: &str) -> HeaderValue {
     let name = path.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or("product");
-    // Line ends, and marks of direction, which could show `gpj.exe` as `exe.jpg`.
+    // Control characters, and marks of text direction, with which `gpj.exe` could be shown as `exe.jpg`.
     let steers = |c: char| {
         c.is_control()
             || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     };
     let name: String = name.chars().map(|c| if steers(c) { '_' } else { c }).collect();
-    // Clients disagree on escapes in quoted text, and some decode `%`.
+    // Clients disagree on how to read escapes in quoted text, and some decode `%`.
     let plain = |c: char| (c.is_ascii_graphic() || c == ' ') && !"\"\\%".contains(c);
     let short: String = name.chars().map(|c| if plain(c) { c } else { '_' }).collect();
     let mut value = format!("attachment; filename=\"{short}\"");

@@ -13,10 +13,10 @@ use super::stream::stream;
 use crate::model::Product;
 use crate::os::file::open_regular;
 
-/// A file of the state directory as a download: a file that a build made is never shown as a page.
+/// Sends a file of the state directory as a download. Browsers never show it as a page, because a build made it.
 ///
 /// # Errors
-/// 404: the file is gone, cannot be read or has another length than was stored. 416: the range begins past the end.
+/// 404: the file is gone, cannot be read, or has another length than was stored. 416: the range begins past the end.
 pub(crate) async fn file(path: &Path, product: &Product, headers: &HeaderMap) -> Result<Response> {
     let bytes = u64::try_from(product.bytes).unwrap_or(0);
     let wanted_path = path.to_owned();

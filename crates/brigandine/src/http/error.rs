@@ -1,4 +1,4 @@
-//! Why a request is refused, with the status codes and messages.
+//! Why a request is refused: the status codes and messages.
 
 use std::fmt::Display;
 
@@ -9,51 +9,50 @@ use serde_json::json;
 use crate::health;
 use crate::model::with_causes;
 
-/// An answer, or why the request is refused.
+/// An answer, or the reason for which the request is refused.
 pub(crate) type Result<T> = std::result::Result<T, HttpError>;
 
 /// Why a request is refused.
 #[derive(Debug)]
 pub(crate) enum HttpError {
-    /// What the text names does not exist.
+    /// The thing that the text names does not exist.
     NotFound(String),
-    /// A required parameter is missing or unreadable. Clients of Cuirass expect this message and
-    /// status 500.
+    /// A required parameter is missing or unreadable. Clients of Cuirass expect this message and status 500.
     ParameterMissing,
-    /// A number of entries outside of 1 to 1000; clients of Cuirass expect this too.
+    /// The wanted number of entries is outside of 1 to 1000. Clients of Cuirass expect this answer too.
     LimitExceeded,
     /// The request is not valid; the text says why.
     BadRequest(String),
-    /// The state of a build or specification does not allow it; the text says why.
+    /// The state of a build or specification does not allow the change; the text says why.
     Conflict(String),
     /// Changes are switched off; the text says how to switch them on.
     Forbidden(&'static str),
     /// The request has no token, or a wrong one.
     Unauthorized,
-    /// The server waits for what the text says.
+    /// The server waits for something, which the text names.
     Waiting(String),
     /// The request is for another host; the text says what to configure.
     Misdirected(String),
     /// The target is too long.
     TargetTooLong,
-    /// The route does not have the method; the text says which it has.
+    /// The route does not have the method; the text says which methods it has.
     WrongMethod(&'static str),
     /// The body is too large.
     BodyTooLarge,
     /// The request did not arrive in time.
     TooSlow,
-    /// The range begins past the end of this many bytes.
+    /// The range begins past the end of the representation, which has this many bytes.
     OutOfRange(u64),
     /// The client has reached the bound of connections of one client.
     TooMany,
     /// A bound of the server is reached.
     Busy,
-    /// A fault of the server; the trace says which.
+    /// A fault of the server; the log says which.
     Internal,
 }
 
 impl HttpError {
-    /// What the text names does not exist.
+    /// The thing that the text names does not exist.
     pub(crate) fn not_found(what: impl Into<String>) -> Self {
         Self::NotFound(what.into())
     }
@@ -79,7 +78,7 @@ impl HttpError {
         Self::NotFound(format!("there is no specification called {}", cut(name)))
     }
 
-    /// The database failed, or cannot be used for now.
+    /// The database failed, or is temporarily not usable.
     #[expect(clippy::needless_pass_by_value, reason = "stands in `map_err`")]
     pub(crate) fn database(error: lockkeeper::Error) -> Self {
         let text = with_causes(&error);
@@ -90,13 +89,13 @@ impl HttpError {
         Self::Internal
     }
 
-    /// A file of the state directory cannot be read. The server goes on.
+    /// A file of the state directory cannot be read. The server continues.
     pub(crate) fn unreadable(what: impl Display, error: &std::io::Error) -> Self {
         tracing::warn!(%error, "{what} cannot be read");
         Self::NotFound(format!("{what} cannot be read: {error}"))
     }
 
-    /// Its status and its message.
+    /// The status and the message of the refusal.
     pub(crate) fn parts(&self) -> (StatusCode, &str) {
         match self {
             Self::NotFound(what) => (StatusCode::NOT_FOUND, what),
@@ -135,7 +134,7 @@ impl HttpError {
 }
 
 impl HttpError {
-    /// The header that its status calls for.
+    /// The header that the status requires; `None`: it requires none.
     fn header(&self) -> Option<(HeaderName, HeaderValue)> {
         Some(match self {
             Self::Unauthorized => {
@@ -154,7 +153,8 @@ impl HttpError {
         json!({ "error": self.parts().1 })
     }
 
-    /// The bytes of the answer, for a connection on which hyper does not send it. The connection is closed after it.
+    /// The bytes of the answer, for a connection on which hyper does not send it. The connection must be closed
+    /// afterwards.
     pub(super) fn bare(&self) -> Vec<u8> {
         let (status, body) = (self.parts().0, self.body().to_string());
         let mut answer = format!(
@@ -183,17 +183,17 @@ impl IntoResponse for HttpError {
     }
 }
 
-/// A name from a request, short enough for a message.
+/// Cuts a name from a request to at most 100 characters, for a message.
 fn cut(name: &str) -> String {
     name.chars().take(100).collect()
 }
 
-/// Refuses a method that the route does not have. The header `allow` has those that it has.
+/// Refuses a method that the route does not have. axum adds the header `allow` with the methods that the route has.
 pub(crate) async fn wrong_method(uri: Uri) -> Response {
     HttpError::WrongMethod(methods(&uri)).into_response()
 }
 
-/// Which methods the routes at `uri` have.
+/// A text that says which methods the routes at `uri` have.
 pub(super) fn methods(uri: &Uri) -> &'static str {
     if uri.path().starts_with("/api/v1/") {
         "only POST is answered here"

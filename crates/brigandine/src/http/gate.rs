@@ -1,7 +1,8 @@
-//! The checks before a route sees a request, and the accounting of its answer.
+//! The checks that a request passes before its route sees it, and the accounting of the answer.
 //!
-//! In this order: the target and the host; the client that the request counts for; the body, which is read and dropped
-//! (no route takes one); the client's turn; the route. The answer's bytes count for the client until they are sent.
+//! The order: check the target and the host; find the client for which the request counts; read and drop the body (no
+//! route takes one); wait for the client's turn; call the route. The bytes of the answer count for the client until
+//! they are sent.
 
 use std::convert::Infallible;
 use std::io;
@@ -34,7 +35,7 @@ use crate::config::Web;
 
 /// The most bytes of a request's target.
 const TARGET_BYTES_MAX: usize = 8 * 1024;
-/// The most bytes of a request's body; the refusal names the number.
+/// The most bytes of a request's body; the refusal's message contains this number.
 const BODY_BYTES_MAX: u64 = 1 << 20;
 
 /// Answers the requests of one connection.
@@ -48,7 +49,7 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    /// Answers a request; a refused one too.
+    /// Answers a request, also if it is refused.
     pub(super) async fn answer(&self, request: Request<Incoming>) -> Response {
         let (parts, body) = request.into_parts();
         let has_body = !body.is_end_stream();
@@ -57,7 +58,7 @@ impl Gate {
             Err(refusal) => {
                 let mut response = refusal.into_response();
                 if has_body {
-                    // The rest of the body is not the next request.
+                    // The rest of the body must not be read as the next request, so the connection is closed.
                     self.flags.unread.store(true, Ordering::Relaxed);
                     let close = HeaderValue::from_static("close");
                     response.headers_mut().insert(header::CONNECTION, close);
@@ -75,7 +76,7 @@ impl Gate {
         read.unwrap_or(Err(HttpError::TooSlow))?;
         self.flags.unread.store(false, Ordering::Relaxed);
         if parts.method != Method::GET {
-            // Ranges are defined for GET alone (RFC 9110, 14.2).
+            // Ranges are defined only for GET (RFC 9110, 14.2).
             parts.headers.remove(header::RANGE);
         }
         let request = Request::from_parts(parts, Body::empty());
@@ -112,7 +113,7 @@ fn check_target(parts: &Parts) -> Result<()> {
     if parts.uri.path_and_query().is_some_and(|target| target.as_str().len() > TARGET_BYTES_MAX) {
         return Err(HttpError::TargetTooLong);
     }
-    // `CONNECT host:port` and `OPTIONS *` name no resource of this server.
+    // `CONNECT host:port` and `OPTIONS *` do not name a resource of this server.
     if parts.method == Method::CONNECT || !parts.uri.path().starts_with('/') {
         return Err(HttpError::WrongMethod(methods(&parts.uri)));
     }
@@ -135,11 +136,11 @@ async fn drop_body(mut body: Incoming) -> Result<()> {
     Ok(())
 }
 
-/// The body of an answer, whose bytes count for the connection until they are sent.
+/// The body of an answer. Its bytes count for the connection until they are sent.
 struct Counted {
     inner: Body,
     permit: Arc<Permit>,
-    /// Dropped with the body.
+    /// Held until the body is dropped, because the request counts until then.
     _answering: Answering,
 }
 

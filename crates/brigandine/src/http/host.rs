@@ -1,15 +1,15 @@
-//! Which requests are for this server, by the host that they name.
+//! Which requests are meant for this server, judged by the host that they name.
 //!
 //! The owner of a web page can let its host name resolve to this server's address (DNS rebinding), and so read this
-//! server through the browser of a visitor. The browser then sends the page's host name in `Host`, by which this server
-//! recognises such requests.
+//! server through the browser of a visitor. The browser then sends the page's host name in `Host`, and the server
+//! refuses the request because of that name.
 //!
-//! `localhost`, names below it, loopback addresses and the server's address of the connection always pass. `hosts` under
-//! `[web]` adds names. Without `hosts`:
+//! `localhost`, names below it, loopback addresses and the address at which the connection reached the server always
+//! pass. `hosts` under `[web]` adds names. Without `hosts`:
 //!
-//! - connections over loopback, unless they come from a trusted proxy, may name any address and any name without a dot:
-//!   no stranger can own these;
-//! - all other connections may name anything, since the site is open to that network anyway.
+//! - connections over loopback that do not come from a trusted proxy may name any address, and any name without a dot,
+//!   because a stranger cannot own these;
+//! - all other connections may name any host, because their network can reach the server anyway.
 
 use std::net::IpAddr;
 
@@ -22,16 +22,16 @@ use super::error::{HttpError, Result};
 /// How a request arrived.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Arrival {
-    /// The server's address of the connection.
+    /// The server's address in the connection.
     pub(super) local: IpAddr,
-    /// Whether its client is a trusted proxy.
+    /// Whether the connection comes from a trusted proxy.
     pub(super) proxied: bool,
 }
 
-/// Whether a request is for this server.
+/// Checks that a request is meant for this server.
 ///
 /// # Errors
-/// 400: it does not name one host. 421: it names another.
+/// 400: the request does not name exactly one host. 421: it names another host.
 pub(super) fn check(parts: &Parts, hosts: Option<&[String]>, arrival: Arrival) -> Result<()> {
     let mut lines = parts.headers.get_all(header::HOST).iter();
     let (first, second) = (lines.next(), lines.next());
@@ -39,7 +39,7 @@ pub(super) fn check(parts: &Parts, hosts: Option<&[String]>, arrival: Arrival) -
         return Err(HttpError::BadRequest("the request has more than one `host`".to_owned()));
     }
     let Some(line) = first else {
-        // Clients of HTTP/1.0 need not send it (RFC 9112, 3.2); browsers always do.
+        // Clients of HTTP/1.0 need not send `Host` (RFC 9112, 3.2); browsers always do.
         return if parts.version < Version::HTTP_11 {
             Ok(())
         } else {
@@ -49,7 +49,7 @@ pub(super) fn check(parts: &Parts, hosts: Option<&[String]>, arrival: Arrival) -
     let invalid = || HttpError::BadRequest("the request's `host` is no name of a host".to_owned());
     let authority = Authority::try_from(line.as_bytes()).ok();
     let said = authority.as_ref().and_then(name).ok_or_else(invalid)?;
-    // The host of an absolute target counts instead (RFC 9112, 3.2.2).
+    // If the target is absolute, its host counts instead of `Host` (RFC 9112, 3.2.2).
     let said = match parts.uri.authority() {
         Some(authority) => name(authority).ok_or_else(invalid)?,
         None => said,
@@ -63,7 +63,7 @@ pub(super) fn check(parts: &Parts, hosts: Option<&[String]>, arrival: Arrival) -
     )))
 }
 
-/// The host of an authority in lower case; `None`: it is not valid.
+/// The host of an authority, in lower case; `None`: the authority is not valid.
 fn name(authority: &Authority) -> Option<String> {
     let text = authority.as_str();
     let host = authority.host();
@@ -96,7 +96,7 @@ fn passes(said: &str, hosts: Option<&[String]>, arrival: Arrival) -> bool {
     }
     match hosts {
         Some(hosts) => hosts.iter().any(|host| match host.strip_prefix('*') {
-            // "*", or ".example.org"
+            // `end` is empty for "*", or begins with a dot, as in ".example.org".
             Some(end) => said.len() > end.len() && said.ends_with(end),
             None => same(host, said, address),
         }),
@@ -105,7 +105,7 @@ fn passes(said: &str, hosts: Option<&[String]>, arrival: Arrival) -> bool {
     }
 }
 
-/// Whether a host of the configuration is the one that the request names; addresses may be spelt in several ways.
+/// Whether `host` of the configuration is the host `said` of the request. An address may be written in several ways.
 fn same(host: &str, said: &str, address: Option<IpAddr>) -> bool {
     host == said || address.is_some_and(|address| host.parse() == Ok(address))
 }

@@ -1,5 +1,5 @@
-//! The parameters of a request, of which unknown ones are ignored, as clients of other servers expect; and the open part
-//! of its path.
+//! The parameters of a request, and the variable part of its path. Unknown parameters are ignored, as clients of other
+//! servers expect.
 
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -10,10 +10,10 @@ use axum::http::request::Parts;
 
 use super::error::{HttpError, Result};
 
-/// How many entries of a list a request may ask for.
+/// The numbers of entries that a request may ask for.
 const ENTRIES: std::ops::RangeInclusive<u32> = 1..=1000;
 
-/// The parameters of a request, decoded.
+/// The query of a request, which the methods decode.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Query(String);
 
@@ -25,7 +25,7 @@ impl<S: Sync> FromRequestParts<S> for Query {
     }
 }
 
-/// The part of the path that a route leaves open, decoded.
+/// The variable part of the path, decoded.
 #[derive(Debug, Clone)]
 pub(crate) struct Path<T>(pub(crate) T);
 
@@ -42,12 +42,12 @@ impl<S: Send + Sync> FromRequestParts<S> for Path<String> {
 }
 
 impl Query {
-    /// The first value of `name`, unless it is empty.
+    /// The first value of `name`; `None`: it is missing or empty.
     pub(crate) fn get(&self, name: &str) -> Option<String> {
         self.pairs().find(|(key, _)| key == name).map(|(_, value)| value).filter(|v| !v.is_empty())
     }
 
-    /// All values of `name`, each cut at commas.
+    /// All values of `name`, each split at commas, without the empty ones.
     pub(crate) fn list(&self, name: &str) -> Vec<String> {
         let values = self.pairs().filter(|(key, _)| key == name).map(|(_, value)| value);
         values
@@ -60,27 +60,27 @@ impl Query {
         form_urlencoded::parse(self.0.as_bytes()).map(|(key, value)| (key, value.into_owned()))
     }
 
-    /// The value of `name`, read as `T`.
+    /// The value of `name`, parsed as `T`; `None`: it is missing or empty.
     ///
     /// # Errors
-    /// The value is no `T`.
+    /// The value cannot be parsed as `T`.
     pub(crate) fn parsed<T: FromStr>(&self, name: &str) -> Result<Option<T>> {
         let Some(value) = self.get(name) else { return Ok(None) };
         let refuse = |_| HttpError::BadRequest(format!("the value of '{name}' is not valid"));
         value.parse().map(Some).map_err(refuse)
     }
 
-    /// `nr`: how many entries are wanted.
+    /// The value of `nr`: how many entries the client wants.
     ///
     /// # Errors
-    /// The two that clients of Cuirass know: `nr` is missing or no number; it is not in 1 to 1000.
+    /// The two errors that clients of Cuirass know: `nr` is missing or not a number; `nr` is not in 1 to 1000.
     pub(crate) fn number_of_entries(&self) -> Result<u32> {
         let value = self.get("nr").ok_or(HttpError::ParameterMissing)?;
         let digits = value.strip_prefix(['-', '+']).unwrap_or(&value);
         if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(HttpError::ParameterMissing);
         }
-        // A number that is too large to be parsed is out of range as well.
+        // A number that is too large to be parsed is out of the range too.
         value.parse().ok().filter(|n| ENTRIES.contains(n)).ok_or(HttpError::LimitExceeded)
     }
 }

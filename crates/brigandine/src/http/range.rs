@@ -1,4 +1,4 @@
-//! Ranges and conditions of requests for something whose length is known (RFC 9110, 13 and 14).
+//! Range and conditional requests for a representation of known length (RFC 9110, 13 and 14).
 
 use std::ops::Range;
 
@@ -7,20 +7,22 @@ use axum::response::Response;
 
 use super::error::{HttpError, Result};
 
-/// What a request wants of a representation.
+/// Which part of a representation a request wants.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Wanted {
-    /// All of it.
+    /// The whole representation.
     Whole,
-    /// These bytes, of which there is at least one.
+    /// These bytes; at least one.
     Part(Range<u64>),
-    /// Nothing: the client has it already.
+    /// No bytes, because the client has the current version already.
     Nothing,
 }
 
-/// What a request wants of `bytes` bytes with this entity tag, which differs whenever the bytes do.
+/// Which part a request wants of a representation with `bytes` bytes and the entity tag `tag`. The tag must differ
+/// whenever the bytes do.
 ///
-/// Several ranges are answered with the whole, which is allowed; so is a header that is no range, or not in bytes.
+/// A request for several ranges gets the whole representation, which the RFC allows. So does a request whose header is
+/// not a valid range of bytes.
 ///
 /// # Errors
 /// 416: all ranges begin past the end.
@@ -30,7 +32,8 @@ pub(crate) fn wanted(headers: &HeaderMap, bytes: u64, tag: &HeaderValue) -> Resu
     if known.map(str::trim).any(|known| known == "*" || known.trim_start_matches("W/") == tag) {
         return Ok(Wanted::Nothing);
     }
-    // The client has another version, so a part of this one is of no use to it. A weak tag or a date never matches.
+    // The client has another version, so a part of the current one is useless to it. A weak tag or a date never
+    // matches.
     if headers.get(header::IF_RANGE).is_some_and(|known| known != tag) {
         return Ok(Wanted::Whole);
     }
@@ -45,12 +48,12 @@ pub(crate) fn wanted(headers: &HeaderMap, bytes: u64, tag: &HeaderValue) -> Resu
     }
 }
 
-/// Sets the headers that say which part of `bytes` an answer has, and the tag of the whole.
+/// Sets the headers that tell which part of `bytes` bytes an answer has, and the tag of the whole.
 pub(crate) fn describe(response: &mut Response, wanted: &Wanted, bytes: u64, tag: HeaderValue) {
     let headers = response.headers_mut();
     headers.insert(header::ETAG, tag);
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    // Caches may keep it, and ask by its tag whether it has changed.
+    // Caches may store the answer, and must ask with its tag whether it has changed.
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     let length = match wanted {
         Wanted::Whole => bytes,
@@ -70,24 +73,24 @@ pub(crate) fn describe(response: &mut Response, wanted: &Wanted, bytes: u64, tag
     response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
 }
 
-/// The strong entity tag of something with this digest.
+/// The strong entity tag of a representation with this digest.
 pub(crate) fn tag(digest: &str) -> HeaderValue {
     // Digests are hexadecimal, so the conversion does not fail.
     HeaderValue::from_str(&format!("\"{digest}\""))
         .unwrap_or_else(|_| HeaderValue::from_static("\"\""))
 }
 
-/// One range as it is written.
+/// One range, as the header states it.
 #[derive(Debug, PartialEq, Eq)]
 enum Asked {
-    /// `first-last`, or `first-`.
+    /// `first-last`, or `first-` (`None`).
     From(u64, Option<u64>),
-    /// `-length`: this many from the end.
+    /// `-length`: this many bytes from the end.
     Last(u64),
 }
 
 impl Asked {
-    /// The range within `bytes`; `None`: it begins past the end.
+    /// The range as positions in `bytes` bytes; `None`: it begins past the end.
     fn within(&self, bytes: u64) -> Option<Range<u64>> {
         match *self {
             Self::From(first, _) if first >= bytes => None,
@@ -100,7 +103,7 @@ impl Asked {
     }
 }
 
-/// The ranges of a header; `None`: it is not understood.
+/// The ranges of a header; `None`: the header is not a valid range of bytes.
 fn parse(line: &str) -> Option<Vec<Asked>> {
     let (unit, ranges) = line.split_once('=')?;
     if !unit.trim().eq_ignore_ascii_case("bytes") {
@@ -123,7 +126,7 @@ fn parse_one(range: &str) -> Option<Asked> {
     }
 }
 
-/// A number with any count of digits; one that is too large is past every end.
+/// Parses a number of any length. A number that does not fit becomes `u64::MAX`, which is past every end.
 fn number(text: &str) -> Option<u64> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| text.parse().unwrap_or(u64::MAX))

@@ -1,10 +1,10 @@
-//! Accepting connections and speaking HTTP on them.
+//! Accepts connections and speaks HTTP on them.
 //!
-//! axum's own loop has no bound on connections and no time limit on request heads; this one has both, for all clients
-//! together and for each (`clients.rs`). It speaks HTTP/1.1 alone: the clients use keep-alive and pipelining, and a proxy
-//! in front speaks everything else.
+//! axum's own loop has no bound on connections and no time limit for the head of a request. This loop has both, for all
+//! clients together and for each (`clients.rs`). It speaks only HTTP/1.1: the clients use keep-alive and pipelining,
+//! and a proxy in front of the server can speak the other versions.
 //!
-//! - SERV1: nothing that a client does or leaves undone keeps the loop from accepting the next connection.
+//! - SERV1: whatever a client does or fails to do, the loop accepts the next connection.
 
 use std::io;
 use std::net::SocketAddr;
@@ -37,19 +37,19 @@ use crate::config::Web;
 /// The most bytes of a request's head.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
 
-/// The time to answer open requests after closing began.
+/// How long open requests may take after closing has begun.
 const CLOSE_TIME: Duration = Duration::from_secs(5);
 
-/// The time for a client to take an answer that it got before it had sent its whole request.
+/// How long a client may take to read an answer that was sent before its whole request had arrived.
 const LINGER_TIME: Duration = Duration::from_secs(2);
 
-/// The most refused connections that linger; further ones are closed at once.
+/// The most refused connections that linger at once; further ones are closed immediately.
 const REFUSED_MAX: usize = 16;
 
-/// The pause after the machine had no room for another connection.
+/// The pause after the process or machine had no room for another connection.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Answers requests until `closing` becomes true; then answers those that are open and returns.
+/// Answers requests until `closing` becomes true. Then answers the open requests, within [`CLOSE_TIME`], and returns.
 pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,
@@ -91,7 +91,7 @@ pub(crate) async fn serve(
                     () = tokio::time::sleep(PAUSE) => {}
                 }
             }
-            // The client left before it was accepted.
+            // Usually the client left before the connection was accepted.
             Err(error) => tracing::debug!(%error, "a connection could not be accepted"),
         }
     }
@@ -118,7 +118,7 @@ fn bounds(web: &Web) -> Bounds {
     bounds
 }
 
-/// Whether accepting failed for want of room in this process or machine, rather than because of the client.
+/// Whether accepting failed because this process or machine has no room, and not because of the client.
 fn has_no_room(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let errno = Errno::from_io_error(error);
@@ -127,12 +127,12 @@ fn has_no_room(error: &io::Error) -> bool {
     })
 }
 
-/// What every connection shares.
+/// What all connections share.
 struct Server {
     router: TowerToHyperService<Router>,
     clients: Arc<Clients>,
     web: Arc<Web>,
-    /// Permits of refused connections that linger.
+    /// One permit for each refused connection that may linger.
     refused: Arc<Semaphore>,
     closing: watch::Receiver<bool>,
 }
@@ -143,7 +143,7 @@ impl Server {
         listener.accept().await
     }
 
-    /// The future that serves a new connection; `None`: it is closed.
+    /// Returns the future that serves a new connection; `None`: the connection was refused and closed.
     fn take(
         self: &Arc<Self>,
         stream: TcpStream,
@@ -221,7 +221,8 @@ impl Server {
         }
     }
 
-    /// Ends a connection that hyper is done with: sends the refusal that hyper does not, and lets the client read it.
+    /// Ends a connection that hyper has finished with: sends the refusals that hyper cannot send, and lets the client
+    /// read them.
     async fn part(
         &self,
         stream: &TcpStream,
@@ -255,22 +256,23 @@ impl Server {
     }
 }
 
-/// Sends a refusal as far as the kernel takes it, which is all of it unless other bytes wait to be sent.
+/// Sends as much of a refusal as the kernel takes, which is all of it unless other bytes wait to be sent.
 fn send(stream: &TcpStream, refusal: &HttpError) {
     use rustix::net::{SendFlags, send};
-    // A direct system call: the runtime does not know yet that a new connection can be written to.
+    // A direct system call, because the runtime does not know yet that a new connection is writable.
     let _ = send(stream, &refusal.bare(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
 }
 
-/// Lets the kernel drop the bytes that a stalled client did not take, instead of keeping them for minutes.
+/// If the client is stalled, lets the kernel drop the bytes that the client did not take. Otherwise the kernel would
+/// keep them for minutes.
 fn forget(stream: &TcpStream, permit: &Permit) {
     if permit.is_stalled() {
         let _ = stream.set_zero_linger();
     }
 }
 
-/// Ends the answers, and reads what the client still sends: when a connection is closed with unread bytes, the kernel
-/// resets it, and the client may lose the answer.
+/// Ends the sending side, and reads what the client still sends. If a connection is closed while it has unread bytes,
+/// the kernel resets it, and the client may lose the answer.
 async fn linger(stream: &TcpStream) {
     if end_of_answers(stream).is_err() {
         return;
@@ -288,7 +290,7 @@ async fn linger(stream: &TcpStream) {
     let _ = tokio::time::timeout(LINGER_TIME, rest).await;
 }
 
-/// Resolves when closing begins, or when its sender is gone.
+/// Resolves when closing begins, or when the sender of `closing` is dropped.
 pub(crate) async fn closed(closing: &mut watch::Receiver<bool>) {
     let _ = closing.wait_for(|closing| *closing).await;
 }

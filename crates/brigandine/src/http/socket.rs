@@ -1,10 +1,11 @@
 //! The socket of a connection, as hyper reads and writes it, with time limits.
 //!
-//! - SOCK1: the connection ends when its client takes nothing of an answer for `client-time`, or less than [`RATE`] for
-//!   long. A client may be behind by `client-time`; every [`RATE`] bytes that it takes give it another second.
-//! - SOCK2: the socket notes what hyper does not tell: that a first line is too long (414, not 431), and that bytes came
-//!   which belong to no request. These are read before the socket is closed; otherwise the kernel resets the connection,
-//!   and the client may lose the answer.
+//! - SOCK1: the connection is cut if its client takes nothing of an answer for `client-time`, or takes less than
+//!   [`RATE`] on average. The deadline is `client-time` after the kernel first takes no more bytes. Every [`RATE`]
+//!   bytes that the client then takes move the deadline by a second, but at most to `client-time` from now.
+//! - SOCK2: the socket notes two things that hyper does not report: that a first line is too long (status 414, not
+//!   431), and that bytes came after the last request. These bytes are read before the socket is closed. Otherwise the
+//!   kernel would reset the connection, and the client might lose the answer.
 
 use std::io;
 use std::pin::Pin;
@@ -19,20 +20,21 @@ use tokio::time::{Instant, Sleep};
 
 use super::clients::Permit;
 
-/// The least bytes per second that a client takes, on average.
+/// The least bytes per second that a client must take, on average.
 const RATE: u64 = 1024;
 /// The most bytes of the first line of a connection.
 const LINE_BYTES_MAX: usize = 16 * 1024;
-/// Bytes that the kernel holds for a client before it takes no more, those on the wire not counted.
+/// How many unsent bytes the kernel holds for a client before it takes no more. Bytes that were sent and not
+/// acknowledged do not count.
 const UNSENT_BYTES_MAX: u32 = 128 * 1024;
 
-/// What socket and service tell the connection. Its task reads the flags after hyper is done, so their order does not
-/// matter.
+/// What the socket and the service report to the task of the connection. The task reads the flags after hyper has
+/// finished, so the order of the stores does not matter.
 #[derive(Debug, Default)]
 pub(super) struct Flags {
-    /// Bytes came after the last request.
+    /// Bytes came that belong to no request.
     pub(super) unread: AtomicBool,
-    /// The first line has no end.
+    /// The first line is too long.
     pub(super) endless_line: AtomicBool,
     /// The client took nothing for too long.
     pub(super) stalled: AtomicBool,
@@ -43,12 +45,13 @@ pub(super) struct Socket {
     permit: Arc<Permit>,
     flags: Arc<Flags>,
     client_time: Duration,
-    /// Bytes of the first line so far; `None` when it has ended.
+    /// Bytes of the first line so far; `None`: the line has ended.
     first_line: Option<usize>,
-    /// When the connection ends, while bytes wait for the client (SOCK1).
+    /// The time at which the connection is cut unless the client takes more (SOCK1). `None`: no bytes wait for the
+    /// client.
     deadline: Option<Instant>,
     timer: Pin<Box<Sleep>>,
-    /// Whether the kernel took nothing at the last try.
+    /// Whether the kernel took no bytes at the last try.
     stalled: bool,
 }
 
@@ -97,7 +100,7 @@ impl Socket {
         }
     }
 
-    /// Moves the deadline: the client took some bytes.
+    /// Moves the deadline, because the client took `bytes` bytes.
     fn took(&mut self, bytes: u64) {
         if let Some(deadline) = &mut self.deadline {
             let won = Duration::from_secs(bytes) / u32::try_from(RATE).unwrap_or(u32::MAX);
@@ -180,7 +183,7 @@ impl AsyncWrite for Socket {
         true
     }
 
-    /// Called when hyper has nothing left to write.
+    /// hyper calls this when it has nothing left to write.
     fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.deadline = None;
         self.set_stalled(false);
@@ -192,7 +195,7 @@ impl AsyncWrite for Socket {
     }
 }
 
-/// Ends the answers: the client reads the end of the stream.
+/// Ends the sending side, so the client reads the end of the stream.
 pub(super) fn end_of_answers(stream: &TcpStream) -> io::Result<()> {
     Ok(rustix::net::shutdown(stream, rustix::net::Shutdown::Write)?)
 }

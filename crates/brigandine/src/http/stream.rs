@@ -1,7 +1,7 @@
-//! Answers that go on: followed build logs, events, downloads.
+//! Answers that continue: followed build logs, events, downloads.
 //!
-//! The connection's task makes the answer piece by piece, and the next piece when the last one was sent. So a slow
-//! client slows the making and uses no more memory, and the making ends with the connection.
+//! The task of the connection makes the answer piece by piece, and makes the next piece only when the last one was
+//! sent. So a slow client slows the making and uses no more memory, and the making stops when the connection ends.
 
 use std::future::Future;
 use std::io;
@@ -15,7 +15,7 @@ use bytes::Bytes;
 use http_body::Frame;
 use tokio::sync::mpsc;
 
-/// Marks an answer as a stream, of which fewer are allowed at once.
+/// Marks an answer as a stream. Fewer streams than connections are allowed at once.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Streaming;
 
@@ -23,25 +23,26 @@ pub(super) struct Streaming;
 pub(crate) struct Sender(mpsc::Sender<io::Result<Bytes>>);
 
 impl Sender {
-    /// Sends a piece, and waits until the connection has taken it; `false`: the client left.
+    /// Sends a piece, and waits until the connection has taken it. `false`: the client has left.
     pub(crate) async fn send(&self, piece: impl Into<Bytes>) -> bool {
-        // The channel has room again when the piece was taken: the next one is made then.
+        // The channel holds one piece, so `reserve` waits until the connection has taken this one. The next piece is
+        // made only after that.
         self.0.send(Ok(piece.into())).await.is_ok() && self.0.reserve().await.is_ok()
     }
 
-    /// Cuts the connection, so that the client does not take a part for the whole.
+    /// Cuts the connection, so that the client does not take a part of the answer for the whole.
     pub(crate) async fn fail(&self, error: io::Error) {
         let _ = self.0.send(Err(error)).await;
     }
 
-    /// Resolves when the client left.
+    /// Resolves when the client has left.
     pub(crate) async fn closed(&self) {
         self.0.closed().await;
     }
 }
 
 struct Pieces {
-    /// Makes the pieces; `None` when it has ended.
+    /// The future that makes the pieces; `None`: it has ended.
     make: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     pieces: mpsc::Receiver<io::Result<Bytes>>,
 }
@@ -58,7 +59,7 @@ impl http_body::Body for Pieces {
             if let Poll::Ready(piece) = self.pieces.poll_recv(context) {
                 return Poll::Ready(piece.map(|piece| piece.map(Frame::data)));
             }
-            // Without `make` the channel is closed, and `poll_recv` was ready.
+            // If `make` has ended, the channel is closed, and `poll_recv` was ready above.
             let Some(make) = &mut self.make else { return Poll::Pending };
             if make.as_mut().poll(context).is_ready() {
                 self.make = None;
@@ -69,7 +70,7 @@ impl http_body::Body for Pieces {
     }
 }
 
-/// An answer of type `kind` that `make` sends piece by piece.
+/// An answer of type `kind`. `make` gets a sender and sends the pieces.
 pub(crate) fn stream<F>(kind: &'static str, make: impl FnOnce(Sender) -> F) -> Response
 where
     F: Future<Output = ()> + Send + 'static,

@@ -1,4 +1,4 @@
-//! The server as clients meet it: order, bounds, the end.
+//! Tests the server as a client: order of answers, bounds, closing.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -41,7 +41,7 @@ async fn what_is_no_request_is_answered_with_400() {
 
 const PAGE: &str = "GET /jobsets HTTP/1.1\r\nhost: x\r\n\r\n";
 const STREAM: &str = "GET /live HTTP/1.1\r\nhost: x\r\n\r\n";
-/// A request whose body never comes; `100 Continue` shows that the server waits for it.
+/// A request whose body never comes. `100 Continue` tells that the server waits for the body.
 const BODY: &str = "POST /api/v1/build/1/cancel HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\n\
                     content-length: 1\r\n\r\n";
 
@@ -60,7 +60,7 @@ async fn closed_by_server(socket: &mut TcpStream) {
 }
 
 impl Served {
-    /// A connection whose request is worked on until the server closes.
+    /// Opens a connection whose request is being answered until the server closes.
     async fn busy_from(&self, last: u8) -> TcpStream {
         let request = format!(
             "POST /api/v1/build/{BUSY}/cancel HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {TOKEN}\r\n\r\n"
@@ -71,20 +71,20 @@ impl Served {
         socket
     }
 
-    /// A connection that follows changes.
+    /// Opens a connection that follows changes.
     async fn stream_from(&self, last: u8) -> TcpStream {
         let mut socket = self.connect_from(last, STREAM).await;
         assert_eq!(status(&mut socket).await, 200);
         socket
     }
 
-    /// The status of a page.
+    /// Requests a page, and returns its status.
     async fn page_from(&self, last: u8) -> u16 {
         status(&mut self.connect_from(last, PAGE).await).await
     }
 }
 
-/// A site without contents, with so many connections.
+/// A site without contents, with these bounds of connections.
 async fn bounded(connections: usize, per_client: Option<usize>) -> Served {
     let web = Web {
         connections: Some(connections),
@@ -101,7 +101,7 @@ async fn a_client_gives_up_its_idle_connections_for_its_new_ones() {
     assert_eq!(status(&mut first).await, 200);
     let mut second = served.connect_from(2, PAGE).await;
     assert_eq!(status(&mut second).await, 200);
-    // Both are open, which is the bound: the one that has waited for longer ends.
+    // Both connections are open, and the bound is two. So the connection that has waited longer is ended.
     assert_eq!(served.page_from(2).await, 200);
     closed_by_server(&mut first).await;
     second.write_all(b"GET /jobsets HTTP/1.1\r\nhost: x\r\n").await.expect("it is open");
@@ -119,7 +119,8 @@ async fn a_client_gives_up_its_slow_requests_for_its_new_ones() {
         }
         slow.push(socket);
     }
-    // The connections of the pages stay open, so each needs room; they have waited for less time.
+    // The connections of the pages stay open, so each new one needs room. They have waited for less time than the slow
+    // ones.
     let mut pages = Vec::new();
     for mut socket in slow {
         let mut page = served.connect_from(2, PAGE).await;
@@ -137,7 +138,7 @@ async fn a_client_whose_connections_are_all_busy_is_refused_and_others_are_answe
     let mut stream = served.stream_from(2).await;
     assert_eq!(served.page_from(2).await, 429);
     assert_eq!(served.page_from(3).await, 200);
-    // The requests before are answered.
+    // Open requests are still answered after closing has begun.
     served.closing.send_replace(true);
     assert_eq!(status(&mut busy).await, 202);
     closed_by_server(&mut stream).await;
@@ -154,7 +155,7 @@ async fn when_all_connections_are_taken_the_client_that_has_most_gives_one_up() 
     closed_by_server(&mut first).await;
     let _fourth = served.busy_from(3).await;
     closed_by_server(&mut second).await;
-    // Two each: neither client may take one of the other's, nor its own busy ones. A client without any may.
+    // Each client has two. Neither may take a connection of the other, and its own are busy. A client without any may.
     assert_eq!(served.page_from(2).await, 503);
     assert_eq!(served.page_from(3).await, 503);
     assert_eq!(served.page_from(4).await, 200);

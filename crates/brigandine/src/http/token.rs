@@ -1,4 +1,4 @@
-//! The token that allows changes over HTTP.
+//! The token that authorizes changes over HTTP.
 
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
@@ -10,20 +10,20 @@ use sha2::{Digest, Sha256};
 use super::error::{HttpError, Result};
 use crate::os::file::open_regular;
 
-/// The fewest bytes of a token: a shorter one could be guessed.
+/// The fewest bytes of a token, because a shorter one could be guessed.
 const BYTES_MIN: usize = 16;
 /// The most bytes of a token file.
 const BYTES_MAX: u64 = 1024;
 
-/// The digest of the token. Digests are compared, so that the time of a comparison tells nothing about the token.
+/// The digest of the token. Comparing digests takes a time that reveals nothing about the token.
 #[derive(Debug, Clone)]
 pub struct Token([u8; 32]);
 
 impl Token {
-    /// Reads the token from a file that only its owner may read.
+    /// Reads the token from a file, which only its owner may be able to read.
     ///
     /// # Errors
-    /// What is wrong with the file, and how to mend it.
+    /// A message that says what is wrong with the file, and how to correct it.
     pub(crate) fn read(path: &Path) -> std::result::Result<Self, String> {
         let name = path.display();
         let failed = |error: std::io::Error| format!("the token file {name}: {error}");
@@ -50,7 +50,7 @@ impl Token {
     /// Checks that a request has the token.
     ///
     /// # Errors
-    /// It has no token, or a wrong one.
+    /// The request has no token, or a wrong one.
     pub(crate) fn check(&self, headers: &HeaderMap) -> Result<()> {
         let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let given = given.and_then(|value| value.split_once(' '));

@@ -1,11 +1,12 @@
-//! A stream that makes its pieces in turns with the client's other streams.
+//! A stream that makes its pieces in turns with the other streams of its client.
 //!
-//! Making a piece may take the processor for a while (the lines of a log become HTML). The runtime runs ready tasks in
-//! the order in which they became ready, so hundreds of streams that begin at once would delay every other request.
+//! Making a piece may use the processor for a while (the lines of a build log become HTML). The runtime runs ready
+//! tasks in the order in which they became ready, so hundreds of streams that begin at once would delay every other
+//! request.
 //!
-//! - HTURN1: before each piece a stream takes one of its client's turns; without one it is not ready to run.
-//! - HTURN2: then it lets all ready tasks run. It gives the turn back after the piece, or when it has none: a stream that
-//!   waits for an event, or for its client, has no turn.
+//! - HTURN1: before each piece, a stream takes one of its client's turns. Without a turn its task is not ready to run.
+//! - HTURN2: with the turn, the stream lets the tasks that are ready run first. It gives the turn back after the piece,
+//!   or if there is no piece yet. So a stream that waits for an event, or for its client, holds no turn.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -26,17 +27,17 @@ pub(super) struct InTurns {
 
 enum State {
     Idle,
-    /// For a turn (HTURN1).
+    /// Waits for a turn (HTURN1).
     Waiting(Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send>>),
-    /// To the tasks that are ready (HTURN2).
+    /// Lets the tasks that are ready run first (HTURN2).
     Yielding {
         _turn: OwnedSemaphorePermit,
         yielded: Arc<Yielded>,
     },
 }
 
-/// Becomes true when the runtime comes back to a stream that has yielded. Being polled again does not say so: hyper may
-/// poll a body twice in a row.
+/// Becomes true when the runtime resumes a stream that has yielded. A second poll alone does not mean this, because
+/// hyper may poll a body twice in a row.
 struct Yielded {
     yielded: AtomicBool,
     stream: Waker,
@@ -44,7 +45,7 @@ struct Yielded {
 
 impl Wake for Yielded {
     fn wake(self: Arc<Self>) {
-        // Before the wake, so that the woken task sees it. Pairs with the load in `poll_frame`.
+        // Stored before the wake, so that the woken task sees it. Pairs with the load in `poll_frame`.
         self.yielded.store(true, Ordering::Release);
         self.stream.wake_by_ref();
     }
@@ -68,14 +69,14 @@ impl http_body::Body for InTurns {
             self.state = match &mut self.state {
                 State::Idle => State::Waiting(Box::pin(Arc::clone(&self.turns).acquire_owned())),
                 State::Waiting(turn) => {
-                    // The semaphore is never closed.
+                    // `Err` does not happen, because the semaphore is never closed.
                     let Ok(turn) = ready!(turn.as_mut().poll(context)) else {
                         return Poll::Ready(None);
                     };
                     let (yielded, stream) = (AtomicBool::new(false), context.waker().clone());
                     let yielded = Arc::new(Yielded { yielded, stream });
                     let waker = Waker::from(Arc::clone(&yielded));
-                    // Polled once, so that the runtime wakes `yielded` behind the tasks that are ready now.
+                    // Polled once. The runtime then wakes `yielded` after the tasks that are ready now.
                     let _ = pin!(tokio::task::yield_now()).poll(&mut Context::from_waker(&waker));
                     State::Yielding { _turn: turn, yielded }
                 }

@@ -1,4 +1,4 @@
-//! Bounds, and sums over random sequences of events of connections.
+//! Tests of the bounds, and of the sums over random events of connections.
 
 use super::*;
 use crate::config::Web;
@@ -12,7 +12,7 @@ fn client(last: u8) -> Client {
 fn connections_keep_to_the_limit_of_open_files() {
     let bounds = |connections: Option<usize>, files: u64| {
         let bounds = Bounds::new(&Web { connections, ..Web::default() }, files);
-        // Each connection has a file, and each stream may have another one; there must be some left.
+        // Each connection has a file, and each stream may need another. Some files must be left.
         let most = (bounds.connections + bounds.streams) as u64;
         assert!(most < files || files < 8, "{bounds:?} of {files} files");
         assert!(bounds.streams_per_client <= bounds.connections_per_client, "{bounds:?}");
@@ -30,7 +30,7 @@ fn connections_keep_to_the_limit_of_open_files() {
     }
 }
 
-/// Compares the sums with those over all connections (CLNT1).
+/// Compares the sums with sums computed from all connections (CLNT1).
 fn check(clients: &Clients) {
     let state = clients.state();
     let (mut total, mut each) = (Sum::default(), HashMap::<Client, Sum>::new());

@@ -15,8 +15,9 @@
 //! - PRUNE2: the write that deletes a job's row also changes the counters of the job's evaluation.
 //! - PRUNE3: a build that another evaluation has, or that another build needs, stays: it moves to an evaluation that
 //!   stays. So no build refers to an empty evaluation.
-//! - PRUNE4: builds are deleted from the highest number down. A build has a higher number than the builds that it
-//!   needs, so it is deleted before them.
+//! - PRUNE4: builds are deleted from the highest number down. A build usually has a higher number than the builds that
+//!   it needs, so it is deleted before them. A needed build that was tried too early stays, and [`strays`] finds it
+//!   later.
 //! - PRUNE5: if only a deleted build needed some build, and no evaluation has that build, it moves to the evaluation
 //!   that is being deleted, where [`strays`] finds it.
 //! - PRUNE6: the write that deletes rows notes their files in `leftover`.
