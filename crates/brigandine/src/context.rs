@@ -1,4 +1,4 @@
-//! What the handlers of the API and the pages share: the database, logs, events, and the actions.
+//! What the handlers of the API and the pages share: the database, logs, events and actions.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,15 +13,15 @@ use crate::log::{LogReader, Logs};
 use crate::model::{Actions, Build, Event, Unused};
 use crate::store::{Database, Snapshot};
 
-/// What handlers share. Cheap to clone.
+/// What the handlers share. Clones share the same parts.
 #[derive(Clone)]
 pub(crate) struct Context(Arc<Parts>);
 
 /// The parts of a [`Context`].
 pub(crate) struct Parts {
-    /// The lane of the web in the database.
+    /// The database, in the lane of the web server.
     pub(crate) database: Database,
-    /// Committed changes, as they happen.
+    /// Subscribes to the changes that are committed from then on.
     pub(crate) events: Box<dyn Fn() -> broadcast::Receiver<Event> + Send + Sync>,
     /// Logs of builds and evaluations.
     pub(crate) logs: Logs,
@@ -29,13 +29,13 @@ pub(crate) struct Parts {
     pub(crate) health: Health,
     /// What the server does not use of the specification files.
     pub(crate) unused: watch::Receiver<Vec<Unused>>,
-    /// The state directory, to which paths of products are relative.
+    /// The state directory. Paths of products are relative to it.
     pub(crate) state: PathBuf,
     /// The systems that the server builds for.
     pub(crate) systems: Vec<String>,
-    /// True when the server is about to end: streams end then.
+    /// Becomes true when the server begins to shut down. Streams then end.
     pub(crate) closing: watch::Receiver<bool>,
-    /// The token that allows changes; without one there are none.
+    /// The token that authorizes changes; `None`: no request may make changes.
     pub(crate) token: Option<Token>,
     /// Makes the changes that requests ask for.
     pub(crate) actions: Box<dyn Actions>,
@@ -47,7 +47,7 @@ impl Context {
         Self(Arc::new(parts))
     }
 
-    /// Reads everything an answer needs from one snapshot.
+    /// Reads everything that an answer needs from one snapshot.
     pub(crate) async fn read<T, F>(&self, read: F) -> Result<T>
     where
         T: Send + 'static,
@@ -56,8 +56,8 @@ impl Context {
         self.0.database.read(read).await.map_err(HttpError::database)
     }
 
-    /// As [`Context::read`], for a few rows: reads on the calling thread, without a switch to another one. A read of more
-    /// than some thousand steps moves to a reader thread.
+    /// Like [`Context::read`], for a few rows: reads on the calling thread and does not switch to another thread. If
+    /// the read takes more than some thousand steps, it moves to a reader thread.
     pub(crate) async fn read_few<T, F>(&self, read: F) -> Result<T>
     where
         T: Send + 'static,
@@ -66,7 +66,7 @@ impl Context {
         self.0.database.read(read).short().await.map_err(HttpError::database)
     }
 
-    /// Committed changes from now on.
+    /// Subscribes to the changes that are committed from now on.
     pub(crate) fn events(&self) -> broadcast::Receiver<Event> {
         (self.0.events)()
     }
@@ -81,7 +81,7 @@ impl Context {
         &self.0.systems
     }
 
-    /// Checks that the log file of a finished build is the one that was stored.
+    /// Checks that the log file of a finished build is the file whose digest was stored.
     pub(crate) async fn check_log(&self, build: &Build) -> Result<()> {
         let (logs, id, build) = (self.0.logs.clone(), build.id, build.clone());
         let checked = tokio::task::spawn_blocking(move || logs.check(&build)).await;
@@ -105,10 +105,10 @@ impl Context {
         &self.0.state
     }
 
-    /// The actions, for a request with the token.
+    /// The actions, for a request that has the token.
     ///
     /// # Errors
-    /// The request has no token or a wrong one, or the server has none.
+    /// The request has no token or a wrong one, or the server has no token.
     pub(crate) fn actions(&self, headers: &HeaderMap) -> Result<&dyn Actions> {
         let token = self.0.token.as_ref().ok_or(HttpError::Forbidden(
             "changes over HTTP are switched off: the server has no token; put one into the file \
@@ -118,12 +118,12 @@ impl Context {
         Ok(&*self.0.actions)
     }
 
-    /// Becomes true when the server is about to end.
+    /// A receiver whose value becomes true when the server begins to shut down.
     pub(crate) fn closing(&self) -> watch::Receiver<bool> {
         self.0.closing.clone()
     }
 
-    /// A log as text: `first`, then what `reader` gives until the log ends, at most `left` bytes in all.
+    /// Answers with a log as text: `first`, then what `reader` reads until the log ends. At most `left` bytes in all.
     pub(crate) fn follow(&self, first: Vec<u8>, mut reader: LogReader, mut left: u64) -> Response {
         let mut closing = self.closing();
         stream("text/plain; charset=utf-8", move |sender| async move {

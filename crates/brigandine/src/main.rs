@@ -1,4 +1,4 @@
-//! The program `brigandine`: everything is in the library.
+//! The program `brigandine`. All of its code is in the library.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! The site: one router over the API and the pages, and HTTP for a running server.
+//! The site: one router for the API and the pages, and the HTTP server of a running program.
 
 use std::sync::{Arc, Mutex};
 
@@ -16,7 +16,7 @@ use crate::context::{Context, Parts};
 use crate::http::{self, Path, Token};
 use crate::{api, config, web};
 
-/// A build: one address for people and programs.
+/// The route of a build, with one address for people and programs.
 pub(crate) const BUILD: &str = "/build/{id}";
 
 /// The routes of the API and the pages.
@@ -30,7 +30,7 @@ pub(crate) fn router(context: Context) -> Router {
         .with_state(context)
 }
 
-/// Answers with a page to browsers, which ask for HTML by name, and with JSON to other clients.
+/// Answers with a page if the request accepts HTML by name, as browsers do, and with JSON otherwise.
 async fn build(
     State(context): State<Context>,
     Path(id): Path<String>,
@@ -44,19 +44,19 @@ async fn build(
     response
 }
 
-/// Answers every request with the reason while the server waits to start.
+/// A router that answers every request with the reason `why` while the server waits to start.
 pub(crate) fn waiting(why: Arc<Mutex<String>>) -> Router {
     web::waiting(why)
 }
 
-/// HTTP for a running server.
+/// The HTTP server of a running program.
 pub struct Web {
     closing: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
 
 impl Web {
-    /// Begins to answer at `listener`.
+    /// Begins to answer requests at `listener`.
     pub fn start(listener: TcpListener, app: &App, web: config::Web, token: Option<Token>) -> Self {
         let (closing, closed) = watch::channel(false);
         let context = Context::new(Parts {
@@ -78,7 +78,7 @@ impl Web {
         Self { closing, task }
     }
 
-    /// Resolves with the reason when HTTP has ended by itself, which is a fault.
+    /// Resolves with the reason when the HTTP server has ended without [`Web::close`], which is a fault.
     pub(crate) async fn died(&mut self) -> String {
         match (&mut self.task).await {
             Ok(()) => "it returned".to_owned(),
@@ -86,7 +86,7 @@ impl Web {
         }
     }
 
-    /// Answers open requests and ends.
+    /// Answers the open requests and then ends.
     pub async fn close(self) {
         self.closing.send_replace(true);
         let _ = self.task.await;

@@ -16,7 +16,7 @@ const FEW: u32 = 20;
 /// One build.
 ///
 /// # Errors
-/// 404: there is none; the message is the one that clients know.
+/// 404: there is no such build; the message is the one that clients know.
 pub(crate) async fn build(context: &Context, id: String) -> Result<Response> {
     let wanted = id.clone();
     let found = context
@@ -49,7 +49,7 @@ fn filter(query: &Query) -> Result<BuildFilter> {
     })
 }
 
-/// Finished builds, latest stop first.
+/// Finished builds, the one that stopped last first.
 pub(super) async fn latest(State(context): State<Context>, query: Query) -> Result<Response> {
     let (number, filter) = (query.number_of_entries()?, filter(&query)?);
     let read = move |s: &Snapshot| builds_json(s, store::latest_builds(s, &filter, number)?);
@@ -58,7 +58,7 @@ pub(super) async fn latest(State(context): State<Context>, query: Query) -> Resu
     Ok(json(StatusCode::OK, &builds))
 }
 
-/// Pending builds: running first, then by submission, before the limit is applied.
+/// Pending builds: running ones first, then in the order of their submission. The list is cut after sorting.
 pub(super) async fn queue(State(context): State<Context>, query: Query) -> Result<Response> {
     let (number, filter) = (query.number_of_entries()?, filter(&query)?);
     let builds = context.read(move |s| builds_json(s, store::queue(s, &filter, number)?)).await?;

@@ -1,4 +1,4 @@
-//! Changes: `POST` below `/api/v1/`, for requests with the server's token.
+//! Changes: `POST` requests below `/api/v1/`, which must have the server's token.
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
@@ -10,7 +10,7 @@ use crate::http::{self, HttpError, Path, Result};
 use crate::model::{BuildId, Cancel, Restart, restart_refused};
 use crate::store;
 
-/// The number of a build. Parsed after the check of the token: without it, a request learns nothing.
+/// The number of a build. It is parsed after the token was checked, so that a request without the token learns nothing.
 fn number(id: &str) -> Result<BuildId> {
     id.parse().map_err(|_| HttpError::no_build(id))
 }
@@ -45,7 +45,7 @@ pub(super) async fn cancel(
     }
 }
 
-/// Schedules a build once more.
+/// Schedules a build again.
 pub(super) async fn restart(
     State(context): State<Context>,
     Path(id): Path<String>,
@@ -68,7 +68,7 @@ pub(super) async fn restart(
     Err(HttpError::Conflict(why))
 }
 
-/// Looks at a specification's inputs now.
+/// Requests a look at a specification's inputs now.
 pub(super) async fn evaluate(
     State(context): State<Context>,
     Path(name): Path<String>,
@@ -81,7 +81,8 @@ pub(super) async fn evaluate(
     if !found.specification.enabled {
         return Err(HttpError::Conflict(format!("{name} is disabled")));
     }
-    // `false` when no monitor has it yet: a new specification is looked at anyway.
+    // `false`: no monitor watches the specification yet. The result is ignored, because a new specification is looked
+    // at anyway.
     let _ = actions.look(&name);
     answer(StatusCode::ACCEPTED, &json!({"jobset": name, "message": "it is looked at now"}))
 }

@@ -1,4 +1,4 @@
-//! `/build/ID/log/raw`: the build log as it is, while the build runs and after.
+//! `/build/ID/log/raw`: the unchanged build log, during the build and afterwards.
 
 use axum::extract::State;
 use axum::http::HeaderMap;
@@ -8,8 +8,8 @@ use crate::context::Context;
 use crate::http::{self, HttpError, Path, Query, Result, Wanted};
 use crate::store;
 
-/// The build log from byte `offset` on, of the last attempt or of an earlier one. It goes on until the build ends; of an
-/// ended one, requests may ask for ranges.
+/// The build log from byte `offset` on, of the last attempt or of an earlier one. While the attempt runs, the answer
+/// continues until the attempt ends. If the last attempt has ended, requests may ask for ranges of its log.
 ///
 /// # Errors
 /// 416: the range begins past the end. 404: there is no log; the message says why.
@@ -58,7 +58,7 @@ pub(super) async fn raw(
     if !ended {
         return Ok(context.follow(Vec::new(), reader, u64::MAX));
     }
-    // Read before the answer begins, so that the answer can say what is wrong with the file.
+    // Read before the answer begins, so that the answer can report a fault of the file.
     if last {
         context.check_log(&build).await?;
     }

@@ -1,4 +1,4 @@
-//! The JSON API that clients of Cuirass and Hydra know: addresses, parameters, errors. `wire/` has the types.
+//! The JSON API that clients of Cuirass and Hydra know: addresses, parameters, errors. The types are in `wire/`.
 
 mod builds;
 mod changes;
@@ -14,7 +14,7 @@ use crate::context::Context;
 
 pub(crate) use builds::build;
 
-/// The routes of the API, but for `/build/ID`, which is a page as well (`site.rs`).
+/// The routes of the API, except `/build/ID`, which is also a page (`site.rs`).
 pub(crate) fn router() -> Router<Context> {
     Router::new()
         .route("/jobsets", get(specifications::list))

@@ -1,4 +1,4 @@
-//! The API as golden files: every route, every error, byte by byte.
+//! Compares the API with golden files: every route and every error, byte by byte.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -7,7 +7,7 @@ use crate::model::BuildId;
 use crate::model::LogName;
 use crate::site::harness::served;
 
-/// Requests and their answers as one text, compared with `tests/data/api/NAME.txt`.
+/// Compares requests and their answers, as one text, with `tests/data/api/NAME.txt`.
 async fn check(name: &str, requests: &[&str]) {
     let served = served().await;
     let mut said = String::new();

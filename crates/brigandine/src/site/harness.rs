@@ -1,5 +1,5 @@
-//! A site over a database with golden contents, asked through a real socket: tests see what a client sees, byte by
-//! byte.
+//! A site over a database with fixed contents. Tests send requests through a real socket, and see each byte that a
+//! client sees.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,16 +19,16 @@ use crate::log::Logs;
 use crate::model::{Action, Actions, BuildId, Cancel, Event, Restart, Unused, UnusedPart};
 use crate::store::Database;
 
-/// The most time of a test.
+/// The time limit of every wait in a test.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
-/// A served site.
+/// A site that is being served.
 pub(crate) struct Served {
     pub(crate) state: tempfile::TempDir,
     pub(crate) logs: Logs,
     pub(crate) events: broadcast::Sender<Event>,
     pub(crate) closing: watch::Sender<bool>,
-    /// A permit for each request that is worked on until the server closes.
+    /// Gets a permit for each request that is being answered until the server closes.
     pub(crate) busy: Arc<Semaphore>,
     address: std::net::SocketAddr,
     server: JoinHandle<()>,
@@ -52,12 +52,12 @@ impl Answer {
     }
 }
 
-/// A site over the golden contents.
+/// Serves a site with the contents of the golden files.
 pub(crate) async fn served() -> Served {
     served_with(include_str!("../../tests/data/api/fill.sql"), Web::default()).await
 }
 
-/// A site over what `fill` stores.
+/// Serves a site with the contents that `fill` stores.
 pub(crate) async fn served_with(fill: &str, web: Web) -> Served {
     let state = tempfile::tempdir().expect("a temporary directory");
     let path = state.path().join("test.db");
@@ -93,7 +93,7 @@ pub(crate) async fn served_with(fill: &str, web: Web) -> Served {
     Served { state, logs, events, closing, busy, address, server }
 }
 
-/// One of each kind.
+/// An entry of each kind.
 fn unused() -> watch::Receiver<Vec<Unused>> {
     let one = |file: &str, what| Unused { file: file.to_owned(), what };
     let differs = UnusedPart::Differs {
@@ -109,7 +109,7 @@ fn unused() -> watch::Receiver<Vec<Unused>> {
             UnusedPart::Wrong("line 3: unknown key `x`".to_owned()),
         ),
     ];
-    // The receiver keeps the last value when the sender is gone.
+    // The receiver keeps the last value after its sender is dropped.
     watch::Sender::new(all).subscribe()
 }
 
@@ -124,10 +124,10 @@ fn token(state: &Path) -> Token {
     Token::read(&path).expect("a token")
 }
 
-/// A build that is canceled when the server closes.
+/// The number of a build whose cancellation takes until the server closes.
 pub(crate) const BUSY: i64 = 1_000_000;
 
-/// Accepts every request, and changes nothing.
+/// Actions that accept every request and change nothing.
 struct Willing {
     busy: Arc<Semaphore>,
     closing: watch::Receiver<bool>,
@@ -155,12 +155,12 @@ impl Actions for Willing {
 }
 
 impl Served {
-    /// A connection.
+    /// Opens a connection.
     pub(crate) async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.address).await.expect("the server listens")
     }
 
-    /// A connection from another address of this machine, on which `request` was sent.
+    /// Opens a connection from another address of this machine, and sends `request` on it.
     pub(crate) async fn connect_from(&self, last: u8, request: &str) -> TcpStream {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.bind(([127, 0, 0, last], 0).into()).expect("an address");
@@ -169,7 +169,7 @@ impl Served {
         socket
     }
 
-    /// Sends `request` and reads until the server closes.
+    /// Sends `request`, and reads until the server closes the connection.
     pub(crate) async fn raw(&self, request: &str) -> String {
         let mut socket = self.connect().await;
         socket.write_all(request.as_bytes()).await.expect("sent");
@@ -181,19 +181,19 @@ impl Served {
         String::from_utf8_lossy(&answer).into_owned()
     }
 
-    /// Asks for `path` by `method`.
+    /// Requests `path` with `method`.
     pub(crate) async fn ask(&self, method: &str, path: &str, headers: &str) -> Answer {
         let request =
             format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n");
         parse(&self.raw(&request).await)
     }
 
-    /// Asks for `path` as a program does.
+    /// Requests `path` as a program does.
     pub(crate) async fn get(&self, path: &str) -> Answer {
         self.ask("GET", path, "").await
     }
 
-    /// Asks for `path` as a browser does.
+    /// Requests `path` as a browser does.
     pub(crate) async fn page(&self, path: &str) -> Answer {
         self.ask("GET", path, "accept: text/html,application/xhtml+xml,*/*;q=0.8\r\n").await
     }
@@ -205,14 +205,14 @@ impl Served {
         std::fs::write(path, contents).expect("a file");
     }
 
-    /// Tells the server to end and waits for it.
+    /// Tells the server to shut down, and waits until it has ended.
     pub(crate) async fn close(self) {
         self.closing.send_replace(true);
         tokio::time::timeout(LIMIT, self.server).await.expect("closes in time").expect("no panic");
     }
 }
 
-/// Takes an answer apart.
+/// Splits an answer into its parts.
 pub(crate) fn parse(answer: &str) -> Answer {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((answer, ""));
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);

@@ -1,70 +1,71 @@
-//! Build logs as HTML, as a terminal would show them: everything escaped, colours kept.
+//! Renders build logs as HTML, as a terminal would show them: everything is escaped, and colours are kept.
 //!
-//! The text of a log comes from the job and is not trusted. Each line is an element of its own, so a page appends new
-//! lines without changing the old ones. A line is drawn into cells, as on a terminal: a carriage return goes back to its
-//! beginning, and new characters replace those in the cells. So a progress bar without a line end takes the memory of one
-//! line, and shows what it drew last.
+//! The text of a build log comes from the job and is not trusted. Each line is an element of its own, so a page appends
+//! new lines without changing the old ones. A line is drawn into cells, as on a terminal: a carriage return moves back
+//! to the beginning of the line, and new characters replace those in the cells. So a progress bar without a line end
+//! needs the memory of one line, and shows what it drew last.
 //!
-//! - ANSI1: pieces of any size give the same lines: half a character or half a control sequence waits for its rest.
-//! - ANSI2: a line end ends every control sequence, so one that is never closed hides one line at most.
+//! - ANSI1: the lines do not depend on how the log is cut into pieces: half a character or half a control sequence
+//!   waits for its rest.
+//! - ANSI2: a line end ends every control sequence, so a sequence that is never closed hides one line at most.
 //! - ANSI3: memory is bounded by [`LINE_MAX`] cells and [`SEQUENCE_MAX`] characters.
 
 use std::fmt::Write as _;
 
-/// The most characters of one line; longer lines are broken.
+/// The most characters of one line. Longer lines are broken.
 const LINE_MAX: usize = 8 * 1024;
-/// The most characters that are kept of a control sequence.
+/// The most characters of a control sequence that are kept.
 const SEQUENCE_MAX: usize = 64;
 
-/// Turns the bytes of a log into lines of HTML, piece by piece.
+/// Turns the bytes of a build log into lines of HTML, piece by piece.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
-    /// The unfinished line: its end has not come.
+    /// The line whose end has not come yet.
     cells: Vec<(char, Style)>,
-    /// The cell of the next character; may be behind the last cell.
+    /// The cell for the next character; it may be behind the last cell.
     column: usize,
-    /// Whether the line continues one that was broken.
+    /// Whether this line continues one that was longer than [`LINE_MAX`].
     broken: bool,
-    /// Colours stay across lines.
+    /// The colours that the log has set. They stay across lines.
     style: Style,
     sequence: Sequence,
-    /// The beginning of a character, at most three bytes.
+    /// The beginning of a character whose rest has not come, at most three bytes.
     partial: Vec<u8>,
-    /// The offset behind the last byte that was read.
+    /// The offset in the log behind the last byte that was read.
     taken: u64,
-    /// See [`Lines::resume`].
+    /// The value of [`Lines::resume`].
     resume: u64,
 }
 
-/// The state of a control sequence before the next character.
+/// Which part of a control sequence has been read.
 #[derive(Debug, Default)]
 enum Sequence {
-    /// No control sequence.
+    /// Outside of control sequences.
     #[default]
     Text,
-    /// Behind ESC.
+    /// After ESC.
     Escape,
-    /// Behind ESC `[`, with the characters since.
+    /// After ESC `[`, with the characters that came since.
     Control(String),
-    /// In a title, a link or another text for the terminal, until BEL or ESC `\`.
+    /// In a title, a link or another text for the terminal. BEL or ESC `\` ends it.
     String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Style {
-    /// 0 for the usual colour, else 30 to 37 and 90 to 97.
+    /// 0 for the default colour, otherwise 30 to 37 or 90 to 97.
     colour: u8,
     bold: bool,
     faint: bool,
 }
 
 impl Lines {
-    /// Lines of a log from the byte at `offset` on.
+    /// Reads a build log from the byte at `offset` on.
     pub(super) fn at(offset: u64) -> Self {
         Self { taken: offset, resume: offset, ..Self::default() }
     }
 
-    /// Adds bytes and appends the lines that are complete to `html`.
+    /// Reads bytes, and appends the lines that are complete now to `html`.
     pub(super) fn push(&mut self, bytes: &[u8], html: &mut String) {
         for &byte in bytes {
             self.taken += 1;
@@ -89,7 +90,7 @@ impl Lines {
         }
     }
 
-    /// Appends the last line, which has no end.
+    /// Appends the last line, which has no line end.
     pub(super) fn finish(&mut self, html: &mut String) {
         if !std::mem::take(&mut self.partial).is_empty() {
             self.take(char::REPLACEMENT_CHARACTER, html);
@@ -100,14 +101,14 @@ impl Lines {
         self.resume = self.taken;
     }
 
-    /// Drops the unfinished line, which began before the shown part.
+    /// Drops the unfinished line, because it began before the part that is shown.
     pub(super) fn forget(&mut self) {
         self.cells.clear();
         self.column = 0;
         self.resume = self.taken;
     }
 
-    /// The unfinished line as it is now; empty when it has no character.
+    /// The unfinished line as HTML, as it is now; empty if it has no characters.
     pub(super) fn unfinished(&self) -> String {
         let mut html = String::new();
         if !self.cells.is_empty() {
@@ -116,8 +117,8 @@ impl Lines {
         html
     }
 
-    /// The offset at which a reader that has the complete lines goes on: the beginning of the unfinished line, or
-    /// behind the last carriage return in it.
+    /// The offset from which a reader that has the complete lines must continue: the beginning of the unfinished line,
+    /// or the position behind the last carriage return in that line.
     pub(super) fn resume(&self) -> u64 {
         self.resume
     }
@@ -125,7 +126,7 @@ impl Lines {
     fn take(&mut self, c: char, html: &mut String) {
         if c == '\n' {
             self.sequence = Sequence::Text; // ANSI2
-            // No line for the end of a line that was broken just there.
+            // If the line was broken just here, its line end makes no further line.
             if !(self.cells.is_empty() && self.broken) {
                 self.line(html);
             }
@@ -144,7 +145,7 @@ impl Lines {
             Sequence::Escape => match c {
                 '[' => Sequence::Control(String::new()),
                 ']' | 'P' | 'X' | '^' | '_' => Sequence::String,
-                // Another ESC, or a character set of which the name follows.
+                // Another ESC, or the selection of a character set, whose name follows.
                 '\u{1b}' | ' '..='/' => Sequence::Escape,
                 _ => Sequence::Text,
             },
@@ -160,7 +161,8 @@ impl Lines {
                     }
                     Sequence::Control(body)
                 }
-                // A terminal obeys control characters even here; other characters that belong to no sequence end it.
+                // A terminal obeys control characters even here. Other characters that no sequence has end the
+                // sequence.
                 c if c.is_control() => {
                     self.write(c, html);
                     Sequence::Control(body)
@@ -187,7 +189,7 @@ impl Lines {
             '\u{8}' => self.column = self.column.saturating_sub(1),
             c if c.is_control() && c != '\t' => {}
             c => {
-                // Marks of direction could show one command as another.
+                // Marks of text direction could show one command as another, so they are replaced.
                 let c = match c {
                     '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
                     c => c,
@@ -206,7 +208,7 @@ impl Lines {
         }
     }
 
-    /// Does what a terminal does at ESC `[` BODY LAST, but for moving to other lines.
+    /// Executes the control sequence ESC `[` BODY LAST like a terminal, except for moves to other lines.
     fn obey(&mut self, last: char, body: &str) {
         let number = || body.parse::<usize>().unwrap_or(0);
         let steps = || number().clamp(1, LINE_MAX);
@@ -227,7 +229,7 @@ impl Lines {
         }
     }
 
-    /// Ends the line.
+    /// Appends the line to `html`, and begins a new one.
     fn line(&mut self, html: &mut String) {
         self.draw("l", html);
         self.cells.clear();
@@ -268,7 +270,8 @@ impl Lines {
                 22 => (self.style.bold, self.style.faint) = (false, false),
                 30..=37 | 90..=97 => self.style.colour = code,
                 39 => self.style.colour = 0,
-                // 256 colours or true colour: shown plain; the numbers behind are no codes.
+                // 256 colours or true colour: shown in the default colour. The numbers that follow are not codes, so
+                // they are skipped.
                 38 | 48 => match codes.next() {
                     Some(5) => _ = codes.next(),
                     Some(2) => _ = codes.nth(2),

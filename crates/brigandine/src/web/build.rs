@@ -1,4 +1,4 @@
-//! `/build/ID`: one build, its attempts, neighbours, products and its log.
+//! `/build/ID`: a build, with its attempts, neighbours, products and build log.
 
 use askama::Template;
 use axum::extract::State;
@@ -17,10 +17,10 @@ use crate::model::{
 };
 use crate::store;
 
-/// Builds of the same job that are shown as squares.
+/// How many builds of the same job are shown as squares.
 const SQUARES: u32 = 24;
 
-/// Builds around this one whose changes the page is told of.
+/// How many builds, this one and its neighbours, the page watches for changes.
 const NEIGHBOURS: usize = 100;
 
 #[derive(Template)]
@@ -43,23 +43,23 @@ struct Page {
     log: LogView,
 }
 
-/// The part of the page about the log of the last attempt.
+/// The part of the page that shows the build log of the last attempt.
 #[derive(Default)]
 struct LogView {
-    /// The attempt whose log it is; 0 while there is none. An open page takes over the log when this changes.
+    /// The attempt of the log; 0: there is no log. An open page takes over the log when this number changes.
     attempt: i64,
-    /// Where the shown part begins.
+    /// The offset in the log at which the shown part begins.
     from: u64,
-    /// The complete lines, and the unfinished one.
+    /// The complete lines, and then the unfinished line.
     html: String,
-    /// Whether the page follows the log, and from which offset; without one, from the end of the log.
+    /// Whether the page follows the log, and from which offset (`None`: the server sends the end of the log).
     live: bool,
     resume: Option<u64>,
-    /// A sentence instead of a log.
+    /// A sentence that is shown instead of a log.
     note: &'static str,
-    /// Why the log cannot be read.
+    /// Why the log cannot be read; empty: the log can be read.
     error: String,
-    /// The build that ran for this one.
+    /// The build whose result this build has.
     twin: Option<BuildId>,
 }
 
@@ -70,7 +70,7 @@ struct AttemptRow {
     message: String,
     started: Option<Moment>,
     took: String,
-    /// Whether its log is kept.
+    /// Whether the attempt's build log still exists.
     has_log: bool,
 }
 
@@ -121,7 +121,8 @@ pub(super) async fn page(
     show(&context, &id, &headers).await
 }
 
-/// A page that follows a log and asks for itself again names the attempt here: that log is not sent once more.
+/// A request header: a page that follows a build log and requests itself again names the log's attempt here. The server
+/// then does not send that log again.
 const FOLLOWED: &str = "x-brigandine-follows";
 
 async fn make(context: &Context, id: &str, headers: &HeaderMap) -> Result<Response> {
@@ -220,7 +221,7 @@ fn page_of(
     }
 }
 
-/// A command as one would type it.
+/// A command as a user would type it in a shell.
 fn script(command: &[String]) -> String {
     match command {
         [shell, flag, command, script] if [&**shell, flag, command] == ["/bin/sh", "-e", "-c"] => {
@@ -241,7 +242,7 @@ fn script(command: &[String]) -> String {
     }
 }
 
-/// What the page shows of the log of a build, or says instead of it.
+/// The log of a build as the page shows it, or the sentence that the page shows instead.
 async fn log_view(context: &Context, build: &Build) -> LogView {
     let from = tail::start(context.logs().bytes(build));
     let Some(reader) = context.logs().open(build, from).await else {

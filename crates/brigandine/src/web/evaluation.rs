@@ -1,4 +1,5 @@
-//! `/eval/ID`: an evaluation's jobs by status and text, and how they differ from those of the evaluation before.
+//! `/eval/ID`: an evaluation's jobs, filtered by status and text, and how they differ from those of the previous
+//! evaluation.
 
 use askama::Template;
 use axum::extract::State;
@@ -16,14 +17,14 @@ use crate::model::{
 };
 use crate::store::{self, JobFilter, Snapshot};
 
-/// Jobs on a page.
+/// The number of jobs on a page.
 const ROWS: u32 = 50;
 
-/// The most jobs of evaluations that are compared unasked. The comparison reads every job of both, so for larger ones
-/// it is a link.
+/// The most jobs of evaluations that a page compares without being asked. The comparison reads every job of both
+/// evaluations, so the page of a larger evaluation has a link to it.
 pub const COMPARED: i64 = 200;
 
-/// Jobs named for each kind of change.
+/// The most jobs that are named for each kind of change.
 const CHANGES: u32 = 24;
 
 #[derive(Template)]
@@ -43,7 +44,7 @@ struct Page {
     previous: Option<EvaluationId>,
     next: Option<EvaluationId>,
     changes: Vec<Changes>,
-    /// The evaluation that a link offers to compare this one with.
+    /// The evaluation that a link offers to compare with this one; `None`: there is no link.
     compare: Option<EvaluationId>,
     total: String,
     counts: Vec<Chip>,
@@ -65,11 +66,11 @@ struct Chip {
     chosen: bool,
 }
 
-/// Jobs that differ from the evaluation before in one way.
+/// The jobs that differ in one way from the previous evaluation.
 struct Changes {
     badge: Badge,
     jobs: Vec<(String, BuildId)>,
-    /// More than are named.
+    /// Whether there are more such jobs than `jobs` has.
     more: bool,
 }
 
@@ -113,7 +114,7 @@ async fn make(context: &Context, id: &str, query: &Query) -> Result<Response> {
         .collect::<std::result::Result<_, _>>()
         .map_err(HttpError::BadRequest)?;
     let status = statuses.iter().map(|status| status.as_str()).collect::<Vec<_>>().join(",");
-    // An imported evaluation may have a name more than once: the build tells these jobs apart.
+    // An imported evaluation may have several jobs of one name, so the build tells which of them is meant.
     let build: Option<BuildId> = query.parsed("build")?;
     let border = |name, without| query.get(name).map(|job| (job, build.unwrap_or(without)));
     let filter = JobFilter {
@@ -124,7 +125,7 @@ async fn make(context: &Context, id: &str, query: &Query) -> Result<Response> {
     };
     let compare = query.get("compare").is_some();
     let asked = Asked { number, filter, status, compare, now, notice };
-    // A page of jobs is few rows; a search for a text or a status, or a comparison, may be many.
+    // A page of jobs needs few rows. A search for a text or a status, or a comparison, may read many.
     let mut found = Found::Long;
     if asked.filter.text.is_empty() && asked.filter.statuses.is_empty() && !asked.compare {
         let few = asked.clone();
@@ -139,29 +140,29 @@ async fn make(context: &Context, id: &str, query: &Query) -> Result<Response> {
     }
 }
 
-/// What a request asks for.
+/// The parameters of a request.
 #[derive(Clone)]
 struct Asked {
     number: EvaluationId,
     filter: JobFilter,
-    /// The statuses as they stand in the address.
+    /// The statuses as the address has them.
     status: String,
     compare: bool,
     now: Timestamp,
-    /// What the server waits for.
+    /// What the server waits for, as text; empty: it waits for nothing.
     notice: String,
 }
 
-/// What a read found.
+/// The result of a read.
 enum Found {
     Page(Box<Page>),
-    /// The page compares two evaluations, which a short read must not.
+    /// The page would compare two evaluations, which takes too many rows for a short read.
     Long,
     Missing,
 }
 
 impl Asked {
-    /// Reads the page; with `long` also what takes many rows.
+    /// Reads the page. Only with `long` may the read take many rows.
     fn read(&self, s: &Snapshot, long: bool) -> rusqlite::Result<Found> {
         let (number, now) = (self.number, self.now);
         let Some(details) = store::evaluation_details(s, number)? else {
@@ -180,7 +181,7 @@ impl Asked {
         let pending = evaluation.status == EvaluationStatus::Started
             || evaluation.counters.scheduled + evaluation.counters.started > 0;
         let rows = jobs.jobs.into_iter().map(|job| BuildRow {
-            // The name in this evaluation; another one may have registered the build.
+            // The job's name in this evaluation. Another evaluation may have registered the build under another name.
             job: job.job,
             reused: job.reused,
             weather: if job.reused { "" } else { view::weather(job.build.weather) },
@@ -192,7 +193,7 @@ impl Asked {
                 title: format!("{} #{number} · Brigandine", evaluation.specification),
                 section: "overview",
                 queue: store::queue_counts(s)?,
-                // Pending builds may belong to other specifications too.
+                // Pending builds may belong to other specifications, so the page watches all changes.
                 live: if pending {
                     "/live".to_owned()
                 } else {
@@ -233,15 +234,15 @@ impl Asked {
         })))
     }
 
-    /// The changes since the previous evaluation; or that evaluation, for a link to the comparison. `None`: the
-    /// comparison is to be read, which is not allowed without `long`.
+    /// The changes since the previous evaluation, or that evaluation if the page gets a link to the comparison instead.
+    /// `None`: the page needs the comparison, and reading it requires `long`.
     fn compare(
         &self,
         s: &Snapshot,
         details: &EvaluationDetails,
         long: bool,
     ) -> rusqlite::Result<Option<(Vec<Changes>, Option<EvaluationId>)>> {
-        // Further and filtered pages have no comparison: they read what they show alone.
+        // Further pages and filtered ones have no comparison: they read only the rows that they show.
         let comparable =
             self.filter.is_whole() && details.evaluation.status == EvaluationStatus::Succeeded;
         let Some(previous) = details.previous.filter(|_| comparable) else {
@@ -261,7 +262,7 @@ impl Asked {
         Ok(Some((grouped(&changes), None)))
     }
 
-    /// A link to the jobs with a status, or to all.
+    /// A link to the jobs with a status, or to all jobs if `status` is empty.
     fn chip(&self, class: &'static str, label: &'static str, number: i64, status: &str) -> Chip {
         Chip {
             class,
@@ -286,10 +287,10 @@ fn grouped(changes: &[(String, BuildId, JobChange)]) -> Vec<Changes> {
         .collect()
 }
 
-/// Bytes of a finished log that are read before an answer begins.
+/// How many bytes of a finished log are read before an answer begins.
 const READ_AHEAD: usize = 256 * 1024;
 
-/// What the evaluator printed, as text; the answer goes on while the evaluator runs.
+/// The evaluator's output as text. The answer continues while the evaluator runs.
 pub(super) async fn log(
     State(context): State<Context>,
     Path(id): Path<String>,
@@ -314,7 +315,7 @@ async fn read_log(context: &Context, id: String) -> Result<Response> {
             "The evaluator of evaluation {id} printed nothing."
         )));
     }
-    // Read before the answer begins, so that the answer can say what is wrong with the file; mostly the whole log.
+    // Read before the answer begins, so that the answer can report a fault of the file. Usually this is the whole log.
     let mut first = Vec::new();
     while first.len() < READ_AHEAD {
         let piece = reader.next().await;

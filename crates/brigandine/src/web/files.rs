@@ -1,4 +1,4 @@
-//! The style, the script and the icon that pages load; all are part of the program.
+//! The style, the script and the icon that pages load. All of them are compiled into the program.
 
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
@@ -7,7 +7,7 @@ pub(super) const STYLE: &str = include_str!("../../static/style.css");
 pub(super) const SCRIPT: &str = include_str!("../../static/live.js");
 pub(super) const ICON: &str = include_str!("../../static/icon.svg");
 
-/// Serves a file. Pages name it with [`VERSION`], so that caches may keep it.
+/// Serves a file. Pages request it with [`VERSION`] in the address, so caches may keep it.
 pub(super) fn asset(kind: &'static str, body: &'static str) -> Response {
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(kind)),
@@ -17,10 +17,10 @@ pub(super) fn asset(kind: &'static str, body: &'static str) -> Response {
     (headers, body).into_response()
 }
 
-/// A number that changes with the files.
+/// A number that changes when one of the files changes.
 pub(super) const VERSION: u64 = fingerprint(&[STYLE, SCRIPT, ICON]);
 
-/// FNV-1a: not for secrets, but the compiler can compute it.
+/// FNV-1a, which the compiler can compute. It is not suited for secrets.
 const fn fingerprint(texts: &[&str]) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     let mut text = 0;

@@ -12,7 +12,7 @@ use crate::http::{HttpError, Path, Query, Result};
 use crate::model::{self, EvaluationId, Evaluator};
 use crate::store;
 
-/// Evaluations on a page.
+/// The number of evaluations on a page.
 const ROWS: u32 = 20;
 
 #[derive(Template)]
@@ -25,7 +25,7 @@ struct Page {
     evaluator: String,
     interval: String,
     evaluations: Vec<EvaluationRow>,
-    /// Borders of the neighbouring pages.
+    /// The evaluations at which the neighbouring pages begin; `None`: there is no such page.
     newer: Option<EvaluationId>,
     older: Option<EvaluationId>,
 }
@@ -47,7 +47,7 @@ async fn make(context: &Context, name: &str, query: &Query) -> Result<Response> 
         .read_few(move |s| {
             let Some(state) = store::specification(s, &wanted)? else { return Ok(None) };
             let mut rows = store::evaluation_page(s, &wanted, before, after, ROWS)?;
-            // Fewer rows above a border than fit: the newest page shows them as well.
+            // Fewer rows than fit are newer than the border, so the newest page shows all of them.
             if after.is_some() && rows.len() < ROWS as usize {
                 rows = store::evaluation_page(s, &wanted, None, None, ROWS)?;
             }

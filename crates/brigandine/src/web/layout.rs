@@ -1,4 +1,4 @@
-//! The frame of every page, and pages for errors.
+//! The frame of every page, and the pages for errors.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,16 +14,16 @@ use crate::http::{HttpError, Result, html};
 use crate::model::QueueCounts;
 use crate::store;
 
-/// What a page shows around its own part.
+/// What a page shows around its own content.
 pub(super) struct Layout {
     pub(super) title: String,
-    /// The link of the navigation that is marked.
+    /// Which link of the navigation is marked as the current one.
     pub(super) section: &'static str,
-    /// How many builds run and wait.
+    /// How many builds are running and scheduled.
     pub(super) queue: QueueCounts,
-    /// The address of the stream that tells of changes.
+    /// The address of the stream that tells the page about changes.
     pub(super) live: String,
-    /// What the server waits for; mostly empty.
+    /// What the server waits for; usually empty.
     pub(super) notice: String,
 }
 
@@ -59,7 +59,7 @@ struct Refused {
     text: String,
 }
 
-/// `page`, or a page for its error.
+/// Returns `page`, or a page that shows its error.
 pub(super) async fn or_refusal(context: &Context, page: Result<Response>) -> Response {
     let refusal = match page {
         Ok(page) => return page,
@@ -74,7 +74,7 @@ pub(super) async fn or_refusal(context: &Context, page: Result<Response>) -> Res
     render_as(status, &page).unwrap_or_else(IntoResponse::into_response)
 }
 
-/// Answers every request with the reason while the server waits to start.
+/// A router that answers every request with the reason `why` while the server waits to start.
 pub(crate) fn waiting(why: Arc<Mutex<String>>) -> Router {
     Router::new().fallback(async move |headers: HeaderMap| {
         let why = why.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -93,7 +93,7 @@ pub(crate) fn waiting(why: Arc<Mutex<String>>) -> Router {
     })
 }
 
-/// Answers for a path without a route: a page for browsers, JSON for other clients.
+/// Answers requests for a path without a route: browsers get a page, other clients JSON.
 pub(crate) async fn unknown_path(
     State(context): State<Context>,
     headers: HeaderMap,
@@ -107,7 +107,7 @@ pub(crate) async fn unknown_path(
     }
 }
 
-/// Whether a request asks for HTML by name, as browsers do and other clients never do.
+/// Whether a request accepts HTML by name. Browsers send such a header, and other clients do not.
 pub(crate) fn wants_page(headers: &HeaderMap) -> bool {
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
     accept.is_some_and(|accept| accept.contains("text/html"))

@@ -1,8 +1,8 @@
-//! Changes of an open page: server-sent events.
+//! Tells open pages about changes, by server-sent events.
 //!
-//! `/live` says only *that* something on a page has changed; the page then asks for itself again and takes over the parts
-//! that differ. So there is one way to make a page, and a missed event costs nothing but time. There is at most one
-//! message per [`PAUSE`], however many builds end.
+//! A message of `/live` says only *that* something on the page has changed. The page then requests itself again and
+//! takes over the parts that differ. So a page is made in only one way, and a missed event only delays the update.
+//! There is at most one message per [`PAUSE`], however many builds end.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -24,24 +24,25 @@ use crate::store;
 /// The least time between two messages about changes.
 const PAUSE: Duration = Duration::from_millis(400);
 
-/// The time after which a page is told of changes outside of its scope, which change the counters in its head.
+/// The longest time for which changes outside of a page's scope are held back. They change the counters at the top of
+/// the page.
 const STALE: Duration = Duration::from_secs(5);
 
-/// The most time between two messages, so that proxies keep the stream open.
+/// The longest time between two messages. Proxies keep a stream open because of these messages.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// The least time between two messages about an unfinished line.
+/// The least time between two messages about an unfinished line of a build log.
 const PART_PAUSE: Duration = Duration::from_millis(200);
 
-/// Bytes of a build log in one message: as HTML, short lines are many times as long.
+/// The most bytes of a build log in one message. The HTML of short lines is many times as long.
 const PART: usize = 4 * 1024;
 
-/// The most builds that one page may watch by number.
+/// The most builds that one page may watch by their numbers.
 const WATCHED_MAX: usize = 200;
 
 const KIND: &str = "text/event-stream";
 
-/// The changes that a page is told of.
+/// Which changes a page is told about.
 enum Scope {
     All,
     Specification(i64),
@@ -78,12 +79,12 @@ pub(super) async fn changes(State(context): State<Context>, query: Query) -> Res
             Scope::Builds(ids.collect::<std::result::Result<_, _>>().map_err(refuse)?)
         }
     };
-    // Subscribed before the answer begins, so that no change after that is missed.
+    // Subscribed before the answer begins, so that no later change is missed.
     let mut events = context.events();
     let mut closing = context.closing();
     Ok(stream(KIND, move |sender| async move {
         let mut stale_since: Option<Instant> = None;
-        // The page may be older than this stream, so the first message comes at once.
+        // The page may be older than this stream, so the first message is sent immediately.
         let mut message = "retry: 2000\nevent: change\ndata: \n\n";
         loop {
             if !sender.send(message).await {
@@ -103,7 +104,7 @@ pub(super) async fn changes(State(context): State<Context>, query: Query) -> Res
                     };
                     match event {
                         Ok(event) if scope.holds(&event) => return true,
-                        // Checked here as well: the timeout never fires while events come without a pause.
+                        // Checked here too, because the timeout never fires while events come without a pause.
                         Ok(_) => {
                             if stale_since.get_or_insert_with(Instant::now).elapsed() >= STALE {
                                 return true;
@@ -130,8 +131,8 @@ pub(super) async fn changes(State(context): State<Context>, query: Query) -> Res
     }))
 }
 
-/// The lines of a build log as they come. The id of each message is the byte offset to go on from: a browser that lost
-/// the connection sends it back.
+/// Sends the lines of a build log as they are written. The id of each message is the byte offset from which to
+/// continue; a browser that lost the connection sends the id back.
 ///
 /// | event | data |
 /// |---|---|
@@ -139,7 +140,8 @@ pub(super) async fn changes(State(context): State<Context>, query: Query) -> Res
 /// | `part` | the unfinished line as it is now |
 /// | `end` | nothing: the log has ended |
 ///
-/// `attempt` is the attempt that the page shows: of another one than the last, there is nothing to follow.
+/// `attempt` is the attempt that the page shows. If it is not the last attempt, the answer is 204, because its log has
+/// ended.
 pub(super) async fn log(
     State(context): State<Context>,
     Path(id): Path<String>,
@@ -158,7 +160,7 @@ pub(super) async fn log(
         _ => context.logs().open(&build, from).await,
     };
     let Some(reader) = reader else {
-        // 204 tells an EventSource not to come back.
+        // 204 tells an `EventSource` not to reconnect.
         return Ok(text(StatusCode::NO_CONTENT, ""));
     };
     let mut closing = context.closing();
@@ -168,7 +170,7 @@ pub(super) async fn log(
             Err(error) => return unreadable(&sender, from, &error).await,
         };
         loop {
-            // One read goes on across keep-alives, so that no read bytes are lost.
+            // The same read continues across keep-alives, so no bytes that were read are lost.
             let piece = {
                 let mut next = pin!(follower.reader.next());
                 loop {
@@ -216,7 +218,7 @@ pub(super) async fn log(
     }))
 }
 
-/// Sends the error, and the end: without it, a browser would ask again for ever.
+/// Sends the error, and then the event `end`: without that, a browser would reconnect for ever.
 async fn unreadable(sender: &Sender, from: u64, error: &std::io::Error) {
     tracing::warn!(%error, "a build log cannot be read to its end");
     let why =
@@ -227,24 +229,24 @@ async fn unreadable(sender: &Sender, from: u64, error: &std::io::Error) {
     }
 }
 
-/// A log that a page follows.
+/// A build log that a page follows.
 struct Follower {
     reader: LogReader,
     page: Shown,
 }
 
-/// The part of a log that the page has.
+/// The part of a log that the page has received.
 struct Shown {
     lines: Lines,
-    /// Whether the unfinished line has to be sent, and when: not each time that a progress bar is drawn.
+    /// Whether the unfinished line must be sent, and when. It is not sent each time that a progress bar is drawn.
     part_due: bool,
     part_at: Instant,
-    /// Whether the page has an unfinished line.
+    /// Whether the page shows an unfinished line.
     part_shown: bool,
 }
 
 impl Follower {
-    /// Sends what the log has: from the offset of the page on, or the end of the log.
+    /// Sends what the log has so far: from the page's offset on, or else only the end of the log.
     async fn begin(
         reader: LogReader,
         from: u64,
@@ -260,10 +262,10 @@ impl Follower {
             }
             (reader, lines, html, shown) = (tail.reader, tail.lines, tail.html, tail.from);
         }
-        // If the client has left, the next message finds out.
+        // The result is ignored: if the client has left, the next `send` returns `false`.
         sender.send(format!("retry: 1000\nevent: start\ndata: {shown}\n\n")).await;
         send_lines(sender, &html, lines.resume()).await;
-        // A page that resumes has the unfinished line of before.
+        // A page that resumes may still show the unfinished line from before.
         let page =
             Shown { lines, part_due: !resumed, part_at: Instant::now(), part_shown: resumed };
         Ok(Self { reader, page })
@@ -278,7 +280,7 @@ impl Shown {
         }
     }
 
-    /// The message about the unfinished line; empty when the page has none and there is none.
+    /// The message about the unfinished line; empty: there is no unfinished line, and the page shows none.
     fn part(&mut self) -> String {
         self.part_due = false;
         let html = self.lines.unfinished();
@@ -290,7 +292,7 @@ impl Shown {
     }
 }
 
-/// The HTML of lines has no line ends, so one `data:` line holds all of them.
+/// Sends lines. Their HTML has no line ends, so one `data:` line holds all of them.
 async fn send_lines(sender: &Sender, html: &str, resume: u64) -> bool {
     html.is_empty() || sender.send(format!("id: {resume}\ndata: {html}\n\n")).await
 }

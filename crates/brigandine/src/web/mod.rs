@@ -1,5 +1,5 @@
-//! Pages for people: rendered by the server, whole without JavaScript, live with it, and without anything from other
-//! hosts. A page's struct stands beside its handler, its template has the same name.
+//! Pages for people. The server renders them; they are complete without JavaScript, follow changes with it, and load
+//! nothing from other hosts. The struct of a page is in the file of its handler, and its template has the same name.
 
 mod ansi;
 mod build;

@@ -1,4 +1,4 @@
-//! `/`: all specifications with the state of their last evaluations, and the builds that run or ended last.
+//! `/`: all specifications with the state of their last evaluations, and the builds that are running or ended last.
 
 use askama::Template;
 use axum::extract::State;
@@ -12,17 +12,17 @@ use crate::http::Result;
 use crate::model::{self, BuildFilter, EvaluationId, SpecificationState, Timestamp, Unused};
 use crate::store::{self, Snapshot};
 
-/// Evaluations of a specification that are shown as squares.
+/// How many evaluations of a specification are shown as squares.
 const SQUARES: u32 = 24;
 
-/// Builds in each of the short lists.
+/// The number of builds in each of the short lists.
 const BUILDS: u32 = 8;
 
 #[derive(Template)]
 #[template(path = "overview.html")]
 struct Page {
     layout: Layout,
-    /// What is not used of files that belong to no single specification.
+    /// What the server does not use of files that do not belong to a single specification.
     unused: Vec<String>,
     specifications: Vec<Row>,
     running: Vec<BuildRow>,
@@ -32,7 +32,7 @@ struct Page {
 struct Row {
     spec: SpecificationRow,
     badge: Badge,
-    /// The evaluation that the inputs are at, else the newest.
+    /// The evaluation of the revisions that the inputs have now; otherwise the newest evaluation.
     latest: Option<EvaluationRow>,
     /// The last evaluations, oldest first.
     squares: Vec<Square<EvaluationId>>,
@@ -47,7 +47,7 @@ impl Row {
         now: Timestamp,
     ) -> rusqlite::Result<Self> {
         let states = store::evaluation_states(s, state.id, SQUARES)?;
-        // The newest stands at the right, however many there are.
+        // The newest square is at the right, however many squares there are.
         let room = (SQUARES as usize).saturating_sub(states.len());
         let squares = states.iter().rev().enumerate().map(|(at, (id, status, counters))| Square {
             id: *id,

@@ -1,4 +1,4 @@
-//! `/queue`: the builds that run and wait, in the scheduler's order, and why they wait.
+//! `/queue`: the running and waiting builds, in the scheduler's order, and why they wait.
 
 use askama::Template;
 use axum::extract::State;
@@ -12,7 +12,7 @@ use crate::http::Result;
 use crate::model::{self, Build};
 use crate::store::{self, Pending, Snapshot, WholeQueue};
 
-/// The most builds on the page, which says how many more there are.
+/// The most builds on the page. The page says how many more there are.
 const ROWS: u32 = 200;
 
 #[derive(Template)]
@@ -20,9 +20,9 @@ const ROWS: u32 = 200;
 struct Page {
     layout: Layout,
     parts: [Part; 4],
-    /// How many pending builds are not shown, in words.
+    /// A text that says how many pending builds are not shown.
     more: String,
-    /// How much of the disk stays free, in a sentence.
+    /// A sentence that says how much of the disk the server keeps free.
     reserve: String,
 }
 

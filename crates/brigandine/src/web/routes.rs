@@ -7,11 +7,11 @@ use super::files::{ICON, SCRIPT, STYLE, asset};
 use super::{evaluation, jobset, live, overview, queue};
 use crate::context::Context;
 
-/// Makes the handler of a route.
+/// A function that makes the handler of a route.
 type Make = fn() -> MethodRouter<Context>;
 
-/// Every route of the pages and of the files that they load, but for that of a build (`site.rs`).
-/// `tests/data/pages/routes.txt` names an address of each, and how it is tested.
+/// Every route of the pages and of the files that they load, except the route of a build (`site.rs`).
+/// `tests/data/pages/routes.txt` has an address for each route, and says how it is tested.
 pub(super) const ROUTES: [(&str, Make); 12] = [
     ("/", || get(overview::page)),
     ("/jobset/{name}", || get(jobset::page)),
@@ -27,7 +27,7 @@ pub(super) const ROUTES: [(&str, Make); 12] = [
     ("/favicon.ico", || get(async || asset("image/svg+xml", ICON))),
 ];
 
-/// The router over all of these.
+/// The router of all [`ROUTES`].
 pub(crate) fn router() -> Router<Context> {
     ROUTES.into_iter().fold(Router::new(), |router, (path, make)| router.route(path, make()))
 }

@@ -1,29 +1,29 @@
-//! Specifications, evaluations and builds as rows of a list.
+//! Specifications, evaluations and builds as rows of lists.
 
 use super::view::{self, Badge, Moment, Part};
 use crate::model::{self, Build, EvaluationId, SpecificationState, Timestamp};
 use crate::store::{self, Snapshot};
 
-/// A build or an evaluation as a small square of a history.
+/// A build or an evaluation as a small square in a history.
 pub(super) struct Square<Id> {
     pub(super) id: Id,
     pub(super) badge: Badge,
     pub(super) x: usize,
-    /// Whether it is the one that the page is about.
+    /// Whether the page is about this build or evaluation.
     pub(super) current: bool,
 }
 
-/// The width of a square and the gap behind it.
+/// The width of a square and of the gap after it, in pixels.
 pub(super) const SQUARE: usize = 14;
 
-/// What the overview and its own page show of a specification.
+/// What the overview and the specification's page show of a specification.
 pub(super) struct SpecificationRow {
     pub(super) name: String,
     pub(super) description: String,
     pub(super) enabled: bool,
-    /// What its file says and the server does not use.
+    /// What its file contains and the server does not use, as sentences.
     pub(super) unused: Vec<String>,
-    /// The evaluation that the inputs were set back to.
+    /// The older evaluation to whose revisions the inputs have returned; `None`: they have not.
     pub(super) set_back_to: Option<EvaluationId>,
     pub(super) error: String,
     pub(super) failures: i64,
@@ -52,8 +52,8 @@ impl SpecificationRow {
     }
 }
 
-/// What the server does not use of specification files, in sentences: of the file of one specification, or of files
-/// that belong to none.
+/// What the server does not use of specification files, as sentences: of the file of `specification`, or, for `None`,
+/// of files that belong to no single specification.
 pub(super) fn of_file(unused: &[model::Unused], specification: Option<&str>) -> Vec<String> {
     let of = unused.iter().filter(|unused| unused.specification() == specification);
     of.map(model::Unused::sentences).collect()
@@ -66,10 +66,10 @@ pub(super) struct EvaluationRow {
     /// Revision and subject of the first checkout.
     pub(super) revision: String,
     pub(super) subject: String,
-    /// How many more checkouts there are.
+    /// The number of further checkouts.
     pub(super) more: usize,
     pub(super) created: Option<Moment>,
-    /// How long it took, in words; empty while it runs.
+    /// How long the evaluation took, in words; empty while it runs.
     pub(super) took: String,
     pub(super) message: String,
     pub(super) bar: Vec<Part>,
@@ -130,22 +130,22 @@ pub(super) struct BuildRow {
     pub(super) job: String,
     pub(super) specification: String,
     pub(super) system: String,
-    /// When it stopped, else when it was submitted.
+    /// When the build stopped; if it has not ended, when it was submitted.
     pub(super) when: Option<Moment>,
-    /// How long it ran; empty while it waits.
+    /// How long the build ran; empty while it waits.
     pub(super) took: String,
-    /// When it started, while it runs: the page counts on from there.
+    /// When the build started, if it is running. The page shows the time since then.
     pub(super) since: Option<Timestamp>,
     pub(super) message: String,
     pub(super) weather: &'static str,
     pub(super) reused: bool,
-    /// Its priority while it waits, else 0.
+    /// The priority while the build waits; otherwise 0.
     pub(super) priority: i64,
-    /// How many dependencies it waits for.
+    /// How many dependencies the build waits for.
     pub(super) waiting: i64,
-    /// Number and job of some of these, on the page of the queue.
+    /// Number and job of some of these dependencies. Only the page of the queue sets this.
     pub(super) needs: Vec<(model::BuildId, String)>,
-    /// A running build of the same derivation.
+    /// A running build of the same derivation, whose end this build will share.
     pub(super) twin: Option<model::BuildId>,
 }
 
@@ -182,7 +182,7 @@ impl BuildRow {
         }
     }
 
-    /// How many of its dependencies are not in `needs`.
+    /// How many dependencies that the build waits for are not in `needs`.
     pub(super) fn more_needs(&self) -> i64 {
         self.waiting - i64::try_from(self.needs.len()).unwrap_or(self.waiting)
     }

@@ -1,5 +1,5 @@
-//! Snapshots of every page of the router over `tests/data/pages/fill.sql`, without the parts that depend on the clock.
-//! `cargo insta review` shows the differences; `INSTA_UPDATE=always` accepts them.
+//! Golden files of every page over `tests/data/pages/fill.sql`, without the parts that depend on the clock. `cargo
+//! insta review` shows the differences; `INSTA_UPDATE=always` accepts them.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use crate::site::harness::{Served, served_with};
 
 const LIST: &str = include_str!("../../tests/data/pages/routes.txt");
 
-/// Kind, route, and the address or the name of its test.
+/// The lines of the list: the kind, the route, and the address or the name of the route's test.
 fn routes() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
     let lines = LIST.lines().filter(|line| !line.starts_with('#'));
     lines.map(|line| {
@@ -29,13 +29,13 @@ fn every_route_of_the_router_is_in_the_list_of_pages() {
     for (kind, route, address) in routes() {
         assert!(["page", "refused", "file"].contains(&kind), "{kind} {route}");
         assert!(!address.is_empty(), "{kind} {route} says nothing more");
-        // Up to the first part that the route leaves open.
+        // The route up to its first variable part.
         let fixed = route.split('{').next().unwrap_or_default();
         assert!(kind == "file" || address.starts_with(fixed), "{route}: {address}");
     }
 }
 
-/// A site over the sample, with a build log of each kind.
+/// A site over the sample, with build logs of several kinds.
 async fn sample() -> Served {
     let served =
         served_with(include_str!("../../tests/data/pages/fill.sql"), crate::config::Web::default())
@@ -49,7 +49,7 @@ async fn sample() -> Served {
     served
 }
 
-/// The page without times and the program's version.
+/// The page without times and without the program's version.
 fn stable(page: &str) -> String {
     let mut text = String::new();
     let mut rest = page;
@@ -95,7 +95,7 @@ async fn every_page_is_as_its_snapshot() {
             .collect();
         name = format!("page{}", name.trim_end_matches('-'));
         assert!(seen.insert(name.clone()), "{address} has the name of another one: {name}");
-        // The frame is the same around each page.
+        // The frame is the same for all pages, so only one golden file has it.
         let body = stable(&answer.body);
         let body = if address == "/" {
             &*body

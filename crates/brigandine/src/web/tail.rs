@@ -1,38 +1,39 @@
-//! The end of a build log, as a page shows it; of a running build, the end so far.
+//! The end of a build log, as a page shows it. For a running build, the end of what it has written so far.
 
 use super::ansi::Lines;
 use crate::log::LogReader;
 
-/// Bytes from the end of a build log that a page shows.
+/// How many bytes from the end of a build log a page shows.
 const TAIL: u64 = 256 * 1024;
 
-/// Bytes before these that are read as well, so that no character or control sequence is cut at the beginning.
+/// How many bytes before these are also read, so that no character or control sequence is cut at the beginning.
 const LEAD: u64 = 256;
 
-/// The end of a log, and what reads on from there.
+/// The end of a build log, and the reader that continues from there.
 pub(super) struct Tail {
-    /// Where the shown part begins.
+    /// The offset at which the shown part begins.
     pub(super) from: u64,
     /// The complete lines.
     pub(super) html: String,
-    /// Holds the unfinished line.
+    /// The lines' state, which has the unfinished line.
     pub(super) lines: Lines,
-    /// Stands behind the last byte that was read.
+    /// The reader, positioned behind the last byte that was read.
     pub(super) reader: LogReader,
-    /// Whether the log has ended.
+    /// Whether the log has ended, or cannot be read any further.
     pub(super) ended: bool,
-    /// Why the rest of the file cannot be read.
+    /// Why the rest of the file cannot be read; `None`: the file can be read.
     pub(super) error: Option<std::io::Error>,
 }
 
-/// The offset at which the end of a log with this many bytes begins.
+/// The offset from which to read, in a log of this many bytes, to get its end.
 pub(super) const fn start(bytes: u64) -> u64 {
     bytes.saturating_sub(TAIL + LEAD)
 }
 
 impl Tail {
     /// Reads what the log has, without waiting for more to be written. `reader` begins at `from`, which is [`start`] or
-    /// any offset before it: further bytes are skipped. A file that cannot be read to its end gives its first part.
+    /// any offset before it; surplus bytes are skipped. If a file cannot be read to its end, the result has its first
+    /// part.
     pub(super) async fn read(mut reader: LogReader, mut from: u64) -> Self {
         let most = usize::try_from(TAIL + LEAD).unwrap_or(usize::MAX);
         let (mut text, mut error) = (Vec::new(), None);
@@ -76,8 +77,8 @@ impl Tail {
     }
 }
 
-/// How many bytes to leave out so that the rest begins with a whole line; without one, behind a carriage return;
-/// without one, behind [`LEAD`].
+/// How many bytes to skip so that the rest begins with a whole line. If there is no line end, the rest begins behind a
+/// carriage return. If there is none either, [`LEAD`] bytes are skipped.
 fn whole(text: &[u8]) -> usize {
     let lead = usize::try_from(LEAD).unwrap_or(0).min(text.len());
     let behind = |byte: u8| {

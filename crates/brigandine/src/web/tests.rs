@@ -1,4 +1,4 @@
-//! Pages as a browser asks for them.
+//! Tests that request pages as a browser does.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -21,7 +21,7 @@ const PAGES: [&str; 9] = [
     "/build/7/details",
 ];
 
-/// The text between two others.
+/// The part of `text` between `from` and `to`.
 fn between<'t>(text: &'t str, from: &str, to: &str) -> &'t str {
     let start = text.find(from).map_or(text.len(), |at| at + from.len());
     let end = text[start..].find(to).map_or(text.len(), |at| start + at);
@@ -45,7 +45,7 @@ async fn every_page_is_whole_escaped_and_loads_nothing_from_elsewhere() {
         for text in ["<x>", "<everybody>", "<b>connection", "\"<job>\""] {
             assert!(!page.body.contains(text), "{path} holds {text} unescaped");
         }
-        // Addresses of repositories are text; pages load and link nothing of other hosts.
+        // Addresses of repositories are shown as text. Pages load and link nothing from other hosts.
         for attribute in ["src=\"", "href=\"", "action=\""] {
             for (at, _) in page.body.match_indices(attribute) {
                 let target = between(&page.body[at..], attribute, "\"");
@@ -126,7 +126,7 @@ async fn an_evaluation_shows_what_changed_since_the_one_before() {
     served.close().await;
 }
 
-/// An evaluation of ten thousand jobs, a tenth of them failed.
+/// A site with an evaluation of ten thousand jobs, of which a tenth failed.
 async fn ten_thousand() -> Served {
     let fill = "
         INSERT INTO specification VALUES (1, 'big', '{\"name\":\"big\",\"inputs\":[],\"evaluator\":{\"kind\":\"jobs\",\"file\":\"x\"}}', 1, 0, 0, '', 0, 0, 0, 0, NULL);
@@ -158,7 +158,7 @@ async fn ten_thousand_jobs_are_paged_by_name_and_each_is_seen_once() {
     assert!(names.is_sorted(), "by name");
     names.dedup();
     assert_eq!(names.len(), 1111, "each once");
-    // And back again from the last page.
+    // Then back again from the last page.
     let last = served.page(&path).await.body;
     let at = last.find("rel=\"prev\" href=\"/eval/2?").expect("a page before the last");
     let before = between(&last[at..], "href=\"", "\"").replace("&#38;", "&");
@@ -176,14 +176,14 @@ async fn ten_thousand_jobs_make_no_page_long_or_slow() {
         let took = started.elapsed();
         assert_eq!(page.status, 200);
         assert!(page.body.len() < 120_000, "{path} has {} bytes", page.body.len());
-        // Unoptimised, on a machine that does other things too: a wide bound, but no scan of
-        // rendered rows or query per job keeps it.
+        // The program is not optimised, and the machine does other things too, so the bound is wide. Still, a scan of
+        // rendered rows or a query per job would exceed it.
         assert!(took.as_millis() < 500, "{path} took {took:?}");
     }
     served.close().await;
 }
 
-/// Reads a stream until it holds `text`; keep-alives do not prolong the time it has.
+/// Reads a stream until it has sent `text`. Keep-alives do not extend the time limit.
 async fn read_until(socket: &mut tokio::net::TcpStream, seen: &mut String, text: &str) {
     let mut buffer = [0; 16 * 1024];
     let end = tokio::time::Instant::now() + LIMIT;
@@ -216,16 +216,16 @@ async fn changes_are_told_to_the_pages_that_show_them() {
     };
     let mut page = open(&served, "/live?builds=3,1", "").await;
     let mut seen = String::new();
-    // At once, since the page may be older than the stream.
+    // The first message comes immediately, because the page may be older than the stream.
     read_until(&mut page, &mut seen, "event: change").await;
     assert!(seen.contains("text/event-stream"));
     seen.clear();
-    // The page shows build 1 and not build 2. One message comes for both changes.
+    // The page shows build 1 and not build 2. Both changes together give one message.
     served.events.send(change(2)).expect("a receiver");
     served.events.send(change(1)).expect("a receiver");
     read_until(&mut page, &mut seen, "event: change").await;
     assert_eq!(seen.matches("event: change").count(), 1);
-    // Far more events than the channel holds: one more message comes, and the stream goes on.
+    // These are far more events than the channel holds. One more message comes, and the stream continues.
     seen.clear();
     for _ in 0..1000 {
         let _ = served.events.send(change(2));
@@ -248,7 +248,7 @@ async fn a_followed_log_goes_on_from_the_offset_the_browser_names() {
         "{seen}"
     );
     drop(page);
-    // The browser lost the connection, and comes back with the id of the last message.
+    // The browser lost the connection, and reconnects with the id of the last message.
     let mut page = open(&served, "/build/7/log/live", "last-event-id: 8\r\n").await;
     let mut seen = String::new();
     read_until(&mut page, &mut seen, "event: start\ndata: 8\n").await;
@@ -280,7 +280,7 @@ async fn a_line_whose_end_has_not_come_is_told_as_it_is_drawn_anew() {
     read_until(&mut page, &mut seen, "data: <div class=\"l\">end</div>").await;
     writer.finish().await;
     read_until(&mut page, &mut seen, "event: end").await;
-    // Of another attempt there is nothing to follow.
+    // Another attempt than the last cannot be followed.
     assert_eq!(served.get("/build/7/log/live?attempt=2").await.status, 204);
     served.close().await;
 }

@@ -7,12 +7,13 @@ use crate::model::{
     Timestamp, Weather,
 };
 
-/// A mark, a colour and words for a state. Each mark has a shape of its own, so that nothing is said by colour alone.
+/// The mark, colour and words for a state. Each mark has a shape of its own, so that no information is in the colour
+/// alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Badge {
-    /// Class of the colour and name of the symbol.
+    /// The CSS class of the colour, which is also the name of the symbol.
     pub(super) class: &'static str,
-    /// Words.
+    /// The words.
     pub(super) label: &'static str,
 }
 
@@ -36,12 +37,12 @@ pub(super) const fn build_badge(status: BuildStatus) -> Badge {
     }
 }
 
-/// The badge of an evaluation: its status, and when it succeeded, the state of its jobs.
+/// The badge of an evaluation: its status, or, if it succeeded, the state of its jobs.
 pub(super) const fn evaluation_badge(evaluation: &Evaluation) -> Badge {
     state_badge(evaluation.status, &evaluation.counters)
 }
 
-/// As [`evaluation_badge`], by status and counters alone.
+/// Like [`evaluation_badge`], from the status and the counters.
 pub(super) const fn state_badge(status: EvaluationStatus, counters: &Counters) -> Badge {
     match status {
         EvaluationStatus::Started => badge("run", "evaluating"),
@@ -66,17 +67,17 @@ pub(super) fn evaluation_took(evaluation: &Evaluation) -> String {
     }
 }
 
-/// A finished build compared with the one before it; empty when both ended alike.
+/// How a finished build compares with the job's build before it, in words; empty: there is nothing to report.
 pub(super) const fn weather(weather: Weather) -> &'static str {
     match weather {
         Weather::NewFailure => "new failure",
         Weather::StillFailing => "still failing",
-        // The first success of a job is a new success too, so it tells nothing of a failure before.
+        // The first success of a job is a new success too, so a new success does not imply an earlier failure.
         Weather::NewSuccess | Weather::StillSucceeding | Weather::Unknown => "",
     }
 }
 
-/// The badge of a change against the previous evaluation.
+/// The badge of a change since the previous evaluation.
 pub(super) const fn change_badge(change: JobChange) -> Badge {
     match change {
         JobChange::NewlyFailing => badge("bad", "Newly failing"),
@@ -86,7 +87,7 @@ pub(super) const fn change_badge(change: JobChange) -> Badge {
     }
 }
 
-/// A part of a stacked bar, in thousandths of its width.
+/// A part of a stacked bar. Position and width are in thousandths of the bar's width.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Part {
     pub(super) class: &'static str,
@@ -94,7 +95,7 @@ pub(super) struct Part {
     pub(super) width: i64,
 }
 
-/// The bar of an evaluation's counters; every state with a job has at least 12 thousandths.
+/// The bar of an evaluation's counters. Every status with a job gets at least 12 thousandths.
 pub(super) fn bar(counters: &Counters) -> Vec<Part> {
     let total = counters.total();
     if total == 0 {
@@ -116,17 +117,17 @@ pub(super) fn bar(counters: &Counters) -> Vec<Part> {
         .collect()
 }
 
-/// How many jobs of an evaluation have a status.
+/// How many jobs of an evaluation have some status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Count {
-    /// The value of the query parameter.
+    /// The status, whose name is the value of the query parameter.
     pub(super) status: BuildStatus,
     pub(super) class: &'static str,
     pub(super) label: &'static str,
     pub(super) number: i64,
 }
 
-/// All counters, best first.
+/// All counters: success first, then the kinds of failure, then pending builds.
 pub(super) fn counts(counters: &Counters) -> Vec<Count> {
     [
         (BuildStatus::Succeeded, counters.succeeded),
@@ -156,18 +157,18 @@ pub(super) struct Moment {
     pub(super) ago: String,
 }
 
-/// `at` as seen from `now`; `None` when it is 0.
+/// The time `at`, as seen from `now`; `None`: `at` is 0.
 pub(super) fn moment(at: Timestamp, now: Timestamp) -> Option<Moment> {
     (at > 0).then(|| Moment { seconds: at, iso: iso(at), ago: ago(now - at) })
 }
 
-/// A future point in time: `in 5 min`; `due now` when it has come. `None` when it is 0.
+/// A future time: `in 5 min`, or `due now` if it has passed. `None`: `at` is 0.
 pub(super) fn due(at: Timestamp, now: Timestamp) -> Option<Moment> {
     let ago = if at > now { format!("in {}", duration(at - now)) } else { "due now".to_owned() };
     (at > 0).then(|| Moment { seconds: at, iso: iso(at), ago })
 }
 
-/// The badge of a specification's inputs; `None` while the looks at them succeed.
+/// The badge of a specification's inputs; `None`: there is nothing to report.
 pub(super) fn inputs_badge(enabled: bool, error: &str, evaluated: bool) -> Option<Badge> {
     match (enabled, error, evaluated) {
         (false, _, true) => None,
@@ -178,10 +179,10 @@ pub(super) fn inputs_badge(enabled: bool, error: &str, evaluated: bool) -> Optio
     }
 }
 
-/// `2026-11-20T10:26:29Z`, by the proleptic calendar.
+/// For example `2026-11-20T10:26:29Z`, by the proleptic Gregorian calendar.
 pub(super) fn iso(at: Timestamp) -> String {
     let (days, seconds) = (at.div_euclid(86_400), at.rem_euclid(86_400));
-    // Howard Hinnant's civil_from_days: eras of 400 years that start in March.
+    // Howard Hinnant's `civil_from_days`, with eras of 400 years that start in March.
     let shifted = days + 719_468;
     let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
     let year_of_era =
@@ -207,7 +208,7 @@ fn ago(seconds: i64) -> String {
     }
 }
 
-/// A length of time: `0 s`, `42 s`, `3 min 20 s`, `1 h 5 min`.
+/// A duration: `0 s`, `42 s`, `3 min 20 s`, `1 h 5 min`.
 pub(super) fn duration(seconds: i64) -> String {
     let seconds = seconds.max(0);
     match seconds {
@@ -226,7 +227,7 @@ pub(super) fn bytes(bytes: i64) -> String {
     model::size(u64::try_from(bytes).unwrap_or(0))
 }
 
-/// A number in groups of three digits: `10 000` with narrow blanks.
+/// A number in groups of three digits: `10 000`, with narrow spaces.
 pub(super) fn number(number: i64) -> String {
     let digits = number.unsigned_abs().to_string();
     let mut text = String::from(if number < 0 { "−" } else { "" });
@@ -265,10 +266,10 @@ fn reference(reference: &Reference) -> String {
     }
 }
 
-/// The characters that are encoded in an address.
+/// The characters that are percent-encoded in an address.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// Text encoded for a query or a path.
+/// Percent-encodes text for a query or a path.
 pub(super) fn encode(text: &str) -> String {
     utf8_percent_encode(text, ENCODED).to_string()
 }
@@ -314,7 +315,7 @@ mod tests {
         }
         assert_eq!(inputs_badge(true, "", true), None);
         assert_eq!(inputs_badge(true, "", false), Some(UNKNOWN));
-        // It is not looked at any more, so the error is an old one.
+        // A disabled specification is not looked at any more, so the error is an old one.
         assert_eq!(inputs_badge(false, "no route", true), None);
         assert_eq!(inputs_badge(false, "", false), Some(badge("cancel", "disabled")));
     }

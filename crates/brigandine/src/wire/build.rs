@@ -13,7 +13,7 @@ pub(crate) struct BuildJson {
     id: BuildId,
     jobset: String,
     job: String,
-    /// When it stopped if it is finished, else when it was submitted.
+    /// When the build stopped; if it has not finished, when it was submitted.
     timestamp: i64,
     starttime: i64,
     stoptime: i64,
@@ -29,7 +29,7 @@ pub(crate) struct BuildJson {
     releasename: Option<String>,
     #[serde(rename = "buildinputs_builds")]
     inputs_builds: Option<()>,
-    // Of later versions of Cuirass and Hydra.
+    // Fields of later versions of Cuirass and Hydra.
     evaluation: i64,
     weather: Weather,
     project: String,
@@ -92,7 +92,7 @@ impl BuildJson {
     }
 }
 
-/// Builds with their outputs and products, which take two queries however many builds there are.
+/// Builds with their outputs and products, which are read by two queries, however many builds there are.
 pub(crate) fn builds_json(s: &Snapshot, builds: Vec<Build>) -> rusqlite::Result<Vec<BuildJson>> {
     let ids: Vec<_> = builds.iter().map(|build| build.id).collect();
     let mut outputs: HashMap<_, _> = store::outputs(s, &ids)?;

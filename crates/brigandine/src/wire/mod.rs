@@ -1,6 +1,6 @@
-//! JSON as clients of Cuirass and Hydra know it, a file per resource. The order of fields is Cuirass's.
+//! JSON as clients of Cuirass and Hydra know it, with a file per resource. The fields have Cuirass's order.
 //!
-//! The names of fields are decided here, their addresses in `api/`; `command/` prints the same JSON.
+//! This room decides the names of the fields; `api/` decides the addresses. `command/` prints the same JSON.
 
 mod build;
 mod evaluation;

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::model::{Evaluator, Input, Reference, Specification};
 
-/// A specification as clients know it. Its `proc` is our evaluator.
+/// A specification as clients know it. `proc` is the specification's evaluator.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct SpecificationJson {
@@ -31,7 +31,7 @@ struct InputJson {
     no_compile: bool,
 }
 
-/// A text, or `false` where there is none.
+/// A text, or `false` if there is none.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 enum OrFalse {

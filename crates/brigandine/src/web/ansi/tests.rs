@@ -1,4 +1,4 @@
-//! What a terminal would show, line by line.
+//! Compares logs with what a terminal would show, line by line.
 
 use super::*;
 
@@ -62,7 +62,7 @@ fn a_line_is_drawn_as_a_terminal_draws_it() {
         (b"\xe2\x82", &["\u{fffd}"]),
         (b"a\xe2\x82\nb", &["a\u{fffd}", "b"]),
         (b"\x1b(Bplain\x1b=x", &["plainx"]),
-        // Never closed: it hides its own line alone.
+        // A sequence that is never closed hides only its own line.
         (b"x\x1b]0;title\nnext", &["x", "next"]),
         (b"x\x1bPdata\x1b\\y", &["xy"]),
         (b"x\x1b[12\nnext", &["x", "next"]),
@@ -102,7 +102,7 @@ fn a_reader_that_goes_on_at_the_offset_sees_the_rest() {
         let mut rest = Lines::at(lines.resume());
         rest.push(&text[resume..], &mut page);
         rest.finish(&mut page);
-        // A reader that begins behind the carriage return does not have the earlier drawing.
+        // A reader that begins behind the carriage return does not have what was drawn before it.
         let drawn_anew = |html: &str| html.replace("TWO half", "TWO");
         assert_eq!(drawn_anew(&page), drawn_anew(&whole), "cut at {cut}");
     }

@@ -1,4 +1,4 @@
-//! Ends of logs of every kind, finished and not.
+//! Tests with the ends of many kinds of build logs, finished and unfinished.
 
 use super::*;
 use crate::log::Logs;
@@ -9,7 +9,7 @@ fn build(status: BuildStatus, log: BuildLogFile) -> Build {
     Build { status, log, started_at: 1, ..crate::log::tests::build(1, "") }
 }
 
-/// The end of a log with this text: while it is written, finished, and finished with an unknown length.
+/// The end of a log with this text: while it is being written, finished, and finished with an unknown length.
 async fn ends(text: &[u8]) -> [Tail; 3] {
     let state = tempfile::tempdir().expect("a directory");
     let logs = Logs::new(state.path(), u64::MAX);
@@ -31,7 +31,7 @@ async fn ends(text: &[u8]) -> [Tail; 3] {
     [live, known, unknown]
 }
 
-/// The part that a page shows.
+/// The HTML that a page shows.
 fn shown(tail: &Tail) -> String {
     (tail.html.clone() + &tail.lines.unfinished()).replace("l part", "l")
 }
