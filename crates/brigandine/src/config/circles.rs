@@ -1,15 +1,15 @@
-//! Circles in a graph: jobs that need each other.
+//! Finds circles in a graph: jobs that need each other.
 //!
-//! Johnson's algorithm finds every elementary circle once, up to a bound: it searches from the lowest node of each strongly
-//! connected component, and then removes that node. Each circle takes time linear in the graph. There is no recursion,
-//! because a circle may be as long as the list of jobs.
+//! Johnson's algorithm finds every elementary circle once, up to a bound. It searches from the lowest node of each
+//! strongly connected component, and then removes that node. The time for each circle is linear in the size of the
+//! graph. There is no recursion, because a circle may be as long as the list of jobs.
 
 /// The circles of a graph.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Circles {
-    /// The nodes of each circle, the lowest first. Bound: the `most` of [`circles`].
+    /// The nodes of each circle, the lowest node first. At most `most` circles, as in [`circles`].
     pub(crate) found: Vec<Vec<usize>>,
-    /// Whether there are more circles.
+    /// Whether the graph has more circles.
     pub(crate) more: bool,
 }
 
@@ -18,7 +18,7 @@ pub(crate) fn circles(leads: &[Vec<usize>], most: usize) -> Circles {
     let mut gone = vec![false; leads.len()];
     let mut circles = Circles::default();
     loop {
-        // The component with the lowest node that is in a circle.
+        // Of the components that have a circle, the one with the lowest node.
         let parts = parts(leads, &gone);
         let in_circle = |part: &[usize]| match part {
             [one] => leads[*one].contains(one),
@@ -47,7 +47,7 @@ fn lowest(part: &[usize]) -> usize {
     part.iter().copied().min().unwrap_or(usize::MAX)
 }
 
-/// Adds the circles through `start` whose nodes are all inside.
+/// Adds the circles through `start` all of whose nodes are in `inside`.
 fn through(
     leads: &[Vec<usize>],
     start: usize,
@@ -55,10 +55,11 @@ fn through(
     most: usize,
     circles: &mut Circles,
 ) {
-    // A blocked node is on the path, or leads to no circle until one of the nodes that it leads to is unblocked.
+    // A node is blocked while it is on the path. It stays blocked if no circle was found from it, until a node that it
+    // leads to is unblocked.
     let mut blocked = vec![false; leads.len()];
     let mut frees: Vec<Vec<usize>> = vec![Vec::new(); leads.len()];
-    // A node, the index of its next edge, and whether a circle was found from it.
+    // A node, the index of its next edge, and whether a circle was found through the node.
     let mut path = vec![(start, 0, false)];
     blocked[start] = true;
     while let Some((node, place, closed)) = path.last_mut() {
@@ -70,7 +71,7 @@ fn through(
             if next == start {
                 *closed = true;
                 let circle: Vec<usize> = path.iter().map(|(node, ..)| *node).collect();
-                // A node may have two edges to the same node.
+                // A node may have two edges to the same node, so the same circle may be found twice in a row.
                 if circles.found.last() != Some(&circle) {
                     if circles.found.len() >= most {
                         circles.more = true;
@@ -104,7 +105,7 @@ fn through(
     }
 }
 
-/// The strongly connected components of the nodes that are not removed (Tarjan's algorithm).
+/// The strongly connected components of the nodes that are not in `gone` (Tarjan's algorithm).
 fn parts(leads: &[Vec<usize>], gone: &[bool]) -> Vec<Vec<usize>> {
     const NEW: usize = usize::MAX;
     let (mut number, mut low) = (vec![NEW; leads.len()], vec![NEW; leads.len()]);
@@ -158,20 +159,20 @@ mod tests {
             (vec![], vec![]),
             (vec![vec![1], vec![]], vec![]),
             (vec![vec![0]], vec![vec![0]]),
-            // Two that have nothing to do with each other, and one that leads to both.
+            // Two circles that are not connected, and a node that leads to both.
             (vec![vec![1], vec![0], vec![3], vec![2], vec![0, 2]], vec![vec![0, 1], vec![2, 3]]),
-            // An eight.
+            // Two circles with a common node.
             (vec![vec![1, 2], vec![0], vec![0]], vec![vec![0, 1], vec![0, 2]]),
-            // Two ways round.
+            // Two circles with common nodes.
             (vec![vec![1, 2], vec![0], vec![1]], vec![vec![0, 1], vec![0, 2, 1]]),
-            // A lead that stands twice.
+            // Nodes with two edges to the same node.
             (vec![vec![1, 1], vec![0, 0]], vec![vec![0, 1]]),
         ] {
             assert_eq!(circles(&leads, 10), Circles { found, more: false }, "{leads:?}");
         }
     }
 
-    /// All circles of a small graph, by trying every path.
+    /// All circles of a small graph, found by trying every path.
     fn tried(leads: &[Vec<usize>]) -> Vec<Vec<usize>> {
         fn go(leads: &[Vec<usize>], path: &mut Vec<usize>, found: &mut Vec<Vec<usize>>) {
             let (first, last) = (path[0], path[path.len() - 1]);

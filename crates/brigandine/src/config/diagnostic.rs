@@ -11,29 +11,29 @@ use unicode_width::UnicodeWidthStr;
 
 use crate::model::is_steering;
 
-/// Problems of one file that are kept: one with more is likely not the file that was meant.
+/// How many problems of one file are kept. A file with more is probably not the file that was meant.
 const PROBLEMS_MAX: usize = 50;
 
-/// Columns of a source line that are shown; a longer line is cut around the mistake.
+/// How many columns of a line are shown. A longer line is cut around the mistake.
 const SHOWN_COLUMNS_MAX: usize = 100;
 
-/// What is shown for a tab.
+/// Shown instead of a tab.
 const TAB: &str = "    ";
 
 /// A problem at a place of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Diagnostic {
-    /// The file as the user named it.
+    /// The file, as the user named it.
     pub(crate) file: String,
-    /// Line, from 1. Zero for a problem of the whole file (it cannot be read).
+    /// The line, counted from 1; 0: the problem is with the whole file (for example, it cannot be read).
     pub(crate) line: usize,
-    /// Column in characters, from 1. Zero with `line`.
+    /// The column in characters, counted from 1; 0 if `line` is 0.
     pub(crate) column: usize,
     /// What is wrong, without a full stop.
     pub(crate) message: String,
     /// What to write instead.
     pub(crate) help: Option<String>,
-    /// The line of the file, for [`fmt::Display`] only.
+    /// The line of the file, which only [`fmt::Display`] shows.
     #[serde(skip)]
     excerpt: Option<Excerpt>,
 }
@@ -42,9 +42,9 @@ pub(crate) struct Diagnostic {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Excerpt {
     text: String,
-    /// Columns before the marks.
+    /// The number of columns before the marks.
     indent: usize,
-    /// How many marks.
+    /// The number of marks.
     width: usize,
 }
 
@@ -81,7 +81,7 @@ impl Diagnostic {
         }
     }
 
-    /// A problem in a line that is not shown.
+    /// A problem in a line whose text is not shown.
     pub(crate) fn on_line(file: &str, line: usize, message: impl Into<String>) -> Self {
         Self { line, column: 1, ..Self::whole_file(file, message) }
     }
@@ -94,9 +94,9 @@ impl Diagnostic {
     }
 }
 
-/// The part of a line around `place`, with marks under `place`. A tab becomes blanks, because terminals differ in its
-/// width; control characters become U+FFFD. The marks follow the widths that a terminal gives the characters: two columns
-/// for a wide one, none for a combining accent.
+/// The part of a line around `place`, with marks under `place`. A tab becomes blanks, because its width differs between
+/// terminals. Control characters become U+FFFD. The marks take the width of each character on a terminal into account:
+/// two columns for a wide character, none for a combining accent.
 fn excerpt(line: &str, place: Range<usize>) -> Excerpt {
     let shown = |c: char| match c {
         '\t' => TAB.to_owned(),
@@ -106,7 +106,7 @@ fn excerpt(line: &str, place: Range<usize>) -> Excerpt {
     let columns = |c: char| shown(c).width();
     let mut from = 0;
     if line[..place.start].chars().map(columns).sum::<usize>() > SHOWN_COLUMNS_MAX * 3 / 4 {
-        // Begin so that half of the shown columns are before the place.
+        // The excerpt begins so that half of the shown columns are before the place.
         let mut room = SHOWN_COLUMNS_MAX / 2;
         from = place.start;
         for (at, c) in line[..place.start].char_indices().rev() {
@@ -164,18 +164,18 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// The problems of one or more files; never empty as an error.
+/// The problems of one or more files. As an error it is never empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub(crate) struct Diagnostics {
     problems: Vec<Diagnostic>,
-    /// Problems past [`PROBLEMS_MAX`], counted but not kept.
+    /// The number of problems beyond [`PROBLEMS_MAX`], which are counted and not kept.
     #[serde(skip)]
     dropped: usize,
 }
 
 impl Diagnostics {
-    /// Adds a problem; past the limit it is only counted.
+    /// Adds a problem, or only counts it if [`PROBLEMS_MAX`] are kept already.
     pub(crate) fn push(&mut self, problem: Diagnostic) {
         if self.problems.len() < PROBLEMS_MAX {
             self.problems.push(problem);
@@ -202,7 +202,7 @@ impl Diagnostics {
         }
     }
 
-    /// The first problem on one line, without its file: `line 3: unknown key`.
+    /// The first problem as one line, without its file: `line 3: unknown key`.
     pub(crate) fn first(&self) -> String {
         match self.problems.first() {
             Some(first) if first.line > 0 => format!("line {}: {}", first.line, first.message),
@@ -216,12 +216,12 @@ impl Diagnostics {
         self.problems.is_empty()
     }
 
-    /// The number of problems, including those past [`PROBLEMS_MAX`].
+    /// The number of problems, including those beyond [`PROBLEMS_MAX`].
     pub(crate) fn count(&self) -> usize {
         self.problems.len() + self.dropped
     }
 
-    /// `value` if there are no problems; otherwise the problems of the file in the order of its lines.
+    /// `value` if there are no problems; otherwise the problems, in the order of the lines.
     pub(crate) fn into_result<T>(mut self, value: Option<T>) -> Result<T, Self> {
         self.problems.sort_by_key(|problem| (problem.line, problem.column));
         match value {

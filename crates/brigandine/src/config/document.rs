@@ -14,7 +14,7 @@ pub(crate) struct Document<'i> {
     pub(super) problems: RefCell<Diagnostics>,
 }
 
-/// A string and its place in the file, quotes included.
+/// A string, and its place in the file including the quotes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Text {
     pub(crate) value: String,
@@ -22,7 +22,7 @@ pub(crate) struct Text {
 }
 
 impl<'i> Document<'i> {
-    /// Notes a problem at `span`.
+    /// Adds a problem at `span`.
     pub(crate) fn problem(
         &self,
         span: Range<usize>,
@@ -42,14 +42,14 @@ impl<'i> Document<'i> {
         self.problems.borrow().is_full()
     }
 
-    /// The line `span` starts in, for messages that name another place.
+    /// The line in which `span` starts, for messages that name another place.
     pub(crate) fn line(&self, span: &Range<usize>) -> usize {
         let before = &self.text.as_bytes()[..span.start.min(self.text.len())];
         before.iter().filter(|&&byte| byte == b'\n').count() + 1
     }
 }
 
-/// A remedy for a syntax error: the commonest causes are recognised.
+/// A remedy for a syntax error. The function recognises the most common causes.
 pub(super) fn syntax_help(message: &str, text: &str, span: &Range<usize>) -> &'static str {
     let line_start = text[..span.start.min(text.len())].rfind('\n').map_or(0, |at| at + 1);
     let line = text.get(line_start..).and_then(|rest| rest.lines().next()).unwrap_or("");

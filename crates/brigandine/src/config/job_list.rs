@@ -27,22 +27,22 @@ use super::value;
 use super::words::{nearest, shown};
 use crate::model::{JobEntry, Needs};
 
-/// Entries of one list of a job (sources, needs, products) at most.
+/// The most entries in one list of a job (sources, needs, products).
 const ENTRIES_MAX: usize = 10_000;
 
-/// Systems of one job at most: each of them makes a job.
+/// The most systems of one job. Each system makes a job of its own.
 const SYSTEMS_MAX: usize = 64;
 
-/// Jobs of a list in which a similar name is looked for when a need is unknown, at most.
+/// The most jobs among which a similar name is searched for, when a need is unknown.
 const COMPARED_MAX: usize = 2_000;
 
-/// A job, with what the checks of the whole list need. Jobs with mistakes are included, so that other jobs may need them.
+/// A job, and what the checks of the whole list need. A job with mistakes has one too, so that other jobs may need it.
 pub(super) struct PlacedJob {
     /// `None`: the job has a mistake, which is reported.
     entry: Option<JobEntry>,
     /// The name and its place, if the job has a valid one.
     name: Option<Text>,
-    /// Without a valid name: all texts of the job, one of which may be meant as the name.
+    /// If the job has no valid name: all texts of the job, because one of them may be meant as its name.
     meant: Vec<String>,
     needs: Vec<Need>,
 }
@@ -53,7 +53,7 @@ impl PlacedJob {
     }
 }
 
-/// A job that another one needs, and the name of its outputs there.
+/// A needed job, and the name that its outputs have in the job that needs it.
 struct Need {
     alias: String,
     job: Text,
@@ -62,7 +62,7 @@ struct Need {
 /// Reads the job list `file`, whose contents are `text`.
 ///
 /// # Errors
-/// Everything that is wrong in the file, by line.
+/// Every problem in the file, in the order of the lines.
 pub(crate) fn parse(file: &str, text: &str) -> Result<Vec<JobEntry>, Diagnostics> {
     Document::read(file, text, "the job list", |top| {
         let jobs = top.tables("job", "[[job]]", |table| Some(job(table)));
@@ -75,7 +75,7 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Vec<JobEntry>, Diagnostics
     })
 }
 
-/// Reads one job. [`together`] checks what depends on the others.
+/// Reads one job. [`together`] makes the checks that depend on other jobs.
 pub(super) fn job(mut table: Table<'_, '_>) -> PlacedJob {
     let meant = table.all_texts();
     let name = table.required_text("name", "check");
@@ -118,7 +118,7 @@ pub(super) fn job(mut table: Table<'_, '_>) -> PlacedJob {
     PlacedJob { entry, meant: if name.is_some() { Vec::new() } else { meant }, name, needs }
 }
 
-/// A list of jobs, or a map of names to jobs.
+/// Reads `needs`: a list of jobs, or a table of names and jobs.
 fn needs(table: &Table<'_, '_>) -> Vec<Need> {
     let needs: Vec<Need> = if table.is_table("needs") {
         let check = |alias: &str| value::check_name("a needed job", alias);
@@ -138,17 +138,18 @@ fn patterns(table: &Table<'_, '_>, key: &'static str, example: &str) -> Vec<Stri
     table.checked_texts(key, example, (ENTRIES_MAX, &help), value::check_pattern)
 }
 
-/// Circles that are reported, and jobs of a circle that its message names, at most.
+/// The most circles that are reported, and the most jobs of a circle that a message names.
 const CIRCLES_MAX: usize = 10;
 const CIRCLE_NAMES_MAX: usize = 20;
 
-/// The jobs of a list, after the checks across jobs: duplicate names, unknown needs, circles.
+/// The jobs of a list, after the checks that compare jobs: duplicate names, unknown needs, circles.
 pub(super) fn together(document: &Document<'_>, jobs: Vec<PlacedJob>) -> Vec<JobEntry> {
     let names = jobs.iter().filter_map(|job| job.name.as_ref());
     unique(document, "job", names.map(|name| (&*name.value, &name.span)));
     let index: HashMap<&str, usize> =
         jobs.iter().enumerate().filter_map(|(at, job)| Some((job.name()?, at))).collect();
-    // A job without a valid name may have any of its texts as name, so needing one of them is no second mistake.
+    // Any text of a job without a valid name may be its name. So a job that needs one of these texts is not reported as
+    // a second mistake.
     let meant: HashSet<&str> = jobs.iter().flat_map(|job| &job.meant).map(String::as_str).collect();
     let there = |name: &str| index.contains_key(name) || meant.contains(name);
     let mut names: Vec<&str> = Vec::new();
@@ -173,7 +174,7 @@ pub(super) fn together(document: &Document<'_>, jobs: Vec<PlacedJob>) -> Vec<Job
     jobs.into_iter().filter_map(|job| job.entry).collect()
 }
 
-/// Reports each circle once, at the first of its jobs in the file.
+/// Reports each circle once, at the circle's first job in the file.
 fn report_circles(document: &Document<'_>, jobs: &[PlacedJob], index: &HashMap<&str, usize>) {
     let needs = |job: &PlacedJob| {
         let needs = job.needs.iter().filter_map(|need| index.get(&*need.job.value).copied());

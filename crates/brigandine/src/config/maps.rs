@@ -1,4 +1,4 @@
-//! Tables inside tables: of texts, of any values, and lists of tables.
+//! Tables inside tables: tables of texts, tables of any values, and lists of tables.
 
 use super::document::Text;
 use super::plain::to_json;
@@ -10,7 +10,7 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 impl<'d, 'i> Table<'d, 'i> {
-    /// Names and texts of the table at `key`.
+    /// The names and texts of the table at `key`.
     pub(crate) fn text_map(
         &self,
         key: &'static str,
@@ -21,7 +21,7 @@ impl<'d, 'i> Table<'d, 'i> {
         entries.into_iter().map(|(name, text)| (name, text.value)).collect()
     }
 
-    /// As [`Table::text_map`], with the places of the texts, in the order of names.
+    /// Like [`Table::text_map`], with the place of each text, in the order of the names.
     pub(crate) fn text_entries(
         &self,
         key: &'static str,
@@ -47,7 +47,7 @@ impl<'d, 'i> Table<'d, 'i> {
         map
     }
 
-    /// Any values of the table at `key`, as JSON.
+    /// The table at `key`, with any values, as JSON.
     pub(crate) fn json_map(
         &self,
         key: &'static str,
@@ -64,7 +64,7 @@ impl<'d, 'i> Table<'d, 'i> {
         }
     }
 
-    /// The tables of the list at `key`, each read by `read`.
+    /// The tables of the list at `key`, each read by `read`; `None`: `key` is missing.
     pub(crate) fn tables<T>(
         &self,
         key: &'static str,

@@ -1,7 +1,8 @@
 //! Files that people write: the server's configuration, specifications and job lists.
 //!
-//! All three are TOML. One reader parses them and reports all problems at once, each with file, line and column, what is
-//! wrong and what to write instead. Unknown keys are errors: a misspelt key must not be silently ignored.
+//! All three are TOML. One reader parses them and reports all problems at once. Each problem has its file, line and
+//! column, and says what is wrong and what to write instead. Unknown keys are errors, because a misspelt key must not
+//! be ignored silently.
 
 mod circles;
 mod diagnostic;
@@ -44,10 +45,10 @@ pub(crate) fn read<T>(
     load(path).and_then(|text| parse(&path.display().to_string(), &text))
 }
 
-/// The text of a file.
+/// Reads the text of a file.
 ///
 /// # Errors
-/// The file cannot be read, is too large, or is no UTF-8.
+/// The file cannot be read, is too large, or is not UTF-8.
 fn load(path: &Path) -> Result<String, Diagnostics> {
     let file = path.display().to_string();
     let whole = |message: String, help: &str| {

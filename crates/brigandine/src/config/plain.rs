@@ -1,4 +1,4 @@
-//! TOML values as Rust and JSON values.
+//! Converts TOML values to Rust and JSON values.
 
 use toml::de::{DeInteger, DeValue};
 
@@ -14,7 +14,7 @@ pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-/// Recursion is bounded by the parser, which refuses deep nesting.
+/// Recursive. The parser bounds the depth, because it refuses deep nesting.
 pub(super) fn to_json(value: &DeValue<'_>) -> serde_json::Value {
     match value {
         DeValue::String(text) => text.clone().into_owned().into(),

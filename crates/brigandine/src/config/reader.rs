@@ -1,9 +1,9 @@
-//! Reads TOML and keeps the place of every value.
+//! Reads TOML, and knows the place of every value.
 //!
-//! A reader that serde derives stops at the first problem, does not suggest `branch` for `brnach`, and forgets the place
-//! of a value once it is read, so that it cannot report two valid values that contradict each other. This reader walks
-//! the spanned tree of the `toml` crate, notes which keys were read, and reports every other key with the most similar
-//! known one.
+//! A reader that serde derives stops at the first problem and does not suggest `branch` for `brnach`. It also forgets
+//! the place of a value that it has read, so it cannot report two valid values that contradict each other. This reader
+//! walks the spanned tree of the `toml` crate and notes which keys were read. It reports every other key, with the most
+//! similar known key.
 
 use super::diagnostic::Diagnostics;
 use super::document::{Document, Text, syntax_help};
@@ -17,10 +17,10 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 impl<'i> Document<'i> {
-    /// Reads `text` as the contents of `file` and hands its top table to `read`.
+    /// Reads `text`, the contents of `file`, and passes its top table to `read`.
     ///
     /// # Errors
-    /// Every problem of the file, in the order of its lines. Nothing is half accepted.
+    /// Every problem of the file, in the order of the lines. A file with a problem is refused as a whole.
     pub(crate) fn read<T>(
         file: &str,
         text: &str,
@@ -30,7 +30,7 @@ impl<'i> Document<'i> {
         let (tree, errors) = DeTable::parse_recoverable(text);
         let document = Document { file, text, problems: RefCell::default() };
         if !errors.is_empty() {
-            // Only the first syntax error is reported: further ones mostly follow from it.
+            // Only the first syntax error is reported, because the others usually follow from it.
             if let Some(error) = errors.iter().min_by_key(|error| error.span().map(|s| s.start)) {
                 let message = value::lower_first(error.message());
                 let span = error.span().unwrap_or(0..0);
@@ -45,12 +45,12 @@ impl<'i> Document<'i> {
     }
 }
 
-/// A table of a document; it remembers which of its keys were read.
+/// A table of a document. It notes which of its keys were read.
 pub(crate) struct Table<'d, 'i> {
     pub(super) document: &'d Document<'d>,
-    /// What messages call it: "input `source`".
+    /// The name of the table in messages: "input `source`".
     pub(super) what: String,
-    /// The place of its header.
+    /// The place of the table's header.
     pub(super) span: Range<usize>,
     pub(super) entries: &'d DeTable<'i>,
     pub(super) asked: RefCell<Vec<&'static str>>,
@@ -66,7 +66,7 @@ impl<'d, 'i> Table<'d, 'i> {
         Self { document, what, span, entries, asked: RefCell::default() }
     }
 
-    /// Notes a problem at `span`.
+    /// Adds a problem at `span`.
     pub(super) fn problem(
         &self,
         span: Range<usize>,
@@ -89,12 +89,12 @@ impl<'d, 'i> Table<'d, 'i> {
             .map(|(name, value)| (name.span(), value))
     }
 
-    /// The place of `key` itself, if it is there.
+    /// The place of `key` itself; `None`: the key is missing.
     pub(crate) fn key_span(&self, key: &'static str) -> Option<Range<usize>> {
         self.get(key).map(|(span, _)| span)
     }
 
-    /// Notes that `value` of `key` is of the wrong kind.
+    /// Adds a problem: `value` of `key` has the wrong kind.
     pub(super) fn mismatch(
         &self,
         key: &str,
@@ -110,9 +110,9 @@ impl<'d, 'i> Table<'d, 'i> {
         );
     }
 
-    /// Notes that `key` is missing; `help` shows an example.
+    /// Adds a problem: `key` is missing. `help` shows an example.
     pub(crate) fn missing(&self, key: &'static str, help: &str) {
-        // If the key is misspelt, `finish` reports that.
+        // If the key is there in a misspelt form, `finish` reports it, and this problem is not added.
         let misspelt = self.entries.keys().any(|name| {
             nearest(name.get_ref(), &[key]).is_some() && !self.asked_for(name.get_ref())
         });
@@ -125,7 +125,7 @@ impl<'d, 'i> Table<'d, 'i> {
         self.asked.borrow().contains(&key)
     }
 
-    /// The text at `key`.
+    /// The text at `key`; `None`: the key is missing or has another kind.
     pub(crate) fn text(&self, key: &'static str, example: &str) -> Option<Text> {
         let (_, value) = self.get(key)?;
         self.as_text(key, value, &format!("for example `{key} = \"{example}\"`"))
@@ -156,7 +156,7 @@ impl<'d, 'i> Table<'d, 'i> {
         }
     }
 
-    /// The text at `key`, which must be there.
+    /// The text at `key`. Adds a problem if the key is missing.
     pub(crate) fn required_text(&self, key: &'static str, example: &str) -> Option<Text> {
         if self.get(key).is_none() {
             self.missing(key, &format!("add `{key} = \"{example}\"`"));
@@ -164,7 +164,7 @@ impl<'d, 'i> Table<'d, 'i> {
         self.text(key, example)
     }
 
-    /// The text at `key`, if `check` accepts it.
+    /// The text at `key`; `None`: the key is missing, or `check` refuses the text.
     pub(crate) fn checked(
         &self,
         key: &'static str,
@@ -175,7 +175,7 @@ impl<'d, 'i> Table<'d, 'i> {
         self.accept(text, check)
     }
 
-    /// `text`, if `check` accepts it.
+    /// `text`; `None`: `check` refuses it, and a problem was added.
     pub(crate) fn accept(
         &self,
         text: Text,
@@ -186,7 +186,7 @@ impl<'d, 'i> Table<'d, 'i> {
         None
     }
 
-    /// One of `choices` at `key`.
+    /// The value in `choices` whose name is the text at `key`.
     pub(crate) fn choice<T: Copy>(
         &self,
         key: &'static str,
@@ -212,7 +212,7 @@ impl<'d, 'i> Table<'d, 'i> {
         self.get(key).is_some_and(|(_, value)| matches!(value.get_ref(), DeValue::Table(_)))
     }
 
-    /// The texts of the list at `key`; `None` when the key is absent.
+    /// The texts of the list at `key`; `None`: the key is missing.
     pub(crate) fn texts(&self, key: &'static str, example: &str) -> Option<Vec<Text>> {
         let (_, value) = self.get(key)?;
         let help = format!("a list of texts, for example `{key} = [\"{example}\"]`");
@@ -224,7 +224,8 @@ impl<'d, 'i> Table<'d, 'i> {
         Some(items.iter().filter_map(text).collect())
     }
 
-    /// The texts of the list at `key` that `check` accepts. More than `most` are a problem, and `help` the remedy.
+    /// The texts of the list at `key` that `check` accepts. More than `most` texts are a problem, with `help` as the
+    /// remedy.
     pub(crate) fn checked_texts(
         &self,
         key: &'static str,
@@ -238,7 +239,7 @@ impl<'d, 'i> Table<'d, 'i> {
         accepted.map(|text| text.value).collect()
     }
 
-    /// Notes a problem if the list at `key` has more than `most` entries.
+    /// Adds a problem if the list at `key` has more than `most` entries.
     pub(crate) fn bound<'a>(
         &self,
         key: &str,
@@ -267,7 +268,7 @@ impl<'d, 'i> Table<'d, 'i> {
             matches!(value.get_ref(), DeValue::Array(items) if items.is_empty()))
     }
 
-    /// A command: a list of program and arguments, or one text, which is a shell script.
+    /// A command: a list of a program and its arguments, or one text, which is a shell script.
     pub(crate) fn command(&self, key: &'static str, example: &str) -> Option<Vec<String>> {
         let Some((_, value)) = self.get(key) else {
             self.missing(key, &format!("add `{key} = \"{example}\"`"));
@@ -295,7 +296,7 @@ impl<'d, 'i> Table<'d, 'i> {
         Some(command)
     }
 
-    /// The whole number at `key`, within `range`.
+    /// The whole number at `key`, which must be in `range`.
     pub(crate) fn integer(
         &self,
         key: &'static str,
@@ -319,7 +320,7 @@ impl<'d, 'i> Table<'d, 'i> {
         number
     }
 
-    /// Yes or no at `key`.
+    /// The boolean at `key`.
     pub(crate) fn boolean(&self, key: &'static str) -> Option<bool> {
         let (_, value) = self.get(key)?;
         if let DeValue::Boolean(yes) = value.get_ref() {
@@ -329,7 +330,7 @@ impl<'d, 'i> Table<'d, 'i> {
         None
     }
 
-    /// A length of time at `key`: seconds, or text such as "1h30m", within `range`.
+    /// The duration at `key`, which must be in `range`: a number of seconds, or a text such as "1h30m".
     pub(crate) fn duration(
         &self,
         key: &'static str,
@@ -344,7 +345,7 @@ impl<'d, 'i> Table<'d, 'i> {
         self.quantity(key, &range, "length of time", &help, Duration::from_secs, parse)
     }
 
-    /// A number of bytes at `key`: a number, or text such as "64 MiB", within `range`.
+    /// The number of bytes at `key`, which must be in `range`: a number, or a text such as "64 MiB".
     pub(crate) fn bytes(
         &self,
         key: &'static str,
@@ -357,7 +358,7 @@ impl<'d, 'i> Table<'d, 'i> {
         self.quantity(key, &range, "size", &help, u64::from, value::parse_bytes)
     }
 
-    /// A quantity at `key`, within `range`: a number, or text that `parse` reads.
+    /// The quantity at `key`, which must be in `range`: a number, or a text that `parse` reads.
     fn quantity<T: PartialOrd>(
         &self,
         key: &'static str,
@@ -398,7 +399,7 @@ impl<'d, 'i> Table<'d, 'i> {
         None
     }
 
-    /// Notes every key that was not read, with the most similar known one.
+    /// Adds a problem for every key that was not read, with the most similar known key.
     pub(crate) fn finish(self) {
         let known = self.asked.borrow();
         for name in self.entries.keys().filter(|name| !self.asked_for(name.get_ref())) {

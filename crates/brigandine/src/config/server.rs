@@ -1,6 +1,6 @@
-//! The server's own configuration: where its state is, where it listens, how much it may do.
+//! The server's own configuration: where its state is, at which address it listens, how many resources it may use.
 //!
-//! Every key has a default, so the file may be empty or absent. What the command line says wins.
+//! Every key has a default, so the file may be empty or missing. Options of the command line take precedence.
 //!
 //! ```toml
 //! state = "/var/lib/brigandine"      # relative paths start at this file's folder
@@ -59,33 +59,34 @@ use crate::os::process;
 /// The server's configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// The file that it was read from, if any.
+    /// The file from which the configuration was read; `None`: there is none.
     pub(crate) file: Option<PathBuf>,
     /// The state directory.
     pub state: PathBuf,
     /// The address of the web server.
     pub(crate) listen: SocketAddr,
-    /// Time between two looks at a specification's inputs.
+    /// The time between two looks at a specification's inputs.
     pub interval: Duration,
-    /// Builds that run at once.
+    /// The most builds that run at once.
     pub max_jobs: usize,
-    /// Specification files loaded at every start.
+    /// The specification files that are loaded at every start.
     pub(crate) specifications: Vec<PathBuf>,
-    /// Whether these replace stored specifications of the same name.
+    /// Whether the loaded specifications replace stored ones of the same name.
     pub(crate) replace: bool,
     /// How builds are isolated.
     pub sandbox: Sandbox,
-    /// The user of builds and evaluators. When absent, a server that runs as root uses [`BUILD_USER`] if it exists.
+    /// The user that runs builds and evaluators. `None`: if the server runs as root and [`BUILD_USER`] exists, that
+    /// user.
     pub(crate) build_user: Option<String>,
-    /// Filters of git's configuration that may run when files are written.
+    /// The filters of git's configuration that may run when git writes files.
     pub(crate) git_filters: Vec<String>,
     /// Whether SIGTERM lets running builds end.
     pub(crate) drain: bool,
-    /// How trace lines are written.
+    /// The format of the log lines.
     pub(crate) format: LogFormat,
-    /// What a fetch, an evaluation and a build may take.
+    /// The limits of a fetch, an evaluation and a build.
     pub(crate) limits: Limits,
-    /// Which evaluations are kept of a specification without `keep`.
+    /// Which evaluations are kept, for specifications without `keep`.
     pub(crate) keep: Keep,
     /// Limits of the web server.
     pub(crate) web: Web,
@@ -111,26 +112,27 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// What a fetch, an evaluation and a build may take.
+/// The limits of a fetch, an evaluation and a build.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Limits {
-    /// Time of one git fetch.
+    /// The time limit of one git fetch.
     pub(crate) fetch_time: Duration,
-    /// Time of one run of an evaluator.
+    /// The time limit of one run of an evaluator.
     pub(crate) evaluation_time: Duration,
-    /// Bytes that an evaluator may print, standard output and error each.
+    /// The most bytes that an evaluator may print, for standard output and standard error each.
     pub(crate) evaluation_output: u64,
-    /// Time of one attempt at a build, unless its job has a limit.
+    /// The time limit of one attempt at a build, for jobs that state none.
     pub(crate) build_time: Duration,
-    /// Time that a build may print nothing, unless its job has a limit.
+    /// The limit on the time without output, for jobs that state none.
     pub(crate) build_silence: Duration,
-    /// Bytes of one build log before compression.
+    /// The most bytes of one build log, before compression.
     pub(crate) build_log: u64,
-    /// Time between asking a build to end and killing it.
+    /// The time between asking a build to end and killing it.
     pub(crate) build_grace: Duration,
-    /// What one build may take of the machine.
+    /// How much of the machine one build may use.
     pub(crate) build: process::Limits,
-    /// Bytes that stay free: nothing is started while fewer are. `None`: what suits the disk, 0: no reserve.
+    /// Bytes of the disk that stay free: while fewer are free, nothing is started. `None`: a number that suits the
+    /// disk; 0: no reserve.
     pub(crate) disk_reserve: Option<u64>,
 }
 
@@ -155,15 +157,15 @@ impl Default for Limits {
     }
 }
 
-/// The largest limit of bytes that can be configured: no build reaches it.
+/// The largest limit in bytes that can be configured. No build reaches it.
 const BYTES_MAX: u64 = 1 << 50;
 
-/// The machine's memory.
+/// The bytes of the machine's memory.
 fn memory_bytes() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
     let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
-    // No limit without /proc.
+    // Without `/proc` the result sets no limit.
     kib.map_or(BYTES_MAX, |kib| kib * 1024)
 }
 
@@ -192,10 +194,10 @@ impl Default for Config {
 /// The default of `build-user`.
 pub(crate) const BUILD_USER: &str = "brigandine-build";
 
-/// Reads `text`, the contents of `file`; relative paths start at the file's folder.
+/// Reads `text`, the contents of `file`. Relative paths start at the folder of the file.
 ///
 /// # Errors
-/// Everything that is wrong in the file, by line.
+/// Every problem in the file, in the order of the lines.
 pub(crate) fn parse(file: &str, text: &str) -> Result<Config, Diagnostics> {
     let folder = Path::new(file).parent().unwrap_or(Path::new(""));
     Document::read(file, text, "the configuration", |top| {
@@ -247,10 +249,10 @@ fn listen(top: &Table<'_, '_>) -> Option<SocketAddr> {
         .ok()
 }
 
-/// An address and a port.
+/// Parses an address with a port.
 ///
 /// # Errors
-/// The remedy.
+/// The text is not such an address; the error is the remedy.
 pub(crate) fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     let text = text.trim();
     if let Some(port) = text.strip_prefix("localhost:") {

@@ -11,25 +11,26 @@ use super::value::check_name;
 use super::words::shown;
 use crate::model::Keep;
 
-/// The range of `interval`.
+/// The allowed values of `interval`.
 pub(crate) const INTERVAL_RANGE: RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(30 * 86_400);
 
-/// The range of time limits.
+/// The allowed values of time limits.
 pub(super) const TIME_RANGE: RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(7 * 86_400);
 
-/// The range of `priority`.
+/// The allowed values of `priority`.
 pub(super) const PRIORITY_RANGE: RangeInclusive<i64> = -1_000_000..=1_000_000;
 
-/// Replaces a default by the value that a file gives.
+/// Replaces a default by the value from a file; `None`: the file has no value.
 pub(super) fn set<T>(default: &mut T, given: Option<T>) {
     if let Some(given) = given {
         *default = given;
     }
 }
 
-/// Checks the name of a table, by which messages then call it. `what` is what the table describes: "a job".
+/// Checks the name of a table; messages then call the table by this name. `what` is the thing that the table describes:
+/// "a job".
 pub(super) fn named(table: &mut Table<'_, '_>, what: &str, name: Option<Text>) -> Option<Text> {
     let name = table.accept(name?, |name| check_name(what, name))?;
     let noun = what.split_once(' ').map_or(what, |(_article, noun)| noun);
@@ -37,7 +38,7 @@ pub(super) fn named(table: &mut Table<'_, '_>, what: &str, name: Option<Text>) -
     Some(name)
 }
 
-/// `keep`: which evaluations are kept. An empty table keeps all, whatever the server's default is.
+/// Reads `keep`: which evaluations are kept. An empty table keeps all of them, whatever the server's default is.
 pub(super) fn keep(table: &Table<'_, '_>, what: String) -> Option<Keep> {
     let table = table.table("keep", what)?;
     let number = |key, most, example| {
@@ -60,7 +61,7 @@ pub(super) fn count(
     table.integer(key, range, example).and_then(|number| usize::try_from(number).ok())
 }
 
-/// A path, relative to the configuration's folder.
+/// The path at `key`. A relative path starts at the configuration's folder.
 pub(super) fn path(
     table: &Table<'_, '_>,
     folder: &Path,
@@ -75,7 +76,7 @@ pub(super) fn path(
     Some(folder.join(path.value))
 }
 
-/// Notes every duplicate name.
+/// Adds a problem for every duplicate name.
 pub(super) fn unique<'a>(
     document: &Document<'_>,
     what: &str,
@@ -84,7 +85,7 @@ pub(super) fn unique<'a>(
     let mut seen: HashMap<&str, &Range<usize>> = HashMap::new();
     for (name, span) in names {
         if let Some(first) = seen.insert(name, span) {
-            // Finding the line costs a walk through the file.
+            // Finding the line takes a walk through the file, so it is skipped when the problem is only counted.
             let line = if document.is_full() { 0 } else { document.line(first) };
             document.problem(
                 span.clone(),

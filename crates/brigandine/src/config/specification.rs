@@ -38,13 +38,13 @@ use super::value;
 use super::words::{list, shown};
 use crate::model::{Evaluator, Input, Reference, Specification};
 
-/// Inputs of one specification at most: each is a repository to fetch at every look.
+/// The most inputs of one specification. Each is a repository that every look fetches.
 const INPUTS_MAX: usize = 64;
 
 /// The default of `file`.
 const JOB_LIST_FILE: &str = "brigandine.toml";
 
-/// A specification and the line it starts in.
+/// A specification, and the line in which it starts.
 #[derive(Debug, Clone)]
 pub(crate) struct Placed {
     pub(crate) specification: Specification,
@@ -54,7 +54,7 @@ pub(crate) struct Placed {
 /// Reads the specifications of `file`, whose contents are `text`.
 ///
 /// # Errors
-/// Everything that is wrong in the file, by line; none of its specifications is then accepted.
+/// Every problem in the file, in the order of the lines. None of the file's specifications is then accepted.
 pub(crate) fn parse(file: &str, text: &str) -> Result<Vec<Placed>, Diagnostics> {
     Document::read(file, text, "the file", |top| {
         let found = top.tables("specification", "[[specification]]", specification);
@@ -216,7 +216,7 @@ fn evaluator(table: Table<'_, '_>, inputs: &[&str]) -> Option<Evaluator> {
         }
         Kind::Command => {
             let command = table.command("command", "./ci/evaluate").map(|command| {
-                // A single text with blanks is a script.
+                // A single text with blanks is a shell script.
                 match <[String; 1]>::try_from(command) {
                     Ok([script]) if script.contains(char::is_whitespace) => {
                         ["/bin/sh", "-e", "-c", &script].map(str::to_owned).to_vec()

@@ -1,6 +1,6 @@
-//! Snapshots of what is said about every kind of wrong configuration: beside `NAME.toml` in `tests/data/bad-config`. The
-//! name up to the first dash says what the file is read as. `cargo insta review` shows a snapshot that differs, and
-//! `INSTA_UPDATE=always` accepts it.
+//! Golden files with the messages about every kind of wrong configuration. They are beside `NAME.toml` in
+//! `tests/data/bad-config`. The part of the name before the first dash says as what the file is read. `cargo insta
+//! review` shows a golden file that differs, and `INSTA_UPDATE=always` accepts the change.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ fn data(folder: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(folder)
 }
 
-/// Compares `text` with the snapshot `name` in a folder of `tests/data`.
+/// Compares `text` with the golden file `name` in a folder of `tests/data`.
 fn check_snapshot(folder: &str, name: &str, text: &str) {
     let mut settings = insta::Settings::clone_current();
     settings.set_snapshot_path(data(folder));
@@ -19,7 +19,7 @@ fn check_snapshot(folder: &str, name: &str, text: &str) {
     settings.bind(|| insta::assert_snapshot!(name, text));
 }
 
-/// What is said about `text`, which must be refused.
+/// The messages about `text`, which must be refused.
 fn refusal(name: &str, text: &str) -> String {
     let problems = match name.split('-').next() {
         Some("spec") => specification::parse(name, text).map(drop),
@@ -57,7 +57,7 @@ fn every_wrong_configuration_is_told_by_file_line_and_remedy() {
 fn cutting_a_good_file_anywhere_never_panics() {
     let text = include_str!("../../tests/data/config/everything.toml");
     for end in (0..text.len()).filter(|&end| text.is_char_boundary(end)) {
-        // Each reader must survive each text, its own kind or not; most are refused.
+        // No reader may panic, whether the text is of its own kind or not. Most texts are refused.
         let _ = specification::parse("cut.toml", &text[..end]);
         let _ = server::parse("cut.toml", &text[..end]);
         let _ = job_list::parse("cut.toml", &text[..end]);

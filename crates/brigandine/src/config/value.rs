@@ -1,19 +1,19 @@
-//! Values inside texts: lengths of time, sizes, names, patterns, addresses of repositories. The errors of the checks
-//! have no place, which their callers know.
+//! Values inside texts: durations, sizes, names, patterns, addresses of repositories. The errors of the checks have no
+//! place in the file, because only the callers know it.
 
 use std::time::Duration;
 
 use super::words::shown;
 use crate::model::is_steering;
 
-/// What is wrong with a value, and the remedy.
+/// The problem of a value, and the remedy.
 pub(crate) type Refusal = (String, String);
 
 fn refuse(message: impl Into<String>, remedy: impl Into<String>) -> Result<(), Refusal> {
     Err((message.into(), remedy.into()))
 }
 
-/// Seconds, or numbers with units, the larger units first: "90", "1h30m", "2 d".
+/// Parses seconds, or numbers with units, larger units first: "90", "1h30m", "2 d".
 pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     let (mut total, mut rest, mut last_unit) = (Duration::ZERO, text.trim(), u64::MAX);
     while !rest.is_empty() {
@@ -40,13 +40,13 @@ pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     (last_unit != u64::MAX).then_some(total)
 }
 
-/// The number that a text begins with, and the rest without leading blanks.
+/// The number at the beginning of a text, and the rest without leading blanks.
 fn split_number(text: &str) -> Option<(u64, &str)> {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     Some((text[..end].parse().ok()?, text[end..].trim_start()))
 }
 
-/// A number of seconds as [`parse_duration`] reads it, in the largest unit that divides it.
+/// A duration in a form that [`parse_duration`] reads, in the largest unit that divides it.
 pub(super) fn show_duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let units = [(86_400, 'd'), (3600, 'h'), (60, 'm')];
@@ -55,7 +55,7 @@ pub(super) fn show_duration(duration: Duration) -> String {
     format!("{}{unit}", seconds / size)
 }
 
-/// Bytes, or a number with a unit: "4096", "64 MiB", "1GiB", "10 kB".
+/// Parses bytes, or a number with a unit: "4096", "64 MiB", "1GiB", "10 kB".
 pub(super) fn parse_bytes(text: &str) -> Option<u64> {
     let (number, unit) = split_number(text.trim())?;
     let unit = match unit {
@@ -77,7 +77,7 @@ pub(super) fn lower_first(text: &str) -> String {
     chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
 }
 
-/// A name that is part of addresses and file names: letters, digits and `. _ + -`.
+/// Checks a name that becomes part of addresses and file names: letters, digits and `. _ + -`.
 pub(super) fn check_name(what: &str, name: &str) -> Result<(), Refusal> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "._+-".contains(c);
     let help = "letters, digits, `.`, `_`, `+` and `-`, starting with a letter or digit, at most \
@@ -94,7 +94,7 @@ pub(super) fn check_name(what: &str, name: &str) -> Result<(), Refusal> {
     }
 }
 
-/// A system as derivations name it: `x86_64-linux`.
+/// Checks a system, which has the form of `x86_64-linux`.
 pub(super) fn check_system(system: &str) -> Result<(), Refusal> {
     check_length("the system", system, SYSTEM_BYTES_MAX)?;
     let part = |part: &str| {
@@ -109,7 +109,7 @@ pub(super) fn check_system(system: &str) -> Result<(), Refusal> {
     }
 }
 
-/// The longest texts, in bytes.
+/// The most bytes of each kind of text.
 const SYSTEM_BYTES_MAX: usize = 100;
 const REF_BYTES_MAX: usize = 250;
 const URL_BYTES_MAX: usize = 2000;
@@ -127,7 +127,7 @@ fn check_length(what: &str, text: &str, bytes_max: usize) -> Result<(), Refusal>
     )
 }
 
-/// One line for people.
+/// Checks a description: one line for people.
 pub(super) fn check_description(description: &str) -> Result<(), Refusal> {
     check_length("the description", description, DESCRIPTION_BYTES_MAX)?;
     if description.chars().any(|c| c != '\n' && is_steering(c)) {
@@ -139,8 +139,8 @@ pub(super) fn check_description(description: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The address of a repository, as git takes it, without anything git could take for an option, a
-/// program to run or a secret to show.
+/// Checks the address of a repository. It must be in a form that git takes, and must not have anything that git would
+/// take for an option or for a program to run, or a password, which pages would show.
 pub(super) fn check_url(url: &str) -> Result<(), Refusal> {
     let examples = "for example \"https://example.org/project.git\", \
                     \"ssh://git@example.org/project.git\" or \"file:///srv/project.git\"";
@@ -188,7 +188,7 @@ pub(super) fn check_url(url: &str) -> Result<(), Refusal> {
     if url.starts_with('/') {
         return Ok(());
     }
-    // host:path, the short form of ssh
+    // `host:path`, the short form of ssh addresses.
     match url.split_once(':') {
         Some((host, path)) if !host.contains('/') && !host.is_empty() && !path.is_empty() => Ok(()),
         _ => refuse(
@@ -198,7 +198,7 @@ pub(super) fn check_url(url: &str) -> Result<(), Refusal> {
     }
 }
 
-/// A branch or tag, by the rules of `git check-ref-format`.
+/// Checks the name of a branch or tag by the rules of `git check-ref-format`.
 pub(super) fn check_ref(kind: &str, name: &str) -> Result<(), Refusal> {
     check_length(&format!("the name of the {kind}"), name, REF_BYTES_MAX)?;
     let bad = name.is_empty()
@@ -229,7 +229,7 @@ pub(super) fn check_ref(kind: &str, name: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// A whole revision: 40 (or 64) hexadecimal digits.
+/// Checks a full revision: 40 or 64 hexadecimal digits.
 pub(super) fn check_revision(revision: &str) -> Result<(), Refusal> {
     let hex = revision.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
     match (hex, revision.len()) {
@@ -250,7 +250,7 @@ pub(super) fn check_revision(revision: &str) -> Result<(), Refusal> {
     }
 }
 
-/// A path or pattern inside a tree.
+/// Checks a path or pattern inside a tree.
 pub(super) fn check_pattern(pattern: &str) -> Result<(), Refusal> {
     check_length("the pattern", pattern, PATTERN_BYTES_MAX)?;
     let help = "a path inside the tree, `*` for any part of a name, `**` for any folders: \
@@ -269,7 +269,7 @@ pub(super) fn check_pattern(pattern: &str) -> Result<(), Refusal> {
     refuse(format!("the pattern \"{}\" {problem}", shown(pattern)), help)
 }
 
-/// The name of an environment variable that a job may set.
+/// Checks the name of an environment variable that a job may set.
 pub(super) fn check_variable(name: &str) -> Result<(), Refusal> {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
     if name.is_empty()

@@ -12,17 +12,17 @@ use super::shared::{self, set};
 /// The configuration of the web server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Web {
-    /// Connections at once. Without it the limit of open files may lower the default, silently.
+    /// The most connections at once. `None`: a default, which the limit of open files may lower without a warning.
     pub(crate) connections: Option<usize>,
-    /// Connections at once of one client; a quarter of all when absent.
+    /// The most connections at once of one client; `None`: a quarter of all.
     pub(crate) connections_per_client: Option<usize>,
-    /// How long a client may take to send a request, and how long it may accept no byte of an answer.
+    /// How long a client may take to send a request, and how long it may take no byte of an answer.
     pub(crate) client_time: Duration,
-    /// Names that requests may be addressed to, in lower case; `http/host.rs` has the default.
+    /// The hosts that requests may name, in lower case; `None`: the default in `http/host.rs`.
     pub(crate) hosts: Option<Vec<String>>,
-    /// Proxies whose `X-Forwarded-For` names the client.
+    /// The proxies whose `X-Forwarded-For` names the client.
     pub(crate) trusted_proxies: Vec<IpNet>,
-    /// The file with the token that allows changes over HTTP.
+    /// The file with the token that authorizes changes over HTTP; `None`: `token` in the state directory.
     pub(crate) token_file: Option<PathBuf>,
 }
 
@@ -39,7 +39,7 @@ impl Default for Web {
     }
 }
 
-/// Reads the table.
+/// Reads the table `[web]`.
 pub(super) fn table(top: &Table<'_, '_>, folder: &Path) -> Option<Web> {
     let table = top.table("web", "`[web]`".to_owned())?;
     let count = |key, example| shared::count(&table, key, 1..=100_000, example);
@@ -73,7 +73,7 @@ fn hosts(table: &Table<'_, '_>) -> Option<Vec<String>> {
     Some(hosts)
 }
 
-/// The remedy, if `host` is neither a name, nor an address, nor a name behind `*.`.
+/// The remedy if `host` is not a name, an address, or `*.` with a name. `None`: `host` is valid.
 fn host_problem(host: &str) -> Option<&'static str> {
     let name = host.strip_prefix("*.").unwrap_or(host);
     if host == "*" || name.parse::<IpAddr>().is_ok() {

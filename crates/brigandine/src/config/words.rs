@@ -1,6 +1,6 @@
-//! Words that are similar to known ones, and how messages show text of a file.
+//! Finds known words that are similar to a word, and shows text of a file in messages.
 
-/// Names that people give to keys which are called otherwise here.
+/// Names that people use for keys, and the keys that are meant.
 const SYNONYMS: &[(&str, &str)] = &[
     ("artefacts", "products"),
     ("artifacts", "products"),
@@ -39,7 +39,7 @@ const SYNONYMS: &[(&str, &str)] = &[
     ("workers", "max-jobs"),
 ];
 
-/// Text of a file for a message: short, and without control characters.
+/// Text of a file for a message: at most 80 characters, without control characters.
 pub(crate) fn shown(text: &str) -> String {
     let mut short: String =
         text.chars().take(80).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
@@ -55,7 +55,7 @@ pub(super) fn list(words: &[&str], quote: char) -> String {
     quoted.join(", ")
 }
 
-/// The known word that is most similar to `word`, if it is similar enough.
+/// The known word that is most similar to `word`; `None`: no word is similar enough.
 pub(crate) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     let folded = word.to_lowercase().replace(['_', ' '], "-");
     let synonym = SYNONYMS.iter().find(|(said, _)| *said == folded).map(|(_, meant)| *meant);

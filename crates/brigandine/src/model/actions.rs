@@ -1,4 +1,4 @@
-//! Changes that may be requested of the server, and their outcomes.
+//! Changes that a request may ask for, and their outcomes.
 
 use super::{BuildId, BuildStatus, Changed};
 use std::pin::Pin;
@@ -11,7 +11,7 @@ pub trait Actions: Send + Sync {
     /// Cancels a waiting build and all builds that need it, or tells a running build to end.
     fn cancel(&self, id: BuildId) -> Action<'_, Cancel>;
 
-    /// Schedules a build that ended badly once more, and the builds that failed because of it.
+    /// Schedules a build that ended without success again, together with the builds that failed because of it.
     fn restart(&self, id: BuildId) -> Action<'_, Restart>;
 
     /// Requests a look at a specification's inputs now. `false`: no specification of this name has a monitor.
@@ -21,9 +21,9 @@ pub trait Actions: Send + Sync {
 /// The outcome of a request to cancel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cancel {
-    /// The build waited: it is canceled now, and these builds changed.
+    /// The build was waiting and is canceled now. These builds changed.
     Done(Vec<Changed>),
-    /// The build runs: this attempt has to be stopped.
+    /// The build is running: the caller must stop this attempt.
     Running(i64),
     /// The build has finished or does not exist.
     TooLate,
@@ -34,9 +34,9 @@ pub enum Cancel {
 pub enum Restart {
     /// The build is scheduled, and so are the builds that had failed because of it.
     Done(Vec<Changed>),
-    /// The build waits or runs already, or it succeeded. Nothing was changed.
+    /// The build is waiting or running already, or has succeeded. Nothing was changed.
     Not(BuildStatus),
-    /// A build that it needs has failed, and has to be restarted first. Nothing was changed.
+    /// This build, which the build needs, ended without success and must be restarted first. Nothing was changed.
     Needs(BuildId),
     /// The build has no derivation any more. Nothing was changed.
     Undefined,

@@ -1,4 +1,4 @@
-//! Builds, what they left behind, and what defines them.
+//! Builds, what belongs to them, and their definitions.
 
 use super::{BuildId, BuildStatus, EvaluationId, ProductId, SpecificationId, Timestamp, Weather};
 use serde::{Deserialize, Serialize};
@@ -7,15 +7,15 @@ use std::collections::BTreeMap;
 /// A build of a derivation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Build {
-    /// Its row.
+    /// The row number.
     pub id: BuildId,
     /// The derivation: a store path, or `DIGEST-NAME.drv` of the `command` backend.
     pub derivation: String,
-    /// The first specification that wanted it.
+    /// The first specification that needed the build.
     pub specification_id: SpecificationId,
     /// The name of that specification.
     pub specification: String,
-    /// The first evaluation that wanted it.
+    /// The first evaluation that needed the build.
     pub evaluation: EvaluationId,
     /// The job's name in that evaluation.
     pub job: String,
@@ -23,39 +23,39 @@ pub struct Build {
     pub system: String,
     /// The package's name and version, or the job's name.
     pub nix_name: String,
-    /// Higher is built earlier.
+    /// Builds with a higher priority start earlier.
     pub priority: i64,
-    /// Its status.
+    /// The status.
     pub status: BuildStatus,
-    /// Its result compared with the job's previous build; `Unknown` until it has finished.
+    /// The result compared with that of the job's previous build; `Unknown` until the build has finished.
     pub weather: Weather,
-    /// How many times it was started.
+    /// How many times the build was started.
     pub attempt: i64,
-    /// How many of its dependencies have not succeeded yet.
+    /// How many dependencies of the build have not succeeded yet.
     pub waiting: i64,
-    /// Why it ended, for people: `exit status 2`, `no output for 60 s`; may be empty.
+    /// Why the build ended, for people: `exit status 2`, `no output for 60 s`; may be empty.
     pub message: String,
-    /// When it was registered.
+    /// When the build was registered.
     pub submitted_at: Timestamp,
-    /// When the last attempt started; 0 before the first.
+    /// When the last attempt started; 0: no attempt has started.
     pub started_at: Timestamp,
-    /// When it finished; 0 until then.
+    /// When the build finished; 0: it has not finished.
     pub stopped_at: Timestamp,
-    /// Its build log.
+    /// The build log of the last attempt.
     pub log: BuildLogFile,
-    /// Whether it was imported from another server. This server neither builds it nor has its log.
+    /// Whether the build was imported from another server. This server neither runs it nor has its log.
     pub imported: bool,
 }
 
 impl Build {
-    /// Whether its last attempt gives its result: false for a build that was scheduled again.
+    /// Whether the build's status is that of its last attempt. `false`: the build never ran, or was scheduled again.
     pub fn has_run(&self) -> bool {
         let ran = self.status == BuildStatus::Started
             || (self.status.is_finished() && self.started_at > 0);
         self.attempt > 0 && ran
     }
 
-    /// Why there is no log, as a sentence. `None`: the build runs or has run.
+    /// A sentence that says why there is no log. `None`: the build is running or has run.
     pub fn no_log(&self) -> Option<&'static str> {
         if self.has_run() {
             return None;
@@ -82,9 +82,9 @@ impl Build {
 /// The file of a build log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BuildLogFile {
-    /// Relative to the state directory; empty without a log; ends with `.zst` if the file is compressed.
+    /// Relative to the state directory, with `.zst` at the end if the file is compressed; empty: there is no log.
     pub path: String,
-    /// Bytes before compression, once the build has finished.
+    /// Bytes before compression; 0 until the build has finished.
     pub bytes: i64,
     /// SHA-256 of the stored file, in hexadecimal; empty until the build has finished.
     pub digest: String,
@@ -95,17 +95,17 @@ pub struct BuildLogFile {
 pub struct BuildDetails {
     /// The build.
     pub build: Build,
-    /// Its outputs by name.
+    /// The build's outputs, sorted by name.
     pub outputs: Vec<Output>,
-    /// Its products.
+    /// The build's products.
     pub products: Vec<Product>,
-    /// Its attempts, the first one first.
+    /// The build's attempts, the first attempt first.
     pub attempts: Vec<Attempt>,
-    /// The builds it needs.
+    /// The builds that it needs.
     pub needs: Vec<Build>,
-    /// The builds that need it, at most 100.
+    /// At most 100 of the builds that need it.
     pub needed_by: Vec<Build>,
-    /// Its definition, if the `command` backend builds it.
+    /// The build's definition; `None`: another backend than `command` builds it.
     pub definition: Option<Definition>,
 }
 
@@ -114,24 +114,24 @@ pub struct BuildDetails {
 pub struct Output {
     /// `out`, unless the backend has several.
     pub name: String,
-    /// Absolute, or relative to the state directory.
+    /// An absolute path, or a path relative to the state directory.
     pub path: String,
 }
 
 /// A file that a build offers for download.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Product {
-    /// Its row.
+    /// The row number.
     pub id: ProductId,
     /// The build that made it.
     pub build: BuildId,
-    /// `file`, or what the job calls it.
+    /// `file`, or the kind that the job states.
     pub kind: String,
     /// Relative to the state directory.
     pub path: String,
-    /// Its path in the build directory, for people.
+    /// The path in the build directory, for people.
     pub name: String,
-    /// Its size.
+    /// The size in bytes.
     pub bytes: i64,
     /// SHA-256 in hexadecimal.
     pub checksum: String,
@@ -140,13 +140,13 @@ pub struct Product {
 /// A product that is not stored yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewProduct {
-    /// `file`, or what the job calls it.
+    /// `file`, or the kind that the job states.
     pub kind: String,
-    /// Its path in the build directory.
+    /// The path in the build directory.
     pub name: String,
     /// Relative to the state directory.
     pub path: String,
-    /// Its size.
+    /// The size in bytes.
     pub bytes: i64,
     /// SHA-256 in hexadecimal.
     pub checksum: String,
@@ -155,18 +155,18 @@ pub struct NewProduct {
 /// An attempt at a build.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Attempt {
-    /// 1 for the first.
+    /// The number of the attempt; the first is 1.
     pub number: i64,
     /// The worker that ran it.
     pub worker: String,
-    /// How it ended; `Started` while it runs, `Canceled` if that was requested, `Scheduled` if the worker was lost and the
-    /// attempt does not count.
+    /// How the attempt ended. `Started`: it is running. `Canceled`: a cancel was requested. `Scheduled`: the worker was
+    /// lost, and the build was scheduled again.
     pub status: BuildStatus,
-    /// Why it ended so, for people.
+    /// Why the attempt ended so, for people.
     pub message: String,
-    /// When it started.
+    /// When the attempt started.
     pub started_at: Timestamp,
-    /// When it ended; 0 until then.
+    /// When the attempt ended; 0: it has not ended.
     pub stopped_at: Timestamp,
 }
 
@@ -175,16 +175,17 @@ pub struct Attempt {
 pub struct JobBuild {
     /// The build.
     pub build: BuildId,
-    /// Its status.
+    /// The build's status.
     pub status: BuildStatus,
     /// The job's name.
     pub name: String,
 }
 
-/// Bytes of one argument or variable of a command: the kernel's `MAX_ARG_STRLEN` without the zero byte.
+/// The most bytes of one argument or variable of a command: the kernel's `MAX_ARG_STRLEN` without the zero byte.
 pub const ARGUMENT_BYTES_MAX: usize = 128 * 1024 - 1;
 
-/// The script of a shell command if it is too long for an argument: it is run from a file.
+/// The script of a shell command if it is too long for an argument, so that it must be run from a file. `None`: the
+/// command can be run as it is.
 pub fn script(command: &[String]) -> Option<&str> {
     match command {
         [shell, e, c, script]
@@ -199,43 +200,44 @@ pub fn script(command: &[String]) -> Option<&str> {
     }
 }
 
-/// Everything that defines a derivation of the `command` backend. The digest of its JSON is its identity, so the order and
-/// the spelling of the fields are part of the format: `version` changes when they do.
+/// Everything that defines a derivation of the `command` backend. The digest of its JSON is the derivation's identity,
+/// so the order and the spelling of the fields belong to the format: whoever changes them must change `version`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Definition {
     /// The version of this format.
     pub version: u32,
     /// The package's name and version, or the job's name.
     pub name: String,
-    /// Program and arguments; a shell command is `/bin/sh -e -c TEXT`.
+    /// The program and its arguments. A shell command is `/bin/sh -e -c TEXT`.
     pub command: Vec<String>,
-    /// Added to the clean environment.
+    /// Variables that are added to the clean environment.
     pub environment: BTreeMap<String, String>,
-    /// The system.
+    /// The system to build for.
     pub system: String,
     /// The files in the build directory.
     pub sources: Vec<Source>,
-    /// Derivations whose outputs it sees, by their names there.
+    /// The derivations whose outputs the build sees, by the names under which it sees them.
     pub needs: BTreeMap<String, String>,
-    /// Path patterns of its products.
+    /// Patterns for the paths of the products.
     pub products: Vec<String>,
-    /// How it is isolated: `none` without a sandbox, `sandbox`, or `sandbox-network` with the network; each followed by
-    /// `-user` if a user other than the server's runs it. Empty in the first version of this format.
+    /// How the build is isolated: `none` without a sandbox, `sandbox`, or `sandbox-network` if it may use the network;
+    /// each with the suffix `-user` if another user than the server's runs it. Empty in version 1 of this format.
     #[serde(default)]
     pub isolation: String,
-    /// Whether it may use the network from the sandbox.
+    /// Whether the build may use the network from the sandbox.
     #[serde(default, skip_serializing_if = "super::text::is_no")]
     pub network: bool,
-    /// One line for people. Not part of the identity.
+    /// One line for people, which is not part of the identity.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub description: String,
 }
 
 impl Definition {
-    /// The version of the format. 2: digests of sources cover git's attributes, and [`Definition::isolation`] exists.
+    /// The current version of the format. In version 2, the digests of sources cover git's attributes, and
+    /// [`Definition::isolation`] exists.
     pub const VERSION: u32 = 2;
 
-    /// The text whose digest is the identity: everything but the origin of the sources and the description.
+    /// The text whose digest is the identity: everything except the origin of the sources and the description.
     pub fn identity(&self) -> String {
         let mut copy = self.clone();
         copy.description.clear();
@@ -245,7 +247,7 @@ impl Definition {
             source.submodules = false;
             source.submodules_from.clear();
         }
-        // Maps are ordered and every field is text, number or yes/no: this cannot fail.
+        // Maps are ordered, and each field is a text, a number or a boolean, so this cannot fail.
         serde_json::to_string(&copy).unwrap_or_default()
     }
 }
@@ -256,14 +258,14 @@ impl Definition {
 pub struct Source {
     /// The input's name.
     pub input: String,
-    /// Whether the files are in the directory in which the command runs. The files of other inputs are in a directory of
-    /// the input's name below `BRIGANDINE_INPUTS`.
+    /// Whether the files are in the directory in which the command runs. The files of other inputs are in a directory
+    /// below `BRIGANDINE_INPUTS` that has the input's name.
     pub main: bool,
     /// The address of the repository. Not part of the identity.
     pub url: String,
     /// The revision. Not part of the identity.
     pub revision: String,
-    /// Whether submodules are exported as well. Not part of the identity.
+    /// Whether submodules are exported too. Not part of the identity.
     pub submodules: bool,
     /// Beginnings of addresses from which submodules are fetched with the server's credentials. Not part of the identity.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -274,16 +276,16 @@ pub struct Source {
     pub digest: String,
 }
 
-/// Which builds a list has. `None`: all.
+/// Which builds a list has. A field that is `None` allows all values.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BuildFilter {
-    /// The name of the first specification that wanted the build.
+    /// The name of the first specification that needed the build.
     pub specification: Option<String>,
     /// The job's name.
     pub job: Option<String>,
     /// The system.
     pub system: Option<String>,
-    /// The first evaluation that wanted the build, as in Cuirass. `store::job_page` lists all jobs of an evaluation.
+    /// The first evaluation that needed the build, as in Cuirass. `store::job_page` lists all jobs of an evaluation.
     pub evaluation: Option<EvaluationId>,
     /// The derivation.
     pub derivation: Option<String>,
@@ -294,8 +296,8 @@ pub struct BuildFilter {
 /// How many builds are pending.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct QueueCounts {
-    /// Builds that wait for room or for dependencies.
+    /// Builds that wait for a free place or for dependencies.
     pub scheduled: i64,
-    /// Builds that run.
+    /// Builds that are running.
     pub started: i64,
 }

@@ -1,4 +1,4 @@
-//! Evaluations, their checkouts and their counts.
+//! Evaluations, their checkouts and their counters.
 
 use super::{Build, EvaluationId, EvaluationStatus, SpecificationId, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -10,36 +10,36 @@ pub struct Checkout {
     pub input: String,
     /// The full revision.
     pub revision: String,
-    /// First line of the revision's message.
+    /// The first line of the revision's message.
     pub subject: String,
-    /// Who wrote it, name only.
+    /// The name of the revision's author.
     pub author: String,
-    /// When it was committed.
+    /// When the revision was committed.
     pub revision_at: Timestamp,
 }
 
 /// One run of a specification's evaluator over one set of checkouts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Evaluation {
-    /// Its row.
+    /// The row number.
     pub id: EvaluationId,
     /// The specification's row.
     pub specification_id: SpecificationId,
     /// The specification's name.
     pub specification: String,
-    /// How far it got.
+    /// The status.
     pub status: EvaluationStatus,
-    /// Why it failed, for people; empty unless failed or aborted.
+    /// Why the evaluation failed or was aborted, for people; otherwise empty.
     pub message: String,
     /// When the row was stored.
     pub created_at: Timestamp,
-    /// When the checkouts were ready; 0 when not yet.
+    /// When the checkouts were ready; 0: they are not ready yet.
     pub checkout_at: Timestamp,
-    /// When it ended; 0 when not yet.
+    /// When the evaluation ended; 0: it has not ended.
     pub finished_at: Timestamp,
-    /// Path of the evaluator's log relative to the state directory; empty when there is none.
+    /// The path of the evaluator's log, relative to the state directory; empty: there is none.
     pub log_path: String,
-    /// Its jobs by status.
+    /// The jobs, counted by status.
     pub counters: Counters,
 }
 
@@ -54,28 +54,28 @@ impl Evaluation {
     }
 }
 
-/// How many jobs of an evaluation have builds of each status. The transaction that changes a build changes them, so that
-/// no page counts builds.
+/// How many jobs of an evaluation have a build with each status. The transaction that changes a build changes these
+/// counters too, so pages need not count builds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Counters {
-    /// Wait for dependencies or room.
+    /// Builds that wait for dependencies or for a free place.
     pub scheduled: i64,
-    /// Run.
+    /// Builds that are running.
     pub started: i64,
-    /// Succeeded.
+    /// Builds that succeeded.
     pub succeeded: i64,
-    /// Failed.
+    /// Builds whose command failed.
     pub failed: i64,
-    /// Failed through a dependency.
+    /// Builds that never started because a dependency failed.
     pub failed_dependency: i64,
-    /// Failed for another reason.
+    /// Builds that failed for another reason.
     pub failed_other: i64,
-    /// Canceled.
+    /// Builds that were canceled.
     pub canceled: i64,
 }
 
 impl Counters {
-    /// All jobs.
+    /// The number of all jobs.
     pub const fn total(&self) -> i64 {
         self.scheduled
             + self.started
@@ -86,27 +86,27 @@ impl Counters {
             + self.canceled
     }
 
-    /// Jobs whose builds have ended.
+    /// The number of jobs whose builds have ended.
     pub const fn finished(&self) -> i64 {
         self.total() - self.scheduled - self.started
     }
 
-    /// Jobs that ended badly, canceled ones left out.
+    /// The number of jobs whose builds failed. Canceled builds do not count.
     pub const fn all_failed(&self) -> i64 {
         self.failed + self.failed_dependency + self.failed_other
     }
 }
 
-/// An evaluation with everything that its page shows but the builds.
+/// An evaluation with everything that its page shows, except the builds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EvaluationDetails {
     /// The evaluation.
     pub evaluation: Evaluation,
-    /// Its checkouts, in the order of the specification's inputs.
+    /// The checkouts, in the order of the specification's inputs.
     pub checkouts: Vec<Checkout>,
-    /// The succeeded evaluation of the same specification before it.
+    /// The last evaluation of the same specification before this one that succeeded; `None`: there is none.
     pub previous: Option<EvaluationId>,
-    /// The next evaluation of the same specification.
+    /// The next evaluation of the same specification; `None`: this is the newest.
     pub next: Option<EvaluationId>,
 }
 
@@ -115,7 +115,7 @@ pub struct EvaluationDetails {
 pub struct JobState {
     /// The job's name in this evaluation.
     pub job: String,
-    /// Its build, which may come from an earlier evaluation.
+    /// The job's build, which an earlier evaluation may have registered.
     pub build: Build,
     /// Whether the build was already known when this evaluation was registered.
     pub reused: bool,
@@ -124,12 +124,12 @@ pub struct JobState {
 /// How a job changed since the previous evaluation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JobChange {
-    /// Failed now, succeeded before.
+    /// The job fails now and succeeded before.
     NewlyFailing,
-    /// Succeeded now, failed before.
+    /// The job succeeds now and failed before.
     Fixed,
-    /// Was not there before.
+    /// The job is not in the previous evaluation.
     New,
-    /// Is not there any more.
+    /// The job is only in the previous evaluation.
     Gone,
 }

@@ -1,13 +1,14 @@
-//! Events of the server.
+//! The events that the server publishes.
 
 use super::{BuildId, BuildStatus, EvaluationId, EvaluationStatus, SpecificationId};
 use tokio::sync::broadcast;
 
-/// A committed change. Sent over a bounded broadcast: a receiver that lags loses the oldest events, and has to read the
-/// state again.
+/// A committed change. Events are sent over a bounded broadcast channel: a receiver that lags loses the oldest events,
+/// and must read the state again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// The notices of the server changed: what it waits for, or how the specification files differ from what is stored.
+    /// The server's notices changed: what it waits for, or how the specification files differ from the stored
+    /// specifications.
     Notice,
     /// A specification was added, changed or removed.
     Specification {
@@ -25,7 +26,7 @@ pub enum Event {
     Evaluation {
         /// The evaluation.
         id: EvaluationId,
-        /// Its specification.
+        /// The evaluation's specification.
         specification: SpecificationId,
         /// Its new status.
         status: EvaluationStatus,
@@ -36,34 +37,34 @@ pub enum Event {
         id: BuildId,
         /// The job's name.
         job: String,
-        /// The first evaluation that wanted it.
+        /// The first evaluation that needed the build.
         evaluation: EvaluationId,
-        /// The first specification that wanted it.
+        /// The first specification that needed the build.
         specification: SpecificationId,
         /// The new status.
         status: BuildStatus,
     },
 }
 
-/// A build that has a new status: what becomes [`Event::Build`] after the commit.
+/// A build that has a new status. After the commit it is published as [`Event::Build`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changed {
     /// The build.
     pub id: BuildId,
     /// The job's name.
     pub job: String,
-    /// The first evaluation that wanted it.
+    /// The first evaluation that needed the build.
     pub evaluation: EvaluationId,
-    /// The first specification that wanted it.
+    /// The first specification that needed the build.
     pub specification: SpecificationId,
     /// The new status.
     pub status: BuildStatus,
 }
 
-/// Publishes builds that have a new status. Call it after the commit.
+/// Publishes builds that have a new status. Must be called after the commit.
 pub fn publish(events: &broadcast::Sender<Event>, changed: &[Changed]) {
     for build in changed {
-        // It fails only if there are no receivers.
+        // Sending fails only if there are no receivers.
         let _ = events.send(Event::Build {
             id: build.id,
             job: build.job.clone(),

@@ -1,4 +1,4 @@
-//! Row numbers, with a type for each table, so that the compiler tells them apart.
+//! Row numbers. Each table has a type of its own, so that the compiler distinguishes them.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,20 +11,20 @@ pub type BuildId = Id<BuildRow>;
 /// The row number of a product; clients see it in `/download/ID`.
 pub type ProductId = Id<ProductRow>;
 
-/// Marks ids of the table `specification`.
+/// The table `specification`, as a type parameter of [`Id`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum SpecificationRow {}
-/// Marks ids of the table `evaluation`.
+/// The table `evaluation`, as a type parameter of [`Id`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum EvaluationRow {}
-/// Marks ids of the table `build`.
+/// The table `build`, as a type parameter of [`Id`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum BuildRow {}
-/// Marks ids of the table `product`.
+/// The table `product`, as a type parameter of [`Id`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ProductRow {}
 
-/// A row number of the table that `T` marks. Serialised as a bare number.
+/// A row number of the table that `T` stands for. Serialised as a plain number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Id<T>(pub i64, #[serde(skip)] std::marker::PhantomData<T>);

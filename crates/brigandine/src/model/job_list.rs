@@ -1,4 +1,4 @@
-//! Jobs as a job list has them, in a repository or in a specification.
+//! Jobs as a job list states them, in a repository or in a specification.
 
 use std::collections::BTreeMap;
 
@@ -7,50 +7,50 @@ use serde::{Deserialize, Serialize};
 /// A job of a job list. `config/` checks the values when it reads them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobEntry {
-    /// Unique in its list.
+    /// The job's name, unique in its list.
     pub name: String,
     /// One line for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub description: String,
-    /// One text is a shell script; several are a program and its arguments.
+    /// The program and its arguments. A single text is a shell script.
     pub command: Vec<String>,
-    /// Patterns of the paths that it reads, `PATTERN` or `INPUT:PATTERN`; empty: the whole tree.
+    /// Patterns of the paths that the job reads, `PATTERN` or `INPUT:PATTERN`; empty: the whole tree.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<String>,
-    /// Jobs of the same list whose outputs it sees.
+    /// Jobs of the same list whose outputs the job sees.
     #[serde(default, skip_serializing_if = "Needs::is_empty")]
     pub needs: Needs,
-    /// Added to the clean environment.
+    /// Variables that are added to the clean environment.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
-    /// Its systems; empty: the server's own.
+    /// The systems to build for; empty: the server's own system.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub systems: Vec<String>,
-    /// Seconds that it may take; `None`: the server's default.
+    /// The most seconds that the build may take; `None`: the server's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_s: Option<u64>,
-    /// Seconds that it may print nothing; `None`: the server's default.
+    /// The most seconds without output; `None`: the server's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_silent_s: Option<u64>,
-    /// Higher is built earlier.
+    /// Jobs with a higher priority are built earlier.
     #[serde(default)]
     pub priority: i64,
-    /// Patterns of its products.
+    /// Patterns for the paths of the products.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub products: Vec<String>,
-    /// Whether it may use the network from the sandbox.
+    /// Whether the job may use the network from the sandbox.
     #[serde(default, skip_serializing_if = "super::text::is_no")]
     pub network: bool,
 }
 
-/// Needed jobs of the same list, by the names of their outputs in the build. A list is short for a map in which every job
-/// has its own name.
+/// The jobs of the same list that a job needs, by the names that their outputs have in the build. JSON has a list if
+/// every name is that of the job itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "NeedsText", into = "NeedsText")]
 pub struct Needs(pub BTreeMap<String, String>);
 
 impl Needs {
-    /// Whether it needs nothing.
+    /// Whether the job needs no other job.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

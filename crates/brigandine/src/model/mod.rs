@@ -1,7 +1,7 @@
 //! Plain values of the domain, which all other parts use.
 //!
-//! Nothing here does I/O. A **specification** has **inputs**; an input at a revision is a **checkout**; an **evaluation** of
-//! checkouts yields **jobs**, each with a **derivation**; a **build** realises a derivation.
+//! This room does no I/O. A **specification** has **inputs**; an input at a revision is a **checkout**; an
+//! **evaluation** of checkouts yields **jobs**, each with a **derivation**; a **build** realises a derivation.
 
 mod actions;
 mod build;

@@ -6,22 +6,22 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-/// Bytes that are encoded besides those that are no ASCII. A slash is not.
+/// The ASCII characters that are percent-encoded, besides all bytes that are not ASCII. A slash is not encoded.
 const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
 
-/// The path of the output with this digest, relative to the state directory. An index in `schema.sql`, and the statements
-/// that use it, contain the folder's name as well.
+/// The path of the output with this digest, relative to the state directory. An index in `schema.sql`, and the
+/// statements that use it, also contain the name of the folder.
 pub fn output_path(digest: &str) -> String {
     format!("{OUTPUTS}/{digest}")
 }
 
-/// The digest of the output at this path. `None`: the output was imported and is not in the state directory.
+/// The digest of the output at this path. `None`: the output was imported, and is not in the state directory.
 pub fn output_digest(path: &str) -> Option<&str> {
     path.strip_prefix(OUTPUTS)?.strip_prefix('/')
 }
 
-/// The stored form of the file at `path` in the output with this digest: `outputs/DIGEST/PATH`, or `outputs/DIGEST//PATH`
-/// with a percent-encoded path if that is no UTF-8. Other paths have no empty parts.
+/// The stored path of the file at `path` in the output with this digest: `outputs/DIGEST/PATH`. If `path` is not UTF-8,
+/// `outputs/DIGEST//PATH` with the path percent-encoded; no other stored path has an empty part.
 pub fn product_path(digest: &str, path: &Path) -> String {
     match path.to_str() {
         Some(path) => format!("{OUTPUTS}/{digest}/{path}"),
@@ -31,7 +31,7 @@ pub fn product_path(digest: &str, path: &Path) -> String {
     }
 }
 
-/// The file of a stored form, relative to the state directory.
+/// The path of the file that was stored as `stored`, relative to the state directory.
 pub fn product_file(stored: &str) -> PathBuf {
     match stored.split_once("//") {
         Some((output, encoded)) if output_digest(output).is_some() => {

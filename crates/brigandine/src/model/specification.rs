@@ -1,19 +1,19 @@
-//! Specifications: what is evaluated and built.
+//! Specifications: what the server evaluates and builds.
 
 use super::{EvaluationId, SpecificationId, Timestamp};
 use serde::{Deserialize, Serialize};
 
-/// Inputs, and the evaluator that makes jobs of their checkouts.
+/// The inputs, and the evaluator that makes jobs from their checkouts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Specification {
-    /// Unique; letters, digits, `-`, `_`, `.`.
+    /// The unique name, of letters, digits, `-`, `_`, `.`.
     pub name: String,
     /// One line for people.
     #[serde(default)]
     pub description: String,
-    /// At least one; evaluators read the first by default.
+    /// At least one input. Evaluators read the first by default.
     pub inputs: Vec<Input>,
-    /// What makes jobs of the checkouts.
+    /// The evaluator, which makes jobs from the checkouts.
     pub evaluator: Evaluator,
     /// Seconds between two looks at the inputs; `None`: the server's default.
     #[serde(default)]
@@ -21,13 +21,13 @@ pub struct Specification {
     /// Added to the priority of every job.
     #[serde(default)]
     pub priority: i64,
-    /// Which of its evaluations are kept; `None`: the server's default.
+    /// Which evaluations of the specification are kept; `None`: the server's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep: Option<Keep>,
-    /// Whether its evaluator and all its jobs may use the network from the sandbox.
+    /// Whether the evaluator and all jobs may use the network from the sandbox.
     #[serde(default, skip_serializing_if = "super::text::is_no")]
     pub network: bool,
-    /// Whether its inputs are looked at.
+    /// Whether the server looks at the inputs.
     #[serde(default = "yes")]
     pub enabled: bool,
 }
@@ -36,30 +36,30 @@ const fn yes() -> bool {
     true
 }
 
-/// Which evaluations are kept, with their builds, build logs and outputs: those that satisfy one of the rules. Without a
-/// rule all are kept.
+/// Which evaluations are kept, with their builds, build logs and outputs. An evaluation is kept if one of the rules
+/// keeps it. Without a rule, all are kept.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Keep {
-    /// The number of newest evaluations that are kept.
+    /// This many of the newest evaluations are kept; `None`: no such rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evaluations: Option<u32>,
-    /// Evaluations that began within so many days are kept.
+    /// Evaluations that began within this many days are kept; `None`: no such rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub days: Option<u32>,
 }
 
 impl Keep {
-    /// Whether nothing is ever deleted.
+    /// Whether there is no rule, so that nothing is deleted.
     pub const fn is_everything(self) -> bool {
         self.evaluations.is_none() && self.days.is_none()
     }
 }
 
 impl Specification {
-    /// The keys of specification files in which another definition differs: `interval`, `input source`. Empty: both are
+    /// The keys of specification files in which `other` differs, such as `interval` or `input source`. Empty: both are
     /// equal.
     pub fn differences(&self, other: &Self) -> Vec<String> {
-        // The compiler refuses this if a field is missing.
+        // The compiler refuses this pattern if a field is missing.
         let Self {
             name: _,
             description,
@@ -107,21 +107,21 @@ impl Specification {
 /// A git repository at a branch, tag or revision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Input {
-    /// Unique in its specification.
+    /// The input's name, unique in its specification.
     pub name: String,
     /// An address for `git fetch`: `https://`, `ssh://`, `file://`, a path.
     pub url: String,
-    /// The revision.
+    /// The branch, tag or revision.
     pub reference: Reference,
-    /// Whether submodules are fetched and exported as well.
+    /// Whether submodules are fetched and exported too.
     #[serde(default)]
     pub submodules: bool,
-    /// The beginnings of addresses from which submodules are fetched with the server's credentials.
+    /// Beginnings of addresses from which submodules are fetched with the server's credentials.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub submodules_from: Vec<String>,
 }
 
-/// A revision of a repository.
+/// Which revision of a repository is meant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reference {
@@ -129,45 +129,45 @@ pub enum Reference {
     Branch(String),
     /// The commit of the tag.
     Tag(String),
-    /// A full revision, 40 or 64 hexadecimal digits.
+    /// This revision: 40 or 64 hexadecimal digits.
     Revision(String),
     /// The branch that the remote's `HEAD` points to.
     Head,
 }
 
-/// What makes jobs of checkouts. Both kinds use the evaluator protocol.
+/// How jobs are made from checkouts. Both kinds use the evaluator protocol.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Evaluator {
     /// A job list kept in the repository.
     Jobs {
-        /// The input that has the list; `None`: the first.
+        /// The input that has the list; `None`: the first input.
         #[serde(default)]
         input: Option<String>,
-        /// Path of the list in that input, `brigandine.toml` by default.
+        /// The path of the list in that input, `brigandine.toml` by default.
         file: String,
-        /// The list itself, for repositories without one; `file` is then not read.
+        /// The jobs, for repositories that have no list. If there are any, `file` is not read.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         jobs: Vec<super::JobEntry>,
     },
     /// A program that uses the evaluator protocol.
     Command {
-        /// The input in whose checkout the program runs; `None`: the first.
+        /// The input in whose checkout the program runs; `None`: the first input.
         #[serde(default)]
         input: Option<String>,
-        /// Program and arguments. The path of a program with a `/` is relative to the checkout.
+        /// The program and its arguments. If the program's name has a `/`, it is a path relative to the checkout.
         command: Vec<String>,
-        /// Passed to the program unchanged.
+        /// Arguments that are passed to the program unchanged.
         #[serde(default)]
         arguments: serde_json::Map<String, serde_json::Value>,
-        /// Seconds that the program may take; `None`: the server's default.
+        /// The most seconds that the program may run; `None`: the server's default.
         #[serde(default)]
         timeout_s: Option<u64>,
     },
 }
 
 impl Evaluator {
-    /// The name of the input that the evaluator reads, if it names one.
+    /// The name of the input that the evaluator reads; `None`: the first input.
     pub fn input(&self) -> Option<&str> {
         match self {
             Self::Jobs { input, .. } | Self::Command { input, .. } => input.as_deref(),
@@ -178,18 +178,18 @@ impl Evaluator {
 /// A stored specification and its state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpecificationState {
-    /// Its row.
+    /// The row number.
     pub id: SpecificationId,
     /// The definition.
     pub specification: Specification,
     /// When it was first stored.
     pub created_at: Timestamp,
-    /// The last look at its inputs.
+    /// The last look at the inputs.
     pub look: Look,
-    /// The evaluation of the revisions that the last successful look found. Not the latest evaluation if the inputs were
-    /// set back to earlier revisions.
+    /// The evaluation of the revisions that the last successful look found. It is not the latest evaluation if the
+    /// inputs have returned to earlier revisions. `None`: there is none.
     pub current_evaluation: Option<EvaluationId>,
-    /// The latest evaluation.
+    /// The latest evaluation; `None`: there is none.
     pub latest_evaluation: Option<EvaluationId>,
 }
 
@@ -199,7 +199,8 @@ impl SpecificationState {
         self.current_evaluation.or(self.latest_evaluation)
     }
 
-    /// The evaluation that the inputs were set back to, if it is not the latest one.
+    /// The older evaluation to whose revisions the inputs have returned; `None`: the current evaluation is the latest
+    /// one.
     pub fn set_back_to(&self) -> Option<EvaluationId> {
         self.current_evaluation.filter(|_| self.current_evaluation != self.latest_evaluation)
     }
@@ -208,16 +209,17 @@ impl SpecificationState {
 /// The last look at a specification's inputs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Look {
-    /// When it ended; 0 before the first look.
+    /// When the look ended; 0: there has been no look.
     pub looked_at: Timestamp,
-    /// Why it failed, for people; empty if it succeeded.
+    /// Why the look failed, for people; empty: it succeeded.
     pub error: String,
     /// How many looks failed in a row.
     pub failures: i64,
-    /// When the next look is due; 0 if unknown.
+    /// When the next look is due; 0: unknown.
     pub next_at: Timestamp,
-    /// The time of the last request for a look; 0 without one. Every request has a time of its own.
+    /// The time of the last request for a look; 0: there was none. Each request has a different time.
     pub wanted_at: Timestamp,
-    /// The last request before this look began. This look answers all requests up to it.
+    /// The time of the last request that was made before this look began. The look answers all requests up to this
+    /// time.
     pub answered_at: Timestamp,
 }

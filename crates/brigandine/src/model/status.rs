@@ -1,4 +1,4 @@
-//! Status codes: the numbers of Cuirass, and no others.
+//! Status codes. They are the numbers of Cuirass.
 
 use serde::{Serialize, Serializer};
 
@@ -17,12 +17,12 @@ macro_rules! codes {
                 match self { $(Self::$variant => $code,)+ }
             }
 
-            /// The value with this number, if there is one.
+            /// The value with this number; `None`: no value has it.
             pub const fn from_code(code: i64) -> Option<Self> {
                 match code { $($code => Some(Self::$variant),)+ _ => None }
             }
 
-            /// The name in messages and on command lines.
+            /// The name in messages and on the command line.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text,)+ }
             }
@@ -71,19 +71,19 @@ macro_rules! codes {
 codes! {
     /// The status of a build.
     BuildStatus {
-        /// Waits for its dependencies or for room.
+        /// The build waits for its dependencies or for a free place.
         Scheduled = -2 "scheduled",
-        /// An executor runs it.
+        /// An executor runs the build.
         Started = -1 "started",
-        /// Has all its outputs.
+        /// The build has all its outputs.
         Succeeded = 0 "succeeded",
-        /// Its command failed.
+        /// The build's command failed.
         Failed = 1 "failed",
-        /// Never started, because a dependency failed.
+        /// The build was never started, because a dependency failed.
         FailedDependency = 2 "failed-dependency",
-        /// Failed for another reason: a time limit, silence, a missing product, an error of the server.
+        /// The build failed for another reason: a time limit, silence, a missing product, an error of the server.
         FailedOther = 3 "failed-other",
-        /// Ended on request, or without its derivation.
+        /// The build was ended on request, or because its derivation is gone.
         Canceled = 4 "canceled",
     }
 }
@@ -91,13 +91,13 @@ codes! {
 codes! {
     /// The status of an evaluation.
     EvaluationStatus {
-        /// The evaluator runs.
+        /// The evaluator is running.
         Started = -1 "started",
-        /// Its jobs are registered.
+        /// The evaluator succeeded, and the jobs are registered.
         Succeeded = 0 "succeeded",
-        /// The evaluator failed, or its output is invalid; nothing is registered.
+        /// The evaluator failed, or its output is invalid. No job is registered.
         Failed = 1 "failed",
-        /// The server stopped it.
+        /// The server stopped the evaluation.
         Aborted = 2 "aborted",
     }
 }
@@ -105,15 +105,15 @@ codes! {
 codes! {
     /// The result of a build compared with the previous finished build of the same job.
     Weather {
-        /// Not finished, or canceled.
+        /// The build has not finished, or was canceled.
         Unknown = -1 "unknown",
-        /// Succeeded, and did not before.
+        /// The build succeeded, and the previous one did not.
         NewSuccess = 0 "new-success",
-        /// Failed, and did not before.
+        /// The build failed, and the previous one did not.
         NewFailure = 1 "new-failure",
-        /// Succeeded, as before.
+        /// The build succeeded, and so did the previous one.
         StillSucceeding = 2 "still-succeeding",
-        /// Failed, as before.
+        /// The build failed, and so did the previous one.
         StillFailing = 3 "still-failing",
     }
 }
@@ -124,23 +124,24 @@ impl BuildStatus {
         self.code() >= 0
     }
 
-    /// Whether the build has its outputs.
+    /// Whether the build succeeded, so that it has its outputs.
     pub const fn is_success(self) -> bool {
         matches!(self, Self::Succeeded)
     }
 
-    /// Whether the build failed. A canceled build did not.
+    /// Whether the build failed. A canceled build did not fail.
     pub const fn is_broken(self) -> bool {
         matches!(self, Self::Failed | Self::FailedDependency | Self::FailedOther)
     }
 }
 
 impl Weather {
-    /// The weather of a build that ends as `status` when the one before it ended as `previous`.
+    /// The weather of a build that ends as `status`, after the job's previous build ended as `previous` (`None`: this
+    /// is the first build).
     pub const fn of(previous: Option<BuildStatus>, status: BuildStatus) -> Self {
         let before = match previous {
             Some(previous) => previous.is_success(),
-            // The result of a job's first build counts as a change either way.
+            // The result of a job's first build counts as a change, whatever it is.
             None => !status.is_success(),
         };
         match (before, status) {

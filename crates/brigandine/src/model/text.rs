@@ -1,5 +1,5 @@
-//! Texts from repositories, programs and users: bounded and without control characters, so that they can be stored, shown
-//! and traced.
+//! Bounds texts from repositories, programs and users, and escapes control characters, so that the texts can be stored,
+//! shown and logged.
 
 /// The mark at the end of a text that was cut.
 const CUT: &str = "… (cut)";
@@ -7,11 +7,11 @@ const CUT: &str = "… (cut)";
 /// The longest error or message of another program that is kept, in bytes.
 pub const MESSAGE_BYTES_MAX: usize = 4096;
 
-/// A text as one line of at most `bytes_max` bytes. Line ends become `; `; control characters, and those that change the
-/// direction of text, are escaped; a longer text is cut, with a mark.
+/// A text as one line of at most `bytes_max` bytes. Line ends become `; `. Control characters, and characters that
+/// change the direction of text, are escaped. A longer text is cut, and ends with a mark.
 pub fn one_line(text: &str, bytes_max: usize) -> String {
     let mut line = String::new();
-    // Line ends at the beginning and at the end are dropped.
+    // Set at a line end. Line ends at the beginning and at the end of the text have no effect.
     let mut broken = false;
     for c in text.trim().chars() {
         if matches!(c, '\n' | '\r' | '\u{2028}' | '\u{2029}') {
@@ -39,7 +39,7 @@ pub fn one_line(text: &str, bytes_max: usize) -> String {
     line
 }
 
-/// As [`one_line`], but keeps line ends and indentation, for messages that show a place of a file.
+/// Like [`one_line`], but keeps line ends and indentation, for messages that show a place in a file.
 pub fn lines(text: &str, bytes_max: usize) -> String {
     let mut lines = String::new();
     for line in text.trim_end().lines().filter(|line| !line.trim().is_empty()) {
@@ -67,7 +67,7 @@ pub fn is_steering(c: char) -> bool {
         )
 }
 
-/// An error with its causes, without those that its message contains already.
+/// The message of an error and of its causes. A cause that the text already contains is left out.
 pub fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     for cause in std::iter::successors(error.source(), |cause| cause.source()) {
@@ -93,7 +93,7 @@ pub fn size(bytes: u64) -> String {
     format!("{value:.1} TiB")
 }
 
-/// For `skip_serializing_if`.
+/// A condition for `skip_serializing_if`.
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
 pub(super) const fn is_no(yes: &bool) -> bool {
     !*yes

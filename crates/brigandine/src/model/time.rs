@@ -1,9 +1,9 @@
 //! Times as the database stores them.
 
-/// Seconds since 1970 in UTC; 0 means "not yet".
+/// Seconds since 1970 in UTC. 0 means "not yet".
 pub type Timestamp = i64;
 
-/// The clock of the server. SQL never asks for the time: it is always a parameter.
+/// The current time of the server's clock. SQL never asks for the time: the time is always a parameter.
 pub fn now() -> Timestamp {
     std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)

@@ -1,8 +1,8 @@
-//! Differences between the configured specification files and what is stored.
+//! Differences between the configured specification files and the stored specifications.
 
 use serde::{Deserialize, Serialize};
 
-/// Names that a sentence lists at most.
+/// How many names a sentence lists at most.
 const NAMES_MAX: usize = 10;
 
 /// A part of a specification file that the server does not use.
@@ -10,7 +10,7 @@ const NAMES_MAX: usize = 10;
 pub struct Unused {
     /// The file.
     pub file: String,
-    /// The part.
+    /// The part that is not used.
     pub what: UnusedPart,
 }
 
@@ -22,17 +22,18 @@ pub enum UnusedPart {
     Differs {
         /// The specification's name.
         specification: String,
-        /// As [`Specification::differences`](super::Specification::differences) names them.
+        /// The keys, as [`Specification::differences`](super::Specification::differences) returns them.
         keys: Vec<String>,
     },
-    /// Specifications that were added to the file after the server started, and are not stored.
+    /// The names of specifications that were added to the file after the server started, and are not stored.
     New(Vec<String>),
-    /// The file cannot be read, or has mistakes: the first of them.
+    /// The file cannot be read, or has mistakes: the first problem.
     Wrong(String),
 }
 
 impl Unused {
-    /// The stored specification from which the file differs.
+    /// The stored specification from which the file differs; `None`: the file as a whole is not used, or has new
+    /// specifications.
     pub fn specification(&self) -> Option<&str> {
         match &self.what {
             UnusedPart::Differs { specification, .. } => Some(specification),
@@ -40,7 +41,7 @@ impl Unused {
         }
     }
 
-    /// Sentences for people: which part of which file, and what to do.
+    /// Sentences that tell people which part of which file is not used, and what to do.
     pub fn sentences(&self) -> String {
         let file = &self.file;
         match &self.what {
@@ -62,7 +63,7 @@ impl Unused {
     }
 }
 
-/// The first names, and how many more there are.
+/// The first [`NAMES_MAX`] names, and how many more there are.
 fn some(names: &[String]) -> String {
     let mut text = names[..names.len().min(NAMES_MAX)].join(", ");
     if names.len() > NAMES_MAX {
