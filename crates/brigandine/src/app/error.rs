@@ -21,19 +21,20 @@ pub enum AppError {
     Database(DatabaseError),
     /// A sandbox is required, and does not work here.
     NoSandbox(String),
-    /// The configured user of builds cannot be used, and why.
+    /// The configured user of builds cannot be used: the user's name, and why.
     NoBuildUser(String, String),
     /// A required task exited.
     Ended {
-        /// The task.
+        /// The name of the task.
         part: String,
-        /// Its error.
+        /// The task's error.
         why: String,
     },
 }
 
 impl AppError {
-    /// Whether the server can wait until it passes: the disk is full, or another program has locked the database.
+    /// Whether the server can wait until the problem has passed: the disk is full, or another program has locked the
+    /// database.
     pub(crate) fn passes(&self) -> bool {
         match self {
             Self::State(_, error) | Self::File(_, error) => file::is_full(error),

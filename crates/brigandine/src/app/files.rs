@@ -1,8 +1,8 @@
-//! Compares the configured specification files with what is stored.
+//! Compares the configured specification files with the stored specifications.
 //!
-//! The server loads the files only when it starts, and replaces a stored specification only with `--replace`. A file may
-//! therefore differ from what the server uses, since the start or since it was edited. Every second the server looks at
-//! the size and times of each file, and reads it again when they have changed.
+//! The server loads the files only when it starts, and replaces a stored specification only with `--replace`. So a file
+//! may differ from what the server uses, since the start or since the file was edited. Every second the server checks
+//! the size and times of each file, and reads a file again if they have changed.
 
 use super::tasks::{LOOK_PAUSE, stopped};
 use super::{App, Shared};
@@ -16,10 +16,10 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// Differences that are reported, at most.
+/// The most differences that are reported.
 const UNUSED_MAX: usize = 100;
 
-/// Changes whenever a file is written: inode, size, and times. `None`: the file cannot be read.
+/// The inode, size and times of a file, which change whenever the file is written. `None`: the file cannot be read.
 type Stamp = Option<(u64, u64, [i64; 4])>;
 
 fn stamp(path: &Path) -> Stamp {
@@ -32,9 +32,9 @@ fn stamp(path: &Path) -> Stamp {
 #[derive(Debug)]
 struct SpecificationFile {
     path: PathBuf,
-    /// The stamp at the last read; the outer `None`: never read.
+    /// The stamp at the last read; the outer `None`: the file has never been read.
     stamp: Option<Stamp>,
-    /// The specifications at the last read, or the first mistake.
+    /// The specifications at the last read, or the first problem of the file.
     contents: Result<Vec<Specification>, String>,
 }
 
@@ -42,7 +42,7 @@ struct SpecificationFile {
 #[derive(Debug)]
 pub(super) struct Files {
     files: Vec<SpecificationFile>,
-    /// The names in the files at their first read. Those that are not stored were removed on purpose.
+    /// The names in each file when it was first read. If such a specification is not stored, it was removed on purpose.
     first_names: BTreeSet<String>,
 }
 
@@ -56,10 +56,10 @@ impl Files {
         Self { files: paths.into_iter().map(file).collect(), first_names: BTreeSet::new() }
     }
 
-    /// Reads the files that have changed. Blocks.
+    /// Reads the files that have changed. Blocks the thread.
     pub(super) fn look(&mut self) {
         for file in &mut self.files {
-            // Before the read: a write during the read changes the stamp again.
+            // Taken before the read, so that a write during the read gives another stamp.
             let now = stamp(&file.path);
             if file.stamp == Some(now) {
                 continue;
@@ -72,7 +72,7 @@ impl Files {
         }
     }
 
-    /// How the files differ from what is stored.
+    /// How the files differ from the stored specifications.
     pub(super) fn unused(&self, stored: &[SpecificationState]) -> Vec<Unused> {
         let mut all = Vec::new();
         for SpecificationFile { path, contents, .. } in &self.files {
@@ -108,7 +108,7 @@ impl Files {
     }
 }
 
-/// The specifications of a file, or its first mistake.
+/// The specifications of a file, or the file's first problem.
 fn read(path: &Path) -> Result<Vec<Specification>, String> {
     match config::read(path, config::specification::parse) {
         Ok(placed) => Ok(placed.into_iter().map(|placed| placed.specification).collect()),
@@ -117,7 +117,7 @@ fn read(path: &Path) -> Result<Vec<Specification>, String> {
 }
 
 impl App {
-    /// Compares the files with what is stored every second, until the server ends.
+    /// Compares the files with the stored specifications every second, until the server ends.
     pub(super) async fn watch_files(&self) -> Result<(), String> {
         let shared: &Shared = &self.shared;
         let mut stop = shared.stop.subscribe();
@@ -132,7 +132,7 @@ impl App {
             });
             files = tokio::select! {
                 looked = looked => looked.map_err(|error| error.to_string())?,
-                // A read that a dead network file system blocks must not keep the server.
+                // A read that a broken network file system blocks must not delay the end of the server.
                 () = stopped(&mut stop) => return Ok(()),
             };
             let stored = match shared.health.read(&shared.main, store::specifications).await {
@@ -191,7 +191,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("file.toml");
         written(&path, &(specification("one", "main") + &specification("removed", "main")));
-        // `removed` was in the file from the beginning, and somebody removed it.
+        // `removed` was in the file from the beginning, and then somebody removed the specification.
         let mut used = stored(&path);
         used.retain(|state| state.specification.name == "one");
         let mut files = Files::new(&[path.clone(), directory.path().join("./file.toml")]);

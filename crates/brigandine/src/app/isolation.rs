@@ -1,4 +1,5 @@
-//! Decides at the start how builds and evaluators are isolated, by what is configured and what the machine allows.
+//! Decides when the server starts how builds and evaluators are isolated. The configuration and the machine's abilities
+//! determine it.
 
 use super::AppError;
 use crate::config::{self, BUILD_USER, Config};
@@ -8,7 +9,8 @@ use crate::os::state_dir::StateDir;
 use rustix::process::geteuid;
 use std::path::Path;
 
-/// The configured isolation if it works here, or else a weaker one with a warning, if that is allowed.
+/// The configured isolation if it works on this machine. Otherwise, if the configuration allows it, a weaker isolation
+/// with a warning.
 pub(super) async fn choose(
     config: &Config,
     supervisors: &Supervisors,
@@ -47,8 +49,8 @@ pub(super) async fn choose(
     }
 }
 
-/// The user of builds, if it is not the server's own. A configured user that cannot be used is an error; the default one
-/// only a warning.
+/// The user that runs builds; `None`: the server's own user. If the configured user cannot be used, that is an error.
+/// If the default user cannot be used, that is only a warning.
 async fn user(config: &Config, supervisors: &Supervisors) -> Result<Option<User>, AppError> {
     let named = config.build_user.as_deref();
     let name = named.unwrap_or(BUILD_USER);
@@ -82,7 +84,7 @@ async fn user(config: &Config, supervisors: &Supervisors) -> Result<Option<User>
 async fn find(name: &str, state: &Path, supervisors: &Supervisors) -> Result<Option<User>, String> {
     let (looked, at) = (name.to_owned(), state.to_owned());
     let checked = tokio::task::spawn_blocking(move || {
-        // May ask a directory service.
+        // Finding the user may take a request to a directory service, so it is done on a blocking thread.
         let Some(user) = User::find(&looked)? else { return Ok(None) };
         let owned = user.owns(&at).map_err(|error| format!("{}: {error}", at.display()))?;
         match owned {

@@ -1,4 +1,5 @@
-//! The lock of the state directory, the work that commands do under it, and the recovery from a server that was killed.
+//! The lock of the state directory, the work that commands do while they hold it, and the recovery after a server was
+//! killed.
 
 use super::AppError;
 use crate::input::Checkouts;
@@ -20,11 +21,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, watch};
 
-/// Deletes what need not be kept in a state directory on which no server runs.
+/// Deletes what retention does not keep, in a state directory on which no server runs.
 ///
 /// # Errors
-/// [`AppError::Locked`]: a server runs on it, and nothing was changed; the server can be told to prune. After any other
-/// error the next run deletes the rest.
+/// [`AppError::Locked`]: a server runs on the directory, and nothing was changed; the caller can ask that server to
+/// prune. After any other error the next run deletes the rest.
 pub(crate) async fn prune(
     state: &Path,
     keep: Keep,
@@ -45,7 +46,7 @@ pub(crate) async fn prune(
     Ok(pruned?)
 }
 
-/// Makes the database of a state directory that has none, or waits until a starting server has made it.
+/// Makes the database of a state directory that has none, or waits until a server that is starting has made it.
 ///
 /// # Errors
 /// The database cannot be made, or has another version.
@@ -69,8 +70,8 @@ pub(crate) async fn make_state(state: &Path) -> Result<(), AppError> {
     }
 }
 
-/// Makes the database private to the server's user: SQLite creates it with the modes that the umask allows. By path,
-/// because only SQLite may open the file.
+/// Makes the database readable only for the server's user, because SQLite creates it with the modes that the umask
+/// allows. The modes are changed by path, because only SQLite may open the file.
 pub(super) fn keep_private(state: &Path) -> Result<(), AppError> {
     let files = StateDir::new(state);
     for path in [files.database()].into_iter().chain(files.wal()) {
@@ -84,7 +85,7 @@ pub(super) fn keep_private(state: &Path) -> Result<(), AppError> {
     Ok(())
 }
 
-/// How often the lock is tried: [`served`](super::wake::served) holds it for a moment.
+/// How often the lock is tried. Several tries are needed because [`served`](super::wake::served) holds it for a moment.
 const LOCK_TRIES: u32 = 20;
 /// The pause between two tries.
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
@@ -103,22 +104,23 @@ pub(super) fn lock(state: &Path) -> Result<File, AppError> {
     Err(AppError::Locked(state.to_owned()))
 }
 
-/// Opens a file to be locked.
+/// Opens a file that is to be locked.
 fn lock_file(path: &Path) -> Result<File, AppError> {
     File::options()
         .create(true)
         .truncate(false)
         .write(true)
-        // Opening a named pipe would wait for its reader.
+        // Without this flag, opening a named pipe would wait for a reader of the pipe.
         .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
         .open(path)
         .map_err(|error| AppError::File(path.to_owned(), error))
 }
 
-/// How long a new server waits for the processes of one that was killed. Only the kernel can delay their end.
+/// How long a new server waits for the processes of a server that was killed. Only the kernel can delay their end.
 const LAST_SERVER_TIME: Duration = Duration::from_secs(30);
 
-/// The supervisors of this server, once all processes of the last one have ended: its supervisors hold a lock until then.
+/// Returns the supervisors of this server, after all processes of the last server have ended. The last server's
+/// supervisors hold a lock until then.
 pub(super) async fn supervisors(state: &Path) -> Result<Arc<Supervisors>, AppError> {
     let path = StateDir::new(state).processes_lock();
     let failed = |error| AppError::File(path.clone(), error);
@@ -153,7 +155,8 @@ pub(super) async fn supervisors(state: &Path) -> Result<Arc<Supervisors>, AppErr
     Ok(Supervisors::with_groups(Some(file), cgroups))
 }
 
-/// Recovers from a server that was killed: ends its child processes, reschedules its builds, removes its partial files.
+/// Recovers from a server that was killed: ends its child processes, schedules its builds again, and removes its
+/// partial files.
 pub(super) async fn recover(
     state: &Path,
     state_id: &str,
@@ -161,12 +164,12 @@ pub(super) async fn recover(
     logs: &Logs,
     checkouts: &Arc<Checkouts>,
 ) -> Result<(), AppError> {
-    // Processes first: they may still write to the directories that are removed next.
+    // Processes are ended first, because they may still write to the directories that are removed next.
     let mark = format!("{STATE_VARIABLE}={state_id}");
     let (work, exports) = (StateDir::new(state).work(), Arc::clone(checkouts));
     let cleaned = tokio::task::spawn_blocking(move || {
         let killed = kill_marked(&mark);
-        // The folder itself stays: it may be a link or a mount point.
+        // The folder itself stays, because it may be a link or a mount point.
         let removed = folder::empty(&work);
         exports.clean();
         (killed, removed)
@@ -176,7 +179,7 @@ pub(super) async fn recover(
         why: error.to_string(),
     })?;
     if let Err(error) = removed {
-        // The leftovers only take room: every attempt at a build has a directory of its own.
+        // The leftovers only use disk space, because every attempt at a build has a directory of its own.
         let path = StateDir::new(state).work();
         tracing::error!(%error, path = %path.display(), "what builds left cannot be removed; remove it by hand");
     }

@@ -1,4 +1,5 @@
-//! Connects the parts of the server: which are opened in which order, which run, and how they end in reverse.
+//! Connects the parts of the server: the order in which they are opened and started, and the reverse order in which
+//! they end.
 //!
 //! ```text
 //! start: lock the state directory → database, migrations → recovery → clones, exports, logs
@@ -6,8 +7,8 @@
 //! stop:  no new builds → wake socket → monitors → builder → database → lock
 //! ```
 //!
-//! Every task is required: one that ends with an error or a panic ends the server, and [`App::failed`] says which and
-//! why.
+//! Every task is required: if a task ends with an error or a panic, the server ends, and [`App::failed`] says which
+//! task it was and why.
 
 mod actions;
 mod error;
@@ -43,7 +44,7 @@ use std::time::Instant;
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::JoinHandle;
 
-/// The server without its HTTP. Clones share one server.
+/// The server without HTTP. Clones share one server.
 #[derive(Debug, Clone)]
 pub struct App {
     shared: Arc<Shared>,
@@ -52,11 +53,11 @@ pub struct App {
 #[derive(Debug)]
 struct Shared {
     config: Config,
-    /// What can be built here; the first is the default of jobs.
+    /// The systems for which the server builds. The first is the default for jobs.
     systems: Vec<String>,
-    /// The lane of everything but pages and API, evaluations, and builds.
+    /// The lane of the database for everything except pages, the API, evaluations and builds.
     main: Database,
-    /// The lane of pages and API.
+    /// The lane of the database for pages and the API.
     web: Database,
     logs: Logs,
     health: Health,
@@ -65,26 +66,26 @@ struct Shared {
     retention: Retention,
     /// Requests a retention run.
     prune: Notify,
-    /// How the specification files differ from what is stored.
+    /// How the specification files differ from the stored specifications.
     unused: watch::Sender<Vec<Unused>>,
-    /// Notified when specifications may have been stored: they are compared with the files again.
+    /// Notified when specifications may have been stored, so that they are compared with the files again.
     stored: Notify,
     monitors: Arc<monitor::Shared>,
-    /// Taken by `run_builder`.
+    /// The executor; `None`: `run_builder` has taken it.
     executor: Mutex<Option<LocalExecutor>>,
     /// The specifications that have monitors. Lock order: before `running`.
     watched: Mutex<HashMap<SpecificationId, Watched>>,
-    /// The running tasks but the builder's, with their names. Bound: one for each specification, and four.
+    /// The running tasks except the builder's, with their names. At most one for each specification, and four more.
     running: Mutex<Vec<(String, JoinHandle<()>)>>,
     builder_task: Mutex<Option<JoinHandle<()>>>,
-    /// Whether specifications get monitors: from `run` until `shutdown`. `sync` reads it without `watched` locked, so it
-    /// may add a monitor while a shutdown begins; that monitor ends with the process.
+    /// Whether specifications get monitors: true from `run` until `shutdown`. `sync` reads the flag without `watched`
+    /// locked, so it may add a monitor while a shutdown begins. Such a monitor ends with the process.
     monitored: AtomicBool,
-    /// True: monitors and the wake socket end.
+    /// Becomes true when monitors and the wake socket must end.
     stop: watch::Sender<bool>,
-    /// The first required task that exited, and why.
+    /// The first required task that exited, and why; `None`: all of them run.
     failed: watch::Sender<Option<(String, String)>>,
-    /// The lock of the state directory, held for the life of the server; the kernel releases it even after `kill -9`.
+    /// The lock of the state directory, held while the server runs. The kernel releases it even after `kill -9`.
     lock: File,
 }
 
@@ -92,16 +93,16 @@ struct Shared {
 #[derive(Debug)]
 struct Watched {
     specification: Specification,
-    /// The last request for a look that the monitor received.
+    /// The time of the last request for a look that the monitor received.
     wanted_at: i64,
     /// Requests a look.
     wanted: Arc<Notify>,
-    /// True: the monitor ends. `shutdown` sets it for all monitors.
+    /// Becomes true when the monitor must end. `shutdown` sets it for all monitors.
     stop: watch::Sender<bool>,
 }
 
 impl App {
-    /// Stores specifications, as one write. An existing one is replaced only with `replace`.
+    /// Stores specifications in one write. An existing specification is replaced only if `replace` is set.
     pub async fn load(
         &self,
         specifications: Vec<Specification>,
@@ -126,7 +127,7 @@ impl App {
         Ok(done.into_iter().map(|(_, name, loaded)| (name, loaded)).collect())
     }
 
-    /// Sends an event to the watchers, if there are any.
+    /// Sends an event to all receivers, if there are any.
     fn publish(&self, event: Event) {
         let _ = self.shared.events.send(event);
     }
@@ -145,11 +146,11 @@ impl App {
         AppError::Ended { part, why }
     }
 
-    /// Shuts down: no new looks, evaluations are aborted, running builds end (`drain`) or are killed and scheduled again;
-    /// then the database is closed.
+    /// Shuts down. No look begins any more, and evaluations are aborted. With `drain`, running builds are awaited;
+    /// otherwise they are killed and scheduled again. Then the database is closed.
     pub async fn shutdown(&self, drain: bool) -> Result<(), AppError> {
         let shared = &self.shared;
-        // First, so that no build is started while the rest ends.
+        // The builder is stopped first, so that no build starts while the other parts end.
         shared.builder.stop(if drain { Stop::Drain } else { Stop::Now });
         shared.monitored.store(false, Ordering::SeqCst);
         shared.stop.send_replace(true);
@@ -186,22 +187,22 @@ impl App {
         Ok(())
     }
 
-    /// Kills the builds that a drain waits for.
+    /// Kills the builds for which a drain waits.
     pub(crate) fn cut(&self) {
         self.shared.builder.stop(Stop::Now);
     }
 
-    /// The lane for pages and API.
+    /// The database, in the lane for pages and the API.
     pub fn database(&self) -> &Database {
         &self.shared.web
     }
 
-    /// The events from now on. A receiver that lags loses the oldest events.
+    /// Subscribes to the events from now on. A receiver that lags loses the oldest events.
     pub fn events(&self) -> broadcast::Receiver<Event> {
         self.shared.events.subscribe()
     }
 
-    /// How the specification files differ from what is stored.
+    /// How the specification files differ from the stored specifications.
     pub(crate) fn unused(&self) -> watch::Receiver<Vec<Unused>> {
         self.shared.unused.subscribe()
     }
@@ -216,7 +217,7 @@ impl App {
         &self.shared.logs
     }
 
-    /// The systems that builds can have here.
+    /// The systems for which this server builds.
     pub(crate) fn systems(&self) -> &[String] {
         &self.shared.systems
     }
@@ -226,12 +227,12 @@ impl App {
         &self.shared.config.state
     }
 
-    /// Wakes the builder, because something was registered in the database directly.
+    /// Wakes the builder, because a build was registered directly in the database.
     pub fn wake(&self) {
         self.shared.builder.wake();
     }
 
-    /// The times at which the processes of builds start; for measurements.
+    /// Subscribes to the times at which the processes of builds start, for measurements.
     pub fn starts(&self) -> broadcast::Receiver<(BuildId, Instant)> {
         self.shared.builder.starts()
     }

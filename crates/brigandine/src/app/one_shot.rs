@@ -6,17 +6,17 @@ use crate::monitor::{self, Looked};
 use crate::store::{self, DatabaseError, JobFilter, Snapshot};
 use std::sync::Arc;
 
-/// Failures that are reported one by one; further ones are counted.
+/// How many failures are reported one by one; further ones are only counted.
 const REPORTED_MAX: usize = 20;
 
-/// The outcome.
+/// What failed, and what deserves a warning.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct OneShot {
-    /// Looks, evaluations and builds that failed, a line for each. Bound: [`REPORTED_MAX`].
+    /// Looks, evaluations and builds that failed, one line each. At most [`REPORTED_MAX`].
     failures: Vec<String>,
-    /// How many more failed.
+    /// The number of further failures.
     further: usize,
-    /// Warnings, a line for each.
+    /// Warnings, one line each.
     pub(crate) remarks: Vec<String>,
 }
 
@@ -45,7 +45,7 @@ impl OneShot {
         }
     }
 
-    /// Adds the outcome of a look, and the builds of its evaluation.
+    /// Adds the outcome of a look, and of the builds of its evaluation.
     fn add(&mut self, s: &Snapshot, id: SpecificationId, looked: Looked) -> rusqlite::Result<()> {
         let Some(state) = store::specification_by_id(s, id)? else { return Ok(()) };
         let name = &state.specification.name;
@@ -73,7 +73,7 @@ impl OneShot {
         Ok(())
     }
 
-    /// Adds the builds of an evaluation that did not succeed.
+    /// Adds those builds of an evaluation that did not succeed.
     fn add_builds(
         &mut self,
         s: &Snapshot,
@@ -118,7 +118,7 @@ impl OneShot {
 }
 
 impl App {
-    /// Looks once at every specification and builds its jobs. Called instead of [`App::run`].
+    /// Looks once at every specification, and builds its jobs. Called instead of [`App::run`].
     pub(crate) async fn one_shot(&self) -> Result<OneShot, AppError> {
         self.run_builder();
         self.listen()?;
@@ -135,7 +135,7 @@ impl App {
                     let (looked, _) = look.await?;
                     let is_aborted =
                         matches!(looked, Looked::Evaluated(_, EvaluationStatus::Aborted));
-                    // An evaluation that a full disk aborted is made again once there is room.
+                    // If a full disk aborted the evaluation, it is repeated once there is room.
                     if full == 0 || !is_aborted {
                         return Ok::<_, DatabaseError>((state.specification.name, id, looked));
                     }

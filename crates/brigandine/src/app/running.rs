@@ -1,7 +1,7 @@
-//! The configuration of the running server, for commands: a file in the state directory.
+//! A file in the state directory that tells commands about the running server.
 //!
-//! The server writes it at its start and removes it at its end. A server that was killed leaves it until the next start,
-//! so commands read it only while a server runs.
+//! The server writes the file when it starts, and removes it when it ends. A killed server leaves the file until the
+//! next start, so commands read it only while a server runs.
 
 use super::wake::{Served, served};
 use crate::model::{Keep, Unused};
@@ -9,21 +9,21 @@ use crate::os::state_dir::StateDir;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
-/// What commands may know of the running server.
+/// What commands need to know about the running server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RunningServer {
-    /// Its process.
+    /// The server's process id.
     pub(crate) pid: u32,
-    /// Its configuration file.
+    /// The server's configuration file; `None`: it has none.
     pub(crate) configuration: Option<PathBuf>,
-    /// Which evaluations it keeps of a specification without `keep`.
+    /// Which evaluations the server keeps, for specifications without `keep`.
     pub(crate) keep: Keep,
-    /// How its specification files differ from what is stored.
+    /// How the server's specification files differ from the stored specifications.
     #[serde(default)]
     pub(crate) unused: Vec<Unused>,
 }
 
-/// The running server of this state directory. `None`: no server runs, or its file cannot be read.
+/// Reads the file of the server that runs on this state directory. `None`: no server runs, or the file cannot be read.
 pub(crate) fn running_server(state: &Path) -> Option<RunningServer> {
     if served(state) == Served::No {
         return None;

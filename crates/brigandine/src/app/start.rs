@@ -1,4 +1,4 @@
-//! How the server starts: what is opened in which order, and what is recovered before anything runs.
+//! How the server starts: the order in which the parts are opened, and what is recovered before a task runs.
 
 use super::lock::{keep_private, lock, recover, supervisors};
 use super::{App, AppError, Shared, isolation};
@@ -20,17 +20,17 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use tokio::sync::{Notify, broadcast, watch};
 
-/// Events that a slow watcher may be behind.
+/// How many events a slow receiver may lag behind.
 const EVENTS: usize = 4096;
-/// Fetches that have a turn, and that run altogether.
+/// How many fetches have a turn at once, and how many run at once in all (`monitor::Turns`).
 const FETCHES: (usize, usize) = (8, 128);
-/// Evaluations that have a turn, and that run altogether.
+/// How many evaluations have a turn at once, and how many run at once in all.
 const EVALUATIONS: (usize, usize) = (2, 64);
-/// Jobs of one evaluation.
+/// The most jobs of one evaluation.
 const EVALUATION_JOBS_MAX: usize = 1_000_000;
-/// Bytes of one build's output.
+/// The most bytes of one build's output.
 const OUTPUT_BYTES_MAX: u64 = 16 << 30;
-/// Exported revisions that are kept although nothing uses them.
+/// How many exported revisions are kept although nothing uses them.
 const CHECKOUTS_KEPT: usize = 16;
 
 impl App {
@@ -45,13 +45,14 @@ impl App {
     )]
     pub async fn start(mut config: Config) -> Result<Self, AppError> {
         std::fs::create_dir_all(&config.state)
-            // First: files in it may be readable by others for a moment after they are made.
+            // The mode is set first, because files in the directory may be readable by others for a moment after they
+            // are made.
             .and_then(|()| std::fs::set_permissions(&config.state, Permissions::from_mode(0o700)))
             .and_then(|()| config.state.canonicalize())
             .map(|state| config.state = state)
             .map_err(|error| AppError::State(config.state.clone(), error))?;
-        // Files below have usual modes: the directory keeps other users out, and the user of builds must be able to read
-        // the part that it is shown.
+        // Files in the directory get the usual modes. The directory itself keeps other users out, and the user of
+        // builds must be able to read the part that the sandbox shows.
         rustix::process::umask(Mode::from_raw_mode(0o022));
         let (state, limits) = (config.state.clone(), config.limits.clone());
         let files = StateDir::new(&state);

@@ -1,6 +1,6 @@
 //! The tasks of the running server: the builder, a monitor for each specification, the wake socket, retention, and the
-//! looks at the state directory and at the specification files. Each is required: one that ends with an error or a panic
-//! ends the server.
+//! checks of the state directory and of the specification files. Each task is required: if it ends with an error or a
+//! panic, the server ends.
 
 use super::wake::wake_socket;
 use super::{App, AppError, RunningServer, Shared, Watched};
@@ -17,14 +17,15 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 
-/// The pause before a build is started again whose worker vanished for the first time.
+/// The pause before a build is started again after its worker vanished for the first time.
 const LOSS_PAUSE: Duration = Duration::from_secs(5);
-/// The pause between two looks at the state directory or the specification files.
+/// The pause between two checks of the state directory or of the specification files.
 pub(super) const LOOK_PAUSE: Duration = Duration::from_secs(1);
 /// The pause between two retention runs.
 const RETENTION_PAUSE: Duration = Duration::from_secs(3600);
 
-/// Resolves when `stop` turns true. It keeps no borrow of the channel, which a `select!` would hold in its other branches.
+/// Resolves when `stop` becomes true. Unlike `wait_for` itself, the future returns no borrow of the channel, which a
+/// `select!` would hold while its other branches run.
 pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
@@ -47,7 +48,7 @@ impl App {
         self.sync().await
     }
 
-    /// Tells commands how this server is configured.
+    /// Writes the file that tells commands about this server.
     pub(super) fn note_running(&self) {
         let config = &self.shared.config;
         let server = RunningServer {
@@ -83,8 +84,8 @@ impl App {
         Ok(())
     }
 
-    /// Handles a message of another program: a request, or that the database was changed. No further right is checked:
-    /// only a program that may write to the state directory can send one.
+    /// Handles a message from another program: a request, or the notice that the database was changed. The sender's
+    /// rights are not checked, because only programs that may write to the state directory can send a message.
     async fn handle_message(&self, message: &[u8]) -> Result<(), AppError> {
         let request = std::str::from_utf8(message).ok().and_then(|text| text.split_once(' '));
         if let Some((what, of)) = request {
@@ -92,11 +93,12 @@ impl App {
         }
         let build = request.and_then(|(_, id)| id.parse().ok());
         match (request.map(|(what, _)| what), build) {
-            // The command reads the outcome from the build's row.
+            // The command reads the outcome from the build's row, so no answer is sent.
             (Some("cancel"), Some(id)) => {
                 let canceled = self.shared.health.retry(|| self.cancel(id)).await?;
                 if canceled == Cancel::TooLate {
-                    // The command itself has canceled the build: pages have to show it, and a twin may start.
+                    // The command has already canceled the build in the database. Pages must show it, and a twin may
+                    // start.
                     self.shared.builder.wake();
                     self.publish_build(id).await?;
                 }
@@ -116,7 +118,7 @@ impl App {
         let executor = shared.executor.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(executor) = executor else { return };
         let config = &shared.config;
-        // Bound: every running job sends at most two events.
+        // At most two events per running job.
         let (sender, events) = mpsc::channel::<DispatchEvent>(2 * config.max_jobs + 16);
         let dispatcher = LocalDispatcher::new(executor, sender);
         let settings = BuilderSettings {
@@ -141,7 +143,7 @@ impl App {
         *shared.builder_task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
     }
 
-    /// Runs a required task: its error or panic ends the server.
+    /// Runs a required task: if it ends with an error or a panic, the server ends.
     pub(super) fn watch(
         &self,
         name: &str,
@@ -167,7 +169,7 @@ impl App {
         })
     }
 
-    /// Runs a required task that `shutdown` awaits.
+    /// Runs a required task, for which `shutdown` waits.
     pub(super) fn spawn(
         &self,
         name: &str,
@@ -179,7 +181,7 @@ impl App {
         running.push((name.to_owned(), task));
     }
 
-    /// Starts and ends monitors so that they match the stored specifications, and passes on requests for looks.
+    /// Starts and ends monitors so that they match the stored specifications, and passes requests for looks to them.
     pub(crate) async fn sync(&self) -> Result<(), AppError> {
         if !self.shared.monitored.load(Ordering::SeqCst) {
             return Ok(());
@@ -226,7 +228,7 @@ impl App {
 }
 
 impl Shared {
-    /// Deletes what need not be kept: now, every hour, and on request.
+    /// Deletes what retention does not keep: when the server starts, every hour, and on request.
     async fn retain(&self) {
         let mut stop = self.stop.subscribe();
         loop {
@@ -241,7 +243,7 @@ impl Shared {
                 ),
                 Ok(_) => {}
                 Err(error) if error.is_closed() => return,
-                // Nothing depends on it, and the next run tries again.
+                // No other task depends on it, and the next run tries again.
                 Err(error) => {
                     tracing::error!(
                         error = model::with_causes(&error),

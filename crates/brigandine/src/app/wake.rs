@@ -1,7 +1,7 @@
-//! The wake socket: other programs send the running server requests, and connect to it to see that it runs.
+//! The wake socket: other programs send requests to the running server, and connect to see whether a server runs.
 //!
-//! A message has one or two words; `App::handle_message` knows them. Bound: the kernel's queue of datagrams; a sender does
-//! not wait for room in it.
+//! A message has one or two words, which `App::handle_message` reads. The kernel's queue of datagrams is the bound of
+//! waiting messages. If the queue is full, a sender does not wait.
 
 use crate::os::file::open_regular;
 use crate::os::state_dir::StateDir;
@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tokio::net::UnixDatagram;
 
-/// Calls `f` with a path of the wake socket that is short enough for a socket address, however long the path of the state
-/// directory is.
+/// Calls `f` with a path to the wake socket. The path is short enough for a socket address, however long the path of
+/// the state directory is.
 fn with_wake_path<T>(state: &Path, f: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
     use std::os::fd::AsRawFd;
     let directory = File::open(state)?;
@@ -20,25 +20,25 @@ fn with_wake_path<T>(state: &Path, f: impl FnOnce(&Path) -> io::Result<T>) -> io
     f(&StateDir::new(&path).wake_socket())
 }
 
-/// Opens the wake socket. The caller holds the lock of the state directory.
+/// Opens the wake socket. The caller must hold the lock of the state directory.
 pub(super) fn wake_socket(state: &Path) -> io::Result<UnixDatagram> {
-    // With the lock held, an existing socket is one of a server that was killed.
+    // Because the caller holds the lock, an existing socket belongs to a server that was killed.
     let _ = std::fs::remove_file(StateDir::new(state).wake_socket());
     with_wake_path(state, |path| UnixDatagram::bind(path))
 }
 
-/// Tells the server of this state directory that the database was changed: a specification was stored or removed, or a
-/// look is wanted. Returns whether a server runs.
+/// Notifies the server of this state directory that the database was changed: a specification was stored or removed, or
+/// a look was requested. Returns whether a server runs.
 pub(crate) fn wake(state: &Path) -> bool {
     match tell(state, "look") {
         Ok(()) => true,
-        // The server has messages to handle, and looks at the database then.
+        // The queue is full: the server has messages to handle, and will read the database then.
         Err(error) => error.kind() == io::ErrorKind::WouldBlock,
     }
 }
 
-/// Sends the server of this state directory a message, such as `cancel ID`. A message that it does not know makes it look
-/// at the database.
+/// Sends a message, such as `cancel ID`, to the server of this state directory. A message that the server does not know
+/// makes it read the database.
 pub(crate) fn tell(state: &Path, what: &str) -> io::Result<()> {
     with_wake_path(state, |path| {
         let socket = std::os::unix::net::UnixDatagram::unbound()?;
@@ -50,35 +50,35 @@ pub(crate) fn tell(state: &Path, what: &str) -> io::Result<()> {
 /// Whether a server runs on a state directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Served {
-    /// A server runs, and receives messages.
+    /// A server runs and receives messages.
     Yes,
-    /// The directory is locked: a server starts or ends, or `brigandine prune` runs.
+    /// The directory is locked: a server is starting or ending, or `brigandine prune` is running.
     Locked,
     /// No server runs.
     No,
 }
 
-/// Whether a server runs on this state directory now. Changes nothing.
+/// Whether a server runs on this state directory now. The check changes nothing.
 pub(crate) fn served(state: &Path) -> Served {
     let connected = with_wake_path(state, |path| {
-        // Refused if no process has the socket open any more, as after `kill -9`.
+        // The kernel refuses the connection if no process has the socket open any more, as after `kill -9`.
         std::os::unix::net::UnixDatagram::unbound()?.connect(path)
     });
     if connected.is_ok() {
         return Served::Yes;
     }
     let Ok(file) = open_regular(&StateDir::new(state).lock()) else { return Served::No };
-    // The lock is released at once; a server that starts meanwhile tries again.
+    // The lock is released immediately. A server that starts in this moment tries again.
     match file.try_lock_shared() {
         Err(TryLockError::WouldBlock) => Served::Locked,
         Ok(()) | Err(TryLockError::Error(_)) => Served::No,
     }
 }
 
-/// A server that has been absent for this long has gone. One that systemd restarts may be back before.
+/// A server that has been absent for this long has gone. A server that systemd restarts may return sooner.
 const ABSENCE: Duration = Duration::from_millis(400);
 
-/// Notices that the server of a state directory has gone.
+/// Detects that the server of a state directory has gone.
 #[derive(Debug)]
 pub(crate) struct Presence {
     state: PathBuf,
@@ -86,12 +86,12 @@ pub(crate) struct Presence {
 }
 
 impl Presence {
-    /// For the server of this state directory.
+    /// Watches the server of this state directory.
     pub(crate) fn new(state: &Path) -> Self {
         Self { state: state.to_owned(), absent_since: None }
     }
 
-    /// Whether no server has run for [`ABSENCE`]. Call it several times a second.
+    /// Whether no server has run for [`ABSENCE`]. Must be called several times per second.
     pub(crate) fn has_gone(&mut self) -> bool {
         if served(&self.state) != Served::No {
             self.absent_since = None;

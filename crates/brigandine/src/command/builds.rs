@@ -8,26 +8,26 @@ use crate::model::{self, Build, BuildFilter, BuildStatus, SpecificationState};
 use crate::store::{self, JobFilter, Snapshot};
 use crate::wire::{BuildJson, builds_json};
 
-/// Jobs of one evaluation that a name is compared with.
+/// The most jobs of an evaluation among which a name is searched for.
 const JOBS_MAX: u32 = 5000;
 
-/// A build as the API gives it, with the further columns of the table.
+/// A build as the API shows it, with the additional columns of the table.
 #[derive(Debug, Serialize)]
 pub(super) struct Listed {
     #[serde(flatten)]
     known: BuildJson,
-    /// The name of its status.
+    /// The name of the build's status.
     #[serde(serialize_with = "name_of")]
     status: BuildStatus,
-    /// Why it ended as it did, or what it waits for; may be empty.
+    /// Why the build ended so, or what it waits for; may be empty.
     reason: String,
-    /// When it was registered.
+    /// When the build was registered.
     queuedtime: i64,
-    /// Seconds from its start to its end, or until now.
+    /// Seconds from the build's start to its end, or until now; `None`: it has not started.
     seconds: Option<i64>,
-    /// How many builds that it needs have not succeeded.
+    /// How many builds that this one needs have not succeeded.
     waiting: i64,
-    /// How many times it was started.
+    /// How many times the build was started.
     attempts: i64,
     #[serde(skip)]
     build: Build,
@@ -39,7 +39,7 @@ fn name_of<S: serde::Serializer>(status: &BuildStatus, serializer: S) -> Result<
 }
 
 impl Listed {
-    /// Reads what the list has of each build.
+    /// Reads what the list shows of each build.
     pub(super) fn all(s: &Snapshot, builds: Vec<Build>) -> rusqlite::Result<Vec<Self>> {
         let json = builds_json(s, builds.clone())?;
         let one = |(build, known): (Build, BuildJson)| Self {
@@ -56,7 +56,7 @@ impl Listed {
     }
 }
 
-/// Why a build ended as it did, or what it waits for.
+/// Why a build ended so, or what it waits for.
 fn reason(build: &Build) -> String {
     if build.status == BuildStatus::Scheduled && build.waiting > 0 {
         return format!("waits for {} of the builds it needs", build.waiting);
@@ -67,7 +67,7 @@ fn reason(build: &Build) -> String {
 /// Prints the list.
 ///
 /// # Errors
-/// There is no such state directory, specification, evaluation or job, or it cannot be read.
+/// The state directory, specification, evaluation or job does not exist, or the database cannot be read.
 pub(crate) async fn run(arguments: &cli::Builds) -> Result<(), Failure> {
     let database = existing(&arguments.state.state).await?;
     let filter = BuildFilter {
@@ -116,7 +116,7 @@ pub(crate) async fn run(arguments: &cli::Builds) -> Result<(), Failure> {
 /// Explains an empty list: fails if the specification, evaluation, system or job of the filter does not exist.
 fn check(s: &Snapshot, filter: &BuildFilter) -> rusqlite::Result<Result<(), Failure>> {
     if let Some(name) = &filter.specification {
-        // A specification that was removed may have builds still.
+        // A removed specification may still have builds.
         let names = store::specification_names(s)?;
         if !names.contains(name) {
             return Ok(Err(no_specification(name, &names)));
@@ -149,7 +149,7 @@ fn check(s: &Snapshot, filter: &BuildFilter) -> rusqlite::Result<Result<(), Fail
     Ok(if names.contains(job) { Ok(()) } else { Err(unknown("build of a job", job, &names)) })
 }
 
-/// Seconds from a build's start to its end, or until now.
+/// Seconds from a build's start to its end, or until now; `None`: the build has not started.
 pub(super) fn seconds(build: &Build) -> Option<i64> {
     let end = if build.stopped_at > 0 { build.stopped_at } else { model::now() };
     (build.started_at > 0).then(|| (end - build.started_at).max(0))

@@ -1,4 +1,5 @@
-//! `brigandine cancel ID`, `brigandine restart ID`: change builds in the database, and tell the server if one runs.
+//! `brigandine cancel ID` and `brigandine restart ID`: change builds in the database, and notify the server if one
+//! runs.
 
 use std::time::{Duration, Instant};
 
@@ -8,11 +9,11 @@ use crate::cli;
 use crate::model::{self, BuildStatus, Cancel, Restart, restart_refused};
 use crate::store;
 
-/// After this time `cancel` tells the server once more: a full socket drops messages.
+/// After this time, `cancel` notifies the server again, because a full socket drops messages.
 const TELL_AGAIN: Duration = Duration::from_secs(1);
 
-/// Cancels a build and waits for its end. The request is stored first: a server that is killed before it acts on it
-/// cancels the build when it starts again.
+/// Cancels a build and waits for its end. The request is stored first. So if the server is killed before it has handled
+/// the request, the next server cancels the build when it starts.
 ///
 /// # Errors
 /// There is no such build, it has ended already, or no server runs that could end it now.
@@ -62,14 +63,14 @@ pub(crate) async fn cancel(arguments: &cli::Change) -> Result<(), Failure> {
     Err(Failure::failed(format!("build {id} ended before it could be canceled")))
 }
 
-/// Schedules a build that ended badly once more.
+/// Schedules a build that ended without success again.
 ///
 /// # Errors
-/// There is no such build, or it is not one that can be built again.
+/// There is no such build, or it cannot be scheduled again.
 pub(crate) async fn restart(arguments: &cli::Change) -> Result<(), Failure> {
     let (state, id) = (&arguments.state.state, arguments.id);
     let database = existing(state).await?;
-    // One write does all of it: the server only needs to know that a build waits.
+    // One write makes the whole change. The server then only needs to know that a build is scheduled.
     match database.write(move |tx| store::restart(tx, id)).await? {
         Restart::Done(changed) => {
             let rest = match changed.len() - 1 {

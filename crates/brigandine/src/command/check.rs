@@ -1,4 +1,4 @@
-//! `brigandine check`: reads files as the server would, and reports every mistake.
+//! `brigandine check`: reads files like the server, and reports every mistake.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -10,15 +10,15 @@ use crate::cli;
 use crate::config::{self, Diagnostic, Diagnostics};
 use crate::model::{Evaluator, Input, Reference, Specification};
 
-/// How many things were checked, and what is wrong with them.
+/// How much was checked, and the mistakes that were found.
 #[derive(Debug, Default, Serialize)]
 struct Report {
-    /// Files that were read.
+    /// The number of files that were read.
     files: usize,
     specifications: usize,
     jobs: usize,
     problems: Diagnostics,
-    /// What may be a mistake.
+    /// Messages about what may be a mistake.
     notes: Vec<String>,
 }
 
@@ -68,9 +68,9 @@ fn check(arguments: &cli::Check) -> Report {
         let parsed = read(&mut report, path, config::server::parse);
         files.extend(parsed.into_iter().flat_map(|config| config.specifications));
     }
-    // A file may be named twice, here and by the configuration for example.
+    // The same file may be named twice, for example here and in the configuration.
     let mut seen = HashSet::new();
-    // Of two specifications of one name the server uses the one that it loads last.
+    // If two specifications have the same name, the server uses the one that it loads last.
     let mut names: HashMap<String, (PathBuf, usize)> = HashMap::new();
     for path in files.iter().filter(|path| seen.insert(identity(path))) {
         let file = path.display().to_string();
@@ -108,7 +108,7 @@ fn check(arguments: &cli::Check) -> Report {
     report
 }
 
-/// Reads and parses a file, and adds its problems to the report.
+/// Reads and parses a file, and adds its problems to the report. `None`: the file has problems.
 fn read<T>(
     report: &mut Report,
     path: &Path,
@@ -118,13 +118,13 @@ fn read<T>(
     config::read(path, parse).map_err(|problems| report.problems.extend(problems)).ok()
 }
 
-/// The same path for all names of a file.
+/// A path that is the same for all names of a file.
 fn identity(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }
 
-/// How many digits the revisions of the input's repository have: 40 where SHA-1 names objects, 64 with SHA-256. `None`:
-/// the repository is not on this machine.
+/// How many digits the revisions of the input's repository have: 40 if the repository uses SHA-1, 64 if it uses
+/// SHA-256. `None`: the repository is not on this machine.
 fn digits(input: &Input) -> Option<usize> {
     let path = Path::new(input.url.strip_prefix("file://").unwrap_or(&input.url));
     if !path.is_absolute() {
@@ -132,7 +132,7 @@ fn digits(input: &Input) -> Option<usize> {
     }
     let config = ["config", ".git/config"].map(|name| path.join(name));
     let text = config.iter().find_map(|path| std::fs::read_to_string(path).ok())?;
-    // As git writes it: `objectformat = sha256` in `[extensions]`.
+    // git writes `objectformat = sha256` in the section `[extensions]`.
     let long = text.lines().any(|line| {
         let line = line.to_lowercase();
         let said = line.split_once('=').map(|(key, value)| (key.trim(), value.trim()));
@@ -141,7 +141,7 @@ fn digits(input: &Input) -> Option<usize> {
     Some(if long { 64 } else { 40 })
 }
 
-/// Problems and notes about revisions whose number of digits does not fit the repository.
+/// Problems and notes about revisions whose number of digits is not that of the repository.
 fn check_revisions(
     file: &str,
     text: &str,

@@ -1,7 +1,7 @@
-//! `brigandine demo`: the real server builds a sample project and shows it.
+//! `brigandine demo`: a real server builds a sample project, and the demo shows the progress.
 //!
-//! The demo makes a git repository, starts the server on it, and draws the builds while they run. Then it commits a
-//! second revision, of which the server builds only the job whose sources have changed.
+//! The demo makes a git repository, starts the server for it, and draws the builds while they run. Then it commits a
+//! second revision. The server builds only the job whose sources this revision changes.
 
 mod sample;
 mod screen;
@@ -28,28 +28,28 @@ use tokio::sync::broadcast::error::RecvError;
 
 const SPECIFICATION: &str = include_str!("../../demo/specification.toml");
 
-/// The time limit for all builds with `--exit`.
+/// With `--exit`: the time limit for all builds.
 const TIME_MAX: Duration = Duration::from_secs(180);
 
-/// How long the first evaluation stays on the screen, complete, before the second revision is committed.
+/// How long the complete first evaluation stays on the screen before the second revision is committed.
 const READING_TIME: Duration = Duration::from_secs(4);
 
 /// The least time between two drawings of the summary.
 const DRAW_PAUSE: Duration = Duration::from_millis(80);
 
-/// Ports that are tried, the wanted one included.
+/// How many ports are tried, including the wanted one.
 const PORTS: u16 = 100;
 
-/// Bytes at the end of a log in which its last line is looked for.
+/// How many bytes at the end of a build log are searched for the last line.
 const LAST_BYTES: u64 = 4096;
 
-/// Shows the sample project being built.
+/// Builds the sample project, and shows the progress.
 ///
 /// # Errors
-/// A program that the demo needs is missing, the state directory is not empty, the server failed,
-/// or (with `--exit`) the outcome is not the expected one.
+/// A program that the demo needs is missing, the state directory is not empty, the server failed, or (with `--exit`)
+/// the outcome is not the expected one.
 pub(crate) async fn run(arguments: &cli::Demo) -> Result<(), Failure> {
-    // A trace line in the middle of the drawing would break it; the pages show what fails.
+    // A trace line would break the drawing, so only errors are traced. The pages show what fails.
     trace(LogFormat::Text, "error");
     for (program, package) in [("git", "git"), ("cc", "gcc and libc6-dev"), ("ar", "binutils")] {
         if !is_installed(program) {
@@ -78,7 +78,7 @@ fn is_installed(program: &str) -> bool {
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
-/// Makes the directory `path`; one that exists must be empty.
+/// Makes the directory `path`. If the directory exists, it must be empty.
 fn empty_directory(path: &Path) -> Result<PathBuf, Failure> {
     let failed = |error: std::io::Error| file_failed(path, &error);
     std::fs::create_dir_all(path).map_err(failed)?;
@@ -91,7 +91,7 @@ fn empty_directory(path: &Path) -> Result<PathBuf, Failure> {
     path.canonicalize().map_err(failed)
 }
 
-/// The wanted address, or the next port that is free.
+/// Listens at the wanted address, or at the next free port.
 async fn bind(wanted: SocketAddr) -> Result<TcpListener, Failure> {
     for step in 0..PORTS {
         let Some(port) = wanted.port().checked_add(step) else { break };
@@ -101,7 +101,7 @@ async fn bind(wanted: SocketAddr) -> Result<TcpListener, Failure> {
             Err(_) => break,
         }
     }
-    // No port is free: report the problem of the wanted address.
+    // No port is free. `listen` reports the problem of the wanted address.
     listen(wanted).await
 }
 
@@ -163,14 +163,14 @@ fn specification(sample: &Path) -> Result<Vec<model::Specification>, Failure> {
     let path = sample.to_str().ok_or_else(|| {
         Failure::failed(format!("{} is no UTF-8 text; name another --state", sample.display()))
     })?;
-    // Quoted as TOML quotes: a path may hold anything but a slash.
+    // Escaped as in a TOML string, because a path may contain quotes and backslashes.
     let quoted = path.replace('\\', "\\\\").replace('"', "\\\"");
     let text = SPECIFICATION.replace("\"URL\"", &format!("\"{quoted}\""));
     let placed = config::specification::parse("the demo's specification", &text)?;
     Ok(placed.into_iter().map(|placed| placed.specification).collect())
 }
 
-/// Draws the evaluations whenever they change; with `exit`, until both are complete.
+/// Draws the evaluations whenever they change. With `exit`, returns when both are complete.
 async fn show(
     exit: bool,
     app: &App,
@@ -189,8 +189,9 @@ async fn show(
         if complete && complete_since.is_none() {
             complete_since = Some(Instant::now());
         }
-        // A visitor sees the first evaluation complete before the second begins. `--exit` saves that time: once the
-        // changed job has succeeded, the second evaluation builds it again.
+        // Without `--exit`, a visitor sees the complete first evaluation before the second begins. With `--exit` no
+        // time is spent on that: the second revision is committed once the changed job has succeeded, so that this job
+        // must be built again.
         let due = if exit {
             evaluations
                 .first()
@@ -215,7 +216,7 @@ async fn show(
         if exit && started.elapsed() > TIME_MAX {
             return Err(Failure::failed("not everything was built in time"));
         }
-        // Draw again at the next change, or after a second, because the running times have grown.
+        // Draws again at the next change, or after `pause`, because the running times have grown.
         let pause = if committed || exit { Duration::from_secs(1) } else { READING_TIME / 8 };
         let next = async {
             match events.recv().await {
@@ -228,7 +229,7 @@ async fn show(
     }
 }
 
-/// The evaluations, oldest first. `last_words` caches the last lines of logs by build.
+/// The evaluations, oldest first. `last_words` caches the last line of each failed build's log.
 async fn evaluations(
     app: &App,
     last_words: &mut HashMap<i64, String>,
@@ -251,8 +252,8 @@ async fn evaluations(
     Ok(all)
 }
 
-/// The last line of a build's log that is not blank. `None`: there is none, or the log cannot be read, which the page of
-/// the build shows.
+/// The last line of a build's log that is not blank. `None`: there is none, or the log cannot be read (the page of the
+/// build reports that).
 async fn last_line(app: &App, id: BuildId) -> Option<String> {
     let build = app.database().read(move |s| store::build(s, id)).await.ok()??;
     let end = u64::try_from(build.log.bytes).unwrap_or(0);

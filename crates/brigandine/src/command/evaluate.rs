@@ -1,4 +1,4 @@
-//! `brigandine evaluate NAME`: has the running server fetch a specification's inputs now.
+//! `brigandine evaluate NAME`: asks the running server to fetch a specification's inputs now.
 
 use std::path::Path;
 
@@ -12,10 +12,11 @@ use crate::cli;
 use crate::model::{self, Evaluation, EvaluationStatus, Look, SpecificationState};
 use crate::store::{self, Database};
 
-/// Requests a look, waits for it and for the evaluation of what it found; with `--wait` for the builds too.
+/// Requests a look, and waits for the look and for the evaluation of the revisions that it finds. With `--wait`, waits
+/// for the builds too.
 ///
 /// # Errors
-/// There is no such specification, no server runs, the look, the evaluation or a build failed.
+/// There is no such specification, no server runs, or the look, the evaluation or a build failed.
 pub(crate) async fn run(arguments: &cli::Evaluate) -> Result<(), Failure> {
     let state = &arguments.state.state;
     let database = existing(state).await?;
@@ -28,7 +29,7 @@ pub(crate) async fn run(arguments: &cli::Evaluate) -> Result<(), Failure> {
             Ok(_) => return Ok(Err(Failure::failed(format!("`{name}` is disabled")))),
             Err(failure) => return Ok(Err(failure)),
         }
-        // Read again, with the time of the request.
+        // Read again, because the state now has the time of the request.
         match named(tx, &name)? {
             Ok(found) => with_evaluation(tx, found).map(Ok),
             Err(failure) => Ok(Err(failure)),
@@ -43,7 +44,7 @@ pub(crate) async fn run(arguments: &cli::Evaluate) -> Result<(), Failure> {
         )));
     }
     let (look, current) = looked(state, &database, &before).await?;
-    // Without a new evaluation the inputs have the revisions of an earlier one.
+    // If there is no new evaluation, the inputs have the revisions of an earlier one.
     let had_ended =
         |e: &Evaluation| matches!(e.status, EvaluationStatus::Succeeded | EvaluationStatus::Failed);
     let is_new = |e: &&Evaluation| {
@@ -79,7 +80,7 @@ pub(crate) async fn run(arguments: &cli::Evaluate) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Prints the new evaluation, or which evaluation has the revisions that the inputs are at.
+/// Prints the new evaluation, or which older evaluation has the revisions that the inputs have now.
 fn report(new: Option<&Evaluation>, current: Option<&Evaluation>) {
     let Some(evaluation) = new else {
         return say(&match current {
@@ -99,7 +100,7 @@ fn report(new: Option<&Evaluation>, current: Option<&Evaluation>) {
     }
 }
 
-/// Waits for a look that began after the request, and for the evaluation of what it found.
+/// Waits for a look that began after the request, and for the evaluation of the revisions that it found.
 async fn looked(
     state: &Path,
     database: &Database,

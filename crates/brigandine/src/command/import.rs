@@ -1,4 +1,4 @@
-//! `brigandine import`: takes over the builds of another server.
+//! `brigandine import`: imports the builds of another server.
 
 use std::cell::Cell;
 use std::io::{IsTerminal, Write};
@@ -9,15 +9,15 @@ use crate::cli;
 use crate::model;
 use crate::store::{self, Step};
 
-/// The least time between two lines of progress on a terminal.
+/// The least time between two lines of progress, if standard error is a terminal.
 const TERMINAL_PAUSE: Duration = Duration::from_millis(200);
-/// The same where standard error is a file or a pipe.
+/// The least time between two lines of progress, if standard error is a file or a pipe.
 const FILE_PAUSE: Duration = Duration::from_secs(10);
 
 /// Imports, and prints what was imported.
 ///
 /// # Errors
-/// The database has an unknown schema, or cannot be read or written; the message says how to go on.
+/// The database has an unknown schema, or cannot be read or written; the message says how to continue.
 pub(crate) fn run(arguments: &cli::Import) -> Result<(), Failure> {
     let cli::Import::Cuirass { state, file, json } = arguments;
     let began = Instant::now();

@@ -9,10 +9,10 @@ use crate::log::{LogReader, Logs};
 use crate::model::{BuildId, EvaluationId, EvaluationStatus};
 use crate::store::{self, Database};
 
-/// Prints the log; with `--follow`, until the build has ended.
+/// Prints the log. With `--follow`, prints until the build has ended.
 ///
 /// # Errors
-/// There is no such build, evaluation or state directory, or the log cannot be read. With `--follow`: the build or
+/// There is no such build, evaluation or state directory, or the log cannot be read. With `--follow` also: the build or
 /// evaluation did not succeed, or no server runs that could end it.
 pub(crate) async fn run(arguments: &cli::Log) -> Result<(), Failure> {
     let state = &arguments.state.state;
@@ -21,7 +21,7 @@ pub(crate) async fn run(arguments: &cli::Log) -> Result<(), Failure> {
     match (arguments.evaluation, arguments.build) {
         (Some(id), _) => evaluation(arguments, &database, &logs, id).await,
         (None, Some(id)) => build(arguments, &database, &logs, id).await,
-        // The command line requires one of the two.
+        // Does not happen: the command line requires one of the two.
         (None, None) => Ok(()),
     }
 }
@@ -53,7 +53,7 @@ async fn build(
             // Each attempt has a log of its own.
             (offset, attempt) = (0, build.attempt);
         }
-        // The status was read before the file, so the file holds the whole log of a build that has ended.
+        // The status was read before the file, so the file of an ended build has the whole log.
         let mut reader = logs.open(&build, offset).await;
         if !print(reader.as_mut(), &mut offset).await? {
             return Ok(Some(None));
@@ -70,7 +70,7 @@ async fn build(
         }
         if is_gone { Err(gone(arguments, &format!("build {id}"))) } else { Ok(None) }
     });
-    // With `--follow` the exit status is the build's result.
+    // With `--follow` the exit status tells the build's result.
     ended.await?.map_or(Ok(()), |build| result_of(&build))
 }
 
@@ -108,14 +108,14 @@ async fn evaluation(
     printed.await
 }
 
-/// Prints the log from `offset` on. `false`: the reader of standard output has gone.
+/// Prints the log from `offset` on. `false`: standard output has no reader any more.
 async fn print(reader: Option<&mut LogReader>, offset: &mut u64) -> Result<bool, Failure> {
     let Some(reader) = reader else { return Ok(true) };
     let mut out = std::io::stdout();
     while let Some(bytes) = reader.next().await.map_err(failed)? {
         *offset += bytes.len() as u64;
         match out.write_all(&bytes) {
-            // `brigandine log 7 | head`
+            // For example `brigandine log 7 | head`.
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(false),
             other => other.map_err(failed)?,
         }

@@ -1,4 +1,4 @@
-//! The commands, one file each: what they ask of the rest and how they print it.
+//! The commands, one file each: which functions of the other rooms they call, and how they print the results.
 
 pub(crate) mod builds;
 pub(crate) mod change;
@@ -31,23 +31,23 @@ const FAILED: u8 = 1;
 const NOT_FOUND: u8 = 3;
 /// Exit status: a build that the command waited for was canceled.
 const CANCELED: u8 = 4;
-/// Exit status: the time given by `--timeout` is over.
+/// Exit status: the time limit of `--timeout` has passed.
 const TIMEOUT: u8 = 5;
 
 /// How long a command sleeps between two reads of the database. The server is another process and sends no events.
 const POLL_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long a command waits for the database of a server that is just starting. A server that needs longer, to
-/// migrate its database for example, says so in its trace.
+/// How long a command waits for the database of a server that is just starting. A server that needs longer, for example
+/// to migrate its database, says so in its trace.
 const START_TIME: Duration = Duration::from_secs(30);
 
-/// How long threads that block may keep the process from ending.
+/// How long blocked threads may delay the end of the process.
 const BLOCKED_TIME: Duration = Duration::from_secs(5);
 
-/// Names that a message lists at most.
+/// The most names that a message lists.
 const NAMES_MAX: usize = 10;
 
-/// Why a command failed: a message for standard error and an exit status.
+/// Why a command failed: a message for standard error, and an exit status.
 #[derive(Debug)]
 pub(crate) struct Failure {
     message: String,
@@ -59,12 +59,12 @@ impl Failure {
         Self { message: message.into(), status }
     }
 
-    /// With exit status 1.
+    /// A failure with exit status 1.
     fn failed(message: impl Into<String>) -> Self {
         Self::new(FAILED, message)
     }
 
-    /// With exit status 3.
+    /// A failure with exit status 3.
     fn not_found(message: impl Into<String>) -> Self {
         Self::new(NOT_FOUND, message)
     }
@@ -72,7 +72,7 @@ impl Failure {
     /// Prints the message and returns the status.
     pub(crate) fn report(self) -> ExitCode {
         if !self.message.is_empty() {
-            // Problems of a file begin with its name; other messages get the name of the program.
+            // Problems of a file begin with the file's name. Other messages get the name of the program in front.
             let first = self.message.lines().next().unwrap_or_default();
             let told = first.contains(": error: ");
             eprintln!("{}{}", if told { "" } else { "brigandine: " }, self.message);
@@ -103,7 +103,8 @@ fn file_failed(path: &Path, error: &io::Error) -> Failure {
     Failure::failed(format!("{}: {error}", path.display()))
 }
 
-/// Threads for the server's tasks: few, because child processes and the threads of the database do the work.
+/// The runtime of the server's tasks. It has few threads, because child processes and the threads of the database do
+/// most of the work.
 ///
 /// # Errors
 /// The machine refuses a thread.
@@ -116,20 +117,20 @@ pub fn runtime() -> io::Result<tokio::runtime::Runtime> {
         .build()
 }
 
-/// Runs a command to its end on threads of its own.
+/// Runs a command to its end, on a runtime of its own.
 ///
 /// # Errors
-/// Those of the command, or the machine refuses a thread.
+/// The errors of the command; or the machine refuses a thread.
 pub(crate) fn block_on(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let runtime = runtime()
         .map_err(|error| Failure::failed(format!("threads cannot be started: {error}")))?;
     let done = runtime.block_on(command);
-    // A thread that a dead disk or network file system blocks must not keep the process.
+    // A thread that is blocked by a broken disk or network file system must not keep the process alive.
     runtime.shutdown_timeout(BLOCKED_TIME);
     done
 }
 
-/// Opens the database of a state directory, which must exist.
+/// Opens the database of a state directory, which must exist. Waits for a server that is just starting.
 async fn existing(state: &Path) -> Result<Database, Failure> {
     let exists = |path: PathBuf| match path.try_exists() {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -141,7 +142,7 @@ async fn existing(state: &Path) -> Result<Database, Failure> {
         found => Ok(found.unwrap_or(false)),
     };
     let files = StateDir::new(state);
-    // A directory with build logs and no database is damaged, which opening it reports.
+    // A directory with build logs and without a database is damaged. Opening the database reports that.
     if !exists(files.database())? && !exists(files.logs())? {
         return Err(Failure::not_found(format!(
             "there is no state in {}; name its directory with --state or BRIGANDINE_STATE",
@@ -150,7 +151,8 @@ async fn existing(state: &Path) -> Result<Database, Failure> {
     }
     let (began, mut reported) = (Instant::now(), false);
     loop {
-        // Asked before opening: a server that has finished starting by then has made the database.
+        // Checked before the database is opened: if the server finishes its start in between, the database is there. In
+        // the other order the failure to open it would be reported although the server only needed a moment.
         let is_starting = app::served(state) == Served::Locked;
         let error = match store::open_as_it_is(state).await {
             Ok(database) => return Ok(database),
@@ -167,14 +169,14 @@ async fn existing(state: &Path) -> Result<Database, Failure> {
     }
 }
 
-/// Calls `read` until it returns something, with whether the server of `state` has gone.
+/// Calls `read` until it returns a value. The argument tells whether the server of `state` has gone.
 async fn poll<T>(
     state: &Path,
     mut read: impl AsyncFnMut(bool) -> Result<Option<T>, Failure>,
 ) -> Result<T, Failure> {
     let mut presence = Presence::new(state);
     loop {
-        // Asked before the read, which then sees everything that the server stored before it went.
+        // Checked before the read, so that the read sees everything that the server stored before it ended.
         let gone = presence.has_gone();
         if let Some(found) = read(gone).await? {
             return Ok(found);
@@ -196,7 +198,8 @@ fn no_specification(name: &str, names: &[String]) -> Failure {
     unknown("specification called", name, names)
 }
 
-/// The failure that there is no `what` of the name `word`, with similar names, or else the first of `names`.
+/// The failure that no `what` is named `word`. The message has similar names, or, if there are none, the first of
+/// `names`.
 fn unknown(what: &str, word: &str, names: &[String]) -> Failure {
     let near = near(word, names);
     let quoted = |names: &[&str]| {
@@ -241,10 +244,10 @@ fn named(s: &Snapshot, name: &str) -> rusqlite::Result<Result<SpecificationState
     Ok(Err(no_specification(name, &names)))
 }
 
-/// A specification, and the evaluation that determines its state.
+/// A specification, and the evaluation that determines its state; `None`: it has no evaluation.
 type Evaluated = (SpecificationState, Option<Evaluation>);
 
-/// Adds the evaluation that determines a specification's state.
+/// Reads the evaluation that determines a specification's state.
 fn with_evaluation(s: &Snapshot, state: SpecificationState) -> rusqlite::Result<Evaluated> {
     let evaluation = state.evaluation().map(|id| store::evaluation(s, id)).transpose()?;
     Ok((state, evaluation.flatten()))

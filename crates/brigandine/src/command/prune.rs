@@ -1,4 +1,4 @@
-//! `brigandine prune`: deletes evaluations that need not be kept, or lists them.
+//! `brigandine prune`: deletes evaluations that retention does not keep, or lists them.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -16,13 +16,13 @@ use crate::model::{self, EvaluationId, Keep};
 use crate::retention::Pruned;
 use crate::store::{self, Database, Due};
 
-/// `prune` gives up on a server that has deleted nothing for so long.
+/// After this time without a deletion by the server, `prune` gives up.
 const IDLE_MAX: Duration = Duration::from_secs(120);
 
-/// Prunes, or lists what would be pruned.
+/// Deletes the evaluations, or lists those that would be deleted.
 ///
 /// # Errors
-/// There is no state directory, its database cannot be used, or the server that runs does not prune.
+/// There is no state directory, its database cannot be used, or the running server does not delete them.
 pub(crate) async fn run(arguments: &cli::Prune) -> Result<(), Failure> {
     let file = match &arguments.config {
         None => None,
@@ -51,7 +51,7 @@ pub(crate) async fn run(arguments: &cli::Prune) -> Result<(), Failure> {
     let pruned = loop {
         tokio::select! {
             pruned = &mut pruned => break pruned,
-            // It stops between two slices.
+            // `app::prune` stops between two slices.
             _ = signals.next() => drop(stop.send_replace(true)),
         }
     };
@@ -64,7 +64,7 @@ pub(crate) async fn run(arguments: &cli::Prune) -> Result<(), Failure> {
             Ok(())
         }
         Err(AppError::Locked(_)) => {
-            // A server starts.
+            // A server has started or is about to.
             let (database, server) = (existing(state).await?, app::running_server(state));
             by_server(state, &database, named, server, arguments.json).await
         }
@@ -72,7 +72,7 @@ pub(crate) async fn run(arguments: &cli::Prune) -> Result<(), Failure> {
     }
 }
 
-/// The rule for specifications without one of their own; prints it on standard error, and where it comes from.
+/// The rule for specifications without a rule of their own. Prints the rule and its origin on standard error.
 fn rule(state: &Path, named: Option<Keep>, server: Option<&RunningServer>) -> Keep {
     let (keep, from) = match (named, server) {
         (Some(keep), Some(server)) if keep != server.keep => (
@@ -93,7 +93,7 @@ fn rule(state: &Path, named: Option<Keep>, server: Option<&RunningServer>) -> Ke
     keep
 }
 
-/// A rule in words.
+/// A retention rule in words.
 fn rules(keep: Keep) -> String {
     let rules = [(keep.evaluations, "evaluations"), (keep.days, "days")];
     let rules = rules.map(|(number, what)| number.map(|number| format!("{number} {what}")));
@@ -150,8 +150,8 @@ fn report(pruned: &Pruned, as_json: bool) {
     ));
 }
 
-/// Has the running server prune by its own configuration. Waits until everything is deleted that is due now: beside a
-/// busy server something new becomes due all the time.
+/// Requests that the running server deletes by its own configuration, and waits until everything is deleted that was
+/// due at the beginning. Later evaluations do not count, because a busy server always has new ones.
 async fn by_server(
     state: &Path,
     database: &Database,

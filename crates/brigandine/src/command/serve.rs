@@ -28,11 +28,11 @@ use crate::os::state_dir::StateDir;
 use crate::site::{self, Web};
 use crate::store::Loaded;
 
-/// Serves until a signal, or handles everything once.
+/// Serves until a signal comes. With `--one-shot`, handles every specification once.
 ///
 /// # Errors
-/// The configuration is wrong, the server cannot start, a required task exited, or (with
-/// `--one-shot`) a fetch, an evaluation or a build failed.
+/// The configuration is wrong, the server cannot start, a required task exited, or (with `--one-shot`) a fetch, an
+/// evaluation or a build failed.
 pub(crate) async fn run(arguments: &cli::Serve) -> Result<(), Failure> {
     let config = configuration(arguments)?;
     trace(config.format, "info");
@@ -44,7 +44,7 @@ pub(crate) async fn run(arguments: &cli::Serve) -> Result<(), Failure> {
     }
 }
 
-/// The configuration of the file, in which the command line replaces what it names.
+/// The configuration from the file. Options of the command line replace its values.
 fn configuration(arguments: &cli::Serve) -> Result<Config, Failure> {
     let mut config = match &arguments.config {
         None => Config::default(),
@@ -66,10 +66,10 @@ fn configuration(arguments: &cli::Serve) -> Result<Config, Failure> {
     Ok(config)
 }
 
-/// The specifications of all files, each with its file.
+/// The specifications of all files, each with the path of its file.
 ///
 /// # Errors
-/// Everything that is wrong in the files.
+/// All mistakes in the files.
 fn specifications(files: &[PathBuf]) -> Result<Vec<(PathBuf, Specification)>, Failure> {
     let mut all: Vec<(PathBuf, Specification)> = Vec::new();
     let mut problems = config::Diagnostics::default();
@@ -84,21 +84,21 @@ fn specifications(files: &[PathBuf]) -> Result<Vec<(PathBuf, Specification)>, Fa
     if problems.is_empty() { Ok(all) } else { Err(problems.into()) }
 }
 
-/// Writes traces to standard error; `RUST_LOG` selects them.
+/// Writes traces to standard error. `RUST_LOG` selects them; otherwise `usual` does.
 pub(super) fn trace(format: LogFormat, usual: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
-    // It fails only where traces are written already, as in a test.
+    // This fails only if a subscriber is installed already, as in a test.
     let _ = match format {
         LogFormat::Text => builder.fmt_fields(debug_fn(field).delimited(" ")).compact().try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
 }
 
-/// Writes a field of a trace line. Values may come from repositories and evaluators: characters that would begin a
+/// Writes a field of a trace line. Values may come from repositories and evaluators, so characters that would begin a
 /// line or control a terminal are escaped.
 fn field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
     if field.name() != "message" {
@@ -117,7 +117,7 @@ fn field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt:
 /// Listens at `address`.
 ///
 /// # Errors
-/// The message says what to do.
+/// The address cannot be used; the message says what to do.
 pub(super) async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(|error| {
         let help = match error.kind() {
@@ -132,7 +132,7 @@ pub(super) async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> 
     })
 }
 
-/// SIGTERM and SIGINT.
+/// Receives SIGTERM and SIGINT.
 pub(super) struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
@@ -171,12 +171,12 @@ fn report(files: &[PathBuf], loaded: &[(String, Loaded)]) {
     }
 }
 
-/// The pause between two attempts to start on a full disk or a locked database.
+/// The pause between two attempts to start while the disk is full or the database is locked.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// A server that cannot start yet, and answers every request with the reason.
+/// A server that cannot start yet. It answers every request with the reason.
 struct Waiting {
-    /// A duplicate of the listener; taken once there is a reason.
+    /// A duplicate of the listener; `None`: it was taken when there was a reason to tell.
     listener: Option<std::net::TcpListener>,
     address: Option<SocketAddr>,
     web: config::Web,
@@ -190,7 +190,7 @@ fn cannot_listen(error: std::io::Error) -> Failure {
 }
 
 impl Waiting {
-    /// Answers nothing before the first failed attempt.
+    /// Requests are answered only after the first attempt has failed.
     fn new(listener: Option<&TcpListener>, web: config::Web) -> Result<Self, Failure> {
         let duplicate = listener.map(|listener| listener.as_fd().try_clone_to_owned()).transpose();
         Ok(Self {
@@ -202,7 +202,7 @@ impl Waiting {
         })
     }
 
-    /// Attempts something until it succeeds or fails for a reason that does not pass.
+    /// Repeats `what` until it succeeds, or fails for a reason that does not pass.
     async fn wait_for<T>(
         &mut self,
         mut what: impl AsyncFnMut() -> Result<T, AppError>,
@@ -247,7 +247,7 @@ impl Waiting {
     }
 }
 
-/// Prints the address: scripts ask for port 0 and read the line.
+/// Prints the address. Scripts use port 0 and read this line.
 fn say_address(address: SocketAddr) {
     println!("listening at http://{address}");
     let _ = std::io::stdout().flush();
@@ -268,8 +268,8 @@ async fn start(
     Ok(app)
 }
 
-/// The token that allows changes over HTTP: of the configured file, or else of `token` in the state directory if that
-/// exists.
+/// The token that authorizes changes over HTTP: the one in the configured file, otherwise the one in `token` of the
+/// state directory. `None`: neither is there.
 fn token(config: &Config) -> Result<Option<Token>, Failure> {
     let usual = StateDir::new(&config.state).token();
     let path = match &config.web.token_file {
@@ -291,7 +291,8 @@ async fn serve(
     let token = token(&config)?;
     let listener = listen(config.listen).await?;
     let address = listener.local_addr().unwrap_or(config.listen);
-    // A signal may interrupt the start, which takes its time to migrate a large database. The next start does it again.
+    // The start takes long if a large database must be migrated, so a signal may interrupt it. The next start
+    // continues.
     let mut waiting = Waiting::new(Some(&listener), config.web.clone())?;
     let started = async {
         let app = start(&config, specifications, &mut waiting).await?;
@@ -319,7 +320,7 @@ async fn serve(
         why = web.died() => Some(format!("the web server ended: {why}")),
     };
     if let Some(why) = why {
-        // End at once: everything acknowledged is on the disk, and the next start recovers the rest.
+        // Returns immediately: every acknowledged write is on the disk, and the next start recovers the rest.
         tracing::error!("{why}");
         return Err(Failure::failed(why));
     }

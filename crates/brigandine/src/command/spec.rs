@@ -1,4 +1,4 @@
-//! `brigandine spec`: the specifications of a state directory, with or without a running server.
+//! `brigandine spec`: manages the specifications of a state directory, with or without a running server.
 
 use std::path::Path;
 
@@ -75,7 +75,7 @@ async fn add(state: &Path, file: &Path, replace: bool, as_json: bool) -> Result<
     )))
 }
 
-/// What became of a specification of a file, as a word.
+/// What happened to a specification of a file, as a word.
 pub(super) fn word(loaded: &Loaded) -> &'static str {
     match loaded {
         Loaded::New => "new",
@@ -85,7 +85,7 @@ pub(super) fn word(loaded: &Loaded) -> &'static str {
     }
 }
 
-/// A specification's state as a word or two.
+/// A specification's state in one or two words.
 fn state_word(state: &SpecificationState, evaluation: Option<&Evaluation>) -> &'static str {
     if !state.specification.enabled {
         return "disabled";
@@ -143,7 +143,7 @@ async fn list(directory: &Path, as_json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-/// How the specification files of the running server differ from what it uses.
+/// How the specification files of the running server differ from the stored specifications.
 fn unused(state: &Path) -> Vec<Unused> {
     app::running_server(state).map(|server| server.unused).unwrap_or_default()
 }

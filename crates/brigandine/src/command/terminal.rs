@@ -1,5 +1,5 @@
-//! The output of commands: the size of the terminal, the width of texts on it, tables, and a progress line that is
-//! overwritten.
+//! The output of commands: the size of the terminal, the width of texts on it, tables, and a progress line that
+//! overwrites itself.
 
 use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
@@ -7,10 +7,10 @@ use std::os::fd::AsFd;
 use serde::Serialize;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-/// Columns and rows of a terminal that does not report its size.
+/// The assumed columns and rows of a terminal that does not report its size.
 const DEFAULT_SIZE: (usize, usize) = (80, 24);
 
-/// Columns and rows of the terminal behind `stream`. `None`: `stream` is no terminal.
+/// Columns and rows of the terminal behind `stream`. `None`: `stream` is not a terminal.
 pub(super) fn size(stream: &(impl AsFd + IsTerminal)) -> Option<(usize, usize)> {
     if !stream.is_terminal() {
         return None;
@@ -20,12 +20,12 @@ pub(super) fn size(stream: &(impl AsFd + IsTerminal)) -> Option<(usize, usize)> 
     Some(size.map_or(DEFAULT_SIZE, |size| (size.ws_col.into(), size.ws_row.into())))
 }
 
-/// The columns of a text without control characters.
+/// How many columns a text without control characters takes.
 pub(super) fn columns(text: &str) -> usize {
     text.width()
 }
 
-/// The text, cut to `width` columns, with a mark where it was cut.
+/// The text, cut to `width` columns. A text that was cut ends with a mark.
 pub(super) fn fit(text: &str, width: usize) -> String {
     if columns(text) <= width {
         return text.to_owned();
@@ -59,7 +59,7 @@ impl Progress {
     /// Replaces the progress line.
     pub(super) fn show(&mut self, text: &str) {
         let Some((width, _)) = size(&std::io::stderr()) else { return };
-        // Some terminals begin a new line after the last column.
+        // The last column stays free, because some terminals begin a new line after it.
         let text = fit(text, width.saturating_sub(1));
         if text != self.shown {
             let _ = write!(std::io::stderr(), "\r\x1b[K{text}");
@@ -81,7 +81,7 @@ impl Drop for Progress {
     }
 }
 
-/// Prints a line. A closed pipe is no error.
+/// Prints a line. A closed pipe is not an error.
 pub(crate) fn say(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
@@ -93,17 +93,17 @@ pub(crate) fn print_json(value: &impl Serialize) {
     }
 }
 
-/// The narrowest column of a table.
+/// The least width to which a column of a table is cut.
 const CELL_MIN: usize = 4;
 
-/// Prints a table. On a terminal the widest columns are cut until a line fits; elsewhere nothing is cut.
+/// Prints a table. On a terminal, the widest columns are cut until the lines fit; otherwise nothing is cut.
 pub(super) fn table<const N: usize>(rows: &[[String; N]]) {
     for line in lines(rows, size(&std::io::stdout()).map(|(columns, _)| columns)) {
         say(&line);
     }
 }
 
-/// The lines of a table that has at most `most` columns.
+/// The lines of a table, each at most `most` columns wide; `None`: as wide as needed.
 fn lines<const N: usize>(rows: &[[String; N]], most: Option<usize>) -> Vec<String> {
     let width = |at: usize| rows.iter().map(|row| columns(&row[at])).max().unwrap_or(0);
     let mut widths: [usize; N] = std::array::from_fn(width);

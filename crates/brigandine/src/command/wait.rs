@@ -1,6 +1,6 @@
-//! `brigandine wait`: until builds have ended, with their result as the exit status.
+//! `brigandine wait`: waits until builds have ended, and exits with their result as the status.
 //!
-//! `evaluate --wait` uses it as well, and `log --follow` gives the same result of its build.
+//! `evaluate --wait` uses this too, and `log --follow` returns the same result for its build.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -18,10 +18,10 @@ use crate::model::{
 };
 use crate::store::{self, Database, JobFilter, Snapshot};
 
-/// Of an evaluation with more jobs, only builds that did not succeed are reported one by one.
+/// If an evaluation has more jobs than this, only the builds that did not succeed are reported one by one.
 const EACH_MAX: i64 = 500;
 
-/// Builds of an evaluation that are reported, as lines or in the JSON, at most.
+/// The most builds of an evaluation that are reported, as lines or in the JSON.
 const REPORTED_MAX: u32 = 1000;
 
 /// What the command waits for.
@@ -29,7 +29,7 @@ const REPORTED_MAX: u32 = 1000;
 pub(super) enum Wanted {
     /// These builds.
     Builds(Vec<BuildId>),
-    /// All builds of an evaluation, and itself.
+    /// An evaluation, and all builds of its jobs.
     Evaluation(EvaluationId),
 }
 
@@ -38,9 +38,9 @@ pub(super) enum Wanted {
 enum End {
     /// Everything has ended.
     Ended,
-    /// The time given by `--timeout` is over.
+    /// The time limit of `--timeout` has passed.
     Timeout,
-    /// No server runs that could go on.
+    /// No server runs that could continue the work.
     NoServer,
 }
 
@@ -48,26 +48,26 @@ enum End {
 #[derive(Debug, Clone, Default)]
 struct Status {
     evaluation: Option<Evaluation>,
-    /// The builds that are reported one by one; of an evaluation those that have ended.
+    /// The builds that are reported one by one; for an evaluation, only those that have ended.
     builds: Vec<Reported>,
     counters: Counters,
     ended: bool,
 }
 
-/// A build that is reported by itself.
+/// A build that is reported on a line of its own.
 #[derive(Debug, Clone)]
 struct Reported {
     build: Build,
     /// The job's name in the evaluation.
     job: String,
-    /// Whether an earlier evaluation had built it.
+    /// Whether an earlier evaluation had built the job already.
     reused: bool,
 }
 
-/// Waits, prints what ended, and gives the result.
+/// Waits, prints what has ended, and returns the result.
 ///
 /// # Errors
-/// A build or evaluation does not exist or did not succeed, the time is over, or no server runs.
+/// A build or evaluation does not exist or did not succeed, the time limit has passed, or no server runs.
 pub(crate) async fn run(arguments: &cli::Wait) -> Result<(), Failure> {
     let state = &arguments.state.state;
     let database = existing(state).await?;
@@ -82,10 +82,10 @@ pub(crate) async fn run(arguments: &cli::Wait) -> Result<(), Failure> {
     wait(state, &database, wanted, arguments.timeout, arguments.json).await
 }
 
-/// Waits for what is wanted and reports how it ended.
+/// Waits for `wanted`, and reports how it ended.
 ///
 /// # Errors
-/// As [`run`]; the failure has the exit status.
+/// The same as of [`run`]; the failure has the exit status.
 pub(super) async fn wait(
     state: &Path,
     database: &Database,
@@ -97,7 +97,7 @@ pub(super) async fn wait(
     let (mut progress, mut printed) = (Progress::default(), HashSet::new());
     let mut status = Status::default();
     let end = loop {
-        // Asked before the read, which then sees everything that the server stored before it went.
+        // Checked before the read, so that the read sees everything that the server stored before it ended.
         let gone = presence.has_gone();
         status = read(database, wanted.clone(), status).await?;
         let ended = status.builds.iter().filter(|reported| reported.build.status.is_finished());
@@ -147,7 +147,7 @@ pub(super) async fn wait(
     if exit_status == 0 { Ok(()) } else { Err(Failure::new(exit_status, why)) }
 }
 
-/// Reads the status; `before` is the last one.
+/// Reads the status. `before` is the status of the previous read.
 async fn read(database: &Database, wanted: Wanted, before: Status) -> Result<Status, Failure> {
     let read = database.read(move |s| match &wanted {
         Wanted::Builds(ids) => builds(s, ids),
@@ -156,7 +156,7 @@ async fn read(database: &Database, wanted: Wanted, before: Status) -> Result<Sta
     read.await?
 }
 
-/// The status of these builds, or that one of them does not exist.
+/// The status of these builds, or the failure that one of them does not exist.
 fn builds(s: &Snapshot, ids: &[BuildId]) -> rusqlite::Result<Result<Status, Failure>> {
     let mut status = Status { ended: true, ..Status::default() };
     for id in ids {
@@ -205,7 +205,7 @@ fn evaluation(
 }
 
 impl Reported {
-    /// As a line: `build 3 hello/test: failed: exit status 3`.
+    /// The build as a line: `build 3 hello/test: failed: exit status 3`.
     fn line(&self) -> String {
         let Build { id, specification, status, message, .. } = &self.build;
         let how = match (message.as_str(), seconds(&self.build)) {
@@ -219,7 +219,7 @@ impl Reported {
 }
 
 impl Status {
-    /// In words: `evaluation 4: 6 of 9 jobs succeeded, 1 failed, 2 started`.
+    /// The status in words: `evaluation 4: 6 of 9 jobs succeeded, 1 failed, 2 started`.
     fn words(&self) -> String {
         let (what, jobs) = match &self.evaluation {
             Some(evaluation) if evaluation.status != EvaluationStatus::Succeeded => {
@@ -243,7 +243,7 @@ impl Status {
         words
     }
 
-    /// The result as a word, and as an exit status.
+    /// The result as a word, and the exit status for it.
     fn result(&self, end: End) -> (&'static str, u8) {
         let evaluated =
             self.evaluation.as_ref().is_none_or(|e| e.status == EvaluationStatus::Succeeded);
@@ -257,10 +257,10 @@ impl Status {
     }
 }
 
-/// The result of one build that has ended.
+/// The result of a build that has ended.
 ///
 /// # Errors
-/// It did not succeed; the failure says how it ended and has the exit status.
+/// The build did not succeed; the failure says how it ended, and has the exit status.
 pub(super) fn result_of(build: &Build) -> Result<(), Failure> {
     let status = match build.status {
         BuildStatus::Succeeded => return Ok(()),

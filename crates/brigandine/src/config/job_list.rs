@@ -36,7 +36,8 @@ const SYSTEMS_MAX: usize = 64;
 /// The most jobs among which a similar name is searched for, when a need is unknown.
 const COMPARED_MAX: usize = 2_000;
 
-/// A job, and what the checks of the whole list need. A job with mistakes has one too, so that other jobs may need it.
+/// A job, and what the checks of the whole list need. Jobs with mistakes are included, so that needing one of them is
+/// not reported as a second mistake.
 pub(super) struct PlacedJob {
     /// `None`: the job has a mistake, which is reported.
     entry: Option<JobEntry>,

@@ -82,7 +82,7 @@ pub struct Config {
     pub(crate) git_filters: Vec<String>,
     /// Whether SIGTERM lets running builds end.
     pub(crate) drain: bool,
-    /// The format of the log lines.
+    /// The format of the trace lines.
     pub(crate) format: LogFormat,
     /// The limits of a fetch, an evaluation and a build.
     pub(crate) limits: Limits,

@@ -36,7 +36,7 @@ use super::client::Client;
 const LEAVING_MAX: usize = 64;
 /// A connection whose client takes nothing for this long may be ended to make room.
 const STALLED: Duration = Duration::from_millis(500);
-/// The least time between two log lines about refusals.
+/// The least time between two trace lines about refusals.
 pub(super) const TELL: Duration = Duration::from_secs(60);
 
 /// Why a connection or a stream is refused.
@@ -67,7 +67,7 @@ struct State {
     clients: HashMap<Client, Held>,
     total: Sum,
     leaving: usize,
-    /// The number of refusals since the last log line about them.
+    /// The number of refusals since the last trace line about them.
     refused: u64,
     told: Option<Instant>,
 }

@@ -47,7 +47,7 @@ pub(crate) enum HttpError {
     TooMany,
     /// A bound of the server is reached.
     Busy,
-    /// A fault of the server; the log says which.
+    /// A fault of the server; the trace says which.
     Internal,
 }
 

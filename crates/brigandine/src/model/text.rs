@@ -1,5 +1,5 @@
 //! Bounds texts from repositories, programs and users, and escapes control characters, so that the texts can be stored,
-//! shown and logged.
+//! shown and traced.
 
 /// The mark at the end of a text that was cut.
 const CUT: &str = "… (cut)";

@@ -59,7 +59,7 @@ pub enum SchemaError {
     Sqlite(#[from] rusqlite::Error),
 }
 
-/// The progress of a migration, for lines in the log; `None`: no step has begun.
+/// The progress of a migration, for trace lines; `None`: no step has begun.
 #[derive(Debug, Default)]
 pub(super) struct Progress(Mutex<Option<Activity>>);
 

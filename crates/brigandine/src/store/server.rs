@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The time between two log lines about a long migration.
+/// The time between two trace lines about a long migration.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 
 /// Why a state directory cannot be opened.

@@ -5,8 +5,8 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
-/// How often git is started when Ctrl-C kills it. git leaves the demo's process group only after the fork, so a signal
-/// to that group may reach it before.
+/// How often a git command is run before the demo gives up, if Ctrl-C kills git. git leaves the demo's process group
+/// only after the fork, so a signal to the group may reach git before that.
 const GIT_TRIES: usize = 8;
 
 /// The files of the first revision.
@@ -24,7 +24,7 @@ pub(super) const FILES: &[(&str, &str)] = &[
     ("tests/rings_test.c", include_str!("../../../demo/tests/rings_test.c")),
 ];
 
-/// What the second revision changes.
+/// The files that the second revision changes.
 pub(super) const SECOND: &[(&str, &str)] =
     &[("docs/manual.md", include_str!("../../../demo/docs/manual-second.md"))];
 
@@ -37,7 +37,7 @@ impl Sample {
         let sample = Self(path);
         std::fs::create_dir_all(&sample.0).map_err(|error| file_failed(&sample.0, &error))?;
         sample.git(&["init", "--quiet", "--initial-branch=main"])?;
-        // The visitor is invited to commit to it, and may have configured no name.
+        // The visitor is invited to commit to the repository, and may not have configured a name.
         for (key, value) in [
             ("user.name", "Brigandine demo"),
             ("user.email", "demo@localhost"),
@@ -101,7 +101,7 @@ impl Sample {
             .env_remove("GIT_WORK_TREE")
             .env_remove("GIT_INDEX_FILE")
             .stdin(Stdio::null())
-            // Ctrl-C goes to the demo alone, which ends once its repository is whole.
+            // Ctrl-C reaches only the demo, which ends once its repository is complete.
             .process_group(0)
             .output()
     }

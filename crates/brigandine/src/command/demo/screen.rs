@@ -1,5 +1,5 @@
-//! Prints the demo's progress: on a terminal a summary that is drawn over itself and never exceeds the terminal's size,
-//! elsewhere plain lines; at the end a table.
+//! Prints the demo's progress. On a terminal, a summary overwrites itself and never exceeds the terminal's size;
+//! otherwise plain lines are printed. A table is printed at the end.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -12,20 +12,20 @@ const PLAIN: &str = "0";
 const BOLD: &str = "1";
 const FAINT: &str = "2";
 
-/// Evaluations that the summary shows besides the newest, at most.
+/// The most older evaluations that the summary shows.
 const OLDER: usize = 3;
 
-/// A line of the summary: texts with the codes of their styles.
+/// A line of the summary: texts, each with the code of its style.
 type Line = Vec<(&'static str, String)>;
 
-/// Standard output, as the demo uses it.
+/// The standard output of the demo.
 pub(super) struct Screen {
     /// Whether standard output is a terminal.
     live: bool,
     silent: bool,
-    /// How wide each line of the last drawing was.
+    /// The width of each line of the last drawing.
     drawn: Vec<usize>,
-    /// The printed status of each job by evaluation and name, so that plain lines report only changes.
+    /// The status that was last printed for each job, by evaluation and name, so that plain lines report only changes.
     said: BTreeMap<(i64, String), &'static str>,
 }
 
@@ -55,7 +55,7 @@ impl Screen {
                 let key = (evaluation.id, name.clone());
                 if self.said.get(&key) != Some(&status) {
                     self.said.insert(key, status);
-                    // Every job begins as scheduled, so that is not reported.
+                    // Every job begins as scheduled, so this status is not reported.
                     if status != BuildStatus::Scheduled.as_str() {
                         let (id, build) = (evaluation.id, job.build);
                         let why = if job.reused { String::new() } else { job.why() };
@@ -68,10 +68,11 @@ impl Screen {
 
     fn draw_over(&mut self, evaluations: &[Summary]) {
         let Some((width, height)) = terminal::size(&std::io::stdout()) else { return };
-        // Some terminals begin a new line after the last column, and all scroll below the last row.
+        // The last column and the last row stay free: some terminals begin a new line after the last column, and all
+        // terminals scroll after the last row.
         let lines = drawing(evaluations, width.saturating_sub(1), height.saturating_sub(2));
         let mut text = String::new();
-        // A terminal that was made narrower has wrapped the lines that were longer.
+        // If the terminal was made narrower, it has wrapped the longer lines.
         let rows: usize = self.drawn.iter().map(|columns| columns.div_ceil(width).max(1)).sum();
         if rows > 0 {
             text.push_str(&format!("\x1b[{rows}A\x1b[J"));
@@ -96,9 +97,9 @@ impl Screen {
     }
 }
 
-/// The lines of the summary, cut to `width` and `height`.
+/// The lines of the summary, cut to `width` columns and `height` rows.
 fn drawing(evaluations: &[Summary], width: usize, height: usize) -> Vec<Line> {
-    // Only the newest evaluation is listed job by job.
+    // Jobs are listed only for the newest evaluation.
     let Some((newest, older)) = evaluations.split_last() else { return Vec::new() };
     let mut jobs: Vec<Line> = newest.jobs.iter().map(|(name, job)| job_line(name, job)).collect();
     let head = heading(newest, width);
@@ -122,7 +123,7 @@ fn drawing(evaluations: &[Summary], width: usize, height: usize) -> Vec<Line> {
     lines.map(|line| cut(line, width)).collect()
 }
 
-/// An evaluation's number, subject and counts, wrapped at `width`.
+/// An evaluation's number, subject and counts, wrapped at `width` columns.
 fn heading(evaluation: &Summary, width: usize) -> Vec<Line> {
     let (number, words) = (format!("#{}", evaluation.id), evaluation.words());
     let subject = &evaluation.subject;
@@ -155,7 +156,7 @@ fn job_line(name: &str, job: &Job) -> Line {
     vec![(PLAIN, "  ".to_owned()), (colour, mark.to_owned()), (paint, format!(" {name:12} {note}"))]
 }
 
-/// The beginning of a line, at most `width` columns.
+/// The beginning of a line, at most `width` columns wide.
 fn cut(line: Line, width: usize) -> Line {
     let mut room = width;
     let mut kept = Vec::new();
@@ -171,7 +172,7 @@ fn cut(line: Line, width: usize) -> Line {
     kept
 }
 
-/// A sign and the code of its colour for a status.
+/// The sign for a status, and the code of the sign's colour.
 fn mark(status: &str) -> (&'static str, &'static str) {
     match status {
         "succeeded" => ("✓", "32"),
@@ -184,7 +185,7 @@ fn mark(status: &str) -> (&'static str, &'static str) {
     }
 }
 
-/// Prints how each job ended in the two evaluations, and the reasons of those that did not succeed.
+/// Prints how each job ended in the two evaluations, and why jobs did not succeed.
 pub(super) fn print_table(outcome: &Outcome) {
     let empty = BTreeMap::new();
     let jobs_of =

@@ -1,4 +1,4 @@
-//! What the demo tells of each evaluation and its jobs, and whether they ended as expected.
+//! What the demo prints about each evaluation and its jobs, and whether they ended as expected.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use crate::command::builds::seconds;
 use crate::model::{BuildStatus, Evaluation, EvaluationStatus};
 use crate::store::{self, JobFilter, Snapshot};
 
-/// How every job ends when all is well.
+/// How every job must end.
 const EXPECTED: &[(&str, BuildStatus)] = &[
     ("app.link", BuildStatus::Succeeded),
     ("app.package", BuildStatus::FailedDependency),
@@ -24,7 +24,7 @@ const EXPECTED: &[(&str, BuildStatus)] = &[
 /// The only job whose sources the second revision changes.
 pub(super) const CHANGED: &str = "docs.check";
 
-/// Jobs of an evaluation that are read at most; the sample has far fewer.
+/// The most jobs of an evaluation that are read; the sample has far fewer.
 const JOBS_MAX: u32 = 1000;
 
 /// An evaluation and its jobs.
@@ -44,17 +44,17 @@ pub(super) struct Summary {
 pub(super) struct Job {
     pub(super) build: i64,
     pub(super) status: &'static str,
-    /// Whether an earlier evaluation had built it.
+    /// Whether an earlier evaluation had built the job already.
     pub(super) reused: bool,
     pub(super) seconds: i64,
-    /// Why it did not succeed.
+    /// Why the job did not succeed.
     pub(super) reason: String,
-    /// The last line of its log, if it failed.
+    /// The last line of the build log; empty unless the job failed.
     pub(super) last_words: String,
 }
 
 impl Job {
-    /// Why it did not succeed, to be added to its status.
+    /// Why the job did not succeed, as a text that follows the status.
     pub(super) fn why(&self) -> String {
         match (self.reason.as_str(), self.last_words.as_str()) {
             ("", _) => String::new(),
@@ -90,7 +90,7 @@ impl Summary {
         })
     }
 
-    /// In words: `6 succeeded, 1 failed, 2 started`.
+    /// The counts in words: `6 succeeded, 1 failed, 2 started`.
     pub(super) fn words(&self) -> String {
         if self.jobs.is_empty() {
             return format!("evaluation {}", self.status);
@@ -102,7 +102,7 @@ impl Summary {
                 parts.push(format!("{count} {what}"));
             }
         };
-        // Builds that have ended stand first.
+        // Builds that have ended come first.
         let (pending, ended) = BuildStatus::ALL.split_at(2);
         for status in ended.iter().chain(pending.iter().rev()) {
             count(status.as_str(), &|job: &Job| job.status == status.as_str());
@@ -111,7 +111,7 @@ impl Summary {
         parts.join(", ")
     }
 
-    /// Adds what is not as expected to `surprises`; `second` says which revision was evaluated.
+    /// Appends each difference from what is expected to `surprises`. `second`: the second revision was evaluated.
     fn compare(&self, second: bool, surprises: &mut Vec<String>) {
         let id = self.id;
         if self.status != EvaluationStatus::Succeeded.as_str() {
@@ -138,7 +138,7 @@ impl Summary {
     }
 }
 
-/// How the demo ended.
+/// The outcome of the demo.
 #[derive(Debug, Serialize)]
 pub(super) struct Outcome {
     pub(super) expected: bool,
