@@ -1,15 +1,17 @@
-//! `brigandine-bench builds`: what a build that does nothing costs.
+//! `brigandine-bench builds`: the costs of a build that does nothing.
 //!
-//! The real server looks at a sample repository, evaluates its job list of the requested length, and builds the jobs, each
-//! the shell command `:`, with everything on (durable commits, clean directories, build logs, attempts, counters) but HTTP
-//! and, by default, the sandbox. The clock runs from the registered evaluation to the last committed result. Processor time
-//! is that of the server's process without its children.
+//! The real server looks at a sample repository, evaluates its job list, which has the requested length, and builds the
+//! jobs. Each job is the shell command `:`. Everything is on (durable commits, clean directories, build logs, attempts,
+//! counters) except HTTP and, by default, the sandbox. The clock runs from the registered evaluation to the last
+//! committed result. The processor time is that of the server's process without its children.
 //!
-//! Then the time from three triggers to a running process is measured, on a server with nothing else to do:
+//! Then the time from a trigger to the running process of a build is measured, on a server that has nothing else to do.
+//! There are three triggers:
 //!
-//! - *registered*: one new build is committed (elsewhere "queue a run");
-//! - *evaluated*: a specification changes and there is nothing to fetch: look, evaluation, registering;
-//! - *pushed*: a hook reports a new revision, which is fetched first from a repository on this machine.
+//! - *registered*: one new build is committed (other servers call this "queue a run");
+//! - *evaluated*: a specification changes and there is nothing to fetch. The time covers the look, the evaluation and
+//!   the registration;
+//! - *pushed*: a hook reports a new revision, which is first fetched from a repository on this machine.
 
 use crate::cli::Builds;
 use crate::output::{Failure, failed, print_json, say};
@@ -195,7 +197,7 @@ async fn check(app: &App, count: u32) -> Result<(), Failure> {
     Err(failed(format!("{} of {count} builds succeeded", counters.succeeded)))
 }
 
-/// From the commit of a single new build to its running process, on a server with nothing to do.
+/// Measures the time from the commit of a single new build to its running process, on an idle server.
 async fn triggers(app: &App, count: u32) -> Result<Percentiles, Failure> {
     let mut starts = app.starts();
     let mut times = Vec::new();
@@ -231,7 +233,8 @@ async fn triggers(app: &App, count: u32) -> Result<Percentiles, Failure> {
     Ok(Percentiles::of(times))
 }
 
-/// From a hook that reports a push to the running process, with fetch and evaluation.
+/// Measures the time from a hook that reports a push to the running process. The time includes the fetch and the
+/// evaluation.
 async fn pushes(app: &App, repository: &Path, count: u32) -> Result<Percentiles, Failure> {
     let mut starts = app.starts();
     let mut times = Vec::new();
@@ -248,7 +251,8 @@ async fn pushes(app: &App, repository: &Path, count: u32) -> Result<Percentiles,
     Ok(Percentiles::of(times))
 }
 
-/// From a changed specification to the running process: a look that finds nothing to fetch, an evaluation, and the start.
+/// Measures the time from a changed specification to the running process. The time includes a look that has nothing to
+/// fetch, an evaluation, and the start.
 async fn changes(
     app: &App,
     specification: &mut Specification,
@@ -295,7 +299,7 @@ fn job_list(count: u32) -> String {
 }
 
 fn commit(repository: &Path, jobs: &str) -> Result<(), Failure> {
-    // `note` is the only source of the jobs: builds do not copy the long job list.
+    // `note` is the only source of the jobs, so builds do not copy the long job list.
     commit_files(repository, &[("brigandine.toml", jobs), ("note", "nothing to do\n")])
 }
 

@@ -1,4 +1,5 @@
-//! A client over one kept connection. It does as little as HTTP/1.1 needs, so that the server is measured.
+//! A client that keeps one connection. It does only what HTTP/1.1 requires, so that the server is measured and not the
+//! client.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -18,7 +19,7 @@ pub(crate) async fn connect_from(
     socket.connect(address).await
 }
 
-/// One kept connection.
+/// A connection that stays open between requests.
 pub(crate) struct Connection {
     socket: TcpStream,
     buffer: Vec<u8>,
@@ -33,7 +34,7 @@ impl Connection {
         Self::over(TcpStream::connect(address).await?)
     }
 
-    /// A connection from another address of this machine.
+    /// Opens a connection from another address of this machine.
     pub(crate) async fn open_from(client: Ipv4Addr, address: SocketAddr) -> std::io::Result<Self> {
         Self::over(connect_from(client, address).await?)
     }
@@ -43,7 +44,7 @@ impl Connection {
         Ok(Self { socket, buffer: Vec::with_capacity(64 << 10) })
     }
 
-    /// Sends a request, as [`request`] made it, and reads the answer to its end.
+    /// Sends a request that [`request`] has made, and reads the answer to its end.
     ///
     /// # Errors
     /// The connection ends early, or the answer is invalid or not 200.
@@ -70,7 +71,7 @@ impl Connection {
     }
 }
 
-/// Where the body begins and how long it is, once the head is complete.
+/// The offset of the body, and the body's length; `None`: the head is not complete yet.
 fn head(buffer: &[u8]) -> std::io::Result<Option<(usize, usize)>> {
     let Some(end) = buffer.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(None) };
     let head = String::from_utf8_lossy(&buffer[..end]);
@@ -89,7 +90,7 @@ fn head(buffer: &[u8]) -> std::io::Result<Option<(usize, usize)>> {
     Ok(Some((end + 4, length)))
 }
 
-/// A request for `path`; for a page as a browser sends it.
+/// Makes a request for `path`. With `page`, the request is that of a browser.
 pub(crate) fn request(path: &str, page: bool) -> Vec<u8> {
     let accept = if page { "text/html" } else { "application/json" };
     format!("GET {path} HTTP/1.1\r\nhost: bench\r\naccept: {accept}\r\n\r\n").into_bytes()

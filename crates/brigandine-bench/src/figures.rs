@@ -14,11 +14,11 @@ pub(crate) struct Row {
     pub(crate) p99_ms: f64,
     pub(crate) max_ms: f64,
     pub(crate) server_cpu_ms: f64,
-    /// Different requests that were sent in turn.
+    /// How many different requests were sent, one after the other.
     pub(crate) different: usize,
-    /// Entries of an answer, such as builds or evaluations; the median.
+    /// The median of the number of entries in an answer, such as builds or evaluations.
     pub(crate) listed: usize,
-    /// The length of an answer; the median.
+    /// The median of the length of an answer.
     pub(crate) answer_bytes: usize,
 }
 
@@ -26,10 +26,10 @@ pub(crate) struct Row {
 pub(crate) struct Figures {
     pub(crate) builds: i64,
     pub(crate) file_mib: f64,
-    /// The "small" jobset, and its number of finished builds.
+    /// The jobset that is called "small", and its number of finished builds.
     pub(crate) small_jobset: String,
     pub(crate) small_jobset_builds: i64,
-    /// Warnings about what the database lacks.
+    /// Warnings about what is missing in the database.
     pub(crate) notes: Vec<String>,
     pub(crate) first_page_ms: f64,
     pub(crate) rows: Vec<Row>,
@@ -38,9 +38,9 @@ pub(crate) struct Figures {
     pub(crate) registered_jobs: i64,
     pub(crate) registration_s: Option<f64>,
     pub(crate) registrations_per_s: Option<f64>,
-    /// After the pages and the updates, before the bulk.
+    /// Measured after the pages and the updates, and before the bulk updates.
     pub(crate) memory_mib: f64,
-    /// After everything.
+    /// Measured at the end.
     pub(crate) memory_end_mib: f64,
     pub(crate) memory_peak_mib: f64,
     pub(crate) repeat: u32,

@@ -1,14 +1,16 @@
-//! `brigandine-bench site --compare`: figures of several sizes side by side, and whether any of them grows faster
-//! than the logarithm of the number of builds.
+//! `brigandine-bench site --compare`: compares figures of databases of several sizes, and reports those that grow
+//! faster than the logarithm of the number of builds.
 //!
-//! Medians are compared with those of the smallest database. They may grow with the logarithm, by a quarter more for the
-//! noise of two measurements, and by a tenth of a millisecond more for waking a thread. From 100,000 to 5,000,000 builds the
-//! logarithm grows 1.34 times, and a read of every row 50 times, so the allowance hides no such growth.
+//! Medians are compared with those of the smallest database. They may grow with the logarithm. A further quarter is
+//! allowed for the noise of two measurements, and a tenth of a millisecond for waking a thread. From 100,000 to
+//! 5,000,000 builds the logarithm grows 1.34 times, and the time to read every row 50 times. So these allowances do not
+//! hide that every row is read.
 //!
-//! Answers must list as much in each size, because longer lists take longer, and must come from as many different requests,
-//! because few of them stay in SQLite's cache. Both may differ by a tenth between the sizes. The length of an answer that
-//! lists many entries may differ by a fifth: larger evaluations have larger numbers and more kinds of results on a page, but
-//! builds without outputs are a quarter shorter. A row that differs more is reported as an error of the measurement.
+//! For each size, answers must list the same number of entries, because longer lists take longer. They must also come
+//! from the same number of different requests, because the pages for few requests stay in SQLite's cache. Both numbers
+//! may differ by a tenth between the sizes. The length of an answer with many entries may differ by a fifth: larger
+//! evaluations have larger numbers and more kinds of results on a page, but builds without outputs are a quarter
+//! shorter. A row that differs more is reported as an error of the measurement.
 
 use std::path::PathBuf;
 
@@ -16,45 +18,46 @@ use serde_json::{Value, json};
 
 use crate::output::{Failure, failed, print_json, say};
 
-/// The ratio that two measurements of the same request may have.
+/// The greatest ratio between two measurements of the same request that noise may explain.
 const NOISE: f64 = 1.25;
-/// The time to wake a thread, in milliseconds.
+/// The time for waking a thread, in milliseconds.
 const WAKING_MS: f64 = 0.1;
 
-/// The ratio that the entries of an answer, and the numbers of requests, may have between two sizes.
+/// The greatest allowed ratio between two sizes of the number of entries in an answer, and of the number of different
+/// requests.
 const ALIKE: f64 = 1.1;
-/// The ratio that the lengths of an answer may have.
+/// The greatest allowed ratio between two sizes of the length of an answer.
 const ALIKE_BYTES: f64 = 1.2;
-/// Lengths of answers with fewer entries are not compared: they depend on the few builds.
+/// The lengths of answers with fewer entries are not compared, because they depend on these few builds.
 const MANY: f64 = 10.0;
 
-/// A figure in one size.
+/// A figure at one size of the database.
 #[derive(Debug, Clone, Copy)]
 struct Figure {
-    /// Milliseconds, so that more is worse.
+    /// Milliseconds, so a larger number is worse.
     ms: f64,
-    /// `None` for a figure that is not about requests.
+    /// `None`: the figure is not about requests.
     answer: Option<Answer>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Answer {
-    /// Entries in it.
+    /// The number of entries in the answer.
     listed: f64,
     bytes: f64,
-    /// Different requests that were sent in turn.
+    /// How many different requests were sent, one after the other.
     different: f64,
 }
 
-/// A figure in all sizes.
+/// A figure at all sizes of the database.
 struct Line {
     name: String,
-    /// `None` where it was not measured.
+    /// One entry per size; `None`: the figure was not measured at this size.
     of: Vec<Option<Figure>>,
 }
 
 impl Line {
-    /// Whether it grows more than is allowed.
+    /// Whether the figure grows more than is allowed.
     fn is_too_much(&self, builds: &[f64]) -> bool {
         let measured = self.measured(builds);
         let Some((&(least, base), rest)) = measured.split_first() else { return false };
@@ -70,7 +73,7 @@ impl Line {
         self.of.iter().flatten().filter_map(|figure| figure.answer).collect()
     }
 
-    /// How many entries the answers list: one number if it is the same in each size.
+    /// How many entries the answers list. The text has one number if all sizes have the same.
     fn listed(&self) -> String {
         let mut listed: Vec<_> =
             self.answers().iter().map(|answer| answer.listed.to_string()).collect();
@@ -78,7 +81,7 @@ impl Line {
         listed.join("/")
     }
 
-    /// Why the sizes cannot be compared, if so.
+    /// Why the sizes cannot be compared; `None`: they can be compared.
     fn is_unlike(&self) -> Option<String> {
         let answers = self.answers();
         let differ = |alike: f64, of: fn(&Answer) -> f64| {
@@ -98,7 +101,7 @@ impl Line {
         Some(format!("{name} has answers of {least} to {most} bytes"))
     }
 
-    /// With `bad`, the names of what grows too fast.
+    /// The line as JSON. `bad` has the names of the figures that grow too fast.
     fn json(&self, bad: &[&str]) -> Value {
         let of = |value: fn(&Figure) -> Option<f64>| -> Vec<Option<f64>> {
             self.of.iter().map(|figure| figure.as_ref().and_then(value)).collect()
@@ -115,10 +118,11 @@ impl Line {
     }
 }
 
-/// Prints figures that `brigandine-bench site --json` wrote, one column for each file.
+/// Prints figures that `brigandine-bench site --json` has written, one column per file.
 ///
 /// # Errors
-/// A file has no such figures, a figure grows faster than the logarithm, or an answer does not list as much in each size.
+/// A file does not have such figures, a figure grows faster than the logarithm, or the answers of the sizes cannot be
+/// compared.
 pub(crate) fn run(files: &[PathBuf], as_json: bool) -> Result<(), Failure> {
     let mut all = Vec::new();
     for file in files {
@@ -179,7 +183,7 @@ pub(crate) fn run(files: &[PathBuf], as_json: bool) -> Result<(), Failure> {
     if wrong.is_empty() { Ok(()) } else { Err(failed(wrong.join("\n"))) }
 }
 
-/// The names and figures of a file, or what is wrong with it.
+/// The names and figures of a file; `Err`: what is wrong with the file.
 fn lines(figures: &Value) -> Result<Vec<(String, Figure)>, &'static str> {
     const OLD: &str =
         "a row does not say `request`, `load`, `p50_ms`, `listed`, `different` and `answer_bytes`";

@@ -1,5 +1,5 @@
-//! The statements that measurements need and the server does not. They run before anything is measured: [`JOBS`] reads the
-//! whole index of jobs, which takes a second for five million builds.
+//! SQL statements that measurements need and the server does not. They run before the measurements begin, because
+//! [`JOBS`] reads the whole index of jobs, which takes a second for five million builds.
 
 use brigandine::model::{Build, BuildId, EvaluationId, SpecificationId};
 use brigandine::store::{self, Snapshot};
@@ -8,15 +8,15 @@ use rusqlite::params;
 /// A specification and its number of finished builds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Size {
-    /// Its row.
+    /// The row number.
     pub(crate) id: SpecificationId,
-    /// Its name.
+    /// The specification's name.
     pub(crate) name: String,
-    /// Finished builds.
+    /// The number of finished builds.
     pub(crate) finished: i64,
 }
 
-/// All specifications with finished builds, the smallest first.
+/// All specifications with finished builds, the one with the fewest first.
 pub(crate) fn sizes(s: &Snapshot) -> rusqlite::Result<Vec<Size>> {
     let mut sizes: Vec<Size> = Vec::new();
     let mut statement = s.prepare_cached(
@@ -41,8 +41,8 @@ const JOBS: &str = "SELECT s.name, j.job, j.builds FROM
         FROM build INDEXED BY build_latest_of_job WHERE status >= 0 GROUP BY specification_id, job) AS j
      CROSS JOIN specification AS s ON s.id = j.specification_id";
 
-/// The number of finished builds nearest to `wanted` that any job has, and at most `count` jobs that have it, from all parts
-/// of the index, as specification and job.
+/// The number of finished builds that is nearest to `wanted` and that some job has. Also at most `count` jobs with this
+/// number, as specification and job, from all parts of the index.
 pub(crate) fn jobs_with(
     s: &Snapshot,
     wanted: i64,
@@ -51,7 +51,7 @@ pub(crate) fn jobs_with(
     let mut statement = s.prepare_cached(JOBS)?;
     let mut rows = statement.query([])?;
     let mut nearest = i64::MAX;
-    // The jobs with the smallest keys are chosen, so that the choice is repeatable.
+    // The jobs whose keys are smallest are chosen, so that each run chooses the same.
     let mut chosen = std::collections::BinaryHeap::new();
     while let Some(row) = rows.next()? {
         let builds: i64 = row.get(2)?;
@@ -73,8 +73,8 @@ pub(crate) fn jobs_with(
     Ok((nearest, jobs))
 }
 
-/// At most `count` evaluations with more than `jobs` jobs, or else those with the most jobs, from all parts of the table;
-/// and the number of jobs of the smallest of them.
+/// At most `count` evaluations with more than `jobs` jobs, from all parts of the table. If there are none, those with
+/// the most jobs. Also the number of jobs of the smallest evaluation that was chosen.
 pub(crate) fn evaluations_with(
     s: &Snapshot,
     jobs: i64,
@@ -97,12 +97,12 @@ pub(crate) fn evaluations_with(
     Ok((smallest, chosen.into_iter().map(|(id, _)| *id).collect()))
 }
 
-/// The highest id of a build; 0 when there is none.
+/// The highest id of a build; 0: there are no builds.
 pub(crate) fn highest_build(s: &Snapshot) -> rusqlite::Result<i64> {
     s.prepare_cached("SELECT ifnull(max(id), 0) FROM build")?.query_row([], |row| row.get(0))
 }
 
-/// The builds above an id, in their order.
+/// At most `limit` builds with ids above `id`, ordered by id.
 pub(crate) fn builds_above(s: &Snapshot, id: BuildId, limit: u32) -> rusqlite::Result<Vec<Build>> {
     let ids: Vec<BuildId> = s
         .prepare_cached("SELECT id FROM build WHERE id > ?1 ORDER BY id LIMIT ?2")?
@@ -127,7 +127,8 @@ mod tests {
                 for (specification, job) in &jobs {
                     assert_eq!(store::job_history(s, specification, job, 10)?.len(), 3, "{job}");
                 }
-                // Where no job has so many, those that have the most; the same each time.
+                // If no job has so many builds, the jobs with the most builds are returned, and each call returns the
+                // same ones.
                 let (most, few) = jobs_with(s, 1000, 50)?;
                 assert!(most > 3 && !few.is_empty() && few.len() <= 50, "{most}: {}", few.len());
                 for (specification, job) in &few {

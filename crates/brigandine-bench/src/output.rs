@@ -1,4 +1,4 @@
-//! How figures and failures are printed.
+//! Prints figures and failures.
 
 use std::error::Error;
 use std::fmt::Display;
@@ -37,7 +37,7 @@ pub(crate) fn print_json(value: &impl Serialize) {
     }
 }
 
-/// Prints a line. A closed pipe is no error.
+/// Prints a line. A closed pipe is not an error.
 pub(crate) fn say(line: &str) {
     let mut out = std::io::stdout();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());

@@ -1,4 +1,4 @@
-//! The measured server: this program again, in a process of its own.
+//! The measured server: another process of this program.
 
 use std::fmt::Display;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::output::{Failure, failed};
 use crate::statistics::milliseconds;
 
-/// The first argument by which this program is the server that it measures, with the arguments of `brigandine`.
+/// If this is the first argument, the program runs as `brigandine` with the arguments that follow.
 pub(crate) const PRODUCT: &str = "brigandine";
 
 /// A command that runs this program.
@@ -21,7 +21,7 @@ pub(crate) fn program(arguments: &[&str]) -> Result<Command, Failure> {
     Ok(command)
 }
 
-/// A server in a process of its own. Killed when it is dropped before its end.
+/// A server in a process of its own. The process is killed when this is dropped before the server has ended.
 pub(crate) struct Server {
     child: Child,
     input: Option<ChildStdin>,
@@ -52,7 +52,7 @@ impl Server {
         Ok(server)
     }
 
-    /// Asks for a page. Returns the milliseconds from the start of the process to the end of the answer.
+    /// Requests a page. Returns the milliseconds from the start of the process to the end of the answer.
     pub(crate) fn first_page_ms(&self) -> Result<f64, Failure> {
         let mut socket = TcpStream::connect(&self.address)?;
         socket.write_all(
@@ -68,7 +68,7 @@ impl Server {
         }
     }
 
-    /// The next line of its output.
+    /// Reads the next line of the server's output.
     pub(crate) fn line(&mut self) -> Result<String, Failure> {
         let mut line = String::new();
         if self.output.read_line(&mut line)? == 0 {
@@ -83,7 +83,7 @@ impl Server {
         Ok(input.flush()?)
     }
 
-    /// Sends a line and waits for the answer.
+    /// Sends a line, and waits for the line that answers it.
     pub(crate) fn tell(&mut self, line: &str) -> Result<String, Failure> {
         self.send(line)?;
         self.line()
@@ -93,13 +93,13 @@ impl Server {
         Ok(self.tell(line)?.parse()?)
     }
 
-    /// Its processor time so far, in seconds.
+    /// The processor time that the server has used so far, in seconds.
     pub(crate) fn processor_s(&self) -> f64 {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id())).unwrap_or_default();
         let fields: Vec<&str> =
             stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
         let ticks = |at: usize| fields.get(at).and_then(|f| f.parse::<f64>().ok()).unwrap_or(0.0);
-        // A tick is a hundredth of a second on every Linux.
+        // A tick of these counters is a hundredth of a second on every Linux.
         (ticks(11) + ticks(12)) / 100.0
     }
 
@@ -111,13 +111,13 @@ impl Server {
         self.child.id()
     }
 
-    /// Ends the server by the end of its input.
+    /// Closes the server's standard input, which makes the server end, and waits for its end.
     pub(crate) fn stop(mut self) -> Result<(), Failure> {
         drop(self.input.take());
         self.wait()
     }
 
-    /// Ends the server by SIGTERM.
+    /// Sends SIGTERM to the server, and waits for its end.
     pub(crate) fn terminate(mut self) -> Result<(), Failure> {
         kill_process(Pid::from_child(&self.child), Signal::TERM)?;
         self.wait()
@@ -132,7 +132,7 @@ impl Server {
     }
 }
 
-/// A line of a process's status in MiB, such as `VmRSS`; 0 if the process has ended.
+/// A line of a process's `status` file, such as `VmRSS`, in MiB; 0: the process has ended.
 pub(crate) fn memory_mib(process: impl Display, name: &str) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));

@@ -1,15 +1,16 @@
-//! `brigandine-bench pushes`: whether anything of a server grows with the pushes that it builds.
+//! `brigandine-bench pushes`: measures whether a resource of the server grows with the pushes that it builds.
 //!
-//! Two repositories on this machine are pushed to in turn. The specifications name one by its path, which the server reads
-//! itself, and one by a `file://` URL that only git can read, so that it is fetched like one of another machine. Each push is
-//! evaluated, and has jobs that succeed, fail and print much. Followers of logs and pages connect during each push and
-//! disconnect at the next one, whether they have read or not. Old evaluations are deleted (`keep`), and the server may have
-//! few descriptors.
+//! Two repositories on this machine are pushed to in turn. The specification of one has the repository's path, so the
+//! server reads that repository itself. The other has a `file://` URL that only git can read, so that git fetches from
+//! it as from another machine. Each push is evaluated, and has jobs that succeed, fail and print much. Followers of
+//! build logs and pages connect during each push and disconnect at the next, whether they have read anything or not.
+//! Old evaluations are deleted (`keep`), and the server may get a low limit of file descriptors.
 //!
-//! After every few pushes, while nothing runs, the descriptors and the private memory of the server and all its processes
-//! are counted, the files and folders of its state directory, and the time that its pages take. Packing and pruning make
-//! the figures rise and fall, so the highest values of the two halves of the measurement are compared, without the first
-//! fifth, in which caches fill. The slopes are those of lines through all points.
+//! After every few pushes, while nothing runs, these are counted: the file descriptors and the private memory of the
+//! server and all its processes, the files and folders of its state directory, and the time that its pages take.
+//! Packing and pruning make the figures rise and fall, so the highest values of the two halves of the measurement are
+//! compared. The first fifth is left out, because caches fill during it. The slopes are those of the lines through all
+//! points.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
@@ -33,29 +34,29 @@ use crate::statistics::{median, milliseconds};
 
 /// The time limit of a push.
 const PUSH_TIME_MAX: Duration = Duration::from_secs(120);
-/// Points of a measurement, the first fifth included.
+/// The number of points in a measurement, including the first fifth.
 const POINTS: u32 = 40;
-/// Pushes between two runs of `prune`, at least.
+/// The least number of pushes between two runs of `prune`.
 const PRUNE_PUSHES: u32 = 10;
-/// Looks at the processes for a point: at least, and at most.
+/// How often the processes are looked at for a point: at least, and at most.
 const LOOKS: (u32, u32) = (3, 20);
 /// The pause between two looks.
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
-/// Requests for each page at a point.
+/// How many requests are sent for each page at a point.
 const REQUESTS: usize = 5;
-/// Followers of each push.
+/// The number of followers of each push.
 const FOLLOWERS: usize = 8;
-/// No other program knows the address, which exists only on this machine and for minutes.
+/// A constant is safe enough: no other program knows the address, which exists only on this machine and for minutes.
 const TOKEN: &str = "the-token-of-a-measurement";
-/// Lines of 61 bytes that the chatty job prints.
+/// How many lines of 61 bytes the chatty job prints.
 const LINES: u32 = 4_000;
-/// Specifications, by the names of their repositories.
+/// The names of the repositories, which are also those of the specifications.
 const REPOSITORIES: [&str; 2] = ["path", "url"];
 
-/// What was counted at one time.
+/// The figures that were counted at one time.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 struct Point {
-    /// Pushes to each repository before it.
+    /// The number of pushes to each repository before this point.
     pushes: f64,
     descriptors: f64,
     memory_mib: f64,
@@ -67,7 +68,7 @@ struct Point {
 struct Kind {
     name: &'static str,
     of: fn(&Point) -> f64,
-    /// By how much the second half may exceed the first: a share of it, and an amount.
+    /// By how much the second half may exceed the first: a share of the first half's value, plus an amount.
     share: f64,
     amount: f64,
 }
@@ -79,7 +80,7 @@ const KINDS: [Kind; 4] = [
     Kind { name: "page (ms)", of: |point| point.page_ms, share: 0.5, amount: 1.0 },
 ];
 
-/// A figure over the measurement.
+/// The results for one kind of figure.
 #[derive(Debug, Serialize)]
 struct Line {
     name: &'static str,
@@ -89,10 +90,10 @@ struct Line {
     grows: bool,
 }
 
-/// Pushes, counts and prints.
+/// Pushes, counts, and prints the results.
 ///
 /// # Errors
-/// A push is not built, or something grows.
+/// A push is not built, or a figure grows.
 pub(crate) fn run(arguments: &Pushes) -> Result<(), Failure> {
     let temporary = tempfile::tempdir()?;
     let points = brigandine::runtime()?.block_on(measure(arguments, temporary.path()))?;
@@ -122,7 +123,7 @@ fn line(kind: &Kind, points: &[Point]) -> Line {
     }
 }
 
-/// The slope of the line of least squares.
+/// The slope of the least-squares line through the points.
 fn slope(points: &[Point], of: fn(&Point) -> f64) -> f64 {
     let count = points.len().max(1) as f64;
     let mean = |f: &dyn Fn(&Point) -> f64| points.iter().map(f).sum::<f64>() / count;
@@ -153,7 +154,7 @@ fn table(lines: &[Line], arguments: &Pushes) -> String {
     text
 }
 
-/// The measured server, with its files below `directory`.
+/// The measured server. Its files are below `directory`.
 struct Served<'path> {
     server: Server,
     directory: &'path Path,
@@ -172,7 +173,7 @@ impl<'path> Served<'path> {
         Ok(Self { server: Server::start(command)?, directory })
     }
 
-    /// Requests a look.
+    /// Requests a look at the inputs of the specification `name`.
     async fn evaluate(&self, name: &str) -> Result<(), Failure> {
         let address = &self.server.address;
         let mut socket = TcpStream::connect(address).await?;
@@ -189,7 +190,7 @@ impl<'path> Served<'path> {
         Err(failed(answer.lines().next().unwrap_or("no answer to a request for a look")))
     }
 
-    /// Deletes what need not be kept.
+    /// Runs `brigandine prune`, which deletes what retention does not keep.
     fn prune(&self) -> Result<(), Failure> {
         let mut command = program(&[PRODUCT, "prune", "--config"])?;
         command.arg(self.directory.join("config.toml"));
@@ -238,14 +239,15 @@ async fn measure(arguments: &Pushes, directory: &Path) -> Result<Vec<Point>, Fai
     Ok(points)
 }
 
-/// Makes the repositories and the files of the server.
+/// Makes the repositories and the server's files.
 fn prepare(directory: &Path) -> Result<(), Failure> {
     let mut specifications = String::new();
     for name in REPOSITORIES {
         git(directory, &["init", "--quiet", "--initial-branch=main", name])?;
         push(directory, name, 0)?;
         let path = directory.join(name).display().to_string();
-        // The URL has the last letter (`l`) percent-encoded.
+        // The last letter (`l`) of the URL is percent-encoded, so that the server does not read the repository by its
+        // path.
         let url = match path.strip_suffix('l') {
             Some(path) => format!("file://{path}%6c"),
             None => path,
@@ -260,12 +262,12 @@ fn prepare(directory: &Path) -> Result<(), Failure> {
     let token = directory.join("token");
     std::fs::write(&token, TOKEN)?;
     std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o600))?;
-    // Few evaluations are kept, so that a short measurement deletes some as well.
+    // Few evaluations are kept, so that even a short measurement deletes some.
     let config = "[keep]\nevaluations = 5\n[web]\ntoken-file = \"token\"\n";
     Ok(std::fs::write(directory.join("config.toml"), config)?)
 }
 
-/// Commits a revision with three jobs, and returns it.
+/// Commits a revision with three jobs, and returns the revision.
 fn push(directory: &Path, name: &str, number: u32) -> Result<String, Failure> {
     let jobs = format!(
         "[[job]]\nname = \"fine\"\ncommand = \"cat note > $BRIGANDINE_OUT/note\"\n\
@@ -285,8 +287,8 @@ async fn json(client: &mut Connection, path: &str) -> Result<Value, Failure> {
     Ok(serde_json::from_slice(client.ask(&request(path, false)).await?)?)
 }
 
-/// Waits until a revision is evaluated and no build is pending. Its builds get followers, which replace those of the
-/// previous push.
+/// Waits until a revision is evaluated and no build is pending. Followers connect for its builds; they replace the
+/// followers of the previous push.
 async fn built(
     client: &mut Connection,
     name: &str,
@@ -315,7 +317,7 @@ async fn built(
             let end = |job: &Value| (job["name"].to_string(), job["status"].as_i64().unwrap_or(-9));
             let ends: BTreeMap<_, _> = jobs.map(end).collect();
             let ends: Vec<i64> = ends.into_values().collect();
-            // chatty, failing, fine
+            // The order is that of the names: chatty, failing, fine.
             return if ends == [0, 1, 0] {
                 Ok(())
             } else {
@@ -332,7 +334,7 @@ async fn built(
     }
 }
 
-/// Connects followers of a log and of pages. Every other one reads something.
+/// Connects followers of a build log and of pages. Every second follower reads something.
 async fn follow(address: &str, build: i64) -> Result<Vec<TcpStream>, Failure> {
     let mut all = Vec::new();
     for number in 0..FOLLOWERS {
@@ -341,14 +343,14 @@ async fn follow(address: &str, build: i64) -> Result<Vec<TcpStream>, Failure> {
             1 => format!("/build/{build}/log/live"),
             _ => "/live".to_owned(),
         };
-        // Each has an address of its own, so that they take no connection of the measuring client's share.
+        // Each follower has an address of its own, so that it does not use up the connections of the measuring client.
         let client = Ipv4Addr::new(127, 0, 1, u8::try_from(number).unwrap_or(u8::MAX));
         let mut socket = connect_from(client, address.parse()?).await?;
         socket.write_all(&request(&path, true)).await?;
         if number % 2 == 0 {
             let mut some = [0; 1024];
             let read = tokio::time::timeout(Duration::from_millis(20), socket.read(&mut some));
-            // Nothing comes as long as a page does not change.
+            // The result is ignored, because nothing comes while a page does not change.
             let _ = read.await;
         }
         all.push(socket);
@@ -356,13 +358,14 @@ async fn follow(address: &str, build: i64) -> Result<Vec<TcpStream>, Failure> {
     Ok(all)
 }
 
-/// Counts while nothing runs. `last` is the number of descriptors at the last point.
+/// Counts while nothing runs. `last` is the number of file descriptors at the last point.
 async fn count(served: &Served<'_>, client: &mut Connection, last: f64) -> Result<Point, Failure> {
     let (mut descriptors, mut memory_mib) = (f64::MAX, f64::MAX);
     for look in 1..=LOOKS.1 {
         let found = processes(served.server.id());
         (descriptors, memory_mib) = (descriptors.min(found.0), memory_mib.min(found.1));
-        // The server closes its side of a closed connection soon: more descriptors than before may be such ones.
+        // The server soon closes its side of connections that clients have closed. If there are more descriptors than
+        // before, the count may include such connections, so it is repeated.
         if look >= LOOKS.0 && descriptors <= last {
             break;
         }
@@ -383,7 +386,7 @@ async fn count(served: &Served<'_>, client: &mut Connection, last: f64) -> Resul
     Ok(Point { descriptors, memory_mib, files, page_ms: median(times), ..Point::default() })
 }
 
-/// Files and folders below a folder.
+/// The number of files and folders below a folder.
 fn entries(folder: &Path) -> u32 {
     let found = std::fs::read_dir(folder).into_iter().flatten().flatten();
     found
@@ -394,7 +397,7 @@ fn entries(folder: &Path) -> u32 {
         .sum()
 }
 
-/// Descriptors, and MiB of private memory, of a process and all its descendants.
+/// The number of file descriptors, and the MiB of private memory, of a process and all its descendants.
 fn processes(root: u32) -> (f64, f64) {
     let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -402,7 +405,7 @@ fn processes(root: u32) -> (f64, f64) {
             continue;
         };
         let status = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-        // The state and the parent follow the name, which may contain anything.
+        // The state and the parent come after the name, which may contain any character.
         let parent = status.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1));
         if let Some(parent) = parent.and_then(|parent| parent.parse().ok()) {
             children.entry(parent).or_default().push(id);

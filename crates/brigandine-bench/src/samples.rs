@@ -1,9 +1,10 @@
-//! The jobs, builds and evaluations that requests are about, chosen so that an answer lists as much at every number of
-//! builds.
+//! The jobs, builds and evaluations for which requests ask. They are chosen so that an answer lists the same number of
+//! entries whatever the number of builds.
 //!
-//! Of a hundred thousand builds most jobs have one or two, of five million a hundred, so a list of a job's builds would grow
-//! with the database. Therefore requests are about jobs with [`HISTORY`] builds and about evaluations whose page is full.
-//! Each size has as many different ones, because a few that are requested again and again stay in SQLite's cache.
+//! With a hundred thousand builds, most jobs have one or two of them; with five million, a hundred. So the list of a
+//! job's builds would grow with the database. Therefore requests ask for jobs with [`HISTORY`] builds, and for
+//! evaluations whose page is full. Each size has the same number of different samples, because a few that are requested
+//! again and again would stay in SQLite's cache.
 
 use std::path::Path;
 
@@ -13,14 +14,14 @@ use brigandine::COMPARED;
 use brigandine::model::BuildId;
 use brigandine::store::{self, Snapshot};
 
-/// Builds, and jobs, that requests are about, at most.
+/// The most builds for which requests ask, and the most jobs.
 const COUNT: usize = 400;
-/// Evaluations that requests are about, at most.
+/// The most evaluations for which requests ask.
 const EVALUATIONS: usize = 50;
-/// Finished builds of each job that requests are about. A database of a hundred thousand builds that resembles Cuirass's
-/// has 464 jobs with six, and three with ten.
+/// The number of finished builds of each job for which requests ask. A database of a hundred thousand builds that
+/// resembles Cuirass's has 464 jobs with six, and three with ten.
 const HISTORY: i64 = 6;
-/// Builds in the answer to a request about a small jobset.
+/// The number of builds in the answer to a request for a small jobset.
 const SMALL: i64 = 10;
 
 /// A job and its builds.
@@ -29,11 +30,11 @@ pub(crate) struct Job {
     pub(crate) specification: String,
     pub(crate) name: String,
     pub(crate) system: String,
-    /// Its finished builds, latest stop first.
+    /// The job's finished builds, the one that stopped last first.
     pub(crate) builds: Vec<i64>,
 }
 
-/// What requests are about.
+/// The samples for which requests ask.
 #[derive(Debug)]
 pub(crate) struct Samples {
     /// The highest id of a build.
@@ -42,19 +43,19 @@ pub(crate) struct Samples {
     pub(crate) builds: Vec<(i64, String)>,
     /// Jobs that have `history` finished builds each.
     pub(crate) jobs: Vec<Job>,
-    /// [`HISTORY`], or the nearest number that a job has.
+    /// [`HISTORY`], or the nearest number of finished builds that a job has.
     pub(crate) history: i64,
-    /// Evaluations that fill their page and are too large to be compared on it.
+    /// Evaluations whose page is full, and which have too many jobs to be compared on the page.
     pub(crate) evaluations: Vec<i64>,
     /// Names of all specifications.
     pub(crate) specifications: Vec<String>,
-    /// The specification with the fewest finished builds, but at least [`SMALL`].
+    /// The specification with the fewest finished builds among those with at least [`SMALL`].
     pub(crate) small: Size,
-    /// Warnings about what the database lacks.
+    /// Warnings about what is missing in the database.
     pub(crate) notes: Vec<String>,
 }
 
-/// Chooses from a state directory on which no server runs.
+/// Chooses samples from a state directory on which no server runs.
 ///
 /// # Errors
 /// The database cannot be read, or has too few builds.
@@ -76,7 +77,7 @@ fn choose_from(s: &Snapshot) -> rusqlite::Result<Option<Samples>> {
     let highest = measuring::highest_build(s)?;
     let mut notes = Vec::new();
     let mut builds = Vec::with_capacity(COUNT);
-    // Where builds were deleted, the next higher one is taken.
+    // If the build with the drawn id was deleted, the next higher one is taken.
     for draw in 1..=COUNT as i64 {
         let id = store::mix(draw).cast_signed().rem_euclid(highest.max(1));
         for build in measuring::builds_above(s, BuildId::new(id), 1)? {
@@ -119,7 +120,7 @@ fn choose_from(s: &Snapshot) -> rusqlite::Result<Option<Samples>> {
 }
 
 impl Samples {
-    /// Builds of the jobs: one of each job in turn, then another one of each.
+    /// Builds of the jobs, in rounds: one build of each job, then another one of each.
     pub(crate) fn builds_of_jobs(&self) -> Vec<i64> {
         let jobs = self.jobs.len().max(1);
         (0..COUNT)

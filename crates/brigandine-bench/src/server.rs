@@ -1,21 +1,21 @@
-//! The measured server: the real one, in a process of its own. Lines on its standard input tell it to change builds while
+//! The measured server: the real one, in a process of its own. Lines on its standard input make it change builds while
 //! it answers requests.
 //!
-//! | line | what it does | what it prints when it is done |
+//! | line | what the server does | what it prints afterwards |
 //! |---|---|---|
-//! | `history N` | leaves jobs with N finished builds alone: requests are about them | `ok` |
+//! | `history N` | does not touch jobs with N finished builds, because requests ask for them | `ok` |
 //! | `stock N` | registers builds until N wait that updates may start | `ok` |
-//! | `updates R` | R status updates per second from now on; 0: none | `ok` |
-//! | `bulk N` | N status updates, as fast as they go | seconds |
-//! | `register N` | one evaluation with N new jobs | seconds |
-//! | `updated` | nothing | status updates made since the last time |
+//! | `updates R` | makes R status updates per second from now on; 0: none | `ok` |
+//! | `bulk N` | makes N status updates as fast as it can | seconds |
+//! | `register N` | registers one evaluation with N new jobs | seconds |
+//! | `updated` | nothing | the number of status updates since the last such line |
 //!
-//! An update is what the builder stores: a start or an end with attempt, counters, weather and outputs.
+//! An update writes what the builder stores: a start, or an end with attempt, counters, weather and outputs.
 //!
-//! Updates are about builds that this process has registered. The waiting builds of a small database would not suffice,
-//! and its lists would then differ from those of a large one. The registered builds are of jobs that the largest
-//! specification has, with similar names, paths and outputs, so that updates change all parts of the indexes. At any time
-//! [`RUNNING`] of them run, so that the queue lists them alone.
+//! Updates change builds that this process has registered. A small database would not have enough waiting builds, and
+//! its lists would then differ from those of a large one. The registered builds belong to jobs that the largest
+//! specification has, with similar names, paths and outputs, so updates change all parts of the indexes. At any time
+//! [`RUNNING`] of them run, so that the queue lists only these.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
@@ -32,15 +32,16 @@ use crate::output::{Failure, failed, say};
 use brigandine::model::{self, BuildId, BuildLogFile, BuildStatus, EvaluationId, SpecificationId};
 use brigandine::store::{self, Database, DatabaseError, Finish, NewJob};
 
-/// Updates of one write of `bulk`.
+/// The number of updates in one write of `bulk`.
 const BULK: usize = 500;
-/// The pause between two shares of a steady load.
+/// The pause between two portions of a steady load.
 const TICK: Duration = Duration::from_millis(5);
-/// Builds that run while there are updates: more than the queue lists (200), and than one write ends ([`BULK`]).
+/// How many builds run while updates are made: more than the queue lists (200), and more than one write ends
+/// ([`BULK`]).
 const RUNNING: usize = 1000;
-/// Jobs of an evaluation that updates are about.
+/// The most jobs in an evaluation whose builds the updates change.
 const JOBS: usize = 4000;
-/// Builds of one read, and the number of reads, in the search for such jobs.
+/// The number of builds in one read, and the most reads, in the search for such jobs.
 const RUN: u32 = 500;
 const RUNS_MAX: i64 = 400;
 
@@ -80,7 +81,7 @@ async fn serve(state: &Path) -> Result<(), Failure> {
 async fn obey(mut load: Load) -> Result<(), Failure> {
     let (sender, mut lines) = mpsc::channel(4);
     std::thread::Builder::new().name("brigandine-orders".to_owned()).spawn(move || {
-        // The thread ends with the input; the process does not wait for it.
+        // The thread ends when the input ends; the process does not wait for the thread.
         for line in std::io::stdin().lines() {
             let over = line.is_err();
             if sender.blocking_send(line).is_err() || over {
@@ -134,7 +135,7 @@ async fn obey(mut load: Load) -> Result<(), Failure> {
     }
 }
 
-/// A build that updates are about, and the index of its template.
+/// A registered build that updates change, and the index of its template.
 #[derive(Debug, Clone, Copy)]
 struct Made {
     id: BuildId,
@@ -148,7 +149,7 @@ enum Update {
     End(Made),
 }
 
-/// A build of the database that registered builds resemble.
+/// A build of the database, which registered builds resemble.
 #[derive(Debug)]
 struct Template {
     job: String,
@@ -159,19 +160,19 @@ struct Template {
 }
 
 impl Template {
-    /// A system that the server does not build for: its builder must not take such builds.
+    /// A system for which the server does not build, because its builder must not start such builds.
     fn system(&self) -> String {
         self.system.replace("linux", "bench")
     }
 
-    /// The outputs of the build `id`, with the names and lengths of the template's.
+    /// The outputs of the build `id`. Their names, and the lengths of their paths, are those of the template.
     fn outputs(&self, id: BuildId) -> Vec<(String, String)> {
         let outputs = (0_i64..).zip(&self.outputs);
         outputs.map(|(n, (name, path))| (name.clone(), like(path, id.get() * 8 + n))).collect()
     }
 }
 
-/// A store path with another digest: that of `path` ends at the first `-` of its last component.
+/// A store path like `path` with another digest. The digest is the part of the last component before its first `-`.
 fn like(path: &str, seed: i64) -> String {
     let (folder, base) = path.rsplit_once('/').map_or(("", path), |(folder, base)| (folder, base));
     let (digest, rest) = base.split_once('-').unwrap_or(("", base));
@@ -184,19 +185,19 @@ fn like(path: &str, seed: i64) -> String {
 
 struct Load {
     database: Database,
-    /// The largest specification, which has the templates' jobs.
+    /// The largest specification, to which the templates' jobs belong.
     specification: SpecificationId,
-    /// Finished builds of the jobs that requests are about: such jobs get no new builds.
+    /// The number of finished builds of the jobs for which requests ask. Such jobs get no new builds.
     history: u32,
-    /// Empty until they are needed. Bound: [`JOBS`].
+    /// Empty until they are needed; at most [`JOBS`].
     templates: Arc<[Template]>,
-    /// How many builds were registered.
+    /// How many builds have been registered.
     registered: i64,
-    /// Bound: what the plan of the measurement needs.
+    /// Builds that updates may start; at most as many as the plan of the measurement needs.
     waiting: VecDeque<Made>,
-    /// Bound: one more than [`RUNNING`].
+    /// Builds that updates have started; at most one more than [`RUNNING`].
     running: VecDeque<Made>,
-    /// Updates since `updated` was last asked.
+    /// The number of updates since the last line `updated`.
     done: Arc<AtomicU64>,
 }
 
@@ -222,7 +223,7 @@ impl Load {
     async fn stock_one(&mut self) -> Result<(), Failure> {
         let first = self.registered;
         self.registered += i64::try_from(self.templates.len())?;
-        // A seed that no other process and no other build has.
+        // A seed that is different for each process and each build.
         let stamp = stamp()?;
         let seed = store::derivation_key(&stamp).wrapping_add(first);
         let jobs: Vec<_> = (0..)
@@ -239,7 +240,7 @@ impl Load {
         let limit = u32::try_from(self.templates.len())?;
         let read = self.database.read(move |s| store::job_builds(s, evaluation, &[], None, limit));
         let mut made = read.await?;
-        // Builds have the order of their registration, which is the templates'.
+        // Builds are numbered in the order of their registration, which is the order of the templates.
         made.sort_unstable_by_key(|job| job.build);
         let (count, wanted) = (made.len(), self.templates.len());
         let new = made.iter().enumerate().map(|(template, job)| Made { id: job.build, template });
@@ -250,7 +251,7 @@ impl Load {
         Err(failed(format!("{count} builds were registered instead of {wanted}")))
     }
 
-    /// The next update: starts until [`RUNNING`] builds run, then an end of the oldest and a start in turn.
+    /// The next update: starts until more than [`RUNNING`] builds run, then an end of the oldest and a start in turn.
     fn next(&mut self) -> Option<Update> {
         if self.running.len() <= RUNNING
             && let Some(made) = self.waiting.pop_front()
@@ -261,10 +262,10 @@ impl Load {
         self.running.pop_front().map(Update::End)
     }
 
-    /// Makes a few updates at once, each in a write of its own.
+    /// Makes `number` updates concurrently, each in a write of its own.
     async fn steadily(&mut self, number: usize) -> Result<(), Failure> {
         if self.waiting.len() < number {
-            // Unexpected: the plan stocks enough.
+            // Not expected, because the plan registers enough builds.
             self.stock(JOBS).await?;
         }
         let mut writes = tokio::task::JoinSet::new();
@@ -299,7 +300,7 @@ impl Load {
         Ok(())
     }
 
-    /// Registers one evaluation with new jobs in one write, as a monitor does.
+    /// Registers one evaluation with new jobs in one write, like a monitor.
     async fn register_new(&self, number: usize) -> Result<(), Failure> {
         let stamp = stamp()?;
         let job = |n: usize| {
@@ -329,7 +330,7 @@ impl Load {
     }
 }
 
-/// The fields that most jobs have in common.
+/// The values that most jobs have in common.
 pub(crate) const NO_JOB: NewJob = NewJob {
     name: String::new(),
     derivation: String::new(),
@@ -342,14 +343,14 @@ pub(crate) const NO_JOB: NewJob = NewJob {
     needs: Vec::new(),
 };
 
-/// A stamp that no evaluation has.
+/// Returns a stamp that no evaluation has.
 fn stamp() -> Result<String, Failure> {
     let stamp = std::fs::read_to_string("/proc/sys/kernel/random/uuid")?;
     Ok(stamp.trim().to_owned())
 }
 
-/// The largest specification, and builds of up to [`JOBS`] different jobs of it from all parts of the database. Jobs with
-/// `history` finished builds are left out, unless there are no others.
+/// The largest specification, and builds of at most [`JOBS`] different jobs of it, from all parts of the database. Jobs
+/// with `history` finished builds are left out, unless there are no others.
 fn templates(
     s: &store::Snapshot,
     history: u32,
@@ -387,7 +388,7 @@ fn templates(
         }
     }
     let kept = if found.is_empty() { left_out } else { found };
-    // In another order than by name, so that successive ends change different parts of the index of jobs.
+    // Not sorted by name, so that successive ends change different parts of the index of jobs.
     let mut templates: Vec<_> = kept.into_values().collect();
     templates.sort_by_cached_key(|template| store::derivation_key(&template.job));
     Ok((largest.id, templates.into()))
@@ -403,7 +404,7 @@ fn change(tx: &store::Transaction, templates: &[Template], update: Update) -> ru
                 if id.get() % 20 == 0 { BuildStatus::Failed } else { BuildStatus::Succeeded };
             let end = Finish {
                 id,
-                // Each is started once.
+                // Each build is started only once.
                 attempt: 1,
                 status,
                 message: String::new(),
@@ -432,7 +433,7 @@ mod tests {
             assert!(new.starts_with("/gnu/store/") && new.ends_with("-hello-2.10.drv"), "{new}");
             assert!(!new.contains(digest), "{new}");
         }
-        // What has no digest gets one: two builds never have the same derivation.
+        // A path without a digest gets one, so that two builds never have the same derivation.
         for path in ["hello.drv", "/store/a-hello.drv"] {
             assert_ne!(like(path, 1), like(path, 2));
         }

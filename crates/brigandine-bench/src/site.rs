@@ -1,9 +1,9 @@
-//! `brigandine-bench site`: what pages and API cost on a database of any size.
+//! `brigandine-bench site`: measures the costs of pages and API requests on a database of any size.
 //!
-//! The server is the real one, in a process of its own (see `server.rs`); requests use kept connections. Latency is measured
-//! at a steady rate that two cores can serve: each connection has a schedule, and a request that has to wait for the
-//! previous answer counts from its scheduled time, so that a stall does not hide by lowering the rate. Throughput is
-//! measured without a schedule.
+//! The server is the real one, in a process of its own (see `server.rs`). Requests use connections that stay open.
+//! Latency is measured at a steady rate that two cores can serve. Each connection has a schedule: if a request has to
+//! wait for the previous answer, its time counts from its scheduled time, so a stall cannot hide by lowering the rate.
+//! Throughput is measured without a schedule.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -18,17 +18,17 @@ use crate::statistics::{median, milliseconds, percentile, sorted};
 use brigandine::model;
 use brigandine::{StateDir, store};
 
-/// Status updates per second of the write load.
+/// The status updates per second under which pages are measured.
 const UPDATES: u64 = 2000;
-/// Answers whose entries are counted before a row is measured, and again afterwards.
+/// The number of answers whose entries are counted before a row is measured, and again afterwards.
 const SURVEYED: usize = 32;
-/// Status updates of the bulk figure, and jobs of the registered evaluation.
+/// The most status updates of the bulk figure, and the most jobs of the registered evaluation.
 const BULK_MAX: i64 = 100_000;
 
-/// Makes sample builds if there are none, measures, and prints.
+/// Makes sample builds if there are none, measures, and prints the figures.
 ///
 /// # Errors
-/// The state cannot be made or used, or an answer is wrong.
+/// The state directory cannot be made or used, or an answer is wrong.
 pub(crate) fn run(arguments: &Site) -> Result<(), Failure> {
     if !arguments.compare.is_empty() {
         return crate::growth::run(&arguments.compare, arguments.json);
@@ -76,7 +76,7 @@ pub(crate) fn start(state: &Path) -> Result<Server, Failure> {
 struct Route {
     name: &'static str,
     requests: Vec<Vec<u8>>,
-    /// Per second.
+    /// Requests per second.
     rate: f64,
     /// A text that every answer contains.
     holds: &'static str,
@@ -84,17 +84,17 @@ struct Route {
     counts: &'static str,
 }
 
-/// A value of a query, encoded.
+/// A value of a query, percent-encoded.
 fn escaped(value: &str) -> String {
     form_urlencoded::byte_serialize(value.as_bytes()).collect()
 }
 
-/// What each build of a JSON list has.
+/// A text that each build in a JSON list has once.
 const BUILD: &str = "\"buildstatus\":";
-/// What each row of a page has.
+/// A text that each row of a page has once.
 const ROW: &str = "<li class=\"row";
 
-/// The requests, each about samples in turn.
+/// The routes that are measured, with requests for the samples.
 fn routes(samples: &Samples) -> Vec<Route> {
     let route = |name, rate, holds, counts, requests| Route { name, requests, rate, holds, counts };
     let json = |name, rate, requests| route(name, rate, BUILD, BUILD, requests);
@@ -142,7 +142,7 @@ fn routes(samples: &Samples) -> Vec<Route> {
     ]
 }
 
-/// Adds how many entries answers list, and their lengths, for some of the route's requests.
+/// Sends some of the route's requests. Appends to `seen`, for each answer, its number of entries and its length.
 async fn survey(
     address: &str,
     route: &Route,
@@ -162,7 +162,7 @@ fn count(text: &[u8], part: &[u8]) -> usize {
     text.windows(part.len()).filter(|window| *window == part).count()
 }
 
-/// One run of a route: sorted latencies in milliseconds, and its duration.
+/// One run of a route: the sorted latencies in milliseconds, and the run's duration.
 struct Run {
     latencies: Vec<f64>,
     seconds: f64,
@@ -194,7 +194,7 @@ async fn ask(
                         tokio::time::sleep_until(due.into()).await;
                         start = Instant::now();
                     } else {
-                        // The server was late: the request counts from its scheduled time.
+                        // The previous answer was late, so this request counts from its scheduled time.
                         start = due;
                     }
                     due += pause;
@@ -206,7 +206,7 @@ async fn ask(
                 at += connections * 37 + 1;
                 let answer = connection.ask(request).await?;
                 latencies.push(milliseconds(start.elapsed()));
-                // Only some answers are checked: the load generator shares the cores with the server.
+                // Only some answers are checked, because the load generator shares the cores with the server.
                 if latencies.len() % 16 == 1 && !contains(answer, holds) {
                     return Err(std::io::Error::other(format!(
                         "{}: an answer does not hold {}",
@@ -227,7 +227,7 @@ async fn ask(
 }
 
 fn contains(text: &[u8], part: &[u8]) -> bool {
-    // Pages end with the text, lists begin with it.
+    // Pages have the text at the end, and lists at the beginning.
     let (head, tail) = (&text[..text.len().min(2048)], &text[text.len().saturating_sub(64)..]);
     [head, tail].iter().any(|text| text.windows(part.len()).any(|window| window == part))
 }
@@ -332,7 +332,7 @@ async fn measure(
     let loaded: Vec<_> = routes.iter().filter(wanted).collect();
     let mut updates_per_s_under_load = None;
     if !loaded.is_empty() {
-        // Each build has two updates. A quarter more than the plan covers the time between the runs.
+        // Each build gets two updates. A quarter more than planned covers the time between the runs.
         let seconds = (plan.time * plan.repeat).as_secs_f64() * loaded.len() as f64;
         let updates = (seconds * 1.25 + 1.0) * UPDATES as f64;
         server.tell(&format!("stock {}", (updates / 2.0) as u64))?;
@@ -358,7 +358,7 @@ async fn measure(
         eprintln!("{bulk} jobs of one evaluation");
         server.send(&format!("register {bulk}"))?;
         if let Some(route) = by_name("build/ID") {
-            // It ends with the registration, or soon after.
+            // The run ends with the registration, or soon after.
             let once = Plan {
                 repeat: 1,
                 time: Duration::from_secs_f64(arguments.seconds.max(bulk as f64 / 40_000.0)),

@@ -1,4 +1,4 @@
-//! `brigandine-bench site --startup`: from the start of `brigandine serve` to its first page.
+//! `brigandine-bench site --startup`: measures the time from the start of `brigandine serve` to its first page.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ pub(crate) fn run(state: Option<&Path>, count: u32, as_json: bool) -> Result<(),
     for (name, state) in
         [Some(("empty", &*empty)), state.map(|state| ("given", state))].into_iter().flatten()
     {
-        // Not measured: the first start may migrate the database, and reads it from the disk.
+        // This start is not measured, because it may migrate the database, and reads it from the disk.
         once(state)?;
         let times = sorted((0..count).map(|_| once(state)).collect::<Result<_, _>>()?);
         let (median, max) = (percentile(&times, 50), percentile(&times, 100));
@@ -37,7 +37,7 @@ pub(crate) fn run(state: Option<&Path>, count: u32, as_json: bool) -> Result<(),
     Ok(())
 }
 
-/// One start, in milliseconds.
+/// Measures one start, in milliseconds.
 fn once(state: &Path) -> Result<f64, Failure> {
     let mut command = program(&[PRODUCT, "serve", "--listen", "127.0.0.1:0", "--state"])?;
     command.arg(state);

@@ -1,9 +1,10 @@
-//! `brigandine-bench strangers`: how fast an honest client is served while others hold as many connections as they get.
+//! `brigandine-bench strangers`: measures how fast the server answers an honest client while others hold as many
+//! connections as the server grants them.
 //!
-//! The server is the real one, in a process of its own (see `server.rs`), with the default limits. The strangers connect
-//! from 127.0.0.2 on, one kind after the other, and do not reconnect. The honest client, 127.0.0.100, requests a page every
-//! 20 ms, each over a new connection. A page that has to wait for the previous one counts from its scheduled time, so that
-//! a stall does not hide by lowering the rate.
+//! The server is the real one, in a process of its own (see `server.rs`), with the default limits. The strangers
+//! connect from 127.0.0.2 and the following addresses, one kind of stranger after the other, and do not reconnect. The
+//! honest client, 127.0.0.100, requests a page every 20 ms, each over a new connection. If a page has to wait for the
+//! previous one, its time counts from its scheduled time, so a stall cannot hide by lowering the rate.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -30,12 +31,12 @@ const GROWTH_MAX_MIB: f64 = 128.0;
 const PAUSE: Duration = Duration::from_millis(20);
 /// The client that is measured.
 const HONEST: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 100);
-/// Builds in the database: enough for pages of the usual size.
+/// The number of builds in the database, which is enough for pages of the usual size.
 const BUILDS: i64 = 10_000;
-/// Requests that a stranger sends at once without reading an answer.
+/// How many requests a stranger sends at once without reading an answer.
 const PIPELINED: usize = 400;
 
-/// What strangers do.
+/// The kinds of strangers, by what they do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 enum Kind {
@@ -52,7 +53,7 @@ impl Kind {
     const ALL: [Self; 6] =
         [Self::None, Self::Idle, Self::SlowHead, Self::SlowBody, Self::Pipelined, Self::Followers];
 
-    /// What a stranger sends first.
+    /// The bytes that a stranger sends first.
     fn opening(self) -> Vec<u8> {
         match self {
             Self::None | Self::Idle => Vec::new(),
@@ -80,7 +81,7 @@ impl Kind {
 #[derive(Debug, Serialize)]
 struct Row {
     strangers: Kind,
-    /// Connections of strangers that the server had closed at the end.
+    /// How many connections of strangers the server had closed at the end.
     closed: usize,
     pages: usize,
     p50_ms: f64,
@@ -99,7 +100,7 @@ struct Figures {
 }
 
 impl Figures {
-    /// The limits that were exceeded.
+    /// A message for each limit that was exceeded.
     fn problems(&self) -> Vec<String> {
         let slow = self.rows.iter().filter(|row| row.p99_ms > P99_MAX_MS).map(|row| {
             format!("{}: p99 of {:.0} ms, above {P99_MAX_MS}", row.strangers.name(), row.p99_ms)
@@ -136,7 +137,7 @@ impl Figures {
     }
 }
 
-/// Measures and prints.
+/// Measures, and prints the figures.
 ///
 /// # Errors
 /// A page is not answered, pages are too slow, or the server's memory grows too much.
@@ -167,7 +168,7 @@ pub(crate) fn run(arguments: &Strangers) -> Result<(), Failure> {
     if problems.is_empty() { Ok(()) } else { Err(failed(problems.join("; "))) }
 }
 
-/// Requests for pages of every kind.
+/// Requests for pages of all kinds.
 fn pages(samples: &Samples) -> Vec<Vec<u8>> {
     let mut paths = vec!["/".to_owned(), "/queue".to_owned()];
     paths.extend(samples.builds.iter().take(20).map(|(id, _)| format!("/build/{id}")));
@@ -183,7 +184,7 @@ async fn measure(
 ) -> Result<Figures, Failure> {
     let address: SocketAddr = server.address.parse()?;
     let time = Duration::from_secs_f64(arguments.seconds);
-    // Memory that the server takes for its first pages does not count.
+    // The memory that the server needs for its first pages does not count.
     ask(address, pages, time / 4).await?;
     let memory_before_mib = server.memory_mib("VmRSS");
     let mut rows = Vec::new();
@@ -193,7 +194,7 @@ async fn measure(
         for number in 0..count {
             let last = 2 + u8::try_from(number % u16::from(arguments.clients)).unwrap_or(0);
             let mut socket = connect_from(Ipv4Addr::new(127, 0, 0, last), address).await?;
-            // It fails if the server has closed the connection already.
+            // The result is ignored: writing fails if the server has closed the connection already.
             let _ = socket.write_all(&kind.opening()).await;
             strangers.push(socket);
         }
@@ -220,7 +221,7 @@ async fn measure(
     })
 }
 
-/// Requests pages at a steady rate, and returns how long each took, in milliseconds.
+/// Requests pages at a steady rate. Returns how long each took, in milliseconds.
 async fn ask(address: SocketAddr, pages: &[Vec<u8>], time: Duration) -> Result<Vec<f64>, Failure> {
     let began = Instant::now();
     let (mut due, mut times) = (began, Vec::new());
@@ -237,7 +238,7 @@ async fn ask(address: SocketAddr, pages: &[Vec<u8>], time: Duration) -> Result<V
     Ok(times)
 }
 
-/// Sends a byte on each connection every second, if the kind is slow.
+/// Sends a byte on each connection every second if the kind is slow; otherwise sends nothing.
 async fn drip(strangers: &[TcpStream], kind: Kind) {
     let drips = matches!(kind, Kind::SlowHead | Kind::SlowBody);
     loop {
@@ -248,7 +249,7 @@ async fn drip(strangers: &[TcpStream], kind: Kind) {
     }
 }
 
-/// Whether the server has closed a connection. Reads nothing.
+/// Whether the server has closed a connection. Does not read from it.
 fn is_closed(socket: &TcpStream) -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let mut polled = [PollFd::new(socket, PollFlags::RDHUP)];
