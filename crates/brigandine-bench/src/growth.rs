@@ -3,8 +3,8 @@
 //!
 //! Medians are compared with those of the smallest database. They may grow with the logarithm. A further quarter is
 //! allowed for the noise of two measurements, and a tenth of a millisecond for waking a thread. From 100,000 to
-//! 5,000,000 builds the logarithm grows 1.34 times, and the time to read every row 50 times. So these allowances do not
-//! hide that every row is read.
+//! 5,000,000 builds the logarithm grows 1.34 times, and the time to read every row grows 50 times. So these allowances
+//! do not hide that every row is read.
 //!
 //! For each size, answers must list the same number of entries, because longer lists take longer. They must also come
 //! from the same number of different requests, because the pages for few requests stay in SQLite's cache. Both numbers

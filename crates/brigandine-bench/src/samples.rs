@@ -30,7 +30,7 @@ pub(crate) struct Job {
     pub(crate) specification: String,
     pub(crate) name: String,
     pub(crate) system: String,
-    /// The job's finished builds, the one that stopped last first.
+    /// The job's finished builds, sorted by the time at which they stopped, the newest first.
     pub(crate) builds: Vec<i64>,
 }
 

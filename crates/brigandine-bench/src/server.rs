@@ -4,7 +4,7 @@
 //! | line | what the server does | what it prints afterwards |
 //! |---|---|---|
 //! | `history N` | does not touch jobs with N finished builds, because requests ask for them | `ok` |
-//! | `stock N` | registers builds until N wait that updates may start | `ok` |
+//! | `stock N` | registers builds until N builds wait for updates to start them | `ok` |
 //! | `updates R` | makes R status updates per second from now on; 0: none | `ok` |
 //! | `bulk N` | makes N status updates as fast as it can | seconds |
 //! | `register N` | registers one evaluation with N new jobs | seconds |

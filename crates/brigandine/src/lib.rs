@@ -39,7 +39,7 @@ pub use web::COMPARED;
 
 /// Begins a program that runs a server. The program calls this before anything else.
 ///
-/// The server starts its own program again for its helper processes. `Some`: this process is a helper and has done its
+/// The server starts its own program for its helper processes too. `Some`: this process is a helper and has done its
 /// work, or it cannot continue and has printed why. The program then exits with the status.
 pub fn begin() -> Option<ExitCode> {
     if os::process::is_supervisor() {

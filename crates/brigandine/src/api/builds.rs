@@ -49,7 +49,7 @@ fn filter(query: &Query) -> Result<BuildFilter> {
     })
 }
 
-/// Finished builds, the one that stopped last first.
+/// Finished builds, sorted by the time at which they stopped, the newest first.
 pub(super) async fn latest(State(context): State<Context>, query: Query) -> Result<Response> {
     let (number, filter) = (query.number_of_entries()?, filter(&query)?);
     let read = move |s: &Snapshot| builds_json(s, store::latest_builds(s, &filter, number)?);

@@ -45,7 +45,7 @@ pub(super) async fn cancel(
     }
 }
 
-/// Schedules a build again.
+/// Reschedules a build.
 pub(super) async fn restart(
     State(context): State<Context>,
     Path(id): Path<String>,

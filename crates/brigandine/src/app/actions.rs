@@ -28,7 +28,7 @@ impl App {
         Ok(canceled)
     }
 
-    /// Schedules a build that ended without success again, together with the builds that failed because of it.
+    /// Reschedules a build that ended without success, together with the builds that failed because of it.
     pub(crate) async fn restart(&self, id: BuildId) -> Result<Restart, DatabaseError> {
         let restarted = self.shared.web.write(move |tx| store::restart(tx, id)).await?;
         if let Restart::Done(changed) = &restarted {

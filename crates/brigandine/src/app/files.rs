@@ -2,7 +2,7 @@
 //!
 //! The server loads the files only when it starts, and replaces a stored specification only with `--replace`. So a file
 //! may differ from what the server uses, since the start or since the file was edited. Every second the server checks
-//! the size and times of each file, and reads a file again if they have changed.
+//! the size and times of each file, and reads a file that has changed.
 
 use super::tasks::{LOOK_PAUSE, stopped};
 use super::{App, Shared};

@@ -155,8 +155,8 @@ pub(super) async fn supervisors(state: &Path) -> Result<Arc<Supervisors>, AppErr
     Ok(Supervisors::with_groups(Some(file), cgroups))
 }
 
-/// Recovers from a server that was killed: ends its child processes, schedules its builds again, and removes its
-/// partial files.
+/// Recovers from a server that was killed: ends its child processes, reschedules its builds, and removes its partial
+/// files.
 pub(super) async fn recover(
     state: &Path,
     state_id: &str,

@@ -68,7 +68,7 @@ struct Shared {
     prune: Notify,
     /// How the specification files differ from the stored specifications.
     unused: watch::Sender<Vec<Unused>>,
-    /// Notified when specifications may have been stored, so that they are compared with the files again.
+    /// Notified when specifications may have been stored. The files are then compared with the stored specifications.
     stored: Notify,
     monitors: Arc<monitor::Shared>,
     /// The executor; `None`: `run_builder` has taken it.
@@ -147,7 +147,7 @@ impl App {
     }
 
     /// Shuts down. No look begins any more, and evaluations are aborted. With `drain`, running builds are awaited;
-    /// otherwise they are killed and scheduled again. Then the database is closed.
+    /// otherwise they are killed and rescheduled. Then the database is closed.
     pub async fn shutdown(&self, drain: bool) -> Result<(), AppError> {
         let shared = &self.shared;
         // The builder is stopped first, so that no build starts while the other parts end.

@@ -68,7 +68,7 @@ pub(crate) fn served(state: &Path) -> Served {
         return Served::Yes;
     }
     let Ok(file) = open_regular(&StateDir::new(state).lock()) else { return Served::No };
-    // The lock is released immediately. A server that starts in this moment tries again.
+    // The lock is released immediately. If a server starts in this moment, it repeats its attempt to lock.
     match file.try_lock_shared() {
         Err(TryLockError::WouldBlock) => Served::Locked,
         Ok(()) | Err(TryLockError::Error(_)) => Served::No,

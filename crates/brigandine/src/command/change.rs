@@ -63,10 +63,10 @@ pub(crate) async fn cancel(arguments: &cli::Change) -> Result<(), Failure> {
     Err(Failure::failed(format!("build {id} ended before it could be canceled")))
 }
 
-/// Schedules a build that ended without success again.
+/// Reschedules a build that ended without success.
 ///
 /// # Errors
-/// There is no such build, or it cannot be scheduled again.
+/// There is no such build, or it cannot be rescheduled.
 pub(crate) async fn restart(arguments: &cli::Change) -> Result<(), Failure> {
     let (state, id) = (&arguments.state.state, arguments.id);
     let database = existing(state).await?;

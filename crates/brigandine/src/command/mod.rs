@@ -198,8 +198,8 @@ fn no_specification(name: &str, names: &[String]) -> Failure {
     unknown("specification called", name, names)
 }
 
-/// The failure that no `what` is named `word`. The message has similar names, or, if there are none, the first of
-/// `names`.
+/// The failure for an unknown name: there is no `what` called `word`. The message lists similar names; if there are
+/// none, it lists the first of `names`.
 fn unknown(what: &str, word: &str, names: &[String]) -> Failure {
     let near = near(word, names);
     let quoted = |names: &[&str]| {

@@ -85,7 +85,7 @@ pub(crate) async fn run(arguments: &cli::Wait) -> Result<(), Failure> {
 /// Waits for `wanted`, and reports how it ended.
 ///
 /// # Errors
-/// The same as of [`run`]; the failure has the exit status.
+/// The errors of [`run`]; the failure has the exit status.
 pub(super) async fn wait(
     state: &Path,
     database: &Database,

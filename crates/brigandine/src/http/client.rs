@@ -6,8 +6,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use axum::http::{HeaderMap, header};
 use ipnet::IpNet;
 
-/// An IPv4 address, or the /64 network of an IPv6 address, because whoever has one address of a /64 usually has all of
-/// them.
+/// An IPv4 address, or the /64 network of an IPv6 address, because the owner of one such address has the whole network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Client(IpAddr);
 

@@ -1,8 +1,8 @@
 //! What each client holds of the web server: connections, streams, and bytes of answers that are not sent yet.
 //!
-//! A client never waits for a client that holds more. When a bound is reached, the client that holds most of what is
-//! full loses a connection. If that is the client of the new connection, it loses a waiting or stalled connection; if
-//! it has none, the new connection is refused.
+//! A client never has to wait because another client holds more. When a bound is reached, the client that holds most of
+//! what is full loses a connection. If that is the client of the new connection, it loses a waiting or stalled
+//! connection; if it has none, the new connection is refused.
 //!
 //! | state of a connection | since | left by |
 //! |---|---|---|

@@ -49,7 +49,7 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    /// Answers a request, also if it is refused.
+    /// Answers a request. A refused request gets an answer too.
     pub(super) async fn answer(&self, request: Request<Incoming>) -> Response {
         let (parts, body) = request.into_parts();
         let has_body = !body.is_end_stream();

@@ -11,7 +11,7 @@ pub trait Actions: Send + Sync {
     /// Cancels a waiting build and all builds that need it, or tells a running build to end.
     fn cancel(&self, id: BuildId) -> Action<'_, Cancel>;
 
-    /// Schedules a build that ended without success again, together with the builds that failed because of it.
+    /// Reschedules a build that ended without success, together with the builds that failed because of it.
     fn restart(&self, id: BuildId) -> Action<'_, Restart>;
 
     /// Requests a look at a specification's inputs now. `false`: no specification of this name has a monitor.
@@ -21,7 +21,7 @@ pub trait Actions: Send + Sync {
 /// The outcome of a request to cancel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cancel {
-    /// The build was waiting and is canceled now. These builds changed.
+    /// The build was waiting and is canceled now. The list has all builds that changed.
     Done(Vec<Changed>),
     /// The build is running: the caller must stop this attempt.
     Running(i64),

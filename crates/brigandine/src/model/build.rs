@@ -48,7 +48,7 @@ pub struct Build {
 }
 
 impl Build {
-    /// Whether the build's status is that of its last attempt. `false`: the build never ran, or was scheduled again.
+    /// Whether the build's status is that of its last attempt. `false`: the build never ran, or was rescheduled.
     pub fn has_run(&self) -> bool {
         let ran = self.status == BuildStatus::Started
             || (self.status.is_finished() && self.started_at > 0);
@@ -160,7 +160,7 @@ pub struct Attempt {
     /// The worker that ran it.
     pub worker: String,
     /// How the attempt ended. `Started`: it is running. `Canceled`: a cancel was requested. `Scheduled`: the worker was
-    /// lost, and the build was scheduled again.
+    /// lost, and the build was rescheduled.
     pub status: BuildStatus,
     /// Why the attempt ended so, for people.
     pub message: String,
@@ -201,7 +201,7 @@ pub fn script(command: &[String]) -> Option<&str> {
 }
 
 /// Everything that defines a derivation of the `command` backend. The digest of its JSON is the derivation's identity,
-/// so the order and the spelling of the fields belong to the format: whoever changes them must change `version`.
+/// so the order and the spelling of the fields belong to the format: a change of them requires a new `version`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Definition {
     /// The version of this format.

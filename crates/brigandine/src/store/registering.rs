@@ -15,7 +15,8 @@ use rusqlite::params;
 pub enum Begun {
     /// The stamp is new: the row is stored, and the evaluator may run.
     New(EvaluationId),
-    /// The stamp is known. Its evaluation was aborted, or failed as the last look did, and is in state started again.
+    /// The stamp is known. Its evaluation was aborted, or failed with the message of the last failed look, and is
+    /// started again.
     Again(EvaluationId),
     /// The stamp is known: nothing has to run.
     Known(EvaluationId, EvaluationStatus),

@@ -246,7 +246,8 @@ struct Shown {
 }
 
 impl Follower {
-    /// Sends what the log has so far: from the page's offset on, or else only the end of the log.
+    /// Sends what the log has so far, from the page's offset on. If the page has no offset, sends only the end of the
+    /// log.
     async fn begin(
         reader: LogReader,
         from: u64,

@@ -161,7 +161,7 @@ pub(super) fn fail_dependants(
 }
 
 /// Ends an attempt that has no result, because its worker is gone. `losses` becomes the build's number of vanished
-/// workers. If somebody has canceled the attempt, the build ends as canceled. Otherwise `next` decides: with
+/// workers. If a cancel was requested for the attempt, the build ends as canceled. Otherwise `next` decides: with
 /// failed-other the build ends with the `log` of this attempt, with scheduled it waits for another attempt.
 ///
 /// An empty result: the row has another attempt or status now, and nothing was changed.

@@ -8,7 +8,7 @@ use crate::store::query::Query;
 use rusqlite::types::ToSqlOutput;
 use std::cmp::Reverse;
 
-/// Finished builds, the one that stopped last first.
+/// Finished builds, sorted by the time at which they stopped, the newest first.
 pub(crate) fn latest_builds(
     s: &Snapshot,
     filter: &BuildFilter,
@@ -47,7 +47,7 @@ pub(crate) fn specification_names(s: &Snapshot) -> rusqlite::Result<Vec<String>>
 /// Which builds a list has, and their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum List {
-    /// Finished builds, the one that stopped last first.
+    /// Finished builds, sorted by the time at which they stopped, the newest first.
     Latest,
     /// Pending builds: running ones first, then in the order of their submission.
     Queue,
@@ -221,7 +221,7 @@ fn filtered(
     Ok(found)
 }
 
-/// The last builds of a job, the one that stopped last first.
+/// The last builds of a job, sorted by the time at which they stopped, the newest first.
 pub fn job_history(
     s: &Snapshot,
     specification: &str,

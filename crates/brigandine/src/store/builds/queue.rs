@@ -26,7 +26,7 @@ pub(crate) struct Pending {
 /// All builds that have not ended, by what they wait for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct WholeQueue {
-    /// Running builds, the first started first.
+    /// Running builds, in the order of their start.
     pub(crate) running: Vec<Build>,
     /// Builds that wait only for a free place, in the order in which they will start.
     pub(crate) ready: Vec<Pending>,
@@ -97,7 +97,7 @@ fn ready(s: &Snapshot, system: &str, limit: usize) -> rusqlite::Result<Vec<Build
     s.all(sql, params![system, integer(limit)], from_row)
 }
 
-/// Builds that wait for other builds, the first registered first.
+/// Builds that wait for other builds, in the order of their registration.
 fn waiting(s: &Snapshot, limit: usize) -> rusqlite::Result<Vec<Build>> {
     let sql = select!(
         "build AS b INDEXED BY build_unfinished",
@@ -107,7 +107,7 @@ fn waiting(s: &Snapshot, limit: usize) -> rusqlite::Result<Vec<Build>> {
     s.all(sql, [integer(limit)], from_row)
 }
 
-/// Imported builds, which no backend of this server builds, the first submitted first.
+/// Imported builds, which no backend of this server builds, in the order of their submission.
 fn imported(s: &Snapshot, limit: usize) -> rusqlite::Result<Vec<Build>> {
     let sql = select!(
         "build AS b INDEXED BY build_queue",

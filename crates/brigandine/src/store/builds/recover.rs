@@ -10,22 +10,22 @@ use rusqlite::params;
 /// What was left behind by a killed server and has been repaired.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Recovered {
-    /// Started builds that are scheduled again or canceled now, each with its attempt that has no result.
+    /// Started builds that are rescheduled or canceled now, each with its attempt that has no result.
     pub(crate) builds: Vec<(BuildId, i64)>,
-    /// The number of started evaluations that are aborted now; the next look runs them again.
+    /// The number of started evaluations that are aborted now. The next look repeats them.
     pub(crate) evaluations: usize,
     /// The number of pending builds that are canceled, because they have no derivation any more.
     pub(crate) gone: usize,
 }
 
-/// Schedules started builds again, or cancels those for which a cancel was requested. Aborts started evaluations.
-/// Cancels pending builds without a definition.
+/// Reschedules started builds, or cancels those for which a cancel was requested. Aborts started evaluations. Cancels
+/// pending builds without a definition.
 pub(crate) fn recover(tx: &Transaction, now: Timestamp) -> rusqlite::Result<Recovered> {
     // `status < 0` is the condition of the index `build_queue`, so SQLite can use that index.
     let sql = "SELECT id, attempt, losses FROM build WHERE status < 0 AND status = -1";
     let started: Vec<(BuildId, i64, i64)> = tx.all(sql, [], |row| row.try_into())?;
     for (id, attempt, losses) in &started {
-        // The count of losses stays, because the server vanished and not the build's worker.
+        // The count of losses is not raised, because the server vanished and not the build's worker.
         let message = "the server was stopped";
         let log = BuildLogFile::default();
         lose(tx, *id, *attempt, message, *losses, BuildStatus::Scheduled, &log, now)?;

@@ -1,4 +1,4 @@
-//! Scheduling ended builds again.
+//! Reschedules builds that have ended.
 
 use super::change::{changed, count};
 use crate::model::{BuildId, BuildStatus, Changed, Restart};
@@ -6,7 +6,7 @@ use crate::store::database::Transaction;
 use crate::store::query::Query;
 use rusqlite::params;
 
-/// Schedules a build that ended without success again, together with the builds that failed only because of it.
+/// Reschedules a build that ended without success, together with the builds that failed only because of it.
 pub(crate) fn restart(tx: &Transaction, id: BuildId) -> rusqlite::Result<Restart> {
     // A build that no evaluation has is kept only because other builds need it. Such a build is not restarted.
     let sql = "SELECT status, EXISTS (SELECT 1 FROM definition AS d WHERE d.build_id = build.id)
@@ -42,7 +42,7 @@ pub(crate) fn restart(tx: &Transaction, id: BuildId) -> rusqlite::Result<Restart
     Ok(Restart::Done(all))
 }
 
-/// Schedules the builds whose output `path` is gone again. Builds that need them wait for them again. A build without a
+/// Reschedules the builds whose output `path` is gone. Builds that need them wait for them once more. A build without a
 /// definition is not changed.
 pub(crate) fn rebuild(tx: &Transaction, path: &str) -> rusqlite::Result<Vec<Changed>> {
     let sql = "SELECT o.build_id FROM output AS o CROSS JOIN build AS b ON b.id = o.build_id

@@ -46,7 +46,7 @@ const BATCHES_MAX: usize = 16;
 /// Makes a state directory with `builds` sample builds, by an import from a generated source.
 ///
 /// # Errors
-/// As [`import_cuirass`].
+/// The errors of [`import_cuirass`].
 pub fn make_sample(
     builds: i64,
     state: &Path,

@@ -48,7 +48,7 @@ impl Slice {
                 return Err(CuirassError::Unknown(what));
             };
             if build.status == BuildStatus::Started {
-                // As Cuirass does when it starts, because no process runs the build any more.
+                // Rescheduled, as Cuirass does when it starts, because no process runs the build any more.
                 build.status = BuildStatus::Scheduled;
                 self.rescheduled += 1;
             }

@@ -37,7 +37,7 @@ impl Model {
         }
     }
 
-    /// An attempt ends without a result: the build is scheduled again, or ends as canceled if a cancel was requested.
+    /// An attempt ends without a result: the build is rescheduled, or ends as canceled if a cancel was requested.
     fn come_to_nothing(&mut self, index: usize, attempt: i64, happening: Happening) {
         if self.builds[index].to_cancel == Some(attempt) {
             self.happen(index, Happening::Ended(attempt, BuildStatus::Canceled));
