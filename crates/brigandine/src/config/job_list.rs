@@ -5,15 +5,15 @@
 //! name = "unit"                      # what comes before a dot groups jobs on pages: `lib.unit`
 //! description = "Unit tests"
 //! command = "make test"              # a shell script (`sh -e`), or ["program", "argument"]
-//! sources = ["src/**", "Makefile"]   # all it reads; the whole tree when absent
-//! needs = ["compile"]                # their outputs lie in $BRIGANDINE_NEEDS/NAME; { NAME = "compile" }
+//! sources = ["src/**", "Makefile"]   # all files that the job reads; the whole tree when absent
+//! needs = ["compile"]                # jobs whose outputs are in $BRIGANDINE_NEEDS/NAME; or { NAME = "compile" }
 //! env = { CFLAGS = "-O2" }
 //! systems = ["x86_64-linux"]         # the server's own when absent
 //! timeout = "20m"                    # wall clock
 //! max-silent = "5m"                  # without a line of output
 //! priority = 5
 //! products = ["*.tar.gz"]            # files to keep and offer
-//! network = false                    # whether it may use the network from the sandbox
+//! network = false                    # whether the job may use the network from the sandbox
 //! ```
 
 use std::collections::{HashMap, HashSet};

@@ -10,7 +10,7 @@
 //! specifications = ["hello.toml"]    # loaded at every start
 //! replace = false                    # whether these replace stored ones of the same name
 //! sandbox = "auto"                   # "off", "auto" (bubblewrap where it works), "require"
-//! build-user = "brigandine-build"    # who builds and evaluators run as, if the server is root
+//! build-user = "brigandine-build"    # the user that runs builds and evaluators, if the server is root
 //! git-filters = ["lfs"]              # filters of git's configuration that may run; [] for none
 //! drain = false                      # whether SIGTERM lets running builds end
 //!
@@ -21,25 +21,25 @@
 //! fetch-time = "10m"                 # one git fetch
 //! evaluation-time = "30m"
 //! evaluation-output = "64 MiB"
-//! build-time = "1h"                  # unless the job says otherwise
+//! build-time = "1h"                  # unless the job has a limit of its own
 //! build-silence = "30m"
 //! build-log = "64 MiB"
 //! build-grace = "10s"                # between asking a build to end and killing it
 //! build-memory = "8 GiB"             # three quarters of the machine's when absent
-//! build-processes = 4096             # and threads
+//! build-processes = 4096             # processes and threads
 //! build-file = "16 GiB"              # one file
-//! build-disk = "64 GiB"              # all files of its directory
+//! build-disk = "64 GiB"              # all files in the build's directory
 //! disk-reserve = "512 MiB"           # nothing is started while less is free; 0 for no reserve
 //!
-//! [keep]                             # of specifications that do not say it; everything when absent
-//! evaluations = 100                  # the newest of each specification
-//! days = 90                          # and those that began since
+//! [keep]                             # for specifications without `keep`; everything is kept when absent
+//! evaluations = 100                  # the newest evaluations of each specification
+//! days = 90                          # and evaluations that began within so many days
 //!
 //! [web]
 //! connections = 1024                 # at once; fewer when the limit of open files is low
-//! connections-per-client = 256       # of one address; a quarter of all when absent
-//! client-time = "30s"                # to send a request, or to take something of an answer
-//! hosts = ["ci.example.org"]         # names that requests may be addressed to
+//! connections-per-client = 256       # at once, of one client; a quarter of all when absent
+//! client-time = "30s"                # to send a request, or to take the next byte of an answer
+//! hosts = ["ci.example.org"]         # the hosts that requests may name
 //! trusted-proxies = ["127.0.0.1"]    # whose `X-Forwarded-For` names the client
 //! token-file = "token"               # allows changes over HTTP; STATE/token when absent
 //! ```

@@ -2,12 +2,12 @@
 //!
 //! ```toml
 //! [[specification]]
-//! name = "hello"                     # stands in addresses: /jobset/hello
+//! name = "hello"                     # part of addresses: /jobset/hello
 //! description = "Prints a greeting"
 //! interval = "5m"                    # between two looks; the server's default when absent
-//! keep = { evaluations = 100, days = 90 }  # what is neither is deleted; the server's when absent
+//! keep = { evaluations = 100, days = 90 }  # other evaluations are deleted; the server's rules when absent
 //! priority = 0                       # added to every job's own
-//! network = false                    # whether evaluator and jobs may use it from the sandbox
+//! network = false                    # whether evaluator and jobs may use the network from the sandbox
 //! enabled = true
 //!
 //! [[specification.input]]            # at least one
@@ -17,12 +17,12 @@
 //! submodules = false
 //! submodules-from = ["git@example.org:group/"]  # fetched with the server's credentials
 //!
-//! [specification.evaluator]          # may be absent: then it is the job list of the first input
+//! [specification.evaluator]          # when absent: the job list of the first input
 //! kind = "jobs"
 //! input = "source"
 //! file = "brigandine.toml"
 //!
-//! [[specification.job]]              # or the job list itself, for repositories that hold none
+//! [[specification.job]]              # or the jobs themselves, for repositories that have no job list
 //! name = "check"
 //! command = "make check"
 //! ```

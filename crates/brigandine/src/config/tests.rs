@@ -1,6 +1,6 @@
 //! Golden files with the messages about every kind of wrong configuration. They are beside `NAME.toml` in
-//! `tests/data/bad-config`. The part of the name before the first dash says as what the file is read. `cargo insta
-//! review` shows a golden file that differs, and `INSTA_UPDATE=always` accepts the change.
+//! `tests/data/bad-config`. The part of the name before the first dash says as what the file is read.
+//! `cargo insta review` shows a golden file that differs, and `INSTA_UPDATE=always` accepts the change.
 
 use std::path::{Path, PathBuf};
 

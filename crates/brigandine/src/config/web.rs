@@ -1,4 +1,4 @@
-//! `[web]`: limits of the web server, and the names that requests may be addressed to.
+//! `[web]`: limits of the web server, and the hosts that requests may name.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};

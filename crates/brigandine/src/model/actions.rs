@@ -36,7 +36,7 @@ pub enum Restart {
     Done(Vec<Changed>),
     /// The build is waiting or running already, or has succeeded. Nothing was changed.
     Not(BuildStatus),
-    /// This build, which the build needs, ended without success and must be restarted first. Nothing was changed.
+    /// The build needs this build, which ended without success and must be restarted first. Nothing was changed.
     Needs(BuildId),
     /// The build has no derivation any more. Nothing was changed.
     Undefined,

@@ -104,7 +104,7 @@ pub struct EvaluationDetails {
     pub evaluation: Evaluation,
     /// The checkouts, in the order of the specification's inputs.
     pub checkouts: Vec<Checkout>,
-    /// The last evaluation of the same specification before this one that succeeded; `None`: there is none.
+    /// The last successful evaluation of the same specification before this one; `None`: there is none.
     pub previous: Option<EvaluationId>,
     /// The next evaluation of the same specification; `None`: this is the newest.
     pub next: Option<EvaluationId>,

@@ -107,9 +107,9 @@ codes! {
     Weather {
         /// The build has not finished, or was canceled.
         Unknown = -1 "unknown",
-        /// The build succeeded, and the previous one did not.
+        /// The build succeeded, and the previous one did not, or there is none.
         NewSuccess = 0 "new-success",
-        /// The build failed, and the previous one did not.
+        /// The build failed, and the previous one did not, or there is none.
         NewFailure = 1 "new-failure",
         /// The build succeeded, and so did the previous one.
         StillSucceeding = 2 "still-succeeding",

@@ -25,7 +25,8 @@ struct Page {
     evaluator: String,
     interval: String,
     evaluations: Vec<EvaluationRow>,
-    /// The evaluations at which the neighbouring pages begin; `None`: there is no such page.
+    /// The borders of the neighbouring pages: one has the evaluations above `newer`, the other those below `older`.
+    /// `None`: there is no such page.
     newer: Option<EvaluationId>,
     older: Option<EvaluationId>,
 }

@@ -218,7 +218,7 @@ pub(super) async fn log(
     }))
 }
 
-/// Sends the error, and then the event `end`: without that, a browser would reconnect for ever.
+/// Sends the error, and then the event `end`: without `end`, a browser would reconnect for ever.
 async fn unreadable(sender: &Sender, from: u64, error: &std::io::Error) {
     tracing::warn!(%error, "a build log cannot be read to its end");
     let why =

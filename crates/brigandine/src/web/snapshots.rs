@@ -1,5 +1,5 @@
-//! Golden files of every page over `tests/data/pages/fill.sql`, without the parts that depend on the clock. `cargo
-//! insta review` shows the differences; `INSTA_UPDATE=always` accepts them.
+//! Golden files of every page over `tests/data/pages/fill.sql`, without the parts that depend on the clock.
+//! `cargo insta review` shows the differences; `INSTA_UPDATE=always` accepts them.
 
 use std::collections::BTreeSet;
 
