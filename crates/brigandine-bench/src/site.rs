@@ -20,7 +20,8 @@ use brigandine::{StateDir, store};
 
 /// The status updates per second under which pages are measured.
 const UPDATES: u64 = 2000;
-/// The number of answers whose entries are counted before a row is measured, and again afterwards.
+/// The most requests that `survey` sends, to count the entries of their answers. Each route is surveyed twice: before
+/// and after it is measured.
 const SURVEYED: usize = 32;
 /// The most status updates of the bulk figure, and the most jobs of the registered evaluation.
 const BULK_MAX: i64 = 100_000;

@@ -340,7 +340,7 @@ impl Health {
         self.retried(writing, call).await
     }
 
-    /// Like [`Health::retry`]; `of` gives the field of the state for the errors of such calls.
+    /// Like [`Health::retry`], for writes and reads. `of` returns the field of the state that stores the call's error.
     async fn retried<T, F>(
         &self,
         of: fn(&mut State) -> &mut Option<String>,

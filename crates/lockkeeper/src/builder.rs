@@ -217,9 +217,9 @@ impl Builder {
 
     /// Brings the schema up to date on the writer's connection, before any reader is opened.
     ///
-    /// `open` then fails with [`ErrorKind::ForeignFile`] or [`ErrorKind::NewerFile`] before it changes anything, or
-    /// with [`ErrorKind::Migration`] if a step fails. Of the steps, only the failed one is undone. A step that has
-    /// begun is not stopped by dropping the opening future.
+    /// With migrations, `open` can also fail with [`ErrorKind::ForeignFile`] or [`ErrorKind::NewerFile`] before it
+    /// changes anything, or with [`ErrorKind::Migration`] if a step fails. The failed step is undone; the steps before
+    /// it stay. Dropping the opening future does not stop a step that has begun.
     pub fn migrations(mut self, migrations: Migrations) -> Self {
         self.migrations = Some(migrations);
         self

@@ -56,7 +56,7 @@ impl Listed {
     }
 }
 
-/// Why a build ended so, or what it waits for.
+/// Why a build has its status, or what it waits for.
 fn reason(build: &Build) -> String {
     if build.status == BuildStatus::Scheduled && build.waiting > 0 {
         return format!("waits for {} of the builds it needs", build.waiting);

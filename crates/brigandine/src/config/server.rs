@@ -165,7 +165,7 @@ fn memory_bytes() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
     let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
-    // Without `/proc` the result sets no limit.
+    // Without /proc the size is unknown; the value is so large that the limits derived from it limit nothing.
     kib.map_or(BYTES_MAX, |kib| kib * 1024)
 }
 

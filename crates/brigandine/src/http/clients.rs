@@ -361,7 +361,7 @@ impl Permit {
         if let Some(connection) = state.connections.get_mut(&self.id) {
             connection.since = Instant::now();
         }
-        // A leaving connection counts for no client, so the client may have no entry.
+        // If the connection is leaving, it counts for no client, so the client may have no entry.
         let alone = || Arc::new(Semaphore::new(bounds.turns_per_client));
         let turns = state.clients.get(&client).map_or_else(alone, |held| Arc::clone(&held.turns));
         Ok(Answering { permit: Arc::clone(self), turns, streams: false })
@@ -460,7 +460,7 @@ impl Drop for Answering {
     }
 }
 
-/// Bytes that count for a connection until they are dropped.
+/// Bytes of an answer. They are included in the sums of their connection until they are dropped.
 struct Charged {
     bytes: Bytes,
     permit: Arc<Permit>,

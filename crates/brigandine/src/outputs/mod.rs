@@ -274,7 +274,8 @@ pub(crate) struct Kept {
     pub(crate) notes: Vec<String>,
 }
 
-/// The outputs that are held or being removed. Bounded by the builds that end at once.
+/// The outputs that are held or being removed. Their number is bounded by the number of builds that end at the same
+/// time.
 #[derive(Debug, Default)]
 struct Uses {
     by_digest: Mutex<HashMap<String, Use>>,

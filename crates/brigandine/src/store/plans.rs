@@ -238,8 +238,8 @@ fn change_evaluations(tx: &Transaction) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Deletes an evaluation's build: the second evaluation gets nothing pending, and a build of it is deleted with its
-/// rows.
+/// Deletes builds of `EVALUATION`. The count of its scheduled builds is set to 0 first, because builds of an evaluation
+/// with scheduled builds are not deleted.
 fn prune(tx: &Transaction) -> rusqlite::Result<()> {
     tx.execute("UPDATE evaluation SET scheduled = 0 WHERE id = 2", [])?;
     assert!(mark(tx, EVALUATION)?, "the second of fifty");

@@ -59,7 +59,8 @@ impl Submission {
         &mut self,
         item: impl FnOnce(Reply<V>, Meta) -> WriterItem,
     ) -> Result<Sent<V>, Error<E>> {
-        // The only calls that go to the writer of a read-only database are writes, so they are refused.
+        // Reads and snapshots go to the writer only if the database is in memory, and such a database is never
+        // read-only. So this call is a write, and a read-only database refuses it.
         if self.inner.core.config.is_read_only() {
             return Err(Error::read_only());
         }

@@ -41,8 +41,8 @@ pub enum ErrorKind {
     RolledBack,
     /// The call left a deferred foreign key violated.
     ForeignKey,
-    /// The snapshot was released, because it reached its maximum age, or because it kept the WAL from starting over
-    /// when the WAL reached its maximum size. Or a read was stopped for the latter reason.
+    /// The snapshot was released because it reached its maximum age. Or the WAL reached its maximum size, and the
+    /// snapshot was released or the read was stopped because it kept the WAL from starting over.
     SnapshotExpired,
     /// The [`Lease`](crate::Lease) was held, or left idle, for longer than allowed; everything that was
     /// done in it is rolled back.

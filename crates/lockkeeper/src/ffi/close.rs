@@ -70,7 +70,7 @@ pub(super) fn close_leaky(conn: Connection) {
             ffi::sqlite3_finalize(leaked);
         }
     }
-    // Only a leaked backup can be left.
+    // This fails only if a backup was leaked. Then the connection stays open for ever.
     let _ = conn.close().map_err(|(conn, _)| mem::forget(conn));
 }
 

@@ -129,7 +129,7 @@ impl Wait {
         Ok(Some(Self { id, frame, blocks }))
     }
 
-    /// Whether this is a wait of the frame `frame`.
+    /// Whether the call with the frame number `frame` makes this wait.
     pub(crate) fn is_of(&self, frame: u64) -> bool {
         self.frame == frame
     }

@@ -91,7 +91,7 @@ fn settle(
     Ok(())
 }
 
-/// Gives the end of a build that ended by itself to its scheduled twins (`twins.rs`, TWIN1).
+/// If a build has ended by itself, its scheduled twins get the same end (`twins.rs`, TWIN1).
 fn adopt(tx: &Transaction, end: &Finish, all: &mut Vec<Changed>) -> rusqlite::Result<()> {
     let sql = "SELECT twin.id FROM build AS b CROSS JOIN build AS twin
          ON twin.derivation_key = b.derivation_key AND twin.derivation = b.derivation
