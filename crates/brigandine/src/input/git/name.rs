@@ -30,16 +30,17 @@ pub(super) fn local_path(url: &str) -> Option<PathBuf> {
     path.starts_with('/').then(|| PathBuf::from(path))
 }
 
-/// A URL without its password.
+/// A URL without its password. Of an HTTP URL also without its user, because forges take a token as the user's name.
 pub(crate) fn redact(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-    let end = rest.find('/').unwrap_or(rest.len());
-    match rest[..end].rsplit_once('@') {
-        Some((user, host)) if user.contains(':') => {
-            let user = user.split(':').next().unwrap_or_default();
-            format!("{scheme}://{user}:***@{host}{}", &rest[end..])
+    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let Some((user, host)) = host.rsplit_once('@') else { return url.to_owned() };
+    match user.split_once(':') {
+        _ if scheme.to_ascii_lowercase().starts_with("http") => {
+            format!("{scheme}://***@{host}{path}")
         }
-        _ => url.to_owned(),
+        Some((user, _)) => format!("{scheme}://{user}:***@{host}{path}"),
+        None => url.to_owned(),
     }
 }
 
@@ -58,8 +59,12 @@ mod tests {
 
     #[test]
     fn a_password_in_a_url_is_never_shown() {
-        assert_eq!(redact("https://me:secret@host/x.git"), "https://me:***@host/x.git");
-        assert_eq!(redact("https://me:a@b@host/x.git"), "https://me:***@host/x.git");
+        for secret in ["token", "me:secret", "me:a@b", "token:x-oauth-basic", ":secret"] {
+            assert_eq!(redact(&format!("https://{secret}@host/x.git")), "https://***@host/x.git");
+        }
+        assert_eq!(redact("HTTP://token@host"), "HTTP://***@host");
+        assert_eq!(redact("ssh://git@host/x.git"), "ssh://git@host/x.git");
+        assert_eq!(redact("ssh://git:secret@host/x.git"), "ssh://git:***@host/x.git");
         assert_eq!(redact("https://host/x:y@z.git"), "https://host/x:y@z.git");
         assert_eq!(redact("git@host:x.git"), "git@host:x.git");
     }
