@@ -38,7 +38,9 @@ pub(crate) const STEPS: [Step; 14] = [
         let doc = of_all(&["doc"], &["--no-deps"]);
         no_tests(doc.with("RUSTDOCFLAGS", "-D warnings").run())
     }),
-    step("features", "each feature of the library compiles alone", |_| no_tests(features())),
+    step("features", "each feature of the library compiles alone, without a warning", |_| {
+        no_tests(features())
+    }),
     step("trees", "the library depends on no runtime, its queue on no SQLite", |_| {
         no_tests(trees())
     }),
@@ -116,8 +118,8 @@ fn no_tests(outcome: Result<(), Failed>) -> Result<Closing, Failed> {
     outcome.map(|()| Closing::new())
 }
 
-/// A command for the whole workspace, with the optional features of the library, which the tests do without. It
-/// never names a package: cargo would choose other features for what both need, and compile all of it again.
+/// A command for the whole workspace, with the optional features of the library, which the step `tests` does without.
+/// It names no package, because cargo would then choose other features of shared dependencies, and compile these again.
 fn of_all(command: &[&str], words: &[&str]) -> Line {
     const OPTIONAL: &str = "lockkeeper/affinity,lockkeeper/metrics,lockkeeper/tracing";
     cargo(&[command, &["--workspace", "--features", OPTIONAL], words].concat())

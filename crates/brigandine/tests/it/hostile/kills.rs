@@ -104,7 +104,8 @@ fn a_server_killed_under_hostile_builds_loses_nothing_and_leaves_nothing_alive()
         let (mut finished_before, mut hits, mut unfinished) = (0, 0, true);
         for kill in 0..kills / 2 {
             let mut server = Process::start(place.command(&[&sandbox(kind)]));
-            // Not too early for a busy machine in every second round. A build may start before the server says that it runs.
+            // Not too early for a busy machine in every second round. A build may start before the server says that
+            // it runs.
             match unfinished && kill % 2 == 1 {
                 true => server.traces(&["the server runs", "build started"]),
                 false => server.trace("the server runs"),
