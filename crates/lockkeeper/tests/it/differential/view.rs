@@ -17,8 +17,11 @@ pub(crate) trait View {
     fn rows(&self, sql: &str, params: impl Params) -> Sql<Vec<String>>;
     fn last_row(&self) -> i64;
     /// Prepares an insert of a row, runs `between`, and only then fetches what it returns.
-    fn lazily(&self, id: i64, between: &mut dyn FnMut() -> Result<(), Failure>)
-    -> Sql<Vec<String>>;
+    fn lazily(
+        &self,
+        id: i64,
+        between: impl FnOnce() -> Result<(), Failure>,
+    ) -> Result<Vec<String>, Failure>;
     fn savepoint(&self, f: &mut dyn FnMut() -> Result<(), Failure>) -> Result<(), Failure>;
     fn leak(&self, sql: &str);
     fn cancel(&self, call: usize);
@@ -68,17 +71,17 @@ impl View for Real<'_> {
     fn lazily(
         &self,
         id: i64,
-        between: &mut dyn FnMut() -> Result<(), Failure>,
-    ) -> Sql<Vec<String>> {
+        between: impl FnOnce() -> Result<(), Failure>,
+    ) -> Result<Vec<String>, Failure> {
         let mut statement = self.tx.prepare(LAZY)?;
         let rows = statement.query([id])?;
-        let _ = between();
+        between()?;
         let fetched = fetch(rows);
         if fetched.is_err() {
             // Without its transaction it may fail in one way or another; it must not succeed.
             self.rows("SELECT 1", [])?;
         }
-        fetched
+        Ok(fetched?)
     }
 
     fn savepoint(&self, f: &mut dyn FnMut() -> Result<(), Failure>) -> Result<(), Failure> {
@@ -144,14 +147,14 @@ impl View for Plain<'_> {
     fn lazily(
         &self,
         id: i64,
-        between: &mut dyn FnMut() -> Result<(), Failure>,
-    ) -> Sql<Vec<String>> {
+        between: impl FnOnce() -> Result<(), Failure>,
+    ) -> Result<Vec<String>, Failure> {
         let mut statement = self.0.prepare(LAZY)?;
         lost(self.0)?;
         let rows = statement.query([id])?;
-        let _ = between();
+        between()?;
         lost(self.0)?;
-        fetch(rows)
+        Ok(fetch(rows)?)
     }
 
     fn savepoint(&self, f: &mut dyn FnMut() -> Result<(), Failure>) -> Result<(), Failure> {
